@@ -1,0 +1,85 @@
+"""The prepared form of a dataset: folders, file names, and the manifest that lists every file with its hash.
+
+    <prepared>/manifest.json
+    <prepared>/unlabelled/<scene>/...   everything a pre-training stage may see
+    <prepared>/labelled/<scene>/...     label files only; with the unlabelled view they make the labelled one
+
+A cloud scene has xyz.npy (N, 3) float32 metres and rgb.npy (N, 3) uint8; its labels are semantic.npy (N,) uint8
+training ids (255: ignore) and instance.npy (N,) int32. A frame scene has frames/NNNNNN.{jpg|png} colour and
+NNNNNN.depth.png uint16, poses.npy (F, 4, 4) float64 camera-to-world, intrinsic.npy (3, 3) float64 of the depth camera.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from benchmarks.errors import DataError
+from benchmarks.specs import Spec
+
+MANIFEST = "manifest.json"
+UNLABELLED = "unlabelled"
+LABELLED = "labelled"
+SCHEMA_VERSION = 1
+
+
+class FileEntry(Spec):
+    """Size and content hash of one prepared file."""
+
+    bytes: int
+    sha256: str
+
+
+class SceneEntry(Spec):
+    """What one scene holds; zero where a count does not apply."""
+
+    name: str
+    points: int = 0
+    frames: int = 0
+
+
+class Manifest(Spec):
+    """Everything about a prepared dataset that can decide a result. Holds no path and no date of this machine."""
+
+    schema_version: int = SCHEMA_VERSION
+    dataset: str
+    synthetic: bool
+    scenes: tuple[SceneEntry, ...]
+    files: dict[str, FileEntry]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the manifest itself, and through it of every file."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def scene_folder_name(area_and_room: tuple[str, ...]) -> str:
+    """One flat folder name from the parts of a scene's path in the official layout."""
+    return "__".join(area_and_room)
+
+
+def read_manifest(prepared: Path) -> Manifest:
+    """Read manifest.json of a prepared dataset. Raises DataError when it is missing or does not parse."""
+    path = prepared / MANIFEST
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; {prepared} is not a prepared dataset") from None
+    except ValidationError as error:
+        raise DataError(f"{path}: not a manifest of this version: {error.errors()[0]['msg']}") from None
+
+
+def hash_files(prepared: Path) -> dict[str, FileEntry]:
+    """Size and sha256 of every file below the views, by relative path."""
+    entries = {}
+    for view in (UNLABELLED, LABELLED):
+        for path in sorted((prepared / view).rglob("*")):
+            if path.is_file():
+                content = path.read_bytes()
+                digest = hashlib.sha256(content).hexdigest()
+                entries[path.relative_to(prepared).as_posix()] = FileEntry(bytes=len(content), sha256=digest)
+    return entries

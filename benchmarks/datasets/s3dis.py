@@ -1,0 +1,133 @@
+"""Reader of the official S3DIS text layout (spec G.2).
+
+    <root>/Area_<k>/<room>/Annotations/<class>_<n>.txt     lines "x y z r g b": metres, z up, colours 0 to 255
+
+Only the annotation files are read; the room-level file repeats their points and is not needed. The root may also be the
+folder that holds `Stanford3dDataset_v1.2_Aligned_Version`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.errors import DataError
+from benchmarks.voxelize import IGNORE, quantise, to_cells, voxel_labels
+
+OFFICIAL_FOLDER = "Stanford3dDataset_v1.2_Aligned_Version"
+PRE_QUANTISATION_METRES = 0.01
+MAX_BAD_LINES = 10
+
+
+class Room(NamedTuple):
+    """One room after the 1 cm quantisation. Shapes as in `benchmarks.datasets.layout`; one problem is one line of text."""
+
+    xyz: NDArray[np.float32]
+    rgb: NDArray[np.uint8]
+    semantic: NDArray[np.uint8]
+    instance: NDArray[np.int32]
+    problems: list[str]
+
+
+def find_rooms(root: Path) -> dict[tuple[str, str], Path]:
+    """(area, room) to the folder of its annotation files. Raises DataError when there is none."""
+    base = root / OFFICIAL_FOLDER if (root / OFFICIAL_FOLDER).is_dir() else root
+    rooms = {
+        (folder.parent.parent.name, folder.parent.name): folder for folder in sorted(base.glob("Area_*/*/Annotations"))
+    }
+    if not rooms:
+        raise DataError(f"{root}: no S3DIS room found; expected Area_<k>/<room>/Annotations/<class>_<n>.txt below it")
+    return rooms
+
+
+def read_room(folder: Path, raw_classes: tuple[str, ...], classes: tuple[str, ...], strict: bool = False) -> Room:
+    """Read one room's `Annotations` folder. Instance ids number the files in sorted order.
+
+    A line that is not six numbers costs one point and is reported with file and line; with `strict`, or past
+    MAX_BAD_LINES in one file, it is a DataError, as is a file that ends within a line.
+    """
+    files = sorted(folder.glob("*.txt"))
+    if not files:
+        raise DataError(f"{folder}: no annotation file (<class>_<n>.txt) in it")
+    tables, semantic, instance, problems = [], [], [], []
+    for number, path in enumerate(files):
+        table, bad = read_points(path, strict)
+        problems += bad
+        train_id = _train_id(path, raw_classes, classes)
+        tables.append(table)
+        semantic.append(np.full(len(table), train_id, dtype=np.uint8))
+        instance.append(np.full(len(table), number, dtype=np.int32))
+    points = np.concatenate(tables)
+    labels = np.concatenate(semantic)
+    voxels = quantise(to_cells(points[:, :3], PRE_QUANTISATION_METRES))
+    # File order is kept, so that "the first point of a voxel" still means the file's first point later on.
+    order = np.argsort(voxels.representative)
+    keep = voxels.representative[order]
+    return Room(
+        xyz=points[keep, :3].astype(np.float32),
+        rgb=np.clip(points[keep, 3:], 0, 255).astype(np.uint8),
+        semantic=voxel_labels(labels, voxels)[order],
+        instance=np.concatenate(instance)[keep],
+        problems=problems,
+    )
+
+
+def _train_id(path: Path, raw_classes: tuple[str, ...], classes: tuple[str, ...]) -> int:
+    match = re.fullmatch(r"([A-Za-z]+)_\d+", path.stem)
+    name = match.group(1) if match else path.stem
+    if name not in raw_classes:
+        raise DataError(f"{path}: class {name!r} in the file name is not one of {', '.join(raw_classes)}")
+    return classes.index(name) if name in classes else IGNORE
+
+
+def read_points(path: Path, strict: bool = False) -> tuple[NDArray[np.float64], list[str]]:
+    """Read "x y z r g b" lines to (N, 6) float64, and one message per line that was left out."""
+    import pandas as pd
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if not content.strip():
+        raise DataError(f"{path}: the file is empty; expected lines of six numbers, x y z r g b")
+    if not content.endswith(b"\n") and len(content.rsplit(b"\n", 1)[-1].split()) not in (0, 6):
+        line = content.count(b"\n") + 1
+        raise DataError(f"{path}, line {line}: the file ends within a line; it was cut off, copy it again")
+    try:
+        table = pd.read_csv(path, sep=" ", header=None, names=range(6), index_col=False, dtype=np.float64)
+        values = table.to_numpy()
+        # index_col=False lets pandas drop surplus fields with a warning only, so the separators are counted.
+        if np.isfinite(values).all() and content.count(b" ") == 5 * len(values):
+            return values, []
+    except (ValueError, pd.errors.ParserError):
+        pass
+    return _read_line_by_line(path, content, strict)
+
+
+def _read_line_by_line(path: Path, content: bytes, strict: bool) -> tuple[NDArray[np.float64], list[str]]:
+    rows, problems = [], []
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        try:
+            row = [float(f) for f in fields]
+        except ValueError:
+            row = []
+        if len(row) == 6 and np.isfinite(row).all():
+            rows.append(row)
+            continue
+        shown = line[:40].decode("ascii", errors="backslashreplace")
+        problem = f"{path.parent.parent.name}/{path.name}, line {number}: {shown!r} is not six numbers, x y z r g b"
+        if strict:
+            raise DataError(f"{path}, line {number}: {shown!r} is not six numbers, x y z r g b")
+        problems.append(f"{problem}; the point is left out")
+        if len(problems) > MAX_BAD_LINES:
+            raise DataError(f"{path}: more than {MAX_BAD_LINES} bad lines, the last is line {number}: {shown!r}")
+    if not rows:
+        raise DataError(f"{path}: no line of six numbers, x y z r g b, in it")
+    return np.asarray(rows, dtype=np.float64), problems

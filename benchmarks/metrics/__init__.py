@@ -1,0 +1,1 @@
+"""Scores from labels and predictions; plain numpy, no network needed."""

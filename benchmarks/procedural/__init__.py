@@ -1,0 +1,1 @@
+"""Procedural worlds: rooms built from parts, seen by simulated sensors, written in the official layouts."""

@@ -1,0 +1,433 @@
+"""The words of the project as frozen pydantic models, and how they are read from YAML.
+
+Units are part of field names (`wall_seconds`, `voxel_metres`). Unknown keys are errors. `J-n` in a description is an
+item of the decision register of the methods specification: a question on which the sources differ or are silent.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from benchmarks.errors import WrongUse
+
+
+class Spec(BaseModel):
+    """Base of every model here: immutable, and strict about keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Range = Annotated[tuple[float, float], Field(description="lower and upper bound of a uniform draw")]
+
+# ------------------------------------------------------------------------------------------------------------ budget
+
+
+class Currency(StrEnum):
+    """What is equal for every method under one budget."""
+
+    optimizer_steps = "optimizer_steps"
+    samples_seen = "samples_seen"
+    gpu_seconds = "gpu_seconds"
+    flops = "flops"
+
+
+class BudgetHalf(Spec):
+    """Limits of pre-training (the total over a method's stages) or of fine-tuning.
+
+    Exactly one currency is set, by name and by value; everything else is a cap and may be left out.
+    """
+
+    currency: Currency
+    optimizer_steps: PositiveInt | None = None
+    samples_seen: PositiveInt | None = None
+    gpu_seconds: PositiveFloat | None = None
+    flops: PositiveFloat | None = None
+
+    wall_seconds: PositiveFloat | None = Field(None, description="per stage; then a soft signal")
+    grace_seconds: PositiveFloat = Field(60.0, description="between the soft signal and the kill")
+    cpus: PositiveInt | None = None
+    memory_mib: PositiveInt | None = None
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    gpu_memory_mib: PositiveInt | None = None
+    disk_mib: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _one_currency(self) -> Self:
+        given = [c.value for c in Currency if getattr(self, c.value) is not None]
+        if given != [self.currency.value]:
+            raise ValueError(
+                f"currency is {self.currency.value!r}, so exactly the field {self.currency.value!r} must be set; "
+                f"set now: {', '.join(given) or 'none of them'}"
+            )
+        return self
+
+    @property
+    def amount(self) -> float:
+        """The value of the currency."""
+        return float(getattr(self, self.currency.value))
+
+
+class Budget(Spec):
+    """Named, versioned limits, the same for every method."""
+
+    name: Name
+    version: PositiveInt
+    description: str = ""
+    default_profile: Name | None = Field(None, description="the profile used when a person names only this budget")
+    schedule_horizon: Literal["budget", "recipe"] = Field(
+        "budget",
+        description="what the learning-rate schedule is stretched to: the steps that will run, or the recipe's",
+    )
+    pretrain: BudgetHalf
+    finetune: BudgetHalf
+
+
+# ----------------------------------------------------------------------------------------------------------- profile
+
+
+class NetworkSettings(Spec):
+    """Res16UNet34C (spec A); `width` scales every plane, for machines that cannot carry the full network."""
+
+    width: PositiveFloat = 1.0
+    input_channels: PositiveInt = 3
+    first_kernel: Literal[3, 5] = 3
+    pretrain_bn_momentum: PositiveFloat = Field(0.02, description="outside blocks; norms inside blocks keep 0.1 (A.2)")
+    finetune_bn_momentum: PositiveFloat = 0.02
+
+
+class SgdSettings(Spec):
+    """Stochastic gradient descent; the learning-rate schedule stands beside it in each recipe."""
+
+    learning_rate: PositiveFloat
+    momentum: Probability = 0.9
+    dampening: Probability = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+
+
+class ExponentialDecay(Spec):
+    """Learning rate times `factor` after every `every_steps` optimiser steps (J-6)."""
+
+    factor: PositiveFloat = 0.99
+    every_steps: PositiveInt = 1000
+
+
+class OursImages(Spec):
+    """Stage 1 of `ours`: pixel InfoNCE between two tracked augmentations of one image (spec E.3, E.4)."""
+
+    steps: PositiveInt = 20_000
+    images_per_step: PositiveInt = 64
+    image_side: PositiveInt = 224
+    pixels_per_pair: PositiveInt = 4092
+    feature_channels: PositiveInt = 16
+    temperature: PositiveFloat = 0.4
+    encoder_depth: Literal[18, 34] = Field(34, description="J-1")
+    decoder: Literal["author", "monodepth2"] = Field("author", description="J-2: bias and padding of the decoder")
+    final_elu: bool = Field(True, description="J-2")
+    negatives: Literal["within_pair", "batch"] = Field("within_pair", description="J-3")
+    reduction: Literal["mean", "sum"] = Field("mean", description="J-4: over the pairs of a step")
+    normalise: Literal["imagenet", "none"] = Field("imagenet", description="J-5")
+    channel_order: Literal["rgb", "bgr"] = Field("rgb", description="J-5")
+    match_radius_pixels: PositiveFloat = 1.5
+    match: Literal["nearest", "first"] = "nearest"
+    crop_area: Range = (0.2, 1.0)
+    crop_aspect: Range = (0.75, 4 / 3)
+    flip_probability: Probability = 0.5
+    jitter_probability: Probability = 0.8
+    jitter: tuple[float, float, float, float] = Field(
+        (0.4, 0.4, 0.4, 0.1), description="brightness, contrast, saturation, hue"
+    )
+    grey_probability: Probability = 0.2
+    blur_probability: Probability = 0.5
+    blur_sigma: Range = (0.1, 2.0)
+    freeze_encoder_steps: Annotated[int, Field(ge=0)] = 50
+    optimiser: SgdSettings = SgdSettings(learning_rate=0.01, weight_decay=0.004)
+    decay: ExponentialDecay = ExponentialDecay()
+
+
+class OursPoints(Spec):
+    """Stage 2 of `ours`: frozen pixel features as targets for the 3D network (spec E.5)."""
+
+    steps: PositiveInt = 20_000
+    frames_per_step: PositiveInt = 8
+    pairs_per_frame: PositiveInt = 2000
+    voxel_metres: PositiveFloat = 0.05
+    image_side: PositiveInt = Field(224, description="centre crop")
+    resize_side: PositiveInt = Field(256, description="the shorter side, before the crop")
+    max_voxels_per_frame: PositiveInt | None = Field(
+        None, description="spatial crop for small machines; none in papers"
+    )
+    temperature: PositiveFloat = 0.4
+    head: Literal["final16", "final32_mlp"] = Field("final16", description="J-8")
+    negatives: Literal["batch", "per_frame"] = Field("batch", description="J-10")
+    frozen_norm: Literal["eval", "train"] = Field("eval", description="J-11: batch norm of the frozen 2D network")
+    normalise: Literal["imagenet", "none"] = Field("imagenet", description="J-5")
+    channel_order: Literal["rgb", "bgr"] = Field("rgb", description="J-5")
+    lookup: Literal["bilinear", "author_code"] = Field("bilinear", description="spec 0.2, item 4")
+    scale: Range = (0.9, 1.1)
+    rotation_degrees: tuple[float, float, float] = (180 / 32, 180 / 32, 180.0)
+    contrast_probability: Probability = 0.2
+    translation_ratio: PositiveFloat = 0.05
+    jitter_std: PositiveFloat = 0.005
+    optimiser: SgdSettings = SgdSettings(learning_rate=0.1, weight_decay=0.004)
+    decay: ExponentialDecay = ExponentialDecay()
+
+
+class SemanticRecipe(Spec):
+    """Fine-tuning for semantic segmentation (spec C.3 to C.5)."""
+
+    steps: PositiveInt
+    batch: PositiveInt = Field(48, description="effective batch, in scenes (J-17)")
+    micro_batch: PositiveInt = Field(6, description="scenes in one forward pass (J-17)")
+    voxel_metres: PositiveFloat
+    validate_every: PositiveInt
+    clip_metres: PositiveFloat | None = Field(
+        None, description="training window: keep points within this of its centre"
+    )
+    max_voxels_per_scene: PositiveInt | None = Field(None, description="training crop for small machines")
+    rotation_degrees: tuple[float, float, float] = (180 / 64, 180 / 64, 180.0)
+    scale: Range = (0.9, 1.1)
+    dropout_probability: Probability = 0.2
+    dropout_share: Probability = 0.2
+    flip_probability: Probability = 0.95
+    contrast_probability: Probability = 0.2
+    translation_ratio: Annotated[float, Field(ge=0)] = 0.10
+    jitter_std: Annotated[float, Field(ge=0)] = 0.05
+    offset_voxels: Annotated[int, Field(ge=0)] = 99
+    optimiser: SgdSettings = SgdSettings(learning_rate=0.1)
+    poly_power: PositiveFloat = 0.9
+
+    @model_validator(mode="after")
+    def _accumulation_divides(self) -> Self:
+        if self.batch % self.micro_batch:
+            raise ValueError(f"batch ({self.batch}) must be a multiple of micro_batch ({self.micro_batch})")
+        return self
+
+
+class Profile(Spec):
+    """One full answer to the decision register, plus the sizes that go with it."""
+
+    name: Name
+    version: PositiveInt
+    description: str = ""
+    frame_stride: PositiveInt = Field(50, description="J-12: every n-th frame of a recorded sequence")
+    pretrain_scenes: Literal["train", "all"] = Field("train", description="J-25")
+    network: NetworkSettings = NetworkSettings()
+    ours_images: OursImages = OursImages()
+    ours_points: OursPoints = OursPoints()
+    tasks: dict[Name, SemanticRecipe]
+
+
+# ------------------------------------------------------------------------------------------- dataset, task and method
+
+
+class Needs(Spec):
+    """What a method needs of its pre-training dataset; refused by name, before anything starts, where it is missing."""
+
+    images: bool = False
+    poses: bool = False
+    multiple_views: bool = False
+    labels: bool = False
+    frames: bool = Field(False, description="RGB-D frames")
+    data: bool = Field(True, description="false for a method that reads no data at all")
+
+
+class Dataset(Spec):
+    """One dataset: its layout on disk, what it provides, its classes, and where it comes from."""
+
+    name: Name
+    title: str
+    layout: Literal["s3dis", "rgbd-folder"]
+    synthetic: bool = False
+    stand_in: Name | None = Field(None, description="the procedural dataset used when no data is configured")
+    provides: frozenset[Literal["frames", "images", "poses", "multiple_views", "clouds", "labels"]]
+    classes: tuple[str, ...] = Field((), description="training classes, in the order of their ids")
+    raw_classes: tuple[str, ...] = Field(
+        (), description="file-name classes that the reader knows; the rest is an error"
+    )
+    test_scene_prefixes: tuple[str, ...] = Field((), description="scenes that are only ever tested on")
+    frame_stride: PositiveInt | None = Field(
+        None, description="overrides the profile's where frames are chosen already"
+    )
+    source: str
+    licence: str
+    world: dict[str, int] | None = Field(None, description="for procedural datasets: seed and counts")
+
+
+class Task(Spec):
+    """What is fine-tuned and scored."""
+
+    name: Name
+    title: str
+    kind: Literal["semantic"]
+    dataset: Name
+    headline_metric: str
+    evaluation: str = Field(description="the protocol, in words: resolution, augmentation at test time, selection")
+
+
+class MethodStage(Spec):
+    """One pre-training stage; `share` is its part of the budget's pretrain half."""
+
+    name: Name
+    share: Share
+    title: str
+    recipe: str | None = Field(None, description="the profile section that it reads")
+
+
+class Method(Spec):
+    """A way to produce backbone weights."""
+
+    name: Name
+    title: str
+    group: Literal["baseline", "single-scan", "multi-scan"]
+    needs: Needs = Needs()
+    stages: tuple[MethodStage, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        total = sum(s.share for s in self.stages)
+        if self.needs.data and abs(total - 1.0) > 1e-9:
+            raise ValueError(f"the shares of the stages must add up to 1, they add up to {total:g}")
+        return self
+
+
+# ---------------------------------------------------------------------------------------------------- ratio and cell
+
+
+class LabelRatio(Spec):
+    """Share of the training scenes whose labels may be used, in per cent."""
+
+    percent: Annotated[float, Field(gt=0, le=100)] = 100.0
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read '5%' or '5'. A bare fraction such as '0.05' is refused, because it is ambiguous.
+
+        Raises WrongUse with what is allowed.
+        """
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%?\s*", text)
+        percent = float(match.group(1)) if match else -1.0
+        if not match or not 1.0 <= percent <= 100.0:
+            raise WrongUse(
+                f"label ratio {text!r}: expected per cent of the training scenes from 1% to 100%, such as 5%"
+            )
+        return cls(percent=percent)
+
+    def __str__(self) -> str:
+        return f"{self.percent:g}%"
+
+
+class Cell(Spec):
+    """One point of the matrix, under one budget and profile."""
+
+    method: Name
+    pretrain_dataset: Name
+    task: Name
+    label_ratio: LabelRatio = LabelRatio()
+    pretrain_seed: Annotated[int, Field(ge=0)] = 0
+    finetune_seed: Annotated[int, Field(ge=0)] = 0
+    budget: Name
+    profile: Name
+
+
+# --------------------------------------------------------------------------------------------------------------- YAML
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+def load_spec(path: Path, model: type[SpecT]) -> SpecT:
+    """Read one YAML file into `model`.
+
+    A file may start from another one in the same folder with `extends: NAME`; its own keys then override, mapping by
+    mapping. Raises WrongUse naming the file, the field and what is allowed.
+    """
+    return parse_spec(_read_yaml(path, ()), model, where=str(path))
+
+
+def parse_spec(data: object, model: type[SpecT], where: str) -> SpecT:
+    """Validate plain data into `model`; `where` names its origin in the error."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise WrongUse(_explain(error, model, where)) from None
+
+
+def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path in seen:
+        raise WrongUse(f"{path}: 'extends' goes in a circle: {' -> '.join(p.stem for p in (*seen, path))}")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WrongUse(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongUse(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise WrongUse(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(data, dict):
+        raise WrongUse(f"{path}: expected a mapping of field names to values, found {type(data).__name__}")
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    return _merge(_read_yaml(path.parent / f"{base}.yaml", (*seen, path)), data)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
+    lines = []
+    for item in error.errors():
+        field = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+        if item["type"] == "extra_forbidden":
+            allowed = _fields_at(model, item["loc"][:-1])
+            close = difflib.get_close_matches(str(item["loc"][-1]), allowed, n=1, cutoff=0.4)
+            hint = f", did you mean {close[0]!r}?" if close else ""
+            lines.append(f"{field}: unknown key{hint} (allowed here: {', '.join(allowed)})")
+        elif item["type"] == "missing":
+            lines.append(f"{field}: missing")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            got = "" if isinstance(item["input"], dict | BaseModel) else f" (got {item['input']!r})"
+            lines.append(f"{field}: {message}{got}")
+    return f"{where}: " + "; ".join(lines)
+
+
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Field names of the (nested) model that a pydantic error location points into."""
+    current: Any = model
+    for part in location:
+        field = current.model_fields.get(part) if _is_model(current) else None
+        candidates = [field.annotation] if field else list(getattr(current, "__args__", ()))
+        models = [m for c in candidates for m in (c, *getattr(c, "__args__", ())) if _is_model(m)]
+        if not models:
+            return []
+        current = models[0]
+        if field and not _is_model(field.annotation):
+            # A container of models (dict or tuple): the next part of the location is its key.
+            current = _Container(models[0])
+    return sorted(current.model_fields) if _is_model(current) else []
+
+
+class _Container:
+    def __init__(self, inner: type[BaseModel]) -> None:
+        self.__args__ = (inner,)
+
+
+def _is_model(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseModel)

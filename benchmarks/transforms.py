@@ -1,0 +1,148 @@
+"""The fine-tuning input pipeline of segmentation, step by step (spec C.3), in numpy.
+
+Coordinates before voxelisation are metres, after it voxels; colours are 0 to 255 until the network. Every function draws
+from the generator it is given, in a fixed order, and changes nothing in place.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from benchmarks.datasets.views import Cloud
+from benchmarks.specs import SemanticRecipe
+from benchmarks.voxelize import Voxels, quantise, to_cells, voxel_labels
+
+Array = NDArray[np.floating]
+
+
+class VoxelSample(NamedTuple):
+    """coordinates (V, 3) int32 voxels; rgb (V, 3) float32 in 0..255; labels (V,) uint8, 255 ignored."""
+
+    coordinates: NDArray[np.int32]
+    rgb: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+
+
+def training_sample(cloud: Cloud, semantic: NDArray[np.uint8], recipe: SemanticRecipe, rng: Generator) -> VoxelSample:
+    """One augmented training sample of a scene. Raises ValueError for a scene without points."""
+    if len(cloud.xyz) == 0:
+        raise ValueError("the scene has no points")
+    xyz, rgb, labels = np.asarray(cloud.xyz, np.float64), np.asarray(cloud.rgb), np.asarray(semantic)
+    if recipe.clip_metres is not None:
+        keep = clip_mask(xyz, recipe.clip_metres, rng)
+        xyz, rgb, labels = xyz[keep], rgb[keep], labels[keep]
+    turned = xyz @ (random_rotation(recipe.rotation_degrees, rng) * rng.uniform(*recipe.scale)).T
+    cells = to_cells(turned, recipe.voxel_metres)
+    voxels = quantise(cells - cells.min(axis=0))
+    coordinates = voxels.coordinates.astype(np.int64)
+    colour = rgb[voxels.representative].astype(np.float64)
+    label = voxel_labels(labels, voxels)
+    if recipe.max_voxels_per_scene is not None:
+        keep = crop_to_voxels(coordinates, recipe.max_voxels_per_scene, rng)
+        coordinates, colour, label = coordinates[keep], colour[keep], label[keep]
+    if rng.random() < recipe.dropout_probability:
+        kept = int(len(coordinates) * (1 - recipe.dropout_share))
+        keep = np.sort(rng.permutation(len(coordinates))[: max(1, kept)])
+        coordinates, colour, label = coordinates[keep], colour[keep], label[keep]
+    coordinates = flip_horizontal(coordinates, recipe.flip_probability, rng)
+    colour = auto_contrast(colour, recipe.contrast_probability, rng)
+    colour = translate_colour(colour, recipe.translation_ratio, rng)
+    colour = jitter_colour(colour, recipe.jitter_std, rng)
+    coordinates = coordinates + rng.integers(0, recipe.offset_voxels + 1, 3)
+    return VoxelSample(coordinates.astype(np.int32), colour.astype(np.float32), label)
+
+
+def evaluation_sample(cloud: Cloud, voxel_metres: float) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """A whole scene without augmentation: (V, 3) voxel coordinates from 0, and (V, 3) colours in 0..255.
+
+    Row order is that of `evaluation_voxels`, which the scorer uses to find the labels again.
+    """
+    voxels = evaluation_voxels(cloud.xyz, voxel_metres)
+    return voxels.coordinates, np.asarray(cloud.rgb)[voxels.representative].astype(np.float32)
+
+
+def evaluation_voxels(xyz: Array, voxel_metres: float) -> Voxels:
+    """The voxels that a scene is scored on , coordinates from 0."""
+    cells = to_cells(xyz, voxel_metres)
+    return quantise(cells - cells.min(axis=0) if len(cells) else cells)
+
+
+def random_rotation(degrees: tuple[float, float, float], rng: Generator) -> NDArray[np.float64]:
+    """(3, 3): rotations about x, y and z by uniform angles within the bounds, multiplied in random order."""
+    angles = np.radians([rng.uniform(-bound, bound) for bound in degrees])
+    matrices = [axis_rotation(axis, angle) for axis, angle in enumerate(angles)]
+    one, two, three = rng.permutation(3)
+    return matrices[one] @ matrices[two] @ matrices[three]
+
+
+def axis_rotation(axis: int, angle: float) -> NDArray[np.float64]:
+    """(3, 3) right-handed rotation about a coordinate axis, `angle` in radians."""
+    c, s = np.cos(angle), np.sin(angle)
+    i, j = (axis + 1) % 3, (axis + 2) % 3
+    matrix = np.eye(3)
+    matrix[i, i] = matrix[j, j] = c
+    matrix[i, j], matrix[j, i] = -s, s
+    return matrix
+
+
+def clip_mask(xyz: Array, bound: float, rng: Generator) -> NDArray[np.bool_]:
+    """(N,) points within `bound` metres of a jittered centre on every axis; all of a scene smaller than the bound.
+
+    A window that would be empty (the centre of an L-shaped room) keeps everything.
+    """
+    low, high = xyz.min(axis=0), xyz.max(axis=0)
+    size = high - low
+    if size.max() < bound:
+        return np.ones(len(xyz), dtype=bool)
+    centre = (low + high) / 2 + rng.uniform(-1, 1, 3) * [0.2, 0.2, 0.05] * size
+    keep = ((xyz >= centre - bound) & (xyz < centre + bound)).all(axis=1)
+    return keep if keep.any() else np.ones(len(xyz), dtype=bool)
+
+
+def crop_to_voxels(coordinates: NDArray[np.int64], limit: int, rng: Generator) -> NDArray[np.int64]:
+    """Sorted rows of the `limit` voxels nearest to a random voxel; all rows where there are no more."""
+    if len(coordinates) <= limit:
+        return np.arange(len(coordinates))
+    centre = coordinates[rng.integers(len(coordinates))]
+    distance = ((coordinates - centre) ** 2).sum(axis=1)
+    return np.sort(np.argsort(distance, kind="stable")[:limit])
+
+
+def flip_horizontal(coordinates: NDArray, probability: float, rng: Generator) -> NDArray:
+    """With `probability`: mirror x, and mirror y, each in half of the cases (c -> max - c)."""
+    if rng.random() >= probability:
+        return coordinates
+    flipped = coordinates.copy()
+    for axis in range(2):
+        if rng.random() < 0.5:
+            flipped[:, axis] = flipped[:, axis].max() - flipped[:, axis]
+    return flipped
+
+
+def auto_contrast(rgb: Array, probability: float, rng: Generator) -> Array:
+    """With `probability`: blend with the colours stretched to 0..255, channel by channel; a constant channel stays."""
+    if rng.random() >= probability:
+        return rgb
+    low, high = rgb.min(axis=0), rgb.max(axis=0)
+    span = np.where(high > low, high - low, 1.0)
+    stretched = np.where(high > low, (rgb - low) * (255.0 / span), rgb)
+    blend = rng.random()
+    return (1 - blend) * rgb + blend * stretched
+
+
+def translate_colour(rgb: Array, ratio: float, rng: Generator) -> Array:
+    """With probability 0.95: add one shift to all colours, uniform within 255 * ratio per channel; clipped."""
+    if rng.random() >= 0.95:
+        return rgb
+    return np.clip(rgb + rng.uniform(-1, 1, 3) * 255 * ratio, 0, 255)
+
+
+def jitter_colour(rgb: Array, std: float, rng: Generator) -> Array:
+    """With probability 0.95: Gaussian noise of 255 * std on every value; clipped."""
+    if rng.random() >= 0.95:
+        return rgb
+    return np.clip(rgb + rng.normal(0, 1, rgb.shape) * 255 * std, 0, 255)

@@ -1,0 +1,55 @@
+"""Points to voxels and back, in numpy (spec A.7, section 0.2 item 1).
+
+Voxels come out sorted by (x, y, z), so that nothing downstream depends on the order of points or of a hash map; the
+representative of a voxel is its first point in file order; features are the representative's, never averaged.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORE = 255
+
+
+class Voxels(NamedTuple):
+    """Occupied voxels of one cloud.
+
+    coordinates: (V, 3) int32, sorted by x, then y, then z. representative: (V,) int64, the lowest point index in each
+    voxel. inverse: (N,) int64, the voxel row of every point.
+    """
+
+    coordinates: NDArray[np.int32]
+    representative: NDArray[np.int64]
+    inverse: NDArray[np.int64]
+
+
+def quantise(cells: NDArray[np.integer]) -> Voxels:
+    """Group integer cells (N, 3), any sign, into voxels. An empty cloud gives empty arrays."""
+    cells = np.asarray(cells, dtype=np.int64)
+    if len(cells) == 0:
+        nothing = np.zeros(0, dtype=np.int64)
+        return Voxels(np.zeros((0, 3), dtype=np.int32), nothing, nothing)
+    low = cells.min(axis=0)
+    extent = cells.max(axis=0) - low + 1
+    if float(extent[0]) * float(extent[1]) * float(extent[2]) >= 2.0**62:
+        raise ValueError(f"the cloud spans {extent.tolist()} voxels, too many to number; is the voxel size right?")
+    shifted = cells - low
+    keys = (shifted[:, 0] * extent[1] + shifted[:, 1]) * extent[2] + shifted[:, 2]
+    _, representative, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return Voxels(cells[representative].astype(np.int32), representative, inverse.reshape(-1))
+
+
+def to_cells(xyz: NDArray[np.floating], voxel: float) -> NDArray[np.int64]:
+    """True floor of metres (N, 3) over the voxel size, also for negative coordinates."""
+    return np.floor(np.asarray(xyz, dtype=np.float64) / voxel).astype(np.int64)
+
+
+def voxel_labels(labels: NDArray[np.integer], voxels: Voxels) -> NDArray[np.uint8]:
+    """(N,) labels per point to (V,) per voxel: the common label, or IGNORE where the points of a voxel disagree."""
+    first = np.asarray(labels)[voxels.representative]
+    differs = np.asarray(labels) != first[voxels.inverse]
+    conflict = np.bincount(voxels.inverse[differs], minlength=len(first)) > 0
+    return np.where(conflict, IGNORE, first).astype(np.uint8)
