@@ -1,7 +1,7 @@
 """The fine-tuning input pipeline of segmentation, step by step (spec C.3), in numpy.
 
-Coordinates before voxelisation are metres, after it voxels; colours are 0 to 255 until the network. Every function draws
-from the generator it is given, in a fixed order, and changes nothing in place.
+Coordinates before voxelisation are metres, after it voxels; colours are 0 to 255 until the network. Every function
+draws from the generator it is given, in a fixed order, and changes nothing in place.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 ScanNet export:  <scene>/color/<n>.jpg  depth/<n>.png  pose/<n>.txt  intrinsic/intrinsic_depth.txt (3x3 or 4x4)
 7-Scenes:        <scene>/frame-<n>.color.{jpg,png}  .depth.png  .pose.txt  camera-intrinsics.txt (3x3 or 4x4)
 
-`camera-intrinsics.txt` may also lie in the folder above. Depth is uint16 millimetres, 0 and 65535 mean none. A pose is a
-4x4 camera-to-world matrix (camera: x right, y down, z forward). Colour and depth are taken as pixel-aligned; colour of
+`camera-intrinsics.txt` may also lie in the folder above. Depth is uint16 millimetres, 0 and 65535 mean none. A pose is
+a 4x4 camera-to-world matrix (camera: x right, y down, z forward). Colour and depth are taken as pixel-aligned; colour of
 another size is resized to the depth image's. The root may be one scene or a folder of scenes.
 """
 

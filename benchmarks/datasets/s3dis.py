@@ -24,7 +24,7 @@ MAX_BAD_LINES = 10
 
 
 class Room(NamedTuple):
-    """One room after the 1 cm quantisation. Shapes as in `benchmarks.datasets.layout`; one problem is one line of text."""
+    """One room after the 1 cm quantisation. Shapes: `benchmarks.datasets.layout`; a problem is one line of text."""
 
     xyz: NDArray[np.float32]
     rgb: NDArray[np.uint8]

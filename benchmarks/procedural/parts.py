@@ -1,4 +1,4 @@
-"""Furniture and building parts, made of boxes. A part stands on z = 0 with its front towards +y, centred on the origin."""
+"""Furniture and building parts, made of boxes. A part stands on z = 0, centred, its front towards +y."""
 
 from __future__ import annotations
 

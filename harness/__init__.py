@@ -1,0 +1,1 @@
+"""Plans, runs, isolates and records. No torch here, so that the command line answers at once."""

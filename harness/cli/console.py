@@ -1,0 +1,90 @@
+"""What the commands print: lines and bars for a person on stderr, tables or JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from harness.contract.events import Start, Step
+
+WIDTH = 100
+
+
+class Console:
+    """Lines and one tqdm bar at a time; `quiet` shows neither (for --json)."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._bar: Any = None
+
+    def say(self, message: str) -> None:
+        """One line, without control characters, above a running bar."""
+        if self.quiet:
+            return
+        if self._bar is not None:
+            self._bar.write(printable(message), file=sys.stderr)
+        else:
+            print(printable(message), file=sys.stderr, flush=True)
+
+    def progress(self, title: str) -> Callable[[Iterable[str]], Iterable[str]]:
+        """Wraps a list of things to do with a bar of its length."""
+        from tqdm import tqdm
+
+        return lambda items: tqdm(list(items), desc=f"{title:<34.34}", ncols=WIDTH, file=sys.stderr, disable=self.quiet)
+
+    def stage(self, title: str) -> Callable[[object], None]:
+        """A bar for a stage; its total comes with the stage's first event."""
+        from tqdm import tqdm
+
+        bar = tqdm(total=None, desc=f"{title:<34.34}", ncols=WIDTH, file=sys.stderr, disable=self.quiet, unit="step")
+        self._bar = bar
+
+        def on_event(event: object) -> None:
+            if isinstance(event, Start):
+                bar.total, bar.initial = event.total_steps, event.resumed_from
+                bar.n = event.resumed_from
+                bar.refresh()
+            elif isinstance(event, Step):
+                bar.set_postfix_str(f"loss {event.loss:.3f}", refresh=False)
+                bar.update(max(0, event.step - bar.n))
+
+        return on_event
+
+    def stage_ended(self) -> None:
+        """Close the stage's bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def printable(text: str) -> str:
+    """Text without control characters: what came out of a stage is not to be trusted with the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Columns padded to their widest cell; the widest column is cut so that a line fits WIDTH."""
+    cells = [[printable(str(c)) for c in row] for row in [headers, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
+    excess = sum(widths) + 2 * (len(widths) - 1) - WIDTH
+    if excess > 0:
+        widest = widths.index(max(widths))
+        widths[widest] = max(8, widths[widest] - excess)
+    lines = ["  ".join(_fit(c, w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+
+def _fit(text: str, width: int) -> str:
+    return text.ljust(width) if len(text) <= width else text[: width - 1] + "…"
+
+
+def print_json(data: object) -> None:
+    """Machine output on stdout."""
+    print(json.dumps(data, indent=1, sort_keys=True, allow_nan=False))
+
+
+def per_cent(value: float | None) -> str:
+    """A share as per cent with one digit, or a dash."""
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -1,0 +1,118 @@
+"""`bench doctor`: what this machine can do."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+from harness.cli.options import DEFAULT_RUNS, Data, Json, Runs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Finding = dict[str, str]
+
+
+def doctor(data: Data = None, runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
+    """Check torch, the sparse backends, Docker, GPU, the runs folder and the data. Ends with 3 if nothing can run."""
+    from benchmarks.errors import EnvironmentCannot
+    from harness.cli.console import print_json, table
+
+    findings = [_torch(), _backend(), _docker(), _gpu(), _runs(runs), _cache(), *_datasets(data or []), _local()]
+    if json:
+        print_json(findings)
+    else:
+        print(table(("what", "state", "detail"), [(f["what"], f["state"], f["detail"]) for f in findings]))
+    broken = [f for f in findings if f["state"] == "broken"]
+    if broken:
+        raise EnvironmentCannot(f"{broken[0]['what']}: {broken[0]['detail']}")
+
+
+def _finding(what: str, state: str, detail: str) -> Finding:
+    return {"what": what, "state": state, "detail": detail}
+
+
+def _torch() -> Finding:
+    if importlib.util.find_spec("torch") is None:
+        return _finding("torch", "broken", "not installed; the README says how to choose the CPU or the CUDA build")
+    import torch
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    return _finding("torch", "ok", f"{torch.__version__}, {capability}, {torch.get_num_threads()} threads")
+
+
+def _backend() -> Finding:
+    if importlib.util.find_spec("MinkowskiEngine") is None:
+        return _finding("sparse backend", "ok", "torch (MinkowskiEngine is not installed, which is fine)")
+    return _finding("sparse backend", "ok", "torch and minkowski")
+
+
+def _docker() -> Finding:
+    import docker
+
+    try:
+        client = docker.from_env(timeout=5)
+        version = client.version().get("Version", "unknown version")
+    except Exception as error:  # the SDK raises many kinds when there is no engine
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return _finding("Docker", "missing", f"no engine answers ({reason}); the local executor needs none")
+    return _finding("Docker", "ok", f"engine {version}")
+
+
+def _gpu() -> Finding:
+    if importlib.util.find_spec("torch") is None:
+        return _finding("GPU", "missing", "torch is not installed")
+    import torch
+
+    if not torch.cuda.is_available():
+        return _finding("GPU", "missing", "no CUDA device; budgets smoke and tiny run on the CPU")
+    memory = torch.cuda.get_device_properties(0).total_memory >> 20
+    return _finding("GPU", "ok", f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}, {memory} MiB")
+
+
+def _runs(runs: Path) -> Finding:
+    import shutil
+
+    from benchmarks.errors import BenchError
+    from harness.store import Store
+
+    try:
+        Store(runs.resolve()).check_writable()
+    except BenchError as error:
+        return _finding("runs folder", "broken", str(error))
+    return _finding("runs folder", "ok", f"{runs}, {shutil.disk_usage(runs).free >> 30} GiB free")
+
+
+def _cache() -> Finding:
+    from harness.data import cache_folder
+
+    return _finding("data cache", "ok", f"{cache_folder()} (BENCH_CACHE)")
+
+
+def _datasets(data: list[str]) -> list[Finding]:
+    from benchmarks.specs import Dataset
+    from harness.catalog import available, find
+    from harness.data import parse_roots
+
+    roots = parse_roots(data, "--data")
+    findings = []
+    for name in available(Dataset):
+        dataset = find(Dataset, name)
+        if dataset.synthetic:
+            continue
+        if name in roots:
+            there = roots[name].is_dir()
+            state, detail = ("ok", str(roots[name])) if there else ("broken", f"{roots[name]} is not a folder")
+        else:
+            stand_in = f"; {dataset.stand_in} stands in" if dataset.stand_in else ""
+            state, detail = "missing", f"give --data {name}=DIR{stand_in}"
+        findings.append(_finding(f"data: {name}", state, detail))
+    return findings
+
+
+def _local() -> Finding:
+    return _finding(
+        "executor local",
+        "ok",
+        "enforces wall time, memory and output size by sampling; cannot hide files, cut the network or limit CPUs",
+    )

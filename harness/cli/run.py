@@ -1,0 +1,210 @@
+"""`bench run`: pre-train, fine-tune, score and record."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.options import DEFAULT_RUNS, Data, Json, Runs, Strict
+
+if TYPE_CHECKING:
+    from benchmarks.specs import Budget, Cell, Method, Profile, Task
+    from harness.cli.console import Console
+    from harness.data import PreparedDataset
+    from harness.graph import Machine, PlannedStage
+    from harness.scheduler import StageReport
+
+MAX_DEFAULT_THREADS = 8
+
+
+def run(
+    method: Annotated[list[str], typer.Option("--method", help="A pre-training method; may be given several times.")],
+    task: Annotated[str, typer.Option("--task", help="What to fine-tune and score.")],
+    budget: Annotated[str, typer.Option("--budget", help="Limits, by name or YAML file.")] = "paper",
+    profile: Annotated[
+        str | None, typer.Option("--profile", help="Recipe, by name or YAML file.  [default: the one the budget names]")
+    ] = None,
+    label_ratio: Annotated[list[str], typer.Option("--label-ratio", help="Share of the training scenes.")] = ["100%"],  # noqa: B006
+    pretrain_seed: Annotated[list[int], typer.Option("--pretrain-seed", min=0)] = [0],  # noqa: B006
+    finetune_seed: Annotated[list[int], typer.Option("--finetune-seed", min=0)] = [0],  # noqa: B006
+    data: Data = None,
+    pretrain_data: Annotated[
+        list[str] | None,
+        typer.Option("--pretrain-data", metavar="NAME=DIR", help="Pre-train on this dataset instead of ScanNet."),
+    ] = None,
+    imagenet_weights: Annotated[
+        Path | None,
+        typer.Option("--imagenet-weights", help="ResNet weights (torchvision's names) for the 2D encoder of ours."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads of a stage.  [default: all, at most 8]")
+    ] = None,
+    backend: Annotated[
+        str, typer.Option("--backend", envvar="BENCH_SPARSE_BACKEND", help="torch or minkowski.")
+    ] = "torch",
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    retry: Annotated[
+        str, typer.Option("--retry", help="none, or failed: run stages again whose last run failed.")
+    ] = "none",
+    strict: Strict = False,
+    runs: Runs = DEFAULT_RUNS,
+    json: Json = False,
+) -> None:
+    """Pre-train, fine-tune and score a method under a budget; what is done already is reused.
+
+    Without --data and --pretrain-data, procedural datasets stand in for S3DIS and ScanNet, and every result says so.
+    """
+    from benchmarks.errors import BenchError, WrongUse
+    from benchmarks.specs import Budget, Method, Profile, Task
+    from harness.catalog import find
+    from harness.cli.console import Console
+    from harness.graph import Machine
+
+    for flag, value, allowed in (
+        ("--backend", backend, ("torch", "minkowski")),
+        ("--device", device, ("cpu", "cuda")),
+        ("--retry", retry, ("none", "failed")),
+    ):
+        if value not in allowed:
+            raise WrongUse(f"{flag} {value!r}: expected one of {', '.join(allowed)}")
+    console = Console(quiet=json)
+    limits = find(Budget, budget)
+    recipe = find(Profile, profile or limits.default_profile or "headline")
+    chosen = [find(Method, name) for name in method]
+    target = find(Task, task)
+    machine = Machine(threads or min(os.cpu_count() or 1, MAX_DEFAULT_THREADS), backend, device, imagenet_weights)
+    prepared, source = _prepare_data(chosen, target, recipe, data or [], pretrain_data or [], strict, console)
+    cells = _cells(chosen, target, limits, recipe, source, label_ratio, pretrain_seed, finetune_seed)
+    reports = _run_cells(cells, limits, recipe, prepared, machine, runs, retry == "failed", console)
+    _summarise(reports, runs, json)
+    if any(r.record.outcome != "ok" for r in reports):
+        failed = next(r for r in reports if r.record.outcome != "ok")
+        hint = "; --retry failed runs it again" if failed.reused else ""
+        raise BenchError(f"{failed.planned.title}: {failed.record.outcome.value}: {failed.record.message}{hint}")
+
+
+def _prepare_data(
+    methods: list[Method],
+    task: Task,
+    profile: Profile,
+    data: list[str],
+    pretrain_data: list[str],
+    strict: bool,
+    console: Console,
+) -> tuple[dict[str, PreparedDataset], str]:
+    """Every dataset that the cells need, ready, by the name it is asked for; and the pre-training dataset's name."""
+    from benchmarks.errors import WrongUse
+    from benchmarks.specs import Dataset
+    from harness.catalog import find
+    from harness.data import parse_roots, ready, resolve
+    from harness.graph import check_needs
+
+    pretrain_roots = parse_roots(pretrain_data, "--pretrain-data")
+    if len(pretrain_roots) > 1:
+        raise WrongUse(f"--pretrain-data: one pre-training dataset at a time, not {', '.join(pretrain_roots)}")
+    roots = {**parse_roots(data, "--data"), **pretrain_roots}
+    prepared: dict[str, PreparedDataset] = {}
+    source = resolve(
+        next(iter(pretrain_roots), "scannet"), roots, console.say if _any_needs_data(methods) else lambda _: None
+    )
+    wanted = [(task.dataset, resolve(task.dataset, roots, console.say))]
+    if _any_needs_data(methods):
+        for method in methods:
+            if method.needs.data:
+                check_needs(method, find(Dataset, source))
+        wanted.append((source, source))
+    for asked, name in wanted:
+        prepared[asked] = ready(name, roots, profile.frame_stride, strict, console.progress, console.say)
+    return prepared, source
+
+
+def _any_needs_data(methods: list[Method]) -> bool:
+    return any(m.needs.data for m in methods)
+
+
+def _cells(
+    methods: list[Method],
+    task: Task,
+    budget: Budget,
+    profile: Profile,
+    source: str,
+    ratios: list[str],
+    pretrain_seeds: list[int],
+    finetune_seeds: list[int],
+) -> list[Cell]:
+    from benchmarks.specs import Cell, LabelRatio
+    from harness.graph import NO_DATASET
+
+    return [
+        Cell(
+            method=method.name,
+            pretrain_dataset=source if method.needs.data else NO_DATASET,
+            task=task.name,
+            label_ratio=LabelRatio.parse(ratio),
+            pretrain_seed=one,
+            finetune_seed=two,
+            budget=budget.name,
+            profile=profile.name,
+        )
+        for method, ratio, one, two in itertools.product(methods, ratios, pretrain_seeds, finetune_seeds)
+    ]
+
+
+def _run_cells(
+    cells: list[Cell],
+    budget: Budget,
+    profile: Profile,
+    prepared: dict[str, PreparedDataset],
+    machine: Machine,
+    runs: Path,
+    retry_failed: bool,
+    console: Console,
+) -> list[StageReport]:
+    from harness.executors.local import LocalExecutor
+    from harness.graph import stages_of
+    from harness.scheduler import run_chain
+    from harness.store import Store
+
+    # All cells are planned before the first one starts, so that what cannot be is refused at once.
+    chains: list[list[PlannedStage]] = [stages_of(cell, budget, profile, prepared, machine) for cell in cells]
+    store = Store(runs.resolve())
+    store.check_writable()
+    reports: list[StageReport] = []
+    for chain in chains:
+        reports += run_chain(
+            chain, store, LocalExecutor(), console, retry_failed=retry_failed, imagenet_weights=machine.imagenet_weights
+        )
+    return reports
+
+
+def _summarise(reports: list[StageReport], runs: Path, as_json: bool) -> None:
+    from harness.cli.console import per_cent, print_json, table
+
+    if as_json:
+        print_json([{"reused": r.reused, "record": r.record.model_dump(mode="json")} for r in reports])
+        return
+    rows = []
+    for report in reports:
+        metrics = report.record.metrics
+        rows.append(
+            (
+                report.record.key,
+                report.planned.title,
+                report.record.outcome.value + (" (reused)" if report.reused else ""),
+                per_cent(metrics.get("miou_voxel_selected")),
+                per_cent(metrics.get("miou_voxel_final")),
+                f"{report.record.ledger.wall_seconds:.0f}",
+            )
+        )
+    print(table(("run", "stage", "outcome", "selected", "final", "seconds"), rows))
+    notes = ["selected, final: mIoU on voxels in per cent"]
+    if any(r.record.synthetic for r in reports):
+        notes.append("SYNTHETIC data: these numbers say nothing about real scenes")
+    if reports and all(r.reused for r in reports):
+        notes.append("nothing to do: every stage was done before")
+    print("\n".join(f"* {note}" for note in notes))
+    print(f"next: bench report --runs {runs}")

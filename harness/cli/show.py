@@ -1,0 +1,95 @@
+"""`bench show`: the runs of a store, or one run in full."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.options import DEFAULT_RUNS, Json, Runs
+
+if TYPE_CHECKING:
+    from harness.contract.records import Record
+
+
+def show(
+    run: Annotated[str | None, typer.Argument(help="The first characters of a run's key; none lists all runs.")] = None,
+    runs: Runs = DEFAULT_RUNS,
+    json: Json = False,
+) -> None:
+    """List the runs, or show one: outcome, scores per class, what it used, where it comes from."""
+    from harness.cli.console import per_cent, print_json, table
+    from harness.store import RECORD, Store, read_record
+
+    store = Store(runs)
+    if run is not None:
+        folder = store.find(run)
+        record = read_record(folder / RECORD)
+        if json:
+            print_json(record.model_dump(mode="json"))
+        else:
+            _show_one(record, folder)
+        return
+    records = sorted(store.records(), key=lambda r: r.started_at)
+    if json:
+        print_json([r.model_dump(mode="json") for r in records])
+        return
+    rows = [
+        (
+            r.key,
+            f"{r.method}/{r.stage}",
+            r.dataset or "-",
+            r.outcome.value,
+            per_cent(r.metrics.get("miou_voxel_final")),
+            r.started_at,
+        )
+        for r in records
+    ]
+    print(table(("run", "stage", "dataset", "outcome", "mIoU", "started"), rows) if rows else f"no runs in {runs}")
+
+
+def _show_one(record: Record, folder: Path) -> None:
+    from harness.cli.console import printable, table
+    from harness.contract.stage import StageSpec
+    from harness.store import SPEC
+
+    spec = StageSpec.model_validate_json((folder / SPEC).read_bytes())
+    mark = "  SYNTHETIC DATA" if record.synthetic else ""
+    print(f"{record.method}/{record.stage}  {record.key}  {record.outcome.value}, attempt {record.attempt}{mark}")
+    if record.message:
+        print(printable(record.message))
+    facts = {
+        "dataset": record.dataset or "none",
+        "budget": f"{spec.limits.budget} v{spec.limits.budget_version}, {spec.limits.amount:g} {spec.limits.currency.value}",
+        "profile": f"{spec.profile} v{spec.profile_version}, network width {spec.network.width:g}",
+        "seed": spec.seed,
+        "machine": f"{spec.device}, {spec.threads} threads, backend {spec.sparse_backend}, executor {record.executor}",
+        "labels": f"isolation: {record.label_isolation}",
+        "stopped": record.stopped or "at its last step",
+        "started": record.started_at,
+        "folder": folder,
+        **{f"parent {stage}": key for stage, key in record.parents.items()},
+        **record.notes,
+    }
+    print(table(("what", "value"), facts.items()))
+    if record.metrics and spec.data:
+        names = (("miou_voxel", "mIoU on voxels"), ("miou_point", "mIoU on points"), ("accuracy_voxel", "accuracy"))
+        rows = [(text, *(_metric(record, name, c) for c in ("final", "selected", "best"))) for name, text in names]
+        rows += [
+            (name, *(_metric(record, f"iou_voxel/{i}", c) for c in ("final", "selected", "best")))
+            for i, name in enumerate(spec.data.classes)
+        ]
+        print("\n" + table(("per cent", "final", "selected", "best (selected on the test split)"), rows))
+    used = [(name, f"{value:,.1f}" if isinstance(value, float) else f"{value:,}") for name, value in record.ledger]
+    print("\n" + table(("used (told by the stage)", "amount"), used))
+    seen = [(name, f"{value:,.1f}" if isinstance(value, float) else f"{value:,}") for name, value in record.measured]
+    print("\n" + table(("used (seen from outside)", "amount"), seen))
+    for warning in record.warnings:
+        print(f"warning: {printable(warning)}")
+
+
+def _metric(record: Record, name: str, checkpoint: str) -> str:
+    from harness.cli.console import per_cent
+
+    return per_cent(record.metrics.get(f"{name}_{checkpoint}"))

@@ -1,0 +1,1 @@
+"""What crosses a container's wall: the stage's task, its events, its record."""

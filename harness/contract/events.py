@@ -1,0 +1,134 @@
+"""`/bench/out/events.jsonl`: one JSON object a line, appended by the stage, read by everybody else as untrusted text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from benchmarks.specs import Spec
+
+EVENTS_FILE = "events.jsonl"
+MAX_LINE_BYTES = 1 << 20
+
+
+class Start(Spec):
+    """The stage has begun, or goes on after `resumed_from` steps."""
+
+    event: Literal["start"] = "start"
+    total_steps: int
+    resumed_from: int = 0
+    numerics: dict[str, str] = {}
+
+
+class Step(Spec):
+    """One optimiser step. `seconds` in all, of which `data_seconds` waiting for data; health is free-form numbers."""
+
+    event: Literal["step"] = "step"
+    step: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    seconds: float
+    data_seconds: float
+    health: dict[str, float] = {}
+
+
+class Eval(Spec):
+    """A validation after `step` optimiser steps."""
+
+    event: Literal["eval"] = "eval"
+    step: int
+    split: Literal["selection", "test"]
+    metrics: dict[str, float | None]
+
+
+class Ledger(Spec):
+    """What a stage used, by its own account. Seconds and bytes over all its attempts."""
+
+    optimizer_steps: int = 0
+    samples: int = 0
+    scenes: int = 0
+    frames: int = 0
+    images: int = 0
+    points: int = 0
+    labels: int = 0
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    sparse_flops: int = 0
+
+
+class Usage(Spec):
+    """The ledger so far."""
+
+    event: Literal["usage"] = "usage"
+    ledger: Ledger
+
+
+class Warn(Spec):
+    """Something a reader of the result should know."""
+
+    event: Literal["warning"] = "warning"
+    message: str
+
+
+class End(Spec):
+    """The last line. `stopped` says why a stage ended before its last step."""
+
+    event: Literal["end"] = "end"
+    status: Literal["ok", "refused", "failed", "cancelled"]
+    stopped: Literal["soft_limit"] | None = None
+    message: str = ""
+    metrics: dict[str, float | None] = {}
+    notes: dict[str, str] = {}
+
+
+Event = Annotated[Start | Step | Eval | Usage | Warn | End, Field(discriminator="event")]
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+class EventWriter:
+    """Appends events; `position` and `cut` let a resumed stage drop what came after its checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("ab")
+
+    def write(self, event: Start | Step | Eval | Usage | Warn | End) -> None:
+        """Append one line and flush it. NaN is written as null where the field allows it."""
+        self._file.write(json.dumps(event.model_dump(mode="json"), separators=(",", ":")).encode() + b"\n")
+        self._file.flush()
+
+    def position(self) -> int:
+        """Bytes written so far."""
+        return self._file.tell()
+
+    def cut(self, position: int) -> None:
+        """Forget everything after `position`."""
+        self._file.truncate(position)
+        self._file.seek(position)
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """The events of a file that parse; a line that is too long or does not parse is skipped."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for line in iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""):
+            event = parse_event(line)
+            if event is not None:
+                yield event
+
+
+def parse_event(line: bytes) -> Any:
+    """One event, or None where the line is not one."""
+    if len(line) > MAX_LINE_BYTES or not line.endswith(b"\n"):
+        return None
+    try:
+        return _ADAPTER.validate_json(line)
+    except (ValidationError, RecursionError):
+        return None

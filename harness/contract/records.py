@@ -1,0 +1,100 @@
+"""`record.json`: what happened in one run of a stage. `SCHEMA_VERSION` grows with every change of meaning."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+from typing import Literal
+
+from benchmarks.specs import Cell, Spec
+from harness.contract.events import Ledger
+from harness.contract.stage import canonical_json
+
+SCHEMA_VERSION = 1
+
+
+class Outcome(StrEnum):
+    """How a run ended; a closed list (design section 2)."""
+
+    ok = "ok"
+    timeout = "timeout"
+    oom_host = "oom_host"
+    oom_gpu = "oom_gpu"
+    over_budget = "over_budget"
+    crashed = "crashed"
+    invalid_output = "invalid_output"
+    build_failed = "build_failed"
+    infra_error = "infra_error"
+    cancelled = "cancelled"
+
+
+class Measured(Spec):
+    """What the executor saw from outside, over this attempt only."""
+
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    written_bytes: int = 0
+    output_bytes: int = 0
+
+
+class ArtifactEntry(Spec):
+    """One file under `artifacts/`."""
+
+    bytes: int
+    sha256: str
+
+
+class Provenance(Spec):
+    """What could explain a difference and is not part of the key. Holds no path, user name or environment variable."""
+
+    project_version: str
+    git_commit: str | None
+    git_dirty: bool | None
+    python: str
+    packages: dict[str, str]
+    platform: str
+    cpu: str
+    cpu_count: int
+    memory_bytes: int
+    machine: str
+    numerics: dict[str, str] = {}
+
+
+class Record(Spec):
+    """One attempt at a stage."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    key: str
+    kind: Literal["pretrain", "finetune"]
+    method: str
+    stage: str
+    attempt: int
+    outcome: Outcome
+    message: str = ""
+    stopped: str | None = None
+    cell: Cell | None = None
+    dataset: str | None = None
+    synthetic: bool
+    metrics: dict[str, float | None] = {}
+    stage_metrics: dict[str, float | None] = {}
+    ledger: Ledger = Ledger()
+    measured: Measured = Measured()
+    executor: str
+    label_isolation: str
+    provenance: Provenance
+    notes: dict[str, str] = {}
+    warnings: tuple[str, ...] = ()
+    artifacts: dict[str, ArtifactEntry] = {}
+    parents: dict[str, str] = {}
+    started_at: str
+    ended_at: str
+    sha256: str = ""
+
+    def sealed(self) -> Record:
+        """The same record with its own hash filled in."""
+        return self.model_copy(update={"sha256": self.content_sha256()})
+
+    def content_sha256(self) -> str:
+        """Hash of everything but `sha256` itself."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude={"sha256"})).encode()).hexdigest()

@@ -1,0 +1,96 @@
+"""`/bench/in/stage.json`: everything a stage is told, and with it the key of its result (contract version 1).
+
+    <root>/in/stage.json            this file                     <root>/data/<dataset>/    the stage's view of the data
+    <root>/in/imagenet_weights      where the stage has one       <root>/parents/<stage>/   artifacts of earlier stages
+    <root>/out/                     the only writable place       <root> is /bench in a container
+
+Nothing in it names this machine: equal content means equal work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from benchmarks.ratios import Split
+from benchmarks.specs import Currency, LabelRatio, Name, NetworkSettings, OursImages, OursPoints, SemanticRecipe, Spec
+
+CONTRACT_VERSION = 1
+KEY_LENGTH = 20
+STAGE_FILE = "stage.json"
+WEIGHTS_FILE = "imagenet_weights"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class DataView(Spec):
+    """One dataset as this stage sees it."""
+
+    dataset: Name
+    manifest_sha256: Sha256
+    synthetic: bool
+    view: Literal["unlabelled", "labelled"]
+    classes: tuple[str, ...] = ()
+    scenes: tuple[str, ...] = Field((), description="the scenes a pre-training stage uses")
+
+
+class Limits(Spec):
+    """What this stage may use of its budget half: its share of the currency."""
+
+    budget: Name
+    budget_version: PositiveInt
+    currency: Currency
+    amount: Annotated[float, Field(ge=0)]
+    schedule_horizon: Literal["budget", "recipe"]
+
+
+class StageSpec(Spec):
+    """One stage. `seed` is the pre-training seed of a pretrain stage and the fine-tuning seed of a finetune stage."""
+
+    contract_version: Literal[1] = 1
+    kind: Literal["pretrain", "finetune"]
+    method: Name
+    stage: Name
+    task: Name | None = None
+    label_ratio: LabelRatio | None = None
+    seed: Annotated[int, Field(ge=0)]
+    profile: Name
+    profile_version: PositiveInt
+    network: NetworkSettings
+    recipe: OursImages | OursPoints | SemanticRecipe | None = None
+    limits: Limits
+    data: DataView | None = None
+    split: Split | None = None
+    parents: dict[Name, str] = Field({}, description="stage name to key")
+    imagenet_weights_sha256: Sha256 | None = None
+    threads: PositiveInt
+    sparse_backend: Literal["torch", "minkowski"]
+    device: Literal["cpu", "cuda"]
+    code_sha256: Sha256
+
+    @property
+    def key(self) -> str:
+        """Hash of the canonical JSON of all of the above. Equal key, equal work."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()[:KEY_LENGTH]
+
+
+def canonical_json(data: object) -> str:
+    """Sorted keys, no spaces, no NaN: one text for one value."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def recipe_steps(limits: Limits, steps: int, samples_per_step: int) -> int:
+    """Optimiser steps that will run: the smaller of the recipe's and what the budget allows.
+
+    Raises ValueError for a currency that a step count cannot honour; such a stage is refused before it starts.
+    """
+    if limits.currency == Currency.optimizer_steps:
+        allowed = limits.amount
+    elif limits.currency == Currency.samples_seen:
+        allowed = limits.amount // samples_per_step
+    else:
+        raise ValueError(f"currency {limits.currency.value!r} is not supported yet by the training loop")
+    return int(min(steps, allowed))

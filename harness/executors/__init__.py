@@ -1,0 +1,1 @@
+"""Ways to run one stage under the container contract."""

@@ -1,0 +1,177 @@
+"""A cell becomes stages: pre-training (one or more), then fine-tuning, each with the key of its result."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.errors import WrongUse
+from benchmarks.ratios import split_scenes
+from benchmarks.specs import Budget, BudgetHalf, Cell, Dataset, Method, Profile, Task
+from harness.catalog import find
+from harness.contract.stage import DataView, Limits, StageSpec, recipe_steps
+from harness.data import PreparedDataset
+from harness.keys import code_sha256
+
+NO_DATASET = "none"
+
+
+class Machine(NamedTuple):
+    """What the person who runs chooses, and what is part of a key because it can change bits."""
+
+    threads: int
+    sparse_backend: str
+    device: str
+    imagenet_weights: Path | None = None
+
+
+class PlannedStage(NamedTuple):
+    """A stage with what the executor needs around it: its data, its caps, and the cell for whose sake it runs."""
+
+    spec: StageSpec
+    caps: BudgetHalf
+    data: PreparedDataset | None
+    cell: Cell | None
+    synthetic: bool
+    title: str
+
+
+def check_needs(method: Method, dataset: Dataset) -> None:
+    """Raises WrongUse, naming what is missing, where a method cannot be pre-trained on a dataset."""
+    needs = {n for n in ("frames", "images", "poses", "multiple_views", "labels") if getattr(method.needs, n)}
+    missing = sorted(needs - dataset.provides)
+    if missing:
+        raise WrongUse(
+            f"method {method.name!r} needs {', '.join(missing)}, which dataset {dataset.name!r} does not have "
+            f"(it has {', '.join(sorted(dataset.provides))})"
+        )
+
+
+def stages_of(
+    cell: Cell, budget: Budget, profile: Profile, data: Mapping[str, PreparedDataset], machine: Machine
+) -> list[PlannedStage]:
+    """The stages of one cell, in the order in which they run.
+
+    `data` holds prepared datasets by the name that the cell or its task gives them. Raises WrongUse for what cannot be: a
+    method on a dataset that lacks what it needs, a task without a recipe in the profile, an unsupported currency.
+    """
+    method, task = find(Method, cell.method), find(Task, cell.task)
+    planned: list[PlannedStage] = []
+    parents: dict[str, str] = {}
+    synthetic = False
+    source = data[cell.pretrain_dataset] if method.needs.data else None
+    if source is not None:
+        check_needs(method, source.dataset)
+        synthetic = source.manifest.synthetic
+    for stage in method.stages:
+        spec = StageSpec.model_validate(
+            {
+                **_common(cell, budget, budget.pretrain, stage.share, profile, machine),
+                "kind": "pretrain",
+                "stage": stage.name,
+                "seed": cell.pretrain_seed,
+                "recipe": getattr(profile, stage.recipe) if stage.recipe else None,
+                "data": _view(source, method.needs.labels, _pretrain_scenes(source, profile)) if source else None,
+                "parents": dict(parents),
+                "imagenet_weights_sha256": _weights_sha256(method, stage.name, machine),
+                "code_sha256": code_sha256("pretrain", method.name, stage.name),
+            }
+        )
+        _check_currency(spec, budget)
+        planned.append(PlannedStage(spec, budget.pretrain, source, None, synthetic, f"{method.name}/{stage.name}"))
+        parents = {**parents, stage.name: spec.key}
+    planned.append(_finetune_stage(cell, task, budget, profile, data, machine, planned[-1], synthetic))
+    return planned
+
+
+def _finetune_stage(
+    cell: Cell,
+    task: Task,
+    budget: Budget,
+    profile: Profile,
+    data: Mapping[str, PreparedDataset],
+    machine: Machine,
+    last: PlannedStage,
+    synthetic: bool,
+) -> PlannedStage:
+    recipe = profile.tasks.get(task.name)
+    if recipe is None:
+        known = ", ".join(sorted(profile.tasks))
+        raise WrongUse(f"profile {profile.name!r} has no recipe for task {task.name!r}; it has recipes for {known}")
+    target = data[task.dataset]
+    split = split_scenes(target.scenes, target.dataset.test_scene_prefixes, cell.label_ratio)
+    spec = StageSpec.model_validate(
+        {
+            **_common(cell, budget, budget.finetune, 1.0, profile, machine),
+            "kind": "finetune",
+            "stage": "finetune",
+            "task": task.name,
+            "label_ratio": cell.label_ratio,
+            "seed": cell.finetune_seed,
+            "recipe": recipe,
+            "data": _view(target, labels=True, scenes=()),
+            "split": split,
+            "parents": {last.spec.stage: last.spec.key},
+            "code_sha256": code_sha256("finetune", cell.method, "finetune"),
+        }
+    )
+    _check_currency(spec, budget)
+    title = f"{cell.method} -> {task.name} at {cell.label_ratio}"
+    return PlannedStage(spec, budget.finetune, target, cell, synthetic or target.manifest.synthetic, title)
+
+
+def _common(
+    cell: Cell, budget: Budget, half: BudgetHalf, share: float, profile: Profile, machine: Machine
+) -> dict[str, object]:
+    limits = Limits(
+        budget=budget.name,
+        budget_version=budget.version,
+        currency=half.currency,
+        amount=half.amount * share,
+        schedule_horizon=budget.schedule_horizon,
+    )
+    return {
+        "method": cell.method,
+        "profile": profile.name,
+        "profile_version": profile.version,
+        "network": profile.network,
+        "limits": limits,
+        "threads": machine.threads,
+        "sparse_backend": machine.sparse_backend,
+        "device": machine.device,
+    }
+
+
+def _pretrain_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ...]:
+    """Scenes that may be pre-trained on: with J-25 `train`, never one that the dataset names as a test scene."""
+    test = source.dataset.test_scene_prefixes if profile.pretrain_scenes == "train" else ()
+    return tuple(s for s in source.scenes if not (test and s.startswith(test)))
+
+
+def _view(source: PreparedDataset, labels: bool, scenes: tuple[str, ...]) -> DataView:
+    return DataView(
+        dataset=source.dataset.name,
+        manifest_sha256=source.manifest.sha256,
+        synthetic=source.manifest.synthetic,
+        view="labelled" if labels else "unlabelled",
+        classes=source.dataset.classes if labels else (),
+        scenes=scenes,
+    )
+
+
+def _weights_sha256(method: Method, stage: str, machine: Machine) -> str | None:
+    if machine.imagenet_weights is None or not method.needs.images or stage != method.stages[0].name:
+        return None
+    try:
+        return hashlib.sha256(machine.imagenet_weights.read_bytes()).hexdigest()
+    except OSError as error:
+        raise WrongUse(f"--imagenet-weights {machine.imagenet_weights}: cannot be read: {error.strerror}") from None
+
+
+def _check_currency(spec: StageSpec, budget: Budget) -> None:
+    try:
+        recipe_steps(spec.limits, 1, 1)
+    except ValueError as error:
+        raise WrongUse(f"budget {budget.name!r}, {spec.kind}: {error}; use optimizer_steps or samples_seen") from None

@@ -1,0 +1,268 @@
+"""Runs planned stages on one machine: reuse what is done, run the rest, record everything."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from benchmarks.errors import BenchError, EnvironmentCannot, WrongUse
+from harness.contract.events import End, Ledger, Start, Usage, Warn
+from harness.contract.records import Outcome, Record
+from harness.contract.stage import STAGE_FILE, WEIGHTS_FILE
+from harness.executors.base import Execution, Executor
+from harness.executors.local import end_left_over_child
+from harness.graph import PlannedStage
+from harness.provenance import provenance
+from harness.store import LOG, Store, cannot_write, hash_artifacts, is_done
+from harness.validate import InvalidOutput, check_pretrain, disagreement, score_finetune
+
+MIN_FREE_BYTES = 1 << 20
+LOG_TAIL_LINES = 5
+
+
+class Cancelled(BenchError):
+    """A person stopped the run; what is complete is kept."""
+
+
+class Display(Protocol):
+    """Shows a person what goes on."""
+
+    def say(self, message: str) -> None:
+        """One line."""
+
+    def stage(self, title: str) -> Callable[[object], None]:
+        """A running stage begins; returns what takes its events."""
+
+    def stage_ended(self) -> None:
+        """The stage that began last has ended."""
+
+
+class StageReport(NamedTuple):
+    """What became of a stage in this command: its record, and whether it was there before."""
+
+    planned: PlannedStage
+    record: Record
+    reused: bool
+
+
+def run_chain(
+    chain: list[PlannedStage],
+    store: Store,
+    executor: Executor,
+    display: Display,
+    *,
+    retry_failed: bool,
+    imagenet_weights: Path | None,
+) -> list[StageReport]:
+    """Run the stages of one cell in order, up to the first that fails.
+
+    Raises Cancelled after Ctrl-C, WrongUse where a stage refuses its input, EnvironmentCannot for a disk that is full or a
+    store that cannot be written. In all these cases the store is whole, and the same command goes on from there.
+    """
+    reports: list[StageReport] = []
+    for planned in chain:
+        try:
+            report = _run_or_reuse(
+                planned, store, executor, display, retry_failed, imagenet_weights, planned is chain[-2]
+            )
+        except OSError as error:
+            raise cannot_write(store.root, error) from error
+        reports.append(report)
+        if report.record.outcome != Outcome.ok:
+            break
+    return reports
+
+
+def _run_or_reuse(
+    planned: PlannedStage,
+    store: Store,
+    executor: Executor,
+    display: Display,
+    retry_failed: bool,
+    weights: Path | None,
+    last_pretrain: bool,
+) -> StageReport:
+    spec = planned.spec
+
+    def existing() -> StageReport | None:
+        record = store.record(spec.kind, spec.key)
+        settled = record is not None and (is_done(record) or not retry_failed)
+        return StageReport(planned, record, reused=True) if settled and record is not None else None
+
+    if report := existing():
+        return report
+    with store.lock(
+        spec.key, lambda who: display.say(f"{planned.title}: waiting for {who}, which runs this stage")
+    ) as partial:
+        # Another process may have finished it while this one waited.
+        if report := existing():
+            shutil.rmtree(partial, ignore_errors=True)
+            return report
+        end_left_over_child(partial)
+        attempt = _Attempt(planned, store, executor, partial, last_pretrain)
+        record = attempt.run(display, weights)
+    return StageReport(planned, record, reused=False)
+
+
+class _Attempt:
+    """One run of one stage, from its folder to its record."""
+
+    def __init__(
+        self, planned: PlannedStage, store: Store, executor: Executor, partial: Path, last_pretrain: bool
+    ) -> None:
+        self.planned, self.store, self.executor, self.partial = planned, store, executor, partial
+        self.spec = planned.spec
+        self.last_pretrain = last_pretrain
+        self.root = partial / "root"
+        self.number = store.next_attempt(self.spec)
+        self.started = _now()
+        self.numerics: dict[str, str] = {}
+        self.ledger = Ledger()
+        self.warnings: list[str] = []
+        self.end: End | None = None
+
+    def run(self, display: Display, weights: Path | None) -> Record:
+        """Lay out, execute, judge, record."""
+        lay_out(self.root, self.planned, self.store, weights)
+        show = display.stage(self.planned.title)
+
+        def on_event(event: object) -> None:
+            self._note(event)
+            show(event)
+
+        try:
+            execution = self.executor.run(self.root, self.spec, self.planned.caps, self.partial / LOG, on_event)
+        finally:
+            display.stage_ended()
+        outcome, message, metrics = self._judge(execution)
+        if self.end is not None and self.end.status == "refused":
+            shutil.rmtree(self.partial, ignore_errors=True)
+            raise WrongUse(f"{self.planned.title}: {self.end.message}")
+        if outcome == Outcome.infra_error:
+            raise EnvironmentCannot(message)
+        record = self._record(execution, outcome, message, metrics)
+        if outcome == Outcome.cancelled:
+            self.store.keep_attempt(record)
+            raise Cancelled(f"{self.planned.title}: cancelled; the same command goes on from its last checkpoint")
+        self.store.complete(self.spec, record)
+        return record
+
+    def _note(self, event: object) -> None:
+        if isinstance(event, Start):
+            self.numerics = event.numerics
+        elif isinstance(event, Usage):
+            self.ledger = event.ledger
+        elif isinstance(event, Warn):
+            self.warnings.append(event.message)
+        elif isinstance(event, End):
+            self.end = event
+
+    def _judge(self, execution: Execution) -> tuple[Outcome, str, dict[str, float | None]]:
+        end, message = self.end, self.end.message if self.end else ""
+        killed = {
+            "cancel": Outcome.cancelled,
+            "memory": Outcome.oom_host,
+            "disk": Outcome.over_budget,
+            "wall": Outcome.timeout,
+        }
+        if execution.killed_by is not None:
+            return killed[execution.killed_by], f"stopped by its {execution.killed_by} limit", {}
+        if end is not None and end.status == "cancelled":
+            return Outcome.cancelled, message, {}
+        if execution.returncode == 0 and end is not None and end.status == "ok":
+            try:
+                return Outcome.ok, message, self._accept()
+            except InvalidOutput as error:
+                return Outcome.invalid_output, str(error), {}
+        if shutil.disk_usage(self.store.root).free < MIN_FREE_BYTES or "No space left on device" in message:
+            return (
+                Outcome.infra_error,
+                f"{self.store.root}: the disk is full; free some space and run the command again",
+                {},
+            )
+        if "CUDA out of memory" in message:
+            return Outcome.oom_gpu, message, {}
+        if execution.returncode == 0:
+            return Outcome.invalid_output, "the stage exited 0 without an end event", {}
+        if not message:
+            how = f"signal {-execution.returncode}" if execution.returncode < 0 else f"exit code {execution.returncode}"
+            message = f"the stage ended by {how}; last lines of its log: {log_tail(self.partial / LOG)}"
+        return Outcome.crashed, message, {}
+
+    def _accept(self) -> dict[str, float | None]:
+        """Check the artifacts; the metrics that count, for fine-tuning. Raises InvalidOutput."""
+        artifacts = self.root / "out" / "artifacts"
+        if self.spec.kind == "pretrain":
+            check_pretrain(self.spec, artifacts, self.last_pretrain)
+            return {}
+        assert self.planned.data is not None and self.end is not None
+        metrics = score_finetune(self.spec, artifacts, self.planned.data)
+        if difference := disagreement(metrics, self.end.metrics):
+            raise InvalidOutput(difference)
+        return metrics
+
+    def _record(self, execution: Execution, outcome: Outcome, message: str, metrics: dict[str, float | None]) -> Record:
+        artifacts = hash_artifacts(self.root / "out" / "artifacts") if outcome == Outcome.ok else {}
+        return Record(
+            key=self.spec.key,
+            kind=self.spec.kind,
+            method=self.spec.method,
+            stage=self.spec.stage,
+            attempt=self.number,
+            outcome=outcome,
+            message=message,
+            stopped=self.end.stopped if self.end else None,
+            cell=self.planned.cell,
+            dataset=self.spec.data.dataset if self.spec.data else None,
+            synthetic=self.planned.synthetic,
+            metrics=metrics,
+            stage_metrics=self.end.metrics if self.end else {},
+            ledger=self.ledger,
+            measured=execution.measured,
+            executor=self.executor.name,
+            label_isolation=self.executor.label_isolation,
+            provenance=provenance(self.numerics),
+            notes=self.end.notes if self.end else {},
+            warnings=tuple(self.warnings),
+            artifacts=artifacts,
+            parents=self.spec.parents,
+            started_at=self.started,
+            ended_at=_now(),
+        ).sealed()
+
+
+def lay_out(root: Path, planned: PlannedStage, store: Store, weights: Path | None) -> None:
+    """Make the folders that a stage finds around it; `out/` keeps what an earlier attempt left."""
+    spec = planned.spec
+    for name in ("in", "data", "parents"):
+        shutil.rmtree(root / name, ignore_errors=True)
+        (root / name).mkdir(parents=True)
+    (root / "out").mkdir(exist_ok=True)
+    (root / "in" / STAGE_FILE).write_text(json.dumps(spec.model_dump(mode="json"), indent=1, sort_keys=True))
+    if spec.imagenet_weights_sha256 is not None and weights is not None:
+        (root / "in" / WEIGHTS_FILE).symlink_to(weights.resolve())
+    if spec.data is not None and planned.data is not None:
+        view = root / "data" / spec.data.dataset
+        view.mkdir()
+        for part in ("unlabelled", "labelled") if spec.data.view == "labelled" else ("unlabelled",):
+            (view / part).symlink_to((planned.data.folder / part).resolve())
+    for stage, key in spec.parents.items():
+        (root / "parents" / stage).symlink_to((store.folder("pretrain", key) / "artifacts").resolve())
+
+
+def log_tail(log: Path) -> str:
+    """The last lines of a log, in one line, without control characters."""
+    try:
+        lines = log.read_bytes()[-4096:].decode(errors="replace").splitlines()
+    except OSError:
+        return "(none)"
+    text = " | ".join(line.strip() for line in lines[-LOG_TAIL_LINES:] if line.strip())
+    return "".join(c for c in text if c.isprintable()) or "(empty)"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,61 @@
+"""What a process tree uses, seen from outside (psutil), and what a folder holds."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import psutil
+
+from harness.contract.records import Measured
+
+
+class TreeSampler:
+    """Samples a process and its descendants. Time of processes that ended between two samples may be missed."""
+
+    def __init__(self, pid: int) -> None:
+        self._root = psutil.Process(pid)
+        self._cpu: dict[int, float] = {}
+        self._written: dict[int, int] = {}
+        self.memory_bytes = 0
+        self.peak_memory_bytes = 0
+
+    def sample(self) -> None:
+        """Read the tree once."""
+        memory = 0
+        for process in self._tree():
+            with contextlib.suppress(psutil.Error):
+                with process.oneshot():
+                    times = process.cpu_times()
+                    memory += process.memory_info().rss
+                self._cpu[process.pid] = times.user + times.system
+                with contextlib.suppress(psutil.Error, AttributeError):
+                    self._written[process.pid] = process.io_counters().write_bytes
+        self.memory_bytes = memory
+        self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
+
+    def measured(self, wall_seconds: float, output_bytes: int) -> Measured:
+        """The sum of what was seen."""
+        return Measured(
+            wall_seconds=wall_seconds,
+            cpu_seconds=sum(self._cpu.values()),
+            peak_memory_bytes=self.peak_memory_bytes,
+            written_bytes=sum(self._written.values()),
+            output_bytes=output_bytes,
+        )
+
+    def _tree(self) -> list[psutil.Process]:
+        try:
+            return [self._root, *self._root.children(recursive=True)]
+        except psutil.Error:
+            return []
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all plain files below a folder that may change meanwhile."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            if path.is_file() and not path.is_symlink():
+                total += path.stat().st_size
+    return total

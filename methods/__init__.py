@@ -1,0 +1,1 @@
+"""What runs inside a container: the stage entry point, networks, pre-training methods, fine-tuning."""

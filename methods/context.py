@@ -1,0 +1,73 @@
+"""What a stage has around it: its folders, its task, its events, and its seeded random streams."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.errors import WrongUse
+from harness.contract.events import EVENTS_FILE, EventWriter, Warn
+from harness.contract.stage import STAGE_FILE, WEIGHTS_FILE, StageSpec
+
+# Signals of a person and of the executor, as read by the training loop.
+FINISH, CANCEL = "finish", "cancel"
+
+
+class StageContext:
+    """One running stage. `stop` is set by a signal: FINISH (the soft limit) or CANCEL."""
+
+    def __init__(self, root: Path, spec: StageSpec) -> None:
+        self.root, self.spec = root, spec
+        self.out = root / "out"
+        self.artifacts = self.out / "artifacts"
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        self.events = EventWriter(self.out / EVENTS_FILE)
+        self.device = torch.device(spec.device)
+        self.stop: str | None = None
+        self.notes: dict[str, str] = {}
+
+    @classmethod
+    def open(cls, root: Path) -> StageContext:
+        """Read `<root>/in/stage.json`. Raises WrongUse where it does not parse."""
+        path = root / "in" / STAGE_FILE
+        try:
+            return cls(root, StageSpec.model_validate_json(path.read_bytes()))
+        except (OSError, ValueError) as error:
+            raise WrongUse(f"{path}: not a stage of contract version 1: {error}") from None
+
+    @property
+    def view(self) -> Path:
+        """The folder with this stage's view of its dataset."""
+        assert self.spec.data is not None
+        return self.root / "data" / self.spec.data.dataset
+
+    @property
+    def imagenet_weights(self) -> Path | None:
+        """The weights file that the user named, if any."""
+        return self.root / "in" / WEIGHTS_FILE if self.spec.imagenet_weights_sha256 else None
+
+    def parent(self, stage: str) -> Path:
+        """The artifacts of an earlier stage."""
+        return self.root / "parents" / stage
+
+    def seed(self, component: str, *numbers: int) -> int:
+        """63-bit seed of one random stream: sha256 of (seed, stage, component, numbers)."""
+        stage = "finetune" if self.spec.kind == "finetune" else f"{self.spec.method}/{self.spec.stage}"
+        return stream_seed(self.spec.seed, stage, component, *numbers)
+
+    def rng(self, component: str, *numbers: int) -> np.random.Generator:
+        """A numpy generator of one stream. Numbers (such as the step) make resuming exact without saved state."""
+        return np.random.default_rng(self.seed(component, *numbers))
+
+    def warn(self, message: str) -> None:
+        """Tell the reader of the result."""
+        self.events.write(Warn(message=message))
+
+
+def stream_seed(seed: int, stage: str, component: str, *numbers: int) -> int:
+    """The seed of one random stream (design section 7)."""
+    text = ":".join([str(seed), stage, component, *map(str, numbers)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,76 @@
+"""The contrastive loss that the methods share: InfoNCE over the rows of two matrices (spec B.3, E.4, E.5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+ROW_BLOCK = 2048
+
+
+class _InfoNce(torch.autograd.Function):
+    """mean_i(logsumexp_j(q_i . k_j / t) - q_i . k_i / t), with only a block of rows of the logits in memory."""
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, temperature: float, block: int) -> Tensor:
+        normaliser = torch.cat([torch.logsumexp(rows @ keys.t() / temperature, 1) for rows in queries.split(block)])
+        ctx.save_for_backward(queries, keys, normaliser)
+        ctx.temperature, ctx.block = temperature, block
+        return (normaliser - (queries * keys).sum(1) / temperature).mean()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        queries, keys, normaliser = ctx.saved_tensors
+        scale = gradients[0] / (ctx.temperature * len(queries))
+        grad_queries = torch.empty_like(queries) if ctx.needs_input_grad[0] else None
+        grad_keys = torch.zeros_like(keys) if ctx.needs_input_grad[1] else None
+        for start in range(0, len(queries), ctx.block):
+            rows = slice(start, start + ctx.block)
+            chances = torch.exp(queries[rows] @ keys.t() / ctx.temperature - normaliser[rows, None])
+            if grad_queries is not None:
+                grad_queries[rows] = (chances @ keys - keys[rows]) * scale
+            if grad_keys is not None:
+                grad_keys += chances.t() @ queries[rows] * scale
+        if grad_keys is not None:
+            grad_keys -= queries * scale
+        return grad_queries, grad_keys, None, None
+
+
+def info_nce(queries: Tensor, keys: Tensor, temperature: float, block: int = ROW_BLOCK) -> Tensor:
+    """InfoNCE where row i of `keys` is the positive of row i of `queries` and every other row is a negative.
+
+    Both (N, C), already normalised as the method wants them; N >= 1. Gradients are exact; memory is `block` x N.
+    """
+    if queries.shape != keys.shape or not len(queries):
+        raise ValueError(
+            f"need as many keys as queries, at least one; found {tuple(queries.shape)}, {tuple(keys.shape)}"
+        )
+    return _InfoNce.apply(queries, keys, temperature, block)
+
+
+def unit_rows(features: Tensor) -> Tensor:
+    """Rows divided by their length; a zero row stays zero instead of becoming NaN (spec I-14)."""
+    return functional.normalize(features, dim=1, eps=1e-12)
+
+
+@torch.no_grad()
+def embedding_health(queries: Tensor, keys: Tensor, temperature: float, sample: int = 256) -> dict[str, float]:
+    """How an embedding of unit rows is doing, on its first `sample` rows: similarity of positives and of negatives, share
+    of positives that rank first, and effective rank (exp of the entropy of the singular values)."""
+    queries, keys = queries[:sample].float(), keys[:sample].float()
+    similarity = queries @ keys.t()
+    positive = similarity.diagonal()
+    count = len(queries)
+    negative = (similarity.sum() - positive.sum()) / max(1, count * (count - 1))
+    singular = torch.linalg.svdvals(queries - queries.mean(0))
+    weights = singular / singular.sum().clamp_min(1e-12)
+    rank = torch.exp(-(weights * weights.clamp_min(1e-12).log()).sum())
+    return {
+        "positive_similarity": float(positive.mean()),
+        "negative_similarity": float(negative),
+        "top1": float((similarity.argmax(1) == torch.arange(count, device=queries.device)).float().mean()),
+        "effective_rank": float(rank),
+    }

@@ -1,0 +1,172 @@
+"""Fine-tuning for semantic segmentation (spec C.3 to C.5)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.datasets.views import load_cloud, load_labels
+from benchmarks.metrics import predictions as prediction_files
+from benchmarks.metrics.scorer import SemanticScorer
+from benchmarks.specs import SemanticRecipe
+from benchmarks.transforms import VoxelSample, evaluation_sample, training_sample
+from benchmarks.voxelize import IGNORE
+from harness.contract.events import Eval
+from harness.contract.stage import recipe_steps
+from methods.context import CANCEL, StageContext
+from methods.networks.res16unet import Res16UNet34C, seeded_backbone
+from methods.sparse.backend import sparse_backend
+from methods.sparse.tensor import batched_coordinates
+from methods.training.checkpoint import load_into, load_weights
+from methods.training.loop import StepResult, TrainingState, batch_indices, train
+from methods.training.optim import polynomial, sgd
+
+HEAD = "final."
+CHECKPOINTS = ("final", "selected", "best")
+
+Predictions = dict[str, Tensor]
+
+
+def run(context: StageContext) -> dict[str, float | None]:
+    """Fine-tune, validate along the way, and write the test predictions of the final, selected and best checkpoints."""
+    spec, recipe = context.spec, context.spec.recipe
+    assert isinstance(recipe, SemanticRecipe) and spec.data is not None and spec.split is not None
+    network = load_backbone(context, len(spec.data.classes)).to(context.device)
+    scenes = spec.split.train
+    # Only training labels ever enter this process's data; test and selection labels stay inside the scorers.
+    clouds = {s: (load_cloud(context.view, s), load_labels(context.view, s).semantic) for s in scenes}
+    evaluator = Evaluator(context, network, recipe)
+    optimiser = sgd(network.parameters(), recipe.optimiser)
+    steps = recipe_steps(spec.limits, recipe.steps, recipe.batch)
+    rate = recipe.optimiser.learning_rate
+    schedule = polynomial(rate, recipe.poly_power, recipe.steps, steps, spec.limits)
+    engine = sparse_backend(spec.sparse_backend)
+
+    def step(number: int) -> StepResult:
+        network.train()
+        began = time.perf_counter()
+        chosen = [scenes[i] for i in batch_indices(context, "order", number, recipe.batch, len(scenes))]
+        samples = [
+            training_sample(*clouds[s], recipe, context.rng("augmentation", number, i)) for i, s in enumerate(chosen)
+        ]
+        waited = time.perf_counter() - began
+        parts = [samples[i : i + recipe.micro_batch] for i in range(0, len(samples), recipe.micro_batch)]
+        losses, right, counted = [], 0, 0
+        for part in parts:
+            coordinates, colours, labels = collate(part, context.device)
+            logits = network(engine.SparseTensor(colours, coordinates)).F
+            loss = voxel_loss(logits, labels) / len(parts)
+            loss.backward()
+            losses.append(float(loss.detach()))
+            valid = labels != IGNORE
+            right += int((logits.detach().argmax(1) == labels)[valid].sum())
+            counted += int(valid.sum())
+        voxels = sum(len(s.coordinates) for s in samples)
+        seen = {"samples": len(samples), "scenes": len(samples), "points": voxels, "labels": counted}
+        health = {"accuracy": right / max(1, counted), "voxels": float(voxels)}
+        return StepResult(sum(losses), seen, waited, health)
+
+    def validate(state: TrainingState) -> None:
+        if state.step % recipe.validate_every == 0 or state.step == steps:
+            evaluator.validate(state)
+
+    state = train(context, {"network": network}, optimiser, schedule, steps, step, after_step=validate)
+    if state.extra.get("validated_at") != state.step and context.stop != CANCEL:
+        evaluator.validate(state)
+    return evaluator.finish(state)
+
+
+def load_backbone(context: StageContext, classes: int) -> Res16UNet34C:
+    """The pre-trained backbone with a fresh head: `final.*` is dropped by name, everything else must match (spec A.4)."""
+    spec = context.spec
+    momentum = spec.network.finetune_bn_momentum
+    seed = context.seed("weights")
+    network = seeded_backbone(classes, spec.network, momentum, spec.sparse_backend, seed)
+    (parent,) = spec.parents
+    weights = load_weights(context.parent(parent) / "backbone.safetensors")
+    transferred, total = load_into(network, weights, (HEAD,), "pre-trained backbone")
+    expected = total - len([k for k in network.state_dict() if k.startswith(HEAD)])
+    assert transferred == expected, f"{transferred} tensors were transferred, expected {expected}"
+    context.notes["transferred_tensors"] = f"{transferred} of {total}, {HEAD}* dropped"
+    return network
+
+
+def collate(samples: list[VoxelSample], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Coordinates (N, 4), colours (N, 3) in -0.5..0.5 and labels (N,) of several scenes."""
+    coordinates = batched_coordinates([torch.from_numpy(s.coordinates) for s in samples])
+    colours = torch.from_numpy(np.concatenate([s.rgb for s in samples]) / np.float32(255) - np.float32(0.5))
+    labels = torch.from_numpy(np.concatenate([s.labels for s in samples]).astype(np.int64))
+    return coordinates.to(device), colours.to(device), labels.to(device)
+
+
+def voxel_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy over labelled voxels; zero (with a gradient of zero) where none is labelled."""
+    if not bool((labels != IGNORE).any()):
+        return logits.sum() * 0.0
+    return functional.cross_entropy(logits, labels, ignore_index=IGNORE)
+
+
+class Evaluator:
+    """Scores checkpoints along the way, and keeps the test predictions of the three that count."""
+
+    def __init__(self, context: StageContext, network: Res16UNet34C, recipe: SemanticRecipe) -> None:
+        spec = context.spec
+        assert spec.split is not None and spec.data is not None
+        self.context, self.network, self.recipe = context, network, recipe
+        self.scenes = {"selection": spec.split.selection, "test": spec.split.test}
+        self.scorers = {
+            name: SemanticScorer(context.view, scenes, recipe.voxel_metres, len(spec.data.classes))
+            for name, scenes in self.scenes.items()
+            if scenes
+        }
+        if not spec.split.selection:
+            context.warn("too few training scenes to hold any out; no checkpoint is selected, only final and best")
+
+    def validate(self, state: TrainingState) -> None:
+        """Score the current weights on the held-out training scenes and on the test scenes."""
+        kept: dict[str, Any] = state.extra.setdefault("kept", {})
+        scores: dict[str, float] = {}
+        predictions: dict[str, Predictions] = {}
+        for name, scorer in self.scorers.items():
+            predictions[name] = self.predict(self.scenes[name])
+            metrics = scorer.score({s: p.numpy() for s, p in predictions[name].items()})
+            scores[name] = metrics["miou_voxel"] if metrics["miou_voxel"] is not None else 0.0
+            self.context.events.write(Eval(step=state.step, split=name, metrics=metrics))  # type: ignore[arg-type]
+        for which, by in (("selected", "selection"), ("best", "test")):
+            if by in scores and (which not in kept or scores[by] > kept[which]["score"]):
+                kept[which] = {"score": scores[by], "step": state.step, "predictions": predictions["test"]}
+        kept["final"] = {"score": scores["test"], "step": state.step, "predictions": predictions["test"]}
+        state.extra["validated_at"] = state.step
+
+    @torch.no_grad()
+    def predict(self, scenes: tuple[str, ...]) -> Predictions:
+        """Class of every voxel of whole scenes, without augmentation: (V,) uint8 in the scorer's voxel order."""
+        engine = sparse_backend(self.context.spec.sparse_backend)
+        self.network.eval()
+        out = {}
+        for scene in scenes:
+            coordinates, rgb = evaluation_sample(load_cloud(self.context.view, scene), self.recipe.voxel_metres)
+            batch = batched_coordinates([torch.from_numpy(coordinates)]).to(self.context.device)
+            colours = torch.from_numpy(rgb / np.float32(255) - np.float32(0.5)).to(self.context.device)
+            logits = self.network(engine.SparseTensor(colours, batch)).F
+            out[scene] = logits.argmax(1).to(torch.uint8).cpu()
+        return out
+
+    def finish(self, state: TrainingState) -> dict[str, float | None]:
+        """Write the predictions; returns the stage's own scores, which the harness compares with its own."""
+        metrics: dict[str, float | None] = {"steps": float(state.step)}
+        for which in CHECKPOINTS:
+            kept = state.extra["kept"].get(which)
+            if kept is None:
+                continue
+            arrays = {s: p.numpy() for s, p in kept["predictions"].items()}
+            prediction_files.write_semantic(self.context.artifacts / "predictions" / which, arrays)
+            scores = self.scorers["test"].score(arrays)
+            metrics.update({f"{name}_{which}": value for name, value in scores.items()})
+            metrics[f"step_{which}"] = float(kept["step"])
+        return metrics

@@ -1,0 +1,117 @@
+"""Res16UNet34C, the sparse 3D U-Net that every method pre-trains (spec, part A)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.backbone import LAYERS, planes_of
+from benchmarks.specs import NetworkSettings
+from methods.sparse.backend import sparse_backend
+
+BLOCK_MOMENTUM = 0.1
+"""Batch norms inside blocks never got the configured momentum in the original, so they keep the default (A.2)."""
+
+
+class BasicBlock(nn.Module):
+    """conv3-norm-ReLU-conv3-norm, plus the residual, ReLU."""
+
+    def __init__(self, engine: Any, inplanes: int, planes: int, downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.conv1 = engine.MinkowskiConvolution(inplanes, planes, kernel_size=3, dimension=3)
+        self.norm1 = engine.MinkowskiBatchNorm(planes, momentum=BLOCK_MOMENTUM)
+        self.conv2 = engine.MinkowskiConvolution(planes, planes, kernel_size=3, dimension=3)
+        self.norm2 = engine.MinkowskiBatchNorm(planes, momentum=BLOCK_MOMENTUM)
+        self.relu = engine.MinkowskiReLU(inplace=True)
+        self.downsample = downsample
+
+    def forward(self, x: Any) -> Any:
+        out = self.relu(self.norm1(self.conv1(x)))
+        out = self.norm2(self.conv2(out))
+        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+class Res16UNet34C(nn.Module):
+    """`forward` takes a sparse tensor (N voxels, input_channels) and gives one of (N, out_channels).
+
+    `features` is what enters `final`: 96 channels at full width. `momentum` follows the PyTorch convention.
+    """
+
+    def __init__(self, out_channels: int, settings: NetworkSettings, momentum: float, backend: str = "torch") -> None:
+        super().__init__()
+        engine = sparse_backend(backend)
+        self.engine_cat = engine.cat
+        inplanes, planes = planes_of(settings)
+        self.feature_channels = planes[7]
+
+        def conv(i: int, o: int, kernel: int, stride: int = 1, bias: bool = False) -> nn.Module:
+            return engine.MinkowskiConvolution(i, o, kernel_size=kernel, stride=stride, bias=bias, dimension=3)
+
+        def up(i: int, o: int) -> nn.Module:
+            return engine.MinkowskiConvolutionTranspose(i, o, kernel_size=2, stride=2, dimension=3)
+
+        def norm(channels: int) -> nn.Module:
+            return engine.MinkowskiBatchNorm(channels, momentum=momentum)
+
+        def layer(i: int, o: int, blocks: int) -> nn.Sequential:
+            project = nn.Sequential(conv(i, o, 1), norm(o)) if i != o else None
+            return nn.Sequential(
+                *(BasicBlock(engine, i if b == 0 else o, o, project if b == 0 else None) for b in range(blocks))
+            )
+
+        skips = [inplanes]
+        self.conv0p1s1 = conv(settings.input_channels, inplanes, settings.first_kernel)
+        self.bn0 = norm(inplanes)
+        for level, (name, bn) in enumerate(
+            (("conv1p1s2", "bn1"), ("conv2p2s2", "bn2"), ("conv3p4s2", "bn3"), ("conv4p8s2", "bn4"))
+        ):
+            setattr(self, name, conv(inplanes, inplanes, 2, stride=2))
+            setattr(self, bn, norm(inplanes))
+            setattr(self, f"block{level + 1}", layer(inplanes, planes[level], LAYERS[level]))
+            inplanes = planes[level]
+            skips.append(inplanes)
+        for level, name in enumerate(("convtr4p16s2", "convtr5p8s2", "convtr6p4s2", "convtr7p2s2")):
+            width = planes[4 + level]
+            setattr(self, name, up(inplanes, width))
+            setattr(self, f"bntr{4 + level}", norm(width))
+            setattr(self, f"block{5 + level}", layer(width + skips[3 - level], width, LAYERS[4 + level]))
+            inplanes = width
+        self.relu = engine.MinkowskiReLU(inplace=True)
+        self.final = conv(inplanes, out_channels, 1, bias=True)
+
+    def features(self, x: Any) -> Any:
+        """The sparse tensor that enters `final`."""
+        skips = [self.relu(self.bn0(self.conv0p1s1(x)))]
+        out = skips[0]
+        for conv, norm, block in (
+            (self.conv1p1s2, self.bn1, self.block1),
+            (self.conv2p2s2, self.bn2, self.block2),
+            (self.conv3p4s2, self.bn3, self.block3),
+            (self.conv4p8s2, self.bn4, self.block4),
+        ):
+            out = block(self.relu(norm(conv(out))))
+            skips.append(out)
+        skips.pop()
+        for conv, norm, block in (
+            (self.convtr4p16s2, self.bntr4, self.block5),
+            (self.convtr5p8s2, self.bntr5, self.block6),
+            (self.convtr6p4s2, self.bntr6, self.block7),
+            (self.convtr7p2s2, self.bntr7, self.block8),
+        ):
+            # The upsampled part comes first in the concatenation.
+            out = block(self.engine_cat(self.relu(norm(conv(out))), skips.pop()))
+        return out
+
+    def forward(self, x: Any) -> Any:
+        return self.final(self.features(x))
+
+
+def seeded_backbone(
+    out_channels: int, settings: NetworkSettings, momentum: float, backend: str, seed: int
+) -> Res16UNet34C:
+    """A network whose initial weights depend on nothing but `seed` and its shape."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Res16UNet34C(out_channels, settings, momentum, backend)

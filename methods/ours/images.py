@@ -1,0 +1,111 @@
+"""Stage 1 of `ours`: a 2D network learns one feature per pixel by InfoNCE between two views of an image (spec E.4)."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.datasets.views import list_frames, load_frame
+from benchmarks.errors import DataError
+from benchmarks.specs import OursImages
+from harness.contract.stage import recipe_steps
+from methods.context import StageContext
+from methods.contrast import embedding_health, info_nce, unit_rows
+from methods.networks.resunet2d import SIDE_MULTIPLE, PixelFeatureNet, network_input
+from methods.ours.augment import apply_crop, change_colours, draw_crop, match_pixels, to_tensor
+from methods.training.checkpoint import load_into, load_weights, save_weights
+from methods.training.loop import StepResult, batch_indices, train
+from methods.training.optim import exponential, sgd
+
+ARTIFACT = "image_network.safetensors"
+
+
+def run(context: StageContext) -> dict[str, float | None]:
+    """Train the 2D network and write it to `artifacts/image_network.safetensors`."""
+    recipe = context.spec.recipe
+    assert isinstance(recipe, OursImages) and context.spec.data is not None
+    if recipe.image_side % SIDE_MULTIPLE:
+        raise DataError(f"ours_images.image_side is {recipe.image_side}; it must be a multiple of {SIDE_MULTIPLE}")
+    frames = list_frames(context.view, context.spec.data.scenes)
+    torch.manual_seed(context.seed("weights"))
+    network = PixelFeatureNet(recipe).to(context.device)
+    initialise_encoder(context, network)
+    optimiser = sgd(network.parameters(), recipe.optimiser)
+    steps = recipe_steps(context.spec.limits, recipe.steps, recipe.images_per_step)
+    schedule = exponential(recipe.optimiser.learning_rate, recipe.decay, recipe.steps, steps, context.spec.limits)
+    network.train()
+
+    def step(number: int) -> StepResult:
+        began = time.perf_counter()
+        chosen = [frames[i] for i in batch_indices(context, "order", number, recipe.images_per_step, len(frames))]
+        views, matches = [], []
+        for position, (scene, index) in enumerate(chosen):
+            rng = context.rng("augmentation", number, position)
+            one, two, pairs = make_views(load_frame(context.view, scene, index).colour, recipe, rng)
+            views.append((one, two))
+            matches.append(pairs)
+        images = torch.stack([v for pair in zip(*views, strict=True) for v in pair]).to(context.device)
+        waited = time.perf_counter() - began
+        inputs = network_input(images, recipe.normalise, recipe.channel_order)
+        features = network(inputs, train_encoder=number >= recipe.freeze_encoder_steps)
+        half = len(chosen)
+        rows = [gather_pairs(features[i], features[half + i], matches[i].to(context.device)) for i in range(half)]
+        loss = pixel_loss(rows, recipe)
+        loss.backward()
+        counted = [r for r in rows if len(r[0])]
+        health = embedding_health(*(unit_rows(t.detach()) for t in counted[0]), recipe.temperature) if counted else {}
+        health["pixels_per_pair"] = float(np.mean([len(m) for m in matches]))
+        return StepResult(float(loss.detach()), {"samples": half, "frames": half, "images": 2 * half}, waited, health)
+
+    state = train(context, {"network": network}, optimiser, schedule, steps, step)
+    save_weights(network.state_dict(), context.artifacts / ARTIFACT)
+    return {"steps": float(state.step)}
+
+
+def initialise_encoder(context: StageContext, network: nn.Module) -> None:
+    """Load the ImageNet weights that the user named, or say that the encoder starts from random."""
+    path = context.imagenet_weights
+    if path is None:
+        context.notes["encoder_initialisation"] = "random"
+        context.warn("no ImageNet weights were given (--imagenet-weights FILE); the 2D encoder starts from random")
+        return
+    encoder = network.encoder
+    assert isinstance(encoder, nn.Module)
+    loaded, total = load_into(encoder, load_weights(path), (), "ImageNet weights")
+    context.notes["encoder_initialisation"] = f"imagenet file, {loaded} of {total} tensors"
+
+
+def make_views(colour: np.ndarray, recipe: OursImages, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Two augmented views (3, S, S) in [0, 1] of an image (H, W, 3) uint8, and up to `pixels_per_pair` matches (M, 2)."""
+    image = to_tensor(colour)
+    height, width = colour.shape[:2]
+    crops = [draw_crop(width, height, recipe, rng) for _ in range(2)]
+    one, two = (change_colours(apply_crop(image, crop), recipe, rng) for crop in crops)
+    matches = match_pixels(crops[0], crops[1], recipe.match_radius_pixels, recipe.match == "nearest")
+    chosen = rng.permutation(len(matches))[: recipe.pixels_per_pair]
+    return one, two, matches[torch.from_numpy(chosen)]
+
+
+def gather_pairs(one: Tensor, two: Tensor, matches: Tensor) -> tuple[Tensor, Tensor]:
+    """Feature maps (C, S, S) and flat matches (M, 2) to query and key rows (M, C)."""
+    return one.flatten(1).t()[matches[:, 0]], two.flatten(1).t()[matches[:, 1]]
+
+
+def pixel_loss(rows: list[tuple[Tensor, Tensor]], recipe: OursImages) -> Tensor:
+    """InfoNCE per image pair, then mean (or sum) over all pairs of the step.
+
+    A pair without matches adds nothing but counts in the mean (spec 0.2, item 7). With `negatives: batch` the pixels of
+    the step's other pairs are negatives too (J-3).
+    """
+    normalised = [(unit_rows(q), unit_rows(k)) for q, k in rows if len(q)]
+    if not normalised:
+        raise DataError("no image pair of this step has a matching pixel; are the images larger than a few pixels?")
+    if recipe.negatives == "batch":
+        queries, keys = (torch.cat(part) for part in zip(*normalised, strict=True))
+        loss = info_nce(queries, keys, recipe.temperature) * len(rows)
+    else:
+        loss = torch.stack([info_nce(q, k, recipe.temperature) for q, k in normalised]).sum()
+    return loss if recipe.reduction == "sum" else loss / len(rows)

@@ -1,0 +1,205 @@
+"""Stage 2 of `ours`: the frozen 2D network's pixel features are the targets of the 3D network (spec E.5)."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor, nn
+
+from benchmarks import transforms
+from benchmarks.datasets.views import Frame, list_frames, load_frame
+from benchmarks.errors import DataError
+from benchmarks.specs import OursImages, OursPoints
+from benchmarks.voxelize import quantise, to_cells
+from harness.contract.stage import recipe_steps
+from methods.context import StageContext
+from methods.contrast import embedding_health, info_nce, unit_rows
+from methods.networks.res16unet import seeded_backbone
+from methods.networks.resunet2d import PixelFeatureNet, network_input
+from methods.ours.augment import to_tensor
+from methods.ours.images import ARTIFACT as IMAGE_NETWORK
+from methods.ours.projection import CentreCrop, centre_crop, crop_image, inside_crop, lookup, unproject
+from methods.sparse.backend import sparse_backend
+from methods.sparse.tensor import batched_coordinates
+from methods.training.checkpoint import load_into, load_weights, save_weights
+from methods.training.loop import StepResult, batch_indices, train
+from methods.training.optim import exponential, sgd
+
+BACKBONE = "backbone.safetensors"
+MLP_WIDTH = 32
+
+
+class FrameSample(NamedTuple):
+    """One frame, ready for both networks.
+
+    coordinates (V, 3) int32 voxels; colours (V, 3) float32 in -0.5..0.5; rows (P,) int64 voxel of each pair; uv (P, 2)
+    int64 source pixel of each pair; image (3, S, S) float32 in [0, 1].
+    """
+
+    coordinates: Tensor
+    colours: Tensor
+    rows: Tensor
+    uv: Tensor
+    image: Tensor
+    crop: CentreCrop
+
+
+def run(context: StageContext) -> dict[str, float | None]:
+    """Train the 3D network and write it to `artifacts/backbone.safetensors`."""
+    recipe, spec = context.spec.recipe, context.spec
+    assert isinstance(recipe, OursPoints) and spec.data is not None
+    frames = list_frames(context.view, spec.data.scenes)
+    teacher = load_teacher(context, recipe)
+    channels = next(p for p in teacher.decoder[-1].conv2.parameters()).shape[0]  # type: ignore[union-attr]
+    student = build_student(context, recipe, channels).to(context.device)
+    optimiser = sgd(student.parameters(), recipe.optimiser)
+    steps = recipe_steps(spec.limits, recipe.steps, recipe.frames_per_step)
+    schedule = exponential(recipe.optimiser.learning_rate, recipe.decay, recipe.steps, steps, spec.limits)
+    engine = sparse_backend(spec.sparse_backend)
+    student.train()
+
+    def step(number: int) -> StepResult:
+        began = time.perf_counter()
+        chosen = list(batch_indices(context, "order", number, recipe.frames_per_step, len(frames)))
+        samples = [draw_sample(context, recipe, frames, i, number, p) for p, i in enumerate(chosen)]
+        waited = time.perf_counter() - began
+        targets = teacher_features(teacher, samples, recipe, context.device)
+        coordinates = batched_coordinates([s.coordinates for s in samples]).to(context.device)
+        colours = torch.cat([s.colours for s in samples]).to(context.device)
+        output = student(engine.SparseTensor(colours, coordinates))
+        starts = np.cumsum([0, *(len(s.coordinates) for s in samples)])
+        rows = torch.cat([s.rows + int(start) for s, start in zip(samples, starts, strict=False)]).to(context.device)
+        queries, keys = unit_rows(output.F[rows]), unit_rows(targets)
+        if recipe.negatives == "batch":
+            loss = info_nce(queries, keys, recipe.temperature)
+        else:
+            parts = zip(queries.split(recipe.pairs_per_frame), keys.split(recipe.pairs_per_frame), strict=True)
+            loss = torch.stack([info_nce(q, k, recipe.temperature) for q, k in parts]).mean()
+        loss.backward()
+        health = embedding_health(queries.detach(), keys, recipe.temperature)
+        health["duplicate_rows"] = 1 - len(torch.unique(rows)) / len(rows)
+        health["voxels"] = float(len(coordinates))
+        seen = {"samples": len(samples), "frames": len(samples), "images": len(samples), "points": len(coordinates)}
+        return StepResult(float(loss.detach()), seen, waited, health)
+
+    state = train(context, {"student": student}, optimiser, schedule, steps, step)
+    save_weights(student.backbone.state_dict(), context.artifacts / BACKBONE)  # type: ignore[operator, union-attr]
+    return {"steps": float(state.step)}
+
+
+class Student(nn.Module):
+    """The backbone, and with `head: final32_mlp` (J-8) an MLP behind it that is dropped with `final` afterwards."""
+
+    def __init__(self, backbone: nn.Module, channels: int, with_mlp: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.mlp: nn.Module | None = None
+        if with_mlp:
+            self.mlp = nn.Sequential(
+                nn.Linear(MLP_WIDTH, MLP_WIDTH), nn.BatchNorm1d(MLP_WIDTH), nn.ReLU(), nn.Linear(MLP_WIDTH, channels)
+            )
+
+    def forward(self, x: object) -> object:
+        out = self.backbone(x)
+        if self.mlp is not None:
+            out.F = self.mlp(out.F)
+        return out
+
+
+def build_student(context: StageContext, recipe: OursPoints, channels: int) -> Student:
+    """The 3D network with seeded initial weights."""
+    spec = context.spec
+    with_mlp = recipe.head == "final32_mlp"
+    seed = context.seed("weights")
+    momentum = spec.network.pretrain_bn_momentum
+    outputs = MLP_WIDTH if with_mlp else channels
+    backbone = seeded_backbone(outputs, spec.network, momentum, spec.sparse_backend, seed)
+    torch.manual_seed(seed)
+    return Student(backbone, channels, with_mlp)
+
+
+def load_teacher(context: StageContext, recipe: OursPoints) -> PixelFeatureNet:
+    """The frozen 2D network of stage 1, whose shape is read off its weights (encoder depth, bias, channels)."""
+    weights = load_weights(context.parent("images") / IMAGE_NETWORK)
+    settings = OursImages(
+        encoder_depth=34 if "encoder.layer1.2.conv1.weight" in weights else 18,
+        decoder="monodepth2" if "decoder.0.conv1.bias" in weights else "author",
+        feature_channels=len(weights["decoder.4.conv2.weight"]),
+    )
+    teacher = PixelFeatureNet(settings)
+    load_into(teacher, weights, (), "image network of stage 1")
+    teacher.requires_grad_(False)
+    return teacher.to(context.device).train(recipe.frozen_norm == "train")
+
+
+@torch.no_grad()
+def teacher_features(
+    teacher: PixelFeatureNet, samples: list[FrameSample], recipe: OursPoints, device: torch.device
+) -> Tensor:
+    """(sum P, C) target features of all pairs of a step, not yet normalised."""
+    images = torch.stack([s.image for s in samples]).to(device)
+    maps = teacher(network_input(images, recipe.normalise, recipe.channel_order))
+    return torch.cat([lookup(maps[i], s.uv.to(device), s.crop, recipe.lookup) for i, s in enumerate(samples)])
+
+
+def draw_sample(
+    context: StageContext, recipe: OursPoints, frames: list[tuple[str, int]], index: int, step: int, position: int
+) -> FrameSample:
+    """The sample of one frame, or of the next drawn one where a frame has too few pairs (spec 0.2, item 6)."""
+    rng = context.rng("augmentation", step, position)
+    for _ in range(20):
+        scene, number = frames[index]
+        sample = frame_sample(load_frame(context.view, scene, number), recipe, rng)
+        if sample is not None:
+            return sample
+        index = int(rng.integers(len(frames)))
+    raise DataError(
+        f"20 frames in a row have fewer than {recipe.pairs_per_frame} points with depth inside the image crop"
+    )
+
+
+def frame_sample(frame: Frame, recipe: OursPoints, rng: Generator) -> FrameSample | None:
+    """Augment and voxelise one frame and choose its point-pixel pairs; None where there are too few."""
+    height, width = frame.depth.shape
+    crop = centre_crop(width, height, recipe.resize_side, recipe.image_side)
+    points = unproject(frame)
+    if len(points.xyz) < recipe.pairs_per_frame:
+        return None
+    xyz = points.xyz * rng.uniform(*recipe.scale)
+    xyz = transforms.flip_horizontal(xyz - xyz.mean(axis=0), 0.95, rng)
+    rgb = transforms.auto_contrast(points.rgb, recipe.contrast_probability, rng)
+    rgb = transforms.translate_colour(rgb, recipe.translation_ratio, rng)
+    rgb = transforms.jitter_colour(rgb, recipe.jitter_std, rng)
+    xyz = xyz @ transforms.random_rotation(recipe.rotation_degrees, rng).T
+    voxels = quantise(to_cells(xyz - xyz.mean(axis=0), recipe.voxel_metres))
+    usable = inside_crop(points.uv, crop)
+    kept = np.arange(len(voxels.coordinates))
+    if recipe.max_voxels_per_frame is not None:
+        kept = crop_around_pairs(voxels.coordinates, voxels.inverse[usable], recipe.max_voxels_per_frame, rng)
+    row_of_voxel = np.full(len(voxels.coordinates), -1)
+    row_of_voxel[kept] = np.arange(len(kept))
+    candidates = np.flatnonzero(usable & (row_of_voxel[voxels.inverse] >= 0))
+    if len(candidates) < recipe.pairs_per_frame:
+        return None
+    chosen = rng.permutation(candidates)[: recipe.pairs_per_frame]
+    return FrameSample(
+        coordinates=torch.from_numpy(voxels.coordinates[kept]),
+        colours=torch.from_numpy((rgb[voxels.representative[kept]] / 255 - 0.5).astype(np.float32)),
+        rows=torch.from_numpy(row_of_voxel[voxels.inverse[chosen]]),
+        uv=torch.from_numpy(points.uv[chosen]),
+        image=crop_image(to_tensor(frame.colour), crop),
+        crop=crop,
+    )
+
+
+def crop_around_pairs(coordinates: np.ndarray, usable_rows: np.ndarray, limit: int, rng: Generator) -> np.ndarray:
+    """Sorted rows of the `limit` voxels nearest to a random voxel that has a usable point."""
+    if len(coordinates) <= limit or not len(usable_rows):
+        return np.arange(len(coordinates))
+    centre = coordinates[usable_rows[rng.integers(len(usable_rows))]]
+    distance = ((coordinates.astype(np.int64) - centre) ** 2).sum(axis=1)
+    return np.sort(np.argsort(distance, kind="stable")[:limit])

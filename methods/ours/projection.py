@@ -1,0 +1,108 @@
+"""Points to pixels: unprojection of depth, the tracked resize and crop, and the feature lookup (spec E.2, E.5, K)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.datasets.views import Frame
+
+
+class FramePoints(NamedTuple):
+    """xyz (N, 3) float64 world metres; rgb (N, 3) float64 in 0..255; uv (N, 2) int64 column and row of the pixel."""
+
+    xyz: NDArray[np.float64]
+    rgb: NDArray[np.float64]
+    uv: NDArray[np.int64]
+
+
+def unproject(frame: Frame) -> FramePoints:
+    """All pixels with depth, row by row: x = (u - cx) z / fx, y = (v - cy) z / fy, then the camera-to-world pose."""
+    rows, columns = np.nonzero(frame.depth > 0)
+    z = frame.depth[rows, columns].astype(np.float64)
+    k = frame.intrinsic
+    camera = np.stack([(columns - k[0, 2]) * z / k[0, 0], (rows - k[1, 2]) * z / k[1, 1], z], axis=1)
+    world = camera @ frame.pose[:3, :3].T + frame.pose[:3, 3]
+    uv = np.stack([columns, rows], axis=1).astype(np.int64)
+    return FramePoints(world, frame.colour[rows, columns].astype(np.float64), uv)
+
+
+def project(xyz: NDArray[np.float64], frame: Frame) -> NDArray[np.float64]:
+    """(N, 2) pixel coordinates of world points: the inverse of `unproject`, by perspective projection."""
+    camera = (xyz - frame.pose[:3, 3]) @ frame.pose[:3, :3]
+    k = frame.intrinsic
+    return np.stack(
+        [camera[:, 0] / camera[:, 2] * k[0, 0] + k[0, 2], camera[:, 1] / camera[:, 2] * k[1, 1] + k[1, 2]], axis=1
+    )
+
+
+class CentreCrop(NamedTuple):
+    """Resize so that the shorter side is `resize_side` pixels, then take the centre `side` x `side`.
+
+    grid_x, grid_y (side,) float64: the source coordinate of each crop column and row. size: resized (width, height);
+    left, top: of the crop in the resized image, by banker's rounding as image libraries do.
+    """
+
+    size: tuple[int, int]
+    left: int
+    top: int
+    side: int
+    grid_x: NDArray[np.float64]
+    grid_y: NDArray[np.float64]
+
+
+def centre_crop(width: int, height: int, resize_side: int, side: int) -> CentreCrop:
+    """The geometry of the stage-2 image for a source of width x height. Raises ValueError where the crop does not fit."""
+    if resize_side < side:
+        raise ValueError(f"resize_side ({resize_side}) must be at least image_side ({side})")
+    if width >= height:
+        size = (int(resize_side * width / height), resize_side)
+    else:
+        size = (resize_side, int(resize_side * height / width))
+    left, top = round((size[0] - side) / 2.0), round((size[1] - side) / 2.0)
+
+    def grid(start: int, resized: int, source: int) -> NDArray[np.float64]:
+        return np.clip((np.arange(start, start + side) + 0.5) * (source / resized) - 0.5, 0, source - 1)
+
+    return CentreCrop(size, left, top, side, grid(left, size[0], width), grid(top, size[1], height))
+
+
+def crop_image(image: Tensor, crop: CentreCrop) -> Tensor:
+    """(3, H, W) in [0, 1] to (3, side, side)."""
+    resized = functional.interpolate(
+        image[None], (crop.size[1], crop.size[0]), mode="bilinear", align_corners=False, antialias=True
+    )[0]
+    return resized[:, crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
+
+
+def inside_crop(uv: NDArray[np.integer], crop: CentreCrop) -> NDArray[np.bool_]:
+    """(N,) points strictly inside the crop's source range, truncated to whole pixels and shrunk by one on every side."""
+    low, high = (int(crop.grid_x[0]) + 1, int(crop.grid_y[0]) + 1), (int(crop.grid_x[-1]) - 1, int(crop.grid_y[-1]) - 1)
+    return ((uv > low) & (uv < high)).all(axis=1)
+
+
+def lookup(features: Tensor, uv: Tensor, crop: CentreCrop, mode: str = "bilinear") -> Tensor:
+    """(C, side, side) features at source pixels (M, 2): (M, C).
+
+    "bilinear" interpolates exactly at the continuous crop position; positions are computed in float64, because a grid
+    in float32 (as grid_sample takes it) costs three digits. "author_code" follows the author's routine, which takes the
+    cell from the truncated first grid coordinate and so extrapolates for about a third of the points (spec 0.2, item 4).
+    """
+
+    def cell(pixel: Tensor, grid: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+        step = grid[1] - grid[0]
+        origin = int(grid[0]) if mode == "author_code" else grid[0]
+        index = torch.floor((pixel.double() - origin) / step).clamp(0, crop.side - 2).to(torch.int64)
+        left = torch.from_numpy(grid).to(pixel.device)[index]
+        return index, ((pixel.double() - left) / step).to(features.dtype)[:, None]
+
+    (x, wx), (y, wy) = cell(uv[:, 0], crop.grid_x), cell(uv[:, 1], crop.grid_y)
+    rows = features.permute(1, 2, 0)
+    upper = rows[y, x] * (1 - wx) + rows[y, x + 1] * wx
+    lower = rows[y + 1, x] * (1 - wx) + rows[y + 1, x + 1] * wx
+    return upper * (1 - wy) + lower * wy

@@ -1,0 +1,21 @@
+"""The only stage of `scratch`: draw the backbone's initial weights from the pre-training seed."""
+
+from __future__ import annotations
+
+from harness.contract.events import Ledger, Start, Usage
+from methods.context import StageContext
+from methods.networks.res16unet import seeded_backbone
+from methods.training.checkpoint import save_weights
+from methods.training.loop import numerics
+
+
+def run(context: StageContext) -> dict[str, float | None]:
+    """Write `artifacts/backbone.safetensors`. No data is read and no step is taken."""
+    context.events.cut(0)
+    context.events.write(Start(total_steps=0, numerics=numerics()))
+    spec = context.spec
+    momentum = spec.network.pretrain_bn_momentum
+    network = seeded_backbone(1, spec.network, momentum, spec.sparse_backend, context.seed("weights"))
+    save_weights(network.state_dict(), context.artifacts / "backbone.safetensors")
+    context.events.write(Usage(ledger=Ledger()))
+    return {"steps": 0.0}

@@ -1,0 +1,1 @@
+"""The embedded sparse engine: MinkowskiEngine's interface in plain PyTorch."""

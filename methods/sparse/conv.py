@@ -1,0 +1,138 @@
+"""Sparse convolution and its transpose, with hand-written gradients.
+
+Kernel layout `kernel[k, c_in, c_out]`; a 1x1x1 kernel of stride 1 is a (c_in, c_out) matrix (spec A.6). Sums run over the
+offsets in order, so a result does not depend on threads.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.sparse.kernel_map import KernelMap
+from methods.sparse.tensor import SparseTensor
+
+
+class FlopCounter:
+    """Multiply-adds times two of the forward convolutions, counted from the pairs; training costs about three times it."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+
+flops = FlopCounter()
+
+
+class _Convolve(torch.autograd.Function):
+    """out[o] = sum over pairs (i, o) of offset k of features[i] @ kernel[k]."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, kernel: Tensor, kernel_map: KernelMap, out_rows: int) -> Tensor:
+        ctx.save_for_backward(features, kernel)
+        ctx.map = kernel_map
+        return _scatter_products(features, kernel, kernel_map, out_rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        features, kernel = ctx.saved_tensors
+        gradient = gradients[0].contiguous()
+        grad_features = grad_kernel = None
+        if ctx.needs_input_grad[0]:
+            back = ctx.map.transposed()
+            grad_features = _scatter_products(gradient, kernel.transpose(1, 2), back, len(features))
+        if ctx.needs_input_grad[1]:
+            grad_kernel = torch.zeros_like(kernel)
+            for k in range(len(kernel)):
+                start, stop = ctx.map.starts[k], ctx.map.starts[k + 1]
+                if k == ctx.map.identity:
+                    torch.mm(features.t(), gradient, out=grad_kernel[k])
+                elif stop > start:
+                    ins, outs = ctx.map.in_rows[start:stop], ctx.map.out_rows[start:stop]
+                    torch.mm(features[ins].t(), gradient[outs], out=grad_kernel[k])
+        return grad_features, grad_kernel, None, None
+
+
+def _scatter_products(features: Tensor, kernel: Tensor, kernel_map: KernelMap, out_rows: int) -> Tensor:
+    out = features.new_zeros((out_rows, kernel.shape[2]))
+    for k in range(len(kernel)):
+        start, stop = kernel_map.starts[k], kernel_map.starts[k + 1]
+        if k == kernel_map.identity:
+            out.addmm_(features, kernel[k])
+        elif stop > start:
+            products = features[kernel_map.in_rows[start:stop]] @ kernel[k]
+            out.index_add_(0, kernel_map.out_rows[start:stop], products)
+    return out
+
+
+class _ConvolutionBase(nn.Module):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        dilation: int = 1,
+        bias: bool = False,
+        dimension: int = 3,
+    ) -> None:
+        super().__init__()
+        if dimension != 3:
+            raise ValueError(f"only three dimensions are supported, not {dimension}")
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.conv_stride, self.dilation = kernel_size, stride, dilation
+        volume = kernel_size**3
+        matrix = volume == 1 and stride == 1
+        shape = (in_channels, out_channels) if matrix else (volume, in_channels, out_channels)
+        self.kernel = nn.Parameter(torch.empty(shape))
+        self.bias = nn.Parameter(torch.empty((1, out_channels))) if bias else None
+        self.reset_parameters()
+
+    transposed = False
+
+    def reset_parameters(self) -> None:
+        """U(-s, s) with s = 1 / sqrt(channels * volume), kernel and bias (spec A.3)."""
+        channels = self.out_channels if self.transposed else self.in_channels
+        bound = 1.0 / math.sqrt(channels * self.kernel_size**3)
+        nn.init.uniform_(self.kernel, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.conv_stride}"
+
+
+class MinkowskiConvolution(_ConvolutionBase):
+    """Convolution: output coordinates are the input's, or distinct floor(c / s) * s for a stride."""
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        if self.kernel.ndim == 2:
+            flops.total += 2 * len(x) * self.kernel.numel()
+            out = x.F @ self.kernel
+            return x.with_features(out if self.bias is None else out + self.bias)
+        manager = x.coordinate_manager
+        out_stride = manager.down(x.stride, self.conv_stride)
+        kernel_map = manager.kernel_map(x.stride, out_stride, self.kernel_size, self.dilation)
+        flops.total += 2 * kernel_map.pairs * self.in_channels * self.out_channels
+        out = _Convolve.apply(x.F, self.kernel, kernel_map, len(manager.coordinates(out_stride)))
+        out = out if self.bias is None else out + self.bias
+        return SparseTensor(out, tensor_stride=out_stride, coordinate_manager=manager)
+
+
+class MinkowskiConvolutionTranspose(_ConvolutionBase):
+    """Transposed convolution onto the finer coordinates that the network came from; it never makes new ones."""
+
+    transposed = True
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        manager = x.coordinate_manager
+        fine = x.stride // self.conv_stride
+        if x.stride % self.conv_stride or not manager.knows(fine):
+            raise ValueError(f"no coordinates at tensor stride {x.stride}/{self.conv_stride} to transpose onto")
+        kernel_map = manager.kernel_map(fine, x.stride, self.kernel_size, self.dilation).transposed()
+        flops.total += 2 * kernel_map.pairs * self.in_channels * self.out_channels
+        out = _Convolve.apply(x.F, self.kernel, kernel_map, len(manager.coordinates(fine)))
+        out = out if self.bias is None else out + self.bias
+        return SparseTensor(out, tensor_stride=fine, coordinate_manager=manager)

@@ -1,0 +1,174 @@
+"""Which input voxel meets which output voxel under which kernel offset.
+
+Offsets follow MinkowskiEngine's hypercube order (spec A.6): x fastest, then y, then z; odd kernels are centred, even ones
+start at 0. Everything here is exact integer arithmetic and independent of row order, on any device.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Below this many cells a dense table is the quickest way from a coordinate to its row (int32, so 64 MiB at most).
+TABLE_CELLS = 1 << 24
+
+
+class KernelMap(NamedTuple):
+    """Pairs of rows for each kernel offset, grouped by offset.
+
+    in_rows, out_rows: (P,) int64; the pairs of offset k are those from starts[k] to starts[k + 1]. `identity` is the
+    offset that maps every row to itself (the centre of an odd kernel of stride 1), or -1.
+    """
+
+    in_rows: Tensor
+    out_rows: Tensor
+    starts: tuple[int, ...]
+    identity: int
+
+    @property
+    def pairs(self) -> int:
+        """Number of (input, output, offset) triples."""
+        return self.starts[-1]
+
+    def transposed(self) -> KernelMap:
+        """The map of the transposed convolution: input and output swapped, the same offset index."""
+        return KernelMap(self.out_rows, self.in_rows, self.starts, self.identity)
+
+
+def kernel_offsets(kernel_size: int, device: torch.device | str = "cpu") -> Tensor:
+    """(K, 3) int64 offsets, x fastest."""
+    low = -(kernel_size // 2) if kernel_size % 2 else 0
+    axis = torch.arange(low, low + kernel_size, dtype=torch.int64, device=device)
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    return torch.stack([x.reshape(-1), y.reshape(-1), z.reshape(-1)], dim=1)
+
+
+class CoordinateIndex:
+    """Finds the rows of coordinates (N, 4), batch index first, any sign. Raises ValueError for duplicates."""
+
+    def __init__(self, coordinates: Tensor, reach: int) -> None:
+        wide = coordinates.to(torch.int64)
+        self.reach = reach
+        if len(wide):
+            self.low = wide.min(dim=0).values
+            high = wide.max(dim=0).values
+        else:
+            self.low = high = torch.zeros(4, dtype=torch.int64, device=wide.device)
+        # Room for `reach` on both sides of every spatial axis, so that a neighbour's key never wraps round.
+        margin = torch.tensor([0, reach, reach, reach], device=wide.device)
+        self.low = self.low - margin
+        self.extent = [int(v) for v in (high + margin - self.low + 1).tolist()]
+        cells = 1
+        for size in self.extent:
+            cells *= size
+        if cells >= 2**62:
+            raise ValueError(f"coordinates span {self.extent} cells (batch, x, y, z), too many to number")
+        keys = self._keys(wide)
+        if cells <= TABLE_CELLS:
+            self.table: Tensor | None = torch.full((cells,), -1, dtype=torch.int32, device=wide.device)
+            rows = torch.arange(len(keys), dtype=torch.int32, device=wide.device)
+            self.table[keys] = rows
+            duplicates = len(keys) - int((self.table[keys] == rows).sum())
+        else:
+            self.table = None
+            self.sorted_keys, self.sorted_rows = torch.sort(keys, stable=True)
+            duplicates = int((self.sorted_keys[1:] == self.sorted_keys[:-1]).sum())
+        if duplicates:
+            raise ValueError(f"{duplicates} of {len(keys)} coordinates are duplicates; quantise first")
+
+    def _keys(self, coordinates: Tensor) -> Tensor:
+        shifted = coordinates - self.low
+        _, ex, ey, ez = self.extent
+        return ((shifted[:, 0] * ex + shifted[:, 1]) * ey + shifted[:, 2]) * ez + shifted[:, 3]
+
+    def query(self, coordinates: Tensor) -> Query:
+        """Prepare coordinates (M, 4) whose neighbours are to be found; those out of range simply have none."""
+        shifted = coordinates.to(torch.int64)
+        top = self.low + torch.tensor(self.extent, device=shifted.device) - 1
+        inner = torch.tensor([0, self.reach, self.reach, self.reach], device=shifted.device)
+        inside = ((shifted >= self.low + inner) & (shifted <= top - inner)).all(dim=1)
+        rows = None if bool(inside.all()) else inside.nonzero().reshape(-1)
+        return Query(self, self._keys(shifted if rows is None else shifted[rows]), rows)
+
+    def find(self, keys: Tensor) -> Tensor:
+        """(M,) int64 rows of keys, -1 where there is none."""
+        if self.table is not None:
+            return self.table[keys].to(torch.int64)
+        if not len(self.sorted_keys):
+            return torch.full_like(keys, -1)
+        position = torch.searchsorted(self.sorted_keys, keys).clamp_(max=len(self.sorted_keys) - 1)
+        return torch.where(self.sorted_keys[position] == keys, self.sorted_rows[position], -1)
+
+
+class Query(NamedTuple):
+    """Keys of coordinates, ready to be shifted by offsets; `rows` maps them back where some were out of range."""
+
+    index: CoordinateIndex
+    keys: Tensor
+    rows: Tensor | None
+
+    def neighbours(self, offset: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+        """(found rows of the index, rows of the query), for coordinates shifted by `offset`."""
+        _, _, ey, ez = self.index.extent
+        delta = (offset[0] * ey + offset[1]) * ez + offset[2]
+        found = self.index.find(self.keys + delta)
+        here = (found >= 0).nonzero().reshape(-1)
+        return found[here], here if self.rows is None else self.rows[here]
+
+
+def search_map(in_coordinates: Tensor, out_coordinates: Tensor, kernel_size: int, step: int, same: bool) -> KernelMap:
+    """All (input, output, offset) with input = output + offset * step, for any kernel.
+
+    `step` is the input's tensor stride times the dilation; `same` says that both coordinate lists are one and the same,
+    which halves the work for odd kernels: the pairs of the opposite offset are the same pairs swapped.
+    """
+    offsets = kernel_offsets(kernel_size).tolist()
+    reach = step * (kernel_size // 2 if kernel_size % 2 else kernel_size - 1)
+    index = CoordinateIndex(in_coordinates, reach)
+    query = index.query(out_coordinates)
+    symmetric = same and kernel_size % 2 == 1
+    found: list[tuple[Tensor, Tensor]] = [(torch.empty(0), torch.empty(0))] * len(offsets)
+    centre = len(offsets) // 2
+    for k, (x, y, z) in enumerate(offsets):
+        if symmetric and k > centre:
+            there, here = found[len(offsets) - 1 - k]
+            found[k] = (here, there)
+        elif symmetric and k == centre:
+            rows = torch.arange(len(out_coordinates), device=out_coordinates.device)
+            found[k] = (rows, rows)
+        else:
+            found[k] = query.neighbours((x * step, y * step, z * step))
+    return _join(found, centre if symmetric else -1)
+
+
+def stride_coordinates(coordinates: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Distinct floor(c / stride) * stride, sorted by (b, x, y, z), and the (N,) row of each coordinate among them.
+
+    `stride` is the output's tensor stride; the batch index is not touched.
+    """
+    wide = coordinates.to(torch.int64)
+    coarse = wide.clone()
+    coarse[:, 1:] = torch.div(wide[:, 1:], stride, rounding_mode="floor") * stride
+    distinct, rows = torch.unique(coarse, dim=0, return_inverse=True)
+    return distinct.to(coordinates.dtype), rows
+
+
+def partition_map(coordinates: Tensor, coarse: Tensor, parents: Tensor, kernel_size: int, step: int) -> KernelMap:
+    """The map of a convolution whose kernel size equals its stride: each input voxel has exactly one output voxel."""
+    local = torch.div((coordinates - coarse[parents])[:, 1:].to(torch.int64), step, rounding_mode="floor")
+    k = local[:, 0] + kernel_size * (local[:, 1] + kernel_size * local[:, 2])
+    order = torch.argsort(k, stable=True)
+    counts = torch.bincount(k, minlength=kernel_size**3).tolist()
+    starts = [0]
+    for count in counts:
+        starts.append(starts[-1] + count)
+    return KernelMap(order, parents[order], tuple(starts), -1)
+
+
+def _join(found: list[tuple[Tensor, Tensor]], identity: int) -> KernelMap:
+    starts = [0]
+    for rows, _ in found:
+        starts.append(starts[-1] + len(rows))
+    return KernelMap(torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found]), tuple(starts), identity)

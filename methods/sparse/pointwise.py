@@ -1,0 +1,29 @@
+"""Layers that work on the rows of a sparse tensor."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from methods.sparse.tensor import SparseTensor
+
+
+class MinkowskiBatchNorm(nn.Module):
+    """Batch norm over all voxels of the batch; the inner module is called `bn`, as in released checkpoints."""
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm1d(num_features, eps=eps, momentum=momentum)
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        return x.with_features(self.bn(x.F))
+
+
+class MinkowskiReLU(nn.Module):
+    """max(0, x)"""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        return x.with_features(nn.functional.relu(x.F, inplace=self.inplace))

@@ -1,0 +1,124 @@
+"""Sparse tensors: features on integer coordinates, and the manager that remembers coordinates and kernel maps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from methods.sparse.kernel_map import CoordinateIndex, KernelMap, partition_map, search_map, stride_coordinates
+
+
+class CoordinateManager:
+    """Coordinates for each tensor stride of one network pass, and the kernel maps between them, each made once."""
+
+    def __init__(self) -> None:
+        self._coordinates: dict[int, Tensor] = {}
+        self._parents: dict[tuple[int, int], Tensor] = {}
+        self._maps: dict[tuple[int, int, int, int], KernelMap] = {}
+
+    def insert(self, stride: int, coordinates: Tensor) -> None:
+        """Register coordinates (N, 4). Raises ValueError for duplicates or a second set at one stride."""
+        if stride in self._coordinates:
+            raise ValueError(f"this manager already has coordinates at tensor stride {stride}")
+        CoordinateIndex(coordinates, 0)
+        self._coordinates[stride] = coordinates
+
+    def coordinates(self, stride: int) -> Tensor:
+        """(N, 4) coordinates at a tensor stride that has been visited."""
+        return self._coordinates[stride]
+
+    def knows(self, stride: int) -> bool:
+        """Whether coordinates exist at a tensor stride."""
+        return stride in self._coordinates
+
+    def down(self, stride: int, factor: int) -> int:
+        """Make sure that coordinates `factor` times coarser exist; returns their tensor stride."""
+        coarse = stride * factor
+        if (stride, coarse) not in self._parents and factor > 1:
+            distinct, parents = stride_coordinates(self._coordinates[stride], coarse)
+            self._coordinates.setdefault(coarse, distinct)
+            self._parents[stride, coarse] = parents
+        return coarse
+
+    def kernel_map(self, in_stride: int, out_stride: int, kernel_size: int, dilation: int) -> KernelMap:
+        """The map of a convolution from one tensor stride to an equal or coarser one."""
+        key = (in_stride, out_stride, kernel_size, dilation)
+        if key not in self._maps:
+            fine, coarse = self._coordinates[in_stride], self._coordinates[out_stride]
+            if in_stride != out_stride and kernel_size * in_stride == out_stride and dilation == 1:
+                parents = self._parents[in_stride, out_stride]
+                self._maps[key] = partition_map(fine, coarse, parents, kernel_size, in_stride)
+            else:
+                same = in_stride == out_stride
+                self._maps[key] = search_map(fine, coarse, kernel_size, in_stride * dilation, same)
+        return self._maps[key]
+
+
+class SparseTensor:
+    """Features (N, C) on integer coordinates (N, 4) int32, batch index first, any sign; row order is kept.
+
+    Raises ValueError where the coordinates have duplicates: which of them wins is for the caller to decide, with
+    `sparse_quantize`.
+    """
+
+    def __init__(
+        self,
+        features: Tensor,
+        coordinates: Tensor | None = None,
+        tensor_stride: int = 1,
+        coordinate_manager: CoordinateManager | None = None,
+    ) -> None:
+        self.F = features
+        self.stride = tensor_stride
+        if coordinate_manager is None:
+            if coordinates is None:
+                raise ValueError("a sparse tensor needs coordinates, or the manager of another tensor")
+            coordinate_manager = CoordinateManager()
+        if coordinates is not None:
+            if coordinates.ndim != 2 or coordinates.shape[1] != 4:
+                raise ValueError(f"coordinates must be (N, 4), batch index first, not {tuple(coordinates.shape)}")
+            coordinate_manager.insert(tensor_stride, coordinates)
+        self.coordinate_manager = coordinate_manager
+        if len(features) != len(self.C):
+            raise ValueError(f"{len(features)} feature rows but {len(self.C)} coordinates")
+
+    @property
+    def C(self) -> Tensor:
+        """(N, 4) int32 coordinates, batch index first."""
+        return self.coordinate_manager.coordinates(self.stride)
+
+    @property
+    def tensor_stride(self) -> list[int]:
+        """Distance between neighbouring voxels, for each axis."""
+        return [self.stride] * 3
+
+    def with_features(self, features: Tensor) -> SparseTensor:
+        """The same coordinates with other features."""
+        return SparseTensor(features, tensor_stride=self.stride, coordinate_manager=self.coordinate_manager)
+
+    def __add__(self, other: SparseTensor) -> SparseTensor:
+        if self.coordinate_manager is not other.coordinate_manager or self.stride != other.stride:
+            raise ValueError("only sparse tensors on the same coordinates can be added")
+        return self.with_features(self.F + other.F)
+
+    def __len__(self) -> int:
+        return len(self.F)
+
+    def __repr__(self) -> str:
+        return f"SparseTensor({len(self)} voxels, {self.F.shape[1]} channels, tensor stride {self.stride})"
+
+
+def cat(*tensors: SparseTensor) -> SparseTensor:
+    """Concatenate the channels of sparse tensors on the same coordinates, in the order given."""
+    first = tensors[0]
+    if any(t.coordinate_manager is not first.coordinate_manager or t.stride != first.stride for t in tensors):
+        raise ValueError("only sparse tensors on the same coordinates can be concatenated")
+    return first.with_features(torch.cat([t.F for t in tensors], dim=1))
+
+
+def batched_coordinates(clouds: list[Tensor]) -> Tensor:
+    """(sum N, 4) int32 coordinates, batch index first, from a list of (N, 3) integer coordinates."""
+    parts = [
+        torch.cat([torch.full((len(c), 1), i, dtype=torch.int32), c.to(torch.int32)], 1) for i, c in enumerate(clouds)
+    ]
+    return torch.cat(parts) if parts else torch.zeros((0, 4), dtype=torch.int32)

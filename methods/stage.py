@@ -1,0 +1,74 @@
+"""The entry point in every image: `python -m methods.stage pretrain|finetune --root /bench`.
+
+Exit codes: 0 done, 1 failed, 2 the input is refused (the message says why), 130 cancelled with a checkpoint saved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+
+from benchmarks.errors import BenchError, WrongUse
+from harness.contract.events import End
+from harness.contract.stage import StageSpec
+from methods.context import CANCEL, FINISH, StageContext
+from methods.training.loop import Cancelled
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one stage; see the module's text."""
+    parser = argparse.ArgumentParser(
+        prog="python -m methods.stage", description="Run one stage of the container contract."
+    )
+    parser.add_argument("kind", choices=("pretrain", "finetune"))
+    parser.add_argument("--root", type=Path, default=Path("/bench"), help="where in/, data/, parents/ and out/ are")
+    options = parser.parse_args(arguments)
+    context = StageContext.open(options.root)
+    if context.spec.kind != options.kind:
+        raise WrongUse(f"stage.json describes a {context.spec.kind} stage, but this command runs {options.kind}")
+    for number, meaning in ((signal.SIGTERM, FINISH), (signal.SIGINT, CANCEL)):
+        signal.signal(number, lambda *_, meaning=meaning: setattr(context, "stop", context.stop or meaning))
+    set_up_torch(context.spec)
+    try:
+        module = importlib.import_module(module_of(context.spec))
+        metrics = module.run(context)
+        stopped = "soft_limit" if context.stop == FINISH else None
+        context.events.write(End(status="ok", stopped=stopped, metrics=metrics, notes=context.notes))
+        return 0
+    except Cancelled as error:
+        context.events.write(End(status="cancelled", message=str(error), notes=context.notes))
+        return 130
+    except WrongUse as error:
+        context.events.write(End(status="refused", message=str(error), notes=context.notes))
+        return 2
+    except BenchError as error:
+        context.events.write(End(status="failed", message=str(error), notes=context.notes))
+        return 1
+    except Exception as error:  # every failure must end in the event log; the trace goes to log.txt
+        traceback.print_exc()
+        context.events.write(End(status="failed", message=f"{type(error).__name__}: {error}", notes=context.notes))
+        return 1
+
+
+def module_of(spec: StageSpec) -> str:
+    """The module whose `run(context)` carries out a stage."""
+    return "methods.finetune.semantic" if spec.kind == "finetune" else f"methods.{spec.method}.{spec.stage}"
+
+
+def set_up_torch(spec: StageSpec) -> None:
+    """Threads, determinism and the default seed of one stage."""
+    torch.set_num_threads(spec.threads)
+    torch.use_deterministic_algorithms(True, warn_only=spec.device == "cuda")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.manual_seed(spec.seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

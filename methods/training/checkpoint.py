@@ -1,0 +1,74 @@
+"""Weights and resumable state on disk. Files are written whole or not at all; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from benchmarks.errors import DataError
+
+
+def save_weights(state: dict[str, Tensor], path: Path) -> None:
+    """Write a state dict as safetensors."""
+    temporary = path.with_suffix(".tmp")
+    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary)
+    os.replace(temporary, path)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read safetensors, or a PyTorch file with tensors only. Raises DataError for anything else."""
+    try:
+        if path.open("rb").read(2) in (b"PK", b"\x80\x02"):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            state = load_file(path)
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError) as error:
+        raise DataError(f"{path.name}: cannot be read as weights: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # torch raises pickle.UnpicklingError with pages of advice
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path.name}: refused, it holds more than tensors: {first}") from None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise DataError(f"{path.name}: expected a mapping of names to tensors")
+    return state
+
+
+def load_into(module: nn.Module, state: dict[str, Tensor], drop: tuple[str, ...], origin: str) -> tuple[int, int]:
+    """Load `state` into `module`, leaving out the module's tensors whose names start with one of `drop`.
+
+    Returns (tensors transferred, tensors of the module). Raises DataError naming the tensor where one is missing or has
+    another shape: a partial load would be a false result.
+    """
+    own = module.state_dict()
+    wanted = [k for k in own if not k.startswith(drop)] if drop else list(own)
+    for key in wanted:
+        if key not in state:
+            raise DataError(f"{origin}: tensor {key!r} is missing; expected {len(wanted)} tensors, found {len(state)}")
+        if state[key].shape != own[key].shape:
+            raise DataError(
+                f"{origin}: tensor {key!r} has shape {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+            )
+    module.load_state_dict({**own, **{k: state[k] for k in wanted}})
+    return len(wanted), len(own)
+
+
+def save_state(state: dict[str, Any], path: Path) -> None:
+    """Write resumable training state."""
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """Read resumable training state, or None where there is none that can be read."""
+    if not path.is_file():
+        return None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # a state that cannot be read is no state: the stage starts again
+        return None

@@ -1,0 +1,201 @@
+"""The one training loop: schedules, health, checkpoints, soft stops and exact resumption for every stage."""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.errors import BenchError
+from harness.contract.events import Ledger, Start, Step, Usage
+from methods.context import CANCEL, StageContext
+from methods.sparse.conv import flops
+from methods.training.checkpoint import load_state, save_state
+from methods.training.optim import Schedule
+
+CHECKPOINT_SECONDS = 15.0
+MAX_STEP_EVENTS = 2000
+
+
+class Diverged(BenchError):
+    """The loss or a gradient is no longer a finite number."""
+
+
+class Cancelled(BenchError):
+    """A person asked the stage to stop; its checkpoint is saved."""
+
+
+class StepResult(NamedTuple):
+    """One forward and backward pass: the loss, what was seen, the seconds spent on data, and free-form health."""
+
+    loss: float
+    seen: dict[str, int]
+    data_seconds: float
+    health: dict[str, float]
+
+
+class TrainingState:
+    """Everything that a checkpoint holds besides the modules and the optimiser; `extra` is the stage's own."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.ledger = Ledger()
+        self.extra: dict[str, Any] = {}
+
+
+def train(
+    context: StageContext,
+    modules: dict[str, nn.Module],
+    optimiser: torch.optim.Optimizer,
+    schedule: Schedule,
+    steps: int,
+    run_step: Callable[[int], StepResult],
+    after_step: Callable[[TrainingState], None] | None = None,
+) -> TrainingState:
+    """Run up to `steps` optimiser steps, from the last checkpoint if there is one.
+
+    `run_step(i)` computes gradients for step i (from 0) and depends on nothing but i and the modules. `after_step` sees
+    the state after each update and may keep its own things in `extra`. Raises Diverged, or Cancelled after saving. A soft
+    limit ends the loop early (`context.stop`).
+    """
+    state = _resume(context, modules, optimiser)
+    context.events.write(Start(total_steps=steps, resumed_from=state.step, numerics=numerics()))
+    clock = _Clock(state.ledger)
+    log_every = max(1, math.ceil(steps / MAX_STEP_EVENTS))
+    saved = time.monotonic()
+    while state.step < steps and context.stop is None:
+        began = time.perf_counter()
+        rate = schedule(state.step)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        optimiser.zero_grad(set_to_none=True)
+        result = run_step(state.step)
+        norm = _gradient_norm(optimiser)
+        if not (math.isfinite(result.loss) and math.isfinite(norm)):
+            raise Diverged(
+                f"step {state.step + 1}: loss {result.loss:g}, gradient norm {norm:g}; training has diverged"
+            )
+        optimiser.step()
+        state.step += 1
+        state.ledger = clock.read(_count(state.ledger, state.step, result.seen))
+        if state.step % log_every == 0 or state.step == steps:
+            context.events.write(
+                Step(
+                    step=state.step,
+                    loss=result.loss,
+                    learning_rate=rate,
+                    gradient_norm=norm,
+                    seconds=time.perf_counter() - began,
+                    data_seconds=result.data_seconds,
+                    health=result.health,
+                )
+            )
+        if after_step is not None:
+            after_step(state)
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            _save(context, modules, optimiser, state, clock)
+            saved = time.monotonic()
+    _save(context, modules, optimiser, state, clock)
+    if context.stop == CANCEL:
+        raise Cancelled(f"cancelled after step {state.step} of {steps}; the checkpoint is saved")
+    return state
+
+
+def numerics() -> dict[str, str]:
+    """What decides, besides a stage's key, whether two runs give the same bits."""
+    return {
+        "torch": torch.__version__,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cuda": torch.version.cuda or "none",
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
+    }
+
+
+def batch_indices(context: StageContext, component: str, step: int, batch: int, count: int) -> Iterator[int]:
+    """The `batch` item numbers (below `count`) of a step: each epoch is one seeded permutation."""
+    for position in range(step * batch, (step + 1) * batch):
+        epoch, place = divmod(position, count)
+        yield int(_permutation(context.seed(component, epoch), count)[place])
+
+
+_permutations: dict[tuple[int, int], np.ndarray] = {}
+
+
+def _permutation(seed: int, count: int) -> np.ndarray:
+    if (seed, count) not in _permutations:
+        if len(_permutations) > 3:
+            _permutations.clear()
+        _permutations[seed, count] = np.random.default_rng(seed).permutation(count)
+    return _permutations[seed, count]
+
+
+class _Clock:
+    """Adds this attempt's time and FLOPs to what earlier attempts used."""
+
+    def __init__(self, before: Ledger) -> None:
+        self.before = before
+        self.wall, self.cpu, self.flops = time.monotonic(), time.process_time(), flops.total
+
+    def read(self, ledger: Ledger) -> Ledger:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return ledger.model_copy(
+            update={
+                "wall_seconds": self.before.wall_seconds + time.monotonic() - self.wall,
+                "cpu_seconds": self.before.cpu_seconds + time.process_time() - self.cpu,
+                "sparse_flops": self.before.sparse_flops + flops.total - self.flops,
+                "peak_memory_bytes": max(self.before.peak_memory_bytes, peak),
+            }
+        )
+
+
+def _count(ledger: Ledger, step: int, seen: dict[str, int]) -> Ledger:
+    return ledger.model_copy(
+        update={"optimizer_steps": step, **{name: getattr(ledger, name) + number for name, number in seen.items()}}
+    )
+
+
+def _gradient_norm(optimiser: torch.optim.Optimizer) -> float:
+    norms = [p.grad.norm() for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
+    return float(torch.stack(norms).norm()) if norms else 0.0
+
+
+def _save(
+    context: StageContext,
+    modules: dict[str, nn.Module],
+    optimiser: torch.optim.Optimizer,
+    state: TrainingState,
+    clock: _Clock,
+) -> None:
+    state.ledger = clock.read(state.ledger)
+    context.events.write(Usage(ledger=state.ledger))
+    save_state(
+        {
+            "step": state.step,
+            "ledger": state.ledger.model_dump(),
+            "extra": state.extra,
+            "modules": {name: module.state_dict() for name, module in modules.items()},
+            "optimiser": optimiser.state_dict(),
+            "events_position": context.events.position(),
+        },
+        context.out / "checkpoint.pt",
+    )
+
+
+def _resume(context: StageContext, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer) -> TrainingState:
+    state = TrainingState()
+    saved = load_state(context.out / "checkpoint.pt")
+    if saved is None:
+        context.events.cut(0)
+        return state
+    for name, module in modules.items():
+        module.load_state_dict(saved["modules"][name])
+    optimiser.load_state_dict(saved["optimiser"])
+    state.step, state.ledger, state.extra = saved["step"], Ledger(**saved["ledger"]), saved["extra"]
+    context.events.cut(saved["events_position"])
+    return state

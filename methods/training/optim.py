@@ -1,0 +1,39 @@
+"""Optimisers and learning-rate schedules, as closed formulas of the step (spec C.4, E.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+from benchmarks.specs import ExponentialDecay, SgdSettings
+from harness.contract.stage import Limits
+
+Schedule = Callable[[int], float]
+
+
+def sgd(parameters: Iterable[nn.Parameter], settings: SgdSettings) -> torch.optim.SGD:
+    """SGD with momentum, dampening and weight decay."""
+    return torch.optim.SGD(
+        parameters,
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        dampening=settings.dampening,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def exponential(base: float, decay: ExponentialDecay, recipe_steps: int, steps: int, limits: Limits) -> Schedule:
+    """Rate at step t (before the update, from 0): base * factor ** floor(t' / every_steps).
+
+    t' is t, or with the schedule stretched to the budget, t scaled so that the recipe's whole decay fits into `steps`.
+    """
+    stretch = recipe_steps / steps if limits.schedule_horizon == "budget" and steps else 1.0
+    return lambda t: base * decay.factor ** int(t * stretch / decay.every_steps)
+
+
+def polynomial(base: float, power: float, recipe_steps: int, steps: int, limits: Limits) -> Schedule:
+    """Rate at step t: base * (1 - t / (T + 1)) ** power; T is the steps that will run, or the recipe's."""
+    horizon = steps if limits.schedule_horizon == "budget" else recipe_steps
+    return lambda t: base * max(0.0, 1.0 - t / (horizon + 1)) ** power

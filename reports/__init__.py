@@ -1,0 +1,1 @@
+"""Records become data frames, statistics, tables, figures and a page."""

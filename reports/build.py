@@ -1,0 +1,169 @@
+"""The whole report: reads a store, writes a folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from benchmarks.errors import EnvironmentCannot
+from harness.contract.records import Record
+from harness.contract.stage import StageSpec
+from harness.store import SPEC, Store
+from reports.figures import SYNTHETIC_MARK, by_method, save
+from reports.frame import GROUP, failed_pretraining, load_runs
+from reports.page import data_uri, render_page
+from reports.tables import compare, headline, markdown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class BuiltReport(NamedTuple):
+    """The report's files by kind, and its tables as text."""
+
+    files: dict[str, Path]
+    text: str
+
+
+def build_report(store: Store, out: Path) -> BuiltReport:
+    """Write table.md, table.csv, figures and index.html to `out`. Raises EnvironmentCannot where that cannot be written."""
+    runs = load_runs(store)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return _build(store, runs, out)
+    except OSError as error:
+        raise EnvironmentCannot(f"{out}: the report cannot be written: {error.strerror or error}") from error
+
+
+def _build(store: Store, runs: pd.DataFrame, out: Path) -> BuiltReport:
+    files: dict[str, Path] = {}
+    sections, groups, frames = [], [], []
+    for names, group in runs.groupby(GROUP, sort=True) if len(runs) else []:
+        described = dict(zip(GROUP, names, strict=True))
+        title = group_title(described)
+        frame = compare(group)
+        mark = f"**{SYNTHETIC_MARK}**: " if described["synthetic"] else ""
+        sections.append(f"{mark}{title}\n\n{markdown(frame)}\n")
+        frames.append(frame.assign(**described))
+        figure_title = f"{SYNTHETIC_MARK}\n{title}" if described["synthetic"] else title
+        stem = out / f"miou-by-method-{slug(title)}"
+        pictures = save(by_method(group, figure_title), stem)
+        files[f"figure{len(groups) + 1}"] = pictures[0]
+        groups.append(_page_group(store, group, frame, described, title, pictures[0]))
+    failures = failed_pretraining(store)
+    sections += [
+        f"Pre-training failed: {r.method}/{r.stage} {r.key}: {r.outcome.value}: {r.message}\n" for r in failures
+    ]
+    text = "\n".join(sections) or "There are no fine-tuning runs yet. `bench run` makes some.\n"
+    notes = (
+        "mIoU on voxels in per cent, 95 % interval where n allows one; n counts pre-training seeds. selected: chosen on\n"
+        "held-out training scenes. best: selected on the test split, as papers do.\n"
+    )
+    files["table"] = _write(out / "table.md", f"{text}\n{notes}".encode())
+    files["csv"] = _write(out / "table.csv", _csv(frames))
+    page = render_page(groups, [_failure(r) for r in failures], any(g["synthetic"] for g in groups))
+    files["page"] = _write(out / "index.html", page.encode())
+    return BuiltReport(files, f"{text}\n{notes}")
+
+
+def group_title(described: dict[str, Any]) -> str:
+    """What a group of runs has in common, in words."""
+    return (
+        f"{described['task']} on {described['dataset']}, {described['label_percent']:g}% of the labels, "
+        f"budget {described['budget']}, profile {described['profile']}"
+    )
+
+
+def slug(text: str) -> str:
+    """Text as part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _csv(frames: list[pd.DataFrame]) -> bytes:
+    import pandas as pd
+
+    return (pd.concat(frames).to_csv(index=False) if frames else "").encode()
+
+
+def _page_group(
+    store: Store, group: pd.DataFrame, frame: pd.DataFrame, described: dict[str, Any], title: str, picture: Path
+) -> dict[str, Any]:
+    column = f"miou_voxel_{headline(group)}"
+    runs = []
+    for row in group.sort_values(["method", "pretrain_seed", "finetune_seed"]).to_dict("records"):
+        record = store.record("finetune", row["key"])
+        assert record is not None
+        score = row[column]
+        runs.append(
+            {
+                **{k: row[k] for k in ("key", "method", "pretrain_seed", "finetune_seed", "outcome", "message")},
+                "score": f"{100 * score:.1f}" if score == score else "",
+                "facts": _facts(record, row),
+                "classes": _classes(store, record),
+                "warnings": record.warnings,
+            }
+        )
+    return {
+        "id": slug(title),
+        "title": title,
+        "synthetic": described["synthetic"],
+        "columns": list(frame.columns),
+        "rows": frame.to_numpy().tolist(),
+        "headline": headline(group),
+        "figure": data_uri(picture),
+        "runs": runs,
+    }
+
+
+def _facts(record: Record, row: dict[str, Any]) -> list[tuple[str, str]]:
+    provenance = record.provenance
+    commit = (provenance.git_commit or "installed copy")[:12] + (
+        " (with uncommitted changes)" if provenance.git_dirty else ""
+    )
+    return [
+        ("pre-trained on", row["pretrain_dataset"]),
+        ("steps", f"{row['pretrain_steps']:,} pre-training, {row['finetune_steps']:,} fine-tuning"),
+        (
+            "CPU seconds",
+            f"{row['pretrain_cpu_seconds']:,.0f} pre-training, {row['finetune_cpu_seconds']:,.0f} fine-tuning",
+        ),
+        ("labels seen", f"{row['labels_seen']:,}"),
+        ("peak memory", f"{row['peak_memory_mib']:,.0f} MiB"),
+        ("executor", f"{record.executor}, label isolation: {record.label_isolation}"),
+        ("code", f"version {provenance.project_version}, commit {commit}"),
+        ("machine", f"{provenance.cpu}, {provenance.cpu_count} CPUs, {provenance.memory_bytes >> 30} GiB"),
+        ("numerics", ", ".join(f"{k} {v}" for k, v in provenance.numerics.items())),
+        ("started", record.started_at),
+        *record.notes.items(),
+    ]
+
+
+def _classes(store: Store, record: Record) -> list[tuple[str, ...]]:
+    spec = StageSpec.model_validate_json((store.folder("finetune", record.key) / SPEC).read_bytes())
+    if spec.data is None or not record.metrics:
+        return []
+
+    def value(number: int, checkpoint: str) -> str:
+        found = record.metrics.get(f"iou_voxel/{number}_{checkpoint}")
+        return "-" if found is None else f"{100 * found:.1f}"
+
+    return [(name, *(value(i, c) for c in ("final", "selected", "best"))) for i, name in enumerate(spec.data.classes)]
+
+
+def _failure(record: Record) -> dict[str, str]:
+    return {
+        "key": record.key,
+        "method": record.method,
+        "stage": record.stage,
+        "outcome": record.outcome.value,
+        "message": record.message,
+    }
+
+
+def _write(path: Path, content: bytes) -> Path:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+    return path

@@ -1,0 +1,76 @@
+"""Records to one tidy data frame: a row for every fine-tuning run, and one for every pre-training that failed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.contract.records import Outcome, Record
+from harness.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GROUP = ["task", "dataset", "synthetic", "label_percent", "budget", "profile"]
+"""Runs are only ever compared within one of these: same task, data, label ratio, budget and profile."""
+
+METRICS = ("miou_voxel", "miou_point", "accuracy_voxel")
+CHECKPOINTS = ("final", "selected", "best")
+
+
+def load_runs(store: Store) -> pd.DataFrame:
+    """One row a fine-tuning run, failed ones included, with the cost of its pre-training beside its own."""
+    import pandas as pd
+
+    records = {r.key: r for r in store.records()}
+    rows = [_row(r, records) for r in records.values() if r.kind == "finetune"]
+    columns = [*GROUP, "method", "pretrain_dataset", "pretrain_seed", "finetune_seed", "outcome", "message", "key"]
+    return pd.DataFrame(rows, columns=None if rows else columns)
+
+
+def failed_pretraining(store: Store) -> list[Record]:
+    """Pre-training runs that did not end well, and so have no fine-tuning run behind them."""
+    return [r for r in store.records() if r.kind == "pretrain" and r.outcome != Outcome.ok]
+
+
+def _row(record: Record, records: dict[str, Record]) -> dict[str, object]:
+    cell = record.cell
+    assert cell is not None
+    parents = _ancestors(record, records)
+    row: dict[str, object] = {
+        "task": cell.task,
+        "dataset": record.dataset,
+        "synthetic": record.synthetic,
+        "label_percent": cell.label_ratio.percent,
+        "budget": cell.budget,
+        "profile": cell.profile,
+        "method": cell.method,
+        "pretrain_dataset": cell.pretrain_dataset,
+        "pretrain_seed": cell.pretrain_seed,
+        "finetune_seed": cell.finetune_seed,
+        "outcome": record.outcome.value,
+        "message": record.message,
+        "key": record.key,
+        "attempt": record.attempt,
+        "pretrain_steps": sum(p.ledger.optimizer_steps for p in parents),
+        "finetune_steps": record.ledger.optimizer_steps,
+        "labels_seen": record.ledger.labels,
+        "pretrain_cpu_seconds": sum(p.ledger.cpu_seconds for p in parents),
+        "finetune_cpu_seconds": record.ledger.cpu_seconds,
+        "peak_memory_mib": max(r.ledger.peak_memory_bytes for r in (record, *parents)) / 2**20,
+    }
+    for name in METRICS:
+        for checkpoint in CHECKPOINTS:
+            value = record.metrics.get(f"{name}_{checkpoint}")
+            row[f"{name}_{checkpoint}"] = float("nan") if value is None else value
+    return row
+
+
+def _ancestors(record: Record, records: dict[str, Record]) -> list[Record]:
+    found: dict[str, Record] = {}
+    waiting = list(record.parents.values())
+    while waiting:
+        key = waiting.pop()
+        if key in records and key not in found:
+            found[key] = records[key]
+            waiting += records[key].parents.values()
+    return list(found.values())
