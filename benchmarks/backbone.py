@@ -8,8 +8,18 @@ INIT_DIM = 32
 PLANES = (32, 64, 128, 256, 256, 128, 96, 96)
 LAYERS = (2, 3, 4, 6, 2, 2, 2, 2)
 HEAD_PREFIX = "final."
-_ENCODER = (("conv1p1s2", "bn1"), ("conv2p2s2", "bn2"), ("conv3p4s2", "bn3"), ("conv4p8s2", "bn4"))
-_DECODER = (("convtr4p16s2", "bntr4"), ("convtr5p8s2", "bntr5"), ("convtr6p4s2", "bntr6"), ("convtr7p2s2", "bntr7"))
+ENCODER = (
+    ("conv1p1s2", "bn1", "block1"),
+    ("conv2p2s2", "bn2", "block2"),
+    ("conv3p4s2", "bn3", "block3"),
+    ("conv4p8s2", "bn4", "block4"),
+)
+DECODER = (
+    ("convtr4p16s2", "bntr4", "block5"),
+    ("convtr5p8s2", "bntr5", "block6"),
+    ("convtr6p4s2", "bntr6", "block7"),
+    ("convtr7p2s2", "bntr7", "block8"),
+)
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -25,17 +35,17 @@ def backbone_shapes(settings: NetworkSettings) -> Shapes:
     shapes: Shapes = {"conv0p1s1.kernel": (settings.first_kernel**3, settings.input_channels, first)}
     _norm(shapes, "bn0", first)
     skips, width = [first], first
-    for level, (conv, norm) in enumerate(_ENCODER):
+    for level, (conv, norm, block) in enumerate(ENCODER):
         shapes[f"{conv}.kernel"] = (8, width, width)
         _norm(shapes, norm, width)
-        _layer(shapes, f"block{level + 1}", width, planes[level], LAYERS[level])
+        _layer(shapes, block, width, planes[level], LAYERS[level])
         width = planes[level]
         skips.append(width)
-    for level, (conv, norm) in enumerate(_DECODER):
+    for level, (conv, norm, block) in enumerate(DECODER):
         out = planes[4 + level]
         shapes[f"{conv}.kernel"] = (8, width, out)
         _norm(shapes, norm, out)
-        _layer(shapes, f"block{5 + level}", out + skips[3 - level], out, LAYERS[4 + level])
+        _layer(shapes, block, out + skips[3 - level], out, LAYERS[4 + level])
         width = out
     return shapes
 

@@ -6,7 +6,7 @@ draws from the generator it is given, in a fixed order, and changes nothing in p
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -16,7 +16,7 @@ from benchmarks.datasets.views import Cloud
 from benchmarks.specs import SemanticRecipe
 from benchmarks.voxelize import Voxels, quantise, to_cells, voxel_labels
 
-Array = NDArray[np.floating]
+Array = NDArray[Any]
 
 
 class VoxelSample(NamedTuple):
@@ -33,13 +33,13 @@ def training_sample(cloud: Cloud, semantic: NDArray[np.uint8], recipe: SemanticR
         raise ValueError("the scene has no points")
     xyz, rgb, labels = np.asarray(cloud.xyz, np.float64), np.asarray(cloud.rgb), np.asarray(semantic)
     if recipe.clip_metres is not None:
-        keep = clip_mask(xyz, recipe.clip_metres, rng)
-        xyz, rgb, labels = xyz[keep], rgb[keep], labels[keep]
+        inside = clip_mask(xyz, recipe.clip_metres, rng)
+        xyz, rgb, labels = xyz[inside], rgb[inside], labels[inside]
     turned = xyz @ (random_rotation(recipe.rotation_degrees, rng) * rng.uniform(*recipe.scale)).T
     cells = to_cells(turned, recipe.voxel_metres)
     voxels = quantise(cells - cells.min(axis=0))
     coordinates = voxels.coordinates.astype(np.int64)
-    colour = rgb[voxels.representative].astype(np.float64)
+    colour: Array = rgb[voxels.representative].astype(np.float64)
     label = voxel_labels(labels, voxels)
     if recipe.max_voxels_per_scene is not None:
         keep = crop_to_voxels(coordinates, recipe.max_voxels_per_scene, rng)

@@ -57,7 +57,7 @@ def unit_rows(features: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def embedding_health(queries: Tensor, keys: Tensor, temperature: float, sample: int = 256) -> dict[str, float]:
+def embedding_health(queries: Tensor, keys: Tensor, sample: int = 256) -> dict[str, float]:
     """How an embedding of unit rows is doing, on its first `sample` rows: similarity of positives and of negatives, share
     of positives that rank first, and effective rank (exp of the entropy of the singular values)."""
     queries, keys = queries[:sample].float(), keys[:sample].float()

@@ -39,9 +39,11 @@ def build_report(store: Store, out: Path) -> BuiltReport:
 
 def _build(store: Store, runs: pd.DataFrame, out: Path) -> BuiltReport:
     files: dict[str, Path] = {}
-    sections, groups, frames = [], [], []
+    sections: list[str] = []
+    groups: list[dict[str, Any]] = []
+    frames: list[pd.DataFrame] = []
     for names, group in runs.groupby(GROUP, sort=True) if len(runs) else []:
-        described = dict(zip(GROUP, names, strict=True))
+        described: dict[str, Any] = dict(zip(GROUP, names, strict=True))
         title = group_title(described)
         frame = compare(group)
         mark = f"**{SYNTHETIC_MARK}**: " if described["synthetic"] else ""
@@ -92,7 +94,8 @@ def _page_group(
 ) -> dict[str, Any]:
     column = f"miou_voxel_{headline(group)}"
     runs = []
-    for row in group.sort_values(["method", "pretrain_seed", "finetune_seed"]).to_dict("records"):
+    for found in group.sort_values(["method", "pretrain_seed", "finetune_seed"]).to_dict("records"):
+        row = {str(name): value for name, value in found.items()}
         record = store.record("finetune", row["key"])
         assert record is not None
         score = row[column]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.datasets import rgbd_folder, s3dis
 from benchmarks.datasets.layout import (
@@ -110,10 +111,11 @@ def _prepare_into(
 
 def _write_room(folder: Path, out: Path, dataset: Dataset, strict: bool) -> dict[str, object]:
     room = s3dis.read_room(folder, dataset.raw_classes, dataset.classes, strict)
-    for view, arrays in (
-        (UNLABELLED, {"xyz": room.xyz, "rgb": room.rgb}),
-        (LABELLED, {"semantic": room.semantic, "instance": room.instance}),
-    ):
+    views: dict[str, dict[str, NDArray]] = {
+        UNLABELLED: {"xyz": room.xyz, "rgb": room.rgb},
+        LABELLED: {"semantic": room.semantic, "instance": room.instance},
+    }
+    for view, arrays in views.items():
         (out / view).mkdir()
         for name, array in arrays.items():
             np.save(out / view / f"{name}.npy", array)
@@ -125,7 +127,8 @@ def _write_recording(recording: rgbd_folder.Recording, out: Path, frame_stride: 
     folder = out / UNLABELLED / "frames"
     folder.mkdir(parents=True)
     size: tuple[int, int] | None = None
-    poses, problems = [], []
+    poses: list[NDArray[np.float64]] = []
+    problems: list[str] = []
     for frame in (f for f in recording.frames if f.number % frame_stride == 0):
         pose = rgbd_folder.read_pose(frame.pose)
         if pose is None:

@@ -171,12 +171,12 @@ def _furnish(builder: _Builder, rng: Generator, size: tuple[float, float, float]
             _dress_table(builder, rng, size, part, spot)
     for _ in range(things):
         part = parts.clutter(rng)
-        _try(
-            20,
-            lambda part=part: builder.place(
-                part, *(rng.uniform(0.2, s - 0.2) for s in size[:2]), rng.uniform(0, 3), size
-            ),
-        )
+
+        def on_the_floor(part: Part = part) -> bool:
+            x, y = rng.uniform(0.2, size[0] - 0.2), rng.uniform(0.2, size[1] - 0.2)
+            return builder.place(part, x, y, rng.uniform(0, 3), size)
+
+        _try(20, on_the_floor)
 
 
 def _dress_table(

@@ -64,7 +64,7 @@ class Provenance(Spec):
 class Record(Spec):
     """One attempt at a stage."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     key: str
     kind: Literal["pretrain", "finetune"]
     method: str

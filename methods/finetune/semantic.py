@@ -18,7 +18,7 @@ from benchmarks.transforms import VoxelSample, evaluation_sample, training_sampl
 from benchmarks.voxelize import IGNORE
 from harness.contract.events import Eval
 from harness.contract.stage import recipe_steps
-from methods.context import CANCEL, StageContext
+from methods.context import StageContext
 from methods.networks.res16unet import Res16UNet34C, seeded_backbone
 from methods.sparse.backend import sparse_backend
 from methods.sparse.tensor import batched_coordinates
@@ -28,6 +28,7 @@ from methods.training.optim import polynomial, sgd
 
 HEAD = "final."
 CHECKPOINTS = ("final", "selected", "best")
+TRAINING_FIT_SCENES = 16
 
 Predictions = dict[str, Tensor]
 
@@ -76,9 +77,9 @@ def run(context: StageContext) -> dict[str, float | None]:
             evaluator.validate(state)
 
     state = train(context, {"network": network}, optimiser, schedule, steps, step, after_step=validate)
-    if state.extra.get("validated_at") != state.step and context.stop != CANCEL:
+    if state.extra.get("validated_at") != state.step:
         evaluator.validate(state)
-    return evaluator.finish(state)
+    return {**evaluator.finish(state), **evaluator.training_fit(scenes[:TRAINING_FIT_SCENES])}
 
 
 def load_backbone(context: StageContext, classes: int) -> Res16UNet34C:
@@ -136,7 +137,7 @@ class Evaluator:
             predictions[name] = self.predict(self.scenes[name])
             metrics = scorer.score({s: p.numpy() for s, p in predictions[name].items()})
             scores[name] = metrics["miou_voxel"] if metrics["miou_voxel"] is not None else 0.0
-            self.context.events.write(Eval(step=state.step, split=name, metrics=metrics))  # type: ignore[arg-type]
+            self.context.events.write(Eval(step=state.step, split=name, metrics=metrics))
         for which, by in (("selected", "selection"), ("best", "test")):
             if by in scores and (which not in kept or scores[by] > kept[which]["score"]):
                 kept[which] = {"score": scores[by], "step": state.step, "predictions": predictions["test"]}
@@ -156,6 +157,19 @@ class Evaluator:
             logits = self.network(engine.SparseTensor(colours, batch)).F
             out[scene] = logits.argmax(1).to(torch.uint8).cpu()
         return out
+
+    def training_fit(self, scenes: tuple[str, ...]) -> dict[str, float | None]:
+        """mIoU of the final weights on (some) training scenes, beside that of always saying their most frequent class."""
+        assert self.context.spec.data is not None
+        scorer = SemanticScorer(
+            self.context.view, scenes, self.recipe.voxel_metres, len(self.context.spec.data.classes)
+        )
+        constant = {s: np.full(scorer.voxels(s), scorer.majority_class(), np.uint8) for s in scenes}
+        fitted = {s: p.numpy() for s, p in self.predict(scenes).items()}
+        return {
+            "miou_voxel_training": scorer.score(fitted)["miou_voxel"],
+            "miou_voxel_training_majority": scorer.score(constant)["miou_voxel"],
+        }
 
     def finish(self, state: TrainingState) -> dict[str, float | None]:
         """Write the predictions; returns the stage's own scores, which the harness compares with its own."""

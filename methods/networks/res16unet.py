@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.backbone import LAYERS, planes_of
+from benchmarks.backbone import DECODER, ENCODER, LAYERS, planes_of
 from benchmarks.specs import NetworkSettings
 from methods.sparse.backend import sparse_backend
 
@@ -64,19 +64,17 @@ class Res16UNet34C(nn.Module):
         skips = [inplanes]
         self.conv0p1s1 = conv(settings.input_channels, inplanes, settings.first_kernel)
         self.bn0 = norm(inplanes)
-        for level, (name, bn) in enumerate(
-            (("conv1p1s2", "bn1"), ("conv2p2s2", "bn2"), ("conv3p4s2", "bn3"), ("conv4p8s2", "bn4"))
-        ):
+        for level, (name, bn, block) in enumerate(ENCODER):
             setattr(self, name, conv(inplanes, inplanes, 2, stride=2))
             setattr(self, bn, norm(inplanes))
-            setattr(self, f"block{level + 1}", layer(inplanes, planes[level], LAYERS[level]))
+            setattr(self, block, layer(inplanes, planes[level], LAYERS[level]))
             inplanes = planes[level]
             skips.append(inplanes)
-        for level, name in enumerate(("convtr4p16s2", "convtr5p8s2", "convtr6p4s2", "convtr7p2s2")):
+        for level, (name, bn, block) in enumerate(DECODER):
             width = planes[4 + level]
             setattr(self, name, up(inplanes, width))
-            setattr(self, f"bntr{4 + level}", norm(width))
-            setattr(self, f"block{5 + level}", layer(width + skips[3 - level], width, LAYERS[4 + level]))
+            setattr(self, bn, norm(width))
+            setattr(self, block, layer(width + skips[3 - level], width, LAYERS[4 + level]))
             inplanes = width
         self.relu = engine.MinkowskiReLU(inplace=True)
         self.final = conv(inplanes, out_channels, 1, bias=True)
@@ -85,21 +83,13 @@ class Res16UNet34C(nn.Module):
         """The sparse tensor that enters `final`."""
         skips = [self.relu(self.bn0(self.conv0p1s1(x)))]
         out = skips[0]
-        for conv, norm, block in (
-            (self.conv1p1s2, self.bn1, self.block1),
-            (self.conv2p2s2, self.bn2, self.block2),
-            (self.conv3p4s2, self.bn3, self.block3),
-            (self.conv4p8s2, self.bn4, self.block4),
-        ):
+        for names in ENCODER:
+            conv, norm, block = (getattr(self, name) for name in names)
             out = block(self.relu(norm(conv(out))))
             skips.append(out)
         skips.pop()
-        for conv, norm, block in (
-            (self.convtr4p16s2, self.bntr4, self.block5),
-            (self.convtr5p8s2, self.bntr5, self.block6),
-            (self.convtr6p4s2, self.bntr6, self.block7),
-            (self.convtr7p2s2, self.bntr7, self.block8),
-        ):
+        for names in DECODER:
+            conv, norm, block = (getattr(self, name) for name in names)
             # The upsampled part comes first in the concatenation.
             out = block(self.engine_cat(self.relu(norm(conv(out))), skips.pop()))
         return out

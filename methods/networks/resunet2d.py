@@ -5,6 +5,8 @@ Encoder parameters carry torchvision's ResNet names, so that its ImageNet weight
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -73,7 +75,7 @@ class _DecoderStage(nn.Module):
     def __init__(self, inplanes: int, skip: int, planes: int, settings: OursImages, last: bool) -> None:
         super().__init__()
         padded = settings.decoder == "monodepth2"
-        mode = "reflect" if padded else "zeros"
+        mode: Literal["reflect", "zeros"] = "reflect" if padded else "zeros"
         self.conv1 = nn.Conv2d(inplanes, planes, 3, 1, 1, bias=padded, padding_mode=mode)
         self.conv2 = nn.Conv2d(planes + skip, planes, 3, 1, 1, bias=padded, padding_mode=mode)
         self.activate_last = settings.final_elu or not last

@@ -55,8 +55,10 @@ def run(context: StageContext) -> dict[str, float | None]:
         rows = [gather_pairs(features[i], features[half + i], matches[i].to(context.device)) for i in range(half)]
         loss = pixel_loss(rows, recipe)
         loss.backward()
-        counted = [r for r in rows if len(r[0])]
-        health = embedding_health(*(unit_rows(t.detach()) for t in counted[0]), recipe.temperature) if counted else {}
+        shown = next((r for r in rows if len(r[0])), None)
+        health: dict[str, float] = {}
+        if shown is not None:
+            health = embedding_health(unit_rows(shown[0].detach()), unit_rows(shown[1].detach()))
         health["pixels_per_pair"] = float(np.mean([len(m) for m in matches]))
         return StepResult(float(loss.detach()), {"samples": half, "frames": half, "images": 2 * half}, waited, health)
 

@@ -80,14 +80,14 @@ def run(context: StageContext) -> dict[str, float | None]:
             parts = zip(queries.split(recipe.pairs_per_frame), keys.split(recipe.pairs_per_frame), strict=True)
             loss = torch.stack([info_nce(q, k, recipe.temperature) for q, k in parts]).mean()
         loss.backward()
-        health = embedding_health(queries.detach(), keys, recipe.temperature)
+        health = embedding_health(queries.detach(), keys)
         health["duplicate_rows"] = 1 - len(torch.unique(rows)) / len(rows)
         health["voxels"] = float(len(coordinates))
         seen = {"samples": len(samples), "frames": len(samples), "images": len(samples), "points": len(coordinates)}
         return StepResult(float(loss.detach()), seen, waited, health)
 
     state = train(context, {"student": student}, optimiser, schedule, steps, step)
-    save_weights(student.backbone.state_dict(), context.artifacts / BACKBONE)  # type: ignore[operator, union-attr]
+    save_weights(student.backbone.state_dict(), context.artifacts / BACKBONE)
     return {"steps": float(state.step)}
 
 

@@ -83,7 +83,7 @@ def crop_image(image: Tensor, crop: CentreCrop) -> Tensor:
 def inside_crop(uv: NDArray[np.integer], crop: CentreCrop) -> NDArray[np.bool_]:
     """(N,) points strictly inside the crop's source range, truncated to whole pixels and shrunk by one on every side."""
     low, high = (int(crop.grid_x[0]) + 1, int(crop.grid_y[0]) + 1), (int(crop.grid_x[-1]) - 1, int(crop.grid_y[-1]) - 1)
-    return ((uv > low) & (uv < high)).all(axis=1)
+    return np.asarray(((uv > low) & (uv < high)).all(axis=1))
 
 
 def lookup(features: Tensor, uv: Tensor, crop: CentreCrop, mode: str = "bilinear") -> Tensor:

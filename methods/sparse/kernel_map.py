@@ -105,15 +105,15 @@ class CoordinateIndex:
 class Query(NamedTuple):
     """Keys of coordinates, ready to be shifted by offsets; `rows` maps them back where some were out of range."""
 
-    index: CoordinateIndex
+    found_in: CoordinateIndex
     keys: Tensor
     rows: Tensor | None
 
     def neighbours(self, offset: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
         """(found rows of the index, rows of the query), for coordinates shifted by `offset`."""
-        _, _, ey, ez = self.index.extent
+        _, _, ey, ez = self.found_in.extent
         delta = (offset[0] * ey + offset[1]) * ez + offset[2]
-        found = self.index.find(self.keys + delta)
+        found = self.found_in.find(self.keys + delta)
         here = (found >= 0).nonzero().reshape(-1)
         return found[here], here if self.rows is None else self.rows[here]
 
