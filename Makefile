@@ -1,0 +1,54 @@
+# Two commands for a newcomer, each with its own set-up: `make smoke` and `make test`.
+# Needs Python 3.11 or later and nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The torch build: extra pip arguments, such as `--index-url URL` of the CPU wheels (see README.md).
+TORCH_ARGS ?=
+SMOKE := smoke
+
+.PHONY: help setup smoke test lint lock clean
+
+help:
+	@echo "make smoke   run ours and scratch on embedded synthetic data, then the report (about 4 minutes)"
+	@echo "make test    run the tests"
+	@echo "make lint    ruff and mypy"
+	@echo "make lock    resolve requirements.lock again"
+	@echo "make clean   remove the virtual environment and the smoke run"
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock requirements-torch.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_ARGS) -r requirements-torch.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+smoke: setup
+	$(BIN)/bench run --method ours --task s3dis-sem --budget smoke --runs $(SMOKE)/runs
+	$(BIN)/bench run --method scratch --task s3dis-sem --budget smoke --runs $(SMOKE)/runs
+	$(BIN)/bench report --runs $(SMOKE)/runs --out $(SMOKE)/report
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock:
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet "pip<26" pip-tools
+	$(VENV)-lock/bin/pip-compile --quiet --extra dev --generate-hashes --unsafe-package torch --no-emit-index-url \
+		--no-emit-find-links --no-emit-options --strip-extras --no-annotate --no-header \
+		--constraint requirements-torch.lock --output-file $(VENV)-lock/requirements.lock pyproject.toml
+	echo '# Everything but torch, with hashes; made by `make lock`. torch stands in requirements-torch.lock.' > requirements.lock
+	sed '/^# WARNING/,$$d' $(VENV)-lock/requirements.lock >> requirements.lock
+	rm -r $(VENV)-lock
+
+clean:
+	rm -rf $(VENV) $(SMOKE)
