@@ -344,13 +344,13 @@ class Cell(Spec):
 SpecT = TypeVar("SpecT", bound=Spec)
 
 
-def load_spec(path: Path, model: type[SpecT]) -> SpecT:
+def load_spec(path: Path, model: type[SpecT], bases: Path | None = None) -> SpecT:
     """Read one YAML file into `model`.
 
-    A file may start from another one in the same folder with `extends: NAME`; its own keys then override, mapping by
-    mapping. Raises WrongUse naming the file, the field and what is allowed.
+    A file may start from another one with `extends: NAME`, which is looked for in its own folder and then in `bases`; its
+    own keys then override, mapping by mapping. Raises WrongUse naming the file, the field and what is allowed.
     """
-    return parse_spec(_read_yaml(path, ()), model, where=str(path))
+    return parse_spec(_read_yaml(path, bases, ()), model, where=str(path))
 
 
 def parse_spec(data: object, model: type[SpecT], where: str) -> SpecT:
@@ -361,7 +361,7 @@ def parse_spec(data: object, model: type[SpecT], where: str) -> SpecT:
         raise WrongUse(_explain(error, model, where)) from None
 
 
-def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _read_yaml(path: Path, bases: Path | None, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise WrongUse(f"{path}: 'extends' goes in a circle: {' -> '.join(p.stem for p in (*seen, path))}")
     try:
@@ -379,7 +379,13 @@ def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = data.pop("extends", None)
     if base is None:
         return data
-    return _merge(_read_yaml(path.parent / f"{base}.yaml", (*seen, path)), data)
+    base_path = path.parent / f"{base}.yaml"
+    if bases is not None and not base_path.is_file():
+        base_path = bases / f"{base}.yaml"
+    if not base_path.is_file():
+        where = " or ".join(str(folder) for folder in (path.parent, bases) if folder is not None)
+        raise WrongUse(f"{path}: extends: no file {base}.yaml in {where}")
+    return _merge(_read_yaml(base_path, bases, (*seen, path)), data)
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,8 @@ def find(kind: type[SpecT], name: str) -> SpecT:
     if name in known:
         return load_spec(known[name], kind)
     if name.endswith((".yaml", ".yml")) or "/" in name:
-        return load_spec(Path(name), kind)
+        package, folder, _ = _FOLDERS[kind]
+        return load_spec(Path(name), kind, bases=package_folder(package) / folder)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise WrongUse(f"unknown {kind.__name__.lower()} {name!r}.{hint} There are: {', '.join(known)}")

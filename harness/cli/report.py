@@ -16,10 +16,9 @@ def report(
     json: Json = False,
 ) -> None:
     """Write table.md, table.csv, figures and index.html, one self-contained page."""
-    from reports.build import build_report
-
     from harness.cli.console import print_json
     from harness.store import Store
+    from reports.build import build_report
 
     built = build_report(Store(runs), out)
     if json:

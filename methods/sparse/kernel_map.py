@@ -46,7 +46,10 @@ def kernel_offsets(kernel_size: int, device: torch.device | str = "cpu") -> Tens
 
 
 class CoordinateIndex:
-    """Finds the rows of coordinates (N, 4), batch index first, any sign. Raises ValueError for duplicates."""
+    """Finds the rows of coordinates (N, 4), batch index first, any sign, and of their neighbours up to `reach` away.
+
+    Raises ValueError for duplicates.
+    """
 
     def __init__(self, coordinates: Tensor, reach: int) -> None:
         wide = coordinates.to(torch.int64)
@@ -56,8 +59,9 @@ class CoordinateIndex:
             high = wide.max(dim=0).values
         else:
             self.low = high = torch.zeros(4, dtype=torch.int64, device=wide.device)
-        # Room for `reach` on both sides of every spatial axis, so that a neighbour's key never wraps round.
-        margin = torch.tensor([0, reach, reach, reach], device=wide.device)
+        # A query lies at most `reach` outside of the coordinates, and its neighbours at most `reach` further: with twice
+        # that as margin on both sides of every spatial axis a neighbour's key never wraps round.
+        margin = 2 * torch.tensor([0, reach, reach, reach], device=wide.device)
         self.low = self.low - margin
         self.extent = [int(v) for v in (high + margin - self.low + 1).tolist()]
         cells = 1

@@ -8,13 +8,21 @@ from methods.sparse.tensor import SparseTensor
 
 
 class MinkowskiBatchNorm(nn.Module):
-    """Batch norm over all voxels of the batch; the inner module is called `bn`, as in released checkpoints."""
+    """Batch norm over all voxels of the batch; the inner module is called `bn`, as in released checkpoints.
+
+    A batch of a single voxel has no variance; it is normalised by the running statistics, which it leaves alone.
+    """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
         self.bn = nn.BatchNorm1d(num_features, eps=eps, momentum=momentum)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        if self.training and len(x.F) == 1:
+            bn = self.bn
+            return x.with_features(
+                nn.functional.batch_norm(x.F, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
+            )
         return x.with_features(self.bn(x.F))
 
 

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.errors import WrongUse
+from benchmarks.specs import Budget, Dataset, LabelRatio, Method, Profile, Task, load_spec
+from harness.catalog import available, find
+
+BUDGET = """
+name: mine
+version: 1
+pretrain: {currency: optimizer_steps, optimizer_steps: 10}
+finetune: {currency: optimizer_steps, optimizer_steps: %s}
+"""
+
+
+@pytest.mark.parametrize("kind", [Budget, Dataset, Method, Profile, Task])
+def test_everything_that_ships_loads(kind) -> None:
+    names = available(kind)
+    assert names
+    for name in names:
+        assert find(kind, name).name == name
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BUDGET % "-1", "finetune.optimizer_steps: Input should be greater than 0 (got -1)"),
+        (BUDGET % "10, steps: 3", "finetune.steps: unknown key, did you mean 'optimizer_steps'?"),
+        (BUDGET % "10, wall_minutes: 3", "did you mean 'wall_seconds'?"),
+        (BUDGET % "10, samples_seen: 3", "exactly the field 'optimizer_steps' must be set"),
+        (BUDGET % "ten", "finetune.optimizer_steps: Input should be a valid integer"),
+        ("name: mine\nversion: 1\n", "pretrain: missing"),
+        ("- a list\n", "expected a mapping"),
+        ("name: [\n", "line 2: not valid YAML"),
+        ("extends: nobody\n", "extends: no file nobody.yaml in "),
+        ("extends: mine\n", "goes in a circle"),
+    ],
+)
+def test_a_wrong_budget_is_named_by_file_and_field(tmp_path: Path, text: str, said: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(WrongUse) as error:
+        load_spec(path, Budget)
+    assert said in str(error.value)
+    assert "mine.yaml" in str(error.value)
+
+
+def test_unknown_key_in_a_nested_mapping_lists_what_is_allowed(tmp_path: Path) -> None:
+    path = write(tmp_path, "extends: smoke\nname: mine\ntasks: {s3dis-sem: {voxel_cm: 5}}\n")
+    with pytest.raises(
+        WrongUse, match=r"tasks\.s3dis-sem\.voxel_cm: unknown key, did you mean 'voxel_metres'.*batch, clip"
+    ):
+        find(Profile, str(path))
+
+
+def test_a_users_file_may_extend_what_ships(tmp_path: Path) -> None:
+    path = write(tmp_path, "extends: smoke\nname: mine\nours_points: {voxel_metres: 0.07}\n")
+    mine, smoke = find(Profile, str(path)), find(Profile, "smoke")
+    assert mine.ours_points.voxel_metres == 0.07
+    assert mine.ours_points.frames_per_step == smoke.ours_points.frames_per_step
+
+
+def test_unknown_names_are_met_with_the_known_ones() -> None:
+    with pytest.raises(WrongUse, match=r"unknown method 'our'\. Did you mean 'ours'\? There are: ours, scratch"):
+        find(Method, "our")
+
+
+def test_batches_accumulate_evenly() -> None:
+    profile = find(Profile, "headline")
+    recipe = profile.tasks["s3dis-sem"]
+    with pytest.raises(ValueError, match="multiple of micro_batch"):
+        type(recipe).model_validate({**recipe.model_dump(), "micro_batch": 7})
+
+
+def test_headline_and_paper_literal_differ_where_they_say() -> None:
+    headline, literal = find(Profile, "headline"), find(Profile, "paper-literal")
+    assert (headline.ours_images.reduction, literal.ours_images.reduction) == ("mean", "sum")
+    assert (
+        literal.model_copy(
+            update={"ours_images": headline.ours_images, "name": "headline", "description": headline.description}
+        )
+        == headline
+    )
+
+
+@pytest.mark.parametrize(("text", "percent"), [("5%", 5.0), ("100", 100.0), (" 12.5 % ", 12.5)])
+def test_label_ratio(text: str, percent: float) -> None:
+    assert LabelRatio.parse(text).percent == percent
+
+
+@pytest.mark.parametrize("text", ["0.05", "0%", "101%", "all", "-5%", ""])
+def test_label_ratio_refuses(text: str) -> None:
+    with pytest.raises(WrongUse, match="from 1% to 100%"):
+        LabelRatio.parse(text)
+
+
+def test_specs_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        find(Budget, "smoke").version = 2

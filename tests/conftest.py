@@ -1,0 +1,115 @@
+"""Shared fixtures. Random seeds are fixed in the tests that draw numbers."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported anywhere: keeps test processes that share cores from starving each other.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+SHARED = REPOSITORY.parent / "shared"
+NANO = [
+    "--budget",
+    str(REPOSITORY / "tests/specs/nano-budget.yaml"),
+    "--profile",
+    str(REPOSITORY / "tests/specs/nano-profile.yaml"),
+]
+
+Bench = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One data cache for the whole session."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _use_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(cache))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """Runs the command line in an empty folder; `code` is the exit code that is expected."""
+
+    def run(*arguments: str, code: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            bench_command(*arguments), cwd=cwd or tmp_path, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == code, f"exit {done.returncode}\nstdout: {done.stdout}\nstderr: {done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+def bench_command(*arguments: str) -> list[str]:
+    """The command line of `bench` with this interpreter."""
+    return [sys.executable, "-m", "harness.cli.app", *arguments]
+
+
+def run_records(runs: Path) -> list[dict]:
+    """All records of a store, as plain data."""
+    return [json.loads(p.read_text()) for p in sorted(runs.glob("*/*/record.json"))]
+
+
+@pytest.fixture(scope="session")
+def s3dis_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven small rooms in the official S3DIS layout: six train, one tests."""
+    root = tmp_path_factory.mktemp("s3dis")
+    rng = np.random.default_rng(7)
+    for area, room in [("Area_1", f"office_{i}") for i in range(6)] + [("Area_5", "office_1")]:
+        write_room(root / area / room / "Annotations", rng)
+    return root
+
+
+def write_room(folder: Path, rng: np.random.Generator, points: int = 900) -> None:
+    """A floor, a wall and a chair, easy to tell apart by colour and place."""
+    folder.mkdir(parents=True)
+    plane = rng.uniform(0, 3, (points, 2))
+    zeros = np.zeros(points)
+    parts = {
+        "floor_1": (np.stack([plane[:, 0], plane[:, 1], zeros], 1), (200, 30, 30)),
+        "wall_1": (np.stack([plane[:, 0], zeros, plane[:, 1]], 1), (30, 200, 30)),
+        "chair_1": (np.stack([1 + plane[:, 0] / 6, 1 + plane[:, 1] / 6, zeros + 0.5], 1), (30, 30, 200)),
+    }
+    for name, (xyz, colour) in parts.items():
+        rgb = np.clip(np.array(colour) + rng.integers(-20, 20, (points, 3)), 0, 255)
+        np.savetxt(folder / f"{name}.txt", np.concatenate([xyz, rgb], 1), fmt="%.3f %.3f %.3f %d %d %d")
+
+
+@pytest.fixture(scope="session")
+def rgbd_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small recordings in the ScanNet export layout, ray-cast from procedural rooms."""
+    from benchmarks.procedural.write import write_recording
+    from benchmarks.specs import Dataset
+    from harness.catalog import find
+
+    shipped = find(Dataset, "synth-scannet")
+    small = shipped.model_copy(
+        update={"world": {"seed": 5, "rooms": 2, "frames_per_room": 3, "width": 120, "height": 90}}
+    )
+    root = tmp_path_factory.mktemp("rgbd")
+    for index in range(2):
+        write_recording(small, index, f"room{index:04d}_00", root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def golden_shared() -> Path:
+    """The full golden vectors, where they lie beside the checkout (they hold real data and are not carried)."""
+    folder = SHARED / "golden"
+    if not folder.is_dir():
+        pytest.skip("needs the golden vectors on real data (../shared/golden), which the project may not carry")
+    return folder

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from methods.contrast import embedding_health, info_nce, unit_rows
+
+
+def test_closed_form() -> None:
+    rows = torch.eye(2)
+    assert math.isclose(float(info_nce(rows, rows, 0.4)), math.log(1 + math.exp(-2.5)), rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 1000])
+def test_blocks_equal_the_whole_with_gradients(block: int) -> None:
+    torch.manual_seed(3)
+    leaves = [torch.randn(50, 6, dtype=torch.float64, requires_grad=True) for _ in range(4)]
+    q1, k1 = unit_rows(leaves[0]), unit_rows(leaves[1])
+    ours = info_nce(q1, k1, 0.4, block)
+    with torch.no_grad():
+        for a, b in ((leaves[0], leaves[2]), (leaves[1], leaves[3])):
+            b.copy_(a)
+    q2, k2 = unit_rows(leaves[2]), unit_rows(leaves[3])
+    reference = functional.cross_entropy(q2 @ k2.t() / 0.4, torch.arange(50))
+    assert torch.allclose(ours, reference, atol=1e-12)
+    (3 * ours).backward()
+    (3 * reference).backward()
+    assert torch.allclose(leaves[0].grad, leaves[2].grad, atol=1e-12)
+    assert torch.allclose(leaves[1].grad, leaves[3].grad, atol=1e-12)
+
+
+def test_gradient_by_finite_differences() -> None:
+    torch.manual_seed(1)
+    q, k = (torch.randn(6, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(lambda a, b: info_nce(a, b, 0.4, 4), (q, k))
+
+
+def test_order_of_pairs_does_not_matter() -> None:
+    torch.manual_seed(2)
+    q, k = unit_rows(torch.randn(40, 8)), unit_rows(torch.randn(40, 8))
+    order = torch.randperm(40)
+    assert torch.allclose(info_nce(q, k, 0.4), info_nce(q[order], k[order], 0.4), atol=1e-6)
+
+
+def test_a_zero_row_is_no_nan() -> None:
+    rows = torch.zeros(3, 4, requires_grad=True)
+    loss = info_nce(unit_rows(rows), unit_rows(torch.randn(3, 4)), 0.4)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(rows.grad).all()
+
+
+def test_empty_and_unequal_are_refused() -> None:
+    with pytest.raises(ValueError, match="as many keys as queries"):
+        info_nce(torch.zeros(0, 3), torch.zeros(0, 3), 0.4)
+    with pytest.raises(ValueError, match="as many keys as queries"):
+        info_nce(torch.zeros(2, 3), torch.zeros(1, 3), 0.4)
+
+
+def test_health_tells_collapse_from_spread() -> None:
+    torch.manual_seed(0)
+    spread = unit_rows(torch.randn(200, 16))
+    collapsed = unit_rows(torch.ones(200, 16) + 1e-3 * torch.randn(200, 16))
+    good, bad = embedding_health(spread, spread), embedding_health(collapsed, collapsed)
+    assert good["top1"] == 1.0 and good["effective_rank"] > 12 and abs(good["negative_similarity"]) < 0.05
+    assert bad["negative_similarity"] > 0.99

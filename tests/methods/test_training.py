@@ -1,0 +1,173 @@
+"""Schedules, the loop, exact resumption, and what ends a training early."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.specs import ExponentialDecay, SgdSettings
+from harness.contract.events import read_events
+from harness.contract.stage import Limits, StageSpec, recipe_steps
+from methods.context import CANCEL, FINISH, StageContext, stream_seed
+from methods.training import loop
+from methods.training.checkpoint import load_state
+from methods.training.loop import Cancelled, Diverged, StepResult, TrainingState, batch_indices, train
+from methods.training.optim import exponential, polynomial, sgd
+
+
+def limits(horizon: str = "recipe", currency: str = "optimizer_steps", amount: float = 1e9) -> Limits:
+    return Limits(budget="b", budget_version=1, currency=currency, amount=amount, schedule_horizon=horizon)
+
+
+def test_exponential_decay_per_thousand_steps() -> None:
+    rate = exponential(0.1, ExponentialDecay(), 20_000, 20_000, limits())
+    assert rate(0) == rate(999) == 0.1 and np.isclose(rate(1000), 0.099)
+    assert np.isclose(rate(20_000) / 0.1, 0.818, atol=5e-4)
+
+
+def test_a_schedule_can_be_stretched_to_the_budget() -> None:
+    short = exponential(0.1, ExponentialDecay(), 20_000, 200, limits("budget"))
+    assert np.isclose(short(200) / 0.1, 0.818, atol=5e-4) and short(9) == 0.1 and np.isclose(short(10), 0.099)
+    assert exponential(0.1, ExponentialDecay(), 20_000, 200, limits("recipe"))(200) == 0.1
+    assert np.isclose(polynomial(1.0, 0.9, 20_000, 20_000, limits())(10_000), 0.536, atol=5e-4)
+    assert np.isclose(polynomial(1.0, 0.9, 20_000, 100, limits("budget"))(50), 0.5**0.9, atol=0.01)
+
+
+def test_the_budget_limits_the_steps() -> None:
+    assert recipe_steps(limits(amount=30), 100, 8) == 30
+    assert recipe_steps(limits(amount=500), 100, 8) == 100
+    assert recipe_steps(limits(currency="samples_seen", amount=100), 100, 8) == 12
+    with pytest.raises(ValueError, match="currency 'flops' is not supported"):
+        recipe_steps(limits(currency="flops", amount=1e12), 100, 8)
+
+
+def context(root: Path, seed: int = 0) -> StageContext:
+    spec = StageSpec.model_validate(
+        {
+            "kind": "pretrain",
+            "method": "ours",
+            "stage": "points",
+            "seed": seed,
+            "profile": "p",
+            "profile_version": 1,
+            "network": {},
+            "limits": limits(),
+            "threads": 1,
+            "sparse_backend": "torch",
+            "device": "cpu",
+            "code_sha256": "0" * 64,
+        }
+    )
+    (root / "in").mkdir(parents=True, exist_ok=True)
+    (root / "in/stage.json").write_text(json.dumps(spec.model_dump(mode="json")))
+    return StageContext.open(root)
+
+
+def job(
+    where: StageContext, steps: int = 12, stop_at: int | None = None, meaning: str = CANCEL, spoil: int | None = None
+):
+    """A small real training: a linear layer with batch norm learns noise drawn per step."""
+    torch.manual_seed(where.seed("weights"))
+    net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+    optimiser = sgd(net.parameters(), SgdSettings(learning_rate=0.05))
+    seen: list[int] = []
+
+    def step(number: int) -> StepResult:
+        seen.append(number)
+        x = torch.from_numpy(where.rng("data", number).normal(size=(8, 4)).astype(np.float32))
+        loss = (net(x) - x.sum(1, keepdim=True)).pow(2).mean()
+        if spoil == number:
+            loss = loss * float("nan")
+        loss.backward()
+        if stop_at == number:
+            where.stop = meaning
+        return StepResult(float(loss.detach()), {"samples": 8, "points": 3}, 0.0, {})
+
+    def after(state: TrainingState) -> None:
+        state.extra["sum"] = state.extra.get("sum", 0) + state.step
+
+    schedule = exponential(0.05, ExponentialDecay(every_steps=3), steps, steps, limits())
+    state = train(where, {"net": net}, optimiser, schedule, steps, step, after)
+    return state, net.state_dict(), seen
+
+
+@pytest.mark.parametrize("every", [0.0, 1e9])
+@pytest.mark.parametrize("stop_at", [0, 5, 10])
+def test_resuming_gives_the_same_bits_ledger_and_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, every: float
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", every)
+    whole, expected, _ = job(context(tmp_path / "whole"))
+    with pytest.raises(Cancelled, match=f"after step {stop_at + 1} of 12"):
+        job(context(tmp_path / "cut"), stop_at=stop_at)
+    state, found, seen = job(context(tmp_path / "cut"))
+    assert seen == list(range(stop_at + 1, 12)), "no step is taken twice"
+    assert all(torch.equal(expected[k], found[k]) for k in expected)
+    assert (state.ledger.optimizer_steps, state.ledger.samples, state.ledger.points) == (12, 96, 36)
+    assert state.extra == whole.extra == {"sum": 78}
+    logged = [e.step for e in read_events(tmp_path / "cut/out/events.jsonl") if e.event == "step"]
+    assert logged == list(range(1, 13))
+
+
+def test_a_kill_between_checkpoints_replays_from_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, expected, _ = job(context(tmp_path / "whole"))
+
+    class Killed(BaseException):
+        pass
+
+    def kill(state: object, path: Path) -> None:
+        raise Killed
+
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(Cancelled):
+        job(context(tmp_path / "cut"), stop_at=3)
+    monkeypatch.setattr(loop, "save_state", kill)
+    with pytest.raises(Killed):
+        job(context(tmp_path / "cut"))
+    monkeypatch.undo()
+    _, found, seen = job(context(tmp_path / "cut"))
+    assert seen[0] == 4 and all(torch.equal(expected[k], found[k]) for k in expected)
+    logged = [e.step for e in read_events(tmp_path / "cut/out/events.jsonl") if e.event == "step"]
+    assert logged == list(range(1, 13)), "what came after the checkpoint is not told twice"
+
+
+def test_a_damaged_checkpoint_means_starting_again(tmp_path: Path) -> None:
+    _, expected, _ = job(context(tmp_path / "whole"))
+    with pytest.raises(Cancelled):
+        job(context(tmp_path / "cut"), stop_at=3)
+    checkpoint = tmp_path / "cut/out/checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    assert load_state(checkpoint) is None
+    _, found, seen = job(context(tmp_path / "cut"))
+    assert seen[0] == 0 and all(torch.equal(expected[k], found[k]) for k in expected)
+
+
+def test_the_soft_limit_keeps_what_was_learnt(tmp_path: Path) -> None:
+    state, _, seen = job(context(tmp_path), stop_at=4, meaning=FINISH)
+    assert state.step == 5 and len(seen) == 5
+
+
+def test_divergence_ends_the_run_with_its_step(tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match="step 4: loss nan"):
+        job(context(tmp_path), spoil=3)
+
+
+def test_random_streams_are_apart() -> None:
+    seeds = {
+        stream_seed(s, stage, c, n) for s in range(3) for stage in ("a", "b") for c in ("x", "y") for n in range(3)
+    }
+    assert len(seeds) == 36 and all(0 <= s < 2**63 for s in seeds)
+
+
+def test_every_epoch_is_a_permutation(tmp_path: Path) -> None:
+    where = context(tmp_path)
+    drawn = [i for step in range(10) for i in batch_indices(where, "order", step, 3, 5)]
+    for epoch in range(6):
+        assert sorted(drawn[5 * epoch : 5 * epoch + 5]) == list(range(5))
+    assert drawn[:5] != drawn[5:10] or drawn[5:10] != drawn[10:15]
+    assert drawn[3:6] == list(batch_indices(where, "order", 1, 3, 5))
