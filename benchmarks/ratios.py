@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
+from pathlib import Path
 
 from benchmarks.errors import DataError
 from benchmarks.specs import LabelRatio, Spec
@@ -49,3 +50,8 @@ def split_scenes(scenes: Iterable[str], test_prefixes: tuple[str, ...], ratio: L
     parts = {"version": SPLIT_VERSION, "train": sorted(train), "selection": sorted(selection), "test": sorted(test)}
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return Split.model_validate({**parts, "sha256": digest})
+
+
+def read_scene_list(name: str) -> frozenset[str]:
+    """Scene names of an official list, one a line, in `benchmarks/splits/`."""
+    return frozenset((Path(__file__).parent / "splits" / name).read_text(encoding="utf-8").split())

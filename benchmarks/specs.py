@@ -13,21 +13,39 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from benchmarks.errors import WrongUse
 
 
 class Spec(BaseModel):
-    """Base of every model here: immutable, and strict about keys."""
+    """Base of every model here: immutable, strict about keys, finite numbers only."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Range = Annotated[tuple[float, float], Field(description="lower and upper bound of a uniform draw")]
+
+
+def _upwards(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < bounds[0] <= bounds[1]:
+        raise ValueError("expected two positive numbers, the lower bound first")
+    return bounds
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_upwards)]
+"""Lower and upper bound of a uniform draw."""
 
 # ------------------------------------------------------------------------------------------------------------ budget
 
@@ -249,12 +267,13 @@ class Dataset(Spec):
     layout: Literal["s3dis", "rgbd-folder"]
     synthetic: bool = False
     stand_in: Name | None = Field(None, description="the procedural dataset used when no data is configured")
-    provides: frozenset[Literal["frames", "images", "poses", "multiple_views", "clouds", "labels"]]
+    provides: tuple[Literal["frames", "images", "poses", "multiple_views", "clouds", "labels"], ...]
     classes: tuple[str, ...] = Field((), description="training classes, in the order of their ids")
     raw_classes: tuple[str, ...] = Field(
         (), description="file-name classes that the reader knows; the rest is an error"
     )
     test_scene_prefixes: tuple[str, ...] = Field((), description="scenes that are only ever tested on")
+    train_scenes_file: str | None = Field(None, description="official training list in benchmarks/splits (J-25)")
     frame_stride: PositiveInt | None = Field(
         None, description="overrides the profile's where frames are chosen already"
     )

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.errors import WrongUse
-from benchmarks.ratios import split_scenes
+from benchmarks.ratios import read_scene_list, split_scenes
 from benchmarks.specs import Budget, BudgetHalf, Cell, Dataset, Method, Profile, Task
-from harness.catalog import find
 from harness.contract.stage import DataView, Limits, StageSpec, recipe_steps
 from harness.data import PreparedDataset
 from harness.keys import code_sha256
@@ -41,23 +40,32 @@ class PlannedStage(NamedTuple):
 def check_needs(method: Method, dataset: Dataset) -> None:
     """Raises WrongUse, naming what is missing, where a method cannot be pre-trained on a dataset."""
     needs = {n for n in ("frames", "images", "poses", "multiple_views", "labels") if getattr(method.needs, n)}
-    missing = sorted(needs - dataset.provides)
+    missing = sorted(needs - set(dataset.provides))
     if missing:
         raise WrongUse(
             f"method {method.name!r} needs {', '.join(missing)}, which dataset {dataset.name!r} does not have "
-            f"(it has {', '.join(sorted(dataset.provides))})"
+            f"(it has {', '.join(dataset.provides)})"
         )
 
 
+class CellSpecs(NamedTuple):
+    """The specs that a cell names, loaded."""
+
+    method: Method
+    task: Task
+    budget: Budget
+    profile: Profile
+
+
 def stages_of(
-    cell: Cell, budget: Budget, profile: Profile, data: Mapping[str, PreparedDataset], machine: Machine
+    cell: Cell, specs: CellSpecs, data: Mapping[str, PreparedDataset], machine: Machine
 ) -> list[PlannedStage]:
     """The stages of one cell, in the order in which they run.
 
     `data` holds prepared datasets by the name that the cell or its task gives them. Raises WrongUse for what cannot be: a
     method on a dataset that lacks what it needs, a task without a recipe in the profile, an unsupported currency.
     """
-    method, task = find(Method, cell.method), find(Task, cell.task)
+    method, _, budget, profile = specs
     planned: list[PlannedStage] = []
     parents: dict[str, str] = {}
     synthetic = False
@@ -68,7 +76,7 @@ def stages_of(
     for stage in method.stages:
         spec = StageSpec.model_validate(
             {
-                **_common(cell, budget, budget.pretrain, stage.share, profile, machine),
+                **_common(specs, budget.pretrain, stage.share, machine),
                 "kind": "pretrain",
                 "stage": stage.name,
                 "seed": cell.pretrain_seed,
@@ -82,20 +90,19 @@ def stages_of(
         _check_currency(spec, budget)
         planned.append(PlannedStage(spec, budget.pretrain, source, None, synthetic, f"{method.name}/{stage.name}"))
         parents = {**parents, stage.name: spec.key}
-    planned.append(_finetune_stage(cell, task, budget, profile, data, machine, planned[-1], synthetic))
+    planned.append(_finetune_stage(cell, specs, data, machine, planned[-1], synthetic))
     return planned
 
 
 def _finetune_stage(
     cell: Cell,
-    task: Task,
-    budget: Budget,
-    profile: Profile,
+    specs: CellSpecs,
     data: Mapping[str, PreparedDataset],
     machine: Machine,
     last: PlannedStage,
     synthetic: bool,
 ) -> PlannedStage:
+    method, task, budget, profile = specs
     recipe = profile.tasks.get(task.name)
     if recipe is None:
         known = ", ".join(sorted(profile.tasks))
@@ -104,7 +111,7 @@ def _finetune_stage(
     split = split_scenes(target.scenes, target.dataset.test_scene_prefixes, cell.label_ratio)
     spec = StageSpec.model_validate(
         {
-            **_common(cell, budget, budget.finetune, 1.0, profile, machine),
+            **_common(specs, budget.finetune, 1.0, machine),
             "kind": "finetune",
             "stage": "finetune",
             "task": task.name,
@@ -114,7 +121,7 @@ def _finetune_stage(
             "data": _view(target, labels=True, scenes=()),
             "split": split,
             "parents": {last.spec.stage: last.spec.key},
-            "code_sha256": code_sha256("finetune", cell.method, "finetune"),
+            "code_sha256": code_sha256("finetune", method.name, "finetune"),
         }
     )
     _check_currency(spec, budget)
@@ -122,18 +129,18 @@ def _finetune_stage(
     return PlannedStage(spec, budget.finetune, target, cell, synthetic or target.manifest.synthetic, title)
 
 
-def _common(
-    cell: Cell, budget: Budget, half: BudgetHalf, share: float, profile: Profile, machine: Machine
-) -> dict[str, object]:
+def _common(specs: CellSpecs, half: BudgetHalf, share: float, machine: Machine) -> dict[str, object]:
+    method, _, budget, profile = specs
     limits = Limits(
         budget=budget.name,
         budget_version=budget.version,
         currency=half.currency,
         amount=half.amount * share,
         schedule_horizon=budget.schedule_horizon,
+        wall_seconds=half.wall_seconds,
     )
     return {
-        "method": cell.method,
+        "method": method.name,
         "profile": profile.name,
         "profile_version": profile.version,
         "network": profile.network,
@@ -145,9 +152,21 @@ def _common(
 
 
 def _pretrain_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ...]:
-    """Scenes that may be pre-trained on: with J-25 `train`, never one that the dataset names as a test scene."""
-    test = source.dataset.test_scene_prefixes if profile.pretrain_scenes == "train" else ()
-    return tuple(s for s in source.scenes if not (test and s.startswith(test)))
+    """Scenes that may be pre-trained on: with J-25 `train`, only those of the official training list where the dataset has
+    one, and never one that it names as a test scene. Raises WrongUse where none is left."""
+    if profile.pretrain_scenes == "all":
+        return source.scenes
+    test = source.dataset.test_scene_prefixes
+    scenes = tuple(s for s in source.scenes if not (test and s.startswith(test)))
+    if source.dataset.train_scenes_file is not None:
+        listed = read_scene_list(source.dataset.train_scenes_file)
+        scenes = tuple(s for s in scenes if s in listed)
+    if not scenes:
+        raise WrongUse(
+            f"none of the {len(source.scenes)} scenes of {source.dataset.name!r} is a training scene, and profile "
+            f"{profile.name!r} pre-trains on training scenes only (J-25)"
+        )
+    return scenes
 
 
 def _view(source: PreparedDataset, labels: bool, scenes: tuple[str, ...]) -> DataView:

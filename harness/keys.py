@@ -7,6 +7,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
+from benchmarks.errors import WrongUse
 from harness.catalog import package_folder
 
 PACKAGES = ("benchmarks", "harness", "methods")
@@ -14,13 +15,21 @@ PACKAGES = ("benchmarks", "harness", "methods")
 
 def code_sha256(kind: str, method: str, stage: str) -> str:
     """Hash of the names and contents of the modules that one stage can reach by its imports."""
-    # The same rule as `methods.stage.module_of`, which the harness cannot import; a test compares the two.
-    entry = "methods.finetune.semantic" if kind == "finetune" else f"methods.{method}.{stage}"
+    entry = entry_module(kind, method, stage)
+    if _file_of(entry) is None:
+        raise WrongUse(
+            f"method {method!r}: its stage {stage!r} has no module {entry}; only methods that ship can run here"
+        )
     digest = hashlib.sha256()
     for module in sorted(reachable_modules(("methods.stage", entry))):
         digest.update(f"{module}\n".encode())
         digest.update(_file_of(module).read_bytes())  # type: ignore[union-attr]
     return digest.hexdigest()
+
+
+def entry_module(kind: str, method: str, stage: str) -> str:
+    """The module that carries out a stage: the rule of `methods.stage.module_of`, which the harness cannot import."""
+    return "methods.finetune.semantic" if kind == "finetune" else f"methods.{method}.{stage}"
 
 
 def reachable_modules(entries: tuple[str, ...]) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from benchmarks.errors import BenchError, EnvironmentCannot, WrongUse
-from harness.contract.events import End, Ledger, Start, Usage, Warn
+from harness.contract.events import EVENTS_FILE, End, Ledger, Start, Usage, Warn, drop_end
 from harness.contract.records import Outcome, Record
 from harness.contract.stage import STAGE_FILE, WEIGHTS_FILE
 from harness.executors.base import Execution, Executor
@@ -18,7 +19,7 @@ from harness.executors.local import end_left_over_child
 from harness.graph import PlannedStage
 from harness.provenance import provenance
 from harness.store import LOG, Store, cannot_write, hash_artifacts, is_done
-from harness.validate import InvalidOutput, check_pretrain, disagreement, score_finetune
+from harness.validate import InvalidOutput, check_plain, check_pretrain, disagreement, score_finetune
 
 MIN_FREE_BYTES = 1 << 20
 LOG_TAIL_LINES = 5
@@ -100,7 +101,7 @@ def _run_or_reuse(
     ) as partial:
         # Another process may have finished it while this one waited.
         if report := existing():
-            shutil.rmtree(partial, ignore_errors=True)
+            store.drop_partial(spec.key)
             return report
         end_left_over_child(partial)
         attempt = _Attempt(planned, store, executor, partial, last_pretrain)
@@ -140,7 +141,8 @@ class _Attempt:
             display.stage_ended()
         outcome, message, metrics = self._judge(execution)
         if self.end is not None and self.end.status == "refused":
-            shutil.rmtree(self.partial, ignore_errors=True)
+            if not (self.partial / "attempts").is_dir():
+                self.store.drop_partial(self.spec.key)
             raise WrongUse(f"{self.planned.title}: {self.end.message}")
         if outcome == Outcome.infra_error:
             raise EnvironmentCannot(message)
@@ -184,8 +186,12 @@ class _Attempt:
                 f"{self.store.root}: the disk is full; free some space and run the command again",
                 {},
             )
+        if execution.soft_limited:
+            return Outcome.timeout, message or "the time limit came before the stage could save anything", {}
         if "CUDA out of memory" in message:
             return Outcome.oom_gpu, message, {}
+        if "MemoryError" in message or "can't allocate memory" in message:
+            return Outcome.oom_host, message, {}
         if execution.returncode == 0:
             return Outcome.invalid_output, "the stage exited 0 without an end event", {}
         if not message:
@@ -196,6 +202,7 @@ class _Attempt:
     def _accept(self) -> dict[str, float | None]:
         """Check the artifacts; the metrics that count, for fine-tuning. Raises InvalidOutput."""
         artifacts = self.root / "out" / "artifacts"
+        check_plain(artifacts)
         if self.spec.kind == "pretrain":
             check_pretrain(self.spec, artifacts, self.last_pretrain)
             return {}
@@ -214,7 +221,7 @@ class _Attempt:
             stage=self.spec.stage,
             attempt=self.number,
             outcome=outcome,
-            message=message,
+            message=without_paths(message),
             stopped=self.end.stopped if self.end else None,
             cell=self.planned.cell,
             dataset=self.spec.data.dataset if self.spec.data else None,
@@ -226,8 +233,8 @@ class _Attempt:
             executor=self.executor.name,
             label_isolation=self.executor.label_isolation,
             provenance=provenance(self.numerics),
-            notes=self.end.notes if self.end else {},
-            warnings=tuple(self.warnings),
+            notes={k: without_paths(v) for k, v in self.end.notes.items()} if self.end else {},
+            warnings=tuple(dict.fromkeys(map(without_paths, self.warnings))),
             artifacts=artifacts,
             parents=self.spec.parents,
             started_at=self.started,
@@ -242,6 +249,7 @@ def lay_out(root: Path, planned: PlannedStage, store: Store, weights: Path | Non
         shutil.rmtree(root / name, ignore_errors=True)
         (root / name).mkdir(parents=True)
     (root / "out").mkdir(exist_ok=True)
+    drop_end(root / "out" / EVENTS_FILE)
     (root / "in" / STAGE_FILE).write_text(json.dumps(spec.model_dump(mode="json"), indent=1, sort_keys=True))
     if spec.imagenet_weights_sha256 is not None and weights is not None:
         (root / "in" / WEIGHTS_FILE).symlink_to(weights.resolve())
@@ -252,6 +260,11 @@ def lay_out(root: Path, planned: PlannedStage, store: Store, weights: Path | Non
             (view / part).symlink_to((planned.data.folder / part).resolve())
     for stage, key in spec.parents.items():
         (root / "parents" / stage).symlink_to((store.folder("pretrain", key) / "artifacts").resolve())
+
+
+def without_paths(text: str) -> str:
+    """Text with absolute paths cut to their last part: a record is passed on, and names of folders are nobody's business."""
+    return re.sub(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+", "", text)
 
 
 def log_tail(log: Path) -> str:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
 from pydantic import ValidationError
 
 from benchmarks.errors import EnvironmentCannot, WrongUse
+from benchmarks.locks import exclusive
+from harness.contract.events import EVENTS_FILE
 from harness.contract.records import ArtifactEntry, Outcome, Record
 from harness.contract.stage import StageSpec
 
@@ -48,10 +47,21 @@ class Store:
 
     def records(self) -> Iterator[Record]:
         """Every record that counts; a run folder without a readable one raises WrongUse."""
+        if not self.root.is_dir():
+            raise WrongUse(f"{self.root}: no such folder of runs; `bench run` makes one, --runs names another")
         for kind in KINDS:
             for folder in sorted((self.root / kind).glob("*")):
                 if (folder / RECORD).is_file():
-                    yield read_record(folder / RECORD)
+                    record = read_record(folder / RECORD)
+                    if (record.kind, record.key) != (kind, folder.name):
+                        raise WrongUse(
+                            f"{folder}: holds the record of {record.kind}/{record.key}; folders keep their names"
+                        )
+                    yield record
+
+    def spec(self, kind: str, key: str) -> StageSpec:
+        """The spec of a run. Raises WrongUse where it is missing or does not give the run's key."""
+        return read_spec(self.folder(kind, key))
 
     def find(self, prefix: str) -> Path:
         """The run folder whose key starts with `prefix`. Raises WrongUse where that is none or several."""
@@ -87,37 +97,17 @@ class Store:
         told once who holds it, if somebody does.
         """
         folder = self.partial(key)
-        folder.mkdir(parents=True, exist_ok=True)
-        told = False
-        while True:
-            try:
-                file: IO[str] = (folder / "lock").open("a+")
-            except FileNotFoundError:
-                folder.mkdir(parents=True, exist_ok=True)
-                continue
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                if not told:
-                    file.seek(0)
-                    waiting(file.read().strip() or "another process")
-                    told = True
-                file.close()
-                time.sleep(0.2)
-                continue
-            # The holder before us may have finished and removed the folder that our file was in.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), (folder / "lock").stat()):
-                    break
-            file.close()
-            folder.mkdir(parents=True, exist_ok=True)
-        try:
-            file.truncate(0)
-            file.write(f"pid {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-            file.flush()
+        with exclusive(folder / "lock", waiting):
+            self._restore(key)
             yield folder
-        finally:
-            file.close()
+
+    def _restore(self, key: str) -> None:
+        """Put back a run that a killed process had moved aside but not yet replaced."""
+        for kind in KINDS:
+            aside = self.partial(key) / f"replaced-{kind}"
+            if aside.is_dir() and not self.folder(kind, key).exists():
+                self.folder(kind, key).parent.mkdir(parents=True, exist_ok=True)
+                os.rename(aside, self.folder(kind, key))
 
     def complete(self, spec: StageSpec, record: Record) -> Path:
         """Make a finished attempt visible by one rename, and drop the partial state."""
@@ -133,18 +123,28 @@ class Store:
         write_json(final / SPEC, spec.model_dump(mode="json"))
         write_json(final / ATTEMPTS / str(record.attempt) / RECORD, record.model_dump(mode="json"))
         write_json(final / RECORD, record.model_dump(mode="json"))
-        for name in ("events.jsonl", ARTIFACTS):
-            if (out / name).exists() and (name != ARTIFACTS or record.artifacts):
-                os.rename(out / name, final / name)
-        if (partial / LOG).is_file():
-            shutil.copyfile(partial / LOG, final / LOG)
+        # Links, not moves: until the last rename the partial state stays what a resumed stage expects.
+        for source, name in ((out / EVENTS_FILE, EVENTS_FILE), (partial / LOG, LOG)):
+            if source.is_file():
+                os.link(source, final / name)
+        for name in record.artifacts:
+            (final / ARTIFACTS / name).parent.mkdir(parents=True, exist_ok=True)
+            os.link(out / ARTIFACTS / name, final / ARTIFACTS / name)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
-            shutil.rmtree(partial / "replaced", ignore_errors=True)
-            os.rename(target, partial / "replaced")
+            aside = partial / f"replaced-{spec.kind}"
+            shutil.rmtree(aside, ignore_errors=True)
+            os.rename(target, aside)
         os.rename(final, target)
-        shutil.rmtree(partial, ignore_errors=True)
+        self.drop_partial(spec.key)
         return target
+
+    def drop_partial(self, key: str) -> None:
+        """Remove the partial state of a stage: first out of sight, so that a waiting process never sees half of it."""
+        gone = self.root / ".partial" / f".gone-{key}-{os.getpid()}"
+        shutil.rmtree(gone, ignore_errors=True)
+        os.rename(self.partial(key), gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def keep_attempt(self, record: Record) -> None:
         """Keep the record of an attempt that does not count (cancelled), beside the resumable state."""
@@ -158,10 +158,26 @@ class Store:
         return max(numbers) + 1
 
 
-def read_record(path: Path) -> Record:
-    """One record. Raises WrongUse where the file is not one."""
+def read_spec(folder: Path) -> StageSpec:
+    """The spec in a run folder. Raises WrongUse where it is missing or does not give the folder's key."""
     try:
-        return Record.model_validate_json(path.read_bytes())
+        spec = StageSpec.model_validate_json((folder / SPEC).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise WrongUse(
+            f"{folder / SPEC}: not a stage spec that this version can read: {str(error).splitlines()[0]}"
+        ) from None
+    if spec.key != folder.name:
+        raise WrongUse(f"{folder / SPEC}: belongs to the key {spec.key}; it was edited or put in the wrong folder")
+    return spec
+
+
+def read_record(path: Path) -> Record:
+    """One record. Raises WrongUse where the file is not one, or does not match its own hash."""
+    try:
+        record = Record.model_validate_json(path.read_bytes())
+        if record.content_sha256() != record.sha256:
+            raise WrongUse(f"{path}: the record does not match its own hash; it was edited or damaged")
+        return record
     except (OSError, ValidationError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from benchmarks.backbone import HEAD_PREFIX, backbone_shapes
 from benchmarks.errors import DataError
 from benchmarks.metrics import predictions
 from benchmarks.metrics.scorer import SemanticScorer
-from benchmarks.specs import SemanticRecipe
+from benchmarks.specs import SemanticRecipe, Spec
 from harness.contract.stage import StageSpec
 from harness.data import PreparedDataset
 
@@ -23,8 +26,28 @@ _DTYPES = {"F32": np.float32, "I64": np.int64, "F64": np.float64, "F16": np.floa
 Metrics = dict[str, float | None]
 
 
+class TensorEntry(Spec):
+    """One tensor in the header of a safetensors file; only the types that networks here have."""
+
+    dtype: Literal["F16", "F32", "F64", "I64"]
+    shape: tuple[NonNegativeInt, ...]
+    data_offsets: tuple[NonNegativeInt, NonNegativeInt]
+
+
+_ENTRIES: TypeAdapter[dict[str, TensorEntry]] = TypeAdapter(dict[str, TensorEntry])
+
+
 class InvalidOutput(DataError):
     """What a stage left behind cannot be used."""
+
+
+def check_plain(artifacts: Path) -> None:
+    """Raises InvalidOutput for anything under artifacts/ that is not a plain file or folder with one name."""
+    for path in sorted(artifacts.rglob("*")):
+        if path.is_symlink() or not (path.is_dir() or path.is_file()) or (path.is_file() and path.stat().st_nlink != 1):
+            raise InvalidOutput(
+                f"artifacts/{path.relative_to(artifacts)}: a link or special file; only plain files are taken"
+            )
 
 
 def check_pretrain(spec: StageSpec, artifacts: Path, last: bool) -> None:
@@ -41,7 +64,7 @@ def check_pretrain(spec: StageSpec, artifacts: Path, last: bool) -> None:
         path = artifacts / "backbone.safetensors"
         if not path.is_file():
             raise InvalidOutput("the stage left no artifacts/backbone.safetensors")
-        found = {name: tuple(entry["shape"]) for name, entry in read_header(path)[0].items()}
+        found = {name: entry.shape for name, entry in read_header(path)[0].items()}
         for name, shape in backbone_shapes(spec.network).items():
             if name not in found:
                 raise InvalidOutput(f"backbone.safetensors: tensor {name!r} is missing")
@@ -53,7 +76,7 @@ def check_pretrain(spec: StageSpec, artifacts: Path, last: bool) -> None:
             raise InvalidOutput(f"backbone.safetensors: unknown tensor {extra[0]!r}; a projection head stays behind")
 
 
-def read_header(path: Path) -> tuple[dict[str, dict], int]:
+def read_header(path: Path) -> tuple[dict[str, TensorEntry], int]:
     """Tensor entries of a safetensors file and the offset of its data. Raises InvalidOutput for a damaged file."""
     try:
         with path.open("rb") as file:
@@ -61,30 +84,31 @@ def read_header(path: Path) -> tuple[dict[str, dict], int]:
             if length > MAX_HEADER_BYTES:
                 raise ValueError("the header is too long")
             header = json.loads(file.read(length))
-        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        if path.stat().st_size != 8 + length + end:
+        entries = _ENTRIES.validate_python({k: v for k, v in header.items() if k != "__metadata__"})
+        for name, entry in entries.items():
+            begin, end = entry.data_offsets
+            if end - begin != math.prod(entry.shape) * np.dtype(_DTYPES[entry.dtype]).itemsize:
+                raise ValueError(f"the size of tensor {name!r} does not fit its shape")
+        stop = max((entry.data_offsets[1] for entry in entries.values()), default=0)
+        if path.stat().st_size != 8 + length + stop:
             raise ValueError("the file is shorter or longer than its header says")
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidOutput(f"{path.name}: not a safetensors file: {first['loc']}: {first['msg']}") from None
+    except (OSError, ValueError, AttributeError, RecursionError, struct.error) as error:
         raise InvalidOutput(f"{path.name}: not a safetensors file: {error}") from None
     return entries, 8 + length
 
 
 def check_finite(path: Path) -> None:
-    """Raises InvalidOutput for a tensor with NaN or infinity, or of an unknown type."""
+    """Raises InvalidOutput for a damaged file, or a tensor with NaN or infinity."""
     entries, start = read_header(path)
     for name, entry in entries.items():
-        dtype = _DTYPES.get(entry["dtype"])
-        if dtype is None:
-            raise InvalidOutput(
-                f"{path.name}: tensor {name!r} has type {entry['dtype']}, expected {', '.join(_DTYPES)}"
-            )
-        begin, end = entry["data_offsets"]
-        values = np.fromfile(path, dtype=dtype, count=(end - begin) // np.dtype(dtype).itemsize, offset=start + begin)
+        count, offset = math.prod(entry.shape), start + entry.data_offsets[0]
+        values = np.fromfile(path, dtype=_DTYPES[entry.dtype], count=count, offset=offset)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise InvalidOutput(
-                f"{path.name}: tensor {name!r} has {int((~np.isfinite(values)).sum())} values that are not finite"
-            )
+            bad = int((~np.isfinite(values)).sum())
+            raise InvalidOutput(f"{path.name}: tensor {name!r} has {bad} values that are not finite")
 
 
 def score_finetune(spec: StageSpec, artifacts: Path, data: PreparedDataset) -> Metrics:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from benchmarks.errors import WrongUse
-from harness.contract.events import EVENTS_FILE, EventWriter, Warn
-from harness.contract.stage import STAGE_FILE, WEIGHTS_FILE, StageSpec
+from harness.contract.events import EVENTS_FILE, EventWriter, Start, Warn
+from harness.contract.stage import STAGE_FILE, WEIGHTS_FILE, StageSpec, recipe_steps
 
 # Signals of a person and of the executor, as read by the training loop.
 FINISH, CANCEL = "finish", "cancel"
@@ -28,6 +28,8 @@ class StageContext:
         self.device = torch.device(spec.device)
         self.stop: str | None = None
         self.notes: dict[str, str] = {}
+        self.started = False
+        self._early_warnings: list[str] = []
 
     @classmethod
     def open(cls, root: Path) -> StageContext:
@@ -62,9 +64,27 @@ class StageContext:
         """A numpy generator of one stream. Numbers (such as the step) make resuming exact without saved state."""
         return np.random.default_rng(self.seed(component, *numbers))
 
+    def allowed_steps(self, recipe: int, samples_per_step: int) -> int:
+        """Optimiser steps that will run: the recipe's, or fewer where the budget says so, with a warning."""
+        limits = self.spec.limits
+        steps = recipe_steps(limits, recipe, samples_per_step)
+        if steps < recipe:
+            self.warn(f"budget {limits.budget} allows {steps:,} of the {recipe:,} steps of profile {self.spec.profile}")
+        return steps
+
+    def start(self, event: Start) -> None:
+        """Write the start event, and after it the warnings that came before."""
+        self.events.write(event)
+        self.started = True
+        for message in self._early_warnings:
+            self.warn(message)
+
     def warn(self, message: str) -> None:
-        """Tell the reader of the result."""
-        self.events.write(Warn(message=message))
+        """Tell the reader of the result. Before the start it is kept back, since resuming cuts the event file."""
+        if self.started:
+            self.events.write(Warn(message=message))
+        else:
+            self._early_warnings.append(message)
 
 
 def stream_seed(seed: int, stage: str, component: str, *numbers: int) -> int:

@@ -46,8 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
         context.events.write(End(status="cancelled", message=str(error), notes=context.notes))
         return 130
     except WrongUse as error:
-        context.events.write(End(status="refused", message=str(error), notes=context.notes))
-        return 2
+        # Input is refused before any work is done; later it is a failure of this run like any other.
+        status, code = ("failed", 1) if context.started else ("refused", 2)
+        context.events.write(End(status=status, message=str(error), notes=context.notes))
+        return code
     except BenchError as error:
         context.events.write(End(status="failed", message=str(error), notes=context.notes))
         return 1

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.errors import EnvironmentCannot
 from harness.contract.records import Record
-from harness.contract.stage import StageSpec
-from harness.store import SPEC, Store
+from harness.store import Store
 from reports.figures import SYNTHETIC_MARK, by_method, save
 from reports.frame import GROUP, failed_pretraining, load_runs
 from reports.page import data_uri, render_page
-from reports.tables import compare, headline, markdown
+from reports.tables import compare, headline, markdown, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,15 +44,16 @@ def _build(store: Store, runs: pd.DataFrame, out: Path) -> BuiltReport:
     for names, group in runs.groupby(GROUP, sort=True) if len(runs) else []:
         described: dict[str, Any] = dict(zip(GROUP, names, strict=True))
         title = group_title(described)
+        name = slug(f"{'synthetic' if described['synthetic'] else ''} {title} {described['protocol']}")
         frame = compare(group)
         mark = f"**{SYNTHETIC_MARK}**: " if described["synthetic"] else ""
         sections.append(f"{mark}{title}\n\n{markdown(frame)}\n")
         frames.append(frame.assign(**described))
         figure_title = f"{SYNTHETIC_MARK}\n{title}" if described["synthetic"] else title
-        stem = out / f"miou-by-method-{slug(title)}"
+        stem = out / f"miou-by-method-{name}"
         pictures = save(by_method(group, figure_title), stem)
         files[f"figure{len(groups) + 1}"] = pictures[0]
-        groups.append(_page_group(store, group, frame, described, title, pictures[0]))
+        groups.append(_page_group(store, group, frame, described, title, name, pictures[0]))
     failures = failed_pretraining(store)
     sections += [
         f"Pre-training failed: {r.method}/{r.stage} {r.key}: {r.outcome.value}: {r.message}\n" for r in failures
@@ -68,6 +68,12 @@ def _build(store: Store, runs: pd.DataFrame, out: Path) -> BuiltReport:
     page = render_page(groups, [_failure(r) for r in failures], any(g["synthetic"] for g in groups))
     files["page"] = _write(out / "index.html", page.encode())
     return BuiltReport(files, f"{text}\n{notes}")
+
+
+def _failure_line(record: Record) -> str:
+    mark = f"**{SYNTHETIC_MARK}**: " if record.synthetic else ""
+    text = f"{record.method}/{record.stage} {record.key}: {record.outcome.value}: {record.message}"
+    return f"{mark}Pre-training failed: {plain(text)}"
 
 
 def group_title(described: dict[str, Any]) -> str:
@@ -90,7 +96,13 @@ def _csv(frames: list[pd.DataFrame]) -> bytes:
 
 
 def _page_group(
-    store: Store, group: pd.DataFrame, frame: pd.DataFrame, described: dict[str, Any], title: str, picture: Path
+    store: Store,
+    group: pd.DataFrame,
+    frame: pd.DataFrame,
+    described: dict[str, Any],
+    title: str,
+    name: str,
+    picture: Path,
 ) -> dict[str, Any]:
     column = f"miou_voxel_{headline(group)}"
     runs = []
@@ -109,7 +121,7 @@ def _page_group(
             }
         )
     return {
-        "id": slug(title),
+        "id": name,
         "title": title,
         "synthetic": described["synthetic"],
         "columns": list(frame.columns),
@@ -144,7 +156,7 @@ def _facts(record: Record, row: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _classes(store: Store, record: Record) -> list[tuple[str, ...]]:
-    spec = StageSpec.model_validate_json((store.folder("finetune", record.key) / SPEC).read_bytes())
+    spec = store.spec("finetune", record.key)
     if spec.data is None or not record.metrics:
         return []
 
@@ -162,6 +174,7 @@ def _failure(record: Record) -> dict[str, str]:
         "stage": record.stage,
         "outcome": record.outcome.value,
         "message": record.message,
+        "data": "SYNTHETIC" if record.synthetic else "real",
     }
 
 

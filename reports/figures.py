@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reports.frame import ROW
 from reports.statistics import estimate
-from reports.tables import BASELINE, UNIT, headline, ordered
+from reports.tables import BASELINE, UNIT, headline, row_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,10 +38,13 @@ def by_method(runs: pd.DataFrame, title: str) -> Any:
 
     sns.set_theme(style="whitegrid", font_scale=0.85)
     column = f"miou_voxel_{headline(runs)}"
-    methods = ordered(list(runs["method"].unique()))
+    names = row_names(runs)
+    methods = list(names)
+    label = {which: name for name, which in names.items()}
+    runs = runs.assign(method=[label[tuple(row)] for row in runs[ROW].itertuples(index=False)])
     good = runs[runs["outcome"] == "ok"].assign(score=lambda frame: 100 * frame[column])
     figure, axes = plt.subplots(figsize=(max(3.5, 1.1 * len(methods) + 1.5), 3.4), layout="constrained")
-    palette = {m: COLOURS.get(m, OTHER_COLOUR) for m in methods}
+    palette = {name: COLOURS.get(which[0], OTHER_COLOUR) for name, which in names.items()}
     sns.stripplot(
         good,
         x="method",

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from harness.contract.records import Outcome, Record
+from harness.contract.stage import StageSpec, canonical_json
 from harness.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
 
-GROUP = ["task", "dataset", "synthetic", "label_percent", "budget", "profile"]
-"""Runs are only ever compared within one of these: same task, data, label ratio, budget and profile."""
+GROUP = ["task", "dataset", "synthetic", "label_percent", "budget", "profile", "protocol"]
+"""Runs are only ever compared within one of these. `protocol` hashes what the names alone do not promise: the fine-tuning
+recipe, limits, network, data, split and code."""
+
+ROW = ["method", "pretrain_dataset", "pretraining"]
+"""What is averaged over seeds. `pretraining` hashes the pre-training stages without their seeds."""
 
 METRICS = ("miou_voxel", "miou_point", "accuracy_voxel")
 CHECKPOINTS = ("final", "selected", "best")
@@ -22,8 +28,9 @@ def load_runs(store: Store) -> pd.DataFrame:
     import pandas as pd
 
     records = {r.key: r for r in store.records()}
-    rows = [_row(r, records) for r in records.values() if r.kind == "finetune"]
-    columns = [*GROUP, "method", "pretrain_dataset", "pretrain_seed", "finetune_seed", "outcome", "message", "key"]
+    specs = {key: store.spec(r.kind, key) for key, r in records.items()}
+    rows = [_row(r, records, specs) for r in records.values() if r.kind == "finetune"]
+    columns = [*GROUP, *ROW, "pretrain_seed", "finetune_seed", "outcome", "message", "key"]
     return pd.DataFrame(rows, columns=None if rows else columns)
 
 
@@ -32,7 +39,7 @@ def failed_pretraining(store: Store) -> list[Record]:
     return [r for r in store.records() if r.kind == "pretrain" and r.outcome != Outcome.ok]
 
 
-def _row(record: Record, records: dict[str, Record]) -> dict[str, object]:
+def _row(record: Record, records: dict[str, Record], specs: dict[str, StageSpec]) -> dict[str, object]:
     cell = record.cell
     assert cell is not None
     parents = _ancestors(record, records)
@@ -43,6 +50,8 @@ def _row(record: Record, records: dict[str, Record]) -> dict[str, object]:
         "label_percent": cell.label_ratio.percent,
         "budget": cell.budget,
         "profile": cell.profile,
+        "protocol": _digest([specs[record.key]]),
+        "pretraining": _digest([specs[p.key] for p in parents]),
         "method": cell.method,
         "pretrain_dataset": cell.pretrain_dataset,
         "pretrain_seed": cell.pretrain_seed,
@@ -63,6 +72,20 @@ def _row(record: Record, records: dict[str, Record]) -> dict[str, object]:
             value = record.metrics.get(f"{name}_{checkpoint}")
             row[f"{name}_{checkpoint}"] = float("nan") if value is None else value
     return row
+
+
+# What may differ between runs that are averaged or compared: seeds, the method itself, and where and with how many threads
+# it ran. Everything else that is in a key must be equal.
+_FREE = {"seed", "parents", "threads", "device", "sparse_backend"}
+
+
+def _digest(specs: list[StageSpec]) -> str:
+    plain = [spec.model_dump(mode="json", exclude=_FREE) for spec in specs]
+    for spec in plain:
+        if spec["kind"] == "finetune":
+            del spec["method"]
+    plain.sort(key=lambda spec: str(spec["stage"]))
+    return hashlib.sha256(canonical_json(plain).encode()).hexdigest()[:6]
 
 
 def _ancestors(record: Record, records: dict[str, Record]) -> list[Record]:

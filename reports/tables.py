@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from reports.frame import ROW
 from reports.statistics import Estimate, difference, estimate, verdict
 
 if TYPE_CHECKING:
@@ -15,11 +17,6 @@ BASELINE = "scratch"
 METHOD_ORDER = ("scratch", "supervised", "pointcontrast", "csc", "depthcontrast", "ours")
 UNIT = "pretrain_seed"
 """The unit of inference of a pre-training effect; fine-tuning seeds of one pre-training are averaged first."""
-
-
-def ordered(methods: list[str]) -> list[str]:
-    """Methods in the order of the paper's table, then the user's own by name."""
-    return sorted(methods, key=lambda m: (METHOD_ORDER.index(m) if m in METHOD_ORDER else len(METHOD_ORDER), m))
 
 
 def headline(runs: pd.DataFrame) -> str:
@@ -36,31 +33,51 @@ def compare(runs: pd.DataFrame, metric: str = "miou_voxel") -> pd.DataFrame:
     import pandas as pd
 
     column = f"{metric}_{headline(runs)}"
-    base = _units(runs, BASELINE, column)
+    names = row_names(runs)
+    base = [name for name, (method, *_) in names.items() if method == BASELINE]
     rows = []
-    for method in ordered(list(runs["method"].unique())):
-        mine = runs[runs["method"] == method]
+    for name, which in names.items():
+        mine = runs[(runs[ROW] == list(which)).all(axis=1)]
         failed = mine[mine["outcome"] != "ok"]
-        row: dict[str, object] = {
-            "method": method,
-            "pre-trained on": ", ".join(sorted(mine["pretrain_dataset"].unique())),
-        }
+        units = per_unit(mine, column)
+        row: dict[str, object] = {"method": name, "pre-trained on": which[1]}
         for checkpoint in ("selected", "final", "best"):
-            row[checkpoint] = show(estimate(100 * _units(runs, method, f"{metric}_{checkpoint}")))
-        row["n"] = len(_units(runs, method, column))
+            row[checkpoint] = show(estimate(100 * per_unit(mine, f"{metric}_{checkpoint}")))
+        row["n"] = len(units)
         row["failed"] = ", ".join(f"{n} {o}" for o, n in failed["outcome"].value_counts().items()) or "0"
-        if method == BASELINE or not len(base) or not row["n"]:
-            row["to scratch"], row["verdict"] = "-", "-"
-        else:
-            gap = difference(100 * _units(runs, method, column), 100 * base)
-            row["to scratch"], row["verdict"] = show(gap, signed=True), verdict(gap)
+        row["to scratch"], row["verdict"] = "-", "-"
+        # With two kinds of scratch in one group there is no single baseline to compare with.
+        if len(base) == 1 and name != base[0] and len(units):
+            scratch = per_unit(runs[(runs[ROW] == list(names[base[0]])).all(axis=1)], column)
+            if len(scratch):
+                gap = difference(100 * units, 100 * scratch)
+                row["to scratch"], row["verdict"] = show(gap, signed=True), verdict(gap)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _units(runs: pd.DataFrame, method: str, column: str) -> np.ndarray:
-    good = runs[(runs["method"] == method) & (runs["outcome"] == "ok")]
-    return good.groupby(UNIT)[column].mean().dropna().to_numpy()
+def row_names(runs: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
+    """Printed name to (method, pre-training dataset, hash of the pre-training), in table order.
+
+    The name is the method's; where one method was pre-trained in two ways on one dataset, the hash is added.
+    """
+    found = sorted({tuple(row) for row in runs[ROW].itertuples(index=False)}, key=lambda r: (_place(r[0]), r))
+    pairs = [row[:2] for row in found]
+    return {f"{r[0]} #{r[2]}" if pairs.count(r[:2]) > 1 else _with_data(r, found): r for r in found}
+
+
+def _with_data(row: tuple[str, str, str], rows: list[tuple[str, str, str]]) -> str:
+    alone = sum(r[0] == row[0] for r in rows) == 1
+    return row[0] if alone else f"{row[0]} ({row[1]})"
+
+
+def _place(method: str) -> tuple[int, str]:
+    return (METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER), method)
+
+
+def per_unit(runs: pd.DataFrame, column: str) -> np.ndarray:
+    """(n,) values of one row's good runs, one for each pre-training seed."""
+    return runs[runs["outcome"] == "ok"].groupby(UNIT)[column].mean().dropna().to_numpy()
 
 
 def show(value: Estimate, signed: bool = False) -> str:
@@ -72,8 +89,15 @@ def show(value: Estimate, signed: bool = False) -> str:
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A Markdown table; pipes in cells are escaped."""
-    cells = [[str(c).replace("|", "\\|") for c in row] for row in [list(frame.columns), *frame.to_numpy().tolist()]]
+    """A Markdown table; what could be markup in a cell is escaped."""
+    cells = [[plain(str(c)) for c in row] for row in [list(frame.columns), *frame.to_numpy().tolist()]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(frame.columns))]
     lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def plain(text: str) -> str:
+    """Text as one line of Markdown that renders as itself, even where it came out of a container."""
+    visible = "".join(c if c.isprintable() else " " for c in text)
+    escaped = re.sub(r"([\\`*\[\]|])", r"\\\1", " ".join(visible.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.datasets import rgbd_folder, s3dis
+from benchmarks import voxelize
+from benchmarks.datasets import layout, rgbd_folder, s3dis
 from benchmarks.datasets.layout import (
     LABELLED,
     MANIFEST,
@@ -28,9 +29,8 @@ from benchmarks.datasets.layout import (
     scene_folder_name,
 )
 from benchmarks.errors import DataError, EnvironmentCannot
+from benchmarks.locks import exclusive
 from benchmarks.specs import Dataset
-
-PREPARATION_VERSION = 1
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
 
@@ -54,7 +54,10 @@ def prepare(dataset: Dataset, root: Path, cache: Path, *, frame_stride: int, str
     if (target / MANIFEST).is_file():
         return target
     try:
-        return _prepare_into(target, dataset, root, frame_stride, strict, progress)
+        with exclusive(target.with_name(target.name + ".lock")):
+            if (target / MANIFEST).is_file():
+                return target
+            return _prepare_into(target, dataset, root, frame_stride, strict, progress)
     except OSError as error:
         raise EnvironmentCannot(f"{target}: preparing {dataset.name} failed: {error.strerror or error}") from error
 
@@ -99,12 +102,7 @@ def _prepare_into(
         problems=tuple(problems),
     )
     (final / MANIFEST).write_text(manifest.model_dump_json(indent=1))
-    try:
-        os.replace(final, target)
-    except OSError:
-        # Another process was quicker; its folder has the same name, so the same source and the same rules.
-        if not (target / MANIFEST).is_file():
-            raise
+    os.replace(final, target)
     shutil.rmtree(partial, ignore_errors=True)
     return target
 
@@ -151,7 +149,10 @@ def _write_recording(recording: rgbd_folder.Recording, out: Path, frame_stride: 
 
 def _source_fingerprint(dataset: Dataset, root: Path, frame_stride: int, strict: bool) -> str:
     """Names the prepared folder: what the source looks like from outside, and how it is read."""
-    digest = hashlib.sha256(f"{PREPARATION_VERSION} {dataset.model_dump_json()} {frame_stride} {strict}".encode())
+    digest = hashlib.sha256(f"{dataset.model_dump_json()} {frame_stride} {strict}".encode())
+    for module in (layout, rgbd_folder, s3dis, voxelize):
+        digest.update(Path(module.__file__ or "").read_bytes())
+    digest.update(Path(__file__).read_bytes())
     for path in sorted(root.rglob("*")):
         if path.is_file():
             stat = path.stat()

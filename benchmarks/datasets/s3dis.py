@@ -45,7 +45,7 @@ def find_rooms(root: Path) -> dict[tuple[str, str], Path]:
 
 
 def read_room(folder: Path, raw_classes: tuple[str, ...], classes: tuple[str, ...], strict: bool = False) -> Room:
-    """Read one room's `Annotations` folder. Instance ids number the files in sorted order.
+    """Read one room's `Annotations` folder. Points are sorted; instance ids number the files in sorted order.
 
     A line that is not six numbers costs one point and is reported with file and line; with `strict`, or past
     MAX_BAD_LINES in one file, it is a DataError, as is a file that ends within a line.
@@ -62,16 +62,20 @@ def read_room(folder: Path, raw_classes: tuple[str, ...], classes: tuple[str, ..
         semantic.append(np.full(len(table), train_id, dtype=np.uint8))
         instance.append(np.full(len(table), number, dtype=np.int32))
     points = np.concatenate(tables)
-    labels = np.concatenate(semantic)
-    voxels = quantise(to_cells(points[:, :3], PRE_QUANTISATION_METRES))
-    # File order is kept, so that "the first point of a voxel" still means the file's first point later on.
-    order = np.argsort(voxels.representative)
-    keep = voxels.representative[order]
+    # In an order of their own, so that neither the order of points nor which one stands for a voxel tells anything of the
+    # files, and so of the classes, to a view without labels. The original reads the files in no order at all.
+    order = np.lexsort(points.T[::-1])
+    points, labels, instances = points[order], np.concatenate(semantic)[order], np.concatenate(instance)[order]
+    try:
+        voxels = quantise(to_cells(points[:, :3], PRE_QUANTISATION_METRES))
+    except ValueError as error:
+        raise DataError(f"{folder}: {error}; coordinates are metres") from None
+    keep = voxels.representative
     return Room(
         xyz=points[keep, :3].astype(np.float32),
         rgb=np.clip(points[keep, 3:], 0, 255).astype(np.uint8),
-        semantic=voxel_labels(labels, voxels)[order],
-        instance=np.concatenate(instance)[keep],
+        semantic=voxel_labels(labels, voxels),
+        instance=instances[keep],
         problems=problems,
     )
 

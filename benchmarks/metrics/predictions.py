@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.errors import DataError
 
 FORMAT_VERSION = 1
-MAX_VOXELS = 1 << 26
+HEADER_BYTES = 1024
 
 
 def write_semantic(folder: Path, predictions: Mapping[str, NDArray[np.uint8]]) -> None:
@@ -30,6 +31,10 @@ def read_semantic(folder: Path, scene: str, expected: int) -> NDArray[np.uint8]:
     length: predictions of another voxel size or task."""
     path = folder / f"{scene}.npz"
     try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > expected + 2 * HEADER_BYTES:
+            raise ValueError(f"{unpacked:,} bytes unpacked, expected {expected:,} and two headers")
         with np.load(path, allow_pickle=False) as archive:
             version, classes = int(archive["format_version"]), archive["classes"]
     except FileNotFoundError:

@@ -36,7 +36,8 @@ class SemanticScorer:
         return len(self._voxel[scene])
 
     def score(self, predictions: Mapping[str, NDArray[np.uint8]]) -> Metrics:
-        """Flat metrics over all scenes: `miou_voxel`, `miou_point`, `accuracy_voxel`, `iou_voxel/<class id>`.
+        """Flat metrics over all scenes: `miou_voxel`, `miou_voxel_labelled`, `miou_point`, `accuracy_voxel`,
+        `iou_voxel/<class id>`.
 
         A value that is not defined (no labels at all) is None. Raises ValueError for a scene without a prediction, or with
         one of another length.
@@ -47,6 +48,7 @@ class SemanticScorer:
             point += confusion_matrix(labels, predictions[scene][self._inverse[scene]], self.classes)
         metrics: Metrics = {
             "miou_voxel": _number(mean_iou(voxel)),
+            "miou_voxel_labelled": _number(mean_iou(voxel, labelled_only=True)),
             "miou_point": _number(mean_iou(point)),
             "accuracy_voxel": _number(accuracy(voxel)),
         }

@@ -29,9 +29,11 @@ def iou_per_class(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
         return true_positive / union
 
 
-def mean_iou(confusion: NDArray[np.int64]) -> float:
-    """Mean over the classes that occur; NaN where none does."""
+def mean_iou(confusion: NDArray[np.int64], labelled_only: bool = False) -> float:
+    """Mean over the classes that are labelled or predicted (or labelled only); NaN where there is none."""
     iou = iou_per_class(confusion)
+    if labelled_only:
+        iou = iou[confusion.sum(axis=1) > 0]
     return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import typer
 
 from benchmarks.errors import BenchError
 from harness.cli import data, doctor, report, run, show
+from harness.cli.console import printable
 
 app = typer.Typer(
     name="bench",
@@ -18,13 +22,38 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run.run)
-app.command("report")(report.report)
-app.command("show")(show.show)
-app.command("doctor")(doctor.doctor)
-app.add_typer(data.app, name="data")
-
 DEBUG_FLAG = "--debug"
+
+
+class Interrupted(BenchError):
+    """Ctrl-C outside of a running stage."""
+
+
+def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    """Typer would end Ctrl-C in its own words and exit code."""
+
+    @functools.wraps(command)
+    def run_command(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; what is complete is kept, the same command goes on from there") from None
+
+    return run_command
+
+
+_COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
+    (app, "run", run.run),
+    (app, "report", report.report),
+    (app, "show", show.show),
+    (app, "doctor", doctor.doctor),
+    (data.app, "ls", data.ls),
+    (data.app, "info", data.info),
+    (data.app, "prepare", data.prepare),
+)
+for _app, _name, _command in _COMMANDS:
+    _app.command(_name)(_interruptible(_command))
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:
@@ -38,11 +67,8 @@ def main() -> None:
     except BenchError as error:
         if debug:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted; what is complete is kept, the same command goes on from there", file=sys.stderr)
-        sys.exit(1)
     except BrokenPipeError:
         # The reader of our output has closed; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

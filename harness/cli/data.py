@@ -12,7 +12,6 @@ from harness.cli.options import Json, Strict
 app = typer.Typer(help="Datasets: what there is, where it comes from, and preparing it.", no_args_is_help=True)
 
 
-@app.command("ls")
 def ls(json: Json = False) -> None:
     """List the datasets."""
     from benchmarks.specs import Dataset
@@ -23,10 +22,9 @@ def ls(json: Json = False) -> None:
     if json:
         print_json([d.model_dump(mode="json") for d in datasets])
         return
-    print(table(("name", "title", "provides"), [(d.name, d.title, ", ".join(sorted(d.provides))) for d in datasets]))
+    print(table(("name", "title", "provides"), [(d.name, d.title, ", ".join(d.provides)) for d in datasets]))
 
 
-@app.command("info")
 def info(name: Annotated[str, typer.Argument(help="A dataset's name.")], json: Json = False) -> None:
     """Say where a dataset comes from and under which terms."""
     from benchmarks.specs import Dataset
@@ -38,12 +36,11 @@ def info(name: Annotated[str, typer.Argument(help="A dataset's name.")], json: J
         print_json(dataset.model_dump(mode="json"))
         return
     print(f"{dataset.title}\nsource:   {dataset.source}\nlicence:  {dataset.licence}")
-    print(f"provides: {', '.join(sorted(dataset.provides))}")
+    print(f"provides: {', '.join(dataset.provides)}")
     if dataset.classes:
         print(f"classes:  {', '.join(dataset.classes)}")
 
 
-@app.command("prepare")
 def prepare(
     name: Annotated[str, typer.Argument(help="A dataset's name.")],
     root: Annotated[

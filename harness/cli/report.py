@@ -16,7 +16,7 @@ def report(
     json: Json = False,
 ) -> None:
     """Write table.md, table.csv, figures and index.html, one self-contained page."""
-    from harness.cli.console import print_json
+    from harness.cli.console import print_json, printable
     from harness.store import Store
     from reports.build import build_report
 
@@ -24,6 +24,6 @@ def report(
     if json:
         print_json({name: str(path) for name, path in built.files.items()})
         return
-    print(built.text)
+    print(printable(built.text))
     for name, path in built.files.items():
         print(f"{name:<7} {path}")

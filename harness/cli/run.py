@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 from pathlib import Path
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from benchmarks.specs import Budget, Cell, Method, Profile, Task
     from harness.cli.console import Console
     from harness.data import PreparedDataset
-    from harness.graph import Machine, PlannedStage
+    from harness.graph import CellSpecs, Machine, PlannedStage
     from harness.scheduler import StageReport
 
 MAX_DEFAULT_THREADS = 8
@@ -71,6 +72,7 @@ def run(
     ):
         if value not in allowed:
             raise WrongUse(f"{flag} {value!r}: expected one of {', '.join(allowed)}")
+    _check_machine(backend, device)
     console = Console(quiet=json)
     limits = find(Budget, budget)
     recipe = find(Profile, profile or limits.default_profile or "headline")
@@ -79,12 +81,27 @@ def run(
     machine = Machine(threads or min(os.cpu_count() or 1, MAX_DEFAULT_THREADS), backend, device, imagenet_weights)
     prepared, source = _prepare_data(chosen, target, recipe, data or [], pretrain_data or [], strict, console)
     cells = _cells(chosen, target, limits, recipe, source, label_ratio, pretrain_seed, finetune_seed)
-    reports = _run_cells(cells, limits, recipe, prepared, machine, runs, retry == "failed", console)
+    reports = _run_cells(cells, prepared, machine, runs, retry == "failed", console)
     _summarise(reports, runs, json)
     if any(r.record.outcome != "ok" for r in reports):
         failed = next(r for r in reports if r.record.outcome != "ok")
         hint = "; --retry failed runs it again" if failed.reused else ""
         raise BenchError(f"{failed.planned.title}: {failed.record.outcome.value}: {failed.record.message}{hint}")
+
+
+def _check_machine(backend: str, device: str) -> None:
+    """Raises EnvironmentCannot for a backend or device that this machine lacks."""
+    from benchmarks.errors import EnvironmentCannot
+
+    if backend == "minkowski" and importlib.util.find_spec("MinkowskiEngine") is None:
+        raise EnvironmentCannot("--backend minkowski: MinkowskiEngine is not installed; use --backend torch")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise EnvironmentCannot(
+                "--device cuda: torch finds no CUDA device; use --device cpu, or see `bench doctor`"
+            )
 
 
 def _prepare_data(
@@ -135,12 +152,13 @@ def _cells(
     ratios: list[str],
     pretrain_seeds: list[int],
     finetune_seeds: list[int],
-) -> list[Cell]:
+) -> list[tuple[Cell, CellSpecs]]:
     from benchmarks.specs import Cell, LabelRatio
-    from harness.graph import NO_DATASET
+    from harness.graph import NO_DATASET, CellSpecs
 
-    return [
-        Cell(
+    cells = []
+    for method, ratio, one, two in itertools.product(methods, ratios, pretrain_seeds, finetune_seeds):
+        cell = Cell(
             method=method.name,
             pretrain_dataset=source if method.needs.data else NO_DATASET,
             task=task.name,
@@ -150,14 +168,12 @@ def _cells(
             budget=budget.name,
             profile=profile.name,
         )
-        for method, ratio, one, two in itertools.product(methods, ratios, pretrain_seeds, finetune_seeds)
-    ]
+        cells.append((cell, CellSpecs(method, task, budget, profile)))
+    return cells
 
 
 def _run_cells(
-    cells: list[Cell],
-    budget: Budget,
-    profile: Profile,
+    planned: list[tuple[Cell, CellSpecs]],
     prepared: dict[str, PreparedDataset],
     machine: Machine,
     runs: Path,
@@ -170,7 +186,7 @@ def _run_cells(
     from harness.store import Store
 
     # All cells are planned before the first one starts, so that what cannot be is refused at once.
-    chains: list[list[PlannedStage]] = [stages_of(cell, budget, profile, prepared, machine) for cell in cells]
+    chains: list[list[PlannedStage]] = [stages_of(cell, specs, prepared, machine) for cell, specs in planned]
     store = Store(runs.resolve())
     store.check_writable()
     reports: list[StageReport] = []

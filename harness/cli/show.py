@@ -51,10 +51,9 @@ def show(
 
 def _show_one(record: Record, folder: Path) -> None:
     from harness.cli.console import printable, table
-    from harness.contract.stage import StageSpec
-    from harness.store import SPEC
+    from harness.store import read_spec
 
-    spec = StageSpec.model_validate_json((folder / SPEC).read_bytes())
+    spec = read_spec(folder)
     mark = "  SYNTHETIC DATA" if record.synthetic else ""
     print(f"{record.method}/{record.stage}  {record.key}  {record.outcome.value}, attempt {record.attempt}{mark}")
     if record.message:

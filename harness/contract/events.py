@@ -14,13 +14,15 @@ from benchmarks.specs import Spec
 EVENTS_FILE = "events.jsonl"
 MAX_LINE_BYTES = 1 << 20
 
+Count = Annotated[int, Field(ge=0, le=10**18)]
+
 
 class Start(Spec):
     """The stage has begun, or goes on after `resumed_from` steps."""
 
     event: Literal["start"] = "start"
-    total_steps: int
-    resumed_from: int = 0
+    total_steps: Count
+    resumed_from: Count = 0
     numerics: dict[str, str] = {}
 
 
@@ -28,7 +30,7 @@ class Step(Spec):
     """One optimiser step. `seconds` in all, of which `data_seconds` waiting for data; health is free-form numbers."""
 
     event: Literal["step"] = "step"
-    step: int
+    step: Count
     loss: float
     learning_rate: float
     gradient_norm: float
@@ -41,7 +43,7 @@ class Eval(Spec):
     """A validation after `step` optimiser steps."""
 
     event: Literal["eval"] = "eval"
-    step: int
+    step: Count
     split: Literal["selection", "test"]
     metrics: dict[str, float | None]
 
@@ -49,17 +51,17 @@ class Eval(Spec):
 class Ledger(Spec):
     """What a stage used, by its own account. Seconds and bytes over all its attempts."""
 
-    optimizer_steps: int = 0
-    samples: int = 0
-    scenes: int = 0
-    frames: int = 0
-    images: int = 0
-    points: int = 0
-    labels: int = 0
+    optimizer_steps: Count = 0
+    samples: Count = 0
+    scenes: Count = 0
+    frames: Count = 0
+    images: Count = 0
+    points: Count = 0
+    labels: Count = 0
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
-    peak_memory_bytes: int = 0
-    sparse_flops: int = 0
+    peak_memory_bytes: Count = 0
+    sparse_flops: Count = 0
 
 
 class Usage(Spec):
@@ -99,7 +101,7 @@ class EventWriter:
         self._file = path.open("ab")
 
     def write(self, event: Start | Step | Eval | Usage | Warn | End) -> None:
-        """Append one line and flush it. NaN is written as null where the field allows it."""
+        """Append one line and flush it."""
         self._file.write(json.dumps(event.model_dump(mode="json"), separators=(",", ":")).encode() + b"\n")
         self._file.flush()
 
@@ -109,6 +111,7 @@ class EventWriter:
 
     def cut(self, position: int) -> None:
         """Forget everything after `position`."""
+        position = min(position, self._file.seek(0, 2))
         self._file.truncate(position)
         self._file.seek(position)
 
@@ -132,3 +135,16 @@ def parse_event(line: bytes) -> Any:
         return _ADAPTER.validate_json(line)
     except (ValidationError, RecursionError):
         return None
+
+
+def drop_end(path: Path) -> None:
+    """Cut the file before its first end event: a new attempt must not be judged by the end of an earlier one."""
+    if not path.is_file():
+        return
+    position = 0
+    with path.open("r+b") as file:
+        for line in iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""):
+            if isinstance(parse_event(line), End):
+                file.truncate(position)
+                return
+            position = file.tell()

@@ -13,7 +13,7 @@ import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from benchmarks.ratios import Split
 from benchmarks.specs import Currency, LabelRatio, Name, NetworkSettings, OursImages, OursPoints, SemanticRecipe, Spec
@@ -45,6 +45,7 @@ class Limits(Spec):
     currency: Currency
     amount: Annotated[float, Field(ge=0)]
     schedule_horizon: Literal["budget", "recipe"]
+    wall_seconds: PositiveFloat | None = Field(None, description="the one cap that can change a good result")
 
 
 class StageSpec(Spec):

@@ -83,7 +83,8 @@ class _Watch:
             except KeyboardInterrupt:
                 self._cancel()
         self._signal(signal.SIGKILL)  # whatever the stage left running in its group
-        self._events()
+        while self._events():
+            pass
         self.output_bytes = folder_bytes(self.root / "out")
         measured = self.sampler.measured(time.monotonic() - self.began, self.output_bytes)
         return Execution(self.process.returncode, self.killed_by, self.soft_at is not None, measured)
@@ -107,9 +108,12 @@ class _Watch:
             elif self.soft_at is not None and now - self.soft_at > self.caps.grace_seconds:
                 self._kill("wall")
 
-    def _events(self) -> None:
+    def _events(self) -> bool:
+        """Pass on what is new; true while there may be more to read."""
+        before = self.tail.position
         for event in self.tail.new_events():
             self.on_event(event)
+        return self.tail.position > before
 
     def _cancel(self) -> None:
         if self.killed_by == "cancel":

@@ -17,7 +17,6 @@ from benchmarks.specs import SemanticRecipe
 from benchmarks.transforms import VoxelSample, evaluation_sample, training_sample
 from benchmarks.voxelize import IGNORE
 from harness.contract.events import Eval
-from harness.contract.stage import recipe_steps
 from methods.context import StageContext
 from methods.networks.res16unet import Res16UNet34C, seeded_backbone
 from methods.sparse.backend import sparse_backend
@@ -43,7 +42,7 @@ def run(context: StageContext) -> dict[str, float | None]:
     clouds = {s: (load_cloud(context.view, s), load_labels(context.view, s).semantic) for s in scenes}
     evaluator = Evaluator(context, network, recipe)
     optimiser = sgd(network.parameters(), recipe.optimiser)
-    steps = recipe_steps(spec.limits, recipe.steps, recipe.batch)
+    steps = context.allowed_steps(recipe.steps, recipe.batch)
     rate = recipe.optimiser.learning_rate
     schedule = polynomial(rate, recipe.poly_power, recipe.steps, steps, spec.limits)
     engine = sparse_backend(spec.sparse_backend)

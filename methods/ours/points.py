@@ -15,13 +15,13 @@ from benchmarks.datasets.views import Frame, list_frames, load_frame
 from benchmarks.errors import DataError
 from benchmarks.specs import OursImages, OursPoints
 from benchmarks.voxelize import quantise, to_cells
-from harness.contract.stage import recipe_steps
 from methods.context import StageContext
 from methods.contrast import embedding_health, info_nce, unit_rows
 from methods.networks.res16unet import seeded_backbone
 from methods.networks.resunet2d import PixelFeatureNet, network_input
 from methods.ours.augment import to_tensor
 from methods.ours.images import ARTIFACT as IMAGE_NETWORK
+from methods.ours.images import SETTINGS as IMAGE_SETTINGS
 from methods.ours.projection import CentreCrop, centre_crop, crop_image, inside_crop, lookup, unproject
 from methods.sparse.backend import sparse_backend
 from methods.sparse.tensor import batched_coordinates
@@ -57,7 +57,7 @@ def run(context: StageContext) -> dict[str, float | None]:
     channels = next(p for p in teacher.decoder[-1].conv2.parameters()).shape[0]  # type: ignore[union-attr]
     student = build_student(context, recipe, channels).to(context.device)
     optimiser = sgd(student.parameters(), recipe.optimiser)
-    steps = recipe_steps(spec.limits, recipe.steps, recipe.frames_per_step)
+    steps = context.allowed_steps(recipe.steps, recipe.frames_per_step)
     schedule = exponential(recipe.optimiser.learning_rate, recipe.decay, recipe.steps, steps, spec.limits)
     engine = sparse_backend(spec.sparse_backend)
     student.train()
@@ -118,18 +118,14 @@ def build_student(context: StageContext, recipe: OursPoints, channels: int) -> S
     momentum = spec.network.pretrain_bn_momentum
     outputs = MLP_WIDTH if with_mlp else channels
     backbone = seeded_backbone(outputs, spec.network, momentum, spec.sparse_backend, seed)
-    torch.manual_seed(seed)
+    torch.manual_seed(context.seed("head"))
     return Student(backbone, channels, with_mlp)
 
 
 def load_teacher(context: StageContext, recipe: OursPoints) -> PixelFeatureNet:
-    """The frozen 2D network of stage 1, whose shape is read off its weights (encoder depth, bias, channels)."""
+    """The frozen 2D network of stage 1, built from the settings that lie beside its weights."""
     weights = load_weights(context.parent("images") / IMAGE_NETWORK)
-    settings = OursImages(
-        encoder_depth=34 if "encoder.layer1.2.conv1.weight" in weights else 18,
-        decoder="monodepth2" if "decoder.0.conv1.bias" in weights else "author",
-        feature_channels=len(weights["decoder.4.conv2.weight"]),
-    )
+    settings = OursImages.model_validate_json((context.parent("images") / IMAGE_SETTINGS).read_bytes())
     teacher = PixelFeatureNet(settings)
     load_into(teacher, weights, (), "image network of stage 1")
     teacher.requires_grad_(False)

@@ -12,18 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from methods.flops import flops
 from methods.sparse.kernel_map import KernelMap
 from methods.sparse.tensor import SparseTensor
-
-
-class FlopCounter:
-    """Multiply-adds times two of the forward convolutions, counted from the pairs; training costs about three times it."""
-
-    def __init__(self) -> None:
-        self.total = 0
-
-
-flops = FlopCounter()
 
 
 class _Convolve(torch.autograd.Function):

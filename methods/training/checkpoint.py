@@ -38,14 +38,20 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_into(module: nn.Module, state: dict[str, Tensor], drop: tuple[str, ...], origin: str) -> tuple[int, int]:
+def load_into(
+    module: nn.Module, state: dict[str, Tensor], drop: tuple[str, ...], origin: str, counters: bool = True
+) -> tuple[int, int]:
     """Load `state` into `module`, leaving out the module's tensors whose names start with one of `drop`.
+
+    With `counters` false the batch norms' `num_batches_tracked` may be missing, as in files of PyTorch before 0.4.1.
 
     Returns (tensors transferred, tensors of the module). Raises DataError naming the tensor where one is missing or has
     another shape: a partial load would be a false result.
     """
     own = module.state_dict()
-    wanted = [k for k in own if not k.startswith(drop)] if drop else list(own)
+    wanted = [k for k in own if not (drop and k.startswith(drop))]
+    if not counters:
+        wanted = [k for k in wanted if k in state or not k.endswith("num_batches_tracked")]
     for key in wanted:
         if key not in state:
             raise DataError(f"{origin}: tensor {key!r} is missing; expected {len(wanted)} tensors, found {len(state)}")

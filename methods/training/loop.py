@@ -14,8 +14,8 @@ from torch import nn
 
 from benchmarks.errors import BenchError
 from harness.contract.events import Ledger, Start, Step, Usage
-from methods.context import CANCEL, StageContext
-from methods.sparse.conv import flops
+from methods.context import CANCEL, FINISH, StageContext
+from methods.flops import flops
 from methods.training.checkpoint import load_state, save_state
 from methods.training.optim import Schedule
 
@@ -25,6 +25,10 @@ MAX_STEP_EVENTS = 2000
 
 class Diverged(BenchError):
     """The loss or a gradient is no longer a finite number."""
+
+
+class OutOfTime(BenchError):
+    """The soft limit came before anything was learnt."""
 
 
 class Cancelled(BenchError):
@@ -65,7 +69,7 @@ def train(
     limit ends the loop early (`context.stop`).
     """
     state = _resume(context, modules, optimiser)
-    context.events.write(Start(total_steps=steps, resumed_from=state.step, numerics=numerics()))
+    context.start(Start(total_steps=steps, resumed_from=state.step, numerics=numerics()))
     clock = _Clock(state.ledger)
     log_every = max(1, math.ceil(steps / MAX_STEP_EVENTS))
     saved = time.monotonic()
@@ -93,7 +97,7 @@ def train(
                     gradient_norm=norm,
                     seconds=time.perf_counter() - began,
                     data_seconds=result.data_seconds,
-                    health=result.health,
+                    health={k: v for k, v in result.health.items() if math.isfinite(v)},
                 )
             )
         if after_step is not None:
@@ -102,6 +106,8 @@ def train(
             _save(context, modules, optimiser, state, clock)
             saved = time.monotonic()
     _save(context, modules, optimiser, state, clock)
+    if context.stop == FINISH and state.step == 0 < steps:
+        raise OutOfTime("the time limit came before the first step")
     if context.stop == CANCEL:
         raise Cancelled(f"cancelled after step {state.step} of {steps}; the checkpoint is saved")
     return state

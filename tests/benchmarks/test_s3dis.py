@@ -26,7 +26,7 @@ def read(folder: Path, strict: bool = False) -> s3dis.Room:
     return s3dis.read_room(folder, DATASET.raw_classes, DATASET.classes, strict)
 
 
-def test_classes_instances_and_first_point_of_a_voxel(tmp_path: Path) -> None:
+def test_classes_instances_and_lowest_point_of_a_voxel(tmp_path: Path) -> None:
     folder = room(
         tmp_path,
         wall_1="0.001 0 0 1 2 3\n0.002 0 0 9 9 9\n1 1 1 4 5 6\n",
@@ -35,10 +35,11 @@ def test_classes_instances_and_first_point_of_a_voxel(tmp_path: Path) -> None:
     )
     found = read(folder)
     # Files in sorted order: chair, stairs, wall. The voxel at (1, 1, 1) m holds chair and wall, so its label is ignored.
-    assert found.rgb.tolist() == [[7, 8, 9], [0, 0, 0], [1, 1, 1], [1, 2, 3]]
+    # Points come out sorted by voxel, so that their order tells nothing of the files.
+    assert found.rgb.tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9], [1, 1, 1]]
     chair, wall = DATASET.classes.index("chair"), DATASET.classes.index("wall")
-    assert found.semantic.tolist() == [chair, IGNORE, IGNORE, wall]
-    assert found.instance.tolist() == [0, 0, 1, 2]
+    assert found.semantic.tolist() == [wall, IGNORE, chair, IGNORE]
+    assert found.instance.tolist() == [2, 2, 0, 1]
     assert found.problems == []
 
 
@@ -94,6 +95,11 @@ def test_many_bad_lines_are_no_typing_error(tmp_path: Path) -> None:
 def test_unusable_rooms(tmp_path: Path, files: dict[str, str], said: str) -> None:
     with pytest.raises(DataError, match=said):
         read(room(tmp_path, **files))
+
+
+def test_coordinates_that_cannot_be_metres(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="too many to number; is the voxel size right.*coordinates are metres"):
+        read(room(tmp_path, wall_1="0 0 0 1 2 3\n1e7 1e7 1e7 1 2 3\n"))
 
 
 def test_no_room_at_all(tmp_path: Path) -> None:

@@ -69,6 +69,12 @@ def test_weight_files(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "w.safetensors")
     save_weights(encoder.state_dict(), tmp_path / "own.safetensors")
+    before_counters = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    torch.save(before_counters, tmp_path / "torchvision.pth", _use_new_zipfile_serialization=False)
+    assert load_into(ResNetEncoder(18), load_weights(tmp_path / "torchvision.pth"), (), "x", counters=False) == (
+        100,
+        120,
+    )
     for name in ("new.pth", "old.pth", "w.safetensors", "own.safetensors"):
         loaded, total = load_into(ResNetEncoder(18), load_weights(tmp_path / name), (), "ImageNet weights")
         assert loaded == total
@@ -126,3 +132,4 @@ def test_network_input() -> None:
     red = torch.zeros(1, 3, 1, 1)
     red[0, 0] = 1
     assert network_input(red, "none", "bgr").flatten().tolist() == [0, 0, 1]
+    assert torch.equal(network_input(red, "imagenet", "bgr"), network_input(red.flip(1), "imagenet", "rgb"))

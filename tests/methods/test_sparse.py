@@ -8,9 +8,10 @@ import torch
 from torch.nn import functional
 
 from benchmarks.errors import EnvironmentCannot, WrongUse
+from methods.flops import flops
 from methods.sparse import kernel_map
 from methods.sparse.backend import sparse_backend
-from methods.sparse.conv import MinkowskiConvolution, MinkowskiConvolutionTranspose, flops
+from methods.sparse.conv import MinkowskiConvolution, MinkowskiConvolutionTranspose
 from methods.sparse.kernel_map import CoordinateIndex
 from methods.sparse.pointwise import MinkowskiBatchNorm
 from methods.sparse.tensor import SparseTensor, batched_coordinates

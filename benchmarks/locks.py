@@ -1,0 +1,45 @@
+"""One process at a time. The operating system drops a lock with its holder, however that ends: there is no stale lock."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, waiting: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Hold the lock file at `path`, made with its folder where missing; `waiting` is told once who holds it, if somebody
+    does. The file may be removed by its holder before the lock is dropped."""
+    told = False
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = path.open("a+")
+        except FileNotFoundError:
+            continue  # a holder that has finished removed the folder just now
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not told:
+                file.seek(0)
+                waiting(file.read().strip() or "another process")
+                told = True
+            file.close()
+            time.sleep(0.2)
+            continue
+        # The holder before us may have removed the file that we have open; then another one is the lock by now.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break
+        file.close()
+    try:
+        file.truncate(0)
+        file.write(f"pid {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        file.flush()
+        yield
+    finally:
+        file.close()

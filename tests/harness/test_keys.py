@@ -1,0 +1,174 @@
+"""Stage keys: equal for equal work, different where something that decides the result differs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks.errors import WrongUse
+from benchmarks.specs import Budget, Cell, Dataset, LabelRatio, Method, Profile, Task
+from harness import catalog, graph, keys
+from harness.catalog import find
+from harness.contract.stage import StageSpec
+from harness.data import PreparedDataset, ready
+from harness.graph import CellSpecs, Machine, stages_of
+from methods.stage import module_of
+from tests.conftest import REPOSITORY
+
+MACHINE = Machine(2, "torch", "cpu")
+
+
+@pytest.fixture(scope="module")
+def prepared(s3dis_root: Path, rgbd_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, PreparedDataset]:
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path_factory.mktemp("keys")))
+    roots = {"s3dis": s3dis_root, "rgbd-folder": rgbd_root}
+    found = {n: ready(n, roots, 1, False, lambda _: lambda items: items, lambda _: None) for n in roots}
+    monkeypatch.undo()
+    return found
+
+
+def cell(**changes: object) -> Cell:
+    plain = {
+        "method": "ours", "pretrain_dataset": "rgbd-folder", "task": "s3dis-sem", "budget": "smoke", "profile": "smoke",
+    }  # fmt: skip
+    return Cell.model_validate({**plain, **changes})
+
+
+def chain(
+    prepared: dict[str, PreparedDataset], machine: Machine = MACHINE, profile: Profile | None = None, **changes: object
+) -> list[StageSpec]:
+    where = cell(**changes)
+    return [p.spec for p in stages_of(where, specs(where, profile), prepared, machine)]
+
+
+def specs(where: Cell, profile: Profile | None = None, **changes: object) -> CellSpecs:
+    return CellSpecs(
+        find(Method, where.method),
+        find(Task, "s3dis-sem"),
+        find(Budget, where.budget),
+        profile or find(Profile, where.profile),
+    )._replace(**changes)
+
+
+def test_the_chain_is_linked_by_keys(prepared) -> None:
+    images, points, finetune = chain(prepared)
+    assert (images.stage, points.stage, finetune.kind) == ("images", "points", "finetune")
+    assert points.parents == {"images": images.key} and finetune.parents == {"points": points.key}
+    assert images.limits.amount == points.limits.amount == 30
+    assert images.data is not None and images.data.view == "unlabelled" and images.data.classes == ()
+    assert finetune.data is not None and finetune.data.view == "labelled"
+
+
+def test_equal_cells_have_equal_keys_and_every_choice_changes_them(prepared) -> None:
+    plain = chain(prepared)
+    assert [s.key for s in chain(prepared)] == [s.key for s in plain]
+
+    def changed(**kwargs: object) -> list[bool]:
+        return [a.key != b.key for a, b in zip(plain, chain(prepared, **kwargs), strict=True)]
+
+    assert changed(label_ratio=LabelRatio(percent=50)) == [False, False, True]
+    assert changed(finetune_seed=1) == [False, False, True]
+    assert changed(pretrain_seed=1) == [True, True, True]
+    assert changed(budget="tiny") == [True, True, True]
+    assert changed(machine=MACHINE._replace(threads=1)) == [True, True, True]
+    assert changed(machine=MACHINE._replace(sparse_backend="minkowski")) == [True, True, True]
+    smoke = find(Profile, "smoke")
+    other = smoke.model_copy(update={"ours_points": smoke.ours_points.model_copy(update={"voxel_metres": 0.2})})
+    assert changed(profile=other) == [False, True, True]
+
+
+def test_two_tasks_share_one_pretraining(prepared, tmp_path: Path) -> None:
+    """A second task: a user's own file, with a recipe in the user's own profile."""
+    task = tmp_path / "walls.yaml"
+    text = (REPOSITORY / "benchmarks/tasks/s3dis-sem.yaml").read_text()
+    task.write_text(text.replace("name: s3dis-sem", "name: walls"))
+    smoke = find(Profile, "smoke")
+    both = smoke.model_copy(update={"tasks": {**smoke.tasks, "walls": smoke.tasks["s3dis-sem"]}})
+    one = stages_of(cell(), specs(cell(), both), prepared, MACHINE)
+    two = stages_of(cell(task="walls"), specs(cell(), both, task=find(Task, str(task))), prepared, MACHINE)
+    assert [s.spec.key for s in one[:2]] == [s.spec.key for s in two[:2]]
+    assert one[2].spec.key != two[2].spec.key
+
+
+def test_scratch_is_the_same_for_every_pretraining_dataset(prepared) -> None:
+    init, finetune = chain(prepared, method="scratch", pretrain_dataset="none")
+    assert init.data is None and init.limits.amount == 0 and finetune.parents == {"init": init.key}
+
+
+def test_impossible_cells_are_refused(prepared) -> None:
+    smoke = find(Profile, "smoke")
+    with pytest.raises(WrongUse, match="has no recipe for task 's3dis-sem'"):
+        chain(prepared, profile=smoke.model_copy(update={"tasks": {}}))
+    with pytest.raises(
+        WrongUse, match=r"method 'ours' needs frames, images, poses, which dataset 's3dis' does not have"
+    ):
+        graph.check_needs(find(Method, "ours"), find(Dataset, "s3dis"))
+
+
+def test_a_currency_that_cannot_be_honoured_is_refused(prepared) -> None:
+    smoke = find(Budget, "smoke")
+    half = smoke.pretrain.model_validate({"currency": "flops", "flops": 1e12})
+    budget = smoke.model_copy(update={"pretrain": half})
+    with pytest.raises(WrongUse, match="budget 'smoke', pretrain: currency 'flops' is not supported"):
+        stages_of(cell(), specs(cell(), budget=budget), prepared, MACHINE)
+
+
+def test_a_method_without_code_is_refused() -> None:
+    with pytest.raises(WrongUse, match=r"its stage 'train' has no module methods\.mine\.train"):
+        keys.code_sha256("pretrain", "mine", "train")
+
+
+def test_the_digest_covers_what_a_stage_can_import_and_nothing_else() -> None:
+    images = keys.reachable_modules(("methods.stage", "methods.ours.images"))
+    assert {
+        "methods.contrast",
+        "methods.networks.resunet2d",
+        "benchmarks.datasets.views",
+        "harness.contract.events",
+    } <= images
+    finetune = keys.reachable_modules(("methods.stage", "methods.finetune.semantic"))
+    assert {"methods.sparse.conv", "benchmarks.metrics.scorer", "benchmarks.transforms"} <= finetune
+    for module in (
+        "methods.ours",
+        "reports",
+        "harness.cli",
+        "harness.store",
+        "harness.scheduler",
+        "benchmarks.procedural",
+    ):
+        assert not any(m == module or m.startswith(module + ".") for m in finetune), module
+    assert "methods.finetune.semantic" not in images
+
+
+def test_the_digest_follows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in keys.PACKAGES:
+        shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(keys, "package_folder", lambda name: tmp_path / name)
+
+    def digests() -> tuple[str, str, str]:
+        keys.imports_of.cache_clear()
+        return tuple(
+            keys.code_sha256(*s)
+            for s in (("pretrain", "ours", "images"), ("pretrain", "ours", "points"), ("finetune", "ours", "finetune"))
+        )
+
+    before = digests()
+    (tmp_path / "harness/store.py").write_text("# something else\n")
+    assert digests() == before
+    with (tmp_path / "methods/sparse/conv.py").open("a") as file:
+        file.write("# a change\n")
+    after = digests()
+    assert [a != b for a, b in zip(before, after, strict=True)] == [False, True, True]
+    with (tmp_path / "methods/finetune/semantic.py").open("a") as file:
+        file.write("# a change\n")
+    assert [a != b for a, b in zip(after, digests(), strict=True)] == [False, False, True]
+    keys.imports_of.cache_clear()
+
+
+def test_harness_and_stage_agree_on_the_module(prepared) -> None:
+    for spec in (*chain(prepared), *chain(prepared, method="scratch", pretrain_dataset="none")):
+        assert keys.entry_module(spec.kind, spec.method, spec.stage) == module_of(spec)
+        assert catalog.package_folder("methods").joinpath(*module_of(spec).split(".")[1:]).with_suffix(".py").is_file()

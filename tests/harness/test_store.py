@@ -1,0 +1,163 @@
+"""The store: complete or absent, one holder per stage, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.errors import EnvironmentCannot, WrongUse
+from harness.contract.records import Outcome, Record
+from harness.contract.stage import StageSpec
+from harness.provenance import provenance
+from harness.store import Store, hash_artifacts, read_record, write_json
+
+
+def spec(seed: int = 0) -> StageSpec:
+    return StageSpec.model_validate(
+        {
+            "kind": "pretrain", "method": "scratch", "stage": "init", "seed": seed, "profile": "p", "profile_version": 1,
+            "network": {}, "threads": 1, "sparse_backend": "torch", "device": "cpu", "code_sha256": "0" * 64,
+            "limits": {"budget": "b", "budget_version": 1, "currency": "optimizer_steps", "amount": 1, "schedule_horizon": "budget"},
+        }
+    )  # fmt: skip
+
+
+def record(of: StageSpec, attempt: int = 1, outcome: Outcome = Outcome.ok, **more: object) -> Record:
+    return Record(
+        key=of.key, kind=of.kind, method=of.method, stage=of.stage, attempt=attempt, outcome=outcome, synthetic=True,
+        executor="local", label_isolation="none", provenance=provenance({}), started_at="2026-01-01", ended_at="2026-01-01",
+        **more,
+    ).sealed()  # fmt: skip
+
+
+def fill(store: Store, of: StageSpec, text: str = "weights") -> None:
+    out = store.partial(of.key) / "root/out/artifacts"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "backbone.safetensors").write_text(text)
+
+
+def finish(store: Store, of: StageSpec, attempt: int = 1, outcome: Outcome = Outcome.ok) -> Path:
+    with store.lock(of.key, lambda _: None):
+        fill(store, of)
+        artifacts = hash_artifacts(store.partial(of.key) / "root/out/artifacts") if outcome == Outcome.ok else {}
+        return store.complete(of, record(of, attempt, outcome, artifacts=artifacts))
+
+
+def test_a_run_becomes_visible_whole_and_leaves_no_partial(tmp_path: Path) -> None:
+    store, of = Store(tmp_path), spec()
+    folder = finish(store, of)
+    assert sorted(p.name for p in folder.iterdir()) == ["artifacts", "attempts", "record.json", "spec.json"]
+    assert not store.partial(of.key).exists()
+    found = store.record("pretrain", of.key)
+    assert (
+        found is not None and found == record(of, artifacts=found.artifacts) and found.sha256 == found.content_sha256()
+    )
+    assert StageSpec.model_validate_json((folder / "spec.json").read_bytes()) == of
+
+
+def test_the_spec_file_gives_the_key_again(tmp_path: Path) -> None:
+    folder = finish(Store(tmp_path), spec())
+    assert StageSpec.model_validate_json((folder / "spec.json").read_bytes()).key == folder.name
+
+
+def test_every_attempt_is_kept(tmp_path: Path) -> None:
+    store, of = Store(tmp_path), spec()
+    assert store.next_attempt(of) == 1
+    finish(store, of, 1, Outcome.crashed)
+    assert store.next_attempt(of) == 2
+    with store.lock(of.key, lambda _: None):
+        store.keep_attempt(record(of, 2, Outcome.cancelled))
+    assert store.next_attempt(of) == 3
+    folder = finish(store, of, 3)
+    outcomes = [json.loads((folder / f"attempts/{n}/record.json").read_text())["outcome"] for n in (1, 2, 3)]
+    assert outcomes == ["crashed", "cancelled", "ok"]
+    assert read_record(folder / "record.json").attempt == 3
+
+
+def _hold(root: Path, key: str, ready, release) -> None:
+    with Store(root).lock(key, lambda _: None):
+        ready.set()
+        release.wait(20)
+
+
+def test_a_second_process_waits_and_is_told_for_whom(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready, release = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path, "k", ready, release))
+    holder.start()
+    assert ready.wait(30)
+    told: list[str] = []
+
+    def waiting(who: str) -> None:
+        told.append(who)
+        release.set()
+
+    with Store(tmp_path).lock("k", waiting):
+        pass
+    holder.join(20)
+    assert len(told) == 1 and told[0].startswith(f"pid {holder.pid}, since ")
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    code = f"from pathlib import Path; import time\nfrom harness.store import Store\nwith Store(Path({str(tmp_path)!r})).lock('k', print): print('held', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline().strip() == "held"
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    began = time.monotonic()
+    with Store(tmp_path).lock("k", lambda who: pytest.fail(f"waited for {who}")):
+        assert time.monotonic() - began < 5
+
+
+def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        EnvironmentCannot, match="cannot be written: Not a directory; choose another folder with --runs"
+    ):
+        Store(tmp_path / "file" / "runs").check_writable()
+
+
+def test_records_that_do_not_parse_are_named(tmp_path: Path) -> None:
+    store, of = Store(tmp_path), spec()
+    path = finish(store, of) / "record.json"
+    data = json.loads(path.read_text())
+    for spoilt, said in (
+        ({**data, "outcome": "fine"}, "outcome"),
+        ({**data, "extra": 1}, "extra"),
+        ({**data, "schema_version": 99}, "schema_version"),
+    ):
+        write_json(path, spoilt)
+        with pytest.raises(WrongUse, match=said):
+            list(store.records())
+    path.write_text("{")
+    with pytest.raises(WrongUse, match="not a record"):
+        list(store.records())
+
+
+def test_a_changed_record_does_not_match_its_own_hash(tmp_path: Path) -> None:
+    good = record(spec(), metrics={"miou_voxel_final": 0.5})
+    assert good.model_copy(update={"metrics": {"miou_voxel_final": 0.6}}).content_sha256() != good.sha256
+
+
+def test_records_name_no_person_and_no_path(tmp_path: Path) -> None:
+    text = record(spec()).model_dump_json()
+    assert str(Path.home()) not in text and os.uname().nodename not in text
+
+
+def test_find_by_prefix(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    one, two = finish(store, spec(1)), finish(store, spec(2))
+    assert store.find(one.name[:8]) == one
+    with pytest.raises(WrongUse, match="2 runs"):
+        store.find("")
+    with pytest.raises(WrongUse, match="no run"):
+        store.find("zzz")
+    assert two.is_dir()

@@ -1,0 +1,232 @@
+"""Bad input ends with one line that says what to do, the right exit code, and no half-written result."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import NANO, Bench, bench_command, run_records
+
+
+def arguments(*more: str) -> list[str]:
+    return ["run", "--method", "scratch", "--task", "s3dis-sem", *NANO, "--threads", "1", *more]
+
+
+def one_line(stderr: str) -> str:
+    """The error, which is the only line that starts so."""
+    errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and stderr.splitlines()[-1] == errors[0], stderr
+    return errors[0]
+
+
+def nothing_written(folder: Path) -> None:
+    assert not list(folder.glob("runs/*/*")) and not list(folder.glob("runs/.partial/*"))
+
+
+@pytest.fixture
+def rooms(s3dis_root: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(s3dis_root, tmp_path / "s3dis"))
+
+
+@pytest.fixture
+def frames(rgbd_root: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(rgbd_root, tmp_path / "rgbd"))
+
+
+WALL = "Area_1/office_1/Annotations/wall_1.txt"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--method", "our"], "unknown method 'our'. Did you mean 'ours'? There are: ours, scratch"),
+        (["--task", "s3dis"], "unknown task 's3dis'. Did you mean 's3dis-sem'?"),
+        (["--budget", "smok"], "unknown budget 'smok'. Did you mean 'smoke'?"),
+        (["--profile", "./nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["--data", "s3dis=/nowhere/at/all"], "s3dis: data root /nowhere/at/all is not a folder"),
+        (["--data", "s3dis"], "--data 's3dis': expected NAME=DIR"),
+        (["--data", "s4dis=/tmp"], "--data 's4dis=/tmp': unknown dataset 's4dis'"),
+        (["--label-ratio", "0.05"], "label ratio '0.05': expected per cent"),
+        (["--backend", "spconv"], "--backend 'spconv': expected one of torch, minkowski"),
+        (["--device", "tpu"], "--device 'tpu': expected one of cpu, cuda"),
+        (
+            ["--method", "ours", "--pretrain-data", "s3dis=/tmp"],
+            "method 'ours' needs frames, images, poses, which dataset 's3dis'",
+        ),
+    ],
+)
+def test_wrong_use(more: list[str], said: str, bench: Bench, tmp_path: Path, s3dis_root: Path) -> None:
+    data = [] if "--data" in more else ["--data", f"s3dis={s3dis_root}"]
+    done = bench(*arguments(*data, *more), code=2)
+    assert said in one_line(done.stderr)
+    nothing_written(tmp_path)
+
+
+def test_a_negative_budget(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text("extends: smoke\nname: b\npretrain: {steps: -1, optimizer_steps: -1}\n")
+    error = one_line(bench(*arguments("--budget", "./b.yaml"), code=2).stderr)
+    assert "b.yaml: pretrain.optimizer_steps: Input should be greater than 0 (got -1)" in error
+    assert "pretrain.steps: unknown key" in error
+
+
+def test_a_truncated_text_file(rooms: Path, bench: Bench, tmp_path: Path) -> None:
+    path = rooms / WALL
+    path.write_bytes(path.read_bytes()[:-8])
+    error = one_line(bench(*arguments("--data", f"s3dis={rooms}"), code=2).stderr)
+    assert f"{path}, line 900: the file ends within a line; it was cut off, copy it again" in error
+    nothing_written(tmp_path)
+
+
+def test_a_line_with_letters(rooms: Path, bench: Bench, tmp_path: Path) -> None:
+    """One bad line costs one point and is told in one line; with --strict it is an error."""
+    path = rooms / WALL
+    path.write_text(path.read_text() + "1 2 three 4 5 6\n")
+    error = one_line(bench(*arguments("--data", f"s3dis={rooms}", "--strict"), code=2).stderr)
+    assert f"{path}, line 901: '1 2 three 4 5 6' is not six numbers, x y z r g b" in error
+    nothing_written(tmp_path)
+    done = bench(*arguments("--data", f"s3dis={rooms}"))
+    (warning,) = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert (
+        warning
+        == "warning: office_1/wall_1.txt, line 901: '1 2 three 4 5 6' is not six numbers, x y z r g b; the point is left out"
+    )
+
+
+def test_a_depth_image_of_the_wrong_size(frames: Path, s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
+    from PIL import Image
+
+    path = frames / "room0001_00/depth/1.png"
+    Image.new("I;16", (60, 45)).save(path)
+    data = ["--data", f"s3dis={s3dis_root}", "--pretrain-data", f"rgbd-folder={frames}"]
+    error = one_line(bench(*arguments("--method", "ours", *data), code=2).stderr)
+    assert f"{path}: depth image is 60x45, the first of this scene is 120x90" in error
+    nothing_written(tmp_path)
+
+
+def test_a_pose_of_minus_infinity(frames: Path, s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
+    """Lost tracking drops the frame with one line; with --strict it is an error."""
+    path = frames / "room0001_00/pose/1.txt"
+    path.write_text("-inf -inf -inf -inf\n" * 4)
+    data = ["--data", f"s3dis={s3dis_root}", "--pretrain-data", f"rgbd-folder={frames}"]
+    error = one_line(bench(*arguments("--method", "ours", *data, "--strict"), code=2).stderr)
+    assert f"{path}: the pose is not finite (tracking was lost)" in error
+    nothing_written(tmp_path)
+    done = bench("data", "prepare", "rgbd-folder", "--root", str(frames))
+    assert "warning: room0001_00/1.txt: the pose is not finite; the frame is left out" in done.stderr
+    assert "2 scenes, 0 points, 5 frames, 1 problems" in done.stdout
+
+
+def test_a_parent_checkpoint_of_another_shape(s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
+    """Somebody replaces a finished backbone: the fine-tuning names the tensor and leaves a record, not a result."""
+    from safetensors.numpy import load_file, save_file
+
+    data = ["--data", f"s3dis={s3dis_root}"]
+    bench(*arguments(*data))
+    shutil.rmtree(tmp_path / "runs/finetune")
+    (backbone,) = (tmp_path / "runs/pretrain").glob("*/artifacts/backbone.safetensors")
+    tensors = load_file(backbone)
+    tensors["conv0p1s1.kernel"] = tensors["conv0p1s1.kernel"][:, :, :2].copy()
+    save_file(tensors, backbone)
+    error = one_line(bench(*arguments(*data), code=2).stderr)
+    assert "pre-trained backbone: tensor 'conv0p1s1.kernel' has shape (27, 3, 2), expected (27, 3, 4)" in error
+    assert not list((tmp_path / "runs/finetune").glob("*")) and not list((tmp_path / "runs/.partial").glob("*"))
+
+
+def test_an_unwritable_runs_folder(s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    error = one_line(bench(*arguments("--data", f"s3dis={s3dis_root}", "--runs", "file/runs"), code=3).stderr)
+    assert "cannot be written: Not a directory; choose another folder with --runs" in error
+    error = one_line(bench("doctor", "--runs", "file/runs", code=3).stderr)
+    assert "runs folder: " in error
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A file system of a few MiB; needs root."""
+    mounted: list[Path] = []
+
+    def mount(mebibytes: int) -> Path:
+        folder = tmp_path / "disk"
+        folder.mkdir()
+        made = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(folder)], capture_output=True
+        )
+        if made.returncode:
+            pytest.skip("needs the right to mount a small tmpfs")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("mebibytes", [1, 3])
+def test_a_full_disk(mebibytes: int, small_disk, s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
+    """The backbone alone is larger than this disk. When there is room, the same command goes on."""
+    disk = small_disk(mebibytes)
+    command = arguments("--data", f"s3dis={s3dis_root}", "--runs", str(disk / "runs"))
+    error = one_line(bench(*command, code=3).stderr)
+    assert "the disk is full; free some space" in error
+    assert not list(disk.glob("runs/*/*/record.json")), "no half-written result"
+    subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
+    bench(*command)
+    assert [r["outcome"] for r in run_records(disk / "runs")] == ["ok", "ok"]
+
+
+def test_a_full_disk_for_the_data(small_disk, s3dis_root: Path, tmp_path: Path) -> None:
+    disk = small_disk(1)
+    (disk / "ballast").write_bytes(b"x" * 900_000)
+    done = subprocess.run(
+        bench_command(*arguments("--data", f"s3dis={s3dis_root}")),
+        cwd=tmp_path, env={**os.environ, "BENCH_CACHE": str(disk)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 3 and "preparing s3dis failed: No space left on device" in one_line(done.stderr)
+    assert not list(disk.rglob("manifest.json"))
+
+
+def test_reports_on_damaged_stores(s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
+    for command in ("report", "show"):
+        assert "no such folder of runs" in one_line(bench(command, "--runs", "nowhere", code=2).stderr)
+    bench(*arguments("--data", f"s3dis={s3dis_root}"))
+    (path,) = (tmp_path / "runs/finetune").glob("*/record.json")
+    good = path.read_text()
+    record = json.loads(good)
+    record["metrics"]["miou_voxel_final"] = 0.99
+    path.write_text(json.dumps(record))
+    for command in ("report", "show"):
+        assert "does not match its own hash; it was edited or damaged" in one_line(bench(command, code=2).stderr)
+    path.write_text(good[:100])
+    assert "not a record that this version can read" in one_line(bench("report", code=2).stderr)
+    path.write_text(good)
+    (path.parent / "spec.json").write_text("{}")
+    assert "not a stage spec" in one_line(bench("report", code=2).stderr)
+    (path.parent / "spec.json").unlink()
+    assert "not a stage spec" in one_line(bench("show", path.parent.name, code=2).stderr)
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        bench_command(*arguments("--method", "our"), "--debug"), cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "Traceback" in done.stderr and "WrongUse" in done.stderr
+
+
+def test_missing_options_are_wrong_use(bench: Bench) -> None:
+    assert "--method" in bench("run", "--task", "s3dis-sem", code=2).stderr
+    assert "No such command" in bench("frobnicate", code=2).stderr
+
+
+def test_minkowski_where_it_is_not_installed(bench: Bench, s3dis_root: Path) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("MinkowskiEngine") is not None:
+        pytest.skip("MinkowskiEngine is installed here")
+    error = one_line(bench(*arguments("--data", f"s3dis={s3dis_root}", "--backend", "minkowski"), code=3).stderr)
+    assert "MinkowskiEngine is not installed; use --backend torch" in error

@@ -1,0 +1,346 @@
+"""The main job at its smallest: run, reuse, kill, resume, report, as a person types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.metrics.scorer import SemanticScorer
+from tests.conftest import NANO, Bench, bench_command, run_records
+
+FIVE = ["--label-ratio", "50%"]
+
+
+@pytest.fixture(scope="module")
+def roots(s3dis_root: Path, rgbd_root: Path) -> list[str]:
+    return ["--data", f"s3dis={s3dis_root}", "--pretrain-data", f"rgbd-folder={rgbd_root}"]
+
+
+def command(roots: list[str], runs: Path, *more: str, methods: tuple[str, ...] = ("ours", "scratch")) -> list[str]:
+    named = [x for m in methods for x in ("--method", m)]
+    return ["run", *named, "--task", "s3dis-sem", *NANO, *roots, "--runs", str(runs), "--threads", "1", *more]
+
+
+@pytest.fixture(scope="module")
+def finished(roots: list[str], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which ours and scratch have run once."""
+    runs = tmp_path_factory.mktemp("store") / "runs"
+    done = subprocess.run(
+        bench_command(*command(roots, runs)),
+        env={**os.environ, "BENCH_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return runs
+
+
+def artifact_hashes(runs: Path) -> dict[str, dict[str, str]]:
+    return {r["key"]: {k: v["sha256"] for k, v in r["artifacts"].items()} for r in run_records(runs)}
+
+
+def test_what_a_run_leaves(finished: Path) -> None:
+    records = {(r["method"], r["stage"]): r for r in run_records(finished)}
+    assert set(records) == {
+        ("ours", "images"),
+        ("ours", "points"),
+        ("ours", "finetune"),
+        ("scratch", "init"),
+        ("scratch", "finetune"),
+    }
+    assert all(r["outcome"] == "ok" and not r["synthetic"] for r in records.values())
+    finetune = records["ours", "finetune"]
+    assert {f"miou_voxel_{c}" for c in ("final", "selected", "best")} <= set(finetune["metrics"])
+    assert finetune["notes"]["transferred_tensors"] == "372 of 374, final.* dropped"
+    assert records["ours", "images"]["notes"]["encoder_initialisation"] == "random"
+    assert "no ImageNet weights were given" in records["ours", "images"]["warnings"][0]
+    assert {f"predictions/{c}/Area_5__office_1.npz" for c in ("final", "selected", "best")} <= set(
+        finetune["artifacts"]
+    )
+    assert "backbone.safetensors" in records["ours", "points"]["artifacts"]
+    assert not list(finished.glob(".partial/*"))
+
+
+def test_the_budget_is_equal_in_its_currency(finished: Path) -> None:
+    """Each stage of ours takes its half of the total; both fine-tunings take the same."""
+    steps = {(r["method"], r["stage"]): r["ledger"]["optimizer_steps"] for r in run_records(finished)}
+    assert steps["ours", "images"] == steps["ours", "points"] == 4
+    assert steps["ours", "finetune"] == steps["scratch", "finetune"] == 4
+    assert steps["scratch", "init"] == 0
+    ledgers = {(r["method"], r["stage"]): r["ledger"] for r in run_records(finished)}
+    assert ledgers["ours", "images"]["images"] == 2 * 2 * 4 and ledgers["ours", "points"]["frames"] == 2 * 4
+    assert ledgers["ours", "images"]["labels"] == ledgers["ours", "points"]["labels"] == 0
+    assert ledgers["ours", "finetune"]["labels"] > 0 and ledgers["ours", "finetune"]["sparse_flops"] > 0
+
+
+def test_outside_and_inside_agree_on_what_was_used(finished: Path) -> None:
+    for record in run_records(finished):
+        told, seen = record["ledger"], record["measured"]
+        assert seen["wall_seconds"] >= told["wall_seconds"]
+        assert seen["peak_memory_bytes"] > 100e6 and seen["output_bytes"] > 0
+
+
+def test_the_same_command_again_does_nothing_and_says_so(finished: Path, roots: list[str], bench: Bench) -> None:
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
+    done = bench(*command(roots, finished))
+    assert "nothing to do: every stage was done before" in done.stdout
+    assert done.stdout.count("ok (reused)") == 5
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if ".partial" not in str(p)} == {
+        p: t for p, t in before.items() if ".partial" not in str(p)
+    }
+
+
+def test_another_ratio_shares_the_pretraining(finished: Path, roots: list[str], bench: Bench, tmp_path: Path) -> None:
+    runs = Path(shutil.copytree(finished, tmp_path / "runs"))
+    done = bench(*command(roots, runs, *FIVE, "--json", methods=("ours",)))
+    reports = json.loads(done.stdout)
+    assert [r["reused"] for r in reports] == [True, True, False]
+    assert done.stderr == "", "with --json nothing but JSON is printed"
+
+
+def test_two_stores_get_the_same_bits(finished: Path, roots: list[str], bench: Bench, tmp_path: Path) -> None:
+    bench(*command(roots, tmp_path / "runs"))
+    one, two = artifact_hashes(finished), artifact_hashes(tmp_path / "runs")
+    assert one == two and len(one) == 5
+    metrics = [{r["key"]: r["metrics"] for r in run_records(p)} for p in (finished, tmp_path / "runs")]
+    assert metrics[0] == metrics[1]
+
+
+@pytest.mark.parametrize("moment", [2.0, 4.0, 6.5, 9.0, 12.0])
+def test_kill_nine_at_any_moment_is_continued(
+    moment: float, finished: Path, roots: list[str], bench: Bench, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    process = subprocess.Popen(
+        bench_command(*command(roots, runs)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    time.sleep(moment)
+    process.kill()
+    process.wait()
+    for record in run_records(runs):
+        assert record["outcome"] == "ok", "what is visible is whole"
+    bench(*command(roots, runs))
+    assert artifact_hashes(runs) == artifact_hashes(finished)
+    assert not list(runs.glob(".partial/*"))
+
+
+def test_a_killed_stage_is_recorded_as_crashed_and_retried_on_request(
+    roots: list[str], bench: Bench, tmp_path: Path, finished: Path
+) -> None:
+    runs = tmp_path / "runs"
+    process = subprocess.Popen(
+        bench_command(*command(roots, runs, methods=("scratch",))), stderr=subprocess.PIPE, text=True
+    )
+    child = wait_for_child(runs)
+    os.kill(child, signal.SIGKILL)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1 and "crashed: the stage ended by signal 9" in stderr
+    (failed,) = run_records(runs)
+    assert failed["outcome"] == "crashed" and failed["artifacts"] == {}
+    again = bench(*command(roots, runs, methods=("scratch",)), code=1)
+    assert "crashed (reused)" in again.stdout and "--retry failed runs it again" in again.stderr
+    report = bench("report", "--runs", str(runs))
+    assert "Pre-training failed: scratch/init" in report.stdout
+    bench(*command(roots, runs, "--retry", "failed", methods=("scratch",)))
+    counted = next(r for r in run_records(runs) if r["stage"] == "init")
+    assert (counted["outcome"], counted["attempt"]) == ("ok", 2)
+    attempts = sorted((runs / "pretrain" / counted["key"]).glob("attempts/*/record.json"))
+    assert [json.loads(p.read_text())["outcome"] for p in attempts] == ["crashed", "ok"]
+    good = {r["key"]: r["metrics"] for r in run_records(finished)}
+    assert all(good[r["key"]] == r["metrics"] for r in run_records(runs))
+
+
+def wait_for_child(runs: Path) -> int:
+    """The process id of the stage that runs in a store."""
+    for _ in range(600):
+        noted = list(runs.glob(".partial/*/child.json"))
+        if noted:
+            try:
+                return int(json.loads(noted[0].read_text())["pid"])
+            except ValueError:
+                pass
+        time.sleep(0.05)
+    raise AssertionError("no stage has started")
+
+
+def test_ctrl_c_keeps_the_checkpoint_and_says_how_to_go_on(
+    finished: Path, roots: list[str], bench: Bench, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    process = subprocess.Popen(bench_command(*command(roots, runs)), stderr=subprocess.PIPE, text=True)
+    child = wait_for_child(runs)
+    events = next(runs.glob(".partial/*/root/out")) / "events.jsonl"
+    for _ in range(400):
+        if events.is_file() and b'"step"' in events.read_bytes():
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert stderr.strip().splitlines()[-1].endswith("cancelled; the same command goes on from its last checkpoint")
+    assert "Traceback" not in stderr and not Path(f"/proc/{child}").exists()
+    assert list(runs.glob(".partial/*/root/out/checkpoint.pt")) and list(runs.glob(".partial/*/attempts/1/record.json"))
+    bench(*command(roots, runs))
+    assert artifact_hashes(runs) == artifact_hashes(finished)
+
+
+def test_two_commands_on_one_store_run_each_stage_once(roots: list[str], tmp_path: Path, finished: Path) -> None:
+    runs = tmp_path / "runs"
+    both = [
+        subprocess.Popen(
+            bench_command(*command(roots, runs, "--json")), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    results = [p.communicate(timeout=200) for p in both]
+    assert [p.returncode for p in both] == [0, 0], results
+    reused = [[r["reused"] for r in json.loads(out)] for out, _ in results]
+    assert all(a != b for a, b in zip(*reused, strict=True)), "each stage is run by exactly one of them"
+    assert artifact_hashes(runs) == artifact_hashes(finished)
+
+
+def test_wall_time_ends_a_stage_softly_and_its_last_step_counts(roots: list[str], bench: Bench, tmp_path: Path) -> None:
+    budget = tmp_path / "short.yaml"
+    half = "{currency: optimizer_steps, optimizer_steps: 100000, wall_seconds: %s, grace_seconds: 60}"
+    budget.write_text(f"name: short\nversion: 1\npretrain: {half % 20}\nfinetune: {half % 8}\n")
+    profile = tmp_path / "long.yaml"
+    text = (
+        Path(NANO[3])
+        .read_text()
+        .replace("s3dis-sem: {steps: 4", "s3dis-sem: {steps: 100000")
+        .replace("validate_every: 2", "validate_every: 5000")
+    )
+    profile.write_text(text)
+    runs = tmp_path / "runs"
+    bench(
+        "run",
+        "--method",
+        "scratch",
+        "--task",
+        "s3dis-sem",
+        "--budget",
+        str(budget),
+        "--profile",
+        str(profile),
+        *roots,
+        "--runs",
+        str(runs),
+        "--threads",
+        "1",
+    )
+    record = next(r for r in run_records(runs) if r["stage"] == "finetune")
+    assert (record["outcome"], record["stopped"]) == ("ok", "soft_limit")
+    assert 0 < record["ledger"]["optimizer_steps"] < 100000
+    assert record["metrics"]["miou_voxel_final"] is not None
+
+
+def test_memory_over_the_cap_is_oom_host(roots: list[str], bench: Bench, tmp_path: Path) -> None:
+    budget = tmp_path / "small.yaml"
+    half = "{currency: optimizer_steps, optimizer_steps: 4, memory_mib: 100}"
+    budget.write_text(f"name: small\nversion: 1\npretrain: {half}\nfinetune: {half}\n")
+    runs = tmp_path / "runs"
+    done = bench(
+        "run",
+        "--method",
+        "scratch",
+        "--task",
+        "s3dis-sem",
+        "--budget",
+        str(budget),
+        "--profile",
+        NANO[3],
+        *roots,
+        "--runs",
+        str(runs),
+        code=1,
+    )
+    assert "oom_host: stopped by its memory limit" in done.stderr
+    assert [r["outcome"] for r in run_records(runs)] == ["oom_host"]
+
+
+def test_the_fine_tuning_loader_never_sees_test_labels(
+    finished: Path, roots: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run the stage in this process and write down who reads which labels."""
+    from harness.contract.stage import StageSpec
+    from methods.context import StageContext
+    from methods.finetune import semantic
+
+    record = next(r for r in run_records(finished) if (r["method"], r["stage"]) == ("scratch", "finetune"))
+    spec = StageSpec.model_validate_json((finished / "finetune" / record["key"] / "spec.json").read_bytes())
+    assert spec.data is not None and spec.split is not None
+    prepared = next((Path(os.environ["BENCH_CACHE"]) / "prepared").glob("s3dis-*/manifest.json")).parent
+    root = tmp_path / "root"
+    (root / "in").mkdir(parents=True)
+    (root / "in/stage.json").write_text(spec.model_dump_json())
+    (root / "data").mkdir()
+    (root / "data" / spec.data.dataset).symlink_to(prepared)
+    (root / "parents").mkdir()
+    (parent,) = spec.parents.items()
+    (root / "parents" / parent[0]).symlink_to(finished / "pretrain" / parent[1] / "artifacts")
+    read: list[str] = []
+    original = semantic.load_labels
+    monkeypatch.setattr(semantic, "load_labels", lambda view, scene: read.append(scene) or original(view, scene))
+    semantic.run(StageContext.open(root))
+    assert sorted(read) == sorted(spec.split.train)
+    assert not set(read) & {*spec.split.test, *spec.split.selection}
+    public = [
+        n
+        for n in vars(SemanticScorer(root / "data" / spec.data.dataset, spec.split.test, 0.2, 13))
+        if not n.startswith("_")
+    ]
+    assert public == ["classes"], "a scorer shows nothing of the labels"
+
+
+def test_imagenet_weights_are_loaded_recorded_and_part_of_the_key(
+    finished: Path, roots: list[str], bench: Bench, tmp_path: Path
+) -> None:
+    import torch
+
+    from methods.networks.resunet2d import ResNetEncoder
+
+    weights = tmp_path / "resnet34.pth"
+    torch.save({**ResNetEncoder(34).state_dict(), "fc.weight": torch.zeros(1000, 512)}, weights)
+    runs = tmp_path / "runs"
+    done = bench(*command(roots, runs, "--imagenet-weights", str(weights), "--json", methods=("ours",)))
+    images = json.loads(done.stdout)[0]["record"]
+    assert images["notes"]["encoder_initialisation"].startswith("imagenet file, ")
+    assert images["key"] not in artifact_hashes(finished)
+    torch.save({"conv1.weight": torch.zeros(64, 3, 3, 3)}, weights)
+    done = bench(*command(roots, tmp_path / "other", "--imagenet-weights", str(weights), methods=("ours",)), code=2)
+    message = done.stderr.strip().splitlines()[-1]
+    assert "ImageNet weights: tensor 'conv1.weight' has shape (64, 3, 3, 3), expected (64, 3, 7, 7)" in message
+    assert not run_records(tmp_path / "other") and not list((tmp_path / "other").glob(".partial/*"))
+
+
+def test_report(finished: Path, bench: Bench, tmp_path: Path) -> None:
+    done = bench("report", "--runs", str(finished), "--out", "out")
+    out = tmp_path / "out"
+    assert sorted(p.suffix for p in out.iterdir()) == [".csv", ".html", ".md", ".png", ".svg"]
+    table = (out / "table.md").read_text()
+    assert (
+        "| scratch | none " in table and "| ours    | rgbd-folder " in table and "cannot be tested with this n" in table
+    )
+    assert "SYNTHETIC" not in table and table.splitlines()[0] in done.stdout
+    page = (out / "index.html").read_text()
+    assert "http" not in page.replace("http://www.w3.org", ""), "the page opens without a network"
+    assert "data:image/png;base64," in page
+    metrics = {r["method"]: r["metrics"] for r in run_records(finished) if r["kind"] == "finetune"}
+    assert f"{100 * metrics['ours']['miou_voxel_final']:.1f}" in table
+
+
+def test_show(finished: Path, bench: Bench) -> None:
+    listed = bench("show", "--runs", str(finished)).stdout
+    record = next(r for r in run_records(finished) if (r["method"], r["stage"]) == ("ours", "finetune"))
+    assert record["key"] in listed and len(listed.splitlines()) == 7
+    one = bench("show", record["key"][:8], "--runs", str(finished)).stdout
+    assert "bookcase" in one and "best (selected on the test split)" in one and "372 of 374" in one
+    assert json.loads(bench("show", record["key"], "--runs", str(finished), "--json").stdout) == record
+    assert all(len(line) <= 100 for line in (listed + one).splitlines())
