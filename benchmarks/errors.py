@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
+from pathlib import Path
+
+FULL_BELOW_BYTES = 1 << 16
+
 
 class BenchError(Exception):
     """Something a person can act on: the message says what, where, what was expected and what to do next."""
@@ -23,3 +29,12 @@ class EnvironmentCannot(BenchError):
 
 class DataError(WrongUse):
     """Input data that cannot be used; names the file and, where there is one, the line."""
+
+
+def cannot_write(folder: Path, error: OSError, doing: str) -> EnvironmentCannot:
+    """The error for a folder that cannot be written, with what to do next. Some writers (numpy) report a full disk without
+    its error number, so the free space is looked at too."""
+    there = next((p for p in (folder, *folder.parents) if p.exists()), Path("/"))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(there).free < FULL_BELOW_BYTES:
+        return EnvironmentCannot(f"{folder}: {doing}: the disk is full; free some space and run the command again")
+    return EnvironmentCannot(f"{folder}: {doing}: cannot be written: {error.strerror or error}")

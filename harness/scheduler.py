@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from benchmarks.errors import BenchError, EnvironmentCannot, WrongUse
+from benchmarks.errors import BenchError, EnvironmentCannot, WrongUse, cannot_write
 from harness.contract.events import EVENTS_FILE, End, Ledger, Start, Usage, Warn, drop_end
 from harness.contract.records import Outcome, Record
 from harness.contract.stage import STAGE_FILE, WEIGHTS_FILE
@@ -18,7 +18,7 @@ from harness.executors.base import Execution, Executor
 from harness.executors.local import end_left_over_child
 from harness.graph import PlannedStage
 from harness.provenance import provenance
-from harness.store import LOG, Store, cannot_write, hash_artifacts, is_done
+from harness.store import LOG, Store, hash_artifacts, is_done
 from harness.validate import InvalidOutput, check_plain, check_pretrain, disagreement, score_finetune
 
 MIN_FREE_BYTES = 1 << 20
@@ -71,7 +71,7 @@ def run_chain(
                 planned, store, executor, display, retry_failed, imagenet_weights, planned is chain[-2]
             )
         except OSError as error:
-            raise cannot_write(store.root, error) from error
+            raise cannot_write(store.root, error, planned.title) from error
         reports.append(report)
         if report.record.outcome != Outcome.ok:
             break

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from benchmarks.errors import EnvironmentCannot, WrongUse
+from benchmarks.errors import WrongUse, cannot_write
 from benchmarks.locks import exclusive
 from harness.contract.events import EVENTS_FILE
 from harness.contract.records import ArtifactEntry, Outcome, Record
@@ -80,7 +79,7 @@ class Store:
             probe.parent.mkdir(parents=True, exist_ok=True)
             probe.write_bytes(b"x" * 4096)
         except OSError as error:
-            raise cannot_write(self.root, error) from None
+            raise cannot_write(self.root, error, "runs (--runs names another folder)") from None
         finally:
             with contextlib.suppress(OSError):
                 probe.unlink()
@@ -210,12 +209,3 @@ def hash_artifacts(folder: Path) -> dict[str, ArtifactEntry]:
 def is_done(record: Record | None) -> bool:
     """Whether a stage needs no more work."""
     return record is not None and record.outcome == Outcome.ok
-
-
-def cannot_write(folder: Path, error: OSError) -> EnvironmentCannot:
-    """The error for a store that cannot be written, with what to do next."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return EnvironmentCannot(f"{folder}: the disk is full; free some space or choose another folder with --runs")
-    return EnvironmentCannot(
-        f"{folder}: cannot be written: {error.strerror or error}; choose another folder with --runs"
-    )

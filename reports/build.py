@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.errors import EnvironmentCannot
+from benchmarks.errors import cannot_write
 from harness.contract.records import Record
 from harness.store import Store
 from reports.figures import SYNTHETIC_MARK, by_method, save
@@ -33,7 +33,7 @@ def build_report(store: Store, out: Path) -> BuiltReport:
         out.mkdir(parents=True, exist_ok=True)
         return _build(store, runs, out)
     except OSError as error:
-        raise EnvironmentCannot(f"{out}: the report cannot be written: {error.strerror or error}") from error
+        raise cannot_write(out, error, "report (--out names another folder)") from error
 
 
 def _build(store: Store, runs: pd.DataFrame, out: Path) -> BuiltReport:

@@ -28,7 +28,7 @@ from benchmarks.datasets.layout import (
     read_manifest,
     scene_folder_name,
 )
-from benchmarks.errors import DataError, EnvironmentCannot
+from benchmarks.errors import DataError, cannot_write
 from benchmarks.locks import exclusive
 from benchmarks.specs import Dataset
 
@@ -59,7 +59,7 @@ def prepare(dataset: Dataset, root: Path, cache: Path, *, frame_stride: int, str
                 return target
             return _prepare_into(target, dataset, root, frame_stride, strict, progress)
     except OSError as error:
-        raise EnvironmentCannot(f"{target}: preparing {dataset.name} failed: {error.strerror or error}") from error
+        raise cannot_write(target, error, f"preparing {dataset.name}") from error
 
 
 def _prepare_into(

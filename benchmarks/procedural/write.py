@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.errors import EnvironmentCannot
+from benchmarks.errors import cannot_write
 from benchmarks.procedural import parts, rooms, sensors
 from benchmarks.specs import Dataset
 
@@ -40,7 +40,7 @@ def generate(dataset: Dataset, cache: Path, progress: Progress) -> Path:
     except OSError as error:
         if target.is_dir():
             return target
-        raise EnvironmentCannot(f"{target}: writing {dataset.name} failed: {error.strerror or error}") from error
+        raise cannot_write(target, error, f"generating {dataset.name}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target

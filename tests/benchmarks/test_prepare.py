@@ -87,7 +87,7 @@ def test_a_missing_root(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written(s3dis_root: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(EnvironmentCannot, match="preparing s3dis failed"):
+    with pytest.raises(EnvironmentCannot, match="preparing s3dis: cannot be written: Not a directory"):
         ready(s3dis_root, tmp_path / "file")
 
 

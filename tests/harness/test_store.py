@@ -119,9 +119,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
 
 def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        EnvironmentCannot, match="cannot be written: Not a directory; choose another folder with --runs"
-    ):
+    with pytest.raises(EnvironmentCannot, match=r"\(--runs names another folder\): cannot be written: Not a directory"):
         Store(tmp_path / "file" / "runs").check_writable()
 
 

@@ -1,0 +1,215 @@
+"""Statistics, tables, figures and the page, on stores made by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.specs import Cell, LabelRatio
+from harness.contract.records import Outcome, Record
+from harness.contract.stage import StageSpec
+from harness.provenance import provenance
+from harness.store import Store, write_json
+from reports.build import build_report
+from reports.frame import GROUP, load_runs
+from reports.statistics import difference, estimate, verdict
+from reports.tables import compare, markdown, plain
+
+SPLIT = {"version": 1, "train": ["a"], "selection": ["b"], "test": ["c"], "sha256": "1" * 64}
+
+
+def stage(kind: str, method: str, seed: int, voxel: float = 0.1, **more: object) -> StageSpec:
+    plain_spec = {
+        "kind": kind, "method": method, "stage": "finetune" if kind == "finetune" else "points", "seed": seed, "profile": "p",
+        "profile_version": 1, "network": {}, "threads": 1, "sparse_backend": "torch", "device": "cpu", "code_sha256": "0" * 64,
+        "limits": {"budget": "b", "budget_version": 1, "currency": "optimizer_steps", "amount": 1, "schedule_horizon": "budget"},
+    }  # fmt: skip
+    if kind == "finetune":
+        plain_spec |= {
+            "task": "s3dis-sem",
+            "split": SPLIT,
+            "recipe": {"steps": 1, "batch": 1, "micro_batch": 1, "voxel_metres": voxel, "validate_every": 1},
+            "data": {
+                "dataset": "s3dis",
+                "manifest_sha256": "2" * 64,
+                "synthetic": False,
+                "view": "labelled",
+                "classes": ["x", "y"],
+            },
+        }
+    return StageSpec.model_validate({**plain_spec, **more})
+
+
+def add(
+    store: Store, method: str, score: float, pretrain_seed: int = 0, finetune_seed: int = 0, *, outcome: str = "ok",
+    synthetic: bool = False, source: str = "scannet", voxel: float = 0.1, message: str = "", percent: float = 100.0,
+    notes: dict[str, str] | None = None,
+) -> None:  # fmt: skip
+    parent = stage(
+        "pretrain",
+        method,
+        pretrain_seed,
+        data={"dataset": source, "manifest_sha256": "3" * 64, "synthetic": synthetic, "view": "unlabelled"},
+    )
+    child = stage(
+        "finetune", method, finetune_seed, voxel, parents={"points": parent.key}, label_ratio={"percent": percent}
+    )
+    cell = Cell(
+        method=method, pretrain_dataset=source, task="s3dis-sem", label_ratio=LabelRatio(percent=percent),
+        pretrain_seed=pretrain_seed, finetune_seed=finetune_seed, budget="b", profile="p",
+    )  # fmt: skip
+    metrics = {f"miou_voxel_{c}": score for c in ("final", "selected", "best")} if outcome == "ok" else {}
+    for spec, extra in (
+        (parent, {}),
+        (
+            child,
+            {
+                "cell": cell,
+                "dataset": "s3dis",
+                "metrics": metrics,
+                "outcome": outcome,
+                "message": message,
+                "notes": notes or {},
+            },
+        ),
+    ):
+        base = {
+            "key": spec.key, "kind": spec.kind, "method": spec.method, "stage": spec.stage, "attempt": 1, "outcome": "ok",
+            "synthetic": synthetic, "executor": "local", "label_isolation": "none", "provenance": provenance({}),
+            "parents": spec.parents, "started_at": "2026-01-01", "ended_at": "2026-01-01",
+        }  # fmt: skip
+        folder = store.folder(spec.kind, spec.key)
+        write_json(folder / "spec.json", spec.model_dump(mode="json"))
+        write_json(folder / "record.json", Record.model_validate({**base, **extra}).sealed().model_dump(mode="json"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    (tmp_path / "runs").mkdir()
+    return Store(tmp_path / "runs")
+
+
+def only_group(store: Store):
+    runs = load_runs(store)
+    groups = [g for _, g in runs.groupby(GROUP)]
+    assert len(groups) == 1
+    return groups[0]
+
+
+def test_one_run_has_no_interval() -> None:
+    one = estimate(np.array([0.5]))
+    assert one.mean == 0.5 and np.isnan([one.low, one.high]).all() and one.n == 1
+    assert verdict(difference(np.array([0.5]), np.array([0.4, 0.3]))) == "cannot be tested with this n"
+    assert estimate(np.array([])).n == 0
+
+
+def test_few_runs_have_a_t_interval() -> None:
+    from scipy import stats
+
+    values = np.array([1.0, 2.0, 4.0])
+    found = estimate(values)
+    low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
+    assert np.allclose([found.low, found.high], [low, high])
+
+
+def test_many_runs_have_a_seeded_bootstrap() -> None:
+    values = np.random.default_rng(0).exponential(size=40)
+    one, two = estimate(values), estimate(values)
+    assert one == two and one.low < values.mean() < one.high
+
+
+@pytest.mark.parametrize(("shift", "said"), [(3.0, "better"), (-3.0, "worse"), (0.05, "not distinguishable")])
+def test_verdicts(shift: float, said: str) -> None:
+    rng = np.random.default_rng(1)
+    base, ours = rng.normal(0, 0.5, 6), rng.normal(shift, 0.5, 6)
+    assert verdict(difference(ours, base)) == said
+
+
+def test_finetuning_seeds_are_averaged_before_anything_is_inferred(store: Store) -> None:
+    for pretrain in range(2):
+        for finetune in range(5):
+            add(store, "ours", 0.5 + 0.1 * pretrain + 0.01 * finetune, pretrain, finetune)
+            add(store, "scratch", 0.4 + 0.01 * finetune + 0.02 * pretrain, pretrain, finetune, source="none")
+    table = compare(only_group(store)).set_index("method")
+    assert table.loc["ours", "n"] == 2, "ten runs, but two pre-trainings"
+    assert table.loc["ours", "final"].startswith("57.0 [")
+    assert table.loc["ours", "to scratch"].startswith("+14.0 [")
+
+
+def test_failures_are_cells_and_never_dropped(store: Store, tmp_path: Path) -> None:
+    add(store, "scratch", 0.4, source="none")
+    add(store, "ours", 0.0, outcome="crashed", message="it broke")
+    add(store, "ours", 0.0, 1, outcome="oom_host")
+    table = compare(only_group(store)).set_index("method")
+    assert (table.loc["ours", "n"], table.loc["ours", "final"]) == (0, "-")
+    assert set(table.loc["ours", "failed"].split(", ")) == {"1 crashed", "1 oom_host"}
+    text = build_report(store, tmp_path / "out").text
+    assert "1 crashed" in text and "it broke" in (tmp_path / "out/index.html").read_text()
+
+
+def test_synthetic_and_real_never_meet(store: Store, tmp_path: Path) -> None:
+    add(store, "ours", 0.5)
+    add(store, "ours", 0.9, synthetic=True, source="synth-scannet")
+    report = build_report(store, tmp_path / "out")
+    sections = [s for s in report.text.split("s3dis-sem on ")[1:]]
+    assert len(sections) == 2 and sum("50.0" in s for s in sections) == 1 and sum("90.0" in s for s in sections) == 1
+    assert report.text.count("**SYNTHETIC DATA**: ") == 1
+    pictures = sorted(p.name for p in (tmp_path / "out").glob("*.png"))
+    assert len(pictures) == 2 and sum("synthetic" in p for p in pictures) == 1
+    assert "<title>SYNTHETIC DATA" in (tmp_path / "out/index.html").read_text()
+
+
+def test_runs_of_another_protocol_or_source_are_not_averaged(store: Store) -> None:
+    add(store, "ours", 0.5)
+    add(store, "ours", 0.9, source="rgbd-folder")
+    table = compare(only_group(store))
+    assert sorted(table["method"]) == ["ours (rgbd-folder)", "ours (scannet)"] and set(table["n"]) == {1}
+    add(store, "ours", 0.1, voxel=0.2)
+    assert load_runs(store)["protocol"].nunique() == 2
+    add(store, "ours", 0.2, percent=5.0)
+    assert load_runs(store).groupby(GROUP).ngroups == 3
+
+
+def test_untrusted_text_is_escaped(store: Store, tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>\n# heading | \x1b[31m"
+    add(store, "ours", 0.0, outcome="crashed", message=evil, notes={"<script>k": "<img src=x onerror=alert(1)>"})
+    build_report(store, tmp_path / "out")
+    page = (tmp_path / "out/index.html").read_text()
+    assert "<script" not in page and "<img src=x" not in page and "&lt;script&gt;" in page
+    assert plain(evil) == "&lt;script&gt;alert(1)&lt;/script&gt; # heading \\| \\[31m"
+
+
+def test_an_empty_store_says_so(store: Store, tmp_path: Path) -> None:
+    report = build_report(store, tmp_path / "out")
+    assert "There are no fine-tuning runs yet" in report.text
+    assert "There are no fine-tuning runs yet" in (tmp_path / "out/index.html").read_text()
+
+
+def test_the_csv_has_a_row_a_method_and_names_its_group(store: Store, tmp_path: Path) -> None:
+    import pandas as pd
+
+    add(store, "ours", 0.5)
+    add(store, "scratch", 0.4, source="none")
+    frame = pd.read_csv(build_report(store, tmp_path / "out").files["csv"])
+    assert list(frame["method"]) == ["scratch", "ours"] and set(frame["task"]) == {"s3dis-sem"}
+    assert frame.loc[1, "verdict"] == "cannot be tested with this n"
+    assert markdown(compare(only_group(store))).count("\n") == 3
+
+
+def test_reports_are_reproducible(store: Store, tmp_path: Path) -> None:
+    add(store, "ours", 0.5)
+    add(store, "scratch", 0.4, source="none")
+    for name in ("one", "two"):
+        build_report(store, tmp_path / name)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+
+
+def test_records_read_back_as_they_were(store: Store) -> None:
+    add(store, "ours", 0.5)
+    (record,) = [r for r in store.records() if r.kind == "finetune"]
+    path = store.folder("finetune", record.key) / "record.json"
+    assert Record.model_validate(json.loads(path.read_text())) == record and record.outcome == Outcome.ok
