@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.errors import WrongUse
-from benchmarks.specs import Budget, Dataset, Method, Profile, Spec, Task, load_spec
+from benchmarks.spec_files import load_spec
+from benchmarks.specs import Budget, Dataset, Method, Profile, Spec, Task
 
 SpecT = TypeVar("SpecT", bound=Spec)
 

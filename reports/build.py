@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.errors import cannot_write
+from harness.contract.events import EVENTS_FILE, Eval, read_events
 from harness.contract.records import Record
 from harness.store import Store
-from reports.figures import SYNTHETIC_MARK, by_method, save
-from reports.frame import GROUP, failed_pretraining, load_runs
+from reports.figures import SYNTHETIC_MARK, by_method, save, validation_curves
+from reports.frame import GROUP, ROW, failed_pretraining, load_runs
 from reports.page import data_uri, render_page
-from reports.tables import compare, headline, markdown, plain
+from reports.tables import compare, headline, markdown, plain, row_names
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 class BuiltReport(NamedTuple):
-    """The report's files by kind, and its tables as text."""
+    """The report's files by kind, and its tables in short, for a terminal."""
 
     files: dict[str, Path]
     text: str
@@ -39,26 +40,31 @@ def build_report(store: Store, out: Path) -> BuiltReport:
 def _build(store: Store, runs: pd.DataFrame, out: Path) -> BuiltReport:
     files: dict[str, Path] = {}
     sections: list[str] = []
+    shown: list[str] = []
     groups: list[dict[str, Any]] = []
     frames: list[pd.DataFrame] = []
     for names, group in runs.groupby(GROUP, sort=True) if len(runs) else []:
         described: dict[str, Any] = dict(zip(GROUP, names, strict=True))
         title = group_title(described)
-        name = slug(f"{'synthetic' if described['synthetic'] else ''} {title} {described['protocol']}")
+        marks = ("synthetic" if described["synthetic"] else "", *(str(described[k]) for k in GROUP if k != "synthetic"))
+        name = slug(" ".join(marks))
         frame = compare(group)
         mark = f"**{SYNTHETIC_MARK}**: " if described["synthetic"] else ""
         sections.append(f"{mark}{title}\n\n{markdown(frame)}\n")
+        short = frame[["method", headline(group), "n", "failed", "to scratch", "verdict"]]
+        shown.append(f"{mark}{title}\n\n{markdown(short)}\n")
         frames.append(frame.assign(**described))
         figure_title = f"{SYNTHETIC_MARK}\n{title}" if described["synthetic"] else title
-        stem = out / f"miou-by-method-{name}"
+        stem = out / f"miou-{name}"
         pictures = save(by_method(group, figure_title), stem)
         files[f"figure{len(groups) + 1}"] = pictures[0]
-        groups.append(_page_group(store, group, frame, described, title, name, pictures[0]))
+        curves = save(validation_curves(_curves(store, group), figure_title), out / f"curves-{name}")
+        files[f"curves{len(groups) + 1}"] = curves[0]
+        groups.append(_page_group(store, group, frame, described, title, name, [pictures[0], curves[0]]))
     failures = failed_pretraining(store)
-    sections += [
-        f"Pre-training failed: {r.method}/{r.stage} {r.key}: {r.outcome.value}: {r.message}\n" for r in failures
-    ]
-    text = "\n".join(sections) or "There are no fine-tuning runs yet. `bench run` makes some.\n"
+    nothing = ["There are no fine-tuning runs yet. `bench run` makes some.\n"]
+    failed = [f"{_failure_line(r)}\n" for r in failures]
+    text, short_text = ("\n".join(part + failed or nothing) for part in (sections, shown))
     notes = (
         "mIoU on voxels in per cent, 95 % interval where n allows one; n counts pre-training seeds. selected: chosen on\n"
         "held-out training scenes. best: selected on the test split, as papers do.\n"
@@ -67,7 +73,7 @@ def _build(store: Store, runs: pd.DataFrame, out: Path) -> BuiltReport:
     files["csv"] = _write(out / "table.csv", _csv(frames))
     page = render_page(groups, [_failure(r) for r in failures], any(g["synthetic"] for g in groups))
     files["page"] = _write(out / "index.html", page.encode())
-    return BuiltReport(files, f"{text}\n{notes}")
+    return BuiltReport(files, f"{short_text}\n{notes}")
 
 
 def _failure_line(record: Record) -> str:
@@ -102,7 +108,7 @@ def _page_group(
     described: dict[str, Any],
     title: str,
     name: str,
-    picture: Path,
+    pictures: list[Path],
 ) -> dict[str, Any]:
     column = f"miou_voxel_{headline(group)}"
     runs = []
@@ -127,9 +133,24 @@ def _page_group(
         "columns": list(frame.columns),
         "rows": frame.to_numpy().tolist(),
         "headline": headline(group),
-        "figure": data_uri(picture),
+        "figures": [data_uri(picture) for picture in pictures],
         "runs": runs,
     }
+
+
+def _curves(store: Store, group: pd.DataFrame) -> dict[str, list[tuple[str, list[int], list[float]]]]:
+    """Row name to the validation curves of its runs, from their events."""
+    curves: dict[str, list[tuple[str, list[int], list[float]]]] = {}
+    for name, which in row_names(group).items():
+        for key in group[(group[ROW] == list(which)).all(axis=1)]["key"]:
+            events = read_events(store.folder("finetune", key) / EVENTS_FILE)
+            points = [
+                (e.step, e.metrics.get("miou_voxel")) for e in events if isinstance(e, Eval) and e.split == "test"
+            ]
+            known = [(step, score) for step, score in points if score is not None]
+            if known:
+                curves.setdefault(name, []).append((which[0], [p[0] for p in known], [p[1] for p in known]))
+    return curves
 
 
 def _facts(record: Record, row: dict[str, Any]) -> list[tuple[str, str]]:
@@ -152,6 +173,7 @@ def _facts(record: Record, row: dict[str, Any]) -> list[tuple[str, str]]:
         ("numerics", ", ".join(f"{k} {v}" for k, v in provenance.numerics.items())),
         ("started", record.started_at),
         *record.notes.items(),
+        *row["pretrain_notes"],
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ COLOURS = {
 }
 OTHER_COLOUR = "#CC79A7"
 SYNTHETIC_MARK = "SYNTHETIC DATA"
+MIN_SPAN = 10.0
 
 
 def by_method(runs: pd.DataFrame, title: str) -> Any:
@@ -43,7 +45,7 @@ def by_method(runs: pd.DataFrame, title: str) -> Any:
     label = {which: name for name, which in names.items()}
     runs = runs.assign(method=[label[tuple(row)] for row in runs[ROW].itertuples(index=False)])
     good = runs[runs["outcome"] == "ok"].assign(score=lambda frame: 100 * frame[column])
-    figure, axes = plt.subplots(figsize=(max(3.5, 1.1 * len(methods) + 1.5), 3.4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(max(4.6, 1.1 * len(methods) + 2.2), 3.6), layout="constrained")
     palette = {name: COLOURS.get(which[0], OTHER_COLOUR) for name, which in names.items()}
     sns.stripplot(
         good,
@@ -69,14 +71,48 @@ def by_method(runs: pd.DataFrame, title: str) -> Any:
                 f"{failed} failed", (place, 0.02), xycoords=("data", "axes fraction"), ha="center", color="#B00020"
             )
     axes.set_xlabel("pre-training method")
-    axes.set_ylabel(f"mIoU on voxels, {headline(runs)} checkpoint (%)")
-    axes.set_title(title, fontsize=9)
+    axes.set_ylabel(f"mIoU on voxels (%)\n{headline(runs)} checkpoint")
+    axes.set_title(_wrapped(title), fontsize=9)
     axes.margins(y=0.2)
+    low, high = axes.get_ylim()
+    # A difference of a point shall not fill the picture.
+    widen = max(0.0, MIN_SPAN - (high - low)) / 2
+    axes.set_ylim(max(0.0, low - widen), high + widen)
     if BASELINE in methods and len(good[good["method"] == BASELINE]):
         axes.axhline(
             good[good["method"] == BASELINE]["score"].mean(), color=COLOURS[BASELINE], lw=0.8, ls="--", zorder=0
         )
     return figure
+
+
+def validation_curves(curves: dict[str, list[tuple[str, list[int], list[float]]]], title: str) -> Any:
+    """mIoU on the test split during fine-tuning, one thin line a run. `curves`: row name to (method, steps, mIoU)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import seaborn as sns
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import MaxNLocator
+
+    sns.set_theme(style="whitegrid", font_scale=0.85)
+    figure, axes = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
+    for name, runs in curves.items():
+        for number, (method, steps, scores) in enumerate(runs):
+            colour = COLOURS.get(method, OTHER_COLOUR)
+            label = name if number == 0 else None
+            axes.plot(steps, [100 * s for s in scores], color=colour, lw=1.2, marker="o", ms=3, alpha=0.8, label=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("fine-tuning steps")
+    axes.set_ylabel("mIoU on voxels (%)\ntest split")
+    axes.set_title(_wrapped(title), fontsize=9)
+    axes.set_ylim(bottom=0)
+    if curves:
+        axes.legend(frameon=False)
+    return figure
+
+
+def _wrapped(title: str) -> str:
+    return "\n".join(line for part in title.split("\n") for line in textwrap.wrap(part, 52))
 
 
 def save(figure: Any, stem: Path) -> list[Path]:

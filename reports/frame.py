@@ -65,6 +65,7 @@ def _row(record: Record, records: dict[str, Record], specs: dict[str, StageSpec]
         "labels_seen": record.ledger.labels,
         "pretrain_cpu_seconds": sum(p.ledger.cpu_seconds for p in parents),
         "finetune_cpu_seconds": record.ledger.cpu_seconds,
+        "pretrain_notes": [(f"{p.stage}: {k}", v) for p in reversed(parents) for k, v in p.notes.items()],
         "peak_memory_mib": max(r.ledger.peak_memory_bytes for r in (record, *parents)) / 2**20,
     }
     for name in METRICS:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -231,3 +232,14 @@ def test_minkowski_where_it_is_not_installed(bench: Bench, s3dis_root: Path) -> 
         pytest.skip("MinkowskiEngine is installed here")
     error = one_line(bench(*arguments("--data", f"s3dis={s3dis_root}", "--backend", "minkowski"), code=3).stderr)
     assert "MinkowskiEngine is not installed; use --backend torch" in error
+
+
+def test_a_fault_of_our_own_shows_no_traceback(tmp_path: Path) -> None:
+    code = (
+        "import sys; from harness.cli import app, doctor\n"
+        "import harness.cli.doctor as d\nd._torch = lambda: 1 / 0\n"
+        "sys.argv = ['bench', 'doctor']\napp.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert one_line(done.stderr).startswith("error: ZeroDivisionError: division by zero (a fault of bench itself")

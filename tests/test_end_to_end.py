@@ -323,7 +323,7 @@ def test_imagenet_weights_are_loaded_recorded_and_part_of_the_key(
 def test_report(finished: Path, bench: Bench, tmp_path: Path) -> None:
     done = bench("report", "--runs", str(finished), "--out", "out")
     out = tmp_path / "out"
-    assert sorted(p.suffix for p in out.iterdir()) == [".csv", ".html", ".md", ".png", ".svg"]
+    assert sorted(p.suffix for p in out.iterdir()) == [".csv", ".html", ".md", ".png", ".png", ".svg", ".svg"]
     table = (out / "table.md").read_text()
     assert (
         "| scratch | none " in table and "| ours    | rgbd-folder " in table and "cannot be tested with this n" in table

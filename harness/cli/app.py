@@ -73,6 +73,12 @@ def main() -> None:
         # The reader of our output has closed; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        what = printable(" ".join(f"{type(error).__name__}: {error}".split()))
+        print(f"error: {what} (a fault of bench itself; --debug shows where, please report it)", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.errors import WrongUse
-from benchmarks.specs import Budget, Dataset, LabelRatio, Method, Profile, Task, load_spec
+from benchmarks.spec_files import load_spec
+from benchmarks.specs import Budget, Dataset, LabelRatio, Method, Profile, Task
 from harness.catalog import available, find
 
 BUDGET = """

@@ -1,0 +1,56 @@
+"""What the README says exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+
+from benchmarks.specs import Budget, Profile
+from harness.catalog import available, find
+from tests.conftest import REPOSITORY, Bench
+
+README = (REPOSITORY / "README.md").read_text()
+BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", README, flags=re.S)).replace("\\\n", " ")
+COMMANDS = sorted({line.split("#")[0].strip() for line in BLOCKS.splitlines() if line.startswith("bench ")})
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(COMMANDS) >= 6
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_and_name_exists(command: str, bench: Bench) -> None:
+    words = shlex.split(command)[1:]
+    names = [w for w in words if not w.startswith("-")][: 2 if words[0] == "data" else 1]
+    help_text = bench(*names, "--help").stdout
+    for word in words:
+        if word.startswith("--"):
+            assert word in help_text, f"{word} is not an option of bench {' '.join(names)}"
+    for flag, value in zip(words, words[1:], strict=False):
+        if flag == "--budget":
+            assert value in available(Budget)
+
+
+def test_the_budget_table_is_true() -> None:
+    rows = re.findall(r"^\| `(\w+)`.*?\| ([\d,]+) \+ ([\d,]+) \| `(\S+)` \|", README, flags=re.M)
+    assert {r[0] for r in rows} == set(available(Budget))
+    for name, pretrain, finetune, profile in rows:
+        budget = find(Budget, name)
+        assert (budget.pretrain.amount, budget.finetune.amount) == (
+            float(pretrain.replace(",", "")),
+            float(finetune.replace(",", "")),
+        )
+        assert budget.default_profile == profile and profile in available(Profile)
+
+
+def test_make_targets_exist() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", BLOCKS, flags=re.M):
+        assert re.search(rf"^{target}:", makefile, flags=re.M), target
+
+
+def test_pictures_and_files_exist() -> None:
+    for path in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
+        assert (REPOSITORY / path).is_file(), path
