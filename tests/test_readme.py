@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 
@@ -28,7 +29,7 @@ def test_every_option_and_name_exists(command: str, bench: Bench) -> None:
     for word in words:
         if word.startswith("--"):
             assert word in help_text, f"{word} is not an option of bench {' '.join(names)}"
-    for flag, value in zip(words, words[1:], strict=False):
+    for flag, value in itertools.pairwise(words):
         if flag == "--budget":
             assert value in available(Budget)
 
