@@ -8,6 +8,30 @@ from typing import Any
 from benchmarks.errors import EnvironmentCannot, WrongUse
 
 BACKENDS = ("torch", "minkowski")
+NAMES = frozenset(
+    [
+        "SparseTensor",
+        "SparseTensorQuantizationMode",
+        "cat",
+        "sparse_quantize",
+        "sparse_collate",
+        "MinkowskiConvolution",
+        "MinkowskiConvolutionTranspose",
+        "MinkowskiBatchNorm",
+        "MinkowskiReLU",
+        "MinkowskiLeakyReLU",
+        "MinkowskiELU",
+        "MinkowskiSigmoid",
+        "MinkowskiTanh",
+        "MinkowskiSumPooling",
+        "MinkowskiAvgPooling",
+        "MinkowskiMaxPooling",
+        "MinkowskiGlobalSumPooling",
+        "MinkowskiGlobalAvgPooling",
+        "MinkowskiGlobalMaxPooling",
+    ]
+)
+"""The part of MinkowskiEngine's interface that networks here may use."""
 
 
 def sparse_backend(name: str) -> Any:
@@ -16,16 +40,10 @@ def sparse_backend(name: str) -> Any:
     Raises WrongUse for an unknown name, EnvironmentCannot where MinkowskiEngine is asked for and not installed.
     """
     if name == "torch":
-        from methods.sparse import conv, pointwise, tensor
+        from methods.sparse import conv, pointwise, pooling, quantize, tensor
 
-        return SimpleNamespace(
-            SparseTensor=tensor.SparseTensor,
-            cat=tensor.cat,
-            MinkowskiConvolution=conv.MinkowskiConvolution,
-            MinkowskiConvolutionTranspose=conv.MinkowskiConvolutionTranspose,
-            MinkowskiBatchNorm=pointwise.MinkowskiBatchNorm,
-            MinkowskiReLU=pointwise.MinkowskiReLU,
-        )
+        modules = (conv, pointwise, pooling, quantize, tensor)
+        return SimpleNamespace(**{n: getattr(m, n) for m in modules for n in vars(m) if n in NAMES})
     if name == "minkowski":
         return _minkowski_engine()
     raise WrongUse(f"sparse backend {name!r}: expected one of {', '.join(BACKENDS)}")

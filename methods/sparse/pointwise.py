@@ -26,6 +26,45 @@ class MinkowskiBatchNorm(nn.Module):
         return x.with_features(self.bn(x.F))
 
 
+class _Activation(nn.Module):
+    function: nn.Module
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        return x.with_features(self.function(x.F))
+
+
+class MinkowskiLeakyReLU(_Activation):
+    """Leaky ReLU; arguments as in torch."""
+
+    def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
+        super().__init__()
+        self.function = nn.LeakyReLU(negative_slope, inplace)
+
+
+class MinkowskiELU(_Activation):
+    """ELU; arguments as in torch."""
+
+    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
+        super().__init__()
+        self.function = nn.ELU(alpha, inplace)
+
+
+class MinkowskiSigmoid(_Activation):
+    """Logistic function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.function = nn.Sigmoid()
+
+
+class MinkowskiTanh(_Activation):
+    """Hyperbolic tangent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.function = nn.Tanh()
+
+
 class MinkowskiReLU(nn.Module):
     """max(0, x)"""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 import torch
 from torch import Tensor
 
@@ -54,11 +56,18 @@ class CoordinateManager:
         return self._maps[key]
 
 
+class SparseTensorQuantizationMode(Enum):
+    """What becomes of features at duplicate coordinates."""
+
+    UNWEIGHTED_AVERAGE = 0
+    UNWEIGHTED_SUM = 1
+
+
 class SparseTensor:
     """Features (N, C) on integer coordinates (N, 4) int32, batch index first, any sign; row order is kept.
 
-    Raises ValueError where the coordinates have duplicates: which of them wins is for the caller to decide, with
-    `sparse_quantize`.
+    Duplicate coordinates are a ValueError unless `quantization_mode` says what becomes of them; with it, rows come out
+    sorted by (b, x, y, z). MinkowskiEngine's default, a random one of them, is not offered.
     """
 
     def __init__(
@@ -67,7 +76,10 @@ class SparseTensor:
         coordinates: Tensor | None = None,
         tensor_stride: int = 1,
         coordinate_manager: CoordinateManager | None = None,
+        quantization_mode: SparseTensorQuantizationMode | None = None,
     ) -> None:
+        if coordinates is not None and quantization_mode is not None:
+            features, coordinates = _merge_duplicates(features, coordinates, quantization_mode)
         self.F = features
         self.stride = tensor_stride
         if coordinate_manager is None:
@@ -96,6 +108,20 @@ class SparseTensor:
         """The same coordinates with other features."""
         return SparseTensor(features, tensor_stride=self.stride, coordinate_manager=self.coordinate_manager)
 
+    def features_at(self, batch_index: int) -> Tensor:
+        """Feature rows of one batch item, in the order of the tensor."""
+        return self.F[self.C[:, 0] == batch_index]
+
+    def coordinates_at(self, batch_index: int) -> Tensor:
+        """(n, 3) coordinates of one batch item, in the order of the tensor."""
+        return self.C[self.C[:, 0] == batch_index][:, 1:]
+
+    @property
+    def decomposed_coordinates_and_features(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Coordinates (n, 3) and features of every batch item."""
+        items = [int(b) for b in torch.unique(self.C[:, 0])]
+        return [self.coordinates_at(b) for b in items], [self.features_at(b) for b in items]
+
     def __add__(self, other: SparseTensor) -> SparseTensor:
         if self.coordinate_manager is not other.coordinate_manager or self.stride != other.stride:
             raise ValueError("only sparse tensors on the same coordinates can be added")
@@ -106,6 +132,15 @@ class SparseTensor:
 
     def __repr__(self) -> str:
         return f"SparseTensor({len(self)} voxels, {self.F.shape[1]} channels, tensor stride {self.stride})"
+
+
+def _merge_duplicates(
+    features: Tensor, coordinates: Tensor, mode: SparseTensorQuantizationMode
+) -> tuple[Tensor, Tensor]:
+    distinct, rows, counts = torch.unique(coordinates, dim=0, return_inverse=True, return_counts=True)
+    summed = features.new_zeros((len(distinct), features.shape[1])).index_add(0, rows, features)
+    average = mode is SparseTensorQuantizationMode.UNWEIGHTED_AVERAGE
+    return summed / counts[:, None] if average else summed, distinct
 
 
 def cat(*tensors: SparseTensor) -> SparseTensor:

@@ -10,11 +10,12 @@ from torch.nn import functional
 from benchmarks.errors import EnvironmentCannot, WrongUse
 from methods.flops import flops
 from methods.sparse import kernel_map
-from methods.sparse.backend import sparse_backend
+from methods.sparse.backend import NAMES, sparse_backend
 from methods.sparse.conv import MinkowskiConvolution, MinkowskiConvolutionTranspose
 from methods.sparse.kernel_map import CoordinateIndex
 from methods.sparse.pointwise import MinkowskiBatchNorm
-from methods.sparse.tensor import SparseTensor, batched_coordinates
+from methods.sparse.quantize import sparse_collate
+from methods.sparse.tensor import SparseTensor, SparseTensorQuantizationMode, batched_coordinates
 
 SEED = 13
 
@@ -172,3 +173,38 @@ def test_batch_norm_of_a_single_voxel_uses_the_running_statistics() -> None:
     out = layer(SparseTensor(torch.tensor([[3.0, 2.0]]), torch.zeros(1, 4, dtype=torch.int32)))
     assert torch.allclose(out.F, torch.tensor([[2.0, 0.0]]), atol=1e-4)
     assert layer.bn.running_mean.tolist() == [1.0, 2.0]
+
+
+def test_duplicates_are_merged_only_on_request() -> None:
+    coordinates = torch.tensor([[0, 1, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]], dtype=torch.int32)
+    features = torch.tensor([[1.0], [5.0], [3.0]])
+    for mode, expected in (("UNWEIGHTED_AVERAGE", [5.0, 2.0]), ("UNWEIGHTED_SUM", [5.0, 4.0])):
+        merged = SparseTensor(features, coordinates, quantization_mode=SparseTensorQuantizationMode[mode])
+        assert merged.C[:, 1].tolist() == [0, 1] and merged.F[:, 0].tolist() == expected
+
+
+def test_batch_items_come_apart_again() -> None:
+    x = random_tensor(2)
+    coordinates, features = x.decomposed_coordinates_and_features
+    assert torch.equal(torch.cat(features), x.F) and torch.equal(torch.cat(coordinates), x.C[:, 1:])
+    batch, joined, labels = sparse_collate(coordinates, features, [torch.zeros(len(c)) for c in coordinates])
+    assert torch.equal(batch, x.C) and torch.equal(joined, x.F) and len(labels) == len(x)
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("LeakyReLU", functional.leaky_relu),
+        ("ELU", functional.elu),
+        ("Tanh", torch.tanh),
+        ("Sigmoid", torch.sigmoid),
+        ("ReLU", torch.relu),
+    ],
+)
+def test_activations(name: str, function) -> None:
+    x = random_tensor(2)
+    assert torch.equal(getattr(sparse_backend("torch"), f"Minkowski{name}")()(x).F, function(x.F))
+
+
+def test_the_backend_offers_the_whole_interface() -> None:
+    assert set(vars(sparse_backend("torch"))) == NAMES

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from benchmarks.voxelize import quantise, to_cells, voxel_labels
+from methods.sparse import pooling
 from methods.sparse.conv import MinkowskiConvolution, MinkowskiConvolutionTranspose
 from methods.sparse.kernel_map import kernel_offsets
 from methods.sparse.pointwise import MinkowskiBatchNorm
+from methods.sparse.quantize import sparse_quantize
 from methods.sparse.tensor import SparseTensor, cat
 from tests.parity.vectors import case, load
 
@@ -144,6 +146,20 @@ def test_offset_order(size: int, stride: int) -> None:
     assert np.array_equal(kernel_offsets(size).numpy(), VECTORS[f"offsets_k{size}s{stride}"])
 
 
+@pytest.mark.parametrize("kind", ["max", "avg", "sum"])
+@pytest.mark.parametrize("size", [2, 3])
+def test_local_pooling(kind: str, size: int) -> None:
+    x = source()
+    layer = getattr(pooling, f"Minkowski{kind.capitalize()}Pooling")(size, 2)
+    compare(layer(x), x, case(VECTORS, f"{kind}pool_k{size}s2"), {})
+
+
+@pytest.mark.parametrize("kind", ["max", "avg", "sum"])
+def test_global_pooling(kind: str) -> None:
+    x = source()
+    compare(getattr(pooling, f"MinkowskiGlobal{kind.capitalize()}Pooling")()(x), x, case(VECTORS, f"global{kind}"), {})
+
+
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_batch_norm(mode: str) -> None:
     golden = case(VECTORS, f"bn_{mode}")
@@ -170,3 +186,19 @@ def test_quantisation() -> None:
     assert np.array_equal(voxels.inverse, golden["inverse"])
     assert np.array_equal(voxel_labels(golden["labels"], voxels), golden["voxel_label"])
     assert np.array_equal(voxels.representative, golden["label_representative"])
+
+
+def test_sparse_quantize_has_the_conflict_rule() -> None:
+    golden = case(VECTORS, "quant")
+    found = sparse_quantize(
+        golden["points"],
+        labels=golden["labels"],
+        ignore_label=255,
+        return_index=True,
+        return_inverse=True,
+        quantization_size=0.1,
+    )
+    for array, name in zip(found, ("voxel_coords", "voxel_label", "label_representative", "inverse"), strict=True):
+        assert np.array_equal(array, golden[name]), name
+    as_torch = sparse_quantize(torch.from_numpy(golden["points"]), quantization_size=0.1)
+    assert isinstance(as_torch, torch.Tensor) and np.array_equal(as_torch.numpy(), golden["voxel_coords"])

@@ -1,0 +1,64 @@
+"""`sparse_quantize` and `sparse_collate` with MinkowskiEngine's names, and the label rule of its release 0.4.3 (A.7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.voxelize import quantise, to_cells
+from methods.sparse.tensor import batched_coordinates
+
+Array = NDArray[Any] | Tensor
+
+
+def sparse_quantize(
+    coordinates: Array,
+    features: Array | None = None,
+    labels: Array | None = None,
+    ignore_label: int = -100,
+    return_index: bool = False,
+    return_inverse: bool = False,
+    quantization_size: float | None = None,
+) -> Any:
+    """Points (N, 3) to distinct voxels, sorted by (x, y, z): [coordinates, features, labels, index, inverse], of which
+    what was not given or asked for is left out; coordinates alone come without a list.
+
+    A voxel takes the features of its first point; its label is that point's, or `ignore_label` where the points of the
+    voxel disagree. Arrays come back as the kind (numpy or torch) that `coordinates` are; voxels are int32.
+    """
+    as_torch = isinstance(coordinates, Tensor)
+    points = _numpy(coordinates)
+    voxels = quantise(to_cells(points, quantization_size or 1.0))
+    outputs: list[NDArray[Any]] = [voxels.coordinates]
+    if features is not None:
+        outputs.append(_numpy(features)[voxels.representative])
+    if labels is not None:
+        values = _numpy(labels)
+        first = values[voxels.representative]
+        differs = values != first[voxels.inverse]
+        conflict = np.bincount(voxels.inverse[differs], minlength=len(first)) > 0
+        outputs.append(np.where(conflict, ignore_label, first).astype(values.dtype))
+    if return_index:
+        outputs.append(voxels.representative)
+    if return_inverse:
+        outputs.append(voxels.inverse)
+    found = [torch.from_numpy(a) for a in outputs] if as_torch else outputs
+    return found if len(found) > 1 else found[0]
+
+
+def sparse_collate(
+    coordinates: Sequence[Array], features: Sequence[Array], labels: Sequence[Array] | None = None
+) -> tuple[Tensor, ...]:
+    """Clouds to one batch: coordinates (sum N, 4) int32 with the batch index first, features, and labels where given."""
+    batch = batched_coordinates([torch.from_numpy(_numpy(c)) for c in coordinates])
+    joined = [torch.cat([torch.from_numpy(_numpy(a)) for a in part]) for part in (features, labels) if part is not None]
+    return (batch, *joined)
+
+
+def _numpy(array: Array) -> NDArray[Any]:
+    return array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
