@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from benchmarks.errors import BenchError
-from harness.cli import data, doctor, report, run, show
+from harness.cli import data, doctor, methods, report, run, show
 from harness.cli.console import printable
 
 app = typer.Typer(
@@ -50,10 +50,13 @@ _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (data.app, "ls", data.ls),
     (data.app, "info", data.info),
     (data.app, "prepare", data.prepare),
+    (methods.app, "ls", methods.ls),
+    (methods.app, "import-checkpoint", methods.import_checkpoint),
 )
 for _app, _name, _command in _COMMANDS:
     _app.command(_name)(_interruptible(_command))
 app.add_typer(data.app, name="data")
+app.add_typer(methods.app, name="methods")
 
 
 def main() -> None:

@@ -1,0 +1,75 @@
+"""`bench methods`: the methods there are, and weights from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import Json
+
+app = typer.Typer(help="Pre-training methods, and weights from elsewhere.", no_args_is_help=True)
+
+
+def ls(json: Json = False) -> None:
+    """List the methods, what they need and how they share a budget."""
+    from benchmarks.specs import Method
+    from harness.catalog import available, find
+    from harness.cli.console import print_json, table
+
+    methods = [find(Method, name) for name in available(Method)]
+    if json:
+        print_json([m.model_dump(mode="json") for m in methods])
+        return
+    rows = []
+    for method in methods:
+        needs = [name for name, value in method.needs if value and name != "data"]
+        stages = " + ".join(f"{s.name} {100 * s.share:g}%" for s in method.stages)
+        rows.append((method.name, method.title, ", ".join(needs) or "nothing", stages))
+    print(table(("name", "title", "needs", "stages"), rows))
+
+
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="A released checkpoint.")],
+    origin: Annotated[str, typer.Option("--origin", help="Where it comes from; decides the order of its kernels.")],
+    out: Annotated[Path, typer.Option("--out", help="The backbone to write.")] = Path("backbone.safetensors"),
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Take it even where tensors are missing or differ.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Convert a released PointContrast, CSC or DepthContrast checkpoint to this project's backbone.
+
+    Origins: pointcontrast, csc, csc-votenet, depthcontrast, minkowski-0.5, bench. Kernels from before MinkowskiEngine 0.5
+    are put in the right order; nothing is ever unpickled but tensors.
+    """
+    import subprocess
+    import sys
+    from json import loads
+
+    from benchmarks.errors import WrongUse
+    from harness.catalog import package_folder
+    from harness.cli.console import print_json, table
+
+    command = [sys.executable, "-m", "methods.import_checkpoint", str(file), "--origin", origin, "--out", str(out)]
+    # A process of its own, as every code of `methods`: the harness does not load torch.
+    environment = {"PYTHONPATH": str(package_folder("methods").parent)}
+    done = subprocess.run(
+        command + ["--partial"] * partial, capture_output=True, text=True, env=environment, check=False
+    )
+    if done.returncode:
+        raise WrongUse(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the conversion failed")
+    report = loads(done.stdout)
+    if json:
+        print_json(report)
+        return
+    rows = [
+        ("transferred", f"{report['transferred']} of {report['expected']} tensors"),
+        ("kernels reordered", report["permuted"]),
+        ("missing", len(report["missing"])),
+        ("of another shape", len(report["reshaped"])),
+        ("dropped", ", ".join(report["dropped"][:6]) + (" ..." if len(report["dropped"]) > 6 else "") or "nothing"),
+        ("written", out),
+    ]
+    print(table(("what", "value"), rows))
