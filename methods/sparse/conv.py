@@ -24,38 +24,54 @@ class _Convolve(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, kernel: Tensor, kernel_map: KernelMap, out_rows: int) -> Tensor:
         ctx.save_for_backward(features, kernel)
         ctx.map = kernel_map
-        return _scatter_products(features, kernel, kernel_map, out_rows)
+        out = features.new_zeros((out_rows, kernel.shape[2]))
+        buffers = _Buffers(features, kernel_map, (kernel.shape[1], kernel.shape[2]))
+        for k, ins, outs in kernel_map.blocks():
+            if k == kernel_map.identity:
+                out[outs.start : outs.stop].addmm_(features[ins.start : ins.stop], kernel[k])
+            else:
+                gathered = buffers.gather(0, features, ins.rows)
+                products = torch.mm(gathered, kernel[k], out=buffers.take(1, len(gathered)))
+                out.index_add_(0, outs.rows, products)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         features, kernel = ctx.saved_tensors
         gradient = gradients[0].contiguous()
-        grad_features = grad_kernel = None
-        if ctx.needs_input_grad[0]:
-            back = ctx.map.transposed()
-            grad_features = _scatter_products(gradient, kernel.transpose(1, 2), back, len(features))
-        if ctx.needs_input_grad[1]:
-            grad_kernel = torch.zeros_like(kernel)
-            for k in range(len(kernel)):
-                start, stop = ctx.map.starts[k], ctx.map.starts[k + 1]
-                if k == ctx.map.identity:
-                    torch.mm(features.t(), gradient, out=grad_kernel[k])
-                elif stop > start:
-                    ins, outs = ctx.map.in_rows[start:stop], ctx.map.out_rows[start:stop]
-                    torch.mm(features[ins].t(), gradient[outs], out=grad_kernel[k])
+        back = ctx.map.transposed()
+        grad_features = torch.zeros_like(features) if ctx.needs_input_grad[0] else None
+        grad_kernel = torch.zeros_like(kernel) if ctx.needs_input_grad[1] else None
+        channels = (kernel.shape[2], kernel.shape[1], kernel.shape[1])
+        buffers = _Buffers(features, back, channels)
+        # One pass over blocks of input rows: what is gathered of the gradient serves both products.
+        for k, outs, ins in back.blocks():
+            if k == back.identity:
+                upper, lower = gradient[outs.start : outs.stop], features[ins.start : ins.stop]
+                if grad_features is not None:
+                    grad_features[ins.start : ins.stop].addmm_(upper, kernel[k].t())
+            else:
+                upper = buffers.gather(0, gradient, outs.rows)
+                if grad_features is not None:
+                    products = torch.mm(upper, kernel[k].t(), out=buffers.take(1, len(upper)))
+                    grad_features.index_add_(0, ins.rows, products)
+                lower = buffers.gather(2, features, ins.rows) if grad_kernel is not None else upper
+            if grad_kernel is not None:
+                grad_kernel[k].addmm_(lower.t(), upper)
         return grad_features, grad_kernel, None, None
 
 
-def _scatter_products(features: Tensor, kernel: Tensor, kernel_map: KernelMap, out_rows: int) -> Tensor:
-    out = features.new_zeros((out_rows, kernel.shape[2]))
-    for k in range(len(kernel)):
-        start, stop = kernel_map.starts[k], kernel_map.starts[k + 1]
-        if k == kernel_map.identity:
-            out.addmm_(features, kernel[k])
-        elif stop > start:
-            products = features[kernel_map.in_rows[start:stop]] @ kernel[k]
-            out.index_add_(0, kernel_map.out_rows[start:stop], products)
-    return out
+class _Buffers:
+    """Rows that stay in the cache: one buffer for each use, as long as the longest run of pairs in a block."""
+
+    def __init__(self, like: Tensor, kernel_map: KernelMap, channels: tuple[int, ...]) -> None:
+        self._all = [like.new_empty((kernel_map.longest_run(), c)) for c in channels]
+
+    def take(self, number: int, rows: int) -> Tensor:
+        return self._all[number][:rows]
+
+    def gather(self, number: int, source: Tensor, rows: Tensor) -> Tensor:
+        return torch.index_select(source, 0, rows, out=self.take(number, len(rows)))
 
 
 class _ConvolutionBase(nn.Module):
