@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,9 @@ class StageContext:
         self.root, self.spec = root, spec
         self.out = root / "out"
         self.artifacts = self.out / "artifacts"
-        self.artifacts.mkdir(parents=True, exist_ok=True)
+        # A stage writes all its artifacts at its end; whatever lies there now is of an attempt that was killed meanwhile.
+        shutil.rmtree(self.artifacts, ignore_errors=True)
+        self.artifacts.mkdir(parents=True)
         self.events = EventWriter(self.out / EVENTS_FILE)
         self.device = torch.device(spec.device)
         self.stop: str | None = None

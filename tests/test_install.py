@@ -42,7 +42,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "install",
         "--quiet",
         "--no-deps",
-        "--no-build-isolation",
         "--force-reinstall",
         str(source),
     ]

@@ -171,3 +171,9 @@ def test_every_epoch_is_a_permutation(tmp_path: Path) -> None:
         assert sorted(drawn[5 * epoch : 5 * epoch + 5]) == list(range(5))
     assert drawn[:5] != drawn[5:10] or drawn[5:10] != drawn[10:15]
     assert drawn[3:6] == list(batch_indices(where, "order", 1, 3, 5))
+
+
+def test_left_overs_of_a_killed_attempt_are_no_artifacts(tmp_path: Path) -> None:
+    where = context(tmp_path)
+    (where.artifacts / ".tmpHalf").write_text("half a file")
+    assert not list(context(tmp_path).artifacts.iterdir())
