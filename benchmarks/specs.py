@@ -69,7 +69,7 @@ class BudgetHalf(Spec):
 
     wall_seconds: PositiveFloat | None = Field(None, description="per stage; then a soft signal")
     grace_seconds: PositiveFloat = Field(60.0, description="between the soft signal and the kill")
-    cpus: PositiveInt | None = None
+    cpus: PositiveInt | None = Field(None, description="threads of a stage")
     memory_mib: PositiveInt | None = None
     gpus: Annotated[int, Field(ge=0)] | None = None
     gpu_memory_mib: PositiveInt | None = None

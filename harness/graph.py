@@ -145,7 +145,7 @@ def _common(specs: CellSpecs, half: BudgetHalf, share: float, machine: Machine) 
         "profile_version": profile.version,
         "network": profile.network,
         "limits": limits,
-        "threads": machine.threads,
+        "threads": min(machine.threads, half.cpus or machine.threads),
         "sparse_backend": machine.sparse_backend,
         "device": machine.device,
     }
