@@ -24,7 +24,7 @@ def test_there_are_commands_to_check() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_and_name_exists(command: str, bench: Bench) -> None:
     words = shlex.split(command)[1:]
-    names = [w for w in words if not w.startswith("-")][: 2 if words[0] == "data" else 1]
+    names = [w for w in words if not w.startswith("-")][: 2 if words[0] in ("data", "methods") else 1]
     help_text = bench(*names, "--help").stdout
     for word in words:
         if word.startswith("--"):
