@@ -8,12 +8,13 @@ BIN := $(VENV)/bin
 TORCH_ARGS ?=
 SMOKE := smoke
 
-.PHONY: help setup smoke test lint lock clean
+.PHONY: help setup smoke test lint perf lock clean
 
 help:
 	@echo "make smoke   run ours and scratch on embedded synthetic data, then the report (about 4 minutes)"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff and mypy"
+	@echo "make perf    measure the sparse engine; writes perf.json"
 	@echo "make lock    resolve requirements.lock again"
 	@echo "make clean   remove the virtual environment and the smoke run"
 
@@ -39,6 +40,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+perf: setup
+	$(BIN)/python -m tests.performance $(ARGS)
 
 lock:
 	$(PYTHON) -m venv $(VENV)-lock

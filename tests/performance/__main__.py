@@ -1,0 +1,86 @@
+"""`make perf`: the speed of the sparse engine as ratios within this run; a table, and perf.json at the root.
+
+A row that needs MinkowskiEngine is left out where it is not installed; `--require-all` makes that a failure.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness.cli.console import table
+from harness.provenance import provenance
+
+ROOT = Path(__file__).parent.parent.parent
+THREADS = 2
+Row = dict[str, Any]
+
+
+def measure(backend: str, work: str, threads: int = THREADS) -> dict[str, float]:
+    """One measurement in a fresh process with a fixed number of threads."""
+    count = str(threads)
+    environment = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "GOMP_SPINCOUNT": "1000"}
+    command = [sys.executable, "-m", "tests.performance.measure", backend, work, count]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def row(name: str, ours: float, reference: float, unit: str, must: float, at_least: bool = False) -> Row:
+    """One line of perf.json: the ratio ours / reference against its bound."""
+    ratio = ours / reference
+    ok = ratio >= must if at_least else ratio <= must
+    return {"name": name, "ours": ours, "reference": reference, "ratio": ratio, "unit": unit, "must": must, "ok": ok}
+
+
+def main() -> int:
+    """Measure, print, write; 1 where a row misses its bound or is missing though required."""
+    reference, quarter = measure("torch", "reference"), measure("torch", "quarter", 1)
+    maps, gemm = measure("torch", "maps"), measure("torch", "gemm")
+    rate = maps["gflop"] / reference["forward_wall"]
+    rows = [
+        row("forward, share of the fp32 GEMM rate", rate, gemm["gflops"], "GFLOP/s", 0.45, at_least=True),
+        row("kernel maps of the whole network", maps["maps_wall"], 1.0, "s, against one second", 0.25),
+    ]
+    missing = []
+    if importlib.util.find_spec("MinkowskiEngine") is not None:
+        other, small = measure("minkowski", "reference"), measure("minkowski", "quarter", 1)
+        rows += [
+            row("forward + backward, CPU seconds", reference["step_cpu"], other["step_cpu"], "CPU-s", 0.45),
+            row("forward + backward, wall time", reference["step_wall"], other["step_wall"], "s", 0.45),
+            row("peak memory of a training step", reference["peak_mib"], other["peak_mib"], "MiB", 1.0),
+            row("quarter-width step at 5k voxels", quarter["step_cpu"], small["step_cpu"], "CPU-s", 0.5),
+        ]
+    else:
+        missing.append("MinkowskiEngine is not installed: the four rows against it are left out")
+    missing.append("bf16 training step: not part of the engine yet, left out")
+    machine = provenance({})
+    print(f"{machine.cpu}, {THREADS} threads, torch {machine.packages['torch']}; {maps['gflop']:.1f} GFLOP forward")
+    print(table(("quantity", "ours", "reference", "ratio", "must", "ok"), [_cells(r) for r in rows]))
+    seconds = ", ".join(
+        f"{k.replace('_', ' ')} {reference[k]:.2f} s" for k in ("forward_cpu", "forward_wall", "step_cpu", "step_wall")
+    )
+    print(
+        f"reference work: {seconds}; peak {reference['peak_mib']:.0f} MiB\nquarter-width step: {quarter['step_cpu']:.3f} CPU-s"
+    )
+    for line in missing:
+        print(f"* {line}")
+    (ROOT / "perf.json").write_text(json.dumps(rows, indent=1) + "\n")
+    failed = any(not r["ok"] for r in rows) or ("--require-all" in sys.argv and bool(missing))
+    return int(failed)
+
+
+def _cells(one: Row) -> tuple[str, ...]:
+    sign = ">=" if "share" in one["name"] else "<="
+    return (
+        one["name"], f"{one['ours']:.2f}", f"{one['reference']:.2f}", f"{one['ratio']:.2f}", f"{sign} {one['must']:.2f}",
+        "yes" if one["ok"] else "NO",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

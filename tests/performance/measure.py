@@ -1,0 +1,91 @@
+"""One measurement in a process of its own: `python -m tests.performance.measure BACKEND WORK THREADS`, prints JSON."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+
+import torch
+
+from benchmarks.specs import NetworkSettings
+from methods.networks.res16unet import Res16UNet34C
+from methods.sparse.backend import sparse_backend
+from tests.performance.work import surface_voxels
+
+WORKS = {"reference": (50_000, 0.05, 1.0), "quarter": (5_000, 0.1, 0.25)}
+CLASSES = 20
+REPEATS = 4
+
+
+def training_steps(backend: str, work: str) -> dict[str, float]:
+    """Forward and forward + backward in fp32, kernel maps made anew each step: the least of REPEATS, after one to warm up."""
+    voxels, metres, width = WORKS[work]
+    coordinates, features = surface_voxels(voxels, metres)
+    engine = sparse_backend(backend)
+    network = Res16UNet34C(CLASSES, NetworkSettings(width=width), 0.05, backend).train()
+    labels = torch.arange(voxels) % CLASSES
+    best = {"forward_cpu": 1e9, "forward_wall": 1e9, "step_cpu": 1e9, "step_wall": 1e9}
+    for repeat in range(REPEATS + 1):
+        cpu, wall = time.process_time(), time.perf_counter()
+        out = network(engine.SparseTensor(features, coordinates)).F
+        middle = time.process_time() - cpu, time.perf_counter() - wall
+        torch.nn.functional.cross_entropy(out, labels).backward()
+        after = time.process_time() - cpu, time.perf_counter() - wall
+        if repeat:
+            for name, value in zip(best, (*middle, *after), strict=True):
+                best[name] = min(best[name], value)
+    return best
+
+
+def kernel_maps() -> dict[str, float]:
+    """Seconds for every kernel map of the network on the reference work, and the FLOPs of its forward pass."""
+    from methods.flops import flops
+    from methods.sparse.tensor import SparseTensor
+
+    coordinates, features = surface_voxels(*WORKS["reference"][:2])
+    seconds = 1e9
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        manager, stride = SparseTensor(features, coordinates).coordinate_manager, 1
+        manager.kernel_map(1, 1, 3, 1)
+        while stride < 16:
+            coarse = manager.down(stride, 2)
+            manager.kernel_map(stride, coarse, 2, 1)
+            manager.kernel_map(coarse, coarse, 3, 1)
+            stride = coarse
+        seconds = min(seconds, time.perf_counter() - began)
+    flops.total = 0
+    with torch.no_grad():
+        Res16UNet34C(CLASSES, NetworkSettings(), 0.05)(SparseTensor(features, coordinates))
+    return {"maps_wall": seconds, "gflop": flops.total / 1e9}
+
+
+def gemm_rate() -> dict[str, float]:
+    """The machine's fp32 GEMM rate: GFLOP a second of one 4096-cubed product, the best of REPEATS."""
+    one, two = torch.randn(4096, 4096), torch.randn(4096, 4096)
+    best = 0.0
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        one @ two
+        best = max(best, 2 * 4096**3 / (time.perf_counter() - began) / 1e9)
+    return {"gflops": best}
+
+
+def main() -> None:
+    """Run what the arguments name."""
+    backend, work, threads = sys.argv[1:4]
+    torch.set_num_threads(int(threads))
+    if work == "gemm":
+        result = gemm_rate()
+    elif work == "maps":
+        result = kernel_maps()
+    else:
+        result = training_steps(backend, work)
+    result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
