@@ -73,7 +73,7 @@ def run(context: StageContext) -> dict[str, float | None]:
         output = student(engine.SparseTensor(colours, coordinates))
         starts = np.cumsum([0, *(len(s.coordinates) for s in samples)])
         rows = torch.cat([s.rows + int(start) for s, start in zip(samples, starts, strict=False)]).to(context.device)
-        queries, keys = unit_rows(output.F[rows]), unit_rows(targets)
+        queries, keys = unit_rows(output[rows]), unit_rows(targets)
         if recipe.negatives == "batch":
             loss = info_nce(queries, keys, recipe.temperature)
         else:
@@ -103,11 +103,10 @@ class Student(nn.Module):
                 nn.Linear(MLP_WIDTH, MLP_WIDTH), nn.BatchNorm1d(MLP_WIDTH), nn.ReLU(), nn.Linear(MLP_WIDTH, channels)
             )
 
-    def forward(self, x: object) -> object:
-        out = self.backbone(x)
-        if self.mlp is not None:
-            out.F = self.mlp(out.F)
-        return out
+    def forward(self, x: object) -> Tensor:
+        """(voxels, channels) features, in the order of the sparse tensor."""
+        out = self.backbone(x).F
+        return out if self.mlp is None else self.mlp(out)
 
 
 def build_student(context: StageContext, recipe: OursPoints, channels: int) -> Student:

@@ -26,7 +26,7 @@ class _Convolve(torch.autograd.Function):
         ctx.map = kernel_map
         out = features.new_zeros((out_rows, kernel.shape[2]))
         buffers = _Buffers(features, kernel_map, (kernel.shape[1], kernel.shape[2]))
-        for k, ins, outs in kernel_map.blocks():
+        for k, ins, outs in kernel_map.blocks(max(kernel.shape[1:])):
             if k == kernel_map.identity:
                 out[outs.start : outs.stop].addmm_(features[ins.start : ins.stop], kernel[k])
             else:
@@ -45,7 +45,7 @@ class _Convolve(torch.autograd.Function):
         channels = (kernel.shape[2], kernel.shape[1], kernel.shape[1])
         buffers = _Buffers(features, back, channels)
         # One pass over blocks of input rows: what is gathered of the gradient serves both products.
-        for k, outs, ins in back.blocks():
+        for k, outs, ins in back.blocks(max(kernel.shape[1:])):
             if k == back.identity:
                 upper, lower = gradient[outs.start : outs.stop], features[ins.start : ins.stop]
                 if grad_features is not None:
@@ -65,7 +65,8 @@ class _Buffers:
     """Rows that stay in the cache: one buffer for each use, as long as the longest run of pairs in a block."""
 
     def __init__(self, like: Tensor, kernel_map: KernelMap, channels: tuple[int, ...]) -> None:
-        self._all = [like.new_empty((kernel_map.longest_run(), c)) for c in channels]
+        rows = kernel_map.longest_run(max(channels))
+        self._all = [like.new_empty((rows, c)) for c in channels]
 
     def take(self, number: int, rows: int) -> Tensor:
         return self._all[number][:rows]

@@ -17,8 +17,8 @@ from torch import Tensor
 TABLE_CELLS = 1 << 24
 
 
-BLOCK_ROWS = 4096
-"""Output rows that are worked on together: a gathered block of 96 channels is 1.5 MB and stays in the cache."""
+BLOCK_NUMBERS = 4096 * 96
+"""Numbers of a block of rows that is worked on together: 1.5 MB of float32, which stays in the cache."""
 
 
 class Run(NamedTuple):
@@ -39,7 +39,7 @@ class KernelMap:
     def __init__(self, in_rows: Tensor, out_rows: Tensor, starts: tuple[int, ...], identity: int) -> None:
         self.in_rows, self.out_rows, self.starts, self.identity = in_rows, out_rows, starts, identity
         self._transposed: KernelMap | None = None
-        self._cuts: list[list[int]] | None = None
+        self._cuts: dict[int, list[list[int]]] = {}
 
     @property
     def pairs(self) -> int:
@@ -53,13 +53,13 @@ class KernelMap:
             self._transposed._transposed = self
         return self._transposed
 
-    def blocks(self) -> Iterator[tuple[int, Run, Run]]:
+    def blocks(self, channels: int) -> Iterator[tuple[int, Run, Run]]:
         """(offset, input rows, output rows) of all pairs, block by block of output rows, offsets in order within each.
 
-        Where the output rows of an offset are not in ascending order there is one block only, and so on a GPU, whose
-        kernels want long runs.
+        A block has as many rows as `channels` allow. Where the output rows of an offset are not in ascending order there
+        is one block only, and so on a GPU, whose kernels want long runs.
         """
-        cuts = self._block_cuts()
+        cuts = self._block_cuts(channels)
         for block in range(len(cuts[0]) - 1):
             for k, places in enumerate(cuts):
                 begin, end = places[block], places[block + 1]
@@ -67,30 +67,31 @@ class KernelMap:
                     first, last = begin - self.starts[k], end - self.starts[k]
                     yield k, Run(self.in_rows[begin:end], first, last), Run(self.out_rows[begin:end], first, last)
 
-    def longest_run(self) -> int:
+    def longest_run(self, channels: int) -> int:
         """The most pairs of one offset within a block."""
-        return max((b - a for places in self._block_cuts() for a, b in itertools.pairwise(places)), default=0)
+        return max((b - a for places in self._block_cuts(channels) for a, b in itertools.pairwise(places)), default=0)
 
-    def _block_cuts(self) -> list[list[int]]:
+    def _block_cuts(self, channels: int) -> list[list[int]]:
         """For each offset, where its pairs are cut into blocks."""
-        if self._cuts is None:
+        block_rows = max(1, BLOCK_NUMBERS // channels)
+        if block_rows not in self._cuts:
             starts = torch.tensor(self.starts, device=self.out_rows.device)
             sizes = starts[1:] - starts[:-1]
             rows = self.out_rows
             whole = [[a, b] for a, b in itertools.pairwise(self.starts)]
             if rows.is_cuda or not len(rows):
-                self._cuts = whole
+                self._cuts[block_rows] = whole
                 return whole
             offset_of = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
             span = int(rows.max()) + 1
             keys = offset_of * span + rows
             if not bool((keys[1:] > keys[:-1]).all()):
-                self._cuts = whole
+                self._cuts[block_rows] = whole
                 return whole
-            bounds = torch.arange(0, span + BLOCK_ROWS, BLOCK_ROWS).clamp_(max=span)
+            bounds = torch.arange(0, span + block_rows, block_rows).clamp_(max=span)
             wanted = torch.arange(len(sizes))[:, None] * span + bounds
-            self._cuts = torch.searchsorted(keys, wanted).tolist()
-        return self._cuts
+            self._cuts[block_rows] = torch.searchsorted(keys, wanted).tolist()
+        return self._cuts[block_rows]
 
 
 def kernel_offsets(kernel_size: int, device: torch.device | str = "cpu") -> Tensor:

@@ -208,3 +208,28 @@ def test_activations(name: str, function) -> None:
 
 def test_the_backend_offers_the_whole_interface() -> None:
     assert set(vars(sparse_backend("torch"))) == NAMES
+
+
+@pytest.mark.parametrize("numbers", [1, 40, kernel_map.BLOCK_NUMBERS])
+def test_the_size_of_blocks_changes_nothing(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(SEED)
+    x = random_tensor(3)
+    order = torch.from_numpy(np.lexsort(x.C.numpy().T[::-1]).copy())
+    down, conv, up = (
+        MinkowskiConvolution(3, 4, 2, 2),
+        MinkowskiConvolution(4, 4, 3),
+        MinkowskiConvolutionTranspose(4, 2, 2, 2),
+    )
+    layers = torch.nn.ModuleList([down, conv, up]).double()
+    results = []
+    for rows in (order, torch.arange(len(order))):
+        monkeypatch.setattr(kernel_map, "BLOCK_NUMBERS", numbers if rows is order else kernel_map.BLOCK_NUMBERS)
+        layers.zero_grad()
+        features = x.F.detach()[rows].requires_grad_()
+        out = up(conv(down(SparseTensor(features, x.C[rows]))))
+        weight = x.F.detach()[rows][:, :2]
+        (out.F * weight).sum().backward()
+        back = torch.argsort(rows)
+        results.append([out.F[back], features.grad[back], *(layer.kernel.grad.clone() for layer in (down, conv, up))])
+    for one, two in zip(*results, strict=True):
+        assert torch.allclose(one, two, atol=1e-11)

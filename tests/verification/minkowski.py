@@ -1,0 +1,135 @@
+"""`make verify-minkowski`: both backends side by side; writes docs/verification/minkowski.json.
+
+Needs MinkowskiEngine 0.5.4 in the running environment (docs/sparse.md says how it is built). Compares outputs, gradients and a
+training curve of 50 steps, on a procedural room and, where the sample lies beside the checkout, on a real S3DIS room.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.specs import NetworkSettings, SgdSettings
+from harness.keys import reachable_modules
+from harness.provenance import provenance
+from methods.networks.res16unet import seeded_backbone
+from methods.sparse.backend import sparse_backend
+from methods.training.optim import sgd
+from tests.performance.work import surface_voxels
+
+ROOT = Path(__file__).parent.parent.parent
+REPORT = ROOT / "docs/verification/minkowski.json"
+CLASSES, STEPS = 13, 50
+OUTPUT_TOLERANCE, GRADIENT_TOLERANCE, LOSS_TOLERANCE = 1e-4, 1e-2, 2e-2
+Cloud = tuple[torch.Tensor, torch.Tensor]
+
+
+def clouds() -> dict[str, Cloud]:
+    """Name to (coordinates, features)."""
+    found = {"procedural room": surface_voxels(8000, 0.1)}
+    sample = ROOT.parent / "shared/golden/backbone.npz"
+    if sample.is_file():
+        with np.load(sample) as archive:
+            found["real S3DIS room"] = (
+                torch.from_numpy(archive["room__coords"]).int(),
+                torch.from_numpy(archive["room__feats"]),
+            )
+    return found
+
+
+def ordered(tensor: Any) -> torch.Tensor:
+    """Row numbers in the order of (b, x, y, z)."""
+    return torch.from_numpy(np.lexsort(tensor.C.cpu().numpy().T[::-1]).copy())
+
+
+def passes(backend: str, cloud: Cloud, width: float) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+    """Sorted coordinates, sorted outputs and parameter gradients of one training-mode pass."""
+    coordinates, features = cloud
+    network = seeded_backbone(CLASSES, NetworkSettings(width=width), 0.05, backend, 7).train()
+    out = network(sparse_backend(backend).SparseTensor(features, coordinates))
+    order = ordered(out)
+    weight = torch.randn(len(order), CLASSES, generator=torch.Generator().manual_seed(1))
+    (out.F[order] * weight).sum().backward()
+    return out.C[order], out.F[order].detach(), {n: p.grad for n, p in network.named_parameters()}
+
+
+def curve(backend: str, cloud: Cloud) -> list[float]:
+    """Loss of 50 steps of a quarter-width network that learns height classes of one room."""
+    coordinates, features = cloud
+    engine = sparse_backend(backend)
+    network = seeded_backbone(CLASSES, NetworkSettings(width=0.25), 0.05, backend, 3).train()
+    optimiser = sgd(network.parameters(), SgdSettings(learning_rate=0.05))
+    losses = []
+    for _ in range(STEPS):
+        out = network(engine.SparseTensor(features, coordinates))
+        labels = (out.C[:, 3] - out.C[:, 3].min()).long() * CLASSES // int(out.C[:, 3].max() - out.C[:, 3].min() + 1)
+        loss = torch.nn.functional.cross_entropy(out.F, labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+def compare(cloud: Cloud) -> dict[str, float]:
+    """Largest differences, each relative to the largest magnitude of its array."""
+    ours, theirs = passes("torch", cloud, 1.0), passes("minkowski", cloud, 1.0)
+    if not torch.equal(ours[0], theirs[0]):
+        raise SystemExit("the two backends give different coordinates")
+    gradients = [float((ours[2][n] - g).norm() / g.norm().clamp_min(1e-12)) for n, g in theirs[2].items()]
+    one, two = curve("torch", cloud), curve("minkowski", cloud)
+    return {
+        "voxels": float(len(ours[0])),
+        "output": float((ours[1] - theirs[1]).abs().max() / theirs[1].abs().max()),
+        "gradient": max(gradients),
+        "loss_first": one[0],
+        "loss_last": one[-1],
+        "loss_last_minkowski": two[-1],
+        "loss_curve": max(abs(a - b) for a, b in zip(one, two, strict=True)),
+    }
+
+
+def code_sha256() -> str:
+    """Hash of the modules that this comparison depends on."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for module in sorted(reachable_modules(("methods.networks.res16unet", "methods.training.optim"))):
+        path = ROOT.joinpath(*module.split("."))
+        digest.update((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_bytes())
+    return digest.hexdigest()
+
+
+def main() -> int:
+    """Compare, write the report, print it; 1 where a difference is over its bound."""
+    torch.set_num_threads(2)
+    results = {name: compare(cloud) for name, cloud in clouds().items()}
+    bounds = {"output": OUTPUT_TOLERANCE, "gradient": GRADIENT_TOLERANCE, "loss_curve": LOSS_TOLERANCE}
+    good = all(result[name] <= bound for result in results.values() for name, bound in bounds.items())
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    machine = provenance({})
+    report = {
+        "what": "Res16UNet34C on the embedded engine against MinkowskiEngine 0.5.4, CPU, fp32",
+        "verdict": "ok" if good else "failed",
+        "bounds": bounds,
+        "results": results,
+        "commit": commit,
+        "code_sha256": code_sha256(),
+        "machine": {"cpu": machine.cpu, "packages": machine.packages, "python": machine.python},
+    }
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
+    print(json.dumps(report, indent=1, sort_keys=True))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
