@@ -55,7 +55,7 @@ WALL = "Area_1/office_1/Annotations/wall_1.txt"
         (["--data", "s4dis=/tmp"], "--data 's4dis=/tmp': unknown dataset 's4dis'"),
         (["--label-ratio", "0.05"], "label ratio '0.05': expected per cent"),
         (["--backend", "spconv"], "--backend 'spconv': expected one of torch, minkowski"),
-        (["--device", "tpu"], "--device 'tpu': expected one of cpu, cuda"),
+        (["--device", "tpu"], "--device 'tpu': expected one of auto, cpu, cuda"),
         (
             ["--method", "ours", "--pretrain-data", "s3dis=/tmp"],
             "method 'ours' needs frames, images, poses, which dataset 's3dis'",
@@ -243,3 +243,19 @@ def test_a_fault_of_our_own_shows_no_traceback(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert one_line(done.stderr).startswith("error: ZeroDivisionError: division by zero (a fault of bench itself")
+
+
+def test_a_gpu_that_is_not_there(bench: Bench, s3dis_root: Path, tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    error = one_line(bench(*arguments("--data", f"s3dis={s3dis_root}", "--device", "cuda"), code=3).stderr)
+    assert "--device cuda: torch finds no CUDA device; use --device cpu" in error
+    nothing_written(tmp_path)
+
+
+def test_a_budget_for_a_gpu_says_so_on_a_cpu(bench: Bench, tmp_path: Path) -> None:
+    more = ["--data", "s3dis=/nowhere", "--device", "cpu"]
+    done = bench("run", "--method", "scratch", "--task", "s3dis-sem", *more, code=2)
+    assert done.stderr.startswith("budget paper is meant for a GPU; on this CPU it takes weeks")

@@ -47,7 +47,7 @@ def run(
     backend: Annotated[
         str, typer.Option("--backend", envvar="BENCH_SPARSE_BACKEND", help="torch or minkowski.")
     ] = "torch",
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: the GPU where there is one.")] = "auto",
     retry: Annotated[
         str, typer.Option("--retry", help="none, or failed: run stages again whose last run failed.")
     ] = "none",
@@ -67,15 +67,17 @@ def run(
 
     for flag, value, allowed in (
         ("--backend", backend, ("torch", "minkowski")),
-        ("--device", device, ("cpu", "cuda")),
+        ("--device", device, ("auto", "cpu", "cuda")),
         ("--retry", retry, ("none", "failed")),
     ):
         if value not in allowed:
             raise WrongUse(f"{flag} {value!r}: expected one of {', '.join(allowed)}")
-    _check_machine(backend, device)
+    device = _usable_device(backend, device)
     console = Console(quiet=json)
     limits = find(Budget, budget)
     recipe = find(Profile, profile or limits.default_profile or "headline")
+    if device == "cpu" and limits.pretrain.gpus:
+        console.say(f"budget {limits.name} is meant for a GPU; on this CPU it takes weeks (smoke and tiny fit a CPU)")
     chosen = [find(Method, name) for name in method]
     target = find(Task, task)
     machine = Machine(threads or min(os.cpu_count() or 1, MAX_DEFAULT_THREADS), backend, device, imagenet_weights)
@@ -89,19 +91,23 @@ def run(
         raise BenchError(f"{failed.planned.title}: {failed.record.outcome.value}: {failed.record.message}{hint}")
 
 
-def _check_machine(backend: str, device: str) -> None:
-    """Raises EnvironmentCannot for a backend or device that this machine lacks."""
+def _usable_device(backend: str, device: str) -> str:
+    """The device to run on. Raises EnvironmentCannot for a backend or device that this machine lacks."""
     from benchmarks.errors import EnvironmentCannot
 
     if backend == "minkowski" and importlib.util.find_spec("MinkowskiEngine") is None:
         raise EnvironmentCannot("--backend minkowski: MinkowskiEngine is not installed; use --backend torch")
-    if device == "cuda":
-        import torch
+    # torch takes seconds to load, so it is asked only where a driver has left a device file.
+    driver = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
+    if device == "cpu" or (device == "auto" and not driver):
+        return "cpu"
+    import torch
 
-        if not torch.cuda.is_available():
-            raise EnvironmentCannot(
-                "--device cuda: torch finds no CUDA device; use --device cpu, or see `bench doctor`"
-            )
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "auto":
+        return "cpu"
+    raise EnvironmentCannot("--device cuda: torch finds no CUDA device; use --device cpu, or see `bench doctor`")
 
 
 def _prepare_data(
