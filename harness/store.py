@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from benchmarks.errors import WrongUse, cannot_write
+from benchmarks.files import link_or_copy
 from benchmarks.locks import exclusive
 from harness.contract.events import EVENTS_FILE
 from harness.contract.records import ArtifactEntry, Outcome, Record
@@ -125,10 +126,10 @@ class Store:
         # Links, not moves: until the last rename the partial state stays what a resumed stage expects.
         for source, name in ((out / EVENTS_FILE, EVENTS_FILE), (partial / LOG, LOG)):
             if source.is_file():
-                os.link(source, final / name)
+                link_or_copy(source, final / name)
         for name in record.artifacts:
             (final / ARTIFACTS / name).parent.mkdir(parents=True, exist_ok=True)
-            os.link(out / ARTIFACTS / name, final / ARTIFACTS / name)
+            link_or_copy(out / ARTIFACTS / name, final / ARTIFACTS / name)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             aside = partial / f"replaced-{spec.kind}"

@@ -29,6 +29,7 @@ from benchmarks.datasets.layout import (
     scene_folder_name,
 )
 from benchmarks.errors import DataError, cannot_write
+from benchmarks.files import link_or_copy
 from benchmarks.locks import exclusive
 from benchmarks.specs import Dataset
 
@@ -93,7 +94,7 @@ def _prepare_into(
         for view in (UNLABELLED, LABELLED):
             source = partial / "scenes" / name / view
             if source.is_dir():
-                shutil.copytree(source, final / view / name, copy_function=os.link)
+                shutil.copytree(source, final / view / name, copy_function=link_or_copy)
     manifest = Manifest(
         dataset=dataset.name,
         synthetic=dataset.synthetic,

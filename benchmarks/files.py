@@ -1,0 +1,17 @@
+"""Small help with files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+
+
+def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """A second name for a file where the file system has hard links, else a copy. Raises OSError where neither works."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV):
+            raise
+        shutil.copyfile(source, target)
