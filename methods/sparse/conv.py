@@ -24,6 +24,8 @@ class _Convolve(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, kernel: Tensor, kernel_map: KernelMap, out_rows: int) -> Tensor:
         ctx.save_for_backward(features, kernel)
         ctx.map = kernel_map
+        if _better_padded(kernel_map, out_rows, kernel):
+            return _columns(features, kernel_map, out_rows) @ kernel.flatten(0, 1)
         out = features.new_zeros((out_rows, kernel.shape[2]))
         buffers = _Buffers(features, kernel_map, (kernel.shape[1], kernel.shape[2]))
         for k, ins, outs in kernel_map.blocks(max(kernel.shape[1:])):
@@ -40,6 +42,14 @@ class _Convolve(torch.autograd.Function):
         features, kernel = ctx.saved_tensors
         gradient = gradients[0].contiguous()
         back = ctx.map.transposed()
+        if _better_padded(ctx.map, len(gradient), kernel):
+            grad_features = grad_kernel = None
+            if ctx.needs_input_grad[0]:
+                spread = _columns(gradient, back, len(features))
+                grad_features = spread @ kernel.transpose(1, 2).flatten(0, 1)
+            if ctx.needs_input_grad[1]:
+                grad_kernel = (_columns(features, ctx.map, len(gradient)).t() @ gradient).view_as(kernel)
+            return grad_features, grad_kernel, None, None
         grad_features = torch.zeros_like(features) if ctx.needs_input_grad[0] else None
         grad_kernel = torch.zeros_like(kernel) if ctx.needs_input_grad[1] else None
         channels = (kernel.shape[2], kernel.shape[1], kernel.shape[1])
@@ -59,6 +69,24 @@ class _Convolve(torch.autograd.Function):
             if grad_kernel is not None:
                 grad_kernel[k].addmm_(lower.t(), upper)
         return grad_features, grad_kernel, None, None
+
+
+# What a walk over 27 offsets costs in calls alone, forward and backward, in multiply-adds of padding that cost as much.
+PADDING_ALLOWED = 12_000_000
+
+
+def _better_padded(kernel_map: KernelMap, out_rows: int, kernel: Tensor) -> bool:
+    """Whether one product over all offsets, with zeros where a partner is missing, is quicker than a walk over offsets:
+    so it is on small and coarse tensors, where the products are smaller than the cost of calling them."""
+    padding = len(kernel) * out_rows - kernel_map.pairs
+    return padding * kernel.shape[1] * kernel.shape[2] <= PADDING_ALLOWED
+
+
+def _columns(source: Tensor, kernel_map: KernelMap, out_rows: int) -> Tensor:
+    """(out_rows, K * C): the partners of every output row side by side, zeros where there is none."""
+    padded = torch.cat([source, source.new_zeros((1, source.shape[1]))])
+    rows = kernel_map.partners(out_rows, len(source))
+    return torch.index_select(padded, 0, rows).view(out_rows, -1)
 
 
 class _Buffers:

@@ -40,6 +40,7 @@ class KernelMap:
         self.in_rows, self.out_rows, self.starts, self.identity = in_rows, out_rows, starts, identity
         self._transposed: KernelMap | None = None
         self._cuts: dict[int, list[list[int]]] = {}
+        self._partners: dict[tuple[int, int], Tensor] = {}
 
     @property
     def pairs(self) -> int:
@@ -52,6 +53,18 @@ class KernelMap:
             self._transposed = KernelMap(self.out_rows, self.in_rows, self.starts, self.identity)
             self._transposed._transposed = self
         return self._transposed
+
+    def partners(self, out_rows: int, in_rows: int) -> Tensor:
+        """(out_rows * K,) int64: the input row of every output row and offset, `in_rows` where there is none."""
+        size = (out_rows, in_rows)
+        if size not in self._partners:
+            count = len(self.starts) - 1
+            table = torch.full((out_rows * count,), in_rows, dtype=torch.int64, device=self.out_rows.device)
+            sizes = torch.tensor([b - a for a, b in itertools.pairwise(self.starts)], device=table.device)
+            offset_of = torch.repeat_interleave(torch.arange(count, device=table.device), sizes)
+            table[self.out_rows * count + offset_of] = self.in_rows
+            self._partners[size] = table
+        return self._partners[size]
 
     def blocks(self, channels: int) -> Iterator[tuple[int, Run, Run]]:
         """(offset, input rows, output rows) of all pairs, block by block of output rows, offsets in order within each.

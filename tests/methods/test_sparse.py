@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from benchmarks.errors import EnvironmentCannot, WrongUse
 from methods.flops import flops
+from methods.sparse import conv as conv_module
 from methods.sparse import kernel_map
 from methods.sparse.backend import NAMES, sparse_backend
 from methods.sparse.conv import MinkowskiConvolution, MinkowskiConvolutionTranspose
@@ -210,8 +211,11 @@ def test_the_backend_offers_the_whole_interface() -> None:
     assert set(vars(sparse_backend("torch"))) == NAMES
 
 
+@pytest.mark.parametrize("padding", [-1, 1 << 60])
 @pytest.mark.parametrize("numbers", [1, 40, kernel_map.BLOCK_NUMBERS])
-def test_the_size_of_blocks_changes_nothing(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_blocks_nor_padding_change_anything(
+    numbers: int, padding: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(SEED)
     x = random_tensor(3)
     order = torch.from_numpy(np.lexsort(x.C.numpy().T[::-1]).copy())
@@ -223,7 +227,12 @@ def test_the_size_of_blocks_changes_nothing(numbers: int, monkeypatch: pytest.Mo
     layers = torch.nn.ModuleList([down, conv, up]).double()
     results = []
     for rows in (order, torch.arange(len(order))):
-        monkeypatch.setattr(kernel_map, "BLOCK_NUMBERS", numbers if rows is order else kernel_map.BLOCK_NUMBERS)
+        if rows is order:
+            monkeypatch.setattr(kernel_map, "BLOCK_NUMBERS", numbers)
+            monkeypatch.setattr(conv_module, "PADDING_ALLOWED", -1)
+        else:
+            monkeypatch.undo()
+            monkeypatch.setattr(conv_module, "PADDING_ALLOWED", padding)
         layers.zero_grad()
         features = x.F.detach()[rows].requires_grad_()
         out = up(conv(down(SparseTensor(features, x.C[rows]))))
@@ -233,3 +242,9 @@ def test_the_size_of_blocks_changes_nothing(numbers: int, monkeypatch: pytest.Mo
         results.append([out.F[back], features.grad[back], *(layer.kernel.grad.clone() for layer in (down, conv, up))])
     for one, two in zip(*results, strict=True):
         assert torch.allclose(one, two, atol=1e-11)
+
+
+@pytest.fixture(params=["walk", "padded"], autouse=True)
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test of this file runs with either way of computing a convolution."""
+    monkeypatch.setattr(conv_module, "PADDING_ALLOWED", -1 if request.param == "walk" else 1 << 60)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks.voxelize import quantise, to_cells, voxel_labels
+from methods.sparse import conv as conv_module
 from methods.sparse import pooling
 from methods.sparse.conv import MinkowskiConvolution, MinkowskiConvolutionTranspose
 from methods.sparse.kernel_map import kernel_offsets
@@ -27,6 +28,12 @@ CONVOLUTIONS = {
     "conv_k1s1_bias": (1, 1, 1),
     "conv_k3s1_bias": (3, 1, 1),
 }
+
+
+@pytest.fixture(params=["walk", "padded"], autouse=True)
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test of this file runs with either way of computing a convolution."""
+    monkeypatch.setattr(conv_module, "PADDING_ALLOWED", -1 if request.param == "walk" else 1 << 60)
 
 
 def source() -> SparseTensor:
