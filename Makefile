@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 TORCH_ARGS ?=
 SMOKE := smoke
 
-.PHONY: help setup smoke test lint perf lock clean
+.PHONY: help setup smoke test lint perf verify-minkowski lock clean
 
 help:
 	@echo "make smoke   run ours and scratch on embedded synthetic data, then the report (about 4 minutes)"
@@ -43,6 +43,10 @@ lint: setup
 
 perf: setup
 	$(BIN)/python -m tests.performance $(ARGS)
+
+# Needs MinkowskiEngine 0.5.4 in the environment: docs/sparse.md.
+verify-minkowski: setup
+	$(BIN)/python -m tests.verification.minkowski
 
 lock:
 	$(PYTHON) -m venv $(VENV)-lock

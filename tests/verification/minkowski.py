@@ -26,7 +26,11 @@ from tests.performance.work import surface_voxels
 ROOT = Path(__file__).parent.parent.parent
 REPORT = ROOT / "docs/verification/minkowski.json"
 CLASSES, STEPS = 13, 50
-OUTPUT_TOLERANCE, GRADIENT_TOLERANCE, LOSS_TOLERANCE = 1e-4, 1e-2, 2e-2
+OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-2
+NUDGE = 1e-6
+CURVE_FACTOR = 3.0
+"""Training amplifies rounding, so a curve is held against MinkowskiEngine's own, with inputs nudged by one part in a million:
+the backends may differ by at most three times as much as it differs from itself."""
 Cloud = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -59,9 +63,10 @@ def passes(backend: str, cloud: Cloud, width: float) -> tuple[torch.Tensor, torc
     return out.C[order], out.F[order].detach(), {n: p.grad for n, p in network.named_parameters()}
 
 
-def curve(backend: str, cloud: Cloud) -> list[float]:
+def curve(backend: str, cloud: Cloud, nudge: float = 0.0) -> list[float]:
     """Loss of 50 steps of a quarter-width network that learns height classes of one room."""
     coordinates, features = cloud
+    features = features * (1 + nudge)
     engine = sparse_backend(backend)
     network = seeded_backbone(CLASSES, NetworkSettings(width=0.25), 0.05, backend, 3).train()
     optimiser = sgd(network.parameters(), SgdSettings(learning_rate=0.05))
@@ -83,7 +88,9 @@ def compare(cloud: Cloud) -> dict[str, float]:
     if not torch.equal(ours[0], theirs[0]):
         raise SystemExit("the two backends give different coordinates")
     gradients = [float((ours[2][n] - g).norm() / g.norm().clamp_min(1e-12)) for n, g in theirs[2].items()]
-    one, two = curve("torch", cloud), curve("minkowski", cloud)
+    one, two, nudged = curve("torch", cloud), curve("minkowski", cloud), curve("minkowski", cloud, NUDGE)
+    own = max(abs(a - b) for a, b in zip(nudged, two, strict=True))
+    apart = max(abs(a - b) for a, b in zip(one, two, strict=True))
     return {
         "voxels": float(len(ours[0])),
         "output": float((ours[1] - theirs[1]).abs().max() / theirs[1].abs().max()),
@@ -91,7 +98,9 @@ def compare(cloud: Cloud) -> dict[str, float]:
         "loss_first": one[0],
         "loss_last": one[-1],
         "loss_last_minkowski": two[-1],
-        "loss_curve": max(abs(a - b) for a, b in zip(one, two, strict=True)),
+        "loss_curve": apart,
+        "loss_curve_minkowski_nudged": own,
+        "loss_curve_ratio": apart / own,
     }
 
 
@@ -110,7 +119,7 @@ def main() -> int:
     """Compare, write the report, print it; 1 where a difference is over its bound."""
     torch.set_num_threads(2)
     results = {name: compare(cloud) for name, cloud in clouds().items()}
-    bounds = {"output": OUTPUT_TOLERANCE, "gradient": GRADIENT_TOLERANCE, "loss_curve": LOSS_TOLERANCE}
+    bounds = {"output": OUTPUT_TOLERANCE, "gradient": GRADIENT_TOLERANCE, "loss_curve_ratio": CURVE_FACTOR}
     good = all(result[name] <= bound for result in results.values() for name, bound in bounds.items())
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
