@@ -6,7 +6,7 @@ representative of a voxel is its first point in file order; features are the rep
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,9 +47,12 @@ def to_cells(xyz: NDArray[np.floating], voxel: float) -> NDArray[np.int64]:
     return np.floor(np.asarray(xyz, dtype=np.float64) / voxel).astype(np.int64)
 
 
-def voxel_labels(labels: NDArray[np.integer], voxels: Voxels) -> NDArray[np.uint8]:
-    """(N,) labels per point to (V,) per voxel: the common label, or IGNORE where the points of a voxel disagree."""
+def voxel_labels(labels: NDArray[Any], voxels: Voxels, ignore: int = IGNORE) -> NDArray[Any]:
+    """(N,) labels per point to (V,) per voxel: the common label, or `ignore` where the points of a voxel disagree.
+
+    The type of the labels is kept.
+    """
     first = np.asarray(labels)[voxels.representative]
     differs = np.asarray(labels) != first[voxels.inverse]
     conflict = np.bincount(voxels.inverse[differs], minlength=len(first)) > 0
-    return np.where(conflict, IGNORE, first).astype(np.uint8)
+    return np.where(conflict, ignore, first).astype(first.dtype)

@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 
 from benchmarks.errors import DataError
 
-NO_DEPTH = (0, 65535)
-
 
 class FramePaths(NamedTuple):
     """The three files of one frame, and its number in the recording."""

@@ -18,7 +18,6 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from benchmarks.ratios import Split
 from benchmarks.specs import Currency, LabelRatio, Name, NetworkSettings, OursImages, OursPoints, SemanticRecipe, Spec
 
-CONTRACT_VERSION = 1
 KEY_LENGTH = 20
 STAGE_FILE = "stage.json"
 WEIGHTS_FILE = "imagenet_weights"

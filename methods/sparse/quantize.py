@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.voxelize import quantise, to_cells
+from benchmarks.voxelize import quantise, to_cells, voxel_labels
 from methods.sparse.tensor import batched_coordinates
 
 Array = NDArray[Any] | Tensor
@@ -38,11 +38,7 @@ def sparse_quantize(
     if features is not None:
         outputs.append(_numpy(features)[voxels.representative])
     if labels is not None:
-        values = _numpy(labels)
-        first = values[voxels.representative]
-        differs = values != first[voxels.inverse]
-        conflict = np.bincount(voxels.inverse[differs], minlength=len(first)) > 0
-        outputs.append(np.where(conflict, ignore_label, first).astype(values.dtype))
+        outputs.append(voxel_labels(_numpy(labels), voxels, ignore_label))
     if return_index:
         outputs.append(voxels.representative)
     if return_inverse:
