@@ -6,6 +6,7 @@ offsets in order, so a result does not depend on threads.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from methods.flops import flops
-from methods.sparse.kernel_map import KernelMap
+from methods.sparse.kernel_map import Block, KernelMap
 from methods.sparse.tensor import SparseTensor
+from methods.sparse.workers import grouped, groups_for, share
 
 
 class _Convolve(torch.autograd.Function):
@@ -27,14 +29,17 @@ class _Convolve(torch.autograd.Function):
         if _better_padded(kernel_map, out_rows, kernel):
             return _columns(features, kernel_map, out_rows) @ kernel.flatten(0, 1)
         out = features.new_zeros((out_rows, kernel.shape[2]))
-        buffers = _Buffers(features, kernel_map, (kernel.shape[1], kernel.shape[2]))
-        for k, ins, outs in kernel_map.blocks(max(kernel.shape[1:])):
-            if k == kernel_map.identity:
-                out[outs.start : outs.stop].addmm_(features[ins.start : ins.stop], kernel[k])
-            else:
-                gathered = buffers.gather(0, features, ins.rows)
-                products = torch.mm(gathered, kernel[k], out=buffers.take(1, len(gathered)))
-                out.index_add_(0, outs.rows, products)
+        groups = _groups(kernel_map, kernel)
+        kernels = kernel.unbind()
+
+        def walk(group: int) -> None:
+            for k, ins, outs, start, stop in itertools.chain.from_iterable(groups[group]):
+                if k == kernel_map.identity:
+                    out[start:stop].addmm_(features[start:stop], kernels[k])
+                else:
+                    out.index_add_(0, outs, features.index_select(0, ins).mm(kernels[k]))
+
+        share(walk, len(groups))
         return out
 
     @staticmethod
@@ -51,24 +56,40 @@ class _Convolve(torch.autograd.Function):
                 grad_kernel = (_columns(features, ctx.map, len(gradient)).t() @ gradient).view_as(kernel)
             return grad_features, grad_kernel, None, None
         grad_features = torch.zeros_like(features) if ctx.needs_input_grad[0] else None
-        grad_kernel = torch.zeros_like(kernel) if ctx.needs_input_grad[1] else None
-        channels = (kernel.shape[2], kernel.shape[1], kernel.shape[1])
-        buffers = _Buffers(features, back, channels)
-        # One pass over blocks of input rows: what is gathered of the gradient serves both products.
-        for k, outs, ins in back.blocks(max(kernel.shape[1:])):
-            if k == back.identity:
-                upper, lower = gradient[outs.start : outs.stop], features[ins.start : ins.stop]
-                if grad_features is not None:
-                    grad_features[ins.start : ins.stop].addmm_(upper, kernel[k].t())
-            else:
-                upper = buffers.gather(0, gradient, outs.rows)
-                if grad_features is not None:
-                    products = torch.mm(upper, kernel[k].t(), out=buffers.take(1, len(upper)))
-                    grad_features.index_add_(0, ins.rows, products)
-                lower = buffers.gather(2, features, ins.rows) if grad_kernel is not None else upper
-            if grad_kernel is not None:
-                grad_kernel[k].addmm_(lower.t(), upper)
-        return grad_features, grad_kernel, None, None
+        groups = _groups(back, kernel)
+        kernels = kernel.transpose(1, 2).unbind()
+        # Input rows are each group's own; the kernel's gradient is added up by group, and then over the groups in order.
+        grad_kernels = [torch.zeros_like(kernel) if ctx.needs_input_grad[1] else None for _ in groups]
+
+        def walk(group: int) -> None:
+            grad_kernel = grad_kernels[group]
+            sums = None if grad_kernel is None else grad_kernel.unbind()
+            # One pass over blocks of input rows: what is gathered of the gradient serves both products.
+            for k, outs, ins, start, stop in itertools.chain.from_iterable(groups[group]):
+                if k == back.identity:
+                    upper, lower = gradient[start:stop], features[start:stop]
+                    if grad_features is not None:
+                        grad_features[start:stop].addmm_(upper, kernels[k])
+                else:
+                    upper = gradient.index_select(0, outs)
+                    if grad_features is not None:
+                        grad_features.index_add_(0, ins, upper.mm(kernels[k]))
+                    lower = features.index_select(0, ins) if sums is not None else upper
+                if sums is not None:
+                    sums[k].addmm_(lower.t(), upper)
+
+        share(walk, len(groups))
+        total = grad_kernels[0]
+        for other in grad_kernels[1:]:
+            if total is not None and other is not None:
+                total += other
+        return grad_features, total, None, None
+
+
+def _groups(kernel_map: KernelMap, kernel: Tensor) -> list[list[Block]]:
+    """The blocks of a convolution in the groups that threads take."""
+    groups = groups_for(kernel_map.pairs * kernel.shape[1] * kernel.shape[2])
+    return grouped(kernel_map.blocks(max(kernel.shape[1:]), groups), groups)
 
 
 # What a walk over 27 offsets costs in calls alone, forward and backward, in multiply-adds of padding that cost as much.
@@ -87,20 +108,6 @@ def _columns(source: Tensor, kernel_map: KernelMap, out_rows: int) -> Tensor:
     padded = torch.cat([source, source.new_zeros((1, source.shape[1]))])
     rows = kernel_map.partners(out_rows, len(source))
     return torch.index_select(padded, 0, rows).view(out_rows, -1)
-
-
-class _Buffers:
-    """Rows that stay in the cache: one buffer for each use, as long as the longest run of pairs in a block."""
-
-    def __init__(self, like: Tensor, kernel_map: KernelMap, channels: tuple[int, ...]) -> None:
-        rows = kernel_map.longest_run(max(channels))
-        self._all = [like.new_empty((rows, c)) for c in channels]
-
-    def take(self, number: int, rows: int) -> Tensor:
-        return self._all[number][:rows]
-
-    def gather(self, number: int, source: Tensor, rows: Tensor) -> Tensor:
-        return torch.index_select(source, 0, rows, out=self.take(number, len(rows)))
 
 
 class _ConvolutionBase(nn.Module):

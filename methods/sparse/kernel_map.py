@@ -7,7 +7,6 @@ start at 0. Everything here is exact integer arithmetic and independent of row o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -22,11 +21,17 @@ BLOCK_NUMBERS = 4096 * 96
 
 
 class Run(NamedTuple):
-    """Rows of one side of a run of pairs. start and stop bound the rows of an identity run, which are contiguous."""
+    """The pairs of one offset within a block: input rows and output rows, int64, and where the run lies among all pairs of
+    the offset (which for an identity are the rows themselves)."""
 
-    rows: Tensor
+    offset: int
+    ins: Tensor
+    outs: Tensor
     start: int
     stop: int
+
+
+Block = list[Run]
 
 
 class KernelMap:
@@ -39,7 +44,7 @@ class KernelMap:
     def __init__(self, in_rows: Tensor, out_rows: Tensor, starts: tuple[int, ...], identity: int) -> None:
         self.in_rows, self.out_rows, self.starts, self.identity = in_rows, out_rows, starts, identity
         self._transposed: KernelMap | None = None
-        self._cuts: dict[int, list[list[int]]] = {}
+        self._blocks: dict[tuple[int, int], list[Block]] = {}
         self._partners: dict[tuple[int, int], Tensor] = {}
 
     @property
@@ -66,45 +71,48 @@ class KernelMap:
             self._partners[size] = table
         return self._partners[size]
 
-    def blocks(self, channels: int) -> Iterator[tuple[int, Run, Run]]:
-        """(offset, input rows, output rows) of all pairs, block by block of output rows, offsets in order within each.
+    def blocks(self, channels: int, shares: int = 1) -> list[Block]:
+        """All pairs in blocks of output rows, offsets in order within each: at least `shares` blocks, and none with more rows
+        than `channels` allow.
 
-        A block has as many rows as `channels` allow. Where the output rows of an offset are not in ascending order there
-        is one block only, and so on a GPU, whose kernels want long runs.
+        Where the output rows of an offset are not in ascending order there is one block only, and so on a GPU, whose kernels
+        want long runs.
         """
-        cuts = self._block_cuts(channels)
-        for block in range(len(cuts[0]) - 1):
+        key = (channels, shares)
+        if key not in self._blocks:
+            cuts = self._cuts(channels, shares)
+            lengths = [b - a for places in cuts for a, b in itertools.pairwise(places)]
+            ins, outs = iter(self.in_rows.split(lengths)), iter(self.out_rows.split(lengths))
+            blocks: list[Block] = [[] for _ in range(len(cuts[0]) - 1)]
             for k, places in enumerate(cuts):
-                begin, end = places[block], places[block + 1]
-                if end > begin:
-                    first, last = begin - self.starts[k], end - self.starts[k]
-                    yield k, Run(self.in_rows[begin:end], first, last), Run(self.out_rows[begin:end], first, last)
+                for block, (a, b) in zip(blocks, itertools.pairwise(places), strict=True):
+                    run = Run(k, next(ins), next(outs), a - self.starts[k], b - self.starts[k])
+                    if b > a:
+                        block.append(run)
+            self._blocks[key] = blocks
+        return self._blocks[key]
 
-    def longest_run(self, channels: int) -> int:
-        """The most pairs of one offset within a block."""
-        return max((b - a for places in self._block_cuts(channels) for a, b in itertools.pairwise(places)), default=0)
+    def _cuts(self, channels: int, shares: int) -> list[list[int]]:
+        """For each offset, the first pair of every block, and the end."""
+        rows = self.out_rows
+        whole = [[a, b] for a, b in itertools.pairwise(self.starts)]
+        if rows.is_cuda or not len(rows):
+            return whole
+        starts = torch.tensor(self.starts)
+        offset_of = torch.repeat_interleave(torch.arange(len(whole)), starts[1:] - starts[:-1])
+        span = int(rows.max()) + 1
+        keys = offset_of * span + rows
+        if not bool((keys[1:] > keys[:-1]).all()):
+            return whole
+        block_rows = max(1, min(BLOCK_NUMBERS // channels, -(-span // shares)))
+        bounds = torch.arange(0, span + block_rows, block_rows).clamp_(max=span)
+        wanted = torch.arange(len(whole))[:, None] * span + bounds
+        return torch.searchsorted(keys, wanted).tolist()
 
-    def _block_cuts(self, channels: int) -> list[list[int]]:
-        """For each offset, where its pairs are cut into blocks."""
-        block_rows = max(1, BLOCK_NUMBERS // channels)
-        if block_rows not in self._cuts:
-            starts = torch.tensor(self.starts, device=self.out_rows.device)
-            sizes = starts[1:] - starts[:-1]
-            rows = self.out_rows
-            whole = [[a, b] for a, b in itertools.pairwise(self.starts)]
-            if rows.is_cuda or not len(rows):
-                self._cuts[block_rows] = whole
-                return whole
-            offset_of = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
-            span = int(rows.max()) + 1
-            keys = offset_of * span + rows
-            if not bool((keys[1:] > keys[:-1]).all()):
-                self._cuts[block_rows] = whole
-                return whole
-            bounds = torch.arange(0, span + block_rows, block_rows).clamp_(max=span)
-            wanted = torch.arange(len(sizes))[:, None] * span + bounds
-            self._cuts[block_rows] = torch.searchsorted(keys, wanted).tolist()
-        return self._cuts[block_rows]
+
+def longest_run(blocks: list[Block]) -> int:
+    """The most pairs of one offset within a block."""
+    return max((run.stop - run.start for block in blocks for run in block), default=0)
 
 
 def kernel_offsets(kernel_size: int, device: torch.device | str = "cpu") -> Tensor:

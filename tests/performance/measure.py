@@ -16,7 +16,7 @@ from tests.performance.work import surface_voxels
 
 WORKS = {"reference": (50_000, 0.05, 1.0), "quarter": (5_000, 0.1, 0.25)}
 CLASSES = 20
-REPEATS = 4
+REPEATS = 6
 
 
 def training_steps(backend: str, work: str) -> dict[str, float]:
