@@ -7,14 +7,18 @@ BIN := $(VENV)/bin
 # The torch build: extra pip arguments, such as `--index-url URL` of the CPU wheels (see README.md).
 TORCH_ARGS ?=
 SMOKE := smoke
+# Where `make verify-minkowski` keeps its build, by default outside of the tree.
+MINKOWSKI_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bench/minkowski
+GPU_PYTHON ?= $(BIN)/python
 
-.PHONY: help setup smoke test lint perf verify-minkowski lock clean
+.PHONY: help setup smoke test lint perf perf-minkowski verify verify-minkowski verify-gpu lock clean
 
 help:
 	@echo "make smoke   run ours and scratch on embedded synthetic data, then the report (about 4 minutes)"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff and mypy"
-	@echo "make perf    measure the sparse engine; writes perf.json"
+	@echo "make perf    measure the sparse engine; writes perf.json (perf-minkowski: beside MinkowskiEngine)"
+	@echo "make verify  run the long verifications; writes docs/verification/"
 	@echo "make lock    resolve requirements.lock again"
 	@echo "make clean   remove the virtual environment and the smoke run"
 
@@ -44,9 +48,20 @@ lint: setup
 perf: setup
 	$(BIN)/python -m tests.performance $(ARGS)
 
-# Needs MinkowskiEngine 0.5.4 in the environment: docs/sparse.md.
+perf-minkowski: setup
+	MINKOWSKI_VENV="$(MINKOWSKI_VENV)" PYTHON="$(BIN)/python" tests/verification/minkowski.sh
+	"$(MINKOWSKI_VENV)/bin/python" -m tests.performance $(ARGS)
+
+verify: verify-minkowski verify-gpu
+
+# Builds MinkowskiEngine from its source package (10 minutes on two cores, once) in a virtual environment beside this one.
 verify-minkowski: setup
-	$(BIN)/python -m tests.verification.minkowski
+	MINKOWSKI_VENV="$(MINKOWSKI_VENV)" PYTHON="$(BIN)/python" tests/verification/minkowski.sh
+	"$(MINKOWSKI_VENV)/bin/python" -m tests.verification.minkowski
+
+# Needs torch and numpy only: `make verify-gpu GPU_PYTHON=python3` on a machine that has them.
+verify-gpu:
+	$(GPU_PYTHON) -m tests.verification.gpu
 
 lock:
 	$(PYTHON) -m venv $(VENV)-lock

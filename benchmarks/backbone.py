@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks.specs import NetworkSettings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.specs import NetworkSettings
+
 
 INIT_DIM = 32
 PLANES = (32, 64, 128, 256, 256, 128, 96, 96)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.errors import WrongUse
 from benchmarks.spec_files import load_spec
 from benchmarks.specs import Budget, Dataset, Method, Profile, Spec, Task
+from harness.code import package_folder
 
 SpecT = TypeVar("SpecT", bound=Spec)
 
@@ -21,14 +20,6 @@ _FOLDERS: dict[type[Spec], tuple[str, str, str]] = {
     Dataset: ("benchmarks", "datasets", "*.yaml"),
     Method: ("methods", ".", "*/method.yaml"),
 }
-
-
-@cache
-def package_folder(package: str) -> Path:
-    """Where a package lies, without importing it."""
-    spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.submodule_search_locations
-    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def available(kind: type[Spec]) -> dict[str, Path]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from harness.catalog import package_folder
+from harness.code import package_folder
 from harness.contract.records import Provenance
 
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "pillow", "safetensors", "pydantic", "MinkowskiEngine")

@@ -49,8 +49,8 @@ def import_checkpoint(
     from json import loads
 
     from benchmarks.errors import WrongUse
-    from harness.catalog import package_folder
     from harness.cli.console import print_json, table
+    from harness.code import package_folder
 
     command = [sys.executable, "-m", "methods.import_checkpoint", str(file), "--origin", origin, "--out", str(out)]
     # A process of its own, as every code of `methods`: the harness does not load torch.

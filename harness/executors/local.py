@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.specs import BudgetHalf
-from harness.catalog import package_folder
+from harness.code import package_folder
 from harness.contract.events import EVENTS_FILE, MAX_LINE_BYTES, parse_event
 from harness.contract.stage import StageSpec
 from harness.executors.base import Execution, KilledBy

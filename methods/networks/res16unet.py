@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from benchmarks.backbone import DECODER, ENCODER, LAYERS, planes_of
-from benchmarks.specs import NetworkSettings
 from methods.sparse.backend import sparse_backend
+
+if TYPE_CHECKING:
+    from benchmarks.specs import NetworkSettings
 
 BLOCK_MOMENTUM = 0.1
 """Batch norms inside blocks never got the configured momentum in the original, so they keep the default (A.2)."""

@@ -6,8 +6,10 @@ offsets in order, so a result does not depend on threads.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,6 +21,20 @@ from methods.sparse.tensor import SparseTensor
 from methods.sparse.workers import grouped, groups_for, share
 
 
+def _as_autocast(features: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in autocast's number format where autocast is on; as they are elsewhere."""
+    kind = features.device.type
+    if features.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
+        return features, kernel
+    dtype = torch.get_autocast_dtype(kind)
+    return features.to(dtype), kernel.to(dtype)
+
+
+def _zeros_for_sums(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Sums over offsets are kept in float32 also where the products are in half precision."""
+    return like.new_zeros(shape, dtype=torch.promote_types(like.dtype, torch.float32))
+
+
 class _Convolve(torch.autograd.Function):
     """out[o] = sum over pairs (i, o) of offset k of features[i] @ kernel[k]."""
 
@@ -28,19 +44,19 @@ class _Convolve(torch.autograd.Function):
         ctx.map = kernel_map
         if _better_padded(kernel_map, out_rows, kernel):
             return _columns(features, kernel_map, out_rows) @ kernel.flatten(0, 1)
-        out = features.new_zeros((out_rows, kernel.shape[2]))
+        out = _zeros_for_sums((out_rows, kernel.shape[2]), features)
         groups = _groups(kernel_map, kernel)
         kernels = kernel.unbind()
 
         def walk(group: int) -> None:
             for k, ins, outs, start, stop in itertools.chain.from_iterable(groups[group]):
                 if k == kernel_map.identity:
-                    out[start:stop].addmm_(features[start:stop], kernels[k])
+                    _add_product(out[start:stop], features[start:stop], kernels[k])
                 else:
-                    out.index_add_(0, outs, features.index_select(0, ins).mm(kernels[k]))
+                    out.index_add_(0, outs, features.index_select(0, ins).mm(kernels[k]).to(out.dtype))
 
         share(walk, len(groups))
-        return out
+        return out.to(features.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
@@ -55,35 +71,42 @@ class _Convolve(torch.autograd.Function):
             if ctx.needs_input_grad[1]:
                 grad_kernel = (_columns(features, ctx.map, len(gradient)).t() @ gradient).view_as(kernel)
             return grad_features, grad_kernel, None, None
-        grad_features = torch.zeros_like(features) if ctx.needs_input_grad[0] else None
+        wanted = ctx.needs_input_grad
+        grad_features = _zeros_for_sums(features.shape, features) if wanted[0] else None
         groups = _groups(back, kernel)
         kernels = kernel.transpose(1, 2).unbind()
         # Input rows are each group's own; the kernel's gradient is added up by group, and then over the groups in order.
-        grad_kernels = [torch.zeros_like(kernel) if ctx.needs_input_grad[1] else None for _ in groups]
+        sums_of_groups = [_zeros_for_sums(kernel.shape, kernel) if wanted[1] else None for _ in groups]
 
         def walk(group: int) -> None:
-            grad_kernel = grad_kernels[group]
-            sums = None if grad_kernel is None else grad_kernel.unbind()
+            total = sums_of_groups[group]
+            sums = None if total is None else total.unbind()
             # One pass over blocks of input rows: what is gathered of the gradient serves both products.
             for k, outs, ins, start, stop in itertools.chain.from_iterable(groups[group]):
                 if k == back.identity:
                     upper, lower = gradient[start:stop], features[start:stop]
                     if grad_features is not None:
-                        grad_features[start:stop].addmm_(upper, kernels[k])
+                        _add_product(grad_features[start:stop], upper, kernels[k])
                 else:
                     upper = gradient.index_select(0, outs)
                     if grad_features is not None:
-                        grad_features.index_add_(0, ins, upper.mm(kernels[k]))
+                        grad_features.index_add_(0, ins, upper.mm(kernels[k]).to(grad_features.dtype))
                     lower = features.index_select(0, ins) if sums is not None else upper
                 if sums is not None:
-                    sums[k].addmm_(lower.t(), upper)
+                    _add_product(sums[k], lower.t(), upper)
 
         share(walk, len(groups))
-        total = grad_kernels[0]
-        for other in grad_kernels[1:]:
-            if total is not None and other is not None:
-                total += other
-        return grad_features, total, None, None
+        grad_kernel = None
+        if wanted[1]:
+            grad_kernel = functools.reduce(Tensor.add_, [t for t in sums_of_groups if t is not None]).to(kernel.dtype)
+        return None if grad_features is None else grad_features.to(features.dtype), grad_kernel, None, None
+
+
+def _add_product(to: Tensor, left: Tensor, right: Tensor) -> None:
+    if to.dtype == left.dtype:
+        to.addmm_(left, right)
+    else:
+        to.add_(left.mm(right))
 
 
 def _groups(kernel_map: KernelMap, kernel: Tensor) -> list[list[Block]]:
@@ -159,7 +182,7 @@ class MinkowskiConvolution(_ConvolutionBase):
         out_stride = manager.down(x.stride, self.conv_stride)
         kernel_map = manager.kernel_map(x.stride, out_stride, self.kernel_size, self.dilation)
         flops.total += 2 * kernel_map.pairs * self.in_channels * self.out_channels
-        out = _Convolve.apply(x.F, self.kernel, kernel_map, len(manager.coordinates(out_stride)))
+        out = _Convolve.apply(*_as_autocast(x.F, self.kernel), kernel_map, len(manager.coordinates(out_stride)))
         out = out if self.bias is None else out + self.bias
         return SparseTensor(out, tensor_stride=out_stride, coordinate_manager=manager)
 
@@ -176,6 +199,6 @@ class MinkowskiConvolutionTranspose(_ConvolutionBase):
             raise ValueError(f"no coordinates at tensor stride {x.stride}/{self.conv_stride} to transpose onto")
         kernel_map = manager.kernel_map(fine, x.stride, self.kernel_size, self.dilation).transposed()
         flops.total += 2 * kernel_map.pairs * self.in_channels * self.out_channels
-        out = _Convolve.apply(x.F, self.kernel, kernel_map, len(manager.coordinates(fine)))
+        out = _Convolve.apply(*_as_autocast(x.F, self.kernel), kernel_map, len(manager.coordinates(fine)))
         out = out if self.bias is None else out + self.bias
         return SparseTensor(out, tensor_stride=fine, coordinate_manager=manager)

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.errors import WrongUse
 from benchmarks.specs import Budget, Cell, Dataset, LabelRatio, Method, Profile, Task
-from harness import catalog, graph, keys
+from harness import code, graph, keys
 from harness.catalog import find
 from harness.contract.stage import StageSpec
 from harness.data import PreparedDataset, ready
@@ -124,14 +124,14 @@ def test_a_method_without_code_is_refused() -> None:
 
 
 def test_the_digest_covers_what_a_stage_can_import_and_nothing_else() -> None:
-    images = keys.reachable_modules(("methods.stage", "methods.ours.images"))
+    images = code.reachable_modules(("methods.stage", "methods.ours.images"))
     assert {
         "methods.contrast",
         "methods.networks.resunet2d",
         "benchmarks.datasets.views",
         "harness.contract.events",
     } <= images
-    finetune = keys.reachable_modules(("methods.stage", "methods.finetune.semantic"))
+    finetune = code.reachable_modules(("methods.stage", "methods.finetune.semantic"))
     assert {"methods.sparse.conv", "benchmarks.metrics.scorer", "benchmarks.transforms"} <= finetune
     for module in (
         "methods.ours",
@@ -145,13 +145,18 @@ def test_the_digest_covers_what_a_stage_can_import_and_nothing_else() -> None:
     assert "methods.finetune.semantic" not in images
 
 
+def test_imports_for_type_checkers_do_not_count() -> None:
+    assert "benchmarks.specs" not in code.imports_of("methods.networks.res16unet")
+    assert "benchmarks.backbone" in code.imports_of("methods.networks.res16unet")
+
+
 def test_the_digest_follows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for package in keys.PACKAGES:
+    for package in code.PACKAGES:
         shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(keys, "package_folder", lambda name: tmp_path / name)
+    monkeypatch.setattr(code, "package_folder", lambda name: tmp_path / name)
 
     def digests() -> tuple[str, str, str]:
-        keys.imports_of.cache_clear()
+        code.imports_of.cache_clear()
         return tuple(
             keys.code_sha256(*s)
             for s in (("pretrain", "ours", "images"), ("pretrain", "ours", "points"), ("finetune", "ours", "finetune"))
@@ -167,10 +172,10 @@ def test_the_digest_follows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with (tmp_path / "methods/finetune/semantic.py").open("a") as file:
         file.write("# a change\n")
     assert [a != b for a, b in zip(after, digests(), strict=True)] == [False, False, True]
-    keys.imports_of.cache_clear()
+    code.imports_of.cache_clear()
 
 
 def test_harness_and_stage_agree_on_the_module(prepared) -> None:
     for spec in (*chain(prepared), *chain(prepared, method="scratch", pretrain_dataset="none")):
         assert keys.entry_module(spec.kind, spec.method, spec.stage) == module_of(spec)
-        assert catalog.package_folder("methods").joinpath(*module_of(spec).split(".")[1:]).with_suffix(".py").is_file()
+        assert code.file_of(module_of(spec)) is not None

@@ -14,21 +14,9 @@ from methods.sparse.kernel_map import kernel_offsets
 from methods.sparse.pointwise import MinkowskiBatchNorm
 from methods.sparse.quantize import sparse_quantize
 from methods.sparse.tensor import SparseTensor, cat
-from tests.parity.vectors import case, load
+from tests.parity.vectors import CONVOLUTIONS, case, load
 
 VECTORS = load("sparse_ops")
-CONVOLUTIONS = {
-    "conv_k3s1": (3, 1, 1),
-    "conv_k5s1": (5, 1, 1),
-    "conv_k2s2": (2, 2, 1),
-    "conv_k3s2": (3, 2, 1),
-    "conv_k3s4": (3, 4, 1),
-    "conv_k1s2": (1, 2, 1),
-    "conv_k3s1d2": (3, 1, 2),
-    "conv_k1s1_bias": (1, 1, 1),
-    "conv_k3s1_bias": (3, 1, 1),
-}
-
 
 @pytest.fixture(params=["walk", "padded"], autouse=True)
 def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 FOLDER = Path(__file__).parent / "vectors"
+CONVOLUTIONS = {
+    "conv_k3s1": (3, 1, 1),
+    "conv_k5s1": (5, 1, 1),
+    "conv_k2s2": (2, 2, 1),
+    "conv_k3s2": (3, 2, 1),
+    "conv_k3s4": (3, 4, 1),
+    "conv_k1s2": (1, 2, 1),
+    "conv_k3s1d2": (3, 1, 2),
+    "conv_k1s1_bias": (1, 1, 1),
+    "conv_k3s1_bias": (3, 1, 1),
+}
+"""Golden convolutions: kernel size, stride, dilation."""
 _MASK = np.uint64(0xFFFFFFFF)
 
 

@@ -14,13 +14,13 @@ from methods.networks.res16unet import Res16UNet34C
 from methods.sparse.backend import sparse_backend
 from tests.performance.work import surface_voxels
 
-WORKS = {"reference": (50_000, 0.05, 1.0), "quarter": (5_000, 0.1, 0.25)}
+WORKS = {"reference": (50_000, 0.05, 1.0), "reference-bf16": (50_000, 0.05, 1.0), "quarter": (5_000, 0.1, 0.25)}
 CLASSES = 20
 REPEATS = 6
 
 
 def training_steps(backend: str, work: str) -> dict[str, float]:
-    """Forward and forward + backward in fp32, kernel maps made anew each step: the least of REPEATS, after one to warm up."""
+    """Forward and forward + backward, kernel maps made anew each step: the least of REPEATS, after one to warm up."""
     voxels, metres, width = WORKS[work]
     coordinates, features = surface_voxels(voxels, metres)
     engine = sparse_backend(backend)
@@ -29,9 +29,10 @@ def training_steps(backend: str, work: str) -> dict[str, float]:
     best = {"forward_cpu": 1e9, "forward_wall": 1e9, "step_cpu": 1e9, "step_wall": 1e9}
     for repeat in range(REPEATS + 1):
         cpu, wall = time.process_time(), time.perf_counter()
-        out = network(engine.SparseTensor(features, coordinates)).F
+        with torch.autocast("cpu", torch.bfloat16, enabled=work.endswith("bf16")):
+            out = network(engine.SparseTensor(features, coordinates)).F
         middle = time.process_time() - cpu, time.perf_counter() - wall
-        torch.nn.functional.cross_entropy(out, labels).backward()
+        torch.nn.functional.cross_entropy(out.float(), labels).backward()
         after = time.process_time() - cpu, time.perf_counter() - wall
         if repeat:
             for name, value in zip(best, (*middle, *after), strict=True):

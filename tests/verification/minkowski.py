@@ -6,25 +6,18 @@ training curve of 50 steps, on a procedural room and, where the sample lies besi
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.specs import NetworkSettings, SgdSettings
-from harness.keys import reachable_modules
-from harness.provenance import provenance
+from benchmarks.specs import NetworkSettings
 from methods.networks.res16unet import seeded_backbone
 from methods.sparse.backend import sparse_backend
-from methods.training.optim import sgd
 from tests.performance.work import surface_voxels
+from tests.verification.report import ROOT, write_report
 
-ROOT = Path(__file__).parent.parent.parent
-REPORT = ROOT / "docs/verification/minkowski.json"
 CLASSES, STEPS = 13, 50
 OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-2
 NUDGE = 1e-6
@@ -69,7 +62,7 @@ def curve(backend: str, cloud: Cloud, nudge: float = 0.0) -> list[float]:
     features = features * (1 + nudge)
     engine = sparse_backend(backend)
     network = seeded_backbone(CLASSES, NetworkSettings(width=0.25), 0.05, backend, 3).train()
-    optimiser = sgd(network.parameters(), SgdSettings(learning_rate=0.05))
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, dampening=0.1, weight_decay=1e-4)
     losses = []
     for _ in range(STEPS):
         out = network(engine.SparseTensor(features, coordinates))
@@ -104,39 +97,20 @@ def compare(cloud: Cloud) -> dict[str, float]:
     }
 
 
-def code_sha256() -> str:
-    """Hash of the modules that this comparison depends on."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for module in sorted(reachable_modules(("methods.networks.res16unet", "methods.training.optim"))):
-        path = ROOT.joinpath(*module.split("."))
-        digest.update((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_bytes())
-    return digest.hexdigest()
-
-
 def main() -> int:
     """Compare, write the report, print it; 1 where a difference is over its bound."""
     torch.set_num_threads(2)
     results = {name: compare(cloud) for name, cloud in clouds().items()}
     bounds = {"output": OUTPUT_TOLERANCE, "gradient": GRADIENT_TOLERANCE, "loss_curve_ratio": CURVE_FACTOR}
     good = all(result[name] <= bound for result in results.values() for name, bound in bounds.items())
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    machine = provenance({})
-    report = {
-        "what": "Res16UNet34C on the embedded engine against MinkowskiEngine 0.5.4, CPU, fp32",
-        "verdict": "ok" if good else "failed",
-        "bounds": bounds,
-        "results": results,
-        "commit": commit,
-        "code_sha256": code_sha256(),
-        "machine": {"cpu": machine.cpu, "packages": machine.packages, "python": machine.python},
-    }
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
-    print(json.dumps(report, indent=1, sort_keys=True))
+    write_report(
+        "minkowski",
+        "Res16UNet34C on the embedded engine against MinkowskiEngine 0.5.4, CPU, fp32",
+        "ok" if good else "failed",
+        ("methods.networks.res16unet",),
+        bounds=bounds,
+        results=results,
+    )
     return 0 if good else 1
 
 

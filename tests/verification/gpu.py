@@ -1,0 +1,221 @@
+"""`make verify-gpu`: the sparse engine on a GPU; writes docs/verification/gpu.json.
+
+Needs torch 2.6 or later, numpy and nothing else: `python -m tests.verification.gpu`. Golden parity on the GPU, a table of
+forward + backward in fp32, tf32 and bf16 with peak memory (beside MinkowskiEngine and spconv where they are installed), and a
+training curve of 50 steps against the CPU's. Without a GPU the report says `not run`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from methods.networks.res16unet import Res16UNet34C, seeded_backbone
+from methods.sparse.backend import sparse_backend
+from methods.sparse.conv import MinkowskiConvolution
+from methods.sparse.tensor import SparseTensor
+from tests.parity.vectors import CONVOLUTIONS, case, formula_weights, load
+from tests.performance.work import surface_voxels
+from tests.verification.report import write_report
+
+CLASSES, STEPS, REPEATS = 13, 50, 5
+SIZES = (50_000, 200_000, 800_000)
+PRECISIONS = ("fp32", "tf32", "bf16")
+BOUNDS = {"operations": 1e-6, "network": 1e-4, "curve": 0.05}
+"""Largest difference, relative to the largest magnitude: float64 operations, the float32 network, mean loss of ten steps."""
+CODE = ("methods.networks.res16unet",)
+FULL = SimpleNamespace(width=1.0, input_channels=3, first_kernel=3)
+
+
+@contextmanager
+def precision(name: str, device: str) -> Iterator[None]:
+    """fp32 (no TF32), tf32 or bf16 (autocast) within the block."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
+    try:
+        with torch.autocast(device, torch.bfloat16, enabled=name == "bf16"):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def apart(found: torch.Tensor, expected: np.ndarray) -> float:
+    """Largest difference relative to the largest magnitude."""
+    return float(np.abs(found.detach().cpu().numpy() - expected).max() / np.abs(expected).max())
+
+
+def operation_parity(device: str) -> float:
+    """Largest difference of outputs and gradients over the golden convolutions, in float64."""
+    vectors, worst = load("sparse_ops"), 0.0
+    for name, (size, stride, dilation) in CONVOLUTIONS.items():
+        golden = case(vectors, name)
+        layer = MinkowskiConvolution(*golden["kernel"].shape[-2:], size, stride, dilation, "bias" in golden).double()
+        layer.kernel.data = torch.from_numpy(golden["kernel"]).double()
+        if layer.bias is not None:
+            layer.bias.data = torch.from_numpy(golden["bias"]).double()
+        features = torch.from_numpy(vectors["feats"]).double().to(device).requires_grad_()
+        out = layer.to(device)(SparseTensor(features, torch.from_numpy(vectors["coords"]).int().to(device)))
+        order = torch.from_numpy(np.lexsort(out.C.cpu().numpy().T[::-1]).copy()).to(device)
+        (out.F[order] * torch.from_numpy(golden["loss_weight"]).to(device)).sum().backward()
+        assert features.grad is not None and layer.kernel.grad is not None
+        pairs = ((out.F[order], "out_feats"), (features.grad, "grad_feats"), (layer.kernel.grad, "grad_kernel"))
+        worst = max(worst, *(apart(found, golden[key]) for found, key in pairs))
+    return worst
+
+
+def network_parity(device: str) -> float:
+    """Largest difference of the outputs of Res16UNet34C in training mode, float32 without TF32."""
+    golden = load("backbone_small")
+    network = Res16UNet34C(20, FULL, momentum=0.05)  # type: ignore[arg-type]
+    network.load_state_dict(formula_weights(network))
+    coordinates = torch.from_numpy(golden["small__coords"]).int().to(device)
+    features = torch.from_numpy(golden["small__feats"]).float().to(device)
+    with precision("fp32", device), torch.no_grad():
+        out = network.to(device).train()(SparseTensor(features, coordinates)).F
+    rows = torch.from_numpy(golden["small__sample_rows"]).to(device)
+    return apart(out[rows], golden["small__out20_train_sample"])
+
+
+def curve(device: str, kind: str, voxels: int, steps: int = STEPS) -> list[float]:
+    """Loss of a quarter-width network that learns height classes of one room."""
+    coordinates, features = (t.to(device) for t in surface_voxels(voxels, 0.1))
+    settings: Any = SimpleNamespace(width=0.25, input_channels=3, first_kernel=3)
+    network = seeded_backbone(CLASSES, settings, 0.05, "torch", 3).train().to(device)
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, dampening=0.1, weight_decay=1e-4)
+    height = (coordinates[:, 3] - coordinates[:, 3].min()).long()
+    labels = height * CLASSES // (height.max() + 1)
+    losses = []
+    for _ in range(steps):
+        with precision(kind, device):
+            out = network(SparseTensor(features, coordinates)).F
+        loss = torch.nn.functional.cross_entropy(out.float(), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.detach())
+    return [float(v) for v in losses]
+
+
+def curve_difference(one: list[float], two: list[float]) -> float:
+    """Largest difference between the mean losses of ten steps."""
+    tens = [np.asarray(c).reshape(-1, 10).mean(1) for c in (one, two)]
+    return float(np.abs(tens[0] - tens[1]).max())
+
+
+def timed(step: Callable[[], None]) -> dict[str, float]:
+    """Milliseconds (median of REPEATS, after two to warm up) and peak MiB of a step on the GPU."""
+    for _ in range(2):
+        step()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    times = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        step()
+        torch.cuda.synchronize()
+        times.append(1000 * (time.perf_counter() - began))
+    return {"milliseconds": float(np.median(times)), "peak_mib": torch.cuda.max_memory_allocated() / 2**20}
+
+
+def network_speed(backend: str, kind: str, voxels: int) -> dict[str, float]:
+    """Forward + backward of the full network, kernel maps made anew."""
+    coordinates, features = (t.cuda() for t in surface_voxels(voxels))
+    engine = sparse_backend(backend)
+    network = seeded_backbone(20, FULL, 0.05, backend, 1).train().cuda()  # type: ignore[arg-type]
+    labels = torch.arange(voxels, device="cuda") % 20
+
+    def step() -> None:
+        network.zero_grad()
+        with precision(kind, "cuda"):
+            out = network(engine.SparseTensor(features, coordinates)).F
+        torch.nn.functional.cross_entropy(out.float(), labels).backward()
+
+    return timed(step)
+
+
+def layer_speed(library: str, kind: str, voxels: int, channels: int = 96) -> dict[str, float]:
+    """Forward + backward of one 3x3x3 convolution, its map made anew: the form in which spconv can stand beside."""
+    coordinates, _ = surface_voxels(voxels)
+    coordinates = coordinates.cuda()
+    features = torch.randn(voxels, channels, device="cuda", requires_grad=True)
+    if library == "spconv":
+        import spconv.pytorch as spconv
+
+        shifted = coordinates - coordinates.min(0).values
+        shape = [int(v) + 1 for v in shifted.max(0).values[1:].tolist()]
+        layer = spconv.SubMConv3d(channels, channels, 3, bias=False).cuda()
+
+        def forward() -> torch.Tensor:
+            return layer(spconv.SparseConvTensor(features, shifted, shape, 1)).features
+    else:
+        layer = MinkowskiConvolution(channels, channels, 3).cuda()
+
+        def forward() -> torch.Tensor:
+            return layer(SparseTensor(features, coordinates)).F
+
+    def step() -> None:
+        with precision(kind, "cuda"):
+            out = forward()
+        out.float().sum().backward()
+
+    return timed(step)
+
+
+def speeds() -> list[dict[str, Any]]:
+    """The table; a row that does not fit into the GPU's memory says so."""
+    installed = [n for n in ("MinkowskiEngine", "spconv") if importlib.util.find_spec(n) is not None]
+    rows = []
+    for voxels in SIZES:
+        for kind in PRECISIONS:
+            works = [("network", "torch", network_speed), ("layer", "torch", layer_speed)]
+            if "MinkowskiEngine" in installed and kind != "bf16":
+                works.append(("network", "minkowski", network_speed))
+            if "spconv" in installed:
+                works.append(("layer", "spconv", layer_speed))
+            for what, library, measure in works:
+                row: dict[str, Any] = {"work": what, "library": library, "precision": kind, "voxels": voxels}
+                try:
+                    row |= measure(library, kind, voxels)
+                except torch.OutOfMemoryError:
+                    row["failed"] = "out of GPU memory"
+                torch.cuda.empty_cache()
+                print(row, flush=True)
+                rows.append(row)
+    return rows
+
+
+def main() -> int:
+    """Verify on the GPU, or say that there is none; 1 where a difference is over its bound."""
+    what = "the sparse engine on a GPU: golden parity, forward + backward, training curves against the CPU"
+    if not torch.cuda.is_available():
+        write_report("gpu", what, "not run", CODE, why="no CUDA device was at hand")
+        return 0
+    parity = {"operations": operation_parity("cuda"), "network": network_parity("cuda")}
+    cpu = curve("cpu", "fp32", 8000)
+    curves = {kind: curve("cuda", kind, 8000) for kind in PRECISIONS}
+    parity["curve"] = curve_difference(cpu, curves["fp32"])
+    good = all(parity[name] <= bound for name, bound in BOUNDS.items())
+    write_report(
+        "gpu",
+        what,
+        "ok" if good else "failed",
+        CODE,
+        gpu=torch.cuda.get_device_name(0),
+        bounds=BOUNDS,
+        parity=parity,
+        curve_differences={kind: curve_difference(cpu, curves[kind]) for kind in PRECISIONS},
+        speed=speeds(),
+    )
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
