@@ -2,8 +2,17 @@
 
 The rule (version 1). Test scenes are those that the dataset names. The other scenes are put in the order of
 sha256("bench-split-1:" + scene name). With five scenes or more, the first tenth (rounded, at least one) is held out of
-every ratio for checkpoint selection; with fewer, none is, because a class would often vanish with it. A ratio of p per
-cent takes the first max(1, ceil(p/100 * n)) of the remaining n, so 5 % lies inside 10 %.
+every ratio for checkpoint selection; with fewer, none is, because a class would often vanish with it. Repeated scans of one
+ScanNet room (sceneXXXX_00, _01, ...) are held out together. A ratio of p per cent takes the first max(1, ceil(p/100 * n)) of
+the remaining n, so 5 % lies inside 10 %.
+
+Scans of a drive are taken at a regular stride instead: the last tenth of every sequence is held out, as one piece, since
+neighbours are nearly the same; the others are put in bit-reversed order, of which every beginning is spread evenly and each
+lies inside the next.
+
+For datasets whose scenes are known beforehand the outcome stands in a file, `benchmarks/splits/NAME.v1.tsv`: one line a scene,
+its part and its name, training scenes in the order in which ratios take them. Scenes that are not there are left out, and with
+fewer than five training scenes there none is held out.
 """
 
 from __future__ import annotations
@@ -11,14 +20,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable
+from functools import cache
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.errors import DataError
-from benchmarks.specs import LabelRatio, Spec
+from benchmarks.specs import Dataset, LabelRatio, Spec
 
 SPLIT_VERSION = 1
 HOLD_OUT_FROM = 5
+FOLDER = Path(__file__).parent / "splits"
 
 
 class Split(Spec):
@@ -31,27 +45,113 @@ class Split(Spec):
     sha256: str
 
 
-def _rank(scene: str) -> str:
-    return hashlib.sha256(f"bench-split-{SPLIT_VERSION}:{scene}".encode()).hexdigest()
+class Division(NamedTuple):
+    """All scenes by part; training scenes in the order in which ratios take them, the others by name."""
+
+    train: tuple[str, ...]
+    selection: tuple[str, ...]
+    test: tuple[str, ...]
 
 
-def split_scenes(scenes: Iterable[str], test_prefixes: tuple[str, ...], ratio: LabelRatio) -> Split:
-    """Divide scenes for fine-tuning. Raises DataError where a part that cannot be empty would be."""
+def split_scenes(scenes: Iterable[str], dataset: Dataset, ratio: LabelRatio, tested: Iterable[str] = ()) -> Split:
+    """Divide the scenes of a prepared dataset for fine-tuning; `tested` are those that the layout itself calls test scenes.
+
+    Raises DataError where a part that cannot be empty would be.
+    """
     scenes = sorted(scenes)
-    test = tuple(s for s in scenes if s.startswith(test_prefixes)) if test_prefixes else ()
-    others = sorted((s for s in scenes if s not in set(test)), key=_rank)
-    if not test:
-        raise DataError(f"no test scene: none of {len(scenes)} scenes starts with {' or '.join(test_prefixes)}")
-    if not others:
-        raise DataError(f"no training scene: all {len(scenes)} scenes start with {' or '.join(test_prefixes)}")
-    held = max(1, round(0.1 * len(others))) if len(others) >= HOLD_OUT_FROM else 0
-    selection, rest = others[:held], others[held:]
-    train = rest[: max(1, math.ceil(ratio.percent / 100 * len(rest) - 1e-9))]
-    parts = {"version": SPLIT_VERSION, "train": sorted(train), "selection": sorted(selection), "test": sorted(test)}
+    if dataset.split_file is not None:
+        whole, there = read_division(dataset.split_file), set(scenes)
+        division = Division(*(tuple(s for s in part if s in there) for part in whole))
+        if len(division.train) + len(division.selection) < HOLD_OUT_FROM:
+            division = Division(division.train + division.selection, (), division.test)
+    else:
+        division = divide(scenes, tested_scenes(scenes, dataset, tested), dataset.ratio_order)
+    if not division.test:
+        raise DataError(
+            f"no test scene: none of the {len(scenes)} scenes of {dataset.name!r} is one ({_rule(dataset)})"
+        )
+    if not division.train:
+        raise DataError(f"no training scene among the {len(scenes)} scenes of {dataset.name!r} ({_rule(dataset)})")
+    train = division.train[: max(1, math.ceil(ratio.percent / 100 * len(division.train) - 1e-9))]
+    parts = {
+        "version": SPLIT_VERSION,
+        "train": sorted(train),
+        "selection": sorted(division.selection),
+        "test": sorted(division.test),
+    }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return Split.model_validate({**parts, "sha256": digest})
 
 
+def tested_scenes(scenes: Iterable[str], dataset: Dataset, tested: Iterable[str] = ()) -> frozenset[str]:
+    """The scenes that are only ever tested on: by prefix, by official list, or as the layout says."""
+    listed = read_scene_list(dataset.test_scenes_file) if dataset.test_scenes_file else frozenset(tested)
+    prefixes = dataset.test_scene_prefixes
+    return frozenset(s for s in scenes if s in listed or (prefixes and s.startswith(prefixes)))
+
+
+def divide(scenes: Iterable[str], test: frozenset[str], order: str = "hashed") -> Division:
+    """Apply the rule above; `order` is `hashed` or `regular`."""
+    others = sorted(s for s in scenes if s not in test)
+    held = max(1, round(0.1 * len(others))) if len(others) >= HOLD_OUT_FROM else 0
+    if order == "regular":
+        selection, train = _hold_out_ends(others, held)
+        bits = max(1, (len(train) - 1).bit_length())
+        train = [train[i] for i in sorted(range(len(train)), key=lambda i: int(f"{i:0{bits}b}"[::-1], 2))]
+    else:
+        by_room = {room: list(members) for room, members in groupby(others, _room)}
+        selection = []
+        for room in sorted(by_room, key=_rank):
+            if len(selection) < held:
+                selection += by_room[room]
+        train = sorted(set(others) - set(selection), key=_rank)
+    return Division(tuple(train), tuple(sorted(selection)), tuple(sorted(test)))
+
+
+def _hold_out_ends(others: list[str], held: int) -> tuple[list[str], list[str]]:
+    selection: list[str] = []
+    for _, members in groupby(others, lambda s: s.partition("__")[0]):
+        sequence = list(members)
+        count = round(0.1 * len(sequence)) if held else 0
+        selection += sequence[len(sequence) - count :]
+    if held and not selection:
+        selection = others[-held:]
+    kept = set(selection)
+    return selection, [s for s in others if s not in kept]
+
+
+def _rank(scene: str) -> str:
+    return hashlib.sha256(f"bench-split-{SPLIT_VERSION}:{scene}".encode()).hexdigest()
+
+
+def _room(scene: str) -> str:
+    return scene.partition("_")[0] if re.fullmatch(r"scene\d{4}_\d{2}", scene) else scene
+
+
+def _rule(dataset: Dataset) -> str:
+    if dataset.split_file:
+        return f"the split is benchmarks/splits/{dataset.split_file}"
+    return (
+        f"test scenes start with {' or '.join(dataset.test_scene_prefixes)}"
+        if dataset.test_scene_prefixes
+        else "by the layout"
+    )
+
+
+def division_text(division: Division) -> str:
+    """The content of a split file."""
+    rows = [(part, scene) for part, scenes in zip(division._fields, division, strict=True) for scene in scenes]
+    return f"# split rule version {SPLIT_VERSION}\n" + "".join(f"{part}\t{scene}\n" for part, scene in rows)
+
+
+@cache
+def read_division(name: str) -> Division:
+    """A split file of `benchmarks/splits/`."""
+    rows = [line.split("\t") for line in (FOLDER / name).read_text().splitlines() if not line.startswith("#")]
+    return Division(*(tuple(scene for part, scene in rows if part == wanted) for wanted in Division._fields))
+
+
+@cache
 def read_scene_list(name: str) -> frozenset[str]:
     """Scene names of an official list, one a line, in `benchmarks/splits/`."""
-    return frozenset((Path(__file__).parent / "splits" / name).read_text(encoding="utf-8").split())
+    return frozenset((FOLDER / name).read_text(encoding="utf-8").split())

@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     model_validator,
@@ -260,22 +261,45 @@ class Dataset(Spec):
 
     name: Name
     title: str
-    layout: Literal["s3dis", "rgbd-folder"]
+    layout: Literal["s3dis", "rgbd-folder", "scannet", "semantickitti", "sunrgbd"]
     synthetic: bool = False
     stand_in: Name | None = Field(None, description="the procedural dataset used when no data is configured")
-    provides: tuple[Literal["frames", "images", "poses", "multiple_views", "clouds", "labels"], ...]
+    provides: tuple[Literal["frames", "images", "poses", "multiple_views", "clouds", "labels", "boxes"], ...]
     classes: tuple[str, ...] = Field((), description="training classes, in the order of their ids")
     raw_classes: tuple[str, ...] = Field(
         (), description="file-name classes that the reader knows; the rest is an error"
     )
+    class_ids: tuple[NonNegativeInt, ...] = Field(
+        (), description="raw label id of each class, in the order of `classes`"
+    )
+    box_classes: tuple[str, ...] = Field((), description="classes of the detection boxes, where not `classes`")
+    box_class_ids: tuple[NonNegativeInt, ...] = Field((), description="raw label id of each box class")
+    learning_map: dict[NonNegativeInt, NonNegativeInt] = Field(
+        {}, description="raw label id to learning id; 0 is ignored and 1 is the first class"
+    )
     test_scene_prefixes: tuple[str, ...] = Field((), description="scenes that are only ever tested on")
+    test_scenes_file: str | None = Field(
+        None, description="official test list in benchmarks/splits, in place of prefixes"
+    )
     train_scenes_file: str | None = Field(None, description="official training list in benchmarks/splits (J-25)")
+    split_file: str | None = Field(None, description="the versioned split of all its scenes, in benchmarks/splits")
+    ratio_order: Literal["hashed", "regular"] = Field(
+        "hashed", description="how a label ratio picks scenes: at random, or at a regular stride (scans of a drive)"
+    )
     frame_stride: PositiveInt | None = Field(
         None, description="overrides the profile's where frames are chosen already"
     )
     source: str
     licence: str
     world: dict[str, int] | None = Field(None, description="for procedural datasets: seed and counts")
+
+    @model_validator(mode="after")
+    def _ids_fit(self) -> Dataset:
+        if self.class_ids and len(self.class_ids) != len(self.classes):
+            raise ValueError(f"{len(self.classes)} classes, but {len(self.class_ids)} class_ids")
+        if len(self.box_class_ids) != len(self.box_classes):
+            raise ValueError(f"{len(self.box_classes)} box_classes, but {len(self.box_class_ids)} box_class_ids")
+        return self
 
 
 class Task(Spec):
@@ -319,26 +343,35 @@ class Method(Spec):
 
 
 class LabelRatio(Spec):
-    """Share of the training scenes whose labels may be used, in per cent."""
+    """What labels may be used: a share of the training scenes in per cent, or so many points or boxes of every training scene
+    (the limited-annotation mode, spec C.2)."""
 
     percent: Annotated[float, Field(gt=0, le=100)] = 100.0
+    points: PositiveInt | None = Field(None, description="labelled points of each training scene; None: all")
+    boxes: PositiveInt | None = Field(None, description="labelled boxes of each training scene; None: all")
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read '5%' or '5'. A bare fraction such as '0.05' is refused, because it is ambiguous.
+        """Read '5%' or '5', '20points', '2boxes'. A bare fraction such as '0.05' is refused, because it is ambiguous.
 
         Raises WrongUse with what is allowed.
         """
+        limited = re.fullmatch(r"\s*([1-9]\d{0,5})\s*(point|box)(?:s|es)?\s*", text)
+        if limited:
+            return cls(**{"points" if limited.group(2) == "point" else "boxes": int(limited.group(1))})
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%?\s*", text)
         percent = float(match.group(1)) if match else -1.0
         if not match or not 1.0 <= percent <= 100.0:
             raise WrongUse(
-                f"label ratio {text!r}: expected per cent of the training scenes from 1% to 100%, such as 5%"
+                f"label ratio {text!r}: expected per cent of the training scenes from 1% to 100%, such as 5%, or labels of "
+                "each scene, such as 20points or 2boxes"
             )
         return cls(percent=percent)
 
     def __str__(self) -> str:
-        return f"{self.percent:g}%"
+        if self.points is not None:
+            return f"{self.points}points"
+        return f"{self.percent:g}%" if self.boxes is None else f"{self.boxes}boxes"
 
 
 class Cell(Spec):

@@ -27,6 +27,11 @@ class PreparedDataset(NamedTuple):
         """Names of all scenes."""
         return tuple(s.name for s in self.manifest.scenes)
 
+    @property
+    def tested(self) -> tuple[str, ...]:
+        """Names of the scenes that the layout itself calls test scenes."""
+        return tuple(s.name for s in self.manifest.scenes if s.test)
+
 
 def cache_folder() -> Path:
     """Where generated worlds and prepared datasets are kept: $BENCH_CACHE, or `bench` in the user's cache folder."""
@@ -83,7 +88,9 @@ def ready(
     cache = cache_folder()
     root = generate(dataset, cache, progress(f"generate {name}")) if dataset.synthetic else roots[name]
     stride = dataset.frame_stride or frame_stride
-    folder = prepare(dataset, root, cache, frame_stride=stride, strict=strict, progress=progress(f"prepare {name}"))
+    folder = prepare(
+        dataset, root, cache, frame_stride=stride, strict=strict, progress=progress(f"prepare {name}"), say=say
+    )
     manifest = read_manifest(folder)
     for problem in manifest.problems:
         say(f"warning: {problem}")

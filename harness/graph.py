@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.errors import WrongUse
-from benchmarks.ratios import read_scene_list, split_scenes
+from benchmarks.ratios import read_scene_list, split_scenes, tested_scenes
 from benchmarks.specs import Budget, BudgetHalf, Cell, Dataset, Method, Profile, Task
 from harness.contract.stage import DataView, Limits, StageSpec, recipe_steps
 from harness.data import PreparedDataset
@@ -108,7 +108,7 @@ def _finetune_stage(
         known = ", ".join(sorted(profile.tasks))
         raise WrongUse(f"profile {profile.name!r} has no recipe for task {task.name!r}; it has recipes for {known}")
     target = data[task.dataset]
-    split = split_scenes(target.scenes, target.dataset.test_scene_prefixes, cell.label_ratio)
+    split = split_scenes(target.scenes, target.dataset, cell.label_ratio, target.tested)
     spec = StageSpec.model_validate(
         {
             **_common(specs, budget.finetune, 1.0, machine),
@@ -156,8 +156,8 @@ def _pretrain_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ..
     one, and never one that it names as a test scene. Raises WrongUse where none is left."""
     if profile.pretrain_scenes == "all":
         return source.scenes
-    test = source.dataset.test_scene_prefixes
-    scenes = tuple(s for s in source.scenes if not (test and s.startswith(test)))
+    test = tested_scenes(source.scenes, source.dataset, source.tested)
+    scenes = tuple(s for s in source.scenes if s not in test)
     if source.dataset.train_scenes_file is not None:
         listed = read_scene_list(source.dataset.train_scenes_file)
         scenes = tuple(s for s in scenes if s in listed)

@@ -96,7 +96,7 @@ def rgbd_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from benchmarks.specs import Dataset
     from harness.catalog import find
 
-    shipped = find(Dataset, "synth-scannet")
+    shipped = find(Dataset, "rgbd-folder")
     small = shipped.model_copy(
         update={"world": {"seed": 5, "rooms": 2, "frames_per_room": 3, "width": 120, "height": 90}}
     )

@@ -4,9 +4,13 @@
     <prepared>/unlabelled/<scene>/...   everything a pre-training stage may see
     <prepared>/labelled/<scene>/...     label files only; with the unlabelled view they make the labelled one
 
-A cloud scene has xyz.npy (N, 3) float32 metres and rgb.npy (N, 3) uint8; its labels are semantic.npy (N,) uint8
-training ids (255: ignore) and instance.npy (N,) int32. A frame scene has frames/NNNNNN.{jpg|png} colour and
-NNNNNN.depth.png uint16, poses.npy (F, 4, 4) float64 camera-to-world, intrinsic.npy (3, 3) float64 of the depth camera.
+Clouds      xyz.npy (N, 3) float32 metres and rgb.npy (N, 3) uint8, or for a laser remission.npy (N,) float32
+  labels    semantic.npy (N,) uint8 training ids (255: ignore), instance.npy (N,) int32
+  boxes     boxes.npy (K, 8) float32: centre, full size, heading, class; alignment.npy (4, 4) from scene to box axes
+Frames      frames/NNNNNN.{jpg|png} colour and NNNNNN.depth.png uint16 millimetres, poses.npy (F, 4, 4) float64 camera-to-world,
+            intrinsic.npy (3, 3) float64 of the depth camera, frame_numbers.npy (F,), pairs.npy (P, 3): two frames, overlap
+One view    image.{jpg|png} with intrinsic.npy and rotation.npy (3, 3) (SUN RGB-D), or with projection.npy (3, 4) from the laser
+            to its pixels and pose.npy (4, 4) (SemanticKITTI)
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from benchmarks.errors import DataError
 from benchmarks.specs import Spec
@@ -23,7 +27,7 @@ from benchmarks.specs import Spec
 MANIFEST = "manifest.json"
 UNLABELLED = "unlabelled"
 LABELLED = "labelled"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class FileEntry(Spec):
@@ -39,6 +43,9 @@ class SceneEntry(Spec):
     name: str
     points: int = 0
     frames: int = 0
+    pairs: int = 0
+    boxes: int = 0
+    test: bool | None = Field(None, description="whether the layout itself says that it is a test scene")
 
 
 class Manifest(Spec):

@@ -1,42 +1,58 @@
-"""From an official layout to the prepared form, once, scene by scene.
+"""From an official layout to the prepared form, once, scene by scene, in as many processes as there are CPUs.
 
 A scene is written beside its place and renamed into it when whole, and so is the dataset: whoever looks sees all of it
-or nothing, and a preparation that was killed goes on where it stopped.
+or nothing, and a preparation that was killed goes on where it stopped. A scene that cannot be read is left out and told, unless
+`strict`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from benchmarks import voxelize
-from benchmarks.datasets import layout, rgbd_folder, s3dis
+from benchmarks.datasets import images, layout, pairs, writers
 from benchmarks.datasets.layout import (
     LABELLED,
     MANIFEST,
     UNLABELLED,
+    FileEntry,
     Manifest,
     SceneEntry,
     hash_files,
     read_manifest,
-    scene_folder_name,
 )
-from benchmarks.errors import DataError, cannot_write
+from benchmarks.datasets.writers import FINDERS, WRITERS, Reading
+from benchmarks.errors import DataError, EnvironmentCannot, cannot_write
 from benchmarks.files import link_or_copy
 from benchmarks.locks import exclusive
 from benchmarks.specs import Dataset
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
+Say = Callable[[str], None]
+
+# Prepared bytes for each byte of the source, upwards: text shrinks, every n-th frame only is taken.
+_SHARE = {"s3dis": 0.5, "rgbd-folder": 1.1, "scannet": 1.1, "semantickitti": 1.4, "sunrgbd": 0.6}
+_PARALLEL_FROM = 3
 
 
-def prepare(dataset: Dataset, root: Path, cache: Path, *, frame_stride: int, strict: bool, progress: Progress) -> Path:
+def prepare(
+    dataset: Dataset,
+    root: Path,
+    cache: Path,
+    *,
+    frame_stride: int,
+    strict: bool,
+    progress: Progress,
+    say: Say = lambda line: None,
+) -> Path:
     """Prepare `dataset` from its official layout at `root`; returns the prepared folder below `cache`.
 
     A folder that is prepared already (it has a manifest) is returned as it is. `frame_stride` applies to frame numbers
@@ -51,55 +67,47 @@ def prepare(dataset: Dataset, root: Path, cache: Path, *, frame_stride: int, str
         if manifest.dataset != dataset.name:
             raise DataError(f"{root}: prepared as {manifest.dataset!r}, but asked for as {dataset.name!r}")
         return root
-    target = cache / "prepared" / f"{dataset.name}-{_source_fingerprint(dataset, root, frame_stride, strict)}"
+    how = Reading(frame_stride, strict)
+    target = cache / "prepared" / f"{dataset.name}-{_source_fingerprint(dataset, root, how)}"
     if (target / MANIFEST).is_file():
         return target
     try:
         with exclusive(target.with_name(target.name + ".lock")):
             if (target / MANIFEST).is_file():
                 return target
-            return _prepare_into(target, dataset, root, frame_stride, strict, progress)
+            return _prepare_into(target, dataset, root, how, progress, say)
     except OSError as error:
         raise cannot_write(target, error, f"preparing {dataset.name}") from error
 
 
-def _prepare_into(
-    target: Path, dataset: Dataset, root: Path, frame_stride: int, strict: bool, progress: Progress
-) -> Path:
+def _prepare_into(target: Path, dataset: Dataset, root: Path, how: Reading, progress: Progress, say: Say) -> Path:
+    sources = FINDERS[dataset.layout](dataset, root)
     partial = target.with_name(target.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
-    if dataset.layout == "s3dis":
-        rooms = {scene_folder_name(key): folder for key, folder in s3dis.find_rooms(root).items()}
-        write = {n: lambda out, f=f: _write_room(f, out, dataset, strict) for n, f in rooms.items()}
-    else:
-        recordings = {r.name: r for r in rgbd_folder.find_recordings(root)}
-        write = {n: lambda out, r=r: _write_recording(r, out, frame_stride, strict) for n, r in recordings.items()}
-    scenes, problems = [], []
-    for name in progress(sorted(write)):
-        done = partial / "scenes" / name
-        if not (done / "scene.json").is_file():
-            unfinished = partial / "unfinished" / name
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
-            info = write[name](unfinished)
-            (unfinished / "scene.json").write_text(json.dumps(info))
-            done.parent.mkdir(exist_ok=True)
-            os.replace(unfinished, done)
-        info = json.loads((done / "scene.json").read_text())
-        problems += info.pop("problems")
-        scenes.append(SceneEntry(name=name, **info))
+    todo = {n: s for n, s in sources.items() if not (partial / "scenes" / n / "scene.json").is_file()}
+    if len(sources) >= _PARALLEL_FROM:
+        _announce(dataset, root, partial, len(sources), len(todo), how, say)
+    failed = _write_all(dataset, todo, partial, how, progress)
+    if len(failed) == len(sources):
+        raise DataError(next(iter(failed.values())))
     final = partial / "final"
     shutil.rmtree(final, ignore_errors=True)
-    for name in sorted(write):
+    scenes, files = [], {}
+    problems = [f"scene {n} is left out: {message}" for n, message in sorted(failed.items())]
+    for name in sorted(set(sources) - set(failed)):
+        done = partial / "scenes" / name
+        info = json.loads((done / "scene.json").read_text())
+        problems += info.pop("problems")
+        files.update({f"{v}/{name}/{f}": FileEntry(**e) for v, f, e in info.pop("files")})
+        scenes.append(SceneEntry(name=name, **info))
         for view in (UNLABELLED, LABELLED):
-            source = partial / "scenes" / name / view
-            if source.is_dir():
-                shutil.copytree(source, final / view / name, copy_function=link_or_copy)
+            if (done / view).is_dir():
+                shutil.copytree(done / view, final / view / name, copy_function=link_or_copy)
     manifest = Manifest(
         dataset=dataset.name,
         synthetic=dataset.synthetic,
         scenes=tuple(scenes),
-        files=hash_files(final),
+        files=dict(sorted(files.items())),
         problems=tuple(problems),
     )
     (final / MANIFEST).write_text(manifest.model_dump_json(indent=1))
@@ -108,50 +116,85 @@ def _prepare_into(
     return target
 
 
-def _write_room(folder: Path, out: Path, dataset: Dataset, strict: bool) -> dict[str, object]:
-    room = s3dis.read_room(folder, dataset.raw_classes, dataset.classes, strict)
-    views: dict[str, dict[str, NDArray]] = {
-        UNLABELLED: {"xyz": room.xyz, "rgb": room.rgb},
-        LABELLED: {"semantic": room.semantic, "instance": room.instance},
-    }
-    for view, arrays in views.items():
-        (out / view).mkdir()
-        for name, array in arrays.items():
-            np.save(out / view / f"{name}.npy", array)
-    return {"points": len(room.xyz), "problems": room.problems}
+def _write_all(
+    dataset: Dataset, todo: dict[str, Any], partial: Path, how: Reading, progress: Progress
+) -> dict[str, str]:
+    """Write scenes; returns the message of each that cannot be read. The first of those is raised where `strict`."""
+    failed: dict[str, str] = {}
+
+    def done(name: str, result: Callable[[], None]) -> str:
+        try:
+            result()
+        except DataError as error:
+            if how.strict:
+                raise
+            failed[name] = str(error)
+        return name
+
+    workers = min(os.cpu_count() or 1, 16, len(todo))
+    if len(todo) < _PARALLEL_FROM or workers < 2:
+        for name in progress(sorted(todo)):
+            done(name, lambda name=name: write_scene(dataset, name, todo[name], partial, how))  # type: ignore[misc]
+        return failed
+    with ProcessPoolExecutor(workers) as pool:
+        jobs: dict[Future[None], str] = {
+            pool.submit(write_scene, dataset, n, todo[n], partial, how): n for n in sorted(todo)
+        }
+        try:
+            # The bar wants to know its length, so it runs over the names, each of which stands for one more that is done.
+            ended = as_completed(jobs)
+            for _ in progress(sorted(todo)):
+                job = next(ended)
+                done(jobs[job], job.result)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return failed
 
 
-def _write_recording(recording: rgbd_folder.Recording, out: Path, frame_stride: int, strict: bool) -> dict[str, object]:
-    intrinsic = rgbd_folder.read_intrinsic(recording.intrinsic)
-    folder = out / UNLABELLED / "frames"
-    folder.mkdir(parents=True)
-    size: tuple[int, int] | None = None
-    poses: list[NDArray[np.float64]] = []
-    problems: list[str] = []
-    for frame in (f for f in recording.frames if f.number % frame_stride == 0):
-        pose = rgbd_folder.read_pose(frame.pose)
-        if pose is None:
-            if strict:
-                raise DataError(f"{frame.pose}: the pose is not finite (tracking was lost)")
-            problems.append(f"{recording.name}/{frame.pose.name}: the pose is not finite; the frame is left out")
-            continue
-        size = rgbd_folder.check_depth(frame.depth, size)
-        rgbd_folder.check_colour(frame.colour)
-        stem = folder / f"{len(poses):06d}"
-        shutil.copyfile(frame.colour, stem.with_suffix(frame.colour.suffix.replace("jpeg", "jpg")))
-        shutil.copyfile(frame.depth, stem.with_suffix(".depth.png"))
-        poses.append(pose)
-    if not poses:
-        raise DataError(f"{recording.name}: no frame with a finite pose at a stride of {frame_stride}")
-    np.save(out / UNLABELLED / "poses.npy", np.stack(poses))
-    np.save(out / UNLABELLED / "intrinsic.npy", intrinsic)
-    return {"frames": len(poses), "problems": problems}
+def write_scene(dataset: Dataset, name: str, source: Any, partial: Path, how: Reading) -> None:
+    """Write one scene and the hashes of its files, and rename it into `partial/scenes` when it is whole."""
+    unfinished = partial / "unfinished" / name
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    info = WRITERS[dataset.layout](dataset, source, unfinished, how)
+    files = [
+        (view, path.removeprefix(f"{view}/"), entry.model_dump())
+        for path, entry in hash_files(unfinished).items()
+        for view in (path.partition("/")[0],)
+    ]
+    (unfinished / "scene.json").write_text(json.dumps({**info, "files": files}))
+    place = partial / "scenes" / name
+    place.parent.mkdir(exist_ok=True)
+    os.replace(unfinished, place)
 
 
-def _source_fingerprint(dataset: Dataset, root: Path, frame_stride: int, strict: bool) -> str:
+def _announce(dataset: Dataset, root: Path, partial: Path, scenes: int, todo: int, how: Reading, say: Say) -> None:
+    """Say how much disk it may take; refuse where there is less."""
+    share = _SHARE[dataset.layout]
+    if dataset.layout in ("rgbd-folder", "scannet"):
+        share = 0.15 + share / how.frame_stride
+    need = share * sum(p.stat().st_size for p in root.rglob("*") if p.is_file()) * todo / max(1, scenes)
+    free = shutil.disk_usage(partial).free
+    say(
+        f"{dataset.name}: {todo} of {scenes} scenes to prepare, at most about {need / 1e9:.1f} GB; {free / 1e9:.1f} GB free"
+    )
+    if need > free:
+        raise EnvironmentCannot(
+            f"preparing {dataset.name} may take {need / 1e9:.1f} GB and {partial.parent} has {free / 1e9:.1f} GB free; "
+            "set BENCH_CACHE to a folder with more"
+        )
+
+
+def _source_fingerprint(dataset: Dataset, root: Path, how: Reading) -> str:
     """Names the prepared folder: what the source looks like from outside, and how it is read."""
-    digest = hashlib.sha256(f"{dataset.model_dump_json()} {frame_stride} {strict}".encode())
-    for module in (layout, rgbd_folder, s3dis, voxelize):
+    digest = hashlib.sha256(f"{dataset.model_dump_json()} {how.frame_stride} {how.strict}".encode())
+    readers = {"rgbd-folder": ("rgbd_folder",), "scannet": ("scannet", "sens", "rgbd_folder")}
+    own = [
+        importlib.import_module(f"benchmarks.datasets.{name}")
+        for name in readers.get(dataset.layout, (dataset.layout,))
+    ]
+    for module in (layout, images, pairs, writers, voxelize, *own):
         digest.update(Path(module.__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
     for path in sorted(root.rglob("*")):

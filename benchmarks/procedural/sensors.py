@@ -1,135 +1,359 @@
-"""What simulated sensors see of a world: a coloured, labelled cloud, and RGB-D frames by ray casting."""
+"""What simulated sensors see of a world: a coloured cloud of its surfaces, RGB-D frames, laser sweeps; by ray casting."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from benchmarks.procedural.rooms import World
+from benchmarks.procedural.parts import BOX, CYLINDER, ELLIPSOID
+from benchmarks.procedural.worlds import World
 
 _LIGHT = np.array([0.35, 0.25, 0.9]) / np.linalg.norm([0.35, 0.25, 0.9])
+Window = Callable[[NDArray[np.float64]], list[tuple[slice, slice]]]
+"""From the eight corners (8, 3) of a solid's box to the parts of the ray grid (rows, columns) that may meet it."""
 
 
 class CloudSample(NamedTuple):
-    """xyz (N, 3) metres, rgb (N, 3) uint8, box (N,) the box each point lies on."""
+    """xyz (N, 3) metres, rgb (N, 3) uint8, instance (N,)."""
 
     xyz: NDArray[np.float64]
     rgb: NDArray[np.uint8]
-    box: NDArray[np.int64]
+    instance: NDArray[np.int64]
 
 
 class Rendered(NamedTuple):
-    """colour (H, W, 3) uint8; depth (H, W) uint16 millimetres along the optical axis, 0 for none."""
+    """colour (H, W, 3) uint8; depth (H, W) uint16 millimetres along the optical axis, 0 for none; instance (H, W), -1 for
+    none."""
 
     colour: NDArray[np.uint8]
     depth: NDArray[np.uint16]
+    instance: NDArray[np.int64]
 
 
-def sample_surfaces(world: World, rng: Generator, points_per_square_metre: float) -> CloudSample:
-    """Points spread evenly over the visible faces, with 2 mm of noise along the normal and noisy colours."""
-    xyz, normals, boxes, local = [], [], [], []
+class Hits(NamedTuple):
+    """First hits of rays (R,): multiples of the direction, inf for none; solid; outward normal (R, 3)."""
+
+    distance: NDArray[np.float64]
+    solid: NDArray[np.int64]
+    normal: NDArray[np.float64]
+
+
+def sample_surfaces(
+    world: World, rng: Generator, points_per_square_metre: float, noise_metres: float = 0.002
+) -> CloudSample:
+    """Points spread evenly over the visible surfaces, with noise along the normal and noisy colours."""
+    locals_, normals, solids = [], [], []
     for index in range(len(world.half)):
-        half = world.half[index]
-        for axis in range(3):
-            others = [a for a in range(3) if a != axis]
-            area = 4 * half[others[0]] * half[others[1]]
-            for side in (-1.0, 1.0):
-                count = rng.poisson(area * points_per_square_metre)
-                point = rng.uniform(-1, 1, (count, 3)) * half
-                point[:, axis] = side * half[axis]
-                normal = np.zeros((count, 3))
-                normal[:, axis] = side
-                local.append(point)
-                normals.append(_turn(normal, world.yaw[index]))
-                xyz.append(_turn(point, world.yaw[index]) + world.centre[index])
-                boxes.append(np.full(count, index))
-    points, normal, box, inside_box = (np.concatenate(a) for a in (xyz, normals, boxes, local))
+        for local, normal in _SURFACES[int(world.kind[index])](world.half[index], rng, points_per_square_metre):
+            locals_.append(local)
+            normals.append(normal)
+            solids.append(np.full(len(local), index))
+    local, solid = np.concatenate(locals_), np.concatenate(solids)
+    normal = _turn(np.concatenate(normals), world.yaw[solid])
+    points = _turn(local, world.yaw[solid]) + world.centre[solid]
     probe = points + 0.004 * normal
-    seen = ~_inside_any(world, probe) & (probe > -0.02).all(axis=1) & (probe < np.array(world.size) + 0.02).all(axis=1)
-    points, normal, box, inside_box = points[seen], normal[seen], box[seen], inside_box[seen]
-    colour = _shade(world, inside_box, normal, box) + rng.normal(0, 0.02, (len(points), 3))
-    points = points + normal * rng.normal(0, 0.002, (len(points), 1))
-    return CloudSample(points, (np.clip(colour, 0, 1) * 255).astype(np.uint8), box)
+    inside = (probe > -0.02).all(axis=1) & (probe < np.array(world.size) + 0.02).all(axis=1)
+    # In window and door openings the surfaces lie within the thickness of the wall.
+    inside |= (
+        (probe > -0.11).all(axis=1) & (probe < np.array(world.size) + 0.11).all(axis=1) & (_openings(world)[solid])
+    )
+    seen = inside & ~_inside_any(world, probe)
+    local, normal, points, solid = local[seen], normal[seen], points[seen], solid[seen]
+    colour = _shade(world, local, normal, points, solid) + rng.normal(0, 0.02, (len(points), 3))
+    points = points + normal * rng.normal(0, noise_metres, (len(points), 1))
+    return CloudSample(points, (np.clip(colour, 0, 1) * 255).astype(np.uint8), world.instance[solid])
+
+
+def _openings(world: World) -> NDArray[np.bool_]:
+    return np.array([label in ("window", "door") for label in world.labels])
 
 
 def render(
     world: World, pose: NDArray[np.float64], intrinsic: NDArray[np.float64], size: tuple[int, int], rng: Generator
 ) -> Rendered:
     """One RGB-D frame of `size` (width, height): depth noise grows with distance, depth is lost at grazing angles,
-    on half of the window glass and beyond 6 m."""
+    on most of the window glass and beyond 6 m; the exposure varies."""
     width, height = size
     u, v = np.meshgrid(np.arange(width), np.arange(height))
     rays = np.stack(
         [(u - intrinsic[0, 2]) / intrinsic[0, 0], (v - intrinsic[1, 2]) / intrinsic[1, 1], np.ones_like(u, float)], -1
-    ).reshape(-1, 3)
+    )
     directions = rays @ pose[:3, :3].T
-    distance, box, normal = cast(world, pose[:3, 3], directions)
-    hit = np.isfinite(distance)
-    safe = np.where(hit, distance, 0.0)
-    points = pose[:3, 3] + safe[:, None] * directions
-    local = _turn(points - world.centre[box], -world.yaw[box])
-    colour = _shade(world, local, normal, box) * hit[:, None] + rng.normal(0, 0.015, (len(points), 3))
-    glass = np.array([label == "window" for label in world.labels])[box]
-    cosine = np.abs((normal * directions).sum(1)) / np.linalg.norm(directions, axis=1)
+    hits = cast(world, pose[:3, 3], directions, camera_window(pose, intrinsic, size))
+    found = np.isfinite(hits.distance)
+    safe = np.where(found, hits.distance, 0.0)
+    flat = directions.reshape(-1, 3)
+    points = pose[:3, 3] + safe[:, None] * flat
+    local = _turn(points - world.centre[hits.solid], -world.yaw[hits.solid])
+    sky = np.array([0.62, 0.74, 0.9])
+    colour = np.where(found[:, None], _shade(world, local, hits.normal, points, hits.solid), sky)
+    colour = colour * rng.uniform(0.85, 1.1) + rng.normal(0, 0.015, (len(points), 3))
+    glass = np.array([label == "window" for label in world.labels])[hits.solid]
+    cosine = np.abs((hits.normal * flat).sum(1)) / np.linalg.norm(flat, axis=1)
     # The rays have unit z, so the distance along a ray is the depth along the optical axis.
     depth = safe + rng.normal(0, 1, len(safe)) * (0.0012 + 0.0019 * np.maximum(safe - 0.4, 0) ** 2)
-    lost = (
-        ~hit | (safe > 6.0) | (cosine < 0.12) | (glass & (rng.random(len(safe)) < 0.5)) | (rng.random(len(safe)) < 0.01)
-    )
+    chance = rng.random((2, len(safe)))
+    lost = ~found | (safe > 6.0) | (cosine < 0.12) | (glass & (chance[0] < 0.7)) | (chance[1] < 0.01)
     millimetres = np.where(lost, 0, np.clip(np.round(depth * 1000), 1, 65534)).astype(np.uint16)
     picture = (np.clip(colour, 0, 1) * 255).astype(np.uint8)
-    return Rendered(picture.reshape(height, width, 3), millimetres.reshape(height, width))
+    instance = np.where(found, world.instance[hits.solid], -1)
+    return Rendered(
+        picture.reshape(height, width, 3), millimetres.reshape(height, width), instance.reshape(height, width)
+    )
 
 
-def cast(
-    world: World, origin: NDArray[np.float64], directions: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-    """First hit of each ray (R, 3): multiples of the direction (R,), inf for none; box (R,); outward normal (R, 3)."""
-    best = np.full(len(directions), np.inf)
-    box = np.zeros(len(directions), dtype=np.int64)
-    entry_axis = np.zeros(len(directions), dtype=np.int64)
+def sweep(
+    world: World, pose: NDArray[np.float64], elevations: NDArray[np.float64], azimuths: int, rng: Generator
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """One turn of a spinning laser at `pose` (4, 4): (N, 4) x, y, z in its own frame and remission; (N,) instances.
+
+    Range noise of 2 cm, no return beyond 80 m, fewer at grazing angles and from far.
+    """
+    angles = np.linspace(math.pi, -math.pi, azimuths, endpoint=False)
+    el, az = np.meshgrid(elevations, angles, indexing="ij")
+    rays = np.stack([np.cos(el) * np.cos(az), np.cos(el) * np.sin(az), np.sin(el)], axis=-1)
+    directions = rays @ pose[:3, :3].T
+    hits = cast(world, pose[:3, 3], directions, laser_window(pose, elevations, angles))
+    flat, own = directions.reshape(-1, 3), rays.reshape(-1, 3)
+    cosine = np.abs((hits.normal * flat).sum(1))
+    near = np.isfinite(hits.distance) & (hits.distance < 80.0)
+    safe = np.where(near, hits.distance, 0.0)
+    keep = near & (safe > 1.5) & (rng.random(len(flat)) < np.clip(0.35 + 3 * cosine, 0, 0.98) * np.exp(-safe / 150))
+    points = pose[:3, 3] + safe[:, None] * flat
+    local = _turn(points - world.centre[hits.solid], -world.yaw[hits.solid])
+    albedo = _shade(world, local, hits.normal, points, hits.solid).mean(axis=1)
+    remission = np.clip(albedo * (0.35 + 0.65 * cosine) * np.exp(-safe / 60) + rng.normal(0, 0.04, len(flat)), 0, 0.99)
+    distance = safe + rng.normal(0, 0.02, len(flat))
+    found = np.concatenate([own * distance[:, None], remission[:, None]], axis=1)[keep]
+    return found.astype(np.float32), world.instance[hits.solid][keep]
+
+
+def cast(world: World, origin: NDArray[np.float64], directions: NDArray[np.float64], window: Window) -> Hits:
+    """First hit of each ray of a grid (H, W, 3); only the part of it that `window` names is tried for each solid."""
+    shape = directions.shape[:2]
+    best = np.full(shape, np.inf)
+    solid = np.zeros(shape, dtype=np.int64)
+    normal = np.zeros((*shape, 3))
+    signs = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
     for index in range(len(world.half)):
-        start = _turn((origin - world.centre[index])[None], -world.yaw[index])[0]
-        ray = _turn(directions, -world.yaw[index])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            inverse = 1.0 / ray
-            one = (-world.half[index] - start) * inverse
-            two = (world.half[index] - start) * inverse
-        near = np.minimum(one, two)
-        enter, leave = near.max(axis=1), np.maximum(one, two).min(axis=1)
-        hit = (enter < leave) & (enter > 1e-6) & (enter < best)
-        best[hit] = enter[hit]
-        box[hit] = index
-        entry_axis[hit] = near[hit].argmax(axis=1)
-    rows = np.arange(len(directions))
-    local = np.zeros_like(directions)
-    local[rows, entry_axis] = -np.sign(_turn(directions, -world.yaw[box])[rows, entry_axis])
-    return best, box, _turn(local, world.yaw[box])
+        half, yaw, centre = world.half[index], world.yaw[index], world.centre[index]
+        start = _turn((origin - centre)[None], -yaw)[0]
+        for rows, columns in window(_turn(signs * half, yaw) + centre):
+            ray = _turn(directions[rows, columns].reshape(-1, 3), -yaw)
+            if not len(ray):
+                continue
+            nearest = best[rows, columns].reshape(-1)
+            enter, local = _INTERSECTIONS[int(world.kind[index])](start, ray, half)
+            hit = (enter > 1e-6) & (enter < nearest)
+            if not hit.any():
+                continue
+            rectangle = best[rows, columns].shape
+            mask = hit.reshape(rectangle)
+            best[rows, columns][mask] = enter[hit]
+            solid[rows, columns][mask] = index
+            normal[rows, columns][mask] = _turn(local(enter[hit], hit), yaw)
+    return Hits(best.reshape(-1), solid.reshape(-1), normal.reshape(-1, 3))
+
+
+Normals = Callable[[NDArray[np.float64], NDArray[np.bool_]], NDArray[np.float64]]
+
+
+def _hit_box(
+    start: NDArray[np.float64], ray: NDArray[np.float64], half: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], Normals]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inverse = 1.0 / ray
+        one, two = (-half - start) * inverse, (half - start) * inverse
+    near = np.minimum(one, two)
+    enter, leave = near.max(axis=1), np.maximum(one, two).min(axis=1)
+
+    def normals(distance: NDArray[np.float64], hit: NDArray[np.bool_]) -> NDArray[np.float64]:
+        found = np.zeros((len(distance), 3))
+        axis = near[hit].argmax(axis=1)
+        rows = np.arange(len(distance))
+        found[rows, axis] = -np.sign(ray[hit][rows, axis])
+        return found
+
+    return np.where(enter < leave, enter, np.inf), normals
+
+
+def _hit_ellipsoid(
+    start: NDArray[np.float64], ray: NDArray[np.float64], half: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], Normals]:
+    s, r = start / half, ray / half
+    a, b, c = (r * r).sum(1), r @ s, float(s @ s) - 1.0
+    root = b * b - a * c
+    enter = np.where(root > 0, (-b - np.sqrt(np.maximum(root, 0))) / a, np.inf)
+
+    def normals(distance: NDArray[np.float64], hit: NDArray[np.bool_]) -> NDArray[np.float64]:
+        return _unit((start + distance[:, None] * ray[hit]) / half**2)
+
+    return enter, normals
+
+
+def _hit_cylinder(
+    start: NDArray[np.float64], ray: NDArray[np.float64], half: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], Normals]:
+    s, r = start[:2] / half[:2], ray[:, :2] / half[:2]
+    a, b, c = (r * r).sum(1), r @ s, float(s @ s) - 1.0
+    root = b * b - a * c
+    with np.errstate(divide="ignore", invalid="ignore"):
+        width = np.sqrt(np.maximum(root, 0))
+        side_in = np.where(a > 1e-12, (-b - width) / a, -np.inf if c < 0 else np.inf)
+        side_out = np.where(a > 1e-12, (-b + width) / a, np.inf)
+        one, two = (-half[2] - start[2]) / ray[:, 2], (half[2] - start[2]) / ray[:, 2]
+    cap_in, cap_out = np.minimum(one, two), np.maximum(one, two)
+    enter = np.maximum(side_in, cap_in)
+    good = np.where(a > 1e-12, root > 0, c < 0) & (enter < np.minimum(side_out, cap_out))
+
+    def normals(distance: NDArray[np.float64], hit: NDArray[np.bool_]) -> NDArray[np.float64]:
+        point = start + distance[:, None] * ray[hit]
+        side = np.concatenate([point[:, :2] / half[:2] ** 2, np.zeros((len(point), 1))], axis=1)
+        cap = np.zeros_like(side)
+        cap[:, 2] = -np.sign(ray[hit][:, 2])
+        return np.where((cap_in > side_in)[hit][:, None], cap, _unit(side))
+
+    return np.where(good, enter, np.inf), normals
+
+
+def _box_faces(
+    half: NDArray[np.float64], rng: Generator, density: float
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    faces = []
+    for axis in range(3):
+        others = [a for a in range(3) if a != axis]
+        for side in (-1.0, 1.0):
+            count = rng.poisson(4 * half[others[0]] * half[others[1]] * density)
+            point = rng.uniform(-1, 1, (count, 3)) * half
+            point[:, axis] = side * half[axis]
+            normal = np.zeros((count, 3))
+            normal[:, axis] = side
+            faces.append((point, normal))
+    return faces
+
+
+def _ellipsoid_faces(
+    half: NDArray[np.float64], rng: Generator, density: float
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    p = 1.6075  # Knud Thomsen's approximation of the area
+    a, b, c = half**p
+    area = 4 * math.pi * ((a * b + a * c + b * c) / 3) ** (1 / p)
+    unit = _unit(rng.normal(size=(rng.poisson(2 * area * density) + 1, 3)))
+    # The area that a patch of the unit sphere becomes: points are kept in its proportion.
+    stretch = np.prod(half) * np.linalg.norm(unit / half, axis=1)
+    keep = rng.random(len(unit)) * stretch.max() < stretch
+    point = (unit * half)[keep][: rng.poisson(area * density)]
+    return [(point, _unit(point / half**2))]
+
+
+def _cylinder_faces(
+    half: NDArray[np.float64], rng: Generator, density: float
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    around = math.pi * (3 * (half[0] + half[1]) - math.sqrt((3 * half[0] + half[1]) * (half[0] + 3 * half[1])))
+    angle = rng.uniform(0, 2 * math.pi, rng.poisson(2 * around * half[2] * density))
+    point = np.stack(
+        [half[0] * np.cos(angle), half[1] * np.sin(angle), rng.uniform(-1, 1, len(angle)) * half[2]], axis=1
+    )
+    normal = _unit(np.stack([np.cos(angle) / half[0], np.sin(angle) / half[1], np.zeros(len(angle))], axis=1))
+    faces = [(point, normal)]
+    for side in (-1.0, 1.0):
+        count = rng.poisson(math.pi * half[0] * half[1] * density)
+        angle, radius = rng.uniform(0, 2 * math.pi, count), np.sqrt(rng.random(count))
+        cap = np.stack(
+            [half[0] * radius * np.cos(angle), half[1] * radius * np.sin(angle), np.full(count, side * half[2])], axis=1
+        )
+        faces.append((cap, np.tile([0.0, 0.0, side], (count, 1))))
+    return faces
+
+
+_INTERSECTIONS = {BOX: _hit_box, CYLINDER: _hit_cylinder, ELLIPSOID: _hit_ellipsoid}
+_SURFACES = {BOX: _box_faces, CYLINDER: _cylinder_faces, ELLIPSOID: _ellipsoid_faces}
+
+
+def camera_window(pose: NDArray[np.float64], intrinsic: NDArray[np.float64], size: tuple[int, int]) -> Window:
+    """The pixels that a solid can cover."""
+    width, height = size
+    back = pose[:3, :3]
+    everything = [(slice(0, height), slice(0, width))]
+
+    def window(corners: NDArray[np.float64]) -> list[tuple[slice, slice]]:
+        seen = (corners - pose[:3, 3]) @ back
+        if (seen[:, 2] < 0.02).all():
+            return []
+        if (seen[:, 2] < 0.02).any():
+            return everything
+        u = seen[:, 0] / seen[:, 2] * intrinsic[0, 0] + intrinsic[0, 2]
+        v = seen[:, 1] / seen[:, 2] * intrinsic[1, 1] + intrinsic[1, 2]
+        left, right = max(0, math.floor(u.min())), min(width, math.ceil(u.max()) + 1)
+        top, bottom = max(0, math.floor(v.min())), min(height, math.ceil(v.max()) + 1)
+        return [(slice(top, bottom), slice(left, right))] if left < right and top < bottom else []
+
+    return window
+
+
+def laser_window(pose: NDArray[np.float64], elevations: NDArray[np.float64], azimuths: NDArray[np.float64]) -> Window:
+    """The beams and columns that can meet a solid; all of them for one that the sensor stands over or under."""
+    count = len(azimuths)
+    everything = [(slice(0, len(elevations)), slice(0, count))]
+
+    def window(corners: NDArray[np.float64]) -> list[tuple[slice, slice]]:
+        seen = (corners - pose[:3, 3]) @ pose[:3, :3]
+        if np.hypot(seen[:, 0], seen[:, 1]).min() > 90:
+            return []
+        angle = np.arctan2(seen[:, 1], seen[:, 0])
+        middle = math.atan2(seen[:, 1].mean(), seen[:, 0].mean())
+        away = (angle - middle + math.pi) % (2 * math.pi) - math.pi
+        if away.max() - away.min() > 0.9 * math.pi:
+            return everything
+        # Columns run from +pi downwards.
+        step = 2 * math.pi / count
+        first = math.floor((math.pi - (middle + away.max())) / step) - 1
+        last = math.ceil((math.pi - (middle + away.min())) / step) + 2
+        rows = slice(0, len(elevations))
+        first, last = first % count, first % count + (last - first)
+        if last <= count:
+            return [(rows, slice(first, last))]
+        return [(rows, slice(first, count)), (rows, slice(0, last - count))]
+
+    return window
 
 
 def walk(world: World, rng: Generator, frames: int) -> list[NDArray[np.float64]]:
-    """Camera-to-world poses of a slow pan from free spots of the room; neighbours overlap."""
+    """Camera-to-world poses of a slow pan through the room; neighbours see much of the same."""
     poses: list[NDArray[np.float64]] = []
-    yaw = rng.uniform(0, 2 * math.pi)
     eye = _free_spot(world, rng)
-    for number in range(frames):
-        if number and number % 4 == 0:
-            eye = _free_spot(world, rng)
-        yaw += rng.uniform(0.3, 0.6)
-        centre = np.array([world.size[0] / 2, world.size[1] / 2]) - eye[:2]
-        # Look across the room more than into the nearest wall.
-        heading = yaw if np.linalg.norm(centre) < 0.8 else math.atan2(centre[1], centre[0]) + 0.6 * math.sin(yaw)
-        pitch = rng.uniform(-0.45, -0.1)
-        forward = np.array([math.cos(heading) * math.cos(pitch), math.sin(heading) * math.cos(pitch), math.sin(pitch)])
-        right = np.array([math.sin(heading), -math.cos(heading), 0.0])
-        pose = np.eye(4)
-        pose[:3, 0], pose[:3, 1], pose[:3, 2], pose[:3, 3] = right, np.cross(forward, right), forward, eye
-        poses.append(pose)
+    target = np.array([world.size[0] / 2, world.size[1] / 2])
+    heading = math.atan2(target[1] - eye[1], target[0] - eye[0]) + rng.uniform(-0.8, 0.8)
+    turn = float(rng.choice([-1, 1]))
+    for _ in range(frames):
+        ahead = eye + np.array([rng.uniform(-0.25, 0.25), rng.uniform(-0.25, 0.25), rng.normal(0, 0.03)])
+        inside = (ahead[:2] > 0.35).all() and (ahead[:2] < np.array(world.size[:2]) - 0.35).all()
+        if inside and not _inside_any(world, ahead + _AROUND).any():
+            eye = ahead
+        heading += turn * rng.uniform(0.1, 0.45)
+        # Not into the nearest wall: towards the far side again.
+        way = [world.size[0] / 2 - eye[0], world.size[1] / 2 - eye[1]]
+        if math.hypot(*way) > 0.8 and math.cos(heading - math.atan2(way[1], way[0])) < -0.2:
+            turn = 1.0 if math.sin(math.atan2(way[1], way[0]) - heading) > 0 else -1.0
+        poses.append(look(eye, heading, rng.uniform(-0.5, -0.1)))
     return poses
+
+
+def look(eye: NDArray[np.float64], heading: float, pitch: float) -> NDArray[np.float64]:
+    """(4, 4) camera-to-world of a level camera: x right, y down, z forward; angles in radians."""
+    forward = np.array([math.cos(heading) * math.cos(pitch), math.sin(heading) * math.cos(pitch), math.sin(pitch)])
+    right = np.array([math.sin(heading), -math.cos(heading), 0.0])
+    pose = np.eye(4)
+    pose[:3, 0], pose[:3, 1], pose[:3, 2], pose[:3, 3] = right, np.cross(forward, right), forward, eye
+    return pose
+
+
+_AROUND = np.array([[0, 0, 0], [0.2, 0, 0], [-0.2, 0, 0], [0, 0.2, 0], [0, -0.2, 0]])
 
 
 def _free_spot(world: World, rng: Generator) -> NDArray[np.float64]:
@@ -137,18 +361,31 @@ def _free_spot(world: World, rng: Generator) -> NDArray[np.float64]:
         eye = np.array(
             [rng.uniform(0.4, world.size[0] - 0.4), rng.uniform(0.4, world.size[1] - 0.4), rng.uniform(1.3, 1.8)]
         )
-        if not _inside_any(
-            world, eye[None] + np.array([[0, 0, 0], [0.2, 0, 0], [-0.2, 0, 0], [0, 0.2, 0], [0, -0.2, 0]])
-        ).any():
+        if not _inside_any(world, eye + _AROUND).any():
             return eye
     return np.array([world.size[0] / 2, world.size[1] / 2, 2.2])
 
 
 def _inside_any(world: World, points: NDArray[np.float64]) -> NDArray[np.bool_]:
     inside = np.zeros(len(points), dtype=bool)
+    order = np.argsort(points[:, 0])
+    sorted_x = points[order, 0]
+    reach = np.hypot(world.half[:, 0], world.half[:, 1])
     for index in range(len(world.half)):
-        local = _turn(points - world.centre[index], -world.yaw[index])
-        inside |= (np.abs(local) < world.half[index]).all(axis=1)
+        first, last = np.searchsorted(
+            sorted_x, [world.centre[index, 0] - reach[index], world.centre[index, 0] + reach[index]]
+        )
+        rows = order[first:last]
+        moved = points[rows] - world.centre[index]
+        close = (np.abs(moved[:, 1]) < reach[index]) & (np.abs(moved[:, 2]) < world.half[index, 2])
+        rows, moved = rows[close], moved[close]
+        local = _turn(moved, -world.yaw[index]) / world.half[index]
+        kind = world.kind[index]
+        if kind == BOX:
+            within = (np.abs(local) < 1).all(axis=1)
+        else:
+            within = (local[:, : 2 if kind == CYLINDER else 3] ** 2).sum(axis=1) < 1
+        inside[rows[within]] = True
     return inside
 
 
@@ -158,23 +395,31 @@ def _turn(vectors: NDArray[np.float64], yaw: float | NDArray[np.float64]) -> NDA
     return np.stack([c * x - s * y, s * x + c * y, vectors[:, 2]], axis=1)
 
 
+def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
 def _shade(
-    world: World, local: NDArray[np.float64], normal: NDArray[np.float64], box: NDArray[np.int64]
+    world: World,
+    local: NDArray[np.float64],
+    normal: NDArray[np.float64],
+    points: NDArray[np.float64],
+    solid: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """(N, 3) colours in [0, 1]: base colour, texture in the box's own frame, and one soft light from above."""
-    base = np.array([look.colour for look in world.looks])[box]
-    kind = np.array([look.texture for look in world.looks])[box]
-    phase = np.array([look.phase for look in world.looks])[box]
-    frequency = np.array([look.frequency for look in world.looks])[box, None]
+    """(N, 3) colours in [0, 1]: base colour, texture in the solid's own frame, soft light from above and from a lamp."""
+    base = np.array([look.colour for look in world.looks])[solid]
+    kind = np.array([look.texture for look in world.looks])[solid]
+    phase = np.array([look.phase for look in world.looks])[solid]
+    frequency = np.array([look.frequency for look in world.looks])[solid, None]
+    contrast = np.array([look.contrast for look in world.looks])[solid]
     wave = np.sin(2 * math.pi * frequency * local + phase)
-    textures = np.stack(
-        [
-            np.zeros(len(local)),
-            np.sign(wave[:, 0] + wave[:, 1]),
-            np.sign(wave[:, 0] * wave[:, 1] * np.where(wave[:, 2] < 0, -1, 1)),
-            wave.mean(1),
-        ]
+    stripes, checks = (
+        np.sign(wave[:, 0] + wave[:, 1]),
+        np.sign(wave[:, 0] * wave[:, 1] * np.where(wave[:, 2] < 0, -1, 1)),
     )
-    pattern = textures[kind, np.arange(len(local))] * np.array([look.contrast for look in world.looks])[box]
-    light = 0.62 + 0.38 * np.clip(normal @ _LIGHT, -0.4, 1.0)
+    pattern = np.choose(kind, [np.zeros(len(local)), stripes, checks, wave.mean(1)]) * contrast
+    light = 0.52 + 0.28 * np.clip(normal @ _LIGHT, -0.4, 1.0)
+    lamp = np.array([world.size[0] / 2, world.size[1] / 2, world.size[2] - 0.2]) - points
+    far = np.linalg.norm(lamp, axis=1)
+    light = light + 0.3 * np.clip((normal * lamp).sum(1) / np.maximum(far, 0.2), 0, 1) / (1 + 0.15 * far**2)
     return base * (1.0 + pattern[:, None]) * light[:, None]

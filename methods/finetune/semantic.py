@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.annotations import chosen_rows, keep_rows
 from benchmarks.datasets.views import load_cloud, load_labels
 from benchmarks.metrics import predictions as prediction_files
 from benchmarks.metrics.scorer import SemanticScorer
@@ -39,7 +41,8 @@ def run(context: StageContext) -> dict[str, float | None]:
     network = load_backbone(context, len(spec.data.classes)).to(context.device)
     scenes = spec.split.train
     # Only training labels ever enter this process's data; test and selection labels stay inside the scorers.
-    clouds = {s: (load_cloud(context.view, s), load_labels(context.view, s).semantic) for s in scenes}
+    clouds = {s: (load_cloud(context.view, s), _allowed_labels(context, s)) for s in scenes}
+    _warn_of_missing_classes(context, [labels for _, labels in clouds.values()])
     evaluator = Evaluator(context, network, recipe)
     optimiser = sgd(network.parameters(), recipe.optimiser)
     steps = context.allowed_steps(recipe.steps, recipe.batch)
@@ -79,6 +82,25 @@ def run(context: StageContext) -> dict[str, float | None]:
     if state.extra.get("validated_at") != state.step:
         evaluator.validate(state)
     return {**evaluator.finish(state), **evaluator.training_fit(scenes[:TRAINING_FIT_SCENES])}
+
+
+def _allowed_labels(context: StageContext, scene: str) -> NDArray[np.uint8]:
+    """The labels of a training scene that the label ratio allows."""
+    labels, ratio = load_labels(context.view, scene).semantic, context.spec.label_ratio
+    if ratio is None or ratio.points is None:
+        return labels
+    return keep_rows(labels, chosen_rows(scene, ratio.points, len(labels)))
+
+
+def _warn_of_missing_classes(context: StageContext, labels: list[NDArray[np.uint8]]) -> None:
+    data = context.spec.data
+    assert data is not None
+    seen = np.zeros(256, np.int64)
+    for one in labels:
+        seen += np.bincount(one, minlength=256)
+    missing = [name for number, name in enumerate(data.classes) if not seen[number]]
+    if missing:
+        context.warn(f"no training label of {', '.join(missing)} at this label ratio; they cannot be learnt")
 
 
 def load_backbone(context: StageContext, classes: int) -> Res16UNet34C:

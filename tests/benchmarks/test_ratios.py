@@ -4,14 +4,16 @@ import pytest
 
 from benchmarks.errors import DataError
 from benchmarks.ratios import split_scenes
-from benchmarks.specs import LabelRatio
+from benchmarks.specs import Dataset, LabelRatio
+from harness.catalog import find
 
 SCENES = [f"Area_{a}__room_{i}" for a in range(1, 7) for i in range(20)]
+SMALL = find(Dataset, "synth-s3dis")
 RATIOS = (1, 5, 10, 20, 30, 40, 50, 100)
 
 
 def split(percent: float, scenes: list[str] = SCENES):
-    return split_scenes(scenes, ("Area_5",), LabelRatio(percent=percent))
+    return split_scenes(scenes, SMALL, LabelRatio(percent=percent))
 
 
 def test_ratios_are_nested_and_never_touch_test_or_selection() -> None:

@@ -18,6 +18,7 @@ from tests.parity.vectors import CONVOLUTIONS, case, load
 
 VECTORS = load("sparse_ops")
 
+
 @pytest.fixture(params=["walk", "padded"], autouse=True)
 def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test of this file runs with either way of computing a convolution."""

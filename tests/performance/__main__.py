@@ -72,9 +72,7 @@ def main() -> int:
     seconds = ", ".join(
         f"{k.replace('_', ' ')} {reference[k]:.2f} s" for k in ("forward_cpu", "forward_wall", "step_cpu", "step_wall")
     )
-    print(
-        f"reference work: {seconds}; peak {reference['peak_mib']:.0f} MiB"
-    )
+    print(f"reference work: {seconds}; peak {reference['peak_mib']:.0f} MiB")
     for line in missing:
         print(f"* {line}")
     (ROOT / "perf.json").write_text(json.dumps(rows, indent=1) + "\n")

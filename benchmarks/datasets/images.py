@@ -1,0 +1,65 @@
+"""Decoding pictures from files and from bytes, with errors that name them. Pillow is imported when one is decoded."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.errors import DataError
+
+_BROKEN = (OSError, ValueError, SyntaxError, EOFError)
+
+
+def decode_colour(source: Path | bytes, name: str, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB. Raises DataError where it does not decode whole, or is not of `size` (width, height)."""
+    from PIL import Image
+
+    try:
+        with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
+            _check_size(image.size, size, name)
+            return np.asarray(image.convert("RGB"))
+    except (*_BROKEN, Image.DecompressionBombError) as error:
+        raise DataError(f"{name}: cannot be decoded: {error}") from None
+
+
+def decode_depth(source: Path | bytes, name: str, size: tuple[int, int] | None = None) -> NDArray[np.uint16]:
+    """(H, W) uint16 of a 16-bit greyscale picture. Raises DataError for anything else."""
+    from PIL import Image
+
+    try:
+        with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
+            _check_size(image.size, size, name)
+            if not image.mode.startswith("I"):
+                raise DataError(f"{name}: expected a 16-bit greyscale depth image, found mode {image.mode}")
+            return np.asarray(image).astype(np.uint16)
+    except (*_BROKEN, Image.DecompressionBombError) as error:
+        raise DataError(f"{name}: cannot be decoded: {error}") from None
+
+
+def encode_depth(depth: NDArray[np.uint16]) -> bytes:
+    """16-bit PNG of a depth image."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(depth).save(buffer, format="PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def encode_colour(colour: NDArray[np.uint8], quality: int | None = None) -> bytes:
+    """PNG, or JPEG where a quality is given, of an (H, W, 3) uint8 RGB picture."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    if quality is None:
+        Image.fromarray(colour).save(buffer, format="PNG", compress_level=3)
+    else:
+        Image.fromarray(colour).save(buffer, format="JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def _check_size(found: tuple[int, int], expected: tuple[int, int] | None, name: str) -> None:
+    if expected is not None and found != expected:
+        raise DataError(f"{name}: the picture is {found[0]}x{found[1]}, expected {expected[0]}x{expected[1]}")

@@ -1,0 +1,143 @@
+"""Contact sheets of prepared datasets: pictures, depth, clouds by colour and by label, boxes."""
+
+from __future__ import annotations
+
+import colorsys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.datasets import images
+from benchmarks.datasets.layout import LABELLED, UNLABELLED, Manifest, SceneEntry
+from benchmarks.specs import Dataset
+
+TILE = (320, 240)
+PER_SCENE = 4
+Picture = NDArray[np.uint8]
+
+
+def palette(count: int) -> NDArray[np.uint8]:
+    """(count + 1, 3) colours that are far from each other; the last, for no label, is grey."""
+    golden = 0.61803398875
+    rows = [
+        colorsys.hsv_to_rgb((0.05 + i * golden) % 1, (0.85, 0.55, 0.95)[i % 3], (0.95, 0.8, 0.6)[i % 3])
+        for i in range(count)
+    ]
+    return (np.array([*rows, (0.75, 0.75, 0.75)]) * 255).astype(np.uint8)
+
+
+def contact_sheet(dataset: Dataset, prepared: Path, manifest: Manifest, scenes: int, labels: bool = True) -> Any:
+    """A PIL image: one row of tiles for each of the first `scenes` scenes, with a legend of the classes."""
+    from PIL import Image, ImageDraw
+
+    chosen = _spread(manifest.scenes, scenes)
+    rows = [_row(dataset, prepared, scene, labels) for scene in chosen]
+    wide = max(len(r) for r in rows)
+    classes = dataset.classes if labels else ()
+    legend = 20 + 18 * (-(-len(classes) // 6)) if classes else 0
+    head = 24
+    sheet = Image.new("RGB", (wide * TILE[0], len(rows) * (TILE[1] + 18) + legend + head), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((6, 6), dataset.title, fill="black")
+    for y, (scene, tiles) in enumerate(zip(chosen, rows, strict=True)):
+        top = head + y * (TILE[1] + 18)
+        draw.text((6, top + 3), _caption(scene), fill="black")
+        for x, tile in enumerate(tiles):
+            sheet.paste(tile, (x * TILE[0], top + 18))
+    for number, name in enumerate(classes):
+        x, y = 6 + (number % 6) * (sheet.width // 6), head + len(rows) * (TILE[1] + 18) + 8 + 18 * (number // 6)
+        draw.rectangle((x, y, x + 12, y + 12), fill=tuple(int(v) for v in palette(len(classes))[number]))
+        draw.text((x + 18, y), name, fill="black")
+    return sheet
+
+
+def draw_cloud(
+    xyz: NDArray[np.floating], colours: Picture, size: tuple[int, int] = TILE, cut: float | None = None
+) -> Picture:
+    """(H, W, 3) oblique view from above of a cloud; points above the share `cut` of its height are left out."""
+    picture = np.full((size[1], size[0], 3), 255, np.uint8)
+    if not len(xyz):
+        return picture
+    points = np.asarray(xyz, np.float64)
+    points = points - (points.min(0) + points.max(0)) / 2
+    if cut is not None:
+        keep = points[:, 2] < points[:, 2].min() + cut * np.ptp(points[:, 2])
+        points, colours = points[keep], colours[keep]
+    yaw, tilt = np.radians(-35), np.radians(52)
+    c, s = np.cos(yaw), np.sin(yaw)
+    right, back = c * points[:, 0] - s * points[:, 1], s * points[:, 0] + c * points[:, 1]
+    up = np.cos(tilt) * points[:, 2] + np.sin(tilt) * back
+    near = np.sin(tilt) * points[:, 2] - np.cos(tilt) * back
+    scale = 0.95 * min(size[0] / max(np.ptp(right), 1e-6), size[1] / max(np.ptp(up), 1e-6))
+    u = ((right - (right.min() + right.max()) / 2) * scale + size[0] / 2).astype(int)
+    v = (size[1] / 2 - (up - (up.min() + up.max()) / 2) * scale).astype(int)
+    order = np.argsort(near)
+    for du, dv in ((1, 0), (0, 1), (1, 1), (0, 0)):
+        picture[np.clip(v[order] + dv, 0, size[1] - 1), np.clip(u[order] + du, 0, size[0] - 1)] = colours[order]
+    return picture
+
+
+def depth_colours(depth: NDArray[np.uint16], most_metres: float = 6.0) -> Picture:
+    """(H, W, 3): near is yellow, far is violet, none is black."""
+    share = np.clip(depth / (1000 * most_metres), 0, 1)
+    stops = np.array([[253, 231, 37], [94, 201, 98], [33, 145, 140], [59, 82, 139], [68, 1, 84]], float)
+    at = share * (len(stops) - 1)
+    low = np.clip(at.astype(int), 0, len(stops) - 2)
+    mixed = stops[low] + (at - low)[..., None] * (stops[low + 1] - stops[low])
+    return np.where((depth == 0)[..., None], 0, mixed).astype(np.uint8)
+
+
+def _caption(scene: SceneEntry) -> str:
+    parts = [f"{scene.points:,} points"] * (scene.points > 0) + [f"{scene.frames} frames"] * (scene.frames > 0)
+    parts += [f"{scene.pairs} overlapping pairs"] * (scene.pairs > 0) + [f"{scene.boxes} boxes"] * (scene.boxes > 0)
+    return f"{scene.name}: {', '.join(parts)}"
+
+
+def _spread(scenes: tuple[SceneEntry, ...], count: int) -> list[SceneEntry]:
+    chosen = np.unique(np.linspace(0, len(scenes) - 1, min(count, len(scenes))).round().astype(int))
+    return [scenes[i] for i in chosen]
+
+
+def _row(dataset: Dataset, prepared: Path, scene: SceneEntry, labels: bool) -> list[Any]:
+    from PIL import Image
+
+    folder, label_folder = prepared / UNLABELLED / scene.name, prepared / LABELLED / scene.name
+    tiles: list[Picture] = []
+    frames = sorted((folder / "frames").glob("*.depth.png"))
+    for depth in (
+        [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, 2).round().astype(int))] if frames else []
+    ):
+        stem = depth.name.removesuffix(".depth.png")
+        colour = next(p for p in (depth.with_name(f"{stem}.jpg"), depth.with_name(f"{stem}.png")) if p.is_file())
+        tiles += [images.decode_colour(colour, str(colour)), depth_colours(images.decode_depth(depth, str(depth)))]
+    for picture in sorted(folder.glob("image.*")):
+        tiles.append(images.decode_colour(picture, str(picture)))
+    if (folder / "xyz.npy").is_file():
+        xyz = np.load(folder / "xyz.npy", allow_pickle=False)
+        near = np.abs(xyz).max(axis=1) < 30 if (folder / "remission.npy").is_file() else np.ones(len(xyz), bool)
+        cut = 0.75 if dataset.layout in ("s3dis", "scannet") else None
+        if (folder / "rgb.npy").is_file():
+            colours = np.load(folder / "rgb.npy", allow_pickle=False)
+        else:
+            grey = np.clip(np.load(folder / "remission.npy", allow_pickle=False) * 300, 0, 230)
+            colours = np.repeat(grey[:, None], 3, axis=1).astype(np.uint8)
+        tiles.append(draw_cloud(xyz[near], colours[near], cut=cut))
+        if labels and (label_folder / "semantic.npy").is_file():
+            semantic = np.load(label_folder / "semantic.npy", allow_pickle=False)
+            by_label = palette(len(dataset.classes))[np.minimum(semantic, len(dataset.classes))]
+            tiles.append(draw_cloud(xyz[near], by_label[near], cut=cut))
+        elif labels and (label_folder / "boxes.npy").is_file():
+            tiles.append(_by_box(dataset, xyz, np.load(label_folder / "boxes.npy", allow_pickle=False)))
+    return [Image.fromarray(t).resize(TILE) for t in tiles]
+
+
+def _by_box(dataset: Dataset, xyz: NDArray[np.float32], boxes: NDArray[np.float32]) -> Picture:
+    from benchmarks.datasets.sunrgbd import in_box
+
+    colours = palette(len(dataset.classes))
+    painted = np.repeat(colours[-1:], len(xyz), axis=0)
+    for box in boxes:
+        painted[in_box(xyz, box)] = colours[int(box[7])]
+    return draw_cloud(xyz, painted)

@@ -1,0 +1,194 @@
+"""Reader of the official ScanNet v2 layout (spec G.1).
+
+    <root>/scans/sceneXXXX_YY/  sceneXXXX_YY.sens, .txt, _vh_clean_2.ply, _vh_clean_2.0.010000.segs.json, .aggregation.json
+    <root>/scannetv2-labels.combined.tsv
+
+The root may also be the `scans` folder itself. A scene may lack its stream (tasks need the mesh and its labels) or its mesh
+(pre-training needs frames); a folder of exported frames (color/, depth/, pose/, intrinsic/) serves in place of the stream.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.errors import DataError
+from benchmarks.voxelize import IGNORE
+
+LABEL_MAP = "scannetv2-labels.combined.tsv"
+_SCENE = re.compile(r"scene\d{4}_\d{2}")
+
+
+class Scan(NamedTuple):
+    """A labelled mesh without its faces: xyz (N, 3) float32 metres, not axis-aligned; rgb (N, 3) uint8; nyu40 (N,) int32, 0 for
+    none; instance (N,) int32, 1 + place of the object in the annotation, 0 for none; alignment (4, 4) axis alignment."""
+
+    xyz: NDArray[np.float32]
+    rgb: NDArray[np.uint8]
+    nyu40: NDArray[np.int32]
+    instance: NDArray[np.int32]
+    alignment: NDArray[np.float64]
+    problems: list[str]
+
+
+def find_scenes(root: Path) -> dict[str, Path]:
+    """Scene name to folder. Raises DataError when there is none."""
+    base = root / "scans" if (root / "scans").is_dir() else root
+    scenes = {p.name: p for p in sorted(base.iterdir()) if p.is_dir() and _SCENE.fullmatch(p.name)}
+    if not scenes:
+        raise DataError(f"{root}: no ScanNet scene found; expected scans/sceneXXXX_YY/ below it")
+    return scenes
+
+
+def find_label_map(root: Path) -> Path:
+    """The label map in the root or above it. Raises DataError where there is none."""
+    for folder in (root, root.parent, root / "scans"):
+        if (folder / LABEL_MAP).is_file():
+            return folder / LABEL_MAP
+    raise DataError(f"{root / LABEL_MAP}: no such file; it comes with ScanNet and maps categories to label ids")
+
+
+def read_label_map(path: Path) -> dict[str, int]:
+    """Raw category to nyu40 id."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            return {row["raw_category"]: int(row["nyu40id"]) for row in rows}
+    except (OSError, KeyError, ValueError, TypeError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: expected columns raw_category and nyu40id: {error!r}") from None
+
+
+def read_scan(folder: Path, label_map: dict[str, int] | None) -> Scan:
+    """One scene's mesh with its labels; without labels where `label_map` is None or the scene has no annotation.
+
+    Raises DataError where a file is missing, damaged, or does not fit the others.
+    """
+    name = folder.name
+    xyz, rgb = read_vertices(folder / f"{name}_vh_clean_2.ply")
+    alignment, problems = read_alignment(folder / f"{name}.txt"), []
+    nyu40 = np.zeros(len(xyz), np.int32)
+    instance = np.zeros(len(xyz), np.int32)
+    aggregation = folder / f"{name}.aggregation.json"
+    if not aggregation.is_file():
+        # Some copies carry the name of the mesh it belongs to.
+        aggregation = folder / f"{name}_vh_clean.aggregation.json"
+    if label_map is not None and aggregation.is_file():
+        segments = _segments(folder / f"{name}_vh_clean_2.0.010000.segs.json", len(xyz))
+        unknown: set[str] = set()
+        for number, (category, members) in enumerate(_groups(aggregation), start=1):
+            here = np.isin(segments, members)
+            if category not in label_map:
+                unknown.add(category)
+            nyu40[here] = label_map.get(category, 0)
+            instance[here] = number
+        problems += [f"{name}: category {c!r} is not in the label map; unlabelled" for c in sorted(unknown)]
+    return Scan(xyz, rgb, nyu40, instance, alignment, problems)
+
+
+def read_vertices(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """(N, 3) positions and (N, 3) colours of a PLY file."""
+    from plyfile import PlyData, PlyParseError
+
+    try:
+        vertex = PlyData.read(str(path), known_list_len={"face": {"vertex_indices": 3}})["vertex"]
+        columns = [np.asarray(vertex[c]) for c in ("x", "y", "z", "red", "green", "blue")]
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; tasks need the mesh of a scene") from None
+    except (PlyParseError, KeyError, ValueError, OSError, TypeError, MemoryError, EOFError) as error:
+        raise DataError(f"{path}: not a PLY file with x, y, z, red, green, blue: {error}") from None
+    if any(c.dtype.kind not in "iuf" for c in columns):
+        raise DataError(f"{path}: its x, y, z, red, green or blue are not numbers")
+    xyz = np.stack(columns[:3], axis=1).astype(np.float32)
+    if not len(xyz) or not np.isfinite(xyz).all():
+        raise DataError(f"{path}: {len(xyz)} vertices, of which {int((~np.isfinite(xyz)).any(1).sum())} are not finite")
+    return xyz, np.clip(np.stack(columns[3:], axis=1), 0, 255).astype(np.uint8)
+
+
+def read_alignment(path: Path) -> NDArray[np.float64]:
+    """(4, 4) axis alignment of a scene's .txt; the identity where the file or the line is missing."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return np.eye(4)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    for number, line in enumerate(text.splitlines(), start=1):
+        key, _, value = line.partition("=")
+        if key.strip() == "axisAlignment":
+            try:
+                matrix = np.array([float(v) for v in value.split()])
+            except ValueError:
+                matrix = np.zeros(0)
+            if matrix.shape != (16,) or not np.isfinite(matrix).all():
+                raise DataError(f"{path}, line {number}: axisAlignment must be 16 numbers")
+            return matrix.reshape(4, 4)
+    return np.eye(4)
+
+
+def train_ids(nyu40: NDArray[np.integer], class_ids: tuple[int, ...]) -> NDArray[np.uint8]:
+    """(N,) training ids of nyu40 labels: the place of the label in `class_ids`, 255 where it has none."""
+    table = np.full(max(256, *class_ids) + 1, IGNORE, np.uint8)
+    table[list(class_ids)] = np.arange(len(class_ids))
+    return table[np.clip(nyu40, 0, len(table) - 1)]
+
+
+def instance_boxes(scan: Scan, class_ids: tuple[int, ...]) -> NDArray[np.float32]:
+    """(K, 8): centre, full size, heading 0 and place in `class_ids`, of every instance of these classes: extents of all its
+    vertices, axis-aligned (spec G.1, detection data)."""
+    aligned = scan.xyz.astype(np.float64) @ scan.alignment[:3, :3].T + scan.alignment[:3, 3]
+    boxes = []
+    for number in np.unique(scan.instance[scan.instance > 0]):
+        here = scan.instance == number
+        label = int(scan.nyu40[here][0])
+        if label in class_ids:
+            low, high = aligned[here].min(0), aligned[here].max(0)
+            boxes.append([*((low + high) / 2), *(high - low), 0.0, class_ids.index(label)])
+    return np.asarray(boxes, np.float32).reshape(-1, 8)
+
+
+def _segments(path: Path, vertices: int) -> NDArray[np.int64]:
+    indices = _json(path, "segIndices", list)
+    try:
+        segments = np.asarray(indices)
+    except (ValueError, OverflowError):
+        segments = np.zeros(0)
+    if segments.shape != (vertices,) or segments.dtype.kind not in "iu":
+        raise DataError(
+            f"{path}: segIndices has {len(indices)} entries; expected one whole number for each of {vertices}"
+        )
+    return segments.astype(np.int64)
+
+
+def _groups(path: Path) -> list[tuple[str, list[int]]]:
+    """(category, segments) of each object. A list that is given twice in a row (scene0217_00) is read once."""
+    groups = _json(path, "segGroups", list)
+    found = []
+    for number, group in enumerate(groups):
+        if not (
+            isinstance(group, dict) and isinstance(group.get("label"), str) and isinstance(group.get("segments"), list)
+        ):
+            raise DataError(f"{path}: segGroups[{number}] has no label and segments")
+        segments = group["segments"]
+        if not all(isinstance(s, int) and abs(s) < 2**62 for s in segments):
+            raise DataError(f"{path}: segGroups[{number}].segments must be whole numbers")
+        found.append((group["label"], segments))
+    half = len(found) // 2
+    return found[:half] if half and len(found) == 2 * half and found[:half] == found[half:] else found
+
+
+def _json(path: Path, field: str, kind: type) -> Any:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file, though the scene is annotated") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get(field), kind):
+        raise DataError(f"{path}: it has no list {field!r}")
+    return content[field]

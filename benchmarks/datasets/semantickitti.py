@@ -1,0 +1,140 @@
+"""Reader of the official SemanticKITTI layout (spec G.3).
+
+    <root>/dataset/sequences/SS/  velodyne/NNNNNN.bin  labels/NNNNNN.label  calib.txt  poses.txt  image_2/NNNNNN.png
+
+The root may also be `dataset` or `sequences`. A scene is one scan. Frame: x forward, y left, z up, metres.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.errors import DataError
+from benchmarks.voxelize import IGNORE
+
+
+class ScanPaths(NamedTuple):
+    """The files of one scan; None where there is none. `place` is the scan's place in its sequence's poses."""
+
+    points: Path
+    labels: Path | None
+    image: Path | None
+    calibration: Path
+    poses: Path | None
+    place: int
+
+
+def find_scans(root: Path) -> dict[tuple[str, str], ScanPaths]:
+    """(sequence, scan) to files. Raises DataError when there is none."""
+    base = next(
+        (p for p in (root / "dataset/sequences", root / "sequences", root) if p.is_dir() and _sequences(p)), root
+    )
+    scans = {}
+    for sequence in _sequences(base):
+        poses = sequence / "poses.txt"
+        for points in sorted((sequence / "velodyne").glob("*.bin")):
+            if not re.fullmatch(r"\d{6}", points.stem):
+                raise DataError(f"{points}: expected a name of six digits, such as 000000.bin")
+            labels = sequence / "labels" / f"{points.stem}.label"
+            images = [sequence / "image_2" / f"{points.stem}.{e}" for e in ("png", "jpg")]
+            scans[sequence.name, points.stem] = ScanPaths(
+                points,
+                labels if labels.is_file() else None,
+                next((p for p in images if p.is_file()), None),
+                sequence / "calib.txt",
+                poses if poses.is_file() else None,
+                int(points.stem),
+            )
+    if not scans:
+        raise DataError(
+            f"{root}: no SemanticKITTI scan found; expected dataset/sequences/SS/velodyne/NNNNNN.bin below it"
+        )
+    return scans
+
+
+def _sequences(base: Path) -> list[Path]:
+    return [p for p in sorted(base.iterdir()) if re.fullmatch(r"\d{2}", p.name) and (p / "velodyne").is_dir()]
+
+
+def read_points(path: Path) -> NDArray[np.float32]:
+    """(N, 4) float32: x, y, z in metres, remission 0 to 1."""
+    content = _bytes(path)
+    if not content or len(content) % 16:
+        raise DataError(f"{path}: {len(content)} bytes, not a whole number of points of 16 bytes; copy it again")
+    points = np.frombuffer(content, "<f4").reshape(-1, 4)
+    bad = ~np.isfinite(points).all(axis=1) | (np.abs(points[:, :3]) > 1e4).any(axis=1)
+    if bad.any():
+        raise DataError(f"{path}: point {int(bad.argmax())} is not finite or lies further than 10 km away")
+    return points
+
+
+def read_labels(path: Path, points: int) -> tuple[NDArray[np.uint16], NDArray[np.int32]]:
+    """(N,) raw semantic ids and (N,) instance ids of a scan of `points` points."""
+    content = _bytes(path)
+    if len(content) != 4 * points:
+        raise DataError(f"{path}: {len(content)} bytes for {points} points of 4 bytes; it belongs to another scan")
+    labels = np.frombuffer(content, "<u4")
+    return (labels & 0xFFFF).astype(np.uint16), (labels >> 16).astype(np.int32)
+
+
+def train_ids(raw: NDArray[np.uint16], learning_map: dict[int, int], path: Path) -> NDArray[np.uint8]:
+    """(N,) training ids: the learning map less one, 255 for unlabelled. Raises DataError for an id it does not know."""
+    table = np.full(65536, -1, np.int16)
+    for source, target in learning_map.items():
+        table[source] = IGNORE if target == 0 else target - 1
+    found = table[raw]
+    if (found < 0).any():
+        unknown = sorted({int(v) for v in raw[found < 0]})[:5]
+        raise DataError(f"{path}: label ids {', '.join(map(str, unknown))} are not among SemanticKITTI's")
+    return found.astype(np.uint8)
+
+
+def read_calibration(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Name (P0 to P3, Tr) to (3, 4) matrix."""
+    matrices = {}
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        name, colon, values = line.partition(":")
+        if colon:
+            matrices[name.strip()] = _matrix(values, path, number)
+    if "Tr" not in matrices:
+        raise DataError(f"{path}: no line Tr, the transform from the laser to camera 0")
+    return matrices
+
+
+def read_pose(path: Path, place: int, tr: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(4, 4) laser-to-first-laser pose of a scan: Tr^-1 P Tr. Raises DataError where the file has no such line."""
+    lines = _text(path).splitlines()
+    if place >= len(lines):
+        raise DataError(f"{path}: {len(lines)} poses, but there is a scan {place}")
+    camera, laser = np.eye(4), np.eye(4)
+    camera[:3], laser[:3] = _matrix(lines[place], path, place + 1), tr
+    try:
+        return np.linalg.inv(laser) @ camera @ laser
+    except np.linalg.LinAlgError:
+        raise DataError(f"{path}: the calibration's Tr cannot be inverted") from None
+
+
+def _matrix(text: str, path: Path, line: int) -> NDArray[np.float64]:
+    try:
+        values = np.array([float(v) for v in text.split()])
+    except ValueError:
+        values = np.zeros(0)
+    if values.shape != (12,) or not np.isfinite(values).all():
+        raise DataError(f"{path}, line {line}: expected 12 numbers, a 3x4 matrix")
+    return values.reshape(3, 4)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _text(path: Path) -> str:
+    return _bytes(path).decode("utf-8", "replace")

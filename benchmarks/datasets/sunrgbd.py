@@ -1,0 +1,291 @@
+"""Reader of SUN RGB-D in two layouts (spec G.4).
+
+VoteNet's prepared one:  <root>/sunrgbd_trainval/{depth/NNNNNN.mat, image/NNNNNN.jpg, calib/NNNNNN.txt, label_v1/NNNNNN.txt,
+                         train_data_idx.txt, val_data_idx.txt}
+The raw one:             <root>/SUNRGBD/..., <root>/SUNRGBDtoolbox/{Metadata/SUNRGBDMeta.mat, traintestSUNRGBD/allsplit.mat}
+
+Everything comes out in the upright-depth frame: x right, y forward, z up, metres. Boxes are (K, 8): centre, full size (l, w, h)
+along the heading, across it and up, heading (counter-clockwise seen from above is negative, VoteNet's convention), class.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.datasets import images
+from benchmarks.errors import DataError
+
+MAX_DEPTH_METRES = 8.0
+
+
+class View(NamedTuple):
+    """One RGB-D view: xyz (N, 3) float32 upright-depth metres, rgb (N, 3) uint8, boxes (K, 8) float32, rotation (3, 3) Rtilt,
+    intrinsic (3, 3) of the colour camera, image: the encoded picture and its suffix."""
+
+    xyz: NDArray[np.float32]
+    rgb: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+    rotation: NDArray[np.float64]
+    intrinsic: NDArray[np.float64]
+    image: tuple[bytes, str]
+    problems: list[str]
+
+
+class Prepared(NamedTuple):
+    """A view in VoteNet's layout; `labels` is its label file, v1 where there is one."""
+
+    folder: Path
+    number: str
+    labels: Path
+    test: bool
+
+
+class Raw(NamedTuple):
+    """A view in the raw layout; `entry` is its row of the metadata."""
+
+    root: Path
+    entry: Any
+    number: str
+    test: bool
+
+
+def find_views(root: Path) -> dict[str, Prepared | Raw]:
+    """View number, six digits, to its source. Raises DataError when there is none."""
+    folder = root / "sunrgbd_trainval" if (root / "sunrgbd_trainval").is_dir() else root
+    if (folder / "depth").is_dir():
+        return _find_prepared(folder)
+    metadata = root / "SUNRGBDtoolbox/Metadata/SUNRGBDMeta.mat"
+    if metadata.is_file():
+        return _find_raw(root, metadata)
+    raise DataError(
+        f"{root}: no SUN RGB-D found; expected sunrgbd_trainval/depth/ or SUNRGBDtoolbox/Metadata/ below it"
+    )
+
+
+def _find_prepared(folder: Path) -> dict[str, Prepared | Raw]:
+    kind = next((k for k in ("label_v1", "label") if (folder / k).is_dir()), None)
+    if kind is None:
+        raise DataError(f"{folder / 'label_v1'}: no such folder; the boxes of the views are missing")
+    part = {}
+    for name, test in (("train_data_idx.txt", False), ("val_data_idx.txt", True)):
+        if (folder / name).is_file():
+            try:
+                part.update({int(word): test for word in (folder / name).read_text().split()})
+            except ValueError as error:
+                raise DataError(f"{folder / name}: expected whole numbers: {error}") from None
+    views: dict[str, Prepared | Raw] = {}
+    for depth in sorted((folder / "depth").glob("*.mat")):
+        if not depth.stem.isdigit() or int(depth.stem) not in part:
+            raise DataError(f"{depth}: its number stands neither in train_data_idx.txt nor in val_data_idx.txt")
+        views[depth.stem] = Prepared(folder, depth.stem, folder / kind / f"{depth.stem}.txt", part[int(depth.stem)])
+    if not views:
+        raise DataError(f"{folder / 'depth'}: no NNNNNN.mat in it")
+    return views
+
+
+def _find_raw(root: Path, metadata: Path) -> dict[str, Prepared | Raw]:
+    entries = np.atleast_1d(load_mat(metadata, "SUNRGBDMeta", structs=True))
+    split = root / "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"
+    test = {_relative(str(p)) for p in np.atleast_1d(load_mat(split, "alltest", structs=True))}
+    train = {_relative(str(p)) for p in np.atleast_1d(load_mat(split, "alltrain", structs=True))}
+    views: dict[str, Prepared | Raw] = {}
+    for number, entry in enumerate(entries, start=1):
+        try:
+            folder = str(Path(_relative(str(entry.depthpath))).parent.parent)
+        except AttributeError:
+            raise DataError(
+                f"{metadata}: entry {number} has no depthpath; is this SUNRGBDMeta.mat of version 1?"
+            ) from None
+        if folder not in test and folder not in train:
+            raise DataError(
+                f"{metadata}: entry {number}, {folder}, stands neither in alltrain nor in alltest of {split}"
+            )
+        if (root / folder).is_dir():
+            views[f"{number:06d}"] = Raw(root, entry, f"{number:06d}", folder in test)
+    if not views:
+        raise DataError(f"{root}: none of the {len(entries)} views of {metadata.name} is below it")
+    return views
+
+
+def read_view(view: Prepared | Raw, classes: tuple[str, ...]) -> View:
+    """Read one view. Boxes of other classes are left out. Raises DataError for anything missing or damaged."""
+    return _read_prepared(view, classes) if isinstance(view, Prepared) else _read_raw(view, classes)
+
+
+def _read_prepared(view: Prepared, classes: tuple[str, ...]) -> View:
+    path = view.folder / "depth" / f"{view.number}.mat"
+    points = load_mat(path, "instance")
+    if points.ndim != 2 or points.shape[1] != 6 or points.dtype.kind not in "fiu":
+        raise DataError(f"{path}: expected (N, 6) points, x y z r g b, found {points.shape}")
+    finite = np.isfinite(points).all(axis=1)
+    if not finite.any():
+        raise DataError(f"{path}: no finite point in it")
+    points = points[finite]
+    calibration = view.folder / "calib" / f"{view.number}.txt"
+    try:
+        rows = [[float(v) for v in line.split()] for line in calibration.read_text().splitlines() if line.strip()]
+        rotation, intrinsic = (np.array(r).reshape(3, 3).T for r in rows)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{calibration}: expected two lines of nine numbers, Rtilt and K: {error}") from None
+    boxes, problems = read_boxes(view.labels, classes)
+    picture = view.folder / "image" / f"{view.number}.jpg"
+    problems += [f"{view.number}: {int((~finite).sum())} points that are not finite are left out"] * (not finite.all())
+    if view.labels.parent.name != "label_v1":
+        problems.append(f"{view.number}: boxes are of {view.labels.parent.name}/, not of label_v1/")
+    return View(
+        points[:, :3].astype(np.float32),
+        np.clip(np.round(points[:, 3:] * 255), 0, 255).astype(np.uint8),
+        boxes,
+        rotation,
+        intrinsic,
+        _picture(picture),
+        problems,
+    )
+
+
+def read_boxes(path: Path, classes: tuple[str, ...]) -> tuple[NDArray[np.float32], list[str]]:
+    """Boxes of a label file: class, 2D box (4), centroid (3), half sizes w l h, orientation (2)."""
+    boxes = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        name, *fields = line.split() or [""]
+        if not name:
+            continue
+        try:
+            values = [float(f) for f in fields]
+        except ValueError:
+            values = []
+        if len(values) != 12 or not np.isfinite(values).all():
+            raise DataError(f"{path}, line {number}: expected a class and 12 numbers")
+        if name in classes:
+            width, length, height = np.abs(values[7:10])
+            heading = -math.atan2(values[11], values[10])
+            boxes.append([*values[4:7], 2 * length, 2 * width, 2 * height, heading, classes.index(name)])
+    return np.asarray(boxes, np.float32).reshape(-1, 8), []
+
+
+def _read_raw(view: Raw, classes: tuple[str, ...]) -> View:
+    entry, name = view.entry, f"view {view.number}"
+    try:
+        depth_path = view.root / _relative(str(entry.depthpath))
+        image_path = view.root / _relative(str(entry.rgbpath))
+        rotation = np.asarray(entry.Rtilt, float).reshape(3, 3)
+        intrinsic = np.asarray(entry.K, float).reshape(3, 3)
+        truth = np.atleast_1d(entry.groundtruth3DBB)
+    except (AttributeError, ValueError, TypeError) as error:
+        raise DataError(f"SUNRGBDMeta.mat, {name}: a field is missing or of another shape: {error}") from None
+    image = _picture(image_path)
+    stored = images.decode_depth(depth_path, str(depth_path))
+    colour = images.decode_colour(image[0], str(image_path), (stored.shape[1], stored.shape[0]))
+    xyz, valid = unproject(stored, rotation, intrinsic)
+    boxes = []
+    for box in truth:
+        try:
+            kind, centre = str(box.classname), np.asarray(box.centroid, float).reshape(3)
+            half, facing = (
+                np.abs(np.asarray(box.coeffs, float).reshape(3)),
+                np.asarray(box.orientation, float).reshape(-1),
+            )
+        except (AttributeError, ValueError, TypeError) as error:
+            raise DataError(f"SUNRGBDMeta.mat, {name}: a box lacks a field or has another shape: {error}") from None
+        if kind in classes:
+            width, length, height = half
+            heading = -math.atan2(facing[1], facing[0])
+            boxes.append([*centre, 2 * length, 2 * width, 2 * height, heading, classes.index(kind)])
+    return View(
+        xyz.astype(np.float32),
+        colour[valid],
+        np.asarray(boxes, np.float32).reshape(-1, 8),
+        rotation,
+        intrinsic,
+        image,
+        [],
+    )
+
+
+def unproject(
+    stored: NDArray[np.uint16], rotation: NDArray[np.float64], intrinsic: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """((N, 3) upright-depth points, (H, W) mask of the pixels they come from) of a depth picture as SUN RGB-D stores it:
+    the low three bits rotated to the top, millimetres, cut at 8 m."""
+    wide = stored.astype(np.uint32)
+    depth = np.minimum(((wide >> 3) | (wide << 13)) & 0xFFFF, 1000 * MAX_DEPTH_METRES) / 1000
+    valid = stored > 0
+    v, u = np.nonzero(valid)
+    d = depth[valid]
+    x = (u - intrinsic[0, 2]) * d / intrinsic[0, 0]
+    y = (v - intrinsic[1, 2]) * d / intrinsic[1, 1]
+    return np.stack([x, d, -y], axis=1) @ rotation.T, valid
+
+
+def in_box(xyz: NDArray[np.floating], box: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """(N,) points within a box of 8 numbers, borders included."""
+    c, s = math.cos(box[6]), math.sin(box[6])
+    moved = np.asarray(xyz, np.float64) - box[:3]
+    # The box is turned by -heading about z, so points are turned by +heading.
+    along = c * moved[:, 0] - s * moved[:, 1]
+    across = s * moved[:, 0] + c * moved[:, 1]
+    local = np.abs(np.stack([along, across, moved[:, 2]], axis=1))
+    return (local <= np.asarray(box[3:6], np.float64) / 2).all(axis=1)
+
+
+def votes(xyz: NDArray[np.floating], boxes: NDArray[np.floating]) -> NDArray[np.float32]:
+    """(N, 10): whether a point lies in any box, and three offsets to box centres (spec F.3). A point in one box has the same
+    offset three times; the second and the third box that hold it replace the second and the third offset."""
+    found = np.zeros((len(xyz), 10), np.float32)
+    count = np.zeros(len(xyz), np.int64)
+    for box in boxes:
+        rows = np.flatnonzero(in_box(xyz, box))
+        offset = box[:3] - np.asarray(xyz, np.float64)[rows]
+        first = count[rows] == 0
+        found[rows, 0] = 1
+        found[rows[first], 1:] = np.tile(offset[first], 3)
+        for place in (1, 2):
+            here = count[rows] == place
+            found[rows[here], 1 + 3 * place : 4 + 3 * place] = offset[here]
+        count[rows] += 1
+    return found
+
+
+def load_mat(path: Path, name: str, structs: bool = False) -> Any:
+    """One variable of a .mat file; `structs` gives MATLAB structs as objects and squeezes. Raises DataError."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        content = loadmat(str(path), variable_names=[name], struct_as_record=not structs, squeeze_me=structs)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except NotImplementedError:
+        raise DataError(f"{path}: a MATLAB 7.3 file; save it with -v7 to be read here") from None
+    except Exception as error:  # scipy's parser raises nearly anything on damaged input
+        kind = "damaged" if isinstance(error, MatReadError) else f"damaged ({type(error).__name__})"
+        raise DataError(f"{path}: not a MATLAB file, or {kind}: {error}") from None
+    if name not in content:
+        raise DataError(f"{path}: it has no variable {name!r}")
+    return content[name]
+
+
+def _picture(path: Path) -> tuple[bytes, str]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    images.decode_colour(content, str(path))
+    return content, path.suffix.lower().replace("jpeg", "jpg")
+
+
+def _relative(path: str) -> str:
+    """A stored path below the root: /n/fs/sun3d/data/SUNRGBD/... and /data1/SUNRGBD/... without what comes before."""
+    at = path.find("SUNRGBD/")
+    if at < 0:
+        raise DataError(f"SUNRGBDMeta.mat: {path!r} is not a path below SUNRGBD/")
+    return path[at:]
