@@ -108,7 +108,8 @@ def _prepare_into(target: Path, dataset: Dataset, root: Path, how: Reading, prog
         synthetic=dataset.synthetic,
         scenes=tuple(scenes),
         files=dict(sorted(files.items())),
-        problems=tuple(problems),
+        # No path of this machine: the manifest, and its hash, are the same wherever the data lie.
+        problems=tuple(p.replace(f"{root}{os.sep}", "") for p in problems),
     )
     (final / MANIFEST).write_text(manifest.model_dump_json(indent=1))
     os.replace(final, target)
@@ -147,14 +148,15 @@ def _write_all(
                 job = next(ended)
                 done(jobs[job], job.result)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)
             raise
     return failed
 
 
 def write_scene(dataset: Dataset, name: str, source: Any, partial: Path, how: Reading) -> None:
     """Write one scene and the hashes of its files, and rename it into `partial/scenes` when it is whole."""
-    unfinished = partial / "unfinished" / name
+    # A process of its own folder: one whose parent was killed may still be at work on the same scene.
+    unfinished = partial / "unfinished" / f"{name}.{os.getpid()}"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     info = WRITERS[dataset.layout](dataset, source, unfinished, how)
@@ -166,7 +168,8 @@ def write_scene(dataset: Dataset, name: str, source: Any, partial: Path, how: Re
     (unfinished / "scene.json").write_text(json.dumps({**info, "files": files}))
     place = partial / "scenes" / name
     place.parent.mkdir(exist_ok=True)
-    os.replace(unfinished, place)
+    if not place.is_dir():
+        os.replace(unfinished, place)
 
 
 def _announce(dataset: Dataset, root: Path, partial: Path, scenes: int, todo: int, how: Reading, say: Say) -> None:

@@ -126,9 +126,9 @@ def _read_line_by_line(path: Path, content: bytes, strict: bool) -> tuple[NDArra
             rows.append(row)
             continue
         shown = line[:40].decode("ascii", errors="backslashreplace")
-        problem = f"{path.parent.parent.name}/{path.name}, line {number}: {shown!r} is not six numbers, x y z r g b"
+        problem = f"{path}, line {number}: {shown!r} is not six numbers, x y z r g b"
         if strict:
-            raise DataError(f"{path}, line {number}: {shown!r} is not six numbers, x y z r g b")
+            raise DataError(problem)
         problems.append(f"{problem}; the point is left out")
         if len(problems) > MAX_BAD_LINES:
             raise DataError(f"{path}: more than {MAX_BAD_LINES} bad lines, the last is line {number}: {shown!r}")

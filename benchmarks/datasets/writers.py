@@ -172,7 +172,7 @@ def _folder_frames(recording: rgbd_folder.Recording, how: Reading, problems: lis
     for frame in (f for f in recording.frames if f.number % how.frame_stride == 0):
         pose = rgbd_folder.read_pose(frame.pose)
         if pose is None:
-            _note(f"{recording.name}/{frame.pose.name}: the pose is not finite (tracking was lost)", how, problems)
+            _note(f"{frame.pose}: the pose is not finite (tracking was lost)", how, problems)
             continue
         try:
             depth = images.decode_depth(frame.depth, str(frame.depth), size)
@@ -190,7 +190,7 @@ def _stream_frames(path: Path, header: sens.SensHeader, how: Reading, problems: 
     for frame in sens.read_frames(path, how.frame_stride):
         name = f"{path}, frame {frame.number}"
         if not np.isfinite(frame.pose).all():
-            _note(f"{path.stem}, frame {frame.number}: the pose is not finite (tracking was lost)", how, problems)
+            _note(f"{name}: the pose is not finite (tracking was lost)", how, problems)
             continue
         try:
             depth = sens.frame_depth(header, frame, name)
@@ -227,7 +227,7 @@ def _write_frames(
         poses.append(frame.pose)
         numbers.append(frame.number)
     if not poses:
-        raise DataError(f"{name}: no usable frame at a stride of {how.frame_stride}")
+        raise DataError(f"{name}: no frame with a finite pose and whole pictures at a stride of {how.frame_stride}")
     overlap = pairs.overlaps(clouds)
     _save(view, poses=np.stack(poses), intrinsic=intrinsic, frame_numbers=np.array(numbers), pairs=overlap)
     return {"frames": len(poses), "pairs": len(overlap)}

@@ -66,7 +66,7 @@ def test_a_preparation_that_is_interrupted_goes_on(s3dis_root: Path, tmp_path: P
         ready(s3dis_root, tmp_path, stop_after_three)
     assert not list(tmp_path.rglob(MANIFEST))
     done = sorted(tmp_path.glob("prepared/*.partial/scenes/*/scene.json"))
-    assert len(done) == 3
+    assert len(done) >= 3
     times = [p.stat().st_mtime_ns for p in done]
     survivors: list[int] = []
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.datasets import rgbd_folder
+from benchmarks.datasets.layout import read_manifest
 from benchmarks.datasets.prepare import prepare
 from benchmarks.datasets.views import list_frames, load_frame
 from benchmarks.errors import DataError
@@ -53,11 +54,11 @@ def test_stride_counts_frame_numbers(recording: Path, tmp_path: Path) -> None:
 
 def test_lost_tracking_drops_the_frame_and_says_so(recording: Path, tmp_path: Path) -> None:
     (recording / "pose/1.txt").write_text("-inf -inf -inf -inf\n" * 4)
-    from benchmarks.datasets.layout import read_manifest
-
     prepared = ready(recording, tmp_path / "c")
     assert len(list_frames(prepared, ("scene",))) == 2
-    assert read_manifest(prepared).problems == ("scene/1.txt: the pose is not finite; the frame is left out",)
+    assert read_manifest(prepared).problems == (
+        "pose/1.txt: the pose is not finite (tracking was lost); the frame is left out",
+    )
     with pytest.raises(DataError, match=r"pose/1\.txt: the pose is not finite"):
         ready(recording, tmp_path / "c", strict=True)
 
@@ -65,7 +66,7 @@ def test_lost_tracking_drops_the_frame_and_says_so(recording: Path, tmp_path: Pa
 def test_no_frame_with_a_pose(recording: Path, tmp_path: Path) -> None:
     for n in range(3):
         (recording / f"pose/{n}.txt").write_text("-inf -inf -inf -inf\n" * 4)
-    with pytest.raises(DataError, match="no frame with a finite pose"):
+    with pytest.raises(DataError, match="no frame with a finite pose and whole pictures"):
         ready(recording, tmp_path / "c")
 
 
@@ -74,7 +75,7 @@ def test_no_frame_with_a_pose(recording: Path, tmp_path: Path) -> None:
     [
         (
             lambda s: Image.fromarray(np.zeros((7, 9), np.uint16)).save(s / "depth/1.png"),
-            r"depth/1\.png: depth image is 9x7",
+            r"depth/1\.png: the picture is 9x7, expected 120x90",
         ),
         (lambda s: Image.fromarray(np.zeros((90, 120), np.uint8)).save(s / "depth/1.png"), "expected a 16-bit"),
         (
@@ -96,7 +97,7 @@ def test_no_frame_with_a_pose(recording: Path, tmp_path: Path) -> None:
 def test_a_broken_recording_is_named_and_leaves_nothing(recording: Path, tmp_path: Path, spoil, said: str) -> None:
     spoil(recording)
     with pytest.raises(DataError, match=said):
-        ready(recording, tmp_path / "c")
+        ready(recording, tmp_path / "c", strict=True)
     assert not [p for p in (tmp_path / "c").rglob("manifest.json")]
 
 
@@ -113,3 +114,29 @@ def test_colour_of_another_size_is_resized_and_65535_is_no_depth(recording: Path
     frame = load_frame(ready(recording, tmp_path / "c"), "scene", 0)
     assert frame.colour.shape == (90, 120, 3) and np.abs(frame.colour[5, 5].astype(int) - [10, 20, 30]).max() <= 3
     assert frame.depth[0, 0] == frame.depth[0, 1] == 0 and frame.depth[1, 1] == np.float32(1.5)
+
+
+@pytest.mark.parametrize("name", ["depth/1.png", "color/1.jpg"])
+def test_a_damaged_picture_costs_one_frame_and_is_told(recording: Path, tmp_path: Path, name: str) -> None:
+    (recording / name).write_bytes((recording / name).read_bytes()[:200])
+    prepared = ready(recording, tmp_path / "c")
+    (problem,) = read_manifest(prepared).problems
+    assert problem.startswith(f"{name}: cannot be decoded") and problem.endswith("the frame is left out")
+    assert np.load(prepared / "unlabelled/scene/frame_numbers.npy").tolist() == [0, 2]
+
+
+def test_a_damaged_scene_is_left_out_and_told(rgbd_root: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(rgbd_root, tmp_path / "root"))
+    (root / "room0000_00/intrinsic/intrinsic_depth.txt").write_text("1 2\n")
+    manifest = read_manifest(ready(root, tmp_path / "c"))
+    assert [s.name for s in manifest.scenes] == ["room0001_00"]
+    assert manifest.problems[0].startswith(
+        "scene room0000_00 is left out: room0000_00/intrinsic/intrinsic_depth.txt: expected"
+    )
+
+
+def test_pairs_of_frames_that_overlap(recording: Path, tmp_path: Path) -> None:
+    prepared = ready(recording, tmp_path / "c")
+    pairs = np.load(prepared / "unlabelled/scene/pairs.npy")
+    assert pairs.shape[1] == 3 and (pairs[:, 0] < pairs[:, 1]).all() and (pairs[:, 2] >= 0.3).all()
+    assert len(pairs) == read_manifest(prepared).scenes[0].pairs

@@ -60,7 +60,7 @@ def test_a_bad_line_costs_one_point_and_is_named(tmp_path: Path, line: str) -> N
     found = read(folder)
     assert len(found.xyz) == 2
     (problem,) = found.problems
-    assert problem.startswith("r/wall_1.txt, line 2: ") and "is not six numbers" in problem
+    assert problem.startswith(f"{folder / 'wall_1.txt'}, line 2: ") and "is not six numbers" in problem
     with pytest.raises(DataError, match=r"wall_1\.txt, line 2"):
         read(folder, strict=True)
 
