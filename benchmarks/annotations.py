@@ -45,7 +45,9 @@ def read_csc_points(path: Path) -> dict[str, NDArray[np.int64]]:
     ]
     reconstruct = np.arange(1).__reduce__()[0]
     multi, scalar = "numpy.core.multiarray._reconstruct", "numpy.core.multiarray.scalar"
-    names: list[Any] = [*allowed, (reconstruct, multi), (np.float64(0).__reduce__()[0], scalar)]
+    scalar_of = np.float64(0).__reduce__()[0]
+    # Under the names that NumPy 1 wrote, and under those of NumPy 2.
+    names: list[Any] = [*allowed, reconstruct, scalar_of, (reconstruct, multi), (scalar_of, scalar)]
     try:
         with torch.serialization.safe_globals(names), warnings.catch_warnings():
             warnings.simplefilter("ignore")

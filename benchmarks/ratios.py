@@ -65,7 +65,7 @@ def split_scenes(scenes: Iterable[str], dataset: Dataset, ratio: LabelRatio, tes
         if len(division.train) + len(division.selection) < HOLD_OUT_FROM:
             division = Division(division.train + division.selection, (), division.test)
     else:
-        division = divide(scenes, tested_scenes(scenes, dataset, tested), dataset.ratio_order)
+        division = divide(scenes, scenes_for_testing(scenes, dataset, tested), dataset.ratio_order)
     if not division.test:
         raise DataError(
             f"no test scene: none of the {len(scenes)} scenes of {dataset.name!r} is one ({_rule(dataset)})"
@@ -83,7 +83,7 @@ def split_scenes(scenes: Iterable[str], dataset: Dataset, ratio: LabelRatio, tes
     return Split.model_validate({**parts, "sha256": digest})
 
 
-def tested_scenes(scenes: Iterable[str], dataset: Dataset, tested: Iterable[str] = ()) -> frozenset[str]:
+def scenes_for_testing(scenes: Iterable[str], dataset: Dataset, tested: Iterable[str] = ()) -> frozenset[str]:
     """The scenes that are only ever tested on: by prefix, by official list, or as the layout says."""
     listed = read_scene_list(dataset.test_scenes_file) if dataset.test_scenes_file else frozenset(tested)
     prefixes = dataset.test_scene_prefixes

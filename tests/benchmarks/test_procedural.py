@@ -242,7 +242,7 @@ def test_the_kitti_layout_comes_back(tmp_path: Path) -> None:
     road = labels == dataset.classes.index("road")
     assert np.abs(points[road, 2] + streets.SENSOR_HEIGHT).max() < 0.25 and road.mean() > 0.1
     assert (instance[np.isin(raw, [write.KITTI_IDS[t] for t in write.KITTI_THINGS])] > 0).all()
-    assert 0 <= points[:, 3].min() and points[:, 3].max() < 1
+    assert points[:, 3].min() >= 0 and points[:, 3].max() < 1
     # Two scans agree about the world once their poses are applied.
     calibration = semantickitti.read_calibration(scan.calibration)
     poses = [semantickitti.read_pose(scan.poses, n, calibration["Tr"]) for n in (0, 1)]

@@ -1,9 +1,18 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from benchmarks.errors import DataError
-from benchmarks.ratios import split_scenes
+from benchmarks.ratios import (
+    FOLDER,
+    divide,
+    division_text,
+    read_division,
+    read_scene_list,
+    scenes_for_testing,
+    split_scenes,
+)
 from benchmarks.specs import Dataset, LabelRatio
 from harness.catalog import find
 
@@ -45,3 +54,66 @@ def test_a_set_without_test_or_training_scenes_is_refused() -> None:
         split(100, ["Area_1__a"])
     with pytest.raises(DataError, match="no training scene"):
         split(100, ["Area_5__a"])
+
+
+@pytest.mark.parametrize("name", ["s3dis", "scannet"])
+def test_split_files_are_what_the_rule_gives(name: str) -> None:
+    dataset = find(Dataset, name)
+    division = read_division(dataset.split_file or "")
+    scenes = [s for part in division for s in part]
+    assert divide(scenes, scenes_for_testing(scenes, dataset)) == division
+    assert division_text(division) == (FOLDER / f"{name}.v1.tsv").read_text()
+    assert len(scenes) == len(set(scenes)) == {"s3dis": 272, "scannet": 1513}[name]
+
+
+def test_scannet_lists_and_rooms() -> None:
+    division = read_division("scannet.v1.tsv")
+    assert set(division.test) == read_scene_list("scannetv2_val.txt") and len(division.test) == 312
+    assert {*division.train, *division.selection} == read_scene_list("scannetv2_train.txt")
+    rooms = [{s[:9] for s in part} for part in division]
+    assert not rooms[0] & rooms[1], "no room is scanned for training and for selection"
+    assert 120 <= len(division.selection) <= 125
+
+
+def test_partial_data_follow_the_file() -> None:
+    scannet = find(Dataset, "scannet")
+    division = read_division("scannet.v1.tsv")
+    there = [*division.train[:40:2], *division.selection[:3], *division.test[:2]]
+    split = split_scenes(there, scannet, LabelRatio(percent=10))
+    assert split.train == tuple(sorted(division.train[:4:2])) and split.selection == tuple(
+        sorted(division.selection[:3])
+    )
+    few = split_scenes(
+        [*division.train[:2], *division.selection[:1], division.test[0]], scannet, LabelRatio(percent=100)
+    )
+    assert len(few.train) == 3 and not few.selection
+
+
+def test_scans_are_taken_at_a_regular_stride() -> None:
+    kitti = find(Dataset, "semantickitti")
+    scans = [f"{s:02d}__{i:06d}" for s in (0, 1, 8) for i in range(200)]
+    whole = split_scenes(scans, kitti, LabelRatio(percent=100))
+    assert [s[:2] for s in whole.selection] == ["00"] * 20 + ["01"] * 20
+    assert {int(s[4:]) for s in whole.selection} == set(range(180, 200)), "the last tenth of each drive, as one piece"
+    previous: set[str] = set()
+    for percent in RATIOS:
+        train = split_scenes(scans, kitti, LabelRatio(percent=percent)).train
+        assert previous <= set(train)
+        previous = set(train)
+        places = [sorted(whole.train).index(s) for s in train]
+        gaps = np.diff(places)
+        assert percent == 100 or gaps.max() <= 3 * 360 / len(train), "no long stretch is left out"
+
+
+def test_the_layout_may_name_test_scenes() -> None:
+    sunrgbd = find(Dataset, "sunrgbd")
+    split = split_scenes(["000001", "000002", "000003"], sunrgbd, LabelRatio(), tested=["000002"])
+    assert split.test == ("000002",) and split.train == ("000001", "000003")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [("20points", "20points"), ("1 point", "1points"), ("2boxes", "2boxes"), ("4box", "4boxes")]
+)
+def test_limited_annotations_are_ratios_too(text: str, shown: str) -> None:
+    assert str(LabelRatio.parse(text)) == shown
+    assert len(split_scenes(SCENES, SMALL, LabelRatio.parse(text)).train) == 90
