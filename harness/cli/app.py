@@ -50,6 +50,10 @@ _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (data.app, "ls", data.ls),
     (data.app, "info", data.info),
     (data.app, "prepare", data.prepare),
+    (data.app, "verify", data.verify),
+    (data.app, "subset", data.subset),
+    (data.app, "synth", data.synth),
+    (data.app, "preview", data.preview),
     (methods.app, "ls", methods.ls),
     (methods.app, "import-checkpoint", methods.import_checkpoint),
 )

@@ -1,0 +1,63 @@
+"""Is a prepared dataset still what its manifest says; and what does it hold, class by class."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.datasets.layout import LABELLED, UNLABELLED, FileEntry, Manifest
+
+Progress = Callable[[Iterable[str]], Iterable[str]]
+_CHUNK = 1 << 20
+
+
+def verify(prepared: Path, manifest: Manifest, progress: Progress) -> list[str]:
+    """One line for every file that is missing, changed in a single bit, or there without being in the manifest."""
+    problems = []
+    with ThreadPoolExecutor() as pool:
+        jobs = {name: pool.submit(_check, prepared / name, entry) for name, entry in manifest.files.items()}
+        for name in progress(list(jobs)):
+            if (problem := jobs[name].result()) is not None:
+                problems.append(f"{name}: {problem}")
+    there = {
+        p.relative_to(prepared).as_posix()
+        for view in (UNLABELLED, LABELLED)
+        for p in (prepared / view).rglob("*")
+        if not p.is_dir()
+    }
+    return problems + [f"{name}: not in the manifest" for name in sorted(there - set(manifest.files))]
+
+
+def _check(path: Path, entry: FileEntry) -> str | None:
+    digest, size = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if size != entry.bytes:
+        return f"{size} bytes, the manifest says {entry.bytes}"
+    return None if digest.hexdigest() == entry.sha256 else "its content has changed (sha256 differs)"
+
+
+def class_counts(prepared: Path, manifest: Manifest, classes: int) -> tuple[np.ndarray, int]:
+    """((classes,) points or boxes of each class, points without a class) over all scenes."""
+    counts, ignored = np.zeros(classes, np.int64), 0
+    for scene in manifest.scenes:
+        folder = prepared / LABELLED / scene.name
+        if (folder / "semantic.npy").is_file():
+            found = np.bincount(np.load(folder / "semantic.npy", allow_pickle=False), minlength=256)
+            counts += found[:classes]
+            ignored += int(found[classes:].sum())
+        elif (folder / "boxes.npy").is_file():
+            boxes = np.load(folder / "boxes.npy", allow_pickle=False)
+            counts += np.bincount(boxes[:, 7].astype(int), minlength=classes)[:classes]
+    return counts, ignored

@@ -1,0 +1,64 @@
+"""A few scenes of a prepared dataset as a prepared dataset of their own: real data small enough for a CI job."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.datasets.layout import LABELLED, MANIFEST, UNLABELLED, Manifest, SceneEntry, hash_files
+from benchmarks.errors import WrongUse
+from benchmarks.ratios import divide, scenes_for_testing
+from benchmarks.specs import Dataset
+
+
+def choose_scenes(dataset: Dataset, manifest: Manifest, count: int) -> list[str]:
+    """Training scenes in the order of label ratios, and test scenes: at least one of each where there are any, a quarter for
+    testing."""
+    names = [s.name for s in manifest.scenes]
+    test = scenes_for_testing(names, dataset, [s.name for s in manifest.scenes if s.test])
+    division = divide(names, test, dataset.ratio_order)
+    train = [*division.train, *division.selection]
+    tested = min(len(division.test), max(1, count // 4)) if division.test and train else len(division.test)
+    tested = min(tested, count - 1) if train else count
+    return sorted([*train[: count - tested], *division.test[:tested]])
+
+
+def write_subset(
+    dataset: Dataset, prepared: Path, manifest: Manifest, out: Path, scenes: int, frames: int | None
+) -> Manifest:
+    """Copy `scenes` scenes, with at most `frames` frames of each, spread evenly. Raises WrongUse where `out` is not empty."""
+    if out.exists() and any(out.iterdir()):
+        raise WrongUse(f"{out}: not empty; give a folder that does not exist yet")
+    chosen = set(choose_scenes(dataset, manifest, scenes))
+    entries = []
+    for scene in manifest.scenes:
+        if scene.name not in chosen:
+            continue
+        for view in (UNLABELLED, LABELLED):
+            if (prepared / view / scene.name).is_dir():
+                shutil.copytree(prepared / view / scene.name, out / view / scene.name)
+        entries.append(_fewer_frames(out / UNLABELLED / scene.name, scene, frames))
+    cut = manifest.model_copy(update={"scenes": tuple(entries), "files": hash_files(out), "problems": ()})
+    (out / MANIFEST).write_text(cut.model_dump_json(indent=1))
+    return cut
+
+
+def _fewer_frames(folder: Path, scene: SceneEntry, frames: int | None) -> SceneEntry:
+    if frames is None or scene.frames <= frames or not (folder / "poses.npy").is_file():
+        return scene
+    keep = np.unique(np.linspace(0, scene.frames - 1, frames).round().astype(int))
+    place = {int(old): new for new, old in enumerate(keep)}
+    for path in sorted((folder / "frames").iterdir()):
+        number, _, rest = path.name.partition(".")
+        if int(number) in place:
+            path.rename(path.with_name(f"{place[int(number)]:06d}.{rest}"))
+        else:
+            path.unlink()
+    for name in ("poses", "frame_numbers"):
+        np.save(folder / f"{name}.npy", np.load(folder / f"{name}.npy")[keep])
+    pairs = np.load(folder / "pairs.npy")
+    kept = [(place[int(i)], place[int(j)], share) for i, j, share in pairs if int(i) in place and int(j) in place]
+    np.save(folder / "pairs.npy", np.asarray(kept, np.float64).reshape(-1, 3))
+    return scene.model_copy(update={"frames": len(keep), "pairs": len(kept)})
