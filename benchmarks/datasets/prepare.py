@@ -41,6 +41,7 @@ Say = Callable[[str], None]
 # Prepared bytes for each byte of the source, upwards: text shrinks, every n-th frame only is taken.
 _SHARE = {"s3dis": 0.5, "rgbd-folder": 1.1, "scannet": 1.1, "semantickitti": 1.4, "sunrgbd": 0.6}
 _PARALLEL_FROM = 3
+ANNOUNCED_BYTES = 100_000_000
 
 
 def prepare(
@@ -179,9 +180,9 @@ def _announce(dataset: Dataset, root: Path, partial: Path, scenes: int, todo: in
         share = 0.15 + share / how.frame_stride
     need = share * sum(p.stat().st_size for p in root.rglob("*") if p.is_file()) * todo / max(1, scenes)
     free = shutil.disk_usage(partial).free
-    say(
-        f"{dataset.name}: {todo} of {scenes} scenes to prepare, at most about {need / 1e9:.1f} GB; {free / 1e9:.1f} GB free"
-    )
+    if need > ANNOUNCED_BYTES:
+        gigabytes = f"at most about {need / 1e9:.1f} GB; {free / 1e9:.1f} GB free"
+        say(f"{dataset.name}: {todo} of {scenes} scenes to prepare, {gigabytes}")
     if need > free:
         raise EnvironmentCannot(
             f"preparing {dataset.name} may take {need / 1e9:.1f} GB and {partial.parent} has {free / 1e9:.1f} GB free; "
