@@ -71,6 +71,7 @@ class BudgetHalf(Spec):
     wall_seconds: PositiveFloat | None = Field(None, description="per stage; then a soft signal")
     grace_seconds: PositiveFloat = Field(60.0, description="between the soft signal and the kill")
     cpus: PositiveInt | None = Field(None, description="threads of a stage")
+    loader_workers: Annotated[int, Field(ge=0, le=64)] = Field(0, description="processes that prepare batches ahead")
     memory_mib: PositiveInt | None = None
     gpus: Annotated[int, Field(ge=0)] | None = None
     gpu_memory_mib: PositiveInt | None = None
@@ -205,6 +206,10 @@ class SemanticRecipe(Spec):
     micro_batch: PositiveInt = Field(6, description="scenes in one forward pass (J-17)")
     voxel_metres: PositiveFloat
     validate_every: PositiveInt
+    elastic: tuple[tuple[PositiveFloat, PositiveFloat], ...] = Field(
+        (), description="elastic distortion: (granularity, magnitude) in metres, one after the other (ScanNet only)"
+    )
+    elastic_probability: Probability = Field(0.95, description="of all distortions together")
     clip_metres: PositiveFloat | None = Field(
         None, description="training window: keep points within this of its centre"
     )

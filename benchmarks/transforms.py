@@ -32,6 +32,9 @@ def training_sample(cloud: Cloud, semantic: NDArray[np.uint8], recipe: SemanticR
     if len(cloud.xyz) == 0:
         raise ValueError("the scene has no points")
     xyz, rgb, labels = np.asarray(cloud.xyz, np.float64), np.asarray(cloud.rgb), np.asarray(semantic)
+    if recipe.elastic and rng.random() < recipe.elastic_probability:
+        for granularity, magnitude in recipe.elastic:
+            xyz = elastic_distortion(xyz, granularity, magnitude, elastic_noise(xyz, granularity, rng))
     if recipe.clip_metres is not None:
         inside = clip_mask(xyz, recipe.clip_metres, rng)
         xyz, rgb, labels = xyz[inside], rgb[inside], labels[inside]
@@ -69,6 +72,31 @@ def evaluation_voxels(xyz: Array, voxel_metres: float) -> Voxels:
     """The voxels that a scene is scored on , coordinates from 0."""
     cells = to_cells(xyz, voxel_metres)
     return quantise(cells - cells.min(axis=0) if len(cells) else cells)
+
+
+def elastic_noise(xyz: Array, granularity: float, rng: Generator) -> NDArray[np.float32]:
+    """(X, Y, Z, 3) standard normal grid over the cloud's bounding box with a margin of one cell; `granularity` is its cell in
+    metres."""
+    cells = np.floor(np.ptp(xyz, axis=0) / granularity).astype(int) + 3
+    return rng.standard_normal((*cells, 3), dtype=np.float32)
+
+
+def elastic_distortion(
+    xyz: Array, granularity: float, magnitude: float, noise: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Move every point (N, 3) by the noise there, smoothed twice over three cells along each axis, times `magnitude` metres."""
+    import torch
+    from scipy.ndimage import uniform_filter1d
+
+    for axis in (0, 1, 2, 0, 1, 2):
+        noise = uniform_filter1d(noise, 3, axis=axis, mode="constant")
+    xyz = np.asarray(xyz, np.float64)
+    # Node i lies at minimum + (i - 1) * granularity; torch wants -1..1 from the first to the last, z first.
+    place = (xyz - (xyz.min(axis=0) - granularity)) * (2 / granularity / (np.array(noise.shape[:3]) - 1)) - 1
+    grid = torch.from_numpy(np.ascontiguousarray(place[:, ::-1]))[None, None, None]
+    volume = torch.from_numpy(np.ascontiguousarray(noise.transpose(3, 0, 1, 2))).double()[None]
+    moved = torch.nn.functional.grid_sample(volume, grid, align_corners=True)[0, :, 0, 0].T.numpy()
+    return xyz + magnitude * moved
 
 
 def random_rotation(degrees: tuple[float, float, float], rng: Generator) -> NDArray[np.float64]:

@@ -137,6 +137,7 @@ def _common(specs: CellSpecs, half: BudgetHalf, share: float, machine: Machine) 
         currency=half.currency,
         amount=half.amount * share,
         schedule_horizon=budget.schedule_horizon,
+        loader_workers=half.loader_workers,
         wall_seconds=half.wall_seconds,
     )
     return {

@@ -44,6 +44,7 @@ class Limits(Spec):
     currency: Currency
     amount: Annotated[float, Field(ge=0)]
     schedule_horizon: Literal["budget", "recipe"]
+    loader_workers: Annotated[int, Field(ge=0)] = 0
     wall_seconds: PositiveFloat | None = Field(None, description="the one cap that can change a good result")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ CHECKPOINTS = ("final", "selected", "best")
 TRAINING_FIT_SCENES = 16
 
 Predictions = dict[str, Tensor]
+MicroBatch = tuple[Tensor, Tensor, Tensor]
 
 
 def run(context: StageContext) -> dict[str, float | None]:
@@ -50,35 +50,35 @@ def run(context: StageContext) -> dict[str, float | None]:
     schedule = polynomial(rate, recipe.poly_power, recipe.steps, steps, spec.limits)
     engine = sparse_backend(spec.sparse_backend)
 
-    def step(number: int) -> StepResult:
-        network.train()
-        began = time.perf_counter()
+    def make_batch(number: int) -> list[MicroBatch]:
         chosen = [scenes[i] for i in batch_indices(context, "order", number, recipe.batch, len(scenes))]
         samples = [
             training_sample(*clouds[s], recipe, context.rng("augmentation", number, i)) for i, s in enumerate(chosen)
         ]
-        waited = time.perf_counter() - began
-        parts = [samples[i : i + recipe.micro_batch] for i in range(0, len(samples), recipe.micro_batch)]
+        return [collate(samples[i : i + recipe.micro_batch]) for i in range(0, len(samples), recipe.micro_batch)]
+
+    def step(number: int, batch: list[MicroBatch]) -> StepResult:
+        network.train()
         losses, right, counted = [], 0, 0
-        for part in parts:
-            coordinates, colours, labels = collate(part, context.device)
+        for part in batch:
+            coordinates, colours, labels = (t.to(context.device, non_blocking=True) for t in part)
             logits = network(engine.SparseTensor(colours, coordinates)).F
-            loss = voxel_loss(logits, labels) / len(parts)
+            loss = voxel_loss(logits, labels) / len(batch)
             loss.backward()
             losses.append(float(loss.detach()))
             valid = labels != IGNORE
             right += int((logits.detach().argmax(1) == labels)[valid].sum())
             counted += int(valid.sum())
-        voxels = sum(len(s.coordinates) for s in samples)
-        seen = {"samples": len(samples), "scenes": len(samples), "points": voxels, "labels": counted}
+        voxels = sum(len(part[0]) for part in batch)
+        seen = {"samples": recipe.batch, "scenes": recipe.batch, "points": voxels, "labels": counted}
         health = {"accuracy": right / max(1, counted), "voxels": float(voxels)}
-        return StepResult(sum(losses), seen, waited, health)
+        return StepResult(sum(losses), seen, health)
 
     def validate(state: TrainingState) -> None:
         if state.step % recipe.validate_every == 0 or state.step == steps:
             evaluator.validate(state)
 
-    state = train(context, {"network": network}, optimiser, schedule, steps, step, after_step=validate)
+    state = train(context, {"network": network}, optimiser, schedule, steps, make_batch, step, after_step=validate)
     if state.extra.get("validated_at") != state.step:
         evaluator.validate(state)
     return {**evaluator.finish(state), **evaluator.training_fit(scenes[:TRAINING_FIT_SCENES])}
@@ -118,12 +118,12 @@ def load_backbone(context: StageContext, classes: int) -> Res16UNet34C:
     return network
 
 
-def collate(samples: list[VoxelSample], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def collate(samples: list[VoxelSample]) -> MicroBatch:
     """Coordinates (N, 4), colours (N, 3) in -0.5..0.5 and labels (N,) of several scenes."""
     coordinates = batched_coordinates([torch.from_numpy(s.coordinates) for s in samples])
     colours = torch.from_numpy(np.concatenate([s.rgb for s in samples]) / np.float32(255) - np.float32(0.5))
     labels = torch.from_numpy(np.concatenate([s.labels for s in samples]).astype(np.int64))
-    return coordinates.to(device), colours.to(device), labels.to(device)
+    return coordinates, colours, labels
 
 
 def voxel_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -38,8 +36,7 @@ def run(context: StageContext) -> dict[str, float | None]:
     schedule = exponential(recipe.optimiser.learning_rate, recipe.decay, recipe.steps, steps, context.spec.limits)
     network.train()
 
-    def step(number: int) -> StepResult:
-        began = time.perf_counter()
+    def make_batch(number: int) -> tuple[Tensor, list[Tensor]]:
         chosen = [frames[i] for i in batch_indices(context, "order", number, recipe.images_per_step, len(frames))]
         views, matches = [], []
         for position, (scene, index) in enumerate(chosen):
@@ -47,11 +44,13 @@ def run(context: StageContext) -> dict[str, float | None]:
             one, two, pairs = make_views(load_frame(context.view, scene, index).colour, recipe, rng)
             views.append((one, two))
             matches.append(pairs)
-        images = torch.stack([v for pair in zip(*views, strict=True) for v in pair]).to(context.device)
-        waited = time.perf_counter() - began
-        inputs = network_input(images, recipe.normalise, recipe.channel_order)
+        return torch.stack([v for pair in zip(*views, strict=True) for v in pair]), matches
+
+    def step(number: int, batch: tuple[Tensor, list[Tensor]]) -> StepResult:
+        images, matches = batch
+        inputs = network_input(images.to(context.device, non_blocking=True), recipe.normalise, recipe.channel_order)
         features = network(inputs, train_encoder=number >= recipe.freeze_encoder_steps)
-        half = len(chosen)
+        half = len(matches)
         rows = [gather_pairs(features[i], features[half + i], matches[i].to(context.device)) for i in range(half)]
         loss = pixel_loss(rows, recipe)
         loss.backward()
@@ -60,9 +59,9 @@ def run(context: StageContext) -> dict[str, float | None]:
         if shown is not None:
             health = embedding_health(unit_rows(shown[0].detach()), unit_rows(shown[1].detach()))
         health["pixels_per_pair"] = float(np.mean([len(m) for m in matches]))
-        return StepResult(float(loss.detach()), {"samples": half, "frames": half, "images": 2 * half}, waited, health)
+        return StepResult(float(loss.detach()), {"samples": half, "frames": half, "images": 2 * half}, health)
 
-    state = train(context, {"network": network}, optimiser, schedule, steps, step)
+    state = train(context, {"network": network}, optimiser, schedule, steps, make_batch, step)
     save_weights(network.state_dict(), context.artifacts / ARTIFACT)
     (context.artifacts / SETTINGS).write_text(recipe.model_dump_json(indent=1))
     return {"steps": float(state.step)}

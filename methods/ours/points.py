@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import NamedTuple
 
 import numpy as np
@@ -62,11 +61,11 @@ def run(context: StageContext) -> dict[str, float | None]:
     engine = sparse_backend(spec.sparse_backend)
     student.train()
 
-    def step(number: int) -> StepResult:
-        began = time.perf_counter()
+    def make_batch(number: int) -> list[FrameSample]:
         chosen = list(batch_indices(context, "order", number, recipe.frames_per_step, len(frames)))
-        samples = [draw_sample(context, recipe, frames, i, number, p) for p, i in enumerate(chosen)]
-        waited = time.perf_counter() - began
+        return [draw_sample(context, recipe, frames, i, number, p) for p, i in enumerate(chosen)]
+
+    def step(number: int, samples: list[FrameSample]) -> StepResult:
         targets = teacher_features(teacher, samples, recipe, context.device)
         coordinates = batched_coordinates([s.coordinates for s in samples]).to(context.device)
         colours = torch.cat([s.colours for s in samples]).to(context.device)
@@ -84,9 +83,9 @@ def run(context: StageContext) -> dict[str, float | None]:
         health["duplicate_rows"] = 1 - len(torch.unique(rows)) / len(rows)
         health["voxels"] = float(len(coordinates))
         seen = {"samples": len(samples), "frames": len(samples), "images": len(samples), "points": len(coordinates)}
-        return StepResult(float(loss.detach()), seen, waited, health)
+        return StepResult(float(loss.detach()), seen, health)
 
-    state = train(context, {"student": student}, optimiser, schedule, steps, step)
+    state = train(context, {"student": student}, optimiser, schedule, steps, make_batch, step)
     save_weights(student.backbone.state_dict(), context.artifacts / BACKBONE)
     return {"steps": float(state.step)}
 

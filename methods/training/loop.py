@@ -6,7 +6,7 @@ import math
 import resource
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,10 @@ from harness.contract.events import Ledger, Start, Step, Usage
 from methods.context import CANCEL, FINISH, StageContext
 from methods.flops import flops
 from methods.training.checkpoint import load_state, save_state
+from methods.training.loader import batches
 from methods.training.optim import Schedule
+
+Batch = TypeVar("Batch")
 
 CHECKPOINT_SECONDS = 15.0
 MAX_STEP_EVENTS = 2000
@@ -36,11 +39,10 @@ class Cancelled(BenchError):
 
 
 class StepResult(NamedTuple):
-    """One forward and backward pass: the loss, what was seen, the seconds spent on data, and free-form health."""
+    """One forward and backward pass: the loss, what was seen, and free-form health."""
 
     loss: float
     seen: dict[str, int]
-    data_seconds: float
     health: dict[str, float]
 
 
@@ -59,12 +61,14 @@ def train(
     optimiser: torch.optim.Optimizer,
     schedule: Schedule,
     steps: int,
-    run_step: Callable[[int], StepResult],
+    make_batch: Callable[[int], Batch],
+    run_step: Callable[[int, Batch], StepResult],
     after_step: Callable[[TrainingState], None] | None = None,
 ) -> TrainingState:
     """Run up to `steps` optimiser steps, from the last checkpoint if there is one.
 
-    `run_step(i)` computes gradients for step i (from 0) and depends on nothing but i and the modules. `after_step` sees
+    `make_batch(i)` prepares step i (from 0), in another process where the budget has loader workers; it depends on nothing but
+    i. `run_step(i, batch)` computes gradients, and depends on nothing but these and the modules. `after_step` sees
     the state after each update and may keep its own things in `extra`. Raises Diverged, or Cancelled after saving. A soft
     limit ends the loop early (`context.stop`).
     """
@@ -73,13 +77,16 @@ def train(
     clock = _Clock(state.ledger)
     log_every = max(1, math.ceil(steps / MAX_STEP_EVENTS))
     saved = time.monotonic()
+    prepared = batches(make_batch, range(state.step, steps), context.spec.limits.loader_workers, context.device)
     while state.step < steps and context.stop is None:
         began = time.perf_counter()
+        batch = next(prepared)
+        waited = time.perf_counter() - began
         rate = schedule(state.step)
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.zero_grad(set_to_none=True)
-        result = run_step(state.step)
+        result = run_step(state.step, batch)
         norm = _gradient_norm(optimiser)
         if not (math.isfinite(result.loss) and math.isfinite(norm)):
             raise Diverged(
@@ -96,7 +103,7 @@ def train(
                     learning_rate=rate,
                     gradient_norm=norm,
                     seconds=time.perf_counter() - began,
-                    data_seconds=result.data_seconds,
+                    data_seconds=waited,
                     health={k: v for k, v in result.health.items() if math.isfinite(v)},
                 )
             )
@@ -105,6 +112,7 @@ def train(
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             _save(context, modules, optimiser, state, clock)
             saved = time.monotonic()
+    del prepared  # ends the workers
     _save(context, modules, optimiser, state, clock)
     if context.stop == FINISH and state.step == 0 < steps:
         raise OutOfTime("the time limit came before the first step")
@@ -141,19 +149,25 @@ def _permutation(seed: int, count: int) -> np.ndarray:
     return _permutations[seed, count]
 
 
+def _cpu_seconds() -> float:
+    """CPU time of this process, and of the loader workers that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
 class _Clock:
     """Adds this attempt's time and FLOPs to what earlier attempts used."""
 
     def __init__(self, before: Ledger) -> None:
         self.before = before
-        self.wall, self.cpu, self.flops = time.monotonic(), time.process_time(), flops.total
+        self.wall, self.cpu, self.flops = time.monotonic(), _cpu_seconds(), flops.total
 
     def read(self, ledger: Ledger) -> Ledger:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return ledger.model_copy(
             update={
                 "wall_seconds": self.before.wall_seconds + time.monotonic() - self.wall,
-                "cpu_seconds": self.before.cpu_seconds + time.process_time() - self.cpu,
+                "cpu_seconds": self.before.cpu_seconds + _cpu_seconds() - self.cpu,
                 "sparse_flops": self.before.sparse_flops + flops.total - self.flops,
                 "peak_memory_bytes": max(self.before.peak_memory_bytes, peak),
             }

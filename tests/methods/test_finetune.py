@@ -87,7 +87,7 @@ def test_flips_mirror_within_the_bounds() -> None:
 
 def test_collate_and_loss() -> None:
     samples = [training_sample(*cloud(seed=s), RECIPE, np.random.default_rng(s)) for s in range(2)]
-    coordinates, colours, labels = collate(samples, torch.device("cpu"))
+    coordinates, colours, labels = collate(samples)
     assert len(coordinates) == len(colours) == len(labels) == sum(len(s.labels) for s in samples)
     assert float(colours.abs().max()) <= 0.5 and sorted(set(coordinates[:, 0].tolist())) == [0, 1]
     logits = torch.zeros(len(labels), 13, requires_grad=True)

@@ -77,22 +77,24 @@ def job(
     optimiser = sgd(net.parameters(), SgdSettings(learning_rate=0.05))
     seen: list[int] = []
 
-    def step(number: int) -> StepResult:
+    def make_batch(number: int) -> torch.Tensor:
+        return torch.from_numpy(where.rng("data", number).normal(size=(8, 4)).astype(np.float32))
+
+    def step(number: int, x: torch.Tensor) -> StepResult:
         seen.append(number)
-        x = torch.from_numpy(where.rng("data", number).normal(size=(8, 4)).astype(np.float32))
         loss = (net(x) - x.sum(1, keepdim=True)).pow(2).mean()
         if spoil == number:
             loss = loss * float("nan")
         loss.backward()
         if stop_at == number:
             where.stop = meaning
-        return StepResult(float(loss.detach()), {"samples": 8, "points": 3}, 0.0, {})
+        return StepResult(float(loss.detach()), {"samples": 8, "points": 3}, {})
 
     def after(state: TrainingState) -> None:
         state.extra["sum"] = state.extra.get("sum", 0) + state.step
 
-    schedule = exponential(0.05, ExponentialDecay(every_steps=3), steps, steps, limits())
-    state = train(where, {"net": net}, optimiser, schedule, steps, step, after)
+    schedule = exponential(0.05, ExponentialDecay(every_steps=3), steps, steps, where.spec.limits)
+    state = train(where, {"net": net}, optimiser, schedule, steps, make_batch, step, after)
     return state, net.state_dict(), seen
 
 
@@ -177,3 +179,16 @@ def test_left_overs_of_a_killed_attempt_are_no_artifacts(tmp_path: Path) -> None
     where = context(tmp_path)
     (where.artifacts / ".tmpHalf").write_text("half a file")
     assert not list(context(tmp_path).artifacts.iterdir())
+
+
+def test_loader_workers_change_no_bit_and_count_in_the_ledger(tmp_path: Path) -> None:
+    _, expected, _ = job(context(tmp_path / "alone"))
+    where = context(tmp_path / "ahead")
+    ahead = limits().model_copy(update={"loader_workers": 2})
+    where.spec = where.spec.model_copy(update={"limits": ahead})
+    with pytest.raises(Cancelled):
+        job(where, stop_at=4)
+    where.stop = None
+    state, found, seen = job(where)
+    assert seen == list(range(5, 12)) and state.ledger.optimizer_steps == 12
+    assert all(torch.equal(expected[k], found[k]) for k in expected)

@@ -1,0 +1,65 @@
+"""Batches made ahead by worker processes."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from benchmarks.errors import DataError
+from methods.training.loader import BATCHES_AHEAD, batches
+
+CPU = torch.device("cpu")
+
+
+def make(step: int) -> tuple[int, torch.Tensor, list[np.ndarray], int]:
+    rng = np.random.default_rng(step)
+    return step, torch.from_numpy(rng.normal(size=5)), [rng.integers(0, 9, 3)], torch.get_num_threads()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_workers_change_nothing_but_the_process(workers: int) -> None:
+    alone, ahead = list(batches(make, range(4, 11), 0, CPU)), list(batches(make, range(4, 11), workers, CPU))
+    assert [b[0] for b in ahead] == [b[0] for b in alone] == list(range(4, 11))
+    for one, two in zip(alone, ahead, strict=True):
+        assert (
+            torch.equal(one[1], two[1]) and isinstance(two[2][0], np.ndarray) and np.array_equal(one[2][0], two[2][0])
+        )
+        assert two[3] == 1, "a worker computes alone"
+    assert list(batches(make, range(3, 3), workers, CPU)) == []
+
+
+def test_an_error_of_ours_comes_through_as_it_is() -> None:
+    def broken(step: int) -> int:
+        if step == 2:
+            raise DataError("scene/xyz.npy: no such file")
+        return step
+
+    for workers in (0, 2):
+        seen = []
+        with pytest.raises(DataError, match=r"^scene/xyz\.npy: no such file$"):
+            for batch in batches(broken, range(5), workers, CPU):
+                seen.append(batch)
+        assert seen == [0, 1]
+
+
+def test_workers_run_ahead_by_a_bounded_number_and_end_with_the_loop(tmp_path) -> None:
+    def leave_a_mark(step: int) -> int:
+        (tmp_path / str(step)).touch()
+        return os.getpid()
+
+    ahead = batches(leave_a_mark, range(100), 2, CPU)
+    worker = next(ahead)
+    time.sleep(0.5)
+    assert worker != os.getpid()
+    assert 2 <= len(list(tmp_path.iterdir())) <= 1 + 2 * BATCHES_AHEAD + 1
+    del ahead
+    for _ in range(100):
+        if not psutil.pid_exists(worker):
+            break
+        time.sleep(0.05)
+    assert not psutil.pid_exists(worker) or psutil.Process(worker).status() == psutil.STATUS_ZOMBIE
