@@ -240,6 +240,7 @@ class Profile(Spec):
     version: PositiveInt
     description: str = ""
     frame_stride: PositiveInt = Field(50, description="J-12: every n-th frame of a recorded sequence")
+    world: Name = Field("tiny", description="size of procedural datasets, where no data are given")
     pretrain_scenes: Literal["train", "all"] = Field("train", description="J-25")
     network: NetworkSettings = NetworkSettings()
     ours_images: OursImages = OursImages()
@@ -296,7 +297,16 @@ class Dataset(Spec):
     )
     source: str
     licence: str
-    world: dict[str, int] | None = Field(None, description="for procedural datasets: seed and counts")
+    worlds: dict[Name, dict[str, int]] = Field({}, description="for procedural datasets: seed and counts of each size")
+    world: dict[str, int] | None = Field(None, description="the one of `worlds` that is meant; set by `sized`")
+
+    def sized(self, world: str) -> Dataset:
+        """A procedural dataset at one of its sizes; any other dataset as it is. Raises WrongUse for a size it does not have."""
+        if not self.worlds:
+            return self
+        if world not in self.worlds:
+            raise WrongUse(f"dataset {self.name!r} has no size {world!r}; it has {', '.join(self.worlds)}")
+        return self.model_copy(update={"world": self.worlds[world], "worlds": {}})
 
     @model_validator(mode="after")
     def _ids_fit(self) -> Dataset:

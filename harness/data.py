@@ -76,15 +76,16 @@ def ready(
     strict: bool,
     progress: ProgressFor,
     say: Callable[[str], None],
+    world: str = "smoke",
 ) -> PreparedDataset:
     """Generate (where procedural) and prepare a dataset; quick when that was done before.
 
-    `frame_stride` is the profile's, which a dataset of chosen frames overrides.
+    `frame_stride` is the profile's, which a dataset of chosen frames overrides; `world` is the size of a procedural one.
     """
     from benchmarks.datasets.prepare import prepare
     from benchmarks.procedural.write import generate
 
-    dataset = find(Dataset, name)
+    dataset = find(Dataset, name).sized(world)
     cache = cache_folder()
     root = generate(dataset, cache, progress(f"generate {name}")) if dataset.synthetic else roots[name]
     stride = dataset.frame_stride or frame_stride

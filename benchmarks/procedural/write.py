@@ -104,7 +104,7 @@ def scene_names(dataset: Dataset) -> list[str]:
     if dataset.layout == "sunrgbd":
         return [f"{i + 1:06d}" for i in range(world["train_views"] + world["test_views"])]
     if dataset.layout == "semantickitti":
-        return [f"{i:02d}" for i in range(world["streets"])] + ["08"]
+        return [f"{i:02d}" for i in range(world["streets"] + 1) if i != 8][: world["streets"]] + ["08"]
     return [f"room{i:04d}_00" for i in range(world["rooms"])]
 
 

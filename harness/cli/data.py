@@ -21,6 +21,7 @@ Target = Annotated[
 Root = Annotated[
     Path | None, typer.Option("--root", help="Its folder, in the official layout; procedural ones need none.")
 ]
+World = Annotated[str, typer.Option("--world", help="Size of a procedural dataset: smoke or tiny.")]
 Stride = Annotated[int, typer.Option("--frame-stride", min=1, help="Every n-th frame of a recording.")]
 
 
@@ -41,6 +42,7 @@ def info(
     name: Annotated[str, typer.Argument(help="A dataset's name.")],
     root: Root = None,
     frame_stride: Stride = 50,
+    world: World = "smoke",
     counts: Annotated[bool, typer.Option("--counts", help="Prepare it, and count scenes, points and classes.")] = False,
     json: Json = False,
 ) -> None:
@@ -51,7 +53,7 @@ def info(
     from harness.cli.console import Console, print_json, table
 
     dataset = find(Dataset, name)
-    prepared = _ready(name, root, frame_stride, False, Console(quiet=json)) if counts or root else None
+    prepared = _ready(name, root, frame_stride, False, Console(quiet=json), world) if counts or root else None
     held = {}
     if prepared is not None:
         scenes = prepared.manifest.scenes
@@ -86,13 +88,14 @@ def prepare(
     name: Annotated[str, typer.Argument(help="A dataset's name.")],
     root: Root = None,
     frame_stride: Stride = 50,
+    world: World = "smoke",
     strict: Strict = False,
     json: Json = False,
 ) -> None:
     """Convert a dataset to the prepared form, once; prints where it is. `bench run` does the same by itself."""
     from harness.cli.console import Console, print_json
 
-    prepared = _ready(name, root, frame_stride, strict, Console(quiet=json))
+    prepared = _ready(name, root, frame_stride, strict, Console(quiet=json), world)
     scenes = prepared.manifest.scenes
     if json:
         print_json({"folder": str(prepared.folder), "manifest": prepared.manifest.model_dump(mode="json")})
@@ -104,13 +107,15 @@ def prepare(
     )
 
 
-def verify(target: Target, root: Root = None, frame_stride: Stride = 50, json: Json = False) -> None:
+def verify(
+    target: Target, root: Root = None, frame_stride: Stride = 50, world: World = "smoke", json: Json = False
+) -> None:
     """Compare every file of a prepared dataset with its manifest; a single flipped bit is found. Exit 1 where one differs."""
     from benchmarks.datasets.check import verify as check
     from harness.cli.console import Console, print_json
 
     console = Console(quiet=json)
-    prepared = _prepared(target, root, frame_stride, console)
+    prepared = _prepared(target, root, frame_stride, console, world)
     problems = check(prepared.folder, prepared.manifest, console.progress(f"verify {prepared.dataset.name}"))
     if json:
         print_json({"folder": str(prepared.folder), "files": len(prepared.manifest.files), "problems": problems})
@@ -129,13 +134,14 @@ def subset(
     frames: Annotated[int | None, typer.Option("--frames", min=1, help="At most so many frames of each.")] = None,
     root: Root = None,
     frame_stride: Stride = 50,
+    world: World = "smoke",
     json: Json = False,
 ) -> None:
     """Cut a tiny real subset, for CI: a prepared folder with a few scenes, usable wherever the whole is."""
     from benchmarks.datasets.subset import write_subset
     from harness.cli.console import Console, print_json
 
-    prepared = _prepared(target, root, frame_stride, Console(quiet=json))
+    prepared = _prepared(target, root, frame_stride, Console(quiet=json), world)
     cut = write_subset(prepared.dataset, prepared.folder, prepared.manifest, out, scenes, frames)
     if json:
         print_json({"folder": str(out), "scenes": [s.name for s in cut.scenes]})
@@ -149,6 +155,7 @@ def subset(
 def synth(
     name: Annotated[str, typer.Argument(help="A procedural dataset's name.")],
     out: Annotated[Path, typer.Option("--out", help="The folder to write, in the official layout.")],
+    world: World = "smoke",
 ) -> None:
     """Write a procedural dataset in the official layout, for other programs to read."""
     import shutil
@@ -166,8 +173,8 @@ def synth(
         raise WrongUse(f"{name}: not a procedural dataset. There are: {names}")
     if out.exists() and any(out.iterdir()):
         raise WrongUse(f"{out}: not empty; give a folder that does not exist yet")
-    world = generate(dataset, cache_folder(), Console().progress(f"generate {name}"))
-    shutil.copytree(world, out, dirs_exist_ok=True)
+    written = generate(dataset.sized(world), cache_folder(), Console().progress(f"generate {name}"))
+    shutil.copytree(written, out, dirs_exist_ok=True)
     print(f"{out}: {dataset.title}")
 
 
@@ -178,19 +185,22 @@ def preview(
     labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Clouds by label too.")] = True,
     root: Root = None,
     frame_stride: Stride = 50,
+    world: World = "smoke",
 ) -> None:
     """Draw a contact sheet: pictures, depth, clouds by colour and by label."""
     from benchmarks.datasets.preview import contact_sheet
     from harness.cli.console import Console
 
-    prepared = _prepared(target, root, frame_stride, Console())
+    prepared = _prepared(target, root, frame_stride, Console(), world)
     path = out or Path(f"{prepared.dataset.name}.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(prepared.dataset, prepared.folder, prepared.manifest, scenes, labels).save(path)
     print(path)
 
 
-def _ready(name: str, root: Path | None, frame_stride: int, strict: bool, console: Console) -> PreparedDataset:
+def _ready(
+    name: str, root: Path | None, frame_stride: int, strict: bool, console: Console, world: str
+) -> PreparedDataset:
     from benchmarks.errors import WrongUse
     from benchmarks.specs import Dataset
     from harness.catalog import find
@@ -199,10 +209,10 @@ def _ready(name: str, root: Path | None, frame_stride: int, strict: bool, consol
     dataset = find(Dataset, name)
     if root is None and not dataset.synthetic:
         raise WrongUse(f"{name}: give --root DIR, the folder that holds its official layout ({dataset.source})")
-    return ready(name, {name: root} if root else {}, frame_stride, strict, console.progress, console.say)
+    return ready(name, {name: root} if root else {}, frame_stride, strict, console.progress, console.say, world)
 
 
-def _prepared(target: str, root: Path | None, frame_stride: int, console: Console) -> PreparedDataset:
+def _prepared(target: str, root: Path | None, frame_stride: int, console: Console, world: str) -> PreparedDataset:
     """A dataset by name, or a folder that has a manifest."""
     from benchmarks.datasets.layout import MANIFEST, read_manifest
     from benchmarks.specs import Dataset
@@ -213,4 +223,4 @@ def _prepared(target: str, root: Path | None, frame_stride: int, console: Consol
     if (folder / MANIFEST).is_file():
         manifest = read_manifest(folder)
         return PreparedDataset(find(Dataset, manifest.dataset), folder, manifest)
-    return _ready(target, root, frame_stride, False, console)
+    return _ready(target, root, frame_stride, False, console, world)

@@ -141,7 +141,7 @@ def _prepare_data(
                 check_needs(method, find(Dataset, source))
         wanted.append((source, source))
     for asked, name in wanted:
-        prepared[asked] = ready(name, roots, profile.frame_stride, strict, console.progress, console.say)
+        prepared[asked] = ready(name, roots, profile.frame_stride, strict, console.progress, console.say, profile.world)
     return prepared, source
 
 

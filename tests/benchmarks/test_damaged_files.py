@@ -33,7 +33,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "synth-s3dis": {"train_rooms": 1, "test_rooms": 0, "points_per_square_metre": 4},
     }  # fmt: skip
     for name, settings in worlds.items():
-        dataset = find(Dataset, name)
+        dataset = find(Dataset, name).sized("smoke")
         dataset = dataset.model_copy(update={"world": {**(dataset.world or {}), **settings}})
         write.generate(dataset, folder, lambda names: names).rename(folder / name)
     return folder

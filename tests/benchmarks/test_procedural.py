@@ -38,7 +38,7 @@ def cast(world: World, rays: list[list[float]], origin: tuple[float, ...] = (0, 
 
 
 def small(name: str, **world: int) -> Dataset:
-    dataset = find(Dataset, name)
+    dataset = find(Dataset, name).sized("smoke")
     return dataset.model_copy(update={"world": {**(dataset.world or {}), **world}})
 
 
@@ -328,3 +328,8 @@ def test_materials_overlap() -> None:
 def test_synthetic_labels_say_so(tmp_path: Path) -> None:
     _, prepared = written(small("synth-kitti", streets=1, train_scans=1, test_scans=1, azimuths=32), tmp_path)
     assert json.loads((prepared / "manifest.json").read_text())["synthetic"] is True
+
+
+def test_no_training_street_takes_the_test_sequence() -> None:
+    names = write.scene_names(find(Dataset, "synth-kitti").sized("tiny"))
+    assert len(names) == len(set(names)) == 11 and names[-1] == "08"

@@ -106,3 +106,18 @@ def test_label_ratio_refuses(text: str) -> None:
 def test_specs_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         find(Budget, "smoke").version = 2
+
+
+def test_procedural_datasets_have_the_sizes_of_the_profiles() -> None:
+    from harness.catalog import available
+
+    for name in available(Dataset):
+        dataset = find(Dataset, name)
+        assert bool(dataset.worlds) == dataset.synthetic
+        if dataset.synthetic:
+            small, large = dataset.sized("smoke").world, dataset.sized("tiny").world
+            assert small and large and sum(large.values()) > sum(small.values())
+            with pytest.raises(WrongUse, match="has no size 'huge'; it has smoke, tiny"):
+                dataset.sized("huge")
+    for name in available(Profile):
+        assert find(Profile, name).world in ("smoke", "tiny")

@@ -1,4 +1,4 @@
-"""`make perf`: the speed of the sparse engine as ratios within this run; a table, and perf.json at the root.
+"""`make perf`: the speed of the sparse engine and of the input, as ratios within this run; a table, and perf.json at the root.
 
 A row that needs MinkowskiEngine is left out where it is not installed; `--require-all` makes that a failure.
 """
@@ -28,6 +28,19 @@ def measure(backend: str, work: str, threads: int = THREADS) -> dict[str, float]
     command = [sys.executable, "-m", "tests.performance.measure", backend, work, count]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
+
+
+def input_rows() -> list[Row]:
+    """The input pipeline on one core: a sample of 100,000 points against 60 ms and against plain loops, and text reading."""
+    command = [sys.executable, "-m", "tests.performance.input"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    return [
+        row("augment + voxelise 100k points", found["sample"], 0.060, "CPU-s, against 60 ms", 1.0),
+        row("the same, against plain loops", found["sample"], found["plain"], "CPU-s", 1.0),
+        row("S3DIS text, share of 30 MB/s", found["text_rate"] / 1e6, 30.0, "MB/s", 1.0, at_least=True),
+    ]
 
 
 def row(name: str, ours: float, reference: float, unit: str, must: float, at_least: bool = False) -> Row:
@@ -66,6 +79,7 @@ def main() -> int:
             print("bf16 training step: this CPU has no AMX, so the row does not apply")
     else:
         missing.append("MinkowskiEngine is not installed: the rows against it are left out (`make perf-minkowski`)")
+    rows += input_rows()
     machine = provenance({})
     print(f"{machine.cpu}, {THREADS} threads, torch {machine.packages['torch']}; {maps['gflop']:.1f} GFLOP forward")
     print(table(("quantity", "ours", "reference", "ratio", "must", "ok"), [_cells(r) for r in rows]))
