@@ -8,12 +8,13 @@ import shlex
 
 import pytest
 
-from benchmarks.specs import Budget, Profile
+from benchmarks.specs import Budget, Dataset, Profile
 from harness.catalog import available, find
 from tests.conftest import REPOSITORY, Bench
 
 README = (REPOSITORY / "README.md").read_text()
-BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", README, flags=re.S)).replace("\\\n", " ")
+DATA = (REPOSITORY / "docs/data.md").read_text()
+BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", README + DATA, flags=re.S)).replace("\\\n", " ")
 COMMANDS = sorted({line.split("#")[0].strip() for line in BLOCKS.splitlines() if line.startswith("bench ")})
 
 
@@ -53,5 +54,12 @@ def test_make_targets_exist() -> None:
 
 
 def test_pictures_and_files_exist() -> None:
-    for path in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
-        assert (REPOSITORY / path).is_file(), path
+    for folder, text in ((REPOSITORY, README), (REPOSITORY / "docs", DATA)):
+        for path in re.findall(r"\]\(((?!http)[^)#]+)\)", text):
+            assert (folder / path).is_file(), path
+
+
+def test_the_table_of_datasets_is_true() -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \|.*\| (?:`([\w-]+)`|none) \|$", DATA, flags=re.M)
+    real = {n: find(Dataset, n) for n in available(Dataset) if not find(Dataset, n).synthetic}
+    assert dict(rows) == {n: d.stand_in or "" for n, d in real.items()}

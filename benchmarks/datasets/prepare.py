@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from benchmarks.datasets.writers import FINDERS, WRITERS, Reading
 from benchmarks.errors import DataError, EnvironmentCannot, cannot_write
 from benchmarks.files import link_or_copy
 from benchmarks.locks import exclusive
+from benchmarks.processes import process_pool
 from benchmarks.specs import Dataset
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
@@ -138,7 +139,7 @@ def _write_all(
         for name in progress(sorted(todo)):
             done(name, lambda name=name: write_scene(dataset, name, todo[name], partial, how))  # type: ignore[misc]
         return failed
-    with ProcessPoolExecutor(workers) as pool:
+    with process_pool(workers) as pool:
         jobs: dict[Future[None], str] = {
             pool.submit(write_scene, dataset, n, todo[n], partial, how): n for n in sorted(todo)
         }

@@ -10,7 +10,6 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from benchmarks.datasets.sens import SensFrame, SensHeader, write_sens
 from benchmarks.errors import cannot_write
 from benchmarks.procedural import rooms, sensors, streets
 from benchmarks.procedural.worlds import World
+from benchmarks.processes import process_pool
 from benchmarks.specs import Dataset
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
@@ -76,7 +76,7 @@ def generate(dataset: Dataset, cache: Path, progress: Progress) -> Path:
         partial.mkdir(parents=True)
         write, finish = _WRITERS[dataset.layout]
         names = scene_names(dataset)
-        with ProcessPoolExecutor(max_workers=min(os.cpu_count() or 1, 16)) as pool:
+        with process_pool(min(os.cpu_count() or 1, 16)) as pool:
             jobs = {name: pool.submit(write, dataset, i, name, partial) for i, name in enumerate(names)}
             for name in progress(names):
                 jobs[name].result()
@@ -104,7 +104,8 @@ def scene_names(dataset: Dataset) -> list[str]:
     if dataset.layout == "sunrgbd":
         return [f"{i + 1:06d}" for i in range(world["train_views"] + world["test_views"])]
     if dataset.layout == "semantickitti":
-        return [f"{i:02d}" for i in range(world["streets"] + 1) if i != 8][: world["streets"]] + ["08"]
+        training = [f"{i:02d}" for i in range(world["streets"] + 1) if i != 8]
+        return [*training[: world["streets"]], "08"]
     return [f"room{i:04d}_00" for i in range(world["rooms"])]
 
 

@@ -333,3 +333,33 @@ def test_synthetic_labels_say_so(tmp_path: Path) -> None:
 def test_no_training_street_takes_the_test_sequence() -> None:
     names = write.scene_names(find(Dataset, "synth-kitti").sized("tiny"))
     assert len(names) == len(set(names)) == 11 and names[-1] == "08"
+
+
+@pytest.mark.parametrize("name", ["synth-scannet", "synth-kitti", "synth-sunrgbd"])
+def test_the_unlabelled_view_holds_nothing_of_the_labels(name: str, tmp_path: Path) -> None:
+    """Every label is changed and nothing else: not one unlabelled byte differs, and the labelled ones do."""
+    sizes = {
+        "synth-scannet": {"train_rooms": 1, "test_rooms": 0, "frames_per_room": 2, "width": 64, "height": 48,
+                          "points_per_square_metre": 50},
+        "synth-kitti": {"streets": 1, "train_scans": 1, "test_scans": 1, "azimuths": 32, "width": 32, "height": 8},
+        "synth-sunrgbd": {"train_views": 2, "test_views": 0, "width": 48, "height": 36},
+    }  # fmt: skip
+    dataset = small(name, **sizes[name])
+    root, before = written(dataset, tmp_path)
+    for path in root.rglob("*"):
+        if path.suffix == ".label":
+            path.write_bytes((np.fromfile(path, "<u4") * 0 + 40).astype("<u4").tobytes())
+        elif path.name.endswith(".aggregation.json"):
+            content = json.loads(path.read_text())
+            for group in content["segGroups"]:
+                group["label"] = "chair" if group["label"] == "wall" else "wall"
+            path.write_text(json.dumps(content))
+        elif path.parent.name == "label_v1":
+            path.write_text("chair 0 0 1 1 0 1 0 1 1 1 1 0\n")
+    after = prepare(dataset, root, tmp_path / "again", frame_stride=1, strict=True, progress=lambda names: names)
+    one, two = read_manifest(before).files, read_manifest(after).files
+    hidden = {k: v for k, v in one.items() if k.startswith("unlabelled/")}
+    assert hidden and hidden == {k: v for k, v in two.items() if k.startswith("unlabelled/")}
+    changed = [k for k in one if one[k] != two.get(k)]
+    assert changed and all(k.startswith("labelled/") for k in changed)
+    assert not any(word in k for k in hidden for word in ("/label", "semantic", "instance", "boxes", "alignment"))
