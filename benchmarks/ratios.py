@@ -11,8 +11,9 @@ neighbours are nearly the same; the others are put in bit-reversed order, of whi
 lies inside the next.
 
 For datasets whose scenes are known beforehand the outcome stands in a file, `benchmarks/splits/NAME.v1.tsv`: one line a scene,
-its part and its name, training scenes in the order in which ratios take them. Scenes that are not there are left out, and with
-fewer than five training scenes there none is held out.
+its part and its name, training scenes in the order in which ratios take them. Of partial data the file's order is kept: with
+fewer than five training scenes there none is held out, and where none of those to be held out is there, the first tenth is. Data
+with a scene that the file does not know (rooms of another origin in the same layout) follow the rule instead.
 """
 
 from __future__ import annotations
@@ -59,12 +60,8 @@ def split_scenes(scenes: Iterable[str], dataset: Dataset, ratio: LabelRatio, tes
     Raises DataError where a part that cannot be empty would be.
     """
     scenes = sorted(scenes)
-    if dataset.split_file is not None:
-        whole, there = read_division(dataset.split_file), set(scenes)
-        division = Division(*(tuple(s for s in part if s in there) for part in whole))
-        if len(division.train) + len(division.selection) < HOLD_OUT_FROM:
-            division = Division(division.train + division.selection, (), division.test)
-    else:
+    division = _from_file(scenes, dataset)
+    if division is None:
         division = divide(scenes, scenes_for_testing(scenes, dataset, tested), dataset.ratio_order)
     if not division.test:
         raise DataError(
@@ -81,6 +78,23 @@ def split_scenes(scenes: Iterable[str], dataset: Dataset, ratio: LabelRatio, tes
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return Split.model_validate({**parts, "sha256": digest})
+
+
+def _from_file(scenes: list[str], dataset: Dataset) -> Division | None:
+    """The part of the dataset's split file that is there; None where it has none, or does not know a scene."""
+    if dataset.split_file is None:
+        return None
+    whole, there = read_division(dataset.split_file), set(scenes)
+    if not there <= {s for part in whole for s in part}:
+        return None
+    train, selection, test = (tuple(s for s in part if s in there) for part in whole)
+    if len(train) + len(selection) < HOLD_OUT_FROM:
+        train, selection = train + selection, ()
+    elif not selection or not train:
+        order = selection + train
+        held = max(1, round(0.1 * len(order)))
+        selection, train = order[:held], order[held:]
+    return Division(train, selection, test)
 
 
 def scenes_for_testing(scenes: Iterable[str], dataset: Dataset, tested: Iterable[str] = ()) -> frozenset[str]:

@@ -1,0 +1,125 @@
+"""Scene-context partitions and the loss over them (spec C.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ROW_BLOCK = 1024
+NO_BIN = -1
+Partition = Callable[[Tensor, Tensor], Tensor]
+"""From anchors (B, 3) and all points (N, 3), in voxels, to bins (B, N) int8: where each point lies as seen from each anchor."""
+
+
+def fast_partition(inner: float, outer: float) -> Partition:
+    """Four bins: inner ring (inner < d <= outer) above and below, beyond it above and below; none at equal height."""
+
+    def bins(anchors: Tensor, points: Tensor) -> Tensor:
+        distance, up = _distance(anchors, points), points[:, 2] - anchors[:, 2:3]
+        ring = torch.where(distance > outer, 2, 0)
+        inside = (distance > inner) & (up != 0)
+        return torch.where(inside, ring + (up < 0), NO_BIN).to(torch.int8)
+
+    return bins
+
+
+def general_partition(inner: float, outer: float, sectors_xy: int, sectors_zy: int) -> Partition:
+    """2 * sectors_xy * sectors_zy bins: ring (inner <= d < outer, or beyond), azimuth sector, sector of the angle in y and z."""
+
+    def bins(anchors: Tensor, points: Tensor) -> Tensor:
+        distance = _distance(anchors, points)
+        x, y, z = (points[:, a] - anchors[:, a : a + 1] for a in range(3))
+        azimuth = torch.remainder(torch.atan2(y, x), 2 * math.pi)
+        second = torch.remainder(torch.atan2(y, z), math.pi)
+        sector = (azimuth / (2 * math.pi / sectors_xy)).long().clamp_(max=sectors_xy - 1)
+        height = (second / (math.pi / sectors_zy)).long().clamp_(max=sectors_zy - 1)
+        ring = (distance >= outer).long()
+        found = ring * (sectors_xy * sectors_zy) + sector * sectors_zy + height
+        return torch.where(distance >= inner, found, NO_BIN).to(torch.int8)
+
+    return bins
+
+
+def _distance(anchors: Tensor, points: Tensor) -> Tensor:
+    """sqrt(d^2 + 1e-7), axis by axis: no (B, N, 3) tensor."""
+    squares = torch.zeros((len(anchors), len(points)), dtype=points.dtype, device=points.device)
+    for axis in range(3):
+        squares += (points[:, axis] - anchors[:, axis : axis + 1]).pow_(2)
+    return (squares + 1e-7).sqrt_()
+
+
+def to_world(coordinates: Tensor, voxel_metres: float, transform: Tensor) -> Tensor:
+    """(N, 3) voxel coordinates of a turned cloud back in the world's axes, about their mean, in voxels.
+
+    `transform` (4, 4), in metres, is what turned it.
+    """
+    moved = coordinates * voxel_metres - transform[:3, 3]
+    world = moved @ torch.linalg.inv(transform[:3, :3]).t()
+    return (world - world.mean(0)) / voxel_metres
+
+
+class _PartitionedNce(torch.autograd.Function):
+    """mean over anchors and weighted mean over bins of the InfoNCE against one bin at a time, a block of anchors in memory."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, queries: Tensor, keys: Tensor, points: Tensor, bins: Partition, weights: Tensor, temperature: float
+    ) -> Tensor:
+        ctx.save_for_backward(queries, keys, points, weights)
+        ctx.bins, ctx.temperature = bins, temperature
+        total = queries.new_zeros(())
+        for rows, logits, diagonal, masks in _blocks(queries, keys, points, bins, len(weights), temperature):
+            for weight, mask in zip(weights, masks, strict=True):
+                normaliser = torch.logsumexp(logits.masked_fill(~mask, -torch.inf), 1)
+                total += weight * (normaliser - diagonal).sum()
+            del rows
+        return total / (len(queries) * len(weights))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        queries, keys, points, weights = ctx.saved_tensors
+        scale = gradients[0] / (ctx.temperature * len(queries) * len(weights))
+        grad_queries, grad_keys = torch.empty_like(queries), torch.zeros_like(keys)
+        for rows, logits, _, masks in _blocks(queries, keys, points, ctx.bins, len(weights), ctx.temperature):
+            chances = torch.zeros_like(logits)
+            for weight, mask in zip(weights, masks, strict=True):
+                chances += weight * torch.softmax(logits.masked_fill(~mask, -torch.inf), 1)
+            grad_queries[rows] = (chances @ keys - weights.sum() * keys[rows]) * scale
+            grad_keys += chances.t() @ queries[rows] * scale
+        grad_keys -= weights.sum() * queries * scale
+        return grad_queries, grad_keys, None, None, None, None
+
+
+def _blocks(queries: Tensor, keys: Tensor, points: Tensor, bins: Partition, count: int, temperature: float) -> Any:
+    """(rows, logits (B, N), the positives' (B,), for each bin a mask (B, N) of it and the diagonal)."""
+    for start in range(0, len(queries), ROW_BLOCK):
+        rows = slice(start, min(start + ROW_BLOCK, len(queries)))
+        logits = queries[rows] @ keys.t() / temperature
+        found = bins(points[rows], points)
+        own = torch.zeros_like(found, dtype=torch.bool)
+        own[torch.arange(len(own)), torch.arange(rows.start, rows.stop)] = True
+        yield rows, logits, logits[own], [(found == b) | own for b in range(count)]
+
+
+def partitioned_nce(
+    queries: Tensor,
+    keys: Tensor,
+    points: Tensor,
+    bins: Partition,
+    bin_count: int,
+    temperature: float,
+    weight_inner: bool = False,
+) -> Tensor:
+    """The loss of one scene: InfoNCE of (N, C) queries and keys, where the negatives are the keys of one bin at a time.
+
+    `points` (N, 3) are the anchors' places in voxels. An anchor without a negative in a bin adds nothing. With `weight_inner` the
+    inner half of the bins counts twice.
+    """
+    weights = torch.ones(bin_count, dtype=queries.dtype, device=queries.device)
+    if weight_inner:
+        weights[: bin_count // 2] = 2
+    return _PartitionedNce.apply(queries, keys, points, bins, weights, temperature)

@@ -1,0 +1,56 @@
+"""Momentum contrast with a queue, within and across formats (spec D.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Queue(nn.Module):
+    """The last K keys, unit rows (K, C), oldest overwritten first. It starts with random unit rows of its seed."""
+
+    rows: Tensor
+    place: Tensor
+
+    def __init__(self, keys: int, channels: int, seed: int) -> None:
+        super().__init__()
+        drawn = torch.randn(keys, channels, generator=torch.Generator().manual_seed(seed))
+        self.register_buffer("rows", functional.normalize(drawn, dim=1))
+        self.register_buffer("place", torch.zeros(1, dtype=torch.int64))
+
+    @torch.no_grad()
+    def push(self, keys: Tensor) -> None:
+        """Put in unit keys (B, C). Raises ValueError where B does not divide the queue's length."""
+        if len(self.rows) % len(keys):
+            raise ValueError(f"a batch of {len(keys)} does not divide the queue of {len(self.rows)} keys")
+        start = int(self.place)
+        self.rows[start : start + len(keys)] = keys
+        self.place[0] = (start + len(keys)) % len(self.rows)
+
+
+def queue_loss(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """Mean cross-entropy of [q . k+, q . queue] / temperature with the first as target. Unit rows; keys carry no gradient."""
+    positive = (queries * keys.detach()).sum(1, keepdim=True)
+    logits = torch.cat([positive, queries @ queue.detach().t()], dim=1) / temperature
+    return functional.cross_entropy(logits, torch.zeros(len(queries), dtype=torch.int64, device=queries.device))
+
+
+def joint_loss(
+    point: tuple[Tensor, Tensor, Tensor], voxel: tuple[Tensor, Tensor, Tensor], temperature: float
+) -> tuple[Tensor, list[Tensor]]:
+    """Half the sum of the four terms, and the terms: within points, within voxels, point query against voxels, and the reverse.
+
+    Each format is (queries, keys, queue), unit rows.
+    """
+    (pq, pk, pqueue), (vq, vk, vqueue) = point, voxel
+    pairs = ((pq, pk, pqueue), (vq, vk, vqueue), (pq, vk, vqueue), (vq, pk, pqueue))
+    terms = [queue_loss(q, k, rows, temperature) for q, k, rows in pairs]
+    return 0.5 * torch.stack(terms).sum(), terms
+
+
+@torch.no_grad()
+def follow(key: nn.Module, query: nn.Module, momentum: float) -> None:
+    """Move the key encoder's parameters towards the query encoder's; buffers are its own (spec D.1)."""
+    for slow, fast in zip(key.parameters(), query.parameters(), strict=True):
+        slow.lerp_(fast, 1 - momentum)

@@ -1,0 +1,50 @@
+"""The hardest-contrastive loss (spec B.4)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+POSITIVE_MARGIN = 0.1
+NEGATIVE_MARGIN = 1.4
+
+
+class HardestLoss(NamedTuple):
+    """The two terms, and how many negatives of either side were kept."""
+
+    positive: Tensor
+    negative: Tensor
+    kept: tuple[int, int]
+
+
+def hardest_contrastive(
+    features0: Tensor, features1: Tensor, positives: Tensor, candidates0: Tensor, candidates1: Tensor, matches: Tensor
+) -> HardestLoss:
+    """Positives (P, 2) rows of both; candidates: rows of either from which the nearest to a positive is its hardest negative.
+
+    A nearest candidate that is a true match, by `matches` (M, 2), is dropped. Where every one is, its term is zero, not NaN as in
+    the original (spec 0.2 item 12). The positive margin is on the squared distance.
+    """
+    one, two = features0[positives[:, 0]], features1[positives[:, 1]]
+    apart = (one - two).pow(2).sum(1)
+    positive = torch.relu(apart - POSITIVE_MARGIN).mean()
+    span = len(features1)
+    true = matches[:, 0] * span + matches[:, 1]
+    terms, kept = [], []
+    for anchors, others, rows in ((one, features1, candidates1), (two, features0, candidates0)):
+        distance, nearest = _nearest(anchors, others[rows])
+        found = rows[nearest]
+        pair = positives[:, 0] * span + found if others is features1 else found * span + positives[:, 1]
+        keep = ~torch.isin(pair, true)
+        terms.append(torch.relu(NEGATIVE_MARGIN - distance[keep]).pow(2).sum() / keep.sum().clamp_min(1))
+        kept.append(int(keep.sum()))
+    return HardestLoss(positive, (terms[0] + terms[1]) / 2, (kept[0], kept[1]))
+
+
+def _nearest(anchors: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance sqrt(d^2 + 1e-7) to the nearest candidate of every anchor, and which it is."""
+    with torch.no_grad():
+        nearest = torch.cdist(anchors, candidates).argmin(1)
+    return ((anchors - candidates[nearest]).pow(2).sum(1) + 1e-7).sqrt(), nearest
