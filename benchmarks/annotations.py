@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import warnings
 from pathlib import Path
@@ -47,7 +48,15 @@ def read_csc_points(path: Path) -> dict[str, NDArray[np.int64]]:
     multi, scalar = "numpy.core.multiarray._reconstruct", "numpy.core.multiarray.scalar"
     scalar_of = np.float64(0).__reduce__()[0]
     # Under the names that NumPy 1 wrote, and under those of NumPy 2.
-    names: list[Any] = [*allowed, reconstruct, scalar_of, (reconstruct, multi), (scalar_of, scalar)]
+    names: list[Any] = [
+        *allowed,
+        codecs.encode,
+        (codecs.encode, "_codecs.encode"),
+        reconstruct,
+        scalar_of,
+        (reconstruct, multi),
+        (scalar_of, scalar),
+    ]
     try:
         with torch.serialization.safe_globals(names), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -61,7 +70,12 @@ def read_csc_points(path: Path) -> dict[str, NDArray[np.int64]]:
         raise DataError(f"{path}: expected a mapping from scene names to indices")
     points = {}
     for scene, rows in content.items():
-        array = np.asarray(rows[0] if isinstance(rows, tuple) else rows)
+        try:
+            array = np.asarray(rows[0] if isinstance(rows, tuple) and rows else rows)
+        except (ValueError, TypeError):
+            array = np.zeros((0, 0))
+        if array.shape == (0,):
+            array = array.astype(np.int64)
         if array.ndim != 1 or array.dtype.kind not in "iu" or (len(array) and array.min() < 0):
             raise DataError(f"{path}: the indices of scene {scene!r} are not a list of row numbers")
         points[scene] = array.astype(np.int64)

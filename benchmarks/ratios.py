@@ -59,7 +59,7 @@ def split_scenes(scenes: Iterable[str], dataset: Dataset, ratio: LabelRatio, tes
 
     Raises DataError where a part that cannot be empty would be.
     """
-    scenes = sorted(scenes)
+    scenes = sorted(usable_scenes(scenes, dataset))
     division = _from_file(scenes, dataset)
     if division is None:
         division = divide(scenes, scenes_for_testing(scenes, dataset, tested), dataset.ratio_order)
@@ -95,6 +95,12 @@ def _from_file(scenes: list[str], dataset: Dataset) -> Division | None:
         held = max(1, round(0.1 * len(order)))
         selection, train = order[:held], order[held:]
     return Division(train, selection, test)
+
+
+def usable_scenes(scenes: Iterable[str], dataset: Dataset) -> list[str]:
+    """Scenes that may train or test; others, such as SemanticKITTI's sequences without labels, do neither."""
+    allowed = dataset.train_scene_prefixes + dataset.test_scene_prefixes
+    return [s for s in scenes if not dataset.train_scene_prefixes or s.startswith(allowed)]
 
 
 def scenes_for_testing(scenes: Iterable[str], dataset: Dataset, tested: Iterable[str] = ()) -> frozenset[str]:

@@ -283,6 +283,9 @@ class Dataset(Spec):
     learning_map: dict[NonNegativeInt, NonNegativeInt] = Field(
         {}, description="raw label id to learning id; 0 is ignored and 1 is the first class"
     )
+    train_scene_prefixes: tuple[str, ...] = Field(
+        (), description="if given, no other scene trains (some have no labels)"
+    )
     test_scene_prefixes: tuple[str, ...] = Field((), description="scenes that are only ever tested on")
     test_scenes_file: str | None = Field(
         None, description="official test list in benchmarks/splits, in place of prefixes"

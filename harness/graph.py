@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.errors import WrongUse
-from benchmarks.ratios import read_scene_list, scenes_for_testing, split_scenes
+from benchmarks.ratios import read_scene_list, scenes_for_testing, split_scenes, usable_scenes
 from benchmarks.specs import Budget, BudgetHalf, Cell, Dataset, Method, Profile, Task
 from harness.contract.stage import DataView, Limits, StageSpec, recipe_steps
 from harness.data import PreparedDataset
@@ -158,7 +158,7 @@ def _pretrain_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ..
     if profile.pretrain_scenes == "all":
         return source.scenes
     test = scenes_for_testing(source.scenes, source.dataset, source.tested)
-    scenes = tuple(s for s in source.scenes if s not in test)
+    scenes = tuple(s for s in usable_scenes(source.scenes, source.dataset) if s not in test)
     if source.dataset.train_scenes_file is not None:
         listed = read_scene_list(source.dataset.train_scenes_file)
         scenes = tuple(s for s in scenes if s in listed)

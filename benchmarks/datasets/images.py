@@ -34,7 +34,10 @@ def decode_depth(source: Path | bytes, name: str, size: tuple[int, int] | None =
             _check_size(image.size, size, name)
             if not image.mode.startswith("I"):
                 raise DataError(f"{name}: expected a 16-bit greyscale depth image, found mode {image.mode}")
-            return np.asarray(image).astype(np.uint16)
+            depth = np.asarray(image)
+            if depth.min() < 0 or depth.max() > 65535:
+                raise DataError(f"{name}: depth of {depth.max()} does not fit into 16 bits")
+            return depth.astype(np.uint16)
     except (*_BROKEN, Image.DecompressionBombError) as error:
         raise DataError(f"{name}: cannot be decoded: {error}") from None
 

@@ -12,7 +12,7 @@ import importlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,9 @@ def prepare(
         if manifest.dataset != dataset.name:
             raise DataError(f"{root}: prepared as {manifest.dataset!r}, but asked for as {dataset.name!r}")
         return root
+    root = root.resolve()
     how = Reading(frame_stride, strict)
-    target = cache / "prepared" / f"{dataset.name}-{_source_fingerprint(dataset, root, how)}"
+    target = cache / "prepared" / f"{dataset.name}-{_source_fingerprint(dataset, root, how, cache)}"
     if (target / MANIFEST).is_file():
         return target
     try:
@@ -83,7 +84,10 @@ def prepare(
 
 
 def _prepare_into(target: Path, dataset: Dataset, root: Path, how: Reading, progress: Progress, say: Say) -> Path:
-    sources = FINDERS[dataset.layout](dataset, root)
+    try:
+        sources = FINDERS[dataset.layout](dataset, root)
+    except OSError as error:
+        raise DataError(f"{error.filename or root}: cannot be read: {error.strerror}") from None
     partial = target.with_name(target.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     todo = {n: s for n, s in sources.items() if not (partial / "scenes" / n / "scene.json").is_file()}
@@ -179,7 +183,7 @@ def _announce(dataset: Dataset, root: Path, partial: Path, scenes: int, todo: in
     share = _SHARE[dataset.layout]
     if dataset.layout in ("rgbd-folder", "scannet"):
         share = 0.15 + share / how.frame_stride
-    need = share * sum(p.stat().st_size for p in root.rglob("*") if p.is_file()) * todo / max(1, scenes)
+    need = share * sum(size for _, size, _ in _source_files(root, partial.parent)) * todo / max(1, scenes)
     free = shutil.disk_usage(partial).free
     if need > ANNOUNCED_BYTES:
         gigabytes = f"at most about {need / 1e9:.1f} GB; {free / 1e9:.1f} GB free"
@@ -191,7 +195,7 @@ def _announce(dataset: Dataset, root: Path, partial: Path, scenes: int, todo: in
         )
 
 
-def _source_fingerprint(dataset: Dataset, root: Path, how: Reading) -> str:
+def _source_fingerprint(dataset: Dataset, root: Path, how: Reading, cache: Path) -> str:
     """Names the prepared folder: what the source looks like from outside, and how it is read."""
     digest = hashlib.sha256(f"{dataset.model_dump_json()} {how.frame_stride} {how.strict}".encode())
     readers = {"rgbd-folder": ("rgbd_folder",), "scannet": ("scannet", "sens", "rgbd_folder")}
@@ -202,8 +206,24 @@ def _source_fingerprint(dataset: Dataset, root: Path, how: Reading) -> str:
     for module in (layout, images, pairs, writers, voxelize, *own):
         digest.update(Path(module.__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
-    for path in sorted(root.rglob("*")):
-        if path.is_file():
-            stat = path.stat()
-            digest.update(f"{path.relative_to(root).as_posix()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    for name, size, time in sorted(_source_files(root, cache / "prepared")):
+        digest.update(f"{name} {size} {time}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _source_files(root: Path, but: Path) -> Iterator[tuple[str, int, int]]:
+    """(path below the root, size, time of change) of every file, also behind links; what lies below `but` is not the source's."""
+    seen, skipped = set(), but.resolve()
+    for folder, names, files in os.walk(root, followlinks=True):
+        real = Path(folder).resolve()
+        if real in seen or real == skipped:
+            names.clear()
+            continue
+        seen.add(real)
+        for file in files:
+            path = Path(folder) / file
+            try:
+                stat = path.stat()
+            except OSError:
+                continue
+            yield path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from benchmarks.errors import DataError
 
+MAX_METRES = 1e5
+
 
 class FramePaths(NamedTuple):
     """The three files of one frame, and its number in the recording."""
@@ -45,6 +47,9 @@ def find_recordings(root: Path) -> list[Recording]:
             f"{root}: no RGB-D frames found; expected <scene>/color/, depth/, pose/, intrinsic/ (ScanNet export) or "
             "<scene>/frame-*.color.jpg, .depth.png, .pose.txt (7-Scenes)"
         )
+    names = [r.name for r in found]
+    if len(names) != len(set(names)):
+        raise DataError(f"{root}: it and a folder in it are both recordings called {root.name!r}; rename one of them")
     return found
 
 
@@ -67,9 +72,6 @@ def _recording(folder: Path) -> Recording | None:
         intrinsic = above if above.is_file() and not own.is_file() else own
     if not frames:
         return None
-    for path in (intrinsic, *(p for f in frames for p in (f.depth, f.pose))):
-        if not path.is_file():
-            raise DataError(f"{path}: no such file, though {folder} has colour images that need it")
     return Recording(folder.name, frames, intrinsic)
 
 
@@ -87,47 +89,29 @@ def read_matrix(path: Path, shapes: tuple[tuple[int, int], ...]) -> NDArray[np.f
 
 def read_intrinsic(path: Path) -> NDArray[np.float64]:
     """(3, 3) pinhole intrinsics in pixels of the depth image."""
-    matrix = read_matrix(path, ((3, 3), (4, 4)))[:3, :3]
+    if not path.is_file():
+        raise DataError(f"{path}: no such file, though {path.parent.name} has colour images that need it")
+    return sound_intrinsic(read_matrix(path, ((3, 3), (4, 4)))[:3, :3], str(path))
+
+
+def sound_intrinsic(matrix: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    """The matrix itself. Raises DataError, with `name`, where its focal lengths are not positive."""
     if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
-        raise DataError(f"{path}: the focal lengths must be positive, found {matrix[0, 0]:g} and {matrix[1, 1]:g}")
+        raise DataError(f"{name}: the focal lengths must be positive, found {matrix[0, 0]:g} and {matrix[1, 1]:g}")
     return matrix
 
 
 def read_pose(path: Path) -> NDArray[np.float64] | None:
     """(4, 4) camera-to-world, or None where tracking was lost (infinite or NaN entries; spec I-26)."""
-    pose = read_matrix(path, ((4, 4),))
+    return sound_pose(read_matrix(path, ((4, 4),)), str(path))
+
+
+def sound_pose(pose: NDArray[np.float64], name: str) -> NDArray[np.float64] | None:
+    """The pose itself, None where it is not finite. Raises DataError, with `name`, where it is not rigid or absurdly far."""
     if not np.isfinite(pose).all():
         return None
+    if np.abs(pose).max() > MAX_METRES:
+        raise DataError(f"{name}: the pose lies {np.abs(pose).max():g} m away; expected metres")
     if np.abs(pose[:3, :3].T @ pose[:3, :3] - np.eye(3)).max() > 1e-2:
-        raise DataError(f"{path}: the upper left 3x3 block is not a rotation; expected a rigid camera-to-world pose")
+        raise DataError(f"{name}: the upper left 3x3 block is not a rotation; expected a rigid camera-to-world pose")
     return pose
-
-
-def check_depth(path: Path, expected: tuple[int, int] | None) -> tuple[int, int]:
-    """(width, height) of a 16-bit depth image that decodes whole. Raises DataError, also where the size differs."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-            mode, size = image.mode, image.size
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{path}: cannot be decoded: {error}") from None
-    if not mode.startswith("I"):
-        raise DataError(f"{path}: expected a 16-bit greyscale depth image in millimetres, found mode {mode}")
-    if expected is not None and size != expected:
-        raise DataError(
-            f"{path}: depth image is {size[0]}x{size[1]}, the first of this scene is {expected[0]}x{expected[1]}"
-        )
-    return size
-
-
-def check_colour(path: Path) -> None:
-    """Raises DataError where a colour image does not decode whole."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.convert("RGB").load()
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{path}: cannot be decoded: {error}") from None

@@ -75,9 +75,6 @@ def read_scan(folder: Path, label_map: dict[str, int] | None) -> Scan:
     nyu40 = np.zeros(len(xyz), np.int32)
     instance = np.zeros(len(xyz), np.int32)
     aggregation = folder / f"{name}.aggregation.json"
-    if not aggregation.is_file():
-        # Some copies carry the name of the mesh it belongs to.
-        aggregation = folder / f"{name}_vh_clean.aggregation.json"
     if label_map is not None and aggregation.is_file():
         segments = _segments(folder / f"{name}_vh_clean_2.0.010000.segs.json", len(xyz))
         unknown: set[str] = set()

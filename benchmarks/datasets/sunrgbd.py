@@ -11,7 +11,8 @@ along the heading, across it and up, heading (counter-clockwise seen from above 
 from __future__ import annotations
 
 import math
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,7 +81,7 @@ def _find_prepared(folder: Path) -> dict[str, Prepared | Raw]:
                 raise DataError(f"{folder / name}: expected whole numbers: {error}") from None
     views: dict[str, Prepared | Raw] = {}
     for depth in sorted((folder / "depth").glob("*.mat")):
-        if not depth.stem.isdigit() or int(depth.stem) not in part:
+        if not re.fullmatch(r"[0-9]{1,9}", depth.stem) or int(depth.stem) not in part:
             raise DataError(f"{depth}: its number stands neither in train_data_idx.txt nor in val_data_idx.txt")
         views[depth.stem] = Prepared(folder, depth.stem, folder / kind / f"{depth.stem}.txt", part[int(depth.stem)])
     if not views:
@@ -179,6 +180,10 @@ def _read_raw(view: Raw, classes: tuple[str, ...]) -> View:
         image_path = view.root / _relative(str(entry.rgbpath))
         rotation = np.asarray(entry.Rtilt, float).reshape(3, 3)
         intrinsic = np.asarray(entry.K, float).reshape(3, 3)
+        if not (
+            np.isfinite(rotation).all() and np.isfinite(intrinsic).all() and intrinsic[0, 0] > 0 and intrinsic[1, 1] > 0
+        ):
+            raise ValueError("Rtilt or K is not usable")
         truth = np.atleast_1d(entry.groundtruth3DBB)
     except (AttributeError, ValueError, TypeError) as error:
         raise DataError(f"SUNRGBDMeta.mat, {name}: a field is missing or of another shape: {error}") from None
@@ -192,8 +197,10 @@ def _read_raw(view: Raw, classes: tuple[str, ...]) -> View:
             kind, centre = str(box.classname), np.asarray(box.centroid, float).reshape(3)
             half, facing = (
                 np.abs(np.asarray(box.coeffs, float).reshape(3)),
-                np.asarray(box.orientation, float).reshape(-1),
+                np.asarray(box.orientation, float).reshape(-1)[:2],
             )
+            if len(facing) < 2 or not np.isfinite([*centre, *half, *facing]).all():
+                raise ValueError("its numbers are not finite")
         except (AttributeError, ValueError, TypeError) as error:
             raise DataError(f"SUNRGBDMeta.mat, {name}: a box lacks a field or has another shape: {error}") from None
         if kind in classes:
@@ -242,7 +249,7 @@ def votes(xyz: NDArray[np.floating], boxes: NDArray[np.floating]) -> NDArray[np.
     offset three times; the second and the third box that hold it replace the second and the third offset."""
     found = np.zeros((len(xyz), 10), np.float32)
     count = np.zeros(len(xyz), np.int64)
-    for box in boxes:
+    for box in boxes:  # from the fourth box on, each replaces the third's, as in the original
         rows = np.flatnonzero(in_box(xyz, box))
         offset = box[:3] - np.asarray(xyz, np.float64)[rows]
         first = count[rows] == 0
@@ -251,7 +258,7 @@ def votes(xyz: NDArray[np.floating], boxes: NDArray[np.floating]) -> NDArray[np.
         for place in (1, 2):
             here = count[rows] == place
             found[rows[here], 1 + 3 * place : 4 + 3 * place] = offset[here]
-        count[rows] += 1
+        count[rows] = np.minimum(count[rows] + 1, 2)
     return found
 
 
@@ -288,4 +295,4 @@ def _relative(path: str) -> str:
     at = path.find("SUNRGBD/")
     if at < 0:
         raise DataError(f"SUNRGBDMeta.mat: {path!r} is not a path below SUNRGBD/")
-    return path[at:]
+    return str(PurePosixPath(path[at:]))

@@ -84,7 +84,8 @@ def write_scannet(
     if stream.is_file():
         header = sens.read_header(stream)
         frames = _stream_frames(stream, header, how, problems)
-        held |= _write_frames(name, header.intrinsic_depth[:3, :3], frames, out, how)
+        intrinsic = rgbd_folder.sound_intrinsic(header.intrinsic_depth[:3, :3], str(stream))
+        held |= _write_frames(name, intrinsic, frames, out, how)
     elif (folder / "color").is_dir():
         held |= {k: v for k, v in write_recording(dataset, _only(folder), out, how).items() if k != "problems"}
     if (folder / f"{name}_vh_clean_2.ply").is_file():
@@ -170,11 +171,13 @@ def _only(folder: Path) -> rgbd_folder.Recording:
 def _folder_frames(recording: rgbd_folder.Recording, how: Reading, problems: list[str]) -> Iterable[SceneFrame]:
     size: tuple[int, int] | None = None
     for frame in (f for f in recording.frames if f.number % how.frame_stride == 0):
-        pose = rgbd_folder.read_pose(frame.pose)
-        if pose is None:
-            _note(f"{frame.pose}: the pose is not finite (tracking was lost)", how, problems)
-            continue
         try:
+            for path in (frame.pose, frame.depth):
+                if not path.is_file():
+                    raise DataError(f"{path}: no such file")
+            pose = rgbd_folder.read_pose(frame.pose)
+            if pose is None:
+                raise DataError(f"{frame.pose}: the pose is not finite (tracking was lost)")
             depth = images.decode_depth(frame.depth, str(frame.depth), size)
             images.decode_colour(frame.colour, str(frame.colour))
         except DataError as error:
@@ -189,10 +192,10 @@ def _stream_frames(path: Path, header: sens.SensHeader, how: Reading, problems: 
     suffix = {"jpeg": ".jpg"}.get(header.colour_compression, ".png")
     for frame in sens.read_frames(path, how.frame_stride):
         name = f"{path}, frame {frame.number}"
-        if not np.isfinite(frame.pose).all():
-            _note(f"{name}: the pose is not finite (tracking was lost)", how, problems)
-            continue
         try:
+            pose = rgbd_folder.sound_pose(frame.pose, name)
+            if pose is None:
+                raise DataError(f"{name}: the pose is not finite (tracking was lost)")
             depth = sens.frame_depth(header, frame, name)
             colour = sens.frame_colour(header, frame, name)
         except DataError as error:
@@ -200,8 +203,9 @@ def _stream_frames(path: Path, header: sens.SensHeader, how: Reading, problems: 
             continue
         stored = frame.colour if header.colour_compression != "raw" else images.encode_colour(colour)
         if header.depth_shift != 1000:
-            depth = np.clip(np.round(depth * (1000 / header.depth_shift)), 0, 65535).astype(np.uint16)
-        yield SceneFrame(frame.number, frame.pose, (stored, suffix), depth)
+            scaled = np.round(depth * (1000 / header.depth_shift))
+            depth = np.where((depth == 65535) | (scaled > 65534), 0, scaled).astype(np.uint16)
+        yield SceneFrame(frame.number, pose, (stored, suffix), depth)
 
 
 def _note(problem: str, how: Reading, problems: list[str]) -> None:

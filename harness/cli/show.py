@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,7 +51,7 @@ def show(
 
 
 def _show_one(record: Record, folder: Path) -> None:
-    from harness.cli.console import printable, table
+    from harness.cli.console import WIDTH, printable, table
     from harness.store import read_spec
 
     spec = read_spec(folder)
@@ -85,7 +86,7 @@ def _show_one(record: Record, folder: Path) -> None:
     seen = [(name, f"{value:,.1f}" if isinstance(value, float) else f"{value:,}") for name, value in record.measured]
     print("\n" + table(("used (seen from outside)", "amount"), seen))
     for warning in record.warnings:
-        print(f"warning: {printable(warning)}")
+        print(textwrap.fill(f"warning: {printable(warning)}", WIDTH, subsequent_indent="  "))
 
 
 def _metric(record: Record, name: str, checkpoint: str) -> str:

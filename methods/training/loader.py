@@ -6,6 +6,7 @@ A batch depends on its step number alone, so the number of workers changes no re
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -61,3 +62,6 @@ def _as_it_is(batch: Any) -> Any:
 
 def _alone(worker: int) -> None:
     torch.set_num_threads(1)
+    # A soft stop goes to the whole process group; the loop is the one that ends the workers.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

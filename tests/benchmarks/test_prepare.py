@@ -99,3 +99,22 @@ def test_labels_are_refused_where_the_view_has_none(s3dis_root: Path, tmp_path: 
     assert len(load_cloud(view, "Area_1__office_0").xyz)
     with pytest.raises(DataError, match="this view of the dataset does not hold it"):
         load_labels(view, "Area_1__office_0")
+
+
+def test_data_behind_links_are_told_apart(s3dis_root: Path, tmp_path: Path) -> None:
+    """Two roots that link to different data are two datasets, and a change behind a link is noticed."""
+    real = Path(shutil.copytree(s3dis_root, tmp_path / "real"))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "one/Area_1").symlink_to(real / "Area_1")
+    (tmp_path / "two/Area_1").symlink_to(s3dis_root / "Area_5")
+    first, second = ready(tmp_path / "one", tmp_path / "c"), ready(tmp_path / "two", tmp_path / "c")
+    assert first != second
+    wall = real / "Area_1/office_0/Annotations/wall_1.txt"
+    wall.write_text(wall.read_text() + "1 1 1 1 1 1\n")
+    assert ready(tmp_path / "one", tmp_path / "c") != first
+
+
+def test_a_cache_below_the_data_changes_nothing(s3dis_root: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(s3dis_root, tmp_path / "root"))
+    assert ready(root, root / "cache") == ready(root, root / "cache")

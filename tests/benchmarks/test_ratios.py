@@ -83,6 +83,10 @@ def test_partial_data_follow_the_file() -> None:
     assert split.train == tuple(sorted(division.train[:4:2])) and split.selection == tuple(
         sorted(division.selection[:3])
     )
+    without = split_scenes([*division.train[:40], division.test[0]], scannet, LabelRatio())
+    assert without.selection == tuple(sorted(division.train[:4])) and len(without.train) == 36
+    foreign = [f"scene{9000 + i}_00" for i in range(20)] + [division.test[0]]
+    assert len(split_scenes(foreign, scannet, LabelRatio()).train) == 18, "rooms of another origin follow the rule"
     few = split_scenes(
         [*division.train[:2], *division.selection[:1], division.test[0]], scannet, LabelRatio(percent=100)
     )
@@ -117,3 +121,10 @@ def test_the_layout_may_name_test_scenes() -> None:
 def test_limited_annotations_are_ratios_too(text: str, shown: str) -> None:
     assert str(LabelRatio.parse(text)) == shown
     assert len(split_scenes(SCENES, SMALL, LabelRatio.parse(text)).train) == 90
+
+
+def test_sequences_without_labels_neither_train_nor_test() -> None:
+    kitti = find(Dataset, "semantickitti")
+    scans = [f"{s:02d}__{i:06d}" for s in (0, 8, 11, 21) for i in range(10)]
+    split = split_scenes(scans, kitti, LabelRatio())
+    assert {s[:2] for s in (*split.train, *split.selection)} == {"00"} and {s[:2] for s in split.test} == {"08"}

@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.errors import DataError
 from methods.training.loader import BATCHES_AHEAD, batches
+from tests.conftest import REPOSITORY
 
 CPU = torch.device("cpu")
 
@@ -63,3 +64,33 @@ def test_workers_run_ahead_by_a_bounded_number_and_end_with_the_loop(tmp_path) -
             break
         time.sleep(0.05)
     assert not psutil.pid_exists(worker) or psutil.Process(worker).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_soft_stop_of_the_whole_group_does_not_kill_the_workers() -> None:
+    """The executor sends SIGTERM to the process group: the loop ends by itself, with its batches whole."""
+    import signal
+    import subprocess
+    import sys
+
+    code = """
+import os, signal, time, torch
+from methods.training.loader import batches
+stop = []
+signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+for batch in batches(lambda step: step, range(100000), 2, torch.device("cpu")):
+    if batch == 5:
+        print("ready", flush=True)
+    time.sleep(0.01)
+    if stop:
+        print("stopped at", batch, flush=True)
+        break
+print("whole")
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline().strip() == "ready"
+    os.killpg(process.pid, signal.SIGTERM)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 0 and out.splitlines()[-1] == "whole", errors
