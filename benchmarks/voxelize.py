@@ -38,8 +38,18 @@ def quantise(cells: NDArray[np.integer]) -> Voxels:
         raise ValueError(f"the cloud spans {extent.tolist()} voxels, too many to number; is the voxel size right?")
     shifted = cells - low
     keys = (shifted[:, 0] * extent[1] + shifted[:, 1]) * extent[2] + shifted[:, 2]
-    _, representative, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    return Voxels(cells[representative].astype(np.int32), representative, inverse.reshape(-1))
+    bits = len(cells).bit_length()
+    if int(keys.max()).bit_length() + bits > 62:
+        _, representative, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        return Voxels(cells[representative].astype(np.int32), representative, inverse.reshape(-1))
+    # Key and point number in one number: a plain sort, which is many times quicker than a stable sort of indices.
+    packed = np.sort((keys << bits) | np.arange(len(keys)))
+    order, ordered = packed & ((1 << bits) - 1), packed >> bits
+    first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    inverse = np.empty(len(keys), np.int64)
+    inverse[order] = np.cumsum(first) - 1
+    representative = order[first]
+    return Voxels(cells[representative].astype(np.int32), representative, inverse)
 
 
 def to_cells(xyz: NDArray[np.floating], voxel: float) -> NDArray[np.int64]:

@@ -35,3 +35,16 @@ def test_empty() -> None:
     voxels = quantise(np.zeros((0, 3), dtype=np.int64))
     assert len(voxels.coordinates) == len(voxels.inverse) == 0
     assert len(voxel_labels(np.zeros(0, np.uint8), voxels)) == 0
+
+
+def test_both_ways_of_sorting_agree() -> None:
+    rng = np.random.default_rng(8)
+    near = rng.integers(-30, 30, (5000, 3))
+    # One far cell makes the numbers too large to carry the point's own number beside them.
+    far = np.concatenate([near, [[2**28, 2**19, 2**5]]])
+    one, two = quantise(near), quantise(far)
+    keep = two.coordinates[:, 0] < 2**27
+    assert keep.sum() == len(keep) - 1 and np.array_equal(two.coordinates[keep], one.coordinates)
+    assert np.array_equal(two.representative[keep], one.representative)
+    assert np.array_equal(one.coordinates[one.inverse], near)
+    assert np.array_equal(two.inverse[:-1], one.inverse)
