@@ -135,6 +135,7 @@ class ExponentialDecay(Spec):
 
     factor: PositiveFloat = 0.99
     every_steps: PositiveInt = 1000
+    after_first: bool = Field(False, description="once more after the first step, as PointContrast and CSC do (B.5)")
 
 
 class OursImages(Spec):
@@ -198,6 +199,45 @@ class OursPoints(Spec):
     decay: ExponentialDecay = ExponentialDecay()
 
 
+class FramePairs(Spec):
+    """What PointContrast and CSC share: two frames that overlap, each turned on its own (spec B.1, B.2, C.1)."""
+
+    steps: PositiveInt = 20_000
+    pairs_per_step: PositiveInt = Field(8, description="J-13: official 32 over eight GPUs")
+    min_overlap: Annotated[float, Field(ge=0.3, le=1)] = 0.3
+    voxel_metres: PositiveFloat = 0.025
+    match_voxels: PositiveFloat = Field(1.5, description="points match within so many voxels")
+    positives: PositiveInt = Field(
+        4096, description="matches that enter the loss: of a batch, or with CSC of each pair"
+    )
+    max_voxels_per_frame: PositiveInt | None = Field(None, description="crop around a match, for small machines")
+    output_channels: PositiveInt = 32
+    temperature: PositiveFloat = 0.4
+    jitter_std: Annotated[float, Field(ge=0)] = 0.01
+    jitter_probability: Probability = 0.95
+    optimiser: SgdSettings = SgdSettings(learning_rate=0.1, momentum=0.8, dampening=0.0)
+
+
+class PointContrast(FramePairs):
+    """PointContrast: turned by any rotation, nothing but geometry as input (spec B)."""
+
+    loss: Literal["info_nce", "hardest"] = Field("info_nce", description="J-13")
+    hardest_positives_per_pair: PositiveInt = 1024
+    hardest_candidates_per_pair: PositiveInt = 256
+    decay: ExponentialDecay = ExponentialDecay(every_steps=250, after_first=True)
+
+
+class SceneContexts(FramePairs):
+    """Contrastive Scene Contexts: colour as input, turned mostly about z, negatives by where they lie (spec C.1)."""
+
+    partition: Literal["fast4", "general8"] = Field("fast4", description="J-14")
+    inner_voxels: PositiveFloat = 2.0
+    outer_voxels: PositiveFloat = 20.0
+    weight_inner: bool = False
+    rotation_degrees: tuple[float, float, float] = (180 / 64, 180 / 64, 180.0)
+    decay: ExponentialDecay = ExponentialDecay(every_steps=1000, after_first=True)
+
+
 class SemanticRecipe(Spec):
     """Fine-tuning for semantic segmentation (spec C.3 to C.5)."""
 
@@ -245,6 +285,8 @@ class Profile(Spec):
     network: NetworkSettings = NetworkSettings()
     ours_images: OursImages = OursImages()
     ours_points: OursPoints = OursPoints()
+    pointcontrast: PointContrast = PointContrast()
+    csc: SceneContexts = SceneContexts()
     tasks: dict[Name, SemanticRecipe]
 
 

@@ -16,7 +16,18 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from benchmarks.ratios import Split
-from benchmarks.specs import Currency, LabelRatio, Name, NetworkSettings, OursImages, OursPoints, SemanticRecipe, Spec
+from benchmarks.specs import (
+    Currency,
+    LabelRatio,
+    Name,
+    NetworkSettings,
+    OursImages,
+    OursPoints,
+    PointContrast,
+    SceneContexts,
+    SemanticRecipe,
+    Spec,
+)
 
 KEY_LENGTH = 20
 STAGE_FILE = "stage.json"
@@ -61,7 +72,7 @@ class StageSpec(Spec):
     profile: Name
     profile_version: PositiveInt
     network: NetworkSettings
-    recipe: OursImages | OursPoints | SemanticRecipe | None = None
+    recipe: OursImages | OursPoints | PointContrast | SceneContexts | SemanticRecipe | None = None
     limits: Limits
     data: DataView | None = None
     split: Split | None = None

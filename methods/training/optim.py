@@ -27,10 +27,13 @@ def sgd(parameters: Iterable[nn.Parameter], settings: SgdSettings) -> torch.opti
 def exponential(base: float, decay: ExponentialDecay, recipe_steps: int, steps: int, limits: Limits) -> Schedule:
     """Rate at step t (before the update, from 0): base * factor ** floor(t' / every_steps).
 
+    With `after_first` there is one factor more from the second step on.
+
     t' is t, or with the schedule stretched to the budget, t scaled so that the recipe's whole decay fits into `steps`.
     """
     stretch = recipe_steps / steps if limits.schedule_horizon == "budget" and steps else 1.0
-    return lambda t: base * decay.factor ** int(t * stretch / decay.every_steps)
+    extra = int(decay.after_first)
+    return lambda t: base * decay.factor ** (int(t * stretch / decay.every_steps) + (extra if t else 0))
 
 
 def polynomial(base: float, power: float, recipe_steps: int, steps: int, limits: Limits) -> Schedule:

@@ -1,0 +1,51 @@
+"""CSC's one stage: colour as input, turned mostly about z, one loss for each bin of the scene context (spec C.1)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.specs import SceneContexts
+from benchmarks.transforms import random_rotation
+from methods.context import StageContext
+from methods.csc.partition import fast_partition, general_partition, partitioned_nce, to_world
+from methods.frame_pairs import Batch, Embeddings, rows_of, subset, train_on_pairs
+from methods.training.optim import Schedule, exponential
+
+SECTORS = 2
+
+
+def run(context: StageContext) -> dict[str, float | None]:
+    """Train and write `artifacts/backbone.safetensors`."""
+    recipe = context.spec.recipe
+    assert isinstance(recipe, SceneContexts)
+    fast = recipe.partition == "fast4"
+    inner, outer = recipe.inner_voxels, recipe.outer_voxels
+    bins = fast_partition(inner, outer) if fast else general_partition(inner, outer, SECTORS, SECTORS)
+    count = 4 if fast else 2 * SECTORS * SECTORS
+
+    def schedule(steps: int) -> Schedule:
+        return exponential(recipe.optimiser.learning_rate, recipe.decay, recipe.steps, steps, context.spec.limits)
+
+    def rotation(rng: Generator) -> NDArray[np.float64]:
+        return random_rotation(recipe.rotation_degrees, rng)
+
+    def loss_of(batch: Batch, embeddings: Embeddings, rng: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        one, two = embeddings
+        losses, queries, keys = [], [], []
+        for i, sample in enumerate(batch.samples):
+            matches = sample.matches[subset(len(sample.matches), recipe.positives, rng)]
+            first, second = rows_of(batch, i, matches)
+            q, k = one[first.to(one.device)], two[second.to(two.device)]
+            # Where the anchors lie in the world, in voxels.
+            cells = sample.one.coordinates[matches[:, 0]].float()
+            places = to_world(cells, recipe.voxel_metres, sample.one.transform).to(one.device)
+            losses.append(partitioned_nce(q, k, places, bins, count, recipe.temperature, recipe.weight_inner))
+            queries.append(q)
+            keys.append(k)
+        return torch.stack(losses).mean(), torch.cat(queries), torch.cat(keys)
+
+    return train_on_pairs(context, recipe, schedule, rotation, True, loss_of)

@@ -1,0 +1,52 @@
+"""PointContrast's one stage: geometry alone, turned by any rotation (spec B.2 to B.5)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.specs import PointContrast
+from methods.context import StageContext
+from methods.contrast import info_nce
+from methods.frame_pairs import Batch, Embeddings, rows_of, subset, train_on_pairs
+from methods.pointcontrast.hardest import hardest_contrastive
+from methods.training.optim import Schedule, exponential
+
+
+def run(context: StageContext) -> dict[str, float | None]:
+    """Train and write `artifacts/backbone.safetensors`."""
+    recipe = context.spec.recipe
+    assert isinstance(recipe, PointContrast)
+
+    def schedule(steps: int) -> Schedule:
+        return exponential(recipe.optimiser.learning_rate, recipe.decay, recipe.steps, steps, context.spec.limits)
+
+    def loss_of(batch: Batch, embeddings: Embeddings, rng: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        one, two = embeddings
+        pairs = [rows_of(batch, i, sample.matches) for i, sample in enumerate(batch.samples)]
+        rows = torch.stack([torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])], dim=1)
+        if recipe.loss == "hardest":
+            count = len(batch.samples)
+            chosen = rows[subset(len(rows), recipe.hardest_positives_per_pair * count, rng)].to(one.device)
+            candidates = [
+                subset(len(f), recipe.hardest_candidates_per_pair * count, rng).to(one.device) for f in embeddings
+            ]
+            found = hardest_contrastive(one, two, chosen, candidates[0], candidates[1], rows.to(one.device))
+            return found.positive + found.negative, one[chosen[:, 0]], two[chosen[:, 1]]
+        chosen = rows[subset(len(rows), recipe.positives, rng)].to(one.device)
+        queries, keys = one[chosen[:, 0]], two[chosen[:, 1]]
+        return info_nce(queries, keys, recipe.temperature), queries, keys
+
+    return train_on_pairs(context, recipe, schedule, any_rotation, False, loss_of)
+
+
+def any_rotation(rng: Generator) -> NDArray[np.float64]:
+    """(3, 3): about a random axis (three uniform numbers, normalised) by an angle within 180 degrees either way."""
+    axis = rng.uniform(-0.5, 0.5, 3)
+    x, y, z = axis / np.linalg.norm(axis)
+    angle = rng.uniform(-np.pi, np.pi)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross

@@ -1,0 +1,131 @@
+"""Pairs of frames: geometry, matches, and the stages of PointContrast and CSC on a real recording in small."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.datasets.views import Frame
+from benchmarks.procedural import rooms, sensors, write
+from benchmarks.specs import ExponentialDecay, PointContrast, Profile, SceneContexts
+from benchmarks.transforms import random_rotation
+from harness.catalog import find
+from harness.contract.stage import Limits
+from methods.frame_pairs import all_matches, nearest_rows, one_match_each, pair_sample, turn
+from methods.pointcontrast.pairs import any_rotation
+from methods.training.optim import exponential
+from tests.parity.vectors import load
+
+RECIPE = PointContrast(voxel_metres=0.1)
+
+
+@pytest.fixture(scope="module")
+def frames() -> tuple[Frame, Frame]:
+    rng = np.random.default_rng(5)
+    world = rooms.build_room(rng, ("lounge",))
+    intrinsic = write.camera_matrix((96, 72))
+    views = [(p, sensors.render(world, p, intrinsic, (96, 72), rng)) for p in sensors.walk(world, rng, 2)]
+    one, two = (Frame(v.colour, v.depth.astype(np.float32) / 1000, p, intrinsic) for p, v in views)
+    return one, two
+
+
+def no_rotation(rng: np.random.Generator) -> np.ndarray:
+    return np.eye(3)
+
+
+def test_matches_lie_near_each_other_in_the_world(frames: tuple[Frame, Frame]) -> None:
+    for rotation in (no_rotation, any_rotation, lambda rng: random_rotation((3, 3, 180.0), rng)):
+        sample = pair_sample(frames, RECIPE, rotation, False, np.random.default_rng(1))
+        assert sample is not None and len(sample.matches) > 20
+        # Back through both transforms: voxel centres of a match are at most the radius and two half diagonals apart.
+        places = []
+        for cloud, rows in ((sample.one, sample.matches[:, 0]), (sample.two, sample.matches[:, 1])):
+            turned = (cloud.coordinates[rows].double().numpy() + 0.5) * 0.1
+            inverse = np.linalg.inv(cloud.transform.double().numpy())
+            places.append(turned @ inverse[:3, :3].T + inverse[:3, 3])
+        apart = np.linalg.norm(places[0] - places[1], axis=1)
+        assert apart.max() <= 0.15 + np.sqrt(3) * 0.1 + 1e-3
+        assert len(torch.unique(sample.matches[:, 0])) == len(sample.matches), "one match for each row"
+
+
+def test_a_turn_is_rigid_and_about_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(50, 3)) + 7
+    for _ in range(20):
+        rotation = any_rotation(rng)
+        assert np.allclose(rotation @ rotation.T, np.eye(3)) and np.isclose(np.linalg.det(rotation), 1)
+        transform = turn(points, rotation)
+        moved = points @ transform[:3, :3].T + transform[:3, 3]
+        assert np.allclose(moved.mean(0), 0, atol=1e-12)
+    # All directions occur: the z axis ends up in every octant.
+    ends = np.sign(np.array([any_rotation(rng)[:, 2] for _ in range(400)]))
+    assert len(np.unique(ends, axis=0)) == 8
+
+
+def test_matches_are_many_to_many_and_one_is_drawn_evenly() -> None:
+    one = np.array([[0.0, 0, 0], [5, 0, 0], [9, 9, 9]])
+    two = np.array([[0.1, 0, 0], [0, 0.1, 0], [5, 0.05, 0], [0.2, 0, 0.0]])
+    matches = all_matches(one, two, 0.15)
+    assert matches.tolist() == [[0, 0], [0, 1], [1, 2]]
+    drawn = [one_match_each(matches, np.random.default_rng(s)).tolist() for s in range(400)]
+    assert all([1, 2] in d and len(d) == 2 for d in drawn)
+    assert 140 < sum([0, 0] in d for d in drawn) < 260
+
+
+def test_cropping_keeps_matches_consistent(frames: tuple[Frame, Frame]) -> None:
+    recipe = RECIPE.model_copy(update={"max_voxels_per_frame": 120})
+    sample = pair_sample(frames, recipe, no_rotation, True, np.random.default_rng(2))
+    assert sample is not None and len(sample.one.coordinates) == len(sample.two.coordinates) == 120
+    assert sample.matches.min() >= 0 and sample.matches.max() < 120
+    shift = sample.one.transform[:3, 3] - sample.two.transform[:3, 3]
+    cells = sample.one.coordinates[sample.matches[:, 0]] - sample.two.coordinates[sample.matches[:, 1]]
+    assert ((cells * 0.1 - shift).abs().max()) <= 0.15 + 0.2
+    assert nearest_rows(np.eye(3), np.zeros(3), 9).tolist() == [0, 1, 2]
+
+
+def test_inputs_are_those_of_the_papers(frames: tuple[Frame, Frame]) -> None:
+    """PointContrast sees ones with noise, CSC colours about zero; frames without overlap give nothing."""
+    ones = pair_sample(
+        frames, RECIPE.model_copy(update={"jitter_std": 0.0}), no_rotation, False, np.random.default_rng(3)
+    )
+    colours = pair_sample(frames, SceneContexts(voxel_metres=0.1), no_rotation, True, np.random.default_rng(3))
+    assert ones is not None and torch.equal(ones.one.features, torch.ones_like(ones.one.features))
+    assert colours is not None and -0.51 < float(colours.one.features.min()) < float(colours.one.features.max()) < 0.51
+    assert len(torch.unique(colours.one.features)) > 50
+    away = frames[1].pose.copy()
+    away[:3, 3] += 50
+    assert (
+        pair_sample((frames[0], frames[1]._replace(pose=away)), RECIPE, no_rotation, False, np.random.default_rng(3))
+        is None
+    )
+    empty = frames[1]._replace(depth=np.zeros_like(frames[1].depth))
+    assert pair_sample((frames[0], empty), RECIPE, no_rotation, False, np.random.default_rng(3)) is None
+
+
+@pytest.mark.parametrize("every", [250, 1000])
+def test_the_schedule_steps_after_the_first_iteration(every: int) -> None:
+    golden = load("schedules")
+    limits = Limits(budget="b", budget_version=1, currency="optimizer_steps", amount=1e9, schedule_horizon="recipe")
+    rate = exponential(0.1, ExponentialDecay(every_steps=every, after_first=True), 60_000, 60_000, limits)
+    iterations, used = golden[f"lr_exp_freq{every}__iteration"], golden[f"lr_exp_freq{every}__lr_used_f64"]
+    assert np.allclose([rate(int(n) - 1) for n in iterations], used, rtol=1e-12)
+
+
+def test_the_profiles_hold_the_papers_numbers() -> None:
+    headline = find(Profile, "headline")
+    for recipe, every in ((headline.pointcontrast, 250), (headline.csc, 1000)):
+        assert (recipe.voxel_metres, recipe.temperature, recipe.positives, recipe.min_overlap) == (
+            0.025,
+            0.4,
+            4096,
+            0.3,
+        )
+        assert (recipe.optimiser.learning_rate, recipe.optimiser.momentum, recipe.optimiser.dampening) == (
+            0.1,
+            0.8,
+            0.0,
+        )
+        assert recipe.optimiser.weight_decay == 1e-4 and recipe.decay.every_steps == every and recipe.decay.after_first
+    assert headline.csc.partition == "fast4" and (headline.csc.inner_voxels, headline.csc.outer_voxels) == (2, 20)
+    assert headline.pointcontrast.loss == "info_nce" and find(Profile, "official").csc.pairs_per_step == 32
