@@ -46,7 +46,10 @@ WALL = "Area_1/office_1/Annotations/wall_1.txt"
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--method", "our"], "unknown method 'our'. Did you mean 'ours'? There are: csc, ours, pointcontrast, scratch"),
+        (
+            ["--method", "our"],
+            "unknown method 'our'. Did you mean 'ours'? There are: csc, ours, pointcontrast, scratch",
+        ),
         (["--task", "s3dis"], "unknown task 's3dis'. Did you mean 's3dis-sem'?"),
         (["--budget", "smok"], "unknown budget 'smok'. Did you mean 'smoke'?"),
         (["--profile", "./nowhere.yaml"], "nowhere.yaml: no such file"),

@@ -20,10 +20,11 @@ from tests.verification.report import ROOT, write_report
 
 CLASSES, STEPS = 13, 50
 OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-2
-NUDGE = 1e-6
+NUDGES = (1e-6, -1e-6, 2e-6, 3e-6)
 CURVE_FACTOR = 3.0
-"""Training amplifies rounding, so a curve is held against MinkowskiEngine's own, with inputs nudged by one part in a million:
-the backends may differ by at most three times as much as it differs from itself."""
+"""Training amplifies rounding, so a curve is held against MinkowskiEngine's own, with inputs nudged by a few parts in a million:
+the backends may differ by at most three times as much as it differs from itself at the worst of several nudges. (One nudge alone
+gave differences from 0.0018 to 0.0089 for the same network on two similar rooms, too uncertain a yardstick.)"""
 Cloud = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -81,8 +82,9 @@ def compare(cloud: Cloud) -> dict[str, float]:
     if not torch.equal(ours[0], theirs[0]):
         raise SystemExit("the two backends give different coordinates")
     gradients = [float((ours[2][n] - g).norm() / g.norm().clamp_min(1e-12)) for n, g in theirs[2].items()]
-    one, two, nudged = curve("torch", cloud), curve("minkowski", cloud), curve("minkowski", cloud, NUDGE)
-    own = max(abs(a - b) for a, b in zip(nudged, two, strict=True))
+    one, two = curve("torch", cloud), curve("minkowski", cloud)
+    nudged = [curve("minkowski", cloud, nudge) for nudge in NUDGES]
+    own = max(abs(a - b) for other in nudged for a, b in zip(other, two, strict=True))
     apart = max(abs(a - b) for a, b in zip(one, two, strict=True))
     return {
         "voxels": float(len(ours[0])),
