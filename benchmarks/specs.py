@@ -282,6 +282,10 @@ class Profile(Spec):
     frame_stride: PositiveInt = Field(50, description="J-12: every n-th frame of a recorded sequence")
     world: Name = Field("tiny", description="size of procedural datasets, where no data are given")
     pretrain_scenes: Literal["train", "all"] = Field("train", description="J-25")
+    left_out_scenes: dict[Name, tuple[str, ...]] = Field(
+        {},
+        description="dataset to prefixes of scenes that are not used at all (J-22: SemanticKITTI without sequence 00)",
+    )
     network: NetworkSettings = NetworkSettings()
     ours_images: OursImages = OursImages()
     ours_points: OursPoints = OursPoints()

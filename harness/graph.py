@@ -108,7 +108,7 @@ def _finetune_stage(
         known = ", ".join(sorted(profile.tasks))
         raise WrongUse(f"profile {profile.name!r} has no recipe for task {task.name!r}; it has recipes for {known}")
     target = data[task.dataset]
-    split = split_scenes(target.scenes, target.dataset, cell.label_ratio, target.tested)
+    split = split_scenes(used_scenes(target, profile), target.dataset, cell.label_ratio, target.tested)
     spec = StageSpec.model_validate(
         {
             **_common(specs, budget.finetune, 1.0, machine),
@@ -152,13 +152,19 @@ def _common(specs: CellSpecs, half: BudgetHalf, share: float, machine: Machine) 
     }
 
 
+def used_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ...]:
+    """All scenes but those that the profile leaves out."""
+    left_out = profile.left_out_scenes.get(source.dataset.name, ())
+    return tuple(s for s in source.scenes if not (left_out and s.startswith(left_out)))
+
+
 def _pretrain_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ...]:
     """Scenes that may be pre-trained on: with J-25 `train`, only those of the official training list where the dataset has
     one, and never one that it names as a test scene. Raises WrongUse where none is left."""
     if profile.pretrain_scenes == "all":
-        return source.scenes
+        return used_scenes(source, profile)
     test = scenes_for_testing(source.scenes, source.dataset, source.tested)
-    scenes = tuple(s for s in usable_scenes(source.scenes, source.dataset) if s not in test)
+    scenes = tuple(s for s in usable_scenes(used_scenes(source, profile), source.dataset) if s not in test)
     if source.dataset.train_scenes_file is not None:
         listed = read_scene_list(source.dataset.train_scenes_file)
         scenes = tuple(s for s in scenes if s in listed)

@@ -179,3 +179,20 @@ def test_harness_and_stage_agree_on_the_module(prepared) -> None:
     for spec in (*chain(prepared), *chain(prepared, method="scratch", pretrain_dataset="none")):
         assert keys.entry_module(spec.kind, spec.method, spec.stage) == module_of(spec)
         assert code.file_of(module_of(spec)) is not None
+
+
+def test_paper_literal_leaves_sequence_00_out(prepared, tmp_path: Path) -> None:
+    """J-22: the text says "sequences 1-7 and 9-10"; headline keeps the standard split."""
+    from benchmarks.datasets.layout import Manifest, SceneEntry
+    from benchmarks.ratios import split_scenes
+
+    names = tuple(f"{s:02d}__{i:06d}" for s in (0, 1, 2, 8) for i in range(10))
+    manifest = Manifest(
+        dataset="semantickitti", synthetic=False, scenes=tuple(SceneEntry(name=n) for n in names), files={}
+    )
+    source = PreparedDataset(find(Dataset, "semantickitti"), tmp_path, manifest)
+    for profile, sequences in (("headline", {"00", "01", "02"}), ("paper-literal", {"01", "02"})):
+        used = graph.used_scenes(source, find(Profile, profile))
+        split = split_scenes(used, source.dataset, LabelRatio())
+        assert {s[:2] for s in (*split.train, *split.selection)} == sequences and len(split.test) == 10
+        assert {s[:2] for s in graph._pretrain_scenes(source, find(Profile, profile))} == sequences
