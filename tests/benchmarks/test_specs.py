@@ -86,9 +86,15 @@ def test_batches_accumulate_evenly() -> None:
 def test_headline_and_paper_literal_differ_where_they_say() -> None:
     headline, literal = find(Profile, "headline"), find(Profile, "paper-literal")
     assert (headline.ours_images.reduction, literal.ours_images.reduction) == ("mean", "sum")
+    assert literal.left_out_scenes["semantickitti"] == ("00__",) and not headline.left_out_scenes
     assert (
         literal.model_copy(
-            update={"ours_images": headline.ours_images, "name": "headline", "description": headline.description}
+            update={
+                "ours_images": headline.ours_images,
+                "left_out_scenes": {},
+                "name": "headline",
+                "description": headline.description,
+            }
         )
         == headline
     )
