@@ -87,7 +87,9 @@ def write_scannet(
         intrinsic = rgbd_folder.sound_intrinsic(header.intrinsic_depth[:3, :3], str(stream))
         held |= _write_frames(name, intrinsic, frames, out, how)
     elif (folder / "color").is_dir():
-        held |= {k: v for k, v in write_recording(dataset, _only(folder), out, how).items() if k != "problems"}
+        exported = write_recording(dataset, _only(folder), out, how)
+        problems += exported.pop("problems")
+        held |= exported
     if (folder / f"{name}_vh_clean_2.ply").is_file():
         scan = scannet.read_scan(folder, label_map)
         if scan.problems and how.strict:

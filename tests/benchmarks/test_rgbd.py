@@ -63,6 +63,16 @@ def test_lost_tracking_drops_the_frame_and_says_so(recording: Path, tmp_path: Pa
         ready(recording, tmp_path / "c", strict=True)
 
 
+def test_exported_frames_of_a_scannet_scene_tell_what_is_lost(recording: Path, tmp_path: Path) -> None:
+    scene = tmp_path / "scans/scene0000_00"
+    shutil.copytree(recording, scene)
+    (scene / "pose/1.txt").write_text("-inf -inf -inf -inf\n" * 4)
+    scannet = find(Dataset, "scannet")
+    prepared = prepare(scannet, tmp_path, tmp_path / "c", frame_stride=1, strict=False, progress=lambda items: items)
+    assert len(list_frames(prepared, ("scene0000_00",))) == 2
+    assert ["tracking was lost" in p for p in read_manifest(prepared).problems] == [True]
+
+
 def test_no_frame_with_a_pose(recording: Path, tmp_path: Path) -> None:
     for n in range(3):
         (recording / f"pose/{n}.txt").write_text("-inf -inf -inf -inf\n" * 4)
