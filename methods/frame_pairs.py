@@ -44,7 +44,7 @@ class TurnedCloud(NamedTuple):
 
 
 class PairSample(NamedTuple):
-    """Two clouds, and rows (P, 2) of both that match: one match for each row of the first that has any."""
+    """Two clouds, and all rows (M, 2) of both that match, many to many."""
 
     one: TurnedCloud
     two: TurnedCloud
@@ -106,7 +106,7 @@ def pair_sample(
         if colour:
             features = features / 255 - 0.5
         clouds.append((voxels.coordinates, features.astype(np.float32), transform))
-    matches = one_match_each(all_matches(worlds[0], worlds[1], recipe.match_voxels * recipe.voxel_metres), rng)
+    matches = all_matches(worlds[0], worlds[1], recipe.match_voxels * recipe.voxel_metres)
     if len(matches) and recipe.max_voxels_per_frame is not None:
         centre = worlds[0][matches[rng.integers(len(matches)), 0]]
         for side, world in enumerate(worlds):
@@ -132,11 +132,11 @@ def all_matches(one: NDArray[np.float64], two: NDArray[np.float64], radius: floa
     return rows[np.lexsort(rows.T[::-1])]
 
 
-def one_match_each(matches: NDArray[np.int64], rng: Generator) -> NDArray[np.int64]:
-    """For each first row one of its matches, drawn evenly (spec B.3)."""
-    shuffled = matches[rng.permutation(len(matches))]
+def one_match_each(matches: Tensor, rng: Generator) -> Tensor:
+    """Of all matches (M, 2), for each first row one, drawn evenly (spec B.3); sorted by the first row."""
+    shuffled = matches.numpy()[rng.permutation(len(matches))]
     _, first = np.unique(shuffled[:, 0], return_index=True)
-    return shuffled[first]
+    return torch.from_numpy(shuffled[first])
 
 
 def nearest_rows(points: NDArray[np.float64], centre: NDArray[np.float64], count: int) -> NDArray[np.int64]:

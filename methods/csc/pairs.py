@@ -12,7 +12,7 @@ from benchmarks.specs import SceneContexts
 from benchmarks.transforms import random_rotation
 from methods.context import StageContext
 from methods.csc.partition import fast_partition, general_partition, partitioned_nce, to_world
-from methods.frame_pairs import Batch, Embeddings, rows_of, subset, train_on_pairs
+from methods.frame_pairs import Batch, Embeddings, one_match_each, rows_of, subset, train_on_pairs
 from methods.training.optim import Schedule, exponential
 
 SECTORS = 2
@@ -37,7 +37,8 @@ def run(context: StageContext) -> dict[str, float | None]:
         one, two = embeddings
         losses, queries, keys = [], [], []
         for i, sample in enumerate(batch.samples):
-            matches = sample.matches[subset(len(sample.matches), recipe.positives, rng)]
+            single = one_match_each(sample.matches, rng)
+            matches = single[subset(len(single), recipe.positives, rng)]
             first, second = rows_of(batch, i, matches)
             q, k = one[first.to(one.device)], two[second.to(two.device)]
             # Where the anchors lie in the world, in voxels.

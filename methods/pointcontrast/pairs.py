@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.random import Generator
@@ -11,7 +13,7 @@ from torch import Tensor
 from benchmarks.specs import PointContrast
 from methods.context import StageContext
 from methods.contrast import info_nce
-from methods.frame_pairs import Batch, Embeddings, rows_of, subset, train_on_pairs
+from methods.frame_pairs import Batch, Embeddings, one_match_each, rows_of, subset, train_on_pairs
 from methods.pointcontrast.hardest import hardest_contrastive
 from methods.training.optim import Schedule, exponential
 
@@ -24,23 +26,34 @@ def run(context: StageContext) -> dict[str, float | None]:
     def schedule(steps: int) -> Schedule:
         return exponential(recipe.optimiser.learning_rate, recipe.decay, recipe.steps, steps, context.spec.limits)
 
-    def loss_of(batch: Batch, embeddings: Embeddings, rng: Generator) -> tuple[Tensor, Tensor, Tensor]:
-        one, two = embeddings
-        pairs = [rows_of(batch, i, sample.matches) for i, sample in enumerate(batch.samples)]
-        rows = torch.stack([torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])], dim=1)
-        if recipe.loss == "hardest":
-            count = len(batch.samples)
-            chosen = rows[subset(len(rows), recipe.hardest_positives_per_pair * count, rng)].to(one.device)
-            candidates = [
-                subset(len(f), recipe.hardest_candidates_per_pair * count, rng).to(one.device) for f in embeddings
-            ]
-            found = hardest_contrastive(one, two, chosen, candidates[0], candidates[1], rows.to(one.device))
-            return found.positive + found.negative, one[chosen[:, 0]], two[chosen[:, 1]]
-        chosen = rows[subset(len(rows), recipe.positives, rng)].to(one.device)
-        queries, keys = one[chosen[:, 0]], two[chosen[:, 1]]
-        return info_nce(queries, keys, recipe.temperature), queries, keys
+    return train_on_pairs(context, recipe, schedule, any_rotation, False, partial(pair_loss, recipe))
 
-    return train_on_pairs(context, recipe, schedule, any_rotation, False, loss_of)
+
+def pair_loss(
+    recipe: PointContrast, batch: Batch, embeddings: Embeddings, rng: Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """PointInfoNCE over one match of each point, or the hardest-contrastive loss over all of them; then queries and keys."""
+    one, two = embeddings
+    if recipe.loss == "hardest":
+        # Positives come from all matches, and every match counts as one where negatives are dropped (spec B.4).
+        rows = _rows(batch, [s.matches for s in batch.samples])
+        count = len(batch.samples)
+        chosen = rows[subset(len(rows), recipe.hardest_positives_per_pair * count, rng)].to(one.device)
+        candidates = [
+            subset(len(f), recipe.hardest_candidates_per_pair * count, rng).to(one.device) for f in embeddings
+        ]
+        found = hardest_contrastive(one, two, chosen, candidates[0], candidates[1], rows.to(one.device))
+        return found.positive + found.negative, one[chosen[:, 0]], two[chosen[:, 1]]
+    rows = _rows(batch, [one_match_each(s.matches, rng) for s in batch.samples])
+    chosen = rows[subset(len(rows), recipe.positives, rng)].to(one.device)
+    queries, keys = one[chosen[:, 0]], two[chosen[:, 1]]
+    return info_nce(queries, keys, recipe.temperature), queries, keys
+
+
+def _rows(batch: Batch, matches: list[Tensor]) -> Tensor:
+    """(M, 2) rows of the collated clouds of the matches of each pair, one pair after the other."""
+    pairs = [rows_of(batch, i, m) for i, m in enumerate(matches)]
+    return torch.stack([torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])], dim=1)
 
 
 def any_rotation(rng: Generator) -> NDArray[np.float64]:

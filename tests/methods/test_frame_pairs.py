@@ -12,8 +12,18 @@ from benchmarks.specs import ExponentialDecay, PointContrast, Profile, SceneCont
 from benchmarks.transforms import random_rotation
 from harness.catalog import find
 from harness.contract.stage import Limits
-from methods.frame_pairs import all_matches, nearest_rows, one_match_each, pair_sample, turn
-from methods.pointcontrast.pairs import any_rotation
+from methods.frame_pairs import (
+    Batch,
+    PairSample,
+    TurnedCloud,
+    all_matches,
+    nearest_rows,
+    one_match_each,
+    pair_sample,
+    turn,
+)
+from methods.pointcontrast.hardest import hardest_contrastive
+from methods.pointcontrast.pairs import any_rotation, pair_loss
 from methods.training.optim import exponential
 from tests.parity.vectors import load
 
@@ -46,7 +56,7 @@ def test_matches_lie_near_each_other_in_the_world(frames: tuple[Frame, Frame]) -
             places.append(turned @ inverse[:3, :3].T + inverse[:3, 3])
         apart = np.linalg.norm(places[0] - places[1], axis=1)
         assert apart.max() <= 0.15 + np.sqrt(3) * 0.1 + 1e-3
-        assert len(torch.unique(sample.matches[:, 0])) == len(sample.matches), "one match for each row"
+        assert len(torch.unique(sample.matches[:, 0])) < len(sample.matches), "all matches are kept, many to many"
 
 
 def test_a_turn_is_rigid_and_about_the_mean() -> None:
@@ -68,7 +78,7 @@ def test_matches_are_many_to_many_and_one_is_drawn_evenly() -> None:
     two = np.array([[0.1, 0, 0], [0, 0.1, 0], [5, 0.05, 0], [0.2, 0, 0.0]])
     matches = all_matches(one, two, 0.15)
     assert matches.tolist() == [[0, 0], [0, 1], [1, 2]]
-    drawn = [one_match_each(matches, np.random.default_rng(s)).tolist() for s in range(400)]
+    drawn = [one_match_each(torch.from_numpy(matches), np.random.default_rng(s)).tolist() for s in range(400)]
     assert all([1, 2] in d and len(d) == 2 for d in drawn)
     assert 140 < sum([0, 0] in d for d in drawn) < 260
 
@@ -101,6 +111,29 @@ def test_inputs_are_those_of_the_papers(frames: tuple[Frame, Frame]) -> None:
     )
     empty = frames[1]._replace(depth=np.zeros_like(frames[1].depth))
     assert pair_sample((frames[0], empty), RECIPE, no_rotation, False, np.random.default_rng(3)) is None
+
+
+def batch_of_two(rng: np.random.Generator) -> tuple[Batch, tuple[torch.Tensor, torch.Tensor]]:
+    """Two pairs of clouds of 30 rows with many-to-many matches, and unit features of all rows."""
+    samples = []
+    for _ in range(2):
+        cloud = TurnedCloud(torch.zeros(30, 3, dtype=torch.int32), torch.ones(30, 3), torch.eye(4))
+        matches = np.unique(np.stack([np.repeat(np.arange(10), 3), rng.integers(0, 30, 30)], 1), axis=0)
+        samples.append(PairSample(cloud, cloud, torch.from_numpy(matches)))
+    features = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(2, 60, 4))), dim=2)
+    return Batch(samples, np.array([[0, 0], [30, 30]])), (features[0], features[1])
+
+
+def test_the_hardest_loss_sees_all_matches_and_info_nce_one_of_each_point() -> None:
+    batch, features = batch_of_two(np.random.default_rng(4))
+    rows = torch.cat([batch.samples[0].matches, batch.samples[1].matches + 30])
+    recipe = PointContrast(loss="hardest")
+    loss, queries, _ = pair_loss(recipe, batch, features, np.random.default_rng(0))
+    everything = torch.arange(60)
+    expected = hardest_contrastive(*features, rows, everything, everything, rows)
+    assert len(queries) == len(rows) and torch.isclose(loss, expected.positive + expected.negative)
+    _, queries, _ = pair_loss(PointContrast(), batch, features, np.random.default_rng(0))
+    assert len(queries) == 20 == len(torch.unique(rows[:, 0]))
 
 
 @pytest.mark.parametrize("every", [250, 1000])
