@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from benchmarks.errors import WrongUse
 from benchmarks.ratios import read_scene_list, scenes_for_testing, split_scenes, usable_scenes
-from benchmarks.specs import Budget, BudgetHalf, Cell, Dataset, Method, Profile, Task
+from benchmarks.specs import Budget, BudgetHalf, Cell, Dataset, Method, Profile, Spec, Task
 from harness.contract.stage import DataView, Limits, StageSpec, recipe_steps
 from harness.data import PreparedDataset
 from harness.keys import code_sha256
@@ -39,7 +39,7 @@ class PlannedStage(NamedTuple):
 
 def check_needs(method: Method, dataset: Dataset) -> None:
     """Raises WrongUse, naming what is missing, where a method cannot be pre-trained on a dataset."""
-    needs = {n for n in ("frames", "images", "poses", "multiple_views", "labels") if getattr(method.needs, n)}
+    needs = {n for n in ("frames", "images", "poses", "multiple_views", "clouds", "labels") if getattr(method.needs, n)}
     missing = sorted(needs - set(dataset.provides))
     if missing:
         raise WrongUse(
@@ -65,11 +65,20 @@ def stages_of(
     `data` holds prepared datasets by the name that the cell or its task gives them. Raises WrongUse for what cannot be: a
     method on a dataset that lacks what it needs, a task without a recipe in the profile, an unsupported currency.
     """
+    source = data[cell.pretrain_dataset] if specs.method.needs.data else None
+    planned = pretrain_stages(specs, source, cell.pretrain_seed, machine)
+    planned.append(_finetune_stage(cell, specs, data, machine, planned[-1]))
+    return planned
+
+
+def pretrain_stages(
+    specs: CellSpecs, source: PreparedDataset | None, seed: int, machine: Machine
+) -> list[PlannedStage]:
+    """The stages that make a method's backbone; raises WrongUse as `stages_of`."""
     method, _, budget, profile = specs
     planned: list[PlannedStage] = []
     parents: dict[str, str] = {}
     synthetic = False
-    source = data[cell.pretrain_dataset] if method.needs.data else None
     if source is not None:
         check_needs(method, source.dataset)
         synthetic = source.manifest.synthetic
@@ -79,8 +88,8 @@ def stages_of(
                 **_common(specs, budget.pretrain, stage.share, machine),
                 "kind": "pretrain",
                 "stage": stage.name,
-                "seed": cell.pretrain_seed,
-                "recipe": getattr(profile, stage.recipe) if stage.recipe else None,
+                "seed": seed,
+                "recipe": recipe_of(profile, stage.recipe) if stage.recipe else None,
                 "data": _view(source, method.needs.labels, _pretrain_scenes(source, profile)) if source else None,
                 "parents": dict(parents),
                 "imagenet_weights_sha256": _weights_sha256(method, stage.name, machine),
@@ -90,8 +99,16 @@ def stages_of(
         _check_currency(spec, budget)
         planned.append(PlannedStage(spec, budget.pretrain, source, None, synthetic, f"{method.name}/{stage.name}"))
         parents = {**parents, stage.name: spec.key}
-    planned.append(_finetune_stage(cell, specs, data, machine, planned[-1], synthetic))
     return planned
+
+
+def recipe_of(profile: Profile, name: str) -> Spec:
+    """A section of a profile by name, or `tasks.NAME`, the recipe of a task. Raises WrongUse where there is none."""
+    section, _, task = name.partition(".")
+    recipe = profile.tasks.get(task) if section == "tasks" else getattr(profile, section, None)
+    if recipe is None:
+        raise WrongUse(f"profile {profile.name!r} has no recipe {name!r}")
+    return recipe
 
 
 def _finetune_stage(
@@ -100,7 +117,6 @@ def _finetune_stage(
     data: Mapping[str, PreparedDataset],
     machine: Machine,
     last: PlannedStage,
-    synthetic: bool,
 ) -> PlannedStage:
     method, task, budget, profile = specs
     recipe = profile.tasks.get(task.name)
@@ -108,6 +124,10 @@ def _finetune_stage(
         known = ", ".join(sorted(profile.tasks))
         raise WrongUse(f"profile {profile.name!r} has no recipe for task {task.name!r}; it has recipes for {known}")
     target = data[task.dataset]
+    if method.needs.labels and last.data is not None and last.data.dataset.name == target.dataset.name:
+        raise WrongUse(
+            f"n/a: {method.name!r} pre-trains on the labels of {target.dataset.name!r}, which task {task.name!r} fine-tunes on"
+        )
     split = split_scenes(used_scenes(target, profile), target.dataset, cell.label_ratio, target.tested)
     spec = StageSpec.model_validate(
         {
@@ -126,7 +146,7 @@ def _finetune_stage(
     )
     _check_currency(spec, budget)
     title = f"{cell.method} -> {task.name} at {cell.label_ratio}"
-    return PlannedStage(spec, budget.finetune, target, cell, synthetic or target.manifest.synthetic, title)
+    return PlannedStage(spec, budget.finetune, target, cell, last.synthetic or target.manifest.synthetic, title)
 
 
 def _common(specs: CellSpecs, half: BudgetHalf, share: float, machine: Machine) -> dict[str, object]:
@@ -145,6 +165,7 @@ def _common(specs: CellSpecs, half: BudgetHalf, share: float, machine: Machine) 
         "profile": profile.name,
         "profile_version": profile.version,
         "network": profile.network,
+        "precision": profile.precision,
         "limits": limits,
         "threads": min(machine.threads, half.cpus or machine.threads),
         "sparse_backend": machine.sparse_backend,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -128,7 +128,8 @@ class _Attempt:
 
     def run(self, display: Display, weights: Path | None) -> Record:
         """Lay out, execute, judge, record."""
-        lay_out(self.root, self.planned, self.store, weights)
+        parents = {s: self.store.folder("pretrain", k) / "artifacts" for s, k in self.spec.parents.items()}
+        lay_out(self.root, self.planned, parents, weights)
         show = display.stage(self.planned.title)
 
         def on_event(event: object) -> None:
@@ -242,8 +243,11 @@ class _Attempt:
         ).sealed()
 
 
-def lay_out(root: Path, planned: PlannedStage, store: Store, weights: Path | None) -> None:
-    """Make the folders that a stage finds around it; `out/` keeps what an earlier attempt left."""
+def lay_out(root: Path, planned: PlannedStage, parents: Mapping[str, Path], weights: Path | None) -> None:
+    """Make the folders that a stage finds around it; `out/` keeps what an earlier attempt left.
+
+    `parents` are the artifacts of each earlier stage.
+    """
     spec = planned.spec
     for name in ("in", "data", "parents"):
         shutil.rmtree(root / name, ignore_errors=True)
@@ -258,8 +262,8 @@ def lay_out(root: Path, planned: PlannedStage, store: Store, weights: Path | Non
         view.mkdir()
         for part in ("unlabelled", "labelled") if spec.data.view == "labelled" else ("unlabelled",):
             (view / part).symlink_to((planned.data.folder / part).resolve())
-    for stage, key in spec.parents.items():
-        (root / "parents" / stage).symlink_to((store.folder("pretrain", key) / "artifacts").resolve())
+    for stage in spec.parents:
+        (root / "parents" / stage).symlink_to(parents[stage].resolve())
 
 
 def without_paths(text: str) -> str:

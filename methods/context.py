@@ -75,6 +75,10 @@ class StageContext:
             self.warn(f"budget {limits.budget} allows {steps:,} of the {recipe:,} steps of profile {self.spec.profile}")
         return steps
 
+    def autocast(self) -> torch.autocast:
+        """The precision of network passes that the profile asks for; losses are always computed in float32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.precision == "bf16")
+
     def start(self, event: Start) -> None:
         """Write the start event, and after it the warnings that came before."""
         self.events.write(event)

@@ -58,9 +58,15 @@ def unit_rows(features: Tensor) -> Tensor:
 
 @torch.no_grad()
 def embedding_health(queries: Tensor, keys: Tensor, sample: int = 256) -> dict[str, float]:
-    """How an embedding of unit rows is doing, on its first `sample` rows: similarity of positives and of negatives, share
-    of positives that rank first, and effective rank (exp of the entropy of the singular values)."""
-    queries, keys = queries[:sample].float(), keys[:sample].float()
+    """How an embedding of unit rows is doing, on `sample` rows spread evenly over it.
+
+    Similarity of positives and of negatives; `top1`, the share of positives that rank first among `candidates` keys; alignment
+    (mean squared distance of positives) and uniformity (log of the mean of exp(-2 d^2) over pairs of queries; 0 where all
+    are equal), both after Wang and Isola, 2020; effective rank (exp of the entropy of the singular values); and the share of
+    rows that repeat another.
+    """
+    places = torch.linspace(0, len(queries) - 1, min(sample, len(queries)), device=queries.device).long()
+    queries, keys = queries[places].float(), keys[places].float()
     similarity = queries @ keys.t()
     positive = similarity.diagonal()
     count = len(queries)
@@ -68,9 +74,14 @@ def embedding_health(queries: Tensor, keys: Tensor, sample: int = 256) -> dict[s
     singular = torch.linalg.svdvals(queries - queries.mean(0))
     weights = singular / singular.sum().clamp_min(1e-12)
     rank = torch.exp(-(weights * weights.clamp_min(1e-12).log()).sum())
+    apart = torch.pdist(queries).pow(2)
     return {
         "positive_similarity": float(positive.mean()),
         "negative_similarity": float(negative),
         "top1": float((similarity.argmax(1) == torch.arange(count, device=queries.device)).float().mean()),
+        "alignment": float((queries - keys).pow(2).sum(1).mean()),
+        "uniformity": float(torch.exp(-2 * apart).mean().log()) if len(apart) else float("nan"),
         "effective_rank": float(rank),
+        "candidates": float(count),
+        "duplicate_rows": 1 - len(torch.unique(queries, dim=0)) / max(1, count),
     }

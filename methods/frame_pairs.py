@@ -23,11 +23,10 @@ from methods.contrast import embedding_health, unit_rows
 from methods.networks.res16unet import seeded_backbone
 from methods.sparse.backend import sparse_backend
 from methods.sparse.tensor import batched_coordinates
-from methods.training.checkpoint import save_weights
-from methods.training.loop import StepResult, batch_indices, train
+from methods.training.checkpoint import BACKBONE_FILE, save_weights
+from methods.training.loop import StepResult, Training, batch_indices
 from methods.training.optim import Schedule, sgd
 
-BACKBONE = "backbone.safetensors"
 TRIES = 20
 
 Pair = tuple[str, int, int]
@@ -151,15 +150,15 @@ def subset(count: int, most: int, rng: Generator) -> Tensor:
     return torch.from_numpy(np.sort(rng.permutation(count)[:most]))
 
 
-def train_on_pairs(
+def prepare_pairs(
     context: StageContext,
     recipe: FramePairs,
     schedule_of: Callable[[int], Schedule],
     rotation: Rotation,
     colour: bool,
     loss_of: LossOf,
-) -> dict[str, float | None]:
-    """Train the backbone on pairs and write it to `artifacts/backbone.safetensors`."""
+) -> Training:
+    """The backbone, and the steps that train it on pairs."""
     pairs, spec = list_pairs(context, recipe.min_overlap), context.spec
     network = seeded_backbone(
         recipe.output_channels,
@@ -195,7 +194,9 @@ def train_on_pairs(
     def embed(clouds: list[TurnedCloud]) -> Tensor:
         coordinates = batched_coordinates([c.coordinates for c in clouds]).to(context.device)
         features = torch.cat([c.features for c in clouds]).to(context.device)
-        return unit_rows(network(engine.SparseTensor(features, coordinates)).F)
+        with context.autocast():
+            output = network(engine.SparseTensor(features, coordinates)).F
+        return unit_rows(output.float())
 
     def step(number: int, batch: Batch) -> StepResult:
         embeddings = embed([s.one for s in batch.samples]), embed([s.two for s in batch.samples])
@@ -208,9 +209,10 @@ def train_on_pairs(
         seen = {"samples": len(batch.samples), "frames": frames, "images": frames if colour else 0, "points": points}
         return StepResult(float(loss.detach()), seen, health)
 
-    state = train(context, {"network": network}, optimiser, schedule_of(steps), steps, make_batch, step)
-    save_weights(network.state_dict(), context.artifacts / BACKBONE)
-    return {"steps": float(state.step)}
+    def save() -> None:
+        save_weights(network.state_dict(), context.artifacts / BACKBONE_FILE)
+
+    return Training({"network": network}, optimiser, schedule_of(steps), steps, make_batch, step, save=save)
 
 
 def rows_of(batch: Batch, pair: int, matches: Tensor) -> tuple[Tensor, Tensor]:

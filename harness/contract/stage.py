@@ -18,6 +18,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from benchmarks.ratios import Split
 from benchmarks.specs import (
     Currency,
+    DepthContrast,
     LabelRatio,
     Name,
     NetworkSettings,
@@ -72,7 +73,8 @@ class StageSpec(Spec):
     profile: Name
     profile_version: PositiveInt
     network: NetworkSettings
-    recipe: OursImages | OursPoints | PointContrast | SceneContexts | SemanticRecipe | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    recipe: OursImages | OursPoints | PointContrast | SceneContexts | DepthContrast | SemanticRecipe | None = None
     limits: Limits
     data: DataView | None = None
     split: Split | None = None

@@ -12,7 +12,8 @@ from benchmarks.specs import SceneContexts
 from benchmarks.transforms import random_rotation
 from methods.context import StageContext
 from methods.csc.partition import fast_partition, general_partition, partitioned_nce, to_world
-from methods.frame_pairs import Batch, Embeddings, one_match_each, rows_of, subset, train_on_pairs
+from methods.frame_pairs import Batch, Embeddings, one_match_each, prepare_pairs, rows_of, subset
+from methods.training.loop import Training, train_and_save
 from methods.training.optim import Schedule, exponential
 
 SECTORS = 2
@@ -20,6 +21,11 @@ SECTORS = 2
 
 def run(context: StageContext) -> dict[str, float | None]:
     """Train and write `artifacts/backbone.safetensors`."""
+    return train_and_save(context, prepare(context))
+
+
+def prepare(context: StageContext) -> Training:
+    """The backbone, and the steps that train it."""
     recipe = context.spec.recipe
     assert isinstance(recipe, SceneContexts)
     fast = recipe.partition == "fast4"
@@ -49,4 +55,4 @@ def run(context: StageContext) -> dict[str, float | None]:
             keys.append(k)
         return torch.stack(losses).mean(), torch.cat(queries), torch.cat(keys)
 
-    return train_on_pairs(context, recipe, schedule, rotation, True, loss_of)
+    return prepare_pairs(context, recipe, schedule, rotation, True, loss_of)

@@ -8,30 +8,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from benchmarks.annotations import chosen_rows, keep_rows
 from benchmarks.datasets.views import load_cloud, load_labels
 from benchmarks.metrics import predictions as prediction_files
 from benchmarks.metrics.scorer import SemanticScorer
 from benchmarks.specs import SemanticRecipe
-from benchmarks.transforms import VoxelSample, evaluation_sample, training_sample
-from benchmarks.voxelize import IGNORE
+from benchmarks.transforms import evaluation_sample
 from harness.contract.events import Eval
 from methods.context import StageContext
-from methods.networks.res16unet import Res16UNet34C, seeded_backbone
+from methods.finetune.steps import labelled_training
+from methods.networks.res16unet import HEAD, Res16UNet34C, seeded_backbone
 from methods.sparse.backend import sparse_backend
 from methods.sparse.tensor import batched_coordinates
-from methods.training.checkpoint import load_into, load_weights
-from methods.training.loop import StepResult, TrainingState, batch_indices, train
-from methods.training.optim import polynomial, sgd
+from methods.training.checkpoint import BACKBONE_FILE, load_into, load_weights
+from methods.training.loop import TrainingState, train
 
-HEAD = "final."
 CHECKPOINTS = ("final", "selected", "best")
 TRAINING_FIT_SCENES = 16
 
 Predictions = dict[str, Tensor]
-MicroBatch = tuple[Tensor, Tensor, Tensor]
 
 
 def run(context: StageContext) -> dict[str, float | None]:
@@ -42,43 +38,14 @@ def run(context: StageContext) -> dict[str, float | None]:
     scenes = spec.split.train
     # Only training labels ever enter this process's data; test and selection labels stay inside the scorers.
     clouds = {s: (load_cloud(context.view, s), _allowed_labels(context, s)) for s in scenes}
-    _warn_of_missing_classes(context, [labels for _, labels in clouds.values()])
     evaluator = Evaluator(context, network, recipe)
-    optimiser = sgd(network.parameters(), recipe.optimiser)
-    steps = context.allowed_steps(recipe.steps, recipe.batch)
-    rate = recipe.optimiser.learning_rate
-    schedule = polynomial(rate, recipe.poly_power, recipe.steps, steps, spec.limits)
-    engine = sparse_backend(spec.sparse_backend)
-
-    def make_batch(number: int) -> list[MicroBatch]:
-        chosen = [scenes[i] for i in batch_indices(context, "order", number, recipe.batch, len(scenes))]
-        samples = [
-            training_sample(*clouds[s], recipe, context.rng("augmentation", number, i)) for i, s in enumerate(chosen)
-        ]
-        return [collate(samples[i : i + recipe.micro_batch]) for i in range(0, len(samples), recipe.micro_batch)]
-
-    def step(number: int, batch: list[MicroBatch]) -> StepResult:
-        network.train()
-        losses, right, counted = [], 0, 0
-        for part in batch:
-            coordinates, colours, labels = (t.to(context.device, non_blocking=True) for t in part)
-            logits = network(engine.SparseTensor(colours, coordinates)).F
-            loss = voxel_loss(logits, labels) / len(batch)
-            loss.backward()
-            losses.append(float(loss.detach()))
-            valid = labels != IGNORE
-            right += int((logits.detach().argmax(1) == labels)[valid].sum())
-            counted += int(valid.sum())
-        voxels = sum(len(part[0]) for part in batch)
-        seen = {"samples": recipe.batch, "scenes": recipe.batch, "points": voxels, "labels": counted}
-        health = {"accuracy": right / max(1, counted), "voxels": float(voxels)}
-        return StepResult(sum(losses), seen, health)
+    training = labelled_training(context, network, recipe, scenes, clouds)
 
     def validate(state: TrainingState) -> None:
-        if state.step % recipe.validate_every == 0 or state.step == steps:
+        if state.step % recipe.validate_every == 0 or state.step == training.steps:
             evaluator.validate(state)
 
-    state = train(context, {"network": network}, optimiser, schedule, steps, make_batch, step, after_step=validate)
+    state = train(context, training._replace(after_step=validate))
     if state.extra.get("validated_at") != state.step:
         evaluator.validate(state)
     return {**evaluator.finish(state), **evaluator.training_fit(scenes[:TRAINING_FIT_SCENES])}
@@ -92,17 +59,6 @@ def _allowed_labels(context: StageContext, scene: str) -> NDArray[np.uint8]:
     return keep_rows(labels, chosen_rows(scene, ratio.points, len(labels)))
 
 
-def _warn_of_missing_classes(context: StageContext, labels: list[NDArray[np.uint8]]) -> None:
-    data = context.spec.data
-    assert data is not None
-    seen = np.zeros(256, np.int64)
-    for one in labels:
-        seen += np.bincount(one, minlength=256)
-    missing = [name for number, name in enumerate(data.classes) if not seen[number]]
-    if missing:
-        context.warn(f"no training label of {', '.join(missing)} at this label ratio; they cannot be learnt")
-
-
 def load_backbone(context: StageContext, classes: int) -> Res16UNet34C:
     """The pre-trained backbone with a fresh head: `final.*` is dropped by name, everything else must match (spec A.4)."""
     spec = context.spec
@@ -110,27 +66,12 @@ def load_backbone(context: StageContext, classes: int) -> Res16UNet34C:
     seed = context.seed("weights")
     network = seeded_backbone(classes, spec.network, momentum, spec.sparse_backend, seed)
     (parent,) = spec.parents
-    weights = load_weights(context.parent(parent) / "backbone.safetensors")
+    weights = load_weights(context.parent(parent) / BACKBONE_FILE)
     transferred, total = load_into(network, weights, (HEAD,), "pre-trained backbone")
     expected = total - len([k for k in network.state_dict() if k.startswith(HEAD)])
     assert transferred == expected, f"{transferred} tensors were transferred, expected {expected}"
     context.notes["transferred_tensors"] = f"{transferred} of {total}, {HEAD}* dropped"
     return network
-
-
-def collate(samples: list[VoxelSample]) -> MicroBatch:
-    """Coordinates (N, 4), colours (N, 3) in -0.5..0.5 and labels (N,) of several scenes."""
-    coordinates = batched_coordinates([torch.from_numpy(s.coordinates) for s in samples])
-    colours = torch.from_numpy(np.concatenate([s.rgb for s in samples]) / np.float32(255) - np.float32(0.5))
-    labels = torch.from_numpy(np.concatenate([s.labels for s in samples]).astype(np.int64))
-    return coordinates, colours, labels
-
-
-def voxel_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy over labelled voxels; zero (with a gradient of zero) where none is labelled."""
-    if not bool((labels != IGNORE).any()):
-        return logits.sum() * 0.0
-    return functional.cross_entropy(logits, labels, ignore_index=IGNORE)
 
 
 class Evaluator:
@@ -175,7 +116,8 @@ class Evaluator:
             coordinates, rgb = evaluation_sample(load_cloud(self.context.view, scene), self.recipe.voxel_metres)
             batch = batched_coordinates([torch.from_numpy(coordinates)]).to(self.context.device)
             colours = torch.from_numpy(rgb / np.float32(255) - np.float32(0.5)).to(self.context.device)
-            logits = self.network(engine.SparseTensor(colours, batch)).F
+            with self.context.autocast():
+                logits = self.network(engine.SparseTensor(colours, batch)).F
             out[scene] = logits.argmax(1).to(torch.uint8).cpu()
         return out
 

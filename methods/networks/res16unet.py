@@ -13,6 +13,8 @@ from methods.sparse.backend import sparse_backend
 if TYPE_CHECKING:
     from benchmarks.specs import NetworkSettings
 
+HEAD = "final."
+"""Names of the last layer's tensors, which never leave pre-training (spec A.4, I-28)."""
 BLOCK_MOMENTUM = 0.1
 """Batch norms inside blocks never got the configured momentum in the original, so they keep the default (A.2)."""
 

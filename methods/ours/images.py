@@ -14,7 +14,7 @@ from methods.contrast import embedding_health, info_nce, unit_rows
 from methods.networks.resunet2d import SIDE_MULTIPLE, PixelFeatureNet, network_input
 from methods.ours.augment import apply_crop, change_colours, draw_crop, match_pixels, to_tensor
 from methods.training.checkpoint import load_into, load_weights, save_weights
-from methods.training.loop import StepResult, batch_indices, train
+from methods.training.loop import StepResult, Training, batch_indices, train_and_save
 from methods.training.optim import exponential, sgd
 
 ARTIFACT = "image_network.safetensors"
@@ -23,6 +23,11 @@ SETTINGS = "image_network.json"
 
 def run(context: StageContext) -> dict[str, float | None]:
     """Train the 2D network and write it to `artifacts/image_network.safetensors`."""
+    return train_and_save(context, prepare(context))
+
+
+def prepare(context: StageContext) -> Training:
+    """The network, and the steps that train it."""
     recipe = context.spec.recipe
     assert isinstance(recipe, OursImages) and context.spec.data is not None
     if recipe.image_side % SIDE_MULTIPLE:
@@ -49,22 +54,23 @@ def run(context: StageContext) -> dict[str, float | None]:
     def step(number: int, batch: tuple[Tensor, list[Tensor]]) -> StepResult:
         images, matches = batch
         inputs = network_input(images.to(context.device, non_blocking=True), recipe.normalise, recipe.channel_order)
-        features = network(inputs, train_encoder=number >= recipe.freeze_encoder_steps)
+        with context.autocast():
+            features = network(inputs, train_encoder=number >= recipe.freeze_encoder_steps).float()
         half = len(matches)
         rows = [gather_pairs(features[i], features[half + i], matches[i].to(context.device)) for i in range(half)]
         loss = pixel_loss(rows, recipe)
         loss.backward()
-        shown = next((r for r in rows if len(r[0])), None)
-        health: dict[str, float] = {}
-        if shown is not None:
-            health = embedding_health(unit_rows(shown[0].detach()), unit_rows(shown[1].detach()))
+        # Of each pair on its own, as the loss sees it.
+        each = [embedding_health(unit_rows(q.detach()), unit_rows(k.detach())) for q, k in rows if len(q)]
+        health = {name: float(np.mean([h[name] for h in each])) for name in (each[0] if each else ())}
         health["pixels_per_pair"] = float(np.mean([len(m) for m in matches]))
         return StepResult(float(loss.detach()), {"samples": half, "frames": half, "images": 2 * half}, health)
 
-    state = train(context, {"network": network}, optimiser, schedule, steps, make_batch, step)
-    save_weights(network.state_dict(), context.artifacts / ARTIFACT)
-    (context.artifacts / SETTINGS).write_text(recipe.model_dump_json(indent=1))
-    return {"steps": float(state.step)}
+    def save() -> None:
+        save_weights(network.state_dict(), context.artifacts / ARTIFACT)
+        (context.artifacts / SETTINGS).write_text(recipe.model_dump_json(indent=1))
+
+    return Training({"network": network}, optimiser, schedule, steps, make_batch, step, save=save)
 
 
 def initialise_encoder(context: StageContext, network: nn.Module) -> None:

@@ -24,11 +24,10 @@ from methods.ours.images import SETTINGS as IMAGE_SETTINGS
 from methods.ours.projection import CentreCrop, centre_crop, crop_image, inside_crop, lookup, unproject
 from methods.sparse.backend import sparse_backend
 from methods.sparse.tensor import batched_coordinates
-from methods.training.checkpoint import load_into, load_weights, save_weights
-from methods.training.loop import StepResult, batch_indices, train
+from methods.training.checkpoint import BACKBONE_FILE, load_into, load_weights, save_weights
+from methods.training.loop import StepResult, Training, batch_indices, train_and_save
 from methods.training.optim import exponential, sgd
 
-BACKBONE = "backbone.safetensors"
 MLP_WIDTH = 32
 
 
@@ -49,6 +48,11 @@ class FrameSample(NamedTuple):
 
 def run(context: StageContext) -> dict[str, float | None]:
     """Train the 3D network and write it to `artifacts/backbone.safetensors`."""
+    return train_and_save(context, prepare(context))
+
+
+def prepare(context: StageContext) -> Training:
+    """The student with the frozen network of stage 1, and the steps that train it."""
     recipe, spec = context.spec.recipe, context.spec
     assert isinstance(recipe, OursPoints) and spec.data is not None
     frames = list_frames(context.view, spec.data.scenes)
@@ -66,10 +70,12 @@ def run(context: StageContext) -> dict[str, float | None]:
         return [draw_sample(context, recipe, frames, i, number, p) for p, i in enumerate(chosen)]
 
     def step(number: int, samples: list[FrameSample]) -> StepResult:
-        targets = teacher_features(teacher, samples, recipe, context.device)
+        with context.autocast():
+            targets = teacher_features(teacher, samples, recipe, context.device)
         coordinates = batched_coordinates([s.coordinates for s in samples]).to(context.device)
         colours = torch.cat([s.colours for s in samples]).to(context.device)
-        output = student(engine.SparseTensor(colours, coordinates))
+        with context.autocast():
+            output = student(engine.SparseTensor(colours, coordinates)).float()
         starts = np.cumsum([0, *(len(s.coordinates) for s in samples)])
         rows = torch.cat([s.rows + int(start) for s, start in zip(samples, starts, strict=False)]).to(context.device)
         queries, keys = unit_rows(output[rows]), unit_rows(targets)
@@ -85,9 +91,10 @@ def run(context: StageContext) -> dict[str, float | None]:
         seen = {"samples": len(samples), "frames": len(samples), "images": len(samples), "points": len(coordinates)}
         return StepResult(float(loss.detach()), seen, health)
 
-    state = train(context, {"student": student}, optimiser, schedule, steps, make_batch, step)
-    save_weights(student.backbone.state_dict(), context.artifacts / BACKBONE)
-    return {"steps": float(state.step)}
+    def save() -> None:
+        save_weights(student.backbone.state_dict(), context.artifacts / BACKBONE_FILE)
+
+    return Training({"student": student}, optimiser, schedule, steps, make_batch, step, save=save)
 
 
 class Student(nn.Module):
@@ -136,7 +143,7 @@ def teacher_features(
 ) -> Tensor:
     """(sum P, C) target features of all pairs of a step, not yet normalised."""
     images = torch.stack([s.image for s in samples]).to(device)
-    maps = teacher(network_input(images, recipe.normalise, recipe.channel_order))
+    maps = teacher(network_input(images, recipe.normalise, recipe.channel_order)).float()
     return torch.cat([lookup(maps[i], s.uv.to(device), s.crop, recipe.lookup) for i, s in enumerate(samples)])
 
 

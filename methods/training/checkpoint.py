@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from benchmarks.errors import DataError
 
+BACKBONE_FILE = "backbone.safetensors"
+"""What every pre-training leaves: the 3D backbone (design section 6)."""
+
 
 def save_weights(state: dict[str, Tensor], path: Path) -> None:
     """Write a state dict as safetensors."""

@@ -6,7 +6,7 @@ import math
 import resource
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,14 +20,19 @@ from methods.training.checkpoint import load_state, save_state
 from methods.training.loader import batches
 from methods.training.optim import Schedule
 
-Batch = TypeVar("Batch")
-
 CHECKPOINT_SECONDS = 15.0
 MAX_STEP_EVENTS = 2000
+# Mean squared distance of unit rows below about 0.001, for so many steps in a row.
+COLLAPSED_UNIFORMITY = -0.002
+COLLAPSED_STEPS = 20
 
 
 class Diverged(BenchError):
     """The loss or a gradient is no longer a finite number."""
+
+
+class Collapsed(BenchError):
+    """All embeddings have become the same."""
 
 
 class OutOfTime(BenchError):
@@ -55,23 +60,37 @@ class TrainingState:
         self.extra: dict[str, Any] = {}
 
 
-def train(
-    context: StageContext,
-    modules: dict[str, nn.Module],
-    optimiser: torch.optim.Optimizer,
-    schedule: Schedule,
-    steps: int,
-    make_batch: Callable[[int], Batch],
-    run_step: Callable[[int, Batch], StepResult],
-    after_step: Callable[[TrainingState], None] | None = None,
-) -> TrainingState:
-    """Run up to `steps` optimiser steps, from the last checkpoint if there is one.
+class Training(NamedTuple):
+    """What a stage trains: everything that the loop, and whoever wants to look at single steps, needs.
 
     `make_batch(i)` prepares step i (from 0), in another process where the budget has loader workers; it depends on nothing but
     i. `run_step(i, batch)` computes gradients, and depends on nothing but these and the modules. `after_step` sees
-    the state after each update and may keep its own things in `extra`. Raises Diverged, or Cancelled after saving. A soft
-    limit ends the loop early (`context.stop`).
+    the state after each update and may keep its own things in `extra`. `save` writes the artifacts of a pre-training.
     """
+
+    modules: dict[str, nn.Module]
+    optimiser: torch.optim.Optimizer
+    schedule: Schedule
+    steps: int
+    make_batch: Callable[[int], Any]
+    run_step: Callable[[int, Any], StepResult]
+    after_step: Callable[[TrainingState], None] | None = None
+    save: Callable[[], None] = lambda: None
+
+
+def train_and_save(context: StageContext, training: Training) -> dict[str, float | None]:
+    """A whole pre-training stage: train, write the artifacts, and the metrics of its end event."""
+    state = train(context, training)
+    training.save()
+    return {"steps": float(state.step)}
+
+
+def train(context: StageContext, training: Training) -> TrainingState:
+    """Run the optimiser steps, from the last checkpoint if there is one.
+
+    Raises Diverged or Collapsed with the step, or Cancelled after saving. A soft limit ends the loop early (`context.stop`).
+    """
+    modules, optimiser, schedule, steps, make_batch, run_step, after_step, _ = training
     state = _resume(context, modules, optimiser)
     context.start(Start(total_steps=steps, resumed_from=state.step, numerics=numerics()))
     clock = _Clock(state.ledger)
@@ -92,6 +111,7 @@ def train(
             raise Diverged(
                 f"step {state.step + 1}: loss {result.loss:g}, gradient norm {norm:g}; training has diverged"
             )
+        _watch_for_collapse(state, result.health)
         optimiser.step()
         state.step += 1
         state.ledger = clock.read(_count(state.ledger, state.step, result.seen))
@@ -178,6 +198,17 @@ def _count(ledger: Ledger, step: int, seen: dict[str, int]) -> Ledger:
     return ledger.model_copy(
         update={"optimizer_steps": step, **{name: getattr(ledger, name) + number for name, number in seen.items()}}
     )
+
+
+def _watch_for_collapse(state: TrainingState, health: dict[str, float]) -> None:
+    """Embeddings that stay equal for many steps teach nothing any more; a step of a run that is still finding its way may."""
+    same = health.get("uniformity", -math.inf) > COLLAPSED_UNIFORMITY
+    steps = state.extra["collapsed_steps"] = state.extra.get("collapsed_steps", 0) + 1 if same else 0
+    if steps >= COLLAPSED_STEPS:
+        raise Collapsed(
+            f"step {state.step + 1}: the embeddings of all samples have been the same for {steps} steps (uniformity "
+            f"{health['uniformity']:.4f}); training has collapsed"
+        )
 
 
 def _gradient_norm(optimiser: torch.optim.Optimizer) -> float:

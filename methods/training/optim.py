@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -34,6 +35,18 @@ def exponential(base: float, decay: ExponentialDecay, recipe_steps: int, steps: 
     stretch = recipe_steps / steps if limits.schedule_horizon == "budget" and steps else 1.0
     extra = int(decay.after_first)
     return lambda t: base * decay.factor ** (int(t * stretch / decay.every_steps) + (extra if t else 0))
+
+
+def cosine(base: float, final: float, stairs: int, recipe_steps: int, steps: int, limits: Limits) -> Schedule:
+    """Rate at step t: half a cosine from `base` to `final` in `stairs` equal stairs, one for each epoch (spec D.3), over the
+    steps that will run, or the recipe's."""
+    horizon = steps if limits.schedule_horizon == "budget" else recipe_steps
+
+    def rate(t: int) -> float:
+        epoch = min(stairs, t * stairs // max(1, horizon))
+        return final + (base - final) * (1 + math.cos(math.pi * epoch / stairs)) / 2
+
+    return rate
 
 
 def polynomial(base: float, power: float, recipe_steps: int, steps: int, limits: Limits) -> Schedule:

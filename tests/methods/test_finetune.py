@@ -10,7 +10,7 @@ from benchmarks.metrics.semantic import confusion_matrix
 from benchmarks.specs import SemanticRecipe
 from benchmarks.transforms import axis_rotation, clip_mask, flip_horizontal, random_rotation, training_sample
 from benchmarks.voxelize import IGNORE
-from methods.finetune.semantic import collate, voxel_loss
+from methods.finetune.steps import collate, voxel_loss
 
 RECIPE = SemanticRecipe(steps=1, batch=1, micro_batch=1, voxel_metres=0.1, validate_every=1, clip_metres=4.0)
 

@@ -16,7 +16,7 @@ from harness.contract.stage import Limits, StageSpec, recipe_steps
 from methods.context import CANCEL, FINISH, StageContext, stream_seed
 from methods.training import loop
 from methods.training.checkpoint import load_state
-from methods.training.loop import Cancelled, Diverged, StepResult, TrainingState, batch_indices, train
+from methods.training.loop import Cancelled, Diverged, StepResult, Training, TrainingState, batch_indices, train
 from methods.training.optim import exponential, polynomial, sgd
 
 
@@ -94,7 +94,7 @@ def job(
         state.extra["sum"] = state.extra.get("sum", 0) + state.step
 
     schedule = exponential(0.05, ExponentialDecay(every_steps=3), steps, steps, where.spec.limits)
-    state = train(where, {"net": net}, optimiser, schedule, steps, make_batch, step, after)
+    state = train(where, Training({"net": net}, optimiser, schedule, steps, make_batch, step, after))
     return state, net.state_dict(), seen
 
 

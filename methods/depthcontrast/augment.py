@@ -1,0 +1,79 @@
+"""DepthContrast's augmentations of one scan, in their order (spec D.3), in numpy.
+
+A scan is (N, 6) float64: xyz in metres in the camera's frame (z is depth, not up), and rgb in 0..255.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from benchmarks.datasets.pairs import world_points
+from benchmarks.datasets.views import Frame
+from benchmarks.specs import DepthContrast
+
+Scan = NDArray[np.float64]
+TRIES = 100
+
+
+def frame_scan(frame: Frame, points: int, rng: Generator) -> Scan | None:
+    """Exactly `points` random points of a frame, with repeats only where it has fewer; None where it has none at all."""
+    xyz = world_points(frame.depth, np.eye(4), frame.intrinsic)
+    if not len(xyz):
+        return None
+    scan = np.concatenate([xyz, frame.colour[frame.depth > 0].astype(np.float64)], axis=1)
+    return resample(scan, points, rng)
+
+
+def augmented(scan: Scan, recipe: DepthContrast, rng: Generator) -> Scan:
+    """One augmented copy, of exactly `recipe.points` points."""
+    scan = resample(scan, min(len(scan), recipe.scan_points), rng)
+    scan = crop_cuboid(scan, recipe, rng)
+    scan = drop_cuboid(scan, recipe.drop_share, rng)
+    scan = resample(scan, int(rng.choice(recipe.sizes)), rng)
+    flip = np.where(rng.random(2) < 0.5, -1.0, 1.0)
+    xyz = scan[:, :3] * np.append(flip, 1.0)
+    xyz = xyz @ turn_about_one_axis(rng).T * rng.uniform(*recipe.scale)
+    return resample(np.concatenate([xyz, scan[:, 3:]], axis=1), recipe.points, rng)
+
+
+def resample(scan: Scan, count: int, rng: Generator) -> Scan:
+    """`count` random points; each at most once where there are enough."""
+    return scan[rng.choice(len(scan), count, replace=len(scan) < count)]
+
+
+def crop_cuboid(scan: Scan, recipe: DepthContrast, rng: Generator) -> Scan:
+    """Points in a random cuboid about a random point; the whole scan where no try leaves enough points."""
+    for _ in range(TRIES):
+        shares = rng.uniform(*recipe.crop_share, 3)
+        pairs = shares[[0, 0, 1]], shares[[1, 2, 2]]
+        if (np.minimum(*pairs) / np.maximum(*pairs)).max() >= recipe.crop_aspect:
+            break
+    half = np.ptp(scan[:, :3], axis=0) * shares / 2
+    for _ in range(TRIES):
+        centre = scan[rng.integers(len(scan)), :3]
+        inside = (np.abs(scan[:, :3] - centre) <= half).all(axis=1)
+        if inside.sum() > recipe.crop_least_points:
+            return scan[inside]
+    return scan
+
+
+def drop_cuboid(scan: Scan, share: float, rng: Generator) -> Scan:
+    """Without the points in a cuboid of `share` of the range about a random point; all of them where none would be left."""
+    half = np.ptp(scan[:, :3], axis=0) * share / 2
+    centre = scan[rng.integers(len(scan)), :3]
+    outside = (np.abs(scan[:, :3] - centre) > half).any(axis=1)
+    return scan[outside] if outside.any() else scan
+
+
+def turn_about_one_axis(rng: Generator) -> NDArray[np.float64]:
+    """(3, 3): by any angle about x with a chance of 0.33, else about y with one of 0.66, else about z."""
+    axis = 0 if rng.random() <= 0.33 else 1 if rng.random() <= 0.66 else 2
+    angle = rng.uniform(-np.pi, np.pi)
+    one, two = (axis + 1) % 3, (axis + 2) % 3
+    turn = np.eye(3)
+    turn[one, one] = turn[two, two] = np.cos(angle)
+    turn[two, one] = np.sin(angle)
+    turn[one, two] = -turn[two, one]
+    return turn

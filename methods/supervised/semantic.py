@@ -1,0 +1,33 @@
+"""The one stage of `supervised`: a semantic run on the pre-training dataset, its last layer dropped (spec E.6c, I-28)."""
+
+from __future__ import annotations
+
+from benchmarks.datasets.views import load_cloud, load_labels
+from benchmarks.specs import SemanticRecipe
+from methods.context import StageContext
+from methods.finetune.steps import labelled_training
+from methods.networks.res16unet import HEAD, seeded_backbone
+from methods.training.checkpoint import BACKBONE_FILE, save_weights
+from methods.training.loop import Training, train_and_save
+
+
+def run(context: StageContext) -> dict[str, float | None]:
+    """Train and write `artifacts/backbone.safetensors`: the final weights, since no scene is held out here."""
+    return train_and_save(context, prepare(context))
+
+
+def prepare(context: StageContext) -> Training:
+    """The network from scratch, and the steps that train it on every labelled point of the pre-training scenes."""
+    recipe, spec = context.spec.recipe, context.spec
+    assert isinstance(recipe, SemanticRecipe) and spec.data is not None
+    seed, momentum = context.seed("weights"), spec.network.finetune_bn_momentum
+    network = seeded_backbone(len(spec.data.classes), spec.network, momentum, spec.sparse_backend, seed)
+    network = network.to(context.device)
+    scenes = spec.data.scenes
+    clouds = {s: (load_cloud(context.view, s), load_labels(context.view, s).semantic) for s in scenes}
+
+    def save() -> None:
+        state = {k: v for k, v in network.state_dict().items() if not k.startswith(HEAD)}
+        save_weights(state, context.artifacts / BACKBONE_FILE)
+
+    return labelled_training(context, network, recipe, scenes, clouds)._replace(save=save)

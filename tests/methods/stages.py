@@ -1,0 +1,48 @@
+"""Stages of real methods on a very small procedural recording, for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.datasets.layout import read_manifest
+from benchmarks.datasets.prepare import prepare
+from benchmarks.procedural.write import generate
+from benchmarks.specs import Budget, Dataset, Method, Profile, Task
+from harness.catalog import find
+from harness.data import PreparedDataset
+from harness.graph import CellSpecs, Machine, PlannedStage, pretrain_stages
+from harness.scheduler import lay_out
+from methods.context import StageContext
+
+SPECS = Path(__file__).parent.parent / "specs"
+METHODS = ("ours", "pointcontrast", "csc", "depthcontrast", "supervised")
+
+
+def small_recordings(cache: Path) -> PreparedDataset:
+    """Three rooms with frames, clouds and labels, and one test room."""
+    shipped = find(Dataset, "synth-scannet").sized("smoke")
+    size = {"train_rooms": 3, "test_rooms": 1, "frames_per_room": 4, "width": 64, "height": 48,
+            "points_per_square_metre": 60}  # fmt: skip
+    dataset = shipped.model_copy(update={"world": {**(shipped.world or {}), **size}})
+    root = generate(dataset, cache, lambda names: names)
+    folder = prepare(dataset, root, cache, frame_stride=1, strict=True, progress=lambda items: items)
+    return PreparedDataset(dataset, folder, read_manifest(folder))
+
+
+def nano_stages(method: str, source: PreparedDataset, seed: int = 0, **recipe: Any) -> list[PlannedStage]:
+    """The pre-training stages of a method at nano size; `recipe` changes fields of the last stage's recipe."""
+    budget, profile = find(Budget, str(SPECS / "nano-budget.yaml")), find(Profile, str(SPECS / "nano-profile.yaml"))
+    specs = CellSpecs(find(Method, method), find(Task, "s3dis-sem"), budget, profile)
+    planned = pretrain_stages(specs, source, seed, Machine(1, "torch", "cpu"))
+    if recipe:
+        last = planned[-1].spec
+        changed = last.model_copy(update={"recipe": last.recipe.model_copy(update=recipe)})  # type: ignore[union-attr]
+        planned[-1] = planned[-1]._replace(spec=changed)
+    return planned
+
+
+def open_stage(planned: PlannedStage, root: Path, parents: dict[str, Path]) -> StageContext:
+    """The stage's folders under `root`, as an executor would lay them out."""
+    lay_out(root, planned, parents, None)
+    return StageContext.open(root)

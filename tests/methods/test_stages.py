@@ -1,0 +1,198 @@
+"""Every pre-training stage, end to end in small: artifacts, exact resumption, seeds, labels, and how a bad training ends."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.backbone import backbone_shapes
+from benchmarks.datasets import views
+from benchmarks.errors import DataError, WrongUse
+from benchmarks.specs import Dataset, Method
+from harness.catalog import find
+from harness.contract.events import read_events
+from harness.data import PreparedDataset
+from harness.graph import PlannedStage, check_needs
+from harness.validate import check_pretrain
+from methods.context import CANCEL, StageContext
+from methods.stage import module_of, set_up_torch
+from methods.training import loop
+from methods.training.checkpoint import load_weights
+from methods.training.loop import Cancelled, Collapsed, Diverged, Training, train_and_save
+from tests.methods.stages import METHODS, nano_stages, open_stage, small_recordings
+
+
+@pytest.fixture(scope="module")
+def source(cache: Path) -> PreparedDataset:
+    return small_recordings(cache)
+
+
+def training_of(context: StageContext) -> Training:
+    set_up_torch(context.spec)
+    module: Any = importlib.import_module(module_of(context.spec))
+    return module.prepare(context)
+
+
+def run_all(planned: list[PlannedStage], root: Path, stop_at: int | None = None) -> Path:
+    """Run the stages of a method; the artifacts of the last. With `stop_at` every stage is cancelled there and goes on."""
+    parents: dict[str, Path] = {}
+    for stage in planned:
+        folder = root / stage.spec.stage
+        if stop_at is not None:
+            context = open_stage(stage, folder, parents)
+            with pytest.raises(Cancelled):
+                train_and_save(context, stopping(training_of(context), context, stop_at))
+        context = open_stage(stage, folder, parents)
+        train_and_save(context, training_of(context))
+        parents[stage.spec.stage] = context.artifacts
+    return context.artifacts
+
+
+def stopping(training: Training, context: StageContext, step: int) -> Training:
+    def run_step(number: int, batch: Any) -> Any:
+        if number == step:
+            context.stop = CANCEL
+        return training.run_step(number, batch)
+
+    return training._replace(run_step=run_step)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_stopped_training_resumes_to_the_same_bits(method: str, source: PreparedDataset, tmp_path: Path) -> None:
+    planned = nano_stages(method, source)
+    whole, resumed = run_all(planned, tmp_path / "whole"), run_all(planned, tmp_path / "cut", stop_at=1)
+    one, two = load_weights(whole / "backbone.safetensors"), load_weights(resumed / "backbone.safetensors")
+    assert set(one) == set(two) >= set(backbone_shapes(planned[-1].spec.network))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    check_pretrain(planned[-1].spec, whole, last=True)
+    for stage in planned:
+        logs = [list(read_events(tmp_path / way / stage.spec.stage / "out/events.jsonl")) for way in ("whole", "cut")]
+        ends = [[e for e in log if e.event == "usage"][-1].ledger for log in logs]
+        counted = [e.model_dump(exclude={"wall_seconds", "cpu_seconds", "peak_memory_bytes"}) for e in ends]
+        assert counted[0] == counted[1] and counted[0]["optimizer_steps"] == stage.spec.limits.amount
+        steps = [[e for e in log if e.event == "step"] for log in logs]
+        assert [e.step for e in steps[1]] == [e.step for e in steps[0]]
+        assert [e.loss for e in steps[1]] == [e.loss for e in steps[0]]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_another_seed_gives_another_backbone(method: str, source: PreparedDataset, tmp_path: Path) -> None:
+    one, two = (run_all(nano_stages(method, source, seed), tmp_path / str(seed)) for seed in (0, 1))
+    first, second = (load_weights(p / "backbone.safetensors")["block4.0.conv1.kernel"] for p in (one, two))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "supervised"])
+def test_health_is_logged(method: str, source: PreparedDataset, tmp_path: Path) -> None:
+    run_all(nano_stages(method, source), tmp_path)
+    for path in tmp_path.glob("*/out/events.jsonl"):
+        steps = [e for e in read_events(path) if e.event == "step"]
+        for name in ("positive_similarity", "negative_similarity", "alignment", "uniformity", "effective_rank",
+                     "duplicate_rows", "top1", "candidates"):  # fmt: skip
+            assert all(name in s.health for s in steps), (path.parent.parent.name, name)
+        assert all(s.gradient_norm > 0 for s in steps)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_labels_are_opened_by_supervised_alone(
+    method: str, source: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    original = views._load
+    monkeypatch.setattr(views, "_load", lambda path: opened.append(path.as_posix()) or original(path))
+    run_all(nano_stages(method, source), tmp_path)
+    assert opened and any("/labelled/" in path for path in opened) == (method == "supervised")
+    if method != "supervised":
+        assert not list(tmp_path.glob("*/data/*/labelled"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_loss_that_is_no_number_ends_the_run_with_its_step(
+    method: str, source: PreparedDataset, tmp_path: Path
+) -> None:
+    planned = nano_stages(method, source)[0]
+    context = open_stage(planned, tmp_path, {})
+    training = training_of(context)
+
+    def spoilt(number: int, batch: Any) -> Any:
+        result = training.run_step(number, batch)
+        return result._replace(loss=float("nan")) if number == 2 else result
+
+    with pytest.raises(Diverged, match="step 3: loss nan"):
+        train_and_save(context, training._replace(run_step=spoilt))
+    assert not list(context.artifacts.iterdir())
+
+
+def test_a_collapse_ends_the_run_with_its_step(
+    source: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network whose output does not depend on its input any more."""
+    monkeypatch.setattr(loop, "COLLAPSED_STEPS", 3)
+    context = open_stage(nano_stages("pointcontrast", source)[0], tmp_path, {})
+    training = training_of(context)
+    with torch.no_grad():
+        training.modules["network"].final.kernel.zero_()  # type: ignore[union-attr, operator]
+        training.modules["network"].final.bias.fill_(1.0)  # type: ignore[union-attr, operator]
+    with pytest.raises(Collapsed, match="step 3: the embeddings of all samples have been the same for 3 steps"):
+        train_and_save(context, training._replace(schedule=lambda step: 0.0))
+
+
+def test_supervised_drops_its_last_layer_and_sees_every_class(source: PreparedDataset, tmp_path: Path) -> None:
+    planned = nano_stages("supervised", source)
+    weights = load_weights(run_all(planned, tmp_path) / "backbone.safetensors")
+    assert not [name for name in weights if name.startswith("final.")]
+    assert planned[0].spec.data is not None and planned[0].spec.data.view == "labelled"
+    assert planned[0].spec.data.scenes == ("scene0000_00", "scene0001_00", "scene0002_00"), "no test scene"
+
+
+def test_each_method_is_refused_by_name_where_its_data_lack_something() -> None:
+    bare = find(Dataset, "rgbd-folder").model_copy(update={"provides": ("clouds",), "name": "bare"})
+    for name, missing in (
+        ("ours", "frames, images, poses"), ("pointcontrast", "frames, multiple_views, poses"),
+        ("csc", "frames, images, multiple_views, poses"), ("depthcontrast", "frames"), ("supervised", "labels"),
+    ):  # fmt: skip
+        with pytest.raises(WrongUse, match=f"method '{name}' needs {missing}, which dataset 'bare' does not have"):
+            check_needs(find(Method, name), bare)
+
+
+def test_both_formats_and_any_passes_of_depthcontrast(source: PreparedDataset, tmp_path: Path) -> None:
+    """Voxels only has no point encoder; the passes of a step see the same scans and queue as one pass does."""
+    voxel = nano_stages("depthcontrast", source, format="voxel")
+    run_all(voxel, tmp_path / "voxel")
+    assert set(training_of(open_stage(voxel[0], tmp_path / "v", {})).modules) == {
+        "voxel_query", "voxel_key", "voxel_queue"
+    }  # fmt: skip
+    for passes in (1, 2):
+        planned = nano_stages("depthcontrast", source, scans_per_pass=passes)[0]
+        training = training_of(open_stage(planned, tmp_path / str(passes), {}))
+        assert training.modules["voxel_queue"].rows.shape == (6, 128)  # type: ignore[union-attr]
+        batch = training.make_batch(0)
+        assert len(batch) == 2 and batch[0].points is not None and batch[0].points.shape == (2, 256, 3)
+        training.run_step(0, batch)
+        rows = training.modules["voxel_queue"].rows  # type: ignore[union-attr]
+        assert torch.allclose(rows[:2].norm(dim=1), torch.ones(2))  # type: ignore[index, operator]
+    assert all(p.grad is None for p in training.modules["voxel_key"].parameters())
+
+
+def test_frames_without_depth_are_replaced_or_named(
+    source: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from methods.depthcontrast import scans
+
+    original = scans.load_frame
+    training = training_of(open_stage(nano_stages("depthcontrast", source)[0], tmp_path, {}))
+
+    def blind(view: Path, scene: str, index: int) -> views.Frame:
+        frame = original(view, scene, index)
+        return frame if index == 0 else frame._replace(depth=np.zeros_like(frame.depth))
+
+    monkeypatch.setattr(scans, "load_frame", blind)
+    assert len(training.make_batch(0)) == 2
+    monkeypatch.setattr(scans, "load_frame", lambda *a: blind(a[0], a[1], 1))
+    with pytest.raises(DataError, match="20 frames in a row have no depth"):
+        training.make_batch(0)

@@ -1,0 +1,282 @@
+"""`make verify-learning`: does each method learn what it trains for, and does that help a linear probe?
+
+On the procedural ScanNet world at `tiny` size, for every method and seed: the share of held-out positives that rank first,
+before and after training; and the mIoU of a linear classifier on the frozen features, beside that on features of random
+weights. Results of each pair are kept in the cache folder, so that an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.datasets.views import load_cloud, load_labels
+from benchmarks.metrics.scorer import SemanticScorer
+from benchmarks.ratios import scenes_for_testing, split_scenes
+from benchmarks.specs import Budget, LabelRatio, Method, NetworkSettings, Profile, Task
+from benchmarks.transforms import evaluation_sample, evaluation_voxels
+from benchmarks.voxelize import IGNORE, voxel_labels
+from harness.catalog import find
+from harness.code import digest
+from harness.data import PreparedDataset, cache_folder, ready
+from harness.graph import CellSpecs, Machine, PlannedStage, pretrain_stages
+from harness.scheduler import lay_out
+from methods.context import StageContext
+from methods.networks.res16unet import Res16UNet34C, seeded_backbone
+from methods.sparse.tensor import SparseTensor, batched_coordinates
+from methods.stage import module_of, set_up_torch
+from methods.training.checkpoint import BACKBONE_FILE, load_into, load_weights
+from methods.training.loop import Training, train_and_save
+from tests.verification.report import write_report
+
+METHODS = ("ours", "pointcontrast", "csc", "depthcontrast")
+PROBED = ("ours", "pointcontrast", "csc")
+SEEDS = (0, 1, 2)
+BUDGET = "tiny"
+DATASET = "synth-scannet"
+HELD_OUT_BATCHES = 16
+PROBE_RATIO = "10%"
+CODE = (
+    "methods.ours.images",
+    "methods.ours.points",
+    "methods.pointcontrast.pairs",
+    "methods.csc.pairs",
+    "methods.depthcontrast.scans",
+)
+PROBE_ROUNDS = 100
+LEAST_GAIN = 3.0
+LEAST_PROBE_GAIN = 0.02
+
+
+class Accuracy(NamedTuple):
+    """Share of held-out positives that rank first, before and after training, and by chance."""
+
+    before: float
+    after: float
+    chance: float
+
+
+def stages(method: str, seed: int, source: PreparedDataset) -> list[PlannedStage]:
+    """The stages that `bench run --method METHOD --budget tiny` would run, with one thread."""
+    budget = find(Budget, BUDGET)
+    profile = find(Profile, budget.default_profile or BUDGET)
+    specs = CellSpecs(find(Method, method), find(Task, "s3dis-sem"), budget, profile)
+    return pretrain_stages(specs, source, seed, Machine(1, "torch", "cpu"))
+
+
+def world() -> PreparedDataset:
+    """The procedural ScanNet world at the size of the profile."""
+    return ready(DATASET, {}, 50, True, lambda what: lambda items: items, print, find(Profile, BUDGET).world)
+
+
+def run_stage(planned: PlannedStage, folder: Path, parents: dict[str, Path]) -> tuple[Accuracy, Path]:
+    """Train one stage (or go on with it); the accuracy on held-out rooms, and where its artifacts lie."""
+    assert planned.data is not None and planned.spec.data is not None
+    rooms = tuple(sorted(scenes_for_testing(planned.data.scenes, planned.data.dataset)))
+    view = planned.spec.data.model_copy(update={"scenes": rooms})
+    held_out = planned._replace(spec=planned.spec.model_copy(update={"data": view}))
+    lay_out(folder / "held-out", held_out, parents, None)
+    lay_out(folder / "train", planned, parents, None)
+    set_up_torch(planned.spec)
+    module: Any = importlib.import_module(module_of(planned.spec))
+    context = StageContext.open(folder / "train")
+    training: Training = module.prepare(context)
+    aside: Training = module.prepare(StageContext.open(folder / "held-out"))
+    before, chance = ranked_first(aside, {n: m.state_dict() for n, m in aside.modules.items()})
+    train_and_save(context, training)
+    after, _ = ranked_first(aside, {n: m.state_dict() for n, m in training.modules.items()})
+    return Accuracy(before, after, chance), context.artifacts
+
+
+def ranked_first(training: Training, weights: dict[str, dict[str, Tensor]]) -> tuple[float, float]:
+    """Mean share of positives that rank first over the last half of the batches (a queue fills in the first), and chance."""
+    for name, module in training.modules.items():
+        # The queue of keys has the size of the data it saw, and starts afresh.
+        own = module.state_dict()
+        module.load_state_dict({**own, **{k: v for k, v in weights[name].items() if not k.startswith("rows")}})
+    found = [training.run_step(number, training.make_batch(number)).health for number in range(HELD_OUT_BATCHES)]
+    half = found[HELD_OUT_BATCHES // 2 :]
+    return float(np.mean([h["top1"] for h in half])), float(np.mean([1 / h["candidates"] for h in half]))
+
+
+def probe(backbone: Res16UNet34C, source: PreparedDataset, voxel_metres: float, colour: bool) -> float:
+    """mIoU on the test rooms of a linear classifier on frozen features, trained on a tenth of the rooms.
+
+    Batch norms take their statistics from the training rooms first, the same for trained and for random weights.
+    """
+    split = split_scenes(source.scenes, source.dataset, LabelRatio.parse(PROBE_RATIO))
+    classes = len(source.dataset.classes)
+    settle_norms(backbone, [sparse_room(source, s, voxel_metres, colour) for s in split.train])
+    features = torch.cat([embed(backbone, source, s, voxel_metres, colour) for s in split.train])
+    labels = torch.from_numpy(np.concatenate([room_labels(source, s, voxel_metres) for s in split.train])).long()
+    mean, deviation = features.mean(0), features.std(0).clamp_min(1e-6)
+    classifier = fit_linear((features - mean) / deviation, labels, classes)
+    predictions = {}
+    for scene in split.test:
+        logits = classifier((embed(backbone, source, scene, voxel_metres, colour) - mean) / deviation)
+        predictions[scene] = logits.argmax(1).to(torch.uint8).numpy()
+    score = SemanticScorer(source.folder, split.test, voxel_metres, classes).score(predictions)["miou_voxel"]
+    assert score is not None
+    return score
+
+
+def sparse_room(source: PreparedDataset, scene: str, voxel_metres: float, colour: bool) -> SparseTensor:
+    """A whole room as a network sees it: colours about zero, or ones as PointContrast's input."""
+    coordinates, rgb = evaluation_sample(load_cloud(source.folder, scene), voxel_metres)
+    inputs = rgb / np.float32(255) - np.float32(0.5) if colour else np.ones_like(rgb)
+    return SparseTensor(torch.from_numpy(inputs), batched_coordinates([torch.from_numpy(coordinates)]))
+
+
+def room_labels(source: PreparedDataset, scene: str, voxel_metres: float) -> np.ndarray:
+    """(V,) uint8 labels in the order of `sparse_room`."""
+    voxels = evaluation_voxels(np.asarray(load_cloud(source.folder, scene).xyz), voxel_metres)
+    return voxel_labels(np.asarray(load_labels(source.folder, scene).semantic), voxels)
+
+
+@torch.no_grad()
+def settle_norms(backbone: Res16UNet34C, rooms: list[SparseTensor]) -> None:
+    """Replace the running statistics of all batch norms by those of `rooms`."""
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.reset_running_stats()
+            module.momentum = None  # the plain mean over all passes
+    backbone.train()
+    for room in rooms:
+        backbone.features(room)
+    backbone.eval()
+
+
+@torch.no_grad()
+def embed(backbone: Res16UNet34C, source: PreparedDataset, scene: str, voxel_metres: float, colour: bool) -> Tensor:
+    """(V, C) features that enter the last layer."""
+    return backbone.features(sparse_room(source, scene, voxel_metres, colour)).F
+
+
+def fit_linear(features: Tensor, labels: Tensor, classes: int) -> nn.Linear:
+    """Multinomial logistic regression on labelled rows, with a little weight decay."""
+    torch.manual_seed(0)
+    known = labels != IGNORE
+    features, labels = features[known], labels[known]
+    classifier = nn.Linear(features.shape[1], classes)
+    nn.init.zeros_(classifier.weight)
+    optimiser = torch.optim.LBFGS(classifier.parameters(), max_iter=PROBE_ROUNDS, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = functional.cross_entropy(classifier(features), labels) + 1e-4 * classifier.weight.pow(2).sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)  # type: ignore[arg-type]
+    return classifier.requires_grad_(False)
+
+
+def verify_one(method: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Everything about one method and seed."""
+    source, began = world(), time.process_time()
+    parents: dict[str, Path] = {}
+    accuracies = {}
+    planned = stages(method, seed, source)
+    for stage in planned:
+        accuracy, artifacts = run_stage(stage, folder / stage.spec.stage, parents)
+        accuracies[stage.spec.stage] = accuracy._asdict()
+        parents[stage.spec.stage] = artifacts
+    result: dict[str, Any] = {"ranked_first": accuracies}
+    if method in PROBED:
+        recipe, network = planned[-1].spec.recipe, planned[-1].spec.network
+        voxel, colour = recipe.voxel_metres, method != "pointcontrast"  # type: ignore[union-attr]
+        result["probe"] = probe(load_backbone(artifacts, network, seed), source, voxel, colour)
+        result["probe_random"] = probe(seeded_backbone(1, network, 0.1, "torch", 1000 + seed), source, voxel, colour)
+    return {**result, "cpu_seconds": round(time.process_time() - began, 1)}
+
+
+def load_backbone(artifacts: Path, network: NetworkSettings, seed: int) -> Res16UNet34C:
+    """A trained backbone without its last layer."""
+    backbone = seeded_backbone(1, network, 0.1, "torch", seed)
+    load_into(backbone, load_weights(artifacts / BACKBONE_FILE), ("final.",), "backbone")
+    return backbone
+
+
+def one_after_the_other(
+    folder: Path, methods: tuple[str, ...], seeds: tuple[int, ...], processes: int
+) -> dict[str, Any]:
+    """Results of all pairs; each in a process of its own, `processes` at a time, and only where it is not there yet."""
+    pairs = [(m, s) for s in seeds for m in methods]
+
+    def one(pair: tuple[str, int]) -> dict[str, Any]:
+        method, seed = pair
+        place = folder / f"{method}-{seed}"
+        done = place / "result.json"
+        if not done.is_file():
+            place.mkdir(parents=True, exist_ok=True)
+            command = [sys.executable, "-m", __spec__.name, "--one", method, str(seed), "--folder", str(place)]
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000"}
+            with (place / "log.txt").open("ab") as log:
+                subprocess.run(command, check=True, stdout=log, stderr=log, env=environment)
+        found = json.loads(done.read_text())
+        print(method, seed, json.dumps(found), flush=True)
+        return found
+
+    with concurrent.futures.ThreadPoolExecutor(processes) as pool:
+        results = pool.map(one, pairs)
+        return {f"{m}-{s}": r for (m, s), r in zip(pairs, results, strict=True)}
+
+
+def misses(results: dict[str, Any]) -> list[str]:
+    """What falls short of the bounds, in words."""
+    found = []
+    for pair, result in results.items():
+        for stage, a in result["ranked_first"].items():
+            if a["after"] < LEAST_GAIN * a["before"] or a["after"] <= a["chance"]:
+                found.append(f"{pair}/{stage}: ranked first {a['before']:.3f} -> {a['after']:.3f}")
+        if "probe" in result and result["probe"] <= result["probe_random"]:
+            found.append(f"{pair}: probe {result['probe']:.3f}, random weights {result['probe_random']:.3f}")
+    for method in PROBED:
+        gains = [r["probe"] - r["probe_random"] for p, r in results.items() if p.rpartition("-")[0] == method]
+        if gains and np.mean(gains) < LEAST_PROBE_GAIN:
+            found.append(f"{method}: mean gain of the probe {100 * np.mean(gains):.2f} mIoU")
+    return found
+
+
+def main() -> None:
+    """Run what is missing, then write docs/verification/learning.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--one", nargs=2, metavar=("METHOD", "SEED"), help="one pair, in this process")
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    if options.one:
+        method, seed = options.one
+        result = verify_one(method, int(seed), options.folder)
+        (options.folder / "result.json").write_text(json.dumps(result, indent=1))
+        return
+    world()
+    folder = options.folder or cache_folder() / "verify-learning" / digest(CODE)[:16]
+    results = one_after_the_other(folder, METHODS, SEEDS, options.processes)
+    short = misses(results)
+    write_report(
+        "learning",
+        f"held-out positives that rank first, and a linear probe at {PROBE_RATIO} of the rooms, {DATASET}, budget {BUDGET}",
+        "failed" if short else "ok",
+        CODE,
+        results=results,
+        misses=short,
+    )
+    sys.exit(1 if short else 0)
+
+
+if __name__ == "__main__":
+    main()
