@@ -33,6 +33,17 @@ class PreparedDataset(NamedTuple):
         return tuple(s.name for s in self.manifest.scenes if s.test)
 
 
+def prepared_with_manifest(dataset: str, sha256: str) -> tuple[Path, Manifest]:
+    """The prepared data that a run was made from, by the hash of their manifest. Raises WrongUse where they are not there."""
+    for folder in sorted((cache_folder() / "prepared").glob(f"{dataset}-*")):
+        if folder.is_dir() and (manifest := read_manifest(folder)).sha256 == sha256:
+            return folder, manifest
+    raise WrongUse(
+        f"the prepared data of {dataset!r} that this run was made from are not in {cache_folder()}; the `bench run` that made "
+        "it prepares them again, and BENCH_CACHE names another cache"
+    )
+
+
 def cache_folder() -> Path:
     """Where generated worlds and prepared datasets are kept: $BENCH_CACHE, or `bench` in the user's cache folder."""
     if named := os.environ.get("BENCH_CACHE"):

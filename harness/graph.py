@@ -15,6 +15,7 @@ from harness.data import PreparedDataset
 from harness.keys import code_sha256
 
 NO_DATASET = "none"
+NEEDED = ("frames", "images", "poses", "multiple_views", "clouds", "labels")
 
 
 class Machine(NamedTuple):
@@ -39,7 +40,7 @@ class PlannedStage(NamedTuple):
 
 def check_needs(method: Method, dataset: Dataset) -> None:
     """Raises WrongUse, naming what is missing, where a method cannot be pre-trained on a dataset."""
-    needs = {n for n in ("frames", "images", "poses", "multiple_views", "clouds", "labels") if getattr(method.needs, n)}
+    needs = {n for n in NEEDED if getattr(method.needs, n)}
     missing = sorted(needs - set(dataset.provides))
     if missing:
         raise WrongUse(

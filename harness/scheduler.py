@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from benchmarks.errors import BenchError, EnvironmentCannot, WrongUse, cannot_write
 from harness.contract.events import EVENTS_FILE, End, Ledger, Start, Usage, Warn, drop_end
 from harness.contract.records import Outcome, Record
-from harness.contract.stage import STAGE_FILE, WEIGHTS_FILE
+from harness.contract.stage import STAGE_FILE, WEIGHTS_FILE, StageSpec
 from harness.executors.base import Execution, Executor
 from harness.executors.local import end_left_over_child
 from harness.graph import PlannedStage
@@ -65,10 +65,11 @@ def run_chain(
     store that cannot be written. In all these cases the store is whole, and the same command goes on from there.
     """
     reports: list[StageReport] = []
+    last_pretrain = [p for p in chain if p.spec.kind == "pretrain"][-1]
     for planned in chain:
         try:
             report = _run_or_reuse(
-                planned, store, executor, display, retry_failed, imagenet_weights, planned is chain[-2]
+                planned, store, executor, display, retry_failed, imagenet_weights, planned is last_pretrain
             )
         except OSError as error:
             raise cannot_write(store.root, error, planned.title) from error
@@ -248,7 +249,13 @@ def lay_out(root: Path, planned: PlannedStage, parents: Mapping[str, Path], weig
 
     `parents` are the artifacts of each earlier stage.
     """
-    spec = planned.spec
+    lay_out_spec(root, planned.spec, planned.data.folder if planned.data else None, parents, weights)
+
+
+def lay_out_spec(
+    root: Path, spec: StageSpec, data: Path | None, parents: Mapping[str, Path], weights: Path | None = None
+) -> None:
+    """The same for a stage whose prepared data lie in `data`."""
     for name in ("in", "data", "parents"):
         shutil.rmtree(root / name, ignore_errors=True)
         (root / name).mkdir(parents=True)
@@ -257,11 +264,11 @@ def lay_out(root: Path, planned: PlannedStage, parents: Mapping[str, Path], weig
     (root / "in" / STAGE_FILE).write_text(json.dumps(spec.model_dump(mode="json"), indent=1, sort_keys=True))
     if spec.imagenet_weights_sha256 is not None and weights is not None:
         (root / "in" / WEIGHTS_FILE).symlink_to(weights.resolve())
-    if spec.data is not None and planned.data is not None:
+    if spec.data is not None and data is not None:
         view = root / "data" / spec.data.dataset
         view.mkdir()
         for part in ("unlabelled", "labelled") if spec.data.view == "labelled" else ("unlabelled",):
-            (view / part).symlink_to((planned.data.folder / part).resolve())
+            (view / part).symlink_to((data / part).resolve())
     for stage in spec.parents:
         (root / "parents" / stage).symlink_to(parents[stage].resolve())
 

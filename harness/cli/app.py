@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from benchmarks.errors import BenchError
-from harness.cli import data, doctor, methods, report, run, show
+from harness.cli import data, doctor, features, methods, report, run, show
 from harness.cli.console import printable
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (app, "run", run.run),
     (app, "report", report.report),
     (app, "show", show.show),
+    (app, "features", features.features),
     (app, "doctor", doctor.doctor),
     (data.app, "ls", data.ls),
     (data.app, "info", data.info),
@@ -55,6 +56,7 @@ _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (data.app, "synth", data.synth),
     (data.app, "preview", data.preview),
     (methods.app, "ls", methods.ls),
+    (methods.app, "check", methods.check),
     (methods.app, "import-checkpoint", methods.import_checkpoint),
 )
 for _app, _name, _command in _COMMANDS:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import Json
+from harness.cli.options import Json, PretrainData
 
 app = typer.Typer(help="Pre-training methods, and weights from elsewhere.", no_args_is_help=True)
 
@@ -28,6 +28,52 @@ def ls(json: Json = False) -> None:
         stages = " + ".join(f"{s.name} {100 * s.share:g}%" for s in method.stages)
         rows.append((method.name, method.title, ", ".join(needs) or "nothing", stages))
     print(table(("name", "title", "needs", "stages"), rows))
+
+
+def check(
+    name: Annotated[str, typer.Argument(help="A method's name.")],
+    pretrain_data: PretrainData = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option("--keep", help="A folder for the runs of the checks; without it they are thrown away."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run a method in small and see whether it keeps the rules; a verdict for each check, exit code 1 where one fails.
+
+    On the procedural data, or on yours: a few steps of every stage, several times, about a minute.
+    """
+    import tempfile
+
+    from benchmarks.specs import Method, Profile, Task
+    from harness.catalog import find
+    from harness.cli.console import Console, print_json, table
+    from harness.conformance import PROFILE, TASK, Suite, Verdict
+    from harness.data import parse_roots, ready, resolve
+    from harness.executors.local import LocalExecutor
+
+    method = find(Method, name)
+    console = Console(quiet=json)
+    profile = find(Profile, PROFILE)
+    roots = parse_roots(pretrain_data or [], "--pretrain-data")
+    source_name = resolve(next(iter(roots), "scannet"), roots, console.say)
+    target_name = resolve(find(Task, TASK).dataset, {}, console.say)
+    source, target = (
+        ready(n, roots, profile.frame_stride, False, console.progress, console.say, profile.world)
+        for n in (source_name, target_name)
+    )
+    verdicts: list[Verdict] = []
+    with tempfile.TemporaryDirectory(prefix="bench-check-") as scratch:
+        folder = keep or Path(scratch)
+        for verdict in Suite(method, source, target, LocalExecutor(), folder.resolve()).run():
+            console.say(f"{verdict.verdict:<6} {verdict.check}")
+            verdicts.append(verdict)
+    if json:
+        print_json([v._asdict() for v in verdicts])
+    else:
+        print(table(("check", "verdict", "seen"), verdicts))
+    if any(v.verdict == "failed" for v in verdicts):
+        raise typer.Exit(1)
 
 
 def import_checkpoint(

@@ -12,5 +12,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and not
 Data = Annotated[
     list[str] | None, typer.Option("--data", metavar="NAME=DIR", help="Root of a dataset, in its official layout.")
 ]
+PretrainData = Annotated[
+    list[str] | None,
+    typer.Option("--pretrain-data", metavar="NAME=DIR", help="Pre-train on this dataset instead of ScanNet."),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Bad lines and frames in the data are errors, not warnings.")]
 DEFAULT_RUNS = Path("runs")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import DEFAULT_RUNS, Data, Json, Runs, Strict
+from harness.cli.options import DEFAULT_RUNS, Data, Json, PretrainData, Runs, Strict
 
 if TYPE_CHECKING:
     from benchmarks.specs import Budget, Cell, Method, Profile, Task
@@ -33,10 +33,7 @@ def run(
     pretrain_seed: Annotated[list[int], typer.Option("--pretrain-seed", min=0)] = [0],  # noqa: B006
     finetune_seed: Annotated[list[int], typer.Option("--finetune-seed", min=0)] = [0],  # noqa: B006
     data: Data = None,
-    pretrain_data: Annotated[
-        list[str] | None,
-        typer.Option("--pretrain-data", metavar="NAME=DIR", help="Pre-train on this dataset instead of ScanNet."),
-    ] = None,
+    pretrain_data: PretrainData = None,
     imagenet_weights: Annotated[
         Path | None,
         typer.Option("--imagenet-weights", help="ResNet weights (torchvision's names) for the 2D encoder of ours."),

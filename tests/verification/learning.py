@@ -47,7 +47,7 @@ PROBED = ("ours", "pointcontrast", "csc")
 SEEDS = (0, 1, 2)
 BUDGET = "tiny"
 DATASET = "synth-scannet"
-HELD_OUT_BATCHES = 16
+HELD_OUT_BATCHES = 48
 PROBE_RATIO = "10%"
 CODE = (
     "methods.ours.images",
