@@ -5,6 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from pathlib import Path
+
+from benchmarks.errors import DataError
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file of the user's. Raises DataError naming it where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:

@@ -92,7 +92,7 @@ def _from_file(scenes: list[str], dataset: Dataset) -> Division | None:
         train, selection = train + selection, ()
     elif not selection or not train:
         order = selection + train
-        held = max(1, round(0.1 * len(order)))
+        held = _held_out(len(order))
         selection, train = order[:held], order[held:]
     return Division(train, selection, test)
 
@@ -113,7 +113,7 @@ def scenes_for_testing(scenes: Iterable[str], dataset: Dataset, tested: Iterable
 def divide(scenes: Iterable[str], test: frozenset[str], order: str = "hashed") -> Division:
     """Apply the rule above; `order` is `hashed` or `regular`."""
     others = sorted(s for s in scenes if s not in test)
-    held = max(1, round(0.1 * len(others))) if len(others) >= HOLD_OUT_FROM else 0
+    held = _held_out(len(others))
     if order == "regular":
         selection, train = _hold_out_ends(others, held)
         bits = max(1, (len(train) - 1).bit_length())
@@ -126,6 +126,11 @@ def divide(scenes: Iterable[str], test: frozenset[str], order: str = "hashed") -
                 selection += by_room[room]
         train = sorted(set(others) - set(selection), key=_rank)
     return Division(tuple(train), tuple(sorted(selection)), tuple(sorted(test)))
+
+
+def _held_out(scenes: int) -> int:
+    """How many of so many training scenes are held out: a tenth, at least one, but none of a few."""
+    return max(1, round(0.1 * scenes)) if scenes >= HOLD_OUT_FROM else 0
 
 
 def _hold_out_ends(others: list[str], held: int) -> tuple[list[str], list[str]]:

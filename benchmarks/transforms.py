@@ -135,9 +135,14 @@ def crop_to_voxels(coordinates: NDArray[np.int64], limit: int, rng: Generator) -
     """Sorted rows of the `limit` voxels nearest to a random voxel; all rows where there are no more."""
     if len(coordinates) <= limit:
         return np.arange(len(coordinates))
-    centre = coordinates[rng.integers(len(coordinates))]
-    distance = ((coordinates - centre) ** 2).sum(axis=1)
-    return np.sort(np.argsort(distance, kind="stable")[:limit])
+    return nearest_rows(coordinates, coordinates[rng.integers(len(coordinates))], limit)
+
+
+def nearest_rows(points: Array, centre: Array, count: int) -> NDArray[np.int64]:
+    """Sorted rows of the `count` points (N, 3) nearest to `centre`, the first of equal ones; all rows where there are no more."""
+    if len(points) <= count:
+        return np.arange(len(points))
+    return np.sort(np.argsort(((points - centre) ** 2).sum(axis=1), kind="stable")[:count])
 
 
 def flip_horizontal(coordinates: NDArray, probability: float, rng: Generator) -> NDArray:

@@ -7,13 +7,13 @@ import os
 import platform
 import subprocess
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 import psutil
 
 from harness.code import package_folder
 from harness.contract.records import Provenance
+from harness.machine import cpu_name, package_version
 
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "pillow", "safetensors", "pydantic", "MinkowskiEngine")
 
@@ -22,13 +22,13 @@ PACKAGES = ("torch", "numpy", "scipy", "pandas", "pillow", "safetensors", "pydan
 def _static() -> Provenance:
     commit, dirty = _git(package_folder("harness").parent)
     return Provenance(
-        project_version=_version("pretrain-bench") or "not installed",
+        project_version=package_version("pretrain-bench") or "not installed",
         git_commit=commit,
         git_dirty=dirty,
         python=platform.python_version(),
-        packages={name: version for name in PACKAGES if (version := _version(name))},
+        packages={name: version for name in PACKAGES if (version := package_version(name))},
         platform=f"{platform.system()} {platform.machine()}",
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         cpu_count=os.cpu_count() or 1,
         memory_bytes=psutil.virtual_memory().total,
         machine=hashlib.sha256(platform.node().encode()).hexdigest()[:12],
@@ -38,21 +38,6 @@ def _static() -> Provenance:
 def provenance(numerics: dict[str, str]) -> Provenance:
     """This machine and this project; `numerics` is what the stage itself reported."""
     return _static().model_copy(update={"numerics": numerics})
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def _git(folder: Path) -> tuple[str | None, bool | None]:

@@ -86,7 +86,7 @@ def _pixels(context: StageContext, frame: Frame) -> Arrays:
         network = PixelFeatureNet(settings)
         if name == "after":
             load_into(network, load_weights(parent / ARTIFACT), (), "image network of stage 1")
-        network.train(name == "before")
+        network.eval()
         maps: Tensor = network(network_input(image[None], recipe.normalise, recipe.channel_order))
         found[f"pixels_{name}"] = maps[0].permute(1, 2, 0).numpy()
     return found

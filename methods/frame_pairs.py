@@ -17,6 +17,7 @@ from benchmarks.datasets.pairs import world_points
 from benchmarks.datasets.views import Frame, load_frame
 from benchmarks.errors import DataError
 from benchmarks.specs import FramePairs
+from benchmarks.transforms import nearest_rows
 from benchmarks.voxelize import quantise, to_cells
 from methods.context import StageContext
 from methods.contrast import embedding_health, unit_rows
@@ -136,13 +137,6 @@ def one_match_each(matches: Tensor, rng: Generator) -> Tensor:
     shuffled = matches.numpy()[rng.permutation(len(matches))]
     _, first = np.unique(shuffled[:, 0], return_index=True)
     return torch.from_numpy(shuffled[first])
-
-
-def nearest_rows(points: NDArray[np.float64], centre: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Sorted rows of the `count` points nearest to `centre`."""
-    if len(points) <= count:
-        return np.arange(len(points))
-    return np.sort(np.argsort(((points - centre) ** 2).sum(axis=1), kind="stable")[:count])
 
 
 def subset(count: int, most: int, rng: Generator) -> Tensor:

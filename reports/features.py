@@ -28,7 +28,8 @@ def feature_colours(groups: list[Array], seed: int = 0) -> list[NDArray[np.uint8
     unit = [g / np.maximum(np.linalg.norm(g, axis=1, keepdims=True), 1e-12) for g in groups]
     sample = np.concatenate([u[rng.permutation(len(u))[:SAMPLED_ROWS]] for u in unit])
     perplexity = min(PERPLEXITY, (len(sample) - 1) / 3)
-    place = TSNE(n_components=1, perplexity=perplexity, init="pca", random_state=seed).fit_transform(sample)[:, 0]
+    # Not from PCA: where all features are equal it starts all points in one place, which the tree of t-SNE does not survive.
+    place = TSNE(n_components=1, perplexity=perplexity, init="random", random_state=seed).fit_transform(sample)[:, 0]
     rank = np.argsort(np.argsort(place, kind="stable"), kind="stable") / max(1, len(place) - 1)
     colours = (matplotlib.colormaps["turbo"](rank)[:, :3] * 255).astype(np.uint8)
     return [colours[nearest(u, sample)] for u in unit]

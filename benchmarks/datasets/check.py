@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.layout import LABELLED, UNLABELLED, FileEntry, Manifest
+from benchmarks.datasets.layout import LABELLED, UNLABELLED, FileEntry, Manifest, file_entry
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
-_CHUNK = 1 << 20
 
 
 def verify(prepared: Path, manifest: Manifest, progress: Progress) -> list[str]:
@@ -33,19 +31,15 @@ def verify(prepared: Path, manifest: Manifest, progress: Progress) -> list[str]:
 
 
 def _check(path: Path, entry: FileEntry) -> str | None:
-    digest, size = hashlib.sha256(), 0
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
+        found = file_entry(path)
     except FileNotFoundError:
         return "missing"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    if size != entry.bytes:
-        return f"{size} bytes, the manifest says {entry.bytes}"
-    return None if digest.hexdigest() == entry.sha256 else "its content has changed (sha256 differs)"
+    if found.bytes != entry.bytes:
+        return f"{found.bytes} bytes, the manifest says {entry.bytes}"
+    return None if found == entry else "its content has changed (sha256 differs)"
 
 
 def class_counts(prepared: Path, manifest: Manifest, classes: int) -> tuple[np.ndarray, int]:

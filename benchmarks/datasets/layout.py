@@ -86,7 +86,12 @@ def hash_files(prepared: Path) -> dict[str, FileEntry]:
     for view in (UNLABELLED, LABELLED):
         for path in sorted((prepared / view).rglob("*")):
             if path.is_file():
-                content = path.read_bytes()
-                digest = hashlib.sha256(content).hexdigest()
-                entries[path.relative_to(prepared).as_posix()] = FileEntry(bytes=len(content), sha256=digest)
+                entries[path.relative_to(prepared).as_posix()] = file_entry(path)
     return entries
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Size and sha256 of a file as it is now. Raises OSError where it cannot be read."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileEntry(bytes=file.tell(), sha256=digest)

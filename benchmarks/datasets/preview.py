@@ -14,7 +14,6 @@ from benchmarks.datasets.layout import LABELLED, UNLABELLED, Manifest, SceneEntr
 from benchmarks.specs import Dataset
 
 TILE = (320, 240)
-PER_SCENE = 4
 Picture = NDArray[np.uint8]
 
 

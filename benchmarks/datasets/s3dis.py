@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.errors import DataError
+from benchmarks.files import read_bytes
 from benchmarks.voxelize import IGNORE, quantise, to_cells, voxel_labels
 
 OFFICIAL_FOLDER = "Stanford3dDataset_v1.2_Aligned_Version"
@@ -92,10 +93,7 @@ def read_points(path: Path, strict: bool = False) -> tuple[NDArray[np.float64], 
     """Read "x y z r g b" lines to (N, 6) float64, and one message per line that was left out."""
     import pandas as pd
 
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    content = read_bytes(path)
     if not content.strip():
         raise DataError(f"{path}: the file is empty; expected lines of six numbers, x y z r g b")
     if not content.endswith(b"\n") and len(content.rsplit(b"\n", 1)[-1].split()) not in (0, 6):

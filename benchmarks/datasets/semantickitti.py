@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.errors import DataError
+from benchmarks.files import read_bytes
 from benchmarks.voxelize import IGNORE
 
 
@@ -63,7 +64,7 @@ def _sequences(base: Path) -> list[Path]:
 
 def read_points(path: Path) -> NDArray[np.float32]:
     """(N, 4) float32: x, y, z in metres, remission 0 to 1."""
-    content = _bytes(path)
+    content = read_bytes(path)
     if not content or len(content) % 16:
         raise DataError(f"{path}: {len(content)} bytes, not a whole number of points of 16 bytes; copy it again")
     points = np.frombuffer(content, "<f4").reshape(-1, 4)
@@ -75,7 +76,7 @@ def read_points(path: Path) -> NDArray[np.float32]:
 
 def read_labels(path: Path, points: int) -> tuple[NDArray[np.uint16], NDArray[np.int32]]:
     """(N,) raw semantic ids and (N,) instance ids of a scan of `points` points."""
-    content = _bytes(path)
+    content = read_bytes(path)
     if len(content) != 4 * points:
         raise DataError(f"{path}: {len(content)} bytes for {points} points of 4 bytes; it belongs to another scan")
     labels = np.frombuffer(content, "<u4")
@@ -129,12 +130,5 @@ def _matrix(text: str, path: Path, line: int) -> NDArray[np.float64]:
     return values.reshape(3, 4)
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-
-
 def _text(path: Path) -> str:
-    return _bytes(path).decode("utf-8", "replace")
+    return read_bytes(path).decode("utf-8", "replace")

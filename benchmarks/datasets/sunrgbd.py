@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.datasets import images
 from benchmarks.errors import DataError
+from benchmarks.files import read_bytes
 
 MAX_DEPTH_METRES = 8.0
 
@@ -282,10 +283,7 @@ def load_mat(path: Path, name: str, structs: bool = False) -> Any:
 
 
 def _picture(path: Path) -> tuple[bytes, str]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    content = read_bytes(path)
     images.decode_colour(content, str(path))
     return content, path.suffix.lower().replace("jpeg", "jpg")
 

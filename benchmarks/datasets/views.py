@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.datasets import images
 from benchmarks.datasets.layout import LABELLED, UNLABELLED
 from benchmarks.errors import DataError
 
@@ -62,12 +63,12 @@ def load_frame(view: Path, scene: str, index: int) -> Frame:
     colour_path = next((p for p in (stem.with_suffix(".jpg"), stem.with_suffix(".png")) if p.is_file()), None)
     if colour_path is None:
         raise DataError(f"{stem}.jpg: no such file; prepare the dataset again")
-    with Image.open(stem.with_suffix(".depth.png")) as image:
-        millimetres = np.asarray(image).astype(np.uint16)
-    with Image.open(colour_path) as image:
-        colour = image.convert("RGB")
+    depth_path = stem.with_suffix(".depth.png")
+    millimetres = images.decode_depth(depth_path, str(depth_path))
+    pixels = images.decode_colour(colour_path, str(colour_path))
+    if pixels.shape[:2] != millimetres.shape:
         size = (millimetres.shape[1], millimetres.shape[0])
-        pixels = np.asarray(colour if colour.size == size else colour.resize(size, Image.Resampling.BILINEAR))
+        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
     depth = np.where(millimetres == 65535, 0, millimetres).astype(np.float32) / np.float32(1000)
     return Frame(pixels, depth, _load(folder / "poses.npy")[index], _load(folder / "intrinsic.npy"))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.random import Generator
@@ -28,10 +30,6 @@ def prepare(context: StageContext) -> Training:
     """The backbone, and the steps that train it."""
     recipe = context.spec.recipe
     assert isinstance(recipe, SceneContexts)
-    fast = recipe.partition == "fast4"
-    inner, outer = recipe.inner_voxels, recipe.outer_voxels
-    bins = fast_partition(inner, outer) if fast else general_partition(inner, outer, SECTORS, SECTORS)
-    count = 4 if fast else 2 * SECTORS * SECTORS
 
     def schedule(steps: int) -> Schedule:
         return exponential(recipe.optimiser.learning_rate, recipe.decay, recipe.steps, steps, context.spec.limits)
@@ -39,20 +37,28 @@ def prepare(context: StageContext) -> Training:
     def rotation(rng: Generator) -> NDArray[np.float64]:
         return random_rotation(recipe.rotation_degrees, rng)
 
-    def loss_of(batch: Batch, embeddings: Embeddings, rng: Generator) -> tuple[Tensor, Tensor, Tensor]:
-        one, two = embeddings
-        losses, queries, keys = [], [], []
-        for i, sample in enumerate(batch.samples):
-            single = one_match_each(sample.matches, rng)
-            matches = single[subset(len(single), recipe.positives, rng)]
-            first, second = rows_of(batch, i, matches)
-            q, k = one[first.to(one.device)], two[second.to(two.device)]
-            # Where the anchors lie in the world, in voxels.
-            cells = sample.one.coordinates[matches[:, 0]].float()
-            places = to_world(cells, recipe.voxel_metres, sample.one.transform).to(one.device)
-            losses.append(partitioned_nce(q, k, places, bins, count, recipe.temperature, recipe.weight_inner))
-            queries.append(q)
-            keys.append(k)
-        return torch.stack(losses).mean(), torch.cat(queries), torch.cat(keys)
+    return prepare_pairs(context, recipe, schedule, rotation, True, partial(scene_loss, recipe))
 
-    return prepare_pairs(context, recipe, schedule, rotation, True, loss_of)
+
+def scene_loss(
+    recipe: SceneContexts, batch: Batch, embeddings: Embeddings, rng: Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean over the pairs of the loss of each, on up to `recipe.positives` of its own matches; then queries and keys."""
+    fast = recipe.partition == "fast4"
+    inner, outer = recipe.inner_voxels, recipe.outer_voxels
+    bins = fast_partition(inner, outer) if fast else general_partition(inner, outer, SECTORS, SECTORS)
+    count = 4 if fast else 2 * SECTORS * SECTORS
+    one, two = embeddings
+    losses, queries, keys = [], [], []
+    for i, sample in enumerate(batch.samples):
+        single = one_match_each(sample.matches, rng)
+        matches = single[subset(len(single), recipe.positives, rng)]
+        first, second = rows_of(batch, i, matches)
+        q, k = one[first.to(one.device)], two[second.to(two.device)]
+        # Where the anchors lie in the world, in voxels.
+        cells = sample.one.coordinates[matches[:, 0]].float()
+        places = to_world(cells, recipe.voxel_metres, sample.one.transform).to(one.device)
+        losses.append(partitioned_nce(q, k, places, bins, count, recipe.temperature, recipe.weight_inner))
+        queries.append(q)
+        keys.append(k)
+    return torch.stack(losses).mean(), torch.cat(queries), torch.cat(keys)

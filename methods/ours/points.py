@@ -201,6 +201,5 @@ def crop_around_pairs(coordinates: np.ndarray, usable_rows: np.ndarray, limit: i
     """Sorted rows of the `limit` voxels nearest to a random voxel that has a usable point."""
     if len(coordinates) <= limit or not len(usable_rows):
         return np.arange(len(coordinates))
-    centre = coordinates[usable_rows[rng.integers(len(usable_rows))]]
-    distance = ((coordinates.astype(np.int64) - centre) ** 2).sum(axis=1)
-    return np.sort(np.argsort(distance, kind="stable")[:limit])
+    centre = usable_rows[rng.integers(len(usable_rows))]
+    return transforms.nearest_rows(coordinates.astype(np.int64), coordinates[centre], limit)

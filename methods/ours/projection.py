@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.datasets.pairs import world_points
 from benchmarks.datasets.views import Frame
 
 
@@ -22,13 +23,10 @@ class FramePoints(NamedTuple):
 
 
 def unproject(frame: Frame) -> FramePoints:
-    """All pixels with depth, row by row: x = (u - cx) z / fx, y = (v - cy) z / fy, then the camera-to-world pose."""
+    """All pixels with depth, row by row, in the world."""
     rows, columns = np.nonzero(frame.depth > 0)
-    z = frame.depth[rows, columns].astype(np.float64)
-    k = frame.intrinsic
-    camera = np.stack([(columns - k[0, 2]) * z / k[0, 0], (rows - k[1, 2]) * z / k[1, 1], z], axis=1)
-    world = camera @ frame.pose[:3, :3].T + frame.pose[:3, 3]
     uv = np.stack([columns, rows], axis=1).astype(np.int64)
+    world = world_points(frame.depth, frame.pose, frame.intrinsic)
     return FramePoints(world, frame.colour[rows, columns].astype(np.float64), uv)
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -30,6 +32,20 @@ def test_blocks_equal_the_whole_with_gradients(block: int) -> None:
     (3 * reference).backward()
     assert torch.allclose(leaves[0].grad, leaves[2].grad, atol=1e-12)
     assert torch.allclose(leaves[1].grad, leaves[3].grad, atol=1e-12)
+
+
+def test_sixteen_thousand_pairs_need_no_sixteen_thousand_squared() -> None:
+    """All pairs of a step of `ours`: the logits and their gradient alone would take two gigabytes."""
+    code = (
+        "import resource, torch; from methods.contrast import info_nce, unit_rows; torch.set_num_threads(1);"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024;"
+        "q, k = (unit_rows(torch.randn(16000, 16)).requires_grad_() for _ in range(2));"
+        "info_nce(q[:64], k[:64], 0.4).backward(); before = peak();"
+        "info_nce(q, k, 0.4).backward(); print(peak() - before, bool(q.grad.isfinite().all()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    grown, finite = done.stdout.split()
+    assert float(grown) < 600 and finite == "True"
 
 
 def test_gradient_by_finite_differences() -> None:

@@ -9,15 +9,15 @@ import torch
 from benchmarks.datasets.views import Frame
 from benchmarks.procedural import rooms, sensors, write
 from benchmarks.specs import ExponentialDecay, PointContrast, Profile, SceneContexts
-from benchmarks.transforms import random_rotation
+from benchmarks.transforms import nearest_rows, random_rotation
 from harness.catalog import find
 from harness.contract.stage import Limits
+from methods.csc.pairs import scene_loss
 from methods.frame_pairs import (
     Batch,
     PairSample,
     TurnedCloud,
     all_matches,
-    nearest_rows,
     one_match_each,
     pair_sample,
     turn,
@@ -134,6 +134,25 @@ def test_the_hardest_loss_sees_all_matches_and_info_nce_one_of_each_point() -> N
     assert len(queries) == len(rows) and torch.isclose(loss, expected.positive + expected.negative)
     _, queries, _ = pair_loss(PointContrast(), batch, features, np.random.default_rng(0))
     assert len(queries) == 20 == len(torch.unique(rows[:, 0]))
+
+
+def test_positives_are_counted_over_the_batch_by_pointcontrast_and_for_each_pair_by_csc() -> None:
+    batch, features = batch_of_two(np.random.default_rng(4))
+    _, queries, _ = pair_loss(PointContrast(positives=6), batch, features, np.random.default_rng(0))
+    assert len(queries) == 6
+    for partition in ("fast4", "general8"):
+        recipe = SceneContexts(positives=6, partition=partition)
+        _, queries, keys = scene_loss(recipe, batch, features, np.random.default_rng(0))
+        assert len(queries) == len(keys) == 12
+
+
+def test_turning_the_world_changes_no_match() -> None:
+    rng = np.random.default_rng(3)
+    one, two = rng.uniform(0, 2, (300, 3)), rng.uniform(0, 2, (280, 3))
+    matches = all_matches(one, two, 0.2)
+    turned = any_rotation(rng)
+    assert len(matches) > 200
+    assert np.array_equal(all_matches(one @ turned.T + 3, two @ turned.T + 3, 0.2), matches)
 
 
 @pytest.mark.parametrize("every", [250, 1000])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from harness.code import digest
+from harness.machine import cpu_name, package_version
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "docs/verification"
@@ -29,9 +29,9 @@ def write_report(name: str, what: str, verdict: str, code_of: tuple[str, ...], *
         "code_of": sorted(code_of),
         "code_sha256": digest(code_of),
         "machine": {
-            "cpu": _cpu(),
+            "cpu": cpu_name(),
             "python": platform.python_version(),
-            "packages": {p: v for p in PACKAGES if (v := _version(p))},
+            "packages": {p: v for p in PACKAGES if (v := package_version(p))},
         },
     }
     text = json.dumps(report, indent=1, sort_keys=True)
@@ -45,18 +45,3 @@ def write_report(name: str, what: str, verdict: str, code_of: tuple[str, ...], *
 def _commit() -> str:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
