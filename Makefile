@@ -11,7 +11,7 @@ SMOKE := smoke
 MINKOWSKI_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bench/minkowski
 GPU_PYTHON ?= $(BIN)/python
 
-.PHONY: help setup smoke test lint perf perf-minkowski verify verify-minkowski verify-gpu lock clean
+.PHONY: help setup smoke test lint perf perf-minkowski verify verify-minkowski verify-gpu verify-learning lock clean
 
 help:
 	@echo "make smoke   run ours and scratch on embedded synthetic data, then the report (about 4 minutes)"
@@ -52,7 +52,11 @@ perf-minkowski: setup
 	MINKOWSKI_VENV="$(MINKOWSKI_VENV)" PYTHON="$(BIN)/python" tests/verification/minkowski.sh
 	"$(MINKOWSKI_VENV)/bin/python" -m tests.performance $(ARGS)
 
-verify: verify-minkowski verify-gpu
+verify: verify-minkowski verify-gpu verify-learning
+
+# An hour on two cores; goes on where it was interrupted.
+verify-learning: setup
+	$(BIN)/python -m tests.verification.learning
 
 # Builds MinkowskiEngine from its source package (10 minutes on two cores, once) in a virtual environment beside this one.
 verify-minkowski: setup

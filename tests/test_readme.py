@@ -13,7 +13,7 @@ from harness.catalog import available, find
 from tests.conftest import REPOSITORY, Bench
 
 README = (REPOSITORY / "README.md").read_text()
-DATA = (REPOSITORY / "docs/data.md").read_text()
+DATA = (REPOSITORY / "docs/data.md").read_text() + (REPOSITORY / "docs/methods.md").read_text()
 BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", README + DATA, flags=re.S)).replace("\\\n", " ")
 COMMANDS = sorted({line.split("#")[0].strip() for line in BLOCKS.splitlines() if line.startswith("bench ")})
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import hashlib
 import importlib
 import json
 import os
@@ -26,13 +27,13 @@ from torch.nn import functional
 from benchmarks.datasets.views import load_cloud, load_labels
 from benchmarks.metrics.scorer import SemanticScorer
 from benchmarks.ratios import scenes_for_testing, split_scenes
-from benchmarks.specs import Budget, LabelRatio, Method, NetworkSettings, Profile, Task
+from benchmarks.specs import Budget, Dataset, LabelRatio, Method, NetworkSettings, Profile, Task
 from benchmarks.transforms import evaluation_sample, evaluation_voxels
 from benchmarks.voxelize import IGNORE, voxel_labels
 from harness.catalog import find
 from harness.code import digest
 from harness.data import PreparedDataset, cache_folder, ready
-from harness.graph import CellSpecs, Machine, PlannedStage, pretrain_stages
+from harness.graph import CellSpecs, Machine, PlannedStage, pretrain_stages, recipe_of
 from harness.scheduler import lay_out
 from methods.context import StageContext
 from methods.networks.res16unet import Res16UNet34C, seeded_backbone
@@ -42,21 +43,21 @@ from methods.training.checkpoint import BACKBONE_FILE, load_into, load_weights
 from methods.training.loop import Training, train_and_save
 from tests.verification.report import write_report
 
-METHODS = ("ours", "pointcontrast", "csc", "depthcontrast")
+METHODS = {
+    "ours": ("methods.ours.images", "methods.ours.points"),
+    "pointcontrast": ("methods.pointcontrast.pairs",),
+    "csc": ("methods.csc.pairs",),
+    "depthcontrast": ("methods.depthcontrast.scans",),
+}
+"""Each method with the modules of its stages."""
 PROBED = ("ours", "pointcontrast", "csc")
 SEEDS = (0, 1, 2)
 BUDGET = "tiny"
 DATASET = "synth-scannet"
 HELD_OUT_BATCHES = 48
 PROBE_RATIO = "10%"
-CODE = (
-    "methods.ours.images",
-    "methods.ours.points",
-    "methods.pointcontrast.pairs",
-    "methods.csc.pairs",
-    "methods.depthcontrast.scans",
-)
 PROBE_ROUNDS = 100
+CODE = tuple(module for modules in METHODS.values() for module in modules)
 LEAST_GAIN = 3.0
 LEAST_PROBE_GAIN = 0.02
 
@@ -210,15 +211,22 @@ def load_backbone(artifacts: Path, network: NetworkSettings, seed: int) -> Res16
     return backbone
 
 
-def one_after_the_other(
-    folder: Path, methods: tuple[str, ...], seeds: tuple[int, ...], processes: int
-) -> dict[str, Any]:
+def settings_sha256(method: str) -> str:
+    """Hash of the settings behind a method's result: its recipes, the budget, the world."""
+    profile, budget, world = find(Profile, BUDGET), find(Budget, BUDGET), find(Dataset, DATASET).sized(BUDGET)
+    recipes = [recipe_of(profile, s.recipe).model_dump_json() for s in find(Method, method).stages if s.recipe]
+    parts = [*recipes, profile.network.model_dump_json(), budget.model_dump_json(), world.model_dump_json()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def all_results(folder: Path, methods: list[str], processes: int) -> dict[str, Any]:
     """Results of all pairs; each in a process of its own, `processes` at a time, and only where it is not there yet."""
-    pairs = [(m, s) for s in seeds for m in methods]
+    pairs = [(m, s) for s in SEEDS for m in methods]
 
     def one(pair: tuple[str, int]) -> dict[str, Any]:
         method, seed = pair
-        place = folder / f"{method}-{seed}"
+        # Results are found again by what decides them.
+        place = folder / f"{method}-{seed}-{digest(METHODS[method])[:12]}-{settings_sha256(method)[:12]}"
         done = place / "result.json"
         if not done.is_file():
             place.mkdir(parents=True, exist_ok=True)
@@ -255,7 +263,8 @@ def main() -> None:
     """Run what is missing, then write docs/verification/learning.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", nargs=2, metavar=("METHOD", "SEED"), help="one pair, in this process")
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--folder", type=Path, help="where results are kept  [default: in the cache folder]")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="some methods only, and no report")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     if options.one:
@@ -264,14 +273,17 @@ def main() -> None:
         (options.folder / "result.json").write_text(json.dumps(result, indent=1))
         return
     world()
-    folder = options.folder or cache_folder() / "verify-learning" / digest(CODE)[:16]
-    results = one_after_the_other(folder, METHODS, SEEDS, options.processes)
+    folder = options.folder or cache_folder() / "verify-learning"
+    results = all_results(folder, options.methods or list(METHODS), options.processes)
+    if options.methods:
+        return
     short = misses(results)
     write_report(
         "learning",
         f"held-out positives that rank first, and a linear probe at {PROBE_RATIO} of the rooms, {DATASET}, budget {BUDGET}",
         "failed" if short else "ok",
         CODE,
+        settings={method: settings_sha256(method) for method in METHODS},
         results=results,
         misses=short,
     )
