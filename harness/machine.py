@@ -15,6 +15,11 @@ def package_version(package: str) -> str | None:
         return None
 
 
+def project_version() -> str:
+    """The version of this project, as installed."""
+    return package_version("pretrain-bench") or "not installed"
+
+
 def cpu_name() -> str:
     """The processor as the kernel names it."""
     try:

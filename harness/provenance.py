@@ -13,7 +13,7 @@ import psutil
 
 from harness.code import package_folder
 from harness.contract.records import Provenance
-from harness.machine import cpu_name, package_version
+from harness.machine import cpu_name, package_version, project_version
 
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "pillow", "safetensors", "pydantic", "MinkowskiEngine")
 
@@ -22,7 +22,7 @@ PACKAGES = ("torch", "numpy", "scipy", "pandas", "pillow", "safetensors", "pydan
 def _static() -> Provenance:
     commit, dirty = _git(package_folder("harness").parent)
     return Provenance(
-        project_version=package_version("pretrain-bench") or "not installed",
+        project_version=project_version(),
         git_commit=commit,
         git_dirty=dirty,
         python=platform.python_version(),

@@ -1,0 +1,42 @@
+# What every stage image has: Python, torch, the locked dependencies, and with MINKOWSKI=1 MinkowskiEngine. No code of the project.
+# Classic builder syntax. `bench images build` makes the context: the lock, minkowski/ and wheels/ (torch, where one is at hand).
+ARG BASE=docker.io/nvidia/cuda:12.6.3-runtime-ubuntu24.04
+
+FROM ${BASE} AS build
+ARG TORCH=torch==2.13.0
+ARG TORCH_ARGS=
+ARG MINKOWSKI=0
+ARG VARIANT=cpu
+SHELL ["/bin/sh", "-euxc"]
+# Versions come with the base image, which is pinned by digest in images.lock.
+# hadolint ignore=DL3008
+RUN apt-get update; \
+    apt-get install --yes --no-install-recommends python3 python3-venv; \
+    if [ "$MINKOWSKI" = 1 ]; then apt-get install --yes --no-install-recommends g++ libopenblas-dev python3-dev; fi; \
+    rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+COPY . .
+# hadolint ignore=SC2086
+RUN python3 -m venv /opt/bench; \
+    /opt/bench/bin/pip install --no-cache-dir --no-compile --require-hashes -r requirements.lock; \
+    /opt/bench/bin/pip install --no-cache-dir --no-compile --find-links wheels $TORCH_ARGS "$TORCH"
+RUN if [ "$MINKOWSKI" = 1 ]; then \
+        /opt/bench/bin/pip install --no-cache-dir ninja "setuptools<81" wheel; \
+        sh minkowski/build.sh /opt/bench/bin/python /build/made "$VARIANT"; \
+        /opt/bench/bin/pip install --no-cache-dir --no-deps made/*.whl; \
+        /opt/bench/bin/pip uninstall --yes ninja wheel; \
+    fi; \
+    /opt/bench/bin/pip uninstall --yes pip
+
+FROM ${BASE}
+SHELL ["/bin/sh", "-euxc"]
+# hadolint ignore=DL3008
+RUN apt-get update; \
+    apt-get install --yes --no-install-recommends libgomp1 libopenblas0-pthread python3 tini; \
+    rm -rf /var/lib/apt/lists/*; \
+    useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin bench; \
+    mkdir -p /bench
+COPY --from=build /opt/bench /opt/bench
+ENV PATH=/opt/bench/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PYTHONHASHSEED=0 PYTHONPATH=/opt/code HOME=/tmp
+USER 10001
+WORKDIR /tmp

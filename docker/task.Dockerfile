@@ -1,0 +1,5 @@
+# Fine-tuning, the same image for every method.
+ARG BASE
+FROM ${BASE}
+COPY code /opt/code
+ENTRYPOINT ["tini", "-s", "-g", "--", "python", "-m", "methods.stage", "finetune"]
