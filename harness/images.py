@@ -33,6 +33,8 @@ REPOSITORY = "pretrain-bench"
 BASE, TASK = "base", "task"
 INPUTS_LABEL = "io.pretrain-bench.inputs"
 NAME_LABEL = "io.pretrain-bench.image"
+CODE_LABEL = "io.pretrain-bench.code"
+PARENT_LABEL = "io.pretrain-bench.parent"
 LOCK = "images.lock"
 PUBLIC_BASE = "docker.io/nvidia/cuda:12.6.3-runtime-ubuntu24.04"
 LOG_TAIL = 12
@@ -136,16 +138,11 @@ def entries(image: str) -> list[str]:
     return ["methods.stage", *(entry_module("pretrain", image, s.name) for s in find(Method, image).stages)]
 
 
-def inputs_sha256(image: str, settings: BuildSettings) -> str:
-    """Hash of all that decides what an image holds: its context, its arguments, and the inputs of its base."""
-    digest = hashlib.sha256()
-    for name, content in sorted(context(image, settings).items()):
-        digest.update(f"{name} {len(content)}\n".encode())
-        digest.update(hashlib.sha256(content).digest())
-    if image == BASE:
-        digest.update(repr(sorted(settings.arguments().items())).encode())
-    else:
-        digest.update(inputs_sha256(BASE, settings).encode())
+def inputs_sha256(files: Files, arguments: dict[str, str], parent: str) -> str:
+    """Hash of all that decides what an image holds: its context, its arguments, and the id of the image below it."""
+    digest = hashlib.sha256(f"{parent} {sorted(arguments.items())}\n".encode())
+    for name, content in sorted(files.items()):
+        digest.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
     return digest.hexdigest()
 
 
@@ -164,39 +161,45 @@ def connect(timeout: float = 60) -> DockerClient:
         ) from None
 
 
-def state(client: DockerClient, image: str, settings: BuildSettings | None) -> tuple[State, str]:
-    """Whether an image is there and fits, and why not. Without settings only its code is compared, not its base."""
+def state(client: DockerClient, image: str) -> tuple[State, str]:
+    """Whether an image is there and fits this code, locks and base; and why not, with what to do."""
+    labels = _labels(client, image)
+    if labels is None:
+        return "missing", f"{tag(image)} is not built; run: bench images build {image}"
+    advice = f"run: bench images build {image}"
+    if labels.get(CODE_LABEL) != code_sha256_of(image):
+        what = "locks or Dockerfile" if image == BASE else "code or Dockerfile"
+        return "stale", f"{tag(image)}: its {what} changed after it was built; {advice}"
+    if image != BASE:
+        if labels.get(PARENT_LABEL) != _id(client, BASE):
+            return "stale", f"{tag(image)}: its base was built again after it; {advice}"
+        if state(client, BASE)[0] == "stale":
+            return "stale", f"{tag(image)}: {state(client, BASE)[1]}"
+    return "ok", ""
+
+
+def _labels(client: DockerClient, image: str) -> dict[str, str] | None:
     from docker.errors import ImageNotFound
 
     try:
-        labels = client.images.get(tag(image)).labels
+        return dict(client.images.get(tag(image)).labels)
     except ImageNotFound:
-        return "missing", f"{tag(image)} is not built; run: bench images build {image}"
-    wanted = {code_label(): code_sha256_of(image)}
-    if settings is not None:
-        wanted[INPUTS_LABEL] = inputs_sha256(image, settings)
-    for label, value in wanted.items():
-        if labels.get(label) != value:
-            what = (
-                "its code, Dockerfile or locks have changed"
-                if label == code_label()
-                else "its base or arguments have changed"
-            )
-            return "stale", f"{tag(image)}: {what} since it was built; run: bench images build {image}"
-    return "ok", labels.get("org.opencontainers.image.created", "")
+        return None
 
 
-def code_label() -> str:
-    """Label with the hash of what this project itself puts into an image, whatever base it stands on."""
-    return "io.pretrain-bench.code"
+def _id(client: DockerClient, image: str) -> str:
+    """The id of an image, empty where it is not there."""
+    from docker.errors import ImageNotFound
+
+    try:
+        return str(client.images.get(tag(image)).id)
+    except ImageNotFound:
+        return ""
 
 
 def code_sha256_of(image: str) -> str:
-    """Hash of Dockerfile and files of an image, but for wheels that happened to be at hand."""
-    digest = hashlib.sha256()
-    for name, content in sorted(context(image, BuildSettings()).items()):
-        digest.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
-    return digest.hexdigest()
+    """Hash of what this project itself puts into an image, whatever base and wheels it is built with."""
+    return inputs_sha256(context(image, BuildSettings()), {}, "")
 
 
 def build_all(
@@ -219,30 +222,29 @@ def build(
     client: DockerClient, image: str, settings: BuildSettings, logs: Path, told: Callable[[str, int, int], None]
 ) -> Built:
     """Build one image, unless one of equal inputs is there."""
-    from docker.errors import APIError, ImageNotFound
+    from docker.errors import APIError
 
-    inputs = inputs_sha256(image, settings)
-    try:
-        if client.images.get(tag(image)).labels.get(INPUTS_LABEL) == inputs:
-            return Built(image, "unchanged", 0.0, "", None)
-    except ImageNotFound:
-        pass
+    files, parent = context(image, settings), "" if image == BASE else _id(client, BASE)
+    arguments = settings.arguments() if image == BASE else {"BASE": tag(BASE)}
+    inputs = inputs_sha256(files, arguments, parent)
+    if (_labels(client, image) or {}).get(INPUTS_LABEL) == inputs:
+        return Built(image, "unchanged", 0.0, "", None)
     logs.mkdir(parents=True, exist_ok=True)
     log, began = logs / f"{image}.log", time.monotonic()
     lines: list[str] = []
     labels = {
         INPUTS_LABEL: inputs,
         NAME_LABEL: image,
-        code_label(): code_sha256_of(image),
+        CODE_LABEL: code_sha256_of(image),
+        PARENT_LABEL: parent,
         "org.opencontainers.image.source": "pretrain-bench",
         "org.opencontainers.image.version": project_version(),
         "org.opencontainers.image.created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    arguments = settings.arguments() if image == BASE else {"BASE": tag(BASE)}
     message = ""
     try:
         stream = client.api.build(
-            fileobj=_tar(context(image, settings)), custom_context=True, encoding=None, tag=tag(image), buildargs=arguments,
+            fileobj=_tar(files), custom_context=True, encoding=None, tag=tag(image), buildargs=arguments,
             labels=labels, decode=True, rm=True, forcerm=True, pull=False, timeout=int(BUILD_SECONDS),
         )  # fmt: skip
         with log.open("w") as file:
@@ -300,10 +302,10 @@ def lock_base(client: DockerClient, base: str) -> str:
 
 def require(client: DockerClient, image: str) -> str:
     """The id of an image that fits this code. Raises StaleImage with the reason where it does not."""
-    found, why = state(client, image, None)
+    found, why = state(client, image)
     if found != "ok":
         raise StaleImage(why)
-    return str(client.images.get(tag(image)).id)
+    return _id(client, image)
 
 
 def check_name(image: str) -> None:

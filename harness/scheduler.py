@@ -233,6 +233,7 @@ class _Attempt:
             ledger=self.ledger,
             measured=execution.measured,
             executor=self.executor.name,
+            image=execution.image,
             label_isolation=self.executor.label_isolation,
             provenance=provenance(self.numerics),
             notes={k: without_paths(v) for k, v in self.end.notes.items()} if self.end else {},

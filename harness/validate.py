@@ -43,6 +43,8 @@ class InvalidOutput(DataError):
 
 def check_plain(artifacts: Path) -> None:
     """Raises InvalidOutput for anything under artifacts/ that is not a plain file or folder with one name."""
+    if artifacts.is_symlink() or not artifacts.is_dir():
+        raise InvalidOutput("artifacts/ is missing or not a folder")
     for path in sorted(artifacts.rglob("*")):
         if path.is_symlink() or not (path.is_dir() or path.is_file()) or (path.is_file() and path.stat().st_nlink != 1):
             raise InvalidOutput(

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from benchmarks.errors import BenchError
-from harness.cli import data, doctor, features, methods, report, run, show
+from harness.cli import data, doctor, features, images, methods, report, run, show
 from harness.cli.console import printable
 
 app = typer.Typer(
@@ -55,6 +55,11 @@ _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (data.app, "subset", data.subset),
     (data.app, "synth", data.synth),
     (data.app, "preview", data.preview),
+    (images.app, "build", images.build),
+    (images.app, "ls", images.ls),
+    (images.app, "check", images.check),
+    (images.app, "lock", images.lock),
+    (images.app, "prune", images.prune),
     (methods.app, "ls", methods.ls),
     (methods.app, "check", methods.check),
     (methods.app, "import-checkpoint", methods.import_checkpoint),
@@ -62,6 +67,7 @@ _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
 for _app, _name, _command in _COMMANDS:
     _app.command(_name)(_interruptible(_command))
 app.add_typer(data.app, name="data")
+app.add_typer(images.app, name="images")
 app.add_typer(methods.app, name="methods")
 
 

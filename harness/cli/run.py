@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from benchmarks.specs import Budget, Cell, Method, Profile, Task
     from harness.cli.console import Console
     from harness.data import PreparedDataset
+    from harness.executors.base import Executor
     from harness.graph import CellSpecs, Machine, PlannedStage
     from harness.scheduler import StageReport
 
@@ -45,6 +46,9 @@ def run(
         str, typer.Option("--backend", envvar="BENCH_SPARSE_BACKEND", help="torch or minkowski.")
     ] = "torch",
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: the GPU where there is one.")] = "auto",
+    executor: Annotated[
+        str, typer.Option("--executor", envvar="BENCH_EXECUTOR", help="local: subprocesses; docker: containers.")
+    ] = "local",
     retry: Annotated[
         str, typer.Option("--retry", help="none, or failed: run stages again whose last run failed.")
     ] = "none",
@@ -66,6 +70,7 @@ def run(
         ("--backend", backend, ("torch", "minkowski")),
         ("--device", device, ("auto", "cpu", "cuda")),
         ("--retry", retry, ("none", "failed")),
+        ("--executor", executor, ("local", "docker")),
     ):
         if value not in allowed:
             raise WrongUse(f"{flag} {value!r}: expected one of {', '.join(allowed)}")
@@ -80,7 +85,7 @@ def run(
     machine = Machine(threads or min(os.cpu_count() or 1, MAX_DEFAULT_THREADS), backend, device, imagenet_weights)
     prepared, source = _prepare_data(chosen, target, recipe, data or [], pretrain_data or [], strict, console)
     cells = _cells(chosen, target, limits, recipe, source, label_ratio, pretrain_seed, finetune_seed)
-    reports = _run_cells(cells, prepared, machine, runs, retry == "failed", console)
+    reports = _run_cells(cells, prepared, machine, runs, _executor(executor), retry == "failed", console)
     _summarise(reports, runs, json)
     if any(r.record.outcome != "ok" for r in reports):
         failed = next(r for r in reports if r.record.outcome != "ok")
@@ -180,10 +185,10 @@ def _run_cells(
     prepared: dict[str, PreparedDataset],
     machine: Machine,
     runs: Path,
+    executor: Executor,
     retry_failed: bool,
     console: Console,
 ) -> list[StageReport]:
-    from harness.executors.local import LocalExecutor
     from harness.graph import stages_of
     from harness.scheduler import run_chain
     from harness.store import Store
@@ -195,9 +200,19 @@ def _run_cells(
     reports: list[StageReport] = []
     for chain in chains:
         reports += run_chain(
-            chain, store, LocalExecutor(), console, retry_failed=retry_failed, imagenet_weights=machine.imagenet_weights
+            chain, store, executor, console, retry_failed=retry_failed, imagenet_weights=machine.imagenet_weights
         )
     return reports
+
+
+def _executor(name: str) -> Executor:
+    if name == "docker":
+        from harness.executors.docker import DockerExecutor
+
+        return DockerExecutor()
+    from harness.executors.local import LocalExecutor
+
+    return LocalExecutor()
 
 
 def _summarise(reports: list[StageReport], runs: Path, as_json: bool) -> None:

@@ -81,6 +81,7 @@ class Record(Spec):
     ledger: Ledger = Ledger()
     measured: Measured = Measured()
     executor: str
+    image: str | None = None
     label_isolation: str
     provenance: Provenance
     notes: dict[str, str] = {}
@@ -97,4 +98,5 @@ class Record(Spec):
 
     def content_sha256(self) -> str:
         """Hash of everything but `sha256` itself."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude={"sha256"})).encode()).hexdigest()
+        without = {"sha256"} if self.image is not None else {"sha256", "image"}  # records before containers have none
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude=without)).encode()).hexdigest()

@@ -22,15 +22,14 @@ import psutil
 
 from benchmarks.specs import BudgetHalf
 from harness.code import package_folder
-from harness.contract.events import EVENTS_FILE, MAX_LINE_BYTES, parse_event
+from harness.contract.events import EVENTS_FILE
 from harness.contract.stage import StageSpec
-from harness.executors.base import Execution, KilledBy
+from harness.executors.base import CANCEL_GRACE_SECONDS, EventTail, Execution, KilledBy, thread_variables
 from harness.usage import TreeSampler, folder_bytes
 
 POLL_SECONDS = 0.05
 SAMPLE_SECONDS = 0.5
 FOLDER_SECONDS = 2.0
-CANCEL_GRACE_SECONDS = 30.0
 PR_SET_PDEATHSIG = 1
 
 
@@ -137,31 +136,6 @@ class _Watch:
             os.killpg(self.process.pid, number)
 
 
-class EventTail:
-    """Reads complete new lines of a growing (and sometimes truncated) event file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.position = 0
-        self.rest = b""
-
-    def new_events(self) -> list[object]:
-        """Events appended since the last call; lines that do not parse are skipped."""
-        try:
-            if self.path.stat().st_size < self.position:
-                self.position, self.rest = 0, b""
-            with self.path.open("rb") as file:
-                file.seek(self.position)
-                content = file.read(8 * MAX_LINE_BYTES)
-        except OSError:
-            return []
-        self.position += len(content)
-        *lines, self.rest = (self.rest + content).split(b"\n")
-        if len(self.rest) > MAX_LINE_BYTES:
-            self.rest = b""
-        return [event for line in lines if (event := parse_event(line + b"\n")) is not None]
-
-
 def _environment(spec: StageSpec) -> dict[str, str]:
     """The variables a stage gets: enough to start Python, nothing of the user's own."""
     kept = {
@@ -169,20 +143,13 @@ def _environment(spec: StageSpec) -> dict[str, str]:
         for k in ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TMPDIR", "LANG")
         if k in os.environ
     }
-    threads = str(spec.threads)
     return {
         **kept,
         "PYTHONPATH": str(package_folder("benchmarks").parent),
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
-        # With more threads than free cores, spinning threads starve the others: two stages side by side on two cores were
-        # a hundred times slower. A short spin costs nothing alone and four times less together.
-        "GOMP_SPINCOUNT": "1000",
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        **thread_variables(spec.threads),
     }
 
 

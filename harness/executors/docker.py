@@ -1,0 +1,312 @@
+"""A stage in a container: the real thing (design section 6).
+
+The sandbox is always on: no network, a read-only root, no capabilities, no new privileges, not root, limits on processes, memory
+(without swap) and CPU, and nothing of the host but the folders of the contract, of which `/bench/out` alone can be written.
+The outcome comes from the engine's state and our own flags, never from an exit code alone. docs/security.md has the whole list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from benchmarks.errors import EnvironmentCannot
+from benchmarks.specs import BudgetHalf
+from harness.contract.events import EVENTS_FILE
+from harness.contract.records import Measured
+from harness.contract.stage import STAGE_FILE, WEIGHTS_FILE, StageSpec
+from harness.executors.base import CANCEL_GRACE_SECONDS, EventTail, Execution, KilledBy, thread_variables
+from harness.images import TASK, connect, require
+from harness.usage import folder_bytes
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+
+    from docker import DockerClient
+
+OWNER_LABEL = "io.pretrain-bench.owner"
+KEY_LABEL = "io.pretrain-bench.key"
+CONTAINER_USER = 10001
+PIDS = 512
+SHARED_MEMORY_BYTES = 1 << 30
+TMP_BYTES = 256 << 20
+MAX_LOG_BYTES = 16 << 20
+POLL_SECONDS = 0.1
+SAMPLE_SECONDS = 1.0
+FOLDER_SECONDS = 1.0
+
+
+class DockerExecutor:
+    """See the module's text. `image_of` names the image of a stage; by default the ones of this project, refused where stale."""
+
+    name = "docker"
+    label_isolation = "mounts"
+
+    def __init__(self, client: DockerClient | None = None, image_of: Callable[[StageSpec], str] | None = None) -> None:
+        self.client = client or connect()
+        self._image_of = image_of or self._own_image
+        sweep(self.client)
+
+    def run(
+        self, root: Path, spec: StageSpec, caps: BudgetHalf, log: Path, on_event: Callable[[object], None]
+    ) -> Execution:
+        """Run one stage; see `Executor.run`. Raises EnvironmentCannot where the engine cannot, StaleImage for its image."""
+        from docker.errors import APIError
+
+        image = self._image_of(spec)
+        give_out(root / "out")
+        try:
+            container = self.client.containers.create(image, **self._settings(root, spec, caps))
+        except APIError as error:
+            raise EnvironmentCannot(f"the engine cannot make a container of {image}: {_first_line(error)}") from None
+        try:
+            watch = _Watch(self.client, container, root, caps, log, on_event)
+            try:
+                container.start()
+            except APIError as error:
+                raise EnvironmentCannot(f"the engine cannot start {image}: {_first_line(error)}") from None
+            return watch.until_the_end()._replace(image=self.client.images.get(image).id)
+        finally:
+            with contextlib.suppress(APIError):
+                container.remove(force=True, v=True)
+            drop_special_files(root / "out")
+
+    def _own_image(self, spec: StageSpec) -> str:
+        return require(self.client, TASK if spec.kind == "finetune" else spec.method)
+
+    def _settings(self, root: Path, spec: StageSpec, caps: BudgetHalf) -> dict[str, Any]:
+        from docker.types import DeviceRequest, LogConfig
+
+        rootless = any("rootless" in str(o) for o in self.client.info().get("SecurityOptions") or [])
+        settings: dict[str, Any] = {
+            "labels": {OWNER_LABEL: owner(os.getpid()), KEY_LABEL: spec.key},
+            "mounts": mounts_of(root),
+            "environment": thread_variables(spec.threads),
+            "network_mode": "none",
+            "read_only": True,
+            "tmpfs": {"/tmp": f"size={TMP_BYTES},mode=1777"},
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges"],
+            # A rootless engine maps its root to this user, who is nobody special.
+            "user": "0:0" if rootless else f"{container_user()}:{container_user()}",
+            "pids_limit": PIDS,
+            "shm_size": SHARED_MEMORY_BYTES,
+            "cpu_period": 100_000,
+            "cpu_quota": 100_000 * (caps.cpus or spec.threads),
+            "init": True,
+            "ipc_mode": "private",
+            "log_config": LogConfig(type="json-file", config={"max-size": "16m", "max-file": "1"}),
+        }
+        if caps.memory_mib is not None:
+            settings |= {"mem_limit": f"{caps.memory_mib}m", "memswap_limit": f"{caps.memory_mib}m"}
+        if spec.device == "cuda":
+            ids = [i for i in os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",") if i][: caps.gpus or 1]
+            settings["device_requests"] = [DeviceRequest(device_ids=ids, capabilities=[["gpu"]])]
+        return settings
+
+
+class _Watch:
+    """Follows a container: its events, its log, what it uses, and the caps."""
+
+    def __init__(
+        self,
+        client: DockerClient,
+        container: Container,
+        root: Path,
+        caps: BudgetHalf,
+        log: Path,
+        on_event: Callable[[object], None],
+    ) -> None:
+        self.client, self.container, self.root, self.caps = client, container, root, caps
+        self.log, self.on_event = log, on_event
+        self.tail = EventTail(root / "out" / EVENTS_FILE)
+        self.began = time.monotonic()
+        self.soft_at: float | None = None
+        self.killed_by: KilledBy | None = None
+        self.ended = threading.Event()
+        self.cpu_seconds = self.sampled = self.measured_folder = 0.0
+        self.peak_memory_bytes = self.written_bytes = 0
+
+    def until_the_end(self) -> Execution:
+        threads = [threading.Thread(target=work, daemon=True) for work in (self._wait, self._stream_log)]
+        for thread in threads:
+            thread.start()
+        while not self.ended.is_set():
+            try:
+                self._look()
+                self.ended.wait(POLL_SECONDS)
+            except KeyboardInterrupt:
+                self._cancel()
+        threads[1].join(timeout=10)
+        while self._events():
+            pass
+        state = self.client.api.inspect_container(self.container.id)["State"]
+        if state.get("OOMKilled") and self.killed_by is None:
+            self.killed_by = "memory"
+        measured = Measured(
+            wall_seconds=time.monotonic() - self.began,
+            cpu_seconds=self.cpu_seconds,
+            peak_memory_bytes=self.peak_memory_bytes,
+            written_bytes=self.written_bytes,
+            output_bytes=folder_bytes(self.root / "out"),
+        )
+        return Execution(int(state["ExitCode"]), self.killed_by, self.soft_at is not None, measured)
+
+    def _wait(self) -> None:
+        """Set `ended` when the container has; a broken connection is tried again."""
+        from docker.errors import APIError, NotFound
+
+        while True:
+            try:
+                self.client.api.wait(self.container.id, timeout=3600)
+                break
+            except NotFound:
+                break
+            except (APIError, OSError):
+                time.sleep(POLL_SECONDS)
+        self.ended.set()
+
+    def _stream_log(self) -> None:
+        """Keep the first MAX_LOG_BYTES of what the container prints, and read the rest to nowhere."""
+        from docker.errors import APIError
+
+        left = MAX_LOG_BYTES
+        with contextlib.suppress(APIError, OSError), self.log.open("ab") as file:
+            for part in self.container.logs(stream=True, follow=True):
+                file.write(part[:left])
+                if 0 < left <= len(part):
+                    file.write(b"\n[the log is longer; what follows was not kept]\n")
+                left = max(0, left - len(part))
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        self._events()
+        if now - self.sampled > SAMPLE_SECONDS:
+            self.sampled = now
+            self._sample()
+        if self.caps.disk_mib is not None and now - self.measured_folder > FOLDER_SECONDS:
+            self.measured_folder = now
+            if folder_bytes(self.root / "out") > self.caps.disk_mib << 20:
+                self._kill("disk")
+        if self.caps.wall_seconds is None:
+            return
+        if self.soft_at is None and now - self.began > self.caps.wall_seconds:
+            self.soft_at = now
+            self._signal(signal.SIGTERM)
+        elif self.soft_at is not None and now - self.soft_at > self.caps.grace_seconds:
+            self._kill("wall")
+
+    def _sample(self) -> None:
+        from docker.errors import APIError
+
+        with contextlib.suppress(APIError, OSError, KeyError, TypeError):
+            stats = self.client.api.stats(self.container.id, stream=False, one_shot=True)
+            self.cpu_seconds = max(self.cpu_seconds, stats["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9)
+            memory = stats.get("memory_stats") or {}
+            # Without the page cache where the engine tells it, as a limit on memory does not count it either.
+            cache = (memory.get("stats") or {}).get(
+                "total_inactive_file", (memory.get("stats") or {}).get("inactive_file", 0)
+            )
+            self.peak_memory_bytes = max(self.peak_memory_bytes, memory.get("usage", 0) - cache)
+            for entry in (stats.get("blkio_stats") or {}).get("io_service_bytes_recursive") or []:
+                if entry.get("op", "").lower() == "write":
+                    self.written_bytes = max(self.written_bytes, int(entry["value"]))
+
+    def _events(self) -> bool:
+        """Hand on what is new; true while there may be more to read."""
+        before = self.tail.position
+        for event in self.tail.new_events():
+            self.on_event(event)
+        return self.tail.position > before
+
+    def _cancel(self) -> None:
+        if self.killed_by == "cancel":
+            self._signal(signal.SIGKILL)
+            return
+        self.killed_by = "cancel"
+        self._signal(signal.SIGINT)
+        with contextlib.suppress(KeyboardInterrupt):
+            self.ended.wait(CANCEL_GRACE_SECONDS)
+        if not self.ended.is_set():
+            self._signal(signal.SIGKILL)
+
+    def _kill(self, why: KilledBy) -> None:
+        self.killed_by = self.killed_by or why
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        from docker.errors import APIError
+
+        with contextlib.suppress(APIError):
+            self.container.kill(signal=number.name)
+
+
+def mounts_of(root: Path) -> list[Any]:
+    """The folders of the contract, each where it really lies; all but `out` read-only."""
+    from docker.types import Mount
+
+    pairs = [(root / "in" / STAGE_FILE, f"/bench/in/{STAGE_FILE}")]
+    if (root / "in" / WEIGHTS_FILE).exists():
+        pairs.append((root / "in" / WEIGHTS_FILE, f"/bench/in/{WEIGHTS_FILE}"))
+    pairs += [(view, f"/bench/data/{view.parent.name}/{view.name}") for view in sorted((root / "data").glob("*/*"))]
+    pairs += [(parent, f"/bench/parents/{parent.name}") for parent in sorted((root / "parents").iterdir())]
+    mounts = [Mount(target, str(source.resolve()), type="bind", read_only=True) for source, target in pairs]
+    return [*mounts, Mount("/bench/out", str((root / "out").resolve()), type="bind")]
+
+
+def container_user() -> int:
+    """Who the stage is: this user, or where this user is root a number that is nobody here."""
+    return os.getuid() or CONTAINER_USER
+
+
+def give_out(out: Path) -> None:
+    """Let the container's user write to `out`, with what an earlier attempt left there."""
+    if os.getuid() != 0:
+        return
+    for folder, folders, files in os.walk(out):
+        for name in ("", *folders, *files):
+            os.chown(os.path.join(folder, name), CONTAINER_USER, CONTAINER_USER, follow_symlinks=False)
+
+
+def drop_special_files(out: Path) -> None:
+    """Remove links, pipes and devices outside of `artifacts/`, so that nothing later follows one; inside, they are judged."""
+    for path in list(out.iterdir()):
+        mode = path.lstat().st_mode
+        special = not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or (stat.S_ISREG(mode) and path.lstat().st_nlink > 1)
+        if special and path.name != "artifacts":
+            path.unlink()
+
+
+def owner(pid: int) -> str:
+    """This process, so that another one can tell whether it still lives."""
+    return f"{socket.gethostname()}:{pid}:{psutil.Process(pid).create_time():.2f}"
+
+
+def sweep(client: DockerClient) -> list[str]:
+    """Remove containers whose harness on this machine has ended, however it ended; their keys."""
+    from docker.errors import APIError
+
+    gone = []
+    for container in client.containers.list(all=True, filters={"label": OWNER_LABEL}):
+        host, _, rest = container.labels[OWNER_LABEL].rpartition(":")[0].partition(":")
+        with contextlib.suppress(ValueError, psutil.Error):
+            if host != socket.gethostname() or owner(int(rest)) == container.labels[OWNER_LABEL]:
+                continue
+        with contextlib.suppress(APIError):
+            container.remove(force=True, v=True)
+            gone.append(container.labels.get(KEY_LABEL, ""))
+    return gone
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
