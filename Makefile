@@ -75,6 +75,11 @@ lock:
 		--constraint requirements-torch.lock --output-file $(VENV)-lock/requirements.lock pyproject.toml
 	echo '# Everything but torch, with hashes; made by `make lock`. torch stands in requirements-torch.lock.' > requirements.lock
 	sed '/^# WARNING/,$$d' $(VENV)-lock/requirements.lock >> requirements.lock
+	echo '# What stages need besides torch, with hashes; made by `make lock`.' > docker/requirements.lock
+	$(VENV)-lock/bin/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-options \
+		--strip-extras --no-annotate --no-header --constraint requirements.lock \
+		--output-file $(VENV)-lock/stage.lock docker/requirements.in
+	sed '/^# WARNING/,$$d' $(VENV)-lock/stage.lock >> docker/requirements.lock
 	rm -r $(VENV)-lock
 
 clean:

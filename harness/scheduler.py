@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from benchmarks.errors import BenchError, EnvironmentCannot, WrongUse, cannot_write
-from harness.contract.events import EVENTS_FILE, End, Ledger, Start, Usage, Warn, drop_end
+from benchmarks.specs import Currency
+from harness.contract.events import EVENTS_FILE, End, Ledger, Start, Step, Usage, Warn, drop_end
 from harness.contract.records import Outcome, Record
 from harness.contract.stage import STAGE_FILE, WEIGHTS_FILE, StageSpec
 from harness.executors.base import Execution, Executor
@@ -23,6 +24,7 @@ from harness.validate import InvalidOutput, check_plain, check_pretrain, disagre
 
 MIN_FREE_BYTES = 1 << 20
 LOG_TAIL_LINES = 5
+MAX_TEXT = 4000
 
 
 class Cancelled(BenchError):
@@ -126,6 +128,7 @@ class _Attempt:
         self.ledger = Ledger()
         self.warnings: list[str] = []
         self.end: End | None = None
+        self.last_step = 0
 
     def run(self, display: Display, weights: Path | None) -> Record:
         """Lay out, execute, judge, record."""
@@ -158,6 +161,8 @@ class _Attempt:
     def _note(self, event: object) -> None:
         if isinstance(event, Start):
             self.numerics = event.numerics
+        elif isinstance(event, Step):
+            self.last_step = max(self.last_step, event.step)
         elif isinstance(event, Usage):
             self.ledger = event.ledger
         elif isinstance(event, Warn):
@@ -178,6 +183,8 @@ class _Attempt:
         if end is not None and end.status == "cancelled":
             return Outcome.cancelled, message, {}
         if execution.returncode == 0 and end is not None and end.status == "ok":
+            if wrong := self._wrong_account():
+                return wrong
             try:
                 return Outcome.ok, message, self._accept()
             except InvalidOutput as error:
@@ -201,6 +208,15 @@ class _Attempt:
             message = f"the stage ended by {how}; last lines of its log: {log_tail(self.partial / LOG)}"
         return Outcome.crashed, message, {}
 
+    def _wrong_account(self) -> tuple[Outcome, str, dict[str, float | None]] | None:
+        """A stage whose own account does not hold: it took more steps than it says, or more than its budget allows."""
+        told, counted, limits = self.last_step, self.ledger.optimizer_steps, self.spec.limits
+        if told > counted:
+            return Outcome.invalid_output, f"its ledger says {counted} steps, its events go to step {told}", {}
+        if limits.currency == Currency.optimizer_steps and counted > limits.amount:
+            return Outcome.over_budget, f"{counted} steps, budget {limits.budget!r} allows {limits.amount:g}", {}
+        return None
+
     def _accept(self) -> dict[str, float | None]:
         """Check the artifacts; the metrics that count, for fine-tuning. Raises InvalidOutput."""
         artifacts = self.root / "out" / "artifacts"
@@ -223,7 +239,7 @@ class _Attempt:
             stage=self.spec.stage,
             attempt=self.number,
             outcome=outcome,
-            message=without_paths(message),
+            message=fit_to_keep(message),
             stopped=self.end.stopped if self.end else None,
             cell=self.planned.cell,
             dataset=self.spec.data.dataset if self.spec.data else None,
@@ -236,8 +252,8 @@ class _Attempt:
             image=execution.image,
             label_isolation=self.executor.label_isolation,
             provenance=provenance(self.numerics),
-            notes={k: without_paths(v) for k, v in self.end.notes.items()} if self.end else {},
-            warnings=tuple(dict.fromkeys(map(without_paths, self.warnings))),
+            notes={k: fit_to_keep(v) for k, v in self.end.notes.items()} if self.end else {},
+            warnings=tuple(dict.fromkeys(map(fit_to_keep, self.warnings))),
             artifacts=artifacts,
             parents=self.spec.parents,
             started_at=self.started,
@@ -274,9 +290,11 @@ def lay_out_spec(
         (root / "parents" / stage).symlink_to(parents[stage].resolve())
 
 
-def without_paths(text: str) -> str:
-    """Text with absolute paths cut to their last part: a record is passed on, and names of folders are nobody's business."""
-    return re.sub(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+", "", text)
+def fit_to_keep(text: str) -> str:
+    """What a stage said, fit for a record that is passed on: no control characters, absolute paths cut to their last part
+    (names of folders are nobody's business), and no longer than MAX_TEXT."""
+    plain = "".join(c if c.isprintable() or c == "\n" else " " for c in text[: 2 * MAX_TEXT])
+    return re.sub(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+", "", plain)[:MAX_TEXT]
 
 
 def log_tail(log: Path) -> str:

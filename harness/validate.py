@@ -21,6 +21,7 @@ from harness.data import PreparedDataset
 
 CHECKPOINTS = ("final", "selected", "best")
 MAX_HEADER_BYTES = 1 << 24
+PRETRAIN_SUFFIXES = (".safetensors", ".json")
 _DTYPES = {"F32": np.float32, "I64": np.int64, "F64": np.float64, "F16": np.float16}
 
 Metrics = dict[str, float | None]
@@ -57,6 +58,11 @@ def check_pretrain(spec: StageSpec, artifacts: Path, last: bool) -> None:
 
     Raises InvalidOutput naming the file and tensor.
     """
+    for path in artifacts.rglob("*"):
+        if path.is_file() and path.suffix not in PRETRAIN_SUFFIXES:
+            raise InvalidOutput(
+                f"artifacts/{path.relative_to(artifacts)}: pre-training leaves {' and '.join(PRETRAIN_SUFFIXES)} files only"
+            )
     files = sorted(artifacts.glob("*.safetensors"))
     if not files:
         raise InvalidOutput("the stage left no .safetensors file under artifacts/")

@@ -90,7 +90,7 @@ class Actor:
 
 
 EXPECTED = {
-    "none": [], "more steps": ["budget"], "no start": ["events"], "half a backbone": ["run"], "one seed": ["seed"],
+    "none": [], "more steps": ["run"], "no start": ["events"], "half a backbone": ["run"], "one seed": ["seed"],
     "chance": ["labels", "repetition", "resumption"], "looks at labels": ["labels"], "forgets": ["resumption"],
     "crash": ["run"],
 }  # fmt: skip

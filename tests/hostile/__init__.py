@@ -1,0 +1,1 @@
+"""Stages that misbehave, in real containers (docs/security.md)."""

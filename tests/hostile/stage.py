@@ -1,0 +1,252 @@
+"""What runs inside the hostile images: one misbehaviour each, with nothing but the standard library. `python3 stage.py CASE`."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+OUT = "/bench/out"
+ARTIFACTS = OUT + "/artifacts"
+GOOD = "/good.safetensors"
+SCRIPT = "<script>alert(1)</script>\x1b[31mred\x1b[0m"
+
+
+def tell(**event):
+    with open(OUT + "/events.jsonl", "a") as file:
+        file.write(json.dumps(event) + "\n")
+
+
+def step(number):
+    tell(event="step", step=number, loss=1.0, learning_rate=0.1, gradient_norm=1.0, seconds=0.1, data_seconds=0.0)
+
+
+def finish(steps=1, backbone=GOOD, notes=None):
+    """What an honest stage leaves."""
+    os.makedirs(ARTIFACTS, exist_ok=True)
+    tell(event="start", total_steps=steps)
+    for number in range(1, steps + 1):
+        step(number)
+    if backbone:
+        shutil.copy(backbone, ARTIFACTS + "/backbone.safetensors")
+    tell(event="usage", ledger={"optimizer_steps": steps})
+    tell(event="end", status="ok", notes=notes or {})
+
+
+def honest():
+    finish()
+
+
+def network():
+    for address in (("1.1.1.1", 53), ("172.17.0.1", 22)):
+        try:
+            socket.create_connection(address, timeout=2)
+            print("reached", address)
+        except OSError as error:
+            print("not reached:", error)
+    print("interfaces:", sorted(os.listdir("/sys/class/net")))
+    finish()
+
+
+def writes_outside():
+    for place in ("/x", "/etc/x", "/bench/x", "/bench/in/x", "/bench/in/stage.json", "/bench/data/x", "/opt/x"):
+        try:
+            open(place, "a").close()
+            print("wrote", place)
+        except OSError as error:
+            print("refused:", error)
+    with open("/proc/self/status") as status:
+        print("user", os.getuid(), "capabilities", [line for line in status if line.startswith("CapEff")])
+    finish()
+
+
+def reads_another_run():
+    found = [os.path.join(folder, name) for folder, _, names in os.walk("/") for name in names if name == "secret.txt"]
+    print("found", found, "bench", sorted(os.listdir("/bench")), "socket", os.path.exists("/var/run/docker.sock"))
+    finish()
+
+
+def looks_for_labels():
+    print(
+        "labels", [p for p, _, names in os.walk("/bench/data") if "labelled" in p.split("/") or "semantic.npy" in names]
+    )
+    finish()
+
+
+def forks():
+    children = 0
+    try:
+        while children < 100000:
+            if os.fork() == 0:
+                time.sleep(30)
+                os._exit(0)
+            children += 1
+    except OSError as error:
+        print("forks", children, error)
+    finish()
+
+
+def memory():
+    finish()
+    subprocess.run([sys.executable, "-c", "x = bytearray(900 << 20); print(len(x))"])
+
+
+def disk():
+    with open(OUT + "/big", "wb") as file:
+        while True:
+            file.write(bytes(1 << 20))
+            file.flush()
+            time.sleep(0.005)
+
+
+def ignores_sigterm():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    tell(event="start", total_steps=1)
+    time.sleep(120)
+
+
+def much_log():
+    line = "x" * 1023 + "\n"
+    for _ in range(100 * 1024):
+        sys.stdout.write(line)
+    finish()
+
+
+def floods_events():
+    with open(OUT + "/events.jsonl", "a") as file:
+        for _ in range(100000):
+            file.write('{"event": "warning", "message": "again"}\n')
+    finish()
+
+
+def long_and_nested_lines():
+    with open(OUT + "/events.jsonl", "a") as file:
+        file.write('{"event": "warning", "message": "' + "y" * (10 << 20) + '"}\n')
+        file.write("[" * 200000 + "]" * 200000 + "\n")
+        file.write('{"event": "step", "step": NaN, "loss": NaN}\n\x00\xff\n')
+    finish()
+
+
+def nan_checkpoint():
+    finish(backbone="/nan.safetensors")
+
+
+def truncated_checkpoint():
+    finish()
+    with open(ARTIFACTS + "/backbone.safetensors", "r+b") as file:
+        file.truncate(5000)
+
+
+def wrong_shape():
+    finish(backbone="/shape.safetensors")
+
+
+def pickled_checkpoint():
+    finish(backbone="/pickle.safetensors")
+
+
+def pickled_array():
+    finish()
+    shutil.copy("/pickle.safetensors", ARTIFACTS + "/features.npy")
+
+
+def bomb():
+    finish()
+    shutil.copy("/bomb.zip", ARTIFACTS + "/predictions.npz")
+
+
+def symlink():
+    finish()
+    os.symlink("/etc/passwd", ARTIFACTS + "/more.json")
+
+
+def symlinked_artifacts():
+    finish()
+    shutil.rmtree(ARTIFACTS)
+    os.symlink("/etc", ARTIFACTS)
+
+
+def hard_link():
+    finish()
+    os.link(ARTIFACTS + "/backbone.safetensors", ARTIFACTS + "/again.safetensors")
+
+
+def pipe():
+    finish()
+    os.mkfifo(ARTIFACTS + "/more.json")
+
+
+def device():
+    finish()
+    try:
+        os.mknod(ARTIFACTS + "/more.json", 0o600 | 0o020000, os.makedev(1, 3))
+    except OSError as error:
+        print("refused:", error)
+
+
+def events_are_a_link():
+    finish()
+    os.remove(OUT + "/events.jsonl")
+    os.symlink("/etc/passwd", OUT + "/events.jsonl")
+
+
+def events_are_a_pipe():
+    os.mkfifo(OUT + "/events.jsonl")
+    time.sleep(1)
+
+
+def strange_names():
+    finish()
+    open(ARTIFACTS + "/" + SCRIPT.replace("/", "_") + "\n..json", "w").close()
+
+
+def escapes_and_markup():
+    print(SCRIPT)
+    tell(event="end", status="failed", message=SCRIPT)
+    sys.exit(1)
+
+
+def forged_end():
+    finish()
+    sys.exit(3)
+
+
+def fewer_steps():
+    tell(event="start", total_steps=8)
+    for number in range(1, 8):
+        step(number)
+    os.makedirs(ARTIFACTS, exist_ok=True)
+    shutil.copy(GOOD, ARTIFACTS + "/backbone.safetensors")
+    tell(event="usage", ledger={"optimizer_steps": 1})
+    tell(event="end", status="ok")
+
+
+def more_steps():
+    finish(steps=5000)
+
+
+def nothing():
+    pass
+
+
+def exits_137():
+    tell(event="start", total_steps=1)
+    os._exit(137)
+
+
+def hangs():
+    time.sleep(120)
+
+
+def zombie():
+    for _ in range(20):
+        if os.fork() == 0:
+            os._exit(0)
+    finish()
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()

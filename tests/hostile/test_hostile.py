@@ -1,0 +1,198 @@
+"""Each hostile stage ends with the right outcome within its limits, the host unharmed, the store whole, the next run fine."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import subprocess
+import tarfile
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from benchmarks.backbone import backbone_shapes
+from benchmarks.specs import BudgetHalf
+from harness.conformance import Quiet
+from harness.contract.records import Record
+from harness.data import PreparedDataset
+from harness.executors import docker as executor
+from harness.graph import PlannedStage
+from harness.scheduler import run_chain
+from harness.store import LOG, Store, is_done
+from tests.conftest import REPOSITORY, SHARED
+from tests.methods.stages import nano_stages, small_recordings
+
+pytestmark = pytest.mark.docker
+BASE = os.environ.get("BENCH_TEST_BASE", "bench-test-base:bookworm")
+CAPS = BudgetHalf(
+    currency="optimizer_steps", optimizer_steps=8, wall_seconds=8, grace_seconds=2, memory_mib=600, disk_mib=200, cpus=1
+)
+
+# Case: outcome, words that the message or the log must hold, words that they must not hold.
+CASES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "honest": ("ok", (), ()),
+    "network": ("ok", ("not reached", "interfaces: ['lo']"), ("reached (",)),
+    "writes_outside": ("ok", ("refused", "0000000000000000"), ("wrote", "user 0")),
+    "reads_another_run": ("ok", ("found []", "socket False"), ("secret.txt'",)),
+    "looks_for_labels": ("ok", ("labels []",), ()),
+    "forks": ("ok", ("forks",), ("forks 100000",)),
+    "memory": ("oom_host", ("memory",), ()),
+    "disk": ("over_budget", ("disk",), ()),
+    "ignores_sigterm": ("timeout", ("wall",), ()),
+    "much_log": ("ok", ("what follows was not kept",), ()),
+    "floods_events": ("ok", (), ()),
+    "long_and_nested_lines": ("ok", (), ()),
+    "nan_checkpoint": ("invalid_output", ("not finite",), ()),
+    "truncated_checkpoint": ("invalid_output", ("not a safetensors file",), ()),
+    "wrong_shape": ("invalid_output", ("has shape",), ()),
+    "pickled_checkpoint": ("invalid_output", ("not a safetensors file",), ("pwned",)),
+    "pickled_array": ("invalid_output", ("features.npy", "files only"), ("pwned",)),
+    "bomb": ("invalid_output", ("predictions.npz", "files only"), ()),
+    "symlink": ("invalid_output", ("a link or special file",), ("root:",)),
+    "symlinked_artifacts": ("invalid_output", ("not a folder",), ("root:",)),
+    "hard_link": ("invalid_output", ("a link or special file",), ()),
+    "pipe": ("invalid_output", ("a link or special file",), ()),
+    "device": ("ok", ("refused",), ()),
+    "events_are_a_link": ("invalid_output", ("without an end event",), ("root:",)),
+    "events_are_a_pipe": ("invalid_output", ("without an end event",), ()),
+    "strange_names": ("ok", (), ()),
+    "escapes_and_markup": ("crashed", ("<script>",), ()),
+    "forged_end": ("crashed", ("exit code 3",), ()),
+    "fewer_steps": ("invalid_output", ("ledger says 1 steps, its events go to step 7",), ()),
+    "more_steps": ("over_budget", ("5000 steps", "allows 8"), ()),
+    "nothing": ("invalid_output", ("without an end event",), ()),
+    "exits_137": ("crashed", ("exit code 137",), ()),
+    "hangs": ("timeout", (), ()),
+    "zombie": ("ok", (), ()),
+}
+
+
+@pytest.fixture(scope="session")
+def engine() -> Any:
+    """A client of a running engine that has the base image; skipped, or failed where BENCH_REQUIRE_DOCKER=1, without."""
+    import docker
+
+    try:
+        client = docker.from_env(timeout=60)
+        client.ping()
+    except Exception as error:
+        if os.environ.get("BENCH_REQUIRE_DOCKER") == "1":
+            pytest.fail(f"BENCH_REQUIRE_DOCKER=1, but no engine answers: {error}")
+        pytest.skip("no container engine answers (BENCH_REQUIRE_DOCKER=1 makes this a failure)")
+    maker = SHARED / "tools/make-base.sh"
+    if not client.images.list(BASE) and maker.is_file():
+        subprocess.run(["bash", str(maker), BASE], check=True, capture_output=True)
+    if not client.images.list(BASE):
+        if os.environ.get("BENCH_REQUIRE_DOCKER") == "1":
+            pytest.fail(f"BENCH_REQUIRE_DOCKER=1, but there is no image {BASE}; BENCH_TEST_BASE names another")
+        pytest.skip(f"no image {BASE} with Python to build on; BENCH_TEST_BASE names another")
+    return client
+
+
+@pytest.fixture(scope="module")
+def planned(cache: Path) -> PlannedStage:
+    source: PreparedDataset = small_recordings(cache)
+    return nano_stages("pointcontrast", source)[0]._replace(caps=CAPS)
+
+
+@pytest.fixture(scope="module")
+def hostile_base(engine: Any, planned: PlannedStage) -> Iterator[str]:
+    """An image with the hostile script and the files that it leaves."""
+    shapes = backbone_shapes(planned.spec.network)
+    good = {n: np.zeros(s, np.int64 if n.endswith("tracked") else np.float32) for n, s in shapes.items()}
+    first = next(iter(good))
+    nan = {**good, first: np.full(good[first].shape, np.nan, np.float32)}
+    shape = {**good, first: np.zeros((2, 2), np.float32)}
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", bytes(200 << 20))
+    files = {
+        "stage.py": (REPOSITORY / "tests/hostile/stage.py").read_bytes(),
+        "good.safetensors": save(good), "nan.safetensors": save(nan), "shape.safetensors": save(shape),
+        "pickle.safetensors": pickle.dumps(Pwned()), "bomb.zip": bomb.getvalue(),
+        "Dockerfile": f"FROM {BASE}\nCOPY . /\nENTRYPOINT [\"python3\", \"/stage.py\"]\n".encode(),
+    }  # fmt: skip
+    yield build(engine, files, "bench-hostile:base")
+    engine.images.remove("bench-hostile:base", force=True)
+
+
+class Pwned:
+    """Says so where it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return print, ("pwned",)
+
+
+def build(engine: Any, files: dict[str, bytes], tag: str) -> str:
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content))
+    context.seek(0)
+    engine.images.build(fileobj=context, custom_context=True, tag=tag, rm=True, forcerm=True)
+    return tag
+
+
+def run(engine: Any, planned: PlannedStage, store: Store, image: str) -> Record:
+    runner = executor.DockerExecutor(engine, lambda spec: image)
+    report = run_chain([planned], store, runner, Quiet(), retry_failed=True, imagenet_weights=None)[-1]
+    return report.record
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_hostile_stage(case: str, engine: Any, hostile_base: str, planned: PlannedStage, tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    (tmp_path / "secret.txt").write_text("another run")
+    image = build(
+        engine,
+        {"Dockerfile": f'FROM {hostile_base}\nCMD ["{case}"]\n'.encode()},
+        f"bench-hostile:{case.replace('_', '-')}",
+    )
+    began = time.monotonic()
+    try:
+        record = run(engine, planned, store, image)
+    finally:
+        engine.images.remove(image, force=True)
+    outcome, words, never = CASES[case]
+    folder = store.folder("pretrain", planned.spec.key)
+    log = (folder / LOG).read_text(errors="replace")
+    said = record.message + log
+    assert record.outcome == outcome, (record.outcome, record.message, log[-2000:])
+    assert all(w in said for w in words), said[-2000:]
+    assert not any(w in said for w in never), said[-2000:]
+    assert time.monotonic() - began < CAPS.wall_seconds + CAPS.grace_seconds + 30
+    assert "\x1b" not in record.message and (folder / LOG).stat().st_size < 18 << 20
+    assert record.executor == "docker" and record.label_isolation == "mounts" and record.image.startswith("sha256:")
+    assert not engine.containers.list(all=True, filters={"label": executor.OWNER_LABEL}), "no container is left"
+    assert [r.key for r in store.records()] == [planned.spec.key], "the store is whole"
+    assert not any(p.is_symlink() for p in folder.rglob("*"))
+    if not is_done(record):
+        # The next run is fine, from whatever the hostile one left.
+        again = build(engine, {"Dockerfile": f'FROM {hostile_base}\nCMD ["honest"]\n'.encode()}, "bench-hostile:next")
+        assert run(engine, planned, store, again).outcome == "ok"
+        engine.images.remove(again, force=True)
+
+
+def test_a_container_that_a_killed_harness_left_is_removed(engine: Any, hostile_base: str) -> None:
+    dead = f"{executor.owner(os.getpid()).rpartition(':')[0]}:12.34"
+    left = engine.containers.run(
+        hostile_base, ["hangs"], detach=True, labels={executor.OWNER_LABEL: dead, executor.KEY_LABEL: "k"}
+    )
+    kept = engine.containers.run(
+        hostile_base, ["hangs"], detach=True, labels={executor.OWNER_LABEL: executor.owner(os.getpid())}
+    )
+    try:
+        assert executor.sweep(engine) == ["k"]
+        names = [c.id for c in engine.containers.list(all=True, filters={"label": executor.OWNER_LABEL})]
+        assert names == [kept.id] and left.id not in names
+    finally:
+        kept.remove(force=True)
