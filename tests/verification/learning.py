@@ -36,6 +36,7 @@ from harness.data import PreparedDataset, cache_folder, ready
 from harness.graph import CellSpecs, Machine, PlannedStage, pretrain_stages, recipe_of
 from harness.scheduler import lay_out
 from methods.context import StageContext
+from methods.depthcontrast.moco import Queue
 from methods.networks.res16unet import Res16UNet34C, seeded_backbone
 from methods.sparse.tensor import SparseTensor, batched_coordinates
 from methods.stage import module_of, set_up_torch
@@ -105,9 +106,9 @@ def run_stage(planned: PlannedStage, folder: Path, parents: dict[str, Path]) -> 
 def ranked_first(training: Training, weights: dict[str, dict[str, Tensor]]) -> tuple[float, float]:
     """Mean share of positives that rank first over the last half of the batches (a queue fills in the first), and chance."""
     for name, module in training.modules.items():
-        # The queue of keys has the size of the data it saw, and starts afresh.
-        own = module.state_dict()
-        module.load_state_dict({**own, **{k: v for k, v in weights[name].items() if not k.startswith("rows")}})
+        # A queue of keys has the size of the data it saw, and starts afresh.
+        if not isinstance(module, Queue):
+            module.load_state_dict(weights[name])
     found = [training.run_step(number, training.make_batch(number)).health for number in range(HELD_OUT_BATCHES)]
     half = found[HELD_OUT_BATCHES // 2 :]
     return float(np.mean([h["top1"] for h in half])), float(np.mean([1 / h["candidates"] for h in half]))
