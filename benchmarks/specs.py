@@ -443,6 +443,9 @@ class Method(Spec):
     group: Literal["baseline", "single-scan", "multi-scan"]
     needs: Needs = Needs()
     stages: tuple[MethodStage, ...] = Field(min_length=1)
+    image: str | None = Field(None, description="of a user's own method: the container image that runs its stages")
+    settings: dict[str, bool | int | float | str] = Field({}, description="handed to the stages as they are")
+    code_sha256: str | None = Field(None, description="filled in when a user's own method is loaded; never written")
 
     @model_validator(mode="after")
     def _shares(self) -> Self:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +15,7 @@ from harness.code import package_folder
 
 SpecT = TypeVar("SpecT", bound=Spec)
 
+METHOD_FILE = "method.yaml"
 _FOLDERS: dict[type[Spec], tuple[str, str, str]] = {
     Budget: ("benchmarks", "budgets", "*.yaml"),
     Profile: ("benchmarks", "profiles", "*.yaml"),
@@ -26,12 +29,32 @@ def available(kind: type[Spec]) -> dict[str, Path]:
     """Name to file of everything of one kind that ships, sorted by name."""
     package, folder, pattern = _FOLDERS[kind]
     paths = (package_folder(package) / folder).glob(pattern)
-    return dict(sorted((p.parent.name if p.name == "method.yaml" else p.stem, p) for p in paths))
+    return dict(sorted((p.parent.name if p.name == METHOD_FILE else p.stem, p) for p in paths))
+
+
+def _own_method(folder: Path, kind: type[SpecT], known: Mapping[str, Path]) -> SpecT:
+    """A user's own method, with the hash of its folder. Raises WrongUse where it names no image or a name that is taken."""
+    method = load_spec(folder / METHOD_FILE, kind)
+    assert isinstance(method, Method)
+    if method.image is None:
+        raise WrongUse(
+            f"{folder / METHOD_FILE}: image: missing; a method of your own names the container image that runs it"
+        )
+    if method.name in known:
+        raise WrongUse(f"{folder / METHOD_FILE}: name: {method.name!r} is a method that ships; choose another name")
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(
+            f"{path.relative_to(folder).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode()
+        )
+    return method.model_copy(update={"code_sha256": digest.hexdigest()})
 
 
 def find(kind: type[SpecT], name: str) -> SpecT:
     """Load one spec by its name or by the path of a YAML file. Raises WrongUse with the names that exist."""
     known = available(kind)
+    if kind is Method and Path(name, METHOD_FILE).is_file():
+        return _own_method(Path(name), kind, known)
     if name in known:
         return load_spec(known[name], kind)
     if name.endswith((".yaml", ".yml")) or "/" in name:

@@ -17,8 +17,9 @@ from benchmarks.specs import Budget, BudgetHalf, Cell, Currency, Method, Profile
 from harness.catalog import find
 from harness.contract.events import EVENTS_FILE, End, Event, Start, Step, Usage, read_events
 from harness.contract.records import Outcome, Record
+from harness.contract.stage import StageSpec
 from harness.data import PreparedDataset
-from harness.executors.base import Executor
+from harness.executors.base import Execution, Executor
 from harness.graph import NEEDED, NO_DATASET, CellSpecs, Machine, PlannedStage, check_needs, stages_of
 from harness.scheduler import Cancelled, Display, run_chain
 from harness.store import Store
@@ -58,6 +59,21 @@ class Quiet:
 
     def stage_ended(self) -> None:
         """Nothing."""
+
+
+class PretrainElsewhere:
+    """Pre-training by one executor, fine-tuning by another: a user's image beside this project's own code."""
+
+    def __init__(self, pretrain: Executor, finetune: Executor) -> None:
+        self.pretrain, self.finetune = pretrain, finetune
+        self.name, self.label_isolation = pretrain.name, pretrain.label_isolation
+
+    def run(
+        self, root: Path, spec: StageSpec, caps: BudgetHalf, log: Path, on_event: Callable[[object], None]
+    ) -> Execution:
+        """See `Executor.run`."""
+        executor = self.pretrain if spec.kind == "pretrain" else self.finetune
+        return executor.run(root, spec, caps, log, on_event)
 
 
 class Suite:

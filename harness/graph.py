@@ -94,7 +94,8 @@ def pretrain_stages(
                 "data": _view(source, method.needs.labels, _pretrain_scenes(source, profile)) if source else None,
                 "parents": dict(parents),
                 "imagenet_weights_sha256": _weights_sha256(method, stage.name, machine),
-                "code_sha256": code_sha256("pretrain", method.name, stage.name),
+                "code_sha256": method.code_sha256 or code_sha256("pretrain", method.name, stage.name),
+                "settings": method.settings,
             }
         )
         _check_currency(spec, budget)

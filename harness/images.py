@@ -308,6 +308,23 @@ def require(client: DockerClient, image: str) -> str:
     return _id(client, image)
 
 
+def with_image(client: DockerClient, method: Method) -> Method:
+    """A user's own method whose code is its folder and its image as it is now. Raises WrongUse where the image is not there."""
+    from docker.errors import ImageNotFound
+
+    assert method.image is not None
+    try:
+        found = client.images.get(method.image).id
+    except ImageNotFound:
+        raise WrongUse(
+            f"method {method.name!r}: there is no image {method.image}; build it first, such as: docker build -t "
+            f"{method.image.partition(':')[0]} FOLDER"
+        ) from None
+    return method.model_copy(
+        update={"code_sha256": hashlib.sha256(f"{method.code_sha256} {found}".encode()).hexdigest()}
+    )
+
+
 def check_name(image: str) -> None:
     """Raises WrongUse for an image that does not exist."""
     if image not in image_names():

@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from benchmarks.backbone import backbone_shapes
 from benchmarks.errors import BenchError, EnvironmentCannot, WrongUse, cannot_write
 from benchmarks.specs import Currency
 from harness.contract.events import EVENTS_FILE, End, Ledger, Start, Step, Usage, Warn, drop_end
 from harness.contract.records import Outcome, Record
-from harness.contract.stage import STAGE_FILE, WEIGHTS_FILE, StageSpec
+from harness.contract.stage import SHAPES_FILE, STAGE_FILE, WEIGHTS_FILE, StageSpec
 from harness.executors.base import Execution, Executor
 from harness.executors.local import end_left_over_child
 from harness.graph import PlannedStage
@@ -279,6 +280,8 @@ def lay_out_spec(
     (root / "out").mkdir(exist_ok=True)
     drop_end(root / "out" / EVENTS_FILE)
     (root / "in" / STAGE_FILE).write_text(json.dumps(spec.model_dump(mode="json"), indent=1, sort_keys=True))
+    if spec.kind == "pretrain":
+        (root / "in" / SHAPES_FILE).write_text(json.dumps(backbone_shapes(spec.network), indent=1))
     if spec.imagenet_weights_sha256 is not None and weights is not None:
         (root / "in" / WEIGHTS_FILE).symlink_to(weights.resolve())
     if spec.data is not None and data is not None:

@@ -8,13 +8,14 @@ import shlex
 
 import pytest
 
-from benchmarks.specs import Budget, Dataset, Profile
+from benchmarks.specs import Budget, Dataset, Method, Profile
 from harness.catalog import available, find
 from tests.conftest import REPOSITORY, Bench
 
 README = (REPOSITORY / "README.md").read_text()
-DATA = (REPOSITORY / "docs/data.md").read_text() + (REPOSITORY / "docs/methods.md").read_text()
-BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", README + DATA, flags=re.S)).replace("\\\n", " ")
+DOCS = {p.name: p.read_text() for p in sorted((REPOSITORY / "docs").glob("*.md"))}
+DATA, METHODS = DOCS["data.md"], DOCS["methods.md"]
+BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", README + "".join(DOCS.values()), flags=re.S)).replace("\\\n", " ")
 COMMANDS = sorted({line.split("#")[0].strip() for line in BLOCKS.splitlines() if line.startswith("bench ")})
 
 
@@ -54,9 +55,19 @@ def test_make_targets_exist() -> None:
 
 
 def test_pictures_and_files_exist() -> None:
-    for folder, text in ((REPOSITORY, README), (REPOSITORY / "docs", DATA)):
+    for folder, text in ((REPOSITORY, README), *((REPOSITORY / "docs", text) for text in DOCS.values())):
         for path in re.findall(r"\]\(((?!http)[^)#]+)\)", text):
-            assert (folder / path).is_file(), path
+            assert (folder / path).exists(), path
+
+
+def test_the_tables_of_methods_are_true() -> None:
+    methods = {name: find(Method, name) for name in available(Method)}
+    groups = re.findall(r"^\| `(\w+)` \|.*\| ([a-z-]+) \|$", README, flags=re.M)
+    assert dict(groups) == {name: m.group for name, m in methods.items()}
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \| ([^|]*) \|$", METHODS, flags=re.M)
+    assert {name for name, _, _ in rows} == set(methods)
+    for name, _, stages in rows:
+        assert re.findall(r"`(\w+)`", stages) == [s.name for s in methods[name].stages]
 
 
 def test_the_table_of_datasets_is_true() -> None:

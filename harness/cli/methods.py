@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.options import Json, PretrainData
+
+if TYPE_CHECKING:
+    from harness.executors.base import Executor
 
 app = typer.Typer(help="Pre-training methods, and weights from elsewhere.", no_args_is_help=True)
 
@@ -31,7 +34,7 @@ def ls(json: Json = False) -> None:
 
 
 def check(
-    name: Annotated[str, typer.Argument(help="A method's name.")],
+    name: Annotated[str, typer.Argument(help="A method's name, or the folder of your own.")],
     pretrain_data: PretrainData = None,
     keep: Annotated[
         Path | None,
@@ -48,11 +51,18 @@ def check(
     from benchmarks.specs import Method, Profile, Task
     from harness.catalog import find
     from harness.cli.console import Console, print_json, table
-    from harness.conformance import PROFILE, TASK, Suite, Verdict
+    from harness.conformance import PROFILE, TASK, PretrainElsewhere, Suite, Verdict
     from harness.data import parse_roots, ready, resolve
     from harness.executors.local import LocalExecutor
 
-    method = find(Method, name)
+    method, executor = find(Method, name), LocalExecutor()
+    runner: Executor = executor
+    if method.image is not None:
+        from harness.executors.docker import DockerExecutor
+        from harness.images import with_image
+
+        docker = DockerExecutor(own={method.name: method.image})
+        method, runner = with_image(docker.client, method), PretrainElsewhere(docker, executor)
     console = Console(quiet=json)
     profile = find(Profile, PROFILE)
     roots = parse_roots(pretrain_data or [], "--pretrain-data")
@@ -65,7 +75,7 @@ def check(
     verdicts: list[Verdict] = []
     with tempfile.TemporaryDirectory(prefix="bench-check-") as scratch:
         folder = keep or Path(scratch)
-        for verdict in Suite(method, source, target, LocalExecutor(), folder.resolve()).run():
+        for verdict in Suite(method, source, target, runner, folder.resolve()).run():
             console.say(f"{verdict.verdict:<6} {verdict.check}")
             verdicts.append(verdict)
     if json:

@@ -80,12 +80,12 @@ def run(
     recipe = find(Profile, profile or limits.default_profile or "headline")
     if device == "cpu" and limits.pretrain.gpus:
         console.say(f"budget {limits.name} is meant for a GPU; on this CPU it takes weeks (smoke and tiny fit a CPU)")
-    chosen = [find(Method, name) for name in method]
+    chosen, runner = _with_executor([find(Method, name) for name in method], executor)
     target = find(Task, task)
     machine = Machine(threads or min(os.cpu_count() or 1, MAX_DEFAULT_THREADS), backend, device, imagenet_weights)
     prepared, source = _prepare_data(chosen, target, recipe, data or [], pretrain_data or [], strict, console)
     cells = _cells(chosen, target, limits, recipe, source, label_ratio, pretrain_seed, finetune_seed)
-    reports = _run_cells(cells, prepared, machine, runs, _executor(executor), retry == "failed", console)
+    reports = _run_cells(cells, prepared, machine, runs, runner, retry == "failed", console)
     _summarise(reports, runs, json)
     if any(r.record.outcome != "ok" for r in reports):
         failed = next(r for r in reports if r.record.outcome != "ok")
@@ -205,14 +205,22 @@ def _run_cells(
     return reports
 
 
-def _executor(name: str) -> Executor:
+def _with_executor(methods: list[Method], name: str) -> tuple[list[Method], Executor]:
+    """The methods, users' own with their image as it is now, and what runs them."""
+    from benchmarks.errors import WrongUse
+
+    own = {m.name: m.image for m in methods if m.image is not None}
     if name == "docker":
         from harness.executors.docker import DockerExecutor
+        from harness.images import with_image
 
-        return DockerExecutor()
+        runner = DockerExecutor(own=own)
+        return [with_image(runner.client, m) if m.image else m for m in methods], runner
+    if own:
+        raise WrongUse(f"method {next(iter(own))!r} is a container of your own; run it with --executor docker")
     from harness.executors.local import LocalExecutor
 
-    return LocalExecutor()
+    return methods, LocalExecutor()
 
 
 def _summarise(reports: list[StageReport], runs: Path, as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """`/bench/in/stage.json`: everything a stage is told, and with it the key of its result (contract version 1).
 
     <root>/in/stage.json            this file                     <root>/data/<dataset>/    the stage's view of the data
+    <root>/in/backbone.json         names and shapes of the tensors to leave (pre-training)
     <root>/in/imagenet_weights      where the stage has one       <root>/parents/<stage>/   artifacts of earlier stages
     <root>/out/                     the only writable place       <root> is /bench in a container
 
@@ -32,6 +33,7 @@ from benchmarks.specs import (
 
 KEY_LENGTH = 20
 STAGE_FILE = "stage.json"
+SHAPES_FILE = "backbone.json"
 WEIGHTS_FILE = "imagenet_weights"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -75,6 +77,7 @@ class StageSpec(Spec):
     network: NetworkSettings
     precision: Literal["fp32", "bf16"] = "fp32"
     recipe: OursImages | OursPoints | PointContrast | SceneContexts | DepthContrast | SemanticRecipe | None = None
+    settings: dict[str, bool | int | float | str] = Field({}, description="what the method's file says, as it is")
     limits: Limits
     data: DataView | None = None
     split: Split | None = None

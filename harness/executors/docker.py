@@ -14,7 +14,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from benchmarks.errors import EnvironmentCannot
 from benchmarks.specs import BudgetHalf
 from harness.contract.events import EVENTS_FILE
 from harness.contract.records import Measured
-from harness.contract.stage import STAGE_FILE, WEIGHTS_FILE, StageSpec
+from harness.contract.stage import StageSpec
 from harness.executors.base import CANCEL_GRACE_SECONDS, EventTail, Execution, KilledBy, thread_variables
 from harness.images import TASK, connect, require
 from harness.usage import folder_bytes
@@ -47,14 +47,14 @@ FOLDER_SECONDS = 1.0
 
 
 class DockerExecutor:
-    """See the module's text. `image_of` names the image of a stage; by default the ones of this project, refused where stale."""
+    """See the module's text. `own` are images of users' own methods by name; the project's own are refused where stale."""
 
     name = "docker"
     label_isolation = "mounts"
 
-    def __init__(self, client: DockerClient | None = None, image_of: Callable[[StageSpec], str] | None = None) -> None:
+    def __init__(self, client: DockerClient | None = None, own: Mapping[str, str] | None = None) -> None:
         self.client = client or connect()
-        self._image_of = image_of or self._own_image
+        self.own = own or {}
         sweep(self.client)
 
     def run(
@@ -81,7 +81,9 @@ class DockerExecutor:
                 container.remove(force=True, v=True)
             drop_special_files(root / "out")
 
-    def _own_image(self, spec: StageSpec) -> str:
+    def _image_of(self, spec: StageSpec) -> str:
+        if spec.kind == "pretrain" and spec.method in self.own:
+            return self.own[spec.method]
         return require(self.client, TASK if spec.kind == "finetune" else spec.method)
 
     def _settings(self, root: Path, spec: StageSpec, caps: BudgetHalf) -> dict[str, Any]:
@@ -255,9 +257,7 @@ def mounts_of(root: Path) -> list[Any]:
     """The folders of the contract, each where it really lies; all but `out` read-only."""
     from docker.types import Mount
 
-    pairs = [(root / "in" / STAGE_FILE, f"/bench/in/{STAGE_FILE}")]
-    if (root / "in" / WEIGHTS_FILE).exists():
-        pairs.append((root / "in" / WEIGHTS_FILE, f"/bench/in/{WEIGHTS_FILE}"))
+    pairs = [(path, f"/bench/in/{path.name}") for path in sorted((root / "in").iterdir())]
     pairs += [(view, f"/bench/data/{view.parent.name}/{view.name}") for view in sorted((root / "data").glob("*/*"))]
     pairs += [(parent, f"/bench/parents/{parent.name}") for parent in sorted((root / "parents").iterdir())]
     mounts = [Mount(target, str(source.resolve()), type="bind", read_only=True) for source, target in pairs]

@@ -145,6 +145,10 @@ def test_a_stage_gives_the_same_bits_inside_and_outside(engine: Any, bench: Benc
             else:
                 assert found[0].read_bytes() == found[1].read_bytes(), name
         assert one["executor"] == "docker" and one["image"].startswith("sha256:") and two["image"] is None
+    own = REPOSITORY / "examples/byo-method"
+    engine.images.build(path=str(own), tag="byo-method:latest", buildargs={"BASE": TEST_BASE}, rm=True, forcerm=True)
+    bench("run", "--method", str(own), "--task", "s3dis-sem", *NANO, "--runs", "own", "--executor", "docker")
+    assert {r["method"]: r["outcome"] for r in run_records(tmp_path / "own")} == {"he-normal": "ok"}
     stale = engine.images.get(images.tag("ours"))
     stale.tag(images.tag("csc"))
     try:

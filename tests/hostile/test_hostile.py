@@ -143,7 +143,7 @@ def build(engine: Any, files: dict[str, bytes], tag: str) -> str:
 
 
 def run(engine: Any, planned: PlannedStage, store: Store, image: str) -> Record:
-    runner = executor.DockerExecutor(engine, lambda spec: image)
+    runner = executor.DockerExecutor(engine, {planned.spec.method: image})
     report = run_chain([planned], store, runner, Quiet(), retry_failed=True, imagenet_weights=None)[-1]
     return report.record
 

@@ -1,0 +1,33 @@
+"""JSON schemas of what crosses a container's wall: `python -m harness.contract.schemas DIR` writes them (docs/contract.md)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from benchmarks.specs import Method
+from harness.contract.events import Event
+from harness.contract.records import Record
+from harness.contract.stage import StageSpec
+
+
+def schemas() -> dict[str, Any]:
+    """File name to schema."""
+    models: dict[str, Any] = {"stage": StageSpec, "event": Event, "record": Record, "method": Method}
+    return {f"{name}.schema.json": TypeAdapter(model).json_schema() for name, model in models.items()}
+
+
+def main() -> None:
+    """Write all schemas to the folder that is named."""
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, schema in schemas().items():
+        (folder / name).write_text(json.dumps(schema, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()

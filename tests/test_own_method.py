@@ -1,0 +1,61 @@
+"""A user's own method: refused where it cannot run, and the example from its folder to a record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.errors import WrongUse
+from benchmarks.specs import Method
+from harness.catalog import find
+from tests.conftest import REPOSITORY, Bench
+from tests.hostile.test_hostile import BASE
+from tests.hostile.test_hostile import engine as engine
+
+EXAMPLE = REPOSITORY / "examples/byo-method"
+
+
+def test_an_own_method_is_known_by_its_folder(tmp_path: Path) -> None:
+    method = find(Method, str(EXAMPLE))
+    assert method.name == "he-normal" and method.image == "byo-method:latest" and method.settings == {"gain": 1.0}
+    copy = Path(shutil.copytree(EXAMPLE, tmp_path / "copy"))
+    assert find(Method, str(copy)).code_sha256 == method.code_sha256
+    (copy / "pretrain.py").write_text("changed")
+    assert find(Method, str(copy)).code_sha256 != method.code_sha256
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("image: byo-method:latest", "", "image: missing; a method of your own names the container image"),
+        ("name: he-normal", "name: csc", "'csc' is a method that ships; choose another name"),
+        ("group: baseline", "group: mine", "group"),
+    ],
+)
+def test_a_bad_method_file_is_explained(old: str, new: str, said: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(EXAMPLE, tmp_path / "copy"))
+    text = (folder / "method.yaml").read_text()
+    assert old in text
+    (folder / "method.yaml").write_text(text.replace(old, new))
+    with pytest.raises(WrongUse, match=said):
+        find(Method, str(folder))
+
+
+def test_the_local_executor_refuses_it(bench: Bench) -> None:
+    said = bench("run", "--method", str(EXAMPLE), "--task", "s3dis-sem", "--budget", "smoke", code=2).stderr
+    assert "'he-normal' is a container of your own; run it with --executor docker" in said
+
+
+@pytest.mark.docker
+def test_the_example_conforms(engine: Any, bench: Bench) -> None:
+    engine.images.build(path=str(EXAMPLE), tag="byo-method:latest", buildargs={"BASE": BASE}, rm=True, forcerm=True)
+    verdicts = json.loads(bench("methods", "check", str(EXAMPLE), "--json").stdout)
+    assert [v["check"] for v in verdicts if v["verdict"] == "failed"] == [] and len(verdicts) == 9
+    assert {v["check"] for v in verdicts if v["verdict"] == "ok"} >= {"run", "events", "budget", "repetition", "seed"}
+    engine.images.remove("byo-method:latest", force=True)
+    said = bench("methods", "check", str(EXAMPLE), code=2).stderr
+    assert "there is no image byo-method:latest; build it first" in said
