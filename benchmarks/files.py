@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 from benchmarks.errors import DataError
@@ -26,3 +27,11 @@ def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str])
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV):
             raise
         shutil.copyfile(source, target)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder of any depth; a stage may nest more folders than Python's own removal can."""
+    try:
+        shutil.rmtree(path, ignore_errors=True)
+    except RecursionError:
+        subprocess.run(["rm", "-rf", "--", str(path)], check=False)

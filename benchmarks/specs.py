@@ -212,6 +212,7 @@ class FramePairs(Spec):
     )
     max_voxels_per_frame: PositiveInt | None = Field(None, description="crop around a match, for small machines")
     output_channels: PositiveInt = 32
+    bn_momentum: PositiveFloat = Field(0.05, description="as network.pretrain_bn_momentum, for these two methods (A.2)")
     temperature: PositiveFloat = 0.4
     jitter_std: Annotated[float, Field(ge=0)] = 0.01
     jitter_probability: Probability = 0.95
@@ -249,7 +250,9 @@ class DepthContrast(Spec):
     trunk: Literal["res16unet34c"] = Field(
         "res16unet34c", description="J-16: upstream Res16UNet34 would transfer its encoder only"
     )
-    queue_keys: PositiveInt = Field(131072, description="J-15: or half of the frames, whichever is less")
+    queue_keys: PositiveInt = Field(
+        131072, description="J-15: or half of the frames (but a batch at least), whichever is less"
+    )
     key_momentum: Probability = 0.999
     temperature: PositiveFloat = 0.1
     embedding_channels: PositiveInt = 128

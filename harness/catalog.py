@@ -33,7 +33,7 @@ def available(kind: type[Spec]) -> dict[str, Path]:
 
 
 def _own_method(folder: Path, kind: type[SpecT], known: Mapping[str, Path]) -> SpecT:
-    """A user's own method, with the hash of its folder. Raises WrongUse where it names no image or a name that is taken."""
+    """A user's own method, with the hash of its file. Raises WrongUse where it names no image or a name that is taken."""
     method = load_spec(folder / METHOD_FILE, kind)
     assert isinstance(method, Method)
     if method.image is None:
@@ -42,12 +42,8 @@ def _own_method(folder: Path, kind: type[SpecT], known: Mapping[str, Path]) -> S
         )
     if method.name in known:
         raise WrongUse(f"{folder / METHOD_FILE}: name: {method.name!r} is a method that ships; choose another name")
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        digest.update(
-            f"{path.relative_to(folder).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode()
-        )
-    return method.model_copy(update={"code_sha256": digest.hexdigest()})
+    # Its code is its image; the executor adds the image's id.
+    return method.model_copy(update={"code_sha256": hashlib.sha256((folder / METHOD_FILE).read_bytes()).hexdigest()})
 
 
 def find(kind: type[SpecT], name: str) -> SpecT:
@@ -59,6 +55,8 @@ def find(kind: type[SpecT], name: str) -> SpecT:
         return load_spec(known[name], kind)
     if name.endswith((".yaml", ".yml")) or "/" in name:
         package, folder, _ = _FOLDERS[kind]
+        if kind is Method:
+            raise WrongUse(f"method {name!r}: give the folder of your method, the one that holds {METHOD_FILE}")
         return load_spec(Path(name), kind, bases=package_folder(package) / folder)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""

@@ -15,6 +15,8 @@ from harness.data import PreparedDataset
 from harness.keys import code_sha256
 
 NO_DATASET = "none"
+IMAGE_RECIPE = "ours_images"
+"""The one stage that starts from ImageNet weights where a person gives them."""
 NEEDED = ("frames", "images", "poses", "multiple_views", "clouds", "labels")
 
 
@@ -93,7 +95,7 @@ def pretrain_stages(
                 "recipe": recipe_of(profile, stage.recipe) if stage.recipe else None,
                 "data": _view(source, method.needs.labels, _pretrain_scenes(source, profile)) if source else None,
                 "parents": dict(parents),
-                "imagenet_weights_sha256": _weights_sha256(method, stage.name, machine),
+                "imagenet_weights_sha256": _weights_sha256(machine) if stage.recipe == IMAGE_RECIPE else None,
                 "code_sha256": method.code_sha256 or code_sha256("pretrain", method.name, stage.name),
                 "settings": method.settings,
             }
@@ -125,6 +127,8 @@ def _finetune_stage(
     if recipe is None:
         known = ", ".join(sorted(profile.tasks))
         raise WrongUse(f"profile {profile.name!r} has no recipe for task {task.name!r}; it has recipes for {known}")
+    if cell.label_ratio.boxes is not None:
+        raise WrongUse(f"label ratio {cell.label_ratio}: task {task.name!r} has no boxes; give per cent or points")
     target = data[task.dataset]
     if method.needs.labels and last.data is not None and last.data.dataset.name == target.dataset.name:
         raise WrongUse(
@@ -210,8 +214,8 @@ def _view(source: PreparedDataset, labels: bool, scenes: tuple[str, ...]) -> Dat
     )
 
 
-def _weights_sha256(method: Method, stage: str, machine: Machine) -> str | None:
-    if machine.imagenet_weights is None or not method.needs.images or stage != method.stages[0].name:
+def _weights_sha256(machine: Machine) -> str | None:
+    if machine.imagenet_weights is None:
         return None
     try:
         return hashlib.sha256(machine.imagenet_weights.read_bytes()).hexdigest()

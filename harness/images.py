@@ -225,6 +225,8 @@ def build(
     from docker.errors import APIError
 
     files, parent = context(image, settings), "" if image == BASE else _id(client, BASE)
+    if image != BASE and not parent:
+        return Built(image, "build_failed", 0.0, "there is no base to build on; run: bench images build base", None)
     arguments = settings.arguments() if image == BASE else {"BASE": tag(BASE)}
     inputs = inputs_sha256(files, arguments, parent)
     if (_labels(client, image) or {}).get(INPUTS_LABEL) == inputs:
@@ -314,15 +316,18 @@ def with_image(client: DockerClient, method: Method) -> Method:
 
     assert method.image is not None
     try:
-        found = client.images.get(method.image).id
+        found = client.images.get(method.image)
     except ImageNotFound:
         raise WrongUse(
             f"method {method.name!r}: there is no image {method.image}; build it first, such as: docker build -t "
             f"{method.image.partition(':')[0]} FOLDER"
         ) from None
-    return method.model_copy(
-        update={"code_sha256": hashlib.sha256(f"{method.code_sha256} {found}".encode()).hexdigest()}
-    )
+    if found.attrs["Config"].get("Volumes"):
+        raise WrongUse(
+            f"method {method.name!r}: its image has a VOLUME, which is disk outside of every limit; take it out"
+        )
+    code = hashlib.sha256(f"{method.code_sha256} {found.id}".encode()).hexdigest()
+    return method.model_copy(update={"code_sha256": code, "image": found.id})
 
 
 def check_name(image: str) -> None:

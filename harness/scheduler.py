@@ -21,11 +21,20 @@ from harness.executors.local import end_left_over_child
 from harness.graph import PlannedStage
 from harness.provenance import provenance
 from harness.store import LOG, Store, hash_artifacts, is_done
-from harness.validate import InvalidOutput, check_plain, check_pretrain, disagreement, score_finetune
+from harness.validate import (
+    InvalidOutput,
+    check_plain,
+    check_pretrain,
+    disagreement,
+    drop_special_files,
+    score_finetune,
+)
 
 MIN_FREE_BYTES = 1 << 20
 LOG_TAIL_LINES = 5
 MAX_TEXT = 4000
+MAX_ITEMS = 100
+REFUSED = 2
 
 
 class Cancelled(BenchError):
@@ -129,7 +138,7 @@ class _Attempt:
         self.ledger = Ledger()
         self.warnings: list[str] = []
         self.end: End | None = None
-        self.last_step = 0
+        self.last_step, self.begun = 0, False
 
     def run(self, display: Display, weights: Path | None) -> Record:
         """Lay out, execute, judge, record."""
@@ -146,7 +155,8 @@ class _Attempt:
         finally:
             display.stage_ended()
         outcome, message, metrics = self._judge(execution)
-        if self.end is not None and self.end.status == "refused":
+        refused = execution.killed_by is None and execution.returncode == REFUSED and not self.begun
+        if refused and self.end is not None and self.end.status == "refused":
             if not (self.partial / "attempts").is_dir():
                 self.store.drop_partial(self.spec.key)
             raise WrongUse(f"{self.planned.title}: {self.end.message}")
@@ -161,15 +171,21 @@ class _Attempt:
 
     def _note(self, event: object) -> None:
         if isinstance(event, Start):
-            self.numerics = event.numerics
+            self.begun, self.last_step = True, event.resumed_from
+            self.numerics = clean_items(event.numerics)
         elif isinstance(event, Step):
             self.last_step = max(self.last_step, event.step)
         elif isinstance(event, Usage):
             self.ledger = event.ledger
         elif isinstance(event, Warn):
-            self.warnings.append(event.message)
+            self._warn(fit_to_keep(event.message))
         elif isinstance(event, End):
             self.end = event
+
+    def _warn(self, message: str) -> None:
+        """Keep a warning, once, and no more than MAX_ITEMS of them."""
+        if message not in self.warnings and len(self.warnings) <= MAX_ITEMS:
+            self.warnings.append(message if len(self.warnings) < MAX_ITEMS else "there were more warnings")
 
     def _judge(self, execution: Execution) -> tuple[Outcome, str, dict[str, float | None]]:
         end, message = self.end, self.end.message if self.end else ""
@@ -181,8 +197,6 @@ class _Attempt:
         }
         if execution.killed_by is not None:
             return killed[execution.killed_by], f"stopped by its {execution.killed_by} limit", {}
-        if end is not None and end.status == "cancelled":
-            return Outcome.cancelled, message, {}
         if execution.returncode == 0 and end is not None and end.status == "ok":
             if wrong := self._wrong_account():
                 return wrong
@@ -190,7 +204,7 @@ class _Attempt:
                 return Outcome.ok, message, self._accept()
             except InvalidOutput as error:
                 return Outcome.invalid_output, str(error), {}
-        if shutil.disk_usage(self.store.root).free < MIN_FREE_BYTES or "No space left on device" in message:
+        if shutil.disk_usage(self.store.root).free < MIN_FREE_BYTES:
             return (
                 Outcome.infra_error,
                 f"{self.store.root}: the disk is full; free some space and run the command again",
@@ -246,15 +260,15 @@ class _Attempt:
             dataset=self.spec.data.dataset if self.spec.data else None,
             synthetic=self.planned.synthetic,
             metrics=metrics,
-            stage_metrics=self.end.metrics if self.end else {},
+            stage_metrics=dict(list(self.end.metrics.items())[: 10 * MAX_ITEMS]) if self.end else {},
             ledger=self.ledger,
             measured=execution.measured,
             executor=self.executor.name,
             image=execution.image,
             label_isolation=self.executor.label_isolation,
             provenance=provenance(self.numerics),
-            notes={k: fit_to_keep(v) for k, v in self.end.notes.items()} if self.end else {},
-            warnings=tuple(dict.fromkeys(map(fit_to_keep, self.warnings))),
+            notes=clean_items(self.end.notes) if self.end else {},
+            warnings=tuple(self.warnings),
             artifacts=artifacts,
             parents=self.spec.parents,
             started_at=self.started,
@@ -278,6 +292,7 @@ def lay_out_spec(
         shutil.rmtree(root / name, ignore_errors=True)
         (root / name).mkdir(parents=True)
     (root / "out").mkdir(exist_ok=True)
+    drop_special_files(root / "out")
     drop_end(root / "out" / EVENTS_FILE)
     (root / "in" / STAGE_FILE).write_text(json.dumps(spec.model_dump(mode="json"), indent=1, sort_keys=True))
     if spec.kind == "pretrain":
@@ -291,6 +306,11 @@ def lay_out_spec(
             (view / part).symlink_to((data / part).resolve())
     for stage in spec.parents:
         (root / "parents" / stage).symlink_to(parents[stage].resolve())
+
+
+def clean_items(items: Mapping[str, str]) -> dict[str, str]:
+    """Names and texts that a stage made up, fit to keep, and not too many of them."""
+    return {fit_to_keep(k)[:100]: fit_to_keep(v) for k, v in list(items.items())[:MAX_ITEMS]}
 
 
 def fit_to_keep(text: str) -> str:

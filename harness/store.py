@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from benchmarks.errors import WrongUse, cannot_write
-from benchmarks.files import link_or_copy
+from benchmarks.files import link_or_copy, remove_tree
 from benchmarks.locks import exclusive
 from harness.contract.events import EVENTS_FILE
 from harness.contract.records import ArtifactEntry, Outcome, Record
@@ -142,9 +142,9 @@ class Store:
     def drop_partial(self, key: str) -> None:
         """Remove the partial state of a stage: first out of sight, so that a waiting process never sees half of it."""
         gone = self.root / ".partial" / f".gone-{key}-{os.getpid()}"
-        shutil.rmtree(gone, ignore_errors=True)
+        remove_tree(gone)
         os.rename(self.partial(key), gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        remove_tree(gone)
 
     def keep_attempt(self, record: Record) -> None:
         """Keep the record of an attempt that does not count (cancelled), beside the resumable state."""

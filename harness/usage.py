@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import psutil
 
 from harness.contract.records import Measured
+
+ENTRY_BYTES = 512
 
 
 class TreeSampler:
@@ -52,10 +55,16 @@ class TreeSampler:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all plain files below a folder that may change meanwhile."""
-    total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            if path.is_file() and not path.is_symlink():
-                total += path.stat().st_size
+    """Bytes of all plain files below a folder that may change meanwhile; every entry counts for ENTRY_BYTES at least, so that
+    empty files and folders without end have a size too."""
+    total, waiting = 0, [str(folder)]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                total += ENTRY_BYTES
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        total += max(0, entry.stat(follow_symlinks=False).st_size - ENTRY_BYTES)
     return total

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import stat
 import struct
 from pathlib import Path
 from typing import Literal
@@ -13,14 +15,17 @@ from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from benchmarks.backbone import HEAD_PREFIX, backbone_shapes
 from benchmarks.errors import DataError
+from benchmarks.files import remove_tree
 from benchmarks.metrics import predictions
 from benchmarks.metrics.scorer import SemanticScorer
 from benchmarks.specs import SemanticRecipe, Spec
+from harness.contract.events import EVENTS_FILE
 from harness.contract.stage import StageSpec
 from harness.data import PreparedDataset
 
 CHECKPOINTS = ("final", "selected", "best")
 MAX_HEADER_BYTES = 1 << 24
+MAX_ENTRIES, MAX_DEPTH = 10_000, 16
 PRETRAIN_SUFFIXES = (".safetensors", ".json")
 _DTYPES = {"F32": np.float32, "I64": np.int64, "F64": np.float64, "F16": np.float16}
 
@@ -46,11 +51,40 @@ def check_plain(artifacts: Path) -> None:
     """Raises InvalidOutput for anything under artifacts/ that is not a plain file or folder with one name."""
     if artifacts.is_symlink() or not artifacts.is_dir():
         raise InvalidOutput("artifacts/ is missing or not a folder")
+    _check_few(artifacts)
     for path in sorted(artifacts.rglob("*")):
         if path.is_symlink() or not (path.is_dir() or path.is_file()) or (path.is_file() and path.stat().st_nlink != 1):
             raise InvalidOutput(
                 f"artifacts/{path.relative_to(artifacts)}: a link or special file; only plain files are taken"
             )
+
+
+def _check_few(artifacts: Path) -> None:
+    """Raises InvalidOutput for more entries, or deeper folders, than artifacts ever have; walks without recursion."""
+    count, waiting = 0, [(str(artifacts), 1)]
+    while waiting:
+        folder, depth = waiting.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                count += 1
+                if count > MAX_ENTRIES or depth > MAX_DEPTH:
+                    raise InvalidOutput(
+                        f"artifacts/ holds more than {MAX_ENTRIES} entries or {MAX_DEPTH} folders in each other"
+                    )
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((entry.path, depth + 1))
+
+
+def drop_special_files(out: Path) -> None:
+    """Remove links, pipes, devices and files of several names outside of `artifacts/`, and a folder in place of the events, so
+    that nothing later follows one; inside `artifacts/` they are judged."""
+    for path in list(out.iterdir()):
+        status = path.lstat()
+        special = not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode))
+        if path.name == EVENTS_FILE and stat.S_ISDIR(status.st_mode):
+            remove_tree(path)
+        elif path.name != "artifacts" and (special or (stat.S_ISREG(status.st_mode) and status.st_nlink > 1)):
+            path.unlink()
 
 
 def check_pretrain(spec: StageSpec, artifacts: Path, last: bool) -> None:
@@ -63,11 +97,11 @@ def check_pretrain(spec: StageSpec, artifacts: Path, last: bool) -> None:
             raise InvalidOutput(
                 f"artifacts/{path.relative_to(artifacts)}: pre-training leaves {' and '.join(PRETRAIN_SUFFIXES)} files only"
             )
-    files = sorted(artifacts.glob("*.safetensors"))
+    files = sorted(artifacts.rglob("*.safetensors"))
     if not files:
         raise InvalidOutput("the stage left no .safetensors file under artifacts/")
-    for path in files:
-        check_finite(path)
+    for path in sorted(artifacts.rglob("*.json")):
+        _check_json(path)
     if last:
         path = artifacts / "backbone.safetensors"
         if not path.is_file():
@@ -82,6 +116,17 @@ def check_pretrain(spec: StageSpec, artifacts: Path, last: bool) -> None:
         extra = sorted(set(found) - known)
         if extra:
             raise InvalidOutput(f"backbone.safetensors: unknown tensor {extra[0]!r}; a projection head stays behind")
+    for path in files:
+        check_finite(path)
+
+
+def _check_json(path: Path) -> None:
+    try:
+        if path.stat().st_size > MAX_HEADER_BYTES:
+            raise ValueError(f"more than {MAX_HEADER_BYTES} bytes")
+        json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InvalidOutput(f"{path.name}: not JSON: {error}") from None
 
 
 def read_header(path: Path) -> tuple[dict[str, TensorEntry], int]:
@@ -97,7 +142,11 @@ def read_header(path: Path) -> tuple[dict[str, TensorEntry], int]:
             begin, end = entry.data_offsets
             if end - begin != math.prod(entry.shape) * np.dtype(_DTYPES[entry.dtype]).itemsize:
                 raise ValueError(f"the size of tensor {name!r} does not fit its shape")
-        stop = max((entry.data_offsets[1] for entry in entries.values()), default=0)
+        stop = 0
+        for begin, end in sorted(entry.data_offsets for entry in entries.values()):
+            if begin != stop:
+                raise ValueError("its tensors overlap, or leave gaps")
+            stop = end
         if path.stat().st_size != 8 + length + stop:
             raise ValueError("the file is shorter or longer than its header says")
     except ValidationError as error:

@@ -5,7 +5,8 @@ ROOT and the artifacts it left, and writes arrays:
 
 image (H, W, 3) uint8; xyz (N, 3) points of the frame, world metres; rgb (N, 3) 0..255; uv (N, 2) pixel of each
 points_before, points_after (V, C) features of the voxels; voxel (N,) the voxel of each point
-pixels_before, pixels_after (S, S, C) and crop (S, S, 3) uint8, only for a method whose parent is an image network
+pixels_before, pixels_after (S, S, C) and crop (S, S, 3) uint8, only where pixels and points share one space:
+`ours` with its features in the last layer itself (J-8). Before: random weights, whatever stage 1 started from
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def features_of(context: StageContext, artifacts: Path, scene: str, frame: int) 
     """The arrays of the module's text. Raises DataError for a stage without frames or a backbone."""
     loaded = load_frame(context.view, scene, frame)
     arrays = {"image": loaded.colour, **_points(context, artifacts, loaded)}
-    if isinstance(context.spec.recipe, OursPoints):
+    if isinstance(context.spec.recipe, OursPoints) and context.spec.recipe.head == "final16":
         arrays |= _pixels(context, loaded)
     return arrays
 

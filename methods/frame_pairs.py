@@ -157,7 +157,7 @@ def prepare_pairs(
     network = seeded_backbone(
         recipe.output_channels,
         spec.network,
-        spec.network.pretrain_bn_momentum,
+        recipe.bn_momentum,
         spec.sparse_backend,
         context.seed("weights"),
     )

@@ -48,7 +48,7 @@ WALL = "Area_1/office_1/Annotations/wall_1.txt"
     [
         (
             ["--method", "our"],
-            "unknown method 'our'. Did you mean 'ours'? There are: csc, ours, pointcontrast, scratch",
+            "unknown method 'our'. Did you mean 'ours'? There are: csc, depthcontrast, ours, pointcontrast, scratch, supervised",
         ),
         (["--task", "s3dis"], "unknown task 's3dis'. Did you mean 's3dis-sem'?"),
         (["--budget", "smok"], "unknown budget 'smok'. Did you mean 'smoke'?"),

@@ -24,8 +24,12 @@ def test_an_own_method_is_known_by_its_folder(tmp_path: Path) -> None:
     assert method.name == "he-normal" and method.image == "byo-method:latest" and method.settings == {"gain": 1.0}
     copy = Path(shutil.copytree(EXAMPLE, tmp_path / "copy"))
     assert find(Method, str(copy)).code_sha256 == method.code_sha256
-    (copy / "pretrain.py").write_text("changed")
+    (copy / "runs").mkdir()
+    assert find(Method, str(copy)).code_sha256 == method.code_sha256, "what lies beside the method file is not its code"
+    (copy / "method.yaml").write_text((EXAMPLE / "method.yaml").read_text().replace("gain: 1.0", "gain: 2.0"))
     assert find(Method, str(copy)).code_sha256 != method.code_sha256
+    with pytest.raises(WrongUse, match="give the folder of your method"):
+        find(Method, str(copy / "method.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def features(
 ) -> None:
     """Draw pixel and point features of one frame before and after pre-training, and write coloured clouds.
 
-    Colours are a one-dimensional t-SNE of all features together, as in the paper's Figure 2: equal colours, similar features.
+    Colours are a one-dimensional t-SNE of all features together, after the paper's Figure 2: equal colours, similar features.
     """
     import subprocess
     import sys

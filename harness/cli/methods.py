@@ -48,6 +48,7 @@ def check(
     """
     import tempfile
 
+    from benchmarks.errors import WrongUse
     from benchmarks.specs import Method, Profile, Task
     from harness.catalog import find
     from harness.cli.console import Console, print_json, table
@@ -61,8 +62,10 @@ def check(
         from harness.executors.docker import DockerExecutor
         from harness.images import with_image
 
-        docker = DockerExecutor(own={method.name: method.image})
-        method, runner = with_image(docker.client, method), PretrainElsewhere(docker, executor)
+        docker = DockerExecutor()
+        method = with_image(docker.client, method)
+        docker.own[method.name] = str(method.image)
+        runner = PretrainElsewhere(docker, executor)
     console = Console(quiet=json)
     profile = find(Profile, PROFILE)
     roots = parse_roots(pretrain_data or [], "--pretrain-data")
@@ -72,6 +75,8 @@ def check(
         ready(n, roots, profile.frame_stride, False, console.progress, console.say, profile.world)
         for n in (source_name, target_name)
     )
+    if keep is not None and keep.is_dir() and any(keep.iterdir()):
+        raise WrongUse(f"--keep {keep}: not empty; the checks need stores of their own")
     verdicts: list[Verdict] = []
     with tempfile.TemporaryDirectory(prefix="bench-check-") as scratch:
         folder = keep or Path(scratch)

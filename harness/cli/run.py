@@ -209,13 +209,19 @@ def _with_executor(methods: list[Method], name: str) -> tuple[list[Method], Exec
     """The methods, users' own with their image as it is now, and what runs them."""
     from benchmarks.errors import WrongUse
 
+    names = [m.name for m in methods]
+    if len(set(names)) < len(names):
+        raise WrongUse(f"two methods of one name: {', '.join(names)}")
     own = {m.name: m.image for m in methods if m.image is not None}
     if name == "docker":
         from harness.executors.docker import DockerExecutor
         from harness.images import with_image
 
-        runner = DockerExecutor(own=own)
-        return [with_image(runner.client, m) if m.image else m for m in methods], runner
+        runner = DockerExecutor()
+        methods = [with_image(runner.client, m) if m.image else m for m in methods]
+        runner.own = {m.name: m.image for m in methods if m.image is not None}
+        runner.check_images(methods)
+        return methods, runner
     if own:
         raise WrongUse(f"method {next(iter(own))!r} is a container of your own; run it with --executor docker")
     from harness.executors.local import LocalExecutor

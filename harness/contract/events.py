@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -116,11 +119,21 @@ class EventWriter:
         self._file.seek(position)
 
 
+def open_plain(path: Path, flags: int) -> BinaryIO:
+    """Open a file that a stage may have put a link, a pipe or a folder in the place of: none is followed, none is waited for.
+
+    Raises OSError for anything but a plain file.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path.name} is not a plain file")
+    return os.fdopen(descriptor, "rb" if flags == os.O_RDONLY else "r+b")
+
+
 def read_events(path: Path) -> Iterator[Event]:
     """The events of a file that parse; a line that is too long or does not parse is skipped."""
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
+    with contextlib.suppress(OSError), open_plain(path, os.O_RDONLY) as file:
         for line in iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""):
             event = parse_event(line)
             if event is not None:
@@ -139,10 +152,8 @@ def parse_event(line: bytes) -> Any:
 
 def drop_end(path: Path) -> None:
     """Cut the file before its first end event: a new attempt must not be judged by the end of an earlier one."""
-    if not path.is_file():
-        return
     position = 0
-    with path.open("r+b") as file:
+    with contextlib.suppress(FileNotFoundError), open_plain(path, os.O_RDWR) as file:
         for line in iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""):
             if isinstance(parse_event(line), End):
                 file.truncate(position)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from benchmarks.specs import BudgetHalf
-from harness.contract.events import MAX_LINE_BYTES, parse_event
+from harness.contract.events import MAX_LINE_BYTES, open_plain, parse_event
 from harness.contract.records import Measured
 from harness.contract.stage import StageSpec
 
@@ -52,15 +51,11 @@ class EventTail:
     def new_events(self) -> list[object]:
         """Events appended since the last call; lines that do not parse are skipped."""
         try:
-            # Whoever writes there may have put a link or a pipe in its place: follow none, and wait for none.
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            file = open_plain(self.path, os.O_RDONLY)
         except OSError:
             return []
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                return []
-            if status.st_size < self.position:
+        with file:
+            if os.fstat(file.fileno()).st_size < self.position:
                 self.position, self.rest = 0, b""
             file.seek(self.position)
             content = file.read(8 * MAX_LINE_BYTES)

@@ -8,26 +8,27 @@ The outcome comes from the engine's state and our own flags, never from an exit 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import socket
-import stat
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from benchmarks.errors import EnvironmentCannot
-from benchmarks.specs import BudgetHalf
+from benchmarks.specs import BudgetHalf, Method
 from harness.contract.events import EVENTS_FILE
 from harness.contract.records import Measured
 from harness.contract.stage import StageSpec
 from harness.executors.base import CANCEL_GRACE_SECONDS, EventTail, Execution, KilledBy, thread_variables
 from harness.images import TASK, connect, require
 from harness.usage import folder_bytes
+from harness.validate import drop_special_files
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 
 OWNER_LABEL = "io.pretrain-bench.owner"
 KEY_LABEL = "io.pretrain-bench.key"
+STORE_LABEL = "io.pretrain-bench.store"
+CLOCK_SECONDS = 5.0
+FINAL_READS = 64
+MISSED_PINGS = 50
 CONTAINER_USER = 10001
 PIDS = 512
 SHARED_MEMORY_BYTES = 1 << 30
@@ -54,7 +59,7 @@ class DockerExecutor:
 
     def __init__(self, client: DockerClient | None = None, own: Mapping[str, str] | None = None) -> None:
         self.client = client or connect()
-        self.own = own or {}
+        self.own = dict(own or {})
         sweep(self.client)
 
     def run(
@@ -62,24 +67,32 @@ class DockerExecutor:
     ) -> Execution:
         """Run one stage; see `Executor.run`. Raises EnvironmentCannot where the engine cannot, StaleImage for its image."""
         from docker.errors import APIError
+        from requests import RequestException
 
         image = self._image_of(spec)
+        # This process holds the stage's lock, so whatever still runs for it was left behind.
+        sweep(self.client, {KEY_LABEL: spec.key, STORE_LABEL: store_of(root)})
         give_out(root / "out")
+        container = None
         try:
             container = self.client.containers.create(image, **self._settings(root, spec, caps))
-        except APIError as error:
-            raise EnvironmentCannot(f"the engine cannot make a container of {image}: {_first_line(error)}") from None
-        try:
             watch = _Watch(self.client, container, root, caps, log, on_event)
-            try:
-                container.start()
-            except APIError as error:
-                raise EnvironmentCannot(f"the engine cannot start {image}: {_first_line(error)}") from None
-            return watch.until_the_end()._replace(image=self.client.images.get(image).id)
+            container.start()
+            return watch.until_the_end()._replace(image=container.attrs["Image"])
+        except (APIError, RequestException) as error:
+            raise EnvironmentCannot(f"the engine cannot run {image}: {_first_line(error)}") from None
         finally:
-            with contextlib.suppress(APIError):
-                container.remove(force=True, v=True)
-            drop_special_files(root / "out")
+            try:
+                if container is not None:
+                    with contextlib.suppress(APIError, RequestException):
+                        container.remove(force=True, v=True)
+            finally:
+                drop_special_files(root / "out")
+
+    def check_images(self, methods: Iterable[Method]) -> None:
+        """Raises StaleImage before anything starts where an image is missing or does not fit."""
+        for image in [*(m.name for m in methods if m.name not in self.own), TASK]:
+            require(self.client, image)
 
     def _image_of(self, spec: StageSpec) -> str:
         if spec.kind == "pretrain" and spec.method in self.own:
@@ -91,7 +104,7 @@ class DockerExecutor:
 
         rootless = any("rootless" in str(o) for o in self.client.info().get("SecurityOptions") or [])
         settings: dict[str, Any] = {
-            "labels": {OWNER_LABEL: owner(os.getpid()), KEY_LABEL: spec.key},
+            "labels": {OWNER_LABEL: owner(os.getpid()), KEY_LABEL: spec.key, STORE_LABEL: store_of(root)},
             "mounts": mounts_of(root),
             "environment": thread_variables(spec.threads),
             "network_mode": "none",
@@ -150,17 +163,21 @@ class _Watch:
             except KeyboardInterrupt:
                 self._cancel()
         threads[1].join(timeout=10)
-        while self._events():
-            pass
+        for _ in range(FINAL_READS):
+            if not self._events():
+                break
         state = self.client.api.inspect_container(self.container.id)["State"]
         if state.get("OOMKilled") and self.killed_by is None:
             self.killed_by = "memory"
+        output_bytes = folder_bytes(self.root / "out")
+        if self.caps.disk_mib is not None and output_bytes > self.caps.disk_mib << 20:
+            self.killed_by = self.killed_by or "disk"
         measured = Measured(
             wall_seconds=time.monotonic() - self.began,
             cpu_seconds=self.cpu_seconds,
             peak_memory_bytes=self.peak_memory_bytes,
             written_bytes=self.written_bytes,
-            output_bytes=folder_bytes(self.root / "out"),
+            output_bytes=output_bytes,
         )
         return Execution(int(state["ExitCode"]), self.killed_by, self.soft_at is not None, measured)
 
@@ -168,14 +185,17 @@ class _Watch:
         """Set `ended` when the container has; a broken connection is tried again."""
         from docker.errors import APIError, NotFound
 
-        while True:
+        for _ in range(MISSED_PINGS):
             try:
-                self.client.api.wait(self.container.id, timeout=3600)
+                while True:
+                    with contextlib.suppress(TimeoutError):
+                        self.client.api.wait(self.container.id, timeout=3600)
+                        break
                 break
             except NotFound:
                 break
             except (APIError, OSError):
-                time.sleep(POLL_SECONDS)
+                time.sleep(1)
         self.ended.set()
 
     def _stream_log(self) -> None:
@@ -264,6 +284,11 @@ def mounts_of(root: Path) -> list[Any]:
     return [*mounts, Mount("/bench/out", str((root / "out").resolve()), type="bind")]
 
 
+def store_of(root: Path) -> str:
+    """The store that a stage's folders belong to, as a label that names no path."""
+    return hashlib.sha256(str(root.resolve().parent.parent).encode()).hexdigest()[:16]
+
+
 def container_user() -> int:
     """Who the stage is: this user, or where this user is root a number that is nobody here."""
     return os.getuid() or CONTAINER_USER
@@ -273,38 +298,54 @@ def give_out(out: Path) -> None:
     """Let the container's user write to `out`, with what an earlier attempt left there."""
     if os.getuid() != 0:
         return
-    for folder, folders, files in os.walk(out):
-        for name in ("", *folders, *files):
-            os.chown(os.path.join(folder, name), CONTAINER_USER, CONTAINER_USER, follow_symlinks=False)
+    os.chown(out, CONTAINER_USER, CONTAINER_USER)
+    for _, folders, files, descriptor in os.fwalk(out):
+        for name in (*folders, *files):
+            os.chown(name, CONTAINER_USER, CONTAINER_USER, dir_fd=descriptor, follow_symlinks=False)
 
 
-def drop_special_files(out: Path) -> None:
-    """Remove links, pipes and devices outside of `artifacts/`, so that nothing later follows one; inside, they are judged."""
-    for path in list(out.iterdir()):
-        mode = path.lstat().st_mode
-        special = not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or (stat.S_ISREG(mode) and path.lstat().st_nlink > 1)
-        if special and path.name != "artifacts":
-            path.unlink()
+def here() -> str:
+    """This boot of this machine, and this name space of processes: only here can anybody tell whether a process lives."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    space = Path("/proc/self/ns/pid")
+    names = (
+        socket.gethostname(),
+        boot.read_text().strip() if boot.is_file() else "",
+        space.stat().st_ino if space.exists() else 0,
+    )
+    return "/".join(map(str, names))
 
 
 def owner(pid: int) -> str:
-    """This process, so that another one can tell whether it still lives."""
-    return f"{socket.gethostname()}:{pid}:{psutil.Process(pid).create_time():.2f}"
+    """A process, so that another one can tell whether it still lives."""
+    return f"{here()}:{pid}:{psutil.Process(pid).create_time():.2f}"
 
 
-def sweep(client: DockerClient) -> list[str]:
-    """Remove containers whose harness on this machine has ended, however it ended; their keys."""
+def has_ended(label: str) -> bool:
+    """Whether the owner that a label names is known to have ended; where that cannot be told, it has not."""
+    place, _, rest = label.partition(":")
+    pid, _, created = rest.partition(":")
+    if place != here():
+        return False
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - float(created)) > CLOCK_SECONDS
+    except psutil.NoSuchProcess:
+        return True
+    except (ValueError, psutil.Error):
+        return False
+
+
+def sweep(client: DockerClient, mine: dict[str, str] | None = None) -> list[str]:
+    """Remove containers whose harness has ended, however it ended, and those that carry all labels of `mine`; their keys."""
     from docker.errors import APIError
 
     gone = []
-    for container in client.containers.list(all=True, filters={"label": OWNER_LABEL}):
-        host, _, rest = container.labels[OWNER_LABEL].rpartition(":")[0].partition(":")
-        with contextlib.suppress(ValueError, psutil.Error):
-            if host != socket.gethostname() or owner(int(rest)) == container.labels[OWNER_LABEL]:
-                continue
-        with contextlib.suppress(APIError):
-            container.remove(force=True, v=True)
-            gone.append(container.labels.get(KEY_LABEL, ""))
+    for container in client.containers.list(all=True, filters={"label": OWNER_LABEL}, ignore_removed=True):
+        same = mine is not None and all(container.labels.get(k) == v for k, v in mine.items())
+        if same or has_ended(container.labels[OWNER_LABEL]):
+            with contextlib.suppress(APIError):
+                container.remove(force=True, v=True)
+                gone.append(container.labels.get(KEY_LABEL, ""))
     return gone
 
 

@@ -139,7 +139,7 @@ def prepare(context: StageContext) -> Training:
             follow(key, query, recipe.key_momentum)
         voxel_queue, point_queue = modules["voxel_queue"], modules.get("point_queue")
         assert isinstance(voxel_queue, Queue)
-        total, found = 0.0, []
+        total, found, terms = 0.0, [], []
         parts = [batch[i : i + recipe.scans_per_pass] for i in range(0, len(batch), recipe.scans_per_pass)]
         for part in parts:
             queries, point_queries = embed(part, 0, "query")
@@ -147,19 +147,26 @@ def prepare(context: StageContext) -> Training:
                 keys_, point_keys = embed(part, 1, "key")
             if isinstance(point_queue, Queue) and point_queries is not None and point_keys is not None:
                 points, voxels = (point_queries, point_keys, point_queue.rows), (queries, keys_, voxel_queue.rows)
-                loss, _ = joint_loss(points, voxels, recipe.temperature)
+                loss, each = joint_loss(points, voxels, recipe.temperature)
+                terms.append([float(term.detach()) for term in each])
             else:
                 loss = queue_loss(queries, keys_, voxel_queue.rows, recipe.temperature)
             share = len(part) / len(batch)
             (loss * share).backward()
             total += float(loss.detach()) * share
-            found.append((queries.detach(), keys_, point_keys))
+            found.append((queries.detach(), keys_, point_queries, point_keys))
         embedded, positives = torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found])
         health = {**embedding_health(embedded, positives), **ranked_in_queue(embedded, positives, voxel_queue.rows)}
         # Keys enter the queues after the loss.
         voxel_queue.push(positives)
         if isinstance(point_queue, Queue):
-            point_queue.push(torch.cat([f[2] for f in found if f[2] is not None]))
+            asked = torch.cat([f[2].detach() for f in found if f[2] is not None])
+            point_keys_ = torch.cat([f[3] for f in found if f[3] is not None])
+            own = {**embedding_health(asked, point_keys_), **ranked_in_queue(asked, point_keys_, point_queue.rows)}
+            health |= {f"point_{name}": value for name, value in own.items()}
+            names = ("point_point", "voxel_voxel", "point_voxel", "voxel_point")
+            health |= {f"loss_{name}": float(v) for name, v in zip(names, np.mean(terms, axis=0), strict=True)}
+            point_queue.push(point_keys_)
         voxels_seen = sum(len(v.coordinates) for views in batch for v in views.voxels)
         seen = {"samples": len(batch), "frames": len(batch), "images": len(batch), "points": voxels_seen}
         return StepResult(total, seen, {**health, "voxels": float(voxels_seen)})

@@ -202,13 +202,17 @@ def _count(ledger: Ledger, step: int, seen: dict[str, int]) -> Ledger:
 
 def _watch_for_collapse(state: TrainingState, health: dict[str, float]) -> None:
     """Embeddings that stay equal for many steps teach nothing any more; a step of a run that is still finding its way may."""
-    same = health.get("uniformity", -math.inf) > COLLAPSED_UNIFORMITY
-    steps = state.extra["collapsed_steps"] = state.extra.get("collapsed_steps", 0) + 1 if same else 0
-    if steps >= COLLAPSED_STEPS:
-        raise Collapsed(
-            f"step {state.step + 1}: the embeddings of all samples have been the same for {steps} steps (uniformity "
-            f"{health['uniformity']:.4f}); training has collapsed"
-        )
+    for name in [n for n in health if n.endswith("uniformity")]:
+        counter = f"collapsed/{name}"
+        if health[name] <= COLLAPSED_UNIFORMITY:
+            state.extra.pop(counter, None)
+            continue
+        steps = state.extra[counter] = state.extra.get(counter, 0) + 1
+        if steps >= COLLAPSED_STEPS:
+            raise Collapsed(
+                f"step {state.step + 1}: the embeddings of all samples have been the same for {steps} steps ({name} "
+                f"{health[name]:.4f}); training has collapsed"
+            )
 
 
 def _gradient_norm(optimiser: torch.optim.Optimizer) -> float:

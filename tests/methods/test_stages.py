@@ -154,7 +154,7 @@ def test_each_method_is_refused_by_name_where_its_data_lack_something() -> None:
     bare = find(Dataset, "rgbd-folder").model_copy(update={"provides": ("clouds",), "name": "bare"})
     for name, missing in (
         ("ours", "frames, images, poses"), ("pointcontrast", "frames, multiple_views, poses"),
-        ("csc", "frames, images, multiple_views, poses"), ("depthcontrast", "frames"), ("supervised", "labels"),
+        ("csc", "frames, images, multiple_views, poses"), ("depthcontrast", "frames, images"), ("supervised", "labels"),
     ):  # fmt: skip
         with pytest.raises(WrongUse, match=f"method '{name}' needs {missing}, which dataset 'bare' does not have"):
             check_needs(find(Method, name), bare)
