@@ -71,6 +71,8 @@ def _check_few(artifacts: Path) -> None:
                     raise InvalidOutput(
                         f"artifacts/ holds more than {MAX_ENTRIES} entries or {MAX_DEPTH} folders in each other"
                     )
+                if not entry.name.isprintable():
+                    raise InvalidOutput(f"artifacts/: a name with control characters: {entry.name!r}")
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append((entry.path, depth + 1))
 

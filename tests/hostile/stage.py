@@ -198,9 +198,57 @@ def events_are_a_pipe():
     time.sleep(1)
 
 
+def events_are_a_folder():
+    os.mkdir(OUT + "/events.jsonl")
+
+
+def deep_folders():
+    finish()
+    os.chdir(ARTIFACTS)
+    for _ in range(1200):
+        os.mkdir("a")
+        os.chdir("a")
+
+
+def refuses_late():
+    tell(event="start", total_steps=1)
+    tell(event="end", status="refused", message="I do not like this")
+    sys.exit(2)
+
+
+def cancels_itself():
+    tell(event="start", total_steps=1)
+    tell(event="end", status="cancelled", message="nobody asked")
+    sys.exit(130)
+
+
+def claims_a_full_disk():
+    tell(event="end", status="failed", message="OSError: No space left on device")
+    sys.exit(1)
+
+
+def sparse_file():
+    finish()
+    with open(ARTIFACTS + "/more.json", "w") as file:
+        file.truncate(1 << 40)
+
+
+def many_words():
+    for number in range(3000):
+        tell(event="warning", message=f"{number} " + "z" * 4000)
+    finish(notes={f"{SCRIPT} {n}": "n" * 100000 for n in range(8)})
+
+
+def nested_pickle():
+    finish()
+    os.mkdir(ARTIFACTS + "/sub")
+    shutil.copy("/pickle.safetensors", ARTIFACTS + "/sub/more.safetensors")
+
+
 def strange_names():
     finish()
-    open(ARTIFACTS + "/" + SCRIPT.replace("/", "_") + "\n..json", "w").close()
+    with open(ARTIFACTS + "/" + SCRIPT.replace("/", "_") + "\n..json", "w") as file:
+        file.write("{}")
 
 
 def escapes_and_markup():

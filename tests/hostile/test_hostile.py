@@ -62,7 +62,15 @@ CASES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "device": ("ok", ("refused",), ()),
     "events_are_a_link": ("invalid_output", ("without an end event",), ("root:",)),
     "events_are_a_pipe": ("invalid_output", ("without an end event",), ()),
-    "strange_names": ("ok", (), ()),
+    "strange_names": ("invalid_output", ("a name with control characters",), ()),
+    "events_are_a_folder": ("invalid_output", ("without an end event",), ()),
+    "deep_folders": ("invalid_output", ("folders in each other",), ()),
+    "refuses_late": ("crashed", ("I do not like this",), ()),
+    "cancels_itself": ("crashed", ("nobody asked",), ()),
+    "claims_a_full_disk": ("crashed", ("No space left",), ()),
+    "sparse_file": ("over_budget", ("disk",), ()),
+    "many_words": ("ok", (), ()),
+    "nested_pickle": ("invalid_output", ("not a safetensors file",), ("pwned",)),
     "escapes_and_markup": ("crashed", ("<script>",), ()),
     "forged_end": ("crashed", ("exit code 3",), ()),
     "fewer_steps": ("invalid_output", ("ledger says 1 steps, its events go to step 7",), ()),
@@ -171,6 +179,8 @@ def test_a_hostile_stage(case: str, engine: Any, hostile_base: str, planned: Pla
     assert not any(w in said for w in never), said[-2000:]
     assert time.monotonic() - began < CAPS.wall_seconds + CAPS.grace_seconds + 30
     assert "\x1b" not in record.message and (folder / LOG).stat().st_size < 18 << 20
+    assert (folder / "record.json").stat().st_size < 1 << 20, "a record stays small, whatever a stage says"
+    assert "\x1b" not in (folder / "record.json").read_text() and "\\u001b" not in (folder / "record.json").read_text()
     assert record.executor == "docker" and record.label_isolation == "mounts" and record.image.startswith("sha256:")
     assert not engine.containers.list(all=True, filters={"label": executor.OWNER_LABEL}), "no container is left"
     assert [r.key for r in store.records()] == [planned.spec.key], "the store is whole"
