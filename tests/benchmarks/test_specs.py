@@ -130,3 +130,18 @@ def test_procedural_datasets_have_the_sizes_of_the_profiles() -> None:
                 dataset.sized("huge")
     for name in available(Profile):
         assert find(Profile, name).world in ("smoke", "tiny")
+
+
+def test_a_profile_that_changes_a_rate_keeps_the_rest_of_the_optimiser(tmp_path: Path) -> None:
+    shipped = find(Profile, "headline")
+    sections = ("ours_images", "ours_points", "pointcontrast", "csc", "depthcontrast")
+    lines = [f"{s}: {{optimiser: {{learning_rate: 0.5}}}}" for s in sections]
+    tasks = "tasks: {" + ", ".join(f"{t}: {{optimiser: {{learning_rate: 0.5}}}}" for t in shipped.tasks) + "}"
+    path = tmp_path / "mine.yaml"
+    path.write_text("\n".join(["extends: headline", "name: mine", "version: 1", *lines, tasks]))
+    mine = find(Profile, str(path))
+    for before, after in [
+        *((getattr(shipped, s), getattr(mine, s)) for s in sections),
+        *((shipped.tasks[t], mine.tasks[t]) for t in shipped.tasks),
+    ]:
+        assert after.optimiser == before.optimiser.model_copy(update={"learning_rate": 0.5})
