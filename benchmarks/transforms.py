@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.datasets.views import Cloud
 from benchmarks.specs import SemanticRecipe
-from benchmarks.voxelize import Voxels, quantise, to_cells, voxel_labels
+from benchmarks.voxelize import IGNORE, Voxels, quantise, to_cells, voxel_labels
 
 Array = NDArray[Any]
 
@@ -27,8 +27,13 @@ class VoxelSample(NamedTuple):
     labels: NDArray[np.uint8]
 
 
-def training_sample(cloud: Cloud, semantic: NDArray[np.uint8], recipe: SemanticRecipe, rng: Generator) -> VoxelSample:
-    """One augmented training sample of a scene. Raises ValueError for a scene without points."""
+def training_sample(
+    cloud: Cloud, semantic: NDArray[np.uint8], recipe: SemanticRecipe, rng: Generator, few_labels: bool = False
+) -> VoxelSample:
+    """One augmented training sample of a scene. Raises ValueError for a scene without points.
+
+    With `few_labels` an unlabelled point is one that nobody was asked about: it does not spoil the label of its voxel.
+    """
     if len(cloud.xyz) == 0:
         raise ValueError("the scene has no points")
     xyz, rgb, labels = np.asarray(cloud.xyz, np.float64), np.asarray(cloud.rgb), np.asarray(semantic)
@@ -43,7 +48,7 @@ def training_sample(cloud: Cloud, semantic: NDArray[np.uint8], recipe: SemanticR
     voxels = quantise(cells - cells.min(axis=0))
     coordinates = voxels.coordinates.astype(np.int64)
     colour: Array = rgb[voxels.representative].astype(np.float64)
-    label = voxel_labels(labels, voxels)
+    label = labels_of_the_labelled(labels, voxels) if few_labels else voxel_labels(labels, voxels)
     if recipe.max_voxels_per_scene is not None:
         keep = crop_to_voxels(coordinates, recipe.max_voxels_per_scene, rng)
         coordinates, colour, label = coordinates[keep], colour[keep], label[keep]
@@ -57,6 +62,16 @@ def training_sample(cloud: Cloud, semantic: NDArray[np.uint8], recipe: SemanticR
     colour = jitter_colour(colour, recipe.jitter_std, rng)
     coordinates = coordinates + rng.integers(0, recipe.offset_voxels + 1, 3)
     return VoxelSample(coordinates.astype(np.int32), colour.astype(np.float32), label)
+
+
+def labels_of_the_labelled(labels: NDArray[np.uint8], voxels: Voxels) -> NDArray[np.uint8]:
+    """(V,) the label that all labelled points of a voxel carry; ignored where they differ or there is none."""
+    known = labels != IGNORE
+    rows, values = voxels.inverse[known], labels[known]
+    low, high = np.full(len(voxels.coordinates), IGNORE, np.uint8), np.zeros(len(voxels.coordinates), np.uint8)
+    np.minimum.at(low, rows, values)
+    np.maximum.at(high, rows, values)
+    return np.where(low == high, low, np.uint8(IGNORE))
 
 
 def evaluation_sample(cloud: Cloud, voxel_metres: float) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

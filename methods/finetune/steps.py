@@ -39,11 +39,13 @@ def labelled_training(
     rate = recipe.optimiser.learning_rate
     schedule = polynomial(rate, recipe.poly_power, recipe.steps, steps, spec.limits)
     engine = sparse_backend(spec.sparse_backend)
+    few_labels = spec.label_ratio is not None and spec.label_ratio.points is not None
 
     def make_batch(number: int) -> list[MicroBatch]:
         chosen = [scenes[i] for i in batch_indices(context, "order", number, recipe.batch, len(scenes))]
         samples = [
-            training_sample(*clouds[s], recipe, context.rng("augmentation", number, i)) for i, s in enumerate(chosen)
+            training_sample(*clouds[s], recipe, context.rng("augmentation", number, i), few_labels)
+            for i, s in enumerate(chosen)
         ]
         return [collate(samples[i : i + recipe.micro_batch]) for i in range(0, len(samples), recipe.micro_batch)]
 

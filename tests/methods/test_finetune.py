@@ -8,8 +8,15 @@ from benchmarks.datasets.views import Cloud
 from benchmarks.metrics import predictions
 from benchmarks.metrics.semantic import confusion_matrix
 from benchmarks.specs import SemanticRecipe
-from benchmarks.transforms import axis_rotation, clip_mask, flip_horizontal, random_rotation, training_sample
-from benchmarks.voxelize import IGNORE
+from benchmarks.transforms import (
+    axis_rotation,
+    clip_mask,
+    flip_horizontal,
+    labels_of_the_labelled,
+    random_rotation,
+    training_sample,
+)
+from benchmarks.voxelize import IGNORE, quantise
 from methods.finetune.steps import collate, voxel_loss
 
 RECIPE = SemanticRecipe(steps=1, batch=1, micro_batch=1, voxel_metres=0.1, validate_every=1, clip_metres=4.0)
@@ -50,6 +57,19 @@ def test_without_augmentation_the_sample_is_the_voxelised_cloud() -> None:
     first = {tuple(c): i for i, c in reversed(list(enumerate(cells.tolist())))}
     rows = [first[tuple(c)] for c in sample.coordinates.tolist()]
     assert np.array_equal(sample.rgb, scene.rgb[rows].astype(np.float32))
+
+
+def test_few_labels_survive_their_unlabelled_neighbours() -> None:
+    """In the limited-annotation mode a voxel with one labelled point has that label; two that differ cancel each other."""
+    scene, labels = cloud(points=40000)
+    few = np.full_like(labels, IGNORE)
+    few[::400] = labels[::400]
+    plain = RECIPE.model_copy(update={"dropout_probability": 0})
+    kept, lost = (training_sample(scene, few, plain, np.random.default_rng(0), flag).labels for flag in (True, False))
+    assert (kept != IGNORE).sum() > 90 and (lost != IGNORE).sum() < 50
+    voxels = quantise(np.array([[0, 0, 0], [0, 0, 0], [0, 0, 0], [1, 0, 0], [2, 0, 0], [2, 0, 0]]))
+    found = labels_of_the_labelled(np.array([IGNORE, 4, 4, IGNORE, 3, 5], np.uint8), voxels)
+    assert found.tolist() == [4, IGNORE, IGNORE]
 
 
 def test_the_cap_keeps_a_neighbourhood() -> None:
