@@ -18,8 +18,8 @@ WORKDIR /build
 COPY . .
 # hadolint ignore=SC2086
 RUN python3 -m venv /opt/bench; \
-    /opt/bench/bin/pip install --no-cache-dir --no-compile --require-hashes -r requirements.lock; \
-    /opt/bench/bin/pip install --no-cache-dir --no-compile --find-links wheels $TORCH_ARGS "$TORCH"
+    /opt/bench/bin/pip install --no-cache-dir --require-hashes -r requirements.lock; \
+    /opt/bench/bin/pip install --no-cache-dir --find-links wheels $TORCH_ARGS "$TORCH"
 RUN if [ "$MINKOWSKI" = 1 ]; then \
         /opt/bench/bin/pip install --no-cache-dir ninja "setuptools<81" wheel; \
         sh minkowski/build.sh /opt/bench/bin/python /build/made "$VARIANT"; \
