@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from benchmarks.specs import BudgetHalf
-from harness.contract.events import MAX_LINE_BYTES, open_plain, parse_event
+from harness.contract.events import EVENTS_FILE, MAX_LINE_BYTES, open_plain, parse_event
 from harness.contract.records import Measured
 from harness.contract.stage import StageSpec
+from harness.usage import folder_bytes
 
 KilledBy = Literal["wall", "memory", "disk", "cancel"]
-
-
 CANCEL_GRACE_SECONDS = 30.0
 
 
@@ -64,6 +66,87 @@ class EventTail:
         if len(self.rest) > MAX_LINE_BYTES:
             self.rest = b""
         return [event for line in lines if (event := parse_event(line + b"\n")) is not None]
+
+
+class Watch:
+    """Follows a running stage: its events and the caps that are watched from outside. How it is sampled, signalled and known
+    to have ended is the executor's."""
+
+    poll_seconds: float
+    sample_seconds: float
+    folder_seconds: float
+
+    def __init__(self, root: Path, caps: BudgetHalf, on_event: Callable[[object], None]) -> None:
+        self.out, self.caps, self.on_event = root / "out", caps, on_event
+        self.tail = EventTail(self.out / EVENTS_FILE)
+        self.began = time.monotonic()
+        self.soft_at: float | None = None
+        self.killed_by: KilledBy | None = None
+        self.sampled = self.measured_folder = 0.0
+
+    def ended(self, seconds: float) -> bool:
+        """Wait up to so long; whether the stage has ended."""
+        raise NotImplementedError
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal the whole stage; nothing where it has ended."""
+        raise NotImplementedError
+
+    def sample(self) -> None:
+        """Look at what the stage uses, and kill it where that is too much."""
+        raise NotImplementedError
+
+    def follow(self) -> None:
+        """Until the stage has ended by itself or by a cap, or KeyboardInterrupt has stopped it softly."""
+        while True:
+            try:
+                self._look()
+                if self.ended(self.poll_seconds):
+                    return
+            except KeyboardInterrupt:
+                self._cancel()
+
+    def pass_events(self) -> bool:
+        """Hand on what is new; true while there may be more to read."""
+        before = self.tail.position
+        for event in self.tail.new_events():
+            self.on_event(event)
+        return self.tail.position > before
+
+    def kill(self, why: KilledBy) -> None:
+        """End the stage at once, for the first reason that there was."""
+        self.killed_by = self.killed_by or why
+        self.send(signal.SIGKILL)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        self.pass_events()
+        if now - self.sampled > self.sample_seconds:
+            self.sampled = now
+            self.sample()
+        if self.caps.disk_mib is not None and now - self.measured_folder > self.folder_seconds:
+            self.measured_folder = now
+            if folder_bytes(self.out) > self.caps.disk_mib << 20:
+                self.kill("disk")
+        if self.caps.wall_seconds is None:
+            return
+        if self.soft_at is None and now - self.began > self.caps.wall_seconds:
+            self.soft_at = now
+            self.send(signal.SIGTERM)
+        elif self.soft_at is not None and now - self.soft_at > self.caps.grace_seconds:
+            self.kill("wall")
+
+    def _cancel(self) -> None:
+        if self.killed_by == "cancel":
+            self.send(signal.SIGKILL)
+            return
+        self.killed_by = "cancel"
+        self.send(signal.SIGINT)
+        gone = False
+        with contextlib.suppress(KeyboardInterrupt):
+            gone = self.ended(CANCEL_GRACE_SECONDS)
+        if not gone:
+            self.send(signal.SIGKILL)
 
 
 def thread_variables(threads: int) -> dict[str, str]:

@@ -22,10 +22,9 @@ import psutil
 
 from benchmarks.errors import EnvironmentCannot
 from benchmarks.specs import BudgetHalf, Method
-from harness.contract.events import EVENTS_FILE
 from harness.contract.records import Measured
 from harness.contract.stage import StageSpec
-from harness.executors.base import CANCEL_GRACE_SECONDS, EventTail, Execution, KilledBy, thread_variables
+from harness.executors.base import Execution, Watch, thread_variables
 from harness.images import TASK, connect, require
 from harness.usage import folder_bytes
 from harness.validate import drop_special_files
@@ -46,9 +45,6 @@ PIDS = 512
 SHARED_MEMORY_BYTES = 1 << 30
 TMP_BYTES = 256 << 20
 MAX_LOG_BYTES = 16 << 20
-POLL_SECONDS = 0.1
-SAMPLE_SECONDS = 1.0
-FOLDER_SECONDS = 1.0
 
 
 class DockerExecutor:
@@ -130,8 +126,10 @@ class DockerExecutor:
         return settings
 
 
-class _Watch:
-    """Follows a container: its events, its log, what it uses, and the caps."""
+class _Watch(Watch):
+    """Follows a container, and keeps its log."""
+
+    poll_seconds, sample_seconds, folder_seconds = 0.1, 1.0, 1.0
 
     def __init__(
         self,
@@ -142,34 +140,25 @@ class _Watch:
         log: Path,
         on_event: Callable[[object], None],
     ) -> None:
-        self.client, self.container, self.root, self.caps = client, container, root, caps
-        self.log, self.on_event = log, on_event
-        self.tail = EventTail(root / "out" / EVENTS_FILE)
-        self.began = time.monotonic()
-        self.soft_at: float | None = None
-        self.killed_by: KilledBy | None = None
-        self.ended = threading.Event()
-        self.cpu_seconds = self.sampled = self.measured_folder = 0.0
+        super().__init__(root, caps, on_event)
+        self.client, self.container, self.log = client, container, log
+        self.has_ended = threading.Event()
+        self.cpu_seconds = 0.0
         self.peak_memory_bytes = self.written_bytes = 0
 
     def until_the_end(self) -> Execution:
         threads = [threading.Thread(target=work, daemon=True) for work in (self._wait, self._stream_log)]
         for thread in threads:
             thread.start()
-        while not self.ended.is_set():
-            try:
-                self._look()
-                self.ended.wait(POLL_SECONDS)
-            except KeyboardInterrupt:
-                self._cancel()
+        self.follow()
         threads[1].join(timeout=10)
         for _ in range(FINAL_READS):
-            if not self._events():
+            if not self.pass_events():
                 break
         state = self.client.api.inspect_container(self.container.id)["State"]
         if state.get("OOMKilled") and self.killed_by is None:
             self.killed_by = "memory"
-        output_bytes = folder_bytes(self.root / "out")
+        output_bytes = folder_bytes(self.out)
         if self.caps.disk_mib is not None and output_bytes > self.caps.disk_mib << 20:
             self.killed_by = self.killed_by or "disk"
         measured = Measured(
@@ -181,22 +170,38 @@ class _Watch:
         )
         return Execution(int(state["ExitCode"]), self.killed_by, self.soft_at is not None, measured)
 
+    def ended(self, seconds: float) -> bool:
+        return self.has_ended.wait(seconds)
+
+    def send(self, number: signal.Signals) -> None:
+        from docker.errors import APIError
+
+        with contextlib.suppress(APIError):
+            self.container.kill(signal=number.name)
+
     def _wait(self) -> None:
-        """Set `ended` when the container has; a broken connection is tried again."""
+        """Set `has_ended` when the container has. A wait that breaks off is taken up again while the engine answers."""
         from docker.errors import APIError, NotFound
 
-        for _ in range(MISSED_PINGS):
+        missed = 0
+        while missed < MISSED_PINGS:
             try:
-                while True:
-                    with contextlib.suppress(TimeoutError):
-                        self.client.api.wait(self.container.id, timeout=3600)
-                        break
+                self.client.api.wait(self.container.id, timeout=3600)
                 break
             except NotFound:
                 break
             except (APIError, OSError):
                 time.sleep(1)
-        self.ended.set()
+                missed = 0 if self._engine_answers() else missed + 1
+        self.has_ended.set()
+
+    def _engine_answers(self) -> bool:
+        from docker.errors import APIError
+
+        try:
+            return bool(self.client.ping())
+        except (APIError, OSError):
+            return False
 
     def _stream_log(self) -> None:
         """Keep the first MAX_LOG_BYTES of what the container prints, and read the rest to nowhere."""
@@ -210,25 +215,7 @@ class _Watch:
                     file.write(b"\n[the log is longer; what follows was not kept]\n")
                 left = max(0, left - len(part))
 
-    def _look(self) -> None:
-        now = time.monotonic()
-        self._events()
-        if now - self.sampled > SAMPLE_SECONDS:
-            self.sampled = now
-            self._sample()
-        if self.caps.disk_mib is not None and now - self.measured_folder > FOLDER_SECONDS:
-            self.measured_folder = now
-            if folder_bytes(self.root / "out") > self.caps.disk_mib << 20:
-                self._kill("disk")
-        if self.caps.wall_seconds is None:
-            return
-        if self.soft_at is None and now - self.began > self.caps.wall_seconds:
-            self.soft_at = now
-            self._signal(signal.SIGTERM)
-        elif self.soft_at is not None and now - self.soft_at > self.caps.grace_seconds:
-            self._kill("wall")
-
-    def _sample(self) -> None:
+    def sample(self) -> None:
         from docker.errors import APIError
 
         with contextlib.suppress(APIError, OSError, KeyError, TypeError):
@@ -243,34 +230,6 @@ class _Watch:
             for entry in (stats.get("blkio_stats") or {}).get("io_service_bytes_recursive") or []:
                 if entry.get("op", "").lower() == "write":
                     self.written_bytes = max(self.written_bytes, int(entry["value"]))
-
-    def _events(self) -> bool:
-        """Hand on what is new; true while there may be more to read."""
-        before = self.tail.position
-        for event in self.tail.new_events():
-            self.on_event(event)
-        return self.tail.position > before
-
-    def _cancel(self) -> None:
-        if self.killed_by == "cancel":
-            self._signal(signal.SIGKILL)
-            return
-        self.killed_by = "cancel"
-        self._signal(signal.SIGINT)
-        with contextlib.suppress(KeyboardInterrupt):
-            self.ended.wait(CANCEL_GRACE_SECONDS)
-        if not self.ended.is_set():
-            self._signal(signal.SIGKILL)
-
-    def _kill(self, why: KilledBy) -> None:
-        self.killed_by = self.killed_by or why
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: signal.Signals) -> None:
-        from docker.errors import APIError
-
-        with contextlib.suppress(APIError):
-            self.container.kill(signal=number.name)
 
 
 def mounts_of(root: Path) -> list[Any]:

@@ -22,14 +22,10 @@ import psutil
 
 from benchmarks.specs import BudgetHalf
 from harness.code import package_folder
-from harness.contract.events import EVENTS_FILE
 from harness.contract.stage import StageSpec
-from harness.executors.base import CANCEL_GRACE_SECONDS, EventTail, Execution, KilledBy, thread_variables
+from harness.executors.base import Execution, Watch, thread_variables
 from harness.usage import TreeSampler, folder_bytes
 
-POLL_SECONDS = 0.05
-SAMPLE_SECONDS = 0.5
-FOLDER_SECONDS = 2.0
 PR_SET_PDEATHSIG = 1
 
 
@@ -59,79 +55,38 @@ class LocalExecutor:
         return _Watch(process, root, caps, on_event).until_the_end()
 
 
-class _Watch:
-    """Follows a running stage: its events, what it uses, and the caps."""
+class _Watch(Watch):
+    """Follows a process and its descendants."""
+
+    poll_seconds, sample_seconds, folder_seconds = 0.05, 0.5, 2.0
 
     def __init__(
         self, process: subprocess.Popen[bytes], root: Path, caps: BudgetHalf, on_event: Callable[[object], None]
     ) -> None:
-        self.process, self.root, self.caps, self.on_event = process, root, caps, on_event
-        self.began = time.monotonic()
+        super().__init__(root, caps, on_event)
+        self.process = process
         self.sampler = TreeSampler(process.pid)
-        self.tail = EventTail(root / "out" / EVENTS_FILE)
-        self.soft_at: float | None = None
-        self.killed_by: KilledBy | None = None
-        self.sampled = self.measured_folder = 0.0
-        self.output_bytes = 0
 
     def until_the_end(self) -> Execution:
-        while self.process.poll() is None:
-            try:
-                self._look()
-                time.sleep(POLL_SECONDS)
-            except KeyboardInterrupt:
-                self._cancel()
-        self._signal(signal.SIGKILL)  # whatever the stage left running in its group
-        while self._events():
+        self.follow()
+        self.send(signal.SIGKILL)  # whatever the stage left running in its group
+        while self.pass_events():
             pass
-        self.output_bytes = folder_bytes(self.root / "out")
-        measured = self.sampler.measured(time.monotonic() - self.began, self.output_bytes)
+        measured = self.sampler.measured(time.monotonic() - self.began, folder_bytes(self.out))
         return Execution(self.process.returncode, self.killed_by, self.soft_at is not None, measured)
 
-    def _look(self) -> None:
-        now = time.monotonic()
-        self._events()
-        if now - self.sampled > SAMPLE_SECONDS:
-            self.sampled = now
-            self.sampler.sample()
-            if self.caps.memory_mib and self.sampler.memory_bytes > self.caps.memory_mib << 20:
-                self._kill("memory")
-        if now - self.measured_folder > FOLDER_SECONDS and self.caps.disk_mib:
-            self.measured_folder = now
-            if folder_bytes(self.root / "out") > self.caps.disk_mib << 20:
-                self._kill("disk")
-        if self.caps.wall_seconds is not None:
-            if self.soft_at is None and now - self.began > self.caps.wall_seconds:
-                self.soft_at = now
-                self._signal(signal.SIGTERM)
-            elif self.soft_at is not None and now - self.soft_at > self.caps.grace_seconds:
-                self._kill("wall")
+    def ended(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self.process.poll() is None and time.monotonic() < deadline:
+            time.sleep(self.poll_seconds)
+        return self.process.poll() is not None
 
-    def _events(self) -> bool:
-        """Pass on what is new; true while there may be more to read."""
-        before = self.tail.position
-        for event in self.tail.new_events():
-            self.on_event(event)
-        return self.tail.position > before
+    def sample(self) -> None:
+        self.sampler.sample()
+        if self.caps.memory_mib is not None and self.sampler.memory_bytes > self.caps.memory_mib << 20:
+            self.kill("memory")
 
-    def _cancel(self) -> None:
-        if self.killed_by == "cancel":
-            self._signal(signal.SIGKILL)
-            return
-        self.killed_by = "cancel"
-        self._signal(signal.SIGINT)
-        deadline = time.monotonic() + CANCEL_GRACE_SECONDS
-        with contextlib.suppress(KeyboardInterrupt):
-            while self.process.poll() is None and time.monotonic() < deadline:
-                time.sleep(POLL_SECONDS)
-        if self.process.poll() is None:
-            self._signal(signal.SIGKILL)
-
-    def _kill(self, why: KilledBy) -> None:
-        self.killed_by = self.killed_by or why
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: int) -> None:
+    def send(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, number)
 
