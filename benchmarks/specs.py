@@ -217,6 +217,7 @@ class FramePairs(Spec):
     jitter_std: Annotated[float, Field(ge=0)] = 0.01
     jitter_probability: Probability = 0.95
     optimiser: SgdSettings = SgdSettings(learning_rate=0.1, momentum=0.8, dampening=0.0)
+    decay: ExponentialDecay = ExponentialDecay(after_first=True)
 
 
 class PointContrast(FramePairs):
@@ -236,7 +237,6 @@ class SceneContexts(FramePairs):
     outer_voxels: PositiveFloat = 20.0
     weight_inner: bool = False
     rotation_degrees: tuple[float, float, float] = (180 / 64, 180 / 64, 180.0)
-    decay: ExponentialDecay = ExponentialDecay(every_steps=1000, after_first=True)
 
 
 class DepthContrast(Spec):

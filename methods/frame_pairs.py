@@ -24,11 +24,9 @@ from methods.contrast import embedding_health, unit_rows
 from methods.networks.res16unet import seeded_backbone
 from methods.sparse.backend import sparse_backend
 from methods.sparse.tensor import batched_coordinates
-from methods.training.checkpoint import BACKBONE_FILE, save_weights
-from methods.training.loop import StepResult, Training, batch_indices
-from methods.training.optim import Schedule, sgd
-
-TRIES = 20
+from methods.training.checkpoint import save_backbone
+from methods.training.loop import StepResult, Training, batch_indices, first_usable
+from methods.training.optim import exponential, sgd
 
 Pair = tuple[str, int, int]
 Rotation = Callable[[Generator], NDArray[np.float64]]
@@ -147,7 +145,6 @@ def subset(count: int, most: int, rng: Generator) -> Tensor:
 def prepare_pairs(
     context: StageContext,
     recipe: FramePairs,
-    schedule_of: Callable[[int], Schedule],
     rotation: Rotation,
     colour: bool,
     loss_of: LossOf,
@@ -168,16 +165,16 @@ def prepare_pairs(
 
     def draw(step: int, position: int, index: int) -> PairSample:
         rng = context.rng("augmentation", step, position)
-        for _ in range(TRIES):
-            scene, i, j = pairs[index]
+
+        def make(item: int) -> PairSample | None:
+            scene, i, j = pairs[item]
             if rng.random() < 0.5:
                 i, j = j, i
             frames = load_frame(context.view, scene, i), load_frame(context.view, scene, j)
-            sample = pair_sample(frames, recipe, rotation, colour, rng)
-            if sample is not None:
-                return sample
-            index = int(rng.integers(len(pairs)))
-        raise DataError(f"{TRIES} pairs of frames in a row have no matching point; are depth and poses right?")
+            return pair_sample(frames, recipe, rotation, colour, rng)
+
+        problem = "pairs of frames in a row have no matching point; are depth and poses right?"
+        return first_usable(make, index, len(pairs), rng, problem)
 
     def make_batch(number: int) -> Batch:
         chosen = batch_indices(context, "order", number, recipe.pairs_per_step, len(pairs))
@@ -204,9 +201,10 @@ def prepare_pairs(
         return StepResult(float(loss.detach()), seen, health)
 
     def save() -> None:
-        save_weights(network.state_dict(), context.artifacts / BACKBONE_FILE)
+        save_backbone(network, context.artifacts)
 
-    return Training({"network": network}, optimiser, schedule_of(steps), steps, make_batch, step, save=save)
+    schedule = exponential(recipe.optimiser.learning_rate, recipe.decay, recipe.steps, steps, spec.limits)
+    return Training({"network": network}, optimiser, schedule, steps, make_batch, step, save=save)
 
 
 def rows_of(batch: Batch, pair: int, matches: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,6 @@ from methods.context import StageContext
 from methods.csc.partition import fast_partition, general_partition, partitioned_nce, to_world
 from methods.frame_pairs import Batch, Embeddings, one_match_each, prepare_pairs, rows_of, subset
 from methods.training.loop import Training, train_and_save
-from methods.training.optim import Schedule, exponential
 
 SECTORS = 2
 
@@ -31,13 +30,10 @@ def prepare(context: StageContext) -> Training:
     recipe = context.spec.recipe
     assert isinstance(recipe, SceneContexts)
 
-    def schedule(steps: int) -> Schedule:
-        return exponential(recipe.optimiser.learning_rate, recipe.decay, recipe.steps, steps, context.spec.limits)
-
     def rotation(rng: Generator) -> NDArray[np.float64]:
         return random_rotation(recipe.rotation_degrees, rng)
 
-    return prepare_pairs(context, recipe, schedule, rotation, True, partial(scene_loss, recipe))
+    return prepare_pairs(context, recipe, rotation, True, partial(scene_loss, recipe))
 
 
 def scene_loss(

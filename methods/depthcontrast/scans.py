@@ -20,12 +20,12 @@ from methods.networks.pointnet2 import PointNet2, votenet_levels
 from methods.networks.res16unet import HEAD, Res16UNet34C, seeded_backbone
 from methods.sparse.backend import sparse_backend
 from methods.sparse.tensor import batched_coordinates
-from methods.training.checkpoint import BACKBONE_FILE, save_weights
-from methods.training.loop import StepResult, Training, batch_indices, train_and_save
+from methods.training.checkpoint import save_backbone
+from methods.training.loop import StepResult, Training, batch_indices, first_usable, train_and_save
 from methods.training.optim import cosine, sgd
 
 POINT_CHANNELS = 512
-TRIES = 20
+TERMS = ("loss_point_point", "loss_voxel_voxel", "loss_point_voxel", "loss_voxel_point")
 
 
 class VoxelView(NamedTuple):
@@ -95,21 +95,19 @@ def prepare(context: StageContext) -> Training:
         context.warn(
             f"the queues hold {keys:,} keys, not {recipe.queue_keys:,}: at most half of the {len(frames):,} frames"
         )
+    formats = ("voxel", "point") if joint else ("voxel",)
     modules: dict[str, nn.Module] = {}
     for name in ("query", "key"):  # the same seed, so the same initial weights
         modules[f"voxel_{name}"] = build_voxel_encoder(context, recipe)
         if joint:
             torch.manual_seed(context.seed("point_weights"))
             modules[f"point_{name}"] = PointEncoder(recipe, spec.network.width)
-    for name in ("voxel", "point") if joint else ("voxel",):
-        modules[f"{name}_queue"] = Queue(keys, recipe.embedding_channels, context.seed(f"{name}_queue"))
-    for module in modules.values():
+    queues = {kind: Queue(keys, recipe.embedding_channels, context.seed(f"{kind}_queue")) for kind in formats}
+    modules |= {f"{kind}_queue": queue for kind, queue in queues.items()}
+    for name, module in modules.items():
         module.to(context.device).train()
-    slow = [(modules["voxel_key"], modules["voxel_query"])]
-    if joint:
-        slow.append((modules["point_key"], modules["point_query"]))
-    for key, _ in slow:
-        key.requires_grad_(False)
+        if name.endswith("_key"):
+            module.requires_grad_(False)
     learning = [p for name, m in modules.items() if name.endswith("_query") for p in m.parameters()]
     optimiser = sgd(learning, recipe.optimiser)
     wanted = recipe.steps or -(-recipe.epochs * len(frames) // recipe.scans_per_step)
@@ -121,52 +119,48 @@ def prepare(context: StageContext) -> Training:
         chosen = batch_indices(context, "order", number, recipe.scans_per_step, len(frames))
         return [draw_views(context, recipe, frames, i, number, p) for p, i in enumerate(chosen)]
 
-    def embed(views: list[ScanViews], which: int, name: str) -> tuple[Tensor, Tensor | None]:
-        """Unit rows of the voxel and of the point encoder `name`."""
+    def embed(views: list[ScanViews], which: int, name: str) -> dict[str, Tensor]:
+        """Unit rows of the encoder `name` of each format."""
         voxels = [v.voxels[which] for v in views]
         coordinates = batched_coordinates([v.coordinates for v in voxels]).to(context.device)
         colours = torch.cat([v.colours for v in voxels]).to(context.device)
         with context.autocast():
-            voxel = modules[f"voxel_{name}"](engine.SparseTensor(colours, coordinates))
-            point = None
+            rows = {"voxel": modules[f"voxel_{name}"](engine.SparseTensor(colours, coordinates))}
             if joint:
                 clouds = torch.stack([v.points[which] for v in views if v.points is not None]).to(context.device)
-                point = modules[f"point_{name}"](clouds)
-        return unit_rows(voxel.float()), None if point is None else unit_rows(point.float())
+                rows["point"] = modules[f"point_{name}"](clouds)
+        return {kind: unit_rows(found.float()) for kind, found in rows.items()}
 
     def step(number: int, batch: list[ScanViews]) -> StepResult:
-        for key, query in slow:
-            follow(key, query, recipe.key_momentum)
-        voxel_queue, point_queue = modules["voxel_queue"], modules.get("point_queue")
-        assert isinstance(voxel_queue, Queue)
-        total, found, terms = 0.0, [], []
-        parts = [batch[i : i + recipe.scans_per_pass] for i in range(0, len(batch), recipe.scans_per_pass)]
-        for part in parts:
-            queries, point_queries = embed(part, 0, "query")
+        for kind in formats:
+            follow(modules[f"{kind}_key"], modules[f"{kind}_query"], recipe.key_momentum)
+        total, terms = 0.0, []
+        asked: dict[str, list[Tensor]] = {kind: [] for kind in formats}
+        positives: dict[str, list[Tensor]] = {kind: [] for kind in formats}
+        for start in range(0, len(batch), recipe.scans_per_pass):
+            part = batch[start : start + recipe.scans_per_pass]
+            queries = embed(part, 0, "query")
             with torch.no_grad():
-                keys_, point_keys = embed(part, 1, "key")
-            if isinstance(point_queue, Queue) and point_queries is not None and point_keys is not None:
-                points, voxels = (point_queries, point_keys, point_queue.rows), (queries, keys_, voxel_queue.rows)
-                loss, each = joint_loss(points, voxels, recipe.temperature)
+                found = embed(part, 1, "key")
+            sides = {kind: (queries[kind], found[kind], queues[kind].rows) for kind in formats}
+            if joint:
+                loss, each = joint_loss(sides["point"], sides["voxel"], recipe.temperature)
                 terms.append([float(term.detach()) for term in each])
             else:
-                loss = queue_loss(queries, keys_, voxel_queue.rows, recipe.temperature)
+                loss = queue_loss(*sides["voxel"], recipe.temperature)
             share = len(part) / len(batch)
             (loss * share).backward()
             total += float(loss.detach()) * share
-            found.append((queries.detach(), keys_, point_queries, point_keys))
-        embedded, positives = torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found])
-        health = {**embedding_health(embedded, positives), **ranked_in_queue(embedded, positives, voxel_queue.rows)}
-        # Keys enter the queues after the loss.
-        voxel_queue.push(positives)
-        if isinstance(point_queue, Queue):
-            asked = torch.cat([f[2].detach() for f in found if f[2] is not None])
-            point_keys_ = torch.cat([f[3] for f in found if f[3] is not None])
-            own = {**embedding_health(asked, point_keys_), **ranked_in_queue(asked, point_keys_, point_queue.rows)}
-            health |= {f"point_{name}": value for name, value in own.items()}
-            names = ("point_point", "voxel_voxel", "point_voxel", "voxel_point")
-            health |= {f"loss_{name}": float(v) for name, v in zip(names, np.mean(terms, axis=0), strict=True)}
-            point_queue.push(point_keys_)
+            for kind in formats:
+                asked[kind].append(queries[kind].detach())
+                positives[kind].append(found[kind])
+        health = dict(zip(TERMS, map(float, np.mean(terms, axis=0)), strict=True)) if joint else {}
+        for kind in formats:
+            one, two = torch.cat(asked[kind]), torch.cat(positives[kind])
+            own = {**embedding_health(one, two), **ranked_in_queue(one, two, queues[kind].rows)}
+            health |= {name if kind == "voxel" else f"{kind}_{name}": value for name, value in own.items()}
+            # Keys enter the queues after the loss.
+            queues[kind].push(two)
         voxels_seen = sum(len(v.coordinates) for views in batch for v in views.voxels)
         seen = {"samples": len(batch), "frames": len(batch), "images": len(batch), "points": voxels_seen}
         return StepResult(total, seen, {**health, "voxels": float(voxels_seen)})
@@ -174,8 +168,7 @@ def prepare(context: StageContext) -> Training:
     def save() -> None:
         backbone = modules["voxel_query"].backbone
         assert isinstance(backbone, Res16UNet34C)
-        state = {k: v for k, v in backbone.state_dict().items() if not k.startswith(HEAD)}
-        save_weights(state, context.artifacts / BACKBONE_FILE)
+        save_backbone(backbone, context.artifacts, drop=HEAD)
 
     return Training(modules, optimiser, schedule, steps, make_batch, step, save=save)
 
@@ -190,8 +183,8 @@ def build_voxel_encoder(context: StageContext, recipe: DepthContrast) -> VoxelEn
 
 
 def queue_keys(recipe: DepthContrast, frames: int) -> int:
-    """Keys that a queue holds: at most half of the frames, or a queue would hold the scan that is asked for (J-15); a multiple
-    of the batch, at least one batch."""
+    """Keys that a queue holds: at most half of the frames, so that it seldom holds an older key of the scan that is asked for
+    (J-15); a multiple of the batch, at least one batch."""
     return max(1, min(recipe.queue_keys, frames // 2) // recipe.scans_per_step) * recipe.scans_per_step
 
 
@@ -210,14 +203,10 @@ def draw_views(
 ) -> ScanViews:
     """The copies of one frame, or of the next drawn one where it has no depth."""
     rng = context.rng("augmentation", step, position)
-    for _ in range(TRIES):
-        scene, number = frames[index]
-        scan = frame_scan(load_frame(context.view, scene, number), recipe.scan_points, rng)
-        if scan is not None:
-            break
-        index = int(rng.integers(len(frames)))
-    else:
-        raise DataError(f"{TRIES} frames in a row have no depth at all")
+    scan = first_usable(
+        lambda i: frame_scan(load_frame(context.view, *frames[i]), recipe.scan_points, rng),
+        index, len(frames), rng, "frames in a row have no depth at all",
+    )  # fmt: skip
     points = None
     if recipe.format == "joint":
         copies = [augmented(scan, recipe, rng)[:, :3].astype(np.float32) for _ in range(2)]

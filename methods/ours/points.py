@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from benchmarks import transforms
 from benchmarks.datasets.views import Frame, list_frames, load_frame
-from benchmarks.errors import DataError
 from benchmarks.specs import OursImages, OursPoints
 from benchmarks.voxelize import quantise, to_cells
 from methods.context import StageContext
@@ -24,8 +23,8 @@ from methods.ours.images import SETTINGS as IMAGE_SETTINGS
 from methods.ours.projection import CentreCrop, centre_crop, crop_image, inside_crop, lookup, unproject
 from methods.sparse.backend import sparse_backend
 from methods.sparse.tensor import batched_coordinates
-from methods.training.checkpoint import BACKBONE_FILE, load_into, load_weights, save_weights
-from methods.training.loop import StepResult, Training, batch_indices, train_and_save
+from methods.training.checkpoint import load_into, load_weights, save_backbone
+from methods.training.loop import StepResult, Training, batch_indices, first_usable, train_and_save
 from methods.training.optim import exponential, sgd
 
 MLP_WIDTH = 32
@@ -92,7 +91,7 @@ def prepare(context: StageContext) -> Training:
         return StepResult(float(loss.detach()), seen, health)
 
     def save() -> None:
-        save_weights(student.backbone.state_dict(), context.artifacts / BACKBONE_FILE)
+        save_backbone(student.backbone, context.artifacts)
 
     return Training({"student": student}, optimiser, schedule, steps, make_batch, step, save=save)
 
@@ -152,14 +151,9 @@ def draw_sample(
 ) -> FrameSample:
     """The sample of one frame, or of the next drawn one where a frame has too few pairs (spec 0.2, item 6)."""
     rng = context.rng("augmentation", step, position)
-    for _ in range(20):
-        scene, number = frames[index]
-        sample = frame_sample(load_frame(context.view, scene, number), recipe, rng)
-        if sample is not None:
-            return sample
-        index = int(rng.integers(len(frames)))
-    raise DataError(
-        f"20 frames in a row have fewer than {recipe.pairs_per_frame} points with depth inside the image crop"
+    problem = f"frames in a row have fewer than {recipe.pairs_per_frame} points with depth inside the image crop"
+    return first_usable(
+        lambda i: frame_sample(load_frame(context.view, *frames[i]), recipe, rng), index, len(frames), rng, problem
     )
 
 

@@ -16,7 +16,6 @@ from methods.contrast import info_nce
 from methods.frame_pairs import Batch, Embeddings, one_match_each, prepare_pairs, rows_of, subset
 from methods.pointcontrast.hardest import hardest_contrastive
 from methods.training.loop import Training, train_and_save
-from methods.training.optim import Schedule, exponential
 
 
 def run(context: StageContext) -> dict[str, float | None]:
@@ -28,11 +27,7 @@ def prepare(context: StageContext) -> Training:
     """The backbone, and the steps that train it."""
     recipe = context.spec.recipe
     assert isinstance(recipe, PointContrast)
-
-    def schedule(steps: int) -> Schedule:
-        return exponential(recipe.optimiser.learning_rate, recipe.decay, recipe.steps, steps, context.spec.limits)
-
-    return prepare_pairs(context, recipe, schedule, any_rotation, False, partial(pair_loss, recipe))
+    return prepare_pairs(context, recipe, any_rotation, False, partial(pair_loss, recipe))
 
 
 def pair_loss(

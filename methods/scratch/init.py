@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.contract.events import Ledger, Start, Usage
 from methods.context import StageContext
 from methods.networks.res16unet import seeded_backbone
-from methods.training.checkpoint import BACKBONE_FILE, save_weights
+from methods.training.checkpoint import save_backbone
 from methods.training.loop import numerics
 
 
@@ -16,6 +16,6 @@ def run(context: StageContext) -> dict[str, float | None]:
     spec = context.spec
     momentum = spec.network.pretrain_bn_momentum
     network = seeded_backbone(1, spec.network, momentum, spec.sparse_backend, context.seed("weights"))
-    save_weights(network.state_dict(), context.artifacts / BACKBONE_FILE)
+    save_backbone(network, context.artifacts)
     context.events.write(Usage(ledger=Ledger()))
     return {"steps": 0.0}

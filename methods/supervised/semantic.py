@@ -7,7 +7,7 @@ from benchmarks.specs import SemanticRecipe
 from methods.context import StageContext
 from methods.finetune.steps import labelled_training
 from methods.networks.res16unet import HEAD, seeded_backbone
-from methods.training.checkpoint import BACKBONE_FILE, save_weights
+from methods.training.checkpoint import save_backbone
 from methods.training.loop import Training, train_and_save
 
 
@@ -27,7 +27,6 @@ def prepare(context: StageContext) -> Training:
     clouds = {s: (load_cloud(context.view, s), load_labels(context.view, s).semantic) for s in scenes}
 
     def save() -> None:
-        state = {k: v for k, v in network.state_dict().items() if not k.startswith(HEAD)}
-        save_weights(state, context.artifacts / BACKBONE_FILE)
+        save_backbone(network, context.artifacts, drop=HEAD)
 
     return labelled_training(context, network, recipe, scenes, clouds)._replace(save=save)

@@ -24,6 +24,12 @@ def save_weights(state: dict[str, Tensor], path: Path) -> None:
     os.replace(temporary, path)
 
 
+def save_backbone(backbone: nn.Module, artifacts: Path, drop: str | None = None) -> None:
+    """Write the backbone that a pre-training hands over, without tensors whose names start with `drop`."""
+    state = {k: v for k, v in backbone.state_dict().items() if drop is None or not k.startswith(drop)}
+    save_weights(state, artifacts / BACKBONE_FILE)
+
+
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Read safetensors, or a PyTorch file with tensors only. Raises DataError for anything else."""
     try:

@@ -6,13 +6,14 @@ import math
 import resource
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from torch import nn
 
-from benchmarks.errors import BenchError
+from benchmarks.errors import BenchError, DataError
 from harness.contract.events import Ledger, Start, Step, Usage
 from methods.context import CANCEL, FINISH, StageContext
 from methods.flops import flops
@@ -20,7 +21,10 @@ from methods.training.checkpoint import load_state, save_state
 from methods.training.loader import batches
 from methods.training.optim import Schedule
 
+Sample = TypeVar("Sample")
+
 CHECKPOINT_SECONDS = 15.0
+TRIES = 20
 MAX_STEP_EVENTS = 2000
 # Mean squared distance of unit rows below about 0.001, for so many steps in a row.
 COLLAPSED_UNIFORMITY = -0.002
@@ -156,6 +160,19 @@ def batch_indices(context: StageContext, component: str, step: int, batch: int, 
     for position in range(step * batch, (step + 1) * batch):
         epoch, place = divmod(position, count)
         yield int(_permutation(context.seed(component, epoch), count)[place])
+
+
+def first_usable(make: Callable[[int], Sample | None], index: int, count: int, rng: Generator, problem: str) -> Sample:
+    """What `make` gives for item `index`, or for another drawn one (below `count`) where that gives None.
+
+    Raises DataError after TRIES items in a row that cannot be used: "20 " and then `problem`.
+    """
+    for _ in range(TRIES):
+        sample = make(index)
+        if sample is not None:
+            return sample
+        index = int(rng.integers(count))
+    raise DataError(f"{TRIES} {problem}")
 
 
 _permutations: dict[tuple[int, int], np.ndarray] = {}
