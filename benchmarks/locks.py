@@ -43,3 +43,16 @@ def exclusive(path: Path, waiting: Callable[[str], None] = lambda _: None) -> It
         yield
     finally:
         file.close()
+
+
+def holder(path: Path) -> str | None:
+    """What the process that holds the lock file wrote into it, None where nobody holds it."""
+    try:
+        with path.open("r") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "another process"
+    except OSError:
+        pass
+    return None

@@ -300,6 +300,10 @@ class SemanticRecipe(Spec):
     clip_metres: PositiveFloat | None = Field(
         None, description="training window: keep points within this of its centre"
     )
+    within_metres: PositiveFloat | None = Field(
+        None,
+        description="training: keep points whose |x| and |y| from the sensor are at most this (laser scans, spec F.5)",
+    )
     max_voxels_per_scene: PositiveInt | None = Field(None, description="training crop for small machines")
     rotation_degrees: tuple[float, float, float] = (180 / 64, 180 / 64, 180.0)
     scale: Range = (0.9, 1.1)
@@ -418,6 +422,10 @@ class Dataset(Spec):
         return self
 
 
+HeadlineMetric = Literal["miou_voxel", "miou_point"]
+"""What a task is judged and its checkpoints are selected by."""
+
+
 class Task(Spec):
     """What is fine-tuned and scored."""
 
@@ -425,7 +433,7 @@ class Task(Spec):
     title: str
     kind: Literal["semantic"]
     dataset: Name
-    headline_metric: str
+    headline_metric: HeadlineMetric
     evaluation: str = Field(description="the protocol, in words: resolution, augmentation at test time, selection")
 
 

@@ -37,6 +37,10 @@ def training_sample(
     if len(cloud.xyz) == 0:
         raise ValueError("the scene has no points")
     xyz, rgb, labels = np.asarray(cloud.xyz, np.float64), np.asarray(cloud.rgb), np.asarray(semantic)
+    if recipe.within_metres is not None:
+        near = (np.abs(xyz[:, :2]) <= recipe.within_metres).all(axis=1)
+        if near.any():
+            xyz, rgb, labels = xyz[near], rgb[near], labels[near]
     if recipe.elastic and rng.random() < recipe.elastic_probability:
         for granularity, magnitude in recipe.elastic:
             xyz = elastic_distortion(xyz, granularity, magnitude, elastic_noise(xyz, granularity, rng))

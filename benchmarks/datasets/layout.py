@@ -22,6 +22,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from benchmarks.errors import DataError
+from benchmarks.files import size_and_sha256
 from benchmarks.specs import Spec
 
 MANIFEST = "manifest.json"
@@ -92,6 +93,5 @@ def hash_files(prepared: Path) -> dict[str, FileEntry]:
 
 def file_entry(path: Path) -> FileEntry:
     """Size and sha256 of a file as it is now. Raises OSError where it cannot be read."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return FileEntry(bytes=file.tell(), sha256=digest)
+    size, digest = size_and_sha256(path)
+    return FileEntry(bytes=size, sha256=digest)

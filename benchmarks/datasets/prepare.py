@@ -71,7 +71,7 @@ def prepare(
         return root
     root = root.resolve()
     how = Reading(frame_stride, strict)
-    target = cache / "prepared" / f"{dataset.name}-{_source_fingerprint(dataset, root, how, cache)}"
+    target = _target(dataset, root, how, cache)
     if (target / MANIFEST).is_file():
         return target
     try:
@@ -81,6 +81,21 @@ def prepare(
             return _prepare_into(target, dataset, root, how, progress, say)
     except OSError as error:
         raise cannot_write(target, error, f"preparing {dataset.name}") from error
+
+
+def prepared_already(dataset: Dataset, root: Path, cache: Path, frame_stride: int) -> Path | None:
+    """The folder that `prepare` would give at once, strictly read or not; None where there is none yet."""
+    if (root / MANIFEST).is_file():
+        return root
+    for strict in (False, True):
+        target = _target(dataset, root.resolve(), Reading(frame_stride, strict), cache)
+        if (target / MANIFEST).is_file():
+            return target
+    return None
+
+
+def _target(dataset: Dataset, root: Path, how: Reading, cache: Path) -> Path:
+    return cache / "prepared" / f"{dataset.name}-{_source_fingerprint(dataset, root, how, cache)}"
 
 
 def _prepare_into(target: Path, dataset: Dataset, root: Path, how: Reading, progress: Progress, say: Say) -> Path:

@@ -14,10 +14,11 @@ from benchmarks.errors import DataError
 
 
 class Cloud(NamedTuple):
-    """xyz (N, 3) float32 metres, z up; rgb (N, 3) uint8."""
+    """xyz (N, 3) float32 metres, z up; rgb (N, 3) uint8, or for a laser float32: its remission times 255, three times over, so
+    that the first layer of a network of colours takes it (spec F.5)."""
 
     xyz: NDArray[np.float32]
-    rgb: NDArray[np.uint8]
+    rgb: NDArray[np.uint8] | NDArray[np.float32]
 
 
 class Labels(NamedTuple):
@@ -40,6 +41,9 @@ class Frame(NamedTuple):
 def load_cloud(view: Path, scene: str) -> Cloud:
     """The points of a scene; `view` is the folder that holds `unlabelled/`."""
     folder = view / UNLABELLED / scene
+    if (folder / "remission.npy").is_file():
+        remission = np.clip(_load(folder / "remission.npy"), 0, 1).astype(np.float32) * np.float32(255)
+        return Cloud(_load(folder / "xyz.npy"), np.repeat(remission[:, None], 3, axis=1))
     return Cloud(_load(folder / "xyz.npy"), _load(folder / "rgb.npy"))
 
 

@@ -91,6 +91,12 @@ def generate(dataset: Dataset, cache: Path, progress: Progress) -> Path:
     return target
 
 
+def generated_already(dataset: Dataset, cache: Path) -> Path | None:
+    """The folder that `generate` would give at once, None where the world is still to be written."""
+    target = cache / "worlds" / f"{dataset.name}-{_fingerprint(dataset)}"
+    return target if target.is_dir() else None
+
+
 def scene_names(dataset: Dataset) -> list[str]:
     """What is written one by one: rooms, recordings, views, or whole sequences of scans."""
     world = dataset.world or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,9 @@ def run(context: StageContext) -> dict[str, float | None]:
     assert isinstance(recipe, SemanticRecipe) and spec.data is not None and spec.split is not None
     network = load_backbone(context, len(spec.data.classes)).to(context.device)
     scenes = spec.split.train
-    # Only training labels ever enter this process's data; test and selection labels stay inside the scorers.
-    clouds = {s: (load_cloud(context.view, s), _allowed_labels(context, s)) for s in scenes}
     evaluator = Evaluator(context, network, recipe)
-    training = labelled_training(context, network, recipe, scenes, clouds)
+    # Only training scenes are ever asked for; test and selection labels stay inside the scorers.
+    training = labelled_training(context, network, recipe, scenes, partial(_allowed_labels, context))
 
     def validate(state: TrainingState) -> None:
         if state.step % recipe.validate_every == 0 or state.step == training.steps:
@@ -98,7 +98,7 @@ class Evaluator:
         for name, scorer in self.scorers.items():
             predictions[name] = self.predict(self.scenes[name])
             metrics = scorer.score({s: p.numpy() for s, p in predictions[name].items()})
-            scores[name] = metrics["miou_voxel"] if metrics["miou_voxel"] is not None else 0.0
+            scores[name] = metrics[self.context.spec.headline_metric] or 0.0
             self.context.events.write(Eval(step=state.step, split=name, metrics=metrics))
         for which, by in (("selected", "selection"), ("best", "test")):
             if by in scores and (which not in kept or scores[by] > kept[which]["score"]):

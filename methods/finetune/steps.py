@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.datasets.views import Cloud
+from benchmarks.datasets.views import load_cloud
 from benchmarks.specs import SemanticRecipe
 from benchmarks.transforms import VoxelSample, training_sample
 from benchmarks.voxelize import IGNORE
@@ -20,8 +22,8 @@ from methods.training.loop import StepResult, Training, batch_indices
 from methods.training.optim import polynomial, sgd
 
 MicroBatch = tuple[Tensor, Tensor, Tensor]
-LabelledClouds = dict[str, tuple[Cloud, NDArray[np.uint8]]]
-"""Scene to its cloud and the labels that may be used, (N,) training ids."""
+LabelsOf = Callable[[str], NDArray[np.uint8]]
+"""The labels of a scene that may be used, (N,) training ids."""
 
 
 def labelled_training(
@@ -29,11 +31,15 @@ def labelled_training(
     network: Res16UNet34C,
     recipe: SemanticRecipe,
     scenes: tuple[str, ...],
-    clouds: LabelledClouds,
+    labels_of: LabelsOf,
 ) -> Training:
-    """Steps over `scenes`, in micro-batches that add up to the recipe's batch, under the poly schedule."""
+    """Steps over `scenes`, in micro-batches that add up to the recipe's batch, under the poly schedule.
+
+    Scenes are read anew for every sample: tens of thousands of scans fit neither into memory nor into the mappings that a
+    process may have.
+    """
     spec = context.spec
-    _warn_of_missing_classes(context, [labels for _, labels in clouds.values()])
+    _warn_of_missing_classes(context, map(labels_of, scenes))
     optimiser = sgd(network.parameters(), recipe.optimiser)
     steps = context.allowed_steps(recipe.steps, recipe.batch)
     rate = recipe.optimiser.learning_rate
@@ -44,7 +50,9 @@ def labelled_training(
     def make_batch(number: int) -> list[MicroBatch]:
         chosen = [scenes[i] for i in batch_indices(context, "order", number, recipe.batch, len(scenes))]
         samples = [
-            training_sample(*clouds[s], recipe, context.rng("augmentation", number, i), few_labels)
+            training_sample(
+                load_cloud(context.view, s), labels_of(s), recipe, context.rng("augmentation", number, i), few_labels
+            )
             for i, s in enumerate(chosen)
         ]
         return [collate(samples[i : i + recipe.micro_batch]) for i in range(0, len(samples), recipe.micro_batch)]
@@ -70,7 +78,7 @@ def labelled_training(
     return Training({"network": network}, optimiser, schedule, steps, make_batch, step)
 
 
-def _warn_of_missing_classes(context: StageContext, labels: list[NDArray[np.uint8]]) -> None:
+def _warn_of_missing_classes(context: StageContext, labels: Iterable[NDArray[np.uint8]]) -> None:
     data = context.spec.data
     assert data is not None
     seen = np.zeros(256, np.int64)

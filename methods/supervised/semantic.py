@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.datasets.views import load_cloud, load_labels
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.datasets.views import load_labels
 from benchmarks.specs import SemanticRecipe
 from methods.context import StageContext
 from methods.finetune.steps import labelled_training
@@ -24,9 +27,11 @@ def prepare(context: StageContext) -> Training:
     network = seeded_backbone(len(spec.data.classes), spec.network, momentum, spec.sparse_backend, seed)
     network = network.to(context.device)
     scenes = spec.data.scenes
-    clouds = {s: (load_cloud(context.view, s), load_labels(context.view, s).semantic) for s in scenes}
+
+    def labels_of(scene: str) -> NDArray[np.uint8]:
+        return load_labels(context.view, scene).semantic
 
     def save() -> None:
         save_backbone(network, context.artifacts, drop=HEAD)
 
-    return labelled_training(context, network, recipe, scenes, clouds)._replace(save=save)
+    return labelled_training(context, network, recipe, scenes, labels_of)._replace(save=save)

@@ -207,8 +207,17 @@ class _Clock:
                 "cpu_seconds": self.before.cpu_seconds + _cpu_seconds() - self.cpu,
                 "sparse_flops": self.before.sparse_flops + flops.total - self.flops,
                 "peak_memory_bytes": max(self.before.peak_memory_bytes, peak),
+                **self._gpu(),
             }
         )
+
+    def _gpu(self) -> dict[str, float]:
+        """Time that this process held a GPU, and the most memory that it took of it."""
+        if not torch.cuda.is_initialized():
+            return {}
+        peak = max(torch.cuda.max_memory_reserved(i) for i in range(torch.cuda.device_count()))
+        seconds = self.before.gpu_seconds + time.monotonic() - self.wall
+        return {"gpu_seconds": seconds, "peak_gpu_memory_bytes": max(self.before.peak_gpu_memory_bytes, peak)}
 
 
 def _count(ledger: Ledger, step: int, seen: dict[str, int]) -> Ledger:
