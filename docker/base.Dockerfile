@@ -1,8 +1,10 @@
 # What every stage image has: Python, torch, the locked dependencies, and with MINKOWSKI=1 MinkowskiEngine. No code of the project.
-# Classic builder syntax. `bench images build` makes the context: the lock, minkowski/ and wheels/ (torch, where one is at hand).
-ARG BASE=docker.io/nvidia/cuda:12.6.3-runtime-ubuntu24.04
+# Classic builder syntax. `bench images build` makes the context: the locks, minkowski/ and wheels/ (torch, where one is at hand).
+# CUDA 13.0 is what torch 2.13 is built for; its compiler is needed for MinkowskiEngine alone, so only the build stage has it.
+ARG BASE=docker.io/nvidia/cuda:13.0.1-runtime-ubuntu24.04
+ARG BUILD_BASE=docker.io/nvidia/cuda:13.0.1-devel-ubuntu24.04
 
-FROM ${BASE} AS build
+FROM ${BUILD_BASE} AS build
 ARG TORCH=torch==2.13.0
 ARG TORCH_ARGS=
 ARG MINKOWSKI=0
@@ -19,7 +21,11 @@ COPY . .
 # hadolint ignore=SC2086
 RUN python3 -m venv /opt/bench; \
     /opt/bench/bin/pip install --no-cache-dir --require-hashes -r requirements.lock; \
-    /opt/bench/bin/pip install --no-cache-dir --find-links wheels $TORCH_ARGS "$TORCH"
+    if [ "$VARIANT" = cuda ] && [ -z "$TORCH_ARGS" ] && ! ls wheels/*.whl; then \
+        /opt/bench/bin/pip install --no-cache-dir --require-hashes -r torch-cuda.lock; \
+    else \
+        /opt/bench/bin/pip install --no-cache-dir --find-links wheels $TORCH_ARGS "$TORCH"; \
+    fi
 RUN if [ "$MINKOWSKI" = 1 ]; then \
         /opt/bench/bin/pip install --no-cache-dir ninja "setuptools<81" wheel; \
         sh minkowski/build.sh /opt/bench/bin/python /build/made "$VARIANT"; \

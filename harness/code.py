@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-PACKAGES = ("benchmarks", "harness", "methods")
+from benchmarks.errors import EnvironmentCannot
+
+PACKAGES = ("benchmarks", "harness", "methods", "reports")
+BASE_LOCKS = ("requirements.lock", "torch-cuda.lock")
 
 
 @cache
@@ -20,6 +24,22 @@ def package_folder(package: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
+def docker_folder() -> Path:
+    """Where the Dockerfiles lie: in the checkout, or where the installation put them."""
+    for folder in (package_folder("harness").parent / "docker", Path(sys.prefix) / "share/pretrain-bench/docker"):
+        if (folder / "base.Dockerfile").is_file():
+            return folder
+    raise EnvironmentCannot("the Dockerfiles of this installation are missing; install the project again")
+
+
+def base_inputs() -> dict[str, Path]:
+    """Name to file of what the base image is built from beside its Dockerfile: locks, and the edits of MinkowskiEngine."""
+    folder = docker_folder()
+    locks = {name: folder / name for name in BASE_LOCKS}
+    edits = sorted(path for path in (folder / "minkowski").iterdir() if path.is_file())
+    return {**locks, **{f"minkowski/{path.name}": path for path in edits}}
+
+
 def digest(entries: Iterable[str]) -> str:
     """sha256 of the names and contents of every module of this project that `entries` can reach by imports."""
     found = hashlib.sha256()
@@ -27,6 +47,11 @@ def digest(entries: Iterable[str]) -> str:
         found.update(f"{module}\n".encode())
         found.update(file_of(module).read_bytes())  # type: ignore[union-attr]
     return found.hexdigest()
+
+
+def module_hashes(entries: Iterable[str]) -> dict[str, str]:
+    """sha256 of every module that `entries` can reach, by name."""
+    return {m: hashlib.sha256(file_of(m).read_bytes()).hexdigest() for m in sorted(reachable_modules(entries))}  # type: ignore[union-attr]
 
 
 def reachable_modules(entries: Iterable[str]) -> set[str]:

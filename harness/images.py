@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import io
-import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import yaml
 
 from benchmarks.errors import BenchError, EnvironmentCannot, WrongUse
 from benchmarks.specs import Method
 from harness.catalog import available, find
-from harness.code import file_of, package_folder, reachable_modules
+from harness.code import base_inputs, docker_folder, file_of, package_folder, reachable_modules
 from harness.keys import entry_module
 from harness.machine import project_version
+from harness.provenance import git_state
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -36,7 +36,9 @@ NAME_LABEL = "io.pretrain-bench.image"
 CODE_LABEL = "io.pretrain-bench.code"
 PARENT_LABEL = "io.pretrain-bench.parent"
 LOCK = "images.lock"
-PUBLIC_BASE = "docker.io/nvidia/cuda:12.6.3-runtime-ubuntu24.04"
+PUBLIC_BASE = "docker.io/nvidia/cuda:13.0.1-runtime-ubuntu24.04"
+PUBLIC_BUILD_BASE = "docker.io/nvidia/cuda:13.0.1-devel-ubuntu24.04"
+"""Has the compiler that MinkowskiEngine for CUDA needs; the final stage does without."""
 LOG_TAIL = 12
 BUILD_SECONDS = 3600.0
 Files = dict[str, bytes]
@@ -55,6 +57,7 @@ class BuildSettings(NamedTuple):
         """Build arguments of the base image."""
         return {
             "BASE": pinned(self.base),
+            "BUILD_BASE": pinned(PUBLIC_BUILD_BASE if self.minkowski and self.base == PUBLIC_BASE else self.base),
             "TORCH_ARGS": self.torch_args,
             "MINKOWSKI": "1" if self.minkowski else "0",
             "VARIANT": "cuda" if self.base == PUBLIC_BASE else "cpu",
@@ -87,14 +90,6 @@ def tag(image: str) -> str:
     return f"{REPOSITORY}/{image}:latest"
 
 
-def docker_folder() -> Path:
-    """Where the Dockerfiles lie: in the checkout, or where the installation put them."""
-    for folder in (package_folder("harness").parent / "docker", Path(sys.prefix) / "share/pretrain-bench/docker"):
-        if (folder / "base.Dockerfile").is_file():
-            return folder
-    raise EnvironmentCannot("the Dockerfiles of this installation are missing; install the project again")
-
-
 def pinned(image: str) -> str:
     """The image with its digest, where images.lock has one."""
     locked = yaml.safe_load((docker_folder() / LOCK).read_text()) or {}
@@ -115,11 +110,7 @@ def context(image: str, settings: BuildSettings) -> Files:
     """Everything that a build can see, by path."""
     files = {"Dockerfile": dockerfile(image)}
     if image == BASE:
-        folder = docker_folder()
-        files["requirements.lock"] = (folder / "requirements.lock").read_bytes()
-        files |= {
-            f"minkowski/{p.name}": p.read_bytes() for p in sorted((folder / "minkowski").iterdir()) if p.is_file()
-        }
+        files |= {name: path.read_bytes() for name, path in base_inputs().items()}
         files["wheels/README"] = b"torch wheels that were at hand\n"
         for wheel in sorted(settings.wheels.glob("torch-*.whl")) if settings.wheels else ():
             files[f"wheels/{wheel.name}"] = wheel.read_bytes()
@@ -155,10 +146,14 @@ def connect(timeout: float = 60) -> DockerClient:
         client.ping()
         return client
     except Exception as error:  # the SDK raises many kinds when there is no engine
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EnvironmentCannot(
-            f"no container engine answers ({reason}); start Docker or set DOCKER_HOST, or use --executor local"
+            f"no container engine answers ({first_line(error)}); start Docker or set DOCKER_HOST, or use --executor local"
         ) from None
+
+
+def first_line(error: Exception) -> str:
+    """What an error of the engine says, without its pages."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def state(client: DockerClient, image: str) -> tuple[State, str]:
@@ -173,8 +168,9 @@ def state(client: DockerClient, image: str) -> tuple[State, str]:
     if image != BASE:
         if labels.get(PARENT_LABEL) != _id(client, BASE):
             return "stale", f"{tag(image)}: its base was built again after it; {advice}"
-        if state(client, BASE)[0] == "stale":
-            return "stale", f"{tag(image)}: {state(client, BASE)[1]}"
+        base, why = state(client, BASE)
+        if base == "stale":
+            return "stale", f"{tag(image)}: {why}"
     return "ok", ""
 
 
@@ -241,12 +237,13 @@ def build(
         PARENT_LABEL: parent,
         "org.opencontainers.image.source": "pretrain-bench",
         "org.opencontainers.image.version": project_version(),
+        "org.opencontainers.image.revision": _revision(),
         "org.opencontainers.image.created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     message = ""
     try:
         stream = client.api.build(
-            fileobj=_tar(files), custom_context=True, encoding=None, tag=tag(image), buildargs=arguments,
+            fileobj=build_context(files), custom_context=True, encoding=None, tag=tag(image), buildargs=arguments,
             labels=labels, decode=True, rm=True, forcerm=True, pull=False, timeout=int(BUILD_SECONDS),
         )  # fmt: skip
         with log.open("w") as file:
@@ -263,11 +260,17 @@ def build(
                     message = f"the build took longer than {BUILD_SECONDS:g} s"
                     break
     except (APIError, OSError) as error:
-        message = str(error).splitlines()[0]
+        message = first_line(error)
     seconds = time.monotonic() - began
     if message:
         return Built(image, "build_failed", seconds, "\n".join([*lines, hint(message)]), log)
     return Built(image, "ok", seconds, "", log)
+
+
+def _revision() -> str:
+    """The commit that is built, marked where files differ from it; empty outside a checkout."""
+    commit, dirty = git_state(package_folder("harness").parent)
+    return f"{commit}-dirty" if commit and dirty else commit or ""
 
 
 def hint(message: str) -> str:
@@ -298,8 +301,7 @@ def lock_base(client: DockerClient, base: str) -> str:
     try:
         return str(client.images.get_registry_data(base).id)
     except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise EnvironmentCannot(f"{base}: its digest cannot be had: {first}") from None
+        raise EnvironmentCannot(f"{base}: its digest cannot be had: {first_line(error)}") from None
 
 
 def require(client: DockerClient, image: str) -> str:
@@ -336,7 +338,7 @@ def check_name(image: str) -> None:
         raise WrongUse(f"unknown image {image!r}. There are: {', '.join(image_names())}")
 
 
-def _tar(files: Files) -> io.BytesIO:
+def build_context(files: Files) -> io.BytesIO:
     """A build context; equal files give equal bytes, so that the engine's cache is used."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -346,9 +348,3 @@ def _tar(files: Files) -> io.BytesIO:
             archive.addfile(entry, io.BytesIO(content))
     buffer.seek(0)
     return buffer
-
-
-def engine_info(client: DockerClient) -> dict[str, Any]:
-    """Version and what the engine can do, for `bench doctor`."""
-    info = client.info()
-    return {k: info.get(k) for k in ("ServerVersion", "Driver", "CgroupVersion", "SecurityOptions", "OSType")}

@@ -11,7 +11,9 @@ import pytest
 
 from benchmarks.errors import WrongUse
 from benchmarks.specs import Method
+from benchmarks.suite import Suite
 from harness.catalog import find
+from harness.matrix import Choice, matrix_of
 from tests.conftest import REPOSITORY, Bench
 from tests.hostile.test_hostile import BASE
 from tests.hostile.test_hostile import engine as engine
@@ -32,6 +34,14 @@ def test_an_own_method_is_known_by_its_folder(tmp_path: Path) -> None:
         find(Method, str(copy / "method.yaml"))
 
 
+def test_a_folder_beside_the_command_does_not_hide_a_method_that_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(EXAMPLE, tmp_path / "csc")
+    monkeypatch.chdir(tmp_path)
+    assert find(Method, "csc").image is None and find(Method, "./csc").image == "byo-method:latest"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -47,6 +57,26 @@ def test_a_bad_method_file_is_explained(old: str, new: str, said: str, tmp_path:
     (folder / "method.yaml").write_text(text.replace(old, new))
     with pytest.raises(WrongUse, match=said):
         find(Method, str(folder))
+
+
+def test_it_runs_within_caps_only(bench: Bench, tmp_path: Path) -> None:
+    own = ("run", "--method", str(EXAMPLE), "--task", "s3dis-sem", "--executor", "docker", "--runs", "runs")
+    said = bench(*own, "--budget", "paper", code=2).stderr
+    assert "'he-normal' is a container of your own and runs within caps only, but budget 'paper' has no" in said
+    assert (
+        "pretrain.wall_seconds, pretrain.memory_mib, pretrain.disk_mib; give --budget a file that `extends: paper`"
+        in said
+    )
+    (tmp_path / "capped.yaml").write_text(
+        "extends: paper\nname: capped\npretrain: {wall_seconds: 9, memory_mib: 600, disk_mib: 9}\n"
+    )
+    suite = Suite(
+        name="own", version=1, methods=(str(EXAMPLE),), tasks=("s3dis-sem",), budget=str(tmp_path / "capped.yaml")
+    )
+    choice = Choice([], [], 1, "torch", "cpu", "docker", None)
+    assert "he-normal" in str(matrix_of(suite, [], choice).methods)
+    with pytest.raises(WrongUse, match="runs within caps only, but budget 'paper'"):
+        matrix_of(suite.model_copy(update={"budget": "paper"}), [], choice)
 
 
 def test_the_local_executor_refuses_it(bench: Bench) -> None:

@@ -12,6 +12,9 @@ case $variant in
     cuda) option=--force_cuda ;;
     *) echo "build.sh: the variant is cpu or cuda, not $variant" >&2; exit 2 ;;
 esac
+# Its setup calls `pip` by name; a distribution's own refuses to be used so.
+PATH=$(cd "$(dirname "$python")" && pwd):$PATH
+export PATH
 mkdir -p "$folder"
 cd "$folder"
 archive=MinkowskiEngine-$version.tar.gz

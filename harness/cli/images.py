@@ -97,18 +97,20 @@ def _show(json: bool, check: bool) -> None:
 
 
 def lock(base: Base = None) -> None:
-    """Write the digest that the registry gives for the base image now to docker/images.lock."""
+    """Write the digest that the registry gives for the base image now (and for the one that MinkowskiEngine is built on) to
+    docker/images.lock."""
     import yaml
 
     from harness import images
 
-    name = base or images.PUBLIC_BASE
-    digest = images.lock_base(images.connect(), name)
+    client = images.connect()
+    names = [base] if base else [images.PUBLIC_BASE, images.PUBLIC_BUILD_BASE]
+    digests = {name: images.lock_base(client, name) for name in names}
     path = images.docker_folder() / images.LOCK
     text = path.read_text()
     head = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
-    path.write_text(head + yaml.safe_dump({**(yaml.safe_load(text) or {}), name: digest}))
-    print(f"{name}@{digest}\nwritten to {path}")
+    path.write_text(head + yaml.safe_dump({**(yaml.safe_load(text) or {}), **digests}))
+    print("\n".join(f"{name}@{digest}" for name, digest in digests.items()) + f"\nwritten to {path}")
 
 
 def prune() -> None:

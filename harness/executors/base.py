@@ -30,16 +30,42 @@ class Execution(NamedTuple):
     image: str | None = None
 
 
+class Stop:
+    """A wish that reaches stages in other threads: once, to end softly; twice, to end at once."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def ask(self) -> None:
+        """One Ctrl-C."""
+        self.asked += 1
+
+
+class Share(NamedTuple):
+    """What of the machine a stage is given beyond its caps, and how it is told to stop."""
+
+    stop: Stop
+    gpus: tuple[str, ...] = ()
+
+
 class Executor(Protocol):
     """Runs the command of one stage; `root` is laid out as the contract says."""
 
     name: str
     label_isolation: str
+    not_enforced: tuple[str, ...]
+    """Limits that a stage is trusted to keep, because this executor cannot; every record names them."""
 
     def run(
-        self, root: Path, spec: StageSpec, caps: BudgetHalf, log: Path, on_event: Callable[[object], None]
+        self,
+        root: Path,
+        spec: StageSpec,
+        caps: BudgetHalf,
+        log: Path,
+        on_event: Callable[[object], None],
+        share: Share,
     ) -> Execution:
-        """Run to the end, or until a cap of the budget stops it. KeyboardInterrupt stops the stage softly first."""
+        """Run to the end, or until a cap of the budget stops it. KeyboardInterrupt or `share.stop` stop it softly first."""
 
 
 class EventTail:
@@ -76,8 +102,8 @@ class Watch:
     sample_seconds: float
     folder_seconds: float
 
-    def __init__(self, root: Path, caps: BudgetHalf, on_event: Callable[[object], None]) -> None:
-        self.out, self.caps, self.on_event = root / "out", caps, on_event
+    def __init__(self, root: Path, caps: BudgetHalf, on_event: Callable[[object], None], stop: Stop) -> None:
+        self.out, self.caps, self.on_event, self.stop = root / "out", caps, on_event, stop
         self.tail = EventTail(self.out / EVENTS_FILE)
         self.began = time.monotonic()
         self.soft_at: float | None = None
@@ -101,6 +127,8 @@ class Watch:
         while True:
             try:
                 self._look()
+                if self.stop.asked and self.killed_by is None:
+                    self._cancel()
                 if self.ended(self.poll_seconds):
                     return
             except KeyboardInterrupt:
@@ -142,11 +170,13 @@ class Watch:
             return
         self.killed_by = "cancel"
         self.send(signal.SIGINT)
-        gone = False
+        deadline = time.monotonic() + CANCEL_GRACE_SECONDS
+        asked = self.stop.asked
         with contextlib.suppress(KeyboardInterrupt):
-            gone = self.ended(CANCEL_GRACE_SECONDS)
-        if not gone:
-            self.send(signal.SIGKILL)
+            while time.monotonic() < deadline and self.stop.asked == asked:
+                if self.ended(self.poll_seconds):
+                    return
+        self.send(signal.SIGKILL)
 
 
 def thread_variables(threads: int) -> dict[str, str]:

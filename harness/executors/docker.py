@@ -24,9 +24,10 @@ from benchmarks.errors import EnvironmentCannot
 from benchmarks.specs import BudgetHalf, Method
 from harness.contract.records import Measured
 from harness.contract.stage import StageSpec
-from harness.executors.base import Execution, Watch, thread_variables
-from harness.images import TASK, connect, require
-from harness.usage import folder_bytes
+from harness.executors.base import Execution, Share, Watch, thread_variables
+from harness.executors.limited import can_limit, size_limited
+from harness.images import TASK, connect, first_line, require
+from harness.usage import GpuSampler, folder_bytes
 from harness.validate import drop_special_files
 
 if TYPE_CHECKING:
@@ -56,10 +57,20 @@ class DockerExecutor:
     def __init__(self, client: DockerClient | None = None, own: Mapping[str, str] | None = None) -> None:
         self.client = client or connect()
         self.own = dict(own or {})
+        self.rootless = any("rootless" in str(o) for o in self.client.info().get("SecurityOptions") or [])
+        self.limits_disk = can_limit() and not self.rootless
+        watched = () if self.limits_disk else ("disk between two looks a second apart",)
+        self.not_enforced: tuple[str, ...] = ("GPU memory", *watched)
         sweep(self.client)
 
     def run(
-        self, root: Path, spec: StageSpec, caps: BudgetHalf, log: Path, on_event: Callable[[object], None]
+        self,
+        root: Path,
+        spec: StageSpec,
+        caps: BudgetHalf,
+        log: Path,
+        on_event: Callable[[object], None],
+        share: Share,
     ) -> Execution:
         """Run one stage; see `Executor.run`. Raises EnvironmentCannot where the engine cannot, StaleImage for its image."""
         from docker.errors import APIError
@@ -70,20 +81,21 @@ class DockerExecutor:
         sweep(self.client, {KEY_LABEL: spec.key, STORE_LABEL: store_of(root)})
         give_out(root / "out")
         container = None
-        try:
-            container = self.client.containers.create(image, **self._settings(root, spec, caps))
-            watch = _Watch(self.client, container, root, caps, log, on_event)
-            container.start()
-            return watch.until_the_end()._replace(image=container.attrs["Image"])
-        except (APIError, RequestException) as error:
-            raise EnvironmentCannot(f"the engine cannot run {image}: {_first_line(error)}") from None
-        finally:
+        with contextlib.ExitStack() as ended:
+            if self.limits_disk and caps.disk_mib is not None:
+                ended.enter_context(size_limited(root / "out", caps.disk_mib))
+            ended.callback(drop_special_files, root / "out")
             try:
+                container = self.client.containers.create(image, **self._settings(root, spec, caps, share.gpus))
+                watch = _Watch(self.client, container, root, caps, log, on_event, share)
+                container.start()
+                return watch.until_the_end()._replace(image=container.attrs["Image"])
+            except (APIError, RequestException) as error:
+                raise EnvironmentCannot(f"the engine cannot run {image}: {first_line(error)}") from None
+            finally:
                 if container is not None:
                     with contextlib.suppress(APIError, RequestException):
                         container.remove(force=True, v=True)
-            finally:
-                drop_special_files(root / "out")
 
     def check_images(self, methods: Iterable[Method]) -> None:
         """Raises StaleImage before anything starts where an image is missing or does not fit."""
@@ -95,10 +107,9 @@ class DockerExecutor:
             return self.own[spec.method]
         return require(self.client, TASK if spec.kind == "finetune" else spec.method)
 
-    def _settings(self, root: Path, spec: StageSpec, caps: BudgetHalf) -> dict[str, Any]:
+    def _settings(self, root: Path, spec: StageSpec, caps: BudgetHalf, gpus: tuple[str, ...]) -> dict[str, Any]:
         from docker.types import DeviceRequest, LogConfig
 
-        rootless = any("rootless" in str(o) for o in self.client.info().get("SecurityOptions") or [])
         settings: dict[str, Any] = {
             "labels": {OWNER_LABEL: owner(os.getpid()), KEY_LABEL: spec.key, STORE_LABEL: store_of(root)},
             "mounts": mounts_of(root),
@@ -109,7 +120,7 @@ class DockerExecutor:
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
             # A rootless engine maps its root to this user, who is nobody special.
-            "user": "0:0" if rootless else f"{container_user()}:{container_user()}",
+            "user": "0:0" if self.rootless else f"{container_user()}:{container_user()}",
             "pids_limit": PIDS,
             "shm_size": SHARED_MEMORY_BYTES,
             "cpu_period": 100_000,
@@ -118,11 +129,13 @@ class DockerExecutor:
             "ipc_mode": "private",
             "log_config": LogConfig(type="json-file", config={"max-size": "16m", "max-file": "1"}),
         }
+        if hasattr(os, "sched_getaffinity") and not self.rootless:
+            # A stage stays on the processors that this process was given, by a batch system for one.
+            settings["cpuset_cpus"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))
         if caps.memory_mib is not None:
             settings |= {"mem_limit": f"{caps.memory_mib}m", "memswap_limit": f"{caps.memory_mib}m"}
         if spec.device == "cuda":
-            ids = [i for i in os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",") if i][: caps.gpus or 1]
-            settings["device_requests"] = [DeviceRequest(device_ids=ids, capabilities=[["gpu"]])]
+            settings["device_requests"] = [DeviceRequest(device_ids=list(gpus) or ["0"], capabilities=[["gpu"]])]
         return settings
 
 
@@ -139,8 +152,10 @@ class _Watch(Watch):
         caps: BudgetHalf,
         log: Path,
         on_event: Callable[[object], None],
+        share: Share,
     ) -> None:
-        super().__init__(root, caps, on_event)
+        super().__init__(root, caps, on_event, share.stop)
+        self.gpus = GpuSampler(share.gpus)
         self.client, self.container, self.log = client, container, log
         self.has_ended = threading.Event()
         self.cpu_seconds = 0.0
@@ -168,7 +183,7 @@ class _Watch(Watch):
             written_bytes=self.written_bytes,
             output_bytes=output_bytes,
         )
-        return Execution(int(state["ExitCode"]), self.killed_by, self.soft_at is not None, measured)
+        return Execution(int(state["ExitCode"]), self.killed_by, self.soft_at is not None, self.gpus.added_to(measured))
 
     def ended(self, seconds: float) -> bool:
         return self.has_ended.wait(seconds)
@@ -216,6 +231,7 @@ class _Watch(Watch):
                 left = max(0, left - len(part))
 
     def sample(self) -> None:
+        self.gpus.sample()
         from docker.errors import APIError
 
         with contextlib.suppress(APIError, OSError, KeyError, TypeError):
@@ -306,7 +322,3 @@ def sweep(client: DockerClient, mine: dict[str, str] | None = None) -> list[str]
                 container.remove(force=True, v=True)
                 gone.append(container.labels.get(KEY_LABEL, ""))
     return gone
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -11,11 +11,12 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -23,36 +24,52 @@ import psutil
 from benchmarks.specs import BudgetHalf
 from harness.code import package_folder
 from harness.contract.stage import StageSpec
-from harness.executors.base import Execution, Watch, thread_variables
-from harness.usage import TreeSampler, folder_bytes
+from harness.executors.base import Execution, Share, Stop, Watch, thread_variables
+from harness.usage import GpuSampler, TreeSampler, folder_bytes
 
 PR_SET_PDEATHSIG = 1
 
 
 class LocalExecutor:
-    """See the module's text."""
+    """See the module's text. `command` runs a stage, given its kind and root."""
 
     name = "local"
     label_isolation = "none"
+    not_enforced: tuple[str, ...] = (
+        "CPUs beyond the thread count",
+        "GPU memory",
+        "network",
+        "files of the same user",
+        "pids",
+    )
+
+    def __init__(self, command: Sequence[str] = (sys.executable, "-m", "methods.stage")) -> None:
+        self.command = tuple(command)
 
     def run(
-        self, root: Path, spec: StageSpec, caps: BudgetHalf, log: Path, on_event: Callable[[object], None]
+        self,
+        root: Path,
+        spec: StageSpec,
+        caps: BudgetHalf,
+        log: Path,
+        on_event: Callable[[object], None],
+        share: Share,
     ) -> Execution:
         """Run one stage; see `Executor.run`."""
-        command = [sys.executable, "-m", "methods.stage", spec.kind, "--root", str(root)]
+        command = [*self.command, spec.kind, "--root", str(root)]
         with log.open("ab") as output:
             process = subprocess.Popen(
                 command,
                 cwd=root,
-                env=_environment(spec),
+                env=_environment(spec, share.gpus),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=lambda: _before_exec(caps),
             )
         remember_child(root.parent, process.pid)
-        return _Watch(process, root, caps, on_event).until_the_end()
+        return _Watch(process, root, caps, on_event, share.stop, share.gpus).until_the_end()
 
 
 class _Watch(Watch):
@@ -61,18 +78,25 @@ class _Watch(Watch):
     poll_seconds, sample_seconds, folder_seconds = 0.05, 0.5, 2.0
 
     def __init__(
-        self, process: subprocess.Popen[bytes], root: Path, caps: BudgetHalf, on_event: Callable[[object], None]
+        self,
+        process: subprocess.Popen[bytes],
+        root: Path,
+        caps: BudgetHalf,
+        on_event: Callable[[object], None],
+        stop: Stop,
+        gpus: tuple[str, ...],
     ) -> None:
-        super().__init__(root, caps, on_event)
+        super().__init__(root, caps, on_event, stop)
         self.process = process
         self.sampler = TreeSampler(process.pid)
+        self.gpus = GpuSampler(gpus)
 
     def until_the_end(self) -> Execution:
         self.follow()
         self.send(signal.SIGKILL)  # whatever the stage left running in its group
         while self.pass_events():
             pass
-        measured = self.sampler.measured(time.monotonic() - self.began, folder_bytes(self.out))
+        measured = self.gpus.added_to(self.sampler.measured(time.monotonic() - self.began, folder_bytes(self.out)))
         return Execution(self.process.returncode, self.killed_by, self.soft_at is not None, measured)
 
     def ended(self, seconds: float) -> bool:
@@ -83,6 +107,7 @@ class _Watch(Watch):
 
     def sample(self) -> None:
         self.sampler.sample()
+        self.gpus.sample()
         if self.caps.memory_mib is not None and self.sampler.memory_bytes > self.caps.memory_mib << 20:
             self.kill("memory")
 
@@ -91,13 +116,15 @@ class _Watch(Watch):
             os.killpg(self.process.pid, number)
 
 
-def _environment(spec: StageSpec) -> dict[str, str]:
+def _environment(spec: StageSpec, gpus: tuple[str, ...]) -> dict[str, str]:
     """The variables a stage gets: enough to start Python, nothing of the user's own."""
     kept = {
         k: os.environ[k]
         for k in ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TMPDIR", "LANG")
         if k in os.environ
     }
+    if gpus:
+        kept["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     return {
         **kept,
         "PYTHONPATH": str(package_folder("benchmarks").parent),
@@ -108,8 +135,12 @@ def _environment(spec: StageSpec) -> dict[str, str]:
     }
 
 
-def _die_with_parent() -> None:
-    """On Linux: the stage is killed when the harness dies, however it dies."""
+def _before_exec(caps: BudgetHalf) -> None:
+    """In the child: no core dumps, no file larger than the cap on disk; and on Linux the stage is killed when the harness dies,
+    however it dies."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if caps.disk_mib is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (caps.disk_mib << 20, resource.RLIM_INFINITY))
     if _LIBC is not None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

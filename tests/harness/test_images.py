@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import docker
 from benchmarks.errors import WrongUse
 from benchmarks.specs import Method
 from harness import images
 from harness.catalog import available
 from harness.images import BASE, TASK, BuildSettings, context, entries, inputs_sha256
+from harness.provenance import git_state
 from tests.conftest import NANO, REPOSITORY, Bench, run_records
 from tests.hostile.test_hostile import BASE as TEST_BASE
 from tests.hostile.test_hostile import engine as engine
@@ -67,11 +71,31 @@ def test_arguments_and_the_image_below_count(tmp_path: Path) -> None:
 def test_every_package_that_stages_need_is_locked_and_no_other_version() -> None:
     """The lock of the images names the versions of the project's own lock."""
 
-    def versions(path: Path) -> set[str]:
-        return {line.split(" ")[0] for line in path.read_text().splitlines() if "==" in line}
-
     inside = versions(REPOSITORY / "docker/requirements.lock")
     assert inside and inside <= versions(REPOSITORY / "requirements.lock")
+
+
+def versions(path: Path) -> set[str]:
+    """Lines such as numpy==2.4.6 of a lock."""
+    return {line.split(" ")[0] for line in path.read_text().splitlines() if "==" in line}
+
+
+def test_torch_for_cuda_is_locked_with_hashes_at_the_version_of_all_others() -> None:
+    lock = (REPOSITORY / "docker/torch-cuda.lock").read_text()
+    found = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", lock, re.MULTILINE))
+    (torch,) = re.findall(r"^torch==(\S+)", (REPOSITORY / "requirements-torch.lock").read_text(), re.MULTILINE)
+    assert found["torch"] == torch and f"ARG TORCH=torch=={torch}\n" in images.dockerfile(BASE).decode()
+    assert any(name.startswith("nvidia-cudnn") for name in found) and "+cpu" not in lock
+    assert all("--hash=sha256:" in part for part in re.split(r"\n(?=[a-z])", lock.split("\n", 1)[1]))
+    inside = dict(v.split("==") for v in versions(REPOSITORY / "docker/requirements.lock"))
+    assert {n: found[n] for n in found.keys() & inside.keys()} == {n: inside[n] for n in found.keys() & inside.keys()}
+
+
+def test_only_minkowski_for_cuda_is_built_where_a_compiler_is() -> None:
+    assert BuildSettings().arguments()["BUILD_BASE"] == BuildSettings().arguments()["BASE"]
+    assert "-devel-" in BuildSettings(minkowski=True).arguments()["BUILD_BASE"]
+    assert BuildSettings("debian:12", minkowski=True).arguments()["BUILD_BASE"] == "debian:12"
+    assert "-devel-" not in BuildSettings(minkowski=True).arguments()["BASE"], "no build tools in the final stage"
 
 
 def test_known_failures_come_with_advice() -> None:
@@ -116,6 +140,10 @@ def test_a_stage_gives_the_same_bits_inside_and_outside(engine: Any, bench: Benc
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "torch==2.13.0", "-d", str(wheels)]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     chosen = ["ours", "task"]
+    with contextlib.suppress(
+        docker.errors.ImageNotFound
+    ):  # of another commit with equal code, whose label is told below
+        engine.images.remove(images.tag("ours"), force=True)
     built = json.loads(
         bench("images", "build", "base", *chosen, "--base", TEST_BASE, "--wheels", str(wheels), "--json").stdout
     )
@@ -125,6 +153,8 @@ def test_a_stage_gives_the_same_bits_inside_and_outside(engine: Any, bench: Benc
         bench("images", "build", "base", *chosen, "--base", TEST_BASE, "--wheels", str(wheels), "--json").stdout
     )
     assert {b["outcome"] for b in again} == {"unchanged"}, "nothing changed, so nothing is built"
+    labels = engine.images.get(images.tag("ours")).labels
+    assert labels["org.opencontainers.image.revision"][:40] == (git_state(REPOSITORY)[0] or "")
     states = {row["image"]: row["state"] for row in json.loads(bench("images", "ls", "--json").stdout)}
     assert all(states[name] == "ok" for name in ("base", *chosen))
     cell = ["run", "--method", "ours", "--task", "s3dis-sem", *NANO]
@@ -154,5 +184,9 @@ def test_a_stage_gives_the_same_bits_inside_and_outside(engine: Any, bench: Benc
     try:
         said = bench("run", "--method", "csc", "--task", "s3dis-sem", *NANO, "--executor", "docker", code=3).stderr
         assert "changed after it was built; run: bench images build csc" in " ".join(said.split())
+        bench(
+            "run", "--method", "csc", "--task", "s3dis-sem", *NANO, "--executor", "docker", "--rebuild", "--runs", "new"
+        )
+        assert {r["outcome"] for r in run_records(tmp_path / "new")} == {"ok"}
     finally:
         engine.images.remove(images.tag("csc"), force=True)

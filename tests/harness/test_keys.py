@@ -145,6 +145,33 @@ def test_the_digest_covers_what_a_stage_can_import_and_nothing_else() -> None:
     assert "methods.finetune.semantic" not in images
 
 
+def test_the_digest_covers_the_lock_and_what_the_image_is_built_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(REPOSITORY / "docker", tmp_path / "docker"))
+    for module in (code, keys):
+        monkeypatch.setattr(module, "docker_folder", lambda: folder)
+
+    def digests() -> tuple[str, str]:
+        keys.code_sha256.cache_clear()
+        keys.build_hashes.cache_clear()
+        return keys.code_sha256("pretrain", "csc", "pairs"), keys.code_sha256("finetune", "csc", "finetune")
+
+    def changed(name: str) -> list[bool]:
+        before = digests()
+        with (folder / name).open("a") as file:
+            file.write("# a change\n")
+        return [a != b for a, b in zip(before, digests(), strict=True)]
+
+    for name in ("requirements.lock", "torch-cuda.lock", "base.Dockerfile", "minkowski/edits.tsv"):
+        assert changed(name) == [True, True], name
+    assert changed("method.Dockerfile") == [True, False] and changed("task.Dockerfile") == [False, True]
+    assert changed("requirements.in") == changed("images.lock") == [False, False]
+    assert keys.code_hashes("pretrain", "csc", "pairs").keys() >= {"docker/requirements.lock", "methods.csc.pairs"}
+    monkeypatch.undo()
+    digests()
+
+
 def test_imports_for_type_checkers_do_not_count() -> None:
     assert "benchmarks.specs" not in code.imports_of("methods.networks.res16unet")
     assert "benchmarks.backbone" in code.imports_of("methods.networks.res16unet")
@@ -157,6 +184,7 @@ def test_the_digest_follows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     def digests() -> tuple[str, str, str]:
         code.imports_of.cache_clear()
+        keys.code_sha256.cache_clear()
         return tuple(
             keys.code_sha256(*s)
             for s in (("pretrain", "ours", "images"), ("pretrain", "ours", "points"), ("finetune", "ours", "finetune"))
@@ -173,6 +201,7 @@ def test_the_digest_follows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyP
         file.write("# a change\n")
     assert [a != b for a, b in zip(after, digests(), strict=True)] == [False, False, True]
     code.imports_of.cache_clear()
+    keys.code_sha256.cache_clear()
 
 
 def test_harness_and_stage_agree_on_the_module(prepared) -> None:

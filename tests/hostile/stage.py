@@ -102,6 +102,28 @@ def disk():
             time.sleep(0.005)
 
 
+def processors():
+    try:
+        os.sched_setaffinity(0, range(os.cpu_count()))
+    except OSError as error:
+        print(error)
+    print("processors", sorted(os.sched_getaffinity(0)))
+    finish()
+
+
+def disk_at_once():
+    size = 0
+    with open(OUT + "/big", "wb") as file:
+        try:
+            while size < 4096:
+                os.posix_fallocate(file.fileno(), size << 20, 1 << 20)
+                size += 1
+        except OSError as error:
+            print(error)
+    print("wrote", size, "MiB")
+    finish()
+
+
 def ignores_sigterm():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     tell(event="start", total_steps=1)

@@ -6,7 +6,7 @@ import io
 import os
 import pickle
 import subprocess
-import tarfile
+import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -18,13 +18,15 @@ import pytest
 from safetensors.numpy import save
 
 from benchmarks.backbone import backbone_shapes
+from benchmarks.locks import exclusive
 from benchmarks.specs import BudgetHalf
 from harness.conformance import Quiet
 from harness.contract.records import Record
 from harness.data import PreparedDataset
 from harness.executors import docker as executor
 from harness.graph import PlannedStage
-from harness.scheduler import run_chain
+from harness.images import build_context
+from harness.scheduler import Wishes, run_chain
 from harness.store import LOG, Store, is_done
 from tests.conftest import REPOSITORY, SHARED
 from tests.methods.stages import nano_stages, small_recordings
@@ -82,9 +84,17 @@ CASES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-@pytest.fixture(scope="session")
-def engine() -> Any:
-    """A client of a running engine that has the base image; skipped, or failed where BENCH_REQUIRE_DOCKER=1, without."""
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Any]:
+    """A client of a running engine that has the base image; skipped, or failed where BENCH_REQUIRE_DOCKER=1, without.
+
+    Images have one name for all: of test processes side by side, one uses the engine at a time.
+    """
+    with exclusive(Path(tempfile.gettempdir()) / "bench-tests-engine.lock"):
+        yield _engine()
+
+
+def _engine() -> Any:
     import docker
 
     try:
@@ -139,20 +149,13 @@ class Pwned:
 
 
 def build(engine: Any, files: dict[str, bytes], tag: str) -> str:
-    context = io.BytesIO()
-    with tarfile.open(fileobj=context, mode="w") as archive:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), 0o644
-            archive.addfile(entry, io.BytesIO(content))
-    context.seek(0)
-    engine.images.build(fileobj=context, custom_context=True, tag=tag, rm=True, forcerm=True)
+    engine.images.build(fileobj=build_context(files), custom_context=True, tag=tag, rm=True, forcerm=True)
     return tag
 
 
 def run(engine: Any, planned: PlannedStage, store: Store, image: str) -> Record:
     runner = executor.DockerExecutor(engine, {planned.spec.method: image})
-    report = run_chain([planned], store, runner, Quiet(), retry_failed=True, imagenet_weights=None)[-1]
+    report = run_chain([planned], store, runner, Quiet(), Wishes("failed"))[-1]
     return report.record
 
 
@@ -190,6 +193,46 @@ def test_a_hostile_stage(case: str, engine: Any, hostile_base: str, planned: Pla
         again = build(engine, {"Dockerfile": f'FROM {hostile_base}\nCMD ["honest"]\n'.encode()}, "bench-hostile:next")
         assert run(engine, planned, store, again).outcome == "ok"
         engine.images.remove(again, force=True)
+
+
+def test_the_output_of_a_stage_is_on_a_file_system_of_its_own_size(
+    engine: Any, hostile_base: str, planned: PlannedStage, tmp_path: Path
+) -> None:
+    """A writer that the watcher never sees stops at the size of the file system, a little over its cap."""
+    image = build(
+        engine, {"Dockerfile": f'FROM {hostile_base}\nCMD ["disk_at_once"]\n'.encode()}, "bench-hostile:at-once"
+    )
+    runner = executor.DockerExecutor(engine, {planned.spec.method: image})
+    try:
+        if not runner.limits_disk:
+            pytest.skip("this user may not mount a file system")
+        store = Store(tmp_path / "runs")
+        record = run_chain([planned], store, runner, Quiet(), Wishes("failed"))[-1].record
+    finally:
+        engine.images.remove(image, force=True)
+    log = (store.folder("pretrain", planned.spec.key) / LOG).read_text()
+    (wrote,) = [int(line.split()[1]) for line in log.splitlines() if line.startswith("wrote ")]
+    assert CAPS.disk_mib is not None and CAPS.disk_mib < wrote < CAPS.disk_mib * 1.2 + 20, log
+    assert record.outcome == "over_budget" and "disk" in record.message
+    assert not [line for line in Path("/proc/mounts").read_text().splitlines() if str(tmp_path) in line], "left mounted"
+    assert "disk" not in " ".join(record.not_enforced)
+
+
+def test_a_stage_stays_on_the_processors_that_the_harness_was_given(
+    engine: Any, hostile_base: str, planned: PlannedStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that asks for all of them."""
+    last = max(os.sched_getaffinity(0))
+    image = build(
+        engine, {"Dockerfile": f'FROM {hostile_base}\nCMD ["processors"]\n'.encode()}, "bench-hostile:processors"
+    )
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {last})
+    try:
+        assert run(engine, planned, Store(tmp_path / "runs"), image).outcome == "ok"
+    finally:
+        engine.images.remove(image, force=True)
+    log = (Store(tmp_path / "runs").folder("pretrain", planned.spec.key) / LOG).read_text()
+    assert f"processors [{last}]" in log
 
 
 def test_a_container_that_a_killed_harness_left_is_removed(engine: Any, hostile_base: str) -> None:

@@ -6,6 +6,8 @@ training curve of 50 steps, on a procedural room and, where the sample lies besi
 
 from __future__ import annotations
 
+import json
+import platform
 import sys
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.specs import NetworkSettings
+from harness.machine import package_version
 from methods.networks.res16unet import seeded_backbone
 from methods.sparse.backend import sparse_backend
 from tests.performance.work import surface_voxels
@@ -100,11 +103,16 @@ def compare(cloud: Cloud) -> dict[str, float]:
 
 
 def main() -> int:
-    """Compare, write the report, print it; 1 where a difference is over its bound."""
+    """Compare, write the report and print it; 1 where a difference is over its bound. With `--print` nothing is written."""
     torch.set_num_threads(2)
     results = {name: compare(cloud) for name, cloud in clouds().items()}
     bounds = {"output": OUTPUT_TOLERANCE, "gradient": GRADIENT_TOLERANCE, "loss_curve_ratio": CURVE_FACTOR}
     good = all(result[name] <= bound for result in results.values() for name, bound in bounds.items())
+    if sys.argv[1:] == ["--print"]:
+        inside = {name: package_version(name) for name in ("torch", "MinkowskiEngine", "numpy")}
+        inside["python"] = platform.python_version()
+        print(json.dumps({"good": good, "bounds": bounds, "results": results, "inside": inside}))
+        return 0
     write_report(
         "minkowski",
         "Res16UNet34C on the embedded engine against MinkowskiEngine 0.5.4, CPU, fp32",
