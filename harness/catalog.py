@@ -1,4 +1,4 @@
-"""Finds methods, tasks, datasets, budgets and profiles: by name among those that ship, or by the path of a YAML file."""
+"""Finds methods, tasks, datasets, budgets, profiles and suites: by name among those that ship, or by the path of a YAML file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TypeVar
 from benchmarks.errors import WrongUse
 from benchmarks.spec_files import load_spec
 from benchmarks.specs import Budget, Dataset, Method, Profile, Spec, Task
+from benchmarks.suite import Suite
 from harness.code import package_folder
 
 SpecT = TypeVar("SpecT", bound=Spec)
@@ -21,6 +22,7 @@ _FOLDERS: dict[type[Spec], tuple[str, str, str]] = {
     Profile: ("benchmarks", "profiles", "*.yaml"),
     Task: ("benchmarks", "tasks", "*.yaml"),
     Dataset: ("benchmarks", "datasets", "*.yaml"),
+    Suite: ("benchmarks", "suites", "*.yaml"),
     Method: ("methods", ".", "*/method.yaml"),
 }
 
@@ -49,10 +51,10 @@ def _own_method(folder: Path, kind: type[SpecT], known: Mapping[str, Path]) -> S
 def find(kind: type[SpecT], name: str) -> SpecT:
     """Load one spec by its name or by the path of a YAML file. Raises WrongUse with the names that exist."""
     known = available(kind)
-    if kind is Method and Path(name, METHOD_FILE).is_file():
-        return _own_method(Path(name), kind, known)
     if name in known:
         return load_spec(known[name], kind)
+    if kind is Method and Path(name, METHOD_FILE).is_file():
+        return _own_method(Path(name), kind, known)
     if name.endswith((".yaml", ".yml")) or "/" in name:
         package, folder, _ = _FOLDERS[kind]
         if kind is Method:

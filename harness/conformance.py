@@ -19,9 +19,9 @@ from harness.contract.events import EVENTS_FILE, End, Event, Start, Step, Usage,
 from harness.contract.records import Outcome, Record
 from harness.contract.stage import StageSpec
 from harness.data import PreparedDataset
-from harness.executors.base import Execution, Executor
+from harness.executors.base import Execution, Executor, Share
 from harness.graph import NEEDED, NO_DATASET, CellSpecs, Machine, PlannedStage, check_needs, stages_of
-from harness.scheduler import Cancelled, Display, run_chain
+from harness.scheduler import Cancelled, Display, Wishes, run_chain
 from harness.store import Store
 
 STEPS_A_STAGE = 6
@@ -57,7 +57,7 @@ class Quiet:
 
         return on_event
 
-    def stage_ended(self) -> None:
+    def stage_ended(self, shown: Callable[[object], None]) -> None:
         """Nothing."""
 
 
@@ -67,16 +67,23 @@ class PretrainElsewhere:
     def __init__(self, pretrain: Executor, finetune: Executor) -> None:
         self.pretrain, self.finetune = pretrain, finetune
         self.name, self.label_isolation = pretrain.name, pretrain.label_isolation
+        self.not_enforced = pretrain.not_enforced
 
     def run(
-        self, root: Path, spec: StageSpec, caps: BudgetHalf, log: Path, on_event: Callable[[object], None]
+        self,
+        root: Path,
+        spec: StageSpec,
+        caps: BudgetHalf,
+        log: Path,
+        on_event: Callable[[object], None],
+        share: Share,
     ) -> Execution:
         """See `Executor.run`."""
         executor = self.pretrain if spec.kind == "pretrain" else self.finetune
-        return executor.run(root, spec, caps, log, on_event)
+        return executor.run(root, spec, caps, log, on_event, share)
 
 
-class Suite:
+class Conformance:
     """The checks of one method. `folder` takes the stores; `source` and `target` are prepared data to pre-train and fine-tune."""
 
     def __init__(
@@ -232,14 +239,7 @@ class Suite:
         self, store: str, seed: int = 0, source: PreparedDataset | None = None, display: Display | None = None
     ) -> list[Record]:
         planned = self._planned(seed, source)
-        reports = run_chain(
-            planned,
-            Store(self.folder / store),
-            self.executor,
-            display or Quiet(),
-            retry_failed=False,
-            imagenet_weights=None,
-        )
+        reports = run_chain(planned, Store(self.folder / store), self.executor, display or Quiet(), Wishes())
         last = reports[-1].record
         if last.outcome != Outcome.ok:
             raise _Failed(f"{reports[-1].planned.title}: {last.outcome.value}: {last.message}")

@@ -80,6 +80,20 @@ def resolve(name: str, roots: Mapping[str, Path], say: Callable[[str], None]) ->
     return dataset.stand_in
 
 
+def ready_already(name: str, roots: Mapping[str, Path], frame_stride: int, world: str) -> PreparedDataset | None:
+    """What `ready` would give at once; None where something is to be generated or prepared first, or a root is missing."""
+    from benchmarks.datasets.prepare import prepared_already
+    from benchmarks.procedural.write import generated_already
+
+    dataset = find(Dataset, name).sized(world)
+    cache = cache_folder()
+    root = generated_already(dataset, cache) if dataset.synthetic else roots.get(name)
+    if root is None or not root.is_dir():
+        return None
+    folder = prepared_already(dataset, root, cache, dataset.frame_stride or frame_stride)
+    return None if folder is None else PreparedDataset(dataset, folder, read_manifest(folder))
+
+
 def ready(
     name: str,
     roots: Mapping[str, Path],

@@ -29,8 +29,13 @@ class Machine(NamedTuple):
     imagenet_weights: Path | None = None
 
 
+class NotApplicable(WrongUse):
+    """A cell that makes no sense, with the reason: n/a in a plan."""
+
+
 class PlannedStage(NamedTuple):
-    """A stage with what the executor needs around it: its data, its caps, and the cell for whose sake it runs."""
+    """A stage with what the executor needs around it: its data, its caps, and the cell for whose sake it runs. The last stage
+    of a pre-training leaves the backbone; the code of a user's own method is its image."""
 
     spec: StageSpec
     caps: BudgetHalf
@@ -38,14 +43,24 @@ class PlannedStage(NamedTuple):
     cell: Cell | None
     synthetic: bool
     title: str
+    leaves_backbone: bool = False
+    own_code: bool = False
+
+
+class PlannedCell(NamedTuple):
+    """A cell with its stages, in the order in which they run; or with the reason why it has none (n/a)."""
+
+    cell: Cell
+    stages: tuple[PlannedStage, ...]
+    reason: str = ""
 
 
 def check_needs(method: Method, dataset: Dataset) -> None:
-    """Raises WrongUse, naming what is missing, where a method cannot be pre-trained on a dataset."""
+    """Raises NotApplicable, naming what is missing, where a method cannot be pre-trained on a dataset."""
     needs = {n for n in NEEDED if getattr(method.needs, n)}
     missing = sorted(needs - set(dataset.provides))
     if missing:
-        raise WrongUse(
+        raise NotApplicable(
             f"method {method.name!r} needs {', '.join(missing)}, which dataset {dataset.name!r} does not have "
             f"(it has {', '.join(dataset.provides)})"
         )
@@ -70,7 +85,7 @@ def stages_of(
     """
     source = data[cell.pretrain_dataset] if specs.method.needs.data else None
     planned = pretrain_stages(specs, source, cell.pretrain_seed, machine)
-    planned.append(_finetune_stage(cell, specs, data, machine, planned[-1]))
+    planned.append(finetune_stage(cell, specs, data, machine, planned[-1], planned[-1].spec.key))
     return planned
 
 
@@ -101,7 +116,10 @@ def pretrain_stages(
             }
         )
         _check_currency(spec, budget)
-        planned.append(PlannedStage(spec, budget.pretrain, source, None, synthetic, f"{method.name}/{stage.name}"))
+        title, last = f"{method.name}/{stage.name}", stage is method.stages[-1]
+        planned.append(
+            PlannedStage(spec, budget.pretrain, source, None, synthetic, title, last, method.image is not None)
+        )
         parents = {**parents, stage.name: spec.key}
     return planned
 
@@ -115,13 +133,15 @@ def recipe_of(profile: Profile, name: str) -> Spec:
     return recipe
 
 
-def _finetune_stage(
+def finetune_stage(
     cell: Cell,
     specs: CellSpecs,
     data: Mapping[str, PreparedDataset],
     machine: Machine,
     last: PlannedStage,
+    parent: str,
 ) -> PlannedStage:
+    """The fine-tuning of a cell after its `last` pre-training stage, whose key is `parent`; raises WrongUse as `stages_of`."""
     method, task, budget, profile = specs
     recipe = profile.tasks.get(task.name)
     if recipe is None:
@@ -131,7 +151,7 @@ def _finetune_stage(
         raise WrongUse(f"label ratio {cell.label_ratio}: task {task.name!r} has no boxes; give per cent or points")
     target = data[task.dataset]
     if method.needs.labels and last.data is not None and last.data.dataset.name == target.dataset.name:
-        raise WrongUse(
+        raise NotApplicable(
             f"n/a: {method.name!r} pre-trains on the labels of {target.dataset.name!r}, which task {task.name!r} fine-tunes on"
         )
     split = split_scenes(used_scenes(target, profile), target.dataset, cell.label_ratio, target.tested)
@@ -141,12 +161,13 @@ def _finetune_stage(
             "kind": "finetune",
             "stage": "finetune",
             "task": task.name,
+            "headline_metric": task.headline_metric,
             "label_ratio": cell.label_ratio,
             "seed": cell.finetune_seed,
             "recipe": recipe,
             "data": _view(target, labels=True, scenes=()),
             "split": split,
-            "parents": {last.spec.stage: last.spec.key},
+            "parents": {last.spec.stage: parent},
             "code_sha256": code_sha256("finetune", method.name, "finetune"),
         }
     )

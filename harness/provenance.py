@@ -20,7 +20,7 @@ PACKAGES = ("torch", "numpy", "scipy", "pandas", "pillow", "safetensors", "pydan
 
 @cache
 def _static() -> Provenance:
-    commit, dirty = _git(package_folder("harness").parent)
+    commit, dirty = git_state(package_folder("harness").parent)
     return Provenance(
         project_version=project_version(),
         git_commit=commit,
@@ -40,7 +40,7 @@ def provenance(numerics: dict[str, str]) -> Provenance:
     return _static().model_copy(update={"numerics": numerics})
 
 
-def _git(folder: Path) -> tuple[str | None, bool | None]:
+def git_state(folder: Path) -> tuple[str | None, bool | None]:
     """Commit and dirty flag of this project's own checkout; (None, None) for an installed copy."""
     if not (folder / ".git").exists():
         return None, None

@@ -1,25 +1,30 @@
-"""Runs planned stages on one machine: reuse what is done, run the rest, record everything."""
+"""Runs one stage, or the stages of one cell: reuse what is done, run the rest, record everything."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from benchmarks.backbone import backbone_shapes
 from benchmarks.errors import BenchError, EnvironmentCannot, WrongUse, cannot_write
 from benchmarks.specs import Currency
 from harness.contract.events import EVENTS_FILE, End, Ledger, Start, Step, Usage, Warn, drop_end
-from harness.contract.records import Outcome, Record
+from harness.contract.records import Measured, Outcome, Record
 from harness.contract.stage import SHAPES_FILE, STAGE_FILE, WEIGHTS_FILE, StageSpec
-from harness.executors.base import Execution, Executor
+from harness.executors.base import Execution, Executor, Share, Stop
+from harness.executors.limited import recover
 from harness.executors.local import end_left_over_child
 from harness.graph import PlannedStage
+from harness.keys import code_hashes
 from harness.provenance import provenance
+from harness.retention import pruned
 from harness.store import LOG, Store, hash_artifacts, is_done
 from harness.validate import (
     InvalidOutput,
@@ -30,15 +35,23 @@ from harness.validate import (
     score_finetune,
 )
 
-MIN_FREE_BYTES = 1 << 20
+MIN_FREE_BYTES = 16 << 20
 LOG_TAIL_LINES = 5
 MAX_TEXT = 4000
 MAX_ITEMS = 100
 REFUSED = 2
+PAUSE_SECONDS = 2.0
+
+Retry = Literal["none", "infra", "failed"]
+"""What runs again: nothing that has ended; what the machine broke off (infra_error), once by itself; and what failed."""
 
 
 class Cancelled(BenchError):
     """A person stopped the run; what is complete is kept."""
+
+
+class InfraError(EnvironmentCannot):
+    """The machine, not the stage, broke a run off; it may be tried again."""
 
 
 class Display(Protocol):
@@ -50,8 +63,15 @@ class Display(Protocol):
     def stage(self, title: str) -> Callable[[object], None]:
         """A running stage begins; returns what takes its events."""
 
-    def stage_ended(self) -> None:
-        """The stage that began last has ended."""
+    def stage_ended(self, shown: Callable[[object], None]) -> None:
+        """The stage whose events `shown` takes has ended."""
+
+
+class Wishes(NamedTuple):
+    """What a person wants of every stage of a command."""
+
+    retry: Retry = "infra"
+    imagenet_weights: Path | None = None
 
 
 class StageReport(NamedTuple):
@@ -63,32 +83,55 @@ class StageReport(NamedTuple):
 
 
 def run_chain(
-    chain: list[PlannedStage],
+    chain: list[PlannedStage], store: Store, executor: Executor, display: Display, wishes: Wishes
+) -> list[StageReport]:
+    """Run the stages of one cell in order, up to the first that fails. Raises as `run_stage`."""
+    reports: list[StageReport] = []
+    for planned in chain:
+        reports.append(run_stage(planned, store, executor, display, wishes, Share(Stop()), planned is not chain[-1]))
+        if reports[-1].record.outcome != Outcome.ok:
+            break
+    return reports
+
+
+def settled(planned: PlannedStage, store: Store, retry: Retry, with_artifacts: bool = False) -> Record | None:
+    """The record of a stage that is not to run again; `with_artifacts` where another one is to read what it left, which may
+    have been pruned."""
+    record = store.record(planned.spec.kind, planned.spec.key)
+    if record is not None and with_artifacts and pruned(store.folder(planned.spec.kind, planned.spec.key)):
+        return None
+    if record is None and retry == "none":
+        record = store.last_attempt(planned.spec.key)
+        return record if record is not None and record.outcome == Outcome.infra_error else None
+    return record if record is not None and (is_done(record) or retry != "failed") else None
+
+
+def run_stage(
+    planned: PlannedStage,
     store: Store,
     executor: Executor,
     display: Display,
-    *,
-    retry_failed: bool,
-    imagenet_weights: Path | None,
-) -> list[StageReport]:
-    """Run the stages of one cell in order, up to the first that fails.
+    wishes: Wishes,
+    share: Share,
+    with_artifacts: bool = False,
+) -> StageReport:
+    """Run one stage whose parents are done, or find that it was done before.
 
-    Raises Cancelled after Ctrl-C, WrongUse where a stage refuses its input, EnvironmentCannot for a disk that is full or a
-    store that cannot be written. In all these cases the store is whole, and the same command goes on from there.
+    What the machine broke off is tried once more. Raises Cancelled after Ctrl-C, WrongUse where the stage refuses its input,
+    EnvironmentCannot for a disk that is full, a store that cannot be written or an engine that does not answer. In all these
+    cases the store is whole, and the same command goes on from there.
     """
-    reports: list[StageReport] = []
-    last_pretrain = [p for p in chain if p.spec.kind == "pretrain"][-1]
-    for planned in chain:
-        try:
-            report = _run_or_reuse(
-                planned, store, executor, display, retry_failed, imagenet_weights, planned is last_pretrain
-            )
-        except OSError as error:
-            raise cannot_write(store.root, error, planned.title) from error
-        reports.append(report)
-        if report.record.outcome != Outcome.ok:
-            break
-    return reports
+    try:
+        for again in (wishes.retry != "none", False):
+            try:
+                return _run_or_reuse(planned, store, executor, display, wishes, share, with_artifacts)
+            except InfraError:
+                if not again or share.stop.asked:
+                    raise
+                time.sleep(PAUSE_SECONDS)
+    except OSError as error:
+        raise cannot_write(store.root, error, planned.title) from error
+    raise AssertionError("unreachable")
 
 
 def _run_or_reuse(
@@ -96,41 +139,31 @@ def _run_or_reuse(
     store: Store,
     executor: Executor,
     display: Display,
-    retry_failed: bool,
-    weights: Path | None,
-    last_pretrain: bool,
+    wishes: Wishes,
+    share: Share,
+    with_artifacts: bool,
 ) -> StageReport:
     spec = planned.spec
-
-    def existing() -> StageReport | None:
-        record = store.record(spec.kind, spec.key)
-        settled = record is not None and (is_done(record) or not retry_failed)
-        return StageReport(planned, record, reused=True) if settled and record is not None else None
-
-    if report := existing():
-        return report
+    if record := settled(planned, store, wishes.retry, with_artifacts):
+        return StageReport(planned, record, reused=True)
     with store.lock(
         spec.key, lambda who: display.say(f"{planned.title}: waiting for {who}, which runs this stage")
     ) as partial:
         # Another process may have finished it while this one waited.
-        if report := existing():
+        if record := settled(planned, store, wishes.retry, with_artifacts):
             store.drop_partial(spec.key)
-            return report
+            return StageReport(planned, record, reused=True)
         end_left_over_child(partial)
-        attempt = _Attempt(planned, store, executor, partial, last_pretrain)
-        record = attempt.run(display, weights)
+        record = _Attempt(planned, store, executor, partial).run(display, wishes.imagenet_weights, share)
     return StageReport(planned, record, reused=False)
 
 
 class _Attempt:
     """One run of one stage, from its folder to its record."""
 
-    def __init__(
-        self, planned: PlannedStage, store: Store, executor: Executor, partial: Path, last_pretrain: bool
-    ) -> None:
+    def __init__(self, planned: PlannedStage, store: Store, executor: Executor, partial: Path) -> None:
         self.planned, self.store, self.executor, self.partial = planned, store, executor, partial
         self.spec = planned.spec
-        self.last_pretrain = last_pretrain
         self.root = partial / "root"
         self.number = store.next_attempt(self.spec)
         self.started = _now()
@@ -140,9 +173,10 @@ class _Attempt:
         self.end: End | None = None
         self.last_step, self.begun = 0, False
 
-    def run(self, display: Display, weights: Path | None) -> Record:
+    def run(self, display: Display, weights: Path | None, share: Share) -> Record:
         """Lay out, execute, judge, record."""
         parents = {s: self.store.folder("pretrain", k) / "artifacts" for s, k in self.spec.parents.items()}
+        recover(self.root / "out")
         lay_out(self.root, self.planned, parents, weights)
         show = display.stage(self.planned.title)
 
@@ -151,9 +185,12 @@ class _Attempt:
             show(event)
 
         try:
-            execution = self.executor.run(self.root, self.spec, self.planned.caps, self.partial / LOG, on_event)
+            execution = self.executor.run(self.root, self.spec, self.planned.caps, self.partial / LOG, on_event, share)
+        except EnvironmentCannot as error:
+            self._broken_off(Execution(-1, None, False, Measured()), str(error))
+            raise InfraError(str(error)) from error
         finally:
-            display.stage_ended()
+            display.stage_ended(show)
         outcome, message, metrics = self._judge(execution)
         refused = execution.killed_by is None and execution.returncode == REFUSED and not self.begun
         if refused and self.end is not None and self.end.status == "refused":
@@ -161,13 +198,22 @@ class _Attempt:
                 self.store.drop_partial(self.spec.key)
             raise WrongUse(f"{self.planned.title}: {self.end.message}")
         if outcome == Outcome.infra_error:
+            self._broken_off(execution, message)
             raise EnvironmentCannot(message)
         record = self._record(execution, outcome, message, metrics)
         if outcome == Outcome.cancelled:
             self.store.keep_attempt(record)
             raise Cancelled(f"{self.planned.title}: cancelled; the same command goes on from its last checkpoint")
-        self.store.complete(self.spec, record)
+        own = self.planned.own_code
+        self.store.complete(
+            self.spec, record, {} if own else code_hashes(self.spec.kind, self.spec.method, self.spec.stage)
+        )
         return record
+
+    def _broken_off(self, execution: Execution, message: str) -> None:
+        """Keep the record of an attempt that the machine broke off; on a full disk there may be no room for it."""
+        with contextlib.suppress(OSError):
+            self.store.keep_attempt(self._record(execution, Outcome.infra_error, message, {}))
 
     def _note(self, event: object) -> None:
         if isinstance(event, Start):
@@ -237,7 +283,7 @@ class _Attempt:
         artifacts = self.root / "out" / "artifacts"
         check_plain(artifacts)
         if self.spec.kind == "pretrain":
-            check_pretrain(self.spec, artifacts, self.last_pretrain)
+            check_pretrain(self.spec, artifacts, self.planned.leaves_backbone)
             return {}
         assert self.planned.data is not None and self.end is not None
         metrics = score_finetune(self.spec, artifacts, self.planned.data)
@@ -266,6 +312,7 @@ class _Attempt:
             executor=self.executor.name,
             image=execution.image,
             label_isolation=self.executor.label_isolation,
+            not_enforced=self.executor.not_enforced,
             provenance=provenance(self.numerics),
             notes=clean_items(self.end.notes) if self.end else {},
             warnings=tuple(self.warnings),

@@ -1,30 +1,34 @@
 """The folder of runs: readable without this program, complete or absent, never half (design section 4).
 
-<runs>/<kind>/<key>/    spec.json  record.json  attempts/<n>/record.json  events.jsonl  log.txt  artifacts/
+<runs>/<kind>/<key>/    spec.json  record.json  attempts/<n>/record.json  code.json  events.jsonl  log.txt  artifacts/
+<runs>/chain.jsonl      one line for every run that was completed (harness/chain.py)
 <runs>/.partial/<key>/  lock  child.json  attempts/  root/{in,data,parents,out}   the stage under way
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from benchmarks.errors import WrongUse, cannot_write
-from benchmarks.files import link_or_copy, remove_tree
-from benchmarks.locks import exclusive
+from benchmarks.files import link_or_copy, remove_tree, size_and_sha256
+from benchmarks.locks import exclusive, holder
+from harness import chain
 from harness.contract.events import EVENTS_FILE
+from harness.contract.migrations import WrongHash, load_record
 from harness.contract.records import ArtifactEntry, Outcome, Record
-from harness.contract.stage import StageSpec
+from harness.contract.stage import StageSpec, key_of
 
 KINDS = ("pretrain", "finetune")
 RECORD, SPEC, ATTEMPTS, ARTIFACTS, LOG = "record.json", "spec.json", "attempts", "artifacts", "log.txt"
+CODE = "code.json"
 TMP_SUFFIX = ".tmp"
 
 
@@ -102,15 +106,22 @@ class Store:
             yield folder
 
     def _restore(self, key: str) -> None:
-        """Put back a run that a killed process had moved aside but not yet replaced."""
+        """Finish what a killed process had begun to publish; put back what it had moved aside and not replaced."""
         for kind in KINDS:
-            aside = self.partial(key) / f"replaced-{kind}"
+            aside, complete = self.partial(key) / f"replaced-{kind}", self.partial(key) / f"complete-{kind}"
+            if complete.is_dir():
+                record = read_record(complete / RECORD)
+                links = chain.read(self.root)
+                if links is None or record.sha256 not in {link.record_sha256 for link in links.links}:
+                    chain.append(self.root, record)
+                self._publish(kind, key)
             if aside.is_dir() and not self.folder(kind, key).exists():
                 self.folder(kind, key).parent.mkdir(parents=True, exist_ok=True)
                 os.rename(aside, self.folder(kind, key))
 
-    def complete(self, spec: StageSpec, record: Record) -> Path:
-        """Make a finished attempt visible by one rename, and drop the partial state."""
+    def complete(self, spec: StageSpec, record: Record, code: Mapping[str, str] | None = None) -> Path:
+        """Make a finished attempt visible by one rename, and drop the partial state. `code` is the hash of each module behind
+        it, for a later plan that has to say what changed."""
         partial, out = self.partial(spec.key), self.partial(spec.key) / "root" / "out"
         target, final = self.folder(spec.kind, spec.key), self.partial(spec.key) / "final"
         shutil.rmtree(final, ignore_errors=True)
@@ -121,6 +132,8 @@ class Store:
         if (partial / ATTEMPTS).is_dir():
             shutil.copytree(partial / ATTEMPTS, final / ATTEMPTS, dirs_exist_ok=True)
         write_json(final / SPEC, spec.model_dump(mode="json"))
+        if code:
+            write_json(final / CODE, dict(code))
         write_json(final / ATTEMPTS / str(record.attempt) / RECORD, record.model_dump(mode="json"))
         write_json(final / RECORD, record.model_dump(mode="json"))
         # Links, not moves: until the last rename the partial state stays what a resumed stage expects.
@@ -130,14 +143,22 @@ class Store:
         for name in record.artifacts:
             (final / ARTIFACTS / name).parent.mkdir(parents=True, exist_ok=True)
             link_or_copy(out / ARTIFACTS / name, final / ARTIFACTS / name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
-            aside = partial / f"replaced-{spec.kind}"
-            shutil.rmtree(aside, ignore_errors=True)
-            os.rename(target, aside)
-        os.rename(final, target)
+        # From here on the run is done, whatever happens: who holds the stage next finishes what is left of this.
+        os.rename(final, partial / f"complete-{spec.kind}")
+        chain.append(self.root, record)
+        self._publish(spec.kind, spec.key)
         self.drop_partial(spec.key)
         return target
+
+    def _publish(self, kind: str, key: str) -> None:
+        """Move a complete run to its place; what was there before goes aside first."""
+        complete, target = self.partial(key) / f"complete-{kind}", self.folder(kind, key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            aside = self.partial(key) / f"replaced-{kind}"
+            remove_tree(aside)
+            os.rename(target, aside)
+        os.rename(complete, target)
 
     def drop_partial(self, key: str) -> None:
         """Remove the partial state of a stage: first out of sight, so that a waiting process never sees half of it."""
@@ -150,6 +171,16 @@ class Store:
         """Keep the record of an attempt that does not count (cancelled), beside the resumable state."""
         write_json(self.partial(record.key) / ATTEMPTS / str(record.attempt) / RECORD, record.model_dump(mode="json"))
 
+    def last_attempt(self, key: str) -> Record | None:
+        """The record of the last attempt at a stage that is under way, if there was one."""
+        numbers = [int(p.name) for p in (self.partial(key) / ATTEMPTS).glob("*") if p.name.isdigit()]
+        path = self.partial(key) / ATTEMPTS / str(max(numbers, default=0)) / RECORD
+        return read_record(path) if path.is_file() else None
+
+    def held_by(self, key: str) -> str | None:
+        """Who runs a stage now; None for nobody."""
+        return holder(self.partial(key) / "lock")
+
     def next_attempt(self, spec: StageSpec) -> int:
         """The number of the attempt that starts now, from 1."""
         numbers = [0]
@@ -159,26 +190,29 @@ class Store:
 
 
 def read_spec(folder: Path) -> StageSpec:
-    """The spec in a run folder. Raises WrongUse where it is missing or does not give the folder's key."""
+    """The spec in a run folder, also one that was written before some of its fields existed: those get their defaults.
+
+    Raises WrongUse where it is missing or does not give the folder's key.
+    """
     try:
-        spec = StageSpec.model_validate_json((folder / SPEC).read_bytes())
-    except (OSError, ValidationError) as error:
+        plain = from_json((folder / SPEC).read_bytes())
+        spec, key = StageSpec.model_validate(plain), key_of(plain)
+    except (OSError, ValueError) as error:
         raise WrongUse(
             f"{folder / SPEC}: not a stage spec that this version can read: {str(error).splitlines()[0]}"
         ) from None
-    if spec.key != folder.name:
-        raise WrongUse(f"{folder / SPEC}: belongs to the key {spec.key}; it was edited or put in the wrong folder")
+    if key != folder.name:
+        raise WrongUse(f"{folder / SPEC}: belongs to the key {key}; it was edited or put in the wrong folder")
     return spec
 
 
 def read_record(path: Path) -> Record:
     """One record. Raises WrongUse where the file is not one, or does not match its own hash."""
     try:
-        record = Record.model_validate_json(path.read_bytes())
-        if record.content_sha256() != record.sha256:
-            raise WrongUse(f"{path}: the record does not match its own hash; it was edited or damaged")
-        return record
-    except (OSError, ValidationError) as error:
+        return load_record(from_json(path.read_bytes()))
+    except WrongHash as error:
+        raise WrongUse(f"{path}: {error}") from None
+    except (OSError, ValueError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
         raise WrongUse(f"{path}: not a record that this version can read: {why}") from None
@@ -197,13 +231,8 @@ def hash_artifacts(folder: Path) -> dict[str, ArtifactEntry]:
     entries = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.is_symlink():
-            digest = hashlib.sha256()
-            with path.open("rb") as file:
-                for block in iter(lambda: file.read(1 << 20), b""):
-                    digest.update(block)
-            entries[path.relative_to(folder).as_posix()] = ArtifactEntry(
-                bytes=path.stat().st_size, sha256=digest.hexdigest()
-            )
+            size, digest = size_and_sha256(path)
+            entries[path.relative_to(folder).as_posix()] = ArtifactEntry(bytes=size, sha256=digest)
     return entries
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
 import psutil
@@ -68,3 +69,45 @@ def folder_bytes(folder: Path) -> int:
                     elif entry.is_file(follow_symlinks=False):
                         total += max(0, entry.stat(follow_symlinks=False).st_size - ENTRY_BYTES)
     return total
+
+
+class GpuSampler:
+    """What is used of the GPUs that a stage was given (their ids), from outside, by NVML. Without ids, or without a driver, it
+    measures nothing."""
+
+    def __init__(self, ids: tuple[str, ...]) -> None:
+        self._handles: list[object] = []
+        self._busy_seconds = 0.0
+        self._peak_bytes = 0
+        self._last: float | None = None
+        if ids:
+            with contextlib.suppress(Exception):  # NVML's errors are many, and none of them is the stage's
+                import pynvml
+
+                pynvml.nvmlInit()
+                for i in ids:
+                    by_uuid = not i.isdigit()
+                    get = pynvml.nvmlDeviceGetHandleByUUID if by_uuid else pynvml.nvmlDeviceGetHandleByIndex
+                    self._handles.append(get(i if by_uuid else int(i)))
+
+    def sample(self) -> None:
+        """Add the time since the last sample for every GPU that was busy, and look at its memory."""
+        if not self._handles:
+            return
+        import pynvml
+
+        now = time.monotonic()
+        since = 0.0 if self._last is None else now - self._last
+        self._last = now
+        with contextlib.suppress(pynvml.NVMLError):
+            used = 0
+            for handle in self._handles:
+                self._busy_seconds += since * pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+                used += int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+            self._peak_bytes = max(self._peak_bytes, used)
+
+    def added_to(self, measured: Measured) -> Measured:
+        """The measurement with what was seen of the GPUs."""
+        return measured.model_copy(
+            update={"gpu_seconds": self._busy_seconds, "peak_gpu_memory_bytes": self._peak_bytes}
+        )

@@ -27,7 +27,7 @@ def one_line(stderr: str) -> str:
 
 
 def nothing_written(folder: Path) -> None:
-    assert not list(folder.glob("runs/*/*")) and not list(folder.glob("runs/.partial/*"))
+    assert not list(folder.glob("runs/*/*")) and not list(folder.glob("runs/.partial/[!.]*"))
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_a_parent_checkpoint_of_another_shape(s3dis_root: Path, bench: Bench, tm
     save_file(tensors, backbone)
     error = one_line(bench(*arguments(*data), code=2).stderr)
     assert "pre-trained backbone: tensor 'conv0p1s1.kernel' has shape (27, 3, 2), expected (27, 3, 4)" in error
-    assert not list((tmp_path / "runs/finetune").glob("*")) and not list((tmp_path / "runs/.partial").glob("*"))
+    assert not list((tmp_path / "runs/finetune").glob("*")) and not list((tmp_path / "runs/.partial").glob("[!.]*"))
 
 
 def test_an_unwritable_runs_folder(s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
@@ -246,6 +246,13 @@ def test_minkowski_where_it_is_not_installed(bench: Bench, s3dis_root: Path) -> 
         pytest.skip("MinkowskiEngine is installed here")
     error = one_line(bench(*arguments("--data", f"s3dis={s3dis_root}", "--backend", "minkowski"), code=3).stderr)
     assert "MinkowskiEngine is not installed; use --backend torch" in error
+
+
+def test_minkowski_in_half_precision_is_refused(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "half.yaml").write_text("extends: smoke\nname: half\nprecision: bf16\n")
+    error = one_line(bench(*arguments("--profile", "./half.yaml", "--backend", "minkowski"), code=2).stderr)
+    assert "profile 'half': precision bf16, but MinkowskiEngine computes in float32 only; use --backend torch" in error
+    nothing_written(tmp_path)
 
 
 def test_a_fault_of_our_own_shows_no_traceback(tmp_path: Path) -> None:

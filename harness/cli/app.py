@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from benchmarks.errors import BenchError
-from harness.cli import data, doctor, features, images, methods, report, run, show
+from harness.cli import audit, clean, data, doctor, features, images, methods, plan, report, run, show, status
 from harness.cli.console import printable
 
 app = typer.Typer(
@@ -44,9 +44,14 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
 
 _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (app, "run", run.run),
+    (app, "plan", plan.plan),
+    (app, "suites", plan.suites),
+    (app, "status", status.status),
     (app, "report", report.report),
     (app, "show", show.show),
     (app, "features", features.features),
+    (app, "audit", audit.audit),
+    (app, "clean", clean.clean),
     (app, "doctor", doctor.doctor),
     (data.app, "ls", data.ls),
     (data.app, "info", data.info),

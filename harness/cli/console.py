@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-
-from harness.contract.events import Start, Step
 
 WIDTH = 100
 
 
 class Console:
-    """Lines and one tqdm bar at a time; `quiet` shows neither (for --json)."""
+    """Lines, and a tqdm bar for each running stage; `quiet` shows neither (for --json). Stages may run in several threads."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
-        self._bar: Any = None
+        self._bars: dict[Callable[[object], None], Any] = {}
+        self._lock = threading.Lock()
 
     def say(self, message: str) -> None:
         """One line, without control characters, above a running bar."""
         if self.quiet:
             return
-        if self._bar is not None:
-            self._bar.write(printable(message), file=sys.stderr)
-        else:
-            print(printable(message), file=sys.stderr, flush=True)
+        with self._lock:
+            bar = next(iter(self._bars.values()), None)
+            if bar is not None:
+                bar.write(printable(message), file=sys.stderr)
+            else:
+                print(printable(message), file=sys.stderr, flush=True)
 
     def progress(self, title: str) -> Callable[[Iterable[str]], Iterable[str]]:
         """Wraps a list of things to do with a bar of its length."""
@@ -38,8 +40,12 @@ class Console:
         """A bar for a stage; its total comes with the stage's first event."""
         from tqdm import tqdm
 
-        bar = tqdm(total=None, desc=f"{title:<34.34}", ncols=WIDTH, file=sys.stderr, disable=self.quiet, unit="step")
-        self._bar = bar
+        from harness.contract.events import Start, Step
+
+        with self._lock:
+            bar = tqdm(
+                total=None, desc=f"{title:<34.34}", ncols=WIDTH, file=sys.stderr, disable=self.quiet, unit="step"
+            )
 
         def on_event(event: object) -> None:
             if isinstance(event, Start):
@@ -50,13 +56,14 @@ class Console:
                 bar.set_postfix_str(f"loss {event.loss:.3f}", refresh=False)
                 bar.update(max(0, event.step - bar.n))
 
+        with self._lock:
+            self._bars[on_event] = bar
         return on_event
 
-    def stage_ended(self) -> None:
+    def stage_ended(self, shown: Callable[[object], None]) -> None:
         """Close the stage's bar."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        with self._lock:
+            self._bars.pop(shown).close()
 
 
 def printable(text: str) -> str:

@@ -48,14 +48,13 @@ def _backend() -> Finding:
 
 
 def _docker() -> Finding:
-    import docker
+    from benchmarks.errors import EnvironmentCannot
+    from harness.images import connect
 
     try:
-        client = docker.from_env(timeout=5)
-        version = client.version().get("Version", "unknown version")
-    except Exception as error:  # the SDK raises many kinds when there is no engine
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return _finding("Docker", "missing", f"no engine answers ({reason}); the local executor needs none")
+        version = connect(timeout=5).version().get("Version", "unknown version")
+    except EnvironmentCannot as error:
+        return _finding("Docker", "missing", str(error))
     return _finding("Docker", "ok", f"engine {version}")
 
 
@@ -111,8 +110,10 @@ def _datasets(data: list[str]) -> list[Finding]:
 
 
 def _local() -> Finding:
+    from harness.executors.local import LocalExecutor
+
     return _finding(
         "executor local",
         "ok",
-        "enforces wall time, memory and output size by sampling; cannot hide files, cut the network or limit CPUs",
+        f"enforces wall time, memory and output size; cannot enforce: {', '.join(LocalExecutor.not_enforced)}",
     )

@@ -52,7 +52,7 @@ def check(
     from benchmarks.specs import Method, Profile, Task
     from harness.catalog import find
     from harness.cli.console import Console, print_json, table
-    from harness.conformance import PROFILE, TASK, PretrainElsewhere, Suite, Verdict
+    from harness.conformance import PROFILE, TASK, Conformance, PretrainElsewhere, Verdict
     from harness.data import parse_roots, ready, resolve
     from harness.executors.local import LocalExecutor
 
@@ -80,7 +80,7 @@ def check(
     verdicts: list[Verdict] = []
     with tempfile.TemporaryDirectory(prefix="bench-check-") as scratch:
         folder = keep or Path(scratch)
-        for verdict in Suite(method, source, target, runner, folder.resolve()).run():
+        for verdict in Conformance(method, source, target, runner, folder.resolve()).run():
             console.say(f"{verdict.verdict:<6} {verdict.check}")
             verdicts.append(verdict)
     if json:

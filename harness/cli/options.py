@@ -17,4 +17,23 @@ PretrainData = Annotated[
     typer.Option("--pretrain-data", metavar="NAME=DIR", help="Pre-train on this dataset instead of ScanNet."),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Bad lines and frames in the data are errors, not warnings.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="FIELD=PATTERN", help="Cells of a suite: method=ours,csc or task=*-sem."),
+]
+Filters = Annotated[
+    list[str] | None, typer.Argument(metavar="[FIELD=PATTERN]...", help="More of --only.", show_default=False)
+]
+ImagenetWeights = Annotated[
+    Path | None,
+    typer.Option("--imagenet-weights", help="ResNet weights (torchvision's names) for the 2D encoder of ours."),
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads of a stage.  [default: all, at most 8]")
+]
+Backend = Annotated[str, typer.Option("--backend", envvar="BENCH_SPARSE_BACKEND", help="torch or minkowski.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: the GPU where there is one.")]
+ExecutorName = Annotated[
+    str, typer.Option("--executor", envvar="BENCH_EXECUTOR", help="local: subprocesses; docker: containers.")
+]
 DEFAULT_RUNS = Path("runs")

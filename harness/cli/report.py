@@ -1,29 +1,123 @@
-"""`bench report`: tables, a figure and a page from the records."""
+"""`bench report`: tables, figures and a page from the records."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.options import DEFAULT_RUNS, Json, Runs
 
+if TYPE_CHECKING:
+    from reports.compare import Side
+
+WATCH_SECONDS = 30
+
 
 def report(
     out: Annotated[Path, typer.Option("--out", help="Where the report is written.")] = Path("report"),
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="Only runs of this suite's budget, tasks and axes.")
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Show the paper's numbers beside synthetic results too.")
+    ] = False,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Write index.html, one self-contained page.")] = True,
+    watch: Annotated[
+        bool, typer.Option("--watch", help=f"Write it again whenever runs end, every {WATCH_SECONDS} s.")
+    ] = False,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--compare", metavar="A B", help="Two stores (folders) or suites, cell by cell, in place of a report."
+        ),
+    ] = None,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--export", help="Also hand every run to tensorboard, mlflow or wandb (extras; below --out, no network)."
+        ),
+    ] = None,
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,
 ) -> None:
-    """Write table.md, table.csv, figures and index.html, one self-contained page."""
-    from harness.cli.console import print_json, printable
+    """Write tables (Markdown, LaTeX, CSV, JSON), figures (PNG, SVG, PDF) with their data, and one self-contained page."""
     from harness.store import Store
+
+    if compare is not None:
+        _compare(*compare, runs, out, json)
+        return
+    from reports import loggers
     from reports.build import build_report
 
-    built = build_report(Store(runs), out)
+    store, tools = Store(runs), list(dict.fromkeys(export or ()))
+    loggers.check(tools)
+    seen: object = None
+    while True:
+        keys = None if suite is None else _keys_of(suite, store)
+        built = build_report(store, out, published=published, keys=keys, page=page)
+        for kind in tools:
+            built.files[kind] = loggers.export(store, keys, kind, out)
+        if not watch:
+            break
+        now = len(built.files), sum(1 for _ in runs.glob("*/*/record.json"))
+        if now != seen:
+            print(f"{out}: {now[1]} runs; Ctrl-C ends the watch")
+        seen = now
+        time.sleep(WATCH_SECONDS)
+    _tell(built.text, built.files, json, 22)
+
+
+def _compare(one: str, two: str, runs: Path, out: Path, json: bool) -> None:
+    from reports.compare import build_comparison
+
+    found = build_comparison(_side(one, runs), _side(two, runs), out)
+    _tell(found.text, found.files, json, 8)
+
+
+def _tell(text: str, files: dict[str, Path], json: bool, width: int) -> None:
+    """What was found and which files were written, the names padded to `width`; as JSON the files alone."""
+    from harness.cli.console import print_json, printable
+
     if json:
-        print_json({name: str(path) for name, path in built.files.items()})
+        print_json({name: str(path) for name, path in files.items()})
         return
-    print(printable(built.text))
-    for name, path in built.files.items():
-        print(f"{name:<7} {path}")
+    print(printable(text))
+    for name, path in files.items():
+        print(f"{name:<{width}} {path}")
+
+
+def _side(text: str, runs: Path) -> Side:
+    """A folder is a store; anything else is a suite, whose runs are looked for in the store."""
+    from harness.store import Store
+    from reports.compare import Side
+
+    if Path(text).is_dir():
+        return Side(Path(text).resolve().name, Store(Path(text)))  # a report names no path of this machine
+    return Side(text, Store(runs), _keys_of(text, Store(runs)))
+
+
+def _keys_of(suite: str, store: object) -> set[str]:
+    """Fine-tunings of a store that belong to a suite, by what their cells say."""
+    from benchmarks.specs import Budget
+    from benchmarks.suite import Suite
+    from harness.catalog import find
+    from harness.store import Store
+
+    assert isinstance(store, Store)
+    wanted = find(Suite, suite)
+    budget = find(Budget, wanted.budget)
+    ratios = {r.rstrip("%") for r in wanted.label_ratios}
+    return {
+        r.key
+        for r in store.records()
+        if r.cell is not None
+        and r.cell.budget == budget.name
+        and r.cell.method in wanted.methods
+        and r.cell.task in wanted.tasks
+        and str(r.cell.label_ratio).rstrip("%") in ratios
+        and r.cell.pretrain_seed in wanted.pretrain_seeds
+        and r.cell.finetune_seed in wanted.finetune_seeds
+    }

@@ -1,232 +1,212 @@
-"""`bench run`: pre-train, fine-tune, score and record."""
+"""`bench run`: pre-train, fine-tune, score and record: cells named by options, or those of a suite."""
 
 from __future__ import annotations
 
-import importlib.util
-import itertools
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import DEFAULT_RUNS, Data, Json, PretrainData, Runs, Strict
+from harness.cli.options import (
+    DEFAULT_RUNS,
+    Backend,
+    Data,
+    Device,
+    ExecutorName,
+    Filters,
+    ImagenetWeights,
+    Json,
+    Only,
+    PretrainData,
+    Runs,
+    Strict,
+    Threads,
+)
 
 if TYPE_CHECKING:
-    from benchmarks.specs import Budget, Cell, Method, Profile, Task
+    from benchmarks.suite import Suite
     from harness.cli.console import Console
-    from harness.data import PreparedDataset
     from harness.executors.base import Executor
-    from harness.graph import CellSpecs, Machine, PlannedStage
+    from harness.graph import PlannedCell
+    from harness.matrix import Matrix
     from harness.scheduler import StageReport
-
-MAX_DEFAULT_THREADS = 8
 
 
 def run(
-    method: Annotated[list[str], typer.Option("--method", help="A pre-training method; may be given several times.")],
-    task: Annotated[str, typer.Option("--task", help="What to fine-tune and score.")],
-    budget: Annotated[str, typer.Option("--budget", help="Limits, by name or YAML file.")] = "paper",
+    method: Annotated[
+        list[str] | None, typer.Option("--method", help="A pre-training method; may be given several times.")
+    ] = None,
+    task: Annotated[str | None, typer.Option("--task", help="What to fine-tune and score.")] = None,
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="Run a whole matrix, by name or YAML file, in place of the above.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="Limits, by name or YAML file.  [default: paper]")
+    ] = None,
     profile: Annotated[
         str | None, typer.Option("--profile", help="Recipe, by name or YAML file.  [default: the one the budget names]")
     ] = None,
-    label_ratio: Annotated[list[str], typer.Option("--label-ratio", help="Share of the training scenes.")] = ["100%"],  # noqa: B006
-    pretrain_seed: Annotated[list[int], typer.Option("--pretrain-seed", min=0)] = [0],  # noqa: B006
-    finetune_seed: Annotated[list[int], typer.Option("--finetune-seed", min=0)] = [0],  # noqa: B006
+    label_ratio: Annotated[
+        list[str] | None, typer.Option("--label-ratio", help="Share of the training scenes.  [default: 100%]")
+    ] = None,
+    pretrain_seed: Annotated[
+        list[int] | None, typer.Option("--pretrain-seed", min=0, help="May be given several times.  [default: 0]")
+    ] = None,
+    finetune_seed: Annotated[
+        list[int] | None, typer.Option("--finetune-seed", min=0, help="May be given several times.  [default: 0]")
+    ] = None,
+    filters: Filters = None,
+    only: Only = None,
     data: Data = None,
     pretrain_data: PretrainData = None,
-    imagenet_weights: Annotated[
-        Path | None,
-        typer.Option("--imagenet-weights", help="ResNet weights (torchvision's names) for the 2D encoder of ours."),
+    imagenet_weights: ImagenetWeights = None,
+    threads: Threads = None,
+    backend: Backend = "torch",
+    device: Device = "auto",
+    executor: ExecutorName = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Stages side by side.  [default: as many as there is room for]"),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads of a stage.  [default: all, at most 8]")
-    ] = None,
-    backend: Annotated[
-        str, typer.Option("--backend", envvar="BENCH_SPARSE_BACKEND", help="torch or minkowski.")
-    ] = "torch",
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: the GPU where there is one.")] = "auto",
-    executor: Annotated[
-        str, typer.Option("--executor", envvar="BENCH_EXECUTOR", help="local: subprocesses; docker: containers.")
-    ] = "local",
     retry: Annotated[
-        str, typer.Option("--retry", help="none, or failed: run stages again whose last run failed.")
-    ] = "none",
+        str,
+        typer.Option(
+            "--retry", help="What runs again: none; infra: what the machine broke off; failed: also what failed."
+        ),
+    ] = "infra",
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Build images of methods and tasks that do not fit their code any more.")
+    ] = False,
     strict: Strict = False,
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,
 ) -> None:
-    """Pre-train, fine-tune and score a method under a budget; what is done already is reused.
+    """Pre-train, fine-tune and score methods under a budget; what is done already is reused.
 
     Without --data and --pretrain-data, procedural datasets stand in for S3DIS and ScanNet, and every result says so.
     """
     from benchmarks.errors import BenchError, WrongUse
-    from benchmarks.specs import Budget, Method, Profile, Task
-    from harness.catalog import find
+    from benchmarks.suite import parse_filters
     from harness.cli.console import Console
-    from harness.graph import Machine
+    from harness.matrix import Choice, matrix_of
 
-    for flag, value, allowed in (
-        ("--backend", backend, ("torch", "minkowski")),
-        ("--device", device, ("auto", "cpu", "cuda")),
-        ("--retry", retry, ("none", "failed")),
-        ("--executor", executor, ("local", "docker")),
-    ):
-        if value not in allowed:
-            raise WrongUse(f"{flag} {value!r}: expected one of {', '.join(allowed)}")
-    device = _usable_device(backend, device)
+    if retry not in ("none", "infra", "failed"):
+        raise WrongUse(f"--retry {retry!r}: expected one of none, infra, failed")
+    single = {
+        "--method": method, "--task": task, "--budget": budget, "--profile": profile, "--label-ratio": label_ratio,
+        "--pretrain-seed": pretrain_seed, "--finetune-seed": finetune_seed,
+    }  # fmt: skip
+    chosen = _suite(suite, single)
     console = Console(quiet=json)
-    limits = find(Budget, budget)
-    recipe = find(Profile, profile or limits.default_profile or "headline")
-    if device == "cpu" and limits.pretrain.gpus:
-        console.say(f"budget {limits.name} is meant for a GPU; on this CPU it takes weeks (smoke and tiny fit a CPU)")
-    chosen, runner = _with_executor([find(Method, name) for name in method], executor)
-    target = find(Task, task)
-    machine = Machine(threads or min(os.cpu_count() or 1, MAX_DEFAULT_THREADS), backend, device, imagenet_weights)
-    prepared, source = _prepare_data(chosen, target, recipe, data or [], pretrain_data or [], strict, console)
-    cells = _cells(chosen, target, limits, recipe, source, label_ratio, pretrain_seed, finetune_seed)
-    reports = _run_cells(cells, prepared, machine, runs, runner, retry == "failed", console)
+    texts = [*(only or []), *(filters or [])]
+    if texts and suite is None:
+        raise WrongUse(f"{texts[0]!r}: filters pick cells of a --suite")
+    choice = Choice(data or [], pretrain_data or [], threads, backend, device, executor, imagenet_weights)
+    matrix = matrix_of(chosen, parse_filters(texts), choice)
+    if matrix.machine.device == "cpu" and matrix.budget.pretrain.gpus:
+        name = matrix.budget.name
+        console.say(f"budget {name} is meant for a GPU; on this CPU it takes weeks (smoke and tiny fit a CPU)")
+    if rebuild:
+        _rebuild(matrix, console)
+    matrix, runner = _with_executor(matrix, executor)
+    for line in matrix.said:
+        console.say(line)
+    if suite is None:
+        matrix.check_needs()
+    cells = matrix.prepare(strict, console.progress, console.say)
+    absent = [c for c in cells if not c.stages]
+    # Of a suite, cells that make no sense are left out; what a person asks for by name is refused.
+    if absent and (suite is None or len(absent) == len(cells)):
+        raise WrongUse(absent[0].reason)
+    for cell in absent:
+        ratio = cell.cell.label_ratio
+        console.say(f"{cell.cell.method} -> {cell.cell.task} at {ratio}: n/a: {cell.reason.removeprefix('n/a: ')}")
+    reports = _run_cells(cells, matrix, runs, runner, retry, workers, console)
     _summarise(reports, runs, json)
-    if any(r.record.outcome != "ok" for r in reports):
-        failed = next(r for r in reports if r.record.outcome != "ok")
-        hint = "; --retry failed runs it again" if failed.reused else ""
-        raise BenchError(f"{failed.planned.title}: {failed.record.outcome.value}: {failed.record.message}{hint}")
+    failed = [r for r in reports if r.record.outcome != "ok"]
+    if failed:
+        first = failed[0]
+        hint = "; --retry failed runs it again" if first.reused else ""
+        more = f"; {len(failed) - 1} more failed" if len(failed) > 1 else ""
+        raise BenchError(f"{first.planned.title}: {first.record.outcome.value}: {first.record.message}{hint}{more}")
 
 
-def _usable_device(backend: str, device: str) -> str:
-    """The device to run on. Raises EnvironmentCannot for a backend or device that this machine lacks."""
-    from benchmarks.errors import EnvironmentCannot
-
-    if backend == "minkowski" and importlib.util.find_spec("MinkowskiEngine") is None:
-        raise EnvironmentCannot("--backend minkowski: MinkowskiEngine is not installed; use --backend torch")
-    # torch takes seconds to load, so it is asked only where a driver has left a device file.
-    driver = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
-    if device == "cpu" or (device == "auto" and not driver):
-        return "cpu"
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    if device == "auto":
-        return "cpu"
-    raise EnvironmentCannot("--device cuda: torch finds no CUDA device; use --device cpu, or see `bench doctor`")
-
-
-def _prepare_data(
-    methods: list[Method],
-    task: Task,
-    profile: Profile,
-    data: list[str],
-    pretrain_data: list[str],
-    strict: bool,
-    console: Console,
-) -> tuple[dict[str, PreparedDataset], str]:
-    """Every dataset that the cells need, ready, by the name it is asked for; and the pre-training dataset's name."""
+def _suite(name: str | None, single: dict[str, Any]) -> Suite:
+    """The suite that is named, or one of the cells that the options name."""
     from benchmarks.errors import WrongUse
-    from benchmarks.specs import Dataset
+    from benchmarks.spec_files import parse_spec
+    from benchmarks.suite import Suite
     from harness.catalog import find
-    from harness.data import parse_roots, ready, resolve
-    from harness.graph import check_needs
 
-    pretrain_roots = parse_roots(pretrain_data, "--pretrain-data")
-    if len(pretrain_roots) > 1:
-        raise WrongUse(f"--pretrain-data: one pre-training dataset at a time, not {', '.join(pretrain_roots)}")
-    roots = {**parse_roots(data, "--data"), **pretrain_roots}
-    prepared: dict[str, PreparedDataset] = {}
-    source = resolve(
-        next(iter(pretrain_roots), "scannet"), roots, console.say if _any_needs_data(methods) else lambda _: None
-    )
-    wanted = [(task.dataset, resolve(task.dataset, roots, console.say))]
-    if _any_needs_data(methods):
-        for method in methods:
-            if method.needs.data:
-                check_needs(method, find(Dataset, source))
-        wanted.append((source, source))
-    for asked, name in wanted:
-        prepared[asked] = ready(name, roots, profile.frame_stride, strict, console.progress, console.say, profile.world)
-    return prepared, source
-
-
-def _any_needs_data(methods: list[Method]) -> bool:
-    return any(m.needs.data for m in methods)
-
-
-def _cells(
-    methods: list[Method],
-    task: Task,
-    budget: Budget,
-    profile: Profile,
-    source: str,
-    ratios: list[str],
-    pretrain_seeds: list[int],
-    finetune_seeds: list[int],
-) -> list[tuple[Cell, CellSpecs]]:
-    from benchmarks.specs import Cell, LabelRatio
-    from harness.graph import NO_DATASET, CellSpecs
-
-    cells = []
-    for method, ratio, one, two in itertools.product(methods, ratios, pretrain_seeds, finetune_seeds):
-        cell = Cell(
-            method=method.name,
-            pretrain_dataset=source if method.needs.data else NO_DATASET,
-            task=task.name,
-            label_ratio=LabelRatio.parse(ratio),
-            pretrain_seed=one,
-            finetune_seed=two,
-            budget=budget.name,
-            profile=profile.name,
-        )
-        cells.append((cell, CellSpecs(method, task, budget, profile)))
-    return cells
+    given = [flag for flag, value in single.items() if value is not None]
+    if name is not None:
+        if given:
+            raise WrongUse(f"--suite and {given[0]}: a suite names its own; pick among its cells with --only")
+        return find(Suite, name)
+    for flag in ("--method", "--task"):
+        if flag not in given:
+            raise WrongUse(f"{flag} is missing; name a method and a task, or a --suite")
+    fields = {
+        "name": "command-line", "version": 1, "budget": single["--budget"] or "paper", "profile": single["--profile"],
+        "methods": single["--method"], "tasks": [single["--task"]],
+        "label_ratios": single["--label-ratio"] or ["100%"],
+        "pretrain_seeds": single["--pretrain-seed"] or [0], "finetune_seeds": single["--finetune-seed"] or [0],
+    }  # fmt: skip
+    return parse_spec(fields, Suite, "command line")
 
 
 def _run_cells(
-    planned: list[tuple[Cell, CellSpecs]],
-    prepared: dict[str, PreparedDataset],
-    machine: Machine,
+    cells: list[PlannedCell],
+    matrix: Matrix,
     runs: Path,
     executor: Executor,
-    retry_failed: bool,
+    retry: Any,
+    workers: int | None,
     console: Console,
 ) -> list[StageReport]:
-    from harness.graph import stages_of
-    from harness.scheduler import run_chain
+    from harness.pool import run_cells, whole_machine
+    from harness.scheduler import Wishes
     from harness.store import Store
 
-    # All cells are planned before the first one starts, so that what cannot be is refused at once.
-    chains: list[list[PlannedStage]] = [stages_of(cell, specs, prepared, machine) for cell, specs in planned]
     store = Store(runs.resolve())
     store.check_writable()
-    reports: list[StageReport] = []
-    for chain in chains:
-        reports += run_chain(
-            chain, store, executor, console, retry_failed=retry_failed, imagenet_weights=machine.imagenet_weights
-        )
-    return reports
+    wishes = Wishes(retry, matrix.machine.imagenet_weights)
+    room = whole_machine(matrix.machine.device)
+    return run_cells(cells, store, executor, console, wishes, room, workers)
 
 
-def _with_executor(methods: list[Method], name: str) -> tuple[list[Method], Executor]:
-    """The methods, users' own with their image as it is now, and what runs them."""
+def _rebuild(matrix: Matrix, console: Console) -> None:
+    """Build the images that the cells need and that do not fit; the base is left to `bench images build`."""
+    from benchmarks.errors import EnvironmentCannot, WrongUse
+    from harness.images import TASK, BuildSettings, build_all
+
+    if matrix.executor != "docker":
+        raise WrongUse("--rebuild: only --executor docker has images")
+    wanted = [*(m.name for m in matrix.methods.values() if m.image is None), TASK]
+    for built in build_all(wanted, BuildSettings(), Path("image-logs"), lambda *_: None):
+        if built.outcome == "build_failed":
+            raise EnvironmentCannot(f"image {built.image}: build_failed: {built.message}")
+        console.say(f"image {built.image}: {built.outcome}")
+
+
+def _with_executor(matrix: Matrix, name: str) -> tuple[Matrix, Executor]:
+    """The matrix, users' own methods with their image as it is now, and what runs its stages."""
     from benchmarks.errors import WrongUse
 
-    names = [m.name for m in methods]
-    if len(set(names)) < len(names):
-        raise WrongUse(f"two methods of one name: {', '.join(names)}")
-    own = {m.name: m.image for m in methods if m.image is not None}
+    own = [m.name for m in matrix.methods.values() if m.image is not None]
     if name == "docker":
         from harness.executors.docker import DockerExecutor
-        from harness.images import with_image
 
         runner = DockerExecutor()
-        methods = [with_image(runner.client, m) if m.image else m for m in methods]
-        runner.own = {m.name: m.image for m in methods if m.image is not None}
-        runner.check_images(methods)
-        return methods, runner
+        matrix = matrix.with_own_images(runner.client)
+        runner.own = {m.name: m.image for m in matrix.methods.values() if m.image is not None}
+        runner.check_images(matrix.methods.values())
+        return matrix, runner
     if own:
-        raise WrongUse(f"method {next(iter(own))!r} is a container of your own; run it with --executor docker")
+        raise WrongUse(f"method {own[0]!r} is a container of your own; run it with --executor docker")
     from harness.executors.local import LocalExecutor
 
-    return methods, LocalExecutor()
+    return matrix, LocalExecutor()
 
 
 def _summarise(reports: list[StageReport], runs: Path, as_json: bool) -> None:
@@ -237,19 +217,22 @@ def _summarise(reports: list[StageReport], runs: Path, as_json: bool) -> None:
         return
     rows = []
     for report in reports:
-        metrics = report.record.metrics
+        metrics, metric = report.record.metrics, report.planned.spec.headline_metric
         rows.append(
             (
                 report.record.key,
                 report.planned.title,
                 report.record.outcome.value + (" (reused)" if report.reused else ""),
-                per_cent(metrics.get("miou_voxel_selected")),
-                per_cent(metrics.get("miou_voxel_final")),
+                per_cent(metrics.get(f"{metric}_selected")),
+                per_cent(metrics.get(f"{metric}_final")),
                 f"{report.record.ledger.wall_seconds:.0f}",
             )
         )
     print(table(("run", "stage", "outcome", "selected", "final", "seconds"), rows))
-    notes = ["selected, final: mIoU on voxels in per cent"]
+    kinds = sorted({r.planned.spec.headline_metric.removeprefix("miou_") for r in reports if r.record.metrics}) or [
+        "voxel"
+    ]
+    notes = [f"selected, final: mIoU on {'s or '.join(kinds)}s in per cent"]
     if any(r.record.synthetic for r in reports):
         notes.append("SYNTHETIC data: these numbers say nothing about real scenes")
     if reports and all(r.reused for r in reports):

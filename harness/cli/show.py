@@ -47,7 +47,11 @@ def show(
         )
         for r in records
     ]
-    print(table(("run", "stage", "dataset", "outcome", "mIoU", "started"), rows) if rows else f"no runs in {runs}")
+    print(
+        table(("run", "stage", "dataset", "outcome", "mIoU on voxels", "started"), rows)
+        if rows
+        else f"no runs in {runs}"
+    )
 
 
 def _show_one(record: Record, folder: Path) -> None:
@@ -77,7 +81,7 @@ def _show_one(record: Record, folder: Path) -> None:
         names = (("miou_voxel", "mIoU on voxels"), ("miou_point", "mIoU on points"), ("accuracy_voxel", "accuracy"))
         rows = [(text, *(_metric(record, name, c) for c in ("final", "selected", "best"))) for name, text in names]
         rows += [
-            (name, *(_metric(record, f"iou_voxel/{i}", c) for c in ("final", "selected", "best")))
+            (name, *(_metric(record, f"{spec.class_metric}/{i}", c) for c in ("final", "selected", "best")))
             for i, name in enumerate(spec.data.classes)
         ]
         print("\n" + table(("per cent", "final", "selected", "best (selected on the test split)"), rows))

@@ -64,6 +64,8 @@ class Ledger(Spec):
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_memory_bytes: Count = 0
+    gpu_seconds: float = 0.0
+    peak_gpu_memory_bytes: Count = 0
     sparse_flops: Count = 0
 
 

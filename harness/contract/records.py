@@ -10,7 +10,7 @@ from benchmarks.specs import Cell, Spec
 from harness.contract.events import Ledger
 from harness.contract.stage import canonical_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Outcome(StrEnum):
@@ -36,6 +36,8 @@ class Measured(Spec):
     peak_memory_bytes: int = 0
     written_bytes: int = 0
     output_bytes: int = 0
+    gpu_seconds: float = 0.0
+    peak_gpu_memory_bytes: int = 0
 
 
 class ArtifactEntry(Spec):
@@ -64,7 +66,7 @@ class Provenance(Spec):
 class Record(Spec):
     """One attempt at a stage."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     key: str
     kind: Literal["pretrain", "finetune"]
     method: str
@@ -83,6 +85,7 @@ class Record(Spec):
     executor: str
     image: str | None = None
     label_isolation: str
+    not_enforced: tuple[str, ...] = ()
     provenance: Provenance
     notes: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
@@ -98,5 +101,4 @@ class Record(Spec):
 
     def content_sha256(self) -> str:
         """Hash of everything but `sha256` itself."""
-        without = {"sha256"} if self.image is not None else {"sha256", "image"}  # records before containers have none
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude=without)).encode()).hexdigest()
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude={"sha256"})).encode()).hexdigest()

@@ -20,6 +20,7 @@ from benchmarks.ratios import Split
 from benchmarks.specs import (
     Currency,
     DepthContrast,
+    HeadlineMetric,
     LabelRatio,
     Name,
     NetworkSettings,
@@ -71,6 +72,7 @@ class StageSpec(Spec):
     stage: Name
     task: Name | None = None
     label_ratio: LabelRatio | None = None
+    headline_metric: HeadlineMetric = "miou_voxel"
     seed: Annotated[int, Field(ge=0)]
     profile: Name
     profile_version: PositiveInt
@@ -89,9 +91,19 @@ class StageSpec(Spec):
     code_sha256: Sha256
 
     @property
+    def class_metric(self) -> str:
+        """What the IoU of each class is called that the headline metric is the mean of: `iou_voxel` or `iou_point`."""
+        return self.headline_metric.removeprefix("m")
+
+    @property
     def key(self) -> str:
         """Hash of the canonical JSON of all of the above. Equal key, equal work."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()[:KEY_LENGTH]
+        return key_of(self.model_dump(mode="json"))
+
+
+def key_of(plain: object) -> str:
+    """The key that a spec gives, as it was written: fields that it did not know yet are no part of it."""
+    return hashlib.sha256(canonical_json(plain).encode()).hexdigest()[:KEY_LENGTH]
 
 
 def canonical_json(data: object) -> str:

@@ -14,12 +14,12 @@ from benchmarks.datasets.layout import Manifest
 from benchmarks.specs import BudgetHalf, Dataset, Method
 from harness import conformance
 from harness.catalog import find
-from harness.conformance import Suite
+from harness.conformance import Conformance
 from harness.contract.events import EVENTS_FILE, End, EventWriter, Ledger, Start, Step, Usage
 from harness.contract.records import Measured
 from harness.contract.stage import StageSpec
 from harness.data import PreparedDataset
-from harness.executors.base import Execution
+from harness.executors.base import Execution, Share
 
 FAULTS = (
     "none",
@@ -37,14 +37,14 @@ FAULTS = (
 class Actor:
     """Plays a method's process: writes what the contract asks for, or breaks one rule."""
 
-    name, label_isolation = "actor", "none"
+    name, label_isolation, not_enforced = "actor", "none", ()
 
     def __init__(self, fault: str) -> None:
         self.fault = fault
         self.chance = np.random.default_rng()
 
     def run(
-        self, root: Path, spec: StageSpec, caps: BudgetHalf, log: Path, on_event: Callable[[object], None]
+        self, root: Path, spec: StageSpec, caps: BudgetHalf, log: Path, on_event: Callable[[object], None], share: Share
     ) -> Execution:
         log.write_text("")
         (root / "out/artifacts").mkdir(exist_ok=True)
@@ -109,7 +109,7 @@ def test_each_broken_rule_is_found(fault: str, tmp_path: Path, monkeypatch: pyte
         manifest = Manifest.model_validate({"dataset": name, "synthetic": True, "scenes": scenes, "files": {}})
         sources.append(PreparedDataset(find(Dataset, name).sized("smoke"), data, manifest))
     method = find(Method, "csc")
-    verdicts = list(Suite(method, sources[0], sources[1], Actor(fault), tmp_path / "runs").run())
+    verdicts = list(Conformance(method, sources[0], sources[1], Actor(fault), tmp_path / "runs").run())
     assert [v.check for v in verdicts if v.verdict == "failed"] == EXPECTED[fault], verdicts
     assert "failed" not in [v.verdict for v in verdicts] or fault != "none"
     assert conformance.STEPS_A_STAGE > 2

@@ -15,9 +15,9 @@ import pytest
 
 from benchmarks.errors import EnvironmentCannot, WrongUse
 from harness.contract.records import Outcome, Record
-from harness.contract.stage import StageSpec
+from harness.contract.stage import StageSpec, key_of
 from harness.provenance import provenance
-from harness.store import Store, hash_artifacts, read_record, write_json
+from harness.store import Store, hash_artifacts, read_record, read_spec, write_json
 
 
 def spec(seed: int = 0) -> StageSpec:
@@ -66,6 +66,23 @@ def test_a_run_becomes_visible_whole_and_leaves_no_partial(tmp_path: Path) -> No
 def test_the_spec_file_gives_the_key_again(tmp_path: Path) -> None:
     folder = finish(Store(tmp_path), spec())
     assert StageSpec.model_validate_json((folder / "spec.json").read_bytes()).key == folder.name
+
+
+def test_a_spec_from_before_a_field_existed_is_read_and_an_edited_one_is_not(tmp_path: Path) -> None:
+    """Its key is the hash of what was written then, not of what this version would write."""
+    plain = spec().model_dump(mode="json")
+    del plain["settings"], plain["precision"], plain["network"]["first_kernel"]
+    folder = tmp_path / key_of(plain)
+    folder.mkdir()
+    (folder / "spec.json").write_text(json.dumps(plain))
+    found = read_spec(folder)
+    assert found.settings == {} and found.precision == "fp32" and found.key != folder.name
+    (folder / "spec.json").write_text(json.dumps({**plain, "seed": 7}))
+    with pytest.raises(WrongUse, match="belongs to the key"):
+        read_spec(folder)
+    (folder / "spec.json").write_text("{")
+    with pytest.raises(WrongUse, match="not a stage spec"):
+        read_spec(folder)
 
 
 def test_every_attempt_is_kept(tmp_path: Path) -> None:
@@ -159,3 +176,14 @@ def test_find_by_prefix(tmp_path: Path) -> None:
     with pytest.raises(WrongUse, match="no run"):
         store.find("zzz")
     assert two.is_dir()
+
+
+def test_records_of_version_1_are_read_and_checked(tmp_path: Path) -> None:
+    old = json.loads((Path(__file__).parent / "records/v1.json").read_text())
+    found = read_record(Path(__file__).parent / "records/v1.json")
+    assert old["schema_version"] == 1 and found.schema_version == 2
+    assert (found.key, found.metrics, found.sha256) == (old["key"], old["metrics"], found.content_sha256())
+    assert found.not_enforced == () and found.measured.gpu_seconds == 0
+    write_json(tmp_path / "edited.json", old | {"method": "ours"})
+    with pytest.raises(WrongUse, match="does not match its own hash"):
+        read_record(tmp_path / "edited.json")

@@ -43,6 +43,21 @@ def input_rows() -> list[Row]:
     ]
 
 
+def harness_rows() -> list[Row]:
+    """The harness itself, against the bounds of its users' patience."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.performance.harness"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    return [
+        row("bench --help", found["help"], 0.3, "CPU-s, against 0.3 s", 1.0),
+        row("shell completion", found["completion"], 0.3, "CPU-s, against 0.3 s", 1.0),
+        row("plan, 10,000 cells and records", found["plan"], 2.0, "CPU-s, against 2 s", 1.0),
+        row("overhead of a stage, executor local", found["overhead"], 0.05, "CPU-s, against 50 ms", 1.0),
+        row("bench status, 10,000 records", found["status"], 1.0, "CPU-s, against 1 s", 1.0),
+    ]
+
+
 def row(name: str, ours: float, reference: float, unit: str, must: float, at_least: bool = False) -> Row:
     """One line of perf.json: the ratio ours / reference against its bound."""
     ratio = ours / reference
@@ -79,7 +94,7 @@ def main() -> int:
             print("bf16 training step: this CPU has no AMX, so the row does not apply")
     else:
         missing.append("MinkowskiEngine is not installed: the rows against it are left out (`make perf-minkowski`)")
-    rows += input_rows()
+    rows += [*input_rows(), *harness_rows()]
     machine = provenance({})
     print(f"{machine.cpu}, {THREADS} threads, torch {machine.packages['torch']}; {maps['gflop']:.1f} GFLOP forward")
     print(table(("quantity", "ours", "reference", "ratio", "must", "ok"), [_cells(r) for r in rows]))

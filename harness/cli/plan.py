@@ -1,0 +1,163 @@
+"""`bench plan`: what a suite comes to, what of it is done, and what the rest will take. Nothing runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.options import (
+    DEFAULT_RUNS,
+    Backend,
+    Data,
+    Device,
+    ExecutorName,
+    Filters,
+    ImagenetWeights,
+    Json,
+    Only,
+    PretrainData,
+    Runs,
+    Threads,
+)
+
+if TYPE_CHECKING:
+    from harness.graph import PlannedCell
+    from harness.matrix import Matrix
+    from harness.plan import StageState
+
+SHOWN = 40
+
+
+def plan(
+    suite: Annotated[str, typer.Argument(help="A suite, by name or YAML file; `bench suites` lists them.")],
+    filters: Filters = None,
+    only: Only = None,
+    data: Data = None,
+    pretrain_data: PretrainData = None,
+    imagenet_weights: ImagenetWeights = None,
+    threads: Threads = None,
+    backend: Backend = "torch",
+    device: Device = "auto",
+    executor: ExecutorName = "local",
+    show_all: Annotated[bool, typer.Option("--all", help=f"List every stage, not the first {SHOWN}.")] = False,
+    runs: Runs = DEFAULT_RUNS,
+    json: Json = False,
+) -> None:
+    """List the stages of a suite: done, stale (and why), failed, n/a or to do, with an estimate of hours and disk.
+
+    Says which data sets and images are missing. Nothing is prepared and nothing runs.
+    """
+    from harness.cli.console import print_json
+    from harness.matrix import Choice, load_matrix
+    from harness.plan import states
+    from harness.store import Store
+
+    choice = Choice(data or [], pretrain_data or [], threads, backend, device, executor, imagenet_weights)
+    matrix = load_matrix(suite, [*(only or []), *(filters or [])], choice)
+    if executor == "docker":
+        from harness.images import connect
+
+        matrix = matrix.with_own_images(connect())
+    cells, unplanned = matrix.plan_prepared()
+    found = states(cells, Store(runs), matrix.machine.threads)
+    needs = matrix.needs()
+    if json:
+        print_json(_as_json(matrix, cells, unplanned, found, needs))
+        return
+    _print(matrix, cells, unplanned, found, needs, show_all)
+
+
+def _as_json(
+    matrix: Matrix, cells: list[PlannedCell], unplanned: int, found: list[StageState], needs: list[dict[str, str]]
+) -> dict[str, Any]:
+    return {
+        "suite": matrix.suite.name,
+        "cells": len(cells) + unplanned,
+        "not_applicable": [
+            {"cell": c.cell.model_dump(mode="json"), "reason": c.reason} for c in cells if not c.stages
+        ],
+        "cells_without_data": unplanned,
+        "stages": [
+            {
+                "key": s.key, "title": s.planned.title, "kind": s.planned.spec.kind, "seed": s.planned.spec.seed,
+                "state": s.state.value, "reason": s.reason, "estimate": s.estimate._asdict() if s.estimate else None,
+            }
+            for s in found
+        ],
+        "needs": needs,
+    }  # fmt: skip
+
+
+def _print(
+    matrix: Matrix,
+    cells: list[PlannedCell],
+    unplanned: int,
+    found: list[StageState],
+    needs: list[dict[str, str]],
+    show_all: bool,
+) -> None:
+    from harness.cli.console import table
+
+    suite = matrix.suite
+    print(f"suite {suite.name} v{suite.version}: {suite.description.strip()}")
+    absent = [c for c in cells if not c.stages]
+    text = f"{len(cells) + unplanned} cells, {len(found)} stages, budget {matrix.budget.name}, profile {matrix.profile.name}"
+    print(text + (f", {len(absent)} cells n/a" if absent else ""))
+    rest = [s for s in found if s.state != "done"]
+    if rest:
+        listed = rest if show_all else rest[:SHOWN]
+        rows = [
+            (s.key[:8], s.planned.title, s.planned.spec.seed, s.state.value, _time(s), s.reason or "-") for s in listed
+        ]
+        print("\n" + table(("run", "stage", "seed", "state", "time", "why"), rows))
+        if len(listed) < len(rest):
+            print(f"... and {len(rest) - len(listed)} more; --all lists them")
+    for reason, count in Counter(c.reason for c in absent).items():
+        print(f"* n/a ({count} cells): {reason.removeprefix('n/a: ')}")
+    if unplanned:
+        print(f"* {unplanned} cells wait for data that are not prepared yet; their stages are not listed")
+    print("\n" + table(("needs", "state", "what to do, terms"), [tuple(n.values()) for n in needs]))
+    counts = Counter(s.state.value for s in found)
+    print("\n" + ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) if found else "")
+    _print_totals(rest)
+
+
+def _print_totals(rest: list[StageState]) -> None:
+    known = [s.estimate for s in rest if s.estimate is not None]
+    if not known:
+        return
+    hours = sum(e.seconds for e in known) / 3600
+    sources = Counter(e.source for e in known)
+    how = ", ".join(
+        f"{number} from {source}" if source != "rough" else f"{number} rough" for source, number in sources.items()
+    )
+    print(
+        f"about {hours:,.1f} h one after the other and {sum(e.bytes for e in known) / 1e9:,.2f} GB of artifacts ({how})"
+    )
+
+
+def _time(state: StageState) -> str:
+    if state.estimate is None:
+        return "-"
+    seconds, mark = state.estimate.seconds, "~" if state.estimate.source != "earlier runs" else ""
+    if seconds < 120:
+        return f"{mark}{seconds:.0f} s"
+    return f"{mark}{seconds / 60:.0f} min" if seconds < 7200 else f"{mark}{seconds / 3600:.1f} h"
+
+
+def suites(json: Json = False) -> None:
+    """List the suites that ship."""
+    from benchmarks.suite import Suite
+    from harness.catalog import available, find
+    from harness.cli.console import print_json, table
+
+    found = [find(Suite, name) for name in available(Suite)]
+    if json:
+        print_json([s.model_dump(mode="json") for s in found])
+        return
+    rows = [
+        (s.name, sum(1 for _ in s.cells("-", "-")), s.budget, ", ".join(s.tasks), s.description.strip()) for s in found
+    ]
+    print(table(("suite", "cells", "budget", "tasks", "what it is for"), rows))

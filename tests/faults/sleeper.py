@@ -1,0 +1,90 @@
+"""A stage of the contract that sleeps a tenth of a second to a second, decided by its key, and leaves what is expected of it.
+
+Run as the executor runs `methods.stage`: `python -m tests.faults.sleeper KIND --root ROOT`. It goes on where it was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from harness.contract.events import EVENTS_FILE, End, EventWriter, Ledger, Start, Step, Usage
+from harness.contract.stage import SHAPES_FILE, STAGE_FILE, StageSpec
+
+TENTHS = 10
+
+
+def main() -> int:
+    """Sleep, write, end."""
+    root = Path(sys.argv[sys.argv.index("--root") + 1])
+    spec = StageSpec.model_validate_json((root / "in" / STAGE_FILE).read_bytes())
+    number = int(spec.key[:8], 16)
+    pause = (0.1 + 0.9 * (number % 1000) / 1000) / TENTHS * float(os.environ.get("BENCH_TEST_SLEEP", "1"))
+    out, artifacts = root / "out", root / "out/artifacts"
+    artifacts.mkdir(exist_ok=True)
+    progress = out / "progress"
+    done = int(progress.read_text()) if progress.is_file() else 0
+    events = EventWriter(out / EVENTS_FILE)
+
+    def stop(*_: object) -> None:
+        events.write(End(status="cancelled"))
+        os._exit(130)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    steps = int(spec.limits.amount)
+    events.write(Start(total_steps=steps, resumed_from=done * steps // TENTHS))
+    for tenth in range(done, TENTHS):
+        time.sleep(pause)
+        step = (tenth + 1) * steps // TENTHS
+        events.write(Step(step=step, loss=1, learning_rate=1, gradient_norm=1, seconds=pause, data_seconds=0))
+        temporary = out / "progress.tmp"
+        temporary.write_text(str(tenth + 1))
+        os.replace(temporary, progress)
+    events.write(Usage(ledger=Ledger(optimizer_steps=steps, cpu_seconds=0.1, wall_seconds=pause * TENTHS)))
+    metrics = pretrained(spec, root) if spec.kind == "pretrain" else finetuned(spec, root)
+    events.write(End(status="ok", metrics=metrics, notes={"transferred_tensors": "372 of 374"}))
+    return 0
+
+
+def pretrained(spec: StageSpec, root: Path) -> dict[str, float | None]:
+    """A backbone of numbers that the key decides."""
+    from safetensors.numpy import save_file
+
+    shapes = json.loads((root / "in" / SHAPES_FILE).read_text())
+    value = int(spec.key[:6], 16) / 2**24
+    tensors = {
+        n: np.full(s, value, np.float32) if not n.endswith("num_batches_tracked") else np.zeros(s, np.int64)
+        for n, s in shapes.items()
+    }
+    save_file(tensors, root / "out/artifacts/backbone.safetensors")
+    return {}
+
+
+def finetuned(spec: StageSpec, root: Path) -> dict[str, float | None]:
+    """Predictions of one class, which the key decides, and their scores."""
+    from benchmarks.metrics import predictions
+    from benchmarks.metrics.scorer import SemanticScorer
+
+    assert spec.data is not None and spec.split is not None
+    classes = len(spec.data.classes)
+    view = root / "data" / spec.data.dataset
+    scorer = SemanticScorer(view, spec.split.test, spec.recipe.voxel_metres, classes)  # type: ignore[union-attr]
+    said = {s: np.full(scorer.voxels(s), int(spec.key[:8], 16) % 3, np.uint8) for s in spec.split.test}
+    scores = scorer.score(said)
+    metrics: dict[str, float | None] = {}
+    for which in ("final", "selected", "best"):
+        if which != "selected" or spec.split.selection:
+            predictions.write_semantic(root / "out/artifacts/predictions" / which, said)
+            metrics |= {f"{name}_{which}": value for name, value in scores.items()}
+    return metrics
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Runs a suite of sleeping stages through the real scheduler, local executor and store: `python -m tests.faults.suite RUNS DATA`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from benchmarks.errors import BenchError
+from benchmarks.suite import Suite
+from harness.cli.console import Console
+from harness.executors.local import LocalExecutor
+from harness.graph import PlannedCell
+from harness.matrix import Choice, Matrix, matrix_of
+from harness.pool import Room, run_cells
+from harness.scheduler import Wishes
+from harness.store import Store
+
+SLEEPER = (sys.executable, "-m", "tests.faults.sleeper")
+REPOSITORY = Path(__file__).parent.parent.parent
+
+
+def suite(seeds: int = 3) -> Suite:
+    """Two methods at two ratios: with three seeds six pre-trainings and 24 fine-tunings."""
+    return Suite(
+        name="sleep", version=1, budget=str(REPOSITORY / "tests/specs/nano-budget.yaml"),
+        profile=str(REPOSITORY / "tests/specs/nano-profile.yaml"), methods=("scratch", "supervised"), tasks=("s3dis-sem",),
+        pretrain_datasets=("synth-scannet",), label_ratios=("50%", "100%"), pretrain_seeds=tuple(range(seeds)),
+        finetune_seeds=(0, 1),
+    )  # fmt: skip
+
+
+def matrix(s3dis: str, seeds: int = 3) -> Matrix:
+    """The suite on small rooms."""
+    return matrix_of(suite(seeds), [], Choice([f"s3dis={s3dis}"], [], 1, "torch", "cpu", "local", None))
+
+
+def planned(s3dis: str, seeds: int = 3) -> list[PlannedCell]:
+    """Its cells, with everything prepared."""
+    return matrix(s3dis, seeds).prepare(False, lambda _: lambda items: items, lambda _: None)
+
+
+def main() -> int:
+    """Run it with four workers; 1 where a stage failed."""
+    runs, s3dis, *more = sys.argv[1:]
+    executor = LocalExecutor(SLEEPER)
+    try:
+        reports = run_cells(
+            planned(s3dis), Store(Path(runs).resolve()), executor, Console(quiet=True), Wishes("failed"), Room(4, 1 << 20),
+            int(more[0]) if more else 4,
+        )  # fmt: skip
+    except BenchError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(len(reports), sum(r.reused for r in reports))
+    return int(any(r.record.outcome != "ok" for r in reports))
+
+
+if __name__ == "__main__":
+    os.chdir(REPOSITORY)
+    sys.exit(main())

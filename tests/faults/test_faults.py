@@ -1,0 +1,99 @@
+"""A suite of sleeping stages through the real scheduler, executor and store, while things go wrong. `make verify-faults` is longer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import chain
+from harness.conformance import Quiet
+from harness.executors.local import LocalExecutor
+from harness.pool import Room, run_cells
+from harness.scheduler import Wishes
+from harness.store import Store
+from tests.conftest import Bench
+from tests.faults import injection
+from tests.faults.suite import SLEEPER, planned
+
+SEED = 20261123
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_TEST_SLEEP", "0.3")
+
+
+def test_killed_at_random_moments(s3dis_root: Path, tmp_path: Path) -> None:
+    print(f"seed {SEED}")
+    assert sum(injection.kill_at_random(tmp_path, s3dis_root, times=3, seed=SEED).values()) == 3
+    assert injection.finish(tmp_path / "store0", s3dis_root).split() == ["30", "30"], "nothing is left to do"
+
+
+def test_two_processes_share_a_suite(s3dis_root: Path, tmp_path: Path) -> None:
+    both = [injection.start(tmp_path, s3dis_root, "2") for _ in range(2)]
+    said = [p.communicate(timeout=300) for p in both]
+    assert [p.returncode for p in both] == [0, 0], said
+    reused = [int(out.split()[1]) for out, _ in said]
+    assert sum(30 - r for r in reused) == 30 and min(30 - r for r in reused) > 0, "each ran some, together each once"
+    injection.check_whole(tmp_path)
+
+
+def test_two_interruptions_leave_a_whole_store(s3dis_root: Path, tmp_path: Path) -> None:
+    code, said = injection.interrupt_twice(tmp_path, s3dis_root)
+    assert code == 1 and ("goes on from" in said), said
+    injection.finish(tmp_path, s3dis_root)
+    injection.check_whole(tmp_path)
+
+
+def test_rubbish_in_the_store_hurts_nobody(s3dis_root: Path, tmp_path: Path, bench: Bench) -> None:
+    process = injection.start(tmp_path, s3dis_root)
+    injection.wait_for_a_stage(process)
+    time.sleep(0.7)
+    process.kill()
+    process.communicate()
+    injection.plant_rubbish(tmp_path)
+    injection.finish(tmp_path, s3dis_root)
+    found = chain.read(tmp_path)
+    assert found is not None and not found.faults, "the half line was cut off"
+    text = bench("status", "--runs", str(tmp_path)).stdout
+    assert "left" in text and "30 ok" in text
+    bench("clean", "--left", "--runs", str(tmp_path))
+    assert "nothing runs" in bench("status", "--runs", str(tmp_path)).stdout
+    injection.check_whole(tmp_path)
+
+
+def test_a_jump_of_the_clock_ends_nothing(s3dis_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, real = time.monotonic(), time.time
+
+    def jumping() -> float:
+        return real() + (86400 * 365 if int((time.monotonic() - began) * 5) % 2 else -86400)
+
+    monkeypatch.setattr(time, "time", jumping)
+    cells = planned(str(s3dis_root), seeds=1)
+    reports = run_cells(cells, Store(tmp_path), LocalExecutor(SLEEPER), Quiet(), Wishes(), Room(4, 1 << 20))
+    assert {r.record.outcome for r in reports} == {"ok"}
+    assert all(0 <= r.record.measured.wall_seconds < 60 for r in reports)
+
+
+def test_killed_between_the_chain_and_the_rename(s3dis_root: Path, tmp_path: Path) -> None:
+    """The moments that chance seldom hits: after a run was written into the chain, before it stands in its place."""
+    code = (
+        "import os, sys\n"
+        "from harness import store\n"
+        "real = store.Store._publish\n"
+        "def stop(self, kind, key):\n    os.kill(os.getpid(), 9)\n"
+        "store.Store._publish = stop\n"
+        "import tests.faults.suite as suite\n"
+        f"sys.argv = ['suite', {str(tmp_path)!r}, {str(s3dis_root)!r}]\n"
+        "suite.main()\n"
+    )
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", code], cwd=injection.REPOSITORY, capture_output=True, check=False)
+        assert done.returncode == -9
+    assert list(tmp_path.glob(".partial/*/complete-*"))
+    injection.finish(tmp_path, s3dis_root)
+    injection.check_whole(tmp_path)

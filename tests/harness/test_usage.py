@@ -1,0 +1,39 @@
+"""What is seen of a stage from outside."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from harness.contract.records import Measured
+from harness.usage import GpuSampler
+
+
+def test_a_gpu_is_sampled_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([10.0, 12.0, 15.0])
+    monkeypatch.setattr("harness.usage.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    memory = iter([100, 300, 200])
+    fake = SimpleNamespace(
+        nvmlInit=lambda: None,
+        NVMLError=RuntimeError,
+        nvmlDeviceGetHandleByIndex=lambda i: f"index {i}",
+        nvmlDeviceGetHandleByUUID=lambda u: f"uuid {u}",
+        nvmlDeviceGetUtilizationRates=lambda h: SimpleNamespace(gpu=50),
+        nvmlDeviceGetMemoryInfo=lambda h: SimpleNamespace(used=next(memory)),
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    sampler = GpuSampler(("0",))
+    for _ in range(3):
+        sampler.sample()
+    found = sampler.added_to(Measured(wall_seconds=5))
+    assert (found.gpu_seconds, found.peak_gpu_memory_bytes, found.wall_seconds) == (2.5, 300, 5)
+
+
+def test_without_a_driver_nothing_is_measured() -> None:
+    for ids in ((), ("0",)):
+        sampler = GpuSampler(ids)
+        sampler.sample()
+        assert sampler.added_to(Measured()).peak_gpu_memory_bytes >= 0
+    assert GpuSampler(()).added_to(Measured()) == Measured()
