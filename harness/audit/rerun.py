@@ -1,0 +1,164 @@
+"""A run carried out again, and compared: to the bit where the arithmetic is the same, else within the spread of seeds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.errors import BenchError, WrongUse
+from benchmarks.specs import Budget, Method
+from harness.audit.findings import Tally
+from harness.audit.rescore import find_data
+from harness.audit.static import AuditedRun
+from harness.catalog import available, find
+from harness.contract.events import EVENTS_FILE, Step, read_events
+from harness.contract.records import Outcome, Record
+from harness.data import PreparedDataset
+from harness.executors.base import Executor
+from harness.graph import PlannedStage
+from harness.keys import code_sha256
+from harness.scheduler import Display, Wishes, run_chain
+from harness.store import Store
+
+CHECK = "run again"
+SPREAD_FROM = 3
+SPREADS = 3.0
+"""A metric may differ by so many standard deviations over seeds where bits cannot be compared."""
+
+
+class Repeated(NamedTuple):
+    """A run that was carried out again: both records and folders of each stage, first stage first."""
+
+    pairs: list[tuple[AuditedRun, Record, Path]]
+
+
+def chain_of(run: AuditedRun, runs: dict[str, AuditedRun]) -> list[AuditedRun]:
+    """A run with everything it builds on, in the order in which it ran. Raises WrongUse where something is missing."""
+    found: list[AuditedRun] = []
+
+    def add(one: AuditedRun) -> None:
+        for key in one.spec.parents.values():
+            if key not in runs:
+                raise WrongUse(f"{one.name}: builds on {key}, which is not here")
+            add(runs[key])
+        if one not in found:
+            found.append(one)
+
+    add(run)
+    return found
+
+
+def planned_again(chain: list[AuditedRun], say: Callable[[str], None]) -> list[PlannedStage]:
+    """The stages of a chain, as they were. Raises WrongUse where this version or machine cannot run them."""
+    stages = []
+    for number, run in enumerate(chain):
+        spec = run.spec
+        if spec.method not in available(Method):
+            raise WrongUse(f"{run.name}: {spec.method!r} is somebody's own method; its image is needed")
+        if spec.code_sha256 != code_sha256(spec.kind, spec.method, spec.stage):
+            raise WrongUse(f"{run.name}: was made by other code than this version's; check out its commit")
+        if spec.device == "cuda" or spec.imagenet_weights_sha256 is not None:
+            raise WrongUse(f"{run.name}: needs {'a GPU' if spec.device == 'cuda' else 'its ImageNet weights'}")
+        if spec.limits.budget not in available(Budget):
+            raise WrongUse(f"{run.name}: budget {spec.limits.budget!r} is not one that ships; its caps are not known")
+        budget = find(Budget, spec.limits.budget)
+        data: PreparedDataset | None = None
+        if spec.data is not None:
+            source = find_data(spec.data, say)
+            if isinstance(source, str):
+                raise WrongUse(f"{run.name}: {source}")
+            data = source
+        last = spec.kind == "pretrain" and (number + 1 == len(chain) or chain[number + 1].spec.kind == "finetune")
+        half = budget.pretrain if spec.kind == "pretrain" else budget.finetune
+        title = f"{spec.method}/{spec.stage} again"
+        stages.append(PlannedStage(spec, half, data, run.record.cell, run.record.synthetic, title, last))
+    return stages
+
+
+def repeat(
+    run: AuditedRun, runs: dict[str, AuditedRun], folder: Path, executor: Executor, display: Display
+) -> Repeated:
+    """Carry out a run and all it builds on once more, in a store of its own below `folder`. Raises WrongUse, BenchError."""
+    chain = chain_of(run, runs)
+    store = Store(folder)
+    reports = run_chain(planned_again(chain, display.say), store, executor, display, Wishes())
+    last = reports[-1].record
+    if last.outcome != Outcome.ok:
+        raise BenchError(f"{run.name}: ended as {last.outcome.value} this time: {last.message}")
+    pairs = [
+        (was, report.record, store.folder(report.record.kind, report.record.key))
+        for was, report in zip(chain, reports, strict=True)
+    ]
+    return Repeated(pairs)
+
+
+def compare(repeated: Repeated, runs: dict[str, AuditedRun], tally: Tally) -> None:
+    """Judge a repetition, stage by stage: equal bits where the fingerprints of the arithmetic match."""
+    for was, record, folder in repeated.pairs:
+        same_numerics = was.record.provenance.numerics == record.provenance.numerics and was.record.stopped is None
+        differ = [n for n, entry in was.record.artifacts.items() if record.artifacts.get(n) != entry]
+        if not differ:
+            tally.expect(CHECK, True, was.name, "")
+            continue
+        step = first_difference(was.folder, folder)
+        where = f"the losses differ from step {step} on" if step else "all losses are equal"
+        if same_numerics:
+            tally.expect(CHECK, False, was.name, f"{differ[0]} differs on the same arithmetic; {where}")
+            continue
+        _compare_metrics(was, record, runs, tally, where)
+
+
+def _compare_metrics(was: AuditedRun, record: Record, runs: dict[str, AuditedRun], tally: Tally, where: str) -> None:
+    if was.spec.kind == "pretrain":
+        tally.note(CHECK, "not checked", was.name, f"other arithmetic (CPU, torch or threads); {where}")
+        return
+    spread = seed_spread(was, runs)
+    gap, name = largest_difference(was.record, record)
+    if spread is None:
+        text = f"other arithmetic, and fewer than {SPREAD_FROM} seeds to judge by; {name} differs by {gap:.4f}; {where}"
+        tally.note(CHECK, "not checked", was.name, text)
+        return
+    text = f"{name} differs by {gap:.4f}, allowed are {SPREADS:g} x {spread:.4f} over seeds; {where}"
+    tally.expect(CHECK, gap <= SPREADS * spread, was.name, text)
+
+
+def largest_difference(one: Record, two: Record) -> tuple[float, str]:
+    """The metric over all classes that differs most, and by how much."""
+    names = [n for n in one.metrics if "/" not in n]
+    gaps = []
+    for name in names:
+        a, b = one.metrics[name], two.metrics.get(name)
+        gaps.append((0.0 if a == b else math.inf if a is None or b is None else abs(a - b), name))
+    return max(gaps, default=(0.0, "-"))
+
+
+def seed_spread(run: AuditedRun, runs: dict[str, AuditedRun], metric: str = "miou_voxel_final") -> float | None:
+    """Standard deviation of a metric over runs that differ from this one in their seeds alone; None below SPREAD_FROM."""
+    cell = run.record.cell
+    if cell is None:
+        return None
+    plain = cell.model_copy(update={"pretrain_seed": 0, "finetune_seed": 0})
+    values = []
+    for other in runs.values():
+        if other.record.cell is None or other.record.outcome != Outcome.ok:
+            continue
+        same = other.record.cell.model_copy(update={"pretrain_seed": 0, "finetune_seed": 0}) == plain
+        value = other.record.metrics.get(metric)
+        if same and value is not None:
+            values.append(value)
+    return statistics.stdev(values) if len(values) >= SPREAD_FROM else None
+
+
+def first_difference(one: Path, two: Path) -> int | None:
+    """The first step at which two runs report another loss; None where all that both report are equal."""
+    for a, b in zip(_losses(one), _losses(two), strict=False):
+        if a != b:
+            return a[0]
+    return None
+
+
+def _losses(folder: Path) -> Iterable[tuple[int, float]]:
+    return ((e.step, e.loss) for e in read_events(folder / EVENTS_FILE) if isinstance(e, Step))

@@ -1,0 +1,69 @@
+"""Metrics computed again from saved predictions, or from the counts in a bundle: they must come out equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from benchmarks.errors import BenchError
+from benchmarks.specs import Dataset
+from harness.audit.findings import Tally
+from harness.audit.static import AuditedRun
+from harness.catalog import find
+from harness.contract.records import Outcome
+from harness.contract.stage import DataView
+from harness.data import PreparedDataset, prepared_with_manifest, ready
+from harness.retention import pruned
+from harness.store import ARTIFACTS
+from harness.validate import InvalidOutput, disagreement, score_finetune
+
+CHECK = "metrics recomputed from predictions"
+
+
+def rescore(runs: Iterable[AuditedRun], tally: Tally, say: Callable[[str], None]) -> None:
+    """Score every fine-tuning that ended well. Without its data, or with pruned predictions, the verdict is `not checked`."""
+    known: dict[str, PreparedDataset | str] = {}
+    for run in runs:
+        if run.spec.kind != "finetune" or run.record.outcome != Outcome.ok or run.spec.data is None:
+            continue
+        data = run.spec.data
+        if data.manifest_sha256 not in known:
+            known[data.manifest_sha256] = find_data(data, say)
+        source = known[data.manifest_sha256]
+        if isinstance(source, str):
+            tally.note(CHECK, "not checked", run.name, f"not re-scored: {source}")
+            continue
+        gone = [name for name in pruned(run.folder) if name.startswith("predictions/")]
+        if gone:
+            tally.note(CHECK, "not checked", run.name, f"not re-scored: {gone[0]} was pruned")
+            continue
+        try:
+            found = score_finetune(run.spec, run.folder / ARTIFACTS, source)
+        except InvalidOutput as error:
+            tally.expect(CHECK, False, run.name, str(error))
+            continue
+        wrong = disagreement(found, run.record.metrics)
+        said = (wrong or "").replace("the stage says", "the record says")
+        extra = sorted(set(run.record.metrics) - set(found))
+        said = said or (f"{extra[0]} cannot be computed from the predictions" if extra else "")
+        tally.expect(CHECK, not said, run.name, said)
+
+
+def find_data(data: DataView, say: Callable[[str], None]) -> PreparedDataset | str:
+    """The prepared data that a run was made from, procedural ones generated again where they are not there; or why not."""
+    try:
+        dataset = find(Dataset, data.dataset)
+    except BenchError as error:
+        return str(error)
+    try:
+        folder, manifest = prepared_with_manifest(data.dataset, data.manifest_sha256)
+        return PreparedDataset(dataset, folder, manifest)
+    except BenchError:
+        pass
+    if not dataset.synthetic:
+        return f"the prepared data of {data.dataset!r} that it was made from are not here"
+    for world in dataset.worlds:
+        say(f"{data.dataset}: generating it again ({world}) from its seed")
+        made = ready(data.dataset, {}, 1, False, lambda _: lambda items: items, lambda _: None, world)
+        if made.manifest.sha256 == data.manifest_sha256:
+            return made
+    return f"this version generates {data.dataset!r} with another content"

@@ -1,0 +1,360 @@
+"""What the files of a store say about themselves and each other: nothing is computed from data, nothing runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.errors import BenchError, WrongUse
+from benchmarks.files import size_and_sha256
+from benchmarks.ratios import split_scenes
+from benchmarks.specs import Budget, Dataset, Method
+from harness import chain
+from harness.audit.findings import Tally
+from harness.catalog import available, find
+from harness.contract.events import EVENTS_FILE, Step, read_events
+from harness.contract.records import Outcome, Record
+from harness.contract.stage import StageSpec, canonical_json
+from harness.retention import pruned
+from harness.store import ARTIFACTS, ATTEMPTS, KINDS, RECORD, Store, read_record, read_spec
+
+CPU_SHARE, CPU_SECONDS = 0.25, 10.0
+"""How far a stage's own CPU seconds and those seen from outside may differ: sampling misses the last moments of a process."""
+
+
+class AuditedRun(NamedTuple):
+    """One run folder whose record and spec could be read."""
+
+    folder: Path
+    record: Record
+    spec: StageSpec
+
+    @property
+    def name(self) -> str:
+        """How findings call it."""
+        return f"{self.record.kind}/{self.record.key}"
+
+
+def audit_files(store: Store, tally: Tally, wanted: list[str] | None = None) -> dict[str, AuditedRun]:
+    """Every check on files; returns the runs that could be read, by key. `wanted` are keys to look at, None for all."""
+    runs = read_runs(store, tally)
+    for run in runs.values():
+        if wanted is None or run.record.key in wanted:
+            _check_run(run, runs, tally)
+    _check_chain(store, runs, tally)
+    _check_groups(runs, tally)
+    return runs
+
+
+def read_runs(store: Store, tally: Tally) -> dict[str, AuditedRun]:
+    """All runs of a store; what does not parse is a finding."""
+    found = {}
+    for kind in KINDS:
+        for folder in sorted((store.root / kind).glob("*")):
+            subject = f"{kind}/{folder.name}"
+            if not (folder / RECORD).is_file():
+                tally.note("every folder is a run", "warning", subject, f"holds no {RECORD}; not a run of this program")
+                continue
+            try:
+                record, spec = read_record(folder / RECORD), read_spec(folder)
+            except WrongUse as error:
+                tally.expect("record and spec parse and match their hashes", False, subject, str(error))
+                continue
+            tally.expect("record and spec parse and match their hashes", True, subject, "")
+            # `read_spec` has computed the key from the spec as it was written.
+            same = (record.kind, record.key) == (kind, folder.name) == (spec.kind, folder.name)
+            if tally.expect("key recomputed from the spec", same, subject, f"the spec is of a {spec.kind}"):
+                found[record.key] = AuditedRun(folder, record, spec)
+    return found
+
+
+def _check_run(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) -> None:
+    _check_attempts(run, tally)
+    if run.record.outcome == Outcome.ok:
+        _check_artifacts(run, tally)
+    _check_parents(run, runs, tally)
+    _check_identity(run, runs, tally)
+    _check_budget(run, tally)
+    _check_ledger(run, tally)
+    _check_labels(run, tally)
+    _check_split(run, tally)
+    _check_provenance(run, tally)
+
+
+def _check_artifacts(run: AuditedRun, tally: Tally) -> None:
+    """Every file that the record names is there with its hash, or was pruned on the record; and no other file is there."""
+    check, gone = "artifacts match their hashes", pruned(run.folder)
+    folder = run.folder / ARTIFACTS
+    for name, entry in run.record.artifacts.items():
+        path = folder / name
+        if name in gone and not path.exists():
+            tally.note("artifacts are there", "not checked", run.name, f"{name}: pruned ({gone[name]})")
+            continue
+        try:
+            found = size_and_sha256(path)
+        except OSError:
+            tally.expect("artifacts are there", False, run.name, f"{name} is missing and was not pruned")
+            continue
+        tally.expect(check, found == (entry.bytes, entry.sha256), run.name, f"{name} has another content")
+    extra = sorted(
+        p.relative_to(folder).as_posix()
+        for p in folder.rglob("*")
+        if not p.is_dir() and p.relative_to(folder).as_posix() not in run.record.artifacts
+    )
+    tally.expect(check, not extra, run.name, f"{extra[0] if extra else ''} is not in the record")
+
+
+def _check_attempts(run: AuditedRun, tally: Tally) -> None:
+    check, folder = "every attempt is kept", run.folder / ATTEMPTS
+    numbers = sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
+    last = run.record.attempt
+    tally.expect(
+        check, numbers == list(range(1, last + 1)), run.name, f"attempts {numbers}, the record is of attempt {last}"
+    )
+    for number in numbers:
+        try:
+            record = read_record(folder / str(number) / RECORD)
+        except WrongUse as error:
+            tally.expect(check, False, run.name, str(error))
+            continue
+        if number == last:
+            tally.expect(check, record == run.record, run.name, "the last attempt's record is not the one that counts")
+        else:
+            fits = (record.key, record.attempt) == (run.record.key, number) and record.outcome != Outcome.ok
+            tally.expect(check, fits, run.name, f"attempts/{number} holds a record of another run, or one that was ok")
+
+
+def _check_parents(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) -> None:
+    check = "earlier stages are there and ended well"
+    tally.expect(check, run.record.parents == run.spec.parents, run.name, "the record names others than the spec")
+    for stage, key in run.spec.parents.items():
+        parent = runs.get(key)
+        fine = parent is not None and parent.record.outcome == Outcome.ok and parent.spec.stage == stage
+        tally.expect(check, fine, run.name, f"{stage} {key} is not there, or did not end well")
+
+
+def _check_identity(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) -> None:
+    """The cell that a report sorts a run by says what the spec says."""
+    check, record, spec = "method, task, ratio and seeds are those of the spec", run.record, run.spec
+    tally.expect(
+        check, (record.method, record.stage) == (spec.method, spec.stage), run.name, "the record names another stage"
+    )
+    data = spec.data
+    same = record.dataset == (data.dataset if data else None)
+    synthetic = (data is not None and data.synthetic) or any(
+        runs[k].record.synthetic for k in spec.parents.values() if k in runs
+    )
+    tally.expect(check, same and record.synthetic == synthetic, run.name, "dataset or `synthetic` is not the spec's")
+    cell = record.cell
+    if spec.kind != "finetune":
+        return
+    if not tally.expect(check, cell is not None, run.name, "a fine-tuning without a cell") or cell is None:
+        return
+    said = (cell.method, cell.task, str(cell.label_ratio), cell.finetune_seed, cell.budget, cell.profile)
+    meant = (spec.method, spec.task, str(spec.label_ratio), spec.seed, spec.limits.budget, spec.profile)
+    tally.expect(check, said == meant, run.name, f"the cell says {said}, the spec {meant}")
+    for key in spec.parents.values():
+        if key in runs:
+            parent = runs[key].spec
+            tally.expect(
+                check, (parent.method, parent.seed) == (cell.method, cell.pretrain_seed), run.name,
+                f"pre-training seed {cell.pretrain_seed} in the cell, {parent.method} with seed {parent.seed} behind it",
+            )  # fmt: skip
+
+
+def _check_budget(run: AuditedRun, tally: Tally) -> None:
+    """The limits are those of the budget that ships under this name and version, and were kept."""
+    spec, limits = run.spec, run.spec.limits
+    used = run.record.ledger.optimizer_steps
+    if limits.currency == "optimizer_steps":
+        tally.expect("budget kept", used <= limits.amount, run.name, f"{used} steps, allowed are {limits.amount:g}")
+    if limits.budget not in available(Budget):
+        tally.note(
+            "budget is the one that ships", "not checked", run.name, f"budget {limits.budget!r} is the user's own"
+        )
+        return
+    budget = find(Budget, limits.budget)
+    if budget.version != limits.budget_version:
+        text = f"budget {limits.budget!r} v{limits.budget_version}; here is v{budget.version}"
+        tally.note("budget is the one that ships", "not checked", run.name, text)
+        return
+    half = budget.pretrain if spec.kind == "pretrain" else budget.finetune
+    share = 1.0
+    if spec.kind == "pretrain" and spec.method in available(Method):
+        share = next((s.share for s in find(Method, spec.method).stages if s.name == spec.stage), 1.0)
+    same = (limits.currency, limits.wall_seconds) == (half.currency, half.wall_seconds)
+    tally.expect(
+        "budget is the one that ships", same and abs(limits.amount - half.amount * share) < 1e-6, run.name,
+        f"{limits.amount:g} {limits.currency.value}; {budget.name} v{budget.version} gives this stage {half.amount * share:g}",
+    )  # fmt: skip
+
+
+def _check_ledger(run: AuditedRun, tally: Tally) -> None:
+    """What the stage says it used against what was seen from outside, and against its own events."""
+    record = run.record
+    if record.outcome != Outcome.ok:
+        return
+    steps = [e.step for e in read_events(run.folder / EVENTS_FILE) if isinstance(e, Step)]
+    told = max(steps, default=0)
+    tally.expect(
+        "ledger agrees with the events", told == record.ledger.optimizer_steps, run.name,
+        f"{record.ledger.optimizer_steps} steps in the ledger, {told} in the events",
+    )  # fmt: skip
+    if record.attempt > 1:
+        return  # a ledger is over all attempts, what was seen from outside over the last
+    own, seen = record.ledger.cpu_seconds, record.measured.cpu_seconds
+    tally.expect(
+        "ledger agrees with what was seen from outside", own - seen <= CPU_SHARE * own + CPU_SECONDS
+        and seen - own <= CPU_SHARE * seen + CPU_SECONDS, run.name,
+        f"{own:.0f} CPU seconds by its own account, {seen:.0f} seen from outside",
+    )  # fmt: skip
+
+
+def _check_labels(run: AuditedRun, tally: Tally) -> None:
+    """A pre-training stage had the view without labels, unless its method declares that it needs them."""
+    spec = run.spec
+    if spec.kind == "pretrain" and spec.data is not None:
+        needs = spec.method in available(Method) and find(Method, spec.method).needs.labels
+        text = f"{spec.method} was given the labelled view"
+        tally.expect("no labels in pre-training", spec.data.view == "unlabelled" or needs, run.name, text)
+    if run.record.label_isolation == "none" and spec.kind == "pretrain" and spec.data is not None:
+        text = "not enforced: executor local gives the unlabelled view and cannot hide other files"
+        tally.note("labels were out of reach", "warning", run.name, text)
+
+
+def _check_split(run: AuditedRun, tally: Tally) -> None:
+    """The split's hash is that of its scenes, no scene stands in two parts, and it is what this version would make."""
+    spec, check = run.spec, "split"
+    if spec.split is None or spec.data is None or spec.label_ratio is None:
+        return
+    split = spec.split
+    parts = {
+        "version": split.version, "train": sorted(split.train), "selection": sorted(split.selection),
+        "test": sorted(split.test),
+    }  # fmt: skip
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    tally.expect(check, digest == split.sha256, run.name, "the split's hash is not that of its scenes")
+    scenes = [*split.train, *split.selection, *split.test]
+    tally.expect(check, len(scenes) == len(set(scenes)), run.name, "a scene stands in two parts of the split")
+    try:
+        dataset = find(Dataset, spec.data.dataset)
+    except BenchError:
+        return
+    # With less than all labels, the training scenes that the ratio leaves out are not in the spec.
+    if dataset.split_file is None or not scenes:
+        prefixes = dataset.test_scene_prefixes
+        if prefixes:
+            wrong = [s for s in (*split.train, *split.selection) if s.startswith(prefixes)]
+            tally.expect(check, not wrong, run.name, f"test scene {wrong[0] if wrong else ''} is trained on")
+        return
+    try:
+        official = split_scenes(scenes, dataset, spec.label_ratio.model_copy(update={"percent": 100.0}))
+    except BenchError as error:
+        tally.expect(check, False, run.name, str(error))
+        return
+    tally.expect(
+        check, set(split.test) == set(official.test), run.name, "its test scenes are not the dataset's test scenes"
+    )
+
+
+def _check_provenance(run: AuditedRun, tally: Tally) -> None:
+    record, check = run.record, "versions recorded"
+    known = record.provenance.packages.get("torch") is not None and bool(record.provenance.python)
+    tally.expect(check, known, run.name, "no version of torch or Python")
+    if record.provenance.git_dirty:
+        tally.note(check, "warning", run.name, "made by code with uncommitted changes")
+    if record.executor == "docker":
+        tally.expect("image recorded", bool(record.image), run.name, "a container run without the id of its image")
+
+
+def _check_chain(store: Store, runs: dict[str, AuditedRun], tally: Tally) -> None:
+    """Every completed run that the chain names is there, and the chain names every run."""
+    check, found = "no run was taken away or put in", chain.read(store.root)
+    if found is None:
+        if runs:
+            tally.note(check, "warning", "store", f"no {chain.CHAIN_FILE}: made by an older version, or taken away")
+        return
+    tally.expect("chain is whole", not found.faults, "store", "; ".join(found.faults[:3]))
+    kept = {}
+    for run in runs.values():
+        for path in (run.folder / ATTEMPTS).glob(f"*/{RECORD}"):
+            try:
+                kept[json.loads(path.read_bytes())["sha256"]] = run.name
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+    named = {link.record_sha256 for link in found.links}
+    for link in found.links:
+        if link.record_sha256 in kept:
+            tally.expect(check, True, "", "")
+        elif (store.partial(link.key) / f"complete-{link.kind}").is_dir():
+            tally.note(check, "warning", f"{link.kind}/{link.key}", "cut off while it was published; run it again")
+        else:
+            text = f"attempt {link.attempt}, {link.outcome}, was completed here and is gone or was changed"
+            tally.expect(check, False, f"{link.kind}/{link.key}", text)
+    for run in runs.values():
+        tally.expect(check, run.record.sha256 in named, run.name, "was not completed in this store: put in, or changed")
+
+
+def _check_groups(runs: dict[str, AuditedRun], tally: Tally) -> None:
+    """Across runs: one budget for all methods that are compared, and seeds that gave different results."""
+    totals: dict[tuple[object, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    tunings: dict[tuple[object, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for run in runs.values():
+        if run.record.cell is None:
+            continue
+        cell = run.record.cell
+        group = (cell.task, run.record.dataset, str(cell.label_ratio), cell.budget, cell.profile)
+        limits = run.spec.limits
+        tunings[group][canonical_json(limits.model_dump(mode="json"))].add(cell.method)
+        total, currency = _pretraining_total(run, runs)
+        if total is not None:
+            totals[group][f"{total:g} {currency}"].add(cell.method)
+    for across, by_total in totals.items():
+        text = "; ".join(f"{total} for {', '.join(sorted(who))}" for total, who in sorted(by_total.items()))
+        tally.expect("equal budgets in pre-training", len(by_total) == 1, " ".join(map(str, across)), text)
+    for compared, by_limit in tunings.items():
+        text = "; ".join(", ".join(sorted(who)) for who in by_limit.values())
+        tally.expect("equal budgets in fine-tuning", len(by_limit) == 1, " ".join(map(str, compared)), text)
+    _check_seeds(runs, tally)
+
+
+def _pretraining_total(run: AuditedRun, runs: dict[str, AuditedRun]) -> tuple[float | None, str]:
+    """The budget that all pre-training stages behind a run were given together; None where one is missing or none trains."""
+    waiting, seen, total, currency = list(run.spec.parents.values()), set(), 0.0, ""
+    while waiting:
+        key = waiting.pop()
+        if key in seen:
+            continue
+        seen.add(key)
+        if key not in runs:
+            return None, ""
+        parent = runs[key].spec
+        total += parent.limits.amount
+        currency = parent.limits.currency.value
+        waiting += parent.parents.values()
+    trains = any(runs[key].spec.data is not None for key in seen)
+    return (total, currency) if trains else (None, "")
+
+
+def _check_seeds(runs: dict[str, AuditedRun], tally: Tally) -> None:
+    """Runs that differ in a seed alone left different weights: equal ones were copied, or the seed was not used."""
+    same: dict[str, dict[str, AuditedRun]] = defaultdict(dict)
+    for run in runs.values():
+        if run.record.outcome != Outcome.ok or run.spec.kind != "pretrain":
+            continue
+        plain = run.spec.model_dump(mode="json", exclude={"seed", "parents"})
+        name = "backbone.safetensors"
+        if name not in run.record.artifacts:
+            continue
+        digest = run.record.artifacts[name].sha256
+        alike = same[canonical_json(plain)]
+        if digest in alike and alike[digest].spec.seed != run.spec.seed:
+            other = alike[digest]
+            text = f"the same weights as {other.name}: seeds {run.spec.seed} and {other.spec.seed}"
+            tally.expect("seeds give different results", False, run.name, text)
+        else:
+            tally.expect("seeds give different results", True, run.name, "")
+        alike[digest] = run

@@ -1,0 +1,427 @@
+"""Audits: green on honest runs; every way of tampering that docs/audit.md says is found, is found, and the others are not."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from harness import chain
+from harness.contract.records import Record
+from harness.contract.stage import StageSpec
+from tests.conftest import Bench, bench_command
+
+DOCS = Path(__file__).parent.parent.parent.parent / "docs/audit.md"
+
+
+@pytest.fixture(scope="module")
+def honest(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """scratch with two seeds and csc with one, at smoke size on the procedural data."""
+    runs = tmp_path_factory.mktemp("audit") / "runs"
+    environment = {**os.environ, "BENCH_CACHE": str(cache)}
+    for more in (("scratch", "--pretrain-seed", "0", "--pretrain-seed", "1"), ("csc",)):
+        command = bench_command(
+            "run", "--method", *more, "--task", "s3dis-sem", "--budget", "smoke", "--runs", str(runs)
+        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return runs
+
+
+@pytest.fixture
+def runs(honest: Path, tmp_path: Path) -> Path:
+    """A copy to tamper with."""
+    return Path(shutil.copytree(honest, tmp_path / "runs"))
+
+
+def audit(bench: Bench, *arguments: str, code: int = 0) -> list[dict[str, str]]:
+    return json.loads(bench("audit", *arguments, "--json", code=code).stdout)
+
+
+def failures(findings: list[dict[str, str]]) -> set[str]:
+    return {f["check"] for f in findings if f["verdict"] == "failed"}
+
+
+def folder_of(runs: Path, method: str, kind: str = "finetune") -> Path:
+    found = [
+        p.parent for p in sorted(runs.glob(f"{kind}/*/record.json")) if json.loads(p.read_text())["method"] == method
+    ]
+    assert found
+    return found[0]
+
+
+# --------------------------------------------------------------------------------------------------------- tampering
+# Each edits files as somebody who wants another result would; `reseal` is what somebody who knows how does afterwards.
+
+
+def edit_metric(runs: Path) -> None:
+    edit_record(folder_of(runs, "csc"), lambda r: r["metrics"].update(miou_voxel_final=0.99))
+
+
+def swap_predictions(runs: Path) -> None:
+    one, two = folder_of(runs, "csc"), folder_of(runs, "scratch")
+    name = next((one / "artifacts").rglob("predictions/final/*.npz")).relative_to(one)
+    a, b = (one / name).read_bytes(), (two / name).read_bytes()
+    assert a != b
+    (one / name).write_bytes(b)
+    (two / name).write_bytes(a)
+
+
+def change_seed(runs: Path) -> None:
+    edit_record(folder_of(runs, "csc"), lambda r: r["cell"].update(pretrain_seed=5))
+
+
+def drop_run(runs: Path) -> None:
+    shutil.rmtree(folder_of(runs, "scratch"))
+
+
+def hide_attempt(runs: Path) -> None:
+    """As if the run had been the second: the first, a failed one, is thrown away."""
+    folder = folder_of(runs, "csc")
+    edit_record(folder, lambda r: r.update(attempt=2))
+    os.rename(folder / "attempts/1", folder / "attempts/2")
+
+
+def alter_split(runs: Path) -> None:
+    """Train on a test room."""
+
+    def change(spec: dict) -> None:
+        split = spec["split"]
+        split["train"] = sorted([*split["train"], split["test"][0]])
+        split["test"] = split["test"][1:] or split["test"]
+        parts = {k: split[k] for k in ("version", "train", "selection", "test")}
+        split["sha256"] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    edit_spec(folder_of(runs, "csc"), change)
+
+
+def bigger_budget(runs: Path) -> None:
+    def change(spec: dict) -> None:
+        spec["limits"]["amount"] *= 10
+
+    edit_spec(folder_of(runs, "csc", "pretrain"), change)
+
+
+def replace_checkpoint(runs: Path) -> None:
+    one, two = folder_of(runs, "csc", "pretrain"), folder_of(runs, "scratch", "pretrain")
+    shutil.copyfile(two / "artifacts/backbone.safetensors", one / "artifacts/backbone.safetensors")
+
+
+def copy_seed(runs: Path) -> None:
+    """One pre-training passed off as two seeds."""
+    one, two = [
+        p.parent
+        for p in sorted(runs.glob("pretrain/*/record.json"))
+        if json.loads(p.read_text())["method"] == "scratch"
+    ]
+    shutil.copyfile(two / "artifacts/backbone.safetensors", one / "artifacts/backbone.safetensors")
+    edit_record(one, lambda r: r.update(artifacts=json.loads((two / "record.json").read_text())["artifacts"]))
+
+
+def claim_image(runs: Path) -> None:
+    edit_record(folder_of(runs, "csc"), lambda r: r.update(executor="docker", image="sha256:" + "1" * 64))
+
+
+def edit_record(folder: Path, change: Callable[[dict], object]) -> None:
+    record = json.loads((folder / "record.json").read_text())
+    change(record)
+    for path in (folder / "record.json", *folder.glob("attempts/*/record.json")):
+        path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+
+def edit_spec(folder: Path, change: Callable[[dict], object]) -> None:
+    spec = json.loads((folder / "spec.json").read_text())
+    change(spec)
+    (folder / "spec.json").write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n")
+
+
+def reseal(runs: Path) -> None:
+    """Make every hash fit again: artifacts, keys and folders, parents, records, the chain."""
+    renamed: dict[str, str] = {}
+    links = []
+    for kind in ("pretrain", "finetune"):
+        for path in sorted(runs.glob(f"{kind}/*/spec.json")):
+            spec = json.loads(path.read_text())
+            spec["parents"] = {s: renamed.get(k, k) for s, k in spec["parents"].items()}
+            path.write_text(json.dumps(spec, indent=1, sort_keys=True))
+            key = StageSpec.model_validate(spec).key
+            renamed[path.parent.name] = key
+            folder = path.parent.parent / key
+            os.rename(path.parent, folder)
+            record = json.loads((folder / "record.json").read_text())
+            record |= {"key": key, "parents": spec["parents"]}
+            for name in record["artifacts"]:
+                content = (folder / "artifacts" / name).read_bytes()
+                record["artifacts"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            sealed = Record.model_validate(record).sealed()
+            for target in (folder / "record.json", *folder.glob("attempts/*/record.json")):
+                target.write_text(json.dumps(sealed.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
+            links.append(
+                chain.Link(
+                    kind=kind, key=key, attempt=sealed.attempt, outcome="ok", record_sha256=sealed.sha256, before=""
+                )
+            )
+    chain.write(runs, links)
+
+
+TAMPERING: dict[Callable[[Path], None], tuple[str, str | None]] = {
+    edit_metric: ("record and spec parse and match their hashes", "metrics recomputed from predictions"),
+    swap_predictions: ("artifacts match their hashes", "metrics recomputed from predictions"),
+    change_seed: (
+        "record and spec parse and match their hashes",
+        "method, task, ratio and seeds are those of the spec",
+    ),
+    drop_run: ("no run was taken away or put in", None),
+    hide_attempt: ("record and spec parse and match their hashes", "every attempt is kept"),
+    alter_split: ("record and spec parse and match their hashes", "split"),
+    bigger_budget: ("record and spec parse and match their hashes", "budget is the one that ships"),
+    replace_checkpoint: ("artifacts match their hashes", None),
+    copy_seed: ("record and spec parse and match their hashes", "seeds give different results"),
+    claim_image: ("record and spec parse and match their hashes", None),
+}
+"""Each with the check that finds it plain, and the one that finds it resealed (None: only a signature or a re-run does)."""
+
+
+def test_an_honest_store_passes(honest: Path, bench: Bench, tmp_path: Path) -> None:
+    findings = audit(bench, "--runs", str(honest), "--page", str(tmp_path / "audit.html"))
+    assert not failures(findings)
+    held = {f["check"]: int(f["detail"]) for f in findings if f["verdict"] == "ok"}
+    assert held["metrics recomputed from predictions"] == 3 and held["artifacts match their hashes"] > 10
+    assert held["equal budgets in fine-tuning"] == 1 and held["chain is whole"] == 1
+    page = (tmp_path / "audit.html").read_text()
+    assert "metrics recomputed from predictions" in page and "<script" not in page
+    text = bench("audit", "--runs", str(honest)).stdout
+    assert all(len(line) <= 100 for line in text.splitlines())
+
+
+@pytest.mark.parametrize("tamper", TAMPERING, ids=lambda f: f.__name__)
+def test_plain_tampering_is_found(tamper: Callable[[Path], None], runs: Path, bench: Bench) -> None:
+    tamper(runs)
+    assert TAMPERING[tamper][0] in failures(audit(bench, "--runs", str(runs), code=1))
+
+
+@pytest.mark.parametrize("tamper", TAMPERING, ids=lambda f: f.__name__)
+def test_tampering_by_somebody_who_knows_how(tamper: Callable[[Path], None], runs: Path, bench: Bench) -> None:
+    tamper(runs)
+    reseal(runs)
+    expected = TAMPERING[tamper][1]
+    found = failures(audit(bench, "--runs", str(runs), code=1 if expected else 0))
+    assert (expected in found) if expected else not found
+
+
+def test_resealing_alone_is_not_seen(runs: Path, bench: Bench) -> None:
+    reseal(runs)
+    assert not failures(audit(bench, "--runs", str(runs)))
+
+
+def test_the_documentation_lists_every_case() -> None:
+    text = DOCS.read_text()
+    for tamper, (plain, resealed) in TAMPERING.items():
+        row = next(line for line in text.splitlines() if line.startswith(f"| {tamper.__name__.replace('_', ' ')} |"))
+        assert plain in row and (resealed or "only a signature or a re-run") in row, row
+
+
+def test_pruned_is_told_from_missing(runs: Path, bench: Bench) -> None:
+    dry = json.loads(bench("clean", "--keep", "final", "--dry-run", "--runs", str(runs), "--json").stdout)
+    assert dry["removed"] and not failures(audit(bench, "--runs", str(runs)))
+    bench("clean", "--keep", "none", "--runs", str(runs))
+    assert not list(runs.glob("*/*/artifacts/**/*.safetensors"))
+    findings = audit(bench, "--runs", str(runs))
+    assert not failures(findings)
+    assert {f["check"] for f in findings if f["verdict"] == "not checked"} == {
+        "artifacts are there", "metrics recomputed from predictions",
+    }  # fmt: skip
+    (folder_of(runs, "csc", "pretrain") / "pruned.json").unlink()
+    assert "artifacts are there" in failures(audit(bench, "--runs", str(runs), code=1))
+
+
+def test_a_pruned_backbone_is_made_again_where_it_is_needed(runs: Path, bench: Bench) -> None:
+    bench("clean", "--keep", "none", "--runs", str(runs))
+    more = (
+        "--method",
+        "scratch",
+        "--task",
+        "s3dis-sem",
+        "--budget",
+        "smoke",
+        "--runs",
+        str(runs),
+        "--finetune-seed",
+        "7",
+    )
+    done = json.loads(bench("run", *more, "--json").stdout)
+    assert [(r["record"]["kind"], r["reused"], r["record"]["attempt"]) for r in done] == [
+        ("pretrain", False, 2), ("finetune", False, 1),
+    ]  # fmt: skip
+    folder = runs / "pretrain" / done[0]["record"]["key"]
+    assert (folder / "artifacts/backbone.safetensors").is_file() and not (folder / "pruned.json").exists()
+
+
+def test_without_the_data_nothing_is_called_ok(honest: Path, runs: Path, bench: Bench) -> None:
+    folder = folder_of(runs, "csc")
+
+    def elsewhere(spec: dict) -> None:
+        spec["data"]["dataset"], spec["data"]["synthetic"] = "s3dis", False
+
+    for method in ("csc", "scratch"):
+        for path in runs.glob("finetune/*/record.json"):
+            if json.loads(path.read_text())["method"] == method:
+                edit_spec(path.parent, elsewhere)
+                edit_record(path.parent, lambda r: r.update(dataset="s3dis"))
+    reseal(runs)
+    findings = audit(bench, "--runs", str(runs), code=1)  # the split is not that of the real S3DIS
+    verdicts = {f["verdict"] for f in findings if f["check"] == "metrics recomputed from predictions"}
+    assert verdicts == {"not checked"} and folder.parent.is_dir()
+
+
+def test_synthetic_data_are_made_again_from_their_seed(honest: Path, bench: Bench, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "empty"))
+    findings = audit(bench, "--runs", str(honest))
+    held = {f["check"]: int(f["detail"]) for f in findings if f["verdict"] == "ok"}
+    assert held["metrics recomputed from predictions"] == 3
+
+
+def test_a_run_again_gives_the_same_bits(honest: Path, bench: Bench) -> None:
+    key = folder_of(honest, "scratch").name
+    findings = audit(bench, key, "--repeat", "1", "--runs", str(honest))
+    assert not failures(findings)
+    assert any(f["check"] == "run again" and f["verdict"] == "ok" for f in findings)
+    text = next(f["detail"] for f in findings if f["check"] == "determinism")
+    assert "0.000000" in text and "unknown with fewer than 3 seeds" in text
+
+
+def test_a_run_again_finds_what_was_resealed(runs: Path, bench: Bench) -> None:
+    replace_checkpoint(runs)
+    reseal(runs)
+    findings = audit(bench, "--rerun", "3", "--runs", str(runs), code=1)
+    failed = [f for f in findings if f["verdict"] == "failed"]
+    assert any("backbone.safetensors differs on the same arithmetic" in f["detail"] for f in failed)
+
+
+def test_where_the_first_difference_is(honest: Path, tmp_path: Path) -> None:
+    from harness.audit.rerun import first_difference
+
+    one = folder_of(honest, "csc", "pretrain")
+    assert first_difference(one, one) is None
+    lines = (one / "events.jsonl").read_text().splitlines()
+    steps = [i for i, line in enumerate(lines) if '"event":"step"' in line]
+    event = json.loads(lines[steps[6]])
+    lines[steps[6]] = json.dumps(event | {"loss": event["loss"] + 1e-9})
+    (tmp_path / "events.jsonl").write_text("\n".join(lines) + "\n")
+    assert first_difference(one, tmp_path) == event["step"] == 7
+
+
+# ------------------------------------------------------------------------------------------------------------ bundles
+
+
+@pytest.fixture(scope="module")
+def packed(honest: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("bundle") / "out.tar.zst"
+    command = bench_command("audit", "--runs", str(honest), "--bundle", str(target), "--anonymous")
+    subprocess.run(command, env={**os.environ, "BENCH_CACHE": str(cache)}, check=True, capture_output=True)
+    return target
+
+
+def test_a_bundle_passes_on_another_machine(
+    packed: Path, honest: Path, bench: Bench, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "empty"))
+    findings = audit(bench, str(packed), "--no-rescore")
+    assert not failures(findings)
+    held = {f["check"]: f["detail"] for f in audit(bench, str(packed)) if f["verdict"] == "ok"}
+    assert held["metrics recomputed from counts"] == "3" == held["metrics recomputed from predictions"]
+    assert packed.stat().st_size < 2 << 20
+    names = members(packed)
+    assert not any(n.endswith(".safetensors") for n in names) and any("predictions/final" in n for n in names)
+    record = json.loads(names[next(n for n in names if n.endswith("/record.json"))])
+    original = json.loads((honest / record["kind"] / record["key"] / "record.json").read_text())
+    assert record["provenance"]["machine"] != original["provenance"]["machine"]
+    assert record["provenance"]["git_commit"] != original["provenance"]["git_commit"]
+
+
+def members(archive: Path) -> dict[str, bytes]:
+    with archive.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+        plain = io.BytesIO(stream.read())
+    with tarfile.open(fileobj=plain) as tar:
+        return {m.name: tar.extractfile(m).read() for m in tar.getmembers() if m.isfile()}  # type: ignore[union-attr]
+
+
+def repack(target: Path, files: dict[str, bytes], extra: list[tarfile.TarInfo] | None = None) -> Path:
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+        for entry in extra or []:
+            tar.addfile(entry)
+    target.write_bytes(zstandard.ZstdCompressor().compress(plain.getvalue()))
+    return target
+
+
+def test_a_changed_bundle_is_found(packed: Path, bench: Bench, tmp_path: Path) -> None:
+    files = members(packed)
+    name = next(n for n in files if n.endswith("counts.json"))
+    changed = repack(tmp_path / "changed.tar.zst", {**files, name: files[name].replace(b"1", b"2")})
+    found = failures(audit(bench, str(changed), "--no-rescore", code=1))
+    assert "bundle holds what it lists" in found
+    less = {n: c for n, c in files.items() if not n.startswith("finetune/")}
+    found = failures(audit(bench, str(repack(tmp_path / "less.tar.zst", less)), "--no-rescore", code=1))
+    assert {"bundle holds what it lists", "Merkle root over the records", "no run was taken away or put in"} <= found
+
+
+def test_hostile_archives_are_refused(packed: Path, bench: Bench, tmp_path: Path) -> None:
+    outside = tarfile.TarInfo("../outside")
+    link = tarfile.TarInfo("link")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    device = tarfile.TarInfo("device")
+    device.type = tarfile.CHRTYPE
+    for entry in (outside, link, device):
+        archive = repack(tmp_path / "bad.tar.zst", members(packed), [entry])
+        assert "bad.tar.zst: " in bench("audit", str(archive), code=2).stderr
+        assert not (tmp_path / "outside").exists() and not (tmp_path.parent / "outside").exists()
+    bomb = repack(tmp_path / "bomb.tar.zst", {"zeros": bytes(100 << 20)})
+    assert bomb.stat().st_size < 1 << 20
+    assert "unpacks to more than" in bench("audit", str(bomb), code=2).stderr
+    (tmp_path / "half.tar.zst").write_bytes(packed.read_bytes()[:5000])
+    assert "cannot be unpacked" in bench("audit", str(tmp_path / "half.tar.zst"), code=2).stderr
+    (tmp_path / "empty.tar.zst").write_bytes(b"")
+    bench("audit", str(tmp_path / "empty.tar.zst"), code=2)
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen (OpenSSH), which is not installed")
+def test_a_signed_bundle(honest: Path, bench: Bench, tmp_path: Path) -> None:
+    for who in ("me", "other"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / who], check=True)
+    (tmp_path / "signers").write_text(
+        f"me {(tmp_path / 'me.pub').read_text()}other {(tmp_path / 'other.pub').read_text()}"
+    )
+    target = tmp_path / "signed.tar.zst"
+    bench("audit", "--runs", str(honest), "--bundle", str(target), "--sign", str(tmp_path / "me"), "--no-rescore")
+    who = ("--signers", str(tmp_path / "signers"), "--signer")
+    held = {f["check"] for f in audit(bench, str(target), *who, "me", "--no-rescore") if f["verdict"] == "ok"}
+    assert "signature" in held
+    assert "signature" in failures(audit(bench, str(target), *who, "other", "--no-rescore", code=1))
+    files = members(target)
+    content = json.loads(files["bundle.json"]) | {"records": 99}
+    forged = repack(tmp_path / "forged.tar.zst", {**files, "bundle.json": json.dumps(content).encode()})
+    assert "signature" in failures(audit(bench, str(forged), *who, "me", "--no-rescore", code=1))
+    unsigned = repack(tmp_path / "unsigned.tar.zst", {n: c for n, c in files.items() if not n.endswith(".sig")})
+    assert "signature" in failures(audit(bench, str(unsigned), *who, "me", "--no-rescore", code=1))
+
+
+def test_wrong_use(honest: Path, bench: Bench, tmp_path: Path) -> None:
+    assert "no such file" in bench("audit", "nothing.tar.zst", code=2).stderr
+    assert "no such folder of runs" in bench("audit", "--runs", "nowhere", code=2).stderr
+    assert "no run in" in bench("audit", "zzz", "--runs", str(honest), code=2).stderr
+    assert "name the runs to repeat" in bench("audit", "--repeat", "2", "--runs", str(honest), code=2).stderr
+    assert "expected one of none, final" in bench("clean", "--keep", "some", "--runs", str(honest), code=2).stderr
