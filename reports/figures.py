@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
 import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from reports.frame import ROW
-from reports.statistics import estimate
+from benchmarks.processes import process_pool
+from reports.frame import METRIC_NAMES, ROW
+from reports.statistics import Ranking, estimate
 from reports.tables import BASELINE, UNIT, headline, row_names
 
 if TYPE_CHECKING:
@@ -28,24 +31,22 @@ COLOURS = {
 OTHER_COLOUR = "#CC79A7"
 SYNTHETIC_MARK = "SYNTHETIC DATA"
 MIN_SPAN = 10.0
+MANY_POINTS = 300
+"""From here on points are one picture within an SVG or PDF, not an element each."""
+MOST_WORKERS = 8
 
 
 def by_method(runs: pd.DataFrame, title: str) -> Any:
     """mIoU by method, one point a run, with mean and 95 % interval where there are two pre-training seeds or more."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     import seaborn as sns
-    from matplotlib import pyplot as plt
 
-    sns.set_theme(style="whitegrid", font_scale=0.85)
-    column = f"miou_voxel_{headline(runs)}"
+    column = f"score_{headline(runs)}"
     names = row_names(runs)
     methods = list(names)
     label = {which: name for name, which in names.items()}
     runs = runs.assign(method=[label[tuple(row)] for row in runs[ROW].itertuples(index=False)])
     good = runs[runs["outcome"] == "ok"].assign(score=lambda frame: 100 * frame[column])
-    figure, axes = plt.subplots(figsize=(max(4.6, 1.1 * len(methods) + 2.2), 3.6), layout="constrained")
+    figure, axes = _axes(max(4.6, 1.1 * len(methods) + 2.2), 3.6)
     palette = {name: COLOURS.get(which[0], OTHER_COLOUR) for name, which in names.items()}
     sns.stripplot(
         good,
@@ -58,6 +59,7 @@ def by_method(runs: pd.DataFrame, title: str) -> Any:
         jitter=0.08,
         ax=axes,
         legend=False,
+        rasterized=len(good) > MANY_POINTS,
     )
     for place, method in enumerate(methods):
         units = good[good["method"] == method].groupby(UNIT)["score"].mean().to_numpy()
@@ -71,7 +73,7 @@ def by_method(runs: pd.DataFrame, title: str) -> Any:
                 f"{failed} failed", (place, 0.02), xycoords=("data", "axes fraction"), ha="center", color="#B00020"
             )
     axes.set_xlabel("pre-training method")
-    axes.set_ylabel(f"mIoU on voxels (%)\n{headline(runs)} checkpoint")
+    axes.set_ylabel(f"{METRIC_NAMES[runs['metric'].iloc[0]]}\n{headline(runs)} checkpoint")
     axes.set_title(_wrapped(title), fontsize=9)
     axes.margins(y=0.2)
     low, high = axes.get_ylim()
@@ -85,17 +87,11 @@ def by_method(runs: pd.DataFrame, title: str) -> Any:
     return figure
 
 
-def validation_curves(curves: dict[str, list[tuple[str, list[int], list[float]]]], title: str) -> Any:
+def validation_curves(curves: dict[str, list[tuple[str, list[int], list[float]]]], metric: str, title: str) -> Any:
     """mIoU on the test split during fine-tuning, one thin line a run. `curves`: row name to (method, steps, mIoU)."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import seaborn as sns
-    from matplotlib import pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
-    sns.set_theme(style="whitegrid", font_scale=0.85)
-    figure, axes = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
+    figure, axes = _axes(5.2, 3.4)
     for name, runs in curves.items():
         for number, (method, steps, scores) in enumerate(runs):
             colour = COLOURS.get(method, OTHER_COLOUR)
@@ -103,7 +99,7 @@ def validation_curves(curves: dict[str, list[tuple[str, list[int], list[float]]]
             axes.plot(steps, [100 * s for s in scores], color=colour, lw=1.2, marker="o", ms=3, alpha=0.8, label=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("fine-tuning steps")
-    axes.set_ylabel("mIoU on voxels (%)\ntest split")
+    axes.set_ylabel(f"{METRIC_NAMES[metric]}\ntest split")
     axes.set_title(_wrapped(title), fontsize=9)
     axes.set_ylim(bottom=0)
     if curves:
@@ -115,16 +111,280 @@ def _wrapped(title: str) -> str:
     return "\n".join(line for part in title.split("\n") for line in textwrap.wrap(part, 52))
 
 
+class Drawing(NamedTuple):
+    """A figure to be drawn: `draw(*arguments)`, written beside `stem`."""
+
+    draw: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    stem: Path
+
+    @property
+    def png(self) -> Path:
+        """Where the picture will be."""
+        return self.stem.with_suffix(".png")
+
+
+def draw_all(drawings: Sequence[Drawing]) -> None:
+    """Draw and write them, side by side where there is more than one processor."""
+    workers = min(os.cpu_count() or 1, MOST_WORKERS, len(drawings))
+    if workers < 2:
+        for drawing in drawings:
+            _draw(drawing)
+        return
+    # What the processes share is loaded before they are.
+    _axes_module()
+    with process_pool(workers) as pool:
+        list(pool.map(_draw, drawings))
+
+
+def _draw(drawing: Drawing) -> None:
+    save(drawing.draw(*drawing.arguments), drawing.stem)
+
+
 def save(figure: Any, stem: Path) -> list[Path]:
-    """Write PNG (200 dpi) and SVG beside each other, and close the figure. Equal input gives equal files."""
+    """Write PNG (200 dpi), SVG and PDF beside each other, and close the figure. Equal input gives equal files."""
     from matplotlib import pyplot as plt
 
     paths = []
+    # The layout is found once, not anew for every format.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     with plt.rc_context({"svg.hashsalt": "bench"}):
-        for suffix, options in ((".png", {"dpi": 200}), (".svg", {"metadata": {"Date": None}})):
+        kinds: tuple[tuple[str, dict[str, Any]], ...] = (
+            (".png", {"dpi": 200}),
+            (".svg", {"metadata": {"Date": None}}),
+            (".pdf", {"metadata": {"CreationDate": None, "Producer": None, "Creator": None}}),
+        )
+        for suffix, options in kinds:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=suffix[1:], **options)
             paths.append(stem.with_suffix(suffix))
             paths[-1].write_bytes(buffer.getvalue())
     plt.close(figure)
     return paths
+
+
+def _axes_module() -> Any:
+    """pyplot in the common style, writing to files only."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import seaborn as sns
+    from matplotlib import pyplot as plt
+
+    sns.set_theme(style="whitegrid", font_scale=0.85)
+    return plt
+
+
+def _axes(width: float = 4.8, height: float = 3.4) -> tuple[Any, Any]:
+    """An empty figure in the common style."""
+    return _axes_module().subplots(figsize=(width, height), layout="constrained")
+
+
+def ratio_curves(runs: pd.DataFrame, found: pd.DataFrame, title: str, overlays: dict[str, Any]) -> Any:
+    """mIoU over the label ratio (Figure 3): every run a point, the mean as a line, the 95 % interval as a band where n allows.
+
+    `overlays`: row name to published (ratio, value) pairs, thin and grey.
+    """
+    figure, axes = _axes()
+    for name, mine in found.groupby("row", sort=False):
+        colour = COLOURS.get(mine["method"].iloc[0], OTHER_COLOUR)
+        mine = mine.sort_values("label_percent")
+        x = mine["label_percent"].to_numpy()
+        axes.plot(x, mine["mean"], color=colour, lw=1.4, label=str(name))
+        if np.isfinite(mine["low"]).any():
+            axes.fill_between(x, mine["low"], mine["high"], color=colour, alpha=0.1, lw=0)
+        column = f"score_{mine['checkpoint'].iloc[0]}"
+        points = runs[(runs["row"] == name) & (runs["outcome"] == "ok")]
+        axes.scatter(
+            points["label_percent"], 100 * points[column], color=colour, s=12, alpha=0.7, lw=0,
+            rasterized=len(points) > MANY_POINTS,
+        )  # fmt: skip
+    for pairs in overlays.values():
+        axes.plot([p[0] for p in pairs], [p[1] for p in pairs], color="#999999", lw=0.7, ls="--")
+    axes.set_xscale("log")
+    ticks = sorted(found["label_percent"].dropna().unique())
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("labelled training scenes (%)")
+    axes.set_ylabel(METRIC_NAMES[runs["metric"].iloc[0]])
+    axes.set_title(_wrapped(title), fontsize=9)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+BOX_FROM, VIOLIN_FROM = 5, 20
+
+
+def gain_distribution(found: pd.DataFrame, title: str) -> Any:
+    """Gains over scratch across tasks and ratios (Figure 4): every cell a point; a box from 5 cells on, a violin from 20."""
+    import seaborn as sns
+
+    known = found[found["gain"].notna()]
+    order = _methods_of(known)
+    figure, axes = _axes(max(3.4, 0.9 * len(order) + 1.6))
+    palette = {m: COLOURS.get(m, OTHER_COLOUR) for m in order}
+    sizes = known["method"].value_counts()
+    boxed = known[known["method"].map(sizes) >= BOX_FROM]
+    wide = known[known["method"].map(sizes) >= VIOLIN_FROM]
+    common = {"x": "method", "y": "gain", "order": order, "ax": axes}
+    if len(wide):
+        sns.violinplot(wide, color="#dddddd", inner=None, cut=0, linewidth=0, **common)
+    if len(boxed):
+        sns.boxplot(boxed, width=0.35, showfliers=False, fill=False, color="#888888", linewidth=0.9, **common)
+    sns.stripplot(known, hue="method", palette=palette, legend=False, size=5, jitter=0.12, **common)
+    _finish_gains(axes, "pre-training method", title)
+    return figure
+
+
+def _methods_of(known: pd.DataFrame) -> list[str]:
+    """The methods there are, in the order of their colours, others after them."""
+    there = set(known["method"])
+    return [m for m in COLOURS if m in there] + sorted(there - set(COLOURS))
+
+
+def _finish_gains(axes: Any, across: str, title: str) -> None:
+    """Axes of gains over scratch: a line where nothing is gained, and what is shown."""
+    axes.axhline(0, color="#555555", lw=0.8, ls="--", zorder=0)
+    axes.set_xlabel(across)
+    axes.set_ylabel("gain over scratch (mIoU, %)")
+    axes.set_title(_wrapped(title), fontsize=9)
+
+
+def same_and_other(known: pd.DataFrame, title: str) -> Any:
+    """Gains where the method was pre-trained on the task's own dataset, beside those where on another (paper V-A)."""
+    import seaborn as sns
+
+    order = _methods_of(known)
+    figure, axes = _axes(max(3.8, 1.0 * len(order) + 1.6))
+    kinds = sorted(set(known["pre-trained on"]), reverse=True)
+    shades = dict(zip(kinds, ("#0072B2", "#E69F00"), strict=False))
+    common = {
+        "x": "method",
+        "y": "gain",
+        "hue": "pre-trained on",
+        "order": order,
+        "hue_order": kinds,
+    }
+    sns.stripplot(known, palette=shades, dodge=len(kinds) > 1, jitter=0.08, size=5, ax=axes, **common)
+    _finish_gains(axes, "pre-training method", title)
+    axes.legend(frameon=False, fontsize=7, title="pre-trained on", title_fontsize=7)
+    return figure
+
+
+def variance_split(found: pd.DataFrame, title: str) -> Any:
+    """Standard deviations over pre-training seeds, fine-tuning seeds and the rest, side by side for every method and ratio."""
+    kinds = ["pre-training seed", "fine-tuning seed", "residual"]
+    figure, axes = _axes(5.2, 0.32 * len(found) + 1.5)
+    places = np.arange(len(found))
+    for i, (kind, colour) in enumerate(zip(kinds, ("#0072B2", "#E69F00", "#BBBBBB"), strict=True)):
+        label = kind if kind != "residual" else f"residual: {found['residual is'].iloc[0]}"
+        axes.barh(places + (i - 1) * 0.27, found[kind], height=0.25, color=colour, label=label)
+    several = found["task"].nunique() > 1
+    tasks = [f", {task}" if several else "" for task in found["task"]]
+    rows = [f"{m}{t}, {r}" for m, t, r in zip(found["method"], tasks, found["label_ratio"], strict=True)]
+    axes.set_yticks(places, rows, fontsize=7)
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.set_xlabel("standard deviation (mIoU, %)")
+    axes.set_title(_wrapped(title), fontsize=9)
+    figure.legend(frameon=False, fontsize=7, loc="outside lower center")
+    return figure
+
+
+def rank_diagram(methods: list[str], ranks: Ranking, title: str) -> Any:
+    """Mean ranks on a line, best on the left; a bar joins methods nearer than the critical difference (Nemenyi).
+
+    Raises ValueError without a critical difference: then no ranking is supported, and none is drawn.
+    """
+    if ranks.critical_difference is None:
+        raise ValueError("Friedman's test supports no ranking")
+    order = np.argsort(ranks.mean_ranks, kind="stable")
+    places = ranks.mean_ranks[order]
+    figure, axes = _axes(5.2, 0.18 * len(methods) + 1.4)
+    axes.axis("off")
+    count = len(methods)
+    half = (count + 1) // 2
+    axes.set_xlim(-0.35 * count, 1.35 * count + 1)
+    axes.set_ylim(-half - 0.6, 1.6)
+    axes.plot([1, count], [0, 0], color="#333333", lw=1)
+    for rank in range(1, count + 1):
+        axes.plot([rank, rank], [0, 0.25], color="#333333", lw=1)
+        axes.text(rank, 0.35, str(rank), ha="center", fontsize=7)
+    for number, (index, place) in enumerate(zip(order, places, strict=True)):
+        # The better half goes out to the left, the rest to the right, so that no line crosses a name.
+        left = number < half
+        name, line = methods[index], number + 1 if left else count - number
+        colour = COLOURS.get(name.split(" ")[0], OTHER_COLOUR)
+        depth, end = -0.5 - 0.75 * line, 0.8 if left else count + 0.2
+        axes.plot([place, place, end], [0, depth, depth], color=colour, lw=1.2)
+        where = {"ha": "right", "x": end - 0.08} if left else {"ha": "left", "x": end + 0.08}
+        axes.text(y=depth, s=f"{name} ({place:.1f})", va="center", fontsize=7, **where)
+    level, reached = -0.22, -np.inf
+    for first in range(count):
+        last = int(np.flatnonzero(places - places[first] < ranks.critical_difference).max())
+        if last > first and places[last] > reached:
+            axes.plot(
+                [places[first] - 0.04, places[last] + 0.04],
+                [level, level],
+                color="#333333",
+                lw=3,
+                solid_capstyle="butt",
+            )
+            level, reached = level - 0.22, places[last]
+    axes.plot([1, 1 + ranks.critical_difference], [1.15, 1.15], color="#333333", lw=1)
+    axes.text(1, 1.25, f"critical difference {ranks.critical_difference:.2f}", fontsize=7)
+    axes.set_title(_wrapped(title), fontsize=9)
+    return figure
+
+
+def paired_scores(pairs: pd.DataFrame, names: tuple[str, str], title: str) -> Any:
+    """Every pair of twins as a point, A across and B up; on the dashed line nothing changed."""
+    known = pairs[pairs["score_a"].notna() & pairs["score_b"].notna()]
+    figure, axes = _axes(4.4, 3.9)
+    for method, mine in known.groupby("method", sort=False):
+        colour = COLOURS.get(str(method), OTHER_COLOUR)
+        axes.scatter(mine["score_a"], mine["score_b"], color=colour, s=16, alpha=0.75, lw=0, label=str(method))
+    scores = known[["score_a", "score_b"]].to_numpy()
+    low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 100.0)
+    margin = max(MIN_SPAN - (high - low), 0.1 * (high - low)) / 2
+    limits = (low - margin, high + margin)
+    axes.plot(limits, limits, color="#555555", lw=0.8, ls="--", zorder=0)
+    axes.set(xlim=limits, ylim=limits, aspect="equal")
+    axes.set_xlabel(f"A: {names[0]}, mIoU (%)")
+    axes.set_ylabel(f"B: {names[1]}, mIoU (%)")
+    axes.set_title(_wrapped(title), fontsize=8)
+    if len(known):
+        axes.legend(frameon=False, fontsize=7)
+    return figure
+
+
+def class_heat_map(table: pd.DataFrame, title: str) -> Any:
+    """IoU per class and method, mean over runs, in per cent; a class without labels stays empty."""
+    import seaborn as sns
+
+    figure, axes = _axes(0.42 * table.shape[1] + 2.4, 0.34 * len(table) + 1.9)
+    sns.heatmap(
+        table, annot=True, fmt=".0f", cmap="cividis", vmin=0, vmax=100, ax=axes, cbar_kws={"label": "IoU (%)"},
+        annot_kws={"fontsize": 7},
+    )  # fmt: skip
+    axes.set_xlabel("class")
+    axes.set_ylabel("")
+    axes.tick_params(axis="x", rotation=60)
+    axes.set_title(_wrapped(title), fontsize=9)
+    return figure
+
+
+def cost_against_gain(found: pd.DataFrame, title: str) -> Any:
+    """CPU-hours of one pre-training against the gain over scratch, with its interval where n allows. `found` has `hours`."""
+    known = found[found["gain"].notna()]
+    figure, axes = _axes()
+    for row in known.to_dict("records"):
+        colour = COLOURS.get(row["method"], OTHER_COLOUR)
+        if np.isfinite(row["gain_low"]):
+            axes.plot([row["hours"]] * 2, [row["gain_low"], row["gain_high"]], color=colour, lw=1, alpha=0.6)
+        axes.scatter(row["hours"], row["gain"], color=colour, s=26, zorder=3)
+    for method in dict.fromkeys(known["method"]):
+        axes.scatter([], [], color=COLOURS.get(method, OTHER_COLOUR), label=method)
+    _finish_gains(axes, "CPU-hours of one pre-training", title)
+    axes.legend(frameon=False, fontsize=8)
+    return figure

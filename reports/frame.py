@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, NamedTuple
 
 from harness.contract.records import Outcome, Record
 from harness.contract.stage import StageSpec, canonical_json
@@ -12,46 +13,71 @@ from harness.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
-GROUP = ["task", "dataset", "synthetic", "label_percent", "budget", "profile", "protocol"]
+GROUP = ["task", "dataset", "synthetic", "label_ratio", "budget", "profile", "protocol"]
 """Runs are only ever compared within one of these. `protocol` hashes what the names alone do not promise: the fine-tuning
 recipe, limits, network, data, split and code."""
+
+ACROSS_RATIOS = ["task", "dataset", "synthetic", "budget", "profile", "family"]
+"""As GROUP, over all label ratios: `family` is the protocol without ratio and split."""
 
 ROW = ["method", "pretrain_dataset", "pretraining"]
 """What is averaged over seeds. `pretraining` hashes the pre-training stages without their seeds."""
 
+METRIC_NAMES = {"miou_voxel": "mIoU on voxels (%)", "miou_point": "mIoU on points (%)"}
+"""What a task is judged by (`metric`), as axes name it; `score_final`, `score_selected` and `score_best` are its values."""
 METRICS = ("miou_voxel", "miou_point", "accuracy_voxel")
 CHECKPOINTS = ("final", "selected", "best")
 
 
-def load_runs(store: Store) -> pd.DataFrame:
-    """One row a fine-tuning run, failed ones included, with the cost of its pre-training beside its own."""
+class Loaded(NamedTuple):
+    """A store, read once: the frame of fine-tuning runs, and what it was made from, by key."""
+
+    runs: pd.DataFrame
+    records: dict[str, Record]
+    specs: dict[str, StageSpec]
+
+    @property
+    def failed_pretraining(self) -> list[Record]:
+        """Pre-training runs that did not end well, and so have no fine-tuning run behind them."""
+        return [r for r in self.records.values() if r.kind == "pretrain" and r.outcome != Outcome.ok]
+
+
+def load(store: Store) -> Loaded:
+    """Read every record and spec. Raises WrongUse for a store that does not parse."""
     import pandas as pd
 
     records = {r.key: r for r in store.records()}
     specs = {key: store.spec(r.kind, key) for key, r in records.items()}
-    rows = [_row(r, records, specs) for r in records.values() if r.kind == "finetune"]
-    columns = [*GROUP, *ROW, "pretrain_seed", "finetune_seed", "outcome", "message", "key"]
-    return pd.DataFrame(rows, columns=None if rows else columns)
+    digests: dict[str, str] = {}
+    rows = [_row(r, records, specs, digests) for r in records.values() if r.kind == "finetune"]
+    columns = [*GROUP, *ROW, "pretrain_seed", "finetune_seed", "outcome", "message", "key", "label_percent", "family"]
+    return Loaded(pd.DataFrame(rows, columns=None if rows else columns), records, specs)
 
 
-def failed_pretraining(store: Store) -> list[Record]:
-    """Pre-training runs that did not end well, and so have no fine-tuning run behind them."""
-    return [r for r in store.records() if r.kind == "pretrain" and r.outcome != Outcome.ok]
+def load_runs(store: Store) -> pd.DataFrame:
+    """One row a fine-tuning run, failed ones included, with the cost of its pre-training beside its own."""
+    return load(store).runs
 
 
-def _row(record: Record, records: dict[str, Record], specs: dict[str, StageSpec]) -> dict[str, object]:
+def _row(
+    record: Record, records: dict[str, Record], specs: dict[str, StageSpec], digests: dict[str, str]
+) -> dict[str, object]:
     cell = record.cell
     assert cell is not None
     parents = _ancestors(record, records)
+    pretraining = " ".join(p.key for p in parents)
+    if pretraining not in digests:
+        digests[pretraining] = _digest([specs[p.key] for p in parents], _FREE)
     row: dict[str, object] = {
         "task": cell.task,
         "dataset": record.dataset,
         "synthetic": record.synthetic,
-        "label_percent": cell.label_ratio.percent,
+        "label_ratio": str(cell.label_ratio),
+        "label_percent": cell.label_ratio.percent if cell.label_ratio.points is None else float("nan"),
         "budget": cell.budget,
         "profile": cell.profile,
-        "protocol": _digest([specs[record.key]]),
-        "pretraining": _digest([specs[p.key] for p in parents]),
+        **_protocol(specs[record.key], digests),
+        "pretraining": digests[pretraining],
         "method": cell.method,
         "pretrain_dataset": cell.pretrain_dataset,
         "pretrain_seed": cell.pretrain_seed,
@@ -59,12 +85,16 @@ def _row(record: Record, records: dict[str, Record], specs: dict[str, StageSpec]
         "outcome": record.outcome.value,
         "message": record.message,
         "key": record.key,
+        "metric": specs[record.key].headline_metric,
         "attempt": record.attempt,
+        "pretrain_keys": tuple(p.key for p in parents),
         "pretrain_steps": sum(p.ledger.optimizer_steps for p in parents),
         "finetune_steps": record.ledger.optimizer_steps,
         "labels_seen": record.ledger.labels,
         "pretrain_cpu_seconds": sum(p.ledger.cpu_seconds for p in parents),
         "finetune_cpu_seconds": record.ledger.cpu_seconds,
+        "pretrain_gpu_seconds": sum(p.ledger.gpu_seconds for p in parents),
+        "finetune_gpu_seconds": record.ledger.gpu_seconds,
         "pretrain_notes": [(f"{p.stage}: {k}", v) for p in reversed(parents) for k, v in p.notes.items()],
         "peak_memory_mib": max(r.ledger.peak_memory_bytes for r in (record, *parents)) / 2**20,
     }
@@ -72,6 +102,8 @@ def _row(record: Record, records: dict[str, Record], specs: dict[str, StageSpec]
         for checkpoint in CHECKPOINTS:
             value = record.metrics.get(f"{name}_{checkpoint}")
             row[f"{name}_{checkpoint}"] = float("nan") if value is None else value
+    for checkpoint in CHECKPOINTS:
+        row[f"score_{checkpoint}"] = row[f"{row['metric']}_{checkpoint}"]
     return row
 
 
@@ -80,12 +112,24 @@ def _row(record: Record, records: dict[str, Record], specs: dict[str, StageSpec]
 _FREE = {"seed", "parents", "threads", "device", "sparse_backend"}
 
 
-def _digest(specs: list[StageSpec]) -> str:
-    plain = [spec.model_dump(mode="json", exclude=_FREE) for spec in specs]
-    for spec in plain:
-        if spec["kind"] == "finetune":
-            del spec["method"]
+def _protocol(spec: StageSpec, digests: dict[str, str]) -> dict[str, str]:
+    """`protocol` and `family` of a fine-tuning; specs that differ in free fields alone are hashed once."""
+    plain = spec.model_dump(mode="json", exclude={*_FREE, "method"})
+    text = json.dumps(plain, sort_keys=True)
+    if text not in digests:
+        digests[text] = _sha([plain])
+        rest = {k: v for k, v in plain.items() if k not in ("label_ratio", "split")}
+        digests[f"family {text}"] = _sha([rest])
+    return {"protocol": digests[text], "family": digests[f"family {text}"]}
+
+
+def _digest(specs: list[StageSpec], free: set[str]) -> str:
+    plain = [spec.model_dump(mode="json", exclude=free) for spec in specs]
     plain.sort(key=lambda spec: str(spec["stage"]))
+    return _sha(plain)
+
+
+def _sha(plain: list[dict[str, object]]) -> str:
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()[:6]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reports.frame import ROW
-from reports.statistics import Estimate, difference, estimate, verdict
+from reports.statistics import Estimate, estimate, judge
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,10 +22,10 @@ UNIT = "pretrain_seed"
 def headline(runs: pd.DataFrame) -> str:
     """`selected` where every good run has it, else `final`: one kind of number in one table."""
     good = runs[runs["outcome"] == "ok"]
-    return "selected" if len(good) and good["miou_voxel_selected"].notna().all() else "final"
+    return "selected" if len(good) and good["score_selected"].notna().all() else "final"
 
 
-def compare(runs: pd.DataFrame, metric: str = "miou_voxel") -> pd.DataFrame:
+def compare(runs: pd.DataFrame, metric: str = "score") -> pd.DataFrame:
     """One row a method: mean and interval in per cent for each checkpoint, n, failures, difference to scratch, verdict.
 
     `runs` is one group of `reports.frame.GROUP`. `best` is selected on the test split, as papers do.
@@ -50,8 +50,8 @@ def compare(runs: pd.DataFrame, metric: str = "miou_voxel") -> pd.DataFrame:
         if len(base) == 1 and name != base[0] and len(units):
             scratch = per_unit(runs[(runs[ROW] == list(names[base[0]])).all(axis=1)], column)
             if len(scratch):
-                gap = difference(100 * units, 100 * scratch)
-                row["to scratch"], row["verdict"] = show(gap, signed=True), verdict(gap)
+                gap, words = judge(100 * units, 100 * scratch)
+                row["to scratch"], row["verdict"] = show(gap, signed=True), words
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -99,5 +99,6 @@ def markdown(frame: pd.DataFrame) -> str:
 def plain(text: str) -> str:
     """Text as one line of Markdown that renders as itself, even where it came out of a container."""
     visible = "".join(c if c.isprintable() else " " for c in text)
-    escaped = re.sub(r"([\\`*\[\]|])", r"\\\1", " ".join(visible.split()))
+    # Brackets are markup only where a link follows them; intervals stay as they are.
+    escaped = re.sub(r"([\\`*|]|\](?=[(\[:]))", r"\\\1", " ".join(visible.split()))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -15,6 +15,7 @@ from harness.provenance import provenance
 from harness.store import Store, write_json
 from reports.build import build_report
 from reports.frame import GROUP, load_runs
+from reports.interactive import plotly_source
 from reports.statistics import difference, estimate, verdict
 from reports.tables import compare, markdown, plain
 
@@ -178,8 +179,31 @@ def test_untrusted_text_is_escaped(store: Store, tmp_path: Path) -> None:
     add(store, "ours", 0.0, outcome="crashed", message=evil, notes={"<script>k": "<img src=x onerror=alert(1)>"})
     build_report(store, tmp_path / "out")
     page = (tmp_path / "out/index.html").read_text()
-    assert "<script" not in page and "<img src=x" not in page and "&lt;script&gt;" in page
-    assert plain(evil) == "&lt;script&gt;alert(1)&lt;/script&gt; # heading \\| \\[31m"
+    own = page.replace(plotly_source(), "")
+    assert own.count("<script") == 3 and "<img src=x" not in own, "nothing of a run is markup"
+    assert "\\u003cscript>alert(1)" in own and own.count("</script") == 3
+    assert plain(evil) == "&lt;script&gt;alert(1)&lt;/script&gt; # heading \\| [31m"
+    assert plain("a [x](javascript:y) [b][c] [d]: e *f* `g`") == (
+        r"a [x\](javascript:y) [b\][c] [d\]: e \*f\* \`g\`"
+    ), "no link, no emphasis, no code"
+
+
+def test_the_end_of_a_log_is_on_the_page_without_anybodys_home(store: Store, tmp_path: Path) -> None:
+    add(store, "ours", 0.0, outcome="crashed", message="no")
+    (key,) = [r.key for r in store.records() if r.kind == "finetune"]
+    lines = [f"line {i}" for i in range(50)] + [
+        'File "/home/ann/x.py"',
+        "/Users/bob: no",
+        "/root/y",
+        "\x1b[31mred</script>",
+    ]
+    (store.folder("finetune", key) / "log.txt").write_text("\n".join(lines))
+    build_report(store, tmp_path / "out")
+    page = (tmp_path / "out/index.html").read_text()
+    text = page.split('id="data">')[1].split("</script>")[0]
+    (log,) = [r["log"] for r in json.loads(text)["runs"] if r.get("log")]
+    assert log.splitlines()[-4:] == ['File "~/x.py"', "~: no", "~/y", " [31mred</script>"]
+    assert log.splitlines()[0] == "line 42", "twelve lines"
 
 
 def test_an_empty_store_says_so(store: Store, tmp_path: Path) -> None:

@@ -1,0 +1,235 @@
+"""Tables and figures across groups of runs, written in every format."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from reports import interactive, published
+from reports.figures import (
+    SYNTHETIC_MARK,
+    Drawing,
+    class_heat_map,
+    cost_against_gain,
+    gain_distribution,
+    rank_diagram,
+    ratio_curves,
+    same_and_other,
+    variance_split,
+)
+from reports.frame import ACROSS_RATIOS, GROUP, ROW, Loaded
+from reports.interactive import Figure
+from reports.overview import (
+    AcrossTasks,
+    across_tasks,
+    by_ratio,
+    cost,
+    effects,
+    latex,
+    same_or_other,
+    table_one,
+    variances,
+    with_source,
+)
+from reports.tables import headline, markdown, row_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Across(NamedTuple):
+    """Files by name, Markdown sections, and what the page shows; pictures are still to be drawn."""
+
+    files: dict[str, Path]
+    sections: list[str]
+    tables: list[tuple[str, pd.DataFrame]]
+    pictures: list[tuple[str, Drawing, Figure | None]]
+    effects: list[tuple[str, pd.DataFrame]]
+
+
+def write(loaded: Loaded, out: Path, with_published: bool) -> Across:
+    """Everything that spans groups; real and synthetic runs are kept apart."""
+    result = Across({}, [], [], [], [])
+    runs = loaded.runs
+    if not len(runs):
+        return result
+    for synthetic, part in runs.groupby("synthetic"):
+        mark = f"{SYNTHETIC_MARK}: " if synthetic else ""
+        stem = "synthetic-" if synthetic else ""
+        found = effects(part)
+        _write_effects(found, out, stem, result)
+        result.effects.append((f"{mark}Gains over scratch at a glance", found))
+        overview = table_one(found, with_published)
+        if len(overview):
+            _add(result, out, f"{stem}table1", f"{mark}All labels: mIoU, difference to scratch, n", overview)
+            if "[paper" in overview.to_string():
+                result.sections.append(f"[paper]: {published.PROTOCOL}.\n")
+        for number, (title, table) in enumerate(by_ratio(found).items(), 1):
+            _add(result, out, f"{stem}ratios{number}", f"{mark}Label ratios: {title}", table)
+        over_tasks = across_tasks(found)
+        for number, (title, over) in enumerate(over_tasks.items(), 1):
+            _add(result, out, f"{stem}tasks{number}", f"{mark}{title}", over.table)
+        for name, title, table in (
+            ("datasets", "Pre-trained on the task's dataset, or on another", same_or_other(found)),
+            ("cost", "What it cost", cost(part)),
+        ):
+            if len(table):
+                _add(result, out, f"{stem}{name}", f"{mark}{title}", table)
+        _draw(
+            part,
+            found,
+            over_tasks,
+            loaded,
+            out,
+            stem,
+            f"{SYNTHETIC_MARK}\n" if synthetic else "",
+            with_published,
+            result,
+        )
+    return result
+
+
+def _write_effects(found: pd.DataFrame, out: Path, stem: str, result: Across) -> None:
+    path = out / f"{stem}effects"
+    found.to_csv(path.with_suffix(".csv"), index=False)
+    plain = found.replace({np.nan: None, np.inf: None})
+    path.with_suffix(".json").write_text(json.dumps(plain.to_dict("records"), indent=1, default=str) + "\n")
+    result.files[f"{stem}effects"] = path.with_suffix(".csv")
+    if importlib.util.find_spec("pyarrow") is not None:
+        found.to_parquet(path.with_suffix(".parquet"), index=False)
+
+
+def _add(result: Across, out: Path, name: str, title: str, table: pd.DataFrame) -> None:
+    """One table as Markdown, LaTeX and CSV, and for the page."""
+    (out / f"{name}.md").write_text(f"{title}\n\n{markdown(table)}\n")
+    (out / f"{name}.tex").write_text(latex(table, title))
+    table.to_csv(out / f"{name}.csv", index=False)
+    result.files[name] = out / f"{name}.md"
+    bold = (
+        title if not title.startswith(SYNTHETIC_MARK) else f"**{SYNTHETIC_MARK}**{title.removeprefix(SYNTHETIC_MARK)}"
+    )
+    result.sections.append(f"{bold}\n\n{markdown(table)}\n")
+    result.tables.append((title, table))
+
+
+def _draw(
+    runs: pd.DataFrame,
+    found: pd.DataFrame,
+    over_tasks: dict[str, AcrossTasks],
+    loaded: Loaded,
+    out: Path,
+    stem: str,
+    mark: str,
+    with_published: bool,
+    result: Across,
+) -> None:
+    def keep(
+        draw: Callable[..., Any],
+        *arguments: Any,
+        name: str,
+        title: str,
+        data: pd.DataFrame,
+        figure: Figure | None = None,
+    ) -> None:
+        drawing = Drawing(draw, arguments, out / f"figure-{stem}{name}")
+        data.to_csv(out / f"figure-{stem}{name}.csv", index=False)
+        result.files[f"figure-{stem}{name}"] = drawing.png
+        result.pictures.append((f"{mark.strip()}: {title}" if mark else title, drawing, figure))
+
+    families = found[found["label_percent"].notna()].groupby(ACROSS_RATIOS, sort=True, dropna=False)
+    for number, (names, group) in enumerate(((n, g) for n, g in families if g["label_percent"].nunique() > 1), 1):
+        described = dict(zip(ACROSS_RATIOS, names, strict=True))
+        of_family = _named(runs[(runs[ACROSS_RATIOS] == list(names)).all(axis=1)])
+        overlays = {}
+        if with_published or not described["synthetic"]:
+            pairs = {m: published.ratio_curve(str(described["task"]), str(m)) for m in group["method"].unique()}
+            overlays = {m: p for m, p in pairs.items() if p}
+        title = f"{described['task']} on {described['dataset']}, budget {described['budget']}"
+        keep(
+            ratio_curves, of_family, group, mark + title, overlays,
+            name=f"ratios{number}", title=f"Label ratios: {title}", data=group,
+            figure=interactive.ratio_curves(of_family, group, overlays),
+        )  # fmt: skip
+    if found["gain"].notna().any():
+        title = "Gains over scratch"
+        keep(
+            gain_distribution, found, f"{mark}Gains over tasks and ratios",
+            name="gains", title=title, data=found, figure=interactive.gains(found),
+        )  # fmt: skip
+        known, title = with_source(found), "Pre-trained on the task's dataset, or on another"
+        if known["pre-trained on"].nunique() > 1:
+            keep(same_and_other, known, mark + title, name="datasets", title=title, data=known)
+        hours = runs.groupby(ROW)["pretrain_cpu_seconds"].mean() / 3600
+        by_method = hours.groupby(level="method").mean()
+        priced = found.assign(hours=found["method"].map(by_method))
+        title = "Cost against gain"
+        keep(
+            cost_against_gain, priced, mark + title,
+            name="cost", title=title, data=priced, figure=interactive.cost(priced),
+        )  # fmt: skip
+    for number, (title, over) in enumerate(over_tasks.items(), 1):
+        if over.ranks is not None and over.ranks.critical_difference is not None:
+            keep(
+                rank_diagram, over.methods, over.ranks, mark + title,
+                name=f"ranks{number}", title=f"Ranks: {title}", data=over.table,
+            )  # fmt: skip
+    spread = variances(runs)
+    if len(spread):
+        title = "Where the spread comes from"
+        keep(variance_split, spread, mark + title, name="variance", title="Variance by seed", data=spread)
+    for number, (names, group) in enumerate(runs.groupby(GROUP, sort=True, dropna=False), 1):
+        described = dict(zip(GROUP, names, strict=True))
+        if described["label_ratio"] != "100%":
+            continue
+        table = _class_table(group, loaded)
+        if table is not None:
+            title = f"{described['task']} on {described['dataset']}, {described['label_ratio']}, budget {described['budget']}"
+            data = table.reset_index(names="method")
+            name = f"classes{number}"
+            keep(class_heat_map, table, mark + title, name=name, title=f"IoU per class: {title}", data=data)
+
+
+def _named(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs with the printed name of their row, as `effects` gives it for each group."""
+    import pandas as pd
+
+    parts = []
+    for _, group in runs.groupby(GROUP, dropna=False):
+        label = {which: name for name, which in row_names(group).items()}
+        parts.append(group.assign(row=[label[tuple(r)] for r in group[ROW].itertuples(index=False)]))
+    return pd.concat(parts)
+
+
+def _class_table(group: pd.DataFrame, loaded: Loaded) -> pd.DataFrame | None:
+    """Mean IoU in per cent, methods by classes; None where no run ended well."""
+    import pandas as pd
+
+    checkpoint = headline(group)
+    rows: dict[str, list[float]] = {}
+    classes: tuple[str, ...] = ()
+    for name, which in row_names(group).items():
+        mine = group[(group[ROW] == list(which)).all(axis=1) & (group["outcome"] == "ok")]
+        if not len(mine):
+            continue
+        spec = loaded.specs[mine["key"].iloc[0]]
+        data = spec.data
+        assert data is not None
+        classes = data.classes
+        values = np.array(
+            [
+                [loaded.records[key].metrics.get(f"{spec.class_metric}/{i}_{checkpoint}") for i in range(len(classes))]
+                for key in mine["key"]
+            ],
+            dtype=float,
+        )
+        known = np.isfinite(values)
+        sums = np.where(known, values, 0).sum(0)
+        rows[name] = [100 * s / k if k else np.nan for s, k in zip(sums, known.sum(0), strict=True)]
+    if not rows or all(np.isnan(v) for row in rows.values() for v in row):
+        return None
+    return pd.DataFrame(rows, index=list(classes)).T

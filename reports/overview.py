@@ -1,0 +1,359 @@
+"""Tables across groups: effects of every method at every task and ratio, Table I, label ratios, cost; in several formats."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from reports import published
+from reports.frame import ACROSS_RATIOS, GROUP, ROW
+from reports.statistics import (
+    Estimate,
+    PairedTest,
+    Ranking,
+    detectable_difference,
+    estimate,
+    holm,
+    judge,
+    probability_of_improvement,
+    ranking,
+    seeds_needed,
+    sign_flip_test,
+    variance_components,
+)
+from reports.tables import BASELINE, METHOD_ORDER, headline, per_unit, row_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MULTI_SCAN, SINGLE_SCAN = ("pointcontrast", "csc"), ("depthcontrast", "ours")
+ONE_MIOU = 1.0
+SAME, OTHER = "the task's dataset", "another dataset"
+
+
+def effects(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row for each method in each group: mean and interval, difference to scratch and interval, verdict, all in per cent.
+
+    `could_show` is the smallest difference that so many seeds find at 80 % power, `seeds_for_1` how many would find 1 mIoU.
+    """
+    import pandas as pd
+
+    rows = []
+    for names, group in runs.groupby(GROUP, sort=True, dropna=False) if len(runs) else []:
+        column = f"score_{headline(group)}"
+        found = row_names(group)
+        base = [which for which in found.values() if which[0] == BASELINE]
+        scratch = 100 * per_unit(_rows_of(group, base[0]), column) if len(base) == 1 else np.array([])
+        for name, which in found.items():
+            mine = _rows_of(group, which)
+            units = 100 * per_unit(mine, column)
+            value, gap, words = estimate(units), Estimate(np.nan, np.nan, np.nan, 0), "-"
+            if which[0] != BASELINE and len(scratch) and len(units):
+                gap, words = judge(units, scratch)
+            deviation = _pooled(units, scratch)
+            rows.append(
+                {
+                    **dict(zip(GROUP, names, strict=True)),
+                    "family": mine["family"].iloc[0],
+                    "label_percent": mine["label_percent"].iloc[0],
+                    "row": name,
+                    "method": which[0],
+                    "pretrain_dataset": which[1],
+                    "checkpoint": headline(group),
+                    "n": value.n,
+                    "runs": len(mine),
+                    "failed": int((mine["outcome"] != "ok").sum()),
+                    "mean": value.mean,
+                    "low": value.low,
+                    "high": value.high,
+                    "gain": gap.mean,
+                    "gain_low": gap.low,
+                    "gain_high": gap.high,
+                    "verdict": words,
+                    "probability_of_improvement": probability_of_improvement(units, scratch)
+                    if which[0] != BASELINE
+                    else np.nan,
+                    "could_show": detectable_difference(deviation, min(len(units), len(scratch)))
+                    if np.isfinite(deviation) and which[0] != BASELINE
+                    else np.nan,
+                    "seeds_for_1": (seeds_needed(deviation, ONE_MIOU) or np.nan) if np.isfinite(deviation) else np.nan,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _rows_of(group: pd.DataFrame, which: tuple[str, ...]) -> pd.DataFrame:
+    return group[(group[ROW] == list(which)).all(axis=1)]
+
+
+def _pooled(one: np.ndarray, two: np.ndarray) -> float:
+    """Standard deviation over seeds, of both methods together; NaN where neither has two."""
+    spread = [(len(v) - 1, v.var(ddof=1)) for v in (one, two) if len(v) > 1]
+    total = sum(n for n, _ in spread)
+    return float(np.sqrt(sum(n * v for n, v in spread) / total)) if total else float("nan")
+
+
+def table_one(found: pd.DataFrame, with_published: bool) -> pd.DataFrame:
+    """Methods by tasks at all labels: `66.5 ±1.2 (+1.4) n=3`, the paper's number in brackets where it is asked for.
+
+    ± is half the 95 % interval. One column for each task, dataset, budget and profile.
+    """
+    import pandas as pd
+
+    all_labels = found[found["label_ratio"] == "100%"]
+    columns: dict[str, dict[str, str]] = {}
+    for (task, dataset, budget, profile, protocol), group in all_labels.groupby(
+        ["task", "dataset", "budget", "profile", "protocol"], sort=True
+    ):
+        title = f"{task} ({dataset}, {budget})"
+        if title in columns:
+            title = f"{title} {protocol}"
+        columns[title] = {str(r["row"]): _cell(r, with_published) for r in group.to_dict("records")}
+        del profile
+    order = list(dict.fromkeys(map(str, all_labels.sort_values("method", key=in_order)["row"])))
+    groups = {str(r["row"]): _group_of(str(r["method"])) for r in all_labels.to_dict("records")}
+    rows = [{"group": groups[n], "method": n, **{t: c.get(n, "not run") for t, c in columns.items()}} for n in order]
+    return pd.DataFrame(rows)
+
+
+def in_order(methods: pd.Series) -> pd.Series:
+    """Places of methods in a table, to sort by: baselines, then multi-scan, then single-scan, then others."""
+    places = {m: i for i, m in enumerate(METHOD_ORDER)}
+    return methods.map(lambda m: places.get(m, len(places)))
+
+
+def in_any_order(column: pd.Series) -> pd.Series:
+    """Sort keys of a column: of `method` and `label_ratio` their places, of any other its values."""
+    if column.name == "method":
+        return in_order(column)
+    return column.map(ratio_order) if column.name == "label_ratio" else column
+
+
+def _group_of(method: str) -> str:
+    return "multi-scan" if method in MULTI_SCAN else "single-scan" if method in SINGLE_SCAN else "baseline"
+
+
+def _cell(r: dict[Any, Any], with_published: bool) -> str:
+    text = "failed" if not r["n"] else f"{r['mean']:.1f}"
+    if r["n"] and np.isfinite(r["low"]):
+        text += f" ±{(r['high'] - r['low']) / 2:.1f}"
+    if r["n"] and np.isfinite(r["gain"]):
+        text += f" ({r['gain']:+.1f})"
+    if r["n"]:
+        text += f" n={r['n']}"
+    if r["failed"]:
+        text += f", {r['failed']} of {r['runs']} failed"
+    known = published.of(str(r["task"]), str(r["method"]))
+    if known is not None and (with_published or not r["synthetic"]):
+        text += f" [paper {known.value:.1f}]"
+    return text
+
+
+def by_ratio(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """For every family of runs with two ratios or more, methods by label ratio: mean, gain and n."""
+    import pandas as pd
+
+    tables = {}
+    for names, group in found.groupby(ACROSS_RATIOS, sort=True, dropna=False) if len(found) else []:
+        ratios = sorted(group["label_ratio"].unique(), key=ratio_order)
+        if len(ratios) < 2:
+            continue
+        described = dict(zip(ACROSS_RATIOS, names, strict=True))
+        title = f"{described['task']} on {described['dataset']}, budget {described['budget']}, profile {described['profile']}"
+        if title in tables:
+            title += f" #{described['family']}"
+        cells = {(str(r["row"]), r["label_ratio"]): _cell(r, with_published=False) for r in group.to_dict("records")}
+        order = list(dict.fromkeys(map(str, group.sort_values("method", key=in_order)["row"])))
+        tables[title] = pd.DataFrame(
+            [{"method": name, **{ratio: cells.get((name, ratio), "not run") for ratio in ratios}} for name in order]
+        )
+    return tables
+
+
+def ratio_order(text: str) -> tuple[bool, float]:
+    """Shares by their size, then limited labels by their number."""
+    number = float("".join(c for c in text if c.isdigit() or c == "."))
+    return not text.endswith("%"), number
+
+
+def same_or_other(found: pd.DataFrame) -> pd.DataFrame:
+    """Mean gain over scratch where a method was pre-trained on the task's own dataset, and where on another (paper V-A)."""
+    import pandas as pd
+
+    known = with_source(found)
+    if not len(known):
+        return pd.DataFrame(columns=["method", "pre-trained on", "gain", "cells"])
+    rows = [
+        {"method": method, "pre-trained on": where, "gain": f"{group['gain'].mean():+.1f}", "cells": len(group)}
+        for (method, where), group in known.groupby(["method", "pre-trained on"], sort=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def with_source(found: pd.DataFrame) -> pd.DataFrame:
+    """Effects with a gain, and `pre-trained on`: the task's dataset (or its procedural stand-in), or another one."""
+    known = found[found["gain"].notna()]
+    same = [_plain(a) == _plain(b) for a, b in zip(known["pretrain_dataset"], known["dataset"], strict=True)]
+    return known.assign(**{"pre-trained on": np.where(same, SAME, OTHER)})
+
+
+def _plain(dataset: str) -> str:
+    return dataset.removeprefix("synth-").replace("semantic", "")
+
+
+class AcrossTasks(NamedTuple):
+    """One table, and the ranks behind it with their methods; None where tasks or methods are too few."""
+
+    table: pd.DataFrame
+    methods: list[str]
+    ranks: Ranking | None
+
+
+def across_tasks(found: pd.DataFrame) -> dict[str, AcrossTasks]:
+    """For all labels and every budget with two tasks or more: mean gain of each method over the tasks, a permutation test of it
+    (the task is the unit) corrected by Holm for the number of methods, and mean ranks. Methods without all tasks have no rank."""
+    import pandas as pd
+
+    tables = {}
+    full = found[found["label_ratio"] == "100%"] if len(found) else found
+    for (budget, profile), group in full.groupby(["budget", "profile"], sort=True) if len(full) else []:
+        means = group.pivot_table(index=["task", "dataset"], columns="row", values="mean", aggfunc="first")
+        if len(means) < 2:
+            continue
+        gains = group.pivot_table(index=["task", "dataset"], columns="row", values="gain", aggfunc="first")
+        names = list(dict.fromkeys(group.sort_values("method", key=in_order, kind="stable")["row"]))
+        tests = {n: sign_flip_test(gains[n].dropna().to_numpy()) for n in names if n in gains}
+        adjusted = dict(zip(tests, holm(np.array([t.p for t in tests.values()])), strict=True))
+        complete = [n for n in names if n in means and means[n].notna().all()]
+        ranks = ranking(means[complete].to_numpy())
+        rows = []
+        for name in names:
+            test = tests.get(name, PairedTest(float("nan"), float("nan"), 0))
+            mine = gains[name].dropna() if name in gains else []
+            rows.append(
+                {
+                    "method": name,
+                    "tasks": f"{int(means[name].notna().sum()) if name in means else 0} of {len(means)}",
+                    "mean gain": f"{np.mean(mine):+.1f}" if len(mine) else "-",
+                    "p (Holm)": f"{adjusted[name]:.3f}" if name in tests else "-",
+                    "verdict": test._replace(p=adjusted[name]).words() if name in tests else "-",
+                    "mean rank": f"{ranks.mean_ranks[complete.index(name)]:.1f}" if ranks and name in complete else "-",
+                }
+            )
+        title = f"Over all tasks, all labels, budget {budget}, profile {profile}"
+        tables[title] = AcrossTasks(pd.DataFrame(rows), complete, ranks)
+    return tables
+
+
+def cost(runs: pd.DataFrame) -> pd.DataFrame:
+    """What each method used, mean over its runs that ended well; pre-training is shared, so its amortised part is given too."""
+    import pandas as pd
+
+    rows = []
+    good = runs[runs["outcome"] == "ok"] if len(runs) else runs
+    for (budget, method, dataset), group in good.groupby(["budget", "method", "pretrain_dataset"]) if len(good) else []:
+        pretrainings = group.drop_duplicates("pretrain_keys")
+        once = pretrainings["pretrain_cpu_seconds"].sum()
+        rows.append(
+            {
+                "method": method,
+                "pre-trained on": dataset,
+                "budget": budget,
+                "runs": len(group),
+                "steps": f"{pretrainings['pretrain_steps'].mean():,.0f} + {group['finetune_steps'].mean():,.0f}",
+                "CPU-hours a pre-training": f"{pretrainings['pretrain_cpu_seconds'].mean() / 3600:.3f}",
+                "amortised over its runs": f"{once / len(group) / 3600:.3f}",
+                "CPU-hours a fine-tuning": f"{group['finetune_cpu_seconds'].mean() / 3600:.3f}",
+                "GPU-hours": f"{(pretrainings['pretrain_gpu_seconds'].mean() + group['finetune_gpu_seconds'].mean()) / 3600:.2f}",
+                "labels": f"{group['labels_seen'].mean():,.0f}",
+                "peak MiB": f"{group['peak_memory_mib'].max():,.0f}",
+            }
+        )
+    return pd.DataFrame(rows).sort_values("method", key=in_order) if rows else pd.DataFrame(rows)
+
+
+def variances(runs: pd.DataFrame) -> pd.DataFrame:
+    """Where the spread comes from, for every row of a group with a full crossed table of seeds; standard deviations in mIoU."""
+    import pandas as pd
+
+    rows = []
+    for names, group in runs.groupby(GROUP, sort=True, dropna=False) if len(runs) else []:
+        described = dict(zip(GROUP, names, strict=True))
+        column = f"score_{headline(group)}"
+        for name, which in row_names(group).items():
+            mine = _rows_of(group, which)
+            good = mine[mine["outcome"] == "ok"]
+            if not len(good):
+                continue
+            table = 100 * good.pivot_table(index="pretrain_seed", columns="finetune_seed", values=column).to_numpy()
+            shares = variance_components(table)
+            if shares is not None:
+                rows.append(
+                    {
+                        **{k: described[k] for k in ("task", "dataset", "label_ratio", "budget", "synthetic")},
+                        "method": name,
+                        "seeds": f"{table.shape[0]} x {table.shape[1]}",
+                        "pre-training seed": np.sqrt(shares.pretrain),
+                        "fine-tuning seed": np.sqrt(shares.finetune),
+                        "residual": np.sqrt(shares.residual),
+                        "residual is": shares.residual_is,
+                    }
+                )
+    if not rows:
+        return pd.DataFrame()
+    return pd.DataFrame(rows).sort_values(["task", "method", "label_ratio"], key=in_any_order, kind="stable")
+
+
+def latex(frame: pd.DataFrame, caption: str) -> str:
+    """A booktabs table; what LaTeX would take for a command is escaped."""
+    cells = [[_tex(str(c)) for c in row] for row in [list(frame.columns), *frame.to_numpy().tolist()]]
+    lines = [" & ".join(row) + r" \\" for row in cells]
+    body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
+    columns = "l" * len(frame.columns)
+    return (
+        f"% needs \\usepackage{{booktabs}}\n\\begin{{table}}\n\\centering\n\\caption{{{_tex(caption)}}}\n"
+        f"\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}\n\\end{{table}}\n"
+    )
+
+
+def _tex(text: str) -> str:
+    special = {
+        "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
+    }  # fmt: skip
+    visible = "".join(c if c.isprintable() else " " for c in text)
+    return "".join(special.get(c, c) for c in visible)
+
+
+WITHIN = 1.0
+
+
+def steps_to_reach(curves: dict[str, list[tuple[str, list[int], list[float]]]]) -> pd.DataFrame:
+    """The first validated step at which each run is within 1 mIoU of scratch's final mean (Figure 5): median over runs.
+
+    `curves`: row name to (method, steps, mIoU) of its runs. Empty without scratch.
+    """
+    import pandas as pd
+
+    finals = [scores[-1] for runs in curves.values() for method, _, scores in runs if method == BASELINE]
+    if not finals:
+        return pd.DataFrame()
+    goal = float(np.mean(finals)) - WITHIN / 100
+    steps = {
+        name: [next((s for s, v in zip(at, scores, strict=True) if v >= goal), np.inf) for _, at, scores in runs]
+        for name, runs in curves.items()
+    }
+    base = next((float(np.median(steps[n])) for n, runs in curves.items() if runs[0][0] == BASELINE), np.nan)
+    rows = []
+    for name, reached in steps.items():
+        median = float(np.median(reached))
+        rows.append(
+            {
+                "method": name,
+                "steps to within 1 mIoU of scratch": f"{median:,.0f}" if np.isfinite(median) else "never",
+                "reached by": f"{int(np.isfinite(reached).sum())} of {len(reached)}",
+                "speed-up": f"{base / median:.2f}x" if np.isfinite(median) and median > 0 else "-",
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,109 @@
+"""A store of made-up records with known effects, in the real folders: `python -m tests.reports.planted RUNS [RECORDS]`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from harness.contract.events import EVENTS_FILE
+from harness.contract.records import Record
+from harness.store import Store
+from tests.reports.test_reports import stage
+
+GAINS = {"scratch": 0.0, "supervised": 4.0, "pointcontrast": 1.0, "csc": 3.0, "depthcontrast": -0.5, "ours": 2.0}
+"""mIoU over scratch at all labels; with few labels twice as much."""
+RATIOS = (5.0, 10.0, 20.0, 40.0, 100.0)
+BASE = {5.0: 42.0, 10.0: 50.0, 20.0: 57.0, 40.0: 61.0, 100.0: 65.0}
+SEED = 20261123
+PRETRAIN_SD, RUN_SD = 0.8, 0.5
+CLASSES = ("ceiling", "floor", "wall", "chair", "table")
+
+
+def plant(store: Store, pretrain_seeds: int, finetune_seeds: int, *, synthetic: bool = True, fail: int = 40) -> int:
+    """Write a full crossed matrix; every `fail`-th fine-tuning has crashed. The number of records."""
+    rng = np.random.default_rng(SEED)
+    count = 0
+    template: dict[str, dict[str, object]] = {}
+    for method, gain in GAINS.items():
+        for one in range(pretrain_seeds):
+            shared = rng.normal(0, PRETRAIN_SD)
+            source = {"dataset": "scannet", "manifest_sha256": "3" * 64, "synthetic": synthetic, "view": "unlabelled"}
+            parent = stage("pretrain", method, one, data=source)
+            _write(
+                store,
+                template,
+                parent,
+                {"ledger": {"optimizer_steps": 600, "cpu_seconds": 500 + 100 * len(method)}},
+                synthetic,
+            )
+            count += 1
+            for percent in RATIOS:
+                for two in range(finetune_seeds):
+                    child = stage(
+                        "finetune", method, two, parents={"points": parent.key}, label_ratio={"percent": percent},
+                        data={"dataset": "s3dis", "manifest_sha256": "2" * 64, "synthetic": synthetic, "view": "labelled",
+                              "classes": CLASSES},
+                    )  # fmt: skip
+                    score = BASE[percent] + gain * (2 - percent / 100) + shared + rng.normal(0, RUN_SD)
+                    failed = fail and count % fail == 0
+                    metrics = {} if failed else _metrics(score / 100, rng)
+                    cell = {
+                        "method": method, "pretrain_dataset": "scannet", "task": "s3dis-sem", "label_ratio": {"percent": percent},
+                        "pretrain_seed": one, "finetune_seed": two, "budget": "b", "profile": "p",
+                    }  # fmt: skip
+                    extra = {
+                        "cell": cell, "dataset": "s3dis", "metrics": metrics, "outcome": "crashed" if failed else "ok",
+                        "message": "planted" if failed else "", "ledger": {"optimizer_steps": 300, "cpu_seconds": 120.0},
+                    }  # fmt: skip
+                    folder = _write(store, template, child, extra, synthetic)
+                    if not failed and one < 3 and two == 0:
+                        _curve(folder, score / 100, gain)
+                    count += 1
+    return count
+
+
+def _metrics(score: float, rng: np.random.Generator) -> dict[str, float]:
+    found = {f"miou_voxel_{c}": score + d for c, d in (("final", 0.0), ("selected", -0.003), ("best", 0.008))}
+    for i in range(len(CLASSES)):
+        value = float(np.clip(score + 0.3 - 0.13 * i + rng.normal(0, 0.02), 0, 1))
+        found |= {f"iou_voxel/{i}_{c}": value for c in ("final", "selected", "best")}
+    return found
+
+
+def _curve(folder: Path, score: float, gain: float) -> None:
+    """A validation curve that rises to the score, sooner where the gain is larger."""
+    lines = []
+    for step in range(30, 301, 30):
+        value = score * (1 - np.exp(-step * (1 + gain / 4) / 60))
+        lines.append(json.dumps({"event": "eval", "step": step, "split": "test", "metrics": {"miou_voxel": value}}))
+    (folder / EVENTS_FILE).write_text("\n".join(lines) + "\n")
+
+
+def _write(
+    store: Store, template: dict[str, dict[str, object]], spec: object, extra: dict[str, object], synthetic: bool
+) -> Path:
+    from harness.provenance import provenance
+
+    kind, key = spec.kind, spec.key  # type: ignore[attr-defined]
+    if kind not in template:
+        template[kind] = {"provenance": provenance({}).model_dump(mode="json")}
+    base = {
+        "key": key, "kind": kind, "method": spec.method, "stage": spec.stage, "attempt": 1, "outcome": "ok",  # type: ignore[attr-defined]
+        "synthetic": synthetic, "executor": "local", "label_isolation": "none", **template[kind],
+        "parents": spec.parents, "started_at": "2026-01-01", "ended_at": "2026-01-01",  # type: ignore[attr-defined]
+    }  # fmt: skip
+    folder = store.folder(kind, key)
+    folder.mkdir(parents=True)
+    record = Record.model_validate({**base, **extra}).sealed()
+    (folder / "spec.json").write_text(json.dumps(spec.model_dump(mode="json"), indent=1, sort_keys=True))  # type: ignore[attr-defined]
+    (folder / "record.json").write_text(json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True))
+    return folder
+
+
+if __name__ == "__main__":
+    wanted = int(sys.argv[2]) if len(sys.argv) > 2 else 10_000
+    seeds = max(1, round(wanted / (len(GAINS) * len(RATIOS) * 10)))
+    print(plant(Store(Path(sys.argv[1])), seeds, 10))

@@ -1,0 +1,86 @@
+"""`bench report --compare`: twins are found, differences are paired, and what has no twin is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.errors import WrongUse
+from harness.store import Store
+from reports.compare import Side, build_comparison, paired
+from tests.conftest import Bench
+from tests.reports.test_reports import add
+
+BASE = (0.40, 0.45, 0.52, 0.38)
+
+
+@pytest.fixture
+def sides(tmp_path: Path) -> tuple[Store, Store]:
+    """Four seeds of two methods on both sides; B is 2 mIoU better at `ours`, up to a little noise, and the same at scratch."""
+    one, two = Store(tmp_path / "a"), Store(tmp_path / "b")
+    rng = np.random.default_rng(20261123)
+    for seed, score in enumerate(BASE):
+        add(one, "ours", score, seed)
+        add(two, "ours", score + 0.02 + rng.normal(0, 0.001), seed)
+        add(one, "scratch", score - 0.1, seed, source="none")
+        add(two, "scratch", score - 0.1, seed, source="none")
+    return one, two
+
+
+def test_differences_are_paired(sides: tuple[Store, Store], tmp_path: Path) -> None:
+    """Seeds differ by 14 mIoU and B from A by 2: only pairs can see that."""
+    found = build_comparison(Side("a", sides[0]), Side("b", sides[1]), tmp_path / "out")
+    table = found.table.set_index("method")
+    ours = table.loc["ours"]
+    assert abs(ours["difference"] - 2) < 0.15 and ours["high"] - ours["low"] < 0.8, "unpaired it would be some 15 wide"
+    assert ours["verdict"] == "better" and ours["n"] == 4 and ours["equal"] == "0 of 4" and ours["protocol"] == "same"
+    assert table.loc["scratch", "verdict"] == "the same" and table.loc["scratch", "equal"] == "4 of 4"
+    assert list(found.table["method"]) == ["scratch", "ours"]
+    assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".md", ".tex", ".csv", ".json", ".png", ".svg", ".pdf"}
+    assert all(len(line) <= 125 for line in found.text.splitlines())
+
+
+def test_what_has_no_twin_is_said(sides: tuple[Store, Store], tmp_path: Path) -> None:
+    one, two = sides
+    add(one, "csc", 0.5)
+    add(two, "ours", 0.0, 7, outcome="crashed", message="no")
+    add(one, "ours", 0.6, 7)
+    table = build_comparison(Side("a", one), Side("b", two), tmp_path / "out").table.set_index("method")
+    assert (table.loc["csc", "verdict"], table.loc["csc", "alone"], table.loc["csc", "B - A"]) == ("no twins", 1, "-")
+    assert table.loc["ours", "alone"] == 1 and table.loc["ours", "n"] == 4, (
+        "a failure is no twin, and is not dropped in silence"
+    )
+
+
+def test_another_protocol_is_named(tmp_path: Path) -> None:
+    one, two = Store(tmp_path / "a"), Store(tmp_path / "b")
+    add(one, "ours", 0.5)
+    add(two, "ours", 0.6, voxel=0.2)
+    (row,) = build_comparison(Side("a", one), Side("b", two), tmp_path / "out").table.to_dict("records")
+    assert row["protocol"] == "differs: recipe, data or code" and row["verdict"] == "cannot be tested with this n"
+
+
+def test_nothing_to_compare_is_wrong_use(sides: tuple[Store, Store], tmp_path: Path) -> None:
+    one, _ = sides
+    empty = Store(tmp_path / "empty")
+    empty.root.mkdir()
+    with pytest.raises(WrongUse, match="empty: no fine-tuning runs to compare"):
+        build_comparison(Side("a", one), Side("empty", empty), tmp_path / "out")
+    add(empty, "csc", 0.5, synthetic=True, source="synth-scannet")
+    with pytest.raises(WrongUse, match="no cell in common"):
+        build_comparison(Side("a", one), Side("b", empty), tmp_path / "out")
+    add(one, "ours", 0.5, voxel=0.2)
+    with pytest.raises(WrongUse, match="ours on s3dis-sem at 100%, seeds 0/0, was run in 2 ways; name a suite"):
+        paired(Side("a", one), Side("a", one))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command(sides: tuple[Store, Store], bench: Bench, tmp_path: Path) -> None:
+    done = bench("report", "--compare", "a", "b", "--out", "out")
+    assert "B (b) against A (a)" in done.stdout and "the same" in done.stdout
+    files = json.loads(bench("report", "--compare", "a", "b", "--out", "out", "--json").stdout)
+    assert (tmp_path / files["md"]).read_text() in done.stdout and "\\" not in done.stdout
+    assert "unknown suite 'c'" in bench("report", "--compare", "a", "c", code=2).stderr

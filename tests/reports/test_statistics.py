@@ -1,0 +1,171 @@
+"""Each statistic against scipy, closed forms, or small simulations with fixed seeds; `make verify-statistics` simulates at length."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from reports import statistics as s
+
+RNG = np.random.default_rng(20261123)
+
+
+def test_a_paired_difference_is_the_t_test_of_the_gaps() -> None:
+    one, two = RNG.normal(size=8), RNG.normal(size=8)
+    found = s.paired_difference(one, two)
+    interval = stats.ttest_rel(one, two).confidence_interval(0.95)
+    assert np.allclose([found.low, found.high], [interval.low, interval.high]) and found.n == 8
+
+
+def test_crossed_runs_are_averaged_over_finetuning_seeds_first() -> None:
+    one, two = RNG.normal(size=(3, 4)), RNG.normal(size=(5, 4))
+    one[0, 1] = np.nan
+    found = s.crossed_difference(one, two)
+    means = np.array([np.nanmean(row) for row in one])
+    interval = stats.ttest_ind(means, two.mean(1), equal_var=False).confidence_interval(0.95)
+    assert np.allclose([found.effect.low, found.effect.high], [interval.low, interval.high])
+    assert found.effect.n == 3 and found.runs == 11 + 20
+
+
+def test_tost_is_two_one_sided_tests() -> None:
+    one, two = RNG.normal(0, 1, 40), RNG.normal(0.05, 1, 40)
+    found = s.tost(one, two, 0.8)
+    both = [
+        stats.ttest_ind(one, two - 0.8, equal_var=False, alternative="greater").pvalue,
+        stats.ttest_ind(one, two + 0.8, equal_var=False, alternative="less").pvalue,
+    ]
+    assert found.p == pytest.approx(max(both)) and found.equivalent
+    assert not s.tost(one, two + 1, 0.8).equivalent and not s.tost(one[:1], two, 0.8).equivalent
+    with pytest.raises(ValueError, match="positive"):
+        s.tost(one, two, 0)
+
+
+@pytest.mark.parametrize("n", [2, 5, 8])
+def test_the_sign_flip_test_is_exact(n: int) -> None:
+    gaps = RNG.normal(0.7, 1, n)
+    sums = [
+        abs(sum(sign * g for sign, g in zip(signs, gaps, strict=True)))
+        for signs in itertools.product((1, -1), repeat=n)
+    ]
+    found = s.sign_flip_test(gaps)
+    assert found.p == pytest.approx(np.mean(np.array(sums) >= abs(gaps.sum()) - 1e-12)) and found.least_p == 2 / 2**n
+    assert s.sign_flip_test(np.abs(gaps)).p == pytest.approx(found.least_p)
+
+
+def test_too_few_pairs_cannot_be_tested() -> None:
+    assert s.sign_flip_test(np.array([1.0, 2, 3, 4, 5])).words() == "cannot be tested with this n"
+    assert s.sign_flip_test(np.arange(1.0, 7)).words() == "differs"
+    assert s.sign_flip_test(np.array([1.0, -1, 2, -2, 3, -3])).words() == "not distinguishable"
+    assert s.sign_flip_test(np.array([])).words() == "cannot be tested with this n"
+    many = s.sign_flip_test(RNG.normal(1, 1, 30))
+    assert many.words() == "differs" and many == s.sign_flip_test(np.asarray(RNG.normal(1, 1, 30)) * 0 + 1)._replace(
+        p=many.p
+    )
+
+
+def test_wilcoxon_is_scipys() -> None:
+    gaps = RNG.normal(0.5, 1, 9)
+    assert s.wilcoxon_test(np.append(gaps, 0)).p == pytest.approx(stats.wilcoxon(gaps).pvalue)
+    assert s.wilcoxon_test(np.array([1.0, 2])).words() == "cannot be tested with this n"
+
+
+def test_holm_by_hand() -> None:
+    assert np.allclose(s.holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
+    found = s.holm(np.array([0.5, np.nan, 0.6]))
+    assert np.allclose(found[[0, 2]], [1.0, 1.0]) and np.isnan(found[1])
+
+
+def test_probability_of_improvement_is_mann_whitneys() -> None:
+    one, two = RNG.integers(0, 5, 12).astype(float), RNG.integers(0, 5, 9).astype(float)
+    assert s.probability_of_improvement(one, two) == pytest.approx(stats.mannwhitneyu(one, two).statistic / (12 * 9))
+    assert s.probability_of_improvement(np.array([2.0]), np.array([1.0])) == 1
+    assert np.isnan(s.probability_of_improvement(np.array([]), one))
+
+
+def test_interquartile_mean() -> None:
+    assert s.interquartile_mean(np.array([0.0, 1, 3, 100])) == 2
+    assert np.isnan(s.interquartile_mean(np.array([1.0, 2, 3])))
+
+
+def test_the_detectable_difference_is_detected_so_often() -> None:
+    size = s.detectable_difference(2.0, 5)
+    rng = np.random.default_rng(1)
+    p = stats.ttest_ind(rng.normal(0, 2, (4000, 5)), rng.normal(size, 2, (4000, 5)), axis=1, equal_var=False).pvalue
+    assert (p < 0.05).mean() == pytest.approx(0.8, abs=0.02)
+    n = s.seeds_needed(1.0, 1.0)
+    assert n == 17, "the textbook's 17 for one standard deviation at 80 % power"
+    assert s.detectable_difference(1.0, 17) <= 1 < s.detectable_difference(1.0, 16)
+    assert (
+        s.seeds_needed(10, 0.01) is None
+        and s.detectable_difference(1, 1) == np.inf
+        and s.detectable_difference(0, 3) == 0
+    )
+
+
+def test_variance_components_are_found_again() -> None:
+    rng = np.random.default_rng(3)
+    found = []
+    for _ in range(400):
+        table = rng.normal(0, 2, (4, 1)) + rng.normal(0, 1, (1, 5)) + rng.normal(0, 0.5, (4, 5))
+        shares = s.variance_components(table)
+        assert shares is not None
+        found.append(shares[:3])
+    assert np.allclose(np.mean(found, 0), [4, 1, 0.25], rtol=0.12)
+    assert s.variance_components(np.ones((1, 5))) is None
+    table[0, 0] = np.nan
+    assert s.variance_components(table) is None, "a missing cell is not imputed"
+
+
+def test_a_ranking_needs_a_test_that_supports_it() -> None:
+    clear = np.arange(4.0) + RNG.normal(0, 0.1, (8, 4))
+    found = s.ranking(clear)
+    assert found is not None and np.allclose(found.mean_ranks, [4, 3, 2, 1])
+    # Demsar 2006, table 5: q = 2.569 for four methods.
+    assert found.critical_difference == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 8)), abs=1e-3)
+    noise = s.ranking(RNG.normal(size=(5, 4)))
+    assert noise is not None and noise.critical_difference is None
+    assert s.ranking(clear[:2]) is None and s.ranking(clear[:, :2]) is None
+
+
+def test_ten_thousand_replicates_of_a_table() -> None:
+    values = RNG.normal(size=(40, 20))
+    began = time.process_time()
+    found = s.bootstrap_means(values)
+    print(f"{time.process_time() - began:.2f} CPU-s")
+    assert found.shape == (10_000, 40)
+    assert np.allclose(found.mean(0), values.mean(1), atol=0.02)
+    assert np.allclose(found.std(0), values.std(1) / np.sqrt(20), rtol=0.05)
+    assert np.array_equal(found, s.bootstrap_means(values))
+
+
+def test_the_documentation_prints_what_was_simulated() -> None:
+    import json
+
+    from tests.conftest import REPOSITORY
+
+    text = (REPOSITORY / "docs/reports.md").read_text()
+    results = json.loads((REPOSITORY / "docs/verification/statistics.json").read_text())["results"]
+    for name, held in results["coverage_per_cent"].items():
+        assert f"| {name} | {' | '.join(str(held[n]) for n in ('3', '5', '10', '20'))} |" in text
+    false = results["false_positives_per_cent"]
+    for seeds in (3, 5, 10):
+        row = [
+            false[f"{seeds} seeds{more}"] for more in ("", ", the first 2,000 stores", ", runs counted as independent")
+        ]
+        assert f"| {seeds} | {' | '.join(map(str, row))} |" in text
+
+
+def test_a_difference_within_the_margin_is_called_equivalent_only_where_it_is_shown() -> None:
+    rng = np.random.default_rng(3)
+    tight = rng.normal(50, 0.2, 8), rng.normal(50, 0.2, 8)
+    loose = rng.normal(50, 3, 4), rng.normal(50, 3, 4)
+    assert s.judge(*tight)[1] == "equivalent within 1"
+    assert s.judge(*loose)[1] == "not distinguishable"
+    assert s.judge(tight[0] + 5, tight[1])[1] == "better" and s.judge(tight[0] - 5, tight[1])[1] == "worse"
+    assert s.judge(tight[0][:1], tight[1])[1] == "cannot be tested with this n"
+    assert s.judge(*tight, margin=0.01)[1] == "not distinguishable"
+    assert s.judge(*tight)[0] == s.difference(*tight)

@@ -1,0 +1,119 @@
+"""`make verify-statistics`: coverage of the intervals, false positives of null stores, power, by simulation with fixed seeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from reports import statistics as s
+from tests.verification.report import write_report
+
+SEED, TRIALS, BOOTSTRAP_TRIALS, NULLS, MORE_NULLS = 20261123, 20_000, 2_000, 2_000, 20_000
+CODE = ("reports.statistics",)
+SIZES = (3, 5, 10, 20)
+KINDS = {
+    "gaussian": (lambda rng, shape: rng.normal(size=shape), 0.0),
+    "log-normal, sigma 0.5": (lambda rng, shape: rng.lognormal(0, 0.5, shape), float(np.exp(0.125))),
+    "log-normal, sigma 1": (lambda rng, shape: rng.lognormal(0, 1, shape), float(np.exp(0.5))),
+    "one in ten fails (-20)": (lambda rng, shape: rng.normal(size=shape) - 20 * (rng.random(shape) < 0.1), -2.0),
+}
+
+
+def coverage() -> dict[str, dict[str, float]]:
+    """Share of 95 % intervals that hold the true mean, per cent."""
+    found: dict[str, dict[str, float]] = {}
+    for name, (draw, truth) in KINDS.items():
+        found[name] = {}
+        for n in SIZES:
+            rng = np.random.default_rng((SEED, n))
+            # Below 20 the interval is a t interval, which is quick; at 20 each one is a bootstrap.
+            trials = TRIALS if n < s.BOOTSTRAP_FROM else BOOTSTRAP_TRIALS
+            values = draw(rng, (trials, n))
+            held = sum(e.low <= truth <= e.high for e in map(s.estimate, values))
+            found[name][str(n)] = round(100 * held / trials, 1)
+    return found
+
+
+def false_positives() -> dict[str, float]:
+    """Null stores, crossed (pre-training seeds x fine-tuning seeds) with an effect that a pre-training's runs share: how often
+    a difference is claimed, per cent; with the unit that is used here, and with runs counted as independent."""
+    found = {}
+    for seeds in (3, 5, 10):
+        rng = np.random.default_rng((SEED, 1, seeds))
+        claimed = naive = 0
+        for store in range(1, MORE_NULLS + 1):
+            one, two = (rng.normal(0, 1, (seeds, 1)) + rng.normal(0, 0.7, (seeds, 3)) for _ in range(2))
+            claimed += s.verdict(s.crossed_difference(one, two).effect) in ("better", "worse")
+            naive += stats.ttest_ind(one.ravel(), two.ravel(), equal_var=False).pvalue < 0.05
+            if store == NULLS:
+                found[f"{seeds} seeds, the first {NULLS:,} stores"] = round(100 * claimed / NULLS, 2)
+        found[f"{seeds} seeds"] = round(100 * claimed / MORE_NULLS, 2)
+        found[f"{seeds} seeds, runs counted as independent"] = round(100 * naive / MORE_NULLS, 2)
+    return found
+
+
+def power() -> dict[str, dict[str, float]]:
+    """Planted effects of one and two standard deviations: predicted power against how often they are found, per cent."""
+    found = {}
+    for n in (3, 5, 10):
+        for size in (1.0, 2.0):
+            rng = np.random.default_rng((SEED, 2, n, int(size)))
+            trials = 4000
+            hits = sum(
+                s.verdict(s.difference(rng.normal(size, 1, n), rng.normal(0, 1, n))) == "better" for _ in range(trials)
+            )
+            predicted = s.welch_power(size, n)
+            found[f"{size:g} sd, {n} seeds"] = {
+                "predicted": round(100 * predicted, 1),
+                "found": round(100 * hits / trials, 1),
+            }
+    return found
+
+
+def family() -> dict[str, float]:
+    """Five methods against scratch over seven tasks, nothing there: how often Holm's correction lets any through, per cent."""
+    rng = np.random.default_rng((SEED, 3))
+    hits = {"with Holm": 0, "without": 0}
+    trials = 2000
+    for _ in range(trials):
+        p = np.array([s.sign_flip_test(rng.normal(size=7)).p for _ in range(5)])
+        hits["with Holm"] += bool((s.holm(p) < 0.05).any())
+        hits["without"] += bool((p < 0.05).any())
+    return {name: round(100 * number / trials, 2) for name, number in hits.items()}
+
+
+def misses(results: dict[str, Any]) -> list[str]:
+    """What falls short of the bounds, in words."""
+    found = []
+    for n, held in results["coverage_per_cent"]["gaussian"].items():
+        if abs(held - 95) > 2:
+            found.append(f"coverage at n = {n}: {held} % of Gaussian intervals, nominal 95")
+    for name, rate in results["false_positives_per_cent"].items():
+        if "," not in name and rate > 6:
+            found.append(f"false positives, {name}: {rate} %")
+    for name, pair in results["power_per_cent"].items():
+        if pair["predicted"] - pair["found"] > 8 or pair["found"] - pair["predicted"] > 4:
+            found.append(f"power, {name}: predicted {pair['predicted']} %, found {pair['found']} %")
+    if results["family_wise_error_per_cent"]["with Holm"] > 6:
+        found.append("family-wise error above 6 %")
+    return found
+
+
+def main() -> None:
+    """Simulate, then docs/verification/statistics.json."""
+    results = {
+        "coverage_per_cent": coverage(),
+        "false_positives_per_cent": false_positives(),
+        "power_per_cent": power(),
+        "family_wise_error_per_cent": family(),
+    }
+    short = misses(results)
+    what = "coverage of 95 % intervals, false positives of null stores, power of planted effects, by simulation"
+    write_report("statistics", what, "failed" if short else "ok", CODE, seed=SEED, results=results, misses=short)
+    raise SystemExit(1 if short else 0)
+
+
+if __name__ == "__main__":
+    main()
