@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 # The torch build: extra pip arguments, such as `--index-url URL` of the CPU wheels (see README.md).
 TORCH_ARGS ?=
 SMOKE := smoke
+WORKERS ?= auto
 # Where `make verify-minkowski` keeps its build, by default outside of the tree.
 MINKOWSKI_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bench/minkowski
 GPU_PYTHON ?= $(BIN)/python
 
-.PHONY: help setup smoke test lint perf perf-minkowski verify verify-minkowski verify-gpu verify-learning lock clean
+.PHONY: help setup smoke test lint perf perf-minkowski verify verify-minkowski verify-minkowski-image verify-gpu verify-learning verify-faults verify-statistics lock clean
 
 help:
 	@echo "make smoke   run ours and scratch on embedded synthetic data, then the report (about 4 minutes)"
@@ -37,8 +38,9 @@ smoke: setup
 	$(BIN)/bench run --method scratch --task s3dis-sem --budget smoke --runs $(SMOKE)/runs
 	$(BIN)/bench report --runs $(SMOKE)/runs --out $(SMOKE)/report
 
+# Files of tests side by side; WORKERS=0 runs them one after the other.
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
@@ -52,7 +54,13 @@ perf-minkowski: setup
 	MINKOWSKI_VENV="$(MINKOWSKI_VENV)" PYTHON="$(BIN)/python" tests/verification/minkowski.sh
 	"$(MINKOWSKI_VENV)/bin/python" -m tests.performance $(ARGS)
 
-verify: verify-minkowski verify-gpu verify-learning
+verify: verify-minkowski verify-minkowski-image verify-gpu verify-learning verify-faults verify-statistics
+
+verify-statistics: setup
+	$(BIN)/python -m tests.verification.statistics
+
+verify-faults: setup
+	$(BIN)/python -m tests.verification.faults
 
 # An hour on two cores; goes on where it was interrupted.
 verify-learning: setup
@@ -62,6 +70,10 @@ verify-learning: setup
 verify-minkowski: setup
 	MINKOWSKI_VENV="$(MINKOWSKI_VENV)" PYTHON="$(BIN)/python" tests/verification/minkowski.sh
 	"$(MINKOWSKI_VENV)/bin/python" -m tests.verification.minkowski
+
+# Needs a container engine; IMAGE_ARGS="--base debian:12 --torch-args '--index-url ...'" chooses another base and torch.
+verify-minkowski-image: setup
+	$(BIN)/python -m tests.verification.minkowski_image $(IMAGE_ARGS)
 
 # Needs torch and numpy only: `make verify-gpu GPU_PYTHON=python3` on a machine that has them.
 verify-gpu:
@@ -80,6 +92,10 @@ lock:
 		--strip-extras --no-annotate --no-header --constraint requirements.lock \
 		--output-file $(VENV)-lock/stage.lock docker/requirements.in
 	sed '/^# WARNING/,$$d' $(VENV)-lock/stage.lock >> docker/requirements.lock
+	echo '# torch for CUDA with all that it needs, with hashes (x86-64, Python 3.12, as in the public base); made by `make lock`.' > docker/torch-cuda.lock
+	$(VENV)-lock/bin/python -m pip install --quiet uv
+	$(VENV)-lock/bin/uv pip compile --no-config --quiet --generate-hashes --python-platform x86_64-manylinux_2_28 \
+		--python-version 3.12 --no-annotate --no-header -c docker/requirements.lock requirements-torch.lock >> docker/torch-cuda.lock
 	rm -r $(VENV)-lock
 
 clean:

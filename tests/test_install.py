@@ -74,6 +74,16 @@ def test_run_and_report_from_an_empty_folder(
     assert (tmp_path / "report/index.html").is_file()
     names = [d["name"] for d in json.loads(bench("data", "ls", "--json"))]
     assert "synth-s3dis" in names and "--budget" in bench("run", "--help")
+    assert {
+        "base.Dockerfile",
+        "method.Dockerfile",
+        "task.Dockerfile",
+        "images.lock",
+        "requirements.lock",
+        "torch-cuda.lock",
+    } <= {p.name for p in (installed / "share/pretrain-bench/docker").iterdir()} and (
+        installed / "share/pretrain-bench/docker/minkowski/build.sh"
+    ).is_file()
     record = json.loads(next((tmp_path / "runs/finetune").glob("*/record.json")).read_text())
     assert record["provenance"]["git_commit"] is None and record["provenance"]["project_version"] == "0.1.0"
 

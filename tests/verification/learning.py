@@ -2,7 +2,8 @@
 
 On the procedural ScanNet world at `tiny` size, for every method and seed: the share of held-out positives that rank first,
 before and after training; and, but for DepthContrast, the mIoU of a linear classifier on the frozen features, beside that on
-features of random weights. Results of each pair are kept in the cache folder, so that an interrupted run goes on.
+features of random weights. DepthContrast is asked with its encoders at rest, in the format whose network is kept (voxels): while it
+trains, keys of the queue can be told from fresh ones by their age alone. Results of each pair are kept in the cache folder, so that an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import concurrent.futures
 import hashlib
 import importlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -36,7 +38,9 @@ from harness.data import PreparedDataset, cache_folder, ready
 from harness.graph import CellSpecs, Machine, PlannedStage, pretrain_stages, recipe_of
 from harness.scheduler import lay_out
 from methods.context import StageContext
+from methods.contrast import unit_rows
 from methods.depthcontrast.moco import Queue
+from methods.depthcontrast.scans import ScanViews
 from methods.networks.res16unet import Res16UNet34C, seeded_backbone
 from methods.sparse.tensor import SparseTensor, batched_coordinates
 from methods.stage import module_of, set_up_torch
@@ -56,6 +60,8 @@ SEEDS = (0, 1, 2)
 BUDGET = "tiny"
 DATASET = "synth-scannet"
 HELD_OUT_BATCHES = 48
+NEGATIVES = 96
+"""Other held-out scans that a scan's key is ranked among, for DepthContrast: drawn from all, in the mean over all draws."""
 PROBE_RATIO = "10%"
 PROBE_ROUNDS = 100
 CODE = tuple(module for modules in METHODS.values() for module in modules)
@@ -84,15 +90,13 @@ def world() -> PreparedDataset:
     return ready(DATASET, {}, 50, True, lambda what: lambda items: items, print, find(Profile, BUDGET).world)
 
 
-def run_stage(planned: PlannedStage, folder: Path, parents: dict[str, Path]) -> tuple[Accuracy, Path]:
-    """Train one stage (or go on with it); the accuracy on held-out rooms, and where its artifacts lie."""
+def run_stage(planned: PlannedStage, folder: Path, parents: dict[str, Path]) -> tuple[dict[str, Accuracy], Path]:
+    """Train one stage (or go on with it); the accuracies on held-out rooms, the one with a bound first, and where its artifacts
+    lie."""
     assert planned.data is not None and planned.spec.data is not None
     rooms = tuple(sorted(scenes_for_testing(planned.data.scenes, planned.data.dataset)))
     view = planned.spec.data.model_copy(update={"scenes": rooms})
-    recipe = planned.spec.recipe
-    if isinstance(recipe, DepthContrast):
-        recipe = recipe.model_copy(update={"key_momentum": 1.0})  # looking must not move the key encoder
-    held_out = planned._replace(spec=planned.spec.model_copy(update={"data": view, "recipe": recipe}))
+    held_out = planned._replace(spec=planned.spec.model_copy(update={"data": view}))
     lay_out(folder / "held-out", held_out, parents, None)
     lay_out(folder / "train", planned, parents, None)
     set_up_torch(planned.spec)
@@ -100,21 +104,53 @@ def run_stage(planned: PlannedStage, folder: Path, parents: dict[str, Path]) -> 
     context = StageContext.open(folder / "train")
     training: Training = module.prepare(context)
     aside: Training = module.prepare(StageContext.open(folder / "held-out"))
-    before, chance = ranked_first(aside, {n: m.state_dict() for n, m in aside.modules.items()})
+    look = scans_ranked_first if isinstance(planned.spec.recipe, DepthContrast) else ranked_first
+    before = look(aside, {n: m.state_dict() for n, m in aside.modules.items()})
     train_and_save(context, training)
-    after, _ = ranked_first(aside, {n: m.state_dict() for n, m in training.modules.items()})
-    return Accuracy(before, after, chance), context.artifacts
+    after = look(aside, {n: m.state_dict() for n, m in training.modules.items()})
+    return {n: Accuracy(before[n][0], after[n][0], before[n][1]) for n in before}, context.artifacts
 
 
-def ranked_first(training: Training, weights: dict[str, dict[str, Tensor]]) -> tuple[float, float]:
-    """Mean share of positives that rank first over the last half of the batches (a queue fills in the first), and chance."""
+def ranked_first(training: Training, weights: dict[str, dict[str, Tensor]]) -> dict[str, tuple[float, float]]:
+    """Mean share of positives that rank first among those of their batch, and chance."""
     for name, module in training.modules.items():
-        # A queue of keys has the size of the data it saw, and starts afresh.
+        module.load_state_dict(weights[name])
+    found = [training.run_step(number, training.make_batch(number)).health for number in range(HELD_OUT_BATCHES)]
+    return {"": (float(np.mean([h["top1"] for h in found])), float(np.mean([1 / h["candidates"] for h in found])))}
+
+
+@torch.no_grad()
+def scans_ranked_first(training: Training, weights: dict[str, dict[str, Tensor]]) -> dict[str, tuple[float, float]]:
+    """For voxels and for points: how likely the key of a held-out scan is nearer to its query than those of NEGATIVES others, and
+    chance. Encoders stay as they are; each scan is asked for once, and then once more with other augmentations."""
+    for name, module in training.modules.items():
         if not isinstance(module, Queue):
             module.load_state_dict(weights[name])
-    found = [training.run_step(number, training.make_batch(number)).health for number in range(HELD_OUT_BATCHES)]
-    half = found[HELD_OUT_BATCHES // 2 :]
-    return float(np.mean([h["top1"] for h in half])), float(np.mean([1 / h["candidates"] for h in half]))
+    batches = [training.make_batch(number) for number in range(HELD_OUT_BATCHES // 2)]
+    found = {}
+    for kind in ("voxel", "point"):
+        shares = []
+        for half in (batches[: len(batches) // 2], batches[len(batches) // 2 :]):
+            queries = torch.cat([embed_scans(training.modules[f"{kind}_query"], b, 0, kind) for b in half])
+            keys = torch.cat([embed_scans(training.modules[f"{kind}_key"], b, 1, kind) for b in half])
+            similarity = queries @ keys.t()
+            shares += [first_of(int(n), len(keys)) for n in (similarity > similarity.diag()[:, None]).sum(1)]
+        found["" if kind == "voxel" else "points"] = float(np.mean(shares)), 1 / (NEGATIVES + 1)
+    return found
+
+
+def first_of(nearer: int, scans: int) -> float:
+    """The chance that none of NEGATIVES others, drawn without return, is among the `nearer` ones."""
+    return math.comb(scans - 1 - nearer, NEGATIVES) / math.comb(scans - 1, NEGATIVES)
+
+
+def embed_scans(encoder: nn.Module, views: list[ScanViews], which: int, kind: str) -> Tensor:
+    """Unit rows of the query (0) or key (1) copies of scans in one format."""
+    if kind == "point":
+        return unit_rows(encoder(torch.stack([v.points[which] for v in views if v.points is not None])))
+    voxels = [v.voxels[which] for v in views]
+    coordinates = batched_coordinates([v.coordinates for v in voxels])
+    return unit_rows(encoder(SparseTensor(torch.cat([v.colours for v in voxels]), coordinates)))
 
 
 def probe(backbone: Res16UNet34C, source: PreparedDataset, voxel_metres: float, colour: bool) -> float:
@@ -193,13 +229,14 @@ def verify_one(method: str, seed: int, folder: Path) -> dict[str, Any]:
     """Everything about one method and seed."""
     source, began = world(), time.process_time()
     parents: dict[str, Path] = {}
-    accuracies = {}
+    accuracies, without_bound = {}, {}
     planned = stages(method, seed, source)
     for stage in planned:
-        accuracy, artifacts = run_stage(stage, folder / stage.spec.stage, parents)
-        accuracies[stage.spec.stage] = accuracy._asdict()
+        found, artifacts = run_stage(stage, folder / stage.spec.stage, parents)
+        accuracies[stage.spec.stage] = found[""]._asdict()
+        without_bound |= {name: accuracy._asdict() for name, accuracy in found.items() if name}
         parents[stage.spec.stage] = artifacts
-    result: dict[str, Any] = {"ranked_first": accuracies}
+    result: dict[str, Any] = {"ranked_first": accuracies, "without_bound": without_bound}
     if method in PROBED:
         recipe, network = planned[-1].spec.recipe, planned[-1].spec.network
         voxel, colour = recipe.voxel_metres, method != "pointcontrast"  # type: ignore[union-attr]

@@ -21,7 +21,8 @@ def test_one_seed_of_csc_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     recipe = planned.spec.recipe.model_copy(update={"steps": STEPS})  # type: ignore[union-attr]
     limits = planned.spec.limits.model_copy(update={"loader_workers": 0})
     planned = planned._replace(spec=planned.spec.model_copy(update={"recipe": recipe, "limits": limits}))
-    accuracy, artifacts = learning.run_stage(planned, tmp_path, {})
+    found, artifacts = learning.run_stage(planned, tmp_path, {})
+    accuracy = found[""]
     print(accuracy)
     assert accuracy.after >= learning.LEAST_GAIN * accuracy.before and accuracy.after > 2 * accuracy.chance
     trained = learning.load_backbone(artifacts, planned.spec.network, 0)

@@ -17,7 +17,7 @@ from harness.code import digest
 from tests.verification import gpu
 from tests.verification.report import FOLDER, ROOT
 
-TARGETS = re.findall(r"^verify-([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+TARGETS = re.findall(r"^verify-([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 DECLARED = yaml.safe_load((FOLDER / "declared.yaml").read_text()) or {}
 
 
