@@ -60,11 +60,12 @@ def unit_rows(features: Tensor) -> Tensor:
 def embedding_health(queries: Tensor, keys: Tensor, sample: int = 256) -> dict[str, float]:
     """How an embedding of unit rows is doing, on `sample` rows spread evenly over it.
 
-    Similarity of positives and of negatives; `top1`, the share of positives that rank first among `candidates` keys; alignment
-    (mean squared distance of positives) and uniformity (log of the mean of exp(-2 d^2) over pairs of queries; 0 where all
+    Similarity of positives and of negatives; `top1`, the share of positives that rank first among `candidates` keys, in the mean
+    over as many such samples as the rows are enough for, since that of one alone is noisy; alignment (mean squared distance of positives) and uniformity (log of the mean of exp(-2 d^2) over pairs of queries; 0 where all
     are equal), both after Wang and Isola, 2020; effective rank (exp of the entropy of the singular values); and the share of
     rows that repeat another.
     """
+    top1 = ranked_first(queries.float(), keys.float(), sample)
     places = torch.linspace(0, len(queries) - 1, min(sample, len(queries)), device=queries.device).long()
     queries, keys = queries[places].float(), keys[places].float()
     similarity = queries @ keys.t()
@@ -78,10 +79,23 @@ def embedding_health(queries: Tensor, keys: Tensor, sample: int = 256) -> dict[s
     return {
         "positive_similarity": float(positive.mean()),
         "negative_similarity": float(negative),
-        "top1": float((similarity.argmax(1) == torch.arange(count, device=queries.device)).float().mean()),
+        "top1": top1,
         "alignment": float((queries - keys).pow(2).sum(1).mean()),
         "uniformity": float(torch.exp(-2 * apart).mean().log()) if len(apart) else float("nan"),
         "effective_rank": float(rank),
         "candidates": float(count),
         "duplicate_rows": 1 - len(torch.unique(queries, dim=0)) / max(1, count),
     }
+
+
+@torch.no_grad()
+def ranked_first(queries: Tensor, keys: Tensor, sample: int) -> float:
+    """Share of rows of `queries` (N, C) whose nearest key is their own, each among `sample` keys (or all N, where there are fewer).
+
+    Every sample is spread evenly over the rows; together they hold all rows but fewer than one for each place in a sample.
+    """
+    count = min(sample, len(queries))
+    groups = len(queries) // count
+    one, two = (part[: groups * count].view(count, groups, -1).transpose(0, 1) for part in (queries, keys))
+    nearest = torch.bmm(one, two.transpose(1, 2)).argmax(2)
+    return float((nearest == torch.arange(count, device=queries.device)).float().mean())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from methods.contrast import embedding_health, info_nce, unit_rows
+from methods.contrast import embedding_health, info_nce, ranked_first, unit_rows
 
 
 def test_closed_form() -> None:
@@ -82,3 +82,15 @@ def test_health_tells_collapse_from_spread() -> None:
     good, bad = embedding_health(spread, spread), embedding_health(collapsed, collapsed)
     assert good["top1"] == 1.0 and good["effective_rank"] > 12 and abs(good["negative_similarity"]) < 0.05
     assert bad["negative_similarity"] > 0.99
+
+
+def test_the_share_that_ranks_first_counts_every_sample() -> None:
+    torch.manual_seed(1)
+    queries, keys = unit_rows(torch.randn(103, 3)), unit_rows(torch.randn(103, 3))
+    keys[::2] = queries[::2]
+    right = []
+    for group in range(5):  # rows group, group + 5, ... of the first 100
+        rows = range(group, 100, 5)
+        right += [max(rows, key=lambda j: float(queries[i] @ keys[j])) == i for i in rows]
+    assert abs(ranked_first(queries, keys, 20) - sum(right) / 100) < 1e-6
+    assert ranked_first(queries[:7], queries[:7], 20) == 1.0
