@@ -60,10 +60,11 @@ def unit_rows(features: Tensor) -> Tensor:
 def embedding_health(queries: Tensor, keys: Tensor, sample: int = 256) -> dict[str, float]:
     """How an embedding of unit rows is doing, on `sample` rows spread evenly over it.
 
-    Similarity of positives and of negatives; `top1`, the share of positives that rank first among `candidates` keys, in the mean
-    over as many such samples as the rows are enough for, since that of one alone is noisy; alignment (mean squared distance of positives) and uniformity (log of the mean of exp(-2 d^2) over pairs of queries; 0 where all
-    are equal), both after Wang and Isola, 2020; effective rank (exp of the entropy of the singular values); and the share of
-    rows that repeat another.
+    Similarity of positives and of negatives; `top1`, the share of positives that rank first among `candidates` keys, in the
+    mean over as many such samples as the rows are enough for, since that of one alone is noisy; alignment (mean squared
+    distance of positives) and uniformity (log of the mean of exp(-2 d^2) over pairs of queries; 0 where all are equal), both
+    after Wang and Isola, 2020; effective rank (exp of the entropy of the singular values); and the share of rows that repeat
+    another.
     """
     top1 = ranked_first(queries.float(), keys.float(), sample)
     places = torch.linspace(0, len(queries) - 1, min(sample, len(queries)), device=queries.device).long()
@@ -90,7 +91,7 @@ def embedding_health(queries: Tensor, keys: Tensor, sample: int = 256) -> dict[s
 
 @torch.no_grad()
 def ranked_first(queries: Tensor, keys: Tensor, sample: int) -> float:
-    """Share of rows of `queries` (N, C) whose nearest key is their own, each among `sample` keys (or all N, where there are fewer).
+    """Share of rows of `queries` (N, C) whose nearest key is their own, each among `sample` keys, or all N if there are fewer.
 
     Every sample is spread evenly over the rows; together they hold all rows but fewer than one for each place in a sample.
     """
