@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.boxes import points_inside
 from benchmarks.datasets import images
 from benchmarks.datasets.layout import LABELLED, UNLABELLED, Manifest, SceneEntry
 from benchmarks.specs import Dataset
@@ -133,10 +134,8 @@ def _row(dataset: Dataset, prepared: Path, scene: SceneEntry, labels: bool) -> l
 
 
 def _by_box(dataset: Dataset, xyz: NDArray[np.float32], boxes: NDArray[np.float32]) -> Picture:
-    from benchmarks.datasets.sunrgbd import in_box
-
     colours = palette(len(dataset.classes))
     painted = np.repeat(colours[-1:], len(xyz), axis=0)
     for box in boxes:
-        painted[in_box(xyz, box)] = colours[int(box[7])]
+        painted[points_inside(xyz, box)] = colours[int(box[7])]
     return draw_cloud(xyz, painted)

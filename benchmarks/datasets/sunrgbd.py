@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.boxes import points_inside
 from benchmarks.datasets import images
 from benchmarks.errors import DataError
 from benchmarks.files import read_bytes
@@ -234,24 +235,13 @@ def unproject(
     return np.stack([x, d, -y], axis=1) @ rotation.T, valid
 
 
-def in_box(xyz: NDArray[np.floating], box: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """(N,) points within a box of 8 numbers, borders included."""
-    c, s = math.cos(box[6]), math.sin(box[6])
-    moved = np.asarray(xyz, np.float64) - box[:3]
-    # The box is turned by -heading about z, so points are turned by +heading.
-    along = c * moved[:, 0] - s * moved[:, 1]
-    across = s * moved[:, 0] + c * moved[:, 1]
-    local = np.abs(np.stack([along, across, moved[:, 2]], axis=1))
-    return (local <= np.asarray(box[3:6], np.float64) / 2).all(axis=1)
-
-
 def votes(xyz: NDArray[np.floating], boxes: NDArray[np.floating]) -> NDArray[np.float32]:
     """(N, 10): whether a point lies in any box, and three offsets to box centres (spec F.3). A point in one box has the same
     offset three times; the second and the third box that hold it replace the second and the third offset."""
     found = np.zeros((len(xyz), 10), np.float32)
     count = np.zeros(len(xyz), np.int64)
     for box in boxes:  # from the fourth box on, each replaces the third's, as in the original
-        rows = np.flatnonzero(in_box(xyz, box))
+        rows = np.flatnonzero(points_inside(xyz, box))
         offset = box[:3] - np.asarray(xyz, np.float64)[rows]
         first = count[rows] == 0
         found[rows, 0] = 1

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.boxes import points_inside
 from benchmarks.datasets import s3dis, scannet, semantickitti, sens, sunrgbd
 from benchmarks.datasets.layout import read_manifest
 from benchmarks.datasets.prepare import prepare
@@ -266,7 +267,7 @@ def test_the_sunrgbd_layout_comes_back(tmp_path: Path) -> None:
         assert not found.problems and np.allclose(found.rotation @ found.rotation.T, np.eye(3), atol=1e-4)
         for box in found.boxes:
             # What belongs to the object fills its box, up to what is hidden.
-            rows = sunrgbd.in_box(found.xyz, box * [1, 1, 1, 1.02, 1.02, 1.02, 1, 1])
+            rows = points_inside(found.xyz, box * [1, 1, 1, 1.02, 1.02, 1.02, 1, 1])
             inside.append(int(rows.sum()))
     assert len(inside) >= 4 and min(inside) >= 20
     assert read_manifest(prepared).scenes[3].test is True

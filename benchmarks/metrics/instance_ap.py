@@ -1,0 +1,161 @@
+"""Average precision of instances, by ScanNet's definition (spec F.2).
+
+What one scene contributes to the score of one class at one threshold is a list of scored verdicts and a number of missed
+instances; lists of scenes are joined and turned into a precision-recall curve. So a scene's part can be kept without its points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+THRESHOLDS = (*(round(0.5 + 0.05 * i, 2) for i in range(9)), 0.25)
+"""Overlaps that a match must exceed; AP is the mean over all but the last."""
+
+
+class Instances(NamedTuple):
+    """Predicted instances of a scene: points[starts[i]:starts[i + 1]] are the distinct rows of instance i, classes (P,) and
+    confidences (P,) what is said of it. Order matters: matching goes through them as listed."""
+
+    points: NDArray[np.integer]
+    starts: NDArray[np.integer]
+    classes: NDArray[np.integer]
+    confidences: NDArray[np.floating]
+
+
+class Verdicts(NamedTuple):
+    """Of one class at one threshold: confidence and truth of every prediction that counts, and missed instances."""
+
+    confidences: NDArray[np.float64]
+    true: NDArray[np.bool_]
+    missed: int
+
+
+class _Truth(NamedTuple):
+    """Labelled instances of one class in one scene: number and size, smaller ones than the minimum included."""
+
+    numbers: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+
+def scene_verdicts(
+    classes: NDArray[np.integer],
+    instances: NDArray[np.integer],
+    predicted: Instances,
+    valid_classes: Sequence[int],
+    least_points: int = 10,
+    thresholds: Sequence[float] = THRESHOLDS,
+) -> dict[int, list[Verdicts] | None]:
+    """For each of `valid_classes` the verdicts at each threshold; None where the scene has neither instance nor prediction of it.
+
+    `classes` and `instances` (N,) label every point; a negative instance, or a class that is not valid, is void. An instance with
+    fewer than `least_points` points is nothing that can be found or missed, and such a prediction is not looked at.
+    Raises ValueError for arrays of different lengths and for a row outside of the scene.
+    """
+    classes, instances = np.asarray(classes).astype(np.int64), np.asarray(instances).astype(np.int64)
+    if classes.shape != instances.shape:
+        raise ValueError(f"{classes.shape} classes but {instances.shape} instances")
+    sizes = np.diff(predicted.starts)
+    if len(predicted.points) and not (predicted.points.min() >= 0 and predicted.points.max() < len(classes)):
+        raise ValueError(f"a predicted instance holds a row outside 0..{len(classes) - 1}")
+    void = (instances < 0) | ~np.isin(classes, valid_classes)
+    # One number for each labelled instance (class and instance together), -1 for void.
+    pairs, number = np.unique(np.stack([classes[~void], instances[~void]], axis=1), axis=0, return_inverse=True)
+    of_point = np.full(len(classes), -1, np.int64)
+    of_point[~void] = number.reshape(-1)
+    counts = np.bincount(of_point[~void], minlength=len(pairs))
+    who = np.repeat(np.arange(len(sizes)), sizes)
+    table = _common_points(who, of_point[predicted.points], len(sizes), len(pairs))
+    found: dict[int, list[Verdicts] | None] = {}
+    for name in valid_classes:
+        mine = np.flatnonzero((predicted.classes == name) & (sizes >= least_points))
+        theirs = np.flatnonzero(pairs[:, 0] == name) if len(pairs) else np.zeros(0, np.int64)
+        large = counts[theirs] >= least_points
+        if not len(mine) and not large.any():
+            found[name] = None
+            continue
+        common = table[np.ix_(mine, theirs)]
+        union = sizes[mine][:, None] + counts[theirs][None] - common
+        overlap = common / np.maximum(union, 1)
+        ignored = table[mine, len(pairs)] + common[:, ~large].sum(axis=1)
+        share = ignored / np.maximum(sizes[mine], 1)
+        confidences = np.asarray(predicted.confidences, np.float64)[mine]
+        found[name] = [_match(overlap, large, share, confidences, t) for t in thresholds]
+    return found
+
+
+def _common_points(who: NDArray[np.int64], what: NDArray[np.int64], rows: int, columns: int) -> NDArray[np.int64]:
+    """(rows, columns + 1) points that prediction and instance share; the last column counts void."""
+    flat = who * (columns + 1) + np.where(what < 0, columns, what)
+    return np.bincount(flat, minlength=rows * (columns + 1)).reshape(rows, columns + 1)
+
+
+def _match(
+    overlap: NDArray[np.float64],
+    large: NDArray[np.bool_],
+    ignored_share: NDArray[np.float64],
+    confidences: NDArray[np.float64],
+    threshold: float,
+) -> Verdicts:
+    """Match predictions (rows) with instances (columns), instance by instance, in the order in which they are listed.
+
+    A second match of an instance counts as false, with the lower of both confidences, and stays free for other instances. A
+    prediction that matches no instance at all is false, unless more than `threshold` of it is void or too small an instance.
+    """
+    hits = overlap > threshold
+    used = np.zeros(len(overlap), dtype=bool)
+    scores: list[float] = []
+    truths: list[bool] = []
+    missed = 0
+    for column in np.flatnonzero(large):
+        best: float | None = None
+        for row in np.flatnonzero(hits[:, column] & ~used):
+            score = float(confidences[row])
+            if best is None:
+                best, used[row] = score, True
+            else:
+                scores.append(min(best, score))
+                truths.append(False)
+                best = max(best, score)
+        if best is None:
+            missed += 1
+        else:
+            scores.append(best)
+            truths.append(True)
+    wrong = ~hits.any(axis=1) & (ignored_share <= threshold)
+    return Verdicts(
+        np.concatenate([np.asarray(scores, np.float64), confidences[wrong]]),
+        np.concatenate([np.asarray(truths, bool), np.zeros(int(wrong.sum()), bool)]),
+        missed,
+    )
+
+
+def joined(parts: Iterable[Verdicts]) -> Verdicts:
+    """The verdicts of several scenes as one."""
+    listed = list(parts)
+    return Verdicts(
+        np.concatenate([np.zeros(0), *(p.confidences for p in listed)]),
+        np.concatenate([np.zeros(0, bool), *(p.true for p in listed)]),
+        sum(p.missed for p in listed),
+    )
+
+
+def average_precision(verdicts: Verdicts) -> float:
+    """Area under the precision-recall curve with a point for each distinct confidence; recall steps are halved to both sides,
+    from (precision 1, recall 0) on. NaN for a class without any instance, 0 for one without any prediction that counts."""
+    true = int(verdicts.true.sum())
+    if true + verdicts.missed == 0:
+        return float("nan")
+    if not len(verdicts.true):
+        return 0.0
+    order = np.argsort(verdicts.confidences, kind="stable")
+    below = np.concatenate([[0], np.cumsum(verdicts.true[order])])
+    _, first = np.unique(verdicts.confidences[order], return_index=True)
+    true_positive = true - below[first]
+    precision = np.concatenate([true_positive / (len(order) - first), [1.0]])
+    recall = np.concatenate([true_positive / (true + verdicts.missed), [0.0]])
+    steps = np.convolve(np.concatenate([recall[:1], recall, [0.0]]), [-0.5, 0, 0.5], "valid")
+    return float(precision @ steps)
