@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from benchmarks.errors import WrongUse
-from benchmarks.specs import Spec
+from benchmarks.specs import RECIPES, Spec
 
 SpecT = TypeVar("SpecT", bound=Spec)
 
@@ -70,7 +70,8 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
     lines = []
     for item in error.errors():
-        field = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+        # A task's recipe is one of several models, whose name pydantic puts into the place of an error.
+        field = ".".join(str(part) for part in item["loc"] if part not in RECIPES) or "(whole file)"
         if item["type"] == "extra_forbidden":
             allowed = _fields_at(model, item["loc"][:-1])
             close = difflib.get_close_matches(str(item["loc"][-1]), allowed, n=1, cutoff=0.4)
@@ -89,6 +90,9 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
     """Field names of the (nested) model that a pydantic error location points into."""
     current: Any = model
     for part in location:
+        if part in RECIPES:
+            current = RECIPES[str(part)]
+            continue
         field = current.model_fields.get(part) if _is_model(current) else None
         candidates = [field.annotation] if field else list(getattr(current, "__args__", ()))
         models = [m for c in candidates for m in (c, *getattr(c, "__args__", ())) if _is_model(m)]

@@ -14,10 +14,12 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Tag,
     model_validator,
 )
 
@@ -324,6 +326,93 @@ class SemanticRecipe(Spec):
         return self
 
 
+class InstanceRecipe(SemanticRecipe):
+    """Fine-tuning for instance segmentation as CSC does it: semantic logits, an offset to the centre of the instance, and
+    clusters of the points so moved (spec F.1)."""
+
+    kind: Literal["instance"]
+    instance_classes: Literal["things", "all"] = Field("things", description="J-19: S3DIS, 10 or 13 classes")
+    method: Literal["csc"] = Field("csc", description="J-20")
+    cluster_radius_voxels: PositiveFloat = 1.5
+    component_least_voxels: PositiveInt = Field(50, description="a connected component with fewer is nothing")
+    cluster_above_voxels: Annotated[int, Field(ge=0)] = Field(100, description="a cluster needs more than so many")
+    least_voxels: PositiveInt = Field(10, description="smaller instances can neither be found nor missed (spec F.2)")
+
+
+class AdamSettings(Spec):
+    """Adam; the learning-rate schedule stands beside it."""
+
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+
+class DetectionRecipe(Spec):
+    """Fine-tuning for object detection: VoteNet on the sparse backbone (spec F.3). Shares are of the run: epochs of 180."""
+
+    kind: Literal["detection"]
+    steps: PositiveInt
+    batch: PositiveInt = 32
+    micro_batch: PositiveInt = 8
+    voxel_metres: PositiveFloat = 0.025
+    validate_every: PositiveInt
+    points: PositiveInt = Field(40_000, description="drawn from a scene, at most")
+    colour_mean: tuple[float, float, float] = Field((109.8, 97.2, 83.8), description="of 0..255; taken off")
+    colour_divisor: PositiveFloat = 256.0
+    flip_x_probability: Probability = 0.5
+    flip_y_probability: Probability = 0.5
+    rotation_degrees: Annotated[float, Field(ge=0)] = Field(5.0, description="about z, at most")
+    scale: Range = (1.0, 1.0)
+    seeds: PositiveInt = 1024
+    proposals: PositiveInt = 256
+    vote_channels: PositiveInt = 256
+    proposal_channels: PositiveInt = 128
+    group_radius_metres: PositiveFloat = 0.3
+    group_points: PositiveInt = 16
+    padded_objects: Literal["ignored", "at_origin"] = Field(
+        "ignored",
+        description="at_origin: unused places for objects lie at the origin and attract proposals, as upstream",
+    )
+    sampling_skips_origin: bool = Field(False, description="furthest points: as upstream (spec 0.2, item 9)")
+    optimiser: AdamSettings = AdamSettings()
+    milestones: tuple[Share, ...] = Field((80 / 180, 120 / 180, 160 / 180), description="a tenth of the rate from here")
+    milestone_factor: PositiveFloat = 0.1
+    norm_momentum: Probability = Field(
+        0.5, description="of every batch norm, halved at each share, at least norm_least"
+    )
+    norm_halved_every: Annotated[float, Field(gt=0)] = 80 / 180
+    norm_least: PositiveFloat = 0.001
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.batch % self.micro_batch:
+            raise ValueError(f"batch ({self.batch}) must be a multiple of micro_batch ({self.micro_batch})")
+        if self.proposals > self.seeds:
+            raise ValueError(f"{self.proposals} proposals of {self.seeds} seeds; there cannot be more")
+        return self
+
+
+RECIPES: dict[str, type[Spec]] = {
+    "semantic": SemanticRecipe,
+    "instance": InstanceRecipe,
+    "detection": DetectionRecipe,
+}
+"""Recipes of tasks by kind; one that does not say its kind is semantic."""
+
+
+def recipe_kind(recipe: object) -> str:
+    """The kind of a task's recipe, as a model or as plain data."""
+    found = recipe.get("kind", "semantic") if isinstance(recipe, dict) else getattr(recipe, "kind", "semantic")
+    return str(found)
+
+
+TaskRecipe = Annotated[
+    Annotated[SemanticRecipe, Tag("semantic")]
+    | Annotated[InstanceRecipe, Tag("instance")]
+    | Annotated[DetectionRecipe, Tag("detection")],
+    Discriminator(recipe_kind),
+]
+
+
 class Profile(Spec):
     """One full answer to the decision register, plus the sizes that go with it."""
 
@@ -346,7 +435,7 @@ class Profile(Spec):
     pointcontrast: PointContrast = PointContrast()
     csc: SceneContexts = SceneContexts()
     depthcontrast: DepthContrast = DepthContrast()
-    tasks: dict[Name, SemanticRecipe]
+    tasks: dict[Name, TaskRecipe]
 
 
 # ------------------------------------------------------------------------------------------- dataset, task and method
@@ -382,6 +471,11 @@ class Dataset(Spec):
     )
     box_classes: tuple[str, ...] = Field((), description="classes of the detection boxes, where not `classes`")
     box_class_ids: tuple[NonNegativeInt, ...] = Field((), description="raw label id of each box class")
+    stuff_classes: tuple[str, ...] = Field((), description="classes that are no instances (spec F.1)")
+    box_mean_sizes_metres: tuple[tuple[PositiveFloat, PositiveFloat, PositiveFloat], ...] = Field(
+        (), description="mean full size of each box class, that detectors start from (spec F.3)"
+    )
+    heading_bins: PositiveInt = Field(1, description="of detection boxes; 1 where they are axis-aligned")
     learning_map: dict[NonNegativeInt, NonNegativeInt] = Field(
         {}, description="raw label id to learning id; 0 is ignored and 1 is the first class"
     )
@@ -419,10 +513,27 @@ class Dataset(Spec):
             raise ValueError(f"{len(self.classes)} classes, but {len(self.class_ids)} class_ids")
         if len(self.box_class_ids) != len(self.box_classes):
             raise ValueError(f"{len(self.box_classes)} box_classes, but {len(self.box_class_ids)} box_class_ids")
+        strange = set(self.stuff_classes) - set(self.classes)
+        if strange:
+            raise ValueError(f"stuff_classes names {sorted(strange)[0]!r}, which is no class")
+        if self.box_mean_sizes_metres and len(self.box_mean_sizes_metres) != len(self.detected_classes):
+            raise ValueError(
+                f"{len(self.detected_classes)} classes of boxes, but {len(self.box_mean_sizes_metres)} box_mean_sizes_metres"
+            )
         return self
 
+    @property
+    def detected_classes(self) -> tuple[str, ...]:
+        """Classes of the detection boxes."""
+        return self.box_classes or self.classes
 
-HeadlineMetric = Literal["miou_voxel", "miou_point"]
+    @property
+    def thing_classes(self) -> tuple[str, ...]:
+        """Classes whose instances are told apart."""
+        return tuple(c for c in self.classes if c not in self.stuff_classes)
+
+
+HeadlineMetric = Literal["miou_voxel", "miou_point", "ap50", "map50"]
 """What a task is judged and its checkpoints are selected by."""
 
 
@@ -431,7 +542,7 @@ class Task(Spec):
 
     name: Name
     title: str
-    kind: Literal["semantic"]
+    kind: Literal["semantic", "instance", "detection"]
     dataset: Name
     headline_metric: HeadlineMetric
     evaluation: str = Field(description="the protocol, in words: resolution, augmentation at test time, selection")
