@@ -20,62 +20,78 @@ Array = NDArray[Any]
 
 
 class VoxelSample(NamedTuple):
-    """coordinates (V, 3) int32 voxels; rgb (V, 3) float32 in 0..255; labels (V,) uint8, 255 ignored."""
+    """coordinates (V, 3) int32 voxels; rgb (V, 3) float32 in 0..255; labels (V,) uint8, 255 ignored; instances (V,) int32, -1 for
+    none, where they were given."""
 
     coordinates: NDArray[np.int32]
     rgb: NDArray[np.float32]
     labels: NDArray[np.uint8]
+    instances: NDArray[np.int32] | None = None
 
 
 def training_sample(
-    cloud: Cloud, semantic: NDArray[np.uint8], recipe: SemanticRecipe, rng: Generator, few_labels: bool = False
+    cloud: Cloud,
+    semantic: NDArray[np.uint8],
+    recipe: SemanticRecipe,
+    rng: Generator,
+    few_labels: bool = False,
+    instances: NDArray[np.int32] | None = None,
 ) -> VoxelSample:
-    """One augmented training sample of a scene. Raises ValueError for a scene without points.
+    """One augmented training sample of a scene, whose points have labels (N,) and perhaps `instances` (N,), -1 for none.
+    Raises ValueError for a scene without points.
 
     With `few_labels` an unlabelled point is one that nobody was asked about: it does not spoil the label of its voxel.
     """
     if len(cloud.xyz) == 0:
         raise ValueError("the scene has no points")
     xyz, rgb, labels = np.asarray(cloud.xyz, np.float64), np.asarray(cloud.rgb), np.asarray(semantic)
+    objects = np.full(len(labels), -1, np.int32) if instances is None else np.asarray(instances)
     if recipe.within_metres is not None:
         near = (np.abs(xyz[:, :2]) <= recipe.within_metres).all(axis=1)
         if near.any():
-            xyz, rgb, labels = xyz[near], rgb[near], labels[near]
+            xyz, rgb, labels, objects = xyz[near], rgb[near], labels[near], objects[near]
     if recipe.elastic and rng.random() < recipe.elastic_probability:
         for granularity, magnitude in recipe.elastic:
             xyz = elastic_distortion(xyz, granularity, magnitude, elastic_noise(xyz, granularity, rng))
     if recipe.clip_metres is not None:
         inside = clip_mask(xyz, recipe.clip_metres, rng)
-        xyz, rgb, labels = xyz[inside], rgb[inside], labels[inside]
+        xyz, rgb, labels, objects = xyz[inside], rgb[inside], labels[inside], objects[inside]
     turned = xyz @ (random_rotation(recipe.rotation_degrees, rng) * rng.uniform(*recipe.scale)).T
     cells = to_cells(turned, recipe.voxel_metres)
     voxels = quantise(cells - cells.min(axis=0))
     coordinates = voxels.coordinates.astype(np.int64)
     colour: Array = rgb[voxels.representative].astype(np.float64)
-    label = labels_of_the_labelled(labels, voxels) if few_labels else voxel_labels(labels, voxels)
+    if few_labels:
+        label, thing = labels_of_the_labelled(labels, voxels), labels_of_the_labelled(objects, voxels, ignore=-1)
+    else:
+        label, thing = voxel_labels(labels, voxels), voxel_labels(objects, voxels, ignore=-1)
     if recipe.max_voxels_per_scene is not None:
         keep = crop_to_voxels(coordinates, recipe.max_voxels_per_scene, rng)
-        coordinates, colour, label = coordinates[keep], colour[keep], label[keep]
+        coordinates, colour, label, thing = coordinates[keep], colour[keep], label[keep], thing[keep]
     if rng.random() < recipe.dropout_probability:
         kept = int(len(coordinates) * (1 - recipe.dropout_share))
         keep = np.sort(rng.permutation(len(coordinates))[: max(1, kept)])
-        coordinates, colour, label = coordinates[keep], colour[keep], label[keep]
+        coordinates, colour, label, thing = coordinates[keep], colour[keep], label[keep], thing[keep]
     coordinates = flip_horizontal(coordinates, recipe.flip_probability, rng)
     colour = auto_contrast(colour, recipe.contrast_probability, rng)
     colour = translate_colour(colour, recipe.translation_ratio, rng)
     colour = jitter_colour(colour, recipe.jitter_std, rng)
     coordinates = coordinates + rng.integers(0, recipe.offset_voxels + 1, 3)
-    return VoxelSample(coordinates.astype(np.int32), colour.astype(np.float32), label)
+    if instances is None:
+        return VoxelSample(coordinates.astype(np.int32), colour.astype(np.float32), label)
+    thing = np.where(label == IGNORE, np.int32(-1), thing)
+    return VoxelSample(coordinates.astype(np.int32), colour.astype(np.float32), label, thing)
 
 
-def labels_of_the_labelled(labels: NDArray[np.uint8], voxels: Voxels) -> NDArray[np.uint8]:
-    """(V,) the label that all labelled points of a voxel carry; ignored where they differ or there is none."""
-    known = labels != IGNORE
-    rows, values = voxels.inverse[known], labels[known]
-    low, high = np.full(len(voxels.coordinates), IGNORE, np.uint8), np.zeros(len(voxels.coordinates), np.uint8)
+def labels_of_the_labelled(labels: Array, voxels: Voxels, ignore: int = IGNORE) -> Array:
+    """(V,) the label that all labelled points of a voxel carry; `ignore` where they differ or there is none."""
+    known = labels != ignore
+    rows, values, limits = voxels.inverse[known], labels[known], np.iinfo(labels.dtype)
+    low = np.full(len(voxels.coordinates), limits.max, labels.dtype)
+    high = np.full(len(voxels.coordinates), limits.min, labels.dtype)
     np.minimum.at(low, rows, values)
     np.maximum.at(high, rows, values)
-    return np.where(low == high, low, np.uint8(IGNORE))
+    return np.where(low == high, low, ignore).astype(labels.dtype)
 
 
 def evaluation_sample(cloud: Cloud, voxel_metres: float) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

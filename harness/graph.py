@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from benchmarks.errors import WrongUse
 from benchmarks.ratios import read_scene_list, scenes_for_testing, split_scenes, usable_scenes
-from benchmarks.specs import Budget, BudgetHalf, Cell, Dataset, Method, Profile, Spec, Task
+from benchmarks.specs import Budget, BudgetHalf, Cell, Dataset, Method, Profile, Spec, Task, recipe_kind
 from harness.contract.stage import DataView, Limits, StageSpec, recipe_steps
 from harness.data import PreparedDataset
 from harness.keys import code_sha256
@@ -147,8 +147,17 @@ def finetune_stage(
     if recipe is None:
         known = ", ".join(sorted(profile.tasks))
         raise WrongUse(f"profile {profile.name!r} has no recipe for task {task.name!r}; it has recipes for {known}")
-    if cell.label_ratio.boxes is not None:
+    if recipe_kind(recipe) != task.kind:
+        raise WrongUse(
+            f"profile {profile.name!r}, tasks.{task.name}: a recipe of kind {recipe_kind(recipe)!r}, expected {task.kind!r}; "
+            f"write kind: {task.kind}"
+        )
+    if cell.label_ratio.boxes is not None and task.kind != "detection":
         raise WrongUse(f"label ratio {cell.label_ratio}: task {task.name!r} has no boxes; give per cent or points")
+    if cell.label_ratio.points is not None and task.kind == "detection":
+        raise WrongUse(
+            f"label ratio {cell.label_ratio}: the labels of task {task.name!r} are boxes; give per cent or boxes"
+        )
     target = data[task.dataset]
     if method.needs.labels and last.data is not None and last.data.dataset.name == target.dataset.name:
         raise NotApplicable(
@@ -165,10 +174,10 @@ def finetune_stage(
             "label_ratio": cell.label_ratio,
             "seed": cell.finetune_seed,
             "recipe": recipe,
-            "data": _view(target, labels=True, scenes=()),
+            "data": _view(target, True, (), task.kind),
             "split": split,
             "parents": {last.spec.stage: parent},
-            "code_sha256": code_sha256("finetune", method.name, "finetune"),
+            "code_sha256": code_sha256("finetune", method.name, task.kind),
         }
     )
     _check_currency(spec, budget)
@@ -224,14 +233,27 @@ def _pretrain_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ..
     return scenes
 
 
-def _view(source: PreparedDataset, labels: bool, scenes: tuple[str, ...]) -> DataView:
+def _view(source: PreparedDataset, labels: bool, scenes: tuple[str, ...], kind: str = "semantic") -> DataView:
+    if kind == "detection" and "boxes" not in source.dataset.provides:
+        raise NotApplicable(
+            f"dataset {source.dataset.name!r} has no boxes; it has {', '.join(source.dataset.provides)}"
+        )
+    boxes = {
+        "classes": source.dataset.detected_classes,
+        "heading_bins": source.dataset.heading_bins,
+        "box_mean_sizes_metres": source.dataset.box_mean_sizes_metres,
+    }
+    points = {
+        "classes": source.dataset.classes if labels else (),
+        "things": source.dataset.thing_classes if kind == "instance" else (),
+    }
     return DataView(
         dataset=source.dataset.name,
         manifest_sha256=source.manifest.sha256,
         synthetic=source.manifest.synthetic,
         view="labelled" if labels else "unlabelled",
-        classes=source.dataset.classes if labels else (),
         scenes=scenes,
+        **(boxes if kind == "detection" else points),
     )
 
 

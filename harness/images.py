@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import yaml
 
 from benchmarks.errors import BenchError, EnvironmentCannot, WrongUse
-from benchmarks.specs import Method
+from benchmarks.specs import RECIPES, Method
 from harness.catalog import available, find
 from harness.code import base_inputs, docker_folder, file_of, package_folder, reachable_modules
 from harness.keys import entry_module
@@ -125,7 +125,7 @@ def context(image: str, settings: BuildSettings) -> Files:
 def entries(image: str) -> list[str]:
     """The modules that an image must be able to run."""
     if image == TASK:
-        return ["methods.stage", entry_module("finetune", "", "finetune")]
+        return ["methods.stage", *(entry_module("finetune", "", kind) for kind in RECIPES)]
     return ["methods.stage", *(entry_module("pretrain", image, s.name) for s in find(Method, image).stages)]
 
 

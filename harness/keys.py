@@ -11,13 +11,13 @@ from harness.code import base_inputs, digest, docker_folder, file_of, module_has
 
 
 @cache
-def code_sha256(kind: str, method: str, stage: str) -> str:
+def code_sha256(kind: str, method: str, part: str) -> str:
     """Hash of the names and contents of the modules that one stage can reach by its imports and of its image's own inputs, as
     they were when this process first asked. The same for every executor, so that their bits can be compared."""
-    entry = entry_module(kind, method, stage)
+    entry = entry_module(kind, method, part)
     if file_of(entry) is None:
         raise WrongUse(
-            f"method {method!r}: its stage {stage!r} has no module {entry}; only methods that ship can run here"
+            f"method {method!r}: its stage {part!r} has no module {entry}; only methods that ship can run here"
         )
     found = hashlib.sha256(digest(("methods.stage", entry)).encode())
     for name, sha256 in sorted(build_hashes(kind).items()):
@@ -25,9 +25,9 @@ def code_sha256(kind: str, method: str, stage: str) -> str:
     return found.hexdigest()
 
 
-def code_hashes(kind: str, method: str, stage: str) -> dict[str, str]:
+def code_hashes(kind: str, method: str, part: str) -> dict[str, str]:
     """Module or file to hash of everything that `code_sha256` covers, so that a person can be told what changed."""
-    return {**module_hashes(("methods.stage", entry_module(kind, method, stage))), **build_hashes(kind)}
+    return {**module_hashes(("methods.stage", entry_module(kind, method, part))), **build_hashes(kind)}
 
 
 @cache
@@ -39,6 +39,7 @@ def build_hashes(kind: str) -> dict[str, str]:
     return {f"docker/{name}": hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
 
 
-def entry_module(kind: str, method: str, stage: str) -> str:
-    """The module that carries out a stage: the rule of `methods.stage.module_of`, which the harness cannot import."""
-    return "methods.finetune.semantic" if kind == "finetune" else f"methods.{method}.{stage}"
+def entry_module(kind: str, method: str, part: str) -> str:
+    """The module that carries out a stage (`part`: see `StageSpec.part`): the rule of `methods.stage.module_of`, which the
+    harness cannot import."""
+    return f"methods.{'finetune' if kind == 'finetune' else method}.{part}"

@@ -230,7 +230,7 @@ def differences(old: Mapping[str, Any], new: StageSpec, folder: Path) -> list[st
 def _changed_code(folder: Path, new: StageSpec) -> str:
     try:
         before = from_json((folder / CODE).read_bytes())
-        after = code_hashes(new.kind, new.method, new.stage)
+        after = code_hashes(new.kind, new.method, new.part)
     except Exception:  # an own method, or a run without the list
         return "its code changed"
     names = sorted({m for m in {*before, *after} if before.get(m) != after.get(m)})

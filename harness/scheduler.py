@@ -27,6 +27,7 @@ from harness.provenance import provenance
 from harness.retention import pruned
 from harness.store import LOG, Store, hash_artifacts, is_done
 from harness.validate import (
+    Confusion,
     InvalidOutput,
     check_plain,
     check_pretrain,
@@ -171,6 +172,7 @@ class _Attempt:
         self.ledger = Ledger()
         self.warnings: list[str] = []
         self.end: End | None = None
+        self.confusion: Confusion = {}
         self.last_step, self.begun = 0, False
 
     def run(self, display: Display, weights: Path | None, share: Share) -> Record:
@@ -205,9 +207,8 @@ class _Attempt:
             self.store.keep_attempt(record)
             raise Cancelled(f"{self.planned.title}: cancelled; the same command goes on from its last checkpoint")
         own = self.planned.own_code
-        self.store.complete(
-            self.spec, record, {} if own else code_hashes(self.spec.kind, self.spec.method, self.spec.stage)
-        )
+        code = {} if own else code_hashes(self.spec.kind, self.spec.method, self.spec.part)
+        self.store.complete(self.spec, record, code, self.confusion)
         return record
 
     def _broken_off(self, execution: Execution, message: str) -> None:
@@ -286,7 +287,7 @@ class _Attempt:
             check_pretrain(self.spec, artifacts, self.planned.leaves_backbone)
             return {}
         assert self.planned.data is not None and self.end is not None
-        metrics = score_finetune(self.spec, artifacts, self.planned.data)
+        metrics, self.confusion = score_finetune(self.spec, artifacts, self.planned.data)
         if difference := disagreement(metrics, self.end.metrics):
             raise InvalidOutput(difference)
         return metrics

@@ -28,7 +28,7 @@ from harness.contract.stage import StageSpec, key_of
 
 KINDS = ("pretrain", "finetune")
 RECORD, SPEC, ATTEMPTS, ARTIFACTS, LOG = "record.json", "spec.json", "attempts", "artifacts", "log.txt"
-CODE = "code.json"
+CODE, CONFUSION = "code.json", "confusion.json"
 TMP_SUFFIX = ".tmp"
 
 
@@ -119,9 +119,16 @@ class Store:
                 self.folder(kind, key).parent.mkdir(parents=True, exist_ok=True)
                 os.rename(aside, self.folder(kind, key))
 
-    def complete(self, spec: StageSpec, record: Record, code: Mapping[str, str] | None = None) -> Path:
+    def complete(
+        self,
+        spec: StageSpec,
+        record: Record,
+        code: Mapping[str, str] | None = None,
+        confusion: Mapping[str, object] | None = None,
+    ) -> Path:
         """Make a finished attempt visible by one rename, and drop the partial state. `code` is the hash of each module behind
-        it, for a later plan that has to say what changed."""
+        it, for a later plan that has to say what changed; `confusion` the matrices that a page shows (no score is read from it).
+        """
         partial, out = self.partial(spec.key), self.partial(spec.key) / "root" / "out"
         target, final = self.folder(spec.kind, spec.key), self.partial(spec.key) / "final"
         shutil.rmtree(final, ignore_errors=True)
@@ -134,6 +141,8 @@ class Store:
         write_json(final / SPEC, spec.model_dump(mode="json"))
         if code:
             write_json(final / CODE, dict(code))
+        if confusion:
+            write_json(final / CONFUSION, dict(confusion))
         write_json(final / ATTEMPTS / str(record.attempt) / RECORD, record.model_dump(mode="json"))
         write_json(final / RECORD, record.model_dump(mode="json"))
         # Links, not moves: until the last rename the partial state stays what a resumed stage expects.

@@ -7,8 +7,9 @@ import math
 import os
 import stat
 import struct
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import NonNegativeInt, TypeAdapter, ValidationError
@@ -16,9 +17,8 @@ from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 from benchmarks.backbone import HEAD_PREFIX, backbone_shapes
 from benchmarks.errors import DataError
 from benchmarks.files import remove_tree
-from benchmarks.metrics import predictions
-from benchmarks.metrics.scorer import SemanticScorer
-from benchmarks.specs import SemanticRecipe, Spec
+from benchmarks.metrics.scorer import Counts, Scorer, confusion_of_counts, metrics_of_counts, scorer_of
+from benchmarks.specs import Spec
 from harness.contract.events import EVENTS_FILE
 from harness.contract.stage import StageSpec
 from harness.data import PreparedDataset
@@ -30,6 +30,15 @@ PRETRAIN_SUFFIXES = (".safetensors", ".json")
 _DTYPES = {"F32": np.float32, "I64": np.int64, "F64": np.float64, "F16": np.float16}
 
 Metrics = dict[str, float | None]
+Confusion = dict[str, dict[str, list[list[int]]]]
+"""Checkpoint, then `voxel` or `point`, to counts over all test scenes: rows are labels, columns predictions."""
+
+
+class Scores(NamedTuple):
+    """What the harness computes from saved predictions."""
+
+    metrics: Metrics
+    confusion: Confusion
 
 
 class TensorEntry(Spec):
@@ -170,25 +179,37 @@ def check_finite(path: Path) -> None:
             raise InvalidOutput(f"{path.name}: tensor {name!r} has {bad} values that are not finite")
 
 
-def score_finetune(spec: StageSpec, artifacts: Path, data: PreparedDataset) -> Metrics:
+def score_finetune(spec: StageSpec, artifacts: Path, data: PreparedDataset) -> Scores:
     """The metrics that count, from saved predictions and the prepared labels, outside the stage.
 
-    Raises InvalidOutput for predictions that are missing, damaged or of another length.
+    Raises InvalidOutput for predictions that are missing, damaged, of another task or of another length.
     """
-    assert spec.split is not None and spec.data is not None and isinstance(spec.recipe, SemanticRecipe)
-    scorer = SemanticScorer(data.folder, spec.split.test, spec.recipe.voxel_metres, len(spec.data.classes))
+    scorer = scorer_for(spec, data.folder)
+    assert spec.split is not None
     metrics: Metrics = {}
+    confusion: Confusion = {}
     for which in CHECKPOINTS:
         if which == "selected" and not spec.split.selection:
             continue
-        folder = artifacts / "predictions" / which
         try:
-            arrays = {s: predictions.read_semantic(folder, s, scorer.voxels(s)) for s in spec.split.test}
-            scores = scorer.score(arrays)
+            counts = counts_of(scorer, artifacts / "predictions" / which, spec.split.test)
         except (DataError, ValueError) as error:
             raise InvalidOutput(f"predictions/{which}: {error}") from None
+        scores = metrics_of_counts(list(counts.values()))
         metrics.update({f"{name}_{which}": value for name, value in scores.items()})
-    return metrics
+        confusion[which] = confusion_of_counts(list(counts.values()))
+    return Scores(metrics, {which: matrices for which, matrices in confusion.items() if matrices})
+
+
+def scorer_for(spec: StageSpec, view: Path) -> Scorer:
+    """The scorer of a fine-tuning stage's test scenes; `view` is the folder of its prepared data."""
+    assert spec.split is not None and spec.data is not None
+    return scorer_of(spec.recipe, spec.data.classes, spec.data.things, view, spec.split.test)
+
+
+def counts_of(scorer: Scorer, folder: Path, scenes: Iterable[str]) -> dict[str, Counts]:
+    """What the saved predictions of each scene contribute to every metric. Raises DataError or ValueError."""
+    return {scene: scorer.counts(scene, scorer.read(folder, scene)) for scene in scenes}
 
 
 def disagreement(own: Metrics, stage: Metrics) -> str | None:

@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def module_of(spec: StageSpec) -> str:
     """The module whose `run(context)` carries out a stage."""
-    return "methods.finetune.semantic" if spec.kind == "finetune" else f"methods.{spec.method}.{spec.stage}"
+    return f"methods.{'finetune' if spec.kind == 'finetune' else spec.method}.{spec.part}"
 
 
 def set_up_torch(spec: StageSpec) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
+from benchmarks.metrics.names import OVER_ALL, TITLES
 from harness.contract.records import Outcome, Record
 from harness.contract.stage import StageSpec, canonical_json
 from harness.store import Store
@@ -23,9 +24,8 @@ ACROSS_RATIOS = ["task", "dataset", "synthetic", "budget", "profile", "family"]
 ROW = ["method", "pretrain_dataset", "pretraining"]
 """What is averaged over seeds. `pretraining` hashes the pre-training stages without their seeds."""
 
-METRIC_NAMES = {"miou_voxel": "mIoU on voxels (%)", "miou_point": "mIoU on points (%)"}
+METRIC_NAMES = {name: f"{title} (%)" for name, title in TITLES.items()}
 """What a task is judged by (`metric`), as axes name it; `score_final`, `score_selected` and `score_best` are its values."""
-METRICS = ("miou_voxel", "miou_point", "accuracy_voxel")
 CHECKPOINTS = ("final", "selected", "best")
 
 
@@ -98,7 +98,7 @@ def _row(
         "pretrain_notes": [(f"{p.stage}: {k}", v) for p in reversed(parents) for k, v in p.notes.items()],
         "peak_memory_mib": max(r.ledger.peak_memory_bytes for r in (record, *parents)) / 2**20,
     }
-    for name in METRICS:
+    for name in OVER_ALL:
         for checkpoint in CHECKPOINTS:
             value = record.metrics.get(f"{name}_{checkpoint}")
             row[f"{name}_{checkpoint}"] = float("nan") if value is None else value

@@ -276,7 +276,7 @@ def test_the_fine_tuning_loader_never_sees_test_labels(
     from harness.contract.stage import StageSpec
     from harness.data import prepared_with_manifest
     from methods.context import StageContext
-    from methods.finetune import semantic
+    from methods.finetune import semantic, steps
 
     record = next(r for r in run_records(finished) if (r["method"], r["stage"]) == ("scratch", "finetune"))
     spec = StageSpec.model_validate_json((finished / "finetune" / record["key"] / "spec.json").read_bytes())
@@ -291,8 +291,8 @@ def test_the_fine_tuning_loader_never_sees_test_labels(
     (parent,) = spec.parents.items()
     (root / "parents" / parent[0]).symlink_to(finished / "pretrain" / parent[1] / "artifacts")
     read: list[str] = []
-    original = semantic.load_labels
-    monkeypatch.setattr(semantic, "load_labels", lambda view, scene: read.append(scene) or original(view, scene))
+    original = steps.load_labels
+    monkeypatch.setattr(steps, "load_labels", lambda view, scene: read.append(scene) or original(view, scene))
     semantic.run(StageContext.open(root))
     assert set(read) == set(spec.split.train)
     assert not set(read) & {*spec.split.test, *spec.split.selection}

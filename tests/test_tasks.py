@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.datasets.views import Cloud, load_cloud, load_labels
-from benchmarks.metrics.predictions import read_semantic
+from benchmarks.metrics.predictions import read
 from benchmarks.metrics.scorer import SemanticScorer
 from benchmarks.specs import Profile, SemanticRecipe, Task
 from benchmarks.transforms import evaluation_voxels, training_sample
@@ -63,7 +63,7 @@ def test_semantickitti_is_fine_tuned_on_remission_and_judged_on_points(bench: Be
         cells = np.floor(xyz.astype(np.float64) / spec.recipe.voxel_metres).astype(int)
         voxels = evaluation_voxels(xyz, spec.recipe.voxel_metres)
         assert (voxels.coordinates[voxels.inverse] == cells - cells.min(0)).all(), "each point lies in its voxel"
-        predicted = read_semantic(artifacts, scene, len(voxels.coordinates))
+        predicted = read(artifacts, scene, "semantic", {"V": len(voxels.coordinates)})["classes"]
         known = labels != 255
         np.add.at(counts, (labels[known], predicted[voxels.inverse][known]), 1)
     union = counts.sum(0) + counts.sum(1) - counts.diagonal()

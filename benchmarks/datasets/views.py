@@ -53,6 +53,23 @@ def load_labels(view: Path, scene: str) -> Labels:
     return Labels(_load(folder / "semantic.npy"), _load(folder / "instance.npy"))
 
 
+def load_boxes(view: Path, scene: str) -> NDArray[np.float32]:
+    """(K, 8) centre, full size, heading and class of the objects of a scene, metres and radians, along the axes that
+    `load_alignment` leads to. Raises DataError as `load_labels`."""
+    return _load(view / LABELLED / scene / "boxes.npy")
+
+
+def load_alignment(view: Path, scene: str) -> NDArray[np.float64]:
+    """(4, 4) from the axes of the points to those of the boxes; the identity where a dataset has the same for both."""
+    path = view / LABELLED / scene / "alignment.npy"
+    return np.asarray(_load(path)) if path.is_file() else np.eye(4)
+
+
+def has_instances(view: Path, scene: str) -> bool:
+    """Whether the labels of a scene tell points of different objects apart."""
+    return (view / LABELLED / scene / "instance.npy").is_file()
+
+
 def list_frames(view: Path, scenes: tuple[str, ...]) -> list[tuple[str, int]]:
     """(scene, index) of every frame, in the order of `scenes`."""
     return [(s, i) for s in scenes for i in range(len(_load(view / UNLABELLED / s / "poses.npy")))]

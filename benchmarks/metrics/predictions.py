@@ -1,4 +1,7 @@
-"""Saved predictions: one compressed file a scene, with a format version. Read without trust: no pickles, sizes capped."""
+"""Saved predictions: one compressed file a scene, with a format version. Read without trust: no pickles, sizes capped.
+
+What a file holds depends on the kind of the task: see `LAYOUTS`. Only its own fields, in their types, with shapes that agree.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,36 +18,86 @@ from benchmarks.errors import DataError
 
 FORMAT_VERSION = 1
 HEADER_BYTES = 1024
+MOST_INSTANCES, MOST_BOXES = 65_535, 4096
+MOST_SHARES = 4
+"""How often a voxel may be part of predicted instances, in the mean over a scene."""
+
+Prediction = dict[str, NDArray[Any]]
+Layout = dict[str, tuple[str, tuple[str | int, ...]]]
+"""Field to type and shape; a letter stands for a length that is the same wherever it stands."""
+
+LAYOUTS: dict[str, Layout] = {
+    # Class of every voxel.
+    "semantic": {"classes": ("uint8", ("V",))},
+    # The same, and P instances: voxels[starts[i]:starts[i + 1]] are the rows of instance i, with its class and confidence.
+    "instance": {
+        "classes": ("uint8", ("V",)),
+        "voxels": ("int32", ("M",)),
+        "starts": ("int32", ("P1",)),
+        "instance_classes": ("uint8", ("P",)),
+        "confidences": ("float32", ("P",)),
+    },
+    # K boxes: centre, full size, heading (metres, radians), objectness, probability of each of C classes.
+    "detection": {
+        "boxes": ("float32", ("K", 7)),
+        "objectness": ("float32", ("K",)),
+        "probabilities": ("float32", ("K", "C")),
+    },
+}
 
 
-def write_semantic(folder: Path, predictions: Mapping[str, NDArray[np.uint8]]) -> None:
-    """Write (V,) uint8 class ids per scene as `<folder>/<scene>.npz`."""
+def write(folder: Path, predictions: Mapping[str, Prediction]) -> None:
+    """Write the arrays of every scene as `<folder>/<scene>.npz`."""
     folder.mkdir(parents=True, exist_ok=True)
-    for scene, classes in predictions.items():
+    for scene, arrays in predictions.items():
         temporary = folder / f"{scene}.tmp"
         with temporary.open("wb") as file:
-            np.savez_compressed(file, format_version=np.uint8(FORMAT_VERSION), classes=classes.astype(np.uint8))
+            np.savez_compressed(file, allow_pickle=False, format_version=np.uint8(FORMAT_VERSION), **arrays)
         os.replace(temporary, folder / f"{scene}.npz")
 
 
-def read_semantic(folder: Path, scene: str, expected: int) -> NDArray[np.uint8]:
-    """(expected,) uint8 class ids of one scene. Raises DataError for a file that is missing, damaged or of another
-    length: predictions of another voxel size or task."""
-    path = folder / f"{scene}.npz"
+def read(folder: Path, scene: str, kind: str, sizes: Mapping[str, int]) -> Prediction:
+    """The prediction of one scene; `sizes` gives the letters that are known, such as V.
+
+    Raises DataError for a file that is missing, damaged, of another task, or of other sizes (another voxel size).
+    """
+    layout, path = LAYOUTS[kind], folder / f"{scene}.npz"
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > expected + 2 * HEADER_BYTES:
-            raise ValueError(f"{unpacked:,} bytes unpacked, expected {expected:,} and two headers")
+        if unpacked > _most_bytes(kind, sizes):
+            raise ValueError(f"{unpacked:,} bytes unpacked, expected at most {_most_bytes(kind, sizes):,}")
         with np.load(path, allow_pickle=False) as archive:
-            version, classes = int(archive["format_version"]), archive["classes"]
+            names = set(archive.files) - {"format_version"}
+            if names != set(layout):
+                raise ValueError(
+                    f"it holds {', '.join(sorted(names)) or 'nothing'}; a {kind} prediction holds {', '.join(layout)}"
+                )
+            version, arrays = int(archive["format_version"]), {name: archive[name] for name in layout}
     except FileNotFoundError:
         raise DataError(f"{path.name}: no predictions for scene {scene}") from None
     except Exception as error:  # zipfile and numpy raise many kinds for damaged archives
         raise DataError(f"{path.name}: cannot be read as predictions: {error}") from None
-    if version != FORMAT_VERSION or classes.dtype != np.uint8 or classes.shape != (expected,):
-        raise DataError(
-            f"{path.name}: format {version}, {classes.dtype} {classes.shape}; expected format {FORMAT_VERSION}, "
-            f"uint8 ({expected},)"
+    known = dict(sizes)
+    for name, (dtype, shape) in layout.items():
+        array = arrays[name]
+        fits = array.dtype == dtype and array.ndim == len(shape)
+        fits = fits and all(
+            n == (known.setdefault(s, n) if isinstance(s, str) else s) for n, s in zip(array.shape, shape, strict=True)
         )
-    return classes
+        if version != FORMAT_VERSION or not fits:
+            wanted = ", ".join(str(known.get(s, s) if isinstance(s, str) else s) for s in shape)
+            raise DataError(
+                f"{path.name}: {name}: format {version}, {array.dtype} {array.shape}; expected format {FORMAT_VERSION}, "
+                f"{dtype} ({wanted}{',' * (len(shape) == 1)})"
+            )
+    return arrays
+
+
+def _most_bytes(kind: str, sizes: Mapping[str, int]) -> int:
+    headers = (len(LAYOUTS[kind]) + 1) * HEADER_BYTES
+    if kind == "semantic":
+        return sizes["V"] + headers
+    if kind == "instance":
+        return (1 + 4 * MOST_SHARES) * sizes["V"] + 9 * MOST_INSTANCES + headers
+    return MOST_BOXES * 4 * (8 + sizes["C"]) + headers

@@ -1,19 +1,82 @@
-"""Takes predictions, gives back numbers. The only place that reads test labels."""
+"""Takes predictions, gives back numbers. The only place that reads test labels.
+
+A scorer turns each scene's prediction into counts (plain lists and numbers, as JSON holds them) from which, over all scenes,
+every metric follows; so somebody without the data can compute the metrics again from the counts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.datasets.views import load_cloud, load_labels
+from benchmarks.datasets.views import load_boxes, load_cloud, load_labels
+from benchmarks.errors import DataError
+from benchmarks.metrics import detection_ap, instance_ap
+from benchmarks.metrics import predictions as prediction_files
+from benchmarks.metrics.instance_ap import Instances
+from benchmarks.metrics.predictions import Prediction
 from benchmarks.metrics.semantic import accuracy, confusion_matrix, iou_per_class, mean_iou
+from benchmarks.specs import DetectionRecipe, InstanceRecipe, SemanticRecipe
 from benchmarks.transforms import evaluation_voxels
-from benchmarks.voxelize import voxel_labels
+from benchmarks.voxelize import IGNORE, Voxels, voxel_labels
 
 Metrics = dict[str, float | None]
+Counts = dict[str, Any]
+
+
+class Scorer(Protocol):
+    """What every kind of task has."""
+
+    def read(self, folder: Path, scene: str) -> Prediction:
+        """A saved prediction, checked. Raises DataError."""
+
+    def counts(self, scene: str, prediction: Prediction) -> Counts:
+        """What a scene contributes to every metric. Raises ValueError for a prediction that is none of this scene."""
+
+    def score(self, predictions: Mapping[str, Prediction]) -> Metrics:
+        """Flat metrics over all scenes. Raises ValueError for a scene without a prediction."""
+
+    def constant(self, scene: str) -> Prediction:
+        """What a predictor without any input would say, whatever the scene shows."""
+
+
+def scorer_of(
+    recipe: object,
+    classes: Sequence[str],
+    things: Sequence[str],
+    view: Path,
+    scenes: Iterable[str],
+) -> Scorer:
+    """The scorer of a task; `things` are the classes that have instances."""
+    if isinstance(recipe, DetectionRecipe):
+        return DetectionScorer(view, scenes, len(classes))
+    if isinstance(recipe, InstanceRecipe):
+        counted = [i for i, c in enumerate(classes) if recipe.instance_classes == "all" or c in things]
+        return InstanceScorer(view, scenes, recipe.voxel_metres, len(classes), counted, recipe.least_voxels)
+    assert isinstance(recipe, SemanticRecipe)
+    return SemanticScorer(view, scenes, recipe.voxel_metres, len(classes))
+
+
+def metrics_of_counts(counts: Sequence[Counts]) -> Metrics:
+    """The metrics that the counts of all test scenes give, whatever the kind of task."""
+    if not counts:
+        return {}
+    if "boxes" in counts[0]:
+        return detection_metrics([c["boxes"] for c in counts])
+    if "instances" in counts[0]:
+        return instance_metrics(counts)
+    voxel, point = (sum(np.asarray(c[level], np.int64) for c in counts) for level in ("voxel", "point"))
+    return metrics_of(voxel, point)  # type: ignore[arg-type]
+
+
+def confusion_of_counts(counts: Sequence[Counts]) -> dict[str, list[list[int]]]:
+    """The (classes, classes) counts over all test scenes, on `voxel` and where there are any on `point`; none for boxes."""
+    levels = [level for level in ("voxel", "point") if counts and level in counts[0]]
+    return {level: np.sum([np.asarray(c[level], np.int64) for c in counts], axis=0).tolist() for level in levels}
 
 
 class SemanticScorer:
@@ -35,40 +98,164 @@ class SemanticScorer:
         """How many predictions a scene needs."""
         return len(self._voxel[scene])
 
-    def score(self, predictions: Mapping[str, NDArray[np.uint8]]) -> Metrics:
-        """Flat metrics over all scenes: `miou_voxel`, `miou_voxel_labelled`, `miou_point`, `accuracy_voxel`,
-        `iou_voxel/<class id>`, `iou_point/<class id>`.
+    def read(self, folder: Path, scene: str) -> Prediction:
+        """See `Scorer`."""
+        return prediction_files.read(folder, scene, "semantic", {"V": self.voxels(scene)})
 
-        A value that is not defined (no labels at all) is None. Raises ValueError for a scene without a prediction, or with
-        one of another length.
+    def counts(self, scene: str, prediction: Prediction) -> Counts:
+        """`voxel` and `point`: (classes, classes) counts of one scene, rows are labels."""
+        classes = prediction["classes"]
+        voxel = confusion_matrix(self._voxel[scene], classes, self.classes)
+        point = confusion_matrix(self._point[scene], classes[self._inverse[scene]], self.classes)
+        return {"voxel": voxel.tolist(), "point": point.tolist()}
+
+    def score(self, predictions: Mapping[str, Prediction]) -> Metrics:
+        """`miou_voxel`, `miou_voxel_labelled`, `miou_point`, `accuracy_voxel`, `iou_voxel/<class id>`, `iou_point/<class id>`.
+
+        A value that is not defined (no labels at all) is None.
         """
-        voxel = self.confusion(predictions)
-        point = np.zeros_like(voxel)
-        for scene in self._point:
-            point += self.scene_counts(scene, predictions[scene])["point"]
-        return metrics_of(voxel, point)
+        return metrics_of_counts([self.counts(s, _of(predictions, s)) for s in self._voxel])
 
-    def scene_counts(self, scene: str, prediction: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
-        """`voxel` and `point`: (classes, classes) counts of one scene, rows are labels. All metrics follow from their sums."""
-        return {
-            "voxel": confusion_matrix(self._voxel[scene], prediction, self.classes),
-            "point": confusion_matrix(self._point[scene], prediction[self._inverse[scene]], self.classes),
-        }
-
-    def confusion(self, predictions: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.int64]:
-        """(classes, classes) voxel counts over all scenes, rows are labels."""
-        missing = [s for s in self._voxel if s not in predictions]
-        if missing:
-            raise ValueError(f"no prediction for scene {missing[0]}")
-        total = np.zeros((self.classes, self.classes), dtype=np.int64)
-        for scene, labels in self._voxel.items():
-            total += confusion_matrix(labels, predictions[scene], self.classes)
-        return total
+    def constant(self, scene: str) -> Prediction:
+        """What a predictor without any input would say: the most frequent label everywhere."""
+        return {"classes": np.full(self.voxels(scene), self.majority_class(), np.uint8)}
 
     def majority_class(self) -> int:
-        """The most frequent label: what a predictor without any input would say."""
+        """The most frequent label of all scenes."""
         counts = sum(np.bincount(v, minlength=256)[: self.classes] for v in self._voxel.values())
         return int(np.argmax(counts))
+
+
+class InstanceScorer:
+    """Scores voxel classes and instances of whole scenes, on voxels (spec F.2). `counted` are the classes with instances.
+
+    A voxel whose points disagree about their class or instance is void, as is one of another class or without an instance.
+    """
+
+    def __init__(
+        self,
+        view: Path,
+        scenes: Iterable[str],
+        voxel_metres: float,
+        classes: int,
+        counted: Sequence[int],
+        least_voxels: int,
+    ) -> None:
+        self.classes, self.counted, self.least_voxels = classes, list(counted), least_voxels
+        self._semantic: dict[str, NDArray[np.uint8]] = {}
+        self._instance: dict[str, NDArray[np.int32]] = {}
+        for scene in scenes:
+            voxels = evaluation_voxels(np.asarray(load_cloud(view, scene).xyz), voxel_metres)
+            labels = load_labels(view, scene)
+            self._semantic[scene] = voxel_labels(np.asarray(labels.semantic), voxels)
+            self._instance[scene] = voxel_instances(
+                np.asarray(labels.semantic), np.asarray(labels.instance), voxels, counted
+            )
+
+    def read(self, folder: Path, scene: str) -> Prediction:
+        """See `Scorer`."""
+        found = prediction_files.read(folder, scene, "instance", {"V": len(self._semantic[scene])})
+        starts, voxels = found["starts"].astype(np.int64), found["voxels"]
+        instances = len(found["instance_classes"])
+        if len(starts) != instances + 1 or starts[0] != 0 or starts[-1] != len(voxels) or (np.diff(starts) < 0).any():
+            raise DataError(f"{scene}.npz: starts: expected {instances + 1} numbers that grow from 0 to {len(voxels)}")
+        if len(voxels) and not (voxels.min() >= 0 and voxels.max() < len(self._semantic[scene])):
+            raise DataError(f"{scene}.npz: voxels: a row outside 0..{len(self._semantic[scene]) - 1}")
+        pairs = np.repeat(np.arange(instances), np.diff(starts)) * len(self._semantic[scene]) + voxels
+        if len(np.unique(pairs)) != len(pairs):
+            raise DataError(f"{scene}.npz: voxels: an instance names a voxel twice")
+        if not np.isfinite(found["confidences"]).all():
+            raise DataError(f"{scene}.npz: confidences: not all are finite")
+        return found
+
+    def counts(self, scene: str, prediction: Prediction) -> Counts:
+        """`voxel`, and `instances`: for each counted class and threshold confidences, verdicts and missed instances; see
+        `instance_ap`."""
+        instances = Instances(
+            prediction["voxels"], prediction["starts"], prediction["instance_classes"], prediction["confidences"]
+        )
+        found = instance_ap.scene_verdicts(
+            self._semantic[scene], self._instance[scene], instances, self.counted, self.least_voxels
+        )
+        listed = {
+            str(c): None
+            if v is None
+            else [[one.confidences.tolist(), one.true.astype(int).tolist(), one.missed] for one in v]
+            for c, v in found.items()
+        }
+        matrix = confusion_matrix(self._semantic[scene], prediction["classes"], self.classes)
+        return {"voxel": matrix.tolist(), "instances": listed}
+
+    def score(self, predictions: Mapping[str, Prediction]) -> Metrics:
+        """`ap`, `ap50`, `ap25` and the same with `/<class id>`; `miou_voxel`, `accuracy_voxel` and `iou_voxel/<class id>`.
+
+        A value that is not defined is None.
+        """
+        return metrics_of_counts([self.counts(s, _of(predictions, s)) for s in self._semantic])
+
+    def constant(self, scene: str) -> Prediction:
+        """What a predictor without any input would say: everything is one instance of the most frequent class that has any."""
+        voxels = len(self._semantic[scene])
+        sizes = sum(np.bincount(v, minlength=256)[: self.classes] for v in self._semantic.values())
+        named = max(self.counted, key=lambda c: int(sizes[c]))  # type: ignore[index]
+        return {
+            "classes": np.full(voxels, int(np.argmax(sizes)), np.uint8),
+            "voxels": np.arange(voxels, dtype=np.int32),
+            "starts": np.array([0, voxels], np.int32),
+            "instance_classes": np.array([named], np.uint8),
+            "confidences": np.ones(1, np.float32),
+        }
+
+
+class DetectionScorer:
+    """Scores boxes of whole scenes (spec F.4), in the frame that the scene's boxes are labelled in."""
+
+    def __init__(self, view: Path, scenes: Iterable[str], classes: int) -> None:
+        self.classes = classes
+        self._boxes = {scene: np.asarray(load_boxes(view, scene), np.float64) for scene in scenes}
+
+    def read(self, folder: Path, scene: str) -> Prediction:
+        """See `Scorer`."""
+        found = prediction_files.read(folder, scene, "detection", {"C": self.classes})
+        for name, array in found.items():
+            if not np.isfinite(array).all():
+                raise DataError(f"{scene}.npz: {name}: not all numbers are finite")
+        if (found["boxes"][:, 3:6] < 0).any():
+            raise DataError(f"{scene}.npz: boxes: a negative size")
+        return found
+
+    def counts(self, scene: str, prediction: Prediction) -> Counts:
+        """`boxes`: for each class and overlap scores, verdicts and the number of objects; see `detection_ap`."""
+        objects = self._boxes[scene]
+        found = detection_ap.Detections(prediction["boxes"], prediction["objectness"], prediction["probabilities"])
+        verdicts = [
+            detection_ap.scene_verdicts(boxes, scores, objects[objects[:, 7] == c])
+            for c, (boxes, scores) in enumerate(detection_ap.scored(found))
+        ]
+        return {
+            "boxes": [[[v.scores.tolist(), v.true.astype(int).tolist(), v.objects] for v in each] for each in verdicts]
+        }
+
+    def score(self, predictions: Mapping[str, Prediction]) -> Metrics:
+        """`map25`, `map50`, `recall25`, `recall50`, and `ap25/<class id>`, `ap50/<class id>`; None where not defined."""
+        return metrics_of_counts([self.counts(s, _of(predictions, s)) for s in self._boxes])
+
+    def constant(self, scene: str) -> Prediction:
+        """What a predictor without any input would say: in every scene the mean box of the most frequent class, once."""
+        boxes = np.concatenate([np.zeros((0, 8)), *self._boxes.values()])
+        named = int(np.bincount(boxes[:, 7].astype(int), minlength=self.classes).argmax()) if len(boxes) else 0
+        mine = boxes[boxes[:, 7] == named]
+        box = mine[:, :7].mean(axis=0, keepdims=True) if len(mine) else np.zeros((0, 7))
+        certain = np.eye(self.classes, dtype=np.float32)[np.full(len(box), named)]
+        return {"boxes": box.astype(np.float32), "objectness": np.ones(len(box), np.float32), "probabilities": certain}
+
+
+def voxel_instances(
+    semantic: NDArray[np.integer], instance: NDArray[np.integer], voxels: Voxels, counted: Sequence[int]
+) -> NDArray[np.int32]:
+    """(V,) the instance that all points of a voxel share, -1 where they do not, or where the class has no instances."""
+    known = np.isin(semantic, list(counted)) & (np.asarray(semantic) != IGNORE)
+    return voxel_labels(np.where(known, instance, -1).astype(np.int32), voxels, ignore=-1)
 
 
 def metrics_of(voxel: NDArray[np.int64], point: NDArray[np.int64]) -> Metrics:
@@ -82,6 +269,64 @@ def metrics_of(voxel: NDArray[np.int64], point: NDArray[np.int64]) -> Metrics:
     for kind, counts in (("voxel", voxel), ("point", point)):
         metrics.update({f"iou_{kind}/{c}": _number(iou) for c, iou in enumerate(iou_per_class(counts))})
     return metrics
+
+
+def instance_metrics(counts: Sequence[Counts]) -> Metrics:
+    """The flat metrics of the counts of all scenes."""
+    voxel = np.sum([np.asarray(c["voxel"], np.int64) for c in counts], axis=0)
+    precision: dict[str, list[float]] = {"ap": [], "ap50": [], "ap25": []}
+    metrics: Metrics = {}
+    for name in counts[0]["instances"]:
+        scenes = [c["instances"][name] for c in counts if c["instances"][name] is not None]
+        found = [
+            instance_ap.average_precision(
+                instance_ap.joined(
+                    instance_ap.Verdicts(np.asarray(v[t][0], np.float64), np.asarray(v[t][1], bool), v[t][2])
+                    for v in scenes
+                )
+            )
+            for t in range(len(instance_ap.THRESHOLDS))
+        ]
+        for kind, value in (("ap", float(np.mean(found[:-1]))), ("ap50", found[0]), ("ap25", found[-1])):
+            precision[kind].append(value)
+            metrics[f"{kind}/{name}"] = _number(value)
+    means = {kind: _nan_mean(values) for kind, values in precision.items()}
+    semantic: Metrics = {"miou_voxel": _number(mean_iou(voxel)), "accuracy_voxel": _number(accuracy(voxel))}
+    per_class = {f"iou_voxel/{c}": _number(iou) for c, iou in enumerate(iou_per_class(voxel))}
+    return {**means, **semantic, **metrics, **per_class}
+
+
+def detection_metrics(scenes: Sequence[Any]) -> Metrics:
+    """The flat metrics of the verdicts of all scenes."""
+    metrics: Metrics = {}
+    for place, overlap in enumerate(detection_ap.OVERLAPS):
+        name = f"{100 * overlap:.0f}"
+        found = [
+            detection_ap.average_precision(
+                detection_ap.joined(
+                    detection_ap.Verdicts(
+                        np.asarray(v[c][place][0], np.float64), np.asarray(v[c][place][1], bool), v[c][place][2]
+                    )
+                    for v in scenes
+                )
+            )
+            for c in range(len(scenes[0]))
+        ]
+        metrics[f"map{name}"] = _nan_mean([ap for ap, _ in found])
+        metrics[f"recall{name}"] = _nan_mean([recall for _, recall in found])
+        metrics.update({f"ap{name}/{c}": _number(ap) for c, (ap, _) in enumerate(found)})
+    return metrics
+
+
+def _of(predictions: Mapping[str, Prediction], scene: str) -> Prediction:
+    if scene not in predictions:
+        raise ValueError(f"no prediction for scene {scene}")
+    return predictions[scene]
+
+
+def _nan_mean(values: Sequence[float]) -> float | None:
+    known = [v for v in values if np.isfinite(v)]
+    return float(np.mean(known)) if known else None
 
 
 def _number(value: float) -> float | None:

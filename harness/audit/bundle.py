@@ -3,6 +3,7 @@ weights. Unpacked without trust: tar's data filter, and caps on size and count."
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -14,20 +15,17 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.errors import DataError, EnvironmentCannot, WrongUse
-from benchmarks.metrics import predictions
-from benchmarks.metrics.scorer import SemanticScorer, metrics_of
-from benchmarks.specs import SemanticRecipe
+from benchmarks.metrics.scorer import metrics_of_counts
 from harness import chain
 from harness.audit.findings import Tally
 from harness.audit.rescore import find_data
 from harness.audit.static import AuditedRun
 from harness.contract.events import EVENTS_FILE
 from harness.contract.records import Outcome, Record
+from harness.contract.stage import canonical_json
 from harness.store import ARTIFACTS, ATTEMPTS, CODE, LOG, RECORD, SPEC
-from harness.validate import CHECKPOINTS
+from harness.validate import CHECKPOINTS, counts_of, scorer_for
 
 FORMAT = 1
 CONTENTS, COUNTS, SIGNATURE = "bundle.json", "counts.json", "bundle.json.sig"
@@ -154,33 +152,21 @@ def _write(path: Path, content: object) -> None:
 
 
 def _counts(run: AuditedRun, sources: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any] | None:
-    """Per checkpoint and test scene the confusion matrices, from which every metric follows; None without the data."""
+    """Per checkpoint and test scene the counts, from which every metric follows; None without the data."""
     spec = run.spec
     if spec.kind != "finetune" or run.record.outcome != Outcome.ok or spec.data is None or spec.split is None:
         return None
-    assert isinstance(spec.recipe, SemanticRecipe)
-    which = f"{spec.data.manifest_sha256} {spec.recipe.voxel_metres}"
+    which = canonical_json([spec.data.model_dump(), spec.split.test, spec.model_dump(mode="json")["recipe"]])
     if which not in sources:
         source = find_data(spec.data, say)
-        sources[which] = (
-            None
-            if isinstance(source, str)
-            else SemanticScorer(source.folder, spec.split.test, spec.recipe.voxel_metres, len(spec.data.classes))
-        )
+        sources[which] = None if isinstance(source, str) else scorer_for(spec, source.folder)
     scorer = sources[which]
     if scorer is None:
         return None
     found: dict[str, Any] = {}
     for checkpoint in CHECKPOINTS:
-        folder = run.folder / ARTIFACTS / "predictions" / checkpoint
-        try:
-            said = {s: predictions.read_semantic(folder, s, scorer.voxels(s)) for s in spec.split.test}
-        except DataError:
-            continue
-        found[checkpoint] = {
-            scene: {level: matrix.tolist() for level, matrix in scorer.scene_counts(scene, said[scene]).items()}
-            for scene in spec.split.test
-        }
+        with contextlib.suppress(DataError):
+            found[checkpoint] = counts_of(scorer, run.folder / ARTIFACTS / "predictions" / checkpoint, spec.split.test)
     return found
 
 
@@ -290,11 +276,8 @@ def rescore_counts(runs: Iterable[AuditedRun], tally: Tally) -> Iterator[Audited
             counts = json.loads(path.read_bytes())
             found: dict[str, float | None] = {}
             for checkpoint, scenes in counts.items():
-                voxel, point = (
-                    sum(np.asarray(s[level], np.int64) for s in scenes.values()) for level in ("voxel", "point")
-                )
-                found |= {f"{n}_{checkpoint}": v for n, v in metrics_of(np.asarray(voxel), np.asarray(point)).items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                found |= {f"{n}_{checkpoint}": v for n, v in metrics_of_counts(list(scenes.values())).items()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             tally.expect(check, False, run.name, f"{COUNTS} cannot be read: {error}")
             continue
         wrong = [n for n in run.record.metrics if not _same(found.get(n), run.record.metrics[n])]

@@ -58,7 +58,7 @@ def planned_again(chain: list[AuditedRun], say: Callable[[str], None]) -> list[P
         spec = run.spec
         if spec.method not in available(Method):
             raise WrongUse(f"{run.name}: {spec.method!r} is somebody's own method; its image is needed")
-        if spec.code_sha256 != code_sha256(spec.kind, spec.method, spec.stage):
+        if spec.code_sha256 != code_sha256(spec.kind, spec.method, spec.part):
             raise WrongUse(f"{run.name}: was made by other code than this version's; check out its commit")
         if spec.device == "cuda" or spec.imagenet_weights_sha256 is not None:
             raise WrongUse(f"{run.name}: needs {'a GPU' if spec.device == 'cuda' else 'its ImageNet weights'}")

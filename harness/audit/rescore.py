@@ -37,7 +37,7 @@ def rescore(runs: Iterable[AuditedRun], tally: Tally, say: Callable[[str], None]
             tally.note(CHECK, "not checked", run.name, f"not re-scored: {gone[0]} was pruned")
             continue
         try:
-            found = score_finetune(run.spec, run.folder / ARTIFACTS, source)
+            found = score_finetune(run.spec, run.folder / ARTIFACTS, source).metrics
         except InvalidOutput as error:
             tally.expect(CHECK, False, run.name, str(error))
             continue

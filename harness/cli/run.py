@@ -210,6 +210,7 @@ def _with_executor(matrix: Matrix, name: str) -> tuple[Matrix, Executor]:
 
 
 def _summarise(reports: list[StageReport], runs: Path, as_json: bool) -> None:
+    from benchmarks.metrics.names import TITLES
     from harness.cli.console import per_cent, print_json, table
 
     if as_json:
@@ -229,10 +230,8 @@ def _summarise(reports: list[StageReport], runs: Path, as_json: bool) -> None:
             )
         )
     print(table(("run", "stage", "outcome", "selected", "final", "seconds"), rows))
-    kinds = sorted({r.planned.spec.headline_metric.removeprefix("miou_") for r in reports if r.record.metrics}) or [
-        "voxel"
-    ]
-    notes = [f"selected, final: mIoU on {'s or '.join(kinds)}s in per cent"]
+    names = sorted({TITLES[r.planned.spec.headline_metric] for r in reports if r.record.kind == "finetune"})
+    notes = [f"selected, final: {' or '.join(names)}, in per cent"] if names else []
     if any(r.record.synthetic for r in reports):
         notes.append("SYNTHETIC data: these numbers say nothing about real scenes")
     if reports and all(r.reused for r in reports):

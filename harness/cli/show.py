@@ -20,7 +20,7 @@ def show(
     json: Json = False,
 ) -> None:
     """List the runs, or show one: outcome, scores per class, what it used, where it comes from."""
-    from harness.cli.console import per_cent, print_json, table
+    from harness.cli.console import print_json, table
     from harness.store import RECORD, Store, read_record
 
     store = Store(runs)
@@ -42,19 +42,20 @@ def show(
             f"{r.method}/{r.stage}",
             r.dataset or "-",
             r.outcome.value,
-            per_cent(r.metrics.get("miou_voxel_final")),
+            _scores(r),
             r.started_at,
         )
         for r in records
     ]
     print(
-        table(("run", "stage", "dataset", "outcome", "mIoU on voxels", "started"), rows)
+        table(("run", "stage", "dataset", "outcome", "final, per cent", "started"), rows)
         if rows
         else f"no runs in {runs}"
     )
 
 
 def _show_one(record: Record, folder: Path) -> None:
+    from benchmarks.metrics.names import SHOWN
     from harness.cli.console import WIDTH, printable, table
     from harness.store import read_spec
 
@@ -78,11 +79,12 @@ def _show_one(record: Record, folder: Path) -> None:
     }
     print(table(("what", "value"), facts.items()))
     if record.metrics and spec.data:
-        names = (("miou_voxel", "mIoU on voxels"), ("miou_point", "mIoU on points"), ("accuracy_voxel", "accuracy"))
+        names = SHOWN[spec.task_kind].items()
         rows = [(text, *(_metric(record, name, c) for c in ("final", "selected", "best"))) for name, text in names]
         rows += [
             (name, *(_metric(record, f"{spec.class_metric}/{i}", c) for c in ("final", "selected", "best")))
             for i, name in enumerate(spec.data.classes)
+            if f"{spec.class_metric}/{i}_final" in record.metrics
         ]
         print("\n" + table(("per cent", "final", "selected", "best (selected on the test split)"), rows))
     used = [(name, f"{value:,.1f}" if isinstance(value, float) else f"{value:,}") for name, value in record.ledger]
@@ -91,6 +93,23 @@ def _show_one(record: Record, folder: Path) -> None:
     print("\n" + table(("used (seen from outside)", "amount"), seen))
     for warning in record.warnings:
         print(textwrap.fill(f"warning: {printable(warning)}", WIDTH, subsequent_indent="  "))
+
+
+def _scores(record: Record) -> str:
+    """The final value of what the run's task is judged by."""
+    from benchmarks.errors import BenchError
+    from benchmarks.metrics.names import TITLES
+    from benchmarks.specs import Task
+    from harness.catalog import find
+    from harness.cli.console import per_cent
+
+    if record.cell is None or not record.metrics:
+        return "-"
+    try:
+        name: str = find(Task, record.cell.task).headline_metric
+    except BenchError:  # a task of somebody's own, whose file is not here
+        name = next((n for n in TITLES if f"{n}_final" in record.metrics), "miou_voxel")
+    return f"{per_cent(record.metrics.get(f'{name}_final'))} {name}"
 
 
 def _metric(record: Record, name: str, checkpoint: str) -> str:

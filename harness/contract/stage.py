@@ -20,7 +20,9 @@ from benchmarks.ratios import Split
 from benchmarks.specs import (
     Currency,
     DepthContrast,
+    DetectionRecipe,
     HeadlineMetric,
+    InstanceRecipe,
     LabelRatio,
     Name,
     NetworkSettings,
@@ -30,6 +32,7 @@ from benchmarks.specs import (
     SceneContexts,
     SemanticRecipe,
     Spec,
+    recipe_kind,
 )
 
 KEY_LENGTH = 20
@@ -47,7 +50,10 @@ class DataView(Spec):
     manifest_sha256: Sha256
     synthetic: bool
     view: Literal["unlabelled", "labelled"]
-    classes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = Field((), description="of points, or of boxes where boxes are detected")
+    things: tuple[str, ...] = Field((), description="those of `classes` whose instances are told apart")
+    heading_bins: PositiveInt = Field(1, description="of boxes; 1 where they lie along the axes")
+    box_mean_sizes_metres: tuple[tuple[float, float, float], ...] = Field((), description="full size, for each class")
     scenes: tuple[str, ...] = Field((), description="the scenes a pre-training stage uses")
 
 
@@ -78,7 +84,17 @@ class StageSpec(Spec):
     profile_version: PositiveInt
     network: NetworkSettings
     precision: Literal["fp32", "bf16"] = "fp32"
-    recipe: OursImages | OursPoints | PointContrast | SceneContexts | DepthContrast | SemanticRecipe | None = None
+    recipe: (
+        OursImages
+        | OursPoints
+        | PointContrast
+        | SceneContexts
+        | DepthContrast
+        | SemanticRecipe
+        | InstanceRecipe
+        | DetectionRecipe
+        | None
+    ) = None
     settings: dict[str, bool | int | float | str] = Field({}, description="what the method's file says, as it is")
     limits: Limits
     data: DataView | None = None
@@ -92,8 +108,18 @@ class StageSpec(Spec):
 
     @property
     def class_metric(self) -> str:
-        """What the IoU of each class is called that the headline metric is the mean of: `iou_voxel` or `iou_point`."""
+        """What the value of each class is called that the headline metric is the mean of: `iou_voxel`, `iou_point` or `ap50`."""
         return self.headline_metric.removeprefix("m")
+
+    @property
+    def task_kind(self) -> str:
+        """`semantic`, `instance` or `detection`: how a fine-tuning stage works and is scored."""
+        return recipe_kind(self.recipe)
+
+    @property
+    def part(self) -> str:
+        """What decides, with kind and method, which module carries a stage out: its name; in fine-tuning the kind of the task."""
+        return self.task_kind if self.kind == "finetune" else self.stage
 
     @property
     def key(self) -> str:

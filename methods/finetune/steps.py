@@ -3,37 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.datasets.views import load_cloud
+from benchmarks.annotations import chosen_rows, keep_rows
+from benchmarks.datasets.views import Labels, load_cloud, load_labels
 from benchmarks.specs import SemanticRecipe
-from benchmarks.transforms import VoxelSample, training_sample
+from benchmarks.transforms import VoxelSample, evaluation_sample, training_sample
 from benchmarks.voxelize import IGNORE
 from methods.context import StageContext
-from methods.networks.res16unet import Res16UNet34C
 from methods.sparse.backend import sparse_backend
 from methods.sparse.tensor import batched_coordinates
 from methods.training.loop import StepResult, Training, batch_indices
 from methods.training.optim import polynomial, sgd
 
-MicroBatch = tuple[Tensor, Tensor, Tensor]
-LabelsOf = Callable[[str], NDArray[np.uint8]]
-"""The labels of a scene that may be used, (N,) training ids."""
+
+class MicroBatch(NamedTuple):
+    """Several scenes: coordinates (N, 4) int32, colours (N, 3) in -0.5..0.5, labels (N,) int64 and, where the task tells
+    instances apart, their numbers (N,) int64, distinct over the scenes, -1 for none."""
+
+    coordinates: Tensor
+    colours: Tensor
+    labels: Tensor
+    instances: Tensor | None
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same on a device."""
+        moved = [None if t is None else t.to(device, non_blocking=True) for t in self]
+        return MicroBatch(*moved)  # type: ignore[arg-type]
+
+
+class Loss(NamedTuple):
+    """The loss of a micro-batch, the logits (N, classes) that it came from, and its named parts."""
+
+    total: Tensor
+    logits: Tensor
+    parts: dict[str, float]
+
+
+LabelsOf = Callable[[str], Labels]
+"""The labels of a scene that may be used."""
+LossOf = Callable[[Any, MicroBatch], Loss]
+"""From what the network gives for a micro-batch to the loss."""
 
 
 def labelled_training(
     context: StageContext,
-    network: Res16UNet34C,
+    network: nn.Module,
     recipe: SemanticRecipe,
     scenes: tuple[str, ...],
     labels_of: LabelsOf,
+    loss_of: LossOf,
+    things: tuple[int, ...] = (),
 ) -> Training:
-    """Steps over `scenes`, in micro-batches that add up to the recipe's batch, under the poly schedule.
+    """Steps over `scenes`, in micro-batches that add up to the recipe's batch, under the poly schedule; `things` are the classes
+    whose instances are told apart.
 
     Scenes are read anew for every sample: tens of thousands of scans fit neither into memory nor into the mappings that a
     process may have.
@@ -47,54 +75,89 @@ def labelled_training(
     engine = sparse_backend(spec.sparse_backend)
     few_labels = spec.label_ratio is not None and spec.label_ratio.points is not None
 
+    def sample(scene: str, rng: np.random.Generator) -> VoxelSample:
+        labels = labels_of(scene)
+        instances = None
+        if things:
+            instances = np.where(np.isin(labels.semantic, things), labels.instance, -1).astype(np.int32)
+        return training_sample(load_cloud(context.view, scene), labels.semantic, recipe, rng, few_labels, instances)
+
     def make_batch(number: int) -> list[MicroBatch]:
         chosen = [scenes[i] for i in batch_indices(context, "order", number, recipe.batch, len(scenes))]
-        samples = [
-            training_sample(
-                load_cloud(context.view, s), labels_of(s), recipe, context.rng("augmentation", number, i), few_labels
-            )
-            for i, s in enumerate(chosen)
-        ]
+        samples = [sample(s, context.rng("augmentation", number, i)) for i, s in enumerate(chosen)]
         return [collate(samples[i : i + recipe.micro_batch]) for i in range(0, len(samples), recipe.micro_batch)]
 
     def step(number: int, batch: list[MicroBatch]) -> StepResult:
         network.train()
         losses, right, counted = [], 0, 0
-        for part in batch:
-            coordinates, colours, labels = (t.to(context.device, non_blocking=True) for t in part)
+        health: dict[str, float] = {}
+        for plain in batch:
+            part = plain.to(context.device)
             with context.autocast():
-                logits = network(engine.SparseTensor(colours, coordinates)).F.float()
-            loss = voxel_loss(logits, labels) / len(batch)
-            loss.backward()
-            losses.append(float(loss.detach()))
-            valid = labels != IGNORE
-            right += int((logits.detach().argmax(1) == labels)[valid].sum())
+                out = network(engine.SparseTensor(part.colours, part.coordinates))
+            loss = loss_of(out, part)
+            (loss.total / len(batch)).backward()
+            losses.append(float(loss.total.detach()) / len(batch))
+            for name, value in loss.parts.items():
+                health[name] = health.get(name, 0.0) + value / len(batch)
+            valid = part.labels != IGNORE
+            right += int((loss.logits.detach().argmax(1) == part.labels)[valid].sum())
             counted += int(valid.sum())
-        voxels = sum(len(part[0]) for part in batch)
+        voxels = sum(len(part.labels) for part in batch)
         seen = {"samples": recipe.batch, "scenes": recipe.batch, "points": voxels, "labels": counted}
-        health = {"accuracy": right / max(1, counted), "voxels": float(voxels)}
+        health |= {"accuracy": right / max(1, counted), "voxels": float(voxels)}
         return StepResult(sum(losses), seen, health)
 
     return Training({"network": network}, optimiser, schedule, steps, make_batch, step)
 
 
-def _warn_of_missing_classes(context: StageContext, labels: Iterable[NDArray[np.uint8]]) -> None:
+def allowed_labels(context: StageContext, scene: str) -> Labels:
+    """The labels of a training scene that the label ratio allows: of a few points no other, nor another's instance."""
+    labels, ratio = load_labels(context.view, scene), context.spec.label_ratio
+    if ratio is None or ratio.points is None:
+        return labels
+    rows = chosen_rows(scene, ratio.points, len(labels.semantic))
+    return Labels(keep_rows(labels.semantic, rows), keep_rows(labels.instance, rows, ignore=-1))
+
+
+def whole_scene(context: StageContext, recipe: SemanticRecipe, scene: str) -> Any:
+    """A scene without augmentation as a sparse tensor, rows in the scorer's order."""
+    coordinates, rgb = evaluation_sample(load_cloud(context.view, scene), recipe.voxel_metres)
+    batch = batched_coordinates([torch.from_numpy(coordinates)]).to(context.device)
+    colours = torch.from_numpy(rgb / np.float32(255) - np.float32(0.5)).to(context.device)
+    return sparse_backend(context.spec.sparse_backend).SparseTensor(colours, batch)
+
+
+def _warn_of_missing_classes(context: StageContext, labels: Iterable[Labels]) -> None:
     data = context.spec.data
     assert data is not None
     seen = np.zeros(256, np.int64)
     for one in labels:
-        seen += np.bincount(one, minlength=256)
+        seen += np.bincount(one.semantic, minlength=256)
     missing = [name for number, name in enumerate(data.classes) if not seen[number]]
     if missing:
         context.warn(f"no training label of {', '.join(missing)} at this label ratio; they cannot be learnt")
 
 
 def collate(samples: list[VoxelSample]) -> MicroBatch:
-    """Coordinates (N, 4), colours (N, 3) in -0.5..0.5 and labels (N,) of several scenes."""
+    """Several scenes as one micro-batch."""
     coordinates = batched_coordinates([torch.from_numpy(s.coordinates) for s in samples])
     colours = torch.from_numpy(np.concatenate([s.rgb for s in samples]) / np.float32(255) - np.float32(0.5))
     labels = torch.from_numpy(np.concatenate([s.labels for s in samples]).astype(np.int64))
-    return coordinates, colours, labels
+    if any(s.instances is None for s in samples):
+        return MicroBatch(coordinates, colours, labels, None)
+    numbered, next_number = [], 0
+    for one in samples:
+        assert one.instances is not None
+        numbered.append(np.where(one.instances < 0, -1, one.instances.astype(np.int64) + next_number))
+        next_number += int(one.instances.max(initial=-1)) + 1
+    return MicroBatch(coordinates, colours, labels, torch.from_numpy(np.concatenate(numbered)))
+
+
+def semantic_loss(out: Any, part: MicroBatch) -> Loss:
+    """Cross-entropy of a network that gives a sparse tensor of logits."""
+    logits = out.F.float()
+    return Loss(voxel_loss(logits, part.labels), logits, {})
 
 
 def voxel_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
-from benchmarks.datasets.views import load_labels
+from benchmarks.datasets.views import Labels, load_labels
 from benchmarks.specs import SemanticRecipe
 from methods.context import StageContext
-from methods.finetune.steps import labelled_training
+from methods.finetune.steps import labelled_training, semantic_loss
 from methods.networks.res16unet import HEAD, seeded_backbone
 from methods.training.checkpoint import save_backbone
 from methods.training.loop import Training, train_and_save
@@ -28,10 +25,10 @@ def prepare(context: StageContext) -> Training:
     network = network.to(context.device)
     scenes = spec.data.scenes
 
-    def labels_of(scene: str) -> NDArray[np.uint8]:
-        return load_labels(context.view, scene).semantic
+    def labels_of(scene: str) -> Labels:
+        return load_labels(context.view, scene)
 
     def save() -> None:
         save_backbone(network, context.artifacts, drop=HEAD)
 
-    return labelled_training(context, network, recipe, scenes, labels_of)._replace(save=save)
+    return labelled_training(context, network, recipe, scenes, labels_of, semantic_loss)._replace(save=save)

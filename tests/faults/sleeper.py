@@ -76,12 +76,12 @@ def finetuned(spec: StageSpec, root: Path) -> dict[str, float | None]:
     classes = len(spec.data.classes)
     view = root / "data" / spec.data.dataset
     scorer = SemanticScorer(view, spec.split.test, spec.recipe.voxel_metres, classes)  # type: ignore[union-attr]
-    said = {s: np.full(scorer.voxels(s), int(spec.key[:8], 16) % 3, np.uint8) for s in spec.split.test}
+    said = {s: {"classes": np.full(scorer.voxels(s), int(spec.key[:8], 16) % 3, np.uint8)} for s in spec.split.test}
     scores = scorer.score(said)
     metrics: dict[str, float | None] = {}
     for which in ("final", "selected", "best"):
         if which != "selected" or spec.split.selection:
-            predictions.write_semantic(root / "out/artifacts/predictions" / which, said)
+            predictions.write(root / "out/artifacts/predictions" / which, said)
             metrics |= {f"{name}_{which}": value for name, value in scores.items()}
     return metrics
 

@@ -20,6 +20,7 @@ from harness.contract.records import Measured
 from harness.contract.stage import StageSpec
 from harness.data import PreparedDataset
 from harness.executors.base import Execution, Share
+from harness.validate import Scores
 
 FAULTS = (
     "none",
@@ -98,7 +99,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_broken_rule_is_found(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.scheduler.score_finetune", lambda *_: {})
+    monkeypatch.setattr("harness.scheduler.score_finetune", lambda *_: Scores({}, {}))
     data = tmp_path / "data"
     for view in ("unlabelled", "labelled"):
         (data / view / "scene0000_00").mkdir(parents=True)

@@ -155,7 +155,7 @@ def test_the_digest_covers_the_lock_and_what_the_image_is_built_from(
     def digests() -> tuple[str, str]:
         keys.code_sha256.cache_clear()
         keys.build_hashes.cache_clear()
-        return keys.code_sha256("pretrain", "csc", "pairs"), keys.code_sha256("finetune", "csc", "finetune")
+        return keys.code_sha256("pretrain", "csc", "pairs"), keys.code_sha256("finetune", "csc", "semantic")
 
     def changed(name: str) -> list[bool]:
         before = digests()
@@ -187,7 +187,7 @@ def test_the_digest_follows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyP
         keys.code_sha256.cache_clear()
         return tuple(
             keys.code_sha256(*s)
-            for s in (("pretrain", "ours", "images"), ("pretrain", "ours", "points"), ("finetune", "ours", "finetune"))
+            for s in (("pretrain", "ours", "images"), ("pretrain", "ours", "points"), ("finetune", "ours", "semantic"))
         )
 
     before = digests()
@@ -206,7 +206,7 @@ def test_the_digest_follows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_harness_and_stage_agree_on_the_module(prepared) -> None:
     for spec in (*chain(prepared), *chain(prepared, method="scratch", pretrain_dataset="none")):
-        assert keys.entry_module(spec.kind, spec.method, spec.stage) == module_of(spec)
+        assert keys.entry_module(spec.kind, spec.method, spec.part) == module_of(spec)
         assert code.file_of(module_of(spec)) is not None
 
 

@@ -107,7 +107,8 @@ def test_flips_mirror_within_the_bounds() -> None:
 
 def test_collate_and_loss() -> None:
     samples = [training_sample(*cloud(seed=s), RECIPE, np.random.default_rng(s)) for s in range(2)]
-    coordinates, colours, labels = collate(samples)
+    coordinates, colours, labels, instances = collate(samples)
+    assert instances is None
     assert len(coordinates) == len(colours) == len(labels) == sum(len(s.labels) for s in samples)
     assert float(colours.abs().max()) <= 0.5 and sorted(set(coordinates[:, 0].tolist())) == [0, 1]
     logits = torch.zeros(len(labels), 13, requires_grad=True)
@@ -126,18 +127,21 @@ def test_confusion_refuses_nonsense() -> None:
 
 
 def test_saved_predictions_come_back_and_damage_is_named(tmp_path) -> None:
+    def read(scene: str, voxels: int) -> np.ndarray:
+        return predictions.read(tmp_path, scene, "semantic", {"V": voxels})["classes"]
+
     classes = np.arange(10, dtype=np.uint8)
-    predictions.write_semantic(tmp_path, {"room": classes})
-    assert np.array_equal(predictions.read_semantic(tmp_path, "room", 10), classes)
+    predictions.write(tmp_path, {"room": {"classes": classes}})
+    assert np.array_equal(read("room", 10), classes)
     path = tmp_path / "room.npz"
     good = path.read_bytes()
     with pytest.raises(predictions.DataError, match=r"uint8 \(10,\); expected format 1, uint8 \(11,\)"):
-        predictions.read_semantic(tmp_path, "room", 11)
+        read("room", 11)
     with pytest.raises(predictions.DataError, match="no predictions for scene hall"):
-        predictions.read_semantic(tmp_path, "hall", 11)
+        read("hall", 11)
     path.write_bytes(good[:50])
     with pytest.raises(predictions.DataError, match="cannot be read as predictions"):
-        predictions.read_semantic(tmp_path, "room", 10)
+        read("room", 10)
     np.savez(path, format_version=1, classes=np.array([{"pickled": 1}], dtype=object))
     with pytest.raises(predictions.DataError, match="cannot be read as predictions"):
-        predictions.read_semantic(tmp_path, "room", 1)
+        read("room", 1)

@@ -168,7 +168,7 @@ def probe(backbone: Res16UNet34C, source: PreparedDataset, voxel_metres: float, 
     predictions = {}
     for scene in split.test:
         logits = classifier((embed(backbone, source, scene, voxel_metres, colour) - mean) / deviation)
-        predictions[scene] = logits.argmax(1).to(torch.uint8).numpy()
+        predictions[scene] = {"classes": logits.argmax(1).to(torch.uint8).numpy()}
     score = SemanticScorer(source.folder, split.test, voxel_metres, classes).score(predictions)["miou_voxel"]
     assert score is not None
     return score

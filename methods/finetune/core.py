@@ -1,0 +1,133 @@
+"""What every fine-tuning does: load the backbone, train, score along the way, keep the predictions that count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.metrics import predictions as prediction_files
+from benchmarks.metrics.predictions import Prediction
+from benchmarks.metrics.scorer import Scorer, scorer_of
+from harness.contract.events import Eval
+from methods.context import StageContext
+from methods.networks.res16unet import HEAD, Res16UNet34C, seeded_backbone
+from methods.training.checkpoint import BACKBONE_FILE, load_into, load_weights
+from methods.training.loop import Training, TrainingState, train
+
+CHECKPOINTS = ("final", "selected", "best")
+TRAINING_FIT_SCENES = 16
+
+Predict = Callable[[str], Prediction]
+"""What the network, in evaluation mode, says about a whole scene without augmentation."""
+
+
+def finetune(
+    context: StageContext, network: nn.Module, training: Training, predict: Predict
+) -> dict[str, float | None]:
+    """Fine-tune, validate along the way, and write the test predictions of the final, selected and best checkpoints.
+
+    Only training scenes are ever asked for labels by `training`; test and selection labels stay inside the scorers.
+    """
+    spec = context.spec
+    assert spec.split is not None
+    evaluator = Evaluator(context, network, predict)
+    every = spec.recipe.validate_every  # type: ignore[union-attr]
+    earlier = training.after_step
+
+    def after_step(state: TrainingState) -> None:
+        if earlier is not None:
+            earlier(state)
+        if state.step % every == 0 or state.step == training.steps:
+            evaluator.validate(state)
+
+    state = train(context, training._replace(after_step=after_step))
+    if state.extra.get("validated_at") != state.step:
+        evaluator.validate(state)
+    return {**evaluator.finish(state), **evaluator.training_fit(spec.split.train[:TRAINING_FIT_SCENES])}
+
+
+def load_backbone(context: StageContext, out_channels: int) -> Res16UNet34C:
+    """The pre-trained backbone with a fresh head: `final.*` is dropped by name, everything else must match (spec A.4)."""
+    spec = context.spec
+    momentum = spec.network.finetune_bn_momentum
+    seed = context.seed("weights")
+    network = seeded_backbone(out_channels, spec.network, momentum, spec.sparse_backend, seed)
+    (parent,) = spec.parents
+    weights = load_weights(context.parent(parent) / BACKBONE_FILE)
+    transferred, total = load_into(network, weights, (HEAD,), "pre-trained backbone")
+    expected = total - len([k for k in network.state_dict() if k.startswith(HEAD)])
+    assert transferred == expected, f"{transferred} tensors were transferred, expected {expected}"
+    context.notes["transferred_tensors"] = f"{transferred} of {total}, {HEAD}* dropped"
+    return network
+
+
+class Evaluator:
+    """Scores checkpoints along the way, and keeps the test predictions of the three that count."""
+
+    def __init__(self, context: StageContext, network: nn.Module, predict: Predict) -> None:
+        split = context.spec.split
+        assert split is not None
+        self.context, self.network, self._predict = context, network, predict
+        self.scenes = {"selection": split.selection, "test": split.test}
+        self.scorers = {name: self._scorer(scenes) for name, scenes in self.scenes.items() if scenes}
+        if not split.selection:
+            context.warn("too few training scenes to hold any out; no checkpoint is selected, only final and best")
+
+    def _scorer(self, scenes: tuple[str, ...]) -> Scorer:
+        spec = self.context.spec
+        assert spec.data is not None
+        return scorer_of(spec.recipe, spec.data.classes, spec.data.things, self.context.view, scenes)
+
+    @torch.no_grad()
+    def predict(self, scenes: tuple[str, ...]) -> dict[str, Prediction]:
+        """The network's predictions of whole scenes."""
+        self.network.eval()
+        return {scene: self._predict(scene) for scene in scenes}
+
+    def validate(self, state: TrainingState) -> None:
+        """Score the current weights on the held-out training scenes and on the test scenes."""
+        kept: dict[str, Any] = state.extra.setdefault("kept", {})
+        scores: dict[str, float] = {}
+        said: dict[str, dict[str, Prediction]] = {}
+        for name, scorer in self.scorers.items():
+            said[name] = self.predict(self.scenes[name])
+            metrics = scorer.score(said[name])
+            scores[name] = metrics[self.context.spec.headline_metric] or 0.0
+            self.context.events.write(Eval(step=state.step, split=name, metrics=metrics))
+        tensors = {scene: _as_tensors(prediction) for scene, prediction in said["test"].items()}
+        for which, by in (("selected", "selection"), ("best", "test")):
+            if by in scores and (which not in kept or scores[by] > kept[which]["score"]):
+                kept[which] = {"score": scores[by], "step": state.step, "predictions": tensors}
+        kept["final"] = {"score": scores["test"], "step": state.step, "predictions": tensors}
+        state.extra["validated_at"] = state.step
+
+    def training_fit(self, scenes: tuple[str, ...]) -> dict[str, float | None]:
+        """The headline metric of the final weights on (some) training scenes, beside that of a predictor without any input."""
+        scorer, name = self._scorer(scenes), self.context.spec.headline_metric
+        return {
+            f"{name}_training": scorer.score(self.predict(scenes))[name],
+            f"{name}_training_constant": scorer.score({s: scorer.constant(s) for s in scenes})[name],
+        }
+
+    def finish(self, state: TrainingState) -> dict[str, float | None]:
+        """Write the predictions; returns the stage's own scores, which the harness compares with its own."""
+        metrics: dict[str, float | None] = {"steps": float(state.step)}
+        for which in CHECKPOINTS:
+            kept = state.extra["kept"].get(which)
+            if kept is None:
+                continue
+            said = {s: {n: t.numpy() for n, t in tensors.items()} for s, tensors in kept["predictions"].items()}
+            prediction_files.write(self.context.artifacts / "predictions" / which, said)
+            scores = self.scorers["test"].score(said)
+            metrics.update({f"{name}_{which}": value for name, value in scores.items()})
+            metrics[f"step_{which}"] = float(kept["step"])
+        return metrics
+
+
+def _as_tensors(prediction: Prediction) -> dict[str, Tensor]:
+    """What a checkpoint may hold: it never unpickles arrays."""
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in prediction.items()}

@@ -1,0 +1,114 @@
+"""Fine-tuning for instance segmentation, CSC's variant (spec F.1)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.metrics.predictions import MOST_INSTANCES, Prediction
+from benchmarks.specs import InstanceRecipe
+from methods.context import StageContext
+from methods.finetune.clustering import clusters
+from methods.finetune.core import finetune, load_backbone
+from methods.finetune.steps import Loss, MicroBatch, allowed_labels, labelled_training, voxel_loss, whole_scene
+from methods.networks.instance_net import InstanceNet, InstanceOutput
+
+SMALL, DIRECTION_SMALL = 1e-6, 1e-8
+
+
+def run(context: StageContext) -> dict[str, float | None]:
+    """Fine-tune and write predictions: the class of every voxel, and instances as sets of voxels."""
+    spec, recipe = context.spec, context.spec.recipe
+    assert isinstance(recipe, InstanceRecipe) and spec.data is not None and spec.split is not None
+    classes, things = spec.data.classes, instance_classes(recipe, spec.data.classes, spec.data.things)
+    backbone = load_backbone(context, len(classes))
+    network = InstanceNet(backbone, spec.network.finetune_bn_momentum, context.seed("offsets")).to(context.device)
+    training = labelled_training(
+        context,
+        network,
+        recipe,
+        spec.split.train,
+        partial(allowed_labels, context),
+        partial(instance_loss, recipe.voxel_metres),
+        things,
+    )
+    return finetune(context, network, training, partial(_predict, context, network, recipe, things))
+
+
+def instance_classes(recipe: InstanceRecipe, classes: tuple[str, ...], things: tuple[str, ...]) -> tuple[int, ...]:
+    """Numbers of the classes whose instances are told apart (J-19)."""
+    return tuple(i for i, c in enumerate(classes) if recipe.instance_classes == "all" or c in things)
+
+
+class OffsetLosses(NamedTuple):
+    """Mean L1 distance to the target offsets, in metres, and mean negative cosine to them, over the voxels of instances."""
+
+    distance: Tensor
+    direction: Tensor
+
+
+def instance_loss(voxel_metres: float, out: InstanceOutput, part: MicroBatch) -> Loss:
+    """Cross-entropy, and both offset losses; all count the same."""
+    assert part.instances is not None
+    logits = out.logits.float()
+    targets = centre_offsets(part.coordinates, part.instances) * voxel_metres
+    semantic = voxel_loss(logits, part.labels)
+    offset = offset_losses(out.offsets.float(), targets, part.instances >= 0)
+    values = {"semantic_loss": semantic, "offset_loss": offset.distance, "direction_loss": offset.direction}
+    total = semantic + offset.distance + offset.direction
+    return Loss(total, logits, {name: float(value.detach()) for name, value in values.items()})
+
+
+def centre_offsets(coordinates: Tensor, instances: Tensor) -> Tensor:
+    """(N, 3) float32 from each voxel of (N, 4) coordinates to the mean voxel of its instance, in voxels; zero without one."""
+    known = instances >= 0
+    _, number = torch.unique(instances[known], return_inverse=True)
+    place = coordinates[known, 1:].double()
+    count = int(number.max()) + 1 if len(number) else 0
+    sums = torch.zeros((count, 3), dtype=torch.float64, device=place.device).index_add_(0, number, place)
+    centres = sums / torch.bincount(number, minlength=count)[:, None]
+    offsets = torch.zeros((len(instances), 3), device=coordinates.device)
+    offsets[known] = (centres[number] - place).float()
+    return offsets
+
+
+def offset_losses(predicted: Tensor, targets: Tensor, valid: Tensor) -> OffsetLosses:
+    """Of (N, 3) offsets in metres, over the `valid` rows; zero, with a gradient of zero, where there are none."""
+    mask = valid.float()
+    distance = ((predicted - targets).abs().sum(1) * mask).sum()
+    towards = targets / (targets.norm(dim=1, keepdim=True) + DIRECTION_SMALL)
+    # The root has no gradient at zero; an offset of exactly zero keeps one that is finite.
+    length = predicted.pow(2).sum(1, keepdim=True).clamp_min(DIRECTION_SMALL**2).sqrt()
+    cosine = (towards * predicted / (length + DIRECTION_SMALL)).sum(1)
+    count = mask.sum() + SMALL
+    return OffsetLosses(distance / count, -(cosine * mask).sum() / count)
+
+
+def _predict(
+    context: StageContext, network: InstanceNet, recipe: InstanceRecipe, things: tuple[int, ...], scene: str
+) -> Prediction:
+    tensor = whole_scene(context, recipe, scene)
+    out = network(tensor)
+    logits, offsets = out.logits.float().cpu().numpy(), out.offsets.float().cpu().numpy()
+    coordinates = tensor.C[:, 1:].cpu().numpy()
+    places = coordinates.astype(np.float32) + offsets / np.float32(recipe.voxel_metres)
+    found = clusters(
+        places,
+        logits,
+        things,
+        recipe.cluster_radius_voxels,
+        recipe.component_least_voxels,
+        recipe.cluster_above_voxels,
+    )
+    assert len(found.classes) <= MOST_INSTANCES
+    return {
+        "classes": logits.argmax(axis=1).astype(np.uint8),
+        "voxels": found.voxels,
+        "starts": found.starts,
+        "instance_classes": found.classes,
+        "confidences": found.confidences,
+    }
