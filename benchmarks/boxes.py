@@ -26,6 +26,14 @@ def plan_corners(boxes: Boxes) -> NDArray[np.float64]:
     return np.stack([c * x + s * y, c * y - s * x], axis=2) + boxes[:, None, :2]
 
 
+def corners(boxes: Boxes) -> NDArray[np.float64]:
+    """(N, 8, 3) corners of (N, 7) boxes: the lower four in order around, then the upper four above them."""
+    boxes = np.asarray(boxes, np.float64)
+    plan, half = plan_corners(boxes), boxes[:, 5] / 2
+    levels = [np.repeat((boxes[:, 2] + sign * half)[:, None, None], 4, axis=1) for sign in (-1, 1)]
+    return np.concatenate([np.concatenate([plan, level], axis=2) for level in levels], axis=1)
+
+
 def extents(boxes: Boxes) -> NDArray[np.float64]:
     """(N, 6) lowest and highest corner along the axes, of (N, 7) boxes."""
     boxes = np.asarray(boxes, np.float64)

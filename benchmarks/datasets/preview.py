@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,8 @@ from numpy.typing import NDArray
 from benchmarks.boxes import points_inside
 from benchmarks.datasets import images
 from benchmarks.datasets.layout import LABELLED, UNLABELLED, Manifest, SceneEntry
+from benchmarks.drawing import TILE, Picture, draw_cloud, palette
 from benchmarks.specs import Dataset
-
-TILE = (320, 240)
-Picture = NDArray[np.uint8]
-
-
-def palette(count: int) -> NDArray[np.uint8]:
-    """(count + 1, 3) colours that are far from each other; the last, for no label, is grey."""
-    golden = 0.61803398875
-    rows = [
-        colorsys.hsv_to_rgb((0.05 + i * golden) % 1, (0.85, 0.55, 0.95)[i % 3], (0.95, 0.8, 0.6)[i % 3])
-        for i in range(count)
-    ]
-    return (np.array([*rows, (0.75, 0.75, 0.75)]) * 255).astype(np.uint8)
 
 
 def contact_sheet(dataset: Dataset, prepared: Path, manifest: Manifest, scenes: int, labels: bool = True) -> Any:
@@ -51,32 +38,6 @@ def contact_sheet(dataset: Dataset, prepared: Path, manifest: Manifest, scenes: 
         draw.rectangle((x, y, x + 12, y + 12), fill=tuple(int(v) for v in palette(len(classes))[number]))
         draw.text((x + 18, y), name, fill="black")
     return sheet
-
-
-def draw_cloud(
-    xyz: NDArray[np.floating], colours: Picture, size: tuple[int, int] = TILE, cut: float | None = None
-) -> Picture:
-    """(H, W, 3) oblique view from above of a cloud; points above the share `cut` of its height are left out."""
-    picture = np.full((size[1], size[0], 3), 255, np.uint8)
-    if not len(xyz):
-        return picture
-    points = np.asarray(xyz, np.float64)
-    points = points - (points.min(0) + points.max(0)) / 2
-    if cut is not None:
-        keep = points[:, 2] < points[:, 2].min() + cut * np.ptp(points[:, 2])
-        points, colours = points[keep], colours[keep]
-    yaw, tilt = np.radians(-35), np.radians(52)
-    c, s = np.cos(yaw), np.sin(yaw)
-    right, back = c * points[:, 0] - s * points[:, 1], s * points[:, 0] + c * points[:, 1]
-    up = np.cos(tilt) * points[:, 2] + np.sin(tilt) * back
-    near = np.sin(tilt) * points[:, 2] - np.cos(tilt) * back
-    scale = 0.95 * min(size[0] / max(np.ptp(right), 1e-6), size[1] / max(np.ptp(up), 1e-6))
-    u = ((right - (right.min() + right.max()) / 2) * scale + size[0] / 2).astype(int)
-    v = (size[1] / 2 - (up - (up.min() + up.max()) / 2) * scale).astype(int)
-    order = np.argsort(near)
-    for du, dv in ((1, 0), (0, 1), (1, 1), (0, 0)):
-        picture[np.clip(v[order] + dv, 0, size[1] - 1), np.clip(u[order] + du, 0, size[0] - 1)] = colours[order]
-    return picture
 
 
 def depth_colours(depth: NDArray[np.uint16], most_metres: float = 6.0) -> Picture:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,9 +18,21 @@ if TYPE_CHECKING:
 def show(
     run: Annotated[str | None, typer.Argument(help="The first characters of a run's key; none lists all runs.")] = None,
     runs: Runs = DEFAULT_RUNS,
+    scene: Annotated[
+        str | None,
+        typer.Option(
+            "--scene",
+            help="Draw what the run said about this test scene, and write it as a coloured PLY; 'list' names all.",
+        ),
+    ] = None,
+    checkpoint: Annotated[str, typer.Option("--checkpoint", help="final, selected or best.")] = "final",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where to.  [default: pictures/ in the run's folder]")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """List the runs, or show one: outcome, scores per class, what it used, where it comes from."""
+    """List the runs, or show one: outcome, scores per class, what it used, where it comes from; or its words on one scene."""
+    from benchmarks.errors import WrongUse
     from harness.cli.console import print_json, table
     from harness.store import RECORD, Store, read_record
 
@@ -27,11 +40,15 @@ def show(
     if run is not None:
         folder = store.find(run)
         record = read_record(folder / RECORD)
-        if json:
+        if scene is not None:
+            _show_scene(record, folder, scene, checkpoint, out, json)
+        elif json:
             print_json(record.model_dump(mode="json"))
         else:
             _show_one(record, folder)
         return
+    if scene is not None:
+        raise WrongUse("--scene needs a run; `bench show` lists the runs")
     records = sorted(store.records(), key=lambda r: r.started_at)
     if json:
         print_json([r.model_dump(mode="json") for r in records])
@@ -52,6 +69,38 @@ def show(
         if rows
         else f"no runs in {runs}"
     )
+
+
+def _show_scene(record: Record, folder: Path, scene: str, checkpoint: str, out: Path | None, as_json: bool) -> None:
+    """Write `<scene>-<checkpoint>.png` and `.ply`, and say where."""
+    from benchmarks.errors import DataError, WrongUse
+    from harness.audit.rescore import find_data
+    from harness.cli.console import print_json
+    from harness.store import ARTIFACTS, read_spec
+    from reports.scene import picture, show_scene, write_ply
+
+    spec = read_spec(folder)
+    if spec.kind != "finetune" or spec.data is None or spec.split is None or not record.metrics:
+        raise WrongUse(
+            f"run {record.key} ({record.method}/{record.stage}, {record.outcome.value}) has no predictions to show"
+        )
+    if checkpoint not in ("final", "selected", "best"):
+        raise WrongUse(f"--checkpoint {checkpoint!r}: expected final, selected or best")
+    if scene == "list":
+        print_json(list(spec.split.test)) if as_json else print("\n".join(spec.split.test))
+        return
+    source = find_data(spec.data, lambda text: print(text, file=sys.stderr))
+    if isinstance(source, str):
+        raise DataError(f"run {record.key} cannot be drawn: {source}")
+    shown = show_scene(spec, source.folder, scene, folder / ARTIFACTS / "predictions" / checkpoint)
+    target = out or folder / "pictures"
+    target.mkdir(parents=True, exist_ok=True)
+    mark = "  SYNTHETIC DATA" if record.synthetic else ""
+    title = f"{record.method} -> {spec.task}, {scene}, {checkpoint} checkpoint, run {record.key}{mark}"
+    files = [target / f"{scene}-{checkpoint}.{kind}" for kind in ("png", "ply")]
+    picture(shown, title).save(files[0])
+    write_ply(shown, files[1])
+    print_json([str(f) for f in files]) if as_json else print("\n".join(map(str, files)))
 
 
 def _show_one(record: Record, folder: Path) -> None:

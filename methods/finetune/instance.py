@@ -92,10 +92,12 @@ def _predict(
     context: StageContext, network: InstanceNet, recipe: InstanceRecipe, things: tuple[int, ...], scene: str
 ) -> Prediction:
     tensor = whole_scene(context, recipe, scene)
-    out = network(tensor)
-    logits, offsets = out.logits.float().cpu().numpy(), out.offsets.float().cpu().numpy()
-    coordinates = tensor.C[:, 1:].cpu().numpy()
-    places = coordinates.astype(np.float32) + offsets / np.float32(recipe.voxel_metres)
+    if tensor is None:
+        places, logits = np.zeros((0, 3), np.float32), np.zeros((0, 1), np.float32)
+    else:
+        out = network(tensor)
+        logits, offsets = out.logits.float().cpu().numpy(), out.offsets.float().cpu().numpy()
+        places = tensor.C[:, 1:].cpu().numpy().astype(np.float32) + offsets / np.float32(recipe.voxel_metres)
     found = clusters(
         places,
         logits,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import torch
 
 from benchmarks.metrics.predictions import Prediction
@@ -26,5 +27,7 @@ def run(context: StageContext) -> dict[str, float | None]:
 
 def _predict(context: StageContext, network: Res16UNet34C, recipe: SemanticRecipe, scene: str) -> Prediction:
     """Class of every voxel, in the scorer's order: (V,) uint8."""
-    logits = network(whole_scene(context, recipe, scene)).F
-    return {"classes": logits.argmax(1).to(torch.uint8).cpu().numpy()}
+    tensor = whole_scene(context, recipe, scene)
+    if tensor is None:
+        return {"classes": np.zeros(0, np.uint8)}
+    return {"classes": network(tensor).F.argmax(1).to(torch.uint8).cpu().numpy()}

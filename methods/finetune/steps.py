@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from benchmarks.annotations import chosen_rows, keep_rows
 from benchmarks.datasets.views import Labels, load_cloud, load_labels
+from benchmarks.errors import DataError
 from benchmarks.specs import SemanticRecipe
 from benchmarks.transforms import VoxelSample, evaluation_sample, training_sample
 from benchmarks.voxelize import IGNORE
@@ -20,6 +21,9 @@ from methods.sparse.backend import sparse_backend
 from methods.sparse.tensor import batched_coordinates
 from methods.training.loop import StepResult, Training, batch_indices
 from methods.training.optim import polynomial, sgd
+
+MOST_VOXELS = 1_000_000
+"""Of a scene that is predicted in one pass; at full width each takes some 10 kB."""
 
 
 class MicroBatch(NamedTuple):
@@ -120,9 +124,19 @@ def allowed_labels(context: StageContext, scene: str) -> Labels:
     return Labels(keep_rows(labels.semantic, rows), keep_rows(labels.instance, rows, ignore=-1))
 
 
-def whole_scene(context: StageContext, recipe: SemanticRecipe, scene: str) -> Any:
-    """A scene without augmentation as a sparse tensor, rows in the scorer's order."""
+def whole_scene(context: StageContext, recipe: SemanticRecipe, scene: str) -> Any | None:
+    """A scene without augmentation as a sparse tensor, rows in the scorer's order; None for one without points.
+
+    Raises DataError for a scene with more than MOST_VOXELS voxels, which one pass of the network has no memory for.
+    """
     coordinates, rgb = evaluation_sample(load_cloud(context.view, scene), recipe.voxel_metres)
+    if not len(coordinates):
+        return None
+    if len(coordinates) > MOST_VOXELS:
+        raise DataError(
+            f"scene {scene}: {len(coordinates):,} voxels of {recipe.voxel_metres:g} m, more than the {MOST_VOXELS:,} that are "
+            f"predicted at once; give tasks.{context.spec.task} of the profile a larger voxel_metres, or split the scene"
+        )
     batch = batched_coordinates([torch.from_numpy(coordinates)]).to(context.device)
     colours = torch.from_numpy(rgb / np.float32(255) - np.float32(0.5)).to(context.device)
     return sparse_backend(context.spec.sparse_backend).SparseTensor(colours, batch)

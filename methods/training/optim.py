@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import nn
 
-from benchmarks.specs import ExponentialDecay, SgdSettings
+from benchmarks.specs import AdamSettings, ExponentialDecay, SgdSettings
 from harness.contract.stage import Limits
 
 Schedule = Callable[[int], float]
@@ -23,6 +23,17 @@ def sgd(parameters: Iterable[nn.Parameter], settings: SgdSettings) -> torch.opti
         dampening=settings.dampening,
         weight_decay=settings.weight_decay,
     )
+
+
+def adam(parameters: Iterable[nn.Parameter], settings: AdamSettings) -> torch.optim.Adam:
+    """Adam with its usual betas."""
+    return torch.optim.Adam(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def milestones(base: float, factor: float, shares: Sequence[float], horizon: int) -> Schedule:
+    """Rate at step t of `horizon`: base, times `factor` for each of `shares` of the run that is over (spec F.3)."""
+    places = [math.ceil(share * horizon - 1e-9) for share in shares]
+    return lambda t: base * factor ** sum(t >= place for place in places)
 
 
 def exponential(base: float, decay: ExponentialDecay, recipe_steps: int, steps: int, limits: Limits) -> Schedule:

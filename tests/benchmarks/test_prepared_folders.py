@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.datasets import preview
+from benchmarks import drawing
 from benchmarks.datasets.layout import read_manifest
 from benchmarks.datasets.subset import choose_scenes
 from benchmarks.ratios import split_scenes
@@ -81,16 +81,16 @@ def test_previews_are_pictures(prepared: Path, bench: Bench, tmp_path: Path) -> 
     bench("data", "preview", str(prepared), "--out", "a/sheet.png", "--scenes", "2")
     bench("data", "preview", str(prepared), "--out", "bare.png", "--scenes", "2", "--no-labels")
     with Image.open(tmp_path / "a/sheet.png") as sheet, Image.open(tmp_path / "bare.png") as bare:
-        assert sheet.width == 2 * preview.TILE[0] and bare.width == preview.TILE[0]
+        assert sheet.width == 2 * drawing.TILE[0] and bare.width == drawing.TILE[0]
         colours = {tuple(c) for c in np.asarray(sheet).reshape(-1, 3)[::7].tolist()}
     classes = find(Dataset, "s3dis").classes
     for name in ("floor", "wall", "chair"):
-        assert tuple(preview.palette(len(classes))[classes.index(name)].tolist()) in colours, name
+        assert tuple(drawing.palette(len(classes))[classes.index(name)].tolist()) in colours, name
 
 
 def test_palette_colours_differ() -> None:
     for count in (10, 13, 20):
-        colours = preview.palette(count).astype(int)
+        colours = drawing.palette(count).astype(int)
         apart = np.abs(colours[:, None] - colours[None]).sum(2) + 1000 * np.eye(count + 1, dtype=int)
         assert len(colours) == count + 1 and apart.min() > 20
 
