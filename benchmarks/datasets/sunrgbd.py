@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.boxes import points_inside
 from benchmarks.datasets import images
 from benchmarks.errors import DataError
 from benchmarks.files import read_bytes
@@ -233,24 +232,6 @@ def unproject(
     x = (u - intrinsic[0, 2]) * d / intrinsic[0, 0]
     y = (v - intrinsic[1, 2]) * d / intrinsic[1, 1]
     return np.stack([x, d, -y], axis=1) @ rotation.T, valid
-
-
-def votes(xyz: NDArray[np.floating], boxes: NDArray[np.floating]) -> NDArray[np.float32]:
-    """(N, 10): whether a point lies in any box, and three offsets to box centres (spec F.3). A point in one box has the same
-    offset three times; the second and the third box that hold it replace the second and the third offset."""
-    found = np.zeros((len(xyz), 10), np.float32)
-    count = np.zeros(len(xyz), np.int64)
-    for box in boxes:  # from the fourth box on, each replaces the third's, as in the original
-        rows = np.flatnonzero(points_inside(xyz, box))
-        offset = box[:3] - np.asarray(xyz, np.float64)[rows]
-        first = count[rows] == 0
-        found[rows, 0] = 1
-        found[rows[first], 1:] = np.tile(offset[first], 3)
-        for place in (1, 2):
-            here = count[rows] == place
-            found[rows[here], 1 + 3 * place : 4 + 3 * place] = offset[here]
-        count[rows] = np.minimum(count[rows] + 1, 2)
-    return found
 
 
 def load_mat(path: Path, name: str, structs: bool = False) -> Any:

@@ -108,17 +108,21 @@ class SharedLayers(nn.Sequential):
 
 
 class SetAbstraction(nn.Module):
-    """Sample centres, group their neighbours, and keep the largest value of each channel over a group."""
+    """Sample centres, group their neighbours, and keep the largest value of each channel over a group.
 
-    def __init__(self, level: PointLevel, in_channels: int) -> None:
+    `skip_origin` is the rule of `furthest_point_sample`.
+    """
+
+    def __init__(self, level: PointLevel, in_channels: int, skip_origin: bool = False) -> None:
         super().__init__()
         self.level = level
+        self.skip_origin = skip_origin
         self.layers = SharedLayers((3 + in_channels, *level.channels))
 
     def forward(self, points: Tensor, features: Tensor | None) -> tuple[Tensor, Tensor]:
         """Points (B, N, 3) and features (B, N, C) to centres (B, M, 3) and features (B, M, C')."""
         level = self.level
-        centres = gather_rows(points, furthest_point_sample(points, level.points))
+        centres = gather_rows(points, furthest_point_sample(points, level.points, self.skip_origin))
         group = ball_query(centres, points, level.radius_metres, level.neighbours)
         rows = (gather_rows(points, group) - centres[:, :, None]) / level.radius_metres
         if features is not None:

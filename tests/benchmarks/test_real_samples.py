@@ -12,6 +12,7 @@ from benchmarks.boxes import points_inside
 from benchmarks.datasets import pairs, scannet, semantickitti, sunrgbd
 from benchmarks.datasets.layout import read_manifest
 from benchmarks.datasets.prepare import prepare
+from benchmarks.detection_input import box_votes
 from benchmarks.specs import Dataset
 from harness.catalog import find
 from tests.conftest import SHARED
@@ -64,7 +65,7 @@ def test_sunrgbd_against_votenet_s_own_dump(tmp_path: Path) -> None:
     expected = np.load(dump / "000001_votes.npz")["point_votes"]
     full = theirs.copy()
     full[:, 3:6] *= 2
-    votes = sunrgbd.votes(points, full)
+    votes = box_votes(points, full)
     assert np.array_equal(votes[:, 0], expected[:, 0])
     inside = expected[:, 0] == 1
     assert np.allclose(votes[inside], expected[inside], atol=1e-3)

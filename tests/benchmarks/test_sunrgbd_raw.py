@@ -97,9 +97,3 @@ def test_a_metadata_file_of_another_kind_is_named(root: Path) -> None:
     )
     with pytest.raises(DataError, match="entry 1 has no depthpath"):
         sunrgbd.find_views(root)
-
-
-def test_a_fourth_box_replaces_the_third_vote() -> None:
-    boxes = np.array([[0, 0, 0.1 * n, 2, 2, 2, 0, 0] for n in range(4)], np.float32)
-    (vote,) = sunrgbd.votes(np.zeros((1, 3), np.float32), boxes)
-    assert np.allclose(vote, [1, 0, 0, 0, 0, 0, 0.1, 0, 0, 0.3])

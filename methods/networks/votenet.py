@@ -1,0 +1,158 @@
+"""VoteNet on a sparse backbone: seeds vote for the middles of objects, and clusters of votes propose boxes (spec F.3).
+
+Places are float32 metres in the frame of the scene. B scenes, S seeds, P proposals, NH bins of headings, NS classes of sizes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from benchmarks.metrics.detection_ap import RawBoxes
+from benchmarks.specs import DetectionRecipe
+from methods.networks.pointnet2 import PointLevel, SetAbstraction, SharedLayers, furthest_point_sample
+
+LEAST_NORM = 1e-12
+"""Of a vote's feature: a smaller one is divided by this, where the original divides by zero."""
+
+
+class Proposals(NamedTuple):
+    """What the network says. `seeds` (B, S, 3) and `seed_rows` (B, S), rows of each scene's own points; `votes` (B, S, 3);
+    `clusters` (B, P, 3) votes that proposals grow from; `centres` (B, P, 3); the rest are logits (B, P, ...), and residuals in
+    units of half a bin (B, P, NH) and of the mean size (B, P, NS, 3)."""
+
+    seeds: Tensor
+    seed_rows: Tensor
+    votes: Tensor
+    clusters: Tensor
+    centres: Tensor
+    objectness: Tensor
+    heading_scores: Tensor
+    heading_residuals: Tensor
+    size_scores: Tensor
+    size_residuals: Tensor
+    class_scores: Tensor
+
+
+class Voting(nn.Module):
+    """A vote of every seed: where the middle of its object is, and the feature that it brings there, of length 1."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(SharedLayers((channels,) * 3), nn.Linear(channels, 3 + channels))
+
+    def forward(self, seeds: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Seeds (B, S, 3) and features (B, S, C) to votes (B, S, 3) and their features (B, S, C)."""
+        out = self.layers(features.flatten(0, 1)).view(*features.shape[:2], -1).to(seeds.dtype)
+        return seeds + out[..., :3], functional.normalize(features + out[..., 3:], dim=2, eps=LEAST_NORM)
+
+
+class VoteNet(nn.Module):
+    """`backbone` gives `recipe.vote_channels` channels for each voxel; `mean_sizes` (NS, 3) metres."""
+
+    mean_sizes: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        recipe: DetectionRecipe,
+        classes: int,
+        heading_bins: int,
+        mean_sizes: NDArray[np.floating] | Tensor,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.seeds, self.skip_origin = recipe.seeds, recipe.sampling_skips_origin
+        sizes = torch.as_tensor(mean_sizes, dtype=torch.float32)
+        self.register_buffer("mean_sizes", sizes, persistent=False)
+        self.parts = (2, 3, heading_bins, heading_bins, len(sizes), 3 * len(sizes), classes)
+        width = recipe.proposal_channels
+        level = PointLevel(recipe.proposals, recipe.group_radius_metres, recipe.group_points, (width,) * 3)
+        self.voting = Voting(recipe.vote_channels)
+        self.grouping = SetAbstraction(level, recipe.vote_channels, self.skip_origin)
+        self.proposing = nn.Sequential(SharedLayers((width,) * 3), nn.Linear(width, sum(self.parts)))
+
+    def forward(self, tensor: Any, points: Sequence[Tensor]) -> Proposals:
+        """`tensor` holds the voxels of all scenes, scene after scene; `points[b]` (V_b, 3) metres the point of each of them.
+
+        Raises ValueError where they don't belong together.
+        """
+        _check_rows(tensor, points)
+        features = self.backbone(tensor).F.to(points[0].dtype)
+        rows = seed_rows(points, self.seeds, self.skip_origin)
+        starts = torch.tensor([0, *map(len, points[:-1])], device=rows.device).cumsum(0)
+        flat = (rows + starts[:, None]).reshape(-1)
+        seeds = torch.cat(list(points)).index_select(0, flat).view(*rows.shape, 3)
+        votes, brought = self.voting(seeds, features.index_select(0, flat).view(*rows.shape, -1))
+        clusters, grouped = self.grouping(votes, brought)
+        out = self.proposing(grouped.flatten(0, 1)).view(*clusters.shape[:2], -1).to(seeds.dtype)
+        objectness, moves, headings, turns, sizes, stretches, classes = out.split(self.parts, dim=2)
+        stretches = stretches.unflatten(2, (-1, 3))
+        return Proposals(
+            seeds, rows, votes, clusters, clusters + moves, objectness, headings, turns, sizes, stretches, classes
+        )
+
+
+def _check_rows(tensor: Any, points: Sequence[Tensor]) -> None:
+    """The rows of a sparse tensor are those of `points`, scene after scene, as far as the numbers of scenes can tell."""
+    counts = torch.tensor([len(p) for p in points])
+    expected = torch.arange(len(points)).repeat_interleave(counts)
+    if bool((counts == 0).any()) or not torch.equal(tensor.C[:, 0].cpu().long(), expected):
+        raise ValueError(
+            f"the voxels are not those of {len(points)} scenes with {counts.tolist()} points, in this order"
+        )
+
+
+@torch.no_grad()
+def seed_rows(points: Sequence[Tensor], count: int, skip_origin: bool = False) -> Tensor:
+    """(B, count) int64: the furthest points of each scene; where it has no more than `count`, all of them over and over."""
+    device = points[0].device
+    rows = torch.stack([torch.arange(count, device=device) % len(p) for p in points])
+    large = [b for b, p in enumerate(points) if len(p) > count]
+    if large:
+        most = max(len(points[b]) for b in large)
+        # Copies of the first point come last and lie at a distance of 0 from the start on, so they are never chosen.
+        filled = [torch.cat([points[b], points[b][:1].expand(most - len(points[b]), 3)]) for b in large]
+        rows[large] = furthest_point_sample(torch.stack(filled), count, skip_origin)
+    return rows
+
+
+def raw_boxes(proposals: Proposals, mean_sizes: NDArray[np.floating] | Tensor, scene: int) -> RawBoxes:
+    """One scene's proposals for the decoder, residuals in radians and metres."""
+
+    def said(values: Tensor) -> NDArray[np.float64]:
+        return values[scene].detach().cpu().double().numpy()
+
+    sizes = torch.as_tensor(mean_sizes).cpu().double().numpy()
+    bins = proposals.heading_scores.shape[2]
+    return RawBoxes(
+        centres=said(proposals.centres),
+        heading_scores=said(proposals.heading_scores),
+        heading_residuals=said(proposals.heading_residuals) * (math.pi / bins),
+        size_scores=said(proposals.size_scores),
+        size_residuals=said(proposals.size_residuals) * sizes,
+        class_scores=said(proposals.class_scores),
+        objectness_scores=said(proposals.objectness),
+    )
+
+
+def set_norm_momentum(module: nn.Module, momentum: float) -> None:
+    """Set the momentum of every batch norm, those of a sparse backbone and those inside its blocks included."""
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.momentum = momentum
+
+
+def norm_momentum(recipe: DetectionRecipe, progress: float) -> float:
+    """Momentum of batch norms at a share of the run, `progress` in 0..1."""
+    # A share that is a multiple but for rounding counts as one.
+    halvings = math.floor(progress / recipe.norm_halved_every + 1e-9)
+    return max(recipe.norm_momentum * 0.5**halvings, recipe.norm_least)
