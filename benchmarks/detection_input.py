@@ -20,6 +20,8 @@ from benchmarks.voxelize import quantise, to_cells
 
 Array = NDArray[Any]
 RULE_VERSION = 1
+SAME_METRES = 0.05
+"""A box whose centre is nearer than this to the middle of an instance is that of the instance."""
 PLACES = 64
 """Places for the objects of a scene in the targets of a batch; more where a scene has more."""
 
@@ -146,17 +148,43 @@ def parallel(boxes: Array) -> NDArray[np.float64]:
     return boxes
 
 
+def box_instances(xyz: Array, instances: NDArray[np.integer], boxes: Array) -> NDArray[np.int64]:
+    """(N,) for each point the row of the box (K, 8) that was drawn about its instance, -1 for none.
+
+    A box belongs to the instance, numbered above 0, whose extents have their middle at the centre of the box; points (N, 3) are
+    along the axes of the boxes.
+    """
+    found = np.full(len(xyz), -1, np.int64)
+    known = np.flatnonzero(np.asarray(instances) > 0)
+    numbers, which = np.unique(np.asarray(instances)[known], return_inverse=True)
+    if not len(boxes) or not len(numbers):
+        return found
+    middle = _middles(np.asarray(xyz)[known], which, len(numbers))
+    apart = np.linalg.norm(np.asarray(boxes)[:, None, :3] - middle[None], axis=2)
+    box_of = np.full(len(numbers), -1, np.int64)
+    nearest = apart.argmin(axis=1)
+    for row in np.flatnonzero(apart.min(axis=1) < SAME_METRES):
+        box_of[nearest[row]] = row
+    found[known] = box_of[which]
+    return found
+
+
+def _middles(xyz: Array, which: NDArray[np.integer], count: int) -> NDArray[np.float64]:
+    """(count, 3) the middle between the lowest and the highest coordinates of the points (N, 3) of each group."""
+    low, high = np.full((count, 3), np.inf), np.full((count, 3), -np.inf)
+    np.minimum.at(low, which, xyz)
+    np.maximum.at(high, which, xyz)
+    return (low + high) / 2
+
+
 def instance_votes(xyz: Array, instances: NDArray[np.integer]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Votes (N, 3, 3), three times the same, and their mask (N,): the middle between the lowest and the highest coordinates of
     the points (N, 3) of the same instance; none where the instance is below 0."""
     mask = np.asarray(instances) >= 0
     _, which = np.unique(np.asarray(instances)[mask], return_inverse=True)
     count = int(which.max()) + 1 if len(which) else 0
-    low, high = np.full((count, 3), np.inf), np.full((count, 3), -np.inf)
-    np.minimum.at(low, which, xyz[mask])
-    np.maximum.at(high, which, xyz[mask])
     votes = np.zeros((len(mask), 3, 3))
-    votes[mask] = ((low + high) / 2)[which][:, None]
+    votes[mask] = _middles(xyz[mask], which, count)[which][:, None]
     return votes, mask
 
 

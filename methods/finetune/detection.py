@@ -1,0 +1,179 @@
+"""Fine-tuning for object detection: VoteNet on the sparse backbone (spec F.3)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from benchmarks.detection_input import (
+    Array,
+    BoxArrays,
+    BoxSample,
+    box_arrays,
+    box_instances,
+    evaluation_sample,
+    training_sample,
+)
+from torch import Tensor
+
+from benchmarks.annotations import chosen_rows
+from benchmarks.datasets.views import has_instances, load_alignment, load_boxes, load_cloud, load_labels
+from benchmarks.metrics.detection_ap import decode, kept
+from benchmarks.metrics.predictions import Prediction
+from benchmarks.specs import DetectionRecipe
+from methods.context import StageContext
+from methods.finetune.core import finetune, load_backbone
+from methods.finetune.votenet_loss import box_targets, votenet_loss
+from methods.networks.votenet import Proposals, VoteNet, norm_momentum, raw_boxes, set_norm_momentum
+from methods.sparse.backend import sparse_backend
+from methods.sparse.tensor import batched_coordinates
+from methods.training.loop import StepResult, Training, batch_indices
+from methods.training.optim import adam, milestones
+
+
+class BoxBatch(NamedTuple):
+    """Several scenes: coordinates (N, 4), colours (N, 3); points (V_b, 3), votes (V_b, 3, 3) and vote masks (V_b,) of each; and
+    their boxes as targets."""
+
+    coordinates: Tensor
+    colours: Tensor
+    points: list[Tensor]
+    votes: list[Tensor]
+    vote_masks: list[Tensor]
+    boxes: BoxArrays
+
+
+def run(context: StageContext) -> dict[str, float | None]:
+    """Fine-tune and write predictions: the boxes that survive suppression, with objectness and class probabilities."""
+    spec, recipe = context.spec, context.spec.recipe
+    assert isinstance(recipe, DetectionRecipe) and spec.data is not None
+    sizes = np.asarray(spec.data.box_mean_sizes_metres, np.float64)
+    backbone = load_backbone(context, recipe.vote_channels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(context.seed("detector"))
+        network = VoteNet(backbone, recipe, len(spec.data.classes), spec.data.heading_bins, sizes)
+    network = network.to(context.device)
+    training = box_training(context, network, recipe)
+    return finetune(context, network, training, partial(_predict, context, network, recipe))
+
+
+def box_training(context: StageContext, network: VoteNet, recipe: DetectionRecipe) -> Training:
+    """Steps over the training scenes, in micro-batches that add up to the recipe's batch."""
+    spec = context.spec
+    assert spec.data is not None and spec.split is not None
+    scenes, bins = spec.split.train, spec.data.heading_bins
+    sizes = np.asarray(spec.data.box_mean_sizes_metres, np.float64)
+    steps = context.allowed_steps(recipe.steps, recipe.batch)
+    horizon = steps if spec.limits.schedule_horizon == "budget" else recipe.steps
+    schedule = milestones(recipe.optimiser.learning_rate, recipe.milestone_factor, recipe.milestones, horizon)
+    _warn_of_missing_classes(context, scenes)
+
+    def make_batch(number: int) -> list[BoxBatch]:
+        chosen = [scenes[i] for i in batch_indices(context, "order", number, recipe.batch, len(scenes))]
+        samples = [
+            labelled_sample(context, s, recipe, context.rng("augmentation", number, i)) for i, s in enumerate(chosen)
+        ]
+        return [
+            collate(samples[i : i + recipe.micro_batch], bins, sizes)
+            for i in range(0, len(samples), recipe.micro_batch)
+        ]
+
+    def step(number: int, batch: list[BoxBatch]) -> StepResult:
+        network.train()
+        set_norm_momentum(network, norm_momentum(recipe, number / max(1, horizon)))
+        losses, health = [], dict[str, float]()
+        for part in batch:
+            proposals = propose(context, network, part)
+            targets = box_targets(part.boxes, part.votes, part.vote_masks, proposals.seed_rows)
+            loss, terms = votenet_loss(proposals, targets, sizes, recipe.padded_objects)
+            (loss / len(batch)).backward()
+            losses.append(float(loss.detach()) / len(batch))
+            for name, value in terms.items():
+                health[name] = health.get(name, 0.0) + value / len(batch)
+        voxels = sum(len(part.coordinates) for part in batch)
+        boxes = sum(int(part.boxes.present.sum()) for part in batch)
+        seen = {"samples": recipe.batch, "scenes": recipe.batch, "points": voxels, "labels": boxes}
+        health.pop("loss", None)
+        return StepResult(sum(losses), seen, {**health, "voxels": float(voxels)})
+
+    return Training(
+        {"network": network}, adam(network.parameters(), recipe.optimiser), schedule, steps, make_batch, step
+    )
+
+
+def labelled_sample(context: StageContext, scene: str, recipe: DetectionRecipe, rng: np.random.Generator) -> BoxSample:
+    """An augmented training sample with the boxes that the label ratio allows."""
+    xyz, rgb = _aligned(context, scene)
+    boxes = allowed_boxes(context, scene)
+    instances = None
+    if has_instances(context.view, scene):
+        instances = box_instances(xyz, load_labels(context.view, scene).instance, boxes)
+    return training_sample(xyz, rgb, boxes, instances, recipe, rng)
+
+
+def allowed_boxes(context: StageContext, scene: str) -> Array:
+    """(K, 8) boxes of a training scene; of a few that are labelled no other."""
+    boxes, ratio = np.asarray(load_boxes(context.view, scene), np.float64), context.spec.label_ratio
+    if ratio is None or ratio.boxes is None:
+        return boxes
+    return boxes[chosen_rows(scene, ratio.boxes, len(boxes))]
+
+
+def _aligned(context: StageContext, scene: str) -> tuple[Array, Array]:
+    """The points of a scene along the axes of its boxes, and their colours."""
+    cloud, alignment = load_cloud(context.view, scene), load_alignment(context.view, scene)
+    return np.asarray(cloud.xyz, np.float64) @ alignment[:3, :3].T + alignment[:3, 3], np.asarray(cloud.rgb)
+
+
+def collate(samples: list[BoxSample], heading_bins: int, mean_sizes: Array) -> BoxBatch:
+    """Several scenes as one micro-batch."""
+    return BoxBatch(
+        batched_coordinates([torch.from_numpy(s.coordinates) for s in samples]),
+        torch.from_numpy(np.concatenate([s.colours for s in samples])),
+        [torch.from_numpy(s.points) for s in samples],
+        [torch.from_numpy(s.votes) for s in samples],
+        [torch.from_numpy(s.vote_mask) for s in samples],
+        box_arrays([s.boxes for s in samples], heading_bins, mean_sizes),
+    )
+
+
+def propose(context: StageContext, network: VoteNet, part: BoxBatch) -> Proposals:
+    """What the network says about a micro-batch; heads and losses are computed in float32."""
+    engine = sparse_backend(context.spec.sparse_backend)
+    tensor = engine.SparseTensor(part.colours.to(context.device), part.coordinates.to(context.device))
+    with context.autocast():
+        return network(tensor, [p.to(context.device) for p in part.points])
+
+
+def _predict(context: StageContext, network: VoteNet, recipe: DetectionRecipe, scene: str) -> Prediction:
+    """Boxes in the frame of the labels."""
+    data = context.spec.data
+    assert data is not None
+    xyz, rgb = _aligned(context, scene)
+    if not len(xyz):
+        nothing = np.zeros((0, len(data.classes)), np.float32)
+        return {"boxes": np.zeros((0, 7), np.float32), "objectness": np.zeros(0, np.float32), "probabilities": nothing}
+    sizes = np.asarray(data.box_mean_sizes_metres, np.float64)
+    part = collate([evaluation_sample(xyz, rgb, recipe, scene)], data.heading_bins, sizes)
+    found = decode(raw_boxes(propose(context, network, part), sizes, 0), sizes)
+    # A size below zero is none; it would turn a box inside out.
+    found.boxes[:, 3:6] = np.maximum(found.boxes[:, 3:6], 0)
+    found = kept(found)
+    return {
+        "boxes": found.boxes.astype(np.float32),
+        "objectness": found.objectness.astype(np.float32),
+        "probabilities": found.classes.astype(np.float32),
+    }
+
+
+def _warn_of_missing_classes(context: StageContext, scenes: tuple[str, ...]) -> None:
+    assert context.spec.data is not None
+    names = context.spec.data.classes
+    seen = np.zeros(len(names), np.int64)
+    for scene in scenes:
+        seen += np.bincount(allowed_boxes(context, scene)[:, 7].astype(int), minlength=len(names))
+    missing = [name for name, count in zip(names, seen, strict=True) if not count]
+    if missing:
+        context.warn(f"no training box of {', '.join(missing)} at this label ratio; they cannot be learnt")

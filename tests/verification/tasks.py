@@ -1,0 +1,192 @@
+"""`make verify-tasks`: every kind of task overfits one procedural scene, and every task at `tiny` beats a predictor that sees nothing.
+
+Runs the real stages from scratch: some 20 minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.datasets.views import load_cloud
+from benchmarks.specs import Budget, Cell, Dataset, Method, Profile, Task
+from benchmarks.voxelize import quantise, to_cells
+from harness.catalog import available, find
+from harness.data import PreparedDataset, ready
+from harness.graph import CellSpecs, Machine, PlannedStage, stages_of
+from harness.scheduler import lay_out
+from harness.validate import scorer_for
+from methods.context import StageContext
+from methods.finetune import detection, instance, semantic
+from methods.scratch import init
+from methods.stage import set_up_torch
+from tests.verification.report import write_report
+
+BUDGET = "tiny"
+CODE = ("methods.finetune.detection", "methods.finetune.instance", "methods.finetune.semantic")
+RUN = {"semantic": semantic.run, "instance": instance.run, "detection": detection.run}
+STILL: dict[str, Any] = {
+    "rotation_degrees": (0.0, 0.0, 0.0), "scale": (1.0, 1.0), "dropout_probability": 0.0, "flip_probability": 0.0,
+    "contrast_probability": 0.0, "translation_ratio": 0.0, "jitter_std": 0.0, "offset_voxels": 0, "elastic": (),
+    "clip_metres": None, "max_voxels_per_scene": None, "batch": 1, "micro_batch": 1,
+}  # fmt: skip
+"""Changes to a recipe that leave the one scene as it is."""
+
+
+class Overfit(NamedTuple):
+    """One scene to overfit: the task, changes to its tiny recipe, and the least metrics."""
+
+    task: str
+    changes: dict[str, Any]
+    most_voxels: int
+    least: dict[str, float]
+
+
+OVERFITS = (
+    Overfit("s3dis-sem", {**STILL, "steps": 300}, 5000, {"miou_voxel": 0.95}),
+    Overfit("s3dis-inst", {**STILL, "steps": 300}, 5000, {"ap50": 0.9}),
+    Overfit(
+        "sunrgbd-det",
+        {
+            "steps": 1500, "batch": 1, "micro_batch": 1, "flip_x_probability": 0.0, "flip_y_probability": 0.0,
+            "rotation_degrees": 0.0, "scale": (1.0, 1.0), "points": 20_000,
+        },
+        8000,
+        {"map25": 0.9, "map50": 0.7},
+    ),
+)  # fmt: skip
+
+
+def stages(task: str, source: PreparedDataset) -> tuple[PlannedStage, PlannedStage]:
+    """The two stages of `bench run --method scratch --task TASK --budget tiny`, with one thread."""
+    budget = find(Budget, BUDGET)
+    specs = CellSpecs(
+        find(Method, "scratch"), find(Task, task), budget, find(Profile, budget.default_profile or BUDGET)
+    )
+    cell = Cell(method="scratch", pretrain_dataset="none", task=task, budget=BUDGET, profile=specs.profile.name)
+    first, last = stages_of(cell, specs, {specs.task.dataset: source}, Machine(1, "torch", "cpu"))
+    return first, last
+
+
+def data_of(task: str) -> PreparedDataset:
+    """The procedural stand-in of a task's dataset, at the size of the profile."""
+    budget = find(Budget, BUDGET)
+    profile = find(Profile, budget.default_profile or BUDGET)
+    name = find(Dataset, find(Task, task).dataset).stand_in
+    assert name is not None
+    return ready(name, {}, profile.frame_stride, True, lambda what: lambda items: items, print, profile.world)
+
+
+def scene_to_overfit(source: PreparedDataset, scenes: tuple[str, ...], most_voxels: int) -> tuple[str, float]:
+    """The scene with the fewest points, and the smallest of some voxel sizes that fits."""
+
+    def voxels(scene: str, size: float) -> int:
+        return len(quantise(to_cells(np.asarray(load_cloud(source.folder, scene).xyz), size)).coordinates)
+
+    scene = min(scenes, key=lambda s: len(load_cloud(source.folder, s).xyz))
+    return scene, next(size for size in (0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2) if voxels(scene, size) <= most_voxels)
+
+
+def overfit(what: Overfit) -> dict[str, float]:
+    """Train on one scene and score the same scene."""
+    source = data_of(what.task)
+    first, last = stages(what.task, source)
+    assert last.spec.split is not None
+    scene, size = scene_to_overfit(source, last.spec.split.train, what.most_voxels)
+    changes = {**what.changes, "voxel_metres": size, "validate_every": what.changes["steps"]}
+    recipe = type(last.spec.recipe).model_validate({**last.spec.recipe.model_dump(), **changes})  # type: ignore[union-attr]
+    limits = last.spec.limits.model_copy(update={"amount": float(recipe.steps), "loader_workers": 0})  # type: ignore[attr-defined]
+    split = last.spec.split.model_copy(update={"train": (scene,), "selection": (), "test": (scene,)})
+    spec = last.spec.model_copy(update={"recipe": recipe, "limits": limits, "split": split})
+    began = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        lay_out(root / "init", first, {}, None)
+        set_up_torch(first.spec)
+        init.run(StageContext.open(root / "init"))
+        lay_out(root / "task", last._replace(spec=spec), {first.spec.stage: root / "init/out/artifacts"}, None)
+        set_up_torch(spec)
+        metrics = RUN[spec.task_kind](StageContext.open(root / "task"))
+    voxels = len(quantise(to_cells(np.asarray(load_cloud(source.folder, scene).xyz), size)).coordinates)
+    found = {name: float(metrics[f"{name}_final"] or 0.0) for name in what.least}
+    return {
+        **found,
+        "steps": metrics["steps"] or 0.0,
+        "voxels": float(voxels),
+        "voxel_metres": size,
+        "cpu_seconds": round(time.process_time() - began, 1),
+    }
+
+
+def against_constant(task: str) -> dict[str, float]:
+    """Test score of the final weights of a `tiny` run from scratch, and of a predictor without any input."""
+    source = data_of(task)
+    first, last = stages(task, source)
+    began = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        lay_out(root / "init", first, {}, None)
+        set_up_torch(first.spec)
+        init.run(StageContext.open(root / "init"))
+        lay_out(root / "task", last, {first.spec.stage: root / "init/out/artifacts"}, None)
+        set_up_torch(last.spec)
+        metrics = RUN[last.spec.task_kind](StageContext.open(root / "task"))
+    assert last.spec.split is not None
+    scorer, name = scorer_for(last.spec, source.folder), last.spec.headline_metric
+    constant = scorer.score({s: scorer.constant(s) for s in last.spec.split.test})
+    found = {f"final {name}": metrics[f"{name}_final"] or 0.0, f"constant {name}": constant[name] or 0.0}
+    if last.spec.task_kind == "detection":
+        found |= {"final map25": metrics["map25_final"] or 0.0, "constant map25": constant["map25"] or 0.0}
+    return {**found, "cpu_seconds": round(time.process_time() - began, 1)}
+
+
+def misses(results: dict[str, Any]) -> list[str]:
+    """What falls short, in words."""
+    found = []
+    for what in OVERFITS:
+        for name, least in what.least.items():
+            value = results["overfit"][what.task][name]
+            if not value >= least:
+                found.append(f"overfit {what.task}: {name} {value:.3f}, must be {least}")
+    for task, scores in results["tiny"].items():
+        for name in [n.removeprefix("final ") for n in scores if n.startswith("final ")]:
+            if not scores[f"final {name}"] > scores[f"constant {name}"]:
+                found.append(
+                    f"tiny {task}: {name} {scores[f'final {name}']:.3f}, a constant predictor has {scores[f'constant {name}']:.3f}"
+                )
+    return found
+
+
+def main() -> None:
+    """Overfit, compare, and write docs/verification/tasks.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", help="tasks to look at, without a report")
+    parser.add_argument("--part", choices=("overfit", "tiny", "both"), default="both")
+    options = parser.parse_args()
+    tasks = options.only or sorted(available(Task))
+    results: dict[str, dict[str, Any]] = {"overfit": {}, "tiny": {}}
+    for what in OVERFITS if options.part != "tiny" else ():
+        if what.task in tasks:
+            results["overfit"][what.task] = overfit(what)
+            print(what.task, json.dumps(results["overfit"][what.task]), flush=True)
+    for task in tasks if options.part != "overfit" else ():
+        results["tiny"][task] = against_constant(task)
+        print(task, json.dumps(results["tiny"][task]), flush=True)
+    if options.only or options.part != "both":
+        return
+    short = misses(results)
+    what_it_is = (
+        "one scene overfitted by each kind of task, and every task from scratch at tiny against a constant predictor"
+    )
+    write_report("tasks", what_it_is, "failed" if short else "ok", CODE, results=results, misses=short)
+    raise SystemExit(1 if short else 0)
+
+
+if __name__ == "__main__":
+    main()
