@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 
 from benchmarks.datasets.views import Cloud, load_cloud, load_labels
+from benchmarks.errors import DataError
+from benchmarks.metrics import predictions
 from benchmarks.metrics.predictions import read
-from benchmarks.metrics.scorer import SemanticScorer
+from benchmarks.metrics.scorer import SemanticScorer, metrics_of_counts
 from benchmarks.specs import Profile, SemanticRecipe, Task
 from benchmarks.transforms import evaluation_voxels, training_sample
 from harness.catalog import available, find
+from harness.contract.stage import StageSpec
 from harness.data import prepared_with_manifest
 from harness.store import Store
-from tests.conftest import NANO, Bench
+from harness.validate import scorer_for
+from methods.context import StageContext
+from methods.finetune import detection, instance, semantic, steps
+from methods.stage import set_up_torch
+from tests.conftest import NANO, Bench, bench_command
 
 
 def test_scannet_is_fine_tuned_on_its_official_split(bench: Bench, tmp_path) -> None:
@@ -103,3 +113,163 @@ def test_the_suite_of_all_tasks_names_all_tasks() -> None:
     from benchmarks.suite import Suite
 
     assert set(find(Suite, "smoke-tasks").tasks) == set(available(Task))
+
+
+KINDS = {
+    "s3dis-sem": semantic,
+    "s3dis-inst": instance,
+    "scannet-inst": instance,
+    "scannet-det": detection,
+    "sunrgbd-det": detection,
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A nano run of every kind of task, from scratch."""
+    import subprocess
+
+    folder = tmp_path_factory.mktemp("tasks")
+    for task in KINDS:
+        command = bench_command("run", "--method", "scratch", "--task", task, *NANO, "--threads", "1")
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env={**os.environ, "BENCH_CACHE": str(cache)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    return folder / "runs"
+
+
+def run_of(store: Path, task: str) -> tuple[Path, StageSpec]:
+    for path in (store / "finetune").glob("*/spec.json"):
+        spec = StageSpec.model_validate_json(path.read_bytes())
+        if spec.task == task:
+            return path.parent, spec
+    raise AssertionError(task)
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_the_number_that_counts_is_computed_from_what_was_saved(task: str, store: Path) -> None:
+    folder, spec = run_of(store, task)
+    record = json.loads((folder / "record.json").read_text())
+    assert record["outcome"] == "ok" and spec.data is not None and spec.split is not None
+    data, _ = prepared_with_manifest(spec.data.dataset, spec.data.manifest_sha256)
+    scorer = scorer_for(spec, data)
+    said = {s: scorer.read(folder / "artifacts/predictions/final", s) for s in spec.split.test}
+    own = scorer.score(said)
+    assert own and all(record["metrics"][f"{name}_final"] == value for name, value in own.items())
+    assert spec.headline_metric in own
+    constant = scorer.score({s: scorer.constant(s) for s in spec.split.test})
+    assert constant.keys() == own.keys() and (constant[spec.headline_metric] or 0) < 1
+    counts = {s: scorer.counts(s, p) for s, p in said.items()}
+    assert metrics_of_counts(list(json.loads(json.dumps(counts)).values())) == own, "counts say all, also as JSON"
+    with pytest.raises(ValueError, match="no prediction for scene"):
+        scorer.score({})
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_training_reads_the_labels_of_training_scenes_alone(
+    task: str, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, spec = run_of(store, task)
+    assert spec.data is not None and spec.split is not None
+    data, _ = prepared_with_manifest(spec.data.dataset, spec.data.manifest_sha256)
+    for name in ("in", "data", "parents"):
+        (tmp_path / "root" / name).mkdir(parents=True)
+    (tmp_path / "root/in/stage.json").write_text(spec.model_dump_json())
+    (tmp_path / "root/data" / spec.data.dataset).symlink_to(data)
+    ((stage, key),) = spec.parents.items()
+    (tmp_path / "root/parents" / stage).symlink_to(store / "pretrain" / key / "artifacts")
+    read: set[str] = set()
+
+    def watched(original):
+        return lambda view, scene: read.add(scene) or original(view, scene)
+
+    monkeypatch.setattr(steps, "load_labels", watched(steps.load_labels))
+    for name in ("load_labels", "load_boxes"):
+        monkeypatch.setattr(detection, name, watched(getattr(detection, name)))
+    before, threads = json.loads((folder / "record.json").read_text())["stage_metrics"], torch.get_num_threads()
+    set_up_torch(spec)
+    try:
+        assert KINDS[task].run(StageContext.open(tmp_path / "root")) == before, "the same numbers in another process"
+    finally:
+        torch.set_num_threads(threads)
+    assert read == set(spec.split.train)
+    public = [n for n in vars(scorer_for(spec, data)) if not n.startswith("_")]
+    assert set(public) <= {"classes", "counted", "least_voxels"}, "a scorer shows nothing of the labels"
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_predictions_of_another_task_are_refused(task: str, store: Path) -> None:
+    _, spec = run_of(store, task)
+    assert spec.data is not None and spec.split is not None
+    scorer = scorer_for(spec, prepared_with_manifest(spec.data.dataset, spec.data.manifest_sha256)[0])
+    for other in KINDS:
+        foreign, theirs = run_of(store, other)
+        if theirs.task_kind == spec.task_kind:
+            continue
+        assert theirs.split is not None
+        path = foreign / "artifacts/predictions/final"
+        with pytest.raises(DataError, match=rf"a {spec.task_kind} prediction holds"):
+            predictions.read(path, theirs.split.test[0], spec.task_kind, {"V": 10**6, "C": 30})
+    with pytest.raises(DataError, match="no predictions for scene"):
+        scorer.read(store, spec.split.test[0])
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_a_scene_is_drawn(task: str, store: Path, bench: Bench, tmp_path: Path) -> None:
+    from PIL import Image
+    from plyfile import PlyData
+
+    folder, spec = run_of(store, task)
+    assert spec.split is not None
+    scene = spec.split.test[0]
+    assert scene in bench("show", folder.name, "--runs", str(store), "--scene", "list").stdout.split()
+    made = json.loads(bench("show", folder.name, "--runs", str(store), "--scene", scene, "--out", "p", "--json").stdout)
+    with Image.open(tmp_path / made[0]) as picture:
+        assert picture.width == 960 and len(set(picture.convert("RGB").getdata())) > 30
+    vertices = PlyData.read(str(tmp_path / made[1]))["vertex"]
+    assert len(vertices) > 50 and {"red", "green", "blue", "prediction"} <= set(vertices.data.dtype.names)
+    said = bench("show", folder.name, "--runs", str(store), "--scene", "nowhere", code=2).stderr
+    assert "not a test scene of this run" in said
+    said = bench("show", folder.name, "--runs", str(store), "--scene", scene, "--checkpoint", "last", code=2).stderr
+    assert "expected final, selected or best" in said
+
+
+def test_all_kinds_are_shown_audited_and_reported(store: Path, bench: Bench, tmp_path: Path) -> None:
+    for task, words in (("s3dis-inst", "AP50 of instances"), ("sunrgbd-det", "mAP50 of boxes")):
+        assert words in bench("show", run_of(store, task)[0].name, "--runs", str(store)).stdout
+    assert "ap50" in bench("show", "--runs", str(store)).stdout
+    bench("audit", "--runs", str(store))
+    bench("audit", "--runs", str(store), "--bundle", "b.tar.zst")
+    assert "metrics recomputed from counts" in bench("audit", "b.tar.zst").stdout
+    bench("report", "--runs", str(store), "--out", "out")
+    table = (tmp_path / "out/table.md").read_text()
+    assert all(task in table for task in KINDS)
+
+
+@pytest.mark.parametrize(
+    ("task", "ratio", "words"),
+    [
+        ("s3dis-inst", "2boxes", "has no boxes; give per cent or points"),
+        ("scannet-det", "20points", "the labels of task 'scannet-det' are boxes"),
+    ],
+)
+def test_few_labels_of_the_wrong_kind_are_refused(task: str, ratio: str, words: str, bench: Bench) -> None:
+    said = bench("run", "--method", "scratch", "--task", task, "--label-ratio", ratio, *NANO, code=2).stderr
+    assert words in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("task", "ratio"), [("s3dis-inst", "20points"), ("sunrgbd-det", "1box"), ("scannet-det", "2boxes")]
+)
+def test_few_labels_of_a_scene(task: str, ratio: str, bench: Bench) -> None:
+    command = ("run", "--method", "scratch", "--task", task, "--label-ratio", ratio, *NANO, "--threads", "1", "--json")
+    record = json.loads(bench(*command).stdout)[-1]["record"]
+    assert record["outcome"] == "ok"
+    # 4 steps of 2 scenes; voxels with a label, or boxes.
+    assert 0 < record["ledger"]["labels"] <= 8 * int("".join(c for c in ratio if c.isdigit()))
