@@ -2,6 +2,9 @@
 
 A box is 7 numbers: centre, full size along its own axes, heading; metres and radians, z up. A positive heading turns it clockwise
 seen from above: VoteNet's convention, about the y axis of a camera that looks along y and has y down. `float64` throughout.
+
+A detector may say a negative size. A negative length or width is the box mirrored, which is the same box; with a negative height
+the top is below the bottom, and nothing is in common with any other box.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ def extents(boxes: Boxes) -> NDArray[np.float64]:
     """(N, 6) lowest and highest corner along the axes, of (N, 7) boxes."""
     boxes = np.asarray(boxes, np.float64)
     plan = plan_corners(boxes)
-    half = boxes[:, 5] / 2
+    half = np.abs(boxes[:, 5]) / 2
     low = np.column_stack([plan.min(axis=1), boxes[:, 2] - half])
     return np.column_stack([low, plan.max(axis=1), boxes[:, 2] + half])
 
@@ -50,7 +53,7 @@ def points_inside(xyz: NDArray[np.floating], box: Boxes) -> NDArray[np.bool_]:
     moved = np.asarray(xyz, np.float64) - box[:3]
     # The box is turned by -heading about z, so points are turned by +heading.
     along, across = c * moved[:, 0] - s * moved[:, 1], s * moved[:, 0] + c * moved[:, 1]
-    return (np.abs(np.stack([along, across, moved[:, 2]], axis=1)) <= box[3:6] / 2).all(axis=1)
+    return (np.abs(np.stack([along, across, moved[:, 2]], axis=1)) <= np.abs(box[3:6]) / 2).all(axis=1)
 
 
 def oriented_iou(one: Boxes, two: Boxes) -> NDArray[np.float64]:
@@ -60,14 +63,14 @@ def oriented_iou(one: Boxes, two: Boxes) -> NDArray[np.float64]:
         one[:, 2] - one[:, 5] / 2, two[:, 2] - two[:, 5] / 2
     )
     common = plan_overlap(plan_corners(one), plan_corners(two)) * np.maximum(height, 0)
-    return _over_union(common, one[:, 3:6].prod(axis=1), two[:, 3:6].prod(axis=1))
+    return _over_union(common, np.abs(one[:, 3:6].prod(axis=1)), np.abs(two[:, 3:6].prod(axis=1)))
 
 
 def plan_iou(one: Boxes, two: Boxes) -> NDArray[np.float64]:
     """(N,) intersection over union of the areas seen from above."""
     one, two = np.asarray(one, np.float64), np.asarray(two, np.float64)
     common = plan_overlap(plan_corners(one), plan_corners(two))
-    return _over_union(common, one[:, 3:5].prod(axis=1), two[:, 3:5].prod(axis=1))
+    return _over_union(common, np.abs(one[:, 3:5].prod(axis=1)), np.abs(two[:, 3:5].prod(axis=1)))
 
 
 def plan_overlap(one: NDArray[np.float64], two: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -98,8 +101,10 @@ def _inside(points: NDArray[np.float64], hull: NDArray[np.float64]) -> NDArray[n
     edge = np.roll(hull, -1, axis=1) - hull
     to = points[:, :, None] - hull[:, None]
     side = edge[:, None, :, 0] * to[..., 1] - edge[:, None, :, 1] * to[..., 0]
-    slack = _TOLERANCE * (1 + np.abs(hull).max(axis=(1, 2)))[:, None] ** 2
-    return (side.min(axis=2) >= -slack) | (side.max(axis=2) <= slack)
+    # In proportion to the figure, so that boxes of any size are told apart.
+    reach = np.maximum(np.abs(hull).max(axis=(1, 2)), np.abs(points).max(axis=(1, 2)))
+    slack = (_TOLERANCE * np.hypot(edge[..., 0], edge[..., 1]) * reach[:, None])[:, None]
+    return (side >= -slack).all(axis=2) | (side <= slack).all(axis=2)
 
 
 def _crossings(one: NDArray[np.float64], two: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -123,6 +128,7 @@ def _area(corners: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _over_union(common: NDArray[np.float64], one: NDArray[np.float64], two: NDArray[np.float64]) -> NDArray[np.float64]:
+    common = np.minimum(common, np.minimum(one, two))
     union = one + two - common
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 

@@ -1,0 +1,402 @@
+"""From a detector's outputs to AP: the numbers of the original code, a plain second implementation, arithmetic by hand."""
+
+from __future__ import annotations
+
+from functools import cache
+from math import isnan, pi
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from benchmarks.metrics.detection_ap import (
+    Detections,
+    RawBoxes,
+    average_precision,
+    decode,
+    envelope_area,
+    joined,
+    kept,
+    scene_verdicts,
+    scored,
+    survivors,
+)
+from tests.parity import naive
+from tests.parity.test_boxes import camera_corners, random_boxes
+from tests.parity.vectors import case, load
+
+GOLDEN = load("detection_ap")
+FIELDS = (
+    "center",
+    "heading_scores",
+    "heading_residuals",
+    "size_scores",
+    "size_residuals",
+    "sem_cls_scores",
+    "objectness_scores",
+)
+VARIANTS: dict[str, tuple[dict[str, Any], bool]] = {
+    # name in the archive: how survivors are chosen, whether every box is emitted for every class
+    "csc": ({}, True),
+    "argmaxcls": ({}, False),
+    "nms_anyclass": ({"within_class": False}, True),
+    "nms_2d": ({"within_class": False, "in_plan": True}, True),
+}
+CASES = 1000
+SEED = 60
+Scene = tuple[list[tuple[list[float], float]], list[list[float]]]
+
+
+@cache
+def golden(name: str) -> dict[str, NDArray]:
+    return case(GOLDEN, f"det_{name}")
+
+
+@cache
+def golden_detections(name: str) -> list[Detections]:
+    arrays = golden(name)
+    return [decode(RawBoxes(*(arrays[f][s] for f in FIELDS)), arrays["mean_sizes_f64"]) for s in range(24)]
+
+
+@cache
+def golden_proposals(name: str) -> list[list[naive.Proposal]]:
+    arrays, mean_sizes = golden(name), golden(name)["mean_sizes_f64"].tolist()
+    return [
+        [naive.proposal(mean_sizes, *(arrays[f][s, p].tolist() for f in FIELDS)) for p in range(40)] for s in range(24)
+    ]
+
+
+@cache
+def golden_objects(name: str) -> list[tuple[NDArray, NDArray]]:
+    """For every scene the (G, 7) labelled boxes and their classes."""
+    arrays = golden(name)
+    bins = arrays["heading_scores"].shape[2]
+    heading = arrays["heading_class_label"] * (2 * pi / bins) + arrays["heading_residual_label"]
+    heading = np.where(heading > pi, heading - 2 * pi, heading) if bins > 1 else 0 * heading
+    size = arrays["mean_sizes_f64"][arrays["size_class_label"]] + arrays["size_residual_label"]
+    boxes = np.concatenate([arrays["center_label"], size, heading[..., None]], axis=2)
+    real = arrays["box_label_mask"] > 0
+    return [(boxes[s][real[s]], arrays["sem_cls_label"][s][real[s]]) for s in range(24)]
+
+
+def mask(rows: list[int]) -> list[int]:
+    return [int(row in rows) for row in range(40)]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", ["sun", "scannet"])
+def test_golden_average_precision(name: str, variant: str) -> None:
+    (choice, every_class), arrays, objects = VARIANTS[variant], golden(name), golden_objects(name)
+    classes = len(arrays["mean_sizes_f64"])
+    said = []
+    for scene, found in enumerate(golden_detections(name)):
+        rows = survivors(found, **choice)
+        assert mask(rows.tolist()) == arrays[f"{variant}_nms_mask"][scene].tolist()
+        rows = rows[found.objectness[rows] > 0.05]
+        strong = Detections(*(field[rows] for field in found))
+        said.append(scored(strong, every_class))
+        if choice == {}:
+            assert all(np.array_equal(a, b) for a, b in zip(kept(found), strong, strict=True))
+    for scenes, part in ((24, ""), (3, "first3scenes_")):
+        verdicts = [
+            [scene_verdicts(*said[s][c], objects[s][0][objects[s][1] == c]) for s in range(scenes)]
+            for c in range(classes)
+        ]
+        for place, percent in enumerate((25, 50)):
+            results = np.array([average_precision(joined(v[place] for v in verdicts[c])) for c in range(classes)])
+            prefix = f"{variant}_{part}iou{percent}"
+            for column, what in enumerate(("ap", "recall")):
+                expected = arrays[f"{prefix}_{what}_f64"]
+                assert np.allclose(results[:, column], expected, rtol=0, atol=1e-9, equal_nan=True)
+            labelled = np.array([any((objects[s][1] == c).any() for s in range(scenes)) for c in range(classes)])
+            assert (np.isnan(results[:, 0]) == ~labelled).all() and labelled.all() == (scenes == 24)
+            mean = np.nanmean(results[:, 0])
+            assert abs(mean - arrays[f"{prefix}_map_over_classes_with_gt_f64"]) < 1e-9
+            # The original takes the plain mean over what is labelled or said: no number where nothing of it is labelled.
+            seen = labelled | [any(len(said[s][c][0]) for s in range(scenes)) for c in range(classes)]
+            original = arrays[f"{prefix}_map_ar_original_f64"]
+            assert np.allclose(results[seen].mean(axis=0), original, rtol=0, atol=1e-9, equal_nan=True)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", ["sun", "scannet"])
+def test_golden_average_precision_of_the_plain_definition(name: str, variant: str) -> None:
+    (choice, every_class), arrays, objects = VARIANTS[variant], golden(name), golden_objects(name)
+    strong = []
+    for scene, proposals in enumerate(golden_proposals(name)):
+        rows = naive.surviving(proposals, **choice)
+        assert mask(rows) == arrays[f"{variant}_nms_mask"][scene].tolist()
+        strong.append([proposals[row] for row in rows if proposals[row].objectness > 0.05])
+    for c in range(len(arrays["mean_sizes_f64"])):
+        scenes = [
+            (naive.said(proposals, c, every_class), boxes[classes == c].tolist())
+            for proposals, (boxes, classes) in zip(strong, objects, strict=True)
+        ]
+        for part, count in (("", 24), ("first3scenes_", 3)):
+            for percent in (25, 50):
+                found = naive.detection_ap(scenes[:count], percent / 100)
+                expected = [arrays[f"{variant}_{part}iou{percent}_{what}_f64"][c] for what in ("ap", "recall")]
+                assert np.allclose(found, expected, rtol=0, atol=1e-9, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["sun", "scannet"])
+def test_golden_boxes_scores_and_counts(name: str) -> None:
+    arrays, objects = golden(name), golden_objects(name)
+    found = kept(golden_detections(name)[0])
+    boxes, scores = scored(found)[0]
+    assert np.abs(camera_corners(boxes) - arrays["scene0_class0_corners_cam_f64"]).max() < 1e-6
+    assert np.abs(scores - arrays["scene0_class0_scores_f64"]).max() < 1e-6
+    assert np.abs(camera_corners(objects[0][0]) - arrays["scene0_gt_corners_cam_f64"]).max() < 1e-6
+    everything = np.concatenate([classes for _, classes in objects])
+    counts = np.bincount(everything, minlength=len(arrays["mean_sizes_f64"]))
+    assert np.array_equal(counts, arrays["num_gt_per_class"])
+
+
+@pytest.mark.parametrize("name", ["sun", "scannet"])
+def test_golden_removal_of_empty_boxes(name: str) -> None:
+    arrays = golden(name)
+    for scene, expected in enumerate(arrays["removeempty_first8_nms_mask"].tolist()):
+        xyz = arrays["points_first8"][scene]
+        assert mask(survivors(golden_detections(name)[scene], xyz=xyz).tolist()) == expected
+        assert mask(naive.surviving(golden_proposals(name)[scene], points=xyz.tolist())) == expected
+
+
+def test_golden_area_under_the_envelope() -> None:
+    golden = case(GOLDEN, "vocap")
+    recall, precision = golden["recall_f64"], golden["precision_f64"]
+    assert abs(envelope_area(recall, precision) - golden["ap_f64"]) < 1e-12
+    assert abs(naive.envelope(recall.tolist(), precision.tolist()) - golden["ap_f64"]) < 1e-12
+
+
+def random_scene(rng: np.random.Generator) -> Scene:
+    """A few objects of one class, some twice or without size, and detections near them, on them, or anywhere."""
+    objects = random_boxes(rng, int(rng.integers(0, 5)) if rng.random() < 0.8 else 0)
+    if len(objects) > 1 and rng.random() < 0.3:
+        objects[1] = objects[0]
+    if len(objects) and rng.random() < 0.1:
+        objects[-1, 3 + rng.integers(3)] = 0
+    boxes = random_boxes(rng, int(rng.integers(0, 8)) if rng.random() < 0.9 else 0)
+    for row in range(len(boxes)):
+        style = rng.integers(6)
+        if style <= 2 and len(objects):
+            boxes[row] = objects[rng.integers(len(objects))]
+            if style:
+                boxes[row] += rng.normal(0, 0.1 * style, 7) * [1, 1, 1, 0, 0, 0, 1]
+                boxes[row, 3:6] *= rng.uniform(0.7, 1.3, 3)
+        elif style == 3 and row:
+            boxes[row] = boxes[row - 1]
+        elif style == 4:
+            boxes[row, 3 : 3 + rng.integers(1, 4)] *= rng.choice([0, -1])
+    scores = rng.choice([0.1, 0.5, 0.9], len(boxes)) if rng.random() < 0.5 else rng.random(len(boxes))
+    return list(zip(boxes.tolist(), scores.tolist(), strict=True)), objects.tolist()
+
+
+def as_arrays(scene: Scene) -> tuple[NDArray, NDArray, NDArray]:
+    detections, objects = scene
+    boxes, scores = [b for b, _ in detections], [s for _, s in detections]
+    return np.reshape(np.array(boxes, float), (-1, 7)), np.array(scores), np.reshape(np.array(objects, float), (-1, 7))
+
+
+def vectorised(scenes: list[Scene], overlaps: tuple[float, ...] = (0.25, 0.5)) -> list[tuple[float, float]]:
+    """Average precision and recall at each overlap."""
+    found = [scene_verdicts(*as_arrays(scene), overlaps) for scene in scenes]
+    return [average_precision(joined(v[place] for v in found)) for place in range(len(overlaps))]
+
+
+def test_random_scenes() -> None:
+    rng = np.random.default_rng(SEED)
+    seen = {"nan": 0, "zero": 0, "one": 0, "between": 0}
+    for number in range(CASES):
+        scenes = [random_scene(rng) for _ in range(rng.integers(1, 4))]
+        overlaps = (0.25, float(rng.choice([0.0, 0.1, 0.5, 0.5, 0.7, 0.9])))
+        for overlap, found in zip(overlaps, vectorised(scenes, overlaps), strict=True):
+            expected = naive.detection_ap(scenes, overlap)
+            message = f"seed {SEED}: case {number} at {overlap}: {found} instead of {expected}"
+            assert np.allclose(found, expected, rtol=0, atol=1e-12, equal_nan=True), message
+            seen["nan" if isnan(found[0]) else "zero" if found[0] == 0 else "one" if found[0] == 1 else "between"] += 1
+    assert min(seen.values()) > CASES / 20, seen
+
+
+def random_outputs(rng: np.random.Generator) -> tuple[RawBoxes, NDArray]:
+    """A detector's outputs for a few crowded proposals, some of them the same, and the mean sizes."""
+    count, bins, sizes, classes = rng.integers(0, 9), rng.choice([1, 2, 12]), rng.integers(1, 4), rng.integers(1, 5)
+    raw = RawBoxes(
+        rng.uniform(-0.6, 0.6, (count, 3)).astype(np.float32),
+        rng.normal(size=(count, bins)),
+        rng.uniform(-pi / bins, pi / bins, (count, bins)),
+        rng.normal(size=(count, sizes)).astype(np.float32),
+        rng.normal(0, 0.3, (count, sizes, 3)),
+        rng.normal(0, 3, (count, classes)),
+        rng.normal(0, 3, (count, 2)).astype(np.float32),
+    )
+    if count > 2 and rng.random() < 0.5:
+        # The same proposal twice; the same objectness twice.
+        for field in raw:
+            field[1] = field[0]
+        raw.objectness_scores[2] = raw.objectness_scores[0]
+    return raw, rng.uniform(0.5, 1.5, (sizes, 3))
+
+
+def near(found: NDArray, expected: list) -> bool:
+    """Rows that are the same; an empty list is any array without rows."""
+    return len(found) == len(expected) and (not expected or bool(np.abs(found - expected).max() < 1e-12))
+
+
+def test_random_outputs() -> None:
+    rng = np.random.default_rng(SEED + 1)
+    gone, empty = 0, 0
+    for number in range(CASES):
+        raw, mean_sizes = random_outputs(rng)
+        found, message = decode(raw, mean_sizes), f"seed {SEED + 1}: case {number}"
+        count = len(found.boxes)
+        sizes = mean_sizes.tolist()
+        slow = [naive.proposal(sizes, *(field[p].tolist() for field in raw)) for p in range(count)]
+        assert near(found.boxes, [p.box for p in slow]), message
+        assert near(found.objectness, [p.objectness for p in slow]), message
+        assert near(found.classes, [p.names for p in slow]), message
+        for choice, _ in VARIANTS.values():
+            rows = survivors(found, **choice).tolist()
+            assert rows == naive.surviving(slow, **choice), message
+            gone += count - len(rows)
+        xyz = rng.uniform(-1, 1, (20, 3))
+        rows = survivors(found, xyz=xyz).tolist()
+        assert rows == naive.surviving(slow, points=xyz.tolist()), message
+        empty += count - len(rows)
+        strong = [slow[row] for row in naive.surviving(slow) if slow[row].objectness > 0.05]
+        for every_class in (True, False):
+            for c, (boxes, scores) in enumerate(scored(kept(found), every_class)):
+                expected = naive.said(strong, c, every_class)
+                assert near(boxes, [b for b, _ in expected]) and near(scores, [s for _, s in expected]), message
+    assert gone > CASES and empty > CASES
+
+
+def test_a_monotone_change_of_scores_changes_nothing() -> None:
+    rng = np.random.default_rng(SEED + 2)
+    for number in range(100):
+        scenes = [random_scene(rng) for _ in range(3)]
+        levels = sorted({score for detections, _ in scenes for _, score in detections})
+        changed = [([(b, levels.index(s) ** 3 - 7.0) for b, s in detections], o) for detections, o in scenes]
+        one, two = vectorised(scenes), vectorised(changed)
+        assert np.array_equal(one, two, equal_nan=True), f"seed {SEED + 2}: case {number}"
+
+
+def test_perfect_and_moved_scenes() -> None:
+    rng = np.random.default_rng(SEED + 3)
+    for number in range(100):
+        objects = random_boxes(rng, int(rng.integers(1, 5)))
+        everything = [([(box, 0.5) for box in objects.tolist()], objects.tolist())]
+        assert vectorised(everything, (0.25, 0.5, 0.99)) == [(1, 1)] * 3, f"seed {SEED + 3}: case {number}"
+        # Detections that are weaker than all of these and hit nothing new cost nothing; stronger ones do.
+        spare = [(box, 0.1) for box in random_boxes(rng, 3).tolist()]
+        assert vectorised([(everything[0][0] + spare, everything[0][1])]) == [(1, 1)] * 2
+        far = [([9.0, 9, 9, 1, 1, 1, 0], 0.9)]
+        ap, recall = vectorised([(everything[0][0] + far, everything[0][1])])[0]
+        # The far one, then n true ones: every recall is reached best at the end: n / (n + 1).
+        assert abs(ap - len(objects) / (len(objects) + 1)) < 1e-12 and recall == 1
+
+
+# By hand: unit cubes along x, of one class.
+
+
+def cube(x: float, length: float = 1) -> list[float]:
+    return [x, 0, 0, length, 1, 1, 0]
+
+
+def both(scenes: list[Scene], overlap: float) -> tuple[float, float]:
+    """Average precision and recall, on which both implementations agree."""
+    found = vectorised(scenes, (overlap,))[0]
+    assert np.allclose(found, naive.detection_ap(scenes, overlap), rtol=0, atol=1e-12, equal_nan=True)
+    return found
+
+
+def test_three_detections_of_two_objects() -> None:
+    # True, false, true: (recall, precision) (1/2, 1), (1/2, 1/2), (1, 2/3). The first half at 1, the second at 2/3: 5/6.
+    scene: Scene = ([(cube(0), 0.9), (cube(50), 0.8), (cube(10), 0.7)], [cube(0), cube(10)])
+    ap, recall = both([scene], 0.5)
+    assert abs(ap - 5 / 6) < 1e-12 and recall == 1
+    # The same over two scenes, and in whatever order they are listed: an object counts in its own scene only.
+    two: list[Scene] = [([(cube(10), 0.7), (cube(0), 0.9)], [cube(0), cube(10)]), ([(cube(0), 0.8)], [])]
+    assert abs(both(two, 0.5)[0] - 5 / 6) < 1e-12 and abs(both(two[::-1], 0.5)[0] - 5 / 6) < 1e-12
+    # False, true, true: (0, 0), (1/2, 1/2), (1, 2/3): 2/3 all along.
+    swapped: Scene = ([(cube(0), 0.8), (cube(50), 0.9), (cube(10), 0.7)], scene[1])
+    assert abs(both([swapped], 0.5)[0] - 2 / 3) < 1e-12
+    # The envelope by itself.
+    assert abs(envelope_area(np.array([0.5, 0.5, 1]), np.array([1, 0.5, 2 / 3])) - 5 / 6) < 1e-12
+
+
+def test_an_overlap_of_exactly_the_threshold_is_no_match() -> None:
+    # A cube in a box of two: 1/2. In a box of four: 1/4.
+    assert both([([(cube(0.5, 2), 0.9)], [cube(0)])], 0.5) == (0, 0)
+    assert both([([(cube(0.5, 2), 0.9)], [cube(0)])], 0.25) == (1, 1)
+    assert both([([(cube(1.5, 4), 0.9)], [cube(0)])], 0.25) == (0, 0)
+    # Nothing in common is not above 0.
+    assert both([([(cube(1), 0.9)], [cube(0)])], 0.0) == (0, 0)
+
+
+def test_two_detections_of_one_object() -> None:
+    # The stronger is true although the weaker fits better: shifted by 1/4: 3/4 / (5/4) = 0.6. (1, 1), (1, 1/2): area 1.
+    scene: Scene = ([(cube(0), 0.5), (cube(0.25), 0.9)], [cube(0)])
+    assert both([scene], 0.5) == (1, 1)
+    verdicts = scene_verdicts(*as_arrays(scene))[1]
+    assert verdicts.scores.tolist() == [0.9, 0.5] and verdicts.true.tolist() == [True, False] and verdicts.objects == 1
+    # With a second object that nobody finds: half.
+    assert both([(scene[0], [cube(0), cube(50)])], 0.5) == (0.5, 0.5)
+
+
+def test_the_best_object_counts_and_no_other() -> None:
+    # Objects at 0 and 0.5. Two detections at 0.1 and 0.2 both overlap the first most (0.9 / 1.1 and 0.8 / 1.2) and the second
+    # by 0.6 / 1.4 and 0.7 / 1.3: above 0.25, but the second detection is false all the same. (1/2, 1), (1/2, 1/2): 1/2.
+    scene: Scene = ([(cube(0.1), 0.9), (cube(0.2), 0.8)], [cube(0), cube(0.5)])
+    assert both([scene], 0.25) == (0.5, 0.5)
+    # Of two objects in the same place the first is taken, and the second never found.
+    assert both([([(cube(0), 0.9), (cube(0), 0.8)], [cube(0), cube(0)])], 0.25) == (0.5, 0.5)
+
+
+def test_equal_scores_count_in_the_order_in_which_they_are_listed() -> None:
+    # True then false: 1. False then true: 1/2 at recall 1.
+    hit, miss = (cube(0), 0.5), (cube(50), 0.5)
+    assert both([([hit, miss], [cube(0)])], 0.5)[0] == 1
+    assert both([([miss, hit], [cube(0)])], 0.5)[0] == 0.5
+
+
+def test_classes_without_objects_and_without_detections() -> None:
+    assert all(map(isnan, both([([(cube(0), 0.9)], [])], 0.5))) and all(map(isnan, both([], 0.5)))
+    assert both([([], [cube(0)])], 0.5) == (0, 0)
+
+
+def test_decoding_by_hand() -> None:
+    # Two bins of pi: bin 1 and 0.25 is pi + 0.25 above pi, hence 0.25 - pi. Size class 1: (2, 3, 4) + (0.5, 0, -1).
+    # Objectness: logits 0 and log 3: 3/4. Classes: log 4 and 0: 4/5, 1/5.
+    raw = RawBoxes(*(np.array([field], float) for field in (
+        [1, 2, 3], [0, 1], [9, 0.25], [-1, 0], [[9, 9, 9], [0.5, 0, -1]], [np.log(4), 0], [0, np.log(3)],
+    )))  # fmt: skip
+    mean_sizes = np.array([[1, 1, 1], [2, 3, 4.0]])
+    found = decode(raw, mean_sizes)
+    assert np.allclose(found.boxes, [[1, 2, 3, 2.5, 3, 3, 0.25 - pi]], rtol=0, atol=1e-12)
+    assert np.allclose(found.objectness, [0.75]) and np.allclose(found.classes, [[0.8, 0.2]])
+    # For every class: 3/4 * 4/5 and 3/4 * 1/5; or for the likeliest: 3/4.
+    assert np.allclose([s for _, s in scored(found)], [[0.6], [0.15]])
+    assert [s.tolist() for _, s in scored(found, every_class=False)] == [[0.75], []]
+    # A single bin has no heading, whatever its residual says.
+    single = raw._replace(heading_scores=np.zeros((1, 1)), heading_residuals=np.ones((1, 1)))
+    assert decode(single, mean_sizes).boxes[0, 6] == 0
+
+
+def test_suppression_and_objectness_by_hand() -> None:
+    # Cubes at 0 and 0.5 overlap by 1/3: the weaker goes. All are of class 0 but the last, which stands alone.
+    boxes = np.array([cube(0), cube(0.5), cube(30), cube(60)])
+    names = np.array([[0.9, 0.1], [0.8, 0.2], [0.5, 0.5], [0.1, 0.9]])
+    found = Detections(boxes, np.array([0.6, 0.7, 0.05, 0.0500001]), names)
+    assert survivors(found).tolist() == [1, 2, 3]
+    # An objectness of exactly 0.05 is not enough.
+    assert kept(found).objectness.tolist() == [0.7, 0.0500001]
+    # Two classes: both stay, unless suppression goes across them.
+    mixed = found._replace(classes=names[[0, 3, 2, 3]])
+    assert survivors(mixed).tolist() == [0, 1, 2, 3] and survivors(mixed, within_class=False).tolist() == [1, 2, 3]
+    # One above the other: apart in space, the same seen from above.
+    stacked = Detections(boxes[[0, 0]] + [[0] * 7, [0, 0, 2, 0, 0, 0, 0]], np.array([0.6, 0.7]), names[:2])
+    assert survivors(stacked).tolist() == [0, 1] and survivors(stacked, in_plan=True).tolist() == [1]
+    # Five points are enough, four are not: the stronger box goes first, and so the weaker one stays.
+    xyz = np.array([[-0.3, 0, z] for z in (-0.4, -0.2, 0, 0.2, 0.4)] + [[0.8, 0, z] for z in (-0.4, -0.2, 0, 0.2)])
+    assert survivors(found, xyz=xyz).tolist() == [0] and survivors(found, xyz=xyz[1:]).tolist() == []

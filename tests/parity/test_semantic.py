@@ -1,0 +1,68 @@
+"""IoU and accuracy of semantic segmentation against sets of points (the golden numbers are in test_losses.py)."""
+
+from __future__ import annotations
+
+from math import isnan
+
+import numpy as np
+import pytest
+
+from benchmarks.metrics.semantic import accuracy, confusion_matrix, iou_per_class, mean_iou
+from tests.parity import naive
+from tests.parity.vectors import case, load
+
+CASES = 1000
+SEED = 40
+
+
+def same(found: float, expected: float) -> bool:
+    return abs(found - expected) < 1e-12 or (isnan(found) and isnan(expected))
+
+
+def test_golden_iou_of_the_plain_definition() -> None:
+    golden = case(load("semseg"), "semseg")
+    labels, said = (np.concatenate([golden[f"{k}{i}"].reshape(-1) for i in range(4)]) for k in ("labels", "preds"))
+    found = naive.class_ious(labels.tolist(), said.tolist(), 13)
+    assert np.allclose(found, golden["iou_f64"], atol=1e-12, equal_nan=True)
+    assert abs(naive.mean_of(found) - float(golden["miou_nanmean_f64"])) < 1e-12
+
+
+def test_random_labels() -> None:
+    rng = np.random.default_rng(SEED)
+    without = 0
+    for number in range(CASES):
+        classes, count = int(rng.integers(1, 6)), rng.integers(0, 30)
+        labels = rng.choice([-100, -1, 255, classes, *range(classes), *range(classes)], count)
+        said = rng.integers(0, 1 + rng.integers(classes), count)
+        # Points that do not count may be said to be anything.
+        said = np.where((labels >= 0) & (labels < classes), said, rng.integers(-5, 300, count))
+        confusion = confusion_matrix(labels, said, classes)
+        lists = labels.tolist(), said.tolist(), classes
+        ious = naive.class_ious(*lists)
+        assert np.allclose(iou_per_class(confusion), ious, atol=1e-12, equal_nan=True), f"seed {SEED}: case {number}"
+        labelled = [iou for name, iou in enumerate(ious) if name in lists[0]]
+        assert same(mean_iou(confusion), naive.mean_of(ious)), f"seed {SEED}: case {number}"
+        assert same(mean_iou(confusion, labelled_only=True), naive.mean_of(labelled)), f"seed {SEED}: case {number}"
+        assert same(accuracy(confusion), naive.share_right(*lists)), f"seed {SEED}: case {number}"
+        without += any(map(isnan, ious))
+    assert CASES / 10 < without < CASES * 0.9
+
+
+def test_by_hand() -> None:
+    # Class 0: two of three right, one of class 1 said to be 0: 2 / 4. Class 1: 1 / 3. Class 2: only predicted by void: none.
+    # Class 3 is said once and labelled never: 0 of 1, and left out where only labelled classes count.
+    labels, said = np.array([0, 0, 0, 1, 1, 255, 1]), np.array([0, 0, 1, 0, 1, 2, 3])
+    confusion = confusion_matrix(labels, said, 4)
+    assert np.allclose(iou_per_class(confusion), [2 / 4, 1 / 4, np.nan, 0], equal_nan=True)
+    assert mean_iou(confusion) == 0.25 and mean_iou(confusion, labelled_only=True) == 0.375
+    assert accuracy(confusion) == 0.5
+    nothing = confusion_matrix(np.array([255]), np.array([0]), 3)
+    assert isnan(mean_iou(nothing)) and isnan(mean_iou(nothing, labelled_only=True)) and isnan(accuracy(nothing))
+
+
+def test_what_cannot_be_counted_is_refused() -> None:
+    with pytest.raises(ValueError, match="labels but"):
+        confusion_matrix(np.zeros(3, int), np.zeros(2, int), 2)
+    for said in (2, -1):
+        with pytest.raises(ValueError, match=r"outside 0\.\.1"):
+            confusion_matrix(np.zeros(1, int), np.array([said]), 2)
