@@ -7,6 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from benchmarks.annotations import chosen_rows
+from benchmarks.datasets.views import has_instances, load_alignment, load_boxes, load_cloud, load_labels
 from benchmarks.detection_input import (
     Array,
     BoxArrays,
@@ -16,20 +20,17 @@ from benchmarks.detection_input import (
     evaluation_sample,
     training_sample,
 )
-from torch import Tensor
-
-from benchmarks.annotations import chosen_rows
-from benchmarks.datasets.views import has_instances, load_alignment, load_boxes, load_cloud, load_labels
 from benchmarks.metrics.detection_ap import decode, kept
 from benchmarks.metrics.predictions import Prediction
 from benchmarks.specs import DetectionRecipe
 from methods.context import StageContext
 from methods.finetune.core import finetune, load_backbone
+from methods.finetune.steps import scene_samples
 from methods.finetune.votenet_loss import box_targets, votenet_loss
 from methods.networks.votenet import Proposals, VoteNet, norm_momentum, raw_boxes, set_norm_momentum
 from methods.sparse.backend import sparse_backend
 from methods.sparse.tensor import batched_coordinates
-from methods.training.loop import StepResult, Training, batch_indices
+from methods.training.loop import StepResult, Training
 from methods.training.optim import adam, milestones
 
 
@@ -71,10 +72,9 @@ def box_training(context: StageContext, network: VoteNet, recipe: DetectionRecip
     _warn_of_missing_classes(context, scenes)
 
     def make_batch(number: int) -> list[BoxBatch]:
-        chosen = [scenes[i] for i in batch_indices(context, "order", number, recipe.batch, len(scenes))]
-        samples = [
-            labelled_sample(context, s, recipe, context.rng("augmentation", number, i)) for i, s in enumerate(chosen)
-        ]
+        samples = scene_samples(
+            context, number, recipe.batch, scenes, lambda scene, rng: labelled_sample(context, scene, recipe, rng)
+        )
         return [
             collate(samples[i : i + recipe.micro_batch], bins, sizes)
             for i in range(0, len(samples), recipe.micro_batch)
@@ -103,14 +103,19 @@ def box_training(context: StageContext, network: VoteNet, recipe: DetectionRecip
     )
 
 
-def labelled_sample(context: StageContext, scene: str, recipe: DetectionRecipe, rng: np.random.Generator) -> BoxSample:
-    """An augmented training sample with the boxes that the label ratio allows."""
+def labelled_sample(
+    context: StageContext, scene: str, recipe: DetectionRecipe, rng: np.random.Generator
+) -> BoxSample | None:
+    """An augmented training sample with the boxes that the label ratio allows; None for a scene of fewer than two voxels."""
     xyz, rgb = _aligned(context, scene)
+    if not len(xyz):
+        return None
     boxes = allowed_boxes(context, scene)
     instances = None
     if has_instances(context.view, scene):
         instances = box_instances(xyz, load_labels(context.view, scene).instance, boxes)
-    return training_sample(xyz, rgb, boxes, instances, recipe, rng)
+    sample = training_sample(xyz, rgb, boxes, instances, recipe, rng)
+    return sample if len(sample.coordinates) > 1 else None
 
 
 def allowed_boxes(context: StageContext, scene: str) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,11 +19,14 @@ from benchmarks.voxelize import IGNORE
 from methods.context import StageContext
 from methods.sparse.backend import sparse_backend
 from methods.sparse.tensor import batched_coordinates
-from methods.training.loop import StepResult, Training, batch_indices
+from methods.training.loop import StepResult, Training, batch_indices, first_usable
 from methods.training.optim import polynomial, sgd
 
 MOST_VOXELS = 1_000_000
 """Of a scene that is predicted in one pass; at full width each takes some 10 kB."""
+
+
+Sample = TypeVar("Sample")
 
 
 class MicroBatch(NamedTuple):
@@ -79,16 +82,18 @@ def labelled_training(
     engine = sparse_backend(spec.sparse_backend)
     few_labels = spec.label_ratio is not None and spec.label_ratio.points is not None
 
-    def sample(scene: str, rng: np.random.Generator) -> VoxelSample:
-        labels = labels_of(scene)
+    def sample(scene: str, rng: np.random.Generator) -> VoxelSample | None:
+        cloud, labels = load_cloud(context.view, scene), labels_of(scene)
+        if not len(cloud.xyz):
+            return None
         instances = None
         if things:
             instances = np.where(np.isin(labels.semantic, things), labels.instance, -1).astype(np.int32)
-        return training_sample(load_cloud(context.view, scene), labels.semantic, recipe, rng, few_labels, instances)
+        found = training_sample(cloud, labels.semantic, recipe, rng, few_labels, instances)
+        return found if len(found.coordinates) > 1 else None
 
     def make_batch(number: int) -> list[MicroBatch]:
-        chosen = [scenes[i] for i in batch_indices(context, "order", number, recipe.batch, len(scenes))]
-        samples = [sample(s, context.rng("augmentation", number, i)) for i, s in enumerate(chosen)]
+        samples = scene_samples(context, number, recipe.batch, scenes, sample)
         return [collate(samples[i : i + recipe.micro_batch]) for i in range(0, len(samples), recipe.micro_batch)]
 
     def step(number: int, batch: list[MicroBatch]) -> StepResult:
@@ -113,6 +118,23 @@ def labelled_training(
         return StepResult(sum(losses), seen, health)
 
     return Training({"network": network}, optimiser, schedule, steps, make_batch, step)
+
+
+def scene_samples(
+    context: StageContext,
+    step: int,
+    batch: int,
+    scenes: tuple[str, ...],
+    sample: Callable[[str, np.random.Generator], Sample | None],
+) -> list[Sample]:
+    """The samples of a step, each augmented by its own random stream; another scene takes the place of one that `sample` cannot
+    use. Raises DataError where none can be used."""
+    made = []
+    for place, index in enumerate(batch_indices(context, "order", step, batch, len(scenes))):
+        rng = context.rng("augmentation", step, place)
+        problem = "training scenes in a row with fewer than two voxels; there is nothing to learn from"
+        made.append(first_usable(lambda i, rng=rng: sample(scenes[i], rng), index, len(scenes), rng, problem))  # type: ignore[misc]
+    return made
 
 
 def allowed_labels(context: StageContext, scene: str) -> Labels:

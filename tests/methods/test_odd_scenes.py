@@ -1,0 +1,182 @@
+"""Fine-tuning on scenes that nobody would draw: empty ones, one point, one class, nothing to find, nothing labelled; and stopped runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.datasets.layout import Manifest
+from benchmarks.errors import DataError
+from benchmarks.ratios import Split
+from benchmarks.specs import Budget, Cell, Dataset, Method, Profile, Task
+from harness.catalog import find
+from harness.data import PreparedDataset
+from harness.graph import CellSpecs, Machine, PlannedStage, stages_of
+from harness.scheduler import lay_out
+from harness.validate import score_finetune
+from methods.context import CANCEL, StageContext
+from methods.finetune import core, detection, instance, semantic, steps
+from methods.scratch import init
+from methods.training.loop import Cancelled
+from tests.methods.stages import SPECS
+
+TASKS = {"scannet-sem": semantic, "scannet-inst": instance, "scannet-det": detection}
+KEEPS = {"clip_metres": None, "dropout_probability": 0.0}
+
+
+class Scene(NamedTuple):
+    """Points, class ids, instance ids and boxes."""
+
+    xyz: np.ndarray
+    semantic: np.ndarray
+    instance: np.ndarray
+    boxes: np.ndarray
+
+
+def room(seed: int = 0, points: int = 900) -> Scene:
+    """A floor (class 1) with two chairs (class 4, boxes of class 2)."""
+    rng = np.random.default_rng(seed)
+    floor = rng.uniform(0, 3, (points, 3)) * [1, 1, 0]
+    chairs = [rng.uniform(0, 0.6, (points // 3, 3)) + np.array([0.4 + 1.5 * i, 0.5 + i, 0]) for i in range(2)]
+    xyz = np.concatenate([floor, *chairs])
+    instance = np.repeat([0, 1, 2], [points, points // 3, points // 3])
+    extents = [(c.min(0), c.max(0)) for c in chairs]
+    boxes = [[*((low + high) / 2), *(high - low), 0, 2] for low, high in extents]
+    return Scene(xyz, np.where(instance > 0, 4, 1), instance, np.array(boxes))
+
+
+def odd_scenes() -> dict[str, Scene]:
+    usual, nothing = room(), np.zeros((0, 8))
+    return {
+        "empty": Scene(np.zeros((0, 3)), np.zeros(0), np.zeros(0), nothing),
+        "one-point": Scene(np.ones((1, 3)), np.array([4]), np.array([1]), nothing),
+        "one-class": usual._replace(semantic=np.full(len(usual.xyz), 4)),
+        "no-objects": usual._replace(
+            semantic=np.ones(len(usual.xyz)), instance=np.zeros(len(usual.xyz)), boxes=nothing
+        ),
+        "not-labelled": usual._replace(semantic=np.full(len(usual.xyz), 255), boxes=nothing),
+    }
+
+
+def write_view(folder: Path, scenes: dict[str, Scene]) -> None:
+    rng = np.random.default_rng(5)
+    for name, scene in scenes.items():
+        for view, arrays in {
+            "unlabelled": {
+                "xyz": scene.xyz.astype(np.float32),
+                "rgb": rng.integers(0, 256, scene.xyz.shape).astype(np.uint8),
+            },
+            "labelled": {
+                "semantic": scene.semantic.astype(np.uint8),
+                "instance": scene.instance.astype(np.int32),
+                "boxes": scene.boxes.astype(np.float32),
+                "alignment": np.eye(4),
+            },
+        }.items():
+            (folder / view / name).mkdir(parents=True)
+            for field, array in arrays.items():
+                np.save(folder / view / name / f"{field}.npy", array)
+
+
+def open_task(
+    task: str, folder: Path, scenes: dict[str, Scene], train: tuple[str, ...], test: tuple[str, ...], **recipe: Any
+) -> tuple[PlannedStage, StageContext]:
+    """A nano fine-tuning from scratch on these scenes."""
+    data = folder / "data"
+    if not data.is_dir():
+        write_view(data, scenes)
+    entries = [{"name": n} for n in ("scene0000_00", "scene0001_00", "scene0100_00")]
+    manifest = Manifest.model_validate({"dataset": "synth-scannet", "synthetic": True, "scenes": entries, "files": {}})
+    source = PreparedDataset(find(Dataset, "synth-scannet").sized("smoke"), data, manifest)
+    budget, profile = find(Budget, str(SPECS / "nano-budget.yaml")), find(Profile, str(SPECS / "nano-profile.yaml"))
+    specs = CellSpecs(find(Method, "scratch"), find(Task, task), budget, profile)
+    cell = Cell(method="scratch", pretrain_dataset="none", task=task, budget="nano", profile="nano")
+    first, last = stages_of(cell, specs, {specs.task.dataset: source}, Machine(1, "torch", "cpu"))
+    weights = folder / "init"
+    if not weights.is_dir():
+        lay_out(weights, first, {}, None)
+        init.run(StageContext.open(weights))
+    split = Split(version=1, train=train, selection=(), test=test, sha256="0" * 64)
+    changed = last.spec.recipe.model_copy(update=recipe)  # type: ignore[union-attr]
+    planned = last._replace(spec=last.spec.model_copy(update={"split": split, "recipe": changed}))
+    root = folder / f"root-{len(list(folder.iterdir()))}"
+    lay_out(root, planned, {first.spec.stage: weights / "out/artifacts"}, None)
+    return planned, StageContext.open(root)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", odd_scenes())
+def test_odd_test_scenes_are_predicted_and_scored(task: str, name: str, tmp_path: Path) -> None:
+    scenes = {"usual": room(), **odd_scenes()}
+    planned, context = open_task(task, tmp_path, scenes, ("usual",), (name,))
+    metrics = TASKS[task].run(context)
+    assert planned.data is not None
+    scored = score_finetune(planned.spec, context.artifacts, planned.data).metrics
+    assert {n: metrics[n] for n in scored} == scored
+    if name in ("empty", "not-labelled"):
+        assert scored[f"{planned.spec.headline_metric}_final"] is None, "nothing there: not defined, which is not zero"
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", [n for n in odd_scenes() if n not in ("empty", "one-point")])
+def test_odd_training_scenes_are_learnt_from(task: str, name: str, tmp_path: Path) -> None:
+    _, context = open_task(task, tmp_path, {"usual": room(), **odd_scenes()}, (name,), ("usual",))
+    metrics = TASKS[task].run(context)
+    assert metrics["steps"] == 4
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", ["empty", "one-point"])
+def test_training_scenes_that_teach_nothing_end_in_words(task: str, name: str, tmp_path: Path) -> None:
+    """Beside others they are bearable; alone there is nothing to normalise."""
+    scenes = {"usual": room(), **odd_scenes()}
+    _, context = open_task(task, tmp_path, scenes, (name,), ("usual",))
+    with pytest.raises(DataError, match="20 training scenes in a row with fewer than two voxels"):
+        TASKS[task].run(context)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_stopped_fine_tuning_resumes_to_the_same_bits(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenes = {"usual": room(), "other": room(1), "third": room(2)}
+    made = []
+    for stop_at in (None, 1, 2):
+        _, context = open_task(task, tmp_path, scenes, ("usual", "other"), ("third",))
+        if stop_at is not None:
+            real = core.train
+
+            def stopping(context: StageContext, training: Any, real: Any = real, stop_at: int = stop_at) -> Any:
+                def run_step(number: int, batch: Any) -> Any:
+                    context.stop = CANCEL if number == stop_at else None
+                    return training.run_step(number, batch)
+
+                return real(context, training._replace(run_step=run_step))
+
+            monkeypatch.setattr(core, "train", stopping)
+            with pytest.raises(Cancelled):
+                TASKS[task].run(context)
+            monkeypatch.setattr(core, "train", real)
+            context = StageContext.open(context.root)
+        metrics = TASKS[task].run(context)
+        files = sorted((context.artifacts / "predictions").rglob("*.npz"))
+        arrays = [dict(np.load(f)) for f in files]
+        state = torch.load(context.out / "checkpoint.pt", weights_only=True)["modules"]["network"]
+        made.append((metrics, arrays, state))
+    for metrics, arrays, state in made[1:]:
+        assert metrics == made[0][0]
+        assert all(torch.equal(state[n], made[0][2][n]) for n in state)
+        for one, two in zip(arrays, made[0][1], strict=True):
+            assert all(np.array_equal(one[n], two[n]) for n in one)
+
+
+@pytest.mark.parametrize("task", ["scannet-sem", "scannet-inst"])
+def test_a_scene_too_large_for_one_pass_is_named(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "MOST_VOXELS", 50)
+    _, context = open_task(task, tmp_path, {"usual": room()}, ("usual",), ("usual",))
+    with pytest.raises(DataError, match=r"scene usual: \d+ voxels of 0.2 m, more than the 50 .* larger voxel_metres"):
+        TASKS[task].run(context)
