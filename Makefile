@@ -54,7 +54,7 @@ perf-minkowski: setup
 	MINKOWSKI_VENV="$(MINKOWSKI_VENV)" PYTHON="$(BIN)/python" tests/verification/minkowski.sh
 	"$(MINKOWSKI_VENV)/bin/python" -m tests.performance $(ARGS)
 
-verify: verify-minkowski verify-minkowski-image verify-gpu verify-learning verify-faults verify-statistics
+verify: verify-minkowski verify-minkowski-image verify-gpu verify-learning verify-tasks verify-faults verify-statistics
 
 verify-statistics: setup
 	$(BIN)/python -m tests.verification.statistics
@@ -65,6 +65,10 @@ verify-faults: setup
 # An hour on two cores; goes on where it was interrupted.
 verify-learning: setup
 	$(BIN)/python -m tests.verification.learning
+
+# 20 minutes on two cores.
+verify-tasks: setup
+	$(BIN)/python -m tests.verification.tasks
 
 # Builds MinkowskiEngine from its source package (10 minutes on two cores, once) in a virtual environment beside this one.
 verify-minkowski: setup

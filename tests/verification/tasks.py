@@ -9,12 +9,14 @@ import argparse
 import json
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.datasets.views import load_cloud
+from benchmarks.datasets.views import load_boxes, load_cloud
 from benchmarks.specs import Budget, Cell, Dataset, Method, Profile, Task
 from benchmarks.voxelize import quantise, to_cells
 from harness.catalog import available, find
@@ -84,12 +86,15 @@ def data_of(task: str) -> PreparedDataset:
 
 
 def scene_to_overfit(source: PreparedDataset, scenes: tuple[str, ...], most_voxels: int) -> tuple[str, float]:
-    """The scene with the fewest points, and the smallest of some voxel sizes that fits."""
+    """The scene with the fewest points, or with the most boxes where there are any, and the smallest voxel size that fits."""
 
     def voxels(scene: str, size: float) -> int:
         return len(quantise(to_cells(np.asarray(load_cloud(source.folder, scene).xyz), size)).coordinates)
 
-    scene = min(scenes, key=lambda s: len(load_cloud(source.folder, s).xyz))
+    if "labels" not in source.dataset.provides:
+        scene = max(scenes, key=lambda s: len(load_boxes(source.folder, s)))
+    else:
+        scene = min(scenes, key=lambda s: len(load_cloud(source.folder, s).xyz))
     return scene, next(size for size in (0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2) if voxels(scene, size) <= most_voxels)
 
 
@@ -146,6 +151,12 @@ def against_constant(task: str) -> dict[str, float]:
     return {**found, "cpu_seconds": round(time.process_time() - began, 1)}
 
 
+def measure(job: tuple[str, str]) -> dict[str, float]:
+    """One job: ("overfit" or "tiny", task)."""
+    part, task = job
+    return against_constant(task) if part == "tiny" else overfit(next(w for w in OVERFITS if w.task == task))
+
+
 def misses(results: dict[str, Any]) -> list[str]:
     """What falls short, in words."""
     found = []
@@ -168,16 +179,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", help="tasks to look at, without a report")
     parser.add_argument("--part", choices=("overfit", "tiny", "both"), default="both")
+    parser.add_argument("--processes", type=int, default=2, help="of one thread each")
     options = parser.parse_args()
     tasks = options.only or sorted(available(Task))
+    jobs = [("overfit", what.task) for what in OVERFITS if what.task in tasks and options.part != "tiny"]
+    jobs += [("tiny", task) for task in tasks if options.part != "overfit"]
+    for name in dict.fromkeys(task for _, task in jobs):
+        data_of(name)  # prepared once, by all cores
     results: dict[str, dict[str, Any]] = {"overfit": {}, "tiny": {}}
-    for what in OVERFITS if options.part != "tiny" else ():
-        if what.task in tasks:
-            results["overfit"][what.task] = overfit(what)
-            print(what.task, json.dumps(results["overfit"][what.task]), flush=True)
-    for task in tasks if options.part != "overfit" else ():
-        results["tiny"][task] = against_constant(task)
-        print(task, json.dumps(results["tiny"][task]), flush=True)
+    with ProcessPoolExecutor(options.processes, get_context("spawn")) as pool:
+        for (part, task), found in zip(jobs, pool.map(measure, jobs), strict=True):
+            results[part][task] = found
+            print(part, task, json.dumps(found), flush=True)
     if options.only or options.part != "both":
         return
     short = misses(results)
