@@ -12,7 +12,7 @@ WORKERS ?= auto
 MINKOWSKI_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bench/minkowski
 GPU_PYTHON ?= $(BIN)/python
 
-.PHONY: help setup smoke test lint perf perf-minkowski verify verify-minkowski verify-minkowski-image verify-gpu verify-learning verify-faults verify-statistics lock clean
+.PHONY: help setup smoke test lint perf perf-minkowski verify verify-minkowski verify-minkowski-image verify-gpu verify-learning verify-tasks verify-faults verify-statistics lock clean
 
 help:
 	@echo "make smoke   run ours and scratch on embedded synthetic data, then the report (about 4 minutes)"
