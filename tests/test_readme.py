@@ -8,7 +8,9 @@ import shlex
 
 import pytest
 
-from benchmarks.specs import Budget, Dataset, Method, Profile
+from benchmarks.metrics.names import TITLES
+from benchmarks.metrics.predictions import LAYOUTS
+from benchmarks.specs import Budget, Dataset, Method, Profile, Task
 from harness.catalog import available, find
 from tests.conftest import REPOSITORY, Bench
 
@@ -74,3 +76,19 @@ def test_the_table_of_datasets_is_true() -> None:
     rows = re.findall(r"^\| `([\w-]+)` \|.*\| (?:`([\w-]+)`|none) \|$", DATA, flags=re.M)
     real = {n: find(Dataset, n) for n in available(Dataset) if not find(Dataset, n).synthetic}
     assert dict(rows) == {n: d.stand_in or "" for n, d in real.items()}
+
+
+def test_the_table_of_tasks_is_true() -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \| ([^|]*) \| (\w+) \| ([^|,]*)", DOCS["tasks.md"], flags=re.M)
+    assert {r[0] for r in rows} == set(available(Task))
+    for name, dataset, kind, judged in rows:
+        task = find(Task, name)
+        assert task.kind == kind and TITLES[task.headline_metric].startswith(judged.strip())
+        assert dataset.replace(" ", "").replace("-", "").lower() == task.dataset
+
+
+def test_predictions_hold_what_the_table_says() -> None:
+    for kind, layout in LAYOUTS.items():
+        row = re.search(rf"^\| {kind} \| (`.*)\|$", DOCS["tasks.md"], flags=re.M)
+        assert row, kind
+        assert re.findall(r"`([a-z_]+)` ?\(?", row[1]) == list(layout)
