@@ -214,7 +214,7 @@ def test_predictions_of_another_task_are_refused(task: str, store: Path) -> None
             continue
         assert theirs.split is not None
         path = foreign / "artifacts/predictions/final"
-        with pytest.raises(DataError, match=rf"a {spec.task_kind} prediction holds"):
+        with pytest.raises(DataError, match=rf"predictions of kind {spec.task_kind} hold"):
             predictions.read(path, theirs.split.test[0], spec.task_kind, {"V": 10**6, "C": 30})
     with pytest.raises(DataError, match="no predictions for scene"):
         scorer.read(store, spec.split.test[0])

@@ -71,7 +71,7 @@ def read(folder: Path, scene: str, kind: str, sizes: Mapping[str, int]) -> Predi
             names = set(archive.files) - {"format_version"}
             if names != set(layout):
                 raise ValueError(
-                    f"it holds {', '.join(sorted(names)) or 'nothing'}; a {kind} prediction holds {', '.join(layout)}"
+                    f"it holds {', '.join(sorted(names)) or 'nothing'}; predictions of kind {kind} hold {', '.join(layout)}"
                 )
             version, arrays = int(archive["format_version"]), {name: archive[name] for name in layout}
     except FileNotFoundError:
