@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from benchmarks.backbone import backbone_shapes
-from benchmarks.specs import DepthContrast, FramePairs, OursImages, OursPoints, SemanticRecipe
+from benchmarks.specs import DepthContrast, DetectionRecipe, FramePairs, OursImages, OursPoints, SemanticRecipe
 from harness.contract.stage import StageSpec, recipe_steps
 from harness.graph import PlannedStage
 from harness.store import SPEC
@@ -117,5 +117,8 @@ def rough_flops(spec: StageSpec) -> float:
         return steps * voxels * FLOPS_A_VOXEL * width
     if isinstance(recipe, SemanticRecipe):
         voxels = recipe.batch * (recipe.max_voxels_per_scene or VOXELS_A_SCENE)
+        return recipe_steps(spec.limits, recipe.steps, recipe.batch) * voxels * FLOPS_A_VOXEL * width
+    if isinstance(recipe, DetectionRecipe):
+        voxels = recipe.batch * min(recipe.points, VOXELS_A_SCENE)
         return recipe_steps(spec.limits, recipe.steps, recipe.batch) * voxels * FLOPS_A_VOXEL * width
     return 0.0

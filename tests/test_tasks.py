@@ -273,3 +273,10 @@ def test_few_labels_of_a_scene(task: str, ratio: str, bench: Bench) -> None:
     assert record["outcome"] == "ok"
     # 4 steps of 2 scenes; voxels with a label, or boxes.
     assert 0 < record["ledger"]["labels"] <= 8 * int("".join(c for c in ratio if c.isdigit()))
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_a_task_has_a_cost_before_it_ran(task: str, store: Path) -> None:
+    from harness.estimate import rough_flops
+
+    assert rough_flops(run_of(store, task)[1]) > 0
