@@ -98,6 +98,20 @@ def scene_to_overfit(source: PreparedDataset, scenes: tuple[str, ...], most_voxe
     return scene, next(size for size in (0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2) if voxels(scene, size) <= most_voxels)
 
 
+def run_stages(first: PlannedStage, last: PlannedStage) -> dict[str, float]:
+    """Make the weights and fine-tune them; the stage's own metrics (not defined ones as 0) and `cpu_seconds`."""
+    began = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        lay_out(root / "init", first, {}, None)
+        set_up_torch(first.spec)
+        init.run(StageContext.open(root / "init"))
+        lay_out(root / "task", last, {first.spec.stage: root / "init/out/artifacts"}, None)
+        set_up_torch(last.spec)
+        metrics = RUN[last.spec.task_kind](StageContext.open(root / "task"))
+    return {n: v or 0.0 for n, v in metrics.items()} | {"cpu_seconds": round(time.process_time() - began, 1)}
+
+
 def overfit(what: Overfit) -> dict[str, float]:
     """Train on one scene and score the same scene."""
     source = data_of(what.task)
@@ -109,23 +123,15 @@ def overfit(what: Overfit) -> dict[str, float]:
     limits = last.spec.limits.model_copy(update={"amount": float(recipe.steps), "loader_workers": 0})  # type: ignore[attr-defined]
     split = last.spec.split.model_copy(update={"train": (scene,), "selection": (), "test": (scene,)})
     spec = last.spec.model_copy(update={"recipe": recipe, "limits": limits, "split": split})
-    began = time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        lay_out(root / "init", first, {}, None)
-        set_up_torch(first.spec)
-        init.run(StageContext.open(root / "init"))
-        lay_out(root / "task", last._replace(spec=spec), {first.spec.stage: root / "init/out/artifacts"}, None)
-        set_up_torch(spec)
-        metrics = RUN[spec.task_kind](StageContext.open(root / "task"))
+    metrics = run_stages(first, last._replace(spec=spec))
     voxels = len(quantise(to_cells(np.asarray(load_cloud(source.folder, scene).xyz), size)).coordinates)
-    found = {name: float(metrics[f"{name}_final"] or 0.0) for name in what.least}
+    found = {name: metrics[f"{name}_final"] for name in what.least}
     return {
         **found,
-        "steps": metrics["steps"] or 0.0,
+        "steps": metrics["steps"],
         "voxels": float(voxels),
         "voxel_metres": size,
-        "cpu_seconds": round(time.process_time() - began, 1),
+        "cpu_seconds": metrics["cpu_seconds"],
     }
 
 
@@ -133,22 +139,14 @@ def against_constant(task: str) -> dict[str, float]:
     """Test score of the final weights of a `tiny` run from scratch, and of a predictor without any input."""
     source = data_of(task)
     first, last = stages(task, source)
-    began = time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        lay_out(root / "init", first, {}, None)
-        set_up_torch(first.spec)
-        init.run(StageContext.open(root / "init"))
-        lay_out(root / "task", last, {first.spec.stage: root / "init/out/artifacts"}, None)
-        set_up_torch(last.spec)
-        metrics = RUN[last.spec.task_kind](StageContext.open(root / "task"))
+    metrics = run_stages(first, last)
     assert last.spec.split is not None
     scorer, name = scorer_for(last.spec, source.folder), last.spec.headline_metric
     constant = scorer.score({s: scorer.constant(s) for s in last.spec.split.test})
-    found = {f"final {name}": metrics[f"{name}_final"] or 0.0, f"constant {name}": constant[name] or 0.0}
+    found = {f"final {name}": metrics[f"{name}_final"], f"constant {name}": constant[name] or 0.0}
     if last.spec.task_kind == "detection":
-        found |= {"final map25": metrics["map25_final"] or 0.0, "constant map25": constant["map25"] or 0.0}
-    return {**found, "cpu_seconds": round(time.process_time() - began, 1)}
+        found |= {"final map25": metrics["map25_final"], "constant map25": constant["map25"] or 0.0}
+    return {**found, "cpu_seconds": metrics["cpu_seconds"]}
 
 
 def measure(job: tuple[str, str]) -> dict[str, float]:
