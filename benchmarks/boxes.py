@@ -154,7 +154,13 @@ def suppress(
     overlap = np.divide(common, whole, out=np.zeros_like(common), where=whole > 0)
     if classes is not None:
         overlap = np.where(np.asarray(classes)[:, None] == np.asarray(classes)[None], overlap, 0.0)
-    alive, kept = np.ones(len(spans), dtype=bool), []
+    return strongest_first(overlap, scores, threshold)
+
+
+def strongest_first(overlap: NDArray[np.floating], scores: NDArray[np.floating], threshold: float) -> NDArray[np.int64]:
+    """Rows that survive, in decreasing order of score (the later of equal ones first): one goes when its `overlap` (N, N) with a
+    stronger survivor exceeds `threshold`."""
+    alive, kept = np.ones(len(scores), dtype=bool), []
     for row in np.argsort(scores, kind="stable")[::-1]:
         if alive[row]:
             kept.append(row)

@@ -326,13 +326,31 @@ class SemanticRecipe(Spec):
         return self
 
 
+class PointGroupSettings(Spec):
+    """What PointGroup adds to CSC's variant (spec F.1): clusters of the coordinates as they are too, and a network that scores
+    clusters."""
+
+    score_from: Share = Field(128 / 384, description="the score network learns from this share of the run on")
+    target_low: Probability = Field(0.25, description="a cluster with at most this overlap should score 0")
+    target_high: Probability = Field(0.75, description="one with at least this overlap 1; linear in between")
+    grid_cells: PositiveInt = Field(14, description="of a cluster's longest side")
+    cells_per_metre: PositiveFloat = Field(50.0, description="at most")
+    channels: PositiveInt = 16
+    most_clusters: PositiveInt = Field(
+        200, description="in a micro-batch of training; the largest, so that memory is bounded"
+    )
+    least_score: Probability = 0.09
+    suppression_overlap: Probability = 0.3
+
+
 class InstanceRecipe(SemanticRecipe):
     """Fine-tuning for instance segmentation as CSC does it: semantic logits, an offset to the centre of the instance, and
     clusters of the points so moved (spec F.1)."""
 
     kind: Literal["instance"]
     instance_classes: Literal["things", "all"] = Field("things", description="J-19: S3DIS, 10 or 13 classes")
-    method: Literal["csc"] = Field("csc", description="J-20")
+    method: Literal["csc", "pointgroup"] = Field("csc", description="J-20")
+    pointgroup: PointGroupSettings = PointGroupSettings()
     cluster_radius_voxels: PositiveFloat = 1.5
     component_least_voxels: PositiveInt = Field(50, description="a connected component with fewer is nothing")
     cluster_above_voxels: Annotated[int, Field(ge=0)] = Field(100, description="a cluster needs more than so many")

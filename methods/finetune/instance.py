@@ -1,4 +1,4 @@
-"""Fine-tuning for instance segmentation, CSC's variant (spec F.1)."""
+"""Fine-tuning for instance segmentation: CSC's variant, or with a score network PointGroup (spec F.1)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.metrics.predictions import MOST_INSTANCES, Prediction
 from benchmarks.specs import InstanceRecipe
 from methods.context import StageContext
-from methods.finetune.clustering import clusters
+from methods.finetune.clustering import Clusters, clusters
 from methods.finetune.core import finetune, load_backbone
+from methods.finetune.pointgroup import cluster_logits, joined, proposals, score_loss, scored_and_suppressed
 from methods.finetune.steps import Loss, MicroBatch, allowed_labels, labelled_training, voxel_loss, whole_scene
 from methods.networks.instance_net import InstanceNet, InstanceOutput
+from methods.networks.score_net import ScoreNet
 
 SMALL, DIRECTION_SMALL = 1e-6, 1e-8
 
@@ -26,14 +29,18 @@ def run(context: StageContext) -> dict[str, float | None]:
     assert isinstance(recipe, InstanceRecipe) and spec.data is not None and spec.split is not None
     classes, things = spec.data.classes, instance_classes(recipe, spec.data.classes, spec.data.things)
     backbone = load_backbone(context, len(classes))
-    network = InstanceNet(backbone, spec.network.finetune_bn_momentum, context.seed("offsets")).to(context.device)
+    momentum, width = spec.network.finetune_bn_momentum, backbone.feature_channels
+    scores = None
+    if recipe.method == "pointgroup":
+        scores = ScoreNet(width, recipe.pointgroup.channels, spec.sparse_backend, momentum, context.seed("scores"))
+    network = InstanceNet(backbone, momentum, context.seed("offsets"), scores).to(context.device)
     training = labelled_training(
         context,
         network,
         recipe,
         spec.split.train,
         partial(allowed_labels, context),
-        partial(instance_loss, recipe.voxel_metres),
+        partial(instance_loss, network, recipe, things),
         things,
     )
     return finetune(context, network, training, partial(_predict, context, network, recipe, things))
@@ -51,15 +58,25 @@ class OffsetLosses(NamedTuple):
     direction: Tensor
 
 
-def instance_loss(voxel_metres: float, out: InstanceOutput, part: MicroBatch) -> Loss:
-    """Cross-entropy, and both offset losses; all count the same."""
+def instance_loss(
+    network: InstanceNet,
+    recipe: InstanceRecipe,
+    things: tuple[int, ...],
+    out: InstanceOutput,
+    part: MicroBatch,
+    progress: float,
+) -> Loss:
+    """Cross-entropy, both offset losses and, with PointGroup after a share of the run, that of the scores; all count the same."""
     assert part.instances is not None
     logits = out.logits.float()
-    targets = centre_offsets(part.coordinates, part.instances) * voxel_metres
+    targets = centre_offsets(part.coordinates, part.instances) * recipe.voxel_metres
     semantic = voxel_loss(logits, part.labels)
     offset = offset_losses(out.offsets.float(), targets, part.instances >= 0)
     values = {"semantic_loss": semantic, "offset_loss": offset.distance, "direction_loss": offset.direction}
-    total = semantic + offset.distance + offset.direction
+    if recipe.method == "pointgroup" and progress >= recipe.pointgroup.score_from:
+        coordinates, instances = part.coordinates.cpu().numpy(), part.instances.cpu().numpy()
+        values["score_loss"] = score_loss(network, out, coordinates, instances, recipe, things)
+    total = torch.stack(list(values.values())).sum()
     return Loss(total, logits, {name: float(value.detach()) for name, value in values.items()})
 
 
@@ -93,19 +110,11 @@ def _predict(
 ) -> Prediction:
     tensor = whole_scene(context, recipe, scene)
     if tensor is None:
-        places, logits = np.zeros((0, 3), np.float32), np.zeros((0, 1), np.float32)
+        logits, found = np.zeros((0, 1), np.float32), joined([])
     else:
-        out = network(tensor)
-        logits, offsets = out.logits.float().cpu().numpy(), out.offsets.float().cpu().numpy()
-        places = tensor.C[:, 1:].cpu().numpy().astype(np.float32) + offsets / np.float32(recipe.voxel_metres)
-    found = clusters(
-        places,
-        logits,
-        things,
-        recipe.cluster_radius_voxels,
-        recipe.component_least_voxels,
-        recipe.cluster_above_voxels,
-    )
+        out, coordinates = network(tensor), tensor.C[:, 1:].cpu().numpy()
+        logits = out.logits.float().cpu().numpy()
+        found = _clusters(network, out, coordinates, recipe, things)
     assert len(found.classes) <= MOST_INSTANCES
     return {
         "classes": logits.argmax(axis=1).astype(np.uint8),
@@ -114,3 +123,23 @@ def _predict(
         "instance_classes": found.classes,
         "confidences": found.confidences,
     }
+
+
+def _clusters(
+    network: InstanceNet,
+    out: InstanceOutput,
+    coordinates: NDArray[np.integer],
+    recipe: InstanceRecipe,
+    things: tuple[int, ...],
+) -> Clusters:
+    above = recipe.cluster_above_voxels
+    if recipe.method == "pointgroup":
+        found = proposals(coordinates, out, recipe, things, above)
+        if not len(found.classes):
+            return found
+        scores = torch.sigmoid(cluster_logits(network, out.features, coordinates, found, recipe)).cpu().numpy()
+        return scored_and_suppressed(found, scores, len(coordinates), recipe.pointgroup)
+    moved = out.offsets.float().cpu().numpy() / np.float32(recipe.voxel_metres)
+    logits = out.logits.float().cpu().numpy()
+    places = (coordinates.astype(np.float32) + moved).astype(np.float32)
+    return clusters(places, logits, things, recipe.cluster_radius_voxels, recipe.component_least_voxels, above)

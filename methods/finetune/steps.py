@@ -54,8 +54,8 @@ class Loss(NamedTuple):
 
 LabelsOf = Callable[[str], Labels]
 """The labels of a scene that may be used."""
-LossOf = Callable[[Any, MicroBatch], Loss]
-"""From what the network gives for a micro-batch to the loss."""
+LossOf = Callable[[Any, MicroBatch, float], Loss]
+"""From what the network gives for a micro-batch, and the share of the run that is over, to the loss."""
 
 
 def labelled_training(
@@ -79,6 +79,7 @@ def labelled_training(
     steps = context.allowed_steps(recipe.steps, recipe.batch)
     rate = recipe.optimiser.learning_rate
     schedule = polynomial(rate, recipe.poly_power, recipe.steps, steps, spec.limits)
+    horizon = steps if spec.limits.schedule_horizon == "budget" else recipe.steps
     engine = sparse_backend(spec.sparse_backend)
     few_labels = spec.label_ratio is not None and spec.label_ratio.points is not None
 
@@ -104,7 +105,7 @@ def labelled_training(
             part = plain.to(context.device)
             with context.autocast():
                 out = network(engine.SparseTensor(part.colours, part.coordinates))
-            loss = loss_of(out, part)
+            loss = loss_of(out, part, number / max(1, horizon))
             (loss.total / len(batch)).backward()
             losses.append(float(loss.total.detach()) / len(batch))
             for name, value in loss.parts.items():
@@ -190,7 +191,7 @@ def collate(samples: list[VoxelSample]) -> MicroBatch:
     return MicroBatch(coordinates, colours, labels, torch.from_numpy(np.concatenate(numbered)))
 
 
-def semantic_loss(out: Any, part: MicroBatch) -> Loss:
+def semantic_loss(out: Any, part: MicroBatch, progress: float) -> Loss:
     """Cross-entropy of a network that gives a sparse tensor of logits."""
     logits = out.F.float()
     return Loss(voxel_loss(logits, part.labels), logits, {})

@@ -11,18 +11,22 @@ from methods.networks.res16unet import Res16UNet34C
 
 
 class InstanceOutput(NamedTuple):
-    """Rows of the input's voxels: logits (N, classes) and offsets (N, 3) in metres."""
+    """Rows of the input's voxels: logits (N, classes), offsets (N, 3) in metres, and the features (N, C) that both come from."""
 
     logits: Tensor
     offsets: Tensor
+    features: Tensor
 
 
 class InstanceNet(nn.Module):
-    """`final` of the backbone gives the logits; the offsets come from the same features, through one hidden layer."""
+    """`final` of the backbone gives the logits; the offsets come from the same features, through one hidden layer.
 
-    def __init__(self, backbone: Res16UNet34C, momentum: float, seed: int) -> None:
+    `scores` is PointGroup's score network, which nothing here calls.
+    """
+
+    def __init__(self, backbone: Res16UNet34C, momentum: float, seed: int, scores: nn.Module | None = None) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.scores = backbone, scores
         width = backbone.feature_channels
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -32,4 +36,4 @@ class InstanceNet(nn.Module):
 
     def forward(self, x: Any) -> InstanceOutput:
         features = self.backbone.features(x)
-        return InstanceOutput(self.backbone.final(features).F, self.offsets(features.F))
+        return InstanceOutput(self.backbone.final(features).F, self.offsets(features.F), features.F)

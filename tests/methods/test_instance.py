@@ -150,7 +150,7 @@ def test_the_network_gives_logits_and_offsets_and_learns_both() -> None:
     )
     out = network(SparseTensor(part.colours, part.coordinates))
     assert out.logits.shape == out.offsets.shape == (len(cells), 3)
-    loss = instance_loss(0.1, out, part)
+    loss = instance_loss(network, RECIPE, (1, 2), out, part, 0.9)
     assert set(loss.parts) == {"semantic_loss", "offset_loss", "direction_loss"}
     assert math.isclose(float(loss.total.detach()), sum(loss.parts.values()), rel_tol=1e-5)
     loss.total.backward()

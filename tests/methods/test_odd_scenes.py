@@ -139,14 +139,14 @@ def test_training_scenes_that_teach_nothing_end_in_words(task: str, name: str, t
         TASKS[task].run(context)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "recipe"), [*((t, {}) for t in TASKS), ("scannet-inst", {"method": "pointgroup"})])
 def test_a_stopped_fine_tuning_resumes_to_the_same_bits(
-    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: str, recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scenes = {"usual": room(), "other": room(1), "third": room(2)}
     made = []
     for stop_at in (None, 1, 2):
-        _, context = open_task(task, tmp_path, scenes, ("usual", "other"), ("third",))
+        _, context = open_task(task, tmp_path, scenes, ("usual", "other"), ("third",), **recipe)
         if stop_at is not None:
             real = core.train
 

@@ -1,0 +1,153 @@
+"""PointGroup on the voxels of the sparse backbone (spec F.1, J-20): clusters of voxels where they are and where their offsets
+lead, a score for each, and suppression among them.
+
+Unlike the original it works on voxels, not points, and components are exact instead of stopping at so many neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.boxes import strongest_first
+from benchmarks.specs import InstanceRecipe, PointGroupSettings
+from methods.finetune.clustering import Clusters, clusters
+from methods.networks.instance_net import InstanceNet, InstanceOutput
+
+
+def proposals(
+    coordinates: NDArray[np.integer], out: InstanceOutput, recipe: InstanceRecipe, things: Sequence[int], above: int
+) -> Clusters:
+    """The clusters of one scene's voxels (V, 3) as they lie, and moved by their offsets: those of both, one after the other. A
+    cluster has at least `component_least_voxels`, and more than `above`, voxels."""
+    logits = out.logits.detach().float().cpu().numpy()
+    moved = out.offsets.detach().float().cpu().numpy() / np.float32(recipe.voxel_metres)
+    places = coordinates.astype(np.float32)
+    radius, least = recipe.cluster_radius_voxels, recipe.component_least_voxels
+    return joined(
+        [clusters(p, logits, things, radius, least, above) for p in (places, (places + moved).astype(np.float32))]
+    )
+
+
+def joined(parts: Sequence[Clusters], shifts: Sequence[int] | None = None) -> Clusters:
+    """Clusters of several lists as one; the rows of each list are counted from its shift on."""
+    shifts = shifts or [0] * len(parts)
+    sizes = np.concatenate([np.zeros(0, np.int64), *(np.diff(p.starts) for p in parts)])
+    voxels = [np.zeros(0, np.int32), *(p.voxels + np.int32(s) for p, s in zip(parts, shifts, strict=True))]
+    return Clusters(
+        np.concatenate(voxels),
+        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32),
+        np.concatenate([np.zeros(0, np.uint8), *(p.classes for p in parts)]),
+        np.concatenate([np.zeros(0, np.float32), *(p.confidences for p in parts)]),
+    )
+
+
+def chosen(found: Clusters, rows: NDArray[np.integer]) -> Clusters:
+    """Some of the clusters, in the order of `rows`."""
+    parts = [found.voxels[found.starts[r] : found.starts[r + 1]] for r in rows]
+    starts = np.cumsum([0, *map(len, parts)]).astype(np.int32)
+    voxels = np.concatenate([np.zeros(0, np.int32), *parts])
+    return Clusters(voxels, starts, found.classes[rows], found.confidences[rows])
+
+
+def largest(found: Clusters, most: int) -> Clusters:
+    """The `most` largest clusters, the first of equal ones, in their order."""
+    order = np.argsort(-np.diff(found.starts), kind="stable")[:most]
+    return chosen(found, np.sort(order))
+
+
+def cluster_logits(
+    network: InstanceNet, features: Tensor, coordinates: NDArray[np.integer], found: Clusters, recipe: InstanceRecipe
+) -> Tensor:
+    """(P,) what the score network says of clusters of voxels (V, 3) with features (V, C), whose gradient it carries."""
+    assert network.scores is not None
+    cells = [torch.from_numpy(cluster_cells(c, recipe)) for c in _each(found, coordinates)]
+    rows = torch.from_numpy(found.voxels.astype(np.int64)).to(features.device)
+    return network.scores(features.float().index_select(0, rows), cells)
+
+
+def cluster_cells(coordinates: NDArray[np.integer], recipe: InstanceRecipe) -> NDArray[np.int64]:
+    """(n, 3) cells from 0 of a cluster's voxels: its longest side has `grid_cells`, but a cell is never finer than
+    `cells_per_metre` says."""
+    settings = recipe.pointgroup
+    low = coordinates.min(axis=0)
+    side = int((coordinates.max(axis=0) - low).max()) + 1
+    scale = min(settings.grid_cells / side, settings.cells_per_metre * recipe.voxel_metres)
+    return np.floor((coordinates - low) * scale).astype(np.int64)
+
+
+def _each(found: Clusters, values: NDArray) -> list[NDArray]:
+    return [values[found.voxels[a:b]] for a, b in zip(found.starts[:-1], found.starts[1:], strict=True)]
+
+
+def score_loss(
+    network: InstanceNet,
+    out: InstanceOutput,
+    coordinates: NDArray[np.integer],
+    instances: NDArray[np.integer],
+    recipe: InstanceRecipe,
+    things: Sequence[int],
+) -> Tensor:
+    """Mean binary cross-entropy of the scores of a micro-batch's clusters; zero, with a gradient of zero, where there are none.
+
+    `coordinates` (N, 4), scene first; `instances` (N,) distinct over the scenes, -1 for none.
+    """
+    parts, shifts = [], []
+    for scene in np.unique(coordinates[:, 0]):
+        rows = np.flatnonzero(coordinates[:, 0] == scene)  # scenes lie one after the other
+        own = InstanceOutput(*(t[int(rows[0]) : int(rows[-1]) + 1] for t in out))
+        parts.append(proposals(coordinates[rows, 1:], own, recipe, things, 0))
+        shifts.append(int(rows[0]))
+    found = largest(joined(parts, shifts), recipe.pointgroup.most_clusters)
+    # Batch norms need two rows; a single cluster of one cell has but one.
+    if len(found.voxels) < 2 or not len(found.classes):
+        return out.features.sum() * 0.0
+    logits = cluster_logits(network, out.features, coordinates[:, 1:], found, recipe)
+    targets = torch.from_numpy(score_targets(best_overlaps(found, instances), recipe.pointgroup)).to(logits.device)
+    return functional.binary_cross_entropy_with_logits(logits, targets)
+
+
+def best_overlaps(found: Clusters, instances: NDArray[np.integer]) -> NDArray[np.float64]:
+    """(P,) the largest intersection over union of each cluster with a labelled instance (V,), -1 for none."""
+    numbers, sizes = np.unique(instances[instances >= 0], return_counts=True)
+    if not len(numbers):
+        return np.zeros(len(found.classes))
+    counts = np.diff(found.starts)
+    of = instances[found.voxels]
+    column = np.where(of >= 0, np.searchsorted(numbers, of), 0)
+    who = np.repeat(np.arange(len(counts)), counts)
+    common = np.zeros((len(counts), len(numbers)))
+    np.add.at(common, (who, column), of >= 0)
+    return (common / (counts[:, None] + sizes[None] - common)).max(axis=1)
+
+
+def score_targets(overlaps: NDArray[np.floating], settings: PointGroupSettings) -> NDArray[np.float32]:
+    """0 up to `target_low`, 1 from `target_high` on, linear in between."""
+    span = settings.target_high - settings.target_low
+    return np.clip((overlaps - settings.target_low) / span, 0, 1).astype(np.float32)
+
+
+def scored_and_suppressed(
+    found: Clusters, scores: NDArray[np.floating], voxels: int, settings: PointGroupSettings
+) -> Clusters:
+    """Clusters that score more than `least_score` and overlap no better one too much, by decreasing score, which becomes their
+    confidence. `voxels` is how many the scene has."""
+    rows = np.flatnonzero(scores > settings.least_score)
+    left = chosen(found, rows)
+    kept = strongest_first(overlaps(left, voxels), scores[rows], settings.suppression_overlap)
+    best = chosen(left, kept)
+    return best._replace(confidences=scores[rows][kept].astype(np.float32))
+
+
+def overlaps(found: Clusters, voxels: int) -> NDArray[np.float64]:
+    """(P, P) intersection over union of clusters as sets of a scene's `voxels`."""
+    counts = np.diff(found.starts)
+    members = csr_matrix((np.ones(len(found.voxels)), found.voxels, found.starts), shape=(len(counts), voxels))
+    common = (members @ members.T).toarray()
+    return common / np.maximum(counts[:, None] + counts[None] - common, 1)

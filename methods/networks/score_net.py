@@ -1,0 +1,50 @@
+"""PointGroup's score network: how well a cluster of voxels fits an instance (spec F.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.networks.res16unet import BasicBlock
+from methods.sparse.backend import sparse_backend
+
+
+class ScoreNet(nn.Module):
+    """A sparse U-Net of two levels over each cluster, then the largest value of every channel, then one number."""
+
+    def __init__(self, in_channels: int, channels: int, backend: str, momentum: float, seed: int) -> None:
+        super().__init__()
+        self.engine: Any = sparse_backend(backend)
+        engine = self.engine
+
+        def conv(i: int, o: int, kernel: int, stride: int = 1) -> nn.Module:
+            return engine.MinkowskiConvolution(i, o, kernel_size=kernel, stride=stride, dimension=3)
+
+        def norm(width: int) -> nn.Module:
+            return engine.MinkowskiBatchNorm(width, momentum=momentum)
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.enter = nn.Sequential(conv(in_channels, channels, 1), norm(channels), engine.MinkowskiReLU())
+            self.fine = BasicBlock(engine, channels, channels, None)
+            self.down = nn.Sequential(conv(channels, 2 * channels, 2, 2), norm(2 * channels), engine.MinkowskiReLU())
+            self.coarse = BasicBlock(engine, 2 * channels, 2 * channels, None)
+            self.up = engine.MinkowskiConvolutionTranspose(2 * channels, channels, kernel_size=2, stride=2, dimension=3)
+            self.up_norm = nn.Sequential(norm(channels), engine.MinkowskiReLU())
+            project = nn.Sequential(conv(2 * channels, channels, 1), norm(channels))
+            self.leave = BasicBlock(engine, 2 * channels, channels, project)
+            self.pool = engine.MinkowskiGlobalMaxPooling()
+            self.score = nn.Linear(channels, 1)
+
+    def forward(self, features: Tensor, cells: Sequence[Tensor]) -> Tensor:
+        """(P,) logits of P clusters: `cells` (n, 3) integers from 0 of each, `features` (sum n, C) of all, one after the other;
+        features in one cell are averaged."""
+        numbers = torch.cat([torch.full((len(c), 1), i) for i, c in enumerate(cells)])
+        coordinates = torch.cat([numbers, torch.cat(list(cells))], dim=1).int().to(features.device)
+        mode = self.engine.SparseTensorQuantizationMode.UNWEIGHTED_AVERAGE
+        skip = self.fine(self.enter(self.engine.SparseTensor(features, coordinates, quantization_mode=mode)))
+        out = self.up_norm(self.up(self.coarse(self.down(skip))))
+        return self.score(self.pool(self.leave(self.engine.cat(out, skip))).F)[:, 0]

@@ -1,0 +1,202 @@
+"""PointGroup: clusters of both coordinates, their targets, scores and suppression."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.metrics.instance_ap import THRESHOLDS, Instances, average_precision, scene_verdicts
+from benchmarks.specs import InstanceRecipe, NetworkSettings, PointGroupSettings
+from harness.validate import score_finetune
+from methods.finetune import instance
+from methods.finetune.clustering import Clusters
+from methods.finetune.instance import instance_loss
+from methods.finetune.pointgroup import (
+    best_overlaps,
+    chosen,
+    cluster_cells,
+    cluster_logits,
+    joined,
+    largest,
+    overlaps,
+    proposals,
+    score_targets,
+    scored_and_suppressed,
+)
+from methods.finetune.steps import MicroBatch
+from methods.networks.instance_net import InstanceNet, InstanceOutput
+from methods.networks.res16unet import seeded_backbone
+from methods.networks.score_net import ScoreNet
+from methods.sparse.tensor import SparseTensor, batched_coordinates
+from tests.methods.test_odd_scenes import open_task, room
+
+SETTINGS = PointGroupSettings()
+RECIPE = InstanceRecipe(
+    kind="instance", steps=30, batch=1, micro_batch=1, voxel_metres=0.02, validate_every=30, method="pointgroup",
+    component_least_voxels=5, cluster_above_voxels=5,
+)  # fmt: skip
+
+
+def listed(*rows: list[int], confidences: list[float] | None = None) -> Clusters:
+    return Clusters(
+        np.concatenate([np.zeros(0, int), *map(np.array, rows)]).astype(np.int32),
+        np.cumsum([0, *map(len, rows)]).astype(np.int32),
+        np.full(len(rows), 1, np.uint8),
+        np.array(confidences or [0.0] * len(rows), np.float32),
+    )
+
+
+def test_targets_by_hand() -> None:
+    found = score_targets(np.array([0.0, 0.25, 0.5, 0.75, 0.9]), SETTINGS)
+    assert found.tolist() == [0, 0, 0.5, 1, 1] and found.dtype == np.float32
+
+
+def test_best_overlaps_by_hand() -> None:
+    instances = np.array([7, 7, 7, 7, 9, 9, -1, -1])
+    # {0,1} of {0..3}: a half; {3,4,5}: 1 of 6 with 7, 2 of 3 with 9; {6,7}: void.
+    found = best_overlaps(listed([0, 1], [3, 4, 5], [6, 7]), instances)
+    assert found.tolist() == pytest.approx([0.5, 2 / 3, 0.0])
+    assert best_overlaps(listed([0, 1]), np.full(8, -1)).tolist() == [0.0]
+
+
+def test_suppression_equals_a_plain_loop() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        voxels = int(rng.integers(5, 40))
+        rows = [
+            sorted(rng.choice(voxels, rng.integers(1, voxels), replace=False).tolist())
+            for _ in range(rng.integers(0, 9))
+        ]
+        scores = rng.random(len(rows))
+        found = scored_and_suppressed(listed(*rows), scores, voxels, SETTINGS)
+        kept: list[int] = []
+        for row in sorted(range(len(rows)), key=lambda r: -scores[r]):
+            if scores[row] > 0.09 and all(
+                len({*rows[row]} & {*rows[k]}) / len({*rows[row]} | {*rows[k]}) <= 0.3 for k in kept
+            ):
+                kept.append(row)
+        assert found.confidences.tolist() == pytest.approx([scores[k] for k in kept])
+        assert found.voxels.tolist() == [v for k in kept for v in rows[k]]
+        assert overlaps(listed(*rows), voxels).shape == (len(rows), len(rows))
+
+
+def test_lists_of_clusters() -> None:
+    one = joined([listed([0, 1], [2]), listed([3, 4, 5])], [0, 10])
+    assert one.voxels.tolist() == [0, 1, 2, 13, 14, 15] and one.starts.tolist() == [0, 2, 3, 6]
+    assert chosen(one, np.array([2, 0])).voxels.tolist() == [13, 14, 15, 0, 1]
+    assert largest(one, 2).voxels.tolist() == [0, 1, 13, 14, 15]
+    assert joined([]).starts.tolist() == [0]
+
+
+def test_cells_have_at_most_so_many_a_side() -> None:
+    wide = np.stack([np.arange(100), np.zeros(100, int), np.zeros(100, int)], axis=1)
+    assert cluster_cells(wide, RECIPE).max(axis=0).tolist() == [13, 0, 0]
+    assert (cluster_cells(wide[:10] + 50, RECIPE) == wide[:10]).all(), "a cell of 2 cm is a voxel"
+
+
+def line(start: int, count: int) -> np.ndarray:
+    return np.stack([np.arange(start, start + count), np.zeros(count, int), np.zeros(count, int)], axis=1)
+
+
+def test_both_coordinates_find_what_one_alone_misses() -> None:
+    """Two rows of voxels that touch, told apart by offsets; one row that wrong offsets tear apart."""
+    touching, torn = np.concatenate([line(0, 10), line(10, 10)]), line(100, 10)
+    coordinates = np.concatenate([touching, torn])
+    offsets = np.zeros((30, 3), np.float32)
+    offsets[:10, 0], offsets[10:20, 0] = 4.5 - np.arange(10), 14.5 - np.arange(10, 20)
+    offsets[20:, 1] = 5 * np.arange(10)
+    logits = torch.tensor([[0.0, 1.0]]).expand(30, 2)
+    out = InstanceOutput(logits, torch.from_numpy(offsets * 0.02).float(), torch.zeros(30, 4))
+    found = proposals(coordinates, out, RECIPE, (1,), 5)
+    sets = [found.voxels[a:b].tolist() for a, b in zip(found.starts[:-1], found.starts[1:], strict=True)]
+    assert sets == [[*range(20)], [*range(20, 30)], [*range(10)], [*range(10, 20)]]
+
+
+def network(seed: int = 0) -> InstanceNet:
+    settings = NetworkSettings(width=0.125)
+    backbone = seeded_backbone(2, settings, 0.1, "torch", seed)
+    return InstanceNet(backbone, 0.1, seed, ScoreNet(backbone.feature_channels, 8, "torch", 0.1, seed))
+
+
+def blobs(seed: int = 0) -> MicroBatch:
+    """Three blocks of class 1 on a floor of class 0."""
+    side = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    floor = np.stack(np.meshgrid(np.arange(24), np.arange(8), [0], indexing="ij"), -1).reshape(-1, 3)
+    blocks = [side + np.array([8 * i + 1, 2, 1]) for i in range(3)]
+    cells = np.concatenate([floor, *blocks])
+    instances = np.repeat([-1, 0, 1, 2], [len(floor), 64, 64, 64])
+    rng = np.random.default_rng(seed)
+    return MicroBatch(
+        batched_coordinates([torch.from_numpy(cells)]),
+        torch.from_numpy(rng.random((len(cells), 3), np.float32)),
+        torch.from_numpy((instances >= 0).astype(np.int64)),
+        torch.from_numpy(instances),
+    )
+
+
+def test_scores_start_at_their_share_and_reach_the_backbone() -> None:
+    net, part = network(), blobs()
+    out = net(SparseTensor(part.colours, part.coordinates))
+    labelled = out._replace(logits=torch.where(part.labels[:, None] == torch.arange(2), 3.0, -3.0) + 0 * out.logits)
+    early = instance_loss(net, RECIPE, (1,), labelled, part, 0.33)
+    late = instance_loss(net, RECIPE, (1,), labelled, part, 0.34)
+    assert "score_loss" not in early.parts and late.parts["score_loss"] > 0
+    (gradient,) = torch.autograd.grad(
+        late.total - early.total, net.backbone.conv0p1s1.kernel, retain_graph=True, allow_unused=True
+    )
+    assert gradient is not None and gradient.abs().sum() > 0
+    late.total.backward()
+    assert all(p.grad is not None for p in net.scores.parameters())
+
+
+def test_without_clusters_there_is_a_loss_all_the_same() -> None:
+    net, part = network(), blobs()
+    out = net(SparseTensor(part.colours, part.coordinates))
+    floor = out._replace(logits=torch.tensor([[3.0, -3.0]]) + 0 * out.logits)
+    loss = instance_loss(net, RECIPE, (1,), floor, part, 0.9)
+    loss.total.backward()
+    assert loss.parts["score_loss"] == 0 and torch.isfinite(loss.total)
+
+
+def test_scores_learn_which_clusters_are_instances() -> None:
+    """Blocks that touch as they lie are one wrong cluster in the original coordinates and three right ones in the moved."""
+    torch.manual_seed(0)
+    net, part = network(), blobs()
+    optimiser = torch.optim.Adam(net.parameters(), 5e-3)
+    x = part.coordinates[:, 1:].numpy()
+    merged = listed([*range(192, 384)], [*range(192, 256)], [*range(256, 320)], [*range(320, 384)])
+    targets = torch.from_numpy(score_targets(best_overlaps(merged, part.instances.numpy()), SETTINGS))
+    assert targets.tolist() == pytest.approx([(1 / 3 - 0.25) / 0.5, 1, 1, 1])
+    for _ in range(25):
+        optimiser.zero_grad()
+        features = net(SparseTensor(part.colours, part.coordinates)).features
+        logits = cluster_logits(net, features, x, merged, RECIPE)
+        torch.nn.functional.binary_cross_entropy_with_logits(logits, targets).backward()
+        optimiser.step()
+    scores = torch.sigmoid(logits.detach()).numpy()
+    assert scores[1:].min() > scores[0] + 0.3
+    best = scored_and_suppressed(merged, scores, len(x), SETTINGS)
+    said = Instances(best.voxels, best.starts, best.classes, best.confidences)
+    verdicts = scene_verdicts(part.labels.numpy(), part.instances.numpy(), said, (1,), 10)[1]
+    assert verdicts is not None and average_precision(verdicts[THRESHOLDS.index(0.5)]) == pytest.approx(1.0)
+
+
+def test_a_run_is_scored_and_resumes(tmp_path: Path) -> None:
+    scenes = {"usual": room(), "other": room(1)}
+    made = []
+    for _ in range(2):
+        planned, context = open_task(
+            "scannet-inst", tmp_path, scenes, ("usual",), ("other",), method="pointgroup", voxel_metres=0.1,
+            pointgroup=SETTINGS.model_copy(update={"score_from": 0.5}),
+        )  # fmt: skip
+        metrics = instance.run(context)
+        assert planned.data is not None
+        scored = score_finetune(planned.spec, context.artifacts, planned.data).metrics
+        assert {n: metrics[n] for n in scored} == scored
+        steps = [line for line in (context.out / "events.jsonl").read_text().splitlines() if '"step"' in line]
+        assert sum("score_loss" in line for line in steps) == 2
+        made.append(metrics)
+    assert made[0] == made[1]
