@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.errors import WrongUse
 from benchmarks.specs import Cell, LabelRatio
 from harness.contract.records import Outcome, Record
 from harness.contract.stage import StageSpec
 from harness.provenance import provenance
 from harness.store import Store, write_json
 from reports.build import build_report
-from reports.frame import GROUP, load_runs
+from reports.frame import GROUP, load, load_runs
 from reports.interactive import plotly_source
 from reports.statistics import difference, estimate, verdict
 from reports.tables import compare, markdown, plain
@@ -224,12 +225,41 @@ def test_the_csv_has_a_row_a_method_and_names_its_group(store: Store, tmp_path: 
 
 
 def test_reports_are_reproducible(store: Store, tmp_path: Path) -> None:
-    add(store, "ours", 0.5)
+    for seed, score in enumerate((0.5, 0.52, 0.51)):
+        add(store, "ours", score, seed)
     add(store, "scratch", 0.4, source="none")
-    for name in ("one", "two"):
+    for number, name in enumerate(("one", "two")):
+        np.random.seed(number)  # as two processes would be
         build_report(store, tmp_path / name)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("seed", 7), ("seed", -1), ("seed", True), ("parents", ["points"]), ("parents", {"points": 1})]
+)
+def test_specs_that_runs_share_are_still_checked_one_by_one(store: Store, field: str, value: object) -> None:
+    """Thousands of specs differ in seed and parents alone and are validated once; each still has to give its run's key."""
+    for seed in range(3):
+        add(store, "ours", 0.5, 0, seed)
+    specs = load(store).specs
+    assert len({id(specs[r.key]) for r in store.records() if r.kind == "finetune"}) == 1
+    last = [r.key for r in store.records()][-1]
+    path = store.folder("finetune", last) / "spec.json"
+    write_json(path, {**json.loads(path.read_text()), field: value})
+    with pytest.raises(WrongUse, match=r"spec\.json"):
+        load(store)
+
+
+def test_a_record_counts_as_it_was_sealed_however_it_is_laid_out(store: Store) -> None:
+    add(store, "ours", 0.5)
+    path = next(store.root.glob("finetune/*/record.json"))
+    plain = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(reversed(plain.items()))))
+    assert [r.method for r in store.records()] == ["ours", "ours"]
+    path.write_text(json.dumps({**plain, "method": "csc"}))
+    with pytest.raises(WrongUse, match="does not match its own hash"):
+        list(store.records())
 
 
 def test_records_read_back_as_they_were(store: Store) -> None:
