@@ -36,7 +36,7 @@ from reports.overview import (
     variances,
     with_source,
 )
-from reports.tables import headline, markdown, row_names
+from reports.tables import by_row, headline, markdown, row_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -212,8 +212,8 @@ def _class_table(group: pd.DataFrame, loaded: Loaded) -> pd.DataFrame | None:
     checkpoint = headline(group)
     rows: dict[str, list[float]] = {}
     classes: tuple[str, ...] = ()
-    for name, which in row_names(group).items():
-        mine = group[(group[ROW] == list(which)).all(axis=1) & (group["outcome"] == "ok")]
+    for name, runs in by_row(group[[*ROW, "outcome", "key"]]).items():
+        mine = runs[runs["outcome"] == "ok"]
         if not len(mine):
             continue
         spec = loaded.specs[mine["key"].iloc[0]]

@@ -18,7 +18,7 @@ from reports.frame import GROUP, METRIC_NAMES, ROW, Loaded, load
 from reports.overview import ratio_order, steps_to_reach
 from reports.page import Page, PageGroup, PagePicture, render_page
 from reports.run_details import Details
-from reports.tables import compare, headline, markdown, plain, row_names
+from reports.tables import by_row, compare, headline, markdown, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,13 +165,13 @@ def _csv(frames: list[pd.DataFrame]) -> bytes:
 def _curves(store: Store, group: pd.DataFrame, metric: str) -> Curves:
     """Row name to the validation curves of its runs (method, key, steps, mIoU), from their events."""
     curves: Curves = {}
-    for name, which in row_names(group).items():
-        for key in group[(group[ROW] == list(which)).all(axis=1)]["key"]:
+    for name, runs in by_row(group[[*ROW, "key"]]).items():
+        for method, key in zip(runs["method"], runs["key"], strict=True):
             events = read_events(store.folder("finetune", key) / EVENTS_FILE)
             points = [(e.step, e.metrics.get(metric)) for e in events if isinstance(e, Eval) and e.split == "test"]
             known = [(step, score) for step, score in points if score is not None]
             if known:
-                curves.setdefault(name, []).append((which[0], key, [p[0] for p in known], [p[1] for p in known]))
+                curves.setdefault(name, []).append((method, key, [p[0] for p in known], [p[1] for p in known]))
     return curves
 
 

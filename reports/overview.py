@@ -22,7 +22,7 @@ from reports.statistics import (
     sign_flip_test,
     variance_components,
 )
-from reports.tables import BASELINE, METHOD_ORDER, headline, per_unit, row_names
+from reports.tables import BASELINE, METHOD_ORDER, by_row, headline, per_unit, row_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,12 +42,13 @@ def effects(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for names, group in runs.groupby(GROUP, sort=True, dropna=False) if len(runs) else []:
         column = f"score_{headline(group)}"
+        parts = by_row(group[[*ROW, "outcome", "family", "label_percent"]])
+        values = {name: 100 * means for name, means in per_unit(group, column).items()}
         found = row_names(group)
-        base = [which for which in found.values() if which[0] == BASELINE]
-        scratch = 100 * per_unit(_rows_of(group, base[0]), column) if len(base) == 1 else np.array([])
+        base = [name for name, which in found.items() if which[0] == BASELINE]
+        scratch = values[base[0]] if len(base) == 1 else np.array([])
         for name, which in found.items():
-            mine = _rows_of(group, which)
-            units = 100 * per_unit(mine, column)
+            mine, units = parts[name], values[name]
             value, gap, words = estimate(units), Estimate(np.nan, np.nan, np.nan, 0), "-"
             if which[0] != BASELINE and len(scratch) and len(units):
                 gap, words = judge(units, scratch)
@@ -81,10 +82,6 @@ def effects(runs: pd.DataFrame) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
-
-
-def _rows_of(group: pd.DataFrame, which: tuple[str, ...]) -> pd.DataFrame:
-    return group[(group[ROW] == list(which)).all(axis=1)]
 
 
 def _pooled(one: np.ndarray, two: np.ndarray) -> float:
@@ -281,8 +278,7 @@ def variances(runs: pd.DataFrame) -> pd.DataFrame:
     for names, group in runs.groupby(GROUP, sort=True, dropna=False) if len(runs) else []:
         described = dict(zip(GROUP, names, strict=True))
         column = f"score_{headline(group)}"
-        for name, which in row_names(group).items():
-            mine = _rows_of(group, which)
+        for name, mine in by_row(group[[*ROW, "outcome", "pretrain_seed", "finetune_seed", column]]).items():
             good = mine[mine["outcome"] == "ok"]
             if not len(good):
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,28 +32,24 @@ def compare(runs: pd.DataFrame, metric: str = "score") -> pd.DataFrame:
     """
     import pandas as pd
 
-    column = f"{metric}_{headline(runs)}"
-    names = row_names(runs)
-    base = [name for name, (method, *_) in names.items() if method == BASELINE]
-    rows = []
-    for name, which in names.items():
-        mine = runs[(runs[ROW] == list(which)).all(axis=1)]
+    judged = headline(runs)
+    units = {c: per_unit(runs, f"{metric}_{c}") for c in ("selected", "final", "best")}
+    base = [name for name, (method, *_) in row_names(runs).items() if method == BASELINE]
+    lines = []
+    for name, mine in by_row(runs[[*ROW, "outcome"]]).items():
         failed = mine[mine["outcome"] != "ok"]
-        units = per_unit(mine, column)
-        row: dict[str, object] = {"method": name, "pre-trained on": which[1]}
-        for checkpoint in ("selected", "final", "best"):
-            row[checkpoint] = show(estimate(100 * per_unit(mine, f"{metric}_{checkpoint}")))
-        row["n"] = len(units)
-        row["failed"] = ", ".join(f"{n} {o}" for o, n in failed["outcome"].value_counts().items()) or "0"
-        row["to scratch"], row["verdict"] = "-", "-"
+        line: dict[str, object] = {"method": name, "pre-trained on": mine["pretrain_dataset"].iloc[0]}
+        line |= {checkpoint: show(estimate(100 * values[name])) for checkpoint, values in units.items()}
+        ours = 100 * units[judged][name]
+        line["n"] = len(ours)
+        line["failed"] = ", ".join(f"{n} {o}" for o, n in failed["outcome"].value_counts().items()) or "0"
+        line["to scratch"], line["verdict"] = "-", "-"
         # With two kinds of scratch in one group there is no single baseline to compare with.
-        if len(base) == 1 and name != base[0] and len(units):
-            scratch = per_unit(runs[(runs[ROW] == list(names[base[0]])).all(axis=1)], column)
-            if len(scratch):
-                gap, words = judge(100 * units, 100 * scratch)
-                row["to scratch"], row["verdict"] = show(gap, signed=True), words
-        rows.append(row)
-    return pd.DataFrame(rows)
+        if len(base) == 1 and name != base[0] and len(ours) and len(units[judged][base[0]]):
+            gap, words = judge(ours, 100 * units[judged][base[0]])
+            line["to scratch"], line["verdict"] = show(gap, signed=True), words
+        lines.append(line)
+    return pd.DataFrame(lines)
 
 
 def row_names(runs: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
@@ -61,9 +57,15 @@ def row_names(runs: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
 
     The name is the method's; where one method was pre-trained in two ways on one dataset, the hash is added.
     """
-    found = sorted({tuple(row) for row in runs[ROW].itertuples(index=False)}, key=lambda r: (_place(r[0]), r))
+    found = sorted(runs[ROW].drop_duplicates().itertuples(index=False, name=None), key=lambda r: (_place(r[0]), r))
     pairs = [row[:2] for row in found]
     return {f"{r[0]} #{r[2]}" if pairs.count(r[:2]) > 1 else _with_data(r, found): r for r in found}
+
+
+def by_row(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The runs of each row, by its printed name and in table order."""
+    parts = {tuple(which): part for which, part in runs.groupby(ROW, sort=False, dropna=False)}
+    return {name: parts[which] for name, which in row_names(runs).items()}
 
 
 def _with_data(row: tuple[str, str, str], rows: list[tuple[str, str, str]]) -> str:
@@ -75,9 +77,14 @@ def _place(method: str) -> tuple[int, str]:
     return (METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER), method)
 
 
-def per_unit(runs: pd.DataFrame, column: str) -> np.ndarray:
-    """(n,) values of one row's good runs, one for each pre-training seed."""
-    return runs[runs["outcome"] == "ok"].groupby(UNIT)[column].mean().dropna().to_numpy()
+def per_unit(runs: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
+    """(n,) values of each row's good runs, one for each pre-training seed, by the row's printed name."""
+    good = runs.loc[runs["outcome"] == "ok", [*ROW, UNIT, column]]
+    means = good.groupby([*ROW, UNIT], dropna=False)[column].mean().dropna()
+    found: dict[Any, np.ndarray] = {
+        which: v.to_numpy() for which, v in means.groupby(level=ROW, sort=False, dropna=False)
+    }
+    return {name: found.get(which, np.array([])) for name, which in row_names(runs).items()}
 
 
 def show(value: Estimate, signed: bool = False) -> str:
