@@ -35,29 +35,38 @@ class BuiltReport(NamedTuple):
 
 
 def build_report(
-    store: Store, out: Path, *, published: bool = False, keys: set[str] | None = None, page: bool = True
+    store: Store,
+    out: Path,
+    *,
+    published: bool = False,
+    keys: set[str] | None = None,
+    page: bool = True,
+    scene_pictures: bool = True,
 ) -> BuiltReport:
     """Write tables, figures and index.html to `out`. Raises EnvironmentCannot where that cannot be written.
 
-    `published` puts the paper's numbers beside synthetic results too; `keys` are the fine-tunings to report, None for all.
+    `published` puts the paper's numbers beside synthetic results too; `keys` are the fine-tunings to report, None for all;
+    `scene_pictures` puts pictures of predictions into the page.
     """
     loaded = load(store)
     if keys is not None:
         loaded = loaded._replace(runs=loaded.runs[loaded.runs["key"].isin(keys)])
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return _build(store, loaded, out, published, page)
+        return _build(store, loaded, out, published, page, scene_pictures)
     except OSError as error:
         raise cannot_write(out, error, "report (--out names another folder)") from error
 
 
-def _build(store: Store, loaded: Loaded, out: Path, with_published: bool, with_page: bool) -> BuiltReport:
+def _build(
+    store: Store, loaded: Loaded, out: Path, with_published: bool, with_page: bool, scene_pictures: bool
+) -> BuiltReport:
     runs = loaded.runs
     files: dict[str, Path] = {}
     sections: list[str] = []
     shown: list[str] = []
     groups: list[PageGroup] = []
-    details = Details(store, loaded)
+    details = Details(store, loaded, scene_pictures)
     frames: list[pd.DataFrame] = []
     drawings: list[Drawing] = []
     for names, group in sorted(runs.groupby(GROUP), key=lambda g: _order(g[0])) if len(runs) else []:

@@ -25,6 +25,13 @@ def report(
         bool, typer.Option("--published", help="Show the paper's numbers beside synthetic results too.")
     ] = False,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Write index.html, one self-contained page.")] = True,
+    scene_pictures: Annotated[
+        bool,
+        typer.Option(
+            "--scene-pictures/--no-scene-pictures",
+            help="Put the pictures that `bench show RUN --scene` made into the page; they show scenes of the data set.",
+        ),
+    ] = True,
     watch: Annotated[
         bool, typer.Option("--watch", help=f"Write it again whenever runs end, every {WATCH_SECONDS} s.")
     ] = False,
@@ -57,7 +64,7 @@ def report(
     seen: object = None
     while True:
         keys = None if suite is None else _keys_of(suite, store)
-        built = build_report(store, out, published=published, keys=keys, page=page)
+        built = build_report(store, out, published=published, keys=keys, page=page, scene_pictures=scene_pictures)
         for kind in tools:
             built.files[kind] = loggers.export(store, keys, kind, out)
         if not watch:

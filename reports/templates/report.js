@@ -85,6 +85,33 @@ const curveOf = ([steps, values]) => {
   label(`${last} steps`, [width - 6, height - 6], "end"); label("mIoU (%), test split, not used to choose", [left + 6, height - 6], "start");
   return picture;
 };
+// How each class was predicted, in per cent of its labels; numbers carry what the shade does.
+const matrixOf = (found, names) => {
+  const level = found.level === "point" ? "points" : "voxels";
+  const label = `Confusion matrix, ${found.of} checkpoint: of the ${level} of each labelled class (row) the per cent predicted as each class (column)`;
+  const table = element("table", null, { class: "confusion", "aria-label": label });
+  const head = element("tr");
+  head.append(element("td"));
+  for (const name of names) { const cell = element("th", null, { scope: "col" }); cell.append(element("span", name)); head.append(cell); }
+  table.append(element("thead")); table.tHead.append(head);
+  const body = element("tbody");
+  found.rows.forEach((shares, i) => {
+    const row = element("tr"), total = found.totals[i];
+    row.append(element("th", names[i], { scope: "row", title: `${total.toLocaleString("en")} labelled ${level}` }));
+    shares.forEach((share, j) => {
+      if (!total) { row.append(element("td", "-", { class: "none", title: `labelled ${names[i]}: no ${level}` })); return; }
+      const cell = element("td", Math.round(share / 10), { title: `labelled ${names[i]}, predicted ${names[j]}: ${(share / 10).toFixed(1)} % of ${total.toLocaleString("en")} ${level}` });
+      cell.style.setProperty("--share", `${share / 10}%`);
+      cell.className = (share < 5 ? "none" : "some") + (i === j ? " right" : "");
+      row.append(cell);
+    });
+    body.append(row);
+  });
+  table.append(body);
+  const wide = element("div", null, { class: "wide", tabindex: "0", role: "region", "aria-label": "confusion matrix" });
+  wide.append(element("p", label, { class: "soft" }), table);
+  return wide;
+};
 const detailsOf = run => {
   const cell = element("td", null, { colspan: 6 });
   if (run.synthetic) cell.append(element("p", "SYNTHETIC DATA", { class: "mark" }));
@@ -101,7 +128,14 @@ const detailsOf = run => {
     run.iou.forEach((values, i) => table.append(rowOf([page.classes[run.classes][i], ...values.map(show)])));
     columns.append(table);
   }
+  if (run.confusion) columns.append(matrixOf(run.confusion, page.classes[run.classes]));
   cell.append(columns);
+  for (const [name, uri] of run.pictures || []) {
+    const figure = element("figure");
+    figure.append(element("img", null, { src: uri, alt: `picture of predictions: ${name}` }), element("figcaption", name, { class: "soft" }));
+    cell.append(figure);
+  }
+  for (const problem of run.problems || []) cell.append(element("p", problem, { class: "soft problem" }));
   if (run.log) cell.append(element("h3", "end of the log"), element("pre", run.log));
   const row = element("tr", null, { class: "details" });
   row.append(cell);

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.contract.events import EVENTS_FILE
 from harness.contract.records import Record
-from harness.store import Store
+from harness.store import CONFUSION, Store
 from tests.reports.test_reports import stage
 
 GAINS = {"scratch": 0.0, "supervised": 4.0, "pointcontrast": 1.0, "csc": 3.0, "depthcontrast": -0.5, "ours": 2.0}
@@ -59,6 +59,8 @@ def plant(store: Store, pretrain_seeds: int, finetune_seeds: int, *, synthetic: 
                         "message": "planted" if failed else "", "ledger": {"optimizer_steps": 300, "cpu_seconds": 120.0},
                     }  # fmt: skip
                     folder = _write(store, template, child, extra, synthetic)
+                    if not failed:
+                        _confusion(folder, score / 100)
                     if not failed and one < 3 and two == 0:
                         _curve(folder, score / 100, gain)
                     count += 1
@@ -71,6 +73,17 @@ def _metrics(score: float, rng: np.random.Generator) -> dict[str, float]:
         value = float(np.clip(score + 0.3 - 0.13 * i + rng.normal(0, 0.02), 0, 1))
         found |= {f"iou_voxel/{i}_{c}": value for c in ("final", "selected", "best")}
     return found
+
+
+def _confusion(folder: Path, score: float) -> None:
+    """Counts of 1,000 labelled voxels a class; what is wrong goes to the next class, and nothing is labelled the last."""
+    right = round(1000 * score)
+    last = len(CLASSES) - 1
+    table = [[0] * len(CLASSES) for _ in CLASSES]
+    for i in range(last):
+        table[i][i], table[i][i + 1] = right, 1000 - right
+    counts = {"voxel": table, "point": table}
+    (folder / CONFUSION).write_text(json.dumps(dict.fromkeys(("final", "selected", "best"), counts)))
 
 
 def _curve(folder: Path, score: float, gain: float) -> None:

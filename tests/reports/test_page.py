@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from harness.store import Store
 from reports.build import build_report
@@ -24,6 +25,9 @@ NEEDED = ("chromium", "chromedriver")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     plant(Store(folder / "runs"), 3, 1)
+    seen = next(path.parent for path in sorted(folder.glob("runs/finetune/*/events.jsonl")))
+    (seen / "pictures").mkdir()
+    Image.new("RGB", (96, 80), "#0072B2").save(seen / "pictures/room-selected.png")
     return build_report(Store(folder / "runs"), folder / "report").files["page"]
 
 
@@ -108,6 +112,58 @@ def test_a_link_opens_its_run(browser: Any, page: Path) -> None:
     assert browser.execute_script(OPENED) == [] and row.get_attribute("aria-expanded") == "false"
     row.send_keys("\ue007")
     assert browser.execute_script(OPENED) == [key], "the keyboard opens it too"
+
+
+MATRIX = (
+    "return [...document.querySelectorAll('table.confusion tbody tr')].map(r => [...r.cells].map(c => c.textContent))"
+)
+
+
+def test_a_run_shows_how_its_classes_were_confused_and_its_pictures(browser: Any, page: Path) -> None:
+    """In light and in dark; every number is text, and says in full what it is."""
+    browser.get(page.as_uri())
+    key = browser.execute_script("return page.runs.find(r => r.pictures).key")
+    browser.get(f"{page.as_uri()}#{key}")
+    browser.refresh()
+    rows = browser.execute_script(MATRIX)
+    assert [row[0] for row in rows] == ["ceiling", "floor", "wall", "chair", "table"]
+    right, wrong = int(rows[0][1]), int(rows[0][2])
+    assert 30 < right < 90 and right + wrong == 100 and rows[0][3:] == ["0"] * 3
+    assert rows[4][1:] == ["-"] * 5, "nothing is labelled table"
+    cell = browser.find_element("css selector", "table.confusion tbody tr:nth-child(2) td:nth-child(4)")
+    assert re.fullmatch(r"labelled floor, predicted wall: [\d.]+ % of 1,000 voxels", cell.get_attribute("title"))
+    assert browser.execute_script("return document.querySelectorAll('table.confusion th[scope]').length") == 10
+    image = browser.find_element("css selector", "tr.details figure img")
+    assert (
+        image.get_attribute("alt") == "picture of predictions: room-selected"
+        and image.get_property("naturalWidth") == 96
+    )
+    for scheme in ("light", "dark"):
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        worst = browser.execute_script(CONTRAST)
+        assert worst >= 4.5, f"{scheme}: a number of the matrix has a contrast of {worst:.1f}"
+        browser.find_element("css selector", "tr.details").screenshot(str(page.with_name(f"run-{scheme}.png")))
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert [e for e in browser.get_log("browser") if e["level"] in ("SEVERE", "WARNING")] == []
+
+
+# The least contrast (WCAG 2) of a number on its shade, over the ground that the shade lets through.
+CONTRAST = """
+const canvas = Object.assign(document.createElement("canvas"), {width: 1, height: 1}).getContext("2d", {willReadFrequently: true});
+const painted = (...colours) => {
+  canvas.clearRect(0, 0, 1, 1);
+  for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
+  return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map(v => v / 255);
+};
+const light = rgb => rgb.map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0);
+const ground = getComputedStyle(document.querySelector("tr.details > td")).backgroundColor;
+return Math.min(...[...document.querySelectorAll("table.confusion tbody td")].map(cell => {
+  const style = getComputedStyle(cell);
+  const [a, b] = [light(painted(ground, style.backgroundColor)), light(painted(ground, style.color))];
+  return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+}));
+"""
 
 
 def test_a_failed_run_says_why(browser: Any, page: Path) -> None:
