@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.processes import process_pool
 from reports.frame import METRIC_NAMES, ROW
 from reports.statistics import Ranking, estimate
-from reports.tables import BASELINE, UNIT, headline, row_names
+from reports.tables import BASELINE, headline, per_unit, row_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +36,9 @@ MANY_POINTS = 300
 """From here on points are one picture within an SVG or PDF, not an element each."""
 MOST_WORKERS = 8
 JITTER_SEED = 0
+LETTERS_PER_INCH = 11
+DODGE = 0.035
+"""By how much of their label ratio the points of neighbouring methods stand apart, so that none hides the others."""
 
 
 def by_method(runs: pd.DataFrame, title: str) -> Any:
@@ -43,13 +46,14 @@ def by_method(runs: pd.DataFrame, title: str) -> Any:
     import seaborn as sns
 
     column = f"score_{headline(runs)}"
-    names = row_names(runs)
+    names, units = row_names(runs), per_unit(runs, column)
     methods = list(names)
     label = {which: name for name, which in names.items()}
     runs = runs.assign(method=[label[tuple(row)] for row in runs[ROW].itertuples(index=False)])
     good = runs[runs["outcome"] == "ok"].assign(score=lambda frame: 100 * frame[column])
     figure, axes = _axes(max(4.6, 1.1 * len(methods) + 2.2), 3.6)
     palette = {name: COLOURS.get(which[0], OTHER_COLOUR) for name, which in names.items()}
+    many = len(good) > MANY_POINTS
     sns.stripplot(
         good,
         x="method",
@@ -57,15 +61,14 @@ def by_method(runs: pd.DataFrame, title: str) -> Any:
         hue="method",
         order=methods,
         palette=palette,
-        size=7,
-        jitter=0.08,
+        size=3 if many else 7,
+        jitter=0.16 if many else 0.08,
         ax=axes,
         legend=False,
-        rasterized=len(good) > MANY_POINTS,
+        rasterized=many,
     )
     for place, method in enumerate(methods):
-        units = good[good["method"] == method].groupby(UNIT)["score"].mean().to_numpy()
-        found = estimate(units)
+        found = estimate(100 * units[method])  # as the tables have it, so that it is there already
         if np.isfinite(found.low):
             error = [[found.mean - found.low], [found.high - found.mean]]
             axes.errorbar(place + 0.25, found.mean, yerr=error, fmt="_", color=palette[method], capsize=3)
@@ -74,9 +77,11 @@ def by_method(runs: pd.DataFrame, title: str) -> Any:
             axes.annotate(
                 f"{failed} failed", (place, 0.02), xycoords=("data", "axes fraction"), ha="center", color="#B00020"
             )
+    # What tells two rows of one method apart has a line of its own, so that neighbours do not run into each other.
+    axes.set_xticks(range(len(methods)), [name.replace(" ", "\n", 1) for name in methods])
     axes.set_xlabel("pre-training method")
     axes.set_ylabel(f"{METRIC_NAMES[runs['metric'].iloc[0]]}\n{headline(runs)} checkpoint")
-    axes.set_title(_wrapped(title), fontsize=9)
+    axes.set_title(_wrapped(title, axes), fontsize=9)
     axes.margins(y=0.2)
     low, high = axes.get_ylim()
     # A difference of a point shall not fill the picture.
@@ -84,7 +89,7 @@ def by_method(runs: pd.DataFrame, title: str) -> Any:
     axes.set_ylim(max(0.0, low - widen), high + widen)
     if BASELINE in methods and len(good[good["method"] == BASELINE]):
         axes.axhline(
-            good[good["method"] == BASELINE]["score"].mean(), color=COLOURS[BASELINE], lw=0.8, ls="--", zorder=0
+            good[good["method"] == BASELINE]["score"].mean(), color=COLOURS[BASELINE], lw=0.8, ls="--", zorder=1
         )
     return figure
 
@@ -102,15 +107,22 @@ def validation_curves(curves: dict[str, list[tuple[str, list[int], list[float]]]
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("fine-tuning steps")
     axes.set_ylabel(f"{METRIC_NAMES[metric]}\ntest split")
-    axes.set_title(_wrapped(title), fontsize=9)
+    axes.set_title(_wrapped(title, axes), fontsize=9)
     axes.set_ylim(bottom=0)
     if curves:
-        axes.legend(frameon=False)
+        _legend(axes)
     return figure
 
 
-def _wrapped(title: str) -> str:
-    return "\n".join(line for part in title.split("\n") for line in textwrap.wrap(part, 52))
+def _legend(axes: Any, **options: Any) -> None:
+    """A legend where it hides least. It lies within the axes, so the layout need not ask where, which is slow to find."""
+    axes.legend(frameon=False, **options).set_in_layout(False)
+
+
+def _wrapped(title: str, axes: Any) -> str:
+    """A title in lines that fit the width of the figure."""
+    letters = int(LETTERS_PER_INCH * axes.figure.get_figwidth())
+    return "\n".join(line for part in title.split("\n") for line in textwrap.wrap(part, letters))
 
 
 class Drawing(NamedTuple):
@@ -192,10 +204,12 @@ def _axes(width: float = 4.8, height: float = 3.4) -> tuple[Any, Any]:
 def ratio_curves(runs: pd.DataFrame, found: pd.DataFrame, title: str, overlays: dict[str, Any]) -> Any:
     """mIoU over the label ratio (Figure 3): every run a point, the mean as a line, the 95 % interval as a band where n allows.
 
+    The points of a method stand a little beside their ratio, each method's at a distance of its own.
     `overlays`: row name to published (ratio, value) pairs, thin and grey.
     """
     figure, axes = _axes()
-    for name, mine in found.groupby("row", sort=False):
+    middle = (found["row"].nunique() - 1) / 2
+    for place, (name, mine) in enumerate(found.groupby("row", sort=False)):
         colour = COLOURS.get(mine["method"].iloc[0], OTHER_COLOUR)
         mine = mine.sort_values("label_percent")
         x = mine["label_percent"].to_numpy()
@@ -205,8 +219,8 @@ def ratio_curves(runs: pd.DataFrame, found: pd.DataFrame, title: str, overlays: 
         column = f"score_{mine['checkpoint'].iloc[0]}"
         points = runs[(runs["row"] == name) & (runs["outcome"] == "ok")]
         axes.scatter(
-            points["label_percent"], 100 * points[column], color=colour, s=12, alpha=0.7, lw=0,
-            rasterized=len(points) > MANY_POINTS,
+            points["label_percent"] * (1 + DODGE) ** (place - middle), 100 * points[column], color=colour,
+            s=5 if len(points) > MANY_POINTS else 12, alpha=0.7, lw=0, zorder=1.5, rasterized=len(points) > MANY_POINTS,
         )  # fmt: skip
     for pairs in overlays.values():
         axes.plot([p[0] for p in pairs], [p[1] for p in pairs], color="#999999", lw=0.7, ls="--")
@@ -216,8 +230,8 @@ def ratio_curves(runs: pd.DataFrame, found: pd.DataFrame, title: str, overlays: 
     axes.minorticks_off()
     axes.set_xlabel("labelled training scenes (%)")
     axes.set_ylabel(METRIC_NAMES[runs["metric"].iloc[0]])
-    axes.set_title(_wrapped(title), fontsize=9)
-    axes.legend(frameon=False, fontsize=8)
+    axes.set_title(_wrapped(title, axes), fontsize=9)
+    _legend(axes, fontsize=8)
     return figure
 
 
@@ -253,10 +267,10 @@ def _methods_of(known: pd.DataFrame) -> list[str]:
 
 def _finish_gains(axes: Any, across: str, title: str) -> None:
     """Axes of gains over scratch: a line where nothing is gained, and what is shown."""
-    axes.axhline(0, color="#555555", lw=0.8, ls="--", zorder=0)
+    axes.axhline(0, color="#555555", lw=0.8, ls="--", zorder=1)
     axes.set_xlabel(across)
     axes.set_ylabel("gain over scratch (mIoU, %)")
-    axes.set_title(_wrapped(title), fontsize=9)
+    axes.set_title(_wrapped(title, axes), fontsize=9)
 
 
 def same_and_other(known: pd.DataFrame, title: str) -> Any:
@@ -276,7 +290,7 @@ def same_and_other(known: pd.DataFrame, title: str) -> Any:
     }
     sns.stripplot(known, palette=shades, dodge=len(kinds) > 1, jitter=0.08, size=5, ax=axes, **common)
     _finish_gains(axes, "pre-training method", title)
-    axes.legend(frameon=False, fontsize=7, title="pre-trained on", title_fontsize=7)
+    _legend(axes, fontsize=7, title="pre-trained on", title_fontsize=7)
     return figure
 
 
@@ -294,7 +308,7 @@ def variance_split(found: pd.DataFrame, title: str) -> Any:
     axes.set_yticks(places, rows, fontsize=7)
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.set_xlabel("standard deviation (mIoU, %)")
-    axes.set_title(_wrapped(title), fontsize=9)
+    axes.set_title(_wrapped(title, axes), fontsize=9)
     figure.legend(frameon=False, fontsize=7, loc="outside lower center")
     return figure
 
@@ -341,7 +355,7 @@ def rank_diagram(methods: list[str], ranks: Ranking, title: str) -> Any:
             level, reached = level - 0.22, places[last]
     axes.plot([1, 1 + ranks.critical_difference], [1.15, 1.15], color="#333333", lw=1)
     axes.text(1, 1.25, f"critical difference {ranks.critical_difference:.2f}", fontsize=7)
-    axes.set_title(_wrapped(title), fontsize=9)
+    axes.set_title(_wrapped(title, axes), fontsize=9)
     return figure
 
 
@@ -360,9 +374,9 @@ def paired_scores(pairs: pd.DataFrame, names: tuple[str, str], title: str) -> An
     axes.set(xlim=limits, ylim=limits, aspect="equal")
     axes.set_xlabel(f"A: {names[0]}, mIoU (%)")
     axes.set_ylabel(f"B: {names[1]}, mIoU (%)")
-    axes.set_title(_wrapped(title), fontsize=8)
+    axes.set_title(_wrapped(title, axes), fontsize=8)
     if len(known):
-        axes.legend(frameon=False, fontsize=7)
+        _legend(axes, fontsize=7)
     return figure
 
 
@@ -375,11 +389,25 @@ def class_heat_map(table: pd.DataFrame, title: str) -> Any:
         table, annot=True, fmt=".0f", cmap="cividis", vmin=0, vmax=100, ax=axes, cbar_kws={"label": "IoU (%)"},
         annot_kws={"fontsize": 7},
     )  # fmt: skip
+    known = np.isfinite(table.to_numpy()).ravel()
+    for text, shade in zip(axes.texts, axes.collections[0].get_facecolors()[known], strict=True):
+        text.set_color("#000000" if _luminance(shade) > HALF_LUMINANCE else "#ffffff")
     axes.set_xlabel("class")
     axes.set_ylabel("")
     axes.tick_params(axis="x", rotation=60)
-    axes.set_title(_wrapped(title), fontsize=9)
+    axes.set_title(_wrapped(title, axes), fontsize=9)
     return figure
+
+
+HALF_LUMINANCE = 0.179
+"""Where black and white letters have the same contrast (WCAG 2)."""
+
+
+def _luminance(colour: Any) -> float:
+    """Relative luminance of an sRGB colour."""
+    levels = np.asarray(colour[:3])
+    linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
 
 
 def cost_against_gain(found: pd.DataFrame, title: str) -> Any:
@@ -394,5 +422,5 @@ def cost_against_gain(found: pd.DataFrame, title: str) -> Any:
     for method in dict.fromkeys(known["method"]):
         axes.scatter([], [], color=COLOURS.get(method, OTHER_COLOUR), label=method)
     _finish_gains(axes, "CPU-hours of one pre-training", title)
-    axes.legend(frameon=False, fontsize=8)
+    _legend(axes, fontsize=8)
     return figure

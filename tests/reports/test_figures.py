@@ -1,0 +1,71 @@
+"""What can go wrong in a picture and be measured: labels that overlap or are cut, points that hide others, faint letters."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.store import Store
+from reports import figures
+from reports.frame import load_runs
+from tests.reports.test_reports import add
+
+TITLE = "SYNTHETIC DATA\nscannet-sem on synth-scannet, 100% of the labels, budget smoke, profile smoke and more"
+
+
+def drawn(figure: Any) -> Any:
+    """Its renderer, after the layout is made."""
+    figure.draw_without_rendering()
+    return figure.canvas.get_renderer()
+
+
+@pytest.mark.parametrize("methods", [("scratch",), ("scratch", "depthcontrast", "supervised", "pointcontrast")])
+def test_names_of_methods_do_not_overlap_and_no_title_is_cut(tmp_path: Path, methods: tuple[str, ...]) -> None:
+    (tmp_path / "runs").mkdir()
+    store = Store(tmp_path / "runs")
+    for method in methods:
+        for source in ("synth-scannet", "rgbd-folder"):
+            add(store, method, 0.5, source=source, synthetic=True)
+    figure = figures.by_method(load_runs(store), TITLE)
+    renderer = drawn(figure)
+    axes = figure.axes[0]
+    boxes = [label.get_window_extent(renderer) for label in axes.get_xticklabels()]
+    assert len(boxes) == 2 * len(methods)
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    title = axes.title.get_window_extent(renderer)
+    assert title.x0 >= 0 and title.x1 <= figure.bbox.x1 and title.y1 <= figure.bbox.y1
+
+
+def test_points_of_methods_stand_side_by_side_at_a_ratio() -> None:
+    found = pd.DataFrame(
+        [
+            {"row": m, "method": m, "label_percent": p, "mean": 50.0, "low": 49.0, "high": 51.0, "checkpoint": "final"}
+            for m in ("scratch", "csc", "ours")
+            for p in (5.0, 100.0)
+        ]
+    )
+    runs = found.assign(outcome="ok", score_final=0.5, metric="miou_voxel")
+    figure = figures.ratio_curves(runs, found, "t", {})
+    places = np.concatenate(
+        [np.asarray(c.get_offsets())[:, 0] for c in figure.axes[0].collections if len(c.get_offsets()) == 2]
+    )
+    assert len(set(places.round(4))) == 6
+    assert (np.abs(places.reshape(3, 2) / (5, 100) - 1) < 0.1).all(), "and near to it"
+
+
+def test_numbers_on_a_heat_map_can_be_read() -> None:
+    table = pd.DataFrame([[5.0, 30.0, 50.0, 62.0], [71.0, 85.0, 99.0, np.nan]], index=["a", "b"], columns=list("wxyz"))
+    figure = figures.class_heat_map(table, "t")
+    drawn(figure)
+    axes = figure.axes[0]
+    shades = axes.collections[0].get_facecolors()
+    assert [t.get_text() for t in axes.texts] == ["5", "30", "50", "62", "71", "85", "99"]
+    for text, shade in zip(axes.texts, shades, strict=False):
+        light = figures._luminance(shade)
+        ratio = (light + 0.05) / 0.05 if text.get_color() == "#000000" else 1.05 / (light + 0.05)
+        assert ratio >= 4.5, text.get_text()
