@@ -66,7 +66,13 @@ def write(loaded: Loaded, out: Path, with_published: bool) -> Across:
         result.effects.append((f"{mark}Gains over scratch at a glance", found))
         overview = table_one(found, with_published)
         if len(overview):
-            _add(result, out, f"{stem}table1", f"{mark}All labels: mIoU, difference to scratch, n", overview)
+            _add(
+                result,
+                out,
+                f"{stem}table1",
+                f"{mark}All labels: what each task is judged by (per cent), difference to scratch, n",
+                overview,
+            )
             if "[paper" in overview.to_string():
                 result.sections.append(f"[paper]: {published.PROTOCOL}.\n")
         for number, (title, table) in enumerate(by_ratio(found).items(), 1):

@@ -80,7 +80,7 @@ def _build(
         shown.append(f"{mark}{title}\n\n{markdown(short)}\n")
         frames.append(frame.assign(**described))
         figure_title = f"{SYNTHETIC_MARK}\n{title}" if described["synthetic"] else title
-        stem = out / f"miou-{name}"
+        stem = out / f"scores-{name}"
         metric = str(group["metric"].iloc[0])
         with_keys = _curves(store, group, metric)
         found = {n: [(method, steps, values) for method, _, steps, values in runs] for n, runs in with_keys.items()}
@@ -110,7 +110,8 @@ def _build(
     failed = [f"{_failure_line(r)}\n" for r in failures]
     text, short_text = ("\n".join(part + failed or nothing) for part in (sections, shown))
     notes = (
-        "mIoU in per cent, on voxels (kitti-sem: on points), 95 % interval where n allows one; n counts pre-training seeds.\n"
+        "Per cent of what each task is judged by (mIoU on voxels or points, AP50 of instances, mAP50 of boxes), with a 95 % interval where n "
+        "allows one; n counts pre-training seeds.\n"
         "selected: chosen on held-out training scenes. best: selected on the test split, as papers do.\n"
     )
     files["table"] = _write(out / "table.md", f"{text}\n{notes}".encode())
@@ -172,7 +173,7 @@ def _csv(frames: list[pd.DataFrame]) -> bytes:
 
 
 def _curves(store: Store, group: pd.DataFrame, metric: str) -> Curves:
-    """Row name to the validation curves of its runs (method, key, steps, mIoU), from their events."""
+    """Row name to the validation curves of its runs (method, key, steps, score), from their events."""
     curves: Curves = {}
     for name, runs in by_row(group[[*ROW, "key"]]).items():
         for method, key in zip(runs["method"], runs["key"], strict=True):

@@ -42,7 +42,7 @@ DODGE = 0.035
 
 
 def by_method(runs: pd.DataFrame, title: str) -> Any:
-    """mIoU by method, one point a run, with mean and 95 % interval where there are two pre-training seeds or more."""
+    """Score by method, one point a run, with mean and 95 % interval where there are two pre-training seeds or more."""
     import seaborn as sns
 
     column = f"score_{headline(runs)}"
@@ -95,7 +95,7 @@ def by_method(runs: pd.DataFrame, title: str) -> Any:
 
 
 def validation_curves(curves: dict[str, list[tuple[str, list[int], list[float]]]], metric: str, title: str) -> Any:
-    """mIoU on the test split during fine-tuning, one thin line a run. `curves`: row name to (method, steps, mIoU)."""
+    """Score on the test split during fine-tuning, one thin line a run. `curves`: row name to (method, steps, score)."""
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _axes(5.2, 3.4)
@@ -202,7 +202,7 @@ def _axes(width: float = 4.8, height: float = 3.4) -> tuple[Any, Any]:
 
 
 def ratio_curves(runs: pd.DataFrame, found: pd.DataFrame, title: str, overlays: dict[str, Any]) -> Any:
-    """mIoU over the label ratio (Figure 3): every run a point, the mean as a line, the 95 % interval as a band where n allows.
+    """Score over the label ratio (Figure 3): every run a point, the mean as a line, the 95 % interval as a band where n allows.
 
     The points of a method stand a little beside their ratio, each method's at a distance of its own.
     `overlays`: row name to published (ratio, value) pairs, thin and grey.
@@ -269,7 +269,7 @@ def _finish_gains(axes: Any, across: str, title: str) -> None:
     """Axes of gains over scratch: a line where nothing is gained, and what is shown."""
     axes.axhline(0, color="#555555", lw=0.8, ls="--", zorder=1)
     axes.set_xlabel(across)
-    axes.set_ylabel("gain over scratch (mIoU, %)")
+    axes.set_ylabel("gain over scratch (points of the metric)")
     axes.set_title(_wrapped(title, axes), fontsize=9)
 
 
@@ -307,7 +307,7 @@ def variance_split(found: pd.DataFrame, title: str) -> Any:
     rows = [f"{m}{t}, {r}" for m, t, r in zip(found["method"], tasks, found["label_ratio"], strict=True)]
     axes.set_yticks(places, rows, fontsize=7)
     axes.set_ylim(len(found) - 0.5, -0.5)
-    axes.set_xlabel("standard deviation (mIoU, %)")
+    axes.set_xlabel("standard deviation (points of the metric)")
     axes.set_title(_wrapped(title, axes), fontsize=9)
     figure.legend(frameon=False, fontsize=7, loc="outside lower center")
     return figure
@@ -372,8 +372,8 @@ def paired_scores(pairs: pd.DataFrame, names: tuple[str, str], title: str) -> An
     limits = (low - margin, high + margin)
     axes.plot(limits, limits, color="#555555", lw=0.8, ls="--", zorder=0)
     axes.set(xlim=limits, ylim=limits, aspect="equal")
-    axes.set_xlabel(f"A: {names[0]}, mIoU (%)")
-    axes.set_ylabel(f"B: {names[1]}, mIoU (%)")
+    axes.set_xlabel(f"A: {names[0]}, score (%)")
+    axes.set_ylabel(f"B: {names[1]}, score (%)")
     axes.set_title(_wrapped(title, axes), fontsize=8)
     if len(known):
         _legend(axes, fontsize=7)

@@ -67,7 +67,7 @@ def gains(found: pd.DataFrame) -> Figure:
                 "showlegend": False,
             }
         )  # fmt: skip
-    return _figure(traces, {"title": {"text": "pre-training method"}}, "gain over scratch (mIoU, %)")
+    return _figure(traces, {"title": {"text": "pre-training method"}}, "gain over scratch (points of the metric)")
 
 
 def cost(priced: pd.DataFrame) -> Figure:
@@ -76,18 +76,18 @@ def cost(priced: pd.DataFrame) -> Figure:
     traces = []
     for method, mine in known.groupby("method", sort=False):
         trace = _line(str(method), mine["hours"], mine["gain"], _colour(str(method)))
-        trace |= {"mode": "markers", "text": _cells(mine), "hovertemplate": "%{y:+.1f} mIoU, %{x:.3f} h<br>%{text}"}
+        trace |= {"mode": "markers", "text": _cells(mine), "hovertemplate": "%{y:+.1f} points, %{x:.3f} h<br>%{text}"}
         if np.isfinite(mine["gain_low"]).any():
             trace["error_y"] = _error(mine["gain"], mine["gain_low"], mine["gain_high"])
         traces.append(trace)
     x = {"title": {"text": "CPU-hours of one pre-training"}, "rangemode": "tozero"}
-    return _figure(traces, x, "gain over scratch (mIoU, %)")
+    return _figure(traces, x, "gain over scratch (points of the metric)")
 
 
 def validation_curves(curves: dict[str, list[tuple[str, str, list[int], list[float]]]], metric: str) -> Figure:
     """As `reports.figures.validation_curves`; a row's runs are one broken line.
 
-    `curves`: row name to (method, key, steps, mIoU).
+    `curves`: row name to (method, key, steps, score).
     """
     traces = []
     for name, runs in curves.items():

@@ -35,7 +35,7 @@ SAME, OTHER = "the task's dataset", "another dataset"
 def effects(runs: pd.DataFrame) -> pd.DataFrame:
     """One row for each method in each group: mean and interval, difference to scratch and interval, verdict, all in per cent.
 
-    `could_show` is the smallest difference that so many seeds find at 80 % power, `seeds_for_1` how many would find 1 mIoU.
+    `could_show` is the smallest difference that so many seeds find at 80 % power, `seeds_for_1` how many would find 1 point.
     """
     import pandas as pd
 
@@ -271,7 +271,7 @@ def cost(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def variances(runs: pd.DataFrame) -> pd.DataFrame:
-    """Where the spread comes from, for every row of a group with a full crossed table of seeds; standard deviations in mIoU."""
+    """Where the spread comes from, for every row of a group with a full crossed table of seeds; standard deviations in points of the metric."""
     import pandas as pd
 
     rows = []
@@ -326,9 +326,9 @@ WITHIN = 1.0
 
 
 def steps_to_reach(curves: dict[str, list[tuple[str, list[int], list[float]]]]) -> pd.DataFrame:
-    """The first validated step at which each run is within 1 mIoU of scratch's final mean (Figure 5): median over runs.
+    """The first validated step at which each run is within 1 point of scratch's final mean (Figure 5): median over runs.
 
-    `curves`: row name to (method, steps, mIoU) of its runs. Empty without scratch.
+    `curves`: row name to (method, steps, score) of its runs. Empty without scratch.
     """
     import pandas as pd
 
@@ -347,7 +347,7 @@ def steps_to_reach(curves: dict[str, list[tuple[str, list[int], list[float]]]]) 
         rows.append(
             {
                 "method": name,
-                "steps to within 1 mIoU of scratch": f"{median:,.0f}" if np.isfinite(median) else "never",
+                "steps to within 1 point of scratch": f"{median:,.0f}" if np.isfinite(median) else "never",
                 "reached by": f"{int(np.isfinite(reached).sum())} of {len(reached)}",
                 "speed-up": f"{base / median:.2f}x" if np.isfinite(median) and median > 0 else "-",
             }

@@ -12,7 +12,7 @@ CONFIDENCE = 0.95
 BOOTSTRAP_FROM = 20
 BOOTSTRAP_SEED = 20230117
 EQUIVALENCE_MARGIN = 1.0
-"""In mIoU per cent: smaller differences are of no consequence here."""
+"""In points of a metric in per cent: smaller differences are of no consequence here."""
 
 
 class Estimate(NamedTuple):

@@ -198,7 +198,7 @@ def test_a_cell_of_the_overview_leads_to_its_group(browser: Any, page: Path) -> 
     heads = [h.text for h in browser.find_elements("css selector", ".matrix th.task")]
     assert [int(re.search(r"(\d+)%", h).group(1)) for h in heads] == [5, 10, 20, 40, 100]  # type: ignore[union-attr]
     speed = browser.find_element("css selector", "table.reach").text
-    assert "steps to within 1 mIoU of scratch" in speed and "speed-up" in speed
+    assert "steps to within 1 point of scratch" in speed and "speed-up" in speed
     link = rows["supervised"].find_element("tag name", "a")
     assert link.text.startswith("+") and "n=3" in link.text
     link.click()

@@ -159,7 +159,7 @@ def test_synthetic_and_real_never_meet(store: Store, tmp_path: Path) -> None:
     sections = [s for s in report.text.split("s3dis-sem on ")[1:]]
     assert len(sections) == 2 and sum("50.0" in s for s in sections) == 1 and sum("90.0" in s for s in sections) == 1
     assert report.text.count("**SYNTHETIC DATA**: ") == 1
-    pictures = sorted(p.name for p in (tmp_path / "out").glob("miou-*.png"))
+    pictures = sorted(p.name for p in (tmp_path / "out").glob("scores-*.png"))
     assert len(pictures) == 2 and sum("synthetic" in p for p in pictures) == 1
     assert "<title>SYNTHETIC DATA" in (tmp_path / "out/index.html").read_text()
 
