@@ -110,8 +110,8 @@ def _build(
     failed = [f"{_failure_line(r)}\n" for r in failures]
     text, short_text = ("\n".join(part + failed or nothing) for part in (sections, shown))
     notes = (
-        "Per cent of what each task is judged by (mIoU on voxels or points, AP50 of instances, mAP50 of boxes), with a 95 % interval where n "
-        "allows one; n counts pre-training seeds.\n"
+        "Per cent of what each task is judged by (mIoU on voxels or points, AP50 of instances, mAP50 of boxes), with a 95 % "
+        "interval where n allows one; n counts pre-training seeds.\n"
         "selected: chosen on held-out training scenes. best: selected on the test split, as papers do.\n"
     )
     files["table"] = _write(out / "table.md", f"{text}\n{notes}".encode())

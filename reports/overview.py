@@ -271,7 +271,8 @@ def cost(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def variances(runs: pd.DataFrame) -> pd.DataFrame:
-    """Where the spread comes from, for every row of a group with a full crossed table of seeds; standard deviations in points of the metric."""
+    """Where the spread comes from, for every row of a group with a full crossed table of seeds; standard deviations in points of
+    the metric."""
     import pandas as pd
 
     rows = []
