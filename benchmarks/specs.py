@@ -328,16 +328,16 @@ class SemanticRecipe(Spec):
 
 class PointGroupSettings(Spec):
     """What PointGroup adds to CSC's variant (spec F.1): clusters of the coordinates as they are too, and a network that scores
-    clusters."""
+    clusters. Radius and least sizes are the recipe's, in voxels."""
 
     score_from: Share = Field(128 / 384, description="the score network learns from this share of the run on")
     target_low: Probability = Field(0.25, description="a cluster with at most this overlap should score 0")
     target_high: Probability = Field(0.75, description="one with at least this overlap 1; linear in between")
     grid_cells: PositiveInt = Field(14, description="of a cluster's longest side")
-    cells_per_metre: PositiveFloat = Field(50.0, description="at most")
+    cells_per_metre: PositiveFloat = Field(50.0, description="at most; nor is a cell finer than a voxel")
     channels: PositiveInt = 16
     most_clusters: PositiveInt = Field(
-        200, description="in a micro-batch of training; the largest, so that memory is bounded"
+        200, description="in each scene of a training step; the largest, so that memory is bounded"
     )
     least_score: Probability = 0.09
     suppression_overlap: Probability = 0.3

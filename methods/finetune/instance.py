@@ -33,6 +33,11 @@ def run(context: StageContext) -> dict[str, float | None]:
     scores = None
     if recipe.method == "pointgroup":
         scores = ScoreNet(width, recipe.pointgroup.channels, spec.sparse_backend, momentum, context.seed("scores"))
+        if spec.label_ratio is not None and spec.label_ratio.points is not None:
+            context.warn(
+                f"method pointgroup with {spec.label_ratio.points} labelled points a scene: a cluster overlaps so few labelled "
+                "voxels that its score is taught to be 0, and few or no instances are left; use method csc"
+            )
     network = InstanceNet(backbone, momentum, context.seed("offsets"), scores).to(context.device)
     training = labelled_training(
         context,

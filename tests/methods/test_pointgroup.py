@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.metrics import predictions
 from benchmarks.metrics.instance_ap import THRESHOLDS, Instances, average_precision, scene_verdicts
-from benchmarks.specs import InstanceRecipe, NetworkSettings, PointGroupSettings
+from benchmarks.metrics.scorer import scorer_of
+from benchmarks.specs import InstanceRecipe, LabelRatio, NetworkSettings, PointGroupSettings
 from harness.validate import score_finetune
-from methods.finetune import instance
+from methods.finetune import instance, pointgroup
 from methods.finetune.clustering import Clusters
 from methods.finetune.instance import instance_loss
 from methods.finetune.pointgroup import (
@@ -62,6 +65,13 @@ def test_best_overlaps_by_hand() -> None:
     assert best_overlaps(listed([0, 1]), np.full(8, -1)).tolist() == [0.0]
 
 
+def test_suppression_by_hand() -> None:
+    """0.9 keeps {0..3}; {1..4} has 3 of 5 in common with it; {3..9} 1 of 10; 0.09 itself is not enough."""
+    found = listed([0, 1, 2, 3], [1, 2, 3, 4], [3, 4, 5, 6, 7, 8, 9], [10, 11])
+    kept = scored_and_suppressed(found, np.array([0.9, 0.8, 0.5, 0.09]), 12, SETTINGS)
+    assert kept.starts.tolist() == [0, 4, 11] and kept.confidences.tolist() == pytest.approx([0.9, 0.5])
+
+
 def test_suppression_equals_a_plain_loop() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
@@ -94,7 +104,13 @@ def test_lists_of_clusters() -> None:
 def test_cells_have_at_most_so_many_a_side() -> None:
     wide = np.stack([np.arange(100), np.zeros(100, int), np.zeros(100, int)], axis=1)
     assert cluster_cells(wide, RECIPE).max(axis=0).tolist() == [13, 0, 0]
-    assert (cluster_cells(wide[:10] + 50, RECIPE) == wide[:10]).all(), "a cell of 2 cm is a voxel"
+    for metres in (0.02, 0.05, 0.2):
+        recipe = RECIPE.model_copy(update={"voxel_metres": metres})
+        assert (cluster_cells(wide[:10] + 50, recipe) == wide[:10]).all(), (
+            "a cell is a voxel: neighbours stay neighbours"
+        )
+    fine = cluster_cells(wide[:10], RECIPE.model_copy(update={"voxel_metres": 0.01}))
+    assert fine[:, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4], "a cell of 2 cm has two voxels of 1 cm"
 
 
 def line(start: int, count: int) -> np.ndarray:
@@ -152,6 +168,51 @@ def test_scores_start_at_their_share_and_reach_the_backbone() -> None:
     assert all(p.grad is not None for p in net.scores.parameters())
 
 
+def test_a_crowded_scene_leaves_the_others_their_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two scenes with three large blocks and two small ones: the cap is that of a scene, not of the step."""
+    side = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    scenes = [
+        np.concatenate([side + np.array([8 * i, 0, 0]) for i in range(3)]),
+        np.concatenate([side[:12] + np.array([8 * i, 0, 0]) for i in range(2)]),
+    ]
+    coordinates = batched_coordinates([torch.from_numpy(s) for s in scenes])
+    net, count = network(), len(coordinates)
+    out = InstanceOutput(
+        torch.tensor([[-3.0, 3.0]]).expand(count, 2),
+        torch.zeros(count, 3),
+        torch.randn(count, net.backbone.feature_channels),
+    )
+    seen: list[Clusters] = []
+
+    def spy(*arguments: Any) -> torch.Tensor:
+        seen.append(arguments[3])
+        return cluster_logits(*arguments)
+
+    monkeypatch.setattr(pointgroup, "cluster_logits", spy)
+    recipe = RECIPE.model_copy(update={"pointgroup": SETTINGS.model_copy(update={"most_clusters": 2})})
+    pointgroup.score_loss(net, out, coordinates.numpy(), np.zeros(count, int), recipe, (1,))
+    assert np.diff(seen[0].starts).tolist() == [64, 64, 12, 12]
+
+
+def test_scores_do_not_depend_on_the_order_of_rows() -> None:
+    """MinkowskiEngine may keep rows in another order; and a single cluster is scored like one of several."""
+    net = network().eval()
+    assert net.scores is not None
+    cells = [torch.from_numpy(line(0, n)) for n in (4, 9, 2)]
+    features = torch.randn(15, net.backbone.feature_channels)
+    usual = net.scores(features, cells)
+
+    def shuffled(values: torch.Tensor, coordinates: torch.Tensor) -> SparseTensor:
+        order = torch.randperm(len(values), generator=torch.Generator().manual_seed(1))
+        return SparseTensor(values[order], coordinates[order])
+
+    alone = net.scores(features[4:13], cells[1:2])
+    net.scores.engine.SparseTensor = shuffled
+    assert torch.allclose(net.scores(features, cells), usual, atol=1e-5)
+    assert torch.allclose(alone, usual[1:2], atol=1e-5)
+    assert usual.unique().numel() == 3
+
+
 def test_without_clusters_there_is_a_loss_all_the_same() -> None:
     net, part = network(), blobs()
     out = net(SparseTensor(part.colours, part.coordinates))
@@ -184,7 +245,7 @@ def test_scores_learn_which_clusters_are_instances() -> None:
     assert verdicts is not None and average_precision(verdicts[THRESHOLDS.index(0.5)]) == pytest.approx(1.0)
 
 
-def test_a_run_is_scored_and_resumes(tmp_path: Path) -> None:
+def test_a_run_is_scored_and_repeats(tmp_path: Path) -> None:
     scenes = {"usual": room(), "other": room(1)}
     made = []
     for _ in range(2):
@@ -200,3 +261,40 @@ def test_a_run_is_scored_and_resumes(tmp_path: Path) -> None:
         assert sum("score_loss" in line for line in steps) == 2
         made.append(metrics)
     assert made[0] == made[1]
+
+
+def test_predicted_instances_are_read_and_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that knows the chairs (class 4) by their height: two instances, read from their file, and right."""
+    planned, context = open_task(
+        "scannet-inst", tmp_path, {"usual": room()}, ("usual",), ("usual",), method="pointgroup", voxel_metres=0.1
+    )
+    recipe, data, net = planned.spec.recipe, planned.data, network().eval()
+    assert isinstance(recipe, InstanceRecipe) and planned.spec.data is not None and data is not None
+    real, classes = net.forward, planned.spec.data.classes
+
+    def forward(x: Any) -> InstanceOutput:
+        out = real(x)
+        said = torch.where(x.C[:, 3] > 0, 4, 1)
+        logits = torch.nn.functional.one_hot(said, len(classes)).float()
+        return InstanceOutput(logits, torch.zeros_like(out.offsets), out.features)
+
+    monkeypatch.setattr(net, "forward", forward)
+    scorer = scorer_of(recipe, classes, planned.spec.data.things, context.view, ("usual",))
+    with torch.no_grad():
+        made = instance._predict(context, net, recipe, (4,), "usual")
+    predictions.write(tmp_path / "said", {"usual": made})
+    found = scorer.read(tmp_path / "said", "usual")
+    assert found["instance_classes"].tolist() == [4, 4], (
+        "clusters of both coordinates are the same here; one of each stays"
+    )
+    assert scorer.score({"usual": found})["ap50"] == 1.0
+
+
+@pytest.mark.parametrize(("ratio", "warned"), [("20points", True), ("100%", False)])
+def test_few_labelled_points_are_warned_of(ratio: str, warned: bool, tmp_path: Path) -> None:
+    _, context = open_task(
+        "scannet-inst", tmp_path, {"usual": room()}, ("usual",), ("usual",), method="pointgroup", steps=1
+    )
+    context.spec = context.spec.model_copy(update={"label_ratio": LabelRatio.parse(ratio)})
+    instance.run(context)
+    assert ("its score is taught to be 0" in (context.out / "events.jsonl").read_text()) is warned
