@@ -36,7 +36,6 @@ class ScoreNet(nn.Module):
             self.up_norm = nn.Sequential(norm(channels), engine.MinkowskiReLU())
             project = nn.Sequential(conv(2 * channels, channels, 1), norm(channels))
             self.leave = BasicBlock(engine, 2 * channels, channels, project)
-            self.pool = engine.MinkowskiGlobalMaxPooling()
             self.score = nn.Linear(channels, 1)
 
     def forward(self, features: Tensor, cells: Sequence[Tensor]) -> Tensor:
@@ -44,7 +43,23 @@ class ScoreNet(nn.Module):
         features in one cell are averaged."""
         numbers = torch.cat([torch.full((len(c), 1), i) for i, c in enumerate(cells)])
         coordinates = torch.cat([numbers, torch.cat(list(cells))], dim=1).int().to(features.device)
-        mode = self.engine.SparseTensorQuantizationMode.UNWEIGHTED_AVERAGE
-        skip = self.fine(self.enter(self.engine.SparseTensor(features, coordinates, quantization_mode=mode)))
-        out = self.up_norm(self.up(self.coarse(self.down(skip))))
-        return self.score(self.pool(self.leave(self.engine.cat(out, skip))).F)[:, 0]
+        skip = self.fine(self.enter(self.engine.SparseTensor(*_cell_means(features, coordinates))))
+        out = self.leave(self.engine.cat(self.up_norm(self.up(self.coarse(self.down(skip)))), skip))
+        return self.score(_cluster_maxima(out.F, out.C[:, 0].long(), len(cells)))[:, 0]
+
+
+def _cell_means(features: Tensor, coordinates: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean features of distinct coordinates, and these, sorted."""
+    distinct, rows, counts = torch.unique(coordinates, dim=0, return_inverse=True, return_counts=True)
+    sums = features.new_zeros((len(distinct), features.shape[1])).index_add(0, rows, features)
+    return sums / counts[:, None], distinct
+
+
+def _cluster_maxima(values: Tensor, numbers: Tensor, count: int) -> Tensor:
+    """(count, C) largest values of the rows of each number, in the order of the numbers, whatever that of the rows.
+
+    MinkowskiEngine's global pooling promises no order, and fails where there is but one number.
+    """
+    order = torch.argsort(numbers, stable=True)
+    parts = values.index_select(0, order).split(torch.bincount(numbers, minlength=count).tolist())
+    return torch.stack([part.max(dim=0).values for part in parts])
