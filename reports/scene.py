@@ -13,12 +13,11 @@ from benchmarks.datasets.views import Labels, load_alignment, load_boxes, load_c
 from benchmarks.drawing import Picture, below, draw_boxes, draw_cloud, palette, view_of
 from benchmarks.errors import WrongUse
 from benchmarks.metrics.predictions import Prediction
-from benchmarks.metrics.scorer import voxel_instances
+from benchmarks.metrics.scorer import scorer_of, voxel_instances
 from benchmarks.specs import DetectionRecipe, InstanceRecipe, SemanticRecipe
 from benchmarks.transforms import evaluation_voxels
 from benchmarks.voxelize import IGNORE, Voxels, voxel_labels
 from harness.contract.stage import DataView, StageSpec
-from harness.validate import scorer_for
 
 TILE = (480, 360)
 RIGHT, WRONG, MISSED, VOID = (60, 160, 75), (215, 60, 50), (40, 90, 200), (200, 200, 200)
@@ -56,8 +55,8 @@ def show_scene(spec: StageSpec, view: Path, scene: str, predictions: Path) -> Sh
     if scene not in spec.split.test:
         listed = ", ".join(spec.split.test[:5])
         raise WrongUse(f"scene {scene!r}: not a test scene of this run; it has {len(spec.split.test)}: {listed}, ...")
-    only = spec.model_copy(update={"split": spec.split.model_copy(update={"test": (scene,)})})
-    prediction = scorer_for(only, view).read(predictions, scene)
+    scorer = scorer_of(spec.recipe, spec.data.classes, spec.data.things, view, (scene,))
+    prediction = scorer.read(predictions, scene)
     if isinstance(spec.recipe, DetectionRecipe):
         return _boxes(spec.data, view, scene, prediction)
     assert isinstance(spec.recipe, SemanticRecipe)
