@@ -95,7 +95,7 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
             continue
         field = current.model_fields.get(part) if _is_model(current) else None
         candidates = [field.annotation] if field else list(getattr(current, "__args__", ()))
-        models = [m for c in candidates for m in (c, *getattr(c, "__args__", ())) if _is_model(m)]
+        models = [m for c in candidates for m in _models_in(c)]
         if not models:
             return []
         current = models[0]
@@ -103,6 +103,13 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
             # A container of models (dict or tuple): the next part of the location is its key.
             current = _Container(models[0])
     return sorted(current.model_fields) if _is_model(current) else []
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    """The models that an annotation names, however deep."""
+    if _is_model(annotation):
+        return [annotation]
+    return [m for part in getattr(annotation, "__args__", ()) for m in _models_in(part)]
 
 
 class _Container:
