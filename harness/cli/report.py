@@ -28,7 +28,7 @@ def report(
     scene_pictures: Annotated[
         bool,
         typer.Option(
-            "--scene-pictures/--no-scene-pictures",
+            "--scenes/--no-scenes",
             help="Put the pictures that `bench show RUN --scene` made into the page; they show scenes of the data set.",
         ),
     ] = True,
