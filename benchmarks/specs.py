@@ -7,6 +7,7 @@ item of the decision register of the methods specification: a question on which 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
@@ -355,6 +356,10 @@ class InstanceRecipe(SemanticRecipe):
     component_least_voxels: PositiveInt = Field(50, description="a connected component with fewer is nothing")
     cluster_above_voxels: Annotated[int, Field(ge=0)] = Field(100, description="a cluster needs more than so many")
     least_voxels: PositiveInt = Field(10, description="smaller instances can neither be found nor missed (spec F.2)")
+
+    def counted_classes(self, classes: Sequence[str], things: Sequence[str]) -> tuple[int, ...]:
+        """Numbers of the classes whose instances are told apart; `things` are those that have instances (J-19)."""
+        return tuple(i for i, name in enumerate(classes) if self.instance_classes == "all" or name in things)
 
 
 class AdamSettings(Spec):

@@ -17,13 +17,13 @@ from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 from benchmarks.backbone import HEAD_PREFIX, backbone_shapes
 from benchmarks.errors import DataError
 from benchmarks.files import remove_tree
+from benchmarks.metrics.names import CHECKPOINTS
 from benchmarks.metrics.scorer import Counts, Scorer, confusion_of_counts, metrics_of_counts, scorer_of
 from benchmarks.specs import Spec
 from harness.contract.events import EVENTS_FILE
 from harness.contract.stage import StageSpec
 from harness.data import PreparedDataset
 
-CHECKPOINTS = ("final", "selected", "best")
 MAX_HEADER_BYTES = 1 << 24
 MAX_ENTRIES, MAX_DEPTH = 10_000, 16
 PRETRAIN_SUFFIXES = (".safetensors", ".json")

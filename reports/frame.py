@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from benchmarks.metrics.names import OVER_ALL, TITLES
+from benchmarks.metrics.names import CHECKPOINTS, OVER_ALL, TITLES
 from harness.contract.records import Outcome, Record
 from harness.contract.stage import KEY_LENGTH, StageSpec, canonical_json, key_of
 from harness.store import SPEC, Store
@@ -30,7 +30,6 @@ ROW = ["method", "pretrain_dataset", "pretraining"]
 
 METRIC_NAMES = {name: f"{title} (%)" for name, title in TITLES.items()}
 """What a task is judged by (`metric`), as axes name it; `score_final`, `score_selected` and `score_best` are its values."""
-CHECKPOINTS = ("final", "selected", "best")
 
 
 class Loaded(NamedTuple):

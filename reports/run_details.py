@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.metrics.names import CHECKPOINTS
 from harness.contract.records import Outcome, Record
 from harness.store import CONFUSION, LOG, Store
 from reports import run_files
@@ -164,7 +165,7 @@ class Details:
             found = record.metrics.get(f"{spec.class_metric}/{number}_{checkpoint}")
             return None if found is None else round(100 * found, 1)
 
-        table = [[value(i, c) for c in ("final", "selected", "best")] for i in range(len(data.classes))]
+        table = [[value(i, c) for c in CHECKPOINTS] for i in range(len(data.classes))]
         return self._classes(data.classes), table if any(v is not None for row in table for v in row) else []
 
 

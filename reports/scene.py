@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.boxes import oriented_iou, points_inside
-from benchmarks.datasets.views import Labels, load_alignment, load_boxes, load_cloud, load_labels
+from benchmarks.datasets.views import Labels, load_aligned_cloud, load_boxes, load_cloud, load_labels
 from benchmarks.drawing import Picture, below, draw_boxes, draw_cloud, palette, view_of
 from benchmarks.errors import WrongUse
 from benchmarks.metrics.predictions import Prediction
@@ -98,7 +98,7 @@ def _classes(
 def _true_instances(
     data: DataView, recipe: InstanceRecipe, semantic: NDArray[np.uint8], labels: Labels, voxels: Voxels
 ) -> NDArray[np.int32]:
-    counted = [i for i, c in enumerate(data.classes) if recipe.instance_classes == "all" or c in data.things]
+    counted = recipe.counted_classes(data.classes, data.things)
     truth = voxel_instances(np.asarray(labels.semantic), np.asarray(labels.instance), voxels, counted)
     return np.where(np.isin(semantic, counted), truth, np.int32(-1))
 
@@ -141,9 +141,8 @@ def _instances(
 
 
 def _boxes(data: DataView, view: Path, scene: str, prediction: Prediction) -> Shown:
-    cloud, alignment = load_cloud(view, scene), load_alignment(view, scene)
-    xyz = np.asarray(cloud.xyz, np.float64) @ alignment[:3, :3].T + alignment[:3, 3]
-    rgb = np.asarray(cloud.rgb).astype(np.uint8)
+    xyz, colours_seen = load_aligned_cloud(view, scene)
+    rgb = colours_seen.astype(np.uint8)
     objects = np.asarray(load_boxes(view, scene), np.float64)
     sure = prediction["objectness"] >= SURE
     boxes = prediction["boxes"][sure].astype(np.float64)

@@ -65,6 +65,13 @@ def load_alignment(view: Path, scene: str) -> NDArray[np.float64]:
     return np.asarray(_load(path)) if path.is_file() else np.eye(4)
 
 
+def load_aligned_cloud(view: Path, scene: str) -> tuple[NDArray[np.float64], NDArray]:
+    """The points (N, 3) of a scene along the axes of its boxes, and their colours. Raises DataError as `load_labels`."""
+    cloud, alignment = load_cloud(view, scene), load_alignment(view, scene)
+    xyz = np.asarray(cloud.xyz, np.float64) @ alignment[:3, :3].T + alignment[:3, 3]
+    return xyz, np.asarray(cloud.rgb)
+
+
 def has_instances(view: Path, scene: str) -> bool:
     """Whether the labels of a scene tell points of different objects apart."""
     return (view / LABELLED / scene / "instance.npy").is_file()

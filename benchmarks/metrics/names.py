@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+CHECKPOINTS = ("final", "selected", "best")
+"""Which weights a metric is of, as its name ends: the last, the best on held-out training scenes, the best on the test split."""
+
 TITLES = {
     "miou_voxel": "mIoU on voxels",
     "miou_point": "mIoU on points",

@@ -55,7 +55,7 @@ def scorer_of(
     if isinstance(recipe, DetectionRecipe):
         return DetectionScorer(view, scenes, len(classes))
     if isinstance(recipe, InstanceRecipe):
-        counted = [i for i, c in enumerate(classes) if recipe.instance_classes == "all" or c in things]
+        counted = recipe.counted_classes(classes, things)
         return InstanceScorer(view, scenes, recipe.voxel_metres, len(classes), counted, recipe.least_voxels)
     assert isinstance(recipe, SemanticRecipe)
     return SemanticScorer(view, scenes, recipe.voxel_metres, len(classes))

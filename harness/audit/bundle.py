@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import DataError, EnvironmentCannot, WrongUse
+from benchmarks.metrics.names import CHECKPOINTS
 from benchmarks.metrics.scorer import metrics_of_counts
 from harness import chain
 from harness.audit.findings import Tally
@@ -25,7 +26,7 @@ from harness.contract.events import EVENTS_FILE
 from harness.contract.records import Outcome, Record
 from harness.contract.stage import canonical_json
 from harness.store import ARTIFACTS, ATTEMPTS, CODE, LOG, RECORD, SPEC
-from harness.validate import CHECKPOINTS, counts_of, scorer_for
+from harness.validate import counts_of, scorer_for
 
 FORMAT = 1
 CONTENTS, COUNTS, SIGNATURE = "bundle.json", "counts.json", "bundle.json.sig"

@@ -74,6 +74,7 @@ def show(
 def _show_scene(record: Record, folder: Path, scene: str, checkpoint: str, out: Path | None, as_json: bool) -> None:
     """Write `<scene>-<checkpoint>.png` and `.ply`, and say where."""
     from benchmarks.errors import DataError, WrongUse
+    from benchmarks.metrics.names import CHECKPOINTS
     from harness.audit.rescore import find_data
     from harness.cli.console import print_json
     from harness.store import ARTIFACTS, read_spec
@@ -84,8 +85,8 @@ def _show_scene(record: Record, folder: Path, scene: str, checkpoint: str, out: 
         raise WrongUse(
             f"run {record.key} ({record.method}/{record.stage}, {record.outcome.value}) has no predictions to show"
         )
-    if checkpoint not in ("final", "selected", "best"):
-        raise WrongUse(f"--checkpoint {checkpoint!r}: expected final, selected or best")
+    if checkpoint not in CHECKPOINTS:
+        raise WrongUse(f"--checkpoint {checkpoint!r}: expected {', '.join(CHECKPOINTS)}")
     if scene == "list":
         print_json(list(spec.split.test)) if as_json else print("\n".join(spec.split.test))
         return
@@ -104,7 +105,7 @@ def _show_scene(record: Record, folder: Path, scene: str, checkpoint: str, out: 
 
 
 def _show_one(record: Record, folder: Path) -> None:
-    from benchmarks.metrics.names import SHOWN
+    from benchmarks.metrics.names import CHECKPOINTS, SHOWN
     from harness.cli.console import WIDTH, printable, table
     from harness.store import read_spec
 
@@ -129,9 +130,9 @@ def _show_one(record: Record, folder: Path) -> None:
     print(table(("what", "value"), facts.items()))
     if record.metrics and spec.data:
         names = SHOWN[spec.task_kind].items()
-        rows = [(text, *(_metric(record, name, c) for c in ("final", "selected", "best"))) for name, text in names]
+        rows = [(text, *(_metric(record, name, c) for c in CHECKPOINTS)) for name, text in names]
         rows += [
-            (name, *(_metric(record, f"{spec.class_metric}/{i}", c) for c in ("final", "selected", "best")))
+            (name, *(_metric(record, f"{spec.class_metric}/{i}", c) for c in CHECKPOINTS))
             for i, name in enumerate(spec.data.classes)
             if f"{spec.class_metric}/{i}_final" in record.metrics
         ]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.metrics import predictions as prediction_files
+from benchmarks.metrics.names import CHECKPOINTS
 from benchmarks.metrics.predictions import Prediction
 from benchmarks.metrics.scorer import Scorer, scorer_of
 from harness.contract.events import Eval
@@ -18,7 +19,6 @@ from methods.networks.res16unet import HEAD, Res16UNet34C, seeded_backbone
 from methods.training.checkpoint import BACKBONE_FILE, load_into, load_weights
 from methods.training.loop import Training, TrainingState, train
 
-CHECKPOINTS = ("final", "selected", "best")
 TRAINING_FIT_SCENES = 16
 
 Predict = Callable[[str], Prediction]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.annotations import chosen_rows
-from benchmarks.datasets.views import has_instances, load_alignment, load_boxes, load_cloud, load_labels
+from benchmarks.datasets.views import has_instances, load_aligned_cloud, load_boxes, load_labels
 from benchmarks.detection_input import (
     Array,
     BoxArrays,
@@ -25,13 +25,13 @@ from benchmarks.metrics.predictions import Prediction
 from benchmarks.specs import DetectionRecipe
 from methods.context import StageContext
 from methods.finetune.core import finetune, load_backbone
-from methods.finetune.steps import scene_samples
+from methods.finetune.steps import scene_samples, warn_of_missing_classes
 from methods.finetune.votenet_loss import box_targets, votenet_loss
 from methods.networks.votenet import Proposals, VoteNet, norm_momentum, raw_boxes, set_norm_momentum
 from methods.sparse.backend import sparse_backend
 from methods.sparse.tensor import batched_coordinates
 from methods.training.loop import StepResult, Training
-from methods.training.optim import adam, milestones
+from methods.training.optim import adam, milestones, schedule_steps
 
 
 class BoxBatch(NamedTuple):
@@ -67,9 +67,9 @@ def box_training(context: StageContext, network: VoteNet, recipe: DetectionRecip
     scenes, bins = spec.split.train, spec.data.heading_bins
     sizes = np.asarray(spec.data.box_mean_sizes_metres, np.float64)
     steps = context.allowed_steps(recipe.steps, recipe.batch)
-    horizon = steps if spec.limits.schedule_horizon == "budget" else recipe.steps
+    horizon = schedule_steps(recipe.steps, steps, spec.limits)
     schedule = milestones(recipe.optimiser.learning_rate, recipe.milestone_factor, recipe.milestones, horizon)
-    _warn_of_missing_classes(context, scenes)
+    warn_of_missing_classes(context, "box", (allowed_boxes(context, scene)[:, 7].astype(int) for scene in scenes))
 
     def make_batch(number: int) -> list[BoxBatch]:
         samples = scene_samples(
@@ -107,7 +107,7 @@ def labelled_sample(
     context: StageContext, scene: str, recipe: DetectionRecipe, rng: np.random.Generator
 ) -> BoxSample | None:
     """An augmented training sample with the boxes that the label ratio allows; None for a scene of fewer than two voxels."""
-    xyz, rgb = _aligned(context, scene)
+    xyz, rgb = load_aligned_cloud(context.view, scene)
     if not len(xyz):
         return None
     boxes = allowed_boxes(context, scene)
@@ -124,12 +124,6 @@ def allowed_boxes(context: StageContext, scene: str) -> Array:
     if ratio is None or ratio.boxes is None:
         return boxes
     return boxes[chosen_rows(scene, ratio.boxes, len(boxes))]
-
-
-def _aligned(context: StageContext, scene: str) -> tuple[Array, Array]:
-    """The points of a scene along the axes of its boxes, and their colours."""
-    cloud, alignment = load_cloud(context.view, scene), load_alignment(context.view, scene)
-    return np.asarray(cloud.xyz, np.float64) @ alignment[:3, :3].T + alignment[:3, 3], np.asarray(cloud.rgb)
 
 
 def collate(samples: list[BoxSample], heading_bins: int, mean_sizes: Array) -> BoxBatch:
@@ -156,7 +150,7 @@ def _predict(context: StageContext, network: VoteNet, recipe: DetectionRecipe, s
     """Boxes in the frame of the labels."""
     data = context.spec.data
     assert data is not None
-    xyz, rgb = _aligned(context, scene)
+    xyz, rgb = load_aligned_cloud(context.view, scene)
     if not len(xyz):
         nothing = np.zeros((0, len(data.classes)), np.float32)
         return {"boxes": np.zeros((0, 7), np.float32), "objectness": np.zeros(0, np.float32), "probabilities": nothing}
@@ -171,14 +165,3 @@ def _predict(context: StageContext, network: VoteNet, recipe: DetectionRecipe, s
         "objectness": found.objectness.astype(np.float32),
         "probabilities": found.classes.astype(np.float32),
     }
-
-
-def _warn_of_missing_classes(context: StageContext, scenes: tuple[str, ...]) -> None:
-    assert context.spec.data is not None
-    names = context.spec.data.classes
-    seen = np.zeros(len(names), np.int64)
-    for scene in scenes:
-        seen += np.bincount(allowed_boxes(context, scene)[:, 7].astype(int), minlength=len(names))
-    missing = [name for name, count in zip(names, seen, strict=True) if not count]
-    if missing:
-        context.warn(f"no training box of {', '.join(missing)} at this label ratio; they cannot be learnt")

@@ -27,7 +27,7 @@ def run(context: StageContext) -> dict[str, float | None]:
     """Fine-tune and write predictions: the class of every voxel, and instances as sets of voxels."""
     spec, recipe = context.spec, context.spec.recipe
     assert isinstance(recipe, InstanceRecipe) and spec.data is not None and spec.split is not None
-    classes, things = spec.data.classes, instance_classes(recipe, spec.data.classes, spec.data.things)
+    classes, things = spec.data.classes, recipe.counted_classes(spec.data.classes, spec.data.things)
     backbone = load_backbone(context, len(classes))
     momentum, width = spec.network.finetune_bn_momentum, backbone.feature_channels
     scores = None
@@ -49,11 +49,6 @@ def run(context: StageContext) -> dict[str, float | None]:
         things,
     )
     return finetune(context, network, training, partial(_predict, context, network, recipe, things))
-
-
-def instance_classes(recipe: InstanceRecipe, classes: tuple[str, ...], things: tuple[str, ...]) -> tuple[int, ...]:
-    """Numbers of the classes whose instances are told apart (J-19)."""
-    return tuple(i for i, c in enumerate(classes) if recipe.instance_classes == "all" or c in things)
 
 
 class OffsetLosses(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,7 +21,7 @@ from methods.context import StageContext
 from methods.sparse.backend import sparse_backend
 from methods.sparse.tensor import batched_coordinates
 from methods.training.loop import StepResult, Training, batch_indices, first_usable
-from methods.training.optim import polynomial, sgd
+from methods.training.optim import polynomial, schedule_steps, sgd
 
 MOST_VOXELS = 2_000_000
 """Of a scene that is predicted in one pass; at full width each takes some 3.2 kB (measured on the CPU), so 6.5 GB at most."""
@@ -74,12 +75,12 @@ def labelled_training(
     process may have.
     """
     spec = context.spec
-    _warn_of_missing_classes(context, map(labels_of, scenes))
+    warn_of_missing_classes(context, "label", (labels_of(scene).semantic for scene in scenes))
     optimiser = sgd(network.parameters(), recipe.optimiser)
     steps = context.allowed_steps(recipe.steps, recipe.batch)
     rate = recipe.optimiser.learning_rate
     schedule = polynomial(rate, recipe.poly_power, recipe.steps, steps, spec.limits)
-    horizon = steps if spec.limits.schedule_horizon == "budget" else recipe.steps
+    horizon = schedule_steps(recipe.steps, steps, spec.limits)
     engine = sparse_backend(spec.sparse_backend)
     few_labels = spec.label_ratio is not None and spec.label_ratio.points is not None
 
@@ -165,15 +166,16 @@ def whole_scene(context: StageContext, recipe: SemanticRecipe, scene: str) -> An
     return sparse_backend(context.spec.sparse_backend).SparseTensor(colours, batch)
 
 
-def _warn_of_missing_classes(context: StageContext, labels: Iterable[Labels]) -> None:
+def warn_of_missing_classes(context: StageContext, what: str, classes: Iterable[NDArray[np.integer]]) -> None:
+    """Say which classes no training scene has a label (or box) of; `classes` are those of each scene, IGNORE for none."""
     data = context.spec.data
     assert data is not None
     seen = np.zeros(256, np.int64)
-    for one in labels:
-        seen += np.bincount(one.semantic, minlength=256)
+    for one in classes:
+        seen += np.bincount(one, minlength=256)
     missing = [name for number, name in enumerate(data.classes) if not seen[number]]
     if missing:
-        context.warn(f"no training label of {', '.join(missing)} at this label ratio; they cannot be learnt")
+        context.warn(f"no training {what} of {', '.join(missing)} at this label ratio; they cannot be learnt")
 
 
 def collate(samples: list[VoxelSample]) -> MicroBatch:

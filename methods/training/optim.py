@@ -30,6 +30,11 @@ def adam(parameters: Iterable[nn.Parameter], settings: AdamSettings) -> torch.op
     return torch.optim.Adam(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
+def schedule_steps(recipe_steps: int, steps: int, limits: Limits) -> int:
+    """Over how many steps a schedule runs down: those that will run, or the recipe's."""
+    return steps if limits.schedule_horizon == "budget" else recipe_steps
+
+
 def milestones(base: float, factor: float, shares: Sequence[float], horizon: int) -> Schedule:
     """Rate at step t of `horizon`: base, times `factor` for each of `shares` of the run that is over (spec F.3)."""
     places = [math.ceil(share * horizon - 1e-9) for share in shares]
@@ -51,7 +56,7 @@ def exponential(base: float, decay: ExponentialDecay, recipe_steps: int, steps: 
 def cosine(base: float, final: float, stairs: int, recipe_steps: int, steps: int, limits: Limits) -> Schedule:
     """Rate at step t: half a cosine from `base` to `final` in `stairs` equal stairs, one for each epoch (spec D.3), over the
     steps that will run, or the recipe's."""
-    horizon = steps if limits.schedule_horizon == "budget" else recipe_steps
+    horizon = schedule_steps(recipe_steps, steps, limits)
 
     def rate(t: int) -> float:
         epoch = min(stairs, t * stairs // max(1, horizon))
@@ -62,5 +67,5 @@ def cosine(base: float, final: float, stairs: int, recipe_steps: int, steps: int
 
 def polynomial(base: float, power: float, recipe_steps: int, steps: int, limits: Limits) -> Schedule:
     """Rate at step t: base * (1 - t / (T + 1)) ** power; T is the steps that will run, or the recipe's."""
-    horizon = steps if limits.schedule_horizon == "budget" else recipe_steps
+    horizon = schedule_steps(recipe_steps, steps, limits)
     return lambda t: base * max(0.0, 1.0 - t / (horizon + 1)) ** power

@@ -14,7 +14,7 @@ from benchmarks.datasets.views import Cloud
 from benchmarks.specs import InstanceRecipe, NetworkSettings
 from benchmarks.transforms import training_sample
 from methods.finetune.clustering import clusters, connected
-from methods.finetune.instance import centre_offsets, instance_classes, instance_loss, offset_losses
+from methods.finetune.instance import centre_offsets, instance_loss, offset_losses
 from methods.finetune.steps import MicroBatch, collate
 from methods.networks.instance_net import InstanceNet
 from methods.networks.res16unet import seeded_backbone
@@ -159,6 +159,6 @@ def test_the_network_gives_logits_and_offsets_and_learns_both() -> None:
 
 def test_which_classes_have_instances() -> None:
     classes = ("ceiling", "chair", "wall", "table")
-    assert instance_classes(RECIPE, classes, ("chair", "table")) == (1, 3)
+    assert RECIPE.counted_classes(classes, ("chair", "table")) == (1, 3)
     everything = RECIPE.model_copy(update={"instance_classes": "all"})
-    assert instance_classes(everything, classes, ("chair", "table")) == (0, 1, 2, 3)
+    assert everything.counted_classes(classes, ("chair", "table")) == (0, 1, 2, 3)
