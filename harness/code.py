@@ -83,15 +83,19 @@ def imports_of(module: str) -> tuple[str, ...]:
     return tuple(n for n in names if n.split(".")[0] in PACKAGES and file_of(n) is not None)
 
 
+STATEMENTS = (ast.stmt, ast.excepthandler, ast.match_case)
+
+
 def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those under `if TYPE_CHECKING:`."""
+    """All statements but those under `if TYPE_CHECKING:`."""
     yield node
     if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
         children: Iterable[ast.AST] = node.orelse
     else:
         children = ast.iter_child_nodes(node)
     for child in children:
-        yield from _executed(child)
+        if isinstance(child, STATEMENTS):  # an expression holds no import, and most nodes are of expressions
+            yield from _executed(child)
 
 
 def file_of(module: str) -> Path | None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
 
 VOXEL_METRES = 0.05
 NEAR_METRES = 1.5 * VOXEL_METRES
@@ -39,6 +43,8 @@ def overlaps(clouds: list[NDArray[np.float64]], least: float = MIN_OVERLAP) -> N
 
     The overlap is the larger of the shares of either cloud's points that have a point of the other within NEAR_METRES.
     """
+    from scipy.spatial import cKDTree  # slow to import, and whoever finds data prepared needs none
+
     trees = [cKDTree(c) if len(c) else None for c in clouds]
     boxes = [(c.min(0) - NEAR_METRES, c.max(0) + NEAR_METRES) if len(c) else None for c in clouds]
     found = []
