@@ -49,17 +49,23 @@ class Store:
         path = self.folder(kind, key) / RECORD
         return read_record(path) if path.is_file() else None
 
-    def records(self) -> Iterator[Record]:
-        """Every record that counts; a run folder without a readable one raises WrongUse."""
+    def check(self) -> None:
+        """Raises WrongUse where the folder is not there."""
         if not self.root.is_dir():
             raise WrongUse(f"{self.root}: no such folder of runs; `bench run` makes one, --runs names another")
+
+    def records(self) -> Iterator[Record]:
+        """Every record that counts; a run folder without a readable one raises WrongUse."""
+        self.check()
         for kind in KINDS:
-            for folder in sorted((self.root / kind).glob("*")):
-                if (folder / RECORD).is_file():
-                    record = read_record(folder / RECORD)
-                    if (record.kind, record.key) != (kind, folder.name):
+            folder = self.root / kind
+            for key in sorted(os.listdir(folder)) if folder.is_dir() else []:
+                path = folder / key / RECORD
+                if os.path.isfile(path):
+                    record = read_record(path)
+                    if (record.kind, record.key) != (kind, key):
                         raise WrongUse(
-                            f"{folder}: holds the record of {record.kind}/{record.key}; folders keep their names"
+                            f"{path.parent}: holds the record of {record.kind}/{record.key}; folders keep their names"
                         )
                     yield record
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Across(NamedTuple):
-    """Files by name, Markdown sections, and what the page shows; pictures are still to be drawn."""
+    """Files by name, Markdown sections, and what the page shows."""
 
     files: dict[str, Path]
     sections: list[str]
@@ -52,8 +52,8 @@ class Across(NamedTuple):
     effects: list[tuple[str, pd.DataFrame]]
 
 
-def write(loaded: Loaded, out: Path, with_published: bool) -> Across:
-    """Everything that spans groups; real and synthetic runs are kept apart."""
+def write(loaded: Loaded, out: Path, with_published: bool, draw: Callable[[Drawing], None]) -> Across:
+    """Everything that spans groups; real and synthetic runs are kept apart. Figures are handed to `draw`."""
     result = Across({}, [], [], [], [])
     runs = loaded.runs
     if not len(runs):
@@ -96,6 +96,7 @@ def write(loaded: Loaded, out: Path, with_published: bool) -> Across:
             f"{SYNTHETIC_MARK}\n" if synthetic else "",
             with_published,
             result,
+            draw,
         )
     return result
 
@@ -133,18 +134,20 @@ def _draw(
     mark: str,
     with_published: bool,
     result: Across,
+    draw: Callable[[Drawing], None],
 ) -> None:
     def keep(
-        draw: Callable[..., Any],
+        figure_of: Callable[..., Any],
         *arguments: Any,
         name: str,
         title: str,
         data: pd.DataFrame,
         figure: Figure | None = None,
     ) -> None:
-        drawing = Drawing(draw, arguments, out / f"figure-{stem}{name}")
+        drawing = Drawing(figure_of, arguments, out / f"figure-{stem}{name}")
         data.to_csv(out / f"figure-{stem}{name}.csv", index=False)
         result.files[f"figure-{stem}{name}"] = drawing.png
+        draw(drawing)
         result.pictures.append((f"{mark.strip()}: {title}" if mark else title, drawing, figure))
 
     families = found[found["label_percent"].notna()].groupby(ACROSS_RATIOS, sort=True, dropna=False)

@@ -13,7 +13,7 @@ from harness.contract.events import EVENTS_FILE, Eval, read_events
 from harness.contract.records import Record
 from harness.store import Store
 from reports import across, interactive
-from reports.figures import SYNTHETIC_MARK, Drawing, by_method, draw_all, validation_curves
+from reports.figures import SYNTHETIC_MARK, Aside, Drawing, by_method, drawn_aside, validation_curves
 from reports.frame import GROUP, METRIC_NAMES, ROW, Loaded, load
 from reports.overview import ratio_order, steps_to_reach
 from reports.page import Page, PageGroup, PagePicture, render_page
@@ -48,18 +48,26 @@ def build_report(
     `published` puts the paper's numbers beside synthetic results too; `keys` are the fine-tunings to report, None for all;
     `scene_pictures` puts pictures of predictions into the page.
     """
-    loaded = load(store)
-    if keys is not None:
-        loaded = loaded._replace(runs=loaded.runs[loaded.runs["key"].isin(keys)])
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        return _build(store, loaded, out, published, page, scene_pictures)
-    except OSError as error:
-        raise cannot_write(out, error, "report (--out names another folder)") from error
+    store.check()
+    with drawn_aside() as aside:
+        loaded = load(store)
+        if keys is not None:
+            loaded = loaded._replace(runs=loaded.runs[loaded.runs["key"].isin(keys)])
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            return _build(store, loaded, out, published, page, scene_pictures, aside)
+        except OSError as error:
+            raise cannot_write(out, error, "report (--out names another folder)") from error
 
 
 def _build(
-    store: Store, loaded: Loaded, out: Path, with_published: bool, with_page: bool, scene_pictures: bool
+    store: Store,
+    loaded: Loaded,
+    out: Path,
+    with_published: bool,
+    with_page: bool,
+    scene_pictures: bool,
+    aside: Aside,
 ) -> BuiltReport:
     runs = loaded.runs
     files: dict[str, Path] = {}
@@ -68,7 +76,6 @@ def _build(
     groups: list[PageGroup] = []
     details = Details(store, loaded, scene_pictures)
     frames: list[pd.DataFrame] = []
-    drawings: list[Drawing] = []
     for names, group in sorted(runs.groupby(GROUP), key=lambda g: _order(g[0])) if len(runs) else []:
         described: dict[str, Any] = dict(zip(GROUP, names, strict=True))
         title = group_title(described)
@@ -87,7 +94,8 @@ def _build(
         scores = Drawing(by_method, (group, figure_title), stem)
         curves = Drawing(validation_curves, (found, metric, figure_title), out / f"curves-{name}")
         files |= {f"figure{len(groups) + 1}": scores.png, f"curves{len(groups) + 1}": curves.png}
-        drawings += [scores, curves]
+        aside.draw(scores)
+        aside.draw(curves)
         reach = steps_to_reach(found)
         if len(reach):
             sections.append(f"{mark}Validation curves, {title}\n\n{markdown(reach)}\n")
@@ -102,10 +110,12 @@ def _build(
             )
         )  # fmt: skip
     failures = loaded.failed_pretraining
-    more = across.write(loaded, out, with_published)
+    more = across.write(loaded, out, with_published, aside.draw)
     files |= more.files
     sections += more.sections
-    draw_all([*drawings, *(drawing for _, drawing, _ in more.pictures)])
+    if with_page:
+        for record in failures:
+            details.add_failed_pretraining(record)
     nothing = ["There are no fine-tuning runs yet. `bench run` makes some.\n"]
     failed = [f"{_failure_line(r)}\n" for r in failures]
     text, short_text = ("\n".join(part + failed or nothing) for part in (sections, shown))
@@ -116,9 +126,8 @@ def _build(
     )
     files["table"] = _write(out / "table.md", f"{text}\n{notes}".encode())
     files["csv"] = _write(out / "table.csv", _csv(frames))
+    aside.finish()
     if with_page:
-        for record in failures:
-            details.add_failed_pretraining(record)
         page = Page(
             groups,
             [_failure(r) for r in failures],

@@ -58,10 +58,13 @@ def report(
         return
     from reports import loggers
     from reports.build import build_report
+    from reports.figures import make_ready
 
     store, tools = Store(runs), list(dict.fromkeys(export or ()))
     loggers.check(tools)
     seen: object = None
+    if watch:
+        make_ready()
     while True:
         keys = None if suite is None else _keys_of(suite, store)
         built = build_report(store, out, published=published, keys=keys, page=page, scene_pictures=scene_pictures)
