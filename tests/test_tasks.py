@@ -237,7 +237,7 @@ def test_a_scene_is_drawn(task: str, store: Path, bench: Bench, tmp_path: Path) 
     said = bench("show", folder.name, "--runs", str(store), "--scene", "nowhere", code=2).stderr
     assert "not a test scene of this run" in said
     said = bench("show", folder.name, "--runs", str(store), "--scene", scene, "--checkpoint", "last", code=2).stderr
-    assert "expected final, selected or best" in said
+    assert "expected one of final, selected, best" in said
 
 
 def test_all_kinds_are_shown_audited_and_reported(store: Path, bench: Bench, tmp_path: Path) -> None:
