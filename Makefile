@@ -66,7 +66,7 @@ verify-faults: setup
 verify-learning: setup
 	$(BIN)/python -m tests.verification.learning
 
-# 20 minutes on two cores.
+# 40 minutes on two cores; goes on where it was interrupted.
 verify-tasks: setup
 	$(BIN)/python -m tests.verification.tasks
 

@@ -1,6 +1,6 @@
 """`make verify-tasks`: every kind of task overfits one procedural scene, and every task at `tiny` beats a predictor that sees nothing.
 
-Runs the real stages from scratch: some 20 minutes on two cores.
+Runs the real stages from scratch: some 40 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from benchmarks.datasets.views import load_boxes, load_cloud
 from benchmarks.specs import Budget, Cell, Dataset, Method, Profile, Task
 from benchmarks.voxelize import quantise, to_cells
 from harness.catalog import available, find
-from harness.code import digest
 from harness.data import PreparedDataset, cache_folder, ready
 from harness.graph import CellSpecs, Machine, PlannedStage, stages_of
 from harness.scheduler import lay_out
@@ -156,12 +155,11 @@ def against_constant(task: str) -> dict[str, float]:
 
 
 def measure(job: tuple[str, str]) -> dict[str, float]:
-    """One job: ("overfit" or "tiny", task). What was measured with the same code and settings is not measured again."""
+    """One job: ("overfit" or "tiny", task). What was measured with the same code, data and settings is not measured again."""
     part, task = job
     what = next((w for w in OVERFITS if part == "overfit" and w.task == task), None)
-    profile = find(Profile, find(Budget, BUDGET).default_profile or BUDGET)
-    settings = json.dumps([what, profile.model_dump(mode="json")], sort_keys=True)
-    known = hashlib.sha256(f"{digest(CODE)} {settings}".encode()).hexdigest()[:12]
+    specs = [planned.spec.model_dump(mode="json") for planned in stages(task, data_of(task))]
+    known = hashlib.sha256(json.dumps([what, specs], sort_keys=True).encode()).hexdigest()[:12]
     path = cache_folder() / "verify-tasks" / f"{part}-{task}-{known}.json"
     if not path.is_file():
         found = overfit(what) if what else against_constant(task)
