@@ -175,7 +175,8 @@ def drawn_aside() -> Iterator[Aside]:
             try:
                 yield Aside(lambda drawing: waiting.append(pool.submit(_draw, drawing)), finish)
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                for one in waiting:  # after an error nobody waits for those that have not begun
+                    one.cancel()
     finally:
         gc.unfreeze()
 

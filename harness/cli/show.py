@@ -86,7 +86,7 @@ def _show_scene(record: Record, folder: Path, scene: str, checkpoint: str, out: 
             f"run {record.key} ({record.method}/{record.stage}, {record.outcome.value}) has no predictions to show"
         )
     if checkpoint not in CHECKPOINTS:
-        raise WrongUse(f"--checkpoint {checkpoint!r}: expected {', '.join(CHECKPOINTS)}")
+        raise WrongUse(f"--checkpoint {checkpoint!r}: expected one of {', '.join(CHECKPOINTS)}")
     if scene == "list":
         print_json(list(spec.split.test)) if as_json else print("\n".join(spec.split.test))
         return
