@@ -40,7 +40,7 @@ smoke: setup
 
 # Files of tests side by side; WORKERS=0 runs them one after the other.
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -27,6 +27,18 @@ NANO = [
 
 Bench = Callable[..., subprocess.CompletedProcess[str]]
 
+LONG_FIRST = (
+    "test_end_to_end.py", "test_features.py", "test_audit.py", "test_tasks.py", "test_ci.py", "test_learning.py", "test_images.py",
+    "test_faults.py", "test_bad_input.py",
+)  # fmt: skip
+"""Files that take minutes. Started last, one of them would keep one worker busy while the others have nothing left to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, in their order; the rest stays as it is."""
+    place = {name: number for number, name in enumerate(LONG_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -48,7 +48,7 @@ def test_every_command_and_option_of_the_workflow_exists(job: str, bench) -> Non
 def test_the_local_job_runs(cache: Path, tmp_path: Path) -> None:
     """With two methods, which is what a test can wait for."""
     for command in commands("local"):
-        more = ["--only", "method=scratch,csc"] if command[1] in ("plan", "run") else []
+        more = ["--only", "method=scratch,supervised"] if command[1] in ("plan", "run") else []
         done = subprocess.run(
             bench_command(*command[1:], *more), cwd=tmp_path, env={**os.environ, "BENCH_CACHE": str(cache)},
             capture_output=True, text=True, check=False,
