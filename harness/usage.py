@@ -73,13 +73,14 @@ def folder_bytes(folder: Path) -> int:
 
 class GpuSampler:
     """What is used of the GPUs that a stage was given (their ids), from outside, by NVML. Without ids, or without a driver, it
-    measures nothing."""
+    measures nothing. Energy is that of the whole device between the first sample and the last, idle power included."""
 
     def __init__(self, ids: tuple[str, ...]) -> None:
         self._handles: list[object] = []
         self._busy_seconds = 0.0
         self._peak_bytes = 0
         self._last: float | None = None
+        self._joules: list[float] = []
         if ids:
             with contextlib.suppress(Exception):  # NVML's errors are many, and none of them is the stage's
                 import pynvml
@@ -105,9 +106,11 @@ class GpuSampler:
                 self._busy_seconds += since * pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
                 used += int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
             self._peak_bytes = max(self._peak_bytes, used)
+            millijoules = sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(h) for h in self._handles)
+            self._joules = [*self._joules[:1], millijoules / 1000]
 
     def added_to(self, measured: Measured) -> Measured:
         """The measurement with what was seen of the GPUs."""
-        return measured.model_copy(
-            update={"gpu_seconds": self._busy_seconds, "peak_gpu_memory_bytes": self._peak_bytes}
-        )
+        joules = self._joules[-1] - self._joules[0] if len(self._joules) == 2 else None
+        seen = {"gpu_seconds": self._busy_seconds, "peak_gpu_memory_bytes": self._peak_bytes, "gpu_joules": joules}
+        return measured.model_copy(update=seen)

@@ -144,6 +144,8 @@ def _row(
         "finetune_cpu_seconds": record.ledger.cpu_seconds,
         "pretrain_gpu_seconds": sum(p.ledger.gpu_seconds for p in parents),
         "finetune_gpu_seconds": record.ledger.gpu_seconds,
+        "pretrain_gpu_joules": _joules(parents),
+        "finetune_gpu_joules": _joules([record]),
         "pretrain_notes": [(f"{p.stage}: {k}", v) for p in reversed(parents) for k, v in p.notes.items()],
         "peak_memory_mib": max(r.ledger.peak_memory_bytes for r in (record, *parents)) / 2**20,
     }
@@ -154,6 +156,12 @@ def _row(
     for checkpoint in CHECKPOINTS:
         row[f"score_{checkpoint}"] = row[f"{row['metric']}_{checkpoint}"]
     return row
+
+
+def _joules(records: list[Record]) -> float:
+    """Energy of the GPUs over runs of stages, NaN where it was not measured for all that used one."""
+    seen = [r.measured.gpu_joules for r in records if r.ledger.gpu_seconds]
+    return sum(float("nan") if joules is None else joules for joules in seen)
 
 
 # What may differ between runs that are averaged or compared: seeds, the method itself, and where and with how many threads

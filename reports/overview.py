@@ -263,11 +263,18 @@ def cost(runs: pd.DataFrame) -> pd.DataFrame:
                 "amortised over its runs": f"{once / len(group) / 3600:.3f}",
                 "CPU-hours a fine-tuning": f"{group['finetune_cpu_seconds'].mean() / 3600:.3f}",
                 "GPU-hours": f"{(pretrainings['pretrain_gpu_seconds'].mean() + group['finetune_gpu_seconds'].mean()) / 3600:.2f}",
+                "GPU Wh": _watt_hours(pretrainings["pretrain_gpu_joules"], group["finetune_gpu_joules"]),
                 "labels": f"{group['labels_seen'].mean():,.0f}",
                 "peak MiB": f"{group['peak_memory_mib'].max():,.0f}",
             }
         )
     return pd.DataFrame(rows).sort_values("method", key=in_order) if rows else pd.DataFrame(rows)
+
+
+def _watt_hours(pretrainings: pd.Series, finetunings: pd.Series) -> str:
+    """Mean energy of one pre-training and one fine-tuning; a dash where a GPU's was not measured, or none was used."""
+    joules = pretrainings.mean(skipna=False) + finetunings.mean(skipna=False)
+    return f"{joules / 3600:.1f}" if joules > 0 else "-"
 
 
 def variances(runs: pd.DataFrame) -> pd.DataFrame:

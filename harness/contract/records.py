@@ -38,6 +38,8 @@ class Measured(Spec):
     output_bytes: int = 0
     gpu_seconds: float = 0.0
     peak_gpu_memory_bytes: int = 0
+    gpu_joules: float | None = None
+    """Energy of the stage's GPUs while it ran, by NVML; None where that was not measured."""
 
 
 class ArtifactEntry(Spec):

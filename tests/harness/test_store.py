@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ import pytest
 
 from benchmarks.errors import EnvironmentCannot, WrongUse
 from harness.contract.records import Outcome, Record
-from harness.contract.stage import StageSpec, key_of
+from harness.contract.stage import StageSpec, canonical_json, key_of
 from harness.provenance import provenance
 from harness.store import Store, hash_artifacts, read_record, read_spec, write_json
 
@@ -160,6 +161,20 @@ def test_records_that_do_not_parse_are_named(tmp_path: Path) -> None:
 def test_a_changed_record_does_not_match_its_own_hash(tmp_path: Path) -> None:
     good = record(spec(), metrics={"miou_voxel_final": 0.5})
     assert good.model_copy(update={"metrics": {"miou_voxel_final": 0.6}}).content_sha256() != good.sha256
+
+
+def test_a_record_is_hashed_as_it_was_written(tmp_path: Path) -> None:
+    store, of = Store(tmp_path), spec()
+    path = finish(store, of) / "record.json"
+    old = json.loads(path.read_text())
+    del old["measured"]["gpu_joules"], old["sha256"]  # a field that came later
+    old["metrics"] = {"miou_voxel_final": 7.858854964831624e-05}
+    sealed = {**old, "sha256": hashlib.sha256(canonical_json(old).encode()).hexdigest()}
+    write_json(path, sealed)
+    assert read_record(path).measured.gpu_joules is None
+    write_json(path, {**sealed, "metrics": {}})
+    with pytest.raises(WrongUse, match="does not match its own hash"):
+        read_record(path)
 
 
 def test_records_name_no_person_and_no_path(tmp_path: Path) -> None:

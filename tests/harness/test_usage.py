@@ -14,7 +14,7 @@ from harness.usage import GpuSampler
 def test_a_gpu_is_sampled_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([10.0, 12.0, 15.0])
     monkeypatch.setattr("harness.usage.time", SimpleNamespace(monotonic=lambda: next(clock)))
-    memory = iter([100, 300, 200])
+    memory, millijoules = iter([100, 300, 200]), iter([1000, 3000, 8500])
     fake = SimpleNamespace(
         nvmlInit=lambda: None,
         NVMLError=RuntimeError,
@@ -22,13 +22,34 @@ def test_a_gpu_is_sampled_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
         nvmlDeviceGetHandleByUUID=lambda u: f"uuid {u}",
         nvmlDeviceGetUtilizationRates=lambda h: SimpleNamespace(gpu=50),
         nvmlDeviceGetMemoryInfo=lambda h: SimpleNamespace(used=next(memory)),
+        nvmlDeviceGetTotalEnergyConsumption=lambda h: next(millijoules),
     )
     monkeypatch.setitem(sys.modules, "pynvml", fake)
     sampler = GpuSampler(("0",))
     for _ in range(3):
         sampler.sample()
     found = sampler.added_to(Measured(wall_seconds=5))
-    assert (found.gpu_seconds, found.peak_gpu_memory_bytes, found.wall_seconds) == (2.5, 300, 5)
+    assert (found.gpu_seconds, found.peak_gpu_memory_bytes, found.wall_seconds, found.gpu_joules) == (2.5, 300, 5, 7.5)
+
+
+def test_a_gpu_that_does_not_tell_its_energy_is_still_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(handle: object) -> int:
+        raise RuntimeError("not supported")
+
+    fake = SimpleNamespace(
+        nvmlInit=lambda: None,
+        NVMLError=RuntimeError,
+        nvmlDeviceGetHandleByIndex=lambda i: i,
+        nvmlDeviceGetUtilizationRates=lambda h: SimpleNamespace(gpu=100),
+        nvmlDeviceGetMemoryInfo=lambda h: SimpleNamespace(used=7),
+        nvmlDeviceGetTotalEnergyConsumption=unsupported,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    sampler = GpuSampler(("0",))
+    sampler.sample()
+    sampler.sample()
+    found = sampler.added_to(Measured())
+    assert (found.peak_gpu_memory_bytes, found.gpu_joules) == (7, None)
 
 
 def test_without_a_driver_nothing_is_measured() -> None:

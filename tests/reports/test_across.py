@@ -133,6 +133,15 @@ def test_cost_is_amortised_over_the_runs_of_a_pretraining(store: Store) -> None:
     )
 
 
+def test_energy_is_given_where_every_gpu_was_measured(store: Store) -> None:
+    runs = load(store).runs
+    assert set(cost(runs)["GPU Wh"]) == {"-"}, "no stage of the planted store used a GPU"
+    seen = runs.assign(pretrain_gpu_joules=7200.0, finetune_gpu_joules=3600.0)
+    assert set(cost(seen)["GPU Wh"]) == {"3.0"}
+    partly = seen.assign(pretrain_gpu_joules=[float("nan"), *[7200.0] * (len(seen) - 1)])
+    assert "-" in set(cost(partly)["GPU Wh"])
+
+
 def test_latex_is_escaped() -> None:
     import pandas as pd
 
