@@ -69,6 +69,8 @@ def set_up_torch(spec: StageSpec) -> None:
     torch.set_num_threads(spec.threads)
     torch.use_deterministic_algorithms(True, warn_only=spec.device == "cuda")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # fp32 means fp32 on every GPU: by default convolutions of images, and those alone, round their factors to TF32.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(spec.seed)
 
 
