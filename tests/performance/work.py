@@ -15,12 +15,15 @@ SEED = 20230117
 def surface_voxels(count: int, voxel_metres: float = 0.05) -> tuple[Tensor, Tensor]:
     """(count, 4) int32 sorted coordinates and (count, 3) float32 features; several rooms side by side where one is small."""
     rng = np.random.default_rng(SEED)
-    clouds, offset = [], 0.0
+    clouds, offset, most = [], 0.0, 0
     while True:
         world = rooms.build_room(rng)
         cloud = sensors.sample_surfaces(world, rng, 4000)
         clouds.append(cloud.xyz @ _turn(0.4) + [offset, 0, 0])
         offset += 12.0
+        most += len(quantise(to_cells(clouds[-1], voxel_metres)).coordinates)
+        if most < count:  # rooms may overlap, so this is the most that there can be
+            continue
         voxels = quantise(to_cells(np.concatenate(clouds), voxel_metres)).coordinates
         if len(voxels) >= count:
             break

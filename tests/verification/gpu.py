@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -110,6 +111,9 @@ def curve_difference(one: list[float], two: list[float]) -> float:
     return float(np.abs(tens[0] - tens[1]).max())
 
 
+_room = cache(surface_voxels)
+
+
 def timed(step: Callable[[], None]) -> dict[str, float]:
     """Milliseconds (median of REPEATS, after two to warm up) and peak MiB of a step on the GPU."""
     for _ in range(2):
@@ -127,7 +131,7 @@ def timed(step: Callable[[], None]) -> dict[str, float]:
 
 def network_speed(backend: str, kind: str, voxels: int) -> dict[str, float]:
     """Forward + backward of the full network, kernel maps made anew."""
-    coordinates, features = (t.cuda() for t in surface_voxels(voxels))
+    coordinates, features = (t.cuda() for t in _room(voxels))
     engine = sparse_backend(backend)
     network = seeded_backbone(20, FULL, 0.05, backend, 1).train().cuda()  # type: ignore[arg-type]
     labels = torch.arange(voxels, device="cuda") % 20
@@ -143,8 +147,7 @@ def network_speed(backend: str, kind: str, voxels: int) -> dict[str, float]:
 
 def layer_speed(library: str, kind: str, voxels: int, channels: int = 96) -> dict[str, float]:
     """Forward + backward of one 3x3x3 convolution, its map made anew: the form in which spconv can stand beside."""
-    coordinates, _ = surface_voxels(voxels)
-    coordinates = coordinates.cuda()
+    coordinates = _room(voxels)[0].cuda()
     features = torch.randn(voxels, channels, device="cuda", requires_grad=True)
     if library == "spconv":
         import spconv.pytorch as spconv
@@ -167,6 +170,19 @@ def layer_speed(library: str, kind: str, voxels: int, channels: int = 96) -> dic
         out.float().sum().backward()
 
     return timed(step)
+
+
+def minkowski() -> dict[str, Any]:
+    """Outputs, gradients and training curves beside MinkowskiEngine on the GPU, where it is installed."""
+    if importlib.util.find_spec("MinkowskiEngine") is None:
+        return {"not run": "MinkowskiEngine is not installed"}
+    from tests.verification.minkowski import BOUNDS as bounds
+    from tests.verification.minkowski import clouds, compare, within
+
+    coordinates, features = clouds()["procedural room"]
+    with precision("fp32", "cuda"):
+        result = compare((coordinates.cuda(), features.cuda()))
+    return {"bounds": bounds, **result, "within_bounds": within(result)}
 
 
 def speeds() -> list[dict[str, Any]]:
@@ -199,10 +215,11 @@ def main() -> int:
         write_report("gpu", what, "not run", CODE, why="no CUDA device was at hand")
         return 0
     parity = {"operations": operation_parity("cuda"), "network": network_parity("cuda")}
+    beside = minkowski()
     cpu = curve("cpu", "fp32", 8000)
     curves = {kind: curve("cuda", kind, 8000) for kind in PRECISIONS}
     parity["curve"] = curve_difference(cpu, curves["fp32"])
-    good = all(parity[name] <= bound for name, bound in BOUNDS.items())
+    good = all(parity[name] <= bound for name, bound in BOUNDS.items()) and beside.get("within_bounds", True)
     write_report(
         "gpu",
         what,
@@ -211,6 +228,7 @@ def main() -> int:
         gpu=torch.cuda.get_device_name(0),
         bounds=BOUNDS,
         parity=parity,
+        minkowski=beside,
         curve_differences={kind: curve_difference(cpu, curves[kind]) for kind in PRECISIONS},
         speed=speeds(),
     )

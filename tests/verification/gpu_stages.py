@@ -1,0 +1,150 @@
+"""`make verify-gpu-stages`: every stage on a GPU against the same stage on the CPU; writes docs/verification/gpu-stages.json.
+
+Runs the real command, `bench run`, on procedural data: every pre-training method, and every task from scratch. Batches and first
+weights are made on the CPU from the seed, so the first step's loss must be the same but for rounding, and what follows may move
+apart no faster than rounding grows. Needs the whole project installed, with a torch that finds a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.contract.events import Step, read_events
+from harness.contract.records import Record
+from harness.store import Store
+from tests.verification.report import ROOT, write_report
+
+SUITES: dict[str, tuple[str, ...]] = {"smoke": ("label_ratio=100%",), "smoke-tasks": ()}
+"""Suites, and which of their cells."""
+BOUNDS = {"first_loss": 1e-3, "first_gradient_norm": 1e-2, "early_loss": 0.1}
+"""Largest differences from the CPU, relative: loss and gradient norm of the first step, mean loss of the first five."""
+EARLY = 5
+CODE = ("methods.stage", "methods.finetune.detection", "methods.finetune.instance", "methods.finetune.semantic",
+        "methods.csc.pairs", "methods.depthcontrast.scans", "methods.ours.images", "methods.ours.points",
+        "methods.pointcontrast.pairs", "methods.supervised.semantic")  # fmt: skip
+
+
+def bench(*arguments: str) -> float:
+    """Run a command of this project; the seconds that it took. Raises CalledProcessError where it fails."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "harness.cli.app", *arguments], cwd=ROOT, check=True)
+    return time.monotonic() - began
+
+
+def run_suites(folder: Path, device: str, workers: int) -> dict[str, float]:
+    """Both suites on one device into one store; seconds of each."""
+    return {
+        suite: bench("run", "--suite", suite, "--device", device, "--workers", str(workers), "--runs", str(folder),
+                     *(w for f in filters for w in ("--only", f)))
+        for suite, filters in SUITES.items()
+    }  # fmt: skip
+
+
+def stages(folder: Path) -> dict[str, tuple[Record, list[Step]]]:
+    """What a stage is, as "csc/pairs" or "scratch -> s3dis-sem", to its record and its steps."""
+    store = Store(folder)
+    found = {}
+    for record in store.records():
+        name = f"{record.method}/{record.stage}" if record.cell is None else f"{record.method} -> {record.cell.task}"
+        events = read_events(store.folder(record.kind, record.key) / "events.jsonl")
+        found[name] = (record, [e for e in events if isinstance(e, Step)])
+    return found
+
+
+def apart(one: float, two: float) -> float:
+    """Difference relative to the second."""
+    return abs(one - two) / max(abs(two), 1e-12)
+
+
+def compare(gpu: list[Step], cpu: list[Step]) -> dict[str, float]:
+    """Differences of a stage's losses and gradients from the CPU's, and seconds a step (median) on both."""
+    early = [float(np.mean([s.loss for s in steps[:EARLY]])) for steps in (gpu, cpu)]
+    return {
+        "first_loss": apart(gpu[0].loss, cpu[0].loss),
+        "first_gradient_norm": apart(gpu[0].gradient_norm, cpu[0].gradient_norm),
+        "early_loss": apart(*early),
+        "gpu_step_seconds": float(np.median([s.seconds for s in gpu])),
+        "cpu_step_seconds": float(np.median([s.seconds for s in cpu])),
+    }
+
+
+def same_input(record: Record) -> bool:
+    """Whether a stage starts from what the seed alone decides; a fine-tuning or second stage starts from weights made on its device."""
+    return record.method == "scratch" or not record.parents
+
+
+def account(record: Record) -> dict[str, float | None]:
+    """What a stage on the GPU says of its use of it, and what was seen from outside."""
+    return {
+        "gpu_seconds": record.ledger.gpu_seconds,
+        "gpu_mib": record.ledger.peak_gpu_memory_bytes / 2**20,
+        "seen_gpu_seconds": record.measured.gpu_seconds,
+        "seen_gpu_mib": record.measured.peak_gpu_memory_bytes / 2**20,
+        "joules": record.measured.gpu_joules,
+    }
+
+
+def main() -> int:
+    """Run, compare and write the report; 1 where a difference is over its bound, a stage is missing, or nothing was counted."""
+    options = argparse.ArgumentParser()
+    options.add_argument("--folder", type=Path, help="where the runs are kept; a temporary folder if none is given")
+    chosen = options.parse_args()
+    what = "every stage on a GPU: first steps against the CPU's, use of the GPU, bits of a second run, the audit"
+    if not torch.cuda.is_available():
+        write_report("gpu-stages", what, "not run", CODE, why="no CUDA device was at hand")
+        return 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = chosen.folder or Path(temporary)
+        seconds = {
+            "cpu": run_suites(folder / "cpu", "cpu", max(1, (os.cpu_count() or 1) // 2)),
+            "cuda": run_suites(folder / "cuda", "cuda", 1),
+        }
+        cpu, gpu = stages(folder / "cpu"), stages(folder / "cuda")
+        rows: dict[str, Any] = {}
+        bad = [f"{name}: not on both devices" for name in sorted(set(cpu) ^ set(gpu))]
+        for name in sorted(n for n in cpu if n in gpu and cpu[n][1]):
+            record, steps = gpu[name]
+            row: dict[str, Any] = {**compare(steps, cpu[name][1]), **account(record)}
+            row["same_input"] = same_input(record)
+            row["metrics"] = {"gpu": record.metrics, "cpu": cpu[name][0].metrics}
+            rows[name] = row
+            bad += [
+                f"{name}: {k} is {row[k]:.3g}"
+                for k, bound in BOUNDS.items()
+                if row["same_input"] and not row[k] <= bound
+            ]
+            bad += [f"{name}: {k} is {row[k]}" for k in ("gpu_seconds", "gpu_mib") if not row[k]]
+        again = stages_again(folder)
+        audit = subprocess.run(
+            [sys.executable, "-m", "harness.cli.app", "audit", "--runs", str(folder / "cuda")], cwd=ROOT, check=False
+        ).returncode
+        bad += [f"bench audit ends with {audit}"] * bool(audit)
+        write_report(
+            "gpu-stages", what, "failed" if bad else "ok", CODE, gpu=torch.cuda.get_device_name(0), bounds=BOUNDS,
+            misses=bad, stages=rows, same_bits_again=again, seconds=seconds, audit_exit_code=audit,
+        )  # fmt: skip
+    return 1 if bad else 0
+
+
+def stages_again(folder: Path) -> dict[str, bool]:
+    """Whether a second run on the GPU gives the same losses, to the bit: a sparse, a dense 2D and a detection stage."""
+    bench("run", "--suite", "smoke", "--device", "cuda", "--only", "label_ratio=100%", "--only", "method=ours",
+          "--runs", str(folder / "again"))  # fmt: skip
+    bench("run", "--suite", "smoke-tasks", "--device", "cuda", "--only", "task=s3dis-sem,sunrgbd-det",
+          "--runs", str(folder / "again"))  # fmt: skip
+    first, second = stages(folder / "cuda"), stages(folder / "again")
+    return {name: [s.loss for s in steps] == [s.loss for s in first[name][1]] for name, (_, steps) in second.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
