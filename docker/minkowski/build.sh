@@ -23,6 +23,9 @@ echo "$sha256  $archive" | sha256sum --check --quiet
 rm -rf "MinkowskiEngine-$version"
 tar -xzf "$archive"
 "$python" "$here/edit.py" "MinkowskiEngine-$version"
+# Since CUDA 13 thrust lies in a folder of its own, which nvcc knows and the C++ compiler does not.
+cccl=${CUDA_HOME:-/usr/local/cuda}/include/cccl
+[ "$variant" = cpu ] || [ ! -d "$cccl" ] || export CPATH="$cccl${CPATH:+:$CPATH}"
 MAX_JOBS=${MAX_JOBS:-2} "$python" -m pip wheel --quiet --no-deps --no-build-isolation --use-pep517 \
     --config-settings=--global-option=$option --config-settings=--global-option=--blas=openblas \
     --wheel-dir . "./MinkowskiEngine-$version"

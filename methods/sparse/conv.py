@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ class _Convolve(torch.autograd.Function):
         ctx.save_for_backward(features, kernel)
         ctx.map = kernel_map
         if _better_padded(kernel_map, out_rows, kernel):
-            return _columns(features, kernel_map, out_rows) @ kernel.flatten(0, 1)
+            return _padded_product(features, kernel_map, out_rows, kernel)
         out = _zeros_for_sums((out_rows, kernel.shape[2]), features)
         groups = _groups(kernel_map, kernel)
         kernels = kernel.unbind()
@@ -66,10 +66,9 @@ class _Convolve(torch.autograd.Function):
         if _better_padded(ctx.map, len(gradient), kernel):
             grad_features = grad_kernel = None
             if ctx.needs_input_grad[0]:
-                spread = _columns(gradient, back, len(features))
-                grad_features = spread @ kernel.transpose(1, 2).flatten(0, 1)
+                grad_features = _padded_product(gradient, back, len(features), kernel.transpose(1, 2))
             if ctx.needs_input_grad[1]:
-                grad_kernel = (_columns(features, ctx.map, len(gradient)).t() @ gradient).view_as(kernel)
+                grad_kernel = _padded_kernel_gradient(features, ctx.map, gradient, kernel)
             return grad_features, grad_kernel, None, None
         wanted = ctx.needs_input_grad
         grad_features = _zeros_for_sums(features.shape, features) if wanted[0] else None
@@ -117,20 +116,51 @@ def _groups(kernel_map: KernelMap, kernel: Tensor) -> list[list[Block]]:
 
 # What a walk over 27 offsets costs in calls alone, forward and backward, in multiply-adds of padding that cost as much.
 PADDING_ALLOWED = 12_000_000
+MOST_COLUMNS = 64_000_000
+"""Numbers of the partners side by side that are held at a time (256 MB of float32)."""
 
 
 def _better_padded(kernel_map: KernelMap, out_rows: int, kernel: Tensor) -> bool:
     """Whether one product over all offsets, with zeros where a partner is missing, is quicker than a walk over offsets:
-    so it is on small and coarse tensors, where the products are smaller than the cost of calling them."""
+    so it is on small and coarse tensors, where the products are smaller than the cost of calling them, and always on a GPU,
+    where one large product costs less than 27 calls, and where sums over rows in a fixed order are slow."""
+    if kernel.is_cuda:
+        return True
     padding = len(kernel) * out_rows - kernel_map.pairs
     return padding * kernel.shape[1] * kernel.shape[2] <= PADDING_ALLOWED
 
 
-def _columns(source: Tensor, kernel_map: KernelMap, out_rows: int) -> Tensor:
-    """(out_rows, K * C): the partners of every output row side by side, zeros where there is none."""
+def _padded_product(source: Tensor, kernel_map: KernelMap, out_rows: int, kernel: Tensor) -> Tensor:
+    """Sum over offsets as one product: the partners of every output row side by side, times all matrices below each other."""
+    matrix = kernel.flatten(0, 1)
+    parts = [columns @ matrix for _, _, columns in _columns(source, kernel_map, out_rows)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _padded_kernel_gradient(features: Tensor, kernel_map: KernelMap, gradient: Tensor, kernel: Tensor) -> Tensor:
+    """The gradient of the kernel in the same form."""
+    parts = [columns.t() @ gradient[a:b] for a, b, columns in _columns(features, kernel_map, len(gradient))]
+    total = (
+        parts[0]
+        if len(parts) == 1
+        else torch.stack(parts).sum(0, dtype=torch.promote_types(kernel.dtype, torch.float32))
+    )
+    return total.to(kernel.dtype).view_as(kernel)
+
+
+def _columns(source: Tensor, kernel_map: KernelMap, out_rows: int) -> Iterator[tuple[int, int, Tensor]]:
+    """For some output rows at a time, from a to b: (b - a, K * C), their partners side by side, zeros where there is none."""
     padded = torch.cat([source, source.new_zeros((1, source.shape[1]))])
-    rows = kernel_map.partners(out_rows, len(source))
-    return torch.index_select(padded, 0, rows).view(out_rows, -1)
+    offsets = len(kernel_map.starts) - 1
+    rows = kernel_map.partners(out_rows, len(source)).view(out_rows, offsets)
+    at_a_time = max(1, MOST_COLUMNS // (offsets * source.shape[1]))
+    for a in range(0, max(1, out_rows), at_a_time):
+        part = rows[a : a + at_a_time]
+        yield (
+            a,
+            a + len(part),
+            torch.index_select(padded, 0, part.reshape(-1)).view(len(part), offsets * source.shape[1]),
+        )
 
 
 class _ConvolutionBase(nn.Module):

@@ -244,7 +244,9 @@ def test_neither_blocks_nor_padding_change_anything(
         assert torch.allclose(one, two, atol=1e-11)
 
 
-@pytest.fixture(params=["walk", "padded"], autouse=True)
+@pytest.fixture(params=["walk", "padded", "padded in parts"], autouse=True)
 def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test of this file runs with either way of computing a convolution."""
+    """Every test of this file runs with each way of computing a convolution."""
     monkeypatch.setattr(conv_module, "PADDING_ALLOWED", -1 if request.param == "walk" else 1 << 60)
+    if request.param == "padded in parts":
+        monkeypatch.setattr(conv_module, "MOST_COLUMNS", 2000)
