@@ -97,25 +97,19 @@ def account(record: Record) -> dict[str, float | None]:
 def main() -> int:
     """Run, compare and write the report; 1 where a difference is over its bound, a stage is missing, or nothing was counted."""
     options = argparse.ArgumentParser()
-    options.add_argument("--folder", type=Path, help="where the runs are kept; a temporary folder if none is given")
     options.add_argument(
-        "--side-by-side",
-        type=int,
-        default=1,
-        help="stages that share the GPU; what is seen of it is then theirs together",
+        "--folder", type=Path, help="where the runs are kept, and finished ones reused; else a temporary folder"
     )
     chosen = options.parse_args()
     what = "every stage on a GPU: first steps against the CPU's, use of the GPU, bits of a second run, the audit"
     if not torch.cuda.is_available():
         write_report("gpu-stages", what, "not run", CODE, why="no CUDA device was at hand")
         return 0
-    # A GPU named several times is handed out as often.
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(["0"] * chosen.side_by_side)
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.folder or Path(temporary)
         seconds = {
             "cpu": run_suites(folder / "cpu", "cpu", max(1, (os.cpu_count() or 1) // 2)),
-            "cuda": run_suites(folder / "cuda", "cuda", chosen.side_by_side),
+            "cuda": run_suites(folder / "cuda", "cuda", 1),
         }
         cpu, gpu = stages(folder / "cpu"), stages(folder / "cuda")
         cpu_side = next(record for record, _ in cpu.values())
@@ -133,24 +127,25 @@ def main() -> int:
                 if row["same_input"] and not row[k] <= bound
             ]
             bad += [f"{name}: {k} is {row[k]}" for k in ("gpu_seconds", "gpu_mib") if not row[k]]
-        again = stages_again(folder, chosen.side_by_side)
+        again = stages_again(folder)
         audit = subprocess.run(
             [sys.executable, "-m", "harness.cli.app", "audit", "--runs", str(folder / "cuda")], cwd=ROOT, check=False
         ).returncode
         bad += [f"bench audit ends with {audit}"] * bool(audit)
         write_report(
             "gpu-stages", what, "failed" if bad else "ok", CODE, gpu=torch.cuda.get_device_name(0), bounds=BOUNDS,
-            side_by_side=chosen.side_by_side, cpu_of=cpu_side.provenance.model_dump(include={"cpu", "numerics"}), misses=bad, stages=rows, same_bits_again=again, seconds=seconds, audit_exit_code=audit,
+            cpu_of=cpu_side.provenance.model_dump(include={"cpu", "numerics"}), misses=bad, stages=rows, same_bits_again=again,
+            seconds=seconds, audit_exit_code=audit,
         )  # fmt: skip
     return 1 if bad else 0
 
 
-def stages_again(folder: Path, workers: int) -> dict[str, bool]:
+def stages_again(folder: Path) -> dict[str, bool]:
     """Whether a second run on the GPU gives the same losses, to the bit: a sparse, a dense 2D and a detection stage."""
     bench("run", "--suite", "smoke", "--device", "cuda", "--only", "label_ratio=100%", "--only", "method=ours",
-          "--workers", str(workers), "--runs", str(folder / "again"))  # fmt: skip
+          "--runs", str(folder / "again"))  # fmt: skip
     bench("run", "--suite", "smoke-tasks", "--device", "cuda", "--only", "task=s3dis-sem,sunrgbd-det",
-          "--workers", str(workers), "--runs", str(folder / "again"))  # fmt: skip
+          "--runs", str(folder / "again"))  # fmt: skip
     first, second = stages(folder / "cuda"), stages(folder / "again")
     return {name: [s.loss for s in steps] == [s.loss for s in first[name][1]] for name, (_, steps) in second.items()}
 
