@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.suite import Suite
+from harness.cli.app import collect_seldom
 from harness.conformance import Quiet
 from harness.executors.local import LocalExecutor
 from harness.matrix import Choice, matrix_of
@@ -56,6 +57,7 @@ def big_suite() -> Suite:
 
 def main() -> None:
     """Measure and print."""
+    collect_seldom()  # as the command line does
     found = {"help": command("--help"), "completion": completion()}
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
