@@ -94,6 +94,23 @@ def account(record: Record) -> dict[str, float | None]:
     }
 
 
+def misses(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """What falls short: stages of the same input apart by more than the bounds, and stages that used no GPU."""
+    apart_by = [
+        f"{name}: {what} is {row[what]:.3g}"
+        for name, row in rows.items()
+        for what, bound in BOUNDS.items()
+        if row["same_input"] and not row[what] <= bound
+    ]
+    unused = [
+        f"{name}: {what} is {row[what]}"
+        for name, row in rows.items()
+        for what in ("gpu_seconds", "gpu_mib")
+        if not row[what]
+    ]
+    return apart_by + unused
+
+
 def main() -> int:
     """Run, compare and write the report; 1 where a difference is over its bound, a stage is missing, or nothing was counted."""
     options = argparse.ArgumentParser()
@@ -121,12 +138,7 @@ def main() -> int:
             row["same_input"] = same_input(record)
             row["metrics"] = {"gpu": record.metrics, "cpu": cpu[name][0].metrics}
             rows[name] = row
-            bad += [
-                f"{name}: {k} is {row[k]:.3g}"
-                for k, bound in BOUNDS.items()
-                if row["same_input"] and not row[k] <= bound
-            ]
-            bad += [f"{name}: {k} is {row[k]}" for k in ("gpu_seconds", "gpu_mib") if not row[k]]
+        bad += misses(rows)
         again = stages_again(folder)
         audit = subprocess.run(
             [sys.executable, "-m", "harness.cli.app", "audit", "--runs", str(folder / "cuda")], cwd=ROOT, check=False
