@@ -3,6 +3,7 @@ will take."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -148,13 +149,16 @@ def states(cells: Iterable[PlannedCell], store: Store, machine_cpus: int) -> lis
 def _records(store: Store) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:
     """Key to folder and plain content of every record that counts; a damaged one is left to the audit."""
     for kind in ("pretrain", "finetune"):
-        for folder in (store.root / kind).glob("*"):
+        folder = store.root / kind
+        place = os.fspath(folder)
+        for key in os.listdir(folder) if folder.is_dir() else []:
             try:
-                record = from_json((folder / RECORD).read_bytes())
+                with open(f"{place}/{key}/{RECORD}", "rb") as file:  # a Path for every name takes as long as reading it
+                    record = from_json(file.read())
             except (OSError, ValueError):
                 continue
             if isinstance(record, dict) and isinstance(record.get("outcome"), str):
-                yield folder.name, (folder, record)
+                yield key, (folder / key, record)
 
 
 class _Older:

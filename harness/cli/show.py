@@ -139,7 +139,8 @@ def _show_one(record: Record, folder: Path) -> None:
         print("\n" + table(("per cent", "final", "selected", "best (selected on the test split)"), rows))
     used = [(name, f"{value:,.1f}" if isinstance(value, float) else f"{value:,}") for name, value in record.ledger]
     print("\n" + table(("used (told by the stage)", "amount"), used))
-    seen = [(name, f"{value:,.1f}" if isinstance(value, float) else f"{value:,}") for name, value in record.measured]
+    measured = [(name, value) for name, value in record.measured if value is not None]
+    seen = [(name, f"{value:,.1f}" if isinstance(value, float) else f"{value:,}") for name, value in measured]
     print("\n" + table(("used (seen from outside)", "amount"), seen))
     for warning in record.warnings:
         print(textwrap.fill(f"warning: {printable(warning)}", WIDTH, subsequent_indent="  "))
