@@ -6,10 +6,8 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from pydantic_core import to_json
-
 from harness.contract.records import SCHEMA_VERSION, Record
-from harness.contract.stage import canonical_json
+from harness.contract.stage import canonical_json, hashes_as_written
 
 Plain = dict[str, Any]
 
@@ -28,7 +26,7 @@ def load_record(plain: Plain) -> Record:
     version = plain.get("schema_version", 1)
     if version == SCHEMA_VERSION or version not in STEPS:
         record = Record.model_validate(plain)
-        if not _gives(plain, record.sha256):
+        if record.sha256 not in hashes_as_written({k: v for k, v in plain.items() if k != "sha256"}):
             raise WrongHash("the record does not match its own hash; it was edited or damaged")
         return record
     if _HASHES[version](plain) != plain.get("sha256"):
@@ -37,14 +35,6 @@ def load_record(plain: Plain) -> Record:
         plain = STEPS[version](plain)
         version += 1
     return Record.model_validate(plain).sealed()
-
-
-def _gives(plain: Plain, sha256: str) -> bool:
-    """Whether a record as it was read gives its hash. It is hashed as it was written: without fields that came later. One that
-    was written sorted is canonical as soon as it is compact, but for the form of tiny numbers."""
-    content = {k: v for k, v in plain.items() if k != "sha256"}
-    texts = (to_json, lambda data: canonical_json(data).encode())
-    return any(hashlib.sha256(text(content)).hexdigest() == sha256 for text in texts)
 
 
 def _hash_1(plain: Plain) -> str:

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic_core import to_json
 
 from benchmarks.ratios import Split
 from benchmarks.specs import (
@@ -130,6 +132,16 @@ class StageSpec(Spec):
 def key_of(plain: object) -> str:
     """The key that a spec gives, as it was written: fields that it did not know yet are no part of it."""
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()[:KEY_LENGTH]
+
+
+def hashes_as_written(plain: object) -> Iterator[str]:
+    """sha256 of plain data that was read, as the text that was hashed: fields that it did not know yet are no part of it.
+
+    What was written sorted is canonical as soon as it is compact, which is quick. Tiny numbers then have another form; the second
+    hash is that of the canonical text.
+    """
+    yield hashlib.sha256(to_json(plain)).hexdigest()
+    yield hashlib.sha256(canonical_json(plain).encode()).hexdigest()
 
 
 def canonical_json(data: object) -> str:
