@@ -12,7 +12,7 @@ from pydantic_core import from_json, to_json
 
 from benchmarks.metrics.names import CHECKPOINTS, OVER_ALL, TITLES
 from harness.contract.records import Outcome, Record
-from harness.contract.stage import KEY_LENGTH, StageSpec, canonical_json, key_of
+from harness.contract.stage import KEY_LENGTH, StageSpec, canonical_json, hashes_as_written
 from harness.store import SPEC, Store
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _specs(store: Store, records: dict[str, Record]) -> dict[str, StageSpec]:
                 "parents": {name: "" if isinstance(parent, str) else parent for name, parent in parents.items()},
             }
             rest = to_json({**plain, **free})
-            sound = rest in known and _gives(plain, key)
+            sound = rest in known and key in (h[:KEY_LENGTH] for h in hashes_as_written(plain))
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             sound = False
         if not sound:
@@ -101,11 +101,6 @@ def _specs(store: Store, records: dict[str, Record]) -> dict[str, StageSpec]:
             known[rest] = store.spec(record.kind, key)
         specs[key] = known[rest]
     return specs
-
-
-def _gives(plain: dict[str, object], key: str) -> bool:
-    """Whether a spec gives this key. One that was written sorted is canonical as soon as it is compact."""
-    return hashlib.sha256(to_json(plain)).hexdigest()[:KEY_LENGTH] == key or key_of(plain) == key
 
 
 def _row(
@@ -159,8 +154,9 @@ def _row(
 
 
 def _joules(records: list[Record]) -> float:
-    """Energy of the GPUs over runs of stages, NaN where it was not measured for all that used one."""
-    seen = [r.measured.gpu_joules for r in records if r.ledger.gpu_seconds]
+    """Energy of the GPUs over runs of stages, NaN where it was not measured for all that used one. What an executor saw is of one
+    attempt, so a stage that took several was not measured as a whole."""
+    seen = [r.measured.gpu_joules if r.attempt == 1 else None for r in records if r.ledger.gpu_seconds]
     return sum(float("nan") if joules is None else joules for joules in seen)
 
 

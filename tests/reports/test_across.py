@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from harness.store import Store
 from reports import published
 from reports.build import BuiltReport, build_report
 from reports.figures import rank_diagram, same_and_other, save
-from reports.frame import load
+from reports.frame import _joules, load
 from reports.interactive import plotly_source
 from reports.overview import (
     OTHER,
@@ -140,6 +141,17 @@ def test_energy_is_given_where_every_gpu_was_measured(store: Store) -> None:
     assert set(cost(seen)["GPU Wh"]) == {"3.0"}
     partly = seen.assign(pretrain_gpu_joules=[float("nan"), *[7200.0] * (len(seen) - 1)])
     assert "-" in set(cost(partly)["GPU Wh"])
+
+
+def test_energy_of_a_stage_that_took_several_attempts_is_not_known() -> None:
+    def stage(joules: float | None, attempt: int = 1, gpu_seconds: float = 2.0) -> Any:
+        ledger, measured = SimpleNamespace(gpu_seconds=gpu_seconds), SimpleNamespace(gpu_joules=joules)
+        return SimpleNamespace(ledger=ledger, measured=measured, attempt=attempt)
+
+    assert _joules([stage(10.0), stage(5.0), stage(None, gpu_seconds=0.0)]) == 15.0
+    assert _joules([]) == 0
+    assert np.isnan(_joules([stage(10.0), stage(None)]))
+    assert np.isnan(_joules([stage(10.0), stage(5.0, attempt=2)])), "only the last attempt was seen"
 
 
 def test_latex_is_escaped() -> None:
