@@ -12,7 +12,8 @@ import typer
 from harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 if TYPE_CHECKING:
-    from harness.contract.records import Record
+    from harness.contract.events import Ledger
+    from harness.contract.records import Measured, Record
 
 
 def show(
@@ -137,13 +138,16 @@ def _show_one(record: Record, folder: Path) -> None:
             if f"{spec.class_metric}/{i}_final" in record.metrics
         ]
         print("\n" + table(("per cent", "final", "selected", "best (selected on the test split)"), rows))
-    used = [(name, f"{value:,.1f}" if isinstance(value, float) else f"{value:,}") for name, value in record.ledger]
-    print("\n" + table(("used (told by the stage)", "amount"), used))
-    measured = [(name, value) for name, value in record.measured if value is not None]
-    seen = [(name, f"{value:,.1f}" if isinstance(value, float) else f"{value:,}") for name, value in measured]
-    print("\n" + table(("used (seen from outside)", "amount"), seen))
+    print("\n" + table(("used (told by the stage)", "amount"), _amounts(record.ledger)))
+    print("\n" + table(("used (seen from outside)", "amount"), _amounts(record.measured)))
     for warning in record.warnings:
         print(textwrap.fill(f"warning: {printable(warning)}", WIDTH, subsequent_indent="  "))
+
+
+def _amounts(used: Ledger | Measured) -> list[tuple[str, str]]:
+    """What there is a number of."""
+    amounts = [(name, value) for name, value in used if value is not None]
+    return [(name, f"{value:,.1f}" if isinstance(value, float) else f"{value:,}") for name, value in amounts]
 
 
 def _scores(record: Record) -> str:
