@@ -1,4 +1,4 @@
-"""`make verify-learning` in small: one seed of one method learns its own task; and its verdict can fail."""
+"""`make verify-learning` in small: one seed of one method really learns; and its verdict can fail."""
 
 from __future__ import annotations
 
@@ -22,10 +22,15 @@ def test_one_seed_of_csc_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     recipe = planned.spec.recipe.model_copy(update={"steps": STEPS})  # type: ignore[union-attr]
     limits = planned.spec.limits.model_copy(update={"loader_workers": 0})
     planned = planned._replace(spec=planned.spec.model_copy(update={"recipe": recipe, "limits": limits}))
-    found, _ = learning.run_stage(planned, tmp_path, {})
+    found, artifacts = learning.run_stage(planned, tmp_path, {})
     accuracy = found[""]
     print(accuracy)
     assert accuracy.after >= learning.LEAST_GAIN * accuracy.before and accuracy.after > 2 * accuracy.chance
+    trained = learning.load_backbone(artifacts, planned.spec.network, 0)
+    random = learning.seeded_backbone(1, planned.spec.network, 0.1, "torch", 1000)
+    scores = [learning.probe(b, source, 0.1, True) for b in (trained, random)]
+    print(scores)
+    assert scores[0] > scores[1]
 
 
 def result(before: float, after: float, probe: float, random: float) -> dict:
