@@ -83,7 +83,7 @@ verify-minkowski-image: setup
 verify-gpu:
 	$(GPU_PYTHON) -m tests.verification.gpu
 
-# Every stage on the GPU against the CPU; needs what `pip install .` installs, with a torch that finds the GPU.
+# Every stage on the GPU against the CPU; needs what `pip install .[dev]` installs, with a torch that finds the GPU.
 verify-gpu-stages:
 	$(GPU_PYTHON) -m tests.verification.gpu_stages
 

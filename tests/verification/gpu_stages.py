@@ -2,7 +2,7 @@
 
 Runs the real command, `bench run`, on procedural data: every pre-training method, and every task from scratch. Batches and first
 weights are made on the CPU from the seed, so the first step's loss must be the same but for rounding, and what follows may move
-apart no faster than rounding grows. Needs the whole project installed, with a torch that finds a GPU.
+apart no faster than rounding grows. Needs the whole project installed with the extra dev, and a torch that finds a GPU.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ import torch
 from harness.contract.events import Step, read_events
 from harness.contract.records import Record
 from harness.store import Store
+from tests.conftest import bench_command
 from tests.verification.report import ROOT, write_report
 
-SUITES: dict[str, tuple[str, ...]] = {"smoke": ("label_ratio=100%",), "smoke-tasks": ()}
+Cells = dict[str, tuple[str, ...]]
+ALL: Cells = {"smoke": ("label_ratio=100%",), "smoke-tasks": ()}
 """Suites, and which of their cells."""
+AGAIN: Cells = {"smoke": ("label_ratio=100%", "method=ours"), "smoke-tasks": ("task=s3dis-sem,sunrgbd-det",)}
+"""Those that run twice: sparse, dense 2D and detection stages."""
 BOUNDS = {"first_loss": 1e-3, "first_gradient_norm": 1e-2, "early_loss": 0.1}
 """Largest differences from the CPU, relative: loss and gradient norm of the first step, mean loss of the first five."""
 EARLY = 5
@@ -34,20 +38,16 @@ CODE = ("methods.stage", "methods.finetune.detection", "methods.finetune.instanc
         "methods.pointcontrast.pairs", "methods.supervised.semantic")  # fmt: skip
 
 
-def bench(*arguments: str) -> float:
-    """Run a command of this project; the seconds that it took. Raises CalledProcessError where it fails."""
-    began = time.monotonic()
-    subprocess.run([sys.executable, "-m", "harness.cli.app", *arguments], cwd=ROOT, check=True)
-    return time.monotonic() - began
-
-
-def run_suites(folder: Path, device: str, workers: int) -> dict[str, float]:
-    """Both suites on one device into one store; seconds of each."""
-    return {
-        suite: bench("run", "--suite", suite, "--device", device, "--workers", str(workers), "--runs", str(folder),
-                     *(w for f in filters for w in ("--only", f)))
-        for suite, filters in SUITES.items()
-    }  # fmt: skip
+def run_suites(cells: Cells, folder: Path, device: str, workers: int = 1) -> dict[str, float]:
+    """Suites on one device into one store; seconds of each. Raises CalledProcessError where one fails."""
+    seconds = {}
+    for suite, filters in cells.items():
+        only = [word for f in filters for word in ("--only", f)]
+        how = ("--device", device, "--workers", str(workers), "--runs", str(folder))
+        began = time.monotonic()
+        subprocess.run(bench_command("run", "--suite", suite, *how, *only), cwd=ROOT, check=True)
+        seconds[suite] = time.monotonic() - began
+    return seconds
 
 
 def stages(folder: Path) -> dict[str, tuple[Record, list[Step]]]:
@@ -81,6 +81,11 @@ def compare(gpu: list[Step], cpu: list[Step]) -> dict[str, float]:
 def same_input(record: Record) -> bool:
     """Whether a stage starts from what the seed alone decides; a fine-tuning or second stage starts from weights made on its device."""
     return record.method == "scratch" or not record.parents
+
+
+def same_bits(one: list[Step], two: list[Step]) -> bool:
+    """Whether two runs of a stage had the same losses, to the bit."""
+    return [s.loss for s in one] == [s.loss for s in two]
 
 
 def account(record: Record) -> dict[str, float | None]:
@@ -125,8 +130,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.folder or Path(temporary)
         seconds = {
-            "cpu": run_suites(folder / "cpu", "cpu", max(1, (os.cpu_count() or 1) // 2)),
-            "cuda": run_suites(folder / "cuda", "cuda", 1),
+            "cpu": run_suites(ALL, folder / "cpu", "cpu", max(1, (os.cpu_count() or 1) // 2)),
+            "cuda": run_suites(ALL, folder / "cuda", "cuda"),
+            "again": run_suites(AGAIN, folder / "again", "cuda"),
         }
         cpu, gpu = stages(folder / "cpu"), stages(folder / "cuda")
         cpu_side = next(record for record, _ in cpu.values())
@@ -139,10 +145,8 @@ def main() -> int:
             row["metrics"] = {"gpu": record.metrics, "cpu": cpu[name][0].metrics}
             rows[name] = row
         bad += misses(rows)
-        again = stages_again(folder)
-        audit = subprocess.run(
-            [sys.executable, "-m", "harness.cli.app", "audit", "--runs", str(folder / "cuda")], cwd=ROOT, check=False
-        ).returncode
+        again = {name: same_bits(steps, gpu[name][1]) for name, (_, steps) in stages(folder / "again").items()}
+        audit = subprocess.run(bench_command("audit", "--runs", str(folder / "cuda")), cwd=ROOT, check=False).returncode
         bad += [f"bench audit ends with {audit}"] * bool(audit)
         write_report(
             "gpu-stages", what, "failed" if bad else "ok", CODE, gpu=torch.cuda.get_device_name(0), bounds=BOUNDS,
@@ -150,16 +154,6 @@ def main() -> int:
             seconds=seconds, audit_exit_code=audit,
         )  # fmt: skip
     return 1 if bad else 0
-
-
-def stages_again(folder: Path) -> dict[str, bool]:
-    """Whether a second run on the GPU gives the same losses, to the bit: a sparse, a dense 2D and a detection stage."""
-    bench("run", "--suite", "smoke", "--device", "cuda", "--only", "label_ratio=100%", "--only", "method=ours",
-          "--runs", str(folder / "again"))  # fmt: skip
-    bench("run", "--suite", "smoke-tasks", "--device", "cuda", "--only", "task=s3dis-sem,sunrgbd-det",
-          "--runs", str(folder / "again"))  # fmt: skip
-    first, second = stages(folder / "cuda"), stages(folder / "again")
-    return {name: [s.loss for s in steps] == [s.loss for s in first[name][1]] for name, (_, steps) in second.items()}
 
 
 if __name__ == "__main__":
