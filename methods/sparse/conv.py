@@ -122,8 +122,8 @@ MOST_COLUMNS = 64_000_000
 
 def _better_padded(kernel_map: KernelMap, out_rows: int, kernel: Tensor) -> bool:
     """Whether one product over all offsets, with zeros where a partner is missing, is quicker than a walk over offsets:
-    so it is on small and coarse tensors, where the products are smaller than the cost of calling them, and always on a GPU,
-    where one large product costs less than 27 calls, and where sums over rows in a fixed order are slow."""
+    so it is on small and coarse tensors, where the products are smaller than the cost of calling them. On a GPU it always is
+    one product, whose order of sums is fixed; up to 200,000 voxels that is quicker too (docs/sparse.md)."""
     if kernel.is_cuda:
         return True
     padding = len(kernel) * out_rows - kernel_map.pairs
@@ -139,12 +139,9 @@ def _padded_product(source: Tensor, kernel_map: KernelMap, out_rows: int, kernel
 
 def _padded_kernel_gradient(features: Tensor, kernel_map: KernelMap, gradient: Tensor, kernel: Tensor) -> Tensor:
     """The gradient of the kernel in the same form."""
-    parts = [columns.t() @ gradient[a:b] for a, b, columns in _columns(features, kernel_map, len(gradient))]
-    total = (
-        parts[0]
-        if len(parts) == 1
-        else torch.stack(parts).sum(0, dtype=torch.promote_types(kernel.dtype, torch.float32))
-    )
+    total = _zeros_for_sums(kernel.flatten(0, 1).shape, kernel)
+    for a, b, columns in _columns(features, kernel_map, len(gradient)):
+        _add_product(total, columns.t(), gradient[a:b])
     return total.to(kernel.dtype).view_as(kernel)
 
 
@@ -153,14 +150,11 @@ def _columns(source: Tensor, kernel_map: KernelMap, out_rows: int) -> Iterator[t
     padded = torch.cat([source, source.new_zeros((1, source.shape[1]))])
     offsets = len(kernel_map.starts) - 1
     rows = kernel_map.partners(out_rows, len(source)).view(out_rows, offsets)
-    at_a_time = max(1, MOST_COLUMNS // (offsets * source.shape[1]))
+    width = offsets * source.shape[1]
+    at_a_time = max(1, MOST_COLUMNS // width)
     for a in range(0, max(1, out_rows), at_a_time):
         part = rows[a : a + at_a_time]
-        yield (
-            a,
-            a + len(part),
-            torch.index_select(padded, 0, part.reshape(-1)).view(len(part), offsets * source.shape[1]),
-        )
+        yield a, a + len(part), torch.index_select(padded, 0, part.reshape(-1)).view(len(part), width)
 
 
 class _ConvolutionBase(nn.Module):

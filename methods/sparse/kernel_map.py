@@ -75,8 +75,7 @@ class KernelMap:
         """All pairs in blocks of output rows, offsets in order within each: at least `shares` blocks, and none with more rows
         than `channels` allow.
 
-        Where the output rows of an offset are not in ascending order there is one block only, and so on a GPU, whose kernels
-        want long runs.
+        Where the output rows of an offset are not in ascending order there is one block only.
         """
         key = (channels, shares)
         if key not in self._blocks:
@@ -96,7 +95,7 @@ class KernelMap:
         """For each offset, the first pair of every block, and the end."""
         rows = self.out_rows
         whole = [[a, b] for a, b in itertools.pairwise(self.starts)]
-        if rows.is_cuda or not len(rows):
+        if not len(rows):
             return whole
         starts = torch.tensor(self.starts)
         offset_of = torch.repeat_interleave(torch.arange(len(whole)), starts[1:] - starts[:-1])
@@ -108,11 +107,6 @@ class KernelMap:
         bounds = torch.arange(0, span + block_rows, block_rows).clamp_(max=span)
         wanted = torch.arange(len(whole))[:, None] * span + bounds
         return torch.searchsorted(keys, wanted).tolist()
-
-
-def longest_run(blocks: list[Block]) -> int:
-    """The most pairs of one offset within a block."""
-    return max((run.stop - run.start for block in blocks for run in block), default=0)
 
 
 def kernel_offsets(kernel_size: int, device: torch.device | str = "cpu") -> Tensor:
