@@ -107,7 +107,7 @@ class GpuSampler:
                 used += int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
             self._peak_bytes = max(self._peak_bytes, used)
             millijoules = sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(h) for h in self._handles)
-            self._joules = [*self._joules[:1], millijoules / 1000]
+            self._joules = [*self._joules[:1], millijoules / 1000]  # the first reading and the last
 
     def added_to(self, measured: Measured) -> Measured:
         """The measurement with what was seen of the GPUs."""
