@@ -70,21 +70,19 @@ OVERFITS = (
 )  # fmt: skip
 
 
-def stages(task: str, source: PreparedDataset) -> tuple[PlannedStage, PlannedStage]:
-    """The two stages of `bench run --method scratch --task TASK --budget tiny`, with one thread."""
-    budget = find(Budget, BUDGET)
-    specs = CellSpecs(
-        find(Method, "scratch"), find(Task, task), budget, find(Profile, budget.default_profile or BUDGET)
-    )
-    cell = Cell(method="scratch", pretrain_dataset="none", task=task, budget=BUDGET, profile=specs.profile.name)
+def stages(task: str, source: PreparedDataset, size: str = BUDGET) -> tuple[PlannedStage, PlannedStage]:
+    """The two stages of `bench run --method scratch --task TASK --budget SIZE`, with one thread."""
+    budget = find(Budget, size)
+    specs = CellSpecs(find(Method, "scratch"), find(Task, task), budget, find(Profile, budget.default_profile or size))
+    cell = Cell(method="scratch", pretrain_dataset="none", task=task, budget=size, profile=specs.profile.name)
     first, last = stages_of(cell, specs, {specs.task.dataset: source}, Machine(1, "torch", "cpu"))
     return first, last
 
 
-def data_of(task: str) -> PreparedDataset:
-    """The procedural stand-in of a task's dataset, at the size of the profile."""
-    budget = find(Budget, BUDGET)
-    profile = find(Profile, budget.default_profile or BUDGET)
+def data_of(task: str, size: str = BUDGET) -> PreparedDataset:
+    """The procedural stand-in of a task's dataset, at the size of the budget's profile."""
+    budget = find(Budget, size)
+    profile = find(Profile, budget.default_profile or size)
     name = find(Dataset, find(Task, task).dataset).stand_in
     assert name is not None
     return ready(name, {}, profile.frame_stride, True, lambda what: lambda items: items, print, profile.world)

@@ -25,5 +25,13 @@ def test_the_verdict_names_what_falls_short() -> None:
     assert misses({"csc/pairs": good}) == []
     assert misses({"csc/pairs": {**good, "first_loss": 0.01}}) == ["csc/pairs: first_loss is 0.01"]
     assert misses({"csc/pairs": {**good, "first_loss": float("nan")}}), "a NaN is no success"
+    early = {**good, "early_loss": 0.3}
+    assert misses({"scratch -> sunrgbd-det": {**early, "early_loss_nudged": 0.09}}), (
+        "more than three times the CPU's own"
+    )
+    assert misses({"scratch -> sunrgbd-det": {**early, "early_loss_nudged": 0.11}}) == []
+    assert misses({"scratch -> sunrgbd-det": {**good, "first_loss": 0.01, "early_loss_nudged": 9.0}}), (
+        "for later steps only"
+    )
     assert not misses({"ours/points": {**good, "same_input": False, "first_loss": 0.01}}), "from weights made elsewhere"
     assert misses({"csc/pairs": {**good, "gpu_seconds": 0.0}}) == ["csc/pairs: gpu_seconds is 0.0"]
