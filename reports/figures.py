@@ -452,6 +452,9 @@ def cost_against_gain(found: pd.DataFrame, title: str) -> Any:
         axes.scatter(row["hours"], row["gain"], color=colour, s=26, zorder=3)
     for method in dict.fromkeys(known["method"]):
         axes.scatter([], [], color=COLOURS.get(method, OTHER_COLOUR), label=method)
+    if len(known):
+        axes.set_xlim(0, 1.08 * known["hours"].max() or 1)
+        axes.locator_params(axis="x", nbins=5)  # cheap ones need many digits
     _finish_gains(axes, "CPU-hours of one pre-training", title)
     _legend(axes, fontsize=8)
     return figure

@@ -69,3 +69,17 @@ def test_numbers_on_a_heat_map_can_be_read() -> None:
         light = figures._luminance(shade)
         ratio = (light + 0.05) / 0.05 if text.get_color() == "#000000" else 1.05 / (light + 0.05)
         assert ratio >= 4.5, text.get_text()
+
+
+@pytest.mark.parametrize("hours", [[0.010312], [0.2327, 0.2838], [0.233, 1.4, 12.0], [1.36e-5, 2e-4]])
+def test_numbers_along_the_cost_stand_apart_and_begin_at_nothing(hours: list[float]) -> None:
+    found = pd.DataFrame(
+        [{"method": "csc", "hours": h, "gain": 1.0, "gain_low": np.nan, "gain_high": np.nan} for h in hours]
+    )
+    figure = figures.cost_against_gain(found, "t")
+    renderer = drawn(figure)
+    axes = figure.axes[0]
+    low, high = axes.get_xlim()
+    assert low == 0 and high > max(hours), "no method looks free beside one that is hardly dearer"
+    boxes = [label.get_window_extent(renderer) for label in axes.get_xticklabels() if label.get_text()]
+    assert all(left.x1 + left.height / 2 < right.x0 for left, right in pairwise(boxes)), "half a letter between two"
