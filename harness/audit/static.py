@@ -88,10 +88,13 @@ def _check_artifacts(run: AuditedRun, tally: Tally) -> None:
     """Every file that the record names is there with its hash, or was pruned on the record; and no other file is there."""
     check, gone = "artifacts match their hashes", pruned(run.folder)
     folder = run.folder / ARTIFACTS
+    absent = [name for name in run.record.artifacts if name in gone and not (folder / name).exists()]
+    if absent:
+        first, others = absent[0], f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+        tally.note("artifacts are there", "not checked", run.name, f"{first}{others}: pruned ({gone[first]})")
     for name, entry in run.record.artifacts.items():
         path = folder / name
-        if name in gone and not path.exists():
-            tally.note("artifacts are there", "not checked", run.name, f"{name}: pruned ({gone[name]})")
+        if name in absent:
             continue
         try:
             found = size_and_sha256(path)

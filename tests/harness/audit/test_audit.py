@@ -240,6 +240,8 @@ def test_pruned_is_told_from_missing(runs: Path, bench: Bench) -> None:
     assert {f["check"] for f in findings if f["verdict"] == "not checked"} == {
         "artifacts are there", "metrics recomputed from predictions",
     }  # fmt: skip
+    missing = [f["subject"] for f in findings if f["check"] == "artifacts are there"]
+    assert missing and len(missing) == len(set(missing)), "one line a run, however many files it had"
     (folder_of(runs, "csc", "pretrain") / "pruned.json").unlink()
     assert "artifacts are there" in failures(audit(bench, "--runs", str(runs), code=1))
 

@@ -1,0 +1,32 @@
+"""The study that is committed: its records are whole, and the numbers printed beside them are what `bench report` makes of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmarks.suite import Suite
+from harness.catalog import find
+from harness.store import Store
+from reports.frame import load_runs
+from tests.conftest import Bench
+from tests.verification.report import ROOT
+
+STUDY = ROOT / "docs/study"
+
+
+def test_the_study_keeps_to_the_audit(bench: Bench) -> None:
+    findings = json.loads(bench("audit", "--runs", str(STUDY / "tiny"), "--json").stdout)
+    assert not [f for f in findings if f["verdict"] == "failed"]
+    assert len(list(Store(STUDY / "tiny").records())) > 15
+
+
+def test_printed_numbers_are_those_of_the_records(bench: Bench, tmp_path: Path) -> None:
+    bench("report", "--suite", "tiny", "--runs", str(STUDY / "tiny"), "--no-page", "--out", str(tmp_path / "report"))
+    table = (tmp_path / "report/synthetic-ratios1.md").read_text()
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    text = (STUDY / "README.md").read_text()
+    assert len(rows) > 3 and all(row in text for row in rows), table
+    suite, runs = find(Suite, "tiny"), load_runs(Store(STUDY / "tiny"))
+    whole = len(suite.methods) * len(suite.label_ratios) * len(suite.pretrain_seeds)
+    assert (len(runs) < whole) == ("as far as it has run" in text), "says whether it is whole"
