@@ -25,16 +25,16 @@ def rescore(runs: Iterable[AuditedRun], tally: Tally, say: Callable[[str], None]
     for run in runs:
         if run.spec.kind != "finetune" or run.record.outcome != Outcome.ok or run.spec.data is None:
             continue
+        gone = [name for name in pruned(run.folder) if name.startswith("predictions/")]
+        if gone:
+            tally.note(CHECK, "not checked", run.name, f"not re-scored: {gone[0]} was pruned")
+            continue
         data = run.spec.data
         if data.manifest_sha256 not in known:
             known[data.manifest_sha256] = find_data(data, say)
         source = known[data.manifest_sha256]
         if isinstance(source, str):
             tally.note(CHECK, "not checked", run.name, f"not re-scored: {source}")
-            continue
-        gone = [name for name in pruned(run.folder) if name.startswith("predictions/")]
-        if gone:
-            tally.note(CHECK, "not checked", run.name, f"not re-scored: {gone[0]} was pruned")
             continue
         try:
             found = score_finetune(run.spec, run.folder / ARTIFACTS, source).metrics

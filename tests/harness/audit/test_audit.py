@@ -230,7 +230,7 @@ def test_the_documentation_lists_every_case() -> None:
         assert plain in row and (resealed or "only a signature or a re-run") in row, row
 
 
-def test_pruned_is_told_from_missing(runs: Path, bench: Bench) -> None:
+def test_pruned_is_told_from_missing(runs: Path, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dry = json.loads(bench("clean", "--keep", "final", "--dry-run", "--runs", str(runs), "--json").stdout)
     assert dry["removed"] and not failures(audit(bench, "--runs", str(runs)))
     bench("clean", "--keep", "none", "--runs", str(runs))
@@ -242,6 +242,9 @@ def test_pruned_is_told_from_missing(runs: Path, bench: Bench) -> None:
     }  # fmt: skip
     missing = [f["subject"] for f in findings if f["check"] == "artifacts are there"]
     assert missing and len(missing) == len(set(missing)), "one line a run, however many files it had"
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    audit(bench, "--runs", str(runs))
+    assert not (tmp_path / "cache").exists(), "no data are made for what cannot be scored"
     (folder_of(runs, "csc", "pretrain") / "pruned.json").unlink()
     assert "artifacts are there" in failures(audit(bench, "--runs", str(runs), code=1))
 
