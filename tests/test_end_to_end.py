@@ -172,12 +172,20 @@ def wait_for_child(runs: Path) -> int:
     raise AssertionError("no stage has started")
 
 
-def test_ctrl_c_keeps_the_checkpoint_and_says_how_to_go_on(
-    finished: Path, roots: list[str], bench: Bench, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "kill in the background"])
+def test_ctrl_c_or_kill_keeps_the_checkpoint_and_says_how_to_go_on(
+    number: signal.Signals, finished: Path, roots: list[str], bench: Bench, tmp_path: Path
 ) -> None:
+    def as_a_shell_does() -> None:
+        # Ctrl-C is not meant for what runs in the background; the tests themselves may run there.
+        signal.signal(signal.SIGINT, signal.SIG_IGN if number == signal.SIGTERM else signal.default_int_handler)
+
     runs = tmp_path / "runs"
     process = subprocess.Popen(
-        bench_command(*command(roots, runs, "--workers", "1")), stderr=subprocess.PIPE, text=True
+        bench_command(*command(roots, runs, "--workers", "1")),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=as_a_shell_does,
     )
     child = wait_for_child(runs)
     events = next(runs.glob(".partial/*/root/out")) / "events.jsonl"
@@ -185,7 +193,7 @@ def test_ctrl_c_keeps_the_checkpoint_and_says_how_to_go_on(
         if events.is_file() and b'"step"' in events.read_bytes():
             break
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
     assert stderr.strip().splitlines()[-1].endswith("cancelled; the same command goes on from its last checkpoint")

@@ -88,7 +88,8 @@ def main() -> None:
     # --debug is allowed anywhere on the line, so it is taken out before the commands see it.
     debug = DEBUG_FLAG in sys.argv
     sys.argv = [a for a in sys.argv if a != DEBUG_FLAG]
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # As Ctrl-C, also where that is ignored: a shell starts what runs in the background so.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except BenchError as error:
