@@ -120,10 +120,13 @@ def matrix(title: str, found: pd.DataFrame, groups: Sequence[PageGroup]) -> dict
     scale = max(LEAST_SCALE, float(np.nanmax(np.abs(found["gain"]))) if found["gain"].notna().any() else 0.0)
     rows: dict[str, list[dict[str, Any]]] = {}
     for r in found.sort_values("method", key=in_order, kind="stable").to_dict("records"):
-        cells = rows.setdefault(str(r["row"]), [{"text": "not run", "link": ""} for _ in places])
+        cells = rows.setdefault(str(r["row"]), [NOT_RUN] * len(places))
         cells[places[r["group"]]] = _matrix_cell(r, scale)
     columns = [titles[name] for name in places]
     return {"title": title, "columns": columns, "rows": [{"name": n, "cells": c} for n, c in rows.items()]}
+
+
+NOT_RUN = {"text": "not run", "link": "", "below": "", "colour": "", "ink": "", "sure": False, "failed": ""}
 
 
 def _matrix_cell(r: dict[Any, Any], scale: float) -> dict[str, Any]:

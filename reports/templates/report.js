@@ -82,7 +82,7 @@ const curveOf = ([steps, values]) => {
   picture.append(svg("path", { d: `M${left} 4V${height - foot}H${width - 4}`, stroke: "currentColor", fill: "none", opacity: .5 }));
   picture.append(svg("polyline", { points: steps.map((s, i) => `${x(s)},${y(values[i])}`).join(" "), fill: "none", stroke: "#0072B2", "stroke-width": 2 }));
   label(top.toFixed(1), [left - 4, 14], "end"); label("0", [left - 4, height - foot], "end");
-  label(`${last} steps`, [width - 6, height - 6], "end"); label("mIoU (%), test split, not used to choose", [left + 6, height - 6], "start");
+  label(`${last} steps`, [width - 6, height - 6], "end"); label("score (%), test split, not used to choose", [left + 6, height - 6], "start");
   return picture;
 };
 // How each class was predicted, in per cent of its labels; numbers carry what the shade does.

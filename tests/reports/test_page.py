@@ -17,6 +17,7 @@ from harness.store import Store
 from reports.build import build_report
 from reports.page import SHADES, _matrix_cell
 from tests.reports.planted import plant
+from tests.reports.test_reports import add
 
 NEEDED = ("chromium", "chromedriver")
 
@@ -213,6 +214,17 @@ def test_a_gain_that_cannot_be_tested_has_no_colour() -> None:
     assert tested["colour"] == SHADES[1] and tested["sure"] and tested["text"] == "-3.0"
     assert _matrix_cell({**cell, "gain": 4.0, "verdict": "better"}, 4.0)["colour"] == SHADES[-1]
     assert _matrix_cell({**cell, "n": 0, "failed": 1, "verdict": "-"}, 4.0)["text"] == "failed"
+
+
+def test_a_cell_that_has_not_run_yet_says_so(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    store = Store(tmp_path / "runs")
+    add(store, "scratch", 0.5)
+    add(store, "scratch", 0.4, percent=20.0)
+    add(store, "csc", 0.6)
+    text = build_report(store, tmp_path / "report").files["page"].read_text()
+    assert text.count('<span class="soft">not run</span>') == 1
+    assert "in points of what each task is judged by" in text
 
 
 def test_five_thousand_runs_open_quickly(browser: Any, tmp_path: Path) -> None:
