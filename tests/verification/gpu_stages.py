@@ -22,8 +22,6 @@ from harness.contract.events import EVENTS_FILE, Step, read_events
 from harness.contract.records import Record
 from harness.scheduler import lay_out
 from harness.store import Store
-from methods.context import StageContext
-from methods.scratch import init
 from methods.training.checkpoint import BACKBONE_FILE, load_weights, save_weights
 from tests.conftest import bench_command
 from tests.verification import tasks
@@ -62,9 +60,13 @@ def stages(folder: Path) -> dict[str, tuple[Record, list[Step]]]:
     found = {}
     for record in store.records():
         name = f"{record.method}/{record.stage}" if record.cell is None else f"{record.method} -> {record.cell.task}"
-        events = read_events(store.folder(record.kind, record.key) / "events.jsonl")
-        found[name] = (record, [e for e in events if isinstance(e, Step)])
+        found[name] = (record, steps_in(store.folder(record.kind, record.key)))
     return found
+
+
+def steps_in(folder: Path) -> list[Step]:
+    """The steps that a stage told of."""
+    return [e for e in read_events(folder / EVENTS_FILE) if isinstance(e, Step)]
 
 
 def apart(one: float, two: float) -> float:
@@ -110,9 +112,7 @@ def nudged(task: str, nudge: float) -> list[Step]:
     first, last = tasks.stages(task, tasks.data_of(task, "smoke"), "smoke")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        lay_out(root / "init", first, {}, None)
-        init.run(StageContext.open(root / "init"))
-        artifacts = root / "init/out/artifacts"
+        artifacts = tasks.make_weights(first, root / "init")
         rng = torch.Generator().manual_seed(0)
         weights = load_weights(artifacts / BACKBONE_FILE)
         changed = {
@@ -123,7 +123,7 @@ def nudged(task: str, nudge: float) -> list[Step]:
         lay_out(root / "task", last, {first.spec.stage: artifacts}, None)
         command = [sys.executable, "-m", "methods.stage", "finetune", "--root", str(root / "task")]
         subprocess.run(command, cwd=ROOT, check=True)
-        return [e for e in read_events(root / "task/out" / EVENTS_FILE) if isinstance(e, Step)]
+        return steps_in(root / "task/out")
 
 
 def yardstick(name: str, steps: list[Step]) -> float:

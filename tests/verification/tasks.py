@@ -101,15 +101,20 @@ def scene_to_overfit(source: PreparedDataset, scenes: tuple[str, ...], most_voxe
     return scene, next(size for size in (0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2) if voxels(scene, size) <= most_voxels)
 
 
+def make_weights(first: PlannedStage, root: Path) -> Path:
+    """Run the stage that makes first weights in `root`; its artifacts."""
+    lay_out(root, first, {}, None)
+    set_up_torch(first.spec)
+    init.run(StageContext.open(root))
+    return root / "out/artifacts"
+
+
 def run_stages(first: PlannedStage, last: PlannedStage) -> dict[str, float]:
     """Make the weights and fine-tune them; the stage's own metrics (not defined ones as 0) and `cpu_seconds`."""
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        lay_out(root / "init", first, {}, None)
-        set_up_torch(first.spec)
-        init.run(StageContext.open(root / "init"))
-        lay_out(root / "task", last, {first.spec.stage: root / "init/out/artifacts"}, None)
+        lay_out(root / "task", last, {first.spec.stage: make_weights(first, root / "init")}, None)
         set_up_torch(last.spec)
         metrics = RUN[last.spec.task_kind](StageContext.open(root / "task"))
     return {n: v or 0.0 for n, v in metrics.items()} | {"cpu_seconds": round(time.process_time() - began, 1)}
