@@ -12,7 +12,7 @@ WORKERS ?= auto
 MINKOWSKI_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bench/minkowski
 GPU_PYTHON ?= $(BIN)/python
 
-.PHONY: help setup smoke test lint perf perf-minkowski verify verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-learning verify-tasks verify-faults verify-statistics lock clean
+.PHONY: help setup smoke test lint perf perf-minkowski verify verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline verify-learning verify-tasks verify-faults verify-statistics lock clean
 
 help:
 	@echo "make smoke   run ours and scratch on embedded synthetic data, then the report (about 4 minutes)"
@@ -54,7 +54,7 @@ perf-minkowski: setup
 	MINKOWSKI_VENV="$(MINKOWSKI_VENV)" PYTHON="$(BIN)/python" tests/verification/minkowski.sh
 	"$(MINKOWSKI_VENV)/bin/python" -m tests.performance $(ARGS)
 
-verify: verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-learning verify-tasks verify-faults verify-statistics
+verify: verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline verify-learning verify-tasks verify-faults verify-statistics
 
 verify-statistics: setup
 	$(BIN)/python -m tests.verification.statistics
@@ -90,6 +90,10 @@ verify-gpu-minkowski:
 # Every stage on the GPU against the CPU; needs what `pip install .[dev]` installs, with a torch that finds the GPU.
 verify-gpu-stages:
 	$(GPU_PYTHON) -m tests.verification.gpu_stages
+
+# A few steps of every stage at full size on the GPU; needs the same, and 32 GB of GPU memory.
+verify-gpu-headline:
+	$(GPU_PYTHON) -m tests.verification.gpu_headline
 
 lock:
 	$(PYTHON) -m venv $(VENV)-lock

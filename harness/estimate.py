@@ -14,14 +14,17 @@ from harness.contract.stage import StageSpec, recipe_steps
 from harness.graph import PlannedStage
 from harness.store import SPEC
 
-# Rough numbers for a stage of which nothing is known yet; a plan marks them as rough.
-FLOPS_A_VOXEL = 1.2e7
-"""Forward and backward of the full-width network: three times what the ledgers of small runs give for a voxel, times 16."""
+# Rough numbers for a stage of which nothing is known yet; a plan marks them as rough. Those of full size were seen on an H100
+# (docs/verification/gpu-headline.json), where `bench plan` must stay within a factor of three.
+FLOPS_A_VOXEL = 6.5e6
+"""Forward and backward of the full-width network: three times what ledgers give for a voxel, times 16 at quarter width."""
 FLOPS_A_PIXEL = 3e5
 """Forward and backward of the image network."""
-VOXELS_A_FRAME, VOXELS_A_SCENE = 15_000, 60_000
-"""Where a recipe sets no bound."""
-FLOPS_A_CPU_SECOND, FLOPS_A_GPU_SECOND = 2e9, 2e12
+FRAME_SQUARE_METRES, SCENE_SQUARE_METRES = 14.0, 75.0
+"""Surface that a frame or a scene shows: so many voxels, where a recipe sets no bound, times the square of their size."""
+FLOPS_A_CPU_SECOND, FLOPS_A_GPU_SECOND = 2e9, 3e12
+GPU_SECONDS_A_POINT = 2e-6
+"""Of networks on points (DepthContrast's, and the detector's groups): calls and memory decide there, not products."""
 BYTES_A_WEIGHT = 4
 PREDICTION_BYTES = 2 << 20
 
@@ -40,33 +43,39 @@ class History:
     def __init__(self, runs: Iterable[tuple[dict[str, Any], Path]]) -> None:
         self._seconds: dict[tuple[object, ...], list[float]] = defaultdict(list)
         self._bytes: dict[tuple[object, ...], list[int]] = defaultdict(list)
-        work = time = 0.0
+        work, time = defaultdict[str, float](float), defaultdict[str, float](float)
         for record, folder in runs:
             if record["outcome"] != "ok":
                 continue
-            kind = _kind_of_record(record, folder)
             ledger = record.get("ledger") or {}
+            device = "cuda" if ledger.get("gpu_seconds") else "cpu"
+            kind = (device, *_kind_of_record(record, folder))
             self._seconds[kind].append(float(ledger.get("wall_seconds") or 0.0))
             self._bytes[kind].append(sum(a["bytes"] for a in (record.get("artifacts") or {}).values()))
             if ledger.get("sparse_flops"):
-                work += 3.0 * ledger["sparse_flops"]
-                time += ledger["cpu_seconds"]
-        self.rate = work / time if time > 0 else None
+                work[device] += 3.0 * ledger["sparse_flops"]
+                time[device] += ledger["gpu_seconds" if device == "cuda" else "cpu_seconds"]
+        self.rates = {device: work[device] / time[device] for device in work if time[device] > 0}
+        """FLOPs of a second: of a CPU's, or of a GPU's."""
 
     def estimate(self, planned: PlannedStage, cpus: int) -> Estimate:
-        """The mean of earlier runs of the same stage under the same budget and profile, else a count of the work."""
-        kind = _kind_of_stage(planned)
+        """The mean of earlier runs of the same stage on such a device under the same budget and profile, else a count of the
+        work."""
+        spec = planned.spec
+        kind = (spec.device if spec.recipe is not None else "cpu", *_kind_of_stage(planned))
         if kind in self._seconds:
             seconds, sizes = self._seconds[kind], self._bytes[kind]
             return Estimate(sum(seconds) / len(seconds), sum(sizes) // len(sizes), "earlier runs")
-        spec = planned.spec
-        flops = rough_flops(spec)
+        source: Literal["same work", "rough"] = "same work" if spec.device in self.rates else "rough"
         if spec.device == "cuda":
-            return Estimate(flops / FLOPS_A_GPU_SECOND, artifact_bytes(spec), "rough")
-        threads = min(spec.threads, cpus)
-        if self.rate is not None:
-            return Estimate(flops / (self.rate * threads), artifact_bytes(spec), "same work")
-        return Estimate(flops / (FLOPS_A_CPU_SECOND * threads), artifact_bytes(spec), "rough")
+            seconds_a_flop = 1 / self.rates.get("cuda", FLOPS_A_GPU_SECOND)
+            return Estimate(
+                rough_flops(spec) * seconds_a_flop + rough_points(spec) * GPU_SECONDS_A_POINT,
+                artifact_bytes(spec),
+                source,
+            )
+        rate = self.rates.get("cpu", FLOPS_A_CPU_SECOND) * min(spec.threads, cpus)
+        return Estimate(rough_flops(spec) / rate, artifact_bytes(spec), source)
 
 
 def _kind_of_record(record: dict[str, Any], folder: Path) -> tuple[object, ...]:
@@ -101,24 +110,52 @@ def artifact_bytes(spec: StageSpec) -> int:
 
 def rough_flops(spec: StageSpec) -> float:
     """Floating-point operations of a stage, from its recipe and budget; 0 for one that trains nothing."""
-    recipe, width = spec.recipe, spec.network.width**2
+    recipe = spec.recipe
     if isinstance(recipe, OursImages):
-        steps = recipe_steps(spec.limits, recipe.steps, recipe.images_per_step)
-        return steps * 2 * recipe.images_per_step * recipe.image_side**2 * FLOPS_A_PIXEL
+        return steps_of(spec) * 2 * recipe.images_per_step * recipe.image_side**2 * FLOPS_A_PIXEL
+    return steps_of(spec) * _voxels_a_step(recipe) * FLOPS_A_VOXEL * spec.network.width**2
+
+
+def rough_points(spec: StageSpec) -> float:
+    """Points that pass through networks on points."""
+    recipe = spec.recipe
+    if isinstance(recipe, DepthContrast) and recipe.format == "joint":
+        return steps_of(spec) * 2 * recipe.scans_per_step * recipe.points
+    return steps_of(spec) * recipe.batch * recipe.points if isinstance(recipe, DetectionRecipe) else 0.0
+
+
+def steps_of(spec: StageSpec) -> int:
+    """Optimiser steps that a stage will take: the recipe's, or as many as its budget allows; 0 for one that trains nothing."""
+    recipe, limits = spec.recipe, spec.limits
+    if isinstance(recipe, OursImages):
+        return recipe_steps(limits, recipe.steps, recipe.images_per_step)
     if isinstance(recipe, OursPoints):
-        voxels = recipe.frames_per_step * (recipe.max_voxels_per_frame or VOXELS_A_FRAME)
-        return recipe_steps(spec.limits, recipe.steps, recipe.frames_per_step) * voxels * FLOPS_A_VOXEL * width
+        return recipe_steps(limits, recipe.steps, recipe.frames_per_step)
     if isinstance(recipe, FramePairs):
-        voxels = 2 * recipe.pairs_per_step * (recipe.max_voxels_per_frame or VOXELS_A_FRAME)
-        return recipe_steps(spec.limits, recipe.steps, recipe.pairs_per_step) * voxels * FLOPS_A_VOXEL * width
+        return recipe_steps(limits, recipe.steps, recipe.pairs_per_step)
     if isinstance(recipe, DepthContrast):
-        voxels = 2 * recipe.scans_per_step * min(VOXELS_A_FRAME, recipe.points)
-        steps = recipe_steps(spec.limits, recipe.steps or 10**9, recipe.scans_per_step)
-        return steps * voxels * FLOPS_A_VOXEL * width
+        return recipe_steps(limits, recipe.steps or 10**9, recipe.scans_per_step)
+    return (
+        recipe_steps(limits, recipe.steps, recipe.batch) if isinstance(recipe, SemanticRecipe | DetectionRecipe) else 0
+    )
+
+
+def _voxels_a_step(recipe: object) -> float:
+    if isinstance(recipe, OursPoints):
+        return recipe.frames_per_step * _voxels(FRAME_SQUARE_METRES, recipe.voxel_metres, recipe.max_voxels_per_frame)
+    if isinstance(recipe, FramePairs):
+        return (
+            2 * recipe.pairs_per_step * _voxels(FRAME_SQUARE_METRES, recipe.voxel_metres, recipe.max_voxels_per_frame)
+        )
+    if isinstance(recipe, DepthContrast):
+        return 2 * recipe.scans_per_step * _voxels(FRAME_SQUARE_METRES, recipe.voxel_metres, recipe.points)
     if isinstance(recipe, SemanticRecipe):
-        voxels = recipe.batch * (recipe.max_voxels_per_scene or VOXELS_A_SCENE)
-        return recipe_steps(spec.limits, recipe.steps, recipe.batch) * voxels * FLOPS_A_VOXEL * width
+        return recipe.batch * _voxels(SCENE_SQUARE_METRES, recipe.voxel_metres, recipe.max_voxels_per_scene)
     if isinstance(recipe, DetectionRecipe):
-        voxels = recipe.batch * min(recipe.points, VOXELS_A_SCENE)
-        return recipe_steps(spec.limits, recipe.steps, recipe.batch) * voxels * FLOPS_A_VOXEL * width
+        return recipe.batch * _voxels(SCENE_SQUARE_METRES, recipe.voxel_metres, recipe.points)
     return 0.0
+
+
+def _voxels(square_metres: float, voxel_metres: float, at_most: int | None) -> float:
+    voxels = square_metres / voxel_metres**2
+    return voxels if at_most is None else min(voxels, at_most)

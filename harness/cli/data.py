@@ -21,7 +21,7 @@ Target = Annotated[
 Root = Annotated[
     Path | None, typer.Option("--root", help="Its folder, in the official layout; procedural ones need none.")
 ]
-World = Annotated[str, typer.Option("--world", help="Size of a procedural dataset: smoke or tiny.")]
+World = Annotated[str, typer.Option("--world", help="Size of a procedural dataset: smoke, tiny or full.")]
 Stride = Annotated[int, typer.Option("--frame-stride", min=1, help="Every n-th frame of a recording.")]
 
 

@@ -32,6 +32,7 @@ from methods.stage import set_up_torch
 from tests.verification.report import write_report
 
 BUDGET = "tiny"
+ONE_THREAD = Machine(1, "torch", "cpu")
 CODE = ("methods.finetune.detection", "methods.finetune.instance", "methods.finetune.semantic")
 RUN = {"semantic": semantic.run, "instance": instance.run, "detection": detection.run}
 STILL: dict[str, Any] = {
@@ -70,12 +71,14 @@ OVERFITS = (
 )  # fmt: skip
 
 
-def stages(task: str, source: PreparedDataset, size: str = BUDGET) -> tuple[PlannedStage, PlannedStage]:
-    """The two stages of `bench run --method scratch --task TASK --budget SIZE`, with one thread."""
+def stages(
+    task: str, source: PreparedDataset, size: str = BUDGET, machine: Machine = ONE_THREAD
+) -> tuple[PlannedStage, PlannedStage]:
+    """The two stages of `bench run --method scratch --task TASK --budget SIZE`, by default with one thread."""
     budget = find(Budget, size)
     specs = CellSpecs(find(Method, "scratch"), find(Task, task), budget, find(Profile, budget.default_profile or size))
     cell = Cell(method="scratch", pretrain_dataset="none", task=task, budget=size, profile=specs.profile.name)
-    first, last = stages_of(cell, specs, {specs.task.dataset: source}, Machine(1, "torch", "cpu"))
+    first, last = stages_of(cell, specs, {specs.task.dataset: source}, machine)
     return first, last
 
 

@@ -1,0 +1,175 @@
+"""`make verify-gpu-headline`: a few steps of every stage of the headline profile, at full size, on one GPU; writes
+docs/verification/gpu-headline.json.
+
+Shows that full-size steps fit the card, what they cost, whether the GPU waits for data, and how near `bench plan` comes. The data
+are procedural, of the size `full`: as dense as real sensors record, but few scenes. Needs the whole project installed with the
+extra dev, and a torch that finds a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.specs import Budget, Cell, Dataset, Method, Profile, Task
+from harness.catalog import available, find
+from harness.contract.events import EVENTS_FILE, Ledger, Step, Usage, read_events
+from harness.data import PreparedDataset, ready
+from harness.estimate import History, steps_of
+from harness.executors.base import thread_variables
+from harness.graph import CellSpecs, Machine, PlannedStage, stages_of
+from harness.matrix import MAX_DEFAULT_THREADS
+from harness.scheduler import lay_out
+from tests.verification.gpu_stages import CODE
+from tests.verification.report import ROOT, write_report
+
+BUDGET = "extends: paper\nname: few\nversion: 1\npretrain: {optimizer_steps: 16}\nfinetune: {optimizer_steps: 8}\n"
+PROFILE = "extends: headline\nname: headline-full\nversion: 1\nworld: full\n"
+SOURCE = "synth-scannet"
+WARM_UP = 2
+"""Steps at the start that are not counted: kernels load, and the loader workers begin."""
+PLAN_FACTOR = 3.0
+"""What `bench plan` says roughly may be so many times too long or too short."""
+WHAT = "a few steps of every stage of the headline profile at full size on one GPU: memory, time, and how near `bench plan` comes"
+
+
+def planned_stages(budget: Budget, profile: Profile, machine: Machine) -> dict[str, PlannedStage]:
+    """All pre-training stages, and each task from scratch, by what they are; a stage comes after those that it builds on."""
+    tasks = {name: find(Task, name) for name in available(Task)}
+    names = {task.dataset: str(find(Dataset, task.dataset).stand_in) for task in tasks.values()}
+
+    def prepared(name: str) -> PreparedDataset:
+        return ready(name, {}, profile.frame_stride, True, lambda what: lambda items: items, print, profile.world)
+
+    with ThreadPoolExecutor(len(names)) as side_by_side:
+        data = dict(zip(names, side_by_side.map(prepared, names.values()), strict=True))
+    data[SOURCE] = data["scannet"]
+    found: dict[str, PlannedStage] = {}
+    for method, task in [(m, "s3dis-sem") for m in available(Method)] + [("scratch", t) for t in tasks]:
+        cell = Cell(method=method, pretrain_dataset=SOURCE, task=task, budget=budget.name, profile=profile.name)
+        for planned in stages_of(cell, CellSpecs(find(Method, method), tasks[task], budget, profile), data, machine):
+            if planned.cell is None or method == "scratch":
+                found.setdefault(planned.title, planned)
+    return found
+
+
+def run_stage(root: Path, planned: PlannedStage, parents: dict[str, Path], seconds: float) -> int | None:
+    """The exit code of a stage that is asked to finish after so many seconds; None where it had to be killed."""
+    lay_out(root, planned, parents, None)
+    command = [sys.executable, "-m", "methods.stage", planned.spec.kind, "--root", str(root)]
+    with (root / "log.txt").open("ab") as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, **thread_variables(planned.spec.threads)}
+        )
+        for patience, number in ((seconds, signal.SIGTERM), (120.0, signal.SIGKILL)):
+            try:
+                return process.wait(patience)
+            except subprocess.TimeoutExpired:
+                process.send_signal(number)
+        process.wait()
+    return None
+
+
+def measured(root: Path, planned: PlannedStage, paper: PlannedStage) -> dict[str, Any]:
+    """What a stage's events tell: memory, and seconds a step beside the plan's; and hours under the budget `paper`."""
+    events = list(read_events(root / "out" / EVENTS_FILE))
+    steps = [e for e in events if isinstance(e, Step)]
+    if not steps:
+        return {"steps": 0}
+    ledger = next((e.ledger for e in reversed(events) if isinstance(e, Usage)), Ledger())
+    counted = steps[WARM_UP:] or steps[-1:]
+    seconds = sum(s.seconds for s in counted) / len(counted)
+    return {
+        "steps": len(steps),
+        "finite": all(math.isfinite(s.loss) and math.isfinite(s.gradient_norm) for s in steps),
+        "step_seconds": seconds,
+        "of_it_waiting_for_data": sum(s.data_seconds for s in counted) / len(counted),
+        "plan_step_seconds": History([]).estimate(planned, 1).seconds / steps_of(planned.spec),
+        "paper_steps": steps_of(paper.spec),
+        "paper_hours": seconds * steps_of(paper.spec) / 3600,
+        "gpu_mib": ledger.peak_gpu_memory_bytes / 2**20,
+        "memory_mib": ledger.peak_memory_bytes / 2**20,
+        "samples_a_step": ledger.samples / len(steps),
+        "sparse_gflop_a_step": ledger.sparse_flops / len(steps) / 1e9,
+    }
+
+
+def misses(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """What falls short: stages that did not end well or took no step, and plans that are far off."""
+    bad = [f"{name}: exit code {row['exit_code']}" for name, row in rows.items() if row["exit_code"] != 0]
+    bad += [f"{name}: no step" for name, row in rows.items() if not row["steps"]]
+    for name, row in rows.items():
+        if not row["steps"]:
+            continue
+        if not row["finite"]:
+            bad.append(f"{name}: a loss or gradient is not finite")
+        ratio = row["plan_step_seconds"] / row["step_seconds"]
+        if not 1 / PLAN_FACTOR <= ratio <= PLAN_FACTOR:
+            bad.append(f"{name}: `bench plan` says {ratio:.2g} times what a step took")
+    return bad
+
+
+def main() -> int:
+    """Run, measure and write the report; 1 where something falls short."""
+    options = argparse.ArgumentParser()
+    options.add_argument(
+        "--folder", type=Path, help="where stages are kept, and finished ones reused; else a temporary one"
+    )
+    options.add_argument("--seconds", type=float, default=300.0, help="after which a stage is asked to finish")
+    chosen = options.parse_args()
+    if not torch.cuda.is_available():
+        write_report("gpu-headline", WHAT, "not run", CODE, why="no CUDA device was at hand")
+        return 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = chosen.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = run_all(folder, chosen.seconds)
+    bad = misses(rows)
+    write_report(
+        "gpu-headline", WHAT, "failed" if bad else "ok", CODE, gpu=torch.cuda.get_device_name(0), plan_factor=PLAN_FACTOR,
+        misses=bad, stages=rows,
+    )  # fmt: skip
+    return 1 if bad else 0
+
+
+def run_all(folder: Path, seconds: float) -> dict[str, dict[str, Any]]:
+    """Run every stage, one at a time, and measure those that train; what has ended in this folder before is only measured."""
+    (folder / "few.yaml").write_text(BUDGET)
+    (folder / "full.yaml").write_text(PROFILE)
+    few, profile = find(Budget, str(folder / "few.yaml")), find(Profile, str(folder / "full.yaml"))
+    machine = Machine(min(os.cpu_count() or 1, MAX_DEFAULT_THREADS), "torch", "cuda")
+    paper = planned_stages(find(Budget, "paper"), profile, machine)
+    rows: dict[str, dict[str, Any]] = {}
+    artifacts: dict[str, Path] = {}
+    for number, (title, planned) in enumerate(planned_stages(few, profile, machine).items()):
+        root, ended = folder / f"{number:02d}", folder / f"{number:02d}.json"
+        artifacts[planned.spec.key] = root / "out/artifacts"
+        if not ended.is_file():
+            shutil.rmtree(root, ignore_errors=True)
+            root.mkdir()
+            parents = {stage: artifacts[key] for stage, key in planned.spec.parents.items()}
+            code = run_stage(root, planned, parents, seconds)
+            ended.write_text(json.dumps({"exit_code": code}))
+        if planned.spec.recipe is not None:
+            rows[title] = {
+                "exit_code": json.loads(ended.read_text())["exit_code"],
+                **measured(root, planned, paper[title]),
+            }
+            print(title, rows[title], flush=True)
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
