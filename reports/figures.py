@@ -36,6 +36,8 @@ SYNTHETIC_MARK = "SYNTHETIC DATA"
 MIN_SPAN = 10.0
 MANY_POINTS = 300
 """From here on points are one picture within an SVG or PDF, not an element each."""
+MANY_NAMES = 4
+"""A longer legend has no place among curves."""
 MOST_WORKERS = 8
 JITTER_SEED = 0
 LETTERS_PER_INCH = 11
@@ -117,8 +119,16 @@ def validation_curves(curves: dict[str, list[tuple[str, list[int], list[float]]]
 
 
 def _legend(axes: Any, **options: Any) -> None:
-    """A legend where it hides least. It lies within the axes, so the layout need not ask where, which is slow to find."""
-    axes.legend(frameon=False, **options).set_in_layout(False)
+    """A legend of few names where it hides least; of more below, where it hides nothing. Within the axes the layout need not ask
+    where it lies, which is slow to find."""
+    names = len(axes.get_legend_handles_labels()[1])
+    if names <= MANY_NAMES:
+        axes.legend(frameon=False, **options).set_in_layout(False)
+        return
+    figure = axes.get_figure()
+    columns = 3
+    figure.set_figheight(figure.get_figheight() + 0.2 * -(-names // columns))
+    figure.legend(frameon=False, ncols=columns, loc="outside lower center", **options)
 
 
 def _wrapped(title: str, axes: Any) -> str:

@@ -264,7 +264,7 @@ def cost(runs: pd.DataFrame) -> pd.DataFrame:
                 "CPU-hours a fine-tuning": f"{group['finetune_cpu_seconds'].mean() / 3600:.3f}",
                 "GPU-hours": f"{(pretrainings['pretrain_gpu_seconds'].mean() + group['finetune_gpu_seconds'].mean()) / 3600:.2f}",
                 "GPU Wh": _watt_hours(pretrainings["pretrain_gpu_joules"], group["finetune_gpu_joules"]),
-                "labels": f"{group['labels_seen'].mean():,.0f}",
+                "labels": f"{pretrainings['pretrain_labels'].mean():,.0f} + {group['finetune_labels'].mean():,.0f}",
                 "peak MiB": f"{group['peak_memory_mib'].max():,.0f}",
             }
         )

@@ -202,7 +202,7 @@ def _facts(record: Record, row: dict[str, Any]) -> list[tuple[str, str]]:
             "GPU seconds",
             f"{row['pretrain_gpu_seconds']:,.0f} pre-training, {row['finetune_gpu_seconds']:,.0f} fine-tuning",
         ),
-        ("labels seen", f"{row['labels_seen']:,}"),
+        ("labels seen", f"{row['pretrain_labels']:,} pre-training, {row['finetune_labels']:,} fine-tuning"),
         ("peak memory", f"{row['peak_memory_mib']:,.0f} MiB"),
         *_environment(record),
         *record.notes.items(),

@@ -134,6 +134,11 @@ def test_cost_is_amortised_over_the_runs_of_a_pretraining(store: Store) -> None:
     )
 
 
+def test_cost_tells_labels_of_pretraining_from_those_of_finetuning(store: Store) -> None:
+    runs = load(store).runs.assign(pretrain_labels=4_000_000, finetune_labels=1_500)
+    assert set(cost(runs)["labels"]) == {"4,000,000 + 1,500"}
+
+
 def test_energy_is_given_where_every_gpu_was_measured(store: Store) -> None:
     runs = load(store).runs
     assert set(cost(runs)["GPU Wh"]) == {"-"}, "no stage of the planted store used a GPU"

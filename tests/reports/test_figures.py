@@ -83,3 +83,16 @@ def test_numbers_along_the_cost_stand_apart_and_begin_at_nothing(hours: list[flo
     assert low == 0 and high > max(hours), "no method looks free beside one that is hardly dearer"
     boxes = [label.get_window_extent(renderer) for label in axes.get_xticklabels() if label.get_text()]
     assert all(left.x1 + left.height / 2 < right.x0 for left, right in pairwise(boxes)), "half a letter between two"
+
+
+def test_the_legend_of_many_methods_hides_nothing() -> None:
+    methods = ("scratch", "supervised", "pointcontrast", "csc", "depthcontrast", "ours (another profile)")
+    figure = figures.validation_curves({m: [(m, [10, 20], [0.1, 0.4])] for m in methods}, "miou_voxel", "t")
+    renderer = drawn(figure)
+    (axes,) = figure.axes
+    (legend,) = figure.legends
+    box = legend.get_window_extent(renderer)
+    assert [t.get_text() for t in legend.get_texts()] == list(methods)
+    assert box.y1 < axes.xaxis.label.get_window_extent(renderer).y0, "below the axes and their title"
+    assert box.y0 >= 0 and box.x0 >= 0 and box.x1 <= figure.bbox.x1, "and whole"
+    assert axes.get_window_extent(renderer).height > 0.5 * figure.bbox.height
