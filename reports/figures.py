@@ -232,7 +232,8 @@ def _axes_module() -> Any:
     from matplotlib import pyplot as plt
 
     # Titles stand right above their axes; left to itself matplotlib lays all tick labels out once more to find that out.
-    sns.set_theme(style="whitegrid", font_scale=0.85, rc={"axes.titley": 1.0})
+    # The font comes with matplotlib, so that pictures are the same everywhere; seaborn would prefer Arial where there is one.
+    sns.set_theme(style="whitegrid", font_scale=0.85, rc={"axes.titley": 1.0, "font.sans-serif": ["DejaVu Sans"]})
     return plt
 
 
