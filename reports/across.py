@@ -77,7 +77,7 @@ def write(loaded: Loaded, out: Path, with_published: bool, draw: Callable[[Drawi
                 result.sections.append(f"[paper]: {published.PROTOCOL}.\n")
         for number, (title, table) in enumerate(by_ratio(found).items(), 1):
             _add(result, out, f"{stem}ratios{number}", f"{mark}Label ratios: {title}", table)
-        over_tasks = across_tasks(found)
+        over_tasks = across_tasks(part)
         for number, (title, over) in enumerate(over_tasks.items(), 1):
             _add(result, out, f"{stem}tasks{number}", f"{mark}{title}", over.table)
         for name, title, table in (
@@ -173,9 +173,7 @@ def _draw(
         known, title = with_source(found), "Pre-trained on the task's dataset, or on another"
         if known["pre-trained on"].nunique() > 1:
             keep(same_and_other, known, mark + title, name="datasets", title=title, data=known)
-        hours = runs.groupby(ROW)["pretrain_cpu_seconds"].mean() / 3600
-        by_method = hours.groupby(level="method").mean()
-        priced = found.assign(hours=found["method"].map(by_method))
+        priced = with_hours(found, runs)
         title = "Cost against gain"
         keep(
             cost_against_gain, priced, mark + title,
@@ -201,6 +199,13 @@ def _draw(
             data = table.reset_index(names="method")
             name = f"classes{number}"
             keep(class_heat_map, table, mark + title, name=name, title=f"IoU per class: {title}", data=data)
+
+
+def with_hours(found: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Effects with `hours`, the CPU-hours of one pre-training of that method on that dataset under that budget and profile."""
+    which = ["budget", "profile", "method", "pretrain_dataset"]
+    hours = (runs.groupby(which)["pretrain_cpu_seconds"].mean() / 3600).rename("hours")
+    return found.merge(hours, left_on=which, right_index=True, how="left")
 
 
 def _named(runs: pd.DataFrame) -> pd.DataFrame:

@@ -90,13 +90,16 @@ def _build(
         stem = out / f"scores-{name}"
         metric = str(group["metric"].iloc[0])
         with_keys = _curves(store, group, metric)
-        found = {n: [(method, steps, values) for method, _, steps, values in runs] for n, runs in with_keys.items()}
+        found = {n: [(method, steps, values) for method, _, steps, values in them] for n, them in with_keys.items()}
         scores = Drawing(by_method, (group, figure_title), stem)
         curves = Drawing(validation_curves, (found, metric, figure_title), out / f"curves-{name}")
         files |= {f"figure{len(groups) + 1}": scores.png, f"curves{len(groups) + 1}": curves.png}
         aside.draw(scores)
         aside.draw(curves)
-        reach = steps_to_reach(found)
+        good = set(group.loc[group["outcome"] == "ok", "key"])
+        ended = {n: [(m, at, v) for m, key, at, v in them if key in good] for n, them in with_keys.items()}
+        unfinished = {n: int((mine["outcome"] != "ok").sum()) for n, mine in by_row(group[[*ROW, "outcome"]]).items()}
+        reach = steps_to_reach({n: them for n, them in ended.items() if them}, unfinished)
         if len(reach):
             sections.append(f"{mark}Validation curves, {title}\n\n{markdown(reach)}\n")
         if with_page:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,19 +11,20 @@ from reports import published
 from reports.frame import ACROSS_RATIOS, GROUP, ROW
 from reports.statistics import (
     Estimate,
-    PairedTest,
     Ranking,
     detectable_difference,
+    difference,
     estimate,
     holm,
     judge,
     probability_of_improvement,
     ranking,
     seeds_needed,
-    sign_flip_test,
     variance_components,
+    welch_p,
+    words_for,
 )
-from reports.tables import BASELINE, METHOD_ORDER, by_row, headline, per_unit, row_names
+from reports.tables import BASELINE, METHOD_ORDER, UNIT, by_row, headline, per_unit, row_names, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,15 +177,17 @@ def ratio_order(text: str) -> tuple[bool, float]:
 
 
 def same_or_other(found: pd.DataFrame) -> pd.DataFrame:
-    """Mean gain over scratch where a method was pre-trained on the task's own dataset, and where on another (paper V-A)."""
+    """Mean gain over scratch where a method was pre-trained on the task's own dataset, and where on another (paper V-A), for each
+    budget and profile."""
     import pandas as pd
 
     known = with_source(found)
     if not len(known):
-        return pd.DataFrame(columns=["method", "pre-trained on", "gain", "cells"])
+        return pd.DataFrame(columns=["method", "pre-trained on", "budget", "profile", "gain", "cells"])
+    columns = ["method", "pre-trained on", "budget", "profile"]
     rows = [
-        {"method": method, "pre-trained on": where, "gain": f"{group['gain'].mean():+.1f}", "cells": len(group)}
-        for (method, where), group in known.groupby(["method", "pre-trained on"], sort=True)
+        {**dict(zip(columns, names, strict=True)), "gain": f"{group['gain'].mean():+.1f}", "cells": len(group)}
+        for names, group in known.groupby(columns, sort=True)
     ]
     return pd.DataFrame(rows)
 
@@ -207,40 +211,72 @@ class AcrossTasks(NamedTuple):
     ranks: Ranking | None
 
 
-def across_tasks(found: pd.DataFrame) -> dict[str, AcrossTasks]:
-    """For all labels and every budget with two tasks or more: mean gain of each method over the tasks, a permutation test of it
-    (the task is the unit) corrected by Holm for the number of methods, and mean ranks. Methods without all tasks have no rank."""
+def across_tasks(runs: pd.DataFrame) -> dict[str, AcrossTasks]:
+    """For all labels and every budget with two tasks or more: each method's mean over the tasks against scratch's, and ranks.
+
+    One pre-training serves all tasks, so tasks are no independent units: the unit is the pre-training seed, whose scores are
+    averaged over the tasks that both methods have. Welch's test of these means, corrected by Holm for the number of methods.
+    Ranks are over seeds, of methods that have all tasks, and stand only where Friedman's test supports them.
+    """
     import pandas as pd
 
     tables = {}
-    full = found[found["label_ratio"] == "100%"] if len(found) else found
-    for (budget, profile), group in full.groupby(["budget", "profile"], sort=True) if len(full) else []:
-        means = group.pivot_table(index=["task", "dataset"], columns="row", values="mean", aggfunc="first")
-        if len(means) < 2:
+    full = runs[runs["label_ratio"] == "100%"] if len(runs) else runs
+    for (budget, profile), part in full.groupby(["budget", "profile"], sort=True) if len(full) else []:
+        scores = _by_seed(part)
+        tasks = part.groupby(GROUP, dropna=False).ngroups
+        if tasks < 2:
             continue
-        gains = group.pivot_table(index=["task", "dataset"], columns="row", values="gain", aggfunc="first")
-        names = list(dict.fromkeys(group.sort_values("method", key=in_order, kind="stable")["row"]))
-        tests = {n: sign_flip_test(gains[n].dropna().to_numpy()) for n in names if n in gains}
-        adjusted = dict(zip(tests, holm(np.array([t.p for t in tests.values()])), strict=True))
-        complete = [n for n in names if n in means and means[n].notna().all()]
-        ranks = ranking(means[complete].to_numpy())
+        base = [name for name, (method, *_) in row_names(part).items() if method == BASELINE]
+        scratch = scores[base[0]] if len(base) == 1 else None
+        gaps, p = {}, {}
+        for name, mine in scores.items():
+            if scratch is None or name == base[0]:
+                continue
+            shared = [t for t in mine if t in scratch]
+            ours, theirs = (100 * s[shared].dropna().mean(axis=1).dropna().to_numpy() for s in (mine, scratch))
+            if len(ours) and len(theirs):
+                gaps[name], p[name] = difference(ours, theirs), welch_p(ours, theirs)
+        adjusted = dict(zip(p, holm(np.array(list(p.values()))), strict=True))
+        complete = [name for name, mine in scores.items() if len(mine.columns) == tasks]
+        means = pd.DataFrame({name: scores[name].dropna().mean(axis=1) for name in complete}).dropna()
+        ranks = ranking(means.to_numpy())
+        supported = ranks is not None and ranks.critical_difference is not None
         rows = []
-        for name in names:
-            test = tests.get(name, PairedTest(float("nan"), float("nan"), 0))
-            mine = gains[name].dropna() if name in gains else []
+        for name, mine in scores.items():
+            tested = name in gaps
             rows.append(
                 {
                     "method": name,
-                    "tasks": f"{int(means[name].notna().sum()) if name in means else 0} of {len(means)}",
-                    "mean gain": f"{np.mean(mine):+.1f}" if len(mine) else "-",
-                    "p (Holm)": f"{adjusted[name]:.3f}" if name in tests else "-",
-                    "verdict": test._replace(p=adjusted[name]).words() if name in tests else "-",
-                    "mean rank": f"{ranks.mean_ranks[complete.index(name)]:.1f}" if ranks and name in complete else "-",
+                    "tasks": f"{len(mine.columns)} of {tasks}",
+                    "seeds": len(mine.dropna()),
+                    "mean gain": show(gaps[name], signed=True) if tested else "-",
+                    "p (Holm)": f"{adjusted[name]:.3f}" if tested and np.isfinite(adjusted[name]) else "-",
+                    "verdict": words_for(adjusted[name]) if tested else "-",
+                    "mean rank": f"{ranks.mean_ranks[complete.index(name)]:.1f}"
+                    if ranks and supported and name in complete
+                    else "-",
                 }
             )
         title = f"Over all tasks, all labels, budget {budget}, profile {profile}"
         tables[title] = AcrossTasks(pd.DataFrame(rows), complete, ranks)
     return tables
+
+
+def _by_seed(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Printed name to scores (pre-training seeds, tasks) of its good runs, mean over fine-tuning seeds; a task without any has no
+    column. A row is the same pre-training at every task."""
+    import pandas as pd
+
+    columns: dict[str, dict[object, pd.Series]] = {name: {} for name in row_names(runs)}
+    names: dict[Any, str] = {which: name for name, which in row_names(runs).items()}
+    for group, part in runs.groupby(GROUP, dropna=False):
+        good = part[part["outcome"] == "ok"]
+        for which, mine in good.groupby(ROW, dropna=False):
+            means = mine.groupby(UNIT)[f"score_{headline(part)}"].mean().dropna()
+            if len(means):
+                columns[names[tuple(which)]][group] = means
+    return {name: pd.DataFrame(found) for name, found in columns.items()}
 
 
 def cost(runs: pd.DataFrame) -> pd.DataFrame:
@@ -249,14 +285,15 @@ def cost(runs: pd.DataFrame) -> pd.DataFrame:
 
     rows = []
     good = runs[runs["outcome"] == "ok"] if len(runs) else runs
-    for (budget, method, dataset), group in good.groupby(["budget", "method", "pretrain_dataset"]) if len(good) else []:
+    which = ["budget", "profile", "method", "pretrain_dataset"]
+    for (budget, profile, method, dataset), group in good.groupby(which) if len(good) else []:
         pretrainings = group.drop_duplicates("pretrain_keys")
         once = pretrainings["pretrain_cpu_seconds"].sum()
         rows.append(
             {
                 "method": method,
                 "pre-trained on": dataset,
-                "budget": budget,
+                "budget": budget if profile == budget else f"{budget}, {profile}",
                 "runs": len(group),
                 "steps": f"{pretrainings['pretrain_steps'].mean():,.0f} + {group['finetune_steps'].mean():,.0f}",
                 "CPU-hours a pre-training": f"{pretrainings['pretrain_cpu_seconds'].mean() / 3600:.3f}",
@@ -333,10 +370,13 @@ def _tex(text: str) -> str:
 WITHIN = 1.0
 
 
-def steps_to_reach(curves: dict[str, list[tuple[str, list[int], list[float]]]]) -> pd.DataFrame:
+def steps_to_reach(
+    curves: dict[str, list[tuple[str, list[int], list[float]]]], failed: Mapping[str, int] = {}
+) -> pd.DataFrame:
     """The first validated step at which each run is within 1 point of scratch's final mean (Figure 5): median over runs.
 
-    `curves`: row name to (method, steps, score) of its runs. Empty without scratch.
+    `curves`: row name to (method, steps, score) of its runs that ended well; `failed`: how many others a row has, which count as
+    runs that never got there. Empty without scratch.
     """
     import pandas as pd
 
@@ -348,6 +388,8 @@ def steps_to_reach(curves: dict[str, list[tuple[str, list[int], list[float]]]]) 
         name: [next((s for s, v in zip(at, scores, strict=True) if v >= goal), np.inf) for _, at, scores in runs]
         for name, runs in curves.items()
     }
+    for name, reached in steps.items():
+        reached += [np.inf] * failed.get(name, 0)
     base = next((float(np.median(steps[n])) for n, runs in curves.items() if runs[0][0] == BASELINE), np.nan)
     rows = []
     for name, reached in steps.items():

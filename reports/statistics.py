@@ -137,6 +137,22 @@ def tost(ours: NDArray[np.float64], base: NDArray[np.float64], margin: float, al
     return Equivalence(p, margin, bool(p < alpha))
 
 
+def welch_p(ours: NDArray[np.float64], base: NDArray[np.float64]) -> float:
+    """Two-sided p of Welch's test of two means of independent values; NaN where either side has one value."""
+    from scipy import stats
+
+    if min(len(ours), len(base)) < 2:
+        return float("nan")
+    return float(stats.ttest_ind(np.asarray(ours), np.asarray(base), equal_var=False).pvalue)
+
+
+def words_for(p: float, alpha: float = 0.05) -> str:
+    """What a p value, corrected for its family, lets one say; NaN where too few values allow no test."""
+    if not np.isfinite(p):
+        return "cannot be tested with this n"
+    return "differs" if p < alpha else "not distinguishable"
+
+
 class PairedTest(NamedTuple):
     """A two-sided test of paired differences. `least_p` is the smallest p that so many pairs could have given."""
 
@@ -319,7 +335,7 @@ def variance_components(scores: NDArray[np.float64]) -> VarianceShares | None:
 
 
 class Ranking(NamedTuple):
-    """Friedman's test over tasks, mean ranks (1 is best), and Nemenyi's critical difference where the test supports it."""
+    """Friedman's test over independent blocks, mean ranks (1 is best), and Nemenyi's critical difference where it rejects."""
 
     p: float
     mean_ranks: NDArray[np.float64]
@@ -327,19 +343,20 @@ class Ranking(NamedTuple):
 
 
 def ranking(scores: NDArray[np.float64], alpha: float = 0.05) -> Ranking | None:
-    """Rank methods over tasks: (tasks, methods), complete. None below three methods or three tasks, or with missing cells."""
+    """Rank methods over independent blocks, such as seeds: (blocks, methods), complete. None below three methods or three blocks,
+    or with missing cells."""
     from scipy import stats
 
     table = np.asarray(scores, dtype=np.float64)
     if table.ndim != 2 or table.shape[0] < 3 or table.shape[1] < 3 or not np.isfinite(table).all():
         return None
-    tasks, methods = table.shape
+    blocks, methods = table.shape
     ranks = stats.rankdata(-table, axis=1)
     p = float(stats.friedmanchisquare(*table.T).pvalue)
     if not p < alpha:
         return Ranking(p, ranks.mean(0), None)
     studentised = stats.studentized_range.ppf(1 - alpha, methods, np.inf) / np.sqrt(2)
-    return Ranking(p, ranks.mean(0), float(studentised * np.sqrt(methods * (methods + 1) / (6 * tasks))))
+    return Ranking(p, ranks.mean(0), float(studentised * np.sqrt(methods * (methods + 1) / (6 * blocks))))
 
 
 def bootstrap_means(

@@ -11,6 +11,7 @@ import typer
 from harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 if TYPE_CHECKING:
+    from benchmarks.specs import Cell
     from reports.compare import Side
 
 WATCH_SECONDS = 30
@@ -111,7 +112,7 @@ def _side(text: str, runs: Path) -> Side:
 
 def _keys_of(suite: str, store: object) -> set[str]:
     """Fine-tunings of a store that belong to a suite, by what their cells say."""
-    from benchmarks.specs import Budget
+    from benchmarks.specs import Budget, Profile
     from benchmarks.suite import Suite
     from harness.catalog import find
     from harness.store import Store
@@ -119,15 +120,17 @@ def _keys_of(suite: str, store: object) -> set[str]:
     assert isinstance(store, Store)
     wanted = find(Suite, suite)
     budget = find(Budget, wanted.budget)
-    ratios = {r.rstrip("%") for r in wanted.label_ratios}
+    profile = find(Profile, wanted.profile or budget.default_profile or "headline")
+    cells = {_axes(cell) for cell in wanted.cells(budget.name, profile.name)}
     return {
         r.key
         for r in store.records()
         if r.cell is not None
-        and r.cell.budget == budget.name
-        and r.cell.method in wanted.methods
-        and r.cell.task in wanted.tasks
-        and str(r.cell.label_ratio).rstrip("%") in ratios
-        and r.cell.pretrain_seed in wanted.pretrain_seeds
-        and r.cell.finetune_seed in wanted.finetune_seeds
+        and (r.cell.budget, r.cell.profile) == (budget.name, profile.name)
+        and _axes(r.cell) in cells
     }
+
+
+def _axes(cell: Cell) -> tuple[str, str, str, int, int]:
+    """What decides whether a run is of a suite. Not the pre-training data, which --pretrain-data may replace."""
+    return cell.method, cell.task, str(cell.label_ratio), cell.pretrain_seed, cell.finetune_seed

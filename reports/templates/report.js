@@ -14,7 +14,7 @@ const rowOf = (cells, kind = "td") => {
 };
 
 // Tables sort by a column.
-const number = text => { const m = text.match(/-?\d+(\.\d+)?/); return m ? parseFloat(m[0]) : NaN; };
+const number = text => { const m = text.match(/-?\d[\d,]*(\.\d+)?/); return m ? parseFloat(m[0].replaceAll(",", "")) : NaN; };
 for (const table of document.querySelectorAll("table.sortable")) {
   table.querySelectorAll("th").forEach((head, column) => {
     head.tabIndex = 0;

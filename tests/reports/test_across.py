@@ -9,10 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from harness.store import Store
 from reports import published
+from reports.across import with_hours
 from reports.build import BuiltReport, build_report
 from reports.figures import rank_diagram, same_and_other, save
 from reports.frame import _joules, load
@@ -125,6 +127,9 @@ def test_steps_to_reach_by_hand() -> None:
     assert found.loc["scratch"].tolist() == ["30", "1 of 1", "1.00x"]
     assert found.loc["ours"].tolist() == ["never", "1 of 2", "-"]
     assert not len(steps_to_reach({"ours": curves["ours"]}))
+    crashed = steps_to_reach(curves, {"scratch": 1, "ours": 1}).set_index("method")
+    assert crashed.loc["scratch"].tolist() == ["never", "1 of 2", "-"]
+    assert crashed.loc["ours", "reached by"] == "1 of 3", "a run that ended badly never got there"
 
 
 def test_cost_is_amortised_over_the_runs_of_a_pretraining(store: Store) -> None:
@@ -160,8 +165,6 @@ def test_energy_of_a_stage_that_took_several_attempts_is_not_known() -> None:
 
 
 def test_latex_is_escaped() -> None:
-    import pandas as pd
-
     text = latex(pd.DataFrame({"a_b": ["50% & \\evil{}", "1 ±2"]}), "x#y")
     assert r"a\_b" in text and r"50\% \& \textbackslash{}evil\{\}" in text and r"1 $\pm$2" in text and r"x\#y" in text
     assert text.count(r"\\") == 3 and r"\toprule" in text
@@ -179,46 +182,65 @@ def test_the_command(store: Store, bench: Bench, tmp_path: Path) -> None:
 METHODS = ("scratch", "supervised", "pointcontrast", "csc", "depthcontrast", "ours")
 
 
-def effects_of(gains: dict[str, list[float]]) -> Any:
-    """As `effects` would give them: one mean and gain for each method and task."""
-    import pandas as pd
-
+def runs_of(scores: dict[str, np.ndarray], budget: str = "b") -> Any:
+    """Runs as a store would give them: (tasks, pre-training seeds) per cent of each method, NaN where a run failed."""
     rows = []
-    for method, values in gains.items():
-        for number, gain in enumerate(values):
+    for method, table in scores.items():
+        for (task, seed), score in np.ndenumerate(table):
             rows.append(
                 {
-                    "task": f"task{number}", "dataset": "d", "label_ratio": "100%", "budget": "b", "profile": "p", "row": method,
-                    "method": method, "mean": 40.0 + 5 * number + gain, "gain": np.nan if method == "scratch" else gain,
+                    "task": f"task{task}", "dataset": "d", "synthetic": False, "label_ratio": "100%", "budget": budget, "profile": "p",
+                    "protocol": f"{task}", "method": method, "pretrain_dataset": "e", "pretraining": method, "pretrain_seed": seed,
+                    "finetune_seed": 0, "outcome": "ok" if np.isfinite(score) else "crashed", "score_selected": score / 100,
+                    "score_final": score / 100,
                 }
             )  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def test_over_tasks_a_method_is_better_only_where_enough_tasks_say_so() -> None:
-    rng = np.random.default_rng(20261123)
-    noise = {m: rng.normal(0, 0.3, 9) for m in METHODS}
-    planted = {"scratch": 0.0, "supervised": 6.0, "pointcontrast": 0.0, "csc": 4.0, "depthcontrast": 0.0, "ours": 2.0}
-    gains = {m: (planted[m] + noise[m] - noise["scratch"] * (m == "scratch")).tolist() for m in METHODS}
-    ((title, over),) = across_tasks(effects_of(gains)).items()
+def planted_scores(tasks: int, seeds: int, gains: dict[str, float], shared: float) -> dict[str, np.ndarray]:
+    """Scores of methods whose pre-trainings move all their tasks by `shared` points (standard deviation), and runs by 0.3."""
+    rng = np.random.default_rng(20261126)
+    level = 40 + 5 * np.arange(tasks)[:, None]
+    return {
+        m: level + gains.get(m, 0.0) + rng.normal(0, shared, (1, seeds)) + rng.normal(0, 0.3, (tasks, seeds))
+        for m in METHODS
+    }
+
+
+def test_over_tasks_a_method_differs_only_where_enough_pretrainings_say_so() -> None:
+    gains = {"supervised": 9.0, "csc": 6.0, "ours": 3.0}
+    ((title, over),) = across_tasks(runs_of(planted_scores(4, 5, gains, 0.3))).items()
     table = over.table.set_index("method")
     assert title == "Over all tasks, all labels, budget b, profile p" and list(table.index) == list(METHODS)
-    assert {m: table.loc[m, "verdict"] for m in ("supervised", "csc", "ours")} == dict.fromkeys(
-        ("supervised", "csc", "ours"), "differs"
-    )
+    assert {m: table.loc[m, "verdict"] for m in gains} == dict.fromkeys(gains, "differs")
     assert table.loc["pointcontrast", "verdict"] == table.loc["depthcontrast", "verdict"] == "not distinguishable"
     assert table.loc["supervised", "mean rank"] == "1.0" and table.loc["scratch", "p (Holm)"] == "-"
+    assert set(table["seeds"]) == {5} and re.fullmatch(
+        r"\+\d\.\d \[\+?\d\.\d, \d+\.\d\]", table.loc["csc", "mean gain"]
+    )
     assert over.ranks is not None and over.ranks.critical_difference is not None
-    few = across_tasks(effects_of({m: v[:4] for m, v in gains.items()}))
-    assert set(next(iter(few.values())).table["verdict"]) == {"-", "cannot be tested with this n"}
-    assert across_tasks(effects_of({m: v[:1] for m, v in gains.items()})) == {}, "one task is no comparison over tasks"
+
+
+def test_over_tasks_one_pretraining_is_one_draw_however_many_tasks_it_serves() -> None:
+    one = planted_scores(7, 1, {"ours": 5.0}, 0.0)
+    (over,) = across_tasks(runs_of(one)).values()
+    table = over.table.set_index("method")
+    assert set(table["verdict"]) == {"-", "cannot be tested with this n"} and set(table["mean rank"]) == {"-"}
+    assert table.loc["ours", "mean gain"] in ("+4.7", "+4.8"), "and no interval"
+    rng = np.random.default_rng(1)
+    said = 0
+    for _ in range(60):
+        null = {m: rng.normal(0, 1, (1, 3)) + rng.normal(0, 0.3, (7, 3)) for m in METHODS}
+        (over,) = across_tasks(runs_of(null)).values()
+        said += "differs" in set(over.table["verdict"])
+    assert said <= 9, "5 % of 60, and chance; with the task as unit it is most of them"
+    assert across_tasks(runs_of(planted_scores(1, 3, {}, 0.3))) == {}, "one task is no comparison over tasks"
 
 
 def test_gains_of_the_same_and_of_another_dataset_are_told_apart(tmp_path: Path) -> None:
-    import pandas as pd
-
     rows = [
-        {"method": m, "pretrain_dataset": "synth-scannet", "dataset": d, "gain": g}
+        {"method": m, "pretrain_dataset": "synth-scannet", "dataset": d, "gain": g, "budget": "b", "profile": "p"}
         for m in ("ours", "csc")
         for d, g in (("synth-scannet", 3.0), ("synth-s3dis", 1.0), ("scannet", 2.0), ("s3dis", np.nan))
     ]
@@ -226,16 +248,21 @@ def test_gains_of_the_same_and_of_another_dataset_are_told_apart(tmp_path: Path)
     assert list(known[known["method"] == "ours"]["pre-trained on"]) == [SAME, OTHER, SAME]
     paths = save(same_and_other(known, "Gains"), tmp_path / "same")
     assert all(path.stat().st_size > 1000 for path in paths)
-    table = same_or_other(pd.DataFrame(rows)).set_index(["method", "pre-trained on"])
-    assert table.loc[("ours", SAME), "gain"] == "+2.5" and table.loc[("ours", OTHER), "cells"] == 1
+    table = same_or_other(pd.DataFrame(rows)).set_index(["method", "pre-trained on", "budget", "profile"])
+    assert table.loc[("ours", SAME, "b", "p"), "gain"] == "+2.5" and table.loc[("ours", OTHER, "b", "p"), "cells"] == 1
+    both = pd.concat([pd.DataFrame(rows), pd.DataFrame(rows).assign(budget="large", gain=9.0)])
+    assert same_or_other(both).set_index(list(table.index.names)).loc[("ours", SAME, "b", "p"), "gain"] == "+2.5"
 
 
-def test_a_method_that_lacks_a_task_has_no_rank() -> None:
-    gains = {m: [float(i) + j for j in range(4)] for i, m in enumerate(METHODS)}
-    gains["ours"] = gains["ours"][:2]
-    (over,) = across_tasks(effects_of(gains)).values()
+def test_a_method_that_lacks_a_task_has_no_rank_and_is_compared_on_the_rest() -> None:
+    scores = planted_scores(4, 4, {"csc": 3.0, "supervised": 9.0, "ours": 6.0, "depthcontrast": -3.0}, 0.1)
+    scores["ours"][2:] = np.nan
+    scores["csc"][1, 3] = np.nan
+    (over,) = across_tasks(runs_of(scores)).values()
     table = over.table.set_index("method")
     assert table.loc["ours", "mean rank"] == "-" and table.loc["ours", "tasks"] == "2 of 4"
+    assert table.loc["ours", "mean gain"].startswith(("+5", "+6")), "the hard tasks that it lacks are no gain"
+    assert table.loc["csc", "seeds"] == 3, "the seed that failed at one task is left out, not imputed"
     assert "ours" not in over.methods and len(over.methods) == 5
 
 
@@ -250,3 +277,18 @@ def test_ranks_are_drawn_only_where_a_test_supports_them(tmp_path: Path) -> None
     assert flat is not None and flat.critical_difference is None
     with pytest.raises(ValueError, match="supports no ranking"):
         rank_diagram(list(METHODS), flat, "Ranks")
+
+
+def test_hours_of_a_pretraining_are_those_of_its_budget() -> None:
+    scores = planted_scores(2, 2, {}, 0.3)
+    runs = pd.concat(
+        [
+            runs_of(scores, b).assign(pretrain_cpu_seconds=3600.0 * hours)
+            for b, hours in (("small", 0.01), ("large", 10.0))
+        ]
+    )
+    found = runs[["budget", "profile", "method", "pretrain_dataset"]].drop_duplicates()
+    assert set(with_hours(found, runs)[["budget", "hours"]].itertuples(index=False, name=None)) == {
+        ("small", 0.01),
+        ("large", 10.0),
+    }

@@ -94,6 +94,12 @@ def test_a_table_sorts_by_a_column(browser: Any, page: Path) -> None:
     assert rising == sorted(rising) and falling == sorted(falling, reverse=True) and rising != falling
 
 
+def test_numbers_of_thousands_sort_as_numbers(browser: Any, page: Path) -> None:
+    browser.get(page.as_uri())
+    asked = "return ['1,204', '724', '4,319,211 + 12', '-1.5 [-2, 3]', 'not run'].map(number)"
+    assert browser.execute_script(asked) == [1204, 724, 4319211, -1.5, None]
+
+
 OPENED = "return [...document.querySelectorAll('tr.details')].map(r => r.previousElementSibling.id)"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.suite import Suite
 from harness.catalog import find
+from harness.cli.report import _keys_of
 from harness.store import Store
 from reports.frame import load_runs
 from tests.conftest import Bench
@@ -30,3 +31,17 @@ def test_printed_numbers_are_those_of_the_records(bench: Bench, tmp_path: Path) 
     suite, runs = find(Suite, "tiny"), load_runs(Store(STUDY / "tiny"))
     whole = len(suite.methods) * len(suite.label_ratios) * len(suite.pretrain_seeds)
     assert (len(runs) < whole) == ("as far as it has run" in text), "says whether it is whole"
+
+
+def test_a_report_of_a_suite_leaves_out_what_the_suite_excludes(tmp_path: Path) -> None:
+    text = (ROOT / "benchmarks/suites/tiny.yaml").read_text()
+    store = Store(STUDY / "tiny")
+    methods = {r.key: r.method for r in store.records()}
+    for name, more, missing in (
+        ("same", "", set()),
+        ("less", "exclude: [{method: csc}]\n", {"csc"}),
+        ("other", "profile: smoke\n", set(find(Suite, "tiny").methods)),
+    ):
+        suite = tmp_path / f"{name}.yaml"
+        suite.write_text(f"{text}{more}")
+        assert set(find(Suite, "tiny").methods) - {methods[k] for k in _keys_of(str(suite), store)} == missing, name
