@@ -66,15 +66,10 @@ def write(loaded: Loaded, out: Path, with_published: bool, draw: Callable[[Drawi
         result.effects.append((f"{mark}Gains over scratch at a glance", found))
         overview = table_one(found, with_published)
         if len(overview):
-            _add(
-                result,
-                out,
-                f"{stem}table1",
-                f"{mark}All labels: what each task is judged by (per cent), difference to scratch, n",
-                overview,
-            )
+            title = f"{mark}All labels: what each task is judged by (per cent), difference to scratch, n"
             if "[paper" in overview.to_string():
-                result.sections.append(f"[paper]: {published.PROTOCOL}.\n")
+                title += f"; [paper]: {published.PROTOCOL}"
+            _add(result, out, f"{stem}table1", title, overview)
         for number, (title, table) in enumerate(by_ratio(found).items(), 1):
             _add(result, out, f"{stem}ratios{number}", f"{mark}Label ratios: {title}", table)
         over_tasks = across_tasks(part)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MULTI_SCAN, SINGLE_SCAN = ("pointcontrast", "csc"), ("depthcontrast", "ours")
+NO_PRETRAINING, PUBLISHED_ON = "none", "scannet"
+"""Of Table I: what its scratch, and what its other methods were pre-trained on."""
 ONE_MIOU = 1.0
 SAME, OTHER = "the task's dataset", "another dataset"
 
@@ -144,7 +146,8 @@ def _cell(r: dict[Any, Any], with_published: bool) -> str:
     if r["failed"]:
         text += f", {r['failed']} of {r['runs']} failed"
     known = published.of(str(r["task"]), str(r["method"]))
-    if known is not None and (with_published or not r["synthetic"]):
+    as_published = _plain(str(r["pretrain_dataset"])) in (NO_PRETRAINING, PUBLISHED_ON)
+    if known is not None and as_published and (with_published or not r["synthetic"]):
         text += f" [paper {known.value:.1f}]"
     return text
 

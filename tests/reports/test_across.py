@@ -107,6 +107,8 @@ def test_published_numbers_stand_beside_real_results_and_only_on_request_beside_
     made_up = found.assign(synthetic=True)
     assert "[paper" not in table_one(made_up, with_published=False).to_string()
     assert "[paper 69.0]" in table_one(made_up, with_published=True).to_string()
+    elsewhere = found.assign(pretrain_dataset="semantickitti")
+    assert "[paper" not in table_one(elsewhere, with_published=False).to_string(), "the paper pre-trained on ScanNet"
     built = build_report(real, tmp_path / "out")
     assert published.PROTOCOL in (tmp_path / "out/table.md").read_text() and "SYNTHETIC" not in built.text
 
@@ -175,6 +177,9 @@ def test_the_command(store: Store, bench: Bench, tmp_path: Path) -> None:
     files = json.loads(done.stdout)
     assert "page" not in files and Path(tmp_path / files["synthetic-table1"]).is_file()
     assert "paper 65.1" in (tmp_path / files["synthetic-table1"]).read_text()
+    for suffix in (".md", ".tex"):
+        with_protocol = (tmp_path / files["synthetic-table1"]).with_suffix(suffix).read_text()
+        assert "best checkpoint on the test split" in with_protocol, "a published number stands beside its protocol"
     empty = bench("report", "--runs", str(store.root), "--suite", "smoke", "--out", "none").stdout
     assert "no fine-tuning runs yet" in empty, "no run of the planted store is of the suite"
 
