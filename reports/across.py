@@ -61,7 +61,7 @@ def write(loaded: Loaded, out: Path, with_published: bool, draw: Callable[[Drawi
     for synthetic, part in runs.groupby("synthetic"):
         mark = f"{SYNTHETIC_MARK}: " if synthetic else ""
         stem = "synthetic-" if synthetic else ""
-        found = effects(part)
+        found = effects(part, loaded.lost)
         _write_effects(found, out, stem, result)
         result.effects.append((f"{mark}Gains over scratch at a glance", found))
         overview = table_one(found, with_published)

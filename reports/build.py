@@ -80,7 +80,7 @@ def _build(
         described: dict[str, Any] = dict(zip(GROUP, names, strict=True))
         title = group_title(described)
         name = _group_id(described)
-        frame = compare(group)
+        frame = compare(group, lost=loaded.lost)
         mark = f"**{SYNTHETIC_MARK}**: " if described["synthetic"] else ""
         sections.append(f"{mark}{title}\n\n{markdown(frame)}\n")
         short = frame[["method", headline(group), "n", "failed", "to scratch", "verdict"]]

@@ -13,6 +13,7 @@ from pydantic_core import from_json, to_json
 from benchmarks.metrics.names import CHECKPOINTS, OVER_ALL, TITLES
 from harness.contract.records import Outcome, Record
 from harness.contract.stage import KEY_LENGTH, StageSpec, canonical_json, hashes_as_written
+from harness.graph import NO_DATASET
 from harness.store import SPEC, Store
 
 if TYPE_CHECKING:
@@ -32,6 +33,17 @@ METRIC_NAMES = {name: f"{title} (%)" for name, title in TITLES.items()}
 """What a task is judged by (`metric`), as axes name it; `score_final`, `score_selected` and `score_best` are its values."""
 
 
+class Lost(NamedTuple):
+    """A pre-training that failed: where it would have counted, and as which row."""
+
+    budget: str
+    profile: str
+    synthetic: bool
+    method: str
+    pretrain_dataset: str
+    key: str
+
+
 class Loaded(NamedTuple):
     """A store, read once: the frame of fine-tuning runs, and what it was made from, by key.
 
@@ -46,6 +58,16 @@ class Loaded(NamedTuple):
     def failed_pretraining(self) -> list[Record]:
         """Pre-training runs that did not end well, and so have no fine-tuning run behind them."""
         return [r for r in self.records.values() if r.kind == "pretrain" and r.outcome != Outcome.ok]
+
+    @property
+    def lost(self) -> set[Lost]:
+        """Pre-trainings that failed. Their fine-tunings never ran, so they are no rows of `runs`, and are no less failures."""
+        found = set()
+        for record in self.failed_pretraining:
+            spec = self.specs[record.key]
+            dataset = spec.data.dataset if spec.data else NO_DATASET
+            found.add(Lost(spec.limits.budget, spec.profile, record.synthetic, record.method, dataset, record.key))
+        return found
 
 
 def load(store: Store) -> Loaded:

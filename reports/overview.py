@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from reports import published
-from reports.frame import ACROSS_RATIOS, GROUP, ROW
+from reports.frame import ACROSS_RATIOS, GROUP, ROW, Lost
 from reports.statistics import (
     Estimate,
     Ranking,
@@ -24,7 +25,18 @@ from reports.statistics import (
     welch_p,
     words_for,
 )
-from reports.tables import BASELINE, METHOD_ORDER, UNIT, by_row, headline, per_unit, row_names, show
+from reports.tables import (
+    BASELINE,
+    METHOD_ORDER,
+    UNIT,
+    by_row,
+    headline,
+    lost_rows,
+    never_run,
+    per_unit,
+    row_names,
+    show,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,8 +48,10 @@ ONE_MIOU = 1.0
 SAME, OTHER = "the task's dataset", "another dataset"
 
 
-def effects(runs: pd.DataFrame) -> pd.DataFrame:
+def effects(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> pd.DataFrame:
     """One row for each method in each group: mean and interval, difference to scratch and interval, verdict, all in per cent.
+
+    A pre-training of `lost` counts as a run of its row that failed.
 
     `could_show` is the smallest difference that so many seeds find at 80 % power, `seeds_for_1` how many would find 1 point.
     """
@@ -51,8 +65,11 @@ def effects(runs: pd.DataFrame) -> pd.DataFrame:
         found = row_names(group)
         base = [name for name, which in found.items() if which[0] == BASELINE]
         scratch = values[base[0]] if len(base) == 1 else np.array([])
+        missing = lost_rows(group, lost)
+        never = Counter(missing)
         for name, which in found.items():
             mine, units = parts[name], values[name]
+            never.pop(which[:2], None)
             value, gap, words = estimate(units), Estimate(np.nan, np.nan, np.nan, 0), "-"
             if which[0] != BASELINE and len(scratch) and len(units):
                 gap, words = judge(units, scratch)
@@ -67,8 +84,8 @@ def effects(runs: pd.DataFrame) -> pd.DataFrame:
                     "pretrain_dataset": which[1],
                     "checkpoint": headline(group),
                     "n": value.n,
-                    "runs": len(mine),
-                    "failed": int((mine["outcome"] != "ok").sum()),
+                    "runs": len(mine) + missing[which[:2]],
+                    "failed": int((mine["outcome"] != "ok").sum()) + missing[which[:2]],
                     "mean": value.mean,
                     "low": value.low,
                     "high": value.high,
@@ -85,7 +102,38 @@ def effects(runs: pd.DataFrame) -> pd.DataFrame:
                     "seeds_for_1": (seeds_needed(deviation, ONE_MIOU) or np.nan) if np.isfinite(deviation) else np.nan,
                 }
             )
+        for (method, dataset), number in sorted(never.items()):
+            first = group.iloc[0]
+            rows.append(
+                {
+                    **dict(zip(GROUP, names, strict=True)),
+                    "family": first["family"],
+                    "label_percent": first["label_percent"],
+                    "row": never_run(method, dataset, group),
+                    "method": method,
+                    "pretrain_dataset": dataset,
+                    "checkpoint": headline(group),
+                    "n": 0,
+                    "runs": number,
+                    "failed": number,
+                    **dict.fromkeys(NUMBERS, np.nan),
+                    "verdict": "-",
+                }
+            )
     return pd.DataFrame(rows)
+
+
+NUMBERS = (
+    "mean",
+    "low",
+    "high",
+    "gain",
+    "gain_low",
+    "gain_high",
+    "probability_of_improvement",
+    "could_show",
+    "seeds_for_1",
+)
 
 
 def _pooled(one: np.ndarray, two: np.ndarray) -> float:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reports.frame import ROW
+from reports.frame import ROW, Lost
 from reports.statistics import Estimate, estimate, judge
 
 if TYPE_CHECKING:
     import pandas as pd
 
 BASELINE = "scratch"
+LABELLED = "supervised"
 METHOD_ORDER = ("scratch", "supervised", "pointcontrast", "csc", "depthcontrast", "ours")
 UNIT = "pretrain_seed"
 """The unit of inference of a pre-training effect; fine-tuning seeds of one pre-training are averaged first."""
@@ -25,10 +28,23 @@ def headline(runs: pd.DataFrame) -> str:
     return "selected" if len(good) and good["score_selected"].notna().all() else "final"
 
 
-def compare(runs: pd.DataFrame, metric: str = "score") -> pd.DataFrame:
+def lost_rows(runs: pd.DataFrame, lost: Iterable[Lost]) -> Counter[tuple[str, str]]:
+    """Method and pre-training dataset to how many of its pre-trainings failed that would have counted in this group of runs."""
+    first = runs.iloc[0]
+    return Counter(
+        (one.method, one.pretrain_dataset)
+        for one in lost
+        if (one.budget, one.profile, one.synthetic) == (first["budget"], first["profile"], first["synthetic"])
+        # What learns from labels is not applicable where the task is on the same dataset.
+        and not (one.method == LABELLED and one.pretrain_dataset == first["dataset"])
+    )
+
+
+def compare(runs: pd.DataFrame, metric: str = "score", lost: Iterable[Lost] = ()) -> pd.DataFrame:
     """One row a method: mean and interval in per cent for each checkpoint, n, failures, difference to scratch, verdict.
 
-    `runs` is one group of `reports.frame.GROUP`. `best` is selected on the test split, as papers do.
+    `runs` is one group of `reports.frame.GROUP`. `best` is selected on the test split, as papers do. A pre-training of `lost` is
+    a failure of its row.
     """
     import pandas as pd
 
@@ -36,20 +52,38 @@ def compare(runs: pd.DataFrame, metric: str = "score") -> pd.DataFrame:
     units = {c: per_unit(runs, f"{metric}_{c}") for c in ("selected", "final", "best")}
     base = [name for name, (method, *_) in row_names(runs).items() if method == BASELINE]
     lines = []
+    missing = lost_rows(runs, lost)
+    never = Counter(missing)
     for name, mine in by_row(runs[[*ROW, "outcome"]]).items():
         failed = mine[mine["outcome"] != "ok"]
         line: dict[str, object] = {"method": name, "pre-trained on": mine["pretrain_dataset"].iloc[0]}
         line |= {checkpoint: show(estimate(100 * values[name])) for checkpoint, values in units.items()}
         ours = 100 * units[judged][name]
         line["n"] = len(ours)
-        line["failed"] = ", ".join(f"{n} {o}" for o, n in failed["outcome"].value_counts().items()) or "0"
+        which = mine["method"].iloc[0], mine["pretrain_dataset"].iloc[0]
+        never.pop(which, None)
+        kinds = [f"{n} {o}" for o, n in failed["outcome"].value_counts().items()]
+        line["failed"] = ", ".join([*kinds, *_pretrainings(missing[which])]) or "0"
         line["to scratch"], line["verdict"] = "-", "-"
         # With two kinds of scratch in one group there is no single baseline to compare with.
         if len(base) == 1 and name != base[0] and len(ours) and len(units[judged][base[0]]):
             gap, words = judge(ours, 100 * units[judged][base[0]])
             line["to scratch"], line["verdict"] = show(gap, signed=True), words
         lines.append(line)
+    for (method, dataset), number in sorted(never.items()):
+        line = {"method": never_run(method, dataset, runs), "pre-trained on": dataset}
+        line |= dict.fromkeys((*units, "to scratch", "verdict"), "-")
+        lines.append({**line, "n": 0, "failed": ", ".join(_pretrainings(number))})
     return pd.DataFrame(lines)
+
+
+def never_run(method: str, dataset: str, runs: pd.DataFrame) -> str:
+    """The printed name of a row without runs; that of one with runs is taken."""
+    return f"{method} ({dataset})" if (runs["method"] == method).any() else method
+
+
+def _pretrainings(failed: int) -> list[str]:
+    return [f"{failed} pre-training{'s' * (failed > 1)}"] if failed else []
 
 
 def row_names(runs: pd.DataFrame) -> dict[str, tuple[str, str, str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -267,3 +269,27 @@ def test_records_read_back_as_they_were(store: Store) -> None:
     (record,) = [r for r in store.records() if r.kind == "finetune"]
     path = store.folder("finetune", record.key) / "record.json"
     assert Record.model_validate(json.loads(path.read_text())) == record and record.outcome == Outcome.ok
+
+
+def test_a_pretraining_that_failed_is_a_failure_of_its_row(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    store = Store(tmp_path / "runs")
+    for seed in range(3):
+        for method in ("scratch", "ours", "csc"):
+            add(store, method, 0.5 + 0.01 * seed, seed)
+    # One pre-training of ours and all of csc crash; their fine-tunings never run.
+    for record in list(store.records()):
+        seed = record.cell.pretrain_seed if record.cell else store.spec(record.kind, record.key).seed
+        gone = record.method == "csc" or (record.method == "ours" and seed == 2)
+        if gone and record.kind == "finetune":
+            shutil.rmtree(store.folder("finetune", record.key))
+        elif gone:
+            crashed = record.model_copy(update={"outcome": Outcome.crashed, "metrics": {}}).sealed()
+            write_json(store.folder("pretrain", record.key) / "record.json", crashed.model_dump(mode="json"))
+    built = build_report(store, tmp_path / "out")
+    table = (tmp_path / "out/table.md").read_text()
+    assert re.search(r"\| ours +\| scannet .* 2 +\| 1 pre-training +\|", table), table
+    assert re.search(r"\| csc +\| scannet +\| - .* 0 +\| 3 pre-trainings +\|", table), table
+    one = (tmp_path / "out/table1.md").read_text()
+    assert "1 of 3 failed" in one and "failed, 3 of 3 failed" in one
+    assert built.text.count("Pre-training failed") == 4
