@@ -41,6 +41,7 @@ class Lost(NamedTuple):
     synthetic: bool
     method: str
     pretrain_dataset: str
+    seed: int
     key: str
 
 
@@ -53,21 +54,12 @@ class Loaded(NamedTuple):
     runs: pd.DataFrame
     records: dict[str, Record]
     specs: dict[str, StageSpec]
+    lost: frozenset[Lost] = frozenset()
 
     @property
     def failed_pretraining(self) -> list[Record]:
         """Pre-training runs that did not end well, and so have no fine-tuning run behind them."""
         return [r for r in self.records.values() if r.kind == "pretrain" and r.outcome != Outcome.ok]
-
-    @property
-    def lost(self) -> set[Lost]:
-        """Pre-trainings that failed. Their fine-tunings never ran, so they are no rows of `runs`, and are no less failures."""
-        found = set()
-        for record in self.failed_pretraining:
-            spec = self.specs[record.key]
-            dataset = spec.data.dataset if spec.data else NO_DATASET
-            found.add(Lost(spec.limits.budget, spec.profile, record.synthetic, record.method, dataset, record.key))
-        return found
 
 
 def load(store: Store) -> Loaded:
@@ -81,7 +73,15 @@ def load(store: Store) -> Loaded:
         rows = [_row(r, records, specs, digests) for r in records.values() if r.kind == "finetune"]
     columns = [*GROUP, *ROW, "pretrain_seed", "finetune_seed", "outcome", "message", "key", "label_percent", "family"]
     # A copy has its numbers in one block, and so is much quicker to take rows from.
-    return Loaded(pd.DataFrame(rows, columns=None if rows else columns).copy(), records, specs)
+    loaded = Loaded(pd.DataFrame(rows, columns=None if rows else columns).copy(), records, specs)
+    return loaded._replace(lost=frozenset(_lost(store, r) for r in loaded.failed_pretraining))
+
+
+def _lost(store: Store, record: Record) -> Lost:
+    """Of a pre-training that failed. Its fine-tunings never ran, so it is in no row of the frame, and is no less a failure."""
+    spec = store.spec(record.kind, record.key)  # its own: the shared one does not say the seed
+    dataset = spec.data.dataset if spec.data else NO_DATASET
+    return Lost(spec.limits.budget, spec.profile, record.synthetic, record.method, dataset, spec.seed, record.key)
 
 
 def load_runs(store: Store) -> pd.DataFrame:

@@ -29,12 +29,15 @@ def headline(runs: pd.DataFrame) -> str:
 
 
 def lost_rows(runs: pd.DataFrame, lost: Iterable[Lost]) -> Counter[tuple[str, str]]:
-    """Method and pre-training dataset to how many of its pre-trainings failed that would have counted in this group of runs."""
+    """Method and pre-training dataset to how many of its pre-trainings failed that would have counted in this group of runs. One
+    whose seed has a run since, after a repair say, is not missing any more."""
     first = runs.iloc[0]
+    there = set(runs[["method", "pretrain_dataset", UNIT]].itertuples(index=False, name=None))
     return Counter(
         (one.method, one.pretrain_dataset)
         for one in lost
         if (one.budget, one.profile, one.synthetic) == (first["budget"], first["profile"], first["synthetic"])
+        and (one.method, one.pretrain_dataset, one.seed) not in there
         # What learns from labels is not applicable where the task is on the same dataset.
         and not (one.method == LABELLED and one.pretrain_dataset == first["dataset"])
     )

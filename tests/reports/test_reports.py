@@ -17,10 +17,10 @@ from harness.contract.stage import StageSpec
 from harness.provenance import provenance
 from harness.store import Store, write_json
 from reports.build import build_report
-from reports.frame import GROUP, load, load_runs
+from reports.frame import GROUP, Lost, load, load_runs
 from reports.interactive import plotly_source
 from reports.statistics import difference, estimate, verdict
-from reports.tables import compare, markdown, plain
+from reports.tables import compare, lost_rows, markdown, plain
 
 SPLIT = {"version": 1, "train": ["a"], "selection": ["b"], "test": ["c"], "sha256": "1" * 64}
 
@@ -293,3 +293,10 @@ def test_a_pretraining_that_failed_is_a_failure_of_its_row(tmp_path: Path) -> No
     one = (tmp_path / "out/table1.md").read_text()
     assert "1 of 3 failed" in one and "failed, 3 of 3 failed" in one
     assert built.text.count("Pre-training failed") == 4
+    group = load_runs(store)
+    ours = [Lost("b", "p", False, "ours", "scannet", seed, f"key{seed}") for seed in (0, 2)]
+    assert lost_rows(group, ours) == {("ours", "scannet"): 1}, "seed 0 has a run, after a repair say"
+    assert not lost_rows(group, [ours[1]._replace(budget="other")]) and not lost_rows(
+        group, [ours[1]._replace(synthetic=True)]
+    )
+    assert not lost_rows(group, [Lost("b", "p", False, "supervised", "s3dis", 0, "k")]), "not applicable there"
