@@ -51,7 +51,15 @@ def audit(
     console = Console(quiet=json)
     tally = Tally()
     named = runs_or_bundle or []
+    if anonymous and bundle is None:
+        raise WrongUse("--anonymous is of a bundle that is packed: give --bundle FILE.tar.zst as well")
     if len(named) == 1 and named[0].endswith(".tar.zst"):
+        asked = {"--rerun": rerun, "--repeat": repeat, "--bundle": bundle}
+        refused = [flag for flag, value in asked.items() if value]
+        if refused:
+            raise WrongUse(
+                f"{', '.join(refused)}: not of a bundle, which holds no weights; audit the store itself, with --runs"
+            )
         _audit_bundle(Path(named[0]), rescore, signers, signer, tally, console)
     else:
         if not runs.is_dir():

@@ -23,7 +23,7 @@ from harness.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from harness.graph import PlannedCell
+    from harness.graph import PlannedCell, PlannedStage
     from harness.matrix import Matrix
     from harness.plan import StageState
 
@@ -82,6 +82,7 @@ def _as_json(
         "stages": [
             {
                 "key": s.key, "title": s.planned.title, "kind": s.planned.spec.kind, "seed": s.planned.spec.seed,
+                "cell": s.planned.cell.model_dump(mode="json") if s.planned.cell else None,
                 "state": s.state.value, "reason": s.reason, "estimate": s.estimate._asdict() if s.estimate else None,
             }
             for s in found
@@ -109,9 +110,9 @@ def _print(
     if rest:
         listed = rest if show_all else rest[:SHOWN]
         rows = [
-            (s.key[:8], s.planned.title, s.planned.spec.seed, s.state.value, _time(s), s.reason or "-") for s in listed
+            (s.key[:8], s.planned.title, _seeds(s.planned), s.state.value, _time(s), s.reason or "-") for s in listed
         ]
-        print("\n" + table(("run", "stage", "seed", "state", "time", "why"), rows))
+        print("\n" + table(("run", "stage", "seeds", "state", "time", "why"), rows))
         if len(listed) < len(rest):
             print(f"... and {len(rest) - len(listed)} more; --all lists them")
     for reason, count in Counter(c.reason for c in absent).items():
@@ -122,6 +123,12 @@ def _print(
     counts = Counter(s.state.value for s in found)
     print("\n" + ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) if found else "")
     _print_totals(rest)
+
+
+def _seeds(planned: PlannedStage) -> str:
+    """Seed of the pre-training, and of the fine-tuning after a stroke."""
+    cell = planned.cell
+    return str(planned.spec.seed) if cell is None else f"{cell.pretrain_seed}/{cell.finetune_seed}"
 
 
 def _print_totals(rest: list[StageState]) -> None:

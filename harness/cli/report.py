@@ -52,6 +52,7 @@ def report(
     json: Json = False,
 ) -> None:
     """Write tables (Markdown, LaTeX, CSV, JSON), figures (PNG, SVG, PDF) with their data, and one self-contained page."""
+    from benchmarks.errors import WrongUse
     from harness.store import Store
 
     if compare is not None:
@@ -61,6 +62,8 @@ def report(
     from reports.build import build_report
     from reports.figures import make_ready
 
+    if watch and json:
+        raise WrongUse("--watch tells in words when it has written again; leave out --json")
     store, tools = Store(runs), list(dict.fromkeys(export or ()))
     loggers.check(tools)
     seen: object = None

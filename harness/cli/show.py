@@ -14,6 +14,7 @@ from harness.cli.options import DEFAULT_RUNS, Json, Runs
 if TYPE_CHECKING:
     from harness.contract.events import Ledger
     from harness.contract.records import Measured, Record
+    from harness.store import Store
 
 
 def show(
@@ -57,19 +58,34 @@ def show(
     rows = [
         (
             r.key,
-            f"{r.method}/{r.stage}",
+            _title(r),
+            _seeds(r, store),
             r.dataset or "-",
-            r.outcome.value,
-            _scores(r),
-            r.started_at,
+            _scores(r) if r.metrics else r.outcome.value,
         )
         for r in records
     ]
     print(
-        table(("run", "stage", "dataset", "outcome", "final, per cent", "started"), rows)
-        if rows
-        else f"no runs in {runs}"
+        table(("run", "stage", "seeds", "dataset", "result, per cent"), rows) if rows else f"no runs in {runs}"
     )
+
+
+def _title(record: Record) -> str:
+    """What a run did, as a plan names it."""
+    cell = record.cell
+    return f"{record.method}/{record.stage}" if cell is None else f"{cell.method} -> {cell.task} at {cell.label_ratio}"
+
+
+def _seeds(record: Record, store: Store) -> str:
+    """Seed of the pre-training, and of the fine-tuning after a stroke."""
+    from benchmarks.errors import WrongUse
+
+    if record.cell is not None:
+        return f"{record.cell.pretrain_seed}/{record.cell.finetune_seed}"
+    try:
+        return str(store.spec(record.kind, record.key).seed)
+    except WrongUse:  # a damaged spec hides no run; showing that run says what is wrong
+        return "?"
 
 
 def _show_scene(record: Record, folder: Path, scene: str, checkpoint: str, out: Path | None, as_json: bool) -> None:
@@ -108,7 +124,7 @@ def _show_scene(record: Record, folder: Path, scene: str, checkpoint: str, out: 
 def _show_one(record: Record, folder: Path) -> None:
     from benchmarks.metrics.names import CHECKPOINTS, SHOWN
     from harness.cli.console import WIDTH, printable, table
-    from harness.store import read_spec
+    from harness.store import Store, read_spec
 
     spec = read_spec(folder)
     mark = "  SYNTHETIC DATA" if record.synthetic else ""
@@ -116,10 +132,11 @@ def _show_one(record: Record, folder: Path) -> None:
     if record.message:
         print(printable(record.message))
     facts = {
+        **({"task": f"{record.cell.task} at {record.cell.label_ratio} of the labels"} if record.cell else {}),
         "dataset": record.dataset or "none",
         "budget": f"{spec.limits.budget} v{spec.limits.budget_version}, {spec.limits.amount:g} {spec.limits.currency.value}",
         "profile": f"{spec.profile} v{spec.profile_version}, network width {spec.network.width:g}",
-        "seed": spec.seed,
+        "seed": _seeds(record, Store(folder.parent.parent)),
         "machine": f"{spec.device}, {spec.threads} threads, backend {spec.sparse_backend}, executor {record.executor}",
         "labels": f"isolation: {record.label_isolation}",
         "stopped": record.stopped or "at its last step",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -112,6 +113,9 @@ def test_the_command(done: tuple[list[PlannedCell], Path], bench: Bench, s3dis_r
     assert "8 cells, 10 stages" in text and "10 done" in text and "data: s3dis" in text and "research only" in text
     assert all(len(line) <= 100 for line in text.splitlines()[2:])
     less = json.loads(bench("plan", *here, "--only", "method=scratch", "label_ratio=50", "--json").stdout)
+    assert {s["cell"]["pretrain_seed"] for s in less["stages"] if s["cell"]} == {0}
+    fresh = bench("plan", *here[:-4], "--runs", "none", "--device", "cpu").stdout
+    assert re.search(r"scratch -> s3dis-sem at 50% +0/0 +to do", fresh)
     assert less["cells"] == 2 and [s["state"] for s in less["stages"]] == ["done"] * 3
     assert "no method of suite" in bench("plan", *here, "--only", "method=ours", code=2).stderr
     assert "smoke" in bench("suites").stdout

@@ -180,6 +180,8 @@ def test_the_command(store: Store, bench: Bench, tmp_path: Path) -> None:
     for suffix in (".md", ".tex"):
         with_protocol = (tmp_path / files["synthetic-table1"]).with_suffix(suffix).read_text()
         assert "best checkpoint on the test split" in with_protocol, "a published number stands beside its protocol"
+    said = bench("report", "--runs", str(store.root), "--watch", "--json", code=2).stderr
+    assert "leave out --json" in said
     empty = bench("report", "--runs", str(store.root), "--suite", "smoke", "--out", "none").stdout
     assert "no fine-tuning runs yet" in empty, "no run of the planted store is of the suite"
 

@@ -336,6 +336,15 @@ def packed(honest: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) 
     return target
 
 
+def test_what_an_audit_of_a_bundle_cannot_do_is_refused(bench: Bench) -> None:
+    for flags, words in (
+        (("--rerun", "1"), "--rerun: not of a bundle"),
+        (("--repeat", "2", "--bundle", "b.tar.zst"), "--repeat, --bundle: not of a bundle"),
+        (("--anonymous",), "--anonymous is of a bundle that is packed"),
+    ):
+        assert words in bench("audit", "a.tar.zst", *flags, code=2).stderr
+
+
 def test_a_bundle_passes_on_another_machine(
     packed: Path, honest: Path, bench: Bench, tmp_path: Path, monkeypatch
 ) -> None:
