@@ -13,7 +13,6 @@ from pydantic_core import from_json, to_json
 from benchmarks.metrics.names import CHECKPOINTS, OVER_ALL, TITLES
 from harness.contract.records import Outcome, Record
 from harness.contract.stage import KEY_LENGTH, StageSpec, canonical_json, hashes_as_written
-from harness.graph import NO_DATASET
 from harness.store import SPEC, Store
 
 if TYPE_CHECKING:
@@ -31,6 +30,10 @@ ROW = ["method", "pretrain_dataset", "pretraining"]
 
 METRIC_NAMES = {name: f"{title} (%)" for name, title in TITLES.items()}
 """What a task is judged by (`metric`), as axes name it; `score_final`, `score_selected` and `score_best` are its values."""
+
+
+NO_DATASET = "none"
+"""What a cell was pre-trained on where that was nothing."""
 
 
 class Lost(NamedTuple):

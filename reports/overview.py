@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from reports import published
-from reports.frame import ACROSS_RATIOS, GROUP, ROW, Lost
+from reports.frame import ACROSS_RATIOS, GROUP, NO_DATASET, ROW, Lost
 from reports.statistics import (
     Estimate,
     Ranking,
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MULTI_SCAN, SINGLE_SCAN = ("pointcontrast", "csc"), ("depthcontrast", "ours")
-NO_PRETRAINING, PUBLISHED_ON = "none", "scannet"
-"""Of Table I: what its scratch, and what its other methods were pre-trained on."""
+PUBLISHED_ON = "scannet"
+"""What the methods of Table I were pre-trained on."""
 ONE_MIOU = 1.0
 SAME, OTHER = "the task's dataset", "another dataset"
 
@@ -194,7 +194,7 @@ def _cell(r: dict[Any, Any], with_published: bool) -> str:
     if r["failed"]:
         text += f", {r['failed']} of {r['runs']} failed"
     known = published.of(str(r["task"]), str(r["method"]))
-    as_published = _plain(str(r["pretrain_dataset"])) in (NO_PRETRAINING, PUBLISHED_ON)
+    as_published = _plain(str(r["pretrain_dataset"])) in (NO_DATASET, PUBLISHED_ON)
     if known is not None and as_published and (with_published or not r["synthetic"]):
         text += f" [paper {known.value:.1f}]"
     return text

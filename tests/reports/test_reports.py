@@ -12,12 +12,13 @@ import pytest
 
 from benchmarks.errors import WrongUse
 from benchmarks.specs import Cell, LabelRatio
+from harness import graph
 from harness.contract.records import Outcome, Record
 from harness.contract.stage import StageSpec
 from harness.provenance import provenance
 from harness.store import Store, write_json
 from reports.build import build_report
-from reports.frame import GROUP, Lost, load, load_runs
+from reports.frame import GROUP, NO_DATASET, Lost, load, load_runs
 from reports.interactive import plotly_source
 from reports.statistics import difference, estimate, verdict
 from reports.tables import compare, lost_rows, markdown, plain
@@ -300,3 +301,7 @@ def test_a_pretraining_that_failed_is_a_failure_of_its_row(tmp_path: Path) -> No
         group, [ours[1]._replace(synthetic=True)]
     )
     assert not lost_rows(group, [Lost("b", "p", False, "supervised", "s3dis", 0, "k")]), "not applicable there"
+
+
+def test_a_report_names_no_dataset_as_cells_do() -> None:
+    assert NO_DATASET == graph.NO_DATASET
