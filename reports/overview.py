@@ -102,7 +102,7 @@ def effects(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> pd.DataFrame:
                     "seeds_for_1": (seeds_needed(deviation, ONE_MIOU) or np.nan) if np.isfinite(deviation) else np.nan,
                 }
             )
-        for (method, dataset), number in sorted(never.items()):
+        for (method, dataset), number in sorted(never.items()):  # what such a row lacks is NaN
             first = group.iloc[0]
             rows.append(
                 {
@@ -116,24 +116,10 @@ def effects(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> pd.DataFrame:
                     "n": 0,
                     "runs": number,
                     "failed": number,
-                    **dict.fromkeys(NUMBERS, np.nan),
                     "verdict": "-",
                 }
             )
     return pd.DataFrame(rows)
-
-
-NUMBERS = (
-    "mean",
-    "low",
-    "high",
-    "gain",
-    "gain_low",
-    "gain_high",
-    "probability_of_improvement",
-    "could_show",
-    "seeds_for_1",
-)
 
 
 def _pooled(one: np.ndarray, two: np.ndarray) -> float:

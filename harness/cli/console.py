@@ -6,7 +6,10 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmarks.specs import Cell
 
 WIDTH = 100
 
@@ -90,6 +93,11 @@ def _fit(text: str, width: int) -> str:
 def print_json(data: object) -> None:
     """Machine output on stdout."""
     print(json.dumps(data, indent=1, sort_keys=True, allow_nan=False))
+
+
+def seeds(cell: Cell | None, own: object) -> str:
+    """Seed of the pre-training, and of the fine-tuning after a stroke; of a pre-training its own."""
+    return str(own) if cell is None else f"{cell.pretrain_seed}/{cell.finetune_seed}"
 
 
 def per_cent(value: float | None) -> str:

@@ -23,7 +23,7 @@ from harness.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from harness.graph import PlannedCell, PlannedStage
+    from harness.graph import PlannedCell
     from harness.matrix import Matrix
     from harness.plan import StageState
 
@@ -99,7 +99,7 @@ def _print(
     needs: list[dict[str, str]],
     show_all: bool,
 ) -> None:
-    from harness.cli.console import table
+    from harness.cli.console import seeds, table
 
     suite = matrix.suite
     print(f"suite {suite.name} v{suite.version}: {suite.description.strip()}")
@@ -110,7 +110,15 @@ def _print(
     if rest:
         listed = rest if show_all else rest[:SHOWN]
         rows = [
-            (s.key[:8], s.planned.title, _seeds(s.planned), s.state.value, _time(s), s.reason or "-") for s in listed
+            (
+                s.key[:8],
+                s.planned.title,
+                seeds(s.planned.cell, s.planned.spec.seed),
+                s.state.value,
+                _time(s),
+                s.reason or "-",
+            )
+            for s in listed
         ]
         print("\n" + table(("run", "stage", "seeds", "state", "time", "why"), rows))
         if len(listed) < len(rest):
@@ -123,12 +131,6 @@ def _print(
     counts = Counter(s.state.value for s in found)
     print("\n" + ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) if found else "")
     _print_totals(rest)
-
-
-def _seeds(planned: PlannedStage) -> str:
-    """Seed of the pre-training, and of the fine-tuning after a stroke."""
-    cell = planned.cell
-    return str(planned.spec.seed) if cell is None else f"{cell.pretrain_seed}/{cell.finetune_seed}"
 
 
 def _print_totals(rest: list[StageState]) -> None:

@@ -35,7 +35,7 @@ def show(
 ) -> None:
     """List the runs, or show one: outcome, scores per class, what it used, where it comes from; or its words on one scene."""
     from benchmarks.errors import WrongUse
-    from harness.cli.console import print_json, table
+    from harness.cli.console import print_json, seeds, table
     from harness.store import RECORD, Store, read_record
 
     store = Store(runs)
@@ -59,15 +59,13 @@ def show(
         (
             r.key,
             _title(r),
-            _seeds(r, store),
+            seeds(r.cell, None if r.cell else _own_seed(r, store)),
             r.dataset or "-",
             _scores(r) if r.metrics else r.outcome.value,
         )
         for r in records
     ]
-    print(
-        table(("run", "stage", "seeds", "dataset", "result, per cent"), rows) if rows else f"no runs in {runs}"
-    )
+    print(table(("run", "stage", "seeds", "dataset", "result, per cent"), rows) if rows else f"no runs in {runs}")
 
 
 def _title(record: Record) -> str:
@@ -76,15 +74,13 @@ def _title(record: Record) -> str:
     return f"{record.method}/{record.stage}" if cell is None else f"{cell.method} -> {cell.task} at {cell.label_ratio}"
 
 
-def _seeds(record: Record, store: Store) -> str:
-    """Seed of the pre-training, and of the fine-tuning after a stroke."""
+def _own_seed(record: Record, store: Store) -> object:
+    """The seed in a run's spec. A damaged spec hides no run; showing that run says what is wrong."""
     from benchmarks.errors import WrongUse
 
-    if record.cell is not None:
-        return f"{record.cell.pretrain_seed}/{record.cell.finetune_seed}"
     try:
-        return str(store.spec(record.kind, record.key).seed)
-    except WrongUse:  # a damaged spec hides no run; showing that run says what is wrong
+        return store.spec(record.kind, record.key).seed
+    except WrongUse:
         return "?"
 
 
@@ -123,8 +119,8 @@ def _show_scene(record: Record, folder: Path, scene: str, checkpoint: str, out: 
 
 def _show_one(record: Record, folder: Path) -> None:
     from benchmarks.metrics.names import CHECKPOINTS, SHOWN
-    from harness.cli.console import WIDTH, printable, table
-    from harness.store import Store, read_spec
+    from harness.cli.console import WIDTH, printable, seeds, table
+    from harness.store import read_spec
 
     spec = read_spec(folder)
     mark = "  SYNTHETIC DATA" if record.synthetic else ""
@@ -136,7 +132,7 @@ def _show_one(record: Record, folder: Path) -> None:
         "dataset": record.dataset or "none",
         "budget": f"{spec.limits.budget} v{spec.limits.budget_version}, {spec.limits.amount:g} {spec.limits.currency.value}",
         "profile": f"{spec.profile} v{spec.profile_version}, network width {spec.network.width:g}",
-        "seed": _seeds(record, Store(folder.parent.parent)),
+        "seed": seeds(record.cell, spec.seed),
         "machine": f"{spec.device}, {spec.threads} threads, backend {spec.sparse_backend}, executor {record.executor}",
         "labels": f"isolation: {record.label_isolation}",
         "stopped": record.stopped or "at its last step",
