@@ -36,7 +36,7 @@ from reports.overview import (
     variances,
     with_source,
 )
-from reports.tables import by_row, headline, markdown, row_names
+from reports.tables import by_row, headline, markdown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,7 +148,7 @@ def _draw(
     families = found[found["label_percent"].notna()].groupby(ACROSS_RATIOS, sort=True, dropna=False)
     for number, (names, group) in enumerate(((n, g) for n, g in families if g["label_percent"].nunique() > 1), 1):
         described = dict(zip(ACROSS_RATIOS, names, strict=True))
-        of_family = _named(runs[(runs[ACROSS_RATIOS] == list(names)).all(axis=1)])
+        of_family = runs[(runs[ACROSS_RATIOS] == list(names)).all(axis=1)]
         overlays = {}
         if with_published or not described["synthetic"]:
             pairs = {m: published.ratio_curve(str(described["task"]), str(m)) for m in group["method"].unique()}
@@ -203,17 +203,6 @@ def with_hours(found: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return found.merge(hours, left_on=which, right_index=True, how="left")
 
 
-def _named(runs: pd.DataFrame) -> pd.DataFrame:
-    """Runs with the printed name of their row, as `effects` gives it for each group."""
-    import pandas as pd
-
-    parts = []
-    for _, group in runs.groupby(GROUP, dropna=False):
-        label = {which: name for name, which in row_names(group).items()}
-        parts.append(group.assign(row=[label[tuple(r)] for r in group[ROW].itertuples(index=False)]))
-    return pd.concat(parts)
-
-
 def _class_table(group: pd.DataFrame, loaded: Loaded) -> pd.DataFrame | None:
     """Mean IoU in per cent, methods by classes; None where no run ended well."""
     import pandas as pd
@@ -221,7 +210,7 @@ def _class_table(group: pd.DataFrame, loaded: Loaded) -> pd.DataFrame | None:
     checkpoint = headline(group)
     rows: dict[str, list[float]] = {}
     classes: tuple[str, ...] = ()
-    for name, runs in by_row(group[[*ROW, "outcome", "key"]]).items():
+    for name, runs in by_row(group[["row", *ROW, "outcome", "key"]]).items():
         mine = runs[runs["outcome"] == "ok"]
         if not len(mine):
             continue

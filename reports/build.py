@@ -45,14 +45,12 @@ def build_report(
 ) -> BuiltReport:
     """Write tables, figures and index.html to `out`. Raises EnvironmentCannot where that cannot be written.
 
-    `published` puts the paper's numbers beside synthetic results too; `keys` are the fine-tunings to report, None for all;
+    `published` puts the paper's numbers beside synthetic results too; `keys` are the runs to report, None for all;
     `scene_pictures` puts pictures of predictions into the page.
     """
     store.check()
     with drawn_aside() as aside:
-        loaded = load(store)
-        if keys is not None:
-            loaded = loaded._replace(runs=loaded.runs[loaded.runs["key"].isin(keys)])
+        loaded = load(store, keys)
         try:
             out.mkdir(parents=True, exist_ok=True)
             return _build(store, loaded, out, published, page, scene_pictures, aside)
@@ -98,7 +96,9 @@ def _build(
         aside.draw(curves)
         good = set(group.loc[group["outcome"] == "ok", "key"])
         ended = {n: [(m, at, v) for m, key, at, v in them if key in good] for n, them in with_keys.items()}
-        unfinished = {n: int((mine["outcome"] != "ok").sum()) for n, mine in by_row(group[[*ROW, "outcome"]]).items()}
+        unfinished = {
+            n: int((mine["outcome"] != "ok").sum()) for n, mine in by_row(group[["row", *ROW, "outcome"]]).items()
+        }
         reach = steps_to_reach({n: them for n, them in ended.items() if them}, unfinished)
         if len(reach):
             sections.append(f"{mark}Validation curves, {title}\n\n{markdown(reach)}\n")
@@ -187,7 +187,7 @@ def _csv(frames: list[pd.DataFrame]) -> bytes:
 def _curves(store: Store, group: pd.DataFrame, metric: str) -> Curves:
     """Row name to the validation curves of its runs (method, key, steps, score), from their events."""
     curves: Curves = {}
-    for name, runs in by_row(group[[*ROW, "key"]]).items():
+    for name, runs in by_row(group[["row", *ROW, "key"]]).items():
         for method, key in zip(runs["method"], runs["key"], strict=True):
             events = read_events(store.folder("finetune", key) / EVENTS_FILE)
             points = [(e.step, e.metrics.get(metric)) for e in events if isinstance(e, Eval) and e.split == "test"]

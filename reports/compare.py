@@ -103,9 +103,7 @@ def paired(one: Side, two: Side) -> tuple[pd.DataFrame, str]:
 
 
 def _runs(side: Side) -> pd.DataFrame:
-    runs = load(side.store).runs
-    if side.keys is not None:
-        runs = runs[runs["key"].isin(side.keys)]
+    runs = load(side.store, side.keys).runs
     if not len(runs):
         raise WrongUse(f"{side.name}: no fine-tuning runs to compare")
     twice = runs[runs.duplicated(CELL, keep=False)]

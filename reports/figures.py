@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from benchmarks.processes import process_pool
-from reports.frame import METRIC_NAMES, ROW
+from reports.frame import METRIC_NAMES
 from reports.statistics import Ranking, estimate
 from reports.tables import BASELINE, headline, per_unit, row_names
 
@@ -52,8 +52,7 @@ def by_method(runs: pd.DataFrame, title: str) -> Any:
     column = f"score_{headline(runs)}"
     names, units = row_names(runs), per_unit(runs, column)
     methods = list(names)
-    label = {which: name for name, which in names.items()}
-    runs = runs.assign(method=[label[tuple(row)] for row in runs[ROW].itertuples(index=False)])
+    runs = runs.assign(method=runs["row"])
     good = runs[runs["outcome"] == "ok"].assign(score=lambda frame: 100 * frame[column])
     figure, axes = _axes(max(4.6, 1.1 * len(methods) + 2.2), 3.6)
     palette = {name: COLOURS.get(which[0], OTHER_COLOUR) for name, which in names.items()}

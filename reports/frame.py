@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 from pydantic_core import from_json, to_json
 
 from benchmarks.metrics.names import CHECKPOINTS, OVER_ALL, TITLES
@@ -26,7 +28,8 @@ ACROSS_RATIOS = ["task", "dataset", "synthetic", "budget", "profile", "family"]
 """As GROUP, over all label ratios: `family` is the protocol without ratio and split."""
 
 ROW = ["method", "pretrain_dataset", "pretraining"]
-"""What is averaged over seeds. `pretraining` hashes the pre-training stages without their seeds."""
+"""What is averaged over seeds. `pretraining` hashes the pre-training stages without their seeds. The column `row` is its printed
+name, the same in every table."""
 
 METRIC_NAMES = {name: f"{title} (%)" for name, title in TITLES.items()}
 """What a task is judged by (`metric`), as axes name it; `score_final`, `score_selected` and `score_best` are its values."""
@@ -37,7 +40,7 @@ NO_DATASET = "none"
 
 
 class Lost(NamedTuple):
-    """A pre-training that failed: where it would have counted, and as which row."""
+    """A pre-training that failed: where it would have counted, and the printed name of its row."""
 
     budget: str
     profile: str
@@ -46,6 +49,7 @@ class Lost(NamedTuple):
     pretrain_dataset: str
     seed: int
     key: str
+    row: str = ""
 
 
 class Loaded(NamedTuple):
@@ -62,22 +66,66 @@ class Loaded(NamedTuple):
     @property
     def failed_pretraining(self) -> list[Record]:
         """Pre-training runs that did not end well, and so have no fine-tuning run behind them."""
-        return [r for r in self.records.values() if r.kind == "pretrain" and r.outcome != Outcome.ok]
+        keys = {lost.key for lost in self.lost}
+        return [r for r in self.records.values() if r.key in keys]
 
 
-def load(store: Store) -> Loaded:
-    """Read every record and spec. Raises WrongUse for a store that does not parse."""
+def load(store: Store, keys: set[str] | None = None) -> Loaded:
+    """Read every record and spec. `keys`: the fine-tunings and failed pre-trainings that count, None for all.
+
+    Raises WrongUse for a store that does not parse.
+    """
     import pandas as pd
 
     with _collector_off():
         records = {r.key: r for r in store.records()}
         specs = _specs(store, records)
         digests: dict[str, str] = {}
-        rows = [_row(r, records, specs, digests) for r in records.values() if r.kind == "finetune"]
+        counted = [r for r in records.values() if keys is None or r.key in keys]
+        rows = [_row(r, records, specs, digests) for r in counted if r.kind == "finetune"]
     columns = [*GROUP, *ROW, "pretrain_seed", "finetune_seed", "outcome", "message", "key", "label_percent", "family"]
+    failed = [r for r in counted if r.kind == "pretrain" and r.outcome != Outcome.ok]
+    runs, lost = named(
+        pd.DataFrame(rows, columns=None if rows else [*columns, "score_selected"]), [_lost(store, r) for r in failed]
+    )
     # A copy has its numbers in one block, and so is much quicker to take rows from.
-    loaded = Loaded(pd.DataFrame(rows, columns=None if rows else columns).copy(), records, specs)
-    return loaded._replace(lost=frozenset(_lost(store, r) for r in loaded.failed_pretraining))
+    return Loaded(runs.assign(checkpoint=_checkpoints(runs)).copy(), records, specs, frozenset(lost))
+
+
+def named(runs: pd.DataFrame, lost: list[Lost]) -> tuple[pd.DataFrame, list[Lost]]:
+    """The same with the printed names of rows, which no table makes up for itself: so a row has one name in all of them.
+
+    It is the method's, with the dataset where the method was pre-trained on several, and the hash where it was in several ways on
+    one dataset under one budget.
+    """
+    kinds = ["synthetic", "budget", "profile", *ROW]
+    found = list(runs[kinds].drop_duplicates().itertuples(index=False, name=None))
+    ways = Counter(r[:-1] for r in found)
+    sources: dict[tuple[bool, str], set[str]] = {}
+    for synthetic, method, dataset in (
+        *((r[0], r[3], r[4]) for r in found),
+        *((one.synthetic, one.method, one.pretrain_dataset) for one in lost),
+    ):
+        sources.setdefault((synthetic, method), set()).add(dataset)
+
+    def name(synthetic: bool, method: str, dataset: str) -> str:
+        return f"{method} ({dataset})" if len(sources[synthetic, method]) > 1 else method
+
+    names = {r: name(r[0], r[3], r[4]) + (f" #{r[5]}" if ways[r[:-1]] > 1 else "") for r in found}
+    rows = [names[r] for r in runs[kinds].itertuples(index=False, name=None)]
+    return runs.assign(row=rows), [
+        one._replace(row=name(one.synthetic, one.method, one.pretrain_dataset)) for one in lost
+    ]
+
+
+def _checkpoints(runs: pd.DataFrame) -> pd.Series:
+    """What a run is judged by: `selected` where every good run of its family has it, at all its label ratios, else `final`."""
+    import pandas as pd
+
+    good = runs[runs["outcome"] == "ok"]
+    lacking = good["score_selected"].isna().groupby([good[c] for c in ACROSS_RATIOS]).any()
+    judged = pd.Series(np.where(lacking, "final", "selected"), index=lacking.index, name="checkpoint", dtype=object)
+    return runs[ACROSS_RATIOS].join(judged, on=ACROSS_RATIOS)["checkpoint"].fillna("final")
 
 
 def _lost(store: Store, record: Record) -> Lost:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,7 +31,6 @@ from reports.tables import (
     by_row,
     headline,
     lost_rows,
-    never_run,
     per_unit,
     row_names,
     show,
@@ -60,16 +58,15 @@ def effects(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> pd.DataFrame:
     rows = []
     for names, group in runs.groupby(GROUP, sort=True, dropna=False) if len(runs) else []:
         column = f"score_{headline(group)}"
-        parts = by_row(group[[*ROW, "outcome", "family", "label_percent"]])
+        parts = by_row(group[["row", *ROW, "outcome", "family", "label_percent"]])
         values = {name: 100 * means for name, means in per_unit(group, column).items()}
         found = row_names(group)
         base = [name for name, which in found.items() if which[0] == BASELINE]
         scratch = values[base[0]] if len(base) == 1 else np.array([])
         missing = lost_rows(group, lost)
-        never = Counter(missing)
         for name, which in found.items():
             mine, units = parts[name], values[name]
-            never.pop(which[:2], None)
+            never_ran = len(missing.pop(name, []))
             value, gap, words = estimate(units), Estimate(np.nan, np.nan, np.nan, 0), "-"
             if which[0] != BASELINE and len(scratch) and len(units):
                 gap, words = judge(units, scratch)
@@ -84,8 +81,8 @@ def effects(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> pd.DataFrame:
                     "pretrain_dataset": which[1],
                     "checkpoint": headline(group),
                     "n": value.n,
-                    "runs": len(mine) + missing[which[:2]],
-                    "failed": int((mine["outcome"] != "ok").sum()) + missing[which[:2]],
+                    "runs": len(mine) + never_ran,
+                    "failed": int((mine["outcome"] != "ok").sum()) + never_ran,
                     "mean": value.mean,
                     "low": value.low,
                     "high": value.high,
@@ -102,20 +99,20 @@ def effects(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> pd.DataFrame:
                     "seeds_for_1": (seeds_needed(deviation, ONE_MIOU) or np.nan) if np.isfinite(deviation) else np.nan,
                 }
             )
-        for (method, dataset), number in sorted(never.items()):  # what such a row lacks is NaN
+        for name, never in missing.items():  # what such a row lacks is NaN
             first = group.iloc[0]
             rows.append(
                 {
                     **dict(zip(GROUP, names, strict=True)),
                     "family": first["family"],
                     "label_percent": first["label_percent"],
-                    "row": never_run(method, dataset, group),
-                    "method": method,
-                    "pretrain_dataset": dataset,
+                    "row": name,
+                    "method": never[0].method,
+                    "pretrain_dataset": never[0].pretrain_dataset,
                     "checkpoint": headline(group),
                     "n": 0,
-                    "runs": number,
-                    "failed": number,
+                    "runs": len(never),
+                    "failed": len(never),
                     "verdict": "-",
                 }
             )
@@ -306,13 +303,11 @@ def _by_seed(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     import pandas as pd
 
     columns: dict[str, dict[object, pd.Series]] = {name: {} for name in row_names(runs)}
-    names: dict[Any, str] = {which: name for name, which in row_names(runs).items()}
     for group, part in runs.groupby(GROUP, dropna=False):
-        good = part[part["outcome"] == "ok"]
-        for which, mine in good.groupby(ROW, dropna=False):
+        for name, mine in part[part["outcome"] == "ok"].groupby("row"):
             means = mine.groupby(UNIT)[f"score_{headline(part)}"].mean().dropna()
             if len(means):
-                columns[names[tuple(which)]][group] = means
+                columns[str(name)][group] = means
     return {name: pd.DataFrame(found) for name, found in columns.items()}
 
 
@@ -360,7 +355,7 @@ def variances(runs: pd.DataFrame) -> pd.DataFrame:
     for names, group in runs.groupby(GROUP, sort=True, dropna=False) if len(runs) else []:
         described = dict(zip(GROUP, names, strict=True))
         column = f"score_{headline(group)}"
-        for name, mine in by_row(group[[*ROW, "outcome", "pretrain_seed", "finetune_seed", column]]).items():
+        for name, mine in by_row(group[["row", *ROW, "outcome", "pretrain_seed", "finetune_seed", column]]).items():
             good = mine[mine["outcome"] == "ok"]
             if not len(good):
                 continue

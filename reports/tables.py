@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -23,24 +22,25 @@ UNIT = "pretrain_seed"
 
 
 def headline(runs: pd.DataFrame) -> str:
-    """`selected` where every good run has it, else `final`: one kind of number in one table."""
-    good = runs[runs["outcome"] == "ok"]
-    return "selected" if len(good) and good["score_selected"].notna().all() else "final"
+    """The checkpoint that these runs are judged by: one kind of number in one table."""
+    return "selected" if len(runs) and (runs["checkpoint"] == "selected").all() else "final"
 
 
-def lost_rows(runs: pd.DataFrame, lost: Iterable[Lost]) -> Counter[tuple[str, str]]:
-    """Method and pre-training dataset to how many of its pre-trainings failed that would have counted in this group of runs. One
-    whose seed has a run since, after a repair say, is not missing any more."""
+def lost_rows(runs: pd.DataFrame, lost: Iterable[Lost]) -> dict[str, list[Lost]]:
+    """Printed name of a row to its pre-trainings that failed and would have counted in this group of runs. One whose seed has a
+    run since, after a repair say, is not missing any more."""
     first = runs.iloc[0]
     there = set(runs[["method", "pretrain_dataset", UNIT]].itertuples(index=False, name=None))
-    return Counter(
-        (one.method, one.pretrain_dataset)
-        for one in lost
-        if (one.budget, one.profile, one.synthetic) == (first["budget"], first["profile"], first["synthetic"])
-        and (one.method, one.pretrain_dataset, one.seed) not in there
-        # What learns from labels is not applicable where the task is on the same dataset.
-        and not (one.method == LABELLED and one.pretrain_dataset == first["dataset"])
-    )
+    found: dict[str, list[Lost]] = {}
+    for one in sorted(lost):
+        if (
+            (one.budget, one.profile, one.synthetic) == (first["budget"], first["profile"], first["synthetic"])
+            and (one.method, one.pretrain_dataset, one.seed) not in there
+            # What learns from labels is not applicable where the task is on the same dataset.
+            and not (one.method == LABELLED and one.pretrain_dataset == first["dataset"])
+        ):
+            found.setdefault(one.row, []).append(one)
+    return found
 
 
 def compare(runs: pd.DataFrame, metric: str = "score", lost: Iterable[Lost] = ()) -> pd.DataFrame:
@@ -56,33 +56,25 @@ def compare(runs: pd.DataFrame, metric: str = "score", lost: Iterable[Lost] = ()
     base = [name for name, (method, *_) in row_names(runs).items() if method == BASELINE]
     lines = []
     missing = lost_rows(runs, lost)
-    never = Counter(missing)
-    for name, mine in by_row(runs[[*ROW, "outcome"]]).items():
+    for name, mine in by_row(runs[["row", *ROW, "outcome"]]).items():
         failed = mine[mine["outcome"] != "ok"]
         line: dict[str, object] = {"method": name, "pre-trained on": mine["pretrain_dataset"].iloc[0]}
         line |= {checkpoint: show(estimate(100 * values[name])) for checkpoint, values in units.items()}
         ours = 100 * units[judged][name]
         line["n"] = len(ours)
-        which = mine["method"].iloc[0], mine["pretrain_dataset"].iloc[0]
-        never.pop(which, None)
         kinds = [f"{n} {o}" for o, n in failed["outcome"].value_counts().items()]
-        line["failed"] = ", ".join([*kinds, *_pretrainings(missing[which])]) or "0"
+        line["failed"] = ", ".join([*kinds, *_pretrainings(len(missing.pop(name, [])))]) or "0"
         line["to scratch"], line["verdict"] = "-", "-"
         # With two kinds of scratch in one group there is no single baseline to compare with.
         if len(base) == 1 and name != base[0] and len(ours) and len(units[judged][base[0]]):
             gap, words = judge(ours, 100 * units[judged][base[0]])
             line["to scratch"], line["verdict"] = show(gap, signed=True), words
         lines.append(line)
-    for (method, dataset), number in sorted(never.items()):
-        line = {"method": never_run(method, dataset, runs), "pre-trained on": dataset}
+    for name, never_run in missing.items():
+        line = {"method": name, "pre-trained on": never_run[0].pretrain_dataset}
         line |= dict.fromkeys((*units, "to scratch", "verdict"), "-")
-        lines.append({**line, "n": 0, "failed": ", ".join(_pretrainings(number))})
+        lines.append({**line, "n": 0, "failed": ", ".join(_pretrainings(len(never_run)))})
     return pd.DataFrame(lines)
-
-
-def never_run(method: str, dataset: str, runs: pd.DataFrame) -> str:
-    """The printed name of a row without runs; that of one with runs is taken."""
-    return f"{method} ({dataset})" if (runs["method"] == method).any() else method
 
 
 def _pretrainings(failed: int) -> list[str]:
@@ -90,24 +82,15 @@ def _pretrainings(failed: int) -> list[str]:
 
 
 def row_names(runs: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
-    """Printed name to (method, pre-training dataset, hash of the pre-training), in table order.
-
-    The name is the method's; where one method was pre-trained in two ways on one dataset, the hash is added.
-    """
-    found = sorted(runs[ROW].drop_duplicates().itertuples(index=False, name=None), key=lambda r: (_place(r[0]), r))
-    pairs = [row[:2] for row in found]
-    return {f"{r[0]} #{r[2]}" if pairs.count(r[:2]) > 1 else _with_data(r, found): r for r in found}
+    """Printed name to (method, pre-training dataset, hash of the pre-training), in table order."""
+    found = runs[["row", *ROW]].drop_duplicates().itertuples(index=False, name=None)
+    return {r[0]: r[1:] for r in sorted(found, key=lambda r: (_place(r[1]), r[1:]))}
 
 
 def by_row(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The runs of each row, by its printed name and in table order."""
-    parts = {tuple(which): part for which, part in runs.groupby(ROW, sort=False, dropna=False)}
-    return {name: parts[which] for name, which in row_names(runs).items()}
-
-
-def _with_data(row: tuple[str, str, str], rows: list[tuple[str, str, str]]) -> str:
-    alone = sum(r[0] == row[0] for r in rows) == 1
-    return row[0] if alone else f"{row[0]} ({row[1]})"
+    parts = {name: part for name, part in runs.groupby("row", sort=False)}
+    return {name: parts[name] for name in row_names(runs)}
 
 
 def _place(method: str) -> tuple[int, str]:
@@ -116,12 +99,10 @@ def _place(method: str) -> tuple[int, str]:
 
 def per_unit(runs: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
     """(n,) values of each row's good runs, one for each pre-training seed, by the row's printed name."""
-    good = runs.loc[runs["outcome"] == "ok", [*ROW, UNIT, column]]
-    means = good.groupby([*ROW, UNIT], dropna=False)[column].mean().dropna()
-    found: dict[Any, np.ndarray] = {
-        which: v.to_numpy() for which, v in means.groupby(level=ROW, sort=False, dropna=False)
-    }
-    return {name: found.get(which, np.array([])) for name, which in row_names(runs).items()}
+    good = runs.loc[runs["outcome"] == "ok", ["row", UNIT, column]]
+    means = good.groupby(["row", UNIT])[column].mean().dropna()
+    found: dict[Any, np.ndarray] = {name: v.to_numpy() for name, v in means.groupby(level="row", sort=False)}
+    return {name: found.get(name, np.array([])) for name in row_names(runs)}
 
 
 def show(value: Estimate, signed: bool = False) -> str:

@@ -114,10 +114,12 @@ def _side(text: str, runs: Path) -> Side:
 
 
 def _keys_of(suite: str, store: object) -> set[str]:
-    """Fine-tunings of a store that belong to a suite, by what their cells say."""
+    """Runs of a store that belong to a suite: fine-tunings by what their cells say, and pre-trainings that failed by what they
+    were told."""
     from benchmarks.specs import Budget, Profile
     from benchmarks.suite import Suite
     from harness.catalog import find
+    from harness.contract.records import Outcome, Record
     from harness.store import Store
 
     assert isinstance(store, Store)
@@ -125,13 +127,18 @@ def _keys_of(suite: str, store: object) -> set[str]:
     budget = find(Budget, wanted.budget)
     profile = find(Profile, wanted.profile or budget.default_profile or "headline")
     cells = {_axes(cell) for cell in wanted.cells(budget.name, profile.name)}
-    return {
-        r.key
-        for r in store.records()
-        if r.cell is not None
-        and (r.cell.budget, r.cell.profile) == (budget.name, profile.name)
-        and _axes(r.cell) in cells
-    }
+    pretrainings = {(method, seed) for method, _, _, seed, _ in cells}
+
+    def belongs(r: Record) -> bool:
+        if r.cell is not None:
+            return (r.cell.budget, r.cell.profile) == (budget.name, profile.name) and _axes(r.cell) in cells
+        if r.kind != "pretrain" or r.outcome == Outcome.ok:
+            return False
+        spec = store.spec(r.kind, r.key)
+        told = spec.limits.budget, spec.profile
+        return told == (budget.name, profile.name) and (r.method, spec.seed) in pretrainings
+
+    return {r.key for r in store.records() if belongs(r)}
 
 
 def _axes(cell: Cell) -> tuple[str, str, str, int, int]:

@@ -197,7 +197,7 @@ def runs_of(scores: dict[str, np.ndarray], budget: str = "b") -> Any:
             rows.append(
                 {
                     "task": f"task{task}", "dataset": "d", "synthetic": False, "label_ratio": "100%", "budget": budget, "profile": "p",
-                    "protocol": f"{task}", "method": method, "pretrain_dataset": "e", "pretraining": method, "pretrain_seed": seed,
+                    "protocol": f"{task}", "family": f"{task}", "method": method, "row": method, "checkpoint": "selected", "pretrain_dataset": "e", "pretraining": method, "pretrain_seed": seed,
                     "finetune_seed": 0, "outcome": "ok" if np.isfinite(score) else "crashed", "score_selected": score / 100,
                     "score_final": score / 100,
                 }

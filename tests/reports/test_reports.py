@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.errors import WrongUse
+from benchmarks.metrics.names import CHECKPOINTS
 from benchmarks.specs import Cell, LabelRatio
 from harness import graph
 from harness.contract.records import Outcome, Record
@@ -18,8 +19,9 @@ from harness.contract.stage import StageSpec
 from harness.provenance import provenance
 from harness.store import Store, write_json
 from reports.build import build_report
-from reports.frame import GROUP, NO_DATASET, Lost, load, load_runs
+from reports.frame import GROUP, NO_DATASET, Lost, load, load_runs, named
 from reports.interactive import plotly_source
+from reports.overview import by_ratio, effects
 from reports.statistics import difference, estimate, verdict
 from reports.tables import compare, lost_rows, markdown, plain
 
@@ -51,7 +53,7 @@ def stage(kind: str, method: str, seed: int, voxel: float = 0.1, **more: object)
 def add(
     store: Store, method: str, score: float, pretrain_seed: int = 0, finetune_seed: int = 0, *, outcome: str = "ok",
     synthetic: bool = False, source: str = "scannet", voxel: float = 0.1, message: str = "", percent: float = 100.0,
-    notes: dict[str, str] | None = None,
+    notes: dict[str, str] | None = None, checkpoints: tuple[str, ...] = CHECKPOINTS,
 ) -> None:  # fmt: skip
     parent = stage(
         "pretrain",
@@ -66,7 +68,7 @@ def add(
         method=method, pretrain_dataset=source, task="s3dis-sem", label_ratio=LabelRatio(percent=percent),
         pretrain_seed=pretrain_seed, finetune_seed=finetune_seed, budget="b", profile="p",
     )  # fmt: skip
-    metrics = {f"miou_voxel_{c}": score for c in ("final", "selected", "best")} if outcome == "ok" else {}
+    metrics = {f"miou_voxel_{c}": score for c in checkpoints} if outcome == "ok" else {}
     for spec, extra in (
         (parent, {}),
         (
@@ -176,6 +178,38 @@ def test_runs_of_another_protocol_or_source_are_not_averaged(store: Store) -> No
     assert load_runs(store)["protocol"].nunique() == 2
     add(store, "ours", 0.2, percent=5.0)
     assert load_runs(store).groupby(GROUP).ngroups == 3
+
+
+def test_a_row_has_one_name_in_every_table(store: Store) -> None:
+    add(store, "scratch", 0.4, source="none")
+    add(store, "scratch", 0.3, source="none", percent=5.0)
+    add(store, "ours", 0.5)
+    add(store, "ours", 0.4, percent=5.0)
+    add(store, "ours", 0.3, source="rgbd-folder", percent=5.0)
+    add(store, "csc", 0.4)
+    runs = load_runs(store)
+    assert set(runs["row"]) == {"scratch", "ours (scannet)", "ours (rgbd-folder)", "csc"}
+    (table,) = by_ratio(effects(runs)).values()
+    table = table.set_index("method")
+    assert table.loc["ours (scannet)", "5%"].startswith("40.0") and table.loc["ours (scannet)", "100%"].startswith(
+        "50.0"
+    )
+    assert table.loc["ours (rgbd-folder)", "100%"] == "not run"
+    lost = [Lost("b", "p", False, "csc", "rgbd-folder", 0, "k"), Lost("b", "p", True, "ours", "scannet", 0, "k")]
+    again, renamed = named(runs, lost)
+    assert set(again["row"]) == {"scratch", "ours (scannet)", "ours (rgbd-folder)", "csc (scannet)"}
+    assert [one.row for one in renamed] == ["csc (rgbd-folder)", "ours"], "synthetic runs are named by themselves"
+
+
+def test_all_ratios_of_a_task_are_judged_by_one_checkpoint(store: Store) -> None:
+    for method, source in (("scratch", "none"), ("ours", "scannet")):
+        add(store, method, 0.5, source=source)
+        add(store, method, 0.4, source=source, percent=5.0)
+    assert set(load_runs(store)["checkpoint"]) == {"selected"}
+    add(store, "csc", 0.3, percent=5.0, checkpoints=("final", "best"))  # too few scenes to hold one out
+    assert set(effects(load_runs(store))["checkpoint"]) == {"final"}
+    add(store, "depthcontrast", 0.0, percent=5.0, outcome="crashed")
+    assert set(load_runs(store)["checkpoint"]) == {"final"}
 
 
 def test_untrusted_text_is_escaped(store: Store, tmp_path: Path) -> None:
@@ -295,8 +329,8 @@ def test_a_pretraining_that_failed_is_a_failure_of_its_row(tmp_path: Path) -> No
     assert "1 of 3 failed" in one and "failed, 3 of 3 failed" in one
     assert built.text.count("Pre-training failed") == 4
     group = load_runs(store)
-    ours = [Lost("b", "p", False, "ours", "scannet", seed, f"key{seed}") for seed in (0, 2)]
-    assert lost_rows(group, ours) == {("ours", "scannet"): 1}, "seed 0 has a run, after a repair say"
+    ours = [Lost("b", "p", False, "ours", "scannet", seed, f"key{seed}", "ours") for seed in (0, 2)]
+    assert lost_rows(group, ours) == {"ours": [ours[1]]}, "seed 0 has a run, after a repair say"
     assert not lost_rows(group, [ours[1]._replace(budget="other")]) and not lost_rows(
         group, [ours[1]._replace(synthetic=True)]
     )

@@ -8,8 +8,9 @@ from pathlib import Path
 from benchmarks.suite import Suite
 from harness.catalog import find
 from harness.cli.report import _keys_of
-from harness.store import Store
-from reports.frame import load_runs
+from harness.contract.records import Outcome
+from harness.store import Store, write_json
+from reports.frame import load, load_runs
 from tests.conftest import Bench
 from tests.verification.report import ROOT
 
@@ -45,3 +46,22 @@ def test_a_report_of_a_suite_leaves_out_what_the_suite_excludes(tmp_path: Path) 
         suite = tmp_path / f"{name}.yaml"
         suite.write_text(f"{text}{more}")
         assert set(find(Suite, "tiny").methods) - {methods[k] for k in _keys_of(str(suite), store)} == missing, name
+
+
+def test_a_report_of_a_suite_counts_the_failed_pretrainings_of_the_suite(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    store = Store(tmp_path / "runs")
+    kept = {}
+    for record in Store(STUDY / "tiny").records():
+        spec = Store(STUDY / "tiny").spec(record.kind, record.key)
+        if record.kind == "pretrain" and record.method in ("csc", "ours") and spec.seed == 0:
+            failed = record.model_copy(update={"outcome": Outcome.crashed, "metrics": {}}).sealed()
+            write_json(store.folder("pretrain", record.key) / "spec.json", spec.model_dump(mode="json"))
+            write_json(store.folder("pretrain", record.key) / "record.json", failed.model_dump(mode="json"))
+            kept[record.key] = record.method
+    assert _keys_of("tiny", store) == set(kept) and len(kept) > 1
+    suite = tmp_path / "less.yaml"
+    suite.write_text((ROOT / "benchmarks/suites/tiny.yaml").read_text() + "exclude: [{method: csc}]\n")
+    counted = _keys_of(str(suite), store)
+    assert {kept[key] for key in counted} == {"ours"}
+    assert {lost.method for lost in load(store, counted).lost} == {"ours"}
