@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,21 +20,22 @@ from reports.figures import (
     same_and_other,
     variance_split,
 )
+from reports.formats import markdown, write_data, write_table
 from reports.frame import ACROSS_RATIOS, GROUP, ROW, Loaded
 from reports.interactive import Figure
 from reports.overview import (
     AcrossTasks,
     across_tasks,
+    as_published,
     by_ratio,
     cost,
     effects,
-    latex,
     same_or_other,
     table_one,
     variances,
     with_source,
 )
-from reports.tables import by_row, headline, markdown
+from reports.tables import by_row, headline
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,11 +61,14 @@ def write(loaded: Loaded, out: Path, with_published: bool, draw: Callable[[Drawi
         mark = f"{SYNTHETIC_MARK}: " if synthetic else ""
         stem = "synthetic-" if synthetic else ""
         found = effects(part, loaded.lost)
-        _write_effects(found, out, stem, result)
+        result.files[f"{stem}effects"] = write_data(found, out / f"{stem}effects")
         result.effects.append((f"{mark}Gains over scratch at a glance", found))
         overview = table_one(found, with_published)
         if len(overview):
-            title = f"{mark}All labels: what each task is judged by (per cent), difference to scratch, n"
+            title = (
+                f"{mark}All labels: what each task is judged by (per cent), ± half the 95 % interval, in brackets the "
+                "difference to scratch with its interval and what it shows, n pre-training seeds"
+            )
             if "[paper" in overview.to_string():
                 title += f"; [paper]: {published.PROTOCOL}"
             _add(result, out, f"{stem}table1", title, overview)
@@ -96,22 +98,9 @@ def write(loaded: Loaded, out: Path, with_published: bool, draw: Callable[[Drawi
     return result
 
 
-def _write_effects(found: pd.DataFrame, out: Path, stem: str, result: Across) -> None:
-    path = out / f"{stem}effects"
-    found.to_csv(path.with_suffix(".csv"), index=False)
-    plain = found.replace({np.nan: None, np.inf: None})
-    path.with_suffix(".json").write_text(json.dumps(plain.to_dict("records"), indent=1, default=str) + "\n")
-    result.files[f"{stem}effects"] = path.with_suffix(".csv")
-    if importlib.util.find_spec("pyarrow") is not None:
-        found.to_parquet(path.with_suffix(".parquet"), index=False)
-
-
 def _add(result: Across, out: Path, name: str, title: str, table: pd.DataFrame) -> None:
-    """One table as Markdown, LaTeX and CSV, and for the page."""
-    (out / f"{name}.md").write_text(f"{title}\n\n{markdown(table)}\n")
-    (out / f"{name}.tex").write_text(latex(table, title))
-    table.to_csv(out / f"{name}.csv", index=False)
-    result.files[name] = out / f"{name}.md"
+    """One table as files, and for the page."""
+    result.files[name] = write_table(table, out / name, title)
     bold = (
         title if not title.startswith(SYNTHETIC_MARK) else f"**{SYNTHETIC_MARK}**{title.removeprefix(SYNTHETIC_MARK)}"
     )
@@ -181,7 +170,7 @@ def _draw(
                 name=f"ranks{number}", title=f"Ranks: {title}", data=over.table,
             )  # fmt: skip
     spread = variances(runs)
-    if len(spread):
+    if len(spread) and (spread["missing"] == 0).any():
         title = "Where the spread comes from"
         keep(variance_split, spread, mark + title, name="variance", title="Variance by seed", data=spread)
     for number, (names, group) in enumerate(runs.groupby(GROUP, sort=True, dropna=False), 1):
@@ -190,17 +179,25 @@ def _draw(
             continue
         table = _class_table(group, loaded)
         if table is not None:
+            own = len(table)
+            if with_published or not described["synthetic"]:
+                table = _with_published_classes(table, group)
             title = f"{described['task']} on {described['dataset']}, {described['label_ratio']}, budget {described['budget']}"
+            if len(table) > own:
+                title += f"; [paper]: {published.PROTOCOL_OF_CLASSES}"
             data = table.reset_index(names="method")
             name = f"classes{number}"
             keep(class_heat_map, table, mark + title, name=name, title=f"IoU per class: {title}", data=data)
 
 
 def with_hours(found: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Effects with `hours`, the CPU-hours of one pre-training of that method on that dataset under that budget and profile."""
+    """Effects with `hours` of one pre-training of that method on that dataset under that budget and profile, and `hours_of`:
+    GPU-hours where every pre-training used one, else CPU-hours."""
     which = ["budget", "profile", "method", "pretrain_dataset"]
-    hours = (runs.groupby(which)["pretrain_cpu_seconds"].mean() / 3600).rename("hours")
-    return found.merge(hours, left_on=which, right_index=True, how="left")
+    trained = runs[runs["pretrain_cpu_seconds"] > 0]
+    kind = "gpu" if len(trained) and (trained["pretrain_gpu_seconds"] > 0).all() else "cpu"
+    hours = (runs.groupby(which)[f"pretrain_{kind}_seconds"].mean() / 3600).rename("hours")
+    return found.merge(hours, left_on=which, right_index=True, how="left").assign(hours_of=f"{kind.upper()}-hours")
 
 
 def _class_table(group: pd.DataFrame, loaded: Loaded) -> pd.DataFrame | None:
@@ -231,3 +228,13 @@ def _class_table(group: pd.DataFrame, loaded: Loaded) -> pd.DataFrame | None:
     if not rows or all(np.isnan(v) for row in rows.values() for v in row):
         return None
     return pd.DataFrame(rows, index=list(classes)).T
+
+
+def _with_published_classes(table: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame:
+    """The same with the paper's rows of the methods that it has and that were pre-trained as the paper's."""
+    import pandas as pd
+
+    known = published.per_class(str(group["task"].iloc[0]))
+    methods = [m for m in known if as_published(group.loc[group["method"] == m, "pretrain_dataset"])]
+    rows = {f"{m} [paper]": [known[m].get(c, np.nan) for c in table.columns] for m in methods}
+    return pd.concat([table, pd.DataFrame(rows, index=table.columns).T]) if rows else table

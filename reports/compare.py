@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
 
 from benchmarks.errors import WrongUse, cannot_write
 from harness.store import Store
 from reports.figures import SYNTHETIC_MARK, paired_scores, save
+from reports.formats import latex, markdown, write_data
 from reports.frame import METRIC_NAMES, load
-from reports.overview import in_any_order, latex
+from reports.overview import in_any_order
 from reports.statistics import estimate, verdict
-from reports.tables import UNIT, headline, markdown, show
+from reports.tables import UNIT, headline, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +49,7 @@ class Comparison(NamedTuple):
 
 
 def build_comparison(one: Side, two: Side, out: Path) -> Comparison:
-    """Write compare.md, .tex, .csv, .json and a figure to `out`.
+    """Write compare.md, .tex, .csv, .json and a figure with its data to `out`.
 
     Raises WrongUse where no cell is on both sides or a side has one cell twice, EnvironmentCannot where `out` cannot be written.
     """
@@ -71,9 +69,8 @@ def build_comparison(one: Side, two: Side, out: Path) -> Comparison:
         out.mkdir(parents=True, exist_ok=True)
         (out / "compare.md").write_text(text)
         (out / "compare.tex").write_text(latex(shown, title))
-        table.to_csv(out / "compare.csv", index=False)
-        plain = table.replace({np.nan: None})
-        (out / "compare.json").write_text(json.dumps(plain.to_dict("records"), indent=1, default=str) + "\n")
+        write_data(table, out / "compare")
+        pairs.to_csv(out / "figure-compare.csv", index=False)
         pictures = save(paired_scores(pairs, (one.name, two.name), title), out / "figure-compare")
     except OSError as error:
         raise cannot_write(out, error, "comparison (--out names another folder)") from error

@@ -6,7 +6,7 @@ import gc
 import io
 import os
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +21,9 @@ from reports.tables import BASELINE, headline, per_unit, row_names
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Overlays = Mapping[str, Sequence[tuple[float, float]]]
+"""Method to published (x, per cent) pairs."""
 
 # The colour-blind-safe palette of Okabe and Ito, one colour a method everywhere.
 COLOURS = {
@@ -83,7 +86,7 @@ def by_method(runs: pd.DataFrame, title: str) -> Any:
     # What tells two rows of one method apart has a line of its own, so that neighbours do not run into each other.
     axes.set_xticks(range(len(methods)), [name.replace(" ", "\n", 1) for name in methods])
     axes.set_xlabel("pre-training method")
-    axes.set_ylabel(f"{METRIC_NAMES[runs['metric'].iloc[0]]}\n{headline(runs)} checkpoint")
+    axes.set_ylabel(judged_by(runs))
     axes.set_title(_wrapped(title, axes), fontsize=9)
     axes.margins(y=0.2)
     low, high = axes.get_ylim()
@@ -97,8 +100,21 @@ def by_method(runs: pd.DataFrame, title: str) -> Any:
     return figure
 
 
-def validation_curves(curves: dict[str, list[tuple[str, list[int], list[float]]]], metric: str, title: str) -> Any:
-    """Score on the test split during fine-tuning, one thin line a run. `curves`: row name to (method, steps, score)."""
+def judged_by(runs: pd.DataFrame) -> str:
+    """What an axis of scores shows: the metric, and the checkpoint that it is of."""
+    return f"{METRIC_NAMES[runs['metric'].iloc[0]]}\n{headline(runs)} checkpoint"
+
+
+def validation_curves(
+    curves: dict[str, list[tuple[str, list[int], list[float]]]],
+    metric: str,
+    title: str,
+    overlays: Overlays | None = None,
+) -> Any:
+    """Score on the test split during fine-tuning, one thin line a run. `curves`: row name to (method, steps, score).
+
+    `overlays`: method to published (step, per cent) pairs, thin and grey, as far as our own runs go.
+    """
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _axes(5.2, 3.4)
@@ -107,6 +123,10 @@ def validation_curves(curves: dict[str, list[tuple[str, list[int], list[float]]]
             colour = COLOURS.get(method, OTHER_COLOUR)
             label = name if number == 0 else None
             axes.plot(steps, [100 * s for s in scores], color=colour, lw=1.2, marker="o", ms=3, alpha=0.8, label=label)
+    own = axes.get_xlim()
+    _draw_overlays(axes, overlays)
+    if curves:
+        axes.set_xlim(own)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("fine-tuning steps")
     axes.set_ylabel(f"{METRIC_NAMES[metric]}\ntest split")
@@ -115,6 +135,15 @@ def validation_curves(curves: dict[str, list[tuple[str, list[int], list[float]]]
     if curves:
         _legend(axes)
     return figure
+
+
+def _draw_overlays(axes: Any, overlays: Overlays | None) -> None:
+    """The paper's lines, behind our own; one name in the legend for all."""
+    for number, pairs in enumerate((overlays or {}).values()):
+        label = "paper" if number == 0 else None
+        axes.plot(
+            [p[0] for p in pairs], [p[1] for p in pairs], color="#999999", lw=0.7, ls="--", zorder=1.4, label=label
+        )
 
 
 def _legend(axes: Any, **options: Any) -> None:
@@ -242,11 +271,11 @@ def _axes(width: float = 4.8, height: float = 3.4) -> tuple[Any, Any]:
     return _axes_module().subplots(figsize=(width, height), layout="constrained")
 
 
-def ratio_curves(runs: pd.DataFrame, found: pd.DataFrame, title: str, overlays: dict[str, Any]) -> Any:
+def ratio_curves(runs: pd.DataFrame, found: pd.DataFrame, title: str, overlays: Overlays) -> Any:
     """Score over the label ratio (Figure 3): every run a point, the mean as a line, the 95 % interval as a band where n allows.
 
     The points of a method stand a little beside their ratio, each method's at a distance of its own.
-    `overlays`: row name to published (ratio, value) pairs, thin and grey.
+    `overlays`: method to published (ratio, per cent) pairs, thin and grey.
     """
     figure, axes = _axes()
     middle = (found["row"].nunique() - 1) / 2
@@ -263,14 +292,13 @@ def ratio_curves(runs: pd.DataFrame, found: pd.DataFrame, title: str, overlays: 
             points["label_percent"] * (1 + DODGE) ** (place - middle), 100 * points[column], color=colour,
             s=5 if len(points) > MANY_POINTS else 12, alpha=0.7, lw=0, zorder=1.5, rasterized=len(points) > MANY_POINTS,
         )  # fmt: skip
-    for pairs in overlays.values():
-        axes.plot([p[0] for p in pairs], [p[1] for p in pairs], color="#999999", lw=0.7, ls="--")
+    _draw_overlays(axes, overlays)
     axes.set_xscale("log")
     ticks = sorted(found["label_percent"].dropna().unique())
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.minorticks_off()
     axes.set_xlabel("labelled training scenes (%)")
-    axes.set_ylabel(METRIC_NAMES[runs["metric"].iloc[0]])
+    axes.set_ylabel(judged_by(runs))
     axes.set_title(_wrapped(title, axes), fontsize=9)
     _legend(axes, fontsize=8)
     return figure
@@ -336,13 +364,22 @@ def same_and_other(known: pd.DataFrame, title: str) -> Any:
 
 
 def variance_split(found: pd.DataFrame, title: str) -> Any:
-    """Standard deviations over pre-training seeds, fine-tuning seeds and the rest, side by side for every method and ratio."""
+    """Standard deviations over pre-training seeds, fine-tuning seeds and the rest, side by side for every method and ratio; where
+    runs are missing nothing can be told apart, and a word says so."""
     kinds = ["pre-training seed", "fine-tuning seed", "residual"]
     figure, axes = _axes(5.2, 0.32 * len(found) + 1.5)
     places = np.arange(len(found))
+    named = found.loc[found["missing"] == 0, "residual is"]
     for i, (kind, colour) in enumerate(zip(kinds, ("#0072B2", "#E69F00", "#BBBBBB"), strict=True)):
-        label = kind if kind != "residual" else f"residual: {found['residual is'].iloc[0]}"
+        label = kind if kind != "residual" else f"residual: {named.iloc[0]}"
         axes.barh(places + (i - 1) * 0.27, found[kind], height=0.25, color=colour, label=label)
+    for place, missing in enumerate(found["missing"]):
+        if missing:
+            axes.annotate(
+                f"not told apart: {missing} run{'s' * (missing > 1)} missing", (0, place), xytext=(3, 0),
+                textcoords="offset points", va="center", fontsize=6, color="#B00020",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            )  # fmt: skip
     several = found["task"].nunique() > 1
     tasks = [f", {task}" if several else "" for task in found["task"]]
     rows = [f"{m}{t}, {r}" for m, t, r in zip(found["method"], tasks, found["label_ratio"], strict=True)]
@@ -452,7 +489,8 @@ def _luminance(colour: Any) -> float:
 
 
 def cost_against_gain(found: pd.DataFrame, title: str) -> Any:
-    """CPU-hours of one pre-training against the gain over scratch, with its interval where n allows. `found` has `hours`."""
+    """Hours of one pre-training against the gain over scratch, with its interval where n allows. `found` has `hours` and
+    `hours_of`, what they are of."""
     known = found[found["gain"].notna()]
     figure, axes = _axes()
     for row in known.to_dict("records"):
@@ -465,6 +503,6 @@ def cost_against_gain(found: pd.DataFrame, title: str) -> Any:
     if len(known):
         axes.set_xlim(0, 1.08 * known["hours"].max() or 1)
         axes.locator_params(axis="x", nbins=5)  # cheap ones need many digits
-    _finish_gains(axes, "CPU-hours of one pre-training", title)
+    _finish_gains(axes, f"{found['hours_of'].iloc[0]} of one pre-training", title)
     _legend(axes, fontsize=8)
     return figure

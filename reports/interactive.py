@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reports.figures import BOX_FROM, COLOURS, OTHER_COLOUR
+from reports.figures import BOX_FROM, COLOURS, OTHER_COLOUR, Overlays, judged_by
 from reports.frame import METRIC_NAMES
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def plotly_source() -> str:
     return str(get_plotlyjs())
 
 
-def ratio_curves(runs: pd.DataFrame, found: pd.DataFrame, overlays: dict[str, Any]) -> Figure:
+def ratio_curves(runs: pd.DataFrame, found: pd.DataFrame, overlays: Overlays) -> Figure:
     """As `reports.figures.ratio_curves`."""
     traces: list[dict[str, Any]] = []
     for name, mine in found.groupby("row", sort=False):
@@ -39,9 +39,7 @@ def ratio_curves(runs: pd.DataFrame, found: pd.DataFrame, overlays: dict[str, An
         column = f"score_{mine['checkpoint'].iloc[0]}"
         points = runs[(runs["row"] == name) & (runs["outcome"] == "ok")]
         traces += [trace, _points(str(name), points["label_percent"], 100 * points[column], points["key"], colour)]
-    for name, pairs in overlays.items():
-        line = _line(f"{name} (paper)", [p[0] for p in pairs], [p[1] for p in pairs], "#999999")
-        traces.append(line | {"line": {"color": "#999999", "width": 1, "dash": "dash"}})
+    traces += _overlays(overlays)
     ticks = sorted(found["label_percent"].dropna().unique().tolist())
     x = {
         "type": "log",
@@ -49,7 +47,7 @@ def ratio_curves(runs: pd.DataFrame, found: pd.DataFrame, overlays: dict[str, An
         "ticktext": [f"{t:g}" for t in ticks],
         "title": {"text": "labelled training scenes (%)"},
     }
-    return _figure(traces, x, METRIC_NAMES[runs["metric"].iloc[0]])
+    return _figure(traces, x, judged_by(runs).replace("\n", ", "))
 
 
 def gains(found: pd.DataFrame) -> Figure:
@@ -80,11 +78,13 @@ def cost(priced: pd.DataFrame) -> Figure:
         if np.isfinite(mine["gain_low"]).any():
             trace["error_y"] = _error(mine["gain"], mine["gain_low"], mine["gain_high"])
         traces.append(trace)
-    x = {"title": {"text": "CPU-hours of one pre-training"}, "rangemode": "tozero"}
+    x = {"title": {"text": f"{priced['hours_of'].iloc[0]} of one pre-training"}, "rangemode": "tozero"}
     return _figure(traces, x, "gain over scratch (points of the metric)")
 
 
-def validation_curves(curves: dict[str, list[tuple[str, str, list[int], list[float]]]], metric: str) -> Figure:
+def validation_curves(
+    curves: dict[str, list[tuple[str, str, list[int], list[float]]]], metric: str, overlays: Overlays | None = None
+) -> Figure:
     """As `reports.figures.validation_curves`; a row's runs are one broken line.
 
     `curves`: row name to (method, key, steps, score).
@@ -100,9 +100,20 @@ def validation_curves(curves: dict[str, list[tuple[str, str, list[int], list[flo
             keys += [*[key] * len(steps), None]
         line = _line(name, x, y, _colour(runs[0][0])) | {"mode": "lines+markers", "customdata": keys}
         traces.append(line | {"line": {"color": _colour(runs[0][0]), "width": 1.2}, "marker": {"size": 4}})
+    last = max((steps[-1] for runs in curves.values() for _, _, steps, _ in runs), default=0)
+    traces += _overlays({m: [p for p in pairs if p[0] <= last] for m, pairs in (overlays or {}).items()})
     return _figure(
         traces, {"title": {"text": "fine-tuning steps"}, "rangemode": "tozero"}, f"{METRIC_NAMES[metric]}, test split"
     )
+
+
+def _overlays(overlays: Overlays) -> list[dict[str, Any]]:
+    dashed = {"color": "#999999", "width": 1, "dash": "dash"}
+    return [
+        _line(f"{name} (paper)", [p[0] for p in pairs], [p[1] for p in pairs], "#999999") | {"line": dashed}
+        for name, pairs in overlays.items()
+        if pairs
+    ]
 
 
 def _cells(mine: pd.DataFrame) -> list[str]:

@@ -1,4 +1,4 @@
-"""Tables across groups: effects of every method at every task and ratio, Table I, label ratios, cost; in several formats."""
+"""Tables across groups: effects of every method at every task and ratio, Table I, label ratios, cost."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from reports.statistics import (
     difference,
     estimate,
     holm,
+    interquartile_mean,
     judge,
     probability_of_improvement,
     ranking,
-    seeds_needed,
     variance_components,
     welch_p,
     words_for,
@@ -28,11 +28,14 @@ from reports.tables import (
     BASELINE,
     METHOD_ORDER,
     UNIT,
+    applicable,
     by_row,
     headline,
     lost_rows,
     per_unit,
+    pooled_deviation,
     row_names,
+    seeds_to_see_a_point,
     show,
 )
 
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
 MULTI_SCAN, SINGLE_SCAN = ("pointcontrast", "csc"), ("depthcontrast", "ours")
 PUBLISHED_ON = "scannet"
 """What the methods of Table I were pre-trained on."""
-ONE_MIOU = 1.0
 SAME, OTHER = "the task's dataset", "another dataset"
 
 
@@ -70,7 +72,7 @@ def effects(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> pd.DataFrame:
             value, gap, words = estimate(units), Estimate(np.nan, np.nan, np.nan, 0), "-"
             if which[0] != BASELINE and len(scratch) and len(units):
                 gap, words = judge(units, scratch)
-            deviation = _pooled(units, scratch)
+            deviation = pooled_deviation(units, scratch)
             rows.append(
                 {
                     **dict(zip(GROUP, names, strict=True)),
@@ -84,19 +86,21 @@ def effects(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> pd.DataFrame:
                     "runs": len(mine) + never_ran,
                     "failed": int((mine["outcome"] != "ok").sum()) + never_ran,
                     "mean": value.mean,
+                    "iqm": interquartile_mean(units),
                     "low": value.low,
                     "high": value.high,
                     "gain": gap.mean,
                     "gain_low": gap.low,
                     "gain_high": gap.high,
                     "verdict": words,
+                    # Of one run against one it is 0 or 1, which says nothing.
                     "probability_of_improvement": probability_of_improvement(units, scratch)
-                    if which[0] != BASELINE
+                    if which[0] != BASELINE and min(len(units), len(scratch)) > 1
                     else np.nan,
                     "could_show": detectable_difference(deviation, min(len(units), len(scratch)))
                     if np.isfinite(deviation) and which[0] != BASELINE
                     else np.nan,
-                    "seeds_for_1": (seeds_needed(deviation, ONE_MIOU) or np.nan) if np.isfinite(deviation) else np.nan,
+                    "seeds_for_1": seeds_to_see_a_point(units, scratch),
                 }
             )
         for name, never in missing.items():  # what such a row lacks is NaN
@@ -119,34 +123,36 @@ def effects(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _pooled(one: np.ndarray, two: np.ndarray) -> float:
-    """Standard deviation over seeds, of both methods together; NaN where neither has two."""
-    spread = [(len(v) - 1, v.var(ddof=1)) for v in (one, two) if len(v) > 1]
-    total = sum(n for n, _ in spread)
-    return float(np.sqrt(sum(n * v for n, v in spread) / total)) if total else float("nan")
-
-
 def table_one(found: pd.DataFrame, with_published: bool) -> pd.DataFrame:
-    """Methods by tasks at all labels: `66.5 ±1.2 (+1.4) n=3`, the paper's number in brackets where it is asked for.
+    """Methods by tasks at all labels: `66.5 ±1.2 (+1.4 [0.2, 2.6] better) n=3`, the paper's number in brackets where it is asked
+    for.
 
-    ± is half the 95 % interval. One column for each task, dataset, budget and profile.
+    One column for each task, dataset, budget and profile, which names the checkpoint.
     """
     import pandas as pd
 
     all_labels = found[found["label_ratio"] == "100%"]
     columns: dict[str, dict[str, str]] = {}
-    for (task, dataset, budget, profile, protocol), group in all_labels.groupby(
-        ["task", "dataset", "budget", "profile", "protocol"], sort=True
+    datasets: dict[str, str] = {}
+    for (task, dataset, budget, profile, protocol, checkpoint), group in all_labels.groupby(
+        ["task", "dataset", "budget", "profile", "protocol", "checkpoint"], sort=True
     ):
-        title = f"{task} ({dataset}, {budget})"
+        title = f"{task} ({dataset}, {budget if profile == budget else f'{budget}, {profile}'}, {checkpoint})"
         if title in columns:
-            title = f"{title} {protocol}"
-        columns[title] = {str(r["row"]): _cell(r, with_published) for r in group.to_dict("records")}
-        del profile
-    order = list(dict.fromkeys(map(str, all_labels.sort_values("method", key=in_order)["row"])))
-    groups = {str(r["row"]): _group_of(str(r["method"])) for r in all_labels.to_dict("records")}
-    rows = [{"group": groups[n], "method": n, **{t: c.get(n, "not run") for t, c in columns.items()}} for n in order]
+            title = f"{title} #{protocol}"
+        columns[title] = {str(r["row"]): _cell(r, with_published, whole=True) for r in group.to_dict("records")}
+        datasets[title] = str(dataset)
+    rows = []
+    for r in all_labels.sort_values("method", key=in_order).drop_duplicates("row").to_dict("records"):
+        empty = {t: absent(r["method"], r["pretrain_dataset"], dataset) for t, dataset in datasets.items()}
+        cells = {t: cells.get(r["row"], empty[t]) for t, cells in columns.items()}
+        rows.append({"group": _group_of(str(r["method"])), "method": str(r["row"]), **cells})
     return pd.DataFrame(rows)
+
+
+def absent(method: str, pretrain_dataset: str, dataset: str) -> str:
+    """What stands in a cell without runs."""
+    return "not run" if applicable(method, pretrain_dataset, dataset) else "not applicable"
 
 
 def in_order(methods: pd.Series) -> pd.Series:
@@ -166,21 +172,31 @@ def _group_of(method: str) -> str:
     return "multi-scan" if method in MULTI_SCAN else "single-scan" if method in SINGLE_SCAN else "baseline"
 
 
-def _cell(r: dict[Any, Any], with_published: bool) -> str:
+def _cell(r: dict[Any, Any], with_published: bool = False, whole: bool = False) -> str:
+    """`whole`: with the interval of the difference to scratch, and what may be said of it."""
     text = "failed" if not r["n"] else f"{r['mean']:.1f}"
     if r["n"] and np.isfinite(r["low"]):
         text += f" ±{(r['high'] - r['low']) / 2:.1f}"
     if r["n"] and np.isfinite(r["gain"]):
-        text += f" ({r['gain']:+.1f})"
+        text += f" ({_gap(r) if whole else format(r['gain'], '+.1f')})"
     if r["n"]:
         text += f" n={r['n']}"
     if r["failed"]:
         text += f", {r['failed']} of {r['runs']} failed"
     known = published.of(str(r["task"]), str(r["method"]))
-    as_published = _plain(str(r["pretrain_dataset"])) in (NO_DATASET, PUBLISHED_ON)
-    if known is not None and as_published and (with_published or not r["synthetic"]):
+    if known is not None and as_published([str(r["pretrain_dataset"])]) and (with_published or not r["synthetic"]):
         text += f" [paper {known.value:.1f}]"
     return text
+
+
+def as_published(pretrain_datasets: Iterable[str]) -> bool:
+    """Whether one of these is what the paper's methods were pre-trained on, or nothing, as its scratch."""
+    return any(_plain(dataset) in (NO_DATASET, PUBLISHED_ON) for dataset in pretrain_datasets)
+
+
+def _gap(r: dict[Any, Any]) -> str:
+    gap = show(Estimate(r["gain"], r["gain_low"], r["gain_high"], r["n"]), signed=True)
+    return gap if r["verdict"].startswith("cannot be tested") else f"{gap} {r['verdict']}"
 
 
 def by_ratio(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -193,10 +209,13 @@ def by_ratio(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
         if len(ratios) < 2:
             continue
         described = dict(zip(ACROSS_RATIOS, names, strict=True))
-        title = f"{described['task']} on {described['dataset']}, budget {described['budget']}, profile {described['profile']}"
+        title = (
+            f"{described['task']} on {described['dataset']}, budget {described['budget']}, profile {described['profile']}, "
+            f"{group['checkpoint'].iloc[0]} checkpoint"
+        )
         if title in tables:
             title += f" #{described['family']}"
-        cells = {(str(r["row"]), r["label_ratio"]): _cell(r, with_published=False) for r in group.to_dict("records")}
+        cells = {(str(r["row"]), r["label_ratio"]): _cell(r) for r in group.to_dict("records")}
         order = list(dict.fromkeys(map(str, group.sort_values("method", key=in_order)["row"])))
         tables[title] = pd.DataFrame(
             [{"method": name, **{ratio: cells.get((name, ratio), "not run") for ratio in ratios}} for name in order]
@@ -312,7 +331,8 @@ def _by_seed(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def cost(runs: pd.DataFrame) -> pd.DataFrame:
-    """What each method used, mean over its runs that ended well; pre-training is shared, so its amortised part is given too."""
+    """What each method used, mean over its runs that ended well: of one pre-training + of one fine-tuning. Amortised: of a
+    fine-tuning with its share of the pre-training, which several share."""
     import pandas as pd
 
     rows = []
@@ -320,7 +340,6 @@ def cost(runs: pd.DataFrame) -> pd.DataFrame:
     which = ["budget", "profile", "method", "pretrain_dataset"]
     for (budget, profile, method, dataset), group in good.groupby(which) if len(good) else []:
         pretrainings = group.drop_duplicates("pretrain_keys")
-        once = pretrainings["pretrain_cpu_seconds"].sum()
         rows.append(
             {
                 "method": method,
@@ -328,16 +347,25 @@ def cost(runs: pd.DataFrame) -> pd.DataFrame:
                 "budget": budget if profile == budget else f"{budget}, {profile}",
                 "runs": len(group),
                 "steps": f"{pretrainings['pretrain_steps'].mean():,.0f} + {group['finetune_steps'].mean():,.0f}",
-                "CPU-hours a pre-training": f"{pretrainings['pretrain_cpu_seconds'].mean() / 3600:.3f}",
-                "amortised over its runs": f"{once / len(group) / 3600:.3f}",
-                "CPU-hours a fine-tuning": f"{group['finetune_cpu_seconds'].mean() / 3600:.3f}",
-                "GPU-hours": f"{(pretrainings['pretrain_gpu_seconds'].mean() + group['finetune_gpu_seconds'].mean()) / 3600:.2f}",
+                **_hours(pretrainings, group, "cpu"),
+                **_hours(pretrainings, group, "gpu"),
                 "GPU Wh": _watt_hours(pretrainings["pretrain_gpu_joules"], group["finetune_gpu_joules"]),
                 "labels": f"{pretrainings['pretrain_labels'].mean():,.0f} + {group['finetune_labels'].mean():,.0f}",
                 "peak MiB": f"{group['peak_memory_mib'].max():,.0f}",
             }
         )
     return pd.DataFrame(rows).sort_values("method", key=in_order) if rows else pd.DataFrame(rows)
+
+
+def _hours(pretrainings: pd.DataFrame, group: pd.DataFrame, kind: str) -> dict[str, str]:
+    before, after = (
+        r[f"{stage}_{kind}_seconds"] / 3600 for stage, r in (("pretrain", pretrainings), ("finetune", group))
+    )
+    name = f"{kind.upper()}-hours"
+    return {
+        name: f"{before.mean():.3f} + {after.mean():.3f}",
+        f"{name} amortised": f"{before.sum() / len(group) + after.mean():.3f}",
+    }
 
 
 def _watt_hours(pretrainings: pd.Series, finetunings: pd.Series) -> str:
@@ -347,8 +375,8 @@ def _watt_hours(pretrainings: pd.Series, finetunings: pd.Series) -> str:
 
 
 def variances(runs: pd.DataFrame) -> pd.DataFrame:
-    """Where the spread comes from, for every row of a group with a full crossed table of seeds; standard deviations in points of
-    the metric."""
+    """Where the spread comes from, for every row of a group with two seeds or more of both kinds; standard deviations in points
+    of the metric, NaN where some of the crossed table's runs are `missing`."""
     import pandas as pd
 
     rows = []
@@ -356,47 +384,29 @@ def variances(runs: pd.DataFrame) -> pd.DataFrame:
         described = dict(zip(GROUP, names, strict=True))
         column = f"score_{headline(group)}"
         for name, mine in by_row(group[["row", *ROW, "outcome", "pretrain_seed", "finetune_seed", column]]).items():
-            good = mine[mine["outcome"] == "ok"]
-            if not len(good):
+            # Failed runs keep their place in the table, empty.
+            known = mine.assign(score=(100 * mine[column]).where(mine["outcome"] == "ok"))
+            table = known.pivot_table(
+                index="pretrain_seed", columns="finetune_seed", values="score", dropna=False
+            ).to_numpy()
+            if min(table.shape) < 2:
                 continue
-            table = 100 * good.pivot_table(index="pretrain_seed", columns="finetune_seed", values=column).to_numpy()
             shares = variance_components(table)
-            if shares is not None:
-                rows.append(
-                    {
-                        **{k: described[k] for k in ("task", "dataset", "label_ratio", "budget", "synthetic")},
-                        "method": name,
-                        "seeds": f"{table.shape[0]} x {table.shape[1]}",
-                        "pre-training seed": np.sqrt(shares.pretrain),
-                        "fine-tuning seed": np.sqrt(shares.finetune),
-                        "residual": np.sqrt(shares.residual),
-                        "residual is": shares.residual_is,
-                    }
-                )
+            rows.append(
+                {
+                    **{k: described[k] for k in ("task", "dataset", "label_ratio", "budget", "synthetic")},
+                    "method": name,
+                    "seeds": f"{table.shape[0]} x {table.shape[1]}",
+                    "pre-training seed": np.sqrt(shares.pretrain) if shares else np.nan,
+                    "fine-tuning seed": np.sqrt(shares.finetune) if shares else np.nan,
+                    "residual": np.sqrt(shares.residual) if shares else np.nan,
+                    "residual is": shares.residual_is if shares else "",
+                    "missing": int(np.isnan(table).sum()),
+                }
+            )
     if not rows:
         return pd.DataFrame()
     return pd.DataFrame(rows).sort_values(["task", "method", "label_ratio"], key=in_any_order, kind="stable")
-
-
-def latex(frame: pd.DataFrame, caption: str) -> str:
-    """A booktabs table; what LaTeX would take for a command is escaped."""
-    cells = [[_tex(str(c)) for c in row] for row in [list(frame.columns), *frame.to_numpy().tolist()]]
-    lines = [" & ".join(row) + r" \\" for row in cells]
-    body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
-    columns = "l" * len(frame.columns)
-    return (
-        f"% needs \\usepackage{{booktabs}}\n\\begin{{table}}\n\\centering\n\\caption{{{_tex(caption)}}}\n"
-        f"\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}\n\\end{{table}}\n"
-    )
-
-
-def _tex(text: str) -> str:
-    special = {
-        "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
-    }  # fmt: skip
-    visible = "".join(c if c.isprintable() else " " for c in text)
-    return "".join(special.get(c, c) for c in visible)
 
 
 WITHIN = 1.0
@@ -431,7 +441,7 @@ def steps_to_reach(
                 "method": name,
                 "steps to within 1 point of scratch": f"{median:,.0f}" if np.isfinite(median) else "never",
                 "reached by": f"{int(np.isfinite(reached).sum())} of {len(reached)}",
-                "speed-up": f"{base / median:.2f}x" if np.isfinite(median) and median > 0 else "-",
+                "speed-up": f"{base / median:.2f}x" if np.isfinite([base, median]).all() and median > 0 else "-",
             }
         )
     return pd.DataFrame(rows)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from reports.interactive import Figure, plotly_source
-from reports.overview import in_order
+from reports.overview import absent, in_order
 from reports.tables import BASELINE
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class PagePicture(NamedTuple):
 
 
 class Page(NamedTuple):
-    """All that the page shows. `effects` is `reports.overview.effects` by title; `runs` is `run_details.Details.as_json`."""
+    """All that the page shows. `effects` is `reports.overview.effects` by title; `runs` is `run_details.Details.as_json`;
+    `nothing` is said where there is none."""
 
     groups: list[PageGroup]
     failures: list[dict[str, Any]]
@@ -60,6 +61,7 @@ class Page(NamedTuple):
     pictures: Sequence[PagePicture]
     effects: Sequence[tuple[str, pd.DataFrame]]
     runs: dict[str, Any]
+    nothing: str
 
 
 def render_page(page: Page) -> str:
@@ -95,6 +97,7 @@ def render_page(page: Page) -> str:
         .render(
             groups=groups,
             failures=page.failures,
+            nothing=page.nothing,
             synthetic=page.synthetic,
             tables=[_table(title, frame) for title, frame in page.tables],
             pictures=pictures,
@@ -118,15 +121,17 @@ def matrix(title: str, found: pd.DataFrame, groups: Sequence[PageGroup]) -> dict
     titles = {group.id: group.title for group in groups if group.id in set(found["group"])}
     places = {name: i for i, name in enumerate(titles)}  # groups come in the order of their ratios
     scale = max(LEAST_SCALE, float(np.nanmax(np.abs(found["gain"]))) if found["gain"].notna().any() else 0.0)
+    datasets = dict(found[["group", "dataset"]].itertuples(index=False, name=None))
     rows: dict[str, list[dict[str, Any]]] = {}
     for r in found.sort_values("method", key=in_order, kind="stable").to_dict("records"):
-        cells = rows.setdefault(str(r["row"]), [NOT_RUN] * len(places))
+        empty = [NO_CELL | {"text": absent(r["method"], r["pretrain_dataset"], datasets[name])} for name in places]
+        cells = rows.setdefault(str(r["row"]), empty)
         cells[places[r["group"]]] = _matrix_cell(r, scale)
     columns = [titles[name] for name in places]
     return {"title": title, "columns": columns, "rows": [{"name": n, "cells": c} for n, c in rows.items()]}
 
 
-NOT_RUN = {"text": "not run", "link": "", "below": "", "colour": "", "ink": "", "sure": False, "failed": ""}
+NO_CELL = {"link": "", "below": "", "colour": "", "ink": "", "sure": False, "failed": ""}
 
 
 def _matrix_cell(r: dict[Any, Any], scale: float) -> dict[str, Any]:

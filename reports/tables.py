@@ -1,15 +1,14 @@
-"""The comparison table of one group of runs, and its Markdown and text forms."""
+"""The comparison table of one group of runs; and rows, units and values as text, which all tables have in common."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reports.frame import ROW, Lost
-from reports.statistics import Estimate, estimate, judge
+from reports.statistics import Estimate, estimate, judge, seeds_needed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 BASELINE = "scratch"
 LABELLED = "supervised"
 METHOD_ORDER = ("scratch", "supervised", "pointcontrast", "csc", "depthcontrast", "ours")
+ONE_POINT = 1.0
+TO_SEE = "to see 1 point"
 UNIT = "pretrain_seed"
 """The unit of inference of a pre-training effect; fine-tuning seeds of one pre-training are averaged first."""
 
@@ -24,6 +25,11 @@ UNIT = "pretrain_seed"
 def headline(runs: pd.DataFrame) -> str:
     """The checkpoint that these runs are judged by: one kind of number in one table."""
     return "selected" if len(runs) and (runs["checkpoint"] == "selected").all() else "final"
+
+
+def applicable(method: str, pretrain_dataset: str, dataset: str) -> bool:
+    """Whether a method so pre-trained may be fine-tuned on a dataset: what learns from labels not where the task has the same."""
+    return method != LABELLED or pretrain_dataset != dataset
 
 
 def lost_rows(runs: pd.DataFrame, lost: Iterable[Lost]) -> dict[str, list[Lost]]:
@@ -36,15 +42,15 @@ def lost_rows(runs: pd.DataFrame, lost: Iterable[Lost]) -> dict[str, list[Lost]]
         if (
             (one.budget, one.profile, one.synthetic) == (first["budget"], first["profile"], first["synthetic"])
             and (one.method, one.pretrain_dataset, one.seed) not in there
-            # What learns from labels is not applicable where the task is on the same dataset.
-            and not (one.method == LABELLED and one.pretrain_dataset == first["dataset"])
+            and applicable(one.method, one.pretrain_dataset, first["dataset"])
         ):
             found.setdefault(one.row, []).append(one)
     return found
 
 
 def compare(runs: pd.DataFrame, metric: str = "score", lost: Iterable[Lost] = ()) -> pd.DataFrame:
-    """One row a method: mean and interval in per cent for each checkpoint, n, failures, difference to scratch, verdict.
+    """One row a method: mean and interval in per cent for each checkpoint, n, failures, difference to scratch, verdict, and how
+    many seeds of each method would show a difference of one point.
 
     `runs` is one group of `reports.frame.GROUP`. `best` is selected on the test split, as papers do. A pre-training of `lost` is
     a failure of its row.
@@ -64,17 +70,33 @@ def compare(runs: pd.DataFrame, metric: str = "score", lost: Iterable[Lost] = ()
         line["n"] = len(ours)
         kinds = [f"{n} {o}" for o, n in failed["outcome"].value_counts().items()]
         line["failed"] = ", ".join([*kinds, *_pretrainings(len(missing.pop(name, [])))]) or "0"
-        line["to scratch"], line["verdict"] = "-", "-"
+        line["to scratch"], line["verdict"], line[TO_SEE] = "-", "-", "-"
         # With two kinds of scratch in one group there is no single baseline to compare with.
         if len(base) == 1 and name != base[0] and len(ours) and len(units[judged][base[0]]):
-            gap, words = judge(ours, 100 * units[judged][base[0]])
+            scratch = 100 * units[judged][base[0]]
+            gap, words = judge(ours, scratch)
             line["to scratch"], line["verdict"] = show(gap, signed=True), words
+            needed = seeds_to_see_a_point(ours, scratch)
+            line[TO_SEE] = "-" if np.isnan(needed) else f"about {needed:.0f} seeds"
         lines.append(line)
     for name, never_run in missing.items():
         line = {"method": name, "pre-trained on": never_run[0].pretrain_dataset}
-        line |= dict.fromkeys((*units, "to scratch", "verdict"), "-")
+        line |= dict.fromkeys((*units, "to scratch", "verdict", TO_SEE), "-")
         lines.append({**line, "n": 0, "failed": ", ".join(_pretrainings(len(never_run)))})
     return pd.DataFrame(lines)
+
+
+def pooled_deviation(one: np.ndarray, two: np.ndarray) -> float:
+    """Standard deviation over seeds, of both methods together; NaN below two degrees of freedom, of which nothing is known."""
+    spread = [(len(v) - 1, v.var(ddof=1)) for v in (one, two) if len(v) > 1]
+    total = sum(n for n, _ in spread)
+    return float(np.sqrt(sum(n * v for n, v in spread) / total)) if total > 1 else float("nan")
+
+
+def seeds_to_see_a_point(one: np.ndarray, two: np.ndarray) -> float:
+    """How many seeds of each method find a difference of 1 point at 80 % power; NaN where that is not known, or too many."""
+    deviation = pooled_deviation(one, two)
+    return float(seeds_needed(deviation, ONE_POINT) or np.nan) if np.isfinite(deviation) else float("nan")
 
 
 def _pretrainings(failed: int) -> list[str]:
@@ -111,19 +133,3 @@ def show(value: Estimate, signed: bool = False) -> str:
         return "-"
     mean = f"{value.mean:+.1f}" if signed else f"{value.mean:.1f}"
     return mean if not np.isfinite(value.low) else f"{mean} [{value.low:.1f}, {value.high:.1f}]"
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A Markdown table; what could be markup in a cell is escaped."""
-    cells = [[plain(str(c)) for c in row] for row in [list(frame.columns), *frame.to_numpy().tolist()]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(frame.columns))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
-    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
-
-
-def plain(text: str) -> str:
-    """Text as one line of Markdown that renders as itself, even where it came out of a container."""
-    visible = "".join(c if c.isprintable() else " " for c in text)
-    # Brackets are markup only where a link follows them; intervals stay as they are.
-    escaped = re.sub(r"([\\`*|]|\](?=[(\[:]))", r"\\\1", " ".join(visible.split()))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

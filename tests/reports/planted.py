@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,19 @@ PRETRAIN_SD, RUN_SD = 0.8, 0.5
 CLASSES = ("ceiling", "floor", "wall", "chair", "table")
 
 
-def plant(store: Store, pretrain_seeds: int, finetune_seeds: int, *, synthetic: bool = True, fail: int = 40) -> int:
+TASKS = {"s3dis-sem": ("s3dis", 0.0), "scannet-sem": ("scannet", 5.0)}
+"""The dataset of a task, and how much higher its scores are. Everything is pre-trained on scannet."""
+
+
+def plant(
+    store: Store,
+    pretrain_seeds: int,
+    finetune_seeds: int,
+    *,
+    synthetic: bool = True,
+    fail: int = 40,
+    tasks: Sequence[str] = ("s3dis-sem",),
+) -> int:
     """Write a full crossed matrix; every `fail`-th fine-tuning has crashed. The number of records."""
     rng = np.random.default_rng(SEED)
     count = 0
@@ -40,30 +54,32 @@ def plant(store: Store, pretrain_seeds: int, finetune_seeds: int, *, synthetic: 
                 synthetic,
             )
             count += 1
-            for percent in RATIOS:
-                for two in range(finetune_seeds):
-                    child = stage(
-                        "finetune", method, two, parents={"points": parent.key}, label_ratio={"percent": percent},
-                        data={"dataset": "s3dis", "manifest_sha256": "2" * 64, "synthetic": synthetic, "view": "labelled",
-                              "classes": CLASSES},
-                    )  # fmt: skip
-                    score = BASE[percent] + gain * (2 - percent / 100) + shared + rng.normal(0, RUN_SD)
-                    failed = fail and count % fail == 0
-                    metrics = {} if failed else _metrics(score / 100, rng)
-                    cell = {
-                        "method": method, "pretrain_dataset": "scannet", "task": "s3dis-sem", "label_ratio": {"percent": percent},
-                        "pretrain_seed": one, "finetune_seed": two, "budget": "b", "profile": "p",
-                    }  # fmt: skip
-                    extra = {
-                        "cell": cell, "dataset": "s3dis", "metrics": metrics, "outcome": "crashed" if failed else "ok",
-                        "message": "planted" if failed else "", "ledger": {"optimizer_steps": 300, "cpu_seconds": 120.0},
-                    }  # fmt: skip
-                    folder = _write(store, template, child, extra, synthetic)
-                    if not failed:
-                        _confusion(folder, score / 100)
-                    if not failed and one < 3 and two == 0:
-                        _curve(folder, score / 100, gain)
-                    count += 1
+            for task, percent, two in product(tasks, RATIOS, range(finetune_seeds)):
+                dataset, higher = TASKS[task]
+                if method == "supervised" and dataset == "scannet":
+                    continue  # it would be given the task's own labels
+                child = stage(
+                    "finetune", method, two, parents={"points": parent.key}, label_ratio={"percent": percent}, task=task,
+                    data={"dataset": dataset, "manifest_sha256": "2" * 64, "synthetic": synthetic, "view": "labelled",
+                          "classes": CLASSES},
+                )  # fmt: skip
+                score = BASE[percent] + higher + gain * (2 - percent / 100) + shared + rng.normal(0, RUN_SD)
+                failed = fail and count % fail == 0
+                metrics = {} if failed else _metrics(score / 100, rng)
+                cell = {
+                    "method": method, "pretrain_dataset": "scannet", "task": task, "label_ratio": {"percent": percent},
+                    "pretrain_seed": one, "finetune_seed": two, "budget": "b", "profile": "p",
+                }  # fmt: skip
+                extra = {
+                    "cell": cell, "dataset": dataset, "metrics": metrics, "outcome": "crashed" if failed else "ok",
+                    "message": "planted" if failed else "", "ledger": {"optimizer_steps": 300, "cpu_seconds": 120.0},
+                }  # fmt: skip
+                folder = _write(store, template, child, extra, synthetic)
+                if not failed:
+                    _confusion(folder, score / 100)
+                if not failed and one < 3 and two == 0:
+                    _curve(folder, score / 100, gain)
+                count += 1
     return count
 
 

@@ -16,7 +16,8 @@ from harness.store import Store
 from reports import published
 from reports.across import with_hours
 from reports.build import BuiltReport, build_report
-from reports.figures import rank_diagram, same_and_other, save
+from reports.figures import rank_diagram, same_and_other, save, variance_split
+from reports.formats import latex
 from reports.frame import _joules, load
 from reports.interactive import plotly_source
 from reports.overview import (
@@ -25,7 +26,6 @@ from reports.overview import (
     across_tasks,
     cost,
     effects,
-    latex,
     same_or_other,
     steps_to_reach,
     table_one,
@@ -65,10 +65,39 @@ def test_planted_effects_are_found(store: Store) -> None:
     assert few > full.loc["csc", "gain"] + 1
 
 
+def test_table_one_says_what_may_be_said(store: Store) -> None:
+    table = table_one(effects(load(store).runs), with_published=False).set_index("method")
+    (column,) = [c for c in table.columns if c != "group"]
+    assert column == "s3dis-sem (s3dis, b, p, selected)"
+    assert re.fullmatch(
+        r"\d+\.\d ±\d+\.\d \(\+\d\.\d \[\d\.\d, \d\.\d\] better\) n=4(, \d of 8 failed)?",
+        table.loc["supervised", column],
+    )
+    one = load(store).runs.query("pretrain_seed == 0")
+    assert re.fullmatch(
+        r"\d+\.\d \(\+\d\.\d\) n=1(, \d of 2 failed)?",
+        table_one(effects(one), with_published=False).set_index("method").loc["supervised", column],
+    )
+    assert effects(one)["probability_of_improvement"].isna().all(), "one run is above or below another, and that is all"
+
+
 def test_the_variance_of_shared_pretraining_is_told_apart(store: Store) -> None:
     found = variances(load(store).runs)
-    assert len(found) > 15 and found["pre-training seed"].mean() > found["fine-tuning seed"].mean()
-    assert found["residual is"].eq("interaction of the two seeds (one run a cell)").all()
+    whole = found[found["missing"] == 0]
+    assert len(whole) > 15 and whole["pre-training seed"].mean() > whole["fine-tuning seed"].mean()
+    assert whole["residual is"].eq("interaction of the two seeds (one run a cell)").all()
+
+
+def test_a_row_whose_variance_cannot_be_told_apart_says_so(store: Store) -> None:
+    found = variances(load(store).runs)
+    failed = sum(r.outcome != "ok" for r in store.records())
+    assert len(found) == 6 * 5, "every row at every ratio is there"
+    assert failed and found["missing"].sum() == failed
+    partly = found[found["missing"] > 0]
+    assert partly[["pre-training seed", "fine-tuning seed", "residual"]].isna().all().all()
+    figure = variance_split(found, "Variance")
+    words = [t.get_text() for t in figure.axes[0].texts]
+    assert len(words) == len(partly) and all(re.fullmatch(r"not told apart: \d runs? missing", w) for w in words)
 
 
 def test_failures_show_in_every_table(store: Store, built: tuple[BuiltReport, Path]) -> None:
@@ -82,9 +111,14 @@ def test_failures_show_in_every_table(store: Store, built: tuple[BuiltReport, Pa
 def test_every_table_and_figure_in_every_format(built: tuple[BuiltReport, Path]) -> None:
     _, out = built
     for name in ("table1", "ratios1", "cost", "datasets"):
-        for suffix in ("md", "tex", "csv"):
-            content = (out / f"synthetic-{name}.{suffix}").read_text()
-            assert suffix == "csv" or "SYNTHETIC" in content
+        for suffix in ("md", "tex"):
+            assert "SYNTHETIC" in (out / f"synthetic-{name}.{suffix}").read_text()
+        table = pd.read_csv(out / f"synthetic-{name}.csv")
+        assert list(table.columns) == list(pd.read_parquet(out / f"synthetic-{name}.parquet").columns)
+        assert len(json.loads((out / f"synthetic-{name}.json").read_text())) == len(table) > 1
+    for kind in ("table", "reach"):
+        for suffix in ("md", "tex", "csv", "json", "parquet"):
+            assert len(list(out.glob(f"{kind}-synthetic-s3dis-sem-*.{suffix}"))) == 5
     for name in ("ratios1", "gains", "cost", "variance", "classes2"):
         stem = f"figure-synthetic-{name}"
         assert (out / f"{stem}.png").read_bytes()[:4] == b"\x89PNG" and b"SYNTHETIC" in (
@@ -99,6 +133,35 @@ def test_every_table_and_figure_in_every_format(built: tuple[BuiltReport, Path])
     assert page.count("<figure>") == 5 + 5 and not re.search(r"(src|href)=.https?:", page)
 
 
+def test_the_data_of_scores_and_curves_lie_beside_them(store: Store, built: tuple[BuiltReport, Path]) -> None:
+    _, out = built
+    scores = pd.concat([pd.read_csv(p) for p in out.glob("scores-*.csv")]).set_index("key")
+    curves = pd.concat([pd.read_csv(p) for p in out.glob("curves-*.csv")])
+    records = [r for r in store.records() if r.kind == "finetune"]
+    assert len(scores) == len(records) and set(scores["checkpoint"]) == {"selected"}
+    for record in records:
+        score = record.metrics.get("miou_voxel_selected")
+        assert np.isclose(scores.loc[record.key, "score"], np.nan if score is None else 100 * score, equal_nan=True)
+    assert set(curves["key"]) <= set(scores.index) and set(curves["step"]) == set(range(30, 301, 30))
+
+
+def test_figures_over_tasks_and_sources_are_of_a_store_with_both(tmp_path: Path) -> None:
+    several = Store(tmp_path / "runs")
+    plant(several, pretrain_seeds=6, finetune_seeds=1, fail=0, tasks=("s3dis-sem", "scannet-sem"))
+    built = build_report(several, tmp_path / "out")
+    assert {"figure-synthetic-datasets", "figure-synthetic-ranks1", "synthetic-tasks1"} <= set(built.files)
+    gains = pd.read_csv(tmp_path / "out/figure-synthetic-datasets.csv")
+    assert set(gains["pre-trained on"]) == {SAME, OTHER}
+    assert set(gains.loc[gains["method"] == "supervised", "pre-trained on"]) == {OTHER}
+    ranks = pd.read_csv(tmp_path / "out/figure-synthetic-ranks1.csv").set_index("method")
+    assert float(ranks.loc["csc", "mean rank"]) < float(ranks.loc["depthcontrast", "mean rank"])
+    assert ranks.loc["supervised", "mean rank"] == "-", "it is not applicable to one task"
+    table = pd.read_csv(tmp_path / "out/synthetic-table1.csv").set_index("method")
+    assert '<span class="soft">not applicable</span>' in (tmp_path / "out/index.html").read_text()
+    assert (table == "not applicable").sum().sum() == 1 and not (table == "not run").any().any()
+    assert table.loc["supervised", "scannet-sem (scannet, b, p, selected)"] == "not applicable"
+
+
 def test_published_numbers_stand_beside_real_results_and_only_on_request_beside_synthetic_ones(tmp_path: Path) -> None:
     real = Store(tmp_path / "real")
     plant(real, 2, 1, synthetic=False)
@@ -111,6 +174,12 @@ def test_published_numbers_stand_beside_real_results_and_only_on_request_beside_
     assert "[paper" not in table_one(elsewhere, with_published=False).to_string(), "the paper pre-trained on ScanNet"
     built = build_report(real, tmp_path / "out")
     assert published.PROTOCOL in (tmp_path / "out/table.md").read_text() and "SYNTHETIC" not in built.text
+    (classes,) = (pd.read_csv(p).set_index("method") for p in (tmp_path / "out").glob("figure-classes*.csv"))
+    assert classes.loc["ours [paper]", ["ceiling", "chair"]].tolist() == [90.8, 88.48] and "ours" in classes.index
+    assert (
+        ">paper</" in (tmp_path / "out/index.html").read_text()
+        or "ours (paper)" in (tmp_path / "out/index.html").read_text()
+    )
 
 
 def test_published_numbers_are_what_the_files_say() -> None:
@@ -118,6 +187,10 @@ def test_published_numbers_are_what_the_files_say() -> None:
     assert published.of("sunrgbd-det", "scratch").value == 32.0  # type: ignore[union-attr]
     assert published.of("scannet-sem", "supervised") is None and len(published.table1()) == 37
     assert [r for r, _ in published.ratio_curve("scannet-sem", "scratch")] == [5, 10, 20, 30, 40, 100]
+    assert published.validation_curve("s3dis-sem", 100.0, "csc")[0] == (200, 62.22)
+    assert len(published.validation_curve("scannet-sem", 5.0, "ours")) == 19
+    assert published.validation_curve("scannet-sem", 20.0, "ours") == ()
+    assert published.per_class("s3dis-inst")["ours"]["column"] == 35.0 and published.per_class("kitti-sem") == {}
 
 
 def test_steps_to_reach_by_hand() -> None:
@@ -131,14 +204,23 @@ def test_steps_to_reach_by_hand() -> None:
     assert not len(steps_to_reach({"ours": curves["ours"]}))
     crashed = steps_to_reach(curves, {"scratch": 1, "ours": 1}).set_index("method")
     assert crashed.loc["scratch"].tolist() == ["never", "1 of 2", "-"]
+    assert steps_to_reach(curves, {"scratch": 1}).set_index("method").loc["ours", "speed-up"] == "-"
+    sooner = steps_to_reach({**curves, "csc": [("csc", [10], [0.6])]}, {"scratch": 1}).set_index("method")
+    assert sooner.loc["csc"].tolist() == ["10", "1 of 1", "-"], "over scratch that never got there there is no speed-up"
     assert crashed.loc["ours", "reached by"] == "1 of 3", "a run that ended badly never got there"
 
 
 def test_cost_is_amortised_over_the_runs_of_a_pretraining(store: Store) -> None:
-    row = cost(load(store).runs).set_index("method").loc["csc"]
-    assert float(row["amortised over its runs"]) == pytest.approx(
-        float(row["CPU-hours a pre-training"]) / 10, abs=0.003
-    )
+    runs = load(store).runs
+    row = cost(runs).set_index("method").loc["csc"]
+    before, after = (float(part) for part in row["CPU-hours"].split(" + "))
+    assert before == pytest.approx(800 / 3600, abs=6e-4) and after == pytest.approx(120 / 3600, abs=6e-4)
+    good = ((runs["method"] == "csc") & (runs["outcome"] == "ok")).sum()
+    assert float(row["CPU-hours amortised"]) == pytest.approx(after + before * 4 / good, abs=2e-3)
+    assert (row["GPU-hours"], row["GPU-hours amortised"]) == ("0.000 + 0.000", "0.000")
+    on_gpu = cost(runs.assign(pretrain_gpu_seconds=3600.0, finetune_gpu_seconds=1800.0)).set_index("method").loc["csc"]
+    assert on_gpu["GPU-hours"] == "1.000 + 0.500"
+    assert float(on_gpu["GPU-hours amortised"]) == pytest.approx(0.5 + 4 / good, abs=1e-3)
 
 
 def test_cost_tells_labels_of_pretraining_from_those_of_finetuning(store: Store) -> None:
@@ -183,7 +265,7 @@ def test_the_command(store: Store, bench: Bench, tmp_path: Path) -> None:
     said = bench("report", "--runs", str(store.root), "--watch", "--json", code=2).stderr
     assert "leave out --json" in said
     empty = bench("report", "--runs", str(store.root), "--suite", "smoke", "--out", "none").stdout
-    assert "no fine-tuning runs yet" in empty, "no run of the planted store is of the suite"
+    assert "none of them of this suite" in empty, "no run of the planted store is of the suite"
 
 
 METHODS = ("scratch", "supervised", "pointcontrast", "csc", "depthcontrast", "ours")
@@ -290,7 +372,7 @@ def test_hours_of_a_pretraining_are_those_of_its_budget() -> None:
     scores = planted_scores(2, 2, {}, 0.3)
     runs = pd.concat(
         [
-            runs_of(scores, b).assign(pretrain_cpu_seconds=3600.0 * hours)
+            runs_of(scores, b).assign(pretrain_cpu_seconds=3600.0 * hours, pretrain_gpu_seconds=0.0)
             for b, hours in (("small", 0.01), ("large", 10.0))
         ]
     )
@@ -299,3 +381,7 @@ def test_hours_of_a_pretraining_are_those_of_its_budget() -> None:
         ("small", 0.01),
         ("large", 10.0),
     }
+    with_gpu = with_hours(found, runs.assign(pretrain_gpu_seconds=7200.0))
+    assert set(with_gpu["hours"]) == {2.0} and set(with_gpu["hours_of"]) == {"GPU-hours"}
+    mixed = runs.assign(pretrain_gpu_seconds=[0.0, *[7200.0] * (len(runs) - 1)])
+    assert set(with_hours(found, mixed)["hours_of"]) == {"CPU-hours"}

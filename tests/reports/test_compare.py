@@ -39,7 +39,9 @@ def test_differences_are_paired(sides: tuple[Store, Store], tmp_path: Path) -> N
     assert ours["verdict"] == "better" and ours["n"] == 4 and ours["equal"] == "0 of 4" and ours["protocol"] == "same"
     assert table.loc["scratch", "verdict"] == "the same" and table.loc["scratch", "equal"] == "4 of 4"
     assert list(found.table["method"]) == ["scratch", "ours"]
-    assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".md", ".tex", ".csv", ".json", ".png", ".svg", ".pdf"}
+    assert {p.suffix for p in (tmp_path / "out").iterdir()} == {
+        ".md", ".tex", ".csv", ".json", ".parquet", ".png", ".svg", ".pdf",
+    }  # fmt: skip
     assert all(len(line) <= 125 for line in found.text.splitlines())
 
 

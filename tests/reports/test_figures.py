@@ -74,7 +74,10 @@ def test_numbers_on_a_heat_map_can_be_read() -> None:
 @pytest.mark.parametrize("hours", [[0.010312], [0.2327, 0.2838], [0.233, 1.4, 12.0], [1.36e-5, 2e-4]])
 def test_numbers_along_the_cost_stand_apart_and_begin_at_nothing(hours: list[float]) -> None:
     found = pd.DataFrame(
-        [{"method": "csc", "hours": h, "gain": 1.0, "gain_low": np.nan, "gain_high": np.nan} for h in hours]
+        [
+            {"method": "csc", "hours": h, "hours_of": "CPU-hours", "gain": 1.0, "gain_low": np.nan, "gain_high": np.nan}
+            for h in hours
+        ]
     )
     figure = figures.cost_against_gain(found, "t")
     renderer = drawn(figure)

@@ -19,11 +19,12 @@ from harness.contract.stage import StageSpec
 from harness.provenance import provenance
 from harness.store import Store, write_json
 from reports.build import build_report
+from reports.formats import markdown, plain
 from reports.frame import GROUP, NO_DATASET, Lost, load, load_runs, named
 from reports.interactive import plotly_source
 from reports.overview import by_ratio, effects
 from reports.statistics import difference, estimate, verdict
-from reports.tables import compare, lost_rows, markdown, plain
+from reports.tables import compare, lost_rows
 
 SPLIT = {"version": 1, "train": ["a"], "selection": ["b"], "test": ["c"], "sha256": "1" * 64}
 
