@@ -66,6 +66,19 @@ def check_needs(method: Method, dataset: Dataset) -> None:
         )
 
 
+def check_applicable(method: Method, source: Dataset | None, task: Task, target: Dataset) -> None:
+    """Raises NotApplicable, with the reason, for a cell that makes no sense; reads no data. `source` is what the method is
+    pre-trained on, `target` what the task is fine-tuned on."""
+    if source is not None:
+        check_needs(method, source)
+        if method.needs.labels and source.name == target.name:
+            raise NotApplicable(
+                f"n/a: {method.name!r} pre-trains on the labels of {target.name!r}, which task {task.name!r} fine-tunes on"
+            )
+    if task.kind == "detection" and "boxes" not in target.provides:
+        raise NotApplicable(f"dataset {target.name!r} has no boxes; it has {', '.join(target.provides)}")
+
+
 class CellSpecs(NamedTuple):
     """The specs that a cell names, loaded."""
 
@@ -159,10 +172,7 @@ def finetune_stage(
             f"label ratio {cell.label_ratio}: the labels of task {task.name!r} are boxes; give per cent or boxes"
         )
     target = data[task.dataset]
-    if method.needs.labels and last.data is not None and last.data.dataset.name == target.dataset.name:
-        raise NotApplicable(
-            f"n/a: {method.name!r} pre-trains on the labels of {target.dataset.name!r}, which task {task.name!r} fine-tunes on"
-        )
+    check_applicable(method, last.data.dataset if last.data else None, task, target.dataset)
     split = split_scenes(used_scenes(target, profile), target.dataset, cell.label_ratio, target.tested)
     spec = StageSpec.model_validate(
         {
@@ -181,8 +191,14 @@ def finetune_stage(
         }
     )
     _check_currency(spec, budget)
-    title = f"{cell.method} -> {task.name} at {cell.label_ratio}"
-    return PlannedStage(spec, budget.finetune, target, cell, last.synthetic or target.manifest.synthetic, title)
+    synthetic = last.synthetic or target.manifest.synthetic
+    title = finetune_title(cell.model_copy(update={"task": task.name}))
+    return PlannedStage(spec, budget.finetune, target, cell, synthetic, title)
+
+
+def finetune_title(cell: Cell) -> str:
+    """What a fine-tuning is called wherever stages are listed."""
+    return f"{cell.method} -> {cell.task} at {cell.label_ratio}"
 
 
 def _common(specs: CellSpecs, half: BudgetHalf, share: float, machine: Machine) -> dict[str, object]:
@@ -234,10 +250,6 @@ def _pretrain_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ..
 
 
 def _view(source: PreparedDataset, labels: bool, scenes: tuple[str, ...], kind: str = "semantic") -> DataView:
-    if kind == "detection" and "boxes" not in source.dataset.provides:
-        raise NotApplicable(
-            f"dataset {source.dataset.name!r} has no boxes; it has {', '.join(source.dataset.provides)}"
-        )
     boxes = {
         "classes": source.dataset.detected_classes,
         "heading_bins": source.dataset.heading_bins,

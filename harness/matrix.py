@@ -13,7 +13,7 @@ from benchmarks.specs import Budget, Cell, Dataset, Method, Profile, Task
 from benchmarks.suite import Filter, Suite, parse_filters
 from harness.catalog import find
 from harness.data import PreparedDataset, ProgressFor, parse_roots, ready, ready_already, resolve
-from harness.graph import Machine, PlannedCell, check_needs
+from harness.graph import NO_DATASET, Machine, NotApplicable, PlannedCell, check_applicable, check_needs
 from harness.plan import Planner
 
 if TYPE_CHECKING:
@@ -32,6 +32,13 @@ class Choice(NamedTuple):
     device: str
     executor: str
     imagenet_weights: Path | None
+
+
+class WaitingCell(NamedTuple):
+    """A cell whose stages are not known yet, with the datasets that are not prepared: their content is part of every key."""
+
+    cell: Cell
+    datasets: tuple[str, ...]
 
 
 class Matrix(NamedTuple):
@@ -82,8 +89,8 @@ class Matrix(NamedTuple):
         data = {name: ready(name, self.roots, stride, strict, progress, say, world) for name in self.datasets()}
         return self._planner(data).plan(self.cells())
 
-    def plan_prepared(self) -> tuple[list[PlannedCell], int]:
-        """Plan the cells whose data are prepared; and how many others there are."""
+    def plan_prepared(self) -> tuple[list[PlannedCell], list[WaitingCell]]:
+        """Plan the cells whose data are prepared, or that have no stages whatever their data hold; and the others."""
         stride, world = self.profile.frame_stride, self.profile.world
         cells = self.cells()
         reads = self._reads(cells)
@@ -92,9 +99,35 @@ class Matrix(NamedTuple):
             found = ready_already(name, self.roots, stride, world)
             if found is not None:
                 data[name] = found
-        waiting = [names for names in reads if not all(self.names[name] in data for name in names)]
-        late = {id(cell) for names in waiting for cell in reads[names]}
-        return self._planner(data).plan(cell for cell in cells if id(cell) not in late), len(late)
+        missing = {
+            names: tuple(dict.fromkeys(self.names[n] for n in names if self.names[n] not in data)) for names in reads
+        }
+        late = {id(cell): missing[names] for names in reads for cell in reads[names] if missing[names]}
+        planned = self._planner(data).plan(cell for cell in cells if id(cell) not in late)
+        waiting: dict[tuple[str, ...], WaitingCell] = {}
+        for asked in cells:
+            if id(asked) not in late:
+                continue
+            cell, source, target = self._as_used(asked)
+            method, task = self._method(cell), self.tasks[cell.task]
+            try:
+                check_applicable(method, source, task, target)
+            except NotApplicable as reason:
+                planned.append(PlannedCell(cell, (), str(reason)))
+                continue
+            # Cells of a method without data differ in nothing but the name of what it does not read.
+            waiting.setdefault(tuple(map(str, cell.model_dump().values())), WaitingCell(cell, late[id(asked)]))
+        return planned, list(waiting.values())
+
+    def _method(self, cell: Cell) -> Method:
+        return next(m for m in self.methods.values() if m.name == cell.method)
+
+    def _as_used(self, cell: Cell) -> tuple[Cell, Dataset | None, Dataset]:
+        """A cell with the dataset that its pre-training reads (a stand-in, or none), that dataset, and its task's."""
+        used = self.names[cell.pretrain_dataset] if self._method(cell).needs.data else NO_DATASET
+        source = None if used == NO_DATASET else find(Dataset, used)
+        target = find(Dataset, self.names[self.tasks[cell.task].dataset])
+        return cell.model_copy(update={"pretrain_dataset": used}), source, target
 
     def check_needs(self) -> None:
         """Raises NotApplicable where a method cannot be pre-trained on a dataset; reads no data."""
@@ -175,6 +208,12 @@ def matrix_of(suite: Suite, filters: list[Filter], choice: Choice) -> Matrix:
     if len(sources) > 1:
         raise WrongUse(f"--pretrain-data: one pre-training dataset at a time, not {', '.join(sources)}")
     roots = {**parse_roots(choice.data, "--data"), **sources}
+    # Before anything is prepared, which may take minutes.
+    for name, folder in roots.items():
+        if not folder.is_dir():
+            raise WrongUse(f"{name}: data root {folder} is not a folder; give the one that holds the official layout")
+    if choice.imagenet_weights is not None and not choice.imagenet_weights.is_file():
+        raise WrongUse(f"--imagenet-weights {choice.imagenet_weights}: no such file")
     if sources:
         suite = suite.model_copy(update={"pretrain_datasets": tuple(sources)})
     threads = choice.threads or min(os.cpu_count() or 1, MAX_DEFAULT_THREADS)

@@ -24,7 +24,7 @@ from harness.cli.options import (
 
 if TYPE_CHECKING:
     from harness.graph import PlannedCell
-    from harness.matrix import Matrix
+    from harness.matrix import Matrix, WaitingCell
     from harness.plan import StageState
 
 SHOWN = 40
@@ -60,25 +60,29 @@ def plan(
         from harness.images import connect
 
         matrix = matrix.with_own_images(connect())
-    cells, unplanned = matrix.plan_prepared()
+    cells, waiting = matrix.plan_prepared()
     found = states(cells, Store(runs), matrix.machine.threads)
     needs = matrix.needs()
     if json:
-        print_json(_as_json(matrix, cells, unplanned, found, needs))
+        print_json(_as_json(matrix, cells, waiting, found, needs))
         return
-    _print(matrix, cells, unplanned, found, needs, show_all)
+    _print(matrix, cells, waiting, found, needs, show_all)
 
 
 def _as_json(
-    matrix: Matrix, cells: list[PlannedCell], unplanned: int, found: list[StageState], needs: list[dict[str, str]]
+    matrix: Matrix,
+    cells: list[PlannedCell],
+    waiting: list[WaitingCell],
+    found: list[StageState],
+    needs: list[dict[str, str]],
 ) -> dict[str, Any]:
     return {
         "suite": matrix.suite.name,
-        "cells": len(cells) + unplanned,
+        "cells": len(cells) + len(waiting),
         "not_applicable": [
             {"cell": c.cell.model_dump(mode="json"), "reason": c.reason} for c in cells if not c.stages
         ],
-        "cells_without_data": unplanned,
+        "waiting_for_data": [{"cell": w.cell.model_dump(mode="json"), "datasets": w.datasets} for w in waiting],
         "stages": [
             {
                 "key": s.key, "title": s.planned.title, "kind": s.planned.spec.kind, "seed": s.planned.spec.seed,
@@ -94,39 +98,44 @@ def _as_json(
 def _print(
     matrix: Matrix,
     cells: list[PlannedCell],
-    unplanned: int,
+    waiting: list[WaitingCell],
     found: list[StageState],
     needs: list[dict[str, str]],
     show_all: bool,
 ) -> None:
     from harness.cli.console import seeds, table
+    from harness.graph import finetune_title
 
     suite = matrix.suite
     print(f"suite {suite.name} v{suite.version}: {suite.description.strip()}")
     absent = [c for c in cells if not c.stages]
-    text = f"{len(cells) + unplanned} cells, {len(found)} stages, budget {matrix.budget.name}, profile {matrix.profile.name}"
+    text = f"{len(cells) + len(waiting)} cells, {len(found)} stages, budget {matrix.budget.name}, profile {matrix.profile.name}"
     print(text + (f", {len(absent)} cells n/a" if absent else ""))
     rest = [s for s in found if s.state != "done"]
-    if rest:
-        listed = rest if show_all else rest[:SHOWN]
-        rows = [
-            (
-                s.key[:8],
-                s.planned.title,
-                seeds(s.planned.cell, s.planned.spec.seed),
-                s.state.value,
-                _time(s),
-                s.reason or "-",
-            )
-            for s in listed
-        ]
-        print("\n" + table(("run", "stage", "seeds", "state", "time", "why"), rows))
-        if len(listed) < len(rest):
-            print(f"... and {len(rest) - len(listed)} more; --all lists them")
+    rows: list[tuple[str, ...]] = [
+        (
+            s.key[:8],
+            s.planned.title,
+            seeds(s.planned.cell, s.planned.spec.seed),
+            s.state.value,
+            _time(s),
+            s.reason or "-",
+        )
+        for s in rest
+    ]
+    rows += [
+        ("-", finetune_title(w.cell), seeds(w.cell, None), "waiting", "-", f"for data: {', '.join(w.datasets)}")
+        for w in waiting
+    ]
+    if rows:
+        listed = rows if show_all else rows[:SHOWN]
+        print("\n" + table(("run", "stage", "seeds", "state", "time", "why"), listed))
+        if len(listed) < len(rows):
+            print(f"... and {len(rows) - len(listed)} more; --all lists them")
     for reason, count in Counter(c.reason for c in absent).items():
         print(f"* n/a ({count} cells): {reason.removeprefix('n/a: ')}")
-    if unplanned:
-        print(f"* {unplanned} cells wait for data that are not prepared yet; their stages are not listed")
+    if waiting:
+        print(f"* {len(waiting)} cells wait for data; once these are prepared, the stages and their times are known")
     print("\n" + table(("needs", "state", "what to do, terms"), [tuple(n.values()) for n in needs]))
     counts = Counter(s.state.value for s in found)
     print("\n" + ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) if found else "")

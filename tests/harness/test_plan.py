@@ -104,6 +104,23 @@ def test_not_applicable(s3dis_root: Path, cache: Path) -> None:
     assert set(reasons) == {"supervised"} and "which task 's3dis-sem' fine-tunes on" in reasons["supervised"]
 
 
+def test_cells_whose_data_are_not_prepared_are_listed(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "empty"))
+    found = json.loads(bench("plan", "table1", "pretrain_seed=0", "--json").stdout)
+    assert found["stages"] == [] and found["cells"] == 6 * 7
+    assert [c["cell"]["task"] for c in found["not_applicable"]] == ["scannet-sem", "scannet-inst", "scannet-det"]
+    assert {c["cell"]["method"] for c in found["not_applicable"]} == {"supervised"}
+    assert len(found["waiting_for_data"]) == 6 * 7 - 3
+    needs = {(w["cell"]["method"], w["cell"]["task"]): w["datasets"] for w in found["waiting_for_data"]}
+    assert needs["ours", "kitti-sem"] == ["synth-kitti", "synth-scannet"]
+    assert needs["scratch", "kitti-sem"] == ["synth-kitti"]
+    text = bench("plan", "smoke").stdout
+    assert re.search(r"-    ours -> s3dis-sem at 100% +0/0 +waiting  -     for data: synth-s3dis, synth-scannet", text)
+    assert not list(tmp_path.glob("empty/*/*")), "nothing was prepared"
+
+
 def test_the_command(done: tuple[list[PlannedCell], Path], bench: Bench, s3dis_root: Path, tmp_path: Path) -> None:
     _, runs = done
     suite = matrix(str(s3dis_root), 1).suite
