@@ -55,7 +55,7 @@ class Store:
             raise WrongUse(f"{self.root}: no such folder of runs; `bench run` makes one, --runs names another")
 
     def records(self) -> Iterator[Record]:
-        """Every record that counts; a run folder without a readable one raises WrongUse."""
+        """Every record that counts. Raises WrongUse for one that cannot be read; a folder without one is `unrecorded`."""
         self.check()
         for kind in KINDS:
             folder = self.root / kind
@@ -68,6 +68,16 @@ class Store:
                             f"{path.parent}: holds the record of {record.kind}/{record.key}; folders keep their names"
                         )
                     yield record
+
+    def unrecorded(self) -> list[str]:
+        """Run folders without a record, by kind and name: no run leaves one, so something was removed or put there."""
+        folders = [self.root / kind for kind in KINDS]
+        return [
+            f"{folder.name}/{name}"
+            for folder in folders
+            for name in (sorted(os.listdir(folder)) if folder.is_dir() else [])
+            if os.path.isdir(folder / name) and not os.path.isfile(folder / name / RECORD)
+        ]
 
     def spec(self, kind: str, key: str) -> StageSpec:
         """The spec of a run. Raises WrongUse where it is missing or does not give the run's key."""
@@ -230,7 +240,10 @@ def read_record(path: Path) -> Record:
     except (OSError, ValueError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
-        raise WrongUse(f"{path}: not a record that this version can read: {why}") from None
+        raise WrongUse(
+            f"{path}: not a record that this version can read: {why}; put the file back, or move the run's folder out of the "
+            "store, and the stage runs again; bench audit lists all such"
+        ) from None
 
 
 def write_json(path: Path, data: object) -> None:

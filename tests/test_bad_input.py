@@ -56,6 +56,8 @@ WALL = "Area_1/office_1/Annotations/wall_1.txt"
         (["--data", "s3dis=/nowhere/at/all"], "s3dis: data root /nowhere/at/all is not a folder"),
         (["--data", "s3dis"], "--data 's3dis': expected NAME=DIR"),
         (["--data", "s4dis=/tmp"], "--data 's4dis=/tmp': unknown dataset 's4dis'"),
+        (["--pretrain-data", "rgbd-folder=/nowhere"], "rgbd-folder: data root /nowhere is not a folder"),
+        (["--imagenet-weights", "/nowhere.pth"], "--imagenet-weights /nowhere.pth: no such file"),
         (["--label-ratio", "0.05"], "label ratio '0.05': expected per cent"),
         (["--backend", "spconv"], "--backend 'spconv': expected one of torch, minkowski"),
         (["--device", "tpu"], "--device 'tpu': expected one of auto, cpu, cuda"),
@@ -161,6 +163,36 @@ def test_an_unwritable_runs_folder(s3dis_root: Path, bench: Bench, tmp_path: Pat
     assert "runs folder: " in error
 
 
+def test_a_cache_that_cannot_be_written(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "GiB free" in bench("doctor").stdout
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "file/cache"))
+    error = one_line(bench("doctor", code=3).stderr)
+    assert "data cache: " in error and "BENCH_CACHE names another folder): cannot be written: Not a directory" in error
+
+
+def test_places_that_cannot_be_written(s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
+    """What a person asked for is not written, the machine is why (3), and the message names the option."""
+    bench(*arguments("--data", f"s3dis={s3dis_root}"))
+    (run,) = (tmp_path / "runs/finetune").iterdir()
+    (scene, *_) = bench("show", run.name, "--scene", "list").stdout.split()
+    (tmp_path / "file").write_text("")
+    for option, *command in (
+        ("--out", "data", "preview", "s3dis", "--root", str(s3dis_root), "--out", "file/x.png"),
+        ("--out", "data", "synth", "synth-s3dis", "--out", "file/x"),
+        ("--out", "data", "synth", "synth-s3dis", "--out", "file"),
+        ("--out", "data", "subset", "s3dis", "--root", str(s3dis_root), "--out", "file/x"),
+        ("--page", "audit", "--no-rescore", "--page", "nowhere/at/all.html"),
+        ("--bundle", "audit", "--no-rescore", "--bundle", "file/x.tar.zst"),
+        ("--out", "report", "--no-page", "--out", "file/x"),
+        ("--out", "show", run.name, "--scene", scene, "--out", "file/x"),
+    ):
+        error = one_line(bench(*command, code=3).stderr)
+        assert f"({option} names another f" in error and ": cannot be written: " in error, error
+    assert "ends in .png" in one_line(bench("data", "preview", "synth-s3dis", "--out", "x.bmp", code=2).stderr)
+    assert not [p for p in tmp_path.rglob("*") if p.name.startswith("x")]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     """A file system of a few MiB; needs root."""
@@ -219,7 +251,19 @@ def test_reports_on_damaged_stores(s3dis_root: Path, bench: Bench, tmp_path: Pat
     for command in ("report", "show"):
         assert "does not match its own hash; it was edited or damaged" in one_line(bench(command, code=2).stderr)
     path.write_text(good[:100])
-    assert "not a record that this version can read" in one_line(bench("report", code=2).stderr)
+    for command in ("report", "show", "clean"):
+        error = one_line(bench(command, code=2).stderr)
+        assert (
+            "not a record that this version can read" in error
+            and "put the file back, or move the run's folder" in error
+        )
+    path.unlink()
+    for command in ("report", "show"):
+        warned = bench(command).stderr
+        assert f"warning: finetune/{path.parent.name}: no record, so not counted; bench audit says" in warned
+    os.symlink("/etc/hostname", path)
+    assert "1 damaged" in bench("status").stdout, "a link in a record's place is not followed"
+    path.unlink()
     path.write_text(good)
     (path.parent / "spec.json").write_text("{}")
     assert "not a stage spec" in one_line(bench("report", code=2).stderr)

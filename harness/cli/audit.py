@@ -45,7 +45,7 @@ def audit(
     from benchmarks.errors import BenchError, WrongUse
     from harness.audit.findings import Tally
     from harness.audit.static import audit_files
-    from harness.cli.console import Console
+    from harness.cli.console import Console, writing
     from harness.store import Store
 
     console = Console(quiet=json)
@@ -78,13 +78,15 @@ def audit(
         if bundle is not None:
             from harness.audit.bundle import pack
 
-            root = pack(found, store.root, bundle, anonymous=anonymous, sign=sign, say=console.say)
+            with writing(bundle, "bundle (--bundle names another file)"):
+                root = pack(found, store.root, bundle, anonymous=anonymous, sign=sign, say=console.say)
             console.say(f"{bundle}: {len(found)} runs, Merkle root {root}")
     findings = tally.all()
     if page is not None:
         from reports.page import render_audit
 
-        page.write_text(render_audit(findings), encoding="utf-8")
+        with writing(page, "page (--page names another file)"):
+            page.write_text(render_audit(findings), encoding="utf-8")
     _print(findings, json)
     failed = [f for f in findings if f.verdict == "failed"]
     if failed:

@@ -31,7 +31,7 @@ def clean(
     """
     from benchmarks.errors import WrongUse
     from benchmarks.files import remove_tree
-    from harness.cli.console import print_json, table
+    from harness.cli.console import print_json, table, writing
     from harness.retention import KEEPS, prunable, prune
     from harness.store import Store
     from harness.usage import folder_bytes
@@ -46,10 +46,11 @@ def clean(
     idle = [p for p in folders if store.held_by(p.name) is None]
     rows += [(p.name, "left under way", sum(1 for _ in p.rglob("*")), folder_bytes(p)) for p in idle]
     if not dry_run:
-        for one in found:
-            prune(one, keep)  # type: ignore[arg-type]
-        for folder in idle:
-            remove_tree(folder)
+        with writing(runs, "pruning"):
+            for one in found:
+                prune(one, keep)  # type: ignore[arg-type]
+            for folder in idle:
+                remove_tree(folder)
     if json:
         print_json(
             {

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchmarks.specs import Cell
+    from harness.store import Store
 
 WIDTH = 100
 
@@ -88,6 +91,25 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def _fit(text: str, width: int) -> str:
     return text.ljust(width) if len(text) <= width else text[: width - 1] + "…"
+
+
+@contextmanager
+def writing(path: Path, what: str) -> Iterator[None]:
+    """Around what writes at a place that a person chose: EnvironmentCannot where the machine refuses."""
+    from benchmarks.errors import cannot_write
+
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error, what) from error
+
+
+def say_unrecorded(store: Store) -> None:
+    """Tell of run folders that no list and no report counts."""
+    names = store.unrecorded()
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        print(f"warning: {names[0]}{more}: no record, so not counted; bench audit says what is there", file=sys.stderr)
 
 
 def print_json(data: object) -> None:

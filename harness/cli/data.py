@@ -139,10 +139,11 @@ def subset(
 ) -> None:
     """Cut a tiny real subset, for CI: a prepared folder with a few scenes, usable wherever the whole is."""
     from benchmarks.datasets.subset import write_subset
-    from harness.cli.console import Console, print_json
+    from harness.cli.console import Console, print_json, writing
 
     prepared = _prepared(target, root, frame_stride, Console(quiet=json), world)
-    cut = write_subset(prepared.dataset, prepared.folder, prepared.manifest, out, scenes, frames)
+    with writing(out, "subset (--out names another folder)"):
+        cut = write_subset(prepared.dataset, prepared.folder, prepared.manifest, out, scenes, frames)
     if json:
         print_json({"folder": str(out), "scenes": [s.name for s in cut.scenes]})
         return
@@ -164,17 +165,20 @@ def synth(
     from benchmarks.procedural.write import generate
     from benchmarks.specs import Dataset
     from harness.catalog import available, find
-    from harness.cli.console import Console
+    from harness.cli.console import Console, writing
     from harness.data import cache_folder
 
     dataset = find(Dataset, name)
     if not dataset.synthetic:
         names = ", ".join(n for n in available(Dataset) if find(Dataset, n).synthetic)
         raise WrongUse(f"{name}: not a procedural dataset. There are: {names}")
-    if out.exists() and any(out.iterdir()):
-        raise WrongUse(f"{out}: not empty; give a folder that does not exist yet")
+    with writing(out, "data (--out names another folder)"):
+        if out.exists() and any(out.iterdir()):
+            raise WrongUse(f"{out}: not empty; give a folder that does not exist yet")
+        out.mkdir(parents=True, exist_ok=True)  # tried before minutes are spent on generating
     written = generate(dataset.sized(world), cache_folder(), Console().progress(f"generate {name}"))
-    shutil.copytree(written, out, dirs_exist_ok=True)
+    with writing(out, "data (--out names another folder)"):
+        shutil.copytree(written, out, dirs_exist_ok=True)
     print(f"{out}: {dataset.title}")
 
 
@@ -189,12 +193,17 @@ def preview(
 ) -> None:
     """Draw a contact sheet: pictures, depth, clouds by colour and by label."""
     from benchmarks.datasets.preview import contact_sheet
-    from harness.cli.console import Console
+    from benchmarks.errors import WrongUse
+    from harness.cli.console import Console, writing
 
+    if out is not None and out.suffix.lower() != ".png":
+        raise WrongUse(f"--out {out}: expected a name that ends in .png")
     prepared = _prepared(target, root, frame_stride, Console(), world)
     path = out or Path(f"{prepared.dataset.name}.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(prepared.dataset, prepared.folder, prepared.manifest, scenes, labels).save(path)
+    sheet = contact_sheet(prepared.dataset, prepared.folder, prepared.manifest, scenes, labels)
+    with writing(path, "picture (--out names another file)"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path)
     print(path)
 
 

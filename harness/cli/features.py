@@ -29,7 +29,7 @@ def features(
     import numpy as np
 
     from benchmarks.errors import WrongUse
-    from harness.cli.console import print_json, printable
+    from harness.cli.console import print_json, printable, writing
     from harness.code import package_folder
     from harness.data import prepared_with_manifest
     from harness.scheduler import lay_out_spec
@@ -65,7 +65,10 @@ def features(
             raise WrongUse(lines[-1] if lines else "the features could not be computed")
         mark = "SYNTHETIC DATA: " if spec.data.synthetic else ""
         title = printable(f"{mark}{spec.method}, seed {spec.seed}, {spec.limits.budget}: {scene}, frame {frame}")
-        with np.load(arrays, allow_pickle=False) as loaded:
+        with (
+            np.load(arrays, allow_pickle=False) as loaded,
+            writing(out, "pictures (--out names another folder)"),
+        ):
             written = draw_features(dict(loaded), title, out)
     if json:
         print_json([str(p) for p in written])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 if TYPE_CHECKING:
     from benchmarks.specs import Cell
+    from reports.build import BuiltReport
     from reports.compare import Side
 
 WATCH_SECONDS = 30
@@ -58,6 +60,7 @@ def report(
     if compare is not None:
         _compare(*compare, runs, out, json)
         return
+    from harness.cli.console import say_unrecorded
     from reports import loggers
     from reports.build import build_report
     from reports.figures import make_ready
@@ -66,22 +69,37 @@ def report(
         raise WrongUse("--watch tells in words when it has written again; leave out --json")
     store, tools = Store(runs), list(dict.fromkeys(export or ()))
     loggers.check(tools)
-    seen: object = None
-    if watch:
-        make_ready()
-    while True:
+
+    def build() -> BuiltReport:
         keys = None if suite is None else _keys_of(suite, store)
         built = build_report(store, out, published=published, keys=keys, page=page, scene_pictures=scene_pictures)
         for kind in tools:
             built.files[kind] = loggers.export(store, keys, kind, out)
-        if not watch:
-            break
-        now = len(built.files), sum(1 for _ in runs.glob("*/*/record.json"))
-        if now != seen:
-            print(f"{out}: {now[1]} runs; Ctrl-C ends the watch")
-        seen = now
-        time.sleep(WATCH_SECONDS)
+        return built
+
+    if watch:
+        make_ready()
+        _watch(runs, out, build)
+        return
+    built = build()
+    say_unrecorded(store)
     _tell(built.text, built.files, json, 22)
+
+
+def _watch(runs: Path, out: Path, build: Callable[[], object]) -> None:
+    """Build whenever a record was added, replaced or removed since the last time; until Ctrl-C."""
+    seen: dict[Path, int] | None = None
+    while True:
+        now = {path: path.stat().st_mtime_ns for path in runs.glob("*/*/record.json")}
+        if now != seen:
+            build()
+            print(f"{out}: {len(now)} runs; Ctrl-C ends the watch", flush=True)
+        seen = now
+        try:
+            time.sleep(WATCH_SECONDS)
+        except KeyboardInterrupt:
+            print(f"the watch has ended; {out} holds the last report")
+            return
 
 
 def _compare(one: str, two: str, runs: Path, out: Path, json: bool) -> None:

@@ -35,7 +35,7 @@ def show(
 ) -> None:
     """List the runs, or show one: outcome, scores per class, what it used, where it comes from; or its words on one scene."""
     from benchmarks.errors import WrongUse
-    from harness.cli.console import print_json, seeds, table
+    from harness.cli.console import print_json, say_unrecorded, seeds, table
     from harness.store import RECORD, Store, read_record
 
     store = Store(runs)
@@ -66,12 +66,14 @@ def show(
         for r in records
     ]
     print(table(("run", "stage", "seeds", "dataset", "result, per cent"), rows) if rows else f"no runs in {runs}")
+    say_unrecorded(store)
 
 
 def _title(record: Record) -> str:
     """What a run did, as a plan names it."""
-    cell = record.cell
-    return f"{record.method}/{record.stage}" if cell is None else f"{cell.method} -> {cell.task} at {cell.label_ratio}"
+    from harness.graph import finetune_title
+
+    return f"{record.method}/{record.stage}" if record.cell is None else finetune_title(record.cell)
 
 
 def _own_seed(record: Record, store: Store) -> object:
@@ -89,7 +91,8 @@ def _show_scene(record: Record, folder: Path, scene: str, checkpoint: str, out: 
     from benchmarks.errors import DataError, WrongUse
     from benchmarks.metrics.names import CHECKPOINTS
     from harness.audit.rescore import find_data
-    from harness.cli.console import print_json
+    from harness.cli.console import print_json, writing
+    from harness.retention import pruned
     from harness.store import ARTIFACTS, read_spec
     from reports.scene import picture, show_scene, write_ply
 
@@ -103,17 +106,35 @@ def _show_scene(record: Record, folder: Path, scene: str, checkpoint: str, out: 
     if scene == "list":
         print_json(list(spec.split.test)) if as_json else print("\n".join(spec.split.test))
         return
+    # Before the data are looked for, which may mean to generate them.
+    if scene not in spec.split.test:
+        listed = ", ".join(spec.split.test[:5])
+        raise WrongUse(
+            f"scene {scene!r}: not a test scene of this run; it has {len(spec.split.test)}: {listed}, ...; --scene list names all"
+        )
+    gone = [
+        n
+        for n in pruned(folder)
+        if n.startswith(f"predictions/{checkpoint}/") and not (folder / ARTIFACTS / n).is_file()
+    ]
+    if gone:
+        raise WrongUse(
+            f"run {record.key}: its predictions of the {checkpoint} checkpoint were pruned ({pruned(folder)[gone[0]]}); "
+            "run it again to see them"
+        )
     source = find_data(spec.data, lambda text: print(text, file=sys.stderr))
     if isinstance(source, str):
         raise DataError(f"run {record.key} cannot be drawn: {source}")
     shown = show_scene(spec, source.folder, scene, folder / ARTIFACTS / "predictions" / checkpoint)
     target = out or folder / "pictures"
-    target.mkdir(parents=True, exist_ok=True)
     mark = "  SYNTHETIC DATA" if record.synthetic else ""
     title = f"{record.method} -> {spec.task}, {scene}, {checkpoint} checkpoint, run {record.key}{mark}"
     files = [target / f"{scene}-{checkpoint}.{kind}" for kind in ("png", "ply")]
-    picture(shown, title).save(files[0])
-    write_ply(shown, files[1])
+    drawn = picture(shown, title)
+    with writing(target, "pictures (--out names another folder)"):
+        target.mkdir(parents=True, exist_ok=True)
+        drawn.save(files[0])
+        write_ply(shown, files[1])
     print_json([str(f) for f in files]) if as_json else print("\n".join(map(str, files)))
 
 

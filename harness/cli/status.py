@@ -86,12 +86,18 @@ def _ends(path: Path) -> Any:
 
 def _outcome(folder: Path) -> str | None:
     """The outcome in a run's record, found without reading all of it: records are written one field a line."""
+    import os
+
+    from harness.contract.events import open_plain
     from harness.store import RECORD
 
     try:
-        found = re.search(rb'\n "outcome": "(\w+)"', (folder / RECORD).read_bytes())
-    except OSError:
+        with open_plain(folder / RECORD, os.O_RDONLY) as file:
+            found = re.search(rb'\n "outcome": "(\w+)"', file.read())
+    except FileNotFoundError:
         return None
+    except OSError:  # a link, a pipe or a folder in its place
+        return "damaged" if folder.is_dir() else None
     return found.group(1).decode() if found else "damaged"
 
 

@@ -14,6 +14,7 @@ from benchmarks.errors import WrongUse
 from benchmarks.metrics.names import CHECKPOINTS
 from benchmarks.specs import Cell, LabelRatio
 from harness import graph
+from harness.cli import report as report_command
 from harness.contract.records import Outcome, Record
 from harness.contract.stage import StageSpec
 from harness.provenance import provenance
@@ -340,3 +341,23 @@ def test_a_pretraining_that_failed_is_a_failure_of_its_row(tmp_path: Path) -> No
 
 def test_a_report_names_no_dataset_as_cells_do() -> None:
     assert NO_DATASET == graph.NO_DATASET
+
+
+def test_a_watch_writes_again_when_a_run_ended_and_only_then(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(store, "scratch", 0.4)
+    built: list[int] = []
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            add(store, "ours", 0.5)
+        if len(slept) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(report_command.time, "sleep", sleep)
+    report_command._watch(store.root, tmp_path / "out", lambda: built.append(len(list(store.records()))))
+    assert built == [2, 4] and slept == [report_command.WATCH_SECONDS] * 4
+    assert "2 runs; Ctrl-C ends the watch\n" in (said := capsys.readouterr().out) and "the watch has ended" in said
