@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -271,6 +272,11 @@ def test_reports_on_damaged_stores(s3dis_root: Path, bench: Bench, tmp_path: Pat
     assert "not a stage spec" in one_line(bench("show", path.parent.name, code=2).stderr)
 
 
+def test_what_the_command_says_of_itself(bench: Bench) -> None:
+    assert re.fullmatch(r"bench \d+\.\d+\.\d+\n", bench("--version").stdout)
+    assert "--debug, anywhere on the line" in " ".join(bench("--help").stdout.split())
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = subprocess.run(
         bench_command(*arguments("--method", "our"), "--debug"), cwd=tmp_path, capture_output=True, text=True
@@ -321,6 +327,6 @@ def test_a_gpu_that_is_not_there(bench: Bench, s3dis_root: Path, tmp_path: Path)
 
 
 def test_a_budget_for_a_gpu_says_so_on_a_cpu(bench: Bench, tmp_path: Path) -> None:
-    more = ["--data", "s3dis=/nowhere", "--device", "cpu"]
+    more = ["--data", f"s3dis={tmp_path}", "--device", "cpu"]
     done = bench("run", "--method", "scratch", "--task", "s3dis-sem", *more, code=2)
     assert done.stderr.startswith("budget paper is meant for a GPU; on this CPU it takes weeks")

@@ -8,22 +8,39 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from benchmarks.errors import BenchError
 from harness.cli import audit, clean, data, doctor, features, images, methods, plan, report, run, show, status
 from harness.cli.console import printable
+from harness.machine import project_version
 
+DEBUG_FLAG = "--debug"
 app = typer.Typer(
     name="bench",
     help="Does pre-training help a 3D network, by how much, and how sure are we? Equal budgets, recorded runs, honest numbers.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=f"{DEBUG_FLAG}, anywhere on the line, shows the traceback behind an error.",
 )
-DEBUG_FLAG = "--debug"
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"bench {project_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def bench(
+    asked: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", is_eager=True, callback=_say_version)
+    ] = False,
+) -> None:
+    """What all commands have in common; the help text is the app's."""
 
 
 class Interrupted(BenchError):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from harness.store import Store
 
 WIDTH = 100
+LEAST_WIDTH = 8
 
 
 class Console:
@@ -78,13 +79,11 @@ def printable(text: str) -> str:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns padded to their widest cell; the widest column is cut so that a line fits WIDTH."""
+    """Columns padded to their widest cell; the widest columns are cut so that a line fits WIDTH."""
     cells = [[printable(str(c)) for c in row] for row in [headers, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
-    excess = sum(widths) + 2 * (len(widths) - 1) - WIDTH
-    if excess > 0:
-        widest = widths.index(max(widths))
-        widths[widest] = max(8, widths[widest] - excess)
+    while sum(widths) + 2 * (len(widths) - 1) > WIDTH and max(widths) > LEAST_WIDTH:
+        widths[widths.index(max(widths))] -= 1
     lines = ["  ".join(_fit(c, w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 

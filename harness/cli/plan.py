@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -169,13 +170,13 @@ def suites(json: Json = False) -> None:
     """List the suites that ship."""
     from benchmarks.suite import Suite
     from harness.catalog import available, find
-    from harness.cli.console import print_json, table
+    from harness.cli.console import WIDTH, print_json
 
     found = [find(Suite, name) for name in available(Suite)]
     if json:
         print_json([s.model_dump(mode="json") for s in found])
         return
-    rows = [
-        (s.name, sum(1 for _ in s.cells("-", "-")), s.budget, ", ".join(s.tasks), s.description.strip()) for s in found
-    ]
-    print(table(("suite", "cells", "budget", "tasks", "what it is for"), rows))
+    for s in found:
+        print(f"{s.name}: {sum(1 for _ in s.cells('-', '-'))} cells, budget {s.budget}")
+        for text in (s.description.strip(), f"tasks: {', '.join(s.tasks)}"):
+            print(textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="    "))
