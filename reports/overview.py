@@ -362,6 +362,8 @@ def _hours(pretrainings: pd.DataFrame, group: pd.DataFrame, kind: str) -> dict[s
         r[f"{stage}_{kind}_seconds"] / 3600 for stage, r in (("pretrain", pretrainings), ("finetune", group))
     )
     name = f"{kind.upper()}-hours"
+    if not before.sum() + after.sum():  # no GPU, say
+        return {name: "-", f"{name} amortised": "-"}
     return {
         name: f"{before.mean():.3f} + {after.mean():.3f}",
         f"{name} amortised": f"{before.sum() / len(group) + after.mean():.3f}",
