@@ -186,8 +186,7 @@ def matrix_of(suite: Suite, filters: list[Filter], choice: Choice) -> Matrix:
     ):
         if value not in allowed:
             raise WrongUse(f"{flag} {value!r}: expected one of {', '.join(allowed)}")
-    budget = find(Budget, suite.budget)
-    profile = find(Profile, suite.profile or budget.default_profile or "headline")
+    budget, profile = budget_and_profile(suite)
     if choice.backend == "minkowski" and profile.precision == "bf16":
         raise WrongUse(
             f"profile {profile.name!r}: precision bf16, but MinkowskiEngine computes in float32 only; use --backend torch, or a "
@@ -229,6 +228,12 @@ def matrix_of(suite: Suite, filters: list[Filter], choice: Choice) -> Matrix:
     return Matrix(
         suite, filters, methods, tasks, budget, profile, machine, roots, names, said, choice.executor
     )  # fmt: skip
+
+
+def budget_and_profile(suite: Suite) -> tuple[Budget, Profile]:
+    """What a suite runs under: the profile is its own, or else its budget's, or else `headline`."""
+    budget = find(Budget, suite.budget)
+    return budget, find(Profile, suite.profile or budget.default_profile or "headline")
 
 
 def usable_device(backend: str, device: str) -> str:

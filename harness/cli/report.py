@@ -134,16 +134,15 @@ def _side(text: str, runs: Path) -> Side:
 def _keys_of(suite: str, store: object) -> set[str]:
     """Runs of a store that belong to a suite: fine-tunings by what their cells say, and pre-trainings that failed by what they
     were told."""
-    from benchmarks.specs import Budget, Profile
     from benchmarks.suite import Suite
     from harness.catalog import find
     from harness.contract.records import Outcome, Record
+    from harness.matrix import budget_and_profile
     from harness.store import Store
 
     assert isinstance(store, Store)
     wanted = find(Suite, suite)
-    budget = find(Budget, wanted.budget)
-    profile = find(Profile, wanted.profile or budget.default_profile or "headline")
+    budget, profile = budget_and_profile(wanted)
     cells = {_axes(cell) for cell in wanted.cells(budget.name, profile.name)}
     pretrainings = {(method, seed) for method, _, _, seed, _ in cells}
 
