@@ -15,7 +15,7 @@ GPU_PYTHON ?= $(BIN)/python
 .PHONY: help setup smoke test lint perf perf-minkowski verify verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline verify-learning verify-tasks verify-faults verify-statistics lock clean
 
 help:
-	@echo "make smoke   run ours and scratch on embedded synthetic data, then the report (about 4 minutes)"
+	@echo "make smoke   run ours and scratch on embedded synthetic data, then the report (about 2 minutes)"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make perf    measure the sparse engine; writes perf.json (perf-minkowski: beside MinkowskiEngine)"
