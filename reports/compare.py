@@ -11,7 +11,7 @@ from reports.figures import SYNTHETIC_MARK, paired_scores, save
 from reports.formats import latex, markdown, write_data
 from reports.frame import METRIC_NAMES, load
 from reports.overview import in_any_order
-from reports.statistics import estimate, verdict
+from reports.statistics import TESTED, estimate, sign_flip_test, verdict
 from reports.tables import UNIT, headline, show
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def build_comparison(one: Side, two: Side, out: Path) -> Comparison:
         "interval; n counts pre-training seeds. equal: twins whose scores are the same to the last bit. alone: runs without a\n"
         "good twin."
     )
-    text = f"{title}\n\n{markdown(shown)}\n\n{notes}\n"
+    text = f"{title}\n\n{markdown(shown)}\n\n{overall(pairs)}\n\n{notes}\n"
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / "compare.md").write_text(text)
@@ -143,6 +143,24 @@ def differences(pairs: pd.DataFrame) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows).sort_values(["task", "label_ratio", "method"], key=in_any_order, kind="stable")
     return table.rename(columns={"label_ratio": "ratio"}).reset_index(drop=True)
+
+
+def overall(pairs: pd.DataFrame) -> str:
+    """B against A over all methods, tasks and ratios, in words: a permutation test of the differences of pre-trainings, each the
+    mean over its cells, since cells that share a pre-training are one draw of it. Real and synthetic data have a line each."""
+    both = pairs[pairs["score_a"].notna() & pairs["score_b"].notna()]
+    lines = []
+    for synthetic, part in both.groupby("synthetic"):
+        units = [part[c] for c in ("method", "pretrain_dataset", UNIT)]
+        gaps = (part["score_b"] - part["score_a"]).groupby(units).mean().to_numpy()
+        test = sign_flip_test(gaps)
+        words = "the same" if (part["score_a"] == part["score_b"]).all() else test.words()
+        p = f", permutation p {test.p:.3f}" if words in TESTED else ""
+        mark = f"{SYNTHETIC_MARK}: " if synthetic else ""
+        lines.append(
+            f"{mark}Over all cells: B - A {show(estimate(gaps), signed=True)}, n={len(gaps)} pre-trainings{p}: {words}"
+        )
+    return "\n".join(lines)
 
 
 def _mean(units: pd.Series) -> str:

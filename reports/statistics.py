@@ -75,12 +75,6 @@ def verdict(gap: Estimate) -> str:
     return "worse" if gap.high < 0 else "not distinguishable"
 
 
-def paired_difference(ours: NDArray[np.float64], base: NDArray[np.float64]) -> Estimate:
-    """Mean of differences of pairs that belong together (the same seed, scene or ratio), with its interval as `estimate`."""
-    gaps = np.asarray(ours, dtype=np.float64) - np.asarray(base, dtype=np.float64)
-    return estimate(gaps)
-
-
 def judge(
     ours: NDArray[np.float64], base: NDArray[np.float64], margin: float = EQUIVALENCE_MARGIN
 ) -> tuple[Estimate, str]:
@@ -146,11 +140,14 @@ def welch_p(ours: NDArray[np.float64], base: NDArray[np.float64]) -> float:
     return float(stats.ttest_ind(np.asarray(ours), np.asarray(base), equal_var=False).pvalue)
 
 
+TESTED = ("differs", "not distinguishable")
+
+
 def words_for(p: float, alpha: float = 0.05) -> str:
     """What a p value, corrected for its family, lets one say; NaN where too few values allow no test."""
     if not np.isfinite(p):
         return "cannot be tested with this n"
-    return "differs" if p < alpha else "not distinguishable"
+    return TESTED[0] if p < alpha else TESTED[1]
 
 
 class PairedTest(NamedTuple):
@@ -162,9 +159,7 @@ class PairedTest(NamedTuple):
 
     def words(self, alpha: float = 0.05) -> str:
         """What may be said; where no outcome could have been significant, that."""
-        if not np.isfinite(self.p) or self.least_p > alpha:
-            return "cannot be tested with this n"
-        return "differs" if self.p < alpha else "not distinguishable"
+        return words_for(self.p if self.least_p <= alpha else float("nan"), alpha)
 
 
 EXACT_UP_TO = 16
@@ -191,17 +186,6 @@ def sign_flip_test(differences: NDArray[np.float64], seed: int = BOOTSTRAP_SEED)
     sums = np.abs(signs @ gaps)
     p = float((sums >= np.abs(gaps.sum()) - 1e-12 * np.abs(gaps).sum()).mean())
     return PairedTest(p, least, n)
-
-
-def wilcoxon_test(differences: NDArray[np.float64]) -> PairedTest:
-    """Wilcoxon's signed-rank test of paired differences over tasks (exact where scipy can); zeros are left out."""
-    from scipy import stats
-
-    gaps = np.asarray(differences, dtype=np.float64)
-    gaps = gaps[np.isfinite(gaps) & (gaps != 0)]
-    n = len(gaps)
-    least = 2.0 / 2**n if n else float("nan")
-    return PairedTest(float(stats.wilcoxon(gaps).pvalue) if n else float("nan"), least, n)
 
 
 def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from benchmarks.errors import WrongUse
 from harness.store import Store
-from reports.compare import Side, build_comparison, paired
+from reports.compare import Side, build_comparison, overall, paired
 from tests.conftest import Bench
 from tests.reports.test_reports import add
 
@@ -43,6 +44,24 @@ def test_differences_are_paired(sides: tuple[Store, Store], tmp_path: Path) -> N
         ".md", ".tex", ".csv", ".json", ".parquet", ".png", ".svg", ".pdf",
     }  # fmt: skip
     assert all(len(line) <= 125 for line in found.text.splitlines())
+
+
+def test_over_all_cells_a_pretraining_is_one_unit(sides: tuple[Store, Store], tmp_path: Path) -> None:
+    one, two = sides
+    text = build_comparison(Side("a", one), Side("b", two), tmp_path / "out").text
+    assert re.search(
+        r"Over all cells: B - A \+1\.0 \[\d\.\d, \d\.\d\], n=8 pre-trainings, permutation p 0\.125: not dis", text
+    )
+    for seed, score in enumerate(BASE):
+        for ratio in (5.0, 10.0, 20.0):
+            add(one, "scratch", score - 0.2, seed, source="none", percent=ratio)
+            add(two, "scratch", score - 0.15, seed, source="none", percent=ratio)
+    text = build_comparison(Side("a", one), Side("b", two), tmp_path / "out").text
+    assert "n=8 pre-trainings, permutation p 0.008: differs" in text, "more cells of a pre-training are no more units"
+    same = overall(paired(Side("a", one), Side("a", one))[0])
+    assert same == "Over all cells: B - A +0.0 [0.0, 0.0], n=8 pre-trainings: the same"
+    (few,) = [overall(pairs[pairs["pretrain_seed"] < 2]) for pairs in [paired(Side("a", one), Side("b", two))[0]]]
+    assert few.endswith("n=4 pre-trainings: cannot be tested with this n")
 
 
 def test_what_has_no_twin_is_said(sides: tuple[Store, Store], tmp_path: Path) -> None:
