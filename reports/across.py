@@ -21,15 +21,15 @@ from reports.figures import (
     variance_split,
 )
 from reports.formats import markdown, write_data, write_table
-from reports.frame import ACROSS_RATIOS, GROUP, ROW, Loaded
+from reports.frame import ACROSS_RATIOS, GROUP, ROW, Loaded, class_metric
 from reports.interactive import Figure
 from reports.overview import (
     AcrossTasks,
     across_tasks,
-    as_published,
     by_ratio,
     cost,
     effects,
+    methods_as_published,
     same_or_other,
     table_one,
     variances,
@@ -72,7 +72,9 @@ def write(loaded: Loaded, out: Path, with_published: bool, draw: Callable[[Drawi
             if "[paper" in overview.to_string():
                 title += f"; [paper]: {published.PROTOCOL}"
             _add(result, out, f"{stem}table1", title, overview)
-        for number, (title, table) in enumerate(by_ratio(found).items(), 1):
+        for number, (title, table) in enumerate(by_ratio(found, with_published).items(), 1):
+            if "[paper" in table.to_string():
+                title += f"; [paper]: {published.PROTOCOL_OF_RATIOS}"
             _add(result, out, f"{stem}ratios{number}", f"{mark}Label ratios: {title}", table)
         over_tasks = across_tasks(part)
         for number, (title, over) in enumerate(over_tasks.items(), 1):
@@ -140,7 +142,7 @@ def _draw(
         of_family = runs[(runs[ACROSS_RATIOS] == list(names)).all(axis=1)]
         overlays = {}
         if with_published or not described["synthetic"]:
-            pairs = {m: published.ratio_curve(str(described["task"]), str(m)) for m in group["method"].unique()}
+            pairs = {m: published.ratio_curve(str(described["task"]), m) for m in methods_as_published(group)}
             overlays = {m: p for m, p in pairs.items() if p}
         title = f"{described['task']} on {described['dataset']}, budget {described['budget']}"
         keep(
@@ -187,7 +189,9 @@ def _draw(
                 title += f"; [paper]: {published.PROTOCOL_OF_CLASSES}"
             data = table.reset_index(names="method")
             name = f"classes{number}"
-            keep(class_heat_map, table, mark + title, name=name, title=f"IoU per class: {title}", data=data)
+            metric = str(group["metric"].iloc[0])
+            titled = f"{class_metric(metric)} per class: {title}"
+            keep(class_heat_map, table, metric, mark + title, name=name, title=titled, data=data)
 
 
 def with_hours(found: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -201,7 +205,7 @@ def with_hours(found: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _class_table(group: pd.DataFrame, loaded: Loaded) -> pd.DataFrame | None:
-    """Mean IoU in per cent, methods by classes; None where no run ended well."""
+    """Mean value of each class in per cent, methods by classes; None where no run ended well."""
     import pandas as pd
 
     checkpoint = headline(group)
@@ -235,6 +239,6 @@ def _with_published_classes(table: pd.DataFrame, group: pd.DataFrame) -> pd.Data
     import pandas as pd
 
     known = published.per_class(str(group["task"].iloc[0]))
-    methods = [m for m in known if as_published(group.loc[group["method"] == m, "pretrain_dataset"])]
+    methods = [m for m in methods_as_published(group) if m in known]
     rows = {f"{m} [paper]": [known[m].get(c, np.nan) for c in table.columns] for m in methods}
     return pd.concat([table, pd.DataFrame(rows, index=table.columns).T]) if rows else table

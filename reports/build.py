@@ -17,7 +17,7 @@ from reports import published as papers
 from reports.figures import SYNTHETIC_MARK, Aside, Drawing, Overlays, by_method, drawn_aside, validation_curves
 from reports.formats import markdown, plain, write_table
 from reports.frame import GROUP, METRIC_NAMES, ROW, Loaded, load
-from reports.overview import ratio_order, steps_to_reach
+from reports.overview import methods_as_published, ratio_order, steps_to_reach
 from reports.page import Page, PageGroup, PagePicture, render_page
 from reports.run_details import Details
 from reports.tables import TO_SEE, by_row, compare, headline
@@ -221,7 +221,7 @@ def _curves(store: Store, group: pd.DataFrame, metric: str) -> Curves:
 def _published_curves(group: pd.DataFrame) -> Overlays:
     """The paper's validation curves of these methods on this task at this ratio."""
     first = group.iloc[0]
-    pairs = {m: papers.validation_curve(first["task"], first["label_percent"], m) for m in group["method"].unique()}
+    pairs = {m: papers.validation_curve(first["task"], first["label_percent"], m) for m in methods_as_published(group)}
     return {m: p for m, p in pairs.items() if p}
 
 

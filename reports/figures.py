@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from benchmarks.processes import process_pool
-from reports.frame import METRIC_NAMES
+from reports.frame import METRIC_NAMES, class_metric
 from reports.statistics import Ranking, estimate
 from reports.tables import BASELINE, headline, per_unit, row_names
 
@@ -458,13 +458,14 @@ def paired_scores(pairs: pd.DataFrame, names: tuple[str, str], title: str) -> An
     return figure
 
 
-def class_heat_map(table: pd.DataFrame, title: str) -> Any:
-    """IoU per class and method, mean over runs, in per cent; a class without labels stays empty."""
+def class_heat_map(table: pd.DataFrame, metric: str, title: str) -> Any:
+    """Values of each class and method, mean over runs, in per cent; a class without labels stays empty. `metric` is what the task
+    is judged by, the mean over these classes."""
     import seaborn as sns
 
     figure, axes = _axes(0.42 * table.shape[1] + 2.4, 0.34 * len(table) + 1.9)
     sns.heatmap(
-        table, annot=True, fmt=".0f", cmap="cividis", vmin=0, vmax=100, ax=axes, cbar_kws={"label": "IoU (%)"},
+        table, annot=True, fmt=".0f", cmap="cividis", vmin=0, vmax=100, ax=axes, cbar_kws={"label": class_metric(metric)},
         annot_kws={"fontsize": 7},
     )  # fmt: skip
     known = np.isfinite(table.to_numpy()).ravel()

@@ -35,6 +35,11 @@ METRIC_NAMES = {name: f"{title} (%)" for name, title in TITLES.items()}
 """What a task is judged by (`metric`), as axes name it; `score_final`, `score_selected` and `score_best` are its values."""
 
 
+def class_metric(metric: str) -> str:
+    """What an axis of the values of classes shows, whose mean is what a task is judged by."""
+    return METRIC_NAMES[metric].removeprefix("m")
+
+
 NO_DATASET = "none"
 """What a cell was pre-trained on where that was nothing."""
 

@@ -140,7 +140,10 @@ def table_one(found: pd.DataFrame, with_published: bool) -> pd.DataFrame:
         title = f"{task} ({dataset}, {budget if profile == budget else f'{budget}, {profile}'}, {checkpoint})"
         if title in columns:
             title = f"{title} #{protocol}"
-        columns[title] = {str(r["row"]): _cell(r, with_published, whole=True) for r in group.to_dict("records")}
+        columns[title] = {}
+        for r in group.to_dict("records"):
+            known = published.of(str(task), str(r["method"])) if _beside(r, with_published) else None
+            columns[title][str(r["row"])] = _cell(r, known.value if known else None, whole=True)
         datasets[title] = str(dataset)
     rows = []
     for r in all_labels.sort_values("method", key=in_order).drop_duplicates("row").to_dict("records"):
@@ -172,8 +175,9 @@ def _group_of(method: str) -> str:
     return "multi-scan" if method in MULTI_SCAN else "single-scan" if method in SINGLE_SCAN else "baseline"
 
 
-def _cell(r: dict[Any, Any], with_published: bool = False, whole: bool = False) -> str:
-    """`whole`: with the interval of the difference to scratch, and what may be said of it."""
+def _cell(r: dict[Any, Any], paper: float | None, whole: bool = False) -> str:
+    """`paper`: the published number of just this cell; `whole`: with the interval of the difference to scratch, and what may be
+    said of it."""
     text = "failed" if not r["n"] else f"{r['mean']:.1f}"
     if r["n"] and np.isfinite(r["low"]):
         text += f" ±{(r['high'] - r['low']) / 2:.1f}"
@@ -183,15 +187,23 @@ def _cell(r: dict[Any, Any], with_published: bool = False, whole: bool = False) 
         text += f" n={r['n']}"
     if r["failed"]:
         text += f", {r['failed']} of {r['runs']} failed"
-    known = published.of(str(r["task"]), str(r["method"]))
-    if known is not None and as_published([str(r["pretrain_dataset"])]) and (with_published or not r["synthetic"]):
-        text += f" [paper {known.value:.1f}]"
-    return text
+    return text if paper is None else f"{text} [paper {paper:.1f}]"
 
 
-def as_published(pretrain_datasets: Iterable[str]) -> bool:
-    """Whether one of these is what the paper's methods were pre-trained on, or nothing, as its scratch."""
-    return any(_plain(dataset) in (NO_DATASET, PUBLISHED_ON) for dataset in pretrain_datasets)
+def _beside(r: dict[Any, Any], with_published: bool) -> bool:
+    """Whether a published number may stand in this cell: real data, or asked for, and pre-trained as the paper's methods."""
+    return (with_published or not r["synthetic"]) and as_published(str(r["pretrain_dataset"]))
+
+
+def as_published(pretrain_dataset: str) -> bool:
+    """Whether this is what the paper's methods were pre-trained on, or nothing, as its scratch."""
+    return _plain(pretrain_dataset) in (NO_DATASET, PUBLISHED_ON)
+
+
+def methods_as_published(found: pd.DataFrame) -> list[str]:
+    """The methods of these runs or effects that were pre-trained as the paper's, so that its numbers may stand beside them."""
+    alike = found["pretrain_dataset"].map(lambda dataset: as_published(str(dataset)))
+    return list(dict.fromkeys(map(str, found.loc[alike, "method"])))
 
 
 def _gap(r: dict[Any, Any]) -> str:
@@ -199,8 +211,9 @@ def _gap(r: dict[Any, Any]) -> str:
     return gap if r["verdict"].startswith("cannot be tested") else f"{gap} {r['verdict']}"
 
 
-def by_ratio(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """For every family of runs with two ratios or more, methods by label ratio: mean, gain and n."""
+def by_ratio(found: pd.DataFrame, with_published: bool = False) -> dict[str, pd.DataFrame]:
+    """For every family of runs with two ratios or more, methods by label ratio: mean, gain and n, and Figure 3's number of just
+    this ratio in brackets where it is asked for."""
     import pandas as pd
 
     tables = {}
@@ -215,7 +228,10 @@ def by_ratio(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
         )
         if title in tables:
             title += f" #{described['family']}"
-        cells = {(str(r["row"]), r["label_ratio"]): _cell(r) for r in group.to_dict("records")}
+        cells = {}
+        for r in group.to_dict("records"):
+            curve = dict(published.ratio_curve(str(r["task"]), str(r["method"]))) if _beside(r, with_published) else {}
+            cells[str(r["row"]), r["label_ratio"]] = _cell(r, curve.get(r["label_percent"]))
         order = list(dict.fromkeys(map(str, group.sort_values("method", key=in_order)["row"])))
         tables[title] = pd.DataFrame(
             [{"method": name, **{ratio: cells.get((name, ratio), "not run") for ratio in ratios}} for name in order]

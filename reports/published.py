@@ -19,6 +19,7 @@ METHODS = {
     "DepthContrast": "depthcontrast", "Ours": "ours", "Ours(CME)": "ours",
 }  # fmt: skip
 PROTOCOL = "Janda et al., Table I (columns put right): one run each, best checkpoint on the test split"
+PROTOCOL_OF_RATIOS = "Janda et al., Figure 3 (values of the draft): one run each, best checkpoint on the test split"
 PROTOCOL_OF_CLASSES = "Janda et al., draft: one run each, best checkpoint on the test split"
 
 

@@ -13,7 +13,7 @@ from benchmarks.metrics.names import CHECKPOINTS
 from harness.contract.records import Outcome, Record
 from harness.store import CONFUSION, LOG, Store
 from reports import run_files
-from reports.frame import Loaded
+from reports.frame import Loaded, class_metric
 from reports.tables import headline
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Details:
                 run["curve"] = [list(steps), [round(100 * v, 2) for v in values]]
             names, table = self._per_class(record)
             if table:
-                run |= {"classes": names, "iou": table}
+                run |= {"classes": names, "each": self._text(class_metric(row["metric"])), "iou": table}
             self._add_files(run, record, checkpoint)
             self.runs.append(run)
 

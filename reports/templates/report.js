@@ -124,7 +124,7 @@ const detailsOf = run => {
   if (run.curve) columns.append(curveOf(run.curve));
   if (run.iou) {
     const table = element("table"), show = v => v === null ? "-" : v.toFixed(1);
-    table.append(rowOf(["class (IoU, %)", "final", "selected", "best (on the test split)"], "th"));
+    table.append(rowOf([`${text(run.each)} of`, "final", "selected", "best (on the test split)"], "th"));
     run.iou.forEach((values, i) => table.append(rowOf([page.classes[run.classes][i], ...values.map(show)])));
     columns.append(table);
   }

@@ -24,8 +24,10 @@ from reports.overview import (
     OTHER,
     SAME,
     across_tasks,
+    by_ratio,
     cost,
     effects,
+    methods_as_published,
     same_or_other,
     steps_to_reach,
     table_one,
@@ -170,8 +172,17 @@ def test_published_numbers_stand_beside_real_results_and_only_on_request_beside_
     made_up = found.assign(synthetic=True)
     assert "[paper" not in table_one(made_up, with_published=False).to_string()
     assert "[paper 69.0]" in table_one(made_up, with_published=True).to_string()
+    (ratios,) = by_ratio(found).values()
+    assert "[paper" not in ratios.to_string(), "the paper has no ratios of this task, and its Table I is of all labels"
+    (ratios,) = by_ratio(found.assign(task="scannet-sem", dataset="scannet")).values()
+    cells = ratios.set_index("method").loc["ours"]
+    figure3 = dict(published.ratio_curve("scannet-sem", "ours"))
+    assert all(cells[f"{r:g}%"].endswith(f"[paper {figure3[r]:.1f}]") for r in (5.0, 10.0, 20.0, 40.0, 100.0))
+    assert "[paper" not in next(iter(by_ratio(made_up.assign(task="scannet-sem")).values())).to_string()
     elsewhere = found.assign(pretrain_dataset="semantickitti")
     assert "[paper" not in table_one(elsewhere, with_published=False).to_string(), "the paper pre-trained on ScanNet"
+    assert methods_as_published(found) == ["scratch", "supervised", "pointcontrast", "csc", "depthcontrast", "ours"]
+    assert methods_as_published(elsewhere) == [] and methods_as_published(made_up.head(0)) == []
     built = build_report(real, tmp_path / "out")
     assert published.PROTOCOL in (tmp_path / "out/table.md").read_text() and "SYNTHETIC" not in built.text
     (classes,) = (pd.read_csv(p).set_index("method") for p in (tmp_path / "out").glob("figure-classes*.csv"))

@@ -60,8 +60,9 @@ def test_points_of_methods_stand_side_by_side_at_a_ratio() -> None:
 
 def test_numbers_on_a_heat_map_can_be_read() -> None:
     table = pd.DataFrame([[5.0, 30.0, 50.0, 62.0], [71.0, 85.0, 99.0, np.nan]], index=["a", "b"], columns=list("wxyz"))
-    figure = figures.class_heat_map(table, "t")
+    figure = figures.class_heat_map(table, "ap50", "t")
     drawn(figure)
+    assert figure.axes[1].get_ylabel() == "AP50 of instances (%)"
     axes = figure.axes[0]
     shades = axes.collections[0].get_facecolors()
     assert [t.get_text() for t in axes.texts] == ["5", "30", "50", "62", "71", "85", "99"]

@@ -112,6 +112,7 @@ def test_a_link_opens_its_run(browser: Any, page: Path) -> None:
     assert browser.execute_script(OPENED) == [key]
     details = browser.find_element("css selector", "tr.details")
     assert "SYNTHETIC DATA" in details.text and "pre-trained on" in details.text and "chair" in details.text
+    assert "IoU on voxels (%) of" in details.text
     assert details.find_elements("css selector", "svg polyline")
     row = browser.find_element("id", key)
     assert method in row.text
