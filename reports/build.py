@@ -98,7 +98,7 @@ def _build(
         frame = compare(group, lost=loaded.lost)
         mark = f"**{SYNTHETIC_MARK}**: " if described["synthetic"] else ""
         plain_mark = f"{SYNTHETIC_MARK}: " if described["synthetic"] else ""
-        files[f"table-{name}"] = write_table(frame, out / f"table-{name}", f"{plain_mark}{title}")
+        files[f"group{len(groups) + 1}"] = write_table(frame, out / f"table-{name}", f"{plain_mark}{title}")
         sections.append(f"{mark}{title}\n\n{markdown(frame)}\n")
         short = frame[["method", headline(group), "n", "failed", "to scratch", "verdict"]]
         shown.append(f"{mark}{title}\n\n{markdown(short)}\n")
@@ -124,7 +124,7 @@ def _build(
         reach = steps_to_reach({n: them for n, them in ended.items() if them}, unfinished)
         if len(reach):
             sections.append(f"{mark}Validation curves, {title}\n\n{markdown(reach)}\n")
-            files[f"reach-{name}"] = write_table(
+            files[f"reach{len(groups) + 1}"] = write_table(
                 reach, out / f"reach-{name}", f"{plain_mark}Validation curves, {title}"
             )
         if with_page:

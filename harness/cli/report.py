@@ -83,7 +83,7 @@ def report(
         return
     built = build()
     say_unrecorded(store)
-    _tell(built.text, built.files, json, 22)
+    _tell(built.text, built.files, json)
 
 
 def _watch(runs: Path, out: Path, build: Callable[[], object]) -> None:
@@ -106,17 +106,18 @@ def _compare(one: str, two: str, runs: Path, out: Path, json: bool) -> None:
     from reports.compare import build_comparison
 
     found = build_comparison(_side(one, runs), _side(two, runs), out)
-    _tell(found.text, found.files, json, 8)
+    _tell(found.text, found.files, json)
 
 
-def _tell(text: str, files: dict[str, Path], json: bool, width: int) -> None:
-    """What was found and which files were written, the names padded to `width`; as JSON the files alone."""
+def _tell(text: str, files: dict[str, Path], json: bool) -> None:
+    """What was found and which files were written; as JSON the files alone."""
     from harness.cli.console import print_json, printable
 
     if json:
         print_json({name: str(path) for name, path in files.items()})
         return
     print(printable(text))
+    width = max(map(len, files), default=0)
     for name, path in files.items():
         print(f"{name:<{width}} {path}")
 
