@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+WIDE_LETTERS = 80
+"""A table of more letters in a line is too wide for a column."""
+
+
 def write_table(table: pd.DataFrame, stem: Path, title: str) -> Path:
     """Write a table beside `stem` in every format; the path of its Markdown."""
     write_data(table, stem)
@@ -51,14 +55,19 @@ def plain(text: str) -> str:
 
 
 def latex(frame: pd.DataFrame, caption: str) -> str:
-    """A booktabs table; what LaTeX would take for a command is escaped."""
+    """A booktabs table; what LaTeX would take for a command is escaped. A wide one spans both columns of a page and is scaled to
+    fit."""
     cells = [[_tex(str(c)) for c in row] for row in [list(frame.columns), *frame.to_numpy().tolist()]]
     lines = [" & ".join(row) + r" \\" for row in cells]
     body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
-    columns = "l" * len(frame.columns)
+    tabular = f"\\begin{{tabular}}{{{'l' * len(frame.columns)}}}\n{body}\n\\end{{tabular}}"
+    environment, packages = "table", "booktabs"
+    if sum(max(len(row[i]) for row in cells) for i in range(len(frame.columns))) > WIDE_LETTERS:
+        environment, packages = "table*", "booktabs,graphicx"
+        tabular = f"\\resizebox{{\\textwidth}}{{!}}{{{tabular}}}"
     return (
-        f"% needs \\usepackage{{booktabs}}\n\\begin{{table}}\n\\centering\n\\caption{{{_tex(caption)}}}\n"
-        f"\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}\n\\end{{table}}\n"
+        f"% needs \\usepackage{{{packages}}}\n\\begin{{{environment}}}\n\\centering\n\\caption{{{_tex(caption)}}}\n"
+        f"{tabular}\n\\end{{{environment}}}\n"
     )
 
 
