@@ -12,7 +12,7 @@ from reports.formats import latex, markdown, write_data
 from reports.frame import METRIC_NAMES, load
 from reports.overview import in_any_order
 from reports.statistics import TESTED, estimate, sign_flip_test, verdict
-from reports.tables import UNIT, headline, show
+from reports.tables import UNIT, headline, show, show_p
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,7 +155,7 @@ def overall(pairs: pd.DataFrame) -> str:
         gaps = (part["score_b"] - part["score_a"]).groupby(units).mean().to_numpy()
         test = sign_flip_test(gaps)
         words = "the same" if (part["score_a"] == part["score_b"]).all() else test.words()
-        p = f", permutation p {test.p:.3f}" if words in TESTED else ""
+        p = f", permutation p {show_p(test.p)}" if words in TESTED else ""
         mark = f"{SYNTHETIC_MARK}: " if synthetic else ""
         lines.append(
             f"{mark}Over all cells: B - A {show(estimate(gaps), signed=True)}, n={len(gaps)} pre-trainings{p}: {words}"

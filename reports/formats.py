@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-WIDE_LETTERS = 80
-"""A table of more letters in a line is too wide for a column."""
+COLUMN_POINTS, LETTER_POINTS, GAP_POINTS = 240, 4.6, 12
+"""Of a paper of two columns: the width of one, and about what a letter and the room between two columns of a table take."""
 
 
 def write_table(table: pd.DataFrame, stem: Path, title: str) -> Path:
@@ -55,16 +55,18 @@ def plain(text: str) -> str:
 
 
 def latex(frame: pd.DataFrame, caption: str) -> str:
-    """A booktabs table; what LaTeX would take for a command is escaped. A wide one spans both columns of a page and is scaled to
-    fit."""
+    """A booktabs table; what LaTeX would take for a command is escaped. One too wide for a column spans the page, and
+    is scaled down where that is not enough."""
     cells = [[_tex(str(c)) for c in row] for row in [list(frame.columns), *frame.to_numpy().tolist()]]
     lines = [" & ".join(row) + r" \\" for row in cells]
     body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
     tabular = f"\\begin{{tabular}}{{{'l' * len(frame.columns)}}}\n{body}\n\\end{{tabular}}"
     environment, packages = "table", "booktabs"
-    if sum(max(len(row[i]) for row in cells) for i in range(len(frame.columns))) > WIDE_LETTERS:
+    widths = [max(len(row[i]) for row in cells) * LETTER_POINTS + GAP_POINTS for i in range(len(frame.columns))]
+    if sum(widths) > COLUMN_POINTS:
         environment, packages = "table*", "booktabs,graphicx"
-        tabular = f"\\resizebox{{\\textwidth}}{{!}}{{{tabular}}}"
+        fitted = r"\ifdim\width>\textwidth\textwidth\else\width\fi"
+        tabular = f"\\resizebox{{{fitted}}}{{!}}{{{tabular}}}"
     return (
         f"% needs \\usepackage{{{packages}}}\n\\begin{{{environment}}}\n\\centering\n\\caption{{{_tex(caption)}}}\n"
         f"{tabular}\n\\end{{{environment}}}\n"

@@ -37,6 +37,7 @@ from reports.tables import (
     row_names,
     seeds_to_see_a_point,
     show,
+    show_p,
 )
 
 if TYPE_CHECKING:
@@ -320,7 +321,7 @@ def across_tasks(runs: pd.DataFrame) -> dict[str, AcrossTasks]:
                     "tasks": f"{len(mine.columns)} of {tasks}",
                     "seeds": len(mine.dropna()),
                     "mean gain": show(gaps[name], signed=True) if tested else "-",
-                    "p (Holm)": f"{adjusted[name]:.3f}" if tested and np.isfinite(adjusted[name]) else "-",
+                    "p (Holm)": show_p(adjusted[name]) if tested else "-",
                     "verdict": words_for(adjusted[name]) if tested else "-",
                     "mean rank": f"{ranks.mean_ranks[complete.index(name)]:.1f}"
                     if ranks and supported and name in complete

@@ -86,6 +86,11 @@ def compare(runs: pd.DataFrame, metric: str = "score", lost: Iterable[Lost] = ()
     return pd.DataFrame(lines)
 
 
+def show_p(p: float) -> str:
+    """A p value with three digits; a dash where there is none."""
+    return "-" if not np.isfinite(p) else f"{p:.3f}" if p >= 0.001 else "<0.001"
+
+
 def pooled_deviation(one: np.ndarray, two: np.ndarray) -> float:
     """Standard deviation over seeds, of both methods together; NaN below two degrees of freedom, of which nothing is known."""
     spread = [(len(v) - 1, v.var(ddof=1)) for v in (one, two) if len(v) > 1]
