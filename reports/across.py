@@ -150,15 +150,18 @@ def _draw(
             name=f"ratios{number}", title=f"Label ratios: {title}", data=group,
             figure=interactive.ratio_curves(of_family, group, overlays),
         )  # fmt: skip
-    if found["gain"].notna().any():
-        title = "Gains over scratch"
+    known_gains = found[found["gain"].notna()].groupby(["budget", "profile"])
+    for number, ((budget, profile), part) in enumerate(known_gains, 1):
+        # One budget to a figure, whose name has a number where there are several.
+        which, under = ("", "") if known_gains.ngroups == 1 else (number, f", budget {budget}, profile {profile}")
         keep(
-            gain_distribution, found, f"{mark}Gains over tasks and ratios",
-            name="gains", title=title, data=found, figure=interactive.gains(found),
+            gain_distribution, part, f"{mark}Gains over tasks and ratios{under}",
+            name=f"gains{which}", title=f"Gains over scratch{under}", data=part, figure=interactive.gains(part),
         )  # fmt: skip
-        known, title = with_source(found), "Pre-trained on the task's dataset, or on another"
+        known, title = with_source(part), f"Pre-trained on the task's dataset, or on another{under}"
         if known["pre-trained on"].nunique() > 1:
-            keep(same_and_other, known, mark + title, name="datasets", title=title, data=known)
+            keep(same_and_other, known, mark + title, name=f"datasets{which}", title=title, data=known)
+    if len(known_gains):
         priced = with_hours(found, runs)
         title = "Cost against gain"
         keep(

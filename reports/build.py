@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +21,7 @@ from reports.frame import GROUP, METRIC_NAMES, ROW, Loaded, load
 from reports.overview import methods_as_published, ratio_order, steps_to_reach
 from reports.page import Page, PageGroup, PagePicture, render_page
 from reports.run_details import Details
-from reports.tables import TO_SEE, by_row, compare, headline
+from reports.tables import TO_SEE, by_row, compare, headline, lost_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,15 +92,20 @@ def _build(
     groups: list[PageGroup] = []
     details = Details(store, loaded, scene_pictures)
     frames: list[pd.DataFrame] = []
-    for names, group in sorted(runs.groupby(GROUP), key=lambda g: _order(g[0])) if len(runs) else []:
+    parts = sorted(runs.groupby(GROUP), key=lambda g: _order(g[0])) if len(runs) else []
+    alike = Counter(group_title(dict(zip(GROUP, names, strict=True))) for names, _ in parts)
+    for names, group in parts:
         described: dict[str, Any] = dict(zip(GROUP, names, strict=True))
         title = group_title(described)
+        if alike[title] > 1:  # another recipe, or other code
+            title += f", protocol #{described['protocol']}"
         name = _group_id(described)
         frame = compare(group, lost=loaded.lost)
         mark = f"**{SYNTHETIC_MARK}**: " if described["synthetic"] else ""
         plain_mark = f"{SYNTHETIC_MARK}: " if described["synthetic"] else ""
-        files[f"group{len(groups) + 1}"] = write_table(frame, out / f"table-{name}", f"{plain_mark}{title}")
-        sections.append(f"{mark}{title}\n\n{markdown(frame)}\n")
+        judged = f"{title}; differences and verdicts of {headline(group)}"
+        files[f"group{len(groups) + 1}"] = write_table(frame, out / f"table-{name}", f"{plain_mark}{judged}")
+        sections.append(f"{mark}{judged}\n\n{markdown(frame)}\n")
         short = frame[["method", headline(group), "n", "failed", "to scratch", "verdict"]]
         shown.append(f"{mark}{title}\n\n{markdown(short)}\n")
         frames.append(frame.assign(**described))
@@ -121,6 +127,8 @@ def _build(
         unfinished = {
             n: int((mine["outcome"] != "ok").sum()) for n, mine in by_row(group[["row", *ROW, "outcome"]]).items()
         }
+        for n, lost in lost_rows(group, loaded.lost).items():
+            unfinished[n] = unfinished.get(n, 0) + len(lost)
         reach = steps_to_reach({n: them for n, them in ended.items() if them}, unfinished)
         if len(reach):
             sections.append(f"{mark}Validation curves, {title}\n\n{markdown(reach)}\n")
@@ -144,7 +152,8 @@ def _build(
     if with_page:
         for record in failures:
             details.add_failed_pretraining(record)
-    nothing = NO_RUNS if all_runs or not loaded.records else NONE_ASKED_FOR
+    tuned = any(r.kind == "finetune" for r in loaded.records.values())
+    nothing = NONE_ASKED_FOR if tuned and not all_runs else NO_RUNS
     failed = [f"{_failure_line(r)}\n" for r in failures]
     text, short_text = ("\n".join(part + failed or [f"{nothing}\n"]) for part in (sections, shown))
     files["table"] = _write(out / "table.md", f"{text}\n{NOTES}{MORE_NOTES}".encode())
@@ -251,7 +260,7 @@ def _failure(record: Record) -> dict[str, str]:
         "stage": record.stage,
         "outcome": record.outcome.value,
         "message": record.message,
-        "data": "SYNTHETIC" if record.synthetic else "real",
+        "data": "SYNTHETIC" if record.synthetic else "real" if record.dataset else "-",
     }
 
 

@@ -93,10 +93,8 @@ def by_method(runs: pd.DataFrame, title: str) -> Any:
     # A difference of a point shall not fill the picture.
     widen = max(0.0, MIN_SPAN - (high - low)) / 2
     axes.set_ylim(max(0.0, low - widen), high + widen)
-    if BASELINE in methods and len(good[good["method"] == BASELINE]):
-        axes.axhline(
-            good[good["method"] == BASELINE]["score"].mean(), color=COLOURS[BASELINE], lw=0.8, ls="--", zorder=1
-        )
+    if len(units.get(BASELINE, ())):  # its mean as the tables have it, over pre-training seeds
+        axes.axhline(100 * units[BASELINE].mean(), color=COLOURS[BASELINE], lw=0.8, ls="--", zorder=1)
     return figure
 
 
@@ -123,9 +121,9 @@ def validation_curves(
             colour = COLOURS.get(method, OTHER_COLOUR)
             label = name if number == 0 else None
             axes.plot(steps, [100 * s for s in scores], color=colour, lw=1.2, marker="o", ms=3, alpha=0.8, label=label)
-    own = axes.get_xlim()
-    _draw_overlays(axes, overlays)
     if curves:
+        own = axes.get_xlim()
+        _draw_overlays(axes, overlays)
         axes.set_xlim(own)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("fine-tuning steps")
@@ -380,9 +378,12 @@ def variance_split(found: pd.DataFrame, title: str) -> Any:
                 textcoords="offset points", va="center", fontsize=6, color="#B00020",
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
             )  # fmt: skip
-    several = found["task"].nunique() > 1
-    tasks = [f", {task}" if several else "" for task in found["task"]]
-    rows = [f"{m}{t}, {r}" for m, t, r in zip(found["method"], tasks, found["label_ratio"], strict=True)]
+    telling = [
+        c
+        for c in ("method", "task", "label_ratio", "budget")
+        if c in ("method", "label_ratio") or found[c].nunique() > 1
+    ]
+    rows = [", ".join(map(str, r)) for r in found[telling].itertuples(index=False, name=None)]
     axes.set_yticks(places, rows, fontsize=7)
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.set_xlabel("standard deviation (points of the metric)")

@@ -49,7 +49,8 @@ class Lost(NamedTuple):
 
     budget: str
     profile: str
-    synthetic: bool
+    synthetic: bool | None
+    """None for one that read no data."""
     method: str
     pretrain_dataset: str
     seed: int
@@ -106,14 +107,14 @@ def named(runs: pd.DataFrame, lost: list[Lost]) -> tuple[pd.DataFrame, list[Lost
     kinds = ["synthetic", "budget", "profile", *ROW]
     found = list(runs[kinds].drop_duplicates().itertuples(index=False, name=None))
     ways = Counter(r[:-1] for r in found)
-    sources: dict[tuple[bool, str], set[str]] = {}
+    sources: dict[tuple[bool | None, str], set[str]] = {}
     for synthetic, method, dataset in (
         *((r[0], r[3], r[4]) for r in found),
         *((one.synthetic, one.method, one.pretrain_dataset) for one in lost),
     ):
         sources.setdefault((synthetic, method), set()).add(dataset)
 
-    def name(synthetic: bool, method: str, dataset: str) -> str:
+    def name(synthetic: bool | None, method: str, dataset: str) -> str:
         return f"{method} ({dataset})" if len(sources[synthetic, method]) > 1 else method
 
     names = {r: name(r[0], r[3], r[4]) + (f" #{r[5]}" if ways[r[:-1]] > 1 else "") for r in found}
@@ -136,8 +137,8 @@ def _checkpoints(runs: pd.DataFrame) -> pd.Series:
 def _lost(store: Store, record: Record) -> Lost:
     """Of a pre-training that failed. Its fine-tunings never ran, so it is in no row of the frame, and is no less a failure."""
     spec = store.spec(record.kind, record.key)  # its own: the shared one does not say the seed
-    dataset = spec.data.dataset if spec.data else NO_DATASET
-    return Lost(spec.limits.budget, spec.profile, record.synthetic, record.method, dataset, spec.seed, record.key)
+    dataset, synthetic = (spec.data.dataset, spec.data.synthetic) if spec.data else (NO_DATASET, None)
+    return Lost(spec.limits.budget, spec.profile, synthetic, record.method, dataset, spec.seed, record.key)
 
 
 def load_runs(store: Store) -> pd.DataFrame:
@@ -195,7 +196,9 @@ def _row(
         "dataset": record.dataset,
         "synthetic": record.synthetic,
         "label_ratio": str(cell.label_ratio),
-        "label_percent": cell.label_ratio.percent if cell.label_ratio.points is None else float("nan"),
+        "label_percent": float("nan")
+        if cell.label_ratio.points or cell.label_ratio.boxes
+        else cell.label_ratio.percent,
         "budget": cell.budget,
         "profile": cell.profile,
         **_protocol(specs[record.key], digests),

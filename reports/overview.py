@@ -26,6 +26,7 @@ from reports.statistics import (
 )
 from reports.tables import (
     BASELINE,
+    LABELLED,
     METHOD_ORDER,
     UNIT,
     applicable,
@@ -173,7 +174,14 @@ def in_any_order(column: pd.Series) -> pd.Series:
 
 
 def _group_of(method: str) -> str:
-    return "multi-scan" if method in MULTI_SCAN else "single-scan" if method in SINGLE_SCAN else "baseline"
+    for group, methods in (
+        ("baseline", (BASELINE, LABELLED)),
+        ("multi-scan", MULTI_SCAN),
+        ("single-scan", SINGLE_SCAN),
+    ):
+        if method in methods:
+            return group
+    return "other"
 
 
 def _cell(r: dict[Any, Any], paper: float | None, whole: bool = False) -> str:
@@ -264,7 +272,7 @@ def same_or_other(found: pd.DataFrame) -> pd.DataFrame:
 
 def with_source(found: pd.DataFrame) -> pd.DataFrame:
     """Effects with a gain, and `pre-trained on`: the task's dataset (or its procedural stand-in), or another one."""
-    known = found[found["gain"].notna()]
+    known = found[found["gain"].notna() & (found["pretrain_dataset"] != NO_DATASET)]
     same = [_plain(a) == _plain(b) for a, b in zip(known["pretrain_dataset"], known["dataset"], strict=True)]
     return known.assign(**{"pre-trained on": np.where(same, SAME, OTHER)})
 
@@ -286,7 +294,8 @@ def across_tasks(runs: pd.DataFrame) -> dict[str, AcrossTasks]:
 
     One pre-training serves all tasks, so tasks are no independent units: the unit is the pre-training seed, whose scores are
     averaged over the tasks that both methods have. Welch's test of these means, corrected by Holm for the number of methods.
-    Ranks are over seeds, of methods that have all tasks, and stand only where Friedman's test supports them.
+    Ranks are over seeds, of methods that have all tasks, and stand only where Friedman's test supports them. Where a task was run
+    under two protocols there is no table.
     """
     import pandas as pd
 
@@ -294,8 +303,9 @@ def across_tasks(runs: pd.DataFrame) -> dict[str, AcrossTasks]:
     full = runs[runs["label_ratio"] == "100%"] if len(runs) else runs
     for (budget, profile), part in full.groupby(["budget", "profile"], sort=True) if len(full) else []:
         scores = _by_seed(part)
-        tasks = part.groupby(GROUP, dropna=False).ngroups
-        if tasks < 2:
+        tasks = len(part[["task", "dataset"]].drop_duplicates())
+        # A task that was run under two protocols is no two tasks, and which one counts is not ours to say.
+        if tasks < 2 or tasks < part.groupby(GROUP, dropna=False).ngroups:
             continue
         base = [name for name, (method, *_) in row_names(part).items() if method == BASELINE]
         scratch = scores[base[0]] if len(base) == 1 else None
@@ -449,9 +459,11 @@ def steps_to_reach(
         name: [next((s for s, v in zip(at, scores, strict=True) if v >= goal), np.inf) for _, at, scores in runs]
         for name, runs in curves.items()
     }
-    for name, reached in steps.items():
-        reached += [np.inf] * failed.get(name, 0)
-    base = next((float(np.median(steps[n])) for n, runs in curves.items() if runs[0][0] == BASELINE), np.nan)
+    base_rows = [n for n, runs in curves.items() if runs[0][0] == BASELINE]
+    for name, number in failed.items():
+        if number:
+            steps.setdefault(name, []).extend([np.inf] * number)
+    base = float(np.median(steps[base_rows[0]])) if base_rows else np.nan
     rows = []
     for name, reached in steps.items():
         median = float(np.median(reached))

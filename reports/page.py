@@ -146,7 +146,7 @@ def _matrix_cell(r: dict[Any, Any], scale: float) -> dict[str, Any]:
     if not r["n"]:
         return {**cell, "text": "failed", "below": ""}
     if r["method"] == BASELINE or not np.isfinite(r["gain"]):
-        return {**cell, "text": f"{r['mean']:.1f}"}
+        return {**cell, "text": f"{r['mean']:.1f}" if r["method"] == BASELINE else f"mean {r['mean']:.1f}"}
     if r["verdict"].startswith("cannot be tested"):
         return {**cell, "text": f"{r['gain']:+.1f}"}
     shade = SHADES[round((r["gain"] / scale + 1) / 2 * (len(SHADES) - 1))]

@@ -40,7 +40,10 @@ def lost_rows(runs: pd.DataFrame, lost: Iterable[Lost]) -> dict[str, list[Lost]]
     found: dict[str, list[Lost]] = {}
     for one in sorted(lost):
         if (
-            (one.budget, one.profile, one.synthetic) == (first["budget"], first["profile"], first["synthetic"])
+            (one.budget, one.profile) == (first["budget"], first["profile"])
+            # What reads no data belongs to both kinds.
+            and one.synthetic in (None, first["synthetic"])
+            and one.seed not in {other.seed for other in found.get(one.row, ())}
             and (one.method, one.pretrain_dataset, one.seed) not in there
             and applicable(one.method, one.pretrain_dataset, first["dataset"])
         ):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,6 +59,9 @@ def report(
     from harness.store import Store
 
     if compare is not None:
+        ignored = {"--suite": suite, "--published": published, "--watch": watch, "--export": export}
+        if given := [flag for flag, value in ignored.items() if value]:
+            raise WrongUse(f"{', '.join(given)}: not of a comparison; --compare takes stores or suites by name")
         _compare(*compare, runs, out, json)
         return
     from harness.cli.console import say_unrecorded
@@ -90,7 +94,7 @@ def _watch(runs: Path, out: Path, build: Callable[[], object]) -> None:
     """Build whenever a record was added, replaced or removed since the last time; until Ctrl-C."""
     seen: dict[Path, int] | None = None
     while True:
-        now = {path: path.stat().st_mtime_ns for path in runs.glob("*/*/record.json")}
+        now = dict(_written(runs))
         if now != seen:
             build()
             print(f"{out}: {len(now)} runs; Ctrl-C ends the watch", flush=True)
@@ -100,6 +104,13 @@ def _watch(runs: Path, out: Path, build: Callable[[], object]) -> None:
         except KeyboardInterrupt:
             print(f"the watch has ended; {out} holds the last report")
             return
+
+
+def _written(runs: Path) -> Iterator[tuple[Path, int]]:
+    """Every record with the time when it was written; one that a run is just replacing is left out."""
+    for path in runs.glob("*/*/record.json"):
+        with contextlib.suppress(FileNotFoundError):
+            yield path, path.stat().st_mtime_ns
 
 
 def _compare(one: str, two: str, runs: Path, out: Path, json: bool) -> None:
@@ -135,6 +146,7 @@ def _side(text: str, runs: Path) -> Side:
 def _keys_of(suite: str, store: object) -> set[str]:
     """Runs of a store that belong to a suite: fine-tunings by what their cells say, and pre-trainings that failed by what they
     were told."""
+    from benchmarks.specs import Method
     from benchmarks.suite import Suite
     from harness.catalog import find
     from harness.contract.records import Outcome, Record
@@ -144,7 +156,12 @@ def _keys_of(suite: str, store: object) -> set[str]:
     assert isinstance(store, Store)
     wanted = find(Suite, suite)
     budget, profile = budget_and_profile(wanted)
-    cells = {_axes(cell) for cell in wanted.cells(budget.name, profile.name)}
+    # A suite may name a method by its folder; records have the name that its file gives.
+    names = {asked: find(Method, asked).name for asked in wanted.methods}
+    cells = {
+        _axes(cell.model_copy(update={"method": names[cell.method]}))
+        for cell in wanted.cells(budget.name, profile.name)
+    }
     pretrainings = {(method, seed) for method, _, _, seed, _ in cells}
 
     def belongs(r: Record) -> bool:

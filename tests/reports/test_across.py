@@ -23,6 +23,7 @@ from reports.interactive import plotly_source
 from reports.overview import (
     OTHER,
     SAME,
+    _group_of,
     across_tasks,
     by_ratio,
     cost,
@@ -37,6 +38,7 @@ from reports.overview import (
 from reports.statistics import ranking
 from tests.conftest import Bench
 from tests.reports.planted import GAINS, plant
+from tests.reports.test_reports import add
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +221,38 @@ def test_steps_to_reach_by_hand() -> None:
     sooner = steps_to_reach({**curves, "csc": [("csc", [10], [0.6])]}, {"scratch": 1}).set_index("method")
     assert sooner.loc["csc"].tolist() == ["10", "1 of 1", "-"], "over scratch that never got there there is no speed-up"
     assert crashed.loc["ours", "reached by"] == "1 of 3", "a run that ended badly never got there"
+
+
+def test_a_row_that_never_ended_well_is_not_left_out_of_steps_to_reach() -> None:
+    found = steps_to_reach({"scratch": [("scratch", [10, 20], [0.3, 0.6])]}, {"scratch": 0, "csc": 2}).set_index(
+        "method"
+    )
+    assert found.loc["csc"].tolist() == ["never", "0 of 2", "-"] and found.loc["scratch", "reached by"] == "1 of 1"
+
+
+def test_methods_of_ones_own_have_a_group_of_their_own_and_may_have_no_source() -> None:
+    assert [_group_of(m) for m in ("scratch", "supervised", "csc", "ours", "mine")] == [
+        "baseline", "baseline", "multi-scan", "single-scan", "other",
+    ]  # fmt: skip
+    rows = [{"method": "mine", "pretrain_dataset": d, "dataset": "s3dis", "gain": 1.0} for d in ("none", "scannet")]
+    assert list(with_source(pd.DataFrame(rows))["pre-trained on"]) == [OTHER]
+
+
+def test_a_task_under_two_protocols_is_no_two_tasks() -> None:
+    runs = runs_of(planted_scores(2, 3, {}, 0.3))
+    assert across_tasks(runs) and across_tasks(runs.assign(task="one")) == {}
+
+
+def test_gains_under_two_budgets_are_two_figures(tmp_path: Path) -> None:
+    two = Store(tmp_path / "runs")
+    two.root.mkdir()
+    for seed in range(2):
+        for budget in ("b", "large"):
+            add(two, "scratch", 0.4 + 0.01 * seed, seed, source="none", budget=budget)
+            add(two, "ours", 0.5 + 0.02 * seed, seed, budget=budget)
+    build_report(two, tmp_path / "out", page=False)
+    assert {p.name for p in (tmp_path / "out").glob("figure-gains*.csv")} == {"figure-gains1.csv", "figure-gains2.csv"}
+    assert set(pd.read_csv(tmp_path / "out/figure-gains2.csv")["budget"]) == {"large"}
 
 
 def test_cost_is_amortised_over_the_runs_of_a_pretraining(store: Store) -> None:

@@ -104,4 +104,6 @@ def test_the_command(sides: tuple[Store, Store], bench: Bench, tmp_path: Path) -
     assert "B (b) against A (a)" in done.stdout and "the same" in done.stdout
     files = json.loads(bench("report", "--compare", "a", "b", "--out", "out", "--json").stdout)
     assert (tmp_path / files["md"]).read_text() in done.stdout and "\\" not in done.stdout
+    said = bench("report", "--compare", "a", "b", "--suite", "tiny", "--watch", code=2).stderr
+    assert "--suite, --watch: not of a comparison" in said
     assert "unknown suite 'c'" in bench("report", "--compare", "a", "c", code=2).stderr

@@ -100,3 +100,23 @@ def test_the_legend_of_many_methods_hides_nothing() -> None:
     assert box.y1 < axes.xaxis.label.get_window_extent(renderer).y0, "below the axes and their title"
     assert box.y0 >= 0 and box.x0 >= 0 and box.x1 <= figure.bbox.x1, "and whole"
     assert axes.get_window_extent(renderer).height > 0.5 * figure.bbox.height
+
+
+def test_the_line_of_scratch_is_the_mean_that_the_tables_have(tmp_path: Path) -> None:
+    """One run at 40 of one pre-training, four at 50 of another: the unit is the pre-training, so 45."""
+    uneven = Store(tmp_path / "uneven")
+    uneven.root.mkdir()
+    add(uneven, "scratch", 0.4, 0, 0, source="none")
+    for seed in range(4):
+        add(uneven, "scratch", 0.5, 1, seed, source="none")
+    figure = figures.by_method(load_runs(uneven), TITLE)
+    dashed = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert np.allclose(dashed[-1].get_ydata(), 45.0)
+
+
+def test_the_papers_curves_are_not_drawn_alone() -> None:
+    overlays = {"ours": ((0, 10.0), (9000, 60.0))}
+    assert not len(figures.validation_curves({}, "miou_voxel", TITLE, overlays).axes[0].lines)
+    own = {"ours": [("ours", [10, 20], [0.3, 0.4])]}
+    axes = figures.validation_curves(own, "miou_voxel", TITLE, overlays).axes[0]
+    assert len(axes.lines) == 2 and axes.get_xlim()[1] < 30, "and as far as ours go"

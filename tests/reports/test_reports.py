@@ -55,20 +55,26 @@ def stage(kind: str, method: str, seed: int, voxel: float = 0.1, **more: object)
 def add(
     store: Store, method: str, score: float, pretrain_seed: int = 0, finetune_seed: int = 0, *, outcome: str = "ok",
     synthetic: bool = False, source: str = "scannet", voxel: float = 0.1, message: str = "", percent: float = 100.0,
-    notes: dict[str, str] | None = None, checkpoints: tuple[str, ...] = CHECKPOINTS,
+    notes: dict[str, str] | None = None, checkpoints: tuple[str, ...] = CHECKPOINTS, labels: LabelRatio | None = None,
+    budget: str = "b",
 ) -> None:  # fmt: skip
+    labels = labels or LabelRatio(percent=percent)
+    limits = {
+        "budget": budget, "budget_version": 1, "currency": "optimizer_steps", "amount": 1, "schedule_horizon": "budget",
+    }  # fmt: skip
     parent = stage(
         "pretrain",
         method,
         pretrain_seed,
         data={"dataset": source, "manifest_sha256": "3" * 64, "synthetic": synthetic, "view": "unlabelled"},
+        limits=limits,
     )
     child = stage(
-        "finetune", method, finetune_seed, voxel, parents={"points": parent.key}, label_ratio={"percent": percent}
+        "finetune", method, finetune_seed, voxel, parents={"points": parent.key}, label_ratio=labels, limits=limits
     )
     cell = Cell(
-        method=method, pretrain_dataset=source, task="s3dis-sem", label_ratio=LabelRatio(percent=percent),
-        pretrain_seed=pretrain_seed, finetune_seed=finetune_seed, budget="b", profile="p",
+        method=method, pretrain_dataset=source, task="s3dis-sem", label_ratio=labels,
+        pretrain_seed=pretrain_seed, finetune_seed=finetune_seed, budget=budget, profile="p",
     )  # fmt: skip
     metrics = {f"miou_voxel_{c}": score for c in checkpoints} if outcome == "ok" else {}
     for spec, extra in (
@@ -336,6 +342,11 @@ def test_a_pretraining_that_failed_is_a_failure_of_its_row(tmp_path: Path) -> No
     assert not lost_rows(group, [ours[1]._replace(budget="other")]) and not lost_rows(
         group, [ours[1]._replace(synthetic=True)]
     )
+    twice = [ours[1], ours[1]._replace(key="again")]
+    assert len(lost_rows(group, twice)["ours"]) == 1, "a seed that failed under two versions of the code is one"
+    without_data = Lost("b", "p", None, "scratch", "none", 7, "k", "scratch")
+    assert lost_rows(group, [without_data]) == {"scratch": [without_data]}, "real or synthetic is not told by it"
+    assert lost_rows(group.assign(synthetic=True), [without_data]), "and counts for both"
     assert not lost_rows(group, [Lost("b", "p", False, "supervised", "s3dis", 0, "k")]), "not applicable there"
 
 
@@ -361,3 +372,29 @@ def test_a_watch_writes_again_when_a_run_ended_and_only_then(
     report_command._watch(store.root, tmp_path / "out", lambda: built.append(len(list(store.records()))))
     assert built == [2, 4] and slept == [report_command.WATCH_SECONDS] * 4
     assert "2 runs; Ctrl-C ends the watch\n" in (said := capsys.readouterr().out) and "the watch has ended" in said
+
+
+def test_limited_labels_have_no_share(store: Store) -> None:
+    add(store, "scratch", 0.4, labels=LabelRatio(boxes=2))
+    add(store, "csc", 0.4, labels=LabelRatio(points=20))
+    add(store, "ours", 0.5, percent=5.0)
+    shares = load_runs(store).set_index("method")["label_percent"]
+    assert np.isnan(shares[["scratch", "csc"]]).all() and shares["ours"] == 5.0
+
+
+def test_groups_of_one_title_are_told_apart_and_name_their_checkpoint(store: Store, tmp_path: Path) -> None:
+    add(store, "scratch", 0.4, source="none")
+    add(store, "ours", 0.5)
+    add(store, "ours", 0.6, voxel=0.2, checkpoints=("final", "best"))
+    build_report(store, tmp_path / "out", page=False)
+    text = (tmp_path / "out/table.md").read_text()
+    titles = [line for line in text.splitlines() if "differences and verdicts of" in line]
+    assert len(set(titles)) == 2 and all(re.search(r"protocol #[0-9a-f]{6}; diff", title) for title in titles)
+    assert {title.rsplit(" ", 1)[1] for title in titles} == {"selected", "final"}
+
+
+def test_a_store_without_finetunings_says_so_whatever_is_asked_for(store: Store, tmp_path: Path) -> None:
+    add(store, "ours", 0.5)
+    (run,) = (store.root / "finetune").iterdir()
+    shutil.rmtree(run)
+    assert "There are no fine-tuning runs yet" in build_report(store, tmp_path / "out", keys=set(), page=False).text

@@ -56,6 +56,22 @@ def test_a_report_of_a_suite_leaves_out_what_the_suite_excludes(tmp_path: Path) 
         assert set(find(Suite, "tiny").methods) - {methods[k] for k in _keys_of(str(suite), store)} == missing, name
 
 
+def test_a_suite_may_name_a_method_by_its_folder(tmp_path: Path) -> None:
+    """Records have the name that its file gives."""
+    (tmp_path / "own").mkdir()
+    text = (ROOT / "methods/csc/method.yaml").read_text().replace("name: csc", "name: mine", 1)
+    (tmp_path / "own/method.yaml").write_text(f"{text}\nimage: example/mine:1\n")
+    suite = tmp_path / "own.yaml"
+    suite.write_text((ROOT / "benchmarks/suites/tiny.yaml").read_text().replace(" csc,", f" {tmp_path / 'own'},"))
+    mine = Store(tmp_path / "runs")
+    for record in Store(STUDY / "tiny").records():
+        if record.method == "csc" and record.cell is not None:
+            cell = record.cell.model_copy(update={"method": "mine"})
+            renamed = record.model_copy(update={"method": "mine", "cell": cell}).sealed()
+            write_json(mine.folder(record.kind, record.key) / "record.json", renamed.model_dump(mode="json"))
+    assert len(_keys_of(str(suite), mine)) == len(list(mine.records())) > 3 and not _keys_of("tiny", mine)
+
+
 def test_a_report_of_a_suite_counts_the_failed_pretrainings_of_the_suite(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     store = Store(tmp_path / "runs")
