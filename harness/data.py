@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.datasets.layout import Manifest, read_manifest
+from benchmarks.datasets.layout import MANIFEST, Manifest, read_manifest
 from benchmarks.errors import WrongUse
 from benchmarks.specs import Dataset
 from harness.catalog import available, find
@@ -36,7 +36,8 @@ class PreparedDataset(NamedTuple):
 def prepared_with_manifest(dataset: str, sha256: str) -> tuple[Path, Manifest]:
     """The prepared data that a run was made from, by the hash of their manifest. Raises WrongUse where they are not there."""
     for folder in sorted((cache_folder() / "prepared").glob(f"{dataset}-*")):
-        if folder.is_dir() and (manifest := read_manifest(folder)).sha256 == sha256:
+        # Without a manifest it is being prepared, or was left so; that is no reason not to find another.
+        if (folder / MANIFEST).is_file() and (manifest := read_manifest(folder)).sha256 == sha256:
             return folder, manifest
     raise WrongUse(
         f"the prepared data of {dataset!r} that this run was made from are not in {cache_folder()}; the `bench run` that made "
