@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from benchmarks.errors import WrongUse
 from benchmarks.ratios import read_scene_list, scenes_for_testing, split_scenes, usable_scenes
-from benchmarks.specs import Budget, BudgetHalf, Cell, Dataset, Method, Profile, Spec, Task, recipe_kind
+from benchmarks.specs import Budget, BudgetHalf, Cell, Dataset, LabelRatio, Method, Profile, Spec, Task, recipe_kind
 from harness.contract.stage import DataView, Limits, StageSpec, recipe_steps
 from harness.data import PreparedDataset
 from harness.keys import code_sha256
@@ -192,13 +192,13 @@ def finetune_stage(
     )
     _check_currency(spec, budget)
     synthetic = last.synthetic or target.manifest.synthetic
-    title = finetune_title(cell.model_copy(update={"task": task.name}))
+    title = finetune_title(cell.method, task.name, cell.label_ratio)
     return PlannedStage(spec, budget.finetune, target, cell, synthetic, title)
 
 
-def finetune_title(cell: Cell) -> str:
+def finetune_title(method: str, task: str, ratio: LabelRatio) -> str:
     """What a fine-tuning is called wherever stages are listed."""
-    return f"{cell.method} -> {cell.task} at {cell.label_ratio}"
+    return f"{method} -> {task} at {ratio}"
 
 
 def _common(specs: CellSpecs, half: BudgetHalf, share: float, machine: Machine) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +13,7 @@ from benchmarks.specs import Budget, Cell, Dataset, Method, Profile, Task
 from benchmarks.suite import Filter, Suite, parse_filters
 from harness.catalog import find
 from harness.data import PreparedDataset, ProgressFor, parse_roots, ready, ready_already, resolve
-from harness.graph import NO_DATASET, Machine, NotApplicable, PlannedCell, check_applicable, check_needs
+from harness.graph import Machine, NotApplicable, PlannedCell, check_applicable, check_needs
 from harness.plan import Planner
 
 if TYPE_CHECKING:
@@ -65,23 +65,12 @@ class Matrix(NamedTuple):
     def cells(self) -> list[Cell]:
         """The cells, with methods and datasets as the suite names them. Raises WrongUse where there is none."""
         own = {asked: method.name for asked, method in self.methods.items()}
-        cells = list(self.suite.cells(self.budget.name, self.profile.name, self.filters))
-        if not cells:
-            raise WrongUse(f"suite {self.suite.name!r} has no cell that is not excluded")
-        return [c if own[c.method] == c.method else c.model_copy(update={"method": own[c.method]}) for c in cells]
+        return cells_of(self.suite, self.budget, self.profile, own, self.filters)
 
     def datasets(self) -> list[str]:
         """Names of the datasets that the cells read, each once."""
-        return list(dict.fromkeys(self.names[name] for names in self._reads(self.cells()) for name in names))
-
-    def _reads(self, cells: list[Cell]) -> dict[tuple[str, ...], list[Cell]]:
-        """The cells by the datasets that they read, as the suite names these."""
-        by_name = {m.name: m for m in self.methods.values()}
-        found: dict[tuple[str, ...], list[Cell]] = {}
-        for cell in cells:
-            source = (cell.pretrain_dataset,) if by_name[cell.method].needs.data else ()
-            found.setdefault((self.tasks[cell.task].dataset, *source), []).append(cell)
-        return found
+        planner = self._planner({})
+        return list(dict.fromkeys(name for cell in planner.distinct(self.cells()) for name in planner.reads(cell)))
 
     def prepare(self, strict: bool, progress: ProgressFor, say: Callable[[str], None]) -> list[PlannedCell]:
         """Prepare every dataset, then plan every cell. Raises WrongUse for what cannot be."""
@@ -92,42 +81,25 @@ class Matrix(NamedTuple):
     def plan_prepared(self) -> tuple[list[PlannedCell], list[WaitingCell]]:
         """Plan the cells whose data are prepared, or that have no stages whatever their data hold; and the others."""
         stride, world = self.profile.frame_stride, self.profile.world
-        cells = self.cells()
-        reads = self._reads(cells)
-        data = {}
-        for name in {self.names[name] for names in reads for name in names}:
-            found = ready_already(name, self.roots, stride, world)
-            if found is not None:
-                data[name] = found
-        missing = {
-            names: tuple(dict.fromkeys(self.names[n] for n in names if self.names[n] not in data)) for names in reads
-        }
-        late = {id(cell): missing[names] for names in reads for cell in reads[names] if missing[names]}
-        planned = self._planner(data).plan(cell for cell in cells if id(cell) not in late)
-        waiting: dict[tuple[str, ...], WaitingCell] = {}
-        for asked in cells:
-            if id(asked) not in late:
+        specs = {name: find(Dataset, name) for name in self.datasets()}
+        there = {name: ready_already(name, self.roots, stride, world) for name in specs}
+        data = {name: found for name, found in there.items() if found is not None}
+        planner = self._planner(data)
+        planned, waiting = [], []
+        for cell in planner.distinct(self.cells()):
+            missing = tuple(name for name in planner.reads(cell) if name not in data)
+            if not missing:
+                planned.append(planner.plan_cell(cell))
                 continue
-            cell, source, target = self._as_used(asked)
-            method, task = self._method(cell), self.tasks[cell.task]
+            target = specs[self.names[self.tasks[cell.task].dataset]]
             try:
-                check_applicable(method, source, task, target)
+                check_applicable(
+                    planner.methods[cell.method], specs.get(cell.pretrain_dataset), self.tasks[cell.task], target
+                )
+                waiting.append(WaitingCell(cell, missing))
             except NotApplicable as reason:
                 planned.append(PlannedCell(cell, (), str(reason)))
-                continue
-            # Cells of a method without data differ in nothing but the name of what it does not read.
-            waiting.setdefault(tuple(map(str, cell.model_dump().values())), WaitingCell(cell, late[id(asked)]))
-        return planned, list(waiting.values())
-
-    def _method(self, cell: Cell) -> Method:
-        return next(m for m in self.methods.values() if m.name == cell.method)
-
-    def _as_used(self, cell: Cell) -> tuple[Cell, Dataset | None, Dataset]:
-        """A cell with the dataset that its pre-training reads (a stand-in, or none), that dataset, and its task's."""
-        used = self.names[cell.pretrain_dataset] if self._method(cell).needs.data else NO_DATASET
-        source = None if used == NO_DATASET else find(Dataset, used)
-        target = find(Dataset, self.names[self.tasks[cell.task].dataset])
-        return cell.model_copy(update={"pretrain_dataset": used}), source, target
+        return planned, waiting
 
     def check_needs(self) -> None:
         """Raises NotApplicable where a method cannot be pre-trained on a dataset; reads no data."""
@@ -228,6 +200,19 @@ def matrix_of(suite: Suite, filters: list[Filter], choice: Choice) -> Matrix:
     return Matrix(
         suite, filters, methods, tasks, budget, profile, machine, roots, names, said, choice.executor
     )  # fmt: skip
+
+
+def cells_of(
+    suite: Suite, budget: Budget, profile: Profile, names: Mapping[str, str], filters: list[Filter]
+) -> list[Cell]:
+    """The cells of a suite. It may name a method by its folder; cells, as records, have the name that its file gives (`names`).
+
+    Raises WrongUse where there is none.
+    """
+    cells = list(suite.cells(budget.name, profile.name, filters))
+    if not cells:
+        raise WrongUse(f"suite {suite.name!r} has no cell that is not excluded")
+    return [c if names[c.method] == c.method else c.model_copy(update={"method": names[c.method]}) for c in cells]
 
 
 def budget_and_profile(suite: Suite) -> tuple[Budget, Profile]:

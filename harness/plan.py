@@ -76,20 +76,32 @@ class Planner:
 
     def plan(self, cells: Iterable[Cell]) -> list[PlannedCell]:
         """Every cell once, with its stages or the reason why it has none. Raises WrongUse for what is asked for wrongly."""
-        found: dict[tuple[object, ...], PlannedCell] = {}
+        return [self.plan_cell(cell) for cell in self.distinct(cells)]
+
+    def distinct(self, cells: Iterable[Cell]) -> Iterator[Cell]:
+        """Each cell once, with the dataset that its pre-training reads: a stand-in, or none."""
+        seen: set[tuple[object, ...]] = set()
         for asked in cells:
             used = self.names[asked.pretrain_dataset] if self.methods[asked.method].needs.data else NO_DATASET
             cell = asked if used == asked.pretrain_dataset else asked.model_copy(update={"pretrain_dataset": used})
             which = (
                 cell.method, used, cell.task, str(cell.label_ratio), cell.pretrain_seed, cell.finetune_seed,
             )  # fmt: skip
-            if which in found:
-                continue
-            try:
-                found[which] = PlannedCell(cell, (*self._pretrain(cell)[0], self._finetune(cell)))
-            except NotApplicable as reason:
-                found[which] = PlannedCell(cell, (), str(reason))
-        return list(found.values())
+            if which not in seen:
+                seen.add(which)
+                yield cell
+
+    def reads(self, cell: Cell) -> tuple[str, ...]:
+        """The datasets that a cell, as `distinct` gives it, reads: its task's, and its pre-training's."""
+        target = self.names[self.tasks[cell.task].dataset]
+        return (target,) if cell.pretrain_dataset in (NO_DATASET, target) else (target, cell.pretrain_dataset)
+
+    def plan_cell(self, cell: Cell) -> PlannedCell:
+        """A cell, as `distinct` gives it, with its stages or the reason why it has none."""
+        try:
+            return PlannedCell(cell, (*self._pretrain(cell)[0], self._finetune(cell)))
+        except NotApplicable as reason:
+            return PlannedCell(cell, (), str(reason))
 
     def _specs(self, cell: Cell) -> CellSpecs:
         return CellSpecs(self.methods[cell.method], self.tasks[cell.task], self.budget, self.profile)

@@ -95,15 +95,10 @@ class Store:
 
     def check_writable(self) -> None:
         """Make the folder and try a write. Raises EnvironmentCannot where that fails."""
-        probe = self.root / ".partial" / f".probe-{os.getpid()}"
         try:
-            probe.parent.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"x" * 4096)
+            try_write(self.root / ".partial")
         except OSError as error:
             raise cannot_write(self.root, error, "runs (--runs names another folder)") from None
-        finally:
-            with contextlib.suppress(OSError):
-                probe.unlink()
 
     def partial(self, key: str) -> Path:
         """Where the resumable state of a stage under way lies."""
@@ -212,6 +207,17 @@ class Store:
         for folder in (self.folder(spec.kind, spec.key), self.partial(spec.key)):
             numbers += [int(p.name) for p in (folder / ATTEMPTS).glob("*") if p.name.isdigit()]
         return max(numbers) + 1
+
+
+def try_write(folder: Path) -> None:
+    """Make a folder, write a file into it and remove it again. Raises OSError where that cannot be."""
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x" * 4096)
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
 
 def read_spec(folder: Path) -> StageSpec:

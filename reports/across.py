@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +21,7 @@ from reports.figures import (
     same_and_other,
     variance_split,
 )
-from reports.formats import markdown, write_data, write_table
+from reports.formats import section, write_data, write_table
 from reports.frame import ACROSS_RATIOS, GROUP, ROW, Loaded, class_metric
 from reports.interactive import Figure
 from reports.overview import (
@@ -30,6 +31,7 @@ from reports.overview import (
     cost,
     effects,
     methods_as_published,
+    published_beside,
     same_or_other,
     table_one,
     variances,
@@ -69,13 +71,10 @@ def write(loaded: Loaded, out: Path, with_published: bool, draw: Callable[[Drawi
                 f"{mark}All labels: what each task is judged by (per cent), ± half the 95 % interval, in brackets the "
                 "difference to scratch with its interval and what it shows, n pre-training seeds"
             )
-            if "[paper" in overview.to_string():
-                title += f"; [paper]: {published.PROTOCOL}"
-            _add(result, out, f"{stem}table1", title, overview)
+            _add(result, out, f"{stem}table1", title, overview, published.PROTOCOL)
         for number, (title, table) in enumerate(by_ratio(found, with_published).items(), 1):
-            if "[paper" in table.to_string():
-                title += f"; [paper]: {published.PROTOCOL_OF_RATIOS}"
-            _add(result, out, f"{stem}ratios{number}", f"{mark}Label ratios: {title}", table)
+            titled = f"{mark}Label ratios: {title}"
+            _add(result, out, f"{stem}ratios{number}", titled, table, published.PROTOCOL_OF_RATIOS)
         over_tasks = across_tasks(part)
         for number, (title, over) in enumerate(over_tasks.items(), 1):
             _add(result, out, f"{stem}tasks{number}", f"{mark}{title}", over.table)
@@ -100,13 +99,12 @@ def write(loaded: Loaded, out: Path, with_published: bool, draw: Callable[[Drawi
     return result
 
 
-def _add(result: Across, out: Path, name: str, title: str, table: pd.DataFrame) -> None:
-    """One table as files, and for the page."""
+def _add(result: Across, out: Path, name: str, title: str, table: pd.DataFrame, protocol: str = "") -> None:
+    """One table as files, and for the page; `protocol` is that of the paper's numbers, named where the table has some."""
+    if protocol and "[paper" in table.to_string():
+        title += f"; [paper]: {protocol}"
     result.files[name] = write_table(table, out / name, title)
-    bold = (
-        title if not title.startswith(SYNTHETIC_MARK) else f"**{SYNTHETIC_MARK}**{title.removeprefix(SYNTHETIC_MARK)}"
-    )
-    result.sections.append(f"{bold}\n\n{markdown(table)}\n")
+    result.sections.append(section(title, table))
     result.tables.append((title, table))
 
 
@@ -142,8 +140,7 @@ def _draw(
         of_family = runs[(runs[ACROSS_RATIOS] == list(names)).all(axis=1)]
         overlays = {}
         if with_published or not described["synthetic"]:
-            pairs = {m: published.ratio_curve(str(described["task"]), m) for m in methods_as_published(group)}
-            overlays = {m: p for m, p in pairs.items() if p}
+            overlays = published_beside(group, partial(published.ratio_curve, str(described["task"])))
         title = f"{described['task']} on {described['dataset']}, budget {described['budget']}"
         keep(
             ratio_curves, of_family, group, mark + title, overlays,

@@ -16,9 +16,9 @@ from harness.store import Store
 from reports import across, interactive
 from reports import published as papers
 from reports.figures import SYNTHETIC_MARK, Aside, Drawing, Overlays, by_method, drawn_aside, validation_curves
-from reports.formats import markdown, plain, write_table
+from reports.formats import plain, section, write_table
 from reports.frame import GROUP, METRIC_NAMES, ROW, Loaded, load
-from reports.overview import methods_as_published, ratio_order, steps_to_reach
+from reports.overview import published_beside, ratio_order, steps_to_reach
 from reports.page import Page, PageGroup, PagePicture, render_page
 from reports.run_details import Details
 from reports.tables import TO_SEE, by_row, compare, headline, lost_rows
@@ -101,13 +101,12 @@ def _build(
             title += f", protocol #{described['protocol']}"
         name = _group_id(described)
         frame = compare(group, lost=loaded.lost)
-        mark = f"**{SYNTHETIC_MARK}**: " if described["synthetic"] else ""
-        plain_mark = f"{SYNTHETIC_MARK}: " if described["synthetic"] else ""
-        judged = f"{title}; differences and verdicts of {headline(group)}"
-        files[f"group{len(groups) + 1}"] = write_table(frame, out / f"table-{name}", f"{plain_mark}{judged}")
-        sections.append(f"{mark}{judged}\n\n{markdown(frame)}\n")
+        mark = f"{SYNTHETIC_MARK}: " if described["synthetic"] else ""
+        judged = f"{mark}{title}; differences and verdicts of {headline(group)}"
+        files[f"group{len(groups) + 1}"] = write_table(frame, out / f"table-{name}", judged)
+        sections.append(section(judged, frame))
         short = frame[["method", headline(group), "n", "failed", "to scratch", "verdict"]]
-        shown.append(f"{mark}{title}\n\n{markdown(short)}\n")
+        shown.append(section(f"{mark}{title}", short))
         frames.append(frame.assign(**described))
         figure_title = f"{SYNTHETIC_MARK}\n{title}" if described["synthetic"] else title
         stem = out / f"scores-{name}"
@@ -131,10 +130,9 @@ def _build(
             unfinished[n] = unfinished.get(n, 0) + len(lost)
         reach = steps_to_reach({n: them for n, them in ended.items() if them}, unfinished)
         if len(reach):
-            sections.append(f"{mark}Validation curves, {title}\n\n{markdown(reach)}\n")
-            files[f"reach{len(groups) + 1}"] = write_table(
-                reach, out / f"reach-{name}", f"{plain_mark}Validation curves, {title}"
-            )
+            of_curves = f"{mark}Validation curves, {title}"
+            sections.append(section(of_curves, reach))
+            files[f"reach{len(groups) + 1}"] = write_table(reach, out / f"reach-{name}", of_curves)
         if with_page:
             by_key = {key: (steps, values) for runs in with_keys.values() for _, key, steps, values in runs}
             details.add(group, len(groups), title, by_key)
@@ -230,8 +228,7 @@ def _curves(store: Store, group: pd.DataFrame, metric: str) -> Curves:
 def _published_curves(group: pd.DataFrame) -> Overlays:
     """The paper's validation curves of these methods on this task at this ratio."""
     first = group.iloc[0]
-    pairs = {m: papers.validation_curve(first["task"], first["label_percent"], m) for m in methods_as_published(group)}
-    return {m: p for m, p in pairs.items() if p}
+    return published_beside(group, lambda m: papers.validation_curve(first["task"], first["label_percent"], m))
 
 
 def _scores(group: pd.DataFrame) -> pd.DataFrame:

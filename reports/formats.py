@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from reports.figures import SYNTHETIC_MARK
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -36,6 +38,13 @@ def write_data(table: pd.DataFrame, stem: Path) -> Path:
     if importlib.util.find_spec("pyarrow") is not None:
         table.to_parquet(stem.with_suffix(".parquet"), index=False)
     return path
+
+
+def section(title: str, table: pd.DataFrame) -> str:
+    """A table in Markdown below its title, in which the mark of synthetic data is bold."""
+    if title.startswith(SYNTHETIC_MARK):
+        title = f"**{SYNTHETIC_MARK}**{title.removeprefix(SYNTHETIC_MARK)}"
+    return f"{title}\n\n{markdown(table)}\n"
 
 
 def markdown(frame: pd.DataFrame) -> str:

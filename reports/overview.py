@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -43,6 +43,8 @@ from reports.tables import (
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Points = Sequence[tuple[float, float]]
 
 MULTI_SCAN, SINGLE_SCAN = ("pointcontrast", "csc"), ("depthcontrast", "ours")
 PUBLISHED_ON = "scannet"
@@ -213,6 +215,11 @@ def methods_as_published(found: pd.DataFrame) -> list[str]:
     """The methods of these runs or effects that were pre-trained as the paper's, so that its numbers may stand beside them."""
     alike = found["pretrain_dataset"].map(lambda dataset: as_published(str(dataset)))
     return list(dict.fromkeys(map(str, found.loc[alike, "method"])))
+
+
+def published_beside(found: pd.DataFrame, curve: Callable[[str], Points]) -> dict[str, Points]:
+    """What the paper has of these methods, by method; `curve` gives its points, which may be none."""
+    return {method: points for method in methods_as_published(found) if (points := curve(method))}
 
 
 def _gap(r: dict[Any, Any]) -> str:

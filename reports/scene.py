@@ -48,13 +48,21 @@ class Shown(NamedTuple):
     spacing_metres: float = 0.0
 
 
+def check_tested(spec: StageSpec, scene: str) -> None:
+    """Raises WrongUse for a scene that was not tested; reads no data."""
+    tested = spec.split.test if spec.split else ()
+    if scene not in tested:
+        listed = ", ".join(tested[:5])
+        raise WrongUse(
+            f"scene {scene!r}: not a test scene of this run; it has {len(tested)}: {listed}, ...; --scene list names all"
+        )
+
+
 def show_scene(spec: StageSpec, view: Path, scene: str, predictions: Path) -> Shown:
     """Input, ground truth, prediction and errors of a test scene; `view` is the folder of the prepared data, `predictions` that
     of one checkpoint. Raises WrongUse for a scene that was not tested, DataError for predictions that cannot be read."""
     assert spec.split is not None and spec.data is not None
-    if scene not in spec.split.test:
-        listed = ", ".join(spec.split.test[:5])
-        raise WrongUse(f"scene {scene!r}: not a test scene of this run; it has {len(spec.split.test)}: {listed}, ...")
+    check_tested(spec, scene)
     scorer = scorer_of(spec.recipe, spec.data.classes, spec.data.things, view, (scene,))
     prediction = scorer.read(predictions, scene)
     if isinstance(spec.recipe, DetectionRecipe):

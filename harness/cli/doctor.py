@@ -83,20 +83,17 @@ def _runs(runs: Path) -> Finding:
 
 
 def _cache() -> Finding:
-    import os
     import shutil
 
     from benchmarks.errors import BenchError
     from harness.cli.console import writing
     from harness.data import cache_folder
+    from harness.store import try_write
 
     folder = cache_folder()
-    probe = folder / f".probe-{os.getpid()}"
     try:
         with writing(folder, "data cache (BENCH_CACHE names another folder)"):
-            folder.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"x" * 4096)
-            probe.unlink()
+            try_write(folder)
     except BenchError as error:
         return _finding("data cache", "broken", str(error))
     return _finding("data cache", "ok", f"{folder} (BENCH_CACHE), {shutil.disk_usage(folder).free >> 30} GiB free")

@@ -124,10 +124,9 @@ def _print(
         )
         for s in rest
     ]
-    rows += [
-        ("-", finetune_title(w.cell), seeds(w.cell, None), "waiting", "-", f"for data: {', '.join(w.datasets)}")
-        for w in waiting
-    ]
+    for cell, datasets in waiting:
+        title = finetune_title(cell.method, cell.task, cell.label_ratio)
+        rows.append(("-", title, seeds(cell, None), "waiting", "-", f"for data: {', '.join(datasets)}"))
     if rows:
         listed = rows if show_all else rows[:SHOWN]
         print("\n" + table(("run", "stage", "seeds", "state", "time", "why"), listed))

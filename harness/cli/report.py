@@ -150,18 +150,14 @@ def _keys_of(suite: str, store: object) -> set[str]:
     from benchmarks.suite import Suite
     from harness.catalog import find
     from harness.contract.records import Outcome, Record
-    from harness.matrix import budget_and_profile
+    from harness.matrix import budget_and_profile, cells_of
     from harness.store import Store
 
     assert isinstance(store, Store)
     wanted = find(Suite, suite)
     budget, profile = budget_and_profile(wanted)
-    # A suite may name a method by its folder; records have the name that its file gives.
     names = {asked: find(Method, asked).name for asked in wanted.methods}
-    cells = {
-        _axes(cell.model_copy(update={"method": names[cell.method]}))
-        for cell in wanted.cells(budget.name, profile.name)
-    }
+    cells = {_axes(cell) for cell in cells_of(wanted, budget, profile, names, [])}
     pretrainings = {(method, seed) for method, _, _, seed, _ in cells}
 
     def belongs(r: Record) -> bool:

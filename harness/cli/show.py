@@ -73,7 +73,10 @@ def _title(record: Record) -> str:
     """What a run did, as a plan names it."""
     from harness.graph import finetune_title
 
-    return f"{record.method}/{record.stage}" if record.cell is None else finetune_title(record.cell)
+    cell = record.cell
+    if cell is None:
+        return f"{record.method}/{record.stage}"
+    return finetune_title(cell.method, cell.task, cell.label_ratio)
 
 
 def _own_seed(record: Record, store: Store) -> object:
@@ -94,7 +97,7 @@ def _show_scene(record: Record, folder: Path, scene: str, checkpoint: str, out: 
     from harness.cli.console import print_json, writing
     from harness.retention import pruned
     from harness.store import ARTIFACTS, read_spec
-    from reports.scene import picture, show_scene, write_ply
+    from reports.scene import check_tested, picture, show_scene, write_ply
 
     spec = read_spec(folder)
     if spec.kind != "finetune" or spec.data is None or spec.split is None or not record.metrics:
@@ -106,22 +109,13 @@ def _show_scene(record: Record, folder: Path, scene: str, checkpoint: str, out: 
     if scene == "list":
         print_json(list(spec.split.test)) if as_json else print("\n".join(spec.split.test))
         return
-    # Before the data are looked for, which may mean to generate them.
-    if scene not in spec.split.test:
-        listed = ", ".join(spec.split.test[:5])
-        raise WrongUse(
-            f"scene {scene!r}: not a test scene of this run; it has {len(spec.split.test)}: {listed}, ...; --scene list names all"
-        )
-    gone = [
-        n
-        for n in pruned(folder)
-        if n.startswith(f"predictions/{checkpoint}/") and not (folder / ARTIFACTS / n).is_file()
-    ]
-    if gone:
-        raise WrongUse(
-            f"run {record.key}: its predictions of the {checkpoint} checkpoint were pruned ({pruned(folder)[gone[0]]}); "
-            "run it again to see them"
-        )
+    check_tested(spec, scene)  # before the data are looked for, which may mean to generate them
+    for name, command in pruned(folder).items():
+        if name.startswith(f"predictions/{checkpoint}/") and not (folder / ARTIFACTS / name).is_file():
+            raise WrongUse(
+                f"run {record.key}: its predictions of the {checkpoint} checkpoint were pruned ({command}); run it again to see "
+                "them"
+            )
     source = find_data(spec.data, lambda text: print(text, file=sys.stderr))
     if isinstance(source, str):
         raise DataError(f"run {record.key} cannot be drawn: {source}")
