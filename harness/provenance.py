@@ -21,6 +21,9 @@ PACKAGES = ("torch", "numpy", "scipy", "pandas", "pillow", "safetensors", "pydan
 @cache
 def _static() -> Provenance:
     commit, dirty = git_state(package_folder("harness").parent)
+    cpu, cpu_count, memory = cpu_name(), os.cpu_count() or 1, psutil.virtual_memory().total
+    # Machines of a pool often share one name.
+    machine = hashlib.sha256(f"{platform.node()} {cpu} {cpu_count} {memory}".encode()).hexdigest()[:12]
     return Provenance(
         project_version=project_version(),
         git_commit=commit,
@@ -28,10 +31,10 @@ def _static() -> Provenance:
         python=platform.python_version(),
         packages={name: version for name in PACKAGES if (version := package_version(name))},
         platform=f"{platform.system()} {platform.machine()}",
-        cpu=cpu_name(),
-        cpu_count=os.cpu_count() or 1,
-        memory_bytes=psutil.virtual_memory().total,
-        machine=hashlib.sha256(platform.node().encode()).hexdigest()[:12],
+        cpu=cpu,
+        cpu_count=cpu_count,
+        memory_bytes=memory,
+        machine=machine,
     )
 
 

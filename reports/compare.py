@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,7 +11,7 @@ from benchmarks.errors import WrongUse, cannot_write
 from harness.store import Store
 from reports.figures import SYNTHETIC_MARK, paired_scores, save
 from reports.formats import latex, markdown, write_data
-from reports.frame import METRIC_NAMES, load
+from reports.frame import METRIC_NAMES, Loaded, load
 from reports.overview import in_any_order
 from reports.statistics import TESTED, estimate, sign_flip_test, verdict
 from reports.tables import UNIT, headline, show, show_p
@@ -28,8 +30,13 @@ CELL = [
     "pretrain_seed",
     "finetune_seed",
 ]
-"""What makes two runs twins. Budget, profile and protocol may differ; the table says where they do."""
-ROW = ["task", "dataset", "synthetic", "label_ratio", "method", "pretrain_dataset"]
+"""What makes two runs twins. Budget, profile, pre-training and protocol may differ; the table says where they do."""
+ROW = ["task", "dataset", "synthetic", "label_ratio", "method", "row", "pretrain_dataset"]
+WAYS = ["budget", "profile", "protocol", "pretraining"]
+SHOWN = ["task", "ratio", "row", "A", "B", "B - A", "n", "equal", "alone", "protocol", "verdict"]
+NOTES = """B - A: mean of differences of twins (same cell, same seeds), averaged within each pre-training seed, with its 95 %
+interval; n counts pre-training seeds. equal: twins whose scores are the same to the last bit. alone: runs without a
+good twin."""
 
 
 class Side(NamedTuple):
@@ -49,58 +56,77 @@ class Comparison(NamedTuple):
 
 
 def build_comparison(one: Side, two: Side, out: Path) -> Comparison:
-    """Write compare.md, .tex, .csv, .json and a figure with its data to `out`.
+    """Write compare.md, .tex, .csv, .json and a figure with its data to `out`; of synthetic data, under names that say so.
 
     Raises WrongUse where no cell is on both sides or a side has one cell twice, EnvironmentCannot where `out` cannot be written.
     """
-    pairs, checkpoint = paired(one, two)
+    sides = [_loaded(side) for side in (one, two)]
+    pairs, checkpoint = paired(one, two, sides)
     table = differences(pairs)
-    shown = table[["task", "ratio", "method", "A", "B", "B - A", "n", "equal", "alone", "protocol", "verdict"]]
-    mark = f"{SYNTHETIC_MARK}: " if pairs["synthetic"].any() else ""
-    kinds = " or ".join(METRIC_NAMES[m].removesuffix(" (%)") for m in sorted(set(pairs["metric"])))
-    title = f"{mark}B ({two.name}) against A ({one.name}), {kinds} in per cent, {checkpoint} checkpoint"
-    notes = (
-        "B - A: mean of differences of twins (same cell, same seeds), averaged within each pre-training seed, with its 95 %\n"
-        "interval; n counts pre-training seeds. equal: twins whose scores are the same to the last bit. alone: runs without a\n"
-        "good twin."
+    made = "\n".join(
+        textwrap.fill(f"{letter}: {made_by(loaded)}", 120, subsequent_indent="   ")
+        for letter, loaded in zip("AB", sides, strict=True)
     )
-    text = f"{title}\n\n{markdown(shown)}\n\n{overall(pairs)}\n\n{notes}\n"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "compare.md").write_text(text)
-        (out / "compare.tex").write_text(latex(shown, title))
-        write_data(table, out / "compare")
-        pairs.to_csv(out / "figure-compare.csv", index=False)
-        pictures = save(paired_scores(pairs, (one.name, two.name), title), out / "figure-compare")
-    except OSError as error:
-        raise cannot_write(out, error, "comparison (--out names another folder)") from error
-    files = {kind: out / f"compare.{kind}" for kind in ("md", "tex", "csv", "json")}
-    return Comparison(table, {**files, "figure": pictures[0]}, text)
+    texts: list[str] = []
+    files: dict[str, Path] = {}
+    # A synthetic result stands in no table and no figure with a real one.
+    for synthetic, part in pairs.groupby("synthetic"):
+        prefix, mark = ("synthetic-", f"{SYNTHETIC_MARK}: ") if synthetic else ("", "")
+        kinds = " or ".join(METRIC_NAMES[m].removesuffix(" (%)") for m in sorted(set(part["metric"])))
+        title = f"{mark}B ({two.name}) against A ({one.name}), {kinds} in per cent, {checkpoint} checkpoint"
+        mine = table[table["synthetic"] == synthetic]
+        shown = mine[SHOWN].rename(columns={"row": "method"})
+        text = f"{title}\n\n{markdown(shown)}\n\n{mark}{overall(part)}\n\n{NOTES}\n\n{made}\n"
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / f"{prefix}compare.md").write_text(text)
+            (out / f"{prefix}compare.tex").write_text(latex(shown, title))
+            write_data(mine, out / f"{prefix}compare")
+            part.to_csv(out / f"figure-{prefix}compare.csv", index=False)
+            pictures = save(paired_scores(part, (one.name, two.name), title), out / f"figure-{prefix}compare")
+        except OSError as error:
+            raise cannot_write(out, error, "comparison (--out names another folder)") from error
+        texts.append(text)
+        files |= {f"{prefix}compare": out / f"{prefix}compare.md", f"figure-{prefix}compare": pictures[0]}
+    return Comparison(table, files, "\n".join(texts))
 
 
-def paired(one: Side, two: Side) -> tuple[pd.DataFrame, str]:
+def paired(one: Side, two: Side, sides: Sequence[Loaded] | None = None) -> tuple[pd.DataFrame, str]:
     """One row a cell of either side, with `score_a` and `score_b` in per cent (NaN where a side has no good run), and the
-    checkpoint they are of: `selected` where both sides have it everywhere, else `final`."""
-
-    sides = [_runs(side) for side in (one, two)]
-    checkpoint = "selected" if all(headline(runs) == "selected" for runs in sides) else "final"
+    checkpoint they are of: `selected` where both sides have it everywhere, else `final`. `sides`: both, where they are read."""
+    frames = [loaded.runs for loaded in sides or [_loaded(side) for side in (one, two)]]
+    checkpoint = "selected" if all(headline(runs) == "selected" for runs in frames) else "final"
     parts = []
-    for letter, runs in zip("ab", sides, strict=True):
+    for letter, runs in zip("ab", frames, strict=True):
         score = 100 * runs[f"score_{checkpoint}"].where(runs["outcome"] == "ok")
-        part = runs[[*CELL, "budget", "profile", "protocol", "key"]].assign(score=score)
-        parts.append(
-            part.rename(columns={c: f"{c}_{letter}" for c in ("budget", "profile", "protocol", "key", "score")})
-        )
+        part = runs[[*CELL, *WAYS, "key"]].assign(score=score)
+        parts.append(part.rename(columns={c: f"{c}_{letter}" for c in (*WAYS, "key", "score")}))
     pairs = parts[0].merge(parts[1], on=CELL, how="outer")
     if not (pairs["key_a"].notna() & pairs["key_b"].notna()).any():
         raise WrongUse(
             f"{one.name} and {two.name} have no cell in common: no method, task, ratio and seeds are in both"
         )
-    return pairs, checkpoint
+    several = pairs.groupby(["synthetic", "method"])["pretrain_dataset"].transform("nunique") > 1
+    pairs["row"] = pairs["method"].where(~several, pairs["method"] + " (" + pairs["pretrain_dataset"] + ")")
+    order = ["method", "row", "task", "label_ratio", "pretrain_seed", "finetune_seed"]
+    return pairs.sort_values(order, key=in_any_order, kind="stable", ignore_index=True), checkpoint
 
 
-def _runs(side: Side) -> pd.DataFrame:
-    runs = load(side.store, side.keys).runs
+def made_by(loaded: Loaded) -> str:
+    """How many runs there are, and on which devices and from which commits they and their pre-trainings were made."""
+    keys = {*loaded.runs["key"], *(key for keys in loaded.runs["pretrain_keys"] for key in keys)}
+    told = [loaded.records[key].provenance for key in sorted(keys)]
+    gpus = [p.numerics.get("gpu", "none") for p in told]
+    devices = {p.cpu if gpu == "none" else gpu for p, gpu in zip(told, gpus, strict=True)}
+    torches = {p.numerics.get("torch") or p.packages.get("torch", "unknown") for p in told}
+    commits = {(p.git_commit or "unknown")[:10] + " with changes" * bool(p.git_dirty) for p in told}
+    parts = (f"{len(loaded.runs)} runs", "; ".join(sorted(devices)))
+    return ", ".join((*parts, f"torch {' and '.join(sorted(torches))}", f"commit {' and '.join(sorted(commits))}"))
+
+
+def _loaded(side: Side) -> Loaded:
+    loaded = load(side.store, side.keys)
+    runs = loaded.runs
     if not len(runs):
         raise WrongUse(f"{side.name}: no fine-tuning runs to compare")
     twice = runs[runs.duplicated(CELL, keep=False)]
@@ -110,7 +136,7 @@ def _runs(side: Side) -> pd.DataFrame:
             f"{side.name}: {r['method']} on {r['task']} at {r['label_ratio']}, seeds {r['pretrain_seed']}/{r['finetune_seed']}, "
             f"was run in {len(twice[(twice[CELL] == r[CELL]).all(axis=1)])} ways; name a suite in place of the store"
         )
-    return runs
+    return loaded
 
 
 def differences(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -126,8 +152,7 @@ def differences(pairs: pd.DataFrame) -> pd.DataFrame:
         present = group[group["key_a"].notna() & group["key_b"].notna()]
         rows.append(
             {
-                **{k: described[k] for k in ("task", "dataset", "synthetic", "method", "pretrain_dataset")},
-                "label_ratio": described["label_ratio"],
+                **described,
                 "A": _mean(both.groupby(UNIT)["score_a"].mean()),
                 "B": _mean(both.groupby(UNIT)["score_b"].mean()),
                 "B - A": show(gap, signed=True),
@@ -141,26 +166,22 @@ def differences(pairs: pd.DataFrame) -> pd.DataFrame:
                 "verdict": _words(gap.n, verdict(gap), both),
             }
         )
-    table = pd.DataFrame(rows).sort_values(["task", "label_ratio", "method"], key=in_any_order, kind="stable")
+    table = pd.DataFrame(rows).sort_values(ROW, key=in_any_order, kind="stable")
     return table.rename(columns={"label_ratio": "ratio"}).reset_index(drop=True)
 
 
 def overall(pairs: pd.DataFrame) -> str:
     """B against A over all methods, tasks and ratios, in words: a permutation test of the differences of pre-trainings, each the
-    mean over its cells, since cells that share a pre-training are one draw of it. Real and synthetic data have a line each."""
+    mean over its cells, since cells that share a pre-training are one draw of it."""
     both = pairs[pairs["score_a"].notna() & pairs["score_b"].notna()]
-    lines = []
-    for synthetic, part in both.groupby("synthetic"):
-        units = [part[c] for c in ("method", "pretrain_dataset", UNIT)]
-        gaps = (part["score_b"] - part["score_a"]).groupby(units).mean().to_numpy()
-        test = sign_flip_test(gaps)
-        words = "the same" if (part["score_a"] == part["score_b"]).all() else test.words()
-        p = f", permutation p {show_p(test.p)}" if words in TESTED else ""
-        mark = f"{SYNTHETIC_MARK}: " if synthetic else ""
-        lines.append(
-            f"{mark}Over all cells: B - A {show(estimate(gaps), signed=True)}, n={len(gaps)} pre-trainings{p}: {words}"
-        )
-    return "\n".join(lines)
+    units = [both[c] for c in ("method", "pretrain_dataset", UNIT)]
+    gaps = (both["score_b"] - both["score_a"]).groupby(units).mean().to_numpy()
+    if not len(gaps):
+        return "Over all cells: no twins"
+    test = sign_flip_test(gaps)
+    words = "the same" if (both["score_a"] == both["score_b"]).all() else test.words()
+    p = f", permutation p {show_p(test.p)}" if words in TESTED else ""
+    return f"Over all cells: B - A {show(estimate(gaps), signed=True)}, n={len(gaps)} pre-trainings{p}: {words}"
 
 
 def _mean(units: pd.Series) -> str:
@@ -179,11 +200,13 @@ def _protocols(present: pd.DataFrame) -> str:
     """Whether twins were made in one way, and by name what differs where a name does."""
     if not len(present):
         return "-"
-    if (present["protocol_a"] == present["protocol_b"]).all():
+    changed = {name: (present[f"{name}_a"] != present[f"{name}_b"]).any() for name in WAYS}
+    if not any(changed.values()):
         return "same"
-    changed = [
+    named = [
         f"{name} {'/'.join(sorted(set(present[f'{name}_a'])))} -> {'/'.join(sorted(set(present[f'{name}_b'])))}"
         for name in ("budget", "profile")
-        if (present[f"{name}_a"] != present[f"{name}_b"]).any()
+        if changed[name]
     ]
-    return "differs: " + (", ".join(changed) or "recipe, data or code")
+    stages = [words for name, words in (("pretraining", "pre-training"), ("protocol", "fine-tuning")) if changed[name]]
+    return "differs: " + (", ".join(named) or f"recipe, data or code of {' and '.join(stages)}")

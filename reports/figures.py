@@ -442,9 +442,9 @@ def paired_scores(pairs: pd.DataFrame, names: tuple[str, str], title: str) -> An
     """Every pair of twins as a point, A across and B up; on the dashed line nothing changed."""
     known = pairs[pairs["score_a"].notna() & pairs["score_b"].notna()]
     figure, axes = _axes(4.4, 3.9)
-    for method, mine in known.groupby("method", sort=False):
-        colour = COLOURS.get(str(method), OTHER_COLOUR)
-        axes.scatter(mine["score_a"], mine["score_b"], color=colour, s=16, alpha=0.75, lw=0, label=str(method))
+    for row, mine in known.groupby("row", sort=False):
+        colour = COLOURS.get(mine["method"].iloc[0], OTHER_COLOUR)
+        axes.scatter(mine["score_a"], mine["score_b"], color=colour, s=16, alpha=0.75, lw=0, label=str(row))
     scores = known[["score_a", "score_b"]].to_numpy()
     low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 100.0)
     margin = max(MIN_SPAN - (high - low), 0.1 * (high - low)) / 2

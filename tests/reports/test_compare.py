@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.errors import WrongUse
+from harness.provenance import provenance
 from harness.store import Store
 from reports.compare import Side, build_comparison, overall, paired
 from tests.conftest import Bench
@@ -81,7 +82,47 @@ def test_another_protocol_is_named(tmp_path: Path) -> None:
     add(one, "ours", 0.5)
     add(two, "ours", 0.6, voxel=0.2)
     (row,) = build_comparison(Side("a", one), Side("b", two), tmp_path / "out").table.to_dict("records")
-    assert row["protocol"] == "differs: recipe, data or code" and row["verdict"] == "cannot be tested with this n"
+    assert (
+        row["protocol"] == "differs: recipe, data or code of fine-tuning"
+        and row["verdict"] == "cannot be tested with this n"
+    )
+
+
+def test_another_pretraining_is_no_equal_protocol(tmp_path: Path) -> None:
+    """Fine-tuning is the same on both sides; what it starts from was pre-trained with another recipe."""
+    one, two = Store(tmp_path / "a"), Store(tmp_path / "b")
+    add(one, "ours", 0.5)
+    add(two, "ours", 0.6, pretrain_code="1" * 64)
+    (row,) = build_comparison(Side("a", one), Side("b", two), tmp_path / "out").table.to_dict("records")
+    assert row["protocol"] == "differs: recipe, data or code of pre-training" and row["n"] == 1
+
+
+def test_synthetic_and_real_data_share_no_table_and_no_figure(sides: tuple[Store, Store], tmp_path: Path) -> None:
+    one, two = sides
+    add(one, "csc", 0.5, synthetic=True, source="synth-scannet")
+    add(two, "csc", 0.6, synthetic=True, source="synth-scannet")
+    found = build_comparison(Side("a", one), Side("b", two), tmp_path / "out")
+    assert list(found.files) == ["compare", "figure-compare", "synthetic-compare", "figure-synthetic-compare"]
+    real, made_up = (found.files[name].read_text() for name in ("compare", "synthetic-compare"))
+    assert "SYNTHETIC" not in real and "csc" not in real and "n=8 pre-trainings" in real
+    assert made_up.count("SYNTHETIC DATA") == 2 and "csc" in made_up and "ours" not in made_up
+    assert real in found.text and made_up in found.text
+    for suffix in ("csv", "json", "tex", "parquet"):
+        assert (tmp_path / f"out/synthetic-compare.{suffix}").stat().st_size
+
+
+def test_rows_of_one_method_are_told_apart_and_sides_say_where_they_were_made(
+    sides: tuple[Store, Store], tmp_path: Path
+) -> None:
+    one, two = sides
+    for seed, score in enumerate(BASE):
+        add(one, "ours", score, seed, source="s3dis")
+        add(two, "ours", score - 0.05, seed, source="s3dis")
+    text = build_comparison(Side("a", one), Side("b", two), tmp_path / "out").text
+    rows = [line.split("|")[3].strip() for line in text.splitlines() if line.startswith("| s3dis")]
+    assert rows == ["scratch", "ours (s3dis)", "ours (scannet)"]
+    made = provenance({})
+    assert f"\nA: 12 runs, {made.cpu}, torch {made.packages['torch']}, commit " in text and "\nB: 12 runs" in text
 
 
 def test_nothing_to_compare_is_wrong_use(sides: tuple[Store, Store], tmp_path: Path) -> None:
@@ -103,7 +144,7 @@ def test_the_command(sides: tuple[Store, Store], bench: Bench, tmp_path: Path) -
     done = bench("report", "--compare", "a", "b", "--out", "out")
     assert "B (b) against A (a)" in done.stdout and "the same" in done.stdout
     files = json.loads(bench("report", "--compare", "a", "b", "--out", "out", "--json").stdout)
-    assert (tmp_path / files["md"]).read_text() in done.stdout and "\\" not in done.stdout
+    assert (tmp_path / files["compare"]).read_text() in done.stdout and "\\" not in done.stdout
     said = bench("report", "--compare", "a", "b", "--suite", "tiny", "--watch", code=2).stderr
     assert "--suite, --watch: not of a comparison" in said
     assert "unknown suite 'c'" in bench("report", "--compare", "a", "c", code=2).stderr

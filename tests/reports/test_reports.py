@@ -56,7 +56,7 @@ def add(
     store: Store, method: str, score: float, pretrain_seed: int = 0, finetune_seed: int = 0, *, outcome: str = "ok",
     synthetic: bool = False, source: str = "scannet", voxel: float = 0.1, message: str = "", percent: float = 100.0,
     notes: dict[str, str] | None = None, checkpoints: tuple[str, ...] = CHECKPOINTS, labels: LabelRatio | None = None,
-    budget: str = "b",
+    budget: str = "b", pretrain_code: str = "0" * 64,
 ) -> None:  # fmt: skip
     labels = labels or LabelRatio(percent=percent)
     limits = {
@@ -66,6 +66,7 @@ def add(
         "pretrain",
         method,
         pretrain_seed,
+        code_sha256=pretrain_code,
         data={"dataset": source, "manifest_sha256": "3" * 64, "synthetic": synthetic, "view": "unlabelled"},
         limits=limits,
     )
