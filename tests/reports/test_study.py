@@ -4,13 +4,16 @@ them."""
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.suite import Suite
 from harness.catalog import find
 from harness.cli.report import _keys_of
+from harness.contract.events import EVENTS_FILE, Step, read_events
 from harness.contract.records import Outcome
 from harness.store import Store, write_json
 from reports.frame import load, load_runs
@@ -20,7 +23,7 @@ from tests.verification.report import ROOT
 STUDY = ROOT / "docs/study"
 
 
-@pytest.mark.parametrize(("suite", "least"), [("tiny", 15), ("smoke", 19)])
+@pytest.mark.parametrize(("suite", "least"), [("tiny", 15), ("smoke", 19), ("smoke-gpu", 15)])
 def test_a_study_keeps_to_the_audit(suite: str, least: int, bench: Bench) -> None:
     findings = json.loads(bench("audit", "--runs", str(STUDY / suite), "--json").stdout)
     assert not [f for f in findings if f["verdict"] == "failed"]
@@ -40,6 +43,42 @@ def test_printed_numbers_are_those_of_the_records(name: str, bench: Bench, tmp_p
         assert (len(runs) < whole) == ("as far as it has run" in text), "says whether it is whole"
     else:
         assert len(runs) == whole
+
+
+def test_two_machines_are_compared_as_printed(bench: Bench, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    bench("report", "--compare", str(STUDY / "smoke"), str(STUDY / "smoke-gpu"), "--out", str(out))
+    lines = (out / "synthetic-compare.md").read_text().splitlines()
+    text = (STUDY / "README.md").read_text()
+    rows = [line for line in lines if line.startswith("|")]
+    assert len(rows) == 2 + 12 and all(row in text for row in rows)
+    (overall,) = [re.search(r"B - A (\S+ \[.*?\])", line)[1] for line in lines if "Over all cells" in line]
+    assert f"over all cells B - A is {overall}" in text
+    assert "H100" in lines[-1] and "EPYC" in lines[-2]
+
+
+@pytest.mark.parametrize(("kind", "bound"), [("pretrain", 0.02), ("finetune", 0.05)])
+def test_losses_of_two_machines_stay_as_near_as_printed(kind: str, bound: float) -> None:
+    """Means of ten steps, from records of a CPU and of a GPU."""
+    text = (STUDY / "README.md").read_text()
+    assert f"within {100 * bound:.0f} %" in text
+    cpu, gpu = (_losses(Store(STUDY / name), kind) for name in ("smoke", "smoke-gpu"))
+    assert set(gpu) <= set(cpu) and len(gpu) == {"pretrain": 4, "finetune": 10}[kind]
+    apart = max(float((abs(cpu[of] - gpu[of]) / cpu[of]).max()) for of in gpu)
+    assert 0.5 * bound < apart <= bound
+
+
+def _losses(store: Store, kind: str) -> dict[tuple[str, ...], np.ndarray]:
+    """By method, stage and label ratio: the mean loss of each ten steps."""
+    found = {}
+    for record in store.records():
+        losses = [
+            e.loss for e in read_events(store.folder(record.kind, record.key) / EVENTS_FILE) if isinstance(e, Step)
+        ]
+        if record.kind == kind and losses:
+            ratio = str(record.cell.label_ratio) if record.cell else "-"
+            found[record.method, record.stage, ratio] = np.array(losses).reshape(-1, 10).mean(1)
+    return found
 
 
 def test_a_report_of_a_suite_leaves_out_what_the_suite_excludes(tmp_path: Path) -> None:
