@@ -30,6 +30,7 @@ from reports.overview import (
     by_ratio,
     cost,
     effects,
+    families,
     methods_as_published,
     published_beside,
     same_or_other,
@@ -72,8 +73,8 @@ def write(loaded: Loaded, out: Path, with_published: bool, draw: Callable[[Drawi
                 "difference to scratch with its interval and what it shows, n pre-training seeds"
             )
             _add(result, out, f"{stem}table1", title, overview, published.PROTOCOL)
-        for number, (title, table) in enumerate(by_ratio(found, with_published).items(), 1):
-            titled = f"{mark}Label ratios: {title}"
+        for number, family in enumerate(families(found), 1):
+            titled, table = f"{mark}Label ratios: {family.title}", by_ratio(family, with_published)
             _add(result, out, f"{stem}ratios{number}", titled, table, published.PROTOCOL_OF_RATIOS)
         over_tasks = across_tasks(part)
         for number, (title, over) in enumerate(over_tasks.items(), 1):
@@ -134,23 +135,23 @@ def _draw(
         draw(drawing)
         result.pictures.append((f"{mark.strip()}: {title}" if mark else title, drawing, figure))
 
-    families = found[found["label_percent"].notna()].groupby(ACROSS_RATIOS, sort=True, dropna=False)
-    for number, (names, group) in enumerate(((n, g) for n, g in families if g["label_percent"].nunique() > 1), 1):
-        described = dict(zip(ACROSS_RATIOS, names, strict=True))
-        of_family = runs[(runs[ACROSS_RATIOS] == list(names)).all(axis=1)]
+    for number, family in enumerate(families(found), 1):
+        group = family.found[family.found["label_percent"].notna()]
+        if group["label_percent"].nunique() < 2:
+            continue  # limited points and boxes have a table and no axis
+        of_family = runs[(runs[ACROSS_RATIOS] == list(family.described.values())).all(axis=1)]
         overlays = {}
-        if with_published or not described["synthetic"]:
-            overlays = published_beside(group, partial(published.ratio_curve, str(described["task"])))
-        title = f"{described['task']} on {described['dataset']}, budget {described['budget']}"
+        if with_published or not family.described["synthetic"]:
+            overlays = published_beside(group, partial(published.ratio_curve, str(family.described["task"])))
         keep(
-            ratio_curves, of_family, group, mark + title, overlays,
-            name=f"ratios{number}", title=f"Label ratios: {title}", data=group,
+            ratio_curves, of_family, group, mark + family.title, overlays,
+            name=f"ratios{number}", title=f"Label ratios: {family.title}", data=group,
             figure=interactive.ratio_curves(of_family, group, overlays),
         )  # fmt: skip
     known_gains = found[found["gain"].notna()].groupby(["budget", "profile"])
-    for number, ((budget, profile), part) in enumerate(known_gains, 1):
+    for number, (names, part) in enumerate(known_gains, 1):
         # One budget to a figure, whose name has a number where there are several.
-        which, under = ("", "") if known_gains.ngroups == 1 else (number, f", budget {budget}, profile {profile}")
+        which, under = ("", "") if known_gains.ngroups == 1 else (number, f", budget {names[0]}, profile {names[1]}")
         keep(
             gain_distribution, part, f"{mark}Gains over tasks and ratios{under}",
             name=f"gains{which}", title=f"Gains over scratch{under}", data=part, figure=interactive.gains(part),
@@ -158,12 +159,10 @@ def _draw(
         known, title = with_source(part), f"Pre-trained on the task's dataset, or on another{under}"
         if known["pre-trained on"].nunique() > 1:
             keep(same_and_other, known, mark + title, name=f"datasets{which}", title=title, data=known)
-    if len(known_gains):
-        priced = with_hours(found, runs)
-        title = "Cost against gain"
+        priced = with_hours(part, runs[(runs[["budget", "profile"]] == list(names)).all(axis=1)])
         keep(
-            cost_against_gain, priced, mark + title,
-            name="cost", title=title, data=priced, figure=interactive.cost(priced),
+            cost_against_gain, priced, f"{mark}Cost against gain{under}",
+            name=f"cost{which}", title=f"Cost against gain{under}", data=priced, figure=interactive.cost(priced),
         )  # fmt: skip
     for number, (title, over) in enumerate(over_tasks.items(), 1):
         if over.ranks is not None and over.ranks.critical_difference is not None:

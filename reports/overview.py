@@ -227,32 +227,45 @@ def _gap(r: dict[Any, Any]) -> str:
     return gap if r["verdict"].startswith("cannot be tested") else f"{gap} {r['verdict']}"
 
 
-def by_ratio(found: pd.DataFrame, with_published: bool = False) -> dict[str, pd.DataFrame]:
-    """For every family of runs with two ratios or more, methods by label ratio: mean, gain and n, and Figure 3's number of just
-    this ratio in brackets where it is asked for."""
-    import pandas as pd
+class Family(NamedTuple):
+    """Effects of one task under one budget and profile at two label ratios or more, and how tables and figures title them."""
 
-    tables = {}
+    described: dict[str, Any]
+    title: str
+    found: pd.DataFrame
+
+
+def families(found: pd.DataFrame) -> list[Family]:
+    """In the order that numbers the tables and figures of label ratios."""
+    several: list[Family] = []
     for names, group in found.groupby(ACROSS_RATIOS, sort=True, dropna=False) if len(found) else []:
-        ratios = sorted(group["label_ratio"].unique(), key=ratio_order)
-        if len(ratios) < 2:
+        if group["label_ratio"].nunique() < 2:
             continue
         described = dict(zip(ACROSS_RATIOS, names, strict=True))
         title = (
             f"{described['task']} on {described['dataset']}, budget {described['budget']}, profile {described['profile']}, "
             f"{group['checkpoint'].iloc[0]} checkpoint"
         )
-        if title in tables:
+        if title in {family.title for family in several}:
             title += f" #{described['family']}"
-        cells = {}
-        for r in group.to_dict("records"):
-            curve = dict(published.ratio_curve(str(r["task"]), str(r["method"]))) if _beside(r, with_published) else {}
-            cells[str(r["row"]), r["label_ratio"]] = _cell(r, curve.get(r["label_percent"]))
-        order = list(dict.fromkeys(map(str, group.sort_values("method", key=in_order)["row"])))
-        tables[title] = pd.DataFrame(
-            [{"method": name, **{ratio: cells.get((name, ratio), "not run") for ratio in ratios}} for name in order]
-        )
-    return tables
+        several.append(Family(described, title, group))
+    return several
+
+
+def by_ratio(family: Family, with_published: bool = False) -> pd.DataFrame:
+    """Methods by label ratio: mean, gain and n, and Figure 3's number of just this ratio in brackets where it is asked for."""
+    import pandas as pd
+
+    group = family.found
+    ratios = sorted(group["label_ratio"].unique(), key=ratio_order)
+    cells = {}
+    for r in group.to_dict("records"):
+        curve = dict(published.ratio_curve(str(r["task"]), str(r["method"]))) if _beside(r, with_published) else {}
+        cells[str(r["row"]), r["label_ratio"]] = _cell(r, curve.get(r["label_percent"]))
+    order = list(dict.fromkeys(map(str, group.sort_values("method", key=in_order)["row"])))
+    return pd.DataFrame(
+        [{"method": name, **{ratio: cells.get((name, ratio), "not run") for ratio in ratios}} for name in order]
+    )
 
 
 def ratio_order(text: str) -> tuple[bool, float]:

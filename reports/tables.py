@@ -37,12 +37,13 @@ def lost_rows(runs: pd.DataFrame, lost: Iterable[Lost]) -> dict[str, list[Lost]]
     run since, after a repair say, is not missing any more."""
     first = runs.iloc[0]
     there = set(runs[["method", "pretrain_dataset", UNIT]].itertuples(index=False, name=None))
+    sources = set(runs["pretrain_dataset"])
     found: dict[str, list[Lost]] = {}
     for one in sorted(lost):
         if (
             (one.budget, one.profile) == (first["budget"], first["profile"])
-            # What reads no data belongs to both kinds.
-            and one.synthetic in (None, first["synthetic"])
+            # What reads no data belongs to both kinds, and real data may be pre-trained on for a task on a stand-in.
+            and (one.synthetic in (None, first["synthetic"]) or one.pretrain_dataset in sources)
             and one.seed not in {other.seed for other in found.get(one.row, ())}
             and (one.method, one.pretrain_dataset, one.seed) not in there
             and applicable(one.method, one.pretrain_dataset, first["dataset"])

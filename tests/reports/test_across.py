@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.specs import LabelRatio
 from harness.store import Store
 from reports import published
 from reports.across import with_hours
@@ -28,6 +29,7 @@ from reports.overview import (
     by_ratio,
     cost,
     effects,
+    families,
     methods_as_published,
     same_or_other,
     steps_to_reach,
@@ -174,13 +176,13 @@ def test_published_numbers_stand_beside_real_results_and_only_on_request_beside_
     made_up = found.assign(synthetic=True)
     assert "[paper" not in table_one(made_up, with_published=False).to_string()
     assert "[paper 69.0]" in table_one(made_up, with_published=True).to_string()
-    (ratios,) = by_ratio(found).values()
+    (ratios,) = (by_ratio(family) for family in families(found))
     assert "[paper" not in ratios.to_string(), "the paper has no ratios of this task, and its Table I is of all labels"
-    (ratios,) = by_ratio(found.assign(task="scannet-sem", dataset="scannet")).values()
+    (ratios,) = (by_ratio(f) for f in families(found.assign(task="scannet-sem", dataset="scannet")))
     cells = ratios.set_index("method").loc["ours"]
     figure3 = dict(published.ratio_curve("scannet-sem", "ours"))
     assert all(cells[f"{r:g}%"].endswith(f"[paper {figure3[r]:.1f}]") for r in (5.0, 10.0, 20.0, 40.0, 100.0))
-    assert "[paper" not in next(iter(by_ratio(made_up.assign(task="scannet-sem")).values())).to_string()
+    assert "[paper" not in by_ratio(families(made_up.assign(task="scannet-sem"))[0]).to_string()
     elsewhere = found.assign(pretrain_dataset="semantickitti")
     assert "[paper" not in table_one(elsewhere, with_published=False).to_string(), "the paper pre-trained on ScanNet"
     assert methods_as_published(found) == ["scratch", "supervised", "pointcontrast", "csc", "depthcontrast", "ours"]
@@ -243,6 +245,19 @@ def test_a_task_under_two_protocols_is_no_two_tasks() -> None:
     assert across_tasks(runs) and across_tasks(runs.assign(task="one")) == {}
 
 
+def test_a_table_of_label_ratios_and_its_figure_have_one_number(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    for points in (20, 100):
+        add(store, "ours", 0.4, budget="a", labels=LabelRatio(points=points))
+    for percent in (20.0, 100.0):
+        add(store, "ours", 0.5, budget="b", percent=percent)
+    build_report(store, tmp_path / "out", page=False)
+    of = {p.name: p.read_text() for p in (tmp_path / "out").glob("*ratios*") if p.suffix in (".md", ".csv")}
+    assert "budget a" in of["ratios1.md"] and "budget b" in of["ratios2.md"]
+    assert "figure-ratios1.csv" not in of, "limited points have no axis of shares"
+    assert set(pd.read_csv(tmp_path / "out/figure-ratios2.csv")["budget"]) == {"b"}
+
+
 def test_gains_under_two_budgets_are_two_figures(tmp_path: Path) -> None:
     two = Store(tmp_path / "runs")
     two.root.mkdir()
@@ -253,6 +268,7 @@ def test_gains_under_two_budgets_are_two_figures(tmp_path: Path) -> None:
     build_report(two, tmp_path / "out", page=False)
     assert {p.name for p in (tmp_path / "out").glob("figure-gains*.csv")} == {"figure-gains1.csv", "figure-gains2.csv"}
     assert set(pd.read_csv(tmp_path / "out/figure-gains2.csv")["budget"]) == {"large"}
+    assert set(pd.read_csv(tmp_path / "out/figure-cost2.csv")["budget"]) == {"large"}
 
 
 def test_cost_is_amortised_over_the_runs_of_a_pretraining(store: Store) -> None:

@@ -23,7 +23,7 @@ from reports.build import build_report
 from reports.formats import markdown, plain
 from reports.frame import GROUP, NO_DATASET, Lost, load, load_runs, named
 from reports.interactive import plotly_source
-from reports.overview import by_ratio, effects
+from reports.overview import by_ratio, effects, families
 from reports.statistics import difference, estimate, verdict
 from reports.tables import compare, lost_rows
 
@@ -198,7 +198,7 @@ def test_a_row_has_one_name_in_every_table(store: Store) -> None:
     add(store, "csc", 0.4)
     runs = load_runs(store)
     assert set(runs["row"]) == {"scratch", "ours (scannet)", "ours (rgbd-folder)", "csc"}
-    (table,) = by_ratio(effects(runs)).values()
+    (table,) = (by_ratio(family) for family in families(effects(runs)))
     table = table.set_index("method")
     assert table.loc["ours (scannet)", "5%"].startswith("40.0") and table.loc["ours (scannet)", "100%"].startswith(
         "50.0"
@@ -341,8 +341,9 @@ def test_a_pretraining_that_failed_is_a_failure_of_its_row(tmp_path: Path) -> No
     ours = [Lost("b", "p", False, "ours", "scannet", seed, f"key{seed}", "ours") for seed in (0, 2)]
     assert lost_rows(group, ours) == {"ours": [ours[1]]}, "seed 0 has a run, after a repair say"
     assert not lost_rows(group, [ours[1]._replace(budget="other")]) and not lost_rows(
-        group, [ours[1]._replace(synthetic=True)]
+        group, [ours[1]._replace(synthetic=True, pretrain_dataset="synth-scannet")]
     )
+    assert lost_rows(group.assign(synthetic=True), [ours[1]]), "a real pre-training, for a task on a stand-in"
     twice = [ours[1], ours[1]._replace(key="again")]
     assert len(lost_rows(group, twice)["ours"]) == 1, "a seed that failed under two versions of the code is one"
     without_data = Lost("b", "p", None, "scratch", "none", 7, "k", "scratch")
