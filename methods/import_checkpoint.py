@@ -126,10 +126,15 @@ def _read(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except Exception as error:  # torch and safetensors raise many kinds, some with pages of advice
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (
+        Exception
+    ) as error:  # torch and safetensors raise many kinds, some with pages of advice to load what this refuses
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        if not found:
+            raise DataError(f"{path.name}: refused, it is damaged or no file of weights") from None
         raise DataError(
-            f"{path.name}: refused, it is damaged or holds more than tensors and settings: {first}"
+            f"{path.name}: refused, it holds {found[1]}, which is no tensor and no known setting; nothing in it was run. Where "
+            "you trust it, save its tensors alone, as safetensors"
         ) from None
 
 

@@ -118,8 +118,12 @@ def test_settings_of_other_libraries_are_skipped_and_code_is_refused(
         del sys.modules["omegaconf"], sys.modules["omegaconf.dictconfig"]
     assert import_checkpoint(tmp_path / "pc.pth", "pointcontrast").permuted == 46
     torch.save({"state_dict": hybrid(weights), "config": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(DataError, match=r"evil\.pth: refused"):
+    with pytest.raises(DataError, match=r"evil\.pth: refused, it holds print, which is no tensor") as refused:
         import_checkpoint(tmp_path / "evil.pth", "pointcontrast")
+    assert "weights_only" not in str(refused.value), "torch's advice is to load it all the same"
+    (tmp_path / "junk.pth").write_bytes(b"hello")
+    with pytest.raises(DataError, match=r"junk\.pth: refused, it is damaged or no file of weights"):
+        import_checkpoint(tmp_path / "junk.pth", "pointcontrast")
     assert "unpickled" not in capsys.readouterr().out
 
 
