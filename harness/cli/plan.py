@@ -143,26 +143,25 @@ def _print(
 
 
 def _print_totals(rest: list[StageState]) -> None:
+    from harness.cli.console import duration
+
     known = [s.estimate for s in rest if s.estimate is not None]
     if not known:
         return
-    hours = sum(e.seconds for e in known) / 3600
+    time = duration(sum(e.seconds for e in known))
     sources = Counter(e.source for e in known)
     how = ", ".join(
         f"{number} from {source}" if source != "rough" else f"{number} rough" for source, number in sources.items()
     )
-    print(
-        f"about {hours:,.1f} h one after the other and {sum(e.bytes for e in known) / 1e9:,.2f} GB of artifacts ({how})"
-    )
+    print(f"about {time} one after the other and {sum(e.bytes for e in known) / 1e9:,.2f} GB of artifacts ({how})")
 
 
 def _time(state: StageState) -> str:
+    from harness.cli.console import duration
+
     if state.estimate is None:
         return "-"
-    seconds, mark = state.estimate.seconds, "~" if state.estimate.source != "earlier runs" else ""
-    if seconds < 120:
-        return f"{mark}{seconds:.0f} s"
-    return f"{mark}{seconds / 60:.0f} min" if seconds < 7200 else f"{mark}{seconds / 3600:.1f} h"
+    return ("~" if state.estimate.source != "earlier runs" else "") + duration(state.estimate.seconds)
 
 
 def suites(json: Json = False) -> None:

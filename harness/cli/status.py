@@ -107,7 +107,9 @@ def _rate(state: dict[str, Any]) -> str:
 
 
 def _left(state: dict[str, Any]) -> str:
+    from harness.cli.console import duration
+
     left = state["seconds_left"]
     if left is None:
         return "-"
-    return f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min" if left < 7200 else f"{left / 3600:.1f} h"
+    return duration(left)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import keys
+from harness.cli.console import duration
 from harness.conformance import Quiet
 from harness.executors.local import LocalExecutor
 from harness.graph import PlannedCell
@@ -121,6 +122,11 @@ def test_cells_whose_data_are_not_prepared_are_listed(
     assert not list(tmp_path.glob("empty/*/*")), "nothing was prepared"
 
 
+@pytest.mark.parametrize(("seconds", "text"), [(119, "119 s"), (150, "2 min"), (7200, "2.0 h"), (4e6, "1,111.1 h")])
+def test_times_have_the_unit_that_a_person_would_say(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
 def test_the_command(done: tuple[list[PlannedCell], Path], bench: Bench, s3dis_root: Path, tmp_path: Path) -> None:
     _, runs = done
     suite = matrix(str(s3dis_root), 1).suite
@@ -133,6 +139,7 @@ def test_the_command(done: tuple[list[PlannedCell], Path], bench: Bench, s3dis_r
     assert {s["cell"]["pretrain_seed"] for s in less["stages"] if s["cell"]} == {0}
     fresh = bench("plan", *here[:-4], "--runs", "none", "--device", "cpu").stdout
     assert re.search(r"scratch -> s3dis-sem at 50% +0/0 +to do", fresh)
+    assert re.search(r"about \d+ (s|min) one after the other and \d\.\d\d GB", fresh), "minutes are no 0.0 h"
     assert less["cells"] == 2 and [s["state"] for s in less["stages"]] == ["done"] * 3
     assert "no method of suite" in bench("plan", *here, "--only", "method=ours", code=2).stderr
     suites = bench("suites").stdout.splitlines()
