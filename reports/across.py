@@ -38,7 +38,7 @@ from reports.overview import (
     variances,
     with_source,
 )
-from reports.tables import by_row, headline
+from reports.tables import UNIT, by_row, headline
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +76,7 @@ def write(loaded: Loaded, out: Path, with_published: bool, draw: Callable[[Drawi
         for number, family in enumerate(families(found), 1):
             titled, table = f"{mark}Label ratios: {family.title}", by_ratio(family, with_published)
             _add(result, out, f"{stem}ratios{number}", titled, table, published.PROTOCOL_OF_RATIOS)
-        over_tasks = across_tasks(part)
+        over_tasks = across_tasks(part, loaded.lost)
         for number, (title, over) in enumerate(over_tasks.items(), 1):
             _add(result, out, f"{stem}tasks{number}", f"{mark}{title}", over.table)
         for name, title, table in (
@@ -156,7 +156,10 @@ def _draw(
             gain_distribution, part, f"{mark}Gains over tasks and ratios{under}",
             name=f"gains{which}", title=f"Gains over scratch{under}", data=part, figure=interactive.gains(part),
         )  # fmt: skip
-        known, title = with_source(part), f"Pre-trained on the task's dataset, or on another{under}"
+        known, title = (
+            with_source(part[part["gain"].notna()]),
+            f"Pre-trained on the task's dataset, or on another{under}",
+        )
         if known["pre-trained on"].nunique() > 1:
             keep(same_and_other, known, mark + title, name=f"datasets{which}", title=title, data=known)
         priced = with_hours(part, runs[(runs[["budget", "profile"]] == list(names)).all(axis=1)])
@@ -170,7 +173,7 @@ def _draw(
                 rank_diagram, over.methods, over.ranks, mark + title,
                 name=f"ranks{number}", title=f"Ranks: {title}", data=over.table,
             )  # fmt: skip
-    spread = variances(runs)
+    spread = variances(runs, loaded.lost)
     if len(spread) and (spread["missing"] == 0).any():
         title = "Where the spread comes from"
         keep(variance_split, spread, mark + title, name="variance", title="Variance by seed", data=spread)
@@ -194,12 +197,13 @@ def _draw(
 
 
 def with_hours(found: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Effects with `hours` of one pre-training of that method on that dataset under that budget and profile, and `hours_of`:
-    GPU-hours where every pre-training used one, else CPU-hours."""
-    which = ["budget", "profile", "method", "pretrain_dataset"]
-    trained = runs[runs["pretrain_cpu_seconds"] > 0]
-    kind = "gpu" if len(trained) and (trained["pretrain_gpu_seconds"] > 0).all() else "cpu"
-    hours = (runs.groupby(which)[f"pretrain_{kind}_seconds"].mean() / 3600).rename("hours")
+    """Effects with `hours` of one pre-training of that row under that budget and profile, as the cost table has them, and
+    `hours_of`: GPU-hours where every pre-training used one, else CPU-hours."""
+    which = ["budget", "profile", "row"]
+    trained = runs[runs["outcome"] == "ok"].drop_duplicates([*which, "pretrain_keys"])
+    spent = trained[trained["pretrain_cpu_seconds"] > 0]
+    kind = "gpu" if len(spent) and (spent["pretrain_gpu_seconds"] > 0).all() else "cpu"
+    hours = (trained.groupby(which)[f"pretrain_{kind}_seconds"].mean() / 3600).rename("hours")
     return found.merge(hours, left_on=which, right_index=True, how="left").assign(hours_of=f"{kind.upper()}-hours")
 
 
@@ -210,7 +214,7 @@ def _class_table(group: pd.DataFrame, loaded: Loaded) -> pd.DataFrame | None:
     checkpoint = headline(group)
     rows: dict[str, list[float]] = {}
     classes: tuple[str, ...] = ()
-    for name, runs in by_row(group[["row", *ROW, "outcome", "key"]]).items():
+    for name, runs in by_row(group[["row", *ROW, UNIT, "outcome", "key"]]).items():
         mine = runs[runs["outcome"] == "ok"]
         if not len(mine):
             continue
@@ -225,9 +229,9 @@ def _class_table(group: pd.DataFrame, loaded: Loaded) -> pd.DataFrame | None:
             ],
             dtype=float,
         )
-        known = np.isfinite(values)
-        sums = np.where(known, values, 0).sum(0)
-        rows[name] = [100 * s / k if k else np.nan for s, k in zip(sums, known.sum(0), strict=True)]
+        # Over fine-tunings of one pre-training, then over pre-trainings, as all means here.
+        seeds = pd.DataFrame(values).groupby(mine[UNIT].to_numpy()).mean()
+        rows[name] = seeds.mean().tolist()
     if not rows or all(np.isnan(v) for row in rows.values() for v in row):
         return None
     return pd.DataFrame(rows, index=list(classes)).T

@@ -17,17 +17,17 @@ from reports import across, interactive
 from reports import published as papers
 from reports.figures import SYNTHETIC_MARK, Aside, Drawing, Overlays, by_method, drawn_aside, validation_curves
 from reports.formats import plain, section, write_table
-from reports.frame import GROUP, METRIC_NAMES, ROW, Loaded, load
+from reports.frame import GROUP, METRIC_NAMES, ROW, Curve, Loaded, load
 from reports.overview import published_beside, ratio_order, steps_to_reach
 from reports.page import Page, PageGroup, PagePicture, render_page
 from reports.run_details import Details
-from reports.tables import TO_SEE, by_row, compare, headline, lost_rows
+from reports.tables import BASELINE, TO_SEE, UNIT, by_row, compare, headline, lost_rows, row_names
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-Curves = dict[str, list[tuple[str, str, list[int], list[float]]]]
+Curves = dict[str, list[Curve]]
 
 
 NO_RUNS = "There are no fine-tuning runs yet. `bench run` makes some."
@@ -102,45 +102,47 @@ def _build(
         name = _group_id(described)
         frame = compare(group, lost=loaded.lost)
         mark = f"{SYNTHETIC_MARK}: " if described["synthetic"] else ""
+        kinds = [n for n, (method, *_) in row_names(group).items() if method == BASELINE]
         judged = f"{mark}{title}; differences and verdicts of {headline(group)}"
+        if len(kinds) > 1:
+            judged = f"{mark}{title}; no differences, since there are {len(kinds)} kinds of scratch: {', '.join(kinds)}"
         files[f"group{len(groups) + 1}"] = write_table(frame, out / f"table-{name}", judged)
         sections.append(section(judged, frame))
         short = frame[["method", headline(group), "n", "failed", "to scratch", "verdict"]]
         shown.append(section(f"{mark}{title}", short))
-        frames.append(frame.assign(**described))
+        frames.append(frame.assign(**described, judged_by=headline(group)))
         figure_title = f"{SYNTHETIC_MARK}\n{title}" if described["synthetic"] else title
         stem = out / f"scores-{name}"
         metric = str(group["metric"].iloc[0])
-        with_keys = _curves(store, group, metric)
-        found = {n: [(method, steps, values) for method, _, steps, values in them] for n, them in with_keys.items()}
-        scores = Drawing(by_method, (group, figure_title), stem)
+        found = _curves(store, group, metric)
+        never_run = lost_rows(group, loaded.lost)
+        scores = Drawing(by_method, (group, figure_title, {n: len(them) for n, them in never_run.items()}), stem)
         overlays = _published_curves(group) if with_published or not described["synthetic"] else {}
         curves = Drawing(validation_curves, (found, metric, figure_title, overlays), out / f"curves-{name}")
         files |= {f"figure{len(groups) + 1}": scores.png, f"curves{len(groups) + 1}": curves.png}
         aside.draw(scores)
         aside.draw(curves)
         _scores(group).to_csv(scores.stem.with_suffix(".csv"), index=False)
-        _points(with_keys).to_csv(curves.stem.with_suffix(".csv"), index=False)
+        _points(found).to_csv(curves.stem.with_suffix(".csv"), index=False)
         good = set(group.loc[group["outcome"] == "ok", "key"])
-        ended = {n: [(m, at, v) for m, key, at, v in them if key in good] for n, them in with_keys.items()}
-        unfinished = {
-            n: int((mine["outcome"] != "ok").sum()) for n, mine in by_row(group[["row", *ROW, "outcome"]]).items()
-        }
-        for n, lost in lost_rows(group, loaded.lost).items():
-            unfinished[n] = unfinished.get(n, 0) + len(lost)
-        reach = steps_to_reach({n: them for n, them in ended.items() if them}, unfinished)
+        ended = {n: [curve for curve in them if curve.key in good] for n, them in found.items()}
+        seeds = {n: set(mine[UNIT]) for n, mine in by_row(group[["row", *ROW, UNIT]]).items()}
+        for n, them in never_run.items():
+            seeds.setdefault(n, set()).update(one.seed for one in them)
+        without = {n: len(all_of - {curve.pretrain_seed for curve in ended.get(n, ())}) for n, all_of in seeds.items()}
+        reach = steps_to_reach({n: them for n, them in ended.items() if them}, without)
         if len(reach):
             of_curves = f"{mark}Validation curves, {title}"
             sections.append(section(of_curves, reach))
             files[f"reach{len(groups) + 1}"] = write_table(reach, out / f"reach-{name}", of_curves)
         if with_page:
-            by_key = {key: (steps, values) for runs in with_keys.values() for _, key, steps, values in runs}
+            by_key = {curve.key: (curve.steps, curve.scores) for them in found.values() for curve in them}
             details.add(group, len(groups), title, by_key)
         judged_by = f"{headline(group)} {METRIC_NAMES[metric]}"
         groups.append(
             PageGroup(
                 name, title, bool(described["synthetic"]), judged_by, frame, scores.png, curves.png,
-                interactive.validation_curves(with_keys, metric, overlays) if with_page else None, reach,
+                interactive.validation_curves(found, metric, overlays) if with_page else None, reach,
             )
         )  # fmt: skip
     failures = loaded.failed_pretraining
@@ -213,15 +215,17 @@ def _csv(frames: list[pd.DataFrame]) -> bytes:
 
 
 def _curves(store: Store, group: pd.DataFrame, metric: str) -> Curves:
-    """Row name to the validation curves of its runs (method, key, steps, score), from their events."""
+    """Row name to the validation curves of its runs, from their events."""
     curves: Curves = {}
-    for name, runs in by_row(group[["row", *ROW, "key"]]).items():
-        for method, key in zip(runs["method"], runs["key"], strict=True):
+    for name, runs in by_row(group[["row", *ROW, UNIT, "key"]]).items():
+        for method, key, seed in zip(runs["method"], runs["key"], runs[UNIT], strict=True):
             events = read_events(store.folder("finetune", key) / EVENTS_FILE)
             points = [(e.step, e.metrics.get(metric)) for e in events if isinstance(e, Eval) and e.split == "test"]
             known = [(step, score) for step, score in points if score is not None]
             if known:
-                curves.setdefault(name, []).append((method, key, [p[0] for p in known], [p[1] for p in known]))
+                curves.setdefault(name, []).append(
+                    Curve(method, key, seed, [p[0] for p in known], [p[1] for p in known])
+                )
     return curves
 
 
@@ -242,10 +246,10 @@ def _points(curves: Curves) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
-        (name, method, key, step, 100 * score)
+        (name, curve.method, curve.key, step, 100 * score)
         for name, runs in curves.items()
-        for method, key, steps, scores in runs
-        for step, score in zip(steps, scores, strict=True)
+        for curve in runs
+        for step, score in zip(curve.steps, curve.scores, strict=True)
     ]
     return pd.DataFrame(rows, columns=["row", "method", "key", "step", "score"])
 

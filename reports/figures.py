@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from benchmarks.processes import process_pool
-from reports.frame import METRIC_NAMES, class_metric
+from reports.frame import METRIC_NAMES, Curve, class_metric
 from reports.statistics import Ranking, estimate
 from reports.tables import BASELINE, headline, per_unit, row_names
 
@@ -48,17 +48,18 @@ DODGE = 0.035
 """By how much of their label ratio the points of neighbouring methods stand apart, so that none hides the others."""
 
 
-def by_method(runs: pd.DataFrame, title: str) -> Any:
-    """Score by method, one point a run, with mean and 95 % interval where there are two pre-training seeds or more."""
+def by_method(runs: pd.DataFrame, title: str, lost: Mapping[str, int] = {}) -> Any:
+    """Score by method, one point a run, with mean and 95 % interval where there are two pre-training seeds or more; `lost`: how
+    many pre-trainings of a row failed."""
     import seaborn as sns
 
     column = f"score_{headline(runs)}"
     names, units = row_names(runs), per_unit(runs, column)
-    methods = list(names)
+    methods = [*names, *(row for row in lost if row not in names)]
     runs = runs.assign(method=runs["row"])
     good = runs[runs["outcome"] == "ok"].assign(score=lambda frame: 100 * frame[column])
     figure, axes = _axes(max(4.6, 1.1 * len(methods) + 2.2), 3.6)
-    palette = {name: COLOURS.get(which[0], OTHER_COLOUR) for name, which in names.items()}
+    palette = dict.fromkeys(methods, OTHER_COLOUR) | {n: COLOURS.get(w[0], OTHER_COLOUR) for n, w in names.items()}
     many = len(good) > MANY_POINTS
     sns.stripplot(
         good,
@@ -74,14 +75,17 @@ def by_method(runs: pd.DataFrame, title: str) -> Any:
         rasterized=many,
     )
     for place, method in enumerate(methods):
-        found = estimate(100 * units[method])  # as the tables have it, so that it is there already
+        found = estimate(100 * units.get(method, np.array([])))  # as the tables have it, so that it is there already
         if np.isfinite(found.low):
             error = [[found.mean - found.low], [found.high - found.mean]]
             axes.errorbar(place + 0.25, found.mean, yerr=error, fmt="_", color=palette[method], capsize=3)
         failed = int((runs[runs["method"] == method]["outcome"] != "ok").sum())
-        if failed:
+        words = [f"{failed} failed"] if failed else []
+        if lost.get(method):
+            words.append(f"{lost[method]} pre-training{'s' * (lost[method] > 1)}\nfailed")
+        if words:
             axes.annotate(
-                f"{failed} failed", (place, 0.02), xycoords=("data", "axes fraction"), ha="center", color="#B00020"
+                "\n".join(words), (place, 0.02), xycoords=("data", "axes fraction"), ha="center", color="#B00020"
             )
     # What tells two rows of one method apart has a line of its own, so that neighbours do not run into each other.
     axes.set_xticks(range(len(methods)), [name.replace(" ", "\n", 1) for name in methods])
@@ -104,12 +108,12 @@ def judged_by(runs: pd.DataFrame) -> str:
 
 
 def validation_curves(
-    curves: dict[str, list[tuple[str, list[int], list[float]]]],
+    curves: Mapping[str, Sequence[Curve]],
     metric: str,
     title: str,
     overlays: Overlays | None = None,
 ) -> Any:
-    """Score on the test split during fine-tuning, one thin line a run. `curves`: row name to (method, steps, score).
+    """Score on the test split during fine-tuning, one thin line a run. `curves`: by row name.
 
     `overlays`: method to published (step, per cent) pairs, thin and grey, as far as our own runs go.
     """
@@ -117,10 +121,19 @@ def validation_curves(
 
     figure, axes = _axes(5.2, 3.4)
     for name, runs in curves.items():
-        for number, (method, steps, scores) in enumerate(runs):
-            colour = COLOURS.get(method, OTHER_COLOUR)
+        for number, curve in enumerate(runs):
+            colour = COLOURS.get(curve.method, OTHER_COLOUR)
             label = name if number == 0 else None
-            axes.plot(steps, [100 * s for s in scores], color=colour, lw=1.2, marker="o", ms=3, alpha=0.8, label=label)
+            axes.plot(
+                curve.steps,
+                [100 * s for s in curve.scores],
+                color=colour,
+                lw=1.2,
+                marker="o",
+                ms=3,
+                alpha=0.8,
+                label=label,
+            )
     if curves:
         own = axes.get_xlim()
         _draw_overlays(axes, overlays)
@@ -361,15 +374,17 @@ def same_and_other(known: pd.DataFrame, title: str) -> Any:
     return figure
 
 
+RESIDUAL = "residual: interaction of the two seeds (one run a cell)"
+
+
 def variance_split(found: pd.DataFrame, title: str) -> Any:
     """Standard deviations over pre-training seeds, fine-tuning seeds and the rest, side by side for every method and ratio; where
     runs are missing nothing can be told apart, and a word says so."""
     kinds = ["pre-training seed", "fine-tuning seed", "residual"]
     figure, axes = _axes(5.2, 0.32 * len(found) + 1.5)
     places = np.arange(len(found))
-    named = found.loc[found["missing"] == 0, "residual is"]
     for i, (kind, colour) in enumerate(zip(kinds, ("#0072B2", "#E69F00", "#BBBBBB"), strict=True)):
-        label = kind if kind != "residual" else f"residual: {named.iloc[0]}"
+        label = kind if kind != "residual" else RESIDUAL
         axes.barh(places + (i - 1) * 0.27, found[kind], height=0.25, color=colour, label=label)
     for place, missing in enumerate(found["missing"]):
         if missing:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from pydantic_core import from_json, to_json
 
+from benchmarks.errors import WrongUse
 from benchmarks.metrics.names import CHECKPOINTS, OVER_ALL, TITLES
 from harness.contract.records import Outcome, Record
 from harness.contract.stage import KEY_LENGTH, StageSpec, canonical_json, hashes_as_written
@@ -25,7 +26,7 @@ GROUP = ["task", "dataset", "synthetic", "label_ratio", "budget", "profile", "pr
 recipe, limits, network, data, split and code."""
 
 ACROSS_RATIOS = ["task", "dataset", "synthetic", "budget", "profile", "family"]
-"""As GROUP, over all label ratios: `family` is the protocol without ratio and split."""
+"""As GROUP, over all label ratios: `family` is the protocol without the ratio, and of the split its version and test scenes."""
 
 ROW = ["method", "pretrain_dataset", "pretraining"]
 """What is averaged over seeds. `pretraining` hashes the pre-training stages without their seeds. The column `row` is its printed
@@ -44,6 +45,16 @@ NO_DATASET = "none"
 """What a cell was pre-trained on where that was nothing."""
 
 
+class Curve(NamedTuple):
+    """Scores of a run on the test split, from 0 to 1, at the steps where it was validated."""
+
+    method: str
+    key: str
+    pretrain_seed: int
+    steps: list[int]
+    scores: list[float]
+
+
 class Lost(NamedTuple):
     """A pre-training that failed: where it would have counted, and the printed name of its row."""
 
@@ -55,6 +66,8 @@ class Lost(NamedTuple):
     pretrain_dataset: str
     seed: int
     key: str
+    digest: str = ""
+    """Of its stage, without its seed: as in `pretrain_stages` of the runs that were pre-trained in the same way."""
     row: str = ""
 
 
@@ -138,7 +151,8 @@ def _lost(store: Store, record: Record) -> Lost:
     """Of a pre-training that failed. Its fine-tunings never ran, so it is in no row of the frame, and is no less a failure."""
     spec = store.spec(record.kind, record.key)  # its own: the shared one does not say the seed
     dataset, synthetic = (spec.data.dataset, spec.data.synthetic) if spec.data else (NO_DATASET, None)
-    return Lost(spec.limits.budget, spec.profile, synthetic, record.method, dataset, spec.seed, record.key)
+    digest = _digest([spec], _FREE)
+    return Lost(spec.limits.budget, spec.profile, synthetic, record.method, dataset, spec.seed, record.key, digest)
 
 
 def load_runs(store: Store) -> pd.DataFrame:
@@ -186,14 +200,21 @@ def _row(
     record: Record, records: dict[str, Record], specs: dict[str, StageSpec], digests: dict[str, str]
 ) -> dict[str, object]:
     cell = record.cell
-    assert cell is not None
+    if cell is None:
+        raise WrongUse(
+            f"finetune/{record.key}: its record names no cell; bench audit says more, and with the folder moved away the rest "
+            "is reported"
+        )
     parents = _ancestors(record, records)
     pretraining = " ".join(p.key for p in parents)
     if pretraining not in digests:
         digests[pretraining] = _digest([specs[p.key] for p in parents], _FREE)
+    for p in parents:
+        if f"stage {p.key}" not in digests:
+            digests[f"stage {p.key}"] = _digest([specs[p.key]], _FREE)
     row: dict[str, object] = {
         "task": cell.task,
-        "dataset": record.dataset,
+        "dataset": record.dataset or NO_DATASET,
         "synthetic": record.synthetic,
         "label_ratio": str(cell.label_ratio),
         "label_percent": float("nan")
@@ -213,6 +234,7 @@ def _row(
         "metric": specs[record.key].headline_metric,
         "attempt": record.attempt,
         "pretrain_keys": tuple(p.key for p in parents),
+        "pretrain_stages": tuple(digests[f"stage {p.key}"] for p in parents),
         "pretrain_steps": sum(p.ledger.optimizer_steps for p in parents),
         "finetune_steps": record.ledger.optimizer_steps,
         "pretrain_labels": sum(p.ledger.labels for p in parents),
@@ -253,7 +275,8 @@ def _protocol(spec: StageSpec, digests: dict[str, str]) -> dict[str, str]:
     if f"protocol {name}" not in digests:
         plain = spec.model_dump(mode="json", exclude={*_FREE, "method"})
         digests[f"protocol {name}"] = _sha([plain])
-        rest = {k: v for k, v in plain.items() if k not in ("label_ratio", "split")}
+        rest = {k: v for k, v in plain.items() if k != "label_ratio"}
+        rest["split"] = {k: plain["split"][k] for k in ("version", "test")} if plain.get("split") else None
         digests[f"family {name}"] = _sha([rest])
     return {kind: digests[f"{kind} {name}"] for kind in ("protocol", "family")}
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reports.figures import BOX_FROM, COLOURS, OTHER_COLOUR, Overlays, judged_by
-from reports.frame import METRIC_NAMES
+from reports.frame import METRIC_NAMES, Curve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,25 +83,21 @@ def cost(priced: pd.DataFrame) -> Figure:
     return _figure(traces, x, "gain over scratch (points of the metric)")
 
 
-def validation_curves(
-    curves: dict[str, list[tuple[str, str, list[int], list[float]]]], metric: str, overlays: Overlays | None = None
-) -> Figure:
-    """As `reports.figures.validation_curves`; a row's runs are one broken line.
-
-    `curves`: row name to (method, key, steps, score).
-    """
+def validation_curves(curves: Mapping[str, Sequence[Curve]], metric: str, overlays: Overlays | None = None) -> Figure:
+    """As `reports.figures.validation_curves`; a row's runs are one broken line."""
     traces = []
     for name, runs in curves.items():
         x: list[int | None] = []
         y: list[float | None] = []
         keys: list[str | None] = []
-        for _, key, steps, scores in runs:
-            x += [*steps, None]
-            y += [*(round(100 * s, 2) for s in scores), None]
-            keys += [*[key] * len(steps), None]
-        line = _line(name, x, y, _colour(runs[0][0])) | {"mode": "lines+markers", "customdata": keys}
-        traces.append(line | {"line": {"color": _colour(runs[0][0]), "width": 1.2}, "marker": {"size": 4}})
-    last = max((steps[-1] for runs in curves.values() for _, _, steps, _ in runs), default=0)
+        for curve in runs:
+            x += [*curve.steps, None]
+            y += [*(round(100 * s, 2) for s in curve.scores), None]
+            keys += [*[curve.key] * len(curve.steps), None]
+        colour = _colour(runs[0].method)
+        line = _line(name, x, y, colour) | {"mode": "lines+markers", "customdata": keys}
+        traces.append(line | {"line": {"color": colour, "width": 1.2}, "marker": {"size": 4}})
+    last = max((curve.steps[-1] for runs in curves.values() for curve in runs), default=0)
     traces += _overlays({m: [p for p in pairs if p[0] <= last] for m, pairs in (overlays or {}).items()})
     return _figure(
         traces, {"title": {"text": "fine-tuning steps"}, "rangemode": "tozero"}, f"{METRIC_NAMES[metric]}, test split"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from reports import published
-from reports.frame import ACROSS_RATIOS, GROUP, NO_DATASET, ROW, Lost
+from reports.frame import ACROSS_RATIOS, GROUP, NO_DATASET, ROW, Curve, Lost
 from reports.statistics import (
     Estimate,
     Ranking,
@@ -31,6 +32,7 @@ from reports.tables import (
     UNIT,
     applicable,
     by_row,
+    failures,
     headline,
     lost_rows,
     per_unit,
@@ -55,7 +57,7 @@ SAME, OTHER = "the task's dataset", "another dataset"
 def effects(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> pd.DataFrame:
     """One row for each method in each group: mean and interval, difference to scratch and interval, verdict, all in per cent.
 
-    A pre-training of `lost` counts as a run of its row that failed.
+    `failed` counts its runs that did not end well or have no score, `lost_pretrainings` those of `lost`.
 
     `could_show` is the smallest difference that so many seeds find at 80 % power, `seeds_for_1` how many would find 1 point.
     """
@@ -64,7 +66,7 @@ def effects(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> pd.DataFrame:
     rows = []
     for names, group in runs.groupby(GROUP, sort=True, dropna=False) if len(runs) else []:
         column = f"score_{headline(group)}"
-        parts = by_row(group[["row", *ROW, "outcome", "family", "label_percent"]])
+        parts = by_row(group[["row", *ROW, "outcome", "family", "label_percent", column]])
         values = {name: 100 * means for name, means in per_unit(group, column).items()}
         found = row_names(group)
         base = [name for name, which in found.items() if which[0] == BASELINE]
@@ -87,8 +89,9 @@ def effects(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> pd.DataFrame:
                     "pretrain_dataset": which[1],
                     "checkpoint": headline(group),
                     "n": value.n,
-                    "runs": len(mine) + never_ran,
-                    "failed": int((mine["outcome"] != "ok").sum()) + never_ran,
+                    "runs": len(mine),
+                    "failed": int(((mine["outcome"] != "ok") | mine[column].isna()).sum()),
+                    "lost_pretrainings": never_ran,
                     "mean": value.mean,
                     "iqm": interquartile_mean(units),
                     "low": value.low,
@@ -104,7 +107,7 @@ def effects(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> pd.DataFrame:
                     "could_show": detectable_difference(deviation, min(len(units), len(scratch)))
                     if np.isfinite(deviation) and which[0] != BASELINE
                     else np.nan,
-                    "seeds_for_1": seeds_to_see_a_point(units, scratch),
+                    "seeds_for_1": seeds_to_see_a_point(units, scratch) if which[0] != BASELINE else np.nan,
                 }
             )
         for name, never in missing.items():  # what such a row lacks is NaN
@@ -119,8 +122,9 @@ def effects(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> pd.DataFrame:
                     "pretrain_dataset": never[0].pretrain_dataset,
                     "checkpoint": headline(group),
                     "n": 0,
-                    "runs": len(never),
-                    "failed": len(never),
+                    "runs": 0,
+                    "failed": 0,
+                    "lost_pretrainings": len(never),
                     "verdict": "-",
                 }
             )
@@ -196,9 +200,15 @@ def _cell(r: dict[Any, Any], paper: float | None, whole: bool = False) -> str:
         text += f" ({_gap(r) if whole else format(r['gain'], '+.1f')})"
     if r["n"]:
         text += f" n={r['n']}"
-    if r["failed"]:
-        text += f", {r['failed']} of {r['runs']} failed"
+    text = ", ".join(part for part in (text, what_failed(r)) if part)
     return text if paper is None else f"{text} [paper {paper:.1f}]"
+
+
+def what_failed(r: dict[Any, Any]) -> str:
+    """Of a row of effects, in words; empty where all ended well."""
+    lost = int(r["lost_pretrainings"])
+    parts = [f"{r['failed']} of {r['runs']} failed"] if r["failed"] else []
+    return ", ".join([*parts, *([f"{lost} pre-training{'s' * (lost > 1)} failed"] if lost else [])])
 
 
 def _beside(r: dict[Any, Any], with_published: bool) -> bool:
@@ -279,20 +289,24 @@ def same_or_other(found: pd.DataFrame) -> pd.DataFrame:
     budget and profile."""
     import pandas as pd
 
-    known = with_source(found)
-    if not len(known):
-        return pd.DataFrame(columns=["method", "pre-trained on", "budget", "profile", "gain", "cells"])
-    columns = ["method", "pre-trained on", "budget", "profile"]
+    tried = with_source(found)
+    if not tried["gain"].notna().any():
+        tried = tried[:0]
+    columns = ["method", "pre-trained on", "budget", "profile", "gain", "cells"]
     rows = [
-        {**dict(zip(columns, names, strict=True)), "gain": f"{group['gain'].mean():+.1f}", "cells": len(group)}
-        for names, group in known.groupby(columns, sort=True)
+        {
+            **dict(zip(columns, names, strict=False)),
+            "gain": f"{group['gain'].mean():+.1f}" if group["gain"].notna().any() else "-",
+            "cells": f"{group['gain'].notna().sum()} of {len(group)}",
+        }
+        for names, group in tried.groupby([tried["row"].rename("method"), *columns[1:4]], sort=True)
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def with_source(found: pd.DataFrame) -> pd.DataFrame:
-    """Effects with a gain, and `pre-trained on`: the task's dataset (or its procedural stand-in), or another one."""
-    known = found[found["gain"].notna() & (found["pretrain_dataset"] != NO_DATASET)]
+    """Effects of what was pre-trained on data, and `pre-trained on`: the task's dataset (or its stand-in), or another."""
+    known = found[found["pretrain_dataset"] != NO_DATASET]
     same = [_plain(a) == _plain(b) for a, b in zip(known["pretrain_dataset"], known["dataset"], strict=True)]
     return known.assign(**{"pre-trained on": np.where(same, SAME, OTHER)})
 
@@ -309,13 +323,13 @@ class AcrossTasks(NamedTuple):
     ranks: Ranking | None
 
 
-def across_tasks(runs: pd.DataFrame) -> dict[str, AcrossTasks]:
+def across_tasks(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> dict[str, AcrossTasks]:
     """For all labels and every budget with two tasks or more: each method's mean over the tasks against scratch's, and ranks.
 
     One pre-training serves all tasks, so tasks are no independent units: the unit is the pre-training seed, whose scores are
-    averaged over the tasks that both methods have. Welch's test of these means, corrected by Holm for the number of methods.
-    Ranks are over seeds, of methods that have all tasks, and stand only where Friedman's test supports them. Where a task was run
-    under two protocols there is no table.
+    averaged over the tasks that both methods have, two at least; `tasks` and `seeds` count those. Welch's test of these means,
+    corrected by Holm for the number of methods. Ranks are over seeds, of methods that have all tasks, and stand only where
+    Friedman's test supports them. Where a task was run under two protocols there is no table.
     """
     import pandas as pd
 
@@ -323,33 +337,42 @@ def across_tasks(runs: pd.DataFrame) -> dict[str, AcrossTasks]:
     full = runs[runs["label_ratio"] == "100%"] if len(runs) else runs
     for (budget, profile), part in full.groupby(["budget", "profile"], sort=True) if len(full) else []:
         scores = _by_seed(part)
+        groups = [group for _, group in part.groupby(GROUP, dropna=False)]
         tasks = len(part[["task", "dataset"]].drop_duplicates())
         # A task that was run under two protocols is no two tasks, and which one counts is not ours to say.
-        if tasks < 2 or tasks < part.groupby(GROUP, dropna=False).ngroups:
+        if tasks < 2 or tasks < len(groups):
             continue
         base = [name for name, (method, *_) in row_names(part).items() if method == BASELINE]
         scratch = scores[base[0]] if len(base) == 1 else None
-        gaps, p = {}, {}
+        gaps, p, used = {}, {}, {}
         for name, mine in scores.items():
             if scratch is None or name == base[0]:
                 continue
             shared = [t for t in mine if t in scratch]
-            ours, theirs = (100 * s[shared].dropna().mean(axis=1).dropna().to_numpy() for s in (mine, scratch))
-            if len(ours) and len(theirs):
+            ours, theirs = (100 * s[shared].dropna().mean(axis=1).to_numpy() for s in (mine, scratch))
+            used[name] = len(shared), len(ours)
+            if len(shared) > 1 and len(ours) and len(theirs):
                 gaps[name], p[name] = difference(ours, theirs), welch_p(ours, theirs)
         adjusted = dict(zip(p, holm(np.array(list(p.values()))), strict=True))
         complete = [name for name, mine in scores.items() if len(mine.columns) == tasks]
         means = pd.DataFrame({name: scores[name].dropna().mean(axis=1) for name in complete}).dropna()
         ranks = ranking(means.to_numpy())
         supported = ranks is not None and ranks.critical_difference is not None
+        missing: dict[str, set[int]] = {}
+        for group in groups:
+            for name, never_run in lost_rows(group, lost).items():
+                missing.setdefault(name, set()).update(one.seed for one in never_run)
+        parts = by_row(part[["row", *ROW, "outcome"]])
         rows = []
-        for name, mine in scores.items():
-            tested = name in gaps
+        for name in [*scores, *(n for n in missing if n not in scores)]:
+            mine, tested = scores.get(name, pd.DataFrame()), name in gaps
+            shared_tasks, seeds = used.get(name, (len(mine.columns), len(mine.dropna())))
             rows.append(
                 {
                     "method": name,
-                    "tasks": f"{len(mine.columns)} of {tasks}",
-                    "seeds": len(mine.dropna()),
+                    "tasks": f"{shared_tasks} of {tasks}",
+                    "seeds": seeds,
+                    "failed": failures(parts[name]["outcome"] if name in parts else (), 0, len(missing.get(name, ()))),
                     "mean gain": show(gaps[name], signed=True) if tested else "-",
                     "p (Holm)": show_p(adjusted[name]) if tested else "-",
                     "verdict": words_for(adjusted[name]) if tested else "-",
@@ -358,7 +381,8 @@ def across_tasks(runs: pd.DataFrame) -> dict[str, AcrossTasks]:
                     else "-",
                 }
             )
-        title = f"Over all tasks, all labels, budget {budget}, profile {profile}"
+        judged = " or ".join(sorted({headline(group) for group in groups}))
+        title = f"Over all tasks, all labels, budget {budget}, profile {profile}, {judged} checkpoint"
         tables[title] = AcrossTasks(pd.DataFrame(rows), complete, ranks)
     return tables
 
@@ -383,13 +407,14 @@ def cost(runs: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
-    good = runs[runs["outcome"] == "ok"] if len(runs) else runs
-    which = ["budget", "profile", "method", "pretrain_dataset"]
-    for (budget, profile, method, dataset), group in good.groupby(which) if len(good) else []:
+    good = runs[runs["outcome"] == "ok"].sort_values(["budget", "profile", "row"]) if len(runs) else runs
+    good = good.sort_values("method", key=in_order, kind="stable")
+    which = ["budget", "profile", "row", "pretrain_dataset"]
+    for (budget, profile, row, dataset), group in good.groupby(which, sort=False) if len(good) else []:
         pretrainings = group.drop_duplicates("pretrain_keys")
         rows.append(
             {
-                "method": method,
+                "method": row,
                 "pre-trained on": dataset,
                 "budget": budget if profile == budget else f"{budget}, {profile}",
                 "runs": len(group),
@@ -401,7 +426,7 @@ def cost(runs: pd.DataFrame) -> pd.DataFrame:
                 "peak MiB": f"{group['peak_memory_mib'].max():,.0f}",
             }
         )
-    return pd.DataFrame(rows).sort_values("method", key=in_order) if rows else pd.DataFrame(rows)
+    return pd.DataFrame(rows)
 
 
 def _hours(pretrainings: pd.DataFrame, group: pd.DataFrame, kind: str) -> dict[str, str]:
@@ -423,15 +448,16 @@ def _watt_hours(pretrainings: pd.Series, finetunings: pd.Series) -> str:
     return f"{joules / 3600:.1f}" if joules > 0 else "-"
 
 
-def variances(runs: pd.DataFrame) -> pd.DataFrame:
+def variances(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> pd.DataFrame:
     """Where the spread comes from, for every row of a group with two seeds or more of both kinds; standard deviations in points
-    of the metric, NaN where some of the crossed table's runs are `missing`."""
+    of the metric, NaN where some of the crossed table's runs are `missing`, those of a pre-training that failed as well."""
     import pandas as pd
 
     rows = []
     for names, group in runs.groupby(GROUP, sort=True, dropna=False) if len(runs) else []:
         described = dict(zip(GROUP, names, strict=True))
         column = f"score_{headline(group)}"
+        never_run = lost_rows(group, lost)
         for name, mine in by_row(group[["row", *ROW, "outcome", "pretrain_seed", "finetune_seed", column]]).items():
             # Failed runs keep their place in the table, empty.
             known = mine.assign(score=(100 * mine[column]).where(mine["outcome"] == "ok"))
@@ -440,17 +466,17 @@ def variances(runs: pd.DataFrame) -> pd.DataFrame:
             ).to_numpy()
             if min(table.shape) < 2:
                 continue
-            shares = variance_components(table)
+            without = len(never_run.get(name, ()))
+            shares = variance_components(table) if not without else None
             rows.append(
                 {
                     **{k: described[k] for k in ("task", "dataset", "label_ratio", "budget", "synthetic")},
                     "method": name,
-                    "seeds": f"{table.shape[0]} x {table.shape[1]}",
+                    "seeds": f"{table.shape[0] + without} x {table.shape[1]}",
                     "pre-training seed": np.sqrt(shares.pretrain) if shares else np.nan,
                     "fine-tuning seed": np.sqrt(shares.finetune) if shares else np.nan,
                     "residual": np.sqrt(shares.residual) if shares else np.nan,
-                    "residual is": shares.residual_is if shares else "",
-                    "missing": int(np.isnan(table).sum()),
+                    "missing": int(np.isnan(table).sum()) + without * table.shape[1],
                 }
             )
     if not rows:
@@ -461,31 +487,27 @@ def variances(runs: pd.DataFrame) -> pd.DataFrame:
 WITHIN = 1.0
 
 
-def steps_to_reach(
-    curves: dict[str, list[tuple[str, list[int], list[float]]]], failed: Mapping[str, int] = {}
-) -> pd.DataFrame:
-    """The first validated step at which each run is within 1 point of scratch's final mean (Figure 5): median over runs.
+def steps_to_reach(curves: Mapping[str, Sequence[Curve]], failed: Mapping[str, int] = {}) -> pd.DataFrame:
+    """The first validated step at which each pre-training's runs are within 1 point of scratch's final mean (Figure 5): median
+    over its runs, and then over pre-trainings.
 
-    `curves`: row name to (method, steps, score) of its runs that ended well; `failed`: how many others a row has, which count as
-    runs that never got there. Empty without scratch.
+    `curves`: by row name, of the runs that ended well; `failed`: how many pre-trainings of a row have none, which count as never
+    having got there. Empty without scratch, or with two kinds of it.
     """
     import pandas as pd
 
-    finals = [scores[-1] for runs in curves.values() for method, _, scores in runs if method == BASELINE]
-    if not finals:
+    base_rows = [n for n, runs in curves.items() if runs[0].method == BASELINE]
+    if len(base_rows) != 1:
         return pd.DataFrame()
-    goal = float(np.mean(finals)) - WITHIN / 100
-    steps = {
-        name: [next((s for s, v in zip(at, scores, strict=True) if v >= goal), np.inf) for _, at, scores in runs]
-        for name, runs in curves.items()
-    }
-    base_rows = [n for n, runs in curves.items() if runs[0][0] == BASELINE]
+    goal = float(np.mean(_by_pretraining(curves[base_rows[0]], lambda c: c.scores[-1], np.mean))) - WITHIN / 100
+    steps = {name: _by_pretraining(runs, partial(_first_step, goal=goal), np.median) for name, runs in curves.items()}
     for name, number in failed.items():
-        if number:
-            steps.setdefault(name, []).extend([np.inf] * number)
-    base = float(np.median(steps[base_rows[0]])) if base_rows else np.nan
+        steps[name] = [*steps.get(name, ()), *[np.inf] * number]
+    base = float(np.median(steps[base_rows[0]]))
     rows = []
     for name, reached in steps.items():
+        if not reached:
+            continue
         median = float(np.median(reached))
         rows.append(
             {
@@ -496,3 +518,17 @@ def steps_to_reach(
             }
         )
     return pd.DataFrame(rows)
+
+
+def _first_step(curve: Curve, goal: float) -> float:
+    return next((float(s) for s, v in zip(curve.steps, curve.scores, strict=True) if v >= goal), np.inf)
+
+
+def _by_pretraining(
+    runs: Sequence[Curve], value: Callable[[Curve], float], over: Callable[[list[float]], Any]
+) -> list[float]:
+    """One value for each pre-training, over its runs."""
+    seeds: dict[int, list[float]] = {}
+    for curve in runs:
+        seeds.setdefault(curve.pretrain_seed, []).append(value(curve))
+    return [float(over(values)) for values in seeds.values()]

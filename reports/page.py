@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from reports.interactive import Figure, plotly_source
-from reports.overview import absent, in_order
+from reports.overview import absent, in_order, what_failed
 from reports.tables import BASELINE
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _matrix_cell(r: dict[Any, Any], scale: float) -> dict[str, Any]:
         "ink": "",
         "sure": r["verdict"] in ("better", "worse"),
     }
-    cell["failed"] = f"{r['failed']} of {r['runs']} failed" if r["failed"] else ""
+    cell["failed"] = what_failed(r)
     if not r["n"]:
         return {**cell, "text": "failed", "below": ""}
     if r["method"] == BASELINE or not np.isfinite(r["gain"]):

@@ -87,24 +87,6 @@ def judge(
     return gap, words
 
 
-class Crossed(NamedTuple):
-    """An effect over crossed seeds, and what the naive count of runs would have claimed."""
-
-    effect: Estimate
-    runs: int
-
-
-def crossed_difference(ours: NDArray[np.float64], base: NDArray[np.float64]) -> Crossed:
-    """Difference of two methods whose runs are crossed: (pre-training seeds, fine-tuning seeds), NaN where one is missing.
-
-    The unit is the pre-training seed: fine-tuning seeds are averaged first. Runs that share a pre-training are not independent;
-    counted as such they turn a 5 % test into one of about 17 %.
-    """
-    one, two = (np.asarray(v, dtype=np.float64) for v in (ours, base))
-    means = [np.array([row[np.isfinite(row)].mean() for row in v if np.isfinite(row).any()]) for v in (one, two)]
-    return Crossed(difference(means[0], means[1]), int(np.isfinite(one).sum() + np.isfinite(two).sum()))
-
-
 class Equivalence(NamedTuple):
     """Two one-sided tests against a margin: the larger p value, and whether both reject."""
 
@@ -287,13 +269,12 @@ def seeds_needed(deviation: float, size: float, power: float = 0.8, alpha: float
 class VarianceShares(NamedTuple):
     """Variance components of a crossed design, in squared units of the score; never below zero.
 
-    With one run a cell the residual is the interaction of the two seeds, and `residual_is` says so.
+    With one run a cell the residual is the interaction of the two seeds.
     """
 
     pretrain: float
     finetune: float
     residual: float
-    residual_is: str
 
 
 def variance_components(scores: NDArray[np.float64]) -> VarianceShares | None:
@@ -314,7 +295,6 @@ def variance_components(scores: NDArray[np.float64]) -> VarianceShares | None:
         max(0.0, float(by_row - rest) / b),
         max(0.0, float(by_column - rest) / a),
         float(rest),
-        "interaction of the two seeds (one run a cell)",
     )
 
 
@@ -341,14 +321,3 @@ def ranking(scores: NDArray[np.float64], alpha: float = 0.05) -> Ranking | None:
         return Ranking(p, ranks.mean(0), None)
     studentised = stats.studentized_range.ppf(1 - alpha, methods, np.inf) / np.sqrt(2)
     return Ranking(p, ranks.mean(0), float(studentised * np.sqrt(methods * (methods + 1) / (6 * blocks))))
-
-
-def bootstrap_means(
-    values: NDArray[np.float64], replicates: int = 10_000, seed: int = BOOTSTRAP_SEED
-) -> NDArray[np.float64]:
-    """(replicates, rows) means of resampled rows of (rows, n), the same draws for every row; for 20 units or more a row."""
-    values = np.asarray(values, dtype=np.float64)
-    n = values.shape[1]
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=replicates)
-    return weights @ values.T / n

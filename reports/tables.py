@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -33,23 +34,48 @@ def applicable(method: str, pretrain_dataset: str, dataset: str) -> bool:
 
 
 def lost_rows(runs: pd.DataFrame, lost: Iterable[Lost]) -> dict[str, list[Lost]]:
-    """Printed name of a row to its pre-trainings that failed and would have counted in this group of runs. One whose seed has a
-    run since, after a repair say, is not missing any more."""
-    first = runs.iloc[0]
-    there = set(runs[["method", "pretrain_dataset", UNIT]].itertuples(index=False, name=None))
-    sources = set(runs["pretrain_dataset"])
+    """Printed name of a row to its pre-trainings that failed and would have counted in this group of runs. It is the row that was
+    pre-trained in the same way; where there is none, one of its own, unless the seed has a run since, after a repair say."""
+    asked = sorted(lost)
+    if not asked:
+        return {}
+    first, sources = runs.iloc[0], set(runs["pretrain_dataset"])
+    rows: dict[tuple[str, str], dict[str, tuple[set[int], set[str]]]] = {}
+    for row, mine in by_row(runs[["row", *ROW, UNIT, "pretrain_stages"]]).items():
+        stages = {stage for several in set(mine["pretrain_stages"]) for stage in several}
+        which = str(mine["method"].iloc[0]), str(mine["pretrain_dataset"].iloc[0])
+        rows.setdefault(which, {})[row] = set(mine[UNIT]), stages
     found: dict[str, list[Lost]] = {}
-    for one in sorted(lost):
+    for one in asked:
         if (
-            (one.budget, one.profile) == (first["budget"], first["profile"])
+            (one.budget, one.profile) != (first["budget"], first["profile"])
             # What reads no data belongs to both kinds, and real data may be pre-trained on for a task on a stand-in.
-            and (one.synthetic in (None, first["synthetic"]) or one.pretrain_dataset in sources)
-            and one.seed not in {other.seed for other in found.get(one.row, ())}
-            and (one.method, one.pretrain_dataset, one.seed) not in there
-            and applicable(one.method, one.pretrain_dataset, first["dataset"])
+            or (one.synthetic not in (None, first["synthetic"]) and one.pretrain_dataset not in sources)
+            or not applicable(one.method, one.pretrain_dataset, first["dataset"])
         ):
-            found.setdefault(one.row, []).append(one)
+            continue
+        alike = rows.get((one.method, one.pretrain_dataset), {})
+        same_way = {row: seeds for row, (seeds, stages) in alike.items() if one.digest in stages}
+        if same_way:
+            names = [row for row, seeds in same_way.items() if one.seed not in seeds]
+        elif any(one.seed in seeds for seeds, _ in alike.values()):
+            names = []
+        else:
+            names = [f"{one.row} #{one.digest}" if alike and one.digest else one.row]
+        for name in names:
+            if one.seed not in {other.seed for other in found.get(name, ())}:
+                found.setdefault(name, []).append(one)
     return found
+
+
+def failures(outcomes: Iterable[str], without_score: int, lost: int) -> str:
+    """What of a row did not end well, in words: `2 crashed, 1 pre-training`; 0 where all did."""
+    kinds = [f"{n} {outcome}" for outcome, n in Counter(o for o in outcomes if o != "ok").most_common()]
+    if without_score:
+        kinds.append(f"{without_score} without a score")
+    if lost:
+        kinds.append(f"{lost} pre-training{'s' * (lost > 1)}")
+    return ", ".join(kinds) or "0"
 
 
 def compare(runs: pd.DataFrame, metric: str = "score", lost: Iterable[Lost] = ()) -> pd.DataFrame:
@@ -66,14 +92,14 @@ def compare(runs: pd.DataFrame, metric: str = "score", lost: Iterable[Lost] = ()
     base = [name for name, (method, *_) in row_names(runs).items() if method == BASELINE]
     lines = []
     missing = lost_rows(runs, lost)
-    for name, mine in by_row(runs[["row", *ROW, "outcome"]]).items():
-        failed = mine[mine["outcome"] != "ok"]
+    score = f"{metric}_{judged}"
+    for name, mine in by_row(runs[["row", *ROW, "outcome", score]]).items():
         line: dict[str, object] = {"method": name, "pre-trained on": mine["pretrain_dataset"].iloc[0]}
         line |= {checkpoint: show(estimate(100 * values[name])) for checkpoint, values in units.items()}
         ours = 100 * units[judged][name]
         line["n"] = len(ours)
-        kinds = [f"{n} {o}" for o, n in failed["outcome"].value_counts().items()]
-        line["failed"] = ", ".join([*kinds, *_pretrainings(len(missing.pop(name, [])))]) or "0"
+        empty = int(mine.loc[mine["outcome"] == "ok", score].isna().sum())
+        line["failed"] = failures(mine["outcome"], empty, len(missing.pop(name, [])))
         line["to scratch"], line["verdict"], line[TO_SEE] = "-", "-", "-"
         # With two kinds of scratch in one group there is no single baseline to compare with.
         if len(base) == 1 and name != base[0] and len(ours) and len(units[judged][base[0]]):
@@ -86,7 +112,7 @@ def compare(runs: pd.DataFrame, metric: str = "score", lost: Iterable[Lost] = ()
     for name, never_run in missing.items():
         line = {"method": name, "pre-trained on": never_run[0].pretrain_dataset}
         line |= dict.fromkeys((*units, "to scratch", "verdict", TO_SEE), "-")
-        lines.append({**line, "n": 0, "failed": ", ".join(_pretrainings(len(never_run)))})
+        lines.append({**line, "n": 0, "failed": failures((), 0, len(never_run))})
     return pd.DataFrame(lines)
 
 
@@ -106,10 +132,6 @@ def seeds_to_see_a_point(one: np.ndarray, two: np.ndarray) -> float:
     """How many seeds of each method find a difference of 1 point at 80 % power; NaN where that is not known, or too many."""
     deviation = pooled_deviation(one, two)
     return float(seeds_needed(deviation, ONE_POINT) or np.nan) if np.isfinite(deviation) else float("nan")
-
-
-def _pretrainings(failed: int) -> list[str]:
-    return [f"{failed} pre-training{'s' * (failed > 1)}"] if failed else []
 
 
 def row_names(runs: pd.DataFrame) -> dict[str, tuple[str, str, str]]:

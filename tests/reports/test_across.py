@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -17,9 +18,9 @@ from harness.store import Store
 from reports import published
 from reports.across import with_hours
 from reports.build import BuiltReport, build_report
-from reports.figures import rank_diagram, same_and_other, save, variance_split
+from reports.figures import by_method, rank_diagram, same_and_other, save, variance_split
 from reports.formats import latex
-from reports.frame import _joules, load
+from reports.frame import Curve, _joules, load
 from reports.interactive import plotly_source
 from reports.overview import (
     OTHER,
@@ -38,9 +39,10 @@ from reports.overview import (
     with_source,
 )
 from reports.statistics import ranking
+from reports.tables import lost_rows
 from tests.conftest import Bench
 from tests.reports.planted import GAINS, plant
-from tests.reports.test_reports import add
+from tests.reports.test_reports import add, lose
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +93,6 @@ def test_the_variance_of_shared_pretraining_is_told_apart(store: Store) -> None:
     found = variances(load(store).runs)
     whole = found[found["missing"] == 0]
     assert len(whole) > 15 and whole["pre-training seed"].mean() > whole["fine-tuning seed"].mean()
-    assert whole["residual is"].eq("interaction of the two seeds (one run a cell)").all()
 
 
 def test_a_row_whose_variance_cannot_be_told_apart_says_so(store: Store) -> None:
@@ -210,25 +211,39 @@ def test_published_numbers_are_what_the_files_say() -> None:
 
 def test_steps_to_reach_by_hand() -> None:
     curves = {
-        "scratch": [("scratch", [10, 20, 30], [0.3, 0.5, 0.6])],
-        "ours": [("ours", [10, 20, 30], [0.4, 0.595, 0.61]), ("ours", [10, 20, 30], [0.3, 0.4, 0.5])],
+        "scratch": [Curve("scratch", "a", 0, [10, 20, 30], [0.3, 0.5, 0.6])],
+        "ours": [
+            Curve("ours", "b", 0, [10, 20, 30], [0.4, 0.595, 0.61]),
+            Curve("ours", "c", 1, [10, 20, 30], [0.3, 0.4, 0.5]),
+        ],
     }
     found = steps_to_reach(curves).set_index("method")
     assert found.loc["scratch"].tolist() == ["30", "1 of 1", "1.00x"]
     assert found.loc["ours"].tolist() == ["never", "1 of 2", "-"]
     assert not len(steps_to_reach({"ours": curves["ours"]}))
+    assert not len(steps_to_reach({**curves, "scratch #b": curves["scratch"]})), "two kinds of scratch give no one goal"
     crashed = steps_to_reach(curves, {"scratch": 1, "ours": 1}).set_index("method")
     assert crashed.loc["scratch"].tolist() == ["never", "1 of 2", "-"]
     assert steps_to_reach(curves, {"scratch": 1}).set_index("method").loc["ours", "speed-up"] == "-"
-    sooner = steps_to_reach({**curves, "csc": [("csc", [10], [0.6])]}, {"scratch": 1}).set_index("method")
+    sooner = steps_to_reach({**curves, "csc": [Curve("csc", "d", 0, [10], [0.6])]}, {"scratch": 1}).set_index("method")
     assert sooner.loc["csc"].tolist() == ["10", "1 of 1", "-"], "over scratch that never got there there is no speed-up"
-    assert crashed.loc["ours", "reached by"] == "1 of 3", "a run that ended badly never got there"
+    assert crashed.loc["ours", "reached by"] == "1 of 3", "a pre-training that ended badly never got there"
+
+
+def test_the_unit_of_steps_to_reach_is_the_pretraining() -> None:
+    """One run of scratch ends at 40, four of another pre-training at 50: the goal is 44, as the tables' mean is 45."""
+    ends = [(0, 0.4), *[(1, 0.5)] * 4]
+    curves = {
+        "scratch": [Curve("scratch", str(n), seed, [10, 20], [0.1, end]) for n, (seed, end) in enumerate(ends)],
+        "ours": [Curve("ours", "o", 0, [10, 20], [0.1, 0.45]), Curve("ours", "p", 0, [10, 20], [0.45, 0.45])],
+    }
+    found = steps_to_reach(curves).set_index("method")
+    assert found.loc["ours"].tolist() == ["15", "1 of 1", "-"] and found.loc["scratch", "reached by"] == "1 of 2"
 
 
 def test_a_row_that_never_ended_well_is_not_left_out_of_steps_to_reach() -> None:
-    found = steps_to_reach({"scratch": [("scratch", [10, 20], [0.3, 0.6])]}, {"scratch": 0, "csc": 2}).set_index(
-        "method"
-    )
+    curves = {"scratch": [Curve("scratch", "a", 0, [10, 20], [0.3, 0.6])]}
+    found = steps_to_reach(curves, {"scratch": 0, "csc": 2}).set_index("method")
     assert found.loc["csc"].tolist() == ["never", "0 of 2", "-"] and found.loc["scratch", "reached by"] == "1 of 1"
 
 
@@ -369,7 +384,9 @@ def test_over_tasks_a_method_differs_only_where_enough_pretrainings_say_so() -> 
     gains = {"supervised": 9.0, "csc": 6.0, "ours": 3.0}
     ((title, over),) = across_tasks(runs_of(planted_scores(4, 5, gains, 0.3))).items()
     table = over.table.set_index("method")
-    assert title == "Over all tasks, all labels, budget b, profile p" and list(table.index) == list(METHODS)
+    assert title == "Over all tasks, all labels, budget b, profile p, selected checkpoint" and list(
+        table.index
+    ) == list(METHODS)
     assert {m: table.loc[m, "verdict"] for m in gains} == dict.fromkeys(gains, "differs")
     assert table.loc["pointcontrast", "verdict"] == table.loc["depthcontrast", "verdict"] == "not distinguishable"
     assert table.loc["supervised", "p (Holm)"] == "<0.001", "no p value is nothing"
@@ -398,16 +415,28 @@ def test_over_tasks_one_pretraining_is_one_draw_however_many_tasks_it_serves() -
 
 def test_gains_of_the_same_and_of_another_dataset_are_told_apart(tmp_path: Path) -> None:
     rows = [
-        {"method": m, "pretrain_dataset": "synth-scannet", "dataset": d, "gain": g, "budget": "b", "profile": "p"}
+        {
+            "method": m,
+            "row": m,
+            "pretrain_dataset": "synth-scannet",
+            "dataset": d,
+            "gain": g,
+            "budget": "b",
+            "profile": "p",
+        }
         for m in ("ours", "csc")
         for d, g in (("synth-scannet", 3.0), ("synth-s3dis", 1.0), ("scannet", 2.0), ("s3dis", np.nan))
     ]
-    known = with_source(pd.DataFrame(rows))
+    known = with_source(pd.DataFrame(rows).dropna())
     assert list(known[known["method"] == "ours"]["pre-trained on"]) == [SAME, OTHER, SAME]
     paths = save(same_and_other(known, "Gains"), tmp_path / "same")
     assert all(path.stat().st_size > 1000 for path in paths)
     table = same_or_other(pd.DataFrame(rows)).set_index(["method", "pre-trained on", "budget", "profile"])
-    assert table.loc[("ours", SAME, "b", "p"), "gain"] == "+2.5" and table.loc[("ours", OTHER, "b", "p"), "cells"] == 1
+    assert (
+        table.loc[("ours", SAME, "b", "p"), "gain"] == "+2.5"
+        and table.loc[("ours", OTHER, "b", "p"), "cells"] == "1 of 2"
+    )
+    assert not len(same_or_other(pd.DataFrame(rows).assign(gain=np.nan)))
     both = pd.concat([pd.DataFrame(rows), pd.DataFrame(rows).assign(budget="large", gain=9.0)])
     assert same_or_other(both).set_index(list(table.index.names)).loc[("ours", SAME, "b", "p"), "gain"] == "+2.5"
 
@@ -422,6 +451,48 @@ def test_a_method_that_lacks_a_task_has_no_rank_and_is_compared_on_the_rest() ->
     assert table.loc["ours", "mean gain"].startswith(("+5", "+6")), "the hard tasks that it lacks are no gain"
     assert table.loc["csc", "seeds"] == 3, "the seed that failed at one task is left out, not imputed"
     assert "ours" not in over.methods and len(over.methods) == 5
+
+
+def test_over_tasks_counts_are_those_of_the_test() -> None:
+    """Of the tasks that scratch has too, and of the seeds that have them all; one task is no mean over tasks."""
+    scores = planted_scores(3, 4, {"ours": 3.0}, 0.1)
+    scores["scratch"][1:] = np.nan
+    (over,) = across_tasks(runs_of(scores)).values()
+    row = over.table.set_index("method").loc["ours"]
+    assert (row["tasks"], row["seeds"], row["mean gain"], row["failed"]) == ("1 of 3", 4, "-", "0")
+    scores = planted_scores(3, 4, {"ours": 3.0}, 0.1)
+    scores["scratch"][2] = np.nan
+    scores["ours"][2, 1:] = np.nan
+    (over,) = across_tasks(runs_of(scores)).values()
+    row = over.table.set_index("method").loc["ours"]
+    assert (row["tasks"], row["seeds"], row["failed"]) == ("2 of 3", 4, "3 crashed") and "[" in row["mean gain"]
+
+
+def test_a_pretraining_that_failed_is_missing_in_every_table_across_groups(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    store.root.mkdir()
+    for seed, of in itertools.product(range(3), range(2)):
+        add(store, "scratch", 0.4 + 0.01 * seed + 0.002 * of, seed, of, source="none")
+        if seed < 2:
+            add(store, "ours", 0.5 + 0.01 * seed + 0.003 * of, seed, of)
+    lose(store, "ours", 2, "0" * 64)
+    loaded = load(store)
+    spread = variances(loaded.runs, loaded.lost).set_index("method").loc["ours"]
+    assert (spread["seeds"], spread["missing"]) == ("3 x 2", 2) and np.isnan(spread["residual"])
+    figure = by_method(loaded.runs, "t", {n: len(r) for n, r in lost_rows(loaded.runs, loaded.lost).items()})
+    assert [t.get_text() for t in figure.axes[0].texts] == ["1 pre-training\nfailed"]
+    figure = by_method(loaded.runs, "t", {"csc": 2})
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["scratch", "ours", "csc"]
+
+
+def test_hours_in_the_cost_figure_are_those_of_the_cost_table(tmp_path: Path) -> None:
+    """One pre-training of 1 h has two fine-tunings, one of 9 h has one: 5 h, not 3.67."""
+    runs = runs_of({"ours": np.array([[40.0, 41.0]])})
+    runs = pd.concat([runs, runs[:1].assign(finetune_seed=1)]).assign(
+        pretrain_keys=["a", "b", "a"], pretrain_cpu_seconds=[3600.0, 9 * 3600.0, 3600.0], pretrain_gpu_seconds=0.0
+    )
+    found = runs[["budget", "profile", "row"]].drop_duplicates()
+    assert with_hours(found, runs)["hours"].tolist() == [5.0]
 
 
 def test_ranks_are_drawn_only_where_a_test_supports_them(tmp_path: Path) -> None:
@@ -444,8 +515,8 @@ def test_hours_of_a_pretraining_are_those_of_its_budget() -> None:
             runs_of(scores, b).assign(pretrain_cpu_seconds=3600.0 * hours, pretrain_gpu_seconds=0.0)
             for b, hours in (("small", 0.01), ("large", 10.0))
         ]
-    )
-    found = runs[["budget", "profile", "method", "pretrain_dataset"]].drop_duplicates()
+    ).assign(pretrain_keys=lambda r: r["method"] + r["pretrain_seed"].astype(str))
+    found = runs[["budget", "profile", "row"]].drop_duplicates()
     assert set(with_hours(found, runs)[["budget", "hours"]].itertuples(index=False, name=None)) == {
         ("small", 0.01),
         ("large", 10.0),

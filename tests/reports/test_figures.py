@@ -12,7 +12,7 @@ import pytest
 
 from harness.store import Store
 from reports import figures
-from reports.frame import load_runs
+from reports.frame import Curve, load_runs
 from tests.reports.test_reports import add
 
 TITLE = "SYNTHETIC DATA\nscannet-sem on synth-scannet, 100% of the labels, budget smoke, profile smoke and more"
@@ -91,7 +91,9 @@ def test_numbers_along_the_cost_stand_apart_and_begin_at_nothing(hours: list[flo
 
 def test_the_legend_of_many_methods_hides_nothing() -> None:
     methods = ("scratch", "supervised", "pointcontrast", "csc", "depthcontrast", "ours (another profile)")
-    figure = figures.validation_curves({m: [(m, [10, 20], [0.1, 0.4])] for m in methods}, "miou_voxel", "t")
+    figure = figures.validation_curves(
+        {m: [Curve(m, "k", 0, [10, 20], [0.1, 0.4])] for m in methods}, "miou_voxel", "t"
+    )
     renderer = drawn(figure)
     (axes,) = figure.axes
     (legend,) = figure.legends
@@ -117,6 +119,6 @@ def test_the_line_of_scratch_is_the_mean_that_the_tables_have(tmp_path: Path) ->
 def test_the_papers_curves_are_not_drawn_alone() -> None:
     overlays = {"ours": ((0, 10.0), (9000, 60.0))}
     assert not len(figures.validation_curves({}, "miou_voxel", TITLE, overlays).axes[0].lines)
-    own = {"ours": [("ours", [10, 20], [0.3, 0.4])]}
+    own = {"ours": [Curve("ours", "k", 0, [10, 20], [0.3, 0.4])]}
     axes = figures.validation_curves(own, "miou_voxel", TITLE, overlays).axes[0]
     assert len(axes.lines) == 2 and axes.get_xlim()[1] < 30, "and as far as ours go"

@@ -215,7 +215,16 @@ def test_a_cell_of_the_overview_leads_to_its_group(browser: Any, page: Path) -> 
 
 
 def test_a_gain_that_cannot_be_tested_has_no_colour() -> None:
-    cell = {"group": "g", "n": 1, "failed": 0, "runs": 1, "mean": 40.0, "method": "ours", "gain": -3.0}
+    cell = {
+        "group": "g",
+        "n": 1,
+        "failed": 0,
+        "lost_pretrainings": 0,
+        "runs": 1,
+        "mean": 40.0,
+        "method": "ours",
+        "gain": -3.0,
+    }
     assert _matrix_cell({**cell, "verdict": "cannot be tested with this n"}, 4.0)["colour"] == ""
     tested = _matrix_cell({**cell, "n": 5, "verdict": "worse"}, 4.0)
     assert tested["colour"] == SHADES[1] and tested["sure"] and tested["text"] == "-3.0"

@@ -56,7 +56,7 @@ def add(
     store: Store, method: str, score: float, pretrain_seed: int = 0, finetune_seed: int = 0, *, outcome: str = "ok",
     synthetic: bool = False, source: str = "scannet", voxel: float = 0.1, message: str = "", percent: float = 100.0,
     notes: dict[str, str] | None = None, checkpoints: tuple[str, ...] = CHECKPOINTS, labels: LabelRatio | None = None,
-    budget: str = "b", pretrain_code: str = "0" * 64,
+    budget: str = "b", pretrain_code: str = "0" * 64, split: dict[str, object] = SPLIT,
 ) -> None:  # fmt: skip
     labels = labels or LabelRatio(percent=percent)
     limits = {
@@ -71,7 +71,14 @@ def add(
         limits=limits,
     )
     child = stage(
-        "finetune", method, finetune_seed, voxel, parents={"points": parent.key}, label_ratio=labels, limits=limits
+        "finetune",
+        method,
+        finetune_seed,
+        voxel,
+        parents={"points": parent.key},
+        label_ratio=labels,
+        limits=limits,
+        split=split,
     )
     cell = Cell(
         method=method, pretrain_dataset=source, task="s3dis-sem", label_ratio=labels,
@@ -335,10 +342,10 @@ def test_a_pretraining_that_failed_is_a_failure_of_its_row(tmp_path: Path) -> No
     assert re.search(r"\| ours +\| scannet .* 2 +\| 1 pre-training +\|", table), table
     assert re.search(r"\| csc +\| scannet +\| - .* 0 +\| 3 pre-trainings +\|", table), table
     one = (tmp_path / "out/table1.md").read_text()
-    assert "1 of 3 failed" in one and "failed, 3 of 3 failed" in one
+    assert "n=2, 1 pre-training failed" in one and "| failed, 3 pre-trainings failed" in one
     assert built.text.count("Pre-training failed") == 4
     group = load_runs(store)
-    ours = [Lost("b", "p", False, "ours", "scannet", seed, f"key{seed}", "ours") for seed in (0, 2)]
+    ours = [Lost("b", "p", False, "ours", "scannet", seed, f"key{seed}", row="ours") for seed in (0, 2)]
     assert lost_rows(group, ours) == {"ours": [ours[1]]}, "seed 0 has a run, after a repair say"
     assert not lost_rows(group, [ours[1]._replace(budget="other")]) and not lost_rows(
         group, [ours[1]._replace(synthetic=True, pretrain_dataset="synth-scannet")]
@@ -346,10 +353,95 @@ def test_a_pretraining_that_failed_is_a_failure_of_its_row(tmp_path: Path) -> No
     assert lost_rows(group.assign(synthetic=True), [ours[1]]), "a real pre-training, for a task on a stand-in"
     twice = [ours[1], ours[1]._replace(key="again")]
     assert len(lost_rows(group, twice)["ours"]) == 1, "a seed that failed under two versions of the code is one"
-    without_data = Lost("b", "p", None, "scratch", "none", 7, "k", "scratch")
+    without_data = Lost("b", "p", None, "scratch", "none", 7, "k", row="scratch")
     assert lost_rows(group, [without_data]) == {"scratch": [without_data]}, "real or synthetic is not told by it"
     assert lost_rows(group.assign(synthetic=True), [without_data]), "and counts for both"
     assert not lost_rows(group, [Lost("b", "p", False, "supervised", "s3dis", 0, "k")]), "not applicable there"
+
+
+def lose(store: Store, method: str, seed: int, code: str) -> None:
+    """A pre-training that crashed, of code of its own."""
+    add(store, method, 0.5, seed, pretrain_code=code)
+    (child,) = [
+        r
+        for r in store.records()
+        if r.cell and (r.method, r.cell.pretrain_seed) == (method, seed) and _code_of(store, r) == code
+    ]
+    (key,) = child.parents.values()
+    shutil.rmtree(store.folder("finetune", child.key))
+    (record,) = [r for r in store.records() if r.key == key]
+    crashed = record.model_copy(update={"outcome": Outcome.crashed, "metrics": {}}).sealed()
+    write_json(store.folder("pretrain", key) / "record.json", crashed.model_dump(mode="json"))
+
+
+def _code_of(store: Store, record: Record) -> str:
+    (parent,) = record.parents.values()
+    return store.spec("pretrain", parent).code_sha256
+
+
+def test_a_failed_pretraining_counts_where_it_was_trained_in_the_same_way(tmp_path: Path) -> None:
+    """Old code has three seeds, new code two and a crash: the crash is the new code's."""
+    store = Store(tmp_path / "runs")
+    store.root.mkdir()
+    old, new = "0" * 64, "1" * 64
+    for seed in range(3):
+        add(store, "scratch", 0.4 + 0.01 * seed, seed, source="none")
+        add(store, "ours", 0.5 + 0.01 * seed, seed, pretrain_code=old)
+    for seed in range(2):
+        add(store, "ours", 0.6 + 0.01 * seed, seed, pretrain_code=new)
+    lose(store, "ours", 2, new)
+    loaded = load(store)
+    table = compare(loaded.runs, lost=loaded.lost).set_index("method")
+    failed = dict(zip(table["n"], table["failed"], strict=True))
+    assert len(table) == 3 and failed[2] == "1 pre-training" and set(table.loc[table["n"] == 3, "failed"]) == {"0"}
+    lose(store, "ours", 7, "2" * 64)
+    loaded = load(store)
+    table = compare(loaded.runs, lost=loaded.lost).set_index("method")
+    (own,) = table.index[(table["n"] == 0).to_numpy()]
+    assert own.startswith("ours #") and table.loc[own, "failed"] == "1 pre-training", "in a third way: a row of its own"
+
+
+def test_a_run_without_a_score_is_a_failure(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    add(store, "csc", 0.5, 0)
+    add(store, "csc", 0.5, 1, checkpoints=("best",))
+    loaded = load(store)
+    (row,) = compare(loaded.runs).to_dict("records")
+    assert (row["n"], row["failed"]) == (1, "1 without a score")
+    (effect,) = effects(loaded.runs).to_dict("records")
+    assert (effect["n"], effect["failed"], effect["runs"]) == (1, 1, 2)
+
+
+def test_two_kinds_of_scratch_give_no_differences_and_say_so(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    for seed in range(2):
+        for code in ("0" * 64, "1" * 64):
+            add(store, "scratch", 0.4, seed, source="none", pretrain_code=code)
+        add(store, "ours", 0.5, seed)
+    text = build_report(store, tmp_path / "out", page=False).files["table"].read_text()
+    assert re.search(r"no differences, since there are 2 kinds of scratch: scratch #\w+, scratch #\w+", text)
+
+
+def test_versions_of_a_split_share_no_table_of_label_ratios(tmp_path: Path) -> None:
+    """Runs on two test sets are two families, and no cell hides another."""
+    store = Store(tmp_path / "runs")
+    for version, score in ((1, 0.5), (2, 0.2)):
+        split = SPLIT | {"version": version, "test": [f"scene{version}"]}
+        for percent in (5.0, 100.0):
+            add(store, "ours", score, percent=percent, split=split)
+    one, two = families(effects(load_runs(store)))
+    cells = [by_ratio(family).set_index("method").loc["ours", ["5%", "100%"]].tolist() for family in (one, two)]
+    assert sorted(cells) == [["20.0 n=1"] * 2, ["50.0 n=1"] * 2] and one.title != two.title
+
+
+def test_a_record_without_its_cell_is_named(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    add(store, "ours", 0.5)
+    (record,) = [r for r in store.records() if r.cell]
+    bare = record.model_copy(update={"cell": None}).sealed()
+    write_json(store.folder("finetune", record.key) / "record.json", bare.model_dump(mode="json"))
+    with pytest.raises(WrongUse, match=f"finetune/{record.key}: its record names no cell"):
+        load(store)
 
 
 def test_a_report_names_no_dataset_as_cells_do() -> None:

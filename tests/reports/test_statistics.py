@@ -7,10 +7,13 @@ import json
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from reports import statistics as s
+from reports.frame import ROW
+from reports.tables import per_unit
 from tests.verification.report import ROOT
 
 RNG = np.random.default_rng(20261123)
@@ -23,14 +26,24 @@ def test_an_estimate_of_the_gaps_of_pairs_is_the_paired_t_test() -> None:
     assert np.allclose([found.low, found.high], [interval.low, interval.high]) and found.n == 8
 
 
-def test_crossed_runs_are_averaged_over_finetuning_seeds_first() -> None:
+def test_runs_are_averaged_over_finetuning_seeds_first() -> None:
+    """As `make verify-statistics` simulates it: the unit is the pre-training seed, also where a run is missing."""
     one, two = RNG.normal(size=(3, 4)), RNG.normal(size=(5, 4))
+    rows = [
+        {"row": name, **dict.fromkeys(ROW, name), "method": name, "pretrain_seed": i, "outcome": "ok", "score": score}
+        for name, table in (("ours", one), ("scratch", two))
+        for i, of_seed in enumerate(table)
+        for score in of_seed
+    ]
+    runs = pd.DataFrame(rows)
+    runs.loc[1, "outcome"] = "crashed"
     one[0, 1] = np.nan
-    found = s.crossed_difference(one, two)
-    means = np.array([np.nanmean(row) for row in one])
+    values = per_unit(runs, "score")
+    means = np.nanmean(one, axis=1)
+    assert np.allclose(values["ours"], means) and np.allclose(values["scratch"], two.mean(1))
     interval = stats.ttest_ind(means, two.mean(1), equal_var=False).confidence_interval(0.95)
-    assert np.allclose([found.effect.low, found.effect.high], [interval.low, interval.high])
-    assert found.effect.n == 3 and found.runs == 11 + 20
+    gap, _ = s.judge(values["ours"], values["scratch"])
+    assert np.allclose([gap.low, gap.high], [interval.low, interval.high]) and gap.n == 3
 
 
 def test_tost_is_two_one_sided_tests() -> None:
@@ -128,14 +141,16 @@ def test_a_ranking_needs_a_test_that_supports_it() -> None:
 
 
 def test_ten_thousand_replicates_of_a_table() -> None:
+    """Of each of 40 rows of 20 values: the seeded bootstrap of scipy, the same again."""
     values = RNG.normal(size=(40, 20))
+    s._estimate.cache_clear()
     began = time.process_time()
-    found = s.bootstrap_means(values)
+    found = [s.estimate(row) for row in values]
     print(f"{time.process_time() - began:.2f} CPU-s")
-    assert found.shape == (10_000, 40)
-    assert np.allclose(found.mean(0), values.mean(1), atol=0.02)
-    assert np.allclose(found.std(0), values.std(1) / np.sqrt(20), rtol=0.05)
-    assert np.array_equal(found, s.bootstrap_means(values))
+    s._estimate.cache_clear()
+    assert found == [s.estimate(row) for row in values]
+    half = np.array([(e.high - e.low) / 2 for e in found])
+    assert np.allclose(half, 1.96 * values.std(1) / np.sqrt(20), rtol=0.15)
 
 
 def test_the_documentation_prints_what_was_simulated() -> None:
