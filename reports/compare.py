@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from benchmarks.errors import WrongUse, cannot_write
 from harness.store import Store
@@ -33,10 +36,10 @@ CELL = [
 """What makes two runs twins. Budget, profile, pre-training and protocol may differ; the table says where they do."""
 ROW = ["task", "dataset", "synthetic", "label_ratio", "method", "row", "pretrain_dataset"]
 WAYS = ["budget", "profile", "protocol", "pretraining"]
-SHOWN = ["task", "ratio", "row", "A", "B", "B - A", "n", "equal", "alone", "protocol", "verdict"]
+SHOWN = ["task", "ratio", "row", "A", "B", "B - A", "n", "equal", "without twin", "protocol", "verdict"]
 NOTES = """B - A: mean of differences of twins (same cell, same seeds), averaged within each pre-training seed, with its 95 %
-interval; n counts pre-training seeds. equal: twins whose scores are the same to the last bit. alone: runs without a
-good twin."""
+interval; n counts pre-training seeds. equal: twins whose scores are the same to the last bit. A and B are means of twins;
+where there are none, of what the side has."""
 
 
 class Side(NamedTuple):
@@ -94,22 +97,44 @@ def build_comparison(one: Side, two: Side, out: Path) -> Comparison:
 def paired(one: Side, two: Side, sides: Sequence[Loaded] | None = None) -> tuple[pd.DataFrame, str]:
     """One row a cell of either side, with `score_a` and `score_b` in per cent (NaN where a side has no good run), and the
     checkpoint they are of: `selected` where both sides have it everywhere, else `final`. `sides`: both, where they are read."""
-    frames = [loaded.runs for loaded in sides or [_loaded(side) for side in (one, two)]]
+    read = sides or [_loaded(side) for side in (one, two)]
+    frames = [loaded.runs for loaded in read]
     checkpoint = "selected" if all(headline(runs) == "selected" for runs in frames) else "final"
     parts = []
     for letter, runs in zip("ab", frames, strict=True):
         score = 100 * runs[f"score_{checkpoint}"].where(runs["outcome"] == "ok")
-        part = runs[[*CELL, *WAYS, "key"]].assign(score=score)
-        parts.append(part.rename(columns={c: f"{c}_{letter}" for c in (*WAYS, "key", "score")}))
+        part = runs[[*CELL, *WAYS, "key", "outcome"]].assign(score=score)
+        parts.append(part.rename(columns={c: f"{c}_{letter}" for c in (*WAYS, "key", "outcome", "score")}))
     pairs = parts[0].merge(parts[1], on=CELL, how="outer")
     if not (pairs["key_a"].notna() & pairs["key_b"].notna()).any():
         raise WrongUse(
             f"{one.name} and {two.name} have no cell in common: no method, task, ratio and seeds are in both"
         )
+    for letter, loaded in zip("ab", read, strict=True):
+        pairs[f"lacks_{letter}"] = _lacking(pairs, letter, loaded)
     several = pairs.groupby(["synthetic", "method"])["pretrain_dataset"].transform("nunique") > 1
     pairs["row"] = pairs["method"].where(~several, pairs["method"] + " (" + pairs["pretrain_dataset"] + ")")
     order = ["method", "row", "task", "label_ratio", "pretrain_seed", "finetune_seed"]
     return pairs.sort_values(order, key=in_any_order, kind="stable", ignore_index=True), checkpoint
+
+
+def _lacking(pairs: pd.DataFrame, letter: str, loaded: Loaded) -> list[str]:
+    """Why a side has no score of a cell; empty where it has one."""
+    lost = {(one.method, one.pretrain_dataset, one.seed) for one in loaded.lost}
+    columns = ["score", "outcome", "key"]
+    words = []
+    for cell, (score, outcome, key) in zip(
+        pairs[["method", "pretrain_dataset", UNIT]].itertuples(index=False, name=None),
+        pairs[[f"{c}_{letter}" for c in columns]].itertuples(index=False, name=None),
+        strict=True,
+    ):
+        if not np.isnan(score):
+            words.append("")
+        elif isinstance(key, str):
+            words.append("without a score" if outcome == "ok" else outcome)
+        else:
+            words.append("pre-training failed" if cell in lost else "not run")
+    return words
 
 
 def made_by(loaded: Loaded) -> str:
@@ -132,9 +157,10 @@ def _loaded(side: Side) -> Loaded:
     twice = runs[runs.duplicated(CELL, keep=False)]
     if len(twice):
         r = twice.iloc[0]
+        ways = len(twice[(twice[CELL] == r[CELL]).all(axis=1)])
         raise WrongUse(
             f"{side.name}: {r['method']} on {r['task']} at {r['label_ratio']}, seeds {r['pretrain_seed']}/{r['finetune_seed']}, "
-            f"was run in {len(twice[(twice[CELL] == r[CELL]).all(axis=1)])} ways; name a suite in place of the store"
+            f"was run in {ways} ways (budget, recipe, data or code); compare stores, or suites, that hold one of them"
         )
     return loaded
 
@@ -150,18 +176,19 @@ def differences(pairs: pd.DataFrame) -> pd.DataFrame:
         gaps = (both["score_b"] - both["score_a"]).groupby(both[UNIT]).mean().to_numpy()
         gap = estimate(gaps)
         present = group[group["key_a"].notna() & group["key_b"].notna()]
+        shown = {side: both if len(both) else group.dropna(subset=[f"score_{side}"]) for side in "ab"}
         rows.append(
             {
                 **described,
-                "A": _mean(both.groupby(UNIT)["score_a"].mean()),
-                "B": _mean(both.groupby(UNIT)["score_b"].mean()),
+                "A": _mean(shown["a"].groupby(UNIT)["score_a"].mean()),
+                "B": _mean(shown["b"].groupby(UNIT)["score_b"].mean()),
                 "B - A": show(gap, signed=True),
                 "difference": gap.mean,
                 "low": gap.low,
                 "high": gap.high,
                 "n": gap.n,
                 "equal": f"{int((both['score_a'] == both['score_b']).sum())} of {len(both)}",
-                "alone": len(group) - len(both),
+                "without twin": _without_twin(group),
                 "protocol": _protocols(present),
                 "verdict": _words(gap.n, verdict(gap), both),
             }
@@ -181,7 +208,14 @@ def overall(pairs: pd.DataFrame) -> str:
     test = sign_flip_test(gaps)
     words = "the same" if (both["score_a"] == both["score_b"]).all() else test.words()
     p = f", permutation p {show_p(test.p)}" if words in TESTED else ""
-    return f"Over all cells: B - A {show(estimate(gaps), signed=True)}, n={len(gaps)} pre-trainings{p}: {words}"
+    # Without an interval: Student's would stand beside a verdict that is not its own.
+    return f"Over all cells: B - A {gaps.mean():+.1f}, n={len(gaps)} pre-trainings{p}: {words}"
+
+
+def _without_twin(group: pd.DataFrame) -> str:
+    """How many cells lack a good run on either side, and why: `2 crashed in B, 1 not run in A`."""
+    why = Counter(f"{words} in {side.upper()}" for side in "ab" for words in group[f"lacks_{side}"] if words)
+    return ", ".join(f"{n} {words}" for words, n in why.most_common()) or "0"
 
 
 def _mean(units: pd.Series) -> str:
