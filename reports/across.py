@@ -63,6 +63,7 @@ def write(loaded: Loaded, out: Path, with_published: bool, draw: Callable[[Drawi
     for synthetic, part in runs.groupby("synthetic"):
         mark = f"{SYNTHETIC_MARK}: " if synthetic else ""
         stem = "synthetic-" if synthetic else ""
+        result.files[f"{stem}runs"] = _write_runs(part, out / f"{stem}runs.csv")
         found = effects(part, loaded.lost)
         result.files[f"{stem}effects"] = write_data(found, out / f"{stem}effects")
         result.effects.append((f"{mark}Gains over scratch at a glance", found))
@@ -98,6 +99,13 @@ def write(loaded: Loaded, out: Path, with_published: bool, draw: Callable[[Drawi
             draw,
         )
     return result
+
+
+def _write_runs(runs: pd.DataFrame, path: Path) -> Path:
+    """Every run with its seeds, outcome, scores of all checkpoints, and what it and its pre-training used."""
+    keys = runs["pretrain_keys"].str.join(" ")
+    runs.drop(columns=["pretrain_stages", "pretrain_notes"]).assign(pretrain_keys=keys).to_csv(path, index=False)
+    return path
 
 
 def _add(result: Across, out: Path, name: str, title: str, table: pd.DataFrame, protocol: str = "") -> None:

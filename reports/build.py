@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -70,9 +72,30 @@ def build_report(
         loaded = load(store, keys)
         try:
             out.mkdir(parents=True, exist_ok=True)
-            return _build(store, loaded, out, published, page, scene_pictures, aside, keys is None)
+            with earlier_files_removed(out):
+                return _build(store, loaded, out, published, page, scene_pictures, aside, keys is None)
         except OSError as error:
             raise cannot_write(out, error, "report (--out names another folder)") from error
+
+
+WRITTEN = ".bench-report.json"
+
+
+@contextmanager
+def earlier_files_removed(out: Path) -> Iterator[None]:
+    """Around what writes a report: afterwards the folder has no file of the report before it, which may be of other runs. What
+    anybody else put there stays."""
+    before = {p.name: p.stat().st_mtime_ns for p in out.iterdir() if p.is_file()}
+    yield
+    after = {p.name: p.stat().st_mtime_ns for p in out.iterdir() if p.is_file() and p.name != WRITTEN}
+    written = sorted(name for name, when in after.items() if before.get(name) != when)
+    try:
+        earlier = set(json.loads((out / WRITTEN).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        earlier = set()
+    for name in (earlier & set(before)) - set(written):
+        (out / name).unlink(missing_ok=True)
+    _write(out / WRITTEN, json.dumps(written, indent=1).encode())
 
 
 def _build(

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.errors import WrongUse, cannot_write
 from harness.store import Store
 from reports.figures import SYNTHETIC_MARK, paired_scores, save
-from reports.formats import latex, markdown, write_data
+from reports.formats import latex, markdown, plain, write_data
 from reports.frame import METRIC_NAMES, Loaded, load
 from reports.overview import in_any_order
 from reports.statistics import TESTED, estimate, sign_flip_test, verdict
@@ -79,7 +79,7 @@ def build_comparison(one: Side, two: Side, out: Path) -> Comparison:
         title = f"{mark}B ({two.name}) against A ({one.name}), {kinds} in per cent, {checkpoint} checkpoint"
         mine = table[table["synthetic"] == synthetic]
         shown = mine[SHOWN].rename(columns={"row": "method"})
-        text = f"{title}\n\n{markdown(shown)}\n\n{mark}{overall(part)}\n\n{NOTES}\n\n{made}\n"
+        text = f"{plain(title)}\n\n{markdown(shown)}\n\n{mark}{overall(part)}\n\n{NOTES}\n\n{made}\n"
         try:
             out.mkdir(parents=True, exist_ok=True)
             (out / f"{prefix}compare.md").write_text(text)

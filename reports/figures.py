@@ -6,11 +6,13 @@ import gc
 import io
 import os
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 
@@ -34,7 +36,10 @@ COLOURS = {
     "depthcontrast": "#009E73",
     "ours": "#D55E00",
 }
-OTHER_COLOUR = "#CC79A7"
+OTHER_COLOURS = ("#CC79A7", "#0072B2", "#999933", "#882255")
+"""Of methods that are not ours; which one is a matter of the name alone, so that it is the same everywhere."""
+DASHES, MARKERS = ("-", ":", "-.", (0, (6, 1))), "os^D"
+"""Of rows of one method, which share its colour."""
 SYNTHETIC_MARK = "SYNTHETIC DATA"
 MIN_SPAN = 10.0
 MANY_POINTS = 300
@@ -44,6 +49,8 @@ MANY_NAMES = 4
 MOST_WORKERS = 8
 JITTER_SEED = 0
 LETTERS_PER_INCH = 11
+LEGEND_LETTERS_PER_INCH, SIGN_LETTERS = 12, 6
+"""Of the small letters of a legend, and what the sign beside a name takes of them."""
 DODGE = 0.035
 """By how much of their label ratio the points of neighbouring methods stand apart, so that none hides the others."""
 
@@ -59,7 +66,7 @@ def by_method(runs: pd.DataFrame, title: str, lost: Mapping[str, int] = {}) -> A
     runs = runs.assign(method=runs["row"])
     good = runs[runs["outcome"] == "ok"].assign(score=lambda frame: 100 * frame[column])
     figure, axes = _axes(max(4.6, 1.1 * len(methods) + 2.2), 3.6)
-    palette = dict.fromkeys(methods, OTHER_COLOUR) | {n: COLOURS.get(w[0], OTHER_COLOUR) for n, w in names.items()}
+    palette = {n: colour_of(names[n][0] if n in names else n.split(" ")[0]) for n in methods}
     many = len(good) > MANY_POINTS
     sns.stripplot(
         good,
@@ -102,6 +109,26 @@ def by_method(runs: pd.DataFrame, title: str, lost: Mapping[str, int] = {}) -> A
     return figure
 
 
+def colour_of(method: str) -> str:
+    """One colour a method, in all figures."""
+    return COLOURS.get(method, OTHER_COLOURS[crc32(method.encode()) % len(OTHER_COLOURS)])
+
+
+def places_of(found: pd.DataFrame) -> dict[str, int]:
+    """Of each row of a frame: its place among those of its method."""
+    return places_within(dict(zip(found["row"], found["method"], strict=True)))
+
+
+def places_within(methods: Mapping[str, str]) -> dict[str, int]:
+    """The same of row names with their methods."""
+    seen: Counter[str] = Counter()
+    places = {}
+    for row, method in methods.items():
+        places[row] = seen[method]
+        seen[method] += 1
+    return places
+
+
 def judged_by(runs: pd.DataFrame) -> str:
     """What an axis of scores shows: the metric, and the checkpoint that it is of."""
     return f"{METRIC_NAMES[runs['metric'].iloc[0]]}\n{headline(runs)} checkpoint"
@@ -120,20 +147,13 @@ def validation_curves(
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _axes(5.2, 3.4)
+    places = places_within({name: runs[0].method for name, runs in curves.items()})
     for name, runs in curves.items():
         for number, curve in enumerate(runs):
-            colour = COLOURS.get(curve.method, OTHER_COLOUR)
             label = name if number == 0 else None
-            axes.plot(
-                curve.steps,
-                [100 * s for s in curve.scores],
-                color=colour,
-                lw=1.2,
-                marker="o",
-                ms=3,
-                alpha=0.8,
-                label=label,
-            )
+            scores = [100 * s for s in curve.scores]
+            look = {"color": colour_of(curve.method), "ls": DASHES[places[name] % len(DASHES)], "lw": 1.2, "alpha": 0.8}
+            axes.plot(curve.steps, scores, marker="o", ms=3, label=label, **look)
     if curves:
         own = axes.get_xlim()
         _draw_overlays(axes, overlays)
@@ -160,14 +180,16 @@ def _draw_overlays(axes: Any, overlays: Overlays | None) -> None:
 def _legend(axes: Any, **options: Any) -> None:
     """A legend of few names where it hides least; of more below, where it hides nothing. Within the axes the layout need not ask
     where it lies, which is slow to find."""
-    names = len(axes.get_legend_handles_labels()[1])
-    if names <= MANY_NAMES:
+    handles, names = axes.get_legend_handles_labels()
+    if len(names) <= MANY_NAMES:
         axes.legend(frameon=False, **options).set_in_layout(False)
         return
     figure = axes.get_figure()
-    columns = 3
-    figure.set_figheight(figure.get_figheight() + 0.2 * -(-names // columns))
-    figure.legend(frameon=False, ncols=columns, loc="outside lower center", **options)
+    room = int(LEGEND_LETTERS_PER_INCH * figure.get_figwidth())
+    names = [n if len(n) + SIGN_LETTERS <= room else n[: room - SIGN_LETTERS - 1] + "…" for n in names]
+    columns = max(1, min(3, room // (max(map(len, names)) + SIGN_LETTERS)))
+    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(names) // columns))
+    figure.legend(handles, names, frameon=False, ncols=columns, loc="outside lower center", **options)
 
 
 def _wrapped(title: str, axes: Any) -> str:
@@ -272,7 +294,9 @@ def _axes_module() -> Any:
 
     # Titles stand right above their axes; left to itself matplotlib lays all tick labels out once more to find that out.
     # The font comes with matplotlib, so that pictures are the same everywhere; seaborn would prefer Arial where there is one.
-    sns.set_theme(style="whitegrid", font_scale=0.85, rc={"axes.titley": 1.0, "font.sans-serif": ["DejaVu Sans"]})
+    # Nothing that came out of a container is a formula.
+    style = {"axes.titley": 1.0, "font.sans-serif": ["DejaVu Sans"], "text.parse_math": False}
+    sns.set_theme(style="whitegrid", font_scale=0.85, rc=style)
     return plt
 
 
@@ -290,11 +314,13 @@ def ratio_curves(runs: pd.DataFrame, found: pd.DataFrame, title: str, overlays: 
     """
     figure, axes = _axes()
     middle = (found["row"].nunique() - 1) / 2
+    within = places_of(found)
     for place, (name, mine) in enumerate(found.groupby("row", sort=False)):
-        colour = COLOURS.get(mine["method"].iloc[0], OTHER_COLOUR)
+        colour = colour_of(mine["method"].iloc[0])
         mine = mine.sort_values("label_percent")
         x = mine["label_percent"].to_numpy()
-        axes.plot(x, mine["mean"], color=colour, lw=1.4, label=str(name))
+        dash = DASHES[within[str(name)] % len(DASHES)]
+        axes.plot(x, mine["mean"], color=colour, lw=1.4, ls=dash, label=str(name))
         if np.isfinite(mine["low"]).any():
             axes.fill_between(x, mine["low"], mine["high"], color=colour, alpha=0.1, lw=0)
         column = f"score_{mine['checkpoint'].iloc[0]}"
@@ -325,7 +351,7 @@ def gain_distribution(found: pd.DataFrame, title: str) -> Any:
     known = found[found["gain"].notna()]
     order = _methods_of(known)
     figure, axes = _axes(max(3.4, 0.9 * len(order) + 1.6))
-    palette = {m: COLOURS.get(m, OTHER_COLOUR) for m in order}
+    palette = {m: colour_of(m) for m in order}
     sizes = known["method"].value_counts()
     boxed = known[known["method"].map(sizes) >= BOX_FROM]
     wide = known[known["method"].map(sizes) >= VIOLIN_FROM]
@@ -430,7 +456,7 @@ def rank_diagram(methods: list[str], ranks: Ranking, title: str) -> Any:
         # The better half goes out to the left, the rest to the right, so that no line crosses a name.
         left = number < half
         name, line = methods[index], number + 1 if left else count - number
-        colour = COLOURS.get(name.split(" ")[0], OTHER_COLOUR)
+        colour = colour_of(name.split(" ")[0])
         depth, end = -0.5 - 0.75 * line, 0.8 if left else count + 0.2
         axes.plot([place, place, end], [0, depth, depth], color=colour, lw=1.2)
         where = {"ha": "right", "x": end - 0.08} if left else {"ha": "left", "x": end + 0.08}
@@ -457,9 +483,11 @@ def paired_scores(pairs: pd.DataFrame, names: tuple[str, str], title: str) -> An
     """Every pair of twins as a point, A across and B up; on the dashed line nothing changed."""
     known = pairs[pairs["score_a"].notna() & pairs["score_b"].notna()]
     figure, axes = _axes(4.4, 3.9)
+    places = places_of(known)
     for row, mine in known.groupby("row", sort=False):
-        colour = COLOURS.get(mine["method"].iloc[0], OTHER_COLOUR)
-        axes.scatter(mine["score_a"], mine["score_b"], color=colour, s=16, alpha=0.75, lw=0, label=str(row))
+        colour, marker = colour_of(mine["method"].iloc[0]), MARKERS[places[str(row)] % len(MARKERS)]
+        look = {"color": colour, "marker": marker, "s": 16, "alpha": 0.75, "lw": 0}
+        axes.scatter(mine["score_a"], mine["score_b"], label=str(row), **look)
     scores = known[["score_a", "score_b"]].to_numpy()
     low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 100.0)
     margin = max(MIN_SPAN - (high - low), 0.1 * (high - low)) / 2
@@ -509,14 +537,15 @@ def cost_against_gain(found: pd.DataFrame, title: str) -> Any:
     """Hours of one pre-training against the gain over scratch, with its interval where n allows. `found` has `hours` and
     `hours_of`, what they are of."""
     known = found[found["gain"].notna()]
+    places = places_of(known)
     figure, axes = _axes()
     for row in known.to_dict("records"):
-        colour = COLOURS.get(row["method"], OTHER_COLOUR)
+        colour, marker = colour_of(row["method"]), MARKERS[places[row["row"]] % len(MARKERS)]
         if np.isfinite(row["gain_low"]):
             axes.plot([row["hours"]] * 2, [row["gain_low"], row["gain_high"]], color=colour, lw=1, alpha=0.6)
-        axes.scatter(row["hours"], row["gain"], color=colour, s=26, zorder=3)
-    for method in dict.fromkeys(known["method"]):
-        axes.scatter([], [], color=COLOURS.get(method, OTHER_COLOUR), label=method)
+        axes.scatter(row["hours"], row["gain"], color=colour, marker=marker, s=26, zorder=3)
+    for name, method in dict(zip(known["row"], known["method"], strict=True)).items():
+        axes.scatter([], [], color=colour_of(method), marker=MARKERS[places[name] % len(MARKERS)], label=name)
     if len(known):
         axes.set_xlim(0, 1.08 * known["hours"].max() or 1)
         axes.locator_params(axis="x", nbins=5)  # cheap ones need many digits

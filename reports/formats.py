@@ -25,7 +25,7 @@ def write_table(table: pd.DataFrame, stem: Path, title: str) -> Path:
     write_data(table, stem)
     stem.with_suffix(".tex").write_text(latex(table, title))
     path = stem.with_suffix(".md")
-    path.write_text(f"{title}\n\n{markdown(table)}\n")
+    path.write_text(f"{plain(title)}\n\n{markdown(table)}\n")
     return path
 
 
@@ -43,8 +43,8 @@ def write_data(table: pd.DataFrame, stem: Path) -> Path:
 def section(title: str, table: pd.DataFrame) -> str:
     """A table in Markdown below its title, in which the mark of synthetic data is bold."""
     if title.startswith(SYNTHETIC_MARK):
-        title = f"**{SYNTHETIC_MARK}**{title.removeprefix(SYNTHETIC_MARK)}"
-    return f"{title}\n\n{markdown(table)}\n"
+        return f"**{SYNTHETIC_MARK}**{plain(title.removeprefix(SYNTHETIC_MARK))}\n\n{markdown(table)}\n"
+    return f"{plain(title)}\n\n{markdown(table)}\n"
 
 
 def markdown(frame: pd.DataFrame) -> str:

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reports.figures import BOX_FROM, COLOURS, OTHER_COLOUR, Overlays, judged_by
+from reports.figures import BOX_FROM, Overlays, colour_of, judged_by, places_of, places_within
 from reports.frame import METRIC_NAMES, Curve
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Figure = dict[str, Any]
+DASHES, SYMBOLS = ("solid", "dot", "dashdot", "longdash"), ("circle", "square", "triangle-up", "diamond")
+"""Of rows of one method, as in `reports.figures`."""
 MANY_POINTS = 2000
 """From here on points of one row are drawn by WebGL, which not every browser has ready."""
 
@@ -28,10 +30,11 @@ def plotly_source() -> str:
 def ratio_curves(runs: pd.DataFrame, found: pd.DataFrame, overlays: Overlays) -> Figure:
     """As `reports.figures.ratio_curves`."""
     traces: list[dict[str, Any]] = []
+    places = places_of(found)
     for name, mine in found.groupby("row", sort=False):
-        colour = _colour(mine["method"].iloc[0])
+        colour = colour_of(mine["method"].iloc[0])
         mine = mine.sort_values("label_percent")
-        trace = _line(str(name), mine["label_percent"], mine["mean"], colour) | {
+        trace = _line(str(name), mine["label_percent"], mine["mean"], colour, places[str(name)]) | {
             "mode": "lines+markers",
             "hovertemplate": "%{y:.1f}",
         }
@@ -61,7 +64,7 @@ def gains(found: pd.DataFrame) -> Figure:
             {
                 "type": "box", "name": str(method), "y": _plain(mine["gain"]), "text": _cells(mine), "boxpoints": "all",
                 "pointpos": 0,
-                "jitter": 0.4, "marker": {"color": _colour(str(method)), "size": 6}, "fillcolor": "rgba(0,0,0,0)",
+                "jitter": 0.4, "marker": {"color": colour_of(str(method)), "size": 6}, "fillcolor": "rgba(0,0,0,0)",
                 "line": {"width": 1 if box else 0}, "hovertemplate": "%{y:+.1f}<br>%{text}<extra>%{fullData.name}</extra>",
                 "showlegend": False,
             }
@@ -73,8 +76,9 @@ def cost(priced: pd.DataFrame) -> Figure:
     """As `reports.figures.cost_against_gain`."""
     known = priced[priced["gain"].notna()]
     traces = []
-    for method, mine in known.groupby("method", sort=False):
-        trace = _line(str(method), mine["hours"], mine["gain"], _colour(str(method)))
+    places = places_of(known)
+    for name, mine in known.groupby("row", sort=False):
+        trace = _line(str(name), mine["hours"], mine["gain"], colour_of(mine["method"].iloc[0]), places[str(name)])
         trace |= {"mode": "markers", "text": _cells(mine), "hovertemplate": "%{y:+.1f} points, %{x:.3f} h<br>%{text}"}
         if np.isfinite(mine["gain_low"]).any():
             trace["error_y"] = _error(mine["gain"], mine["gain_low"], mine["gain_high"])
@@ -86,6 +90,7 @@ def cost(priced: pd.DataFrame) -> Figure:
 def validation_curves(curves: Mapping[str, Sequence[Curve]], metric: str, overlays: Overlays | None = None) -> Figure:
     """As `reports.figures.validation_curves`; a row's runs are one broken line."""
     traces = []
+    places = places_within({name: runs[0].method for name, runs in curves.items()})
     for name, runs in curves.items():
         x: list[int | None] = []
         y: list[float | None] = []
@@ -94,9 +99,9 @@ def validation_curves(curves: Mapping[str, Sequence[Curve]], metric: str, overla
             x += [*curve.steps, None]
             y += [*(round(100 * s, 2) for s in curve.scores), None]
             keys += [*[curve.key] * len(curve.steps), None]
-        colour = _colour(runs[0].method)
-        line = _line(name, x, y, colour) | {"mode": "lines+markers", "customdata": keys}
-        traces.append(line | {"line": {"color": colour, "width": 1.2}, "marker": {"size": 4}})
+        colour = colour_of(runs[0].method)
+        line = _line(name, x, y, colour, places[name]) | {"mode": "lines+markers", "customdata": keys}
+        traces.append(line | {"line": line["line"] | {"width": 1.2}, "marker": {"size": 4}})
     last = max((curve.steps[-1] for runs in curves.values() for curve in runs), default=0)
     traces += _overlays({m: [p for p in pairs if p[0] <= last] for m, pairs in (overlays or {}).items()})
     return _figure(
@@ -122,10 +127,11 @@ def _figure(traces: list[dict[str, Any]], x: dict[str, Any], y: str) -> Figure:
     return {"data": traces, "layout": {"xaxis": x, "yaxis": {"title": {"text": y}}, "hovermode": "closest"}}
 
 
-def _line(name: str, x: Any, y: Any, colour: str) -> dict[str, Any]:
+def _line(name: str, x: Any, y: Any, colour: str, place: int = 0) -> dict[str, Any]:
     return {
-        "type": "scatter", "mode": "lines", "name": name, "x": _plain(x), "y": _plain(y), "line": {"color": colour},
-        "marker": {"color": colour, "size": 7},
+        "type": "scatter", "mode": "lines", "name": name, "x": _plain(x), "y": _plain(y),
+        "line": {"color": colour, "dash": DASHES[place % len(DASHES)]},
+        "marker": {"color": colour, "size": 7, "symbol": SYMBOLS[place % len(SYMBOLS)]},
     }  # fmt: skip
 
 
@@ -147,7 +153,3 @@ def _error(mean: Any, low: Any, high: Any) -> dict[str, Any]:
 def _plain(values: Any) -> list[Any]:
     """Numbers that JSON knows: no NaN, and no more digits than anybody reads."""
     return [None if v is None or v != v or abs(v) == np.inf else round(float(v), 4) for v in values]
-
-
-def _colour(method: str) -> str:
-    return COLOURS.get(method, OTHER_COLOUR)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -71,7 +72,9 @@ def _logged(store: Store, record: Record) -> LoggedRun:
     }
     metrics = {name: value for name, value in record.metrics.items() if value is not None}
     points = list(_points(store.folder(record.kind, record.key) / EVENTS_FILE))
-    return LoggedRun(f"{mark}{record.method}-{what}-{record.key[:8]}", record.key, choices, metrics, points)
+    # A name is a folder of its own below --out, whatever a record says.
+    name = re.sub(r"[^\w.%-]+", "-", f"{mark}{record.method}-{what}-{record.key[:8]}").lstrip(".")
+    return LoggedRun(name, record.key, choices, metrics, points)
 
 
 def _points(path: Path) -> Iterator[Point]:

@@ -76,7 +76,15 @@ def test_numbers_on_a_heat_map_can_be_read() -> None:
 def test_numbers_along_the_cost_stand_apart_and_begin_at_nothing(hours: list[float]) -> None:
     found = pd.DataFrame(
         [
-            {"method": "csc", "hours": h, "hours_of": "CPU-hours", "gain": 1.0, "gain_low": np.nan, "gain_high": np.nan}
+            {
+                "method": "csc",
+                "row": "csc",
+                "hours": h,
+                "hours_of": "CPU-hours",
+                "gain": 1.0,
+                "gain_low": np.nan,
+                "gain_high": np.nan,
+            }
             for h in hours
         ]
     )
@@ -102,6 +110,27 @@ def test_the_legend_of_many_methods_hides_nothing() -> None:
     assert box.y1 < axes.xaxis.label.get_window_extent(renderer).y0, "below the axes and their title"
     assert box.y0 >= 0 and box.x0 >= 0 and box.x1 <= figure.bbox.x1, "and whole"
     assert axes.get_window_extent(renderer).height > 0.5 * figure.bbox.height
+
+
+def test_a_legend_of_long_names_is_whole() -> None:
+    names = [f"ours ({source})" for source in ("synth-scannet", "synth-kitti", "a-data-set-with-quite-a-long-name")]
+    curves = {n: [Curve(n.split(" ")[0], "k", 0, [10, 20], [0.1, 0.4])] for n in [*names, "csc", "x" * 64, "y" * 64]}
+    figure = figures.validation_curves(curves, "miou_voxel", "t")
+    renderer = drawn(figure)
+    box = figure.legends[0].get_window_extent(renderer)
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0
+    texts = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert texts[:4] == list(curves)[:4] and texts[4].startswith("x" * 40) and texts[4].endswith("…")
+
+
+def test_rows_of_one_method_share_a_colour_and_differ_in_their_lines() -> None:
+    curves = {
+        n: [Curve(n.split(" ")[0], "k", 0, [10, 20], [0.1, 0.4])] for n in ("ours (a)", "ours (b)", "mine", "theirs")
+    }
+    one, two, mine, theirs = figures.validation_curves(curves, "miou_voxel", "t").axes[0].lines[:4]
+    assert one.get_color() == two.get_color() and one.get_linestyle() != two.get_linestyle()
+    assert len({one.get_color(), mine.get_color(), theirs.get_color()}) == 3, "own methods have colours of their own"
+    assert figures.colour_of("mine") == mine.get_color(), "the same in every figure"
 
 
 def test_the_line_of_scratch_is_the_mean_that_the_tables_have(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks.errors import WrongUse
@@ -23,6 +24,7 @@ from reports.build import build_report
 from reports.formats import markdown, plain
 from reports.frame import GROUP, NO_DATASET, Lost, load, load_runs, named
 from reports.interactive import plotly_source
+from reports.loggers import export
 from reports.overview import by_ratio, effects, families
 from reports.statistics import difference, estimate, verdict
 from reports.tables import compare, lost_rows
@@ -432,6 +434,44 @@ def test_versions_of_a_split_share_no_table_of_label_ratios(tmp_path: Path) -> N
     one, two = families(effects(load_runs(store)))
     cells = [by_ratio(family).set_index("method").loc["ours", ["5%", "100%"]].tolist() for family in (one, two)]
     assert sorted(cells) == [["20.0 n=1"] * 2, ["50.0 n=1"] * 2] and one.title != two.title
+
+
+def test_a_report_leaves_nothing_of_the_one_before_it(tmp_path: Path) -> None:
+    """Other runs into the same folder: no table of the first store stays beside those of the second; notes of a person do."""
+    one, two, out = Store(tmp_path / "one"), Store(tmp_path / "two"), tmp_path / "out"
+    add(one, "ours", 0.5)
+    add(two, "ours", 0.5, percent=5.0)
+    build_report(one, out)
+    (out / "notes.txt").write_text("mine")
+    first = {p.name for p in out.iterdir()}
+    assert {"index.html", "table1.md", "runs.csv"} <= first
+    build_report(two, out, page=False)
+    second = {p.name for p in out.iterdir()}
+    assert "notes.txt" in second and not {"index.html", "table1.md"} & second and "runs.csv" in second
+    assert not [name for name in second if "-100-" in name] and [name for name in second if "-5-" in name]
+
+
+def test_every_run_is_a_row_of_numbers(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    add(store, "scratch", 0.4, 3, 1, source="none")
+    add(store, "ours", 0.5, outcome="crashed", message="no")
+    build_report(store, tmp_path / "out", page=False)
+    runs = pd.read_csv(tmp_path / "out/runs.csv").set_index("method")
+    assert runs.loc["scratch", ["pretrain_seed", "finetune_seed", "score_best"]].tolist() == [3, 1, 0.4]
+    assert runs.loc["ours", "outcome"] == "crashed" and np.isnan(runs.loc["ours", "score_final"])
+
+
+def test_names_of_a_foreign_store_are_no_formulas_no_markup_and_no_paths(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    add(store, "ours", 0.5)
+    for record in list(store.records()):
+        odd = record.model_copy(update={"method": "../../out/x", "dataset": "a$\\foo$<b>|x](http://e)"})
+        write_json(store.folder(record.kind, record.key) / "record.json", odd.sealed().model_dump(mode="json"))
+    text = build_report(store, tmp_path / "out", page=False).files["table"].read_text()
+    assert "<b>" not in text and "](http" not in text.replace("\\](http", "")
+    export(store, None, "tensorboard", tmp_path / "export")
+    assert {p.parent.parent for p in (tmp_path / "export").rglob("events.out*")} == {tmp_path / "export/tensorboard"}
+    assert not (tmp_path / "out/x").exists() and not list(tmp_path.glob("x*"))
 
 
 def test_a_record_without_its_cell_is_named(tmp_path: Path) -> None:
