@@ -96,6 +96,7 @@ def by_method(runs: pd.DataFrame, title: str, lost: Mapping[str, int] = {}) -> A
             )
     # What tells two rows of one method apart has a line of its own, so that neighbours do not run into each other.
     axes.set_xticks(range(len(methods)), [name.replace(" ", "\n", 1) for name in methods])
+    axes.set_xlim(-0.5, len(methods) - 0.5)  # also where the last has no run
     axes.set_xlabel("pre-training method")
     axes.set_ylabel(judged_by(runs))
     axes.set_title(_wrapped(title, axes), fontsize=9)

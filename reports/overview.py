@@ -193,7 +193,7 @@ def _group_of(method: str) -> str:
 def _cell(r: dict[Any, Any], paper: float | None, whole: bool = False) -> str:
     """`paper`: the published number of just this cell; `whole`: with the interval of the difference to scratch, and what may be
     said of it."""
-    text = "failed" if not r["n"] else f"{r['mean']:.1f}"
+    text = f"{r['mean']:.1f}" if r["n"] else ""
     if r["n"] and np.isfinite(r["low"]):
         text += f" ±{(r['high'] - r['low']) / 2:.1f}"
     if r["n"] and np.isfinite(r["gain"]):
