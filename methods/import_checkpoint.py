@@ -11,6 +11,7 @@ import argparse
 import json
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,20 +123,27 @@ def _read(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is refused is told below
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (
         Exception
-    ) as error:  # torch and safetensors raise many kinds, some with pages of advice to load what this refuses
+    ) as error:  # torch and safetensors raise many kinds, some with pages of advice to load it all the same
         found = re.search(r"GLOBAL (\S+)", str(error))
-        if not found:
-            raise DataError(f"{path.name}: refused, it is damaged or no file of weights") from None
-        raise DataError(
-            f"{path.name}: refused, it holds {found[1]}, which is no tensor and no known setting; nothing in it was run. Where "
-            "you trust it, save its tensors alone, as safetensors"
-        ) from None
+        if found:
+            raise DataError(
+                f"{path.name}: refused, it holds {found[1]}, which is no tensor and no known setting; nothing in it was run. "
+                "Where you trust it, save its tensors alone, as safetensors"
+            ) from None
+        if "TorchScript" in str(error):
+            raise DataError(f"{path.name}: refused, it is a TorchScript program, not weights") from None
+        first = str(error).splitlines()[0] if str(error) else ""
+        why = type(error).__name__ if "weights_only" in first or not first else first
+        raise DataError(f"{path.name}: refused, it is damaged or no file of weights: {why}") from None
 
 
 def _state_dict(data: Any, how: Origin, path: Path) -> dict[str, Tensor]:

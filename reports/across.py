@@ -102,9 +102,10 @@ def write(loaded: Loaded, out: Path, with_published: bool, draw: Callable[[Drawi
 
 
 def _write_runs(runs: pd.DataFrame, path: Path) -> Path:
-    """Every run with its seeds, outcome, scores of all checkpoints, and what it and its pre-training used."""
+    """Every run with its seeds, outcome, scores of all checkpoints from 0 to 1, and what it and its pre-training used."""
     keys = runs["pretrain_keys"].str.join(" ")
-    runs.drop(columns=["pretrain_stages", "pretrain_notes"]).assign(pretrain_keys=keys).to_csv(path, index=False)
+    plain = runs.drop(columns=["pretrain_stages", "pretrain_notes"]).assign(pretrain_keys=keys)
+    plain.sort_values([*GROUP, "row", "pretrain_seed", "finetune_seed"]).to_csv(path, index=False)
     return path
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +15,7 @@ from harness.store import Store
 from reports import across, interactive
 from reports import published as papers
 from reports.figures import SYNTHETIC_MARK, Aside, Drawing, Overlays, by_method, drawn_aside, validation_curves
+from reports.folder import OF_A_REPORT, earlier_files_removed, write_whole
 from reports.formats import plain, section, write_table
 from reports.frame import GROUP, METRIC_NAMES, ROW, Curve, Loaded, load
 from reports.overview import published_beside, ratio_order, steps_to_reach
@@ -72,30 +70,10 @@ def build_report(
         loaded = load(store, keys)
         try:
             out.mkdir(parents=True, exist_ok=True)
-            with earlier_files_removed(out):
+            with earlier_files_removed(out, OF_A_REPORT):
                 return _build(store, loaded, out, published, page, scene_pictures, aside, keys is None)
         except OSError as error:
             raise cannot_write(out, error, "report (--out names another folder)") from error
-
-
-WRITTEN = ".bench-report.json"
-
-
-@contextmanager
-def earlier_files_removed(out: Path) -> Iterator[None]:
-    """Around what writes a report: afterwards the folder has no file of the report before it, which may be of other runs. What
-    anybody else put there stays."""
-    before = {p.name: p.stat().st_mtime_ns for p in out.iterdir() if p.is_file()}
-    yield
-    after = {p.name: p.stat().st_mtime_ns for p in out.iterdir() if p.is_file() and p.name != WRITTEN}
-    written = sorted(name for name, when in after.items() if before.get(name) != when)
-    try:
-        earlier = set(json.loads((out / WRITTEN).read_bytes()))
-    except (OSError, ValueError, TypeError):
-        earlier = set()
-    for name in (earlier & set(before)) - set(written):
-        (out / name).unlink(missing_ok=True)
-    _write(out / WRITTEN, json.dumps(written, indent=1).encode())
 
 
 def _build(
@@ -126,13 +104,14 @@ def _build(
         frame = compare(group, lost=loaded.lost)
         mark = f"{SYNTHETIC_MARK}: " if described["synthetic"] else ""
         kinds = [n for n, (method, *_) in row_names(group).items() if method == BASELINE]
-        judged = f"{mark}{title}; differences and verdicts of {headline(group)}"
-        if len(kinds) > 1:
-            judged = f"{mark}{title}; no differences, since there are {len(kinds)} kinds of scratch: {', '.join(kinds)}"
+        no_base = f"no differences, since there are {len(kinds)} kinds of scratch: {', '.join(kinds)}" * (
+            len(kinds) > 1
+        )
+        judged = f"{mark}{title}; {no_base or f'differences and verdicts of {headline(group)}'}"
         files[f"group{len(groups) + 1}"] = write_table(frame, out / f"table-{name}", judged)
         sections.append(section(judged, frame))
         short = frame[["method", headline(group), "n", "failed", "to scratch", "verdict"]]
-        shown.append(section(f"{mark}{title}", short))
+        shown.append(section("; ".join(part for part in (f"{mark}{title}", no_base) if part), short))
         frames.append(frame.assign(**described, judged_by=headline(group)))
         figure_title = f"{SYNTHETIC_MARK}\n{title}" if described["synthetic"] else title
         stem = out / f"scores-{name}"
@@ -149,10 +128,10 @@ def _build(
         _points(found).to_csv(curves.stem.with_suffix(".csv"), index=False)
         good = set(group.loc[group["outcome"] == "ok", "key"])
         ended = {n: [curve for curve in them if curve.key in good] for n, them in found.items()}
-        seeds = {n: set(mine[UNIT]) for n, mine in by_row(group[["row", *ROW, UNIT]]).items()}
+        tuned = by_row(group[["row", *ROW, UNIT, "outcome"]])
+        without = {n: len(set(mine[UNIT]) - set(mine.loc[mine["outcome"] == "ok", UNIT])) for n, mine in tuned.items()}
         for n, them in never_run.items():
-            seeds.setdefault(n, set()).update(one.seed for one in them)
-        without = {n: len(all_of - {curve.pretrain_seed for curve in ended.get(n, ())}) for n, all_of in seeds.items()}
+            without[n] = without.get(n, 0) + len(them)
         reach = steps_to_reach({n: them for n, them in ended.items() if them}, without)
         if len(reach):
             of_curves = f"{mark}Validation curves, {title}"
@@ -161,7 +140,7 @@ def _build(
         if with_page:
             by_key = {curve.key: (curve.steps, curve.scores) for them in found.values() for curve in them}
             details.add(group, len(groups), title, by_key)
-        judged_by = f"{headline(group)} {METRIC_NAMES[metric]}"
+        judged_by = f"{headline(group)} {METRIC_NAMES[metric]}" + f"; {no_base}" * bool(no_base)
         groups.append(
             PageGroup(
                 name, title, bool(described["synthetic"]), judged_by, frame, scores.png, curves.png,
@@ -175,12 +154,12 @@ def _build(
     if with_page:
         for record in failures:
             details.add_failed_pretraining(record)
-    tuned = any(r.kind == "finetune" for r in loaded.records.values())
-    nothing = NONE_ASKED_FOR if tuned and not all_runs else NO_RUNS
+    any_tuned = any(r.kind == "finetune" for r in loaded.records.values())
+    nothing = NONE_ASKED_FOR if any_tuned and not all_runs else NO_RUNS
     failed = [f"{_failure_line(r)}\n" for r in failures]
     text, short_text = ("\n".join(part + failed or [f"{nothing}\n"]) for part in (sections, shown))
-    files["table"] = _write(out / "table.md", f"{text}\n{NOTES}{MORE_NOTES}".encode())
-    files["csv"] = _write(out / "table.csv", _csv(frames))
+    files["table"] = write_whole(out / "table.md", f"{text}\n{NOTES}{MORE_NOTES}".encode())
+    files["csv"] = write_whole(out / "table.csv", _csv(frames))
     aside.finish()
     if with_page:
         page = Page(
@@ -196,7 +175,7 @@ def _build(
             details.as_json(),
             nothing.replace("`", ""),
         )
-        files["page"] = _write(out / "index.html", render_page(page).encode())
+        files["page"] = write_whole(out / "index.html", render_page(page).encode())
     return BuiltReport(files, f"{short_text}\n{NOTES}")
 
 
@@ -286,10 +265,3 @@ def _failure(record: Record) -> dict[str, str]:
         "message": record.message,
         "data": "SYNTHETIC" if record.synthetic else "real" if record.dataset else "-",
     }
-
-
-def _write(path: Path, content: bytes) -> Path:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-    return path

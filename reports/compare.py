@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.errors import WrongUse, cannot_write
 from harness.store import Store
 from reports.figures import SYNTHETIC_MARK, paired_scores, save
+from reports.folder import OF_A_COMPARISON, earlier_files_removed
 from reports.formats import latex, markdown, plain, write_data
 from reports.frame import METRIC_NAMES, Loaded, load
 from reports.overview import in_any_order
@@ -67,30 +68,31 @@ def build_comparison(one: Side, two: Side, out: Path) -> Comparison:
     pairs, checkpoint = paired(one, two, sides)
     table = differences(pairs)
     made = "\n".join(
-        textwrap.fill(f"{letter}: {made_by(loaded)}", 120, subsequent_indent="   ")
+        textwrap.fill(f"{letter}: {plain(made_by(loaded))}", 120, subsequent_indent="   ")
         for letter, loaded in zip("AB", sides, strict=True)
     )
     texts: list[str] = []
     files: dict[str, Path] = {}
-    # A synthetic result stands in no table and no figure with a real one.
-    for synthetic, part in pairs.groupby("synthetic"):
-        prefix, mark = ("synthetic-", f"{SYNTHETIC_MARK}: ") if synthetic else ("", "")
-        kinds = " or ".join(METRIC_NAMES[m].removesuffix(" (%)") for m in sorted(set(part["metric"])))
-        title = f"{mark}B ({two.name}) against A ({one.name}), {kinds} in per cent, {checkpoint} checkpoint"
-        mine = table[table["synthetic"] == synthetic]
-        shown = mine[SHOWN].rename(columns={"row": "method"})
-        text = f"{plain(title)}\n\n{markdown(shown)}\n\n{mark}{overall(part)}\n\n{NOTES}\n\n{made}\n"
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / f"{prefix}compare.md").write_text(text)
-            (out / f"{prefix}compare.tex").write_text(latex(shown, title))
-            write_data(mine, out / f"{prefix}compare")
-            part.to_csv(out / f"figure-{prefix}compare.csv", index=False)
-            pictures = save(paired_scores(part, (one.name, two.name), title), out / f"figure-{prefix}compare")
-        except OSError as error:
-            raise cannot_write(out, error, "comparison (--out names another folder)") from error
-        texts.append(text)
-        files |= {f"{prefix}compare": out / f"{prefix}compare.md", f"figure-{prefix}compare": pictures[0]}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with earlier_files_removed(out, OF_A_COMPARISON):
+            # A synthetic result stands in no table and no figure with a real one.
+            for synthetic, part in pairs.groupby("synthetic"):
+                prefix, mark = ("synthetic-", f"{SYNTHETIC_MARK}: ") if synthetic else ("", "")
+                kinds = " or ".join(METRIC_NAMES[m].removesuffix(" (%)") for m in sorted(set(part["metric"])))
+                title = f"{mark}B ({two.name}) against A ({one.name}), {kinds} in per cent, {checkpoint} checkpoint"
+                mine = table[table["synthetic"] == synthetic]
+                shown = mine[SHOWN].rename(columns={"row": "method"})
+                text = f"{plain(title)}\n\n{markdown(shown)}\n\n{mark}{overall(part)}\n\n{NOTES}\n\n{made}\n"
+                (out / f"{prefix}compare.md").write_text(text)
+                (out / f"{prefix}compare.tex").write_text(latex(shown, title))
+                write_data(mine, out / f"{prefix}compare")
+                part.to_csv(out / f"figure-{prefix}compare.csv", index=False)
+                pictures = save(paired_scores(part, (one.name, two.name), title), out / f"figure-{prefix}compare")
+                texts.append(text)
+                files |= {f"{prefix}compare": out / f"{prefix}compare.md", f"figure-{prefix}compare": pictures[0]}
+    except OSError as error:
+        raise cannot_write(out, error, "comparison (--out names another folder)") from error
     return Comparison(table, files, "\n".join(texts))
 
 
@@ -120,12 +122,19 @@ def paired(one: Side, two: Side, sides: Sequence[Loaded] | None = None) -> tuple
 
 def _lacking(pairs: pd.DataFrame, letter: str, loaded: Loaded) -> list[str]:
     """Why a side has no score of a cell; empty where it has one."""
-    lost = {(one.method, one.pretrain_dataset, one.seed) for one in loaded.lost}
-    columns = ["score", "outcome", "key"]
+    other = "b" if letter == "a" else "a"
+    which = ["method", "pretrain_dataset", UNIT]
+    # A seed that has a run since was repaired.
+    repaired = set(loaded.runs[which].itertuples(index=False, name=None))
+    lost = {
+        (one.method, one.pretrain_dataset, one.seed, one.budget, one.profile)
+        for one in loaded.lost
+        if (one.method, one.pretrain_dataset, one.seed) not in repaired
+    }
     words = []
     for cell, (score, outcome, key) in zip(
-        pairs[["method", "pretrain_dataset", UNIT]].itertuples(index=False, name=None),
-        pairs[[f"{c}_{letter}" for c in columns]].itertuples(index=False, name=None),
+        pairs[[*which, f"budget_{other}", f"profile_{other}"]].itertuples(index=False, name=None),
+        pairs[[f"{c}_{letter}" for c in ("score", "outcome", "key")]].itertuples(index=False, name=None),
         strict=True,
     ):
         if not np.isnan(score):

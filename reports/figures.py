@@ -86,7 +86,8 @@ def by_method(runs: pd.DataFrame, title: str, lost: Mapping[str, int] = {}) -> A
         if np.isfinite(found.low):
             error = [[found.mean - found.low], [found.high - found.mean]]
             axes.errorbar(place + 0.25, found.mean, yerr=error, fmt="_", color=palette[method], capsize=3)
-        failed = int((runs[runs["method"] == method]["outcome"] != "ok").sum())
+        mine = runs[runs["method"] == method]
+        failed = int(((mine["outcome"] != "ok") | mine[column].isna()).sum())
         words = [f"{failed} failed"] if failed else []
         if lost.get(method):
             words.append(f"{lost[method]} pre-training{'s' * (lost[method] > 1)}\nfailed")
@@ -504,8 +505,8 @@ def paired_scores(pairs: pd.DataFrame, names: tuple[str, str], title: str) -> An
 
 
 def class_heat_map(table: pd.DataFrame, metric: str, title: str) -> Any:
-    """Values of each class and method, mean over runs, in per cent; a class without labels stays empty. `metric` is what the task
-    is judged by, the mean over these classes."""
+    """Values of each class and method, mean over pre-trainings, in per cent; a class without labels stays empty. `metric` is what
+    the task is judged by, the mean over these classes."""
     import seaborn as sns
 
     figure, axes = _axes(0.42 * table.shape[1] + 2.4, 0.34 * len(table) + 1.9)

@@ -350,7 +350,7 @@ def across_tasks(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> dict[str, Acr
                 continue
             shared = [t for t in mine if t in scratch]
             ours, theirs = (100 * s[shared].dropna().mean(axis=1).to_numpy() for s in (mine, scratch))
-            used[name] = len(shared), len(ours)
+            used[name] = len(shared), len(ours) if shared else 0
             if len(shared) > 1 and len(ours) and len(theirs):
                 gaps[name], p[name] = difference(ours, theirs), welch_p(ours, theirs)
         adjusted = dict(zip(p, holm(np.array(list(p.values()))), strict=True))
@@ -362,7 +362,7 @@ def across_tasks(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> dict[str, Acr
         for group in groups:
             for name, never_run in lost_rows(group, lost).items():
                 missing.setdefault(name, set()).update(one.seed for one in never_run)
-        parts = by_row(part[["row", *ROW, "outcome"]])
+        parts = by_row(part[["row", *ROW, "outcome"]].assign(known=_known(groups)))
         rows = []
         for name in [*scores, *(n for n in missing if n not in scores)]:
             mine, tested = scores.get(name, pd.DataFrame()), name in gaps
@@ -372,7 +372,7 @@ def across_tasks(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> dict[str, Acr
                     "method": name,
                     "tasks": f"{shared_tasks} of {tasks}",
                     "seeds": seeds,
-                    "failed": failures(parts[name]["outcome"] if name in parts else (), 0, len(missing.get(name, ()))),
+                    "failed": _failures(parts.get(name), len(missing.get(name, ()))),
                     "mean gain": show(gaps[name], signed=True) if tested else "-",
                     "p (Holm)": show_p(adjusted[name]) if tested else "-",
                     "verdict": words_for(adjusted[name]) if tested else "-",
@@ -385,6 +385,19 @@ def across_tasks(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> dict[str, Acr
         title = f"Over all tasks, all labels, budget {budget}, profile {profile}, {judged} checkpoint"
         tables[title] = AcrossTasks(pd.DataFrame(rows), complete, ranks)
     return tables
+
+
+def _known(groups: Sequence[pd.DataFrame]) -> pd.Series:
+    """Whether a run has a score of the checkpoint that its group is judged by."""
+    import pandas as pd
+
+    return pd.concat([group[f"score_{headline(group)}"].notna() for group in groups])
+
+
+def _failures(mine: pd.DataFrame | None, lost: int) -> str:
+    if mine is None:
+        return failures((), 0, lost)
+    return failures(mine["outcome"], int(((mine["outcome"] == "ok") & ~mine["known"]).sum()), lost)
 
 
 def _by_seed(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -402,7 +415,7 @@ def _by_seed(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def cost(runs: pd.DataFrame) -> pd.DataFrame:
-    """What each method used, mean over its runs that ended well: of one pre-training + of one fine-tuning. Amortised: of a
+    """What each row used, mean over its runs that ended well: of one pre-training + of one fine-tuning. Amortised: of a
     fine-tuning with its share of the pre-training, which several share."""
     import pandas as pd
 
@@ -491,8 +504,8 @@ def steps_to_reach(curves: Mapping[str, Sequence[Curve]], failed: Mapping[str, i
     """The first validated step at which each pre-training's runs are within 1 point of scratch's final mean (Figure 5): median
     over its runs, and then over pre-trainings.
 
-    `curves`: by row name, of the runs that ended well; `failed`: how many pre-trainings of a row have none, which count as never
-    having got there. Empty without scratch, or with two kinds of it.
+    `curves`: by row name, of the runs that ended well; `failed`: how many pre-trainings of a row have no good run,
+    which count as never having got there. Empty without scratch, or with two kinds of it.
     """
     import pandas as pd
 

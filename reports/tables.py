@@ -33,10 +33,13 @@ def applicable(method: str, pretrain_dataset: str, dataset: str) -> bool:
     return method != LABELLED or pretrain_dataset != dataset
 
 
+IN_ANOTHER_WAY = "other code or recipe"
+
+
 def lost_rows(runs: pd.DataFrame, lost: Iterable[Lost]) -> dict[str, list[Lost]]:
     """Printed name of a row to its pre-trainings that failed and would have counted in this group of runs. It is the row that was
     pre-trained in the same way; where there is none, one of its own, unless the seed has a run since, after a repair say."""
-    asked = sorted(lost)
+    asked = sorted(lost, key=lambda one: (one.method, one.pretrain_dataset, one.seed, one.key))
     if not asked:
         return {}
     first, sources = runs.iloc[0], set(runs["pretrain_dataset"])
@@ -61,7 +64,9 @@ def lost_rows(runs: pd.DataFrame, lost: Iterable[Lost]) -> dict[str, list[Lost]]
         elif any(one.seed in seeds for seeds, _ in alike.values()):
             names = []
         else:
-            names = [f"{one.row} #{one.digest}" if alike and one.digest else one.row]
+            others = any(method == one.method and dataset != one.pretrain_dataset for method, dataset in rows)
+            name = f"{one.method} ({one.pretrain_dataset})" if others else one.row
+            names = [f"{name}, {IN_ANOTHER_WAY}" if alike else name]
         for name in names:
             if one.seed not in {other.seed for other in found.get(name, ())}:
                 found.setdefault(name, []).append(one)

@@ -97,6 +97,7 @@ def test_a_network_that_fits_in_part_is_refused_unless_asked_for(
     assert len(imported.weights) == 368 and len(imported.reshaped) == 4
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_settings_of_other_libraries_are_skipped_and_code_is_refused(
     weights: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +122,11 @@ def test_settings_of_other_libraries_are_skipped_and_code_is_refused(
     with pytest.raises(DataError, match=r"evil\.pth: refused, it holds print, which is no tensor") as refused:
         import_checkpoint(tmp_path / "evil.pth", "pointcontrast")
     assert "weights_only" not in str(refused.value), "torch's advice is to load it all the same"
+    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), tmp_path / "program.pth")
+    with pytest.raises(DataError, match=r"program\.pth: refused, it is a TorchScript program"):
+        import_checkpoint(tmp_path / "program.pth", "pointcontrast")
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        import_checkpoint(tmp_path, "pointcontrast")
     (tmp_path / "junk.pth").write_bytes(b"hello")
     with pytest.raises(DataError, match=r"junk\.pth: refused, it is damaged or no file of weights"):
         import_checkpoint(tmp_path / "junk.pth", "pointcontrast")

@@ -466,6 +466,11 @@ def test_over_tasks_counts_are_those_of_the_test() -> None:
     (over,) = across_tasks(runs_of(scores)).values()
     row = over.table.set_index("method").loc["ours"]
     assert (row["tasks"], row["seeds"], row["failed"]) == ("2 of 3", 4, "3 crashed") and "[" in row["mean gain"]
+    scores["ours"][:2] = np.nan
+    scores["ours"][2] = 40.0
+    (over,) = across_tasks(runs_of(scores).assign(outcome="ok")).values()
+    row = over.table.set_index("method").loc["ours"]
+    assert (row["tasks"], row["seeds"], row["failed"]) == ("0 of 3", 0, "8 without a score")
 
 
 def test_a_pretraining_that_failed_is_missing_in_every_table_across_groups(tmp_path: Path) -> None:

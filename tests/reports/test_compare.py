@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.errors import WrongUse
 from harness.provenance import provenance
-from harness.store import Store
+from harness.store import Store, write_json
 from reports.compare import Side, build_comparison, overall, paired
 from tests.conftest import Bench
 from tests.reports.test_reports import add, lose
@@ -84,6 +84,20 @@ def test_what_has_no_twin_is_said(sides: tuple[Store, Store], tmp_path: Path) ->
         "what crashes now is told from what was not run"
     )
     assert table.loc["depthcontrast", "without twin"] == "2 not run in B, 1 pre-training failed in B"
+    add(two, "depthcontrast", 0.5, 0, percent=5.0, pretrain_code="1" * 64)
+    table = build_comparison(Side("a", one), Side("b", two), tmp_path / "out").table
+    mended = table[(table["method"] == "depthcontrast") & (table["ratio"] == "100%")].iloc[0]
+    assert mended["without twin"] == "3 not run in B", "repaired since, and not run at this ratio yet"
+
+
+def test_what_records_say_of_a_machine_is_no_markup(sides: tuple[Store, Store], tmp_path: Path) -> None:
+    one, two = sides
+    for record in list(two.records()):
+        told = record.provenance.model_copy(update={"cpu": "<b>x</b> [click](http://e)", "numerics": {}})
+        odd = record.model_copy(update={"provenance": told}).sealed()
+        write_json(two.folder(record.kind, record.key) / "record.json", odd.model_dump(mode="json"))
+    text = build_comparison(Side("a", one), Side("b", two), tmp_path / "out").text
+    assert "<b>" not in text and "[click](" not in text and "click" in text
 
 
 def test_another_protocol_is_named(tmp_path: Path) -> None:
