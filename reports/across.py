@@ -239,7 +239,7 @@ def _class_table(group: pd.DataFrame, loaded: Loaded) -> pd.DataFrame | None:
             dtype=float,
         )
         # Over fine-tunings of one pre-training, then over pre-trainings, as all means here.
-        seeds = pd.DataFrame(values).groupby(mine[UNIT].to_numpy()).mean()
+        seeds = pd.DataFrame(100 * values).groupby(mine[UNIT].to_numpy()).mean()
         rows[name] = seeds.mean().tolist()
     if not rows or all(np.isnan(v) for row in rows.values() for v in row):
         return None

@@ -41,7 +41,7 @@ from reports.overview import (
 from reports.statistics import ranking
 from reports.tables import lost_rows
 from tests.conftest import Bench
-from tests.reports.planted import GAINS, plant
+from tests.reports.planted import CLASSES, GAINS, plant
 from tests.reports.test_reports import add, lose
 
 
@@ -138,6 +138,21 @@ def test_every_table_and_figure_in_every_format(built: tuple[BuiltReport, Path])
     assert len(rows) == 30 and {"mean", "gain_low", "verdict", "n", "could_show"} <= set(rows[0])
     page = (out / "index.html").read_text().replace(plotly_source(), "")
     assert page.count("<figure>") == 5 + 5 and not re.search(r"(src|href)=.https?:", page)
+
+
+def test_values_per_class_are_means_of_pretrainings_in_per_cent(store: Store, built: tuple[BuiltReport, Path]) -> None:
+    """Some runs have crashed, so that a mean over runs is another."""
+    shown = pd.read_csv(built[1] / "figure-synthetic-classes2.csv").set_index("method")
+    rows = [
+        {"method": r.method, "seed": r.cell.pretrain_seed, **{c: r.metrics[f"iou_voxel/{i}_selected"] for i, c in enumerate(CLASSES)}}
+        for r in store.records()
+        if r.cell and r.outcome == "ok" and str(r.cell.label_ratio) == "100%"
+    ]  # fmt: skip
+    expected = 100 * pd.DataFrame(rows).groupby(["method", "seed"]).mean().groupby("method").mean()
+    assert shown["ceiling"].between(60, 100).all()
+    assert np.allclose(shown.loc[expected.index, list(CLASSES)], expected)
+    over_runs = 100 * pd.DataFrame(rows).drop(columns="seed").groupby("method").mean()
+    assert not np.allclose(over_runs, expected)
 
 
 def test_the_data_of_scores_and_curves_lie_beside_them(store: Store, built: tuple[BuiltReport, Path]) -> None:

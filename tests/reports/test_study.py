@@ -4,6 +4,7 @@ them."""
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from harness.contract.events import EVENTS_FILE, Step, read_events
 from harness.contract.records import Outcome
 from harness.store import Store, write_json
 from reports.frame import load, load_runs
+from reports.overview import effects
 from tests.conftest import Bench
 from tests.verification.report import ROOT
 
@@ -38,10 +40,22 @@ def test_printed_numbers_are_those_of_the_records(name: str, bench: Bench, tmp_p
     assert len(rows) > 3 and all(row in text for row in rows), table
     suite, runs = find(Suite, name), load_runs(Store(STUDY / name))
     whole = len(suite.methods) * len(suite.label_ratios) * len(suite.pretrain_seeds)
-    if name == "tiny":
-        assert (len(runs) < whole) == ("as far as it has run" in text), "says whether it is whole"
-    else:
-        assert len(runs) == whole
+    assert len(runs) == whole and set(runs["outcome"]) == {"ok"}
+
+
+def test_what_the_tiny_study_shows_is_what_its_records_say() -> None:
+    """Every difference with an interval in the text, and what is said to differ."""
+    text = " ".join((STUDY / "README.md").read_text().split("## The `smoke`")[0].split())
+    found = effects(load_runs(Store(STUDY / "tiny")))
+    gaps = {
+        f"{r['gain']:+.1f} [{r['gain_low']:.1f}, {r['gain_high']:.1f}]": r["verdict"] for r in found.to_dict("records")
+    }
+    printed = re.findall(r"[+-]\d+\.\d \[-?\d+\.\d, -?\d+\.\d\]", text)
+    assert len(printed) == 6 and set(printed) <= set(gaps)
+    told = {gap for gap, verdict in gaps.items() if verdict in ("better", "worse")}
+    assert told <= set(printed), "nothing that differs goes unsaid"
+    seeds = found["seeds_for_1"].dropna()
+    assert f"{seeds.min():.0f} to {seeds.max():.0f} seeds of each method" in text
 
 
 def test_two_machines_are_compared_as_printed(bench: Bench, tmp_path: Path) -> None:
