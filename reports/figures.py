@@ -49,6 +49,7 @@ MANY_NAMES = 4
 MOST_WORKERS = 8
 JITTER_SEED = 0
 LETTERS_PER_INCH = 11
+TICK_LETTERS = 14
 LEGEND_LETTERS_PER_INCH, SIGN_LETTERS = 12, 6
 """Of the small letters of a legend, and what the sign beside a name takes of them."""
 DODGE = 0.035
@@ -95,8 +96,7 @@ def by_method(runs: pd.DataFrame, title: str, lost: Mapping[str, int] = {}) -> A
             axes.annotate(
                 "\n".join(words), (place, 0.02), xycoords=("data", "axes fraction"), ha="center", color="#B00020"
             )
-    # What tells two rows of one method apart has a line of its own, so that neighbours do not run into each other.
-    axes.set_xticks(range(len(methods)), [name.replace(" ", "\n", 1) for name in methods])
+    axes.set_xticks(range(len(methods)), _in_lines(methods))
     axes.set_xlim(-0.5, len(methods) - 0.5)  # also where the last has no run
     axes.set_xlabel("pre-training method")
     axes.set_ylabel(judged_by(runs))
@@ -129,6 +129,13 @@ def places_within(methods: Mapping[str, str]) -> dict[str, int]:
         places[row] = seen[method]
         seen[method] += 1
     return places
+
+
+def _in_lines(names: Sequence[str]) -> list[str]:
+    """Names below an axis: what tells two rows of one method apart has a line of its own, and none runs into its neighbour."""
+    return [
+        "\n".join(line for part in name.split(" ", 1) for line in textwrap.wrap(part, TICK_LETTERS)) for name in names
+    ]
 
 
 def judged_by(runs: pd.DataFrame) -> str:
@@ -363,6 +370,7 @@ def gain_distribution(found: pd.DataFrame, title: str) -> Any:
     if len(boxed):
         sns.boxplot(boxed, width=0.35, showfliers=False, fill=False, color="#888888", linewidth=0.9, **common)
     sns.stripplot(known, hue="method", palette=palette, legend=False, size=5, jitter=0.12, **common)
+    axes.set_xticks(range(len(order)), _in_lines(order))
     _finish_gains(axes, "pre-training method", title)
     return figure
 

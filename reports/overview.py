@@ -289,7 +289,8 @@ def same_or_other(found: pd.DataFrame) -> pd.DataFrame:
     budget and profile."""
     import pandas as pd
 
-    tried = with_source(found)
+    tried = with_source(found).sort_values(["row", "pre-trained on", "budget", "profile"])
+    tried = tried.sort_values("method", key=in_order, kind="stable")
     if not tried["gain"].notna().any():
         tried = tried[:0]
     columns = ["method", "pre-trained on", "budget", "profile", "gain", "cells"]
@@ -299,7 +300,7 @@ def same_or_other(found: pd.DataFrame) -> pd.DataFrame:
             "gain": f"{group['gain'].mean():+.1f}" if group["gain"].notna().any() else "-",
             "cells": f"{group['gain'].notna().sum()} of {len(group)}",
         }
-        for names, group in tried.groupby([tried["row"].rename("method"), *columns[1:4]], sort=True)
+        for names, group in tried.groupby(["row", *columns[1:4]], sort=False)
     ]
     return pd.DataFrame(rows, columns=columns)
 
@@ -343,17 +344,9 @@ def across_tasks(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> dict[str, Acr
         if tasks < 2 or tasks < len(groups):
             continue
         base = [name for name, (method, *_) in row_names(part).items() if method == BASELINE]
-        scratch = scores[base[0]] if len(base) == 1 else None
-        gaps, p, used = {}, {}, {}
-        for name, mine in scores.items():
-            if scratch is None or name == base[0]:
-                continue
-            shared = [t for t in mine if t in scratch]
-            ours, theirs = (100 * s[shared].dropna().mean(axis=1).to_numpy() for s in (mine, scratch))
-            used[name] = len(shared), len(ours) if shared else 0
-            if len(shared) > 1 and len(ours) and len(theirs):
-                gaps[name], p[name] = difference(ours, theirs), welch_p(ours, theirs)
-        adjusted = dict(zip(p, holm(np.array(list(p.values()))), strict=True))
+        against = _against(base[0], scores) if len(base) == 1 else {}
+        tested = {name: found for name, found in against.items() if found.gap is not None}
+        adjusted = dict(zip(tested, holm(np.array([found.p for found in tested.values()])), strict=True))
         complete = [name for name, mine in scores.items() if len(mine.columns) == tasks]
         means = pd.DataFrame({name: scores[name].dropna().mean(axis=1) for name in complete}).dropna()
         ranks = ranking(means.to_numpy())
@@ -365,17 +358,17 @@ def across_tasks(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> dict[str, Acr
         parts = by_row(part[["row", *ROW, "outcome"]].assign(known=_known(groups)))
         rows = []
         for name in [*scores, *(n for n in missing if n not in scores)]:
-            mine, tested = scores.get(name, pd.DataFrame()), name in gaps
-            shared_tasks, seeds = used.get(name, (len(mine.columns), len(mine.dropna())))
+            mine = scores.get(name, pd.DataFrame())
+            found = against.get(name, Gap(len(mine.columns), len(mine.dropna())))
             rows.append(
                 {
                     "method": name,
-                    "tasks": f"{shared_tasks} of {tasks}",
-                    "seeds": seeds,
+                    "tasks": f"{found.tasks} of {tasks}",
+                    "seeds": found.seeds,
                     "failed": _failures(parts.get(name), len(missing.get(name, ()))),
-                    "mean gain": show(gaps[name], signed=True) if tested else "-",
-                    "p (Holm)": show_p(adjusted[name]) if tested else "-",
-                    "verdict": words_for(adjusted[name]) if tested else "-",
+                    "mean gain": show(found.gap, signed=True) if found.gap else "-",
+                    "p (Holm)": show_p(adjusted[name]) if name in adjusted else "-",
+                    "verdict": words_for(adjusted[name]) if name in adjusted else "-",
                     "mean rank": f"{ranks.mean_ranks[complete.index(name)]:.1f}"
                     if ranks and supported and name in complete
                     else "-",
@@ -385,6 +378,29 @@ def across_tasks(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> dict[str, Acr
         title = f"Over all tasks, all labels, budget {budget}, profile {profile}, {judged} checkpoint"
         tables[title] = AcrossTasks(pd.DataFrame(rows), complete, ranks)
     return tables
+
+
+class Gap(NamedTuple):
+    """How many tasks a method shares with scratch, how many of its seeds have them all, and what that shows, if there are two."""
+
+    tasks: int
+    seeds: int
+    gap: Estimate | None = None
+    p: float = float("nan")
+
+
+def _against(base: str, scores: Mapping[str, pd.DataFrame]) -> dict[str, Gap]:
+    """Every row but `base`, on the tasks that both have; `scores` as `_by_seed` gives them."""
+    found = {}
+    for name, mine in scores.items():
+        if name == base:
+            continue
+        shared = [task for task in mine if task in scores[base]]
+        ours, theirs = (100 * s[shared].dropna().mean(axis=1).to_numpy() for s in (mine, scores[base]))
+        enough = len(shared) > 1 and len(ours) and len(theirs)
+        shown = (difference(ours, theirs), welch_p(ours, theirs)) if enough else ()
+        found[name] = Gap(len(shared), len(ours) if shared else 0, *shown)
+    return found
 
 
 def _known(groups: Sequence[pd.DataFrame]) -> pd.Series:

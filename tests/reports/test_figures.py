@@ -123,6 +123,21 @@ def test_a_legend_of_long_names_is_whole() -> None:
     assert texts[:4] == list(curves)[:4] and texts[4].startswith("x" * 40) and texts[4].endswith("…")
 
 
+def test_long_names_below_an_axis_do_not_meet() -> None:
+    methods = (
+        "scratch",
+        "ours (a-source-with-a-name-of-its-own)",
+        "a-method-with-quite-a-long-name-of-its-own",
+        "y" * 64,
+    )
+    found = pd.DataFrame([{"method": m, "row": m, "gain": float(i)} for i, m in enumerate(methods)])
+    figure = figures.gain_distribution(found, "t")
+    renderer = drawn(figure)
+    boxes = [label.get_window_extent(renderer) for label in figure.axes[0].get_xticklabels()]
+    assert len(boxes) == 4 and all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    assert min(box.y0 for box in boxes) >= 0
+
+
 def test_rows_of_one_method_share_a_colour_and_differ_in_their_lines() -> None:
     curves = {
         n: [Curve(n.split(" ")[0], "k", 0, [10, 20], [0.1, 0.4])] for n in ("ours (a)", "ours (b)", "mine", "theirs")
