@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -44,7 +45,8 @@ def test_two_processes_share_a_suite(s3dis_root: Path, tmp_path: Path) -> None:
 
 def test_two_interruptions_leave_a_whole_store(s3dis_root: Path, tmp_path: Path) -> None:
     code, said = injection.interrupt_twice(tmp_path, s3dis_root)
-    assert code == 1 and ("goes on from" in said), said
+    # The second may come when all is written and Python, on its way out, has put the system's own handler back.
+    assert code in (1, -signal.SIGINT) and "goes on from" in said, said
     injection.finish(tmp_path, s3dis_root)
     injection.check_whole(tmp_path)
 
