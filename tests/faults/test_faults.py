@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from harness import chain
@@ -19,6 +20,7 @@ from harness.store import Store
 from tests.conftest import Bench
 from tests.faults import injection
 from tests.faults.suite import SLEEPER, planned
+from tests.verification.report import ROOT
 
 SEED = 20261123
 
@@ -44,11 +46,35 @@ def test_two_processes_share_a_suite(s3dis_root: Path, tmp_path: Path) -> None:
 
 
 def test_two_interruptions_leave_a_whole_store(s3dis_root: Path, tmp_path: Path) -> None:
+    planned(str(s3dis_root))  # data are prepared, so that it is a stage that is interrupted
     code, said = injection.interrupt_twice(tmp_path, s3dis_root)
     # The second may come when all is written and Python, on its way out, has put the system's own handler back.
     assert code in (1, -signal.SIGINT) and "goes on from" in said, said
     injection.finish(tmp_path, s3dis_root)
     injection.check_whole(tmp_path)
+
+
+def test_two_interruptions_while_data_are_prepared(
+    s3dis_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second comes while the first waits for the workers; nobody is left waiting, and the same command goes on."""
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    command = [
+        sys.executable, "-m", "harness.cli.app", "run", "--method", "scratch", "--task", "s3dis-sem", "--budget", "smoke",
+        "--data", f"s3dis={s3dis_root}", "--runs", str(tmp_path / "runs"),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    injection.wait_for_a_stage(process)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert workers and not (tmp_path / "runs").exists(), "data are being prepared, no stage runs yet"
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode in (1, -signal.SIGINT), error
+    gone, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive and gone
 
 
 def test_rubbish_in_the_store_hurts_nobody(s3dis_root: Path, tmp_path: Path, bench: Bench) -> None:
