@@ -23,6 +23,8 @@ from reports.tables import UNIT, headline, show, show_p
 if TYPE_CHECKING:
     import pandas as pd
 
+    from harness.contract.records import Provenance
+
 CELL = [
     "task",
     "metric",
@@ -49,6 +51,20 @@ class Side(NamedTuple):
     name: str
     store: Store
     keys: set[str] | None = None
+
+
+def at_commit(side: Side, commit: str) -> Side:
+    """The runs of a side that were made at one commit, given by its first digits. Raises WrongUse where there are none."""
+    told = [r for r in side.store.records() if side.keys is None or r.key in side.keys]
+    keys = {r.key for r in told if commit and (r.provenance.git_commit or "").startswith(commit)}
+    if not keys:
+        there = ", ".join(sorted({_commit(r.provenance) for r in told})) or "none"
+        raise WrongUse(f"{side.name}@{commit}: no runs of that commit; {side.name} has runs of: {there}")
+    return Side(f"{side.name}@{commit}", side.store, keys)
+
+
+def _commit(told: Provenance) -> str:
+    return (told.git_commit or "unknown")[:10] + " with changes" * bool(told.git_dirty)
 
 
 class Comparison(NamedTuple):
@@ -153,7 +169,7 @@ def made_by(loaded: Loaded) -> str:
     gpus = [p.numerics.get("gpu", "none") for p in told]
     devices = {p.cpu if gpu == "none" else gpu for p, gpu in zip(told, gpus, strict=True)}
     torches = {p.numerics.get("torch") or p.packages.get("torch", "unknown") for p in told}
-    commits = {(p.git_commit or "unknown")[:10] + " with changes" * bool(p.git_dirty) for p in told}
+    commits = {_commit(p) for p in told}
     parts = (f"{len(loaded.runs)} runs", "; ".join(sorted(devices)))
     return ", ".join((*parts, f"torch {' and '.join(sorted(torches))}", f"commit {' and '.join(sorted(commits))}"))
 
@@ -166,10 +182,12 @@ def _loaded(side: Side) -> Loaded:
     twice = runs[runs.duplicated(CELL, keep=False)]
     if len(twice):
         r = twice.iloc[0]
-        ways = len(twice[(twice[CELL] == r[CELL]).all(axis=1)])
+        ways = twice[(twice[CELL] == r[CELL]).all(axis=1)]["key"]
+        commits = sorted({_commit(loaded.records[key].provenance) for key in ways})
         raise WrongUse(
             f"{side.name}: {r['method']} on {r['task']} at {r['label_ratio']}, seeds {r['pretrain_seed']}/{r['finetune_seed']}, "
-            f"was run in {ways} ways (budget, recipe, data or code); compare stores, or suites, that hold one of them"
+            f"was run in {len(ways)} ways (budget, recipe, data or code; commit {', '.join(commits)}); compare what holds one of "
+            "them: a store, a suite, or either at a commit (NAME@COMMIT)"
         )
     return loaded
 

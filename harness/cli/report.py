@@ -42,7 +42,9 @@ def report(
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(
-            "--compare", metavar="A B", help="Two stores (folders) or suites, cell by cell, in place of a report."
+            "--compare",
+            metavar="A B",
+            help="Two stores (folders) or suites, cell by cell, in place of a report; NAME@COMMIT: its runs of one commit.",
         ),
     ] = None,
     export: Annotated[
@@ -134,12 +136,15 @@ def _tell(text: str, files: dict[str, Path], json: bool) -> None:
 
 
 def _side(text: str, runs: Path) -> Side:
-    """A folder is a store; anything else is a suite, whose runs are looked for in the store."""
+    """A folder is a store; anything else is a suite, whose runs are looked for in the store. After an @ comes a commit."""
     from harness.store import Store
-    from reports.compare import Side
+    from reports.compare import Side, at_commit
 
     if Path(text).is_dir():
         return Side(Path(text).resolve().name, Store(Path(text)))  # a report names no path of this machine
+    if "@" in text:
+        name, _, commit = text.rpartition("@")
+        return at_commit(_side(name, runs), commit)
     return Side(text, Store(runs), _keys_of(text, Store(runs)))
 
 

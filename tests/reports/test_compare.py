@@ -160,10 +160,36 @@ def test_nothing_to_compare_is_wrong_use(sides: tuple[Store, Store], tmp_path: P
     add(one, "ours", 0.5, voxel=0.2)
     with pytest.raises(
         WrongUse,
-        match="ours on s3dis-sem at 100%, seeds 0/0, was run in 2 ways .*; compare stores, or suites, that hold one",
+        match="ours on s3dis-sem at 100%, seeds 0/0, was run in 2 ways .*commit .*; compare what holds one of them",
     ):
         paired(Side("a", one), Side("a", one))
     assert not (tmp_path / "out").exists()
+
+
+def test_one_store_before_and_after_a_commit(tmp_path: Path, bench: Bench) -> None:
+    """The usual case: the code was changed and the suite run again, into the same store."""
+    store = Store(tmp_path / "runs")
+    commits = {"0" * 64: "a1" + "0" * 38, "1" * 64: "b2" + "0" * 38}
+    for seed, score in enumerate(BASE):
+        add(store, "ours", score, seed, pretrain_code="0" * 64)
+        add(store, "ours", score + 0.02, seed, pretrain_code="1" * 64)
+    after = {s.key for r in store.records() if (s := store.spec(r.kind, r.key)).code_sha256 == "1" * 64}
+    for record in list(store.records()):
+        new = record.key in after or bool(set(record.parents.values()) & after)
+        made = record.provenance.model_copy(
+            update={"git_commit": commits[("1" if new else "0") * 64], "git_dirty": new}
+        )
+        known = record.model_copy(update={"provenance": made}).sealed()
+        write_json(store.folder(record.kind, record.key) / "record.json", known.model_dump(mode="json"))
+    said = bench("report", "--compare", "runs", "runs", "--out", "out", code=2).stderr
+    assert "commit a100000000, b200000000 with changes" in said and "NAME@COMMIT" in said
+    done = bench("report", "--compare", "runs@a1", "runs@b2", "--out", "out").stdout
+    assert "B (runs@b2) against A (runs@a1)" in done and "A: 4 runs" in done and "commit a100000000\n" in done
+    (row,) = json.loads((tmp_path / "out/compare.json").read_text())
+    assert row["n"] == 4 and abs(row["difference"] - 2) < 1e-9 and row["protocol"].endswith("of pre-training")
+    for wrong in ("runs@c3", "runs@"):
+        said = bench("report", "--compare", "runs@a1", wrong, code=2).stderr
+        assert f"{wrong}: no runs of that commit; runs has runs of: a100000000, b200000000 with changes" in said
 
 
 def test_the_command(sides: tuple[Store, Store], bench: Bench, tmp_path: Path) -> None:
