@@ -354,22 +354,26 @@ BOX_FROM, VIOLIN_FROM = 5, 20
 
 
 def gain_distribution(found: pd.DataFrame, title: str) -> Any:
-    """Gains over scratch across tasks and ratios (Figure 4): every cell a point; a box from 5 cells on, a violin from 20."""
+    """Gains over scratch across tasks and ratios (Figure 4): every cell a point; a box from 5 cells on, a violin from 20.
+
+    A method that was pre-trained in several ways has a column for each.
+    """
     import seaborn as sns
 
     known = found[found["gain"].notna()]
-    order = _methods_of(known)
+    methods = dict(zip(known["row"], known["method"], strict=True))
+    order = [name for m in _methods_of(known) for name in sorted(methods) if methods[name] == m]
     figure, axes = _axes(max(3.4, 0.9 * len(order) + 1.6))
-    palette = {m: colour_of(m) for m in order}
-    sizes = known["method"].value_counts()
-    boxed = known[known["method"].map(sizes) >= BOX_FROM]
-    wide = known[known["method"].map(sizes) >= VIOLIN_FROM]
-    common = {"x": "method", "y": "gain", "order": order, "ax": axes}
+    palette = {name: colour_of(m) for name, m in methods.items()}
+    sizes = known["row"].value_counts()
+    boxed = known[known["row"].map(sizes) >= BOX_FROM]
+    wide = known[known["row"].map(sizes) >= VIOLIN_FROM]
+    common = {"x": "row", "y": "gain", "order": order, "ax": axes}
     if len(wide):
         sns.violinplot(wide, color="#dddddd", inner=None, cut=0, linewidth=0, **common)
     if len(boxed):
         sns.boxplot(boxed, width=0.35, showfliers=False, fill=False, color="#888888", linewidth=0.9, **common)
-    sns.stripplot(known, hue="method", palette=palette, legend=False, size=5, jitter=0.12, **common)
+    sns.stripplot(known, hue="row", palette=palette, legend=False, size=5, jitter=0.12, **common)
     axes.set_xticks(range(len(order)), _in_lines(order))
     _finish_gains(axes, "pre-training method", title)
     return figure

@@ -58,13 +58,13 @@ def gains(found: pd.DataFrame) -> Figure:
     """As `reports.figures.gain_distribution`."""
     known = found[found["gain"].notna()]
     traces = []
-    for method, mine in known.groupby("method", sort=False):
+    for name, mine in known.groupby("row", sort=False):
         box = len(mine) >= BOX_FROM
         traces.append(
             {
-                "type": "box", "name": str(method), "y": _plain(mine["gain"]), "text": _cells(mine), "boxpoints": "all",
+                "type": "box", "name": str(name), "y": _plain(mine["gain"]), "text": _cells(mine), "boxpoints": "all",
                 "pointpos": 0,
-                "jitter": 0.4, "marker": {"color": colour_of(str(method)), "size": 6}, "fillcolor": "rgba(0,0,0,0)",
+                "jitter": 0.4, "marker": {"color": colour_of(mine["method"].iloc[0]), "size": 6}, "fillcolor": "rgba(0,0,0,0)",
                 "line": {"width": 1 if box else 0}, "hovertemplate": "%{y:+.1f}<br>%{text}<extra>%{fullData.name}</extra>",
                 "showlegend": False,
             }

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from harness.store import Store
-from reports import figures
+from reports import figures, interactive
 from reports.frame import Curve, load_runs
 from tests.reports.test_reports import add
 
@@ -136,6 +136,17 @@ def test_long_names_below_an_axis_do_not_meet() -> None:
     boxes = [label.get_window_extent(renderer) for label in figure.axes[0].get_xticklabels()]
     assert len(boxes) == 4 and all(left.x1 < right.x0 for left, right in pairwise(boxes))
     assert min(box.y0 for box in boxes) >= 0
+
+
+def test_gains_have_a_column_for_each_way_of_pretraining() -> None:
+    rows = [(m, r, i) for m, r in (("mine", "mine"), ("ours", "ours (b)"), ("ours", "ours (a)")) for i in range(6)]
+    found = pd.DataFrame(
+        [{"method": m, "row": r, "label_ratio": "5%", "task": "t", "n": 3, "gain": 1.0 * i} for m, r, i in rows]
+    )
+    drawn_names = [t.get_text() for t in figures.gain_distribution(found, "t").axes[0].get_xticklabels()]
+    assert drawn_names == ["ours\n(a)", "ours\n(b)", "mine"], "the paper's methods first, ways of one side by side"
+    boxes = interactive.gains(found)["data"]
+    assert {b["name"]: len(b["y"]) for b in boxes} == {"mine": 6, "ours (b)": 6, "ours (a)": 6}
 
 
 def test_rows_of_one_method_share_a_colour_and_differ_in_their_lines() -> None:
