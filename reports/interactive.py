@@ -66,7 +66,7 @@ def gains(found: pd.DataFrame) -> Figure:
                 "pointpos": 0,
                 "jitter": 0.4, "marker": {"color": colour_of(mine["method"].iloc[0]), "size": 6}, "fillcolor": "rgba(0,0,0,0)",
                 "line": {"width": 1 if box else 0}, "hovertemplate": "%{y:+.1f}<br>%{text}<extra>%{fullData.name}</extra>",
-                "showlegend": False,
+                "hoveron": "boxes+points" if box else "points", "showlegend": False,
             }
         )  # fmt: skip
     return _figure(traces, {"title": {"text": "pre-training method"}}, "gain over scratch (points of the metric)")

@@ -55,6 +55,7 @@ class Details:
                 "seeds": f"{row['pretrain_seed']}/{row['finetune_seed']}",
                 "group": place,
                 "what": self._text(title),
+                "also": self._text(" ".join((row["row"], row["pretrain_dataset"], *row["pretrain_keys"]))),
                 "score": round(100 * score, 2) if score == score else None,
             }
             if record.key in curves:

@@ -14,7 +14,13 @@ const rowOf = (cells, kind = "td") => {
 };
 
 // Tables sort by a column.
-const number = text => { const m = text.match(/-?\d[\d,]*(\.\d+)?/); return m ? parseFloat(m[0].replaceAll(",", "")) : NaN; };
+// A cell is a number where it begins with one; names have digits too.
+const number = text => { const m = text.match(/^(?:about )?[<+±]?(-?\d[\d,]*(?:\.\d+)?)/); return m ? parseFloat(m[1].replaceAll(",", "")) : NaN; };
+const inOrder = (a, b) => {
+  const [x, y] = [number(a), number(b)];
+  if (isNaN(x) !== isNaN(y)) return isNaN(x) ? -1 : 1; // dashes and words, then numbers
+  return x - y || a.localeCompare(b);
+};
 for (const table of document.querySelectorAll("table.sortable")) {
   table.querySelectorAll("th").forEach((head, column) => {
     head.tabIndex = 0;
@@ -24,8 +30,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       head.dataset.up = up ? "yes" : "no";
       const key = row => row.cells[column].textContent;
       const rows = [...table.tBodies[0].rows].sort((a, b) => {
-        const [x, y] = [number(key(a)), number(key(b))];
-        const order = isNaN(x) || isNaN(y) ? key(a).localeCompare(key(b)) : x - y;
+        const order = inOrder(key(a), key(b));
         return up ? order : -order;
       });
       table.tBodies[0].append(...rows);
@@ -63,7 +68,9 @@ const most = 200;
 const list = document.getElementById("runs");
 const filter = document.getElementById("filter");
 const text = index => page.texts[index];
-const words = run => [run.key, run.method, run.outcome, run.seeds, text(run.what), run.message || ""].join(" ").toLowerCase();
+const words = run => [run.key, run.method, run.outcome, run.seeds, text(run.what), run.message || "",
+  run.also === undefined ? "" : text(run.also), run.synthetic ? "synthetic" : ""].join(" ").toLowerCase();
+let wanted = ""; // the run that a link asks for, shown beside those that the filter finds
 const svg = (name, attributes) => {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
@@ -151,7 +158,9 @@ const fill = () => {
   const found = page.runs.map((run, i) => i).filter(i => word === "" || words(page.runs[i]).includes(word));
   const body = list.tBodies[0];
   body.replaceChildren();
-  for (const i of found.slice(0, most)) {
+  const rows = found.slice(0, most), far = page.runs.findIndex(run => run.key === wanted);
+  if (far >= 0 && !rows.includes(far)) rows.unshift(far);
+  for (const i of rows) {
     const run = page.runs[i];
     const row = rowOf([element("code", run.key), run.method, run.seeds, text(run.what), run.outcome, run.score === null ? "" : run.score.toFixed(1)].map(
       cell => { if (cell instanceof Node) { const td = element("td"); td.append(cell); return td; } return cell; }));
@@ -166,15 +175,15 @@ const fill = () => {
   for (const row of document.querySelectorAll("table.sortable tbody tr")) row.hidden = word !== "" && !row.textContent.toLowerCase().includes(word);
 };
 const follow = () => {
-  const key = decodeURIComponent(location.hash.slice(1));
+  const key = location.hash.slice(1); // keys need no escapes
   if (!page.runs.some(run => run.key === key)) return;
-  if (!document.getElementById(key)) { filter.value = key; fill(); }
+  if (!document.getElementById(key)) { wanted = key; fill(); }
   const row = document.getElementById(key);
   if (row.getAttribute("aria-expanded") !== "true") toggle(row);
   row.scrollIntoView();
 };
 if (list) {
-  filter.addEventListener("input", fill);
+  filter.addEventListener("input", () => { wanted = ""; fill(); });
   fill();
   addEventListener("hashchange", follow);
   follow();

@@ -96,8 +96,12 @@ def test_a_table_sorts_by_a_column(browser: Any, page: Path) -> None:
 
 def test_numbers_of_thousands_sort_as_numbers(browser: Any, page: Path) -> None:
     browser.get(page.as_uri())
-    asked = "return ['1,204', '724', '4,319,211 + 12', '-1.5 [-2, 3]', 'not run'].map(number)"
-    assert browser.execute_script(asked) == [1204, 724, 4319211, -1.5, None]
+    asked = "return ['1,204', '724', '4,319,211 + 12', '-1.5 [-2, 3]', 'not run', 'about 7 seeds', '<0.001', '+2.1'].map(number)"
+    assert browser.execute_script(asked) == [1204, 724, 4319211, -1.5, None, 7, 0.001, 2.1]
+    names = ["scratch", "ours (s3dis)", "10", "ours #1bc2de", "a10 (scannet)", "-", "method-2", "9"]
+    assert browser.execute_script("return arguments[0].sort(inOrder)", names) == [
+        "-", "a10 (scannet)", "method-2", "ours (s3dis)", "ours #1bc2de", "scratch", "9", "10",
+    ], "digits in a name are no number"  # fmt: skip
 
 
 OPENED = "return [...document.querySelectorAll('tr.details')].map(r => r.previousElementSibling.id)"
@@ -254,6 +258,20 @@ def test_five_thousand_runs_open_quickly(browser: Any, tmp_path: Path) -> None:
     print(f"{shown[0]} runs, {many.stat().st_size >> 20} MiB, opened in {time.monotonic() - began:.1f} s")
     assert shown[0] >= 5000 and shown[1] == 200
     assert browser.execute_script("return document.getElementsByTagName('*').length") < 8000
+    key = browser.execute_script("return page.runs.at(-1).key")
+    visible = "return [...document.querySelectorAll('table.sortable tbody tr')].filter(r => !r.hidden).length"
+    before = browser.execute_script(visible)
+    browser.execute_script(f"location.hash = '{key}'")
+    wait(browser, f"return document.querySelector('tr.details')?.previousElementSibling.id === '{key}'")
+    assert browser.execute_script(visible) == before, "a link to a run far down hides no row of any table"
+    parent = browser.execute_script(
+        "return page.texts[page.runs.at(-1).facts.find(f => page.texts[f[0]] === 'pre-training runs')[1]]"
+    )
+    for word, least in ((parent, 10), ("synthetic", 5000)):
+        browser.execute_script(f"filter.value = '{word}'; filter.dispatchEvent(new Event('input'))")
+        said = browser.find_element("id", "shown").text
+        assert int(said.split(" runs")[0].split(" of ")[-1].replace(",", "")) >= least, f"{word}: {said}"
+        assert (browser.execute_script(f"return document.getElementById('{key}') !== null")) == (word == parent)
 
 
 def wait(browser: Any, script: str, seconds: float = 20) -> None:
