@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -186,7 +187,9 @@ def _draw(
     if len(spread) and (spread["missing"] == 0).any():
         title = "Where the spread comes from"
         keep(variance_split, spread, mark + title, name="variance", title="Variance by seed", data=spread)
-    for number, (names, group) in enumerate(runs.groupby(GROUP, sort=True, dropna=False), 1):
+    groups = runs.groupby(GROUP, sort=True, dropna=False)
+    alike = Counter(_described(names) for names, _ in groups)
+    for number, (names, group) in enumerate(groups, 1):
         described = dict(zip(GROUP, names, strict=True))
         if described["label_ratio"] != "100%":
             continue
@@ -195,7 +198,9 @@ def _draw(
             own = len(table)
             if with_published or not described["synthetic"]:
                 table = _with_published_classes(table, group)
-            title = f"{described['task']} on {described['dataset']}, {described['label_ratio']}, budget {described['budget']}"
+            title = _described(names)
+            if alike[title] > 1:  # another recipe, or other code
+                title += f", protocol #{described['protocol']}"
             if len(table) > own:
                 title += f"; [paper]: {published.PROTOCOL_OF_CLASSES}"
             data = table.reset_index(names="method")
@@ -203,6 +208,15 @@ def _draw(
             metric = str(group["metric"].iloc[0])
             titled = f"{class_metric(metric)} per class: {title}"
             keep(class_heat_map, table, metric, mark + title, name=name, title=titled, data=data)
+
+
+def _described(names: tuple[object, ...]) -> str:
+    """A group of runs in a few words."""
+    named = dict(zip(GROUP, names, strict=True))
+    budget = (
+        named["budget"] if named["profile"] == named["budget"] else f"{named['budget']}, profile {named['profile']}"
+    )
+    return f"{named['task']} on {named['dataset']}, {named['label_ratio']}, budget {budget}"
 
 
 def with_hours(found: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

@@ -46,25 +46,33 @@ where there are none, of what the side has."""
 
 
 class Side(NamedTuple):
-    """One of the two: what it is called, its store, and the fine-tunings that count (None: all)."""
+    """One of the two: what it is called, its store, the runs that count (None: all), and whether they are those of a commit."""
 
     name: str
     store: Store
     keys: set[str] | None = None
+    of_commit: bool = False
 
 
 def at_commit(side: Side, commit: str) -> Side:
-    """The runs of a side that were made at one commit, given by its first digits. Raises WrongUse where there are none."""
+    """The runs of a side that were made at one commit, given by its first digits. What was not run again then, since nothing
+    had changed for it, is not among them. Raises WrongUse where there are none, and where the digits fit several commits."""
     told = [r for r in side.store.records() if side.keys is None or r.key in side.keys]
-    keys = {r.key for r in told if commit and (r.provenance.git_commit or "").startswith(commit)}
-    if not keys:
-        there = ", ".join(sorted({_commit(r.provenance) for r in told})) or "none"
-        raise WrongUse(f"{side.name}@{commit}: no runs of that commit; {side.name} has runs of: {there}")
-    return Side(f"{side.name}@{commit}", side.store, keys)
+    there = {r.provenance.git_commit for r in told if r.provenance.git_commit}
+    meant = {one for one in there if commit and one.startswith(commit)}
+    if len(meant) != 1:
+        wrong, which = ("several commits", meant) if meant else ("no runs of that commit", there)
+        known = ", ".join(sorted(one[:SHORT] for one in which)) or "no known commit"
+        raise WrongUse(f"{side.name}@{commit}: {wrong}; {side.name} has runs of: {known}")
+    return Side(f"{side.name}@{commit}", side.store, {r.key for r in told if r.provenance.git_commit in meant}, True)
+
+
+SHORT = 10
+"""Digits of a commit that tell it apart."""
 
 
 def _commit(told: Provenance) -> str:
-    return (told.git_commit or "unknown")[:10] + " with changes" * bool(told.git_dirty)
+    return (told.git_commit or "unknown")[:SHORT] + " with changes" * bool(told.git_dirty)
 
 
 class Comparison(NamedTuple):
@@ -113,32 +121,36 @@ def build_comparison(one: Side, two: Side, out: Path) -> Comparison:
 
 
 def paired(one: Side, two: Side, sides: Sequence[Loaded] | None = None) -> tuple[pd.DataFrame, str]:
-    """One row a cell of either side, with `score_a` and `score_b` in per cent (NaN where a side has no good run), and the
-    checkpoint they are of: `selected` where both sides have it everywhere, else `final`. `sides`: both, where they are read."""
+    """One row a cell of either side, with `score_a` and `score_b` in per cent (NaN where a side has no good run) and whether they
+    are the `same` to the last bit; and the checkpoint that they are of: `selected` where both sides have it everywhere, else
+    `final`. `sides`: both, where they are read."""
     read = sides or [_loaded(side) for side in (one, two)]
     frames = [loaded.runs for loaded in read]
     checkpoint = "selected" if all(headline(runs) == "selected" for runs in frames) else "final"
     parts = []
     for letter, runs in zip("ab", frames, strict=True):
-        score = 100 * runs[f"score_{checkpoint}"].where(runs["outcome"] == "ok")
-        part = runs[[*CELL, *WAYS, "key", "outcome"]].assign(score=score)
-        parts.append(part.rename(columns={c: f"{c}_{letter}" for c in (*WAYS, "key", "outcome", "score")}))
+        raw = runs[f"score_{checkpoint}"].where(runs["outcome"] == "ok")
+        part = runs[[*CELL, *WAYS, "key", "outcome"]].assign(score=100 * raw, raw=raw)
+        parts.append(part.rename(columns={c: f"{c}_{letter}" for c in part if c not in CELL}))
     pairs = parts[0].merge(parts[1], on=CELL, how="outer")
     if not (pairs["key_a"].notna() & pairs["key_b"].notna()).any():
         raise WrongUse(
             f"{one.name} and {two.name} have no cell in common: no method, task, ratio and seeds are in both"
         )
-    for letter, loaded in zip("ab", read, strict=True):
-        pairs[f"lacks_{letter}"] = _lacking(pairs, letter, loaded)
+    # Of what records hold: as per cent, two scores that differ in their last bit can be one number.
+    pairs["same"] = pairs.pop("raw_a") == pairs.pop("raw_b")
+    for letter, side, loaded in zip("ab", (one, two), read, strict=True):
+        pairs[f"lacks_{letter}"] = _lacking(pairs, letter, side, loaded)
     several = pairs.groupby(["synthetic", "method"])["pretrain_dataset"].transform("nunique") > 1
     pairs["row"] = pairs["method"].where(~several, pairs["method"] + " (" + pairs["pretrain_dataset"] + ")")
     order = ["method", "row", "task", "label_ratio", "pretrain_seed", "finetune_seed"]
     return pairs.sort_values(order, key=in_any_order, kind="stable", ignore_index=True), checkpoint
 
 
-def _lacking(pairs: pd.DataFrame, letter: str, loaded: Loaded) -> list[str]:
+def _lacking(pairs: pd.DataFrame, letter: str, side: Side, loaded: Loaded) -> list[str]:
     """Why a side has no score of a cell; empty where it has one."""
     other = "b" if letter == "a" else "a"
+    own = set(loaded.runs[["budget", "profile"]].itertuples(index=False, name=None))
     which = ["method", "pretrain_dataset", UNIT]
     # A seed that has a run since was repaired.
     repaired = set(loaded.runs[which].itertuples(index=False, name=None))
@@ -158,7 +170,8 @@ def _lacking(pairs: pd.DataFrame, letter: str, loaded: Loaded) -> list[str]:
         elif isinstance(key, str):
             words.append("without a score" if outcome == "ok" else outcome)
         else:
-            words.append("pre-training failed" if cell in lost else "not run")
+            failed = cell in lost or any((*cell[:3], *budget) in lost for budget in own)
+            words.append("pre-training failed" if failed else "not run at that commit" if side.of_commit else "not run")
     return words
 
 
@@ -187,7 +200,7 @@ def _loaded(side: Side) -> Loaded:
         raise WrongUse(
             f"{side.name}: {r['method']} on {r['task']} at {r['label_ratio']}, seeds {r['pretrain_seed']}/{r['finetune_seed']}, "
             f"was run in {len(ways)} ways (budget, recipe, data or code; commit {', '.join(commits)}); compare what holds one of "
-            "them: a store, a suite, or either at a commit (NAME@COMMIT)"
+            f"them: a store or a suite{', or either at a commit (NAME@COMMIT)' * (len(commits) > 1)}"
         )
     return loaded
 
@@ -214,10 +227,10 @@ def differences(pairs: pd.DataFrame) -> pd.DataFrame:
                 "low": gap.low,
                 "high": gap.high,
                 "n": gap.n,
-                "equal": f"{int((both['score_a'] == both['score_b']).sum())} of {len(both)}",
+                "equal": f"{int(both['same'].sum())} of {len(both)}",
                 "without twin": _without_twin(group),
                 "protocol": _protocols(present),
-                "verdict": _words(gap.n, verdict(gap), both),
+                "verdict": _words(verdict(gap), both),
             }
         )
     table = pd.DataFrame(rows).sort_values(ROW, key=in_any_order, kind="stable")
@@ -233,7 +246,7 @@ def overall(pairs: pd.DataFrame) -> str:
     if not len(gaps):
         return "Over all cells: no twins"
     test = sign_flip_test(gaps)
-    words = "the same" if (both["score_a"] == both["score_b"]).all() else test.words()
+    words = "the same" if both["same"].all() else test.words()
     p = f", permutation p {show_p(test.p)}" if words in TESTED else ""
     # Without an interval: Student's would stand beside a verdict that is not its own.
     return f"Over all cells: B - A {gaps.mean():+.1f}, n={len(gaps)} pre-trainings{p}: {words}"
@@ -249,12 +262,12 @@ def _mean(units: pd.Series) -> str:
     return f"{units.mean():.1f}" if len(units) else "-"
 
 
-def _words(n: int, words: str, both: pd.DataFrame) -> str:
+def _words(words: str, both: pd.DataFrame) -> str:
     if not len(both):
         return "no twins"
-    if (both["score_a"] == both["score_b"]).all():
+    if both["same"].all():
         return "the same"
-    return words if n > 1 else "cannot be tested with this n"
+    return words
 
 
 def _protocols(present: pd.DataFrame) -> str:

@@ -438,6 +438,10 @@ def variance_split(found: pd.DataFrame, title: str) -> Any:
         for c in ("method", "task", "label_ratio", "budget")
         if c in ("method", "label_ratio") or found[c].nunique() > 1
     ]
+    for column in ("dataset", "profile", "protocol"):
+        alike, still = (found.duplicated(columns).sum() for columns in (telling, [*telling, column]))
+        telling += [column] * bool(still < alike)
+    found = found.assign(protocol="#" + found["protocol"])
     rows = [", ".join(map(str, r)) for r in found[telling].itertuples(index=False, name=None)]
     axes.set_yticks(places, rows, fontsize=7)
     axes.set_ylim(len(found) - 0.5, -0.5)

@@ -292,11 +292,17 @@ def _sha(plain: list[dict[str, object]]) -> str:
 
 
 def _ancestors(record: Record, records: dict[str, Record]) -> list[Record]:
+    """The pre-trainings behind a run. Raises WrongUse where one has no record: how the run was made would be a guess."""
     found: dict[str, Record] = {}
     waiting = list(record.parents.values())
     while waiting:
         key = waiting.pop()
-        if key in records and key not in found:
+        if key not in records:
+            raise WrongUse(
+                f"finetune/{record.key}: no record of pretrain/{key}, from which it started; bench audit says more, and with the "
+                "pre-training's folder back, or this one moved away as well, the rest is reported"
+            )
+        if key not in found:
             found[key] = records[key]
             waiting += records[key].parents.values()
     return list(found.values())

@@ -22,6 +22,7 @@ from reports.statistics import (
     probability_of_improvement,
     ranking,
     variance_components,
+    verdict,
     welch_p,
     words_for,
 )
@@ -286,19 +287,24 @@ def ratio_order(text: str) -> tuple[bool, float]:
 
 def same_or_other(found: pd.DataFrame) -> pd.DataFrame:
     """Mean gain over scratch where a method was pre-trained on the task's own dataset, and where on another (paper V-A), for each
-    budget and profile."""
+    budget and profile. A cell that was run under two protocols is one cell, and which gain counts is not ours to say."""
     import pandas as pd
 
-    tried = with_source(found).sort_values(["row", "pre-trained on", "budget", "profile"])
-    tried = tried.sort_values("method", key=in_order, kind="stable")
-    if not tried["gain"].notna().any():
+    cell = ["row", "budget", "profile", "task", "dataset", "label_ratio"]
+    twice = found.duplicated(cell, keep=False)
+    known = with_source(found.assign(twice=twice))
+    tried = known.assign(gain=known["gain"].mask(known["twice"])).drop_duplicates(cell)
+    if not known["gain"].notna().any():
         tried = tried[:0]
+    tried = tried.sort_values(["row", "pre-trained on", "budget", "profile"])
+    tried = tried.sort_values("method", key=in_order, kind="stable")
     columns = ["method", "pre-trained on", "budget", "profile", "gain", "cells"]
     rows = [
         {
             **dict(zip(columns, names, strict=False)),
             "gain": f"{group['gain'].mean():+.1f}" if group["gain"].notna().any() else "-",
-            "cells": f"{group['gain'].notna().sum()} of {len(group)}",
+            "cells": f"{group['gain'].notna().sum()} of {len(group)}"
+            + f", {group['twice'].sum()} under two protocols" * bool(group["twice"].any()),
         }
         for names, group in tried.groupby(["row", *columns[1:4]], sort=False)
     ]
@@ -368,16 +374,23 @@ def across_tasks(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> dict[str, Acr
                     "failed": _failures(parts.get(name), len(missing.get(name, ()))),
                     "mean gain": show(found.gap, signed=True) if found.gap else "-",
                     "p (Holm)": show_p(adjusted[name]) if name in adjusted else "-",
-                    "verdict": words_for(adjusted[name]) if name in adjusted else "-",
+                    "verdict": _words(found.gap, adjusted[name]) if found.gap else "-",
                     "mean rank": f"{ranks.mean_ranks[complete.index(name)]:.1f}"
                     if ranks and supported and name in complete
                     else "-",
                 }
             )
-        judged = " or ".join(sorted({headline(group) for group in groups}))
+        judged = " or ".join(
+            sorted({headline(group) for group in groups if (group["outcome"] == "ok").any()}) or ["final"]
+        )
         title = f"Over all tasks, all labels, budget {budget}, profile {profile}, {judged} checkpoint"
         tables[title] = AcrossTasks(pd.DataFrame(rows), complete, ranks)
     return tables
+
+
+def _words(gap: Estimate, p: float) -> str:
+    """What a difference over tasks shows, by its corrected p value where there is one."""
+    return words_for(p) if np.isfinite(p) else verdict(gap)
 
 
 class Gap(NamedTuple):
@@ -450,12 +463,23 @@ def cost(runs: pd.DataFrame) -> pd.DataFrame:
                 "steps": f"{pretrainings['pretrain_steps'].mean():,.0f} + {group['finetune_steps'].mean():,.0f}",
                 **_hours(pretrainings, group, "cpu"),
                 **_hours(pretrainings, group, "gpu"),
-                "GPU Wh": _watt_hours(pretrainings["pretrain_gpu_joules"], group["finetune_gpu_joules"]),
+                "GPU Wh": ON_SOME
+                if _on_some(group)
+                else _watt_hours(pretrainings["pretrain_gpu_joules"], group["finetune_gpu_joules"]),
                 "labels": f"{pretrainings['pretrain_labels'].mean():,.0f} + {group['finetune_labels'].mean():,.0f}",
                 "peak MiB": f"{group['peak_memory_mib'].max():,.0f}",
             }
         )
     return pd.DataFrame(rows)
+
+
+ON_SOME = "not all on a GPU"
+
+
+def _on_some(runs: pd.DataFrame) -> bool:
+    """Whether some runs, or their pre-trainings, used a GPU and others none: a mean would be of neither."""
+    used = [runs[f"{stage}_gpu_seconds"] > 0 for stage in ("pretrain", "finetune")]
+    return any(on.nunique() > 1 for on in used)
 
 
 def _hours(pretrainings: pd.DataFrame, group: pd.DataFrame, kind: str) -> dict[str, str]:
@@ -465,6 +489,8 @@ def _hours(pretrainings: pd.DataFrame, group: pd.DataFrame, kind: str) -> dict[s
     name = f"{kind.upper()}-hours"
     if not before.sum() + after.sum():  # no GPU, say
         return {name: "-", f"{name} amortised": "-"}
+    if kind == "gpu" and _on_some(group):
+        return dict.fromkeys((name, f"{name} amortised"), ON_SOME)
     return {
         name: f"{before.mean():.3f} + {after.mean():.3f}",
         f"{name} amortised": f"{before.sum() / len(group) + after.mean():.3f}",
@@ -499,7 +525,7 @@ def variances(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> pd.DataFrame:
             shares = variance_components(table) if not without else None
             rows.append(
                 {
-                    **{k: described[k] for k in ("task", "dataset", "label_ratio", "budget", "synthetic")},
+                    **{k: described[k] for k in GROUP},
                     "method": name,
                     "seeds": f"{table.shape[0] + without} x {table.shape[1]}",
                     "pre-training seed": np.sqrt(shares.pretrain) if shares else np.nan,
@@ -521,7 +547,8 @@ def steps_to_reach(curves: Mapping[str, Sequence[Curve]], failed: Mapping[str, i
     over its runs, and then over pre-trainings.
 
     `curves`: by row name, of the runs that ended well; `failed`: how many pre-trainings of a row have no good run,
-    which count as never having got there. Empty without scratch, or with two kinds of it.
+    which count as never having got there. Empty without scratch, with two kinds of it, and where scratch is within a point of
+    nothing, which any run is at once.
     """
     import pandas as pd
 
@@ -529,6 +556,8 @@ def steps_to_reach(curves: Mapping[str, Sequence[Curve]], failed: Mapping[str, i
     if len(base_rows) != 1:
         return pd.DataFrame()
     goal = float(np.mean(_by_pretraining(curves[base_rows[0]], lambda c: c.scores[-1], np.mean))) - WITHIN / 100
+    if goal <= 0:
+        return pd.DataFrame()
     steps = {name: _by_pretraining(runs, partial(_first_step, goal=goal), np.median) for name, runs in curves.items()}
     for name, number in failed.items():
         steps[name] = [*steps.get(name, ()), *[np.inf] * number]

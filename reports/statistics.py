@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ BOOTSTRAP_FROM = 20
 BOOTSTRAP_SEED = 20230117
 EQUIVALENCE_MARGIN = 1.0
 """In points of a metric in per cent: smaller differences are of no consequence here."""
+FLAT = 1e-9
+"""In the same points. Values that differ by less, such as means of only zeros, have no spread to judge anything by."""
+TOO_FEW, NO_SPREAD = "cannot be tested with this n", "cannot be tested without spread"
 
 
 class Estimate(NamedTuple):
@@ -27,7 +31,8 @@ class Estimate(NamedTuple):
 def estimate(values: NDArray[np.float64]) -> Estimate:
     """Mean and 95 % interval of independent values.
 
-    One value has no interval. Below 20 a t interval, which assumes roughly normal values; from 20 a seeded BCa bootstrap.
+    One value has no interval, nor have values that are all the same, which no interval assumes. Below 20 a t interval, which
+    assumes roughly normal values; from 20 a seeded BCa bootstrap.
     """
     values = np.asarray(values, dtype=np.float64)
     return _estimate(tuple(values[np.isfinite(values)].tolist()))
@@ -39,9 +44,9 @@ def _estimate(known: tuple[float, ...]) -> Estimate:
 
     values, n = np.array(known), len(known)
     mean = float(values.mean()) if n else float("nan")
-    if n < 2:
+    if n < 2 or flat(values):
         return Estimate(mean, float("nan"), float("nan"), n)
-    if n < BOOTSTRAP_FROM or np.ptp(values) == 0:
+    if n < BOOTSTRAP_FROM:
         half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
         return Estimate(mean, mean - half, mean + half, n)
     rng = np.random.default_rng(BOOTSTRAP_SEED)
@@ -49,27 +54,46 @@ def _estimate(known: tuple[float, ...]) -> Estimate:
     return Estimate(mean, float(interval.low), float(interval.high), n)
 
 
+def flat(values: NDArray[np.float64]) -> bool:
+    """Whether values are all the same, up to rounding."""
+    return bool(np.ptp(values) < FLAT)
+
+
 def difference(ours: NDArray[np.float64], base: NDArray[np.float64]) -> Estimate:
-    """Difference of two means of independent values, with Welch's 95 % interval; none where either side has one value.
+    """Difference of two means of independent values, with Welch's 95 % interval; none where either side has one value, or both
+    have no spread.
 
     `n` is the smaller of the two counts.
     """
-    from scipy import stats
-
     one, two = estimate(ours), estimate(base)
     n = min(one.n, two.n)
     gap = one.mean - two.mean
-    if n < 2:
+    if not _testable(ours, base):
         return Estimate(gap, float("nan"), float("nan"), n)
-    test = stats.ttest_ind(np.asarray(ours), np.asarray(base), equal_var=False)
-    interval = test.confidence_interval(CONFIDENCE)
+    interval = _welch(ours, base).confidence_interval(CONFIDENCE)
     return Estimate(gap, float(interval.low), float(interval.high), n)
+
+
+def _testable(ours: NDArray[np.float64], base: NDArray[np.float64]) -> bool:
+    """Whether Welch's test has what it needs: two values a side, and some spread."""
+    return min(len(ours), len(base)) > 1 and not (flat(ours) and flat(base))
+
+
+def _welch(ours: NDArray[np.float64], base: NDArray[np.float64], alternative: str = "two-sided") -> Any:
+    from scipy import stats
+
+    with warnings.catch_warnings():
+        # One side may be without spread. Then the other's decides, and scipy need not warn of the first.
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        return stats.ttest_ind(np.asarray(ours), np.asarray(base), equal_var=False, alternative=alternative)
 
 
 def verdict(gap: Estimate) -> str:
     """Words for a difference to scratch: better and worse only where the interval leaves out zero."""
-    if gap.n < 2 or not np.isfinite([gap.low, gap.high]).all():
-        return "cannot be tested with this n"
+    if gap.n < 2:
+        return TOO_FEW
+    if not np.isfinite([gap.low, gap.high]).all():
+        return NO_SPREAD
     if gap.low > 0:
         return "better"
     return "worse" if gap.high < 0 else "not distinguishable"
@@ -96,30 +120,25 @@ class Equivalence(NamedTuple):
 
 
 def tost(ours: NDArray[np.float64], base: NDArray[np.float64], margin: float, alpha: float = 0.05) -> Equivalence:
-    """Whether two means differ by less than `margin` (Welch, two one-sided t tests). NaN and False below two values a side.
+    """Whether two means differ by less than `margin` (Welch, two one-sided t tests). NaN and False below two values a side, and
+    without any spread.
 
     Raises ValueError for a margin that is not positive.
     """
-    from scipy import stats
-
     if margin <= 0:
         raise ValueError(f"a margin of {margin}; it must be positive")
     one, two = (np.asarray(v, dtype=np.float64) for v in (ours, base))
-    if min(len(one), len(two)) < 2:
+    if not _testable(one, two):
         return Equivalence(float("nan"), margin, False)
-    low = stats.ttest_ind(one + margin, two, equal_var=False, alternative="greater").pvalue
-    high = stats.ttest_ind(one - margin, two, equal_var=False, alternative="less").pvalue
-    p = float(max(low, high))
+    p = float(max(_welch(one + margin, two, "greater").pvalue, _welch(one - margin, two, "less").pvalue))
     return Equivalence(p, margin, bool(p < alpha))
 
 
 def welch_p(ours: NDArray[np.float64], base: NDArray[np.float64]) -> float:
-    """Two-sided p of Welch's test of two means of independent values; NaN where either side has one value."""
-    from scipy import stats
-
-    if min(len(ours), len(base)) < 2:
+    """Two-sided p of Welch's test of two means of independent values; NaN where either side has one value, or both no spread."""
+    if not _testable(ours, base):
         return float("nan")
-    return float(stats.ttest_ind(np.asarray(ours), np.asarray(base), equal_var=False).pvalue)
+    return float(_welch(ours, base).pvalue)
 
 
 TESTED = ("differs", "not distinguishable")
@@ -128,7 +147,7 @@ TESTED = ("differs", "not distinguishable")
 def words_for(p: float, alpha: float = 0.05) -> str:
     """What a p value, corrected for its family, lets one say; NaN where too few values allow no test."""
     if not np.isfinite(p):
-        return "cannot be tested with this n"
+        return TOO_FEW
     return TESTED[0] if p < alpha else TESTED[1]
 
 
@@ -316,7 +335,8 @@ def ranking(scores: NDArray[np.float64], alpha: float = 0.05) -> Ranking | None:
         return None
     blocks, methods = table.shape
     ranks = stats.rankdata(-table, axis=1)
-    p = float(stats.friedmanchisquare(*table.T).pvalue)
+    # Where every block is one tie there is nothing to test, and scipy divides by zero.
+    p = float(stats.friedmanchisquare(*table.T).pvalue) if np.ptp(ranks) else float("nan")
     if not p < alpha:
         return Ranking(p, ranks.mean(0), None)
     studentised = stats.studentized_range.ppf(1 - alpha, methods, np.inf) / np.sqrt(2)

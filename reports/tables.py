@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reports.frame import ROW, Lost
-from reports.statistics import Estimate, estimate, judge, seeds_needed
+from reports.statistics import Estimate, estimate, flat, judge, seeds_needed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +24,9 @@ UNIT = "pretrain_seed"
 
 
 def headline(runs: pd.DataFrame) -> str:
-    """The checkpoint that these runs are judged by: one kind of number in one table."""
-    return "selected" if len(runs) and (runs["checkpoint"] == "selected").all() else "final"
+    """The checkpoint that these runs are judged by: one kind of number in one table. What failed has none to judge."""
+    good = set(runs.loc[runs["outcome"] == "ok", "checkpoint"]) if len(runs) else set()
+    return "selected" if good == {"selected"} else "final"
 
 
 def applicable(method: str, pretrain_dataset: str, dataset: str) -> bool:
@@ -127,10 +128,11 @@ def show_p(p: float) -> str:
 
 
 def pooled_deviation(one: np.ndarray, two: np.ndarray) -> float:
-    """Standard deviation over seeds, of both methods together; NaN below two degrees of freedom, of which nothing is known."""
-    spread = [(len(v) - 1, v.var(ddof=1)) for v in (one, two) if len(v) > 1]
-    total = sum(n for n, _ in spread)
-    return float(np.sqrt(sum(n * v for n, v in spread) / total)) if total > 1 else float("nan")
+    """Standard deviation over seeds, of both methods together; NaN below two degrees of freedom and without any spread, of which
+    nothing is known."""
+    spread = [(len(v) - 1, 0.0 if flat(v) else v.var(ddof=1)) for v in (one, two) if len(v) > 1]
+    total, squares = sum(n for n, _ in spread), sum(n * v for n, v in spread)
+    return float(np.sqrt(squares / total)) if total > 1 and squares else float("nan")
 
 
 def seeds_to_see_a_point(one: np.ndarray, two: np.ndarray) -> float:

@@ -142,7 +142,7 @@ def _side(text: str, runs: Path) -> Side:
 
     if Path(text).is_dir():
         return Side(Path(text).resolve().name, Store(Path(text)))  # a report names no path of this machine
-    if "@" in text:
+    if "@" in text and not Path(text).is_file():
         name, _, commit = text.rpartition("@")
         return at_commit(_side(name, runs), commit)
     return Side(text, Store(runs), _keys_of(text, Store(runs)))

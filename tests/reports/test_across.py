@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.errors import WrongUse
+from benchmarks.metrics.names import CHECKPOINTS
 from benchmarks.specs import LabelRatio
-from harness.store import Store
+from harness.store import Store, write_json
 from reports import published
 from reports.across import with_hours
 from reports.build import BuiltReport, build_report
@@ -436,6 +439,8 @@ def test_gains_of_the_same_and_of_another_dataset_are_told_apart(tmp_path: Path)
             "pretrain_dataset": "synth-scannet",
             "dataset": d,
             "gain": g,
+            "task": "t",
+            "label_ratio": "100%",
             "budget": "b",
             "profile": "p",
         }
@@ -503,6 +508,79 @@ def test_a_pretraining_that_failed_is_missing_in_every_table_across_groups(tmp_p
     assert [t.get_text() for t in figure.axes[0].texts] == ["1 pre-training\nfailed"]
     figure = by_method(loaded.runs, "t", {"csc": 2})
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["scratch", "ours", "csc"]
+
+
+def test_what_was_run_under_two_protocols_is_told_apart(tmp_path: Path) -> None:
+    """The code of fine-tuning was changed, say: in no table are the two one cell."""
+    store = Store(tmp_path / "runs")
+    for seed, of, (voxel, more) in itertools.product(range(2), range(2), ((0.1, 0.0), (0.2, 0.1))):
+        add(store, "scratch", 0.4 + 0.01 * seed + 0.002 * of, seed, of, source="none", voxel=voxel)
+        add(store, "ours", 0.5 + 0.013 * seed + 0.003 * of + more, seed, of, voxel=voxel)
+    loaded = load(store)
+    found = effects(loaded.runs)
+    (row,) = same_or_other(found).to_dict("records")
+    assert (row["gain"], row["cells"]) == ("-", "0 of 1, 1 under two protocols")
+    add(store, "scratch", 0.4, source="none", percent=5.0)
+    add(store, "ours", 0.6, percent=5.0)
+    (row,) = same_or_other(effects(load(store).runs)).to_dict("records")
+    assert (row["gain"], row["cells"]) == ("+20.0", "1 of 2, 1 under two protocols")
+    spread = variances(loaded.runs)
+    assert not spread.duplicated(["method", "task", "label_ratio", "protocol"]).any() and len(spread) == 4
+    names = [t.get_text() for t in variance_split(spread, "t").axes[0].get_yticklabels()]
+    assert len(set(names)) == 4 and all("#" in name for name in names)
+    one = spread[spread["protocol"] == spread["protocol"].iloc[0]]
+    assert [t.get_text() for t in variance_split(one, "t").axes[0].get_yticklabels()] == ["scratch, 100%", "ours, 100%"]
+    runs = Store(tmp_path / "planted")
+    for voxel in (0.1, 0.2):
+        add(runs, "ours", 0.5, voxel=voxel)
+    for record in list(runs.records()):
+        if record.cell:
+            metrics = {**record.metrics, **{f"iou_voxel/{i}_{c}": 0.5 for i in range(2) for c in CHECKPOINTS}}
+            known = record.model_copy(update={"metrics": metrics}).sealed()
+            write_json(runs.folder(record.kind, record.key) / "record.json", known.model_dump(mode="json"))
+    text = build_report(runs, tmp_path / "out").files["page"].read_text()
+    titles = set(
+        re.findall(
+            r"IoU on voxels \(%\) per class: s3dis-sem on s3dis, 100%, budget b, profile p, protocol #\w{6}", text
+        )
+    )
+    assert len(titles) == 2
+
+
+def test_a_run_whose_pretraining_has_no_record_is_no_way_of_pretraining(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    add(store, "ours", 0.5)
+    (key,) = [r.key for r in store.records() if r.kind == "pretrain"]
+    shutil.rmtree(store.folder("pretrain", key))
+    with pytest.raises(
+        WrongUse, match=f"finetune/[0-9a-f]+: no record of pretrain/{key}, from which it started; bench audit"
+    ):
+        load(store)
+
+
+def test_gpu_hours_of_runs_of_which_some_used_none_are_no_mean() -> None:
+    runs = runs_of({"ours": np.array([[40.0, 41.0]])}).assign(outcome="ok", pretrain_keys=["a", "b"])
+    zero = ("steps", "labels", "cpu_seconds", "gpu_seconds", "gpu_joules")
+    runs = runs.assign(**{f"{s}_{c}": 3600.0 for s in ("pretrain", "finetune") for c in zero}, peak_memory_mib=1.0)
+    (row,) = cost(runs).to_dict("records")
+    assert (row["GPU-hours"], row["GPU Wh"]) == ("1.000 + 1.000", "2.0")
+    mixed = runs.assign(finetune_gpu_seconds=[3600.0, 0.0], finetune_gpu_joules=[3600.0, 0.0])
+    (row,) = cost(mixed).to_dict("records")
+    assert {row[c] for c in ("GPU-hours", "GPU-hours amortised", "GPU Wh")} == {"not all on a GPU"}
+    assert row["CPU-hours"] == "1.000 + 1.000"
+
+
+def test_over_tasks_nothing_without_spread_is_a_difference() -> None:
+    scores = {m: np.full((2, 3), level) for m, level in (("scratch", 0.0), ("ours", 1.2))}
+    (over,) = across_tasks(runs_of(scores)).values()
+    row = over.table.set_index("method").loc["ours"]
+    assert (row["mean gain"], row["p (Holm)"], row["verdict"]) == ("+1.2", "-", "cannot be tested without spread")
+
+
+def test_nothing_is_reached_where_scratch_has_nothing() -> None:
+    curves = {m: [Curve(m, m, 0, [10, 20], [0.0, last])] for m, last in (("scratch", 0.008), ("ours", 0.3))}
+    assert not len(steps_to_reach(curves))
+    assert len(steps_to_reach({m: [c._replace(scores=[0.0, 0.1])] for m, (c,) in curves.items()})) == 2
 
 
 def test_hours_in_the_cost_figure_are_those_of_the_cost_table(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.errors import WrongUse
 from harness.provenance import provenance
 from harness.store import Store, write_json
-from reports.compare import Side, build_comparison, overall, paired
+from reports.compare import Side, at_commit, build_comparison, overall, paired
 from tests.conftest import Bench
 from tests.reports.test_reports import add, lose
 
@@ -120,6 +120,35 @@ def test_another_pretraining_is_no_equal_protocol(tmp_path: Path) -> None:
     assert row["protocol"] == "differs: recipe, data or code of pre-training" and row["n"] == 1
 
 
+def test_a_pretraining_that_failed_under_the_budget_of_its_own_side_is_said(tmp_path: Path) -> None:
+    one, two = Store(tmp_path / "a"), Store(tmp_path / "b")
+    for seed in range(3):
+        add(one, "ours", 0.5 + 0.01 * seed, seed, budget="small")
+    add(two, "ours", 0.6, 0, budget="large")
+    lose(two, "ours", 1, "0" * 64, budget="large")
+    (row,) = build_comparison(Side("a", one), Side("b", two), tmp_path / "out").table.to_dict("records")
+    assert row["without twin"] == "1 pre-training failed in B, 1 not run in B"
+
+
+def test_a_cell_that_failed_everywhere_does_not_change_the_checkpoint_of_the_others(sides: tuple[Store, Store]) -> None:
+    one, two = sides
+    for seed in range(3):
+        add(one, "ours", 0.0, seed, outcome="crashed", percent=5.0)
+    assert paired(Side("a", one), Side("b", two))[1] == "selected"
+    add(one, "csc", 0.5, checkpoints=("final",))
+    assert paired(Side("a", one), Side("b", two))[1] == "final", "a good run that lacks it does"
+
+
+def test_the_same_to_the_last_bit_is_just_that(tmp_path: Path) -> None:
+    """In per cent the two are one number."""
+    one, two = Store(tmp_path / "a"), Store(tmp_path / "b")
+    score = next(x for x in np.linspace(0.4, 0.5, 1000) if 100 * x == 100 * np.nextafter(x, 1))
+    add(one, "ours", float(score))
+    add(two, "ours", float(np.nextafter(score, 1)))
+    (row,) = build_comparison(Side("a", one), Side("b", two), tmp_path / "out").table.to_dict("records")
+    assert row["equal"] == "0 of 1" and row["verdict"] != "the same"
+
+
 def test_synthetic_and_real_data_share_no_table_and_no_figure(sides: tuple[Store, Store], tmp_path: Path) -> None:
     one, two = sides
     add(one, "csc", 0.5, synthetic=True, source="synth-scannet")
@@ -160,19 +189,21 @@ def test_nothing_to_compare_is_wrong_use(sides: tuple[Store, Store], tmp_path: P
     add(one, "ours", 0.5, voxel=0.2)
     with pytest.raises(
         WrongUse,
-        match="ours on s3dis-sem at 100%, seeds 0/0, was run in 2 ways .*commit .*; compare what holds one of them",
+        match="ours on s3dis-sem at 100%, seeds 0/0, was run in 2 ways .*commit .*; compare what holds one of them: "
+        "a store or a suite$",
     ):
         paired(Side("a", one), Side("a", one))
     assert not (tmp_path / "out").exists()
 
 
 def test_one_store_before_and_after_a_commit(tmp_path: Path, bench: Bench) -> None:
-    """The usual case: the code was changed and the suite run again, into the same store."""
+    """The code of a method was changed and the suite run again, into the same store: what had not changed was not run again."""
     store = Store(tmp_path / "runs")
     commits = {"0" * 64: "a1" + "0" * 38, "1" * 64: "b2" + "0" * 38}
     for seed, score in enumerate(BASE):
         add(store, "ours", score, seed, pretrain_code="0" * 64)
-        add(store, "ours", score + 0.02, seed, pretrain_code="1" * 64)
+        add(store, "ours", score + 0.02 + 0.001 * seed, seed, pretrain_code="1" * 64)
+        add(store, "scratch", score - 0.1, seed, source="none")
     after = {s.key for r in store.records() if (s := store.spec(r.kind, r.key)).code_sha256 == "1" * 64}
     for record in list(store.records()):
         new = record.key in after or bool(set(record.parents.values()) & after)
@@ -184,12 +215,24 @@ def test_one_store_before_and_after_a_commit(tmp_path: Path, bench: Bench) -> No
     said = bench("report", "--compare", "runs", "runs", "--out", "out", code=2).stderr
     assert "commit a100000000, b200000000 with changes" in said and "NAME@COMMIT" in said
     done = bench("report", "--compare", "runs@a1", "runs@b2", "--out", "out").stdout
-    assert "B (runs@b2) against A (runs@a1)" in done and "A: 4 runs" in done and "commit a100000000\n" in done
-    (row,) = json.loads((tmp_path / "out/compare.json").read_text())
-    assert row["n"] == 4 and abs(row["difference"] - 2) < 1e-9 and row["protocol"].endswith("of pre-training")
+    assert "B (runs@b2) against A (runs@a1)" in done and "A: 8 runs" in done and "commit a100000000\n" in done
+    scratch, row = json.loads((tmp_path / "out/compare.json").read_text())
+    assert scratch["without twin"] == "4 not run at that commit in B" and scratch["verdict"] == "no twins"
+    assert row["n"] == 4 and abs(row["difference"] - 2.15) < 1e-9 and row["protocol"].endswith("of pre-training")
     for wrong in ("runs@c3", "runs@"):
         said = bench("report", "--compare", "runs@a1", wrong, code=2).stderr
-        assert f"{wrong}: no runs of that commit; runs has runs of: a100000000, b200000000 with changes" in said
+        assert f"{wrong}: no runs of that commit; runs has runs of: a100000000, b200000000\n" in said
+    for record in list(store.records()):
+        if record.key in after:
+            made = record.provenance.model_copy(update={"git_commit": "a2" + "0" * 38})
+            known = record.model_copy(update={"provenance": made}).sealed()
+            write_json(store.folder(record.kind, record.key) / "record.json", known.model_dump(mode="json"))
+    with pytest.raises(WrongUse, match="runs@a: several commits; runs has runs of: a100000000, a200000000"):
+        at_commit(Side("runs", store), "a")
+    (tmp_path / "my@dir").mkdir()
+    (tmp_path / "my@dir/own.yaml").write_text("budget: [\n")
+    said = bench("report", "--compare", "runs@a1", "my@dir/own.yaml", code=2).stderr
+    assert "my@dir/own.yaml" in said and "unknown suite" not in said, "a file, and no commit of a suite `my`"
 
 
 def test_the_command(sides: tuple[Store, Store], bench: Bench, tmp_path: Path) -> None:

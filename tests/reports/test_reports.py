@@ -363,9 +363,9 @@ def test_a_pretraining_that_failed_is_a_failure_of_its_row(tmp_path: Path) -> No
     assert not lost_rows(group, [Lost("b", "p", False, "supervised", "s3dis", 0, "k")]), "not applicable there"
 
 
-def lose(store: Store, method: str, seed: int, code: str) -> None:
+def lose(store: Store, method: str, seed: int, code: str, budget: str = "b") -> None:
     """A pre-training that crashed, of code of its own."""
-    add(store, method, 0.5, seed, pretrain_code=code)
+    add(store, method, 0.5, seed, pretrain_code=code, budget=budget)
     (child,) = [
         r
         for r in store.records()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from scipy import stats
 
 from reports import statistics as s
 from reports.frame import ROW
-from reports.tables import per_unit
+from reports.tables import per_unit, pooled_deviation, seeds_to_see_a_point
 from tests.verification.report import ROOT
 
 RNG = np.random.default_rng(20261123)
@@ -183,6 +184,25 @@ def test_a_difference_within_the_margin_is_called_equivalent_only_where_it_is_sh
     assert s.judge(tight[0][:1], tight[1])[1] == "cannot be tested with this n"
     assert s.judge(*tight, margin=0.01)[1] == "not distinguishable"
     assert s.judge(*tight)[0] == s.difference(*tight)
+
+
+def test_values_without_spread_allow_no_test() -> None:
+    """As AP of a few steps, which is 0.0 in every run: neither equal nor better by just so much."""
+    nothing, little, some = np.zeros(3), np.full(3, 1.2), np.array([1.0, 2.0, 1.4])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for base in (nothing, little + np.array([0, 1e-13, -1e-13])):
+            gap, words = s.judge(little, base)
+            assert words == "cannot be tested without spread" and gap.n == 3 and np.isnan([gap.low, gap.high]).all()
+            assert np.isnan(s.welch_p(little, base)) and not s.tost(little, base, 1.0).equivalent
+            assert np.isnan(pooled_deviation(little, base)) and np.isnan(seeds_to_see_a_point(little, base))
+        assert np.isnan(s.estimate(nothing).low) and s.estimate(nothing).mean == 0
+        assert np.isnan(s.estimate(np.full(30, 7.0)).low)
+        one_sided = s.judge(some, nothing)
+        ranks = s.ranking(np.zeros((4, 3)))
+    assert one_sided[1] in ("better", "not distinguishable") and np.isfinite(one_sided[0].low)
+    assert ranks is not None and ranks.critical_difference is None
+    assert s.judge(little[:1], nothing)[1] == "cannot be tested with this n"
 
 
 def test_the_docs_print_the_family_wise_errors_that_were_simulated() -> None:
