@@ -445,13 +445,15 @@ def _by_seed(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def cost(runs: pd.DataFrame) -> pd.DataFrame:
     """What each row used, mean over its runs that ended well: of one pre-training + of one fine-tuning. Amortised: of a
-    fine-tuning with its share of the pre-training, which several share."""
+    fine-tuning with its share of the pre-training, which several share. `tasks`, where there are several: a row that lacks one
+    is the mean of others."""
     import pandas as pd
 
     rows = []
     good = runs[runs["outcome"] == "ok"].sort_values(["budget", "profile", "row"]) if len(runs) else runs
     good = good.sort_values("method", key=in_order, kind="stable")
     which = ["budget", "profile", "row", "pretrain_dataset"]
+    tasks = good[["budget", "profile", "task", "dataset"]].drop_duplicates().value_counts(["budget", "profile"])
     for (budget, profile, row, dataset), group in good.groupby(which, sort=False) if len(good) else []:
         pretrainings = group.drop_duplicates("pretrain_keys")
         rows.append(
@@ -460,6 +462,7 @@ def cost(runs: pd.DataFrame) -> pd.DataFrame:
                 "pre-trained on": dataset,
                 "budget": budget if profile == budget else f"{budget}, {profile}",
                 "runs": len(group),
+                **_tasks_of(group, tasks),
                 "steps": f"{pretrainings['pretrain_steps'].mean():,.0f} + {group['finetune_steps'].mean():,.0f}",
                 **_hours(pretrainings, group, "cpu"),
                 **_hours(pretrainings, group, "gpu"),
@@ -471,6 +474,16 @@ def cost(runs: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _tasks_of(group: pd.DataFrame, tasks: pd.Series) -> dict[str, str]:
+    """How many of the tasks under its budget and profile a row has; nothing where no budget has two."""
+    if tasks.max() < 2:
+        return {}
+    first = group.iloc[0]
+    return {
+        "tasks": f"{len(group[['task', 'dataset']].drop_duplicates())} of {tasks[first['budget'], first['profile']]}"
+    }
 
 
 ON_SOME = "not all on a GPU"

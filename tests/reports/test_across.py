@@ -567,7 +567,9 @@ def test_gpu_hours_of_runs_of_which_some_used_none_are_no_mean() -> None:
     mixed = runs.assign(finetune_gpu_seconds=[3600.0, 0.0], finetune_gpu_joules=[3600.0, 0.0])
     (row,) = cost(mixed).to_dict("records")
     assert {row[c] for c in ("GPU-hours", "GPU-hours amortised", "GPU Wh")} == {"not all on a GPU"}
-    assert row["CPU-hours"] == "1.000 + 1.000"
+    assert row["CPU-hours"] == "1.000 + 1.000" and "tasks" not in row
+    several = pd.concat([runs, runs.assign(task="other"), runs[:1].assign(method="csc", row="csc")])
+    assert [r["tasks"] for r in cost(several).to_dict("records")] == ["1 of 2", "2 of 2"]
 
 
 def test_over_tasks_nothing_without_spread_is_a_difference() -> None:
