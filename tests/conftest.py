@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+# A shell starts what runs in its background deaf to Ctrl-C, and the commands that tests interrupt would be as deaf.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
