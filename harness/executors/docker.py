@@ -46,6 +46,10 @@ PIDS = 512
 SHARED_MEMORY_BYTES = 1 << 30
 TMP_BYTES = 256 << 20
 MAX_LOG_BYTES = 16 << 20
+# The engine begins its own file anew when it is full, also under who reads it, so it holds more than is kept.
+ENGINE_LOG_SIZE = "32m"
+LOG_SECONDS = 60.0
+ENGINE_LOST_IT = b"Error grabbing logs"
 
 
 class DockerExecutor:
@@ -127,7 +131,7 @@ class DockerExecutor:
             "cpu_quota": 100_000 * (caps.cpus or spec.threads),
             "init": True,
             "ipc_mode": "private",
-            "log_config": LogConfig(type="json-file", config={"max-size": "16m", "max-file": "1"}),
+            "log_config": LogConfig(type="json-file", config={"max-size": ENGINE_LOG_SIZE, "max-file": "1"}),
         }
         if hasattr(os, "sched_getaffinity") and not self.rootless:
             # A stage stays on the processors that this process was given, by a batch system for one.
@@ -166,7 +170,7 @@ class _Watch(Watch):
         for thread in threads:
             thread.start()
         self.follow()
-        threads[1].join(timeout=10)
+        threads[1].join(timeout=LOG_SECONDS)
         for _ in range(FINAL_READS):
             if not self.pass_events():
                 break
@@ -219,16 +223,24 @@ class _Watch(Watch):
             return False
 
     def _stream_log(self) -> None:
-        """Keep the first MAX_LOG_BYTES of what the container prints, and read the rest to nowhere."""
+        """Keep the first MAX_LOG_BYTES that the container prints, and read the rest to nowhere; one that breaks off says it."""
         from docker.errors import APIError
 
-        left = MAX_LOG_BYTES
-        with contextlib.suppress(APIError, OSError), self.log.open("ab") as file:
-            for part in self.container.logs(stream=True, follow=True):
-                file.write(part[:left])
-                if 0 < left <= len(part):
-                    file.write(b"\n[the log is longer; what follows was not kept]\n")
-                left = max(0, left - len(part))
+        left, lost = MAX_LOG_BYTES, False
+        with contextlib.suppress(OSError), self.log.open("ab") as file:
+            try:
+                for part in self.container.logs(stream=True, follow=True):
+                    lost = part.startswith(ENGINE_LOST_IT)
+                    file.write(part[:left])
+                    if 0 < left <= len(part):
+                        file.write(b"\n[the log is longer; what follows was not kept]\n")
+                    left = max(0, left - len(part))
+                    if not left and self.has_ended.is_set():
+                        break
+            except (APIError, OSError):
+                lost = True
+            if lost and left:
+                file.write(b"\n[the engine lost the rest of the log; what follows was not kept]\n")
 
     def sample(self) -> None:
         self.gpus.sample()
