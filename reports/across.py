@@ -187,7 +187,7 @@ def _draw(
     if len(spread) and (spread["missing"] == 0).any():
         title = "Where the spread comes from"
         keep(variance_split, spread, mark + title, name="variance", title="Variance by seed", data=spread)
-    groups = runs.groupby(GROUP, sort=True, dropna=False)
+    groups = list(runs.groupby(GROUP, sort=True, dropna=False))
     alike = Counter(_described(names) for names, _ in groups)
     for number, (names, group) in enumerate(groups, 1):
         described = dict(zip(GROUP, names, strict=True))

@@ -439,8 +439,8 @@ def variance_split(found: pd.DataFrame, title: str) -> Any:
         if c in ("method", "label_ratio") or found[c].nunique() > 1
     ]
     for column in ("dataset", "profile", "protocol"):
-        alike, still = (found.duplicated(columns).sum() for columns in (telling, [*telling, column]))
-        telling += [column] * bool(still < alike)
+        if found.duplicated([*telling, column]).sum() < found.duplicated(telling).sum():
+            telling.append(column)
     found = found.assign(protocol="#" + found["protocol"])
     rows = [", ".join(map(str, r)) for r in found[telling].itertuples(index=False, name=None)]
     axes.set_yticks(places, rows, fontsize=7)

@@ -465,10 +465,7 @@ def cost(runs: pd.DataFrame) -> pd.DataFrame:
                 **_tasks_of(group, tasks),
                 "steps": f"{pretrainings['pretrain_steps'].mean():,.0f} + {group['finetune_steps'].mean():,.0f}",
                 **_hours(pretrainings, group, "cpu"),
-                **_hours(pretrainings, group, "gpu"),
-                "GPU Wh": ON_SOME
-                if _on_some(group)
-                else _watt_hours(pretrainings["pretrain_gpu_joules"], group["finetune_gpu_joules"]),
+                **_gpu(pretrainings, group),
                 "labels": f"{pretrainings['pretrain_labels'].mean():,.0f} + {group['finetune_labels'].mean():,.0f}",
                 "peak MiB": f"{group['peak_memory_mib'].max():,.0f}",
             }
@@ -486,13 +483,12 @@ def _tasks_of(group: pd.DataFrame, tasks: pd.Series) -> dict[str, str]:
     }
 
 
-ON_SOME = "not all on a GPU"
-
-
-def _on_some(runs: pd.DataFrame) -> bool:
-    """Whether some runs, or their pre-trainings, used a GPU and others none: a mean would be of neither."""
-    used = [runs[f"{stage}_gpu_seconds"] > 0 for stage in ("pretrain", "finetune")]
-    return any(on.nunique() > 1 for on in used)
+def _gpu(pretrainings: pd.DataFrame, group: pd.DataFrame) -> dict[str, str]:
+    """Hours and energy of GPUs. Where some runs, or their pre-trainings, used one and others none, a mean would be of neither."""
+    found = _hours(pretrainings, group, "gpu")
+    found["GPU Wh"] = _watt_hours(pretrainings["pretrain_gpu_joules"], group["finetune_gpu_joules"])
+    mixed = any((group[f"{stage}_gpu_seconds"] > 0).nunique() > 1 for stage in ("pretrain", "finetune"))
+    return dict.fromkeys(found, "not all on a GPU") if mixed else found
 
 
 def _hours(pretrainings: pd.DataFrame, group: pd.DataFrame, kind: str) -> dict[str, str]:
@@ -502,8 +498,6 @@ def _hours(pretrainings: pd.DataFrame, group: pd.DataFrame, kind: str) -> dict[s
     name = f"{kind.upper()}-hours"
     if not before.sum() + after.sum():  # no GPU, say
         return {name: "-", f"{name} amortised": "-"}
-    if kind == "gpu" and _on_some(group):
-        return dict.fromkeys((name, f"{name} amortised"), ON_SOME)
     return {
         name: f"{before.mean():.3f} + {after.mean():.3f}",
         f"{name} amortised": f"{before.sum() / len(group) + after.mean():.3f}",

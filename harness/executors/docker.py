@@ -48,7 +48,7 @@ TMP_BYTES = 256 << 20
 MAX_LOG_BYTES = 16 << 20
 # The engine begins its own file anew when it is full, also under who reads it, so it holds more than is kept.
 ENGINE_LOG_SIZE = "32m"
-LOG_SECONDS = 60.0
+LOG_SECONDS = 60.0  # to read what is left of it when the stage has ended
 ENGINE_LOST_IT = b"Error grabbing logs"
 
 

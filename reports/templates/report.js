@@ -69,7 +69,7 @@ const list = document.getElementById("runs");
 const filter = document.getElementById("filter");
 const text = index => page.texts[index];
 const words = run => [run.key, run.method, run.outcome, run.seeds, text(run.what), run.message || "",
-  run.also === undefined ? "" : text(run.also), run.synthetic ? "synthetic" : ""].join(" ").toLowerCase();
+  text(run.also), run.synthetic ? "synthetic" : ""].join(" ").toLowerCase();
 let wanted = ""; // the run that a link asks for, shown beside those that the filter finds
 const svg = (name, attributes) => {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
