@@ -10,10 +10,10 @@ import pytest
 
 from benchmarks.errors import WrongUse
 from harness.provenance import provenance
-from harness.store import Store, write_json
+from harness.store import Store
 from reports.compare import Side, at_commit, build_comparison, overall, paired
 from tests.conftest import Bench
-from tests.reports.test_reports import add, lose
+from tests.reports.test_reports import add, lose, rewrite
 
 BASE = (0.40, 0.45, 0.52, 0.38)
 
@@ -94,8 +94,7 @@ def test_what_records_say_of_a_machine_is_no_markup(sides: tuple[Store, Store], 
     one, two = sides
     for record in list(two.records()):
         told = record.provenance.model_copy(update={"cpu": "<b>x</b> [click](http://e)", "numerics": {}})
-        odd = record.model_copy(update={"provenance": told}).sealed()
-        write_json(two.folder(record.kind, record.key) / "record.json", odd.model_dump(mode="json"))
+        rewrite(two, record, provenance=told)
     text = build_comparison(Side("a", one), Side("b", two), tmp_path / "out").text
     assert "<b>" not in text and "[click](" not in text and "click" in text
 
@@ -210,8 +209,7 @@ def test_one_store_before_and_after_a_commit(tmp_path: Path, bench: Bench) -> No
         made = record.provenance.model_copy(
             update={"git_commit": commits[("1" if new else "0") * 64], "git_dirty": new}
         )
-        known = record.model_copy(update={"provenance": made}).sealed()
-        write_json(store.folder(record.kind, record.key) / "record.json", known.model_dump(mode="json"))
+        rewrite(store, record, provenance=made)
     said = bench("report", "--compare", "runs", "runs", "--out", "out", code=2).stderr
     assert "commit a100000000, b200000000 with changes" in said and "NAME@COMMIT" in said
     done = bench("report", "--compare", "runs@a1", "runs@b2", "--out", "out").stdout
@@ -225,8 +223,7 @@ def test_one_store_before_and_after_a_commit(tmp_path: Path, bench: Bench) -> No
     for record in list(store.records()):
         if record.key in after:
             made = record.provenance.model_copy(update={"git_commit": "a2" + "0" * 38})
-            known = record.model_copy(update={"provenance": made}).sealed()
-            write_json(store.folder(record.kind, record.key) / "record.json", known.model_dump(mode="json"))
+            rewrite(store, record, provenance=made)
     with pytest.raises(WrongUse, match="runs@a: several commits; runs has runs of: a100000000, a200000000"):
         at_commit(Side("runs", store), "a")
     (tmp_path / "my@dir").mkdir()

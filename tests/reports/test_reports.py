@@ -338,8 +338,7 @@ def test_a_pretraining_that_failed_is_a_failure_of_its_row(tmp_path: Path) -> No
         if gone and record.kind == "finetune":
             shutil.rmtree(store.folder("finetune", record.key))
         elif gone:
-            crashed = record.model_copy(update={"outcome": Outcome.crashed, "metrics": {}}).sealed()
-            write_json(store.folder("pretrain", record.key) / "record.json", crashed.model_dump(mode="json"))
+            rewrite(store, record, outcome=Outcome.crashed, metrics={})
     built = build_report(store, tmp_path / "out")
     table = (tmp_path / "out/table.md").read_text()
     assert re.search(r"\| ours +\| scannet .* 2 +\| 1 pre-training +\|", table), table
@@ -363,6 +362,12 @@ def test_a_pretraining_that_failed_is_a_failure_of_its_row(tmp_path: Path) -> No
     assert not lost_rows(group, [Lost("b", "p", False, "supervised", "s3dis", 0, "k")]), "not applicable there"
 
 
+def rewrite(store: Store, record: Record, **changes: object) -> None:
+    """Put a record into a store with something changed, sealed again."""
+    changed = record.model_copy(update=changes).sealed()
+    write_json(store.folder(record.kind, record.key) / "record.json", changed.model_dump(mode="json"))
+
+
 def lose(store: Store, method: str, seed: int, code: str, budget: str = "b") -> None:
     """A pre-training that crashed, of code of its own."""
     add(store, method, 0.5, seed, pretrain_code=code, budget=budget)
@@ -374,8 +379,7 @@ def lose(store: Store, method: str, seed: int, code: str, budget: str = "b") -> 
     (key,) = child.parents.values()
     shutil.rmtree(store.folder("finetune", child.key))
     (record,) = [r for r in store.records() if r.key == key]
-    crashed = record.model_copy(update={"outcome": Outcome.crashed, "metrics": {}}).sealed()
-    write_json(store.folder("pretrain", key) / "record.json", crashed.model_dump(mode="json"))
+    rewrite(store, record, outcome=Outcome.crashed, metrics={})
 
 
 def _code_of(store: Store, record: Record) -> str:
@@ -485,8 +489,7 @@ def test_names_of_a_foreign_store_are_no_formulas_no_markup_and_no_paths(tmp_pat
     store = Store(tmp_path / "runs")
     add(store, "ours", 0.5)
     for record in list(store.records()):
-        odd = record.model_copy(update={"method": "../../out/x", "dataset": "a$\\foo$<b>|x](http://e)"})
-        write_json(store.folder(record.kind, record.key) / "record.json", odd.sealed().model_dump(mode="json"))
+        rewrite(store, record, method="../../out/x", dataset="a$\\foo$<b>|x](http://e)")
     text = build_report(store, tmp_path / "out", page=False).files["table"].read_text()
     assert "<b>" not in text and "](http" not in text.replace("\\](http", "")
     export(store, None, "tensorboard", tmp_path / "export")
@@ -498,8 +501,7 @@ def test_a_record_without_its_cell_is_named(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs")
     add(store, "ours", 0.5)
     (record,) = [r for r in store.records() if r.cell]
-    bare = record.model_copy(update={"cell": None}).sealed()
-    write_json(store.folder("finetune", record.key) / "record.json", bare.model_dump(mode="json"))
+    rewrite(store, record, cell=None)
     with pytest.raises(WrongUse, match=f"finetune/{record.key}: its record names no cell"):
         load(store)
 

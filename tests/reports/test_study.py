@@ -19,6 +19,7 @@ from harness.store import Store, write_json
 from reports.frame import load, load_runs
 from reports.overview import effects
 from tests.conftest import Bench
+from tests.reports.test_reports import rewrite
 from tests.verification.report import ROOT
 
 STUDY = ROOT / "docs/study"
@@ -119,8 +120,7 @@ def test_a_suite_may_name_a_method_by_its_folder(tmp_path: Path) -> None:
     for record in Store(STUDY / "tiny").records():
         if record.method == "csc" and record.cell is not None:
             cell = record.cell.model_copy(update={"method": "mine"})
-            renamed = record.model_copy(update={"method": "mine", "cell": cell}).sealed()
-            write_json(mine.folder(record.kind, record.key) / "record.json", renamed.model_dump(mode="json"))
+            rewrite(mine, record, method="mine", cell=cell)
     assert len(_keys_of(str(suite), mine)) == len(list(mine.records())) > 3 and not _keys_of("tiny", mine)
 
 
@@ -131,9 +131,8 @@ def test_a_report_of_a_suite_counts_the_failed_pretrainings_of_the_suite(tmp_pat
     for record in Store(STUDY / "tiny").records():
         spec = Store(STUDY / "tiny").spec(record.kind, record.key)
         if record.kind == "pretrain" and record.method in ("csc", "ours") and spec.seed == 0:
-            failed = record.model_copy(update={"outcome": Outcome.crashed, "metrics": {}}).sealed()
             write_json(store.folder("pretrain", record.key) / "spec.json", spec.model_dump(mode="json"))
-            write_json(store.folder("pretrain", record.key) / "record.json", failed.model_dump(mode="json"))
+            rewrite(store, record, outcome=Outcome.crashed, metrics={})
             kept[record.key] = record.method
     assert _keys_of("tiny", store) == set(kept) and len(kept) > 1
     suite = tmp_path / "less.yaml"
