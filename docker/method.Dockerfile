@@ -2,4 +2,4 @@
 ARG BASE
 FROM ${BASE}
 COPY code /opt/code
-ENTRYPOINT ["tini", "-s", "-g", "--", "python", "-m", "methods.stage", "pretrain"]
+ENTRYPOINT ["tini", "-s", "-g", "--", "python", "-m", "pretrain_bench.methods.stage", "pretrain"]

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.errors import WrongUse
-from harness.contract.events import EVENTS_FILE, EventWriter, Start, Warn
-from harness.contract.stage import STAGE_FILE, WEIGHTS_FILE, StageSpec, recipe_steps
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.contract.events import EVENTS_FILE, EventWriter, Start, Warn
+from pretrain_bench.harness.contract.stage import STAGE_FILE, WEIGHTS_FILE, StageSpec, recipe_steps
 
 # Signals of a person and of the executor, as read by the training loop.
 FINISH, CANCEL = "finish", "cancel"

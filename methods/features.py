@@ -1,6 +1,7 @@
 """What a backbone says of one frame, before and after its pre-training: the data behind `bench features` (the paper's Figure 2).
 
-`python -m methods.features --root ROOT --artifacts DIR --scene NAME --frame N --out FILE` reads the stage that is laid out in
+`python -m pretrain_bench.methods.features --root ROOT --artifacts DIR --scene NAME --frame N --out FILE`
+reads the stage that is laid out in
 ROOT and the artifacts it left, and writes arrays:
 
 image (H, W, 3) uint8; xyz (N, 3) points of the frame, world metres; rgb (N, 3) 0..255; uv (N, 2) pixel of each
@@ -19,19 +20,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.datasets.views import Frame, load_frame
-from benchmarks.errors import BenchError, DataError
-from benchmarks.specs import OursImages, OursPoints, PointContrast
-from benchmarks.voxelize import quantise, to_cells
-from methods.context import StageContext, stream_seed
-from methods.networks.res16unet import HEAD, seeded_backbone
-from methods.networks.resunet2d import PixelFeatureNet, network_input
-from methods.ours.augment import to_tensor
-from methods.ours.images import ARTIFACT, SETTINGS
-from methods.ours.projection import centre_crop, crop_image, unproject
-from methods.sparse.backend import sparse_backend
-from methods.sparse.tensor import batched_coordinates
-from methods.training.checkpoint import BACKBONE_FILE, load_into, load_weights
+from pretrain_bench.benchmarks.datasets.views import Frame, load_frame
+from pretrain_bench.benchmarks.input.voxelise import quantise, to_cells
+from pretrain_bench.benchmarks.specs.method_recipes import OursImages, OursPoints, PointContrast
+from pretrain_bench.benchmarks.support.errors import BenchError, DataError
+from pretrain_bench.methods.context import StageContext, stream_seed
+from pretrain_bench.methods.networks.res16unet import HEAD, seeded_backbone
+from pretrain_bench.methods.networks.resunet2d import PixelFeatureNet, network_input
+from pretrain_bench.methods.ours.augment import to_tensor
+from pretrain_bench.methods.ours.images import ARTIFACT, SETTINGS
+from pretrain_bench.methods.ours.projection import centre_crop, crop_image, unproject
+from pretrain_bench.methods.sparse.backend import sparse_backend
+from pretrain_bench.methods.sparse.tensor import batched_coordinates
+from pretrain_bench.methods.training.checkpoint import BACKBONE_FILE, load_into, load_weights
 
 Arrays = dict[str, np.ndarray]
 
@@ -95,7 +96,9 @@ def _pixels(context: StageContext, frame: Frame) -> Arrays:
 
 def main(arguments: list[str] | None = None) -> int:
     """See the module's text. Exit code 2 where the input is refused."""
-    parser = argparse.ArgumentParser(prog="python -m methods.features", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m pretrain_bench.methods.features", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--artifacts", type=Path, required=True)
     parser.add_argument("--scene", required=True)

@@ -1,4 +1,6 @@
-"""Weights of released checkpoints for this project's backbone: `python -m methods.import_checkpoint FILE --origin NAME`.
+"""Weights of released checkpoints for this project's backbone.
+
+`python -m pretrain_bench.methods.import_checkpoint FILE --origin NAME` converts one.
 
 The trap (spec A.6, I-1): networks written for MinkowskiEngine before 0.5 keep the 3x3x3 kernels of their residual blocks in
 another order of offsets ("hybrid"), with the same shapes. Nothing in a file tells the orders apart, so the origin has to be
@@ -18,10 +20,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.backbone import backbone_shapes
-from benchmarks.errors import BenchError, DataError
-from benchmarks.specs import NetworkSettings
-from methods.training.checkpoint import save_weights
+from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
+from pretrain_bench.benchmarks.specs.network import NetworkSettings
+from pretrain_bench.benchmarks.support.errors import BenchError, DataError
+from pretrain_bench.methods.training.checkpoint import save_weights
 
 # kernel_cube[k] = kernel_hybrid[HYBRID_TO_CUBE[k]]
 HYBRID_TO_CUBE = (
@@ -165,7 +167,7 @@ def _strip(state: dict[str, Tensor], how: Origin) -> dict[str, Tensor]:
 def main(arguments: list[str] | None = None) -> int:
     """Convert a file; prints JSON with what was transferred. Exit code 2 where the file is refused."""
     parser = argparse.ArgumentParser(
-        prog="python -m methods.import_checkpoint", description=(__doc__ or "").split("\n")[0]
+        prog="python -m pretrain_bench.methods.import_checkpoint", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("file", type=Path)
     parser.add_argument("--origin", required=True, choices=sorted(ORIGINS))

@@ -1,4 +1,4 @@
-"""The entry point in every image: `python -m methods.stage pretrain|finetune --root /bench`.
+"""The entry point in every image: `python -m pretrain_bench.methods.stage pretrain|finetune --root /bench`.
 
 Exit codes: 0 done, 1 failed, 2 the input is refused (the message says why), 130 cancelled with a checkpoint saved.
 """
@@ -15,17 +15,17 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.errors import BenchError, WrongUse
-from harness.contract.events import End
-from harness.contract.stage import StageSpec
-from methods.context import CANCEL, FINISH, StageContext
-from methods.training.loop import Cancelled
+from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
+from pretrain_bench.harness.contract.events import End
+from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.methods.context import CANCEL, FINISH, StageContext
+from pretrain_bench.methods.training.loop import Cancelled
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one stage; see the module's text."""
     parser = argparse.ArgumentParser(
-        prog="python -m methods.stage", description="Run one stage of the container contract."
+        prog="python -m pretrain_bench.methods.stage", description="Run one stage of the container contract."
     )
     parser.add_argument("kind", choices=("pretrain", "finetune"))
     parser.add_argument("--root", type=Path, default=Path("/bench"), help="where in/, data/, parents/ and out/ are")
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def module_of(spec: StageSpec) -> str:
     """The module whose `run(context)` carries out a stage."""
-    return f"methods.{'finetune' if spec.kind == 'finetune' else spec.method}.{spec.part}"
+    return f"pretrain_bench.methods.{'finetune' if spec.kind == 'finetune' else spec.method}.{spec.part}"
 
 
 def set_up_torch(spec: StageSpec) -> None:

@@ -8,20 +8,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.errors import cannot_write
-from harness.contract.events import EVENTS_FILE, Eval, read_events
-from harness.contract.records import Record
-from harness.store import Store
-from reports import across, interactive
-from reports import published as papers
-from reports.figures import SYNTHETIC_MARK, Aside, Drawing, Overlays, by_method, drawn_aside, validation_curves
-from reports.folder import OF_A_REPORT, earlier_files_removed, write_whole
-from reports.formats import plain, section, write_table
-from reports.frame import GROUP, METRIC_NAMES, ROW, Curve, Loaded, load
-from reports.overview import published_beside, ratio_order, steps_to_reach
-from reports.page import Page, PageGroup, PagePicture, render_page
-from reports.run_details import Details
-from reports.tables import BASELINE, TO_SEE, UNIT, by_row, compare, headline, lost_rows, row_names
+from pretrain_bench.benchmarks.support.errors import cannot_write
+from pretrain_bench.harness.contract.events import EVENTS_FILE, Eval, read_events
+from pretrain_bench.harness.contract.records import Record
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.analysis import published as papers
+from pretrain_bench.reports.analysis import summary as across
+from pretrain_bench.reports.analysis.frame import GROUP, METRIC_NAMES, ROW, Curve, Loaded, load
+from pretrain_bench.reports.analysis.overview import published_beside, ratio_order, steps_to_reach
+from pretrain_bench.reports.export.folder import OF_A_REPORT, earlier_files_removed, write_whole
+from pretrain_bench.reports.figures.plots import (
+    SYNTHETIC_MARK,
+    Aside,
+    Drawing,
+    Overlays,
+    by_method,
+    drawn_aside,
+    validation_curves,
+)
+from pretrain_bench.reports.page import interactive
+from pretrain_bench.reports.page.page import Page, PageGroup, PagePicture, render_page
+from pretrain_bench.reports.page.run_details import Details
+from pretrain_bench.reports.tables.formats import plain, section, write_table
+from pretrain_bench.reports.tables.tables import BASELINE, TO_SEE, UNIT, by_row, compare, headline, lost_rows, row_names
 
 if TYPE_CHECKING:
     import pandas as pd

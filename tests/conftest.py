@@ -76,7 +76,7 @@ def bench(tmp_path: Path) -> Bench:
 
 def bench_command(*arguments: str) -> list[str]:
     """The command line of `bench` with this interpreter."""
-    return [sys.executable, "-m", "harness.cli.app", *arguments]
+    return [sys.executable, "-m", "pretrain_bench", *arguments]
 
 
 def run_records(runs: Path) -> list[dict]:
@@ -112,9 +112,9 @@ def write_room(folder: Path, rng: np.random.Generator, points: int = 900) -> Non
 @pytest.fixture(scope="session")
 def rgbd_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two small recordings in the ScanNet export layout, ray-cast from procedural rooms."""
-    from benchmarks.procedural.write import write_recording
-    from benchmarks.specs import Dataset
-    from harness.catalog import find
+    from pretrain_bench.benchmarks.procedural.write import write_recording
+    from pretrain_bench.benchmarks.specs.dataset import Dataset
+    from pretrain_bench.harness.planning.catalog import find
 
     shipped = find(Dataset, "rgbd-folder")
     small = shipped.model_copy(

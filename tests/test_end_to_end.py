@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.metrics.scorer import SemanticScorer
-from reports.interactive import plotly_source
+from pretrain_bench.benchmarks.metrics.scorer import SemanticScorer
+from pretrain_bench.reports.page.interactive import plotly_source
 from tests.conftest import NANO, Bench, bench_command, run_records
 
 FIVE = ["--label-ratio", "50%"]
@@ -281,10 +281,10 @@ def test_the_fine_tuning_loader_never_sees_test_labels(
     finished: Path, roots: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Run the stage in this process and write down who reads which labels."""
-    from harness.contract.stage import StageSpec
-    from harness.data import prepared_with_manifest
-    from methods.context import StageContext
-    from methods.finetune import semantic, steps
+    from pretrain_bench.harness.contract.stage import StageSpec
+    from pretrain_bench.harness.planning.prepared_data import prepared_with_manifest
+    from pretrain_bench.methods.context import StageContext
+    from pretrain_bench.methods.finetune import semantic, steps
 
     record = next(r for r in run_records(finished) if (r["method"], r["stage"]) == ("scratch", "finetune"))
     spec = StageSpec.model_validate_json((finished / "finetune" / record["key"] / "spec.json").read_bytes())
@@ -317,7 +317,7 @@ def test_imagenet_weights_are_loaded_recorded_and_part_of_the_key(
 ) -> None:
     import torch
 
-    from methods.networks.resunet2d import ResNetEncoder
+    from pretrain_bench.methods.networks.resunet2d import ResNetEncoder
 
     weights = tmp_path / "resnet34.pth"
     torch.save({**ResNetEncoder(34).state_dict(), "fc.weight": torch.zeros(1000, 512)}, weights)

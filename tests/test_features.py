@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from plyfile import PlyData
 
-from reports.features import draw_features, feature_colours
+from pretrain_bench.reports.figures.features import draw_features, feature_colours
 from tests.conftest import NANO, Bench, run_records
 
 

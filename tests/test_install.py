@@ -27,7 +27,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A copy, because setuptools would leave its build folder in the checkout, and take stale files from it.
     source = folder.parent / "source"
     shutil.copytree(
-        REPOSITORY, source, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "runs", "smoke")
+        REPOSITORY,
+        source,
+        symlinks=True,
+        ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "runs", "smoke"),
     )
     venv.create(folder, with_pip=True)
     python = folder / "bin/python"
@@ -63,7 +66,7 @@ def test_run_and_report_from_an_empty_folder(
         return done.stdout
 
     where = subprocess.run(
-        [installed / "bin/python", "-c", "import benchmarks, harness, methods, reports; print(methods.__file__)"],
+        [installed / "bin/python", "-c", "import pretrain_bench.methods; print(pretrain_bench.methods.__file__)"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert where.stdout.startswith(str(installed)), "the installed copy is tested, not the checkout"
@@ -74,22 +77,16 @@ def test_run_and_report_from_an_empty_folder(
     assert (tmp_path / "report/index.html").is_file()
     names = [d["name"] for d in json.loads(bench("data", "ls", "--json"))]
     assert "synth-s3dis" in names and "--budget" in bench("run", "--help")
-    assert {
-        "base.Dockerfile",
-        "method.Dockerfile",
-        "task.Dockerfile",
-        "images.lock",
-        "requirements.lock",
-        "torch-cuda.lock",
-    } <= {p.name for p in (installed / "share/pretrain-bench/docker").iterdir()} and (
-        installed / "share/pretrain-bench/docker/minkowski/build.sh"
-    ).is_file()
+    docker = Path(where.stdout.strip()).parent.parent / "docker"
+    names = {p.name for p in docker.iterdir()}
+    assert {"base.Dockerfile", "method.Dockerfile", "task.Dockerfile", "images.lock", "requirements.lock"} <= names
+    assert (docker / "torch-cuda.lock").is_file() and (docker / "minkowski/build.sh").is_file()
     record = json.loads(next((tmp_path / "runs/finetune").glob("*/record.json")).read_text())
     assert record["provenance"]["git_commit"] is None and record["provenance"]["project_version"] == "0.1.0"
 
 
 def test_this_interpreter_runs_the_checkout() -> None:
     """What the other tests test is this checkout."""
-    import methods
+    import pretrain_bench
 
-    assert Path(methods.__file__).is_relative_to(REPOSITORY) and sys.version_info >= (3, 11)
+    assert Path(pretrain_bench.__file__).is_relative_to(REPOSITORY) and sys.version_info >= (3, 11)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-PACKAGES = ("benchmarks", "harness", "methods", "reports")
+ROOMS = ("benchmarks", "harness", "methods", "reports")
 ALLOWED = {
     "benchmarks": {"benchmarks"},
     "harness": {"benchmarks", "harness"},
@@ -23,7 +23,7 @@ HEAVY = ("torch", "pandas", "matplotlib", "seaborn", "scipy", "docker", "ray", "
 
 
 def modules() -> list[Path]:
-    return [p for package in PACKAGES for p in sorted((REPOSITORY / package).rglob("*.py"))]
+    return [p for room in ROOMS for p in sorted((REPOSITORY / room).rglob("*.py"))]
 
 
 def imported(path: Path) -> set[str]:
@@ -33,7 +33,9 @@ def imported(path: Path) -> set[str]:
             names |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
-    return {n for n in names if n.split(".")[0] in PACKAGES}
+    bare = {n for n in names if n.split(".")[0] in ROOMS}
+    assert not bare, f"{path} imports {bare} without pretrain_bench"
+    return {n.removeprefix("pretrain_bench.") for n in names if n.startswith("pretrain_bench.")}
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: p.relative_to(REPOSITORY).as_posix())
@@ -48,13 +50,13 @@ def test_imports_go_downwards_only(path: Path) -> None:
 
 def test_the_rule_would_catch_a_breach() -> None:
     assert not any("methods".startswith(a) for a in ALLOWED["harness"])
-    assert "harness.store" in imported(REPOSITORY / "reports/frame.py")
+    assert "harness.store.store" in imported(REPOSITORY / "reports/analysis/frame.py")
 
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv=['bench','--help'];\n"
-        "from harness.cli.app import main\n"
+        "from pretrain_bench.harness.cli.app import main\n"
         "try: main()\nexcept SystemExit: pass\n"
         f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
     )
@@ -62,12 +64,11 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.stderr.strip() == "[]", done.stderr
 
 
-def test_every_package_is_listed_for_installation() -> None:
-    import tomllib
-
-    listed = set(tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    there = {".".join(p.parent.relative_to(REPOSITORY).parts) for p in modules() if p.name == "__init__.py"}
-    assert listed == there
+def test_the_import_name_is_one_and_its_rooms_are_the_top_level_folders() -> None:
+    for room in (*ROOMS, "docker"):
+        assert (REPOSITORY / "pretrain_bench" / room).resolve() == REPOSITORY / room
+    for path in modules():
+        assert (path.parent / "__init__.py").is_file(), f"{path.parent} is no package"
 
 
 def test_nothing_imports_torchvision() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.errors import WrongUse
-from benchmarks.specs import Method
-from benchmarks.suite import Suite
-from harness.catalog import find
-from harness.matrix import Choice, matrix_of
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.suite import Suite
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.resolved_suite import Choice, matrix_of
 from tests.conftest import REPOSITORY, Bench
 from tests.hostile.test_hostile import BASE
 from tests.hostile.test_hostile import engine as engine

@@ -8,10 +8,14 @@ import shlex
 
 import pytest
 
-from benchmarks.metrics.names import TITLES
-from benchmarks.metrics.predictions import LAYOUTS
-from benchmarks.specs import Budget, Dataset, Method, Profile, Task
-from harness.catalog import available, find
+from pretrain_bench.benchmarks.metrics.names import TITLES
+from pretrain_bench.benchmarks.metrics.predictions import LAYOUTS
+from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.harness.planning.catalog import available, find
 from tests.conftest import REPOSITORY, Bench
 
 README = (REPOSITORY / "README.md").read_text()

@@ -10,21 +10,23 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.datasets.views import Cloud, load_cloud, load_labels
-from benchmarks.errors import DataError
-from benchmarks.metrics import predictions
-from benchmarks.metrics.predictions import read
-from benchmarks.metrics.scorer import SemanticScorer, metrics_of_counts
-from benchmarks.specs import Profile, SemanticRecipe, Task
-from benchmarks.transforms import evaluation_voxels, training_sample
-from harness.catalog import available, find
-from harness.contract.stage import StageSpec
-from harness.data import prepared_with_manifest
-from harness.store import Store
-from harness.validate import scorer_for
-from methods.context import StageContext
-from methods.finetune import detection, instance, semantic, steps
-from methods.stage import set_up_torch
+from pretrain_bench.benchmarks.datasets.views import Cloud, load_cloud, load_labels
+from pretrain_bench.benchmarks.input.transforms import evaluation_voxels, training_sample
+from pretrain_bench.benchmarks.metrics import predictions
+from pretrain_bench.benchmarks.metrics.predictions import read
+from pretrain_bench.benchmarks.metrics.scorer import SemanticScorer, metrics_of_counts
+from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.recipes import SemanticRecipe
+from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.planning.catalog import available, find
+from pretrain_bench.harness.planning.prepared_data import prepared_with_manifest
+from pretrain_bench.harness.running.validate import scorer_for
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.methods.context import StageContext
+from pretrain_bench.methods.finetune import detection, instance, semantic, steps
+from pretrain_bench.methods.stage import set_up_torch
 from tests.conftest import NANO, Bench, bench_command
 
 
@@ -110,7 +112,7 @@ def test_training_scans_are_cut_about_the_sensor() -> None:
 
 
 def test_the_suite_of_all_tasks_names_all_tasks() -> None:
-    from benchmarks.suite import Suite
+    from pretrain_bench.benchmarks.specs.suite import Suite
 
     assert set(find(Suite, "smoke-tasks").tasks) == set(available(Task))
 
@@ -278,6 +280,6 @@ def test_few_labels_of_a_scene(task: str, ratio: str, bench: Bench) -> None:
 
 @pytest.mark.parametrize("task", KINDS)
 def test_a_task_has_a_cost_before_it_ran(task: str, store: Path) -> None:
-    from harness.estimate import rough_flops
+    from pretrain_bench.harness.planning.estimate import rough_flops
 
     assert rough_flops(run_of(store, task)[1]) > 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.layout import LABELLED, UNLABELLED, FileEntry, Manifest, file_entry
+from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, FileEntry, Manifest, file_entry
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.errors import DataError
+from pretrain_bench.benchmarks.support.errors import DataError
 
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError)
 

@@ -21,9 +21,9 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from benchmarks.errors import DataError
-from benchmarks.files import size_and_sha256
-from benchmarks.specs import Spec
+from pretrain_bench.benchmarks.specs.base import Spec
+from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.files import size_and_sha256
 
 MANIFEST = "manifest.json"
 UNLABELLED = "unlabelled"

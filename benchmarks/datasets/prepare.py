@@ -17,9 +17,8 @@ from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any
 
-from benchmarks import voxelize
-from benchmarks.datasets import images, layout, pairs, writers
-from benchmarks.datasets.layout import (
+from pretrain_bench.benchmarks.datasets import images, layout, pairs, writers
+from pretrain_bench.benchmarks.datasets.layout import (
     LABELLED,
     MANIFEST,
     UNLABELLED,
@@ -29,12 +28,13 @@ from benchmarks.datasets.layout import (
     hash_files,
     read_manifest,
 )
-from benchmarks.datasets.writers import FINDERS, WRITERS, Reading
-from benchmarks.errors import DataError, EnvironmentCannot, cannot_write
-from benchmarks.files import link_or_copy
-from benchmarks.locks import exclusive
-from benchmarks.processes import process_pool
-from benchmarks.specs import Dataset
+from pretrain_bench.benchmarks.datasets.writers import FINDERS, WRITERS, Reading
+from pretrain_bench.benchmarks.input import voxelise as voxelize
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot, cannot_write
+from pretrain_bench.benchmarks.support.files import link_or_copy
+from pretrain_bench.benchmarks.support.locks import exclusive
+from pretrain_bench.benchmarks.support.processes import process_pool
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
 Say = Callable[[str], None]
@@ -215,7 +215,7 @@ def _source_fingerprint(dataset: Dataset, root: Path, how: Reading, cache: Path)
     digest = hashlib.sha256(f"{dataset.model_dump_json()} {how.frame_stride} {how.strict}".encode())
     readers = {"rgbd-folder": ("rgbd_folder",), "scannet": ("scannet", "sens", "rgbd_folder")}
     own = [
-        importlib.import_module(f"benchmarks.datasets.{name}")
+        importlib.import_module(f"pretrain_bench.benchmarks.datasets.{name}")
         for name in readers.get(dataset.layout, (dataset.layout,))
     ]
     for module in (layout, images, pairs, writers, voxelize, *own):

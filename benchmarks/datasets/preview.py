@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.boxes import points_inside
-from benchmarks.datasets import images
-from benchmarks.datasets.layout import LABELLED, UNLABELLED, Manifest, SceneEntry
-from benchmarks.drawing import TILE, Picture, draw_cloud, palette
-from benchmarks.specs import Dataset
+from pretrain_bench.benchmarks.datasets import images
+from pretrain_bench.benchmarks.datasets.drawing import TILE, Picture, draw_cloud, palette
+from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, Manifest, SceneEntry
+from pretrain_bench.benchmarks.input.boxes import points_inside
+from pretrain_bench.benchmarks.specs.dataset import Dataset
 
 
 def contact_sheet(dataset: Dataset, prepared: Path, manifest: Manifest, scenes: int, labels: bool = True) -> Any:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.errors import DataError
+from pretrain_bench.benchmarks.support.errors import DataError
 
 MAX_METRES = 1e5
 

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.errors import DataError
-from benchmarks.files import read_bytes
-from benchmarks.voxelize import IGNORE, quantise, to_cells, voxel_labels
+from pretrain_bench.benchmarks.input.voxelise import IGNORE, quantise, to_cells, voxel_labels
+from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.files import read_bytes
 
 OFFICIAL_FOLDER = "Stanford3dDataset_v1.2_Aligned_Version"
 PRE_QUANTISATION_METRES = 0.01

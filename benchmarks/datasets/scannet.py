@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.errors import DataError
-from benchmarks.voxelize import IGNORE
+from pretrain_bench.benchmarks.input.voxelise import IGNORE
+from pretrain_bench.benchmarks.support.errors import DataError
 
 LABEL_MAP = "scannetv2-labels.combined.tsv"
 _SCENE = re.compile(r"scene\d{4}_\d{2}")

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.errors import DataError
-from benchmarks.files import read_bytes
-from benchmarks.voxelize import IGNORE
+from pretrain_bench.benchmarks.input.voxelise import IGNORE
+from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.files import read_bytes
 
 
 class ScanPaths(NamedTuple):

@@ -16,8 +16,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.datasets import images
-from benchmarks.errors import DataError
+from pretrain_bench.benchmarks.datasets import images
+from pretrain_bench.benchmarks.support.errors import DataError
 
 VERSION = 4
 COLOUR = {0: "raw", 1: "png", 2: "jpeg"}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets.layout import LABELLED, MANIFEST, UNLABELLED, Manifest, SceneEntry, hash_files
-from benchmarks.errors import WrongUse
-from benchmarks.ratios import divide, scenes_for_testing
-from benchmarks.specs import Dataset
+from pretrain_bench.benchmarks.datasets.layout import LABELLED, MANIFEST, UNLABELLED, Manifest, SceneEntry, hash_files
+from pretrain_bench.benchmarks.datasets.splits import divide, scenes_for_testing
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.support.errors import WrongUse
 
 
 def choose_scenes(dataset: Dataset, manifest: Manifest, count: int) -> list[str]:

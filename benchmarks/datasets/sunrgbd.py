@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.datasets import images
-from benchmarks.errors import DataError
-from benchmarks.files import read_bytes
+from pretrain_bench.benchmarks.datasets import images
+from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.files import read_bytes
 
 MAX_DEPTH_METRES = 8.0
 

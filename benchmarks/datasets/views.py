@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.datasets import images
-from benchmarks.datasets.layout import LABELLED, UNLABELLED
-from benchmarks.errors import DataError
+from pretrain_bench.benchmarks.datasets import images
+from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED
+from pretrain_bench.benchmarks.support.errors import DataError
 
 
 class Cloud(NamedTuple):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.boxes import extents, oriented_iou, points_inside, suppress
+from pretrain_bench.benchmarks.input.boxes import extents, oriented_iou, points_inside, suppress
 
 OVERLAPS = (0.25, 0.5)
 """Overlaps that a match must exceed."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.errors import DataError
+from pretrain_bench.benchmarks.support.errors import DataError
 
 FORMAT_VERSION = 1
 HEADER_BYTES = 1024

@@ -13,16 +13,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.datasets.views import load_boxes, load_cloud, load_labels
-from benchmarks.errors import DataError
-from benchmarks.metrics import detection_ap, instance_ap
-from benchmarks.metrics import predictions as prediction_files
-from benchmarks.metrics.instance_ap import Instances
-from benchmarks.metrics.predictions import Prediction
-from benchmarks.metrics.semantic import accuracy, confusion_matrix, iou_per_class, mean_iou
-from benchmarks.specs import DetectionRecipe, InstanceRecipe, SemanticRecipe
-from benchmarks.transforms import evaluation_voxels
-from benchmarks.voxelize import IGNORE, Voxels, voxel_labels
+from pretrain_bench.benchmarks.datasets.views import load_boxes, load_cloud, load_labels
+from pretrain_bench.benchmarks.input.transforms import evaluation_voxels
+from pretrain_bench.benchmarks.input.voxelise import IGNORE, Voxels, voxel_labels
+from pretrain_bench.benchmarks.metrics import detection_ap, instance_ap
+from pretrain_bench.benchmarks.metrics import predictions as prediction_files
+from pretrain_bench.benchmarks.metrics.instance_ap import Instances
+from pretrain_bench.benchmarks.metrics.predictions import Prediction
+from pretrain_bench.benchmarks.metrics.semantic import accuracy, confusion_matrix, iou_per_class, mean_iou
+from pretrain_bench.benchmarks.specs.recipes import DetectionRecipe, InstanceRecipe, SemanticRecipe
+from pretrain_bench.benchmarks.support.errors import DataError
 
 Metrics = dict[str, float | None]
 Counts = dict[str, Any]

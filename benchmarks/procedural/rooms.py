@@ -7,9 +7,9 @@ import math
 import numpy as np
 from numpy.random import Generator
 
-from benchmarks.procedural import parts
-from benchmarks.procedural.parts import BOX, Part, Solid
-from benchmarks.procedural.worlds import Builder, World, attempt, extent
+from pretrain_bench.benchmarks.procedural import parts
+from pretrain_bench.benchmarks.procedural.parts import BOX, Part, Solid
+from pretrain_bench.benchmarks.procedural.worlds import Builder, World, attempt, extent
 
 THICK = 0.1
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from benchmarks.procedural.parts import BOX, CYLINDER, ELLIPSOID
-from benchmarks.procedural.worlds import World
+from pretrain_bench.benchmarks.procedural.parts import BOX, CYLINDER, ELLIPSOID
+from pretrain_bench.benchmarks.procedural.worlds import World
 
 _LIGHT = np.array([0.35, 0.25, 0.9]) / np.linalg.norm([0.35, 0.25, 0.9])
 Window = Callable[[NDArray[np.float64]], list[tuple[slice, slice]]]

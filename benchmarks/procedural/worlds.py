@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.procedural.parts import Look, Part, Solid
+from pretrain_bench.benchmarks.procedural.parts import Look, Part, Solid
 
 
 class Instance(NamedTuple):

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from benchmarks.datasets import images
-from benchmarks.datasets.sens import SensFrame, SensHeader, write_sens
-from benchmarks.errors import cannot_write
-from benchmarks.procedural import rooms, sensors, streets
-from benchmarks.procedural.worlds import World
-from benchmarks.processes import process_pool
-from benchmarks.specs import Dataset
+from pretrain_bench.benchmarks.datasets import images
+from pretrain_bench.benchmarks.datasets.sens import SensFrame, SensHeader, write_sens
+from pretrain_bench.benchmarks.procedural import rooms, sensors, streets
+from pretrain_bench.benchmarks.procedural.worlds import World
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.support.errors import cannot_write
+from pretrain_bench.benchmarks.support.processes import process_pool
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
 
@@ -355,8 +355,8 @@ _WRITERS: dict[str, tuple[Callable[[Dataset, int, str, Path], None], Callable[[D
 
 def _fingerprint(dataset: Dataset) -> str:
     digest = hashlib.sha256(dataset.model_dump_json().encode())
-    modules = [f"benchmarks.procedural.{n}" for n in ("parts", "worlds", "rooms", "streets", "sensors")]
-    for name in (*modules, "benchmarks.datasets.sens", "benchmarks.datasets.images"):
+    modules = [f"pretrain_bench.benchmarks.procedural.{n}" for n in ("parts", "worlds", "rooms", "streets", "sensors")]
+    for name in (*modules, "pretrain_bench.benchmarks.datasets.sens", "pretrain_bench.benchmarks.datasets.images"):
         digest.update(Path(importlib.import_module(name).__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
     return digest.hexdigest()[:16]

@@ -15,18 +15,18 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.errors import DataError, EnvironmentCannot, WrongUse
-from benchmarks.metrics.names import CHECKPOINTS
-from benchmarks.metrics.scorer import metrics_of_counts
-from harness import chain
-from harness.audit.findings import Tally
-from harness.audit.rescore import find_data
-from harness.audit.static import AuditedRun
-from harness.contract.events import EVENTS_FILE
-from harness.contract.records import Outcome, Record
-from harness.contract.stage import canonical_json
-from harness.store import ARTIFACTS, ATTEMPTS, CODE, LOG, RECORD, SPEC
-from harness.validate import counts_of, scorer_for
+from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
+from pretrain_bench.benchmarks.metrics.scorer import metrics_of_counts
+from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot, WrongUse
+from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.audit.rescore import find_data
+from pretrain_bench.harness.audit.static import AuditedRun
+from pretrain_bench.harness.contract.events import EVENTS_FILE
+from pretrain_bench.harness.contract.records import Outcome, Record
+from pretrain_bench.harness.contract.stage import canonical_json
+from pretrain_bench.harness.running.validate import counts_of, scorer_for
+from pretrain_bench.harness.store import chain
+from pretrain_bench.harness.store.store import ARTIFACTS, ATTEMPTS, CODE, LOG, RECORD, SPEC
 
 FORMAT = 1
 CONTENTS, COUNTS, SIGNATURE = "bundle.json", "counts.json", "bundle.json.sig"

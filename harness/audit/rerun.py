@@ -8,20 +8,21 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.errors import BenchError, WrongUse
-from benchmarks.specs import Budget, Method
-from harness.audit.findings import Tally
-from harness.audit.rescore import find_data
-from harness.audit.static import AuditedRun
-from harness.catalog import available, find
-from harness.contract.events import EVENTS_FILE, Step, read_events
-from harness.contract.records import Outcome, Record
-from harness.data import PreparedDataset
-from harness.executors.base import Executor
-from harness.graph import PlannedStage
-from harness.keys import code_sha256
-from harness.scheduler import Display, Wishes, run_chain
-from harness.store import Store
+from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
+from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.audit.rescore import find_data
+from pretrain_bench.harness.audit.static import AuditedRun
+from pretrain_bench.harness.contract.events import EVENTS_FILE, Step, read_events
+from pretrain_bench.harness.contract.records import Outcome, Record
+from pretrain_bench.harness.executors.base import Executor
+from pretrain_bench.harness.planning.catalog import available, find
+from pretrain_bench.harness.planning.code_digest import code_sha256
+from pretrain_bench.harness.planning.prepared_data import PreparedDataset
+from pretrain_bench.harness.planning.stage_specs import PlannedStage
+from pretrain_bench.harness.running.stage_runner import Display, Wishes, run_chain
+from pretrain_bench.harness.store.store import Store
 
 CHECK = "run again"
 SPREAD_FROM = 3

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from benchmarks.errors import BenchError
-from benchmarks.specs import Dataset
-from harness.audit.findings import Tally
-from harness.audit.static import AuditedRun
-from harness.catalog import find
-from harness.contract.records import Outcome
-from harness.contract.stage import DataView
-from harness.data import PreparedDataset, prepared_with_manifest, ready
-from harness.retention import pruned
-from harness.store import ARTIFACTS
-from harness.validate import InvalidOutput, disagreement, score_finetune
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.support.errors import BenchError
+from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.audit.static import AuditedRun
+from pretrain_bench.harness.contract.records import Outcome
+from pretrain_bench.harness.contract.stage import DataView
+from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.prepared_data import PreparedDataset, prepared_with_manifest, ready
+from pretrain_bench.harness.running.validate import InvalidOutput, disagreement, score_finetune
+from pretrain_bench.harness.store.retention import pruned
+from pretrain_bench.harness.store.store import ARTIFACTS
 
 CHECK = "metrics recomputed from predictions"
 

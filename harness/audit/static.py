@@ -8,18 +8,20 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.errors import BenchError, WrongUse
-from benchmarks.files import size_and_sha256
-from benchmarks.ratios import split_scenes
-from benchmarks.specs import Budget, Dataset, Method
-from harness import chain
-from harness.audit.findings import Tally
-from harness.catalog import available, find
-from harness.contract.events import EVENTS_FILE, Step, read_events
-from harness.contract.records import Outcome, Record
-from harness.contract.stage import StageSpec, canonical_json
-from harness.retention import pruned
-from harness.store import ARTIFACTS, ATTEMPTS, KINDS, RECORD, Store, read_record, read_spec
+from pretrain_bench.benchmarks.datasets.splits import split_scenes
+from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
+from pretrain_bench.benchmarks.support.files import size_and_sha256
+from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.contract.events import EVENTS_FILE, Step, read_events
+from pretrain_bench.harness.contract.records import Outcome, Record
+from pretrain_bench.harness.contract.stage import StageSpec, canonical_json
+from pretrain_bench.harness.planning.catalog import available, find
+from pretrain_bench.harness.store import chain
+from pretrain_bench.harness.store.retention import pruned
+from pretrain_bench.harness.store.store import ARTIFACTS, ATTEMPTS, KINDS, RECORD, Store, read_record, read_spec
 
 CPU_SHARE, CPU_SECONDS = 0.25, 10.0
 """How far a stage's own CPU seconds and those seen from outside may differ: sampling misses the last moments of a process."""

@@ -12,10 +12,23 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.errors import BenchError
-from harness.cli import audit, clean, data, doctor, features, images, methods, plan, report, run, show, status
-from harness.cli.console import printable
-from harness.machine import project_version
+from pretrain_bench.benchmarks.support.errors import BenchError
+from pretrain_bench.harness.cli import (
+    audit,
+    clean,
+    data,
+    doctor,
+    features,
+    images,
+    methods,
+    plan,
+    report,
+    run,
+    show,
+    status,
+)
+from pretrain_bench.harness.cli.console import printable
+from pretrain_bench.harness.store.machine import project_version
 
 DEBUG_FLAG = "--debug"
 app = typer.Typer(

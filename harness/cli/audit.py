@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import DEFAULT_RUNS, Json, Runs
+from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 if TYPE_CHECKING:
-    from harness.audit.findings import Finding, Tally
-    from harness.audit.static import AuditedRun
-    from harness.cli.console import Console
+    from pretrain_bench.harness.audit.findings import Finding, Tally
+    from pretrain_bench.harness.audit.static import AuditedRun
+    from pretrain_bench.harness.cli.console import Console
 
 SAMPLE_SEED = 0
 
@@ -42,11 +42,11 @@ def audit(
     json: Json = False,
 ) -> None:
     """Check files, hashes, budgets, splits and seeds; compute metrics again; on request run again. Exit code 1 on a failure."""
-    from benchmarks.errors import BenchError, WrongUse
-    from harness.audit.findings import Tally
-    from harness.audit.static import audit_files
-    from harness.cli.console import Console, writing
-    from harness.store import Store
+    from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
+    from pretrain_bench.harness.audit.findings import Tally
+    from pretrain_bench.harness.audit.static import audit_files
+    from pretrain_bench.harness.cli.console import Console, writing
+    from pretrain_bench.harness.store.store import Store
 
     console = Console(quiet=json)
     tally = Tally()
@@ -69,21 +69,21 @@ def audit(
         found = audit_files(store, tally, keys or None)
         chosen = {k: r for k, r in found.items() if not keys or k in keys}
         if rescore:
-            from harness.audit.rescore import rescore as score_again
+            from pretrain_bench.harness.audit.rescore import rescore as score_again
 
             score_again(chosen.values(), tally, console.say)
         if repeat and not keys:
             raise WrongUse("--repeat: name the runs to repeat by their keys")
         _run_again(chosen if repeat else _sample(chosen, rerun), found, max(1, repeat), bool(repeat), tally, console)
         if bundle is not None:
-            from harness.audit.bundle import pack
+            from pretrain_bench.harness.audit.bundle import pack
 
             with writing(bundle, "bundle (--bundle names another file)"):
                 root = pack(found, store.root, bundle, anonymous=anonymous, sign=sign, say=console.say)
             console.say(f"{bundle}: {len(found)} runs, Merkle root {root}")
     findings = tally.all()
     if page is not None:
-        from reports.page import render_audit
+        from pretrain_bench.reports.page.page import render_audit
 
         with writing(page, "page (--page names another file)"):
             page.write_text(render_audit(findings), encoding="utf-8")
@@ -97,11 +97,11 @@ def audit(
 def _audit_bundle(
     archive: Path, rescore: bool, signers: Path | None, signer: str | None, tally: Tally, console: Console
 ) -> None:
-    from benchmarks.errors import WrongUse
-    from harness.audit import bundle
-    from harness.audit.rescore import rescore as score_again
-    from harness.audit.static import audit_files
-    from harness.store import Store
+    from pretrain_bench.benchmarks.support.errors import WrongUse
+    from pretrain_bench.harness.audit import bundle
+    from pretrain_bench.harness.audit.rescore import rescore as score_again
+    from pretrain_bench.harness.audit.static import audit_files
+    from pretrain_bench.harness.store.store import Store
 
     if not archive.is_file():
         raise WrongUse(f"{archive}: no such file")
@@ -126,9 +126,9 @@ def _sample(runs: dict[str, AuditedRun], number: int) -> dict[str, AuditedRun]:
 def _run_again(
     chosen: dict[str, AuditedRun], runs: dict[str, AuditedRun], times: int, show: bool, tally: Tally, console: Console
 ) -> None:
-    from benchmarks.errors import WrongUse
-    from harness.audit import rerun
-    from harness.executors.local import LocalExecutor
+    from pretrain_bench.benchmarks.support.errors import WrongUse
+    from pretrain_bench.harness.audit import rerun
+    from pretrain_bench.harness.executors.local import LocalExecutor
 
     for run in chosen.values():
         gaps = []
@@ -150,7 +150,7 @@ def _run_again(
 
 
 def _print(findings: list[Finding], json: bool) -> None:
-    from harness.cli.console import WIDTH, print_json, printable, table
+    from pretrain_bench.harness.cli.console import WIDTH, print_json, printable, table
 
     if json:
         print_json([f._asdict() for f in findings])

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import DEFAULT_RUNS, Json, Runs
+from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 
 def clean(
@@ -29,12 +29,12 @@ def clean(
 
     A stage whose pruned artifacts are needed again runs again.
     """
-    from benchmarks.errors import WrongUse
-    from benchmarks.files import remove_tree
-    from harness.cli.console import print_json, table, writing
-    from harness.retention import KEEPS, prunable, prune
-    from harness.store import Store
-    from harness.usage import folder_bytes
+    from pretrain_bench.benchmarks.support.errors import WrongUse
+    from pretrain_bench.benchmarks.support.files import remove_tree
+    from pretrain_bench.harness.cli.console import print_json, table, writing
+    from pretrain_bench.harness.executors.usage import folder_bytes
+    from pretrain_bench.harness.store.retention import KEEPS, prunable, prune
+    from pretrain_bench.harness.store.store import Store
 
     if keep not in KEEPS:
         raise WrongUse(f"--keep {keep!r}: expected one of {', '.join(KEEPS)}")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchmarks.specs import Cell
-    from harness.store import Store
+    from pretrain_bench.benchmarks.specs.cell import Cell
+    from pretrain_bench.harness.store.store import Store
 
 WIDTH = 100
 LEAST_WIDTH = 8
@@ -47,7 +47,7 @@ class Console:
         """A bar for a stage; its total comes with the stage's first event."""
         from tqdm import tqdm
 
-        from harness.contract.events import Start, Step
+        from pretrain_bench.harness.contract.events import Start, Step
 
         with self._lock:
             bar = tqdm(
@@ -95,7 +95,7 @@ def _fit(text: str, width: int) -> str:
 @contextmanager
 def writing(path: Path, what: str) -> Iterator[None]:
     """Around what writes at a place that a person chose: EnvironmentCannot where the machine refuses."""
-    from benchmarks.errors import cannot_write
+    from pretrain_bench.benchmarks.support.errors import cannot_write
 
     try:
         yield

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import Json, Strict
+from pretrain_bench.harness.cli.options import Json, Strict
 
 if TYPE_CHECKING:
-    from harness.cli.console import Console
-    from harness.data import PreparedDataset
+    from pretrain_bench.harness.cli.console import Console
+    from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 
 app = typer.Typer(help="Datasets: what there is, where it comes from, preparing and checking it.", no_args_is_help=True)
 
@@ -27,9 +27,9 @@ Stride = Annotated[int, typer.Option("--frame-stride", min=1, help="Every n-th f
 
 def ls(json: Json = False) -> None:
     """List the datasets."""
-    from benchmarks.specs import Dataset
-    from harness.catalog import available, find
-    from harness.cli.console import print_json, table
+    from pretrain_bench.benchmarks.specs.dataset import Dataset
+    from pretrain_bench.harness.cli.console import print_json, table
+    from pretrain_bench.harness.planning.catalog import available, find
 
     datasets = [find(Dataset, name) for name in available(Dataset)]
     if json:
@@ -47,10 +47,10 @@ def info(
     json: Json = False,
 ) -> None:
     """Say where a dataset comes from and under which terms; with --counts also what it holds."""
-    from benchmarks.datasets.check import class_counts
-    from benchmarks.specs import Dataset
-    from harness.catalog import find
-    from harness.cli.console import Console, print_json, table
+    from pretrain_bench.benchmarks.datasets.check import class_counts
+    from pretrain_bench.benchmarks.specs.dataset import Dataset
+    from pretrain_bench.harness.cli.console import Console, print_json, table
+    from pretrain_bench.harness.planning.catalog import find
 
     dataset = find(Dataset, name)
     prepared = _ready(name, root, frame_stride, False, Console(quiet=json), world) if counts or root else None
@@ -93,7 +93,7 @@ def prepare(
     json: Json = False,
 ) -> None:
     """Convert a dataset to the prepared form, once; prints where it is. `bench run` does the same by itself."""
-    from harness.cli.console import Console, print_json
+    from pretrain_bench.harness.cli.console import Console, print_json
 
     prepared = _ready(name, root, frame_stride, strict, Console(quiet=json), world)
     scenes = prepared.manifest.scenes
@@ -111,8 +111,8 @@ def verify(
     target: Target, root: Root = None, frame_stride: Stride = 50, world: World = "smoke", json: Json = False
 ) -> None:
     """Compare every file of a prepared dataset with its manifest; a single flipped bit is found. Exit 1 where one differs."""
-    from benchmarks.datasets.check import verify as check
-    from harness.cli.console import Console, print_json
+    from pretrain_bench.benchmarks.datasets.check import verify as check
+    from pretrain_bench.harness.cli.console import Console, print_json
 
     console = Console(quiet=json)
     prepared = _prepared(target, root, frame_stride, console, world)
@@ -138,8 +138,8 @@ def subset(
     json: Json = False,
 ) -> None:
     """Cut a tiny real subset, for CI: a prepared folder with a few scenes, usable wherever the whole is."""
-    from benchmarks.datasets.subset import write_subset
-    from harness.cli.console import Console, print_json, writing
+    from pretrain_bench.benchmarks.datasets.subset import write_subset
+    from pretrain_bench.harness.cli.console import Console, print_json, writing
 
     prepared = _prepared(target, root, frame_stride, Console(quiet=json), world)
     with writing(out, "subset (--out names another folder)"):
@@ -161,12 +161,12 @@ def synth(
     """Write a procedural dataset in the official layout, for other programs to read."""
     import shutil
 
-    from benchmarks.errors import WrongUse
-    from benchmarks.procedural.write import generate
-    from benchmarks.specs import Dataset
-    from harness.catalog import available, find
-    from harness.cli.console import Console, writing
-    from harness.data import cache_folder
+    from pretrain_bench.benchmarks.procedural.write import generate
+    from pretrain_bench.benchmarks.specs.dataset import Dataset
+    from pretrain_bench.benchmarks.support.errors import WrongUse
+    from pretrain_bench.harness.cli.console import Console, writing
+    from pretrain_bench.harness.planning.catalog import available, find
+    from pretrain_bench.harness.planning.prepared_data import cache_folder
 
     dataset = find(Dataset, name)
     if not dataset.synthetic:
@@ -192,9 +192,9 @@ def preview(
     world: World = "smoke",
 ) -> None:
     """Draw a contact sheet: pictures, depth, clouds by colour and by label."""
-    from benchmarks.datasets.preview import contact_sheet
-    from benchmarks.errors import WrongUse
-    from harness.cli.console import Console, writing
+    from pretrain_bench.benchmarks.datasets.preview import contact_sheet
+    from pretrain_bench.benchmarks.support.errors import WrongUse
+    from pretrain_bench.harness.cli.console import Console, writing
 
     if out is not None and out.suffix.lower() != ".png":
         raise WrongUse(f"--out {out}: expected a name that ends in .png")
@@ -210,10 +210,10 @@ def preview(
 def _ready(
     name: str, root: Path | None, frame_stride: int, strict: bool, console: Console, world: str
 ) -> PreparedDataset:
-    from benchmarks.errors import WrongUse
-    from benchmarks.specs import Dataset
-    from harness.catalog import find
-    from harness.data import ready
+    from pretrain_bench.benchmarks.specs.dataset import Dataset
+    from pretrain_bench.benchmarks.support.errors import WrongUse
+    from pretrain_bench.harness.planning.catalog import find
+    from pretrain_bench.harness.planning.prepared_data import ready
 
     dataset = find(Dataset, name)
     if root is None and not dataset.synthetic:
@@ -223,10 +223,10 @@ def _ready(
 
 def _prepared(target: str, root: Path | None, frame_stride: int, console: Console, world: str) -> PreparedDataset:
     """A dataset by name, or a folder that has a manifest."""
-    from benchmarks.datasets.layout import MANIFEST, read_manifest
-    from benchmarks.specs import Dataset
-    from harness.catalog import find
-    from harness.data import PreparedDataset
+    from pretrain_bench.benchmarks.datasets.layout import MANIFEST, read_manifest
+    from pretrain_bench.benchmarks.specs.dataset import Dataset
+    from pretrain_bench.harness.planning.catalog import find
+    from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 
     folder = Path(target)
     if (folder / MANIFEST).is_file():

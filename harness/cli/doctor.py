@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
-from harness.cli.options import DEFAULT_RUNS, Data, Json, Runs
+from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Data, Json, Runs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,8 +15,8 @@ Finding = dict[str, str]
 
 def doctor(data: Data = None, runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
     """Check torch, the sparse backends, Docker, GPU, the runs folder and the data. Ends with 3 if nothing can run."""
-    from benchmarks.errors import EnvironmentCannot
-    from harness.cli.console import print_json, table
+    from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
+    from pretrain_bench.harness.cli.console import print_json, table
 
     findings = [_torch(), _backend(), _docker(), _gpu(), _runs(runs), _cache(), *_datasets(data or []), _local()]
     if json:
@@ -48,8 +48,8 @@ def _backend() -> Finding:
 
 
 def _docker() -> Finding:
-    from benchmarks.errors import EnvironmentCannot
-    from harness.images import connect
+    from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
+    from pretrain_bench.harness.executors.images import connect
 
     try:
         version = connect(timeout=5).version().get("Version", "unknown version")
@@ -72,8 +72,8 @@ def _gpu() -> Finding:
 def _runs(runs: Path) -> Finding:
     import shutil
 
-    from benchmarks.errors import BenchError
-    from harness.store import Store
+    from pretrain_bench.benchmarks.support.errors import BenchError
+    from pretrain_bench.harness.store.store import Store
 
     try:
         Store(runs.resolve()).check_writable()
@@ -85,10 +85,10 @@ def _runs(runs: Path) -> Finding:
 def _cache() -> Finding:
     import shutil
 
-    from benchmarks.errors import BenchError
-    from harness.cli.console import writing
-    from harness.data import cache_folder
-    from harness.store import try_write
+    from pretrain_bench.benchmarks.support.errors import BenchError
+    from pretrain_bench.harness.cli.console import writing
+    from pretrain_bench.harness.planning.prepared_data import cache_folder
+    from pretrain_bench.harness.store.store import try_write
 
     folder = cache_folder()
     try:
@@ -100,9 +100,9 @@ def _cache() -> Finding:
 
 
 def _datasets(data: list[str]) -> list[Finding]:
-    from benchmarks.specs import Dataset
-    from harness.catalog import available, find
-    from harness.data import parse_roots
+    from pretrain_bench.benchmarks.specs.dataset import Dataset
+    from pretrain_bench.harness.planning.catalog import available, find
+    from pretrain_bench.harness.planning.prepared_data import parse_roots
 
     roots = parse_roots(data, "--data")
     findings = []
@@ -121,7 +121,7 @@ def _datasets(data: list[str]) -> list[Finding]:
 
 
 def _local() -> Finding:
-    from harness.executors.local import LocalExecutor
+    from pretrain_bench.harness.executors.local import LocalExecutor
 
     return _finding(
         "executor local",

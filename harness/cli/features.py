@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import DEFAULT_RUNS, Json, Runs
+from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 
 def features(
@@ -28,13 +28,13 @@ def features(
 
     import numpy as np
 
-    from benchmarks.errors import WrongUse
-    from harness.cli.console import print_json, printable, writing
-    from harness.code import package_folder
-    from harness.data import prepared_with_manifest
-    from harness.scheduler import lay_out_spec
-    from harness.store import Store, read_spec
-    from reports.features import draw_features
+    from pretrain_bench.benchmarks.support.errors import WrongUse
+    from pretrain_bench.harness.cli.console import print_json, printable, writing
+    from pretrain_bench.harness.planning.code_digest import package_folder
+    from pretrain_bench.harness.planning.prepared_data import prepared_with_manifest
+    from pretrain_bench.harness.running.stage_runner import lay_out_spec
+    from pretrain_bench.harness.store.store import Store, read_spec
+    from pretrain_bench.reports.figures.features import draw_features
 
     store = Store(runs)
     folder = store.find(run)
@@ -56,9 +56,10 @@ def features(
         root.mkdir()
         parents = {s: store.folder("pretrain", k) / "artifacts" for s, k in spec.parents.items()}
         lay_out_spec(root, spec, data, parents)
-        command = [sys.executable, "-m", "methods.features", "--root", str(root), "--artifacts", str(folder / "artifacts"),
+        command = [sys.executable, "-m", "pretrain_bench.methods.features", "--root", str(root),
+                   "--artifacts", str(folder / "artifacts"),
                    "--scene", scene, "--frame", str(frame), "--out", str(arrays)]  # fmt: skip
-        environment = {"PYTHONPATH": str(package_folder("methods").parent)}
+        environment = {"PYTHONPATH": str(package_folder().parent)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         if done.returncode:
             lines = done.stderr.strip().splitlines()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import Json
+from pretrain_bench.harness.cli.options import Json
 
 app = typer.Typer(help="Container images: one per method, one for the tasks, on one base.", no_args_is_help=True)
 Names = Annotated[list[str] | None, typer.Argument(help="Images.  [default: all]", show_default=False)]
@@ -33,8 +33,8 @@ def build(
     """Build what is missing or does not fit any more; what has not changed is left alone. Exit code 1 where one fails."""
     from tqdm import tqdm
 
-    from harness import images
-    from harness.cli.console import print_json, printable, table
+    from pretrain_bench.harness.cli.console import print_json, printable, table
+    from pretrain_bench.harness.executors import images
 
     chosen = names or images.image_names()
     for name in chosen:
@@ -79,8 +79,8 @@ def check(json: Json = False) -> None:
 
 
 def _show(json: bool, check: bool) -> None:
-    from harness import images
-    from harness.cli.console import print_json, table
+    from pretrain_bench.harness.cli.console import print_json, table
+    from pretrain_bench.harness.executors import images
 
     client = images.connect()
     rows = []
@@ -101,7 +101,7 @@ def lock(base: Base = None) -> None:
     docker/images.lock."""
     import yaml
 
-    from harness import images
+    from pretrain_bench.harness.executors import images
 
     client = images.connect()
     names = [base] if base else [images.PUBLIC_BASE, images.PUBLIC_BUILD_BASE]
@@ -115,8 +115,8 @@ def lock(base: Base = None) -> None:
 
 def prune() -> None:
     """Remove images of this project that a newer build has replaced, and containers that a killed run left behind."""
-    from harness import images
-    from harness.executors.docker import sweep
+    from pretrain_bench.harness.executors import images
+    from pretrain_bench.harness.executors.docker import sweep
 
     client = images.connect()
     left = sweep(client)

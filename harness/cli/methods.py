@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import Json, PretrainData
+from pretrain_bench.harness.cli.options import Json, PretrainData
 
 if TYPE_CHECKING:
-    from harness.executors.base import Executor
+    from pretrain_bench.harness.executors.base import Executor
 
 app = typer.Typer(help="Pre-training methods, and weights from elsewhere.", no_args_is_help=True)
 
 
 def ls(json: Json = False) -> None:
     """List the methods, what they need and how they share a budget."""
-    from benchmarks.specs import Method
-    from harness.catalog import available, find
-    from harness.cli.console import print_json, table
+    from pretrain_bench.benchmarks.specs.method import Method
+    from pretrain_bench.harness.cli.console import print_json, table
+    from pretrain_bench.harness.planning.catalog import available, find
 
     methods = [find(Method, name) for name in available(Method)]
     if json:
@@ -48,19 +48,21 @@ def check(
     """
     import tempfile
 
-    from benchmarks.errors import WrongUse
-    from benchmarks.specs import Method, Profile, Task
-    from harness.catalog import find
-    from harness.cli.console import Console, print_json, table
-    from harness.conformance import PROFILE, TASK, Conformance, PretrainElsewhere, Verdict
-    from harness.data import parse_roots, ready, resolve
-    from harness.executors.local import LocalExecutor
+    from pretrain_bench.benchmarks.specs.method import Method
+    from pretrain_bench.benchmarks.specs.profile import Profile
+    from pretrain_bench.benchmarks.specs.task import Task
+    from pretrain_bench.benchmarks.support.errors import WrongUse
+    from pretrain_bench.harness.cli.console import Console, print_json, table
+    from pretrain_bench.harness.executors.local import LocalExecutor
+    from pretrain_bench.harness.planning.catalog import find
+    from pretrain_bench.harness.planning.prepared_data import parse_roots, ready, resolve
+    from pretrain_bench.harness.running.conformance import PROFILE, TASK, Conformance, PretrainElsewhere, Verdict
 
     method, executor = find(Method, name), LocalExecutor()
     runner: Executor = executor
     if method.image is not None:
-        from harness.executors.docker import DockerExecutor
-        from harness.images import with_image
+        from pretrain_bench.harness.executors.docker import DockerExecutor
+        from pretrain_bench.harness.executors.images import with_image
 
         docker = DockerExecutor()
         method = with_image(docker.client, method)
@@ -109,13 +111,22 @@ def import_checkpoint(
     import sys
     from json import loads
 
-    from benchmarks.errors import WrongUse
-    from harness.cli.console import print_json, table
-    from harness.code import package_folder
+    from pretrain_bench.benchmarks.support.errors import WrongUse
+    from pretrain_bench.harness.cli.console import print_json, table
+    from pretrain_bench.harness.planning.code_digest import package_folder
 
-    command = [sys.executable, "-m", "methods.import_checkpoint", str(file), "--origin", origin, "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "pretrain_bench.methods.import_checkpoint",
+        str(file),
+        "--origin",
+        origin,
+        "--out",
+        str(out),
+    ]
     # A process of its own, as every code of `methods`: the harness does not load torch.
-    environment = {"PYTHONPATH": str(package_folder("methods").parent)}
+    environment = {"PYTHONPATH": str(package_folder().parent)}
     done = subprocess.run(
         command + ["--partial"] * partial, capture_output=True, text=True, env=environment, check=False
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import (
+from pretrain_bench.harness.cli.options import (
     DEFAULT_RUNS,
     Backend,
     Data,
@@ -24,9 +24,9 @@ from harness.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from harness.graph import PlannedCell
-    from harness.matrix import Matrix, WaitingCell
-    from harness.plan import StageState
+    from pretrain_bench.harness.planning.plan import StageState
+    from pretrain_bench.harness.planning.resolved_suite import Matrix, WaitingCell
+    from pretrain_bench.harness.planning.stage_specs import PlannedCell
 
 SHOWN = 40
 
@@ -50,15 +50,15 @@ def plan(
 
     Says which data sets and images are missing. Nothing is prepared and nothing runs.
     """
-    from harness.cli.console import print_json
-    from harness.matrix import Choice, load_matrix
-    from harness.plan import states
-    from harness.store import Store
+    from pretrain_bench.harness.cli.console import print_json
+    from pretrain_bench.harness.planning.plan import states
+    from pretrain_bench.harness.planning.resolved_suite import Choice, load_matrix
+    from pretrain_bench.harness.store.store import Store
 
     choice = Choice(data or [], pretrain_data or [], threads, backend, device, executor, imagenet_weights)
     matrix = load_matrix(suite, [*(only or []), *(filters or [])], choice)
     if executor == "docker":
-        from harness.images import connect
+        from pretrain_bench.harness.executors.images import connect
 
         matrix = matrix.with_own_images(connect())
     cells, waiting = matrix.plan_prepared()
@@ -104,8 +104,8 @@ def _print(
     needs: list[dict[str, str]],
     show_all: bool,
 ) -> None:
-    from harness.cli.console import seeds, table
-    from harness.graph import finetune_title
+    from pretrain_bench.harness.cli.console import seeds, table
+    from pretrain_bench.harness.planning.stage_specs import finetune_title
 
     suite = matrix.suite
     print(f"suite {suite.name} v{suite.version}: {suite.description.strip()}")
@@ -143,7 +143,7 @@ def _print(
 
 
 def _print_totals(rest: list[StageState]) -> None:
-    from harness.cli.console import duration
+    from pretrain_bench.harness.cli.console import duration
 
     known = [s.estimate for s in rest if s.estimate is not None]
     if not known:
@@ -157,7 +157,7 @@ def _print_totals(rest: list[StageState]) -> None:
 
 
 def _time(state: StageState) -> str:
-    from harness.cli.console import duration
+    from pretrain_bench.harness.cli.console import duration
 
     if state.estimate is None:
         return "-"
@@ -166,9 +166,9 @@ def _time(state: StageState) -> str:
 
 def suites(json: Json = False) -> None:
     """List the suites that ship."""
-    from benchmarks.suite import Suite
-    from harness.catalog import available, find
-    from harness.cli.console import WIDTH, print_json
+    from pretrain_bench.benchmarks.specs.suite import Suite
+    from pretrain_bench.harness.cli.console import WIDTH, print_json
+    from pretrain_bench.harness.planning.catalog import available, find
 
     found = [find(Suite, name) for name in available(Suite)]
     if json:

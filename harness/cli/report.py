@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import DEFAULT_RUNS, Json, Runs
+from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 if TYPE_CHECKING:
-    from benchmarks.specs import Cell
-    from reports.build import BuiltReport
-    from reports.compare import Side
+    from pretrain_bench.benchmarks.specs.cell import Cell
+    from pretrain_bench.reports.analysis.compare import Side
+    from pretrain_bench.reports.build import BuiltReport
 
 WATCH_SECONDS = 30
 
@@ -57,8 +57,8 @@ def report(
     json: Json = False,
 ) -> None:
     """Write tables (Markdown, LaTeX, CSV, JSON), figures (PNG, SVG, PDF) with their data, and one self-contained page."""
-    from benchmarks.errors import WrongUse
-    from harness.store import Store
+    from pretrain_bench.benchmarks.support.errors import WrongUse
+    from pretrain_bench.harness.store.store import Store
 
     if compare is not None:
         ignored = {"--suite": suite, "--published": published, "--watch": watch, "--export": export}
@@ -66,10 +66,10 @@ def report(
             raise WrongUse(f"{', '.join(given)}: not of a comparison; --compare takes stores or suites by name")
         _compare(*compare, runs, out, json)
         return
-    from harness.cli.console import say_unrecorded
-    from reports import loggers
-    from reports.build import build_report
-    from reports.figures import make_ready
+    from pretrain_bench.harness.cli.console import say_unrecorded
+    from pretrain_bench.reports.build import build_report
+    from pretrain_bench.reports.export import loggers
+    from pretrain_bench.reports.figures.plots import make_ready
 
     if watch and json:
         raise WrongUse("--watch tells in words when it has written again; leave out --json")
@@ -116,7 +116,7 @@ def _written(runs: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _compare(one: str, two: str, runs: Path, out: Path, json: bool) -> None:
-    from reports.compare import build_comparison
+    from pretrain_bench.reports.analysis.compare import build_comparison
 
     found = build_comparison(_side(one, runs), _side(two, runs), out)
     _tell(found.text, found.files, json)
@@ -124,7 +124,7 @@ def _compare(one: str, two: str, runs: Path, out: Path, json: bool) -> None:
 
 def _tell(text: str, files: dict[str, Path], json: bool) -> None:
     """What was found and which files were written; as JSON the files alone."""
-    from harness.cli.console import print_json, printable
+    from pretrain_bench.harness.cli.console import print_json, printable
 
     if json:
         print_json({name: str(path) for name, path in files.items()})
@@ -137,8 +137,8 @@ def _tell(text: str, files: dict[str, Path], json: bool) -> None:
 
 def _side(text: str, runs: Path) -> Side:
     """A folder is a store; anything else is a suite, whose runs are looked for in the store. After an @ comes a commit."""
-    from harness.store import Store
-    from reports.compare import Side, at_commit
+    from pretrain_bench.harness.store.store import Store
+    from pretrain_bench.reports.analysis.compare import Side, at_commit
 
     if Path(text).is_dir():
         return Side(Path(text).resolve().name, Store(Path(text)))  # a report names no path of this machine
@@ -151,12 +151,12 @@ def _side(text: str, runs: Path) -> Side:
 def _keys_of(suite: str, store: object) -> set[str]:
     """Runs of a store that belong to a suite: fine-tunings by what their cells say, and pre-trainings that failed by what they
     were told."""
-    from benchmarks.specs import Method
-    from benchmarks.suite import Suite
-    from harness.catalog import find
-    from harness.contract.records import Outcome, Record
-    from harness.matrix import budget_and_profile, cells_of
-    from harness.store import Store
+    from pretrain_bench.benchmarks.specs.method import Method
+    from pretrain_bench.benchmarks.specs.suite import Suite
+    from pretrain_bench.harness.contract.records import Outcome, Record
+    from pretrain_bench.harness.planning.catalog import find
+    from pretrain_bench.harness.planning.resolved_suite import budget_and_profile, cells_of
+    from pretrain_bench.harness.store.store import Store
 
     assert isinstance(store, Store)
     wanted = find(Suite, suite)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import (
+from pretrain_bench.harness.cli.options import (
     DEFAULT_RUNS,
     Backend,
     Data,
@@ -24,12 +24,12 @@ from harness.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from benchmarks.suite import Suite
-    from harness.cli.console import Console
-    from harness.executors.base import Executor
-    from harness.graph import PlannedCell
-    from harness.matrix import Matrix
-    from harness.scheduler import StageReport
+    from pretrain_bench.benchmarks.specs.suite import Suite
+    from pretrain_bench.harness.cli.console import Console
+    from pretrain_bench.harness.executors.base import Executor
+    from pretrain_bench.harness.planning.resolved_suite import Matrix
+    from pretrain_bench.harness.planning.stage_specs import PlannedCell
+    from pretrain_bench.harness.running.stage_runner import StageReport
 
 
 def run(
@@ -85,10 +85,10 @@ def run(
 
     Without --data and --pretrain-data, procedural datasets stand in for S3DIS and ScanNet, and every result says so.
     """
-    from benchmarks.errors import BenchError, WrongUse
-    from benchmarks.suite import parse_filters
-    from harness.cli.console import Console
-    from harness.matrix import Choice, matrix_of
+    from pretrain_bench.benchmarks.specs.suite import parse_filters
+    from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
+    from pretrain_bench.harness.cli.console import Console
+    from pretrain_bench.harness.planning.resolved_suite import Choice, matrix_of
 
     if retry not in ("none", "infra", "failed"):
         raise WrongUse(f"--retry {retry!r}: expected one of none, infra, failed")
@@ -133,10 +133,10 @@ def run(
 
 def _suite(name: str | None, single: dict[str, Any]) -> Suite:
     """The suite that is named, or one of the cells that the options name."""
-    from benchmarks.errors import WrongUse
-    from benchmarks.spec_files import parse_spec
-    from benchmarks.suite import Suite
-    from harness.catalog import find
+    from pretrain_bench.benchmarks.specs.loading import parse_spec
+    from pretrain_bench.benchmarks.specs.suite import Suite
+    from pretrain_bench.benchmarks.support.errors import WrongUse
+    from pretrain_bench.harness.planning.catalog import find
 
     given = [flag for flag, value in single.items() if value is not None]
     if name is not None:
@@ -164,9 +164,9 @@ def _run_cells(
     workers: int | None,
     console: Console,
 ) -> list[StageReport]:
-    from harness.pool import run_cells, whole_machine
-    from harness.scheduler import Wishes
-    from harness.store import Store
+    from pretrain_bench.harness.running.scheduler import run_cells, whole_machine
+    from pretrain_bench.harness.running.stage_runner import Wishes
+    from pretrain_bench.harness.store.store import Store
 
     store = Store(runs.resolve())
     store.check_writable()
@@ -177,8 +177,8 @@ def _run_cells(
 
 def _rebuild(matrix: Matrix, console: Console) -> None:
     """Build the images that the cells need and that do not fit; the base is left to `bench images build`."""
-    from benchmarks.errors import EnvironmentCannot, WrongUse
-    from harness.images import TASK, BuildSettings, build_all
+    from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
+    from pretrain_bench.harness.executors.images import TASK, BuildSettings, build_all
 
     if matrix.executor != "docker":
         raise WrongUse("--rebuild: only --executor docker has images")
@@ -191,11 +191,11 @@ def _rebuild(matrix: Matrix, console: Console) -> None:
 
 def _with_executor(matrix: Matrix, name: str) -> tuple[Matrix, Executor]:
     """The matrix, users' own methods with their image as it is now, and what runs its stages."""
-    from benchmarks.errors import WrongUse
+    from pretrain_bench.benchmarks.support.errors import WrongUse
 
     own = [m.name for m in matrix.methods.values() if m.image is not None]
     if name == "docker":
-        from harness.executors.docker import DockerExecutor
+        from pretrain_bench.harness.executors.docker import DockerExecutor
 
         runner = DockerExecutor()
         matrix = matrix.with_own_images(runner.client)
@@ -204,14 +204,14 @@ def _with_executor(matrix: Matrix, name: str) -> tuple[Matrix, Executor]:
         return matrix, runner
     if own:
         raise WrongUse(f"method {own[0]!r} is a container of your own; run it with --executor docker")
-    from harness.executors.local import LocalExecutor
+    from pretrain_bench.harness.executors.local import LocalExecutor
 
     return matrix, LocalExecutor()
 
 
 def _summarise(reports: list[StageReport], runs: Path, as_json: bool) -> None:
-    from benchmarks.metrics.names import TITLES
-    from harness.cli.console import per_cent, print_json, table
+    from pretrain_bench.benchmarks.metrics.names import TITLES
+    from pretrain_bench.harness.cli.console import per_cent, print_json, table
 
     if as_json:
         print_json([{"reused": r.reused, "record": r.record.model_dump(mode="json")} for r in reports])

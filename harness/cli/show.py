@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import DEFAULT_RUNS, Json, Runs
+from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 if TYPE_CHECKING:
-    from harness.contract.events import Ledger
-    from harness.contract.records import Measured, Record
-    from harness.store import Store
+    from pretrain_bench.harness.contract.events import Ledger
+    from pretrain_bench.harness.contract.records import Measured, Record
+    from pretrain_bench.harness.store.store import Store
 
 
 def show(
@@ -34,9 +34,9 @@ def show(
     json: Json = False,
 ) -> None:
     """List the runs, or show one: outcome, scores per class, what it used, where it comes from; or its words on one scene."""
-    from benchmarks.errors import WrongUse
-    from harness.cli.console import print_json, say_unrecorded, seeds, table
-    from harness.store import RECORD, Store, read_record
+    from pretrain_bench.benchmarks.support.errors import WrongUse
+    from pretrain_bench.harness.cli.console import print_json, say_unrecorded, seeds, table
+    from pretrain_bench.harness.store.store import RECORD, Store, read_record
 
     store = Store(runs)
     if run is not None:
@@ -71,7 +71,7 @@ def show(
 
 def _title(record: Record) -> str:
     """What a run did, as a plan names it."""
-    from harness.graph import finetune_title
+    from pretrain_bench.harness.planning.stage_specs import finetune_title
 
     cell = record.cell
     if cell is None:
@@ -81,7 +81,7 @@ def _title(record: Record) -> str:
 
 def _own_seed(record: Record, store: Store) -> object:
     """The seed in a run's spec. A damaged spec hides no run; showing that run says what is wrong."""
-    from benchmarks.errors import WrongUse
+    from pretrain_bench.benchmarks.support.errors import WrongUse
 
     try:
         return store.spec(record.kind, record.key).seed
@@ -91,13 +91,13 @@ def _own_seed(record: Record, store: Store) -> object:
 
 def _show_scene(record: Record, folder: Path, scene: str, checkpoint: str, out: Path | None, as_json: bool) -> None:
     """Write `<scene>-<checkpoint>.png` and `.ply`, and say where."""
-    from benchmarks.errors import DataError, WrongUse
-    from benchmarks.metrics.names import CHECKPOINTS
-    from harness.audit.rescore import find_data
-    from harness.cli.console import print_json, writing
-    from harness.retention import pruned
-    from harness.store import ARTIFACTS, read_spec
-    from reports.scene import check_tested, picture, show_scene, write_ply
+    from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
+    from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
+    from pretrain_bench.harness.audit.rescore import find_data
+    from pretrain_bench.harness.cli.console import print_json, writing
+    from pretrain_bench.harness.store.retention import pruned
+    from pretrain_bench.harness.store.store import ARTIFACTS, read_spec
+    from pretrain_bench.reports.figures.scene import check_tested, picture, show_scene, write_ply
 
     spec = read_spec(folder)
     if spec.kind != "finetune" or spec.data is None or spec.split is None or not record.metrics:
@@ -133,9 +133,9 @@ def _show_scene(record: Record, folder: Path, scene: str, checkpoint: str, out: 
 
 
 def _show_one(record: Record, folder: Path) -> None:
-    from benchmarks.metrics.names import CHECKPOINTS, SHOWN
-    from harness.cli.console import WIDTH, printable, seeds, table
-    from harness.store import read_spec
+    from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS, SHOWN
+    from pretrain_bench.harness.cli.console import WIDTH, printable, seeds, table
+    from pretrain_bench.harness.store.store import read_spec
 
     spec = read_spec(folder)
     mark = "  SYNTHETIC DATA" if record.synthetic else ""
@@ -180,11 +180,11 @@ def _amounts(used: Ledger | Measured) -> list[tuple[str, str]]:
 
 def _scores(record: Record) -> str:
     """The final value of what the run's task is judged by."""
-    from benchmarks.errors import BenchError
-    from benchmarks.metrics.names import TITLES
-    from benchmarks.specs import Task
-    from harness.catalog import find
-    from harness.cli.console import per_cent
+    from pretrain_bench.benchmarks.metrics.names import TITLES
+    from pretrain_bench.benchmarks.specs.task import Task
+    from pretrain_bench.benchmarks.support.errors import BenchError
+    from pretrain_bench.harness.cli.console import per_cent
+    from pretrain_bench.harness.planning.catalog import find
 
     if record.cell is None or not record.metrics:
         return "-"
@@ -196,6 +196,6 @@ def _scores(record: Record) -> str:
 
 
 def _metric(record: Record, name: str, checkpoint: str) -> str:
-    from harness.cli.console import per_cent
+    from pretrain_bench.harness.cli.console import per_cent
 
     return per_cent(record.metrics.get(f"{name}_{checkpoint}"))

@@ -8,16 +8,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from harness.cli.options import DEFAULT_RUNS, Json, Runs
+from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 TAIL_BYTES = 1 << 16
 
 
 def status(runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
     """Show what runs: since when, how far, steps per second, when it will be done; and how many runs ended in which way."""
-    from benchmarks.errors import WrongUse
-    from harness.cli.console import print_json, table
-    from harness.store import KINDS, Store
+    from pretrain_bench.benchmarks.support.errors import WrongUse
+    from pretrain_bench.harness.cli.console import print_json, table
+    from pretrain_bench.harness.store.store import KINDS, Store
 
     if not runs.is_dir():
         raise WrongUse(f"{runs}: no such folder of runs; `bench run` makes one, --runs names another")
@@ -40,8 +40,8 @@ def status(runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
 
 def _one(store: Any, folder: Path) -> dict[str, Any]:
     """A stage under way, or one that was left and would go on."""
-    from harness.contract.events import EVENTS_FILE, Start, Step
-    from harness.contract.stage import STAGE_FILE
+    from pretrain_bench.harness.contract.events import EVENTS_FILE, Start, Step
+    from pretrain_bench.harness.contract.stage import STAGE_FILE
 
     holder = store.held_by(folder.name)
     try:
@@ -68,7 +68,7 @@ def _ends(path: Path) -> Any:
     """The events at the beginning and at the end of a file, which may be long."""
     import os
 
-    from harness.contract.events import open_plain, parse_event
+    from pretrain_bench.harness.contract.events import open_plain, parse_event
 
     try:
         with open_plain(path, os.O_RDONLY) as file:
@@ -88,8 +88,8 @@ def _outcome(folder: Path) -> str | None:
     """The outcome in a run's record, found without reading all of it: records are written one field a line."""
     import os
 
-    from harness.contract.events import open_plain
-    from harness.store import RECORD
+    from pretrain_bench.harness.contract.events import open_plain
+    from pretrain_bench.harness.store.store import RECORD
 
     try:
         with open_plain(folder / RECORD, os.O_RDONLY) as file:
@@ -107,7 +107,7 @@ def _rate(state: dict[str, Any]) -> str:
 
 
 def _left(state: dict[str, Any]) -> str:
-    from harness.cli.console import duration
+    from pretrain_bench.harness.cli.console import duration
 
     left = state["seconds_left"]
     if left is None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from benchmarks.specs import Spec
+from pretrain_bench.benchmarks.specs.base import Spec
 
 EVENTS_FILE = "events.jsonl"
 MAX_LINE_BYTES = 1 << 20

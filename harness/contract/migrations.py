@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from harness.contract.records import SCHEMA_VERSION, Record
-from harness.contract.stage import canonical_json, hashes_as_written
+from pretrain_bench.harness.contract.records import SCHEMA_VERSION, Record
+from pretrain_bench.harness.contract.stage import canonical_json, hashes_as_written
 
 Plain = dict[str, Any]
 

@@ -6,9 +6,10 @@ import hashlib
 from enum import StrEnum
 from typing import Literal
 
-from benchmarks.specs import Cell, Spec
-from harness.contract.events import Ledger
-from harness.contract.stage import canonical_json
+from pretrain_bench.benchmarks.specs.base import Spec
+from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.harness.contract.events import Ledger
+from pretrain_bench.harness.contract.stage import canonical_json
 
 SCHEMA_VERSION = 2
 

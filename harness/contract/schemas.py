@@ -1,4 +1,7 @@
-"""JSON schemas of what crosses a container's wall: `python -m harness.contract.schemas DIR` writes them (docs/contract.md)."""
+"""JSON schemas of what crosses a container's wall (docs/contract.md).
+
+`python -m pretrain_bench.harness.contract.schemas DIR` writes them.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from benchmarks.specs import Method
-from harness.contract.events import Event
-from harness.contract.records import Record
-from harness.contract.stage import StageSpec
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.harness.contract.events import Event
+from pretrain_bench.harness.contract.records import Record
+from pretrain_bench.harness.contract.stage import StageSpec
 
 
 def schemas() -> dict[str, Any]:

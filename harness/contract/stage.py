@@ -18,24 +18,20 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic_core import to_json
 
-from benchmarks.ratios import Split
-from benchmarks.specs import (
-    Currency,
+from pretrain_bench.benchmarks.datasets.splits import Split
+from pretrain_bench.benchmarks.specs.base import Name, Spec
+from pretrain_bench.benchmarks.specs.budget import Currency
+from pretrain_bench.benchmarks.specs.cell import LabelRatio
+from pretrain_bench.benchmarks.specs.method_recipes import (
     DepthContrast,
-    DetectionRecipe,
-    HeadlineMetric,
-    InstanceRecipe,
-    LabelRatio,
-    Name,
-    NetworkSettings,
     OursImages,
     OursPoints,
     PointContrast,
     SceneContexts,
-    SemanticRecipe,
-    Spec,
-    recipe_kind,
 )
+from pretrain_bench.benchmarks.specs.network import NetworkSettings
+from pretrain_bench.benchmarks.specs.recipes import DetectionRecipe, InstanceRecipe, SemanticRecipe, recipe_kind
+from pretrain_bench.benchmarks.specs.task import HeadlineMetric
 
 KEY_LENGTH = 20
 STAGE_FILE = "stage.json"

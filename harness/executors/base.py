@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-from benchmarks.specs import BudgetHalf
-from harness.contract.events import EVENTS_FILE, MAX_LINE_BYTES, open_plain, parse_event
-from harness.contract.records import Measured
-from harness.contract.stage import StageSpec
-from harness.usage import folder_bytes
+from pretrain_bench.benchmarks.specs.budget import BudgetHalf
+from pretrain_bench.harness.contract.events import EVENTS_FILE, MAX_LINE_BYTES, open_plain, parse_event
+from pretrain_bench.harness.contract.records import Measured
+from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.executors.usage import folder_bytes
 
 KilledBy = Literal["wall", "memory", "disk", "cancel"]
 CANCEL_GRACE_SECONDS = 30.0

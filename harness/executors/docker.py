@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from benchmarks.errors import EnvironmentCannot
-from benchmarks.specs import BudgetHalf, Method
-from harness.contract.records import Measured
-from harness.contract.stage import StageSpec
-from harness.executors.base import Execution, Share, Watch, thread_variables
-from harness.executors.limited import can_limit, size_limited
-from harness.images import TASK, connect, first_line, require
-from harness.usage import GpuSampler, folder_bytes
-from harness.validate import drop_special_files
+from pretrain_bench.benchmarks.specs.budget import BudgetHalf
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
+from pretrain_bench.harness.contract.records import Measured
+from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.executors.base import Execution, Share, Watch, thread_variables
+from pretrain_bench.harness.executors.disk_quota import can_limit, size_limited
+from pretrain_bench.harness.executors.images import TASK, connect, first_line, require
+from pretrain_bench.harness.executors.usage import GpuSampler, folder_bytes
+from pretrain_bench.harness.running.validate import drop_special_files
 
 if TYPE_CHECKING:
     from docker.models.containers import Container

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.specs import BudgetHalf
-from harness.code import package_folder
-from harness.contract.stage import StageSpec
-from harness.executors.base import Execution, Share, Stop, Watch, thread_variables
-from harness.usage import GpuSampler, TreeSampler, folder_bytes
+from pretrain_bench.benchmarks.specs.budget import BudgetHalf
+from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.executors.base import Execution, Share, Stop, Watch, thread_variables
+from pretrain_bench.harness.executors.usage import GpuSampler, TreeSampler, folder_bytes
+from pretrain_bench.harness.planning.code_digest import package_folder
 
 PR_SET_PDEATHSIG = 1
 
@@ -43,7 +43,7 @@ class LocalExecutor:
         "pids",
     )
 
-    def __init__(self, command: Sequence[str] = (sys.executable, "-m", "methods.stage")) -> None:
+    def __init__(self, command: Sequence[str] = (sys.executable, "-m", "pretrain_bench.methods.stage")) -> None:
         self.command = tuple(command)
 
     def run(
@@ -127,7 +127,7 @@ def _environment(spec: StageSpec, gpus: tuple[str, ...]) -> dict[str, str]:
         kept["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     return {
         **kept,
-        "PYTHONPATH": str(package_folder("benchmarks").parent),
+        "PYTHONPATH": str(package_folder().parent),
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -10,12 +10,19 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.specs import SceneContexts
-from benchmarks.transforms import random_rotation
-from methods.context import StageContext
-from methods.csc.partition import fast_partition, general_partition, partitioned_nce, to_world
-from methods.frame_pairs import Batch, Embeddings, one_match_each, prepare_pairs, rows_of, subset
-from methods.training.loop import Training, train_and_save
+from pretrain_bench.benchmarks.input.transforms import random_rotation
+from pretrain_bench.benchmarks.specs.method_recipes import SceneContexts
+from pretrain_bench.methods.context import StageContext
+from pretrain_bench.methods.csc.partition import fast_partition, general_partition, partitioned_nce, to_world
+from pretrain_bench.methods.training.frame_pairs import (
+    Batch,
+    Embeddings,
+    one_match_each,
+    prepare_pairs,
+    rows_of,
+    subset,
+)
+from pretrain_bench.methods.training.loop import Training, train_and_save
 
 SECTORS = 2
 

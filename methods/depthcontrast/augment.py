@@ -9,9 +9,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from benchmarks.datasets.pairs import world_points
-from benchmarks.datasets.views import Frame
-from benchmarks.specs import DepthContrast
+from pretrain_bench.benchmarks.datasets.pairs import world_points
+from pretrain_bench.benchmarks.datasets.views import Frame
+from pretrain_bench.benchmarks.specs.method_recipes import DepthContrast
 
 Scan = NDArray[np.float64]
 TRIES = 100

@@ -8,21 +8,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.datasets.views import list_frames, load_frame
-from benchmarks.errors import DataError
-from benchmarks.specs import DepthContrast
-from benchmarks.voxelize import quantise, to_cells
-from methods.context import StageContext
-from methods.contrast import embedding_health, unit_rows
-from methods.depthcontrast.augment import augmented, frame_scan
-from methods.depthcontrast.moco import Queue, follow, joint_loss, queue_loss
-from methods.networks.pointnet2 import PointNet2, votenet_levels
-from methods.networks.res16unet import HEAD, Res16UNet34C, seeded_backbone
-from methods.sparse.backend import sparse_backend
-from methods.sparse.tensor import batched_coordinates
-from methods.training.checkpoint import save_backbone
-from methods.training.loop import StepResult, Training, batch_indices, first_usable, train_and_save
-from methods.training.optim import cosine, sgd
+from pretrain_bench.benchmarks.datasets.views import list_frames, load_frame
+from pretrain_bench.benchmarks.input.voxelise import quantise, to_cells
+from pretrain_bench.benchmarks.specs.method_recipes import DepthContrast
+from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.methods.context import StageContext
+from pretrain_bench.methods.depthcontrast.augment import augmented, frame_scan
+from pretrain_bench.methods.depthcontrast.moco import Queue, follow, joint_loss, queue_loss
+from pretrain_bench.methods.networks.pointnet2 import PointNet2, votenet_levels
+from pretrain_bench.methods.networks.res16unet import HEAD, Res16UNet34C, seeded_backbone
+from pretrain_bench.methods.sparse.backend import sparse_backend
+from pretrain_bench.methods.sparse.tensor import batched_coordinates
+from pretrain_bench.methods.training.checkpoint import save_backbone
+from pretrain_bench.methods.training.contrast import embedding_health, unit_rows
+from pretrain_bench.methods.training.loop import StepResult, Training, batch_indices, first_usable, train_and_save
+from pretrain_bench.methods.training.optim import cosine, sgd
 
 POINT_CHANNELS = 512
 TERMS = ("loss_point_point", "loss_voxel_voxel", "loss_point_voxel", "loss_voxel_point")

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.metrics import predictions as prediction_files
-from benchmarks.metrics.names import CHECKPOINTS
-from benchmarks.metrics.predictions import Prediction
-from benchmarks.metrics.scorer import Scorer, scorer_of
-from harness.contract.events import Eval
-from methods.context import StageContext
-from methods.networks.res16unet import HEAD, Res16UNet34C, seeded_backbone
-from methods.training.checkpoint import BACKBONE_FILE, load_into, load_weights
-from methods.training.loop import Training, TrainingState, train
+from pretrain_bench.benchmarks.metrics import predictions as prediction_files
+from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
+from pretrain_bench.benchmarks.metrics.predictions import Prediction
+from pretrain_bench.benchmarks.metrics.scorer import Scorer, scorer_of
+from pretrain_bench.harness.contract.events import Eval
+from pretrain_bench.methods.context import StageContext
+from pretrain_bench.methods.networks.res16unet import HEAD, Res16UNet34C, seeded_backbone
+from pretrain_bench.methods.training.checkpoint import BACKBONE_FILE, load_into, load_weights
+from pretrain_bench.methods.training.loop import Training, TrainingState, train
 
 TRAINING_FIT_SCENES = 16
 

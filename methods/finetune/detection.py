@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.annotations import chosen_rows
-from benchmarks.datasets.views import has_instances, load_aligned_cloud, load_boxes, load_labels
-from benchmarks.detection_input import (
+from pretrain_bench.benchmarks.datasets.views import has_instances, load_aligned_cloud, load_boxes, load_labels
+from pretrain_bench.benchmarks.input.annotations import chosen_rows
+from pretrain_bench.benchmarks.input.detection import (
     Array,
     BoxArrays,
     BoxSample,
@@ -20,18 +20,18 @@ from benchmarks.detection_input import (
     evaluation_sample,
     training_sample,
 )
-from benchmarks.metrics.detection_ap import decode, kept
-from benchmarks.metrics.predictions import Prediction
-from benchmarks.specs import DetectionRecipe
-from methods.context import StageContext
-from methods.finetune.core import finetune, load_backbone
-from methods.finetune.steps import scene_samples, warn_of_missing_classes
-from methods.finetune.votenet_loss import box_targets, votenet_loss
-from methods.networks.votenet import Proposals, VoteNet, norm_momentum, raw_boxes, set_norm_momentum
-from methods.sparse.backend import sparse_backend
-from methods.sparse.tensor import batched_coordinates
-from methods.training.loop import StepResult, Training
-from methods.training.optim import adam, milestones, schedule_steps
+from pretrain_bench.benchmarks.metrics.detection_ap import decode, kept
+from pretrain_bench.benchmarks.metrics.predictions import Prediction
+from pretrain_bench.benchmarks.specs.recipes import DetectionRecipe
+from pretrain_bench.methods.context import StageContext
+from pretrain_bench.methods.finetune.core import finetune, load_backbone
+from pretrain_bench.methods.finetune.steps import scene_samples, warn_of_missing_classes
+from pretrain_bench.methods.finetune.votenet_loss import box_targets, votenet_loss
+from pretrain_bench.methods.networks.votenet import Proposals, VoteNet, norm_momentum, raw_boxes, set_norm_momentum
+from pretrain_bench.methods.sparse.backend import sparse_backend
+from pretrain_bench.methods.sparse.tensor import batched_coordinates
+from pretrain_bench.methods.training.loop import StepResult, Training
+from pretrain_bench.methods.training.optim import adam, milestones, schedule_steps
 
 
 class BoxBatch(NamedTuple):

@@ -10,15 +10,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.metrics.predictions import MOST_INSTANCES, Prediction
-from benchmarks.specs import InstanceRecipe
-from methods.context import StageContext
-from methods.finetune.clustering import Clusters, clusters
-from methods.finetune.core import finetune, load_backbone
-from methods.finetune.pointgroup import cluster_logits, joined, proposals, score_loss, scored_and_suppressed
-from methods.finetune.steps import Loss, MicroBatch, allowed_labels, labelled_training, voxel_loss, whole_scene
-from methods.networks.instance_net import InstanceNet, InstanceOutput
-from methods.networks.score_net import ScoreNet
+from pretrain_bench.benchmarks.metrics.predictions import MOST_INSTANCES, Prediction
+from pretrain_bench.benchmarks.specs.recipes import InstanceRecipe
+from pretrain_bench.methods.context import StageContext
+from pretrain_bench.methods.finetune.clustering import Clusters, clusters
+from pretrain_bench.methods.finetune.core import finetune, load_backbone
+from pretrain_bench.methods.finetune.pointgroup import (
+    cluster_logits,
+    joined,
+    proposals,
+    score_loss,
+    scored_and_suppressed,
+)
+from pretrain_bench.methods.finetune.steps import (
+    Loss,
+    MicroBatch,
+    allowed_labels,
+    labelled_training,
+    voxel_loss,
+    whole_scene,
+)
+from pretrain_bench.methods.networks.instance_net import InstanceNet, InstanceOutput
+from pretrain_bench.methods.networks.score_net import ScoreNet
 
 SMALL, DIRECTION_SMALL = 1e-6, 1e-8
 

@@ -17,10 +17,10 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.boxes import strongest_first
-from benchmarks.specs import InstanceRecipe, PointGroupSettings
-from methods.finetune.clustering import Clusters, clusters
-from methods.networks.instance_net import InstanceNet, InstanceOutput
+from pretrain_bench.benchmarks.input.boxes import strongest_first
+from pretrain_bench.benchmarks.specs.recipes import InstanceRecipe, PointGroupSettings
+from pretrain_bench.methods.finetune.clustering import Clusters, clusters
+from pretrain_bench.methods.networks.instance_net import InstanceNet, InstanceOutput
 
 
 def proposals(

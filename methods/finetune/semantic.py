@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 import torch
 
-from benchmarks.metrics.predictions import Prediction
-from benchmarks.specs import SemanticRecipe
-from methods.context import StageContext
-from methods.finetune.core import finetune, load_backbone
-from methods.finetune.steps import allowed_labels, labelled_training, semantic_loss, whole_scene
-from methods.networks.res16unet import Res16UNet34C
+from pretrain_bench.benchmarks.metrics.predictions import Prediction
+from pretrain_bench.benchmarks.specs.recipes import SemanticRecipe
+from pretrain_bench.methods.context import StageContext
+from pretrain_bench.methods.finetune.core import finetune, load_backbone
+from pretrain_bench.methods.finetune.steps import allowed_labels, labelled_training, semantic_loss, whole_scene
+from pretrain_bench.methods.networks.res16unet import Res16UNet34C
 
 
 def run(context: StageContext) -> dict[str, float | None]:

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.annotations import chosen_rows, keep_rows
-from benchmarks.datasets.views import Labels, load_cloud, load_labels
-from benchmarks.errors import DataError
-from benchmarks.specs import SemanticRecipe
-from benchmarks.transforms import VoxelSample, evaluation_sample, training_sample
-from benchmarks.voxelize import IGNORE
-from methods.context import StageContext
-from methods.sparse.backend import sparse_backend
-from methods.sparse.tensor import batched_coordinates
-from methods.training.loop import StepResult, Training, batch_indices, first_usable
-from methods.training.optim import polynomial, schedule_steps, sgd
+from pretrain_bench.benchmarks.datasets.views import Labels, load_cloud, load_labels
+from pretrain_bench.benchmarks.input.annotations import chosen_rows, keep_rows
+from pretrain_bench.benchmarks.input.transforms import VoxelSample, evaluation_sample, training_sample
+from pretrain_bench.benchmarks.input.voxelise import IGNORE
+from pretrain_bench.benchmarks.specs.recipes import SemanticRecipe
+from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.methods.context import StageContext
+from pretrain_bench.methods.sparse.backend import sparse_backend
+from pretrain_bench.methods.sparse.tensor import batched_coordinates
+from pretrain_bench.methods.training.loop import StepResult, Training, batch_indices, first_usable
+from pretrain_bench.methods.training.optim import polynomial, schedule_steps, sgd
 
 MOST_VOXELS = 2_000_000
 """Of a scene that is predicted in one pass; at full width each takes some 3.2 kB (measured on the CPU), so 6.5 GB at most."""

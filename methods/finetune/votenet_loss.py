@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.detection_input import BoxArrays
-from methods.networks.votenet import Proposals
+from pretrain_bench.benchmarks.input.detection import BoxArrays
+from pretrain_bench.methods.networks.votenet import Proposals
 
 NEAR_METRES = 0.3
 """A proposal grown from a vote nearer than this to an object is positive."""

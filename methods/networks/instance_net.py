@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from methods.networks.res16unet import Res16UNet34C
+from pretrain_bench.methods.networks.res16unet import Res16UNet34C
 
 
 class InstanceOutput(NamedTuple):

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from benchmarks.backbone import DECODER, ENCODER, LAYERS, planes_of
-from methods.sparse.backend import sparse_backend
+from pretrain_bench.benchmarks.specs.backbone_shapes import DECODER, ENCODER, LAYERS, planes_of
+from pretrain_bench.methods.sparse.backend import sparse_backend
 
 if TYPE_CHECKING:
-    from benchmarks.specs import NetworkSettings
+    from pretrain_bench.benchmarks.specs.network import NetworkSettings
 
 HEAD = "final."
 """Names of the last layer's tensors, which never leave pre-training (spec A.4, I-28)."""

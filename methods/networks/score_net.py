@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.networks.res16unet import BasicBlock
-from methods.sparse.backend import sparse_backend
+from pretrain_bench.methods.networks.res16unet import BasicBlock
+from pretrain_bench.methods.sparse.backend import sparse_backend
 
 
 class ScoreNet(nn.Module):

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from benchmarks.metrics.detection_ap import RawBoxes
-from benchmarks.specs import DetectionRecipe
-from methods.networks.pointnet2 import PointLevel, SetAbstraction, SharedLayers, furthest_point_sample
+from pretrain_bench.benchmarks.metrics.detection_ap import RawBoxes
+from pretrain_bench.benchmarks.specs.recipes import DetectionRecipe
+from pretrain_bench.methods.networks.pointnet2 import PointLevel, SetAbstraction, SharedLayers, furthest_point_sample
 
 LEAST_NORM = 1e-12
 """Of a vote's feature: a smaller one is divided by this, where the original divides by zero."""

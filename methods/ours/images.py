@@ -6,16 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.datasets.views import list_frames, load_frame
-from benchmarks.errors import DataError
-from benchmarks.specs import OursImages
-from methods.context import StageContext
-from methods.contrast import embedding_health, info_nce, unit_rows
-from methods.networks.resunet2d import SIDE_MULTIPLE, PixelFeatureNet, network_input
-from methods.ours.augment import apply_crop, change_colours, draw_crop, match_pixels, to_tensor
-from methods.training.checkpoint import load_into, load_weights, save_weights
-from methods.training.loop import StepResult, Training, batch_indices, train_and_save
-from methods.training.optim import exponential, sgd
+from pretrain_bench.benchmarks.datasets.views import list_frames, load_frame
+from pretrain_bench.benchmarks.specs.method_recipes import OursImages
+from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.methods.context import StageContext
+from pretrain_bench.methods.networks.resunet2d import SIDE_MULTIPLE, PixelFeatureNet, network_input
+from pretrain_bench.methods.ours.augment import apply_crop, change_colours, draw_crop, match_pixels, to_tensor
+from pretrain_bench.methods.training.checkpoint import load_into, load_weights, save_weights
+from pretrain_bench.methods.training.contrast import embedding_health, info_nce, unit_rows
+from pretrain_bench.methods.training.loop import StepResult, Training, batch_indices, train_and_save
+from pretrain_bench.methods.training.optim import exponential, sgd
 
 ARTIFACT = "image_network.safetensors"
 SETTINGS = "image_network.json"

@@ -9,23 +9,23 @@ import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
-from benchmarks import transforms
-from benchmarks.datasets.views import Frame, list_frames, load_frame
-from benchmarks.specs import OursImages, OursPoints
-from benchmarks.voxelize import quantise, to_cells
-from methods.context import StageContext
-from methods.contrast import embedding_health, info_nce, unit_rows
-from methods.networks.res16unet import seeded_backbone
-from methods.networks.resunet2d import PixelFeatureNet, network_input
-from methods.ours.augment import to_tensor
-from methods.ours.images import ARTIFACT as IMAGE_NETWORK
-from methods.ours.images import SETTINGS as IMAGE_SETTINGS
-from methods.ours.projection import CentreCrop, centre_crop, crop_image, inside_crop, lookup, unproject
-from methods.sparse.backend import sparse_backend
-from methods.sparse.tensor import batched_coordinates
-from methods.training.checkpoint import load_into, load_weights, save_backbone
-from methods.training.loop import StepResult, Training, batch_indices, first_usable, train_and_save
-from methods.training.optim import exponential, sgd
+from pretrain_bench.benchmarks.datasets.views import Frame, list_frames, load_frame
+from pretrain_bench.benchmarks.input import transforms
+from pretrain_bench.benchmarks.input.voxelise import quantise, to_cells
+from pretrain_bench.benchmarks.specs.method_recipes import OursImages, OursPoints
+from pretrain_bench.methods.context import StageContext
+from pretrain_bench.methods.networks.res16unet import seeded_backbone
+from pretrain_bench.methods.networks.resunet2d import PixelFeatureNet, network_input
+from pretrain_bench.methods.ours.augment import to_tensor
+from pretrain_bench.methods.ours.images import ARTIFACT as IMAGE_NETWORK
+from pretrain_bench.methods.ours.images import SETTINGS as IMAGE_SETTINGS
+from pretrain_bench.methods.ours.projection import CentreCrop, centre_crop, crop_image, inside_crop, lookup, unproject
+from pretrain_bench.methods.sparse.backend import sparse_backend
+from pretrain_bench.methods.sparse.tensor import batched_coordinates
+from pretrain_bench.methods.training.checkpoint import load_into, load_weights, save_backbone
+from pretrain_bench.methods.training.contrast import embedding_health, info_nce, unit_rows
+from pretrain_bench.methods.training.loop import StepResult, Training, batch_indices, first_usable, train_and_save
+from pretrain_bench.methods.training.optim import exponential, sgd
 
 MLP_WIDTH = 32
 

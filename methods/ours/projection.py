@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.datasets.pairs import world_points
-from benchmarks.datasets.views import Frame
+from pretrain_bench.benchmarks.datasets.pairs import world_points
+from pretrain_bench.benchmarks.datasets.views import Frame
 
 
 class FramePoints(NamedTuple):

@@ -10,12 +10,19 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.specs import PointContrast
-from methods.context import StageContext
-from methods.contrast import info_nce
-from methods.frame_pairs import Batch, Embeddings, one_match_each, prepare_pairs, rows_of, subset
-from methods.pointcontrast.hardest import hardest_contrastive
-from methods.training.loop import Training, train_and_save
+from pretrain_bench.benchmarks.specs.method_recipes import PointContrast
+from pretrain_bench.methods.context import StageContext
+from pretrain_bench.methods.pointcontrast.hardest import hardest_contrastive
+from pretrain_bench.methods.training.contrast import info_nce
+from pretrain_bench.methods.training.frame_pairs import (
+    Batch,
+    Embeddings,
+    one_match_each,
+    prepare_pairs,
+    rows_of,
+    subset,
+)
+from pretrain_bench.methods.training.loop import Training, train_and_save
 
 
 def run(context: StageContext) -> dict[str, float | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from benchmarks.errors import EnvironmentCannot, WrongUse
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 
 BACKENDS = ("torch", "minkowski")
 NAMES = frozenset(
@@ -40,7 +40,7 @@ def sparse_backend(name: str) -> Any:
     Raises WrongUse for an unknown name, EnvironmentCannot where MinkowskiEngine is asked for and not installed.
     """
     if name == "torch":
-        from methods.sparse import conv, pointwise, pooling, quantize, tensor
+        from pretrain_bench.methods.sparse import conv, pointwise, pooling, quantize, tensor
 
         modules = (conv, pointwise, pooling, quantize, tensor)
         return SimpleNamespace(**{n: getattr(m, n) for m in modules for n in vars(m) if n in NAMES})

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.flops import flops
-from methods.sparse.kernel_map import Block, KernelMap
-from methods.sparse.tensor import SparseTensor
-from methods.sparse.workers import grouped, groups_for, share
+from pretrain_bench.methods.sparse.flops import flops
+from pretrain_bench.methods.sparse.kernel_map import Block, KernelMap
+from pretrain_bench.methods.sparse.tensor import SparseTensor
+from pretrain_bench.methods.sparse.workers import grouped, groups_for, share
 
 
 def _as_autocast(features: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from methods.sparse.tensor import SparseTensor
+from pretrain_bench.methods.sparse.tensor import SparseTensor
 
 
 class MinkowskiBatchNorm(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from methods.sparse.tensor import SparseTensor
+from pretrain_bench.methods.sparse.tensor import SparseTensor
 
 Reduce = Callable[[Tensor, Tensor, int], Tensor]
 

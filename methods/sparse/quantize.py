@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.voxelize import quantise, to_cells, voxel_labels
-from methods.sparse.tensor import batched_coordinates
+from pretrain_bench.benchmarks.input.voxelise import quantise, to_cells, voxel_labels
+from pretrain_bench.methods.sparse.tensor import batched_coordinates
 
 Array = NDArray[Any] | Tensor
 

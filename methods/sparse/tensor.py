@@ -7,7 +7,13 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from methods.sparse.kernel_map import CoordinateIndex, KernelMap, partition_map, search_map, stride_coordinates
+from pretrain_bench.methods.sparse.kernel_map import (
+    CoordinateIndex,
+    KernelMap,
+    partition_map,
+    search_map,
+    stride_coordinates,
+)
 
 
 class CoordinateManager:

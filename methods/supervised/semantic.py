@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from benchmarks.datasets.views import Labels, load_labels
-from benchmarks.specs import SemanticRecipe
-from methods.context import StageContext
-from methods.finetune.steps import labelled_training, semantic_loss
-from methods.networks.res16unet import HEAD, seeded_backbone
-from methods.training.checkpoint import save_backbone
-from methods.training.loop import Training, train_and_save
+from pretrain_bench.benchmarks.datasets.views import Labels, load_labels
+from pretrain_bench.benchmarks.specs.recipes import SemanticRecipe
+from pretrain_bench.methods.context import StageContext
+from pretrain_bench.methods.finetune.steps import labelled_training, semantic_loss
+from pretrain_bench.methods.networks.res16unet import HEAD, seeded_backbone
+from pretrain_bench.methods.training.checkpoint import save_backbone
+from pretrain_bench.methods.training.loop import Training, train_and_save
 
 
 def run(context: StageContext) -> dict[str, float | None]:

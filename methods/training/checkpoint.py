@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from benchmarks.errors import DataError
+from pretrain_bench.benchmarks.support.errors import DataError
 
 BACKBONE_FILE = "backbone.safetensors"
 """What every pre-training leaves: the 3D backbone (design section 6)."""

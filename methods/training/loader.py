@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.errors import BenchError
+from pretrain_bench.benchmarks.support.errors import BenchError
 
 Batch = TypeVar("Batch")
 BATCHES_AHEAD = 2

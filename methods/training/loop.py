@@ -13,13 +13,13 @@ import torch
 from numpy.random import Generator
 from torch import nn
 
-from benchmarks.errors import BenchError, DataError
-from harness.contract.events import Ledger, Start, Step, Usage
-from methods.context import CANCEL, FINISH, StageContext
-from methods.flops import flops
-from methods.training.checkpoint import load_state, save_state
-from methods.training.loader import batches
-from methods.training.optim import Schedule
+from pretrain_bench.benchmarks.support.errors import BenchError, DataError
+from pretrain_bench.harness.contract.events import Ledger, Start, Step, Usage
+from pretrain_bench.methods.context import CANCEL, FINISH, StageContext
+from pretrain_bench.methods.sparse.flops import flops
+from pretrain_bench.methods.training.checkpoint import load_state, save_state
+from pretrain_bench.methods.training.loader import batches
+from pretrain_bench.methods.training.optim import Schedule
 
 Sample = TypeVar("Sample")
 

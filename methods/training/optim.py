@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import nn
 
-from benchmarks.specs import AdamSettings, ExponentialDecay, SgdSettings
-from harness.contract.stage import Limits
+from pretrain_bench.benchmarks.specs.optimisers import AdamSettings, ExponentialDecay, SgdSettings
+from pretrain_bench.harness.contract.stage import Limits
 
 Schedule = Callable[[int], float]
 

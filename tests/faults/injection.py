@@ -14,10 +14,10 @@ from pathlib import Path
 
 import psutil
 
-from harness import chain
-from harness.audit.findings import Tally
-from harness.audit.static import audit_files
-from harness.store import Store, hash_artifacts
+from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.audit.static import audit_files
+from pretrain_bench.harness.store import chain
+from pretrain_bench.harness.store.store import Store, hash_artifacts
 
 REPOSITORY = Path(__file__).parent.parent.parent
 STAGES = 30

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.contract.events import EVENTS_FILE, End, EventWriter, Ledger, Start, Step, Usage
-from harness.contract.stage import SHAPES_FILE, STAGE_FILE, StageSpec
+from pretrain_bench.harness.contract.events import EVENTS_FILE, End, EventWriter, Ledger, Start, Step, Usage
+from pretrain_bench.harness.contract.stage import SHAPES_FILE, STAGE_FILE, StageSpec
 
 TENTHS = 10
 
@@ -69,8 +69,8 @@ def pretrained(spec: StageSpec, root: Path) -> dict[str, float | None]:
 
 def finetuned(spec: StageSpec, root: Path) -> dict[str, float | None]:
     """Predictions of one class, which the key decides, and their scores."""
-    from benchmarks.metrics import predictions
-    from benchmarks.metrics.scorer import SemanticScorer
+    from pretrain_bench.benchmarks.metrics import predictions
+    from pretrain_bench.benchmarks.metrics.scorer import SemanticScorer
 
     assert spec.data is not None and spec.split is not None
     classes = len(spec.data.classes)

@@ -6,15 +6,15 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks.errors import BenchError
-from benchmarks.suite import Suite
-from harness.cli.console import Console
-from harness.executors.local import LocalExecutor
-from harness.graph import PlannedCell
-from harness.matrix import Choice, Matrix, matrix_of
-from harness.pool import Room, run_cells
-from harness.scheduler import Wishes
-from harness.store import Store
+from pretrain_bench.benchmarks.specs.suite import Suite
+from pretrain_bench.benchmarks.support.errors import BenchError
+from pretrain_bench.harness.cli.console import Console
+from pretrain_bench.harness.executors.local import LocalExecutor
+from pretrain_bench.harness.planning.resolved_suite import Choice, Matrix, matrix_of
+from pretrain_bench.harness.planning.stage_specs import PlannedCell
+from pretrain_bench.harness.running.scheduler import Room, run_cells
+from pretrain_bench.harness.running.stage_runner import Wishes
+from pretrain_bench.harness.store.store import Store
 
 SLEEPER = (sys.executable, "-m", "tests.faults.sleeper")
 REPOSITORY = Path(__file__).parent.parent.parent

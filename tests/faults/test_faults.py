@@ -11,12 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import chain
-from harness.conformance import Quiet
-from harness.executors.local import LocalExecutor
-from harness.pool import Room, run_cells
-from harness.scheduler import Wishes
-from harness.store import Store
+from pretrain_bench.harness.executors.local import LocalExecutor
+from pretrain_bench.harness.running.conformance import Quiet
+from pretrain_bench.harness.running.scheduler import Room, run_cells
+from pretrain_bench.harness.running.stage_runner import Wishes
+from pretrain_bench.harness.store import chain
+from pretrain_bench.harness.store.store import Store
 from tests.conftest import Bench
 from tests.faults import injection
 from tests.faults.suite import SLEEPER, planned
@@ -60,7 +60,7 @@ def test_two_interruptions_while_data_are_prepared(
     """The second comes while the first waits for the workers; nobody is left waiting, and the same command goes on."""
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     command = [
-        sys.executable, "-m", "harness.cli.app", "run", "--method", "scratch", "--task", "s3dis-sem", "--budget", "smoke",
+        sys.executable, "-m", "pretrain_bench.harness.cli.app", "run", "--method", "scratch", "--task", "s3dis-sem", "--budget", "smoke",
         "--data", f"s3dis={s3dis_root}", "--runs", str(tmp_path / "runs"),
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -17,17 +17,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from benchmarks.backbone import backbone_shapes
-from benchmarks.locks import exclusive
-from benchmarks.specs import BudgetHalf
-from harness.conformance import Quiet
-from harness.contract.records import Record
-from harness.data import PreparedDataset
-from harness.executors import docker as executor
-from harness.graph import PlannedStage
-from harness.images import build_context
-from harness.scheduler import Wishes, run_chain
-from harness.store import LOG, Store, is_done
+from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
+from pretrain_bench.benchmarks.specs.budget import BudgetHalf
+from pretrain_bench.benchmarks.support.locks import exclusive
+from pretrain_bench.harness.contract.records import Record
+from pretrain_bench.harness.executors import docker as executor
+from pretrain_bench.harness.executors.images import build_context
+from pretrain_bench.harness.planning.prepared_data import PreparedDataset
+from pretrain_bench.harness.planning.stage_specs import PlannedStage
+from pretrain_bench.harness.running.conformance import Quiet
+from pretrain_bench.harness.running.stage_runner import Wishes, run_chain
+from pretrain_bench.harness.store.store import LOG, Store, is_done
 from tests.conftest import REPOSITORY, SHARED
 from tests.methods.stages import nano_stages, small_recordings
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.datasets.layout import read_manifest
-from benchmarks.datasets.prepare import prepare
-from benchmarks.procedural.write import generate
-from benchmarks.specs import Budget, Dataset, Method, Profile, Task
-from harness.catalog import find
-from harness.data import PreparedDataset
-from harness.graph import CellSpecs, Machine, PlannedStage, pretrain_stages
-from harness.scheduler import lay_out
-from methods.context import StageContext
+from pretrain_bench.benchmarks.datasets.layout import read_manifest
+from pretrain_bench.benchmarks.datasets.prepare import prepare
+from pretrain_bench.benchmarks.procedural.write import generate
+from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.prepared_data import PreparedDataset
+from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, pretrain_stages
+from pretrain_bench.harness.running.stage_runner import lay_out
+from pretrain_bench.methods.context import StageContext
 
 SPECS = Path(__file__).parent.parent / "specs"
 METHODS = ("ours", "pointcontrast", "csc", "depthcontrast", "supervised")

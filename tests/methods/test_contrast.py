@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from methods.contrast import embedding_health, info_nce, ranked_first, unit_rows
+from pretrain_bench.methods.training.contrast import embedding_health, info_nce, ranked_first, unit_rows
 
 
 def test_closed_form() -> None:
@@ -37,7 +37,7 @@ def test_blocks_equal_the_whole_with_gradients(block: int) -> None:
 def test_sixteen_thousand_pairs_need_no_sixteen_thousand_squared() -> None:
     """All pairs of a step of `ours`: the logits and their gradient alone would take two gigabytes."""
     code = (
-        "import resource, torch; from methods.contrast import info_nce, unit_rows; torch.set_num_threads(1);"
+        "import resource, torch; from pretrain_bench.methods.training.contrast import info_nce, unit_rows; torch.set_num_threads(1);"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024;"
         "q, k = (unit_rows(torch.randn(16000, 16)).requires_grad_() for _ in range(2));"
         "info_nce(q[:64], k[:64], 0.4).backward(); before = peak();"

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from benchmarks.datasets.views import Frame
-from benchmarks.specs import DepthContrast, Profile
-from harness.catalog import find
-from harness.contract.stage import Limits
-from methods.depthcontrast.augment import (
+from pretrain_bench.benchmarks.datasets.views import Frame
+from pretrain_bench.benchmarks.specs.method_recipes import DepthContrast
+from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.harness.contract.stage import Limits
+from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.methods.depthcontrast.augment import (
     augmented,
     crop_cuboid,
     drop_cuboid,
@@ -18,8 +19,8 @@ from methods.depthcontrast.augment import (
     resample,
     turn_about_one_axis,
 )
-from methods.depthcontrast.scans import queue_keys, voxel_view
-from methods.training.optim import cosine
+from pretrain_bench.methods.depthcontrast.scans import queue_keys, voxel_view
+from pretrain_bench.methods.training.optim import cosine
 
 SMALL = DepthContrast(
     scan_points=3000, points=1000, sizes=(500, 1500), crop_least_points=400, abstraction_points=(64, 32, 16, 8)

@@ -4,11 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.datasets.views import Cloud
-from benchmarks.metrics import predictions
-from benchmarks.metrics.semantic import confusion_matrix
-from benchmarks.specs import SemanticRecipe
-from benchmarks.transforms import (
+from pretrain_bench.benchmarks.datasets.views import Cloud
+from pretrain_bench.benchmarks.input.transforms import (
     axis_rotation,
     clip_mask,
     flip_horizontal,
@@ -16,8 +13,11 @@ from benchmarks.transforms import (
     random_rotation,
     training_sample,
 )
-from benchmarks.voxelize import IGNORE, quantise
-from methods.finetune.steps import collate, voxel_loss
+from pretrain_bench.benchmarks.input.voxelise import IGNORE, quantise
+from pretrain_bench.benchmarks.metrics import predictions
+from pretrain_bench.benchmarks.metrics.semantic import confusion_matrix
+from pretrain_bench.benchmarks.specs.recipes import SemanticRecipe
+from pretrain_bench.methods.finetune.steps import collate, voxel_loss
 
 RECIPE = SemanticRecipe(steps=1, batch=1, micro_batch=1, voxel_metres=0.1, validate_every=1, clip_metres=4.0)
 

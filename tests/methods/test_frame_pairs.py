@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.datasets.views import Frame
-from benchmarks.procedural import rooms, sensors, write
-from benchmarks.specs import ExponentialDecay, PointContrast, Profile, SceneContexts
-from benchmarks.transforms import nearest_rows, random_rotation
-from harness.catalog import find
-from harness.contract.stage import Limits
-from methods.csc.pairs import scene_loss
-from methods.frame_pairs import (
+from pretrain_bench.benchmarks.datasets.views import Frame
+from pretrain_bench.benchmarks.input.transforms import nearest_rows, random_rotation
+from pretrain_bench.benchmarks.procedural import rooms, sensors, write
+from pretrain_bench.benchmarks.specs.method_recipes import PointContrast, SceneContexts
+from pretrain_bench.benchmarks.specs.optimisers import ExponentialDecay
+from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.harness.contract.stage import Limits
+from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.methods.csc.pairs import scene_loss
+from pretrain_bench.methods.pointcontrast.hardest import hardest_contrastive
+from pretrain_bench.methods.pointcontrast.pairs import any_rotation, pair_loss
+from pretrain_bench.methods.training.frame_pairs import (
     Batch,
     PairSample,
     TurnedCloud,
@@ -22,9 +26,7 @@ from methods.frame_pairs import (
     pair_sample,
     turn,
 )
-from methods.pointcontrast.hardest import hardest_contrastive
-from methods.pointcontrast.pairs import any_rotation, pair_loss
-from methods.training.optim import exponential
+from pretrain_bench.methods.training.optim import exponential
 from tests.parity.vectors import load
 
 RECIPE = PointContrast(voxel_metres=0.1)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.errors import DataError
-from benchmarks.specs import NetworkSettings
-from methods.import_checkpoint import HYBRID_TO_CUBE, import_checkpoint
-from methods.networks.res16unet import Res16UNet34C
-from methods.sparse.conv import MinkowskiConvolution
-from methods.sparse.kernel_map import kernel_offsets
-from methods.sparse.tensor import SparseTensor
+from pretrain_bench.benchmarks.specs.network import NetworkSettings
+from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.methods.import_checkpoint import HYBRID_TO_CUBE, import_checkpoint
+from pretrain_bench.methods.networks.res16unet import Res16UNet34C
+from pretrain_bench.methods.sparse.conv import MinkowskiConvolution
+from pretrain_bench.methods.sparse.kernel_map import kernel_offsets
+from pretrain_bench.methods.sparse.tensor import SparseTensor
 from tests.conftest import Bench
 from tests.methods.test_networks import Evil
 from tests.parity.vectors import formula_weights, load

@@ -10,15 +10,16 @@ import pytest
 import torch
 from scipy.sparse.csgraph import connected_components
 
-from benchmarks.datasets.views import Cloud
-from benchmarks.specs import InstanceRecipe, NetworkSettings
-from benchmarks.transforms import training_sample
-from methods.finetune.clustering import clusters, connected
-from methods.finetune.instance import centre_offsets, instance_loss, offset_losses
-from methods.finetune.steps import MicroBatch, collate
-from methods.networks.instance_net import InstanceNet
-from methods.networks.res16unet import seeded_backbone
-from methods.sparse.tensor import SparseTensor, batched_coordinates
+from pretrain_bench.benchmarks.datasets.views import Cloud
+from pretrain_bench.benchmarks.input.transforms import training_sample
+from pretrain_bench.benchmarks.specs.network import NetworkSettings
+from pretrain_bench.benchmarks.specs.recipes import InstanceRecipe
+from pretrain_bench.methods.finetune.clustering import clusters, connected
+from pretrain_bench.methods.finetune.instance import centre_offsets, instance_loss, offset_losses
+from pretrain_bench.methods.finetune.steps import MicroBatch, collate
+from pretrain_bench.methods.networks.instance_net import InstanceNet
+from pretrain_bench.methods.networks.res16unet import seeded_backbone
+from pretrain_bench.methods.sparse.tensor import SparseTensor, batched_coordinates
 
 RECIPE = InstanceRecipe(
     kind="instance", steps=1, batch=1, micro_batch=1, voxel_metres=0.1, validate_every=1, clip_metres=4.0

@@ -10,8 +10,8 @@ import psutil
 import pytest
 import torch
 
-from benchmarks.errors import DataError
-from methods.training.loader import BATCHES_AHEAD, batches
+from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.methods.training.loader import BATCHES_AHEAD, batches
 from tests.conftest import REPOSITORY
 
 CPU = torch.device("cpu")
@@ -74,7 +74,7 @@ def test_a_soft_stop_of_the_whole_group_does_not_kill_the_workers() -> None:
 
     code = """
 import os, signal, time, torch
-from methods.training.loader import batches
+from pretrain_bench.methods.training.loader import batches
 stop = []
 signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
 for batch in batches(lambda step: step, range(100000), 2, torch.device("cpu")):

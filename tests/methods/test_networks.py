@@ -6,12 +6,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.backbone import backbone_shapes
-from benchmarks.errors import DataError
-from benchmarks.specs import NetworkSettings, OursImages
-from methods.networks.res16unet import Res16UNet34C, seeded_backbone
-from methods.networks.resunet2d import PixelFeatureNet, ResNetEncoder, network_input
-from methods.training.checkpoint import load_into, load_weights, save_weights
+from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
+from pretrain_bench.benchmarks.specs.method_recipes import OursImages
+from pretrain_bench.benchmarks.specs.network import NetworkSettings
+from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.methods.networks.res16unet import Res16UNet34C, seeded_backbone
+from pretrain_bench.methods.networks.resunet2d import PixelFeatureNet, ResNetEncoder, network_input
+from pretrain_bench.methods.training.checkpoint import load_into, load_weights, save_weights
 
 
 @pytest.mark.parametrize(

@@ -9,19 +9,24 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.datasets.layout import Manifest
-from benchmarks.errors import DataError
-from benchmarks.ratios import Split
-from benchmarks.specs import Budget, Cell, Dataset, Method, Profile, Task
-from harness.catalog import find
-from harness.data import PreparedDataset
-from harness.graph import CellSpecs, Machine, PlannedStage, stages_of
-from harness.scheduler import lay_out
-from harness.validate import score_finetune
-from methods.context import CANCEL, StageContext
-from methods.finetune import core, detection, instance, semantic, steps
-from methods.scratch import init
-from methods.training.loop import Cancelled
+from pretrain_bench.benchmarks.datasets.layout import Manifest
+from pretrain_bench.benchmarks.datasets.splits import Split
+from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.prepared_data import PreparedDataset
+from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, stages_of
+from pretrain_bench.harness.running.stage_runner import lay_out
+from pretrain_bench.harness.running.validate import score_finetune
+from pretrain_bench.methods.context import CANCEL, StageContext
+from pretrain_bench.methods.finetune import core, detection, instance, semantic, steps
+from pretrain_bench.methods.scratch import init
+from pretrain_bench.methods.training.loop import Cancelled
 from tests.methods.stages import SPECS
 
 TASKS = {"scannet-sem": semantic, "scannet-inst": instance, "scannet-det": detection}

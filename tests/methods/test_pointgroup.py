@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.metrics import predictions
-from benchmarks.metrics.instance_ap import THRESHOLDS, Instances, average_precision, scene_verdicts
-from benchmarks.metrics.scorer import scorer_of
-from benchmarks.specs import InstanceRecipe, LabelRatio, NetworkSettings, PointGroupSettings
-from harness.validate import score_finetune
-from methods.finetune import instance, pointgroup
-from methods.finetune.clustering import Clusters
-from methods.finetune.instance import instance_loss
-from methods.finetune.pointgroup import (
+from pretrain_bench.benchmarks.metrics import predictions
+from pretrain_bench.benchmarks.metrics.instance_ap import THRESHOLDS, Instances, average_precision, scene_verdicts
+from pretrain_bench.benchmarks.metrics.scorer import scorer_of
+from pretrain_bench.benchmarks.specs.cell import LabelRatio
+from pretrain_bench.benchmarks.specs.network import NetworkSettings
+from pretrain_bench.benchmarks.specs.recipes import InstanceRecipe, PointGroupSettings
+from pretrain_bench.harness.running.validate import score_finetune
+from pretrain_bench.methods.finetune import instance, pointgroup
+from pretrain_bench.methods.finetune.clustering import Clusters
+from pretrain_bench.methods.finetune.instance import instance_loss
+from pretrain_bench.methods.finetune.pointgroup import (
     best_overlaps,
     chosen,
     cluster_cells,
@@ -29,11 +31,11 @@ from methods.finetune.pointgroup import (
     score_targets,
     scored_and_suppressed,
 )
-from methods.finetune.steps import MicroBatch
-from methods.networks.instance_net import InstanceNet, InstanceOutput
-from methods.networks.res16unet import seeded_backbone
-from methods.networks.score_net import ScoreNet
-from methods.sparse.tensor import SparseTensor, batched_coordinates
+from pretrain_bench.methods.finetune.steps import MicroBatch
+from pretrain_bench.methods.networks.instance_net import InstanceNet, InstanceOutput
+from pretrain_bench.methods.networks.res16unet import seeded_backbone
+from pretrain_bench.methods.networks.score_net import ScoreNet
+from pretrain_bench.methods.sparse.tensor import SparseTensor, batched_coordinates
 from tests.methods.test_odd_scenes import open_task, room
 
 SETTINGS = PointGroupSettings()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from methods.networks.pointnet2 import (
+from pretrain_bench.methods.networks.pointnet2 import (
     FeaturePropagation,
     PointLevel,
     PointNet2,
@@ -34,7 +34,7 @@ def test_ball_query_equals_the_golden_vectors(radius: float, count: int, monkeyp
     points, queries = torch.from_numpy(golden["fps__xyz"]), torch.from_numpy(golden["ball__query_xyz"])
     expected = golden[f"ball__idx_r{int(100 * radius)}_n{count}"]
     assert np.array_equal(ball_query(queries, points, radius, count).numpy(), expected)
-    monkeypatch.setattr("methods.networks.pointnet2.PAIRS_AT_ONCE", 7000)
+    monkeypatch.setattr("pretrain_bench.methods.networks.pointnet2.PAIRS_AT_ONCE", 7000)
     assert np.array_equal(ball_query(queries, points, radius, count).numpy(), expected), "a few centres at a time"
 
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch.nn import functional
 
-from benchmarks.errors import EnvironmentCannot, WrongUse
-from methods.flops import flops
-from methods.sparse import conv as conv_module
-from methods.sparse import kernel_map
-from methods.sparse.backend import NAMES, sparse_backend
-from methods.sparse.conv import MinkowskiConvolution, MinkowskiConvolutionTranspose
-from methods.sparse.kernel_map import CoordinateIndex
-from methods.sparse.pointwise import MinkowskiBatchNorm
-from methods.sparse.quantize import sparse_collate
-from methods.sparse.tensor import SparseTensor, SparseTensorQuantizationMode, batched_coordinates
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
+from pretrain_bench.methods.sparse import conv as conv_module
+from pretrain_bench.methods.sparse import kernel_map
+from pretrain_bench.methods.sparse.backend import NAMES, sparse_backend
+from pretrain_bench.methods.sparse.conv import MinkowskiConvolution, MinkowskiConvolutionTranspose
+from pretrain_bench.methods.sparse.flops import flops
+from pretrain_bench.methods.sparse.kernel_map import CoordinateIndex
+from pretrain_bench.methods.sparse.pointwise import MinkowskiBatchNorm
+from pretrain_bench.methods.sparse.quantize import sparse_collate
+from pretrain_bench.methods.sparse.tensor import SparseTensor, SparseTensorQuantizationMode, batched_coordinates
 
 SEED = 13
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from methods.sparse import workers
-from methods.sparse.conv import MinkowskiConvolution
-from methods.sparse.tensor import SparseTensor
+from pretrain_bench.methods.sparse import workers
+from pretrain_bench.methods.sparse.conv import MinkowskiConvolution
+from pretrain_bench.methods.sparse.tensor import SparseTensor
 
 
 @pytest.fixture
@@ -78,13 +78,15 @@ def test_shared_convolution_equals_the_unshared_one_and_repeats_bit_for_bit(
         assert x.grad is not None and conv.kernel.grad is not None
         return [out.detach(), x.grad, conv.kernel.grad.clone()]
 
-    monkeypatch.setattr("methods.sparse.conv.PADDING_ALLOWED", -1)
+    monkeypatch.setattr("pretrain_bench.methods.sparse.conv.PADDING_ALLOWED", -1)
     monkeypatch.setattr(workers, "SHARED_MULTIPLY_ADDS", 1 << 60)
     alone = run()
     monkeypatch.setattr(workers, "SHARED_MULTIPLY_ADDS", 0)
     groups = []
     original = workers.share
-    monkeypatch.setattr("methods.sparse.conv.share", lambda work, count: (groups.append(count), original(work, count)))
+    monkeypatch.setattr(
+        "pretrain_bench.methods.sparse.conv.share", lambda work, count: (groups.append(count), original(work, count))
+    )
     first, second = run(), run()
     assert set(groups) == {6}
     for a, b, c in zip(alone, first, second, strict=True):

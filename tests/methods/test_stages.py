@@ -10,20 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.backbone import backbone_shapes
-from benchmarks.datasets import views
-from benchmarks.errors import DataError, WrongUse
-from benchmarks.specs import Dataset, Method
-from harness.catalog import find
-from harness.contract.events import read_events
-from harness.data import PreparedDataset
-from harness.graph import PlannedStage, check_needs
-from harness.validate import check_pretrain
-from methods.context import CANCEL, StageContext
-from methods.stage import module_of, set_up_torch
-from methods.training import loop
-from methods.training.checkpoint import load_weights
-from methods.training.loop import Cancelled, Collapsed, Diverged, Training, train_and_save
+from pretrain_bench.benchmarks.datasets import views
+from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
+from pretrain_bench.harness.contract.events import read_events
+from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.prepared_data import PreparedDataset
+from pretrain_bench.harness.planning.stage_specs import PlannedStage, check_needs
+from pretrain_bench.harness.running.validate import check_pretrain
+from pretrain_bench.methods.context import CANCEL, StageContext
+from pretrain_bench.methods.stage import module_of, set_up_torch
+from pretrain_bench.methods.training import loop
+from pretrain_bench.methods.training.checkpoint import load_weights
+from pretrain_bench.methods.training.loop import Cancelled, Collapsed, Diverged, Training, train_and_save
 from tests.methods.stages import METHODS, nano_stages, open_stage, small_recordings
 
 
@@ -182,7 +183,7 @@ def test_both_formats_and_any_passes_of_depthcontrast(source: PreparedDataset, t
 def test_frames_without_depth_are_replaced_or_named(
     source: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from methods.depthcontrast import scans
+    from pretrain_bench.methods.depthcontrast import scans
 
     original = scans.load_frame
     training = training_of(open_stage(nano_stages("depthcontrast", source)[0], tmp_path, {}))

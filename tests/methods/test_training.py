@@ -10,14 +10,22 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.specs import ExponentialDecay, SgdSettings
-from harness.contract.events import read_events
-from harness.contract.stage import Limits, StageSpec, recipe_steps
-from methods.context import CANCEL, FINISH, StageContext, stream_seed
-from methods.training import loop
-from methods.training.checkpoint import load_state
-from methods.training.loop import Cancelled, Diverged, StepResult, Training, TrainingState, batch_indices, train
-from methods.training.optim import exponential, polynomial, sgd
+from pretrain_bench.benchmarks.specs.optimisers import ExponentialDecay, SgdSettings
+from pretrain_bench.harness.contract.events import read_events
+from pretrain_bench.harness.contract.stage import Limits, StageSpec, recipe_steps
+from pretrain_bench.methods.context import CANCEL, FINISH, StageContext, stream_seed
+from pretrain_bench.methods.training import loop
+from pretrain_bench.methods.training.checkpoint import load_state
+from pretrain_bench.methods.training.loop import (
+    Cancelled,
+    Diverged,
+    StepResult,
+    Training,
+    TrainingState,
+    batch_indices,
+    train,
+)
+from pretrain_bench.methods.training.optim import exponential, polynomial, sgd
 
 
 def limits(horizon: str = "recipe", currency: str = "optimizer_steps", amount: float = 1e9) -> Limits:

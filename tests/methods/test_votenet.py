@@ -7,15 +7,23 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.boxes import oriented_iou
-from benchmarks.detection_input import box_arrays, training_sample
-from benchmarks.metrics.detection_ap import decode
-from benchmarks.specs import DetectionRecipe, NetworkSettings
-from methods.finetune.votenet_loss import TERMS, PaddedObjects, assign, box_targets, votenet_loss
-from methods.networks.pointnet2 import PointLevel, SetAbstraction, furthest_point_sample
-from methods.networks.res16unet import seeded_backbone
-from methods.networks.votenet import Proposals, VoteNet, norm_momentum, raw_boxes, seed_rows, set_norm_momentum
-from methods.sparse.tensor import SparseTensor, batched_coordinates
+from pretrain_bench.benchmarks.input.boxes import oriented_iou
+from pretrain_bench.benchmarks.input.detection import box_arrays, training_sample
+from pretrain_bench.benchmarks.metrics.detection_ap import decode
+from pretrain_bench.benchmarks.specs.network import NetworkSettings
+from pretrain_bench.benchmarks.specs.recipes import DetectionRecipe
+from pretrain_bench.methods.finetune.votenet_loss import TERMS, PaddedObjects, assign, box_targets, votenet_loss
+from pretrain_bench.methods.networks.pointnet2 import PointLevel, SetAbstraction, furthest_point_sample
+from pretrain_bench.methods.networks.res16unet import seeded_backbone
+from pretrain_bench.methods.networks.votenet import (
+    Proposals,
+    VoteNet,
+    norm_momentum,
+    raw_boxes,
+    seed_rows,
+    set_norm_momentum,
+)
+from pretrain_bench.methods.sparse.tensor import SparseTensor, batched_coordinates
 
 RECIPE = DetectionRecipe(
     kind="detection", steps=1, batch=2, micro_batch=2, voxel_metres=0.1, validate_every=1, points=600,

@@ -1,6 +1,6 @@
 """The metrics once more, word by word from their definitions: loops over points, sets and corners, in plain Python.
 
-A second opinion on `benchmarks.boxes` and `benchmarks.metrics`, with which it shares nothing, not even arrays. Slow on purpose.
+A second opinion on `benchmarks.input.boxes` and `benchmarks.metrics`, with which it shares nothing, not even arrays. Slow on purpose.
 """
 
 from __future__ import annotations

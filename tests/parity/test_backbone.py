@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.specs import NetworkSettings
-from methods.networks.res16unet import Res16UNet34C
-from methods.sparse.tensor import SparseTensor
+from pretrain_bench.benchmarks.specs.network import NetworkSettings
+from pretrain_bench.methods.networks.res16unet import Res16UNet34C
+from pretrain_bench.methods.sparse.tensor import SparseTensor
 from tests.parity.vectors import formula, formula_weights, load
 
 SMALL = load("backbone_small")

@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.boxes import extents, oriented_iou, plan_corners, plan_iou, plan_overlap, points_inside, suppress
+from pretrain_bench.benchmarks.input.boxes import (
+    extents,
+    oriented_iou,
+    plan_corners,
+    plan_iou,
+    plan_overlap,
+    points_inside,
+    suppress,
+)
 from tests.parity import naive
 from tests.parity.vectors import case, load
 

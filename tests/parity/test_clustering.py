@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from methods.finetune.clustering import clusters
+from pretrain_bench.methods.finetune.clustering import clusters
 from tests.parity import vectors
 
 CLASSES = (2, 3, 4, 5)

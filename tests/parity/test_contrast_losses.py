@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.contrast import info_nce, unit_rows
-from methods.csc import partition as csc
-from methods.csc.partition import fast_partition, general_partition, partitioned_nce, to_world
-from methods.depthcontrast.moco import Queue, follow, joint_loss, queue_loss
-from methods.pointcontrast.hardest import hardest_contrastive
+from pretrain_bench.methods.csc import partition as csc
+from pretrain_bench.methods.csc.partition import fast_partition, general_partition, partitioned_nce, to_world
+from pretrain_bench.methods.depthcontrast.moco import Queue, follow, joint_loss, queue_loss
+from pretrain_bench.methods.pointcontrast.hardest import hardest_contrastive
+from pretrain_bench.methods.training.contrast import info_nce, unit_rows
 from tests.parity.vectors import case, load
 
 GOLDEN = load("losses_contrast")

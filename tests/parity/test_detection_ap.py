@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.metrics.detection_ap import (
+from pretrain_bench.benchmarks.metrics.detection_ap import (
     Detections,
     RawBoxes,
     average_precision,

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from scipy.interpolate import RegularGridInterpolator
 
-from benchmarks.datasets.views import Cloud
-from benchmarks.specs import SemanticRecipe
-from benchmarks.transforms import elastic_distortion, elastic_noise, training_sample
+from pretrain_bench.benchmarks.datasets.views import Cloud
+from pretrain_bench.benchmarks.input.transforms import elastic_distortion, elastic_noise, training_sample
+from pretrain_bench.benchmarks.specs.recipes import SemanticRecipe
 
 STEPS = ((0.2, 0.4), (0.8, 1.6))
 

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.metrics.instance_ap import THRESHOLDS, Instances, Verdicts, average_precision, joined, scene_verdicts
+from pretrain_bench.benchmarks.metrics.instance_ap import (
+    THRESHOLDS,
+    Instances,
+    Verdicts,
+    average_precision,
+    joined,
+    scene_verdicts,
+)
 from tests.parity import naive
 from tests.parity.vectors import case, load
 

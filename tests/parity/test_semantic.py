@@ -7,7 +7,7 @@ from math import isnan
 import numpy as np
 import pytest
 
-from benchmarks.metrics.semantic import accuracy, confusion_matrix, iou_per_class, mean_iou
+from pretrain_bench.benchmarks.metrics.semantic import accuracy, confusion_matrix, iou_per_class, mean_iou
 from tests.parity import naive
 from tests.parity.vectors import case, load
 

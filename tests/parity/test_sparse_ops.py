@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.voxelize import quantise, to_cells, voxel_labels
-from methods.sparse import conv as conv_module
-from methods.sparse import pooling
-from methods.sparse.conv import MinkowskiConvolution, MinkowskiConvolutionTranspose
-from methods.sparse.kernel_map import kernel_offsets
-from methods.sparse.pointwise import MinkowskiBatchNorm
-from methods.sparse.quantize import sparse_quantize
-from methods.sparse.tensor import SparseTensor, cat
+from pretrain_bench.benchmarks.input.voxelise import quantise, to_cells, voxel_labels
+from pretrain_bench.methods.sparse import conv as conv_module
+from pretrain_bench.methods.sparse import pooling
+from pretrain_bench.methods.sparse.conv import MinkowskiConvolution, MinkowskiConvolutionTranspose
+from pretrain_bench.methods.sparse.kernel_map import kernel_offsets
+from pretrain_bench.methods.sparse.pointwise import MinkowskiBatchNorm
+from pretrain_bench.methods.sparse.quantize import sparse_quantize
+from pretrain_bench.methods.sparse.tensor import SparseTensor, cat
 from tests.parity.vectors import CONVOLUTIONS, case, load
 
 VECTORS = load("sparse_ops")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.finetune.votenet_loss import TERMS, BoxTargets, assign, votenet_loss
-from methods.networks.votenet import Proposals
+from pretrain_bench.methods.finetune.votenet_loss import TERMS, BoxTargets, assign, votenet_loss
+from pretrain_bench.methods.networks.votenet import Proposals
 from tests.parity.vectors import case, load
 
 GOLDEN = load("votenet")

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness.cli.console import table
-from harness.provenance import provenance
+from pretrain_bench.harness.cli.console import table
+from pretrain_bench.harness.store.provenance import provenance
 
 ROOT = Path(__file__).parent.parent.parent
 THREADS = 2

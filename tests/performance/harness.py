@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.suite import Suite
-from harness.cli.app import collect_seldom
-from harness.conformance import Quiet
-from harness.executors.local import LocalExecutor
-from harness.matrix import Choice, matrix_of
-from harness.plan import states
-from harness.pool import Room, run_cells
-from harness.scheduler import Wishes
-from harness.store import Store
+from pretrain_bench.benchmarks.specs.suite import Suite
+from pretrain_bench.harness.cli.app import collect_seldom
+from pretrain_bench.harness.executors.local import LocalExecutor
+from pretrain_bench.harness.planning.plan import states
+from pretrain_bench.harness.planning.resolved_suite import Choice, matrix_of
+from pretrain_bench.harness.running.conformance import Quiet
+from pretrain_bench.harness.running.scheduler import Room, run_cells
+from pretrain_bench.harness.running.stage_runner import Wishes
+from pretrain_bench.harness.store.store import Store
 from tests.conftest import bench_command, write_room
 from tests.faults.suite import REPOSITORY, SLEEPER, planned
 
@@ -91,7 +91,7 @@ def completion() -> float:
     best = float("inf")
     for _ in range(3):
         before = cpu_of_children()
-        as_installed = "import sys; sys.argv = ['bench']; from harness.cli.app import main; main()"
+        as_installed = "import sys; sys.argv = ['bench']; from pretrain_bench.harness.cli.app import main; main()"
         done = subprocess.run(
             [sys.executable, "-c", as_installed], check=False, capture_output=True, cwd=REPOSITORY, text=True,
             env={"PATH": "/usr/bin:/bin", "_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": "bench ru", "COMP_CWORD": "1"},

@@ -13,11 +13,11 @@ import torch
 from numpy.random import Generator
 from scipy.interpolate import RegularGridInterpolator
 
-from benchmarks import transforms
-from benchmarks.datasets import s3dis
-from benchmarks.datasets.views import Cloud
-from benchmarks.procedural import rooms, sensors
-from benchmarks.specs import SemanticRecipe
+from pretrain_bench.benchmarks.datasets import s3dis
+from pretrain_bench.benchmarks.datasets.views import Cloud
+from pretrain_bench.benchmarks.input import transforms
+from pretrain_bench.benchmarks.procedural import rooms, sensors
+from pretrain_bench.benchmarks.specs.recipes import SemanticRecipe
 
 POINTS, SEED, REPEATS = 100_000, 20261122, 15
 RECIPE = SemanticRecipe(

@@ -9,9 +9,9 @@ import time
 
 import torch
 
-from benchmarks.specs import NetworkSettings
-from methods.networks.res16unet import Res16UNet34C
-from methods.sparse.backend import sparse_backend
+from pretrain_bench.benchmarks.specs.network import NetworkSettings
+from pretrain_bench.methods.networks.res16unet import Res16UNet34C
+from pretrain_bench.methods.sparse.backend import sparse_backend
 from tests.performance.work import surface_voxels
 
 WORKS = {"reference": (50_000, 0.05, 1.0), "reference-bf16": (50_000, 0.05, 1.0), "quarter": (5_000, 0.1, 0.25)}
@@ -42,8 +42,8 @@ def training_steps(backend: str, work: str) -> dict[str, float]:
 
 def kernel_maps() -> dict[str, float]:
     """Seconds for every kernel map of the network on the reference work, and the FLOPs of its forward pass."""
-    from methods.flops import flops
-    from methods.sparse.tensor import SparseTensor
+    from pretrain_bench.methods.sparse.flops import flops
+    from pretrain_bench.methods.sparse.tensor import SparseTensor
 
     coordinates, features = surface_voxels(*WORKS["reference"][:2])
     seconds = 1e9

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.procedural import rooms, sensors
-from benchmarks.voxelize import quantise, to_cells
+from pretrain_bench.benchmarks.input.voxelise import quantise, to_cells
+from pretrain_bench.benchmarks.procedural import rooms, sensors
 
 SEED = 20230117
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reports.figures import make_ready
+from pretrain_bench.reports.figures.plots import make_ready
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.contract.events import EVENTS_FILE
-from harness.contract.records import Record
-from harness.store import CONFUSION, Store
+from pretrain_bench.harness.contract.events import EVENTS_FILE
+from pretrain_bench.harness.contract.records import Record
+from pretrain_bench.harness.store.store import CONFUSION, Store
 from tests.reports.test_reports import stage
 
 GAINS = {"scratch": 0.0, "supervised": 4.0, "pointcontrast": 1.0, "csc": 3.0, "depthcontrast": -0.5, "ours": 2.0}
@@ -114,7 +114,7 @@ def _curve(folder: Path, score: float, gain: float) -> None:
 def _write(
     store: Store, template: dict[str, dict[str, object]], spec: object, extra: dict[str, object], synthetic: bool
 ) -> Path:
-    from harness.provenance import provenance
+    from pretrain_bench.harness.store.provenance import provenance
 
     kind, key = spec.kind, spec.key  # type: ignore[attr-defined]
     if kind not in template:

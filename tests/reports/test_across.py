@@ -14,18 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.errors import WrongUse
-from benchmarks.metrics.names import CHECKPOINTS
-from benchmarks.specs import LabelRatio
-from harness.store import Store
-from reports import published
-from reports.across import with_hours
-from reports.build import BuiltReport, build_report
-from reports.figures import by_method, rank_diagram, same_and_other, save, variance_split
-from reports.formats import latex
-from reports.frame import Curve, _joules, load
-from reports.interactive import plotly_source
-from reports.overview import (
+from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
+from pretrain_bench.benchmarks.specs.cell import LabelRatio
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.analysis import published
+from pretrain_bench.reports.analysis.frame import Curve, _joules, load
+from pretrain_bench.reports.analysis.overview import (
     OTHER,
     SAME,
     _group_of,
@@ -41,8 +36,13 @@ from reports.overview import (
     variances,
     with_source,
 )
-from reports.statistics import ranking
-from reports.tables import lost_rows
+from pretrain_bench.reports.analysis.statistics import ranking
+from pretrain_bench.reports.analysis.summary import with_hours
+from pretrain_bench.reports.build import BuiltReport, build_report
+from pretrain_bench.reports.figures.plots import by_method, rank_diagram, same_and_other, save, variance_split
+from pretrain_bench.reports.page.interactive import plotly_source
+from pretrain_bench.reports.tables.formats import latex
+from pretrain_bench.reports.tables.tables import lost_rows
 from tests.conftest import Bench
 from tests.reports.planted import CLASSES, GAINS, plant
 from tests.reports.test_reports import add, lose, rewrite

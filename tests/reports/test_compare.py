@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.errors import WrongUse
-from harness.provenance import provenance
-from harness.store import Store
-from reports.compare import Side, at_commit, build_comparison, overall, paired
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.store.provenance import provenance
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.analysis.compare import Side, at_commit, build_comparison, overall, paired
 from tests.conftest import Bench
 from tests.reports.test_reports import add, lose, rewrite
 

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.store import Store
-from reports import figures, interactive
-from reports.frame import Curve, load_runs
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.analysis.frame import Curve, load_runs
+from pretrain_bench.reports.figures import plots as figures
+from pretrain_bench.reports.page import interactive
 from tests.reports.test_reports import add
 
 TITLE = "SYNTHETIC DATA\nscannet-sem on synth-scannet, 100% of the labels, budget smoke, profile smoke and more"

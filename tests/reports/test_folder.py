@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.store import Store
-from reports.build import build_report
-from reports.compare import Side, build_comparison
-from reports.folder import OF_A_COMPARISON, OF_A_REPORT, earlier_files_removed
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.analysis.compare import Side, build_comparison
+from pretrain_bench.reports.build import build_report
+from pretrain_bench.reports.export.folder import OF_A_COMPARISON, OF_A_REPORT, earlier_files_removed
 from tests.reports.test_reports import add
 
 

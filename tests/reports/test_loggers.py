@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.errors import EnvironmentCannot, WrongUse
-from harness.contract.events import EVENTS_FILE
-from harness.store import Store
-from reports import loggers
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
+from pretrain_bench.harness.contract.events import EVENTS_FILE
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.export import loggers
 from tests.conftest import Bench
 from tests.reports.test_reports import add
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from harness.store import Store
-from reports.build import build_report
-from reports.page import SHADES, _matrix_cell
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.build import build_report
+from pretrain_bench.reports.page.page import SHADES, _matrix_cell
 from tests.reports.planted import plant
 from tests.reports.test_reports import add
 

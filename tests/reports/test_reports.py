@@ -11,24 +11,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.errors import WrongUse
-from benchmarks.metrics.names import CHECKPOINTS
-from benchmarks.specs import Cell, LabelRatio
-from harness import graph
-from harness.cli import report as report_command
-from harness.contract.records import Outcome, Record
-from harness.contract.stage import StageSpec
-from harness.provenance import provenance
-from harness.store import Store, write_json
-from reports.build import build_report
-from reports.figures import by_method
-from reports.formats import markdown, plain
-from reports.frame import GROUP, NO_DATASET, Lost, load, load_runs, named
-from reports.interactive import plotly_source
-from reports.loggers import export
-from reports.overview import by_ratio, effects, families
-from reports.statistics import difference, estimate, verdict
-from reports.tables import compare, lost_rows
+from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
+from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.cli import report as report_command
+from pretrain_bench.harness.contract.records import Outcome, Record
+from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.planning import stage_specs as graph
+from pretrain_bench.harness.store.provenance import provenance
+from pretrain_bench.harness.store.store import Store, write_json
+from pretrain_bench.reports.analysis.frame import GROUP, NO_DATASET, Lost, load, load_runs, named
+from pretrain_bench.reports.analysis.overview import by_ratio, effects, families
+from pretrain_bench.reports.analysis.statistics import difference, estimate, verdict
+from pretrain_bench.reports.build import build_report
+from pretrain_bench.reports.export.loggers import export
+from pretrain_bench.reports.figures.plots import by_method
+from pretrain_bench.reports.page.interactive import plotly_source
+from pretrain_bench.reports.tables.formats import markdown, plain
+from pretrain_bench.reports.tables.tables import compare, lost_rows
 
 SPLIT = {"version": 1, "train": ["a"], "selection": ["b"], "test": ["c"], "sha256": "1" * 64}
 

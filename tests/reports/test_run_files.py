@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.store import CONFUSION, Store
-from reports import run_details, run_files
-from reports.build import build_report
-from reports.run_details import Share
+from pretrain_bench.harness.store.store import CONFUSION, Store
+from pretrain_bench.reports.build import build_report
+from pretrain_bench.reports.page import run_details, run_files
+from pretrain_bench.reports.page.run_details import Share
 from tests.reports.test_reports import add, stage
 
 LABELS = [[90, 10], [0, 0]]

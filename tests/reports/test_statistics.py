@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from reports import statistics as s
-from reports.frame import ROW
-from reports.tables import per_unit, pooled_deviation, seeds_to_see_a_point
+from pretrain_bench.reports.analysis import statistics as s
+from pretrain_bench.reports.analysis.frame import ROW
+from pretrain_bench.reports.tables.tables import per_unit, pooled_deviation, seeds_to_see_a_point
 from tests.verification.report import ROOT
 
 RNG = np.random.default_rng(20261123)

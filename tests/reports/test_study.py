@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.suite import Suite
-from harness.catalog import find
-from harness.cli.report import _keys_of
-from harness.contract.events import EVENTS_FILE, Step, read_events
-from harness.contract.records import Outcome
-from harness.store import Store, write_json
-from reports.frame import load, load_runs
-from reports.overview import effects
+from pretrain_bench.benchmarks.specs.suite import Suite
+from pretrain_bench.harness.cli.report import _keys_of
+from pretrain_bench.harness.contract.events import EVENTS_FILE, Step, read_events
+from pretrain_bench.harness.contract.records import Outcome
+from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.store.store import Store, write_json
+from pretrain_bench.reports.analysis.frame import load, load_runs
+from pretrain_bench.reports.analysis.overview import effects
 from tests.conftest import Bench
 from tests.reports.test_reports import rewrite
 from tests.verification.report import ROOT
@@ -96,7 +96,7 @@ def _losses(store: Store, kind: str) -> dict[tuple[str, ...], np.ndarray]:
 
 
 def test_a_report_of_a_suite_leaves_out_what_the_suite_excludes(tmp_path: Path) -> None:
-    text = (ROOT / "benchmarks/suites/tiny.yaml").read_text()
+    text = (ROOT / "benchmarks/configs/suites/tiny.yaml").read_text()
     store = Store(STUDY / "tiny")
     methods = {r.key: r.method for r in store.records()}
     for name, more, missing in (
@@ -115,7 +115,9 @@ def test_a_suite_may_name_a_method_by_its_folder(tmp_path: Path) -> None:
     text = (ROOT / "methods/csc/method.yaml").read_text().replace("name: csc", "name: mine", 1)
     (tmp_path / "own/method.yaml").write_text(f"{text}\nimage: example/mine:1\n")
     suite = tmp_path / "own.yaml"
-    suite.write_text((ROOT / "benchmarks/suites/tiny.yaml").read_text().replace(" csc,", f" {tmp_path / 'own'},"))
+    suite.write_text(
+        (ROOT / "benchmarks/configs/suites/tiny.yaml").read_text().replace(" csc,", f" {tmp_path / 'own'},")
+    )
     mine = Store(tmp_path / "runs")
     for record in Store(STUDY / "tiny").records():
         if record.method == "csc" and record.cell is not None:
@@ -136,7 +138,7 @@ def test_a_report_of_a_suite_counts_the_failed_pretrainings_of_the_suite(tmp_pat
             kept[record.key] = record.method
     assert _keys_of("tiny", store) == set(kept) and len(kept) > 1
     suite = tmp_path / "less.yaml"
-    suite.write_text((ROOT / "benchmarks/suites/tiny.yaml").read_text() + "exclude: [{method: csc}]\n")
+    suite.write_text((ROOT / "benchmarks/configs/suites/tiny.yaml").read_text() + "exclude: [{method: csc}]\n")
     counted = _keys_of(str(suite), store)
     assert {kept[key] for key in counted} == {"ours"}
     assert {lost.method for lost in load(store, counted).lost} == {"ours"}

@@ -13,14 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from harness.data import cache_folder
-from harness.store import Store
+from pretrain_bench.harness.planning.prepared_data import cache_folder
+from pretrain_bench.harness.store.store import Store
 from tests.conftest import bench_command, write_room
 from tests.faults import injection
 from tests.verification.report import write_report
 
 SEED, KILLS, SUITE_KILLS, FOLDERS = 7, 20, 3, 50_000
-CODE = ("harness.pool", "harness.scheduler", "harness.store", "harness.executors.local", "harness.chain")
+CODE = (
+    "pretrain_bench.harness.running.scheduler",
+    "pretrain_bench.harness.running.stage_runner",
+    "pretrain_bench.harness.store.store",
+    "pretrain_bench.harness.executors.local",
+    "pretrain_bench.harness.store.chain",
+)
 FULL_BYTES = "6m"
 
 

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from methods.networks.res16unet import Res16UNet34C, seeded_backbone
-from methods.sparse.backend import sparse_backend
-from methods.sparse.conv import MinkowskiConvolution
-from methods.sparse.tensor import SparseTensor
+from pretrain_bench.methods.networks.res16unet import Res16UNet34C, seeded_backbone
+from pretrain_bench.methods.sparse.backend import sparse_backend
+from pretrain_bench.methods.sparse.conv import MinkowskiConvolution
+from pretrain_bench.methods.sparse.tensor import SparseTensor
 from tests.parity.vectors import CONVOLUTIONS, case, formula_weights, load
 from tests.performance.work import surface_voxels
 from tests.verification.report import write_report
@@ -32,7 +32,7 @@ SIZES = (50_000, 200_000, 800_000)
 PRECISIONS = ("fp32", "tf32", "bf16")
 BOUNDS = {"operations": 1e-6, "network": 1e-4, "curve": 0.05}
 """Largest difference, relative to the largest magnitude: float64 operations, the float32 network, mean loss of ten steps."""
-CODE = ("methods.networks.res16unet",)
+CODE = ("pretrain_bench.methods.networks.res16unet",)
 FULL = SimpleNamespace(width=1.0, input_channels=3, first_kernel=3)
 
 

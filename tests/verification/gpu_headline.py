@@ -23,15 +23,20 @@ from typing import Any
 
 import torch
 
-from benchmarks.specs import Budget, Cell, Dataset, Method, Profile, Task
-from harness.catalog import available, find
-from harness.contract.events import EVENTS_FILE, Ledger, Step, Usage, read_events
-from harness.data import PreparedDataset, ready
-from harness.estimate import History, steps_of
-from harness.executors.base import thread_variables
-from harness.graph import CellSpecs, Machine, PlannedStage, stages_of
-from harness.matrix import MAX_DEFAULT_THREADS
-from harness.scheduler import lay_out
+from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.harness.contract.events import EVENTS_FILE, Ledger, Step, Usage, read_events
+from pretrain_bench.harness.executors.base import thread_variables
+from pretrain_bench.harness.planning.catalog import available, find
+from pretrain_bench.harness.planning.estimate import History, steps_of
+from pretrain_bench.harness.planning.prepared_data import PreparedDataset, ready
+from pretrain_bench.harness.planning.resolved_suite import MAX_DEFAULT_THREADS
+from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, stages_of
+from pretrain_bench.harness.running.stage_runner import lay_out
 from tests.verification.gpu_stages import CODE
 from tests.verification.report import ROOT, write_report
 
@@ -68,7 +73,7 @@ def planned_stages(budget: Budget, profile: Profile, machine: Machine) -> dict[s
 def run_stage(root: Path, planned: PlannedStage, parents: dict[str, Path], seconds: float) -> int | None:
     """The exit code of a stage that is asked to finish after so many seconds; None where it had to be killed."""
     lay_out(root, planned, parents, None)
-    command = [sys.executable, "-m", "methods.stage", planned.spec.kind, "--root", str(root)]
+    command = [sys.executable, "-m", "pretrain_bench.methods.stage", planned.spec.kind, "--root", str(root)]
     with (root / "log.txt").open("ab") as log:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, **thread_variables(planned.spec.threads)}

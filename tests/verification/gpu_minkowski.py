@@ -17,7 +17,7 @@ from tests.verification.report import write_report
 
 SIZES = (50_000, 200_000)
 WHAT = "Res16UNet34C on the embedded engine against MinkowskiEngine 0.5.4, on a GPU, fp32"
-CODE = ("methods.networks.res16unet",)
+CODE = ("pretrain_bench.methods.networks.res16unet",)
 
 
 def speeds() -> list[dict[str, Any]]:

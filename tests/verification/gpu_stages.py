@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.contract.events import EVENTS_FILE, Step, read_events
-from harness.contract.records import Record
-from harness.scheduler import lay_out
-from harness.store import Store
-from methods.training.checkpoint import BACKBONE_FILE, load_weights, save_weights
+from pretrain_bench.harness.contract.events import EVENTS_FILE, Step, read_events
+from pretrain_bench.harness.contract.records import Record
+from pretrain_bench.harness.running.stage_runner import lay_out
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.methods.training.checkpoint import BACKBONE_FILE, load_weights, save_weights
 from tests.conftest import bench_command
 from tests.verification import tasks
 from tests.verification.report import ROOT, write_report
@@ -41,9 +41,9 @@ NUDGE_FACTOR = 3.0
 stage on the CPU from first weights that differ at random by a few parts in a million: the GPU may differ by at most three times
 as much as the CPU differs from itself at the worst of these."""
 EARLY = 5
-CODE = ("methods.stage", "methods.finetune.detection", "methods.finetune.instance", "methods.finetune.semantic",
-        "methods.csc.pairs", "methods.depthcontrast.scans", "methods.ours.images", "methods.ours.points",
-        "methods.pointcontrast.pairs", "methods.supervised.semantic")  # fmt: skip
+CODE = ("pretrain_bench.methods.stage", "pretrain_bench.methods.finetune.detection", "pretrain_bench.methods.finetune.instance", "pretrain_bench.methods.finetune.semantic",
+        "pretrain_bench.methods.csc.pairs", "pretrain_bench.methods.depthcontrast.scans", "pretrain_bench.methods.ours.images", "pretrain_bench.methods.ours.points",
+        "pretrain_bench.methods.pointcontrast.pairs", "pretrain_bench.methods.supervised.semantic")  # fmt: skip
 
 
 def run_suites(cells: Cells, folder: Path, device: str, workers: int = 1) -> None:
@@ -121,7 +121,7 @@ def nudged(task: str, nudge: float) -> list[Step]:
         }
         save_weights(changed, artifacts / BACKBONE_FILE)
         lay_out(root / "task", last, {first.spec.stage: artifacts}, None)
-        command = [sys.executable, "-m", "methods.stage", "finetune", "--root", str(root / "task")]
+        command = [sys.executable, "-m", "pretrain_bench.methods.stage", "finetune", "--root", str(root / "task")]
         subprocess.run(command, cwd=ROOT, check=True)
         return steps_in(root / "task/out")
 

@@ -26,33 +26,40 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.datasets.views import load_cloud, load_labels
-from benchmarks.metrics.scorer import SemanticScorer
-from benchmarks.ratios import scenes_for_testing, split_scenes
-from benchmarks.specs import Budget, Dataset, DepthContrast, LabelRatio, Method, NetworkSettings, Profile, Task
-from benchmarks.transforms import evaluation_sample, evaluation_voxels
-from benchmarks.voxelize import IGNORE, voxel_labels
-from harness.catalog import find
-from harness.code import digest
-from harness.data import PreparedDataset, cache_folder, ready
-from harness.graph import CellSpecs, Machine, PlannedStage, pretrain_stages, recipe_of
-from harness.scheduler import lay_out
-from methods.context import StageContext
-from methods.contrast import unit_rows
-from methods.depthcontrast.moco import Queue
-from methods.depthcontrast.scans import ScanViews
-from methods.networks.res16unet import Res16UNet34C, seeded_backbone
-from methods.sparse.tensor import SparseTensor, batched_coordinates
-from methods.stage import module_of, set_up_torch
-from methods.training.checkpoint import BACKBONE_FILE, load_into, load_weights
-from methods.training.loop import Training, train_and_save
+from pretrain_bench.benchmarks.datasets.splits import scenes_for_testing, split_scenes
+from pretrain_bench.benchmarks.datasets.views import load_cloud, load_labels
+from pretrain_bench.benchmarks.input.transforms import evaluation_sample, evaluation_voxels
+from pretrain_bench.benchmarks.input.voxelise import IGNORE, voxel_labels
+from pretrain_bench.benchmarks.metrics.scorer import SemanticScorer
+from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.cell import LabelRatio
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.method_recipes import DepthContrast
+from pretrain_bench.benchmarks.specs.network import NetworkSettings
+from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.code_digest import digest
+from pretrain_bench.harness.planning.prepared_data import PreparedDataset, cache_folder, ready
+from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, pretrain_stages, recipe_of
+from pretrain_bench.harness.running.stage_runner import lay_out
+from pretrain_bench.methods.context import StageContext
+from pretrain_bench.methods.depthcontrast.moco import Queue
+from pretrain_bench.methods.depthcontrast.scans import ScanViews
+from pretrain_bench.methods.networks.res16unet import Res16UNet34C, seeded_backbone
+from pretrain_bench.methods.sparse.tensor import SparseTensor, batched_coordinates
+from pretrain_bench.methods.stage import module_of, set_up_torch
+from pretrain_bench.methods.training.checkpoint import BACKBONE_FILE, load_into, load_weights
+from pretrain_bench.methods.training.contrast import unit_rows
+from pretrain_bench.methods.training.loop import Training, train_and_save
 from tests.verification.report import write_report
 
 METHODS = {
-    "ours": ("methods.ours.images", "methods.ours.points"),
-    "pointcontrast": ("methods.pointcontrast.pairs",),
-    "csc": ("methods.csc.pairs",),
-    "depthcontrast": ("methods.depthcontrast.scans",),
+    "ours": ("pretrain_bench.methods.ours.images", "pretrain_bench.methods.ours.points"),
+    "pointcontrast": ("pretrain_bench.methods.pointcontrast.pairs",),
+    "csc": ("pretrain_bench.methods.csc.pairs",),
+    "depthcontrast": ("pretrain_bench.methods.depthcontrast.scans",),
 }
 """Each method with the modules of its stages."""
 PROBED = ("ours", "pointcontrast", "csc")
@@ -256,7 +263,13 @@ def settings_sha256(method: str) -> str:
     """Hash of what is behind a method's result and is no code of its own: recipes, budget, world, and how it is measured."""
     profile, budget, world = find(Profile, BUDGET), find(Budget, BUDGET), find(Dataset, DATASET).sized(BUDGET)
     recipes = [recipe_of(profile, s.recipe).model_dump_json() for s in find(Method, method).stages if s.recipe]
-    measured = digest(("benchmarks.metrics.scorer", "benchmarks.ratios", "benchmarks.procedural.write"))
+    measured = digest(
+        (
+            "pretrain_bench.benchmarks.metrics.scorer",
+            "pretrain_bench.benchmarks.datasets.splits",
+            "pretrain_bench.benchmarks.procedural.write",
+        )
+    )
     parts = [*recipes, profile.network.model_dump_json(), budget.model_dump_json(), world.model_dump_json(), measured]
     parts.append(Path(__file__).read_text())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.specs import NetworkSettings
-from harness.machine import package_version
-from methods.networks.res16unet import seeded_backbone
-from methods.sparse.backend import sparse_backend
+from pretrain_bench.benchmarks.specs.network import NetworkSettings
+from pretrain_bench.harness.store.machine import package_version
+from pretrain_bench.methods.networks.res16unet import seeded_backbone
+from pretrain_bench.methods.sparse.backend import sparse_backend
 from tests.performance.work import surface_voxels
 from tests.verification.report import ROOT, write_report
 
@@ -122,7 +122,7 @@ def main() -> int:
         "minkowski",
         "Res16UNet34C on the embedded engine against MinkowskiEngine 0.5.4, CPU, fp32",
         "ok" if good else "failed",
-        ("methods.networks.res16unet",),
+        ("pretrain_bench.methods.networks.res16unet",),
         bounds=BOUNDS,
         results=results,
     )

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness import images
+from pretrain_bench.harness.executors import images
 from tests.verification.report import ROOT, write_report
 
 WITHIN = ["python", "-m", "tests.verification.minkowski", "--print"]
@@ -49,7 +49,7 @@ def main() -> int:
         "minkowski-image",
         "Res16UNet34C on the embedded engine against MinkowskiEngine 0.5.4 built into the base image, inside a container, CPU, fp32",
         "ok" if found["good"] else "failed",
-        ("methods.networks.res16unet",),
+        ("pretrain_bench.methods.networks.res16unet",),
         bounds=found["bounds"],
         results=found["results"],
         inside=found["inside"],

@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from harness.code import digest
-from harness.machine import cpu_name, package_version
+from pretrain_bench.harness.planning.code_digest import digest
+from pretrain_bench.harness.store.machine import cpu_name, package_version
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "docs/verification"

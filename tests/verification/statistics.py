@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from reports import statistics as s
+from pretrain_bench.reports.analysis import statistics as s
 from tests.verification.report import write_report
 
 SEED, TRIALS, BOOTSTRAP_TRIALS, NULLS, MORE_NULLS = 20261123, 20_000, 2_000, 2_000, 20_000
-CODE = ("reports.statistics",)
+CODE = ("pretrain_bench.reports.analysis.statistics",)
 SIZES = (3, 5, 10, 20)
 KINDS = {
     "gaussian": (lambda rng, shape: rng.normal(size=shape), 0.0),
@@ -38,7 +38,7 @@ def coverage() -> dict[str, dict[str, float]]:
 
 def false_positives() -> dict[str, float]:
     """Null stores, crossed (pre-training seeds x fine-tuning seeds) with an effect that a pre-training's runs share: how often
-    a difference is claimed, per cent; with the unit that is used here (`reports.tables.per_unit`), and with runs counted as independent."""
+    a difference is claimed, per cent; with the unit that is used here (`reports.tables.tables.per_unit`), and with runs counted as independent."""
     found = {}
     for seeds in (3, 5, 10):
         rng = np.random.default_rng((SEED, 1, seeds))

@@ -17,23 +17,32 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.datasets.views import load_boxes, load_cloud
-from benchmarks.specs import Budget, Cell, Dataset, Method, Profile, Task
-from benchmarks.voxelize import quantise, to_cells
-from harness.catalog import available, find
-from harness.data import PreparedDataset, cache_folder, ready
-from harness.graph import CellSpecs, Machine, PlannedStage, stages_of
-from harness.scheduler import lay_out
-from harness.validate import scorer_for
-from methods.context import StageContext
-from methods.finetune import detection, instance, semantic
-from methods.scratch import init
-from methods.stage import set_up_torch
+from pretrain_bench.benchmarks.datasets.views import load_boxes, load_cloud
+from pretrain_bench.benchmarks.input.voxelise import quantise, to_cells
+from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.harness.planning.catalog import available, find
+from pretrain_bench.harness.planning.prepared_data import PreparedDataset, cache_folder, ready
+from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, stages_of
+from pretrain_bench.harness.running.stage_runner import lay_out
+from pretrain_bench.harness.running.validate import scorer_for
+from pretrain_bench.methods.context import StageContext
+from pretrain_bench.methods.finetune import detection, instance, semantic
+from pretrain_bench.methods.scratch import init
+from pretrain_bench.methods.stage import set_up_torch
 from tests.verification.report import write_report
 
 BUDGET = "tiny"
 ONE_THREAD = Machine(1, "torch", "cpu")
-CODE = ("methods.finetune.detection", "methods.finetune.instance", "methods.finetune.semantic")
+CODE = (
+    "pretrain_bench.methods.finetune.detection",
+    "pretrain_bench.methods.finetune.instance",
+    "pretrain_bench.methods.finetune.semantic",
+)
 RUN = {"semantic": semantic.run, "instance": instance.run, "detection": detection.run}
 STILL: dict[str, Any] = {
     "rotation_degrees": (0.0, 0.0, 0.0), "scale": (1.0, 1.0), "dropout_probability": 0.0, "flip_probability": 0.0,

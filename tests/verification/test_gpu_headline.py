@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.contract.events import EVENTS_FILE, EventWriter, Ledger, Step, Usage
-from harness.graph import Machine, PlannedStage
+from pretrain_bench.harness.contract.events import EVENTS_FILE, EventWriter, Ledger, Step, Usage
+from pretrain_bench.harness.planning.stage_specs import Machine, PlannedStage
 from tests.verification.gpu_headline import measured, misses
 from tests.verification.report import FOLDER, ROOT
 from tests.verification.tasks import data_of, stages

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.contract.events import Step
+from pretrain_bench.harness.contract.events import Step
 from tests.verification.gpu_stages import BOUNDS, compare, misses
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.data import ready
+from pretrain_bench.harness.planning.prepared_data import ready
 from tests.verification import learning
 from tests.verification.report import FOLDER
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from harness.code import digest
+from pretrain_bench.harness.planning.code_digest import digest
 from tests.verification import gpu
 from tests.verification.report import FOLDER, ROOT
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from harness import chain
-from harness.contract.records import Record
-from harness.contract.stage import StageSpec
+from pretrain_bench.harness.contract.records import Record
+from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.store import chain
 from tests.conftest import Bench, bench_command
 
 DOCS = Path(__file__).parent.parent.parent.parent / "docs/audit.md"
@@ -313,7 +313,7 @@ def test_a_run_again_finds_what_was_resealed(runs: Path, bench: Bench) -> None:
 
 
 def test_where_the_first_difference_is(honest: Path, tmp_path: Path) -> None:
-    from harness.audit.rerun import first_difference
+    from pretrain_bench.harness.audit.rerun import first_difference
 
     one = folder_of(honest, "csc", "pretrain")
     assert first_difference(one, one) is None

@@ -1,0 +1,184 @@
+"""Which scenes train, which are held out for checkpoint selection, which test; and nested label ratios.
+
+The rule (version 1). Test scenes are those that the dataset names. The other scenes are put in the order of
+sha256("bench-split-1:" + scene name). With five scenes or more, the first tenth (rounded, at least one) is held out of
+every ratio for checkpoint selection; with fewer, none is, because a class would often vanish with it. Repeated scans of one
+ScanNet room (sceneXXXX_00, _01, ...) are held out together. A ratio of p per cent takes the first max(1, ceil(p/100 * n)) of
+the remaining n, so 5 % lies inside 10 %.
+
+Scans of a drive are taken at a regular stride instead: the last tenth of every sequence is held out, as one piece, since
+neighbours are nearly the same; the others are put in bit-reversed order, of which every beginning is spread evenly and each
+lies inside the next.
+
+For datasets whose scenes are known beforehand the outcome is a file, `benchmarks/configs/splits/NAME.v1.tsv`: one line a scene,
+its part and its name, training scenes in the order in which ratios take them. Of partial data the file's order is kept: with
+fewer than five training scenes there none is held out, and where none of those to be held out is there, the first tenth is. Data
+with a scene that the file does not know (rooms of another origin in the same layout) follow the rule instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+from pretrain_bench.benchmarks.specs.base import Spec
+from pretrain_bench.benchmarks.specs.cell import LabelRatio
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.support.errors import DataError
+
+SPLIT_VERSION = 1
+HOLD_OUT_FROM = 5
+FOLDER = Path(__file__).parent.parent / "configs" / "splits"
+
+
+class Split(Spec):
+    """Scene names, and the hash of all of them."""
+
+    version: int
+    train: tuple[str, ...]
+    selection: tuple[str, ...]
+    test: tuple[str, ...]
+    sha256: str
+
+
+class Division(NamedTuple):
+    """All scenes by part; training scenes in the order in which ratios take them, the others by name."""
+
+    train: tuple[str, ...]
+    selection: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def split_scenes(scenes: Iterable[str], dataset: Dataset, ratio: LabelRatio, tested: Iterable[str] = ()) -> Split:
+    """Divide the scenes of a prepared dataset for fine-tuning; `tested` are those that the layout itself calls test scenes.
+
+    Raises DataError where a part that cannot be empty would be.
+    """
+    scenes = sorted(usable_scenes(scenes, dataset))
+    division = _from_file(scenes, dataset)
+    if division is None:
+        division = divide(scenes, scenes_for_testing(scenes, dataset, tested), dataset.ratio_order)
+    if not division.test:
+        raise DataError(
+            f"no test scene: none of the {len(scenes)} scenes of {dataset.name!r} is one ({_rule(dataset)})"
+        )
+    if not division.train:
+        raise DataError(f"no training scene among the {len(scenes)} scenes of {dataset.name!r} ({_rule(dataset)})")
+    train = division.train[: max(1, math.ceil(ratio.percent / 100 * len(division.train) - 1e-9))]
+    parts = {
+        "version": SPLIT_VERSION,
+        "train": sorted(train),
+        "selection": sorted(division.selection),
+        "test": sorted(division.test),
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return Split.model_validate({**parts, "sha256": digest})
+
+
+def _from_file(scenes: list[str], dataset: Dataset) -> Division | None:
+    """The part of the dataset's split file that is there; None where it has none, or does not know a scene."""
+    if dataset.split_file is None:
+        return None
+    whole, there = read_division(dataset.split_file), set(scenes)
+    if not there <= {s for part in whole for s in part}:
+        return None
+    train, selection, test = (tuple(s for s in part if s in there) for part in whole)
+    if len(train) + len(selection) < HOLD_OUT_FROM:
+        train, selection = train + selection, ()
+    elif not selection or not train:
+        order = selection + train
+        held = _held_out(len(order))
+        selection, train = order[:held], order[held:]
+    return Division(train, selection, test)
+
+
+def usable_scenes(scenes: Iterable[str], dataset: Dataset) -> list[str]:
+    """Scenes that may train or test; others, such as SemanticKITTI's sequences without labels, do neither."""
+    allowed = dataset.train_scene_prefixes + dataset.test_scene_prefixes
+    return [s for s in scenes if not dataset.train_scene_prefixes or s.startswith(allowed)]
+
+
+def scenes_for_testing(scenes: Iterable[str], dataset: Dataset, tested: Iterable[str] = ()) -> frozenset[str]:
+    """The scenes that are only ever tested on: by prefix, by official list, or as the layout says."""
+    listed = read_scene_list(dataset.test_scenes_file) if dataset.test_scenes_file else frozenset(tested)
+    prefixes = dataset.test_scene_prefixes
+    return frozenset(s for s in scenes if s in listed or (prefixes and s.startswith(prefixes)))
+
+
+def divide(scenes: Iterable[str], test: frozenset[str], order: str = "hashed") -> Division:
+    """Apply the rule above; `order` is `hashed` or `regular`."""
+    others = sorted(s for s in scenes if s not in test)
+    held = _held_out(len(others))
+    if order == "regular":
+        selection, train = _hold_out_ends(others, held)
+        bits = max(1, (len(train) - 1).bit_length())
+        train = [train[i] for i in sorted(range(len(train)), key=lambda i: int(f"{i:0{bits}b}"[::-1], 2))]
+    else:
+        by_room = {room: list(members) for room, members in groupby(others, _room)}
+        selection = []
+        for room in sorted(by_room, key=_rank):
+            if len(selection) < held:
+                selection += by_room[room]
+        train = sorted(set(others) - set(selection), key=_rank)
+    return Division(tuple(train), tuple(sorted(selection)), tuple(sorted(test)))
+
+
+def _held_out(scenes: int) -> int:
+    """How many of so many training scenes are held out: a tenth, at least one, but none of a few."""
+    return max(1, round(0.1 * scenes)) if scenes >= HOLD_OUT_FROM else 0
+
+
+def _hold_out_ends(others: list[str], held: int) -> tuple[list[str], list[str]]:
+    selection: list[str] = []
+    for _, members in groupby(others, lambda s: s.partition("__")[0]):
+        sequence = list(members)
+        count = round(0.1 * len(sequence)) if held else 0
+        selection += sequence[len(sequence) - count :]
+    if held and not selection:
+        selection = others[-held:]
+    kept = set(selection)
+    return selection, [s for s in others if s not in kept]
+
+
+def _rank(scene: str) -> str:
+    return hashlib.sha256(f"bench-split-{SPLIT_VERSION}:{scene}".encode()).hexdigest()
+
+
+def _room(scene: str) -> str:
+    return scene.partition("_")[0] if re.fullmatch(r"scene\d{4}_\d{2}", scene) else scene
+
+
+def _rule(dataset: Dataset) -> str:
+    if dataset.split_file:
+        return f"the split is benchmarks/configs/splits/{dataset.split_file}"
+    return (
+        f"test scenes start with {' or '.join(dataset.test_scene_prefixes)}"
+        if dataset.test_scene_prefixes
+        else "by the layout"
+    )
+
+
+def division_text(division: Division) -> str:
+    """The content of a split file."""
+    rows = [(part, scene) for part, scenes in zip(division._fields, division, strict=True) for scene in scenes]
+    return f"# split rule version {SPLIT_VERSION}\n" + "".join(f"{part}\t{scene}\n" for part, scene in rows)
+
+
+@cache
+def read_division(name: str) -> Division:
+    """A split file of `benchmarks/configs/splits/`."""
+    rows = [line.split("\t") for line in (FOLDER / name).read_text().splitlines() if not line.startswith("#")]
+    return Division(*(tuple(scene for part, scene in rows if part == wanted) for wanted in Division._fields))
+
+
+@cache
+def read_scene_list(name: str) -> frozenset[str]:
+    """Scene names of an official list, one a line, in `benchmarks/configs/splits/`."""
+    return frozenset((FOLDER / name).read_text(encoding="utf-8").split())

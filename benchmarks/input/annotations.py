@@ -1,0 +1,103 @@
+"""The limited-annotation mode: which few points of a scene, or which few boxes, have a label (spec C.2)."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretrain_bench.benchmarks.input.voxelise import IGNORE
+from pretrain_bench.benchmarks.support.errors import DataError
+
+RULE_VERSION = 1
+K_MEANS_ROUNDS = 50
+
+
+def chosen_rows(scene: str, count: int, rows: int) -> NDArray[np.int64]:
+    """Sorted rows of the `count` that are labelled, drawn with a seed from the scene's name: 20 lie inside 50."""
+    seed = hashlib.sha256(f"bench-annotations-{RULE_VERSION}:{scene}".encode()).digest()
+    order = np.random.default_rng(int.from_bytes(seed[:8], "little")).permutation(rows)
+    return np.sort(order[:count])
+
+
+def keep_rows(labels: NDArray[Any], rows: NDArray[np.integer], ignore: int = IGNORE) -> NDArray[Any]:
+    """A copy of labels (N,) with `ignore` everywhere but at `rows`."""
+    kept = np.full_like(labels, ignore)
+    kept[rows] = np.asarray(labels)[rows]
+    return kept
+
+
+def read_csc_points(path: Path) -> dict[str, NDArray[np.int64]]:
+    """Scene to labelled vertices of one of CSC's published files (points20, 50, 100, 200; also the boxes of detection).
+
+    Nothing but plain arrays is unpickled. Raises DataError for anything else.
+    """
+    import torch
+
+    allowed = [
+        np.dtype,
+        np.ndarray,
+        *(type(np.dtype(t)) for t in (np.int32, np.int64, np.uint8, np.float32, np.float64)),
+    ]
+    reconstruct = np.arange(1).__reduce__()[0]
+    multi, scalar = "numpy.core.multiarray._reconstruct", "numpy.core.multiarray.scalar"
+    scalar_of = np.float64(0).__reduce__()[0]
+    # Under the names that NumPy 1 wrote, and under those of NumPy 2.
+    names: list[Any] = [
+        *allowed,
+        codecs.encode,
+        (codecs.encode, "_codecs.encode"),
+        reconstruct,
+        scalar_of,
+        (reconstruct, multi),
+        (scalar_of, scalar),
+    ]
+    try:
+        with torch.serialization.safe_globals(names), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except Exception as error:  # torch raises nearly anything on a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: not a file of label indices that can be read safely: {reason}") from None
+    if not isinstance(content, dict) or not all(isinstance(k, str) for k in content):
+        raise DataError(f"{path}: expected a mapping from scene names to indices")
+    points = {}
+    for scene, rows in content.items():
+        try:
+            array = np.asarray(rows[0] if isinstance(rows, tuple) and rows else rows)
+        except (ValueError, TypeError):
+            array = np.zeros((0, 0))
+        if array.shape == (0,):
+            array = array.astype(np.int64)
+        if array.ndim != 1 or array.dtype.kind not in "iu" or (len(array) and array.min() < 0):
+            raise DataError(f"{path}: the indices of scene {scene!r} are not a list of row numbers")
+        points[scene] = array.astype(np.int64)
+    return points
+
+
+def active_points(
+    xyz: NDArray[np.floating], rgb: NDArray[np.integer], features: NDArray[np.floating], count: int
+) -> NDArray[np.int64]:
+    """Rows that CSC's active selection labels: k-means with K = count over (xyz in metres, rgb 0..255, features), 50 rounds from
+    the first K points, Euclidean and unscaled; the point nearest to each final centre. An empty cluster keeps its centre."""
+    table = np.concatenate([xyz, rgb, features], axis=1).astype(np.float64)
+    if len(table) < count:
+        raise DataError(f"{len(table)} points, but {count} are to be chosen")
+    centres = table[:count].copy()
+    for _ in range(K_MEANS_ROUNDS):
+        nearest = _distances(table, centres).argmin(axis=1)
+        size = np.bincount(nearest, minlength=count)
+        sums = np.stack([np.bincount(nearest, table[:, c], count) for c in range(table.shape[1])], axis=1)
+        centres = np.where(size[:, None] > 0, sums / np.maximum(size, 1)[:, None], centres)
+    return _distances(table, centres).argmin(axis=0)
+
+
+def _distances(table: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (table**2).sum(1)[:, None] - 2 * table @ centres.T + (centres**2).sum(1)

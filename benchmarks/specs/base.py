@@ -1,0 +1,32 @@
+"""What every spec shares: the strict base model and the types of its fields.
+
+Units are part of field names (`wall_seconds`, `voxel_metres`). Unknown keys are errors. `J-n` in a description is an item of the
+decision register of the methods specification: a question on which the sources differ or are silent.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+class Spec(BaseModel):
+    """Base of every model here: immutable, strict about keys, finite numbers only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def _upwards(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < bounds[0] <= bounds[1]:
+        raise ValueError("expected two positive numbers, the lower bound first")
+    return bounds
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_upwards)]
+"""Lower and upper bound of a uniform draw."""

@@ -1,0 +1,71 @@
+"""Budgets: named, versioned limits, the same for every method."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from pretrain_bench.benchmarks.specs.base import Name, Spec
+
+
+class Currency(StrEnum):
+    """What is equal for every method under one budget."""
+
+    optimizer_steps = "optimizer_steps"
+    samples_seen = "samples_seen"
+    gpu_seconds = "gpu_seconds"
+    flops = "flops"
+
+
+class BudgetHalf(Spec):
+    """Limits of pre-training (the total over a method's stages) or of fine-tuning.
+
+    Exactly one currency is set, by name and by value; everything else is a cap and may be left out.
+    """
+
+    currency: Currency
+    optimizer_steps: PositiveInt | None = None
+    samples_seen: PositiveInt | None = None
+    gpu_seconds: PositiveFloat | None = None
+    flops: PositiveFloat | None = None
+
+    wall_seconds: PositiveFloat | None = Field(None, description="per stage; then a soft signal")
+    grace_seconds: PositiveFloat = Field(60.0, description="between the soft signal and the kill")
+    cpus: PositiveInt | None = Field(None, description="threads of a stage")
+    loader_workers: Annotated[int, Field(ge=0, le=64)] = Field(0, description="processes that prepare batches ahead")
+    memory_mib: PositiveInt | None = None
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    gpu_memory_mib: PositiveInt | None = None
+    disk_mib: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _one_currency(self) -> Self:
+        given = [c.value for c in Currency if getattr(self, c.value) is not None]
+        if given != [self.currency.value]:
+            raise ValueError(
+                f"currency is {self.currency.value!r}, so exactly the field {self.currency.value!r} must be set; "
+                f"set now: {', '.join(given) or 'none of them'}"
+            )
+        return self
+
+    @property
+    def amount(self) -> float:
+        """The value of the currency."""
+        return float(getattr(self, self.currency.value))
+
+
+class Budget(Spec):
+    """Named, versioned limits, the same for every method."""
+
+    name: Name
+    version: PositiveInt
+    description: str = ""
+    default_profile: Name | None = Field(None, description="the profile used when a person names only this budget")
+    schedule_horizon: Literal["budget", "recipe"] = Field(
+        "budget",
+        description="what the learning-rate schedule is stretched to: the steps that will run, or the recipe's",
+    )
+    pretrain: BudgetHalf
+    finetune: BudgetHalf

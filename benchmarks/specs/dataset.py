@@ -1,0 +1,94 @@
+"""Datasets: layout, classes, splits and source."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from pretrain_bench.benchmarks.specs.base import Name, Spec
+from pretrain_bench.benchmarks.support.errors import WrongUse
+
+
+class Dataset(Spec):
+    """One dataset: its layout on disk, what it provides, its classes, and where it comes from."""
+
+    name: Name
+    title: str
+    layout: Literal["s3dis", "rgbd-folder", "scannet", "semantickitti", "sunrgbd"]
+    synthetic: bool = False
+    stand_in: Name | None = Field(None, description="the procedural dataset used when no data is configured")
+    provides: tuple[Literal["frames", "images", "poses", "multiple_views", "clouds", "labels", "boxes"], ...]
+    classes: tuple[str, ...] = Field((), description="training classes, in the order of their ids")
+    raw_classes: tuple[str, ...] = Field(
+        (), description="file-name classes that the reader knows; the rest is an error"
+    )
+    class_ids: tuple[NonNegativeInt, ...] = Field(
+        (), description="raw label id of each class, in the order of `classes`"
+    )
+    box_classes: tuple[str, ...] = Field((), description="classes of the detection boxes, where not `classes`")
+    box_class_ids: tuple[NonNegativeInt, ...] = Field((), description="raw label id of each box class")
+    stuff_classes: tuple[str, ...] = Field((), description="classes that are no instances (spec F.1)")
+    box_mean_sizes_metres: tuple[tuple[PositiveFloat, PositiveFloat, PositiveFloat], ...] = Field(
+        (), description="mean full size of each box class, that detectors start from (spec F.3)"
+    )
+    heading_bins: PositiveInt = Field(1, description="of detection boxes; 1 where they are axis-aligned")
+    learning_map: dict[NonNegativeInt, NonNegativeInt] = Field(
+        {}, description="raw label id to learning id; 0 is ignored and 1 is the first class"
+    )
+    train_scene_prefixes: tuple[str, ...] = Field(
+        (), description="if given, no other scene trains (some have no labels)"
+    )
+    test_scene_prefixes: tuple[str, ...] = Field((), description="scenes that are only ever tested on")
+    test_scenes_file: str | None = Field(
+        None, description="official test list in benchmarks/configs/splits, in place of prefixes"
+    )
+    train_scenes_file: str | None = Field(
+        None, description="official training list in benchmarks/configs/splits (J-25)"
+    )
+    split_file: str | None = Field(
+        None, description="the versioned split of all its scenes, in benchmarks/configs/splits"
+    )
+    ratio_order: Literal["hashed", "regular"] = Field(
+        "hashed", description="how a label ratio picks scenes: at random, or at a regular stride (scans of a drive)"
+    )
+    frame_stride: PositiveInt | None = Field(
+        None, description="overrides the profile's where frames are chosen already"
+    )
+    source: str
+    licence: str
+    worlds: dict[Name, dict[str, int]] = Field({}, description="for procedural datasets: seed and counts of each size")
+    world: dict[str, int] | None = Field(None, description="the one of `worlds` that is meant; set by `sized`")
+
+    def sized(self, world: str) -> Dataset:
+        """A procedural dataset at one of its sizes; any other dataset as it is. Raises WrongUse for a size it does not have."""
+        if not self.worlds:
+            return self
+        if world not in self.worlds:
+            raise WrongUse(f"dataset {self.name!r} has no size {world!r}; it has {', '.join(self.worlds)}")
+        return self.model_copy(update={"world": self.worlds[world], "worlds": {}})
+
+    @model_validator(mode="after")
+    def _ids_fit(self) -> Dataset:
+        if self.class_ids and len(self.class_ids) != len(self.classes):
+            raise ValueError(f"{len(self.classes)} classes, but {len(self.class_ids)} class_ids")
+        if len(self.box_class_ids) != len(self.box_classes):
+            raise ValueError(f"{len(self.box_classes)} box_classes, but {len(self.box_class_ids)} box_class_ids")
+        strange = set(self.stuff_classes) - set(self.classes)
+        if strange:
+            raise ValueError(f"stuff_classes names {sorted(strange)[0]!r}, which is no class")
+        if self.box_mean_sizes_metres and len(self.box_mean_sizes_metres) != len(self.detected_classes):
+            raise ValueError(
+                f"{len(self.detected_classes)} classes of boxes, but {len(self.box_mean_sizes_metres)} box_mean_sizes_metres"
+            )
+        return self
+
+    @property
+    def detected_classes(self) -> tuple[str, ...]:
+        """Classes of the detection boxes."""
+        return self.box_classes or self.classes
+
+    @property
+    def thing_classes(self) -> tuple[str, ...]:
+        """Classes whose instances are told apart."""
+        return tuple(c for c in self.classes if c not in self.stuff_classes)

@@ -1,0 +1,122 @@
+"""Reading specs from YAML, with errors that name the file, the field and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pretrain_bench.benchmarks.specs.base import Spec
+from pretrain_bench.benchmarks.specs.recipes import RECIPES
+from pretrain_bench.benchmarks.support.errors import WrongUse
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+def load_spec(path: Path, model: type[SpecT], bases: Path | None = None) -> SpecT:
+    """Read one YAML file into `model`.
+
+    A file may start from another one with `extends: NAME`, which is looked for in its own folder and then in `bases`; its
+    own keys then override, mapping by mapping. Raises WrongUse naming the file, the field and what is allowed.
+    """
+    return parse_spec(_read_yaml(path, bases, ()), model, where=str(path))
+
+
+def parse_spec(data: object, model: type[SpecT], where: str) -> SpecT:
+    """Validate plain data into `model`; `where` names its origin in the error."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise WrongUse(_explain(error, model, where)) from None
+
+
+def _read_yaml(path: Path, bases: Path | None, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path in seen:
+        raise WrongUse(f"{path}: 'extends' goes in a circle: {' -> '.join(p.stem for p in (*seen, path))}")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WrongUse(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongUse(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise WrongUse(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(data, dict):
+        raise WrongUse(f"{path}: expected a mapping of field names to values, found {type(data).__name__}")
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    base_path = path.parent / f"{base}.yaml"
+    if bases is not None and not base_path.is_file():
+        base_path = bases / f"{base}.yaml"
+    if not base_path.is_file():
+        where = " or ".join(str(folder) for folder in (path.parent, bases) if folder is not None)
+        raise WrongUse(f"{path}: extends: no file {base}.yaml in {where}")
+    return _merge(_read_yaml(base_path, bases, (*seen, path)), data)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
+    lines = []
+    for item in error.errors():
+        # A task's recipe is one of several models, whose name pydantic puts into the place of an error.
+        field = ".".join(str(part) for part in item["loc"] if part not in RECIPES) or "(whole file)"
+        if item["type"] == "extra_forbidden":
+            allowed = _fields_at(model, item["loc"][:-1])
+            close = difflib.get_close_matches(str(item["loc"][-1]), allowed, n=1, cutoff=0.4)
+            hint = f", did you mean {close[0]!r}?" if close else ""
+            lines.append(f"{field}: unknown key{hint} (allowed here: {', '.join(allowed)})")
+        elif item["type"] == "missing":
+            lines.append(f"{field}: missing")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            got = "" if isinstance(item["input"], dict | BaseModel) else f" (got {item['input']!r})"
+            lines.append(f"{field}: {message}{got}")
+    return f"{where}: " + "; ".join(lines)
+
+
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Field names of the (nested) model that a pydantic error location points into."""
+    current: Any = model
+    for part in location:
+        if part in RECIPES:
+            current = RECIPES[str(part)]
+            continue
+        field = current.model_fields.get(part) if _is_model(current) else None
+        candidates = [field.annotation] if field else list(getattr(current, "__args__", ()))
+        models = [m for c in candidates for m in _models_in(c)]
+        if not models:
+            return []
+        current = models[0]
+        if field and not _is_model(field.annotation):
+            # A container of models (dict or tuple): the next part of the location is its key.
+            current = _Container(models[0])
+    return sorted(current.model_fields) if _is_model(current) else []
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    """The models that an annotation names, however deep."""
+    if _is_model(annotation):
+        return [annotation]
+    return [m for part in getattr(annotation, "__args__", ()) for m in _models_in(part)]
+
+
+class _Container:
+    def __init__(self, inner: type[BaseModel]) -> None:
+        self.__args__ = (inner,)
+
+
+def _is_model(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseModel)

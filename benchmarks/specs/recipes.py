@@ -1,0 +1,152 @@
+"""Recipes of the downstream tasks: semantic and instance segmentation, and detection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
+
+from pretrain_bench.benchmarks.specs.base import Probability, Range, Share, Spec
+from pretrain_bench.benchmarks.specs.optimisers import AdamSettings, SgdSettings
+
+
+class SemanticRecipe(Spec):
+    """Fine-tuning for semantic segmentation (spec C.3 to C.5)."""
+
+    steps: PositiveInt
+    batch: PositiveInt = Field(48, description="effective batch, in scenes (J-17)")
+    micro_batch: PositiveInt = Field(6, description="scenes in one forward pass (J-17)")
+    voxel_metres: PositiveFloat
+    validate_every: PositiveInt
+    elastic: tuple[tuple[PositiveFloat, PositiveFloat], ...] = Field(
+        (), description="elastic distortion: (granularity, magnitude) in metres, one after the other (ScanNet only)"
+    )
+    elastic_probability: Probability = Field(0.95, description="of all distortions together")
+    clip_metres: PositiveFloat | None = Field(
+        None, description="training window: keep points within this of its centre"
+    )
+    within_metres: PositiveFloat | None = Field(
+        None,
+        description="training: keep points whose |x| and |y| from the sensor are at most this (laser scans, spec F.5)",
+    )
+    max_voxels_per_scene: PositiveInt | None = Field(None, description="training crop for small machines")
+    rotation_degrees: tuple[float, float, float] = (180 / 64, 180 / 64, 180.0)
+    scale: Range = (0.9, 1.1)
+    dropout_probability: Probability = 0.2
+    dropout_share: Probability = 0.2
+    flip_probability: Probability = 0.95
+    contrast_probability: Probability = 0.2
+    translation_ratio: Annotated[float, Field(ge=0)] = 0.10
+    jitter_std: Annotated[float, Field(ge=0)] = 0.05
+    offset_voxels: Annotated[int, Field(ge=0)] = 99
+    optimiser: SgdSettings = SgdSettings(learning_rate=0.1)
+    poly_power: PositiveFloat = 0.9
+
+    @model_validator(mode="after")
+    def _accumulation_divides(self) -> Self:
+        if self.batch % self.micro_batch:
+            raise ValueError(f"batch ({self.batch}) must be a multiple of micro_batch ({self.micro_batch})")
+        return self
+
+
+class PointGroupSettings(Spec):
+    """What PointGroup adds to CSC's variant (spec F.1): clusters of the coordinates as they are too, and a network that scores
+    clusters. Radius and least sizes are the recipe's, in voxels."""
+
+    score_from: Share = Field(128 / 384, description="the score network learns from this share of the run on")
+    target_low: Probability = Field(0.25, description="a cluster with at most this overlap should score 0")
+    target_high: Probability = Field(0.75, description="one with at least this overlap 1; linear in between")
+    grid_cells: PositiveInt = Field(14, description="of a cluster's longest side")
+    cells_per_metre: PositiveFloat = Field(50.0, description="at most; nor is a cell finer than a voxel")
+    channels: PositiveInt = 16
+    most_clusters: PositiveInt = Field(
+        200, description="in each scene of a training step; the largest, so that memory is bounded"
+    )
+    least_score: Probability = 0.09
+    suppression_overlap: Probability = 0.3
+
+
+class InstanceRecipe(SemanticRecipe):
+    """Fine-tuning for instance segmentation as CSC does it: semantic logits, an offset to the centre of the instance, and
+    clusters of the points so moved (spec F.1)."""
+
+    kind: Literal["instance"]
+    instance_classes: Literal["things", "all"] = Field("things", description="J-19: S3DIS, 10 or 13 classes")
+    method: Literal["csc", "pointgroup"] = Field("csc", description="J-20")
+    pointgroup: PointGroupSettings = PointGroupSettings()
+    cluster_radius_voxels: PositiveFloat = 1.5
+    component_least_voxels: PositiveInt = Field(50, description="a connected component with fewer is nothing")
+    cluster_above_voxels: Annotated[int, Field(ge=0)] = Field(100, description="a cluster needs more than so many")
+    least_voxels: PositiveInt = Field(10, description="smaller instances can neither be found nor missed (spec F.2)")
+
+    def counted_classes(self, classes: Sequence[str], things: Sequence[str]) -> tuple[int, ...]:
+        """Numbers of the classes whose instances are told apart; `things` are those that have instances (J-19)."""
+        return tuple(i for i, name in enumerate(classes) if self.instance_classes == "all" or name in things)
+
+
+class DetectionRecipe(Spec):
+    """Fine-tuning for object detection: VoteNet on the sparse backbone (spec F.3). Shares are of the run: epochs of 180."""
+
+    kind: Literal["detection"]
+    steps: PositiveInt
+    batch: PositiveInt = 32
+    micro_batch: PositiveInt = 8
+    voxel_metres: PositiveFloat = 0.025
+    validate_every: PositiveInt
+    points: PositiveInt = Field(40_000, description="drawn from a scene, at most")
+    colour_mean: tuple[float, float, float] = Field((109.8, 97.2, 83.8), description="of 0..255; taken off")
+    colour_divisor: PositiveFloat = 256.0
+    flip_x_probability: Probability = 0.5
+    flip_y_probability: Probability = 0.5
+    rotation_degrees: Annotated[float, Field(ge=0)] = Field(5.0, description="about z, at most")
+    scale: Range = (1.0, 1.0)
+    seeds: PositiveInt = 1024
+    proposals: PositiveInt = 256
+    vote_channels: PositiveInt = 256
+    proposal_channels: PositiveInt = 128
+    group_radius_metres: PositiveFloat = 0.3
+    group_points: PositiveInt = 16
+    padded_objects: Literal["ignored", "at_origin"] = Field(
+        "ignored",
+        description="at_origin: unused places for objects lie at the origin and attract proposals, as upstream",
+    )
+    sampling_skips_origin: bool = Field(False, description="furthest points: as upstream (spec 0.2, item 9)")
+    optimiser: AdamSettings = AdamSettings()
+    milestones: tuple[Share, ...] = Field((80 / 180, 120 / 180, 160 / 180), description="a tenth of the rate from here")
+    milestone_factor: PositiveFloat = 0.1
+    norm_momentum: Probability = Field(
+        0.5, description="of every batch norm, halved at each share, at least norm_least"
+    )
+    norm_halved_every: Annotated[float, Field(gt=0)] = 80 / 180
+    norm_least: PositiveFloat = 0.001
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.batch % self.micro_batch:
+            raise ValueError(f"batch ({self.batch}) must be a multiple of micro_batch ({self.micro_batch})")
+        if self.proposals > self.seeds:
+            raise ValueError(f"{self.proposals} proposals of {self.seeds} seeds; there cannot be more")
+        return self
+
+
+RECIPES: dict[str, type[Spec]] = {
+    "semantic": SemanticRecipe,
+    "instance": InstanceRecipe,
+    "detection": DetectionRecipe,
+}
+"""Recipes of tasks by kind; one that does not say its kind is semantic."""
+
+
+def recipe_kind(recipe: object) -> str:
+    """The kind of a task's recipe, as a model or as plain data."""
+    found = recipe.get("kind", "semantic") if isinstance(recipe, dict) else getattr(recipe, "kind", "semantic")
+    return str(found)
+
+
+TaskRecipe = Annotated[
+    Annotated[SemanticRecipe, Tag("semantic")]
+    | Annotated[InstanceRecipe, Tag("instance")]
+    | Annotated[DetectionRecipe, Tag("detection")],
+    Discriminator(recipe_kind),
+]

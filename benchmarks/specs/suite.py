@@ -1,0 +1,112 @@
+"""A suite: a matrix of cells under one budget and profile, and filters that pick some of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from typing import Annotated, NamedTuple, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from pretrain_bench.benchmarks.specs.base import Name, Spec
+from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
+from pretrain_bench.benchmarks.support.errors import WrongUse
+
+AXES = ("method", "pretrain_dataset", "task", "label_ratio", "pretrain_seed", "finetune_seed")
+"""Fields of a cell that a suite spans and that filters and exclusions name."""
+
+Seed = Annotated[int, Field(ge=0)]
+
+
+class Suite(Spec):
+    """The product of its axes, less what `exclude` names. Cells that make no sense (n/a) need not be excluded."""
+
+    name: Name
+    version: PositiveInt
+    description: str = ""
+    budget: str = Field(description="name or YAML file")
+    profile: str | None = Field(None, description="name or YAML file; the budget's default where there is none")
+    methods: tuple[str, ...] = Field(min_length=1)
+    pretrain_datasets: tuple[Name, ...] = Field(("scannet",), min_length=1)
+    tasks: tuple[Name, ...] = Field(min_length=1)
+    label_ratios: tuple[str, ...] = Field(("100%",), min_length=1)
+    pretrain_seeds: tuple[Seed, ...] = Field((0,), min_length=1)
+    finetune_seeds: tuple[Seed, ...] = Field((0,), min_length=1)
+    exclude: tuple[dict[str, str | int | tuple[str | int, ...]], ...] = Field(
+        (),
+        description="cells to leave out: field of a cell to a pattern or a list of them; all fields of an entry must match",
+    )
+
+    @model_validator(mode="after")
+    def _axes_hold(self) -> Self:
+        for axis in ("methods", "pretrain_datasets", "tasks", "label_ratios", "pretrain_seeds", "finetune_seeds"):
+            values = getattr(self, axis)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{axis}: a value stands there twice")
+        for ratio in self.label_ratios:
+            try:
+                LabelRatio.parse(ratio)
+            except WrongUse as error:
+                raise ValueError(str(error)) from None
+        for entry in self.exclude:
+            if unknown := set(entry) - set(AXES):
+                raise ValueError(f"exclude: unknown field {min(unknown)!r}; a cell has {', '.join(AXES)}")
+        return self
+
+    def cells(self, budget: str, profile: str, filters: Iterable[Filter] = ()) -> Iterator[Cell]:
+        """Every cell that is not excluded and that all filters let through, methods innermost last.
+
+        Pre-training datasets and methods are named as the suite names them. Raises WrongUse for a filter that lets no value
+        of the suite through.
+        """
+        filters = tuple(filters)
+        axes = {
+            "method": self.methods, "pretrain_dataset": self.pretrain_datasets, "task": self.tasks,
+            "label_ratio": self.label_ratios, "pretrain_seed": self.pretrain_seeds, "finetune_seed": self.finetune_seeds,
+        }  # fmt: skip
+        chosen = {axis: tuple(v for v in values if _passes(filters, axis, v)) for axis, values in axes.items()}
+        for axis, values in chosen.items():
+            if not values:
+                known = ", ".join(map(str, axes[axis]))
+                raise WrongUse(f"--only {axis}=...: no {axis} of suite {self.name!r} matches; it has {known}")
+        barred = [[Filter(axis, _patterns(value)) for axis, value in entry.items()] for entry in self.exclude]
+        ratios = {text: LabelRatio.parse(text) for text in self.label_ratios}
+        for values in itertools.product(*(chosen[axis] for axis in AXES)):
+            named = dict(zip(AXES, values, strict=True))
+            if any(all(f.matches(named[f.axis]) for f in entry) for entry in barred):
+                continue
+            # Every value was checked with the suite; a cell of a large matrix is not checked a second time.
+            fields = {**named, "label_ratio": ratios[str(named["label_ratio"])], "budget": budget, "profile": profile}
+            yield Cell.model_construct(**fields)  # type: ignore[arg-type]
+
+
+class Filter(NamedTuple):
+    """Lets through what any of its patterns (`*`, `?`) matches."""
+
+    axis: str
+    patterns: tuple[str, ...]
+
+    def matches(self, value: object) -> bool:
+        """Whether a value of the axis passes. Label ratios match as `5%` and as `5`."""
+        text = str(value)
+        return any(fnmatchcase(text, p) or fnmatchcase(text.rstrip("%"), p) for p in self.patterns)
+
+
+def parse_filters(texts: Iterable[str]) -> list[Filter]:
+    """Read `method=ours,csc` or `task=*-sem`. Raises WrongUse for an unknown field or a text without `=`."""
+    found = []
+    for text in itertools.chain.from_iterable(t.split() for t in texts):
+        axis, equals, patterns = text.partition("=")
+        if not equals or not patterns or axis not in AXES:
+            raise WrongUse(f"filter {text!r}: expected FIELD=PATTERN[,PATTERN], FIELD one of {', '.join(AXES)}")
+        found.append(Filter(axis, tuple(patterns.split(","))))
+    return found
+
+
+def _passes(filters: Iterable[Filter], axis: str, value: object) -> bool:
+    return all(f.matches(value) for f in filters if f.axis == axis)
+
+
+def _patterns(value: str | int | tuple[str | int, ...]) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, tuple) else (str(value),)

@@ -1,0 +1,1 @@
+"""Errors, locks, files and worker processes."""

@@ -1,0 +1,45 @@
+"""Small help with files."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from pretrain_bench.benchmarks.support.errors import DataError
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file of the user's. Raises DataError naming it where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def size_and_sha256(path: Path) -> tuple[int, str]:
+    """Bytes and hash of a file as it is now, without holding it in memory. Raises OSError where it cannot be read."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), digest
+
+
+def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """A second name for a file where the file system has hard links, else a copy. Raises OSError where neither works."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV):
+            raise
+        shutil.copyfile(source, target)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder of any depth; a stage may nest more folders than Python's own removal can."""
+    try:
+        shutil.rmtree(path, ignore_errors=True)
+    except RecursionError:
+        subprocess.run(["rm", "-rf", "--", str(path)], check=False)

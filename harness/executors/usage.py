@@ -1,0 +1,116 @@
+"""What a process tree uses, seen from outside (psutil), and what a folder holds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+import psutil
+
+from pretrain_bench.harness.contract.records import Measured
+
+ENTRY_BYTES = 512
+
+
+class TreeSampler:
+    """Samples a process and its descendants. Time of processes that ended between two samples may be missed."""
+
+    def __init__(self, pid: int) -> None:
+        self._root = psutil.Process(pid)
+        self._cpu: dict[int, float] = {}
+        self._written: dict[int, int] = {}
+        self.memory_bytes = 0
+        self.peak_memory_bytes = 0
+
+    def sample(self) -> None:
+        """Read the tree once."""
+        memory = 0
+        for process in self._tree():
+            with contextlib.suppress(psutil.Error):
+                with process.oneshot():
+                    times = process.cpu_times()
+                    memory += process.memory_info().rss
+                self._cpu[process.pid] = times.user + times.system
+                with contextlib.suppress(psutil.Error, AttributeError):
+                    self._written[process.pid] = process.io_counters().write_bytes
+        self.memory_bytes = memory
+        self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
+
+    def measured(self, wall_seconds: float, output_bytes: int) -> Measured:
+        """The sum of what was seen."""
+        return Measured(
+            wall_seconds=wall_seconds,
+            cpu_seconds=sum(self._cpu.values()),
+            peak_memory_bytes=self.peak_memory_bytes,
+            written_bytes=sum(self._written.values()),
+            output_bytes=output_bytes,
+        )
+
+    def _tree(self) -> list[psutil.Process]:
+        try:
+            return [self._root, *self._root.children(recursive=True)]
+        except psutil.Error:
+            return []
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all plain files below a folder that may change meanwhile; every entry counts for ENTRY_BYTES at least, so that
+    empty files and folders without end have a size too."""
+    total, waiting = 0, [str(folder)]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                total += ENTRY_BYTES
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        total += max(0, entry.stat(follow_symlinks=False).st_size - ENTRY_BYTES)
+    return total
+
+
+class GpuSampler:
+    """What is used of the GPUs that a stage was given (their ids), from outside, by NVML. Without ids, or without a driver, it
+    measures nothing. Energy is that of the whole device between the first sample and the last, idle power included."""
+
+    def __init__(self, ids: tuple[str, ...]) -> None:
+        self._handles: list[object] = []
+        self._busy_seconds = 0.0
+        self._peak_bytes = 0
+        self._last: float | None = None
+        self._joules: list[float] = []
+        if ids:
+            with contextlib.suppress(Exception):  # NVML's errors are many, and none of them is the stage's
+                import pynvml
+
+                pynvml.nvmlInit()
+                for i in ids:
+                    by_uuid = not i.isdigit()
+                    get = pynvml.nvmlDeviceGetHandleByUUID if by_uuid else pynvml.nvmlDeviceGetHandleByIndex
+                    self._handles.append(get(i if by_uuid else int(i)))
+
+    def sample(self) -> None:
+        """Add the time since the last sample for every GPU that was busy, and look at its memory."""
+        if not self._handles:
+            return
+        import pynvml
+
+        now = time.monotonic()
+        since = 0.0 if self._last is None else now - self._last
+        self._last = now
+        with contextlib.suppress(pynvml.NVMLError):
+            used = 0
+            for handle in self._handles:
+                self._busy_seconds += since * pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+                used += int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+            self._peak_bytes = max(self._peak_bytes, used)
+            millijoules = sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(h) for h in self._handles)
+            self._joules = [*self._joules[:1], millijoules / 1000]  # the first reading and the last
+
+    def added_to(self, measured: Measured) -> Measured:
+        """The measurement with what was seen of the GPUs."""
+        joules = self._joules[-1] - self._joules[0] if len(self._joules) == 2 else None
+        seen = {"gpu_seconds": self._busy_seconds, "peak_gpu_memory_bytes": self._peak_bytes, "gpu_joules": joules}
+        return measured.model_copy(update=seen)

@@ -1,0 +1,1 @@
+"""From a suite to stage specs with keys, estimates and a plan."""

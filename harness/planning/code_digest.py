@@ -1,0 +1,148 @@
+"""The code digest: a hash of the files that a stage can import, of the lock files and of its image's build inputs.
+
+It is part of the key, so that a change of code makes the stages stale that can reach it, and no others (design section 4).
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
+
+PACKAGE = "pretrain_bench"
+BASE_LOCKS = ("requirements.lock", "torch-cuda.lock")
+
+
+@cache
+def package_folder() -> Path:
+    """The folder of the package: in a checkout its rooms are links to the top-level folders."""
+    spec = importlib.util.find_spec(PACKAGE)
+    assert spec is not None and spec.submodule_search_locations
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def docker_folder() -> Path:
+    """The folder of the Dockerfiles. Raises EnvironmentCannot where the installation lacks it."""
+    folder = package_folder() / "docker"
+    if not (folder / "base.Dockerfile").is_file():
+        raise EnvironmentCannot("the Dockerfiles of this installation are missing; install the project again")
+    return folder
+
+
+def base_inputs() -> dict[str, Path]:
+    """Name to file of what the base image is built from beside its Dockerfile: locks, and the edits of MinkowskiEngine."""
+    folder = docker_folder()
+    locks = {name: folder / name for name in BASE_LOCKS}
+    edits = sorted(path for path in (folder / "minkowski").iterdir() if path.is_file())
+    return {**locks, **{f"minkowski/{path.name}": path for path in edits}}
+
+
+def digest(entries: Iterable[str]) -> str:
+    """sha256 of the names and contents of every module of this project that `entries` can reach by imports."""
+    found = hashlib.sha256()
+    for module in sorted(reachable_modules(entries)):
+        found.update(f"{module}\n".encode())
+        found.update(file_of(module).read_bytes())  # type: ignore[union-attr]
+    return found.hexdigest()
+
+
+def module_hashes(entries: Iterable[str]) -> dict[str, str]:
+    """sha256 of every module that `entries` can reach, by name."""
+    return {m: hashlib.sha256(file_of(m).read_bytes()).hexdigest() for m in sorted(reachable_modules(entries))}  # type: ignore[union-attr]
+
+
+def reachable_modules(entries: Iterable[str]) -> set[str]:
+    """Modules of this project that `entries` import, directly or not, with the packages that hold them."""
+    found: set[str] = set()
+    waiting = list(entries)
+    while waiting:
+        module = waiting.pop()
+        if module in found or file_of(module) is None:
+            continue
+        found.add(module)
+        waiting += imports_of(module)
+        package = module.rpartition(".")[0]
+        if package != PACKAGE:  # its own __init__ names the API and imports nothing
+            waiting.append(package)
+    return found
+
+
+@cache
+def imports_of(module: str) -> tuple[str, ...]:
+    """Project modules named in the import statements of a module, wherever in it they stand, but for type checkers."""
+    path = file_of(module)
+    assert path is not None
+    names: list[str] = []
+    for node in _executed(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(n for n in names if n.startswith(f"{PACKAGE}.") and file_of(n) is not None)
+
+
+STATEMENTS = (ast.stmt, ast.excepthandler, ast.match_case)
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """All statements but those under `if TYPE_CHECKING:`."""
+    yield node
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        children: Iterable[ast.AST] = node.orelse
+    else:
+        children = ast.iter_child_nodes(node)
+    for child in children:
+        if isinstance(child, STATEMENTS):  # an expression holds no import, and most nodes are of expressions
+            yield from _executed(child)
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module of this project, None where there is none."""
+    package, *rest = module.split(".")
+    if package != PACKAGE:
+        return None
+    path = package_folder().joinpath(*rest)
+    for candidate in (path / "__init__.py", path.with_suffix(".py")):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+@cache
+def code_sha256(kind: str, method: str, part: str) -> str:
+    """Hash of the names and contents of the modules that one stage can reach by its imports and of its image's own inputs, as
+    they were when this process first asked. The same for every executor, so that their bits can be compared."""
+    entry = entry_module(kind, method, part)
+    if file_of(entry) is None:
+        raise WrongUse(
+            f"method {method!r}: its stage {part!r} has no module {entry}; only methods that ship can run here"
+        )
+    found = hashlib.sha256(digest(("pretrain_bench.methods.stage", entry)).encode())
+    for name, sha256 in sorted(build_hashes(kind).items()):
+        found.update(f"{name} {sha256}\n".encode())
+    return found.hexdigest()
+
+
+def code_hashes(kind: str, method: str, part: str) -> dict[str, str]:
+    """Module or file to hash of everything that `code_sha256` covers, so that a person can be told what changed."""
+    return {**module_hashes(("pretrain_bench.methods.stage", entry_module(kind, method, part))), **build_hashes(kind)}
+
+
+@cache
+def build_hashes(kind: str) -> dict[str, str]:
+    """File to hash of what the image of a stage is built from beside its modules: Dockerfiles, lock, edits of MinkowskiEngine."""
+    folder = docker_folder()
+    own = "task.Dockerfile" if kind == "finetune" else "method.Dockerfile"
+    files = {name: folder / name for name in ("base.Dockerfile", own)} | base_inputs()
+    return {f"docker/{name}": hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+
+
+def entry_module(kind: str, method: str, part: str) -> str:
+    """The module that carries out a stage (`part`: see `StageSpec.part`), as `module_of` in methods/stage.py, which the harness
+    cannot import."""
+    return f"pretrain_bench.methods.{'finetune' if kind == 'finetune' else method}.{part}"

@@ -1,0 +1,162 @@
+"""What a stage will take, from runs of its kind on this machine, or roughly from a count of its work."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
+from pretrain_bench.benchmarks.specs.method_recipes import DepthContrast, FramePairs, OursImages, OursPoints
+from pretrain_bench.benchmarks.specs.recipes import DetectionRecipe, SemanticRecipe
+from pretrain_bench.harness.contract.stage import StageSpec, recipe_steps
+from pretrain_bench.harness.planning.stage_specs import PlannedStage
+from pretrain_bench.harness.store.store import SPEC
+
+# Rough numbers for a stage of which nothing is known yet; a plan marks them as rough. Those of full size were seen on an H100
+# (docs/verification/gpu-headline.json), where `bench plan` must stay within a factor of three.
+FLOPS_A_VOXEL = 6.5e6
+"""Forward and backward of the full-width network: three times what ledgers give for a voxel, times 16 at quarter width."""
+FLOPS_A_PIXEL = 3e5
+"""Forward and backward of the image network."""
+FRAME_SQUARE_METRES, SCENE_SQUARE_METRES = 14.0, 75.0
+"""Surface that a frame or a scene shows: so many voxels, where a recipe sets no bound, times the square of their size."""
+FLOPS_A_CPU_SECOND, FLOPS_A_GPU_SECOND = 2e9, 3e12
+GPU_SECONDS_A_POINT = 2e-6
+"""Of networks on points (DepthContrast's, and the detector's groups): calls and memory decide there, not products."""
+BYTES_A_WEIGHT = 4
+PREDICTION_BYTES = 2 << 20
+
+
+class Estimate(NamedTuple):
+    """Seconds of wall time, bytes of artifacts, and where the number of seconds comes from."""
+
+    seconds: float
+    bytes: int
+    source: Literal["earlier runs", "same work", "rough"]
+
+
+class History:
+    """Mean time and size of earlier runs, by what they did."""
+
+    def __init__(self, runs: Iterable[tuple[dict[str, Any], Path]]) -> None:
+        self._seconds: dict[tuple[object, ...], list[float]] = defaultdict(list)
+        self._bytes: dict[tuple[object, ...], list[int]] = defaultdict(list)
+        work, time = defaultdict[str, float](float), defaultdict[str, float](float)
+        for record, folder in runs:
+            if record["outcome"] != "ok":
+                continue
+            ledger = record.get("ledger") or {}
+            device = "cuda" if ledger.get("gpu_seconds") else "cpu"
+            kind = (device, *_kind_of_record(record, folder))
+            self._seconds[kind].append(float(ledger.get("wall_seconds") or 0.0))
+            self._bytes[kind].append(sum(a["bytes"] for a in (record.get("artifacts") or {}).values()))
+            if ledger.get("sparse_flops"):
+                work[device] += 3.0 * ledger["sparse_flops"]
+                time[device] += ledger["gpu_seconds" if device == "cuda" else "cpu_seconds"]
+        self.rates = {device: work[device] / time[device] for device in work if time[device] > 0}
+        """FLOPs of a second: of a CPU's, or of a GPU's."""
+
+    def estimate(self, planned: PlannedStage, cpus: int) -> Estimate:
+        """The mean of earlier runs of the same stage on such a device under the same budget and profile, else a count of the
+        work."""
+        spec = planned.spec
+        kind = (spec.device if spec.recipe is not None else "cpu", *_kind_of_stage(planned))
+        if kind in self._seconds:
+            seconds, sizes = self._seconds[kind], self._bytes[kind]
+            return Estimate(sum(seconds) / len(seconds), sum(sizes) // len(sizes), "earlier runs")
+        source: Literal["same work", "rough"] = "same work" if spec.device in self.rates else "rough"
+        if spec.device == "cuda":
+            seconds_a_flop = 1 / self.rates.get("cuda", FLOPS_A_GPU_SECOND)
+            return Estimate(
+                rough_flops(spec) * seconds_a_flop + rough_points(spec) * GPU_SECONDS_A_POINT,
+                artifact_bytes(spec),
+                source,
+            )
+        rate = self.rates.get("cpu", FLOPS_A_CPU_SECOND) * min(spec.threads, cpus)
+        return Estimate(rough_flops(spec) / rate, artifact_bytes(spec), source)
+
+
+def _kind_of_record(record: dict[str, Any], folder: Path) -> tuple[object, ...]:
+    cell = record.get("cell")
+    if cell:
+        return ("finetune", cell["task"], cell["budget"], cell["profile"])
+    try:
+        spec = json.loads((folder / SPEC).read_bytes())
+        return ("pretrain", spec["method"], spec["stage"], spec["limits"]["budget"], spec["profile"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+
+
+def _kind_of_stage(planned: PlannedStage) -> tuple[object, ...]:
+    spec = planned.spec
+    what = (spec.task,) if planned.cell is not None else (spec.method, spec.stage)
+    return (spec.kind, *what, spec.limits.budget, spec.profile)
+
+
+def artifact_bytes(spec: StageSpec) -> int:
+    """Size of what a stage leaves: a backbone, or predictions."""
+    if spec.kind == "finetune":
+        return PREDICTION_BYTES
+    weights = 0
+    for shape in backbone_shapes(spec.network).values():
+        count = 1
+        for side in shape:
+            count *= side
+        weights += count
+    return weights * BYTES_A_WEIGHT
+
+
+def rough_flops(spec: StageSpec) -> float:
+    """Floating-point operations of a stage, from its recipe and budget; 0 for one that trains nothing."""
+    recipe = spec.recipe
+    if isinstance(recipe, OursImages):
+        return steps_of(spec) * 2 * recipe.images_per_step * recipe.image_side**2 * FLOPS_A_PIXEL
+    return steps_of(spec) * _voxels_a_step(recipe) * FLOPS_A_VOXEL * spec.network.width**2
+
+
+def rough_points(spec: StageSpec) -> float:
+    """Points that pass through networks on points."""
+    recipe = spec.recipe
+    if isinstance(recipe, DepthContrast) and recipe.format == "joint":
+        return steps_of(spec) * 2 * recipe.scans_per_step * recipe.points
+    return steps_of(spec) * recipe.batch * recipe.points if isinstance(recipe, DetectionRecipe) else 0.0
+
+
+def steps_of(spec: StageSpec) -> int:
+    """Optimiser steps that a stage will take: the recipe's, or as many as its budget allows; 0 for one that trains nothing."""
+    recipe, limits = spec.recipe, spec.limits
+    if isinstance(recipe, OursImages):
+        return recipe_steps(limits, recipe.steps, recipe.images_per_step)
+    if isinstance(recipe, OursPoints):
+        return recipe_steps(limits, recipe.steps, recipe.frames_per_step)
+    if isinstance(recipe, FramePairs):
+        return recipe_steps(limits, recipe.steps, recipe.pairs_per_step)
+    if isinstance(recipe, DepthContrast):
+        return recipe_steps(limits, recipe.steps or 10**9, recipe.scans_per_step)
+    return (
+        recipe_steps(limits, recipe.steps, recipe.batch) if isinstance(recipe, SemanticRecipe | DetectionRecipe) else 0
+    )
+
+
+def _voxels_a_step(recipe: object) -> float:
+    if isinstance(recipe, OursPoints):
+        return recipe.frames_per_step * _voxels(FRAME_SQUARE_METRES, recipe.voxel_metres, recipe.max_voxels_per_frame)
+    if isinstance(recipe, FramePairs):
+        return (
+            2 * recipe.pairs_per_step * _voxels(FRAME_SQUARE_METRES, recipe.voxel_metres, recipe.max_voxels_per_frame)
+        )
+    if isinstance(recipe, DepthContrast):
+        return 2 * recipe.scans_per_step * _voxels(FRAME_SQUARE_METRES, recipe.voxel_metres, recipe.points)
+    if isinstance(recipe, SemanticRecipe):
+        return recipe.batch * _voxels(SCENE_SQUARE_METRES, recipe.voxel_metres, recipe.max_voxels_per_scene)
+    if isinstance(recipe, DetectionRecipe):
+        return recipe.batch * _voxels(SCENE_SQUARE_METRES, recipe.voxel_metres, recipe.points)
+    return 0.0
+
+
+def _voxels(square_metres: float, voxel_metres: float, at_most: int | None) -> float:
+    voxels = square_metres / voxel_metres**2
+    return voxels if at_most is None else min(voxels, at_most)

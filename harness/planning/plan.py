@@ -1,0 +1,266 @@
+"""What a matrix of cells comes to: its stages, which of them are done, stale (and why), failed or to do, and what those to do
+will take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json
+
+from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.harness.contract.records import Outcome
+from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.planning.code_digest import code_hashes
+from pretrain_bench.harness.planning.estimate import Estimate, History
+from pretrain_bench.harness.planning.prepared_data import PreparedDataset
+from pretrain_bench.harness.planning.stage_specs import (
+    NO_DATASET,
+    CellSpecs,
+    Machine,
+    NotApplicable,
+    PlannedCell,
+    PlannedStage,
+    finetune_stage,
+    pretrain_stages,
+)
+from pretrain_bench.harness.store.store import CODE, RECORD, SPEC, Store
+
+MAX_REASONS = 3
+
+
+class State(StrEnum):
+    """What is known about a stage before anything runs."""
+
+    done = "done"
+    failed = "failed"
+    stale = "stale"
+    running = "running"
+    to_do = "to do"
+
+
+class StageState(NamedTuple):
+    """One stage of a plan. `estimate` is what it would take, None where it is done."""
+
+    planned: PlannedStage
+    key: str
+    state: State
+    reason: str
+    estimate: Estimate | None
+
+
+class Planner:
+    """Makes the stages of cells that share a budget and a profile; what cells have in common is made once.
+
+    `names` maps the datasets as they are asked for to those that are used (the stand-in of one without data), `data` these to
+    their prepared form.
+    """
+
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        tasks: Mapping[str, Task],
+        budget: Budget,
+        profile: Profile,
+        names: Mapping[str, str],
+        data: Mapping[str, PreparedDataset],
+        machine: Machine,
+    ) -> None:
+        self.methods, self.tasks, self.budget, self.profile = methods, tasks, budget, profile
+        self.names, self.data, self.machine = names, data, machine
+        self._pretrained: dict[tuple[str, str, int], tuple[list[PlannedStage], str]] = {}
+        self._finetuned: dict[tuple[str, str, str, str], PlannedStage] = {}
+
+    def plan(self, cells: Iterable[Cell]) -> list[PlannedCell]:
+        """Every cell once, with its stages or the reason why it has none. Raises WrongUse for what is asked for wrongly."""
+        return [self.plan_cell(cell) for cell in self.distinct(cells)]
+
+    def distinct(self, cells: Iterable[Cell]) -> Iterator[Cell]:
+        """Each cell once, with the dataset that its pre-training reads: a stand-in, or none."""
+        seen: set[tuple[object, ...]] = set()
+        for asked in cells:
+            used = self.names[asked.pretrain_dataset] if self.methods[asked.method].needs.data else NO_DATASET
+            cell = asked if used == asked.pretrain_dataset else asked.model_copy(update={"pretrain_dataset": used})
+            which = (
+                cell.method, used, cell.task, str(cell.label_ratio), cell.pretrain_seed, cell.finetune_seed,
+            )  # fmt: skip
+            if which not in seen:
+                seen.add(which)
+                yield cell
+
+    def reads(self, cell: Cell) -> tuple[str, ...]:
+        """The datasets that a cell, as `distinct` gives it, reads: its task's, and its pre-training's."""
+        target = self.names[self.tasks[cell.task].dataset]
+        return (target,) if cell.pretrain_dataset in (NO_DATASET, target) else (target, cell.pretrain_dataset)
+
+    def plan_cell(self, cell: Cell) -> PlannedCell:
+        """A cell, as `distinct` gives it, with its stages or the reason why it has none."""
+        try:
+            return PlannedCell(cell, (*self._pretrain(cell)[0], self._finetune(cell)))
+        except NotApplicable as reason:
+            return PlannedCell(cell, (), str(reason))
+
+    def _specs(self, cell: Cell) -> CellSpecs:
+        return CellSpecs(self.methods[cell.method], self.tasks[cell.task], self.budget, self.profile)
+
+    def _pretrain(self, cell: Cell) -> tuple[list[PlannedStage], str]:
+        """The pre-training stages of a cell, and the key of the last."""
+        which = (cell.method, cell.pretrain_dataset, cell.pretrain_seed)
+        if which not in self._pretrained:
+            source = self.data[cell.pretrain_dataset] if cell.pretrain_dataset != NO_DATASET else None
+            stages = pretrain_stages(self._specs(cell), source, cell.pretrain_seed, self.machine)
+            self._pretrained[which] = (stages, stages[-1].spec.key)
+        return self._pretrained[which]
+
+    def _finetune(self, cell: Cell) -> PlannedStage:
+        stages, parent = self._pretrain(cell)
+        which = (cell.method, cell.pretrain_dataset, cell.task, str(cell.label_ratio))
+        if which not in self._finetuned:
+            data = {self.tasks[cell.task].dataset: self.data[self.names[self.tasks[cell.task].dataset]]}
+            self._finetuned[which] = finetune_stage(cell, self._specs(cell), data, self.machine, stages[-1], parent)
+        first = self._finetuned[which]
+        # Cells that differ in their seeds only differ in these two fields.
+        spec = first.spec.model_copy(update={"seed": cell.finetune_seed, "parents": {stages[-1].spec.stage: parent}})
+        return first._replace(spec=spec, cell=cell)
+
+
+def states(cells: Iterable[PlannedCell], store: Store, machine_cpus: int) -> list[StageState]:
+    """Every stage of the cells once, in the order in which they come."""
+    # A pre-training is one object for all of its cells, and a key takes a while.
+    keys: dict[int, str] = {}
+    stages: dict[str, PlannedStage] = {}
+    for cell in cells:
+        for planned in cell.stages:
+            if id(planned) not in keys:
+                keys[id(planned)] = planned.spec.key
+                stages.setdefault(keys[id(planned)], planned)
+    past = dict(_records(store))
+    history = History((record, folder) for folder, record in past.values())
+    older = _Older(store, past, set(stages))
+    found = []
+    for key, planned in stages.items():
+        there = past.get(key)
+        if there is not None and there[1]["outcome"] == Outcome.ok:
+            found.append(StageState(planned, key, State.done, "", None))
+            continue
+        if there is not None:
+            reason = f"{there[1]['outcome']}: {there[1]['message']}"
+            state = State.failed
+        elif (store.root / ".partial" / key).is_dir() and (who := store.held_by(key)):
+            state, reason = State.running, who
+        else:
+            reason = older.why(planned)
+            state = State.stale if reason else State.to_do
+        found.append(StageState(planned, key, state, reason, history.estimate(planned, machine_cpus)))
+    return found
+
+
+def _records(store: Store) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:
+    """Key to folder and plain content of every record that counts; a damaged one is left to the audit."""
+    for kind in ("pretrain", "finetune"):
+        folder = store.root / kind
+        place = os.fspath(folder)
+        for key in os.listdir(folder) if folder.is_dir() else []:
+            try:
+                with open(f"{place}/{key}/{RECORD}", "rb") as file:  # a Path for every name takes as long as reading it
+                    record = from_json(file.read())
+            except (OSError, ValueError):
+                continue
+            if isinstance(record, dict) and isinstance(record.get("outcome"), str):
+                yield key, (folder / key, record)
+
+
+class _Older:
+    """Finds runs of what a stage does, made by other code, settings or data."""
+
+    def __init__(self, store: Store, past: Mapping[str, tuple[Path, dict[str, Any]]], wanted: set[str]) -> None:
+        self.store, self.past, self.wanted = store, past, wanted
+        self._index: dict[tuple[object, ...], tuple[Path, dict[str, Any]]] | None = None
+
+    def why(self, planned: PlannedStage) -> str:
+        """What has changed since the newest such run; nothing where there is none."""
+        if self._index is None:
+            self._index = dict(self._identities())
+        found = self._index.get(_identity(planned.spec.model_dump(mode="json"), planned.cell))
+        if found is None:
+            return ""
+        reasons = differences(found[1], planned.spec, found[0])
+        more = f", and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
+        return "; ".join(reasons[:MAX_REASONS]) + more
+
+    def _identities(self) -> Iterator[tuple[tuple[object, ...], tuple[Path, dict[str, Any]]]]:
+        runs = [(f, r) for key, (f, r) in self.past.items() if key not in self.wanted and r["outcome"] == Outcome.ok]
+        for folder, record in sorted(runs, key=lambda run: str(run[1].get("ended_at"))):
+            try:
+                spec = from_json((folder / SPEC).read_bytes())
+                cell = Cell.model_validate(record["cell"]) if record.get("cell") else None
+                yield _identity(spec, cell), (folder, spec)
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+
+
+def _identity(spec: Mapping[str, Any], cell: Cell | None) -> tuple[object, ...]:
+    """What a stage is for, without how it is done."""
+    if cell is not None:
+        return (
+            "finetune", cell.method, cell.pretrain_dataset, cell.task, str(cell.label_ratio), cell.pretrain_seed,
+            cell.finetune_seed, cell.budget, cell.profile,
+        )  # fmt: skip
+    dataset = (spec["data"] or {}).get("dataset")
+    return (
+        spec["kind"],
+        spec["method"],
+        spec["stage"],
+        dataset,
+        spec["seed"],
+        spec["limits"]["budget"],
+        spec["profile"],
+    )
+
+
+def differences(old: Mapping[str, Any], new: StageSpec, folder: Path) -> list[str]:
+    """In words, what decides a stage's result now and was different when `folder` was made."""
+    now = new.model_dump(mode="json")
+    found = []
+    if old["code_sha256"] != now["code_sha256"]:
+        found.append(_changed_code(folder, new))
+    if old.get("parents") != now["parents"]:
+        found.append("an earlier stage is stale or new")
+    if (old.get("data") or {}).get("manifest_sha256") != (now["data"] or {}).get("manifest_sha256"):
+        found.append(f"data of {(now['data'] or {}).get('dataset')} changed")
+    if (old.get("split") or {}).get("sha256") != (now["split"] or {}).get("sha256"):
+        found.append("the split changed")
+    for field in ("limits", "recipe", "network", "settings"):
+        found += _changed_fields(field, old.get(field) or {}, now[field] or {})
+    for field in (
+        "profile_version", "precision", "threads", "sparse_backend", "device", "imagenet_weights_sha256", "contract_version",
+    ):  # fmt: skip
+        if old.get(field) != now[field]:
+            found.append(f"{field} {old.get(field)} -> {now[field]}")
+    return found or ["its settings changed"]
+
+
+def _changed_code(folder: Path, new: StageSpec) -> str:
+    try:
+        before = from_json((folder / CODE).read_bytes())
+        after = code_hashes(new.kind, new.method, new.part)
+    except Exception:  # an own method, or a run without the list
+        return "its code changed"
+    names = sorted({m for m in {*before, *after} if before.get(m) != after.get(m)})
+    rest = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return f"code of {', '.join(names[:2])}{rest} changed" if names else "its code changed"
+
+
+def _changed_fields(where: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{where}.{name} {old.get(name)} -> {new.get(name)}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]

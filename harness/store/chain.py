@@ -1,0 +1,122 @@
+"""The chain of a store: one line for every run that was ever completed in it, each with the hash of the line before.
+
+A run that is taken away, or an attempt that is hidden, leaves its line behind. Whoever rewrites the whole chain leaves no trace
+in it; a signed bundle does (docs/audit.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from pretrain_bench.benchmarks.specs.base import Spec
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.benchmarks.support.locks import exclusive
+from pretrain_bench.harness.contract.records import Record
+from pretrain_bench.harness.contract.stage import canonical_json
+
+CHAIN_FILE = "chain.jsonl"
+START = "0" * 64
+
+
+class Link(Spec):
+    """One completed attempt."""
+
+    kind: str
+    key: str
+    attempt: int
+    outcome: str
+    record_sha256: str
+    before: str
+
+    def sha256(self) -> str:
+        """Hash of this line, which the next one carries."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+
+
+class Chain(NamedTuple):
+    """The links in order, and what is wrong with them, in words."""
+
+    links: list[Link]
+    faults: list[str]
+
+
+def append(root: Path, record: Record) -> None:
+    """Add a record's line, durably. One process at a time; a half-written last line of a killed one is cut off first."""
+    path = root / CHAIN_FILE
+    with exclusive(root / ".partial" / ".chain.lock"), path.open("a+b") as file:
+        before = _last_hash(path)
+        link = Link(
+            kind=record.kind, key=record.key, attempt=record.attempt, outcome=record.outcome.value,
+            record_sha256=record.sha256, before=before,
+        )  # fmt: skip
+        file.write(canonical_json(link.model_dump(mode="json")).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _last_hash(path: Path) -> str:
+    size = path.stat().st_size
+    if size == 0:
+        return START
+    with path.open("r+b") as tail:
+        tail.seek(max(0, size - 4096))
+        lines = tail.read().split(b"\n")
+        if lines[-1]:  # a line without its end was never a line
+            tail.truncate(size - len(lines[-1]))
+            lines[-1] = b""
+    if len(lines) < 2 or not lines[-2]:
+        return START
+    try:
+        return Link.model_validate_json(lines[-2]).sha256()
+    except ValidationError:
+        return hashlib.sha256(lines[-2]).hexdigest()
+
+
+def read(root: Path) -> Chain | None:
+    """The chain of a store, None where it has none (a store that is older than chains, or an empty one)."""
+    path = root / CHAIN_FILE
+    if not path.is_file():
+        return None
+    links: list[Link] = []
+    faults: list[str] = []
+    before = START
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            link = Link.model_validate_json(line)
+        except ValidationError:
+            faults.append(f"line {number} is damaged")
+            before = hashlib.sha256(line).hexdigest()
+            continue
+        if link.before != before:
+            faults.append(f"line {number} does not follow the line before it")
+        before = link.sha256()
+        links.append(link)
+    return Chain(links, faults)
+
+
+def merkle_root(hashes: Iterable[str]) -> str:
+    """One hash of many, in sorted order: a binary tree of sha256, an odd one goes up as it is. Raises WrongUse for none."""
+    level = [bytes.fromhex(h) for h in sorted(hashes)]
+    if not level:
+        raise WrongUse("there is no record to tie together")
+    while len(level) > 1:
+        pairs = [level[i : i + 2] for i in range(0, len(level), 2)]
+        level = [hashlib.sha256(b"".join(p)).digest() if len(p) == 2 else p[0] for p in pairs]
+    return level[0].hex()
+
+
+def write(root: Path, links: Iterable[Link]) -> None:
+    """Write a chain anew (for a bundle), each line after the one before."""
+    before, lines = START, []
+    for link in links:
+        fresh = link.model_copy(update={"before": before})
+        before = fresh.sha256()
+        lines.append(json.dumps(fresh.model_dump(mode="json"), sort_keys=True, separators=(",", ":")))
+    (root / CHAIN_FILE).write_text("".join(f"{line}\n" for line in lines))

@@ -1,0 +1,80 @@
+"""What of a run's artifacts is kept, and how the rest is pruned on the record (design section 4).
+
+Of a fine-tuning only predictions are ever kept, never its weights (151 MB a checkpoint at full width). `best`, what `bench run`
+leaves, keeps the weights of all pre-training stages and the predictions of every checkpoint; `final` the backbones and the final
+predictions; `none` neither; `all` whatever a stage left.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from pretrain_bench.harness.contract.records import Outcome, Record
+from pretrain_bench.harness.store.store import ARTIFACTS, Store, write_json
+
+Keep = Literal["none", "final", "best", "all"]
+KEEPS: tuple[str, ...] = get_args(Keep)
+PRUNED = "pruned.json"
+BACKBONE = "backbone.safetensors"
+
+
+class Prunable(NamedTuple):
+    """Files of one run that a policy does not keep, by their names under `artifacts/`."""
+
+    folder: Path
+    record: Record
+    names: list[str]
+    bytes: int
+
+
+def is_kept(name: str, keep: Keep) -> bool:
+    """Whether a policy keeps an artifact."""
+    if keep == "all":
+        return True
+    if keep == "none":
+        return False
+    if keep == "best":
+        return name.endswith(".safetensors") or name.startswith("predictions/")
+    return name == BACKBONE or name.startswith("predictions/final/")
+
+
+def prunable(store: Store, keep: Keep) -> Iterator[Prunable]:
+    """What `prune` would remove. A run that another one under way builds on keeps everything."""
+    in_use = _needed_by_stages_under_way(store)
+    for record in store.records():
+        folder = store.folder(record.kind, record.key)
+        if record.key in in_use or record.outcome != Outcome.ok:
+            continue
+        names = [n for n in record.artifacts if not is_kept(n, keep) and (folder / ARTIFACTS / n).is_file()]
+        if names:
+            yield Prunable(folder, record, names, sum(record.artifacts[n].bytes for n in names))
+
+
+def prune(found: Prunable, keep: Keep) -> None:
+    """Remove the files, after the run's pruned.json names them, so that a pruned file is never taken for a missing one."""
+    noted = {**pruned(found.folder), **dict.fromkeys(found.names, f"bench clean --keep {keep}")}
+    write_json(found.folder / PRUNED, noted)
+    for name in found.names:
+        (found.folder / ARTIFACTS / name).unlink(missing_ok=True)
+
+
+def pruned(folder: Path) -> dict[str, str]:
+    """Names of the artifacts that were pruned from a run, each with the command that did it."""
+    try:
+        noted = json.loads((folder / PRUNED).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return {str(k): str(v) for k, v in noted.items()} if isinstance(noted, dict) else {}
+
+
+def _needed_by_stages_under_way(store: Store) -> set[str]:
+    needed = set()
+    for path in (store.root / ".partial").glob("*/root/in/stage.json"):
+        try:
+            needed |= set(json.loads(path.read_bytes())["parents"].values())
+        except (OSError, ValueError, KeyError, AttributeError):
+            continue
+    return needed

@@ -1,0 +1,275 @@
+"""The folder of runs: readable without this program, complete or absent, never half (design section 4).
+
+<runs>/<kind>/<key>/    spec.json  record.json  attempts/<n>/record.json  code.json  events.jsonl  log.txt  artifacts/
+<runs>/chain.jsonl      one line for every run that was completed (harness/store/chain.py)
+<runs>/.partial/<key>/  lock  child.json  attempts/  root/{in,data,parents,out}   the stage under way
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from pretrain_bench.benchmarks.support.errors import WrongUse, cannot_write
+from pretrain_bench.benchmarks.support.files import link_or_copy, remove_tree, size_and_sha256
+from pretrain_bench.benchmarks.support.locks import exclusive, holder
+from pretrain_bench.harness.contract.events import EVENTS_FILE
+from pretrain_bench.harness.contract.migrations import WrongHash, load_record
+from pretrain_bench.harness.contract.records import ArtifactEntry, Outcome, Record
+from pretrain_bench.harness.contract.stage import StageSpec, key_of
+from pretrain_bench.harness.store import chain
+
+KINDS = ("pretrain", "finetune")
+RECORD, SPEC, ATTEMPTS, ARTIFACTS, LOG = "record.json", "spec.json", "attempts", "artifacts", "log.txt"
+CODE, CONFUSION = "code.json", "confusion.json"
+TMP_SUFFIX = ".tmp"
+
+
+class Store:
+    """One folder of runs."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    # ------------------------------------------------------------------------------------------------------- reading
+
+    def folder(self, kind: str, key: str) -> Path:
+        """Where a complete run of a stage lies."""
+        return self.root / kind / key
+
+    def record(self, kind: str, key: str) -> Record | None:
+        """The record that counts, or None. Raises WrongUse for a record that does not parse."""
+        path = self.folder(kind, key) / RECORD
+        return read_record(path) if path.is_file() else None
+
+    def check(self) -> None:
+        """Raises WrongUse where the folder is not there."""
+        if not self.root.is_dir():
+            raise WrongUse(f"{self.root}: no such folder of runs; `bench run` makes one, --runs names another")
+
+    def records(self) -> Iterator[Record]:
+        """Every record that counts. Raises WrongUse for one that cannot be read; a folder without one is `unrecorded`."""
+        self.check()
+        for kind in KINDS:
+            folder = self.root / kind
+            for key in sorted(os.listdir(folder)) if folder.is_dir() else []:
+                path = folder / key / RECORD
+                if os.path.isfile(path):
+                    record = read_record(path)
+                    if (record.kind, record.key) != (kind, key):
+                        raise WrongUse(
+                            f"{path.parent}: holds the record of {record.kind}/{record.key}; folders keep their names"
+                        )
+                    yield record
+
+    def unrecorded(self) -> list[str]:
+        """Run folders without a record, by kind and name: no run leaves one, so something was removed or put there."""
+        folders = [self.root / kind for kind in KINDS]
+        return [
+            f"{folder.name}/{name}"
+            for folder in folders
+            for name in (sorted(os.listdir(folder)) if folder.is_dir() else [])
+            if os.path.isdir(folder / name) and not os.path.isfile(folder / name / RECORD)
+        ]
+
+    def spec(self, kind: str, key: str) -> StageSpec:
+        """The spec of a run. Raises WrongUse where it is missing or does not give the run's key."""
+        return read_spec(self.folder(kind, key))
+
+    def find(self, prefix: str) -> Path:
+        """The run folder whose key starts with `prefix`. Raises WrongUse where that is none or several."""
+        found = [p for kind in KINDS for p in sorted((self.root / kind).glob("*")) if p.name.startswith(prefix)]
+        if len(found) != 1:
+            what = "no run" if not found else f"{len(found)} runs"
+            raise WrongUse(f"{what} in {self.root} whose key starts with {prefix!r}; `bench show` lists the runs")
+        return found[0]
+
+    # ------------------------------------------------------------------------------------------------------- writing
+
+    def check_writable(self) -> None:
+        """Make the folder and try a write. Raises EnvironmentCannot where that fails."""
+        try:
+            try_write(self.root / ".partial")
+        except OSError as error:
+            raise cannot_write(self.root, error, "runs (--runs names another folder)") from None
+
+    def partial(self, key: str) -> Path:
+        """Where the resumable state of a stage under way lies."""
+        return self.root / ".partial" / key
+
+    @contextlib.contextmanager
+    def lock(self, key: str, waiting: Callable[[str], None]) -> Iterator[Path]:
+        """Hold a stage, so that two processes on one store run it once; yields its partial folder.
+
+        The operating system drops the lock with the process, however that ends, so there is no stale lock. `waiting` is
+        told once who holds it, if somebody does.
+        """
+        folder = self.partial(key)
+        with exclusive(folder / "lock", waiting):
+            self._restore(key)
+            yield folder
+
+    def _restore(self, key: str) -> None:
+        """Finish what a killed process had begun to publish; put back what it had moved aside and not replaced."""
+        for kind in KINDS:
+            aside, complete = self.partial(key) / f"replaced-{kind}", self.partial(key) / f"complete-{kind}"
+            if complete.is_dir():
+                record = read_record(complete / RECORD)
+                links = chain.read(self.root)
+                if links is None or record.sha256 not in {link.record_sha256 for link in links.links}:
+                    chain.append(self.root, record)
+                self._publish(kind, key)
+            if aside.is_dir() and not self.folder(kind, key).exists():
+                self.folder(kind, key).parent.mkdir(parents=True, exist_ok=True)
+                os.rename(aside, self.folder(kind, key))
+
+    def complete(
+        self,
+        spec: StageSpec,
+        record: Record,
+        code: Mapping[str, str] | None = None,
+        confusion: Mapping[str, object] | None = None,
+    ) -> Path:
+        """Make a finished attempt visible by one rename, and drop the partial state. `code` is the hash of each module behind
+        it, for a later plan that has to say what changed; `confusion` the matrices that a page shows (no score is read from it).
+        """
+        partial, out = self.partial(spec.key), self.partial(spec.key) / "root" / "out"
+        target, final = self.folder(spec.kind, spec.key), self.partial(spec.key) / "final"
+        shutil.rmtree(final, ignore_errors=True)
+        final.mkdir()
+        earlier = target / ATTEMPTS if (target / ATTEMPTS).is_dir() else None
+        if earlier is not None:
+            shutil.copytree(earlier, final / ATTEMPTS)
+        if (partial / ATTEMPTS).is_dir():
+            shutil.copytree(partial / ATTEMPTS, final / ATTEMPTS, dirs_exist_ok=True)
+        write_json(final / SPEC, spec.model_dump(mode="json"))
+        if code:
+            write_json(final / CODE, dict(code))
+        if confusion:
+            write_json(final / CONFUSION, dict(confusion))
+        write_json(final / ATTEMPTS / str(record.attempt) / RECORD, record.model_dump(mode="json"))
+        write_json(final / RECORD, record.model_dump(mode="json"))
+        # Links, not moves: until the last rename the partial state stays what a resumed stage expects.
+        for source, name in ((out / EVENTS_FILE, EVENTS_FILE), (partial / LOG, LOG)):
+            if source.is_file():
+                link_or_copy(source, final / name)
+        for name in record.artifacts:
+            (final / ARTIFACTS / name).parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(out / ARTIFACTS / name, final / ARTIFACTS / name)
+        # From here on the run is done, whatever happens: who holds the stage next finishes what is left of this.
+        os.rename(final, partial / f"complete-{spec.kind}")
+        chain.append(self.root, record)
+        self._publish(spec.kind, spec.key)
+        self.drop_partial(spec.key)
+        return target
+
+    def _publish(self, kind: str, key: str) -> None:
+        """Move a complete run to its place; what was there before goes aside first."""
+        complete, target = self.partial(key) / f"complete-{kind}", self.folder(kind, key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            aside = self.partial(key) / f"replaced-{kind}"
+            remove_tree(aside)
+            os.rename(target, aside)
+        os.rename(complete, target)
+
+    def drop_partial(self, key: str) -> None:
+        """Remove the partial state of a stage: first out of sight, so that a waiting process never sees half of it."""
+        gone = self.root / ".partial" / f".gone-{key}-{os.getpid()}"
+        remove_tree(gone)
+        os.rename(self.partial(key), gone)
+        remove_tree(gone)
+
+    def keep_attempt(self, record: Record) -> None:
+        """Keep the record of an attempt that does not count (cancelled), beside the resumable state."""
+        write_json(self.partial(record.key) / ATTEMPTS / str(record.attempt) / RECORD, record.model_dump(mode="json"))
+
+    def last_attempt(self, key: str) -> Record | None:
+        """The record of the last attempt at a stage that is under way, if there was one."""
+        numbers = [int(p.name) for p in (self.partial(key) / ATTEMPTS).glob("*") if p.name.isdigit()]
+        path = self.partial(key) / ATTEMPTS / str(max(numbers, default=0)) / RECORD
+        return read_record(path) if path.is_file() else None
+
+    def held_by(self, key: str) -> str | None:
+        """Who runs a stage now; None for nobody."""
+        return holder(self.partial(key) / "lock")
+
+    def next_attempt(self, spec: StageSpec) -> int:
+        """The number of the attempt that starts now, from 1."""
+        numbers = [0]
+        for folder in (self.folder(spec.kind, spec.key), self.partial(spec.key)):
+            numbers += [int(p.name) for p in (folder / ATTEMPTS).glob("*") if p.name.isdigit()]
+        return max(numbers) + 1
+
+
+def try_write(folder: Path) -> None:
+    """Make a folder, write a file into it and remove it again. Raises OSError where that cannot be."""
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x" * 4096)
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+
+
+def read_spec(folder: Path) -> StageSpec:
+    """The spec in a run folder, also one that was written before some of its fields existed: those get their defaults.
+
+    Raises WrongUse where it is missing or does not give the folder's key.
+    """
+    try:
+        plain = from_json((folder / SPEC).read_bytes())
+        spec, key = StageSpec.model_validate(plain), key_of(plain)
+    except (OSError, ValueError) as error:
+        raise WrongUse(
+            f"{folder / SPEC}: not a stage spec that this version can read: {str(error).splitlines()[0]}"
+        ) from None
+    if key != folder.name:
+        raise WrongUse(f"{folder / SPEC}: belongs to the key {key}; it was edited or put in the wrong folder")
+    return spec
+
+
+def read_record(path: Path) -> Record:
+    """One record. Raises WrongUse where the file is not one, or does not match its own hash."""
+    try:
+        return load_record(from_json(path.read_bytes()))
+    except WrongHash as error:
+        raise WrongUse(f"{path}: {error}") from None
+    except (OSError, ValueError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
+        raise WrongUse(
+            f"{path}: not a record that this version can read: {why}; put the file back, or move the run's folder out of the "
+            "store, and the stage runs again; bench audit lists all such"
+        ) from None
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write a JSON file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + TMP_SUFFIX)
+    temporary.write_text(json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def hash_artifacts(folder: Path) -> dict[str, ArtifactEntry]:
+    """Size and sha256 of every plain file below `folder`, by relative path; links are left out."""
+    entries = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            size, digest = size_and_sha256(path)
+            entries[path.relative_to(folder).as_posix()] = ArtifactEntry(bytes=size, sha256=digest)
+    return entries
+
+
+def is_done(record: Record | None) -> bool:
+    """Whether a stage needs no more work."""
+    return record is not None and record.outcome == Outcome.ok

@@ -1,0 +1,1 @@
+"""Where a report is written, and curves for other tools."""

@@ -1,0 +1,1 @@
+"""Figures for papers: one style, one plot a function."""

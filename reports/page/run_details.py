@@ -1,0 +1,228 @@
+"""What the page tells of each run: made once for all runs, and small, since a page may hold thousands."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
+from pretrain_bench.harness.contract.records import Outcome, Record
+from pretrain_bench.harness.store.store import CONFUSION, LOG, Store
+from pretrain_bench.reports.analysis.frame import Loaded, class_metric
+from pretrain_bench.reports.page import run_files
+from pretrain_bench.reports.tables.tables import headline
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Curve = tuple[Sequence[int], Sequence[float]]
+LOG_LINES, LOG_BYTES, LOG_RUNS = 12, 1500, 1000
+"""Of the log: so many last lines; of runs that ended well only where there are not more runs than this."""
+
+MOST_MATRICES_BYTES, MOST_PICTURES_BYTES = 8 << 20, 20 << 20
+"""Of the page that confusion matrices and pictures may take, all runs together; what is left out is counted."""
+PICTURE_BYTES = 40_000
+"""Counted for each picture besides its own, so that small or broken ones, which take time too, are not without end."""
+
+HOMES = re.compile(r"(?:/home|/Users)/[^/\s:\"']+|/root(?=[/\s]|$)")
+"""A page may be handed on; logs hold paths of whoever ran the stage."""
+
+
+class Details:
+    """Texts are kept once and named by their number; `as_json` is what the page reads."""
+
+    def __init__(self, store: Store, loaded: Loaded, with_pictures: bool = True) -> None:
+        self.store, self.loaded, self.with_pictures = store, loaded, with_pictures
+        self.texts: dict[str, int] = {}
+        self.classes: list[Sequence[str]] = []
+        self.runs: list[dict[str, Any]] = []
+        self.few = len(loaded.records) <= LOG_RUNS
+        self.matrices, self.pictures = Share(MOST_MATRICES_BYTES), Share(MOST_PICTURES_BYTES)
+
+    def add(self, group: pd.DataFrame, place: int, title: str, curves: Mapping[str, Curve]) -> None:
+        """The fine-tunings of one group, with the validation curve of each by key."""
+        checkpoint = headline(group)
+        for found in group.sort_values(["method", "pretrain_seed", "finetune_seed"]).to_dict("records"):
+            row = {str(name): value for name, value in found.items()}
+            record = self.loaded.records[row["key"]]
+            score = row[f"score_{checkpoint}"]
+            run = self._common(record, [*_facts(record, row)])
+            run |= {
+                "seeds": f"{row['pretrain_seed']}/{row['finetune_seed']}",
+                "group": place,
+                "what": self._text(title),
+                "also": self._text(" ".join((row["row"], row["pretrain_dataset"], *row["pretrain_keys"]))),
+                "score": round(100 * score, 2) if score == score else None,
+            }
+            if record.key in curves:
+                steps, values = curves[record.key]
+                run["curve"] = [list(steps), [round(100 * v, 2) for v in values]]
+            names, table = self._per_class(record)
+            if table:
+                run |= {"classes": names, "each": self._text(class_metric(row["metric"])), "iou": table}
+            self._add_files(run, record, checkpoint)
+            self.runs.append(run)
+
+    def add_failed_pretraining(self, record: Record) -> None:
+        """A pre-training that has no fine-tuning behind it."""
+        run = self._common(record, _environment(record))
+        self.runs.append(
+            {**run, "seeds": "", "group": None, "what": self._text(f"pre-training, {record.stage}"), "score": None}
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Runs, the texts and class names that they refer to, and what had no place on the page."""
+        left_out = [
+            f"The {what} of {share.left_out:,} runs are left out to keep this page small; their folders hold them ({where})."
+            for share, what, where in (
+                (self.matrices, "confusion matrices", CONFUSION),
+                (self.pictures, "pictures of predictions", f"{run_files.PICTURES}/"),
+            )
+            if share.left_out
+        ]
+        return {"runs": self.runs, "texts": list(self.texts), "classes": self.classes, "left_out": left_out}
+
+    def _common(self, record: Record, facts: list[tuple[str, str]]) -> dict[str, Any]:
+        run: dict[str, Any] = {
+            "key": record.key,
+            "method": record.method,
+            "synthetic": record.synthetic,
+            "outcome": record.outcome.value,
+            "facts": [[self._text(str(name)), self._text(str(value))] for name, value in facts],
+        }
+        if record.message:
+            run["message"] = record.message
+        if record.warnings:
+            run["warnings"] = list(record.warnings)
+        if (self.few or record.outcome != Outcome.ok) and (log := self._log_tail(record)):
+            run["log"] = log
+        return run
+
+    def _text(self, text: str) -> int:
+        return self.texts.setdefault(text, len(self.texts))
+
+    def _log_tail(self, record: Record) -> str:
+        try:
+            with (self.store.folder(record.kind, record.key) / LOG).open("rb") as file:
+                file.seek(max(0, file.seek(0, io.SEEK_END) - LOG_BYTES))
+                lines = file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
+        except OSError:
+            return ""
+        return HOMES.sub("~", "\n".join(map(_printable, lines)))
+
+    def _add_files(self, run: dict[str, Any], record: Record, checkpoint: str) -> None:
+        """The confusion matrix of the checkpoint that counts, and pictures of predictions, where the run has them."""
+        folder = self.store.folder(record.kind, record.key)
+        spec, problems = self.loaded.specs[record.key], []
+        if spec.data is not None and spec.data.classes:
+            level = spec.headline_metric.removeprefix("miou_")
+            try:
+                found = run_files.confusion(folder, checkpoint, level, len(spec.data.classes))
+            except run_files.Unreadable as error:
+                problems.append(str(error))
+                found = None
+            if found is not None and self.matrices.holds(len(json.dumps(found, separators=(",", ":")))):
+                run |= {"classes": self._classes(spec.data.classes), "confusion": {**found._asdict(), "of": checkpoint}}
+        if self.with_pictures:
+            problems += self._add_pictures(run, folder)
+        if problems:
+            run["problems"] = problems
+
+    def _add_pictures(self, run: dict[str, Any], folder: Path) -> list[str]:
+        """What could not be shown, in words."""
+        paths, more = run_files.pictures(folder)
+        shown, problems = [], []
+        if paths and self.pictures.full:
+            self.pictures.left_out += 1
+            return []
+        for path in paths:
+            try:
+                shown.append([_printable(path.stem), run_files.picture_uri(path)])
+            except run_files.Unreadable as error:
+                problems.append(f"{run_files.PICTURES}/{_printable(path.name)} cannot be shown: {error}")
+        size = PICTURE_BYTES * len(paths) + sum(len(uri) for _, uri in shown)
+        if paths and self.pictures.holds(size):
+            run["pictures"] = shown
+            if more:
+                problems.append(f"more pictures in {run_files.PICTURES}/ of the run's folder: {more}")
+        return problems
+
+    def _classes(self, names: Sequence[str]) -> int:
+        if names not in self.classes:
+            self.classes.append(names)
+        return self.classes.index(names)
+
+    def _per_class(self, record: Record) -> tuple[int, list[list[float | None]]]:
+        spec = self.loaded.specs[record.key]
+        data = spec.data
+        if data is None or not record.metrics:
+            return 0, []
+
+        def value(number: int, checkpoint: str) -> float | None:
+            found = record.metrics.get(f"{spec.class_metric}/{number}_{checkpoint}")
+            return None if found is None else round(100 * found, 1)
+
+        table = [[value(i, c) for c in CHECKPOINTS] for i in range(len(data.classes))]
+        return self._classes(data.classes), table if any(v is not None for row in table for v in row) else []
+
+
+def _printable(line: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in line)
+
+
+class Share:
+    """So many bytes of the page, first come, first served; `left_out` counts who came too late."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.used, self.left_out, self.full = most, 0, 0, False
+
+    def holds(self, size: int) -> bool:
+        """Takes that much, or says no, to this one and all that come after it."""
+        self.full = self.full or self.used + size > self.most
+        if self.full:
+            self.left_out += 1
+            return False
+        self.used += size
+        return True
+
+
+def _facts(record: Record, row: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("pre-trained on", row["pretrain_dataset"]),
+        ("pre-training runs", ", ".join(row["pretrain_keys"])),
+        ("steps", f"{row['pretrain_steps']:,} pre-training, {row['finetune_steps']:,} fine-tuning"),
+        (
+            "CPU seconds",
+            f"{row['pretrain_cpu_seconds']:,.0f} pre-training, {row['finetune_cpu_seconds']:,.0f} fine-tuning",
+        ),
+        (
+            "GPU seconds",
+            f"{row['pretrain_gpu_seconds']:,.0f} pre-training, {row['finetune_gpu_seconds']:,.0f} fine-tuning",
+        ),
+        ("labels seen", f"{row['pretrain_labels']:,} pre-training, {row['finetune_labels']:,} fine-tuning"),
+        ("peak memory", f"{row['peak_memory_mib']:,.0f} MiB"),
+        *_environment(record),
+        *record.notes.items(),
+        *row["pretrain_notes"],
+    ]
+
+
+def _environment(record: Record) -> list[tuple[str, str]]:
+    provenance = record.provenance
+    commit = (provenance.git_commit or "installed copy")[:12]
+    if provenance.git_dirty:
+        commit += " (with uncommitted changes)"
+    return [
+        ("attempt", str(record.attempt)),
+        ("executor", f"{record.executor}, label isolation: {record.label_isolation}"),
+        ("not enforced", ", ".join(record.not_enforced) or "-"),
+        ("image", record.image or "-"),
+        ("code", f"version {provenance.project_version}, commit {commit}"),
+        ("machine", f"{provenance.cpu}, {provenance.cpu_count} CPUs, {provenance.memory_bytes >> 30} GiB"),
+        ("numerics", ", ".join(f"{k} {v}" for k, v in provenance.numerics.items())),
+        ("started", record.started_at),
+    ]

@@ -1,0 +1,123 @@
+"""What lies beside a run's record and a page shows: counts of labels and predictions, and pictures. Read without trust, since a
+store may be somebody else's: nothing is followed, everything is bounded, and what is damaged becomes a line that says so."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json
+
+from pretrain_bench.harness.contract.events import open_plain
+from pretrain_bench.harness.store.store import CONFUSION
+
+PICTURES = "pictures"
+MOST_COUNTS_BYTES, MOST_COUNT = 4 << 20, 1 << 53
+MOST_PICTURES, MOST_PICTURE_BYTES = 3, 300_000
+MOST_FILE_BYTES, MOST_PIXELS = 20 << 20, 10_000_000
+SIDES = (1200, 960, 720, 480, 240)
+"""The longest side of a picture, tried one after the other until it is small enough."""
+
+
+class Unreadable(ValueError):
+    """A file that is damaged, or is not what it should be; says why."""
+
+
+class Confusion(NamedTuple):
+    """How a class was predicted: per mille of each row's `totals`; rows are labels, columns predictions."""
+
+    level: str
+    rows: list[list[int]]
+    totals: list[int]
+
+
+def confusion(folder: Path, checkpoint: str, level: str, classes: int) -> Confusion | None:
+    """The matrix of one checkpoint, on `level` or else on voxels; None for a run that has none. Raises Unreadable."""
+    try:
+        plain = from_json(_bytes(folder / CONFUSION, MOST_COUNTS_BYTES))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise Unreadable(f"{CONFUSION} cannot be read: {_why(error)}") from None
+    found = plain.get(checkpoint) if isinstance(plain, dict) else None
+    if not isinstance(found, dict):
+        raise Unreadable(f"{CONFUSION} has nothing of the {checkpoint} checkpoint")
+    level = level if level in found else "voxel"
+    counts = _table(found.get(level), classes)
+    totals = [sum(row) for row in counts]
+    rows = [[round(1000 * n / total) if total else 0 for n in row] for row, total in zip(counts, totals, strict=True)]
+    return Confusion(level, rows, totals)
+
+
+def _table(counts: Any, classes: int) -> list[list[int]]:
+    """Classes x classes whole numbers, none below zero. Raises Unreadable for anything else."""
+    if (
+        isinstance(counts, list)
+        and len(counts) == classes
+        and all(isinstance(row, list) and len(row) == classes for row in counts)
+        and all(type(n) is int and 0 <= n < MOST_COUNT for row in counts for n in row)
+    ):
+        return counts
+    raise Unreadable(f"{CONFUSION} is not a table of counts, {classes} classes by {classes}")
+
+
+def pictures(folder: Path) -> tuple[list[Path], int]:
+    """The first PNG files of a run in the order of their names, and how many more there are."""
+    try:
+        if (folder / PICTURES).is_symlink():
+            return [], 0
+        found = sorted(entry.name for entry in os.scandir(folder / PICTURES) if entry.name.endswith(".png"))
+    except OSError:
+        return [], 0
+    return [folder / PICTURES / name for name in found[:MOST_PICTURES]], max(0, len(found) - MOST_PICTURES)
+
+
+def picture_uri(path: Path) -> str:
+    """A picture to stand inside a page: drawn anew and, where it is large, smaller. Raises Unreadable."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(_bytes(path, MOST_FILE_BYTES)), formats=("PNG",)) as opened:
+            if opened.width * opened.height > MOST_PIXELS:
+                raise Unreadable(f"{opened.width} x {opened.height} pixels are too many")
+            image = opened.convert("RGB")
+        content = _png(image, SIDES)
+    # A decoder of pictures fails in many ways, and a page is not to.
+    except Exception as error:
+        raise Unreadable(_why(error)) from None
+    return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+def _png(image: Any, sides: Sequence[int]) -> bytes:
+    for side in sides:
+        image.thumbnail((side, side))
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        if buffer.tell() <= MOST_PICTURE_BYTES:
+            return buffer.getvalue()
+    raise Unreadable("it stays too large")  # not reached: 240 x 240 pixels of three bytes are less
+
+
+def _bytes(path: Path, most: int) -> bytes:
+    """What is in a plain file; raises OSError for a link or anything else, and where there is more than `most`."""
+    with open_plain(path, os.O_RDONLY) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(f"it is larger than {most >> 20} MiB")
+    return content
+
+
+def _why(error: Exception) -> str:
+    """An error in words of ours or of the system, without paths and without what the file says."""
+    if isinstance(error, Unreadable):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return "it is a link, and none is followed"
+    if isinstance(error, OSError):
+        return error.strerror or (str(error) if error.__class__ is OSError else "it is damaged")
+    return "it is damaged"

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.cell import LabelRatio
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.loading import load_spec
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.planning.catalog import available, find
+
+BUDGET = """
+name: mine
+version: 1
+pretrain: {currency: optimizer_steps, optimizer_steps: 10}
+finetune: {currency: optimizer_steps, optimizer_steps: %s}
+"""
+
+
+@pytest.mark.parametrize("kind", [Budget, Dataset, Method, Profile, Task])
+def test_everything_that_ships_loads(kind) -> None:
+    names = available(kind)
+    assert names
+    for name in names:
+        assert find(kind, name).name == name
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BUDGET % "-1", "finetune.optimizer_steps: Input should be greater than 0 (got -1)"),
+        (BUDGET % "10, steps: 3", "finetune.steps: unknown key, did you mean 'optimizer_steps'?"),
+        (BUDGET % "10, wall_minutes: 3", "did you mean 'wall_seconds'?"),
+        (BUDGET % "10, samples_seen: 3", "exactly the field 'optimizer_steps' must be set"),
+        (BUDGET % "ten", "finetune.optimizer_steps: Input should be a valid integer"),
+        ("name: mine\nversion: 1\n", "pretrain: missing"),
+        ("- a list\n", "expected a mapping"),
+        ("name: [\n", "line 2: not valid YAML"),
+        ("extends: nobody\n", "extends: no file nobody.yaml in "),
+        ("extends: mine\n", "goes in a circle"),
+    ],
+)
+def test_a_wrong_budget_is_named_by_file_and_field(tmp_path: Path, text: str, said: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(WrongUse) as error:
+        load_spec(path, Budget)
+    assert said in str(error.value)
+    assert "mine.yaml" in str(error.value)
+
+
+def test_unknown_key_in_a_nested_mapping_lists_what_is_allowed(tmp_path: Path) -> None:
+    path = write(tmp_path, "extends: smoke\nname: mine\ntasks: {s3dis-sem: {voxel_cm: 5}}\n")
+    with pytest.raises(
+        WrongUse, match=r"tasks\.s3dis-sem\.voxel_cm: unknown key, did you mean 'voxel_metres'.*batch, clip"
+    ):
+        find(Profile, str(path))
+
+
+def test_a_users_file_may_extend_what_ships(tmp_path: Path) -> None:
+    path = write(tmp_path, "extends: smoke\nname: mine\nours_points: {voxel_metres: 0.07}\n")
+    mine, smoke = find(Profile, str(path)), find(Profile, "smoke")
+    assert mine.ours_points.voxel_metres == 0.07
+    assert mine.ours_points.frames_per_step == smoke.ours_points.frames_per_step
+
+
+def test_unknown_names_are_met_with_the_known_ones() -> None:
+    with pytest.raises(
+        WrongUse,
+        match=r"unknown method 'our'\. Did you mean 'ours'\? There are: csc, depthcontrast, ours, pointcontrast, scratch, supervised",
+    ):
+        find(Method, "our")
+
+
+def test_batches_accumulate_evenly() -> None:
+    profile = find(Profile, "headline")
+    recipe = profile.tasks["s3dis-sem"]
+    with pytest.raises(ValueError, match="multiple of micro_batch"):
+        type(recipe).model_validate({**recipe.model_dump(), "micro_batch": 7})
+
+
+def test_headline_and_paper_literal_differ_where_they_say() -> None:
+    headline, literal = find(Profile, "headline"), find(Profile, "paper-literal")
+    assert (headline.ours_images.reduction, literal.ours_images.reduction) == ("mean", "sum")
+    assert literal.left_out_scenes["semantickitti"] == ("00__",) and not headline.left_out_scenes
+    assert (
+        literal.model_copy(
+            update={
+                "ours_images": headline.ours_images,
+                "left_out_scenes": {},
+                "name": "headline",
+                "description": headline.description,
+            }
+        )
+        == headline
+    )
+
+
+@pytest.mark.parametrize(("text", "percent"), [("5%", 5.0), ("100", 100.0), (" 12.5 % ", 12.5)])
+def test_label_ratio(text: str, percent: float) -> None:
+    assert LabelRatio.parse(text).percent == percent
+
+
+@pytest.mark.parametrize("text", ["0.05", "0%", "101%", "all", "-5%", ""])
+def test_label_ratio_refuses(text: str) -> None:
+    with pytest.raises(WrongUse, match="from 1% to 100%"):
+        LabelRatio.parse(text)
+
+
+def test_specs_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        find(Budget, "smoke").version = 2
+
+
+def test_procedural_datasets_have_the_sizes_of_the_profiles() -> None:
+    from pretrain_bench.harness.planning.catalog import available
+
+    for name in available(Dataset):
+        dataset = find(Dataset, name)
+        assert bool(dataset.worlds) == dataset.synthetic
+        if dataset.synthetic:
+            small, large = dataset.sized("smoke").world, dataset.sized("tiny").world
+            assert small and large and sum(large.values()) > sum(small.values())
+            with pytest.raises(WrongUse, match="has no size 'huge'; it has smoke, tiny"):
+                dataset.sized("huge")
+    for name in available(Profile):
+        assert find(Profile, name).world in ("smoke", "tiny")
+
+
+def test_a_profile_that_changes_a_rate_keeps_the_rest_of_the_optimiser(tmp_path: Path) -> None:
+    shipped = find(Profile, "headline")
+    sections = ("ours_images", "ours_points", "pointcontrast", "csc", "depthcontrast")
+    lines = [f"{s}: {{optimiser: {{learning_rate: 0.5}}}}" for s in sections]
+    tasks = "tasks: {" + ", ".join(f"{t}: {{optimiser: {{learning_rate: 0.5}}}}" for t in shipped.tasks) + "}"
+    path = tmp_path / "mine.yaml"
+    path.write_text("\n".join(["extends: headline", "name: mine", "version: 1", *lines, tasks]))
+    mine = find(Profile, str(path))
+    for before, after in [
+        *((getattr(shipped, s), getattr(mine, s)) for s in sections),
+        *((shipped.tasks[t], mine.tasks[t]) for t in shipped.tasks),
+    ]:
+        assert after.optimiser == before.optimiser.model_copy(update={"learning_rate": 0.5})

@@ -1,0 +1,93 @@
+"""Suites: their cells, exclusions and filters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.loading import load_spec
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.suite import Suite, parse_filters
+from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.planning.catalog import available, find
+
+SUITE = Suite(
+    name="test", version=1, budget="smoke", methods=("ours", "scratch"), tasks=("s3dis-sem",),
+    label_ratios=("5%", "100%"), pretrain_seeds=(0, 1), finetune_seeds=(0, 1, 2),
+)  # fmt: skip
+
+
+def cells(suite: Suite, *filters: str) -> list[tuple[str, str, int, int]]:
+    found = suite.cells("smoke", "smoke", parse_filters(filters))
+    return [(c.method, str(c.label_ratio), c.pretrain_seed, c.finetune_seed) for c in found]
+
+
+def test_the_product_of_the_axes() -> None:
+    found = cells(SUITE)
+    assert len(found) == len(set(found)) == 2 * 2 * 2 * 3
+    assert ("ours", "5%", 1, 2) in found
+
+
+def test_exclusions_need_all_of_their_fields() -> None:
+    less = SUITE.model_copy(update={"exclude": ({"method": "ours", "label_ratio": ("5%", "7")}, {"finetune_seed": 2})})
+    found = cells(less)
+    assert len(found) == 24 - 8 - 4, "eight with seed 2, and four more of ours at 5 %"
+    assert not any(c[3] == 2 or c[:2] == ("ours", "5%") for c in found)
+
+
+@pytest.mark.parametrize(
+    ("filters", "count"),
+    [
+        (("method=ours",), 12),
+        (("method=ours,scratch", "finetune_seed=1"), 8),
+        (("method=o* label_ratio=5",), 6),
+        (("label_ratio=5%", "pretrain_seed=0"), 6),
+        (("method=*s", "method=o*"), 12),
+    ],
+)
+def test_filters(filters: tuple[str, ...], count: int) -> None:
+    assert len(cells(SUITE, *filters)) == count
+
+
+def test_a_filter_that_lets_nothing_through_is_named() -> None:
+    with pytest.raises(WrongUse, match=r"--only method=...: no method of suite 'test' matches; it has ours, scratch"):
+        cells(SUITE, "method=csc")
+    for text in ("colour=red", "method", "method="):
+        with pytest.raises(WrongUse, match="expected FIELD=PATTERN"):
+            parse_filters([text])
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("label_ratios: [0.05]", "label_ratios.0: Input should be a valid string"),
+        ("label_ratios: ['0.05']", "expected per cent"),
+        ("pretrain_seeds: [0, 0]", "a value stands there twice"),
+        ("exclude: [{methods: ours}]", "unknown field 'methods'"),
+        ("seeds: [0]", "unknown key"),
+        ("tasks: []", "at least 1 item"),
+    ],
+)
+def test_a_bad_suite_file_is_refused_by_field(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "mine.yaml"
+    fields = {"name": "mine", "version": 1, "budget": "smoke", "methods": "[ours]", "tasks": "[s3dis-sem]"}
+    lines = [f"{k}: {v}" for k, v in fields.items() if not line.startswith(k)]
+    path.write_text("\n".join([*lines, line]) + "\n")
+    with pytest.raises(WrongUse, match=r"mine\.yaml") as error:
+        load_spec(path, Suite)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("name", available(Suite))
+def test_what_ships_names_what_ships(name: str) -> None:
+    suite = find(Suite, name)
+    assert suite.name == name and suite.description
+    budget = find(Budget, suite.budget)
+    profile = find(Profile, suite.profile or budget.default_profile or "headline")
+    assert all(find(Method, m) for m in suite.methods)
+    assert all(find(Task, t).name in profile.tasks for t in suite.tasks)
+    assert list(suite.cells(budget.name, profile.name))

@@ -1,0 +1,58 @@
+"""What a plan learns from earlier runs, and what it says where there are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pretrain_bench.harness.planning.estimate import FLOPS_A_CPU_SECOND, History, rough_flops, rough_points
+from pretrain_bench.harness.planning.stage_specs import Machine, PlannedStage
+from tests.verification.tasks import data_of, stages
+
+
+@pytest.fixture(scope="module")
+def plan(cache: Path) -> dict[str, PlannedStage]:
+    """A fine-tuning on each device."""
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("BENCH_CACHE", str(cache))
+    data = data_of("sunrgbd-det", "smoke")
+    found = {d: stages("sunrgbd-det", data, "smoke", Machine(1, "torch", d))[1] for d in ("cpu", "cuda")}
+    monkeypatch.undo()
+    return found
+
+
+def run(
+    device: str, task: str = "sunrgbd-det", seconds: float = 100.0, outcome: str = "ok"
+) -> tuple[dict[str, Any], Path]:
+    """A record as a plan reads it: 1 GFLOP forward a second of that device."""
+    ledger = {"wall_seconds": seconds, "cpu_seconds": seconds, "sparse_flops": seconds * 1e9}
+    cell = {"task": task, "budget": "smoke", "profile": "smoke"}
+    return {"outcome": outcome, "cell": cell, "ledger": {**ledger, "gpu_seconds": seconds * (device == "cuda")}}, Path()
+
+
+def test_earlier_runs_of_the_same_work_count_on_the_same_device_only(plan: dict[str, PlannedStage]) -> None:
+    history = History(
+        [run("cuda", seconds=10.0), run("cuda", seconds=20.0), run("cuda", seconds=99.0, outcome="failed")]
+    )
+    assert history.estimate(plan["cuda"], 1)[::2] == (15.0, "earlier runs")
+    assert history.estimate(plan["cpu"], 1).source == "rough", "a GPU's time says nothing about a CPU"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_other_work_gives_a_rate(device: str, plan: dict[str, PlannedStage]) -> None:
+    flops = rough_flops(plan[device].spec)
+    found = History([run(device, "s3dis-sem")]).estimate(plan[device], 1)
+    points = rough_points(plan[device].spec) * 2e-6 if device == "cuda" else 0.0
+    assert found.source == "same work" and found.seconds == pytest.approx(flops / 3e9 + points)
+
+
+def test_without_runs_the_estimate_is_rough(plan: dict[str, PlannedStage]) -> None:
+    spec = plan["cpu"].spec
+    one, two = (History([]).estimate(plan["cpu"], cpus) for cpus in (1, 2))
+    assert one == two, "a stage of one thread"
+    assert one.source == "rough" and one.seconds == pytest.approx(rough_flops(spec) / FLOPS_A_CPU_SECOND)
+    recipe: Any = spec.recipe
+    assert rough_flops(spec) == pytest.approx(30 * recipe.batch * recipe.points * 6.5e6 / 16)
+    assert rough_points(spec) == 30 * recipe.batch * recipe.points

@@ -1,0 +1,204 @@
+"""The store: complete or absent, one holder per stage, nothing lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
+from pretrain_bench.harness.contract.records import Outcome, Record
+from pretrain_bench.harness.contract.stage import StageSpec, canonical_json, key_of
+from pretrain_bench.harness.store.provenance import provenance
+from pretrain_bench.harness.store.store import Store, hash_artifacts, read_record, read_spec, write_json
+
+
+def spec(seed: int = 0) -> StageSpec:
+    return StageSpec.model_validate(
+        {
+            "kind": "pretrain", "method": "scratch", "stage": "init", "seed": seed, "profile": "p", "profile_version": 1,
+            "network": {}, "threads": 1, "sparse_backend": "torch", "device": "cpu", "code_sha256": "0" * 64,
+            "limits": {"budget": "b", "budget_version": 1, "currency": "optimizer_steps", "amount": 1, "schedule_horizon": "budget"},
+        }
+    )  # fmt: skip
+
+
+def record(of: StageSpec, attempt: int = 1, outcome: Outcome = Outcome.ok, **more: object) -> Record:
+    return Record(
+        key=of.key, kind=of.kind, method=of.method, stage=of.stage, attempt=attempt, outcome=outcome, synthetic=True,
+        executor="local", label_isolation="none", provenance=provenance({}), started_at="2026-01-01", ended_at="2026-01-01",
+        **more,
+    ).sealed()  # fmt: skip
+
+
+def fill(store: Store, of: StageSpec, text: str = "weights") -> None:
+    out = store.partial(of.key) / "root/out/artifacts"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "backbone.safetensors").write_text(text)
+
+
+def finish(store: Store, of: StageSpec, attempt: int = 1, outcome: Outcome = Outcome.ok) -> Path:
+    with store.lock(of.key, lambda _: None):
+        fill(store, of)
+        artifacts = hash_artifacts(store.partial(of.key) / "root/out/artifacts") if outcome == Outcome.ok else {}
+        return store.complete(of, record(of, attempt, outcome, artifacts=artifacts))
+
+
+def test_a_run_becomes_visible_whole_and_leaves_no_partial(tmp_path: Path) -> None:
+    store, of = Store(tmp_path), spec()
+    folder = finish(store, of)
+    assert sorted(p.name for p in folder.iterdir()) == ["artifacts", "attempts", "record.json", "spec.json"]
+    assert not store.partial(of.key).exists()
+    found = store.record("pretrain", of.key)
+    assert (
+        found is not None and found == record(of, artifacts=found.artifacts) and found.sha256 == found.content_sha256()
+    )
+    assert StageSpec.model_validate_json((folder / "spec.json").read_bytes()) == of
+
+
+def test_the_spec_file_gives_the_key_again(tmp_path: Path) -> None:
+    folder = finish(Store(tmp_path), spec())
+    assert StageSpec.model_validate_json((folder / "spec.json").read_bytes()).key == folder.name
+
+
+def test_a_spec_from_before_a_field_existed_is_read_and_an_edited_one_is_not(tmp_path: Path) -> None:
+    """Its key is the hash of what was written then, not of what this version would write."""
+    plain = spec().model_dump(mode="json")
+    del plain["settings"], plain["precision"], plain["network"]["first_kernel"]
+    folder = tmp_path / key_of(plain)
+    folder.mkdir()
+    (folder / "spec.json").write_text(json.dumps(plain))
+    found = read_spec(folder)
+    assert found.settings == {} and found.precision == "fp32" and found.key != folder.name
+    (folder / "spec.json").write_text(json.dumps({**plain, "seed": 7}))
+    with pytest.raises(WrongUse, match="belongs to the key"):
+        read_spec(folder)
+    (folder / "spec.json").write_text("{")
+    with pytest.raises(WrongUse, match="not a stage spec"):
+        read_spec(folder)
+
+
+def test_every_attempt_is_kept(tmp_path: Path) -> None:
+    store, of = Store(tmp_path), spec()
+    assert store.next_attempt(of) == 1
+    finish(store, of, 1, Outcome.crashed)
+    assert store.next_attempt(of) == 2
+    with store.lock(of.key, lambda _: None):
+        store.keep_attempt(record(of, 2, Outcome.cancelled))
+    assert store.next_attempt(of) == 3
+    folder = finish(store, of, 3)
+    outcomes = [json.loads((folder / f"attempts/{n}/record.json").read_text())["outcome"] for n in (1, 2, 3)]
+    assert outcomes == ["crashed", "cancelled", "ok"]
+    assert read_record(folder / "record.json").attempt == 3
+
+
+def _hold(root: Path, key: str, ready, release) -> None:
+    with Store(root).lock(key, lambda _: None):
+        ready.set()
+        release.wait(20)
+
+
+def test_a_second_process_waits_and_is_told_for_whom(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready, release = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path, "k", ready, release))
+    holder.start()
+    assert ready.wait(30)
+    told: list[str] = []
+
+    def waiting(who: str) -> None:
+        told.append(who)
+        release.set()
+
+    with Store(tmp_path).lock("k", waiting):
+        pass
+    holder.join(20)
+    assert len(told) == 1 and told[0].startswith(f"pid {holder.pid}, since ")
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    code = f"from pathlib import Path; import time\nfrom pretrain_bench.harness.store.store import Store\nwith Store(Path({str(tmp_path)!r})).lock('k', print): print('held', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline().strip() == "held"
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    began = time.monotonic()
+    with Store(tmp_path).lock("k", lambda who: pytest.fail(f"waited for {who}")):
+        assert time.monotonic() - began < 5
+
+
+def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentCannot, match=r"\(--runs names another folder\): cannot be written: Not a directory"):
+        Store(tmp_path / "file" / "runs").check_writable()
+
+
+def test_records_that_do_not_parse_are_named(tmp_path: Path) -> None:
+    store, of = Store(tmp_path), spec()
+    path = finish(store, of) / "record.json"
+    data = json.loads(path.read_text())
+    for spoilt, said in (
+        ({**data, "outcome": "fine"}, "outcome"),
+        ({**data, "extra": 1}, "extra"),
+        ({**data, "schema_version": 99}, "schema_version"),
+    ):
+        write_json(path, spoilt)
+        with pytest.raises(WrongUse, match=said):
+            list(store.records())
+    path.write_text("{")
+    with pytest.raises(WrongUse, match="not a record"):
+        list(store.records())
+
+
+def test_a_changed_record_does_not_match_its_own_hash(tmp_path: Path) -> None:
+    good = record(spec(), metrics={"miou_voxel_final": 0.5})
+    assert good.model_copy(update={"metrics": {"miou_voxel_final": 0.6}}).content_sha256() != good.sha256
+
+
+def test_a_record_is_hashed_as_it_was_written(tmp_path: Path) -> None:
+    store, of = Store(tmp_path), spec()
+    path = finish(store, of) / "record.json"
+    old = json.loads(path.read_text())
+    del old["measured"]["gpu_joules"], old["sha256"]  # a field that came later
+    old["metrics"] = {"miou_voxel_final": 7.858854964831624e-05}
+    sealed = {**old, "sha256": hashlib.sha256(canonical_json(old).encode()).hexdigest()}
+    write_json(path, sealed)
+    assert read_record(path).measured.gpu_joules is None
+    write_json(path, {**sealed, "metrics": {}})
+    with pytest.raises(WrongUse, match="does not match its own hash"):
+        read_record(path)
+
+
+def test_records_name_no_person_and_no_path(tmp_path: Path) -> None:
+    text = record(spec()).model_dump_json()
+    assert str(Path.home()) not in text and os.uname().nodename not in text
+
+
+def test_find_by_prefix(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    one, two = finish(store, spec(1)), finish(store, spec(2))
+    assert store.find(one.name[:8]) == one
+    with pytest.raises(WrongUse, match="2 runs"):
+        store.find("")
+    with pytest.raises(WrongUse, match="no run"):
+        store.find("zzz")
+    assert two.is_dir()
+
+
+def test_records_of_version_1_are_read_and_checked(tmp_path: Path) -> None:
+    old = json.loads((Path(__file__).parent / "records/v1.json").read_text())
+    found = read_record(Path(__file__).parent / "records/v1.json")
+    assert old["schema_version"] == 1 and found.schema_version == 2
+    assert (found.key, found.metrics, found.sha256) == (old["key"], old["metrics"], found.content_sha256())
+    assert found.not_enforced == () and found.measured.gpu_seconds == 0
+    write_json(tmp_path / "edited.json", old | {"method": "ours"})
+    with pytest.raises(WrongUse, match="does not match its own hash"):
+        read_record(tmp_path / "edited.json")
