@@ -19,11 +19,11 @@ from pretrain_bench.reports.analysis.overview import published_beside, ratio_ord
 from pretrain_bench.reports.export.folder import OF_A_REPORT, earlier_files_removed, write_whole
 from pretrain_bench.reports.figures.plots import (
     SYNTHETIC_MARK,
-    Aside,
     Drawing,
+    FigurePool,
     Overlays,
     by_method,
-    drawn_aside,
+    figure_pool,
     validation_curves,
 )
 from pretrain_bench.reports.page import interactive
@@ -75,7 +75,7 @@ def build_report(
     `scene_pictures` puts pictures of predictions into the page.
     """
     store.check()
-    with drawn_aside() as aside:
+    with figure_pool() as aside:
         loaded = load(store, keys)
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def _build(
     with_published: bool,
     with_page: bool,
     scene_pictures: bool,
-    aside: Aside,
+    aside: FigurePool,
     all_runs: bool,
 ) -> BuiltReport:
     runs = loaded.runs

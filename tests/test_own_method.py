@@ -13,7 +13,7 @@ from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.planning.catalog import find
-from pretrain_bench.harness.planning.resolved_suite import Choice, matrix_of
+from pretrain_bench.harness.planning.resolved_suite import RunOverrides, resolve_suite
 from tests.conftest import REPOSITORY, Bench
 from tests.hostile.test_hostile import BASE
 from tests.hostile.test_hostile import engine as engine
@@ -73,10 +73,10 @@ def test_it_runs_within_caps_only(bench: Bench, tmp_path: Path) -> None:
     suite = Suite(
         name="own", version=1, methods=(str(EXAMPLE),), tasks=("s3dis-sem",), budget=str(tmp_path / "capped.yaml")
     )
-    choice = Choice([], [], 1, "torch", "cpu", "docker", None)
-    assert "he-normal" in str(matrix_of(suite, [], choice).methods)
+    choice = RunOverrides([], [], 1, "torch", "cpu", "docker", None)
+    assert "he-normal" in str(resolve_suite(suite, [], choice).methods)
     with pytest.raises(WrongUse, match="runs within caps only, but budget 'paper'"):
-        matrix_of(suite.model_copy(update={"budget": "paper"}), [], choice)
+        resolve_suite(suite.model_copy(update={"budget": "paper"}), [], choice)
 
 
 def test_the_local_executor_refuses_it(bench: Bench) -> None:

@@ -116,9 +116,9 @@ def lock(base: Base = None) -> None:
 def prune() -> None:
     """Remove images of this project that a newer build has replaced, and containers that a killed run left behind."""
     from pretrain_bench.harness.executors import images
-    from pretrain_bench.harness.executors.docker import sweep
+    from pretrain_bench.harness.executors.docker import remove_orphans
 
     client = images.connect()
-    left = sweep(client)
+    left = remove_orphans(client)
     gone = images.prune(client)
     print(f"removed {len(gone)} images and {len(left)} containers")

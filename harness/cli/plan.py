@@ -25,7 +25,7 @@ from pretrain_bench.harness.cli.options import (
 
 if TYPE_CHECKING:
     from pretrain_bench.harness.planning.plan import StageState
-    from pretrain_bench.harness.planning.resolved_suite import Matrix, WaitingCell
+    from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite, WaitingCell
     from pretrain_bench.harness.planning.stage_specs import PlannedCell
 
 SHOWN = 40
@@ -52,11 +52,11 @@ def plan(
     """
     from pretrain_bench.harness.cli.console import print_json
     from pretrain_bench.harness.planning.plan import states
-    from pretrain_bench.harness.planning.resolved_suite import Choice, load_matrix
+    from pretrain_bench.harness.planning.resolved_suite import RunOverrides, resolve_named_suite
     from pretrain_bench.harness.store.store import Store
 
-    choice = Choice(data or [], pretrain_data or [], threads, backend, device, executor, imagenet_weights)
-    matrix = load_matrix(suite, [*(only or []), *(filters or [])], choice)
+    choice = RunOverrides(data or [], pretrain_data or [], threads, backend, device, executor, imagenet_weights)
+    matrix = resolve_named_suite(suite, [*(only or []), *(filters or [])], choice)
     if executor == "docker":
         from pretrain_bench.harness.executors.images import connect
 
@@ -71,7 +71,7 @@ def plan(
 
 
 def _as_json(
-    matrix: Matrix,
+    matrix: ResolvedSuite,
     cells: list[PlannedCell],
     waiting: list[WaitingCell],
     found: list[StageState],
@@ -97,7 +97,7 @@ def _as_json(
 
 
 def _print(
-    matrix: Matrix,
+    matrix: ResolvedSuite,
     cells: list[PlannedCell],
     waiting: list[WaitingCell],
     found: list[StageState],

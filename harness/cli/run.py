@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pretrain_bench.benchmarks.specs.suite import Suite
     from pretrain_bench.harness.cli.console import Console
     from pretrain_bench.harness.executors.base import Executor
-    from pretrain_bench.harness.planning.resolved_suite import Matrix
+    from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
     from pretrain_bench.harness.planning.stage_specs import PlannedCell
     from pretrain_bench.harness.running.stage_runner import StageReport
 
@@ -88,7 +88,7 @@ def run(
     from pretrain_bench.benchmarks.specs.suite import parse_filters
     from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
     from pretrain_bench.harness.cli.console import Console
-    from pretrain_bench.harness.planning.resolved_suite import Choice, matrix_of
+    from pretrain_bench.harness.planning.resolved_suite import RunOverrides, resolve_suite
 
     if retry not in ("none", "infra", "failed"):
         raise WrongUse(f"--retry {retry!r}: expected one of none, infra, failed")
@@ -101,8 +101,8 @@ def run(
     texts = [*(only or []), *(filters or [])]
     if texts and suite is None:
         raise WrongUse(f"{texts[0]!r}: filters pick cells of a --suite")
-    choice = Choice(data or [], pretrain_data or [], threads, backend, device, executor, imagenet_weights)
-    matrix = matrix_of(chosen, parse_filters(texts), choice)
+    choice = RunOverrides(data or [], pretrain_data or [], threads, backend, device, executor, imagenet_weights)
+    matrix = resolve_suite(chosen, parse_filters(texts), choice)
     if matrix.machine.device == "cpu" and matrix.budget.pretrain.gpus:
         name = matrix.budget.name
         console.say(f"budget {name} is meant for a GPU; on this CPU it takes weeks (smoke and tiny fit a CPU)")
@@ -157,7 +157,7 @@ def _suite(name: str | None, single: dict[str, Any]) -> Suite:
 
 def _run_cells(
     cells: list[PlannedCell],
-    matrix: Matrix,
+    matrix: ResolvedSuite,
     runs: Path,
     executor: Executor,
     retry: Any,
@@ -165,17 +165,17 @@ def _run_cells(
     console: Console,
 ) -> list[StageReport]:
     from pretrain_bench.harness.running.scheduler import run_cells, whole_machine
-    from pretrain_bench.harness.running.stage_runner import Wishes
+    from pretrain_bench.harness.running.stage_runner import RunOptions
     from pretrain_bench.harness.store.store import Store
 
     store = Store(runs.resolve())
     store.check_writable()
-    wishes = Wishes(retry, matrix.machine.imagenet_weights)
+    wishes = RunOptions(retry, matrix.machine.imagenet_weights)
     room = whole_machine(matrix.machine.device)
     return run_cells(cells, store, executor, console, wishes, room, workers)
 
 
-def _rebuild(matrix: Matrix, console: Console) -> None:
+def _rebuild(matrix: ResolvedSuite, console: Console) -> None:
     """Build the images that the cells need and that do not fit; the base is left to `bench images build`."""
     from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
     from pretrain_bench.harness.executors.images import TASK, BuildSettings, build_all
@@ -189,7 +189,7 @@ def _rebuild(matrix: Matrix, console: Console) -> None:
         console.say(f"image {built.image}: {built.outcome}")
 
 
-def _with_executor(matrix: Matrix, name: str) -> tuple[Matrix, Executor]:
+def _with_executor(matrix: ResolvedSuite, name: str) -> tuple[ResolvedSuite, Executor]:
     """The matrix, users' own methods with their image as it is now, and what runs its stages."""
     from pretrain_bench.benchmarks.support.errors import WrongUse
 

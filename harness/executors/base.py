@@ -41,7 +41,7 @@ class Stop:
         self.asked += 1
 
 
-class Share(NamedTuple):
+class Allocation(NamedTuple):
     """What of the machine a stage is given beyond its caps, and how it is told to stop."""
 
     stop: Stop
@@ -63,9 +63,9 @@ class Executor(Protocol):
         caps: BudgetHalf,
         log: Path,
         on_event: Callable[[object], None],
-        share: Share,
+        allocation: Allocation,
     ) -> Execution:
-        """Run to the end, or until a cap of the budget stops it. KeyboardInterrupt or `share.stop` stop it softly first."""
+        """Run to the end, or until a cap of the budget stops it. KeyboardInterrupt or `allocation.stop` stop it softly first."""
 
 
 class EventTail:

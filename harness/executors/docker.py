@@ -25,7 +25,7 @@ from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
 from pretrain_bench.harness.contract.records import Measured
 from pretrain_bench.harness.contract.stage import StageSpec
-from pretrain_bench.harness.executors.base import Execution, Share, Watch, thread_variables
+from pretrain_bench.harness.executors.base import Allocation, Execution, Watch, thread_variables
 from pretrain_bench.harness.executors.disk_quota import can_limit, size_limited
 from pretrain_bench.harness.executors.images import TASK, connect, first_line, require
 from pretrain_bench.harness.executors.usage import GpuSampler, folder_bytes
@@ -66,7 +66,7 @@ class DockerExecutor:
         self.limits_disk = can_limit() and not self.rootless
         watched = () if self.limits_disk else ("disk between two looks a second apart",)
         self.not_enforced: tuple[str, ...] = ("GPU memory", *watched)
-        sweep(self.client)
+        remove_orphans(self.client)
 
     def run(
         self,
@@ -75,7 +75,7 @@ class DockerExecutor:
         caps: BudgetHalf,
         log: Path,
         on_event: Callable[[object], None],
-        share: Share,
+        allocation: Allocation,
     ) -> Execution:
         """Run one stage; see `Executor.run`. Raises EnvironmentCannot where the engine cannot, StaleImage for its image."""
         from docker.errors import APIError
@@ -83,16 +83,16 @@ class DockerExecutor:
 
         image = self._image_of(spec)
         # This process holds the stage's lock, so whatever still runs for it was left behind.
-        sweep(self.client, {KEY_LABEL: spec.key, STORE_LABEL: store_of(root)})
-        give_out(root / "out")
+        remove_orphans(self.client, {KEY_LABEL: spec.key, STORE_LABEL: store_of(root)})
+        chown_output(root / "out")
         container = None
         with contextlib.ExitStack() as ended:
             if self.limits_disk and caps.disk_mib is not None:
                 ended.enter_context(size_limited(root / "out", caps.disk_mib))
             ended.callback(drop_special_files, root / "out")
             try:
-                container = self.client.containers.create(image, **self._settings(root, spec, caps, share.gpus))
-                watch = _Watch(self.client, container, root, caps, log, on_event, share)
+                container = self.client.containers.create(image, **self._settings(root, spec, caps, allocation.gpus))
+                watch = _Watch(self.client, container, root, caps, log, on_event, allocation)
                 container.start()
                 return watch.until_the_end()._replace(image=container.attrs["Image"])
             except (APIError, RequestException) as error:
@@ -124,7 +124,7 @@ class DockerExecutor:
             "tmpfs": {"/tmp": f"size={TMP_BYTES},mode=1777"},
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
-            # A rootless engine maps its root to this user, who is nobody special.
+            # A rootless engine maps its root to this user, who has no privileges.
             "user": "0:0" if self.rootless else f"{container_user()}:{container_user()}",
             "pids_limit": PIDS,
             "shm_size": SHARED_MEMORY_BYTES,
@@ -157,10 +157,10 @@ class _Watch(Watch):
         caps: BudgetHalf,
         log: Path,
         on_event: Callable[[object], None],
-        share: Share,
+        allocation: Allocation,
     ) -> None:
-        super().__init__(root, caps, on_event, share.stop)
-        self.gpus = GpuSampler(share.gpus)
+        super().__init__(root, caps, on_event, allocation.stop)
+        self.gpus = GpuSampler(allocation.gpus)
         self.client, self.container, self.log = client, container, log
         self.has_ended = threading.Event()
         self.cpu_seconds = 0.0
@@ -278,11 +278,11 @@ def store_of(root: Path) -> str:
 
 
 def container_user() -> int:
-    """Who the stage is: this user, or where this user is root a number that is nobody here."""
+    """Who the stage is: this user, or where this user is root an unused number."""
     return os.getuid() or CONTAINER_USER
 
 
-def give_out(out: Path) -> None:
+def chown_output(out: Path) -> None:
     """Let the container's user write to `out`, with what an earlier attempt left there."""
     if os.getuid() != 0:
         return
@@ -292,8 +292,8 @@ def give_out(out: Path) -> None:
             os.chown(name, CONTAINER_USER, CONTAINER_USER, dir_fd=descriptor, follow_symlinks=False)
 
 
-def here() -> str:
-    """This boot of this machine, and this name space of processes: only here can anybody tell whether a process lives."""
+def host_identity() -> str:
+    """This boot of this machine, and this name space of processes: elsewhere nobody can tell whether a process lives."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     space = Path("/proc/self/ns/pid")
     names = (
@@ -306,14 +306,14 @@ def here() -> str:
 
 def owner(pid: int) -> str:
     """A process, so that another one can tell whether it still lives."""
-    return f"{here()}:{pid}:{psutil.Process(pid).create_time():.2f}"
+    return f"{host_identity()}:{pid}:{psutil.Process(pid).create_time():.2f}"
 
 
 def has_ended(label: str) -> bool:
     """Whether the owner that a label names is known to have ended; where that cannot be told, it has not."""
     place, _, rest = label.partition(":")
     pid, _, created = rest.partition(":")
-    if place != here():
+    if place != host_identity():
         return False
     try:
         return abs(psutil.Process(int(pid)).create_time() - float(created)) > CLOCK_SECONDS
@@ -323,7 +323,7 @@ def has_ended(label: str) -> bool:
         return False
 
 
-def sweep(client: DockerClient, mine: dict[str, str] | None = None) -> list[str]:
+def remove_orphans(client: DockerClient, mine: dict[str, str] | None = None) -> list[str]:
     """Remove containers whose harness has ended, however it ended, and those that carry all labels of `mine`; their keys."""
     from docker.errors import APIError
 

@@ -23,7 +23,7 @@ import psutil
 
 from pretrain_bench.benchmarks.specs.budget import BudgetHalf
 from pretrain_bench.harness.contract.stage import StageSpec
-from pretrain_bench.harness.executors.base import Execution, Share, Stop, Watch, thread_variables
+from pretrain_bench.harness.executors.base import Allocation, Execution, Stop, Watch, thread_variables
 from pretrain_bench.harness.executors.usage import GpuSampler, TreeSampler, folder_bytes
 from pretrain_bench.harness.planning.code_digest import package_folder
 
@@ -53,7 +53,7 @@ class LocalExecutor:
         caps: BudgetHalf,
         log: Path,
         on_event: Callable[[object], None],
-        share: Share,
+        allocation: Allocation,
     ) -> Execution:
         """Run one stage; see `Executor.run`."""
         command = [*self.command, spec.kind, "--root", str(root)]
@@ -61,7 +61,7 @@ class LocalExecutor:
             process = subprocess.Popen(
                 command,
                 cwd=root,
-                env=_environment(spec, share.gpus),
+                env=_environment(spec, allocation.gpus),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -69,7 +69,7 @@ class LocalExecutor:
                 preexec_fn=lambda: _before_exec(caps),
             )
         remember_child(root.parent, process.pid)
-        return _Watch(process, root, caps, on_event, share.stop, share.gpus).until_the_end()
+        return _Watch(process, root, caps, on_event, allocation.stop, allocation.gpus).until_the_end()
 
 
 class _Watch(Watch):

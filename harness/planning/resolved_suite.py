@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 MAX_DEFAULT_THREADS = 8
 
 
-class Choice(NamedTuple):
+class RunOverrides(NamedTuple):
     """What a person says on the command line beside the suite."""
 
     data: list[str]
@@ -59,7 +59,7 @@ class WaitingCell(NamedTuple):
     datasets: tuple[str, ...]
 
 
-class Matrix(NamedTuple):
+class ResolvedSuite(NamedTuple):
     """See the module's text. `names` maps datasets as they are asked for to those that are used."""
 
     suite: Suite
@@ -74,7 +74,7 @@ class Matrix(NamedTuple):
     said: list[str]
     executor: str
 
-    def with_own_images(self, client: DockerClient) -> Matrix:
+    def with_own_images(self, client: DockerClient) -> ResolvedSuite:
         """The same with users' own methods as their images are now, which is part of their keys."""
         from pretrain_bench.harness.executors.images import with_image
 
@@ -161,12 +161,12 @@ OWN_METHOD_CAPS = ("wall_seconds", "memory_mib", "disk_mib")
 """What a budget must limit before a container from elsewhere runs under it."""
 
 
-def load_matrix(suite: str, filters: Iterable[str], choice: Choice) -> Matrix:
+def resolve_named_suite(suite: str, filters: Iterable[str], choice: RunOverrides) -> ResolvedSuite:
     """A suite by its name or file. Raises WrongUse, EnvironmentCannot."""
-    return matrix_of(find(Suite, suite), parse_filters(filters), choice)
+    return resolve_suite(find(Suite, suite), parse_filters(filters), choice)
 
 
-def matrix_of(suite: Suite, filters: list[Filter], choice: Choice) -> Matrix:
+def resolve_suite(suite: Suite, filters: list[Filter], choice: RunOverrides) -> ResolvedSuite:
     """A suite with everything that it names. Raises WrongUse for what does not exist, EnvironmentCannot for a device or
     backend that this machine lacks."""
     for flag, value, allowed in (
@@ -215,7 +215,7 @@ def matrix_of(suite: Suite, filters: list[Filter], choice: Choice) -> Matrix:
     names = {name: resolve(name, roots, said.append) for name in dict.fromkeys(asked)}
     for name in suite.pretrain_datasets:
         names.setdefault(name, name)
-    return Matrix(
+    return ResolvedSuite(
         suite, filters, methods, tasks, budget, profile, machine, roots, names, said, choice.executor
     )  # fmt: skip
 

@@ -21,7 +21,7 @@ from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
 from pretrain_bench.harness.contract.events import EVENTS_FILE, End, Event, Start, Step, Usage, read_events
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.contract.stage import StageSpec
-from pretrain_bench.harness.executors.base import Execution, Executor, Share
+from pretrain_bench.harness.executors.base import Allocation, Execution, Executor
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import (
@@ -33,7 +33,7 @@ from pretrain_bench.harness.planning.stage_specs import (
     check_needs,
     stages_of,
 )
-from pretrain_bench.harness.running.stage_runner import Cancelled, Display, Wishes, run_chain
+from pretrain_bench.harness.running.stage_runner import Cancelled, Display, RunOptions, run_chain
 from pretrain_bench.harness.store.store import Store
 
 STEPS_A_STAGE = 6
@@ -88,11 +88,11 @@ class PretrainElsewhere:
         caps: BudgetHalf,
         log: Path,
         on_event: Callable[[object], None],
-        share: Share,
+        allocation: Allocation,
     ) -> Execution:
         """See `Executor.run`."""
         executor = self.pretrain if spec.kind == "pretrain" else self.finetune
-        return executor.run(root, spec, caps, log, on_event, share)
+        return executor.run(root, spec, caps, log, on_event, allocation)
 
 
 class Conformance:
@@ -251,7 +251,7 @@ class Conformance:
         self, store: str, seed: int = 0, source: PreparedDataset | None = None, display: Display | None = None
     ) -> list[Record]:
         planned = self._planned(seed, source)
-        reports = run_chain(planned, Store(self.folder / store), self.executor, display or Quiet(), Wishes())
+        reports = run_chain(planned, Store(self.folder / store), self.executor, display or Quiet(), RunOptions())
         last = reports[-1].record
         if last.outcome != Outcome.ok:
             raise _Failed(f"{reports[-1].planned.title}: {last.outcome.value}: {last.message}")

@@ -16,15 +16,22 @@ from typing import NamedTuple
 import psutil
 
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot
-from pretrain_bench.harness.executors.base import Executor, Share, Stop
+from pretrain_bench.harness.executors.base import Allocation, Executor, Stop
 from pretrain_bench.harness.planning.stage_specs import PlannedCell, PlannedStage
-from pretrain_bench.harness.running.stage_runner import Cancelled, Display, StageReport, Wishes, run_stage, settled
+from pretrain_bench.harness.running.stage_runner import (
+    Cancelled,
+    Display,
+    RunOptions,
+    StageReport,
+    reusable_record,
+    run_stage,
+)
 from pretrain_bench.harness.store.store import Store, is_done
 
 WAIT_SECONDS = 0.2
 
 
-class Room(NamedTuple):
+class Capacity(NamedTuple):
     """A part of a machine: processors, memory, GPUs by id."""
 
     cpus: int
@@ -32,10 +39,10 @@ class Room(NamedTuple):
     gpus: tuple[str, ...] = ()
 
 
-def whole_machine(device: str) -> Room:
+def whole_machine(device: str) -> Capacity:
     """What this process may use."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Room(cpus, psutil.virtual_memory().total >> 20, gpu_ids() if device == "cuda" else ())
+    return Capacity(cpus, psutil.virtual_memory().total >> 20, gpu_ids() if device == "cuda" else ())
 
 
 def gpu_ids() -> tuple[str, ...]:
@@ -54,7 +61,7 @@ class Demand(NamedTuple):
     gpus: int
 
 
-def demand(planned: PlannedStage, machine: Room) -> Demand:
+def demand(planned: PlannedStage, machine: Capacity) -> Demand:
     """What a stage may use at most, cut to the machine. Without a cap on memory it is all of it, or of as much as belongs to
     its share of the GPUs."""
     spec, caps = planned.spec, planned.caps
@@ -78,8 +85,8 @@ def run_cells(
     store: Store,
     executor: Executor,
     display: Display,
-    wishes: Wishes,
-    machine: Room,
+    options: RunOptions,
+    machine: Capacity,
     workers: int | None = None,
     on_report: Callable[[StageReport], None] = lambda _: None,
 ) -> list[StageReport]:
@@ -94,7 +101,7 @@ def run_cells(
             key = planned.spec.key
             if key not in jobs:
                 jobs[key] = _Job(planned, key, demand(planned, machine))
-    pool = _Pool(jobs, store, executor, display, wishes, machine, on_report)
+    pool = _Pool(jobs, store, executor, display, options, machine, on_report)
     reports = pool.run(workers or max(1, machine.cpus))
     return [reports[key] for key in jobs if key in reports]
 
@@ -106,11 +113,11 @@ class _Pool:
         store: Store,
         executor: Executor,
         display: Display,
-        wishes: Wishes,
-        machine: Room,
+        options: RunOptions,
+        machine: Capacity,
         on_report: Callable[[StageReport], None],
     ) -> None:
-        self.store, self.executor, self.display, self.wishes = store, executor, display, wishes
+        self.store, self.executor, self.display, self.options = store, executor, display, options
         self.jobs, self.waiting = jobs, dict(jobs)
         self.cpus, self.memory_mib, self.gpus = machine.cpus, machine.memory_mib, list(machine.gpus)
         self.on_report = on_report
@@ -148,7 +155,7 @@ class _Pool:
         for key, job in reversed(
             self.jobs.items()
         ):  # later stages first: they decide what of earlier ones is read again
-            record = settled(job.planned, self.store, self.wishes.retry, key in self.read)
+            record = reusable_record(job.planned, self.store, self.options.retry, key in self.read)
             if record is None:
                 self.read |= set(job.planned.spec.parents.values())
             else:
@@ -159,7 +166,7 @@ class _Pool:
 
     def _start(self, threads: ThreadPoolExecutor, workers: int) -> None:
         """Start what is ready and fits; what another process runs comes last."""
-        self._drop_hopeless()
+        self._cancel_blocked()
         held = []
         for job in list(self.waiting.values()):
             if len(self.running) >= workers or self.cpus <= 0:
@@ -178,9 +185,16 @@ class _Pool:
         self.cpus -= job.demand.cpus
         self.memory_mib -= job.demand.memory_mib
         del self.waiting[job.key]
-        share = Share(self.stop, gpus)
+        allocation = Allocation(self.stop, gpus)
         future = threads.submit(
-            run_stage, job.planned, self.store, self.executor, self.display, self.wishes, share, job.key in self.read
+            run_stage,
+            job.planned,
+            self.store,
+            self.executor,
+            self.display,
+            self.options,
+            allocation,
+            job.key in self.read,
         )
         self.running[future] = (job, gpus)
 
@@ -192,7 +206,7 @@ class _Pool:
         parents = job.planned.spec.parents.values()
         return all(k in self.reports and is_done(self.reports[k].record) for k in parents)
 
-    def _drop_hopeless(self) -> None:
+    def _cancel_blocked(self) -> None:
         """Forget what builds on a stage that did not end well; and everything, once no more is to start."""
         alive = {*self.waiting, *(job.key for job, _ in self.running.values())}
         for key, job in list(self.waiting.items()):

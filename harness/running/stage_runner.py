@@ -18,7 +18,7 @@ from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCann
 from pretrain_bench.harness.contract.events import EVENTS_FILE, End, Ledger, Start, Step, Usage, Warn, drop_end
 from pretrain_bench.harness.contract.records import Measured, Outcome, Record
 from pretrain_bench.harness.contract.stage import SHAPES_FILE, STAGE_FILE, WEIGHTS_FILE, StageSpec
-from pretrain_bench.harness.executors.base import Execution, Executor, Share, Stop
+from pretrain_bench.harness.executors.base import Allocation, Execution, Executor, Stop
 from pretrain_bench.harness.executors.disk_quota import recover
 from pretrain_bench.harness.executors.local import end_left_over_child
 from pretrain_bench.harness.planning.code_digest import code_hashes
@@ -68,7 +68,7 @@ class Display(Protocol):
         """The stage whose events `shown` takes has ended."""
 
 
-class Wishes(NamedTuple):
+class RunOptions(NamedTuple):
     """What a person wants of every stage of a command."""
 
     retry: Retry = "infra"
@@ -84,18 +84,20 @@ class StageReport(NamedTuple):
 
 
 def run_chain(
-    chain: list[PlannedStage], store: Store, executor: Executor, display: Display, wishes: Wishes
+    chain: list[PlannedStage], store: Store, executor: Executor, display: Display, options: RunOptions
 ) -> list[StageReport]:
     """Run the stages of one cell in order, up to the first that fails. Raises as `run_stage`."""
     reports: list[StageReport] = []
     for planned in chain:
-        reports.append(run_stage(planned, store, executor, display, wishes, Share(Stop()), planned is not chain[-1]))
+        reports.append(
+            run_stage(planned, store, executor, display, options, Allocation(Stop()), planned is not chain[-1])
+        )
         if reports[-1].record.outcome != Outcome.ok:
             break
     return reports
 
 
-def settled(planned: PlannedStage, store: Store, retry: Retry, with_artifacts: bool = False) -> Record | None:
+def reusable_record(planned: PlannedStage, store: Store, retry: Retry, with_artifacts: bool = False) -> Record | None:
     """The record of a stage that is not to run again; `with_artifacts` where another one is to read what it left, which may
     have been pruned."""
     record = store.record(planned.spec.kind, planned.spec.key)
@@ -112,8 +114,8 @@ def run_stage(
     store: Store,
     executor: Executor,
     display: Display,
-    wishes: Wishes,
-    share: Share,
+    options: RunOptions,
+    allocation: Allocation,
     with_artifacts: bool = False,
 ) -> StageReport:
     """Run one stage whose parents are done, or find that it was done before.
@@ -123,11 +125,11 @@ def run_stage(
     cases the store is whole, and the same command goes on from there.
     """
     try:
-        for again in (wishes.retry != "none", False):
+        for again in (options.retry != "none", False):
             try:
-                return _run_or_reuse(planned, store, executor, display, wishes, share, with_artifacts)
+                return _run_or_reuse(planned, store, executor, display, options, allocation, with_artifacts)
             except InfraError:
-                if not again or share.stop.asked:
+                if not again or allocation.stop.asked:
                     raise
                 time.sleep(PAUSE_SECONDS)
     except OSError as error:
@@ -140,22 +142,22 @@ def _run_or_reuse(
     store: Store,
     executor: Executor,
     display: Display,
-    wishes: Wishes,
-    share: Share,
+    options: RunOptions,
+    allocation: Allocation,
     with_artifacts: bool,
 ) -> StageReport:
     spec = planned.spec
-    if record := settled(planned, store, wishes.retry, with_artifacts):
+    if record := reusable_record(planned, store, options.retry, with_artifacts):
         return StageReport(planned, record, reused=True)
     with store.lock(
         spec.key, lambda who: display.say(f"{planned.title}: waiting for {who}, which runs this stage")
     ) as partial:
         # Another process may have finished it while this one waited.
-        if record := settled(planned, store, wishes.retry, with_artifacts):
+        if record := reusable_record(planned, store, options.retry, with_artifacts):
             store.drop_partial(spec.key)
             return StageReport(planned, record, reused=True)
         end_left_over_child(partial)
-        record = _Attempt(planned, store, executor, partial).run(display, wishes.imagenet_weights, share)
+        record = _Attempt(planned, store, executor, partial).run(display, options.imagenet_weights, allocation)
     return StageReport(planned, record, reused=False)
 
 
@@ -175,7 +177,7 @@ class _Attempt:
         self.confusion: Confusion = {}
         self.last_step, self.begun = 0, False
 
-    def run(self, display: Display, weights: Path | None, share: Share) -> Record:
+    def run(self, display: Display, weights: Path | None, allocation: Allocation) -> Record:
         """Lay out, execute, judge, record."""
         parents = {s: self.store.folder("pretrain", k) / "artifacts" for s, k in self.spec.parents.items()}
         recover(self.root / "out")
@@ -187,7 +189,9 @@ class _Attempt:
             show(event)
 
         try:
-            execution = self.executor.run(self.root, self.spec, self.planned.caps, self.partial / LOG, on_event, share)
+            execution = self.executor.run(
+                self.root, self.spec, self.planned.caps, self.partial / LOG, on_event, allocation
+            )
         except EnvironmentCannot as error:
             self._broken_off(Execution(-1, None, False, Measured()), str(error))
             raise InfraError(str(error)) from error

@@ -55,7 +55,7 @@ class Curve(NamedTuple):
     scores: list[float]
 
 
-class Lost(NamedTuple):
+class FailedPretraining(NamedTuple):
     """A pre-training that failed: where it would have counted, and the printed name of its row."""
 
     budget: str
@@ -80,7 +80,7 @@ class Loaded(NamedTuple):
     runs: pd.DataFrame
     records: dict[str, Record]
     specs: dict[str, StageSpec]
-    lost: frozenset[Lost] = frozenset()
+    lost: frozenset[FailedPretraining] = frozenset()
 
     @property
     def failed_pretraining(self) -> list[Record]:
@@ -111,7 +111,7 @@ def load(store: Store, keys: set[str] | None = None) -> Loaded:
     return Loaded(runs.assign(checkpoint=_checkpoints(runs)).copy(), records, specs, frozenset(lost))
 
 
-def named(runs: pd.DataFrame, lost: list[Lost]) -> tuple[pd.DataFrame, list[Lost]]:
+def named(runs: pd.DataFrame, lost: list[FailedPretraining]) -> tuple[pd.DataFrame, list[FailedPretraining]]:
     """The same with the printed names of rows, which no table makes up for itself: so a row has one name in all of them.
 
     It is the method's, with the dataset where the method was pre-trained on several, and the hash where it was in several ways on
@@ -147,12 +147,14 @@ def _checkpoints(runs: pd.DataFrame) -> pd.Series:
     return runs[ACROSS_RATIOS].join(judged, on=ACROSS_RATIOS)["checkpoint"].fillna("final")
 
 
-def _lost(store: Store, record: Record) -> Lost:
+def _lost(store: Store, record: Record) -> FailedPretraining:
     """Of a pre-training that failed. Its fine-tunings never ran, so it is in no row of the frame, and is no less a failure."""
     spec = store.spec(record.kind, record.key)  # its own: the shared one does not say the seed
     dataset, synthetic = (spec.data.dataset, spec.data.synthetic) if spec.data else (NO_DATASET, None)
     digest = _digest([spec], _FREE)
-    return Lost(spec.limits.budget, spec.profile, synthetic, record.method, dataset, spec.seed, record.key, digest)
+    return FailedPretraining(
+        spec.limits.budget, spec.profile, synthetic, record.method, dataset, spec.seed, record.key, digest
+    )
 
 
 def load_runs(store: Store) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pretrain_bench.reports.analysis import published
-from pretrain_bench.reports.analysis.frame import ACROSS_RATIOS, GROUP, NO_DATASET, ROW, Curve, Lost
+from pretrain_bench.reports.analysis.frame import ACROSS_RATIOS, GROUP, NO_DATASET, ROW, Curve, FailedPretraining
 from pretrain_bench.reports.analysis.statistics import (
     Estimate,
     Ranking,
@@ -55,7 +55,7 @@ PUBLISHED_ON = "scannet"
 SAME, OTHER = "the task's dataset", "another dataset"
 
 
-def effects(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> pd.DataFrame:
+def effects(runs: pd.DataFrame, lost: Iterable[FailedPretraining] = ()) -> pd.DataFrame:
     """One row for each method in each group: mean and interval, difference to scratch and interval, verdict, all in per cent.
 
     `failed` counts its runs that did not end well or have no score, `lost_pretrainings` those of `lost`.
@@ -330,7 +330,7 @@ class AcrossTasks(NamedTuple):
     ranks: Ranking | None
 
 
-def across_tasks(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> dict[str, AcrossTasks]:
+def across_tasks(runs: pd.DataFrame, lost: Iterable[FailedPretraining] = ()) -> dict[str, AcrossTasks]:
     """For all labels and every budget with two tasks or more: each method's mean over the tasks against scratch's, and ranks.
 
     One pre-training serves all tasks, so tasks are no independent units: the unit is the pre-training seed, whose scores are
@@ -510,7 +510,7 @@ def _watt_hours(pretrainings: pd.Series, finetunings: pd.Series) -> str:
     return f"{joules / 3600:.1f}" if joules > 0 else "-"
 
 
-def variances(runs: pd.DataFrame, lost: Iterable[Lost] = ()) -> pd.DataFrame:
+def variances(runs: pd.DataFrame, lost: Iterable[FailedPretraining] = ()) -> pd.DataFrame:
     """Where the spread comes from, for every row of a group with two seeds or more of both kinds; standard deviations in points
     of the metric, NaN where some of the crossed table's runs are `missing`, those of a pre-training that failed as well."""
     import pandas as pd

@@ -220,7 +220,7 @@ class Drawing(NamedTuple):
         return self.stem.with_suffix(".png")
 
 
-class Aside(NamedTuple):
+class FigurePool(NamedTuple):
     """`draw` takes a drawing and comes back at once; `finish` waits until all are written, and raises what went wrong."""
 
     draw: Callable[[Drawing], None]
@@ -228,14 +228,14 @@ class Aside(NamedTuple):
 
 
 @contextmanager
-def drawn_aside() -> Iterator[Aside]:
+def figure_pool() -> Iterator[FigurePool]:
     """Other processes draw and write while the caller goes on; they make themselves ready while there is nothing to draw yet.
 
     With one processor each drawing is drawn at once.
     """
     workers = min(os.cpu_count() or 1, MOST_WORKERS)
     if workers < 2:
-        yield Aside(_draw, lambda: None)
+        yield FigurePool(_draw, lambda: None)
         return
     # What the caller needs as well is imported once, before there are several to do so.
     import pandas  # noqa: F401
@@ -253,7 +253,7 @@ def drawn_aside() -> Iterator[Aside]:
                     one.result()
 
             try:
-                yield Aside(lambda drawing: waiting.append(pool.submit(_draw, drawing)), finish)
+                yield FigurePool(lambda drawing: waiting.append(pool.submit(_draw, drawing)), finish)
             finally:
                 for one in waiting:  # after an error nobody waits for those that have not begun
                     one.cancel()

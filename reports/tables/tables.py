@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pretrain_bench.reports.analysis.frame import ROW, Lost
+from pretrain_bench.reports.analysis.frame import ROW, FailedPretraining
 from pretrain_bench.reports.analysis.statistics import Estimate, estimate, flat, judge, seeds_needed
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def applicable(method: str, pretrain_dataset: str, dataset: str) -> bool:
 IN_ANOTHER_WAY = "other code or recipe"
 
 
-def lost_rows(runs: pd.DataFrame, lost: Iterable[Lost]) -> dict[str, list[Lost]]:
+def lost_rows(runs: pd.DataFrame, lost: Iterable[FailedPretraining]) -> dict[str, list[FailedPretraining]]:
     """Printed name of a row to its pre-trainings that failed and would have counted in this group of runs. It is the row that was
     pre-trained in the same way; where there is none, one of its own, unless the seed has a run since, after a repair say."""
     asked = sorted(lost, key=lambda one: (one.method, one.pretrain_dataset, one.seed, one.key))
@@ -49,7 +49,7 @@ def lost_rows(runs: pd.DataFrame, lost: Iterable[Lost]) -> dict[str, list[Lost]]
         stages = {stage for several in set(mine["pretrain_stages"]) for stage in several}
         which = str(mine["method"].iloc[0]), str(mine["pretrain_dataset"].iloc[0])
         rows.setdefault(which, {})[row] = set(mine[UNIT]), stages
-    found: dict[str, list[Lost]] = {}
+    found: dict[str, list[FailedPretraining]] = {}
     for one in asked:
         if (
             (one.budget, one.profile) != (first["budget"], first["profile"])
@@ -84,7 +84,7 @@ def failures(outcomes: Iterable[str], without_score: int, lost: int) -> str:
     return ", ".join(kinds) or "0"
 
 
-def compare(runs: pd.DataFrame, metric: str = "score", lost: Iterable[Lost] = ()) -> pd.DataFrame:
+def compare(runs: pd.DataFrame, metric: str = "score", lost: Iterable[FailedPretraining] = ()) -> pd.DataFrame:
     """One row a method: mean and interval in per cent for each checkpoint, n, failures, difference to scratch, verdict, and how
     many seeds of each method would show a difference of one point.
 

@@ -10,10 +10,10 @@ from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import BenchError
 from pretrain_bench.harness.cli.console import Console
 from pretrain_bench.harness.executors.local import LocalExecutor
-from pretrain_bench.harness.planning.resolved_suite import Choice, Matrix, matrix_of
+from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite, RunOverrides, resolve_suite
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
-from pretrain_bench.harness.running.scheduler import Room, run_cells
-from pretrain_bench.harness.running.stage_runner import Wishes
+from pretrain_bench.harness.running.scheduler import Capacity, run_cells
+from pretrain_bench.harness.running.stage_runner import RunOptions
 from pretrain_bench.harness.store.store import Store
 
 SLEEPER = (sys.executable, "-m", "tests.faults.sleeper")
@@ -30,9 +30,9 @@ def suite(seeds: int = 3) -> Suite:
     )  # fmt: skip
 
 
-def matrix(s3dis: str, seeds: int = 3) -> Matrix:
+def matrix(s3dis: str, seeds: int = 3) -> ResolvedSuite:
     """The suite on small rooms."""
-    return matrix_of(suite(seeds), [], Choice([f"s3dis={s3dis}"], [], 1, "torch", "cpu", "local", None))
+    return resolve_suite(suite(seeds), [], RunOverrides([f"s3dis={s3dis}"], [], 1, "torch", "cpu", "local", None))
 
 
 def planned(s3dis: str, seeds: int = 3) -> list[PlannedCell]:
@@ -46,7 +46,7 @@ def main() -> int:
     executor = LocalExecutor(SLEEPER)
     try:
         reports = run_cells(
-            planned(s3dis), Store(Path(runs).resolve()), executor, Console(quiet=True), Wishes("failed"), Room(4, 1 << 20),
+            planned(s3dis), Store(Path(runs).resolve()), executor, Console(quiet=True), RunOptions("failed"), Capacity(4, 1 << 20),
             int(more[0]) if more else 4,
         )  # fmt: skip
     except BenchError as error:

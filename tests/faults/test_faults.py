@@ -13,8 +13,8 @@ import pytest
 
 from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.running.conformance import Quiet
-from pretrain_bench.harness.running.scheduler import Room, run_cells
-from pretrain_bench.harness.running.stage_runner import Wishes
+from pretrain_bench.harness.running.scheduler import Capacity, run_cells
+from pretrain_bench.harness.running.stage_runner import RunOptions
 from pretrain_bench.harness.store import chain
 from pretrain_bench.harness.store.store import Store
 from tests.conftest import Bench
@@ -102,7 +102,7 @@ def test_a_jump_of_the_clock_ends_nothing(s3dis_root: Path, tmp_path: Path, monk
 
     monkeypatch.setattr(time, "time", jumping)
     cells = planned(str(s3dis_root), seeds=1)
-    reports = run_cells(cells, Store(tmp_path), LocalExecutor(SLEEPER), Quiet(), Wishes(), Room(4, 1 << 20))
+    reports = run_cells(cells, Store(tmp_path), LocalExecutor(SLEEPER), Quiet(), RunOptions(), Capacity(4, 1 << 20))
     assert {r.record.outcome for r in reports} == {"ok"}
     assert all(0 <= r.record.measured.wall_seconds < 60 for r in reports)
 

@@ -26,7 +26,7 @@ from pretrain_bench.harness.executors.images import build_context
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.running.conformance import Quiet
-from pretrain_bench.harness.running.stage_runner import Wishes, run_chain
+from pretrain_bench.harness.running.stage_runner import RunOptions, run_chain
 from pretrain_bench.harness.store.store import LOG, Store, is_done
 from tests.conftest import REPOSITORY, SHARED
 from tests.methods.stages import nano_stages, small_recordings
@@ -155,7 +155,7 @@ def build(engine: Any, files: dict[str, bytes], tag: str) -> str:
 
 def run(engine: Any, planned: PlannedStage, store: Store, image: str) -> Record:
     runner = executor.DockerExecutor(engine, {planned.spec.method: image})
-    report = run_chain([planned], store, runner, Quiet(), Wishes("failed"))[-1]
+    report = run_chain([planned], store, runner, Quiet(), RunOptions("failed"))[-1]
     return report.record
 
 
@@ -207,7 +207,7 @@ def test_the_output_of_a_stage_is_on_a_file_system_of_its_own_size(
         if not runner.limits_disk:
             pytest.skip("this user may not mount a file system")
         store = Store(tmp_path / "runs")
-        record = run_chain([planned], store, runner, Quiet(), Wishes("failed"))[-1].record
+        record = run_chain([planned], store, runner, Quiet(), RunOptions("failed"))[-1].record
     finally:
         engine.images.remove(image, force=True)
     log = (store.folder("pretrain", planned.spec.key) / LOG).read_text()
@@ -244,7 +244,7 @@ def test_a_container_that_a_killed_harness_left_is_removed(engine: Any, hostile_
         hostile_base, ["hangs"], detach=True, labels={executor.OWNER_LABEL: executor.owner(os.getpid())}
     )
     try:
-        assert executor.sweep(engine) == ["k"]
+        assert executor.remove_orphans(engine) == ["k"]
         names = [c.id for c in engine.containers.list(all=True, filters={"label": executor.OWNER_LABEL})]
         assert names == [kept.id] and left.id not in names
     finally:

@@ -19,10 +19,10 @@ from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.harness.cli.app import collect_seldom
 from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning.plan import states
-from pretrain_bench.harness.planning.resolved_suite import Choice, matrix_of
+from pretrain_bench.harness.planning.resolved_suite import RunOverrides, resolve_suite
 from pretrain_bench.harness.running.conformance import Quiet
-from pretrain_bench.harness.running.scheduler import Room, run_cells
-from pretrain_bench.harness.running.stage_runner import Wishes
+from pretrain_bench.harness.running.scheduler import Capacity, run_cells
+from pretrain_bench.harness.running.stage_runner import RunOptions
 from pretrain_bench.harness.store.store import Store
 from tests.conftest import bench_command, write_room
 from tests.faults.suite import REPOSITORY, SLEEPER, planned
@@ -68,16 +68,16 @@ def main() -> None:
         cells = planned(data[0].partition("=")[2], seeds=3)
         runs = scratch / "runs"
         before, children = time.process_time(), cpu_of_children()
-        reports = run_cells(cells, Store(runs), LocalExecutor(SLEEPER), Quiet(), Wishes(), Room(2, 1 << 20))
+        reports = run_cells(cells, Store(runs), LocalExecutor(SLEEPER), Quiet(), RunOptions(), Capacity(2, 1 << 20))
         stages = len(reports)
         found["overhead"] = (time.process_time() - before) / stages
         found["stages"], found["children"] = stages, (cpu_of_children() - children) / stages
-        matrix = matrix_of(big_suite(), [], Choice(data, [], 1, "torch", "cpu", "local", None))
+        matrix = resolve_suite(big_suite(), [], RunOverrides(data, [], 1, "torch", "cpu", "local", None))
         matrix.prepare(False, lambda _: lambda items: items, lambda _: None)
         many = scratch / "many"
         fill(many, matrix, runs)
         before = time.process_time()
-        again = matrix_of(big_suite(), [], Choice(data, [], 1, "torch", "cpu", "local", None))
+        again = resolve_suite(big_suite(), [], RunOverrides(data, [], 1, "torch", "cpu", "local", None))
         planned_cells, _ = again.plan_prepared()
         listed = states(planned_cells, Store(many), 2)
         found["plan"] = time.process_time() - before

@@ -20,7 +20,7 @@ from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.planning import stage_specs as graph
 from pretrain_bench.harness.store.provenance import provenance
 from pretrain_bench.harness.store.store import Store, write_json
-from pretrain_bench.reports.analysis.frame import GROUP, NO_DATASET, Lost, load, load_runs, named
+from pretrain_bench.reports.analysis.frame import GROUP, NO_DATASET, FailedPretraining, load, load_runs, named
 from pretrain_bench.reports.analysis.overview import by_ratio, effects, families
 from pretrain_bench.reports.analysis.statistics import difference, estimate, verdict
 from pretrain_bench.reports.build import build_report
@@ -214,7 +214,10 @@ def test_a_row_has_one_name_in_every_table(store: Store) -> None:
         "50.0"
     )
     assert table.loc["ours (rgbd-folder)", "100%"] == "not run"
-    lost = [Lost("b", "p", False, "csc", "rgbd-folder", 0, "k"), Lost("b", "p", True, "ours", "scannet", 0, "k")]
+    lost = [
+        FailedPretraining("b", "p", False, "csc", "rgbd-folder", 0, "k"),
+        FailedPretraining("b", "p", True, "ours", "scannet", 0, "k"),
+    ]
     again, renamed = named(runs, lost)
     assert set(again["row"]) == {"scratch", "ours (scannet)", "ours (rgbd-folder)", "csc (scannet)"}
     assert [one.row for one in renamed] == ["csc (rgbd-folder)", "ours"], "synthetic runs are named by themselves"
@@ -348,7 +351,9 @@ def test_a_pretraining_that_failed_is_a_failure_of_its_row(tmp_path: Path) -> No
     assert built.text.count("Pre-training failed") == 4
     group = load_runs(store)
     ((digest,),) = set(group.loc[group["method"] == "ours", "pretrain_stages"])
-    ours = [Lost("b", "p", False, "ours", "scannet", seed, f"key{seed}", digest, "ours") for seed in (0, 2)]
+    ours = [
+        FailedPretraining("b", "p", False, "ours", "scannet", seed, f"key{seed}", digest, "ours") for seed in (0, 2)
+    ]
     assert lost_rows(group, ours) == {"ours": [ours[1]]}, "seed 0 has a run, after a repair say"
     assert not lost_rows(group, [ours[1]._replace(budget="other")]) and not lost_rows(
         group, [ours[1]._replace(synthetic=True, pretrain_dataset="synth-scannet")]
@@ -356,10 +361,12 @@ def test_a_pretraining_that_failed_is_a_failure_of_its_row(tmp_path: Path) -> No
     assert lost_rows(group.assign(synthetic=True), [ours[1]]), "a real pre-training, for a task on a stand-in"
     twice = [ours[1], ours[1]._replace(key="again")]
     assert len(lost_rows(group, twice)["ours"]) == 1, "a seed that failed under two versions of the code is one"
-    without_data = Lost("b", "p", None, "scratch", "none", 7, "k", row="scratch")
+    without_data = FailedPretraining("b", "p", None, "scratch", "none", 7, "k", row="scratch")
     assert lost_rows(group, [without_data]) == {"scratch (none)": [without_data]}, "real or synthetic is not told by it"
     assert lost_rows(group.assign(synthetic=True), [without_data]), "and counts for both"
-    assert not lost_rows(group, [Lost("b", "p", False, "supervised", "s3dis", 0, "k")]), "not applicable there"
+    assert not lost_rows(group, [FailedPretraining("b", "p", False, "supervised", "s3dis", 0, "k")]), (
+        "not applicable there"
+    )
 
 
 def rewrite(store: Store, record: Record, **changes: object) -> None:
@@ -441,8 +448,8 @@ def test_failures_of_real_pretrainings_are_not_booked_to_rows_of_others(tmp_path
     for seed in range(2):
         add(store, "csc", 0.5, seed, synthetic=True)
         add(store, "ours", 0.5, seed, synthetic=True, source="synth-scannet")
-    lost = [Lost("b", "p", False, "ours", "scannet", seed, f"k{seed}", "d", "ours") for seed in range(3)]
-    nothing = Lost("b", "p", None, "scratch", "none", 0, "k", "d", "scratch")
+    lost = [FailedPretraining("b", "p", False, "ours", "scannet", seed, f"k{seed}", "d", "ours") for seed in range(3)]
+    nothing = FailedPretraining("b", "p", None, "scratch", "none", 0, "k", "d", "scratch")
     table = compare(load_runs(store), lost=[*lost, nothing]).set_index("method")
     assert table.loc["ours", "failed"] == "0" and table.loc["ours (scannet)", "failed"] == "3 pre-trainings"
     assert table.loc["scratch", "failed"] == "1 pre-training", "with data or without, both are counted"

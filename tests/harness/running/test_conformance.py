@@ -17,7 +17,7 @@ from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.harness.contract.events import EVENTS_FILE, End, EventWriter, Ledger, Start, Step, Usage
 from pretrain_bench.harness.contract.records import Measured
 from pretrain_bench.harness.contract.stage import StageSpec
-from pretrain_bench.harness.executors.base import Execution, Share
+from pretrain_bench.harness.executors.base import Allocation, Execution
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.running import conformance
@@ -47,7 +47,13 @@ class Actor:
         self.chance = np.random.default_rng()
 
     def run(
-        self, root: Path, spec: StageSpec, caps: BudgetHalf, log: Path, on_event: Callable[[object], None], share: Share
+        self,
+        root: Path,
+        spec: StageSpec,
+        caps: BudgetHalf,
+        log: Path,
+        on_event: Callable[[object], None],
+        allocation: Allocation,
     ) -> Execution:
         log.write_text("")
         (root / "out/artifacts").mkdir(exist_ok=True)

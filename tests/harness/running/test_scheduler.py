@@ -12,16 +12,16 @@ import pytest
 from pretrain_bench.benchmarks.specs.budget import BudgetHalf
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
 from pretrain_bench.harness.contract.stage import StageSpec
-from pretrain_bench.harness.executors.base import Execution, Share
+from pretrain_bench.harness.executors.base import Allocation, Execution
 from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.conformance import Quiet
-from pretrain_bench.harness.running.scheduler import Room, demand, run_cells
-from pretrain_bench.harness.running.stage_runner import Cancelled, Wishes
+from pretrain_bench.harness.running.scheduler import Capacity, demand, run_cells
+from pretrain_bench.harness.running.stage_runner import Cancelled, RunOptions
 from pretrain_bench.harness.store.store import Store
 from tests.faults.suite import SLEEPER, planned
 
-ROOM = Room(4, 1 << 20)
+ROOM = Capacity(4, 1 << 20)
 
 
 @pytest.fixture(scope="module")
@@ -45,27 +45,33 @@ class Watched(LocalExecutor):
         self.fail = fail
 
     def run(
-        self, root: Path, spec: StageSpec, caps: BudgetHalf, log: Path, on_event: Callable[[object], None], share: Share
+        self,
+        root: Path,
+        spec: StageSpec,
+        caps: BudgetHalf,
+        log: Path,
+        on_event: Callable[[object], None],
+        allocation: Allocation,
     ) -> Execution:
         with self.lock:
             self.now += 1
             self.most = max(self.most, self.now)
-            assert not self.held & set(share.gpus), "a GPU is given to one stage at a time"
-            self.held |= set(share.gpus)
-            self.gpus.append(share.gpus)
+            assert not self.held & set(allocation.gpus), "a GPU is given to one stage at a time"
+            self.held |= set(allocation.gpus)
+            self.gpus.append(allocation.gpus)
             self.started.append(spec.key)
         try:
             if self.fail(spec):
                 raise EnvironmentCannot("the engine is gone")
-            return super().run(root, spec, caps, log, on_event, share)
+            return super().run(root, spec, caps, log, on_event, allocation)
         finally:
             with self.lock:
                 self.now -= 1
-                self.held -= set(share.gpus)
+                self.held -= set(allocation.gpus)
 
 
-def run(cells: list[PlannedCell], runs: Path, executor: LocalExecutor, room: Room = ROOM, **more: object):
-    return run_cells(cells, Store(runs), executor, Quiet(), Wishes("infra"), room, **more)
+def run(cells: list[PlannedCell], runs: Path, executor: LocalExecutor, room: Capacity = ROOM, **more: object):
+    return run_cells(cells, Store(runs), executor, Quiet(), RunOptions("infra"), room, **more)
 
 
 def test_each_stage_runs_once_and_is_reused(cells: list[PlannedCell], tmp_path: Path) -> None:
@@ -80,9 +86,10 @@ def test_each_stage_runs_once_and_is_reused(cells: list[PlannedCell], tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("room", "most"), [(Room(1, 1 << 20), 1), (Room(2, 1 << 20), 2), (Room(8, 2 * 8192), 2), (Room(8, 100), 1)]
+    ("room", "most"),
+    [(Capacity(1, 1 << 20), 1), (Capacity(2, 1 << 20), 2), (Capacity(8, 2 * 8192), 2), (Capacity(8, 100), 1)],
 )
-def test_no_more_than_there_is_room_for(cells: list[PlannedCell], tmp_path: Path, room: Room, most: int) -> None:
+def test_no_more_than_there_is_room_for(cells: list[PlannedCell], tmp_path: Path, room: Capacity, most: int) -> None:
     executor = Watched()
     run(cells, tmp_path, executor, room)
     assert executor.most <= most, f"each stage has a thread and 8,192 MiB; {room}"
@@ -96,13 +103,13 @@ def test_gpus_are_shared_out(cells: list[PlannedCell], tmp_path: Path) -> None:
     # A changed device changes the keys of parents, so only first stages are of use here.
     first = [c._replace(stages=c.stages[:1]) for c in on_gpu]
     executor = Watched()
-    run(first, tmp_path, executor, Room(8, 1 << 20, ("0", "1")))
+    run(first, tmp_path, executor, Capacity(8, 1 << 20, ("0", "1")))
     assert {g for g in executor.gpus} <= {("0",), ("1",)}
     stage = first[0].stages[0]
-    assert demand(stage, Room(8, 1 << 20, ("0", "1"))).gpus == 1
+    assert demand(stage, Capacity(8, 1 << 20, ("0", "1"))).gpus == 1
     uncapped = stage._replace(caps=stage.caps.model_copy(update={"memory_mib": None}))
-    assert demand(uncapped, Room(8, 1 << 20, ("0", "1"))).memory_mib == 1 << 19, "its GPU's share"
-    assert demand(uncapped._replace(spec=cells[0].stages[0].spec), Room(8, 1 << 20)).memory_mib == 1 << 20
+    assert demand(uncapped, Capacity(8, 1 << 20, ("0", "1"))).memory_mib == 1 << 19, "its GPU's share"
+    assert demand(uncapped._replace(spec=cells[0].stages[0].spec), Capacity(8, 1 << 20)).memory_mib == 1 << 20
 
 
 def test_what_the_machine_breaks_off_is_tried_again_once_and_recorded(
@@ -128,7 +135,7 @@ def test_what_the_machine_breaks_off_is_tried_again_once_and_recorded(
     store, stage = Store(tmp_path / "other"), cells[-1].stages[0]
     last = store.last_attempt(stage.spec.key)
     assert last is not None and last.outcome == "infra_error"
-    left_alone = run_cells(cells[-1:], store, always, Quiet(), Wishes("none"), ROOM)
+    left_alone = run_cells(cells[-1:], store, always, Quiet(), RunOptions("none"), ROOM)
     assert [r.record.outcome for r in left_alone] == ["infra_error"] and len(always.started) == 2
 
 
@@ -167,7 +174,7 @@ def test_stopped_and_continued(cells: list[PlannedCell], tmp_path: Path) -> None
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(Cancelled):
-        run_cells(cells, Store(tmp_path), executor, display, Wishes(), ROOM)
+        run_cells(cells, Store(tmp_path), executor, display, RunOptions(), ROOM)
     assert executor.now == 0, "nothing runs on"
     complete = len(list(tmp_path.glob("*/*/record.json")))
     assert 2 <= complete < 10
