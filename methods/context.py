@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
+from pretrain_bench.benchmarks.specs.loading import parse_spec
+from pretrain_bench.benchmarks.specs.recipes import Recipe
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.contract.events import EVENTS_FILE, EventWriter, Start, Warn
 from pretrain_bench.harness.contract.stage import STAGE_FILE, WEIGHTS_FILE, StageSpec, recipe_steps
+
+RecipeT = TypeVar("RecipeT", bound=Recipe)
 
 # Signals of a person and of the executor, as read by the training loop.
 FINISH, CANCEL = "finish", "cancel"
@@ -42,6 +47,10 @@ class StageContext:
             return cls(root, StageSpec.model_validate_json(path.read_bytes()))
         except (OSError, ValueError) as error:
             raise WrongUse(f"{path}: not a stage of contract version 1: {error}") from None
+
+    def recipe(self, model: type[RecipeT]) -> RecipeT:
+        """The stage's recipe as its method's own model. Raises WrongUse where stage.json does not fit it."""
+        return parse_spec(self.spec.recipe, model, f"{STAGE_FILE}: recipe")
 
     @property
     def view(self) -> Path:

@@ -12,12 +12,14 @@ import signal
 import sys
 import traceback
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
 from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
 from pretrain_bench.harness.contract.events import End
-from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.contract.method_code import import_from_folder
+from pretrain_bench.harness.contract.stage import METHOD_FOLDER, StageSpec
 from pretrain_bench.methods.context import CANCEL, FINISH, StageContext
 from pretrain_bench.methods.training.loop import Cancelled
 
@@ -37,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda *_, meaning=meaning: setattr(context, "stop", context.stop or meaning))
     set_up_torch(context.spec)
     try:
-        module = importlib.import_module(module_of(context.spec))
+        module = stage_module(context)
         metrics = module.run(context)
         stopped = "soft_limit" if context.stop == FINISH else None
         context.events.write(End(status="ok", stopped=stopped, metrics=metrics, notes=context.notes))
@@ -59,8 +61,22 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
+def stage_module(context: StageContext) -> ModuleType:
+    """The module whose `run(context)` carries out the stage: of a user's own method folder where there is one, else built in.
+
+    Raises WrongUse where the folder's file does not import.
+    """
+    folder, spec = context.root / "in" / METHOD_FOLDER, context.spec
+    if spec.kind == "finetune" or not folder.is_dir():
+        return importlib.import_module(module_of(spec))
+    try:
+        return import_from_folder(folder, spec.method, spec.part)
+    except ImportError as error:
+        raise WrongUse(f"method {spec.method!r}: {spec.part}.py cannot be imported: {error}") from error
+
+
 def module_of(spec: StageSpec) -> str:
-    """The module whose `run(context)` carries out a stage."""
+    """The name of the built-in module that carries out a stage."""
     return f"pretrain_bench.methods.{'finetune' if spec.kind == 'finetune' else spec.method}.{spec.part}"
 
 

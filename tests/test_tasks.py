@@ -40,7 +40,7 @@ def test_scannet_is_fine_tuned_on_its_official_split(bench: Bench, tmp_path) -> 
     assert all(s.startswith("scene01") for s in spec.split.test)
     assert not any(s.startswith("scene01") for s in (*spec.split.train, *spec.split.selection))
     folder, _ = prepared_with_manifest("synth-scannet", spec.data.manifest_sha256)
-    scorer = SemanticScorer(folder, spec.split.test, spec.recipe.voxel_metres, 20)  # type: ignore[union-attr]
+    scorer = SemanticScorer(folder, spec.split.test, spec.task_recipe.voxel_metres, 20)
     assert 0 <= scorer.majority_class() < 20 and record["metrics"]["miou_voxel_final"] is not None
     said = bench(*cell, "--method", "supervised", code=2).stderr
     assert "pre-trains on the labels of 'synth-scannet', which task 'scannet-sem' fine-tunes on" in " ".join(
@@ -57,7 +57,7 @@ def test_semantickitti_is_fine_tuned_on_remission_and_judged_on_points(bench: Be
     spec = Store(tmp_path / "runs").spec("finetune", record["key"])
     assert spec.split is not None and spec.data is not None and spec.headline_metric == "miou_point"
     assert spec.split.test and all(s.startswith("08__") for s in spec.split.test)
-    assert isinstance(spec.recipe, SemanticRecipe) and spec.recipe.within_metres == 50
+    assert isinstance(spec.task_recipe, SemanticRecipe) and spec.task_recipe.within_metres == 50
     folder, _ = prepared_with_manifest("synth-kitti", spec.data.manifest_sha256)
     cloud, remission = (
         load_cloud(folder, spec.split.test[0]),
@@ -72,8 +72,8 @@ def test_semantickitti_is_fine_tuned_on_remission_and_judged_on_points(bench: Be
         xyz = np.asarray(load_cloud(folder, scene).xyz)
         assert np.abs(xyz[:, :2]).max() > 50
         labels = np.asarray(load_labels(folder, scene).semantic)
-        cells = np.floor(xyz.astype(np.float64) / spec.recipe.voxel_metres).astype(int)
-        voxels = evaluation_voxels(xyz, spec.recipe.voxel_metres)
+        cells = np.floor(xyz.astype(np.float64) / spec.task_recipe.voxel_metres).astype(int)
+        voxels = evaluation_voxels(xyz, spec.task_recipe.voxel_metres)
         assert (voxels.coordinates[voxels.inverse] == cells - cells.min(0)).all(), "each point lies in its voxel"
         predicted = read(artifacts, scene, "semantic", {"V": len(voxels.coordinates)})["classes"]
         known = labels != 255

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,12 @@ def load_spec(path: Path, model: type[SpecT], bases: Path | None = None) -> Spec
     A file may start from another one with `extends: NAME`, which is looked for in its own folder and then in `bases`; its
     own keys then override, mapping by mapping. Raises WrongUse naming the file, the field and what is allowed.
     """
-    return parse_spec(_read_yaml(path, bases, ()), model, where=str(path))
+    data, lineage = _read_extended(path, bases, ())
+    if "bases" in model.model_fields:
+        if "bases" in data:
+            raise WrongUse(f"{path}: bases: unknown key; write `extends: NAME`")
+        data["bases"] = lineage
+    return parse_spec(data, model, where=str(path))
 
 
 def parse_spec(data: object, model: type[SpecT], where: str) -> SpecT:
@@ -33,9 +39,8 @@ def parse_spec(data: object, model: type[SpecT], where: str) -> SpecT:
         raise WrongUse(_explain(error, model, where)) from None
 
 
-def _read_yaml(path: Path, bases: Path | None, seen: tuple[Path, ...]) -> dict[str, Any]:
-    if path in seen:
-        raise WrongUse(f"{path}: 'extends' goes in a circle: {' -> '.join(p.stem for p in (*seen, path))}")
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping. Raises WrongUse naming the file, and the line where it does not parse."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -48,24 +53,34 @@ def _read_yaml(path: Path, bases: Path | None, seen: tuple[Path, ...]) -> dict[s
         raise WrongUse(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(data, dict):
         raise WrongUse(f"{path}: expected a mapping of field names to values, found {type(data).__name__}")
+    return data
+
+
+def _read_extended(path: Path, bases: Path | None, seen: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A file merged over what it extends, and the names of those files, the first one first."""
+    if path in seen:
+        raise WrongUse(f"{path}: 'extends' goes in a circle: {' -> '.join(p.stem for p in (*seen, path))}")
+    data = read_yaml(path)
     base = data.pop("extends", None)
     if base is None:
-        return data
+        return data, ()
     base_path = path.parent / f"{base}.yaml"
     if bases is not None and not base_path.is_file():
         base_path = bases / f"{base}.yaml"
     if not base_path.is_file():
         where = " or ".join(str(folder) for folder in (path.parent, bases) if folder is not None)
         raise WrongUse(f"{path}: extends: no file {base}.yaml in {where}")
-    return _merge(_read_yaml(base_path, bases, (*seen, path)), data)
+    below, lineage = _read_extended(base_path, bases, (*seen, path))
+    return merged(below, data), (*lineage, str(base))
 
 
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `over`, mapping by mapping."""
+    result = dict(base)
     for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
 
 
 def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:

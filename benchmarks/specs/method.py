@@ -1,12 +1,19 @@
-"""Methods: what each needs of its data, and its stages."""
+"""Methods: what each needs of its data, its stages, and how it appears in reports."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from pretrain_bench.benchmarks.specs.base import Name, Share, Spec
+
+Group = Literal["baseline", "single-scan", "multi-scan"]
+Origin = Literal["built-in", "package", "folder", "image"]
+"""Where a method's code comes from: this project, another installed package, a user's folder, or a user's container image."""
+Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
+LAST_PLACE = 1000
 
 
 class Needs(Spec):
@@ -27,20 +34,34 @@ class MethodStage(Spec):
     name: Name
     share: Share
     title: str
-    recipe: str | None = Field(None, description="the profile section that it reads, or tasks.NAME")
+    recipe: str | None = Field(
+        None, description="a class of the folder's recipe.py, or tasks.NAME for the recipe of a task; none: no recipe"
+    )
+    imagenet_weights: bool = Field(False, description="whether it starts from ImageNet weights where they are given")
 
 
-class Method(Spec):
-    """A way to produce backbone weights."""
+class MethodCard(Spec):
+    """How a method appears in reports. A record keeps it, so that a report needs no method folder."""
+
+    title: str
+    group: Group
+    colour: Colour | None = None
+    place: int = LAST_PLACE
+    origin: Origin = "built-in"
+
+
+class MethodFile(Spec):
+    """The content of `method.yaml`."""
 
     name: Name
     title: str
-    group: Literal["baseline", "single-scan", "multi-scan"]
+    group: Group
+    colour: Colour | None = Field(None, description="in figures; one is chosen where there is none")
+    place: int = Field(LAST_PLACE, description="rows of tables and legends are sorted by it")
     needs: Needs = Needs()
     stages: tuple[MethodStage, ...] = Field(min_length=1)
     image: str | None = Field(None, description="of a user's own method: the container image that runs its stages")
     settings: dict[str, bool | int | float | str] = Field({}, description="handed to the stages as they are")
-    code_sha256: str | None = Field(None, description="filled in when a user's own method is loaded; never written")
 
     @model_validator(mode="after")
     def _shares(self) -> Self:
@@ -48,3 +69,23 @@ class Method(Spec):
         if self.needs.data and abs(total - 1.0) > 1e-9:
             raise ValueError(f"the shares of the stages must add up to 1, they add up to {total:g}")
         return self
+
+
+class Method(MethodFile):
+    """A way to produce backbone weights: its file, and where it was found."""
+
+    origin: Origin = "built-in"
+    folder: Path | None = None
+    code_sha256: str | None = Field(
+        None, description="of code from outside this project; the planner hashes built-in code"
+    )
+
+    @property
+    def is_own_python(self) -> bool:
+        """Whether its code is Python from outside this project, which only the local executor can run."""
+        return self.origin in ("package", "folder")
+
+    @property
+    def card(self) -> MethodCard:
+        """How it appears in reports."""
+        return MethodCard(title=self.title, group=self.group, colour=self.colour, place=self.place, origin=self.origin)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, JsonValue, PositiveInt
 
 from pretrain_bench.benchmarks.specs.base import Name, Spec
-from pretrain_bench.benchmarks.specs.method_recipes import (
-    DepthContrast,
-    OursImages,
-    OursPoints,
-    PointContrast,
-    SceneContexts,
-)
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.benchmarks.specs.recipes import TaskRecipe
 
 
 class Profile(Spec):
-    """One full answer to the decision register, plus the sizes that go with it."""
+    """One full answer to the decision register, plus the sizes that go with it.
+
+    Recipes of pre-training are not here: each method has its sections in `methods/<name>/profiles.yaml`.
+    """
 
     name: Name
     version: PositiveInt
@@ -35,9 +31,14 @@ class Profile(Spec):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="of network passes, by autocast; losses and weights stay float32"
     )
-    ours_images: OursImages = OursImages()
-    ours_points: OursPoints = OursPoints()
-    pointcontrast: PointContrast = PointContrast()
-    csc: SceneContexts = SceneContexts()
-    depthcontrast: DepthContrast = DepthContrast()
+    methods: dict[Name, dict[Name, dict[str, JsonValue]]] = Field(
+        {},
+        description="method to stage to fields of its recipe; they override the sections in the method's own profiles.yaml",
+    )
     tasks: dict[Name, TaskRecipe]
+    bases: tuple[Name, ...] = Field((), description="filled in when read: the profiles it extends, the first one first")
+
+    @property
+    def lineage(self) -> tuple[str, ...]:
+        """The profiles it extends, and itself: the order in which sections of a method override each other."""
+        return (*self.bases, self.name)

@@ -1,17 +1,68 @@
-"""Recipes of the downstream tasks: semantic and instance segmentation, and detection."""
+"""Recipes: how one stage trains. Here the base of all, and those of the downstream tasks.
+
+A pre-training method keeps its recipe in its own folder, `methods/<name>/recipe.py`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, TypeAdapter, model_validator
 
 from pretrain_bench.benchmarks.specs.base import Probability, Range, Share, Spec
 from pretrain_bench.benchmarks.specs.optimisers import AdamSettings, SgdSettings
 
+FRAME_SQUARE_METRES, SCENE_SQUARE_METRES = 14.0, 75.0
+"""Surface that a typical frame or scene shows, for estimates where a recipe sets no bound on voxels."""
 
-class SemanticRecipe(Spec):
+
+class Work(NamedTuple):
+    """Rough work of one optimiser step, for estimates: counts of items that pass forward and backward through a network."""
+
+    voxels: float = 0.0
+    """Through the sparse 3D network."""
+    pixels: float = 0.0
+    """Through a 2D network."""
+    points: float = 0.0
+    """Through networks on points, where memory and calls limit the speed rather than arithmetic."""
+
+
+class Recipe(Spec):
+    """Base of every recipe: the harness reads from it how long a stage takes, and nothing else."""
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of one optimiser step, which the currency `samples_seen` counts."""
+        raise NotImplementedError
+
+    @property
+    def planned_steps(self) -> int | None:
+        """Optimiser steps that the recipe asks for; None for as many as the budget allows."""
+        steps: int | None = getattr(self, "steps", None)
+        return steps
+
+    def work_per_step(self) -> Work:
+        """Rough work of one optimiser step."""
+        raise NotImplementedError
+
+
+def voxels_of_frame(voxel_metres: float, at_most: int | None) -> float:
+    """Estimated voxels of one RGB-D frame."""
+    return _voxels(FRAME_SQUARE_METRES, voxel_metres, at_most)
+
+
+def voxels_of_scene(voxel_metres: float, at_most: int | None) -> float:
+    """Estimated voxels of one whole scene."""
+    return _voxels(SCENE_SQUARE_METRES, voxel_metres, at_most)
+
+
+def _voxels(square_metres: float, voxel_metres: float, at_most: int | None) -> float:
+    voxels = square_metres / voxel_metres**2
+    return voxels if at_most is None else min(voxels, at_most)
+
+
+class SemanticRecipe(Recipe):
     """Fine-tuning for semantic segmentation (spec C.3 to C.5)."""
 
     steps: PositiveInt
@@ -42,6 +93,15 @@ class SemanticRecipe(Spec):
     offset_voxels: Annotated[int, Field(ge=0)] = 99
     optimiser: SgdSettings = SgdSettings(learning_rate=0.1)
     poly_power: PositiveFloat = 0.9
+
+    @property
+    def samples_per_step(self) -> int:
+        """Scenes of one step."""
+        return self.batch
+
+    def work_per_step(self) -> Work:
+        """The voxels of each scene."""
+        return Work(voxels=self.batch * voxels_of_scene(self.voxel_metres, self.max_voxels_per_scene))
 
     @model_validator(mode="after")
     def _accumulation_divides(self) -> Self:
@@ -85,7 +145,7 @@ class InstanceRecipe(SemanticRecipe):
         return tuple(i for i, name in enumerate(classes) if self.instance_classes == "all" or name in things)
 
 
-class DetectionRecipe(Spec):
+class DetectionRecipe(Recipe):
     """Fine-tuning for object detection: VoteNet on the sparse backbone (spec F.3). Shares are of the run: epochs of 180."""
 
     kind: Literal["detection"]
@@ -121,6 +181,16 @@ class DetectionRecipe(Spec):
     norm_halved_every: Annotated[float, Field(gt=0)] = 80 / 180
     norm_least: PositiveFloat = 0.001
 
+    @property
+    def samples_per_step(self) -> int:
+        """Scenes of one step."""
+        return self.batch
+
+    def work_per_step(self) -> Work:
+        """The voxels of each scene, and its points in the groups of the detector."""
+        voxels = self.batch * voxels_of_scene(self.voxel_metres, self.points)
+        return Work(voxels=voxels, points=self.batch * self.points)
+
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         if self.batch % self.micro_batch:
@@ -130,7 +200,7 @@ class DetectionRecipe(Spec):
         return self
 
 
-RECIPES: dict[str, type[Spec]] = {
+RECIPES: dict[str, type[Recipe]] = {
     "semantic": SemanticRecipe,
     "instance": InstanceRecipe,
     "detection": DetectionRecipe,
@@ -150,3 +220,10 @@ TaskRecipe = Annotated[
     | Annotated[DetectionRecipe, Tag("detection")],
     Discriminator(recipe_kind),
 ]
+
+_TASK_RECIPE: TypeAdapter[SemanticRecipe | InstanceRecipe | DetectionRecipe] = TypeAdapter(TaskRecipe)
+
+
+def task_recipe(payload: Any) -> SemanticRecipe | InstanceRecipe | DetectionRecipe:
+    """The recipe of a task from plain data, by its kind. Raises pydantic's ValidationError."""
+    return _TASK_RECIPE.validate_python(payload)

@@ -29,7 +29,7 @@ class Suite(Spec):
     profile: str | None = Field(None, description="name or YAML file; the budget's default where there is none")
     methods: tuple[str, ...] = Field(min_length=1)
     pretrain_datasets: tuple[Name, ...] = Field(("scannet",), min_length=1)
-    tasks: tuple[Name, ...] = Field(min_length=1)
+    tasks: tuple[str, ...] = Field(min_length=1)
     label_ratios: tuple[str, ...] = Field(("100%",), min_length=1)
     pretrain_seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     finetune_seeds: tuple[Seed, ...] = Field((0,), min_length=1)

@@ -20,4 +20,5 @@ class Task(Spec):
     kind: Literal["semantic", "instance", "detection"]
     dataset: Name
     headline_metric: HeadlineMetric
+    recipe: Name | None = Field(None, description="the task whose recipe is used where a profile has none for this one")
     evaluation: str = Field(description="the protocol, in words: resolution, augmentation at test time, selection")

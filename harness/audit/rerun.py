@@ -74,8 +74,8 @@ def planned_again(chain: list[AuditedRun], say: Callable[[str], None]) -> list[P
             data = source
         last = spec.kind == "pretrain" and (number + 1 == len(chain) or chain[number + 1].spec.kind == "finetune")
         half = budget.pretrain if spec.kind == "pretrain" else budget.finetune
-        title = f"{spec.method}/{spec.stage} again"
-        stages.append(PlannedStage(spec, half, data, run.record.cell, run.record.synthetic, title, last))
+        title, method = f"{spec.method}/{spec.stage} again", find(Method, spec.method)
+        stages.append(PlannedStage(spec, half, data, run.record.cell, run.record.synthetic, title, method, None, last))
     return stages
 
 

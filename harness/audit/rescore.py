@@ -11,7 +11,7 @@ from pretrain_bench.harness.audit.static import AuditedRun
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import DataView
 from pretrain_bench.harness.planning.catalog import find
-from pretrain_bench.harness.planning.prepared_data import PreparedDataset, prepared_with_manifest, ready
+from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset, prepared_with_manifest
 from pretrain_bench.harness.running.validate import InvalidOutput, disagreement, score_finetune
 from pretrain_bench.harness.store.retention import pruned
 from pretrain_bench.harness.store.store import ARTIFACTS
@@ -63,7 +63,7 @@ def find_data(data: DataView, say: Callable[[str], None]) -> PreparedDataset | s
         return f"the prepared data of {data.dataset!r} that it was made from are not here"
     for world in dataset.worlds:
         say(f"{data.dataset}: generating it again ({world}) from its seed")
-        made = ready(data.dataset, {}, 1, False, lambda _: lambda items: items, lambda _: None, world)
+        made = DataSources(world=world).prepare(data.dataset)
         if made.manifest.sha256 == data.manifest_sha256:
             return made
     return f"this version generates {data.dataset!r} with another content"

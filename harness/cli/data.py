@@ -213,12 +213,14 @@ def _ready(
     from pretrain_bench.benchmarks.specs.dataset import Dataset
     from pretrain_bench.benchmarks.support.errors import WrongUse
     from pretrain_bench.harness.planning.catalog import find
-    from pretrain_bench.harness.planning.prepared_data import ready
+    from pretrain_bench.harness.planning.prepared_data import DataSources
 
     dataset = find(Dataset, name)
     if root is None and not dataset.synthetic:
         raise WrongUse(f"{name}: give --root DIR, the folder that holds its official layout ({dataset.source})")
-    return ready(name, {name: root} if root else {}, frame_stride, strict, console.progress, console.say, world)
+    own = {} if name == dataset.name else {dataset.name: dataset}
+    sources = DataSources({dataset.name: root} if root else {}, own, frame_stride, world)
+    return sources.prepare(dataset.name, strict, console.progress, console.say)
 
 
 def _prepared(target: str, root: Path | None, frame_stride: int, console: Console, world: str) -> PreparedDataset:

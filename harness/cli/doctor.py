@@ -102,9 +102,9 @@ def _cache() -> Finding:
 def _datasets(data: list[str]) -> list[Finding]:
     from pretrain_bench.benchmarks.specs.dataset import Dataset
     from pretrain_bench.harness.planning.catalog import available, find
-    from pretrain_bench.harness.planning.prepared_data import parse_roots
+    from pretrain_bench.harness.planning.prepared_data import parse_data_options
 
-    roots = parse_roots(data, "--data")
+    roots, _ = parse_data_options(data, "--data")
     findings = []
     for name in available(Dataset):
         dataset = find(Dataset, name)

@@ -55,7 +55,7 @@ def check(
     from pretrain_bench.harness.cli.console import Console, print_json, table
     from pretrain_bench.harness.executors.local import LocalExecutor
     from pretrain_bench.harness.planning.catalog import find
-    from pretrain_bench.harness.planning.prepared_data import parse_roots, ready, resolve
+    from pretrain_bench.harness.planning.prepared_data import DataSources, parse_data_options
     from pretrain_bench.harness.running.conformance import PROFILE, TASK, Conformance, PretrainElsewhere, Verdict
 
     method, executor = find(Method, name), LocalExecutor()
@@ -70,12 +70,11 @@ def check(
         runner = PretrainElsewhere(docker, executor)
     console = Console(quiet=json)
     profile = find(Profile, PROFILE)
-    roots = parse_roots(pretrain_data or [], "--pretrain-data")
-    source_name = resolve(next(iter(roots), "scannet"), roots, console.say)
-    target_name = resolve(find(Task, TASK).dataset, {}, console.say)
+    roots, own = parse_data_options(pretrain_data or [], "--pretrain-data")
+    sources = DataSources(roots, own, profile.frame_stride, profile.world)
+    names = (sources.resolve(next(iter(roots), "scannet"), console.say), find(Task, TASK).dataset)
     source, target = (
-        ready(n, roots, profile.frame_stride, False, console.progress, console.say, profile.world)
-        for n in (source_name, target_name)
+        sources.prepare(sources.resolve(n, console.say), False, console.progress, console.say) for n in names
     )
     if keep is not None and keep.is_dir() and any(keep.iterdir()):
         raise WrongUse(f"--keep {keep}: not empty; the checks need stores of their own")

@@ -109,7 +109,7 @@ def run(
     if rebuild:
         _rebuild(matrix, console)
     matrix, runner = _with_executor(matrix, executor)
-    for line in matrix.said:
+    for line in matrix.notices:
         console.say(line)
     if suite is None:
         matrix.check_needs()

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.benchmarks.specs.method import MethodCard
 from pretrain_bench.harness.contract.events import Ledger
 from pretrain_bench.harness.contract.stage import canonical_json
 
@@ -73,6 +74,8 @@ class Record(Spec):
     key: str
     kind: Literal["pretrain", "finetune"]
     method: str
+    method_card: MethodCard | None = None
+    """How the method appears in reports; None in records that are older than this field."""
     stage: str
     attempt: int
     outcome: Outcome

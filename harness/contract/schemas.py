@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.method import MethodFile
 from pretrain_bench.harness.contract.events import Event
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec
@@ -20,7 +20,7 @@ from pretrain_bench.harness.contract.stage import StageSpec
 
 def schemas() -> dict[str, Any]:
     """File name to schema."""
-    models: dict[str, Any] = {"stage": StageSpec, "event": Event, "record": Record, "method": Method}
+    models: dict[str, Any] = {"stage": StageSpec, "event": Event, "record": Record, "method": MethodFile}
     return {f"{name}.schema.json": TypeAdapter(model).json_schema() for name, model in models.items()}
 
 

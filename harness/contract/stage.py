@@ -3,6 +3,7 @@
     <root>/in/stage.json            this file                     <root>/data/<dataset>/    the stage's view of the data
     <root>/in/backbone.json         names and shapes of the tensors to leave (pre-training)
     <root>/in/imagenet_weights      where the stage has one       <root>/parents/<stage>/   artifacts of earlier stages
+    <root>/in/method/               a user's own method folder, where its Python runs without an image
     <root>/out/                     the only writable place       <root> is /bench in a container
 
 Nothing in it names this machine: equal content means equal work.
@@ -15,29 +16,30 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 from pydantic_core import to_json
 
 from pretrain_bench.benchmarks.datasets.splits import Split
 from pretrain_bench.benchmarks.specs.base import Name, Spec
 from pretrain_bench.benchmarks.specs.budget import Currency
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
-from pretrain_bench.benchmarks.specs.method_recipes import (
-    DepthContrast,
-    OursImages,
-    OursPoints,
-    PointContrast,
-    SceneContexts,
-)
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
-from pretrain_bench.benchmarks.specs.recipes import DetectionRecipe, InstanceRecipe, SemanticRecipe, recipe_kind
+from pretrain_bench.benchmarks.specs.recipes import (
+    DetectionRecipe,
+    InstanceRecipe,
+    SemanticRecipe,
+    recipe_kind,
+    task_recipe,
+)
 from pretrain_bench.benchmarks.specs.task import HeadlineMetric
 
 KEY_LENGTH = 20
 STAGE_FILE = "stage.json"
 SHAPES_FILE = "backbone.json"
 WEIGHTS_FILE = "imagenet_weights"
+METHOD_FOLDER = "method"
 
+Payload = dict[str, JsonValue]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -82,17 +84,9 @@ class StageSpec(Spec):
     profile_version: PositiveInt
     network: NetworkSettings
     precision: Literal["fp32", "bf16"] = "fp32"
-    recipe: (
-        OursImages
-        | OursPoints
-        | PointContrast
-        | SceneContexts
-        | DepthContrast
-        | SemanticRecipe
-        | InstanceRecipe
-        | DetectionRecipe
-        | None
-    ) = None
+    recipe: Payload | None = Field(
+        None, description="the validated fields of the stage's recipe; only the stage's own code knows what they mean"
+    )
     settings: dict[str, bool | int | float | str] = Field({}, description="what the method's file says, as it is")
     limits: Limits
     data: DataView | None = None
@@ -103,6 +97,19 @@ class StageSpec(Spec):
     sparse_backend: Literal["torch", "minkowski"]
     device: Literal["cpu", "cuda"]
     code_sha256: Sha256
+
+    @field_validator("recipe")
+    @classmethod
+    def _task_recipe_is_valid(cls, payload: Payload | None, info: ValidationInfo) -> Payload | None:
+        """Recipes of tasks are this project's own: checked here, and completed where a field is newer than the file."""
+        if payload is None or info.data.get("kind") != "finetune":
+            return payload
+        return task_recipe(payload).model_dump(mode="json")
+
+    @property
+    def task_recipe(self) -> SemanticRecipe | InstanceRecipe | DetectionRecipe:
+        """The recipe of a fine-tuning stage, as a model."""
+        return task_recipe(self.recipe)
 
     @property
     def class_metric(self) -> str:

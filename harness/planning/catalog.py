@@ -1,27 +1,30 @@
-"""Finds methods, tasks, datasets, budgets, profiles and suites: by name among those that ship, or by the path of a YAML file."""
+"""Finds methods, tasks, datasets, budgets, profiles and suites by name, or by the path of a YAML file or method folder."""
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-from collections.abc import Mapping
+import importlib.util
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.loading import load_spec
-from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.method import Method, MethodFile, Origin
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
-from pretrain_bench.harness.planning.code_digest import package_folder
+from pretrain_bench.harness.planning.code_digest import file_sha256, folder_sha256, package_folder
 
 SpecT = TypeVar("SpecT", bound=Spec)
 
 METHOD_FILE = "method.yaml"
+ENTRY_POINTS = "pretrain_bench.methods"
+"""Entry point group of packages that bring methods: name to package, the folder of which holds method.yaml."""
 _FOLDERS: dict[type[Spec], tuple[str, str]] = {
     Budget: ("benchmarks/configs/budgets", "*.yaml"),
     Profile: ("benchmarks/configs/profiles", "*.yaml"),
@@ -39,31 +42,79 @@ def available(kind: type[Spec]) -> dict[str, Path]:
     return dict(sorted((p.parent.name if p.name == METHOD_FILE else p.stem, p) for p in paths))
 
 
-def _own_method(folder: Path, kind: type[SpecT], known: Mapping[str, Path]) -> SpecT:
-    """A user's own method, with the hash of its file. Raises WrongUse where it names no image or a name that is taken."""
-    method = load_spec(folder / METHOD_FILE, kind)
-    assert isinstance(method, Method)
-    if method.image is None:
-        raise WrongUse(
-            f"{folder / METHOD_FILE}: image: missing; a method of your own names the container image that runs it"
-        )
-    if method.name in known:
-        raise WrongUse(f"{folder / METHOD_FILE}: name: {method.name!r} is a method that ships; choose another name")
-    # Its code is its image; the executor adds the image's id.
-    return method.model_copy(update={"code_sha256": hashlib.sha256((folder / METHOD_FILE).read_bytes()).hexdigest()})
+def installed_methods() -> dict[str, Path]:
+    """Name to file of the methods that other installed packages bring, sorted by name. Imports nothing of theirs.
+
+    Raises WrongUse for an entry point whose package is missing or holds no method.yaml.
+    """
+    found = {}
+    for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda e: e.name):
+        try:
+            spec = importlib.util.find_spec(entry.value)
+        except ModuleNotFoundError:
+            spec = None
+        folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+        if not folders or not Path(folders[0], METHOD_FILE).is_file():
+            raise WrongUse(f"entry point {entry.name!r} of {ENTRY_POINTS}: package {entry.value} has no {METHOD_FILE}")
+        found[entry.name] = Path(folders[0], METHOD_FILE)
+    return found
 
 
 def find(kind: type[SpecT], name: str) -> SpecT:
-    """Load one spec by its name or by the path of a YAML file. Raises WrongUse with the names that exist."""
+    """Load one spec by its name or path. Raises WrongUse with the names that exist."""
+    if kind is Method:
+        return cast(SpecT, _find_method(name))
     known = available(kind)
     if name in known:
         return load_spec(known[name], kind)
-    if kind is Method and Path(name, METHOD_FILE).is_file():
-        return _own_method(Path(name), kind, known)
-    if name.endswith((".yaml", ".yml")) or "/" in name:
-        if kind is Method:
-            raise WrongUse(f"method {name!r}: give the folder of your method, the one that holds {METHOD_FILE}")
-        return load_spec(Path(name), kind, bases=package_folder() / _FOLDERS[kind][0])
+    if is_path(name):
+        return load_spec(Path(name).expanduser(), kind, bases=package_folder() / _FOLDERS[kind][0])
+    raise _unknown(kind, name, known)
+
+
+def is_path(name: str) -> bool:
+    """Whether a name on the command line is the path of a file or folder, not a name from the catalog."""
+    return name.endswith((".yaml", ".yml")) or "/" in name
+
+
+def _find_method(name: str) -> Method:
+    known = available(Method)
+    if name in known:
+        return Method(**dict(load_spec(known[name], MethodFile)), folder=known[name].parent)
+    folder = Path(name).expanduser()
+    if (folder / METHOD_FILE).is_file():
+        return _own_method(folder, "folder")
+    if is_path(name):
+        raise WrongUse(f"method {name!r}: give the folder of your method, the one that holds {METHOD_FILE}")
+    installed = installed_methods()
+    if name in installed:
+        method = _own_method(installed[name].parent, "package")
+        if method.name != name:
+            raise WrongUse(f"{installed[name]}: name: {method.name!r}; the entry point calls it {name!r}")
+        return method
+    raise _unknown(Method, name, [*known, *installed])
+
+
+def _own_method(folder: Path, origin: Origin) -> Method:
+    """A method from outside this project, with the hash of its code. Raises WrongUse for a name that is taken."""
+    path = folder / METHOD_FILE
+    content = load_spec(path, MethodFile)
+    if content.name in available(Method):
+        raise WrongUse(f"{path}: name: {content.name!r} is a method that ships; choose another name")
+    if content.image is not None:
+        # Its code is its image; the executor adds the image's id.
+        return Method(**dict(content), folder=folder, origin="image", code_sha256=file_sha256(path))
+    missing = [s.name for s in content.stages if not (folder / f"{s.name}.py").is_file()]
+    if missing:
+        raise WrongUse(
+            f"{path}: stage {missing[0]!r} has no {missing[0]}.py beside it; a method of your own holds a Python file for each "
+            "stage, or names the container image that runs them (image:)"
+        )
+    return Method(**dict(content), folder=folder, origin=origin, code_sha256=folder_sha256(folder))
+
+
+def _unknown(kind: type[Spec], name: str, known: Iterable[str]) -> WrongUse:
+    known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise WrongUse(f"unknown {kind.__name__.lower()} {name!r}.{hint} There are: {', '.join(known)}")
+    return WrongUse(f"unknown {kind.__name__.lower()} {name!r}.{hint} There are: {', '.join(known)}")

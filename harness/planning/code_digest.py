@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import os
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,8 @@ from pathlib import Path
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 
 PACKAGE = "pretrain_bench"
+NOT_CODE = ("__pycache__", "runs", "report")
+MAX_FOLDER_BYTES = 64 << 20
 BASE_LOCKS = ("requirements.lock", "torch-cuda.lock")
 
 
@@ -77,6 +80,10 @@ def imports_of(module: str) -> tuple[str, ...]:
     """Project modules named in the import statements of a module, wherever in it they stand, but for type checkers."""
     path = file_of(module)
     assert path is not None
+    return _imports_in(path)
+
+
+def _imports_in(path: Path) -> tuple[str, ...]:
     names: list[str] = []
     for node in _executed(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
@@ -131,6 +138,43 @@ def code_sha256(kind: str, method: str, part: str) -> str:
 def code_hashes(kind: str, method: str, part: str) -> dict[str, str]:
     """Module or file to hash of everything that `code_sha256` covers, so that a person can be told what changed."""
     return {**module_hashes(("pretrain_bench.methods.stage", entry_module(kind, method, part))), **build_hashes(kind)}
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file. Raises OSError."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def folder_files(folder: Path) -> dict[str, Path]:
+    """Relative name to path of all files of a method's folder, sorted.
+
+    Hidden files, compiled ones and the runs and reports that `bench` writes by default are left out. Raises WrongUse for a
+    folder that holds far more than code.
+    """
+    files: dict[str, Path] = {}
+    total = 0
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in NOT_CODE)
+        for name in sorted(names):
+            if not name.startswith("."):
+                path = Path(place, name)
+                files[path.relative_to(folder).as_posix()] = path
+                total += path.stat().st_size
+        if total > MAX_FOLDER_BYTES:
+            raise WrongUse(
+                f"{folder}: holds more than {MAX_FOLDER_BYTES >> 20} MiB; keep only the method's code in its folder"
+            )
+    return files
+
+
+def folder_sha256(folder: Path) -> str:
+    """The code digest of a method's folder from outside: all its files, and every module of this project that they can reach."""
+    files = folder_files(folder)
+    entries = {m for name, path in files.items() if name.endswith(".py") for m in _imports_in(path)}
+    found = hashlib.sha256(digest({f"{PACKAGE}.methods.stage", *entries}).encode())
+    for name, path in files.items():
+        found.update(f"{name} {file_sha256(path)}\n".encode())
+    return found.hexdigest()
 
 
 @cache

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
-from pretrain_bench.benchmarks.specs.method_recipes import DepthContrast, FramePairs, OursImages, OursPoints
-from pretrain_bench.benchmarks.specs.recipes import DetectionRecipe, SemanticRecipe
 from pretrain_bench.harness.contract.stage import StageSpec, recipe_steps
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.store.store import SPEC
@@ -21,12 +19,11 @@ FLOPS_A_VOXEL = 6.5e6
 """Forward and backward of the full-width network: three times what ledgers give for a voxel, times 16 at quarter width."""
 FLOPS_A_PIXEL = 3e5
 """Forward and backward of the image network."""
-FRAME_SQUARE_METRES, SCENE_SQUARE_METRES = 14.0, 75.0
-"""Surface that a frame or a scene shows: so many voxels, where a recipe sets no bound, times the square of their size."""
 FLOPS_A_CPU_SECOND, FLOPS_A_GPU_SECOND = 2e9, 3e12
 GPU_SECONDS_A_POINT = 2e-6
-"""Of networks on points (DepthContrast's, and the detector's groups): calls and memory decide there, not products."""
+"""For networks on points, where kernel launches and memory limit the speed rather than arithmetic."""
 BYTES_A_WEIGHT = 4
+AS_MANY_AS_ALLOWED = 10**9
 PREDICTION_BYTES = 2 << 20
 
 
@@ -63,7 +60,7 @@ class History:
         """The mean of earlier runs of the same stage on such a device under the same budget and profile, else a count of the
         work."""
         spec = planned.spec
-        kind = (spec.device if spec.recipe is not None else "cpu", *_kind_of_stage(planned))
+        kind = (spec.device if planned.recipe is not None else "cpu", *_kind_of_stage(planned))
         if kind in self._seconds:
             seconds, sizes = self._seconds[kind], self._bytes[kind]
             return Estimate(sum(seconds) / len(seconds), sum(sizes) // len(sizes), "earlier runs")
@@ -71,12 +68,12 @@ class History:
         if spec.device == "cuda":
             seconds_a_flop = 1 / self.rates.get("cuda", FLOPS_A_GPU_SECOND)
             return Estimate(
-                rough_flops(spec) * seconds_a_flop + rough_points(spec) * GPU_SECONDS_A_POINT,
+                rough_flops(planned) * seconds_a_flop + rough_points(planned) * GPU_SECONDS_A_POINT,
                 artifact_bytes(spec),
                 source,
             )
         rate = self.rates.get("cpu", FLOPS_A_CPU_SECOND) * min(spec.threads, cpus)
-        return Estimate(rough_flops(spec) / rate, artifact_bytes(spec), source)
+        return Estimate(rough_flops(planned) / rate, artifact_bytes(spec), source)
 
 
 def _kind_of_record(record: dict[str, Any], folder: Path) -> tuple[object, ...]:
@@ -109,54 +106,23 @@ def artifact_bytes(spec: StageSpec) -> int:
     return weights * BYTES_A_WEIGHT
 
 
-def rough_flops(spec: StageSpec) -> float:
+def rough_flops(planned: PlannedStage) -> float:
     """Floating-point operations of a stage, from its recipe and budget; 0 for one that trains nothing."""
-    recipe = spec.recipe
-    if isinstance(recipe, OursImages):
-        return steps_of(spec) * 2 * recipe.images_per_step * recipe.image_side**2 * FLOPS_A_PIXEL
-    return steps_of(spec) * _voxels_a_step(recipe) * FLOPS_A_VOXEL * spec.network.width**2
+    if planned.recipe is None:
+        return 0.0
+    work = planned.recipe.work_per_step()
+    per_step = work.voxels * FLOPS_A_VOXEL * planned.spec.network.width**2 + work.pixels * FLOPS_A_PIXEL
+    return steps_of(planned) * per_step
 
 
-def rough_points(spec: StageSpec) -> float:
-    """Points that pass through networks on points."""
-    recipe = spec.recipe
-    if isinstance(recipe, DepthContrast) and recipe.format == "joint":
-        return steps_of(spec) * 2 * recipe.scans_per_step * recipe.points
-    return steps_of(spec) * recipe.batch * recipe.points if isinstance(recipe, DetectionRecipe) else 0.0
+def rough_points(planned: PlannedStage) -> float:
+    """Points that pass through networks on points over the whole stage."""
+    return steps_of(planned) * planned.recipe.work_per_step().points if planned.recipe else 0.0
 
 
-def steps_of(spec: StageSpec) -> int:
+def steps_of(planned: PlannedStage) -> int:
     """Optimiser steps that a stage will take: the recipe's, or as many as its budget allows; 0 for one that trains nothing."""
-    recipe, limits = spec.recipe, spec.limits
-    if isinstance(recipe, OursImages):
-        return recipe_steps(limits, recipe.steps, recipe.images_per_step)
-    if isinstance(recipe, OursPoints):
-        return recipe_steps(limits, recipe.steps, recipe.frames_per_step)
-    if isinstance(recipe, FramePairs):
-        return recipe_steps(limits, recipe.steps, recipe.pairs_per_step)
-    if isinstance(recipe, DepthContrast):
-        return recipe_steps(limits, recipe.steps or 10**9, recipe.scans_per_step)
-    return (
-        recipe_steps(limits, recipe.steps, recipe.batch) if isinstance(recipe, SemanticRecipe | DetectionRecipe) else 0
-    )
-
-
-def _voxels_a_step(recipe: object) -> float:
-    if isinstance(recipe, OursPoints):
-        return recipe.frames_per_step * _voxels(FRAME_SQUARE_METRES, recipe.voxel_metres, recipe.max_voxels_per_frame)
-    if isinstance(recipe, FramePairs):
-        return (
-            2 * recipe.pairs_per_step * _voxels(FRAME_SQUARE_METRES, recipe.voxel_metres, recipe.max_voxels_per_frame)
-        )
-    if isinstance(recipe, DepthContrast):
-        return 2 * recipe.scans_per_step * _voxels(FRAME_SQUARE_METRES, recipe.voxel_metres, recipe.points)
-    if isinstance(recipe, SemanticRecipe):
-        return recipe.batch * _voxels(SCENE_SQUARE_METRES, recipe.voxel_metres, recipe.max_voxels_per_scene)
-    if isinstance(recipe, DetectionRecipe):
-        return recipe.batch * _voxels(SCENE_SQUARE_METRES, recipe.voxel_metres, recipe.points)
-    return 0.0
-
-
-def _voxels(square_metres: float, voxel_metres: float, at_most: int | None) -> float:
-    voxels = square_metres / voxel_metres**2
-    return voxels if at_most is None else min(voxels, at_most)
+    recipe = planned.recipe
+    if recipe is None:
+        return 0
+    return recipe_steps(planned.spec.limits, recipe.planned_steps or AS_MANY_AS_ALLOWED, recipe.samples_per_step)

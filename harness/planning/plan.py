@@ -11,25 +11,14 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
-from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import Cell
-from pretrain_bench.benchmarks.specs.method import Method
-from pretrain_bench.benchmarks.specs.profile import Profile
-from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.planning.code_digest import code_hashes
 from pretrain_bench.harness.planning.estimate import Estimate, History
-from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import (
-    NO_DATASET,
-    CellSpecs,
-    Machine,
-    NotApplicable,
     PlannedCell,
     PlannedStage,
-    finetune_stage,
-    pretrain_stages,
 )
 from pretrain_bench.harness.store.store import CODE, RECORD, SPEC, Store
 
@@ -54,81 +43,6 @@ class StageState(NamedTuple):
     state: State
     reason: str
     estimate: Estimate | None
-
-
-class Planner:
-    """Makes the stages of cells that share a budget and a profile; what cells have in common is made once.
-
-    `names` maps the datasets as they are asked for to those that are used (the stand-in of one without data), `data` these to
-    their prepared form.
-    """
-
-    def __init__(
-        self,
-        methods: Mapping[str, Method],
-        tasks: Mapping[str, Task],
-        budget: Budget,
-        profile: Profile,
-        names: Mapping[str, str],
-        data: Mapping[str, PreparedDataset],
-        machine: Machine,
-    ) -> None:
-        self.methods, self.tasks, self.budget, self.profile = methods, tasks, budget, profile
-        self.names, self.data, self.machine = names, data, machine
-        self._pretrained: dict[tuple[str, str, int], tuple[list[PlannedStage], str]] = {}
-        self._finetuned: dict[tuple[str, str, str, str], PlannedStage] = {}
-
-    def plan(self, cells: Iterable[Cell]) -> list[PlannedCell]:
-        """Every cell once, with its stages or the reason why it has none. Raises WrongUse for what is asked for wrongly."""
-        return [self.plan_cell(cell) for cell in self.distinct(cells)]
-
-    def distinct(self, cells: Iterable[Cell]) -> Iterator[Cell]:
-        """Each cell once, with the dataset that its pre-training reads: a stand-in, or none."""
-        seen: set[tuple[object, ...]] = set()
-        for asked in cells:
-            used = self.names[asked.pretrain_dataset] if self.methods[asked.method].needs.data else NO_DATASET
-            cell = asked if used == asked.pretrain_dataset else asked.model_copy(update={"pretrain_dataset": used})
-            which = (
-                cell.method, used, cell.task, str(cell.label_ratio), cell.pretrain_seed, cell.finetune_seed,
-            )  # fmt: skip
-            if which not in seen:
-                seen.add(which)
-                yield cell
-
-    def reads(self, cell: Cell) -> tuple[str, ...]:
-        """The datasets that a cell, as `distinct` gives it, reads: its task's, and its pre-training's."""
-        target = self.names[self.tasks[cell.task].dataset]
-        return (target,) if cell.pretrain_dataset in (NO_DATASET, target) else (target, cell.pretrain_dataset)
-
-    def plan_cell(self, cell: Cell) -> PlannedCell:
-        """A cell, as `distinct` gives it, with its stages or the reason why it has none."""
-        try:
-            return PlannedCell(cell, (*self._pretrain(cell)[0], self._finetune(cell)))
-        except NotApplicable as reason:
-            return PlannedCell(cell, (), str(reason))
-
-    def _specs(self, cell: Cell) -> CellSpecs:
-        return CellSpecs(self.methods[cell.method], self.tasks[cell.task], self.budget, self.profile)
-
-    def _pretrain(self, cell: Cell) -> tuple[list[PlannedStage], str]:
-        """The pre-training stages of a cell, and the key of the last."""
-        which = (cell.method, cell.pretrain_dataset, cell.pretrain_seed)
-        if which not in self._pretrained:
-            source = self.data[cell.pretrain_dataset] if cell.pretrain_dataset != NO_DATASET else None
-            stages = pretrain_stages(self._specs(cell), source, cell.pretrain_seed, self.machine)
-            self._pretrained[which] = (stages, stages[-1].spec.key)
-        return self._pretrained[which]
-
-    def _finetune(self, cell: Cell) -> PlannedStage:
-        stages, parent = self._pretrain(cell)
-        which = (cell.method, cell.pretrain_dataset, cell.task, str(cell.label_ratio))
-        if which not in self._finetuned:
-            data = {self.tasks[cell.task].dataset: self.data[self.names[self.tasks[cell.task].dataset]]}
-            self._finetuned[which] = finetune_stage(cell, self._specs(cell), data, self.machine, stages[-1], parent)
-        first = self._finetuned[which]
-        # Cells that differ in their seeds only differ in these two fields.
-        spec = first.spec.model_copy(update={"seed": cell.finetune_seed, "parents": {stages[-1].spec.stage: parent}})
-        return first._replace(spec=spec, cell=cell)
 
 
 def states(cells: Iterable[PlannedCell], store: Store, machine_cpus: int) -> list[StageState]:

@@ -1,4 +1,4 @@
-"""From a dataset's name to its prepared form: configured by the user, or the procedural stand-in."""
+"""From a dataset's name to its prepared form: the user's data, or the procedural stand-in."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ from typing import NamedTuple
 from pretrain_bench.benchmarks.datasets.layout import MANIFEST, Manifest, read_manifest
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import WrongUse
-from pretrain_bench.harness.planning.catalog import available, find
+from pretrain_bench.harness.planning.catalog import available, find, is_path
 
 ProgressFor = Callable[[str], Callable[[Iterable[str]], Iterable[str]]]
+
+
+def no_progress(title: str) -> Callable[[Iterable[str]], Iterable[str]]:
+    """Shows nothing."""
+    return lambda items: items
+
+
+def ignore(message: str) -> None:
+    """Says nothing."""
 
 
 class PreparedDataset(NamedTuple):
@@ -52,73 +61,90 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bench"
 
 
-def parse_roots(options: Iterable[str], flag: str) -> dict[str, Path]:
-    """NAME=DIR options to a mapping. Raises WrongUse for a malformed one or an unknown dataset."""
-    roots = {}
+class DataSources(NamedTuple):
+    """Where datasets come from: folders by dataset name, users' own dataset files by the name they give, and sizes."""
+
+    roots: Mapping[str, Path] = {}
+    own: Mapping[str, Dataset] = {}
+    frame_stride: int = 1
+    world: str = "smoke"
+
+    def dataset(self, name: str) -> Dataset:
+        """A dataset by name, a procedural one at its size. Raises WrongUse for an unknown name."""
+        return (self.own.get(name) or find(Dataset, name)).sized(self.world)
+
+    def resolve(self, name: str, say: Callable[[str], None]) -> str:
+        """The dataset that will be used for `name`: itself where a root is configured or it is procedural, else its stand-in.
+
+        Raises WrongUse where there is neither.
+        """
+        dataset = self.own.get(name) or find(Dataset, name)
+        if name in self.roots or dataset.synthetic:
+            return name
+        if dataset.stand_in is None:
+            raise WrongUse(f"dataset {name!r} has no data configured and no stand-in; give --data {name}=DIR")
+        say(
+            f"{dataset.title}: no data configured, using {dataset.stand_in} instead "
+            f"(SYNTHETIC; --data {name}=DIR for yours)"
+        )
+        return dataset.stand_in
+
+    def stride_of(self, dataset: Dataset) -> int:
+        """Every n-th frame is used: the profile's n, which a dataset of chosen frames overrides."""
+        return dataset.frame_stride or self.frame_stride
+
+    def prepared(self, name: str) -> PreparedDataset | None:
+        """What `prepare` would return at once; None where data must be generated or prepared first, or a root is missing."""
+        from pretrain_bench.benchmarks.datasets.prepare import prepared_already
+        from pretrain_bench.benchmarks.procedural.write import generated_already
+
+        dataset, cache = self.dataset(name), cache_folder()
+        root = generated_already(dataset, cache) if dataset.synthetic else self.roots.get(name)
+        if root is None or not root.is_dir():
+            return None
+        folder = prepared_already(dataset, root, cache, self.stride_of(dataset))
+        return None if folder is None else PreparedDataset(dataset, folder, read_manifest(folder))
+
+    def prepare(
+        self, name: str, strict: bool = False, progress: ProgressFor = no_progress, say: Callable[[str], None] = ignore
+    ) -> PreparedDataset:
+        """Generate (where procedural) and prepare a dataset; quick when that was done before.
+
+        Problems of the data are warnings, or with `strict` errors. Raises DataError, EnvironmentCannot.
+        """
+        from pretrain_bench.benchmarks.datasets.prepare import prepare
+        from pretrain_bench.benchmarks.procedural.write import generate
+
+        dataset, cache = self.dataset(name), cache_folder()
+        root = generate(dataset, cache, progress(f"generate {name}")) if dataset.synthetic else self.roots[name]
+        folder = prepare(
+            dataset, root, cache, frame_stride=self.stride_of(dataset), strict=strict,
+            progress=progress(f"prepare {name}"), say=say,
+        )  # fmt: skip
+        manifest = read_manifest(folder)
+        for problem in manifest.problems:
+            say(f"warning: {problem}")
+        return PreparedDataset(dataset, folder, manifest)
+
+
+def parse_data_options(options: Iterable[str], flag: str) -> tuple[dict[str, Path], dict[str, Dataset]]:
+    """NAME=DIR options, where NAME may be the YAML file of a user's own dataset: roots by name, and own datasets by name.
+
+    Raises WrongUse for a malformed option, an unknown dataset, a file that does not parse, or a name that ships already.
+    """
+    roots: dict[str, Path] = {}
+    own: dict[str, Dataset] = {}
+    shipped = available(Dataset)
     for option in options:
-        name, equals, folder = option.partition("=")
+        name, equals, folder = option.rpartition("=") if is_path(option.partition("=")[0]) else option.partition("=")
         if not equals or not folder:
             raise WrongUse(f"{flag} {option!r}: expected NAME=DIR, such as s3dis=/data/s3dis")
-        if name not in available(Dataset):
-            raise WrongUse(f"{flag} {option!r}: unknown dataset {name!r}. There are: {', '.join(available(Dataset))}")
+        if is_path(name):
+            dataset = find(Dataset, name)
+            if dataset.name in shipped:
+                raise WrongUse(f"{name}: name: {dataset.name!r} is a dataset that ships; choose another name")
+            own[dataset.name], name = dataset, dataset.name
+        elif name not in shipped:
+            raise WrongUse(f"{flag} {option!r}: unknown dataset {name!r}. There are: {', '.join(shipped)}")
         roots[name] = Path(folder).expanduser()
-    return roots
-
-
-def resolve(name: str, roots: Mapping[str, Path], say: Callable[[str], None]) -> str:
-    """The dataset that will be used for `name`: itself where a root is configured or it is procedural, else its stand-in.
-
-    Raises WrongUse where there is neither.
-    """
-    dataset = find(Dataset, name)
-    if name in roots or dataset.synthetic:
-        return name
-    if dataset.stand_in is None:
-        raise WrongUse(f"dataset {name!r} has no data configured and no stand-in; give --data {name}=DIR")
-    say(
-        f"{dataset.title}: no data configured, using {dataset.stand_in} instead (SYNTHETIC; --data {name}=DIR for yours)"
-    )
-    return dataset.stand_in
-
-
-def ready_already(name: str, roots: Mapping[str, Path], frame_stride: int, world: str) -> PreparedDataset | None:
-    """What `ready` would give at once; None where something is to be generated or prepared first, or a root is missing."""
-    from pretrain_bench.benchmarks.datasets.prepare import prepared_already
-    from pretrain_bench.benchmarks.procedural.write import generated_already
-
-    dataset = find(Dataset, name).sized(world)
-    cache = cache_folder()
-    root = generated_already(dataset, cache) if dataset.synthetic else roots.get(name)
-    if root is None or not root.is_dir():
-        return None
-    folder = prepared_already(dataset, root, cache, dataset.frame_stride or frame_stride)
-    return None if folder is None else PreparedDataset(dataset, folder, read_manifest(folder))
-
-
-def ready(
-    name: str,
-    roots: Mapping[str, Path],
-    frame_stride: int,
-    strict: bool,
-    progress: ProgressFor,
-    say: Callable[[str], None],
-    world: str = "smoke",
-) -> PreparedDataset:
-    """Generate (where procedural) and prepare a dataset; quick when that was done before.
-
-    `frame_stride` is the profile's, which a dataset of chosen frames overrides; `world` is the size of a procedural one.
-    """
-    from pretrain_bench.benchmarks.datasets.prepare import prepare
-    from pretrain_bench.benchmarks.procedural.write import generate
-
-    dataset = find(Dataset, name).sized(world)
-    cache = cache_folder()
-    root = generate(dataset, cache, progress(f"generate {name}")) if dataset.synthetic else roots[name]
-    stride = dataset.frame_stride or frame_stride
-    folder = prepare(
-        dataset, root, cache, frame_stride=stride, strict=strict, progress=progress(f"prepare {name}"), say=say
-    )
-    manifest = read_manifest(folder)
-    for problem in manifest.problems:
-        say(f"warning: {problem}")
-    return PreparedDataset(dataset, folder, manifest)
+    return roots, own

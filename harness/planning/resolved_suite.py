@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import Cell
-from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.suite import Filter, Suite, parse_filters
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
-from pretrain_bench.harness.planning.catalog import find
-from pretrain_bench.harness.planning.plan import Planner
-from pretrain_bench.harness.planning.prepared_data import (
-    PreparedDataset,
-    ProgressFor,
-    parse_roots,
-    ready,
-    ready_already,
-    resolve,
-)
+from pretrain_bench.harness.planning.catalog import available, find, is_path
+from pretrain_bench.harness.planning.planner import Planner, SuiteSpecs
+from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset, ProgressFor, parse_data_options
+from pretrain_bench.harness.planning.recipes import check_sections
 from pretrain_bench.harness.planning.stage_specs import (
     Machine,
     NotApplicable,
@@ -41,15 +34,16 @@ MAX_DEFAULT_THREADS = 8
 
 
 class RunOverrides(NamedTuple):
-    """What a person says on the command line beside the suite."""
+    """Choices of a command beside its suite: data, machine, executor, and whether a user's own Python code may run."""
 
-    data: list[str]
-    pretrain_data: list[str]
-    threads: int | None
-    backend: str
-    device: str
-    executor: str
-    imagenet_weights: Path | None
+    data: Sequence[str] = ()
+    pretrain_data: Sequence[str] = ()
+    threads: int | None = None
+    backend: str = "torch"
+    device: str = "auto"
+    executor: str = "local"
+    imagenet_weights: Path | None = None
+    trust_code: bool = False
 
 
 class WaitingCell(NamedTuple):
@@ -69,9 +63,9 @@ class ResolvedSuite(NamedTuple):
     budget: Budget
     profile: Profile
     machine: Machine
-    roots: dict[str, Path]
+    sources: DataSources
     names: dict[str, str]
-    said: list[str]
+    notices: list[str]
     executor: str
 
     def with_own_images(self, client: DockerClient) -> ResolvedSuite:
@@ -81,9 +75,10 @@ class ResolvedSuite(NamedTuple):
         return self._replace(methods={k: with_image(client, m) if m.image else m for k, m in self.methods.items()})
 
     def cells(self) -> list[Cell]:
-        """The cells, with methods and datasets as the suite names them. Raises WrongUse where there is none."""
-        own = {asked: method.name for asked, method in self.methods.items()}
-        return cells_of(self.suite, self.budget, self.profile, own, self.filters)
+        """The cells, with methods and datasets as the suite names them. Raises WrongUse where is_prepared is none."""
+        names = {asked: method.name for asked, method in self.methods.items()}
+        names |= {asked: task.name for asked, task in self.tasks.items()}
+        return cells_of(self.suite, self.budget, self.profile, names, self.filters)
 
     def datasets(self) -> list[str]:
         """Names of the datasets that the cells read, each once."""
@@ -92,16 +87,13 @@ class ResolvedSuite(NamedTuple):
 
     def prepare(self, strict: bool, progress: ProgressFor, say: Callable[[str], None]) -> list[PlannedCell]:
         """Prepare every dataset, then plan every cell. Raises WrongUse for what cannot be."""
-        stride, world = self.profile.frame_stride, self.profile.world
-        data = {name: ready(name, self.roots, stride, strict, progress, say, world) for name in self.datasets()}
+        data = {name: self.sources.prepare(name, strict, progress, say) for name in self.datasets()}
         return self._planner(data).plan(self.cells())
 
     def plan_prepared(self) -> tuple[list[PlannedCell], list[WaitingCell]]:
         """Plan the cells whose data are prepared, or that have no stages whatever their data hold; and the others."""
-        stride, world = self.profile.frame_stride, self.profile.world
-        specs = {name: find(Dataset, name) for name in self.datasets()}
-        there = {name: ready_already(name, self.roots, stride, world) for name in specs}
-        data = {name: found for name, found in there.items() if found is not None}
+        specs = {name: self.sources.dataset(name) for name in self.datasets()}
+        data = {name: prepared for name in specs if (prepared := self.sources.prepared(name)) is not None}
         planner = self._planner(data)
         planned, waiting = [], []
         for cell in planner.distinct(self.cells()):
@@ -109,11 +101,9 @@ class ResolvedSuite(NamedTuple):
             if not missing:
                 planned.append(planner.plan_cell(cell))
                 continue
-            target = specs[self.names[self.tasks[cell.task].dataset]]
+            method, task = planner.specs.methods[cell.method], planner.specs.tasks[cell.task]
             try:
-                check_applicable(
-                    planner.methods[cell.method], specs.get(cell.pretrain_dataset), self.tasks[cell.task], target
-                )
+                check_applicable(method, specs.get(cell.pretrain_dataset), task, specs[self.names[task.dataset]])
                 waiting.append(WaitingCell(cell, missing))
             except NotApplicable as reason:
                 planned.append(PlannedCell(cell, (), str(reason)))
@@ -124,20 +114,22 @@ class ResolvedSuite(NamedTuple):
         for name in self.suite.pretrain_datasets:
             for method in self.methods.values():
                 if method.needs.data:
-                    check_needs(method, find(Dataset, self.names[name]))
+                    check_needs(method, self.sources.dataset(self.names[name]))
 
     def needs(self) -> list[dict[str, str]]:
         """Data sets and images that the cells need, whether they are there, and what to do."""
         found = []
         for name in self.datasets():
-            dataset = find(Dataset, name)
-            there = ready_already(name, self.roots, self.profile.frame_stride, self.profile.world) is not None
+            dataset = self.sources.dataset(name)
+            is_prepared = self.sources.prepared(name) is not None
             if dataset.synthetic:
-                what = "generated when it is needed" if not there else "SYNTHETIC"
+                what = "generated when it is needed" if not is_prepared else "SYNTHETIC"
             else:
-                what = "" if there else f"bench data prepare {name} --root DIR; "
+                what = "" if is_prepared else f"bench data prepare {name} --root DIR; "
                 what += f"{dataset.licence} (bench data info {name})"
-            found.append({"what": f"data: {name}", "state": "prepared" if there else "not prepared", "detail": what})
+            found.append(
+                {"what": f"data: {name}", "state": "prepared" if is_prepared else "not prepared", "detail": what}
+            )
         if self.executor == "docker":
             found += self._images()
         return found
@@ -153,84 +145,134 @@ class ResolvedSuite(NamedTuple):
         ]
 
     def _planner(self, data: dict[str, PreparedDataset]) -> Planner:
-        methods = {m.name: m for m in self.methods.values()}
-        return Planner(methods, self.tasks, self.budget, self.profile, self.names, data, self.machine)
+        methods, tasks = {m.name: m for m in self.methods.values()}, {t.name: t for t in self.tasks.values()}
+        return Planner(SuiteSpecs(methods, tasks, self.budget, self.profile), self.names, data, self.machine)
 
 
 OWN_METHOD_CAPS = ("wall_seconds", "memory_mib", "disk_mib")
 """What a budget must limit before a container from elsewhere runs under it."""
 
 
-def resolve_named_suite(suite: str, filters: Iterable[str], choice: RunOverrides) -> ResolvedSuite:
+def resolve_named_suite(suite: str, filters: Iterable[str], overrides: RunOverrides) -> ResolvedSuite:
     """A suite by its name or file. Raises WrongUse, EnvironmentCannot."""
-    return resolve_suite(find(Suite, suite), parse_filters(filters), choice)
+    return resolve_suite(find(Suite, suite), parse_filters(filters), overrides)
 
 
-def resolve_suite(suite: Suite, filters: list[Filter], choice: RunOverrides) -> ResolvedSuite:
+def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) -> ResolvedSuite:
     """A suite with everything that it names. Raises WrongUse for what does not exist, EnvironmentCannot for a device or
     backend that this machine lacks."""
+    budget, profile = budget_and_profile(suite)
+    _check_overrides(overrides, profile)
+    methods = {name: find(Method, name) for name in suite.methods}
+    _check_distinct("method", methods)
+    for method in methods.values():
+        _check_own_method(method, budget, overrides)
+    check_sections(profile, {m.name: m for m in methods.values()})
+    tasks = {name: _find_task(name) for name in suite.tasks}
+    _check_distinct("task", tasks)
+    sources, pretrain_names = _data_sources(overrides, profile)
+    if pretrain_names:
+        suite = suite.model_copy(update={"pretrain_datasets": pretrain_names})
+    threads = overrides.threads or min(os.cpu_count() or 1, MAX_DEFAULT_THREADS)
+    # In containers the backend is the images', and a stage without it ends with that message.
+    device = usable_device(overrides.backend if overrides.executor == "local" else "torch", overrides.device)
+    machine = Machine(threads, overrides.backend, device, overrides.imagenet_weights)
+    notices: list[str] = []
+    asked = [t.dataset for t in tasks.values()]
+    asked += suite.pretrain_datasets if any(m.needs.data for m in methods.values()) else ()
+    names = {name: sources.resolve(name, notices.append) for name in dict.fromkeys(asked)}
+    for name in suite.pretrain_datasets:
+        names.setdefault(name, name)
+    return ResolvedSuite(
+        suite, filters, methods, tasks, budget, profile, machine, sources, names, notices, overrides.executor
+    )  # fmt: skip
+
+
+def _check_overrides(overrides: RunOverrides, profile: Profile) -> None:
     for flag, value, allowed in (
-        ("--backend", choice.backend, ("torch", "minkowski")),
-        ("--device", choice.device, ("auto", "cpu", "cuda")),
-        ("--executor", choice.executor, ("local", "docker")),
+        ("--backend", overrides.backend, ("torch", "minkowski")),
+        ("--device", overrides.device, ("auto", "cpu", "cuda")),
+        ("--executor", overrides.executor, ("local", "docker")),
     ):
         if value not in allowed:
             raise WrongUse(f"{flag} {value!r}: expected one of {', '.join(allowed)}")
-    budget, profile = budget_and_profile(suite)
-    if choice.backend == "minkowski" and profile.precision == "bf16":
+    if overrides.backend == "minkowski" and profile.precision == "bf16":
         raise WrongUse(
             f"profile {profile.name!r}: precision bf16, but MinkowskiEngine computes in float32 only; use --backend torch, or a "
             "profile with precision fp32"
         )
-    methods = {name: find(Method, name) for name in suite.methods}
-    if len({m.name for m in methods.values()}) < len(methods):
-        raise WrongUse(f"two methods of one name: {', '.join(m.name for m in methods.values())}")
-    for method in methods.values():
+    if overrides.imagenet_weights is not None and not overrides.imagenet_weights.is_file():
+        raise WrongUse(f"--imagenet-weights {overrides.imagenet_weights}: no such file")
+
+
+def _check_distinct(what: str, specs: Mapping[str, Method | Task]) -> None:
+    names = [s.name for s in specs.values()]
+    if len(set(names)) < len(names):
+        raise WrongUse(f"two {what}s of one name: {', '.join(names)}")
+
+
+def _check_own_method(method: Method, budget: Budget, overrides: RunOverrides) -> None:
+    """Raises WrongUse where a method from outside this project cannot run in this way."""
+    if method.image is not None:
         missing = [c for c in OWN_METHOD_CAPS if getattr(budget.pretrain, c) is None]
-        if method.image is not None and missing:
+        if missing:
             raise WrongUse(
                 f"method {method.name!r} is a container of your own and runs within caps only, but budget {budget.name!r} has no "
                 f"pretrain.{', pretrain.'.join(missing)}; give --budget a file that `extends: {budget.name}` and sets them"
             )
-    tasks = {name: find(Task, name) for name in suite.tasks}
-    sources = parse_roots(choice.pretrain_data, "--pretrain-data")
-    if len(sources) > 1:
-        raise WrongUse(f"--pretrain-data: one pre-training dataset at a time, not {', '.join(sources)}")
-    roots = {**parse_roots(choice.data, "--data"), **sources}
+        return
+    if not method.is_own_python:
+        return
+    if overrides.executor != "local":
+        raise WrongUse(
+            f"method {method.name!r} is Python code from outside this project, which containers do not hold; run it with "
+            "--executor local, or give it an image (image: in its method.yaml)"
+        )
+    if method.origin == "folder" and not overrides.trust_code:
+        raise WrongUse(
+            f"method {method.name!r} is Python code from {method.folder}; it runs as you, without isolation; add --trust-code if "
+            "you trust it"
+        )
+
+
+def _find_task(name: str) -> Task:
+    task = find(Task, name)
+    if is_path(name) and task.name in available(Task):
+        raise WrongUse(f"{name}: name: {task.name!r} is a task that ships; choose another name")
+    return task
+
+
+def _data_sources(overrides: RunOverrides, profile: Profile) -> tuple[DataSources, tuple[str, ...]]:
+    """Where data come from, and the pre-training dataset that --pretrain-data names, if any."""
+    roots, own = parse_data_options(overrides.data, "--data")
+    pretrain_roots, pretrain_own = parse_data_options(overrides.pretrain_data, "--pretrain-data")
+    if len(pretrain_roots) > 1:
+        raise WrongUse(f"--pretrain-data: one pre-training dataset at a time, not {', '.join(pretrain_roots)}")
+    all_roots = {**roots, **pretrain_roots}
     # Before anything is prepared, which may take minutes.
-    for name, folder in roots.items():
+    for name, folder in all_roots.items():
         if not folder.is_dir():
             raise WrongUse(f"{name}: data root {folder} is not a folder; give the one that holds the official layout")
-    if choice.imagenet_weights is not None and not choice.imagenet_weights.is_file():
-        raise WrongUse(f"--imagenet-weights {choice.imagenet_weights}: no such file")
-    if sources:
-        suite = suite.model_copy(update={"pretrain_datasets": tuple(sources)})
-    threads = choice.threads or min(os.cpu_count() or 1, MAX_DEFAULT_THREADS)
-    # In containers the backend is the images', and a stage without it ends with that message.
-    device = usable_device(choice.backend if choice.executor == "local" else "torch", choice.device)
-    machine = Machine(threads, choice.backend, device, choice.imagenet_weights)
-    said: list[str] = []
-    asked = [t.dataset for t in tasks.values()]
-    asked += suite.pretrain_datasets if any(m.needs.data for m in methods.values()) else ()
-    names = {name: resolve(name, roots, said.append) for name in dict.fromkeys(asked)}
-    for name in suite.pretrain_datasets:
-        names.setdefault(name, name)
-    return ResolvedSuite(
-        suite, filters, methods, tasks, budget, profile, machine, roots, names, said, choice.executor
-    )  # fmt: skip
+    return DataSources(all_roots, {**own, **pretrain_own}, profile.frame_stride, profile.world), tuple(pretrain_roots)
 
 
 def cells_of(
     suite: Suite, budget: Budget, profile: Profile, names: Mapping[str, str], filters: list[Filter]
 ) -> list[Cell]:
-    """The cells of a suite. It may name a method by its folder; cells, as records, have the name that its file gives (`names`).
+    """The cells of a suite. It may name methods and tasks by path; cells, as records, have the names in their files (`names`).
 
-    Raises WrongUse where there is none.
+    Raises WrongUse where is_prepared is none.
     """
     cells = list(suite.cells(budget.name, profile.name, filters))
     if not cells:
         raise WrongUse(f"suite {suite.name!r} has no cell that is not excluded")
-    return [c if names[c.method] == c.method else c.model_copy(update={"method": names[c.method]}) for c in cells]
+
+    def named(cell: Cell) -> Cell:
+        fields = {axis: names.get(getattr(cell, axis), getattr(cell, axis)) for axis in ("method", "task")}
+        same = all(getattr(cell, axis) == name for axis, name in fields.items())
+        return cell if same else cell.model_copy(update=fields)
+
+    return [named(c) for c in cells]
 
 
 def budget_and_profile(suite: Suite) -> tuple[Budget, Profile]:

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from pretrain_bench.benchmarks.datasets.splits import read_scene_list, scenes_for_testing, split_scenes, usable_scenes
-from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.specs.budget import Budget, BudgetHalf
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
-from pretrain_bench.benchmarks.specs.recipes import recipe_kind
+from pretrain_bench.benchmarks.specs.recipes import Recipe
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.contract.stage import DataView, Limits, StageSpec, recipe_steps
 from pretrain_bench.harness.planning.code_digest import code_sha256
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
+from pretrain_bench.harness.planning.recipes import finetune_recipe, stage_recipe
 
 NO_DATASET = "none"
-IMAGE_RECIPE = "ours_images"
-"""The one stage that starts from ImageNet weights where a person gives them."""
 NEEDED = ("frames", "images", "poses", "multiple_views", "clouds", "labels")
 
 
@@ -41,8 +38,10 @@ class NotApplicable(WrongUse):
 
 
 class PlannedStage(NamedTuple):
-    """A stage with what the executor needs around it: its data, its caps, and the cell for whose sake it runs. The last stage
-    of a pre-training leaves the backbone; the code of a user's own method is its image."""
+    """A stage with what its runner needs around it: data, caps, method and recipe; and its cell, for a fine-tuning.
+
+    The last stage of a pre-training leaves the backbone.
+    """
 
     spec: StageSpec
     caps: BudgetHalf
@@ -50,8 +49,19 @@ class PlannedStage(NamedTuple):
     cell: Cell | None
     synthetic: bool
     title: str
+    method: Method
+    recipe: Recipe | None
     leaves_backbone: bool = False
-    own_code: bool = False
+
+    @property
+    def own_code(self) -> bool:
+        """Whether the stage runs code from outside this project."""
+        return self.spec.kind == "pretrain" and self.method.origin != "built-in"
+
+    @property
+    def method_folder(self) -> Path | None:
+        """The folder of Python code from outside this project that the stage runs, if any."""
+        return self.method.folder if self.spec.kind == "pretrain" and self.method.is_own_python else None
 
 
 class PlannedCell(NamedTuple):
@@ -95,24 +105,10 @@ class CellSpecs(NamedTuple):
     profile: Profile
 
 
-def stages_of(
-    cell: Cell, specs: CellSpecs, data: Mapping[str, PreparedDataset], machine: Machine
-) -> list[PlannedStage]:
-    """The stages of one cell, in the order in which they run.
-
-    `data` holds prepared datasets by the name that the cell or its task gives them. Raises WrongUse for what cannot be: a
-    method on a dataset that lacks what it needs, a task without a recipe in the profile, an unsupported currency.
-    """
-    source = data[cell.pretrain_dataset] if specs.method.needs.data else None
-    planned = pretrain_stages(specs, source, cell.pretrain_seed, machine)
-    planned.append(finetune_stage(cell, specs, data, machine, planned[-1], planned[-1].spec.key))
-    return planned
-
-
 def pretrain_stages(
     specs: CellSpecs, source: PreparedDataset | None, seed: int, machine: Machine
 ) -> list[PlannedStage]:
-    """The stages that make a method's backbone; raises WrongUse as `stages_of`."""
+    """The stages that make a method's backbone, in the order in which they run; raises WrongUse as `finetune_stage`."""
     method, _, budget, profile = specs
     planned: list[PlannedStage] = []
     parents: dict[str, str] = {}
@@ -121,64 +117,44 @@ def pretrain_stages(
         check_needs(method, source.dataset)
         synthetic = source.manifest.synthetic
     for stage in method.stages:
+        recipe = stage_recipe(method, stage, profile)
         spec = StageSpec.model_validate(
             {
                 **_common(specs, budget.pretrain, stage.share, machine),
                 "kind": "pretrain",
                 "stage": stage.name,
                 "seed": seed,
-                "recipe": recipe_of(profile, stage.recipe) if stage.recipe else None,
+                "recipe": recipe.model_dump(mode="json") if recipe else None,
                 "data": _view(source, method.needs.labels, _pretrain_scenes(source, profile)) if source else None,
                 "parents": dict(parents),
-                "imagenet_weights_sha256": _weights_sha256(machine) if stage.recipe == IMAGE_RECIPE else None,
+                "imagenet_weights_sha256": _weights_sha256(machine) if stage.imagenet_weights else None,
                 "code_sha256": method.code_sha256 or code_sha256("pretrain", method.name, stage.name),
                 "settings": method.settings,
             }
         )
         _check_currency(spec, budget)
         title, last = f"{method.name}/{stage.name}", stage is method.stages[-1]
-        planned.append(
-            PlannedStage(spec, budget.pretrain, source, None, synthetic, title, last, method.image is not None)
-        )
+        planned.append(PlannedStage(spec, budget.pretrain, source, None, synthetic, title, method, recipe, last))
         parents = {**parents, stage.name: spec.key}
     return planned
 
 
-def recipe_of(profile: Profile, name: str) -> Spec:
-    """A section of a profile by name, or `tasks.NAME`, the recipe of a task. Raises WrongUse where there is none."""
-    section, _, task = name.partition(".")
-    recipe = profile.tasks.get(task) if section == "tasks" else getattr(profile, section, None)
-    if recipe is None:
-        raise WrongUse(f"profile {profile.name!r} has no recipe {name!r}")
-    return recipe
-
-
 def finetune_stage(
-    cell: Cell,
-    specs: CellSpecs,
-    data: Mapping[str, PreparedDataset],
-    machine: Machine,
-    last: PlannedStage,
-    parent: str,
+    cell: Cell, specs: CellSpecs, target: PreparedDataset, machine: Machine, last: PlannedStage
 ) -> PlannedStage:
-    """The fine-tuning of a cell after its `last` pre-training stage, whose key is `parent`; raises WrongUse as `stages_of`."""
+    """The fine-tuning of a cell on `target` after its `last` pre-training stage.
+
+    Raises WrongUse for what cannot be: a method on a dataset that lacks what it needs, a task without a recipe in the profile, an
+    unsupported currency.
+    """
     method, task, budget, profile = specs
-    recipe = profile.tasks.get(task.name)
-    if recipe is None:
-        known = ", ".join(sorted(profile.tasks))
-        raise WrongUse(f"profile {profile.name!r} has no recipe for task {task.name!r}; it has recipes for {known}")
-    if recipe_kind(recipe) != task.kind:
-        raise WrongUse(
-            f"profile {profile.name!r}, tasks.{task.name}: a recipe of kind {recipe_kind(recipe)!r}, expected {task.kind!r}; "
-            f"write kind: {task.kind}"
-        )
+    recipe = finetune_recipe(profile, task)
     if cell.label_ratio.boxes is not None and task.kind != "detection":
         raise WrongUse(f"label ratio {cell.label_ratio}: task {task.name!r} has no boxes; give per cent or points")
     if cell.label_ratio.points is not None and task.kind == "detection":
         raise WrongUse(
             f"label ratio {cell.label_ratio}: the labels of task {task.name!r} are boxes; give per cent or boxes"
         )
-    target = data[task.dataset]
     check_applicable(method, last.data.dataset if last.data else None, task, target.dataset)
     split = split_scenes(used_scenes(target, profile), target.dataset, cell.label_ratio, target.tested)
     spec = StageSpec.model_validate(
@@ -190,17 +166,17 @@ def finetune_stage(
             "headline_metric": task.headline_metric,
             "label_ratio": cell.label_ratio,
             "seed": cell.finetune_seed,
-            "recipe": recipe,
+            "recipe": recipe.model_dump(mode="json"),
             "data": _view(target, True, (), task.kind),
             "split": split,
-            "parents": {last.spec.stage: parent},
+            "parents": {last.spec.stage: last.spec.key},
             "code_sha256": code_sha256("finetune", method.name, task.kind),
         }
     )
     _check_currency(spec, budget)
     synthetic = last.synthetic or target.manifest.synthetic
     title = finetune_title(cell.method, task.name, cell.label_ratio)
-    return PlannedStage(spec, budget.finetune, target, cell, synthetic, title)
+    return PlannedStage(spec, budget.finetune, target, cell, synthetic, title, method, recipe)
 
 
 def finetune_title(method: str, task: str, ratio: LabelRatio) -> str:

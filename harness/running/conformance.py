@@ -23,6 +23,7 @@ from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.executors.base import Allocation, Execution, Executor
 from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.planner import stages_of
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import (
     NEEDED,
@@ -31,7 +32,6 @@ from pretrain_bench.harness.planning.stage_specs import (
     Machine,
     PlannedStage,
     check_needs,
-    stages_of,
 )
 from pretrain_bench.harness.running.stage_runner import Cancelled, Display, RunOptions, run_chain
 from pretrain_bench.harness.store.store import Store

@@ -204,7 +204,7 @@ def score_finetune(spec: StageSpec, artifacts: Path, data: PreparedDataset) -> S
 def scorer_for(spec: StageSpec, view: Path) -> Scorer:
     """The scorer of a fine-tuning stage's test scenes; `view` is the folder of its prepared data."""
     assert spec.split is not None and spec.data is not None
-    return scorer_of(spec.recipe, spec.data.classes, spec.data.things, view, spec.split.test)
+    return scorer_of(spec.task_recipe, spec.data.classes, spec.data.things, view, spec.split.test)
 
 
 def counts_of(scorer: Scorer, folder: Path, scenes: Iterable[str]) -> dict[str, Counts]:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pretrain_bench.benchmarks.input.transforms import random_rotation
-from pretrain_bench.benchmarks.specs.method_recipes import SceneContexts
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.csc.partition import fast_partition, general_partition, partitioned_nce, to_world
+from pretrain_bench.methods.csc.recipe import SceneContexts
 from pretrain_bench.methods.training.frame_pairs import (
     Batch,
     Embeddings,
@@ -34,8 +34,7 @@ def run(context: StageContext) -> dict[str, float | None]:
 
 def prepare(context: StageContext) -> Training:
     """The backbone, and the steps that train it."""
-    recipe = context.spec.recipe
-    assert isinstance(recipe, SceneContexts)
+    recipe = context.recipe(SceneContexts)
 
     def rotation(rng: Generator) -> NDArray[np.float64]:
         return random_rotation(recipe.rotation_degrees, rng)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.datasets.pairs import world_points
 from pretrain_bench.benchmarks.datasets.views import Frame
-from pretrain_bench.benchmarks.specs.method_recipes import DepthContrast
+from pretrain_bench.methods.depthcontrast.recipe import DepthContrast
 
 Scan = NDArray[np.float64]
 TRIES = 100

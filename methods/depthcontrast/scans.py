@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from pretrain_bench.benchmarks.datasets.views import list_frames, load_frame
 from pretrain_bench.benchmarks.input.voxelise import quantise, to_cells
-from pretrain_bench.benchmarks.specs.method_recipes import DepthContrast
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.depthcontrast.augment import augmented, frame_scan
 from pretrain_bench.methods.depthcontrast.moco import Queue, follow, joint_loss, queue_loss
+from pretrain_bench.methods.depthcontrast.recipe import DepthContrast
 from pretrain_bench.methods.networks.pointnet2 import PointNet2, votenet_levels
 from pretrain_bench.methods.networks.res16unet import HEAD, Res16UNet34C, seeded_backbone
 from pretrain_bench.methods.sparse.backend import sparse_backend
@@ -84,8 +84,8 @@ def run(context: StageContext) -> dict[str, float | None]:
 
 def prepare(context: StageContext) -> Training:
     """The encoders with their queues, and the steps that train them."""
-    recipe, spec = context.spec.recipe, context.spec
-    assert isinstance(recipe, DepthContrast) and spec.data is not None
+    recipe, spec = context.recipe(DepthContrast), context.spec
+    assert spec.data is not None
     frames = list_frames(context.view, spec.data.scenes)
     if not frames:
         raise DataError(f"dataset {spec.data.dataset!r} has no frames in the scenes to pre-train on")

@@ -35,7 +35,7 @@ def finetune(
     spec = context.spec
     assert spec.split is not None
     evaluator = Evaluator(context, network, predict)
-    every = spec.recipe.validate_every  # type: ignore[union-attr]
+    every = spec.task_recipe.validate_every
     earlier = training.after_step
 
     def after_step(state: TrainingState) -> None:
@@ -80,7 +80,7 @@ class Evaluator:
     def _scorer(self, scenes: tuple[str, ...]) -> Scorer:
         spec = self.context.spec
         assert spec.data is not None
-        return scorer_of(spec.recipe, spec.data.classes, spec.data.things, self.context.view, scenes)
+        return scorer_of(spec.task_recipe, spec.data.classes, spec.data.things, self.context.view, scenes)
 
     @torch.no_grad()
     def predict(self, scenes: tuple[str, ...]) -> dict[str, Prediction]:

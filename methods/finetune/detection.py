@@ -48,8 +48,8 @@ class BoxBatch(NamedTuple):
 
 def run(context: StageContext) -> dict[str, float | None]:
     """Fine-tune and write predictions: the boxes that survive suppression, with objectness and class probabilities."""
-    spec, recipe = context.spec, context.spec.recipe
-    assert isinstance(recipe, DetectionRecipe) and spec.data is not None
+    spec, recipe = context.spec, context.recipe(DetectionRecipe)
+    assert spec.data is not None
     sizes = np.asarray(spec.data.box_mean_sizes_metres, np.float64)
     backbone = load_backbone(context, recipe.vote_channels)
     with torch.random.fork_rng(devices=[]):

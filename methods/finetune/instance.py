@@ -38,8 +38,8 @@ SMALL, DIRECTION_SMALL = 1e-6, 1e-8
 
 def run(context: StageContext) -> dict[str, float | None]:
     """Fine-tune and write predictions: the class of every voxel, and instances as sets of voxels."""
-    spec, recipe = context.spec, context.spec.recipe
-    assert isinstance(recipe, InstanceRecipe) and spec.data is not None and spec.split is not None
+    spec, recipe = context.spec, context.recipe(InstanceRecipe)
+    assert spec.data is not None and spec.split is not None
     classes, things = spec.data.classes, recipe.counted_classes(spec.data.classes, spec.data.things)
     backbone = load_backbone(context, len(classes))
     momentum, width = spec.network.finetune_bn_momentum, backbone.feature_channels

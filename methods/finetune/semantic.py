@@ -17,8 +17,8 @@ from pretrain_bench.methods.networks.res16unet import Res16UNet34C
 
 def run(context: StageContext) -> dict[str, float | None]:
     """Fine-tune and write predictions: the class of every voxel."""
-    spec, recipe = context.spec, context.spec.recipe
-    assert isinstance(recipe, SemanticRecipe) and spec.data is not None and spec.split is not None
+    spec, recipe = context.spec, context.recipe(SemanticRecipe)
+    assert spec.data is not None and spec.split is not None
     network = load_backbone(context, len(spec.data.classes)).to(context.device)
     labels_of = partial(allowed_labels, context)
     training = labelled_training(context, network, recipe, spec.split.train, labels_of, semantic_loss)

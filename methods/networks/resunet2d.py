@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pretrain_bench.benchmarks.specs.method_recipes import OursImages
+from pretrain_bench.methods.ours.recipe import OursImages
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -15,7 +15,7 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain_bench.benchmarks.specs.method_recipes import OursImages
+from pretrain_bench.methods.ours.recipe import OursImages
 
 
 class Crop(NamedTuple):

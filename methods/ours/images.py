@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from pretrain_bench.benchmarks.datasets.views import list_frames, load_frame
-from pretrain_bench.benchmarks.specs.method_recipes import OursImages
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.networks.resunet2d import SIDE_MULTIPLE, PixelFeatureNet, network_input
 from pretrain_bench.methods.ours.augment import apply_crop, change_colours, draw_crop, match_pixels, to_tensor
+from pretrain_bench.methods.ours.recipe import OursImages
 from pretrain_bench.methods.training.checkpoint import load_into, load_weights, save_weights
 from pretrain_bench.methods.training.contrast import embedding_health, info_nce, unit_rows
 from pretrain_bench.methods.training.loop import StepResult, Training, batch_indices, train_and_save
@@ -28,10 +28,12 @@ def run(context: StageContext) -> dict[str, float | None]:
 
 def prepare(context: StageContext) -> Training:
     """The network, and the steps that train it."""
-    recipe = context.spec.recipe
-    assert isinstance(recipe, OursImages) and context.spec.data is not None
+    recipe = context.recipe(OursImages)
+    assert context.spec.data is not None
     if recipe.image_side % SIDE_MULTIPLE:
-        raise DataError(f"ours_images.image_side is {recipe.image_side}; it must be a multiple of {SIDE_MULTIPLE}")
+        raise DataError(
+            f"recipe of ours/images: image_side is {recipe.image_side}; it must be a multiple of {SIDE_MULTIPLE}"
+        )
     frames = list_frames(context.view, context.spec.data.scenes)
     torch.manual_seed(context.seed("weights"))
     network = PixelFeatureNet(recipe).to(context.device)

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from pretrain_bench.benchmarks.datasets.views import Frame, list_frames, load_frame
 from pretrain_bench.benchmarks.input import transforms
 from pretrain_bench.benchmarks.input.voxelise import quantise, to_cells
-from pretrain_bench.benchmarks.specs.method_recipes import OursImages, OursPoints
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.networks.res16unet import seeded_backbone
 from pretrain_bench.methods.networks.resunet2d import PixelFeatureNet, network_input
 from pretrain_bench.methods.ours.augment import to_tensor
 from pretrain_bench.methods.ours.images import ARTIFACT as IMAGE_NETWORK
 from pretrain_bench.methods.ours.images import SETTINGS as IMAGE_SETTINGS
+from pretrain_bench.methods.ours.pixel_features import pixel_features as pixel_features  # for `bench features`
 from pretrain_bench.methods.ours.projection import CentreCrop, centre_crop, crop_image, inside_crop, lookup, unproject
+from pretrain_bench.methods.ours.recipe import OursImages, OursPoints
 from pretrain_bench.methods.sparse.backend import sparse_backend
 from pretrain_bench.methods.sparse.tensor import batched_coordinates
 from pretrain_bench.methods.training.checkpoint import load_into, load_weights, save_backbone
@@ -52,8 +53,8 @@ def run(context: StageContext) -> dict[str, float | None]:
 
 def prepare(context: StageContext) -> Training:
     """The student with the frozen network of stage 1, and the steps that train it."""
-    recipe, spec = context.spec.recipe, context.spec
-    assert isinstance(recipe, OursPoints) and spec.data is not None
+    recipe, spec = context.recipe(OursPoints), context.spec
+    assert spec.data is not None
     frames = list_frames(context.view, spec.data.scenes)
     teacher = load_teacher(context, recipe)
     channels = next(p for p in teacher.decoder[-1].conv2.parameters()).shape[0]  # type: ignore[union-attr]

@@ -10,9 +10,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretrain_bench.benchmarks.specs.method_recipes import PointContrast
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.pointcontrast.hardest import hardest_contrastive
+from pretrain_bench.methods.pointcontrast.recipe import PointContrast
 from pretrain_bench.methods.training.contrast import info_nce
 from pretrain_bench.methods.training.frame_pairs import (
     Batch,
@@ -24,6 +24,9 @@ from pretrain_bench.methods.training.frame_pairs import (
 )
 from pretrain_bench.methods.training.loop import Training, train_and_save
 
+INPUT = "geometry"
+"""The network sees ones in place of colours, also when `bench features` draws its output."""
+
 
 def run(context: StageContext) -> dict[str, float | None]:
     """Train and write `artifacts/backbone.safetensors`."""
@@ -32,8 +35,7 @@ def run(context: StageContext) -> dict[str, float | None]:
 
 def prepare(context: StageContext) -> Training:
     """The backbone, and the steps that train it."""
-    recipe = context.spec.recipe
-    assert isinstance(recipe, PointContrast)
+    recipe = context.recipe(PointContrast)
     return prepare_pairs(context, recipe, any_rotation, False, partial(pair_loss, recipe))
 
 

@@ -18,8 +18,8 @@ def run(context: StageContext) -> dict[str, float | None]:
 
 def prepare(context: StageContext) -> Training:
     """The network from scratch, and the steps that train it on every labelled point of the pre-training scenes."""
-    recipe, spec = context.spec.recipe, context.spec
-    assert isinstance(recipe, SemanticRecipe) and spec.data is not None
+    recipe, spec = context.recipe(SemanticRecipe), context.spec
+    assert spec.data is not None
     seed, momentum = context.seed("weights"), spec.network.finetune_bn_momentum
     network = seeded_backbone(len(spec.data.classes), spec.network, momentum, spec.sparse_backend, seed)
     network = network.to(context.device)

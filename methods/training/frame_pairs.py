@@ -17,7 +17,6 @@ from pretrain_bench.benchmarks.datasets.pairs import world_points
 from pretrain_bench.benchmarks.datasets.views import Frame, load_frame
 from pretrain_bench.benchmarks.input.transforms import nearest_rows
 from pretrain_bench.benchmarks.input.voxelise import quantise, to_cells
-from pretrain_bench.benchmarks.specs.method_recipes import FramePairs
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.networks.res16unet import seeded_backbone
@@ -25,6 +24,7 @@ from pretrain_bench.methods.sparse.backend import sparse_backend
 from pretrain_bench.methods.sparse.tensor import batched_coordinates
 from pretrain_bench.methods.training.checkpoint import save_backbone
 from pretrain_bench.methods.training.contrast import embedding_health, unit_rows
+from pretrain_bench.methods.training.frame_pairs_recipe import FramePairs
 from pretrain_bench.methods.training.loop import StepResult, Training, batch_indices, first_usable
 from pretrain_bench.methods.training.optim import exponential, sgd
 

@@ -63,24 +63,25 @@ def show_scene(spec: StageSpec, view: Path, scene: str, predictions: Path) -> Sh
     of one checkpoint. Raises WrongUse for a scene that was not tested, DataError for predictions that cannot be read."""
     assert spec.split is not None and spec.data is not None
     check_tested(spec, scene)
-    scorer = scorer_of(spec.recipe, spec.data.classes, spec.data.things, view, (scene,))
+    recipe = spec.task_recipe
+    scorer = scorer_of(recipe, spec.data.classes, spec.data.things, view, (scene,))
     prediction = scorer.read(predictions, scene)
-    if isinstance(spec.recipe, DetectionRecipe):
+    if isinstance(recipe, DetectionRecipe):
         return _boxes(spec.data, view, scene, prediction)
-    assert isinstance(spec.recipe, SemanticRecipe)
+    assert isinstance(recipe, SemanticRecipe)
     cloud, labels = load_cloud(view, scene), load_labels(view, scene)
-    voxels = evaluation_voxels(np.asarray(cloud.xyz), spec.recipe.voxel_metres)
+    voxels = evaluation_voxels(np.asarray(cloud.xyz), recipe.voxel_metres)
     xyz, rgb = (
         np.asarray(cloud.xyz)[voxels.representative],
         np.asarray(cloud.rgb)[voxels.representative].astype(np.uint8),
     )
     semantic = voxel_labels(np.asarray(labels.semantic), voxels)
-    if isinstance(spec.recipe, InstanceRecipe):
-        truth = _true_instances(spec.data, spec.recipe, semantic, labels, voxels)
+    if isinstance(recipe, InstanceRecipe):
+        truth = _true_instances(spec.data, recipe, semantic, labels, voxels)
         shown = _instances(xyz, rgb, semantic, truth, prediction)
     else:
         shown = _classes(spec.data.classes, xyz, rgb, semantic, prediction["classes"])
-    return shown._replace(spacing_metres=spec.recipe.voxel_metres)
+    return shown._replace(spacing_metres=recipe.voxel_metres)
 
 
 def _classes(

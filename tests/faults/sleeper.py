@@ -75,7 +75,7 @@ def finetuned(spec: StageSpec, root: Path) -> dict[str, float | None]:
     assert spec.data is not None and spec.split is not None
     classes = len(spec.data.classes)
     view = root / "data" / spec.data.dataset
-    scorer = SemanticScorer(view, spec.split.test, spec.recipe.voxel_metres, classes)  # type: ignore[union-attr]
+    scorer = SemanticScorer(view, spec.split.test, spec.task_recipe.voxel_metres, classes)
     said = {s: {"classes": np.full(scorer.voxels(s), int(spec.key[:8], 16) % 3, np.uint8)} for s in spec.split.test}
     scores = scorer.score(said)
     metrics: dict[str, float | None] = {}

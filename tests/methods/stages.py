@@ -15,6 +15,7 @@ from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
+from pretrain_bench.harness.planning.recipes import stage_recipe
 from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, pretrain_stages
 from pretrain_bench.harness.running.stage_runner import lay_out
 from pretrain_bench.methods.context import StageContext
@@ -41,9 +42,15 @@ def nano_stages(method: str, source: PreparedDataset, seed: int = 0, **recipe: A
     planned = pretrain_stages(specs, source, seed, Machine(1, "torch", "cpu"))
     if recipe:
         last = planned[-1].spec
-        changed = last.model_copy(update={"recipe": last.recipe.model_copy(update=recipe)})  # type: ignore[union-attr]
+        changed = last.model_copy(update={"recipe": {**(last.recipe or {}), **recipe}})
         planned[-1] = planned[-1]._replace(spec=changed)
     return planned
+
+
+def recipe_in(profile: str, method: str, stage: str) -> Any:
+    """The recipe of a stage under a profile that ships."""
+    known = find(Method, method)
+    return stage_recipe(known, next(s for s in known.stages if s.name == stage), find(Profile, profile))
 
 
 def open_stage(planned: PlannedStage, root: Path, parents: dict[str, Path]) -> StageContext:

@@ -7,10 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from pretrain_bench.benchmarks.datasets.views import Frame
-from pretrain_bench.benchmarks.specs.method_recipes import DepthContrast
-from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.harness.contract.stage import Limits
-from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.methods.depthcontrast.augment import (
     augmented,
     crop_cuboid,
@@ -19,8 +16,10 @@ from pretrain_bench.methods.depthcontrast.augment import (
     resample,
     turn_about_one_axis,
 )
+from pretrain_bench.methods.depthcontrast.recipe import DepthContrast
 from pretrain_bench.methods.depthcontrast.scans import queue_keys, voxel_view
 from pretrain_bench.methods.training.optim import cosine
+from tests.methods.stages import recipe_in
 
 SMALL = DepthContrast(
     scan_points=3000, points=1000, sizes=(500, 1500), crop_least_points=400, abstraction_points=(64, 32, 16, 8)
@@ -105,14 +104,14 @@ def test_the_rate_falls_by_half_a_cosine_in_one_stair_an_epoch() -> None:
 
 
 def test_the_queue_never_holds_more_than_half_of_the_frames() -> None:
-    headline = find(Profile, "headline").depthcontrast
+    headline = recipe_in("headline", "depthcontrast", "scans")
     assert queue_keys(headline, 10**6) == 131072
     assert queue_keys(headline, 38_000) == 18_976 == 593 * 32 <= 19_000
     assert queue_keys(headline, 10) == 32, "at least a batch"
 
 
 def test_the_profiles_hold_the_papers_numbers() -> None:
-    recipe = find(Profile, "headline").depthcontrast
+    recipe = recipe_in("headline", "depthcontrast", "scans")
     assert (recipe.scans_per_step, recipe.epochs, recipe.temperature, recipe.key_momentum) == (32, 40, 0.1, 0.999)
     assert (recipe.optimiser.learning_rate, recipe.final_learning_rate, recipe.optimiser.momentum) == (
         0.12,
@@ -121,9 +120,9 @@ def test_the_profiles_hold_the_papers_numbers() -> None:
     )
     assert recipe.optimiser.dampening == 0 and recipe.optimiser.weight_decay == 1e-4
     assert (recipe.points, recipe.voxel_metres, recipe.embedding_channels) == (20_000, 0.05, 128)
-    official = find(Profile, "official").depthcontrast
+    official = recipe_in("official", "depthcontrast", "scans")
     assert (official.scans_per_step, official.scans_per_pass, official.epochs) == (1024, 32, 400)
-    tiny = find(Profile, "tiny").depthcontrast
+    tiny = recipe_in("tiny", "depthcontrast", "scans")
     assert tiny.points == 2048 and tiny.abstraction_points == (256, 128, 64, 32)
 
 

@@ -9,14 +9,13 @@ import torch
 from pretrain_bench.benchmarks.datasets.views import Frame
 from pretrain_bench.benchmarks.input.transforms import nearest_rows, random_rotation
 from pretrain_bench.benchmarks.procedural import rooms, sensors, write
-from pretrain_bench.benchmarks.specs.method_recipes import PointContrast, SceneContexts
 from pretrain_bench.benchmarks.specs.optimisers import ExponentialDecay
-from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.harness.contract.stage import Limits
-from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.methods.csc.pairs import scene_loss
+from pretrain_bench.methods.csc.recipe import SceneContexts
 from pretrain_bench.methods.pointcontrast.hardest import hardest_contrastive
 from pretrain_bench.methods.pointcontrast.pairs import any_rotation, pair_loss
+from pretrain_bench.methods.pointcontrast.recipe import PointContrast
 from pretrain_bench.methods.training.frame_pairs import (
     Batch,
     PairSample,
@@ -27,6 +26,7 @@ from pretrain_bench.methods.training.frame_pairs import (
     turn,
 )
 from pretrain_bench.methods.training.optim import exponential
+from tests.methods.stages import recipe_in
 from tests.parity.vectors import load
 
 RECIPE = PointContrast(voxel_metres=0.1)
@@ -167,8 +167,8 @@ def test_the_schedule_steps_after_the_first_iteration(every: int) -> None:
 
 
 def test_the_profiles_hold_the_papers_numbers() -> None:
-    headline = find(Profile, "headline")
-    for recipe, every in ((headline.pointcontrast, 250), (headline.csc, 1000)):
+    point, csc = recipe_in("headline", "pointcontrast", "pairs"), recipe_in("headline", "csc", "pairs")
+    for recipe, every in ((point, 250), (csc, 1000)):
         assert (recipe.voxel_metres, recipe.temperature, recipe.positives, recipe.min_overlap) == (
             0.025,
             0.4,
@@ -181,5 +181,5 @@ def test_the_profiles_hold_the_papers_numbers() -> None:
             0.0,
         )
         assert recipe.optimiser.weight_decay == 1e-4 and recipe.decay.every_steps == every and recipe.decay.after_first
-    assert headline.csc.partition == "fast4" and (headline.csc.inner_voxels, headline.csc.outer_voxels) == (2, 20)
-    assert headline.pointcontrast.loss == "info_nce" and find(Profile, "official").csc.pairs_per_step == 32
+    assert csc.partition == "fast4" and (csc.inner_voxels, csc.outer_voxels) == (2, 20)
+    assert point.loss == "info_nce" and recipe_in("official", "csc", "pairs").pairs_per_step == 32

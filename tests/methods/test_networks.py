@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import save_file
 
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
-from pretrain_bench.benchmarks.specs.method_recipes import OursImages
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.methods.networks.res16unet import Res16UNet34C, seeded_backbone
 from pretrain_bench.methods.networks.resunet2d import PixelFeatureNet, ResNetEncoder, network_input
+from pretrain_bench.methods.ours.recipe import OursImages
 from pretrain_bench.methods.training.checkpoint import load_into, load_weights, save_weights
 
 

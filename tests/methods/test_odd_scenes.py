@@ -19,8 +19,9 @@ from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.planner import stages_of
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
-from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, stages_of
+from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage
 from pretrain_bench.harness.running.stage_runner import lay_out
 from pretrain_bench.harness.running.validate import score_finetune
 from pretrain_bench.methods.context import CANCEL, StageContext
@@ -106,7 +107,7 @@ def open_task(
         lay_out(weights, first, {}, None)
         init.run(StageContext.open(weights))
     split = Split(version=1, train=train, selection=(), test=test, sha256="0" * 64)
-    changed = last.spec.recipe.model_copy(update=recipe)  # type: ignore[union-attr]
+    changed = {**(last.spec.recipe or {}), **recipe}
     planned = last._replace(spec=last.spec.model_copy(update={"split": split, "recipe": changed}))
     root = folder / f"root-{len(list(folder.iterdir()))}"
     lay_out(root, planned, {first.spec.stage: weights / "out/artifacts"}, None)

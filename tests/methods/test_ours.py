@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from pretrain_bench.benchmarks.datasets.views import Frame
-from pretrain_bench.benchmarks.specs.method_recipes import OursImages, OursPoints
 from pretrain_bench.methods.ours import augment, projection
 from pretrain_bench.methods.ours.images import make_views
 from pretrain_bench.methods.ours.points import frame_sample
+from pretrain_bench.methods.ours.recipe import OursImages, OursPoints
 from tests.parity.vectors import case, formula
 
 SMALL = OursImages(image_side=24, pixels_per_pair=100)

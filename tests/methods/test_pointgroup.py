@@ -270,7 +270,7 @@ def test_predicted_instances_are_read_and_scored(tmp_path: Path, monkeypatch: py
     planned, context = open_task(
         "scannet-inst", tmp_path, {"usual": room()}, ("usual",), ("usual",), method="pointgroup", voxel_metres=0.1
     )
-    recipe, data, net = planned.spec.recipe, planned.data, network().eval()
+    recipe, data, net = planned.recipe, planned.data, network().eval()
     assert isinstance(recipe, InstanceRecipe) and planned.spec.data is not None and data is not None
     real, classes = net.forward, planned.spec.data.classes
 

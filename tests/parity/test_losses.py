@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pretrain_bench.benchmarks.metrics.semantic import confusion_matrix, iou_per_class, mean_iou
-from pretrain_bench.benchmarks.specs.method_recipes import OursImages
 from pretrain_bench.harness.contract.stage import Limits
 from pretrain_bench.methods.ours.images import gather_pairs, pixel_loss
+from pretrain_bench.methods.ours.recipe import OursImages
 from pretrain_bench.methods.training.contrast import info_nce, unit_rows
 from pretrain_bench.methods.training.optim import polynomial
 from tests.parity.vectors import case, load

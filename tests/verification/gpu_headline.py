@@ -33,9 +33,10 @@ from pretrain_bench.harness.contract.events import EVENTS_FILE, Ledger, Step, Us
 from pretrain_bench.harness.executors.base import thread_variables
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.estimate import History, steps_of
-from pretrain_bench.harness.planning.prepared_data import PreparedDataset, ready
+from pretrain_bench.harness.planning.planner import stages_of
+from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset
 from pretrain_bench.harness.planning.resolved_suite import MAX_DEFAULT_THREADS
-from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, stages_of
+from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage
 from pretrain_bench.harness.running.stage_runner import lay_out
 from tests.verification.gpu_stages import CODE
 from tests.verification.report import ROOT, write_report
@@ -56,7 +57,7 @@ def planned_stages(budget: Budget, profile: Profile, machine: Machine) -> dict[s
     names = {task.dataset: str(find(Dataset, task.dataset).stand_in) for task in tasks.values()}
 
     def prepared(name: str) -> PreparedDataset:
-        return ready(name, {}, profile.frame_stride, True, lambda what: lambda items: items, print, profile.world)
+        return DataSources(frame_stride=profile.frame_stride, world=profile.world).prepare(name, strict=True, say=print)
 
     with ThreadPoolExecutor(len(names)) as side_by_side:
         data = dict(zip(names, side_by_side.map(prepared, names.values()), strict=True))
@@ -167,7 +168,7 @@ def run_all(folder: Path, seconds: float) -> dict[str, dict[str, Any]]:
             parents = {stage: artifacts[key] for stage, key in planned.spec.parents.items()}
             code = run_stage(root, planned, parents, seconds)
             ended.write_text(json.dumps({"exit_code": code}))
-        if planned.spec.recipe is not None:
+        if planned.recipe is not None:
             rows[title] = {
                 "exit_code": json.loads(ended.read_text())["exit_code"],
                 **measured(root, planned, paper[title]),

@@ -35,17 +35,18 @@ from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
-from pretrain_bench.benchmarks.specs.method_recipes import DepthContrast
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.code_digest import digest
-from pretrain_bench.harness.planning.prepared_data import PreparedDataset, cache_folder, ready
-from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, pretrain_stages, recipe_of
+from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset, cache_folder
+from pretrain_bench.harness.planning.recipes import stage_recipe
+from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, pretrain_stages
 from pretrain_bench.harness.running.stage_runner import lay_out
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.depthcontrast.moco import Queue
+from pretrain_bench.methods.depthcontrast.recipe import DepthContrast
 from pretrain_bench.methods.depthcontrast.scans import ScanViews
 from pretrain_bench.methods.networks.res16unet import Res16UNet34C, seeded_backbone
 from pretrain_bench.methods.sparse.tensor import SparseTensor, batched_coordinates
@@ -94,7 +95,7 @@ def stages(method: str, seed: int, source: PreparedDataset) -> list[PlannedStage
 
 def world() -> PreparedDataset:
     """The procedural ScanNet world at the size of the profile."""
-    return ready(DATASET, {}, 50, True, lambda what: lambda items: items, print, find(Profile, BUDGET).world)
+    return DataSources(frame_stride=50, world=find(Profile, BUDGET).world).prepare(DATASET, strict=True, say=print)
 
 
 def run_stage(planned: PlannedStage, folder: Path, parents: dict[str, Path]) -> tuple[dict[str, Accuracy], Path]:
@@ -111,7 +112,7 @@ def run_stage(planned: PlannedStage, folder: Path, parents: dict[str, Path]) -> 
     context = StageContext.open(folder / "train")
     training: Training = module.prepare(context)
     aside: Training = module.prepare(StageContext.open(folder / "held-out"))
-    look = scans_ranked_first if isinstance(planned.spec.recipe, DepthContrast) else ranked_first
+    look = scans_ranked_first if isinstance(planned.recipe, DepthContrast) else ranked_first
     before = look(aside, {n: m.state_dict() for n, m in aside.modules.items()})
     train_and_save(context, training)
     after = look(aside, {n: m.state_dict() for n, m in training.modules.items()})
@@ -245,7 +246,7 @@ def verify_one(method: str, seed: int, folder: Path) -> dict[str, Any]:
         parents[stage.spec.stage] = artifacts
     result: dict[str, Any] = {"ranked_first": accuracies, "without_bound": without_bound}
     if method in PROBED:
-        recipe, network = planned[-1].spec.recipe, planned[-1].spec.network
+        recipe, network = planned[-1].recipe, planned[-1].spec.network
         voxel, colour = recipe.voxel_metres, method != "pointcontrast"  # type: ignore[union-attr]
         result["probe"] = probe(load_backbone(artifacts, network, seed), source, voxel, colour)
         result["probe_random"] = probe(seeded_backbone(1, network, 0.1, "torch", 1000 + seed), source, voxel, colour)
@@ -262,7 +263,11 @@ def load_backbone(artifacts: Path, network: NetworkSettings, seed: int) -> Res16
 def settings_sha256(method: str) -> str:
     """Hash of what is behind a method's result and is no code of its own: recipes, budget, world, and how it is measured."""
     profile, budget, world = find(Profile, BUDGET), find(Budget, BUDGET), find(Dataset, DATASET).sized(BUDGET)
-    recipes = [recipe_of(profile, s.recipe).model_dump_json() for s in find(Method, method).stages if s.recipe]
+    recipes = [
+        r.model_dump_json()
+        for s in find(Method, method).stages
+        if (r := stage_recipe(find(Method, method), s, profile))
+    ]
     measured = digest(
         (
             "pretrain_bench.benchmarks.metrics.scorer",

@@ -24,10 +24,12 @@ from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.recipes import task_recipe
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.harness.planning.catalog import available, find
-from pretrain_bench.harness.planning.prepared_data import PreparedDataset, cache_folder, ready
-from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, stages_of
+from pretrain_bench.harness.planning.planner import stages_of
+from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset, cache_folder
+from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage
 from pretrain_bench.harness.running.stage_runner import lay_out
 from pretrain_bench.harness.running.validate import scorer_for
 from pretrain_bench.methods.context import StageContext
@@ -97,7 +99,7 @@ def data_of(task: str, size: str = BUDGET) -> PreparedDataset:
     profile = find(Profile, budget.default_profile or size)
     name = find(Dataset, find(Task, task).dataset).stand_in
     assert name is not None
-    return ready(name, {}, profile.frame_stride, True, lambda what: lambda items: items, print, profile.world)
+    return DataSources(frame_stride=profile.frame_stride, world=profile.world).prepare(name, strict=True, say=print)
 
 
 def scene_to_overfit(source: PreparedDataset, scenes: tuple[str, ...], most_voxels: int) -> tuple[str, float]:
@@ -139,10 +141,10 @@ def overfit(what: Overfit) -> dict[str, float]:
     assert last.spec.split is not None
     scene, size = scene_to_overfit(source, last.spec.split.train, what.most_voxels)
     changes = {**what.changes, "voxel_metres": size, "validate_every": what.changes["steps"]}
-    recipe = type(last.spec.recipe).model_validate({**last.spec.recipe.model_dump(), **changes})  # type: ignore[union-attr]
-    limits = last.spec.limits.model_copy(update={"amount": float(recipe.steps), "loader_workers": 0})  # type: ignore[attr-defined]
+    recipe = task_recipe({**(last.spec.recipe or {}), **changes})
+    limits = last.spec.limits.model_copy(update={"amount": float(recipe.steps), "loader_workers": 0})
     split = last.spec.split.model_copy(update={"train": (scene,), "selection": (), "test": (scene,)})
-    spec = last.spec.model_copy(update={"recipe": recipe, "limits": limits, "split": split})
+    spec = last.spec.model_copy(update={"recipe": recipe.model_dump(mode="json"), "limits": limits, "split": split})
     metrics = run_stages(first, last._replace(spec=spec))
     voxels = len(quantise(to_cells(np.asarray(load_cloud(source.folder, scene).xyz), size)).coordinates)
     found = {name: metrics[f"{name}_final"] for name in what.least}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pretrain_bench.harness.planning.prepared_data import ready
+from pretrain_bench.harness.planning.prepared_data import DataSources
 from tests.verification import learning
 from tests.verification.report import FOLDER
 
@@ -17,9 +17,9 @@ STEPS = 80
 
 def test_one_seed_of_csc_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning, "HELD_OUT_BATCHES", 12)
-    source = ready(learning.DATASET, {}, 50, True, lambda what: lambda items: items, print, "smoke")
+    source = DataSources(frame_stride=50, world="smoke").prepare(learning.DATASET, strict=True, say=print)
     (planned,) = learning.stages("csc", 0, source)
-    recipe = planned.spec.recipe.model_copy(update={"steps": STEPS})  # type: ignore[union-attr]
+    recipe = {**(planned.spec.recipe or {}), "steps": STEPS}
     limits = planned.spec.limits.model_copy(update={"loader_workers": 0})
     planned = planned._replace(spec=planned.spec.model_copy(update={"recipe": recipe, "limits": limits}))
     found, artifacts = learning.run_stage(planned, tmp_path, {})

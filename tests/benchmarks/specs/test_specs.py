@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
@@ -13,6 +14,8 @@ from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.planning.catalog import available, find
+from pretrain_bench.harness.planning.recipes import stage_recipe
+from tests.methods.stages import recipe_in
 
 BUDGET = """
 name: mine
@@ -68,10 +71,14 @@ def test_unknown_key_in_a_nested_mapping_lists_what_is_allowed(tmp_path: Path) -
 
 
 def test_a_users_file_may_extend_what_ships(tmp_path: Path) -> None:
-    path = write(tmp_path, "extends: smoke\nname: mine\nours_points: {voxel_metres: 0.07}\n")
-    mine, smoke = find(Profile, str(path)), find(Profile, "smoke")
-    assert mine.ours_points.voxel_metres == 0.07
-    assert mine.ours_points.frames_per_step == smoke.ours_points.frames_per_step
+    path = write(tmp_path, "extends: smoke\nname: mine\nmethods: {ours: {points: {voxel_metres: 0.07}}}\n")
+    ours, mine = find(Method, "ours"), find(Profile, str(path))
+    assert mine.lineage == ("headline", "smoke", "mine")
+    recipe, shipped = stage_recipe(ours, ours.stages[1], mine), recipe_in("smoke", "ours", "points")
+    assert recipe == shipped.model_copy(update={"voxel_metres": 0.07})
+    wrong = write(tmp_path, "extends: smoke\nname: mine\nmethods: {ours: {points: {voxel_cm: 7}}}\n")
+    with pytest.raises(WrongUse, match=r"methods\.ours\.points: voxel_cm: unknown key, did you mean 'voxel_metres'"):
+        stage_recipe(ours, ours.stages[1], find(Profile, str(wrong)))
 
 
 def test_unknown_names_are_met_with_the_known_ones() -> None:
@@ -91,12 +98,15 @@ def test_batches_accumulate_evenly() -> None:
 
 def test_headline_and_paper_literal_differ_where_they_say() -> None:
     headline, literal = find(Profile, "headline"), find(Profile, "paper-literal")
-    assert (headline.ours_images.reduction, literal.ours_images.reduction) == ("mean", "sum")
+    one, two = (recipe_in(profile, "ours", "images") for profile in ("headline", "paper-literal"))
+    assert (one.reduction, two.reduction) == ("mean", "sum") and two.model_copy(update={"reduction": "mean"}) == one
+    for method, stage in (("ours", "points"), ("pointcontrast", "pairs"), ("csc", "pairs"), ("depthcontrast", "scans")):
+        assert recipe_in("headline", method, stage) == recipe_in("paper-literal", method, stage)
     assert literal.left_out_scenes["semantickitti"] == ("00__",) and not headline.left_out_scenes
     assert (
         literal.model_copy(
             update={
-                "ours_images": headline.ours_images,
+                "bases": (),
                 "left_out_scenes": {},
                 "name": "headline",
                 "description": headline.description,
@@ -123,8 +133,6 @@ def test_specs_are_frozen() -> None:
 
 
 def test_procedural_datasets_have_the_sizes_of_the_profiles() -> None:
-    from pretrain_bench.harness.planning.catalog import available
-
     for name in available(Dataset):
         dataset = find(Dataset, name)
         assert bool(dataset.worlds) == dataset.synthetic
@@ -139,14 +147,20 @@ def test_procedural_datasets_have_the_sizes_of_the_profiles() -> None:
 
 def test_a_profile_that_changes_a_rate_keeps_the_rest_of_the_optimiser(tmp_path: Path) -> None:
     shipped = find(Profile, "headline")
-    sections = ("ours_images", "ours_points", "pointcontrast", "csc", "depthcontrast")
-    lines = [f"{s}: {{optimiser: {{learning_rate: 0.5}}}}" for s in sections]
-    tasks = "tasks: {" + ", ".join(f"{t}: {{optimiser: {{learning_rate: 0.5}}}}" for t in shipped.tasks) + "}"
+    methods = [find(Method, name) for name in available(Method)]
+    sections = [(m, s) for m in methods for s in m.stages if s.recipe and not s.recipe.startswith("tasks.")]
+    assert len(sections) == 5
+    changed = {
+        m.name: {s.name: {"optimiser": {"learning_rate": 0.5}} for n, s in sections if n is m} for m, _ in sections
+    }
+    tasks = {task: {"optimiser": {"learning_rate": 0.5}} for task in shipped.tasks}
     path = tmp_path / "mine.yaml"
-    path.write_text("\n".join(["extends: headline", "name: mine", "version: 1", *lines, tasks]))
+    path.write_text(
+        yaml.safe_dump({"extends": "headline", "name": "mine", "version": 1, "methods": changed, "tasks": tasks})
+    )
     mine = find(Profile, str(path))
     for before, after in [
-        *((getattr(shipped, s), getattr(mine, s)) for s in sections),
+        *((stage_recipe(m, s, shipped), stage_recipe(m, s, mine)) for m, s in sections),
         *((shipped.tasks[t], mine.tasks[t]) for t in shipped.tasks),
     ]:
         assert after.optimiser == before.optimiser.model_copy(update={"learning_rate": 0.5})

@@ -18,8 +18,9 @@ from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.planning import code_digest
 from pretrain_bench.harness.planning import stage_specs as graph
 from pretrain_bench.harness.planning.catalog import find
-from pretrain_bench.harness.planning.prepared_data import PreparedDataset, ready
-from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, stages_of
+from pretrain_bench.harness.planning.planner import stages_of
+from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset
+from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine
 from pretrain_bench.methods.stage import module_of
 from tests.conftest import REPOSITORY
 
@@ -31,7 +32,7 @@ def prepared(s3dis_root: Path, rgbd_root: Path, tmp_path_factory: pytest.TempPat
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path_factory.mktemp("keys")))
     roots = {"s3dis": s3dis_root, "rgbd-folder": rgbd_root}
-    found = {n: ready(n, roots, 1, False, lambda _: lambda items: items, lambda _: None) for n in roots}
+    found = {n: DataSources(roots).prepare(n) for n in roots}
     monkeypatch.undo()
     return found
 
@@ -84,7 +85,7 @@ def test_equal_cells_have_equal_keys_and_every_choice_changes_them(prepared) -> 
     assert chain(prepared, MACHINE._replace(threads=1), budget="tiny")[0].key != chain(prepared, budget="tiny")[0].key
     assert changed(machine=MACHINE._replace(sparse_backend="minkowski")) == [True, True, True]
     smoke = find(Profile, "smoke")
-    other = smoke.model_copy(update={"ours_points": smoke.ours_points.model_copy(update={"voxel_metres": 0.2})})
+    other = smoke.model_copy(update={"methods": {"ours": {"points": {"voxel_metres": 0.2}}}})
     assert changed(profile=other) == [False, True, True]
 
 

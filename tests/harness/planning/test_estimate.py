@@ -42,17 +42,17 @@ def test_earlier_runs_of_the_same_work_count_on_the_same_device_only(plan: dict[
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_other_work_gives_a_rate(device: str, plan: dict[str, PlannedStage]) -> None:
-    flops = rough_flops(plan[device].spec)
+    flops = rough_flops(plan[device])
     found = History([run(device, "s3dis-sem")]).estimate(plan[device], 1)
-    points = rough_points(plan[device].spec) * 2e-6 if device == "cuda" else 0.0
+    points = rough_points(plan[device]) * 2e-6 if device == "cuda" else 0.0
     assert found.source == "same work" and found.seconds == pytest.approx(flops / 3e9 + points)
 
 
 def test_without_runs_the_estimate_is_rough(plan: dict[str, PlannedStage]) -> None:
-    spec = plan["cpu"].spec
+    planned = plan["cpu"]
     one, two = (History([]).estimate(plan["cpu"], cpus) for cpus in (1, 2))
     assert one == two, "a stage of one thread"
-    assert one.source == "rough" and one.seconds == pytest.approx(rough_flops(spec) / FLOPS_A_CPU_SECOND)
-    recipe: Any = spec.recipe
-    assert rough_flops(spec) == pytest.approx(30 * recipe.batch * recipe.points * 6.5e6 / 16)
-    assert rough_points(spec) == 30 * recipe.batch * recipe.points
+    assert one.source == "rough" and one.seconds == pytest.approx(rough_flops(planned) / FLOPS_A_CPU_SECOND)
+    recipe: Any = planned.recipe
+    assert rough_flops(planned) == pytest.approx(30 * recipe.batch * recipe.points * 6.5e6 / 16)
+    assert rough_points(planned) == 30 * recipe.batch * recipe.points

@@ -1,0 +1,49 @@
+"""How the Python files of a method's folder are imported, by the planner (its recipe) and by the stage (its code).
+
+A built-in method is a package of this project. A folder from outside becomes a package of its own name, so that its files reach
+each other by relative imports (`from .recipe import MyRecipe`) and never hide anything.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+BUILT_IN = "pretrain_bench.methods"
+PREFIX = "bench_method_"
+
+
+def import_built_in(method: str, part: str) -> ModuleType:
+    """A module of a method that ships. Raises ImportError."""
+    return importlib.import_module(f"{BUILT_IN}.{method}.{part}")
+
+
+def import_from_folder(folder: Path, method: str, part: str) -> ModuleType:
+    """A module of a method's folder from outside this project. Runs its code, so it may raise anything."""
+    package = PREFIX + re.sub(r"\W", "_", method)
+    loaded = sys.modules.get(package)
+    if loaded is None or list(loaded.__path__) != [str(folder)]:
+        for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
+            del sys.modules[name]
+        _make_package(folder, package)
+    return importlib.import_module(f"{package}.{part}")
+
+
+def _make_package(folder: Path, package: str) -> None:
+    start = folder / "__init__.py"
+    locations = [str(folder)]
+    if start.is_file():
+        spec = importlib.util.spec_from_file_location(package, start, submodule_search_locations=locations)
+    else:
+        spec = importlib.machinery.ModuleSpec(package, None, is_package=True)
+        spec.submodule_search_locations = locations
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[package] = module
+    if spec.loader is not None:
+        spec.loader.exec_module(module)

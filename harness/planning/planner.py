@@ -1,0 +1,115 @@
+"""The planner: cells become stages, and what cells have in common is made once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.harness.planning.prepared_data import PreparedDataset
+from pretrain_bench.harness.planning.stage_specs import (
+    NO_DATASET,
+    CellSpecs,
+    Machine,
+    NotApplicable,
+    PlannedCell,
+    PlannedStage,
+    finetune_stage,
+    pretrain_stages,
+)
+
+
+class SuiteSpecs(NamedTuple):
+    """The specs that the cells of a suite name, by their names."""
+
+    methods: Mapping[str, Method]
+    tasks: Mapping[str, Task]
+    budget: Budget
+    profile: Profile
+
+    def of(self, cell: Cell) -> CellSpecs:
+        """Those of one cell."""
+        return CellSpecs(self.methods[cell.method], self.tasks[cell.task], self.budget, self.profile)
+
+
+class Planner:
+    """Makes the stages of cells that share a budget and a profile.
+
+    `names` maps each requested dataset to the one that is used (the stand-in of one without data); `data` maps that to its
+    prepared form.
+    """
+
+    def __init__(
+        self, specs: SuiteSpecs, names: Mapping[str, str], data: Mapping[str, PreparedDataset], machine: Machine
+    ) -> None:
+        self.specs, self.names, self.data, self.machine = specs, names, data, machine
+        self._pretrained: dict[tuple[str, str, int], list[PlannedStage]] = {}
+        self._finetuned: dict[tuple[str, str, str, str], PlannedStage] = {}
+        self._keys: dict[int, str] = {}
+
+    def plan(self, cells: Iterable[Cell]) -> list[PlannedCell]:
+        """Every cell once, with its stages or the reason why it has none. Raises WrongUse for a wrong request."""
+        return [self.plan_cell(cell) for cell in self.distinct(cells)]
+
+    def distinct(self, cells: Iterable[Cell]) -> Iterator[Cell]:
+        """Each cell once, with the dataset that its pre-training reads: a stand-in, or none."""
+        seen: set[tuple[object, ...]] = set()
+        for asked in cells:
+            needs_data = self.specs.methods[asked.method].needs.data
+            used = self.names[asked.pretrain_dataset] if needs_data else NO_DATASET
+            cell = asked if used == asked.pretrain_dataset else asked.model_copy(update={"pretrain_dataset": used})
+            which = (
+                cell.method, used, cell.task, str(cell.label_ratio), cell.pretrain_seed, cell.finetune_seed,
+            )  # fmt: skip
+            if which not in seen:
+                seen.add(which)
+                yield cell
+
+    def reads(self, cell: Cell) -> tuple[str, ...]:
+        """The datasets that a cell, as `distinct` gives it, reads: its task's, and its pre-training's."""
+        target = self.names[self.specs.tasks[cell.task].dataset]
+        return (target,) if cell.pretrain_dataset in (NO_DATASET, target) else (target, cell.pretrain_dataset)
+
+    def plan_cell(self, cell: Cell) -> PlannedCell:
+        """A cell, as `distinct` gives it, with its stages or the reason why it has none."""
+        try:
+            return PlannedCell(cell, tuple(self.stages(cell)))
+        except NotApplicable as reason:
+            return PlannedCell(cell, (), str(reason))
+
+    def stages(self, cell: Cell) -> list[PlannedStage]:
+        """The stages of a cell, as `distinct` gives it, in the order in which they run. Raises WrongUse for what cannot be."""
+        return [*self._pretrain(cell), self._finetune(cell)]
+
+    def _pretrain(self, cell: Cell) -> list[PlannedStage]:
+        which = (cell.method, cell.pretrain_dataset, cell.pretrain_seed)
+        if which not in self._pretrained:
+            source = self.data[cell.pretrain_dataset] if cell.pretrain_dataset != NO_DATASET else None
+            self._pretrained[which] = pretrain_stages(self.specs.of(cell), source, cell.pretrain_seed, self.machine)
+        return self._pretrained[which]
+
+    def _finetune(self, cell: Cell) -> PlannedStage:
+        last = self._pretrain(cell)[-1]
+        which = (cell.method, cell.pretrain_dataset, cell.task, str(cell.label_ratio))
+        if which not in self._finetuned:
+            target = self.data[self.names[self.specs.tasks[cell.task].dataset]]
+            self._finetuned[which] = finetune_stage(cell, self.specs.of(cell), target, self.machine, last)
+        first = self._finetuned[which]
+        # Cells that differ in their seeds only differ in these two fields. Making a key takes a while, so each is kept.
+        if id(last) not in self._keys:
+            self._keys[id(last)] = last.spec.key
+        parents = {last.spec.stage: self._keys[id(last)]}
+        spec = first.spec.model_copy(update={"seed": cell.finetune_seed, "parents": parents})
+        return first._replace(spec=spec, cell=cell)
+
+
+def stages_of(
+    cell: Cell, specs: CellSpecs, data: Mapping[str, PreparedDataset], machine: Machine
+) -> list[PlannedStage]:
+    """The stages of a single cell; `data` maps the dataset names of the cell and its task. Raises as `Planner.stages`."""
+    suite = SuiteSpecs({cell.method: specs.method}, {cell.task: specs.task}, specs.budget, specs.profile)
+    return Planner(suite, {name: name for name in data}, data, machine).stages(cell)

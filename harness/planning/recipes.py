@@ -1,0 +1,113 @@
+"""The recipe of a stage: the model from its method's folder, filled from the sections of a profile."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pretrain_bench.benchmarks.specs.loading import merged, parse_spec, read_yaml
+from pretrain_bench.benchmarks.specs.method import Method, MethodStage
+from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.recipes import Recipe, recipe_kind
+from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
+from pretrain_bench.harness.contract.method_code import import_built_in, import_from_folder
+
+SECTIONS_FILE = "profiles.yaml"
+RECIPE_MODULE = "recipe"
+TASK_PREFIX = "tasks."
+
+
+def stage_recipe(method: Method, stage: MethodStage, profile: Profile) -> Recipe | None:
+    """The recipe that a stage of pre-training follows under a profile; None for one that has none.
+
+    The method's own sections come first, in the order in which the profiles extend each other; then what the profile itself
+    says under `methods`. Runs `recipe.py` of the method's folder. Raises WrongUse naming the file and field.
+    """
+    if stage.recipe is None:
+        return None
+    if stage.recipe.startswith(TASK_PREFIX):
+        return task_recipe_of(profile, stage.recipe.removeprefix(TASK_PREFIX))
+    values: dict[str, Any] = {}
+    sections = _sections(method)
+    for name in profile.lineage:
+        values = merged(values, sections.get(name, {}).get(stage.name) or {})
+    values = merged(values, profile.methods.get(method.name, {}).get(stage.name, {}))
+    return parse_spec(
+        values, recipe_model(method, stage), f"profile {profile.name!r}, methods.{method.name}.{stage.name}"
+    )
+
+
+def task_recipe_of(profile: Profile, task: str) -> Recipe:
+    """The recipe of a task in a profile. Raises WrongUse where there is none."""
+    recipe = profile.tasks.get(task)
+    if recipe is None:
+        known = ", ".join(sorted(profile.tasks))
+        raise WrongUse(f"profile {profile.name!r} has no recipe for task {task!r}; it has recipes for {known}")
+    return recipe
+
+
+def finetune_recipe(profile: Profile, task: Task) -> Recipe:
+    """The recipe that a task is fine-tuned with. Raises WrongUse where the profile has none, or one of another kind."""
+    name = task.name if task.name in profile.tasks else task.recipe or task.name
+    recipe = task_recipe_of(profile, name)
+    if recipe_kind(recipe) != task.kind:
+        raise WrongUse(
+            f"profile {profile.name!r}, tasks.{name}: a recipe of kind {recipe_kind(recipe)!r}, expected {task.kind!r}; "
+            f"write kind: {task.kind}"
+        )
+    return recipe
+
+
+def check_sections(profile: Profile, methods: dict[str, Method]) -> None:
+    """Raises WrongUse where a profile sets a stage that its method does not have."""
+    for name, stages in profile.methods.items():
+        if name not in methods:
+            continue  # a profile may serve methods that this suite does not run
+        known = {s.name for s in methods[name].stages}
+        if unknown := set(stages) - known:
+            raise WrongUse(
+                f"profile {profile.name!r}, methods.{name}: unknown stage {min(unknown)!r}; it has {', '.join(sorted(known))}"
+            )
+
+
+def recipe_model(method: Method, stage: MethodStage) -> type[Recipe]:
+    """The class that `recipe:` of a stage names. Raises WrongUse where the method's folder has no such class."""
+    assert method.folder is not None and stage.recipe is not None
+    where = f"{method.folder / RECIPE_MODULE}.py"
+    try:
+        if method.origin == "built-in":
+            module = import_built_in(method.name, RECIPE_MODULE)
+        else:
+            module = import_from_folder(method.folder, method.name, RECIPE_MODULE)
+    except BenchError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise WrongUse(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error
+    model = getattr(module, stage.recipe, None)
+    if not (isinstance(model, type) and issubclass(model, Recipe)):
+        raise WrongUse(
+            f"{where}: no class {stage.recipe!r} that extends Recipe (pretrain_bench.benchmarks.specs.recipes), which stage "
+            f"{stage.name!r} names as its recipe"
+        )
+    return model
+
+
+def _sections(method: Method) -> dict[str, dict[str, Any]]:
+    """The method's own sections: profile to stage to fields. Raises WrongUse for a malformed file."""
+    assert method.folder is not None
+    path = method.folder / SECTIONS_FILE
+    if not path.is_file():
+        return {}
+    sections = _read_sections(path, path.stat().st_mtime_ns)
+    stages = {s.name for s in method.stages}
+    for profile, by_stage in sections.items():
+        if not isinstance(by_stage, dict) or (set(by_stage) - stages):
+            raise WrongUse(f"{path}: {profile}: expected a mapping of stages ({', '.join(sorted(stages))}) to fields")
+    return sections
+
+
+@cache
+def _read_sections(path: Path, changed: int) -> dict[str, dict[str, Any]]:
+    return read_yaml(path)

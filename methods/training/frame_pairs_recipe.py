@@ -1,0 +1,41 @@
+"""The recipe that PointContrast and CSC share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from pretrain_bench.benchmarks.specs.base import Probability
+from pretrain_bench.benchmarks.specs.optimisers import ExponentialDecay, SgdSettings
+from pretrain_bench.benchmarks.specs.recipes import Recipe, Work, voxels_of_frame
+
+
+class FramePairs(Recipe):
+    """What PointContrast and CSC share: two frames that overlap, each turned on its own (spec B.1, B.2, C.1)."""
+
+    steps: PositiveInt = 20_000
+    pairs_per_step: PositiveInt = Field(8, description="J-13: official 32 over eight GPUs")
+    min_overlap: Annotated[float, Field(ge=0.3, le=1)] = 0.3
+    voxel_metres: PositiveFloat = 0.025
+    match_voxels: PositiveFloat = Field(1.5, description="points match within so many voxels")
+    positives: PositiveInt = Field(
+        4096, description="matches that enter the loss: of a batch, or with CSC of each pair"
+    )
+    max_voxels_per_frame: PositiveInt | None = Field(None, description="crop around a match, for small machines")
+    output_channels: PositiveInt = 32
+    bn_momentum: PositiveFloat = Field(0.05, description="as network.pretrain_bn_momentum, for these two methods (A.2)")
+    temperature: PositiveFloat = 0.4
+    jitter_std: Annotated[float, Field(ge=0)] = 0.01
+    jitter_probability: Probability = 0.95
+    optimiser: SgdSettings = SgdSettings(learning_rate=0.1, momentum=0.8, dampening=0.0)
+    decay: ExponentialDecay = ExponentialDecay(after_first=True)
+
+    @property
+    def samples_per_step(self) -> int:
+        """Pairs of frames of one step."""
+        return self.pairs_per_step
+
+    def work_per_step(self) -> Work:
+        """Both frames of each pair pass through the network."""
+        return Work(voxels=2 * self.pairs_per_step * voxels_of_frame(self.voxel_metres, self.max_voxels_per_frame))
