@@ -32,7 +32,7 @@ def features(
     from pretrain_bench.harness.cli.console import print_json, printable, writing
     from pretrain_bench.harness.planning.code_digest import package_folder
     from pretrain_bench.harness.planning.prepared_data import prepared_with_manifest
-    from pretrain_bench.harness.running.stage_runner import lay_out_spec
+    from pretrain_bench.harness.running.layout import lay_out_folders
     from pretrain_bench.harness.store.store import Store, read_spec
     from pretrain_bench.reports.figures.features import draw_features
 
@@ -55,7 +55,7 @@ def features(
         root, arrays = Path(scratch) / "root", Path(scratch) / "features.npz"
         root.mkdir()
         parents = {s: store.folder("pretrain", k) / "artifacts" for s, k in spec.parents.items()}
-        lay_out_spec(root, spec, data, parents)
+        lay_out_folders(root, spec, data, parents)
         command = [sys.executable, "-m", "pretrain_bench.methods.features", "--root", str(root),
                    "--artifacts", str(folder / "artifacts"),
                    "--scene", scene, "--frame", str(frame), "--out", str(arrays)]  # fmt: skip

@@ -56,7 +56,7 @@ def check(
     from pretrain_bench.harness.executors.local import LocalExecutor
     from pretrain_bench.harness.planning.catalog import find
     from pretrain_bench.harness.planning.prepared_data import DataSources, parse_data_options
-    from pretrain_bench.harness.running.conformance import PROFILE, TASK, Conformance, PretrainElsewhere, Verdict
+    from pretrain_bench.harness.running.conformance import PROFILE, TASK, CheckResult, Conformance, PretrainElsewhere
 
     method, executor = find(Method, name), LocalExecutor()
     runner: Executor = executor
@@ -78,7 +78,7 @@ def check(
     )
     if keep is not None and keep.is_dir() and any(keep.iterdir()):
         raise WrongUse(f"--keep {keep}: not empty; the checks need stores of their own")
-    verdicts: list[Verdict] = []
+    verdicts: list[CheckResult] = []
     with tempfile.TemporaryDirectory(prefix="bench-check-") as scratch:
         folder = keep or Path(scratch)
         for verdict in Conformance(method, source, target, runner, folder.resolve()).run():

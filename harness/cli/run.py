@@ -164,15 +164,15 @@ def _run_cells(
     workers: int | None,
     console: Console,
 ) -> list[StageReport]:
-    from pretrain_bench.harness.running.scheduler import run_cells, whole_machine
-    from pretrain_bench.harness.running.stage_runner import RunOptions
+    from pretrain_bench.harness.running.capacity import whole_machine
+    from pretrain_bench.harness.running.scheduler import run_cells
+    from pretrain_bench.harness.running.stage_runner import RunOptions, StageRunner
     from pretrain_bench.harness.store.store import Store
 
     store = Store(runs.resolve())
     store.check_writable()
-    wishes = RunOptions(retry, matrix.machine.imagenet_weights)
-    room = whole_machine(matrix.machine.device)
-    return run_cells(cells, store, executor, console, wishes, room, workers)
+    runner = StageRunner(store, executor, console, RunOptions(retry, matrix.machine.imagenet_weights))
+    return run_cells(cells, runner, whole_machine(matrix.machine.device), workers)
 
 
 def _rebuild(matrix: ResolvedSuite, console: Console) -> None:

@@ -14,22 +14,21 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from pretrain_bench.benchmarks.specs.budget import BudgetHalf
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
 from pretrain_bench.harness.contract.records import Measured
 from pretrain_bench.harness.contract.stage import StageSpec
-from pretrain_bench.harness.executors.base import Allocation, Execution, Watch, thread_variables
+from pretrain_bench.harness.executors.base import Execution, StageLaunch, Watch, thread_variables
 from pretrain_bench.harness.executors.disk_quota import can_limit, size_limited
 from pretrain_bench.harness.executors.images import TASK, connect, first_line, require
+from pretrain_bench.harness.executors.output_folder import drop_special_files
 from pretrain_bench.harness.executors.usage import GpuSampler, folder_bytes
-from pretrain_bench.harness.running.validate import drop_special_files
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -68,19 +67,12 @@ class DockerExecutor:
         self.not_enforced: tuple[str, ...] = ("GPU memory", *watched)
         remove_orphans(self.client)
 
-    def run(
-        self,
-        root: Path,
-        spec: StageSpec,
-        caps: BudgetHalf,
-        log: Path,
-        on_event: Callable[[object], None],
-        allocation: Allocation,
-    ) -> Execution:
+    def run(self, launch: StageLaunch) -> Execution:
         """Run one stage; see `Executor.run`. Raises EnvironmentCannot where the engine cannot, StaleImage for its image."""
         from docker.errors import APIError
         from requests import RequestException
 
+        root, spec, caps = launch.root, launch.spec, launch.caps
         image = self._image_of(spec)
         # This process holds the stage's lock, so whatever still runs for it was left behind.
         remove_orphans(self.client, {KEY_LABEL: spec.key, STORE_LABEL: store_of(root)})
@@ -91,8 +83,8 @@ class DockerExecutor:
                 ended.enter_context(size_limited(root / "out", caps.disk_mib))
             ended.callback(drop_special_files, root / "out")
             try:
-                container = self.client.containers.create(image, **self._settings(root, spec, caps, allocation.gpus))
-                watch = _Watch(self.client, container, root, caps, log, on_event, allocation)
+                container = self.client.containers.create(image, **self._settings(launch))
+                watch = _ContainerWatch(self.client, container, launch)
                 container.start()
                 return watch.until_the_end()._replace(image=container.attrs["Image"])
             except (APIError, RequestException) as error:
@@ -112,9 +104,10 @@ class DockerExecutor:
             return self.own[spec.method]
         return require(self.client, TASK if spec.kind == "finetune" else spec.method)
 
-    def _settings(self, root: Path, spec: StageSpec, caps: BudgetHalf, gpus: tuple[str, ...]) -> dict[str, Any]:
+    def _settings(self, launch: StageLaunch) -> dict[str, Any]:
         from docker.types import DeviceRequest, LogConfig
 
+        root, spec, caps = launch.root, launch.spec, launch.caps
         settings: dict[str, Any] = {
             "labels": {OWNER_LABEL: owner(os.getpid()), KEY_LABEL: spec.key, STORE_LABEL: store_of(root)},
             "mounts": mounts_of(root),
@@ -140,28 +133,20 @@ class DockerExecutor:
         if caps.memory_mib is not None:
             settings |= {"mem_limit": f"{caps.memory_mib}m", "memswap_limit": f"{caps.memory_mib}m"}
         if spec.device == "cuda":
-            settings["device_requests"] = [DeviceRequest(device_ids=list(gpus) or ["0"], capabilities=[["gpu"]])]
+            gpus = list(launch.allocation.gpus) or ["0"]
+            settings["device_requests"] = [DeviceRequest(device_ids=gpus, capabilities=[["gpu"]])]
         return settings
 
 
-class _Watch(Watch):
+class _ContainerWatch(Watch):
     """Follows a container, and keeps its log."""
 
     poll_seconds, sample_seconds, folder_seconds = 0.1, 1.0, 1.0
 
-    def __init__(
-        self,
-        client: DockerClient,
-        container: Container,
-        root: Path,
-        caps: BudgetHalf,
-        log: Path,
-        on_event: Callable[[object], None],
-        allocation: Allocation,
-    ) -> None:
-        super().__init__(root, caps, on_event, allocation.stop)
-        self.gpus = GpuSampler(allocation.gpus)
-        self.client, self.container, self.log = client, container, log
+    def __init__(self, client: DockerClient, container: Container, launch: StageLaunch) -> None:
+        super().__init__(launch)
+        self.gpus = GpuSampler(launch.allocation.gpus)
+        self.client, self.container, self.log = client, container, launch.log
         self.has_ended = threading.Event()
         self.cpu_seconds = 0.0
         self.peak_memory_bytes = self.written_bytes = 0

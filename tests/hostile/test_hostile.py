@@ -25,8 +25,10 @@ from pretrain_bench.harness.executors import docker as executor
 from pretrain_bench.harness.executors.images import build_context
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
-from pretrain_bench.harness.running.conformance import Quiet
-from pretrain_bench.harness.running.stage_runner import RunOptions, run_chain
+from pretrain_bench.harness.running.capacity import whole_machine
+from pretrain_bench.harness.running.display import Silent
+from pretrain_bench.harness.running.scheduler import run_stages
+from pretrain_bench.harness.running.stage_runner import RunOptions, StageRunner
 from pretrain_bench.harness.store.store import LOG, Store, is_done
 from tests.conftest import REPOSITORY, SHARED
 from tests.methods.stages import nano_stages, small_recordings
@@ -154,9 +156,12 @@ def build(engine: Any, files: dict[str, bytes], tag: str) -> str:
 
 
 def run(engine: Any, planned: PlannedStage, store: Store, image: str) -> Record:
-    runner = executor.DockerExecutor(engine, {planned.spec.method: image})
-    report = run_chain([planned], store, runner, Quiet(), RunOptions("failed"))[-1]
-    return report.record
+    return run_with(executor.DockerExecutor(engine, {planned.spec.method: image}), planned, store)
+
+
+def run_with(containers: executor.DockerExecutor, planned: PlannedStage, store: Store) -> Record:
+    runner = StageRunner(store, containers, Silent(), RunOptions("failed"))
+    return run_stages([planned], runner, whole_machine("cpu"))[-1].record
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -207,7 +212,7 @@ def test_the_output_of_a_stage_is_on_a_file_system_of_its_own_size(
         if not runner.limits_disk:
             pytest.skip("this user may not mount a file system")
         store = Store(tmp_path / "runs")
-        record = run_chain([planned], store, runner, Quiet(), RunOptions("failed"))[-1].record
+        record = run_with(runner, planned, store)
     finally:
         engine.images.remove(image, force=True)
     log = (store.folder("pretrain", planned.spec.key) / LOG).read_text()
