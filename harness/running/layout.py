@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.contract.events import EVENTS_FILE, drop_end
-from pretrain_bench.harness.contract.stage import SHAPES_FILE, STAGE_FILE, WEIGHTS_FILE, StageSpec
+from pretrain_bench.harness.contract.stage import METHOD_FOLDER, SHAPES_FILE, STAGE_FILE, WEIGHTS_FILE, StageSpec
 from pretrain_bench.harness.executors.output_folder import drop_special_files
+from pretrain_bench.harness.planning.code_digest import folder_files, folder_sha256
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 
 
@@ -18,8 +21,20 @@ def lay_out(root: Path, planned: PlannedStage, parents: Mapping[str, Path], weig
     """Make the folders of a planned stage below `root`; `out/` keeps the state of an earlier attempt.
 
     `parents` maps the name of each earlier stage to the folder of its artifacts; `weights` is the file of ImageNet weights.
+    Raises WrongUse where the user's own method changed meanwhile.
     """
     lay_out_folders(root, planned.spec, planned.data.folder if planned.data else None, parents, weights)
+    if planned.method_folder is not None:
+        _copy_method(planned.method_folder, root / "in" / METHOD_FOLDER, planned.method)
+
+
+def _copy_method(folder: Path, target: Path, method: Method) -> None:
+    """Copy a user's method folder for the stage to import. Raises WrongUse where it is no longer the code that was planned."""
+    for name, path in folder_files(folder).items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target / name)
+    if folder_sha256(target) != method.code_sha256:
+        raise WrongUse(f"method {method.name!r}: {folder} changed since this command started; run it again")
 
 
 def lay_out_folders(

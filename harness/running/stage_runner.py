@@ -184,6 +184,7 @@ class _Attempt:
             key=self.job.key,
             kind=self.spec.kind,
             method=self.spec.method,
+            method_card=self.planned.method.card,
             stage=self.spec.stage,
             attempt=self.number,
             outcome=verdict.outcome,
