@@ -136,7 +136,7 @@ def parse_data_options(options: Iterable[str], flag: str) -> tuple[dict[str, Pat
     own: dict[str, Dataset] = {}
     shipped = available(Dataset)
     for option in options:
-        name, equals, folder = option.rpartition("=") if is_path(option.partition("=")[0]) else option.partition("=")
+        name, equals, folder = option.partition("=")
         if not equals or not folder:
             raise WrongUse(f"{flag} {option!r}: expected NAME=DIR, such as s3dis=/data/s3dis")
         if is_path(name):

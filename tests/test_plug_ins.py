@@ -1,0 +1,237 @@
+"""Methods, tasks and datasets from outside the tree: from the folder or file to a run, a report and an audit."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.prepared_data import parse_data_options
+from pretrain_bench.harness.planning.recipes import check_sections, recipe_model, stage_recipe
+from tests.conftest import NANO, REPOSITORY, Bench, run_records
+
+EXAMPLE = REPOSITORY / "examples/own-method"
+OWN_TASK = REPOSITORY / "examples/own-task"
+
+TOY_RECIPE = """
+from pretrain_bench.benchmarks.specs.recipes import Recipe, Work
+
+class ToyRecipe(Recipe):
+    scale: float = 1.0
+
+    @property
+    def samples_per_step(self) -> int:
+        return 1
+
+    def work_per_step(self) -> Work:
+        return Work()
+"""
+TOY_STAGE = """
+import torch
+from pretrain_bench.harness.contract.events import Start
+from pretrain_bench.methods.networks.res16unet import seeded_backbone
+from pretrain_bench.methods.training.checkpoint import save_backbone
+from .recipe import ToyRecipe
+
+def run(context):
+    scale = context.recipe(ToyRecipe).scale
+    context.start(Start(total_steps=0))
+    network = seeded_backbone(1, context.spec.network, 0.1, context.spec.sparse_backend, context.seed("weights"))
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(scale)
+    save_backbone(network, context.artifacts)
+    return {"scale": scale}
+"""
+
+
+def toy(folder: Path, **changes: str) -> Path:
+    """A whole method in a folder: scaled random weights."""
+    folder.mkdir(parents=True)
+    text = (
+        'name: toy\ntitle: "A toy: scaled initial weights"\ngroup: baseline\ncolour: "#123456"\nplace: 7\nneeds: {data: false}\n'
+        'stages:\n  - {name: scale, share: 0.0, recipe: ToyRecipe, title: "Scale the initial weights"}\n'
+    )
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "method.yaml").write_text(text)
+    (folder / "recipe.py").write_text(TOY_RECIPE)
+    (folder / "scale.py").write_text(TOY_STAGE)
+    (folder / "profiles.yaml").write_text("headline: {scale: {scale: 0.25}}\nsmoke: {scale: {scale: 0.5}}\n")
+    return folder
+
+
+def test_a_toy_method_goes_from_its_folder_to_report_and_audit(bench: Bench, s3dis_root: Path, tmp_path: Path) -> None:
+    folder = toy(tmp_path / "toy")
+    own = ["--task", "s3dis-sem", *NANO, "--data", f"s3dis={s3dis_root}", "--threads", "1"]
+    refused = bench("run", "--method", str(folder), *own, code=2).stderr
+    assert "method 'toy' is Python code from" in refused and "add --trust-code if you trust it" in refused
+    assert not (tmp_path / "runs").exists()
+    bench("run", "--method", str(folder), "--trust-code", *own)
+    pretrain, finetune = sorted(run_records(tmp_path / "runs"), key=lambda r: r["kind"], reverse=True)
+    assert (pretrain["outcome"], finetune["outcome"]) == ("ok", "ok")
+    card = {
+        "title": "A toy: scaled initial weights",
+        "group": "baseline",
+        "colour": "#123456",
+        "place": 7,
+        "origin": "folder",
+    }
+    assert pretrain["method_card"] == finetune["method_card"] == card
+    assert pretrain["stage_metrics"] == {"scale": 0.5}, "nano extends smoke, which extends headline"
+    assert pretrain["label_isolation"] == "none" and "372 of 374" in json.dumps(finetune["notes"])
+    again = bench("run", "--method", str(folder), "--trust-code", *own)
+    assert "nothing to do" in again.stdout
+    bench("report")
+    page = (tmp_path / "report/index.html").read_text()
+    assert "toy" in page and "#123456" in page, "its own name and colour, without its folder"
+    verdicts = json.loads(bench("audit", "--json").stdout)
+    assert not [v for v in verdicts if v["verdict"] == "failed"]
+    # A change of its code makes its runs stale; the fine-tuning's own code did not change, but its parent did.
+    (folder / "scale.py").write_text(TOY_STAGE + "\n# a change\n")
+    plan = bench("plan", *_suite(tmp_path, folder, s3dis_root), "--trust-code").stdout
+    assert "stale" in plan and "its code changed" in plan
+
+
+def _suite(tmp_path: Path, folder: Path, s3dis_root: Path) -> list[str]:
+    text = f"name: own\nversion: 1\nbudget: {NANO[1]}\nprofile: {NANO[3]}\nmethods: [{folder}]\ntasks: [s3dis-sem]\n"
+    (tmp_path / "own.yaml").write_text(text)
+    return [str(tmp_path / "own.yaml"), "--data", f"s3dis={s3dis_root}", "--threads", "1"]
+
+
+def test_the_example_learns_from_frames(bench: Bench, s3dis_root: Path, rgbd_root: Path, tmp_path: Path) -> None:
+    profile = tmp_path / "nano.yaml"
+    own = "  colours: {predict: {steps: 4, frames_per_step: 2, voxel_metres: 0.2, max_voxels_per_frame: 400}}\n"
+    profile.write_text(Path(NANO[3]).read_text().replace("methods:\n", f"methods:\n{own}", 1))
+    bench(
+        "run", "--method", str(EXAMPLE), "--trust-code", "--task", "s3dis-sem", "--budget", NANO[1], "--profile", str(profile),
+        "--data", f"s3dis={s3dis_root}", "--pretrain-data", f"rgbd-folder={rgbd_root}", "--threads", "1",
+    )  # fmt: skip
+    pretrain = next(r for r in run_records(tmp_path / "runs") if r["kind"] == "pretrain")
+    assert pretrain["outcome"] == "ok" and pretrain["ledger"]["optimizer_steps"] == 4
+    assert pretrain["method_card"]["origin"] == "folder" and pretrain["ledger"]["frames"] == 8
+
+
+def test_containers_do_not_hold_it(bench: Bench, tmp_path: Path) -> None:
+    folder = toy(tmp_path / "toy")
+    said = bench(
+        "run", "--method", str(folder), "--trust-code", "--task", "s3dis-sem", "--budget", "smoke", "--executor", "docker", code=2
+    ).stderr  # fmt: skip
+    assert "method 'toy' is Python code from outside this project, which containers do not hold" in said
+
+
+def test_a_package_brings_a_method_by_its_entry_point(
+    bench: Bench, s3dis_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    toy(site / "some_package/toy")
+    (site / "some_package/__init__.py").write_text("")
+    info = site / "some_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: some-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[pretrain_bench.methods]\ntoy = some_package.toy\n")
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    names = [m["name"] for m in json.loads(bench("methods", "ls", "--json").stdout)]
+    assert "toy" in names and "ours" in names
+    own = ["--task", "s3dis-sem", *NANO, "--data", f"s3dis={s3dis_root}", "--threads", "1"]
+    bench("run", "--method", "toy", *own)
+    assert {r["method_card"]["origin"] for r in run_records(tmp_path / "runs")} == {"package"}
+    (site / "some_package/toy/method.yaml").unlink()
+    said = bench("run", "--method", "toy", *own, code=2).stderr
+    assert "entry point 'toy' of pretrain_bench.methods: package some_package.toy has no method.yaml" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("recipe.py", "raise ValueError('no')", "recipe.py: cannot be imported: ValueError: no"),
+        ("recipe.py", "ToyRecipe = 3", "recipe.py: no class 'ToyRecipe' that extends Recipe"),
+        (
+            "profiles.yaml",
+            "smoke: {scales: {scale: 1}}",
+            r"profiles.yaml: smoke: expected a mapping of stages \(scale\)",
+        ),
+        ("profiles.yaml", "smoke: {scale: {size: 1}}", r"profile 'smoke', methods.toy.scale: size: unknown key"),
+    ],
+)
+def test_mistakes_in_a_method_folder_name_the_file(name: str, content: str, message: str, tmp_path: Path) -> None:
+    folder = toy(tmp_path / "toy")
+    (folder / name).write_text(content)
+    method = find(Method, str(folder))
+    with pytest.raises(WrongUse, match=message):
+        stage_recipe(method, method.stages[0], find(Profile, "smoke"))
+
+
+def test_a_stage_needs_a_file_and_a_name_that_is_free(tmp_path: Path) -> None:
+    folder = toy(tmp_path / "toy")
+    (folder / "scale.py").unlink()
+    with pytest.raises(WrongUse, match=r"stage 'scale' has no scale.py beside it; .* or names the container image"):
+        find(Method, str(folder))
+    with pytest.raises(WrongUse, match="'csc' is a method that ships; choose another name"):
+        find(Method, str(toy(tmp_path / "other", **{"name: toy": "name: csc"})))
+
+
+def test_two_folders_of_one_name_in_one_process_keep_their_code(tmp_path: Path) -> None:
+    one, two = toy(tmp_path / "one"), toy(tmp_path / "two")
+    (two / "recipe.py").write_text(TOY_RECIPE.replace("scale: float = 1.0", "scale: float = 9.0"))
+    defaults = []
+    for folder in (one, two, one):
+        method = find(Method, str(folder))
+        defaults.append(recipe_model(method, method.stages[0])().model_dump()["scale"])
+    assert defaults == [1.0, 9.0, 1.0]
+    assert "recipe" not in sys.modules and "scale" not in sys.modules
+
+
+def test_runs_beside_the_code_and_compiled_files_are_no_part_of_it(tmp_path: Path) -> None:
+    folder = toy(tmp_path / "toy")
+    before = find(Method, str(folder)).code_sha256
+    for name in ("runs/x.json", "report/index.html", "__pycache__/scale.pyc", ".git/config"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("x")
+    assert find(Method, str(folder)).code_sha256 == before
+    (folder / "notes.txt").write_text("x")
+    assert find(Method, str(folder)).code_sha256 != before
+
+
+def test_a_profile_names_stages_that_exist() -> None:
+    profile = find(Profile, "smoke").model_copy(update={"methods": {"ours": {"pixels": {}}}})
+    with pytest.raises(WrongUse, match="methods.ours: unknown stage 'pixels'; it has images, points"):
+        check_sections(profile, {"ours": find(Method, "ours")})
+
+
+def test_an_own_task_on_an_own_dataset(bench: Bench, s3dis_root: Path, tmp_path: Path) -> None:
+    where = [
+        "--method", "scratch", "--task", str(OWN_TASK / "task.yaml"), "--data", f"{OWN_TASK / 'dataset.yaml'}={s3dis_root}",
+        *NANO, "--threads", "1",
+    ]  # fmt: skip
+    bench("run", *where)
+    record = next(r for r in run_records(tmp_path / "runs") if r["kind"] == "finetune")
+    assert record["outcome"] == "ok" and not record["synthetic"]
+    assert (record["cell"]["task"], record["dataset"]) == ("my-rooms-sem", "my-rooms")
+    bench("report")
+    assert "my-rooms-sem" in (tmp_path / "report/report.md").read_text()
+    verdicts = json.loads(bench("audit", "--json").stdout)
+    assert not [v for v in verdicts if v["verdict"] == "failed"]
+    rescored = [v for v in verdicts if v["check"] == "metrics recomputed from predictions"]
+    assert [v["verdict"] for v in rescored] == ["ok"], rescored
+    said = bench("run", "--method", "scratch", "--task", str(OWN_TASK / "task.yaml"), *NANO, code=2).stderr
+    assert "unknown dataset 'my-rooms'" in said
+
+
+def test_own_names_do_not_take_those_that_ship(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text((OWN_TASK / "dataset.yaml").read_text().replace("name: my-rooms", "name: s3dis"))
+    with pytest.raises(WrongUse, match="name: 's3dis' is a dataset that ships; choose another name"):
+        parse_data_options([f"{path}=/data"], "--data")
+    path.write_text((OWN_TASK / "dataset.yaml").read_text())
+    roots, own = parse_data_options([f"{path}=/some=where", "s3dis=/data"], "--data")
+    assert roots == {"my-rooms": Path("/some=where"), "s3dis": Path("/data")} and own["my-rooms"].layout == "s3dis"
+    assert isinstance(own["my-rooms"], Dataset)
