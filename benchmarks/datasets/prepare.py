@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pretrain_bench.benchmarks.datasets import images, layout, pairs, writers
 from pretrain_bench.benchmarks.datasets.layout import (
@@ -78,7 +78,7 @@ def prepare(
         with exclusive(target.with_name(target.name + ".lock")):
             if (target / MANIFEST).is_file():
                 return target
-            return _prepare_into(target, dataset, root, how, progress, say)
+            return _prepare_into(target, Source(dataset, root, how), progress, say)
     except OSError as error:
         raise cannot_write(target, error, f"preparing {dataset.name}") from error
 
@@ -98,7 +98,16 @@ def _target(dataset: Dataset, root: Path, how: Reading, cache: Path) -> Path:
     return cache / "prepared" / f"{dataset.name}-{_source_fingerprint(dataset, root, how, cache)}"
 
 
-def _prepare_into(target: Path, dataset: Dataset, root: Path, how: Reading, progress: Progress, say: Say) -> Path:
+class Source(NamedTuple):
+    """A dataset at its root folder, and how it is read."""
+
+    dataset: Dataset
+    root: Path
+    how: Reading
+
+
+def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) -> Path:
+    dataset, root, how = source
     try:
         sources = FINDERS[dataset.layout](dataset, root)
     except OSError as error:
@@ -107,7 +116,7 @@ def _prepare_into(target: Path, dataset: Dataset, root: Path, how: Reading, prog
     partial.mkdir(parents=True, exist_ok=True)
     todo = {n: s for n, s in sources.items() if not (partial / "scenes" / n / "scene.json").is_file()}
     if len(sources) >= _PARALLEL_FROM:
-        _announce(dataset, root, partial, len(sources), len(todo), how, say)
+        _announce(source, partial, len(todo), len(sources), say)
     failed = _write_all(dataset, todo, partial, how, progress)
     if len(failed) == len(sources):
         raise DataError(next(iter(failed.values())))
@@ -193,8 +202,9 @@ def write_scene(dataset: Dataset, name: str, source: Any, partial: Path, how: Re
         os.replace(unfinished, place)
 
 
-def _announce(dataset: Dataset, root: Path, partial: Path, scenes: int, todo: int, how: Reading, say: Say) -> None:
-    """Say how much disk it may take; refuse where there is less."""
+def _announce(source: Source, partial: Path, todo: int, scenes: int, say: Say) -> None:
+    """Say how much disk `todo` of the scenes may take; refuse where there is less."""
+    dataset, root, how = source
     share = _SHARE[dataset.layout]
     if dataset.layout in ("rgbd-folder", "scannet"):
         share = 0.15 + share / how.frame_stride

@@ -34,13 +34,6 @@ class Verdicts(NamedTuple):
     missed: int
 
 
-class _Truth(NamedTuple):
-    """Labelled instances of one class in one scene: number and size, smaller ones than the minimum included."""
-
-    numbers: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-
-
 def scene_verdicts(
     classes: NDArray[np.integer],
     instances: NDArray[np.integer],

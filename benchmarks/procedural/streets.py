@@ -21,23 +21,23 @@ def build_street(rng: Generator) -> World:
     """Road, parking, sidewalks, gardens, buildings, trees, poles, signs, cars and people. The road's middle is y = 0."""
     builder = _Street()
     half_road = rng.uniform(3.2, 5.0)
-    _ground(builder, rng, "road", -half_road, half_road, 0.0)
+    _ground(builder, rng, "road", (-half_road, half_road), 0.0)
     for side in (-1, 1):
         edge = half_road
         if rng.random() < 0.5:
             width = rng.uniform(2.2, 2.8)
-            _ground(builder, rng, "parking", side * edge, side * (edge + width), 0.0)
+            _ground(builder, rng, "parking", (side * edge, side * (edge + width)), 0.0)
             _row(builder, rng, side * (edge + width / 2), 0.55, side)
             edge += width
         walk = rng.uniform(1.8, 3.5)
-        _ground(builder, rng, "sidewalk", side * edge, side * (edge + walk), 0.12)
+        _ground(builder, rng, "sidewalk", (side * edge, side * (edge + walk)), 0.12)
         _furniture(builder, rng, side, edge, walk)
         edge += walk
         garden = rng.uniform(0.0, 6.0)
         if garden > 1.0:
-            _ground(builder, rng, "terrain", side * edge, side * (edge + garden), 0.06)
+            _ground(builder, rng, "terrain", (side * edge, side * (edge + garden)), 0.06)
             _garden(builder, rng, side, edge, garden)
-        _ground(builder, rng, "terrain", side * (edge + garden), side * (edge + garden + 45), 0.05)
+        _ground(builder, rng, "terrain", (side * (edge + garden), side * (edge + garden + 45)), 0.05)
         _buildings(builder, rng, side, edge + max(garden, 0.5))
     _traffic(builder, rng, half_road)
     return builder.build("street")
@@ -58,7 +58,8 @@ class _Street(Builder):
         return True
 
 
-def _ground(builder: Builder, rng: Generator, label: str, y0: float, y1: float, height: float) -> None:
+def _ground(builder: Builder, rng: Generator, label: str, across: tuple[float, float], height: float) -> None:
+    y0, y1 = across
     look = parts.draw_look(rng, label)
     slab = Solid(BOX, (0, 0, height - 0.25), (LENGTH_METRES / 2, abs(y1 - y0) / 2, 0.25), 0.0, look)
     builder.add(Part(label, [slab]), 0.0, (y0 + y1) / 2, 0.0, 0.0)

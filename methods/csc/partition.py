@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ class _PartitionedNce(torch.autograd.Function):
         ctx.save_for_backward(queries, keys, points, weights)
         ctx.bins, ctx.temperature = bins, temperature
         total = queries.new_zeros(())
-        for rows, logits, diagonal, masks in _blocks(queries, keys, points, bins, len(weights), temperature):
+        for rows, logits, diagonal, masks in _blocks(_Scene(queries, keys, points, bins, len(weights)), temperature):
             for weight, mask in zip(weights, masks, strict=True):
                 normaliser = torch.logsumexp(logits.masked_fill(~mask, -torch.inf), 1)
                 total += weight * (normaliser - diagonal).sum()
@@ -84,7 +84,8 @@ class _PartitionedNce(torch.autograd.Function):
         queries, keys, points, weights = ctx.saved_tensors
         scale = gradients[0] / (ctx.temperature * len(queries) * len(weights))
         grad_queries, grad_keys = torch.empty_like(queries), torch.zeros_like(keys)
-        for rows, logits, _, masks in _blocks(queries, keys, points, ctx.bins, len(weights), ctx.temperature):
+        scene = _Scene(queries, keys, points, ctx.bins, len(weights))
+        for rows, logits, _, masks in _blocks(scene, ctx.temperature):
             chances = torch.zeros_like(logits)
             for weight, mask in zip(weights, masks, strict=True):
                 chances += weight * torch.softmax(logits.masked_fill(~mask, -torch.inf), 1)
@@ -94,15 +95,26 @@ class _PartitionedNce(torch.autograd.Function):
         return grad_queries, grad_keys, None, None, None, None
 
 
-def _blocks(queries: Tensor, keys: Tensor, points: Tensor, bins: Partition, count: int, temperature: float) -> Any:
+class _Scene(NamedTuple):
+    """Queries and keys (N, C), the anchors' places (N, 3) in voxels, and their partition into `bin_count` bins."""
+
+    queries: Tensor
+    keys: Tensor
+    points: Tensor
+    bins: Partition
+    bin_count: int
+
+
+def _blocks(scene: _Scene, temperature: float) -> Any:
     """(rows, logits (B, N), the positives' (B,), for each bin a mask (B, N) of it and the diagonal)."""
+    queries, keys, points, bins, bin_count = scene
     for start in range(0, len(queries), ROW_BLOCK):
         rows = slice(start, min(start + ROW_BLOCK, len(queries)))
         logits = queries[rows] @ keys.t() / temperature
         found = bins(points[rows], points)
         own = torch.zeros_like(found, dtype=torch.bool)
         own[torch.arange(len(own)), torch.arange(rows.start, rows.stop)] = True
-        yield rows, logits, logits[own], [(found == b) | own for b in range(count)]
+        yield rows, logits, logits[own], [(found == b) | own for b in range(bin_count)]
 
 
 def partitioned_nce(

@@ -89,27 +89,8 @@ def prepare(context: StageContext) -> Training:
     frames = list_frames(context.view, spec.data.scenes)
     if not frames:
         raise DataError(f"dataset {spec.data.dataset!r} has no frames in the scenes to pre-train on")
-    joint, engine = recipe.format == "joint", sparse_backend(spec.sparse_backend)
-    keys = queue_keys(recipe, len(frames))
-    if keys < recipe.queue_keys:
-        context.warn(
-            f"the queues hold {keys:,} keys, not {recipe.queue_keys:,}: at most half of the {len(frames):,} frames"
-        )
-    formats = ("voxel", "point") if joint else ("voxel",)
-    modules: dict[str, nn.Module] = {}
-    for name in ("query", "key"):  # the same seed, so the same initial weights
-        modules[f"voxel_{name}"] = build_voxel_encoder(context, recipe)
-        if joint:
-            torch.manual_seed(context.seed("point_weights"))
-            modules[f"point_{name}"] = PointEncoder(recipe, spec.network.width)
-    queues = {kind: Queue(keys, recipe.embedding_channels, context.seed(f"{kind}_queue")) for kind in formats}
-    modules |= {f"{kind}_queue": queue for kind, queue in queues.items()}
-    for name, module in modules.items():
-        module.to(context.device).train()
-        if name.endswith("_key"):
-            module.requires_grad_(False)
-    learning = [p for name, m in modules.items() if name.endswith("_query") for p in m.parameters()]
-    optimiser = sgd(learning, recipe.optimiser)
+    encoders = Encoders(context, recipe, len(frames))
+    optimiser = sgd(encoders.learning_parameters(), recipe.optimiser)
     wanted = recipe.steps or -(-recipe.epochs * len(frames) // recipe.scans_per_step)
     steps = context.allowed_steps(wanted, recipe.scans_per_step)
     rate = recipe.optimiser.learning_rate
@@ -119,58 +100,95 @@ def prepare(context: StageContext) -> Training:
         chosen = batch_indices(context, "order", number, recipe.scans_per_step, len(frames))
         return [draw_views(context, recipe, frames, i, number, p) for p, i in enumerate(chosen)]
 
-    def embed(views: list[ScanViews], which: int, name: str) -> dict[str, Tensor]:
-        """Unit rows of the encoder `name` of each format."""
-        voxels = [v.voxels[which] for v in views]
-        coordinates = batched_coordinates([v.coordinates for v in voxels]).to(context.device)
-        colours = torch.cat([v.colours for v in voxels]).to(context.device)
-        with context.autocast():
-            rows = {"voxel": modules[f"voxel_{name}"](engine.SparseTensor(colours, coordinates))}
-            if joint:
-                clouds = torch.stack([v.points[which] for v in views if v.points is not None]).to(context.device)
-                rows["point"] = modules[f"point_{name}"](clouds)
-        return {kind: unit_rows(found.float()) for kind, found in rows.items()}
-
     def step(number: int, batch: list[ScanViews]) -> StepResult:
-        for kind in formats:
-            follow(modules[f"{kind}_key"], modules[f"{kind}_query"], recipe.key_momentum)
-        total, terms = 0.0, []
-        asked: dict[str, list[Tensor]] = {kind: [] for kind in formats}
-        positives: dict[str, list[Tensor]] = {kind: [] for kind in formats}
-        for start in range(0, len(batch), recipe.scans_per_pass):
-            part = batch[start : start + recipe.scans_per_pass]
-            queries = embed(part, 0, "query")
-            with torch.no_grad():
-                found = embed(part, 1, "key")
-            sides = {kind: (queries[kind], found[kind], queues[kind].rows) for kind in formats}
-            if joint:
-                loss, each = joint_loss(sides["point"], sides["voxel"], recipe.temperature)
-                terms.append([float(term.detach()) for term in each])
-            else:
-                loss = queue_loss(*sides["voxel"], recipe.temperature)
-            share = len(part) / len(batch)
-            (loss * share).backward()
-            total += float(loss.detach()) * share
-            for kind in formats:
-                asked[kind].append(queries[kind].detach())
-                positives[kind].append(found[kind])
-        health = dict(zip(TERMS, map(float, np.mean(terms, axis=0)), strict=True)) if joint else {}
-        for kind in formats:
-            one, two = torch.cat(asked[kind]), torch.cat(positives[kind])
-            own = {**embedding_health(one, two), **ranked_in_queue(one, two, queues[kind].rows)}
-            health |= {name if kind == "voxel" else f"{kind}_{name}": value for name, value in own.items()}
-            # Keys enter the queues after the loss.
-            queues[kind].push(two)
-        voxels_seen = sum(len(v.coordinates) for views in batch for v in views.voxels)
-        seen = {"samples": len(batch), "frames": len(batch), "images": len(batch), "points": voxels_seen}
-        return StepResult(total, seen, {**health, "voxels": float(voxels_seen)})
+        return contrast_step(encoders, batch)
 
     def save() -> None:
-        backbone = modules["voxel_query"].backbone
+        backbone = encoders.modules["voxel_query"].backbone
         assert isinstance(backbone, Res16UNet34C)
         save_backbone(backbone, context.artifacts, drop=HEAD)
 
-    return Training(modules, optimiser, schedule, steps, make_batch, step, save=save)
+    return Training(encoders.modules, optimiser, schedule, steps, make_batch, step, save=save)
+
+
+class Encoders:
+    """The query and key encoder of each format, and the queue of its keys."""
+
+    def __init__(self, context: StageContext, recipe: DepthContrast, frames: int) -> None:
+        self.context, self.recipe = context, recipe
+        self.joint = recipe.format == "joint"
+        self.formats = ("voxel", "point") if self.joint else ("voxel",)
+        self.engine = sparse_backend(context.spec.sparse_backend)
+        keys = queue_keys(recipe, frames)
+        if keys < recipe.queue_keys:
+            context.warn(
+                f"the queues hold {keys:,} keys, not {recipe.queue_keys:,}: at most half of the {frames:,} frames"
+            )
+        self.modules: dict[str, nn.Module] = {}
+        for name in ("query", "key"):  # the same seed, so the same initial weights
+            self.modules[f"voxel_{name}"] = build_voxel_encoder(context, recipe)
+            if self.joint:
+                torch.manual_seed(context.seed("point_weights"))
+                self.modules[f"point_{name}"] = PointEncoder(recipe, context.spec.network.width)
+        self.queues = {f: Queue(keys, recipe.embedding_channels, context.seed(f"{f}_queue")) for f in self.formats}
+        self.modules |= {f"{kind}_queue": queue for kind, queue in self.queues.items()}
+        for name, module in self.modules.items():
+            module.to(context.device).train()
+            if name.endswith("_key"):
+                module.requires_grad_(False)
+
+    def learning_parameters(self) -> list[nn.Parameter]:
+        """Those of the query encoders; keys follow by momentum."""
+        return [p for name, m in self.modules.items() if name.endswith("_query") for p in m.parameters()]
+
+    def embed(self, views: list[ScanViews], which: int, name: str) -> dict[str, Tensor]:
+        """Unit rows (B, embedding) of the encoder `name` of each format, for copy `which` of each scan."""
+        device = self.context.device
+        voxels = [v.voxels[which] for v in views]
+        coordinates = batched_coordinates([v.coordinates for v in voxels]).to(device)
+        colours = torch.cat([v.colours for v in voxels]).to(device)
+        with self.context.autocast():
+            rows = {"voxel": self.modules[f"voxel_{name}"](self.engine.SparseTensor(colours, coordinates))}
+            if self.joint:
+                clouds = torch.stack([v.points[which] for v in views if v.points is not None]).to(device)
+                rows["point"] = self.modules[f"point_{name}"](clouds)
+        return {kind: unit_rows(embedded.float()) for kind, embedded in rows.items()}
+
+
+def contrast_step(encoders: Encoders, batch: list[ScanViews]) -> StepResult:
+    """One step over a batch, in passes of `scans_per_pass` whose gradients add up; keys enter the queues after the loss."""
+    recipe, formats = encoders.recipe, encoders.formats
+    for kind in formats:
+        follow(encoders.modules[f"{kind}_key"], encoders.modules[f"{kind}_query"], recipe.key_momentum)
+    total, terms = 0.0, []
+    queries: dict[str, list[Tensor]] = {kind: [] for kind in formats}
+    positives: dict[str, list[Tensor]] = {kind: [] for kind in formats}
+    for start in range(0, len(batch), recipe.scans_per_pass):
+        part = batch[start : start + recipe.scans_per_pass]
+        own = encoders.embed(part, 0, "query")
+        with torch.no_grad():
+            keys = encoders.embed(part, 1, "key")
+        sides = {kind: (own[kind], keys[kind], encoders.queues[kind].rows) for kind in formats}
+        if encoders.joint:
+            loss, each = joint_loss(sides["point"], sides["voxel"], recipe.temperature)
+            terms.append([float(term.detach()) for term in each])
+        else:
+            loss = queue_loss(*sides["voxel"], recipe.temperature)
+        share = len(part) / len(batch)
+        (loss * share).backward()
+        total += float(loss.detach()) * share
+        for kind in formats:
+            queries[kind].append(own[kind].detach())
+            positives[kind].append(keys[kind])
+    health = dict(zip(TERMS, map(float, np.mean(terms, axis=0)), strict=True)) if encoders.joint else {}
+    for kind in formats:
+        one, two = torch.cat(queries[kind]), torch.cat(positives[kind])
+        measured = {**embedding_health(one, two), **ranked_in_queue(one, two, encoders.queues[kind].rows)}
+        health |= {name if kind == "voxel" else f"{kind}_{name}": value for name, value in measured.items()}
+        encoders.queues[kind].push(two)
+    voxels_seen = sum(len(v.coordinates) for views in batch for v in views.voxels)
+    seen = {"samples": len(batch), "frames": len(batch), "images": len(batch), "points": voxels_seen}
+    return StepResult(total, seen, {**health, "voxels": float(voxels_seen)})
 
 
 def build_voxel_encoder(context: StageContext, recipe: DepthContrast) -> VoxelEncoder:

@@ -78,8 +78,7 @@ def labelled_training(
     warn_of_missing_classes(context, "label", (labels_of(scene).semantic for scene in scenes))
     optimiser = sgd(network.parameters(), recipe.optimiser)
     steps = context.allowed_steps(recipe.steps, recipe.batch)
-    rate = recipe.optimiser.learning_rate
-    schedule = polynomial(rate, recipe.poly_power, recipe.steps, steps, spec.limits)
+    schedule = polynomial(recipe.optimiser.learning_rate, recipe.poly_power, recipe.steps, steps, spec.limits)
     horizon = schedule_steps(recipe.steps, steps, spec.limits)
     engine = sparse_backend(spec.sparse_backend)
     few_labels = spec.label_ratio is not None and spec.label_ratio.points is not None

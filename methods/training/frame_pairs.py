@@ -142,6 +142,14 @@ def subset(count: int, most: int, rng: Generator) -> Tensor:
     return torch.from_numpy(np.sort(rng.permutation(count)[:most]))
 
 
+def load_pair(context: StageContext, pair: tuple[str, int, int], rng: Generator) -> tuple[Frame, Frame]:
+    """Both frames of a pair, in random order."""
+    scene, i, j = pair
+    if rng.random() < 0.5:
+        i, j = j, i
+    return load_frame(context.view, scene, i), load_frame(context.view, scene, j)
+
+
 def prepare_pairs(
     context: StageContext,
     recipe: FramePairs,
@@ -165,15 +173,11 @@ def prepare_pairs(
 
     def draw(step: int, position: int, index: int) -> PairSample:
         rng = context.rng("augmentation", step, position)
+        problem = "pairs of frames in a row have no matching point; are depth and poses right?"
 
         def make(item: int) -> PairSample | None:
-            scene, i, j = pairs[item]
-            if rng.random() < 0.5:
-                i, j = j, i
-            frames = load_frame(context.view, scene, i), load_frame(context.view, scene, j)
-            return pair_sample(frames, recipe, rotation, colour, rng)
+            return pair_sample(load_pair(context, pairs[item], rng), recipe, rotation, colour, rng)
 
-        problem = "pairs of frames in a row have no matching point; are depth and poses right?"
         return first_usable(make, index, len(pairs), rng, problem)
 
     def make_batch(number: int) -> Batch:
