@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.random import Generator
 
-from pretrain_bench.benchmarks.procedural import parts
+from pretrain_bench.benchmarks.procedural import furniture, parts
 from pretrain_bench.benchmarks.procedural.parts import BOX, Part, Solid
 from pretrain_bench.benchmarks.procedural.worlds import Builder, World, attempt, extent
 
@@ -87,7 +87,7 @@ def _openings(builder: Builder, rng: Generator, kind: str) -> list[_Wall]:
         along = rng.uniform(0.15 + width / 2, _wall_length(builder, wall) - 0.15 - width / 2)
         walls[wall].holes.append((along - width / 2, along + width / 2, 0.0, height))
         x, y, yaw = _on_wall(builder, wall, along, 0.0)
-        builder.add(parts.door(rng, width, height), x, y, 0.0, yaw)
+        builder.add(furniture.door(rng, width, height), x, y, 0.0, yaw)
         builder.keep_clear(x, y, 0.9)
     for number in range(int(rng.integers(0, 2 if kind in ("hallway", "bathroom") else 4))):
         wall = order[(number + 1) % 4]
@@ -98,13 +98,13 @@ def _openings(builder: Builder, rng: Generator, kind: str) -> list[_Wall]:
             continue
         walls[wall].holes.append((along - width / 2, along + width / 2, bottom, top))
         x, y, yaw = _on_wall(builder, wall, along, 0.0)
-        builder.add(parts.window(rng, width, bottom, top), x, y, 0.0, yaw)
+        builder.add(furniture.window(rng, width, bottom, top), x, y, 0.0, yaw)
         if rng.random() < 0.45:
             for side in (-1, 1):
                 place = along + side * (width / 2 + 0.12)
                 if 0.25 < place < _wall_length(builder, wall) - 0.25:
                     x, y, yaw = _on_wall(builder, wall, place, 0.0)
-                    builder.add(parts.curtain(rng, rng.uniform(0.25, 0.45), top + 0.1), x, y, 0.0, yaw)
+                    builder.add(furniture.curtain(rng, rng.uniform(0.25, 0.45), top + 0.1), x, y, 0.0, yaw)
     return walls
 
 
@@ -137,7 +137,7 @@ def _shell(builder: Builder, rng: Generator, openings: list[_Wall]) -> None:
         beam = Part("beam", [parts.solid((-w / 2, w / 2), (-wide / 2, wide / 2), (-depth, 0), look)])
         builder.add(beam, w / 2, rng.uniform(0.3 * d, 0.7 * d), h, 0)
     if rng.random() < 0.5:
-        corner, part = int(rng.integers(4)), parts.column(rng, h)
+        corner, part = int(rng.integers(4)), furniture.column(rng, h)
         side = part.solids[0].half[0] + 0.02
         builder.place(part, side if corner % 2 else w - side, side if corner < 2 else d - side, 0.0)
 
@@ -145,7 +145,7 @@ def _shell(builder: Builder, rng: Generator, openings: list[_Wall]) -> None:
 def _furnish(builder: Builder, rng: Generator, kind: str) -> None:
     for name, least, most, against in FURNITURE[kind]:
         for _ in range(int(rng.integers(least, most + 1))):
-            part = getattr(parts, name)(rng)
+            part = getattr(furniture, name)(rng)
             if against:
                 back = -float(min(s.centre[1] - s.half[1] for s in part.solids))
                 spot = _against_wall(builder, rng, part, back)
@@ -195,7 +195,7 @@ def _dress(builder: Builder, rng: Generator, name: str, part: Part, spot: tuple[
         away = half[1 if side % 2 == 0 else 0] + rng.uniform(0.25, 0.45)
         # Side 0 stands at -y of the table and faces +y.
         cx, cy = x + away * math.sin(angle), y - away * math.cos(angle)
-        builder.place(parts.chair(rng), cx, cy, angle + rng.uniform(-0.3, 0.3))
+        builder.place(furniture.chair(rng), cx, cy, angle + rng.uniform(-0.3, 0.3))
     if height > 1.6:
         return
     taken: list[tuple[float, float]] = []
@@ -205,7 +205,7 @@ def _dress(builder: Builder, rng: Generator, name: str, part: Part, spot: tuple[
             continue
         taken.append((dx, dy))
         c, s = math.cos(yaw), math.sin(yaw)
-        builder.add(parts.clutter(rng), x + c * dx - s * dy, y + s * dx + c * dy, height, rng.uniform(0, 3))
+        builder.add(furniture.clutter(rng), x + c * dx - s * dy, y + s * dx + c * dy, height, rng.uniform(0, 3))
 
 
 def _hang(builder: Builder, rng: Generator, kind: str, openings: list[_Wall]) -> None:
@@ -225,10 +225,10 @@ def _hang(builder: Builder, rng: Generator, kind: str, openings: list[_Wall]) ->
         if openings[wall].free(along - width / 2, along + width / 2):
             openings[wall].holes.append((along - width / 2, along + width / 2, bottom, top))
             x, y, yaw = _on_wall(builder, wall, along, 0.0)
-            builder.add(parts.panel(label, width, bottom, top, rng.uniform(0.01, 0.03))(rng), x, y, 0.0, yaw)
+            builder.add(furniture.panel(label, width, bottom, top, rng.uniform(0.01, 0.03))(rng), x, y, 0.0, yaw)
     for one in list(builder.instances):
         if one.label == "bathtub" and rng.random() < 0.7:
             reach = one.size[1] / 2 + 0.02
             x, y = one.centre[0] - reach * math.sin(one.yaw), one.centre[1] + reach * math.cos(one.yaw)
-            builder.add(parts.curtain(rng, rng.uniform(0.6, 1.2), 2.0, "shower curtain"), x, y, 0.0, one.yaw)
+            builder.add(furniture.curtain(rng, rng.uniform(0.6, 1.2), 2.0, "shower curtain"), x, y, 0.0, one.yaw)
             break

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.random import Generator
 
-from pretrain_bench.benchmarks.procedural import parts
+from pretrain_bench.benchmarks.procedural import parts, street_parts
 from pretrain_bench.benchmarks.procedural.parts import BOX, Part, Solid
 from pretrain_bench.benchmarks.procedural.worlds import Builder, World, attempt, footprint, meet
 
@@ -71,7 +71,13 @@ def _row(builder: Builder, rng: Generator, y: float, share: float, side: int) ->
     while x < LENGTH_METRES / 2 - 5:
         if rng.random() < share:
             kind = rng.random()
-            part = parts.truck(rng) if kind < 0.06 else parts.bicycle(rng) if kind < 0.14 else parts.car(rng)
+            part = (
+                street_parts.truck(rng)
+                if kind < 0.06
+                else street_parts.bicycle(rng)
+                if kind < 0.14
+                else street_parts.car(rng)
+            )
             yaw = math.pi / 2 * (-side if rng.random() < 0.8 else side) + rng.normal(0, 0.03)
             builder.place(part, x, y + rng.normal(0, 0.1), yaw)
         x += rng.uniform(5.2, 6.5)
@@ -80,14 +86,14 @@ def _row(builder: Builder, rng: Generator, y: float, share: float, side: int) ->
 def _furniture(builder: Builder, rng: Generator, side: int, edge: float, walk: float) -> None:
     for x in np.arange(-LENGTH_METRES / 2 + 6, LENGTH_METRES / 2, rng.uniform(16, 28)):
         builder.place(
-            parts.street_light(rng), x + rng.normal(0, 1), side * (edge + 0.3), -side * math.pi / 2 + math.pi / 2
+            street_parts.street_light(rng), x + rng.normal(0, 1), side * (edge + 0.3), -side * math.pi / 2 + math.pi / 2
         )
     for _ in range(int(rng.integers(2, 7))):
         x = rng.uniform(-0.48, 0.48) * LENGTH_METRES
-        for part in parts.sign(rng):
+        for part in street_parts.sign(rng):
             builder.add(part, x, side * (edge + 0.45), 0.0, float(rng.choice([-1, 1])) * math.pi / 2)
     for _ in range(int(rng.integers(3, 9))):
-        person = parts.person(rng)
+        person = street_parts.person(rng)
 
         def walks(person: Part = person) -> bool:
             x, y = rng.uniform(-0.48, 0.48) * LENGTH_METRES, side * (edge + rng.uniform(0.6, walk - 0.4))
@@ -100,14 +106,14 @@ def _garden(builder: Builder, rng: Generator, side: int, edge: float, depth: flo
     if rng.random() < 0.6:
         for x in np.arange(-LENGTH_METRES / 2 + 8, LENGTH_METRES / 2 - 8, 14.0):
             if rng.random() < 0.7:
-                builder.place(parts.fence(rng, rng.uniform(6, 12)), x, side * (edge + 0.2), 0.0)
+                builder.place(street_parts.fence(rng, rng.uniform(6, 12)), x, side * (edge + 0.2), 0.0)
     for _ in range(int(rng.integers(4, 10))):
         x, y = rng.uniform(-0.48, 0.48) * LENGTH_METRES, side * (edge + rng.uniform(0.9, max(1.0, depth - 0.8)))
         if rng.random() < 0.55:
-            for part in parts.tree(rng):
+            for part in street_parts.tree(rng):
                 builder.add(part, x, y, 0.0, 0.0)
         else:
-            builder.place(parts.bush(rng), x, y, rng.uniform(0, 3))
+            builder.place(street_parts.bush(rng), x, y, rng.uniform(0, 3))
 
 
 def _buildings(builder: Builder, rng: Generator, side: int, edge: float) -> None:
@@ -131,7 +137,11 @@ def _buildings(builder: Builder, rng: Generator, side: int, edge: float) -> None
 def _traffic(builder: Builder, rng: Generator, half_road: float) -> None:
     for _ in range(int(rng.integers(3, 8))):
         part = (
-            parts.truck(rng) if rng.random() < 0.12 else parts.bicycle(rng) if rng.random() < 0.15 else parts.car(rng)
+            street_parts.truck(rng)
+            if rng.random() < 0.12
+            else street_parts.bicycle(rng)
+            if rng.random() < 0.15
+            else street_parts.car(rng)
         )
 
         def drives(part: Part = part) -> bool:

@@ -355,7 +355,8 @@ _WRITERS: dict[str, tuple[Callable[[Dataset, int, str, Path], None], Callable[[D
 
 def _fingerprint(dataset: Dataset) -> str:
     digest = hashlib.sha256(dataset.model_dump_json().encode())
-    modules = [f"pretrain_bench.benchmarks.procedural.{n}" for n in ("parts", "worlds", "rooms", "streets", "sensors")]
+    generators = ("parts", "furniture", "street_parts", "worlds", "rooms", "streets", "sensors")
+    modules = [f"pretrain_bench.benchmarks.procedural.{name}" for name in generators]
     for name in (*modules, "pretrain_bench.benchmarks.datasets.sens", "pretrain_bench.benchmarks.datasets.images"):
         digest.update(Path(importlib.import_module(name).__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
