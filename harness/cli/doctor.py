@@ -49,7 +49,7 @@ def _backend() -> Finding:
 
 def _docker() -> Finding:
     from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
-    from pretrain_bench.harness.executors.images import connect
+    from pretrain_bench.harness.executors.engine import connect
 
     try:
         version = connect(timeout=5).version().get("Version", "unknown version")

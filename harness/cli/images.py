@@ -33,24 +33,26 @@ def build(
     """Build what is missing or does not fit any more; what has not changed is left alone. Exit code 1 where one fails."""
     from tqdm import tqdm
 
+    from pretrain_bench.benchmarks.support.errors import WrongUse
     from pretrain_bench.harness.cli.console import print_json, printable, table
-    from pretrain_bench.harness.executors import images
+    from pretrain_bench.harness.executors import image_contents as images
+    from pretrain_bench.harness.executors.image_build import build_all
 
     chosen = names or images.image_names()
     for name in chosen:
         images.check_name(name)
     if wheels is not None and not list(wheels.glob("torch-*.whl")):
-        raise images.WrongUse(f"--wheels {wheels}: no torch-*.whl in it")
+        raise WrongUse(f"--wheels {wheels}: no torch-*.whl in it")
     settings = images.BuildSettings(base or images.PUBLIC_BASE, wheels, torch_args, minkowski)
     bars: dict[str, tqdm] = {}
 
-    def told(image: str, step: int, steps: int) -> None:
+    def on_step(image: str, step: int, steps: int) -> None:
         if image not in bars:
             bars[image] = tqdm(total=steps, desc=f"{image:<14}", ncols=80, unit="step", disable=json)
         bars[image].n = step
         bars[image].refresh()
 
-    built = images.build_all(chosen, settings, logs, told)
+    built = build_all(chosen, settings, logs, on_step)
     for bar in bars.values():
         bar.close()
     if json:
@@ -80,19 +82,21 @@ def check(json: Json = False) -> None:
 
 def _show(json: bool, check: bool) -> None:
     from pretrain_bench.harness.cli.console import print_json, table
-    from pretrain_bench.harness.executors import images
+    from pretrain_bench.harness.executors.engine import connect
+    from pretrain_bench.harness.executors.image_contents import image_names, tag
+    from pretrain_bench.harness.executors.image_state import state
 
-    client = images.connect()
+    client = connect()
     rows = []
-    for name in images.image_names():
-        found, why = images.state(client, name)
-        size = "-" if found == "missing" else f"{client.images.get(images.tag(name)).attrs['Size'] / 1e9:.2f} GB"
-        rows.append((name, found, size, why))
+    for name in image_names():
+        status, why = state(client, name)
+        size = "-" if status == "missing" else f"{client.images.get(tag(name)).attrs['Size'] / 1e9:.2f} GB"
+        rows.append((name, status, size, why))
     if json:
         print_json([dict(zip(("image", "state", "size", "why"), row, strict=True)) for row in rows])
     else:
         print(table(("image", "state", "size", "why"), rows))
-    if check and any(found != "ok" for _, found, _, _ in rows):
+    if check and any(status != "ok" for _, status, _, _ in rows):
         raise typer.Exit(1)
 
 
@@ -101,12 +105,15 @@ def lock(base: Base = None) -> None:
     docker/images.lock."""
     import yaml
 
-    from pretrain_bench.harness.executors import images
+    from pretrain_bench.harness.executors.engine import connect
+    from pretrain_bench.harness.executors.image_contents import LOCK, PUBLIC_BASE, PUBLIC_BUILD_BASE
+    from pretrain_bench.harness.executors.image_state import lock_base
+    from pretrain_bench.harness.planning.code_digest import docker_folder
 
-    client = images.connect()
-    names = [base] if base else [images.PUBLIC_BASE, images.PUBLIC_BUILD_BASE]
-    digests = {name: images.lock_base(client, name) for name in names}
-    path = images.docker_folder() / images.LOCK
+    client = connect()
+    names = [base] if base else [PUBLIC_BASE, PUBLIC_BUILD_BASE]
+    digests = {name: lock_base(client, name) for name in names}
+    path = docker_folder() / LOCK
     text = path.read_text()
     head = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
     path.write_text(head + yaml.safe_dump({**(yaml.safe_load(text) or {}), **digests}))
@@ -115,10 +122,11 @@ def lock(base: Base = None) -> None:
 
 def prune() -> None:
     """Remove images of this project that a newer build has replaced, and containers that a killed run left behind."""
-    from pretrain_bench.harness.executors import images
-    from pretrain_bench.harness.executors.docker import remove_orphans
+    from pretrain_bench.harness.executors.container_owner import remove_orphans
+    from pretrain_bench.harness.executors.engine import connect
+    from pretrain_bench.harness.executors.image_state import prune as prune_images
 
-    client = images.connect()
-    left = remove_orphans(client)
-    gone = images.prune(client)
-    print(f"removed {len(gone)} images and {len(left)} containers")
+    client = connect()
+    containers = remove_orphans(client)
+    images = prune_images(client)
+    print(f"removed {len(images)} images and {len(containers)} containers")

@@ -62,7 +62,7 @@ def check(
     runner: Executor = executor
     if method.image is not None:
         from pretrain_bench.harness.executors.docker import DockerExecutor
-        from pretrain_bench.harness.executors.images import with_image
+        from pretrain_bench.harness.executors.image_state import with_image
 
         docker = DockerExecutor()
         method = with_image(docker.client, method)

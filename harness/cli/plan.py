@@ -58,7 +58,7 @@ def plan(
     choice = RunOverrides(data or [], pretrain_data or [], threads, backend, device, executor, imagenet_weights)
     matrix = resolve_named_suite(suite, [*(only or []), *(filters or [])], choice)
     if executor == "docker":
-        from pretrain_bench.harness.executors.images import connect
+        from pretrain_bench.harness.executors.engine import connect
 
         matrix = matrix.with_own_images(connect())
     cells, waiting = matrix.plan_prepared()

@@ -178,7 +178,8 @@ def _run_cells(
 def _rebuild(matrix: ResolvedSuite, console: Console) -> None:
     """Build the images that the cells need and that do not fit; the base is left to `bench images build`."""
     from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
-    from pretrain_bench.harness.executors.images import TASK, BuildSettings, build_all
+    from pretrain_bench.harness.executors.image_build import build_all
+    from pretrain_bench.harness.executors.image_contents import TASK, BuildSettings
 
     if matrix.executor != "docker":
         raise WrongUse("--rebuild: only --executor docker has images")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -21,3 +22,13 @@ def drop_special_files(out: Path) -> None:
             remove_tree(path)
         elif path.name != "artifacts" and (special or (stat.S_ISREG(status.st_mode) and status.st_nlink > 1)):
             path.unlink()
+
+
+def chown_output(out: Path, user: int) -> None:
+    """Give `out`, with everything that an earlier attempt left there, to a user; only root can, others keep what they have."""
+    if os.getuid() != 0:
+        return
+    os.chown(out, user, user)
+    for _, folders, files, descriptor in os.fwalk(out):
+        for name in (*folders, *files):
+            os.chown(name, user, user, dir_fd=descriptor, follow_symlinks=False)

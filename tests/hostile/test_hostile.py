@@ -21,8 +21,9 @@ from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
 from pretrain_bench.benchmarks.specs.budget import BudgetHalf
 from pretrain_bench.benchmarks.support.locks import exclusive
 from pretrain_bench.harness.contract.records import Record
-from pretrain_bench.harness.executors import docker as executor
-from pretrain_bench.harness.executors.images import build_context
+from pretrain_bench.harness.executors import container_owner
+from pretrain_bench.harness.executors.docker import DockerExecutor
+from pretrain_bench.harness.executors.image_classic import build_context
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.running.capacity import whole_machine
@@ -156,10 +157,10 @@ def build(engine: Any, files: dict[str, bytes], tag: str) -> str:
 
 
 def run(engine: Any, planned: PlannedStage, store: Store, image: str) -> Record:
-    return run_with(executor.DockerExecutor(engine, {planned.spec.method: image}), planned, store)
+    return run_with(DockerExecutor(engine, {planned.spec.method: image}), planned, store)
 
 
-def run_with(containers: executor.DockerExecutor, planned: PlannedStage, store: Store) -> Record:
+def run_with(containers: DockerExecutor, planned: PlannedStage, store: Store) -> Record:
     runner = StageRunner(store, containers, Silent(), RunOptions("failed"))
     return run_stages([planned], runner, whole_machine("cpu"))[-1].record
 
@@ -190,7 +191,7 @@ def test_a_hostile_stage(case: str, engine: Any, hostile_base: str, planned: Pla
     assert (folder / "record.json").stat().st_size < 1 << 20, "a record stays small, whatever a stage says"
     assert "\x1b" not in (folder / "record.json").read_text() and "\\u001b" not in (folder / "record.json").read_text()
     assert record.executor == "docker" and record.label_isolation == "mounts" and record.image.startswith("sha256:")
-    assert not engine.containers.list(all=True, filters={"label": executor.OWNER_LABEL}), "no container is left"
+    assert not engine.containers.list(all=True, filters={"label": container_owner.OWNER_LABEL}), "no container is left"
     assert [r.key for r in store.records()] == [planned.spec.key], "the store is whole"
     assert not any(p.is_symlink() for p in folder.rglob("*"))
     if not is_done(record):
@@ -207,7 +208,7 @@ def test_the_output_of_a_stage_is_on_a_file_system_of_its_own_size(
     image = build(
         engine, {"Dockerfile": f'FROM {hostile_base}\nCMD ["disk_at_once"]\n'.encode()}, "bench-hostile:at-once"
     )
-    runner = executor.DockerExecutor(engine, {planned.spec.method: image})
+    runner = DockerExecutor(engine, {planned.spec.method: image})
     try:
         if not runner.limits_disk:
             pytest.skip("this user may not mount a file system")
@@ -241,16 +242,16 @@ def test_a_stage_stays_on_the_processors_that_the_harness_was_given(
 
 
 def test_a_container_that_a_killed_harness_left_is_removed(engine: Any, hostile_base: str) -> None:
-    dead = f"{executor.owner(os.getpid()).rpartition(':')[0]}:12.34"
+    dead = f"{container_owner.owner(os.getpid()).rpartition(':')[0]}:12.34"
     left = engine.containers.run(
-        hostile_base, ["hangs"], detach=True, labels={executor.OWNER_LABEL: dead, executor.KEY_LABEL: "k"}
+        hostile_base, ["hangs"], detach=True, labels={container_owner.OWNER_LABEL: dead, container_owner.KEY_LABEL: "k"}
     )
     kept = engine.containers.run(
-        hostile_base, ["hangs"], detach=True, labels={executor.OWNER_LABEL: executor.owner(os.getpid())}
+        hostile_base, ["hangs"], detach=True, labels={container_owner.OWNER_LABEL: container_owner.owner(os.getpid())}
     )
     try:
-        assert executor.remove_orphans(engine) == ["k"]
-        names = [c.id for c in engine.containers.list(all=True, filters={"label": executor.OWNER_LABEL})]
+        assert container_owner.remove_orphans(engine) == ["k"]
+        names = [c.id for c in engine.containers.list(all=True, filters={"label": container_owner.OWNER_LABEL})]
         assert names == [kept.id] and left.id not in names
     finally:
         kept.remove(force=True)
