@@ -209,6 +209,11 @@ class Store:
         return max(numbers) + 1
 
 
+def open_store(path: Path) -> Store:
+    """A folder of runs, for reading."""
+    return Store(path)
+
+
 def try_write(folder: Path) -> None:
     """Make a folder, write a file into it and remove it again. Raises OSError where that cannot be."""
     probe = folder / f".probe-{os.getpid()}"

@@ -1,0 +1,127 @@
+"""Container images: building them, their state, and the lock of their bases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from pretrain_bench.api.display import Display, Progressed, TqdmDisplay
+from pretrain_bench.api.stores import AnyPath
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.executors import images
+from pretrain_bench.harness.executors.images import Built
+
+
+class ImageState(NamedTuple):
+    """One image: whether it is built and fits this code, why not, and its size."""
+
+    image: str
+    state: str
+    """`ok`, `stale` or `missing`."""
+    why: str
+    bytes: int | None
+
+
+class Pruned(NamedTuple):
+    """Ids of removed images and containers."""
+
+    images: list[str]
+    containers: list[str]
+
+
+class LockedBases(NamedTuple):
+    """Base image to the digest that the registry gives for it now, and the file that was written."""
+
+    digests: dict[str, str]
+    path: Path
+
+
+def build_images(
+    names: Iterable[str] = (),
+    *,
+    base: str | None = None,
+    wheels: AnyPath | None = None,
+    torch_args: str = "",
+    minkowski: bool = False,
+    logs: AnyPath = "image-logs",
+    display: Display | None = None,
+) -> list[Built]:
+    """Build the images that are missing or stale, all by default; those that have not changed are left alone.
+
+    Args:
+        names: images to build; `list_images` names them.
+        base: the image below all; the public CUDA image by default.
+        wheels: a folder with a torch wheel to use.
+        torch_args: arguments of pip for torch, such as `--index-url`.
+        minkowski: build MinkowskiEngine into the base.
+        logs: folder for the build logs.
+        display: shows progress; tqdm bars by default.
+
+    A failed build is a result, `build_failed`. Raises WrongUse for an unknown image, EnvironmentCannot without an engine.
+    """
+    chosen = list(names) or images.image_names()
+    for name in chosen:
+        images.check_name(name)
+    folder = None if wheels is None else Path(wheels)
+    if folder is not None and not list(folder.glob("torch-*.whl")):
+        raise WrongUse(f"--wheels {folder}: no torch-*.whl in it")
+    settings = images.BuildSettings(base or images.PUBLIC_BASE, folder, torch_args, minkowski)
+    with _bars(display or TqdmDisplay()) as show:
+        return images.build_all(chosen, settings, Path(logs), show)
+
+
+@contextmanager
+def _bars(display: Display) -> Iterator[Callable[[str, int, int], None]]:
+    """Show each build as a stage of its own; builds run side by side."""
+    shown: dict[str, Callable[[object], None]] = {}
+
+    def show(image: str, step: int, steps: int) -> None:
+        if image not in shown:
+            shown[image] = display.stage(f"build {image}")
+        shown[image](Progressed(step, steps))
+
+    try:
+        yield show
+    finally:
+        for one in shown.values():
+            display.stage_ended(one)
+
+
+def list_images() -> list[ImageState]:
+    """Every image with its state and size. Raises EnvironmentCannot where no container engine answers."""
+    client = images.connect()
+    found = []
+    for name in images.image_names():
+        state, why = images.state(client, name)
+        size = None if state == "missing" else int(client.images.get(images.tag(name)).attrs["Size"])
+        found.append(ImageState(name, state, why, size))
+    return found
+
+
+def lock_bases(base: str | None = None) -> LockedBases:
+    """Write the digest that the registry gives for a base image now to docker/images.lock; for both public ones by default.
+
+    Raises EnvironmentCannot where no engine or registry answers.
+    """
+    client = images.connect()
+    names = [base] if base else [images.PUBLIC_BASE, images.PUBLIC_BUILD_BASE]
+    digests = {name: images.lock_base(client, name) for name in names}
+    path = images.docker_folder() / images.LOCK
+    text = path.read_text()
+    head = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+    locked: dict[str, Any] = yaml.safe_load(text) or {}
+    path.write_text(head + yaml.safe_dump({**locked, **digests}))
+    return LockedBases(digests, path)
+
+
+def prune_images() -> Pruned:
+    """Remove images of this project that a newer build replaced, and containers that a killed run left behind."""
+    from pretrain_bench.harness.executors.docker import remove_orphans
+
+    client = images.connect()
+    containers = remove_orphans(client)
+    return Pruned(images.prune(client), list(containers))
