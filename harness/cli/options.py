@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from pretrain_bench.api.display import Display
 
 Runs = Annotated[Path, typer.Option("--runs", envvar="BENCH_RUNS", help="The folder of runs.", show_default=True)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
@@ -22,7 +25,7 @@ Only = Annotated[
     typer.Option("--only", metavar="FIELD=PATTERN", help="Cells of a suite: method=ours,csc or task=*-sem."),
 ]
 Filters = Annotated[
-    list[str] | None, typer.Argument(metavar="[FIELD=PATTERN]...", help="More of --only.", show_default=False)
+    list[str] | None, typer.Argument(metavar="[FIELD=PATTERN]...", help="The same as --only.", show_default=False)
 ]
 ImagenetWeights = Annotated[
     Path | None,
@@ -37,3 +40,10 @@ ExecutorName = Annotated[
     str, typer.Option("--executor", envvar="BENCH_EXECUTOR", help="local: subprocesses; docker: containers.")
 ]
 DEFAULT_RUNS = Path("runs")
+
+
+def display(json: bool) -> Display:
+    """Bars and lines on stderr; nothing with --json."""
+    from pretrain_bench.api.display import SilentDisplay, TqdmDisplay
+
+    return SilentDisplay() if json else TqdmDisplay()

@@ -93,9 +93,14 @@ def plan(
     return Plan(resolved.suite, resolved.budget, resolved.profile, planned, waiting, found, resolved.needs())
 
 
+def title_of(cell: Cell) -> str:
+    """A cell in short, such as `ours -> s3dis-sem at 5%`."""
+    return finetune_title(cell.method, cell.task, cell.label_ratio)
+
+
 def _axes(cell: Cell) -> dict[str, Any]:
     return {
-        "title": finetune_title(cell.method, cell.task, cell.label_ratio),
+        "title": title_of(cell),
         "kind": "finetune",
         "method": cell.method,
         "task": cell.task,

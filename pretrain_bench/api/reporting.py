@@ -73,6 +73,9 @@ def compare(one: str, two: str, *, runs: Runs = "runs", out: AnyPath = "report")
 
 def watch_runs(runs: AnyPath = "runs", seconds: float = WATCH_SECONDS) -> Iterator[int]:
     """Yield the number of runs now, and again whenever a record is added, replaced or removed. Ctrl-C while waiting ends it."""
+    from pretrain_bench.reports.figures.plots import make_ready
+
+    make_ready()  # the processes that draw each later report then start with matplotlib loaded
     seen: dict[Path, int] | None = None
     while True:
         records = dict(_written(Path(runs)))

@@ -24,6 +24,24 @@ if TYPE_CHECKING:
 IMAGE_LOGS = Path("image-logs")
 
 
+class StageRow(NamedTuple):
+    """One stage of a run in short."""
+
+    key: str
+    title: str
+    outcome: str
+    reused: bool
+    """Whether it was done before."""
+    metric: str | None
+    """The metric its task is judged by; None for a pre-training."""
+    selected: float | None
+    """That metric, from 0 to 1, of the checkpoint that was best on held-out training scenes."""
+    final: float | None
+    """That metric after the last step."""
+    seconds: float
+    """Wall time, over all attempts."""
+
+
 class RunResult(NamedTuple):
     """The stages of a run, reused ones included, and the cells that did not apply."""
 
@@ -45,20 +63,25 @@ class RunResult(NamedTuple):
         record = first.record
         raise BenchError(f"{first.planned.title}: {record.outcome.value}: {record.message}{hint}{more}")
 
+    def rows(self) -> list[StageRow]:
+        """The stages in short."""
+        return [_row(stage) for stage in self.stages]
+
     def to_frame(self) -> pd.DataFrame:
-        """One row a stage: its key, title, outcome, whether it was reused, the metric its task is judged by with the scores (0 to
-        1) of two checkpoints, and wall seconds."""
+        """One row a stage, with the fields of `StageRow` as columns."""
         import pandas as pd
 
-        columns = ["key", "title", "outcome", "reused", "metric", "selected", "final", "seconds"]
-        return pd.DataFrame(map(_row, self.stages), columns=columns)
+        return pd.DataFrame(self.rows(), columns=list(StageRow._fields))
 
 
-def _row(stage: StageReport) -> tuple[object, ...]:
-    record, metric = stage.record, stage.planned.spec.headline_metric if stage.record.cell else None
-    scores = [record.metrics.get(f"{metric}_{checkpoint}") for checkpoint in ("selected", "final")]
-    facts = (record.key, stage.planned.title, record.outcome.value, stage.reused, metric)
-    return (*facts, *scores, record.ledger.wall_seconds)
+def _row(stage: StageReport) -> StageRow:
+    record = stage.record
+    metric = stage.planned.spec.headline_metric if record.kind == "finetune" else None
+    selected, final = (record.metrics.get(f"{metric}_{checkpoint}") for checkpoint in ("selected", "final"))
+    seconds = record.ledger.wall_seconds
+    return StageRow(
+        record.key, stage.planned.title, record.outcome.value, stage.reused, metric, selected, final, seconds
+    )
 
 
 def run(

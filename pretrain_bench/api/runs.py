@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from pretrain_bench.api.planning import title_of
 from pretrain_bench.api.stores import Runs, open_runs
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS, OVER_ALL, TITLES
 from pretrain_bench.benchmarks.specs.task import Task
@@ -13,7 +15,6 @@ from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.planning.catalog import find
-from pretrain_bench.harness.planning.stage_specs import finetune_title
 from pretrain_bench.harness.store.store import RECORD, Store, read_record, read_spec
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _listed(store: Store) -> Iterator[ListedRun]:
             continue
         metric = _headline(record) if record.metrics else None
         score = record.metrics.get(f"{metric}_final")
-        yield ListedRun(record, finetune_title(cell.method, cell.task, cell.label_ratio), None, metric, score)
+        yield ListedRun(record, title_of(cell), None, metric, score)
 
 
 def _own_seed(record: Record, store: Store) -> int | None:
@@ -134,8 +135,14 @@ def _own_seed(record: Record, store: Store) -> int | None:
 
 
 def _headline(record: Record) -> str:
-    assert record.cell is not None
+    known = _headline_of(record.cell.task) if record.cell else None
+    return known or next((n for n in TITLES if f"{n}_final" in record.metrics), "miou_voxel")
+
+
+@cache
+def _headline_of(task: str) -> str | None:
+    """The metric that a task is judged by; None for a user's own task whose file is not here."""
     try:
-        return find(Task, record.cell.task).headline_metric
-    except BenchError:  # a user's own task, whose file is not here
-        return next((n for n in TITLES if f"{n}_final" in record.metrics), "miou_voxel")
+        return find(Task, task).headline_metric
+    except BenchError:
+        return None

@@ -6,9 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+from pretrain_bench.api.display import SilentDisplay
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import BenchError
-from pretrain_bench.harness.cli.console import Console
 from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite, RunOverrides, resolve_suite
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
@@ -46,7 +46,7 @@ def main() -> int:
     executor = LocalExecutor(SLEEPER)
     try:
         reports = run_cells(
-            planned(s3dis), Store(Path(runs).resolve()), executor, Console(quiet=True), RunOptions("failed"), Capacity(4, 1 << 20),
+            planned(s3dis), Store(Path(runs).resolve()), executor, SilentDisplay(), RunOptions("failed"), Capacity(4, 1 << 20),
             int(more[0]) if more else 4,
         )  # fmt: skip
     except BenchError as error:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pretrain_bench.api.reporting import keys_of_suite
 from pretrain_bench.benchmarks.specs.suite import Suite
-from pretrain_bench.harness.cli.report import _keys_of
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Step, read_events
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.planning.catalog import find
@@ -106,7 +106,9 @@ def test_a_report_of_a_suite_leaves_out_what_the_suite_excludes(tmp_path: Path) 
     ):
         suite = tmp_path / f"{name}.yaml"
         suite.write_text(f"{text}{more}")
-        assert set(find(Suite, "tiny").methods) - {methods[k] for k in _keys_of(str(suite), store)} == missing, name
+        assert set(find(Suite, "tiny").methods) - {methods[k] for k in keys_of_suite(str(suite), store)} == missing, (
+            name
+        )
 
 
 def test_a_suite_may_name_a_method_by_its_folder(tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_a_suite_may_name_a_method_by_its_folder(tmp_path: Path) -> None:
         if record.method == "csc" and record.cell is not None:
             cell = record.cell.model_copy(update={"method": "mine"})
             rewrite(mine, record, method="mine", cell=cell)
-    assert len(_keys_of(str(suite), mine)) == len(list(mine.records())) > 3 and not _keys_of("tiny", mine)
+    assert len(keys_of_suite(str(suite), mine)) == len(list(mine.records())) > 3 and not keys_of_suite("tiny", mine)
 
 
 def test_a_report_of_a_suite_counts_the_failed_pretrainings_of_the_suite(tmp_path: Path) -> None:
@@ -136,9 +138,9 @@ def test_a_report_of_a_suite_counts_the_failed_pretrainings_of_the_suite(tmp_pat
             write_json(store.folder("pretrain", record.key) / "spec.json", spec.model_dump(mode="json"))
             rewrite(store, record, outcome=Outcome.crashed, metrics={})
             kept[record.key] = record.method
-    assert _keys_of("tiny", store) == set(kept) and len(kept) > 1
+    assert keys_of_suite("tiny", store) == set(kept) and len(kept) > 1
     suite = tmp_path / "less.yaml"
     suite.write_text((ROOT / "benchmarks/configs/suites/tiny.yaml").read_text() + "exclude: [{method: csc}]\n")
-    counted = _keys_of(str(suite), store)
+    counted = keys_of_suite(str(suite), store)
     assert {kept[key] for key in counted} == {"ours"}
     assert {lost.method for lost in load(store, counted).lost} == {"ours"}
