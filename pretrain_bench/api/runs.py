@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pretrain_bench.api.planning import title_of
 from pretrain_bench.api.stores import Runs, open_runs
-from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS, OVER_ALL, TITLES
+from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS, SHOWN, TITLES
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
 from pretrain_bench.harness.contract.records import Record
@@ -61,9 +61,17 @@ _FACTS = {
     "pretrain_notes": "what the pre-training stages noted, as pairs of name and text",
     "peak_memory_mib": "largest memory of any of the stages, in MiB",
 }
+_METRICS = {name: title for shown in SHOWN.values() for name, title in shown.items()}
+_MOMENTS = dict(
+    zip(CHECKPOINTS, ("after the last step", "best on held-out scenes", "best on the test split"), strict=True)
+)
 RUN_COLUMNS: dict[str, str] = {
     **_FACTS,
-    **{f"{name}_{c}": f"{name} of the {c} checkpoint, from 0 to 1" for name in OVER_ALL for c in CHECKPOINTS},
+    **{
+        f"{name}_{checkpoint}": f"{title}, {moment}, from 0 to 1"
+        for name, title in _METRICS.items()
+        for checkpoint, moment in _MOMENTS.items()
+    },
 }
 """Columns of `load_runs`, each with its meaning."""
 
