@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         verify_data,
         write_synthetic,
     )
-    from pretrain_bench.api.display import Display, Progressed, SilentDisplay, TqdmDisplay
+    from pretrain_bench.api.display import Display, Progressed, Silent, TqdmDisplay
     from pretrain_bench.api.doctor import Diagnosis, doctor
     from pretrain_bench.api.errors import BenchError, DataError, EnvironmentCannot, WrongUse
     from pretrain_bench.api.features import draw_features
@@ -54,7 +54,7 @@ _MODULES = {
         "DataCounts", "count_data", "dataset", "list_datasets", "prepare_data", "preview_data", "subset_data", "verify_data",
         "write_synthetic",
     ),
-    "display": ("Display", "Progressed", "SilentDisplay", "TqdmDisplay"),
+    "display": ("Display", "Progressed", "Silent", "TqdmDisplay"),
     "doctor": ("Diagnosis", "doctor"),
     "errors": ("BenchError", "DataError", "EnvironmentCannot", "WrongUse"),
     "features": ("draw_features",),
@@ -76,7 +76,7 @@ _HOMES = {name: f"{__name__}.api.{module}" for module, names in _MODULES.items()
 __all__ = [
     "RUN_COLUMNS", "Audit", "BenchError", "DataCounts", "DataError", "Diagnosis", "Display", "EnvironmentCannot",
     "ImageState", "ImportedCheckpoint", "ListedRun", "PackedBundle", "Plan", "Progressed", "Removed", "Run",
-    "RunResult", "Settings", "SilentDisplay", "StageUnderWay", "Status", "TqdmDisplay", "WrongUse", "__version__",
+    "RunResult", "Settings", "Silent", "StageUnderWay", "Status", "TqdmDisplay", "WrongUse", "__version__",
     "audit", "build_images", "cells", "check_method", "clean", "compare", "count_data", "dataset", "doctor",
     "draw_features", "draw_scene", "find_run", "import_checkpoint", "keys_of_suite", "list_datasets", "list_images",
     "list_methods", "list_runs", "list_suites", "load_runs", "lock_bases", "open_runs", "pack_bundle", "plan",

@@ -22,7 +22,7 @@ from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.prepared_data import prepared_with_manifest
-from pretrain_bench.harness.running.validate import scorer_for
+from pretrain_bench.harness.running.scoring import scorer_for
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.finetune import detection, instance, semantic, steps

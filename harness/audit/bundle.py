@@ -24,7 +24,7 @@ from pretrain_bench.harness.audit.static import AuditedRun
 from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.contract.stage import canonical_json
-from pretrain_bench.harness.running.validate import counts_of, scorer_for
+from pretrain_bench.harness.running.scoring import counts_of, scorer_for
 from pretrain_bench.harness.store import chain
 from pretrain_bench.harness.store.store import ARTIFACTS, ATTEMPTS, CODE, LOG, RECORD, SPEC
 

@@ -21,7 +21,10 @@ from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.code_digest import code_sha256
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
-from pretrain_bench.harness.running.stage_runner import Display, RunOptions, run_chain
+from pretrain_bench.harness.running.capacity import whole_machine
+from pretrain_bench.harness.running.display import Display
+from pretrain_bench.harness.running.scheduler import run_stages
+from pretrain_bench.harness.running.stage_runner import RunOptions, StageRunner
 from pretrain_bench.harness.store.store import Store
 
 CHECK = "run again"
@@ -85,7 +88,8 @@ def repeat(
     """Carry out a run and all it builds on once more, in a store of its own below `folder`. Raises WrongUse, BenchError."""
     chain = chain_of(run, runs)
     store = Store(folder)
-    reports = run_chain(planned_again(chain, display.say), store, executor, display, RunOptions())
+    runner = StageRunner(store, executor, display, RunOptions())
+    reports = run_stages(planned_again(chain, display.say), runner, whole_machine("cpu"))
     last = reports[-1].record
     if last.outcome != Outcome.ok:
         raise BenchError(f"{run.name}: ended as {last.outcome.value} this time: {last.message}")

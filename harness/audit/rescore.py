@@ -12,7 +12,8 @@ from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import DataView
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset, prepared_with_manifest, ready
-from pretrain_bench.harness.running.validate import InvalidOutput, disagreement, score_finetune
+from pretrain_bench.harness.running.checks import InvalidOutput
+from pretrain_bench.harness.running.scoring import disagreement, score_finetune
 from pretrain_bench.harness.store.retention import pruned
 from pretrain_bench.harness.store.store import ARTIFACTS
 

@@ -44,6 +44,6 @@ DEFAULT_RUNS = Path("runs")
 
 def display(json: bool) -> Display:
     """Bars and lines on stderr; nothing with --json."""
-    from pretrain_bench.api.display import SilentDisplay, TqdmDisplay
+    from pretrain_bench.api.display import Silent, TqdmDisplay
 
-    return SilentDisplay() if json else TqdmDisplay()
+    return Silent() if json else TqdmDisplay()

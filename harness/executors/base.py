@@ -1,4 +1,4 @@
-"""What every executor takes and gives back."""
+"""The interface of every executor, and the watch over a running stage that they share."""
 
 from __future__ import annotations
 
@@ -31,41 +31,48 @@ class Execution(NamedTuple):
 
 
 class Stop:
-    """A wish that reaches stages in other threads: once, to end softly; twice, to end at once."""
+    """Asks stages in other threads to stop: softly the first time, at once the second time."""
 
     def __init__(self) -> None:
         self.asked = 0
 
     def ask(self) -> None:
-        """One Ctrl-C."""
+        """Record one Ctrl-C."""
         self.asked += 1
 
 
 class Allocation(NamedTuple):
-    """What of the machine a stage is given beyond its caps, and how it is told to stop."""
+    """The GPUs that a stage may use, and the flag that asks it to stop."""
 
     stop: Stop
     gpus: tuple[str, ...] = ()
 
 
+class StageLaunch(NamedTuple):
+    """One stage, ready to run: `root` is laid out as the contract says, `caps` are the limits that the executor enforces, output
+    is appended to `log`, and `on_event` takes the stage's events as they come."""
+
+    root: Path
+    spec: StageSpec
+    caps: BudgetHalf
+    log: Path
+    on_event: Callable[[object], None]
+    allocation: Allocation
+
+
 class Executor(Protocol):
-    """Runs the command of one stage; `root` is laid out as the contract says."""
+    """Runs the command of one stage."""
 
     name: str
     label_isolation: str
     not_enforced: tuple[str, ...]
     """Limits that a stage is trusted to keep, because this executor cannot; every record names them."""
 
-    def run(
-        self,
-        root: Path,
-        spec: StageSpec,
-        caps: BudgetHalf,
-        log: Path,
-        on_event: Callable[[object], None],
-        allocation: Allocation,
-    ) -> Execution:
-        """Run to the end, or until a cap of the budget stops it. KeyboardInterrupt or `allocation.stop` stop it softly first."""
+    def run(self, launch: StageLaunch) -> Execution:
+        """Run a stage until it ends or exceeds a cap. KeyboardInterrupt and `launch.allocation.stop` first ask it to stop.
+
+        Raises EnvironmentCannot where the machine cannot run it.
+        """
 
 
 class EventTail:
@@ -95,15 +102,16 @@ class EventTail:
 
 
 class Watch:
-    """Follows a running stage: its events and the caps that are watched from outside. How it is sampled, signalled and known
-    to have ended is the executor's."""
+    """Follows a running stage: its events, and the caps that are watched from outside. Each executor adds how to sample it, how
+    to signal it and how to know that it has ended."""
 
     poll_seconds: float
     sample_seconds: float
     folder_seconds: float
 
-    def __init__(self, root: Path, caps: BudgetHalf, on_event: Callable[[object], None], stop: Stop) -> None:
-        self.out, self.caps, self.on_event, self.stop = root / "out", caps, on_event, stop
+    def __init__(self, launch: StageLaunch) -> None:
+        self.out, self.caps, self.on_event = launch.root / "out", launch.caps, launch.on_event
+        self.stop = launch.allocation.stop
         self.tail = EventTail(self.out / EVENTS_FILE)
         self.began = time.monotonic()
         self.soft_at: float | None = None
@@ -111,22 +119,22 @@ class Watch:
         self.sampled = self.measured_folder = 0.0
 
     def ended(self, seconds: float) -> bool:
-        """Wait up to so long; whether the stage has ended."""
+        """Wait up to `seconds`; true where the stage has ended."""
         raise NotImplementedError
 
     def send(self, number: signal.Signals) -> None:
-        """Signal the whole stage; nothing where it has ended."""
+        """Send a signal to the whole stage; does nothing where it has ended."""
         raise NotImplementedError
 
     def sample(self) -> None:
-        """Look at what the stage uses, and kill it where that is too much."""
+        """Measure what the stage uses, and kill it where that exceeds a cap."""
         raise NotImplementedError
 
     def follow(self) -> None:
-        """Until the stage has ended by itself or by a cap, or KeyboardInterrupt has stopped it softly."""
+        """Return when the stage has ended by itself, by a cap or by KeyboardInterrupt."""
         while True:
             try:
-                self._look()
+                self._check()
                 if self.stop.asked and self.killed_by is None:
                     self._cancel()
                 if self.ended(self.poll_seconds):
@@ -135,18 +143,19 @@ class Watch:
                 self._cancel()
 
     def pass_events(self) -> bool:
-        """Hand on what is new; true while there may be more to read."""
+        """Pass new events on; true while there may be more to read."""
         before = self.tail.position
         for event in self.tail.new_events():
             self.on_event(event)
         return self.tail.position > before
 
     def kill(self, why: KilledBy) -> None:
-        """End the stage at once, for the first reason that there was."""
+        """Kill the stage; of several reasons the first is kept."""
         self.killed_by = self.killed_by or why
         self.send(signal.SIGKILL)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
+        """Pass events on, sample the stage and enforce its caps."""
         now = time.monotonic()
         self.pass_events()
         if now - self.sampled > self.sample_seconds:
@@ -180,7 +189,7 @@ class Watch:
 
 
 def thread_variables(threads: int) -> dict[str, str]:
-    """Variables that hold libraries to a number of threads."""
+    """Environment variables that limit libraries to a number of threads."""
     return {
         **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)),
         # With more threads than free cores, spinning threads starve the others: two stages side by side on two cores were

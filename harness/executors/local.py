@@ -16,14 +16,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
 from pretrain_bench.benchmarks.specs.budget import BudgetHalf
 from pretrain_bench.harness.contract.stage import StageSpec
-from pretrain_bench.harness.executors.base import Allocation, Execution, Stop, Watch, thread_variables
+from pretrain_bench.harness.executors.base import Execution, StageLaunch, Watch, thread_variables
 from pretrain_bench.harness.executors.usage import GpuSampler, TreeSampler, folder_bytes
 from pretrain_bench.harness.planning.code_digest import package_folder
 
@@ -31,7 +31,7 @@ PR_SET_PDEATHSIG = 1
 
 
 class LocalExecutor:
-    """See the module's text. `command` runs a stage, given its kind and root."""
+    """Runs a stage as a subprocess: `command` with the stage's kind and root as arguments."""
 
     name = "local"
     label_isolation = "none"
@@ -46,50 +46,34 @@ class LocalExecutor:
     def __init__(self, command: Sequence[str] = (sys.executable, "-m", "pretrain_bench.methods.stage")) -> None:
         self.command = tuple(command)
 
-    def run(
-        self,
-        root: Path,
-        spec: StageSpec,
-        caps: BudgetHalf,
-        log: Path,
-        on_event: Callable[[object], None],
-        allocation: Allocation,
-    ) -> Execution:
+    def run(self, launch: StageLaunch) -> Execution:
         """Run one stage; see `Executor.run`."""
-        command = [*self.command, spec.kind, "--root", str(root)]
-        with log.open("ab") as output:
+        command = [*self.command, launch.spec.kind, "--root", str(launch.root)]
+        with launch.log.open("ab") as output:
             process = subprocess.Popen(
                 command,
-                cwd=root,
-                env=_environment(spec, allocation.gpus),
+                cwd=launch.root,
+                env=_environment(launch.spec, launch.allocation.gpus),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=lambda: _before_exec(caps),
+                preexec_fn=lambda: _before_exec(launch.caps),
             )
-        remember_child(root.parent, process.pid)
-        return _Watch(process, root, caps, on_event, allocation.stop, allocation.gpus).until_the_end()
+        remember_child(launch.root.parent, process.pid)
+        return _ProcessWatch(process, launch).until_the_end()
 
 
-class _Watch(Watch):
+class _ProcessWatch(Watch):
     """Follows a process and its descendants."""
 
     poll_seconds, sample_seconds, folder_seconds = 0.05, 0.5, 2.0
 
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        root: Path,
-        caps: BudgetHalf,
-        on_event: Callable[[object], None],
-        stop: Stop,
-        gpus: tuple[str, ...],
-    ) -> None:
-        super().__init__(root, caps, on_event, stop)
+    def __init__(self, process: subprocess.Popen[bytes], launch: StageLaunch) -> None:
+        super().__init__(launch)
         self.process = process
         self.sampler = TreeSampler(process.pid)
-        self.gpus = GpuSampler(gpus)
+        self.gpus = GpuSampler(launch.allocation.gpus)
 
     def until_the_end(self) -> Execution:
         self.follow()
@@ -117,7 +101,7 @@ class _Watch(Watch):
 
 
 def _environment(spec: StageSpec, gpus: tuple[str, ...]) -> dict[str, str]:
-    """The variables a stage gets: enough to start Python, nothing of the user's own."""
+    """The environment of a stage: enough to start Python, and none of the user's other variables."""
     kept = {
         k: os.environ[k]
         for k in ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TMPDIR", "LANG")
@@ -136,8 +120,8 @@ def _environment(spec: StageSpec, gpus: tuple[str, ...]) -> dict[str, str]:
 
 
 def _before_exec(caps: BudgetHalf) -> None:
-    """In the child: no core dumps, no file larger than the cap on disk; and on Linux the stage is killed when the harness dies,
-    however it dies."""
+    """In the child process: allow no core dumps and no file above the disk cap; on Linux, have the kernel kill the stage when the
+    harness dies."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if caps.disk_mib is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (caps.disk_mib << 20, resource.RLIM_INFINITY))
@@ -149,7 +133,7 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def remember_child(folder: Path, pid: int) -> None:
-    """Note the stage's process, so that the next harness can end it where the kernel did not."""
+    """Record the stage's process, so that the next harness can end it where the kernel did not."""
     with contextlib.suppress(psutil.Error):
         created = psutil.Process(pid).create_time()
         (folder / "child.json").write_text(json.dumps({"pid": pid, "created": created}))
@@ -158,10 +142,10 @@ def remember_child(folder: Path, pid: int) -> None:
 def end_left_over_child(folder: Path) -> None:
     """End a stage process that a killed harness left behind in this partial folder."""
     try:
-        noted = json.loads((folder / "child.json").read_text())
-        process = psutil.Process(noted["pid"])
-        if abs(process.create_time() - noted["created"]) < 1:
-            os.killpg(noted["pid"], signal.SIGKILL)
+        child = json.loads((folder / "child.json").read_text())
+        process = psutil.Process(child["pid"])
+        if abs(process.create_time() - child["created"]) < 1:
+            os.killpg(child["pid"], signal.SIGKILL)
             process.wait(timeout=10)
     except (OSError, ValueError, KeyError, TypeError, psutil.Error):
         return

@@ -76,7 +76,7 @@ class ResolvedSuite(NamedTuple):
 
     def with_own_images(self, client: DockerClient) -> ResolvedSuite:
         """The same with users' own methods as their images are now, which is part of their keys."""
-        from pretrain_bench.harness.executors.images import with_image
+        from pretrain_bench.harness.executors.image_state import with_image
 
         return self._replace(methods={k: with_image(client, m) if m.image else m for k, m in self.methods.items()})
 
@@ -143,7 +143,9 @@ class ResolvedSuite(NamedTuple):
         return found
 
     def _images(self) -> list[dict[str, str]]:
-        from pretrain_bench.harness.executors.images import TASK, connect, state
+        from pretrain_bench.harness.executors.engine import connect
+        from pretrain_bench.harness.executors.image_contents import TASK
+        from pretrain_bench.harness.executors.image_state import state
 
         client = connect()
         wanted = [m.name for m in self.methods.values() if m.image is None]

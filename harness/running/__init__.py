@@ -1,1 +1,1 @@
-"""Runs stages: the scheduler of many, the runner of one, the checks of what it left."""
+"""Runs stages: the scheduler of all stages, the runner of one stage, and the checks of what a stage leaves."""

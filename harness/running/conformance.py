@@ -1,7 +1,7 @@
-"""What a method has to keep, checked by running it: the suite behind `bench methods check` (design section 6).
+"""Checks that a method conforms to the contract, by running it: the suite behind `bench methods check` (design section 6).
 
-Every check runs the method's stages through an executor on the procedural data, in a store of its own, with a budget of a few
-steps. Nothing here knows how a method works; it sees specs, events, artifacts and records, as the harness does.
+Every check runs the method's stages through an executor on small prepared data, in a store of its own, with a budget of a few
+steps. The checks do not depend on how a method works: like the harness, they see specs, events, artifacts and records.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
 from pretrain_bench.harness.contract.events import EVENTS_FILE, End, Event, Start, Step, Usage, read_events
 from pretrain_bench.harness.contract.records import Outcome, Record
-from pretrain_bench.harness.contract.stage import StageSpec
-from pretrain_bench.harness.executors.base import Allocation, Execution, Executor
+from pretrain_bench.harness.executors.base import Execution, Executor, StageLaunch
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import (
@@ -33,7 +32,10 @@ from pretrain_bench.harness.planning.stage_specs import (
     check_needs,
     stages_of,
 )
-from pretrain_bench.harness.running.stage_runner import Cancelled, Display, RunOptions, run_chain
+from pretrain_bench.harness.running.capacity import whole_machine
+from pretrain_bench.harness.running.display import Display, Silent
+from pretrain_bench.harness.running.scheduler import run_stages
+from pretrain_bench.harness.running.stage_runner import Cancelled, RunOptions, StageRunner
 from pretrain_bench.harness.store.store import Store
 
 STEPS_A_STAGE = 6
@@ -42,25 +44,22 @@ TASK = "s3dis-sem"
 PROFILE = "smoke"
 
 
-class Verdict(NamedTuple):
-    """One check: what was asked, how it went, and what was seen."""
+class CheckResult(NamedTuple):
+    """The result of one check: its name, the verdict, and what was seen, in words."""
 
     check: str
     verdict: Literal["ok", "failed", "n/a"]
     seen: str
 
 
-class Quiet:
-    """Shows nothing; interrupts a pre-training stage at `stop_at` as a person would."""
+class Interrupting(Silent):
+    """Shows nothing, and interrupts the first stage that reaches step `stop_at`, once, as Ctrl-C would."""
 
-    def __init__(self, stop_at: int | None = None) -> None:
-        self.stop_at = stop_at
-
-    def say(self, message: str) -> None:
-        """Nothing."""
+    def __init__(self, stop_at: int) -> None:
+        self.stop_at: int | None = stop_at
 
     def stage(self, title: str) -> Callable[[object], None]:
-        """Raises KeyboardInterrupt once, at the chosen step."""
+        """Return a function that raises KeyboardInterrupt at the chosen step."""
 
         def on_event(event: object) -> None:
             if self.stop_at is not None and isinstance(event, Step) and event.step >= self.stop_at:
@@ -69,34 +68,23 @@ class Quiet:
 
         return on_event
 
-    def stage_ended(self, shown: Callable[[object], None]) -> None:
-        """Nothing."""
-
 
 class PretrainElsewhere:
-    """Pre-training by one executor, fine-tuning by another: a user's image beside this project's own code."""
+    """Pre-trains with one executor and fine-tunes with another: a user's image, then this project's own code."""
 
     def __init__(self, pretrain: Executor, finetune: Executor) -> None:
         self.pretrain, self.finetune = pretrain, finetune
         self.name, self.label_isolation = pretrain.name, pretrain.label_isolation
         self.not_enforced = pretrain.not_enforced
 
-    def run(
-        self,
-        root: Path,
-        spec: StageSpec,
-        caps: BudgetHalf,
-        log: Path,
-        on_event: Callable[[object], None],
-        allocation: Allocation,
-    ) -> Execution:
-        """See `Executor.run`."""
-        executor = self.pretrain if spec.kind == "pretrain" else self.finetune
-        return executor.run(root, spec, caps, log, on_event, allocation)
+    def run(self, launch: StageLaunch) -> Execution:
+        """Run one stage; see `Executor.run`."""
+        executor = self.pretrain if launch.spec.kind == "pretrain" else self.finetune
+        return executor.run(launch)
 
 
 class Conformance:
-    """The checks of one method. `folder` takes the stores; `source` and `target` are prepared data to pre-train and fine-tune."""
+    """The checks of one method. It is pre-trained on `source` and fine-tuned on `target`; the runs go to stores in `folder`."""
 
     def __init__(
         self, method: Method, source: PreparedDataset, target: PreparedDataset, executor: Executor, folder: Path
@@ -106,8 +94,8 @@ class Conformance:
         steps = STEPS_A_STAGE * len(method.stages)
         self.budget = Budget(name="check", version=1, pretrain=_half(steps), finetune=_half(FINETUNE_STEPS))
 
-    def run(self) -> Iterator[Verdict]:
-        """Each verdict as it comes. A check that cannot go on is a failed one, never an error."""
+    def run(self) -> Iterator[CheckResult]:
+        """Run the checks and yield each result. A check that raises has failed; only a fault of this program is raised."""
         yield self._refusals()
         whole = self._guarded("run", self._runs)
         yield whole
@@ -124,17 +112,17 @@ class Conformance:
         ):
             yield self._guarded(name, check)
 
-    def _guarded(self, name: str, check: Callable[[], str]) -> Verdict:
+    def _guarded(self, name: str, check: Callable[[], str]) -> CheckResult:
         try:
-            return Verdict(name, "ok", check())
+            return CheckResult(name, "ok", check())
         except _NotApplicable as reason:
-            return Verdict(name, "n/a", str(reason))
+            return CheckResult(name, "n/a", str(reason))
         except (BenchError, _Failed) as error:
-            return Verdict(name, "failed", str(error))
+            return CheckResult(name, "failed", str(error))
 
     # ------------------------------------------------------------------------------------------------------- checks
 
-    def _refusals(self) -> Verdict:
+    def _refusals(self) -> CheckResult:
         name = "needs"
         needed = [n for n in NEEDED if getattr(self.method.needs, n)]
         for missing in needed:
@@ -145,16 +133,16 @@ class Conformance:
             except WrongUse as error:
                 if missing in str(error):
                     continue
-            return Verdict(name, "failed", f"a dataset without {missing} is not refused")
-        return Verdict(
+            return CheckResult(name, "failed", f"a dataset without {missing} is not refused")
+        return CheckResult(
             name,
             "ok" if needed else "n/a",
             f"refused by name without {', '.join(needed)}" if needed else "it needs no data",
         )
 
     def _runs(self) -> str:
-        # The scheduler has looked at the artifacts: a whole backbone, finite, of the right shapes.
-        records = self._chain("whole")
+        # The runner has checked the artifacts: a whole backbone, finite, of the right shapes.
+        records = self._run_stages("whole")
         seconds = sum(r.measured.wall_seconds for r in records)
         return f"{len(records) - 1} stage(s) to a whole backbone, and a fine-tuning: {seconds:.0f} s"
 
@@ -180,7 +168,7 @@ class Conformance:
             reported = [e.step for e in self._read_events("whole", planned) if isinstance(e, Step)]
             if ledger.optimizer_steps != max(reported, default=0):
                 raise _Failed(
-                    f"{planned.title}: {ledger.optimizer_steps} steps in the ledger, {max(reported, default=0)} told"
+                    f"{planned.title}: {ledger.optimizer_steps} steps in the ledger, {max(reported, default=0)} in the events"
                 )
             total += ledger.optimizer_steps
         if total > self.budget.pretrain.amount:
@@ -190,7 +178,7 @@ class Conformance:
     def _transferred(self) -> str:
         note = self._record("whole", self._planned()[-1]).notes.get("transferred_tensors")
         if note is None:
-            raise _Failed("the fine-tuning does not say what it took")
+            raise _Failed("the fine-tuning does not report the tensors that it loaded")
         return note
 
     def _without_labels(self) -> str:
@@ -210,7 +198,7 @@ class Conformance:
         return "the same bits from the same key in an empty store"
 
     def _seeds(self) -> str:
-        self._chain("seed", seed=1)
+        self._run_stages("seed", seed=1)
         if self._hashes("seed", seed=1) == self._hashes("whole"):
             raise _Failed("seed 1 gives the backbone of seed 0")
         return "seed 1 gives another backbone"
@@ -219,16 +207,16 @@ class Conformance:
         stages = [p for p in self._planned()[:-1] if any(isinstance(e, Step) for e in self._read_events("whole", p))]
         if not stages:
             raise _NotApplicable("it takes no step")
-        display = Quiet(stop_at=STEPS_A_STAGE // 2)
+        display = Interrupting(stop_at=STEPS_A_STAGE // 2)
         try:
-            self._chain("resumed", display=display)
+            self._run_stages("resumed", display=display)
         except Cancelled:
-            self._chain("resumed")
+            self._run_stages("resumed")
         else:
-            raise _Failed("it was to be stopped on the way, but ran to its end")
+            raise _Failed("it ran to its end instead of stopping on Ctrl-C")
         if self._hashes("resumed") != self._hashes("whole"):
-            raise _Failed("stopped and started again, it leaves other bits")
-        return f"stopped after step {STEPS_A_STAGE // 2} of its first stage and started again: the same bits"
+            raise _Failed("interrupted and resumed, it gives other bits")
+        return f"interrupted after step {STEPS_A_STAGE // 2} of its first stage and resumed: the same bits"
 
     # ------------------------------------------------------------------------------------------------------ running
 
@@ -247,18 +235,19 @@ class Conformance:
         data = {source.dataset.name: source, task.dataset: self.target}
         return stages_of(cell, CellSpecs(self.method, task, self.budget, profile), data, Machine(1, "torch", "cpu"))
 
-    def _chain(
+    def _run_stages(
         self, store: str, seed: int = 0, source: PreparedDataset | None = None, display: Display | None = None
     ) -> list[Record]:
         planned = self._planned(seed, source)
-        reports = run_chain(planned, Store(self.folder / store), self.executor, display or Quiet(), RunOptions())
+        runner = StageRunner(Store(self.folder / store), self.executor, display or Silent(), RunOptions())
+        reports = run_stages(planned, runner, whole_machine("cpu"))
         last = reports[-1].record
         if last.outcome != Outcome.ok:
             raise _Failed(f"{reports[-1].planned.title}: {last.outcome.value}: {last.message}")
         return [r.record for r in reports]
 
     def _same_bits(self, store: str, source: PreparedDataset) -> None:
-        self._chain(store, source=source)
+        self._run_stages(store, source=source)
         for name, digest in self._hashes("whole").items():
             if self._hashes(store).get(name) != digest:
                 raise _Failed(f"{name} differs")
@@ -276,7 +265,7 @@ class Conformance:
         return list(read_events(self._folder(store, planned) / EVENTS_FILE))
 
     def _hashes(self, store: str, seed: int = 0) -> dict[str, str]:
-        """Artifacts of all pre-training stages, by name."""
+        """sha256 of the artifacts of all pre-training stages, by stage and name."""
         return {
             f"{p.spec.stage}/{name}": entry.sha256
             for p in self._planned(seed)[:-1]
@@ -285,11 +274,11 @@ class Conformance:
 
 
 class _Failed(Exception):
-    """A check does not hold."""
+    """A check failed; the message says why."""
 
 
 class _NotApplicable(Exception):
-    """A check makes no sense for this method."""
+    """A check does not apply to this method; the message says why."""
 
 
 def _half(steps: int) -> BudgetHalf:

@@ -1,147 +1,90 @@
-"""Runs the stages of many cells side by side on one machine, and never gives away more of it than there is.
+"""Runs the stages of many cells side by side on one machine, within its capacity.
 
-A stage runs when the stages that it builds on are done and there is room for it: its threads and loader processes, its cap on
-memory, its GPUs. One that is larger than the whole machine runs alone, and so does one without a cap on memory that uses no
-GPU. What fails takes only the stages that build on it along.
+A stage starts when the stages that it builds on are done and the machine has its demand free: its threads and loader processes,
+its memory cap, its GPUs. A stage that is larger than the machine runs alone, and so does one without a memory cap that uses no
+GPU. A failed stage holds up only the stages that build on it.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from pathlib import Path
-from typing import NamedTuple
-
-import psutil
 
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot
-from pretrain_bench.harness.executors.base import Allocation, Executor, Stop
+from pretrain_bench.harness.executors.base import Allocation, Stop
 from pretrain_bench.harness.planning.stage_specs import PlannedCell, PlannedStage
-from pretrain_bench.harness.running.stage_runner import (
-    Cancelled,
-    Display,
-    RunOptions,
-    StageReport,
-    reusable_record,
-    run_stage,
-)
-from pretrain_bench.harness.store.store import Store, is_done
+from pretrain_bench.harness.running.capacity import Capacity, Demand, demand
+from pretrain_bench.harness.running.stage_runner import Cancelled, StageJob, StageReport, StageRunner
+from pretrain_bench.harness.store.store import is_done
 
 WAIT_SECONDS = 0.2
-
-
-class Capacity(NamedTuple):
-    """A part of a machine: processors, memory, GPUs by id."""
-
-    cpus: int
-    memory_mib: int
-    gpus: tuple[str, ...] = ()
-
-
-def whole_machine(device: str) -> Capacity:
-    """What this process may use."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Capacity(cpus, psutil.virtual_memory().total >> 20, gpu_ids() if device == "cuda" else ())
-
-
-def gpu_ids() -> tuple[str, ...]:
-    """The GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, else every device file."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return tuple(i for i in named.split(",") if i)
-    return tuple(sorted(p.name.removeprefix("nvidia") for p in Path("/dev").glob("nvidia[0-9]*"))) or ("0",)
-
-
-class Demand(NamedTuple):
-    """What a stage needs of a machine."""
-
-    cpus: int
-    memory_mib: int
-    gpus: int
-
-
-def demand(planned: PlannedStage, machine: Capacity) -> Demand:
-    """What a stage may use at most, cut to the machine. Without a cap on memory it is all of it, or of as much as belongs to
-    its share of the GPUs."""
-    spec, caps = planned.spec, planned.caps
-    gpus = min(len(machine.gpus), caps.gpus or 1) if spec.device == "cuda" else 0
-    share = machine.memory_mib * gpus // len(machine.gpus) if gpus else machine.memory_mib
-    return Demand(
-        min(machine.cpus, spec.threads + spec.limits.loader_workers),
-        min(machine.memory_mib, caps.memory_mib or share),
-        gpus,
-    )
-
-
-class _Job(NamedTuple):
-    planned: PlannedStage
-    key: str
-    demand: Demand
+OnReport = Callable[[StageReport], None]
 
 
 def run_cells(
     cells: Iterable[PlannedCell],
-    store: Store,
-    executor: Executor,
-    display: Display,
-    options: RunOptions,
-    machine: Capacity,
+    runner: StageRunner,
+    capacity: Capacity,
     workers: int | None = None,
-    on_report: Callable[[StageReport], None] = lambda _: None,
+    on_report: OnReport = lambda report: None,
 ) -> list[StageReport]:
-    """Run every stage that the cells need, each once; up to `workers` at a time, as many as there is room for without it.
+    """Run every stage of the cells once; see `run_stages`."""
+    return run_stages((stage for cell in cells for stage in cell.stages), runner, capacity, workers, on_report)
 
-    Ctrl-C once ends the running stages softly, twice at once; then Cancelled is raised. EnvironmentCannot ends the command as
-    soon as the running stages have ended; any other error of one stage is raised when all others are done.
+
+def run_stages(
+    stages: Iterable[PlannedStage],
+    runner: StageRunner,
+    capacity: Capacity,
+    workers: int | None = None,
+    on_report: OnReport = lambda report: None,
+) -> list[StageReport]:
+    """Run every stage once, up to `workers` at a time; without it, as many as the capacity allows.
+
+    Returns the reports in the order of the stages; stages that build on a failed one have none. `on_report` takes each report in
+    this thread as soon as it is there. The first Ctrl-C asks the running stages to stop, the second stops them at once; then
+    Cancelled is raised. EnvironmentCannot is raised as soon as the running stages have ended; any other BenchError of a stage
+    when all others are done.
     """
-    jobs: dict[str, _Job] = {}
-    for cell in cells:
-        for planned in cell.stages:
-            key = planned.spec.key
-            if key not in jobs:
-                jobs[key] = _Job(planned, key, demand(planned, machine))
-    pool = _Pool(jobs, store, executor, display, options, machine, on_report)
-    reports = pool.run(workers or max(1, machine.cpus))
-    return [reports[key] for key in jobs if key in reports]
+    planned: dict[str, PlannedStage] = {}
+    for stage in stages:
+        planned.setdefault(stage.spec.key, stage)
+    reports = _Scheduler(planned, runner, capacity, on_report).run(workers or max(1, capacity.cpus))
+    return [reports[key] for key in planned if key in reports]
 
 
-class _Pool:
+class _Scheduler:
+    """Starts stages in threads; all its own state is used from the thread that calls `run`."""
+
     def __init__(
-        self,
-        jobs: dict[str, _Job],
-        store: Store,
-        executor: Executor,
-        display: Display,
-        options: RunOptions,
-        machine: Capacity,
-        on_report: Callable[[StageReport], None],
+        self, planned: dict[str, PlannedStage], runner: StageRunner, capacity: Capacity, on_report: OnReport
     ) -> None:
-        self.store, self.executor, self.display, self.options = store, executor, display, options
-        self.jobs, self.waiting = jobs, dict(jobs)
-        self.cpus, self.memory_mib, self.gpus = machine.cpus, machine.memory_mib, list(machine.gpus)
-        self.on_report = on_report
-        self.stop = Stop()
-        self.running: dict[Future[StageReport], tuple[_Job, tuple[str, ...]]] = {}
+        self.planned, self.runner, self.on_report = planned, runner, on_report
+        self.demands: dict[str, Demand] = {key: demand(stage, capacity) for key, stage in planned.items()}
+        self.waiting = dict(planned)
+        self.running: dict[Future[StageReport], StageJob] = {}
         self.reports: dict[str, StageReport] = {}
+        self.needed: set[str] = set()
+        """Keys of the stages whose artifacts another stage is to read."""
+        self.free_cpus, self.free_memory_mib, self.free_gpus = capacity.cpus, capacity.memory_mib, list(capacity.gpus)
+        self.stop = Stop()
+        self.stopping = False
         self.error: BaseException | None = None
-        self.no_more = False
-        self.read: set[str] = set()
 
     def run(self, workers: int) -> dict[str, StageReport]:
-        """All jobs; see `run_cells`."""
+        """Run all stages and return the reports by key; raises as `run_stages`."""
         self._reuse()
         with ThreadPoolExecutor(workers, thread_name_prefix="stage") as threads:
             while self.waiting or self.running:
                 try:
-                    self._start(threads, workers)
+                    self._start_ready(threads, workers)
                     if not self.running:
                         break
                     done, _ = wait(self.running, timeout=WAIT_SECONDS, return_when="FIRST_COMPLETED")
                     for future in done:
-                        self._take(future)
+                        self._finish(future)
                 except KeyboardInterrupt:
-                    self.no_more = True
+                    self.stopping = True
                     self.stop.ask()
         if self.stop.asked and not isinstance(self.error, Cancelled):
             raise Cancelled("stopped; the same command goes on from there")
@@ -150,79 +93,68 @@ class _Pool:
         return self.reports
 
     def _reuse(self) -> None:
-        """Take what needs no run, without a thread for each."""
-        found = {}
-        for key, job in reversed(
-            self.jobs.items()
-        ):  # later stages first: they decide what of earlier ones is read again
-            record = reusable_record(job.planned, self.store, self.options.retry, key in self.read)
-            if record is None:
-                self.read |= set(job.planned.spec.parents.values())
+        """Report the stages that need no run. Later stages come first: they decide whose artifacts are needed."""
+        reusable: dict[str, StageReport] = {}
+        for key, stage in reversed(self.planned.items()):
+            report = self.runner.reusable(stage, key, key in self.needed)
+            if report is None:
+                self.needed |= set(stage.spec.parents.values())
             else:
-                found[key] = StageReport(job.planned, record, reused=True)
-        for key in [k for k in self.jobs if k in found]:
+                reusable[key] = report
+        for key in [key for key in self.planned if key in reusable]:
             del self.waiting[key]
-            self._report(key, found[key])
+            self._report(key, reusable[key])
 
-    def _start(self, threads: ThreadPoolExecutor, workers: int) -> None:
-        """Start what is ready and fits; what another process runs comes last."""
+    def _start_ready(self, threads: ThreadPoolExecutor, workers: int) -> None:
+        """Start the stages that are ready and fit; one that another process runs only when nothing else runs."""
         self._cancel_blocked()
-        held = []
-        for job in list(self.waiting.values()):
-            if len(self.running) >= workers or self.cpus <= 0:
+        held_elsewhere = []
+        for key in list(self.waiting):
+            if len(self.running) >= workers or self.free_cpus <= 0:
                 return
-            if self._is_ready(job) and self._fits(job):
-                if self.store.held_by(job.key):
-                    held.append(job)
+            if self._is_ready(key) and self._fits(self.demands[key]):
+                if self.runner.store.held_by(key):
+                    held_elsewhere.append(key)
                 else:
-                    self._begin(threads, job)
-        if held and not self.running:
-            self._begin(threads, held[0])
+                    self._start(threads, key)
+        if held_elsewhere and not self.running:
+            self._start(threads, held_elsewhere[0])
 
-    def _begin(self, threads: ThreadPoolExecutor, job: _Job) -> None:
-        gpus = tuple(self.gpus[: job.demand.gpus])
-        self.gpus = self.gpus[job.demand.gpus :]
-        self.cpus -= job.demand.cpus
-        self.memory_mib -= job.demand.memory_mib
-        del self.waiting[job.key]
-        allocation = Allocation(self.stop, gpus)
-        future = threads.submit(
-            run_stage,
-            job.planned,
-            self.store,
-            self.executor,
-            self.display,
-            self.options,
-            allocation,
-            job.key in self.read,
+    def _start(self, threads: ThreadPoolExecutor, key: str) -> None:
+        need = self.demands[key]
+        gpus, self.free_gpus = tuple(self.free_gpus[: need.gpus]), self.free_gpus[need.gpus :]
+        self.free_cpus -= need.cpus
+        self.free_memory_mib -= need.memory_mib
+        job = StageJob(self.waiting.pop(key), key, need, Allocation(self.stop, gpus), key in self.needed)
+        self.running[threads.submit(self.runner.run, job)] = job
+
+    def _fits(self, need: Demand) -> bool:
+        return (
+            need.cpus <= self.free_cpus and need.memory_mib <= self.free_memory_mib and need.gpus <= len(self.free_gpus)
         )
-        self.running[future] = (job, gpus)
 
-    def _fits(self, job: _Job) -> bool:
-        need = job.demand
-        return need.cpus <= self.cpus and need.memory_mib <= self.memory_mib and need.gpus <= len(self.gpus)
+    def _is_ready(self, key: str) -> bool:
+        return all(self._has_succeeded(parent) for parent in self.planned[key].spec.parents.values())
 
-    def _is_ready(self, job: _Job) -> bool:
-        parents = job.planned.spec.parents.values()
-        return all(k in self.reports and is_done(self.reports[k].record) for k in parents)
+    def _has_succeeded(self, key: str) -> bool:
+        return key in self.reports and is_done(self.reports[key].record)
 
     def _cancel_blocked(self) -> None:
-        """Forget what builds on a stage that did not end well; and everything, once no more is to start."""
-        alive = {*self.waiting, *(job.key for job, _ in self.running.values())}
-        for key, job in list(self.waiting.items()):
-            hopeless = any(
-                p not in alive and not (p in self.reports and is_done(self.reports[p].record))
-                for p in job.planned.spec.parents.values()
-            )
-            if hopeless or self.no_more:
+        """Drop the waiting stages that build on a failed one; all waiting stages once the schedule is stopping."""
+        unfinished = {*self.waiting, *(job.key for job in self.running.values())}
+        for key in list(self.waiting):
+            parents = self.planned[key].spec.parents.values()
+            is_blocked = any(p not in unfinished and not self._has_succeeded(p) for p in parents)
+            if is_blocked or self.stopping:
                 del self.waiting[key]
-                alive.discard(key)
+                unfinished.discard(key)
 
-    def _take(self, future: Future[StageReport]) -> None:
-        job, gpus = self.running.pop(future)
-        self.gpus = sorted([*self.gpus, *gpus])
-        self.cpus += job.demand.cpus
-        self.memory_mib += job.demand.memory_mib
+    def _finish(self, future: Future[StageReport]) -> None:
+        """Free the capacity of a stage that has ended, and report it or keep its error."""
+        job = self.running.pop(future)
+        self.free_gpus = sorted([*self.free_gpus, *job.allocation.gpus])
+        self.free_cpus += job.demand.cpus
+        self.free_memory_mib += job.demand.memory_mib
         error = future.exception()
         if error is None:
             self._report(job.key, future.result())
@@ -230,7 +162,7 @@ class _Pool:
         if self.error is None or isinstance(error, Cancelled):
             self.error = error
         if isinstance(error, Cancelled | EnvironmentCannot) or not isinstance(error, BenchError):
-            self.no_more = True
+            self.stopping = True
 
     def _report(self, key: str, report: StageReport) -> None:
         self.reports[key] = report

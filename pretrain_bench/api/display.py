@@ -1,13 +1,16 @@
-"""Progress on a terminal, in a notebook, or anywhere else: the display protocol and the displays that ship."""
+"""Progress on a terminal or in a notebook; any object with the methods of `Display` can take its place."""
 
 from __future__ import annotations
 
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from pretrain_bench.harness.contract.events import Start, Step
+from pretrain_bench.harness.running.display import Display, Silent
+
+__all__ = ["Display", "Progressed", "Silent", "TqdmDisplay", "printable"]
 
 WIDTH = 100
 TITLE_WIDTH = 34
@@ -18,25 +21,6 @@ class Progressed(NamedTuple):
 
     step: int
     steps: int
-
-
-class Display(Protocol):
-    """Shows progress. Pass an object with these four methods to any function that takes `display`.
-
-    Stages may run in several threads, so the methods may be called from any of them.
-    """
-
-    def say(self, message: str) -> None:
-        """Show one line."""
-
-    def progress(self, title: str) -> Callable[[Iterable[str]], Iterable[str]]:
-        """Return a function that wraps the items of a loop and shows how far it is."""
-
-    def stage(self, title: str) -> Callable[[object], None]:
-        """A stage starts. Return a function that takes its events (`harness.contract.events`, or Progressed)."""
-
-    def stage_ended(self, shown: Callable[[object], None]) -> None:
-        """The stage whose events `shown` takes has ended."""
 
 
 class TqdmDisplay:
@@ -85,28 +69,10 @@ class TqdmDisplay:
             self._bars[on_event] = bar
         return on_event
 
-    def stage_ended(self, shown: Callable[[object], None]) -> None:
+    def stage_ended(self, on_event: Callable[[object], None]) -> None:
         """Close the stage's bar."""
         with self._lock:
-            self._bars.pop(shown).close()
-
-
-class SilentDisplay:
-    """Shows nothing."""
-
-    def say(self, message: str) -> None:
-        """Ignore the line."""
-
-    def progress(self, title: str) -> Callable[[Iterable[str]], Iterable[str]]:
-        """Return the items as they are."""
-        return lambda items: items
-
-    def stage(self, title: str) -> Callable[[object], None]:
-        """Ignore the events."""
-        return lambda event: None
-
-    def stage_ended(self, shown: Callable[[object], None]) -> None:
-        """Nothing to close."""
+            self._bars.pop(on_event).close()
 
 
 def _bar(title: str, **options: Any) -> Any:

@@ -65,7 +65,7 @@ def _backend() -> Diagnosis:
 
 
 def _docker() -> Diagnosis:
-    from pretrain_bench.harness.executors.images import connect
+    from pretrain_bench.harness.executors.engine import connect
 
     try:
         version = connect(timeout=5).version().get("Version", "unknown version")

@@ -14,7 +14,7 @@ from pretrain_bench.benchmarks.support.errors import WrongUse, writing
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.planning.code_digest import package_folder
 from pretrain_bench.harness.planning.prepared_data import prepared_with_manifest
-from pretrain_bench.harness.running.stage_runner import lay_out_spec
+from pretrain_bench.harness.running.layout import lay_out_folders
 from pretrain_bench.harness.store.store import ARTIFACTS, Store, read_spec
 
 
@@ -60,7 +60,7 @@ def _scene_with_frame(manifest: Manifest, scene: str | None, frame: int) -> str:
 
 def _lay_out(root: Path, store: Store, spec: StageSpec, data: Path) -> None:
     parents = {stage: store.folder("pretrain", key) / ARTIFACTS for stage, key in spec.parents.items()}
-    lay_out_spec(root, spec, data, parents)
+    lay_out_folders(root, spec, data, parents)
 
 
 def _draw(root: Path, options: list[str], title: str, out: Path) -> list[Path]:

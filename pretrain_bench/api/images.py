@@ -12,8 +12,10 @@ import yaml
 from pretrain_bench.api.display import Display, Progressed, TqdmDisplay
 from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.support.errors import WrongUse
-from pretrain_bench.harness.executors import images
-from pretrain_bench.harness.executors.images import Built
+from pretrain_bench.harness.executors import image_contents, image_state
+from pretrain_bench.harness.executors.engine import connect
+from pretrain_bench.harness.executors.image_build import Built, build_all
+from pretrain_bench.harness.planning.code_digest import docker_folder
 
 
 class ImageState(NamedTuple):
@@ -63,15 +65,15 @@ def build_images(
 
     A failed build is a result, `build_failed`. Raises WrongUse for an unknown image, EnvironmentCannot without an engine.
     """
-    chosen = list(names) or images.image_names()
+    chosen = list(names) or image_contents.image_names()
     for name in chosen:
-        images.check_name(name)
+        image_contents.check_name(name)
     folder = None if wheels is None else Path(wheels)
     if folder is not None and not list(folder.glob("torch-*.whl")):
         raise WrongUse(f"--wheels {folder}: no torch-*.whl in it")
-    settings = images.BuildSettings(base or images.PUBLIC_BASE, folder, torch_args, minkowski)
+    settings = image_contents.BuildSettings(base or image_contents.PUBLIC_BASE, folder, torch_args, minkowski)
     with _bars(display or TqdmDisplay()) as show:
-        return images.build_all(chosen, settings, Path(logs), show)
+        return build_all(chosen, settings, Path(logs), show)
 
 
 @contextmanager
@@ -93,11 +95,11 @@ def _bars(display: Display) -> Iterator[Callable[[str, int, int], None]]:
 
 def list_images() -> list[ImageState]:
     """Every image with its state and size. Raises EnvironmentCannot where no container engine answers."""
-    client = images.connect()
+    client = connect()
     found = []
-    for name in images.image_names():
-        state, why = images.state(client, name)
-        size = None if state == "missing" else int(client.images.get(images.tag(name)).attrs["Size"])
+    for name in image_contents.image_names():
+        state, why = image_state.state(client, name)
+        size = None if state == "missing" else int(client.images.get(image_contents.tag(name)).attrs["Size"])
         found.append(ImageState(name, state, why, size))
     return found
 
@@ -107,10 +109,10 @@ def lock_bases(base: str | None = None) -> LockedBases:
 
     Raises EnvironmentCannot where no engine or registry answers.
     """
-    client = images.connect()
-    names = [base] if base else [images.PUBLIC_BASE, images.PUBLIC_BUILD_BASE]
-    digests = {name: images.lock_base(client, name) for name in names}
-    path = images.docker_folder() / images.LOCK
+    client = connect()
+    names = [base] if base else [image_contents.PUBLIC_BASE, image_contents.PUBLIC_BUILD_BASE]
+    digests = {name: image_state.lock_base(client, name) for name in names}
+    path = docker_folder() / image_contents.LOCK
     text = path.read_text()
     head = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
     locked: dict[str, Any] = yaml.safe_load(text) or {}
@@ -120,8 +122,8 @@ def lock_bases(base: str | None = None) -> LockedBases:
 
 def prune_images() -> Pruned:
     """Remove images of this project that a newer build replaced, and containers that a killed run left behind."""
-    from pretrain_bench.harness.executors.docker import remove_orphans
+    from pretrain_bench.harness.executors.container_owner import remove_orphans
 
-    client = images.connect()
+    client = connect()
     containers = remove_orphans(client)
-    return Pruned(images.prune(client), list(containers))
+    return Pruned(image_state.prune(client), list(containers))

@@ -23,7 +23,7 @@ from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.code_digest import package_folder
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset, parse_roots, ready, resolve
-from pretrain_bench.harness.running.conformance import PROFILE, TASK, Conformance, PretrainElsewhere, Verdict
+from pretrain_bench.harness.running.conformance import PROFILE, TASK, CheckResult, Conformance, PretrainElsewhere
 
 
 class ImportedCheckpoint(BaseModel):
@@ -47,7 +47,7 @@ def list_methods() -> list[Method]:
 
 def check_method(
     name: AnyPath, *, pretrain_data: Roots = (), keep: AnyPath | None = None, display: Display | None = None
-) -> list[Verdict]:
+) -> list[CheckResult]:
     """Run short versions of a method and judge each conformance check; takes about a minute on the procedural data.
 
     Args:
@@ -99,7 +99,7 @@ def _with_executor(method: Method) -> tuple[Method, Executor]:
     if method.image is None:
         return method, local
     from pretrain_bench.harness.executors.docker import DockerExecutor
-    from pretrain_bench.harness.executors.images import with_image
+    from pretrain_bench.harness.executors.image_state import with_image
 
     docker = DockerExecutor()
     method = with_image(docker.client, method)

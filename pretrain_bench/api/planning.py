@@ -85,7 +85,7 @@ def plan(
     """
     resolved = resolve(cells, only, settings or Settings())
     if resolved.executor == "docker":
-        from pretrain_bench.harness.executors.images import connect
+        from pretrain_bench.harness.executors.engine import connect
 
         resolved = resolved.with_own_images(connect())
     planned, waiting = resolved.plan_prepared()

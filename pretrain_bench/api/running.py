@@ -14,8 +14,9 @@ from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCann
 from pretrain_bench.harness.executors.base import Executor
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
-from pretrain_bench.harness.running.scheduler import run_cells, whole_machine
-from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageReport
+from pretrain_bench.harness.running.capacity import whole_machine
+from pretrain_bench.harness.running.scheduler import run_cells
+from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageReport, StageRunner
 from pretrain_bench.harness.store.store import Store
 
 if TYPE_CHECKING:
@@ -137,9 +138,8 @@ def run(
         display.say(f"{cell.cell.method} -> {cell.cell.task} at {ratio}: n/a: {cell.reason.removeprefix('n/a: ')}")
     store = Store(folder_to_write(runs).resolve())
     store.check_writable()
-    options = RunOptions(retry, resolved.machine.imagenet_weights)
-    capacity = whole_machine(resolved.machine.device)
-    return RunResult(run_cells(planned, store, executor, display, options, capacity, workers), absent)
+    runner = StageRunner(store, executor, display, RunOptions(retry, resolved.machine.imagenet_weights))
+    return RunResult(run_cells(planned, runner, whole_machine(resolved.machine.device), workers), absent)
 
 
 def _warn_of_long_budget(resolved: ResolvedSuite, display: Display) -> None:
@@ -150,7 +150,8 @@ def _warn_of_long_budget(resolved: ResolvedSuite, display: Display) -> None:
 
 def _rebuild(resolved: ResolvedSuite, display: Display) -> None:
     """Rebuild the stale images that the cells need; the base is left to `bench images build`."""
-    from pretrain_bench.harness.executors.images import TASK, BuildSettings, build_all
+    from pretrain_bench.harness.executors.image_build import build_all
+    from pretrain_bench.harness.executors.image_contents import TASK, BuildSettings
 
     if resolved.executor != "docker":
         raise WrongUse("--rebuild: only --executor docker has images")

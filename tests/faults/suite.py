@@ -6,14 +6,15 @@ import os
 import sys
 from pathlib import Path
 
-from pretrain_bench.api.display import SilentDisplay
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import BenchError
 from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite, RunOverrides, resolve_suite
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
-from pretrain_bench.harness.running.scheduler import Capacity, run_cells
-from pretrain_bench.harness.running.stage_runner import RunOptions
+from pretrain_bench.harness.running.capacity import Capacity
+from pretrain_bench.harness.running.display import Silent
+from pretrain_bench.harness.running.scheduler import run_cells
+from pretrain_bench.harness.running.stage_runner import RunOptions, StageRunner
 from pretrain_bench.harness.store.store import Store
 
 SLEEPER = (sys.executable, "-m", "tests.faults.sleeper")
@@ -43,12 +44,10 @@ def planned(s3dis: str, seeds: int = 3) -> list[PlannedCell]:
 def main() -> int:
     """Run it with four workers; 1 where a stage failed."""
     runs, s3dis, *more = sys.argv[1:]
-    executor = LocalExecutor(SLEEPER)
+    store, executor = Store(Path(runs).resolve()), LocalExecutor(SLEEPER)
+    runner = StageRunner(store, executor, Silent(), RunOptions("failed"))
     try:
-        reports = run_cells(
-            planned(s3dis), Store(Path(runs).resolve()), executor, SilentDisplay(), RunOptions("failed"), Capacity(4, 1 << 20),
-            int(more[0]) if more else 4,
-        )  # fmt: skip
+        reports = run_cells(planned(s3dis), runner, Capacity(4, 1 << 20), int(more[0]) if more else 4)
     except BenchError as error:
         print(error, file=sys.stderr)
         return error.exit_code

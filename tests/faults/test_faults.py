@@ -12,9 +12,10 @@ import psutil
 import pytest
 
 from pretrain_bench.harness.executors.local import LocalExecutor
-from pretrain_bench.harness.running.conformance import Quiet
-from pretrain_bench.harness.running.scheduler import Capacity, run_cells
-from pretrain_bench.harness.running.stage_runner import RunOptions
+from pretrain_bench.harness.running.capacity import Capacity
+from pretrain_bench.harness.running.display import Silent
+from pretrain_bench.harness.running.scheduler import run_cells
+from pretrain_bench.harness.running.stage_runner import RunOptions, StageRunner
 from pretrain_bench.harness.store import chain
 from pretrain_bench.harness.store.store import Store
 from tests.conftest import Bench
@@ -102,7 +103,8 @@ def test_a_jump_of_the_clock_ends_nothing(s3dis_root: Path, tmp_path: Path, monk
 
     monkeypatch.setattr(time, "time", jumping)
     cells = planned(str(s3dis_root), seeds=1)
-    reports = run_cells(cells, Store(tmp_path), LocalExecutor(SLEEPER), Quiet(), RunOptions(), Capacity(4, 1 << 20))
+    runner = StageRunner(Store(tmp_path), LocalExecutor(SLEEPER), Silent(), RunOptions())
+    reports = run_cells(cells, runner, Capacity(4, 1 << 20))
     assert {r.record.outcome for r in reports} == {"ok"}
     assert all(0 <= r.record.measured.wall_seconds < 60 for r in reports)
 
@@ -111,7 +113,7 @@ def test_killed_between_the_chain_and_the_rename(s3dis_root: Path, tmp_path: Pat
     """The moments that chance seldom hits: after a run was written into the chain, before it stands in its place."""
     code = (
         "import os, sys\n"
-        "from harness import store\n"
+        "from pretrain_bench.harness.store import store\n"
         "real = store.Store._publish\n"
         "def stop(self, kind, key):\n    os.kill(os.getpid(), 9)\n"
         "store.Store._publish = stop\n"

@@ -21,12 +21,15 @@ from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
 from pretrain_bench.benchmarks.specs.budget import BudgetHalf
 from pretrain_bench.benchmarks.support.locks import exclusive
 from pretrain_bench.harness.contract.records import Record
-from pretrain_bench.harness.executors import docker as executor
-from pretrain_bench.harness.executors.images import build_context
+from pretrain_bench.harness.executors import container_owner
+from pretrain_bench.harness.executors.docker import DockerExecutor
+from pretrain_bench.harness.executors.image_classic import build_context
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
-from pretrain_bench.harness.running.conformance import Quiet
-from pretrain_bench.harness.running.stage_runner import RunOptions, run_chain
+from pretrain_bench.harness.running.capacity import whole_machine
+from pretrain_bench.harness.running.display import Silent
+from pretrain_bench.harness.running.scheduler import run_stages
+from pretrain_bench.harness.running.stage_runner import RunOptions, StageRunner
 from pretrain_bench.harness.store.store import LOG, Store, is_done
 from tests.conftest import REPOSITORY, SHARED
 from tests.methods.stages import nano_stages, small_recordings
@@ -154,9 +157,12 @@ def build(engine: Any, files: dict[str, bytes], tag: str) -> str:
 
 
 def run(engine: Any, planned: PlannedStage, store: Store, image: str) -> Record:
-    runner = executor.DockerExecutor(engine, {planned.spec.method: image})
-    report = run_chain([planned], store, runner, Quiet(), RunOptions("failed"))[-1]
-    return report.record
+    return run_with(DockerExecutor(engine, {planned.spec.method: image}), planned, store)
+
+
+def run_with(containers: DockerExecutor, planned: PlannedStage, store: Store) -> Record:
+    runner = StageRunner(store, containers, Silent(), RunOptions("failed"))
+    return run_stages([planned], runner, whole_machine("cpu"))[-1].record
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -185,7 +191,7 @@ def test_a_hostile_stage(case: str, engine: Any, hostile_base: str, planned: Pla
     assert (folder / "record.json").stat().st_size < 1 << 20, "a record stays small, whatever a stage says"
     assert "\x1b" not in (folder / "record.json").read_text() and "\\u001b" not in (folder / "record.json").read_text()
     assert record.executor == "docker" and record.label_isolation == "mounts" and record.image.startswith("sha256:")
-    assert not engine.containers.list(all=True, filters={"label": executor.OWNER_LABEL}), "no container is left"
+    assert not engine.containers.list(all=True, filters={"label": container_owner.OWNER_LABEL}), "no container is left"
     assert [r.key for r in store.records()] == [planned.spec.key], "the store is whole"
     assert not any(p.is_symlink() for p in folder.rglob("*"))
     if not is_done(record):
@@ -202,12 +208,12 @@ def test_the_output_of_a_stage_is_on_a_file_system_of_its_own_size(
     image = build(
         engine, {"Dockerfile": f'FROM {hostile_base}\nCMD ["disk_at_once"]\n'.encode()}, "bench-hostile:at-once"
     )
-    runner = executor.DockerExecutor(engine, {planned.spec.method: image})
+    runner = DockerExecutor(engine, {planned.spec.method: image})
     try:
         if not runner.limits_disk:
             pytest.skip("this user may not mount a file system")
         store = Store(tmp_path / "runs")
-        record = run_chain([planned], store, runner, Quiet(), RunOptions("failed"))[-1].record
+        record = run_with(runner, planned, store)
     finally:
         engine.images.remove(image, force=True)
     log = (store.folder("pretrain", planned.spec.key) / LOG).read_text()
@@ -236,16 +242,16 @@ def test_a_stage_stays_on_the_processors_that_the_harness_was_given(
 
 
 def test_a_container_that_a_killed_harness_left_is_removed(engine: Any, hostile_base: str) -> None:
-    dead = f"{executor.owner(os.getpid()).rpartition(':')[0]}:12.34"
+    dead = f"{container_owner.owner(os.getpid()).rpartition(':')[0]}:12.34"
     left = engine.containers.run(
-        hostile_base, ["hangs"], detach=True, labels={executor.OWNER_LABEL: dead, executor.KEY_LABEL: "k"}
+        hostile_base, ["hangs"], detach=True, labels={container_owner.OWNER_LABEL: dead, container_owner.KEY_LABEL: "k"}
     )
     kept = engine.containers.run(
-        hostile_base, ["hangs"], detach=True, labels={executor.OWNER_LABEL: executor.owner(os.getpid())}
+        hostile_base, ["hangs"], detach=True, labels={container_owner.OWNER_LABEL: container_owner.owner(os.getpid())}
     )
     try:
-        assert executor.remove_orphans(engine) == ["k"]
-        names = [c.id for c in engine.containers.list(all=True, filters={"label": executor.OWNER_LABEL})]
+        assert container_owner.remove_orphans(engine) == ["k"]
+        names = [c.id for c in engine.containers.list(all=True, filters={"label": container_owner.OWNER_LABEL})]
         assert names == [kept.id] and left.id not in names
     finally:
         kept.remove(force=True)

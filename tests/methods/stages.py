@@ -16,7 +16,7 @@ from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, pretrain_stages
-from pretrain_bench.harness.running.stage_runner import lay_out
+from pretrain_bench.harness.running.layout import lay_out
 from pretrain_bench.methods.context import StageContext
 
 SPECS = Path(__file__).parent.parent / "specs"

@@ -21,8 +21,8 @@ from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, stages_of
-from pretrain_bench.harness.running.stage_runner import lay_out
-from pretrain_bench.harness.running.validate import score_finetune
+from pretrain_bench.harness.running.layout import lay_out
+from pretrain_bench.harness.running.scoring import score_finetune
 from pretrain_bench.methods.context import CANCEL, StageContext
 from pretrain_bench.methods.finetune import core, detection, instance, semantic, steps
 from pretrain_bench.methods.scratch import init

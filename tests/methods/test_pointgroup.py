@@ -15,7 +15,7 @@ from pretrain_bench.benchmarks.metrics.scorer import scorer_of
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.benchmarks.specs.recipes import InstanceRecipe, PointGroupSettings
-from pretrain_bench.harness.running.validate import score_finetune
+from pretrain_bench.harness.running.scoring import score_finetune
 from pretrain_bench.methods.finetune import instance, pointgroup
 from pretrain_bench.methods.finetune.clustering import Clusters
 from pretrain_bench.methods.finetune.instance import instance_loss

@@ -19,7 +19,7 @@ from pretrain_bench.harness.contract.events import read_events
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import PlannedStage, check_needs
-from pretrain_bench.harness.running.validate import check_pretrain
+from pretrain_bench.harness.running.checks import check_pretrain
 from pretrain_bench.methods.context import CANCEL, StageContext
 from pretrain_bench.methods.stage import module_of, set_up_torch
 from pretrain_bench.methods.training import loop

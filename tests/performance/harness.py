@@ -20,9 +20,10 @@ from pretrain_bench.harness.cli.app import collect_seldom
 from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning.plan import states
 from pretrain_bench.harness.planning.resolved_suite import RunOverrides, resolve_suite
-from pretrain_bench.harness.running.conformance import Quiet
-from pretrain_bench.harness.running.scheduler import Capacity, run_cells
-from pretrain_bench.harness.running.stage_runner import RunOptions
+from pretrain_bench.harness.running.capacity import Capacity
+from pretrain_bench.harness.running.display import Silent
+from pretrain_bench.harness.running.scheduler import run_cells
+from pretrain_bench.harness.running.stage_runner import RunOptions, StageRunner
 from pretrain_bench.harness.store.store import Store
 from tests.conftest import bench_command, write_room
 from tests.faults.suite import REPOSITORY, SLEEPER, planned
@@ -68,7 +69,8 @@ def main() -> None:
         cells = planned(data[0].partition("=")[2], seeds=3)
         runs = scratch / "runs"
         before, children = time.process_time(), cpu_of_children()
-        reports = run_cells(cells, Store(runs), LocalExecutor(SLEEPER), Quiet(), RunOptions(), Capacity(2, 1 << 20))
+        runner = StageRunner(Store(runs), LocalExecutor(SLEEPER), Silent(), RunOptions())
+        reports = run_cells(cells, runner, Capacity(2, 1 << 20))
         stages = len(reports)
         found["overhead"] = (time.process_time() - before) / stages
         found["stages"], found["children"] = stages, (cpu_of_children() - children) / stages

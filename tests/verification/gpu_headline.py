@@ -36,7 +36,7 @@ from pretrain_bench.harness.planning.estimate import History, steps_of
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset, ready
 from pretrain_bench.harness.planning.resolved_suite import MAX_DEFAULT_THREADS
 from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, stages_of
-from pretrain_bench.harness.running.stage_runner import lay_out
+from pretrain_bench.harness.running.layout import lay_out
 from tests.verification.gpu_stages import CODE
 from tests.verification.report import ROOT, write_report
 

@@ -20,7 +20,7 @@ import torch
 
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Step, read_events
 from pretrain_bench.harness.contract.records import Record
-from pretrain_bench.harness.running.stage_runner import lay_out
+from pretrain_bench.harness.running.layout import lay_out
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.methods.training.checkpoint import BACKBONE_FILE, load_weights, save_weights
 from tests.conftest import bench_command

@@ -43,7 +43,7 @@ from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.code_digest import digest
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset, cache_folder, ready
 from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, pretrain_stages, recipe_of
-from pretrain_bench.harness.running.stage_runner import lay_out
+from pretrain_bench.harness.running.layout import lay_out
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.depthcontrast.moco import Queue
 from pretrain_bench.methods.depthcontrast.scans import ScanViews

@@ -12,7 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pretrain_bench.harness.executors import images
+from pretrain_bench.harness.executors.engine import connect
+from pretrain_bench.harness.executors.image_build import BUILD_SECONDS, build_all
+from pretrain_bench.harness.executors.image_contents import BASE, PUBLIC_BASE, BuildSettings, tag
 from tests.verification.report import ROOT, write_report
 
 WITHIN = ["python", "-m", "tests.verification.minkowski", "--print"]
@@ -21,20 +23,20 @@ WITHIN = ["python", "-m", "tests.verification.minkowski", "--print"]
 def main() -> int:
     """Build, compare inside, write the report; 1 where the build or a bound fails."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base", default=images.PUBLIC_BASE)
+    parser.add_argument("--base", default=PUBLIC_BASE)
     parser.add_argument("--wheels", type=Path, help="a folder with a torch wheel  [default: pip's index]")
     parser.add_argument("--torch-args", default="", help="more arguments of pip for torch")
     options = parser.parse_args()
-    settings = images.BuildSettings(options.base, options.wheels, options.torch_args, minkowski=True)
-    client = images.connect(timeout=images.BUILD_SECONDS)
+    settings = BuildSettings(options.base, options.wheels, options.torch_args, minkowski=True)
+    client = connect(timeout=BUILD_SECONDS)
     with tempfile.TemporaryDirectory() as logs:
-        (built,) = images.build_all([images.BASE], settings, Path(logs), lambda image, step, steps: None)
+        (built,) = build_all([BASE], settings, Path(logs), lambda image, step, steps: None)
     print(built.outcome, built.message, file=sys.stderr)
     if built.outcome == "build_failed":
         return 1
     # No network and nothing to write to, as for a stage; the code that compares comes from the checkout.
     output = client.containers.run(
-        images.tag(images.BASE),
+        tag(BASE),
         WITHIN,
         environment={"PYTHONPATH": "/repository"},
         mounts=[_checkout()],
@@ -53,7 +55,7 @@ def main() -> int:
         bounds=found["bounds"],
         results=found["results"],
         inside=found["inside"],
-        variant="cuda" if options.base == images.PUBLIC_BASE else "cpu",
+        variant="cuda" if options.base == PUBLIC_BASE else "cpu",
         build_seconds=round(built.seconds),
     )
     return 0 if found["good"] else 1

@@ -28,8 +28,8 @@ from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset, cache_folder, ready
 from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, stages_of
-from pretrain_bench.harness.running.stage_runner import lay_out
-from pretrain_bench.harness.running.validate import scorer_for
+from pretrain_bench.harness.running.layout import lay_out
+from pretrain_bench.harness.running.scoring import scorer_for
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.finetune import detection, instance, semantic
 from pretrain_bench.methods.scratch import init

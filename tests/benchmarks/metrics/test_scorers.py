@@ -13,12 +13,12 @@ from pretrain_bench.benchmarks.metrics.scorer import (
     InstanceScorer,
     SemanticScorer,
     confusion_of_counts,
+    scorer_of,
 )
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.harness.planning.catalog import find
-from pretrain_bench.harness.running.validate import scorer_of
 
 CLASSES = ("clutter", "floor", "bookcase", "chair")
 VOXEL = 0.1

@@ -14,9 +14,10 @@ from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning import code_digest as keys
 from pretrain_bench.harness.planning.plan import State, states
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
-from pretrain_bench.harness.running.conformance import Quiet
-from pretrain_bench.harness.running.scheduler import Capacity, run_cells
-from pretrain_bench.harness.running.stage_runner import RunOptions
+from pretrain_bench.harness.running.capacity import Capacity
+from pretrain_bench.harness.running.display import Silent
+from pretrain_bench.harness.running.scheduler import run_cells
+from pretrain_bench.harness.running.stage_runner import RunOptions, StageRunner
 from pretrain_bench.harness.store.store import Store
 from tests.conftest import Bench
 from tests.faults.suite import SLEEPER, matrix, planned
@@ -30,7 +31,8 @@ def done(s3dis_root: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
     monkeypatch.setenv("BENCH_TEST_SLEEP", "0.1")
     cells = planned(str(s3dis_root), seeds=1)
     runs = tmp_path_factory.mktemp("plan") / "runs"
-    run_cells(cells, Store(runs), LocalExecutor(SLEEPER), Quiet(), RunOptions(), Capacity(4, 1 << 20))
+    runner = StageRunner(Store(runs), LocalExecutor(SLEEPER), Silent(), RunOptions())
+    run_cells(cells, runner, Capacity(4, 1 << 20))
     monkeypatch.undo()
     return cells, runs
 

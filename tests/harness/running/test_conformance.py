@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +10,17 @@ from safetensors.numpy import save_file
 
 from pretrain_bench.benchmarks.datasets.layout import Manifest
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
-from pretrain_bench.benchmarks.specs.budget import BudgetHalf
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.harness.contract.events import EVENTS_FILE, End, EventWriter, Ledger, Start, Step, Usage
 from pretrain_bench.harness.contract.records import Measured
 from pretrain_bench.harness.contract.stage import StageSpec
-from pretrain_bench.harness.executors.base import Allocation, Execution
+from pretrain_bench.harness.executors.base import Execution, StageLaunch
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.running import conformance
 from pretrain_bench.harness.running.conformance import Conformance
-from pretrain_bench.harness.running.validate import Scores
+from pretrain_bench.harness.running.scoring import Scores
 
 FAULTS = (
     "none",
@@ -46,23 +44,16 @@ class Actor:
         self.fault = fault
         self.chance = np.random.default_rng()
 
-    def run(
-        self,
-        root: Path,
-        spec: StageSpec,
-        caps: BudgetHalf,
-        log: Path,
-        on_event: Callable[[object], None],
-        allocation: Allocation,
-    ) -> Execution:
-        log.write_text("")
+    def run(self, launch: StageLaunch) -> Execution:
+        root, spec = launch.root, launch.spec
+        launch.log.write_text("")
         (root / "out/artifacts").mkdir(exist_ok=True)
         events = EventWriter(root / "out" / EVENTS_FILE)
         done = int((root / "out/done").read_text()) if (root / "out/done").is_file() else 0
 
         def tell(event: Start | Step | Usage | End) -> None:
             events.write(event)
-            on_event(event)
+            launch.on_event(event)
 
         steps = int(spec.limits.amount) + (2 if self.fault == "more steps" and spec.kind == "pretrain" else 0)
         if self.fault != "no start":
@@ -107,7 +98,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_broken_rule_is_found(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pretrain_bench.harness.running.stage_runner.score_finetune", lambda *_: Scores({}, {}))
+    monkeypatch.setattr("pretrain_bench.harness.running.verdict.score_finetune", lambda *_: Scores({}, {}))
     data = tmp_path / "data"
     for view in ("unlabelled", "labelled"):
         (data / view / "scene0000_00").mkdir(parents=True)

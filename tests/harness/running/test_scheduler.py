@@ -9,28 +9,28 @@ from pathlib import Path
 
 import pytest
 
-from pretrain_bench.benchmarks.specs.budget import BudgetHalf
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
 from pretrain_bench.harness.contract.stage import StageSpec
-from pretrain_bench.harness.executors.base import Allocation, Execution
+from pretrain_bench.harness.executors.base import Execution, StageLaunch
 from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
-from pretrain_bench.harness.running.conformance import Quiet
-from pretrain_bench.harness.running.scheduler import Capacity, demand, run_cells
-from pretrain_bench.harness.running.stage_runner import Cancelled, RunOptions
+from pretrain_bench.harness.running.capacity import Capacity, demand
+from pretrain_bench.harness.running.display import Silent
+from pretrain_bench.harness.running.scheduler import run_cells
+from pretrain_bench.harness.running.stage_runner import Cancelled, RunOptions, StageReport, StageRunner
 from pretrain_bench.harness.store.store import Store
 from tests.faults.suite import SLEEPER, planned
 
-ROOM = Capacity(4, 1 << 20)
+CAPACITY = Capacity(4, 1 << 20)
 
 
 @pytest.fixture(scope="module")
 def cells(s3dis_root: Path, cache: Path) -> list[PlannedCell]:
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("BENCH_CACHE", str(cache))
-    found = planned(str(s3dis_root), seeds=1)
+    cells = planned(str(s3dis_root), seeds=1)
     monkeypatch.undo()
-    return found
+    return cells
 
 
 class Watched(LocalExecutor):
@@ -44,15 +44,8 @@ class Watched(LocalExecutor):
         self.started: list[str] = []
         self.fail = fail
 
-    def run(
-        self,
-        root: Path,
-        spec: StageSpec,
-        caps: BudgetHalf,
-        log: Path,
-        on_event: Callable[[object], None],
-        allocation: Allocation,
-    ) -> Execution:
+    def run(self, launch: StageLaunch) -> Execution:
+        spec, allocation = launch.spec, launch.allocation
         with self.lock:
             self.now += 1
             self.most = max(self.most, self.now)
@@ -63,15 +56,17 @@ class Watched(LocalExecutor):
         try:
             if self.fail(spec):
                 raise EnvironmentCannot("the engine is gone")
-            return super().run(root, spec, caps, log, on_event, allocation)
+            return super().run(launch)
         finally:
             with self.lock:
                 self.now -= 1
                 self.held -= set(allocation.gpus)
 
 
-def run(cells: list[PlannedCell], runs: Path, executor: LocalExecutor, room: Capacity = ROOM, **more: object):
-    return run_cells(cells, Store(runs), executor, Quiet(), RunOptions("infra"), room, **more)
+def run(
+    cells: list[PlannedCell], runs: Path, executor: LocalExecutor, capacity: Capacity = CAPACITY
+) -> list[StageReport]:
+    return run_cells(cells, StageRunner(Store(runs), executor, Silent(), RunOptions("infra")), capacity)
 
 
 def test_each_stage_runs_once_and_is_reused(cells: list[PlannedCell], tmp_path: Path) -> None:
@@ -86,13 +81,15 @@ def test_each_stage_runs_once_and_is_reused(cells: list[PlannedCell], tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("room", "most"),
+    ("capacity", "most"),
     [(Capacity(1, 1 << 20), 1), (Capacity(2, 1 << 20), 2), (Capacity(8, 2 * 8192), 2), (Capacity(8, 100), 1)],
 )
-def test_no_more_than_there_is_room_for(cells: list[PlannedCell], tmp_path: Path, room: Capacity, most: int) -> None:
+def test_no_more_than_there_is_room_for(
+    cells: list[PlannedCell], tmp_path: Path, capacity: Capacity, most: int
+) -> None:
     executor = Watched()
-    run(cells, tmp_path, executor, room)
-    assert executor.most <= most, f"each stage has a thread and 8,192 MiB; {room}"
+    run(cells, tmp_path, executor, capacity)
+    assert executor.most <= most, f"each stage has a thread and 8,192 MiB; {capacity}"
 
 
 def test_gpus_are_shared_out(cells: list[PlannedCell], tmp_path: Path) -> None:
@@ -135,7 +132,7 @@ def test_what_the_machine_breaks_off_is_tried_again_once_and_recorded(
     store, stage = Store(tmp_path / "other"), cells[-1].stages[0]
     last = store.last_attempt(stage.spec.key)
     assert last is not None and last.outcome == "infra_error"
-    left_alone = run_cells(cells[-1:], store, always, Quiet(), RunOptions("none"), ROOM)
+    left_alone = run_cells(cells[-1:], StageRunner(store, always, Silent(), RunOptions("none")), CAPACITY)
     assert [r.record.outcome for r in left_alone] == ["infra_error"] and len(always.started) == 2
 
 
@@ -143,10 +140,10 @@ def test_what_fails_takes_only_what_builds_on_it_along(cells: list[PlannedCell],
     victim = cells[0].stages[0].spec.key
 
     class Crashing(Watched):
-        def run(self, root: Path, spec: StageSpec, *more: object) -> Execution:  # type: ignore[override]
-            if spec.key == victim:
-                (root / "in/stage.json").write_text("not json")
-            return super().run(root, spec, *more)  # type: ignore[arg-type]
+        def run(self, launch: StageLaunch) -> Execution:
+            if launch.spec.key == victim:
+                (launch.root / "in/stage.json").write_text("not json")
+            return super().run(launch)
 
     reports = {r.record.key: r.record.outcome for r in run(cells, tmp_path, Crashing())}
     built_on = {s.spec.key for c in cells for s in c.stages if victim in s.spec.parents.values()}
@@ -156,13 +153,13 @@ def test_what_fails_takes_only_what_builds_on_it_along(cells: list[PlannedCell],
 
 
 def test_stopped_and_continued(cells: list[PlannedCell], tmp_path: Path) -> None:
-    class Interrupting(Quiet):
+    class Counting(Silent):
         ended = 0
 
-        def stage_ended(self, shown: Callable[[object], None]) -> None:
+        def stage_ended(self, on_event: Callable[[object], None]) -> None:
             self.ended += 1
 
-    display = Interrupting()
+    display = Counting()
     executor = Watched()
 
     def interrupt() -> None:
@@ -174,7 +171,7 @@ def test_stopped_and_continued(cells: list[PlannedCell], tmp_path: Path) -> None
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(Cancelled):
-        run_cells(cells, Store(tmp_path), executor, display, RunOptions(), ROOM)
+        run_cells(cells, StageRunner(Store(tmp_path), executor, display, RunOptions()), CAPACITY)
     assert executor.now == 0, "nothing runs on"
     complete = len(list(tmp_path.glob("*/*/record.json")))
     assert 2 <= complete < 10

@@ -1,48 +1,30 @@
-"""Checks what came out of a stage before anybody believes it, and computes the number that counts."""
+"""Checks the artifacts of a stage, which are untrusted, before they are used."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import stat
 import struct
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
-from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
-from pretrain_bench.benchmarks.metrics.scorer import Counts, Scorer, confusion_of_counts, metrics_of_counts, scorer_of
 from pretrain_bench.benchmarks.specs.backbone_shapes import HEAD_PREFIX, backbone_shapes
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.support.errors import DataError
-from pretrain_bench.benchmarks.support.files import remove_tree
-from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.contract.stage import StageSpec
-from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 
 MAX_HEADER_BYTES = 1 << 24
 MAX_ENTRIES, MAX_DEPTH = 10_000, 16
 PRETRAIN_SUFFIXES = (".safetensors", ".json")
 _DTYPES = {"F32": np.float32, "I64": np.int64, "F64": np.float64, "F16": np.float16}
 
-Metrics = dict[str, float | None]
-Confusion = dict[str, dict[str, list[list[int]]]]
-"""Checkpoint, then `voxel` or `point`, to counts over all test scenes: rows are labels, columns predictions."""
-
-
-class Scores(NamedTuple):
-    """What the harness computes from saved predictions."""
-
-    metrics: Metrics
-    confusion: Confusion
-
 
 class TensorEntry(Spec):
-    """One tensor in the header of a safetensors file; only the types that networks here have."""
+    """One tensor in the header of a safetensors file; only dtypes that the networks of this project have."""
 
     dtype: Literal["F16", "F32", "F64", "I64"]
     shape: tuple[NonNegativeInt, ...]
@@ -53,11 +35,11 @@ _ENTRIES: TypeAdapter[dict[str, TensorEntry]] = TypeAdapter(dict[str, TensorEntr
 
 
 class InvalidOutput(DataError):
-    """What a stage left behind cannot be used."""
+    """The artifacts of a stage cannot be used."""
 
 
 def check_plain(artifacts: Path) -> None:
-    """Raises InvalidOutput for anything under artifacts/ that is not a plain file or folder with one name."""
+    """Raises InvalidOutput for entries under artifacts/ that are not folders or plain files with one hard link."""
     if artifacts.is_symlink() or not artifacts.is_dir():
         raise InvalidOutput("artifacts/ is missing or not a folder")
     _check_few(artifacts)
@@ -69,7 +51,7 @@ def check_plain(artifacts: Path) -> None:
 
 
 def _check_few(artifacts: Path) -> None:
-    """Raises InvalidOutput for more entries, or deeper folders, than artifacts ever have; walks without recursion."""
+    """Raises InvalidOutput for too many entries, too deep folders and unprintable names; walks without recursion."""
     count, waiting = 0, [(str(artifacts), 1)]
     while waiting:
         folder, depth = waiting.pop()
@@ -86,22 +68,10 @@ def _check_few(artifacts: Path) -> None:
                     waiting.append((entry.path, depth + 1))
 
 
-def drop_special_files(out: Path) -> None:
-    """Remove links, pipes, devices and files of several names outside of `artifacts/`, and a folder in place of the events, so
-    that nothing later follows one; inside `artifacts/` they are judged."""
-    for path in list(out.iterdir()):
-        status = path.lstat()
-        special = not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode))
-        if path.name == EVENTS_FILE and stat.S_ISDIR(status.st_mode):
-            remove_tree(path)
-        elif path.name != "artifacts" and (special or (stat.S_ISREG(status.st_mode) and status.st_nlink > 1)):
-            path.unlink()
-
-
 def check_pretrain(spec: StageSpec, artifacts: Path, last: bool) -> None:
-    """A pre-training stage leaves finite tensors; the last one a whole backbone of the right shapes.
+    """Check that a pre-training stage left finite tensors, and the `last` one a whole backbone of the right shapes.
 
-    Raises InvalidOutput naming the file and tensor.
+    Raises InvalidOutput, naming the file and the tensor.
     """
     for path in artifacts.rglob("*"):
         if path.is_file() and path.suffix not in PRETRAIN_SUFFIXES:
@@ -117,14 +87,14 @@ def check_pretrain(spec: StageSpec, artifacts: Path, last: bool) -> None:
         path = artifacts / "backbone.safetensors"
         if not path.is_file():
             raise InvalidOutput("the stage left no artifacts/backbone.safetensors")
-        found = {name: entry.shape for name, entry in read_header(path)[0].items()}
+        shapes = {name: entry.shape for name, entry in read_header(path)[0].items()}
         for name, shape in backbone_shapes(spec.network).items():
-            if name not in found:
+            if name not in shapes:
                 raise InvalidOutput(f"backbone.safetensors: tensor {name!r} is missing")
-            if found[name] != shape:
-                raise InvalidOutput(f"backbone.safetensors: tensor {name!r} has shape {found[name]}, expected {shape}")
+            if shapes[name] != shape:
+                raise InvalidOutput(f"backbone.safetensors: tensor {name!r} has shape {shapes[name]}, expected {shape}")
         known = {*backbone_shapes(spec.network), f"{HEAD_PREFIX}kernel", f"{HEAD_PREFIX}bias"}
-        extra = sorted(set(found) - known)
+        extra = sorted(set(shapes) - known)
         if extra:
             raise InvalidOutput(f"backbone.safetensors: unknown tensor {extra[0]!r}; a projection head stays behind")
     for path in files:
@@ -141,7 +111,7 @@ def _check_json(path: Path) -> None:
 
 
 def read_header(path: Path) -> tuple[dict[str, TensorEntry], int]:
-    """Tensor entries of a safetensors file and the offset of its data. Raises InvalidOutput for a damaged file."""
+    """The tensor entries of a safetensors file, and the offset of its data in bytes. Raises InvalidOutput for a damaged file."""
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -177,46 +147,3 @@ def check_finite(path: Path) -> None:
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             bad = int((~np.isfinite(values)).sum())
             raise InvalidOutput(f"{path.name}: tensor {name!r} has {bad} values that are not finite")
-
-
-def score_finetune(spec: StageSpec, artifacts: Path, data: PreparedDataset) -> Scores:
-    """The metrics that count, from saved predictions and the prepared labels, outside the stage.
-
-    Raises InvalidOutput for predictions that are missing, damaged, of another task or of another length.
-    """
-    scorer = scorer_for(spec, data.folder)
-    assert spec.split is not None
-    metrics: Metrics = {}
-    confusion: Confusion = {}
-    for which in CHECKPOINTS:
-        if which == "selected" and not spec.split.selection:
-            continue
-        try:
-            counts = counts_of(scorer, artifacts / "predictions" / which, spec.split.test)
-        except (DataError, ValueError) as error:
-            raise InvalidOutput(f"predictions/{which}: {error}") from None
-        scores = metrics_of_counts(list(counts.values()))
-        metrics.update({f"{name}_{which}": value for name, value in scores.items()})
-        confusion[which] = confusion_of_counts(list(counts.values()))
-    return Scores(metrics, {which: matrices for which, matrices in confusion.items() if matrices})
-
-
-def scorer_for(spec: StageSpec, view: Path) -> Scorer:
-    """The scorer of a fine-tuning stage's test scenes; `view` is the folder of its prepared data."""
-    assert spec.split is not None and spec.data is not None
-    return scorer_of(spec.recipe, spec.data.classes, spec.data.things, view, spec.split.test)
-
-
-def counts_of(scorer: Scorer, folder: Path, scenes: Iterable[str]) -> dict[str, Counts]:
-    """What the saved predictions of each scene contribute to every metric. Raises DataError or ValueError."""
-    return {scene: scorer.counts(scene, scorer.read(folder, scene)) for scene in scenes}
-
-
-def disagreement(own: Metrics, stage: Metrics) -> str | None:
-    """The first metric that the stage reported differently, in words; None where they agree."""
-    for name, value in own.items():
-        told = stage.get(name)
-        same = told is None if value is None else told is not None and abs(told - value) < 1e-9
-        if not same:
-            return f"{name}: the stage says {told}, its predictions give {value}"
-    return None

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pretrain_bench.harness.executors.docker import MAX_LOG_BYTES, _Watch
+from pretrain_bench.harness.executors.container_watch import MAX_LOG_BYTES, ContainerWatch
 
 
 class _Logs:
@@ -36,6 +36,6 @@ class _Logs:
 )
 def test_a_log_that_breaks_off_says_so(parts: tuple[bytes | Exception, ...], note: str, tmp_path: Path) -> None:
     watch = SimpleNamespace(container=_Logs(*parts), log=tmp_path / "log", has_ended=threading.Event())
-    _Watch._stream_log(watch)  # type: ignore[arg-type]
+    ContainerWatch._stream_log(watch)  # type: ignore[arg-type]
     text = (tmp_path / "log").read_text()
     assert text.startswith("one\n") and text.count("what follows was not kept") == bool(note) and note in text

@@ -1,0 +1,63 @@
+"""Tells which process a container belongs to, so that containers of a killed harness are found and removed."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+OWNER_LABEL = "io.pretrain-bench.owner"
+KEY_LABEL = "io.pretrain-bench.key"
+STORE_LABEL = "io.pretrain-bench.store"
+CLOCK_SECONDS = 5.0
+
+
+def host_identity() -> str:
+    """This boot of this machine and this process namespace: elsewhere it cannot be known whether a process of ours lives."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    space = Path("/proc/self/ns/pid")
+    names = (
+        socket.gethostname(),
+        boot.read_text().strip() if boot.is_file() else "",
+        space.stat().st_ino if space.exists() else 0,
+    )
+    return "/".join(map(str, names))
+
+
+def owner(pid: int) -> str:
+    """A label that identifies a process, from which another process can tell whether it still lives."""
+    return f"{host_identity()}:{pid}:{psutil.Process(pid).create_time():.2f}"
+
+
+def has_ended(label: str) -> bool:
+    """Whether the process that a label identifies is known to have ended; false where that cannot be known."""
+    host, _, rest = label.partition(":")
+    pid, _, created = rest.partition(":")
+    if host != host_identity():
+        return False
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - float(created)) > CLOCK_SECONDS
+    except psutil.NoSuchProcess:
+        return True
+    except (ValueError, psutil.Error):
+        return False
+
+
+def remove_orphans(client: DockerClient, mine: dict[str, str] | None = None) -> list[str]:
+    """Remove containers whose harness has ended, and those that have all labels of `mine`; returns the keys of their stages."""
+    from docker.errors import APIError
+
+    removed = []
+    for container in client.containers.list(all=True, filters={"label": OWNER_LABEL}, ignore_removed=True):
+        same = mine is not None and all(container.labels.get(k) == v for k, v in mine.items())
+        if same or has_ended(container.labels[OWNER_LABEL]):
+            with contextlib.suppress(APIError):
+                container.remove(force=True, v=True)
+                removed.append(container.labels.get(KEY_LABEL, ""))
+    return removed

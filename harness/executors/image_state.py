@@ -1,0 +1,115 @@
+"""The state of built images: whether they fit the code, users' own images, and the removal of replaced ones."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Literal
+
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
+from pretrain_bench.harness.executors.engine import first_line
+from pretrain_bench.harness.executors.image_contents import (
+    BASE,
+    CODE_LABEL,
+    NAME_LABEL,
+    PARENT_LABEL,
+    code_sha256_of,
+    image_names,
+    tag,
+)
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+State = Literal["ok", "stale", "missing"]
+
+
+class StaleImage(BenchError):
+    """An image that is missing or no longer fits the code."""
+
+    exit_code = EnvironmentCannot.exit_code
+
+
+def state(client: DockerClient, image: str) -> tuple[State, str]:
+    """Whether an image is there and fits this code, its locks and its base; if not, also the reason and the remedy in words."""
+    labels = image_labels(client, image)
+    if labels is None:
+        return "missing", f"{tag(image)} is not built; run: bench images build {image}"
+    advice = f"run: bench images build {image}"
+    if labels.get(CODE_LABEL) != code_sha256_of(image):
+        changed = "locks or Dockerfile" if image == BASE else "code or Dockerfile"
+        return "stale", f"{tag(image)}: its {changed} changed after it was built; {advice}"
+    if image != BASE:
+        if labels.get(PARENT_LABEL) != image_id(client, BASE):
+            return "stale", f"{tag(image)}: its base was built again after it; {advice}"
+        base_state, why = state(client, BASE)
+        if base_state == "stale":
+            return "stale", f"{tag(image)}: {why}"
+    return "ok", ""
+
+
+def image_labels(client: DockerClient, image: str) -> dict[str, str] | None:
+    """The labels of an image; None where it is not built."""
+    from docker.errors import ImageNotFound
+
+    try:
+        return dict(client.images.get(tag(image)).labels)
+    except ImageNotFound:
+        return None
+
+
+def image_id(client: DockerClient, image: str) -> str:
+    """The id of an image; empty where it is not built."""
+    from docker.errors import ImageNotFound
+
+    try:
+        return str(client.images.get(tag(image)).id)
+    except ImageNotFound:
+        return ""
+
+
+def prune(client: DockerClient) -> list[str]:
+    """Remove this project's images that a newer build has replaced, and return their ids."""
+    removed = []
+    current = {image.id for name in image_names() for image in client.images.list(tag(name))}
+    for image in client.images.list(filters={"label": NAME_LABEL}, all=False):
+        if image.id not in current and not image.tags:
+            client.images.remove(image.id, force=True)
+            removed.append(image.id)
+    return removed
+
+
+def lock_base(client: DockerClient, base: str) -> str:
+    """The digest that the registry has for a base image now. Raises EnvironmentCannot where no registry answers."""
+    try:
+        return str(client.images.get_registry_data(base).id)
+    except Exception as error:
+        raise EnvironmentCannot(f"{base}: its digest cannot be had: {first_line(error)}") from None
+
+
+def require(client: DockerClient, image: str) -> str:
+    """The id of an image that fits this code. Raises StaleImage, with the reason, where it does not."""
+    status, why = state(client, image)
+    if status != "ok":
+        raise StaleImage(why)
+    return image_id(client, image)
+
+
+def with_image(client: DockerClient, method: Method) -> Method:
+    """A user's own method with its image as it is now as part of its code. Raises WrongUse for a missing or unusable image."""
+    from docker.errors import ImageNotFound
+
+    assert method.image is not None
+    try:
+        image = client.images.get(method.image)
+    except ImageNotFound:
+        raise WrongUse(
+            f"method {method.name!r}: there is no image {method.image}; build it first, such as: docker build -t "
+            f"{method.image.partition(':')[0]} FOLDER"
+        ) from None
+    if image.attrs["Config"].get("Volumes"):
+        raise WrongUse(
+            f"method {method.name!r}: its image has a VOLUME, which is disk outside of every limit; take it out"
+        )
+    code = hashlib.sha256(f"{method.code_sha256} {image.id}".encode()).hexdigest()
+    return method.model_copy(update={"code_sha256": code, "image": image.id})

@@ -1,0 +1,34 @@
+"""The folder that a stage writes to, before and after it runs: nothing that it leaves there is followed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from pretrain_bench.benchmarks.support.files import remove_tree
+from pretrain_bench.harness.contract.events import EVENTS_FILE
+
+
+def drop_special_files(out: Path) -> None:
+    """Remove links, pipes, devices and files with several names outside `artifacts/`, and a folder in place of the events file.
+
+    Files inside `artifacts/` stay: the checks judge them.
+    """
+    for path in list(out.iterdir()):
+        status = path.lstat()
+        special = not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode))
+        if path.name == EVENTS_FILE and stat.S_ISDIR(status.st_mode):
+            remove_tree(path)
+        elif path.name != "artifacts" and (special or (stat.S_ISREG(status.st_mode) and status.st_nlink > 1)):
+            path.unlink()
+
+
+def chown_output(out: Path, user: int) -> None:
+    """Give `out`, with everything that an earlier attempt left there, to a user; only root can, others keep what they have."""
+    if os.getuid() != 0:
+        return
+    os.chown(out, user, user)
+    for _, folders, files, descriptor in os.fwalk(out):
+        for name in (*folders, *files):
+            os.chown(name, user, user, dir_fd=descriptor, follow_symlinks=False)

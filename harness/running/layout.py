@@ -1,0 +1,46 @@
+"""Lays out the folders that a stage reads and writes, as the container contract says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
+from pretrain_bench.harness.contract.events import EVENTS_FILE, drop_end
+from pretrain_bench.harness.contract.stage import SHAPES_FILE, STAGE_FILE, WEIGHTS_FILE, StageSpec
+from pretrain_bench.harness.executors.output_folder import drop_special_files
+from pretrain_bench.harness.planning.stage_specs import PlannedStage
+
+
+def lay_out(root: Path, planned: PlannedStage, parents: Mapping[str, Path], weights: Path | None) -> None:
+    """Make the folders of a planned stage below `root`; `out/` keeps the state of an earlier attempt.
+
+    `parents` maps the name of each earlier stage to the folder of its artifacts; `weights` is the file of ImageNet weights.
+    """
+    lay_out_folders(root, planned.spec, planned.data.folder if planned.data else None, parents, weights)
+
+
+def lay_out_folders(
+    root: Path, spec: StageSpec, data: Path | None, parents: Mapping[str, Path], weights: Path | None = None
+) -> None:
+    """Make the folders of a stage as `lay_out` does, for a spec whose prepared data are in the folder `data`."""
+    for name in ("in", "data", "parents"):
+        shutil.rmtree(root / name, ignore_errors=True)
+        (root / name).mkdir(parents=True)
+    (root / "out").mkdir(exist_ok=True)
+    drop_special_files(root / "out")
+    drop_end(root / "out" / EVENTS_FILE)
+    (root / "in" / STAGE_FILE).write_text(json.dumps(spec.model_dump(mode="json"), indent=1, sort_keys=True))
+    if spec.kind == "pretrain":
+        (root / "in" / SHAPES_FILE).write_text(json.dumps(backbone_shapes(spec.network), indent=1))
+    if spec.imagenet_weights_sha256 is not None and weights is not None:
+        (root / "in" / WEIGHTS_FILE).symlink_to(weights.resolve())
+    if spec.data is not None and data is not None:
+        view = root / "data" / spec.data.dataset
+        view.mkdir()
+        for part in ("unlabelled", "labelled") if spec.data.view == "labelled" else ("unlabelled",):
+            (view / part).symlink_to((data / part).resolve())
+    for stage in spec.parents:
+        (root / "parents" / stage).symlink_to(parents[stage].resolve())

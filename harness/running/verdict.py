@@ -1,0 +1,116 @@
+"""The verdict on a finished execution: its outcome, message, metrics and confusion matrices."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from pretrain_bench.benchmarks.specs.budget import Currency
+from pretrain_bench.harness.contract.records import Outcome
+from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.executors.base import Execution
+from pretrain_bench.harness.planning.stage_specs import PlannedStage
+from pretrain_bench.harness.running.account import StageAccount
+from pretrain_bench.harness.running.checks import InvalidOutput, check_plain, check_pretrain
+from pretrain_bench.harness.running.scoring import Confusion, Metrics, disagreement, score_finetune
+from pretrain_bench.harness.running.untrusted_text import log_tail
+
+MIN_FREE_BYTES = 16 << 20
+REFUSED = 2
+KILLED = {
+    "cancel": Outcome.cancelled,
+    "memory": Outcome.oom_host,
+    "disk": Outcome.over_budget,
+    "wall": Outcome.timeout,
+}
+
+
+class Evidence(NamedTuple):
+    """Everything that a verdict is based on. `runs` is the folder of the store, whose disk may be full."""
+
+    planned: PlannedStage
+    execution: Execution
+    account: StageAccount
+    artifacts: Path
+    log: Path
+    runs: Path
+
+
+class Verdict(NamedTuple):
+    """The outcome of an execution. Only a fine-tuning that is ok has metrics."""
+
+    outcome: Outcome
+    message: str
+    metrics: Metrics = {}
+    confusion: Confusion = {}
+
+
+def refusal(execution: Execution, account: StageAccount) -> str | None:
+    """The message of a stage that refused its input before it started; None for any other execution."""
+    if execution.killed_by is not None or execution.returncode != REFUSED or account.started:
+        return None
+    return account.end.message if account.end is not None and account.end.status == "refused" else None
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """The verdict on an execution that was not refused. Limits that the executor enforced come first, then the artifacts of a
+    stage that reports success, then the causes of failure."""
+    execution, end = evidence.execution, evidence.account.end
+    if execution.killed_by is not None:
+        return Verdict(KILLED[execution.killed_by], f"stopped by its {execution.killed_by} limit")
+    if execution.returncode == 0 and end is not None and end.status == "ok":
+        wrong_steps = _check_steps(evidence.planned.spec, evidence.account)
+        return wrong_steps or _judge_artifacts(evidence)
+    return _judge_failure(evidence)
+
+
+def _check_steps(spec: StageSpec, account: StageAccount) -> Verdict | None:
+    """A verdict on a stage that took more steps than its ledger says, or than its budget allows; None where all is well."""
+    steps, limits = account.ledger.optimizer_steps, spec.limits
+    if account.last_step > steps:
+        message = f"its ledger says {steps} steps, its events go to step {account.last_step}"
+        return Verdict(Outcome.invalid_output, message)
+    if limits.currency == Currency.optimizer_steps and steps > limits.amount:
+        return Verdict(Outcome.over_budget, f"{steps} steps, budget {limits.budget!r} allows {limits.amount:g}")
+    return None
+
+
+def _judge_artifacts(evidence: Evidence) -> Verdict:
+    """The verdict on a stage that reports success: its artifacts are checked and its predictions scored."""
+    planned, end = evidence.planned, evidence.account.end
+    assert end is not None
+    try:
+        check_plain(evidence.artifacts)
+        if planned.spec.kind == "pretrain":
+            check_pretrain(planned.spec, evidence.artifacts, planned.leaves_backbone)
+            return Verdict(Outcome.ok, end.message)
+        assert planned.data is not None
+        scores = score_finetune(planned.spec, evidence.artifacts, planned.data)
+    except InvalidOutput as error:
+        return Verdict(Outcome.invalid_output, str(error))
+    if difference := disagreement(scores.metrics, end.metrics):
+        return Verdict(Outcome.invalid_output, difference, {}, scores.confusion)
+    return Verdict(Outcome.ok, end.message, scores.metrics, scores.confusion)
+
+
+def _judge_failure(evidence: Evidence) -> Verdict:
+    """The verdict on a stage that ended by itself without reporting success."""
+    execution, end = evidence.execution, evidence.account.end
+    message = end.message if end is not None else ""
+    if shutil.disk_usage(evidence.runs).free < MIN_FREE_BYTES:
+        advice = "the disk is full; free some space and run the command again"
+        return Verdict(Outcome.infra_error, f"{evidence.runs}: {advice}")
+    if execution.soft_limited:
+        return Verdict(Outcome.timeout, message or "the time limit came before the stage could save anything")
+    if "CUDA out of memory" in message:
+        return Verdict(Outcome.oom_gpu, message)
+    if "MemoryError" in message or "can't allocate memory" in message:
+        return Verdict(Outcome.oom_host, message)
+    if execution.returncode == 0:
+        return Verdict(Outcome.invalid_output, "the stage exited 0 without an end event")
+    if not message:
+        code = execution.returncode
+        ending = f"signal {-code}" if code < 0 else f"exit code {code}"
+        message = f"the stage ended by {ending}; last lines of its log: {log_tail(evidence.log)}"
+    return Verdict(Outcome.crashed, message)
