@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import tempfile
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,11 +11,7 @@ import typer
 from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 if TYPE_CHECKING:
-    from pretrain_bench.harness.audit.findings import Finding, Tally
-    from pretrain_bench.harness.audit.static import AuditedRun
-    from pretrain_bench.harness.cli.console import Console
-
-SAMPLE_SEED = 0
+    from pretrain_bench.harness.audit.findings import Finding
 
 
 def audit(
@@ -29,8 +23,13 @@ def audit(
     rescore: Annotated[
         bool, typer.Option("--rescore/--no-rescore", help="Compute metrics again from predictions.")
     ] = True,
-    rerun: Annotated[int, typer.Option("--rerun", min=0, help="Carry out so many cells again, drawn at random.")] = 0,
-    repeat: Annotated[int, typer.Option("--repeat", min=0, help="Carry out each named run so many times.")] = 0,
+    rerun: Annotated[
+        list[str] | None, typer.Option("--rerun", metavar="KEY", help="Run this run again; may be given several times.")
+    ] = None,
+    rerun_sample: Annotated[
+        int, typer.Option("--rerun-sample", min=0, metavar="N", help="Run N randomly chosen cells again.")
+    ] = 0,
+    times: Annotated[int, typer.Option("--times", min=1, help="How many times to run each of them again.")] = 1,
     bundle: Annotated[
         Path | None, typer.Option("--bundle", help="Pack the store for a reviewer: FILE.tar.zst.")
     ] = None,
@@ -43,45 +42,29 @@ def audit(
 ) -> None:
     """Check files, hashes, budgets, splits and seeds; compute metrics again; on request run again. Exit code 1 on a failure."""
     from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
-    from pretrain_bench.harness.audit.findings import Tally
-    from pretrain_bench.harness.audit.static import audit_files
+    from pretrain_bench.harness.audit.audit import AuditOptions
+    from pretrain_bench.harness.audit.audit import audit as run_audit
     from pretrain_bench.harness.cli.console import Console, writing
-    from pretrain_bench.harness.store.store import Store
 
     console = Console(quiet=json)
-    tally = Tally()
-    named = runs_or_bundle or []
     if anonymous and bundle is None:
         raise WrongUse("--anonymous is of a bundle that is packed: give --bundle FILE.tar.zst as well")
-    if len(named) == 1 and named[0].endswith(".tar.zst"):
-        asked = {"--rerun": rerun, "--repeat": repeat, "--bundle": bundle}
-        refused = [flag for flag, value in asked.items() if value]
-        if refused:
-            raise WrongUse(
-                f"{', '.join(refused)}: not of a bundle, which holds no weights; audit the store itself, with --runs"
-            )
-        _audit_bundle(Path(named[0]), rescore, signers, signer, tally, console)
-    else:
-        if not runs.is_dir():
-            raise WrongUse(f"{runs}: no such folder of runs; --runs names another, or give a bundle (.tar.zst)")
-        store = Store(runs.resolve())
-        keys = [store.find(prefix).name for prefix in named]
-        found = audit_files(store, tally, keys or None)
-        chosen = {k: r for k, r in found.items() if not keys or k in keys}
-        if rescore:
-            from pretrain_bench.harness.audit.rescore import rescore as score_again
+    keys = list(runs_or_bundle or [])
+    if len(keys) == 1 and keys[0].endswith(".tar.zst"):
+        runs = Path(keys.pop())
+        if not runs.is_file():
+            raise WrongUse(f"{runs}: no such file")
+    if runs.is_file() and bundle is not None:
+        raise WrongUse("--bundle: a bundle is packed from a folder of runs, not from another bundle")
+    options = AuditOptions(keys, rescore, rerun or (), rerun_sample, times, signers, signer)
+    done = run_audit(runs, options, console)
+    if bundle is not None:
+        from pretrain_bench.harness.audit.pack import PackOptions, pack
 
-            score_again(chosen.values(), tally, console.say)
-        if repeat and not keys:
-            raise WrongUse("--repeat: name the runs to repeat by their keys")
-        _run_again(chosen if repeat else _sample(chosen, rerun), found, max(1, repeat), bool(repeat), tally, console)
-        if bundle is not None:
-            from pretrain_bench.harness.audit.bundle import pack
-
-            with writing(bundle, "bundle (--bundle names another file)"):
-                root = pack(found, store.root, bundle, anonymous=anonymous, sign=sign, say=console.say)
-            console.say(f"{bundle}: {len(found)} runs, Merkle root {root}")
-    findings = tally.all()
+        with writing(bundle, "bundle (--bundle names another file)"):
+            root = pack(done.runs, runs.resolve(), bundle, PackOptions(anonymous, sign), console.say)
+        console.say(f"{bundle}: {len(done.runs)} runs, Merkle root {root}")
+    findings = done.tally.all()
     if page is not None:
         from pretrain_bench.reports.page.page import render_audit
 
@@ -92,61 +75,6 @@ def audit(
     if failed:
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
         raise BenchError(f"{failed[0].subject}: {failed[0].check}: {failed[0].detail}{more}")
-
-
-def _audit_bundle(
-    archive: Path, rescore: bool, signers: Path | None, signer: str | None, tally: Tally, console: Console
-) -> None:
-    from pretrain_bench.benchmarks.support.errors import WrongUse
-    from pretrain_bench.harness.audit import bundle
-    from pretrain_bench.harness.audit.rescore import rescore as score_again
-    from pretrain_bench.harness.audit.static import audit_files
-    from pretrain_bench.harness.store.store import Store
-
-    if not archive.is_file():
-        raise WrongUse(f"{archive}: no such file")
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        bundle.unpack(archive, folder)
-        content = bundle.check_contents(folder, tally)
-        bundle.check_signature(folder, signers, signer, tally)
-        runs = audit_files(Store(folder), tally)
-        bundle.check_merkle(content, runs, tally)
-        if rescore:
-            list(bundle.rescore_counts(runs.values(), tally))
-            score_again(runs.values(), tally, console.say)
-
-
-def _sample(runs: dict[str, AuditedRun], number: int) -> dict[str, AuditedRun]:
-    """So many fine-tunings, drawn with a fixed seed."""
-    ok = sorted(k for k, r in runs.items() if r.spec.kind == "finetune" and r.record.outcome == "ok")
-    return {k: runs[k] for k in random.Random(SAMPLE_SEED).sample(ok, min(number, len(ok)))}
-
-
-def _run_again(
-    chosen: dict[str, AuditedRun], runs: dict[str, AuditedRun], times: int, show: bool, tally: Tally, console: Console
-) -> None:
-    from pretrain_bench.benchmarks.support.errors import WrongUse
-    from pretrain_bench.harness.audit import rerun
-    from pretrain_bench.harness.executors.local import LocalExecutor
-
-    for run in chosen.values():
-        gaps = []
-        for _ in range(times):
-            with tempfile.TemporaryDirectory() as scratch:
-                try:
-                    again = rerun.repeat(run, runs, Path(scratch), LocalExecutor(), console)
-                except WrongUse as error:
-                    tally.note(rerun.CHECK, "not checked", run.name, str(error))
-                    break
-                rerun.compare(again, runs, tally)
-                gaps.append(rerun.largest_difference(run.record, again.pairs[-1][1]))
-        if show and gaps:
-            gap, name = max(gaps)
-            spread = rerun.seed_spread(run, runs)
-            beside = f"{spread:.6f}" if spread is not None else f"unknown with fewer than {rerun.SPREAD_FROM} seeds"
-            text = f"largest difference of {len(gaps)} repetitions: {name} {gap:.6f}; standard deviation over seeds: {beside}"
-            tally.note("determinism", "ok", run.name, text)
 
 
 def _print(findings: list[Finding], json: bool) -> None:

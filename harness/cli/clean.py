@@ -18,9 +18,7 @@ def clean(
             "pre-training and all predictions; all: everything.",
         ),
     ] = "best",
-    left: Annotated[
-        bool, typer.Option("--left", help="Also remove the state of stages that nobody goes on with.")
-    ] = False,
+    abandoned: Annotated[bool, typer.Option("--abandoned", help="Also delete abandoned partial runs.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,
@@ -39,10 +37,11 @@ def clean(
     if keep not in KEEPS:
         raise WrongUse(f"--keep {keep!r}: expected one of {', '.join(KEEPS)}")
     store = Store(runs)
+    store.refuse_bundle()
     # Everything is read before anything is removed: a store with a damaged record is not touched.
     found = list(prunable(store, keep))  # type: ignore[arg-type]
     rows = [(f.record.key, f"{f.record.method}/{f.record.stage}", len(f.names), f.bytes) for f in found]
-    folders = sorted(p for p in (runs / ".partial").glob("[!.]*") if p.is_dir()) if left else []
+    folders = sorted(p for p in (runs / ".partial").glob("[!.]*") if p.is_dir()) if abandoned else []
     idle = [p for p in folders if store.held_by(p.name) is None]
     rows += [(p.name, "left under way", sum(1 for _ in p.rglob("*")), folder_bytes(p)) for p in idle]
     if not dry_run:

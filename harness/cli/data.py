@@ -164,9 +164,9 @@ def synth(
     from pretrain_bench.benchmarks.procedural.write import generate
     from pretrain_bench.benchmarks.specs.dataset import Dataset
     from pretrain_bench.benchmarks.support.errors import WrongUse
+    from pretrain_bench.benchmarks.support.files import cache_folder
     from pretrain_bench.harness.cli.console import Console, writing
     from pretrain_bench.harness.planning.catalog import available, find
-    from pretrain_bench.harness.planning.prepared_data import cache_folder
 
     dataset = find(Dataset, name)
     if not dataset.synthetic:

@@ -86,8 +86,8 @@ def _cache() -> Finding:
     import shutil
 
     from pretrain_bench.benchmarks.support.errors import BenchError
+    from pretrain_bench.benchmarks.support.files import cache_folder
     from pretrain_bench.harness.cli.console import writing
-    from pretrain_bench.harness.planning.prepared_data import cache_folder
     from pretrain_bench.harness.store.store import try_write
 
     folder = cache_folder()

@@ -33,10 +33,11 @@ def features(
     from pretrain_bench.harness.planning.code_digest import package_folder
     from pretrain_bench.harness.planning.prepared_data import prepared_with_manifest
     from pretrain_bench.harness.running.stage_runner import lay_out_spec
-    from pretrain_bench.harness.store.store import Store, read_spec
+    from pretrain_bench.harness.store.bundle import open_store
+    from pretrain_bench.harness.store.store import read_spec
     from pretrain_bench.reports.figures.features import draw_features
 
-    store = Store(runs)
+    store = open_store(runs)
     folder = store.find(run)
     spec = read_spec(folder)
     if spec.kind != "pretrain" or spec.data is None:

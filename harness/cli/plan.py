@@ -53,7 +53,7 @@ def plan(
     from pretrain_bench.harness.cli.console import print_json
     from pretrain_bench.harness.planning.plan import states
     from pretrain_bench.harness.planning.resolved_suite import RunOverrides, resolve_named_suite
-    from pretrain_bench.harness.store.store import Store
+    from pretrain_bench.harness.store.bundle import open_store
 
     choice = RunOverrides(data or [], pretrain_data or [], threads, backend, device, executor, imagenet_weights)
     matrix = resolve_named_suite(suite, [*(only or []), *(filters or [])], choice)
@@ -62,7 +62,7 @@ def plan(
 
         matrix = matrix.with_own_images(connect())
     cells, waiting = matrix.plan_prepared()
-    found = states(cells, Store(runs), matrix.machine.threads)
+    found = states(cells, open_store(runs), matrix.machine.threads)
     needs = matrix.needs()
     if json:
         print_json(_as_json(matrix, cells, waiting, found, needs))

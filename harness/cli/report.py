@@ -44,7 +44,7 @@ def report(
         typer.Option(
             "--compare",
             metavar="A B",
-            help="Two stores (folders) or suites, cell by cell, in place of a report; NAME@COMMIT: its runs of one commit.",
+            help="Compare two folders, bundles or suites cell by cell instead; NAME@COMMIT: the runs of one commit.",
         ),
     ] = None,
     export: Annotated[
@@ -58,7 +58,7 @@ def report(
 ) -> None:
     """Write tables (Markdown, LaTeX, CSV, JSON), figures (PNG, SVG, PDF) with their data, and one self-contained page."""
     from pretrain_bench.benchmarks.support.errors import WrongUse
-    from pretrain_bench.harness.store.store import Store
+    from pretrain_bench.harness.store.bundle import open_store
 
     if compare is not None:
         ignored = {"--suite": suite, "--published": published, "--watch": watch, "--export": export}
@@ -73,7 +73,9 @@ def report(
 
     if watch and json:
         raise WrongUse("--watch tells in words when it has written again; leave out --json")
-    store, tools = Store(runs), list(dict.fromkeys(export or ()))
+    store, tools = open_store(runs), list(dict.fromkeys(export or ()))
+    if watch and store.bundle is not None:
+        raise WrongUse(f"--watch: {runs} is a bundle, which does not change")
     loggers.check(tools)
 
     def build() -> BuiltReport:
@@ -136,16 +138,19 @@ def _tell(text: str, files: dict[str, Path], json: bool) -> None:
 
 
 def _side(text: str, runs: Path) -> Side:
-    """A folder is a store; anything else is a suite, whose runs are looked for in the store. After an @ comes a commit."""
-    from pretrain_bench.harness.store.store import Store
+    """A folder or a bundle is a store; anything else a suite, whose runs are looked for in `runs`. After an @ comes a commit."""
+    from pretrain_bench.harness.store.bundle import bundle_name, is_bundle, open_store
     from pretrain_bench.reports.analysis.compare import Side, at_commit
 
     if Path(text).is_dir():
-        return Side(Path(text).resolve().name, Store(Path(text)))  # a report names no path of this machine
+        return Side(Path(text).resolve().name, open_store(Path(text)))  # a report names no path of this machine
+    if is_bundle(Path(text)):
+        return Side(bundle_name(Path(text)), open_store(Path(text)))
     if "@" in text and not Path(text).is_file():
         name, _, commit = text.rpartition("@")
         return at_commit(_side(name, runs), commit)
-    return Side(text, Store(runs), _keys_of(text, Store(runs)))
+    store = open_store(runs)
+    return Side(text, store, _keys_of(text, store))
 
 
 def _keys_of(suite: str, store: object) -> set[str]:

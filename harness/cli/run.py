@@ -89,6 +89,7 @@ def run(
     from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
     from pretrain_bench.harness.cli.console import Console
     from pretrain_bench.harness.planning.resolved_suite import RunOverrides, resolve_suite
+    from pretrain_bench.harness.store.store import Store
 
     if retry not in ("none", "infra", "failed"):
         raise WrongUse(f"--retry {retry!r}: expected one of none, infra, failed")
@@ -97,6 +98,7 @@ def run(
         "--pretrain-seed": pretrain_seed, "--finetune-seed": finetune_seed,
     }  # fmt: skip
     chosen = _suite(suite, single)
+    Store(runs).refuse_bundle()
     console = Console(quiet=json)
     texts = [*(only or []), *(filters or [])]
     if texts and suite is None:

@@ -29,20 +29,24 @@ def show(
     ] = None,
     checkpoint: Annotated[str, typer.Option("--checkpoint", help="final, selected or best.")] = "final",
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where to.  [default: pictures/ in the run's folder]")
+        Path | None,
+        typer.Option("--out", help="Where to.  [default: pictures/ in the run's folder, or here for a bundle]"),
     ] = None,
     json: Json = False,
 ) -> None:
     """List the runs, or show one: outcome, scores per class, what it used, where it comes from; or its words on one scene."""
     from pretrain_bench.benchmarks.support.errors import WrongUse
     from pretrain_bench.harness.cli.console import print_json, say_unrecorded, seeds, table
-    from pretrain_bench.harness.store.store import RECORD, Store, read_record
+    from pretrain_bench.harness.store.bundle import open_store
+    from pretrain_bench.harness.store.store import RECORD, read_record
 
-    store = Store(runs)
+    store = open_store(runs)
     if run is not None:
         folder = store.find(run)
         record = read_record(folder / RECORD)
         if scene is not None:
+            if store.bundle is not None:
+                out = out or Path("pictures")  # nothing is written into an unpacked bundle
             _show_scene(record, folder, scene, checkpoint, out, json)
         elif json:
             print_json(record.model_dump(mode="json"))

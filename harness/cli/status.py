@@ -15,13 +15,13 @@ TAIL_BYTES = 1 << 16
 
 def status(runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
     """Show what runs: since when, how far, steps per second, when it will be done; and how many runs ended in which way."""
-    from pretrain_bench.benchmarks.support.errors import WrongUse
     from pretrain_bench.harness.cli.console import print_json, table
-    from pretrain_bench.harness.store.store import KINDS, Store
+    from pretrain_bench.harness.store.bundle import open_store
+    from pretrain_bench.harness.store.store import KINDS
 
-    if not runs.is_dir():
-        raise WrongUse(f"{runs}: no such folder of runs; `bench run` makes one, --runs names another")
-    store = Store(runs)
+    store = open_store(runs)
+    store.check()
+    runs = store.root
     under_way = [_one(store, folder) for folder in sorted((runs / ".partial").glob("[!.]*")) if folder.is_dir()]
     outcomes = Counter(
         outcome for kind in KINDS for folder in (runs / kind).glob("*") if (outcome := _outcome(folder)) is not None

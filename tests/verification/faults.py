@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pretrain_bench.harness.planning.prepared_data import cache_folder
+from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.harness.store.store import Store
 from tests.conftest import bench_command, write_room
 from tests.faults import injection

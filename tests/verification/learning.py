@@ -39,9 +39,10 @@ from pretrain_bench.benchmarks.specs.method_recipes import DepthContrast
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.code_digest import digest
-from pretrain_bench.harness.planning.prepared_data import PreparedDataset, cache_folder, ready
+from pretrain_bench.harness.planning.prepared_data import PreparedDataset, ready
 from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, pretrain_stages, recipe_of
 from pretrain_bench.harness.running.stage_runner import lay_out
 from pretrain_bench.methods.context import StageContext

@@ -25,8 +25,9 @@ from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.harness.planning.catalog import available, find
-from pretrain_bench.harness.planning.prepared_data import PreparedDataset, cache_folder, ready
+from pretrain_bench.harness.planning.prepared_data import PreparedDataset, ready
 from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, stages_of
 from pretrain_bench.harness.running.stage_runner import lay_out
 from pretrain_bench.harness.running.validate import scorer_for
