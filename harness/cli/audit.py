@@ -22,8 +22,13 @@ def audit(
     ] = None,
     runs: Runs = DEFAULT_RUNS,
     rescore: Annotated[bool, typer.Option("--rescore/--no-rescore", help="Recompute metrics from predictions.")] = True,
-    rerun: Annotated[int, typer.Option("--rerun", min=0, help="Re-run this many randomly chosen cells.")] = 0,
-    repeat: Annotated[int, typer.Option("--repeat", min=0, help="Re-run each named run this many times.")] = 0,
+    rerun: Annotated[
+        list[str] | None, typer.Option("--rerun", metavar="KEY", help="Re-run this run; may be given several times.")
+    ] = None,
+    rerun_sample: Annotated[
+        int, typer.Option("--rerun-sample", min=0, metavar="N", help="Re-run N randomly chosen cells.")
+    ] = 0,
+    times: Annotated[int, typer.Option("--times", min=1, help="How many times to re-run each of them.")] = 1,
     bundle: Annotated[
         Path | None, typer.Option("--bundle", help="Pack the store for a reviewer: FILE.tar.zst.")
     ] = None,
@@ -35,19 +40,23 @@ def audit(
     json: Json = False,
 ) -> None:
     """Check files, hashes, budgets, splits and seeds; recompute metrics; on request re-run. Exit code 1 on a failure."""
-    named = runs_or_bundle or []
+    keys = list(runs_or_bundle or [])
+    if len(keys) == 1 and keys[0].endswith(".tar.zst"):
+        runs = Path(keys.pop())
+        if not runs.is_file():
+            raise pb.WrongUse(f"{runs}: no such file")
     if anonymous and bundle is None:
         raise pb.WrongUse("--anonymous needs a bundle to pack: give --bundle FILE.tar.zst as well")
-    of_bundle = len(named) == 1 and named[0].endswith(".tar.zst")
-    if of_bundle and bundle is not None:
-        raise pb.WrongUse("--bundle: not for a bundle, which is packed already; audit the store itself, with --runs")
+    if runs.is_file() and bundle is not None:
+        raise pb.WrongUse("--bundle: a bundle is packed from a folder of runs, not from another bundle")
     shown = display(json)
     found = pb.audit(
-        named[0] if of_bundle else runs,
-        () if of_bundle else named,
+        runs,
+        keys,
         rescore=rescore,
-        rerun=rerun,
-        repeat=repeat,
+        rerun=rerun or (),
+        rerun_sample=rerun_sample,
+        times=times,
         signers=signers,
         signer=signer,
         display=shown,

@@ -19,7 +19,7 @@ def clean(
             "pre-training and all predictions; all: everything.",
         ),
     ] = "best",
-    left: Annotated[bool, typer.Option("--left", help="Also delete abandoned partial runs.")] = False,
+    abandoned: Annotated[bool, typer.Option("--abandoned", help="Also delete abandoned partial runs.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")] = False,
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,
@@ -30,7 +30,7 @@ def clean(
     """
     from pretrain_bench.harness.cli.console import print_json, table
 
-    removed = pb.clean(runs, keep=keep, abandoned=left, dry_run=dry_run)  # type: ignore[arg-type]
+    removed = pb.clean(runs, keep=keep, abandoned=abandoned, dry_run=dry_run)  # type: ignore[arg-type]
     if json:
         print_json({"dry_run": dry_run, "removed": [r._asdict() for r in removed]})
         return

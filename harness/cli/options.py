@@ -10,7 +10,10 @@ import typer
 if TYPE_CHECKING:
     from pretrain_bench.api.display import Display
 
-Runs = Annotated[Path, typer.Option("--runs", envvar="BENCH_RUNS", help="The folder of runs.", show_default=True)]
+Runs = Annotated[
+    Path,
+    typer.Option("--runs", envvar="BENCH_RUNS", help="The folder of runs, or a bundle to read.", show_default=True),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 Data = Annotated[
     list[str] | None, typer.Option("--data", metavar="NAME=DIR", help="Root of a dataset, in its official layout.")

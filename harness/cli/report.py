@@ -38,7 +38,7 @@ def report(
         typer.Option(
             "--compare",
             metavar="A B",
-            help="Two stores (folders) or suites, cell by cell, in place of a report; NAME@COMMIT: its runs of one commit.",
+            help="Compare two folders, bundles or suites cell by cell instead; NAME@COMMIT: the runs of one commit.",
         ),
     ] = None,
     export: Annotated[

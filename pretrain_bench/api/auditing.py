@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import random
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pretrain_bench.api.display import Display, TqdmDisplay
 from pretrain_bench.api.stores import AnyPath, Runs, folder_to_write
-from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse, writing
-from pretrain_bench.harness.audit import bundle
-from pretrain_bench.harness.audit import rerun as again
+from pretrain_bench.benchmarks.support.errors import BenchError, writing
+from pretrain_bench.harness.audit.audit import AuditOptions
+from pretrain_bench.harness.audit.audit import audit as run_audit
 from pretrain_bench.harness.audit.findings import Finding, Tally
-from pretrain_bench.harness.audit.rescore import rescore as score_again
-from pretrain_bench.harness.audit.static import AuditedRun, audit_files, read_runs
-from pretrain_bench.harness.executors.local import LocalExecutor
+from pretrain_bench.harness.audit.pack import PackOptions, pack
+from pretrain_bench.harness.audit.static import read_runs
 from pretrain_bench.harness.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SAMPLE_SEED = 0
-BUNDLE_SUFFIX = ".tar.zst"
 
 
 class Audit(NamedTuple):
@@ -70,8 +64,9 @@ def audit(
     keys: Iterable[str] = (),
     *,
     rescore: bool = True,
-    rerun: int = 0,
-    repeat: int = 0,
+    rerun: Iterable[str] = (),
+    rerun_sample: int = 0,
+    times: int = 1,
     signers: AnyPath | None = None,
     signer: str | None = None,
     display: Display | None = None,
@@ -80,40 +75,22 @@ def audit(
 
     Args:
         runs: a folder of runs, or a bundle (.tar.zst).
-        keys: the beginnings of keys of the runs to check; all runs by default. Not for a bundle.
+        keys: the beginnings of keys of the runs to check; all runs by default.
         rescore: recompute metrics from saved predictions.
-        rerun: re-run this many randomly chosen fine-tunings (with a fixed seed) and compare. Not for a bundle.
-        repeat: re-run each of `keys` this many times instead, and report the largest difference. Not for a bundle.
+        rerun: the beginnings of keys of runs to re-run and compare. Not for a bundle, which holds no weights.
+        rerun_sample: re-run this many randomly chosen fine-tunings too (with a fixed seed). Not for a bundle.
+        times: how many times to re-run each; the largest difference is among the findings.
         signers: file of allowed signers (ssh-keygen's format), for a bundle.
         signer: who must have signed the bundle.
         display: shows progress; tqdm bars by default.
 
-    Raises WrongUse for a missing folder, an unknown key, or an option that a bundle does not support.
+    Raises WrongUse for a path that is neither, an unknown key, or an option that a bundle does not support.
     """
-    display, tally, keys = display or TqdmDisplay(), Tally(), list(keys)
-    path = folder_to_write(runs)
-    if path.name.endswith(BUNDLE_SUFFIX):
-        if refused := [flag for flag, value in {"--rerun": rerun, "--repeat": repeat, "keys": keys}.items() if value]:
-            raise WrongUse(
-                f"{', '.join(refused)}: not for a bundle, which holds no weights; audit the store itself, with --runs"
-            )
-        _audit_bundle(path, rescore, (signers, signer), tally, display)
-        return Audit(tally.all())
-    if not path.is_dir():
-        raise WrongUse(f"{path}: no such folder of runs; --runs names another, or give a bundle ({BUNDLE_SUFFIX})")
-    if repeat and not keys:
-        raise WrongUse("--repeat: name the runs to repeat by their keys")
-    store = Store(path.resolve())
-    named = [store.find(prefix).name for prefix in keys]
-    found = audit_files(store, tally, named or None)
-    chosen = {k: r for k, r in found.items() if not named or k in named}
-    if rescore:
-        score_again(chosen.values(), tally, display.say)
-    if repeat:
-        _repeat(chosen, found, repeat, tally, display)
-    else:
-        _rerun(_sample(chosen, rerun), found, tally, display)
-    return Audit(tally.all())
+    allowed = None if signers is None else Path(signers)
+    options = AuditOptions(list(keys), rescore, list(rerun), rerun_sample, times, allowed, signer)
+    # A bundle is unpacked anew: the cached copy behind an open store is not trusted.
+    path = runs.place if isinstance(runs, Store) else Path(runs)
+    return Audit(run_audit(path, options, display or TqdmDisplay()).tally.all())
 
 
 def pack_bundle(
@@ -126,72 +103,13 @@ def pack_bundle(
 ) -> PackedBundle:
     """Pack a folder of runs for a reviewer, as FILE.tar.zst: records and predictions, no weights, labels, points or images.
 
-    `anonymous` hides host and git identity; `sign` is an SSH key to sign it with. Raises EnvironmentCannot where the file
-    cannot be written or ssh-keygen is missing.
+    `anonymous` hides host and git identity; `sign` is an SSH key to sign it with. Raises WrongUse where there is no run to
+    pack, EnvironmentCannot where the file cannot be written or ssh-keygen is missing.
     """
-    store = Store(folder_to_write(runs).resolve())
+    store = folder_to_write(runs)
     store.check()
     found, path = read_runs(store, Tally()), Path(target)
-    say = (display or TqdmDisplay()).say
+    options = PackOptions(anonymous, None if sign is None else Path(sign))
     with writing(path, "bundle (--bundle names another file)"):
-        key = None if sign is None else Path(sign)
-        root = bundle.pack(found, store.root, path, anonymous=anonymous, sign=key, say=say)
+        root = pack(found, store.root, path, options, (display or TqdmDisplay()).say)
     return PackedBundle(path, len(found), root)
-
-
-def _audit_bundle(
-    archive: Path, rescore: bool, signing: tuple[AnyPath | None, str | None], tally: Tally, display: Display
-) -> None:
-    if not archive.is_file():
-        raise WrongUse(f"{archive}: no such file")
-    signers, signer = signing
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        bundle.unpack(archive, folder)
-        content = bundle.check_contents(folder, tally)
-        bundle.check_signature(folder, None if signers is None else Path(signers), signer, tally)
-        runs = audit_files(Store(folder), tally)
-        bundle.check_merkle(content, runs, tally)
-        if rescore:
-            list(bundle.rescore_counts(runs.values(), tally))
-            score_again(runs.values(), tally, display.say)
-
-
-def _sample(runs: dict[str, AuditedRun], number: int) -> list[AuditedRun]:
-    """Randomly chosen fine-tunings, with a fixed seed."""
-    ok = sorted(k for k, r in runs.items() if r.spec.kind == "finetune" and r.record.outcome == "ok")
-    return [runs[k] for k in random.Random(SAMPLE_SEED).sample(ok, min(number, len(ok)))]
-
-
-def _rerun(chosen: list[AuditedRun], runs: dict[str, AuditedRun], tally: Tally, display: Display) -> None:
-    """Run each once more and compare."""
-    for run in chosen:
-        _gap(run, runs, tally, display)
-
-
-def _repeat(
-    chosen: dict[str, AuditedRun], runs: dict[str, AuditedRun], times: int, tally: Tally, display: Display
-) -> None:
-    """Run each several times, and note the largest difference beside the spread over seeds."""
-    for run in chosen.values():
-        gaps: list[tuple[float, str]] = []
-        while len(gaps) < times and (gap := _gap(run, runs, tally, display)):
-            gaps.append(gap)
-        if gaps:
-            largest, name = max(gaps)
-            spread = again.seed_spread(run, runs)
-            beside = f"{spread:.6f}" if spread is not None else f"unknown with fewer than {again.SPREAD_FROM} seeds"
-            text = f"largest difference of {len(gaps)} repetitions: {name} {largest:.6f}; standard deviation over seeds: {beside}"
-            tally.note("determinism", "ok", run.name, text)
-
-
-def _gap(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally, display: Display) -> tuple[float, str] | None:
-    """Run once more and compare; the largest difference and its metric, None where it cannot run here."""
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            repeated = again.repeat(run, runs, Path(scratch), LocalExecutor(), display)
-        except WrongUse as error:
-            tally.note(again.CHECK, "not checked", run.name, str(error))
-            return None
-        again.compare(repeated, runs, tally)
-        return again.largest_difference(run.record, repeated.pairs[-1][1])

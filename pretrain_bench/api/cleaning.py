@@ -34,13 +34,14 @@ def clean(
         abandoned: also delete partial runs that no process works on; they cannot be resumed then.
         dry_run: remove nothing.
 
-    Raises WrongUse for a record that cannot be read, before anything is removed; EnvironmentCannot where the folder cannot
-    be written.
+    Raises WrongUse for a bundle, and for a record that cannot be read, before anything is removed; EnvironmentCannot where
+    the folder cannot be written.
     """
     if keep not in get_args(Keep):
         raise WrongUse(f"--keep {keep!r}: expected one of {', '.join(get_args(Keep))}")
-    root = Path(runs)
-    store = Store(root)
+    store = Store(Path(runs))
+    store.refuse_bundle()
+    root = store.root
     found = list(prunable(store, keep))
     removed = [Removed(f.record.key, f"{f.record.method}/{f.record.stage}", len(f.names), f.bytes) for f in found]
     folders = sorted(p for p in (root / ".partial").glob("[!.]*") if p.is_dir()) if abandoned else []

@@ -12,8 +12,9 @@ from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.datasets.layout import MANIFEST, Manifest, read_manifest
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
+from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.harness.planning.catalog import available, find
-from pretrain_bench.harness.planning.prepared_data import PreparedDataset, cache_folder, ready
+from pretrain_bench.harness.planning.prepared_data import PreparedDataset, ready
 
 COUNTED = ("points", "frames", "pairs", "boxes")
 

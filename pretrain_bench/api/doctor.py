@@ -12,8 +12,9 @@ from pretrain_bench.api.settings import Roots, root_options
 from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, writing
+from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.harness.planning.catalog import available, find
-from pretrain_bench.harness.planning.prepared_data import cache_folder, parse_roots
+from pretrain_bench.harness.planning.prepared_data import parse_roots
 from pretrain_bench.harness.store.store import Store, try_write
 
 

@@ -12,9 +12,11 @@ from pretrain_bench.api.stores import AnyPath, Runs, open_runs
 from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.suite import Suite
+from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.resolved_suite import budget_and_profile, cells_of
+from pretrain_bench.harness.store.bundle import bundle_name, is_bundle
 from pretrain_bench.harness.store.store import RECORD
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ def watch_runs(runs: AnyPath = "runs", seconds: float = WATCH_SECONDS) -> Iterat
     """Yield the number of runs now, and again whenever a record is added, replaced or removed. Ctrl-C while waiting ends it."""
     from pretrain_bench.reports.figures.plots import make_ready
 
+    if Path(runs).is_file():
+        raise WrongUse(f"--watch: {runs} is a bundle, which does not change")
     make_ready()  # the processes that draw each later report then start with matplotlib loaded
     seen: dict[Path, int] | None = None
     while True:
@@ -127,14 +131,12 @@ def _axes(cell: Cell) -> tuple[str, str, str, int, int]:
 def _side(text: str, runs: Runs) -> Side:
     from pretrain_bench.reports.analysis.compare import Side, at_commit
 
-    if _is_store(Path(text)):
+    if Path(text).is_dir():
         return Side(Path(text).resolve().name, open_runs(text))  # a report names no path of this machine
+    if is_bundle(Path(text)):
+        return Side(bundle_name(Path(text)), open_runs(text))
     if "@" in text and not Path(text).is_file():
         name, _, commit = text.rpartition("@")
         return at_commit(_side(name, runs), commit)
     store = open_runs(runs)
     return Side(text, store, keys_of_suite(text, store))
-
-
-def _is_store(path: Path) -> bool:
-    return path.is_dir() or (path.is_file() and path.name.endswith(".tar.zst"))

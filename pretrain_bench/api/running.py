@@ -17,7 +17,6 @@ from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.capacity import whole_machine
 from pretrain_bench.harness.running.scheduler import run_cells
 from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageReport, StageRunner
-from pretrain_bench.harness.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,7 +118,7 @@ def run(
     """
     if retry not in get_args(Retry):
         raise WrongUse(f"--retry {retry!r}: expected one of {', '.join(get_args(Retry))}")
-    display = display or TqdmDisplay()
+    store, display = folder_to_write(runs), display or TqdmDisplay()
     resolved = resolve(cells, only, settings or Settings())
     _warn_of_long_budget(resolved, display)
     if rebuild:
@@ -136,7 +135,6 @@ def run(
     for cell in absent:
         ratio = cell.cell.label_ratio
         display.say(f"{cell.cell.method} -> {cell.cell.task} at {ratio}: n/a: {cell.reason.removeprefix('n/a: ')}")
-    store = Store(folder_to_write(runs).resolve())
     store.check_writable()
     runner = StageRunner(store, executor, display, RunOptions(retry, resolved.machine.imagenet_weights))
     return RunResult(run_cells(planned, runner, whole_machine(resolved.machine.device), workers), absent)

@@ -104,6 +104,8 @@ class Run(NamedTuple):
 
     folder: Path
     record: Record
+    in_bundle: bool = False
+    """Whether the folder belongs to an unpacked bundle, into which nothing is written."""
 
     @property
     def spec(self) -> StageSpec:
@@ -119,8 +121,9 @@ def list_runs(runs: Runs = "runs") -> list[ListedRun]:
 
 def find_run(key: str, runs: Runs = "runs") -> Run:
     """The run whose key starts with `key`. Raises WrongUse where none or several do."""
-    folder = open_runs(runs).find(key)
-    return Run(folder, read_record(folder / RECORD))
+    store = open_runs(runs)
+    folder = store.find(key)
+    return Run(folder, read_record(folder / RECORD), store.bundle is not None)
 
 
 def _listed(store: Store) -> Iterator[ListedRun]:

@@ -30,7 +30,7 @@ def draw_scene(
 ) -> list[Path]:
     """Draw input, ground truth, prediction and errors of a test scene; returns SCENE-CHECKPOINT.png and .ply in `out`.
 
-    `out` defaults to `pictures/` in the run's folder, where a report finds them. Procedural data are generated again where
+    `out` defaults to `pictures/` in the run's folder, where a report finds them, or here for a run in a bundle. Procedural data are generated again where
     they are missing. Raises WrongUse for a scene that was not tested or predictions that were pruned, DataError for
     missing data, EnvironmentCannot where `out` cannot be written.
     """
@@ -48,7 +48,7 @@ def draw_scene(
     shown = show_scene(spec, source.folder, scene, run.folder / ARTIFACTS / "predictions" / checkpoint)
     mark = "  SYNTHETIC DATA" if record.synthetic else ""
     drawn = picture(shown, f"{record.method} -> {spec.task}, {scene}, {checkpoint} checkpoint, run {record.key}{mark}")
-    target = run.folder / "pictures" if out is None else Path(out)
+    target = Path("pictures" if run.in_bundle else run.folder / "pictures") if out is None else Path(out)
     files = [target / f"{scene}-{checkpoint}.{kind}" for kind in ("png", "ply")]
     with writing(target, "pictures (--out names another folder)"):
         target.mkdir(parents=True, exist_ok=True)

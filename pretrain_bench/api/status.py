@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from pretrain_bench.api.stores import AnyPath
-from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.api.stores import Runs, open_runs
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Event, Start, Step, open_plain, parse_event
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import STAGE_FILE
@@ -60,12 +59,11 @@ class _Described(BaseModel):
     task: str | None = None
 
 
-def status(runs: AnyPath = "runs") -> Status:
+def status(runs: Runs = "runs") -> Status:
     """Read what runs in a folder now, from another process, and how many runs ended in which way. Raises WrongUse."""
-    root = Path(runs)
-    if not root.is_dir():
-        raise WrongUse(f"{root}: no such folder of runs; `bench run` makes one, --runs names another")
-    store = Store(root)
+    store = open_runs(runs)
+    store.check()
+    root = store.root
     partial = (folder for folder in sorted((root / ".partial").glob("[!.]*")) if folder.is_dir())
     ended = (_outcome(root / kind / name) for kind in KINDS for name in _names(root / kind))
     outcomes = Counter(outcome for outcome in ended if outcome is not None)

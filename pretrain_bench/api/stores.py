@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pretrain_bench.harness.store.store import Store, open_store
+from pretrain_bench.harness.store.bundle import open_store
+from pretrain_bench.harness.store.store import Store
 
 AnyPath = str | os.PathLike[str]
 Runs = AnyPath | Store
@@ -13,13 +14,18 @@ Runs = AnyPath | Store
 
 
 def open_runs(runs: Runs = "runs") -> Store:
-    """Open a folder of runs or a bundle for reading. Opening a bundle unpacks it, so open it once and pass the store on."""
+    """Open a folder of runs or a bundle for reading. Opening a bundle hashes it, so open it once and pass the store on.
+
+    Raises WrongUse for a file that is not a bundle or is damaged. A folder that does not exist is an error once it is read.
+    """
     return runs if isinstance(runs, Store) else open_store(Path(runs))
 
 
-def folder_to_write(runs: Runs) -> Path:
-    """The folder of runs, which need not exist yet."""
-    return runs.root if isinstance(runs, Store) else Path(runs)
+def folder_to_write(runs: Runs) -> Store:
+    """The folder of runs, which need not exist yet, to write to. Raises WrongUse for a bundle."""
+    store = runs if isinstance(runs, Store) else Store(Path(runs).resolve())
+    store.refuse_bundle()
+    return store
 
 
 def unrecorded_runs(runs: Runs = "runs") -> list[str]:

@@ -338,9 +338,9 @@ def packed(honest: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_what_an_audit_of_a_bundle_cannot_do_is_refused(bench: Bench) -> None:
     for flags, words in (
-        (("--rerun", "1"), "--rerun: not for a bundle"),
-        (("--repeat", "2"), "--repeat: not for a bundle"),
-        (("--bundle", "b.tar.zst"), "--bundle: not for a bundle"),
+        (("--rerun", "1"), "--rerun: not of a bundle"),
+        (("--rerun-sample", "2"), "--rerun-sample: not of a bundle"),
+        (("--bundle", "b.tar.zst"), "--bundle: a bundle is packed from a folder of runs"),
         (("--anonymous",), "--anonymous needs a bundle to pack"),
     ):
         assert words in bench("audit", "a.tar.zst", *flags, code=2).stderr
