@@ -31,8 +31,8 @@ def draw_scene(
     """Draw input, ground truth, prediction and errors of a test scene; returns SCENE-CHECKPOINT.png and .ply in `out`.
 
     `out` defaults to `pictures/` in the run's folder, where a report finds them, or here for a run in a bundle. Procedural data
-    are generated again where they are missing. Raises WrongUse for a scene that was not tested or predictions that were pruned, DataError for
-    missing data, EnvironmentCannot where `out` cannot be written.
+    are generated again where they are missing. Raises WrongUse for a scene that was not tested or predictions that were
+    pruned, DataError for missing data, EnvironmentCannot where `out` cannot be written.
     """
     from pretrain_bench.reports.figures.scene import check_tested, picture, show_scene, write_ply
 
