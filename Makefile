@@ -12,14 +12,14 @@ WORKERS ?= auto
 MINKOWSKI_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bench/minkowski
 GPU_PYTHON ?= $(BIN)/python
 
-.PHONY: help setup smoke test lint perf perf-minkowski verify verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline verify-learning verify-tasks verify-faults verify-statistics lock clean
+.PHONY: help setup smoke test lint perf perf-minkowski verify verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline verify-learning verify-tasks verify-faults verify-statistics verify-status lock clean
 
 help:
 	@echo "make smoke   run ours and scratch on embedded synthetic data, then the report (about 2 minutes)"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make perf    measure the sparse engine; writes perf.json (perf-minkowski: beside MinkowskiEngine)"
-	@echo "make verify  run the long verifications; writes docs/verification/"
+	@echo "make verify  run the long verifications; writes docs/verification/ (verify-status: are they fresh?)"
 	@echo "make lock    resolve requirements.lock again"
 	@echo "make clean   remove the virtual environment and the smoke run"
 
@@ -55,6 +55,10 @@ perf-minkowski: setup
 	"$(MINKOWSKI_VENV)/bin/python" -m tests.performance $(ARGS)
 
 verify: verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline verify-learning verify-tasks verify-faults verify-statistics
+
+# One line a report: its verdict, whether it is fresh, and why not.
+verify-status: setup
+	$(BIN)/python -m tests.verification.status
 
 verify-statistics: setup
 	$(BIN)/python -m tests.verification.statistics

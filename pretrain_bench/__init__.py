@@ -1,1 +1,97 @@
-"""Does pre-training help a 3D network, by how much, and how sure are we? Equal budgets, recorded runs, honest numbers."""
+"""Does pre-training help a 3D network, by how much, and how sure are we? Equal budgets, recorded runs, honest numbers.
+
+    import pretrain_bench as pb
+
+    plan = pb.plan(pb.suite("tiny"), runs="runs")
+    pb.run(pb.cells(methods=["ours", "scratch"], tasks=["s3dis-sem"], budget="smoke"), runs="runs")
+    frame = pb.load_runs("runs")
+    pb.report("runs", out="report")
+    pb.audit("runs").failed
+
+Each name is loaded when it is first used (PEP 562): importing this package imports nothing else of it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pretrain_bench.api.auditing import Audit, PackedBundle, audit, pack_bundle
+    from pretrain_bench.api.cleaning import Removed, clean
+    from pretrain_bench.api.data import (
+        DataCounts,
+        count_data,
+        dataset,
+        list_datasets,
+        prepare_data,
+        preview_data,
+        subset_data,
+        verify_data,
+        write_synthetic,
+    )
+    from pretrain_bench.api.display import Display, Progressed, Silent, TqdmDisplay
+    from pretrain_bench.api.doctor import Diagnosis, doctor
+    from pretrain_bench.api.errors import BenchError, DataError, EnvironmentCannot, WrongUse
+    from pretrain_bench.api.features import draw_features
+    from pretrain_bench.api.images import ImageState, build_images, list_images, lock_bases, prune_images
+    from pretrain_bench.api.methods import ImportedCheckpoint, check_method, import_checkpoint, list_methods
+    from pretrain_bench.api.planning import Plan, plan
+    from pretrain_bench.api.reporting import compare, keys_of_suite, report, watch_runs
+    from pretrain_bench.api.running import RunResult, run
+    from pretrain_bench.api.runs import RUN_COLUMNS, ListedRun, Run, find_run, list_runs, load_runs
+    from pretrain_bench.api.scenes import draw_scene, tested_scenes
+    from pretrain_bench.api.settings import Settings
+    from pretrain_bench.api.status import StageUnderWay, Status, status
+    from pretrain_bench.api.stores import open_runs, unrecorded_runs
+    from pretrain_bench.api.suites import cells, list_suites, suite
+    from pretrain_bench.api.version import __version__
+
+_MODULES = {
+    "auditing": ("Audit", "PackedBundle", "audit", "pack_bundle"),
+    "cleaning": ("Removed", "clean"),
+    "data": (
+        "DataCounts", "count_data", "dataset", "list_datasets", "prepare_data", "preview_data", "subset_data", "verify_data",
+        "write_synthetic",
+    ),
+    "display": ("Display", "Progressed", "Silent", "TqdmDisplay"),
+    "doctor": ("Diagnosis", "doctor"),
+    "errors": ("BenchError", "DataError", "EnvironmentCannot", "WrongUse"),
+    "features": ("draw_features",),
+    "images": ("ImageState", "build_images", "list_images", "lock_bases", "prune_images"),
+    "methods": ("ImportedCheckpoint", "check_method", "import_checkpoint", "list_methods"),
+    "planning": ("Plan", "plan"),
+    "reporting": ("compare", "keys_of_suite", "report", "watch_runs"),
+    "running": ("RunResult", "run"),
+    "runs": ("RUN_COLUMNS", "ListedRun", "Run", "find_run", "list_runs", "load_runs"),
+    "scenes": ("draw_scene", "tested_scenes"),
+    "settings": ("Settings",),
+    "status": ("StageUnderWay", "Status", "status"),
+    "stores": ("open_runs", "unrecorded_runs"),
+    "suites": ("cells", "list_suites", "suite"),
+    "version": ("__version__",),
+}  # fmt: skip
+_HOMES = {name: f"{__name__}.api.{module}" for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "RUN_COLUMNS", "Audit", "BenchError", "DataCounts", "DataError", "Diagnosis", "Display", "EnvironmentCannot",
+    "ImageState", "ImportedCheckpoint", "ListedRun", "PackedBundle", "Plan", "Progressed", "Removed", "Run",
+    "RunResult", "Settings", "Silent", "StageUnderWay", "Status", "TqdmDisplay", "WrongUse", "__version__",
+    "audit", "build_images", "cells", "check_method", "clean", "compare", "count_data", "dataset", "doctor",
+    "draw_features", "draw_scene", "find_run", "import_checkpoint", "keys_of_suite", "list_datasets", "list_images",
+    "list_methods", "list_runs", "list_suites", "load_runs", "lock_bases", "open_runs", "pack_bundle", "plan",
+    "prepare_data", "preview_data", "prune_images", "report", "run", "status", "subset_data", "suite", "tested_scenes",
+    "unrecorded_runs", "verify_data", "watch_runs", "write_synthetic",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name of the API when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

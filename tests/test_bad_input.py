@@ -309,8 +309,8 @@ def test_minkowski_in_half_precision_is_refused(bench: Bench, tmp_path: Path) ->
 
 def test_a_fault_of_our_own_shows_no_traceback(tmp_path: Path) -> None:
     code = (
-        "import sys; from pretrain_bench.harness.cli import app, doctor\n"
-        "import pretrain_bench.harness.cli.doctor as d\nd._torch = lambda: 1 / 0\n"
+        "import sys; from pretrain_bench.harness.cli import app\n"
+        "import pretrain_bench.api.doctor as d\nd._torch = lambda: 1 / 0\n"
         "sys.argv = ['bench', 'doctor']\napp.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)

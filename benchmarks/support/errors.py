@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 FULL_BELOW_BYTES = 1 << 16
@@ -38,3 +40,12 @@ def cannot_write(folder: Path, error: OSError, doing: str) -> EnvironmentCannot:
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(there).free < FULL_BELOW_BYTES:
         return EnvironmentCannot(f"{folder}: {doing}: the disk is full; free some space and run the command again")
     return EnvironmentCannot(f"{folder}: {doing}: cannot be written: {error.strerror or error}")
+
+
+@contextmanager
+def writing(path: Path, what: str) -> Iterator[None]:
+    """Around code that writes to a place the user chose. Raises EnvironmentCannot where the machine refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error, what) from error

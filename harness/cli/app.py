@@ -1,4 +1,4 @@
-"""`bench`: ties the commands together. Nothing heavy is imported before a command runs."""
+"""`bench`: the commands and the entry point. Nothing heavy is imported before a command runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+import pretrain_bench as pb
 from pretrain_bench.benchmarks.support.errors import BenchError
 from pretrain_bench.harness.cli import (
     audit,
@@ -27,8 +28,6 @@ from pretrain_bench.harness.cli import (
     show,
     status,
 )
-from pretrain_bench.harness.cli.console import printable
-from pretrain_bench.harness.store.machine import project_version
 
 DEBUG_FLAG = "--debug"
 app = typer.Typer(
@@ -43,17 +42,17 @@ app = typer.Typer(
 
 def _say_version(asked: bool) -> None:
     if asked:
-        print(f"bench {project_version()}")
+        print(f"bench {pb.__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def bench(
     asked: Annotated[
-        bool, typer.Option("--version", help="Say which version this is.", is_eager=True, callback=_say_version)
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_say_version)
     ] = False,
 ) -> None:
-    """What all commands have in common; the help text is the app's."""
+    """Options of `bench` itself; the help text is the app's."""
 
 
 class Interrupted(BenchError):
@@ -61,7 +60,7 @@ class Interrupted(BenchError):
 
 
 def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
-    """Typer would end Ctrl-C in its own words and exit code."""
+    """Turn Ctrl-C into an error of ours; Typer would print its own text and exit code."""
 
     @functools.wraps(command)
     def run_command(*args: Any, **kwargs: Any) -> None:
@@ -108,7 +107,7 @@ app.add_typer(methods.app, name="methods")
 
 
 def collect_seldom() -> None:
-    """Plans and reports hold tens of thousands of records, none of them garbage: a sixth of the time was spent looking."""
+    """Plans and reports hold tens of thousands of live records; collections took a sixth of the time."""
     gc.set_threshold(100_000)
 
 
@@ -118,25 +117,31 @@ def main() -> None:
     # --debug is allowed anywhere on the line, so it is taken out before the commands see it.
     debug = DEBUG_FLAG in sys.argv
     sys.argv = [a for a in sys.argv if a != DEBUG_FLAG]
-    # As Ctrl-C, also where that is ignored: a shell starts what runs in the background so.
+    # Treat SIGTERM like SIGINT; shells start background jobs with SIGINT ignored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except BenchError as error:
         if debug:
             raise
-        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+        print(f"error: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # The reader of our output has closed; there is nobody left to tell.
+        # The reader of our output has closed, so nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
         if debug:
             raise
-        what = printable(" ".join(f"{type(error).__name__}: {error}".split()))
+        what = _one_line(f"{type(error).__name__}: {error}")
         print(f"error: {what} (a fault of bench itself; --debug shows where, please report it)", file=sys.stderr)
         sys.exit(1)
+
+
+def _one_line(text: str) -> str:
+    from pretrain_bench.api.display import printable
+
+    return printable(" ".join(text.split()))
 
 
 if __name__ == "__main__":

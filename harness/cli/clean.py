@@ -1,4 +1,4 @@
-"""`bench clean`: remove what of a store is not to be kept, on the record."""
+"""`bench clean`: prune artifacts on the record."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+import pretrain_bench as pb
 from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 
@@ -18,10 +19,8 @@ def clean(
             "pre-training and all predictions; all: everything.",
         ),
     ] = "best",
-    left: Annotated[
-        bool, typer.Option("--left", help="Also remove the state of stages that nobody goes on with.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+    abandoned: Annotated[bool, typer.Option("--abandoned", help="Also delete abandoned partial runs.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")] = False,
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,
 ) -> None:
@@ -29,38 +28,14 @@ def clean(
 
     A stage whose pruned artifacts are needed again runs again.
     """
-    from pretrain_bench.benchmarks.support.errors import WrongUse
-    from pretrain_bench.benchmarks.support.files import remove_tree
-    from pretrain_bench.harness.cli.console import print_json, table, writing
-    from pretrain_bench.harness.executors.usage import folder_bytes
-    from pretrain_bench.harness.store.retention import KEEPS, prunable, prune
-    from pretrain_bench.harness.store.store import Store
+    from pretrain_bench.harness.cli.console import print_json, table
 
-    if keep not in KEEPS:
-        raise WrongUse(f"--keep {keep!r}: expected one of {', '.join(KEEPS)}")
-    store = Store(runs)
-    # Everything is read before anything is removed: a store with a damaged record is not touched.
-    found = list(prunable(store, keep))  # type: ignore[arg-type]
-    rows = [(f.record.key, f"{f.record.method}/{f.record.stage}", len(f.names), f.bytes) for f in found]
-    folders = sorted(p for p in (runs / ".partial").glob("[!.]*") if p.is_dir()) if left else []
-    idle = [p for p in folders if store.held_by(p.name) is None]
-    rows += [(p.name, "left under way", sum(1 for _ in p.rglob("*")), folder_bytes(p)) for p in idle]
-    if not dry_run:
-        with writing(runs, "pruning"):
-            for one in found:
-                prune(one, keep)  # type: ignore[arg-type]
-            for folder in idle:
-                remove_tree(folder)
+    removed = pb.clean(runs, keep=keep, abandoned=abandoned, dry_run=dry_run)  # type: ignore[arg-type]
     if json:
-        print_json(
-            {
-                "dry_run": dry_run,
-                "removed": [dict(zip(("key", "stage", "files", "bytes"), r, strict=True)) for r in rows],
-            }
-        )
+        print_json({"dry_run": dry_run, "removed": [r._asdict() for r in removed]})
         return
-    shown = [(key, stage, files, f"{size / 1e6:,.1f} MB") for key, stage, files, size in rows]
-    print(table(("run", "stage", "files", "size"), shown) if rows else "nothing to remove")
+    rows = [(r.key, r.stage, r.files, f"{r.bytes / 1e6:,.1f} MB") for r in removed]
+    print(table(("run", "stage", "files", "size"), rows) if rows else "nothing to remove")
     if rows:
         verb = "would free" if dry_run else "freed"
-        print(f"{verb} {sum(r[3] for r in rows) / 1e6:,.1f} MB")
+        print(f"{verb} {sum(r.bytes for r in removed) / 1e6:,.1f} MB")

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-Runs = Annotated[Path, typer.Option("--runs", envvar="BENCH_RUNS", help="The folder of runs.", show_default=True)]
+if TYPE_CHECKING:
+    from pretrain_bench.api.display import Display
+
+Runs = Annotated[
+    Path,
+    typer.Option("--runs", envvar="BENCH_RUNS", help="The folder of runs, or a bundle to read.", show_default=True),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 Data = Annotated[
-    list[str] | None, typer.Option("--data", metavar="NAME=DIR", help="Root of a dataset, in its official layout.")
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="NAME=DIR",
+        help="Root of a dataset, in its official layout; NAME may be a YAML file of yours.",
+    ),
 ]
 PretrainData = Annotated[
     list[str] | None,
@@ -22,7 +33,7 @@ Only = Annotated[
     typer.Option("--only", metavar="FIELD=PATTERN", help="Cells of a suite: method=ours,csc or task=*-sem."),
 ]
 Filters = Annotated[
-    list[str] | None, typer.Argument(metavar="[FIELD=PATTERN]...", help="More of --only.", show_default=False)
+    list[str] | None, typer.Argument(metavar="[FIELD=PATTERN]...", help="The same as --only.", show_default=False)
 ]
 ImagenetWeights = Annotated[
     Path | None,
@@ -36,4 +47,15 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: the G
 ExecutorName = Annotated[
     str, typer.Option("--executor", envvar="BENCH_EXECUTOR", help="local: subprocesses; docker: containers.")
 ]
+TrustCode = Annotated[
+    bool,
+    typer.Option("--trust-code", help="Run the Python of your own method folders: as you, without isolation."),
+]
 DEFAULT_RUNS = Path("runs")
+
+
+def display(json: bool) -> Display:
+    """Bars and lines on stderr; nothing with --json."""
+    from pretrain_bench.api.display import Silent, TqdmDisplay
+
+    return Silent() if json else TqdmDisplay()

@@ -1,4 +1,4 @@
-"""`bench plan`: what a suite comes to, what of it is done, and what the rest will take. Nothing runs."""
+"""`bench plan`: the stages of a suite, which are done, and an estimate for the rest. Nothing runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import pretrain_bench as pb
 from pretrain_bench.harness.cli.options import (
     DEFAULT_RUNS,
     Backend,
@@ -21,12 +22,11 @@ from pretrain_bench.harness.cli.options import (
     PretrainData,
     Runs,
     Threads,
+    TrustCode,
 )
 
 if TYPE_CHECKING:
     from pretrain_bench.harness.planning.plan import StageState
-    from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite, WaitingCell
-    from pretrain_bench.harness.planning.stage_specs import PlannedCell
 
 SHOWN = 40
 
@@ -43,109 +43,87 @@ def plan(
     device: Device = "auto",
     executor: ExecutorName = "local",
     show_all: Annotated[bool, typer.Option("--all", help=f"List every stage, not the first {SHOWN}.")] = False,
+    trust_code: TrustCode = False,
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,
 ) -> None:
     """List the stages of a suite: done, stale (and why), failed, n/a or to do, with an estimate of hours and disk.
 
-    Says which data sets and images are missing. Nothing is prepared and nothing runs.
+    Names the datasets and images that are missing. Nothing is prepared and nothing runs.
     """
     from pretrain_bench.harness.cli.console import print_json
-    from pretrain_bench.harness.planning.plan import states
-    from pretrain_bench.harness.planning.resolved_suite import RunOverrides, resolve_named_suite
-    from pretrain_bench.harness.store.store import Store
 
-    choice = RunOverrides(data or [], pretrain_data or [], threads, backend, device, executor, imagenet_weights)
-    matrix = resolve_named_suite(suite, [*(only or []), *(filters or [])], choice)
-    if executor == "docker":
-        from pretrain_bench.harness.executors.engine import connect
-
-        matrix = matrix.with_own_images(connect())
-    cells, waiting = matrix.plan_prepared()
-    found = states(cells, Store(runs), matrix.machine.threads)
-    needs = matrix.needs()
+    settings = pb.Settings(
+        data or (), pretrain_data or (), imagenet_weights, threads, backend, device, executor, trust_code
+    )
+    found = pb.plan(suite, runs=runs, only=[*(only or []), *(filters or [])], settings=settings)
     if json:
-        print_json(_as_json(matrix, cells, waiting, found, needs))
-        return
-    _print(matrix, cells, waiting, found, needs, show_all)
+        print_json(_as_json(found))
+    else:
+        _print(found, show_all)
 
 
-def _as_json(
-    matrix: ResolvedSuite,
-    cells: list[PlannedCell],
-    waiting: list[WaitingCell],
-    found: list[StageState],
-    needs: list[dict[str, str]],
-) -> dict[str, Any]:
+def _as_json(plan: pb.Plan) -> dict[str, Any]:
     return {
-        "suite": matrix.suite.name,
-        "cells": len(cells) + len(waiting),
+        "suite": plan.suite.name,
+        "cells": len(plan.cells) + len(plan.waiting),
         "not_applicable": [
-            {"cell": c.cell.model_dump(mode="json"), "reason": c.reason} for c in cells if not c.stages
+            {"cell": c.cell.model_dump(mode="json"), "reason": c.reason} for c in plan.not_applicable
         ],
-        "waiting_for_data": [{"cell": w.cell.model_dump(mode="json"), "datasets": w.datasets} for w in waiting],
+        "waiting_for_data": [{"cell": w.cell.model_dump(mode="json"), "datasets": w.datasets} for w in plan.waiting],
         "stages": [
             {
                 "key": s.key, "title": s.planned.title, "kind": s.planned.spec.kind, "seed": s.planned.spec.seed,
                 "cell": s.planned.cell.model_dump(mode="json") if s.planned.cell else None,
                 "state": s.state.value, "reason": s.reason, "estimate": s.estimate._asdict() if s.estimate else None,
             }
-            for s in found
+            for s in plan.stages
         ],
-        "needs": needs,
+        "needs": plan.needs,
     }  # fmt: skip
 
 
-def _print(
-    matrix: ResolvedSuite,
-    cells: list[PlannedCell],
-    waiting: list[WaitingCell],
-    found: list[StageState],
-    needs: list[dict[str, str]],
-    show_all: bool,
-) -> None:
-    from pretrain_bench.harness.cli.console import seeds, table
-    from pretrain_bench.harness.planning.stage_specs import finetune_title
+def _print(plan: pb.Plan, show_all: bool) -> None:
+    from pretrain_bench.harness.cli.console import table
 
-    suite = matrix.suite
+    suite, absent = plan.suite, plan.not_applicable
     print(f"suite {suite.name} v{suite.version}: {suite.description.strip()}")
-    absent = [c for c in cells if not c.stages]
-    text = f"{len(cells) + len(waiting)} cells, {len(found)} stages, budget {matrix.budget.name}, profile {matrix.profile.name}"
-    print(text + (f", {len(absent)} cells n/a" if absent else ""))
-    rest = [s for s in found if s.state != "done"]
-    rows: list[tuple[str, ...]] = [
-        (
-            s.key[:8],
-            s.planned.title,
-            seeds(s.planned.cell, s.planned.spec.seed),
-            s.state.value,
-            _time(s),
-            s.reason or "-",
-        )
-        for s in rest
-    ]
-    for cell, datasets in waiting:
-        title = finetune_title(cell.method, cell.task, cell.label_ratio)
-        rows.append(("-", title, seeds(cell, None), "waiting", "-", f"for data: {', '.join(datasets)}"))
-    if rows:
+    cells, names = len(plan.cells) + len(plan.waiting), f"budget {plan.budget.name}, profile {plan.profile.name}"
+    print(f"{cells} cells, {len(plan.stages)} stages, {names}" + (f", {len(absent)} cells n/a" if absent else ""))
+    if rows := _rows(plan):
         listed = rows if show_all else rows[:SHOWN]
         print("\n" + table(("run", "stage", "seeds", "state", "time", "why"), listed))
         if len(listed) < len(rows):
             print(f"... and {len(rows) - len(listed)} more; --all lists them")
     for reason, count in Counter(c.reason for c in absent).items():
         print(f"* n/a ({count} cells): {reason.removeprefix('n/a: ')}")
-    if waiting:
-        print(f"* {len(waiting)} cells wait for data; once these are prepared, the stages and their times are known")
-    print("\n" + table(("needs", "state", "what to do, terms"), [tuple(n.values()) for n in needs]))
-    counts = Counter(s.state.value for s in found)
-    print("\n" + ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) if found else "")
-    _print_totals(rest)
+    if waiting := len(plan.waiting):
+        print(f"* {waiting} cells wait for data; once these are prepared, the stages and their times are known")
+    print("\n" + table(("needs", "state", "what to do, terms"), [tuple(n.values()) for n in plan.needs]))
+    counts = Counter(s.state.value for s in plan.stages)
+    print("\n" + ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) if counts else "")
+    _print_totals(plan)
 
 
-def _print_totals(rest: list[StageState]) -> None:
+def _rows(plan: pb.Plan) -> list[tuple[str, ...]]:
+    """Stages that are not done, then cells that wait for data."""
+    from pretrain_bench.api.planning import title_of
+    from pretrain_bench.harness.cli.console import seeds
+
+    rows: list[tuple[str, ...]] = []
+    for stage in plan.remaining:
+        spec, cell = stage.planned.spec, stage.planned.cell
+        facts = (stage.key[:8], stage.planned.title, seeds(cell, spec.seed))
+        rows.append((*facts, stage.state.value, _time(stage), stage.reason or "-"))
+    for cell, datasets in plan.waiting:
+        rows.append(("-", title_of(cell), seeds(cell, None), "waiting", "-", f"for data: {', '.join(datasets)}"))
+    return rows
+
+
+def _print_totals(plan: pb.Plan) -> None:
     from pretrain_bench.harness.cli.console import duration
 
-    known = [s.estimate for s in rest if s.estimate is not None]
+    known = [s.estimate for s in plan.remaining if s.estimate is not None]
     if not known:
         return
     time = duration(sum(e.seconds for e in known))
@@ -166,11 +144,9 @@ def _time(state: StageState) -> str:
 
 def suites(json: Json = False) -> None:
     """List the suites that ship."""
-    from pretrain_bench.benchmarks.specs.suite import Suite
     from pretrain_bench.harness.cli.console import WIDTH, print_json
-    from pretrain_bench.harness.planning.catalog import available, find
 
-    found = [find(Suite, name) for name in available(Suite)]
+    found = pb.list_suites()
     if json:
         print_json([s.model_dump(mode="json") for s in found])
         return

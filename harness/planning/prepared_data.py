@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 from pretrain_bench.benchmarks.datasets.layout import MANIFEST, Manifest, read_manifest
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.harness.planning.catalog import available, find, is_path
 
 ProgressFor = Callable[[str], Callable[[Iterable[str]], Iterable[str]]]
@@ -52,13 +52,6 @@ def prepared_with_manifest(dataset: str, sha256: str) -> tuple[Path, Manifest]:
         f"the prepared data of {dataset!r} that this run was made from are not in {cache_folder()}; the `bench run` that made "
         "it prepares them again, and BENCH_CACHE names another cache"
     )
-
-
-def cache_folder() -> Path:
-    """Where generated worlds and prepared datasets are kept: $BENCH_CACHE, or `bench` in the user's cache folder."""
-    if named := os.environ.get("BENCH_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bench"
 
 
 class DataSources(NamedTuple):

@@ -230,7 +230,12 @@ def _check_own_method(method: Method, budget: Budget, overrides: RunOverrides) -
             f"method {method.name!r} is Python code from outside this project, which containers do not hold; run it with "
             "--executor local, or give it an image (image: in its method.yaml)"
         )
-    if method.origin == "folder" and not overrides.trust_code:
+    check_trusted(method, overrides.trust_code)
+
+
+def check_trusted(method: Method, trust_code: bool) -> None:
+    """Raises WrongUse for the Python code of a user's folder that the user has not said to trust."""
+    if method.origin == "folder" and not trust_code:
         raise WrongUse(
             f"method {method.name!r} is Python code from {method.folder}; it runs as you, without isolation; add --trust-code if "
             "you trust it"

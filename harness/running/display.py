@@ -1,16 +1,19 @@
-"""How the progress of running stages is shown."""
+"""How progress is shown: of preparing data, and of running stages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 
 class Display(Protocol):
-    """Shows the progress of stages, which may run in several threads."""
+    """Shows progress. Stages may run in several threads, so the methods may be called from any of them."""
 
     def say(self, message: str) -> None:
         """Show one line of text."""
+
+    def progress(self, title: str) -> Callable[[Iterable[str]], Iterable[str]]:
+        """Return a function that wraps the items of a loop and shows how far the loop is."""
 
     def stage(self, title: str) -> Callable[[object], None]:
         """Show that a stage has started; returns the function that takes the stage's events."""
@@ -24,6 +27,10 @@ class Silent:
 
     def say(self, message: str) -> None:
         """Ignore the message."""
+
+    def progress(self, title: str) -> Callable[[Iterable[str]], Iterable[str]]:
+        """Return a function that returns the items as they are."""
+        return lambda items: items
 
     def stage(self, title: str) -> Callable[[object], None]:
         """Return a function that ignores events."""

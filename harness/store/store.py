@@ -33,15 +33,20 @@ TMP_SUFFIX = ".tmp"
 
 
 class Store:
-    """One folder of runs."""
+    """One folder of runs; or a bundle, unpacked at `root`, which can only be read. `open_store` (bundle.py) opens either."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, bundle: Path | None = None) -> None:
+        self.root, self.bundle = root, bundle
+
+    @property
+    def place(self) -> Path:
+        """What messages call it: the folder of runs, or the bundle."""
+        return self.bundle or self.root
 
     # ------------------------------------------------------------------------------------------------------- reading
 
     def folder(self, kind: str, key: str) -> Path:
-        """Where a complete run of a stage lies."""
+        """The folder of a complete run."""
         return self.root / kind / key
 
     def record(self, kind: str, key: str) -> Record | None:
@@ -50,7 +55,7 @@ class Store:
         return read_record(path) if path.is_file() else None
 
     def check(self) -> None:
-        """Raises WrongUse where the folder is not there."""
+        """Raises WrongUse where the folder does not exist."""
         if not self.root.is_dir():
             raise WrongUse(f"{self.root}: no such folder of runs; `bench run` makes one, --runs names another")
 
@@ -85,31 +90,37 @@ class Store:
 
     def find(self, prefix: str) -> Path:
         """The run folder whose key starts with `prefix`. Raises WrongUse where that is none or several."""
-        found = [p for kind in KINDS for p in sorted((self.root / kind).glob("*")) if p.name.startswith(prefix)]
-        if len(found) != 1:
-            what = "no run" if not found else f"{len(found)} runs"
-            raise WrongUse(f"{what} in {self.root} whose key starts with {prefix!r}; `bench show` lists the runs")
-        return found[0]
+        runs = [p for kind in KINDS for p in sorted((self.root / kind).glob("*")) if p.name.startswith(prefix)]
+        if len(runs) != 1:
+            what = "no run" if not runs else f"{len(runs)} runs"
+            raise WrongUse(f"{what} in {self.place} whose key starts with {prefix!r}; `bench show` lists the runs")
+        return runs[0]
 
     # ------------------------------------------------------------------------------------------------------- writing
 
     def check_writable(self) -> None:
-        """Make the folder and try a write. Raises EnvironmentCannot where that fails."""
+        """Make the folder and try a write. Raises WrongUse for a bundle, EnvironmentCannot where the write fails."""
+        self.refuse_bundle()
         try:
             try_write(self.root / ".partial")
         except OSError as error:
             raise cannot_write(self.root, error, "runs (--runs names another folder)") from None
 
+    def refuse_bundle(self) -> None:
+        """Raises WrongUse where the store is a bundle."""
+        if self.bundle is not None or self.root.is_file():
+            raise WrongUse(f"{self.place}: a bundle can only be read; --runs FOLDER names a folder of runs to write to")
+
     def partial(self, key: str) -> Path:
-        """Where the resumable state of a stage under way lies."""
+        """The folder with the resumable state of a stage under way."""
         return self.root / ".partial" / key
 
     @contextlib.contextmanager
     def lock(self, key: str, waiting: Callable[[str], None]) -> Iterator[Path]:
         """Hold a stage, so that two processes on one store run it once; yields its partial folder.
 
-        The operating system drops the lock with the process, however that ends, so there is no stale lock. `waiting` is
-        told once who holds it, if somebody does.
+        The operating system drops the lock with the process, however that ends, so there is no stale lock. Where another
+        process holds it, `waiting` is called once with that process's name.
         """
         folder = self.partial(key)
         with exclusive(folder / "lock", waiting):
@@ -198,7 +209,7 @@ class Store:
         return read_record(path) if path.is_file() else None
 
     def held_by(self, key: str) -> str | None:
-        """Who runs a stage now; None for nobody."""
+        """The process that runs a stage now; None where there is none."""
         return holder(self.partial(key) / "lock")
 
     def next_attempt(self, spec: StageSpec) -> int:
@@ -226,8 +237,8 @@ def read_spec(folder: Path) -> StageSpec:
     Raises WrongUse where it is missing or does not give the folder's key.
     """
     try:
-        plain = from_json((folder / SPEC).read_bytes())
-        spec, key = StageSpec.model_validate(plain), key_of(plain)
+        payload = from_json((folder / SPEC).read_bytes())
+        spec, key = StageSpec.model_validate(payload), key_of(payload)
     except (OSError, ValueError) as error:
         raise WrongUse(
             f"{folder / SPEC}: not a stage spec that this version can read: {str(error).splitlines()[0]}"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import BenchError
-from pretrain_bench.harness.cli.console import Console
 from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite, RunOverrides, resolve_suite
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.capacity import Capacity
+from pretrain_bench.harness.running.display import Silent
 from pretrain_bench.harness.running.scheduler import run_cells
 from pretrain_bench.harness.running.stage_runner import RunOptions, StageRunner
 from pretrain_bench.harness.store.store import Store
@@ -45,7 +45,7 @@ def main() -> int:
     """Run it with four workers; 1 where a stage failed."""
     runs, s3dis, *more = sys.argv[1:]
     store, executor = Store(Path(runs).resolve()), LocalExecutor(SLEEPER)
-    runner = StageRunner(store, executor, Console(quiet=True), RunOptions("failed"))
+    runner = StageRunner(store, executor, Silent(), RunOptions("failed"))
     try:
         reports = run_cells(planned(s3dis), runner, Capacity(4, 1 << 20), int(more[0]) if more else 4)
     except BenchError as error:

@@ -90,7 +90,7 @@ def test_rubbish_in_the_store_hurts_nobody(s3dis_root: Path, tmp_path: Path, ben
     assert found is not None and not found.faults, "the half line was cut off"
     text = bench("status", "--runs", str(tmp_path)).stdout
     assert "left" in text and "30 ok" in text
-    bench("clean", "--left", "--runs", str(tmp_path))
+    bench("clean", "--abandoned", "--runs", str(tmp_path))
     assert "nothing runs" in bench("status", "--runs", str(tmp_path)).stdout
     injection.check_whole(tmp_path)
 

@@ -238,5 +238,5 @@ def test_the_command(sides: tuple[Store, Store], bench: Bench, tmp_path: Path) -
     files = json.loads(bench("report", "--compare", "a", "b", "--out", "out", "--json").stdout)
     assert (tmp_path / files["compare"]).read_text() in done.stdout and "\\" not in done.stdout
     said = bench("report", "--compare", "a", "b", "--suite", "tiny", "--watch", code=2).stderr
-    assert "--suite, --watch: not of a comparison" in said
+    assert "--suite, --watch: cannot be combined with --compare" in said
     assert "unknown suite 'c'" in bench("report", "--compare", "a", "c", code=2).stderr

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pretrain_bench.api import reporting
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
 from pretrain_bench.benchmarks.support.errors import WrongUse
@@ -531,9 +532,9 @@ def test_a_watch_writes_again_when_a_run_ended_and_only_then(
         if len(slept) == 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(report_command.time, "sleep", sleep)
-    report_command._watch(store.root, tmp_path / "out", lambda: built.append(len(list(store.records()))))
-    assert built == [2, 4] and slept == [report_command.WATCH_SECONDS] * 4
+    monkeypatch.setattr(reporting.time, "sleep", sleep)
+    report_command._watch(store.root, tmp_path / "out", lambda _: built.append(len(list(store.records()))))
+    assert built == [2, 4] and slept == [reporting.WATCH_SECONDS] * 4
     assert "2 runs; Ctrl-C ends the watch\n" in (said := capsys.readouterr().out) and "the watch has ended" in said
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pretrain_bench.api.reporting import keys_of_suite
 from pretrain_bench.benchmarks.specs.suite import Suite
-from pretrain_bench.harness.cli.report import _keys_of
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Step, read_events
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.store.bundle import open_store
 from pretrain_bench.harness.store.store import Store, write_json
 from pretrain_bench.reports.analysis.frame import load, load_runs
 from pretrain_bench.reports.analysis.overview import effects
@@ -25,21 +26,30 @@ from tests.verification.report import ROOT
 STUDY = ROOT / "docs/study"
 
 
+def bundle(name: str) -> Path:
+    """A study, as it is committed."""
+    return STUDY / f"{name}.bundle.tar.zst"
+
+
+def store_of(name: str) -> Store:
+    return open_store(bundle(name))
+
+
 @pytest.mark.parametrize(("suite", "least"), [("tiny", 15), ("smoke", 19), ("smoke-gpu", 15)])
 def test_a_study_keeps_to_the_audit(suite: str, least: int, bench: Bench) -> None:
-    findings = json.loads(bench("audit", "--runs", str(STUDY / suite), "--json").stdout)
+    findings = json.loads(bench("audit", str(bundle(suite)), "--json").stdout)
     assert not [f for f in findings if f["verdict"] == "failed"]
-    assert len(list(Store(STUDY / suite).records())) >= least
+    assert len(list(store_of(suite).records())) >= least
 
 
 @pytest.mark.parametrize("name", ["tiny", "smoke"])
 def test_printed_numbers_are_those_of_the_records(name: str, bench: Bench, tmp_path: Path) -> None:
-    bench("report", "--suite", name, "--runs", str(STUDY / name), "--no-page", "--out", str(tmp_path / "report"))
+    bench("report", "--suite", name, "--runs", str(bundle(name)), "--no-page", "--out", str(tmp_path / "report"))
     table = (tmp_path / "report/synthetic-ratios1.md").read_text()
     rows = [line for line in table.splitlines() if line.startswith("|")]
     text = (STUDY / "README.md").read_text()
     assert len(rows) > 3 and all(row in text for row in rows), table
-    suite, runs = find(Suite, name), load_runs(Store(STUDY / name))
+    suite, runs = find(Suite, name), load_runs(store_of(name))
     whole = len(suite.methods) * len(suite.label_ratios) * len(suite.pretrain_seeds)
     assert len(runs) == whole and set(runs["outcome"]) == {"ok"}
 
@@ -47,7 +57,7 @@ def test_printed_numbers_are_those_of_the_records(name: str, bench: Bench, tmp_p
 def test_what_the_tiny_study_shows_is_what_its_records_say() -> None:
     """Every difference with an interval in the text, and what is said to differ."""
     text = " ".join((STUDY / "README.md").read_text().split("## The `smoke`")[0].split())
-    found = effects(load_runs(Store(STUDY / "tiny")))
+    found = effects(load_runs(store_of("tiny")))
     gaps = {
         f"{r['gain']:+.1f} [{r['gain_low']:.1f}, {r['gain_high']:.1f}]": r["verdict"] for r in found.to_dict("records")
     }
@@ -61,7 +71,7 @@ def test_what_the_tiny_study_shows_is_what_its_records_say() -> None:
 
 def test_two_machines_are_compared_as_printed(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    bench("report", "--compare", str(STUDY / "smoke"), str(STUDY / "smoke-gpu"), "--out", str(out))
+    bench("report", "--compare", str(bundle("smoke")), str(bundle("smoke-gpu")), "--out", str(out))
     lines = (out / "synthetic-compare.md").read_text().splitlines()
     text = (STUDY / "README.md").read_text()
     rows = [line for line in lines if line.startswith("|")]
@@ -76,7 +86,7 @@ def test_losses_of_two_machines_stay_as_near_as_printed(kind: str, bound: float)
     """Means of ten steps, from records of a CPU and of a GPU."""
     text = (STUDY / "README.md").read_text()
     assert f"within {100 * bound:.0f} %" in text
-    cpu, gpu = (_losses(Store(STUDY / name), kind) for name in ("smoke", "smoke-gpu"))
+    cpu, gpu = (_losses(store_of(name), kind) for name in ("smoke", "smoke-gpu"))
     assert set(gpu) <= set(cpu) and len(gpu) == {"pretrain": 4, "finetune": 10}[kind]
     apart = max(float((abs(cpu[of] - gpu[of]) / cpu[of]).max()) for of in gpu)
     assert 0.5 * bound < apart <= bound
@@ -97,7 +107,7 @@ def _losses(store: Store, kind: str) -> dict[tuple[str, ...], np.ndarray]:
 
 def test_a_report_of_a_suite_leaves_out_what_the_suite_excludes(tmp_path: Path) -> None:
     text = (ROOT / "benchmarks/configs/suites/tiny.yaml").read_text()
-    store = Store(STUDY / "tiny")
+    store = store_of("tiny")
     methods = {r.key: r.method for r in store.records()}
     for name, more, missing in (
         ("same", "", set()),
@@ -106,7 +116,9 @@ def test_a_report_of_a_suite_leaves_out_what_the_suite_excludes(tmp_path: Path) 
     ):
         suite = tmp_path / f"{name}.yaml"
         suite.write_text(f"{text}{more}")
-        assert set(find(Suite, "tiny").methods) - {methods[k] for k in _keys_of(str(suite), store)} == missing, name
+        assert set(find(Suite, "tiny").methods) - {methods[k] for k in keys_of_suite(str(suite), store)} == missing, (
+            name
+        )
 
 
 def test_a_suite_may_name_a_method_by_its_folder(tmp_path: Path) -> None:
@@ -119,26 +131,26 @@ def test_a_suite_may_name_a_method_by_its_folder(tmp_path: Path) -> None:
         (ROOT / "benchmarks/configs/suites/tiny.yaml").read_text().replace(" csc,", f" {tmp_path / 'own'},")
     )
     mine = Store(tmp_path / "runs")
-    for record in Store(STUDY / "tiny").records():
+    for record in store_of("tiny").records():
         if record.method == "csc" and record.cell is not None:
             cell = record.cell.model_copy(update={"method": "mine"})
             rewrite(mine, record, method="mine", cell=cell)
-    assert len(_keys_of(str(suite), mine)) == len(list(mine.records())) > 3 and not _keys_of("tiny", mine)
+    assert len(keys_of_suite(str(suite), mine)) == len(list(mine.records())) > 3 and not keys_of_suite("tiny", mine)
 
 
 def test_a_report_of_a_suite_counts_the_failed_pretrainings_of_the_suite(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     store = Store(tmp_path / "runs")
     kept = {}
-    for record in Store(STUDY / "tiny").records():
-        spec = Store(STUDY / "tiny").spec(record.kind, record.key)
+    for record in store_of("tiny").records():
+        spec = store_of("tiny").spec(record.kind, record.key)
         if record.kind == "pretrain" and record.method in ("csc", "ours") and spec.seed == 0:
             write_json(store.folder("pretrain", record.key) / "spec.json", spec.model_dump(mode="json"))
             rewrite(store, record, outcome=Outcome.crashed, metrics={})
             kept[record.key] = record.method
-    assert _keys_of("tiny", store) == set(kept) and len(kept) > 1
+    assert keys_of_suite("tiny", store) == set(kept) and len(kept) > 1
     suite = tmp_path / "less.yaml"
     suite.write_text((ROOT / "benchmarks/configs/suites/tiny.yaml").read_text() + "exclude: [{method: csc}]\n")
-    counted = _keys_of(str(suite), store)
+    counted = keys_of_suite(str(suite), store)
     assert {kept[key] for key in counted} == {"ours"}
     assert {lost.method for lost in load(store, counted).lost} == {"ours"}

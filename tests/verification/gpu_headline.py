@@ -38,7 +38,6 @@ from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedD
 from pretrain_bench.harness.planning.resolved_suite import MAX_DEFAULT_THREADS
 from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage
 from pretrain_bench.harness.running.layout import lay_out
-from tests.verification.gpu_stages import CODE
 from tests.verification.report import ROOT, write_report
 
 BUDGET = "extends: paper\nname: few\nversion: 1\npretrain: {optimizer_steps: 16}\nfinetune: {optimizer_steps: 8}\n"
@@ -136,7 +135,7 @@ def main() -> int:
     options.add_argument("--seconds", type=float, default=300.0, help="after which a stage is asked to finish")
     chosen = options.parse_args()
     if not torch.cuda.is_available():
-        write_report("gpu-headline", WHAT, "not run", CODE, why="no CUDA device was at hand")
+        write_report("gpu-headline", WHAT, "not run", why="no CUDA device was at hand")
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.folder or Path(temporary)
@@ -144,7 +143,7 @@ def main() -> int:
         rows = run_all(folder, chosen.seconds)
     bad = misses(rows)
     write_report(
-        "gpu-headline", WHAT, "failed" if bad else "ok", CODE, gpu=torch.cuda.get_device_name(0), plan_factor=PLAN_FACTOR,
+        "gpu-headline", WHAT, "failed" if bad else "ok", gpu=torch.cuda.get_device_name(0), plan_factor=PLAN_FACTOR,
         misses=bad, stages=rows,
     )  # fmt: skip
     return 1 if bad else 0

@@ -17,7 +17,6 @@ from tests.verification.report import write_report
 
 SIZES = (50_000, 200_000)
 WHAT = "Res16UNet34C on the embedded engine against MinkowskiEngine 0.5.4, on a GPU, fp32"
-CODE = ("pretrain_bench.methods.networks.res16unet",)
 
 
 def speeds() -> list[dict[str, Any]]:
@@ -35,7 +34,7 @@ def main() -> int:
     """Compare and write the report; 1 where a difference is over its bound."""
     if not torch.cuda.is_available() or importlib.util.find_spec("MinkowskiEngine") is None:
         missing = "MinkowskiEngine is not installed" if torch.cuda.is_available() else "no CUDA device was at hand"
-        write_report("gpu-minkowski", WHAT, "not run", CODE, why=missing)
+        write_report("gpu-minkowski", WHAT, "not run", why=missing)
         return 0
     torch.backends.cudnn.allow_tf32 = False
     coordinates, features = clouds()["procedural room"]
@@ -44,7 +43,7 @@ def main() -> int:
     print(result, flush=True)
     good = within(result)
     write_report(
-        "gpu-minkowski", WHAT, "ok" if good else "failed", CODE, gpu=torch.cuda.get_device_name(0), bounds=BOUNDS, result=result,
+        "gpu-minkowski", WHAT, "ok" if good else "failed", gpu=torch.cuda.get_device_name(0), bounds=BOUNDS, result=result,
         speed=speeds(),
     )  # fmt: skip
     return 0 if good else 1

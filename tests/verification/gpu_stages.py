@@ -41,9 +41,6 @@ NUDGE_FACTOR = 3.0
 stage on the CPU from first weights that differ at random by a few parts in a million: the GPU may differ by at most three times
 as much as the CPU differs from itself at the worst of these."""
 EARLY = 5
-CODE = ("pretrain_bench.methods.stage", "pretrain_bench.methods.finetune.detection", "pretrain_bench.methods.finetune.instance", "pretrain_bench.methods.finetune.semantic",
-        "pretrain_bench.methods.csc.pairs", "pretrain_bench.methods.depthcontrast.scans", "pretrain_bench.methods.ours.images", "pretrain_bench.methods.ours.points",
-        "pretrain_bench.methods.pointcontrast.pairs", "pretrain_bench.methods.supervised.semantic")  # fmt: skip
 
 
 def run_suites(cells: Cells, folder: Path, device: str, workers: int = 1) -> None:
@@ -159,7 +156,7 @@ def main() -> int:
     chosen = options.parse_args()
     what = "every stage on a GPU: first steps against the CPU's, use of the GPU, bits of a second run, the audit"
     if not torch.cuda.is_available():
-        write_report("gpu-stages", what, "not run", CODE, why="no CUDA device was at hand")
+        write_report("gpu-stages", what, "not run", why="no CUDA device was at hand")
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.folder or Path(temporary)
@@ -183,7 +180,7 @@ def main() -> int:
         audit = subprocess.run(bench_command("audit", "--runs", str(folder / "cuda")), cwd=ROOT, check=False).returncode
         bad += [f"bench audit ends with {audit}"] * bool(audit)
         write_report(
-            "gpu-stages", what, "failed" if bad else "ok", CODE, gpu=torch.cuda.get_device_name(0), bounds=BOUNDS,
+            "gpu-stages", what, "failed" if bad else "ok", gpu=torch.cuda.get_device_name(0), bounds=BOUNDS,
             cpu_of=cpu_side.provenance.model_dump(include={"cpu", "numerics"}), misses=bad, stages=rows, same_bits_again=again,
             audit_exit_code=audit,
         )  # fmt: skip

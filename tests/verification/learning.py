@@ -33,15 +33,14 @@ from pretrain_bench.benchmarks.input.voxelise import IGNORE, voxel_labels
 from pretrain_bench.benchmarks.metrics.scorer import SemanticScorer
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
-from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.code_digest import digest
-from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset, cache_folder
-from pretrain_bench.harness.planning.recipes import stage_recipe
+from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, pretrain_stages
 from pretrain_bench.harness.running.layout import lay_out
 from pretrain_bench.methods.context import StageContext
@@ -55,6 +54,7 @@ from pretrain_bench.methods.training.checkpoint import BACKBONE_FILE, load_into,
 from pretrain_bench.methods.training.contrast import unit_rows
 from pretrain_bench.methods.training.loop import Training, train_and_save
 from tests.verification.report import write_report
+from tests.verification.settings import LEARNING_BUDGET, LEARNING_DATASET, settings_hashes, settings_sha256
 
 METHODS = {
     "ours": ("pretrain_bench.methods.ours.images", "pretrain_bench.methods.ours.points"),
@@ -65,14 +65,12 @@ METHODS = {
 """Each method with the modules of its stages."""
 PROBED = ("ours", "pointcontrast", "csc")
 SEEDS = (0, 1, 2)
-BUDGET = "tiny"
-DATASET = "synth-scannet"
+BUDGET, DATASET = LEARNING_BUDGET, LEARNING_DATASET
 HELD_OUT_BATCHES = 48
 NEGATIVES = 96
 """Other held-out scans that a scan's key is ranked among, for DepthContrast: drawn from all, in the mean over all draws."""
 PROBE_RATIO = "10%"
 PROBE_ROUNDS = 100
-CODE = tuple(module for modules in METHODS.values() for module in modules)
 LEAST_GAIN = 3.0
 LEAST_PROBE_GAIN = 0.02
 
@@ -260,23 +258,17 @@ def load_backbone(artifacts: Path, network: NetworkSettings, seed: int) -> Res16
     return backbone
 
 
-def settings_sha256(method: str) -> str:
-    """Hash of what is behind a method's result and is no code of its own: recipes, budget, world, and how it is measured."""
-    profile, budget, world = find(Profile, BUDGET), find(Budget, BUDGET), find(Dataset, DATASET).sized(BUDGET)
-    recipes = [
-        r.model_dump_json()
-        for s in find(Method, method).stages
-        if (r := stage_recipe(find(Method, method), s, profile))
-    ]
-    measured = digest(
+def known(method: str) -> str:
+    """Hash of everything that decides a result, so that a finished one is found again."""
+    code = digest(
         (
+            *METHODS[method],
             "pretrain_bench.benchmarks.metrics.scorer",
             "pretrain_bench.benchmarks.datasets.splits",
             "pretrain_bench.benchmarks.procedural.write",
         )
     )
-    parts = [*recipes, profile.network.model_dump_json(), budget.model_dump_json(), world.model_dump_json(), measured]
-    parts.append(Path(__file__).read_text())
+    parts = (code, settings_sha256(method, BUDGET, DATASET), Path(__file__).read_text())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -286,8 +278,7 @@ def all_results(folder: Path, methods: list[str], processes: int) -> dict[str, A
 
     def one(pair: tuple[str, int]) -> dict[str, Any]:
         method, seed = pair
-        # Results are found again by what decides them.
-        place = folder / f"{method}-{seed}-{digest(METHODS[method])[:12]}-{settings_sha256(method)[:12]}"
+        place = folder / f"{method}-{seed}-{known(method)[:16]}"
         done = place / "result.json"
         if not done.is_file():
             place.mkdir(parents=True, exist_ok=True)
@@ -343,8 +334,7 @@ def main() -> None:
         "learning",
         f"held-out positives that rank first, and a linear probe at {PROBE_RATIO} of the rooms, {DATASET}, budget {BUDGET}",
         "failed" if short else "ok",
-        CODE,
-        settings={method: settings_sha256(method) for method in METHODS},
+        settings=settings_hashes("learning"),
         results=results,
         misses=short,
     )

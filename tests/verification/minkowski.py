@@ -122,7 +122,6 @@ def main() -> int:
         "minkowski",
         "Res16UNet34C on the embedded engine against MinkowskiEngine 0.5.4, CPU, fp32",
         "ok" if good else "failed",
-        ("pretrain_bench.methods.networks.res16unet",),
         bounds=BOUNDS,
         results=results,
     )

@@ -51,7 +51,6 @@ def main() -> int:
         "minkowski-image",
         "Res16UNet34C on the embedded engine against MinkowskiEngine 0.5.4 built into the base image, inside a container, CPU, fp32",
         "ok" if found["good"] else "failed",
-        ("pretrain_bench.methods.networks.res16unet",),
         bounds=found["bounds"],
         results=found["results"],
         inside=found["inside"],

@@ -11,7 +11,6 @@ from pretrain_bench.reports.analysis import statistics as s
 from tests.verification.report import write_report
 
 SEED, TRIALS, BOOTSTRAP_TRIALS, NULLS, MORE_NULLS = 20261123, 20_000, 2_000, 2_000, 20_000
-CODE = ("pretrain_bench.reports.analysis.statistics",)
 SIZES = (3, 5, 10, 20)
 KINDS = {
     "gaussian": (lambda rng, shape: rng.normal(size=shape), 0.0),
@@ -116,7 +115,7 @@ def main() -> None:
     }
     short = misses(results)
     what = "coverage of 95 % intervals, false positives of null stores, power of planted effects, by simulation"
-    write_report("statistics", what, "failed" if short else "ok", CODE, seed=SEED, results=results, misses=short)
+    write_report("statistics", what, "failed" if short else "ok", seed=SEED, results=results, misses=short)
     raise SystemExit(1 if short else 0)
 
 

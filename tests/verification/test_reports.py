@@ -1,10 +1,11 @@
-"""What the long verifications left behind still speaks of this code; and the GPU verification works where it can be tried."""
+"""The committed reports have the verdict ok and say which code they speak of; and the GPU verification works as far as a CPU can show."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,37 +14,91 @@ import pytest
 import torch
 import yaml
 
-from pretrain_bench.harness.planning.code_digest import digest
-from tests.verification import gpu
+from tests.verification import gpu, report, status
+from tests.verification.code_of import CODE, module_hashes
 from tests.verification.report import FOLDER, ROOT
 
 TARGETS = re.findall(r"^verify-([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-DECLARED = yaml.safe_load((FOLDER / "declared.yaml").read_text()) or {}
 
 
 def test_make_verify_runs_every_verification() -> None:
     line = re.search(r"^verify:(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert line and sorted(line[1].split()) == sorted(f"verify-{name}" for name in TARGETS)
-    assert {"minkowski", "gpu"} <= set(TARGETS)
+    assert line and sorted(line[1].split()) == sorted(f"verify-{name}" for name in CODE)
+    assert sorted(TARGETS) == sorted([*CODE, "status"])
+    assert sorted(p.stem for p in FOLDER.glob("*.json")) == sorted(CODE)
 
 
-@pytest.mark.parametrize("name", TARGETS)
-def test_a_report_is_there_and_fresh(name: str) -> None:
-    path = FOLDER / f"{name}.json"
-    assert path.is_file(), f"{path.name} is missing: run `make verify-{name}` and commit what it writes"
-    report = json.loads(path.read_text())
-    assert report["verdict"] in ("ok", "not run"), f"{path.name}: {report['verdict']}"
-    if report["verdict"] == "not run":
-        assert report["why"]
-        return
-    now = digest(report["code_of"])
-    declared = DECLARED.get(name, {})
-    assert now in (report["code_sha256"], declared.get("code_sha256")), (
-        f"{path.name} speaks of other code ({', '.join(report['code_of'])} and what they import): run `make verify-{name}` "
-        f"again, or declare in {FOLDER.name}/declared.yaml that the difference does not matter:\n"
-        f"{name}:\n  code_sha256: {now}\n  why: ..."
-    )
-    assert not declared or len(declared["why"]) > 20
+@pytest.mark.parametrize("name", CODE)
+def test_a_report_is_ok(name: str) -> None:
+    """A stale one is a warning of `make verify-status`; one that is not ok fails here."""
+    found = json.loads((FOLDER / f"{name}.json").read_bytes())
+    assert found["verdict"] == "ok", f"{name}.json: {found['verdict']}; repair it and run `make verify-{name}` again"
+    assert module_hashes(name), "every module that it speaks of exists"
+    assert f"| {name} |" in (FOLDER / "README.md").read_text()
+
+
+def test_a_report_is_stale_by_its_own_modules_alone() -> None:
+    (head,) = re.findall(r"^[0-9a-f]{40}", report.commit())
+    fresh = {"commit": head, "modules": module_hashes("faults")}
+    assert status.state("faults", fresh, []) == (True, "")
+    assert "methods.training.loop" not in fresh["modules"], "the stage runner does not even import it"
+    old = {**fresh, "modules": {**fresh["modules"], "harness.store.chain": "0" * 64}}
+    assert status.state("faults", old, []) == (False, f"changed since {head[:7]}: harness.store.chain")
+    first = status.Declaration(["faults"], head, "Names changed. More words.", {"harness.store.chain": "1" * 64})
+    assert status.state("faults", old, [first]) == (False, f"changed since {head[:7]}: harness.store.chain")
+    second = first._replace(modules={"harness.store.chain": fresh["modules"]["harness.store.chain"]})
+    assert status.state("faults", old, [first, second]) == (False, "declared: Names changed")
+    assert status.state("faults", old, [second._replace(reports=["gpu"])]).reason.startswith("changed since")
+
+
+def test_settings_make_the_report_on_learning_stale() -> None:
+    fresh = {"commit": "0" * 40, "modules": module_hashes("learning"), "settings": status.settings_hashes("learning")}
+    assert status.state("learning", fresh, []).fresh
+    assert set(fresh["settings"]) == {"ours", "pointcontrast", "csc", "depthcontrast"}
+    other = {**fresh, "settings": {**fresh["settings"], "csc": "0" * 64}}
+    assert status.state("learning", other, []) == (False, "recipes, budget or world changed")
+
+
+def test_declarations_are_append_only(tmp_path: Path) -> None:
+    committed = status.read_declarations()
+    assert len(committed) >= 4 and all(len(d.why) > 20 and set(d.reports) <= set(CODE) for d in committed)
+    path = tmp_path / "declared.yaml"
+    shutil.copy(status.DECLARED, path)
+    status.declare(["statistics"], "A variable was renamed. Nothing else.", path)
+    *before, last = status.read_declarations(path)
+    assert before == committed and last.modules == module_hashes("statistics")
+    assert status.state("statistics", {"commit": "0" * 40}, [last]) == (False, "declared: A variable was renamed")
+    entries = yaml.safe_load(path.read_text())
+    for tampered in ([{**entries[0], "why": "Another reason, in hindsight."}, *entries[1:]], entries[1:]):
+        path.write_text(yaml.safe_dump(tampered))
+        with pytest.raises(ValueError, match="entry 1 was edited"):
+            status.read_declarations(path)
+
+
+def test_status_prints_a_line_for_each_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["status"])
+    assert status.main() == 0, "stale reports fail nothing"
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [[name, "ok"] for name in CODE]
+    assert all(re.match(r"[\w-]+ +ok +(fresh|stale)  [0-9a-f]{7}  \S", line) for line in lines)
+    gone = {name: {**found, "verdict": "failed"} for name, found in status.read_reports().items()}
+    monkeypatch.setattr(status, "read_reports", lambda: gone)
+    assert status.main() == 1
+
+
+def test_a_machine_that_cannot_run_a_verification_leaves_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "FOLDER", tmp_path)
+    path = report.write_report("gpu", "the engine", "ok", numbers=[1])
+    written = json.loads(path.read_bytes())
+    assert written["modules"] == module_hashes("gpu") and written["numbers"] == [1]
+    report.write_report("gpu", "the engine", "not run", why="no CUDA device was at hand")
+    assert json.loads(path.read_bytes()) == written
+    report.write_report("gpu", "the engine", "failed")
+    assert json.loads(path.read_bytes())["verdict"] == "failed"
 
 
 def test_gpu_parity_holds_on_the_cpu() -> None:

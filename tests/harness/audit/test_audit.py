@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import shutil
 import subprocess
 import tarfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.store import chain
 from tests.conftest import Bench, bench_command
+from tests.harness.store.bundles import members, repack
 
 DOCS = Path(__file__).parent.parent.parent.parent / "docs/audit.md"
 
@@ -297,7 +297,7 @@ def test_synthetic_data_are_made_again_from_their_seed(honest: Path, bench: Benc
 
 def test_a_run_again_gives_the_same_bits(honest: Path, bench: Bench) -> None:
     key = folder_of(honest, "scratch").name
-    findings = audit(bench, key, "--repeat", "1", "--runs", str(honest))
+    findings = audit(bench, "--rerun", key[:10], "--runs", str(honest))
     assert not failures(findings)
     assert any(f["check"] == "run again" and f["verdict"] == "ok" for f in findings)
     text = next(f["detail"] for f in findings if f["check"] == "determinism")
@@ -307,7 +307,7 @@ def test_a_run_again_gives_the_same_bits(honest: Path, bench: Bench) -> None:
 def test_a_run_again_finds_what_was_resealed(runs: Path, bench: Bench) -> None:
     replace_checkpoint(runs)
     reseal(runs)
-    findings = audit(bench, "--rerun", "3", "--runs", str(runs), code=1)
+    findings = audit(bench, "--rerun-sample", "3", "--runs", str(runs), code=1)
     failed = [f for f in findings if f["verdict"] == "failed"]
     assert any("backbone.safetensors differs on the same arithmetic" in f["detail"] for f in failed)
 
@@ -336,13 +336,15 @@ def packed(honest: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) 
     return target
 
 
-def test_what_an_audit_of_a_bundle_cannot_do_is_refused(bench: Bench) -> None:
+def test_what_an_audit_of_a_bundle_cannot_do_is_refused(packed: Path, bench: Bench) -> None:
     for flags, words in (
         (("--rerun", "1"), "--rerun: not of a bundle"),
-        (("--repeat", "2", "--bundle", "b.tar.zst"), "--repeat, --bundle: not of a bundle"),
-        (("--anonymous",), "--anonymous is of a bundle that is packed"),
+        (("--rerun", "1", "--rerun-sample", "2"), "--rerun, --rerun-sample: not of a bundle"),
+        (("--bundle", "b.tar.zst"), "--bundle: a bundle is packed from a folder of runs"),
+        (("--anonymous",), "--anonymous needs a bundle to pack"),
     ):
-        assert words in bench("audit", "a.tar.zst", *flags, code=2).stderr
+        assert words in bench("audit", str(packed), *flags, code=2).stderr
+        assert words in bench("audit", "--runs", str(packed), *flags, code=2).stderr
 
 
 def test_a_bundle_passes_on_another_machine(
@@ -362,24 +364,22 @@ def test_a_bundle_passes_on_another_machine(
     assert record["provenance"]["git_commit"] != original["provenance"]["git_commit"]
 
 
-def members(archive: Path) -> dict[str, bytes]:
-    with archive.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
-        plain = io.BytesIO(stream.read())
-    with tarfile.open(fileobj=plain) as tar:
-        return {m.name: tar.extractfile(m).read() for m in tar.getmembers() if m.isfile()}  # type: ignore[union-attr]
+def test_a_plan_knows_what_is_done_in_a_bundle(packed: Path, honest: Path, bench: Bench) -> None:
+    plans = [json.loads(bench("plan", "smoke", "--runs", str(runs), "--json").stdout) for runs in (packed, honest)]
+    assert plans[0] == plans[1]
+    assert Counter(s["state"] for s in plans[0]["stages"])["done"] >= 2
 
 
-def repack(target: Path, files: dict[str, bytes], extra: list[tarfile.TarInfo] | None = None) -> Path:
-    plain = io.BytesIO()
-    with tarfile.open(fileobj=plain, mode="w") as tar:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-        for entry in extra or []:
-            tar.addfile(entry)
-    target.write_bytes(zstandard.ZstdCompressor().compress(plain.getvalue()))
-    return target
+def test_counts_go_as_far_as_the_predictions_that_were_kept(runs: Path, bench: Bench, tmp_path: Path) -> None:
+    bench("clean", "--keep", "final", "--runs", str(runs))
+    bench("audit", "--runs", str(runs), "--bundle", str(tmp_path / "kept.tar.zst"), "--no-rescore")
+    findings = audit(bench, str(tmp_path / "kept.tar.zst"), "--no-rescore")
+    check = [f for f in findings if f["check"] == "metrics recomputed from counts"]
+    assert {f["verdict"]: f["detail"] for f in check}["ok"] == "3"
+    assert {f["detail"] for f in check if f["verdict"] == "not checked"} == {
+        f"the bundle has no counts of the {checkpoint} checkpoint" for checkpoint in ("best", "selected")
+    }
+    assert not failures(findings)
 
 
 def test_a_changed_bundle_is_found(packed: Path, bench: Bench, tmp_path: Path) -> None:
@@ -437,5 +437,6 @@ def test_wrong_use(honest: Path, bench: Bench, tmp_path: Path) -> None:
     assert "no such file" in bench("audit", "nothing.tar.zst", code=2).stderr
     assert "no such folder of runs" in bench("audit", "--runs", "nowhere", code=2).stderr
     assert "no run in" in bench("audit", "zzz", "--runs", str(honest), code=2).stderr
-    assert "name the runs to repeat" in bench("audit", "--repeat", "2", "--runs", str(honest), code=2).stderr
+    assert "name runs with --rerun KEY" in bench("audit", "--times", "2", "--runs", str(honest), code=2).stderr
+    assert "no run in" in bench("audit", "--rerun", "zzz", "--runs", str(honest), code=2).stderr
     assert "expected one of none, final" in bench("clean", "--keep", "some", "--runs", str(honest), code=2).stderr

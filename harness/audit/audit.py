@@ -1,0 +1,127 @@
+"""One audit of a folder of runs or of a bundle: files, scores again, and on request runs again."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.audit import bundle, rerun
+from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.audit.rescore import rescore
+from pretrain_bench.harness.audit.static import AuditedRun, audit_files
+from pretrain_bench.harness.contract.records import Outcome
+from pretrain_bench.harness.executors.local import LocalExecutor
+from pretrain_bench.harness.running.display import Display
+from pretrain_bench.harness.store.bundle import read_contents, unpack
+from pretrain_bench.harness.store.store import Store
+
+SAMPLE_SEED = 0
+
+
+class AuditOptions(NamedTuple):
+    """What to audit. `keys` (first characters, all runs if empty) are the runs to look at; `rerun` names runs to carry out again,
+    `rerun_sample` draws more from the fine-tunings among `keys`, and each is carried out `times` times. `signers` (a file) and
+    `signer` say who must have signed a bundle."""
+
+    keys: Sequence[str] = ()
+    rescore: bool = True
+    rerun: Sequence[str] = ()
+    rerun_sample: int = 0
+    times: int = 1
+    signers: Path | None = None
+    signer: str | None = None
+
+
+class Audit(NamedTuple):
+    """The findings, and the runs that could be read, by key. The folders of a bundle's runs are gone by now."""
+
+    tally: Tally
+    runs: dict[str, AuditedRun]
+
+
+def audit(path: Path, options: AuditOptions, display: Display) -> Audit:
+    """Audit a folder of runs or a bundle.
+
+    Raises WrongUse for a path that is neither, for unknown keys, and where something is asked of a bundle that it cannot give.
+    """
+    if options.times != 1 and not (options.rerun or options.rerun_sample):
+        raise WrongUse("--times: name runs with --rerun KEY, or draw some with --rerun-sample N")
+    if not path.is_file():
+        store = Store(path.resolve())
+        store.check()
+        return _audit_store(store, options, display)
+    if options.rerun or options.rerun_sample:
+        flags = [
+            name for name, value in (("--rerun", options.rerun), ("--rerun-sample", options.rerun_sample)) if value
+        ]
+        raise WrongUse(
+            f"{', '.join(flags)}: not of a bundle, which holds no weights; audit the store itself, with --runs"
+        )
+    # Unpacked anew: nothing that lies in a cache already is believed.
+    with tempfile.TemporaryDirectory() as scratch:
+        return _audit_bundle(path, Path(scratch), options, display)
+
+
+def _audit_store(store: Store, options: AuditOptions, display: Display) -> Audit:
+    tally = Tally()
+    keys = {store.find(prefix).name for prefix in options.keys}
+    again = [store.find(prefix).name for prefix in options.rerun]
+    runs = audit_files(store, tally, sorted(keys) or None)
+    chosen = {k: r for k, r in runs.items() if not keys or k in keys}
+    if options.rescore:
+        rescore(chosen.values(), tally, display.say)
+    for key in dict.fromkeys(again):
+        if key in runs:
+            _run_again(runs[key], runs, options.times, tally, display)
+    for run in _sample(chosen, options.rerun_sample):
+        _run_again(run, runs, options.times, tally, display)
+    return Audit(tally, runs)
+
+
+def _audit_bundle(archive: Path, folder: Path, options: AuditOptions, display: Display) -> Audit:
+    tally = Tally()
+    unpack(archive, folder)
+    contents = read_contents(folder, archive)
+    bundle.check_contents(folder, contents, tally)
+    bundle.check_signature(folder, options.signers, options.signer, tally)
+    store = Store(folder, bundle=archive)
+    keys = {store.find(prefix).name for prefix in options.keys}
+    runs = audit_files(store, tally, sorted(keys) or None)
+    bundle.check_merkle(contents, runs, tally)
+    if options.rescore:
+        chosen = [r for k, r in runs.items() if not keys or k in keys]
+        bundle.rescore_counts(chosen, tally)
+        rescore(chosen, tally, display.say)
+    return Audit(tally, runs)
+
+
+def _sample(runs: dict[str, AuditedRun], number: int) -> list[AuditedRun]:
+    """Up to `number` fine-tunings, drawn with a fixed seed."""
+    keys = sorted(k for k, r in runs.items() if r.spec.kind == "finetune" and r.record.outcome == Outcome.ok)
+    return [runs[k] for k in random.Random(SAMPLE_SEED).sample(keys, min(number, len(keys)))]
+
+
+def _run_again(run: AuditedRun, runs: dict[str, AuditedRun], times: int, tally: Tally, display: Display) -> None:
+    """Carry out a run again and judge each repetition; then note the largest difference beside the spread over seeds."""
+    gaps = []
+    for _ in range(times):
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                repeated = rerun.repeat(run, runs, Path(scratch), LocalExecutor(), display)
+            except WrongUse as error:
+                tally.note(rerun.CHECK, "not checked", run.name, str(error))
+                break
+            rerun.compare(repeated, runs, tally)
+            gaps.append(rerun.largest_difference(run.record, repeated.pairs[-1][1]))
+    if gaps:
+        gap, name = max(gaps)
+        spread = rerun.seed_spread(run, runs)
+        beside = f"{spread:.6f}" if spread is not None else f"unknown with fewer than {rerun.SPREAD_FROM} seeds"
+        text = (
+            f"largest difference of {len(gaps)} repetitions: {name} {gap:.6f}; standard deviation over seeds: {beside}"
+        )
+        tally.note("determinism", "ok", run.name, text)

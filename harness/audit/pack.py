@@ -1,0 +1,180 @@
+"""Pack a store for a reviewer: records, specs, events, confusion matrices, predictions and counts; no labels, points, images or
+weights."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import subprocess
+import tempfile
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
+from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot
+from pretrain_bench.benchmarks.support.files import size_and_sha256
+from pretrain_bench.harness.audit.bundle import NAMESPACE
+from pretrain_bench.harness.audit.rescore import find_data
+from pretrain_bench.harness.audit.static import AuditedRun
+from pretrain_bench.harness.contract.events import EVENTS_FILE
+from pretrain_bench.harness.contract.records import Outcome, Record
+from pretrain_bench.harness.contract.stage import canonical_json
+from pretrain_bench.harness.running.scoring import counts_of, scorer_for
+from pretrain_bench.harness.store import chain
+from pretrain_bench.harness.store.bundle import CONTENTS, COUNTS, FORMAT, Contents, write_archive
+from pretrain_bench.harness.store.retention import PRUNED, pruned
+from pretrain_bench.harness.store.store import (
+    ARTIFACTS,
+    ATTEMPTS,
+    CODE,
+    CONFUSION,
+    LOG,
+    RECORD,
+    SPEC,
+    read_record,
+    write_json,
+)
+
+PRUNED_BY = "not in the bundle"
+PREDICTIONS = "predictions"
+
+
+class PackOptions(NamedTuple):
+    """Whether to hide host and git identity, and the SSH key to sign with."""
+
+    anonymous: bool = False
+    sign: Path | None = None
+
+
+def pack(
+    runs: dict[str, AuditedRun], root: Path, target: Path, options: PackOptions, say: Callable[[str], None]
+) -> str:
+    """Write `target`, a tar.zst, from the runs of the store at `root`; returns the Merkle root over all records.
+
+    Raises EnvironmentCannot where it cannot be signed, WrongUse where there is no run to pack.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        packer = _Packer(folder, options.anonymous, say)
+        hashes = [packer.add(run) for run in runs.values()]
+        packer.add_chain(root)
+        files = {
+            p.relative_to(folder).as_posix(): size_and_sha256(p)[1] for p in sorted(folder.rglob("*")) if p.is_file()
+        }
+        merkle_root = chain.merkle_root(hashes)
+        contents = Contents(
+            format=FORMAT, anonymous=options.anonymous, records=len(hashes), merkle_root=merkle_root, files=files
+        )
+        write_json(folder / CONTENTS, contents.model_dump(mode="json"))
+        if options.sign is not None:
+            _sign(folder / CONTENTS, options.sign)
+        write_archive(folder, target)
+    return merkle_root
+
+
+class _Packer:
+    """Copies runs into the folder that becomes the archive."""
+
+    def __init__(self, folder: Path, anonymous: bool, say: Callable[[str], None]) -> None:
+        self.folder, self.anonymous, self.say = folder, anonymous, say
+        self.salt = secrets.token_hex(8)
+        self.resealed: dict[str, str] = {}
+        self.scorers: dict[str, Any] = {}
+
+    def add(self, run: AuditedRun) -> str:
+        """Copy one run; returns the hash of its record as packed."""
+        into = self.folder / run.record.kind / run.record.key
+        into.mkdir(parents=True)
+        for path in sorted((run.folder / ATTEMPTS).glob(f"*/{RECORD}")):
+            self._add_record(path, into / ATTEMPTS / path.parent.name / RECORD)
+        packed = self._add_record(run.folder / RECORD, into / RECORD)
+        names = [SPEC, CODE, EVENTS_FILE, CONFUSION, PRUNED]
+        if not self.anonymous:
+            names.append(LOG)  # free text, which may name anything
+        for name in names:
+            if (run.folder / name).is_file():
+                (into / name).write_bytes((run.folder / name).read_bytes())
+        self._add_predictions(run, into)
+        counts = self._counts(run)
+        if counts:
+            write_json(into / COUNTS, counts)
+        return packed
+
+    def _add_record(self, source: Path, target: Path) -> str:
+        record = read_record(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not self.anonymous:
+            target.write_bytes(source.read_bytes())
+            return record.sha256
+        hidden = _anonymous(record, self.salt)
+        self.resealed[record.sha256] = hidden.sha256
+        write_json(target, hidden.model_dump(mode="json"))
+        return hidden.sha256
+
+    def _add_predictions(self, run: AuditedRun, into: Path) -> None:
+        """Copy predictions; artifacts that are left out are noted as pruned."""
+        left_out = {}
+        for name in run.record.artifacts:
+            source, target = run.folder / ARTIFACTS / name, into / ARTIFACTS / name
+            if not source.is_file():
+                continue
+            if name.startswith(f"{PREDICTIONS}/"):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(source.read_bytes())
+            else:
+                left_out[name] = PRUNED_BY
+        if left_out:
+            write_json(into / PRUNED, {**pruned(run.folder), **left_out})
+
+    def add_chain(self, root: Path) -> None:
+        """Copy the chain. The line of a run that is gone stays, for the reviewer to see."""
+        original = chain.read(root)
+        if original is None:
+            return
+        if not self.anonymous:
+            (self.folder / chain.CHAIN_FILE).write_bytes((root / chain.CHAIN_FILE).read_bytes())
+            return
+        links = [
+            link.model_copy(update={"record_sha256": self.resealed.get(link.record_sha256, link.record_sha256)})
+            for link in original.links
+        ]
+        chain.write(self.folder, links)
+
+    def _counts(self, run: AuditedRun) -> dict[str, Any]:
+        """Per checkpoint and test scene the counts that every metric follows from; empty without the data or the predictions."""
+        spec, predictions = run.spec, run.folder / ARTIFACTS / PREDICTIONS
+        if spec.data is None or spec.split is None or run.record.outcome != Outcome.ok or not predictions.is_dir():
+            return {}
+        identity = canonical_json([spec.data.model_dump(), spec.split.test, spec.model_dump(mode="json")["recipe"]])
+        if identity not in self.scorers:
+            source = find_data(spec.data, self.say)
+            self.scorers[identity] = None if isinstance(source, str) else scorer_for(spec, source.folder)
+        scorer = self.scorers[identity]
+        counts: dict[str, Any] = {}
+        for checkpoint in CHECKPOINTS if scorer is not None else ():
+            with contextlib.suppress(DataError):
+                counts[checkpoint] = counts_of(scorer, predictions / checkpoint, spec.split.test)
+        return counts
+
+
+def _anonymous(record: Record, salt: str) -> Record:
+    """A record whose host and git identity are replaced by hashes with a salt that is thrown away."""
+
+    def hidden(text: str | None) -> str | None:
+        return None if text is None else sha256(f"{salt}{text}".encode()).hexdigest()[:12]
+
+    known = record.provenance
+    provenance = known.model_copy(update={"machine": hidden(known.machine), "git_commit": hidden(known.git_commit)})
+    return record.model_copy(update={"provenance": provenance}).sealed()
+
+
+def _sign(path: Path, key: Path) -> None:
+    command = ["ssh-keygen", "-Y", "sign", "-q", "-f", str(key), "-n", NAMESPACE, str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    except FileNotFoundError:
+        raise EnvironmentCannot("--sign needs ssh-keygen (OpenSSH), which is not installed") from None
+    if done.returncode != 0:
+        raise EnvironmentCannot(f"--sign {key.name}: {done.stderr.strip() or 'ssh-keygen failed'}")

@@ -1,0 +1,115 @@
+"""Audits: check the files of a store or bundle, recompute metrics, and on request run again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pretrain_bench.api.display import Display, TqdmDisplay
+from pretrain_bench.api.stores import AnyPath, Runs, folder_to_write
+from pretrain_bench.benchmarks.support.errors import BenchError, writing
+from pretrain_bench.harness.audit.audit import AuditOptions
+from pretrain_bench.harness.audit.audit import audit as run_audit
+from pretrain_bench.harness.audit.findings import Finding, Tally
+from pretrain_bench.harness.audit.pack import PackOptions, pack
+from pretrain_bench.harness.audit.static import read_runs
+from pretrain_bench.harness.store.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Audit(NamedTuple):
+    """The findings of an audit: failures first, then warnings, then what was not checked, then one line per check that holds."""
+
+    findings: list[Finding]
+
+    @property
+    def failed(self) -> list[Finding]:
+        """Findings that contradict the records."""
+        return [f for f in self.findings if f.verdict == "failed"]
+
+    def raise_if_failed(self) -> None:
+        """Raises BenchError that names the first failure."""
+        if self.failed:
+            first, *others = self.failed
+            more = f", and {len(others)} more" if others else ""
+            raise BenchError(f"{first.subject}: {first.check}: {first.detail}{more}")
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a finding: check, verdict, subject, detail."""
+        import pandas as pd
+
+        return pd.DataFrame(self.findings, columns=list(Finding._fields))
+
+    def write_page(self, path: AnyPath) -> None:
+        """Write the findings as an HTML page. Raises EnvironmentCannot where it cannot be written."""
+        from pretrain_bench.reports.page.page import render_audit
+
+        with writing(Path(path), "page (--page names another file)"):
+            Path(path).write_text(render_audit(self.findings), encoding="utf-8")
+
+
+class PackedBundle(NamedTuple):
+    """A written bundle: its file, the number of runs in it, and the Merkle root over their records."""
+
+    path: Path
+    runs: int
+    merkle_root: str
+
+
+def audit(
+    runs: Runs = "runs",
+    keys: Iterable[str] = (),
+    *,
+    rescore: bool = True,
+    rerun: Iterable[str] = (),
+    rerun_sample: int = 0,
+    times: int = 1,
+    signers: AnyPath | None = None,
+    signer: str | None = None,
+    display: Display | None = None,
+) -> Audit:
+    """Check files, hashes, budgets, splits and seeds of a folder of runs or a bundle, and recompute metrics from predictions.
+
+    Args:
+        runs: a folder of runs, or a bundle (.tar.zst).
+        keys: the beginnings of keys of the runs to check; all runs by default.
+        rescore: recompute metrics from saved predictions.
+        rerun: the beginnings of keys of runs to re-run and compare. Not for a bundle, which holds no weights.
+        rerun_sample: re-run this many randomly chosen fine-tunings too (with a fixed seed). Not for a bundle.
+        times: how many times to re-run each; the largest difference is among the findings.
+        signers: file of allowed signers (ssh-keygen's format), for a bundle.
+        signer: who must have signed the bundle.
+        display: shows progress; tqdm bars by default.
+
+    Raises WrongUse for a path that is neither, an unknown key, or an option that a bundle does not support.
+    """
+    allowed = None if signers is None else Path(signers)
+    options = AuditOptions(list(keys), rescore, list(rerun), rerun_sample, times, allowed, signer)
+    # A bundle is unpacked anew: the cached copy behind an open store is not trusted.
+    path = runs.place if isinstance(runs, Store) else Path(runs)
+    return Audit(run_audit(path, options, display or TqdmDisplay()).tally.all())
+
+
+def pack_bundle(
+    target: AnyPath,
+    runs: Runs = "runs",
+    *,
+    anonymous: bool = False,
+    sign: AnyPath | None = None,
+    display: Display | None = None,
+) -> PackedBundle:
+    """Pack a folder of runs for a reviewer, as FILE.tar.zst: records and predictions, no weights, labels, points or images.
+
+    `anonymous` hides host and git identity; `sign` is an SSH key to sign it with. Raises WrongUse where there is no run to
+    pack, EnvironmentCannot where the file cannot be written or ssh-keygen is missing.
+    """
+    store = folder_to_write(runs)
+    store.check()
+    found, path = read_runs(store, Tally()), Path(target)
+    options = PackOptions(anonymous, None if sign is None else Path(sign))
+    with writing(path, "bundle (--bundle names another file)"):
+        root = pack(found, store.root, path, options, (display or TqdmDisplay()).say)
+    return PackedBundle(path, len(found), root)

@@ -1,0 +1,56 @@
+"""Cleaning: prune artifacts on the record, and delete abandoned partial runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+from pretrain_bench.api.stores import AnyPath
+from pretrain_bench.benchmarks.support.errors import WrongUse, writing
+from pretrain_bench.benchmarks.support.files import remove_tree
+from pretrain_bench.harness.executors.usage import folder_bytes
+from pretrain_bench.harness.store.retention import Keep, prunable, prune
+from pretrain_bench.harness.store.store import Store
+
+
+class Removed(NamedTuple):
+    """Files that were removed from one run, or would be in a dry run."""
+
+    key: str
+    stage: str
+    files: int
+    bytes: int
+
+
+def clean(
+    runs: AnyPath = "runs", *, keep: Keep = "best", abandoned: bool = False, dry_run: bool = False
+) -> list[Removed]:
+    """Prune artifacts of a folder of runs; records, events and logs stay, and an audit tells a pruned file from a missing one.
+
+    Args:
+        runs: the folder of runs.
+        keep: `none`: no weights, no predictions; `final`: backbones and final predictions; `best`: all weights of
+            pre-training and all predictions; `all`: everything.
+        abandoned: also delete partial runs that no process works on; they cannot be resumed then.
+        dry_run: remove nothing.
+
+    Raises WrongUse for a bundle, and for a record that cannot be read, before anything is removed; EnvironmentCannot where
+    the folder cannot be written.
+    """
+    if keep not in get_args(Keep):
+        raise WrongUse(f"--keep {keep!r}: expected one of {', '.join(get_args(Keep))}")
+    store = Store(Path(runs))
+    store.refuse_bundle()
+    root = store.root
+    found = list(prunable(store, keep))
+    removed = [Removed(f.record.key, f"{f.record.method}/{f.record.stage}", len(f.names), f.bytes) for f in found]
+    folders = sorted(p for p in (root / ".partial").glob("[!.]*") if p.is_dir()) if abandoned else []
+    idle = [p for p in folders if store.held_by(p.name) is None]
+    removed += [Removed(p.name, "left under way", sum(1 for _ in p.rglob("*")), folder_bytes(p)) for p in idle]
+    if not dry_run:
+        with writing(root, "pruning"):
+            for one in found:
+                prune(one, keep)
+            for folder in idle:
+                remove_tree(folder)
+    return removed

@@ -1,0 +1,150 @@
+"""Datasets: listing, preparing, checking, cutting and drawing them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from pretrain_bench.api.display import Display, TqdmDisplay
+from pretrain_bench.api.stores import AnyPath
+from pretrain_bench.benchmarks.datasets.layout import MANIFEST, Manifest, read_manifest
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.support.errors import WrongUse, writing
+from pretrain_bench.benchmarks.support.files import cache_folder
+from pretrain_bench.harness.planning.catalog import available, find
+from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset
+
+COUNTED = ("points", "frames", "pairs", "boxes")
+
+
+class DataCounts(NamedTuple):
+    """What a prepared dataset holds, over all scenes."""
+
+    scenes: int
+    points: int
+    frames: int
+    pairs: int
+    boxes: int
+    classes: dict[str, int]
+    """Labelled points of each class, or boxes where the dataset has no point labels."""
+    without_class: int
+    problems: int
+
+
+def dataset(name: str) -> Dataset:
+    """A dataset that ships: its source, licence, classes and what it provides. Raises WrongUse."""
+    return find(Dataset, name)
+
+
+def list_datasets() -> list[Dataset]:
+    """The datasets that ship, sorted by name."""
+    return [find(Dataset, name) for name in available(Dataset)]
+
+
+def prepare_data(
+    name: AnyPath,
+    root: AnyPath | None = None,
+    *,
+    frame_stride: int = 50,
+    world: str = "smoke",
+    strict: bool = False,
+    display: Display | None = None,
+) -> PreparedDataset:
+    """Convert a dataset to the prepared form, once; `run` does the same by itself.
+
+    Args:
+        name: the dataset, or a folder that is prepared already.
+        root: the folder with its official layout; procedural datasets need none.
+        frame_stride: take every n-th frame of a recording.
+        world: size of a procedural dataset: smoke, tiny or full.
+        strict: bad lines and frames are errors, not warnings.
+        display: shows progress; tqdm bars by default.
+
+    Raises DataError that names the file, WrongUse without a root, EnvironmentCannot for a full disk.
+    """
+    folder, display = Path(name), display or TqdmDisplay()
+    if (folder / MANIFEST).is_file():
+        manifest = read_manifest(folder)
+        return PreparedDataset(find(Dataset, manifest.dataset), folder, manifest)
+    name = os.fspath(name)
+    wanted = find(Dataset, name)
+    if root is None and not wanted.synthetic:
+        raise WrongUse(f"{name}: give --root DIR, the folder that holds its official layout ({wanted.source})")
+    roots = {} if root is None else {wanted.name: Path(root)}
+    sources = DataSources(roots, {wanted.name: wanted}, frame_stride, world)
+    return sources.prepare(wanted.name, strict, display.progress, display.say)
+
+
+def count_data(prepared: PreparedDataset) -> DataCounts:
+    """Count scenes, points, frames and classes of a prepared dataset."""
+    from pretrain_bench.benchmarks.datasets.check import class_counts
+
+    manifest, names = prepared.manifest, prepared.dataset.classes
+    counts, without_class = class_counts(prepared.folder, manifest, len(names))
+    totals = {name: sum(getattr(scene, name) for scene in manifest.scenes) for name in COUNTED}
+    classes = dict(zip(names, counts.tolist(), strict=True))
+    problems = len(manifest.problems)
+    return DataCounts(len(manifest.scenes), **totals, classes=classes, without_class=without_class, problems=problems)
+
+
+def verify_data(prepared: PreparedDataset, *, display: Display | None = None) -> list[str]:
+    """Compare every file of a prepared dataset with its manifest; returns the differences, which a single flipped bit causes."""
+    from pretrain_bench.benchmarks.datasets.check import verify
+
+    progress = (display or TqdmDisplay()).progress(f"verify {prepared.dataset.name}")
+    return list(verify(prepared.folder, prepared.manifest, progress))
+
+
+def subset_data(prepared: PreparedDataset, out: AnyPath, *, scenes: int = 4, frames: int | None = None) -> Manifest:
+    """Cut a small subset, a quarter of its scenes for testing, with at most `frames` frames a scene; `out` becomes a data root.
+
+    Raises EnvironmentCannot where `out` cannot be written.
+    """
+    from pretrain_bench.benchmarks.datasets.subset import write_subset
+
+    with writing(Path(out), "subset (--out names another folder)"):
+        return write_subset(prepared.dataset, prepared.folder, prepared.manifest, Path(out), scenes, frames)
+
+
+def write_synthetic(name: str, out: AnyPath, *, world: str = "smoke", display: Display | None = None) -> Dataset:
+    """Write a procedural dataset in its official layout to `out`, for other programs to read.
+
+    `world` is its size: smoke, tiny or full. Raises WrongUse for another dataset or a folder that is not empty,
+    EnvironmentCannot where `out` cannot be written.
+    """
+    from pretrain_bench.benchmarks.procedural.write import generate
+
+    wanted, target = find(Dataset, name), Path(out)
+    if not wanted.synthetic:
+        names = ", ".join(d.name for d in list_datasets() if d.synthetic)
+        raise WrongUse(f"{name}: not a procedural dataset. There are: {names}")
+    with writing(target, "data (--out names another folder)"):
+        if target.exists() and any(target.iterdir()):
+            raise WrongUse(f"{target}: not empty; give a folder that does not exist yet")
+        target.mkdir(parents=True, exist_ok=True)  # tried before minutes are spent on generating
+    progress = (display or TqdmDisplay()).progress(f"generate {name}")
+    written = generate(wanted.sized(world), cache_folder(), progress)
+    with writing(target, "data (--out names another folder)"):
+        shutil.copytree(written, target, dirs_exist_ok=True)
+    return wanted
+
+
+def preview_data(
+    prepared: PreparedDataset, out: AnyPath | None = None, *, scenes: int = 4, labels: bool = True
+) -> Path:
+    """Draw a contact sheet: pictures, depth, clouds by colour and (`labels`) by label; returns the PNG, NAME.png by default.
+
+    Raises EnvironmentCannot where it cannot be written.
+    """
+    from pretrain_bench.benchmarks.datasets.preview import contact_sheet
+
+    path = Path(f"{prepared.dataset.name}.png" if out is None else out)
+    if path.suffix.lower() != ".png":
+        raise WrongUse(f"--out {path}: expected a name that ends in .png")
+    sheet = contact_sheet(prepared.dataset, prepared.folder, prepared.manifest, scenes, labels)
+    with writing(path, "picture (--out names another file)"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path)
+    return path

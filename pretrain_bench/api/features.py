@@ -1,0 +1,82 @@
+"""Pictures of features: one frame, before and after pre-training."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pretrain_bench.api.display import printable
+from pretrain_bench.api.stores import AnyPath, Runs, open_runs
+from pretrain_bench.benchmarks.datasets.layout import Manifest
+from pretrain_bench.benchmarks.support.errors import WrongUse, writing
+from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.planning.code_digest import package_folder
+from pretrain_bench.harness.planning.prepared_data import prepared_with_manifest
+from pretrain_bench.harness.running.layout import lay_out_folders
+from pretrain_bench.harness.store.store import ARTIFACTS, Store, read_spec
+
+
+def draw_features(
+    run: str, *, scene: str | None = None, frame: int = 0, out: AnyPath = "features", runs: Runs = "runs"
+) -> list[Path]:
+    """Draw pixel and point features of one frame before and after a pre-training, and write coloured clouds; returns the files.
+
+    `run` is the beginning of a pre-training run's key; `scene` defaults to the last scene with frames. Equal colours mean
+    similar features (a one-dimensional t-SNE of all of them). Raises WrongUse for a run without data or a frame that does
+    not exist, EnvironmentCannot where `out` cannot be written.
+    """
+    store = open_runs(runs)
+    folder = store.find(run)
+    spec = read_spec(folder)
+    if spec.kind != "pretrain" or spec.data is None:
+        raise WrongUse(
+            f"run {spec.key} is {spec.kind} of {spec.method!r}; features are drawn of a pre-training on data"
+        )
+    data, manifest = prepared_with_manifest(spec.data.dataset, spec.data.manifest_sha256)
+    scene = _scene_with_frame(manifest, scene, frame)
+    mark = "SYNTHETIC DATA: " if spec.data.synthetic else ""
+    title = printable(f"{mark}{spec.method}, seed {spec.seed}, {spec.limits.budget}: {scene}, frame {frame}")
+    with tempfile.TemporaryDirectory(prefix="bench-features-") as scratch:
+        root = Path(scratch) / "root"
+        root.mkdir()
+        _lay_out(root, store, spec, data)
+        options = ["--artifacts", str(folder / ARTIFACTS), "--scene", scene, "--frame", str(frame)]
+        return _draw(root, options, title, Path(out))
+
+
+def _scene_with_frame(manifest: Manifest, scene: str | None, frame: int) -> str:
+    """The scene to draw. Raises WrongUse where it has no such frame."""
+    counts = {s.name: s.frames for s in manifest.scenes if s.frames}
+    chosen = scene or max(counts, default="")
+    if frame >= counts.get(chosen, 0):
+        names = ", ".join(sorted(counts)[:5]) + (" ..." if len(counts) > 5 else "") or "none"
+        raise WrongUse(
+            f"scene {chosen!r} has {counts.get(chosen, 0)} frames, so there is no frame {frame}; scenes with frames: {names}"
+        )
+    return chosen
+
+
+def _lay_out(root: Path, store: Store, spec: StageSpec, data: Path) -> None:
+    parents = {stage: store.folder("pretrain", key) / ARTIFACTS for stage, key in spec.parents.items()}
+    lay_out_folders(root, spec, data, parents)
+
+
+def _draw(root: Path, options: list[str], title: str, out: Path) -> list[Path]:
+    """Compute the features in a process of their own, since the harness does not load torch, and draw them."""
+    import numpy as np
+
+    from pretrain_bench.reports.figures.features import draw_features as draw
+
+    arrays = root.parent / "features.npz"
+    command = [sys.executable, "-m", "pretrain_bench.methods.features", "--root", str(root), *options]
+    environment = {"PYTHONPATH": str(package_folder().parent)}
+    done = subprocess.run(
+        [*command, "--out", str(arrays)], capture_output=True, text=True, env=environment, check=False
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise WrongUse(lines[-1] if lines else "the features could not be computed")
+    with np.load(arrays, allow_pickle=False) as loaded, writing(out, "pictures (--out names another folder)"):
+        return draw(dict(loaded), title, out)

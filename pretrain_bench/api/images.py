@@ -1,0 +1,129 @@
+"""Container images: building them, their state, and the lock of their bases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from pretrain_bench.api.display import Display, Progressed, TqdmDisplay
+from pretrain_bench.api.stores import AnyPath
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.executors import image_contents, image_state
+from pretrain_bench.harness.executors.engine import connect
+from pretrain_bench.harness.executors.image_build import Built, build_all
+from pretrain_bench.harness.planning.code_digest import docker_folder
+
+
+class ImageState(NamedTuple):
+    """One image: whether it is built and fits this code, why not, and its size."""
+
+    image: str
+    state: str
+    """`ok`, `stale` or `missing`."""
+    why: str
+    bytes: int | None
+
+
+class Pruned(NamedTuple):
+    """Ids of removed images and containers."""
+
+    images: list[str]
+    containers: list[str]
+
+
+class LockedBases(NamedTuple):
+    """Base image to the digest that the registry gives for it now, and the file that was written."""
+
+    digests: dict[str, str]
+    path: Path
+
+
+def build_images(
+    names: Iterable[str] = (),
+    *,
+    base: str | None = None,
+    wheels: AnyPath | None = None,
+    torch_args: str = "",
+    minkowski: bool = False,
+    logs: AnyPath = "image-logs",
+    display: Display | None = None,
+) -> list[Built]:
+    """Build the images that are missing or stale, all by default; those that have not changed are left alone.
+
+    Args:
+        names: images to build; `list_images` names them.
+        base: the image below all; the public CUDA image by default.
+        wheels: a folder with a torch wheel to use.
+        torch_args: arguments of pip for torch, such as `--index-url`.
+        minkowski: build MinkowskiEngine into the base.
+        logs: folder for the build logs.
+        display: shows progress; tqdm bars by default.
+
+    A failed build is a result, `build_failed`. Raises WrongUse for an unknown image, EnvironmentCannot without an engine.
+    """
+    chosen = list(names) or image_contents.image_names()
+    for name in chosen:
+        image_contents.check_name(name)
+    folder = None if wheels is None else Path(wheels)
+    if folder is not None and not list(folder.glob("torch-*.whl")):
+        raise WrongUse(f"--wheels {folder}: no torch-*.whl in it")
+    settings = image_contents.BuildSettings(base or image_contents.PUBLIC_BASE, folder, torch_args, minkowski)
+    with _bars(display or TqdmDisplay()) as show:
+        return build_all(chosen, settings, Path(logs), show)
+
+
+@contextmanager
+def _bars(display: Display) -> Iterator[Callable[[str, int, int], None]]:
+    """Show each build as a stage of its own; builds run side by side."""
+    shown: dict[str, Callable[[object], None]] = {}
+
+    def show(image: str, step: int, steps: int) -> None:
+        if image not in shown:
+            shown[image] = display.stage(f"build {image}")
+        shown[image](Progressed(step, steps))
+
+    try:
+        yield show
+    finally:
+        for one in shown.values():
+            display.stage_ended(one)
+
+
+def list_images() -> list[ImageState]:
+    """Every image with its state and size. Raises EnvironmentCannot where no container engine answers."""
+    client = connect()
+    found = []
+    for name in image_contents.image_names():
+        state, why = image_state.state(client, name)
+        size = None if state == "missing" else int(client.images.get(image_contents.tag(name)).attrs["Size"])
+        found.append(ImageState(name, state, why, size))
+    return found
+
+
+def lock_bases(base: str | None = None) -> LockedBases:
+    """Write the digest that the registry gives for a base image now to docker/images.lock; for both public ones by default.
+
+    Raises EnvironmentCannot where no engine or registry answers.
+    """
+    client = connect()
+    names = [base] if base else [image_contents.PUBLIC_BASE, image_contents.PUBLIC_BUILD_BASE]
+    digests = {name: image_state.lock_base(client, name) for name in names}
+    path = docker_folder() / image_contents.LOCK
+    text = path.read_text()
+    head = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+    locked: dict[str, Any] = yaml.safe_load(text) or {}
+    path.write_text(head + yaml.safe_dump({**locked, **digests}))
+    return LockedBases(digests, path)
+
+
+def prune_images() -> Pruned:
+    """Remove images of this project that a newer build replaced, and containers that a killed run left behind."""
+    from pretrain_bench.harness.executors.container_owner import remove_orphans
+
+    client = connect()
+    containers = remove_orphans(client)
+    return Pruned(image_state.prune(client), list(containers))

@@ -1,0 +1,141 @@
+"""Methods: listing them, checking your own, and converting released checkpoints."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from pretrain_bench.api.display import Display, TqdmDisplay
+from pretrain_bench.api.settings import Roots, root_options
+from pretrain_bench.api.stores import AnyPath
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.executors.base import Executor
+from pretrain_bench.harness.executors.local import LocalExecutor
+from pretrain_bench.harness.planning.catalog import available, find, installed_methods
+from pretrain_bench.harness.planning.code_digest import package_folder
+from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset, parse_data_options
+from pretrain_bench.harness.planning.resolved_suite import check_trusted
+from pretrain_bench.harness.running.conformance import PROFILE, TASK, CheckResult, Conformance, PretrainElsewhere
+
+
+class ImportedCheckpoint(BaseModel):
+    """How a checkpoint was converted, in tensors of the backbone."""
+
+    transferred: int
+    expected: int
+    permuted: int
+    """Kernels whose order was changed."""
+    missing: list[str]
+    reshaped: list[str]
+    """Tensors of another shape."""
+    dropped: list[str]
+    """Tensors of the checkpoint that the backbone does not have."""
+
+
+def list_methods() -> list[Method]:
+    """The methods that ship, sorted by name, and after them those of other installed packages."""
+    return [find(Method, name) for name in (*available(Method), *installed_methods())]
+
+
+def check_method(
+    name: AnyPath,
+    *,
+    pretrain_data: Roots = (),
+    keep: AnyPath | None = None,
+    trust_code: bool = False,
+    display: Display | None = None,
+) -> list[CheckResult]:
+    """Run short versions of a method and judge each conformance check; takes about a minute on the procedural data.
+
+    Args:
+        name: a method that ships, or the folder of your own.
+        pretrain_data: a dataset to pre-train on, with its root.
+        keep: an empty folder for the runs of the checks; they are deleted by default.
+        trust_code: run the Python code of your own folder, as you and without isolation.
+        display: shows progress; tqdm bars by default.
+
+    A failed check is a verdict, `failed`. Raises WrongUse for an unknown method or a `keep` that is not empty.
+    """
+    display = display or TqdmDisplay()
+    found = find(Method, str(name))
+    check_trusted(found, trust_code)
+    method, executor = _with_executor(found)
+    source, target = _data(root_options(pretrain_data), display)
+    with _folder(keep) as folder:
+        verdicts = []
+        for verdict in Conformance(method, source, target, executor, folder).run():
+            display.say(f"{verdict.verdict:<6} {verdict.check}")
+            verdicts.append(verdict)
+        return verdicts
+
+
+def import_checkpoint(
+    file: AnyPath, *, origin: str, out: AnyPath = "backbone.safetensors", partial: bool = False
+) -> ImportedCheckpoint:
+    """Convert a released PointContrast, CSC or DepthContrast checkpoint to this project's backbone, written to `out`.
+
+    Args:
+        file: the checkpoint; nothing but tensors is unpickled.
+        origin: where it comes from, which decides the order of its kernels: pointcontrast, csc, csc-votenet,
+            depthcontrast, minkowski-0.5 or bench.
+        out: the backbone to write.
+        partial: accept it although tensors are missing or differ in shape.
+
+    Raises WrongUse for a file that cannot be read or does not fit.
+    """
+    command = [sys.executable, "-m", "pretrain_bench.methods.import_checkpoint", str(file)]
+    options = ["--origin", origin, "--out", str(out), *["--partial"] * partial]
+    # A process of its own, like all code of `methods`: the harness does not load torch.
+    environment = {"PYTHONPATH": str(package_folder().parent)}
+    done = subprocess.run([*command, *options], capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise WrongUse(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the conversion failed")
+    return ImportedCheckpoint.model_validate_json(done.stdout)
+
+
+def _with_executor(method: Method) -> tuple[Method, Executor]:
+    """What runs the stages of a method, and the method with its image as it is now where it names one."""
+    local = LocalExecutor()
+    if method.image is None:
+        return method, local
+    from pretrain_bench.harness.executors.docker import DockerExecutor
+    from pretrain_bench.harness.executors.image_state import with_image
+
+    docker = DockerExecutor()
+    method = with_image(docker.client, method)
+    docker.own[method.name] = str(method.image)
+    return method, PretrainElsewhere(docker, local)
+
+
+def _data(options: list[str], display: Display) -> tuple[PreparedDataset, PreparedDataset]:
+    """What the checks pre-train on and fine-tune on."""
+    profile = find(Profile, PROFILE)
+    sources = DataSources(*parse_data_options(options, "--pretrain-data"), profile.frame_stride, profile.world)
+
+    def prepared(name: str) -> PreparedDataset:
+        used = sources.resolve(name, display.say)
+        return sources.prepare(used, progress=display.progress, say=display.say)
+
+    return prepared(next(iter(sources.roots), "scannet")), prepared(find(Task, TASK).dataset)
+
+
+@contextmanager
+def _folder(keep: AnyPath | None) -> Iterator[Path]:
+    """The folder for the stores of the checks. Raises WrongUse for one that is not empty."""
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="bench-check-") as scratch:
+            yield Path(scratch).resolve()
+        return
+    folder = Path(keep)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise WrongUse(f"--keep {folder}: not empty; the checks need stores of their own")
+    yield folder.resolve()

@@ -1,0 +1,142 @@
+"""Reports and comparisons: tables, figures and a page from the records."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pretrain_bench.api.stores import AnyPath, Runs, open_runs
+from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.suite import Suite
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.contract.records import Outcome, Record
+from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.resolved_suite import budget_and_profile, cells_of
+from pretrain_bench.harness.store.bundle import bundle_name, is_bundle
+from pretrain_bench.harness.store.store import RECORD
+
+if TYPE_CHECKING:
+    from pretrain_bench.reports.analysis.compare import Comparison, Side
+    from pretrain_bench.reports.build import BuiltReport
+
+WATCH_SECONDS = 30.0
+
+
+def report(
+    runs: Runs = "runs",
+    out: AnyPath = "report",
+    *,
+    suite: Suite | str | None = None,
+    published: bool = False,
+    page: bool = True,
+    scene_pictures: bool = True,
+    export: Iterable[str] = (),
+) -> BuiltReport:
+    """Write tables (Markdown, LaTeX, CSV, JSON), figures (PNG, SVG, PDF) with their data, and index.html to `out`.
+
+    Args:
+        runs: a folder of runs or a bundle.
+        out: the folder; files of an earlier report in it are replaced.
+        suite: report only runs of this suite's budget, profile, tasks and axes.
+        published: show the paper's numbers beside synthetic results too.
+        page: write index.html, one self-contained page.
+        scene_pictures: put the pictures of `draw_scene` into the page.
+        export: also hand every run to `tensorboard`, `mlflow` or `wandb`, below `out`.
+
+    Returns the written files by kind, and the short tables as text. Raises WrongUse for a store that cannot be read,
+    EnvironmentCannot where `out` cannot be written or a tool is not installed.
+    """
+    from pretrain_bench.reports.build import build_report
+    from pretrain_bench.reports.export import loggers
+
+    store, target, tools = open_runs(runs), Path(out), list(dict.fromkeys(export))
+    loggers.check(tools)
+    keys = None if suite is None else keys_of_suite(suite, store)
+    built = build_report(store, target, published=published, keys=keys, page=page, scene_pictures=scene_pictures)
+    for tool in tools:
+        built.files[tool] = loggers.export(store, keys, tool, target)
+    return built
+
+
+def compare(one: str, two: str, *, runs: Runs = "runs", out: AnyPath = "report") -> Comparison:
+    """Compare two sides cell by cell, and write compare.md, .tex, .csv, .json and a figure to `out`.
+
+    Each side is a folder of runs or a bundle, or a suite whose runs are in `runs`; NAME@COMMIT takes only its runs of one
+    commit. Raises WrongUse where no cell is on both sides or a side has a cell twice.
+    """
+    from pretrain_bench.reports.analysis.compare import build_comparison
+
+    return build_comparison(_side(one, runs), _side(two, runs), Path(out))
+
+
+def watch_runs(runs: AnyPath = "runs", seconds: float = WATCH_SECONDS) -> Iterator[int]:
+    """Yield the number of runs now, and again whenever a record is added, replaced or removed. Ctrl-C while waiting ends it."""
+    from pretrain_bench.reports.figures.plots import make_ready
+
+    if Path(runs).is_file():
+        raise WrongUse(f"--watch: {runs} is a bundle, which does not change")
+    make_ready()  # the processes that draw each later report then start with matplotlib loaded
+    seen: dict[Path, int] | None = None
+    while True:
+        records = dict(_written(Path(runs)))
+        if records != seen:
+            yield len(records)
+        seen = records
+        try:
+            time.sleep(seconds)
+        except KeyboardInterrupt:
+            return
+
+
+def _written(runs: Path) -> Iterator[tuple[Path, int]]:
+    """Every record with the time when it was written; one that a run is just replacing is left out."""
+    for path in runs.glob(f"*/*/{RECORD}"):
+        with contextlib.suppress(FileNotFoundError):
+            yield path, path.stat().st_mtime_ns
+
+
+def keys_of_suite(suite: Suite | str, runs: Runs) -> set[str]:
+    """Keys of the runs that belong to a suite: fine-tunings by their cells, failed pre-trainings by their specs.
+
+    Raises WrongUse for an unknown suite, or one whose methods or budget do not exist.
+    """
+    store = open_runs(runs)
+    wanted = suite if isinstance(suite, Suite) else find(Suite, suite)
+    budget, profile = budget_and_profile(wanted)
+    names = {asked: find(Method, asked).name for asked in wanted.methods}
+    cells = {_axes(cell) for cell in cells_of(wanted, budget, profile, names, [])}
+    pretrainings = {(method, seed) for method, _, _, seed, _ in cells}
+
+    def belongs(r: Record) -> bool:
+        if r.cell is not None:
+            return (r.cell.budget, r.cell.profile) == (budget.name, profile.name) and _axes(r.cell) in cells
+        if r.kind != "pretrain" or r.outcome == Outcome.ok:
+            return False
+        spec = store.spec(r.kind, r.key)
+        used = spec.limits.budget, spec.profile
+        return used == (budget.name, profile.name) and (r.method, spec.seed) in pretrainings
+
+    return {r.key for r in store.records() if belongs(r)}
+
+
+def _axes(cell: Cell) -> tuple[str, str, str, int, int]:
+    """What decides whether a run belongs to a suite. Not the pre-training data, which --pretrain-data may replace."""
+    return cell.method, cell.task, str(cell.label_ratio), cell.pretrain_seed, cell.finetune_seed
+
+
+def _side(text: str, runs: Runs) -> Side:
+    from pretrain_bench.reports.analysis.compare import Side, at_commit
+
+    if Path(text).is_dir():
+        return Side(Path(text).resolve().name, open_runs(text))  # a report names no path of this machine
+    if is_bundle(Path(text)):
+        return Side(bundle_name(Path(text)), open_runs(text))
+    if "@" in text and not Path(text).is_file():
+        name, _, commit = text.rpartition("@")
+        return at_commit(_side(name, runs), commit)
+    store = open_runs(runs)
+    return Side(text, store, keys_of_suite(text, store))

@@ -1,0 +1,178 @@
+"""Runs: pre-train, fine-tune, score and record the cells of a suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, get_args
+
+from pretrain_bench.api.display import Display, TqdmDisplay
+from pretrain_bench.api.settings import Settings, resolve
+from pretrain_bench.api.stores import Runs, folder_to_write
+from pretrain_bench.benchmarks.specs.suite import Suite
+from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
+from pretrain_bench.harness.executors.base import Executor
+from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
+from pretrain_bench.harness.planning.stage_specs import PlannedCell
+from pretrain_bench.harness.running.capacity import whole_machine
+from pretrain_bench.harness.running.scheduler import run_cells
+from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageReport, StageRunner
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+IMAGE_LOGS = Path("image-logs")
+
+
+class StageRow(NamedTuple):
+    """One stage of a run in short."""
+
+    key: str
+    title: str
+    outcome: str
+    reused: bool
+    """Whether it was done before."""
+    metric: str | None
+    """The metric its task is judged by; None for a pre-training."""
+    selected: float | None
+    """That metric, from 0 to 1, of the checkpoint that was best on held-out training scenes."""
+    final: float | None
+    """That metric after the last step."""
+    seconds: float
+    """Wall time, over all attempts."""
+
+
+class RunResult(NamedTuple):
+    """The stages of a run, reused ones included, and the cells that did not apply."""
+
+    stages: list[StageReport]
+    not_applicable: list[PlannedCell]
+
+    @property
+    def failed(self) -> list[StageReport]:
+        """Stages whose outcome is not `ok`. A stage that builds on a failed one has no report."""
+        return [stage for stage in self.stages if stage.record.outcome != "ok"]
+
+    def raise_if_failed(self) -> None:
+        """Raises BenchError that names the first failed stage."""
+        if not self.failed:
+            return
+        first, *others = self.failed
+        hint = "; --retry failed runs it again" if first.reused else ""
+        more = f"; {len(others)} more failed" if others else ""
+        record = first.record
+        raise BenchError(f"{first.planned.title}: {record.outcome.value}: {record.message}{hint}{more}")
+
+    def rows(self) -> list[StageRow]:
+        """The stages in short."""
+        return [_row(stage) for stage in self.stages]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a stage, with the fields of `StageRow` as columns."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows(), columns=list(StageRow._fields))
+
+
+def _row(stage: StageReport) -> StageRow:
+    record = stage.record
+    metric = stage.planned.spec.headline_metric if record.kind == "finetune" else None
+    selected, final = (record.metrics.get(f"{metric}_{checkpoint}") for checkpoint in ("selected", "final"))
+    seconds = record.ledger.wall_seconds
+    return StageRow(
+        record.key, stage.planned.title, record.outcome.value, stage.reused, metric, selected, final, seconds
+    )
+
+
+def run(
+    cells: Suite | str,
+    *,
+    runs: Runs = "runs",
+    only: Iterable[str] = (),
+    settings: Settings | None = None,
+    retry: Retry = "infra",
+    workers: int | None = None,
+    rebuild: bool = False,
+    strict: bool = False,
+    skip_not_applicable: bool = True,
+    display: Display | None = None,
+) -> RunResult:
+    """Run every stage that the cells need and that is not done, and record each; a failed stage is a result, not an error.
+
+    Args:
+        cells: a suite, its name or its file; see `cells` for one in code.
+        runs: the folder of runs, made where it does not exist.
+        only: filters such as `method=ours,csc`.
+        settings: data roots, threads, device and executor.
+        retry: what to run again: `none`; `infra`: what the machine interrupted; `failed`: failed runs too.
+        workers: stages side by side; as many as fit the machine by default.
+        rebuild: rebuild stale images first (executor docker).
+        strict: bad lines and frames in the data are errors, not warnings.
+        skip_not_applicable: leave out cells that make no sense, unless none is left; False refuses them.
+        display: shows progress; tqdm bars by default.
+
+    Raises:
+        WrongUse: an unknown name, unusable data, or only cells that make no sense.
+        EnvironmentCannot: the machine lacks a device, disk space or an engine.
+        BenchError: interrupted; run again to resume.
+    """
+    if retry not in get_args(Retry):
+        raise WrongUse(f"--retry {retry!r}: expected one of {', '.join(get_args(Retry))}")
+    store, display = folder_to_write(runs), display or TqdmDisplay()
+    resolved = resolve(cells, only, settings or Settings())
+    _warn_of_long_budget(resolved, display)
+    if rebuild:
+        _rebuild(resolved, display)
+    resolved, executor = _with_executor(resolved)
+    for line in resolved.notices:
+        display.say(line)
+    if not skip_not_applicable:
+        resolved.check_needs()
+    planned = resolved.prepare(strict, display.progress, display.say)
+    absent = [c for c in planned if not c.stages]
+    if absent and (not skip_not_applicable or len(absent) == len(planned)):
+        raise WrongUse(absent[0].reason)
+    for cell in absent:
+        ratio = cell.cell.label_ratio
+        display.say(f"{cell.cell.method} -> {cell.cell.task} at {ratio}: n/a: {cell.reason.removeprefix('n/a: ')}")
+    store.check_writable()
+    runner = StageRunner(store, executor, display, RunOptions(retry, resolved.machine.imagenet_weights))
+    return RunResult(run_cells(planned, runner, whole_machine(resolved.machine.device), workers), absent)
+
+
+def _warn_of_long_budget(resolved: ResolvedSuite, display: Display) -> None:
+    if resolved.machine.device == "cpu" and resolved.budget.pretrain.gpus:
+        name = resolved.budget.name
+        display.say(f"budget {name} is meant for a GPU; on this CPU it takes weeks (smoke and tiny fit a CPU)")
+
+
+def _rebuild(resolved: ResolvedSuite, display: Display) -> None:
+    """Rebuild the stale images that the cells need; the base is left to `bench images build`."""
+    from pretrain_bench.harness.executors.image_build import build_all
+    from pretrain_bench.harness.executors.image_contents import TASK, BuildSettings
+
+    if resolved.executor != "docker":
+        raise WrongUse("--rebuild: only --executor docker has images")
+    wanted = [*(m.name for m in resolved.methods.values() if m.image is None), TASK]
+    for built in build_all(wanted, BuildSettings(), IMAGE_LOGS, lambda *_: None):
+        if built.outcome == "build_failed":
+            raise EnvironmentCannot(f"image {built.image}: build_failed: {built.message}")
+        display.say(f"image {built.image}: {built.outcome}")
+
+
+def _with_executor(resolved: ResolvedSuite) -> tuple[ResolvedSuite, Executor]:
+    """The executor, and the suite with users' own methods as their images are now."""
+    if resolved.executor == "docker":
+        from pretrain_bench.harness.executors.docker import DockerExecutor
+
+        executor = DockerExecutor()
+        resolved = resolved.with_own_images(executor.client)
+        executor.own = {m.name: m.image for m in resolved.methods.values() if m.image is not None}
+        executor.check_images(resolved.methods.values())
+        return resolved, executor
+    own = [m.name for m in resolved.methods.values() if m.image is not None]
+    if own:
+        raise WrongUse(f"method {own[0]!r} is a container of your own; run it with --executor docker")
+    from pretrain_bench.harness.executors.local import LocalExecutor
+
+    return resolved, LocalExecutor()

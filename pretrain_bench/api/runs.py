@@ -1,0 +1,159 @@
+"""Reading runs: a tidy frame of all fine-tunings, a list of all runs, or one run in full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pretrain_bench.api.planning import title_of
+from pretrain_bench.api.stores import Runs, open_runs
+from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS, SHOWN, TITLES
+from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
+from pretrain_bench.harness.contract.records import Record
+from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.store.store import RECORD, Store, read_record, read_spec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FACTS = {
+    "key": "key of the fine-tuning run; `bench show KEY` shows it in full",
+    "task": "the task that was evaluated",
+    "dataset": "the dataset that was fine-tuned and tested on",
+    "synthetic": "whether that dataset is procedural; such scores say nothing about real scenes",
+    "label_ratio": "the labels that could be used, such as `100%`, `5%`, `20 points` or `4 boxes` a scene",
+    "label_percent": "the same as a percentage of the training scenes; NaN for points or boxes a scene",
+    "budget": "name of the budget",
+    "profile": "name of the profile",
+    "protocol": "hash of everything else that must be equal for runs to be compared: fine-tuning recipe, limits, network, data, "
+    "split and code",
+    "family": "as `protocol`, without the label ratio",
+    "method": "the pre-training method",
+    "pretrain_dataset": "the dataset that was pre-trained on; `none` for methods that read none",
+    "pretraining": "hash of the pre-training stages without their seeds; equal hashes mean pre-trained in the same way",
+    "row": "printed name of the method in every table: with the dataset or the hash where the name alone is ambiguous",
+    "pretrain_seed": "seed of the pre-training (for `scratch`: of the initial weights)",
+    "finetune_seed": "seed of the fine-tuning",
+    "outcome": "`ok`, or how the run failed",
+    "message": "why it failed; empty for most runs that are `ok`",
+    "attempt": "number of the attempt that counts, from 1",
+    "metric": "the metric that the task is judged by, such as `miou_voxel`",
+    "score_final": "that metric after the last step, from 0 to 1; NaN where it could not be computed",
+    "score_selected": "that metric of the checkpoint that was best on held-out training scenes",
+    "score_best": "that metric of the checkpoint that was best on the test split, as papers report it",
+    "checkpoint": "what reports use: `selected` where every run of the family has it, else `final`",
+    "pretrain_keys": "keys of the pre-training runs behind this run",
+    "pretrain_stages": "hash of each of these stages without its seed",
+    "pretrain_steps": "optimizer steps of the pre-training, over all its stages",
+    "finetune_steps": "optimizer steps of the fine-tuning",
+    "pretrain_labels": "labels that the pre-training read",
+    "finetune_labels": "labels that the fine-tuning read",
+    "pretrain_cpu_seconds": "CPU seconds of the pre-training",
+    "finetune_cpu_seconds": "CPU seconds of the fine-tuning",
+    "pretrain_gpu_seconds": "GPU seconds of the pre-training; 0 on a CPU",
+    "finetune_gpu_seconds": "GPU seconds of the fine-tuning; 0 on a CPU",
+    "pretrain_gpu_joules": "energy of the GPUs during the pre-training; NaN where it was not measured",
+    "finetune_gpu_joules": "energy of the GPUs during the fine-tuning; NaN where it was not measured",
+    "pretrain_notes": "what the pre-training stages noted, as pairs of name and text",
+    "peak_memory_mib": "largest memory of any of the stages, in MiB",
+}
+_METRICS = {name: title for shown in SHOWN.values() for name, title in shown.items()}
+_MOMENTS = dict(
+    zip(CHECKPOINTS, ("after the last step", "best on held-out scenes", "best on the test split"), strict=True)
+)
+RUN_COLUMNS: dict[str, str] = {
+    **_FACTS,
+    **{
+        f"{name}_{checkpoint}": f"{title}, {moment}, from 0 to 1"
+        for name, title in _METRICS.items()
+        for checkpoint, moment in _MOMENTS.items()
+    },
+}
+"""Columns of `load_runs`, each with its meaning."""
+
+
+def load_runs(runs: Runs = "runs") -> pd.DataFrame:
+    """One row per fine-tuning run, failed ones included, with the cost of its pre-training; `RUN_COLUMNS` explains the columns.
+
+    Raises WrongUse where the folder does not exist or a record cannot be read.
+    """
+    from pretrain_bench.reports.analysis.frame import load
+
+    return load(open_runs(runs)).runs.reindex(columns=list(RUN_COLUMNS))
+
+
+class ListedRun(NamedTuple):
+    """One run, pre-training or fine-tuning, as a list shows it."""
+
+    record: Record
+    title: str
+    seed: int | None
+    """The seed of a pre-training; None for a fine-tuning, whose cell has both, and where the spec is damaged."""
+    metric: str | None
+    """The metric that the run's task is judged by; None where the run has no score."""
+    score: float | None
+    """Its value after the last step, from 0 to 1."""
+
+
+class Run(NamedTuple):
+    """One run in full: its folder and record, and its spec on request."""
+
+    folder: Path
+    record: Record
+    in_bundle: bool = False
+    """Whether the folder belongs to an unpacked bundle, into which nothing is written."""
+
+    @property
+    def spec(self) -> StageSpec:
+        """Everything that decides the result. Raises WrongUse where the file is missing or damaged."""
+        return read_spec(self.folder)
+
+
+def list_runs(runs: Runs = "runs") -> list[ListedRun]:
+    """Every run that has a record, oldest first. Raises WrongUse for a record that cannot be read."""
+    store = open_runs(runs)
+    return list(_listed(store))
+
+
+def find_run(key: str, runs: Runs = "runs") -> Run:
+    """The run whose key starts with `key`. Raises WrongUse where none or several do."""
+    store = open_runs(runs)
+    folder = store.find(key)
+    return Run(folder, read_record(folder / RECORD), store.bundle is not None)
+
+
+def _listed(store: Store) -> Iterator[ListedRun]:
+    for record in sorted(store.records(), key=lambda r: r.started_at):
+        cell = record.cell
+        if cell is None:
+            yield ListedRun(record, f"{record.method}/{record.stage}", _own_seed(record, store), None, None)
+            continue
+        metric = _headline(record) if record.metrics else None
+        score = record.metrics.get(f"{metric}_final")
+        yield ListedRun(record, title_of(cell), None, metric, score)
+
+
+def _own_seed(record: Record, store: Store) -> int | None:
+    """The seed in a run's spec. A damaged spec hides no run from a list; showing that run says what is wrong."""
+    try:
+        return store.spec(record.kind, record.key).seed
+    except WrongUse:
+        return None
+
+
+def _headline(record: Record) -> str:
+    known = _headline_of(record.cell.task) if record.cell else None
+    return known or next((n for n in TITLES if f"{n}_final" in record.metrics), "miou_voxel")
+
+
+@cache
+def _headline_of(task: str) -> str | None:
+    """The metric that a task is judged by; None for a user's own task whose file is not here."""
+    try:
+        return find(Task, task).headline_metric
+    except BenchError:
+        return None

@@ -1,0 +1,61 @@
+"""Where the data are and what this machine should use: the settings that planning and running share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from pretrain_bench.api.stores import AnyPath
+from pretrain_bench.api.suites import suite as suite_named
+from pretrain_bench.benchmarks.specs.suite import Suite, parse_filters
+from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite, RunOverrides, resolve_suite
+
+Roots = Mapping[str, AnyPath] | Iterable[str]
+"""Dataset to the folder of its official layout: `{"s3dis": "/data/s3dis"}`, or texts such as `s3dis=/data/s3dis`."""
+
+
+class Settings(NamedTuple):
+    """Choices beside the suite. Use the same object to plan and to run: most of them are part of every stage's key."""
+
+    data: Roots = ()
+    """Roots of datasets; procedural datasets stand in for those without one."""
+    pretrain_data: Roots = ()
+    """One dataset to pre-train on in place of ScanNet, with its root."""
+    imagenet_weights: AnyPath | None = None
+    """ResNet weights (torchvision's names) for the 2D encoder of `ours`."""
+    threads: int | None = None
+    """CPU threads of a stage; all, at most 8, by default."""
+    backend: str = "torch"
+    """Sparse backend: torch or minkowski."""
+    device: str = "auto"
+    """cpu, cuda, or auto: the GPU where there is one."""
+    executor: str = "local"
+    """local: subprocesses; docker: containers."""
+    trust_code: bool = False
+    """Run the Python code of your own method folders, as you and without isolation."""
+
+
+def resolve(cells: Suite | str, only: Iterable[str], settings: Settings) -> ResolvedSuite:
+    """A suite, by itself or by name or file, with everything it names loaded. Raises WrongUse, EnvironmentCannot."""
+    chosen = cells if isinstance(cells, Suite) else suite_named(cells)
+    weights = settings.imagenet_weights
+    overrides = RunOverrides(
+        data=root_options(settings.data),
+        pretrain_data=root_options(settings.pretrain_data),
+        threads=settings.threads,
+        backend=settings.backend,
+        device=settings.device,
+        executor=settings.executor,
+        imagenet_weights=None if weights is None else Path(weights),
+        trust_code=settings.trust_code,
+    )
+    return resolve_suite(chosen, parse_filters(only), overrides)
+
+
+def root_options(roots: Roots) -> list[str]:
+    """The same as NAME=DIR texts."""
+    if isinstance(roots, Mapping):
+        return [f"{name}={os.fspath(folder)}" for name, folder in roots.items()]
+    return [roots] if isinstance(roots, str) else list(roots)

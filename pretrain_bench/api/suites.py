@@ -1,0 +1,53 @@
+"""Suites, by name, from a file, or spelled out in code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from pretrain_bench.benchmarks.specs.loading import parse_spec
+from pretrain_bench.benchmarks.specs.suite import Suite
+from pretrain_bench.harness.planning.catalog import available, find
+
+
+def suite(name: str | os.PathLike[str]) -> Suite:
+    """A suite that ships, by its name, or one of yours, by the path of its YAML file. Raises WrongUse."""
+    return find(Suite, os.fspath(name))
+
+
+def list_suites() -> list[Suite]:
+    """The suites that ship, sorted by name."""
+    return [find(Suite, name) for name in available(Suite)]
+
+
+def cells(
+    methods: str | Iterable[str],
+    tasks: str | Iterable[str],
+    *,
+    budget: str = "paper",
+    profile: str | None = None,
+    label_ratios: str | Iterable[str] = ("100%",),
+    pretrain_seeds: Iterable[int] = (0,),
+    finetune_seeds: Iterable[int] = (0,),
+) -> Suite:
+    """A suite spelled out: every method on every task, at every label ratio, with every pair of seeds.
+
+    Methods, tasks, budget and profile are names, or paths of YAML files or folders of your own; `profile` defaults to the
+    one that the budget names. Raises WrongUse for a malformed value; names are looked up when the suite is planned or run.
+    """
+    fields = {
+        "name": "cells",
+        "version": 1,
+        "budget": budget,
+        "profile": profile,
+        "methods": _as_list(methods),
+        "tasks": _as_list(tasks),
+        "label_ratios": _as_list(label_ratios),
+        "pretrain_seeds": list(pretrain_seeds),
+        "finetune_seeds": list(finetune_seeds),
+    }
+    return parse_spec(fields, Suite, "cells")
+
+
+def _as_list(values: str | Iterable[str]) -> list[str]:
+    return [values] if isinstance(values, str) else list(values)

@@ -1,0 +1,186 @@
+"""Bundles read in place of a folder of runs: quickly, once, without trust, and never written to."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tarfile
+import time
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
+from pretrain_bench.harness.audit.audit import AuditOptions, audit
+from pretrain_bench.harness.audit.pack import PackOptions, pack
+from pretrain_bench.harness.cli.console import Console
+from pretrain_bench.harness.contract.events import EVENTS_FILE
+from pretrain_bench.harness.store import bundle
+from pretrain_bench.harness.store.bundle import bundle_name, is_bundle, open_store
+from pretrain_bench.harness.store.store import CODE, CONFUSION, RECORD, SPEC, Store
+from tests.conftest import REPOSITORY, Bench
+from tests.harness.store.bundles import members, repack
+
+STUDY = REPOSITORY / "docs/study"
+SMOKE = STUDY / "smoke.bundle.tar.zst"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def listed(files: dict[str, bytes], **changes: object) -> dict[str, bytes]:
+    """Files of a bundle with a list that fits them."""
+    kept = {n: c for n, c in files.items() if n != bundle.CONTENTS}
+    contents = json.loads(files[bundle.CONTENTS]) | {"files": {n: sha256(c).hexdigest() for n, c in kept.items()}}
+    return {**kept, bundle.CONTENTS: json.dumps(contents | changes).encode()}
+
+
+def test_a_bundle_is_unpacked_once_and_quickly(own_cache: Path) -> None:
+    began = time.process_time()
+    store = open_store(STUDY / "tiny.bundle.tar.zst")
+    assert len(list(store.records())) == 75
+    assert time.process_time() - began < 2
+    changed = store.root.stat().st_ctime_ns
+    assert open_store(STUDY / "tiny.bundle.tar.zst").root == store.root and store.root.stat().st_ctime_ns == changed
+    assert [p.parent for p in own_cache.glob("bundles/*/chain.jsonl")] == [store.root], "nothing half unpacked is left"
+    assert not [p for p in store.root.rglob("*") if p.is_file() and p.stat().st_mode & 0o222]
+
+
+def test_a_bundle_holds_all_that_its_store_held() -> None:
+    store = open_store(SMOKE)
+    assert store.bundle == SMOKE and store.place == SMOKE and not store.unrecorded()
+    for record in store.records():
+        folder = store.folder(record.kind, record.key)
+        expected = {RECORD, SPEC, CODE, EVENTS_FILE, "log.txt", "pruned.json", "attempts"}
+        assert {p.name for p in folder.iterdir()} == expected | ({CONFUSION} if record.kind == "finetune" else set())
+        assert store.spec(record.kind, record.key).key == record.key
+
+
+def test_every_reading_command_takes_a_bundle(bench: Bench, tmp_path: Path) -> None:
+    runs = ("--runs", str(SMOKE))
+    records = json.loads(bench("show", *runs, "--json").stdout)
+    assert len(records) == 19
+    assert records[0]["key"] in bench("show", records[0]["key"][:8], *runs).stdout
+    assert json.loads(bench("status", *runs, "--json").stdout) == {"under_way": [], "outcomes": {"ok": 19}}
+    bench("report", *runs, "--no-page", "--out", str(tmp_path / "report"))
+    assert "10.5" in (tmp_path / "report/synthetic-ratios1.md").read_text()
+    by_path, by_runs = (json.loads(bench("audit", *how, "--json").stdout) for how in ((str(SMOKE),), runs))
+    assert by_path == by_runs and not [f for f in by_path if f["verdict"] == "failed"]
+
+
+def test_commands_that_write_refuse_a_bundle(bench: Bench) -> None:
+    words = "a bundle can only be read; --runs FOLDER"
+    run = ("run", "--method", "scratch", "--task", "s3dis-sem", "--budget", "smoke")
+    assert words in bench(*run, "--runs", str(SMOKE), code=2).stderr
+    assert words in bench("clean", "--keep", "none", "--runs", str(SMOKE), code=2).stderr
+    assert "does not change" in bench("report", "--watch", "--runs", str(SMOKE), code=2).stderr
+    for store in (open_store(SMOKE), Store(SMOKE)):
+        with pytest.raises(WrongUse, match=words):
+            store.check_writable()
+
+
+def test_packed_again_it_is_the_same_bundle(tmp_path: Path) -> None:
+    """A store with pruned predictions packs without counts, and its chain and records to the byte."""
+    folder = Path(shutil.copytree(open_store(SMOKE).root, tmp_path / "runs"))
+    for name in (bundle.CONTENTS, *(str(p.relative_to(folder)) for p in folder.glob("*/*/counts.json"))):
+        (folder / name).unlink()
+    done = audit(folder, AuditOptions(rescore=False), Console(quiet=True))
+    pack(done.runs, folder, tmp_path / "again.tar.zst", PackOptions(), print)
+    assert members(tmp_path / "again.tar.zst") == members(SMOKE)
+
+
+def test_bundles_of_the_first_format_are_read_and_newer_ones_are_not(tmp_path: Path) -> None:
+    files = {n: c for n, c in members(SMOKE).items() if not n.endswith(CONFUSION)}
+    assert json.loads(members(SMOKE)[bundle.CONTENTS])["format"] == 2
+    assert len(list(open_store(repack(tmp_path / "old.tar.zst", listed(files, format=1))).records())) == 19
+    with pytest.raises(WrongUse, match=r"made by a newer version \(format 3"):
+        open_store(repack(tmp_path / "new.tar.zst", listed(files, format=3, more="x")))
+
+
+def test_content_that_differs_from_the_list_is_refused(tmp_path: Path, own_cache: Path) -> None:
+    files = members(SMOKE)
+    name = next(n for n in files if n.endswith(EVENTS_FILE))
+    for changed, problem in (
+        ({**files, name: files[name] + b"x"}, f"{name} has another content than listed"),
+        ({n: c for n, c in files.items() if n != name}, f"{name} is listed and missing"),
+        ({**files, "finetune/x/record.json": b"{}"}, "finetune/x/record.json is not listed"),
+        ({n: c for n, c in files.items() if n != bundle.CONTENTS}, "is missing or damaged, so this is not a bundle"),
+    ):
+        with pytest.raises(WrongUse, match=problem):
+            open_store(repack(tmp_path / "changed.tar.zst", changed))
+        assert not list((own_cache / "bundles").iterdir())
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = kind, target
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        (member("../outside"), "not the name of a file in a store"),
+        (member("/outside"), "not the name of a file in a store"),
+        (member("finetune/../../outside"), "not the name of a file in a store"),
+        (member("./finetune/key/x"), "not the name of a file in a store"),
+        (member(".partial/key/lock"), "not the name of a file in a store"),
+        (member("bundle.json"), "twice"),
+        (member("bundle.json/x"), "cannot be unpacked"),
+        (member("finetune/link", tarfile.SYMTYPE, "/etc/passwd"), "not a plain file"),
+        (member("finetune/link", tarfile.LNKTYPE, "bundle.json"), "not a plain file"),
+        (member("finetune/folder", tarfile.DIRTYPE), "not a plain file"),
+        (member("finetune/pipe", tarfile.FIFOTYPE), "not a plain file"),
+    ],
+    ids=lambda value: value.name if isinstance(value, tarfile.TarInfo) else "",
+)
+def test_a_hostile_member_is_refused(entry: tarfile.TarInfo, problem: str, tmp_path: Path, own_cache: Path) -> None:
+    archive = repack(tmp_path / "bad.tar.zst", members(SMOKE), [entry])
+    with pytest.raises(WrongUse, match=problem):
+        open_store(archive)
+    assert not list((own_cache / "bundles").iterdir()) and not (tmp_path / "outside").exists()
+
+
+def test_archives_that_unpack_to_too_much_are_refused(tmp_path: Path) -> None:
+    bomb = repack(tmp_path / "bomb.tar.zst", {"finetune/zeros": bytes(100 << 20)})
+    with pytest.raises(WrongUse, match="unpacks to more than"):
+        open_store(bomb)
+    # tarfile reads the extended header of a member into memory, whatever its size.
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 100 << 20
+    (tmp_path / "header.tar.zst").write_bytes(
+        zstandard.ZstdCompressor().compress(header.tobuf(tarfile.USTAR_FORMAT) + bytes(100 << 20))
+    )
+    with pytest.raises(WrongUse, match="the header of a member is larger"):
+        open_store(tmp_path / "header.tar.zst")
+
+
+def test_what_is_no_bundle_says_so(tmp_path: Path, bench: Bench) -> None:
+    (tmp_path / "text").write_text("no archive")
+    for command in (("show",), ("status",), ("report",), ("audit",)):
+        assert "text: cannot be unpacked" in bench(*command, "--runs", "text", code=2).stderr
+    assert open_store(tmp_path / "nothing").root == tmp_path / "nothing", "a folder that is not there yet"
+    assert not is_bundle(tmp_path / "text") and is_bundle(SMOKE) and bundle_name(SMOKE) == "smoke"
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "file"))
+    with pytest.raises(EnvironmentCannot, match="BENCH_CACHE names another cache"):
+        open_store(SMOKE)
+
+
+def test_a_bundle_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Path) -> tuple[int, str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(bundle, "size_and_sha256", denied)
+    with pytest.raises(WrongUse, match="cannot be read: Permission denied"):
+        open_store(SMOKE)

@@ -1,0 +1,124 @@
+"""The Python API: the page that documents it runs as it stands, and its names and columns are those of the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import pretrain_bench as pb
+from pretrain_bench.api.display import Display, Progressed
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.analysis.frame import load
+from tests.conftest import NANO, REPOSITORY
+
+PAGE = (REPOSITORY / "docs/api.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
+
+
+def test_the_page_runs_as_it_stands(s3dis_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block in order, as in a notebook, with the smallest budget on seven small rooms."""
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join(BLOCKS)
+    for shown, used in (
+        ('budget="smoke"', f"budget={NANO[1]!r}, profile={NANO[3]!r}"),
+        ('data={"s3dis": "/data/s3dis"}', f'data={{"s3dis": {str(s3dis_root)!r}}}, threads=1, device="cpu"'),
+    ):
+        assert code.count(shown) == 1
+        code = code.replace(shown, used)
+    names: dict = {}
+    exec(compile(code, "docs/api.md", "exec"), names)
+    assert names["plan"].to_frame()["state"].tolist() == ["waiting"] * 2, "nothing was prepared when it was planned"
+    done = pb.plan(names["cells"], runs="runs", settings=names["settings"])
+    assert done.to_frame()["state"].tolist() == ["done"] * 3 and done.remaining == []
+    frame, runs = names["result"].to_frame(), names["runs"]
+    assert frame["outcome"].tolist() == ["ok"] * 3 and not frame["reused"].any()
+    assert list(runs.columns) == list(pb.RUN_COLUMNS) and runs["key"].tolist() == sorted(frame["key"][1:])
+    assert runs.set_index("key")["score_final"].to_dict() == dict(
+        zip(frame["key"][1:], frame["final"][1:], strict=True)
+    )
+    assert names["built"].files["page"].is_file() and pb.audit("runs").failed == []
+    assert len(list(tmp_path.glob("pictures/*-final.p*"))) == 2
+    again = pb.run(names["cells"], runs="runs", settings=names["settings"], display=pb.Silent())
+    assert [row.reused for row in again.rows()] == [True] * 3 and again.failed == []
+    assert {one.record.key for one in pb.list_runs("runs")} == set(frame["key"])
+    assert pb.status("runs").outcomes == {"ok": 3} and pb.clean("runs", keep="none", dry_run=True)
+    assert set(load(Store(tmp_path / "runs")).runs.columns) == set(pb.RUN_COLUMNS), "no column is missing or made up"
+    packed = pb.pack_bundle("runs.tar.zst", "runs", display=pb.Silent())
+    assert packed.runs == 3 and pb.load_runs("runs.tar.zst").equals(runs)
+    (scene, _) = pb.tested_scenes(run := pb.find_run(runs["key"][0], "runs.tar.zst")) * 2
+    assert [p.parent for p in pb.draw_scene(run, scene)] == [Path("pictures")] * 2, "nothing is written into a bundle"
+    for write in (lambda: pb.clean("runs.tar.zst"), lambda: pb.run(names["cells"], runs="runs.tar.zst")):
+        with pytest.raises(pb.WrongUse, match="a bundle can only be read"):
+            write()
+
+
+def test_the_page_explains_every_column() -> None:
+    table = PAGE.split("## Columns of `load_runs`")[1]
+    assert dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", table, flags=re.M)) == pb.RUN_COLUMNS
+
+
+def test_an_empty_store_has_all_columns(tmp_path: Path) -> None:
+    assert list(pb.load_runs(tmp_path).columns) == list(pb.RUN_COLUMNS) and len(pb.load_runs(tmp_path)) == 0
+    with pytest.raises(pb.WrongUse, match="no such folder of runs"):
+        pb.load_runs(tmp_path / "nowhere")
+
+
+def test_every_name_is_listed_once_and_documented() -> None:
+    from pretrain_bench import _HOMES
+
+    assert sorted(_HOMES) == sorted(pb.__all__) and len(set(pb.__all__)) == len(pb.__all__)
+    for name in pb.__all__:
+        value = getattr(pb, name)
+        assert name == "__version__" or name.isupper() or value.__doc__, name
+    listed = PAGE.split("## All functions")[1].split("## Columns")[0]
+    functions = {n for n in pb.__all__ if n.islower() and not n.startswith("_")}
+    assert functions <= set(re.findall(r"`(\w+)`", listed)), functions - set(re.findall(r"`(\w+)`", listed))
+    assert set(pb.__all__) <= set(dir(pb))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        pb.nonsense  # noqa: B018
+
+
+def test_errors_are_raised_and_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for call, words in (
+        (lambda: pb.suite("tinny"), "Did you mean 'tiny'"),
+        (lambda: pb.cells("ours", "s3dis-sem", label_ratios=["0.05"]), "label ratio '0.05': expected per cent"),
+        (lambda: pb.plan("tiny", runs=tmp_path, only=["method=nothing"]), "no method of suite"),
+        (lambda: pb.plan("tiny", settings=pb.Settings(data={"s4dis": "/data"})), "unknown dataset 's4dis'"),
+        (lambda: pb.plan("tiny", settings=pb.Settings(device="tpu")), "--device 'tpu'"),
+        (lambda: pb.find_run("abc", tmp_path), "no run in"),
+        (lambda: pb.clean(tmp_path, keep="some"), "expected one of none"),  # type: ignore[arg-type]
+        (lambda: pb.run("tiny", runs=tmp_path, retry="twice"), "--retry 'twice'"),  # type: ignore[arg-type]
+        (lambda: pb.check_method("our"), "unknown method 'our'"),
+        (lambda: pb.prepare_data("s3dis"), "give --root DIR"),
+    ):
+        with pytest.raises(pb.WrongUse, match=words):
+            call()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_bars_count_events(capsys: pytest.CaptureFixture[str]) -> None:
+    display: Display = pb.TqdmDisplay()
+    on_event = display.stage("build base")
+    on_event(Progressed(2, 5))
+    display.say("a line\x1b[31m")
+    display.stage_ended(on_event)
+    assert list(display.progress("prepare")(["a", "b"])) == ["a", "b"]
+    shown = capsys.readouterr()
+    assert shown.out == "" and "build base" in shown.err and "2/5" in shown.err and "a line?[31m" in shown.err
+    assert re.search(r"prepare .*100%.* 2/2", shown.err)
+    assert all(len(line) <= 100 for line in re.split(r"[\r\n]", shown.err))
+
+
+def test_a_notebook_gets_its_own_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are as wide as the notebook makes them, and their titles are not cut."""
+    import tqdm.auto
+
+    made: list[dict] = []
+    bar = type("Bar", (), {"__module__": "tqdm.notebook", "__init__": lambda self, **options: made.append(options)})
+    monkeypatch.setattr(tqdm.auto, "tqdm", bar)
+    pb.TqdmDisplay().stage("a title that is longer than the room on a line of a terminal")
+    assert made == [
+        {"desc": "a title that is longer than the room on a line of a terminal", "total": None, "unit": "step"}
+    ]

@@ -1,0 +1,112 @@
+"""The modules that each verification report speaks of: those whose change could change what the report says, and no others.
+
+Nothing is followed from here: a module that is merely imported (error classes, specs, the contract) is not listed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from pretrain_bench.harness.planning.code_digest import PACKAGE, file_of
+
+ENGINE = (
+    "benchmarks.specs.backbone_shapes",
+    "methods.networks.res16unet",
+    "methods.sparse.backend",
+    "methods.sparse.conv",
+    "methods.sparse.kernel_map",
+    "methods.sparse.pointwise",
+    "methods.sparse.tensor",
+    "methods.sparse.workers",
+)
+TRAINING = ("methods.training.loader", "methods.training.loop", "methods.training.optim")
+PRETRAINING = (
+    *ENGINE,
+    *TRAINING,
+    "benchmarks.datasets.pairs",
+    "benchmarks.input.transforms",
+    "benchmarks.input.voxelise",
+    "methods.csc.pairs",
+    "methods.csc.partition",
+    "methods.depthcontrast.augment",
+    "methods.depthcontrast.moco",
+    "methods.depthcontrast.scans",
+    "methods.networks.pointnet2",
+    "methods.networks.resunet2d",
+    "methods.ours.augment",
+    "methods.ours.images",
+    "methods.ours.points",
+    "methods.ours.projection",
+    "methods.pointcontrast.hardest",
+    "methods.pointcontrast.pairs",
+    "methods.training.contrast",
+    "methods.training.frame_pairs",
+)
+FINETUNING = (
+    *ENGINE,
+    *TRAINING,
+    "benchmarks.input.boxes",
+    "benchmarks.input.detection",
+    "benchmarks.input.transforms",
+    "benchmarks.input.voxelise",
+    "methods.finetune.clustering",
+    "methods.finetune.core",
+    "methods.finetune.detection",
+    "methods.finetune.instance",
+    "methods.finetune.pointgroup",
+    "methods.finetune.semantic",
+    "methods.finetune.steps",
+    "methods.finetune.votenet_loss",
+    "methods.networks.instance_net",
+    "methods.networks.pointnet2",
+    "methods.networks.score_net",
+    "methods.networks.votenet",
+)
+SCORING = (
+    "benchmarks.metrics.detection_ap",
+    "benchmarks.metrics.instance_ap",
+    "benchmarks.metrics.scorer",
+    "benchmarks.metrics.semantic",
+)
+WORLDS = (
+    "benchmarks.datasets.splits",
+    "benchmarks.procedural.parts",
+    "benchmarks.procedural.rooms",
+    "benchmarks.procedural.sensors",
+    "benchmarks.procedural.worlds",
+    "benchmarks.procedural.write",
+)
+EVERY_STAGE = (*PRETRAINING, *FINETUNING, "methods.supervised.semantic")
+
+CODE: dict[str, tuple[str, ...]] = {
+    "faults": (
+        "benchmarks.support.locks",
+        "harness.executors.local",
+        "harness.running.scheduler",
+        "harness.running.stage_runner",
+        "harness.store.chain",
+        "harness.store.store",
+        "methods.training.checkpoint",
+    ),
+    "gpu": ENGINE,
+    "gpu-headline": EVERY_STAGE,
+    "gpu-minkowski": ENGINE,
+    "gpu-stages": EVERY_STAGE,
+    "learning": (*PRETRAINING, *WORLDS, "benchmarks.metrics.semantic"),
+    "minkowski": ENGINE,
+    "minkowski-image": ENGINE,
+    "statistics": ("reports.analysis.statistics",),
+    "tasks": (*FINETUNING, *SCORING, *WORLDS, "benchmarks.procedural.streets"),
+}
+"""Report to modules, without the package's name."""
+
+
+def module_hashes(report: str) -> dict[str, str]:
+    """Module to sha256 of its file, for each that a report speaks of. Raises ValueError for one that does not exist."""
+    hashes = {}
+    for module in sorted(set(CODE[report])):
+        path = file_of(f"{PACKAGE}.{module}")
+        if path is None:
+            raise ValueError(f"{__name__} lists {module}, which does not exist (any more)")
+        hashes[module] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashes

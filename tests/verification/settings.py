@@ -1,0 +1,35 @@
+"""What a report depends on that is not code: recipes, budget and procedural world, as a hash for each method."""
+
+from __future__ import annotations
+
+import hashlib
+
+from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.recipes import stage_recipe
+
+LEARNING_METHODS = ("ours", "pointcontrast", "csc", "depthcontrast")
+LEARNING_BUDGET, LEARNING_DATASET = "tiny", "synth-scannet"
+
+
+def settings_hashes(report: str) -> dict[str, str]:
+    """Method to hash; empty for reports that depend on code alone."""
+    if report != "learning":
+        return {}
+    return {method: settings_sha256(method, LEARNING_BUDGET, LEARNING_DATASET) for method in LEARNING_METHODS}
+
+
+def settings_sha256(method: str, budget_name: str, dataset: str) -> str:
+    """Hash of a method's recipes, its network, the budget and the world that it trains on."""
+    profile, budget, world = (
+        find(Profile, budget_name),
+        find(Budget, budget_name),
+        find(Dataset, dataset).sized(budget_name),
+    )
+    known = find(Method, method)
+    recipes = [r.model_dump_json() for s in known.stages if (r := stage_recipe(known, s, profile))]
+    parts = [*recipes, profile.network.model_dump_json(), budget.model_dump_json(), world.model_dump_json()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
