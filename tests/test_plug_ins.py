@@ -217,7 +217,7 @@ def test_an_own_task_on_an_own_dataset(bench: Bench, s3dis_root: Path, tmp_path:
     assert record["outcome"] == "ok" and not record["synthetic"]
     assert (record["cell"]["task"], record["dataset"]) == ("my-rooms-sem", "my-rooms")
     bench("report")
-    assert "my-rooms-sem" in (tmp_path / "report/report.md").read_text()
+    assert "my-rooms-sem" in (tmp_path / "report/index.html").read_text()
     verdicts = json.loads(bench("audit", "--json").stdout)
     assert not [v for v in verdicts if v["verdict"] == "failed"]
     rescored = [v for v in verdicts if v["check"] == "metrics recomputed from predictions"]

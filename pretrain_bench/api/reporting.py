@@ -12,6 +12,7 @@ from pretrain_bench.api.stores import AnyPath, Runs, open_runs
 from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.suite import Suite
+from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.planning.catalog import find
@@ -108,6 +109,7 @@ def keys_of_suite(suite: Suite | str, runs: Runs) -> set[str]:
     wanted = suite if isinstance(suite, Suite) else find(Suite, suite)
     budget, profile = budget_and_profile(wanted)
     names = {asked: find(Method, asked).name for asked in wanted.methods}
+    names |= {asked: find(Task, asked).name for asked in wanted.tasks}
     cells = {_axes(cell) for cell in cells_of(wanted, budget, profile, names, [])}
     pretrainings = {(method, seed) for method, _, _, seed, _ in cells}
 
