@@ -19,7 +19,20 @@ ALLOWED = {
     "reports": {"reports", "benchmarks", "harness.contract", "harness.store"},
     "harness/cli": {"benchmarks", "harness", "reports"},
 }
-HEAVY = ("torch", "pandas", "matplotlib", "seaborn", "scipy", "docker", "ray", "PIL", "psutil", "jinja2")
+HEAVY = (
+    "torch",
+    "pandas",
+    "matplotlib",
+    "seaborn",
+    "scipy",
+    "statsmodels",
+    "scikit_posthocs",
+    "docker",
+    "ray",
+    "PIL",
+    "psutil",
+    "jinja2",
+)
 
 
 def modules() -> list[Path]:

@@ -83,7 +83,7 @@ def audit(
             console.say(f"{bundle}: {len(found)} runs, Merkle root {root}")
     findings = tally.all()
     if page is not None:
-        from pretrain_bench.reports.page.page import render_audit
+        from pretrain_bench.reports.page.html import render_audit
 
         with writing(page, "page (--page names another file)"):
             page.write_text(render_audit(findings), encoding="utf-8")

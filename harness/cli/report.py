@@ -69,7 +69,7 @@ def report(
     from pretrain_bench.harness.cli.console import say_unrecorded
     from pretrain_bench.reports.build import build_report
     from pretrain_bench.reports.export import loggers
-    from pretrain_bench.reports.figures.plots import make_ready
+    from pretrain_bench.reports.figures.style import make_ready
 
     if watch and json:
         raise WrongUse("--watch tells in words when it has written again; leave out --json")
@@ -116,10 +116,10 @@ def _written(runs: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _compare(one: str, two: str, runs: Path, out: Path, json: bool) -> None:
-    from pretrain_bench.reports.analysis.compare import build_comparison
+    from pretrain_bench.reports.comparison import build_comparison
 
-    found = build_comparison(_side(one, runs), _side(two, runs), out)
-    _tell(found.text, found.files, json)
+    comparison = build_comparison(_side(one, runs), _side(two, runs), out)
+    _tell(comparison.text, comparison.files, json)
 
 
 def _tell(text: str, files: dict[str, Path], json: bool) -> None:

@@ -97,7 +97,8 @@ def _show_scene(record: Record, folder: Path, scene: str, checkpoint: str, out: 
     from pretrain_bench.harness.cli.console import print_json, writing
     from pretrain_bench.harness.store.retention import pruned
     from pretrain_bench.harness.store.store import ARTIFACTS, read_spec
-    from pretrain_bench.reports.figures.scene import check_tested, picture, show_scene, write_ply
+    from pretrain_bench.reports.figures.scene import check_tested, show_scene
+    from pretrain_bench.reports.figures.scene_files import draw_scene, write_scene_ply
 
     spec = read_spec(folder)
     if spec.kind != "finetune" or spec.data is None or spec.split is None or not record.metrics:
@@ -124,11 +125,11 @@ def _show_scene(record: Record, folder: Path, scene: str, checkpoint: str, out: 
     mark = "  SYNTHETIC DATA" if record.synthetic else ""
     title = f"{record.method} -> {spec.task}, {scene}, {checkpoint} checkpoint, run {record.key}{mark}"
     files = [target / f"{scene}-{checkpoint}.{kind}" for kind in ("png", "ply")]
-    drawn = picture(shown, title)
+    drawn = draw_scene(shown, title)
     with writing(target, "pictures (--out names another folder)"):
         target.mkdir(parents=True, exist_ok=True)
         drawn.save(files[0])
-        write_ply(shown, files[1])
+        write_scene_ply(shown, files[1])
     print_json([str(f) for f in files]) if as_json else print("\n".join(map(str, files)))
 
 
