@@ -70,6 +70,7 @@ SCORING = (
 )
 WORLDS = (
     "benchmarks.datasets.splits",
+    "benchmarks.procedural.furniture",
     "benchmarks.procedural.parts",
     "benchmarks.procedural.rooms",
     "benchmarks.procedural.sensors",
@@ -95,8 +96,8 @@ CODE: dict[str, tuple[str, ...]] = {
     "learning": (*PRETRAINING, *WORLDS, "benchmarks.metrics.semantic"),
     "minkowski": ENGINE,
     "minkowski-image": ENGINE,
-    "statistics": ("reports.analysis.statistics",),
-    "tasks": (*FINETUNING, *SCORING, *WORLDS, "benchmarks.procedural.streets"),
+    "statistics": ("reports.analysis.power", "reports.analysis.statistics"),
+    "tasks": (*FINETUNING, *SCORING, *WORLDS, "benchmarks.procedural.street_parts", "benchmarks.procedural.streets"),
 }
 """Report to modules, without the package's name."""
 

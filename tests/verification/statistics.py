@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 from pretrain_bench.reports.analysis import statistics as s
+from pretrain_bench.reports.analysis.power import welch_power
 from tests.verification.report import write_report
 
 SEED, TRIALS, BOOTSTRAP_TRIALS, NULLS, MORE_NULLS = 20261123, 20_000, 2_000, 2_000, 20_000
@@ -63,7 +64,7 @@ def power() -> dict[str, dict[str, float]]:
             hits = sum(
                 s.verdict(s.difference(rng.normal(size, 1, n), rng.normal(0, 1, n))) == "better" for _ in range(trials)
             )
-            predicted = s.welch_power(size, n)
+            predicted = welch_power(size, n)
             found[f"{size:g} sd, {n} seeds"] = {
                 "predicted": round(100 * predicted, 1),
                 "found": round(100 * hits / trials, 1),
