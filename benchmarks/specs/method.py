@@ -47,6 +47,7 @@ class MethodCard(Spec):
     group: Group
     colour: Colour | None = None
     place: int = LAST_PLACE
+    uses_labels: bool = False
     origin: Origin = "built-in"
 
 
@@ -88,4 +89,7 @@ class Method(MethodFile):
     @property
     def card(self) -> MethodCard:
         """How it appears in reports."""
-        return MethodCard(title=self.title, group=self.group, colour=self.colour, place=self.place, origin=self.origin)
+        return MethodCard(
+            title=self.title, group=self.group, colour=self.colour, place=self.place,
+            uses_labels=self.needs.labels, origin=self.origin,
+        )  # fmt: skip

@@ -19,6 +19,7 @@ from pretrain_bench.harness.store.store import SPEC, Store
 from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP, NO_DATASET, ROW
 from pretrain_bench.reports.analysis.digests import SpecDigests, digest_of
 from pretrain_bench.reports.analysis.failed_pretraining import FailedPretraining
+from pretrain_bench.reports.analysis.method_cards import use_cards_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +52,7 @@ def load(store: Store, keys: set[str] | None = None) -> Loaded:
 
     with _collector_off():
         records = {r.key: r for r in store.records()}
+        use_cards_of(records.values())
         specs = _specs(store, records)
         digests = SpecDigests(specs)
         counted = [r for r in records.values() if keys is None or r.key in keys]

@@ -1,55 +1,81 @@
-"""Colour, order and group of each method. All of `reports` asks this module, so that a method looks the same everywhere."""
+"""Colour, order and group of each method. All of `reports` asks this module, so that a method looks the same everywhere.
+
+A record keeps the card of its method, so a report knows methods from outside this project too. Older records, and published results,
+take the card from the `method.yaml` that ships.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 from zlib import crc32
+
+from pretrain_bench.benchmarks.specs.loading import load_spec
+from pretrain_bench.benchmarks.specs.method import LAST_PLACE, Method, MethodCard, MethodFile
+from pretrain_bench.harness.contract.records import Record
 
 BASELINE = "scratch"
 """The method that all others are compared with."""
-
-
-class MethodCard(NamedTuple):
-    """How reports show one method."""
-
-    colour: str
-    group: str
-    uses_labels: bool = False
-
-
-# In table order. The colours are the colour-blind-safe palette of Okabe and Ito.
-_CARDS = {
-    "scratch": MethodCard("#777777", "baseline"),
-    "supervised": MethodCard("#000000", "baseline", uses_labels=True),
-    "pointcontrast": MethodCard("#E69F00", "multi-scan"),
-    "csc": MethodCard("#56B4E9", "multi-scan"),
-    "depthcontrast": MethodCard("#009E73", "single-scan"),
-    "ours": MethodCard("#D55E00", "single-scan"),
-}
-_PLACES = {method: place for place, method in enumerate(_CARDS)}
 OTHER_GROUP = "other"
 OTHER_COLOURS = ("#CC79A7", "#0072B2", "#999933", "#882255")
-"""Colours of methods without a card. The name alone selects one, so that a method has the same colour in every report."""
+"""Colours of methods that name none. The name alone selects one, so that a method has the same colour in every report."""
+
+_recorded: dict[str, MethodCard] = {}
+
+
+def use_cards_of(records: Iterable[Record]) -> None:
+    """Take the cards of a store that is reported now; the newest record of a method decides."""
+    newest: dict[str, Record] = {}
+    for record in records:
+        if record.method_card is not None and (
+            record.method not in newest or record.ended_at > newest[record.method].ended_at
+        ):
+            newest[record.method] = record
+    use_cards({method: record.method_card for method, record in newest.items() if record.method_card is not None})
+
+
+def use_cards(cards: dict[str, MethodCard]) -> None:
+    """Take these cards, as a process that draws figures must."""
+    _recorded.update(cards)
+
+
+def recorded_cards() -> dict[str, MethodCard]:
+    """The cards in use that come from records."""
+    return dict(_recorded)
 
 
 def colour_of(method: str) -> str:
     """The colour of a method in all figures, as #RRGGBB."""
-    card = _CARDS.get(method)
-    return card.colour if card else OTHER_COLOURS[crc32(method.encode()) % len(OTHER_COLOURS)]
+    card = _card(method)
+    return card.colour if card and card.colour else OTHER_COLOURS[crc32(method.encode()) % len(OTHER_COLOURS)]
 
 
 def place_of(method: str) -> int:
     """The position of a method in tables and figures, to sort by. Methods without a card share the last position."""
-    return _PLACES.get(method, len(_PLACES))
+    card = _card(method)
+    return card.place if card else LAST_PLACE
 
 
 def group_of(method: str) -> str:
     """The kind of a method as Table I groups them: `baseline`, `multi-scan`, `single-scan` or `other`."""
-    card = _CARDS.get(method)
+    card = _card(method)
     return card.group if card else OTHER_GROUP
 
 
 def uses_labels(method: str) -> bool:
     """Whether pre-training with this method reads labels."""
-    card = _CARDS.get(method)
+    card = _card(method)
     return card is not None and card.uses_labels
+
+
+def _card(method: str) -> MethodCard | None:
+    return _recorded.get(method) or _shipped().get(method)
+
+
+@cache
+def _shipped() -> dict[str, MethodCard]:
+    """The cards of built-in methods, read from their folders: reports import no method."""
+    folder = Path(__file__).parent.parent.parent / "methods"
+    files = [load_spec(path, MethodFile) for path in sorted(folder.glob("*/method.yaml"))]
+    return {file.name: Method(**dict(file)).card for file in files}

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pretrain_bench.benchmarks.specs.method import MethodCard
 from pretrain_bench.benchmarks.support.processes import process_pool
+from pretrain_bench.reports.analysis.method_cards import recorded_cards, use_cards
 from pretrain_bench.reports.figures.style import make_ready, save
 
 MOST_WORKERS = 8
@@ -61,12 +63,19 @@ def figure_pool() -> Iterator[FigurePool]:
                     one.result()
 
             try:
-                yield FigurePool(lambda drawing: waiting.append(pool.submit(_draw, drawing)), finish)
+                yield FigurePool(
+                    lambda drawing: waiting.append(pool.submit(_draw_with, recorded_cards(), drawing)), finish
+                )
             finally:
                 for one in waiting:  # after an error, drop those that have not begun
                     one.cancel()
     finally:
         gc.unfreeze()
+
+
+def _draw_with(cards: dict[str, MethodCard], drawing: Drawing) -> None:
+    use_cards(cards)
+    _draw(drawing)
 
 
 def _draw(drawing: Drawing) -> None:
