@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 import pretrain_bench as pb
 from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
-
-if TYPE_CHECKING:
-    from pretrain_bench.harness.store.store import Store
-    from pretrain_bench.reports.build import BuiltReport
 
 
 def report(
@@ -63,16 +59,10 @@ def report(
 
     from pretrain_bench.harness.cli.console import warn_unrecorded
 
-    def build(runs: Path | Store) -> BuiltReport:
-        return pb.report(
-            runs,
-            out,
-            suite=suite,
-            published=published,
-            page=page,
-            scene_pictures=scene_pictures,
-            export=export or (),
-        )
+    options: dict[str, Any] = {"suite": suite, "published": published, "page": page, "scene_pictures": scene_pictures}
+
+    def build(runs: Any) -> Any:
+        return pb.report(runs, out, export=export or (), **options)
 
     if watch:
         _watch(runs, out, build)
