@@ -42,14 +42,22 @@ LONG_FIRST = (
 """Files that take minutes. Started last, one of them would keep one worker busy while the others have nothing left to do."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest come first, in their order; the rest stays as it is."""
+    """Mark what needs an engine or a browser, by its fixtures. The files that take longest come first, in their order."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        for fixture, mark in (("engine", pytest.mark.docker), ("browser", pytest.mark.browser)):
+            if fixture in fixtures:
+                item.add_marker(mark)
     place = {name: number for number, name in enumerate(LONG_FIRST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--cpu-times", type=Path, help="append each test's processor seconds, with its children, to a file")
+    parser.addoption(
+        "--cpu-times", type=Path, help="append each test's processor seconds, with its children, to a file"
+    )
 
 
 @pytest.hookimpl(wrapper=True)
@@ -76,6 +84,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _use_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_CACHE", str(cache))
+
+
+@pytest.fixture(scope="module")
+def module_cache(cache: Path) -> Iterator[None]:
+    """The data cache for fixtures of a whole module that run commands in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_CACHE", str(cache))
+        yield
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ def test_every_command_and_option_of_the_workflow_exists(job: str, bench) -> Non
             assert option in text, f"{option} of {' '.join(command)}"
 
 
+@pytest.mark.slow
 def test_the_local_job_runs(cache: Path, tmp_path: Path) -> None:
     """With two methods, which is what a test can wait for."""
     for command in commands("local"):

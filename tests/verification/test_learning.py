@@ -15,6 +15,7 @@ from tests.verification.report import FOLDER
 STEPS = 80
 
 
+@pytest.mark.slow
 def test_one_seed_of_csc_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning, "HELD_OUT_BATCHES", 12)
     source = ready(learning.DATASET, {}, 50, True, lambda what: lambda items: items, print, "smoke")
