@@ -11,19 +11,17 @@ WORKERS ?= auto
 # Where `make verify-minkowski` keeps its build, by default outside of the tree.
 MINKOWSKI_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bench/minkowski
 GPU_PYTHON ?= $(BIN)/python
+# Files of tests side by side; WORKERS=0 runs them one after the other, ARGS adds arguments of pytest or of a program.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=20
+# The tests start hundreds of interpreters, each of which would compile the project again.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup smoke test lint perf perf-minkowski verify verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline verify-learning verify-tasks verify-faults verify-statistics verify-status lock clean
+.PHONY: help setup smoke test test-slow test-all lint perf perf-minkowski verify verify-status verify-statistics verify-faults verify-learning verify-tasks verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline lock clean
 
-help:
-	@echo "make smoke   run ours and scratch on embedded synthetic data, then the report (about 2 minutes)"
-	@echo "make test    run the tests"
-	@echo "make lint    ruff and mypy"
-	@echo "make perf    measure the sparse engine; writes perf.json (perf-minkowski: beside MinkowskiEngine)"
-	@echo "make verify  run the long verifications; writes docs/verification/ (verify-status: are they fresh?)"
-	@echo "make lock    resolve requirements.lock again"
-	@echo "make clean   remove the virtual environment and the smoke run"
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-22s %s\n", $$1, $$2 }'
 
-setup: $(VENV)/.installed
+setup: $(VENV)/.installed ## make the virtual environment and install from the locks
 
 $(VENV)/.installed: requirements.lock requirements-torch.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -33,73 +31,78 @@ $(VENV)/.installed: requirements.lock requirements-torch.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-smoke: setup
+smoke: setup ## run ours and scratch on embedded synthetic data, then the report (about 2 minutes)
 	$(BIN)/bench run --method ours --task s3dis-sem --budget smoke --runs $(SMOKE)/runs
 	$(BIN)/bench run --method scratch --task s3dis-sem --budget smoke --runs $(SMOKE)/runs
 	$(BIN)/bench report --runs $(SMOKE)/runs --out $(SMOKE)/report
 
-# Files of tests side by side; WORKERS=0 runs them one after the other.
-test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+test: setup ## the fast tests: at most 6 minutes on two cores; no Docker, no browser
+	$(PYTEST) $(ARGS)
 
-lint: setup
+test-slow: setup ## the other tests: long ones, and those that need Docker or a browser and are skipped without
+	$(PYTEST) -m "slow or docker or browser" $(ARGS)
+
+test-all: setup ## all tests
+	$(PYTEST) -m "" $(ARGS)
+
+lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-perf: setup
+perf: setup ## measure the sparse engine; writes perf.json
 	$(BIN)/python -m tests.performance $(ARGS)
 
-perf-minkowski: setup
+perf-minkowski: setup ## the same beside MinkowskiEngine, which is built first
 	MINKOWSKI_VENV="$(MINKOWSKI_VENV)" PYTHON="$(BIN)/python" tests/verification/minkowski.sh
 	"$(MINKOWSKI_VENV)/bin/python" -m tests.performance $(ARGS)
 
 verify: verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline verify-learning verify-tasks verify-faults verify-statistics
+verify: ## every long verification; each writes a report to docs/verification/
 
-# One line a report: its verdict, whether it is fresh, and why not.
-verify-status: setup
+verify-status: setup ## whether each verification report is fresh, and why not
 	$(BIN)/python -m tests.verification.status
 
-verify-statistics: setup
+verify-statistics: setup ## coverage and error rates of the statistics, simulated
 	$(BIN)/python -m tests.verification.statistics
 
-verify-faults: setup
+verify-faults: setup ## kill runs at random moments and count what is left
 	$(BIN)/python -m tests.verification.faults
 
 # An hour on two cores; goes on where it was interrupted.
-verify-learning: setup
+verify-learning: setup ## every method learns what it trains for (an hour on two cores; resumes)
 	$(BIN)/python -m tests.verification.learning
 
 # 40 minutes on two cores; goes on where it was interrupted.
-verify-tasks: setup
+verify-tasks: setup ## every task can be learnt (40 minutes on two cores; resumes)
 	$(BIN)/python -m tests.verification.tasks
 
 # Builds MinkowskiEngine from its source package (10 minutes on two cores, once) in a virtual environment beside this one.
-verify-minkowski: setup
+verify-minkowski: setup ## the sparse engine against MinkowskiEngine 0.5.4
 	MINKOWSKI_VENV="$(MINKOWSKI_VENV)" PYTHON="$(BIN)/python" tests/verification/minkowski.sh
 	"$(MINKOWSKI_VENV)/bin/python" -m tests.verification.minkowski
 
 # Needs a container engine; IMAGE_ARGS="--base debian:12 --torch-args '--index-url ...'" chooses another base and torch.
-verify-minkowski-image: setup
+verify-minkowski-image: setup ## MinkowskiEngine in the base image; needs a container engine
 	$(BIN)/python -m tests.verification.minkowski_image $(IMAGE_ARGS)
 
 # Needs torch and numpy only: `make verify-gpu GPU_PYTHON=python3` on a machine that has them.
-verify-gpu:
+verify-gpu: ## the sparse engine on a GPU; needs torch and numpy only, of GPU_PYTHON
 	$(GPU_PYTHON) -m tests.verification.gpu
 
 # Both backends on the GPU; needs MinkowskiEngine built for CUDA.
-verify-gpu-minkowski:
+verify-gpu-minkowski: ## both backends on a GPU
 	$(GPU_PYTHON) -m tests.verification.gpu_minkowski
 
 # Every stage on the GPU against the CPU; needs what `pip install .[dev]` installs, with a torch that finds the GPU.
-verify-gpu-stages:
+verify-gpu-stages: ## every stage on a GPU against the CPU
 	$(GPU_PYTHON) -m tests.verification.gpu_stages
 
 # A few steps of every stage at full size on the GPU; needs the same, and 32 GB of GPU memory.
-verify-gpu-headline:
+verify-gpu-headline: ## a few steps of every stage at full size on a GPU with 32 GB
 	$(GPU_PYTHON) -m tests.verification.gpu_headline
 
-lock:
+lock: ## resolve the locks again
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet "pip<26" pip-tools
 	$(VENV)-lock/bin/pip-compile --quiet --extra dev --generate-hashes --unsafe-package torch --no-emit-index-url \
@@ -118,5 +121,5 @@ lock:
 		--python-version 3.12 --no-annotate --no-header -c docker/requirements.lock requirements-torch.lock >> docker/torch-cuda.lock
 	rm -r $(VENV)-lock
 
-clean:
+clean: ## remove the virtual environment and the smoke run
 	rm -rf $(VENV) $(SMOKE)

@@ -83,7 +83,7 @@ def module_of(spec: StageSpec) -> str:
 def set_up_torch(spec: StageSpec) -> None:
     """Threads, determinism and the default seed of one stage."""
     torch.set_num_threads(spec.threads)
-    torch.use_deterministic_algorithms(True, warn_only=spec.device == "cuda")
+    torch.set_deterministic_debug_mode("warn" if spec.device == "cuda" else "error")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # fp32 means fp32 on every GPU: by default convolutions of images, and those alone, round their factors to TF32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

@@ -7,11 +7,14 @@ import os
 # Before torch is imported anywhere: keeps test processes that share cores from starving each other.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
+import contextlib
+import gc
+import io
 import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +42,34 @@ LONG_FIRST = (
 """Files that take minutes. Started last, one of them would keep one worker busy while the others have nothing left to do."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest come first, in their order; the rest stays as it is."""
+    """Mark what needs an engine or a browser, by its fixtures. The files that take longest come first, in their order."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        for fixture, mark in (("engine", pytest.mark.docker), ("browser", pytest.mark.browser)):
+            if fixture in fixtures:
+                item.add_marker(mark)
     place = {name: number for number, name in enumerate(LONG_FIRST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cpu-times", type=Path, help="append each test's processor seconds, with its children, to a file"
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Processor time from the first fixture to the last; children count once they were waited for."""
+    before = sum(os.times()[:4])
+    result = yield
+    target = item.config.getoption("cpu_times")
+    if target is not None:
+        with target.open("a") as file:
+            file.write(f"{sum(os.times()[:4]) - before:.2f}\t{item.nodeid}\n")
+    return result
 
 
 @pytest.fixture(scope="session")
@@ -59,19 +86,48 @@ def _use_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_CACHE", str(cache))
 
 
+@pytest.fixture(scope="module")
+def module_cache(cache: Path) -> Iterator[None]:
+    """The data cache for fixtures of a whole module that run commands in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_CACHE", str(cache))
+        yield
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    """Runs the command line in an empty folder; `code` is the exit code that is expected."""
+    """Runs the command line in an empty folder; `code` is the exit code that is expected.
+
+    It runs in this process, which spares hundreds of interpreters; its stages are processes of their own all the same. Tests of
+    signals, streams and the entry point start a process with `bench_command`.
+    """
 
     def run(*arguments: str, code: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            bench_command(*arguments), cwd=cwd or tmp_path, capture_output=True, text=True, timeout=300
-        )
+        done = run_here(arguments, cwd or tmp_path)
         assert done.returncode == code, f"exit {done.returncode}\nstdout: {done.stdout}\nstderr: {done.stderr}"
         assert "Traceback" not in done.stderr
         return done
 
     return run
+
+
+def run_here(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """`bench` with these arguments and working folder, in this process; what `main` changes of the process is put back."""
+    from pretrain_bench.harness.cli.app import main
+
+    out, error, code = io.StringIO(), io.StringIO(), 0
+    argv, threshold, handler = sys.argv, gc.get_threshold(), signal.getsignal(signal.SIGTERM)
+    sys.argv = ["bench", *map(str, arguments)]
+    try:
+        with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+            main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.argv = argv
+        gc.set_threshold(*threshold)
+        signal.signal(signal.SIGTERM, handler)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), error.getvalue())
 
 
 def bench_command(*arguments: str) -> list[str]:

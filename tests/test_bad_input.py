@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import NANO, Bench, bench_command, run_records
+from tests.conftest import NANO, Bench, bench_command, run_here, run_records
 
 
 def arguments(*more: str) -> list[str]:
@@ -39,6 +39,21 @@ def rooms(s3dis_root: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def frames(rgbd_root: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(rgbd_root, tmp_path / "rgbd"))
+
+
+@pytest.fixture(scope="module")
+def finished(s3dis_root: Path, module_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which scratch has run once; tests take copies."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = run_here(arguments("--data", f"s3dis={s3dis_root}"), folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "runs"
+
+
+@pytest.fixture
+def runs(finished: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(finished, tmp_path / "runs"))
 
 
 WALL = "Area_1/office_1/Annotations/wall_1.txt"
@@ -140,12 +155,11 @@ def test_a_pose_of_minus_infinity(frames: Path, s3dis_root: Path, bench: Bench, 
     assert "2 scenes, 0 points, 5 frames, 1 problems" in done.stdout
 
 
-def test_a_parent_checkpoint_of_another_shape(s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
+def test_a_parent_checkpoint_of_another_shape(runs: Path, s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
     """Somebody replaces a finished backbone: the fine-tuning names the tensor and leaves a record, not a result."""
     from safetensors.numpy import load_file, save_file
 
     data = ["--data", f"s3dis={s3dis_root}"]
-    bench(*arguments(*data))
     shutil.rmtree(tmp_path / "runs/finetune")
     (backbone,) = (tmp_path / "runs/pretrain").glob("*/artifacts/backbone.safetensors")
     tensors = load_file(backbone)
@@ -172,9 +186,8 @@ def test_a_cache_that_cannot_be_written(bench: Bench, tmp_path: Path, monkeypatc
     assert "data cache: " in error and "BENCH_CACHE names another folder): cannot be written: Not a directory" in error
 
 
-def test_places_that_cannot_be_written(s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
+def test_places_that_cannot_be_written(runs: Path, s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
     """What a person asked for is not written, the machine is why (3), and the message names the option."""
-    bench(*arguments("--data", f"s3dis={s3dis_root}"))
     (run,) = (tmp_path / "runs/finetune").iterdir()
     (scene, *_) = bench("show", run.name, "--scene", "list").stdout.split()
     (tmp_path / "file").write_text("")
@@ -217,7 +230,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("mebibytes", [1, 3])
+@pytest.mark.parametrize("mebibytes", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_full_disk(mebibytes: int, small_disk, s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
     """The backbone alone is larger than this disk. When there is room, the same command goes on."""
     disk = small_disk(mebibytes)
@@ -242,10 +255,9 @@ def test_a_full_disk_for_the_data(small_disk, s3dis_root: Path, tmp_path: Path) 
     assert not list(disk.rglob("manifest.json"))
 
 
-def test_reports_on_damaged_stores(s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
+def test_reports_on_damaged_stores(runs: Path, bench: Bench, tmp_path: Path) -> None:
     for command in ("report", "show"):
         assert "no such folder of runs" in one_line(bench(command, "--runs", "nowhere", code=2).stderr)
-    bench(*arguments("--data", f"s3dis={s3dis_root}"))
     (path,) = (tmp_path / "runs/finetune").glob("*/record.json")
     good = path.read_text()
     record = json.loads(good)

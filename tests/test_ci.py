@@ -1,4 +1,4 @@
-"""The workflow that ships: its commands are real, and run."""
+"""The workflows that ship, and `.ci/run`: their commands are real, and run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import yaml
 from tests.conftest import REPOSITORY, bench_command
 
 WORKFLOW = REPOSITORY / ".github/workflows/smoke.yml"
+TESTS = REPOSITORY / ".github/workflows/tests.yml"
 
 
 def commands(job: str) -> list[list[str]]:
@@ -33,6 +34,51 @@ def test_the_workflow_parses_and_installs_from_the_locks() -> None:
         assert job["timeout-minutes"] <= 60
 
 
+def test_a_push_runs_the_fast_tests_and_a_night_runs_all() -> None:
+    workflow = yaml.safe_load(TESTS.read_text())
+    jobs = {name: [s["run"] for s in job["steps"] if "run" in s] for name, job in workflow["jobs"].items()}
+    assert jobs["push"] == ["make lint", "make test", "make smoke"]
+    assert {"make lint", "make test-all", "make smoke"} <= set(jobs["nightly"])
+    triggers = workflow[True]  # YAML reads the key `on` as a truth value
+    assert {"push", "pull_request"} <= set(triggers) and triggers["schedule"][0]["cron"].split()[2:] == ["*", "*", "*"]
+    assert workflow["jobs"]["push"]["if"] == "github.event_name != 'schedule'"
+    assert "github.event_name == 'schedule'" in workflow["jobs"]["nightly"]["if"]
+    for target in re.findall(r"make ([a-z-]+)", " ".join([*jobs["push"], *jobs["nightly"]])):
+        assert target in made(), target
+
+
+def made() -> dict[str, str]:
+    """The targets that `make help` lists, with what it says of them."""
+    lines = make("help").splitlines()
+    return {line.split()[1]: line for line in lines}
+
+
+def make(*arguments: str) -> str:
+    """What make prints in the checkout."""
+    done = subprocess.run(["make", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_make_help_lists_all_targets() -> None:
+    phony = re.search(r"^\.PHONY: (.*)$", (REPOSITORY / "Makefile").read_text(), re.M)
+    assert phony is not None and set(made()) == set(phony[1].split())
+
+
+def test_the_sets_of_tests_are_told_apart_by_marks_and_ci_runs_each() -> None:
+    chosen = {}
+    for target in ("test", "test-slow", "test-all"):
+        (line,) = [line for line in make("-n", target, "WORKERS=3").splitlines() if " -m pytest " in line]
+        words = shlex.split(line)
+        assert "--durations=20" in words and words[words.index("-n") + 1] == "3"
+        chosen[target] = [words[i + 1] for i, w in enumerate(words) if w == "-m"][1:]
+    assert chosen == {"test": [], "test-slow": ["slow or docker or browser"], "test-all": [""]}
+    options = (REPOSITORY / "pyproject.toml").read_text()
+    assert "-m 'not (slow or docker or browser)'" in options, "what plain pytest runs"
+    lines = [line for line in (REPOSITORY / ".ci/run").read_text().splitlines() if line.startswith("make ")]
+    assert lines == ["make lint", "make smoke", "make test", "make test-slow"]
+
+
 @pytest.mark.parametrize("job", ["local", "docker"])
 def test_every_command_and_option_of_the_workflow_exists(job: str, bench) -> None:
     found = commands(job)
@@ -45,6 +91,7 @@ def test_every_command_and_option_of_the_workflow_exists(job: str, bench) -> Non
             assert option in text, f"{option} of {' '.join(command)}"
 
 
+@pytest.mark.slow
 def test_the_local_job_runs(cache: Path, tmp_path: Path) -> None:
     """With two methods, which is what a test can wait for."""
     for command in commands("local"):

@@ -107,6 +107,7 @@ def test_another_ratio_shares_the_pretraining(finished: Path, roots: list[str], 
     assert done.stderr == "", "with --json nothing but JSON is printed"
 
 
+@pytest.mark.slow  # of the fast tests, the killed run compares two stores
 def test_two_stores_get_the_same_bits(finished: Path, roots: list[str], bench: Bench, tmp_path: Path) -> None:
     bench(*command(roots, tmp_path / "runs"))
     one, two = artifact_hashes(finished), artifact_hashes(tmp_path / "runs")
@@ -115,7 +116,9 @@ def test_two_stores_get_the_same_bits(finished: Path, roots: list[str], bench: B
     assert metrics[0] == metrics[1]
 
 
-@pytest.mark.parametrize("moment", [2.0, 4.0, 6.5, 9.0, 12.0])
+@pytest.mark.parametrize(
+    "moment", [pytest.param(m, marks=[pytest.mark.slow] * (m != 6.5)) for m in (2.0, 4.0, 6.5, 9.0, 12.0)]
+)
 def test_kill_nine_at_any_moment_is_continued(
     moment: float, finished: Path, roots: list[str], bench: Bench, tmp_path: Path
 ) -> None:
@@ -172,7 +175,13 @@ def wait_for_child(runs: Path) -> int:
     raise AssertionError("no stage has started")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "kill in the background"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, id="ctrl-c"),
+        pytest.param(signal.SIGTERM, id="kill in the background", marks=pytest.mark.slow),
+    ],
+)
 def test_ctrl_c_or_kill_keeps_the_checkpoint_and_says_how_to_go_on(
     number: signal.Signals, finished: Path, roots: list[str], bench: Bench, tmp_path: Path
 ) -> None:
@@ -203,6 +212,7 @@ def test_ctrl_c_or_kill_keeps_the_checkpoint_and_says_how_to_go_on(
     assert artifact_hashes(runs) == artifact_hashes(finished)
 
 
+@pytest.mark.slow
 def test_two_commands_on_one_store_run_each_stage_once(roots: list[str], tmp_path: Path, finished: Path) -> None:
     runs = tmp_path / "runs"
     both = [
@@ -218,6 +228,7 @@ def test_two_commands_on_one_store_run_each_stage_once(roots: list[str], tmp_pat
     assert artifact_hashes(runs) == artifact_hashes(finished)
 
 
+@pytest.mark.slow
 def test_wall_time_ends_a_stage_softly_and_its_last_step_counts(roots: list[str], bench: Bench, tmp_path: Path) -> None:
     budget = tmp_path / "short.yaml"
     half = "{currency: optimizer_steps, optimizer_steps: 100000, wall_seconds: %s, grace_seconds: 60}"
@@ -312,6 +323,7 @@ def test_the_fine_tuning_loader_never_sees_test_labels(
     assert public == ["classes"], "a scorer shows nothing of the labels"
 
 
+@pytest.mark.slow
 def test_imagenet_weights_are_loaded_recorded_and_part_of_the_key(
     finished: Path, roots: list[str], bench: Bench, tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ def test_few_rows_of_equal_features_are_drawn(tmp_path: Path) -> None:
     assert all(p.stat().st_size > 100 for p in paths)
 
 
+@pytest.mark.slow
 def test_features_of_runs(bench: Bench, tmp_path: Path) -> None:
     bench("run", "--method", "ours", "--method", "pointcontrast", "--method", "scratch", "--task", "s3dis-sem", *NANO)
     keys = {(r["method"], r["stage"]): r["key"] for r in run_records(tmp_path / "runs")}
@@ -58,7 +59,7 @@ def test_features_of_runs(bench: Bench, tmp_path: Path) -> None:
     assert "features are drawn of a pre-training on data" in bench("features", keys["scratch", "init"], code=2).stderr
 
 
-@pytest.mark.parametrize("method", ["ours", "scratch"])
+@pytest.mark.parametrize("method", [pytest.param("ours", marks=pytest.mark.slow), "scratch"])
 def test_a_method_that_ships_conforms(method: str, bench: Bench) -> None:
     verdicts = {v["check"]: v for v in json.loads(bench("methods", "check", method, "--json").stdout)}
     assert list(verdicts) == ["needs", "run", "events", "budget", "fine-tuning", "labels", "repetition", "seed",

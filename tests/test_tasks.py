@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,10 @@ from pretrain_bench.harness.store.store import Store
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.finetune import detection, instance, semantic, steps
 from pretrain_bench.methods.stage import set_up_torch
-from tests.conftest import NANO, Bench, bench_command
+from tests.conftest import NANO, Bench, run_here
 
 
+@pytest.mark.slow
 def test_scannet_is_fine_tuned_on_its_official_split(bench: Bench, tmp_path) -> None:
     cell = ("run", "--task", "scannet-sem", *NANO, "--threads", "1")
     done = json.loads(bench(*cell, "--method", "scratch", "--json").stdout)
@@ -42,7 +43,11 @@ def test_scannet_is_fine_tuned_on_its_official_split(bench: Bench, tmp_path) -> 
     folder, _ = prepared_with_manifest("synth-scannet", spec.data.manifest_sha256)
     scorer = SemanticScorer(folder, spec.split.test, spec.task_recipe.voxel_metres, 20)
     assert 0 <= scorer.majority_class() < 20 and record["metrics"]["miou_voxel_final"] is not None
-    said = bench(*cell, "--method", "supervised", code=2).stderr
+
+
+def test_supervised_does_not_pretrain_on_the_labels_of_its_own_task(bench: Bench) -> None:
+    cell = ("run", "--task", "scannet-sem", *NANO, "--method", "supervised")
+    said = bench(*cell, code=2).stderr
     assert "pre-trains on the labels of 'synth-scannet', which task 'scannet-sem' fine-tunes on" in " ".join(
         said.split()
     )
@@ -126,24 +131,37 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    """A nano run of every kind of task, from scratch."""
-    import subprocess
+QUICK = ("s3dis-sem", "s3dis-inst", "sunrgbd-det")
+"""One task of each kind; the others are of the slow tests."""
+EACH_TASK = pytest.mark.parametrize(
+    "task", [pytest.param(t, marks=[pytest.mark.slow] * (t not in QUICK)) for t in KINDS]
+)
 
-    folder = tmp_path_factory.mktemp("tasks")
-    for task in KINDS:
-        command = bench_command("run", "--method", "scratch", "--task", task, *NANO, "--threads", "1")
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env={**os.environ, "BENCH_CACHE": str(cache)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+
+def nano_runs(folder: Path, tasks: Sequence[str]) -> Path:
+    """A nano run of each task from scratch, in one store."""
+    for task in tasks:
+        done = run_here(["run", "--method", "scratch", "--task", task, *NANO, "--threads", "1"], folder)
         assert done.returncode == 0, done.stderr
     return folder / "runs"
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory, module_cache: None) -> Path:
+    """A run of every kind of task."""
+    return nano_runs(tmp_path_factory.mktemp("kinds"), QUICK)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory, module_cache: None) -> Path:
+    """A run of every task."""
+    return nano_runs(tmp_path_factory.mktemp("tasks"), tuple(KINDS))
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, task: str) -> Path:
+    """Runs that hold the test's task and one of every kind."""
+    return request.getfixturevalue("quick" if task in QUICK else "full")
 
 
 def run_of(store: Path, task: str) -> tuple[Path, StageSpec]:
@@ -154,7 +172,7 @@ def run_of(store: Path, task: str) -> tuple[Path, StageSpec]:
     raise AssertionError(task)
 
 
-@pytest.mark.parametrize("task", KINDS)
+@EACH_TASK
 def test_the_number_that_counts_is_computed_from_what_was_saved(task: str, store: Path) -> None:
     folder, spec = run_of(store, task)
     record = json.loads((folder / "record.json").read_text())
@@ -173,7 +191,7 @@ def test_the_number_that_counts_is_computed_from_what_was_saved(task: str, store
         scorer.score({})
 
 
-@pytest.mark.parametrize("task", KINDS)
+@EACH_TASK
 def test_training_reads_the_labels_of_training_scenes_alone(
     task: str, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,12 +223,12 @@ def test_training_reads_the_labels_of_training_scenes_alone(
     assert set(public) <= {"classes", "counted", "least_voxels"}, "a scorer shows nothing of the labels"
 
 
-@pytest.mark.parametrize("task", KINDS)
+@EACH_TASK
 def test_predictions_of_another_task_are_refused(task: str, store: Path) -> None:
     _, spec = run_of(store, task)
     assert spec.data is not None and spec.split is not None
     scorer = scorer_for(spec, prepared_with_manifest(spec.data.dataset, spec.data.manifest_sha256)[0])
-    for other in KINDS:
+    for other in QUICK:
         foreign, theirs = run_of(store, other)
         if theirs.task_kind == spec.task_kind:
             continue
@@ -222,7 +240,7 @@ def test_predictions_of_another_task_are_refused(task: str, store: Path) -> None
         scorer.read(store, spec.split.test[0])
 
 
-@pytest.mark.parametrize("task", KINDS)
+@EACH_TASK
 def test_a_scene_is_drawn(task: str, store: Path, bench: Bench, tmp_path: Path) -> None:
     from PIL import Image
     from plyfile import PlyData
@@ -243,7 +261,11 @@ def test_a_scene_is_drawn(task: str, store: Path, bench: Bench, tmp_path: Path) 
     assert "expected one of final, selected, best" in said
 
 
-def test_all_kinds_are_shown_audited_and_reported(store: Path, bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["quick", pytest.param("full", marks=pytest.mark.slow)])
+def test_all_kinds_are_shown_audited_and_reported(
+    name: str, request: pytest.FixtureRequest, bench: Bench, tmp_path: Path
+) -> None:
+    store = request.getfixturevalue(name)
     for task, words in (("s3dis-inst", "AP50 of instances"), ("sunrgbd-det", "mAP50 of boxes")):
         assert words in bench("show", run_of(store, task)[0].name, "--runs", str(store)).stdout
     assert "ap50" in bench("show", "--runs", str(store)).stdout
@@ -252,7 +274,7 @@ def test_all_kinds_are_shown_audited_and_reported(store: Path, bench: Bench, tmp
     assert "metrics recomputed from counts" in bench("audit", "b.tar.zst").stdout
     bench("report", "--runs", str(store), "--out", "out")
     table = (tmp_path / "out/table.md").read_text()
-    assert all(task in table for task in KINDS)
+    assert all(task in table for task in (QUICK if name == "quick" else KINDS))
 
 
 @pytest.mark.parametrize(
@@ -268,7 +290,12 @@ def test_few_labels_of_the_wrong_kind_are_refused(task: str, ratio: str, words: 
 
 
 @pytest.mark.parametrize(
-    ("task", "ratio"), [("s3dis-inst", "20points"), ("sunrgbd-det", "1box"), ("scannet-det", "2boxes")]
+    ("task", "ratio"),
+    [
+        pytest.param("s3dis-inst", "20points", marks=pytest.mark.slow),
+        pytest.param("sunrgbd-det", "1box", marks=pytest.mark.slow),
+        ("scannet-det", "2boxes"),
+    ],
 )
 def test_few_labels_of_a_scene(task: str, ratio: str, bench: Bench) -> None:
     command = ("run", "--method", "scratch", "--task", task, "--label-ratio", ratio, *NANO, "--threads", "1", "--json")
@@ -278,7 +305,7 @@ def test_few_labels_of_a_scene(task: str, ratio: str, bench: Bench) -> None:
     assert 0 < record["ledger"]["labels"] <= 8 * int("".join(c for c in ratio if c.isdigit()))
 
 
-@pytest.mark.parametrize("task", KINDS)
+@EACH_TASK
 def test_a_task_has_a_cost_before_it_ran(task: str, store: Path) -> None:
     from pretrain_bench.harness.planning.estimate import rough_flops
 

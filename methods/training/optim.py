@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,9 +15,30 @@ from pretrain_bench.harness.contract.stage import Limits
 Schedule = Callable[[int], float]
 
 
+def _undecorated(method: Any) -> Any:
+    """A method of torch's optimizers without the decorator that imports torch's compiler at the first call. No stage compiles
+    anything, and the import takes two processor seconds. A torch without the decorator is used as it is."""
+    return getattr(method, "__wrapped__", method)
+
+
+class _Uncompiled(torch.optim.Optimizer):
+    add_param_group = _undecorated(torch.optim.Optimizer.add_param_group)
+    zero_grad = _undecorated(torch.optim.Optimizer.zero_grad)
+    state_dict = _undecorated(torch.optim.Optimizer.state_dict)
+    load_state_dict = _undecorated(torch.optim.Optimizer.load_state_dict)
+
+
+class _Sgd(_Uncompiled, torch.optim.SGD):
+    step = torch.no_grad()(_undecorated(torch.optim.SGD.step))
+
+
+class _Adam(_Uncompiled, torch.optim.Adam):
+    step = torch.no_grad()(_undecorated(torch.optim.Adam.step))
+
+
 def sgd(parameters: Iterable[nn.Parameter], settings: SgdSettings) -> torch.optim.SGD:
     """SGD with momentum, dampening and weight decay."""
-    return torch.optim.SGD(
+    return _Sgd(
         parameters,
         lr=settings.learning_rate,
         momentum=settings.momentum,
@@ -27,7 +49,7 @@ def sgd(parameters: Iterable[nn.Parameter], settings: SgdSettings) -> torch.opti
 
 def adam(parameters: Iterable[nn.Parameter], settings: AdamSettings) -> torch.optim.Adam:
     """Adam with its usual betas."""
-    return torch.optim.Adam(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    return _Adam(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
 def schedule_steps(recipe_steps: int, steps: int, limits: Limits) -> int:

@@ -15,6 +15,7 @@ from tests.verification.settings import LEARNING_METHODS
 STEPS = 80
 
 
+@pytest.mark.slow
 def test_one_seed_of_csc_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning, "HELD_OUT_BATCHES", 12)
     source = DataSources(frame_stride=50, world="smoke").prepare(learning.DATASET, strict=True, say=print)

@@ -249,6 +249,7 @@ def test_pruned_is_told_from_missing(runs: Path, bench: Bench, tmp_path: Path, m
     assert "artifacts are there" in failures(audit(bench, "--runs", str(runs), code=1))
 
 
+@pytest.mark.slow
 def test_a_pruned_backbone_is_made_again_where_it_is_needed(runs: Path, bench: Bench) -> None:
     bench("clean", "--keep", "none", "--runs", str(runs))
     more = (
@@ -288,6 +289,7 @@ def test_without_the_data_nothing_is_called_ok(honest: Path, runs: Path, bench: 
     assert verdicts == {"not checked"} and folder.parent.is_dir()
 
 
+@pytest.mark.slow
 def test_synthetic_data_are_made_again_from_their_seed(honest: Path, bench: Bench, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "empty"))
     findings = audit(bench, "--runs", str(honest))
@@ -304,6 +306,7 @@ def test_a_run_again_gives_the_same_bits(honest: Path, bench: Bench) -> None:
     assert "0.000000" in text and "unknown with fewer than 3 seeds" in text
 
 
+@pytest.mark.slow
 def test_a_run_again_finds_what_was_resealed(runs: Path, bench: Bench) -> None:
     replace_checkpoint(runs)
     reseal(runs)
