@@ -1,7 +1,7 @@
 """Colour, order and group of each method. All of `reports` asks this module, so that a method looks the same everywhere.
 
-A record keeps the card of its method, so a report knows methods from outside this project too. Older records, and published results,
-take the card from the `method.yaml` that ships.
+A record keeps the card of its method, so a report knows methods from outside this project too. Older records, and published
+results, take the card from the `method.yaml` that ships.
 """
 
 from __future__ import annotations
