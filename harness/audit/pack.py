@@ -150,7 +150,7 @@ class _Packer:
         identity = canonical_json([spec.data.model_dump(), spec.split.test, spec.model_dump(mode="json")["recipe"]])
         if identity not in self.scorers:
             source = find_data(spec.data, self.say)
-            self.scorers[identity] = None if isinstance(source, str) else scorer_for(spec, source.folder)
+            self.scorers[identity] = None if isinstance(source, str) else scorer_for(spec, source)
         scorer = self.scorers[identity]
         counts: dict[str, Any] = {}
         for checkpoint in CHECKPOINTS if scorer is not None else ():

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from pretrain_bench.benchmarks.datasets.layout import read_manifest
 from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
 from pretrain_bench.harness.audit.findings import Tally
@@ -61,7 +63,9 @@ def planned_again(chain: list[AuditedRun], say: Callable[[str], None]) -> list[P
     for number, run in enumerate(chain):
         spec = run.spec
         if spec.method not in available(Method):
-            raise WrongUse(f"{run.name}: {spec.method!r} is a user's own method; its image is needed")
+            raise WrongUse(
+                f"{run.name}: {spec.method!r} is not a method that ships; its code is needed to run it again"
+            )
         if spec.code_sha256 != code_sha256(spec.kind, spec.method, spec.part):
             raise WrongUse(f"{run.name}: was made by other code than this version's; check out its commit")
         if spec.device == "cuda" or spec.imagenet_weights_sha256 is not None:
@@ -74,7 +78,8 @@ def planned_again(chain: list[AuditedRun], say: Callable[[str], None]) -> list[P
             source = find_data(spec.data, say)
             if isinstance(source, str):
                 raise WrongUse(f"{run.name}: {source}")
-            data = source
+            # Raises for a user's own dataset, whose file the record does not hold.
+            data = PreparedDataset(find(Dataset, spec.data.dataset), source, read_manifest(source))
         last = spec.kind == "pretrain" and (number + 1 == len(chain) or chain[number + 1].spec.kind == "finetune")
         half = budget.pretrain if spec.kind == "pretrain" else budget.finetune
         title, method = f"{spec.method}/{spec.stage} again", find(Method, spec.method)

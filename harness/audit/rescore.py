@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import BenchError
@@ -10,8 +11,8 @@ from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.audit.static import AuditedRun
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import DataView
-from pretrain_bench.harness.planning.catalog import find
-from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset, prepared_with_manifest
+from pretrain_bench.harness.planning.catalog import available, find
+from pretrain_bench.harness.planning.prepared_data import DataSources, prepared_with_manifest
 from pretrain_bench.harness.running.checks import InvalidOutput
 from pretrain_bench.harness.running.scoring import disagreement, score_finetune
 from pretrain_bench.harness.store.retention import pruned
@@ -22,7 +23,7 @@ CHECK = "metrics recomputed from predictions"
 
 def rescore(runs: Iterable[AuditedRun], tally: Tally, say: Callable[[str], None]) -> None:
     """Score every successful fine-tuning. Without its data, or with pruned predictions, the verdict is `not checked`."""
-    known: dict[str, PreparedDataset | str] = {}
+    known: dict[str, Path | str] = {}
     for run in runs:
         if run.spec.kind != "finetune" or run.record.outcome != Outcome.ok or run.spec.data is None:
             continue
@@ -48,23 +49,20 @@ def rescore(runs: Iterable[AuditedRun], tally: Tally, say: Callable[[str], None]
         tally.expect(CHECK, not problem, run.name, problem)
 
 
-def find_data(data: DataView, say: Callable[[str], None]) -> PreparedDataset | str:
-    """The prepared data that a run was made from, or the reason why they cannot be had. Missing procedural data are generated
-    again."""
+def find_data(data: DataView, say: Callable[[str], None]) -> Path | str:
+    """The folder of the prepared data that a run was made from, or the reason why they cannot be had.
+
+    Data of a user's own dataset are found like any other. Missing procedural data are generated again.
+    """
     try:
-        dataset = find(Dataset, data.dataset)
-    except BenchError as error:
-        return str(error)
-    try:
-        folder, manifest = prepared_with_manifest(data.dataset, data.manifest_sha256)
-        return PreparedDataset(dataset, folder, manifest)
+        return prepared_with_manifest(data.dataset, data.manifest_sha256)[0]
     except BenchError:
         pass
-    if not dataset.synthetic:
+    if data.dataset not in available(Dataset) or not find(Dataset, data.dataset).synthetic:
         return f"the prepared data of {data.dataset!r} that it was made from are not here"
-    for world in dataset.worlds:
+    for world in find(Dataset, data.dataset).worlds:
         say(f"{data.dataset}: generating it again ({world}) from its seed")
         made = DataSources(world=world).prepare(data.dataset)
         if made.manifest.sha256 == data.manifest_sha256:
-            return made
+            return made.folder
     return f"this version generates {data.dataset!r} with another content"

@@ -10,7 +10,6 @@ from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.benchmarks.metrics.scorer import Counts, Scorer, confusion_of_counts, metrics_of_counts, scorer_of
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.harness.contract.stage import StageSpec
-from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.running.checks import InvalidOutput
 
 Metrics = dict[str, float | None]
@@ -25,12 +24,12 @@ class Scores(NamedTuple):
     confusion: Confusion
 
 
-def score_finetune(spec: StageSpec, artifacts: Path, data: PreparedDataset) -> Scores:
+def score_finetune(spec: StageSpec, artifacts: Path, prepared: Path) -> Scores:
     """The reported metrics, computed from saved predictions and the prepared labels; metrics are named METRIC_CHECKPOINT.
 
     Raises InvalidOutput for predictions that are missing, damaged, of another task or of another length.
     """
-    scorer = scorer_for(spec, data.folder)
+    scorer = scorer_for(spec, prepared)
     assert spec.split is not None
     metrics: Metrics = {}
     confusion: Confusion = {}

@@ -86,7 +86,7 @@ def _judge_artifacts(evidence: Evidence) -> Verdict:
             check_pretrain(planned.spec, evidence.artifacts, planned.leaves_backbone)
             return Verdict(Outcome.ok, end.message)
         assert planned.data is not None
-        scores = score_finetune(planned.spec, evidence.artifacts, planned.data)
+        scores = score_finetune(planned.spec, evidence.artifacts, planned.data.folder)
     except InvalidOutput as error:
         return Verdict(Outcome.invalid_output, str(error))
     if difference := disagreement(scores.metrics, end.metrics):

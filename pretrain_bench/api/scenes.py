@@ -47,7 +47,7 @@ def draw_scene(
     source = find_data(spec.data, (display or TqdmDisplay()).say)
     if isinstance(source, str):
         raise DataError(f"run {record.key} cannot be drawn: {source}")
-    shown = show_scene(spec, source.folder, scene, run.folder / ARTIFACTS / "predictions" / checkpoint)
+    shown = show_scene(spec, source, scene, run.folder / ARTIFACTS / "predictions" / checkpoint)
     mark = "  SYNTHETIC DATA" if record.synthetic else ""
     drawn = draw_tiles(
         shown, f"{record.method} -> {spec.task}, {scene}, {checkpoint} checkpoint, run {record.key}{mark}"

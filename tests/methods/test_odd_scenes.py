@@ -121,7 +121,7 @@ def test_odd_test_scenes_are_predicted_and_scored(task: str, name: str, tmp_path
     planned, context = open_task(task, tmp_path, scenes, ("usual",), (name,))
     metrics = TASKS[task].run(context)
     assert planned.data is not None
-    scored = score_finetune(planned.spec, context.artifacts, planned.data).metrics
+    scored = score_finetune(planned.spec, context.artifacts, planned.data.folder).metrics
     assert {n: metrics[n] for n in scored} == scored
     if name in ("empty", "not-labelled"):
         assert scored[f"{planned.spec.headline_metric}_final"] is None, "nothing there: not defined, which is not zero"

@@ -257,7 +257,7 @@ def test_a_run_is_scored_and_repeats(tmp_path: Path) -> None:
         )  # fmt: skip
         metrics = instance.run(context)
         assert planned.data is not None
-        scored = score_finetune(planned.spec, context.artifacts, planned.data).metrics
+        scored = score_finetune(planned.spec, context.artifacts, planned.data.folder).metrics
         assert {n: metrics[n] for n in scored} == scored
         steps = [line for line in (context.out / "events.jsonl").read_text().splitlines() if '"step"' in line]
         assert sum("score_loss" in line for line in steps) == 2
