@@ -1,4 +1,4 @@
-"""Cells of sleeping stages, planned once for the tests of a module."""
+"""Cells of sleeping stages, planned once for all tests of this room."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from tests.faults.suite import planned
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cells(s3dis_root: Path, cache: Path) -> list[PlannedCell]:
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("BENCH_CACHE", str(cache))
