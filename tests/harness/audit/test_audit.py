@@ -373,7 +373,7 @@ def test_a_plan_knows_what_is_done_in_a_bundle(packed: Path, honest: Path, bench
 def test_counts_go_as_far_as_the_predictions_that_were_kept(runs: Path, bench: Bench, tmp_path: Path) -> None:
     bench("clean", "--keep", "final", "--runs", str(runs))
     bench("audit", "--runs", str(runs), "--bundle", str(tmp_path / "kept.tar.zst"), "--no-rescore")
-    findings = audit(bench, str(tmp_path / "kept.tar.zst"), "--no-rescore")
+    findings = audit(bench, str(tmp_path / "kept.tar.zst"))
     check = [f for f in findings if f["check"] == "metrics recomputed from counts"]
     assert {f["verdict"]: f["detail"] for f in check}["ok"] == "3"
     assert {f["detail"] for f in check if f["verdict"] == "not checked"} == {
