@@ -53,6 +53,7 @@ def test_supervised_does_not_pretrain_on_the_labels_of_its_own_task(bench: Bench
     )
 
 
+@pytest.mark.slow
 def test_semantickitti_is_fine_tuned_on_remission_and_judged_on_points(bench: Bench, tmp_path: Path) -> None:
     done = json.loads(
         bench("run", "--task", "kitti-sem", *NANO, "--threads", "1", "--method", "scratch", "--json").stdout
