@@ -111,7 +111,7 @@ def test_folders_of_the_users_own_with_the_same_names(
     assert mine.count("the foreign") == 4, "nor does the installation hide what is the user's"
 
 
-def test_a_foreign_torch_is_not_imported(installed: Path, s3dis_root: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_foreign_torch_is_not_imported(installed: Path, cache: Path, tmp_path: Path) -> None:
     """Python puts the working folder first for `python -m`."""
     for name in ("torch", "numpy"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the foreign one')\n")
@@ -121,18 +121,15 @@ def test_a_foreign_torch_is_not_imported(installed: Path, s3dis_root: Path, cach
         assert output([python, *flags, "-m", "pretrain_bench", "--version"], tmp_path, variables) == version
     assert version == "bench 0.1.0\n"
     assert "torch" in output([python, "-m", "pretrain_bench", "doctor"], tmp_path, variables)
-    run = [
-        "run",
-        "--method",
-        "scratch",
-        "--task",
-        "s3dis-sem",
-        *NANO,
-        "--data",
-        f"s3dis={s3dis_root}",
-        "--threads",
-        "1",
-    ]
+
+
+@pytest.mark.slow
+def test_a_run_beside_a_foreign_torch(installed: Path, s3dis_root: Path, cache: Path, tmp_path: Path) -> None:
+    for name in ("torch", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the foreign one')\n")
+    variables, python, bench = clean(cache), installed / "bin/python", installed / "bin/bench"
+    data = ["--data", f"s3dis={s3dis_root}", "--threads", "1"]
+    run = ["run", "--method", "scratch", "--task", "s3dis-sem", *NANO, *data]
     output([python, "-m", "pretrain_bench", *run], tmp_path, variables)
     output([bench, "report", "--no-page"], tmp_path, variables)
     assert len(list((tmp_path / "runs").glob("*/*/record.json"))) == 2 and (tmp_path / "report/table.md").is_file()
