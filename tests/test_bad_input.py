@@ -120,7 +120,7 @@ def test_a_line_with_letters(rooms: Path, bench: Bench, tmp_path: Path) -> None:
     error = one_line(bench(*arguments("--data", f"s3dis={rooms}", "--strict"), code=2).stderr)
     assert f"{path}, line 901: '1 2 three 4 5 6' is not six numbers, x y z r g b" in error
     nothing_written(tmp_path)
-    done = bench(*arguments("--data", f"s3dis={rooms}"))
+    done = bench("data", "prepare", "s3dis", "--root", str(rooms))
     (warning,) = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
     assert (
         warning
@@ -230,7 +230,8 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("mebibytes", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mebibytes", [1, 3])
 def test_a_full_disk(mebibytes: int, small_disk, s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
     """The backbone alone is larger than this disk. When there is room, the same command goes on."""
     disk = small_disk(mebibytes)

@@ -44,6 +44,13 @@ def finished(roots: list[str], cache: Path, tmp_path_factory: pytest.TempPathFac
     return runs
 
 
+def of_methods(finished: Path, methods: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """The artifacts of some methods of the finished store."""
+    keys = {r["key"] for r in run_records(finished) if r["method"] in methods}
+    assert len(keys) == 2 * len(methods) + ("ours" in methods)
+    return {key: hashes for key, hashes in artifact_hashes(finished).items() if key in keys}
+
+
 def artifact_hashes(runs: Path) -> dict[str, dict[str, str]]:
     return {r["key"]: {k: v["sha256"] for k, v in r["artifacts"].items()} for r in run_records(runs)}
 
@@ -116,23 +123,27 @@ def test_two_stores_get_the_same_bits(finished: Path, roots: list[str], bench: B
     assert metrics[0] == metrics[1]
 
 
+BOTH, ALONE = ("ours", "scratch"), ("scratch",)
+
+
 @pytest.mark.parametrize(
-    "moment", [pytest.param(m, marks=[pytest.mark.slow] * (m != 6.5)) for m in (2.0, 4.0, 6.5, 9.0, 12.0)]
+    ("moment", "methods"),
+    [(4.5, ALONE), *(pytest.param(m, BOTH, marks=pytest.mark.slow) for m in (2.0, 4.0, 6.5, 9.0, 12.0))],
 )
 def test_kill_nine_at_any_moment_is_continued(
-    moment: float, finished: Path, roots: list[str], bench: Bench, tmp_path: Path
+    moment: float, methods: tuple[str, ...], finished: Path, roots: list[str], bench: Bench, tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
     process = subprocess.Popen(
-        bench_command(*command(roots, runs)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        bench_command(*command(roots, runs, methods=methods)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     time.sleep(moment)
     process.kill()
     process.wait()
     for record in run_records(runs):
         assert record["outcome"] == "ok", "what is visible is whole"
-    bench(*command(roots, runs))
-    assert artifact_hashes(runs) == artifact_hashes(finished)
+    bench(*command(roots, runs, methods=methods))
+    assert artifact_hashes(runs) == of_methods(finished, methods)
     assert not list(runs.glob(".partial/[!.]*"))
 
 
@@ -176,14 +187,15 @@ def wait_for_child(runs: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    "number",
+    ("number", "methods"),
     [
-        pytest.param(signal.SIGINT, id="ctrl-c"),
-        pytest.param(signal.SIGTERM, id="kill in the background", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, ALONE, id="ctrl-c"),
+        pytest.param(signal.SIGINT, BOTH, id="ctrl-c of both", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, BOTH, id="kill in the background", marks=pytest.mark.slow),
     ],
 )
 def test_ctrl_c_or_kill_keeps_the_checkpoint_and_says_how_to_go_on(
-    number: signal.Signals, finished: Path, roots: list[str], bench: Bench, tmp_path: Path
+    number: signal.Signals, methods: tuple[str, ...], finished: Path, roots: list[str], bench: Bench, tmp_path: Path
 ) -> None:
     def as_a_shell_does() -> None:
         # Ctrl-C is not meant for what runs in the background; the tests themselves may run there.
@@ -191,25 +203,25 @@ def test_ctrl_c_or_kill_keeps_the_checkpoint_and_says_how_to_go_on(
 
     runs = tmp_path / "runs"
     process = subprocess.Popen(
-        bench_command(*command(roots, runs, "--workers", "1")),
+        bench_command(*command(roots, runs, "--workers", "1", methods=methods)),
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=as_a_shell_does,
     )
-    child = wait_for_child(runs)
-    events = next(runs.glob(".partial/*/root/out")) / "events.jsonl"
-    for _ in range(400):
-        if events.is_file() and b'"step"' in events.read_bytes():
+    wait_for_child(runs)
+    for _ in range(1200):
+        if any(b'"step"' in path.read_bytes() for path in runs.glob(".partial/*/root/out/events.jsonl")):
             break
         time.sleep(0.05)
+    child = wait_for_child(runs)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
     assert stderr.strip().splitlines()[-1].endswith("cancelled; the same command goes on from its last checkpoint")
     assert "Traceback" not in stderr and not Path(f"/proc/{child}").exists()
     assert list(runs.glob(".partial/*/root/out/checkpoint.pt")) and list(runs.glob(".partial/*/attempts/1/record.json"))
-    bench(*command(roots, runs))
-    assert artifact_hashes(runs) == artifact_hashes(finished)
+    bench(*command(roots, runs, methods=methods))
+    assert artifact_hashes(runs) == of_methods(finished, methods)
 
 
 @pytest.mark.slow

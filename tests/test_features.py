@@ -59,7 +59,8 @@ def test_features_of_runs(bench: Bench, tmp_path: Path) -> None:
     assert "features are drawn of a pre-training on data" in bench("features", keys["scratch", "init"], code=2).stderr
 
 
-@pytest.mark.parametrize("method", [pytest.param("ours", marks=pytest.mark.slow), "scratch"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ours", "scratch"])
 def test_a_method_that_ships_conforms(method: str, bench: Bench) -> None:
     verdicts = {v["check"]: v for v in json.loads(bench("methods", "check", method, "--json").stdout)}
     assert list(verdicts) == ["needs", "run", "events", "budget", "fine-tuning", "labels", "repetition", "seed",

@@ -1,11 +1,10 @@
-"""`pip install .` into a fresh environment, then the commands from an empty folder."""
+"""`pip install .` into a fresh environment, then the commands beside folders and files of the user's own with the same names."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import site
 import subprocess
 import sys
 import venv
@@ -15,74 +14,173 @@ import pytest
 
 from tests.conftest import NANO, REPOSITORY
 
+ROOMS = ("benchmarks", "harness", "methods", "reports")
+HIDDEN = ("pydantic", "yaml", "typer", "click", "rich", "tqdm", "scipy", "sklearn", "pandas", "seaborn", "matplotlib", "PIL",
+          "plyfile", "psutil", "safetensors", "docker", "pynvml", "zstandard", "plotly", "pytest", "hypothesis")  # fmt: skip
+"""What the project needs besides torch and numpy."""
+
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new environment with the project installed, not editable.
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout: setuptools would leave its build folder in the checkout, and take stale files from it."""
+    ignored = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "runs", "smoke", "study")
+    return Path(shutil.copytree(REPOSITORY, tmp_path_factory.mktemp("plain") / "source", symlinks=True, ignore=ignored))
 
-    The dependencies are those of the running environment, seen through a path file: `.pth` files of its own, such as the
-    one of an editable installation, are not followed.
-    """
+
+@pytest.fixture(scope="module")
+def installed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new environment with the project installed, not editable."""
     folder = tmp_path_factory.mktemp("fresh") / "env"
-    # A copy, because setuptools would leave its build folder in the checkout, and take stale files from it.
-    source = folder.parent / "source"
-    shutil.copytree(
-        REPOSITORY,
-        source,
-        symlinks=True,
-        ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "runs", "smoke"),
-    )
-    venv.create(folder, with_pip=True)
-    python = folder / "bin/python"
-    packages = subprocess.run(
-        [python, "-c", "import site; print(site.getsitepackages()[0])"], capture_output=True, text=True, check=True
-    )
-    (Path(packages.stdout.strip()) / "dependencies.pth").write_text("\n".join(site.getsitepackages()) + "\n")
-    command = [
-        python,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--force-reinstall",
-        str(source),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    environment(folder, with_pip=True)
+    install(folder, folder, str(source))
     return folder
 
 
-def test_run_and_report_from_an_empty_folder(
-    installed: Path, s3dis_root: Path, rgbd_root: Path, cache: Path, tmp_path: Path
+def environment(folder: Path, with_pip: bool) -> None:
+    """A virtual environment whose dependencies are those of the running one, seen through a path file: `.pth` files of its own,
+    such as the one of an editable installation, are not followed."""
+    venv.create(folder, with_pip=with_pip)
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "dependencies.pth").write_text("\n".join(p for p in sys.path if p.endswith("site-packages")) + "\n")
+
+
+def install(pip: Path, target: Path, *what: str) -> None:
+    """With the pip of one environment into another."""
+    command = [pip / "bin/python", "-m", "pip", "--quiet", "--python", target / "bin/python", "install", "--no-deps",
+               "--force-reinstall", *what]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def clean(cache: Path, **more: str) -> dict[str, str]:
+    """The variables of a person who set PYTHONPATH only where `more` has it."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"BENCH_CACHE": str(cache), **more}
+
+
+def output(command: list[str | Path], cwd: Path, env: dict[str, str]) -> str:
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, (command, done.stdout, done.stderr)
+    return done.stdout
+
+
+def test_the_distribution_owns_one_import_name(installed: Path, cache: Path, tmp_path: Path) -> None:
+    code = "import importlib.metadata as m; print(*m.files('pretrain-bench'), sep='\\n')"
+    files = output([installed / "bin/python", "-c", code], tmp_path, clean(cache)).split()
+    tops = {name.split("/")[0] for name in files if not name.startswith("../../../bin/")}
+    assert {t for t in tops if not t.endswith(".dist-info")} == {"pretrain_bench"}
+    inside = {name.removeprefix("pretrain_bench/") for name in files}
+    docker = {"base.Dockerfile", "method.Dockerfile", "task.Dockerfile", "images.lock", "requirements.lock", "torch-cuda.lock",
+              "minkowski/build.sh"}  # fmt: skip
+    assert {f"docker/{name}" for name in docker} | {"py.typed"} <= inside
+    assert all(any(name.startswith(f"{room}/") for name in inside) for room in ROOMS)
+
+
+@pytest.mark.parametrize("method", [pytest.param("ours", marks=pytest.mark.slow), "scratch"])
+def test_folders_of_the_users_own_with_the_same_names(
+    method: str, installed: Path, s3dis_root: Path, rgbd_root: Path, cache: Path, tmp_path: Path
 ) -> None:
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"BENCH_CACHE": str(cache)}
+    """PYTHONPATH=. puts them before the installed packages; the whole main job runs beside them, and they stay importable."""
+    for room in ROOMS:
+        (tmp_path / room).mkdir()
+        if room != "methods":
+            (tmp_path / room / "__init__.py").write_text(f"print('the foreign {room}')\n")
+    (tmp_path / "methods/tool.py").write_text("print('the foreign tool')\n")
+    variables = clean(cache, PYTHONPATH=".")
 
     def bench(*arguments: str) -> str:
-        done = subprocess.run(
-            [installed / "bin/bench", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        text = output([installed / "bin/bench", *arguments], tmp_path, variables)
+        assert "foreign" not in text
+        return text
 
-    where = subprocess.run(
-        [installed / "bin/python", "-c", "import pretrain_bench.methods; print(pretrain_bench.methods.__file__)"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert where.stdout.startswith(str(installed)), "the installed copy is tested, not the checkout"
     data = ["--data", f"s3dis={s3dis_root}", "--pretrain-data", f"rgbd-folder={rgbd_root}"]
-    bench("run", "--method", "ours", "--task", "s3dis-sem", *NANO, *data, "--threads", "1")
-    assert "372 of 374" in (next((tmp_path / "runs/finetune").glob("*/record.json"))).read_text()
+    bench("run", "--method", method, "--task", "s3dis-sem", *NANO, *data, "--threads", "1")
+    (path,) = (tmp_path / "runs/finetune").glob("*/record.json")
+    record = json.loads(path.read_text())
+    assert record["outcome"] == "ok" and "372 of 374" in path.read_text()
+    assert record["provenance"]["git_commit"] is None and record["provenance"]["project_version"] == "0.1.0"
+    assert "foreign" not in (path.parent / "log.txt").read_text()
     bench("report")
     assert (tmp_path / "report/index.html").is_file()
     names = [d["name"] for d in json.loads(bench("data", "ls", "--json"))]
     assert "synth-s3dis" in names and "--budget" in bench("run", "--help")
-    docker = Path(where.stdout.strip()).parent.parent / "docker"
-    names = {p.name for p in docker.iterdir()}
-    assert {"base.Dockerfile", "method.Dockerfile", "task.Dockerfile", "images.lock", "requirements.lock"} <= names
-    assert (docker / "torch-cuda.lock").is_file() and (docker / "minkowski/build.sh").is_file()
-    record = json.loads(next((tmp_path / "runs/finetune").glob("*/record.json")).read_text())
-    assert record["provenance"]["git_commit"] is None and record["provenance"]["project_version"] == "0.1.0"
+    python = installed / "bin/python"
+    assert "torch" in output([python, "-m", "pretrain_bench", "doctor"], tmp_path, variables)
+    where = output([python, "-c", "import pretrain_bench.methods as m; print(m.__file__)"], tmp_path, variables)
+    assert where.startswith(str(installed)), "the installed copy is tested, not the checkout"
+    mine = output([python, "-c", "import methods.tool, benchmarks, reports, harness"], tmp_path, variables)
+    assert mine.count("the foreign") == 4, "nor does the installation hide what is the user's"
+
+
+def test_a_foreign_torch_is_not_imported(installed: Path, cache: Path, tmp_path: Path) -> None:
+    """Python puts the working folder first for `python -m`."""
+    for name in ("torch", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the foreign one')\n")
+    variables, python, bench = clean(cache), installed / "bin/python", installed / "bin/bench"
+    version = output([bench, "--version"], tmp_path, variables)
+    for flags in ([], ["-P"], ["-I"]):
+        assert output([python, *flags, "-m", "pretrain_bench", "--version"], tmp_path, variables) == version
+    assert version == "bench 0.1.0\n"
+    assert "torch" in output([python, "-m", "pretrain_bench", "doctor"], tmp_path, variables)
+
+
+@pytest.mark.slow
+def test_a_run_beside_a_foreign_torch(installed: Path, s3dis_root: Path, cache: Path, tmp_path: Path) -> None:
+    for name in ("torch", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the foreign one')\n")
+    variables, python, bench = clean(cache), installed / "bin/python", installed / "bin/bench"
+    data = ["--data", f"s3dis={s3dis_root}", "--threads", "1"]
+    run = ["run", "--method", "scratch", "--task", "s3dis-sem", *NANO, *data]
+    output([python, "-m", "pretrain_bench", *run], tmp_path, variables)
+    output([bench, "report", "--no-page"], tmp_path, variables)
+    assert len(list((tmp_path / "runs").glob("*/*/record.json"))) == 2 and (tmp_path / "report/table.md").is_file()
+
+
+def test_an_editable_installation_and_a_plain_checkout(
+    installed: Path, source: Path, cache: Path, tmp_path: Path
+) -> None:
+    """Both give the same import names as the installation, from the folders of the checkout."""
+    editable = tmp_path / "env"
+    environment(editable, with_pip=False)
+    install(installed, editable, "--editable", str(source))
+    code = "import pretrain_bench.harness.cli.app as app, pretrain_bench.methods as m; print(app.__file__, m.__file__)"
+    for python, variables in (
+        (editable / "bin/python", clean(cache)),
+        (Path(sys.executable), clean(cache, PYTHONPATH=str(source))),
+    ):
+        files = [Path(f).resolve() for f in output([python, "-c", code], tmp_path, variables).split()]
+        assert files == [source / "harness/cli/app.py", source / "methods/__init__.py"]
+    assert output([editable / "bin/bench", "--version"], tmp_path, clean(cache)) == "bench 0.1.0\n"
+
+
+def test_make_verify_gpu_needs_torch_and_numpy_only(source: Path, cache: Path, tmp_path: Path) -> None:
+    import numpy
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU, where the verification takes minutes")
+    python, hiding = tmp_path / "python", tmp_path / "hiding.py"
+    hiding.write_text(
+        "import importlib.abc, runpy, sys\n"
+        "class Hidden(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] in {HIDDEN!r}:\n"
+        "            raise ModuleNotFoundError(f'{name} is hidden', name=name)\n"
+        "sys.meta_path.insert(0, Hidden())\n"
+        "sys.path.insert(0, '.')\n"
+        "module = sys.argv[2]\n"
+        "del sys.argv[1:3]\n"
+        "runpy.run_module(module, run_name='__main__', alter_sys=True)\n"
+    )
+    packages = {str(Path(m.__file__ or "").parent.parent) for m in (torch, numpy)}
+    python.write_text(
+        f'#!/bin/sh\nPYTHONPATH="{os.pathsep.join(packages)}" exec "{sys.executable}" -S "{hiding}" "$@"\n'
+    )
+    python.chmod(0o755)
+    said = output(["make", "verify-gpu", f"GPU_PYTHON={python}"], source, clean(cache))
+    assert '"why": "no CUDA device was at hand"' in said
+    assert json.loads((source / "docs/verification/gpu.json").read_text())["verdict"] == "not run"
+    done = subprocess.run([python, "-m", "pydantic"], cwd=source, capture_output=True, text=True)
+    assert done.returncode and "pydantic is hidden" in done.stderr, "the trial is a trial"
 
 
 def test_this_interpreter_runs_the_checkout() -> None:

@@ -53,6 +53,7 @@ def test_supervised_does_not_pretrain_on_the_labels_of_its_own_task(bench: Bench
     )
 
 
+@pytest.mark.slow
 def test_semantickitti_is_fine_tuned_on_remission_and_judged_on_points(bench: Bench, tmp_path: Path) -> None:
     done = json.loads(
         bench("run", "--task", "kitti-sem", *NANO, "--threads", "1", "--method", "scratch", "--json").stdout
@@ -289,13 +290,10 @@ def test_few_labels_of_the_wrong_kind_are_refused(task: str, ratio: str, words: 
     assert words in " ".join(said.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "ratio"),
-    [
-        pytest.param("s3dis-inst", "20points", marks=pytest.mark.slow),
-        pytest.param("sunrgbd-det", "1box", marks=pytest.mark.slow),
-        ("scannet-det", "2boxes"),
-    ],
+    [("s3dis-inst", "20points"), ("sunrgbd-det", "1box"), ("scannet-det", "2boxes")],
 )
 def test_few_labels_of_a_scene(task: str, ratio: str, bench: Bench) -> None:
     command = ("run", "--method", "scratch", "--task", task, "--label-ratio", ratio, *NANO, "--threads", "1", "--json")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
+from functools import cache as once
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -54,6 +56,29 @@ def run_all(planned: list[PlannedStage], root: Path, stop_at: int | None = None)
     return context.artifacts
 
 
+class Trained(NamedTuple):
+    """The stages of a method, run once from seed 0 without a stop; and the files that they opened."""
+
+    root: Path
+    artifacts: Path
+    opened: list[str]
+
+
+@pytest.fixture(scope="module")
+def trained(source: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
+    """By method; tests read it."""
+
+    @once
+    def run(method: str) -> Trained:
+        opened: list[str] = []
+        original, root = views._load, tmp_path_factory.mktemp(method)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(views, "_load", lambda path: opened.append(path.as_posix()) or original(path))
+            return Trained(root, run_all(nano_stages(method, source), root), opened)
+
+    return run
+
+
 def stopping(training: Training, context: StageContext, step: int) -> Training:
     def run_step(number: int, batch: Any) -> Any:
         if number == step:
@@ -64,15 +89,17 @@ def stopping(training: Training, context: StageContext, step: int) -> Training:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_stopped_training_resumes_to_the_same_bits(method: str, source: PreparedDataset, tmp_path: Path) -> None:
+def test_a_stopped_training_resumes_to_the_same_bits(
+    method: str, source: PreparedDataset, trained: Callable[[str], Trained], tmp_path: Path
+) -> None:
     planned = nano_stages(method, source)
-    whole, resumed = run_all(planned, tmp_path / "whole"), run_all(planned, tmp_path / "cut", stop_at=1)
+    whole, resumed = trained(method).artifacts, run_all(planned, tmp_path, stop_at=1)
     one, two = load_weights(whole / "backbone.safetensors"), load_weights(resumed / "backbone.safetensors")
     assert set(one) == set(two) >= set(backbone_shapes(planned[-1].spec.network))
     assert all(torch.equal(one[name], two[name]) for name in one)
     check_pretrain(planned[-1].spec, whole, last=True)
     for stage in planned:
-        logs = [list(read_events(tmp_path / way / stage.spec.stage / "out/events.jsonl")) for way in ("whole", "cut")]
+        logs = [list(read_events(p / stage.spec.stage / "out/events.jsonl")) for p in (trained(method).root, tmp_path)]
         ends = [[e for e in log if e.event == "usage"][-1].ledger for log in logs]
         counted = [e.model_dump(exclude={"wall_seconds", "cpu_seconds", "peak_memory_bytes"}) for e in ends]
         assert counted[0] == counted[1] and counted[0]["optimizer_steps"] == stage.spec.limits.amount
@@ -82,16 +109,19 @@ def test_a_stopped_training_resumes_to_the_same_bits(method: str, source: Prepar
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_another_seed_gives_another_backbone(method: str, source: PreparedDataset, tmp_path: Path) -> None:
-    one, two = (run_all(nano_stages(method, source, seed), tmp_path / str(seed)) for seed in (0, 1))
+def test_another_seed_gives_another_backbone(
+    method: str, source: PreparedDataset, trained: Callable[[str], Trained], tmp_path: Path
+) -> None:
+    one, two = trained(method).artifacts, run_all(nano_stages(method, source, 1), tmp_path)
     first, second = (load_weights(p / "backbone.safetensors")["block4.0.conv1.kernel"] for p in (one, two))
     assert not torch.equal(first, second)
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "supervised"])
-def test_health_is_logged(method: str, source: PreparedDataset, tmp_path: Path) -> None:
-    run_all(nano_stages(method, source), tmp_path)
-    for path in tmp_path.glob("*/out/events.jsonl"):
+def test_health_is_logged(method: str, trained: Callable[[str], Trained]) -> None:
+    logs = list(trained(method).root.glob("*/out/events.jsonl"))
+    assert logs
+    for path in logs:
         steps = [e for e in read_events(path) if e.event == "step"]
         for name in ("positive_similarity", "negative_similarity", "alignment", "uniformity", "effective_rank",
                      "duplicate_rows", "top1", "candidates"):  # fmt: skip
@@ -100,16 +130,11 @@ def test_health_is_logged(method: str, source: PreparedDataset, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_labels_are_opened_by_supervised_alone(
-    method: str, source: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[str] = []
-    original = views._load
-    monkeypatch.setattr(views, "_load", lambda path: opened.append(path.as_posix()) or original(path))
-    run_all(nano_stages(method, source), tmp_path)
+def test_labels_are_opened_by_supervised_alone(method: str, trained: Callable[[str], Trained]) -> None:
+    root, _, opened = trained(method)
     assert opened and any("/labelled/" in path for path in opened) == (method == "supervised")
     if method != "supervised":
-        assert not list(tmp_path.glob("*/data/*/labelled"))
+        assert not list(root.glob("*/data/*/labelled"))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -143,9 +168,11 @@ def test_a_collapse_ends_the_run_with_its_step(
         train_and_save(context, training._replace(schedule=lambda step: 0.0))
 
 
-def test_supervised_drops_its_last_layer_and_sees_every_class(source: PreparedDataset, tmp_path: Path) -> None:
+def test_supervised_drops_its_last_layer_and_sees_every_class(
+    source: PreparedDataset, trained: Callable[[str], Trained]
+) -> None:
     planned = nano_stages("supervised", source)
-    weights = load_weights(run_all(planned, tmp_path) / "backbone.safetensors")
+    weights = load_weights(trained("supervised").artifacts / "backbone.safetensors")
     assert not [name for name in weights if name.startswith("final.")]
     assert planned[0].spec.data is not None and planned[0].spec.data.view == "labelled"
     assert planned[0].spec.data.scenes == ("scene0000_00", "scene0001_00", "scene0002_00"), "no test scene"

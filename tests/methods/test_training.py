@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -200,3 +202,26 @@ def test_loader_workers_change_no_bit_and_count_in_the_ledger(tmp_path: Path) ->
     state, found, seen = job(where)
     assert seen == list(range(5, 12)) and state.ledger.optimizer_steps == 12
     assert all(torch.equal(expected[k], found[k]) for k in expected)
+
+
+def test_a_stage_does_not_import_torchs_compiler() -> None:
+    """It takes longer than a small stage's own work, and torch's optimizers import it unless they are kept from it."""
+    code = (
+        "import sys, torch\n"
+        "from pretrain_bench.benchmarks.specs.optimisers import AdamSettings, SgdSettings\n"
+        "from pretrain_bench.methods import stage\n"
+        "from pretrain_bench.methods.training.optim import adam, sgd\n"
+        "stage.set_up_torch(type('Spec', (), {'threads': 1, 'device': 'cpu', 'seed': 0})())\n"
+        "for make, settings in ((adam, AdamSettings(learning_rate=0.1)), (sgd, SgdSettings(learning_rate=0.1))):\n"
+        "    weight = torch.nn.Parameter(torch.ones(3))\n"
+        "    optimiser = make([weight], settings)\n"
+        "    weight.square().sum().backward()\n"
+        "    optimiser.step()\n"
+        "    optimiser.zero_grad()\n"
+        "    optimiser.load_state_dict(optimiser.state_dict())\n"
+        "    assert weight.grad is None and weight.requires_grad and (weight < 1).all()\n"
+        "assert torch.are_deterministic_algorithms_enabled()\n"
+        "assert not [name for name in ('torch._dynamo', 'torch._inductor') if name in sys.modules]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -17,21 +17,22 @@ import pytest
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.store import chain
-from tests.conftest import Bench, bench_command
+from tests.conftest import NANO, Bench, bench_command
 from tests.harness.store.bundles import members, repack
 
 DOCS = Path(__file__).parent.parent.parent.parent / "docs/audit.md"
 
 
+SMOKE = ("--budget", "smoke", "--profile", NANO[3])
+
+
 @pytest.fixture(scope="module")
 def honest(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """scratch with two seeds and csc with one, at smoke size on the procedural data."""
+    """scratch with two seeds and csc with one, under the budget smoke, on the smallest networks and procedural data."""
     runs = tmp_path_factory.mktemp("audit") / "runs"
     environment = {**os.environ, "BENCH_CACHE": str(cache)}
     for more in (("scratch", "--pretrain-seed", "0", "--pretrain-seed", "1"), ("csc",)):
-        command = bench_command(
-            "run", "--method", *more, "--task", "s3dis-sem", "--budget", "smoke", "--runs", str(runs)
-        )
+        command = bench_command("run", "--method", *more, "--task", "s3dis-sem", *SMOKE, "--runs", str(runs))
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     return runs
@@ -257,8 +258,7 @@ def test_a_pruned_backbone_is_made_again_where_it_is_needed(runs: Path, bench: B
         "scratch",
         "--task",
         "s3dis-sem",
-        "--budget",
-        "smoke",
+        *SMOKE,
         "--runs",
         str(runs),
         "--finetune-seed",
