@@ -1,1 +1,1 @@
-"""Ways to run one stage under the container contract."""
+"""Executors, which run one stage under the container contract, and the images that they use."""

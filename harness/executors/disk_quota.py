@@ -1,8 +1,7 @@
-"""A folder on a file system of its own size, so that what is written there cannot outgrow it (design section 6).
+"""Limits the size of a folder by mounting a file system of that size over it (design section 6).
 
-A file beside the folder holds the file system and is mounted over it; what lies there at the end is copied to the folder
-itself. That takes root and the tools of ext4; without them only the watcher limits the folder, with what is written between two
-looks to spare.
+A file beside the folder holds the file system; at the end its content is copied to the folder itself. This needs root and the
+tools of ext4. Without them only the watcher limits the folder, and a stage may exceed the limit between two samples.
 """
 
 from __future__ import annotations
@@ -20,27 +19,27 @@ from pretrain_bench.harness.executors.usage import folder_bytes
 
 TOOLS = ("mkfs.ext4", "mount", "umount", "cp")
 SPARE_MIB = 16
-"""For the tables of the file system, so that the watcher, not a full disk, ends a stage that writes a little too much."""
+"""Room for the tables of the file system: the watcher, not a full disk, ends a stage that writes a little too much."""
 
 
 def can_limit() -> bool:
-    """Whether this user may mount, and has what it takes."""
+    """Whether this user may mount file systems and has the tools for it."""
     return os.geteuid() == 0 and all(map(shutil.which, TOOLS))
 
 
 @contextlib.contextmanager
 def size_limited(folder: Path, mib: int) -> Iterator[bool]:
-    """Hold `folder` to about `mib` MiB within the block, with what lies there already; false where it could not be mounted.
+    """Limit `folder`, with its present content, to about `mib` MiB within the block; yields false where it cannot be mounted.
 
-    A folder of more than `mib` MiB comes back empty: one file with holes can say that it is larger than any disk.
+    A folder of more than `mib` MiB is empty afterwards: a sparse file can be larger than any disk.
     """
     image, aside = folder.with_name(f"{folder.name}.ext4"), folder.with_name(f"{folder.name}.aside")
-    # First elsewhere, to put on it what the folder holds.
+    # Mounted elsewhere first, to copy the folder's content to it.
     mounted = _make(image, mib) and _mount(image, aside)
     if mounted:
         shutil.rmtree(aside / "lost+found")
-        copied = _do("cp", "-a", f"{folder}/.", str(aside))
-        mounted = _do("umount", str(aside)) and copied and _mount(image, folder)
+        copied = _succeeds("cp", "-a", f"{folder}/.", str(aside))
+        mounted = _succeeds("umount", str(aside)) and copied and _mount(image, folder)
     if aside.is_dir():
         aside.rmdir()
     try:
@@ -53,11 +52,11 @@ def size_limited(folder: Path, mib: int) -> Iterator[bool]:
 
 
 def recover(folder: Path) -> None:
-    """Bring back what a process that was killed within `size_limited` left there; nothing where there is none."""
+    """Restore a folder whose process was killed within `size_limited`; does nothing to other folders."""
     image = folder.with_name(f"{folder.name}.ext4")
     aside = folder.with_name(f"{folder.name}.aside")
-    if os.path.ismount(aside):  # killed on the way in: the folder has it all
-        _do("umount", "-l", str(aside))
+    if os.path.ismount(aside):  # killed on the way in: the folder still has its content
+        _succeeds("umount", "-l", str(aside))
         image.unlink()
     elif os.path.ismount(folder) or (image.is_file() and _mount(image, folder)):
         _take_back(image, folder, image.stat().st_size >> 20)
@@ -69,31 +68,31 @@ def recover(folder: Path) -> None:
 def _make(image: Path, mib: int) -> bool:
     with image.open("wb") as file:
         file.truncate(mib + mib // 16 + SPARE_MIB << 20)
-    return _do("mkfs.ext4", "-q", "-F", "-m0", "-O^has_journal", "-Elazy_itable_init=1,nodiscard", str(image))
+    return _succeeds("mkfs.ext4", "-q", "-F", "-m0", "-O^has_journal", "-Elazy_itable_init=1,nodiscard", str(image))
 
 
 def _mount(image: Path, folder: Path) -> bool:
     folder.mkdir(exist_ok=True)
-    return _do("mount", "-o", "loop,nosuid,nodev", str(image), str(folder))
+    return _succeeds("mount", "-o", "loop,nosuid,nodev", str(image), str(folder))
 
 
 def _take_back(image: Path, folder: Path, mib: int) -> None:
-    """Copy what lies on the file system to a plain folder, which takes its place. Raises EnvironmentCannot where it cannot be
-    copied; it then stays where it is, for `recover`."""
+    """Replace a mounted file system by a plain folder with its content. Raises EnvironmentCannot where that cannot be copied; it
+    then stays mounted, for `recover`."""
     kept = folder.with_name(f"{folder.name}.kept")
     remove_tree(kept)
     kept.mkdir()
-    if folder_bytes(folder) <= mib << 20 and not _do("cp", "-a", f"{folder}/.", str(kept)):
+    if folder_bytes(folder) <= mib << 20 and not _succeeds("cp", "-a", f"{folder}/.", str(kept)):
         remove_tree(kept)
         raise EnvironmentCannot(
             f"{folder}: what the stage left cannot be copied out of {image.name}; is the disk full? Make room, and the same "
             "command goes on from there"
         )
-    _do("umount", "-l", str(folder))
+    _succeeds("umount", "-l", str(folder))
     remove_tree(folder)
     kept.rename(folder)
     image.unlink()
 
 
-def _do(*command: str) -> bool:
+def _succeeds(*command: str) -> bool:
     return subprocess.run(command, check=False, capture_output=True).returncode == 0

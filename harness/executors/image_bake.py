@@ -81,12 +81,13 @@ def _literal(text: str) -> str:
 
 
 def _write_context(folder: Path, files: Files) -> None:
-    """Write the build context with the modes and times that the classic builder's archive has."""
+    """Write the build context with the modes and times that the classic builder gives it, whatever the umask is."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-        path.chmod(0o644)
+    for path in sorted(folder.rglob("*"), reverse=True):  # a folder after its content, which changes its time
+        path.chmod(0o755 if path.is_dir() else 0o644)
         os.utime(path, (0, 0))
 
 

@@ -1,4 +1,4 @@
-"""What a process tree uses, seen from outside (psutil), and what a folder holds."""
+"""Measures the resources of a process tree (psutil), of GPUs (NVML), and the size of a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENTRY_BYTES = 512
 
 
 class TreeSampler:
-    """Samples a process and its descendants. Time of processes that ended between two samples may be missed."""
+    """Samples a process and its descendants. CPU time of processes that end between two samples may be missed."""
 
     def __init__(self, pid: int) -> None:
         self._root = psutil.Process(pid)
@@ -25,7 +25,7 @@ class TreeSampler:
         self.peak_memory_bytes = 0
 
     def sample(self) -> None:
-        """Read the tree once."""
+        """Take one sample of the tree."""
         memory = 0
         for process in self._tree():
             with contextlib.suppress(psutil.Error):
@@ -39,7 +39,7 @@ class TreeSampler:
         self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
 
     def measured(self, wall_seconds: float, output_bytes: int) -> Measured:
-        """The sum of what was seen."""
+        """The totals over all samples."""
         return Measured(
             wall_seconds=wall_seconds,
             cpu_seconds=sum(self._cpu.values()),
@@ -56,8 +56,8 @@ class TreeSampler:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all plain files below a folder that may change meanwhile; every entry counts for ENTRY_BYTES at least, so that
-    empty files and folders without end have a size too."""
+    """Bytes of all plain files below a folder, which may change meanwhile. Every entry counts as at least ENTRY_BYTES, so that
+    endless empty files and folders have a size too."""
     total, waiting = 0, [str(folder)]
     while waiting:
         with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
@@ -72,8 +72,8 @@ def folder_bytes(folder: Path) -> int:
 
 
 class GpuSampler:
-    """What is used of the GPUs that a stage was given (their ids), from outside, by NVML. Without ids, or without a driver, it
-    measures nothing. Energy is that of the whole device between the first sample and the last, idle power included."""
+    """Samples the GPUs with the given ids through NVML; without ids or driver it measures nothing. The energy is that of whole
+    devices between the first and the last sample, idle power included."""
 
     def __init__(self, ids: tuple[str, ...]) -> None:
         self._handles: list[object] = []
@@ -92,7 +92,7 @@ class GpuSampler:
                     self._handles.append(get(i if by_uuid else int(i)))
 
     def sample(self) -> None:
-        """Add the time since the last sample for every GPU that was busy, and look at its memory."""
+        """Add the busy time since the last sample, and read memory and energy."""
         if not self._handles:
             return
         import pynvml
@@ -110,7 +110,7 @@ class GpuSampler:
             self._joules = [*self._joules[:1], millijoules / 1000]  # the first reading and the last
 
     def added_to(self, measured: Measured) -> Measured:
-        """The measurement with what was seen of the GPUs."""
+        """The measurement, with the totals of the GPUs."""
         joules = self._joules[-1] - self._joules[0] if len(self._joules) == 2 else None
-        seen = {"gpu_seconds": self._busy_seconds, "peak_gpu_memory_bytes": self._peak_bytes, "gpu_joules": joules}
-        return measured.model_copy(update=seen)
+        totals = {"gpu_seconds": self._busy_seconds, "peak_gpu_memory_bytes": self._peak_bytes, "gpu_joules": joules}
+        return measured.model_copy(update=totals)

@@ -1,6 +1,6 @@
 """A stage of the contract that sleeps a tenth of a second to a second, decided by its key, and leaves what is expected of it.
 
-Run as the executor runs `methods.stage`: `python -m tests.faults.sleeper KIND --root ROOT`. It goes on where it was killed.
+Run as the executor runs `methods.stage`: `python -m tests.faults.sleeper KIND --root ROOT`. It resumes where it was killed.
 """
 
 from __future__ import annotations
@@ -76,12 +76,14 @@ def finetuned(spec: StageSpec, root: Path) -> dict[str, float | None]:
     classes = len(spec.data.classes)
     view = root / "data" / spec.data.dataset
     scorer = SemanticScorer(view, spec.split.test, spec.recipe.voxel_metres, classes)  # type: ignore[union-attr]
-    said = {s: {"classes": np.full(scorer.voxels(s), int(spec.key[:8], 16) % 3, np.uint8)} for s in spec.split.test}
-    scores = scorer.score(said)
+    predicted = {
+        s: {"classes": np.full(scorer.voxels(s), int(spec.key[:8], 16) % 3, np.uint8)} for s in spec.split.test
+    }
+    scores = scorer.score(predicted)
     metrics: dict[str, float | None] = {}
     for which in ("final", "selected", "best"):
         if which != "selected" or spec.split.selection:
-            predictions.write(root / "out/artifacts/predictions" / which, said)
+            predictions.write(root / "out/artifacts/predictions" / which, predicted)
             metrics |= {f"{name}_{which}": value for name, value in scores.items()}
     return metrics
 

@@ -39,18 +39,18 @@ def test_killed_at_random_moments(s3dis_root: Path, tmp_path: Path) -> None:
 
 def test_two_processes_share_a_suite(s3dis_root: Path, tmp_path: Path) -> None:
     both = [injection.start(tmp_path, s3dis_root, "2") for _ in range(2)]
-    said = [p.communicate(timeout=300) for p in both]
-    assert [p.returncode for p in both] == [0, 0], said
-    reused = [int(out.split()[1]) for out, _ in said]
+    outputs = [p.communicate(timeout=300) for p in both]
+    assert [p.returncode for p in both] == [0, 0], outputs
+    reused = [int(out.split()[1]) for out, _ in outputs]
     assert sum(30 - r for r in reused) == 30 and min(30 - r for r in reused) > 0, "each ran some, together each once"
     injection.check_whole(tmp_path)
 
 
 def test_two_interruptions_leave_a_whole_store(s3dis_root: Path, tmp_path: Path) -> None:
     planned(str(s3dis_root))  # data are prepared, so that it is a stage that is interrupted
-    code, said = injection.interrupt_twice(tmp_path, s3dis_root)
+    code, message = injection.interrupt_twice(tmp_path, s3dis_root)
     # The second may come when all is written and Python, on its way out, has put the system's own handler back.
-    assert code in (1, -signal.SIGINT) and "goes on from" in said, said
+    assert code in (1, -signal.SIGINT) and "goes on from" in message, message
     injection.finish(tmp_path, s3dis_root)
     injection.check_whole(tmp_path)
 
@@ -86,8 +86,8 @@ def test_rubbish_in_the_store_hurts_nobody(s3dis_root: Path, tmp_path: Path, ben
     process.communicate()
     injection.plant_rubbish(tmp_path)
     injection.finish(tmp_path, s3dis_root)
-    found = chain.read(tmp_path)
-    assert found is not None and not found.faults, "the half line was cut off"
+    links = chain.read(tmp_path)
+    assert links is not None and not links.faults, "the half line was cut off"
     text = bench("status", "--runs", str(tmp_path)).stdout
     assert "left" in text and "30 ok" in text
     bench("clean", "--abandoned", "--runs", str(tmp_path))

@@ -182,10 +182,10 @@ def test_a_hostile_stage(case: str, engine: Any, hostile_base: str, planned: Pla
     outcome, words, never = CASES[case]
     folder = store.folder("pretrain", planned.spec.key)
     log = (folder / LOG).read_text(errors="replace")
-    said = record.message + log
+    text = record.message + log
     assert record.outcome == outcome, (record.outcome, record.message, log[-2000:])
-    assert all(w in said for w in words), said[-2000:]
-    assert not any(w in said for w in never), said[-2000:]
+    assert all(w in text for w in words), text[-2000:]
+    assert not any(w in text for w in never), text[-2000:]
     assert time.monotonic() - began < CAPS.wall_seconds + CAPS.grace_seconds + 30
     assert "\x1b" not in record.message and (folder / LOG).stat().st_size < 18 << 20
     assert (folder / "record.json").stat().st_size < 1 << 20, "a record stays small, whatever a stage says"

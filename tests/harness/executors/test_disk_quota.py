@@ -68,7 +68,7 @@ def test_what_cannot_be_copied_back_stays_for_the_next_command(folder: Path, mon
     """As on a full disk."""
     with pytest.raises(EnvironmentCannot, match="is the disk full"), size_limited(folder, MIB):
         (folder / "checkpoint").write_text("step 7")
-        monkeypatch.setattr(limited, "_do", lambda *command: False)
+        monkeypatch.setattr(limited, "_succeeds", lambda *command: False)
     monkeypatch.undo()
     recover(folder)
     assert (folder / "checkpoint").read_text() == "step 7" and left(folder) == ["out"]

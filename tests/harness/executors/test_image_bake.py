@@ -46,7 +46,7 @@ options = sys.argv[3:]
 plan = json.loads(Path(options[options.index("--file") + 1]).read_text())
 target = plan["target"][options[-1]]
 context = Path(target["context"])
-files = {{p.relative_to(context).as_posix(): [oct(p.stat().st_mode & 0o777), p.stat().st_mtime] for p in context.rglob("*") if p.is_file()}}
+files = {{p.relative_to(context).as_posix(): [oct(p.stat().st_mode & 0o777), p.stat().st_mtime] for p in context.rglob("*")}}
 (home / "last.json").write_text(json.dumps({{"plan": plan, "files": files, "dockerfile": (context / "Dockerfile").read_text()}}))
 err = lambda text: print(text, file=sys.stderr, flush=True)
 err("#1 [internal] load build definition from Dockerfile")
@@ -114,12 +114,16 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
 
 def build(engine: Engine, logs: Path, image: str = "csc", **settings: Any) -> tuple[Built, list[tuple[str, int, int]]]:
     steps: list[tuple[str, int, int]] = []
-    built = image_build.build(engine, image, BuildSettings(**settings), logs, lambda *step: steps.append(step))  # type: ignore[arg-type]
+    built = image_build.build(engine, image, BuildSettings(**settings), logs, lambda *step: steps.append(step))
     return built, steps
 
 
 def test_an_image_is_built_from_a_bake_file(fake: Engine, tmp_path: Path) -> None:
-    built, steps = build(fake, tmp_path / "logs")
+    before = os.umask(0o077)
+    try:
+        built, steps = build(fake, tmp_path / "logs")
+    finally:
+        os.umask(before)
     assert (built.image, built.outcome, built.message, built.log) == ("csc", "ok", "", tmp_path / "logs/csc.log")
     assert steps == [("csc", 1, 2), ("csc", 2, 2)], "internal steps and repeated lines are not counted"
     assert "[2/2] COPY code" in built.log.read_text()  # type: ignore[union-attr]
@@ -135,7 +139,9 @@ def test_an_image_is_built_from_a_bake_file(fake: Engine, tmp_path: Path) -> Non
     assert target["labels"][NAME_LABEL] == "csc" and target["labels"][PARENT_LABEL] == f"sha256:{tag(BASE)}"
     files = fake.last()["files"]
     assert "code/pretrain_bench/methods/csc/partition.py" in files
-    assert {tuple(v) for v in files.values()} == {("0o644", 0.0)}, "equal files give equal layers"
+    modes = {("0o644", 0.0), ("0o755", 0.0)}
+    assert {tuple(v) for v in files.values()} == modes, "equal files give equal layers, which every user can read"
+    assert files["code"] == ["0o755", 0.0] and files["Dockerfile"] == ["0o644", 0.0]
     again, steps = build(fake, tmp_path / "logs")
     assert again == Built("csc", "unchanged", 0.0, "", None) and not steps
 

@@ -43,8 +43,8 @@ def test_without_an_engine_the_command_says_so(bench: Bench, monkeypatch: pytest
         ("images", "ls"),
         ("run", "--method", "scratch", "--task", "s3dis-sem", *NANO, "--executor", "docker"),
     ):
-        said = bench(*command, code=3).stderr
-        assert "no container engine answers" in said and "--executor local" in said
+        error = bench(*command, code=3).stderr
+        assert "no container engine answers" in error and "--executor local" in error
 
 
 @pytest.mark.docker
@@ -80,14 +80,14 @@ def test_a_stage_gives_the_same_bits_inside_and_outside(engine: Any, bench: Benc
         assert one["provenance"]["numerics"] == two["provenance"]["numerics"], "the same torch on the same machine"
         assert one["metrics"] == two["metrics"] and one["artifacts"].keys() == two["artifacts"].keys()
         for name in one["artifacts"]:
-            found = [
+            paths = [
                 tmp_path / where / one["kind"] / one["key"] / "artifacts" / name for where in ("inside", "outside")
             ]
             if name.endswith(".npz"):  # another Python packs the same arrays otherwise
-                arrays = [np.load(path)["classes"] for path in found]
+                arrays = [np.load(path)["classes"] for path in paths]
                 assert np.array_equal(*arrays)
             else:
-                assert found[0].read_bytes() == found[1].read_bytes(), name
+                assert paths[0].read_bytes() == paths[1].read_bytes(), name
         assert one["executor"] == "docker" and one["image"].startswith("sha256:") and two["image"] is None
     own = REPOSITORY / "examples/byo-method"
     engine.images.build(path=str(own), tag="byo-method:latest", buildargs={"BASE": TEST_BASE}, rm=True, forcerm=True)
@@ -96,8 +96,8 @@ def test_a_stage_gives_the_same_bits_inside_and_outside(engine: Any, bench: Benc
     stale = engine.images.get(tag("ours"))
     stale.tag(tag("csc"))
     try:
-        said = bench("run", "--method", "csc", "--task", "s3dis-sem", *NANO, "--executor", "docker", code=3).stderr
-        assert "changed after it was built; run: bench images build csc" in " ".join(said.split())
+        error = bench("run", "--method", "csc", "--task", "s3dis-sem", *NANO, "--executor", "docker", code=3).stderr
+        assert "changed after it was built; run: bench images build csc" in " ".join(error.split())
         bench(
             "run", "--method", "csc", "--task", "s3dis-sem", *NANO, "--executor", "docker", "--rebuild", "--runs", "new"
         )

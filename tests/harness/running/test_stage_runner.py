@@ -1,0 +1,93 @@
+"""One stage, from its lock to its record: reused, tried again, and looked up no more often than its record can have changed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
+from pretrain_bench.harness.contract.records import Record
+from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.executors.base import Allocation, Stop
+from pretrain_bench.harness.planning.stage_specs import PlannedCell, PlannedStage
+from pretrain_bench.harness.running.capacity import demand
+from pretrain_bench.harness.running.display import Silent
+from pretrain_bench.harness.running.scheduler import run_cells, run_stages
+from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageJob, StageRunner
+from pretrain_bench.harness.store.store import Store
+from tests.harness.running.sleeping import CAPACITY, Watched, run
+
+
+def runner_of(runs: Path, executor: Watched, retry: Retry = "infra") -> StageRunner:
+    return StageRunner(Store(runs), executor, Silent(), RunOptions(retry))
+
+
+def job_of(planned: PlannedStage) -> StageJob:
+    return StageJob(planned, planned.spec.key, demand(planned, CAPACITY), Allocation(Stop()))
+
+
+def test_what_the_machine_breaks_off_is_tried_again_once_and_recorded(
+    cells: list[PlannedCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pretrain_bench.harness.running.stage_runner.PAUSE_SECONDS", 0.0)
+    failures = [0]
+
+    def once(spec: StageSpec) -> bool:
+        failures[0] += 1
+        return failures[0] == 1
+
+    executor = Watched(once)
+    reports = run(cells[:1], tmp_path, executor)
+    first = reports[0].record
+    assert first.outcome == "ok" and first.attempt == 2
+    attempts = sorted((tmp_path / "pretrain" / first.key / "attempts").glob("*/record.json"))
+    assert ["infra_error" in p.read_text() for p in attempts] == [True, False], "both attempts are kept"
+    always = Watched(lambda _: True)
+    with pytest.raises(EnvironmentCannot, match="the engine is gone"):
+        run(cells[-1:], tmp_path / "other", always)
+    assert len(always.started) == 2
+    store, stage = Store(tmp_path / "other"), cells[-1].stages[0]
+    last = store.last_attempt(stage.spec.key)
+    assert last is not None and last.outcome == "infra_error"
+    left_alone = run_cells(cells[-1:], StageRunner(store, always, Silent(), RunOptions("none")), CAPACITY)
+    assert [r.record.outcome for r in left_alone] == ["infra_error"] and len(always.started) == 2
+
+
+def test_a_record_is_looked_up_once_before_the_lock_and_once_after_it(
+    cells: list[PlannedCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookups: Counter[str] = Counter()
+    record_of = Store.record
+
+    def counted(store: Store, kind: str, key: str) -> Record | None:
+        lookups[key] += 1
+        return record_of(store, kind, key)
+
+    monkeypatch.setattr(Store, "record", counted)
+    run(cells[:1], tmp_path, Watched())
+    assert set(lookups.values()) == {2} and len(lookups) == len(cells[0].stages)
+    lookups.clear()
+    run(cells[:1], tmp_path, Watched())
+    assert set(lookups.values()) == {1}, "a record that is reused at once needs no lock"
+
+
+def test_a_stage_that_another_process_completed_meanwhile_is_reused(cells: list[PlannedCell], tmp_path: Path) -> None:
+    stage, executor = cells[0].stages[0], Watched()
+    runner = runner_of(tmp_path, executor)
+    run_stages([stage], runner, CAPACITY)
+    report = runner.run(job_of(stage))
+    assert report.reused and report.record.outcome == "ok" and executor.started == [stage.spec.key]
+    assert not runner.store.partial(stage.spec.key).exists()
+
+
+def test_an_interrupted_attempt_that_is_not_retried_stays_in_the_store(
+    cells: list[PlannedCell], tmp_path: Path
+) -> None:
+    stage, executor = cells[0].stages[0], Watched(lambda _: True)
+    with pytest.raises(EnvironmentCannot):
+        runner_of(tmp_path, executor, "none").run(job_of(stage))
+    for _ in range(2):
+        report = runner_of(tmp_path, executor, "none").run(job_of(stage))
+        assert report.reused and report.record.outcome == "infra_error" and len(executor.started) == 1
