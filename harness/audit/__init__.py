@@ -1,1 +1,1 @@
-"""Checks of somebody's results: what the files say (static), scores again (rescore), runs again (rerun), bundles."""
+"""Audits of recorded results: checks of files (static), re-scoring (rescore), re-running (rerun), and bundles (pack, bundle)."""

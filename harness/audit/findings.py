@@ -1,4 +1,4 @@
-"""What an audit finds."""
+"""Findings of an audit."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Tally:
         return holds
 
     def note(self, check: str, verdict: Verdict, subject: str, detail: str) -> None:
-        """Keep anything else than a plain ok or failed."""
+        """Keep a finding that is neither a simple ok nor failed."""
         self.findings.append(Finding(check, verdict, subject, detail))
 
     def all(self) -> list[Finding]:
-        """Everything: first what failed, then the rest, then one line for each check that held."""
+        """All findings: failures first, then the rest, then one line for each check that held."""
         order = {"failed": 0, "warning": 1, "not checked": 2, "ok": 3}
         held = [
             Finding(check, "ok", "all" if not self._fails(check) else "others", str(number))

@@ -41,18 +41,18 @@ class Repeated(NamedTuple):
 
 def chain_of(run: AuditedRun, runs: dict[str, AuditedRun]) -> list[AuditedRun]:
     """A run with everything it builds on, in the order in which it ran. Raises WrongUse where something is missing."""
-    found: list[AuditedRun] = []
+    ordered: list[AuditedRun] = []
 
     def add(one: AuditedRun) -> None:
         for key in one.spec.parents.values():
             if key not in runs:
                 raise WrongUse(f"{one.name}: builds on {key}, which is not here")
             add(runs[key])
-        if one not in found:
-            found.append(one)
+        if one not in ordered:
+            ordered.append(one)
 
     add(run)
-    return found
+    return ordered
 
 
 def planned_again(chain: list[AuditedRun], say: Callable[[str], None]) -> list[PlannedStage]:
@@ -61,7 +61,7 @@ def planned_again(chain: list[AuditedRun], say: Callable[[str], None]) -> list[P
     for number, run in enumerate(chain):
         spec = run.spec
         if spec.method not in available(Method):
-            raise WrongUse(f"{run.name}: {spec.method!r} is somebody's own method; its image is needed")
+            raise WrongUse(f"{run.name}: {spec.method!r} is a user's own method; its image is needed")
         if spec.code_sha256 != code_sha256(spec.kind, spec.method, spec.part):
             raise WrongUse(f"{run.name}: was made by other code than this version's; check out its commit")
         if spec.device == "cuda" or spec.imagenet_weights_sha256 is not None:
@@ -101,7 +101,7 @@ def repeat(
 
 
 def compare(repeated: Repeated, runs: dict[str, AuditedRun], tally: Tally) -> None:
-    """Judge a repetition, stage by stage: equal bits where the fingerprints of the arithmetic match."""
+    """Judge a repetition, stage by stage: bit-identical where the numerics fingerprints match."""
     for was, record, folder in repeated.pairs:
         same_numerics = was.record.provenance.numerics == record.provenance.numerics and was.record.stopped is None
         differ = [n for n, entry in was.record.artifacts.items() if record.artifacts.get(n) != entry]
@@ -145,12 +145,12 @@ def seed_spread(run: AuditedRun, runs: dict[str, AuditedRun], metric: str = "mio
     cell = run.record.cell
     if cell is None:
         return None
-    plain = cell.model_copy(update={"pretrain_seed": 0, "finetune_seed": 0})
+    without_seeds = cell.model_copy(update={"pretrain_seed": 0, "finetune_seed": 0})
     values = []
     for other in runs.values():
         if other.record.cell is None or other.record.outcome != Outcome.ok:
             continue
-        same = other.record.cell.model_copy(update={"pretrain_seed": 0, "finetune_seed": 0}) == plain
+        same = other.record.cell.model_copy(update={"pretrain_seed": 0, "finetune_seed": 0}) == without_seeds
         value = other.record.metrics.get(metric)
         if same and value is not None:
             values.append(value)

@@ -21,7 +21,7 @@ CHECK = "metrics recomputed from predictions"
 
 
 def rescore(runs: Iterable[AuditedRun], tally: Tally, say: Callable[[str], None]) -> None:
-    """Score every fine-tuning that ended well. Without its data, or with pruned predictions, the verdict is `not checked`."""
+    """Score every successful fine-tuning. Without its data, or with pruned predictions, the verdict is `not checked`."""
     known: dict[str, PreparedDataset | str] = {}
     for run in runs:
         if run.spec.kind != "finetune" or run.record.outcome != Outcome.ok or run.spec.data is None:
@@ -38,19 +38,19 @@ def rescore(runs: Iterable[AuditedRun], tally: Tally, say: Callable[[str], None]
             tally.note(CHECK, "not checked", run.name, f"not re-scored: {source}")
             continue
         try:
-            found = score_finetune(run.spec, run.folder / ARTIFACTS, source).metrics
+            computed = score_finetune(run.spec, run.folder / ARTIFACTS, source).metrics
         except InvalidOutput as error:
             tally.expect(CHECK, False, run.name, str(error))
             continue
-        wrong = disagreement(found, run.record.metrics)
-        said = (wrong or "").replace("the stage says", "the record says")
-        extra = sorted(set(run.record.metrics) - set(found))
-        said = said or (f"{extra[0]} cannot be computed from the predictions" if extra else "")
-        tally.expect(CHECK, not said, run.name, said)
+        problem = (disagreement(computed, run.record.metrics) or "").replace("the stage says", "the record says")
+        extra = sorted(set(run.record.metrics) - set(computed))
+        problem = problem or (f"{extra[0]} cannot be computed from the predictions" if extra else "")
+        tally.expect(CHECK, not problem, run.name, problem)
 
 
 def find_data(data: DataView, say: Callable[[str], None]) -> PreparedDataset | str:
-    """The prepared data that a run was made from, procedural ones generated again where they are not there; or why not."""
+    """The prepared data that a run was made from, or the reason why they cannot be had. Missing procedural data are generated
+    again."""
     try:
         dataset = find(Dataset, data.dataset)
     except BenchError as error:

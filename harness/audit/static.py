@@ -1,4 +1,4 @@
-"""What the files of a store say about themselves and each other: nothing is computed from data, nothing runs."""
+"""Checks of a store's files against themselves and each other; nothing is computed from data, and nothing runs."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def audit_files(store: Store, tally: Tally, wanted: list[str] | None = None) -> 
 
 
 def read_runs(store: Store, tally: Tally) -> dict[str, AuditedRun]:
-    """All runs of a store; what does not parse is a finding."""
-    found = {}
+    """Read all runs of a store; a run that does not parse becomes a finding."""
+    runs = {}
     for kind in KINDS:
         for folder in sorted((store.root / kind).glob("*")):
             subject = f"{kind}/{folder.name}"
@@ -69,8 +69,8 @@ def read_runs(store: Store, tally: Tally) -> dict[str, AuditedRun]:
             # `read_spec` has computed the key from the spec as it was written.
             same = (record.kind, record.key) == (kind, folder.name) == (spec.kind, folder.name)
             if tally.expect("key recomputed from the spec", same, subject, f"the spec is of a {spec.kind}"):
-                found[record.key] = AuditedRun(folder, record, spec)
-    return found
+                runs[record.key] = AuditedRun(folder, record, spec)
+    return runs
 
 
 def _check_run(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) -> None:
@@ -87,7 +87,7 @@ def _check_run(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) -> No
 
 
 def _check_artifacts(run: AuditedRun, tally: Tally) -> None:
-    """Every file that the record names is there with its hash, or was pruned on the record; and no other file is there."""
+    """Every file that the record names exists with its hash, or its deletion is recorded; and no other file exists."""
     check, gone = "artifacts match their hashes", pruned(run.folder)
     folder = run.folder / ARTIFACTS
     absent = [name for name in run.record.artifacts if name in gone and not (folder / name).exists()]
@@ -99,11 +99,11 @@ def _check_artifacts(run: AuditedRun, tally: Tally) -> None:
         if name in absent:
             continue
         try:
-            found = size_and_sha256(path)
+            actual = size_and_sha256(path)
         except OSError:
             tally.expect("artifacts are there", False, run.name, f"{name} is missing and was not pruned")
             continue
-        tally.expect(check, found == (entry.bytes, entry.sha256), run.name, f"{name} has another content")
+        tally.expect(check, actual == (entry.bytes, entry.sha256), run.name, f"{name} has another content")
     extra = sorted(
         p.relative_to(folder).as_posix()
         for p in folder.rglob("*")
@@ -142,7 +142,7 @@ def _check_parents(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) -
 
 
 def _check_identity(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) -> None:
-    """The cell that a report sorts a run by says what the spec says."""
+    """The cell, by which a report sorts a run, agrees with the spec."""
     check, record, spec = "method, task, ratio and seeds are those of the spec", run.record, run.spec
     tally.expect(
         check, (record.method, record.stage) == (spec.method, spec.stage), run.name, "the record names another stage"
@@ -158,9 +158,9 @@ def _check_identity(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) 
         return
     if not tally.expect(check, cell is not None, run.name, "a fine-tuning without a cell") or cell is None:
         return
-    said = (cell.method, cell.task, str(cell.label_ratio), cell.finetune_seed, cell.budget, cell.profile)
-    meant = (spec.method, spec.task, str(spec.label_ratio), spec.seed, spec.limits.budget, spec.profile)
-    tally.expect(check, said == meant, run.name, f"the cell says {said}, the spec {meant}")
+    in_cell = (cell.method, cell.task, str(cell.label_ratio), cell.finetune_seed, cell.budget, cell.profile)
+    in_spec = (spec.method, spec.task, str(spec.label_ratio), spec.seed, spec.limits.budget, spec.profile)
+    tally.expect(check, in_cell == in_spec, run.name, f"the cell says {in_cell}, the spec {in_spec}")
     for key in spec.parents.values():
         if key in runs:
             parent = runs[key].spec
@@ -198,18 +198,18 @@ def _check_budget(run: AuditedRun, tally: Tally) -> None:
 
 
 def _check_ledger(run: AuditedRun, tally: Tally) -> None:
-    """What the stage says it used against what was seen from outside, and against its own events."""
+    """The stage's own ledger agrees with its events and with the usage measured from outside."""
     record = run.record
     if record.outcome != Outcome.ok:
         return
     steps = [e.step for e in read_events(run.folder / EVENTS_FILE) if isinstance(e, Step)]
-    told = max(steps, default=0)
+    last_step = max(steps, default=0)
     tally.expect(
-        "ledger agrees with the events", told == record.ledger.optimizer_steps, run.name,
-        f"{record.ledger.optimizer_steps} steps in the ledger, {told} in the events",
+        "ledger agrees with the events", last_step == record.ledger.optimizer_steps, run.name,
+        f"{record.ledger.optimizer_steps} steps in the ledger, {last_step} in the events",
     )  # fmt: skip
     if record.attempt > 1:
-        return  # a ledger is over all attempts, what was seen from outside over the last
+        return  # the ledger covers all attempts, the usage measured from outside only the last
     own, seen = record.ledger.cpu_seconds, record.measured.cpu_seconds
     tally.expect(
         "ledger agrees with what was seen from outside", own - seen <= CPU_SHARE * own + CPU_SECONDS
@@ -231,7 +231,7 @@ def _check_labels(run: AuditedRun, tally: Tally) -> None:
 
 
 def _check_split(run: AuditedRun, tally: Tally) -> None:
-    """The split's hash is that of its scenes, no scene stands in two parts, and it is what this version would make."""
+    """The split's hash is that of its scenes, no scene is in two parts, and this version would make the same split."""
     spec, check = run.spec, "split"
     if spec.split is None or spec.data is None or spec.label_ratio is None:
         return
@@ -276,13 +276,13 @@ def _check_provenance(run: AuditedRun, tally: Tally) -> None:
 
 
 def _check_chain(store: Store, runs: dict[str, AuditedRun], tally: Tally) -> None:
-    """Every completed run that the chain names is there, and the chain names every run."""
-    check, found = "no run was taken away or put in", chain.read(store.root)
-    if found is None:
+    """Every completed run that the chain names exists, and the chain names every run."""
+    check, completed = "no run was taken away or put in", chain.read(store.root)
+    if completed is None:
         if runs:
             tally.note(check, "warning", "store", f"no {chain.CHAIN_FILE}: made by an older version, or taken away")
         return
-    tally.expect("chain is whole", not found.faults, "store", "; ".join(found.faults[:3]))
+    tally.expect("chain is whole", not completed.faults, "store", "; ".join(completed.faults[:3]))
     kept = {}
     for run in runs.values():
         for path in (run.folder / ATTEMPTS).glob(f"*/{RECORD}"):
@@ -290,8 +290,8 @@ def _check_chain(store: Store, runs: dict[str, AuditedRun], tally: Tally) -> Non
                 kept[json.loads(path.read_bytes())["sha256"]] = run.name
             except (OSError, ValueError, KeyError, TypeError):
                 continue
-    named = {link.record_sha256 for link in found.links}
-    for link in found.links:
+    named = {link.record_sha256 for link in completed.links}
+    for link in completed.links:
         if link.record_sha256 in kept:
             tally.expect(check, True, "", "")
         elif (store.partial(link.key) / f"complete-{link.kind}").is_dir():
@@ -319,7 +319,7 @@ def _check_groups(runs: dict[str, AuditedRun], tally: Tally) -> None:
             totals[group][f"{total:g} {currency}"].add(cell.method)
     for across, by_total in totals.items():
         text = "; ".join(f"{total} for {', '.join(sorted(who))}" for total, who in sorted(by_total.items()))
-        if len(set().union(*by_total.values())) > 1:  # with one method there is nothing that could differ
+        if len(set().union(*by_total.values())) > 1:  # one method has nothing to differ from
             tally.expect("equal budgets in pre-training", len(by_total) == 1, " ".join(map(str, across)), text)
     for compared, by_limit in tunings.items():
         text = "; ".join(", ".join(sorted(who)) for who in by_limit.values())

@@ -1,1 +1,1 @@
-"""The folder of runs, its chain of hashes, what is kept, and what a record says about the machine."""
+"""The folder of runs: reading, publishing, bundles, the chain of hashes, retention, and provenance."""

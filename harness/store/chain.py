@@ -41,7 +41,7 @@ class Link(Spec):
 
 
 class Chain(NamedTuple):
-    """The links in order, and what is wrong with them, in words."""
+    """The links in order, and their faults in words."""
 
     links: list[Link]
     faults: list[str]
@@ -105,7 +105,7 @@ def merkle_root(hashes: Iterable[str]) -> str:
     """One hash of many, in sorted order: a binary tree of sha256, an odd one goes up as it is. Raises WrongUse for none."""
     level = [bytes.fromhex(h) for h in sorted(hashes)]
     if not level:
-        raise WrongUse("there is no record to tie together")
+        raise WrongUse("there is no run to pack")
     while len(level) > 1:
         pairs = [level[i : i + 2] for i in range(0, len(level), 2)]
         level = [hashlib.sha256(b"".join(p)).digest() if len(p) == 2 else p[0] for p in pairs]

@@ -1,4 +1,4 @@
-"""Names of what runs here. Standard library only, so that it works where little is installed."""
+"""Versions and processor name of this machine, for records and reports. Needs the standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a record says about this machine and this copy of the project, without paths, names or secrets."""
+"""The provenance in a record: this machine and this copy of the project, without paths, names or secrets."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What of a run's artifacts is kept, and how the rest is pruned on the record (design section 4).
+"""Which artifacts of a run are kept; deletion of the rest is recorded in the run's folder.
 
-Of a fine-tuning only predictions are ever kept, never its weights (151 MB a checkpoint at full width). `best`, what `bench run`
+Fine-tuning keeps predictions only, never weights (151 MB a checkpoint at full width). `best`, what `bench run`
 leaves, keeps the weights of all pre-training stages and the predictions of every checkpoint; `final` the backbones and the final
 predictions; `none` neither; `all` whatever a stage left.
 """
@@ -42,7 +42,7 @@ def is_kept(name: str, keep: Keep) -> bool:
 
 
 def prunable(store: Store, keep: Keep) -> Iterator[Prunable]:
-    """What `prune` would remove. A run that another one under way builds on keeps everything."""
+    """Runs with artifacts that `prune` would remove. A run that a stage in progress builds on keeps everything."""
     in_use = _needed_by_stages_under_way(store)
     for record in store.records():
         folder = store.folder(record.kind, record.key)
@@ -53,12 +53,12 @@ def prunable(store: Store, keep: Keep) -> Iterator[Prunable]:
             yield Prunable(folder, record, names, sum(record.artifacts[n].bytes for n in names))
 
 
-def prune(found: Prunable, keep: Keep) -> None:
+def prune(run: Prunable, keep: Keep) -> None:
     """Remove the files, after the run's pruned.json names them, so that a pruned file is never taken for a missing one."""
-    noted = {**pruned(found.folder), **dict.fromkeys(found.names, f"bench clean --keep {keep}")}
-    write_json(found.folder / PRUNED, noted)
-    for name in found.names:
-        (found.folder / ARTIFACTS / name).unlink(missing_ok=True)
+    noted = {**pruned(run.folder), **dict.fromkeys(run.names, f"bench clean --keep {keep}")}
+    write_json(run.folder / PRUNED, noted)
+    for name in run.names:
+        (run.folder / ARTIFACTS / name).unlink(missing_ok=True)
 
 
 def pruned(folder: Path) -> dict[str, str]:

@@ -75,7 +75,7 @@ class Store:
                     yield record
 
     def unrecorded(self) -> list[str]:
-        """Run folders without a record, by kind and name: no run leaves one, so something was removed or put there."""
+        """Run folders without a record, by kind and name. No run leaves one: a file or folder was changed by hand."""
         folders = [self.root / kind for kind in KINDS]
         return [
             f"{folder.name}/{name}"
@@ -133,8 +133,8 @@ class Store:
             aside, complete = self.partial(key) / f"replaced-{kind}", self.partial(key) / f"complete-{kind}"
             if complete.is_dir():
                 record = read_record(complete / RECORD)
-                links = chain.read(self.root)
-                if links is None or record.sha256 not in {link.record_sha256 for link in links.links}:
+                completed = chain.read(self.root)
+                if completed is None or record.sha256 not in {link.record_sha256 for link in completed.links}:
                     chain.append(self.root, record)
                 self._publish(kind, key)
             if aside.is_dir() and not self.folder(kind, key).exists():
@@ -148,8 +148,10 @@ class Store:
         code: Mapping[str, str] | None = None,
         confusion: Mapping[str, object] | None = None,
     ) -> Path:
-        """Make a finished attempt visible by one rename, and drop the partial state. `code` is the hash of each module behind
-        it, for a later plan that has to say what changed; `confusion` the matrices that a page shows (no score is read from it).
+        """Make a finished attempt visible by one rename, and drop the partial state.
+
+        `code` maps each module behind the run to its hash, so that a later plan can name the modules that changed; `confusion`
+        holds the matrices that a report shows (no score is read from it).
         """
         partial, out = self.partial(spec.key), self.partial(spec.key) / "root" / "out"
         target, final = self.folder(spec.kind, spec.key), self.partial(spec.key) / "final"
@@ -182,7 +184,7 @@ class Store:
         return target
 
     def _publish(self, kind: str, key: str) -> None:
-        """Move a complete run to its place; what was there before goes aside first."""
+        """Move a complete run to its place; an earlier run is moved aside first."""
         complete, target = self.partial(key) / f"complete-{kind}", self.folder(kind, key)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
@@ -192,7 +194,7 @@ class Store:
         os.rename(complete, target)
 
     def drop_partial(self, key: str) -> None:
-        """Remove the partial state of a stage: first out of sight, so that a waiting process never sees half of it."""
+        """Remove the partial state of a stage: renamed first, so that a waiting process never sees half of it."""
         gone = self.root / ".partial" / f".gone-{key}-{os.getpid()}"
         remove_tree(gone)
         os.rename(self.partial(key), gone)
@@ -203,7 +205,7 @@ class Store:
         write_json(self.partial(record.key) / ATTEMPTS / str(record.attempt) / RECORD, record.model_dump(mode="json"))
 
     def last_attempt(self, key: str) -> Record | None:
-        """The record of the last attempt at a stage that is under way, if there was one."""
+        """The record of the last attempt at a stage in progress, if there was one."""
         numbers = [int(p.name) for p in (self.partial(key) / ATTEMPTS).glob("*") if p.name.isdigit()]
         path = self.partial(key) / ATTEMPTS / str(max(numbers, default=0)) / RECORD
         return read_record(path) if path.is_file() else None

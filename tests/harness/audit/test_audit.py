@@ -296,8 +296,7 @@ def test_synthetic_data_are_made_again_from_their_seed(honest: Path, bench: Benc
 
 
 def test_a_run_again_gives_the_same_bits(honest: Path, bench: Bench) -> None:
-    key = folder_of(honest, "scratch").name
-    findings = audit(bench, "--rerun", key[:10], "--runs", str(honest))
+    findings = audit(bench, "--rerun-sample", "1", "--runs", str(honest))
     assert not failures(findings)
     assert any(f["check"] == "run again" and f["verdict"] == "ok" for f in findings)
     text = next(f["detail"] for f in findings if f["check"] == "determinism")
@@ -307,7 +306,8 @@ def test_a_run_again_gives_the_same_bits(honest: Path, bench: Bench) -> None:
 def test_a_run_again_finds_what_was_resealed(runs: Path, bench: Bench) -> None:
     replace_checkpoint(runs)
     reseal(runs)
-    findings = audit(bench, "--rerun-sample", "3", "--runs", str(runs), code=1)
+    key = folder_of(runs, "csc").name
+    findings = audit(bench, "--rerun", key[:10], "--runs", str(runs), code=1)
     failed = [f for f in findings if f["verdict"] == "failed"]
     assert any("backbone.safetensors differs on the same arithmetic" in f["detail"] for f in failed)
 
@@ -373,7 +373,7 @@ def test_a_plan_knows_what_is_done_in_a_bundle(packed: Path, honest: Path, bench
 def test_counts_go_as_far_as_the_predictions_that_were_kept(runs: Path, bench: Bench, tmp_path: Path) -> None:
     bench("clean", "--keep", "final", "--runs", str(runs))
     bench("audit", "--runs", str(runs), "--bundle", str(tmp_path / "kept.tar.zst"), "--no-rescore")
-    findings = audit(bench, str(tmp_path / "kept.tar.zst"), "--no-rescore")
+    findings = audit(bench, str(tmp_path / "kept.tar.zst"))
     check = [f for f in findings if f["check"] == "metrics recomputed from counts"]
     assert {f["verdict"]: f["detail"] for f in check}["ok"] == "3"
     assert {f["detail"] for f in check if f["verdict"] == "not checked"} == {
