@@ -21,7 +21,20 @@ ALLOWED = {
     API: {"api", "benchmarks", "harness", "methods", "reports"},
     CLI: {"api", "harness.cli", "benchmarks.support.errors", "benchmarks.metrics.names"},
 }
-HEAVY = ("torch", "pandas", "matplotlib", "seaborn", "scipy", "docker", "ray", "PIL", "psutil", "jinja2")
+HEAVY = (
+    "torch",
+    "pandas",
+    "matplotlib",
+    "seaborn",
+    "scipy",
+    "statsmodels",
+    "scikit_posthocs",
+    "docker",
+    "ray",
+    "PIL",
+    "psutil",
+    "jinja2",
+)
 
 
 def modules() -> list[Path]:

@@ -45,7 +45,7 @@ class Audit(NamedTuple):
 
     def write_page(self, path: AnyPath) -> None:
         """Write the findings as an HTML page. Raises EnvironmentCannot where it cannot be written."""
-        from pretrain_bench.reports.page.page import render_audit
+        from pretrain_bench.reports.page.html import render_audit
 
         with writing(Path(path), "page (--page names another file)"):
             Path(path).write_text(render_audit(self.findings), encoding="utf-8")

@@ -20,8 +20,9 @@ from pretrain_bench.harness.store.bundle import bundle_name, is_bundle
 from pretrain_bench.harness.store.store import RECORD
 
 if TYPE_CHECKING:
-    from pretrain_bench.reports.analysis.compare import Comparison, Side
+    from pretrain_bench.reports.analysis.compare import Side
     from pretrain_bench.reports.build import BuiltReport
+    from pretrain_bench.reports.comparison import Comparison
 
 WATCH_SECONDS = 30.0
 
@@ -68,14 +69,14 @@ def compare(one: str, two: str, *, runs: Runs = "runs", out: AnyPath = "report")
     Each side is a folder of runs or a bundle, or a suite whose runs are in `runs`; NAME@COMMIT takes only its runs of one
     commit. Raises WrongUse where no cell is on both sides or a side has a cell twice.
     """
-    from pretrain_bench.reports.analysis.compare import build_comparison
+    from pretrain_bench.reports.comparison import build_comparison
 
     return build_comparison(_side(one, runs), _side(two, runs), Path(out))
 
 
 def watch_runs(runs: AnyPath = "runs", seconds: float = WATCH_SECONDS) -> Iterator[int]:
     """Yield the number of runs now, and again whenever a record is added, replaced or removed. Ctrl-C while waiting ends it."""
-    from pretrain_bench.reports.figures.plots import make_ready
+    from pretrain_bench.reports.figures.style import make_ready
 
     if Path(runs).is_file():
         raise WrongUse(f"--watch: {runs} is a bundle, which does not change")

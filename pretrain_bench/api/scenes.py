@@ -34,7 +34,9 @@ def draw_scene(
     are generated again where they are missing. Raises WrongUse for a scene that was not tested or predictions that were
     pruned, DataError for missing data, EnvironmentCannot where `out` cannot be written.
     """
-    from pretrain_bench.reports.figures.scene import check_tested, picture, show_scene, write_ply
+    from pretrain_bench.reports.figures.scene import check_tested, show_scene
+    from pretrain_bench.reports.figures.scene_files import draw_scene as draw
+    from pretrain_bench.reports.figures.scene_files import write_scene_ply
 
     spec, record = _scored_spec(run), run.record
     if checkpoint not in CHECKPOINTS:
@@ -47,13 +49,13 @@ def draw_scene(
         raise DataError(f"run {record.key} cannot be drawn: {source}")
     shown = show_scene(spec, source.folder, scene, run.folder / ARTIFACTS / "predictions" / checkpoint)
     mark = "  SYNTHETIC DATA" if record.synthetic else ""
-    drawn = picture(shown, f"{record.method} -> {spec.task}, {scene}, {checkpoint} checkpoint, run {record.key}{mark}")
+    drawn = draw(shown, f"{record.method} -> {spec.task}, {scene}, {checkpoint} checkpoint, run {record.key}{mark}")
     target = Path("pictures" if run.in_bundle else run.folder / "pictures") if out is None else Path(out)
     files = [target / f"{scene}-{checkpoint}.{kind}" for kind in ("png", "ply")]
     with writing(target, "pictures (--out names another folder)"):
         target.mkdir(parents=True, exist_ok=True)
         drawn.save(files[0])
-        write_ply(shown, files[1])
+        write_scene_ply(shown, files[1])
     return files
 
 

@@ -1,1 +1,1 @@
-"""Records to data frames, and the statistics of them."""
+"""Records become data frames, and data frames statistics. Imports no tables, figures or pages."""

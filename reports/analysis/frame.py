@@ -1,91 +1,44 @@
-"""Records to one tidy data frame: a row for every fine-tuning run, and one for every pre-training that failed."""
+"""Records to one tidy data frame: a row for every fine-tuning run, failed ones included."""
 
 from __future__ import annotations
 
 import gc
-import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from pydantic_core import from_json, to_json
 
-from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS, OVER_ALL, TITLES
+from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS, OVER_ALL
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.contract.records import Outcome, Record
-from pretrain_bench.harness.contract.stage import KEY_LENGTH, StageSpec, canonical_json, hashes_as_written
+from pretrain_bench.harness.contract.stage import KEY_LENGTH, StageSpec, hashes_as_written
 from pretrain_bench.harness.store.store import SPEC, Store
+from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP, NO_DATASET, ROW
+from pretrain_bench.reports.analysis.digests import SpecDigests, digest_of
+from pretrain_bench.reports.analysis.failed_pretraining import FailedPretraining
 
 if TYPE_CHECKING:
     import pandas as pd
 
-GROUP = ["task", "dataset", "synthetic", "label_ratio", "budget", "profile", "protocol"]
-"""Runs are only ever compared within one of these. `protocol` hashes what the names alone do not promise: the fine-tuning
-recipe, limits, network, data, split and code."""
-
-ACROSS_RATIOS = ["task", "dataset", "synthetic", "budget", "profile", "family"]
-"""As GROUP, over all label ratios: `family` is the protocol without the ratio, and of the split its version and test scenes."""
-
-ROW = ["method", "pretrain_dataset", "pretraining"]
-"""What is averaged over seeds. `pretraining` hashes the pre-training stages without their seeds. The column `row` is its printed
-name, the same in every table."""
-
-METRIC_NAMES = {name: f"{title} (%)" for name, title in TITLES.items()}
-"""What a task is judged by (`metric`), as axes name it; `score_final`, `score_selected` and `score_best` are its values."""
-
-
-def class_metric(metric: str) -> str:
-    """What an axis of the values of classes shows, whose mean is what a task is judged by."""
-    return METRIC_NAMES[metric].removeprefix("m")
-
-
-NO_DATASET = "none"
-"""What a cell was pre-trained on where that was nothing."""
-
-
-class Curve(NamedTuple):
-    """Scores of a run on the test split, from 0 to 1, at the steps where it was validated."""
-
-    method: str
-    key: str
-    pretrain_seed: int
-    steps: list[int]
-    scores: list[float]
-
-
-class FailedPretraining(NamedTuple):
-    """A pre-training that failed: where it would have counted, and the printed name of its row."""
-
-    budget: str
-    profile: str
-    synthetic: bool | None
-    """None for one that read no data."""
-    method: str
-    pretrain_dataset: str
-    seed: int
-    key: str
-    digest: str = ""
-    """Of its stage, without its seed: as in `pretrain_stages` of the runs that were pre-trained in the same way."""
-    row: str = ""
-
 
 class Loaded(NamedTuple):
-    """A store, read once: the frame of fine-tuning runs, and what it was made from, by key.
+    """A store, read once: the frame of fine-tuning runs, and the records and specs behind it, by key.
 
-    Runs that were told the same but for their seed and parents share one spec: those two are the record's to say.
+    Runs whose specs differ only in seed and parents share one spec; read those two from the record.
     """
 
     runs: pd.DataFrame
     records: dict[str, Record]
     specs: dict[str, StageSpec]
-    lost: frozenset[FailedPretraining] = frozenset()
+    failed_pretrainings: frozenset[FailedPretraining] = frozenset()
 
     @property
-    def failed_pretraining(self) -> list[Record]:
-        """Pre-training runs that did not end well, and so have no fine-tuning run behind them."""
-        keys = {lost.key for lost in self.lost}
+    def failed_pretraining_records(self) -> list[Record]:
+        """Records of failed pre-trainings, which have no fine-tuning run behind them."""
+        keys = {failed.key for failed in self.failed_pretrainings}
         return [r for r in self.records.values() if r.key in keys]
 
 
@@ -99,62 +52,18 @@ def load(store: Store, keys: set[str] | None = None) -> Loaded:
     with _collector_off():
         records = {r.key: r for r in store.records()}
         specs = _specs(store, records)
-        digests: dict[str, str] = {}
+        digests = SpecDigests(specs)
         counted = [r for r in records.values() if keys is None or r.key in keys]
-        rows = [_row(r, records, specs, digests) for r in counted if r.kind == "finetune"]
+        rows = [_row(r, _ancestors(r, records), specs[r.key], digests) for r in counted if r.kind == "finetune"]
     columns = [*GROUP, *ROW, "pretrain_seed", "finetune_seed", "outcome", "message", "key", "label_percent", "family"]
     failed = [r for r in counted if r.kind == "pretrain" and r.outcome != Outcome.ok]
-    runs, lost = named(
-        pd.DataFrame(rows, columns=None if rows else [*columns, "score_selected"]), [_lost(store, r) for r in failed]
+    runs, failed_pretrainings = with_row_names(
+        pd.DataFrame(rows, columns=None if rows else [*columns, "score_selected"]),
+        [_failed_pretraining(store, r) for r in failed],
     )
     # A copy has its numbers in one block, and so is much quicker to take rows from.
-    return Loaded(runs.assign(checkpoint=_checkpoints(runs)).copy(), records, specs, frozenset(lost))
-
-
-def named(runs: pd.DataFrame, lost: list[FailedPretraining]) -> tuple[pd.DataFrame, list[FailedPretraining]]:
-    """The same with the printed names of rows, which no table makes up for itself: so a row has one name in all of them.
-
-    It is the method's, with the dataset where the method was pre-trained on several, and the hash where it was in several ways on
-    one dataset under one budget.
-    """
-    kinds = ["synthetic", "budget", "profile", *ROW]
-    found = list(runs[kinds].drop_duplicates().itertuples(index=False, name=None))
-    ways = Counter(r[:-1] for r in found)
-    sources: dict[tuple[bool | None, str], set[str]] = {}
-    for synthetic, method, dataset in (
-        *((r[0], r[3], r[4]) for r in found),
-        *((one.synthetic, one.method, one.pretrain_dataset) for one in lost),
-    ):
-        sources.setdefault((synthetic, method), set()).add(dataset)
-
-    def name(synthetic: bool | None, method: str, dataset: str) -> str:
-        return f"{method} ({dataset})" if len(sources[synthetic, method]) > 1 else method
-
-    names = {r: name(r[0], r[3], r[4]) + (f" #{r[5]}" if ways[r[:-1]] > 1 else "") for r in found}
-    rows = [names[r] for r in runs[kinds].itertuples(index=False, name=None)]
-    return runs.assign(row=rows), [
-        one._replace(row=name(one.synthetic, one.method, one.pretrain_dataset)) for one in lost
-    ]
-
-
-def _checkpoints(runs: pd.DataFrame) -> pd.Series:
-    """What a run is judged by: `selected` where every good run of its family has it, at all its label ratios, else `final`."""
-    import pandas as pd
-
-    good = runs[runs["outcome"] == "ok"]
-    lacking = good["score_selected"].isna().groupby([good[c] for c in ACROSS_RATIOS]).any()
-    judged = pd.Series(np.where(lacking, "final", "selected"), index=lacking.index, name="checkpoint", dtype=object)
-    return runs[ACROSS_RATIOS].join(judged, on=ACROSS_RATIOS)["checkpoint"].fillna("final")
-
-
-def _lost(store: Store, record: Record) -> FailedPretraining:
-    """Of a pre-training that failed. Its fine-tunings never ran, so it is in no row of the frame, and is no less a failure."""
-    spec = store.spec(record.kind, record.key)  # its own: the shared one does not say the seed
-    dataset, synthetic = (spec.data.dataset, spec.data.synthetic) if spec.data else (NO_DATASET, None)
-    digest = _digest([spec], _FREE)
-    return FailedPretraining(
-        spec.limits.budget, spec.profile, synthetic, record.method, dataset, spec.seed, record.key, digest
-    )
+    runs = runs.assign(checkpoint=_checkpoints(runs)).copy()
+    return Loaded(runs, records, specs, frozenset(failed_pretrainings))
 
 
 def load_runs(store: Store) -> pd.DataFrame:
@@ -162,9 +71,54 @@ def load_runs(store: Store) -> pd.DataFrame:
     return load(store).runs
 
 
+def with_row_names(runs: pd.DataFrame, failed: list[FailedPretraining]) -> tuple[pd.DataFrame, list[FailedPretraining]]:
+    """Add the printed names of rows; all tables take them from here, so that a row has one name in all of them.
+
+    The name is the method's, with the dataset where the method was pre-trained on several, and with the hash where it was
+    pre-trained in several ways on one dataset under one budget.
+    """
+    kinds = ["synthetic", "budget", "profile", *ROW]
+    rows = list(runs[kinds].drop_duplicates().itertuples(index=False, name=None))
+    ways = Counter(r[:-1] for r in rows)
+    sources: dict[tuple[bool | None, str], set[str]] = {}
+    for synthetic, method, dataset in (
+        *((r[0], r[3], r[4]) for r in rows),
+        *((one.synthetic, one.method, one.pretrain_dataset) for one in failed),
+    ):
+        sources.setdefault((synthetic, method), set()).add(dataset)
+
+    def name(synthetic: bool | None, method: str, dataset: str) -> str:
+        return f"{method} ({dataset})" if len(sources[synthetic, method]) > 1 else method
+
+    names = {r: name(r[0], r[3], r[4]) + (f" #{r[5]}" if ways[r[:-1]] > 1 else "") for r in rows}
+    column = [names[r] for r in runs[kinds].itertuples(index=False, name=None)]
+    return runs.assign(row=column), [
+        one._replace(row=name(one.synthetic, one.method, one.pretrain_dataset)) for one in failed
+    ]
+
+
+def _checkpoints(runs: pd.DataFrame) -> pd.Series:
+    """The headline checkpoint of each run: `selected` where every successful run of its family has one, at all its label ratios,
+    else `final`."""
+    import pandas as pd
+
+    good = runs[runs["outcome"] == "ok"]
+    lacking = good["score_selected"].isna().groupby([good[c] for c in ACROSS_RATIOS]).any()
+    headline = pd.Series(np.where(lacking, "final", "selected"), index=lacking.index, name="checkpoint", dtype=object)
+    return runs[ACROSS_RATIOS].join(headline, on=ACROSS_RATIOS)["checkpoint"].fillna("final")
+
+
+def _failed_pretraining(store: Store, record: Record) -> FailedPretraining:
+    spec = store.spec(record.kind, record.key)  # its own: a shared spec does not have its seed
+    dataset, synthetic = (spec.data.dataset, spec.data.synthetic) if spec.data else (NO_DATASET, None)
+    return FailedPretraining(
+        spec.limits.budget, spec.profile, synthetic, record.method, dataset, spec.seed, record.key, digest_of([spec])
+    )
+
+
 @contextmanager
 def _collector_off() -> Iterator[None]:
-    """Thousands of records are read and all are kept; looking for what could be freed takes a third of the time."""
+    """Turn off garbage collection: thousands of records are read and all are kept, so the search takes a third of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -181,51 +135,42 @@ def _specs(store: Store, records: dict[str, Record]) -> dict[str, StageSpec]:
     for key, record in records.items():
         rest = b""
         try:
-            plain = from_json((store.folder(record.kind, key) / SPEC).read_bytes())
-            seed, parents = plain["seed"], plain["parents"]
+            payload = from_json((store.folder(record.kind, key) / SPEC).read_bytes())
+            seed, parents = payload["seed"], payload["parents"]
             free = {
                 "seed": 0 if type(seed) is int and seed >= 0 else seed,
                 "parents": {name: "" if isinstance(parent, str) else parent for name, parent in parents.items()},
             }
-            rest = to_json({**plain, **free})
-            sound = rest in known and key in (h[:KEY_LENGTH] for h in hashes_as_written(plain))
+            rest = to_json({**payload, **free})
+            sound = rest in known and key in (h[:KEY_LENGTH] for h in hashes_as_written(payload))
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             sound = False
         if not sound:
-            # Also says what is wrong with a file.
+            # This also reports what is wrong with a file.
             known[rest] = store.spec(record.kind, key)
         specs[key] = known[rest]
     return specs
 
 
-def _row(
-    record: Record, records: dict[str, Record], specs: dict[str, StageSpec], digests: dict[str, str]
-) -> dict[str, object]:
+def _row(record: Record, parents: list[Record], spec: StageSpec, digests: SpecDigests) -> dict[str, object]:
+    """One row of the frame: identity of the run, its cost and that of its pre-training, and its scores."""
     cell = record.cell
     if cell is None:
         raise WrongUse(
             f"finetune/{record.key}: its record names no cell; bench audit says more, and with the folder moved away the rest "
             "is reported"
         )
-    parents = _ancestors(record, records)
-    pretraining = " ".join(p.key for p in parents)
-    if pretraining not in digests:
-        digests[pretraining] = _digest([specs[p.key] for p in parents], _FREE)
-    for p in parents:
-        if f"stage {p.key}" not in digests:
-            digests[f"stage {p.key}"] = _digest([specs[p.key]], _FREE)
-    row: dict[str, object] = {
+    limited = cell.label_ratio.points or cell.label_ratio.boxes
+    return {
         "task": cell.task,
         "dataset": record.dataset or NO_DATASET,
         "synthetic": record.synthetic,
         "label_ratio": str(cell.label_ratio),
-        "label_percent": float("nan")
-        if cell.label_ratio.points or cell.label_ratio.boxes
-        else cell.label_ratio.percent,
+        "label_percent": float("nan") if limited else cell.label_ratio.percent,
         "budget": cell.budget,
         "profile": cell.profile,
-        **_protocol(specs[record.key], digests),
-        "pretraining": digests[pretraining],
+        **digests.protocol(record.key),
+        "pretraining": digests.pretraining(parents),
         "method": cell.method,
         "pretrain_dataset": cell.pretrain_dataset,
         "pretrain_seed": cell.pretrain_seed,
@@ -233,10 +178,17 @@ def _row(
         "outcome": record.outcome.value,
         "message": record.message,
         "key": record.key,
-        "metric": specs[record.key].headline_metric,
+        "metric": spec.headline_metric,
         "attempt": record.attempt,
         "pretrain_keys": tuple(p.key for p in parents),
-        "pretrain_stages": tuple(digests[f"stage {p.key}"] for p in parents),
+        "pretrain_stages": tuple(digests.stage(p.key) for p in parents),
+        **_costs(record, parents),
+        **_scores(record, spec.headline_metric),
+    }
+
+
+def _costs(record: Record, parents: list[Record]) -> dict[str, object]:
+    return {
         "pretrain_steps": sum(p.ledger.optimizer_steps for p in parents),
         "finetune_steps": record.ledger.optimizer_steps,
         "pretrain_labels": sum(p.ledger.labels for p in parents),
@@ -245,57 +197,34 @@ def _row(
         "finetune_cpu_seconds": record.ledger.cpu_seconds,
         "pretrain_gpu_seconds": sum(p.ledger.gpu_seconds for p in parents),
         "finetune_gpu_seconds": record.ledger.gpu_seconds,
-        "pretrain_gpu_joules": _joules(parents),
-        "finetune_gpu_joules": _joules([record]),
+        "pretrain_gpu_joules": gpu_joules(parents),
+        "finetune_gpu_joules": gpu_joules([record]),
         "pretrain_notes": [(f"{p.stage}: {k}", v) for p in reversed(parents) for k, v in p.notes.items()],
         "peak_memory_mib": max(r.ledger.peak_memory_bytes for r in (record, *parents)) / 2**20,
     }
-    for name in OVER_ALL:
-        for checkpoint in CHECKPOINTS:
-            value = record.metrics.get(f"{name}_{checkpoint}")
-            row[f"{name}_{checkpoint}"] = float("nan") if value is None else value
-    for checkpoint in CHECKPOINTS:
-        row[f"score_{checkpoint}"] = row[f"{row['metric']}_{checkpoint}"]
-    return row
 
 
-def _joules(records: list[Record]) -> float:
-    """Energy of the GPUs over runs of stages, NaN where it was not measured for all that used one. What an executor saw is of one
-    attempt, so a stage that took several was not measured as a whole."""
-    seen = [r.measured.gpu_joules if r.attempt == 1 else None for r in records if r.ledger.gpu_seconds]
-    return sum(float("nan") if joules is None else joules for joules in seen)
+def _scores(record: Record, headline_metric: str) -> dict[str, float]:
+    """Every metric over all classes at each checkpoint, from 0 to 1, NaN where missing; `score_*` is the headline metric."""
+    scores = {}
+    for name in (f"{metric}_{checkpoint}" for metric in OVER_ALL for checkpoint in CHECKPOINTS):
+        value = record.metrics.get(name)
+        scores[name] = float("nan") if value is None else value
+    return scores | {f"score_{checkpoint}": scores[f"{headline_metric}_{checkpoint}"] for checkpoint in CHECKPOINTS}
 
 
-# What may differ between runs that are averaged or compared: seeds, the method itself, and where and with how many threads
-# it ran. Everything else that is in a key must be equal.
-_FREE = {"seed", "parents", "threads", "device", "sparse_backend"}
+def gpu_joules(records: Iterable[Record]) -> float:
+    """Energy of the GPUs over stages; NaN where it was not measured for all stages that used one.
 
-
-def _protocol(spec: StageSpec, digests: dict[str, str]) -> dict[str, str]:
-    """`protocol` and `family` of a fine-tuning; a spec that runs share is hashed once."""
-    name = str(id(spec))
-    if f"protocol {name}" not in digests:
-        plain = spec.model_dump(mode="json", exclude={*_FREE, "method"})
-        digests[f"protocol {name}"] = _sha([plain])
-        rest = {k: v for k, v in plain.items() if k != "label_ratio"}
-        rest["split"] = {k: plain["split"][k] for k in ("version", "test")} if plain.get("split") else None
-        digests[f"family {name}"] = _sha([rest])
-    return {kind: digests[f"{kind} {name}"] for kind in ("protocol", "family")}
-
-
-def _digest(specs: list[StageSpec], free: set[str]) -> str:
-    plain = [spec.model_dump(mode="json", exclude=free) for spec in specs]
-    plain.sort(key=lambda spec: str(spec["stage"]))
-    return _sha(plain)
-
-
-def _sha(plain: list[dict[str, object]]) -> str:
-    return hashlib.sha256(canonical_json(plain).encode()).hexdigest()[:6]
+    The executor measures one attempt, so the energy of a stage that took several is not known.
+    """
+    measured = [r.measured.gpu_joules if r.attempt == 1 else None for r in records if r.ledger.gpu_seconds]
+    return sum(float("nan") if joules is None else joules for joules in measured)
 
 
 def _ancestors(record: Record, records: dict[str, Record]) -> list[Record]:
     """The pre-trainings behind a run. Raises WrongUse where one has no record: how the run was made would be a guess."""
-    found: dict[str, Record] = {}
+    ancestors: dict[str, Record] = {}
     waiting = list(record.parents.values())
     while waiting:
         key = waiting.pop()
@@ -304,7 +233,7 @@ def _ancestors(record: Record, records: dict[str, Record]) -> list[Record]:
                 f"finetune/{record.key}: no record of pretrain/{key}, from which it started; bench audit says more, and with the "
                 "pre-training's folder back, or this one moved away as well, the rest is reported"
             )
-        if key not in found:
-            found[key] = records[key]
+        if key not in ancestors:
+            ancestors[key] = records[key]
             waiting += records[key].parents.values()
-    return list(found.values())
+    return list(ancestors.values())

@@ -1,12 +1,18 @@
-"""The paper's numbers, by our names. Facts with their source; see published/README.md for what each file is."""
+"""Published numbers of the paper, by our names of tasks and methods; published/README.md gives the source of each file."""
 
 from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from pretrain_bench.reports.analysis.columns import NO_DATASET
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FOLDER = Path(__file__).parent.parent / "published"
 TASKS = {
@@ -23,6 +29,12 @@ PROTOCOL_OF_RATIOS = "Janda et al., Figure 3 (values of the draft): one run each
 PROTOCOL_OF_CLASSES = "Janda et al., draft: one run each, best checkpoint on the test split"
 
 
+PRETRAINED_ON = "scannet"
+"""The dataset that the methods of Table I were pre-trained on."""
+
+Points = Sequence[tuple[float, float]]
+
+
 class Published(NamedTuple):
     """One published number, in per cent."""
 
@@ -35,7 +47,7 @@ class Published(NamedTuple):
 
 @cache
 def table1() -> tuple[Published, ...]:
-    """Table I with its columns put right; cells that the paper leaves empty are left out."""
+    """Table I with its columns corrected, without the cells that the paper leaves empty."""
     with (FOLDER / "table1_corrected.csv").open(newline="") as file:
         return tuple(
             Published(TASKS[row["task"]], METHODS[row["method"]], row["metric"], float(row["value"]), row["source"])
@@ -44,8 +56,8 @@ def table1() -> tuple[Published, ...]:
         )
 
 
-def of(task: str, method: str) -> Published | None:
-    """The published number of a cell at all labels, None where there is none."""
+def score_of(task: str, method: str) -> Published | None:
+    """The published number of a cell at all labels; None where there is none."""
     return next((p for p in table1() if (p.task, p.method) == (task, method)), None)
 
 
@@ -64,22 +76,43 @@ def validation_curve(task: str, percent: float, method: str) -> tuple[tuple[int,
 
 @cache
 def _curves() -> dict[tuple[str, float, str], tuple[tuple[int, float], ...]]:
-    found: dict[tuple[str, float, str], list[tuple[int, float]]] = {}
+    curves: dict[tuple[str, float, str], list[tuple[int, float]]] = {}
     with (FOLDER / "figure5_curves.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            of_what = re.fullmatch(r"(.+) \((\d+)%.*\)", row["task"])
-            assert of_what is not None
-            name = TASKS[of_what[1]], float(of_what[2]), METHODS[row["method"]]
-            found.setdefault(name, []).append((int(row["step"]), float(row["val_mIoU"])))
-    return {name: tuple(sorted(points)) for name, points in found.items()}
+            task_and_ratio = re.fullmatch(r"(.+) \((\d+)%.*\)", row["task"])
+            assert task_and_ratio is not None
+            name = TASKS[task_and_ratio[1]], float(task_and_ratio[2]), METHODS[row["method"]]
+            curves.setdefault(name, []).append((int(row["step"]), float(row["val_mIoU"])))
+    return {name: tuple(sorted(points)) for name, points in curves.items()}
 
 
 @cache
 def per_class(task: str) -> dict[str, dict[str, float]]:
     """Method to class to its value in per cent at all labels; empty where the paper's drafts give none."""
-    found: dict[str, dict[str, float]] = {}
+    values: dict[str, dict[str, float]] = {}
     with (FOLDER / "s3dis_per_class.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             if TASKS[row["task"]] == task and row["class"] != "mean":
-                found.setdefault(METHODS[row["method"]], {})[row["class"]] = float(row["value"])
-    return found
+                values.setdefault(METHODS[row["method"]], {})[row["class"]] = float(row["value"])
+    return values
+
+
+def pretrained_as_published(pretrain_dataset: str) -> bool:
+    """Whether this is the dataset, or its stand-in, that the paper's methods were pre-trained on; or none, as for its scratch."""
+    return dataset_family(pretrain_dataset) in (NO_DATASET, PRETRAINED_ON)
+
+
+def dataset_family(dataset: str) -> str:
+    """The real dataset behind a name: a synthetic stand-in belongs to the dataset it imitates, SemanticKITTI to KITTI."""
+    return dataset.removeprefix("synth-").replace("semantic", "")
+
+
+def methods_as_published(rows: pd.DataFrame) -> list[str]:
+    """Methods of these runs or effects that were pre-trained like the paper's, so that its numbers may stand beside them."""
+    alike = rows["pretrain_dataset"].map(lambda dataset: pretrained_as_published(str(dataset)))
+    return list(dict.fromkeys(map(str, rows.loc[alike, "method"])))
+
+
+def published_curves(rows: pd.DataFrame, curve_of: Callable[[str], Points]) -> dict[str, Points]:
+    """Published curves of the methods of these runs or effects, by method; `curve_of` gives the points of one, perhaps none."""
+    return {method: points for method in methods_as_published(rows) if (points := curve_of(method))}

@@ -1,1 +1,1 @@
-"""Where a report is written, and curves for other tools."""
+"""The output folder of a report, and export of runs to other tools."""

@@ -1,4 +1,4 @@
-"""Runs for other tools: TensorBoard event files, MLflow, Weights & Biases. Each is an extra, used only when asked for.
+"""Export of runs to other tools: TensorBoard event files, MLflow, Weights & Biases. Each is an optional extra.
 
 MLflow and Weights & Biases write below the output folder unless MLFLOW_TRACKING_URI or WANDB_MODE=online say otherwise.
 """
@@ -31,7 +31,7 @@ class Point(NamedTuple):
 
 
 class LoggedRun(NamedTuple):
-    """A run as such tools know it: a name, what was chosen, the numbers that count, and curves in order of steps."""
+    """A run as such tools know it: name, choices (hyper-parameters), final metrics, and curves in order of steps."""
 
     name: str
     key: str
@@ -41,7 +41,7 @@ class LoggedRun(NamedTuple):
 
 
 def check(kinds: Iterable[str]) -> None:
-    """Raises WrongUse for a tool that is not known, EnvironmentCannot for one that is not installed."""
+    """Raise WrongUse for an unknown tool, EnvironmentCannot for one that is not installed."""
     for kind in kinds:
         if kind not in KINDS:
             raise WrongUse(f"--export {kind!r}: expected one of {', '.join(KINDS)}")
@@ -50,7 +50,7 @@ def check(kinds: Iterable[str]) -> None:
 
 
 def export(store: Store, keys: set[str] | None, kind: str, out: Path) -> Path:
-    """Hand every run of a store to one tool, fine-tunings outside `keys` left out; where they lie. Raises as `check`."""
+    """Export every run of a store to one tool, without fine-tunings outside `keys`. Returns the folder. Raises like `check`."""
     check([kind])
     _, write = KINDS[kind]
     records = [r for r in store.records() if keys is None or r.kind == "pretrain" or r.key in keys]
@@ -60,7 +60,7 @@ def export(store: Store, keys: set[str] | None, kind: str, out: Path) -> Path:
 def _logged(store: Store, record: Record) -> LoggedRun:
     mark = "synthetic-" if record.synthetic else ""
     cell = record.cell
-    what = f"{cell.task}-{cell.label_ratio}" if cell else record.stage
+    stage = f"{cell.task}-{cell.label_ratio}" if cell else record.stage
     choices = {
         "method": record.method,
         "kind": record.kind,
@@ -72,8 +72,8 @@ def _logged(store: Store, record: Record) -> LoggedRun:
     }
     metrics = {name: value for name, value in record.metrics.items() if value is not None}
     points = list(_points(store.folder(record.kind, record.key) / EVENTS_FILE))
-    # A name is a folder of its own below --out, whatever a record says.
-    name = re.sub(r"[^\w.%-]+", "-", f"{mark}{record.method}-{what}-{record.key[:8]}").lstrip(".")
+    # The name becomes a folder below --out, so characters of a path are replaced.
+    name = re.sub(r"[^\w.%-]+", "-", f"{mark}{record.method}-{stage}-{record.key[:8]}").lstrip(".")
     return LoggedRun(name, record.key, choices, metrics, points)
 
 
@@ -90,7 +90,7 @@ def _points(path: Path) -> Iterator[Point]:
 
 
 def to_tensorboard(runs: Iterable[LoggedRun], out: Path) -> Path:
-    """One folder of event files a run; equal names replace each other, so that writing again does not double them."""
+    """Write one folder of event files a run, replacing that of an earlier export."""
     from torch.utils.tensorboard import SummaryWriter
 
     for run in runs:
@@ -106,8 +106,8 @@ def to_tensorboard(runs: Iterable[LoggedRun], out: Path) -> Path:
 
 
 def to_mlflow(runs: Iterable[LoggedRun], out: Path) -> Path:
-    """One MLflow run a run, in the store that MLFLOW_TRACKING_URI names or else in files below `out`. A key that is there
-    already is left as it is."""
+    """Write one MLflow run a run, to the store that MLFLOW_TRACKING_URI names or else to files below `out`. Runs that it
+    has already are left as they are."""
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     from mlflow.entities import Metric, Param, RunTag
     from mlflow.tracking import MlflowClient
@@ -137,7 +137,7 @@ def _mlflow_name(name: str) -> str:
 
 
 def to_wandb(runs: Iterable[LoggedRun], out: Path) -> Path:
-    """One Weights & Biases run a run; offline, below `out`, unless WANDB_MODE says otherwise (`wandb sync` sends them later)."""
+    """Write one Weights & Biases run a run, offline below `out` unless WANDB_MODE says otherwise (`wandb sync` uploads them)."""
     import wandb
 
     out.mkdir(parents=True, exist_ok=True)
@@ -161,4 +161,4 @@ KINDS: dict[str, tuple[str, Callable[[Iterable[LoggedRun], Path], Path]]] = {
     "mlflow": ("mlflow", to_mlflow),
     "wandb": ("wandb", to_wandb),
 }
-"""Tool to the package that it needs (an extra of the same name) and what writes for it."""
+"""Tool to the package that it needs (in the extra of the same name) and its writer."""

@@ -1,4 +1,4 @@
-"""What the page tells of each run: made once for all runs, and small, since a page may hold thousands."""
+"""Details of each run on the page, kept small, since a page may hold thousands of runs."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from typing import TYPE_CHECKING, Any
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.store.store import CONFUSION, LOG, Store
-from pretrain_bench.reports.analysis.frame import Loaded, class_metric
-from pretrain_bench.reports.page import run_files
-from pretrain_bench.reports.tables.tables import headline
+from pretrain_bench.reports.analysis.frame import Loaded
+from pretrain_bench.reports.analysis.scores import class_metric, headline_checkpoint
+from pretrain_bench.reports.page import run_attachments
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Curve = tuple[Sequence[int], Sequence[float]]
 LOG_LINES, LOG_BYTES, LOG_RUNS = 12, 1500, 1000
-"""Of the log: so many last lines; of runs that ended well only where there are not more runs than this."""
+"""Bounds of the end of a log: lines, bytes, and the number of runs up to which successful runs show it too."""
 
 MOST_MATRICES_BYTES, MOST_PICTURES_BYTES = 8 << 20, 20 << 20
-"""Of the page that confusion matrices and pictures may take, all runs together; what is left out is counted."""
+"""Bytes of the page for confusion matrices and for pictures of all runs; runs left out are counted."""
 PICTURE_BYTES = 40_000
-"""Counted for each picture besides its own, so that small or broken ones, which take time too, are not without end."""
+"""Bytes counted for each picture on top of its size, to bound the number of small or broken ones, since they take time too."""
 
 HOMES = re.compile(r"(?:/home|/Users)/[^/\s:\"']+|/root(?=[/\s]|$)")
-"""A page may be handed on; logs hold paths of whoever ran the stage."""
+"""Home folders, which logs name and a page that is passed on should not."""
 
 
-class Details:
-    """Texts are kept once and named by their number; `as_json` is what the page reads."""
+class RunDetails:
+    """Collects the details of runs for the page. Equal texts are stored once and referred to by number."""
 
     def __init__(self, store: Store, loaded: Loaded, with_pictures: bool = True) -> None:
         self.store, self.loaded, self.with_pictures = store, loaded, with_pictures
@@ -41,13 +41,13 @@ class Details:
         self.classes: list[Sequence[str]] = []
         self.runs: list[dict[str, Any]] = []
         self.few = len(loaded.records) <= LOG_RUNS
-        self.matrices, self.pictures = Share(MOST_MATRICES_BYTES), Share(MOST_PICTURES_BYTES)
+        self.matrices, self.pictures = ByteAllowance(MOST_MATRICES_BYTES), ByteAllowance(MOST_PICTURES_BYTES)
 
     def add(self, group: pd.DataFrame, place: int, title: str, curves: Mapping[str, Curve]) -> None:
-        """The fine-tunings of one group, with the validation curve of each by key."""
-        checkpoint = headline(group)
-        for found in group.sort_values(["method", "pretrain_seed", "finetune_seed"]).to_dict("records"):
-            row = {str(name): value for name, value in found.items()}
+        """Add the fine-tunings of one group. `place`: its position on the page; `curves`: validation curves by run key."""
+        checkpoint = headline_checkpoint(group)
+        for columns in group.sort_values(["method", "pretrain_seed", "finetune_seed"]).to_dict("records"):
+            row = {str(name): value for name, value in columns.items()}
             record = self.loaded.records[row["key"]]
             score = row[f"score_{checkpoint}"]
             run = self._common(record, [*_facts(record, row)])
@@ -68,21 +68,21 @@ class Details:
             self.runs.append(run)
 
     def add_failed_pretraining(self, record: Record) -> None:
-        """A pre-training that has no fine-tuning behind it."""
+        """Add a failed pre-training, which no fine-tuning followed."""
         run = self._common(record, _environment(record))
         self.runs.append(
             {**run, "seeds": "", "group": None, "what": self._text(f"pre-training, {record.stage}"), "score": None}
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Runs, the texts and class names that they refer to, and what had no place on the page."""
+        """The runs, the texts and class names that they refer to, and notes on what is left out, as the page reads them."""
         left_out = [
-            f"The {what} of {share.left_out:,} runs are left out to keep this page small; their folders hold them ({where})."
-            for share, what, where in (
+            f"The {kind} of {allowance.left_out:,} runs are left out to keep this page small; their folders hold them ({where})."
+            for allowance, kind, where in (
                 (self.matrices, "confusion matrices", CONFUSION),
-                (self.pictures, "pictures of predictions", f"{run_files.PICTURES}/"),
+                (self.pictures, "pictures of predictions", f"{run_attachments.PICTURES}/"),
             )
-            if share.left_out
+            if allowance.left_out
         ]
         return {"runs": self.runs, "texts": list(self.texts), "classes": self.classes, "left_out": left_out}
 
@@ -115,40 +115,43 @@ class Details:
         return HOMES.sub("~", "\n".join(map(_printable, lines)))
 
     def _add_files(self, run: dict[str, Any], record: Record, checkpoint: str) -> None:
-        """The confusion matrix of the checkpoint that counts, and pictures of predictions, where the run has them."""
+        """Add the confusion matrix of the headline checkpoint and pictures of predictions, where the run has them."""
         folder = self.store.folder(record.kind, record.key)
         spec, problems = self.loaded.specs[record.key], []
         if spec.data is not None and spec.data.classes:
             level = spec.headline_metric.removeprefix("miou_")
             try:
-                found = run_files.confusion(folder, checkpoint, level, len(spec.data.classes))
-            except run_files.Unreadable as error:
+                matrix = run_attachments.confusion(folder, checkpoint, level, len(spec.data.classes))
+            except run_attachments.Unreadable as error:
                 problems.append(str(error))
-                found = None
-            if found is not None and self.matrices.holds(len(json.dumps(found, separators=(",", ":")))):
-                run |= {"classes": self._classes(spec.data.classes), "confusion": {**found._asdict(), "of": checkpoint}}
+                matrix = None
+            if matrix is not None and self.matrices.take(len(json.dumps(matrix, separators=(",", ":")))):
+                run |= {
+                    "classes": self._classes(spec.data.classes),
+                    "confusion": {**matrix._asdict(), "of": checkpoint},
+                }
         if self.with_pictures:
             problems += self._add_pictures(run, folder)
         if problems:
             run["problems"] = problems
 
     def _add_pictures(self, run: dict[str, Any], folder: Path) -> list[str]:
-        """What could not be shown, in words."""
-        paths, more = run_files.pictures(folder)
+        """Add pictures to a run. Returns the reasons for those that cannot be shown."""
+        paths, more = run_attachments.pictures(folder)
         shown, problems = [], []
         if paths and self.pictures.full:
             self.pictures.left_out += 1
             return []
         for path in paths:
             try:
-                shown.append([_printable(path.stem), run_files.picture_uri(path)])
-            except run_files.Unreadable as error:
-                problems.append(f"{run_files.PICTURES}/{_printable(path.name)} cannot be shown: {error}")
+                shown.append([_printable(path.stem), run_attachments.picture_uri(path)])
+            except run_attachments.Unreadable as error:
+                problems.append(f"{run_attachments.PICTURES}/{_printable(path.name)} cannot be shown: {error}")
         size = PICTURE_BYTES * len(paths) + sum(len(uri) for _, uri in shown)
-        if paths and self.pictures.holds(size):
+        if paths and self.pictures.take(size):
             run["pictures"] = shown
             if more:
-                problems.append(f"more pictures in {run_files.PICTURES}/ of the run's folder: {more}")
+                problems.append(f"more pictures in {run_attachments.PICTURES}/ of the run's folder: {more}")
         return problems
 
     def _classes(self, names: Sequence[str]) -> int:
@@ -163,8 +166,8 @@ class Details:
             return 0, []
 
         def value(number: int, checkpoint: str) -> float | None:
-            found = record.metrics.get(f"{spec.class_metric}/{number}_{checkpoint}")
-            return None if found is None else round(100 * found, 1)
+            score = record.metrics.get(f"{spec.class_metric}/{number}_{checkpoint}")
+            return None if score is None else round(100 * score, 1)
 
         table = [[value(i, c) for c in CHECKPOINTS] for i in range(len(data.classes))]
         return self._classes(data.classes), table if any(v is not None for row in table for v in row) else []
@@ -174,14 +177,14 @@ def _printable(line: str) -> str:
     return "".join(c if c.isprintable() else " " for c in line)
 
 
-class Share:
-    """So many bytes of the page, first come, first served; `left_out` counts who came too late."""
+class ByteAllowance:
+    """Bytes of the page, first come, first served; `left_out` counts the requests refused."""
 
     def __init__(self, most: int) -> None:
         self.most, self.used, self.left_out, self.full = most, 0, 0, False
 
-    def holds(self, size: int) -> bool:
-        """Takes that much, or says no, to this one and all that come after it."""
+    def take(self, size: int) -> bool:
+        """Use `size` bytes. The first request that does not fit is refused, and so are all after it."""
         self.full = self.full or self.used + size > self.most
         if self.full:
             self.left_out += 1

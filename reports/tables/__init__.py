@@ -1,1 +1,1 @@
-"""Tables, and the formats that they are written in."""
+"""Tables as text, one table a module, and their file formats."""

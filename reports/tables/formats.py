@@ -10,53 +10,54 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pretrain_bench.reports.figures.plots import SYNTHETIC_MARK
+from pretrain_bench.reports.analysis.titles import SYNTHETIC_MARK
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 COLUMN_POINTS, LETTER_POINTS, GAP_POINTS = 240, 4.6, 12
-"""Of a paper of two columns: the width of one, and about what a letter and the room between two columns of a table take."""
+"""In TeX points: the width of one column of a two-column paper, and roughly that of a letter and of the gap between columns."""
 
 
 def write_table(table: pd.DataFrame, stem: Path, title: str) -> Path:
-    """Write a table beside `stem` in every format; the path of its Markdown."""
+    """Write a table beside `stem` in every format. Returns the path of its Markdown."""
     write_data(table, stem)
     stem.with_suffix(".tex").write_text(latex(table, title))
     path = stem.with_suffix(".md")
-    path.write_text(f"{plain(title)}\n\n{markdown(table)}\n")
+    path.write_text(f"{escape_markdown(title)}\n\n{markdown(table)}\n")
     return path
 
 
 def write_data(table: pd.DataFrame, stem: Path) -> Path:
-    """Write what programs read: CSV, JSON (a list of rows; null where there is no number) and Parquet; the path of the CSV."""
+    """Write a table for programs: CSV, JSON (a list of rows, null for missing numbers) and Parquet. Returns the path of
+    the CSV."""
     path = stem.with_suffix(".csv")
     table.to_csv(path, index=False)
-    plain = table.astype(object).where(table.notna(), None).replace({np.inf: None, -np.inf: None})
-    stem.with_suffix(".json").write_text(json.dumps(plain.to_dict("records"), indent=1, default=str) + "\n")
+    payload = table.astype(object).where(table.notna(), None).replace({np.inf: None, -np.inf: None})
+    stem.with_suffix(".json").write_text(json.dumps(payload.to_dict("records"), indent=1, default=str) + "\n")
     if importlib.util.find_spec("pyarrow") is not None:
         table.to_parquet(stem.with_suffix(".parquet"), index=False)
     return path
 
 
 def section(title: str, table: pd.DataFrame) -> str:
-    """A table in Markdown below its title, in which the mark of synthetic data is bold."""
+    """A Markdown table below its title, whose mark of synthetic data is bold."""
     if title.startswith(SYNTHETIC_MARK):
-        return f"**{SYNTHETIC_MARK}**{plain(title.removeprefix(SYNTHETIC_MARK))}\n\n{markdown(table)}\n"
-    return f"{plain(title)}\n\n{markdown(table)}\n"
+        return f"**{SYNTHETIC_MARK}**{escape_markdown(title.removeprefix(SYNTHETIC_MARK))}\n\n{markdown(table)}\n"
+    return f"{escape_markdown(title)}\n\n{markdown(table)}\n"
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A Markdown table; what could be markup in a cell is escaped."""
-    cells = [[plain(str(c)) for c in row] for row in [list(frame.columns), *frame.to_numpy().tolist()]]
+    """A Markdown table with escaped cells."""
+    cells = [[escape_markdown(str(c)) for c in row] for row in [list(frame.columns), *frame.to_numpy().tolist()]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(frame.columns))]
     lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
 
 
-def plain(text: str) -> str:
-    """Text as one line of Markdown that renders as itself, even where it came out of a container."""
+def escape_markdown(text: str) -> str:
+    """Text as one line of Markdown that renders as itself, even untrusted text from a container."""
     visible = "".join(c if c.isprintable() else " " for c in text)
     # Brackets are markup only where a link follows them; intervals stay as they are.
     escaped = re.sub(r"([\\`*|]|\](?=[(\[:]))", r"\\\1", " ".join(visible.split()))
@@ -64,8 +65,8 @@ def plain(text: str) -> str:
 
 
 def latex(frame: pd.DataFrame, caption: str) -> str:
-    """A booktabs table; what LaTeX would take for a command is escaped. One too wide for a column spans the page, and
-    is scaled down where that is not enough."""
+    """A booktabs table with escaped cells. A table too wide for a column spans the page, and is scaled down where that is not
+    enough."""
     cells = [[_tex(str(c)) for c in row] for row in [list(frame.columns), *frame.to_numpy().tolist()]]
     lines = [" & ".join(row) + r" \\" for row in cells]
     body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])

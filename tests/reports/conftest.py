@@ -1,11 +1,30 @@
-"""What the tests of reports share."""
+"""Fixtures that the tests of reports share."""
+
+from pathlib import Path
 
 import pytest
 
-from pretrain_bench.reports.figures.plots import make_ready
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.figures.style import make_ready
+from tests.reports.planted import plant
 
 
 @pytest.fixture(scope="session", autouse=True)
 def ready_to_draw() -> None:
     """Every report is drawn by processes of its own, which need not import seaborn anew if this one has."""
     make_ready()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    (tmp_path / "runs").mkdir()
+    return Store(tmp_path / "runs")
+
+
+@pytest.fixture(scope="module")
+def planted_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with planted effects, to be read only."""
+    planted = Store(tmp_path_factory.mktemp("planted") / "runs")
+    plant(planted, pretrain_seeds=4, finetune_seeds=2)
+    return planted

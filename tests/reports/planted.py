@@ -13,7 +13,7 @@ import numpy as np
 from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.store.store import CONFUSION, Store
-from tests.reports.test_reports import stage
+from tests.reports.stores import stage
 
 GAINS = {"scratch": 0.0, "supervised": 4.0, "pointcontrast": 1.0, "csc": 3.0, "depthcontrast": -0.5, "ours": 2.0}
 """mIoU over scratch at all labels; with few labels twice as much."""

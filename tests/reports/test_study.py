@@ -1,5 +1,4 @@
-"""The studies that are committed: their records are whole, and the numbers printed beside them are what `bench report` makes of
-them."""
+"""The committed studies: their records are whole, and the numbers printed beside them are those of `bench report`."""
 
 from __future__ import annotations
 
@@ -17,10 +16,10 @@ from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.store.bundle import open_store
 from pretrain_bench.harness.store.store import Store, write_json
+from pretrain_bench.reports.analysis.effects import effects
 from pretrain_bench.reports.analysis.frame import load, load_runs
-from pretrain_bench.reports.analysis.overview import effects
 from tests.conftest import Bench
-from tests.reports.test_reports import rewrite
+from tests.reports.stores import rewrite
 from tests.verification.report import ROOT
 
 STUDY = ROOT / "docs/study"
@@ -153,4 +152,4 @@ def test_a_report_of_a_suite_counts_the_failed_pretrainings_of_the_suite(tmp_pat
     suite.write_text((ROOT / "benchmarks/configs/suites/tiny.yaml").read_text() + "exclude: [{method: csc}]\n")
     counted = keys_of_suite(str(suite), store)
     assert {kept[key] for key in counted} == {"ours"}
-    assert {lost.method for lost in load(store, counted).lost} == {"ours"}
+    assert {lost.method for lost in load(store, counted).failed_pretrainings} == {"ours"}

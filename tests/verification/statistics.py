@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 from pretrain_bench.reports.analysis import statistics as s
+from pretrain_bench.reports.analysis.power import welch_power
 from tests.verification.report import write_report
 
 SEED, TRIALS, BOOTSTRAP_TRIALS, NULLS, MORE_NULLS = 20261123, 20_000, 2_000, 2_000, 20_000
@@ -37,7 +38,7 @@ def coverage() -> dict[str, dict[str, float]]:
 
 def false_positives() -> dict[str, float]:
     """Null stores, crossed (pre-training seeds x fine-tuning seeds) with an effect that a pre-training's runs share: how often
-    a difference is claimed, per cent; with the unit that is used here (`reports.tables.tables.per_unit`), and with runs counted as independent."""
+    a difference is claimed, per cent; with the unit that is used here (`reports.analysis.scores.per_unit`), and with runs counted as independent."""
     found = {}
     for seeds in (3, 5, 10):
         rng = np.random.default_rng((SEED, 1, seeds))
@@ -63,7 +64,7 @@ def power() -> dict[str, dict[str, float]]:
             hits = sum(
                 s.verdict(s.difference(rng.normal(size, 1, n), rng.normal(0, 1, n))) == "better" for _ in range(trials)
             )
-            predicted = s.welch_power(size, n)
+            predicted = welch_power(size, n)
             found[f"{size:g} sd, {n} seeds"] = {
                 "predicted": round(100 * predicted, 1),
                 "found": round(100 * hits / trials, 1),

@@ -1,0 +1,203 @@
+"""Tables and figures across groups of runs: effects, Table I, label ratios, tasks, cost, variance, classes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pretrain_bench.reports.analysis import published
+from pretrain_bench.reports.analysis.class_scores import class_scores, with_published_classes
+from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP
+from pretrain_bench.reports.analysis.cost import with_hours
+from pretrain_bench.reports.analysis.effects import effects
+from pretrain_bench.reports.analysis.families import Family, families
+from pretrain_bench.reports.analysis.frame import Loaded
+from pretrain_bench.reports.analysis.ranks import OverTasks, over_tasks
+from pretrain_bench.reports.analysis.scores import class_metric
+from pretrain_bench.reports.analysis.sources import SOURCE, with_source
+from pretrain_bench.reports.analysis.titles import figure_mark, short_group_title, text_mark
+from pretrain_bench.reports.analysis.variance import variances
+from pretrain_bench.reports.figures.class_heat_map import draw_class_heat_map
+from pretrain_bench.reports.figures.cost import draw_cost_against_gain
+from pretrain_bench.reports.figures.gains import draw_gains
+from pretrain_bench.reports.figures.ranks import draw_ranks
+from pretrain_bench.reports.figures.ratio_curves import draw_ratio_curves
+from pretrain_bench.reports.figures.sources import draw_source_gains
+from pretrain_bench.reports.figures.variance import draw_variances
+from pretrain_bench.reports.page import plotly_figures
+from pretrain_bench.reports.page.html import PagePicture
+from pretrain_bench.reports.page.plotly_figures import Figure
+from pretrain_bench.reports.report_files import ReportFiles
+from pretrain_bench.reports.tables.cost_table import cost_table
+from pretrain_bench.reports.tables.formats import write_data
+from pretrain_bench.reports.tables.ratio_table import ratio_table
+from pretrain_bench.reports.tables.source_table import source_table
+from pretrain_bench.reports.tables.table_one import table_one
+from pretrain_bench.reports.tables.task_table import task_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLE_ONE_TITLE = (
+    "All labels: what each task is judged by (per cent), ± half the 95 % interval, in brackets the "
+    "difference to scratch with its interval and what it shows, n pre-training seeds"
+)
+
+
+class AcrossGroups(NamedTuple):
+    """What the page shows across groups: tables, pictures, and effects, by title."""
+
+    tables: list[tuple[str, pd.DataFrame]]
+    pictures: list[PagePicture]
+    effects: list[tuple[str, pd.DataFrame]]
+
+
+def write_across_groups(loaded: Loaded, files: ReportFiles, with_published: bool) -> AcrossGroups:
+    """Write everything that spans groups; real and synthetic runs are kept apart."""
+    result = AcrossGroups([], [], [])
+    for _, runs in loaded.runs.groupby("synthetic") if len(loaded.runs) else []:
+        writer = _AcrossGroupsWriter(loaded, runs, files, with_published)
+        writer.write_tables()
+        writer.write_figures()
+        result.effects.append((f"{writer.mark}Gains over scratch at a glance", writer.effects))
+        result.tables.extend(writer.tables)
+        result.pictures.extend(writer.pictures)
+    return result
+
+
+class _AcrossGroupsWriter:
+    """Writes the tables and figures of the real or of the synthetic runs of a store."""
+
+    def __init__(self, loaded: Loaded, runs: pd.DataFrame, files: ReportFiles, with_published: bool) -> None:
+        synthetic = bool(runs["synthetic"].iloc[0])
+        self.loaded, self.runs, self.files, self.with_published = loaded, runs, files, with_published
+        self.mark, self.figure_mark = text_mark(synthetic), figure_mark(synthetic)
+        self.prefix = "synthetic-" if synthetic else ""
+        self.overlay_published = with_published or not synthetic
+        self.effects = effects(runs, loaded.failed_pretrainings)
+        self.families = families(self.effects)
+        self.over_tasks = over_tasks(runs, loaded.failed_pretrainings)
+        self.tables: list[tuple[str, pd.DataFrame]] = []
+        self.pictures: list[PagePicture] = []
+
+    def write_tables(self) -> None:
+        """Write the runs, the effects, and every table of them."""
+        out = self.files.out
+        runs = self.files.files[f"{self.prefix}runs"] = out / f"{self.prefix}runs.csv"
+        _run_rows(self.runs).to_csv(runs, index=False)
+        self.files.files[f"{self.prefix}effects"] = write_data(self.effects, out / f"{self.prefix}effects")
+        first = table_one(self.effects, self.with_published)
+        if len(first):
+            self._add_table("table1", TABLE_ONE_TITLE, first, published.PROTOCOL)
+        for number, family in enumerate(self.families, 1):
+            table = ratio_table(family, self.with_published)
+            self._add_table(f"ratios{number}", f"Label ratios: {family.title}", table, published.PROTOCOL_OF_RATIOS)
+        for number, over in enumerate(self.over_tasks, 1):
+            self._add_table(f"tasks{number}", over.title, task_table(over))
+        for name, title, table in (
+            ("datasets", "Pre-trained on the task's dataset, or on another", source_table(self.effects)),
+            ("cost", "What it cost", cost_table(self.runs)),
+        ):
+            if len(table):
+                self._add_table(name, title, table)
+
+    def write_figures(self) -> None:
+        """Write every figure across groups."""
+        for number, family in enumerate(self.families, 1):
+            self._draw_family(number, family)
+        known_gains = self.effects[self.effects["gain"].notna()].groupby(["budget", "profile"])
+        for number, ((budget, profile), gains) in enumerate(known_gains, 1):
+            # A figure shows one budget; its name has a number where there are several.
+            several = known_gains.ngroups > 1
+            under = f", budget {budget}, profile {profile}" if several else ""
+            self._draw_gains(str(number) if several else "", under, gains)
+        for number, over in enumerate(self.over_tasks, 1):
+            self._draw_ranks(number, over)
+        spread = variances(self.runs, self.loaded.failed_pretrainings)
+        if len(spread) and (spread["missing"] == 0).any():
+            draw = partial(draw_variances, spread, f"{self.figure_mark}Where the spread comes from")
+            self._add_figure("variance", "Variance by seed", draw, spread)
+        for number, title, group in self._groups():
+            if group["label_ratio"].iloc[0] == "100%":
+                self._draw_classes(number, title, group)
+
+    def _add_table(self, name: str, title: str, table: pd.DataFrame, protocol: str = "") -> None:
+        """`protocol`: that of the paper's numbers, named where the table has any."""
+        title = f"{self.mark}{title}"
+        if protocol and "[paper" in table.to_string():
+            title += f"; [paper]: {protocol}"
+        self.files.add_table(f"{self.prefix}{name}", f"{self.prefix}{name}", title, table)
+        self.tables.append((title, table))
+
+    def _add_figure(
+        self, name: str, title: str, draw: Callable[[], Any], data: pd.DataFrame, interactive: Figure | None = None
+    ) -> None:
+        stem = f"figure-{self.prefix}{name}"
+        png = self.files.add_figure(stem, stem, draw, data)
+        self.pictures.append(PagePicture(f"{self.mark}{title}", png, interactive))
+
+    def _draw_family(self, number: int, family: Family) -> None:
+        group = family.effects[family.effects["label_percent"].notna()]
+        if group["label_percent"].nunique() < 2:
+            return  # limited points and boxes have a table, but no axis
+        runs = self.runs[(self.runs[ACROSS_RATIOS] == list(family.key.values())).all(axis=1)]
+        overlays = {}
+        if self.overlay_published:
+            overlays = published.published_curves(group, partial(published.ratio_curve, str(family.key["task"])))
+        draw = partial(draw_ratio_curves, runs, group, f"{self.figure_mark}{family.title}", overlays)
+        interactive = plotly_figures.ratio_curves(runs, group, overlays)
+        self._add_figure(f"ratios{number}", f"Label ratios: {family.title}", draw, group, interactive)
+
+    def _draw_gains(self, suffix: str, under: str, gains: pd.DataFrame) -> None:
+        """Figures of known gains under one budget: by method, by source of the data, and over cost. `under` names the budget in
+        titles."""
+        draw = partial(draw_gains, gains, f"{self.figure_mark}Gains over tasks and ratios{under}")
+        self._add_figure(f"gains{suffix}", f"Gains over scratch{under}", draw, gains, plotly_figures.gains(gains))
+        sources = with_source(gains)
+        if sources[SOURCE].nunique() > 1:
+            title = f"Pre-trained on the task's dataset, or on another{under}"
+            draw = partial(draw_source_gains, sources, f"{self.figure_mark}{title}")
+            self._add_figure(f"datasets{suffix}", title, draw, sources)
+        budget = ["budget", "profile"]
+        runs = self.runs[(self.runs[budget] == gains[budget].iloc[0].tolist()).all(axis=1)]
+        priced, title = with_hours(gains, runs), f"Cost against gain{under}"
+        draw = partial(draw_cost_against_gain, priced, f"{self.figure_mark}{title}")
+        self._add_figure(f"cost{suffix}", title, draw, priced, plotly_figures.cost(priced))
+
+    def _draw_ranks(self, number: int, over: OverTasks) -> None:
+        if over.ranks is not None and over.ranks.critical_difference is not None:
+            draw = partial(draw_ranks, over.ranked, over.ranks, f"{self.figure_mark}{over.title}")
+            self._add_figure(f"ranks{number}", f"Ranks: {over.title}", draw, task_table(over))
+
+    def _groups(self) -> Iterator[tuple[int, str, pd.DataFrame]]:
+        """Every group with its number and a title that no other has."""
+        groups = list(self.runs.groupby(GROUP, sort=True, dropna=False))
+        keys: list[Mapping[str, Any]] = [dict(zip(GROUP, names, strict=True)) for names, _ in groups]
+        titles = [short_group_title(key) for key in keys]
+        counts = Counter(titles)
+        for number, (key, title, (_, group)) in enumerate(zip(keys, titles, groups, strict=True), 1):
+            # Groups of one title differ in their recipe or code.
+            yield number, f"{title}, protocol #{key['protocol']}" if counts[title] > 1 else title, group
+
+    def _draw_classes(self, number: int, title: str, group: pd.DataFrame) -> None:
+        scores = class_scores(group, self.loaded)
+        if scores is None:
+            return
+        if self.overlay_published:
+            own = len(scores)
+            scores = with_published_classes(scores, group)
+            if len(scores) > own:
+                title += f"; [paper]: {published.PROTOCOL_OF_CLASSES}"
+        metric = str(group["metric"].iloc[0])
+        draw = partial(draw_class_heat_map, scores, metric, f"{self.figure_mark}{title}")
+        data = scores.reset_index(names="method")
+        self._add_figure(f"classes{number}", f"{class_metric(metric)} per class: {title}", draw, data)
+
+
+def _run_rows(runs: pd.DataFrame) -> pd.DataFrame:
+    """Every run with its seeds, outcome, scores of all checkpoints from 0 to 1, and the cost of it and of its pre-training."""
+    keys = runs["pretrain_keys"].str.join(" ")
+    rows = runs.drop(columns=["pretrain_stages", "pretrain_notes"]).assign(pretrain_keys=keys)
+    return rows.sort_values([*GROUP, "row", "pretrain_seed", "finetune_seed"])

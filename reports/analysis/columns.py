@@ -1,0 +1,21 @@
+"""Columns of the frame of runs that tables, figures and tests group by."""
+
+from __future__ import annotations
+
+GROUP = ["task", "dataset", "synthetic", "label_ratio", "budget", "profile", "protocol"]
+"""Runs are compared only within one group. `protocol` hashes what these names do not cover: the fine-tuning recipe, limits,
+network, data, split and code."""
+
+ACROSS_RATIOS = ["task", "dataset", "synthetic", "budget", "profile", "family"]
+"""Like GROUP, over all label ratios: `family` hashes the protocol without the ratio, and only the version and test scenes of the
+split."""
+
+ROW = ["method", "pretrain_dataset", "pretraining"]
+"""Runs that share these are averaged over seeds. `pretraining` hashes the pre-training stages without their seeds. The column
+`row` holds the printed name, which is the same in every table."""
+
+UNIT = "pretrain_seed"
+"""The unit of inference of a pre-training effect; fine-tuning seeds of one pre-training are averaged first."""
+
+NO_DATASET = "none"
+"""The pre-training dataset of a cell that was pre-trained on no data."""

@@ -1,0 +1,55 @@
+"""Validation curves of fine-tuning runs, from their events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from pretrain_bench.harness.contract.events import EVENTS_FILE, Eval, read_events
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.analysis.columns import ROW, UNIT
+from pretrain_bench.reports.analysis.rows import by_row
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Curve(NamedTuple):
+    """Scores of a run on the test split, from 0 to 1, at the steps where it was validated."""
+
+    method: str
+    key: str
+    pretrain_seed: int
+    steps: list[int]
+    scores: list[float]
+
+
+Curves = Mapping[str, Sequence[Curve]]
+"""Printed row name to the curves of its runs."""
+
+
+def read_curves(store: Store, group: pd.DataFrame, metric: str) -> dict[str, list[Curve]]:
+    """Printed row name to the validation curves of its runs; runs without any are left out."""
+    curves: dict[str, list[Curve]] = {}
+    for name, runs in by_row(group[["row", *ROW, UNIT, "key"]]).items():
+        for method, key, seed in zip(runs["method"], runs["key"], runs[UNIT], strict=True):
+            events = read_events(store.folder("finetune", key) / EVENTS_FILE)
+            points = [(e.step, e.metrics.get(metric)) for e in events if isinstance(e, Eval) and e.split == "test"]
+            known = [(step, score) for step, score in points if score is not None]
+            if known:
+                curve = Curve(method, key, seed, [step for step, _ in known], [score for _, score in known])
+                curves.setdefault(name, []).append(curve)
+    return curves
+
+
+def curve_points(curves: Curves) -> pd.DataFrame:
+    """One row a validation: `row`, `method`, `key`, `step` and `score` in per cent."""
+    import pandas as pd
+
+    rows = [
+        (name, curve.method, curve.key, step, 100 * score)
+        for name, runs in curves.items()
+        for curve in runs
+        for step, score in zip(curve.steps, curve.scores, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["row", "method", "key", "step", "score"])

@@ -1,0 +1,56 @@
+"""Hashes that tell which runs may be averaged or compared: all of a stage's spec but what may differ."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from pretrain_bench.harness.contract.records import Record
+from pretrain_bench.harness.contract.stage import StageSpec, canonical_json
+
+# What may differ between runs that are averaged or compared: seeds, the method itself, and where and with how many threads
+# it ran. Everything else that is in a key must be equal.
+_FREE = {"seed", "parents", "threads", "device", "sparse_backend"}
+
+
+class SpecDigests:
+    """Digests of specs by run key. A spec that runs share is hashed once, since a store may hold ten thousand runs."""
+
+    def __init__(self, specs: dict[str, StageSpec]) -> None:
+        self._specs = specs
+        self._known: dict[tuple[str, object], str] = {}
+
+    def protocol(self, key: str) -> dict[str, str]:
+        """`protocol` and `family` of a fine-tuning, as the columns of the frame."""
+        spec = self._specs[key]
+        if ("protocol", id(spec)) not in self._known:
+            payload = spec.model_dump(mode="json", exclude={*_FREE, "method"})
+            self._known["protocol", id(spec)] = _sha([payload])
+            rest = {k: v for k, v in payload.items() if k != "label_ratio"}
+            rest["split"] = {k: payload["split"][k] for k in ("version", "test")} if payload.get("split") else None
+            self._known["family", id(spec)] = _sha([rest])
+        return {kind: self._known[kind, id(spec)] for kind in ("protocol", "family")}
+
+    def pretraining(self, parents: Iterable[Record]) -> str:
+        """One digest of all pre-training stages behind a run."""
+        keys = tuple(p.key for p in parents)
+        if ("pretraining", keys) not in self._known:
+            self._known["pretraining", keys] = digest_of([self._specs[key] for key in keys])
+        return self._known["pretraining", keys]
+
+    def stage(self, key: str) -> str:
+        """Digest of a single pre-training stage."""
+        if ("stage", key) not in self._known:
+            self._known["stage", key] = digest_of([self._specs[key]])
+        return self._known["stage", key]
+
+
+def digest_of(stages: list[StageSpec]) -> str:
+    """Six hexadecimal digits of pre-training stages without their seeds, in any order."""
+    payload = [spec.model_dump(mode="json", exclude=_FREE) for spec in stages]
+    payload.sort(key=lambda spec: str(spec["stage"]))
+    return _sha(payload)
+
+
+def _sha(payload: list[dict[str, object]]) -> str:
+    return hashlib.sha256(canonical_json(payload).encode()).hexdigest()[:6]

@@ -1,0 +1,128 @@
+"""Effects of pre-training: the difference of every method to scratch, in every group of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pretrain_bench.reports.analysis.columns import GROUP, ROW
+from pretrain_bench.reports.analysis.failed_pretraining import FailedPretraining, failed_by_row
+from pretrain_bench.reports.analysis.method_cards import BASELINE
+from pretrain_bench.reports.analysis.power import detectable_difference, pooled_deviation, seeds_to_see_a_point
+from pretrain_bench.reports.analysis.rows import baseline_rows, by_row, row_names
+from pretrain_bench.reports.analysis.scores import headline_checkpoint, per_unit
+from pretrain_bench.reports.analysis.statistics import (
+    Estimate,
+    estimate,
+    interquartile_mean,
+    judge,
+    probability_of_improvement,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = dict[str, Any]
+
+
+def effects(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretraining] = ()) -> pd.DataFrame:
+    """One row for each method in each group: mean and interval, difference to scratch and interval, verdict, all in per cent.
+
+    `failed` counts the runs of a row that failed or have no score, `lost_pretrainings` its failed pre-trainings, whose
+    fine-tunings never ran. `could_show` is the smallest difference that this number of seeds finds at 80 % power, `seeds_for_1`
+    the number of seeds that would find 1 point.
+    """
+    import pandas as pd
+
+    rows: list[Row] = []
+    for names, group in runs.groupby(GROUP, sort=True, dropna=False) if len(runs) else []:
+        named = dict(zip(GROUP, names, strict=True))
+        rows += _group_effects(named, group, failed_by_row(group, failed_pretrainings))
+    return pd.DataFrame(rows)
+
+
+def _group_effects(
+    group: Mapping[str, Any], runs: pd.DataFrame, failed: dict[str, list[FailedPretraining]]
+) -> list[Row]:
+    """The rows of one group: those with runs in table order, then those of which only failed pre-trainings are known."""
+    checkpoint = headline_checkpoint(runs)
+    column = f"score_{checkpoint}"
+    parts = by_row(runs[["row", *ROW, "outcome", "family", "label_percent", column]])
+    values = {name: 100 * means for name, means in per_unit(runs, column).items()}
+    base = baseline_rows(runs)
+    scratch = values[base[0]] if len(base) == 1 else np.array([])
+    rows: list[Row] = []
+    for name, (method, pretrain_dataset, _) in row_names(runs).items():
+        mine = parts[name]
+        rows.append(
+            {
+                **group,
+                "family": mine["family"].iloc[0],
+                "label_percent": mine["label_percent"].iloc[0],
+                "row": name,
+                "method": method,
+                "pretrain_dataset": pretrain_dataset,
+                "checkpoint": checkpoint,
+                "n": len(values[name]),
+                "runs": len(mine),
+                "failed": int(((mine["outcome"] != "ok") | mine[column].isna()).sum()),
+                "lost_pretrainings": len(failed.get(name, [])),
+                **_statistics(values[name], scratch, method == BASELINE),
+            }
+        )
+    for name, pretrainings in failed.items():
+        if name not in parts:
+            rows.append(_row_without_runs(name, pretrainings, group, runs))
+    return rows
+
+
+def _statistics(units: np.ndarray, scratch: np.ndarray, is_baseline: bool) -> Row:
+    """Estimates of one row from the values of its pre-training seeds and of scratch's, in per cent; NaN where unknown."""
+    value, gap, words = estimate(units), Estimate(np.nan, np.nan, np.nan, 0), "-"
+    improvement = could_show = seeds = np.nan
+    fewest = min(len(units), len(scratch))
+    if not is_baseline:
+        if fewest:
+            gap, words = judge(units, scratch)
+        if fewest > 1:  # one run against one gives 0 or 1, which means nothing
+            improvement = probability_of_improvement(units, scratch)
+        deviation = pooled_deviation(units, scratch)
+        if np.isfinite(deviation):
+            could_show = detectable_difference(deviation, fewest)
+        seeds = seeds_to_see_a_point(units, scratch)
+    return {
+        "mean": value.mean,
+        "iqm": interquartile_mean(units),
+        "low": value.low,
+        "high": value.high,
+        "gain": gap.mean,
+        "gain_low": gap.low,
+        "gain_high": gap.high,
+        "verdict": words,
+        "probability_of_improvement": improvement,
+        "could_show": could_show,
+        "seeds_for_1": seeds,
+    }
+
+
+def _row_without_runs(
+    name: str, pretrainings: Sequence[FailedPretraining], group: Mapping[str, Any], runs: pd.DataFrame
+) -> Row:
+    """A row of which every pre-training failed; its estimates are NaN."""
+    first = runs.iloc[0]
+    return {
+        **group,
+        "family": first["family"],
+        "label_percent": first["label_percent"],
+        "row": name,
+        "method": pretrainings[0].method,
+        "pretrain_dataset": pretrainings[0].pretrain_dataset,
+        "checkpoint": headline_checkpoint(runs),
+        "n": 0,
+        "runs": 0,
+        "failed": 0,
+        "lost_pretrainings": len(pretrainings),
+        "verdict": "-",
+    }

@@ -1,0 +1,84 @@
+"""Pre-trainings that failed: their fine-tunings never ran, so no run stands for them, and they still count as failures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from pretrain_bench.reports.analysis.columns import ROW, UNIT
+from pretrain_bench.reports.analysis.rows import applicable, by_row
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OTHER_PRETRAINING = "other code or recipe"
+
+
+class FailedPretraining(NamedTuple):
+    """One failed pre-training, with the groups in which it would have counted and the printed name of its row."""
+
+    budget: str
+    profile: str
+    synthetic: bool | None
+    """None for one that read no data."""
+    method: str
+    pretrain_dataset: str
+    seed: int
+    key: str
+    digest: str = ""
+    """Hash of its stage without the seed; runs that were pre-trained the same way have it in `pretrain_stages`."""
+    row: str = ""
+
+
+class _SameMethod(NamedTuple):
+    """A row of a group: its pre-training seeds, and the digests of its pre-training stages."""
+
+    seeds: set[int]
+    stages: set[str]
+
+
+def failed_by_row(runs: pd.DataFrame, failed: Iterable[FailedPretraining]) -> dict[str, list[FailedPretraining]]:
+    """Printed row name to the failed pre-trainings that would have counted in this group of runs.
+
+    The row is the one that was pre-trained the same way. Where there is none, the failure has a row of its own, unless another
+    row of the method has a run of its seed, as after a repair.
+    """
+    in_order = sorted(failed, key=lambda one: (one.method, one.pretrain_dataset, one.seed, one.key))
+    if not in_order:
+        return {}
+    rows: dict[tuple[str, str], dict[str, _SameMethod]] = {}
+    for row, mine in by_row(runs[["row", *ROW, UNIT, "pretrain_stages"]]).items():
+        stages = {stage for several in set(mine["pretrain_stages"]) for stage in several}
+        which = str(mine["method"].iloc[0]), str(mine["pretrain_dataset"].iloc[0])
+        rows.setdefault(which, {})[row] = _SameMethod(set(mine[UNIT]), stages)
+    result: dict[str, list[FailedPretraining]] = {}
+    for one in in_order:
+        if not _belongs(one, runs):
+            continue
+        for name in _rows_of(one, rows):
+            if one.seed not in {other.seed for other in result.get(name, ())}:
+                result.setdefault(name, []).append(one)
+    return result
+
+
+def _belongs(one: FailedPretraining, runs: pd.DataFrame) -> bool:
+    """Whether a failed pre-training would have been fine-tuned in this group of runs."""
+    first = runs.iloc[0]
+    if (one.budget, one.profile) != (first["budget"], first["profile"]):
+        return False
+    # A pre-training without data belongs to both kinds; one on real data may serve a task on synthetic data.
+    same_kind = one.synthetic in (None, first["synthetic"]) or one.pretrain_dataset in set(runs["pretrain_dataset"])
+    return same_kind and applicable(one.method, one.pretrain_dataset, first["dataset"])
+
+
+def _rows_of(one: FailedPretraining, rows: dict[tuple[str, str], dict[str, _SameMethod]]) -> list[str]:
+    """Printed names of the rows that lack the seed of a failed pre-training."""
+    alike = rows.get((one.method, one.pretrain_dataset), {})
+    same_way = {name: row.seeds for name, row in alike.items() if one.digest in row.stages}
+    if same_way:
+        return [name for name, seeds in same_way.items() if one.seed not in seeds]
+    if any(one.seed in row.seeds for row in alike.values()):
+        return []
+    others = any(method == one.method and dataset != one.pretrain_dataset for method, dataset in rows)
+    name = f"{one.method} ({one.pretrain_dataset})" if others else one.row
+    return [f"{name}, {OTHER_PRETRAINING}" if alike else name]

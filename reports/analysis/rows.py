@@ -1,0 +1,34 @@
+"""Rows of tables: runs of one method that differ only in their seeds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pretrain_bench.reports.analysis.columns import ROW
+from pretrain_bench.reports.analysis.method_cards import BASELINE, place_of, uses_labels
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def row_names(runs: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
+    """Printed name to (method, pre-training dataset, hash of the pre-training), in table order."""
+    rows = runs[["row", *ROW]].drop_duplicates().itertuples(index=False, name=None)
+    return {r[0]: r[1:] for r in sorted(rows, key=lambda r: (place_of(r[1]), r[1:]))}
+
+
+def by_row(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The runs of each row, by its printed name and in table order."""
+    parts = {name: part for name, part in runs.groupby("row", sort=False)}
+    return {name: parts[name] for name in row_names(runs)}
+
+
+def baseline_rows(runs: pd.DataFrame) -> list[str]:
+    """Printed names of the rows of the baseline. With more than one there is no single row to compare with."""
+    return [name for name, (method, *_) in row_names(runs).items() if method == BASELINE]
+
+
+def applicable(method: str, pretrain_dataset: str, dataset: str) -> bool:
+    """Whether a method pre-trained so may be fine-tuned on a dataset: one that uses labels may not where the task has the
+    same."""
+    return not uses_labels(method) or pretrain_dataset != dataset

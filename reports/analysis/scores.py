@@ -1,0 +1,41 @@
+"""Which score of a run counts, its name on axes, and its mean over the unit of inference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pretrain_bench.benchmarks.metrics.names import TITLES
+from pretrain_bench.reports.analysis.columns import UNIT
+from pretrain_bench.reports.analysis.rows import row_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRIC_NAMES = {name: f"{title} (%)" for name, title in TITLES.items()}
+"""The headline metric of a task (column `metric`) as axes name it; `score_final`, `score_selected` and `score_best` hold it."""
+
+
+def class_metric(metric: str) -> str:
+    """Axis label of per-class values, whose mean is the headline metric."""
+    return METRIC_NAMES[metric].removeprefix("m")
+
+
+def headline_checkpoint(runs: pd.DataFrame) -> str:
+    """The checkpoint whose scores count: one kind in one table. Failed runs have none."""
+    checkpoints = set(runs.loc[runs["outcome"] == "ok", "checkpoint"]) if len(runs) else set()
+    return "selected" if checkpoints == {"selected"} else "final"
+
+
+def score_axis(runs: pd.DataFrame) -> str:
+    """Axis label of scores: the metric and its checkpoint, one a line."""
+    return f"{METRIC_NAMES[runs['metric'].iloc[0]]}\n{headline_checkpoint(runs)} checkpoint"
+
+
+def per_unit(runs: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
+    """(n,) values of each row's successful runs, one for each pre-training seed, by the row's printed name."""
+    good = runs.loc[runs["outcome"] == "ok", ["row", UNIT, column]]
+    means = good.groupby(["row", UNIT])[column].mean().dropna()
+    values: dict[Any, np.ndarray] = {name: v.to_numpy() for name, v in means.groupby(level="row", sort=False)}
+    return {name: values.get(name, np.array([])) for name in row_names(runs)}

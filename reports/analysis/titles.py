@@ -1,0 +1,47 @@
+"""Titles and file names of groups of runs, and the mark of synthetic data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pretrain_bench.reports.analysis.columns import GROUP
+
+SYNTHETIC_MARK = "SYNTHETIC DATA"
+
+
+def text_mark(synthetic: Any) -> str:
+    """How the title of a table begins."""
+    return f"{SYNTHETIC_MARK}: " if synthetic else ""
+
+
+def figure_mark(synthetic: Any) -> str:
+    """How the title of a figure begins: the mark has a line of its own."""
+    return f"{SYNTHETIC_MARK}\n" if synthetic else ""
+
+
+def group_title(group: Mapping[str, Any]) -> str:
+    """What the runs of a group have in common, in words. `group` maps the columns GROUP to values."""
+    return (
+        f"{group['task']} on {group['dataset']}, {group['label_ratio']} of the labels, "
+        f"budget {group['budget']}, profile {group['profile']}"
+    )
+
+
+def short_group_title(group: Mapping[str, Any]) -> str:
+    """The same in fewer words; the profile is left out where it has the name of its budget."""
+    budget, profile = group["budget"], group["profile"]
+    limits = budget if profile == budget else f"{budget}, profile {profile}"
+    return f"{group['task']} on {group['dataset']}, {group['label_ratio']}, budget {limits}"
+
+
+def group_id(group: Mapping[Any, Any]) -> str:
+    """Name of a group in file names and links."""
+    words = ("synthetic" if group["synthetic"] else "", *(str(group[c]) for c in GROUP if c != "synthetic"))
+    return slug(" ".join(words))
+
+
+def slug(text: str) -> str:
+    """Text as part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

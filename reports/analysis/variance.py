@@ -1,0 +1,60 @@
+"""How much of the spread comes from pre-training seeds, from fine-tuning seeds and from the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pretrain_bench.reports.analysis.columns import GROUP, ROW
+from pretrain_bench.reports.analysis.failed_pretraining import FailedPretraining, failed_by_row
+from pretrain_bench.reports.analysis.rows import by_row
+from pretrain_bench.reports.analysis.scores import headline_checkpoint
+from pretrain_bench.reports.analysis.sorting import column_key
+from pretrain_bench.reports.analysis.statistics import variance_components
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def variances(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretraining] = ()) -> pd.DataFrame:
+    """One row for each method of each group that has two seeds or more of both kinds: standard deviations in points of
+    the metric.
+
+    `missing` counts the runs that the crossed table of seeds lacks, those of failed pre-trainings included; where there
+    are any the standard deviations are NaN.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for names, group in runs.groupby(GROUP, sort=True, dropna=False) if len(runs) else []:
+        column = f"score_{headline_checkpoint(group)}"
+        failed = failed_by_row(group, failed_pretrainings)
+        for name, mine in by_row(group[["row", *ROW, "outcome", "pretrain_seed", "finetune_seed", column]]).items():
+            table = _seed_table(mine, column)
+            if min(table.shape) < 2:
+                continue
+            never_run = len(failed.get(name, ()))
+            shares = variance_components(table) if not never_run else None
+            rows.append(
+                {
+                    **dict(zip(GROUP, names, strict=True)),
+                    "method": name,
+                    "seeds": f"{table.shape[0] + never_run} x {table.shape[1]}",
+                    "pre-training seed": np.sqrt(shares.pretrain) if shares else np.nan,
+                    "fine-tuning seed": np.sqrt(shares.finetune) if shares else np.nan,
+                    "residual": np.sqrt(shares.residual) if shares else np.nan,
+                    "missing": int(np.isnan(table).sum()) + never_run * table.shape[1],
+                }
+            )
+    if not rows:
+        return pd.DataFrame()
+    return pd.DataFrame(rows).sort_values(["task", "method", "label_ratio"], key=column_key, kind="stable")
+
+
+def _seed_table(runs: pd.DataFrame, column: str) -> np.ndarray:
+    """(pre-training seeds, fine-tuning seeds) scores in per cent. Failed runs keep their cell, as NaN."""
+    scored = runs.assign(score=(100 * runs[column]).where(runs["outcome"] == "ok"))
+    table = scored.pivot_table(index="pretrain_seed", columns="finetune_seed", values="score", dropna=False)
+    return table.to_numpy()

@@ -1,0 +1,73 @@
+"""Figures drawn in the background, by other processes."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pretrain_bench.benchmarks.support.processes import process_pool
+from pretrain_bench.reports.figures.style import make_ready, save
+
+MOST_WORKERS = 8
+
+
+class Drawing(NamedTuple):
+    """A function that draws a figure, and the path to write it to, without a suffix. Both are sent to another process."""
+
+    draw: Callable[[], Any]
+    stem: Path
+
+    @property
+    def png(self) -> Path:
+        """The path of the PNG once it is written."""
+        return self.stem.with_suffix(".png")
+
+
+class FigurePool(NamedTuple):
+    """`draw` queues a drawing and returns at once; `finish` waits for all of them and raises the first error."""
+
+    draw: Callable[[Drawing], None]
+    finish: Callable[[], None]
+
+
+@contextmanager
+def figure_pool() -> Iterator[FigurePool]:
+    """A pool of processes that draw and write figures while the caller continues. They import matplotlib while nothing is queued.
+
+    With one processor each figure is drawn at once.
+    """
+    workers = min(os.cpu_count() or 1, MOST_WORKERS)
+    if workers < 2:
+        yield FigurePool(_draw, lambda: None)
+        return
+    # Imported once, before the processes fork, since the caller needs these as well.
+    import pandas  # noqa: F401
+    from scipy import stats  # noqa: F401
+
+    waiting: list[Future[None]] = []
+    gc.freeze()  # keep the collectors of the processes from touching, and so copying, the memory they share
+    try:
+        with process_pool(workers) as pool:
+            for _ in range(workers):
+                waiting.append(pool.submit(make_ready))
+
+            def finish() -> None:
+                for one in waiting:
+                    one.result()
+
+            try:
+                yield FigurePool(lambda drawing: waiting.append(pool.submit(_draw, drawing)), finish)
+            finally:
+                for one in waiting:  # after an error, drop those that have not begun
+                    one.cancel()
+    finally:
+        gc.unfreeze()
+
+
+def _draw(drawing: Drawing) -> None:
+    save(drawing.draw(), drawing.stem)

@@ -1,0 +1,136 @@
+"""The common style of figures for papers: axes, colours of rows, legends, titles, and files."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Overlays = Mapping[str, Sequence[tuple[float, float]]]
+"""Method to published (x, per cent) pairs."""
+
+DASHES, MARKERS = ("-", ":", "-.", (0, (6, 1))), "os^D"
+"""Line styles and markers that tell rows of one method apart, which share its colour."""
+FAILURE_COLOUR = "#B00020"
+MIN_SPAN = 10.0
+"""Least height of an axis of scores, so that a difference of one point does not fill the figure."""
+MANY_POINTS = 300
+"""From here on points become one image within an SVG or PDF instead of an element each."""
+MANY_NAMES = 4
+"""Longer legends stand below the axes instead of among the curves."""
+JITTER_SEED = 0
+LETTERS_PER_INCH = 11
+TICK_LETTERS = 14
+LEGEND_LETTERS_PER_INCH, SIGN_LETTERS = 12, 6
+"""Width of a legend in small letters, and the letters that the line or marker beside a name takes."""
+
+
+def make_ready() -> None:
+    """Import matplotlib and seaborn, which takes a while; processes forked later have them already."""
+    _pyplot()
+
+
+def _pyplot() -> Any:
+    """Pyplot in the common style, for files only."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import seaborn as sns
+    from matplotlib import pyplot as plt
+
+    # Titles are right above their axes; otherwise matplotlib lays out all tick labels once more to place them.
+    # The font comes with matplotlib, so that figures are the same everywhere; seaborn would prefer Arial where it is installed.
+    # Text from a container must not be parsed as a formula.
+    style = {"axes.titley": 1.0, "font.sans-serif": ["DejaVu Sans"], "text.parse_math": False}
+    sns.set_theme(style="whitegrid", font_scale=0.85, rc=style)
+    return plt
+
+
+def new_axes(width: float = 4.8, height: float = 3.4) -> tuple[Any, Any]:
+    """An empty figure in the common style, and its axes. Seeds numpy's global generator, so that points are jittered the same way
+    every time."""
+    np.random.seed(JITTER_SEED)  # seaborn takes its jitter from here
+    return _pyplot().subplots(figsize=(width, height), layout="constrained")
+
+
+def save(figure: Any, stem: Path) -> list[Path]:
+    """Write PNG (200 dpi), SVG and PDF beside each other, and close the figure. Equal input gives equal files."""
+    from matplotlib import pyplot as plt
+
+    paths = []
+    # Lay out once instead of once a format: without an engine, saving does not repeat it.
+    figure.get_layout_engine().execute(figure)
+    figure.set_layout_engine(None)
+    with plt.rc_context({"svg.hashsalt": "bench"}):
+        kinds: tuple[tuple[str, dict[str, Any]], ...] = (
+            (".png", {"dpi": 200, "pil_kwargs": {"compress_level": 3}}),  # half the time for 3 % more bytes
+            (".svg", {"metadata": {"Date": None}}),
+            (".pdf", {"metadata": {"CreationDate": None, "Producer": None, "Creator": None}}),
+        )
+        for suffix, options in kinds:
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=suffix[1:], **options)
+            paths.append(stem.with_suffix(suffix))
+            paths[-1].write_bytes(buffer.getvalue())
+    plt.close(figure)
+    return paths
+
+
+def places_among_rows(rows: pd.DataFrame) -> dict[str, int]:
+    """Printed row name to its place among the rows of its method, from the columns `row` and `method`."""
+    return places_within_method(dict(zip(rows["row"], rows["method"], strict=True)))
+
+
+def places_within_method(methods: Mapping[str, str]) -> dict[str, int]:
+    """Printed row name to its place among the rows of its method; `methods` maps row names to methods."""
+    seen: Counter[str] = Counter()
+    places = {}
+    for row, method in methods.items():
+        places[row] = seen[method]
+        seen[method] += 1
+    return places
+
+
+def tick_labels(names: Sequence[str]) -> list[str]:
+    """Row names below an axis, broken so that neighbours do not overlap; the part in brackets has a line of its own."""
+    return [
+        "\n".join(line for part in name.split(" ", 1) for line in textwrap.wrap(part, TICK_LETTERS)) for name in names
+    ]
+
+
+def wrap_title(title: str, axes: Any) -> str:
+    """A title, broken to fit the width of the figure."""
+    letters = int(LETTERS_PER_INCH * axes.figure.get_figwidth())
+    return "\n".join(line for part in title.split("\n") for line in textwrap.wrap(part, letters))
+
+
+def add_legend(axes: Any, **options: Any) -> None:
+    """Add a legend: among the curves for few names, below the axes for more. One among the curves is kept out of the
+    layout, which would spend long on finding its position."""
+    handles, names = axes.get_legend_handles_labels()
+    if len(names) <= MANY_NAMES:
+        axes.legend(frameon=False, **options).set_in_layout(False)
+        return
+    figure = axes.get_figure()
+    width = int(LEGEND_LETTERS_PER_INCH * figure.get_figwidth())
+    names = [n if len(n) + SIGN_LETTERS <= width else n[: width - SIGN_LETTERS - 1] + "…" for n in names]
+    columns = max(1, min(3, width // (max(map(len, names)) + SIGN_LETTERS)))
+    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(names) // columns))
+    figure.legend(handles, names, frameon=False, ncols=columns, loc="outside lower center", **options)
+
+
+def draw_overlays(axes: Any, overlays: Overlays | None) -> None:
+    """Draw published curves behind our own, with one entry in the legend for all."""
+    for number, pairs in enumerate((overlays or {}).values()):
+        label = "paper" if number == 0 else None
+        axes.plot(
+            [p[0] for p in pairs], [p[1] for p in pairs], color="#999999", lw=0.7, ls="--", zorder=1.4, label=label
+        )

@@ -1,0 +1,51 @@
+"""Standard deviations by seed, for every method and label ratio."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pretrain_bench.reports.figures.style import FAILURE_COLOUR, new_axes, wrap_title
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RESIDUAL = "residual: interaction of the two seeds (one run a cell)"
+COLOURS = {"pre-training seed": "#0072B2", "fine-tuning seed": "#E69F00", "residual": "#BBBBBB"}
+
+
+def draw_variances(variances: pd.DataFrame, title: str) -> Any:
+    """Standard deviations over pre-training seeds, fine-tuning seeds and the rest, side by side for every method and ratio.
+
+    Rows with missing runs have a note instead. `variances`: as from `analysis.variance.variances`.
+    """
+    figure, axes = new_axes(5.2, 0.32 * len(variances) + 1.5)
+    places = np.arange(len(variances))
+    for i, (kind, colour) in enumerate(COLOURS.items()):
+        label = kind if kind != "residual" else RESIDUAL
+        axes.barh(places + (i - 1) * 0.27, variances[kind], height=0.25, color=colour, label=label)
+    for place, missing in enumerate(variances["missing"]):
+        if missing:
+            axes.annotate(
+                f"not told apart: {missing} run{'s' * (missing > 1)} missing", (0, place), xytext=(3, 0),
+                textcoords="offset points", va="center", fontsize=6, color=FAILURE_COLOUR,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            )  # fmt: skip
+    axes.set_yticks(places, _row_labels(variances), fontsize=7)
+    axes.set_ylim(len(variances) - 0.5, -0.5)
+    axes.set_xlabel("standard deviation (points of the metric)")
+    axes.set_title(wrap_title(title, axes), fontsize=9)
+    figure.legend(frameon=False, fontsize=7, loc="outside lower center")
+    return figure
+
+
+def _row_labels(variances: pd.DataFrame) -> list[str]:
+    """Method and ratio of each row, and those other columns that are needed to tell rows apart."""
+    columns = ["method"]
+    columns += [c for c in ("task", "label_ratio", "budget") if c == "label_ratio" or variances[c].nunique() > 1]
+    for column in ("dataset", "profile", "protocol"):
+        if variances.duplicated([*columns, column]).sum() < variances.duplicated(columns).sum():
+            columns.append(column)
+    marked = variances.assign(protocol="#" + variances["protocol"])
+    return [", ".join(map(str, r)) for r in marked[columns].itertuples(index=False, name=None)]

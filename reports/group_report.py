@@ -1,0 +1,138 @@
+"""The tables and figures of one group of comparable runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.analysis import published
+from pretrain_bench.reports.analysis.columns import ROW
+from pretrain_bench.reports.analysis.convergence import pretrainings_without_run
+from pretrain_bench.reports.analysis.curves import Curves, curve_points, read_curves
+from pretrain_bench.reports.analysis.failed_pretraining import failed_by_row
+from pretrain_bench.reports.analysis.frame import Loaded
+from pretrain_bench.reports.analysis.rows import baseline_rows
+from pretrain_bench.reports.analysis.scores import METRIC_NAMES, headline_checkpoint
+from pretrain_bench.reports.analysis.titles import figure_mark, group_id, text_mark
+from pretrain_bench.reports.figures.scores import draw_scores
+from pretrain_bench.reports.figures.style import Overlays
+from pretrain_bench.reports.figures.validation_curves import draw_validation_curves
+from pretrain_bench.reports.page import plotly_figures
+from pretrain_bench.reports.page.html import PageGroup
+from pretrain_bench.reports.page.run_details import RunDetails
+from pretrain_bench.reports.report_files import ReportFiles
+from pretrain_bench.reports.tables.convergence_table import convergence_table
+from pretrain_bench.reports.tables.formats import section
+from pretrain_bench.reports.tables.group_table import group_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Group(NamedTuple):
+    """Comparable runs: their columns GROUP, a title that no other group has, and their position in the report, from 0."""
+
+    key: Mapping[str, Any]
+    title: str
+    place: int
+    runs: pd.DataFrame
+
+    @property
+    def marked_title(self) -> str:
+        """The title for tables, with the mark of synthetic data."""
+        return f"{text_mark(self.key['synthetic'])}{self.title}"
+
+    @property
+    def figure_title(self) -> str:
+        """The title for figures, with the mark of synthetic data."""
+        return f"{figure_mark(self.key['synthetic'])}{self.title}"
+
+
+class WrittenGroup(NamedTuple):
+    """One group of a report: for the page, as a short table for a terminal, and as rows of the common CSV."""
+
+    page: PageGroup
+    summary: str
+    rows: pd.DataFrame
+
+
+class GroupWriter:
+    """Writes groups to a report. `details` collects runs for the page, None without a page."""
+
+    def __init__(
+        self, store: Store, loaded: Loaded, files: ReportFiles, with_published: bool, details: RunDetails | None
+    ) -> None:
+        self._store, self._loaded, self._files = store, loaded, files
+        self._with_published, self._details = with_published, details
+
+    def write(self, group: Group) -> WrittenGroup:
+        """Write the table, figures and steps to reach scratch of one group."""
+        runs, name, number = group.runs, group_id(group.key), group.place + 1
+        headline, metric = headline_checkpoint(runs), str(runs["metric"].iloc[0])
+        table = group_table(runs, failed_pretrainings=self._loaded.failed_pretrainings)
+        note = _note_without_differences(runs)
+        title = f"{group.marked_title}; {note or f'differences and verdicts of {headline}'}"
+        self._files.add_table(f"group{number}", f"table-{name}", title, table)
+        scores = self._add_scores(group)
+        curves = read_curves(self._store, runs, metric)
+        overlays = self._overlays(group)
+        drawing = partial(draw_validation_curves, curves, metric, group.figure_title, overlays)
+        picture = self._files.add_figure(f"curves{number}", f"curves-{name}", drawing, curve_points(curves))
+        convergence = self._add_convergence(group, curves)
+        if self._details is not None:
+            by_key = {curve.key: (curve.steps, curve.scores) for several in curves.values() for curve in several}
+            self._details.add(runs, group.place, group.title, by_key)
+        judged_by = f"{headline} {METRIC_NAMES[metric]}" + f"; {note}" * bool(note)
+        interactive = plotly_figures.validation_curves(curves, metric, overlays) if self._details is not None else None
+        page = PageGroup(
+            name, group.title, bool(group.key["synthetic"]), judged_by, table, scores, picture, interactive, convergence
+        )
+        short = table[["method", headline, "n", "failed", "to scratch", "verdict"]]
+        summary = section("; ".join(part for part in (group.marked_title, note) if part), short)
+        return WrittenGroup(page, summary, table.assign(**group.key, judged_by=headline))
+
+    def _add_scores(self, group: Group) -> Path:
+        failed = failed_by_row(group.runs, self._loaded.failed_pretrainings)
+        counts = {row: len(pretrainings) for row, pretrainings in failed.items()}
+        draw = partial(draw_scores, group.runs, group.figure_title, counts)
+        stem = f"scores-{group_id(group.key)}"
+        return self._files.add_figure(f"figure{group.place + 1}", stem, draw, _score_rows(group.runs))
+
+    def _add_convergence(self, group: Group, curves: Curves) -> pd.DataFrame:
+        """The table of steps to reach scratch; written where it has rows."""
+        good = set(group.runs.loc[group.runs["outcome"] == "ok", "key"])
+        successful = {row: [curve for curve in several if curve.key in good] for row, several in curves.items()}
+        failed = failed_by_row(group.runs, self._loaded.failed_pretrainings)
+        table = convergence_table(
+            {row: several for row, several in successful.items() if several},
+            pretrainings_without_run(group.runs, failed),
+        )
+        if len(table):
+            title = f"{text_mark(group.key['synthetic'])}Validation curves, {group.title}"
+            self._files.add_table(f"reach{group.place + 1}", f"reach-{group_id(group.key)}", title, table)
+        return table
+
+    def _overlays(self, group: Group) -> Overlays:
+        """The paper's validation curves of these methods on this task at this ratio; by request only beside synthetic data."""
+        if group.key["synthetic"] and not self._with_published:
+            return {}
+        first = group.runs.iloc[0]
+        curve_of = partial(published.validation_curve, first["task"], first["label_percent"])
+        return published.published_curves(group.runs, curve_of)
+
+
+def _note_without_differences(runs: pd.DataFrame) -> str:
+    """Why a group has no differences to scratch; empty where it may have some."""
+    kinds = baseline_rows(runs)
+    if len(kinds) < 2:
+        return ""
+    return f"no differences, since there are {len(kinds)} kinds of scratch: {', '.join(kinds)}"
+
+
+def _score_rows(runs: pd.DataFrame) -> pd.DataFrame:
+    """The data of a figure of scores, in per cent: one row a run."""
+    columns = ["row", *ROW[:2], "pretrain_seed", "finetune_seed", "outcome", "checkpoint", "key"]
+    return runs[columns].assign(score=100 * runs[f"score_{headline_checkpoint(runs)}"].where(runs["outcome"] == "ok"))

@@ -1,0 +1,35 @@
+"""The files of a report as they are written, and its tables as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretrain_bench.reports.figures.pool import Drawing, FigurePool
+from pretrain_bench.reports.tables.formats import section, write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class ReportFiles:
+    """Writes tables and figures to the folder of a report; `files` are their paths by name, `sections` the tables in Markdown."""
+
+    def __init__(self, out: Path, pool: FigurePool) -> None:
+        self.out, self.pool = out, pool
+        self.files: dict[str, Path] = {}
+        self.sections: list[str] = []
+
+    def add_table(self, name: str, stem: str, title: str, table: pd.DataFrame) -> None:
+        """Write a table in every format, to files that begin with `stem`."""
+        self.files[name] = write_table(table, self.out / stem, title)
+        self.sections.append(section(title, table))
+
+    def add_figure(self, name: str, stem: str, draw: Callable[[], Any], data: pd.DataFrame) -> Path:
+        """Write the data of a figure and queue the figure. `draw` makes it, in another process. Returns the path of its PNG."""
+        drawing = Drawing(draw, self.out / stem)
+        data.to_csv(drawing.stem.with_suffix(".csv"), index=False)
+        self.files[name] = drawing.png
+        self.pool.draw(drawing)
+        return drawing.png

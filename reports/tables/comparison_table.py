@@ -1,0 +1,47 @@
+"""The table of a comparison of two stores or suites, and its summary over all cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pretrain_bench.reports.analysis.compare import differences, overall_difference
+from pretrain_bench.reports.analysis.statistics import TESTED, Estimate
+from pretrain_bench.reports.tables.wording import format_estimate, format_p
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ["task", "dataset", "synthetic", "ratio", "method", "row", "pretrain_dataset", "A", "B", "B - A"]
+COLUMNS += ["difference", "low", "high", "n", "equal", "without twin", "protocol", "verdict"]
+SHOWN = ["task", "ratio", "row", "A", "B", "B - A", "n", "equal", "without twin", "protocol", "verdict"]
+"""The columns that people see; programs get all."""
+
+
+def comparison_table(pairs: pd.DataFrame) -> pd.DataFrame:
+    """One row for each method, task and ratio: means of twins, their difference with its interval, and the verdict."""
+    rows = differences(pairs)
+    gaps = (Estimate(*gap) for gap in rows[["difference", "low", "high", "n"]].itertuples(index=False, name=None))
+    rows = rows.assign(
+        A=[_mean(value) for value in rows["mean_a"]],
+        B=[_mean(value) for value in rows["mean_b"]],
+        equal=[f"{equal} of {twins}" for equal, twins in zip(rows["equal"], rows["twins"], strict=True)],
+        **{"B - A": [format_estimate(gap, signed=True) for gap in gaps]},
+    )
+    rows = rows.rename(columns={"label_ratio": "ratio", "without_twin": "without twin"})
+    return rows[COLUMNS]
+
+
+def overall_text(pairs: pd.DataFrame) -> str:
+    """B against A over all cells, in one line."""
+    overall = overall_difference(pairs)
+    if overall is None:
+        return "Over all cells: no twins"
+    p = f", permutation p {format_p(overall.test.p)}" if overall.verdict in TESTED else ""
+    # Without an interval: Student's would stand beside the verdict of another test.
+    return f"Over all cells: B - A {overall.mean:+.1f}, n={overall.test.n} pre-trainings{p}: {overall.verdict}"
+
+
+def _mean(value: float) -> str:
+    return f"{value:.1f}" if np.isfinite(value) else "-"

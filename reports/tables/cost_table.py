@@ -1,0 +1,79 @@
+"""Steps, hours, energy, labels and memory of every method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pretrain_bench.reports.analysis.sorting import method_places
+from pretrain_bench.reports.tables.wording import format_budget
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def cost_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Mean use of each row's successful runs: one pre-training + one fine-tuning. Amortised: one fine-tuning with its
+    share of the pre-training, which several share.
+
+    `tasks`, where a budget has several: the mean of a row that lacks one is over other tasks.
+    """
+    import pandas as pd
+
+    rows = []
+    good = runs[runs["outcome"] == "ok"].sort_values(["budget", "profile", "row"]) if len(runs) else runs
+    good = good.sort_values("method", key=method_places, kind="stable")
+    which = ["budget", "profile", "row", "pretrain_dataset"]
+    tasks = good[["budget", "profile", "task", "dataset"]].drop_duplicates().value_counts(["budget", "profile"])
+    for (budget, profile, row, dataset), group in good.groupby(which, sort=False) if len(good) else []:
+        pretrainings = group.drop_duplicates("pretrain_keys")
+        rows.append(
+            {
+                "method": row,
+                "pre-trained on": dataset,
+                "budget": format_budget(budget, profile),
+                "runs": len(group),
+                **_tasks(group, tasks),
+                "steps": f"{pretrainings['pretrain_steps'].mean():,.0f} + {group['finetune_steps'].mean():,.0f}",
+                **_hours(pretrainings, group, "cpu"),
+                **_gpu(pretrainings, group),
+                "labels": f"{pretrainings['pretrain_labels'].mean():,.0f} + {group['finetune_labels'].mean():,.0f}",
+                "peak MiB": f"{group['peak_memory_mib'].max():,.0f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _tasks(group: pd.DataFrame, tasks: pd.Series) -> dict[str, str]:
+    """How many of the tasks under its budget and profile a row has; no column where no budget has two."""
+    if tasks.max() < 2:
+        return {}
+    first = group.iloc[0]
+    own = len(group[["task", "dataset"]].drop_duplicates())
+    return {"tasks": f"{own} of {tasks[first['budget'], first['profile']]}"}
+
+
+def _gpu(pretrainings: pd.DataFrame, group: pd.DataFrame) -> dict[str, str]:
+    """Hours and energy of GPUs. Where only some runs, or their pre-trainings, used one, a mean would describe neither."""
+    cells = _hours(pretrainings, group, "gpu")
+    cells["GPU Wh"] = _watt_hours(pretrainings["pretrain_gpu_joules"], group["finetune_gpu_joules"])
+    mixed = any((group[f"{stage}_gpu_seconds"] > 0).nunique() > 1 for stage in ("pretrain", "finetune"))
+    return dict.fromkeys(cells, "not all on a GPU") if mixed else cells
+
+
+def _hours(pretrainings: pd.DataFrame, group: pd.DataFrame, kind: str) -> dict[str, str]:
+    before, after = (
+        r[f"{stage}_{kind}_seconds"] / 3600 for stage, r in (("pretrain", pretrainings), ("finetune", group))
+    )
+    name = f"{kind.upper()}-hours"
+    if not before.sum() + after.sum():  # such as without a GPU
+        return {name: "-", f"{name} amortised": "-"}
+    return {
+        name: f"{before.mean():.3f} + {after.mean():.3f}",
+        f"{name} amortised": f"{before.sum() / len(group) + after.mean():.3f}",
+    }
+
+
+def _watt_hours(pretrainings: pd.Series, finetunings: pd.Series) -> str:
+    """Mean energy of one pre-training and one fine-tuning; a dash where a GPU was not measured or none was used."""
+    joules = pretrainings.mean(skipna=False) + finetunings.mean(skipna=False)
+    return f"{joules / 3600:.1f}" if joules > 0 else "-"

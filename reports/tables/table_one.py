@@ -1,0 +1,48 @@
+"""Table I of the paper with our runs: methods by tasks at all labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pretrain_bench.reports.analysis import published
+from pretrain_bench.reports.analysis.method_cards import group_of
+from pretrain_bench.reports.analysis.sorting import method_places
+from pretrain_bench.reports.tables.effect_cells import beside_published, effect_cell
+from pretrain_bench.reports.tables.wording import cell_without_runs, format_budget
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMN = ["task", "dataset", "budget", "profile", "protocol", "checkpoint"]
+
+
+def table_one(effects: pd.DataFrame, with_published: bool) -> pd.DataFrame:
+    """Methods by tasks at all labels: `66.5 ±1.2 (+1.4 [0.2, 2.6] better) n=3 [paper 66.5]`.
+
+    One column for each task, dataset, budget and profile, which names the checkpoint. Published numbers stand beside real
+    data, and beside synthetic data with `with_published`.
+    """
+    import pandas as pd
+
+    all_labels = effects[effects["label_ratio"] == "100%"]
+    columns: dict[str, dict[str, str]] = {}
+    datasets: dict[str, str] = {}
+    for (task, dataset, budget, profile, protocol, checkpoint), group in all_labels.groupby(COLUMN, sort=True):
+        title = f"{task} ({dataset}, {format_budget(budget, profile)}, {checkpoint})"
+        if title in columns:
+            title = f"{title} #{protocol}"
+        columns[title] = {}
+        for effect in group.to_dict("records"):
+            beside = beside_published(effect, with_published)
+            known = published.score_of(str(task), str(effect["method"])) if beside else None
+            columns[title][str(effect["row"])] = effect_cell(effect, known.value if known else None, whole=True)
+        datasets[title] = str(dataset)
+    rows = []
+    for effect in all_labels.sort_values("method", key=method_places).drop_duplicates("row").to_dict("records"):
+        empty = {
+            title: cell_without_runs(effect["method"], effect["pretrain_dataset"], dataset)
+            for title, dataset in datasets.items()
+        }
+        cells = {title: cells.get(effect["row"], empty[title]) for title, cells in columns.items()}
+        rows.append({"group": group_of(str(effect["method"])), "method": str(effect["row"]), **cells})
+    return pd.DataFrame(rows)

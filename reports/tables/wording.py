@@ -1,0 +1,54 @@
+"""Estimates, p values and failures as the text of a table cell."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from pretrain_bench.reports.analysis.rows import applicable
+from pretrain_bench.reports.analysis.statistics import Estimate
+
+
+def format_estimate(value: Estimate, signed: bool = False) -> str:
+    """`12.3 [11.0, 13.6]`; without an interval where there is none; a dash without values."""
+    if value.n == 0:
+        return "-"
+    mean = f"{value.mean:+.1f}" if signed else f"{value.mean:.1f}"
+    return mean if not np.isfinite(value.low) else f"{mean} [{value.low:.1f}, {value.high:.1f}]"
+
+
+def format_p(p: float) -> str:
+    """A p value with three digits; a dash where there is none."""
+    return "-" if not np.isfinite(p) else f"{p:.3f}" if p >= 0.001 else "<0.001"
+
+
+def format_failures(outcomes: Iterable[str], without_score: int, pretrainings: int) -> str:
+    """The failures of a row: `2 crashed, 1 pre-training`; 0 where there are none."""
+    kinds = [f"{n} {outcome}" for outcome, n in Counter(o for o in outcomes if o != "ok").most_common()]
+    if without_score:
+        kinds.append(f"{without_score} without a score")
+    if pretrainings:
+        kinds.append(f"{pretrainings} pre-training{'s' * (pretrainings > 1)}")
+    return ", ".join(kinds) or "0"
+
+
+def failures_of_effect(effect: Mapping[Any, Any]) -> str:
+    """The failures behind a row of effects: `2 of 8 failed, 1 pre-training failed`; empty where there are none."""
+    pretrainings = int(effect["lost_pretrainings"])
+    parts = [f"{effect['failed']} of {effect['runs']} failed"] if effect["failed"] else []
+    if pretrainings:
+        parts.append(f"{pretrainings} pre-training{'s' * (pretrainings > 1)} failed")
+    return ", ".join(parts)
+
+
+def cell_without_runs(method: str, pretrain_dataset: str, dataset: str) -> str:
+    """The text of a cell without runs."""
+    return "not run" if applicable(method, pretrain_dataset, dataset) else "not applicable"
+
+
+def format_budget(budget: object, profile: object) -> str:
+    """A budget and its profile; the profile is left out where it has the same name."""
+    return str(budget) if profile == budget else f"{budget}, {profile}"

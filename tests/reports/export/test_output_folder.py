@@ -1,0 +1,71 @@
+"""A report's folder: which files are removed, and which never are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.analysis.compare import Side
+from pretrain_bench.reports.build import build_report
+from pretrain_bench.reports.comparison import build_comparison
+from pretrain_bench.reports.export.output_folder import COMPARISON_FILES, REPORT_FILES, earlier_files_removed
+from tests.reports.stores import add
+
+
+def test_every_file_of_a_report_is_known_as_one(tmp_path: Path) -> None:
+    one, out = Store(tmp_path / "one"), tmp_path / "out"
+    for seed in range(2):
+        for percent in (5.0, 100.0):
+            for synthetic in (False, True):
+                add(one, "scratch", 0.4 + 0.01 * seed, seed, seed, source="none", synthetic=synthetic, percent=percent)
+                add(one, "ours", 0.5 + 0.01 * seed, seed, seed, synthetic=synthetic, percent=percent)
+    build_report(one, out)
+    names = {p.name for p in out.iterdir() if not p.name.startswith(".")}
+    assert len(names) > 60 and not [n for n in names if not REPORT_FILES.fullmatch(n) or COMPARISON_FILES.fullmatch(n)]
+    build_comparison(Side("a", one), Side("b", one), out)
+    more = {p.name for p in out.iterdir() if not p.name.startswith(".")} - names
+    assert len(more) == 18 and not [n for n in more if REPORT_FILES.fullmatch(n) or not COMPARISON_FILES.fullmatch(n)]
+
+
+def test_a_comparison_leaves_nothing_of_the_one_before_it(tmp_path: Path) -> None:
+    real, made_up, out = Store(tmp_path / "real"), Store(tmp_path / "synthetic"), tmp_path / "out"
+    add(real, "ours", 0.5)
+    add(made_up, "ours", 0.5, synthetic=True)
+    build_report(real, out, page=False)
+    of_the_report = {p.name for p in out.iterdir()}
+    build_comparison(Side("a", real), Side("b", real), out)
+    build_comparison(Side("a", made_up), Side("b", made_up), out)
+    names = {p.name for p in out.iterdir()}
+    assert "synthetic-compare.md" in names and not {"compare.md", "figure-compare.png"} & names
+    assert of_the_report <= names
+
+
+def test_what_others_write_meanwhile_stays_and_what_broke_off_goes(tmp_path: Path) -> None:
+    (tmp_path / "run.log").write_text("a")
+    with earlier_files_removed(tmp_path, REPORT_FILES):
+        (tmp_path / "table.md").write_text("1")
+        (tmp_path / "run.log").write_text("ab")
+    with pytest.raises(OSError, match="full"), earlier_files_removed(tmp_path, REPORT_FILES):
+        (tmp_path / "effects.csv").write_text("2")
+        raise OSError("full")
+    assert (tmp_path / "table.md").exists(), "nothing goes before the next is whole"
+    with earlier_files_removed(tmp_path, REPORT_FILES):
+        (tmp_path / "cost.md").write_text("3")
+    assert {p.name for p in tmp_path.iterdir()} == {"run.log", "cost.md", ".bench-report.json"}
+
+
+def test_a_report_leaves_nothing_of_the_one_before_it(tmp_path: Path) -> None:
+    """Other runs into the same folder: no table of the first store stays beside those of the second; notes of a person do."""
+    one, two, out = Store(tmp_path / "one"), Store(tmp_path / "two"), tmp_path / "out"
+    add(one, "ours", 0.5)
+    add(two, "ours", 0.5, percent=5.0)
+    build_report(one, out)
+    (out / "notes.txt").write_text("mine")
+    first = {p.name for p in out.iterdir()}
+    assert {"index.html", "table1.md", "runs.csv"} <= first
+    build_report(two, out, page=False)
+    second = {p.name for p in out.iterdir()}
+    assert "notes.txt" in second and not {"index.html", "table1.md"} & second and "runs.csv" in second
+    assert not [name for name in second if "-100-" in name] and [name for name in second if "-5-" in name]

@@ -1,0 +1,251 @@
+"""The page in a real browser: no errors, filter, sorting, deep links."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.build import build_report
+from tests.reports.planted import plant
+
+NEEDED = ("chromium", "chromedriver")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    plant(Store(folder / "runs"), 3, 1)
+    seen = next(path.parent for path in sorted(folder.glob("runs/finetune/*/events.jsonl")))
+    (seen / "pictures").mkdir()
+    Image.new("RGB", (96, 80), "#0072B2").save(seen / "pictures/room-selected.png")
+    return build_report(Store(folder / "runs"), folder / "report").files["page"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    if missing:
+        if os.environ.get("BENCH_REQUIRE_BROWSER") == "1":
+            pytest.fail(f"BENCH_REQUIRE_BROWSER is 1, and there is no {missing[0]}")
+        pytest.skip(f"needs {missing[0]} (Debian: chromium, chromium-driver), which is not installed")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--window-size=1200,1600",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+def test_the_page_loads_without_errors_and_without_a_network(browser: Any, page: Path) -> None:
+    began = time.monotonic()
+    browser.get(page.as_uri())
+    print(f"opened in {time.monotonic() - began:.1f} s")
+    assert [e for e in browser.get_log("browser") if e["level"] in ("SEVERE", "WARNING")] == []
+    fetched = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
+    assert [name for name in fetched if not name.startswith("data:")] == []
+    assert "SYNTHETIC DATA" in browser.title
+    widths = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+    assert widths[0] <= widths[1], "nothing sticks out of the page"
+
+
+def test_the_filter_hides_rows_of_other_methods(browser: Any, page: Path) -> None:
+    browser.get(page.as_uri())
+    shown = "return [...document.querySelectorAll('table.sortable tbody tr')].filter(r => !r.hidden).length"
+    before = browser.execute_script(shown)
+    browser.find_element("id", "filter").send_keys("depthcontrast")
+    after = browser.execute_script(shown)
+    assert 0 < after < before / 3
+    browser.find_element("id", "filter").clear()
+    browser.find_element("id", "filter").send_keys(" \b")
+    assert browser.execute_script(shown) == before
+
+
+def test_a_table_sorts_by_a_column(browser: Any, page: Path) -> None:
+    browser.get(page.as_uri())
+    column = (
+        "return [...document.querySelectorAll('table.sortable')[0].tBodies[0].rows].map(r => r.cells[2].textContent)"
+    )
+    head = browser.find_elements("css selector", "table.sortable th")[2]
+    head.click()
+    rising = [float(text.split()[0]) for text in browser.execute_script(column)]
+    head.click()
+    falling = [float(text.split()[0]) for text in browser.execute_script(column)]
+    assert rising == sorted(rising) and falling == sorted(falling, reverse=True) and rising != falling
+
+
+def test_numbers_of_thousands_sort_as_numbers(browser: Any, page: Path) -> None:
+    browser.get(page.as_uri())
+    asked = "return ['1,204', '724', '4,319,211 + 12', '-1.5 [-2, 3]', 'not run', 'about 7 seeds', '<0.001', '+2.1'].map(number)"
+    assert browser.execute_script(asked) == [1204, 724, 4319211, -1.5, None, 7, 0.001, 2.1]
+    names = ["scratch", "ours (s3dis)", "10", "ours #1bc2de", "a10 (scannet)", "-", "method-2", "9"]
+    assert browser.execute_script("return arguments[0].sort(inOrder)", names) == [
+        "-", "a10 (scannet)", "method-2", "ours (s3dis)", "ours #1bc2de", "scratch", "9", "10",
+    ], "digits in a name are no number"  # fmt: skip
+
+
+OPENED = "return [...document.querySelectorAll('tr.details')].map(r => r.previousElementSibling.id)"
+
+
+def test_a_link_opens_its_run(browser: Any, page: Path) -> None:
+    """Also one that the list does not show at first; facts, curve and classes are there."""
+    browser.get(page.as_uri())
+    key, method = browser.execute_script("const r = page.runs.findLast(r => r.curve); return [r.key, r.method]")
+    browser.get(f"{page.as_uri()}#{key}")
+    browser.refresh()
+    assert browser.execute_script(OPENED) == [key]
+    details = browser.find_element("css selector", "tr.details")
+    assert "SYNTHETIC DATA" in details.text and "pre-trained on" in details.text and "chair" in details.text
+    assert "IoU on voxels (%) of" in details.text
+    assert details.find_elements("css selector", "svg polyline")
+    row = browser.find_element("id", key)
+    assert method in row.text
+    row.click()
+    assert browser.execute_script(OPENED) == [] and row.get_attribute("aria-expanded") == "false"
+    row.send_keys("\ue007")
+    assert browser.execute_script(OPENED) == [key], "the keyboard opens it too"
+
+
+MATRIX = (
+    "return [...document.querySelectorAll('table.confusion tbody tr')].map(r => [...r.cells].map(c => c.textContent))"
+)
+
+
+def test_a_run_shows_how_its_classes_were_confused_and_its_pictures(browser: Any, page: Path) -> None:
+    """In light and in dark; every number is text, and says in full what it is."""
+    browser.get(page.as_uri())
+    key = browser.execute_script("return page.runs.find(r => r.pictures).key")
+    browser.get(f"{page.as_uri()}#{key}")
+    browser.refresh()
+    rows = browser.execute_script(MATRIX)
+    assert [row[0] for row in rows] == ["ceiling", "floor", "wall", "chair", "table"]
+    right, wrong = int(rows[0][1]), int(rows[0][2])
+    assert 30 < right < 90 and right + wrong == 100 and rows[0][3:] == ["0"] * 3
+    assert rows[4][1:] == ["-"] * 5, "nothing is labelled table"
+    cell = browser.find_element("css selector", "table.confusion tbody tr:nth-child(2) td:nth-child(4)")
+    assert re.fullmatch(r"labelled floor, predicted wall: [\d.]+ % of 1,000 voxels", cell.get_attribute("title"))
+    assert browser.execute_script("return document.querySelectorAll('table.confusion th[scope]').length") == 10
+    image = browser.find_element("css selector", "tr.details figure img")
+    assert (
+        image.get_attribute("alt") == "picture of predictions: room-selected"
+        and image.get_property("naturalWidth") == 96
+    )
+    for scheme in ("light", "dark"):
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        worst = browser.execute_script(CONTRAST)
+        assert worst >= 4.5, f"{scheme}: a number of the matrix has a contrast of {worst:.1f}"
+        browser.find_element("css selector", "tr.details").screenshot(str(page.with_name(f"run-{scheme}.png")))
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert [e for e in browser.get_log("browser") if e["level"] in ("SEVERE", "WARNING")] == []
+
+
+# The least contrast (WCAG 2) of a number on its shade, over the ground that the shade lets through.
+CONTRAST = """
+const canvas = Object.assign(document.createElement("canvas"), {width: 1, height: 1}).getContext("2d", {willReadFrequently: true});
+const painted = (...colours) => {
+  canvas.clearRect(0, 0, 1, 1);
+  for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
+  return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map(v => v / 255);
+};
+const light = rgb => rgb.map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0);
+const ground = getComputedStyle(document.querySelector("tr.details > td")).backgroundColor;
+return Math.min(...[...document.querySelectorAll("table.confusion tbody td")].map(cell => {
+  const style = getComputedStyle(cell);
+  const [a, b] = [light(painted(ground, style.backgroundColor)), light(painted(ground, style.color))];
+  return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+}));
+"""
+
+
+def test_a_failed_run_says_why(browser: Any, page: Path) -> None:
+    browser.get(page.as_uri())
+    browser.find_element("id", "filter").send_keys("crashed")
+    rows = browser.find_elements("css selector", "#runs tr.run")
+    assert rows and all("crashed" in row.text for row in rows)
+    rows[0].click()
+    assert "planted" in browser.find_element("css selector", "tr.details").text
+
+
+def test_figures_are_drawn_when_they_come_into_sight_and_their_points_open_runs(browser: Any, page: Path) -> None:
+    browser.get(page.as_uri())
+    drawn = "return document.querySelectorAll('.plot[data-drawn] .plotly').length > 0"
+    first = browser.find_element("css selector", ".plot")
+    browser.execute_script("arguments[0].scrollIntoView()", first)
+    wait(browser, drawn)
+    assert browser.execute_script("return document.querySelectorAll('.plot:not([data-drawn])').length") > 0
+    key = browser.execute_script(
+        "const plot = document.querySelector('.plot'); const trace = plot.data.find(t => t.customdata);"
+        "plot.emit('plotly_click', {points: [{customdata: trace.customdata[0]}]}); return trace.customdata[0]"
+    )
+    wait(browser, OPENED.replace("return ", "return (") + ").length === 1")
+    assert browser.execute_script(OPENED) == [key]
+    assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
+
+
+def test_a_cell_of_the_overview_leads_to_its_group(browser: Any, page: Path) -> None:
+    browser.get(page.as_uri())
+    rows = {r.find_element("tag name", "th").text: r for r in browser.find_elements("css selector", ".matrix tbody tr")}
+    assert list(rows) == ["scratch", "supervised", "pointcontrast", "csc", "depthcontrast", "ours"]
+    heads = [h.text for h in browser.find_elements("css selector", ".matrix th.task")]
+    assert [int(re.search(r"(\d+)%", h).group(1)) for h in heads] == [5, 10, 20, 40, 100]  # type: ignore[union-attr]
+    speed = browser.find_element("css selector", "table.reach").text
+    assert "steps to within 1 point of scratch" in speed and "speed-up" in speed
+    link = rows["supervised"].find_element("tag name", "a")
+    assert link.text.startswith("+") and "n=3" in link.text
+    link.click()
+    target = browser.execute_script("return location.hash.slice(1)")
+    assert "5% of the labels" in browser.find_element("id", target).text
+
+
+def test_five_thousand_runs_open_quickly(browser: Any, tmp_path: Path) -> None:
+    """The bound is 3 s in a quiet browser; what is tested is that only what is looked at is made."""
+    runs = tmp_path / "runs"
+    plant(Store(runs), 17, 10)
+    many = build_report(Store(runs), tmp_path / "report").files["page"]
+    began = time.monotonic()
+    browser.get(many.as_uri())
+    shown = browser.execute_script("return [page.runs.length, document.querySelectorAll('#runs tr.run').length]")
+    print(f"{shown[0]} runs, {many.stat().st_size >> 20} MiB, opened in {time.monotonic() - began:.1f} s")
+    assert shown[0] >= 5000 and shown[1] == 200
+    assert browser.execute_script("return document.getElementsByTagName('*').length") < 8000
+    key = browser.execute_script("return page.runs.at(-1).key")
+    visible = "return [...document.querySelectorAll('table.sortable tbody tr')].filter(r => !r.hidden).length"
+    before = browser.execute_script(visible)
+    browser.execute_script(f"location.hash = '{key}'")
+    wait(browser, f"return document.querySelector('tr.details')?.previousElementSibling.id === '{key}'")
+    assert browser.execute_script(visible) == before, "a link to a run far down hides no row of any table"
+    parent = browser.execute_script(
+        "return page.texts[page.runs.at(-1).facts.find(f => page.texts[f[0]] === 'pre-training runs')[1]]"
+    )
+    for word, least in ((parent, 10), ("synthetic", 5000)):
+        browser.execute_script(f"filter.value = '{word}'; filter.dispatchEvent(new Event('input'))")
+        said = browser.find_element("id", "shown").text
+        assert int(said.split(" runs")[0].split(" of ")[-1].replace(",", "")) >= least, f"{word}: {said}"
+        assert (browser.execute_script(f"return document.getElementById('{key}') !== null")) == (word == parent)
+
+
+def wait(browser: Any, script: str, seconds: float = 20) -> None:
+    """Until a script gives true."""
+    end = time.monotonic() + seconds
+    while not browser.execute_script(script):
+        assert time.monotonic() < end, f"not within {seconds} s: {script}"
+        time.sleep(0.1)

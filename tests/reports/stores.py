@@ -1,0 +1,127 @@
+"""Stores made by hand, one record at a time."""
+
+from __future__ import annotations
+
+import shutil
+
+from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
+from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
+from pretrain_bench.harness.contract.records import Outcome, Record
+from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.store.provenance import provenance
+from pretrain_bench.harness.store.store import Store, write_json
+from pretrain_bench.reports.analysis.columns import GROUP
+from pretrain_bench.reports.analysis.frame import load_runs
+
+SPLIT = {"version": 1, "train": ["a"], "selection": ["b"], "test": ["c"], "sha256": "1" * 64}
+
+
+def stage(kind: str, method: str, seed: int, voxel: float = 0.1, **more: object) -> StageSpec:
+    plain_spec = {
+        "kind": kind, "method": method, "stage": "finetune" if kind == "finetune" else "points", "seed": seed, "profile": "p",
+        "profile_version": 1, "network": {}, "threads": 1, "sparse_backend": "torch", "device": "cpu", "code_sha256": "0" * 64,
+        "limits": {"budget": "b", "budget_version": 1, "currency": "optimizer_steps", "amount": 1, "schedule_horizon": "budget"},
+    }  # fmt: skip
+    if kind == "finetune":
+        plain_spec |= {
+            "task": "s3dis-sem",
+            "split": SPLIT,
+            "recipe": {"steps": 1, "batch": 1, "micro_batch": 1, "voxel_metres": voxel, "validate_every": 1},
+            "data": {
+                "dataset": "s3dis",
+                "manifest_sha256": "2" * 64,
+                "synthetic": False,
+                "view": "labelled",
+                "classes": ["x", "y"],
+            },
+        }
+    return StageSpec.model_validate({**plain_spec, **more})
+
+
+def add(
+    store: Store, method: str, score: float, pretrain_seed: int = 0, finetune_seed: int = 0, *, outcome: str = "ok",
+    synthetic: bool = False, source: str = "scannet", voxel: float = 0.1, message: str = "", percent: float = 100.0,
+    notes: dict[str, str] | None = None, checkpoints: tuple[str, ...] = CHECKPOINTS, labels: LabelRatio | None = None,
+    budget: str = "b", pretrain_code: str = "0" * 64, split: dict[str, object] = SPLIT,
+) -> None:  # fmt: skip
+    labels = labels or LabelRatio(percent=percent)
+    limits = {
+        "budget": budget, "budget_version": 1, "currency": "optimizer_steps", "amount": 1, "schedule_horizon": "budget",
+    }  # fmt: skip
+    parent = stage(
+        "pretrain",
+        method,
+        pretrain_seed,
+        code_sha256=pretrain_code,
+        data={"dataset": source, "manifest_sha256": "3" * 64, "synthetic": synthetic, "view": "unlabelled"},
+        limits=limits,
+    )
+    child = stage(
+        "finetune",
+        method,
+        finetune_seed,
+        voxel,
+        parents={"points": parent.key},
+        label_ratio=labels,
+        limits=limits,
+        split=split,
+    )
+    cell = Cell(
+        method=method, pretrain_dataset=source, task="s3dis-sem", label_ratio=labels,
+        pretrain_seed=pretrain_seed, finetune_seed=finetune_seed, budget=budget, profile="p",
+    )  # fmt: skip
+    metrics = {f"miou_voxel_{c}": score for c in checkpoints} if outcome == "ok" else {}
+    for spec, extra in (
+        (parent, {}),
+        (
+            child,
+            {
+                "cell": cell,
+                "dataset": "s3dis",
+                "metrics": metrics,
+                "outcome": outcome,
+                "message": message,
+                "notes": notes or {},
+            },
+        ),
+    ):
+        base = {
+            "key": spec.key, "kind": spec.kind, "method": spec.method, "stage": spec.stage, "attempt": 1, "outcome": "ok",
+            "synthetic": synthetic, "executor": "local", "label_isolation": "none", "provenance": provenance({}),
+            "parents": spec.parents, "started_at": "2026-01-01", "ended_at": "2026-01-01",
+        }  # fmt: skip
+        folder = store.folder(spec.kind, spec.key)
+        write_json(folder / "spec.json", spec.model_dump(mode="json"))
+        write_json(folder / "record.json", Record.model_validate({**base, **extra}).sealed().model_dump(mode="json"))
+
+
+def only_group(store: Store):
+    runs = load_runs(store)
+    groups = [g for _, g in runs.groupby(GROUP)]
+    assert len(groups) == 1
+    return groups[0]
+
+
+def rewrite(store: Store, record: Record, **changes: object) -> None:
+    """Put a record into a store with something changed, sealed again."""
+    changed = record.model_copy(update=changes).sealed()
+    write_json(store.folder(record.kind, record.key) / "record.json", changed.model_dump(mode="json"))
+
+
+def lose(store: Store, method: str, seed: int, code: str, budget: str = "b") -> None:
+    """A pre-training that crashed, of code of its own."""
+    add(store, method, 0.5, seed, pretrain_code=code, budget=budget)
+    (child,) = [
+        r
+        for r in store.records()
+        if r.cell and (r.method, r.cell.pretrain_seed) == (method, seed) and _code_of(store, r) == code
+    ]
+    (key,) = child.parents.values()
+    shutil.rmtree(store.folder("finetune", child.key))
+    (record,) = [r for r in store.records() if r.key == key]
+    rewrite(store, record, outcome=Outcome.crashed, metrics={})
+
+
+def _code_of(store: Store, record: Record) -> str:
+    (parent,) = record.parents.values()
+    return store.spec("pretrain", parent).code_sha256

@@ -1,0 +1,141 @@
+"""Tables and figures across groups, on a store with planted effects."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.analysis.sources import OTHER, SAME
+from pretrain_bench.reports.build import BuiltReport, build_report
+from pretrain_bench.reports.page.plotly_figures import plotly_source
+from tests.conftest import Bench
+from tests.reports.planted import CLASSES, plant
+from tests.reports.stores import add
+
+
+@pytest.fixture(scope="module")
+def built(planted_store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[BuiltReport, Path]:
+    out = tmp_path_factory.mktemp("report")
+    return build_report(planted_store, out), out
+
+
+def test_failures_show_in_every_table(planted_store: Store, built: tuple[BuiltReport, Path]) -> None:
+    text = (built[1] / "synthetic-table1.md").read_text()
+    ratios = (built[1] / "synthetic-ratios1.md").read_text()
+    failed = [r for r in planted_store.records() if r.outcome != "ok"]
+    assert failed and ("of 8 failed" in text or "of 8 failed" in ratios)
+    assert sum(int(c.split(" of ")[0].split()[-1]) for c in ratios.split("|") if "failed" in c) == len(failed)
+
+
+def test_every_table_and_figure_in_every_format(built: tuple[BuiltReport, Path]) -> None:
+    _, out = built
+    for name in ("table1", "ratios1", "cost", "datasets"):
+        for suffix in ("md", "tex"):
+            assert "SYNTHETIC" in (out / f"synthetic-{name}.{suffix}").read_text()
+        table = pd.read_csv(out / f"synthetic-{name}.csv")
+        assert list(table.columns) == list(pd.read_parquet(out / f"synthetic-{name}.parquet").columns)
+        assert len(json.loads((out / f"synthetic-{name}.json").read_text())) == len(table) > 1
+    for kind in ("table", "reach"):
+        for suffix in ("md", "tex", "csv", "json", "parquet"):
+            assert len(list(out.glob(f"{kind}-synthetic-s3dis-sem-*.{suffix}"))) == 5
+    for name in ("ratios1", "gains", "cost", "variance", "classes2"):
+        stem = f"figure-synthetic-{name}"
+        assert (out / f"{stem}.png").read_bytes()[:4] == b"\x89PNG" and b"SYNTHETIC" in (
+            out / f"{stem}.svg"
+        ).read_bytes()
+        assert (out / f"{stem}.pdf").read_bytes()[:5] == b"%PDF-" and len(
+            (out / f"{stem}.csv").read_text().splitlines()
+        ) > 3
+    rows = json.loads((out / "synthetic-effects.json").read_text())
+    assert len(rows) == 30 and {"mean", "gain_low", "verdict", "n", "could_show"} <= set(rows[0])
+    page = (out / "index.html").read_text().replace(plotly_source(), "")
+    assert page.count("<figure>") == 5 + 5 and not re.search(r"(src|href)=.https?:", page)
+
+
+def test_values_per_class_are_means_of_pretrainings_in_per_cent(
+    planted_store: Store, built: tuple[BuiltReport, Path]
+) -> None:
+    """Some runs have crashed, so that a mean over runs is another."""
+    shown = pd.read_csv(built[1] / "figure-synthetic-classes2.csv").set_index("method")
+    rows = [
+        {"method": r.method, "seed": r.cell.pretrain_seed, **{c: r.metrics[f"iou_voxel/{i}_selected"] for i, c in enumerate(CLASSES)}}
+        for r in planted_store.records()
+        if r.cell and r.outcome == "ok" and str(r.cell.label_ratio) == "100%"
+    ]  # fmt: skip
+    expected = 100 * pd.DataFrame(rows).groupby(["method", "seed"]).mean().groupby("method").mean()
+    assert shown["ceiling"].between(60, 100).all()
+    assert np.allclose(shown.loc[expected.index, list(CLASSES)], expected)
+    over_runs = 100 * pd.DataFrame(rows).drop(columns="seed").groupby("method").mean()
+    assert not np.allclose(over_runs, expected)
+
+
+def test_the_data_of_scores_and_curves_lie_beside_them(planted_store: Store, built: tuple[BuiltReport, Path]) -> None:
+    _, out = built
+    scores = pd.concat([pd.read_csv(p) for p in out.glob("scores-*.csv")]).set_index("key")
+    curves = pd.concat([pd.read_csv(p) for p in out.glob("curves-*.csv")])
+    records = [r for r in planted_store.records() if r.kind == "finetune"]
+    assert len(scores) == len(records) and set(scores["checkpoint"]) == {"selected"}
+    for record in records:
+        score = record.metrics.get("miou_voxel_selected")
+        assert np.isclose(scores.loc[record.key, "score"], np.nan if score is None else 100 * score, equal_nan=True)
+    assert set(curves["key"]) <= set(scores.index) and set(curves["step"]) == set(range(30, 301, 30))
+
+
+def test_figures_over_tasks_and_sources_are_of_a_store_with_both(tmp_path: Path) -> None:
+    several = Store(tmp_path / "runs")
+    plant(several, pretrain_seeds=6, finetune_seeds=1, fail=0, tasks=("s3dis-sem", "scannet-sem"))
+    built = build_report(several, tmp_path / "out")
+    assert {"figure-synthetic-datasets", "figure-synthetic-ranks1", "synthetic-tasks1"} <= set(built.files)
+    gains = pd.read_csv(tmp_path / "out/figure-synthetic-datasets.csv")
+    assert set(gains["pre-trained on"]) == {SAME, OTHER}
+    assert set(gains.loc[gains["method"] == "supervised", "pre-trained on"]) == {OTHER}
+    ranks = pd.read_csv(tmp_path / "out/figure-synthetic-ranks1.csv").set_index("method")
+    assert float(ranks.loc["csc", "mean rank"]) < float(ranks.loc["depthcontrast", "mean rank"])
+    assert ranks.loc["supervised", "mean rank"] == "-", "it is not applicable to one task"
+    table = pd.read_csv(tmp_path / "out/synthetic-table1.csv").set_index("method")
+    assert '<span class="soft">not applicable</span>' in (tmp_path / "out/index.html").read_text()
+    assert (table == "not applicable").sum().sum() == 1 and not (table == "not run").any().any()
+    assert table.loc["supervised", "scannet-sem (scannet, b, p, selected)"] == "not applicable"
+
+
+def test_gains_under_two_budgets_are_two_figures(tmp_path: Path) -> None:
+    two = Store(tmp_path / "runs")
+    two.root.mkdir()
+    for seed in range(2):
+        for budget in ("b", "large"):
+            add(two, "scratch", 0.4 + 0.01 * seed, seed, source="none", budget=budget)
+            add(two, "ours", 0.5 + 0.02 * seed, seed, budget=budget)
+    build_report(two, tmp_path / "out", page=False)
+    assert {p.name for p in (tmp_path / "out").glob("figure-gains*.csv")} == {"figure-gains1.csv", "figure-gains2.csv"}
+    assert set(pd.read_csv(tmp_path / "out/figure-gains2.csv")["budget"]) == {"large"}
+    assert set(pd.read_csv(tmp_path / "out/figure-cost2.csv")["budget"]) == {"large"}
+
+
+def test_the_command(planted_store: Store, bench: Bench, tmp_path: Path) -> None:
+    done = bench("report", "--runs", str(planted_store.root), "--no-page", "--published", "--json")
+    files = json.loads(done.stdout)
+    assert "page" not in files and Path(tmp_path / files["synthetic-table1"]).is_file()
+    assert "paper 65.1" in (tmp_path / files["synthetic-table1"]).read_text()
+    for suffix in (".md", ".tex"):
+        with_protocol = (tmp_path / files["synthetic-table1"]).with_suffix(suffix).read_text()
+        assert "best checkpoint on the test split" in with_protocol, "a published number stands beside its protocol"
+    said = bench("report", "--runs", str(planted_store.root), "--watch", "--json", code=2).stderr
+    assert "leave out --json" in said
+    empty = bench("report", "--runs", str(planted_store.root), "--suite", "smoke", "--out", "none").stdout
+    assert "none of them of this suite" in empty, "no run of the planted planted_store is of the suite"
+
+
+def test_every_run_is_a_row_of_numbers(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    add(store, "scratch", 0.4, 3, 1, source="none")
+    add(store, "ours", 0.5, outcome="crashed", message="no")
+    build_report(store, tmp_path / "out", page=False)
+    runs = pd.read_csv(tmp_path / "out/runs.csv").set_index("method")
+    assert runs.loc["scratch", ["pretrain_seed", "finetune_seed", "score_best"]].tolist() == [3, 1, 0.4]
+    assert runs.loc["ours", "outcome"] == "crashed" and np.isnan(runs.loc["ours", "score_final"])

@@ -1,0 +1,109 @@
+"""The whole report, on stores made by hand."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pretrain_bench.api import reporting
+from pretrain_bench.harness.cli import report as report_command
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.build import build_report
+from pretrain_bench.reports.export.loggers import export
+from pretrain_bench.reports.tables.formats import markdown
+from pretrain_bench.reports.tables.group_table import group_table
+from tests.reports.stores import add, only_group, rewrite
+
+
+def test_synthetic_and_real_never_meet(store: Store, tmp_path: Path) -> None:
+    add(store, "ours", 0.5)
+    add(store, "ours", 0.9, synthetic=True, source="synth-scannet")
+    report = build_report(store, tmp_path / "out")
+    sections = [s for s in report.text.split("s3dis-sem on ")[1:]]
+    assert len(sections) == 2 and sum("50.0" in s for s in sections) == 1 and sum("90.0" in s for s in sections) == 1
+    assert report.text.count("**SYNTHETIC DATA**: ") == 1
+    pictures = sorted(p.name for p in (tmp_path / "out").glob("scores-*.png"))
+    assert len(pictures) == 2 and sum("synthetic" in p for p in pictures) == 1
+    assert "<title>SYNTHETIC DATA" in (tmp_path / "out/index.html").read_text()
+
+
+def test_an_empty_store_says_so(store: Store, tmp_path: Path) -> None:
+    report = build_report(store, tmp_path / "out")
+    assert "There are no fine-tuning runs yet" in report.text
+    assert "There are no fine-tuning runs yet" in (tmp_path / "out/index.html").read_text()
+
+
+def test_the_csv_has_a_row_a_method_and_names_its_group(store: Store, tmp_path: Path) -> None:
+
+    add(store, "ours", 0.5)
+    add(store, "scratch", 0.4, source="none")
+    frame = pd.read_csv(build_report(store, tmp_path / "out").files["csv"])
+    assert list(frame["method"]) == ["scratch", "ours"] and set(frame["task"]) == {"s3dis-sem"}
+    assert frame.loc[1, "verdict"] == "cannot be tested with this n"
+    assert markdown(group_table(only_group(store))).count("\n") == 3
+
+
+def test_reports_are_reproducible(store: Store, tmp_path: Path) -> None:
+    for seed, score in enumerate((0.5, 0.52, 0.51)):
+        add(store, "ours", score, seed)
+    add(store, "scratch", 0.4, source="none")
+    for number, name in enumerate(("one", "two")):
+        np.random.seed(number)  # as two processes would be
+        build_report(store, tmp_path / name)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+
+
+def test_names_of_a_foreign_store_are_no_formulas_no_markup_and_no_paths(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    add(store, "ours", 0.5)
+    for record in list(store.records()):
+        rewrite(store, record, method="../../out/x", dataset="a$\\foo$<b>|x](http://e)")
+    text = build_report(store, tmp_path / "out", page=False).files["table"].read_text()
+    assert "<b>" not in text and "](http" not in text.replace("\\](http", "")
+    export(store, None, "tensorboard", tmp_path / "export")
+    assert {p.parent.parent for p in (tmp_path / "export").rglob("events.out*")} == {tmp_path / "export/tensorboard"}
+    assert not list((tmp_path / "out").glob("x*"))
+
+
+def test_a_watch_writes_again_when_a_run_ended_and_only_then(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(store, "scratch", 0.4)
+    built: list[int] = []
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            add(store, "ours", 0.5)
+        if len(slept) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(reporting.time, "sleep", sleep)
+    report_command._watch(store.root, tmp_path / "out", lambda _: built.append(len(list(store.records()))))
+    assert built == [2, 4] and slept == [reporting.WATCH_SECONDS] * 4
+    assert "2 runs; Ctrl-C ends the watch\n" in (said := capsys.readouterr().out) and "the watch has ended" in said
+
+
+def test_groups_of_one_title_are_told_apart_and_name_their_checkpoint(store: Store, tmp_path: Path) -> None:
+    add(store, "scratch", 0.4, source="none")
+    add(store, "ours", 0.5)
+    add(store, "ours", 0.6, voxel=0.2, checkpoints=("final", "best"))
+    build_report(store, tmp_path / "out", page=False)
+    text = (tmp_path / "out/table.md").read_text()
+    titles = [line for line in text.splitlines() if "differences and verdicts of" in line]
+    assert len(set(titles)) == 2 and all(re.search(r"protocol #[0-9a-f]{6}; diff", title) for title in titles)
+    assert {title.rsplit(" ", 1)[1] for title in titles} == {"selected", "final"}
+
+
+def test_a_store_without_finetunings_says_so_whatever_is_asked_for(store: Store, tmp_path: Path) -> None:
+    add(store, "ours", 0.5)
+    (run,) = (store.root / "finetune").iterdir()
+    shutil.rmtree(run)
+    assert "There are no fine-tuning runs yet" in build_report(store, tmp_path / "out", keys=set(), page=False).text
