@@ -20,6 +20,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
 def test_the_page_runs_as_it_stands(s3dis_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block in order, as in a notebook, with the smallest budget on seven small rooms."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))  # nothing is prepared when the plan is made
     code = "\n".join(BLOCKS)
     for shown, used in (
         ('budget="smoke"', f"budget={NANO[1]!r}, profile={NANO[3]!r}"),

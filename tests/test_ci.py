@@ -55,7 +55,9 @@ def made() -> dict[str, str]:
 
 def make(*arguments: str) -> str:
     """What make prints in the checkout."""
-    done = subprocess.run(["make", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["make", "--no-print-directory", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from pretrain_bench.reports.page.interactive import plotly_source
 
 from pretrain_bench.benchmarks.metrics.scorer import SemanticScorer
+from pretrain_bench.reports.page.plotly_figures import plotly_source
 from tests.conftest import NANO, Bench, bench_command, run_records
 
 FIVE = ["--label-ratio", "50%"]

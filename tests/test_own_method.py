@@ -45,7 +45,7 @@ def test_a_folder_beside_the_command_does_not_hide_a_method_that_ships(
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("image: byo-method:latest", "", "image: missing; a method of your own names the container image"),
+        ("image: byo-method:latest", "", "stage 'init' has no init.py beside it; .* or names the container image"),
         ("name: he-normal", "name: csc", "'csc' is a method that ships; choose another name"),
         ("group: baseline", "group: mine", "group"),
     ],

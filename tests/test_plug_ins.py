@@ -83,6 +83,7 @@ def test_a_toy_method_goes_from_its_folder_to_report_and_audit(bench: Bench, s3d
         "group": "baseline",
         "colour": "#123456",
         "place": 7,
+        "uses_labels": False,
         "origin": "folder",
     }
     assert pretrain["method_card"] == finetune["method_card"] == card
@@ -138,7 +139,7 @@ def test_a_package_brings_a_method_by_its_entry_point(
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: some-package\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[pretrain_bench.methods]\ntoy = some_package.toy\n")
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.syspath_prepend(str(site))
     names = [m["name"] for m in json.loads(bench("methods", "ls", "--json").stdout)]
     assert "toy" in names and "ours" in names
     own = ["--task", "s3dis-sem", *NANO, "--data", f"s3dis={s3dis_root}", "--threads", "1"]

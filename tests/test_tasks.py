@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -307,4 +308,5 @@ def test_few_labels_of_a_scene(task: str, ratio: str, bench: Bench) -> None:
 def test_a_task_has_a_cost_before_it_ran(task: str, store: Path) -> None:
     from pretrain_bench.harness.planning.estimate import rough_flops
 
-    assert rough_flops(run_of(store, task)[1]) > 0
+    spec = run_of(store, task)[1]
+    assert rough_flops(SimpleNamespace(spec=spec, recipe=spec.task_recipe)) > 0  # type: ignore[arg-type]

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from pretrain_bench.benchmarks.specs.budget import BudgetHalf
+from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.harness.contract.events import End, Ledger, Start, Step, Usage
 from pretrain_bench.harness.contract.records import Measured
 from pretrain_bench.harness.executors.base import Execution
+from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.running import verdict
 from pretrain_bench.harness.running.account import StageAccount
@@ -35,7 +37,7 @@ def step(number: int) -> Step:
 
 def evidence(folder: Path, ended: Execution, *events: object) -> Evidence:
     caps = BudgetHalf(currency="optimizer_steps", optimizer_steps=8, wall_seconds=8, cpus=1)
-    planned = PlannedStage(spec(), caps, None, None, True, "title")
+    planned = PlannedStage(spec(), caps, None, None, True, "title", find(Method, "scratch"), None)
     (folder / "log.txt").write_text("one\ntwo\x1b[0m\n")
     return Evidence(planned, ended, account_of(*events), folder / "artifacts", folder / "log.txt", folder)
 

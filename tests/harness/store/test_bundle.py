@@ -17,8 +17,8 @@ import zstandard
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.harness.audit.audit import AuditOptions, audit
 from pretrain_bench.harness.audit.pack import PackOptions, pack
-from pretrain_bench.harness.cli.console import Console
 from pretrain_bench.harness.contract.events import EVENTS_FILE
+from pretrain_bench.harness.running.display import Silent
 from pretrain_bench.harness.store import bundle
 from pretrain_bench.harness.store.bundle import bundle_name, is_bundle, open_store
 from pretrain_bench.harness.store.store import CODE, CONFUSION, RECORD, SPEC, Store
@@ -91,7 +91,7 @@ def test_packed_again_it_is_the_same_bundle(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(open_store(SMOKE).root, tmp_path / "runs"))
     for name in (bundle.CONTENTS, *(str(p.relative_to(folder)) for p in folder.glob("*/*/counts.json"))):
         (folder / name).unlink()
-    done = audit(folder, AuditOptions(rescore=False), Console(quiet=True))
+    done = audit(folder, AuditOptions(rescore=False), Silent())
     pack(done.runs, folder, tmp_path / "again.tar.zst", PackOptions(), print)
     assert members(tmp_path / "again.tar.zst") == members(SMOKE)
 
