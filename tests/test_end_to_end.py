@@ -384,3 +384,23 @@ def test_show(finished: Path, bench: Bench) -> None:
     assert "bookcase" in one and "best (selected on the test split)" in one and "372 of 374" in one
     assert json.loads(bench("show", record["key"], "--runs", str(finished), "--json").stdout) == record
     assert all(len(line) <= 100 for line in (listed + one).splitlines())
+
+
+def test_without_selection_all_rooms_train_and_the_final_weights_count(
+    roots: list[str], bench: Bench, tmp_path: Path
+) -> None:
+    profile = tmp_path / "whole.yaml"
+    profile.write_text(Path(NANO[3]).read_text().replace("name: nano", "name: whole\nselection: none"))
+    bench(
+        "run", "--method", "scratch", "--task", "s3dis-sem", "--budget", NANO[1], "--profile", str(profile), *roots[:2],
+        "--threads", "1",
+    )  # fmt: skip
+    folder = next((tmp_path / "runs/finetune").iterdir())
+    spec, record = (json.loads((folder / name).read_text()) for name in ("spec.json", "record.json"))
+    assert spec["selection"] == "none" and len(spec["split"]["train"]) == 6 and spec["split"]["selection"] == []
+    names = {name.rpartition("_")[2] for name in record["metrics"]}
+    assert names == {"final", "best"} and not [w for w in record["warnings"] if "hold any out" in w]
+    bench("report")
+    table = (tmp_path / "report/table.md").read_text()
+    assert "differences and verdicts of final" in table
+    assert re.search(r"\| scratch \| none +\| - +\|", table), "nothing is selected"

@@ -28,7 +28,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from pretrain_bench.benchmarks.specs.base import Spec
+from pretrain_bench.benchmarks.specs.base import Selection, Spec
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError
@@ -56,15 +56,23 @@ class Division(NamedTuple):
     test: tuple[str, ...]
 
 
-def split_scenes(scenes: Iterable[str], dataset: Dataset, ratio: LabelRatio, tested: Iterable[str] = ()) -> Split:
+def split_scenes(
+    scenes: Iterable[str],
+    dataset: Dataset,
+    ratio: LabelRatio,
+    tested: Iterable[str] = (),
+    selection: Selection = "held_out",
+) -> Split:
     """Divide the scenes of a prepared dataset for fine-tuning; `tested` are those that the layout itself calls test scenes.
 
-    Raises DataError where a part that cannot be empty would be.
+    With `selection` none all training scenes train, in the order of the same rule. Raises DataError where a part that cannot be
+    empty would be.
     """
     scenes = sorted(usable_scenes(scenes, dataset))
-    division = _from_file(scenes, dataset)
+    division = _from_file(scenes, dataset) if selection == "held_out" else None
     if division is None:
-        division = divide(scenes, scenes_for_testing(scenes, dataset, tested), dataset.ratio_order)
+        test = scenes_for_testing(scenes, dataset, tested)
+        division = divide(scenes, test, dataset.ratio_order, hold_out=selection == "held_out")
     if not division.test:
         raise DataError(
             f"no test scene: none of the {len(scenes)} scenes of {dataset.name!r} is one ({_rule(dataset)})"
@@ -112,10 +120,10 @@ def scenes_for_testing(scenes: Iterable[str], dataset: Dataset, tested: Iterable
     return frozenset(s for s in scenes if s in listed or (prefixes and s.startswith(prefixes)))
 
 
-def divide(scenes: Iterable[str], test: frozenset[str], order: str = "hashed") -> Division:
-    """Apply the rule above; `order` is `hashed` or `regular`."""
+def divide(scenes: Iterable[str], test: frozenset[str], order: str = "hashed", hold_out: bool = True) -> Division:
+    """Apply the rule above; `order` is `hashed` or `regular`. Without `hold_out` every scene that is not tested on trains."""
     others = sorted(s for s in scenes if s not in test)
-    held = _held_out(len(others))
+    held = _held_out(len(others)) if hold_out else 0
     if order == "regular":
         selection, train = _hold_out_ends(others, held)
         bits = max(1, (len(train) - 1).bit_length())

@@ -6,7 +6,7 @@ decision register of the methods specification: a question on which the sources 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -30,3 +30,6 @@ def _upwards(bounds: tuple[float, float]) -> tuple[float, float]:
 
 Range = Annotated[tuple[float, float], AfterValidator(_upwards)]
 """Lower and upper bound of a uniform draw."""
+
+Selection = Literal["held_out", "none"]
+"""Which training scenes select a checkpoint: a held-out tenth, or none, so that all of them train."""

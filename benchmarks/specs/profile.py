@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, PositiveInt
 
-from pretrain_bench.benchmarks.specs.base import Name, Spec
+from pretrain_bench.benchmarks.specs.base import Name, Selection, Spec
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.benchmarks.specs.recipes import TaskRecipe
 
@@ -26,6 +26,9 @@ class Profile(Spec):
     left_out_scenes: dict[Name, tuple[str, ...]] = Field(
         {},
         description="dataset to prefixes of scenes that are not used at all (J-22: SemanticKITTI without sequence 00)",
+    )
+    selection: Selection = Field(
+        "held_out", description="training scenes that select a checkpoint: a tenth is held out, or none, as papers do"
     )
     network: NetworkSettings = NetworkSettings()
     precision: Literal["fp32", "bf16"] = Field(

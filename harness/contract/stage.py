@@ -20,7 +20,7 @@ from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, ValidationInf
 from pydantic_core import to_json
 
 from pretrain_bench.benchmarks.datasets.splits import Split
-from pretrain_bench.benchmarks.specs.base import Name, Spec
+from pretrain_bench.benchmarks.specs.base import Name, Selection, Spec
 from pretrain_bench.benchmarks.specs.budget import Currency
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
@@ -90,6 +90,9 @@ class StageSpec(Spec):
     settings: dict[str, bool | int | float | str] = Field({}, description="what the method's file says, as it is")
     limits: Limits
     data: DataView | None = None
+    selection: Selection = Field(
+        "held_out", description="of a fine-tuning: the training scenes that select a checkpoint"
+    )
     split: Split | None = None
     parents: dict[Name, str] = Field({}, description="stage name to key")
     imagenet_weights_sha256: Sha256 | None = None

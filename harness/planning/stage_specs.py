@@ -156,7 +156,9 @@ def finetune_stage(
             f"label ratio {cell.label_ratio}: the labels of task {task.name!r} are boxes; give per cent or boxes"
         )
     check_applicable(method, last.data.dataset if last.data else None, task, target.dataset)
-    split = split_scenes(used_scenes(target, profile), target.dataset, cell.label_ratio, target.tested)
+    split = split_scenes(
+        used_scenes(target, profile), target.dataset, cell.label_ratio, target.tested, profile.selection
+    )
     spec = StageSpec.model_validate(
         {
             **_common(specs, budget.finetune, 1.0, machine),
@@ -168,6 +170,7 @@ def finetune_stage(
             "seed": cell.finetune_seed,
             "recipe": recipe.model_dump(mode="json"),
             "data": _view(target, True, (), task.kind),
+            "selection": profile.selection,
             "split": split,
             "parents": {last.spec.stage: last.spec.key},
             "code_sha256": code_sha256("finetune", method.name, task.kind),

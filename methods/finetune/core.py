@@ -74,7 +74,7 @@ class Evaluator:
         self.context, self.network, self._predict = context, network, predict
         self.scenes = {"selection": split.selection, "test": split.test}
         self.scorers = {name: self._scorer(scenes) for name, scenes in self.scenes.items() if scenes}
-        if not split.selection:
+        if not split.selection and context.spec.selection == "held_out":
             context.warn("too few training scenes to hold any out; no checkpoint is selected, only final and best")
 
     def _scorer(self, scenes: tuple[str, ...]) -> Scorer:

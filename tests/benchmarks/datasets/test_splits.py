@@ -94,6 +94,29 @@ def test_partial_data_follow_the_file() -> None:
     assert len(few.train) == 3 and not few.selection
 
 
+@pytest.mark.parametrize(("name", "training"), [("s3dis", 204), ("scannet", 1201)])
+def test_without_selection_every_training_scene_trains(name: str, training: int) -> None:
+    dataset = find(Dataset, name)
+    scenes = [s for part in read_division(dataset.split_file or "") for s in part]
+    held_out = split_scenes(scenes, dataset, LabelRatio())
+    whole = split_scenes(scenes, dataset, LabelRatio(), selection="none")
+    assert len(whole.train) == training and not whole.selection and whole.test == held_out.test
+    assert set(whole.train) == {*held_out.train, *held_out.selection}
+    few = split_scenes(scenes, dataset, LabelRatio(percent=5), selection="none")
+    more = split_scenes(scenes, dataset, LabelRatio(percent=20), selection="none")
+    assert len(few.train) == -(-training // 20) and set(few.train) < set(more.train) < set(whole.train)
+
+
+def test_without_selection_scans_keep_their_regular_stride() -> None:
+    kitti = find(Dataset, "semantickitti")
+    scans = [f"{s:02d}__{i:06d}" for s in (0, 1, 8) for i in range(200)]
+    whole = split_scenes(scans, kitti, LabelRatio(), selection="none")
+    assert len(whole.train) == 400 and not whole.selection
+    few = split_scenes(scans, kitti, LabelRatio(percent=10), selection="none").train
+    gaps = np.diff([sorted(whole.train).index(s) for s in few])
+    assert gaps.max() <= 3 * 400 / len(few)
+
+
 def test_scans_are_taken_at_a_regular_stride() -> None:
     kitti = find(Dataset, "semantickitti")
     scans = [f"{s:02d}__{i:06d}" for s in (0, 1, 8) for i in range(200)]

@@ -103,10 +103,13 @@ def test_headline_and_paper_literal_differ_where_they_say() -> None:
     for method, stage in (("ours", "points"), ("pointcontrast", "pairs"), ("csc", "pairs"), ("depthcontrast", "scans")):
         assert recipe_in("headline", method, stage) == recipe_in("paper-literal", method, stage)
     assert literal.left_out_scenes["semantickitti"] == ("00__",) and not headline.left_out_scenes
+    assert (headline.selection, literal.selection) == ("held_out", "none")
     assert (
         literal.model_copy(
             update={
                 "bases": (),
+                "selection": "held_out",
+                "version": headline.version,
                 "left_out_scenes": {},
                 "name": "headline",
                 "description": headline.description,
