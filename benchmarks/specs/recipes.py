@@ -151,7 +151,7 @@ class DetectionRecipe(Recipe):
     kind: Literal["detection"]
     steps: PositiveInt
     batch: PositiveInt = 32
-    micro_batch: PositiveInt = 8
+    micro_batch: PositiveInt = Field(32, description="scenes in one forward pass; batch norm and losses see no more")
     voxel_metres: PositiveFloat = 0.025
     validate_every: PositiveInt
     points: PositiveInt = Field(40_000, description="drawn from a scene, at most")

@@ -168,7 +168,7 @@ def test_the_schedule_steps_after_the_first_iteration(every: int) -> None:
 
 def test_the_profiles_hold_the_papers_numbers() -> None:
     point, csc = recipe_in("headline", "pointcontrast", "pairs"), recipe_in("headline", "csc", "pairs")
-    for recipe, every in ((point, 250), (csc, 1000)):
+    for recipe, every, rate in ((point, 250, 0.05), (csc, 1000, 0.1)):
         assert (recipe.voxel_metres, recipe.temperature, recipe.positives, recipe.min_overlap) == (
             0.025,
             0.4,
@@ -176,10 +176,21 @@ def test_the_profiles_hold_the_papers_numbers() -> None:
             0.3,
         )
         assert (recipe.optimiser.learning_rate, recipe.optimiser.momentum, recipe.optimiser.dampening) == (
-            0.1,
+            rate,
             0.8,
             0.0,
         )
         assert recipe.optimiser.weight_decay == 1e-4 and recipe.decay.every_steps == every and recipe.decay.after_first
     assert csc.partition == "fast4" and (csc.inner_voxels, csc.outer_voxels) == (2, 20)
     assert point.loss == "info_nce" and recipe_in("official", "csc", "pairs").pairs_per_step == 32
+
+
+def test_the_rate_of_pointcontrast_goes_with_its_loss() -> None:
+    rates = [PointContrast(loss=loss).optimiser.learning_rate for loss in ("info_nce", "hardest")]
+    assert rates == [0.05, 0.1]
+    partly = PointContrast.model_validate({"loss": "hardest", "optimiser": {"momentum": 0.5}}).optimiser
+    assert (partly.learning_rate, partly.momentum) == (0.1, 0.5)
+    own = PointContrast.model_validate({"loss": "hardest", "optimiser": {"learning_rate": 0.2}}).optimiser
+    assert own.learning_rate == 0.2
+    assert recipe_in("official", "pointcontrast", "pairs").optimiser.learning_rate == 0.05
+    assert recipe_in("tiny", "pointcontrast", "pairs").optimiser.learning_rate == 0.05

@@ -167,3 +167,11 @@ def test_a_profile_that_changes_a_rate_keeps_the_rest_of_the_optimiser(tmp_path:
         *((shipped.tasks[t], mine.tasks[t]) for t in shipped.tasks),
     ]:
         assert after.optimiser == before.optimiser.model_copy(update={"learning_rate": 0.5})
+
+
+def test_detection_passes_hold_the_batch_that_upstream_normalises_over() -> None:
+    tasks = find(Profile, "headline").tasks
+    assert [(t.batch, t.micro_batch) for t in (tasks["scannet-det"], tasks["sunrgbd-det"])] == [(32, 32), (64, 64)]
+    for name in available(Profile):
+        for task, recipe in find(Profile, name).tasks.items():
+            assert recipe.batch % recipe.micro_batch == 0, (name, task)
