@@ -107,3 +107,15 @@ def test_a_store_without_finetunings_says_so_whatever_is_asked_for(store: Store,
     (run,) = (store.root / "finetune").iterdir()
     shutil.rmtree(run)
     assert "There are no fine-tuning runs yet" in build_report(store, tmp_path / "out", keys=set(), page=False).text
+
+
+def test_a_report_says_when_it_is_conditional_on_one_fine_tuning_seed(store: Store, tmp_path: Path) -> None:
+    said = "conditional on one fine-tuning seed"
+    add(store, "ours", 0.5)
+    assert said not in build_report(store, tmp_path / "out").text, "one run claims nothing"
+    add(store, "ours", 0.6, pretrain_seed=1)
+    assert said in build_report(store, tmp_path / "out").text
+    assert said in (tmp_path / "out/table.md").read_text()
+    for seed in (0, 1):
+        add(store, "ours", 0.5, pretrain_seed=seed, finetune_seed=1)
+    assert said not in build_report(store, tmp_path / "out").text

@@ -111,7 +111,7 @@ def test_cells_whose_data_are_not_prepared_are_listed(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "empty"))
-    found = json.loads(bench("plan", "table1", "pretrain_seed=0", "--json").stdout)
+    found = json.loads(bench("plan", "table1", "pretrain_seed=0", "finetune_seed=0", "--json").stdout)
     assert found["stages"] == [] and found["cells"] == 6 * 7
     assert [c["cell"]["task"] for c in found["not_applicable"]] == ["scannet-sem", "scannet-inst", "scannet-det"]
     assert {c["cell"]["method"] for c in found["not_applicable"]} == {"supervised"}
