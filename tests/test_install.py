@@ -73,6 +73,8 @@ def test_the_distribution_owns_one_import_name(installed: Path, cache: Path, tmp
               "minkowski/build.sh"}  # fmt: skip
     assert {f"docker/{name}" for name in docker} | {"py.typed"} <= inside
     assert all(any(name.startswith(f"{room}/") for name in inside) for room in ROOMS)
+    tracked = subprocess.run(["git", "ls-files", *ROOMS], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert not set(tracked.stdout.split()) - inside - {"reports/published/README.md"}, "data files are installed too"
 
 
 @pytest.mark.parametrize("method", [pytest.param("ours", marks=pytest.mark.slow), "scratch"])

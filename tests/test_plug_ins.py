@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.suite import Suite, parse_filters
+from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import parse_data_options
@@ -147,7 +150,12 @@ def test_a_package_brings_a_method_by_its_entry_point(
     assert {r["method_card"]["origin"] for r in run_records(tmp_path / "runs")} == {"package"}
     (site / "some_package/toy/method.yaml").unlink()
     said = bench("run", "--method", "toy", *own, code=2).stderr
-    assert "entry point 'toy' of pretrain_bench.methods: package some_package.toy has no method.yaml" in said
+    assert "entry point 'toy' of pretrain_bench.methods: there is no" in said
+    assert "toy" not in [m["name"] for m in json.loads(bench("methods", "ls", "--json").stdout)], (
+        "the others are listed"
+    )
+    (site / "some_package/__init__.py").write_text("raise RuntimeError('not to be imported')")
+    bench("methods", "ls")
 
 
 @pytest.mark.parametrize(
@@ -176,6 +184,9 @@ def test_a_stage_needs_a_file_and_a_name_that_is_free(tmp_path: Path) -> None:
     (folder / "scale.py").unlink()
     with pytest.raises(WrongUse, match=r"stage 'scale' has no scale.py beside it; .* or names the container image"):
         find(Method, str(folder))
+    dotted = toy(tmp_path / "dotted", **{"name: scale,": "name: pre.scale,"})
+    with pytest.raises(WrongUse, match="stage 'pre.scale': its file is imported, so its name must be one of Python's"):
+        find(Method, str(dotted))
     with pytest.raises(WrongUse, match="'csc' is a method that ships; choose another name"):
         find(Method, str(toy(tmp_path / "other", **{"name: toy": "name: csc"})))
 
@@ -224,7 +235,7 @@ def test_an_own_task_on_an_own_dataset(bench: Bench, s3dis_root: Path, tmp_path:
     rescored = [v for v in verdicts if v["check"] == "metrics recomputed from predictions"]
     assert [v["verdict"] for v in rescored] == ["ok"], rescored
     said = bench("run", "--method", "scratch", "--task", str(OWN_TASK / "task.yaml"), *NANO, code=2).stderr
-    assert "unknown dataset 'my-rooms'" in said
+    assert "unknown dataset 'my-rooms'; for one of your own, give its file: --data FILE.yaml=DIR" in said
 
 
 def test_own_names_do_not_take_those_that_ship(tmp_path: Path) -> None:
@@ -236,3 +247,67 @@ def test_own_names_do_not_take_those_that_ship(tmp_path: Path) -> None:
     roots, own = parse_data_options([f"{path}=/some=where", "s3dis=/data"], "--data")
     assert roots == {"my-rooms": Path("/some=where"), "s3dis": Path("/data")} and own["my-rooms"].layout == "s3dis"
     assert isinstance(own["my-rooms"], Dataset)
+
+
+def test_odd_files_in_a_method_folder_are_named(tmp_path: Path) -> None:
+    for name, make, message in (
+        ("broken.py", lambda p: p.write_text("def f(:\n"), r"broken.py, line 1: not valid Python"),
+        ("gone.py", lambda p: p.symlink_to("nowhere"), r"gone.py: cannot be read as a file"),
+        ("lib", lambda p: p.symlink_to(tmp_path), r"lib: a link to a folder"),
+        ("pipe", os.mkfifo, r"pipe: cannot be read as a file"),
+    ):
+        folder = toy(tmp_path / f"with-{name}")
+        make(folder / name)
+        with pytest.raises(WrongUse, match=message):
+            find(Method, str(folder))
+
+
+def test_a_recipe_that_was_edited_is_imported_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = toy(tmp_path / "toy")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    defaults = []
+    for value in ("1.0", "7.0"):
+        (folder / "recipe.py").write_text(TOY_RECIPE.replace("scale: float = 1.0", f"scale: float = {value}"))
+        method = find(Method, str(folder))
+        defaults.append(recipe_model(method, method.stages[0])().model_dump()["scale"])
+    assert defaults == [1.0, 7.0]
+
+
+def test_the_recipe_of_a_container_does_not_run_here_untrusted(bench: Bench, tmp_path: Path) -> None:
+    folder = toy(tmp_path / "toy", **{"needs: {data: false}": "needs: {data: false}\nimage: some:image"})
+    (folder / "recipe.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n" + TOY_RECIPE)
+    suite = tmp_path / "own.yaml"
+    suite.write_text(f"name: own\nversion: 1\nbudget: smoke\nmethods: [{folder}]\ntasks: [s3dis-sem]\n")
+    said = bench("plan", str(suite), code=2).stderr
+    assert "planning imports" in said and "outside its container" in said and not (tmp_path / "ran").exists()
+
+
+def test_filters_and_exclusions_know_own_methods_by_name(tmp_path: Path) -> None:
+    folder = str(toy(tmp_path / "toy"))
+    suite = Suite(name="own", version=1, budget="smoke", methods=(folder, "scratch"), tasks=("s3dis-sem",))
+    names = {folder: "toy"}
+    assert [c.method for c in suite.cells("smoke", "smoke", parse_filters(["method=toy"]), names)] == [folder]
+    assert [c.method for c in suite.cells("smoke", "smoke", parse_filters([f"method={folder}"]), names)] == [folder]
+    without = suite.model_copy(update={"exclude": ({"method": "toy"},)})
+    assert [c.method for c in without.cells("smoke", "smoke", (), names)] == ["scratch"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("synthetic: true", "synthetic: only the procedural datasets that ship are synthetic"),
+        ("test_scenes_file: mine.txt", "test_scenes_file: names a list that ships"),
+    ],
+)
+def test_fields_that_an_own_dataset_cannot_have(line: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text((OWN_TASK / "dataset.yaml").read_text() + f"\n{line}\n")
+    with pytest.raises(WrongUse, match=message):
+        parse_data_options([f"{path}=/data"], "--data")
+
+
+def test_a_task_is_judged_by_a_metric_of_its_kind(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text((OWN_TASK / "task.yaml").read_text().replace("miou_voxel", "ap50"))
+    with pytest.raises(WrongUse, match="a semantic task is judged by miou_voxel or miou_point"):
+        find(Task, str(path))

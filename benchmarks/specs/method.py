@@ -46,7 +46,7 @@ class MethodCard(Spec):
     title: str
     group: Group
     colour: Colour | None = None
-    place: int = LAST_PLACE
+    place: int = Field(LAST_PLACE, ge=0, le=LAST_PLACE)
     uses_labels: bool = False
     origin: Origin = "built-in"
 
@@ -58,7 +58,7 @@ class MethodFile(Spec):
     title: str
     group: Group
     colour: Colour | None = Field(None, description="in figures; one is chosen where there is none")
-    place: int = Field(LAST_PLACE, description="rows of tables and legends are sorted by it")
+    place: int = Field(LAST_PLACE, ge=0, le=LAST_PLACE, description="rows of tables and legends are sorted by it")
     needs: Needs = Needs()
     stages: tuple[MethodStage, ...] = Field(min_length=1)
     image: str | None = Field(None, description="of a user's own method: the container image that runs its stages")
@@ -66,6 +66,8 @@ class MethodFile(Spec):
 
     @model_validator(mode="after")
     def _shares(self) -> Self:
+        if len({s.name for s in self.stages}) < len(self.stages):
+            raise ValueError("two stages of one name")
         total = sum(s.share for s in self.stages)
         if self.needs.data and abs(total - 1.0) > 1e-9:
             raise ValueError(f"the shares of the stages must add up to 1, they add up to {total:g}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, NamedTuple, Self
 
@@ -54,18 +54,23 @@ class Suite(Spec):
                 raise ValueError(f"exclude: unknown field {min(unknown)!r}; a cell has {', '.join(AXES)}")
         return self
 
-    def cells(self, budget: str, profile: str, filters: Iterable[Filter] = ()) -> Iterator[Cell]:
+    def cells(
+        self, budget: str, profile: str, filters: Iterable[Filter] = (), names: Mapping[str, str] = {}
+    ) -> Iterator[Cell]:
         """Every cell that is not excluded and that all filters let through, methods innermost last.
 
-        Pre-training datasets and methods are named as the suite names them. Raises WrongUse for a filter that lets no value
-        of the suite through.
+        Pre-training datasets, methods and tasks are named as the suite names them. Filters and exclusions match these texts, and
+        the names that `names` has for paths. Raises WrongUse for a filter that lets no value of the suite through.
         """
         filters = tuple(filters)
         axes = {
             "method": self.methods, "pretrain_dataset": self.pretrain_datasets, "task": self.tasks,
             "label_ratio": self.label_ratios, "pretrain_seed": self.pretrain_seeds, "finetune_seed": self.finetune_seeds,
         }  # fmt: skip
-        chosen = {axis: tuple(v for v in values if _passes(filters, axis, v)) for axis, values in axes.items()}
+        chosen = {
+            axis: tuple(v for v in values if all(f.matches(v, names) for f in filters if f.axis == axis))
+            for axis, values in axes.items()
+        }
         for axis, values in chosen.items():
             if not values:
                 known = ", ".join(map(str, axes[axis]))
@@ -74,7 +79,7 @@ class Suite(Spec):
         ratios = {text: LabelRatio.parse(text) for text in self.label_ratios}
         for values in itertools.product(*(chosen[axis] for axis in AXES)):
             named = dict(zip(AXES, values, strict=True))
-            if any(all(f.matches(named[f.axis]) for f in entry) for entry in barred):
+            if any(all(f.matches(named[f.axis], names) for f in entry) for entry in barred):
                 continue
             # Every value was checked with the suite; a cell of a large matrix is not checked a second time.
             fields = {**named, "label_ratio": ratios[str(named["label_ratio"])], "budget": budget, "profile": profile}
@@ -87,10 +92,11 @@ class Filter(NamedTuple):
     axis: str
     patterns: tuple[str, ...]
 
-    def matches(self, value: object) -> bool:
-        """Whether a value of the axis passes. Label ratios match as `5%` and as `5`."""
+    def matches(self, value: object, names: Mapping[str, str] = {}) -> bool:
+        """Whether a value of the axis passes. Label ratios match as `5%` and as `5`, paths as they are and by their name."""
         text = str(value)
-        return any(fnmatchcase(text, p) or fnmatchcase(text.rstrip("%"), p) for p in self.patterns)
+        texts = (text, text.rstrip("%"), names.get(text, text))
+        return any(fnmatchcase(t, pattern) for t in texts for pattern in self.patterns)
 
 
 def parse_filters(texts: Iterable[str]) -> list[Filter]:
@@ -102,10 +108,6 @@ def parse_filters(texts: Iterable[str]) -> list[Filter]:
             raise WrongUse(f"filter {text!r}: expected FIELD=PATTERN[,PATTERN], FIELD one of {', '.join(AXES)}")
         found.append(Filter(axis, tuple(patterns.split(","))))
     return found
-
-
-def _passes(filters: Iterable[Filter], axis: str, value: object) -> bool:
-    return all(f.matches(value) for f in filters if f.axis == axis)
 
 
 def _patterns(value: str | int | tuple[str | int, ...]) -> tuple[str, ...]:

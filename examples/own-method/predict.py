@@ -20,7 +20,6 @@ from pretrain_bench.methods.training.optim import polynomial, sgd
 
 from .recipe import ColourRecipe
 
-INPUT = "geometry"  # `bench features` then feeds ones in place of colours too
 Sample = tuple[Tensor, Tensor]
 
 

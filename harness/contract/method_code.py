@@ -16,6 +16,7 @@ from types import ModuleType
 
 BUILT_IN = "pretrain_bench.methods"
 PREFIX = "bench_method_"
+CODE = "__bench_code__"
 
 
 def import_built_in(method: str, part: str) -> ModuleType:
@@ -23,18 +24,22 @@ def import_built_in(method: str, part: str) -> ModuleType:
     return importlib.import_module(f"{BUILT_IN}.{method}.{part}")
 
 
-def import_from_folder(folder: Path, method: str, part: str) -> ModuleType:
-    """A module of a method's folder from outside this project. Runs its code, so it may raise anything."""
+def import_from_folder(folder: Path, method: str, part: str, code: str | None = None) -> ModuleType:
+    """A module of a method's folder from outside this project. Runs its code, so it may raise anything.
+
+    `code` is the digest of the folder: modules that were imported before it changed are imported again.
+    """
     package = PREFIX + re.sub(r"\W", "_", method)
     loaded = sys.modules.get(package)
-    if loaded is None or list(loaded.__path__) != [str(folder)]:
+    if loaded is None or list(loaded.__path__) != [str(folder)] or getattr(loaded, CODE, None) != code:
         for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
             del sys.modules[name]
-        _make_package(folder, package)
+        importlib.invalidate_caches()
+        _make_package(folder, package, code)
     return importlib.import_module(f"{package}.{part}")
 
 
-def _make_package(folder: Path, package: str) -> None:
+def _make_package(folder: Path, package: str, code: str | None) -> None:
     start = folder / "__init__.py"
     locations = [str(folder)]
     if start.is_file():
@@ -44,6 +49,7 @@ def _make_package(folder: Path, package: str) -> None:
         spec.submodule_search_locations = locations
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
+    setattr(module, CODE, code)
     sys.modules[package] = module
     if spec.loader is not None:
         spec.loader.exec_module(module)

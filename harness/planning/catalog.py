@@ -43,21 +43,20 @@ def available(kind: type[Spec]) -> dict[str, Path]:
 
 
 def installed_methods() -> dict[str, Path]:
-    """Name to file of the methods that other installed packages bring, sorted by name. Imports nothing of theirs.
+    """Name to file of the methods that other installed packages bring, sorted by name. Imports nothing of theirs; a broken entry
+    point is left out, and is an error when its method is asked for by name."""
+    return {name: path for name, path in _entry_points().items() if path.is_file()}
 
-    Raises WrongUse for an entry point whose package is missing or holds no method.yaml.
-    """
-    found = {}
+
+def _entry_points() -> dict[str, Path]:
+    """Name to the method.yaml that each entry point promises."""
+    promised = {}
     for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda e: e.name):
-        try:
-            spec = importlib.util.find_spec(entry.value)
-        except ModuleNotFoundError:
-            spec = None
+        top, *rest = entry.value.split(".")
+        spec = importlib.util.find_spec(top)  # of a top-level name, which imports nothing
         folders = list(spec.submodule_search_locations or ()) if spec is not None else []
-        if not folders or not Path(folders[0], METHOD_FILE).is_file():
-            raise WrongUse(f"entry point {entry.name!r} of {ENTRY_POINTS}: package {entry.value} has no {METHOD_FILE}")
-        found[entry.name] = Path(folders[0], METHOD_FILE)
-    return found
+        promised[entry.name] = Path(*folders[:1], *rest, METHOD_FILE) if folders else Path(entry.value, METHOD_FILE)
+    return promised
 
 
 def find(kind: type[SpecT], name: str) -> SpecT:
@@ -81,18 +80,21 @@ def _find_method(name: str) -> Method:
     known = available(Method)
     if name in known:
         return Method(**dict(load_spec(known[name], MethodFile)), folder=known[name].parent)
-    folder = Path(name).expanduser()
+    promised = _entry_points()
+    if name in promised:
+        path = promised[name]
+        if not path.is_file():
+            raise WrongUse(f"entry point {name!r} of {ENTRY_POINTS}: there is no {path}")
+        method = _own_method(path.parent, "package")
+        if method.name != name:
+            raise WrongUse(f"{path}: name: {method.name!r}; the entry point calls it {name!r}")
+        return method
+    folder = Path(name).expanduser().resolve()
     if (folder / METHOD_FILE).is_file():
         return _own_method(folder, "folder")
     if is_path(name):
         raise WrongUse(f"method {name!r}: give the folder of your method, the one that holds {METHOD_FILE}")
-    installed = installed_methods()
-    if name in installed:
-        method = _own_method(installed[name].parent, "package")
-        if method.name != name:
-            raise WrongUse(f"{installed[name]}: name: {method.name!r}; the entry point calls it {name!r}")
-        return method
-    raise _unknown(Method, name, [*known, *installed])
+    raise _unknown(Method, name, [*known, *installed_methods()])
 
 
 def _own_method(folder: Path, origin: Origin) -> Method:
@@ -104,6 +106,9 @@ def _own_method(folder: Path, origin: Origin) -> Method:
     if content.image is not None:
         # Its code is its image; the executor adds the image's id.
         return Method(**dict(content), folder=folder, origin="image", code_sha256=file_sha256(path))
+    for stage in content.stages:
+        if not stage.name.isidentifier():
+            raise WrongUse(f"{path}: stage {stage.name!r}: its file is imported, so its name must be one of Python's")
     missing = [s.name for s in content.stages if not (folder / f"{s.name}.py").is_file()]
     if missing:
         raise WrongUse(

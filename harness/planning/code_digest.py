@@ -16,9 +16,25 @@ from pathlib import Path
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 
 PACKAGE = "pretrain_bench"
-NOT_CODE = ("__pycache__", "runs", "report")
+COMPILED, WRITTEN_HERE = "__pycache__", ("runs", "report")
 MAX_FOLDER_BYTES = 64 << 20
 BASE_LOCKS = ("requirements.lock", "torch-cuda.lock")
+
+
+_seen: list[tuple[tuple[str, int, int], ...]] = [()]
+
+
+def forget_changed_code() -> None:
+    """Let digests be made anew where a file of the project changed since they were: a notebook may outlive an edit."""
+    folder = package_folder()
+    paths = [p for p in folder.glob("*/**/*") if p.suffix == ".py"] + [
+        p for p in docker_folder().rglob("*") if p.is_file()
+    ]
+    now = tuple((str(p), (s := p.stat()).st_mtime_ns, s.st_size) for p in sorted(paths))
+    if now != _seen[0]:
+        _seen[0] = now
+        for cached in (imports_of, code_sha256, build_hashes):
+            cached.cache_clear()
 
 
 @cache
@@ -80,16 +96,27 @@ def imports_of(module: str) -> tuple[str, ...]:
     """Project modules named in the import statements of a module, wherever in it they stand, but for type checkers."""
     path = file_of(module)
     assert path is not None
-    return _imports_in(path)
+    return _imports_in(path, module if path.name == "__init__.py" else module.rpartition(".")[0])
 
 
-def _imports_in(path: Path) -> tuple[str, ...]:
+def _imports_in(path: Path, package: str) -> tuple[str, ...]:
+    """Modules of this project that a file imports; `package` is the one that its relative imports start from.
+
+    Raises WrongUse for a file that is not Python.
+    """
     names: list[str] = []
-    for node in _executed(ast.parse(path.read_bytes())):
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        raise WrongUse(f"{path}{line}: not valid Python: {getattr(error, 'msg', error)}") from None
+    for node in _executed(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            names += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
     return tuple(n for n in names if n.startswith(f"{PACKAGE}.") and file_of(n) is not None)
 
 
@@ -148,16 +175,25 @@ def file_sha256(path: Path) -> str:
 def folder_files(folder: Path) -> dict[str, Path]:
     """Relative name to path of all files of a method's folder, sorted.
 
-    Hidden files, compiled ones and the runs and reports that `bench` writes by default are left out. Raises WrongUse for a
-    folder that holds far more than code.
+    Hidden files, compiled ones and the runs and reports that `bench` writes there by default are left out. Raises WrongUse for
+    a folder that holds far more than code, and for anything but readable files and plain folders.
     """
     files: dict[str, Path] = {}
     total = 0
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in NOT_CODE)
+        top = Path(place) == folder
+        folders[:] = sorted(
+            f for f in folders if not f.startswith(".") and f != COMPILED and not (top and f in WRITTEN_HERE)
+        )
+        for link in (Path(place, f) for f in folders if Path(place, f).is_symlink()):
+            raise WrongUse(f"{link}: a link to a folder; a method's folder holds its code itself")
         for name in sorted(names):
             if not name.startswith("."):
                 path = Path(place, name)
+                if not path.is_file() or not os.access(path, os.R_OK):
+                    raise WrongUse(
+                        f"{path}: cannot be read as a file; a method's folder holds nothing but readable files"
+                    )
                 files[path.relative_to(folder).as_posix()] = path
                 total += path.stat().st_size
         if total > MAX_FOLDER_BYTES:
@@ -170,7 +206,7 @@ def folder_files(folder: Path) -> dict[str, Path]:
 def folder_sha256(folder: Path) -> str:
     """The code digest of a method's folder from outside: all its files, and every module of this project that they can reach."""
     files = folder_files(folder)
-    entries = {m for name, path in files.items() if name.endswith(".py") for m in _imports_in(path)}
+    entries = {m for name, path in files.items() if name.endswith(".py") for m in _imports_in(path, folder.name)}
     found = hashlib.sha256(digest({f"{PACKAGE}.methods.stage", *entries}).encode())
     for name, path in files.items():
         found.update(f"{name} {file_sha256(path)}\n".encode())

@@ -71,6 +71,8 @@ class DataSources(NamedTuple):
 
         Raises WrongUse where there is neither.
         """
+        if name not in self.own and name not in available(Dataset):
+            raise WrongUse(f"unknown dataset {name!r}; for one of your own, give its file: --data FILE.yaml=DIR")
         dataset = self.own.get(name) or find(Dataset, name)
         if name in self.roots or dataset.synthetic:
             return name
@@ -136,8 +138,20 @@ def parse_data_options(options: Iterable[str], flag: str) -> tuple[dict[str, Pat
             dataset = find(Dataset, name)
             if dataset.name in shipped:
                 raise WrongUse(f"{name}: name: {dataset.name!r} is a dataset that ships; choose another name")
+            _check_own(name, dataset)
             own[dataset.name], name = dataset, dataset.name
         elif name not in shipped:
             raise WrongUse(f"{flag} {option!r}: unknown dataset {name!r}. There are: {', '.join(shipped)}")
         roots[name] = Path(folder).expanduser()
     return roots, own
+
+
+def _check_own(path: str, dataset: Dataset) -> None:
+    """Raises WrongUse for fields that only datasets that ship can have."""
+    if dataset.synthetic:
+        raise WrongUse(f"{path}: synthetic: only the procedural datasets that ship are synthetic; leave it out")
+    for field in ("test_scenes_file", "train_scenes_file", "split_file"):
+        if getattr(dataset, field) is not None:
+            raise WrongUse(
+                f"{path}: {field}: names a list that ships; name your scenes with train_ and test_scene_prefixes"
+            )

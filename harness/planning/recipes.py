@@ -11,7 +11,7 @@ from pretrain_bench.benchmarks.specs.method import Method, MethodStage
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.recipes import Recipe, recipe_kind
 from pretrain_bench.benchmarks.specs.task import Task
-from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
+from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
 from pretrain_bench.harness.contract.method_code import import_built_in, import_from_folder
 
 SECTIONS_FILE = "profiles.yaml"
@@ -80,7 +80,7 @@ def recipe_model(method: Method, stage: MethodStage) -> type[Recipe]:
         if method.origin == "built-in":
             module = import_built_in(method.name, RECIPE_MODULE)
         else:
-            module = import_from_folder(method.folder, method.name, RECIPE_MODULE)
+            module = import_from_folder(method.folder, method.name, RECIPE_MODULE, method.code_sha256)
     except BenchError:
         raise
     except Exception as error:  # the user's own code may raise anything
@@ -99,6 +99,8 @@ def _sections(method: Method) -> dict[str, dict[str, Any]]:
     assert method.folder is not None
     path = method.folder / SECTIONS_FILE
     if not path.is_file():
+        if method.origin == "built-in":
+            raise EnvironmentCannot(f"{path} is missing from this installation; install the project again")
         return {}
     sections = _read_sections(path, path.stat().st_mtime_ns)
     stages = {s.name for s in method.stages}

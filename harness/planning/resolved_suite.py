@@ -16,9 +16,10 @@ from pretrain_bench.benchmarks.specs.suite import Filter, Suite, parse_filters
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.harness.planning.catalog import available, find, is_path
+from pretrain_bench.harness.planning.code_digest import forget_changed_code
 from pretrain_bench.harness.planning.planner import Planner, SuiteSpecs
 from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset, ProgressFor, parse_data_options
-from pretrain_bench.harness.planning.recipes import check_sections
+from pretrain_bench.harness.planning.recipes import TASK_PREFIX, check_sections
 from pretrain_bench.harness.planning.stage_specs import (
     Machine,
     NotApplicable,
@@ -163,6 +164,7 @@ def resolve_named_suite(suite: str, filters: Iterable[str], overrides: RunOverri
 def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) -> ResolvedSuite:
     """A suite with everything that it names. Raises WrongUse for what does not exist, EnvironmentCannot for a device or
     backend that this machine lacks."""
+    forget_changed_code()
     budget, profile = budget_and_profile(suite)
     _check_overrides(overrides, profile)
     methods = {name: find(Method, name) for name in suite.methods}
@@ -215,6 +217,7 @@ def _check_distinct(what: str, specs: Mapping[str, Method | Task]) -> None:
 
 def _check_own_method(method: Method, budget: Budget, overrides: RunOverrides) -> None:
     """Raises WrongUse where a method from outside this project cannot run in this way."""
+    check_trusted(method, overrides.trust_code)
     if method.image is not None:
         missing = [c for c in OWN_METHOD_CAPS if getattr(budget.pretrain, c) is None]
         if missing:
@@ -230,15 +233,21 @@ def _check_own_method(method: Method, budget: Budget, overrides: RunOverrides) -
             f"method {method.name!r} is Python code from outside this project, which containers do not hold; run it with "
             "--executor local, or give it an image (image: in its method.yaml)"
         )
-    check_trusted(method, overrides.trust_code)
 
 
 def check_trusted(method: Method, trust_code: bool) -> None:
-    """Raises WrongUse for the Python code of a user's folder that the user has not said to trust."""
-    if method.origin == "folder" and not trust_code:
+    """Raises WrongUse for Python of a user's folder that would run here, unless the user says to trust it."""
+    if trust_code or method.origin not in ("folder", "image"):
+        return
+    if method.origin == "folder":
         raise WrongUse(
             f"method {method.name!r} is Python code from {method.folder}; it runs as you, without isolation; add --trust-code if "
             "you trust it"
+        )
+    if any(stage.recipe and not stage.recipe.startswith(TASK_PREFIX) for stage in method.stages):
+        raise WrongUse(
+            f"method {method.name!r}: planning imports {method.folder}/recipe.py, which runs as you, outside its container; "
+            "add --trust-code if you trust it"
         )
 
 
@@ -270,7 +279,7 @@ def cells_of(
 
     Raises WrongUse where is_prepared is none.
     """
-    cells = list(suite.cells(budget.name, profile.name, filters))
+    cells = list(suite.cells(budget.name, profile.name, filters, names))
     if not cells:
         raise WrongUse(f"suite {suite.name!r} has no cell that is not excluded")
 

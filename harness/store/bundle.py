@@ -64,13 +64,15 @@ def open_store(path: Path) -> Store:
     Raises WrongUse for a file that is not a bundle or differs from its own list, EnvironmentCannot for an unwritable cache.
     """
     if not path.is_file():
-        return Store(path)
+        return Store(path.resolve())
     try:
         _, digest = size_and_sha256(path)
     except OSError as error:
         raise WrongUse(f"{path}: cannot be read: {error.strerror}") from None
     bundles = cache_folder() / "bundles"
     unpacked = bundles / digest
+    if unpacked.is_dir() and not _is_whole(unpacked):
+        remove_tree(unpacked)
     if not unpacked.is_dir():
         try:
             bundles.mkdir(parents=True, exist_ok=True)
@@ -81,11 +83,24 @@ def open_store(path: Path) -> Store:
             unpack(path, scratch)
             for name, problem in mismatches(scratch, read_contents(scratch, path)):
                 raise WrongUse(f"{path}: {name} {problem}; `bench audit {path}` lists everything that is wrong with it")
-            if not unpacked.is_dir():  # another process may have been faster
+            scratch.chmod(0o755)  # for other users of the cache
+            try:
                 os.rename(scratch, unpacked)
+            except OSError:
+                if not unpacked.is_dir():  # else another process was faster
+                    raise
         finally:
             remove_tree(scratch)
     return Store(unpacked, bundle=path)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether an unpacked bundle still has every file of its list: a cache may be tidied up by other programs."""
+    try:
+        files = json.loads((folder / CONTENTS).read_bytes())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return all((folder / name).is_file() for name in files)
 
 
 def unpack(archive: Path, folder: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pretrain_bench.api.display import Display, TqdmDisplay
 from pretrain_bench.api.stores import AnyPath, Runs, folder_to_write
+from pretrain_bench.api.suites import Names, as_list
 from pretrain_bench.benchmarks.support.errors import BenchError, writing
 from pretrain_bench.harness.audit.audit import AuditOptions
 from pretrain_bench.harness.audit.audit import audit as run_audit
@@ -61,10 +61,10 @@ class PackedBundle(NamedTuple):
 
 def audit(
     runs: Runs = "runs",
-    keys: Iterable[str] = (),
+    keys: Names = (),
     *,
     rescore: bool = True,
-    rerun: Iterable[str] = (),
+    rerun: Names = (),
     rerun_sample: int = 0,
     times: int = 1,
     signers: AnyPath | None = None,
@@ -87,7 +87,7 @@ def audit(
     Raises WrongUse for a path that is neither, an unknown key, or an option that a bundle does not support.
     """
     allowed = None if signers is None else Path(signers)
-    options = AuditOptions(list(keys), rescore, list(rerun), rerun_sample, times, allowed, signer)
+    options = AuditOptions(as_list(keys), rescore, as_list(rerun), rerun_sample, times, allowed, signer)
     # A bundle is unpacked anew: the cached copy behind an open store is not trusted.
     path = runs.place if isinstance(runs, Store) else Path(runs)
     return Audit(run_audit(path, options, display or TqdmDisplay()).tally.all())

@@ -67,6 +67,10 @@ def prepare_data(
     folder, display = Path(name), display or TqdmDisplay()
     if (folder / MANIFEST).is_file():
         manifest = read_manifest(folder)
+        if manifest.dataset not in available(Dataset):
+            raise WrongUse(
+                f"{folder}: prepared from {manifest.dataset!r}, a dataset file of yours; give that file and --root DIR instead"
+            )
         return PreparedDataset(find(Dataset, manifest.dataset), folder, manifest)
     name = os.fspath(name)
     wanted = find(Dataset, name)

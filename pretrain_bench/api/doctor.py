@@ -105,9 +105,9 @@ def _cache() -> Diagnosis:
 
 
 def _datasets(data: list[str]) -> Iterator[Diagnosis]:
-    roots, _ = parse_data_options(data, "--data")
-    for name in available(Dataset):
-        dataset, subject = find(Dataset, name), f"data: {name}"
+    roots, own = parse_data_options(data, "--data")
+    for dataset in (*(find(Dataset, name) for name in available(Dataset)), *own.values()):
+        name, subject = dataset.name, f"data: {dataset.name}"
         if dataset.synthetic:
             continue
         if name not in roots:

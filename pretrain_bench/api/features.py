@@ -10,8 +10,10 @@ from pathlib import Path
 from pretrain_bench.api.display import printable
 from pretrain_bench.api.stores import AnyPath, Runs, open_runs
 from pretrain_bench.benchmarks.datasets.layout import Manifest
+from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
 from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.planning.catalog import available
 from pretrain_bench.harness.planning.code_digest import package_folder
 from pretrain_bench.harness.planning.prepared_data import prepared_with_manifest
 from pretrain_bench.harness.running.layout import lay_out_folders
@@ -34,6 +36,8 @@ def draw_features(
         raise WrongUse(
             f"run {spec.key} is {spec.kind} of {spec.method!r}; features are drawn of a pre-training on data"
         )
+    if spec.method not in available(Method):
+        raise WrongUse(f"run {spec.key}: {spec.method!r} is not a method that ships; features are drawn of those only")
     data, manifest = prepared_with_manifest(spec.data.dataset, spec.data.manifest_sha256)
     scene = _scene_with_frame(manifest, scene, frame)
     mark = "SYNTHETIC DATA: " if spec.data.synthetic else ""
@@ -70,7 +74,7 @@ def _draw(root: Path, options: list[str], title: str, out: Path) -> list[Path]:
     from pretrain_bench.reports.figures.features import draw_features as draw
 
     arrays = root.parent / "features.npz"
-    command = [sys.executable, "-m", "pretrain_bench.methods.features", "--root", str(root), *options]
+    command = [sys.executable, "-P", "-m", "pretrain_bench.methods.features", "--root", str(root), *options]
     environment = {"PYTHONPATH": str(package_folder().parent)}
     done = subprocess.run(
         [*command, "--out", str(arrays)], capture_output=True, text=True, env=environment, check=False

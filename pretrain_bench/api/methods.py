@@ -92,7 +92,7 @@ def import_checkpoint(
 
     Raises WrongUse for a file that cannot be read or does not fit.
     """
-    command = [sys.executable, "-m", "pretrain_bench.methods.import_checkpoint", str(file)]
+    command = [sys.executable, "-P", "-m", "pretrain_bench.methods.import_checkpoint", str(file)]
     options = ["--origin", origin, "--out", str(out), *["--partial"] * partial]
     # A process of its own, like all code of `methods`: the harness does not load torch.
     environment = {"PYTHONPATH": str(package_folder().parent)}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretrain_bench.api.stores import AnyPath, Runs, open_runs
+from pretrain_bench.api.suites import Names, as_list
 from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.suite import Suite
@@ -35,7 +36,7 @@ def report(
     published: bool = False,
     page: bool = True,
     scene_pictures: bool = True,
-    export: Iterable[str] = (),
+    export: Names = (),
 ) -> BuiltReport:
     """Write tables (Markdown, LaTeX, CSV, JSON), figures (PNG, SVG, PDF) with their data, and index.html to `out`.
 
@@ -54,7 +55,7 @@ def report(
     from pretrain_bench.reports.build import build_report
     from pretrain_bench.reports.export import loggers
 
-    store, target, tools = open_runs(runs), Path(out), list(dict.fromkeys(export))
+    store, target, tools = open_runs(runs), Path(out), list(dict.fromkeys(as_list(export)))
     loggers.check(tools)
     keys = None if suite is None else keys_of_suite(suite, store)
     built = build_report(store, target, published=published, keys=keys, page=page, scene_pictures=scene_pictures)

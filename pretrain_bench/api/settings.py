@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pretrain_bench.api.stores import AnyPath
+from pretrain_bench.api.suites import as_list
 from pretrain_bench.api.suites import suite as suite_named
 from pretrain_bench.benchmarks.specs.suite import Suite, parse_filters
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite, RunOverrides, resolve_suite
@@ -51,7 +52,7 @@ def resolve(cells: Suite | str, only: Iterable[str], settings: Settings) -> Reso
         imagenet_weights=None if weights is None else Path(weights),
         trust_code=settings.trust_code,
     )
-    return resolve_suite(chosen, parse_filters(only), overrides)
+    return resolve_suite(chosen, parse_filters(as_list(only)), overrides)
 
 
 def root_options(roots: Roots) -> list[str]:

@@ -9,6 +9,9 @@ from pretrain_bench.benchmarks.specs.loading import parse_spec
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.harness.planning.catalog import available, find
 
+Names = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+"""One name or path, or several."""
+
 
 def suite(name: str | os.PathLike[str]) -> Suite:
     """A suite that ships, by its name, or one of yours, by the path of its YAML file. Raises WrongUse."""
@@ -21,11 +24,11 @@ def list_suites() -> list[Suite]:
 
 
 def cells(
-    methods: str | Iterable[str],
-    tasks: str | Iterable[str],
+    methods: Names,
+    tasks: Names,
     *,
-    budget: str = "paper",
-    profile: str | None = None,
+    budget: str | os.PathLike[str] = "paper",
+    profile: str | os.PathLike[str] | None = None,
     label_ratios: str | Iterable[str] = ("100%",),
     pretrain_seeds: Iterable[int] = (0,),
     finetune_seeds: Iterable[int] = (0,),
@@ -38,16 +41,19 @@ def cells(
     fields = {
         "name": "cells",
         "version": 1,
-        "budget": budget,
-        "profile": profile,
-        "methods": _as_list(methods),
-        "tasks": _as_list(tasks),
-        "label_ratios": _as_list(label_ratios),
+        "budget": os.fspath(budget),
+        "profile": None if profile is None else os.fspath(profile),
+        "methods": as_list(methods),
+        "tasks": as_list(tasks),
+        "label_ratios": as_list(label_ratios),
         "pretrain_seeds": list(pretrain_seeds),
         "finetune_seeds": list(finetune_seeds),
     }
     return parse_spec(fields, Suite, "cells")
 
 
-def _as_list(values: str | Iterable[str]) -> list[str]:
-    return [values] if isinstance(values, str) else list(values)
+def as_list(values: Names) -> list[str]:
+    """One name or path, or several, as texts."""
+    if isinstance(values, str | os.PathLike):
+        return [os.fspath(values)]
+    return [os.fspath(value) for value in values]

@@ -1,7 +1,7 @@
 """Colour, order and group of each method. All of `reports` asks this module, so that a method looks the same everywhere.
 
-A record keeps the card of its method, so a report knows methods from outside this project too. Older records, and published
-results, take the card from the `method.yaml` that ships.
+Built-in methods have the card of their `method.yaml`, whatever a record says. A record keeps the card of its method, so a report
+knows methods from outside this project too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _recorded: dict[str, MethodCard] = {}
 
 
 def use_cards_of(records: Iterable[Record]) -> None:
-    """Take the cards of a store that is reported now; the newest record of a method decides."""
+    """Take the cards of the store that is reported now, and no others; the newest record of a method decides."""
     newest: dict[str, Record] = {}
     for record in records:
         if record.method_card is not None and (
@@ -36,7 +36,8 @@ def use_cards_of(records: Iterable[Record]) -> None:
 
 
 def use_cards(cards: dict[str, MethodCard]) -> None:
-    """Take these cards, as a process that draws figures must."""
+    """Take these cards and no others, as a process that draws figures must."""
+    _recorded.clear()
     _recorded.update(cards)
 
 
@@ -70,7 +71,7 @@ def uses_labels(method: str) -> bool:
 
 
 def _card(method: str) -> MethodCard | None:
-    return _recorded.get(method) or _shipped().get(method)
+    return _shipped().get(method) or _recorded.get(method)
 
 
 @cache

@@ -244,3 +244,26 @@ def test_paper_literal_leaves_sequence_00_out(prepared, tmp_path: Path) -> None:
         split = split_scenes(used, source.dataset, LabelRatio())
         assert {s[:2] for s in (*split.train, *split.selection)} == sequences and len(split.test) == 10
         assert {s[:2] for s in graph._pretrain_scenes(source, find(Profile, profile))} == sequences
+
+
+def test_relative_imports_count(tmp_path: Path) -> None:
+    path = tmp_path / "stage.py"
+    path.write_text("from .recipe import R\nfrom . import pairs\nfrom ..training import loop\n")
+    found = code_digest._imports_in(path, "pretrain_bench.methods.csc")
+    assert {f"pretrain_bench.methods.{m}" for m in ("csc.recipe", "csc.pairs", "training.loop")} <= set(found)
+
+
+def test_an_edit_is_noticed_in_the_same_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for room in ("benchmarks", "harness", "methods", "docker"):
+        shutil.copytree(REPOSITORY / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code_digest, "package_folder", lambda: tmp_path)
+    code_digest.forget_changed_code()
+    before = code_digest.code_sha256("pretrain", "csc", "pairs")
+    code_digest.forget_changed_code()
+    assert code_digest.code_sha256("pretrain", "csc", "pairs") == before
+    with (tmp_path / "methods/csc/pairs.py").open("a") as file:
+        file.write("# a change\n")
+    code_digest.forget_changed_code()
+    assert code_digest.code_sha256("pretrain", "csc", "pairs") != before
+    monkeypatch.undo()
+    code_digest.forget_changed_code()

@@ -41,10 +41,13 @@ def test_the_newest_record_of_a_method_says_how_it_looks(monkeypatch: pytest.Mon
         for method, card, ended_at in (
             ("theirs", MethodCard(title="Theirs", group="multi-scan", colour="#111111", place=9), "2026-01-02"),
             ("theirs", MethodCard(title="Theirs", group="multi-scan", colour="#222222", place=8), "2026-01-01"),
-            ("ours", None, "2026-01-01"),
+            ("ours", MethodCard(title="Not ours", group="baseline", colour="#ff0000", place=0), "2026-01-03"),
             ("plain", MethodCard(title="No colour of its own", group="baseline"), "2026-01-01"),
         )
     ]
     method_cards.use_cards_of(records)
     assert (colour_of("theirs"), place_of("theirs"), group_of("theirs")) == ("#111111", 9, "multi-scan")
-    assert colour_of("ours") == "#D55E00" and colour_of("plain") in method_cards.OTHER_COLOURS
+    assert colour_of("ours") == "#D55E00", "no record recolours a method that ships"
+    method_cards.use_cards_of(records[3:])
+    assert group_of("theirs") == "other", "cards of an earlier report are gone"
+    assert colour_of("plain") in method_cards.OTHER_COLOURS
