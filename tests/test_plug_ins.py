@@ -38,7 +38,7 @@ class ToyRecipe(Recipe):
 """
 TOY_STAGE = """
 import torch
-from pretrain_bench.harness.contract.events import Start
+from pretrain_bench.harness.contract.events import Ledger, Start, Usage
 from pretrain_bench.methods.networks.res16unet import seeded_backbone
 from pretrain_bench.methods.training.checkpoint import save_backbone
 from .recipe import ToyRecipe
@@ -46,6 +46,7 @@ from .recipe import ToyRecipe
 def run(context):
     scale = context.recipe(ToyRecipe).scale
     context.start(Start(total_steps=0))
+    context.events.write(Usage(ledger=Ledger()))
     network = seeded_backbone(1, context.spec.network, 0.1, context.spec.sparse_backend, context.seed("weights"))
     with torch.no_grad():
         for weight in network.parameters():
@@ -103,6 +104,14 @@ def test_a_toy_method_goes_from_its_folder_to_report_and_audit(bench: Bench, s3d
     (folder / "scale.py").write_text(TOY_STAGE + "\n# a change\n")
     plan = bench("plan", *_suite(tmp_path, folder, s3dis_root), "--trust-code").stdout
     assert "stale" in plan and "its code changed" in plan
+
+
+def test_a_toy_method_passes_the_conformance_checks(bench: Bench, tmp_path: Path) -> None:
+    folder = toy(tmp_path / "toy")
+    assert "add --trust-code" in bench("methods", "check", str(folder), code=2).stderr
+    results = json.loads(bench("methods", "check", str(folder), "--trust-code", "--json").stdout)
+    assert [r for r in results if r["verdict"] == "failed"] == []
+    assert {r["check"] for r in results if r["verdict"] == "ok"} >= {"run", "events", "budget", "repetition", "seed"}
 
 
 def _suite(tmp_path: Path, folder: Path, s3dis_root: Path) -> list[str]:

@@ -19,6 +19,8 @@ from pretrain_bench.harness.running.display import Display
 from pretrain_bench.harness.store.bundle import read_contents, unpack
 from pretrain_bench.harness.store.store import Store
 
+KEY_CHARACTERS = 4
+"""The shortest beginning of a key: a number of runs is never taken for one."""
 SAMPLE_SEED = 0
 
 
@@ -48,6 +50,11 @@ def audit(path: Path, options: AuditOptions, display: Display) -> Audit:
 
     Raises WrongUse for a path that is neither, for unknown keys, and where something is asked of a bundle that it cannot give.
     """
+    for prefix in options.rerun:
+        if len(prefix) < KEY_CHARACTERS:
+            raise WrongUse(
+                f"--rerun {prefix}: give {KEY_CHARACTERS} or more characters of a key; --rerun-sample N draws runs at random"
+            )
     if options.times != 1 and not (options.rerun or options.rerun_sample):
         raise WrongUse("--times: name runs with --rerun KEY, or draw some with --rerun-sample N")
     if not path.is_file():

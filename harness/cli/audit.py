@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def audit(
     runs_or_bundle: Annotated[
         list[str] | None,
-        typer.Argument(help="First characters of runs' keys, or one bundle.  [default: all runs]", show_default=False),
+        typer.Argument(help="First characters of runs' keys, or one bundle. (default: all runs)", show_default=False),
     ] = None,
     runs: Runs = DEFAULT_RUNS,
     rescore: Annotated[bool, typer.Option("--rescore/--no-rescore", help="Recompute metrics from predictions.")] = True,

@@ -154,7 +154,7 @@ def synth(
 
 def preview(
     target: Target,
-    out: Annotated[Path | None, typer.Option("--out", help="The PNG to write. [default: NAME.png]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The PNG to write. (default: NAME.png)")] = None,
     scenes: Annotated[int, typer.Option("--scenes", min=1, help="How many scenes.")] = 4,
     labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Clouds by label too.")] = True,
     root: Root = None,
@@ -162,5 +162,7 @@ def preview(
     world: World = "smoke",
 ) -> None:
     """Draw a contact sheet: pictures, depth, clouds by colour and by label."""
+    if out is not None and out.suffix.lower() != ".png":  # before minutes are spent on preparing
+        raise pb.WrongUse(f"--out {out}: expected a name that ends in .png")
     prepared = pb.prepare_data(target, root, frame_stride=frame_stride, world=world)
     print(pb.preview_data(prepared, out, scenes=scenes, labels=labels))

@@ -11,10 +11,10 @@ import pretrain_bench as pb
 from pretrain_bench.harness.cli.options import Json, display
 
 app = typer.Typer(help="Container images: one per method, one for the tasks, on one base.", no_args_is_help=True)
-Names = Annotated[list[str] | None, typer.Argument(help="Images.  [default: all]", show_default=False)]
+Names = Annotated[list[str] | None, typer.Argument(help="Images. (default: all)", show_default=False)]
 Base = Annotated[
     str | None,
-    typer.Option("--base", help="The image below all.  [default: the public CUDA image]", show_default=False),
+    typer.Option("--base", help="The image below all. (default: the public CUDA image)", show_default=False),
 ]
 
 

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 Runs = Annotated[
     Path,
-    typer.Option("--runs", envvar="BENCH_RUNS", help="The folder of runs, or a bundle to read.", show_default=True),
+    typer.Option(
+        "--runs",
+        envvar="BENCH_RUNS",
+        help="Folder of runs; reading commands take a bundle too.",
+        show_default=True,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 Data = Annotated[
@@ -40,7 +45,7 @@ ImagenetWeights = Annotated[
     typer.Option("--imagenet-weights", help="ResNet weights (torchvision's names) for the 2D encoder of ours."),
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads of a stage.  [default: all, at most 8]")
+    int | None, typer.Option("--threads", min=1, help="CPU threads of a stage. (default: all, at most 8)")
 ]
 Backend = Annotated[str, typer.Option("--backend", envvar="BENCH_SPARSE_BACKEND", help="torch or minkowski.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: the GPU where there is one.")]

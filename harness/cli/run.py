@@ -44,19 +44,19 @@ def run(
         str | None, typer.Option("--suite", help="Run a whole matrix, by name or YAML file, in place of the above.")
     ] = None,
     budget: Annotated[
-        str | None, typer.Option("--budget", help="Limits, by name or YAML file.  [default: paper]")
+        str | None, typer.Option("--budget", help="Limits, by name or YAML file. (default: paper)")
     ] = None,
     profile: Annotated[
-        str | None, typer.Option("--profile", help="Recipe, by name or YAML file.  [default: the one the budget names]")
+        str | None, typer.Option("--profile", help="Recipe, by name or YAML file. (default: the one the budget names)")
     ] = None,
     label_ratio: Annotated[
-        list[str] | None, typer.Option("--label-ratio", help="Share of the training scenes.  [default: 100%]")
+        list[str] | None, typer.Option("--label-ratio", help="Share of the training scenes. (default: 100%)")
     ] = None,
     pretrain_seed: Annotated[
-        list[int] | None, typer.Option("--pretrain-seed", min=0, help="May be given several times.  [default: 0]")
+        list[int] | None, typer.Option("--pretrain-seed", min=0, help="May be given several times. (default: 0)")
     ] = None,
     finetune_seed: Annotated[
-        list[int] | None, typer.Option("--finetune-seed", min=0, help="May be given several times.  [default: 0]")
+        list[int] | None, typer.Option("--finetune-seed", min=0, help="May be given several times. (default: 0)")
     ] = None,
     filters: Filters = None,
     only: Only = None,
@@ -69,7 +69,7 @@ def run(
     executor: ExecutorName = "local",
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Stages side by side.  [default: as many as fit the machine]"),
+        typer.Option("--workers", min=1, help="Stages side by side. (default: as many as fit the machine)"),
     ] = None,
     retry: Annotated[
         str,

@@ -30,7 +30,7 @@ def show(
     checkpoint: Annotated[str, typer.Option("--checkpoint", help="final, selected or best.")] = "final",
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Where to.  [default: pictures/ in the run's folder, or here for a bundle]"),
+        typer.Option("--out", help="Where to. (default: pictures/ in the run's folder, or here for a bundle)"),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -17,7 +17,7 @@ TITLE_WIDTH = 34
 
 
 class Progressed(NamedTuple):
-    """The event of a stage that is no training, such as the build of an image."""
+    """The event of a stage that is not training, such as the build of an image."""
 
     step: int
     steps: int

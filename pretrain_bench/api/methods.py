@@ -84,7 +84,7 @@ def import_checkpoint(
     """Convert a released PointContrast, CSC or DepthContrast checkpoint to this project's backbone, written to `out`.
 
     Args:
-        file: the checkpoint; nothing but tensors is unpickled.
+        file: the checkpoint; only tensors are loaded.
         origin: where it comes from, which decides the order of its kernels: pointcontrast, csc, csc-votenet,
             depthcontrast, minkowski-0.5 or bench.
         out: the backbone to write.

@@ -108,11 +108,11 @@ def run(
         workers: stages side by side; as many as fit the machine by default.
         rebuild: rebuild stale images first (executor docker).
         strict: bad lines and frames in the data are errors, not warnings.
-        skip_not_applicable: leave out cells that make no sense, unless none is left; False refuses them.
+        skip_not_applicable: leave out cells that do not apply, unless none is left; False refuses them.
         display: shows progress; tqdm bars by default.
 
     Raises:
-        WrongUse: an unknown name, unusable data, or only cells that make no sense.
+        WrongUse: an unknown name, unusable data, or only cells that do not apply.
         EnvironmentCannot: the machine lacks a device, disk space or an engine.
         BenchError: interrupted; run again to resume.
     """

@@ -49,7 +49,7 @@ def cells(
         "pretrain_seeds": list(pretrain_seeds),
         "finetune_seeds": list(finetune_seeds),
     }
-    return parse_spec(fields, Suite, "cells")
+    return parse_spec(fields, Suite, "methods, tasks and ratios of the command")
 
 
 def as_list(values: Names) -> list[str]:

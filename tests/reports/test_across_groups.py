@@ -128,7 +128,7 @@ def test_the_command(planted_store: Store, bench: Bench, tmp_path: Path) -> None
     said = bench("report", "--runs", str(planted_store.root), "--watch", "--json", code=2).stderr
     assert "leave out --json" in said
     empty = bench("report", "--runs", str(planted_store.root), "--suite", "smoke", "--out", "none").stdout
-    assert "none of them of this suite" in empty, "no run of the planted planted_store is of the suite"
+    assert "none of them of this suite" in empty, "no run of the planted store is of the suite"
 
 
 def test_every_run_is_a_row_of_numbers(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def coverage() -> dict[str, dict[str, float]]:
 
 def false_positives() -> dict[str, float]:
     """Null stores, crossed (pre-training seeds x fine-tuning seeds) with an effect that a pre-training's runs share: how often
-    a difference is claimed, per cent; with the unit that is used here (`reports.tables.tables.per_unit`), and with runs counted as independent."""
+    a difference is claimed, per cent; with the unit that is used here (`reports.analysis.scores`), and with runs counted as independent."""
     found = {}
     for seeds in (3, 5, 10):
         rng = np.random.default_rng((SEED, 1, seeds))

@@ -14,9 +14,12 @@ import pytest
 import torch
 import yaml
 
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.harness.planning.catalog import available, find
 from tests.verification import gpu, report, status
 from tests.verification.code_of import CODE, module_hashes
 from tests.verification.report import FOLDER, ROOT
+from tests.verification.settings import LEARNING_METHODS
 
 TARGETS = re.findall(r"^verify-([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
@@ -57,6 +60,18 @@ def test_settings_make_the_report_on_learning_stale() -> None:
     assert set(fresh["settings"]) == {"ours", "pointcontrast", "csc", "depthcontrast"}
     other = {**fresh, "settings": {**fresh["settings"], "csc": "0" * 64}}
     assert status.state("learning", other, []) == (False, "recipes, budget or world changed")
+
+
+def test_every_method_that_learns_from_its_own_recipe_is_verified_to_learn() -> None:
+    own = {
+        name
+        for name in available(Method)
+        if any(s.recipe and not s.recipe.startswith("tasks.") for s in find(Method, name).stages)
+    }
+    assert own == set(LEARNING_METHODS)
+    for name in own:
+        listed = {m for m in CODE["learning"] if m.startswith(f"methods.{name}.")}
+        assert {f"methods.{name}.{s.name}" for s in find(Method, name).stages} <= listed, name
 
 
 def test_declarations_are_append_only(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_procedural_datasets_have_the_sizes_of_the_profiles() -> None:
         if dataset.synthetic:
             small, large = dataset.sized("smoke").world, dataset.sized("tiny").world
             assert small and large and sum(large.values()) > sum(small.values())
-            with pytest.raises(WrongUse, match="has no size 'huge'; it has smoke, tiny"):
+            with pytest.raises(WrongUse, match="has no size 'huge'; it has nano, smoke, tiny"):
                 dataset.sized("huge")
     for name in available(Profile):
         assert find(Profile, name).world in ("smoke", "tiny")

@@ -34,7 +34,7 @@ def test_cost_tells_labels_of_pretraining_from_those_of_finetuning(planted_store
 
 def test_energy_is_given_where_every_gpu_was_measured(planted_store: Store) -> None:
     runs = load(planted_store).runs
-    assert set(cost_table(runs)["GPU Wh"]) == {"-"}, "no stage of the planted planted_store used a GPU"
+    assert set(cost_table(runs)["GPU Wh"]) == {"-"}, "no stage of the planted store used a GPU"
     seen = runs.assign(pretrain_gpu_joules=7200.0, finetune_gpu_joules=3600.0)
     assert set(cost_table(seen)["GPU Wh"]) == {"3.0"}
     partly = seen.assign(pretrain_gpu_joules=[float("nan"), *[7200.0] * (len(seen) - 1)])
