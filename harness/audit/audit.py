@@ -50,16 +50,12 @@ def audit(path: Path, options: AuditOptions, display: Display) -> Audit:
 
     Raises WrongUse for a path that is neither, for unknown keys, and where something is asked of a bundle that it cannot give.
     """
-    for prefix in options.rerun:
-        if len(prefix) < KEY_CHARACTERS:
-            raise WrongUse(
-                f"--rerun {prefix}: give {KEY_CHARACTERS} or more characters of a key; --rerun-sample N draws runs at random"
-            )
     if options.times != 1 and not (options.rerun or options.rerun_sample):
         raise WrongUse("--times: name runs with --rerun KEY, or draw some with --rerun-sample N")
     if not path.is_file():
         store = Store(path.resolve())
         store.check()
+        _check_rerun(options.rerun)
         return _audit_store(store, options, display)
     if options.rerun or options.rerun_sample:
         flags = [
@@ -104,6 +100,15 @@ def _audit_bundle(archive: Path, folder: Path, options: AuditOptions, display: D
         bundle.rescore_counts(chosen, tally)
         rescore(chosen, tally, display.say)
     return Audit(tally, runs)
+
+
+def _check_rerun(prefixes: Sequence[str]) -> None:
+    """Raises WrongUse for a beginning of a key that is so short that it may be meant as a number of runs."""
+    for prefix in prefixes:
+        if len(prefix) < KEY_CHARACTERS:
+            raise WrongUse(
+                f"--rerun {prefix}: give {KEY_CHARACTERS} or more characters of a key; --rerun-sample N draws runs at random"
+            )
 
 
 def _sample(runs: dict[str, AuditedRun], number: int) -> list[AuditedRun]:

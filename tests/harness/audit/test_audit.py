@@ -367,8 +367,12 @@ def test_a_bundle_passes_on_another_machine(
     assert record["provenance"]["git_commit"] != original["provenance"]["git_commit"]
 
 
-def test_a_plan_knows_what_is_done_in_a_bundle(packed: Path, honest: Path, bench: Bench) -> None:
-    plans = [json.loads(bench("plan", "smoke", "--runs", str(runs), "--json").stdout) for runs in (packed, honest)]
+def test_a_plan_knows_what_is_done_in_a_bundle(packed: Path, honest: Path, bench: Bench, tmp_path: Path) -> None:
+    suite = tmp_path / "honest.yaml"
+    suite.write_text(
+        f"name: honest\nversion: 1\nbudget: smoke\nprofile: {NANO[3]}\nmethods: [scratch, csc]\ntasks: [s3dis-sem]\n"
+    )
+    plans = [json.loads(bench("plan", str(suite), "--runs", str(runs), "--json").stdout) for runs in (packed, honest)]
     assert plans[0] == plans[1]
     assert Counter(s["state"] for s in plans[0]["stages"])["done"] >= 2
 
@@ -441,5 +445,6 @@ def test_wrong_use(honest: Path, bench: Bench, tmp_path: Path) -> None:
     assert "no such folder of runs" in bench("audit", "--runs", "nowhere", code=2).stderr
     assert "no run in" in bench("audit", "zzz", "--runs", str(honest), code=2).stderr
     assert "name runs with --rerun KEY" in bench("audit", "--times", "2", "--runs", str(honest), code=2).stderr
-    assert "no run in" in bench("audit", "--rerun", "zzz", "--runs", str(honest), code=2).stderr
+    assert "--rerun-sample N draws runs" in bench("audit", "--rerun", "2", "--runs", str(honest), code=2).stderr
+    assert "no run in" in bench("audit", "--rerun", "zzzz", "--runs", str(honest), code=2).stderr
     assert "expected one of none, final" in bench("clean", "--keep", "some", "--runs", str(honest), code=2).stderr
