@@ -106,6 +106,7 @@ def test_a_toy_method_goes_from_its_folder_to_report_and_audit(bench: Bench, s3d
     assert "stale" in plan and "its code changed" in plan
 
 
+@pytest.mark.slow
 def test_a_toy_method_passes_the_conformance_checks(bench: Bench, tmp_path: Path) -> None:
     folder = toy(tmp_path / "toy")
     assert "add --trust-code" in bench("methods", "check", str(folder), code=2).stderr
@@ -120,6 +121,7 @@ def _suite(tmp_path: Path, folder: Path, s3dis_root: Path) -> list[str]:
     return [str(tmp_path / "own.yaml"), "--data", f"s3dis={s3dis_root}", "--threads", "1"]
 
 
+@pytest.mark.slow
 def test_the_example_learns_from_frames(bench: Bench, s3dis_root: Path, rgbd_root: Path, tmp_path: Path) -> None:
     profile = tmp_path / "nano.yaml"
     own = "  colours: {predict: {steps: 4, frames_per_step: 2, voxel_metres: 0.2, max_voxels_per_frame: 400}}\n"

@@ -37,6 +37,7 @@ def test_killed_at_random_moments(s3dis_root: Path, tmp_path: Path) -> None:
     assert injection.finish(tmp_path / "store0", s3dis_root).split() == ["30", "30"], "nothing is left to do"
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_suite(s3dis_root: Path, tmp_path: Path) -> None:
     both = [injection.start(tmp_path, s3dis_root, "2") for _ in range(2)]
     outputs = [p.communicate(timeout=300) for p in both]
@@ -46,6 +47,7 @@ def test_two_processes_share_a_suite(s3dis_root: Path, tmp_path: Path) -> None:
     injection.check_whole(tmp_path)
 
 
+@pytest.mark.slow
 def test_two_interruptions_leave_a_whole_store(s3dis_root: Path, tmp_path: Path) -> None:
     planned(str(s3dis_root))  # data are prepared, so that it is a stage that is interrupted
     code, message = injection.interrupt_twice(tmp_path, s3dis_root)
@@ -78,6 +80,7 @@ def test_two_interruptions_while_data_are_prepared(
     assert not alive and gone
 
 
+@pytest.mark.slow
 def test_rubbish_in_the_store_hurts_nobody(s3dis_root: Path, tmp_path: Path, bench: Bench) -> None:
     process = injection.start(tmp_path, s3dis_root)
     injection.wait_for_a_stage(process)

@@ -96,6 +96,7 @@ def test_palette_colours_differ() -> None:
         assert len(colours) == count + 1 and apart.min() > 20
 
 
+@pytest.mark.slow
 def test_synth_writes_the_official_layout(bench: Bench, tmp_path: Path) -> None:
     assert "not a procedural dataset" in bench("data", "synth", "s3dis", "--out", "x", code=2).stderr
     (tmp_path / "full").mkdir()

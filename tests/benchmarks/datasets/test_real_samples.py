@@ -83,6 +83,7 @@ def test_sunrgbd_geometry(tmp_path: Path) -> None:
     assert (camera[:, 1] > 0).all() and u.min() > -2 and u.max() < 732 and v.min() > -2 and v.max() < 532
 
 
+@pytest.mark.slow
 def test_frames_and_their_overlaps(tmp_path: Path) -> None:
     folder = prepared("rgbd-folder", "rgbd_7scenes", tmp_path)
     (scene,) = read_manifest(folder).scenes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pytest
 
 from pretrain_bench.reports.analysis.ranks import over_tasks
 from pretrain_bench.reports.tables.task_table import task_table
@@ -33,6 +34,7 @@ def test_over_tasks_a_method_differs_only_where_enough_pretrainings_say_so() -> 
     assert over.ranks is not None and over.ranks.critical_difference is not None
 
 
+@pytest.mark.slow
 def test_over_tasks_one_pretraining_is_one_draw_however_many_tasks_it_serves() -> None:
     one = planted_scores(7, 1, {"ours": 5.0}, 0.0)
     (over,) = over_tasks(runs_of(one))
