@@ -179,8 +179,9 @@ def test_make_verify_gpu_needs_torch_and_numpy_only(source: Path, cache: Path, t
     )
     python.chmod(0o755)
     said = output(["make", "verify-gpu", f"GPU_PYTHON={python}"], source, clean(cache))
-    assert '"why": "no CUDA device was at hand"' in said
-    assert json.loads((source / "docs/verification/gpu.json").read_text())["verdict"] == "not run"
+    assert "no CUDA device was at hand; gpu.json stays as it is" in said
+    committed = (REPOSITORY / "docs/verification/gpu.json").read_text()
+    assert (source / "docs/verification/gpu.json").read_text() == committed
     done = subprocess.run([python, "-m", "pydantic"], cwd=source, capture_output=True, text=True)
     assert done.returncode and "pydantic is hidden" in done.stderr, "the trial is a trial"
 
