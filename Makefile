@@ -69,11 +69,11 @@ verify-statistics: setup ## coverage and error rates of the statistics, simulate
 verify-faults: setup ## kill runs at random moments and count what is left
 	$(BIN)/python -m tests.verification.faults
 
-# An hour on two cores; goes on where it was interrupted.
+# An hour on two cores; resumes where it was interrupted.
 verify-learning: setup ## every method learns what it trains for (an hour on two cores; resumes)
 	$(BIN)/python -m tests.verification.learning
 
-# 40 minutes on two cores; goes on where it was interrupted.
+# 40 minutes on two cores; resumes where it was interrupted.
 verify-tasks: setup ## every task can be learnt (40 minutes on two cores; resumes)
 	$(BIN)/python -m tests.verification.tasks
 

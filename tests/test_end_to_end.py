@@ -217,7 +217,7 @@ def test_ctrl_c_or_kill_keeps_the_checkpoint_and_says_how_to_go_on(
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert stderr.strip().splitlines()[-1].endswith("cancelled; the same command goes on from its last checkpoint")
+    assert stderr.strip().splitlines()[-1].endswith("cancelled; the same command resumes from its last checkpoint")
     assert "Traceback" not in stderr and not Path(f"/proc/{child}").exists()
     assert list(runs.glob(".partial/*/root/out/checkpoint.pt")) and list(runs.glob(".partial/*/attempts/1/record.json"))
     bench(*command(roots, runs, methods=methods))

@@ -1,7 +1,7 @@
 """From an official layout to the prepared form, once, scene by scene, in as many processes as there are CPUs.
 
 A scene is written beside its place and renamed into it when whole, and so is the dataset: whoever looks sees all of it
-or nothing, and a preparation that was killed goes on where it stopped. A scene that cannot be read is left out and told, unless
+or nothing, and a preparation that was killed resumes where it stopped. A scene that cannot be read is left out and told, unless
 `strict`.
 """
 

@@ -12,8 +12,8 @@ from pretrain_bench.benchmarks.support.errors import WrongUse
 
 
 class LabelRatio(Spec):
-    """What labels may be used: a share of the training scenes in per cent, or so many points or boxes of every training scene
-    (the limited-annotation mode, spec C.2)."""
+    """What labels may be used: a share of the training scenes in per cent, or a fixed number of points or boxes in each of
+    them (the limited-annotation mode, spec C.2)."""
 
     percent: Annotated[float, Field(gt=0, le=100)] = 100.0
     points: PositiveInt | None = Field(None, description="labelled points of each training scene; None: all")

@@ -67,7 +67,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            raise Interrupted("interrupted; what is complete is kept, the same command goes on from there") from None
+            raise Interrupted("interrupted; what is complete is kept, the same command resumes there") from None
 
     return run_command
 

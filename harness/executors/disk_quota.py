@@ -86,7 +86,7 @@ def _take_back(image: Path, folder: Path, mib: int) -> None:
         remove_tree(kept)
         raise EnvironmentCannot(
             f"{folder}: what the stage left cannot be copied out of {image.name}; is the disk full? Make room, and the same "
-            "command goes on from there"
+            "command resumes there"
         )
     _succeeds("umount", "-l", str(folder))
     remove_tree(folder)

@@ -87,7 +87,7 @@ class _Scheduler:
                     self.stopping = True
                     self.stop.ask()
         if self.stop.asked and not isinstance(self.error, Cancelled):
-            raise Cancelled("stopped; the same command goes on from there")
+            raise Cancelled("stopped; the same command resumes there")
         if self.error is not None:
             raise self.error
         return self.reports

@@ -150,7 +150,7 @@ class _Attempt:
         record = self._record(execution, verdict)
         if verdict.outcome == Outcome.cancelled:
             self.store.keep_attempt(record)
-            raise Cancelled(f"{self.planned.title}: cancelled; the same command goes on from its last checkpoint")
+            raise Cancelled(f"{self.planned.title}: cancelled; the same command resumes from its last checkpoint")
         own = self.planned.own_code
         code = {} if own else code_hashes(self.spec.kind, self.spec.method, self.spec.part)
         self.store.complete(self.spec, record, code, verdict.confusion)

@@ -15,7 +15,9 @@ class DepthContrast(Recipe):
     """DepthContrast: momentum contrast of whole scans, as points and as voxels (spec D)."""
 
     epochs: PositiveInt = Field(40, description="the paper's; official 400. Also the stairs of the learning rate")
-    steps: PositiveInt | None = Field(None, description="in place of so many epochs, for small machines")
+    steps: PositiveInt | None = Field(
+        None, description="a fixed number of steps in place of epochs, for small machines"
+    )
     scans_per_step: PositiveInt = 32
     scans_per_pass: PositiveInt = Field(32, description="scans in one forward pass; a step adds up its passes")
     format: Literal["joint", "voxel"] = Field("joint", description="J-15: points and voxels, or voxels only")

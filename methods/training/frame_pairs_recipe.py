@@ -18,7 +18,7 @@ class FramePairs(Recipe):
     pairs_per_step: PositiveInt = Field(8, description="J-13: official 32 over eight GPUs")
     min_overlap: Annotated[float, Field(ge=0.3, le=1)] = 0.3
     voxel_metres: PositiveFloat = 0.025
-    match_voxels: PositiveFloat = Field(1.5, description="points match within so many voxels")
+    match_voxels: PositiveFloat = Field(1.5, description="largest distance between matching points, in voxels")
     positives: PositiveInt = Field(
         4096, description="matches that enter the loss: of a batch, or with CSC of each pair"
     )

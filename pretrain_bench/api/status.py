@@ -18,7 +18,7 @@ from pretrain_bench.harness.store.store import KINDS, RECORD, Store
 
 TAIL_BYTES = 1 << 16
 RATE_STEPS = 50
-"""The rate is that of so many last steps."""
+"""Steps over which the current rate is averaged, the latest ones."""
 DAMAGED = "damaged"
 
 
