@@ -14,7 +14,8 @@ from pretrain_bench.benchmarks.specs.loading import parse_spec
 from pretrain_bench.benchmarks.specs.recipes import Recipe
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.contract.events import EVENTS_FILE, EventWriter, Start, Warn
-from pretrain_bench.harness.contract.stage import STAGE_FILE, WEIGHTS_FILE, StageSpec, recipe_steps
+from pretrain_bench.harness.contract.run_length import RunLength, run_length
+from pretrain_bench.harness.contract.stage import STAGE_FILE, WEIGHTS_FILE, StageSpec
 
 RecipeT = TypeVar("RecipeT", bound=Recipe)
 
@@ -35,6 +36,7 @@ class StageContext:
         self.events = EventWriter(self.out / EVENTS_FILE)
         self.device = torch.device(spec.device)
         self.stop: str | None = None
+        self.place = 0  # of the step under way on its schedule: the number of the step, where the budget counts steps
         self.notes: dict[str, str] = {}
         self.started = False
         self._early_warnings: list[str] = []
@@ -76,13 +78,15 @@ class StageContext:
         """A numpy generator of one stream. Numbers (such as the step) make resuming exact without saved state."""
         return np.random.default_rng(self.seed(component, *numbers))
 
-    def allowed_steps(self, recipe: int, samples_per_step: int) -> int:
-        """Optimiser steps that will run: the recipe's, or fewer where the budget says so, with a warning."""
+    def run_length(self, recipe_steps: int, samples_per_step: int) -> RunLength:
+        """How long the stage trains; warns where the budget ends it before the recipe's steps."""
         limits = self.spec.limits
-        steps = recipe_steps(limits, recipe, samples_per_step)
-        if steps < recipe:
-            self.warn(f"budget {limits.budget} allows {steps:,} of the {recipe:,} steps of profile {self.spec.profile}")
-        return steps
+        length = run_length(limits, recipe_steps, samples_per_step)
+        if length.steps < recipe_steps:
+            self.warn(
+                f"budget {limits.budget} allows {length.steps:,} of the {recipe_steps:,} steps of profile {self.spec.profile}"
+            )
+        return length
 
     def autocast(self) -> torch.autocast:
         """The precision of network passes that the profile asks for; losses are always computed in float32."""

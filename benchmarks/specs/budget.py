@@ -73,3 +73,13 @@ class Budget(Spec):
     )
     pretrain: BudgetHalf
     finetune: BudgetHalf
+
+    @model_validator(mode="after")
+    def _exact_amounts_stretch_schedules(self) -> Self:
+        for name in ("pretrain", "finetune"):
+            if getattr(self, name).uniformity == "exactly" and self.schedule_horizon == "recipe":
+                raise ValueError(
+                    f"schedule_horizon: 'recipe' does not go with {name}.uniformity 'exactly', under which a stage may outlast "
+                    "the schedule of its recipe; write schedule_horizon: budget"
+                )
+        return self

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pretrain_bench.benchmarks.specs.base import Name, Share, Spec
+from pretrain_bench.benchmarks.specs.budget import Currency
 
 Group = Literal["baseline", "single-scan", "multi-scan"]
 Origin = Literal["built-in", "package", "folder", "image"]
@@ -63,6 +64,11 @@ class MethodFile(Spec):
     stages: tuple[MethodStage, ...] = Field(min_length=1)
     image: str | None = Field(None, description="of a user's own method: the container image that runs its stages")
     settings: dict[str, bool | int | float | str] = Field({}, description="handed to the stages as they are")
+    currencies: tuple[Currency, ...] = Field(
+        (Currency.optimizer_steps, Currency.samples_seen),
+        min_length=1,
+        description="of budgets that its stages keep; a budget in another one is refused",
+    )
 
     @model_validator(mode="after")
     def _shares(self) -> Self:

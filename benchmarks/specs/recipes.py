@@ -5,6 +5,7 @@ A pre-training method keeps its recipe in its own folder, `methods/<name>/recipe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -45,6 +46,10 @@ class Recipe(Spec):
     def work_per_step(self) -> Work:
         """Rough work of one optimiser step."""
         raise NotImplementedError
+
+    def for_scenes(self, scenes: int) -> Self:
+        """The recipe with its steps, for so many training scenes: itself, unless it counts epochs."""
+        return self
 
 
 def voxels_of_frame(voxel_metres: float, at_most: int | None) -> float:
@@ -149,11 +154,17 @@ class DetectionRecipe(Recipe):
     """Fine-tuning for object detection: VoteNet on the sparse backbone (spec F.3). Shares are of the run: epochs of 180."""
 
     kind: Literal["detection"]
-    steps: PositiveInt
+    epochs: PositiveInt = 180
+    steps: PositiveInt | None = Field(
+        None, description="a fixed number in place of epochs; otherwise the planner fills it in for the training scenes"
+    )
     batch: PositiveInt = 32
     micro_batch: PositiveInt = Field(32, description="scenes in one forward pass; batch norm and losses see no more")
     voxel_metres: PositiveFloat = 0.025
-    validate_every: PositiveInt
+    validate_epochs: PositiveInt = 5
+    validate_every: PositiveInt | None = Field(
+        None, description="steps, in place of validate_epochs; filled in likewise"
+    )
     points: PositiveInt = Field(40_000, description="drawn from a scene, at most")
     colour_mean: tuple[float, float, float] = Field((109.8, 97.2, 83.8), description="of 0..255; taken off")
     colour_divisor: PositiveFloat = 256.0
@@ -185,6 +196,12 @@ class DetectionRecipe(Recipe):
     def samples_per_step(self) -> int:
         """Scenes of one step."""
         return self.batch
+
+    def for_scenes(self, scenes: int) -> Self:
+        """With the steps that its epochs of `scenes` training scenes take, where it sets no number itself."""
+        steps = self.steps or math.ceil(self.epochs * scenes / self.batch)
+        every = self.validate_every or math.ceil(self.validate_epochs * scenes / self.batch)
+        return self.model_copy(update={"steps": steps, "validate_every": every})
 
     def work_per_step(self) -> Work:
         """The voxels of each scene, and its points in the groups of the detector."""

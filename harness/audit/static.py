@@ -17,6 +17,7 @@ from pretrain_bench.benchmarks.support.files import size_and_sha256
 from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Step, read_events
 from pretrain_bench.harness.contract.records import Outcome, Record
+from pretrain_bench.harness.contract.run_length import budget_problem
 from pretrain_bench.harness.contract.stage import StageSpec, canonical_json
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.store import chain
@@ -173,9 +174,10 @@ def _check_identity(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) 
 def _check_budget(run: AuditedRun, tally: Tally) -> None:
     """The limits are those of the budget that ships under this name and version, and were kept."""
     spec, limits = run.spec, run.spec.limits
-    used = run.record.ledger.optimizer_steps
-    if limits.currency == "optimizer_steps":
-        tally.expect("budget kept", used <= limits.amount, run.name, f"{used} steps, allowed are {limits.amount:g}")
+    if run.record.outcome == Outcome.ok:
+        trains_nothing = spec.data is None
+        problem = budget_problem(limits, run.record.ledger, trains_nothing or run.record.stopped is not None)
+        tally.expect("budget kept", problem is None, run.name, problem or "")
     if limits.budget not in available(Budget):
         tally.note(
             "budget is the one that ships", "not checked", run.name, f"budget {limits.budget!r} is the user's own"
@@ -190,10 +192,15 @@ def _check_budget(run: AuditedRun, tally: Tally) -> None:
     share = 1.0
     if spec.kind == "pretrain" and spec.method in available(Method):
         share = next((s.share for s in find(Method, spec.method).stages if s.name == spec.stage), 1.0)
-    same = (limits.currency, limits.wall_seconds) == (half.currency, half.wall_seconds)
+    same = (limits.currency, limits.uniformity, limits.wall_seconds) == (
+        half.currency,
+        half.uniformity,
+        half.wall_seconds,
+    )
     tally.expect(
         "budget is the one that ships", same and abs(limits.amount - half.amount * share) < 1e-6, run.name,
-        f"{limits.amount:g} {limits.currency.value}; {budget.name} v{budget.version} gives this stage {half.amount * share:g}",
+        f"{limits.uniformity} {limits.amount:g} {limits.currency.value}; {budget.name} v{budget.version} gives this stage "
+        f"{half.uniformity} {half.amount * share:g}",
     )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def run(
         str | None, typer.Option("--suite", help="Run a whole matrix, by name or YAML file, in place of the above.")
     ] = None,
     budget: Annotated[
-        str | None, typer.Option("--budget", help="Limits, by name or YAML file. (default: paper)")
+        str | None, typer.Option("--budget", help="Limits, by name or YAML file. (default: uniform)")
     ] = None,
     profile: Annotated[
         str | None, typer.Option("--profile", help="Recipe, by name or YAML file. (default: the one the budget names)")
@@ -128,7 +128,7 @@ def _cells(suite: str | None, single: dict[str, Any]) -> Suite:
     return pb.cells(
         single["--method"],
         single["--task"],
-        budget=single["--budget"] or "paper",
+        budget=single["--budget"] or "uniform",
         profile=single["--profile"],
         label_ratios=single["--label-ratio"] or ["100%"],
         pretrain_seeds=single["--pretrain-seed"] or [0],

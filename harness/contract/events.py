@@ -21,7 +21,8 @@ Count = Annotated[int, Field(ge=0, le=10**18)]
 
 
 class Start(Spec):
-    """The stage has begun, or goes on after `resumed_from` steps."""
+    """The stage has begun, or resumes after `resumed_from` steps. Where FLOPs or GPU seconds end the run, `total_steps` is the
+    recipe's number, and `done` of each step says how far it is."""
 
     event: Literal["start"] = "start"
     total_steps: Count
@@ -39,6 +40,12 @@ class Step(Spec):
     gradient_norm: float
     seconds: float
     data_seconds: float
+    done: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of the run that is over, where FLOPs or GPU seconds end it",
+    )
     health: dict[str, float] = {}
 
 
@@ -66,7 +73,10 @@ class Ledger(Spec):
     peak_memory_bytes: Count = 0
     gpu_seconds: float = 0.0
     peak_gpu_memory_bytes: Count = 0
-    sparse_flops: Count = 0
+    sparse_flops: Count = Field(0, description="of forward passes of sparse convolutions, validation included")
+    flops: Count = Field(
+        0, description="of training: products of matrices and convolutions, sparse and dense, forward and backward"
+    )
 
 
 class Usage(Spec):

@@ -154,17 +154,3 @@ def hashes_as_written(plain: object) -> Iterator[str]:
 def canonical_json(data: object) -> str:
     """Sorted keys, no spaces, no NaN: one text for one value."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def recipe_steps(limits: Limits, steps: int, samples_per_step: int) -> int:
-    """Optimiser steps that will run: the smaller of the recipe's and what the budget allows.
-
-    Raises ValueError for a currency that a step count cannot honour; such a stage is refused before it starts.
-    """
-    if limits.currency == Currency.optimizer_steps:
-        allowed = limits.amount
-    elif limits.currency == Currency.samples_seen:
-        allowed = limits.amount // samples_per_step
-    else:
-        raise ValueError(f"currency {limits.currency.value!r} is not supported yet by the training loop")
-    return int(min(steps, allowed))

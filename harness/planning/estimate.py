@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
-from pretrain_bench.harness.contract.stage import StageSpec, recipe_steps
+from pretrain_bench.benchmarks.specs.budget import Currency
+from pretrain_bench.harness.contract.run_length import run_length
+from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.store.store import SPEC
 
@@ -50,8 +52,9 @@ class History:
             kind = (device, *_kind_of_record(record, folder))
             self._seconds[kind].append(float(ledger.get("wall_seconds") or 0.0))
             self._bytes[kind].append(sum(a["bytes"] for a in (record.get("artifacts") or {}).values()))
-            if ledger.get("sparse_flops"):
-                work[device] += 3.0 * ledger["sparse_flops"]
+            # Records from before training was counted whole have the forward passes of its sparse part.
+            if flops := ledger.get("flops") or 3.0 * ledger.get("sparse_flops", 0):
+                work[device] += flops
                 time[device] += ledger["gpu_seconds" if device == "cuda" else "cpu_seconds"]
         self.rates = {device: work[device] / time[device] for device in work if time[device] > 0}
         """FLOPs of a second: of a CPU's, or of a GPU's."""
@@ -67,11 +70,11 @@ class History:
         source: Literal["same work", "rough"] = "same work" if spec.device in self.rates else "rough"
         if spec.device == "cuda":
             seconds_a_flop = 1 / self.rates.get("cuda", FLOPS_A_GPU_SECOND)
-            return Estimate(
-                rough_flops(planned) * seconds_a_flop + rough_points(planned) * GPU_SECONDS_A_POINT,
-                artifact_bytes(spec),
-                source,
-            )
+            needed = rough_flops(planned) * seconds_a_flop + rough_points(planned) * GPU_SECONDS_A_POINT
+            if spec.limits.currency == Currency.gpu_seconds and planned.recipe is not None:
+                exactly = spec.limits.uniformity == "exactly"
+                needed = spec.limits.amount if exactly else min(needed, spec.limits.amount)
+            return Estimate(needed, artifact_bytes(spec), source)
         rate = self.rates.get("cpu", FLOPS_A_CPU_SECOND) * min(spec.threads, cpus)
         return Estimate(rough_flops(planned) / rate, artifact_bytes(spec), source)
 
@@ -110,8 +113,10 @@ def rough_flops(planned: PlannedStage) -> float:
     """Floating-point operations of a stage, from its recipe and budget; 0 for one that trains nothing."""
     if planned.recipe is None:
         return 0.0
-    work = planned.recipe.work_per_step()
+    work, limits = planned.recipe.work_per_step(), planned.spec.limits
     per_step = work.voxels * FLOPS_A_VOXEL * planned.spec.network.width**2 + work.pixels * FLOPS_A_PIXEL
+    if limits.currency == Currency.flops:
+        return limits.amount if limits.uniformity == "exactly" else min(limits.amount, steps_of(planned) * per_step)
     return steps_of(planned) * per_step
 
 
@@ -121,8 +126,10 @@ def rough_points(planned: PlannedStage) -> float:
 
 
 def steps_of(planned: PlannedStage) -> int:
-    """Optimiser steps that a stage will take: the recipe's, or as many as its budget allows; 0 for one that trains nothing."""
+    """Optimiser steps that a stage will take: the recipe's, or as many as its budget allows; 0 for one that trains nothing. The
+    recipe's where FLOPs or GPU seconds end it."""
     recipe = planned.recipe
     if recipe is None:
         return 0
-    return recipe_steps(planned.spec.limits, recipe.planned_steps or AS_MANY_AS_ALLOWED, recipe.samples_per_step)
+    wanted = recipe.planned_steps or AS_MANY_AS_ALLOWED
+    return run_length(planned.spec.limits, wanted, recipe.samples_per_step).expected_steps

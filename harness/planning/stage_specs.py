@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pretrain_bench.benchmarks.datasets.splits import read_scene_list, scenes_for_testing, split_scenes, usable_scenes
-from pretrain_bench.benchmarks.specs.budget import Budget, BudgetHalf
+from pretrain_bench.benchmarks.specs.budget import Budget, BudgetHalf, Currency
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
@@ -15,7 +15,7 @@ from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.recipes import Recipe
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
-from pretrain_bench.harness.contract.stage import DataView, Limits, StageSpec, recipe_steps
+from pretrain_bench.harness.contract.stage import DataView, Limits, StageSpec
 from pretrain_bench.harness.planning.code_digest import code_sha256
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.recipes import finetune_recipe, stage_recipe
@@ -132,7 +132,7 @@ def pretrain_stages(
                 "settings": method.settings,
             }
         )
-        _check_currency(spec, budget)
+        _check_currency(spec, method)
         title, last = f"{method.name}/{stage.name}", stage is method.stages[-1]
         planned.append(PlannedStage(spec, budget.pretrain, source, None, synthetic, title, method, recipe, last))
         parents = {**parents, stage.name: spec.key}
@@ -156,9 +156,11 @@ def finetune_stage(
             f"label ratio {cell.label_ratio}: the labels of task {task.name!r} are boxes; give per cent or boxes"
         )
     check_applicable(method, last.data.dataset if last.data else None, task, target.dataset)
-    split = split_scenes(
-        used_scenes(target, profile), target.dataset, cell.label_ratio, target.tested, profile.selection
-    )
+    scenes = used_scenes(target, profile)
+    split = split_scenes(scenes, target.dataset, cell.label_ratio, target.tested, profile.selection)
+    # Epochs are those of all labels, so that a lower label ratio changes the labels and not the number of steps (spec I-29).
+    whole = split_scenes(scenes, target.dataset, LabelRatio(), target.tested, profile.selection)
+    recipe = recipe.for_scenes(len(whole.train))
     spec = StageSpec.model_validate(
         {
             **_common(specs, budget.finetune, 1.0, machine),
@@ -176,7 +178,7 @@ def finetune_stage(
             "code_sha256": code_sha256("finetune", method.name, task.kind),
         }
     )
-    _check_currency(spec, budget)
+    _check_currency(spec, method)
     synthetic = last.synthetic or target.manifest.synthetic
     title = finetune_title(cell.method, task.name, cell.label_ratio)
     return PlannedStage(spec, budget.finetune, target, cell, synthetic, title, method, recipe)
@@ -265,8 +267,14 @@ def _weights_sha256(machine: Machine) -> str | None:
         raise WrongUse(f"--imagenet-weights {machine.imagenet_weights}: cannot be read: {error.strerror}") from None
 
 
-def _check_currency(spec: StageSpec, budget: Budget) -> None:
-    try:
-        recipe_steps(spec.limits, 1, 1)
-    except ValueError as error:
-        raise WrongUse(f"budget {budget.name!r}, {spec.kind}: {error}; use optimizer_steps or samples_seen") from None
+def _check_currency(spec: StageSpec, method: Method) -> None:
+    """Raises WrongUse, naming the method, for a currency that a stage cannot be limited by."""
+    currency = spec.limits.currency
+    where = f"budget {spec.limits.budget!r}, {spec.kind}: currency {currency.value!r}"
+    if spec.kind == "pretrain" and currency not in method.currencies:
+        known = ", ".join(method.currencies)
+        raise WrongUse(f"{where}: method {method.name!r} is limited by {known} only (currencies in its method.yaml)")
+    if currency == Currency.gpu_seconds and spec.device == "cpu":
+        raise WrongUse(f"{where}: {method.name!r} would run on the CPU, which uses none; run on a GPU, or use flops")
+    if currency == Currency.flops and spec.sparse_backend == "minkowski":
+        raise WrongUse(f"{where}: only the project's own engine counts FLOPs; use --backend torch, or optimizer_steps")

@@ -6,9 +6,8 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from pretrain_bench.benchmarks.specs.budget import Currency
 from pretrain_bench.harness.contract.records import Outcome
-from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.contract.run_length import amount_used, budget_problem
 from pretrain_bench.harness.executors.base import Execution
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.running.account import StageAccount
@@ -60,20 +59,24 @@ def judge(evidence: Evidence) -> Verdict:
     if execution.killed_by is not None:
         return Verdict(KILLED[execution.killed_by], f"stopped by its {execution.killed_by} limit")
     if execution.returncode == 0 and end is not None and end.status == "ok":
-        wrong_steps = _check_steps(evidence.planned.spec, evidence.account)
-        return wrong_steps or _judge_artifacts(evidence)
+        wrong_amount = _check_budget(evidence)
+        return wrong_amount or _judge_artifacts(evidence)
     return _judge_failure(evidence)
 
 
-def _check_steps(spec: StageSpec, account: StageAccount) -> Verdict | None:
-    """A verdict on a stage that took more steps than its ledger says, or than its budget allows; None where all is well."""
+def _check_budget(evidence: Evidence) -> Verdict | None:
+    """A verdict on a stage whose events go beyond its ledger, or that used more or less than its budget says; else None."""
+    spec, account = evidence.planned.spec, evidence.account
     steps, limits = account.ledger.optimizer_steps, spec.limits
     if account.last_step > steps:
         message = f"its ledger says {steps} steps, its events go to step {account.last_step}"
         return Verdict(Outcome.invalid_output, message)
-    if limits.currency == Currency.optimizer_steps and steps > limits.amount:
-        return Verdict(Outcome.over_budget, f"{steps} steps, budget {limits.budget!r} allows {limits.amount:g}")
-    return None
+    trains_nothing = spec.data is None
+    problem = budget_problem(limits, account.ledger, trains_nothing or evidence.execution.soft_limited)
+    if problem is None:
+        return None
+    over = amount_used(account.ledger, limits.currency) > limits.amount
+    return Verdict(Outcome.over_budget if over else Outcome.invalid_output, problem)
 
 
 def _judge_artifacts(evidence: Evidence) -> Verdict:

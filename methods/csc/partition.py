@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pretrain_bench.methods.flops import count_similarities
+
 ROW_BLOCK = 1024
 NO_BIN = -1
 Partition = Callable[[Tensor, Tensor], Tensor]
@@ -134,4 +136,5 @@ def partitioned_nce(
     weights = torch.ones(bin_count, dtype=queries.dtype, device=queries.device)
     if weight_inner:
         weights[: bin_count // 2] = 2
+    count_similarities(queries, keys)
     return _PartitionedNce.apply(queries, keys, points, bins, weights, temperature)

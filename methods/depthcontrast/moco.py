@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pretrain_bench.methods.flops import count_similarities
+
 
 class Queue(nn.Module):
     """The last K keys, unit rows (K, C), oldest overwritten first. It starts with random unit rows of its seed."""
@@ -31,6 +33,7 @@ class Queue(nn.Module):
 
 def queue_loss(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> Tensor:
     """Mean cross-entropy of [q . k+, q . queue] / temperature with the first as target. Unit rows; keys carry no gradient."""
+    count_similarities(queries, queue)
     positive = (queries * keys.detach()).sum(1, keepdim=True)
     logits = torch.cat([positive, queries @ queue.detach().t()], dim=1) / temperature
     return functional.cross_entropy(logits, torch.zeros(len(queries), dtype=torch.int64, device=queries.device))

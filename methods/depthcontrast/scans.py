@@ -92,9 +92,9 @@ def prepare(context: StageContext) -> Training:
     encoders = Encoders(context, recipe, len(frames))
     optimiser = sgd(encoders.learning_parameters(), recipe.optimiser)
     wanted = recipe.steps or -(-recipe.epochs * len(frames) // recipe.scans_per_step)
-    steps = context.allowed_steps(wanted, recipe.scans_per_step)
+    length = context.run_length(wanted, recipe.scans_per_step)
     rate = recipe.optimiser.learning_rate
-    schedule = cosine(rate, recipe.final_learning_rate, recipe.epochs, wanted, steps, spec.limits)
+    schedule = cosine(rate, recipe.final_learning_rate, recipe.epochs, length.scheduled)
 
     def make_batch(number: int) -> list[ScanViews]:
         chosen = batch_indices(context, "order", number, recipe.scans_per_step, len(frames))
@@ -108,7 +108,7 @@ def prepare(context: StageContext) -> Training:
         assert isinstance(backbone, Res16UNet34C)
         save_backbone(backbone, context.artifacts, drop=HEAD)
 
-    return Training(encoders.modules, optimiser, schedule, steps, make_batch, step, save=save)
+    return Training(encoders.modules, optimiser, schedule, length, make_batch, step, save=save)
 
 
 class Encoders:

@@ -36,12 +36,13 @@ def finetune(
     assert spec.split is not None
     evaluator = Evaluator(context, network, predict)
     every = spec.task_recipe.validate_every
+    assert every is not None, "the planner fills it in"
     earlier = training.after_step
 
     def after_step(state: TrainingState) -> None:
         if earlier is not None:
             earlier(state)
-        if state.step % every == 0 or state.step == training.steps:
+        if state.step % every == 0 or training.length.is_over(state.step, state.ledger):
             evaluator.validate(state)
 
     state = train(context, training._replace(after_step=after_step))

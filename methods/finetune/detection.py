@@ -31,7 +31,7 @@ from pretrain_bench.methods.networks.votenet import Proposals, VoteNet, norm_mom
 from pretrain_bench.methods.sparse.backend import sparse_backend
 from pretrain_bench.methods.sparse.tensor import batched_coordinates
 from pretrain_bench.methods.training.loop import StepResult, Training
-from pretrain_bench.methods.training.optim import adam, milestones, schedule_steps
+from pretrain_bench.methods.training.optim import adam, milestones
 
 
 class BoxBatch(NamedTuple):
@@ -66,9 +66,9 @@ def box_training(context: StageContext, network: VoteNet, recipe: DetectionRecip
     assert spec.data is not None and spec.split is not None
     scenes, bins = spec.split.train, spec.data.heading_bins
     sizes = np.asarray(spec.data.box_mean_sizes_metres, np.float64)
-    steps = context.allowed_steps(recipe.steps, recipe.batch)
-    horizon = schedule_steps(recipe.steps, steps, spec.limits)
-    schedule = milestones(recipe.optimiser.learning_rate, recipe.milestone_factor, recipe.milestones, horizon)
+    assert recipe.steps is not None, "the planner fills it in"
+    length = context.run_length(recipe.steps, recipe.batch)
+    schedule = milestones(recipe.optimiser.learning_rate, recipe.milestone_factor, recipe.milestones, length.scheduled)
     warn_of_missing_classes(context, "box", (allowed_boxes(context, scene)[:, 7].astype(int) for scene in scenes))
 
     def make_batch(number: int) -> list[BoxBatch]:
@@ -82,7 +82,7 @@ def box_training(context: StageContext, network: VoteNet, recipe: DetectionRecip
 
     def step(number: int, batch: list[BoxBatch]) -> StepResult:
         network.train()
-        set_norm_momentum(network, norm_momentum(recipe, number / max(1, horizon)))
+        set_norm_momentum(network, norm_momentum(recipe, context.place / max(1, length.scheduled)))
         losses, health = [], dict[str, float]()
         for part in batch:
             proposals = propose(context, network, part)
@@ -99,7 +99,7 @@ def box_training(context: StageContext, network: VoteNet, recipe: DetectionRecip
         return StepResult(sum(losses), seen, {**health, "voxels": float(voxels)})
 
     return Training(
-        {"network": network}, adam(network.parameters(), recipe.optimiser), schedule, steps, make_batch, step
+        {"network": network}, adam(network.parameters(), recipe.optimiser), schedule, length, make_batch, step
     )
 
 

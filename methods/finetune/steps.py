@@ -21,7 +21,7 @@ from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.sparse.backend import sparse_backend
 from pretrain_bench.methods.sparse.tensor import batched_coordinates
 from pretrain_bench.methods.training.loop import StepResult, Training, batch_indices, first_usable
-from pretrain_bench.methods.training.optim import polynomial, schedule_steps, sgd
+from pretrain_bench.methods.training.optim import polynomial, sgd
 
 MOST_VOXELS = 2_000_000
 """Of a scene that is predicted in one pass; at full width each takes some 3.2 kB (measured on the CPU), so 6.5 GB at most."""
@@ -77,9 +77,8 @@ def labelled_training(
     spec = context.spec
     warn_of_missing_classes(context, "label", (labels_of(scene).semantic for scene in scenes))
     optimiser = sgd(network.parameters(), recipe.optimiser)
-    steps = context.allowed_steps(recipe.steps, recipe.batch)
-    schedule = polynomial(recipe.optimiser.learning_rate, recipe.poly_power, recipe.steps, steps, spec.limits)
-    horizon = schedule_steps(recipe.steps, steps, spec.limits)
+    length = context.run_length(recipe.steps, recipe.batch)
+    schedule = polynomial(recipe.optimiser.learning_rate, recipe.poly_power, length.scheduled)
     engine = sparse_backend(spec.sparse_backend)
     few_labels = spec.label_ratio is not None and spec.label_ratio.points is not None
 
@@ -105,7 +104,7 @@ def labelled_training(
             part = plain.to(context.device)
             with context.autocast():
                 out = network(engine.SparseTensor(part.colours, part.coordinates))
-            loss = loss_of(out, part, number / max(1, horizon))
+            loss = loss_of(out, part, context.place / max(1, length.scheduled))
             (loss.total / len(batch)).backward()
             losses.append(float(loss.total.detach()) / len(batch))
             for name, value in loss.parts.items():
@@ -118,7 +117,7 @@ def labelled_training(
         health |= {"accuracy": right / max(1, counted), "voxels": float(voxels)}
         return StepResult(sum(losses), seen, health)
 
-    return Training({"network": network}, optimiser, schedule, steps, make_batch, step)
+    return Training({"network": network}, optimiser, schedule, length, make_batch, step)
 
 
 def scene_samples(

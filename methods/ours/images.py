@@ -39,8 +39,8 @@ def prepare(context: StageContext) -> Training:
     network = PixelFeatureNet(recipe).to(context.device)
     initialise_encoder(context, network)
     optimiser = sgd(network.parameters(), recipe.optimiser)
-    steps = context.allowed_steps(recipe.steps, recipe.images_per_step)
-    schedule = exponential(recipe.optimiser.learning_rate, recipe.decay, recipe.steps, steps, context.spec.limits)
+    length = context.run_length(recipe.steps, recipe.images_per_step)
+    schedule = exponential(recipe.optimiser.learning_rate, recipe.decay, recipe.steps, length.scheduled)
     network.train()
 
     def make_batch(number: int) -> tuple[Tensor, list[Tensor]]:
@@ -72,7 +72,7 @@ def prepare(context: StageContext) -> Training:
         save_weights(network.state_dict(), context.artifacts / ARTIFACT)
         (context.artifacts / SETTINGS).write_text(recipe.model_dump_json(indent=1))
 
-    return Training({"network": network}, optimiser, schedule, steps, make_batch, step, save=save)
+    return Training({"network": network}, optimiser, schedule, length, make_batch, step, save=save)
 
 
 def initialise_encoder(context: StageContext, network: nn.Module) -> None:

@@ -60,8 +60,8 @@ def prepare(context: StageContext) -> Training:
     channels = next(p for p in teacher.decoder[-1].conv2.parameters()).shape[0]  # type: ignore[union-attr]
     student = build_student(context, recipe, channels).to(context.device)
     optimiser = sgd(student.parameters(), recipe.optimiser)
-    steps = context.allowed_steps(recipe.steps, recipe.frames_per_step)
-    schedule = exponential(recipe.optimiser.learning_rate, recipe.decay, recipe.steps, steps, spec.limits)
+    length = context.run_length(recipe.steps, recipe.frames_per_step)
+    schedule = exponential(recipe.optimiser.learning_rate, recipe.decay, recipe.steps, length.scheduled)
     engine = sparse_backend(spec.sparse_backend)
     student.train()
 
@@ -94,7 +94,7 @@ def prepare(context: StageContext) -> Training:
     def save() -> None:
         save_backbone(student.backbone, context.artifacts)
 
-    return Training({"student": student}, optimiser, schedule, steps, make_batch, step, save=save)
+    return Training({"student": student}, optimiser, schedule, length, make_batch, step, save=save)
 
 
 class Student(nn.Module):

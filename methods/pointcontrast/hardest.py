@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pretrain_bench.methods.flops import count_similarities
+
 POSITIVE_MARGIN = 0.1
 NEGATIVE_MARGIN = 1.4
 
@@ -46,5 +48,6 @@ def hardest_contrastive(
 def _nearest(anchors: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
     """Distance sqrt(d^2 + 1e-7) to the nearest candidate of every anchor, and which it is."""
     with torch.no_grad():
+        count_similarities(anchors, candidates)
         nearest = torch.cdist(anchors, candidates).argmin(1)
     return ((anchors - candidates[nearest]).pow(2).sum(1) + 1e-7).sqrt(), nearest

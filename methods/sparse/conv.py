@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pretrain_bench.methods.sparse.flops import flops
+from pretrain_bench.methods.flops import flops
 from pretrain_bench.methods.sparse.kernel_map import Block, KernelMap
 from pretrain_bench.methods.sparse.tensor import SparseTensor
 from pretrain_bench.methods.sparse.workers import grouped, groups_for, share
@@ -199,13 +199,13 @@ class MinkowskiConvolution(_ConvolutionBase):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         if self.kernel.ndim == 2:
-            flops.total += 2 * len(x) * self.kernel.numel()
+            flops.add_sparse(len(x) * self.kernel.numel(), x.F, self.kernel)
             out = x.F @ self.kernel
             return x.with_features(out if self.bias is None else out + self.bias)
         manager = x.coordinate_manager
         out_stride = manager.down(x.stride, self.conv_stride)
         kernel_map = manager.kernel_map(x.stride, out_stride, self.kernel_size, self.dilation)
-        flops.total += 2 * kernel_map.pairs * self.in_channels * self.out_channels
+        flops.add_sparse(kernel_map.pairs * self.kernel[0].numel(), x.F, self.kernel)
         out = _Convolve.apply(*_as_autocast(x.F, self.kernel), kernel_map, len(manager.coordinates(out_stride)))
         out = out if self.bias is None else out + self.bias
         return SparseTensor(out, tensor_stride=out_stride, coordinate_manager=manager)
@@ -222,7 +222,7 @@ class MinkowskiConvolutionTranspose(_ConvolutionBase):
         if x.stride % self.conv_stride or not manager.knows(fine):
             raise ValueError(f"no coordinates at tensor stride {x.stride}/{self.conv_stride} to transpose onto")
         kernel_map = manager.kernel_map(fine, x.stride, self.kernel_size, self.dilation).transposed()
-        flops.total += 2 * kernel_map.pairs * self.in_channels * self.out_channels
+        flops.add_sparse(kernel_map.pairs * self.kernel[0].numel(), x.F, self.kernel)
         out = _Convolve.apply(*_as_autocast(x.F, self.kernel), kernel_map, len(manager.coordinates(fine)))
         out = out if self.bias is None else out + self.bias
         return SparseTensor(out, tensor_stride=fine, coordinate_manager=manager)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pretrain_bench.methods.flops import count_similarities
+
 ROW_BLOCK = 2048
 
 
@@ -48,6 +50,7 @@ def info_nce(queries: Tensor, keys: Tensor, temperature: float, block: int = ROW
         raise ValueError(
             f"need as many keys as queries, at least one; found {tuple(queries.shape)}, {tuple(keys.shape)}"
         )
+    count_similarities(queries, keys)
     return _InfoNce.apply(queries, keys, temperature, block)
 
 

@@ -168,7 +168,7 @@ def prepare_pairs(
     )
     network = network.to(context.device).train()
     optimiser = sgd(network.parameters(), recipe.optimiser)
-    steps = context.allowed_steps(recipe.steps, recipe.pairs_per_step)
+    length = context.run_length(recipe.steps, recipe.pairs_per_step)
     engine = sparse_backend(spec.sparse_backend)
 
     def draw(step: int, position: int, index: int) -> PairSample:
@@ -207,8 +207,8 @@ def prepare_pairs(
     def save() -> None:
         save_backbone(network, context.artifacts)
 
-    schedule = exponential(recipe.optimiser.learning_rate, recipe.decay, recipe.steps, steps, spec.limits)
-    return Training({"network": network}, optimiser, schedule, steps, make_batch, step, save=save)
+    schedule = exponential(recipe.optimiser.learning_rate, recipe.decay, recipe.steps, length.scheduled)
+    return Training({"network": network}, optimiser, schedule, length, make_batch, step, save=save)
 
 
 def rows_of(batch: Batch, pair: int, matches: Tensor) -> tuple[Tensor, Tensor]:

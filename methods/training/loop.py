@@ -15,8 +15,9 @@ from torch import nn
 
 from pretrain_bench.benchmarks.support.errors import BenchError, DataError
 from pretrain_bench.harness.contract.events import Ledger, Start, Step, Usage
+from pretrain_bench.harness.contract.run_length import RunLength
 from pretrain_bench.methods.context import CANCEL, FINISH, StageContext
-from pretrain_bench.methods.sparse.flops import flops
+from pretrain_bench.methods.flops import dense_layers_counted, flops
 from pretrain_bench.methods.training.checkpoint import load_state, save_state
 from pretrain_bench.methods.training.loader import batches
 from pretrain_bench.methods.training.optim import Schedule
@@ -75,7 +76,7 @@ class Training(NamedTuple):
     modules: dict[str, nn.Module]
     optimiser: torch.optim.Optimizer
     schedule: Schedule
-    steps: int
+    length: RunLength
     make_batch: Callable[[int], Any]
     run_step: Callable[[int, Any], StepResult]
     after_step: Callable[[TrainingState], None] | None = None
@@ -94,22 +95,25 @@ def train(context: StageContext, training: Training) -> TrainingState:
 
     Raises Diverged or Collapsed with the step, or Cancelled after saving. A soft limit ends the loop early (`context.stop`).
     """
-    modules, optimiser, schedule, steps, make_batch, run_step, after_step, _ = training
+    modules, optimiser, schedule, length, make_batch, run_step, after_step, _ = training
     state = _resume(context, modules, optimiser)
-    context.start(Start(total_steps=steps, resumed_from=state.step, numerics=numerics()))
+    context.start(Start(total_steps=length.expected_steps, resumed_from=state.step, numerics=numerics()))
     clock = _Clock(state.ledger)
-    log_every = max(1, math.ceil(steps / MAX_STEP_EVENTS))
+    log_every = max(1, math.ceil(length.expected_steps / MAX_STEP_EVENTS))
     saved = time.monotonic()
-    prepared = batches(make_batch, range(state.step, steps), context.spec.limits.loader_workers, context.device)
-    while state.step < steps and context.stop is None:
+    prepared = batches(make_batch, range(state.step, length.steps), context.spec.limits.loader_workers, context.device)
+    while not length.is_over(state.step, state.ledger) and context.stop is None:
         began = time.perf_counter()
         batch = next(prepared)
         waited = time.perf_counter() - began
-        rate = schedule(state.step)
+        context.place = length.place(state.step, state.ledger)
+        rate = schedule(context.place)
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.zero_grad(set_to_none=True)
-        result = run_step(state.step, batch)
+        before = flops.training
+        with dense_layers_counted():
+            result = run_step(state.step, batch)
         norm = _gradient_norm(optimiser)
         if not (math.isfinite(result.loss) and math.isfinite(norm)):
             raise Diverged(
@@ -118,8 +122,10 @@ def train(context: StageContext, training: Training) -> TrainingState:
         _watch_for_collapse(state, result.health)
         optimiser.step()
         state.step += 1
-        state.ledger = clock.read(_count(state.ledger, state.step, result.seen))
-        if state.step % log_every == 0 or state.step == steps:
+        seen = {**result.seen, "flops": flops.training - before}
+        state.ledger = clock.read(_count(state.ledger, state.step, seen))
+        is_last = length.is_over(state.step, state.ledger) or context.stop is not None
+        if state.step % log_every == 0 or is_last:
             context.events.write(
                 Step(
                     step=state.step,
@@ -128,6 +134,7 @@ def train(context: StageContext, training: Training) -> TrainingState:
                     gradient_norm=norm,
                     seconds=time.perf_counter() - began,
                     data_seconds=waited,
+                    done=length.share(state.step, state.ledger) if length.is_counted else None,
                     health={k: v for k, v in result.health.items() if math.isfinite(v)},
                 )
             )
@@ -138,10 +145,10 @@ def train(context: StageContext, training: Training) -> TrainingState:
             saved = time.monotonic()
     del prepared  # ends the workers
     _save(context, modules, optimiser, state, clock)
-    if context.stop == FINISH and state.step == 0 < steps:
+    if context.stop == FINISH and state.step == 0 < length.steps:
         raise OutOfTime("the time limit came before the first step")
     if context.stop == CANCEL:
-        raise Cancelled(f"cancelled after step {state.step} of {steps}; the checkpoint is saved")
+        raise Cancelled(f"cancelled after step {state.step} of {length.expected_steps}; the checkpoint is saved")
     return state
 
 
@@ -197,7 +204,7 @@ class _Clock:
 
     def __init__(self, before: Ledger) -> None:
         self.before = before
-        self.wall, self.cpu, self.flops = time.monotonic(), _cpu_seconds(), flops.total
+        self.wall, self.cpu, self.flops = time.monotonic(), _cpu_seconds(), flops.sparse_forward
 
     def read(self, ledger: Ledger) -> Ledger:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -205,7 +212,7 @@ class _Clock:
             update={
                 "wall_seconds": self.before.wall_seconds + time.monotonic() - self.wall,
                 "cpu_seconds": self.before.cpu_seconds + _cpu_seconds() - self.cpu,
-                "sparse_flops": self.before.sparse_flops + flops.total - self.flops,
+                "sparse_flops": self.before.sparse_flops + flops.sparse_forward - self.flops,
                 "peak_memory_bytes": max(self.before.peak_memory_bytes, peak),
                 **self._gpu(),
             }

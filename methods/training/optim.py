@@ -1,4 +1,7 @@
-"""Optimisers and learning-rate schedules, as closed formulas of the step (spec C.4, E.6)."""
+"""Optimisers, and learning-rate schedules as closed formulas of a step's place on the schedule (spec C.4, E.6).
+
+The place is the number of the step, over as many places as steps will run; or over the recipe's steps (`RunLength.scheduled`).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ import torch
 from torch import nn
 
 from pretrain_bench.benchmarks.specs.optimisers import AdamSettings, ExponentialDecay, SgdSettings
-from pretrain_bench.harness.contract.stage import Limits
 
 Schedule = Callable[[int], float]
 
@@ -52,42 +54,34 @@ def adam(parameters: Iterable[nn.Parameter], settings: AdamSettings) -> torch.op
     return _Adam(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
-def schedule_steps(recipe_steps: int, steps: int, limits: Limits) -> int:
-    """Over how many steps a schedule runs down: those that will run, or the recipe's."""
-    return steps if limits.schedule_horizon == "budget" else recipe_steps
+def milestones(base: float, factor: float, shares: Sequence[float], places: int) -> Schedule:
+    """Rate at place t of `places`: base, times `factor` for each of `shares` of the run that is over (spec F.3)."""
+    turns = [math.ceil(share * places - 1e-9) for share in shares]
+    return lambda t: base * factor ** sum(t >= turn for turn in turns)
 
 
-def milestones(base: float, factor: float, shares: Sequence[float], horizon: int) -> Schedule:
-    """Rate at step t of `horizon`: base, times `factor` for each of `shares` of the run that is over (spec F.3)."""
-    places = [math.ceil(share * horizon - 1e-9) for share in shares]
-    return lambda t: base * factor ** sum(t >= place for place in places)
-
-
-def exponential(base: float, decay: ExponentialDecay, recipe_steps: int, steps: int, limits: Limits) -> Schedule:
-    """Rate at step t (before the update, from 0): base * factor ** floor(t' / every_steps).
+def exponential(base: float, decay: ExponentialDecay, recipe_steps: int, places: int) -> Schedule:
+    """Rate at place t (before the update, from 0): base * factor ** floor(t' / every_steps).
 
     With `after_first` there is one factor more from the second step on.
 
-    t' is t, or with the schedule stretched to the budget, t scaled so that the recipe's whole decay fits into `steps`.
+    t' is t scaled so that the decay of the recipe's steps fits into `places`.
     """
-    stretch = recipe_steps / steps if limits.schedule_horizon == "budget" and steps else 1.0
+    stretch = recipe_steps / places if places else 1.0
     extra = int(decay.after_first)
     return lambda t: base * decay.factor ** (int(t * stretch / decay.every_steps) + (extra if t else 0))
 
 
-def cosine(base: float, final: float, stairs: int, recipe_steps: int, steps: int, limits: Limits) -> Schedule:
-    """Rate at step t: half a cosine from `base` to `final` in `stairs` equal stairs, one for each epoch (spec D.3), over the
-    steps that will run, or the recipe's."""
-    horizon = schedule_steps(recipe_steps, steps, limits)
+def cosine(base: float, final: float, stairs: int, places: int) -> Schedule:
+    """Rate at place t: half a cosine from `base` to `final` in `stairs` equal stairs, one for each epoch (spec D.3)."""
 
     def rate(t: int) -> float:
-        epoch = min(stairs, t * stairs // max(1, horizon))
+        epoch = min(stairs, t * stairs // max(1, places))
         return final + (base - final) * (1 + math.cos(math.pi * epoch / stairs)) / 2
 
     return rate
 
 
-def polynomial(base: float, power: float, recipe_steps: int, steps: int, limits: Limits) -> Schedule:
-    """Rate at step t: base * (1 - t / (T + 1)) ** power; T is the steps that will run, or the recipe's."""
-    horizon = schedule_steps(recipe_steps, steps, limits)
-    return lambda t: base * max(0.0, 1.0 - t / (horizon + 1)) ** power
+def polynomial(base: float, power: float, places: int) -> Schedule:
+    """Rate at place t of `places`: base * (1 - t / (places + 1)) ** power."""
+    return lambda t: base * max(0.0, 1.0 - t / (places + 1)) ** power

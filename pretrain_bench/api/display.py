@@ -60,6 +60,8 @@ class TqdmDisplay:
                 bar.refresh()
             elif isinstance(event, Step):
                 bar.set_postfix_str(f"loss {event.loss:.3f}", refresh=False)
+                if event.done:
+                    bar.total = round(event.step / event.done)
                 bar.update(max(0, event.step - bar.n))
             elif isinstance(event, Progressed):
                 bar.total, bar.n = event.steps, event.step

@@ -82,6 +82,8 @@ def _under_way(store: Store, folder: Path) -> StageUnderWay:
     seconds = [e.seconds for e in steps[-RATE_STEPS:]]
     rate = len(seconds) / sum(seconds) if sum(seconds) > 0 else None
     step, total = (steps[-1].step if steps else 0), (starts[-1].total_steps if starts else 0)
+    if steps and steps[-1].done:
+        total = round(step / steps[-1].done)
     return StageUnderWay(
         key=folder.name,
         stage=_title(folder / "root/in" / STAGE_FILE),

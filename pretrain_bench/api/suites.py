@@ -27,7 +27,7 @@ def cells(
     methods: Names,
     tasks: Names,
     *,
-    budget: str | os.PathLike[str] = "paper",
+    budget: str | os.PathLike[str] = "uniform",
     profile: str | os.PathLike[str] | None = None,
     label_ratios: str | Iterable[str] = ("100%",),
     pretrain_seeds: Iterable[int] = (0,),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from pretrain_bench.harness.planning.recipes import stage_recipe
 from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, pretrain_stages
 from pretrain_bench.harness.running.layout import lay_out
 from pretrain_bench.methods.context import StageContext
+from pretrain_bench.methods.stage import module_of, set_up_torch
+from pretrain_bench.methods.training.loop import Training
 
 SPECS = Path(__file__).parent.parent / "specs"
 METHODS = ("ours", "pointcontrast", "csc", "depthcontrast", "supervised")
@@ -57,3 +60,10 @@ def open_stage(planned: PlannedStage, root: Path, parents: dict[str, Path]) -> S
     """The stage's folders under `root`, as an executor would lay them out."""
     lay_out(root, planned, parents, None)
     return StageContext.open(root)
+
+
+def training_of(context: StageContext) -> Training:
+    """What a stage trains, before its first step."""
+    set_up_torch(context.spec)
+    module: Any = importlib.import_module(module_of(context.spec))
+    return module.prepare(context)

@@ -7,7 +7,6 @@ import pytest
 from pydantic import ValidationError
 
 from pretrain_bench.benchmarks.datasets.views import Frame
-from pretrain_bench.harness.contract.stage import Limits
 from pretrain_bench.methods.depthcontrast.augment import (
     augmented,
     crop_cuboid,
@@ -94,12 +93,11 @@ def test_copies_have_their_size_their_colours_and_differ() -> None:
 
 
 def test_the_rate_falls_by_half_a_cosine_in_one_stair_an_epoch() -> None:
-    limits = Limits(budget="b", budget_version=1, currency="optimizer_steps", amount=1e9, schedule_horizon="recipe")
-    rate = cosine(0.12, 0.00012, 40, 4000, 4000, limits)
+    rate = cosine(0.12, 0.00012, 40, 4000)
     assert rate(0) == rate(99) == 0.12 and rate(100) < 0.12
     assert np.isclose(rate(2000), (0.12 + 0.00012) / 2) and np.isclose(rate(3999), rate(3900))
     assert np.isclose(rate(4000), 0.00012)
-    short = cosine(0.12, 0.00012, 40, 4000, 80, limits.model_copy(update={"schedule_horizon": "budget"}))
+    short = cosine(0.12, 0.00012, 40, 80)
     assert [short(t) for t in (0, 1, 40)] == [rate(0), rate(0), rate(2000)]
 
 

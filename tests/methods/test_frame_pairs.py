@@ -10,7 +10,6 @@ from pretrain_bench.benchmarks.datasets.views import Frame
 from pretrain_bench.benchmarks.input.transforms import nearest_rows, random_rotation
 from pretrain_bench.benchmarks.procedural import rooms, sensors, write
 from pretrain_bench.benchmarks.specs.optimisers import ExponentialDecay
-from pretrain_bench.harness.contract.stage import Limits
 from pretrain_bench.methods.csc.pairs import scene_loss
 from pretrain_bench.methods.csc.recipe import SceneContexts
 from pretrain_bench.methods.pointcontrast.hardest import hardest_contrastive
@@ -160,8 +159,7 @@ def test_turning_the_world_changes_no_match() -> None:
 @pytest.mark.parametrize("every", [250, 1000])
 def test_the_schedule_steps_after_the_first_iteration(every: int) -> None:
     golden = load("schedules")
-    limits = Limits(budget="b", budget_version=1, currency="optimizer_steps", amount=1e9, schedule_horizon="recipe")
-    rate = exponential(0.1, ExponentialDecay(every_steps=every, after_first=True), 60_000, 60_000, limits)
+    rate = exponential(0.1, ExponentialDecay(every_steps=every, after_first=True), 60_000, 60_000)
     iterations, used = golden[f"lr_exp_freq{every}__iteration"], golden[f"lr_exp_freq{every}__lr_used_f64"]
     assert np.allclose([rate(int(n) - 1) for n in iterations], used, rtol=1e-12)
 

@@ -8,11 +8,11 @@ import torch
 from torch.nn import functional
 
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
+from pretrain_bench.methods.flops import flops
 from pretrain_bench.methods.sparse import conv as conv_module
 from pretrain_bench.methods.sparse import kernel_map
 from pretrain_bench.methods.sparse.backend import NAMES, sparse_backend
 from pretrain_bench.methods.sparse.conv import MinkowskiConvolution, MinkowskiConvolutionTranspose
-from pretrain_bench.methods.sparse.flops import flops
 from pretrain_bench.methods.sparse.kernel_map import CoordinateIndex
 from pretrain_bench.methods.sparse.pointwise import MinkowskiBatchNorm
 from pretrain_bench.methods.sparse.quantize import sparse_collate
@@ -122,9 +122,10 @@ def test_table_and_search_find_the_same_neighbours(size: int, monkeypatch: pytes
 
 def test_flops_are_counted_from_pairs() -> None:
     x = SparseTensor(torch.ones(2, 3), torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0]], dtype=torch.int32))
-    before = flops.total
+    before = flops.training, flops.sparse_forward
     MinkowskiConvolution(3, 5, 3)(x)
-    assert flops.total - before == 2 * 4 * 3 * 5  # two centres and two neighbours
+    assert flops.sparse_forward - before[1] == 2 * 4 * 3 * 5  # two centres and two neighbours
+    assert flops.training - before[0] == 2 * 2 * 4 * 3 * 5, "the kernel learns, the input does not"
 
 
 @pytest.mark.parametrize("cells", [kernel_map.TABLE_CELLS, 0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from functools import cache as once
 from pathlib import Path
@@ -23,22 +22,15 @@ from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import PlannedStage, check_needs
 from pretrain_bench.harness.running.checks import check_pretrain
 from pretrain_bench.methods.context import CANCEL, StageContext
-from pretrain_bench.methods.stage import module_of, set_up_torch
 from pretrain_bench.methods.training import loop
 from pretrain_bench.methods.training.checkpoint import load_weights
 from pretrain_bench.methods.training.loop import Cancelled, Collapsed, Diverged, Training, train_and_save
-from tests.methods.stages import METHODS, nano_stages, open_stage, small_recordings
+from tests.methods.stages import METHODS, nano_stages, open_stage, small_recordings, training_of
 
 
 @pytest.fixture(scope="module")
 def source(cache: Path) -> PreparedDataset:
     return small_recordings(cache)
-
-
-def training_of(context: StageContext) -> Training:
-    set_up_torch(context.spec)
-    module: Any = importlib.import_module(module_of(context.spec))
-    return module.prepare(context)
 
 
 def run_all(planned: list[PlannedStage], root: Path, stop_at: int | None = None) -> Path:

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from pretrain_bench.benchmarks.specs.budget import Currency
 from pretrain_bench.benchmarks.specs.optimisers import ExponentialDecay, SgdSettings
 from pretrain_bench.harness.contract.events import read_events
-from pretrain_bench.harness.contract.stage import Limits, StageSpec, recipe_steps
+from pretrain_bench.harness.contract.stage import Limits, StageSpec
 from pretrain_bench.methods.context import CANCEL, FINISH, StageContext, stream_seed
 from pretrain_bench.methods.training import loop
 from pretrain_bench.methods.training.checkpoint import load_state
@@ -29,34 +30,23 @@ from pretrain_bench.methods.training.loop import (
 )
 from pretrain_bench.methods.training.optim import exponential, polynomial, sgd
 
-
-def limits(horizon: str = "recipe", currency: str = "optimizer_steps", amount: float = 1e9) -> Limits:
-    return Limits(budget="b", budget_version=1, currency=currency, amount=amount, schedule_horizon=horizon)
+LIMITS = Limits(budget="b", budget_version=1, currency="optimizer_steps", amount=1e9, schedule_horizon="recipe")
 
 
 def test_exponential_decay_per_thousand_steps() -> None:
-    rate = exponential(0.1, ExponentialDecay(), 20_000, 20_000, limits())
+    rate = exponential(0.1, ExponentialDecay(), 20_000, 20_000)
     assert rate(0) == rate(999) == 0.1 and np.isclose(rate(1000), 0.099)
     assert np.isclose(rate(20_000) / 0.1, 0.818, atol=5e-4)
 
 
 def test_a_schedule_can_be_stretched_to_the_budget() -> None:
-    short = exponential(0.1, ExponentialDecay(), 20_000, 200, limits("budget"))
+    short = exponential(0.1, ExponentialDecay(), 20_000, 200)
     assert np.isclose(short(200) / 0.1, 0.818, atol=5e-4) and short(9) == 0.1 and np.isclose(short(10), 0.099)
-    assert exponential(0.1, ExponentialDecay(), 20_000, 200, limits("recipe"))(200) == 0.1
-    assert np.isclose(polynomial(1.0, 0.9, 20_000, 20_000, limits())(10_000), 0.536, atol=5e-4)
-    assert np.isclose(polynomial(1.0, 0.9, 20_000, 100, limits("budget"))(50), 0.5**0.9, atol=0.01)
+    assert np.isclose(polynomial(1.0, 0.9, 20_000)(10_000), 0.536, atol=5e-4)
+    assert np.isclose(polynomial(1.0, 0.9, 100)(50), 0.5**0.9, atol=0.01)
 
 
-def test_the_budget_limits_the_steps() -> None:
-    assert recipe_steps(limits(amount=30), 100, 8) == 30
-    assert recipe_steps(limits(amount=500), 100, 8) == 100
-    assert recipe_steps(limits(currency="samples_seen", amount=100), 100, 8) == 12
-    with pytest.raises(ValueError, match="currency 'flops' is not supported"):
-        recipe_steps(limits(currency="flops", amount=1e12), 100, 8)
-
-
-def context(root: Path, seed: int = 0) -> StageContext:
+def context(root: Path, seed: int = 0, limits: Limits = LIMITS) -> StageContext:
     spec = StageSpec.model_validate(
         {
             "kind": "pretrain",
@@ -66,7 +56,7 @@ def context(root: Path, seed: int = 0) -> StageContext:
             "profile": "p",
             "profile_version": 1,
             "network": {},
-            "limits": limits(),
+            "limits": limits,
             "threads": 1,
             "sparse_backend": "torch",
             "device": "cpu",
@@ -103,9 +93,63 @@ def job(
     def after(state: TrainingState) -> None:
         state.extra["sum"] = state.extra.get("sum", 0) + state.step
 
-    schedule = exponential(0.05, ExponentialDecay(every_steps=3), steps, steps, where.spec.limits)
-    state = train(where, Training({"net": net}, optimiser, schedule, steps, make_batch, step, after))
+    schedule = exponential(0.05, ExponentialDecay(every_steps=3), steps, steps)
+    state = train(
+        where, Training({"net": net}, optimiser, schedule, where.run_length(steps, 1), make_batch, step, after)
+    )
     return state, net.state_dict(), seen
+
+
+STEP_FLOPS = 2 * 8 * (2 * 4 * 3 + 3 * 3 * 1)
+"""Of `job`: 8 rows through layers of 4 x 3 and 3 x 1 weights, whose backward pass costs once the first and twice the second."""
+
+
+def flop_limits(steps: float, uniformity: str) -> Limits:
+    """Limits by the FLOPs of so many steps of `job`."""
+    return LIMITS.model_copy(
+        update={
+            "currency": Currency.flops, "amount": steps * STEP_FLOPS, "uniformity": uniformity, "schedule_horizon": "budget",
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("steps", "uniformity", "taken"),
+    [(5.5, "exactly", 6), (5.5, "at_most", 6), (20, "at_most", 12), (20, "exactly", 20)],
+)
+def test_flops_end_a_run_at_the_step_that_reaches_them(
+    tmp_path: Path, steps: float, uniformity: str, taken: int
+) -> None:
+    state, _, seen = job(context(tmp_path, limits=flop_limits(steps, uniformity)))
+    assert len(seen) == state.ledger.optimizer_steps == taken and state.ledger.flops == taken * STEP_FLOPS
+    events = [e for e in read_events(tmp_path / "out/events.jsonl") if e.event == "step"]
+    assert events[-1].step == taken and events[-1].done == 1.0
+    # The rate falls by 1% every third of the recipe's 12 places, which the run goes through whole.
+    assert np.isclose(events[-1].learning_rate, 0.05 * 0.99**3) and events[0].learning_rate == 0.05
+
+
+def test_a_run_by_flops_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    limits = flop_limits(9, "exactly")
+    _, expected, _ = job(context(tmp_path / "whole", limits=limits))
+    with pytest.raises(Cancelled, match="after step 4"):
+        job(context(tmp_path / "cut", limits=limits), stop_at=3)
+    state, resumed, seen = job(context(tmp_path / "cut", limits=limits))
+    assert seen == [4, 5, 6, 7, 8] and state.ledger.flops == 9 * STEP_FLOPS
+    assert all(torch.equal(expected[k], resumed[k]) for k in expected)
+
+
+def test_gpu_seconds_end_a_run_whatever_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = flop_limits(1, "exactly").model_copy(update={"currency": Currency.gpu_seconds, "amount": 1.0})
+    seconds = iter(np.arange(0.25, 9, 0.25))
+    monkeypatch.setattr(loop._Clock, "_gpu", lambda clock: {"gpu_seconds": float(next(seconds))})
+    state, _, seen = job(context(tmp_path, limits=limits))
+    assert seen == [0, 1, 2, 3] and state.step == 4
+
+
+def test_the_last_step_of_a_stopped_run_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "MAX_STEP_EVENTS", 2)
+    job(context(tmp_path), stop_at=7, meaning=FINISH)
+    assert [e.step for e in read_events(tmp_path / "out/events.jsonl") if e.event == "step"] == [6, 8]
 
 
 @pytest.mark.parametrize("every", [0.0, 1e9])
@@ -194,7 +238,7 @@ def test_left_overs_of_a_killed_attempt_are_no_artifacts(tmp_path: Path) -> None
 def test_loader_workers_change_no_bit_and_count_in_the_ledger(tmp_path: Path) -> None:
     _, expected, _ = job(context(tmp_path / "alone"))
     where = context(tmp_path / "ahead")
-    ahead = limits().model_copy(update={"loader_workers": 2})
+    ahead = LIMITS.model_copy(update={"loader_workers": 2})
     where.spec = where.spec.model_copy(update={"limits": ahead})
     with pytest.raises(Cancelled):
         job(where, stop_at=4)

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from pretrain_bench.benchmarks.metrics.semantic import confusion_matrix, iou_per_class, mean_iou
-from pretrain_bench.harness.contract.stage import Limits
 from pretrain_bench.methods.ours.images import gather_pairs, pixel_loss
 from pretrain_bench.methods.ours.recipe import OursImages
 from pretrain_bench.methods.training.contrast import info_nce, unit_rows
@@ -17,7 +16,6 @@ from tests.parity.vectors import case, load
 LOSSES = load("losses_ours")
 SCHEDULES = load("schedules")
 SEMSEG = load("semseg")
-LIMITS = Limits(budget="b", budget_version=1, currency="optimizer_steps", amount=1e9, schedule_horizon="recipe")
 
 
 @pytest.mark.parametrize(("name", "pairs"), [("two_pairs", 2), ("with_empty_pair", 3)])
@@ -46,7 +44,7 @@ def test_stage_two_loss(block: int) -> None:
 @pytest.mark.parametrize(("total", "base"), [(20000, 0.8), (60000, 0.1), (15000, 0.1)])
 def test_polynomial_schedule(total: int, base: float) -> None:
     golden = case(SCHEDULES, f"lr_poly_T{total}_base{base}")
-    schedule = polynomial(base, 0.9, total, total, LIMITS)
+    schedule = polynomial(base, 0.9, total)
     for step, rate in zip(golden["steps"], golden["lr_f64"], strict=True):
         assert abs(schedule(int(step)) - rate) < 1e-12
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.budget import Budget, BudgetHalf
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
@@ -139,11 +139,21 @@ def test_impossible_cells_are_refused(prepared) -> None:
 
 
 def test_a_currency_that_cannot_be_honoured_is_refused(prepared) -> None:
-    smoke = find(Budget, "smoke")
-    half = smoke.pretrain.model_validate({"currency": "flops", "flops": 1e12})
-    budget = smoke.model_copy(update={"pretrain": half})
-    with pytest.raises(WrongUse, match="budget 'smoke', pretrain: currency 'flops' is not supported"):
-        stages_of(cell(), specs(cell(), budget=budget), prepared, MACHINE)
+    def stages(currency: str, machine: Machine = MACHINE, **change: object) -> list[StageSpec]:
+        half = BudgetHalf.model_validate({"currency": currency, currency: 1e12})
+        known = specs(cell(), budget=find(Budget, "smoke").model_copy(update={"pretrain": half}))
+        known = known._replace(method=known.method.model_copy(update=change))
+        return [p.spec for p in stages_of(cell(), known, prepared, machine)]
+
+    assert stages("flops")[0].limits.amount == 5e11
+    assert stages("gpu_seconds", MACHINE._replace(device="cuda"))[0].limits.currency == "gpu_seconds"
+    where = "budget 'smoke', pretrain: currency "
+    with pytest.raises(WrongUse, match=where + "'flops': method 'ours' is limited by optimizer_steps only"):
+        stages("flops", currencies=("optimizer_steps",))
+    with pytest.raises(WrongUse, match=where + "'gpu_seconds': 'ours' would run on the CPU"):
+        stages("gpu_seconds")
+    with pytest.raises(WrongUse, match=where + "'flops': only the project's own engine counts FLOPs"):
+        stages("flops", MACHINE._replace(sparse_backend="minkowski"))
 
 
 def test_a_method_without_code_is_refused() -> None:

@@ -58,7 +58,7 @@ FAILED, OK = End(status="failed", message="why"), End(status="ok")
             "invalid_output",
             "its ledger says 2 steps",
         ),
-        (execution(), (Usage(ledger=Ledger(optimizer_steps=10**9)), OK), "over_budget", "1000000000 steps, budget"),
+        (execution(), (Usage(ledger=Ledger(optimizer_steps=10**9)), OK), "over_budget", "1,000,000,000 steps, budget"),
         (execution(), (OK,), "invalid_output", "artifacts/ is missing"),
         (execution(1, soft_limited=True), (), "timeout", "the time limit came before"),
         (execution(1, soft_limited=True), (FAILED,), "timeout", "why"),
