@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from pretrain_bench.benchmarks.specs.network import NetworkSettings
@@ -26,6 +26,19 @@ DECODER = (
 )
 
 Shapes = dict[str, tuple[int, ...]]
+Transfer = Literal["all", "encoder"]
+TRANSFER_MEANS = "what fine-tuning takes over of the backbone: all of it, or the encoder with the first decoder level (conv0p1s1 to block5)"
+
+
+def not_transferred(transfer: Transfer) -> tuple[str, ...]:
+    """Prefixes of the tensors that fine-tuning draws anew: always those of the last layer.
+
+    `encoder` is what a Res16UNet34C takes over from the Res16UNet34 of DepthContrast's release: conv0p1s1 to block4, and
+    convtr4p16s2, bntr4 and block5, which have 256 channels in both (spec A.5).
+    """
+    if transfer == "all":
+        return (HEAD_PREFIX,)
+    return (HEAD_PREFIX, *(f"{name}." for level in DECODER[1:] for name in level))
 
 
 def planes_of(settings: NetworkSettings) -> tuple[int, tuple[int, ...]]:

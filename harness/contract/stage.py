@@ -20,6 +20,7 @@ from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, ValidationInf
 from pydantic_core import to_json
 
 from pretrain_bench.benchmarks.datasets.splits import Split
+from pretrain_bench.benchmarks.specs.backbone_shapes import TRANSFER_MEANS, Transfer
 from pretrain_bench.benchmarks.specs.base import Name, Selection, Spec
 from pretrain_bench.benchmarks.specs.budget import UNIFORMITY_MEANS, Currency, Uniformity
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
@@ -95,6 +96,7 @@ class StageSpec(Spec):
         "held_out", description="of a fine-tuning: the training scenes that select a checkpoint"
     )
     split: Split | None = None
+    transfer: Transfer = Field("all", description=f"of a fine-tuning: {TRANSFER_MEANS}")
     parents: dict[Name, str] = Field({}, description="stage name to key")
     imagenet_weights_sha256: Sha256 | None = None
     threads: PositiveInt

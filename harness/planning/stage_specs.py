@@ -21,6 +21,8 @@ from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.recipes import finetune_recipe, stage_recipe
 
 NO_DATASET = "none"
+TRANSFER = "transfer"
+"""A field of a method's recipe that decides nothing of the pre-training: it goes into the key of the fine-tuning alone."""
 NEEDED = ("frames", "images", "poses", "multiple_views", "clouds", "labels")
 
 
@@ -124,7 +126,7 @@ def pretrain_stages(
                 "kind": "pretrain",
                 "stage": stage.name,
                 "seed": seed,
-                "recipe": recipe.model_dump(mode="json") if recipe else None,
+                "recipe": recipe.model_dump(mode="json", exclude={TRANSFER}) if recipe else None,
                 "data": _view(source, method.needs.labels, _pretrain_scenes(source, profile)) if source else None,
                 "parents": dict(parents),
                 "imagenet_weights_sha256": _weights_sha256(machine) if stage.imagenet_weights else None,
@@ -174,6 +176,7 @@ def finetune_stage(
             "data": _view(target, True, (), task.kind),
             "selection": profile.selection,
             "split": split,
+            "transfer": getattr(last.recipe, TRANSFER, "all"),
             "parents": {last.spec.stage: last.spec.key},
             "code_sha256": code_sha256("finetune", method.name, task.kind),
         }

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from pretrain_bench.benchmarks.specs.backbone_shapes import TRANSFER_MEANS, Transfer
 from pretrain_bench.benchmarks.specs.base import Probability, Range
 from pretrain_bench.benchmarks.specs.optimisers import SgdSettings
 from pretrain_bench.benchmarks.specs.recipes import Recipe, Work, voxels_of_frame
@@ -22,8 +23,9 @@ class DepthContrast(Recipe):
     scans_per_pass: PositiveInt = Field(32, description="scans in one forward pass; a step adds up its passes")
     format: Literal["joint", "voxel"] = Field("joint", description="J-15: points and voxels, or voxels only")
     trunk: Literal["res16unet34c"] = Field(
-        "res16unet34c", description="J-16: upstream Res16UNet34 would transfer its encoder only"
+        "res16unet34c", description="J-16: upstream Res16UNet34, whose wider decoder does not fit the tasks' network"
     )
+    transfer: Transfer = Field("encoder", description=TRANSFER_MEANS)
     queue_keys: PositiveInt = Field(
         131072, description="J-15: or half of the frames (but a batch at least), whichever is less"
     )

@@ -13,9 +13,10 @@ from pretrain_bench.benchmarks.metrics import predictions as prediction_files
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.benchmarks.metrics.predictions import Prediction
 from pretrain_bench.benchmarks.metrics.scorer import Scorer, scorer_of
+from pretrain_bench.benchmarks.specs.backbone_shapes import not_transferred
 from pretrain_bench.harness.contract.events import Eval
 from pretrain_bench.methods.context import StageContext
-from pretrain_bench.methods.networks.res16unet import HEAD, Res16UNet34C, seeded_backbone
+from pretrain_bench.methods.networks.res16unet import Res16UNet34C, seeded_backbone
 from pretrain_bench.methods.training.checkpoint import BACKBONE_FILE, load_into, load_weights
 from pretrain_bench.methods.training.loop import Training, TrainingState, train
 
@@ -52,17 +53,21 @@ def finetune(
 
 
 def load_backbone(context: StageContext, out_channels: int) -> Res16UNet34C:
-    """The pre-trained backbone with a fresh head: `final.*` is dropped by name, everything else must match (spec A.4)."""
+    """The pre-trained backbone with a fresh head, and with `transfer: encoder` a fresh decoder.
+
+    Both are left out by name; everything else must match (spec A.4).
+    """
     spec = context.spec
     momentum = spec.network.finetune_bn_momentum
     seed = context.seed("weights")
     network = seeded_backbone(out_channels, spec.network, momentum, spec.sparse_backend, seed)
     (parent,) = spec.parents
     weights = load_weights(context.parent(parent) / BACKBONE_FILE)
-    transferred, total = load_into(network, weights, (HEAD,), "pre-trained backbone")
-    expected = total - len([k for k in network.state_dict() if k.startswith(HEAD)])
+    drawn = not_transferred(spec.transfer)
+    transferred, total = load_into(network, weights, drawn, "pre-trained backbone")
+    expected = total - len([k for k in network.state_dict() if k.startswith(drawn)])
     assert transferred == expected, f"{transferred} tensors were transferred, expected {expected}"
-    context.notes["transferred_tensors"] = f"{transferred} of {total}, {HEAD}* dropped"
+    context.notes["transferred_tensors"] = f"{transferred} of {total}, {'*, '.join(drawn)}* dropped"
     return network
 
 
