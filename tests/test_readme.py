@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import re
 import shlex
 
 import pytest
 
+import pretrain_bench as pb
 from pretrain_bench.benchmarks.metrics.names import TITLES
 from pretrain_bench.benchmarks.metrics.predictions import LAYOUTS
 from pretrain_bench.benchmarks.specs.budget import Budget
@@ -15,6 +17,7 @@ from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.harness.contract.run_length import UNITS
 from pretrain_bench.harness.planning.catalog import available, find
 from tests.conftest import REPOSITORY, Bench
 
@@ -43,15 +46,18 @@ def test_every_option_and_name_exists(command: str, bench: Bench) -> None:
 
 
 def test_the_budget_table_is_true() -> None:
-    rows = re.findall(r"^\| `(\w+)`.*?\| ([\d,]+) \+ ([\d,]+) \| `(\S+)` \|", README, flags=re.M)
+    amount = r"(exactly|at most) ([\de,]+)"
+    rows = re.findall(rf"^\| `([\w-]+)`.*?\| {amount} (\w+) \| {amount} \| `(\S+)` \|", README, flags=re.M)
     assert {r[0] for r in rows} == set(available(Budget))
-    for name, pretrain, finetune, profile in rows:
+    for name, uniform, pretrain, unit, tuned, finetune, profile in rows:
         budget = find(Budget, name)
-        assert (budget.pretrain.amount, budget.finetune.amount) == (
-            float(pretrain.replace(",", "")),
-            float(finetune.replace(",", "")),
-        )
+        halves = ((budget.pretrain, uniform, pretrain, unit), (budget.finetune, tuned, finetune, "steps"))
+        for half, how, number, of in halves:
+            assert half.amount == float(number.replace(",", "")) and UNITS[half.currency] == of
+            assert half.uniformity == how.replace(" ", "_")
         assert budget.default_profile == profile and profile in available(Profile)
+    default = next(p.default for p in inspect.signature(pb.cells).parameters.values() if p.name == "budget")
+    assert f"`{default}` (default)" in README
 
 
 def test_make_targets_exist() -> None:

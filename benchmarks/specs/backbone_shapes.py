@@ -27,7 +27,7 @@ DECODER = (
 
 Shapes = dict[str, tuple[int, ...]]
 Transfer = Literal["all", "encoder"]
-TRANSFER_MEANS = "what fine-tuning takes over of the backbone: all of it, or the encoder with the first decoder level (conv0p1s1 to block5)"
+TRANSFER_MEANS = "what fine-tuning takes over of the backbone: all, or the encoder with the first decoder level (conv0p1s1 to block5)"
 
 
 def not_transferred(transfer: Transfer) -> tuple[str, ...]:

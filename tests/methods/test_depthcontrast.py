@@ -121,7 +121,7 @@ def test_the_profiles_hold_the_papers_numbers() -> None:
     official = recipe_in("official", "depthcontrast", "scans")
     assert (official.scans_per_step, official.scans_per_pass, official.epochs) == (1024, 32, 400)
     tiny = recipe_in("tiny", "depthcontrast", "scans")
-    assert tiny.points == 2048 and tiny.abstraction_points == (256, 128, 64, 32)
+    assert tiny.points == 5000 and tiny.abstraction_points == (512, 256, 128, 64)
 
 
 def test_sizes_that_cannot_be_are_refused() -> None:

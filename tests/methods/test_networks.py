@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
+from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes, not_transferred
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.methods.finetune.core import load_backbone
 from pretrain_bench.methods.networks.res16unet import Res16UNet34C, seeded_backbone
 from pretrain_bench.methods.networks.resunet2d import PixelFeatureNet, ResNetEncoder, network_input
 from pretrain_bench.methods.ours.recipe import OursImages
-from pretrain_bench.methods.training.checkpoint import load_into, load_weights, save_weights
+from pretrain_bench.methods.training.checkpoint import load_into, load_weights, save_backbone, save_weights
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,32 @@ def test_the_head_is_dropped_even_where_its_shape_fits() -> None:
     assert load_into(target, source.state_dict(), ("final.",), "backbone") == (372, 374)
     assert torch.equal(target.final.kernel, head)
     assert torch.equal(target.conv0p1s1.kernel, source.conv0p1s1.kernel)
+
+
+@pytest.mark.parametrize(("transfer", "transferred"), [("all", 372), ("encoder", 264)])
+def test_fine_tuning_draws_anew_what_is_not_transferred(transfer: str, transferred: int, tmp_path: Path) -> None:
+    settings = NetworkSettings(width=0.125)
+    trained = seeded_backbone(7, settings, 0.1, "torch", 1)
+    save_backbone(trained, tmp_path)
+    spec = SimpleNamespace(network=settings, sparse_backend="torch", parents={"scans": "key"}, transfer=transfer)
+    context = SimpleNamespace(spec=spec, seed=lambda name: 2, parent=lambda stage: tmp_path, notes={})
+    loaded = load_backbone(context, 5).state_dict()  # type: ignore[arg-type]
+    fresh = seeded_backbone(5, settings, settings.finetune_bn_momentum, "torch", 2).state_dict()
+    source = {**fresh, **{k: v for k, v in trained.state_dict().items() if not k.startswith(not_transferred(transfer))}}  # type: ignore[arg-type]
+    assert all(torch.equal(loaded[k], source[k]) for k in fresh)
+    assert context.notes["transferred_tensors"].startswith(f"{transferred} of 374, final.*")
+    assert ("block8.*" in context.notes["transferred_tensors"]) == (transfer == "encoder")
+
+
+def test_an_encoder_is_what_the_release_of_depthcontrast_fits() -> None:
+    """Of Res16UNet34 with its 256-channel decoder, the tensors that have a namesake of equal shape in Res16UNet34C (spec A.5)."""
+    names = ("conv0p1s1", "bn0", "convtr4p16s2", "bntr4", "block5")
+    names += tuple(f"{kind}{n}" for n in range(1, 5) for kind in ("bn", "block"))
+    names += ("conv1p1s2", "conv2p2s2", "conv3p4s2", "conv4p8s2")
+    shapes = backbone_shapes(NetworkSettings())
+    kept = {k for k in shapes if not k.startswith(not_transferred("encoder"))}
+    assert kept == {k for k in shapes if k.split(".")[0] in names}
+    assert {k for k in shapes if not k.startswith(not_transferred("all"))} == set(shapes)
 
 
 def test_a_checkpoint_of_another_shape_is_named() -> None:

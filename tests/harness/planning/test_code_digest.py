@@ -128,6 +128,15 @@ def test_how_a_budget_is_uniform_reaches_the_spec_and_the_key(prepared) -> None:
     assert [a.key != b.key for a, b in zip(mixed, capped, strict=True)] == [True, True, True]
 
 
+def test_what_a_method_hands_on_is_part_of_the_fine_tuning_alone(prepared) -> None:
+    smoke = find(Profile, "smoke")
+    whole = smoke.model_copy(update={"methods": {"depthcontrast": {"scans": {"transfer": "all"}}}})
+    encoder, everything = (chain(prepared, method="depthcontrast", profile=p) for p in (smoke, whole))
+    assert encoder[0].key == everything[0].key and "transfer" not in (encoder[0].recipe or {})
+    assert (encoder[1].transfer, everything[1].transfer) == ("encoder", "all") and encoder[1].key != everything[1].key
+    assert chain(prepared)[-1].transfer == "all"
+
+
 def test_impossible_cells_are_refused(prepared) -> None:
     smoke = find(Profile, "smoke")
     with pytest.raises(WrongUse, match="has no recipe for task 's3dis-sem'"):
