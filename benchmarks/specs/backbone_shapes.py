@@ -27,7 +27,9 @@ DECODER = (
 
 Shapes = dict[str, tuple[int, ...]]
 Transfer = Literal["all", "encoder"]
-TRANSFER_MEANS = "what fine-tuning takes over of the backbone: all, or the encoder with the first decoder level (conv0p1s1 to block5)"
+TRANSFER_MEANS = (
+    "what fine-tuning takes over: the whole backbone, or its encoder and first decoder level (conv0p1s1 to block5)"
+)
 
 
 def not_transferred(transfer: Transfer) -> tuple[str, ...]:
