@@ -13,7 +13,7 @@ from pretrain_bench.methods.networks.resunet2d import SIDE_MULTIPLE, PixelFeatur
 from pretrain_bench.methods.ours.augment import apply_crop, change_colours, draw_crop, match_pixels, to_tensor
 from pretrain_bench.methods.ours.recipe import OursImages
 from pretrain_bench.methods.training.checkpoint import load_into, load_weights, save_weights
-from pretrain_bench.methods.training.contrast import embedding_health, info_nce, unit_rows
+from pretrain_bench.methods.training.contrast import embedding_health, grouped_info_nce, info_nce, unit_rows
 from pretrain_bench.methods.training.loop import StepResult, Training, batch_indices, train_and_save
 from pretrain_bench.methods.training.optim import exponential, sgd
 
@@ -62,7 +62,7 @@ def prepare(context: StageContext) -> Training:
         rows = [gather_pairs(features[i], features[half + i], matches[i].to(context.device)) for i in range(half)]
         loss = pixel_loss(rows, recipe)
         loss.backward()
-        # Of each pair on its own, as the loss sees it.
+        # Of each pair on its own, whatever the negatives of the loss, so that profiles can be compared.
         each = [embedding_health(unit_rows(q.detach()), unit_rows(k.detach())) for q, k in rows if len(q)]
         health = {name: float(np.mean([h[name] for h in each])) for name in (each[0] if each else ())}
         health["pixels_per_pair"] = float(np.mean([len(m) for m in matches]))
@@ -107,15 +107,15 @@ def gather_pairs(one: Tensor, two: Tensor, matches: Tensor) -> tuple[Tensor, Ten
 def pixel_loss(rows: list[tuple[Tensor, Tensor]], recipe: OursImages) -> Tensor:
     """InfoNCE per image pair, then mean (or sum) over all pairs of the step.
 
-    A pair without matches adds nothing but counts in the mean (spec 0.2, item 7). With `negatives: batch` the pixels of
-    the step's other pairs are negatives too (J-3).
+    A pair without matches adds nothing but counts in the mean (spec 0.2, item 7). With `negatives: batch` the matched pixels
+    of the step's other images are negatives too (J-3).
     """
     normalised = [(unit_rows(q), unit_rows(k)) for q, k in rows if len(q)]
     if not normalised:
         return torch.stack([q.sum() for q, _ in rows]).sum() * 0.0
     if recipe.negatives == "batch":
-        queries, keys = (torch.cat(part) for part in zip(*normalised, strict=True))
-        loss = info_nce(queries, keys, recipe.temperature) * len(rows)
+        losses = grouped_info_nce(normalised, recipe.temperature)
     else:
-        loss = torch.stack([info_nce(q, k, recipe.temperature) for q, k in normalised]).sum()
+        losses = [info_nce(q, k, recipe.temperature) for q, k in normalised]
+    loss = torch.stack(losses).sum()
     return loss if recipe.reduction == "sum" else loss / len(rows)

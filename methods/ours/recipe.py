@@ -23,7 +23,10 @@ class OursImages(Recipe):
     encoder_depth: Literal[18, 34] = Field(34, description="J-1")
     decoder: Literal["author", "monodepth2"] = Field("author", description="J-2: bias and padding of the decoder")
     final_elu: bool = Field(True, description="J-2")
-    negatives: Literal["within_pair", "batch"] = Field("within_pair", description="J-3")
+    negatives: Literal["within_pair", "batch"] = Field(
+        "within_pair",
+        description="J-3: matched pixels of the second view of the same image, or of all images of the step",
+    )
     reduction: Literal["mean", "sum"] = Field("mean", description="J-4: over the pairs of a step")
     normalise: Literal["imagenet", "none"] = Field("imagenet", description="J-5")
     channel_order: Literal["rgb", "bgr"] = Field("rgb", description="J-5")
@@ -67,7 +70,10 @@ class OursPoints(Recipe):
     )
     temperature: PositiveFloat = 0.4
     head: Literal["final16", "final32_mlp"] = Field("final16", description="J-8")
-    negatives: Literal["batch", "per_frame"] = Field("batch", description="J-10")
+    negatives: Literal["batch", "per_frame", "batch_points"] = Field(
+        "batch",
+        description="J-10: pixel features of the step's other pairs, of the same frame's, or point features of the step's",
+    )
     frozen_norm: Literal["eval", "train"] = Field("eval", description="J-11: batch norm of the frozen 2D network")
     normalise: Literal["imagenet", "none"] = Field("imagenet", description="J-5")
     channel_order: Literal["rgb", "bgr"] = Field("rgb", description="J-5")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 
 from pretrain_bench.benchmarks.datasets.views import Frame
 from pretrain_bench.methods.ours import augment, projection
-from pretrain_bench.methods.ours.images import make_views
-from pretrain_bench.methods.ours.points import frame_sample
+from pretrain_bench.methods.ours.images import make_views, pixel_loss
+from pretrain_bench.methods.ours.points import frame_sample, point_loss
 from pretrain_bench.methods.ours.recipe import OursImages, OursPoints
+from pretrain_bench.methods.training.contrast import unit_rows
 from tests.parity.vectors import case, formula
 
 SMALL = OursImages(image_side=24, pixels_per_pair=100)
@@ -74,6 +76,33 @@ def test_hue_turns_in_a_circle() -> None:
     assert torch.allclose(augment._turn_hue(augment._turn_hue(image, 0.3), -0.3), image, atol=1e-5)
     red = torch.tensor([1.0, 0, 0])[:, None, None]
     assert torch.allclose(augment._turn_hue(red, 1 / 3).flatten(), torch.tensor([0.0, 1, 0]), atol=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("negatives", ["within_pair", "batch"])
+def test_pixel_loss_takes_the_negatives_of_its_recipe(negatives: str, reduction: str) -> None:
+    """J-3 and J-4 against a loop over pixels; the third pair has no match, adds nothing and counts in the mean."""
+    torch.manual_seed(0)
+    rows = [(torch.randn(n, 4, dtype=torch.float64), torch.randn(n, 4, dtype=torch.float64)) for n in (3, 5, 0)]
+    recipe = OursImages.model_validate({"negatives": negatives, "reduction": reduction})
+    total = 0.0
+    for queries, keys in rows[:2]:
+        own = unit_rows(keys)
+        others = torch.cat([unit_rows(k) for _, k in rows]) if negatives == "batch" else own
+        losses = [
+            torch.logsumexp(others @ q / 0.4, 0) - k @ q / 0.4 for q, k in zip(unit_rows(queries), own, strict=True)
+        ]
+        total += float(torch.stack(losses).mean())
+    assert math.isclose(float(pixel_loss(rows, recipe)), total / (3 if reduction == "mean" else 1), rel_tol=1e-9)
+
+
+def test_point_loss_takes_the_negatives_of_its_recipe() -> None:
+    """J-10 in closed form: all points alike, all pixels alike, at right angles; two frames of two pairs."""
+    points, pixels = (torch.eye(2, dtype=torch.float64)[i].expand(4, 2) for i in (0, 1))
+    closed = {"batch": math.log(4), "per_frame": math.log(2), "batch_points": math.log(1 + 3 * math.exp(1 / 0.4))}
+    for negatives, expected in closed.items():
+        recipe = OursPoints.model_validate({"negatives": negatives, "pairs_per_frame": 2})
+        assert math.isclose(float(point_loss(points, pixels, recipe)), expected, rel_tol=1e-9), negatives
 
 
 def a_frame(width: int = 120, height: int = 90, seed: int = 0) -> Frame:
