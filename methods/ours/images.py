@@ -56,9 +56,9 @@ def prepare(context: StageContext) -> Training:
     def step(number: int, batch: tuple[Tensor, list[Tensor]]) -> StepResult:
         images, matches = batch
         inputs = network_input(images.to(context.device, non_blocking=True), recipe.normalise, recipe.channel_order)
-        with context.autocast():
-            features = network(inputs, train_encoder=number >= recipe.freeze_encoder_steps).float()
         half = len(matches)
+        with context.autocast():
+            features = view_features(network, inputs, recipe, number >= recipe.freeze_encoder_steps).float()
         rows = [gather_pairs(features[i], features[half + i], matches[i].to(context.device)) for i in range(half)]
         loss = pixel_loss(rows, recipe)
         loss.backward()
@@ -97,6 +97,12 @@ def make_views(colour: np.ndarray, recipe: OursImages, rng: np.random.Generator)
     matches = match_pixels(crops[0], crops[1], recipe.match_radius_pixels, recipe.match == "nearest")
     chosen = rng.permutation(len(matches))[: recipe.pixels_per_pair]
     return one, two, matches[torch.from_numpy(chosen)]
+
+
+def view_features(network: nn.Module, inputs: Tensor, recipe: OursImages, train_encoder: bool) -> Tensor:
+    """(2N, C, S, S) features of N first and then N second views (2N, 3, S, S), in one pass or one for each view."""
+    passes = inputs.chunk(2) if recipe.norm_over == "each_view" else (inputs,)
+    return torch.cat([network(part, train_encoder=train_encoder) for part in passes])
 
 
 def gather_pairs(one: Tensor, two: Tensor, matches: Tensor) -> tuple[Tensor, Tensor]:

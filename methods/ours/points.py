@@ -193,7 +193,7 @@ def frame_sample(frame: Frame, recipe: OursPoints, rng: Generator) -> FrameSampl
         colours=torch.from_numpy((rgb[voxels.representative[kept]] / 255 - 0.5).astype(np.float32)),
         rows=torch.from_numpy(row_of_voxel[voxels.inverse[chosen]]),
         uv=torch.from_numpy(points.uv[chosen]),
-        image=crop_image(to_tensor(frame.colour), crop),
+        image=crop_image(to_tensor(frame.colour), crop, recipe.antialias),
         crop=crop,
     )
 

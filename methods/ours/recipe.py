@@ -23,6 +23,9 @@ class OursImages(Recipe):
     encoder_depth: Literal[18, 34] = Field(34, description="J-1")
     decoder: Literal["author", "monodepth2"] = Field("author", description="J-2: bias and padding of the decoder")
     final_elu: bool = Field(True, description="J-2")
+    norm_over: Literal["both_views", "each_view"] = Field(
+        "both_views", description="what a batch norm sees at once: both views of all images, or one view of each"
+    )
     negatives: Literal["within_pair", "batch"] = Field(
         "within_pair",
         description="J-3: matched pixels of the second view of the same image, or of all images of the step",
@@ -77,6 +80,7 @@ class OursPoints(Recipe):
     frozen_norm: Literal["eval", "train"] = Field("eval", description="J-11: batch norm of the frozen 2D network")
     normalise: Literal["imagenet", "none"] = Field("imagenet", description="J-5")
     channel_order: Literal["rgb", "bgr"] = Field("rgb", description="J-5")
+    antialias: bool = Field(True, description="whether the image is smoothed before it is made smaller")
     lookup: Literal["bilinear", "author_code"] = Field("bilinear", description="spec 0.2, item 4")
     scale: Range = (0.9, 1.1)
     rotation_degrees: tuple[float, float, float] = (180 / 32, 180 / 32, 180.0)

@@ -117,15 +117,18 @@ def resolved(name: str) -> dict[str, str]:
     return leaves(nested, "")
 
 
-def test_the_docs_list_exactly_where_paper_literal_differs_from_headline() -> None:
-    one, two = resolved("headline"), resolved("paper-literal")
+@pytest.mark.parametrize("profile", ["paper-literal", "author-code"])
+def test_the_docs_list_exactly_where_a_profile_differs_from_headline(profile: str) -> None:
+    one, two = resolved("headline"), resolved(profile)
     differing = {path for path in one.keys() | two.keys() if one.get(path) != two.get(path)}
     page = (REPOSITORY / "docs/methods.md").read_text()
-    section = page.partition("## paper-literal")[2].partition("\n## ")[0]
+    section = page.partition(f"\n## {profile}\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `([\w.-]+)` \| `([^`]+)` \| `([^`]+)` \|", section, flags=re.MULTILINE)
     assert {row[0] for row in rows} == differing and len(rows) == len(differing)
     for path, headline, literal in rows:
         assert (one.get(path, "none"), two.get(path, "none")) == (headline, literal), path
+    if profile != "paper-literal":
+        return
     readme = (REPOSITORY / "README.md").read_text().partition("`paper-literal` differs from `headline` in")[2]
     assert set(re.findall(r"`([\w.-]+)`", readme.partition(";")[0])) == {path for path in differing}
 
@@ -178,6 +181,12 @@ def test_a_profile_that_changes_a_rate_keeps_the_rest_of_the_optimiser(tmp_path:
         *((shipped.tasks[t], mine.tasks[t]) for t in shipped.tasks),
     ]:
         assert after.optimiser == before.optimiser.model_copy(update={"learning_rate": 0.5})
+
+
+def test_official_gives_a_voxel_the_instance_of_its_first_point() -> None:
+    for name, rule in (("headline", "common"), ("official", "first")):
+        tasks = find(Profile, name).tasks
+        assert {tasks[task].instance_of_voxel for task in ("s3dis-inst", "scannet-inst")} == {rule}
 
 
 def test_detection_passes_hold_the_batch_that_upstream_normalises_over() -> None:
