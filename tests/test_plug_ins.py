@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from pretrain_bench.benchmarks.specs.dataset import Dataset
-from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.method import Method, MethodStage
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.suite import Suite, parse_filters
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import parse_data_options
-from pretrain_bench.harness.planning.recipes import check_sections, recipe_model, stage_recipe
+from pretrain_bench.harness.planning.recipes import check_sections, recipe_model, stage_recipe, values_from_task
 from tests.conftest import NANO, REPOSITORY, Bench, run_records
 
 EXAMPLE = REPOSITORY / "examples/own-method"
@@ -167,6 +167,22 @@ def test_a_package_brings_a_method_by_its_entry_point(
     )
     (site / "some_package/__init__.py").write_text("raise RuntimeError('not to be imported')")
     bench("methods", "ls")
+
+
+def test_a_recipe_takes_from_its_task_only_what_the_task_has() -> None:
+    method, profile = find(Method, "csc"), find(Profile, "headline")
+    stage = method.stages[0].model_copy(update={"from_task": ("voxel_metres",)})
+    followed = values_from_task(method, stage, profile, find(Task, "s3dis-sem"))
+    assert followed == {"voxel_metres": 0.05}
+    before, after = stage_recipe(method, stage, profile), stage_recipe(method, stage, profile, followed)
+    assert before is not None and after == before.model_copy(update=followed) != before
+    wrong = stage.model_copy(update={"from_task": ("seeds",)})
+    with pytest.raises(
+        WrongUse, match="from_task names 'seeds', which a recipe of kind 'semantic' lacks; it has batch"
+    ):
+        values_from_task(method, wrong, profile, find(Task, "s3dis-sem"))
+    with pytest.raises(ValueError, match="from_task needs a recipe"):
+        MethodStage(name="scale", share=1, title="x", from_task=("steps",))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.datasets.views import Cloud
 from pretrain_bench.benchmarks.input.voxelise import IGNORE, Voxels, quantise, to_cells, voxel_labels
-from pretrain_bench.benchmarks.specs.recipes import SemanticRecipe
+from pretrain_bench.benchmarks.specs.recipes import InstanceRecipe, SemanticRecipe
 
 Array = NDArray[Any]
 
@@ -64,7 +64,9 @@ def training_sample(
     if few_labels:
         label, thing = labels_of_the_labelled(labels, voxels), labels_of_the_labelled(objects, voxels, ignore=-1)
     else:
-        label, thing = voxel_labels(labels, voxels), voxel_labels(objects, voxels, ignore=-1)
+        first = isinstance(recipe, InstanceRecipe) and recipe.instance_of_voxel == "first"
+        label = voxel_labels(labels, voxels)
+        thing = objects[voxels.representative] if first else voxel_labels(objects, voxels, ignore=-1)
     if recipe.max_voxels_per_scene is not None:
         keep = crop_to_voxels(coordinates, recipe.max_voxels_per_scene, rng)
         coordinates, colour, label, thing = coordinates[keep], colour[keep], label[keep], thing[keep]

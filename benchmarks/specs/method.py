@@ -38,7 +38,16 @@ class MethodStage(Spec):
     recipe: str | None = Field(
         None, description="a class of the folder's recipe.py, or tasks.NAME for the recipe of a task; none: no recipe"
     )
+    from_task: tuple[str, ...] = Field(
+        (), description="fields of the recipe that take the value of the task that the backbone is fine-tuned on"
+    )
     imagenet_weights: bool = Field(False, description="whether it starts from ImageNet weights where they are given")
+
+    @model_validator(mode="after")
+    def _a_recipe_to_fill(self) -> Self:
+        if self.from_task and self.recipe is None:
+            raise ValueError("from_task needs a recipe whose fields it names")
+        return self
 
 
 class MethodCard(Spec):

@@ -138,6 +138,10 @@ class InstanceRecipe(SemanticRecipe):
 
     kind: Literal["instance"]
     instance_classes: Literal["things", "all"] = Field("things", description="J-19: S3DIS, 10 or 13 classes")
+    instance_of_voxel: Literal["common", "first"] = Field(
+        "common",
+        description="in training: none where the points of a voxel disagree, or that of its first point, as upstream",
+    )
     method: Literal["csc", "pointgroup"] = Field("csc", description="J-20")
     pointgroup: PointGroupSettings = PointGroupSettings()
     cluster_radius_voxels: PositiveFloat = 1.5

@@ -73,7 +73,7 @@ def _as_json(plan: pb.Plan) -> dict[str, Any]:
         "waiting_for_data": [{"cell": w.cell.model_dump(mode="json"), "datasets": w.datasets} for w in plan.waiting],
         "stages": [
             {
-                "key": s.key, "title": s.planned.title, "kind": s.planned.spec.kind, "seed": s.planned.spec.seed,
+                "key": s.key, "title": s.planned.long_title, "kind": s.planned.spec.kind, "seed": s.planned.spec.seed,
                 "cell": s.planned.cell.model_dump(mode="json") if s.planned.cell else None,
                 "state": s.state.value, "reason": s.reason, "estimate": s.estimate._asdict() if s.estimate else None,
             }
@@ -113,7 +113,7 @@ def _rows(plan: pb.Plan) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for stage in plan.remaining:
         spec, cell = stage.planned.spec, stage.planned.cell
-        facts = (stage.key[:8], stage.planned.title, seeds(cell, spec.seed))
+        facts = (stage.key[:8], stage.planned.long_title, seeds(cell, spec.seed))
         rows.append((*facts, stage.state.value, _time(stage), stage.reason or "-"))
     for cell, datasets in plan.waiting:
         rows.append(("-", title_of(cell), seeds(cell, None), "waiting", "-", f"for data: {', '.join(datasets)}"))

@@ -89,6 +89,9 @@ class StageSpec(Spec):
     recipe: Payload | None = Field(
         None, description="the validated fields of the stage's recipe; only the stage's own code knows what they mean"
     )
+    from_task: tuple[str, ...] = Field(
+        (), description="of a pre-training: fields of the recipe that have the value of the task that is fine-tuned on"
+    )
     settings: dict[str, bool | int | float | str] = Field({}, description="what the method's file says, as it is")
     limits: Limits
     data: DataView | None = None

@@ -11,6 +11,7 @@ from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
+from pretrain_bench.harness.planning.recipes import values_from_task
 from pretrain_bench.harness.planning.stage_specs import (
     NO_DATASET,
     CellSpecs,
@@ -47,7 +48,7 @@ class Planner:
         self, specs: SuiteSpecs, names: Mapping[str, str], data: Mapping[str, PreparedDataset], machine: Machine
     ) -> None:
         self.specs, self.names, self.data, self.machine = specs, names, data, machine
-        self._pretrained: dict[tuple[str, str, int], list[PlannedStage]] = {}
+        self._pretrained: dict[tuple[object, ...], list[PlannedStage]] = {}
         self._finetuned: dict[tuple[str, str, str, str], PlannedStage] = {}
         self._keys: dict[int, str] = {}
 
@@ -86,10 +87,12 @@ class Planner:
         return [*self._pretrain(cell), self._finetune(cell)]
 
     def _pretrain(self, cell: Cell) -> list[PlannedStage]:
-        which = (cell.method, cell.pretrain_dataset, cell.pretrain_seed)
+        specs = self.specs.of(cell)
+        followed = [values_from_task(specs.method, s, specs.profile, specs.task) for s in specs.method.stages]
+        which = (cell.method, cell.pretrain_dataset, cell.pretrain_seed, repr(followed))
         if which not in self._pretrained:
             source = self.data[cell.pretrain_dataset] if cell.pretrain_dataset != NO_DATASET else None
-            self._pretrained[which] = pretrain_stages(self.specs.of(cell), source, cell.pretrain_seed, self.machine)
+            self._pretrained[which] = pretrain_stages(specs, source, cell.pretrain_seed, self.machine)
         return self._pretrained[which]
 
     def _finetune(self, cell: Cell) -> PlannedStage:

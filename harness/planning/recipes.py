@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,24 +20,51 @@ RECIPE_MODULE = "recipe"
 TASK_PREFIX = "tasks."
 
 
-def stage_recipe(method: Method, stage: MethodStage, profile: Profile) -> Recipe | None:
+def stage_recipe(
+    method: Method, stage: MethodStage, profile: Profile, from_task: Mapping[str, Any] | None = None
+) -> Recipe | None:
     """The recipe that a stage of pre-training follows under a profile; None for one that has none.
 
-    The method's own sections come first, in the order in which the profiles extend each other; then what the profile itself
-    says under `methods`. Runs `recipe.py` of the method's folder. Raises WrongUse naming the file and field.
+    The method's own sections come first, in the order in which the profiles extend each other; or the recipe of the task that the
+    method's file names. Then `from_task` (see `values_from_task`), and what the profile itself says under `methods`. Runs
+    `recipe.py` of the method's folder. Raises WrongUse naming the file and field.
     """
     if stage.recipe is None:
         return None
-    if stage.recipe.startswith(TASK_PREFIX):
-        return task_recipe_of(profile, stage.recipe.removeprefix(TASK_PREFIX))
     values: dict[str, Any] = {}
-    sections = _sections(method)
-    for name in profile.lineage:
-        values = merged(values, sections.get(name, {}).get(stage.name) or {})
-    values = merged(values, profile.methods.get(method.name, {}).get(stage.name, {}))
-    return parse_spec(
-        values, recipe_model(method, stage), f"profile {profile.name!r}, methods.{method.name}.{stage.name}"
-    )
+    if stage.recipe.startswith(TASK_PREFIX):
+        base = task_recipe_of(profile, stage.recipe.removeprefix(TASK_PREFIX))
+        values, model = base.model_dump(), type(base)
+    else:
+        model, sections = recipe_model(method, stage), _sections(method)
+        for name in profile.lineage:
+            values = merged(values, sections.get(name, {}).get(stage.name) or {})
+    values = merged(values, dict(from_task or {}))
+    values = merged(values, _own_fields(method, stage, profile))
+    return parse_spec(values, model, f"profile {profile.name!r}, methods.{method.name}.{stage.name}")
+
+
+def values_from_task(method: Method, stage: MethodStage, profile: Profile, task: Task) -> dict[str, Any]:
+    """The fields of a stage's recipe that follow the task (`from_task` in the method's file), with their values.
+
+    A field that the profile sets under `methods` keeps that value. Raises WrongUse where the task's recipe lacks a field.
+    """
+    names = [name for name in stage.from_task if name not in _own_fields(method, stage, profile)]
+    if not names:
+        return {}
+    recipe = finetune_recipe(profile, task)
+    for name in names:
+        if name not in type(recipe).model_fields:
+            raise WrongUse(
+                f"method {method.name!r}, stage {stage.name!r}: from_task names {name!r}, which a recipe of kind {task.kind!r} "
+                f"lacks; it has {', '.join(sorted(type(recipe).model_fields))}"
+            )
+    return {name: getattr(recipe, name) for name in names}
+
+
+def _own_fields(method: Method, stage: MethodStage, profile: Profile) -> dict[str, Any]:
+    """What a profile sets for one stage under `methods`."""
+    return profile.methods.get(method.name, {}).get(stage.name, {})
 
 
 def task_recipe_of(profile: Profile, task: str) -> Recipe:

@@ -18,7 +18,7 @@ from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.contract.stage import DataView, Limits, StageSpec
 from pretrain_bench.harness.planning.code_digest import code_sha256
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
-from pretrain_bench.harness.planning.recipes import finetune_recipe, stage_recipe
+from pretrain_bench.harness.planning.recipes import finetune_recipe, stage_recipe, values_from_task
 
 NO_DATASET = "none"
 TRANSFER = "transfer"
@@ -54,6 +54,12 @@ class PlannedStage(NamedTuple):
     method: Method
     recipe: Recipe | None
     leaves_backbone: bool = False
+
+    @property
+    def long_title(self) -> str:
+        """The title, with the fields that follow the task: pre-trainings of one name may differ in these."""
+        recipe = self.spec.recipe or {}
+        return self.title + "".join(f", {name} {recipe[name]}" for name in self.spec.from_task)
 
     @property
     def own_code(self) -> bool:
@@ -110,8 +116,11 @@ class CellSpecs(NamedTuple):
 def pretrain_stages(
     specs: CellSpecs, source: PreparedDataset | None, seed: int, machine: Machine
 ) -> list[PlannedStage]:
-    """The stages that make a method's backbone, in the order in which they run; raises WrongUse as `finetune_stage`."""
-    method, _, budget, profile = specs
+    """The stages that make a method's backbone, in the order in which they run; raises WrongUse as `finetune_stage`.
+
+    They depend on the task of `specs` only where the method's file says so (`from_task`).
+    """
+    method, task, budget, profile = specs
     planned: list[PlannedStage] = []
     parents: dict[str, str] = {}
     synthetic = False
@@ -119,7 +128,8 @@ def pretrain_stages(
         check_needs(method, source.dataset)
         synthetic = source.manifest.synthetic
     for stage in method.stages:
-        recipe = stage_recipe(method, stage, profile)
+        followed = values_from_task(method, stage, profile, task)
+        recipe = stage_recipe(method, stage, profile, followed)
         spec = StageSpec.model_validate(
             {
                 **_common(specs, budget.pretrain, stage.share, machine),
@@ -127,6 +137,7 @@ def pretrain_stages(
                 "stage": stage.name,
                 "seed": seed,
                 "recipe": recipe.model_dump(mode="json", exclude={TRANSFER}) if recipe else None,
+                "from_task": tuple(followed),
                 "data": _view(source, method.needs.labels, _pretrain_scenes(source, profile)) if source else None,
                 "parents": dict(parents),
                 "imagenet_weights_sha256": _weights_sha256(machine) if stage.imagenet_weights else None,

@@ -13,7 +13,7 @@ from pretrain_bench.methods.networks.resunet2d import SIDE_MULTIPLE, PixelFeatur
 from pretrain_bench.methods.ours.augment import apply_crop, change_colours, draw_crop, match_pixels, to_tensor
 from pretrain_bench.methods.ours.recipe import OursImages
 from pretrain_bench.methods.training.checkpoint import load_into, load_weights, save_weights
-from pretrain_bench.methods.training.contrast import embedding_health, info_nce, unit_rows
+from pretrain_bench.methods.training.contrast import embedding_health, grouped_info_nce, info_nce, unit_rows
 from pretrain_bench.methods.training.loop import StepResult, Training, batch_indices, train_and_save
 from pretrain_bench.methods.training.optim import exponential, sgd
 
@@ -56,13 +56,13 @@ def prepare(context: StageContext) -> Training:
     def step(number: int, batch: tuple[Tensor, list[Tensor]]) -> StepResult:
         images, matches = batch
         inputs = network_input(images.to(context.device, non_blocking=True), recipe.normalise, recipe.channel_order)
-        with context.autocast():
-            features = network(inputs, train_encoder=number >= recipe.freeze_encoder_steps).float()
         half = len(matches)
+        with context.autocast():
+            features = view_features(network, inputs, recipe, number >= recipe.freeze_encoder_steps).float()
         rows = [gather_pairs(features[i], features[half + i], matches[i].to(context.device)) for i in range(half)]
         loss = pixel_loss(rows, recipe)
         loss.backward()
-        # Of each pair on its own, as the loss sees it.
+        # Of each pair on its own, whatever the negatives of the loss, so that profiles can be compared.
         each = [embedding_health(unit_rows(q.detach()), unit_rows(k.detach())) for q, k in rows if len(q)]
         health = {name: float(np.mean([h[name] for h in each])) for name in (each[0] if each else ())}
         health["pixels_per_pair"] = float(np.mean([len(m) for m in matches]))
@@ -99,6 +99,12 @@ def make_views(colour: np.ndarray, recipe: OursImages, rng: np.random.Generator)
     return one, two, matches[torch.from_numpy(chosen)]
 
 
+def view_features(network: nn.Module, inputs: Tensor, recipe: OursImages, train_encoder: bool) -> Tensor:
+    """(2N, C, S, S) features of N first and then N second views (2N, 3, S, S), in one pass or one for each view."""
+    passes = inputs.chunk(2) if recipe.norm_over == "each_view" else (inputs,)
+    return torch.cat([network(part, train_encoder=train_encoder) for part in passes])
+
+
 def gather_pairs(one: Tensor, two: Tensor, matches: Tensor) -> tuple[Tensor, Tensor]:
     """Feature maps (C, S, S) and flat matches (M, 2) to query and key rows (M, C)."""
     return one.flatten(1).t()[matches[:, 0]], two.flatten(1).t()[matches[:, 1]]
@@ -107,15 +113,15 @@ def gather_pairs(one: Tensor, two: Tensor, matches: Tensor) -> tuple[Tensor, Ten
 def pixel_loss(rows: list[tuple[Tensor, Tensor]], recipe: OursImages) -> Tensor:
     """InfoNCE per image pair, then mean (or sum) over all pairs of the step.
 
-    A pair without matches adds nothing but counts in the mean (spec 0.2, item 7). With `negatives: batch` the pixels of
-    the step's other pairs are negatives too (J-3).
+    A pair without matches adds nothing but counts in the mean (spec 0.2, item 7). With `negatives: batch` the matched pixels
+    of the step's other images are negatives too (J-3).
     """
     normalised = [(unit_rows(q), unit_rows(k)) for q, k in rows if len(q)]
     if not normalised:
         return torch.stack([q.sum() for q, _ in rows]).sum() * 0.0
     if recipe.negatives == "batch":
-        queries, keys = (torch.cat(part) for part in zip(*normalised, strict=True))
-        loss = info_nce(queries, keys, recipe.temperature) * len(rows)
+        losses = grouped_info_nce(normalised, recipe.temperature)
     else:
-        loss = torch.stack([info_nce(q, k, recipe.temperature) for q, k in normalised]).sum()
+        losses = [info_nce(q, k, recipe.temperature) for q, k in normalised]
+    loss = torch.stack(losses).sum()
     return loss if recipe.reduction == "sum" else loss / len(rows)

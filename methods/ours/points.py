@@ -24,7 +24,7 @@ from pretrain_bench.methods.ours.recipe import OursImages, OursPoints
 from pretrain_bench.methods.sparse.backend import sparse_backend
 from pretrain_bench.methods.sparse.tensor import batched_coordinates
 from pretrain_bench.methods.training.checkpoint import load_into, load_weights, save_backbone
-from pretrain_bench.methods.training.contrast import embedding_health, info_nce, unit_rows
+from pretrain_bench.methods.training.contrast import embedding_health, info_nce, info_nce_among_queries, unit_rows
 from pretrain_bench.methods.training.loop import StepResult, Training, batch_indices, first_usable, train_and_save
 from pretrain_bench.methods.training.optim import exponential, sgd
 
@@ -79,11 +79,7 @@ def prepare(context: StageContext) -> Training:
         starts = np.cumsum([0, *(len(s.coordinates) for s in samples)])
         rows = torch.cat([s.rows + int(start) for s, start in zip(samples, starts, strict=False)]).to(context.device)
         queries, keys = unit_rows(output[rows]), unit_rows(targets)
-        if recipe.negatives == "batch":
-            loss = info_nce(queries, keys, recipe.temperature)
-        else:
-            parts = zip(queries.split(recipe.pairs_per_frame), keys.split(recipe.pairs_per_frame), strict=True)
-            loss = torch.stack([info_nce(q, k, recipe.temperature) for q, k in parts]).mean()
+        loss = point_loss(queries, keys, recipe)
         loss.backward()
         health = embedding_health(queries.detach(), keys)
         health["duplicate_rows"] = 1 - len(torch.unique(rows)) / len(rows)
@@ -95,6 +91,16 @@ def prepare(context: StageContext) -> Training:
         save_backbone(student.backbone, context.artifacts)
 
     return Training({"student": student}, optimiser, schedule, length, make_batch, step, save=save)
+
+
+def point_loss(queries: Tensor, keys: Tensor, recipe: OursPoints) -> Tensor:
+    """InfoNCE of unit point features (P, C) with the unit pixel features (P, C) of their pairs, frame after frame (J-10)."""
+    if recipe.negatives == "batch":
+        return info_nce(queries, keys, recipe.temperature)
+    if recipe.negatives == "batch_points":
+        return info_nce_among_queries(queries, keys, recipe.temperature)
+    parts = zip(queries.split(recipe.pairs_per_frame), keys.split(recipe.pairs_per_frame), strict=True)
+    return torch.stack([info_nce(q, k, recipe.temperature) for q, k in parts]).mean()
 
 
 class Student(nn.Module):
@@ -187,7 +193,7 @@ def frame_sample(frame: Frame, recipe: OursPoints, rng: Generator) -> FrameSampl
         colours=torch.from_numpy((rgb[voxels.representative[kept]] / 255 - 0.5).astype(np.float32)),
         rows=torch.from_numpy(row_of_voxel[voxels.inverse[chosen]]),
         uv=torch.from_numpy(points.uv[chosen]),
-        image=crop_image(to_tensor(frame.colour), crop),
+        image=crop_image(to_tensor(frame.colour), crop, recipe.antialias),
         crop=crop,
     )
 

@@ -70,10 +70,10 @@ def centre_crop(width: int, height: int, resize_side: int, side: int) -> CentreC
     return CentreCrop(size, left, top, side, grid(left, size[0], width), grid(top, size[1], height))
 
 
-def crop_image(image: Tensor, crop: CentreCrop) -> Tensor:
-    """(3, H, W) in [0, 1] to (3, side, side)."""
+def crop_image(image: Tensor, crop: CentreCrop, antialias: bool = True) -> Tensor:
+    """(3, H, W) in [0, 1] to (3, side, side); bilinear, smoothed first with `antialias`."""
     resized = functional.interpolate(
-        image[None], (crop.size[1], crop.size[0]), mode="bilinear", align_corners=False, antialias=True
+        image[None], (crop.size[1], crop.size[0]), mode="bilinear", align_corners=False, antialias=antialias
     )[0]
     return resized[:, crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
 

@@ -23,7 +23,13 @@ class OursImages(Recipe):
     encoder_depth: Literal[18, 34] = Field(34, description="J-1")
     decoder: Literal["author", "monodepth2"] = Field("author", description="J-2: bias and padding of the decoder")
     final_elu: bool = Field(True, description="J-2")
-    negatives: Literal["within_pair", "batch"] = Field("within_pair", description="J-3")
+    norm_over: Literal["both_views", "each_view"] = Field(
+        "both_views", description="what a batch norm sees at once: both views of all images, or one view of each"
+    )
+    negatives: Literal["within_pair", "batch"] = Field(
+        "within_pair",
+        description="J-3: matched pixels of the second view of the same image, or of all images of the step",
+    )
     reduction: Literal["mean", "sum"] = Field("mean", description="J-4: over the pairs of a step")
     normalise: Literal["imagenet", "none"] = Field("imagenet", description="J-5")
     channel_order: Literal["rgb", "bgr"] = Field("rgb", description="J-5")
@@ -67,10 +73,14 @@ class OursPoints(Recipe):
     )
     temperature: PositiveFloat = 0.4
     head: Literal["final16", "final32_mlp"] = Field("final16", description="J-8")
-    negatives: Literal["batch", "per_frame"] = Field("batch", description="J-10")
+    negatives: Literal["batch", "per_frame", "batch_points"] = Field(
+        "batch",
+        description="J-10: pixel features of the step's other pairs, of the same frame's, or point features of the step's",
+    )
     frozen_norm: Literal["eval", "train"] = Field("eval", description="J-11: batch norm of the frozen 2D network")
     normalise: Literal["imagenet", "none"] = Field("imagenet", description="J-5")
     channel_order: Literal["rgb", "bgr"] = Field("rgb", description="J-5")
+    antialias: bool = Field(True, description="whether the image is smoothed before it is made smaller")
     lookup: Literal["bilinear", "author_code"] = Field("bilinear", description="spec 0.2, item 4")
     scale: Range = (0.9, 1.1)
     rotation_degrees: tuple[float, float, float] = (180 / 32, 180 / 32, 180.0)

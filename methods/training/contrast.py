@@ -1,7 +1,8 @@
-"""The contrastive loss that the methods share: InfoNCE over the rows of two matrices (spec B.3, E.4, E.5)."""
+"""The contrastive losses that the methods share: InfoNCE over the rows of two matrices (spec B.3, E.4, E.5)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,18 +15,19 @@ ROW_BLOCK = 2048
 
 
 class _InfoNce(torch.autograd.Function):
-    """mean_i(logsumexp_j(q_i . k_j / t) - q_i . k_i / t), with only a block of rows of the logits in memory."""
+    """mean_i(logsumexp_j(q_i . k_j / t) - q_i . k_(first + i) / t), with only a block of rows of the logits in memory."""
 
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, keys: Tensor, temperature: float, block: int) -> Tensor:
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, temperature: float, block: int, first: int) -> Tensor:
         normaliser = torch.cat([torch.logsumexp(rows @ keys.t() / temperature, 1) for rows in queries.split(block)])
         ctx.save_for_backward(queries, keys, normaliser)
-        ctx.temperature, ctx.block = temperature, block
-        return (normaliser - (queries * keys).sum(1) / temperature).mean()
+        ctx.temperature, ctx.block, ctx.first = temperature, block, first
+        return (normaliser - (queries * keys[first : first + len(queries)]).sum(1) / temperature).mean()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         queries, keys, normaliser = ctx.saved_tensors
+        positives = slice(ctx.first, ctx.first + len(queries))
         scale = gradients[0] / (ctx.temperature * len(queries))
         grad_queries = torch.empty_like(queries) if ctx.needs_input_grad[0] else None
         grad_keys = torch.zeros_like(keys) if ctx.needs_input_grad[1] else None
@@ -33,25 +35,96 @@ class _InfoNce(torch.autograd.Function):
             rows = slice(start, start + ctx.block)
             chances = torch.exp(queries[rows] @ keys.t() / ctx.temperature - normaliser[rows, None])
             if grad_queries is not None:
-                grad_queries[rows] = (chances @ keys - keys[rows]) * scale
+                grad_queries[rows] = (chances @ keys - keys[positives][rows]) * scale
             if grad_keys is not None:
                 grad_keys += chances.t() @ queries[rows] * scale
         if grad_keys is not None:
-            grad_keys -= queries * scale
-        return grad_queries, grad_keys, None, None
+            grad_keys[positives] -= queries * scale
+        return grad_queries, grad_keys, None, None, None
 
 
 def info_nce(queries: Tensor, keys: Tensor, temperature: float, block: int = ROW_BLOCK) -> Tensor:
     """InfoNCE where row i of `keys` is the positive of row i of `queries` and every other row is a negative.
 
-    Both (N, C), already normalised as the method wants them; N >= 1. Gradients are exact; memory is `block` x N.
+    Both (N, C), already normalised as the method wants them; N >= 1. Gradients are exact; memory is `block` x N. Raises
+    ValueError where the shapes differ or there is no row.
     """
+    _check_pairs(queries, keys)
+    count_similarities(queries, keys)
+    return _InfoNce.apply(queries, keys, temperature, block, 0)
+
+
+def grouped_info_nce(
+    pairs: Sequence[tuple[Tensor, Tensor]], temperature: float, block: int = ROW_BLOCK
+) -> list[Tensor]:
+    """InfoNCE of each group, a scalar each, where the keys of all groups are negatives.
+
+    Every group has queries and keys of the same shape (N_g, C), N_g >= 1; key i is the positive of query i. Raises ValueError
+    where the shapes differ or a group has no row.
+    """
+    for queries, keys in pairs:
+        _check_pairs(queries, keys)
+    all_keys = torch.cat([keys for _, keys in pairs])
+    losses, first = [], 0
+    for queries, _ in pairs:
+        count_similarities(queries, all_keys)
+        losses.append(_InfoNce.apply(queries, all_keys, temperature, block, first))
+        first += len(queries)
+    return losses
+
+
+class _InfoNceAmongQueries(torch.autograd.Function):
+    """mean_i(log(exp(q_i . k_i / t) + sum_(j != i) exp(q_i . q_j / t)) - q_i . k_i / t), blocked as `_InfoNce`."""
+
+    @staticmethod
+    def logits(queries: Tensor, keys: Tensor, temperature: float, rows: slice) -> Tensor:
+        """(block, N) of some rows: similarities among queries, and that with its key on the diagonal."""
+        similarity = queries[rows] @ queries.t()
+        similarity.diagonal(rows.start).copy_((queries[rows] * keys[rows]).sum(1))
+        return similarity / temperature
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, temperature: float, block: int) -> Tensor:
+        blocks = [slice(start, min(start + block, len(queries))) for start in range(0, len(queries), block)]
+        logits = _InfoNceAmongQueries.logits
+        normaliser = torch.cat([logits(queries, keys, temperature, rows).logsumexp(1) for rows in blocks])
+        ctx.save_for_backward(queries, keys, normaliser)
+        ctx.temperature, ctx.blocks = temperature, blocks
+        return (normaliser - (queries * keys).sum(1) / temperature).mean()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        queries, keys, normaliser = ctx.saved_tensors
+        scale = gradients[0] / (ctx.temperature * len(queries))
+        grad_queries, grad_keys = torch.zeros_like(queries), torch.empty_like(keys)
+        for rows in ctx.blocks:
+            logits = _InfoNceAmongQueries.logits(queries, keys, ctx.temperature, rows)
+            chances = torch.exp(logits - normaliser[rows, None])
+            missing = chances.diagonal(rows.start)[:, None].clone() - 1
+            chances.diagonal(rows.start).zero_()
+            grad_queries[rows] += (chances @ queries + missing * keys[rows]) * scale
+            grad_queries += chances.t() @ queries[rows] * scale
+            grad_keys[rows] = missing * queries[rows] * scale
+        needed = ctx.needs_input_grad
+        return grad_queries if needed[0] else None, grad_keys if needed[1] else None, None, None
+
+
+def info_nce_among_queries(queries: Tensor, keys: Tensor, temperature: float, block: int = ROW_BLOCK) -> Tensor:
+    """InfoNCE where row i of `keys` is the positive of row i of `queries`, and the other rows of `queries` are its negatives.
+
+    Both (N, C), already normalised as the method wants them; N >= 1. A query receives gradient as an anchor and as a negative.
+    Gradients are exact; memory is `block` x N. Raises ValueError where the shapes differ or there is no row.
+    """
+    _check_pairs(queries, keys)
+    count_similarities(queries, queries)
+    return _InfoNceAmongQueries.apply(queries, keys, temperature, block)
+
+
+def _check_pairs(queries: Tensor, keys: Tensor) -> None:
     if queries.shape != keys.shape or not len(queries):
         raise ValueError(
             f"need as many keys as queries, at least one; found {tuple(queries.shape)}, {tuple(keys.shape)}"
         )
-    count_similarities(queries, keys)
-    return _InfoNce.apply(queries, keys, temperature, block)
 
 
 def unit_rows(features: Tensor) -> Tensor:

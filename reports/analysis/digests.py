@@ -10,7 +10,7 @@ from pretrain_bench.harness.contract.stage import StageSpec, canonical_json
 
 # What may differ between runs that are averaged or compared: seeds, the method itself, and where and with how many threads
 # it ran. Everything else that is in a key must be equal.
-_FREE = {"seed", "parents", "threads", "device", "sparse_backend"}
+_FREE = {"seed", "parents", "threads", "device", "sparse_backend", "from_task"}
 
 
 class SpecDigests:
@@ -46,8 +46,17 @@ class SpecDigests:
 
 
 def digest_of(stages: list[StageSpec]) -> str:
-    """Six hexadecimal digits of pre-training stages without their seeds, in any order."""
-    payload = [spec.model_dump(mode="json", exclude=_FREE) for spec in stages]
+    """Six hexadecimal digits of pre-training stages without their seeds, in any order.
+
+    Fields of a recipe that follow the task are left out: pre-trainings that differ in nothing else are one row, and each task
+    has its own.
+    """
+    payload = []
+    for spec in stages:
+        plain = spec.model_dump(mode="json", exclude=_FREE)
+        if spec.from_task:
+            plain["recipe"] = {k: v for k, v in (spec.recipe or {}).items() if k not in spec.from_task}
+        payload.append(plain)
     payload.sort(key=lambda spec: str(spec["stage"]))
     return _sha(payload)
 

@@ -8,12 +8,59 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pretrain_bench.methods.training.contrast import embedding_health, info_nce, ranked_first, unit_rows
+from pretrain_bench.methods.training.contrast import (
+    embedding_health,
+    grouped_info_nce,
+    info_nce,
+    info_nce_among_queries,
+    ranked_first,
+    unit_rows,
+)
 
 
 def test_closed_form() -> None:
     rows = torch.eye(2)
     assert math.isclose(float(info_nce(rows, rows, 0.4)), math.log(1 + math.exp(-2.5)), rel_tol=1e-5)
+
+
+def test_closed_forms_among_queries() -> None:
+    one, two = torch.eye(2, 3, dtype=torch.float64), torch.eye(3, dtype=torch.float64)[2].expand(2, 3)
+    assert math.isclose(float(info_nce_among_queries(one, one, 0.4)), math.log(1 + math.exp(-2.5)), rel_tol=1e-9)
+    # Two equal queries, each orthogonal to its key: the negative is another query, not another key.
+    same = one[:1].expand(2, 3)
+    assert math.isclose(float(info_nce_among_queries(same, two, 0.4)), math.log(1 + math.exp(2.5)), rel_tol=1e-9)
+    assert math.isclose(float(info_nce(same, two, 0.4)), math.log(2), rel_tol=1e-9)
+
+
+@pytest.mark.parametrize("block", [1, 7, 50, 1000])
+def test_queries_as_negatives_equal_a_plain_reference_with_gradients(block: int) -> None:
+    torch.manual_seed(4)
+    leaves = [torch.randn(50, 6, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    queries, keys = (unit_rows(leaf) for leaf in leaves)
+    rows = [
+        torch.cat([queries[i] @ keys[i].view(6, 1), queries[i] @ queries[torch.arange(50) != i].t()]) for i in range(50)
+    ]
+    reference = functional.cross_entropy(torch.stack(rows) / 0.4, torch.zeros(50, dtype=torch.long))
+    found = info_nce_among_queries(queries, keys, 0.4, block)
+    assert torch.allclose(found, reference, atol=1e-12)
+    expected = torch.autograd.grad(3 * reference, leaves, retain_graph=True)
+    for gradient, right in zip(torch.autograd.grad(3 * found, leaves), expected, strict=True):
+        assert torch.allclose(gradient, right, atol=1e-12)
+
+
+@pytest.mark.parametrize("block", [3, 1000])
+def test_groups_share_their_negatives(block: int) -> None:
+    torch.manual_seed(5)
+    sizes = (5, 1, 9)
+    leaves = [torch.randn(n, 4, dtype=torch.float64, requires_grad=True) for n in (*sizes, *sizes)]
+    pairs = [(unit_rows(q), unit_rows(k)) for q, k in zip(leaves[:3], leaves[3:], strict=True)]
+    logits = torch.cat([q for q, _ in pairs]) @ torch.cat([k for _, k in pairs]).t() / 0.4
+    each = functional.cross_entropy(logits, torch.arange(15), reduction="none").split(sizes)
+    found = grouped_info_nce(pairs, 0.4, block)
+    assert torch.allclose(torch.stack(found), torch.stack([part.mean() for part in each]), atol=1e-12)
+    expected = torch.autograd.grad(sum(part.mean() for part in each), leaves, retain_graph=True)
+    for gradient, right in zip(torch.autograd.grad(sum(found), leaves), expected, strict=True):
+        assert torch.allclose(gradient, right, atol=1e-12)
 
 
 @pytest.mark.parametrize("block", [1, 7, 64, 1000])
@@ -71,8 +118,9 @@ def test_a_zero_row_is_no_nan() -> None:
 def test_empty_and_unequal_are_refused() -> None:
     with pytest.raises(ValueError, match="as many keys as queries"):
         info_nce(torch.zeros(0, 3), torch.zeros(0, 3), 0.4)
-    with pytest.raises(ValueError, match="as many keys as queries"):
-        info_nce(torch.zeros(2, 3), torch.zeros(1, 3), 0.4)
+    for loss in (info_nce, info_nce_among_queries, lambda q, k, t: grouped_info_nce([(q, k)], t)):
+        with pytest.raises(ValueError, match="as many keys as queries"):
+            loss(torch.zeros(2, 3), torch.zeros(1, 3), 0.4)
 
 
 def test_health_tells_collapse_from_spread() -> None:

@@ -124,6 +124,24 @@ def test_instances_stay_with_their_voxels(few: bool) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(sample[:3], without[:3], strict=True)), "the same sample otherwise"
 
 
+@pytest.mark.parametrize(("rule", "instances"), [("common", [-1, -1, 5]), ("first", [-1, 3, 5])])
+def test_a_voxel_with_two_instances_has_none_or_that_of_its_first_point(rule: str, instances: list[int]) -> None:
+    """Three voxels in a row: two classes and two instances; one class and two instances; one of each."""
+    xyz = np.array([[0.01, 0, 0], [0.02, 0, 0], [0.11, 0, 0], [0.12, 0, 0], [0.21, 0, 0], [0.22, 0, 0]])
+    cloud = Cloud(xyz.astype(np.float32), np.zeros((6, 3), np.uint8))
+    recipe = InstanceRecipe.model_validate(
+        {
+            "kind": "instance", "steps": 1, "voxel_metres": 0.1, "validate_every": 1, "instance_of_voxel": rule, "scale": (1, 1),
+            "rotation_degrees": (0, 0, 0), "dropout_probability": 0, "flip_probability": 0, "offset_voxels": 0,
+        }
+    )  # fmt: skip
+    semantic, objects = np.array([0, 1, 1, 1, 1, 1], np.uint8), np.array([2, 3, 3, 4, 5, 5], np.int32)
+    sample = training_sample(cloud, semantic, recipe, np.random.default_rng(0), False, objects)
+    assert sample.instances is not None
+    order = np.argsort(sample.coordinates[:, 0])
+    assert sample.instances[order].tolist() == instances and sample.labels[order].tolist() == [255, 1, 1]
+
+
 def test_instances_of_several_scenes_are_told_apart() -> None:
     cloud, semantic, instance = scene()
     samples = [training_sample(cloud, semantic, RECIPE, np.random.default_rng(s), False, instance) for s in (0, 1)]

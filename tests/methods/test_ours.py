@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 
 from pretrain_bench.benchmarks.datasets.views import Frame
 from pretrain_bench.methods.ours import augment, projection
-from pretrain_bench.methods.ours.images import make_views
-from pretrain_bench.methods.ours.points import frame_sample
+from pretrain_bench.methods.ours.images import make_views, pixel_loss, view_features
+from pretrain_bench.methods.ours.points import frame_sample, point_loss
 from pretrain_bench.methods.ours.recipe import OursImages, OursPoints
+from pretrain_bench.methods.training.contrast import unit_rows
 from tests.parity.vectors import case, formula
 
 SMALL = OursImages(image_side=24, pixels_per_pair=100)
@@ -76,6 +78,57 @@ def test_hue_turns_in_a_circle() -> None:
     assert torch.allclose(augment._turn_hue(red, 1 / 3).flatten(), torch.tensor([0.0, 1, 0]), atol=1e-6)
 
 
+def test_views_pass_together_or_one_after_the_other() -> None:
+    """A stand-in for the network: its batch norm sees 4 images of two views at once, or 2 of each, and updates once or twice."""
+    torch.manual_seed(0)
+    inputs = torch.randn(4, 3, 5, 5)
+    for norm_over, parts in (("both_views", [inputs]), ("each_view", [inputs[:2], inputs[2:]])):
+        network = Normalised()
+        found = view_features(network, inputs, OursImages.model_validate({"norm_over": norm_over}), True)
+        expected = [
+            (p - p.mean((0, 2, 3), True)) / (p.var((0, 2, 3), unbiased=False, keepdim=True) + 1e-5).sqrt()
+            for p in parts
+        ]
+        assert torch.allclose(found, torch.cat(expected), atol=1e-5)
+        assert int(network.norm.num_batches_tracked) == len(parts)
+
+
+class Normalised(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor, train_encoder: bool) -> torch.Tensor:
+        return self.norm(x)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("negatives", ["within_pair", "batch"])
+def test_pixel_loss_takes_the_negatives_of_its_recipe(negatives: str, reduction: str) -> None:
+    """J-3 and J-4 against a loop over pixels; the third pair has no match, adds nothing and counts in the mean."""
+    torch.manual_seed(0)
+    rows = [(torch.randn(n, 4, dtype=torch.float64), torch.randn(n, 4, dtype=torch.float64)) for n in (3, 5, 0)]
+    recipe = OursImages.model_validate({"negatives": negatives, "reduction": reduction})
+    total = 0.0
+    for queries, keys in rows[:2]:
+        own = unit_rows(keys)
+        others = torch.cat([unit_rows(k) for _, k in rows]) if negatives == "batch" else own
+        losses = [
+            torch.logsumexp(others @ q / 0.4, 0) - k @ q / 0.4 for q, k in zip(unit_rows(queries), own, strict=True)
+        ]
+        total += float(torch.stack(losses).mean())
+    assert math.isclose(float(pixel_loss(rows, recipe)), total / (3 if reduction == "mean" else 1), rel_tol=1e-9)
+
+
+def test_point_loss_takes_the_negatives_of_its_recipe() -> None:
+    """J-10 in closed form: all points alike, all pixels alike, at right angles; two frames of two pairs."""
+    points, pixels = (torch.eye(2, dtype=torch.float64)[i].expand(4, 2) for i in (0, 1))
+    closed = {"batch": math.log(4), "per_frame": math.log(2), "batch_points": math.log(1 + 3 * math.exp(1 / 0.4))}
+    for negatives, expected in closed.items():
+        recipe = OursPoints.model_validate({"negatives": negatives, "pairs_per_frame": 2})
+        assert math.isclose(float(point_loss(points, pixels, recipe)), expected, rel_tol=1e-9), negatives
+
+
 def a_frame(width: int = 120, height: int = 90, seed: int = 0) -> Frame:
     rng = np.random.default_rng(seed)
     depth = rng.uniform(1, 4, (height, width)).astype(np.float32)
@@ -130,6 +183,21 @@ def test_a_sample_pairs_each_voxel_with_the_pixel_it_came_from() -> None:
     voxel = sample.coordinates[sample.rows].numpy() * 0.05
     distances = [np.linalg.norm(a[:, None] - a[None], axis=-1) for a in (xyz, voxel)]
     assert np.abs(distances[0] - distances[1]).max() < 2 * 0.05 * np.sqrt(3)
+
+
+def test_an_image_is_smoothed_before_it_shrinks_unless_the_recipe_says_otherwise() -> None:
+    """Columns of black and white, at a ninth of the size: grey where smoothed; single columns, black or white, where not."""
+    frame = a_frame(width=360, height=270)
+    frame.colour[:] = np.where(np.arange(360) % 2, 255, 0)[None, :, None]
+    size = {"pairs_per_frame": 20, "image_side": 24, "resize_side": 30}
+    contrast = {}
+    for antialias in (True, False):
+        sample = frame_sample(
+            frame, OursPoints.model_validate({**size, "antialias": antialias}), np.random.default_rng(0)
+        )
+        assert sample is not None
+        contrast[antialias] = float((sample.image - 0.5).abs().mean())
+    assert contrast[True] < 0.1 and contrast[False] > 0.45
 
 
 def test_a_capped_sample_keeps_its_pairs_inside() -> None:

@@ -27,6 +27,27 @@ def test_golden_iou_of_the_plain_definition() -> None:
     assert abs(naive.mean_of(found) - float(golden["miou_nanmean_f64"])) < 1e-12
 
 
+def test_golden_iou_of_semantickitti() -> None:
+    """Its evaluator: label 0 is left out, a prediction of 0 is a miss, and a class that occurs nowhere counts as 0 in the mean."""
+    golden = case(load("kitti"), "kitti")
+    labels, predictions = (
+        np.concatenate([golden[f"{k}{i}"] for i in range(3)]).astype(int) for k in ("labels", "preds")
+    )
+    confusion = confusion_matrix(np.where(labels == 0, 255, labels), predictions, 20)
+    assert confusion.sum() == (labels > 0).sum() and confusion[:, 0].sum() > 0
+    found = np.nan_to_num(iou_per_class(confusion))
+    assert np.allclose(found[1:], golden["iou_f64"][1:], rtol=0, atol=1e-12)
+    assert abs(found[1:].mean() - float(golden["miou_f64"])) < 1e-12
+    # Its accuracy is among the points that were predicted as one of the 19 classes.
+    assert abs(np.trace(confusion) / confusion[:, 1:].sum() - float(golden["acc_f64"])) < 1e-12
+    # The networks here have no class 0. Class 19 is predicted and never labelled: a 0 in both means.
+    said = predictions > 0
+    mine = confusion_matrix(np.where(labels == 0, 255, labels - 1)[said], predictions[said] - 1, 19)
+    plain = naive.class_ious(labels[said & (labels > 0)].tolist(), predictions[said & (labels > 0)].tolist(), 20)[1:]
+    assert np.allclose(iou_per_class(mine), plain, rtol=0, atol=1e-12) and iou_per_class(mine)[18] == 0
+    assert abs(mean_iou(mine) - np.mean(plain)) < 1e-12
+
+
 def test_random_labels() -> None:
     rng = np.random.default_rng(SEED)
     without = 0

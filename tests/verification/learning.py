@@ -1,9 +1,11 @@
 """`make verify-learning`: does each method learn what it trains for, and does that help a linear probe?
 
 On the procedural ScanNet world at `tiny` size, for every method and seed: the share of held-out positives that rank first,
-before and after training; and, but for DepthContrast, the mIoU of a linear classifier on the frozen features, beside that on
-features of random weights. DepthContrast is asked with its encoders at rest, in the format whose network is kept (voxels): while it
-trains, keys of the queue can be told from fresh ones by their age alone. Results of each pair are kept in the cache folder, so that an interrupted run goes on.
+before and after training, and the mIoU of a linear classifier on the frozen features, beside that on features of random weights.
+Each pair must at least triple the share and gain on the probe; the bound of 2 mIoU is on the mean gain of a method over its seeds.
+DepthContrast's share is taken with its encoders at rest, in the format whose network is kept (voxels): while it trains, keys of the
+queue can be told from fresh ones by their age alone. Results of each pair are kept in the cache folder, so that an interrupted run
+resumes.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,7 +57,13 @@ from pretrain_bench.methods.training.checkpoint import BACKBONE_FILE, load_into,
 from pretrain_bench.methods.training.contrast import unit_rows
 from pretrain_bench.methods.training.loop import Training, train_and_save
 from tests.verification.report import write_report
-from tests.verification.settings import LEARNING_BUDGET, LEARNING_DATASET, settings_hashes, settings_sha256
+from tests.verification.settings import (
+    LEARNING_BUDGET,
+    LEARNING_DATASET,
+    LEARNING_PROBED,
+    settings_hashes,
+    settings_sha256,
+)
 
 METHODS = {
     "ours": ("pretrain_bench.methods.ours.images", "pretrain_bench.methods.ours.points"),
@@ -63,7 +72,6 @@ METHODS = {
     "depthcontrast": ("pretrain_bench.methods.depthcontrast.scans",),
 }
 """Each method with the modules of its stages."""
-PROBED = ("ours", "pointcontrast", "csc")
 SEEDS = (0, 1, 2)
 BUDGET, DATASET = LEARNING_BUDGET, LEARNING_DATASET
 HELD_OUT_BATCHES = 48
@@ -73,6 +81,7 @@ PROBE_RATIO = "10%"
 PROBE_ROUNDS = 100
 LEAST_GAIN = 3.0
 LEAST_PROBE_GAIN = 0.02
+"""mIoU, in the mean over the seeds of a method."""
 
 
 class Accuracy(NamedTuple):
@@ -242,13 +251,15 @@ def verify_one(method: str, seed: int, folder: Path) -> dict[str, Any]:
         accuracies[stage.spec.stage] = found[""]._asdict()
         without_bound |= {name: accuracy._asdict() for name, accuracy in found.items() if name}
         parents[stage.spec.stage] = artifacts
-    result: dict[str, Any] = {"ranked_first": accuracies, "without_bound": without_bound}
-    if method in PROBED:
-        recipe, network = planned[-1].recipe, planned[-1].spec.network
-        voxel, colour = recipe.voxel_metres, method != "pointcontrast"  # type: ignore[union-attr]
-        result["probe"] = probe(load_backbone(artifacts, network, seed), source, voxel, colour)
-        result["probe_random"] = probe(seeded_backbone(1, network, 0.1, "torch", 1000 + seed), source, voxel, colour)
-    return {**result, "cpu_seconds": round(time.process_time() - began, 1)}
+    recipe, network = planned[-1].recipe, planned[-1].spec.network
+    voxel, colour = recipe.voxel_metres, method != "pointcontrast"  # type: ignore[union-attr]
+    return {
+        "ranked_first": accuracies,
+        "without_bound": without_bound,
+        "probe": probe(load_backbone(artifacts, network, seed), source, voxel, colour),
+        "probe_random": probe(seeded_backbone(1, network, 0.1, "torch", 1000 + seed), source, voxel, colour),
+        "cpu_seconds": round(time.process_time() - began, 1),
+    }
 
 
 def load_backbone(artifacts: Path, network: NetworkSettings, seed: int) -> Res16UNet34C:
@@ -295,19 +306,26 @@ def all_results(folder: Path, methods: list[str], processes: int) -> dict[str, A
         return {f"{m}-{s}": r for (m, s), r in zip(pairs, results, strict=True)}
 
 
-def misses(results: dict[str, Any]) -> list[str]:
-    """What falls short of the bounds, in words."""
+def misses(results: dict[str, Any], probed: Sequence[str] = LEARNING_PROBED) -> list[str]:
+    """What falls short of the bounds, in words; `probed` methods must have a probe for each seed."""
     found = []
     for pair, result in results.items():
         for stage, a in result["ranked_first"].items():
             if not a["after"] >= LEAST_GAIN * max(a["before"], a["chance"]):
                 found.append(f"{pair}/{stage}: ranked first {a['before']:.3f} -> {a['after']:.3f}")
-        if "probe" in result and not result["probe"] > result["probe_random"]:
+        if pair.rpartition("-")[0] not in probed:
+            continue
+        if "probe" not in result:
+            found.append(f"{pair}: no probe")
+        elif not result["probe"] > result["probe_random"]:
             found.append(f"{pair}: probe {result['probe']:.3f}, random weights {result['probe_random']:.3f}")
-    for method in PROBED:
-        gains = [r["probe"] - r["probe_random"] for p, r in results.items() if p.rpartition("-")[0] == method]
+    for method in probed:
+        own = [r for p, r in results.items() if p.rpartition("-")[0] == method and "probe" in r]
+        gains = [r["probe"] - r["probe_random"] for r in own]
         if gains and not np.mean(gains) >= LEAST_PROBE_GAIN:
-            found.append(f"{method}: mean gain of the probe {100 * np.mean(gains):.2f} mIoU")
+            found.append(
+                f"{method}: mean gain of the probe {100 * np.mean(gains):.2f} mIoU, less than {100 * LEAST_PROBE_GAIN:.0f}"
+            )
     return found
 
 
@@ -332,7 +350,8 @@ def main() -> None:
     short = misses(results)
     write_report(
         "learning",
-        f"held-out positives that rank first, and a linear probe at {PROBE_RATIO} of the rooms, {DATASET}, budget {BUDGET}",
+        f"held-out positives that rank first, and a linear probe at {PROBE_RATIO} of the rooms (its bound is on a method's "
+        f"mean), {DATASET}, budget {BUDGET}",
         "failed" if short else "ok",
         settings=settings_hashes("learning"),
         results=results,

@@ -1,7 +1,8 @@
 """`make verify-minkowski`: both backends side by side; writes docs/verification/minkowski.json.
 
-Needs MinkowskiEngine 0.5.4 in the running environment (docs/sparse.md says how it is built). Compares outputs, gradients and a
-training curve of 50 steps, on a procedural room and, where the sample lies beside the checkout, on a real S3DIS room.
+Needs MinkowskiEngine 0.5.4 in the running environment (docs/sparse.md says how it is built). Asserts that rows stay in the order
+in which they were given, as the pipelines rely on; compares outputs, gradients and a training curve of 50 steps, on a procedural room
+and, where the sample lies beside the checkout, on a real S3DIS room.
 """
 
 from __future__ import annotations
@@ -50,6 +51,50 @@ def ordered(tensor: Any) -> torch.Tensor:
     return torch.from_numpy(np.lexsort(tensor.C.cpu().numpy().T[::-1]).copy()).to(tensor.C.device)
 
 
+def two_scans(cloud: Cloud) -> Cloud:
+    """A cloud and half of it as a batch of two, each in random order: augmentation leaves coordinates in no order."""
+    generator = torch.Generator().manual_seed(2)
+    coordinates, features = cloud
+    orders = [
+        torch.randperm(len(features), generator=generator)[:count] for count in (len(features), len(features) // 2)
+    ]
+    rows = torch.cat(orders).to(features.device)
+    numbers = torch.cat([torch.full((len(order),), n) for n, order in enumerate(orders)]).to(coordinates)
+    return torch.cat([numbers[:, None], coordinates[rows, 1:]], 1), features[rows]
+
+
+def check_row_order(backend: str, cloud: Cloud) -> int:
+    """The number of rows that were looked at. Raises SystemExit where a tensor, the backbone's output or pooled scans have other rows than they were given, or in another
+    order: losses and predictions find the rows of a scan by their place."""
+    coordinates, features = two_scans(cloud)
+    engine = sparse_backend(backend)
+    network = seeded_backbone(CLASSES, NetworkSettings(width=0.25), 0.05, backend, 7).to(features.device)
+    tensor = engine.SparseTensor(features, coordinates)
+    same_rows(tensor.C, coordinates, f"{backend}, a sparse tensor")
+    if not torch.equal(tensor.F, features):
+        raise SystemExit(f"{backend}, a sparse tensor: features are not in the order in which they were given")
+    with torch.no_grad():
+        out = network(tensor)
+    same_rows(out.C, coordinates, f"{backend}, output of the backbone")
+    scans = torch.zeros(2, 4, dtype=coordinates.dtype, device=coordinates.device)
+    scans[1, 0] = 1
+    same_rows(engine.MinkowskiGlobalMaxPooling()(out).C, scans, f"{backend}, pooled scans")
+    return len(coordinates)
+
+
+def same_rows(found: torch.Tensor, given: torch.Tensor, where: str) -> None:
+    """Raises SystemExit, naming the first row that differs, where coordinates (V, 4) are not the given ones in their order."""
+    found = found.to(given)
+    if found.shape != given.shape:
+        raise SystemExit(f"{where}: {len(found)} rows, given {len(given)}")
+    if not torch.equal(found, given):
+        row = int((found != given).any(1).nonzero()[0])
+        raise SystemExit(
+            f"{where}: rows are not in the order in which they were given; row {row} is {found[row].tolist()}, given "
+            f"{given[row].tolist()}"
+        )
+
+
 def passes(backend: str, cloud: Cloud, width: float) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
     """Sorted coordinates, sorted outputs and parameter gradients of one training-mode pass."""
     coordinates, features = cloud
@@ -81,7 +126,11 @@ def curve(backend: str, cloud: Cloud, nudge: float = 0.0) -> list[float]:
 
 
 def compare(cloud: Cloud) -> dict[str, float]:
-    """Largest differences, each relative to the largest magnitude of its array, on the device that the cloud is on."""
+    """Largest differences, each relative to the largest magnitude of its array, on the device that the cloud is on.
+
+    Raises SystemExit where a backend changes the order of rows (`check_row_order`), or coordinates differ.
+    """
+    in_order = [check_row_order(backend, cloud) for backend in ("torch", "minkowski")]
     ours, theirs = passes("torch", cloud, 1.0), passes("minkowski", cloud, 1.0)
     if not torch.equal(ours[0], theirs[0]):
         raise SystemExit("the two backends give different coordinates")
@@ -92,6 +141,7 @@ def compare(cloud: Cloud) -> dict[str, float]:
     apart = max(abs(a - b) for a, b in zip(one, two, strict=True))
     return {
         "voxels": float(len(ours[0])),
+        "rows_in_given_order": float(min(in_order)),
         "output": float((ours[1] - theirs[1]).abs().max() / theirs[1].abs().max()),
         "gradient": max(gradients),
         "loss_first": one[0],

@@ -12,14 +12,18 @@ from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.recipes import stage_recipe
 
 LEARNING_METHODS = ("ours", "pointcontrast", "csc", "depthcontrast")
+LEARNING_PROBED = LEARNING_METHODS
+"""Methods whose frozen features a linear classifier is fitted to."""
 LEARNING_BUDGET, LEARNING_DATASET = "tiny", "synth-scannet"
+PROBED = "probed methods"
 
 
 def settings_hashes(report: str) -> dict[str, str]:
-    """Method to hash; empty for reports that depend on code alone."""
+    """Method to hash, and that of the methods that are probed; empty for reports that depend on code alone."""
     if report != "learning":
         return {}
-    return {method: settings_sha256(method, LEARNING_BUDGET, LEARNING_DATASET) for method in LEARNING_METHODS}
+    hashes = {method: settings_sha256(method, LEARNING_BUDGET, LEARNING_DATASET) for method in LEARNING_METHODS}
+    return {**hashes, PROBED: hashlib.sha256(" ".join(LEARNING_PROBED).encode()).hexdigest()}
 
 
 def settings_sha256(method: str, budget_name: str, dataset: str) -> str:

@@ -101,7 +101,7 @@ def state(name: str, report: Mapping[str, Any], declarations: Iterable[Declarati
     if changed:
         reasons.append(f"changed since {base[:7]}: {_listed(changed, base)}")
     if "modules" in report and report.get("settings", {}) != settings_hashes(name):
-        reasons.append("recipes, budget or world changed")
+        reasons.append("recipes, budget, world or probed methods changed")
     return State(not reasons, "; ".join(reasons))
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from pretrain_bench.harness.planning.prepared_data import DataSources
+from pretrain_bench.methods.training.checkpoint import BACKBONE_FILE, load_weights
 from tests.verification import learning
 from tests.verification.report import FOLDER
-from tests.verification.settings import LEARNING_METHODS
+from tests.verification.settings import LEARNING_METHODS, LEARNING_PROBED, PROBED
 
 STEPS = 80
 
@@ -34,6 +35,36 @@ def test_one_seed_of_csc_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert scores[0] > scores[1]
 
 
+@pytest.mark.slow
+def test_depthcontrast_is_ranked_and_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps: they teach nothing, but every number of the report is there, and the probe is of the weights that were left."""
+    source = DataSources(frame_stride=50, world="smoke").prepare(learning.DATASET, strict=True, say=print)
+    monkeypatch.setattr(learning, "HELD_OUT_BATCHES", 8)
+    monkeypatch.setattr(learning, "NEGATIVES", 5)
+    monkeypatch.setattr(learning, "world", lambda: source)
+    (planned,) = learning.stages("depthcontrast", 0, source)
+    limits = planned.spec.limits.model_copy(update={"loader_workers": 0})
+    recipe = {**(planned.spec.recipe or {}), "steps": 2, "scans_per_step": 4, "scans_per_pass": 4}
+    small = planned._replace(spec=planned.spec.model_copy(update={"recipe": recipe, "limits": limits}))
+    monkeypatch.setattr(learning, "stages", lambda method, seed, source: [small])
+    asked: list[float] = []
+    monkeypatch.setattr(learning, "probe", lambda backbone, *_: asked.append(float(weights(backbone))) or 0.1)
+    found = learning.verify_one("depthcontrast", 0, tmp_path)
+    assert set(found["ranked_first"]["scans"]) == {"before", "after", "chance"} and set(found["without_bound"]) == {
+        "points"
+    }
+    assert (found["probe"], found["probe_random"]) == (0.1, 0.1)
+    saved = load_weights(tmp_path / "scans/train/out/artifacts" / BACKBONE_FILE)
+    assert asked[0] == float(saved["conv0p1s1.kernel"].sum()) != asked[1]
+    monkeypatch.undo()
+    backbone = learning.load_backbone(tmp_path / "scans/train/out/artifacts", small.spec.network, 0)
+    assert 0 < learning.probe(backbone, source, 0.1, True) < 1
+
+
+def weights(backbone: learning.Res16UNet34C) -> float:
+    return float(backbone.state_dict()["conv0p1s1.kernel"].sum())
+
+
 def result(before: float, after: float, probe: float, random: float) -> dict:
     stages = {"pairs": {"before": before, "after": after, "chance": 0.004}}
     return {"ranked_first": stages, "probe": probe, "probe_random": random}
@@ -54,11 +85,20 @@ def test_the_verdict_names_what_falls_short() -> None:
         "csc-0: probe 0.069, random weights 0.070"
     ]
     low = {f"csc-{s}": result(0.01, 0.05, 0.08, 0.07) for s in (0, 1, 2)}
-    assert learning.misses(low) == ["csc: mean gain of the probe 1.00 mIoU"]
+    assert learning.misses(low) == ["csc: mean gain of the probe 1.00 mIoU, less than 2"]
+    uneven = {f"csc-{s}": result(0.01, 0.05, 0.07 + gain, 0.07) for s, gain in enumerate((0.005, 0.03, 0.03))}
+    assert learning.misses(uneven) == [], "the bound is on the mean over seeds"
+    plain = {f"depthcontrast-{s}": result(0.01, 0.05, 0.12, 0.07) for s in (0, 1, 2)}
+    unprobed = {k: v for k, v in plain["depthcontrast-1"].items() if not k.startswith("probe")}
+    assert learning.misses({**plain, "depthcontrast-1": unprobed}) == ["depthcontrast-1: no probe"]
 
 
 def test_the_report_says_what_its_results_say() -> None:
     report = json.loads((FOLDER / "learning.json").read_bytes())
-    assert set(report["settings"]) == set(learning.METHODS) == set(LEARNING_METHODS)
+    assert set(report["settings"]) - {PROBED} == set(learning.METHODS) == set(LEARNING_METHODS)
     assert set(report["results"]) == {f"{m}-{s}" for m in learning.METHODS for s in learning.SEEDS}
-    assert report["misses"] == learning.misses(report["results"])
+    probed = [m for m in learning.METHODS if "probe" in report["results"][f"{m}-0"]]
+    assert report["misses"] == learning.misses(report["results"], probed)
+    assert set(probed) == set(LEARNING_PROBED) or PROBED not in report["settings"], (
+        "an older report says that it is stale"
+    )

@@ -19,7 +19,7 @@ from pretrain_bench.harness.planning.catalog import available, find
 from tests.verification import gpu, report, status
 from tests.verification.code_of import CODE, module_hashes
 from tests.verification.report import FOLDER, ROOT
-from tests.verification.settings import LEARNING_METHODS
+from tests.verification.settings import LEARNING_METHODS, PROBED
 
 TARGETS = re.findall(r"^verify-([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
@@ -57,9 +57,11 @@ def test_a_report_is_stale_by_its_own_modules_alone() -> None:
 def test_settings_make_the_report_on_learning_stale() -> None:
     fresh = {"commit": "0" * 40, "modules": module_hashes("learning"), "settings": status.settings_hashes("learning")}
     assert status.state("learning", fresh, []).fresh
-    assert set(fresh["settings"]) == {"ours", "pointcontrast", "csc", "depthcontrast"}
-    other = {**fresh, "settings": {**fresh["settings"], "csc": "0" * 64}}
-    assert status.state("learning", other, []) == (False, "recipes, budget or world changed")
+    assert set(fresh["settings"]) == {"ours", "pointcontrast", "csc", "depthcontrast", PROBED}
+    before_depthcontrast_was_probed = {k: v for k, v in fresh["settings"].items() if k != PROBED}
+    for settings in ({**fresh["settings"], "csc": "0" * 64}, before_depthcontrast_was_probed):
+        other = {**fresh, "settings": settings}
+        assert status.state("learning", other, []) == (False, "recipes, budget, world or probed methods changed")
 
 
 def test_every_method_that_learns_from_its_own_recipe_is_verified_to_learn() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.recipes import stage_recipe
+from tests.conftest import REPOSITORY
 from tests.methods.stages import recipe_in
 
 BUDGET = """
@@ -96,27 +98,39 @@ def test_batches_accumulate_evenly() -> None:
         type(recipe).model_validate({**recipe.model_dump(), "micro_batch": 7})
 
 
-def test_headline_and_paper_literal_differ_where_they_say() -> None:
-    headline, literal = find(Profile, "headline"), find(Profile, "paper-literal")
-    one, two = (recipe_in(profile, "ours", "images") for profile in ("headline", "paper-literal"))
-    assert (one.reduction, two.reduction) == ("mean", "sum") and two.model_copy(update={"reduction": "mean"}) == one
-    for method, stage in (("ours", "points"), ("pointcontrast", "pairs"), ("csc", "pairs"), ("depthcontrast", "scans")):
-        assert recipe_in("headline", method, stage) == recipe_in("paper-literal", method, stage)
-    assert literal.left_out_scenes["semantickitti"] == ("00__",) and not headline.left_out_scenes
-    assert (headline.selection, literal.selection) == ("held_out", "none")
-    assert (
-        literal.model_copy(
-            update={
-                "bases": (),
-                "selection": "held_out",
-                "version": headline.version,
-                "left_out_scenes": {},
-                "name": "headline",
-                "description": headline.description,
-            }
-        )
-        == headline
-    )
+def resolved(name: str) -> dict[str, str]:
+    """Every field of a profile and of the recipes that methods follow under it, by its path, as a page writes its value."""
+    profile = find(Profile, name)
+    nested = profile.model_dump(mode="json", exclude={"name", "version", "description", "bases", "methods"})
+    for method in available(Method):
+        for stage in find(Method, method).stages:
+            if (recipe := recipe_in(name, method, stage.name)) is not None:
+                nested[f"{method}.{stage.name}"] = recipe.model_dump(mode="json")
+
+    def leaves(value: object, path: str) -> dict[str, str]:
+        if not isinstance(value, dict):
+            return {path: str(value)}
+        return {
+            k: v for key, inner in value.items() for k, v in leaves(inner, f"{path}.{key}" if path else key).items()
+        }
+
+    return leaves(nested, "")
+
+
+@pytest.mark.parametrize("profile", ["paper-literal", "author-code"])
+def test_the_docs_list_exactly_where_a_profile_differs_from_headline(profile: str) -> None:
+    one, two = resolved("headline"), resolved(profile)
+    differing = {path for path in one.keys() | two.keys() if one.get(path) != two.get(path)}
+    page = (REPOSITORY / "docs/methods.md").read_text()
+    section = page.partition(f"\n## {profile}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([\w.-]+)` \| `([^`]+)` \| `([^`]+)` \|", section, flags=re.MULTILINE)
+    assert {row[0] for row in rows} == differing and len(rows) == len(differing)
+    for path, headline, literal in rows:
+        assert (one.get(path, "none"), two.get(path, "none")) == (headline, literal), path
+    if profile != "paper-literal":
+        return
+    readme = (REPOSITORY / "README.md").read_text().partition("`paper-literal` differs from `headline` in")[2]
+    assert set(re.findall(r"`([\w.-]+)`", readme.partition(";")[0])) == {path for path in differing}
 
 
 @pytest.mark.parametrize(("text", "percent"), [("5%", 5.0), ("100", 100.0), (" 12.5 % ", 12.5)])
@@ -167,6 +181,12 @@ def test_a_profile_that_changes_a_rate_keeps_the_rest_of_the_optimiser(tmp_path:
         *((shipped.tasks[t], mine.tasks[t]) for t in shipped.tasks),
     ]:
         assert after.optimiser == before.optimiser.model_copy(update={"learning_rate": 0.5})
+
+
+def test_official_gives_a_voxel_the_instance_of_its_first_point() -> None:
+    for name, rule in (("headline", "common"), ("official", "first")):
+        tasks = find(Profile, name).tasks
+        assert {tasks[task].instance_of_voxel for task in ("s3dis-inst", "scannet-inst")} == {rule}
 
 
 def test_detection_passes_hold_the_batch_that_upstream_normalises_over() -> None:

@@ -18,10 +18,11 @@ from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.planning import code_digest
 from pretrain_bench.harness.planning import stage_specs as graph
 from pretrain_bench.harness.planning.catalog import find
-from pretrain_bench.harness.planning.planner import stages_of
+from pretrain_bench.harness.planning.planner import Planner, SuiteSpecs, stages_of
 from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset
-from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine
+from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, pretrain_stages
 from pretrain_bench.methods.stage import module_of
+from pretrain_bench.reports.analysis.digests import digest_of
 from tests.conftest import REPOSITORY
 
 MACHINE = Machine(2, "torch", "cpu")
@@ -100,6 +101,60 @@ def test_two_tasks_share_one_pretraining(prepared, tmp_path: Path) -> None:
     two = stages_of(cell(task="walls"), specs(cell(), both, task=find(Task, str(task))), prepared, MACHINE)
     assert [s.spec.key for s in one[:2]] == [s.spec.key for s in two[:2]]
     assert one[2].spec.key != two[2].spec.key
+
+
+def labelled_elsewhere(prepared: dict[str, PreparedDataset]) -> PreparedDataset:
+    """A labelled dataset that no task here fine-tunes on."""
+    return prepared["s3dis"]._replace(dataset=find(Dataset, "s3dis").model_copy(update={"name": "elsewhere"}))
+
+
+def test_supervised_pretraining_has_the_voxels_of_its_task(prepared) -> None:
+    """At 5 cm for S3DIS, as the author's run; tasks of one voxel size share it; a profile may set a size for all of them."""
+    headline = find(Profile, "headline")
+
+    def keys(profile: Profile, method: str = "supervised") -> dict[str, tuple[object, str]]:
+        source = labelled_elsewhere(prepared) if method == "supervised" else prepared["rgbd-folder"]
+        where = {task: cell(method=method, task=task, profile=profile.name) for task in profile.tasks}
+        stages = {
+            t: pretrain_stages(specs(c, profile, task=find(Task, t)), source, 0, MACHINE)[-1] for t, c in where.items()
+        }
+        return {t: ((s.spec.recipe or {})["voxel_metres"], s.spec.key) for t, s in stages.items()}
+
+    found = keys(headline)
+    assert {task: found[task][0] for task in ("s3dis-sem", "s3dis-inst", "kitti-sem")} == dict.fromkeys(
+        ("s3dis-sem", "s3dis-inst", "kitti-sem"), 0.05
+    )
+    assert {task: voxels for task, (voxels, _) in found.items()} == {
+        task: recipe.voxel_metres for task, recipe in headline.tasks.items()
+    }
+    assert found["sunrgbd-det"][0] == 0.025, "detection too has the voxels that it runs at"
+    assert len({key for _, key in found.values()}) == len({voxels for voxels, _ in found.values()}) == 3
+    fixed = headline.model_copy(update={"methods": {"supervised": {"semantic": {"voxel_metres": 0.02}}}})
+    assert {voxels for voxels, _ in keys(fixed).values()} == {0.02} and len(set(keys(fixed).values())) == 1
+    assert len(set(keys(headline, "csc").values())) == 1, "no other method depends on the task"
+
+
+def test_a_planner_makes_one_supervised_pretraining_a_voxel_size(prepared) -> None:
+    tasks = {"s3dis-sem": 0.05, "s3dis-inst": 0.05, "coarse": 0.1}
+    smoke = find(Profile, "smoke")
+    sizes = {t: smoke.tasks["s3dis-sem"].model_copy(update={"voxel_metres": size}) for t, size in tasks.items()}
+    sizes["s3dis-inst"] = smoke.tasks["s3dis-inst"].model_copy(update={"voxel_metres": 0.05})
+    profile = smoke.model_copy(update={"tasks": {**smoke.tasks, **sizes}})
+    known = {t: find(Task, t) for t in ("s3dis-sem", "s3dis-inst")}
+    known["coarse"] = known["s3dis-sem"].model_copy(update={"name": "coarse"})
+    suite = SuiteSpecs({"supervised": find(Method, "supervised")}, known, find(Budget, "smoke"), profile)
+    data = {"s3dis": prepared["s3dis"], "elsewhere": labelled_elsewhere(prepared)}
+    planner = Planner(suite, {name: name for name in data}, data, MACHINE)
+    cells = [cell(method="supervised", pretrain_dataset="elsewhere", task=task) for task in tasks]
+    first = {c.cell.task: c.stages[0] for c in planner.plan(cells)}
+    assert first["s3dis-sem"] is first["s3dis-inst"] and first["coarse"].spec.key != first["s3dis-sem"].spec.key
+    assert {t: s.long_title for t, s in first.items()} == {
+        t: f"supervised/semantic, voxel_metres {v}" for t, v in tasks.items()
+    }
+    assert all(s.spec.from_task == ("voxel_metres",) for s in first.values())
+    assert digest_of([first["coarse"].spec]) == digest_of([first["s3dis-sem"].spec]), "one row of a report"
+    changed = first["coarse"].spec.model_copy(update={"recipe": {**(first["coarse"].spec.recipe or {}), "batch": 4}})
+    assert digest_of([changed]) != digest_of([first["coarse"].spec])
 
 
 def test_scratch_is_the_same_for_every_pretraining_dataset(prepared) -> None:
