@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pretrain_bench.benchmarks.datasets.views import list_frames, load_frame
+from pretrain_bench.benchmarks.datasets.views import load_frame
 from pretrain_bench.benchmarks.input.voxelise import quantise, to_cells
-from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.depthcontrast.augment import augmented, frame_scan
 from pretrain_bench.methods.depthcontrast.moco import Queue, follow, joint_loss, queue_loss
@@ -21,6 +20,7 @@ from pretrain_bench.methods.sparse.backend import sparse_backend
 from pretrain_bench.methods.sparse.tensor import batched_coordinates
 from pretrain_bench.methods.training.checkpoint import save_backbone
 from pretrain_bench.methods.training.contrast import embedding_health, unit_rows
+from pretrain_bench.methods.training.frames import frames_of
 from pretrain_bench.methods.training.loop import StepResult, Training, batch_indices, first_usable, train_and_save
 from pretrain_bench.methods.training.optim import cosine, sgd
 
@@ -86,9 +86,8 @@ def prepare(context: StageContext) -> Training:
     """The encoders with their queues, and the steps that train them."""
     recipe, spec = context.recipe(DepthContrast), context.spec
     assert spec.data is not None
-    frames = list_frames(context.view, spec.data.scenes)
-    if not frames:
-        raise DataError(f"dataset {spec.data.dataset!r} has no frames in the scenes to pre-train on")
+    frames = frames_of(context)
+    context.notes["axes"] = "the camera's, x right, y down, z forward, as upstream; no pose and no rule of z up is used"
     encoders = Encoders(context, recipe, len(frames))
     optimiser = sgd(encoders.learning_parameters(), recipe.optimiser)
     wanted = recipe.steps or -(-recipe.epochs * len(frames) // recipe.scans_per_step)
@@ -223,7 +222,7 @@ def draw_views(
     rng = context.rng("augmentation", step, position)
     scan = first_usable(
         lambda i: frame_scan(load_frame(context.view, *frames[i]), recipe.scan_points, rng),
-        index, len(frames), rng, "frames in a row have no depth at all",
+        index, len(frames), rng, "frames in a row have no points at all",
     )  # fmt: skip
     points = None
     if recipe.format == "joint":

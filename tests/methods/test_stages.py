@@ -181,7 +181,7 @@ def test_supervised_drops_its_last_layer_and_sees_every_class(
 def test_each_method_is_refused_by_name_where_its_data_lack_something() -> None:
     bare = find(Dataset, "rgbd-folder").model_copy(update={"provides": ("clouds",), "name": "bare"})
     for name, missing in (
-        ("ours", "frames, images, poses"), ("pointcontrast", "frames, multiple_views, poses"),
+        ("ours", "frames, images"), ("pointcontrast", "frames, multiple_views, poses"),
         ("csc", "frames, images, multiple_views, poses"), ("depthcontrast", "frames, images"), ("supervised", "labels"),
     ):  # fmt: skip
         with pytest.raises(WrongUse, match=f"method '{name}' needs {missing}, which dataset 'bare' does not have"):
@@ -217,10 +217,10 @@ def test_frames_without_depth_are_replaced_or_named(
 
     def blind(view: Path, scene: str, index: int) -> views.Frame:
         frame = original(view, scene, index)
-        return frame if index == 0 else frame._replace(depth=np.zeros_like(frame.depth))
+        return frame if index == 0 else frame._replace(camera=frame.camera[:0], uv=frame.uv[:0])
 
     monkeypatch.setattr(scans, "load_frame", blind)
     assert len(training.make_batch(0)) == 2
     monkeypatch.setattr(scans, "load_frame", lambda *a: blind(a[0], a[1], 1))
-    with pytest.raises(DataError, match="20 frames in a row have no depth"):
+    with pytest.raises(DataError, match="20 frames in a row have no points"):
         training.make_batch(0)
