@@ -130,13 +130,18 @@ def list_frames(view: Path, scenes: tuple[str, ...]) -> list[tuple[str, int]]:
     return frames
 
 
-def up_rules(view: Path, frames: Iterable[tuple[str, int]]) -> str:
-    """One sentence for the notes of a run: by which rules these frames come to have z up, and how many by each."""
+def up_rules(view: Path, frames: Iterable[tuple[str, int]]) -> dict[UpRule, int]:
+    """By which rules these frames come to have z up, and how many by each."""
     scenes = Counter(scene for scene, _ in frames)
     counts: Counter[UpRule] = Counter()
     for scene, number in scenes.items():
         counts[up_rule(view / UNLABELLED / scene)] += number
-    return "; ".join(f"{counts[rule]} frames by {text}" for rule, text in UP_RULES.items() if counts[rule])
+    return {rule: counts[rule] for rule in UP_RULES if counts[rule]}
+
+
+def up_rules_text(counts: dict[UpRule, int]) -> str:
+    """What `up_rules` gives, in words for the notes of a run."""
+    return "; ".join(f"{number} frames by {UP_RULES[rule]}" for rule, number in counts.items())
 
 
 def up_rule(folder: Path) -> UpRule:

@@ -9,7 +9,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
-from pretrain_bench.benchmarks.datasets.views import Frame, load_frame, up_rules, upright_points
+from pretrain_bench.benchmarks.datasets.views import Frame, load_frame, up_rules, up_rules_text, upright_points
 from pretrain_bench.benchmarks.input import transforms
 from pretrain_bench.benchmarks.input.voxelise import quantise, to_cells
 from pretrain_bench.methods.context import StageContext
@@ -57,7 +57,7 @@ def prepare(context: StageContext) -> Training:
     recipe, spec = context.recipe(OursPoints), context.spec
     assert spec.data is not None
     frames = frames_of(context)
-    context.notes["z_up"] = up_rules(context.view, frames)
+    context.notes["z_up"] = up_rules_text(up_rules(context.view, frames))
     teacher = load_teacher(context, recipe)
     channels = next(p for p in teacher.decoder[-1].conv2.parameters()).shape[0]  # type: ignore[union-attr]
     student = build_student(context, recipe, channels).to(context.device)

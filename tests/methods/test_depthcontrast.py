@@ -40,7 +40,10 @@ def test_a_frame_gives_a_fixed_number_of_points_in_the_cameras_frame() -> None:
     assert scan is not None and scan.shape == (5, 6)
     expected = {(-1.0, -1.0, 2.0, *map(float, colour[2, 3])), (2.0, 2.0, 4.0, *map(float, colour[4, 5]))}
     assert set(map(tuple, scan.tolist())) == expected, "no pose, z is depth"
-    assert frame_scan(depth_frame(colour, np.zeros_like(depth), frame.pose, frame.intrinsic), 5, np.random.default_rng(0)) is None
+    assert (
+        frame_scan(depth_frame(colour, np.zeros_like(depth), frame.pose, frame.intrinsic), 5, np.random.default_rng(0))
+        is None
+    )
 
 
 def test_resampling_repeats_only_where_it_must() -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from functools import cache as once
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 import torch
 
@@ -20,40 +18,17 @@ from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
 from pretrain_bench.harness.contract.events import read_events
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
-from pretrain_bench.harness.planning.stage_specs import PlannedStage, check_needs
+from pretrain_bench.harness.planning.stage_specs import check_needs
 from pretrain_bench.harness.running.checks import check_pretrain
-from pretrain_bench.methods.context import CANCEL, StageContext
-from pretrain_bench.methods.stage import module_of, set_up_torch
 from pretrain_bench.methods.training import loop
 from pretrain_bench.methods.training.checkpoint import load_weights
-from pretrain_bench.methods.training.loop import Cancelled, Collapsed, Diverged, Training, train_and_save
-from tests.methods.stages import METHODS, nano_stages, open_stage, small_recordings
+from pretrain_bench.methods.training.loop import Collapsed, Diverged, train_and_save
+from tests.methods.stages import METHODS, nano_stages, open_stage, run_all, small_recordings, training_of
 
 
 @pytest.fixture(scope="module")
 def source(cache: Path) -> PreparedDataset:
     return small_recordings(cache)
-
-
-def training_of(context: StageContext) -> Training:
-    set_up_torch(context.spec)
-    module: Any = importlib.import_module(module_of(context.spec))
-    return module.prepare(context)
-
-
-def run_all(planned: list[PlannedStage], root: Path, stop_at: int | None = None) -> Path:
-    """Run the stages of a method; the artifacts of the last. With `stop_at` every stage is cancelled there and goes on."""
-    parents: dict[str, Path] = {}
-    for stage in planned:
-        folder = root / stage.spec.stage
-        if stop_at is not None:
-            context = open_stage(stage, folder, parents)
-            with pytest.raises(Cancelled):
-                train_and_save(context, stopping(training_of(context), context, stop_at))
-        context = open_stage(stage, folder, parents)
-        train_and_save(context, training_of(context))
-        parents[stage.spec.stage] = context.artifacts
-    return context.artifacts
 
 
 class Trained(NamedTuple):
@@ -77,15 +52,6 @@ def trained(source: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -
             return Trained(root, run_all(nano_stages(method, source), root), opened)
 
     return run
-
-
-def stopping(training: Training, context: StageContext, step: int) -> Training:
-    def run_step(number: int, batch: Any) -> Any:
-        if number == step:
-            context.stop = CANCEL
-        return training.run_step(number, batch)
-
-    return training._replace(run_step=run_step)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -127,6 +93,15 @@ def test_health_is_logged(method: str, trained: Callable[[str], Trained]) -> Non
                      "duplicate_rows", "top1", "candidates"):  # fmt: skip
             assert all(name in s.health for s in steps), (path.parent.parent.name, name)
         assert all(s.gradient_norm > 0 for s in steps)
+
+
+def test_the_run_says_that_recorded_poses_were_used(
+    source: PreparedDataset, trained: Callable[[str], Trained], tmp_path: Path
+) -> None:
+    images = {"images": trained("ours").root / "images/out/artifacts"}
+    context = open_stage(nano_stages("ours", source)[1], tmp_path, images)
+    training_of(context)
+    assert context.notes["z_up"] == "12 frames by recorded poses"
 
 
 @pytest.mark.parametrize("method", METHODS)
