@@ -143,6 +143,14 @@ def test_scans_without_a_picture_are_passed_over_and_told(sources: dict[str, Pre
     assert told.message == "1 of the 3 scenes have no frame, and nothing is learnt from them"
 
 
+def test_preparing_tells_how_many_recordings_have_no_poses(bench: Bench, rgbd_root: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(rgbd_root, tmp_path / "root")
+    shutil.rmtree(root / "room0001_00/pose")
+    out = bench("data", "prepare", "rgbd-folder", "--root", "root", "--frame-stride", "1").stdout
+    assert "2 scenes, 0 points, 6 frames, 0 problems" in out
+    assert "1 recordings without poses: their frames come to have z up by the camera's axes" in out
+
+
 SUITE = """
 name: single-scans
 version: 1
