@@ -3,7 +3,7 @@
 `python -m pretrain_bench.methods.features --root ROOT --artifacts DIR --scene NAME --frame N --out FILE` reads the stage laid out
 in ROOT and the artifacts it left, and writes arrays:
 
-image (H, W, 3) uint8; xyz (N, 3) points of the frame, world metres; rgb (N, 3) 0..255; uv (N, 2) pixel of each
+image (H, W, 3) uint8; xyz (N, 3) points of the frame, metres, z up; rgb (N, 3) 0..255; uv (N, 2) pixel of each
 points_before, points_after (V, C) features of the voxels; voxel (N,) the voxel of each point
 pixels_before, pixels_after (S, S, C) and crop (S, S, 3) uint8, only where pixels and points share one feature space: the
 stage's module then has a function `pixel_features`. Before: random weights, whatever the stage started from
@@ -18,12 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pretrain_bench.benchmarks.datasets.views import Frame, load_frame
+from pretrain_bench.benchmarks.datasets.views import Frame, load_frame, upright_points
 from pretrain_bench.benchmarks.input.voxelise import quantise, to_cells
 from pretrain_bench.benchmarks.support.errors import BenchError, DataError
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.networks.res16unet import HEAD, seeded_backbone
-from pretrain_bench.methods.ours.projection import unproject
 from pretrain_bench.methods.sparse.backend import sparse_backend
 from pretrain_bench.methods.sparse.tensor import batched_coordinates
 from pretrain_bench.methods.stage import stage_module
@@ -46,7 +45,7 @@ def _points(context: StageContext, artifacts: Path, frame: Frame) -> Arrays:
     voxel = (spec.recipe or {}).get("voxel_metres")
     if not isinstance(voxel, float):
         raise DataError(f"stage {spec.stage!r} of {spec.method!r} trains no network on points")
-    points = unproject(frame)
+    points = upright_points(frame)
     voxels = quantise(to_cells(points.xyz, voxel))
     rows = voxels.representative
     inputs = points.rgb[rows] / 255 - 0.5

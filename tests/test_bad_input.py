@@ -79,7 +79,7 @@ WALL = "Area_1/office_1/Annotations/wall_1.txt"
         (["--device", "tpu"], "--device 'tpu': expected one of auto, cpu, cuda"),
         (
             ["--method", "ours", "--pretrain-data", "s3dis=/tmp"],
-            "method 'ours' needs frames, images, poses, which dataset 's3dis'",
+            "method 'ours' needs frames, images, which dataset 's3dis'",
         ),
     ],
 )

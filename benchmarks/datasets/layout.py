@@ -7,10 +7,11 @@
 Clouds      xyz.npy (N, 3) float32 metres and rgb.npy (N, 3) uint8, or for a laser remission.npy (N,) float32
   labels    semantic.npy (N,) uint8 training ids (255: ignore), instance.npy (N,) int32
   boxes     boxes.npy (K, 8) float32: centre, full size, heading, class; alignment.npy (4, 4) from scene to box axes
-Frames      frames/NNNNNN.{jpg|png} colour and NNNNNN.depth.png uint16 millimetres, poses.npy (F, 4, 4) float64 camera-to-world,
-            intrinsic.npy (3, 3) float64 of the depth camera, frame_numbers.npy (F,), pairs.npy (P, 3): two frames, overlap
-One view    image.{jpg|png} with intrinsic.npy and rotation.npy (3, 3) (SUN RGB-D), or with projection.npy (3, 4) from the laser
-            to its pixels and pose.npy (4, 4) (SemanticKITTI)
+Frames      frames/NNNNNN.{jpg|png} colour and NNNNNN.depth.png uint16 millimetres, intrinsic.npy (3, 3) float64 of the depth
+            camera, frame_numbers.npy (F,); and where poses were recorded poses.npy (F, 4, 4) float64 camera-to-world with z up,
+            pairs.npy (P, 3): two frames, overlap
+One view    image.{jpg|png}, one frame with the points of xyz.npy, and intrinsic.npy and rotation.npy (3, 3), from a level
+            camera to z up (SUN RGB-D), or projection.npy (3, 4) from the laser to its pixels and pose.npy (4, 4) (SemanticKITTI)
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
@@ -47,6 +49,9 @@ class SceneEntry(Spec):
     pairs: int = 0
     boxes: int = 0
     test: bool | None = Field(None, description="whether the layout itself says that it is a test scene")
+    up: Literal["camera"] | None = Field(
+        None, description="of a recording without poses: its frames come to have z up by the camera's axes"
+    )
 
 
 class Manifest(Spec):
@@ -62,7 +67,11 @@ class Manifest(Spec):
     @property
     def sha256(self) -> str:
         """Hash of the manifest itself, and through it of every file."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        content = self.model_dump(mode="json")
+        for scene in content["scenes"]:
+            if scene["up"] is None:  # so that data keep the hash that they had before this field
+                del scene["up"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def scene_folder_name(area_and_room: tuple[str, ...]) -> str:

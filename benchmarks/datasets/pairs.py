@@ -15,16 +15,25 @@ NEAR_METRES = 1.5 * VOXEL_METRES
 MIN_OVERLAP = 0.3
 
 
+def unproject(depth_metres: NDArray[np.floating], intrinsic: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 3) points of the valid pixels in the camera's frame, row by row: x = (u - cx) z / fx, y = (v - cy) z / fy."""
+    v, u = np.nonzero(depth_metres > 0)
+    z = np.asarray(depth_metres, np.float64)[v, u]
+    return np.stack(
+        [(u - intrinsic[0, 2]) * z / intrinsic[0, 0], (v - intrinsic[1, 2]) * z / intrinsic[1, 1], z], axis=1
+    )
+
+
+def move(points: NDArray[np.float64], transform: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 3) points under a rigid transform (4, 4)."""
+    return points @ transform[:3, :3].T + transform[:3, 3]
+
+
 def world_points(
     depth_metres: NDArray[np.floating], pose: NDArray[np.float64], intrinsic: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(N, 3) world points of the valid pixels, row by row: x = (u - cx) z / fx, y = (v - cy) z / fy, then the pose."""
-    v, u = np.nonzero(depth_metres > 0)
-    z = np.asarray(depth_metres, np.float64)[v, u]
-    camera = np.stack(
-        [(u - intrinsic[0, 2]) * z / intrinsic[0, 0], (v - intrinsic[1, 2]) * z / intrinsic[1, 1], z], axis=1
-    )
-    return camera @ pose[:3, :3].T + pose[:3, 3]
+    """(N, 3) world points of the valid pixels, row by row: unprojected, then under the pose."""
+    return move(unproject(depth_metres, intrinsic), pose)
 
 
 def voxel_means(points: NDArray[np.float64], voxel: float = VOXEL_METRES) -> NDArray[np.float64]:

@@ -1,11 +1,12 @@
-"""Reader of folders of registered RGB-D frames, in two layouts (spec E.2, G.1).
+"""Reader of folders of RGB-D frames, in two layouts (spec E.2, G.1).
 
 ScanNet export:  <scene>/color/<n>.jpg  depth/<n>.png  pose/<n>.txt  intrinsic/intrinsic_depth.txt (3x3 or 4x4)
 7-Scenes:        <scene>/frame-<n>.color.{jpg,png}  .depth.png  .pose.txt  camera-intrinsics.txt (3x3 or 4x4)
 
 `camera-intrinsics.txt` may also lie in the folder above. Depth is uint16 millimetres, 0 and 65535 mean none. A pose is
 a 4x4 camera-to-world matrix (camera: x right, y down, z forward). Colour and depth are taken as pixel-aligned; colour of
-another size is resized to the depth image's. The root may be one scene or a folder of scenes.
+another size is resized to the depth image's. The root may be one scene or a folder of scenes. A recording
+may have no poses.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MAX_METRES = 1e5
 
 
 class FramePaths(NamedTuple):
-    """The three files of one frame, and its number in the recording."""
+    """The files of one frame, and its number in the recording; the pose may not be there."""
 
     number: int
     colour: Path

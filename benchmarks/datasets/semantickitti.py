@@ -120,6 +120,21 @@ def read_pose(path: Path, place: int, tr: NDArray[np.float64]) -> NDArray[np.flo
         raise DataError(f"{path}: the calibration's Tr cannot be inverted") from None
 
 
+def split_projection(projection: NDArray[np.float64], path: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The intrinsics (3, 3) and the rigid transform (4, 4), from the laser's to the camera's frame, whose product a projection
+    (3, 4) is. Raises DataError, with `path`, for a matrix that is no projection."""
+    to_camera = np.eye(4)
+    try:
+        turned, inverse = np.linalg.qr(np.linalg.inv(projection[:, :3]))
+        signs = np.sign(np.diag(inverse))
+        intrinsic = np.asarray(np.linalg.inv(signs[:, None] * inverse), np.float64)
+        to_camera[:3, 3] = np.linalg.solve(intrinsic, projection[:, 3])
+    except np.linalg.LinAlgError:
+        raise DataError(f"{path}: the product of P2 and Tr is no projection") from None
+    to_camera[:3, :3] = (turned * signs).T
+    return intrinsic / intrinsic[2, 2], to_camera
+
+
 def _matrix(text: str, path: Path, line: int) -> NDArray[np.float64]:
     try:
         values = np.array([float(v) for v in text.split()])

@@ -46,7 +46,7 @@ def write_subset(
 
 
 def _fewer_frames(folder: Path, scene: SceneEntry, frames: int | None) -> SceneEntry:
-    if frames is None or scene.frames <= frames or not (folder / "poses.npy").is_file():
+    if frames is None or scene.frames <= frames or not (folder / "frames").is_dir():
         return scene
     keep = np.unique(np.linspace(0, scene.frames - 1, frames).round().astype(int))
     place = {int(old): new for new, old in enumerate(keep)}
@@ -56,8 +56,10 @@ def _fewer_frames(folder: Path, scene: SceneEntry, frames: int | None) -> SceneE
             path.rename(path.with_name(f"{place[int(number)]:06d}.{rest}"))
         else:
             path.unlink()
-    for name in ("poses", "frame_numbers"):
-        np.save(folder / f"{name}.npy", np.load(folder / f"{name}.npy")[keep])
+    np.save(folder / "frame_numbers.npy", np.load(folder / "frame_numbers.npy")[keep])
+    if not (folder / "poses.npy").is_file():
+        return scene.model_copy(update={"frames": len(keep)})
+    np.save(folder / "poses.npy", np.load(folder / "poses.npy")[keep])
     pairs = np.load(folder / "pairs.npy")
     kept = [(place[int(i)], place[int(j)], share) for i, j, share in pairs if int(i) in place and int(j) in place]
     np.save(folder / "pairs.npy", np.asarray(kept, np.float64).reshape(-1, 3))

@@ -27,7 +27,7 @@ MAX_DEPTH_METRES = 8.0
 
 class View(NamedTuple):
     """One RGB-D view: xyz (N, 3) float32 upright-depth metres, rgb (N, 3) uint8, boxes (K, 8) float32, rotation (3, 3) Rtilt,
-    intrinsic (3, 3) of the colour camera, image: the encoded picture and its suffix."""
+    intrinsic (3, 3) of the colour camera, the centre of the first pixel at (0, 0), image: the encoded picture and its suffix."""
 
     xyz: NDArray[np.float32]
     rgb: NDArray[np.uint8]
@@ -132,8 +132,11 @@ def _read_prepared(view: Prepared, classes: tuple[str, ...]) -> View:
     try:
         rows = [[float(v) for v in line.split()] for line in calibration.read_text().splitlines() if line.strip()]
         rotation, intrinsic = (np.array(r).reshape(3, 3).T for r in rows)
+        intrinsic[:2, 2] -= 1  # VoteNet's points were made with pixels counted from 1
     except (OSError, ValueError) as error:
         raise DataError(f"{calibration}: expected two lines of nine numbers, Rtilt and K: {error}") from None
+    if not (np.isfinite([rotation, intrinsic]).all() and intrinsic[0, 0] > 0 and intrinsic[1, 1] > 0):
+        raise DataError(f"{calibration}: Rtilt and K must be finite, with positive focal lengths in K")
     boxes, problems = read_boxes(view.labels, classes)
     picture = view.folder / "image" / f"{view.number}.jpg"
     problems += [f"{view.number}: {int((~finite).sum())} points that are not finite are left out"] * (not finite.all())

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.datasets import images
 from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED
+from pretrain_bench.benchmarks.datasets.pairs import move, unproject
+from pretrain_bench.benchmarks.datasets.semantickitti import split_projection
 from pretrain_bench.benchmarks.support.errors import DataError
 
 
@@ -28,14 +32,54 @@ class Labels(NamedTuple):
     instance: NDArray[np.int32]
 
 
+UpRule = Literal["poses", "camera", "tilt", "laser"]
+UP_RULES: dict[UpRule, str] = {
+    "poses": "recorded poses",
+    "camera": "the camera's axes, (x, y, z) to (x, z, -y)",
+    "tilt": "the dataset's tilt matrix Rtilt after (x, z, -y)",
+    "laser": "the laser's frame, whose z is up",
+}
+"""How points of a frame come to a frame whose z is up."""
+CAMERA_TO_UPRIGHT: NDArray[np.float64] = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+"""From a camera that is held level (x right, y down, z forward) to x right, y forward, z up."""
+
+
 class Frame(NamedTuple):
-    """colour (H, W, 3) uint8 RGB; depth (H, W) float32 metres, 0 for none; pose (4, 4) camera-to-world;
-    intrinsic (3, 3) pixels. Camera frame: x right, y down, z forward."""
+    """One picture and the points that were measured in it, of a depth camera or a laser.
+
+    colour (H, W, 3) uint8 RGB; camera (N, 3) float64 metres in the camera's frame: x right, y down, z forward; uv (N, 2) int64
+    column and row of the pixel of each point; pose (4, 4) from the camera's frame to one whose z is up, by the rule `up`;
+    intrinsic (3, 3) pixels, the centre of the first pixel at (0, 0).
+    """
 
     colour: NDArray[np.uint8]
-    depth: NDArray[np.float32]
+    camera: NDArray[np.float64]
+    uv: NDArray[np.int64]
     pose: NDArray[np.float64]
     intrinsic: NDArray[np.float64]
+    up: UpRule
+
+
+class FramePoints(NamedTuple):
+    """xyz (N, 3) float64 metres; rgb (N, 3) float64 in 0..255, of the pixel; uv (N, 2) int64 column and row of the pixel."""
+
+    xyz: NDArray[np.float64]
+    rgb: NDArray[np.float64]
+    uv: NDArray[np.int64]
+
+
+def upright_points(frame: Frame) -> FramePoints:
+    """The points of a frame with z up: in the world where poses were recorded, else by the frame's rule `up`."""
+    return _coloured(frame, move(frame.camera, frame.pose))
+
+
+def camera_points(frame: Frame) -> FramePoints:
+    """The points of a frame in the camera's frame: x right, y down, z forward. No pose and no rule is used."""
+    return _coloured(frame, frame.camera)
+
+
+def _coloured(frame: Frame, xyz: NDArray[np.float64]) -> FramePoints:
+    return FramePoints(xyz, frame.colour[frame.uv[:, 1], frame.uv[:, 0]].astype(np.float64), frame.uv)
 
 
 def load_cloud(view: Path, scene: str) -> Cloud:
@@ -78,27 +122,119 @@ def has_instances(view: Path, scene: str) -> bool:
 
 
 def list_frames(view: Path, scenes: tuple[str, ...]) -> list[tuple[str, int]]:
-    """(scene, index) of every frame, in the order of `scenes`."""
-    return [(s, i) for s in scenes for i in range(len(_load(view / UNLABELLED / s / "poses.npy")))]
+    """(scene, index) of every frame, in the order of `scenes`; a scene without a picture has none. Raises DataError where none of
+    the scenes has a frame."""
+    frames = [(s, i) for s in scenes for i in range(_frame_count(view / UNLABELLED / s))]
+    if not frames:
+        raise DataError(f"{view}: none of its {len(scenes)} scenes to pre-train on has a frame, a picture with points")
+    return frames
+
+
+def up_rules(view: Path, frames: Iterable[tuple[str, int]]) -> dict[UpRule, int]:
+    """By which rules these frames come to have z up, and how many by each."""
+    scenes = Counter(scene for scene, _ in frames)
+    counts: Counter[UpRule] = Counter()
+    for scene, number in scenes.items():
+        counts[up_rule(view / UNLABELLED / scene)] += number
+    return {rule: counts[rule] for rule in UP_RULES if counts[rule]}
+
+
+def up_rules_text(counts: dict[UpRule, int]) -> str:
+    """What `up_rules` gives, in words for the notes of a run."""
+    return "; ".join(f"{number} frames by {UP_RULES[rule]}" for rule, number in counts.items())
+
+
+def up_rule(folder: Path) -> UpRule:
+    """By which rule the frames of a prepared scene come to have z up, from the files that it holds."""
+    if (folder / "frames").is_dir():
+        return "poses" if (folder / "poses.npy").is_file() else "camera"
+    return "tilt" if (folder / "rotation.npy").is_file() else "laser"
 
 
 def load_frame(view: Path, scene: str, index: int) -> Frame:
-    """One RGB-D frame; colour is resized (bilinear) to the depth image where the sizes differ."""
+    """One frame, whatever measured it. Raises DataError where one of its files is missing or damaged.
+
+    Points that do not lie in front of the camera and inside the picture are left out. Colour is resized (bilinear) to the depth
+    image where the sizes differ.
+    """
+    folder = view / UNLABELLED / scene
+    colour, rule = load_colour(view, scene, index), up_rule(folder)
+    if rule in ("poses", "camera"):
+        path = _depth_path(folder, index)
+        millimetres = images.decode_depth(path, str(path))
+        depth = np.where(millimetres == 65535, 0, millimetres).astype(np.float32) / np.float32(1000)
+        pose = _load(folder / "poses.npy")[index] if rule == "poses" else None
+        return depth_frame(colour, depth, pose, _load(folder / "intrinsic.npy"))
+    xyz = np.asarray(_load(folder / "xyz.npy"), np.float64)
+    if rule == "tilt":
+        intrinsic, to_camera = _load(folder / "intrinsic.npy"), np.eye(4)
+        to_camera[:3, :3] = (_load(folder / "rotation.npy") @ CAMERA_TO_UPRIGHT[:3, :3]).T
+    else:
+        intrinsic, to_camera = split_projection(_load(path := folder / "projection.npy"), str(path))
+    return point_frame(colour, xyz, to_camera, intrinsic, rule)
+
+
+def load_colour(view: Path, scene: str, index: int) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8, the picture of a frame without its points. Raises DataError as `load_frame`."""
     from PIL import Image
 
     folder = view / UNLABELLED / scene
-    stem = folder / "frames" / f"{index:06d}"
-    colour_path = next((p for p in (stem.with_suffix(".jpg"), stem.with_suffix(".png")) if p.is_file()), None)
-    if colour_path is None:
+    depth_path = _depth_path(folder, index)
+    stem = folder / "image" if up_rule(folder) in ("tilt", "laser") else depth_path.with_name(f"{index:06d}")
+    path = next((p for p in (stem.with_suffix(".jpg"), stem.with_suffix(".png")) if p.is_file()), None)
+    if path is None:
         raise DataError(f"{stem}.jpg: no such file; prepare the dataset again")
-    depth_path = stem.with_suffix(".depth.png")
-    millimetres = images.decode_depth(depth_path, str(depth_path))
-    pixels = images.decode_colour(colour_path, str(colour_path))
-    if pixels.shape[:2] != millimetres.shape:
-        size = (millimetres.shape[1], millimetres.shape[0])
+    pixels = images.decode_colour(path, str(path))
+    if depth_path.is_file() and pixels.shape[1::-1] != (size := images.picture_size(depth_path)):
         pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
-    depth = np.where(millimetres == 65535, 0, millimetres).astype(np.float32) / np.float32(1000)
-    return Frame(pixels, depth, _load(folder / "poses.npy")[index], _load(folder / "intrinsic.npy"))
+    return pixels
+
+
+def depth_frame(
+    colour: NDArray[np.uint8],
+    depth: NDArray[np.floating],
+    pose: NDArray[np.float64] | None,
+    intrinsic: NDArray[np.float64],
+) -> Frame:
+    """The frame of a depth image (H, W) in metres, 0 for none, pixel-aligned with `colour`: all pixels with depth, row by row.
+
+    `pose` (4, 4) is camera-to-world with z up, or None where none was recorded.
+    """
+    rows, columns = np.nonzero(depth > 0)
+    uv = np.stack([columns, rows], axis=1).astype(np.int64)
+    rule: UpRule = "camera" if pose is None else "poses"
+    return Frame(colour, unproject(depth, intrinsic), uv, CAMERA_TO_UPRIGHT if pose is None else pose, intrinsic, rule)
+
+
+def point_frame(
+    colour: NDArray[np.uint8],
+    xyz: NDArray[np.float64],
+    to_camera: NDArray[np.float64],
+    intrinsic: NDArray[np.float64],
+    up: UpRule,
+) -> Frame:
+    """The frame of points (N, 3) with z up that the rigid `to_camera` (4, 4) brings to the camera's frame.
+
+    Those that lie in front of the camera and inside the picture are kept, each with the pixel that it falls into.
+    """
+    camera = move(xyz, to_camera)
+    camera = camera[camera[:, 2] > 0]
+    places = camera @ intrinsic.T
+    uv = np.rint(places[:, :2] / places[:, 2:])
+    height, width = colour.shape[:2]
+    inside = ((uv >= 0) & (uv < (width, height))).all(axis=1)
+    pose = np.asarray(np.linalg.inv(to_camera), np.float64)
+    return Frame(colour, camera[inside], uv[inside].astype(np.int64), pose, intrinsic, up)
+
+
+def _frame_count(folder: Path) -> int:
+    if (folder / "frames").is_dir():
+        return len(_load(folder / "frame_numbers.npy"))
+    return int(any((folder / f"image{suffix}").is_file() for suffix in (".jpg", ".png")))
+
+
+def _depth_path(folder: Path, index: int) -> Path:
+    return folder / "frames" / f"{index:06d}.depth.png"
 
 
 def _load(path: Path) -> NDArray:

@@ -30,10 +30,10 @@ class Reading(NamedTuple):
 
 
 class SceneFrame(NamedTuple):
-    """One decoded and checked frame, and its picture as it was stored."""
+    """One decoded and checked frame, and its picture as it was stored; without a pose in a recording that has none."""
 
     number: int
-    pose: NDArray[np.float64]
+    pose: NDArray[np.float64] | None
     picture: tuple[bytes, str]
     depth: NDArray[np.uint16]
 
@@ -121,6 +121,7 @@ def write_semantickitti(dataset: Dataset, scan: semantickitti.ScanPaths, out: Pa
     if scan.image is not None and "P2" in calibration:
         images.decode_colour(scan.image, str(scan.image))
         arrays["projection"] = calibration["P2"] @ np.vstack([calibration["Tr"], [0, 0, 0, 1]])
+        semantickitti.split_projection(arrays["projection"], str(scan.calibration))
         _picture(out / UNLABELLED, "image", (scan.image.read_bytes(), scan.image.suffix))
         held["frames"] = 1
     _save(out / UNLABELLED, **arrays)
@@ -172,13 +173,14 @@ def _only(folder: Path) -> rgbd_folder.Recording:
 
 def _folder_frames(recording: rgbd_folder.Recording, how: Reading, problems: list[str]) -> Iterable[SceneFrame]:
     size: tuple[int, int] | None = None
-    for frame in (f for f in recording.frames if f.number % how.frame_stride == 0):
+    frames = [f for f in recording.frames if f.number % how.frame_stride == 0]
+    posed = _has_poses(recording.name, frames, how, problems)
+    for frame in frames:
         try:
-            for path in (frame.pose, frame.depth):
-                if not path.is_file():
-                    raise DataError(f"{path}: no such file")
-            pose = rgbd_folder.read_pose(frame.pose)
-            if pose is None:
+            if not frame.depth.is_file():
+                raise DataError(f"{frame.depth}: no such file")
+            pose = rgbd_folder.read_pose(frame.pose) if posed else None
+            if posed and pose is None:
                 raise DataError(f"{frame.pose}: the pose is not finite (tracking was lost)")
             depth = images.decode_depth(frame.depth, str(frame.depth), size)
             images.decode_colour(frame.colour, str(frame.colour))
@@ -188,6 +190,19 @@ def _folder_frames(recording: rgbd_folder.Recording, how: Reading, problems: lis
         size = size or (depth.shape[1], depth.shape[0])
         suffix = frame.colour.suffix.replace("jpeg", "jpg")
         yield SceneFrame(frame.number, pose, (frame.colour.read_bytes(), suffix), depth)
+
+
+def _has_poses(name: str, frames: list[rgbd_folder.FramePaths], how: Reading, problems: list[str]) -> bool:
+    """Whether the poses of a recording are used: only where every frame that is read has a pose file, or frames of one
+    recording would lie in different worlds."""
+    posed = sum(f.pose.is_file() for f in frames)
+    if 0 < posed < len(frames):
+        problem = f"{name}: {posed} of the {len(frames)} frames that are read have a pose file"
+        if how.strict:
+            missing = next(f.pose for f in frames if not f.pose.is_file())
+            raise DataError(f"{problem}; {missing}: no such file")
+        problems.append(f"{problem}; no pose of this recording is used")
+    return posed == len(frames)
 
 
 def _stream_frames(path: Path, header: sens.SensHeader, how: Reading, problems: list[str]) -> Iterable[SceneFrame]:
@@ -218,24 +233,29 @@ def _note(problem: str, how: Reading, problems: list[str]) -> None:
 
 def _write_frames(
     name: str, intrinsic: NDArray[np.float64], frames: Iterable[SceneFrame], out: Path, how: Reading
-) -> dict[str, int]:
-    """Pictures, poses, intrinsics, frame numbers, and the pairs that overlap."""
+) -> dict[str, Any]:
+    """Pictures, intrinsics and frame numbers; and where there are poses, those and the pairs that overlap."""
     view = out / UNLABELLED
     (view / "frames").mkdir(parents=True)
     poses: list[NDArray[np.float64]] = []
-    numbers, clouds = [], []
+    numbers: list[int] = []
+    clouds = []
     for frame in frames:
-        stem = f"{len(poses):06d}"
+        stem = f"{len(numbers):06d}"
         _picture(view / "frames", stem, frame.picture)
         (view / "frames" / f"{stem}.depth.png").write_bytes(images.encode_depth(frame.depth))
-        metres = np.where(frame.depth == 65535, 0, frame.depth) / 1000
-        clouds.append(pairs.voxel_means(pairs.world_points(metres, frame.pose, intrinsic)))
-        poses.append(frame.pose)
+        if frame.pose is not None:
+            metres = np.where(frame.depth == 65535, 0, frame.depth) / 1000
+            clouds.append(pairs.voxel_means(pairs.world_points(metres, frame.pose, intrinsic)))
+            poses.append(frame.pose)
         numbers.append(frame.number)
-    if not poses:
+    if not numbers:
         raise DataError(f"{name}: no frame with a finite pose and whole pictures at a stride of {how.frame_stride}")
+    _save(view, intrinsic=intrinsic, frame_numbers=np.array(numbers))
+    if not poses:
+        return {"frames": len(numbers), "up": "camera"}
     overlap = pairs.overlaps(clouds)
-    _save(view, poses=np.stack(poses), intrinsic=intrinsic, frame_numbers=np.array(numbers), pairs=overlap)
+    _save(view, poses=np.stack(poses), pairs=overlap)
     return {"frames": len(poses), "pairs": len(overlap)}
 
 

@@ -235,7 +235,9 @@ def write_sunrgbd_view(dataset: Dataset, index: int, name: str, root: Path) -> N
         (folder / part).mkdir(parents=True, exist_ok=True)
     savemat(folder / "depth" / f"{name}.mat", {"instance": points.astype(np.float32)}, do_compression=True)
     (folder / "image" / f"{name}.jpg").write_bytes(images.encode_colour(frame.colour, 92))
-    rows = [" ".join(f"{x:.6f}" for x in matrix.T.reshape(-1)) for matrix in (tilt, intrinsic)]
+    counted_from_1 = intrinsic.copy()
+    counted_from_1[:2, 2] += 1
+    rows = [" ".join(f"{x:.6f}" for x in matrix.T.reshape(-1)) for matrix in (tilt, counted_from_1)]
     (folder / "calib" / f"{name}.txt").write_text("\n".join(rows) + "\n")
     lines = []
     for number in np.flatnonzero(seen):

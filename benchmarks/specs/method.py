@@ -24,7 +24,7 @@ class Needs(Spec):
     poses: bool = False
     multiple_views: bool = False
     labels: bool = False
-    frames: bool = Field(False, description="RGB-D frames")
+    frames: bool = Field(False, description="single frames: a picture and the points that were measured in it")
     clouds: bool = Field(False, description="point clouds of whole scenes")
     data: bool = Field(True, description="false for a method that reads no data at all")
 

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain_bench.benchmarks.datasets.pairs import world_points
-from pretrain_bench.benchmarks.datasets.views import list_frames, load_frame
+from pretrain_bench.benchmarks.datasets.views import list_frames, load_frame, upright_points
 from pretrain_bench.benchmarks.input.transforms import nearest_rows
 from pretrain_bench.benchmarks.input.voxelise import quantise, to_cells
 from pretrain_bench.methods.context import StageContext
@@ -62,9 +61,7 @@ def run(context: StageContext) -> dict[str, float | None]:
 
 def sample(context: StageContext, frame: tuple[str, int], recipe: ColourRecipe, rng: np.random.Generator) -> Sample:
     """Voxels (V, 3) int32 of a frame turned about z, and their colours (V, 3) float32 in -0.5..0.5."""
-    loaded = load_frame(context.view, *frame)
-    rows, columns = np.nonzero(loaded.depth > 0)
-    xyz = world_points(loaded.depth, loaded.pose, loaded.intrinsic)
+    xyz, colours, _ = upright_points(load_frame(context.view, *frame))
     angle = rng.uniform(-np.pi, np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     voxels = quantise(to_cells((xyz - xyz.mean(axis=0)) @ turn.T, recipe.voxel_metres))
@@ -72,5 +69,5 @@ def sample(context: StageContext, frame: tuple[str, int], recipe: ColourRecipe, 
     if recipe.max_voxels_per_frame is not None and len(kept) > recipe.max_voxels_per_frame:
         centre = voxels.coordinates[rng.integers(len(kept))]
         kept = nearest_rows(voxels.coordinates.astype(np.int64), centre, recipe.max_voxels_per_frame)
-    rgb = loaded.colour[rows, columns][voxels.representative[kept]].astype(np.float32) / 255 - 0.5
+    rgb = colours[voxels.representative[kept]].astype(np.float32) / 255 - 0.5
     return torch.from_numpy(voxels.coordinates[kept]), torch.from_numpy(rgb)

@@ -97,6 +97,8 @@ def prepare(
     points, frames = sum(s.points for s in scenes), sum(s.frames for s in scenes)
     problems = len(manifest.problems)
     print(f"{folder}\n{len(scenes)} scenes, {points:,} points, {frames:,} frames, {problems} problems")
+    if unposed := sum(s.up is not None for s in scenes):
+        print(f"{unposed} recordings without poses: their frames come to have z up by the camera's axes")
 
 
 def verify(

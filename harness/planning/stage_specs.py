@@ -91,6 +91,22 @@ def check_needs(method: Method, dataset: Dataset) -> None:
         )
 
 
+def check_held(method: Method, source: PreparedDataset, scenes: tuple[str, ...]) -> None:
+    """Raises NotApplicable, naming what is missing, where these prepared data lack what their dataset may have: recordings
+    without poses, scans without pictures."""
+    framed = [s for s in source.manifest.scenes if s.frames and s.name in scenes]
+    lacking = {"frames", "images"} if not framed else set()
+    if all(s.up is not None for s in framed):
+        lacking |= {"poses", "multiple_views"}
+    missing = sorted(n for n in lacking if getattr(method.needs, n))
+    if missing:
+        raise NotApplicable(
+            f"method {method.name!r} needs {', '.join(missing)}, which none of the {len(scenes)} scenes of "
+            f"{source.dataset.name!r} to pre-train on has; "
+            "docs/data.md says which files give them"
+        )
+
+
 def check_applicable(method: Method, source: Dataset | None, task: Task, target: Dataset) -> None:
     """Raises NotApplicable, with the reason, for a cell that makes no sense; reads no data. `source` is what the method is
     pre-trained on, `target` what the task is fine-tuned on."""
@@ -124,8 +140,11 @@ def pretrain_stages(
     planned: list[PlannedStage] = []
     parents: dict[str, str] = {}
     synthetic = False
+    scenes: tuple[str, ...] = ()
     if source is not None:
         check_needs(method, source.dataset)
+        scenes = _pretrain_scenes(source, profile)
+        check_held(method, source, scenes)
         synthetic = source.manifest.synthetic
     for stage in method.stages:
         followed = values_from_task(method, stage, profile, task)
@@ -138,7 +157,7 @@ def pretrain_stages(
                 "seed": seed,
                 "recipe": recipe.model_dump(mode="json", exclude={TRANSFER}) if recipe else None,
                 "from_task": tuple(followed),
-                "data": _view(source, method.needs.labels, _pretrain_scenes(source, profile)) if source else None,
+                "data": _view(source, method.needs.labels, scenes) if source else None,
                 "parents": dict(parents),
                 "imagenet_weights_sha256": _weights_sha256(machine) if stage.imagenet_weights else None,
                 "code_sha256": method.code_sha256 or code_sha256("pretrain", method.name, stage.name),

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from pretrain_bench.benchmarks.datasets.pairs import world_points
-from pretrain_bench.benchmarks.datasets.views import Frame
+from pretrain_bench.benchmarks.datasets.views import Frame, camera_points
 from pretrain_bench.methods.depthcontrast.recipe import DepthContrast
 
 Scan = NDArray[np.float64]
@@ -19,11 +18,10 @@ TRIES = 100
 
 def frame_scan(frame: Frame, points: int, rng: Generator) -> Scan | None:
     """Exactly `points` random points of a frame, with repeats only where it has fewer; None where it has none at all."""
-    xyz = world_points(frame.depth, np.eye(4), frame.intrinsic)
-    if not len(xyz):
+    found = camera_points(frame)
+    if not len(found.xyz):
         return None
-    scan = np.concatenate([xyz, frame.colour[frame.depth > 0].astype(np.float64)], axis=1)
-    return resample(scan, points, rng)
+    return resample(np.concatenate([found.xyz, found.rgb], axis=1), points, rng)
 
 
 def augmented(scan: Scan, recipe: DepthContrast, rng: Generator) -> Scan:

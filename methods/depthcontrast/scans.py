@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pretrain_bench.benchmarks.datasets.views import list_frames, load_frame
+from pretrain_bench.benchmarks.datasets.views import load_frame, up_rules
 from pretrain_bench.benchmarks.input.voxelise import quantise, to_cells
-from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.depthcontrast.augment import augmented, frame_scan
 from pretrain_bench.methods.depthcontrast.moco import Queue, follow, joint_loss, queue_loss
@@ -21,6 +20,7 @@ from pretrain_bench.methods.sparse.backend import sparse_backend
 from pretrain_bench.methods.sparse.tensor import batched_coordinates
 from pretrain_bench.methods.training.checkpoint import save_backbone
 from pretrain_bench.methods.training.contrast import embedding_health, unit_rows
+from pretrain_bench.methods.training.frames import frames_of
 from pretrain_bench.methods.training.loop import StepResult, Training, batch_indices, first_usable, train_and_save
 from pretrain_bench.methods.training.optim import cosine, sgd
 
@@ -48,10 +48,10 @@ class ScanViews(NamedTuple):
 class PointEncoder(nn.Module):
     """Points to one unit row for each scan."""
 
-    def __init__(self, recipe: DepthContrast, width: float) -> None:
+    def __init__(self, recipe: DepthContrast, width: float, radius_factor: float) -> None:
         super().__init__()
         channels = max(1, round(POINT_CHANNELS * width))
-        levels = votenet_levels(recipe.abstraction_points, recipe.abstraction_neighbours, width)
+        levels = votenet_levels(recipe.abstraction_points, recipe.abstraction_neighbours, width, radius_factor)
         self.trunk = PointNet2(levels, channels)
         self.head = nn.Sequential(
             nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, recipe.embedding_channels)
@@ -86,10 +86,9 @@ def prepare(context: StageContext) -> Training:
     """The encoders with their queues, and the steps that train them."""
     recipe, spec = context.recipe(DepthContrast), context.spec
     assert spec.data is not None
-    frames = list_frames(context.view, spec.data.scenes)
-    if not frames:
-        raise DataError(f"dataset {spec.data.dataset!r} has no frames in the scenes to pre-train on")
-    encoders = Encoders(context, recipe, len(frames))
+    frames = frames_of(context)
+    context.notes["axes"] = "the camera's, x right, y down, z forward, as upstream; no pose and no rule of z up is used"
+    encoders = Encoders(context, recipe, frames)
     optimiser = sgd(encoders.learning_parameters(), recipe.optimiser)
     wanted = recipe.steps or -(-recipe.epochs * len(frames) // recipe.scans_per_step)
     length = context.run_length(wanted, recipe.scans_per_step)
@@ -114,22 +113,23 @@ def prepare(context: StageContext) -> Training:
 class Encoders:
     """The query and key encoder of each format, and the queue of its keys."""
 
-    def __init__(self, context: StageContext, recipe: DepthContrast, frames: int) -> None:
+    def __init__(self, context: StageContext, recipe: DepthContrast, frames: list[tuple[str, int]]) -> None:
         self.context, self.recipe = context, recipe
+        radius_factor = recipe.laser_radius_factor if "laser" in up_rules(context.view, frames) else 1.0
         self.joint = recipe.format == "joint"
         self.formats = ("voxel", "point") if self.joint else ("voxel",)
         self.engine = sparse_backend(context.spec.sparse_backend)
-        keys = queue_keys(recipe, frames)
+        keys = queue_keys(recipe, len(frames))
         if keys < recipe.queue_keys:
             context.warn(
-                f"the queues hold {keys:,} keys, not {recipe.queue_keys:,}: at most half of the {frames:,} frames"
+                f"the queues hold {keys:,} keys, not {recipe.queue_keys:,}: at most half of the {len(frames):,} frames"
             )
         self.modules: dict[str, nn.Module] = {}
         for name in ("query", "key"):  # the same seed, so the same initial weights
             self.modules[f"voxel_{name}"] = build_voxel_encoder(context, recipe)
             if self.joint:
                 torch.manual_seed(context.seed("point_weights"))
-                self.modules[f"point_{name}"] = PointEncoder(recipe, context.spec.network.width)
+                self.modules[f"point_{name}"] = PointEncoder(recipe, context.spec.network.width, radius_factor)
         self.queues = {f: Queue(keys, recipe.embedding_channels, context.seed(f"{f}_queue")) for f in self.formats}
         self.modules |= {f"{kind}_queue": queue for kind, queue in self.queues.items()}
         for name, module in self.modules.items():
@@ -223,7 +223,7 @@ def draw_views(
     rng = context.rng("augmentation", step, position)
     scan = first_usable(
         lambda i: frame_scan(load_frame(context.view, *frames[i]), recipe.scan_points, rng),
-        index, len(frames), rng, "frames in a row have no depth at all",
+        index, len(frames), rng, "frames in a row have no points at all",
     )  # fmt: skip
     points = None
     if recipe.format == "joint":

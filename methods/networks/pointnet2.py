@@ -171,9 +171,12 @@ class PointNet2(nn.Module):
         return self.up2(places[2], places[3], features[2], up)
 
 
-def votenet_levels(counts: Sequence[int], neighbours: Sequence[int], width: float) -> list[PointLevel]:
-    """VoteNet's four levels with `counts` centres; `width` scales the channels as it does those of the sparse network."""
-    radii = (0.2, 0.4, 0.8, 1.2)
+def votenet_levels(
+    counts: Sequence[int], neighbours: Sequence[int], width: float, radius_factor: float = 1.0
+) -> list[PointLevel]:
+    """VoteNet's four levels with `counts` centres; `width` scales the channels as it does those of the sparse network, and
+    `radius_factor` the radii, which are for rooms."""
+    radii = tuple(radius_factor * r for r in (0.2, 0.4, 0.8, 1.2))
     channels = ((64, 64, 128), (128, 128, 256), (128, 128, 256), (128, 128, 256))
     return [
         PointLevel(count, radius, near, tuple(max(1, round(c * width)) for c in widths))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pretrain_bench.benchmarks.datasets.views import list_frames, load_frame
+from pretrain_bench.benchmarks.datasets.views import load_colour
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.networks.resunet2d import SIDE_MULTIPLE, PixelFeatureNet, network_input
@@ -14,6 +14,7 @@ from pretrain_bench.methods.ours.augment import apply_crop, change_colours, draw
 from pretrain_bench.methods.ours.recipe import OursImages
 from pretrain_bench.methods.training.checkpoint import load_into, load_weights, save_weights
 from pretrain_bench.methods.training.contrast import embedding_health, grouped_info_nce, info_nce, unit_rows
+from pretrain_bench.methods.training.frames import frames_of
 from pretrain_bench.methods.training.loop import StepResult, Training, batch_indices, train_and_save
 from pretrain_bench.methods.training.optim import exponential, sgd
 
@@ -34,7 +35,7 @@ def prepare(context: StageContext) -> Training:
         raise DataError(
             f"recipe of ours/images: image_side is {recipe.image_side}; it must be a multiple of {SIDE_MULTIPLE}"
         )
-    frames = list_frames(context.view, context.spec.data.scenes)
+    frames = frames_of(context)
     torch.manual_seed(context.seed("weights"))
     network = PixelFeatureNet(recipe).to(context.device)
     initialise_encoder(context, network)
@@ -48,7 +49,7 @@ def prepare(context: StageContext) -> Training:
         views, matches = [], []
         for position, (scene, index) in enumerate(chosen):
             rng = context.rng("augmentation", number, position)
-            one, two, pairs = make_views(load_frame(context.view, scene, index).colour, recipe, rng)
+            one, two, pairs = make_views(load_colour(context.view, scene, index), recipe, rng)
             views.append((one, two))
             matches.append(pairs)
         return torch.stack([v for pair in zip(*views, strict=True) for v in pair]), matches

@@ -26,7 +26,7 @@ def pixel_features(context: StageContext, frame: Frame) -> dict[str, np.ndarray]
         return {}
     parent = context.parent("images")
     settings = OursImages.model_validate_json((parent / SETTINGS).read_bytes())
-    height, width = frame.depth.shape
+    height, width = frame.colour.shape[:2]
     crop = centre_crop(width, height, recipe.resize_side, recipe.image_side)
     image = crop_image(to_tensor(frame.colour), crop, recipe.antialias)
     found: dict[str, np.ndarray] = {"crop": (image.permute(1, 2, 0).clamp(0, 1) * 255).byte().numpy()}

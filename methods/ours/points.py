@@ -9,7 +9,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
-from pretrain_bench.benchmarks.datasets.views import Frame, list_frames, load_frame
+from pretrain_bench.benchmarks.datasets.views import Frame, load_frame, up_rules, up_rules_text, upright_points
 from pretrain_bench.benchmarks.input import transforms
 from pretrain_bench.benchmarks.input.voxelise import quantise, to_cells
 from pretrain_bench.methods.context import StageContext
@@ -19,12 +19,13 @@ from pretrain_bench.methods.ours.augment import to_tensor
 from pretrain_bench.methods.ours.images import ARTIFACT as IMAGE_NETWORK
 from pretrain_bench.methods.ours.images import SETTINGS as IMAGE_SETTINGS
 from pretrain_bench.methods.ours.pixel_features import pixel_features as pixel_features  # for `bench features`
-from pretrain_bench.methods.ours.projection import CentreCrop, centre_crop, crop_image, inside_crop, lookup, unproject
+from pretrain_bench.methods.ours.projection import CentreCrop, centre_crop, crop_image, inside_crop, lookup
 from pretrain_bench.methods.ours.recipe import OursImages, OursPoints
 from pretrain_bench.methods.sparse.backend import sparse_backend
 from pretrain_bench.methods.sparse.tensor import batched_coordinates
 from pretrain_bench.methods.training.checkpoint import load_into, load_weights, save_backbone
 from pretrain_bench.methods.training.contrast import embedding_health, info_nce, info_nce_among_queries, unit_rows
+from pretrain_bench.methods.training.frames import frames_of
 from pretrain_bench.methods.training.loop import StepResult, Training, batch_indices, first_usable, train_and_save
 from pretrain_bench.methods.training.optim import exponential, sgd
 
@@ -55,7 +56,8 @@ def prepare(context: StageContext) -> Training:
     """The student with the frozen network of stage 1, and the steps that train it."""
     recipe, spec = context.recipe(OursPoints), context.spec
     assert spec.data is not None
-    frames = list_frames(context.view, spec.data.scenes)
+    frames = frames_of(context)
+    context.notes["z_up"] = up_rules_text(up_rules(context.view, frames))
     teacher = load_teacher(context, recipe)
     channels = next(p for p in teacher.decoder[-1].conv2.parameters()).shape[0]  # type: ignore[union-attr]
     student = build_student(context, recipe, channels).to(context.device)
@@ -158,7 +160,7 @@ def draw_sample(
 ) -> FrameSample:
     """The sample of one frame, or of the next drawn one where a frame has too few pairs (spec 0.2, item 6)."""
     rng = context.rng("augmentation", step, position)
-    problem = f"frames in a row have fewer than {recipe.pairs_per_frame} points with depth inside the image crop"
+    problem = f"frames in a row have fewer than {recipe.pairs_per_frame} points inside the image crop"
     return first_usable(
         lambda i: frame_sample(load_frame(context.view, *frames[i]), recipe, rng), index, len(frames), rng, problem
     )
@@ -166,9 +168,9 @@ def draw_sample(
 
 def frame_sample(frame: Frame, recipe: OursPoints, rng: Generator) -> FrameSample | None:
     """Augment and voxelise one frame and choose its point-pixel pairs; None where there are too few."""
-    height, width = frame.depth.shape
+    height, width = frame.colour.shape[:2]
     crop = centre_crop(width, height, recipe.resize_side, recipe.image_side)
-    points = unproject(frame)
+    points = upright_points(frame)
     if len(points.xyz) < recipe.pairs_per_frame:
         return None
     xyz = points.xyz * rng.uniform(*recipe.scale)

@@ -1,4 +1,4 @@
-"""Points to pixels: unprojection of depth, the tracked resize and crop, and the feature lookup (spec E.2, E.5, K)."""
+"""Points to pixels: projection, the tracked resize and crop, and the feature lookup (spec E.2, E.5, K)."""
 
 from __future__ import annotations
 
@@ -10,28 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain_bench.benchmarks.datasets.pairs import world_points
 from pretrain_bench.benchmarks.datasets.views import Frame
 
 
-class FramePoints(NamedTuple):
-    """xyz (N, 3) float64 world metres; rgb (N, 3) float64 in 0..255; uv (N, 2) int64 column and row of the pixel."""
-
-    xyz: NDArray[np.float64]
-    rgb: NDArray[np.float64]
-    uv: NDArray[np.int64]
-
-
-def unproject(frame: Frame) -> FramePoints:
-    """All pixels with depth, row by row, in the world."""
-    rows, columns = np.nonzero(frame.depth > 0)
-    uv = np.stack([columns, rows], axis=1).astype(np.int64)
-    world = world_points(frame.depth, frame.pose, frame.intrinsic)
-    return FramePoints(world, frame.colour[rows, columns].astype(np.float64), uv)
-
-
 def project(xyz: NDArray[np.float64], frame: Frame) -> NDArray[np.float64]:
-    """(N, 2) pixel coordinates of world points: the inverse of `unproject`, by perspective projection."""
+    """(N, 2) pixel coordinates of points with z up, as `upright_points` gives them, by perspective projection."""
     camera = (xyz - frame.pose[:3, 3]) @ frame.pose[:3, :3]
     k = frame.intrinsic
     return np.stack(

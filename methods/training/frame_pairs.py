@@ -13,8 +13,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from pretrain_bench.benchmarks.datasets.layout import UNLABELLED
-from pretrain_bench.benchmarks.datasets.pairs import world_points
-from pretrain_bench.benchmarks.datasets.views import Frame, load_frame
+from pretrain_bench.benchmarks.datasets.views import Frame, load_frame, upright_points
 from pretrain_bench.benchmarks.input.transforms import nearest_rows
 from pretrain_bench.benchmarks.input.voxelise import quantise, to_cells
 from pretrain_bench.benchmarks.support.errors import DataError
@@ -89,7 +88,7 @@ def pair_sample(
     worlds: list[NDArray[np.float64]] = []
     clouds: list[tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float64]]] = []
     for frame in frames:
-        world = world_points(frame.depth, frame.pose, frame.intrinsic)
+        world, rgb, _ = upright_points(frame)
         if not len(world):
             return None
         transform = turn(world, rotation(rng))
@@ -98,7 +97,7 @@ def pair_sample(
         worlds.append(world[voxels.representative])
         features = np.ones((len(voxels.coordinates), 3))
         if colour:
-            features = frame.colour[frame.depth > 0][voxels.representative].astype(np.float64)
+            features = rgb[voxels.representative]
         if rng.random() < recipe.jitter_probability:
             features = features + rng.normal(0, recipe.jitter_std, features.shape)
         if colour:

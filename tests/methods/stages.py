@@ -6,6 +6,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pretrain_bench.benchmarks.datasets.layout import read_manifest
 from pretrain_bench.benchmarks.datasets.prepare import prepare
 from pretrain_bench.benchmarks.procedural.write import generate
@@ -19,9 +21,9 @@ from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.recipes import stage_recipe
 from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, pretrain_stages
 from pretrain_bench.harness.running.layout import lay_out
-from pretrain_bench.methods.context import StageContext
+from pretrain_bench.methods.context import CANCEL, StageContext
 from pretrain_bench.methods.stage import module_of, set_up_torch
-from pretrain_bench.methods.training.loop import Training
+from pretrain_bench.methods.training.loop import Cancelled, Training, train_and_save
 
 SPECS = Path(__file__).parent.parent / "specs"
 METHODS = ("ours", "pointcontrast", "csc", "depthcontrast", "supervised")
@@ -33,8 +35,25 @@ def small_recordings(cache: Path) -> PreparedDataset:
     size = {"train_rooms": 3, "test_rooms": 1, "frames_per_room": 4, "width": 64, "height": 48,
             "points_per_square_metre": 60}  # fmt: skip
     dataset = shipped.model_copy(update={"world": {**(shipped.world or {}), **size}})
-    root = generate(dataset, cache, lambda names: names)
-    folder = prepare(dataset, root, cache, frame_stride=1, strict=True, progress=lambda items: items)
+    return prepared(dataset, generate(dataset, cache, lambda names: names), cache)
+
+
+SMALL_SCANS = {
+    "synth-sunrgbd": {"train_views": 3, "test_views": 1},
+    "synth-kitti": {"streets": 1, "train_scans": 3, "test_scans": 1},
+}
+
+
+def small_scans(name: str, cache: Path) -> PreparedDataset:
+    """Three training scans and a test scan of `synth-sunrgbd` or `synth-kitti`, each with its picture."""
+    nano = find(Dataset, name).sized("nano")
+    dataset = nano.model_copy(update={"world": {**(nano.world or {}), **SMALL_SCANS[name]}})
+    return prepared(dataset, generate(dataset, cache, lambda names: names), cache)
+
+
+def prepared(dataset: Dataset, root: Path, cache: Path, frame_stride: int = 1) -> PreparedDataset:
+    """A dataset from its official layout, ready to be used."""
+    folder = prepare(dataset, root, cache, frame_stride=frame_stride, strict=False, progress=lambda items: items)
     return PreparedDataset(dataset, folder, read_manifest(folder))
 
 
@@ -63,7 +82,30 @@ def open_stage(planned: PlannedStage, root: Path, parents: dict[str, Path]) -> S
 
 
 def training_of(context: StageContext) -> Training:
-    """What a stage trains, before its first step."""
     set_up_torch(context.spec)
     module: Any = importlib.import_module(module_of(context.spec))
     return module.prepare(context)
+
+
+def run_all(planned: list[PlannedStage], root: Path, stop_at: int | None = None) -> Path:
+    """Run the stages of a method; the artifacts of the last. With `stop_at` every stage is cancelled there and goes on."""
+    parents: dict[str, Path] = {}
+    for stage in planned:
+        folder = root / stage.spec.stage
+        if stop_at is not None:
+            context = open_stage(stage, folder, parents)
+            with pytest.raises(Cancelled):
+                train_and_save(context, stopping(training_of(context), context, stop_at))
+        context = open_stage(stage, folder, parents)
+        train_and_save(context, training_of(context))
+        parents[stage.spec.stage] = context.artifacts
+    return context.artifacts
+
+
+def stopping(training: Training, context: StageContext, step: int) -> Training:
+    def run_step(number: int, batch: Any) -> Any:
+        if number == step:
+            context.stop = CANCEL
+        return training.run_step(number, batch)
+
+    return training._replace(run_step=run_step)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from pretrain_bench.benchmarks.datasets.views import Frame
+from pretrain_bench.benchmarks.datasets.views import depth_frame
 from pretrain_bench.methods.depthcontrast.augment import (
     augmented,
     crop_cuboid,
@@ -34,12 +34,15 @@ def test_a_frame_gives_a_fixed_number_of_points_in_the_cameras_frame() -> None:
     depth = np.zeros((6, 8), np.float32)
     depth[2, 3], depth[4, 5] = 2.0, 4.0
     colour = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
-    frame = Frame(colour, depth, np.diag([9.0, 9, 9, 1]), np.array([[2.0, 0, 4], [0, 2, 3], [0, 0, 1]]))
+    frame = depth_frame(colour, depth, np.diag([9.0, 9, 9, 1]), np.array([[2.0, 0, 4], [0, 2, 3], [0, 0, 1]]))
     scan = frame_scan(frame, 5, np.random.default_rng(0))
     assert scan is not None and scan.shape == (5, 6)
     expected = {(-1.0, -1.0, 2.0, *map(float, colour[2, 3])), (2.0, 2.0, 4.0, *map(float, colour[4, 5]))}
     assert set(map(tuple, scan.tolist())) == expected, "no pose, z is depth"
-    assert frame_scan(frame._replace(depth=np.zeros_like(depth)), 5, np.random.default_rng(0)) is None
+    assert (
+        frame_scan(depth_frame(colour, np.zeros_like(depth), frame.pose, frame.intrinsic), 5, np.random.default_rng(0))
+        is None
+    )
 
 
 def test_resampling_repeats_only_where_it_must() -> None:

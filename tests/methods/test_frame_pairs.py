@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain_bench.benchmarks.datasets.views import Frame
+from pretrain_bench.benchmarks.datasets.views import Frame, depth_frame
 from pretrain_bench.benchmarks.input.transforms import nearest_rows, random_rotation
 from pretrain_bench.benchmarks.procedural import rooms, sensors, write
 from pretrain_bench.benchmarks.specs.optimisers import ExponentialDecay
@@ -37,7 +37,7 @@ def frames() -> tuple[Frame, Frame]:
     world = rooms.build_room(rng, ("lounge",))
     intrinsic = write.camera_matrix((96, 72))
     views = [(p, sensors.render(world, p, intrinsic, (96, 72), rng)) for p in sensors.walk(world, rng, 2)]
-    one, two = (Frame(v.colour, v.depth.astype(np.float32) / 1000, p, intrinsic) for p, v in views)
+    one, two = (depth_frame(v.colour, v.depth.astype(np.float32) / 1000, p, intrinsic) for p, v in views)
     return one, two
 
 
@@ -110,7 +110,7 @@ def test_inputs_are_those_of_the_papers(frames: tuple[Frame, Frame]) -> None:
         pair_sample((frames[0], frames[1]._replace(pose=away)), RECIPE, no_rotation, False, np.random.default_rng(3))
         is None
     )
-    empty = frames[1]._replace(depth=np.zeros_like(frames[1].depth))
+    empty = frames[1]._replace(camera=frames[1].camera[:0], uv=frames[1].uv[:0])
     assert pair_sample((frames[0], empty), RECIPE, no_rotation, False, np.random.default_rng(3)) is None
 
 

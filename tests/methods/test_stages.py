@@ -7,7 +7,6 @@ from functools import cache as once
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 import torch
 
@@ -19,33 +18,17 @@ from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
 from pretrain_bench.harness.contract.events import read_events
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
-from pretrain_bench.harness.planning.stage_specs import PlannedStage, check_needs
+from pretrain_bench.harness.planning.stage_specs import check_needs
 from pretrain_bench.harness.running.checks import check_pretrain
-from pretrain_bench.methods.context import CANCEL, StageContext
 from pretrain_bench.methods.training import loop
 from pretrain_bench.methods.training.checkpoint import load_weights
-from pretrain_bench.methods.training.loop import Cancelled, Collapsed, Diverged, Training, train_and_save
-from tests.methods.stages import METHODS, nano_stages, open_stage, small_recordings, training_of
+from pretrain_bench.methods.training.loop import Collapsed, Diverged, train_and_save
+from tests.methods.stages import METHODS, nano_stages, open_stage, run_all, small_recordings, training_of
 
 
 @pytest.fixture(scope="module")
 def source(cache: Path) -> PreparedDataset:
     return small_recordings(cache)
-
-
-def run_all(planned: list[PlannedStage], root: Path, stop_at: int | None = None) -> Path:
-    """Run the stages of a method; the artifacts of the last. With `stop_at` every stage is cancelled there and goes on."""
-    parents: dict[str, Path] = {}
-    for stage in planned:
-        folder = root / stage.spec.stage
-        if stop_at is not None:
-            context = open_stage(stage, folder, parents)
-            with pytest.raises(Cancelled):
-                train_and_save(context, stopping(training_of(context), context, stop_at))
-        context = open_stage(stage, folder, parents)
-        train_and_save(context, training_of(context))
-        parents[stage.spec.stage] = context.artifacts
-    return context.artifacts
 
 
 class Trained(NamedTuple):
@@ -69,15 +52,6 @@ def trained(source: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -
             return Trained(root, run_all(nano_stages(method, source), root), opened)
 
     return run
-
-
-def stopping(training: Training, context: StageContext, step: int) -> Training:
-    def run_step(number: int, batch: Any) -> Any:
-        if number == step:
-            context.stop = CANCEL
-        return training.run_step(number, batch)
-
-    return training._replace(run_step=run_step)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -119,6 +93,15 @@ def test_health_is_logged(method: str, trained: Callable[[str], Trained]) -> Non
                      "duplicate_rows", "top1", "candidates"):  # fmt: skip
             assert all(name in s.health for s in steps), (path.parent.parent.name, name)
         assert all(s.gradient_norm > 0 for s in steps)
+
+
+def test_the_run_says_that_recorded_poses_were_used(
+    source: PreparedDataset, trained: Callable[[str], Trained], tmp_path: Path
+) -> None:
+    images = {"images": trained("ours").root / "images/out/artifacts"}
+    context = open_stage(nano_stages("ours", source)[1], tmp_path, images)
+    training_of(context)
+    assert context.notes["z_up"] == "12 frames by recorded poses"
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -173,7 +156,7 @@ def test_supervised_drops_its_last_layer_and_sees_every_class(
 def test_each_method_is_refused_by_name_where_its_data_lack_something() -> None:
     bare = find(Dataset, "rgbd-folder").model_copy(update={"provides": ("clouds",), "name": "bare"})
     for name, missing in (
-        ("ours", "frames, images, poses"), ("pointcontrast", "frames, multiple_views, poses"),
+        ("ours", "frames, images"), ("pointcontrast", "frames, multiple_views, poses"),
         ("csc", "frames, images, multiple_views, poses"), ("depthcontrast", "frames, images"), ("supervised", "labels"),
     ):  # fmt: skip
         with pytest.raises(WrongUse, match=f"method '{name}' needs {missing}, which dataset 'bare' does not have"):
@@ -209,10 +192,10 @@ def test_frames_without_depth_are_replaced_or_named(
 
     def blind(view: Path, scene: str, index: int) -> views.Frame:
         frame = original(view, scene, index)
-        return frame if index == 0 else frame._replace(depth=np.zeros_like(frame.depth))
+        return frame if index == 0 else frame._replace(camera=frame.camera[:0], uv=frame.uv[:0])
 
     monkeypatch.setattr(scans, "load_frame", blind)
     assert len(training.make_batch(0)) == 2
     monkeypatch.setattr(scans, "load_frame", lambda *a: blind(a[0], a[1], 1))
-    with pytest.raises(DataError, match="20 frames in a row have no depth"):
+    with pytest.raises(DataError, match="20 frames in a row have no points"):
         training.make_batch(0)

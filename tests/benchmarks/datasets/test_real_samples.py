@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pretrain_bench.benchmarks.datasets import pairs, scannet, semantickitti, sunrgbd
 from pretrain_bench.benchmarks.datasets.layout import read_manifest
 from pretrain_bench.benchmarks.datasets.prepare import prepare
+from pretrain_bench.benchmarks.datasets.views import list_frames, load_frame, upright_points
 from pretrain_bench.benchmarks.input.annotations import read_csc_points
 from pretrain_bench.benchmarks.input.boxes import points_inside
 from pretrain_bench.benchmarks.input.detection import box_votes
@@ -80,7 +83,36 @@ def test_sunrgbd_geometry(tmp_path: Path) -> None:
     camera = xyz @ rotation
     u = camera[:, 0] / camera[:, 1] * intrinsic[0, 0] + intrinsic[0, 2]
     v = -camera[:, 2] / camera[:, 1] * intrinsic[1, 1] + intrinsic[1, 2]
-    assert (camera[:, 1] > 0).all() and u.min() > -2 and u.max() < 732 and v.min() > -2 and v.max() < 532
+    assert (camera[:, 1] > 0).all() and u.min() > -0.5 and u.max() < 729.5 and v.min() > -0.5 and v.max() < 529.5
+    # Each into the pixel that it was measured in: the colour that VoteNet's file gives it is that pixel's.
+    frame, points = load_frame(folder, "000001", 0), np.load(folder / "unlabelled/000001/rgb.npy")
+    assert frame.up == "tilt" and len(frame.uv) == 50_000
+    assert np.array_equal(frame.colour[frame.uv[:, 1], frame.uv[:, 0]], points)
+    assert np.abs(upright_points(frame).xyz - xyz).max() < 1e-4
+
+
+def test_semantickitti_scan_in_its_picture(tmp_path: Path) -> None:
+    """The sample has no pictures, so one is made whose colours are its pixels' places; scan and calibration are real."""
+    root = Path(shutil.copytree(REAL / "semantickitti", tmp_path / "root"))
+    v, u = np.mgrid[:376, :1241]
+    (root / "dataset/sequences/08/image_2").mkdir()
+    Image.fromarray(np.stack([u // 5, v // 2, 0 * u], axis=2).astype(np.uint8)).save(
+        root / "dataset/sequences/08/image_2/000000.png"
+    )
+    folder = prepare(
+        find(Dataset, "semantickitti"), root, tmp_path / "c", frame_stride=1, strict=False, progress=lambda names: names
+    )
+    scenes = tuple(s.name for s in read_manifest(folder).scenes)
+    assert list_frames(folder, scenes) == [("08__000000", 0)]
+    frame = load_frame(folder, "08__000000", 0)
+    points = upright_points(frame)
+    assert 15_000 < len(points.xyz) < 25_000, "about a sixth of a scan lies in the forward picture"
+    assert points.xyz[:, 0].min() > 1 and frame.intrinsic[0, 0] == pytest.approx(707.0912)
+    assert np.array_equal(points.rgb[:, :2], frame.uv // (5, 2))
+    low = points.xyz[frame.uv[:, 1] > 330, 2]
+    assert abs(np.median(low) + 1.73) < 0.2, "the lowest rows of the picture show the road"
+    sky = frame.uv[:, 1] < 100
+    assert sky.sum() < 0.05 * len(sky), "the laser looks little above the horizon"
 
 
 @pytest.mark.slow

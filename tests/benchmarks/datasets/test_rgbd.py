@@ -123,7 +123,7 @@ def test_colour_of_another_size_is_resized_and_65535_is_no_depth(recording: Path
     Image.new("RGB", (240, 180), (10, 20, 30)).save(recording / "color/0.jpg", quality=95)
     frame = load_frame(ready(recording, tmp_path / "c"), "scene", 0)
     assert frame.colour.shape == (90, 120, 3) and np.abs(frame.colour[5, 5].astype(int) - [10, 20, 30]).max() <= 3
-    assert frame.depth[0, 0] == frame.depth[0, 1] == 0 and frame.depth[1, 1] == np.float32(1.5)
+    assert len(frame.uv) == 90 * 120 - 2 and frame.uv[0].tolist() == [2, 0] and (frame.camera[:, 2] == 1.5).all()
 
 
 @pytest.mark.parametrize("name", ["depth/1.png", "color/1.jpg"])

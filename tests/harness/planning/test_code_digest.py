@@ -196,9 +196,7 @@ def test_impossible_cells_are_refused(prepared) -> None:
     smoke = find(Profile, "smoke")
     with pytest.raises(WrongUse, match="has no recipe for task 's3dis-sem'"):
         chain(prepared, profile=smoke.model_copy(update={"tasks": {}}))
-    with pytest.raises(
-        WrongUse, match=r"method 'ours' needs frames, images, poses, which dataset 's3dis' does not have"
-    ):
+    with pytest.raises(WrongUse, match=r"method 'ours' needs frames, images, which dataset 's3dis' does not have"):
         graph.check_needs(find(Method, "ours"), find(Dataset, "s3dis"))
 
 

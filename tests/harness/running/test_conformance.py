@@ -102,7 +102,7 @@ def test_each_broken_rule_is_found(fault: str, tmp_path: Path, monkeypatch: pyte
     data = tmp_path / "data"
     for view in ("unlabelled", "labelled"):
         (data / view / "scene0000_00").mkdir(parents=True)
-    names = [{"name": f"scene000{i}_00"} for i in range(3)]
+    names = [{"name": f"scene000{i}_00", "frames": 2} for i in range(3)]
     sources = []
     for name in ("synth-scannet", "synth-s3dis"):
         scenes = names if name == "synth-scannet" else [{"name": f"Area_{i}__a"} for i in range(1, 7)]
