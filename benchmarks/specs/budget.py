@@ -9,6 +9,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pretrain_bench.benchmarks.specs.base import Name, Spec
 
+Uniformity = Literal["exactly", "at_most"]
+UNIFORMITY_MEANS = "exactly: every method uses the amount; at_most: each follows its own recipe, cut at the amount"
+
 
 class Currency(StrEnum):
     """What is equal for every method under one budget."""
@@ -30,6 +33,7 @@ class BudgetHalf(Spec):
     samples_seen: PositiveInt | None = None
     gpu_seconds: PositiveFloat | None = None
     flops: PositiveFloat | None = None
+    uniformity: Uniformity = Field("at_most", description=UNIFORMITY_MEANS)
 
     wall_seconds: PositiveFloat | None = Field(None, description="per stage; then a soft signal")
     grace_seconds: PositiveFloat = Field(60.0, description="between the soft signal and the kill")

@@ -21,7 +21,7 @@ from pydantic_core import to_json
 
 from pretrain_bench.benchmarks.datasets.splits import Split
 from pretrain_bench.benchmarks.specs.base import Name, Selection, Spec
-from pretrain_bench.benchmarks.specs.budget import Currency
+from pretrain_bench.benchmarks.specs.budget import UNIFORMITY_MEANS, Currency, Uniformity
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.benchmarks.specs.recipes import (
@@ -64,6 +64,7 @@ class Limits(Spec):
     budget_version: PositiveInt
     currency: Currency
     amount: Annotated[float, Field(ge=0)]
+    uniformity: Uniformity = Field("at_most", description=UNIFORMITY_MEANS)
     schedule_horizon: Literal["budget", "recipe"]
     loader_workers: Annotated[int, Field(ge=0)] = 0
     wall_seconds: PositiveFloat | None = Field(None, description="the one cap that can change a good result")

@@ -194,6 +194,7 @@ def _common(specs: CellSpecs, half: BudgetHalf, share: float, machine: Machine) 
         budget_version=budget.version,
         currency=half.currency,
         amount=half.amount * share,
+        uniformity=half.uniformity,
         schedule_horizon=budget.schedule_horizon,
         loader_workers=half.loader_workers,
         wall_seconds=half.wall_seconds,

@@ -107,6 +107,27 @@ def test_scratch_is_the_same_for_every_pretraining_dataset(prepared) -> None:
     assert init.data is None and init.limits.amount == 0 and finetune.parents == {"init": init.key}
 
 
+def test_how_a_budget_is_uniform_reaches_the_spec_and_the_key(prepared) -> None:
+    smoke = find(Budget, "smoke")
+    halves = {
+        kind: {
+            uniformity: getattr(smoke, kind).model_copy(update={"uniformity": uniformity})
+            for uniformity in ("exactly", "at_most")
+        }
+        for kind in ("pretrain", "finetune")
+    }
+
+    def stages(pretrain: str, finetune: str) -> list[StageSpec]:
+        budget = smoke.model_copy(
+            update={"pretrain": halves["pretrain"][pretrain], "finetune": halves["finetune"][finetune]}
+        )
+        return [p.spec for p in stages_of(cell(), specs(cell(), budget=budget), prepared, MACHINE)]
+
+    mixed, capped = stages("exactly", "at_most"), stages("at_most", "at_most")
+    assert [s.limits.uniformity for s in mixed] == ["exactly", "exactly", "at_most"]
+    assert [a.key != b.key for a, b in zip(mixed, capped, strict=True)] == [True, True, True]
+
+
 def test_impossible_cells_are_refused(prepared) -> None:
     smoke = find(Profile, "smoke")
     with pytest.raises(WrongUse, match="has no recipe for task 's3dis-sem'"):
