@@ -13,6 +13,7 @@ from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.across_groups import AcrossGroups, write_across_groups
 from pretrain_bench.reports.analysis.columns import GROUP
 from pretrain_bench.reports.analysis.frame import Loaded, load
+from pretrain_bench.reports.analysis.rows import SYNTHETIC_PRETRAINING
 from pretrain_bench.reports.analysis.sorting import group_key
 from pretrain_bench.reports.analysis.titles import SYNTHETIC_MARK, group_id, group_title
 from pretrain_bench.reports.export.output_folder import REPORT_FILES, earlier_files_removed, write_whole
@@ -40,6 +41,7 @@ ONE_FINETUNING_SEED = (
     "conditional on one fine-tuning seed: every pre-training was fine-tuned once, so intervals hold for that one head, order and "
     "augmentation.\n"
 )
+SYNTHETIC_BEFORE_REAL = f"{SYNTHETIC_PRETRAINING} in the name of a row: pre-trained on procedural scenes, fine-tuned and tested on real ones.\n"
 MORE_NOTES = (
     f"{TO_SEE}: so many seeds of each method find a true difference of 1 point in 4 studies of 5, at the spread seen.\n"
 )
@@ -101,6 +103,8 @@ def _build(store: Store, loaded: Loaded, files: ReportFiles, options: ReportOpti
     summaries = [group.summary for group in written]
     text, summary = ("\n".join(part + failures or [f"{nothing}\n"]) for part in (files.sections, summaries))
     notes = NOTES + (ONE_FINETUNING_SEED if _one_finetuning_seed(loaded.runs) else "")
+    if _any_synthetic_before_real(loaded.runs):
+        notes += SYNTHETIC_BEFORE_REAL
     files.files["table"] = write_whole(files.out / "table.md", f"{text}\n{notes}{MORE_NOTES}".encode())
     files.files["csv"] = write_whole(files.out / "table.csv", _csv([group.rows for group in written]))
     files.pool.finish()
@@ -118,6 +122,11 @@ def _one_finetuning_seed(runs: pd.DataFrame) -> bool:
         return False
     seeds = runs.groupby(GROUP)[["pretrain_seed", "finetune_seed"]].nunique()
     return bool(((seeds["pretrain_seed"] > 1) & (seeds["finetune_seed"] == 1)).any())
+
+
+def _any_synthetic_before_real(runs: pd.DataFrame) -> bool:
+    """Whether a row was pre-trained on synthetic data and tested on real data."""
+    return len(runs) > 0 and bool((runs["pretrain_synthetic"] & ~runs["synthetic"]).any())
 
 
 def _groups(runs: pd.DataFrame) -> Iterator[Group]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 GROUP = ["task", "dataset", "synthetic", "label_ratio", "budget", "profile", "protocol"]
-"""Runs are compared only within one group. `protocol` hashes what these names do not cover: the fine-tuning recipe, limits,
-network, data, split and code."""
+"""Runs are compared only within one group. `synthetic` is about the task's data: a method pre-trained on synthetic data is
+compared with scratch on the same real task, and its row says so. `protocol` hashes what these names do not cover: the fine-
+tuning recipe, limits, network, data, split and code."""
 
 ACROSS_RATIOS = ["task", "dataset", "synthetic", "budget", "profile", "family"]
 """Like GROUP, over all label ratios: `family` hashes the protocol without the ratio, and only the version and test scenes of the
