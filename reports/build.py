@@ -41,7 +41,9 @@ ONE_FINETUNING_SEED = (
     "conditional on one fine-tuning seed: every pre-training was fine-tuned once, so intervals hold for that one head, order and "
     "augmentation.\n"
 )
-SYNTHETIC_BEFORE_REAL = f"{SYNTHETIC_PRETRAINING} in the name of a row: pre-trained on procedural scenes, fine-tuned and tested on real ones.\n"
+SYNTHETIC_BEFORE_REAL = (
+    f"{SYNTHETIC_PRETRAINING} in the name of a row: pre-trained on procedural scenes, tested on real ones.\n"
+)
 MORE_NOTES = (
     f"{TO_SEE}: so many seeds of each method find a true difference of 1 point in 4 studies of 5, at the spread seen.\n"
 )
@@ -55,7 +57,7 @@ class BuiltReport(NamedTuple):
 
 
 class ReportOptions(NamedTuple):
-    """Contents of a report: published numbers beside synthetic results too, a page, and pictures of predictions in it.
+    """Contents of a report: a list of published numbers of synthetic tasks too, a page, and pictures of predictions in it.
 
     `all_runs` is False where the caller selected runs.
     """
@@ -77,7 +79,7 @@ def build_report(
 ) -> BuiltReport:
     """Write tables, figures and index.html to `out`. Raises EnvironmentCannot where that cannot be written.
 
-    `published` puts the paper's numbers beside synthetic results too; `keys` are the runs to report, None for all;
+    `published` also lists the paper's numbers of tasks on synthetic data; `keys` are the runs to report, None for all;
     `scene_pictures` puts pictures of predictions into the page.
     """
     store.check()
@@ -94,7 +96,7 @@ def build_report(
 
 def _build(store: Store, loaded: Loaded, files: ReportFiles, options: ReportOptions) -> BuiltReport:
     details = RunDetails(store, loaded, options.scene_pictures) if options.page else None
-    writer = GroupWriter(store, loaded, files, options.published, details)
+    writer = GroupWriter(store, loaded, files, details)
     written = [writer.write(group) for group in _groups(loaded.runs)]
     across = write_across_groups(loaded, files, options.published)
     any_finetuning = any(r.kind == "finetune" for r in loaded.records.values())

@@ -14,6 +14,7 @@ from pretrain_bench.reports.analysis.convergence import pretrainings_without_run
 from pretrain_bench.reports.analysis.curves import Curves, curve_points, read_curves
 from pretrain_bench.reports.analysis.failed_pretraining import failed_by_row
 from pretrain_bench.reports.analysis.frame import Loaded
+from pretrain_bench.reports.analysis.published_protocol import methods_as_published
 from pretrain_bench.reports.analysis.rows import baseline_rows
 from pretrain_bench.reports.analysis.scores import METRIC_NAMES, headline_checkpoint
 from pretrain_bench.reports.analysis.titles import figure_mark, group_id, text_mark
@@ -62,11 +63,8 @@ class WrittenGroup(NamedTuple):
 class GroupWriter:
     """Writes groups to a report. `details` collects runs for the page, None without a page."""
 
-    def __init__(
-        self, store: Store, loaded: Loaded, files: ReportFiles, with_published: bool, details: RunDetails | None
-    ) -> None:
-        self._store, self._loaded, self._files = store, loaded, files
-        self._with_published, self._details = with_published, details
+    def __init__(self, store: Store, loaded: Loaded, files: ReportFiles, details: RunDetails | None) -> None:
+        self._store, self._loaded, self._files, self._details = store, loaded, files, details
 
     def write(self, group: Group) -> WrittenGroup:
         """Write the table, figures and steps to reach scratch of one group."""
@@ -116,12 +114,10 @@ class GroupWriter:
         return table
 
     def _overlays(self, group: Group) -> Overlays:
-        """The paper's validation curves of these methods on this task at this ratio; by request only beside synthetic data."""
-        if group.key["synthetic"] and not self._with_published:
-            return {}
+        """The paper's validation curves of methods with its protocol; a curve has no checkpoint rule."""
         first = group.runs.iloc[0]
         curve_of = partial(published.validation_curve, first["task"], first["label_percent"])
-        return published.published_curves(group.runs, curve_of)
+        return published.published_curves(methods_as_published(group.runs), curve_of)
 
 
 def _note_without_differences(runs: pd.DataFrame) -> str:

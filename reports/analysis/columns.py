@@ -11,6 +11,12 @@ ACROSS_RATIOS = ["task", "dataset", "synthetic", "budget", "profile", "family"]
 """Like GROUP, over all label ratios: `family` hashes the protocol without the ratio, and only the version and test scenes of the
 split."""
 
+PROTOCOL = [
+    "family", "label_percent", "metric", "train_scenes", "held_out_scenes", "test_scenes", "mean_over", "voxel_metres",
+]  # fmt: skip
+"""What all runs of a group share besides GROUP: how many scenes trained, selected a checkpoint and tested, how many classes the
+headline metric is a mean over, and the edge of a voxel."""
+
 ROW = ["method", "pretrain_dataset", "pretraining"]
 """Runs that share these are averaged over seeds. `pretraining` hashes the pre-training stages without their seeds. The column
 `row` holds the printed name, which is the same in every table."""

@@ -189,11 +189,25 @@ def _row(record: Record, parents: list[Record], spec: StageSpec, digests: SpecDi
         "message": record.message,
         "key": record.key,
         "metric": spec.headline_metric,
+        **_protocol(spec),
         "attempt": record.attempt,
         "pretrain_keys": tuple(p.key for p in parents),
         "pretrain_stages": tuple(digests.stage(p.key) for p in parents),
         **_costs(record, parents),
         **_scores(record, spec.headline_metric),
+    }
+
+
+def _protocol(spec: StageSpec) -> dict[str, object]:
+    """What decides which published numbers are made in the same way; columns of `columns.PROTOCOL`."""
+    split, data = spec.split, spec.data
+    averaged = () if data is None else data.things if spec.task_kind == "instance" else data.classes
+    return {
+        "train_scenes": len(split.train) if split else 0,
+        "held_out_scenes": len(split.selection) if split else 0,
+        "test_scenes": len(split.test) if split else 0,
+        "mean_over": len(averaged),
+        "voxel_metres": spec.task_recipe.voxel_metres,
     }
 
 
