@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrain_bench.reports.analysis import published
+from pretrain_bench.reports.analysis.budgets import budget_words
 from pretrain_bench.reports.analysis.class_scores import class_scores, with_published_classes
 from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP
 from pretrain_bench.reports.analysis.cost import with_hours
@@ -98,19 +99,23 @@ class _AcrossGroupsWriter:
         self.files.files[f"{self.prefix}effects"] = write_data(self.effects, out / f"{self.prefix}effects")
         first = table_one(self.effects, self.best)
         if len(first):
-            self._add_table("table1", TABLE_ONE_TITLE, first, published.PROTOCOL)
+            all_labels = self.runs[self.runs["label_ratio"] == "100%"]
+            self._add_table("table1", f"{TABLE_ONE_TITLE}; {budget_words(all_labels)}", first, published.PROTOCOL)
         for number, family in enumerate(self.families, 1):
             table = ratio_table(family, self._at_best(family))
-            self._add_table(f"ratios{number}", f"Label ratios: {family.title}", table, published.PROTOCOL_OF_RATIOS)
+            title = f"Label ratios: {family.title}; {budget_words(self._runs_of(family))}"
+            self._add_table(f"ratios{number}", title, table, published.PROTOCOL_OF_RATIOS)
         for number, over in enumerate(self.over_tasks, 1):
-            self._add_table(f"tasks{number}", over.title, task_table(over))
+            under = self.runs[(self.runs["budget"] == over.budget) & (self.runs["profile"] == over.profile)]
+            self._add_table(f"tasks{number}", f"{over.title}; {budget_words(under)}", task_table(over))
         for name, title, table in (
             ("published", PUBLISHED_TITLE, published_table(self.effects) if self.list_published else self.effects[:0]),
             ("datasets", "Pre-trained on the task's dataset, or on another", source_table(self.effects)),
             ("cost", "What it cost", cost_table(self.runs)),
         ):
             if len(table):
-                self._add_table(name, title, table)
+                equal = "" if name == "published" else f"; {budget_words(self.runs)}"
+                self._add_table(name, f"{title}{equal}", table)
 
     def write_figures(self) -> None:
         """Write every figure across groups."""
@@ -151,7 +156,7 @@ class _AcrossGroupsWriter:
         group = family.effects[family.effects["label_percent"].notna()]
         if group["label_percent"].nunique() < 2:
             return  # limited points and boxes have a table, but no axis
-        runs = self.runs[(self.runs[ACROSS_RATIOS] == list(family.key.values())).all(axis=1)]
+        runs = self._runs_of(family)
         self._draw_ratios(f"ratios{number}", family.title, runs, group, {})
         best = self._at_best(family)
         if best is None:
@@ -167,6 +172,9 @@ class _AcrossGroupsWriter:
         draw = partial(draw_ratio_curves, runs, group, f"{self.figure_mark}{title}", overlays)
         interactive = plotly_figures.ratio_curves(runs, group, overlays)
         self._add_figure(name, f"Label ratios: {title}", draw, group, interactive)
+
+    def _runs_of(self, family: Family) -> pd.DataFrame:
+        return self.runs[(self.runs[ACROSS_RATIOS] == list(family.key.values())).all(axis=1)]
 
     def _at_best(self, family: Family) -> Family | None:
         """The same family at the checkpoint `best`; None where no row of it has the paper's protocol."""

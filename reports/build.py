@@ -18,7 +18,7 @@ from pretrain_bench.reports.analysis.sorting import group_key
 from pretrain_bench.reports.analysis.titles import SYNTHETIC_MARK, group_id, group_title
 from pretrain_bench.reports.export.output_folder import REPORT_FILES, earlier_files_removed, write_whole
 from pretrain_bench.reports.figures.pool import figure_pool
-from pretrain_bench.reports.group_report import Group, GroupWriter, WrittenGroup
+from pretrain_bench.reports.group_report import ONE_SEED, Group, GroupWriter, WrittenGroup, one_finetuning_seed
 from pretrain_bench.reports.page.html import Page, render_page
 from pretrain_bench.reports.page.run_details import RunDetails
 from pretrain_bench.reports.report_files import ReportFiles
@@ -38,7 +38,7 @@ NOTES = (
     "selected: chosen on held-out training scenes. best: selected on the test split, as papers do.\n"
 )
 ONE_FINETUNING_SEED = (
-    "conditional on one fine-tuning seed: every pre-training was fine-tuned once, so intervals hold for that one head, order and "
+    f"{ONE_SEED}: every pre-training was fine-tuned once, so intervals hold for that one head, order and "
     "augmentation.\n"
 )
 SYNTHETIC_BEFORE_REAL = (
@@ -119,11 +119,8 @@ def _build(store: Store, loaded: Loaded, files: ReportFiles, options: ReportOpti
 
 
 def _one_finetuning_seed(runs: pd.DataFrame) -> bool:
-    """Whether some group has several pre-trainings, each fine-tuned with the same single seed."""
-    if runs.empty:
-        return False
-    seeds = runs.groupby(GROUP)[["pretrain_seed", "finetune_seed"]].nunique()
-    return bool(((seeds["pretrain_seed"] > 1) & (seeds["finetune_seed"] == 1)).any())
+    """Whether the intervals of some group are conditional on one fine-tuning seed."""
+    return any(one_finetuning_seed(group) for _, group in runs.groupby(GROUP))
 
 
 def _any_synthetic_before_real(runs: pd.DataFrame) -> bool:

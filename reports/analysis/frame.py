@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +16,7 @@ from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.contract.stage import KEY_LENGTH, StageSpec, hashes_as_written
 from pretrain_bench.harness.store.store import SPEC, Store
+from pretrain_bench.reports.analysis.budgets import limit_columns
 from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP, NO_DATASET, ROW
 from pretrain_bench.reports.analysis.digests import SpecDigests, digest_of
 from pretrain_bench.reports.analysis.failed_pretraining import FailedPretraining
@@ -57,7 +58,7 @@ def load(store: Store, keys: set[str] | None = None) -> Loaded:
         specs = _specs(store, records)
         digests = SpecDigests(specs)
         counted = [r for r in records.values() if keys is None or r.key in keys]
-        rows = [_row(r, _ancestors(r, records), specs[r.key], digests) for r in counted if r.kind == "finetune"]
+        rows = [_row(r, _ancestors(r, records), specs, digests) for r in counted if r.kind == "finetune"]
     columns = [*GROUP, *ROW, "pretrain_seed", "finetune_seed", "outcome", "message", "key", "label_percent", "family"]
     columns += ["pretrain_synthetic", "score_selected"]
     failed = [r for r in counted if r.kind == "pretrain" and r.outcome != Outcome.ok]
@@ -161,9 +162,11 @@ def _specs(store: Store, records: dict[str, Record]) -> dict[str, StageSpec]:
     return specs
 
 
-def _row(record: Record, parents: list[Record], spec: StageSpec, digests: SpecDigests) -> dict[str, object]:
-    """One row of the frame: identity of the run, its cost and that of its pre-training, and its scores."""
-    cell = record.cell
+def _row(
+    record: Record, parents: list[Record], specs: Mapping[str, StageSpec], digests: SpecDigests
+) -> dict[str, object]:
+    """One row of the frame: identity of the run, its limits and cost and those of its pre-training, and its scores."""
+    cell, spec = record.cell, specs[record.key]
     if cell is None:
         raise WrongUse(
             f"finetune/{record.key}: its record names no cell; bench audit says more, and with the folder moved away the rest "
@@ -193,6 +196,8 @@ def _row(record: Record, parents: list[Record], spec: StageSpec, digests: SpecDi
         "attempt": record.attempt,
         "pretrain_keys": tuple(p.key for p in parents),
         "pretrain_stages": tuple(digests.stage(p.key) for p in parents),
+        **limit_columns("pretrain", [specs[p.key].limits for p in parents]),
+        **limit_columns("finetune", [spec.limits]),
         **_costs(record, parents),
         **_scores(record, spec.headline_metric),
     }
@@ -215,6 +220,10 @@ def _costs(record: Record, parents: list[Record]) -> dict[str, object]:
     return {
         "pretrain_steps": sum(p.ledger.optimizer_steps for p in parents),
         "finetune_steps": record.ledger.optimizer_steps,
+        "pretrain_samples": sum(p.ledger.samples for p in parents),
+        "finetune_samples": record.ledger.samples,
+        "pretrain_sparse_flops": sum(p.ledger.sparse_flops for p in parents),
+        "finetune_sparse_flops": record.ledger.sparse_flops,
         "pretrain_labels": sum(p.ledger.labels for p in parents),
         "finetune_labels": record.ledger.labels,
         "pretrain_cpu_seconds": sum(p.ledger.cpu_seconds for p in parents),

@@ -41,18 +41,21 @@ def add(
     synthetic: bool = False, source: str = "scannet", voxel: float = 0.1, message: str = "", percent: float = 100.0,
     notes: dict[str, str] | None = None, checkpoints: tuple[str, ...] = CHECKPOINTS, labels: LabelRatio | None = None,
     budget: str = "b", pretrain_code: str = "0" * 64, split: dict[str, object] = SPLIT, task_synthetic: bool | None = None,
+    uniformity: str = "at_most", amount: float = 1, ledger: dict[str, float] = {},
 ) -> None:  # fmt: skip
     labels = labels or LabelRatio(percent=percent)
     limits = {
-        "budget": budget, "budget_version": 1, "currency": "optimizer_steps", "amount": 1, "schedule_horizon": "budget",
+        "budget": budget, "budget_version": 1, "currency": "optimizer_steps", "amount": amount, "schedule_horizon": "budget",
+        "uniformity": uniformity,
     }  # fmt: skip
+    before = limits | ({"amount": 0} if source == "none" else {})  # as for scratch, whose only stage has no share
     parent = stage(
         "pretrain",
         method,
         pretrain_seed,
         code_sha256=pretrain_code,
         data={"dataset": source, "manifest_sha256": "3" * 64, "synthetic": synthetic, "view": "unlabelled"},
-        limits=limits,
+        limits=before,
     )
     child = stage(
         "finetune",
@@ -71,7 +74,7 @@ def add(
     )  # fmt: skip
     metrics = {f"miou_voxel_{c}": score for c in checkpoints} if outcome == "ok" else {}
     for spec, extra in (
-        (parent, {}),
+        (parent, {"ledger": ledger if source != "none" else {}}),
         (
             child,
             {
@@ -81,6 +84,7 @@ def add(
                 "outcome": outcome,
                 "message": message,
                 "notes": notes or {},
+                "ledger": ledger,
             },
         ),
     ):
