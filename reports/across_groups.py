@@ -8,12 +8,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrain_bench.reports.analysis import published
+from pretrain_bench.reports.analysis.budgets import budget_words
 from pretrain_bench.reports.analysis.class_scores import class_scores, with_published_classes
 from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP
 from pretrain_bench.reports.analysis.cost import with_hours
 from pretrain_bench.reports.analysis.effects import effects
 from pretrain_bench.reports.analysis.families import Family, families
 from pretrain_bench.reports.analysis.frame import Loaded
+from pretrain_bench.reports.analysis.published_protocol import BEST, families_as_published, methods_as_published
 from pretrain_bench.reports.analysis.ranks import OverTasks, over_tasks
 from pretrain_bench.reports.analysis.scores import class_metric
 from pretrain_bench.reports.analysis.sources import SOURCE, with_source
@@ -25,6 +27,7 @@ from pretrain_bench.reports.figures.gains import draw_gains
 from pretrain_bench.reports.figures.ranks import draw_ranks
 from pretrain_bench.reports.figures.ratio_curves import draw_ratio_curves
 from pretrain_bench.reports.figures.sources import draw_source_gains
+from pretrain_bench.reports.figures.style import Overlays
 from pretrain_bench.reports.figures.variance import draw_variances
 from pretrain_bench.reports.page import plotly_figures
 from pretrain_bench.reports.page.html import PagePicture
@@ -32,6 +35,7 @@ from pretrain_bench.reports.page.plotly_figures import Figure
 from pretrain_bench.reports.report_files import ReportFiles
 from pretrain_bench.reports.tables.cost_table import cost_table
 from pretrain_bench.reports.tables.formats import write_data
+from pretrain_bench.reports.tables.published_table import published_table
 from pretrain_bench.reports.tables.ratio_table import ratio_table
 from pretrain_bench.reports.tables.source_table import source_table
 from pretrain_bench.reports.tables.table_one import table_one
@@ -44,6 +48,8 @@ TABLE_ONE_TITLE = (
     "All labels: what each task is judged by (per cent), ± half the 95 % interval, in brackets the "
     "difference to scratch with its interval and what it shows, n pre-training seeds"
 )
+
+PUBLISHED_TITLE = "The paper's numbers that stand beside no row, and what differs in their protocol"
 
 
 class AcrossGroups(NamedTuple):
@@ -72,12 +78,15 @@ class _AcrossGroupsWriter:
 
     def __init__(self, loaded: Loaded, runs: pd.DataFrame, files: ReportFiles, with_published: bool) -> None:
         synthetic = bool(runs["synthetic"].iloc[0])
-        self.loaded, self.runs, self.files, self.with_published = loaded, runs, files, with_published
+        self.loaded, self.runs, self.files = loaded, runs, files
         self.mark, self.figure_mark = text_mark(synthetic), figure_mark(synthetic)
         self.prefix = "synthetic-" if synthetic else ""
-        self.overlay_published = with_published or not synthetic
+        self.list_published = with_published or not synthetic
         self.effects = effects(runs, loaded.failed_pretrainings)
         self.families = families(self.effects)
+        # The paper's numbers are of its best checkpoint, and stand beside no other.
+        self.best = effects(families_as_published(runs), loaded.failed_pretrainings, BEST)
+        self.best_families = {tuple(family.key.values()): family for family in families(self.best)}
         self.over_tasks = over_tasks(runs, loaded.failed_pretrainings)
         self.tables: list[tuple[str, pd.DataFrame]] = []
         self.pictures: list[PagePicture] = []
@@ -88,20 +97,25 @@ class _AcrossGroupsWriter:
         runs = self.files.files[f"{self.prefix}runs"] = out / f"{self.prefix}runs.csv"
         _run_rows(self.runs).to_csv(runs, index=False)
         self.files.files[f"{self.prefix}effects"] = write_data(self.effects, out / f"{self.prefix}effects")
-        first = table_one(self.effects, self.with_published)
+        first = table_one(self.effects, self.best)
         if len(first):
-            self._add_table("table1", TABLE_ONE_TITLE, first, published.PROTOCOL)
+            all_labels = self.runs[self.runs["label_ratio"] == "100%"]
+            self._add_table("table1", f"{TABLE_ONE_TITLE}; {budget_words(all_labels)}", first, published.PROTOCOL)
         for number, family in enumerate(self.families, 1):
-            table = ratio_table(family, self.with_published)
-            self._add_table(f"ratios{number}", f"Label ratios: {family.title}", table, published.PROTOCOL_OF_RATIOS)
+            table = ratio_table(family, self._at_best(family))
+            title = f"Label ratios: {family.title}; {budget_words(self._runs_of(family))}"
+            self._add_table(f"ratios{number}", title, table, published.PROTOCOL_OF_RATIOS)
         for number, over in enumerate(self.over_tasks, 1):
-            self._add_table(f"tasks{number}", over.title, task_table(over))
+            under = self.runs[(self.runs["budget"] == over.budget) & (self.runs["profile"] == over.profile)]
+            self._add_table(f"tasks{number}", f"{over.title}; {budget_words(under)}", task_table(over))
         for name, title, table in (
+            ("published", PUBLISHED_TITLE, published_table(self.effects) if self.list_published else self.effects[:0]),
             ("datasets", "Pre-trained on the task's dataset, or on another", source_table(self.effects)),
             ("cost", "What it cost", cost_table(self.runs)),
         ):
             if len(table):
-                self._add_table(name, title, table)
+                equal = "" if name == "published" else f"; {budget_words(self.runs)}"
+                self._add_table(name, f"{title}{equal}", table)
 
     def write_figures(self) -> None:
         """Write every figure across groups."""
@@ -142,13 +156,29 @@ class _AcrossGroupsWriter:
         group = family.effects[family.effects["label_percent"].notna()]
         if group["label_percent"].nunique() < 2:
             return  # limited points and boxes have a table, but no axis
-        runs = self.runs[(self.runs[ACROSS_RATIOS] == list(family.key.values())).all(axis=1)]
-        overlays = {}
-        if self.overlay_published:
-            overlays = published.published_curves(group, partial(published.ratio_curve, str(family.key["task"])))
-        draw = partial(draw_ratio_curves, runs, group, f"{self.figure_mark}{family.title}", overlays)
+        runs = self._runs_of(family)
+        self._draw_ratios(f"ratios{number}", family.title, runs, group, {})
+        best = self._at_best(family)
+        if best is None:
+            return
+        beside = best.effects[best.effects["label_percent"].notna()]
+        methods = methods_as_published(beside)
+        overlays = published.published_curves(methods, partial(published.ratio_curve, str(family.key["task"])))
+        if overlays:
+            title = f"{best.title}; paper: {published.PROTOCOL_OF_RATIOS}"
+            self._draw_ratios(f"ratios{number}-best", title, runs, beside, overlays)
+
+    def _draw_ratios(self, name: str, title: str, runs: pd.DataFrame, group: pd.DataFrame, overlays: Overlays) -> None:
+        draw = partial(draw_ratio_curves, runs, group, f"{self.figure_mark}{title}", overlays)
         interactive = plotly_figures.ratio_curves(runs, group, overlays)
-        self._add_figure(f"ratios{number}", f"Label ratios: {family.title}", draw, group, interactive)
+        self._add_figure(name, f"Label ratios: {title}", draw, group, interactive)
+
+    def _runs_of(self, family: Family) -> pd.DataFrame:
+        return self.runs[(self.runs[ACROSS_RATIOS] == list(family.key.values())).all(axis=1)]
+
+    def _at_best(self, family: Family) -> Family | None:
+        """The same family at the checkpoint `best`; None where no row of it has the paper's protocol."""
+        return self.best_families.get(tuple(family.key.values()))
 
     def _draw_gains(self, suffix: str, under: str, gains: pd.DataFrame) -> None:
         """Figures of known gains under one budget: by method, by source of the data, and over cost. `under` names the budget in
@@ -183,17 +213,17 @@ class _AcrossGroupsWriter:
 
     def _draw_classes(self, number: int, title: str, group: pd.DataFrame) -> None:
         scores = class_scores(group, self.loaded)
-        if scores is None:
-            return
-        if self.overlay_published:
-            own = len(scores)
-            scores = with_published_classes(scores, group)
-            if len(scores) > own:
-                title += f"; [paper]: {published.PROTOCOL_OF_CLASSES}"
+        if scores is not None:
+            self._draw_heat_map(f"classes{number}", title, group, scores)
+        best = class_scores(group, self.loaded, BEST) if methods_as_published(group) else None
+        if best is not None and len(both := with_published_classes(best, group)) > len(best):
+            title += f", best checkpoint; [paper]: {published.PROTOCOL_OF_CLASSES}"
+            self._draw_heat_map(f"classes{number}-best", title, group, both)
+
+    def _draw_heat_map(self, name: str, title: str, group: pd.DataFrame, scores: pd.DataFrame) -> None:
         metric = str(group["metric"].iloc[0])
         draw = partial(draw_class_heat_map, scores, metric, f"{self.figure_mark}{title}")
-        data = scores.reset_index(names="method")
-        self._add_figure(f"classes{number}", f"{class_metric(metric)} per class: {title}", draw, data)
+        self._add_figure(name, f"{class_metric(metric)} per class: {title}", draw, scores.reset_index(names="method"))
 
 
 def _run_rows(runs: pd.DataFrame) -> pd.DataFrame:

@@ -13,11 +13,12 @@ from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.across_groups import AcrossGroups, write_across_groups
 from pretrain_bench.reports.analysis.columns import GROUP
 from pretrain_bench.reports.analysis.frame import Loaded, load
+from pretrain_bench.reports.analysis.rows import SYNTHETIC_PRETRAINING
 from pretrain_bench.reports.analysis.sorting import group_key
 from pretrain_bench.reports.analysis.titles import SYNTHETIC_MARK, group_id, group_title
 from pretrain_bench.reports.export.output_folder import REPORT_FILES, earlier_files_removed, write_whole
 from pretrain_bench.reports.figures.pool import figure_pool
-from pretrain_bench.reports.group_report import Group, GroupWriter, WrittenGroup
+from pretrain_bench.reports.group_report import ONE_SEED, Group, GroupWriter, WrittenGroup, one_finetuning_seed
 from pretrain_bench.reports.page.html import Page, render_page
 from pretrain_bench.reports.page.run_details import RunDetails
 from pretrain_bench.reports.report_files import ReportFiles
@@ -37,8 +38,11 @@ NOTES = (
     "selected: chosen on held-out training scenes. best: selected on the test split, as papers do.\n"
 )
 ONE_FINETUNING_SEED = (
-    "conditional on one fine-tuning seed: every pre-training was fine-tuned once, so intervals hold for that one head, order and "
+    f"{ONE_SEED}: every pre-training was fine-tuned once, so intervals hold for that one head, order and "
     "augmentation.\n"
+)
+SYNTHETIC_BEFORE_REAL = (
+    f"{SYNTHETIC_PRETRAINING} in the name of a row: pre-trained on procedural scenes, tested on real ones.\n"
 )
 MORE_NOTES = (
     f"{TO_SEE}: so many seeds of each method find a true difference of 1 point in 4 studies of 5, at the spread seen.\n"
@@ -53,7 +57,7 @@ class BuiltReport(NamedTuple):
 
 
 class ReportOptions(NamedTuple):
-    """Contents of a report: published numbers beside synthetic results too, a page, and pictures of predictions in it.
+    """Contents of a report: a list of published numbers of synthetic tasks too, a page, and pictures of predictions in it.
 
     `all_runs` is False where the caller selected runs.
     """
@@ -75,7 +79,7 @@ def build_report(
 ) -> BuiltReport:
     """Write tables, figures and index.html to `out`. Raises EnvironmentCannot where that cannot be written.
 
-    `published` puts the paper's numbers beside synthetic results too; `keys` are the runs to report, None for all;
+    `published` also lists the paper's numbers of tasks on synthetic data; `keys` are the runs to report, None for all;
     `scene_pictures` puts pictures of predictions into the page.
     """
     store.check()
@@ -92,7 +96,7 @@ def build_report(
 
 def _build(store: Store, loaded: Loaded, files: ReportFiles, options: ReportOptions) -> BuiltReport:
     details = RunDetails(store, loaded, options.scene_pictures) if options.page else None
-    writer = GroupWriter(store, loaded, files, options.published, details)
+    writer = GroupWriter(store, loaded, files, details)
     written = [writer.write(group) for group in _groups(loaded.runs)]
     across = write_across_groups(loaded, files, options.published)
     any_finetuning = any(r.kind == "finetune" for r in loaded.records.values())
@@ -101,6 +105,8 @@ def _build(store: Store, loaded: Loaded, files: ReportFiles, options: ReportOpti
     summaries = [group.summary for group in written]
     text, summary = ("\n".join(part + failures or [f"{nothing}\n"]) for part in (files.sections, summaries))
     notes = NOTES + (ONE_FINETUNING_SEED if _one_finetuning_seed(loaded.runs) else "")
+    if _any_synthetic_before_real(loaded.runs):
+        notes += SYNTHETIC_BEFORE_REAL
     files.files["table"] = write_whole(files.out / "table.md", f"{text}\n{notes}{MORE_NOTES}".encode())
     files.files["csv"] = write_whole(files.out / "table.csv", _csv([group.rows for group in written]))
     files.pool.finish()
@@ -113,11 +119,13 @@ def _build(store: Store, loaded: Loaded, files: ReportFiles, options: ReportOpti
 
 
 def _one_finetuning_seed(runs: pd.DataFrame) -> bool:
-    """Whether some group has several pre-trainings, each fine-tuned with the same single seed."""
-    if runs.empty:
-        return False
-    seeds = runs.groupby(GROUP)[["pretrain_seed", "finetune_seed"]].nunique()
-    return bool(((seeds["pretrain_seed"] > 1) & (seeds["finetune_seed"] == 1)).any())
+    """Whether the intervals of some group are conditional on one fine-tuning seed."""
+    return any(one_finetuning_seed(group) for _, group in runs.groupby(GROUP))
+
+
+def _any_synthetic_before_real(runs: pd.DataFrame) -> bool:
+    """Whether a row was pre-trained on synthetic data and tested on real data."""
+    return len(runs) > 0 and bool((runs["pretrain_synthetic"] & ~runs["synthetic"]).any())
 
 
 def _groups(runs: pd.DataFrame) -> Iterator[Group]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pretrain_bench.benchmarks.support.errors import cannot_write
+from pretrain_bench.reports.analysis.budgets import budget_words
 from pretrain_bench.reports.analysis.compare import Side, load_side, made_by, paired
 from pretrain_bench.reports.analysis.scores import METRIC_NAMES
 from pretrain_bench.reports.analysis.titles import text_mark
@@ -41,7 +42,11 @@ def build_comparison(one: Side, two: Side, out: Path) -> Comparison:
     pairs, checkpoint = paired(one, two, sides)
     table = comparison_table(pairs)
     made = "\n".join(
-        textwrap.fill(f"{letter}: {escape_markdown(made_by(loaded))}", 120, subsequent_indent="   ")
+        textwrap.fill(
+            f"{letter}: {escape_markdown(f'{made_by(loaded)}; {budget_words(loaded.runs)}')}",
+            120,
+            subsequent_indent="   ",
+        )
         for letter, loaded in zip("AB", sides, strict=True)
     )
     texts: list[str] = []

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis import published
+from pretrain_bench.reports.analysis.budgets import budget_words
 from pretrain_bench.reports.analysis.columns import ROW
 from pretrain_bench.reports.analysis.convergence import pretrainings_without_run
 from pretrain_bench.reports.analysis.curves import Curves, curve_points, read_curves
 from pretrain_bench.reports.analysis.failed_pretraining import failed_by_row
 from pretrain_bench.reports.analysis.frame import Loaded
+from pretrain_bench.reports.analysis.published_protocol import methods_as_published
 from pretrain_bench.reports.analysis.rows import baseline_rows
 from pretrain_bench.reports.analysis.scores import METRIC_NAMES, headline_checkpoint
 from pretrain_bench.reports.analysis.titles import figure_mark, group_id, text_mark
@@ -25,11 +27,15 @@ from pretrain_bench.reports.page.html import PageGroup
 from pretrain_bench.reports.page.run_details import RunDetails
 from pretrain_bench.reports.report_files import ReportFiles
 from pretrain_bench.reports.tables.convergence_table import convergence_table
+from pretrain_bench.reports.tables.cost_table import used_table
 from pretrain_bench.reports.tables.formats import section
 from pretrain_bench.reports.tables.group_table import group_table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+ONE_SEED = "conditional on one fine-tuning seed"
+USED_TITLE = "what each method used: mean of one pre-training + one fine-tuning"
 
 
 class Group(NamedTuple):
@@ -62,11 +68,8 @@ class WrittenGroup(NamedTuple):
 class GroupWriter:
     """Writes groups to a report. `details` collects runs for the page, None without a page."""
 
-    def __init__(
-        self, store: Store, loaded: Loaded, files: ReportFiles, with_published: bool, details: RunDetails | None
-    ) -> None:
-        self._store, self._loaded, self._files = store, loaded, files
-        self._with_published, self._details = with_published, details
+    def __init__(self, store: Store, loaded: Loaded, files: ReportFiles, details: RunDetails | None) -> None:
+        self._store, self._loaded, self._files, self._details = store, loaded, files, details
 
     def write(self, group: Group) -> WrittenGroup:
         """Write the table, figures and steps to reach scratch of one group."""
@@ -74,8 +77,12 @@ class GroupWriter:
         headline, metric = headline_checkpoint(runs), str(runs["metric"].iloc[0])
         table = group_table(runs, failed_pretrainings=self._loaded.failed_pretrainings)
         note = _note_without_differences(runs)
-        title = f"{group.marked_title}; {note or f'differences and verdicts of {headline}'}"
+        equal = budget_words(runs) + f"; {ONE_SEED}" * one_finetuning_seed(runs)
+        title = f"{group.marked_title}; {note or f'differences and verdicts of {headline}'}; {equal}"
         self._files.add_table(f"group{number}", f"table-{name}", title, table)
+        used = used_table(runs)
+        if len(used):
+            self._files.add_table(f"used{number}", f"used-{name}", f"{group.marked_title}; {USED_TITLE}", used)
         scores = self._add_scores(group)
         curves = read_curves(self._store, runs, metric)
         overlays = self._overlays(group)
@@ -88,10 +95,11 @@ class GroupWriter:
         judged_by = f"{headline} {METRIC_NAMES[metric]}" + f"; {note}" * bool(note)
         interactive = plotly_figures.validation_curves(curves, metric, overlays) if self._details is not None else None
         page = PageGroup(
-            name, group.title, bool(group.key["synthetic"]), judged_by, table, scores, picture, interactive, convergence
-        )
+            name, group.title, bool(group.key["synthetic"]), judged_by, table, scores, picture, interactive, convergence,
+            equal, used,
+        )  # fmt: skip
         short = table[["method", headline, "n", "failed", "to scratch", "verdict"]]
-        summary = section("; ".join(part for part in (group.marked_title, note) if part), short)
+        summary = section("; ".join(part for part in (group.marked_title, note, equal) if part), short)
         return WrittenGroup(page, summary, table.assign(**group.key, judged_by=headline))
 
     def _add_scores(self, group: Group) -> Path:
@@ -116,12 +124,15 @@ class GroupWriter:
         return table
 
     def _overlays(self, group: Group) -> Overlays:
-        """The paper's validation curves of these methods on this task at this ratio; by request only beside synthetic data."""
-        if group.key["synthetic"] and not self._with_published:
-            return {}
+        """The paper's validation curves of methods with its protocol; a curve has no checkpoint rule."""
         first = group.runs.iloc[0]
         curve_of = partial(published.validation_curve, first["task"], first["label_percent"])
-        return published.published_curves(group.runs, curve_of)
+        return published.published_curves(methods_as_published(group.runs), curve_of)
+
+
+def one_finetuning_seed(runs: pd.DataFrame) -> bool:
+    """Whether a group has several pre-trainings, each fine-tuned with the same single seed."""
+    return runs["pretrain_seed"].nunique() > 1 and runs["finetune_seed"].nunique() == 1
 
 
 def _note_without_differences(runs: pd.DataFrame) -> str:

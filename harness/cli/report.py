@@ -18,7 +18,10 @@ def report(
         str | None, typer.Option("--suite", help="Only runs of this suite's budget, tasks and axes.")
     ] = None,
     published: Annotated[
-        bool, typer.Option("--published", help="Show the paper's numbers beside synthetic results too.")
+        bool,
+        typer.Option(
+            "--published", help="Also list the paper's numbers for tasks on synthetic data, with what differs."
+        ),
     ] = False,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Write index.html, one self-contained page.")] = True,
     scene_pictures: Annotated[

@@ -44,7 +44,7 @@ def report(
         runs: a folder of runs or a bundle.
         out: the folder; files of an earlier report in it are replaced.
         suite: report only runs of this suite's budget, profile, tasks and axes.
-        published: show the paper's numbers beside synthetic results too.
+        published: also list the paper's numbers for tasks on synthetic data, with what differs.
         page: write index.html, one self-contained page.
         scene_pictures: put the pictures of `draw_scene` into the page.
         export: also hand every run to `tensorboard`, `mlflow` or `wandb`, below `out`.

@@ -9,6 +9,7 @@ import numpy as np
 from pretrain_bench.reports.analysis import published
 from pretrain_bench.reports.analysis.columns import ROW, UNIT
 from pretrain_bench.reports.analysis.frame import Loaded
+from pretrain_bench.reports.analysis.published_protocol import methods_as_published
 from pretrain_bench.reports.analysis.rows import by_row
 from pretrain_bench.reports.analysis.scores import headline_checkpoint
 
@@ -16,11 +17,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def class_scores(group: pd.DataFrame, loaded: Loaded) -> pd.DataFrame | None:
-    """Mean score of each class over pre-trainings, rows by classes; None where no run of the group has any."""
+def class_scores(group: pd.DataFrame, loaded: Loaded, checkpoint: str | None = None) -> pd.DataFrame | None:
+    """Mean score of each class over pre-trainings, rows by classes; None where no run of the group has any.
+
+    `checkpoint`: None for the headline checkpoint.
+    """
     import pandas as pd
 
-    checkpoint = headline_checkpoint(group)
+    checkpoint = checkpoint or headline_checkpoint(group)
     rows: dict[str, list[float]] = {}
     classes: tuple[str, ...] = ()
     for name, runs in by_row(group[["row", *ROW, UNIT, "outcome", "key"]]).items():
@@ -41,10 +45,10 @@ def class_scores(group: pd.DataFrame, loaded: Loaded) -> pd.DataFrame | None:
 
 
 def with_published_classes(scores: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame:
-    """Class scores with the paper's rows for those methods that it has and that were pre-trained like the paper's."""
+    """Class scores with the paper's rows for those methods that it has and whose protocol is the paper's."""
     import pandas as pd
 
     known = published.per_class(str(group["task"].iloc[0]))
-    methods = [m for m in published.methods_as_published(group) if m in known]
+    methods = [m for m in methods_as_published(group) if m in known]
     rows = {f"{m} [paper]": [known[m].get(c, np.nan) for c in scores.columns] for m in methods}
     return pd.concat([scores, pd.DataFrame(rows, index=scores.columns).T]) if rows else scores

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 GROUP = ["task", "dataset", "synthetic", "label_ratio", "budget", "profile", "protocol"]
-"""Runs are compared only within one group. `protocol` hashes what these names do not cover: the fine-tuning recipe, limits,
-network, data, split and code."""
+"""Runs are compared only within one group. `synthetic` is about the task's data: a method pre-trained on synthetic data is
+compared with scratch on the same real task, and its row says so. `protocol` hashes what these names do not cover: the fine-
+tuning recipe, limits, network, data, split and code."""
 
 ACROSS_RATIOS = ["task", "dataset", "synthetic", "budget", "profile", "family"]
 """Like GROUP, over all label ratios: `family` hashes the protocol without the ratio, and only the version and test scenes of the
 split."""
+
+PROTOCOL = [
+    "family", "label_percent", "metric", "train_scenes", "held_out_scenes", "test_scenes", "mean_over", "voxel_metres",
+]  # fmt: skip
+"""What all runs of a group share besides GROUP: how many scenes trained, selected a checkpoint and tested, how many classes the
+headline metric is a mean over, and the edge of a voxel."""
 
 ROW = ["method", "pretrain_dataset", "pretraining"]
 """Runs that share these are averaged over seeds. `pretraining` hashes the pre-training stages without their seeds. The column

@@ -12,6 +12,7 @@ from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis.columns import UNIT
 from pretrain_bench.reports.analysis.frame import Loaded, load
+from pretrain_bench.reports.analysis.rows import row_name
 from pretrain_bench.reports.analysis.scores import headline_checkpoint
 from pretrain_bench.reports.analysis.sorting import column_key
 from pretrain_bench.reports.analysis.statistics import PairedTest, estimate, sign_flip_test, verdict
@@ -29,6 +30,7 @@ CELL = [
     "label_ratio",
     "method",
     "pretrain_dataset",
+    "pretrain_synthetic",
     "pretrain_seed",
     "finetune_seed",
 ]
@@ -108,7 +110,9 @@ def paired(one: Side, two: Side, loaded: Sequence[Loaded] | None = None) -> tupl
     for letter, side, runs_of in zip("ab", (one, two), loaded, strict=True):
         pairs[f"lacks_{letter}"] = _reasons_without_score(pairs, letter, side, runs_of)
     several = pairs.groupby(["synthetic", "method"])["pretrain_dataset"].transform("nunique") > 1
-    pairs["row"] = pairs["method"].where(~several, pairs["method"] + " (" + pairs["pretrain_dataset"] + ")")
+    before_real = pairs["pretrain_synthetic"] & ~pairs["synthetic"]
+    named = zip(pairs["method"], pairs["pretrain_dataset"], several, before_real, strict=True)
+    pairs["row"] = [row_name(*one) for one in named]
     order = ["method", "row", "task", "label_ratio", "pretrain_seed", "finetune_seed"]
     return pairs.sort_values(order, key=column_key, kind="stable", ignore_index=True), checkpoint
 

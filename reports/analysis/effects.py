@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pretrain_bench.reports.analysis.columns import GROUP, ROW
+from pretrain_bench.reports.analysis.columns import GROUP, PROTOCOL, ROW
 from pretrain_bench.reports.analysis.failed_pretraining import FailedPretraining, failed_by_row
 from pretrain_bench.reports.analysis.method_cards import BASELINE
 from pretrain_bench.reports.analysis.power import detectable_difference, pooled_deviation, seeds_to_see_a_point
@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
-def effects(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretraining] = ()) -> pd.DataFrame:
+def effects(
+    runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretraining] = (), checkpoint: str | None = None
+) -> pd.DataFrame:
     """One row for each method in each group: mean and interval, difference to scratch and interval, verdict, all in per cent.
 
+    `checkpoint`: the one to report everywhere, such as `best`; None for the headline checkpoint of each group.
     `failed` counts the runs of a row that failed or have no score, `lost_pretrainings` its failed pre-trainings, whose
     fine-tunings never ran. `could_show` is the smallest difference that this number of seeds finds at 80 % power, `seeds_for_1`
     the number of seeds that would find 1 point.
@@ -39,17 +42,18 @@ def effects(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretraining]
     rows: list[Row] = []
     for names, group in runs.groupby(GROUP, sort=True, dropna=False) if len(runs) else []:
         named = dict(zip(GROUP, names, strict=True))
-        rows += _group_effects(named, group, failed_by_row(group, failed_pretrainings))
+        failed = failed_by_row(group, failed_pretrainings)
+        rows += _group_effects(named, group, failed, checkpoint or headline_checkpoint(group))
     return pd.DataFrame(rows)
 
 
 def _group_effects(
-    group: Mapping[str, Any], runs: pd.DataFrame, failed: dict[str, list[FailedPretraining]]
+    group: Mapping[str, Any], runs: pd.DataFrame, failed: dict[str, list[FailedPretraining]], checkpoint: str
 ) -> list[Row]:
     """The rows of one group: those with runs in table order, then those of which only failed pre-trainings are known."""
-    checkpoint = headline_checkpoint(runs)
+    group = {**group, **{name: runs[name].iloc[0] for name in PROTOCOL}, "checkpoint": checkpoint}
     column = f"score_{checkpoint}"
-    parts = by_row(runs[["row", *ROW, "outcome", "family", "label_percent", column]])
+    parts = by_row(runs[["row", *ROW, "outcome", "pretrain_synthetic", column]])
     values = {name: 100 * means for name, means in per_unit(runs, column).items()}
     base = baseline_rows(runs)
     scratch = values[base[0]] if len(base) == 1 else np.array([])
@@ -59,12 +63,10 @@ def _group_effects(
         rows.append(
             {
                 **group,
-                "family": mine["family"].iloc[0],
-                "label_percent": mine["label_percent"].iloc[0],
                 "row": name,
                 "method": method,
                 "pretrain_dataset": pretrain_dataset,
-                "checkpoint": checkpoint,
+                "pretrain_synthetic": bool(mine["pretrain_synthetic"].iloc[0]),
                 "n": len(values[name]),
                 "runs": len(mine),
                 "failed": int(((mine["outcome"] != "ok") | mine[column].isna()).sum()),
@@ -74,7 +76,7 @@ def _group_effects(
         )
     for name, pretrainings in failed.items():
         if name not in parts:
-            rows.append(_row_without_runs(name, pretrainings, group, runs))
+            rows.append(_row_without_runs(name, pretrainings, group))
     return rows
 
 
@@ -107,19 +109,14 @@ def _statistics(units: np.ndarray, scratch: np.ndarray, is_baseline: bool) -> Ro
     }
 
 
-def _row_without_runs(
-    name: str, pretrainings: Sequence[FailedPretraining], group: Mapping[str, Any], runs: pd.DataFrame
-) -> Row:
+def _row_without_runs(name: str, pretrainings: Sequence[FailedPretraining], group: Mapping[str, Any]) -> Row:
     """A row of which every pre-training failed; its estimates are NaN."""
-    first = runs.iloc[0]
     return {
         **group,
-        "family": first["family"],
-        "label_percent": first["label_percent"],
         "row": name,
         "method": pretrainings[0].method,
         "pretrain_dataset": pretrainings[0].pretrain_dataset,
-        "checkpoint": headline_checkpoint(runs),
+        "pretrain_synthetic": bool(pretrainings[0].pretrain_synthetic),
         "n": 0,
         "runs": 0,
         "failed": 0,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from pretrain_bench.reports.analysis.columns import ROW, UNIT
-from pretrain_bench.reports.analysis.rows import applicable, by_row
+from pretrain_bench.reports.analysis.rows import applicable, by_row, row_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,7 @@ class FailedPretraining(NamedTuple):
     budget: str
     profile: str
     synthetic: bool | None
-    """None for one that read no data."""
+    """Whether it counts beside tasks on synthetic data (True), on real data (False), or both (None)."""
     method: str
     pretrain_dataset: str
     seed: int
@@ -28,6 +28,8 @@ class FailedPretraining(NamedTuple):
     digest: str = ""
     """Hash of its stage without the seed; runs that were pre-trained the same way have it in `pretrain_stages`."""
     row: str = ""
+    pretrain_synthetic: bool | None = None
+    """Whether its own data are synthetic; None for one that read no data."""
 
 
 class _SameMethod(NamedTuple):
@@ -55,7 +57,8 @@ def failed_by_row(runs: pd.DataFrame, failed: Iterable[FailedPretraining]) -> di
     for one in in_order:
         if not _belongs(one, runs):
             continue
-        for name in _rows_of(one, rows):
+        marked = bool(one.pretrain_synthetic) and not runs["synthetic"].iloc[0]
+        for name in _rows_of(one, rows, marked):
             if one.seed not in {other.seed for other in result.get(name, ())}:
                 result.setdefault(name, []).append(one)
     return result
@@ -71,8 +74,10 @@ def _belongs(one: FailedPretraining, runs: pd.DataFrame) -> bool:
     return same_kind and applicable(one.method, one.pretrain_dataset, first["dataset"])
 
 
-def _rows_of(one: FailedPretraining, rows: dict[tuple[str, str], dict[str, _SameMethod]]) -> list[str]:
-    """Printed names of the rows that lack the seed of a failed pre-training."""
+def _rows_of(
+    one: FailedPretraining, rows: dict[tuple[str, str], dict[str, _SameMethod]], synthetic_before_real: bool
+) -> list[str]:
+    """Printed names of the rows that lack the seed of a failed pre-training. `synthetic_before_real`: as for `row_name`."""
     alike = rows.get((one.method, one.pretrain_dataset), {})
     same_way = {name: row.seeds for name, row in alike.items() if one.digest in row.stages}
     if same_way:
@@ -80,5 +85,5 @@ def _rows_of(one: FailedPretraining, rows: dict[tuple[str, str], dict[str, _Same
     if any(one.seed in row.seeds for row in alike.values()):
         return []
     others = any(method == one.method and dataset != one.pretrain_dataset for method, dataset in rows)
-    name = f"{one.method} ({one.pretrain_dataset})" if others else one.row
+    name = row_name(one.method, one.pretrain_dataset, True, synthetic_before_real) if others else one.row
     return [f"{name}, {OTHER_PRETRAINING}" if alike else name]

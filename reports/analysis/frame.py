@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,10 +16,12 @@ from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.contract.stage import KEY_LENGTH, StageSpec, hashes_as_written
 from pretrain_bench.harness.store.store import SPEC, Store
+from pretrain_bench.reports.analysis.budgets import limit_columns
 from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP, NO_DATASET, ROW
 from pretrain_bench.reports.analysis.digests import SpecDigests, digest_of
 from pretrain_bench.reports.analysis.failed_pretraining import FailedPretraining
 from pretrain_bench.reports.analysis.method_cards import use_cards_of
+from pretrain_bench.reports.analysis.rows import row_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,13 +58,12 @@ def load(store: Store, keys: set[str] | None = None) -> Loaded:
         specs = _specs(store, records)
         digests = SpecDigests(specs)
         counted = [r for r in records.values() if keys is None or r.key in keys]
-        rows = [_row(r, _ancestors(r, records), specs[r.key], digests) for r in counted if r.kind == "finetune"]
+        rows = [_row(r, _ancestors(r, records), specs, digests) for r in counted if r.kind == "finetune"]
     columns = [*GROUP, *ROW, "pretrain_seed", "finetune_seed", "outcome", "message", "key", "label_percent", "family"]
+    columns += ["pretrain_synthetic", "score_selected"]
     failed = [r for r in counted if r.kind == "pretrain" and r.outcome != Outcome.ok]
-    runs, failed_pretrainings = with_row_names(
-        pd.DataFrame(rows, columns=None if rows else [*columns, "score_selected"]),
-        [_failed_pretraining(store, r) for r in failed],
-    )
+    frame = pd.DataFrame(rows, columns=None if rows else columns)
+    runs, failed_pretrainings = with_row_names(frame, [_failed_pretraining(store, r, frame) for r in failed])
     # A copy has its numbers in one block, and so is much quicker to take rows from.
     runs = runs.assign(checkpoint=_checkpoints(runs)).copy()
     return Loaded(runs, records, specs, frozenset(failed_pretrainings))
@@ -76,12 +77,12 @@ def load_runs(store: Store) -> pd.DataFrame:
 def with_row_names(runs: pd.DataFrame, failed: list[FailedPretraining]) -> tuple[pd.DataFrame, list[FailedPretraining]]:
     """Add the printed names of rows; all tables take them from here, so that a row has one name in all of them.
 
-    The name is the method's, with the dataset where the method was pre-trained on several, and with the hash where it was
-    pre-trained in several ways on one dataset under one budget.
+    The name is the method's, with the dataset where the method was pre-trained on several or on synthetic data before a task on
+    real data, and with the hash where it was pre-trained in several ways on one dataset under one budget.
     """
     kinds = ["synthetic", "budget", "profile", *ROW]
-    rows = list(runs[kinds].drop_duplicates().itertuples(index=False, name=None))
-    ways = Counter(r[:-1] for r in rows)
+    rows = list(runs[[*kinds, "pretrain_synthetic"]].drop_duplicates().itertuples(index=False, name=None))
+    ways = Counter(r[:5] for r in rows)
     sources: dict[tuple[bool | None, str], set[str]] = {}
     for synthetic, method, dataset in (
         *((r[0], r[3], r[4]) for r in rows),
@@ -89,13 +90,16 @@ def with_row_names(runs: pd.DataFrame, failed: list[FailedPretraining]) -> tuple
     ):
         sources.setdefault((synthetic, method), set()).add(dataset)
 
-    def name(synthetic: bool | None, method: str, dataset: str) -> str:
-        return f"{method} ({dataset})" if len(sources[synthetic, method]) > 1 else method
+    def name(synthetic: bool | None, method: str, dataset: str, pretrain_synthetic: bool | None) -> str:
+        return row_name(
+            method, dataset, len(sources[synthetic, method]) > 1, not synthetic and bool(pretrain_synthetic)
+        )
 
-    names = {r: name(r[0], r[3], r[4]) + (f" #{r[5]}" if ways[r[:-1]] > 1 else "") for r in rows}
+    names = {r[:6]: name(r[0], r[3], r[4], r[6]) + (f" #{r[5]}" if ways[r[:5]] > 1 else "") for r in rows}
     column = [names[r] for r in runs[kinds].itertuples(index=False, name=None)]
     return runs.assign(row=column), [
-        one._replace(row=name(one.synthetic, one.method, one.pretrain_dataset)) for one in failed
+        one._replace(row=name(one.synthetic, one.method, one.pretrain_dataset, one.pretrain_synthetic))
+        for one in failed
     ]
 
 
@@ -110,12 +114,16 @@ def _checkpoints(runs: pd.DataFrame) -> pd.Series:
     return runs[ACROSS_RATIOS].join(headline, on=ACROSS_RATIOS)["checkpoint"].fillna("final")
 
 
-def _failed_pretraining(store: Store, record: Record) -> FailedPretraining:
+def _failed_pretraining(store: Store, record: Record, runs: pd.DataFrame) -> FailedPretraining:
+    """`runs` tell which kinds of task data it may have been made for: real, synthetic or both (None)."""
     spec = store.spec(record.kind, record.key)  # its own: a shared spec does not have its seed
-    dataset, synthetic = (spec.data.dataset, spec.data.synthetic) if spec.data else (NO_DATASET, None)
-    return FailedPretraining(
-        spec.limits.budget, spec.profile, synthetic, record.method, dataset, spec.seed, record.key, digest_of([spec])
-    )
+    dataset, pretrain_synthetic = (spec.data.dataset, spec.data.synthetic) if spec.data else (NO_DATASET, None)
+    budget, profile = spec.limits.budget, spec.profile
+    tasks = set(runs.loc[(runs["budget"] == budget) & (runs["profile"] == profile), "synthetic"])
+    synthetic = pretrain_synthetic if len(tasks) != 1 else bool(*tasks)
+    digest = digest_of([spec])
+    failed = FailedPretraining(budget, profile, synthetic, record.method, dataset, spec.seed, record.key, digest)
+    return failed._replace(pretrain_synthetic=pretrain_synthetic)
 
 
 @contextmanager
@@ -154,9 +162,11 @@ def _specs(store: Store, records: dict[str, Record]) -> dict[str, StageSpec]:
     return specs
 
 
-def _row(record: Record, parents: list[Record], spec: StageSpec, digests: SpecDigests) -> dict[str, object]:
-    """One row of the frame: identity of the run, its cost and that of its pre-training, and its scores."""
-    cell = record.cell
+def _row(
+    record: Record, parents: list[Record], specs: Mapping[str, StageSpec], digests: SpecDigests
+) -> dict[str, object]:
+    """One row of the frame: identity of the run, its limits and cost and those of its pre-training, and its scores."""
+    cell, spec = record.cell, specs[record.key]
     if cell is None:
         raise WrongUse(
             f"finetune/{record.key}: its record names no cell; bench audit says more, and with the folder moved away the rest "
@@ -166,7 +176,8 @@ def _row(record: Record, parents: list[Record], spec: StageSpec, digests: SpecDi
     return {
         "task": cell.task,
         "dataset": record.dataset or NO_DATASET,
-        "synthetic": record.synthetic,
+        "synthetic": spec.data is not None and spec.data.synthetic,
+        "pretrain_synthetic": any(p.synthetic for p in parents),
         "label_ratio": str(cell.label_ratio),
         "label_percent": float("nan") if limited else cell.label_ratio.percent,
         "budget": cell.budget,
@@ -181,11 +192,27 @@ def _row(record: Record, parents: list[Record], spec: StageSpec, digests: SpecDi
         "message": record.message,
         "key": record.key,
         "metric": spec.headline_metric,
+        **_protocol(spec),
         "attempt": record.attempt,
         "pretrain_keys": tuple(p.key for p in parents),
         "pretrain_stages": tuple(digests.stage(p.key) for p in parents),
+        **limit_columns("pretrain", [specs[p.key].limits for p in parents]),
+        **limit_columns("finetune", [spec.limits]),
         **_costs(record, parents),
         **_scores(record, spec.headline_metric),
+    }
+
+
+def _protocol(spec: StageSpec) -> dict[str, object]:
+    """What decides which published numbers are made in the same way; columns of `columns.PROTOCOL`."""
+    split, data = spec.split, spec.data
+    averaged = () if data is None else data.things if spec.task_kind == "instance" else data.classes
+    return {
+        "train_scenes": len(split.train) if split else 0,
+        "held_out_scenes": len(split.selection) if split else 0,
+        "test_scenes": len(split.test) if split else 0,
+        "mean_over": len(averaged),
+        "voxel_metres": spec.task_recipe.voxel_metres,
     }
 
 
@@ -193,6 +220,10 @@ def _costs(record: Record, parents: list[Record]) -> dict[str, object]:
     return {
         "pretrain_steps": sum(p.ledger.optimizer_steps for p in parents),
         "finetune_steps": record.ledger.optimizer_steps,
+        "pretrain_samples": sum(p.ledger.samples for p in parents),
+        "finetune_samples": record.ledger.samples,
+        "pretrain_sparse_flops": sum(p.ledger.sparse_flops for p in parents),
+        "finetune_sparse_flops": record.ledger.sparse_flops,
         "pretrain_labels": sum(p.ledger.labels for p in parents),
         "finetune_labels": record.ledger.labels,
         "pretrain_cpu_seconds": sum(p.ledger.cpu_seconds for p in parents),

@@ -7,12 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-from pretrain_bench.reports.analysis.columns import NO_DATASET
-
-if TYPE_CHECKING:
-    import pandas as pd
+from typing import NamedTuple
 
 FOLDER = Path(__file__).parent.parent / "published"
 TASKS = {
@@ -97,22 +92,11 @@ def per_class(task: str) -> dict[str, dict[str, float]]:
     return values
 
 
-def pretrained_as_published(pretrain_dataset: str) -> bool:
-    """Whether this is the dataset, or its stand-in, that the paper's methods were pre-trained on; or none, as for its scratch."""
-    return dataset_family(pretrain_dataset) in (NO_DATASET, PRETRAINED_ON)
-
-
 def dataset_family(dataset: str) -> str:
     """The real dataset behind a name: a synthetic stand-in belongs to the dataset it imitates, SemanticKITTI to KITTI."""
     return dataset.removeprefix("synth-").replace("semantic", "")
 
 
-def methods_as_published(rows: pd.DataFrame) -> list[str]:
-    """Methods of these runs or effects that were pre-trained like the paper's, so that its numbers may stand beside them."""
-    alike = rows["pretrain_dataset"].map(lambda dataset: pretrained_as_published(str(dataset)))
-    return list(dict.fromkeys(map(str, rows.loc[alike, "method"])))
-
-
-def published_curves(rows: pd.DataFrame, curve_of: Callable[[str], Points]) -> dict[str, Points]:
-    """Published curves of the methods of these runs or effects, by method; `curve_of` gives the points of one, perhaps none."""
-    return {method: points for method in methods_as_published(rows) if (points := curve_of(method))}
+def published_curves(methods: Sequence[str], curve_of: Callable[[str], Points]) -> dict[str, Points]:
+    """Published curves by method; `curve_of` gives the points of one method, perhaps none."""
+    return {method: points for method in methods if (points := curve_of(method))}

@@ -60,6 +60,8 @@ class OverTasks(NamedTuple):
     """One budget and profile at all labels, over its tasks. Ranks are those of `ranked`, the rows that have all tasks, in order;
     None where rows or seeds are too few."""
 
+    budget: str
+    profile: str
     title: str
     tasks: int
     gains: dict[str, TaskGain]
@@ -111,7 +113,8 @@ def _over_tasks_of_budget(
     for name in failures:
         mine = scores.get(name, pd.DataFrame())
         gains.setdefault(name, TaskGain(len(mine.columns), len(mine.dropna())))
-    return OverTasks(title, tasks, gains, failures, complete, ranking(means.to_numpy()))
+    budget, profile = map(str, runs[["budget", "profile"]].iloc[0])
+    return OverTasks(budget, profile, title, tasks, gains, failures, complete, ranking(means.to_numpy()))
 
 
 def _scores_by_seed(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:

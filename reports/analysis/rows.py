@@ -10,11 +10,25 @@ from pretrain_bench.reports.analysis.method_cards import BASELINE, place_of, use
 if TYPE_CHECKING:
     import pandas as pd
 
+SYNTHETIC_PRETRAINING = "SYNTHETIC"
+"""In the name of a row: pre-trained on synthetic data, then fine-tuned and tested on real data."""
+
 
 def row_names(runs: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
     """Printed name to (method, pre-training dataset, hash of the pre-training), in table order."""
     rows = runs[["row", *ROW]].drop_duplicates().itertuples(index=False, name=None)
     return {r[0]: r[1:] for r in sorted(rows, key=lambda r: (place_of(r[1]), r[1:]))}
+
+
+def row_name(method: str, pretrain_dataset: str, several: bool, synthetic_before_real: bool) -> str:
+    """The printed name of a row without its hash: `ours`, `ours (rgbd-folder)`, `ours (synth-scannet, SYNTHETIC)`.
+
+    `several`: the method was pre-trained on several datasets. `synthetic_before_real`: on synthetic data, before a task on real
+    data, which its table must show although the table itself is of real data.
+    """
+    if synthetic_before_real:
+        return f"{method} ({pretrain_dataset}, {SYNTHETIC_PRETRAINING})"
+    return f"{method} ({pretrain_dataset})" if several else method
 
 
 def by_row(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -28,9 +28,9 @@ def headline_checkpoint(runs: pd.DataFrame) -> str:
     return "selected" if checkpoints == {"selected"} else "final"
 
 
-def score_axis(runs: pd.DataFrame) -> str:
-    """Axis label of scores: the metric and its checkpoint, one a line."""
-    return f"{METRIC_NAMES[runs['metric'].iloc[0]]}\n{headline_checkpoint(runs)} checkpoint"
+def score_axis(runs: pd.DataFrame, checkpoint: str | None = None) -> str:
+    """Axis label of scores: the metric and the checkpoint, one a line; None for the headline checkpoint."""
+    return f"{METRIC_NAMES[runs['metric'].iloc[0]]}\n{checkpoint or headline_checkpoint(runs)} checkpoint"
 
 
 def per_unit(runs: pd.DataFrame, column: str) -> dict[str, np.ndarray]:

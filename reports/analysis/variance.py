@@ -9,9 +9,10 @@ import numpy as np
 
 from pretrain_bench.reports.analysis.columns import GROUP, ROW
 from pretrain_bench.reports.analysis.failed_pretraining import FailedPretraining, failed_by_row
+from pretrain_bench.reports.analysis.method_cards import place_of
 from pretrain_bench.reports.analysis.rows import by_row
 from pretrain_bench.reports.analysis.scores import headline_checkpoint
-from pretrain_bench.reports.analysis.sorting import column_key
+from pretrain_bench.reports.analysis.sorting import ratio_key
 from pretrain_bench.reports.analysis.statistics import variance_components
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def variances(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretraining] = ()) -> pd.DataFrame:
-    """One row for each method of each group that has two seeds or more of both kinds: standard deviations in points of
-    the metric.
+    """One row for each row of each group, named in the column `method`, that has two seeds or more of both kinds: standard
+    deviations in points of the metric.
 
     `missing` counts the runs that the crossed table of seeds lacks, those of failed pre-trainings included; where there
     are any the standard deviations are NaN.
@@ -28,10 +29,12 @@ def variances(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretrainin
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
+    places: dict[str, int] = {}
     for names, group in runs.groupby(GROUP, sort=True, dropna=False) if len(runs) else []:
         column = f"score_{headline_checkpoint(group)}"
         failed = failed_by_row(group, failed_pretrainings)
         for name, mine in by_row(group[["row", *ROW, "outcome", "pretrain_seed", "finetune_seed", column]]).items():
+            places[name] = place_of(str(mine["method"].iloc[0]))
             table = _seed_table(mine, column)
             if min(table.shape) < 2:
                 continue
@@ -48,9 +51,8 @@ def variances(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretrainin
                     "missing": int(np.isnan(table).sum()) + never_run * table.shape[1],
                 }
             )
-    if not rows:
-        return pd.DataFrame()
-    return pd.DataFrame(rows).sort_values(["task", "method", "label_ratio"], key=column_key, kind="stable")
+    rows.sort(key=lambda r: (r["task"], places[r["method"]], r["method"], ratio_key(r["label_ratio"])))
+    return pd.DataFrame(rows)
 
 
 def _seed_table(runs: pd.DataFrame, column: str) -> np.ndarray:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 _ENDING = r"\.(md|tex|csv|json|parquet|png|svg|pdf)"
 REPORT_FILES = re.compile(
-    r"index\.html|(synthetic-)?(runs|effects|datasets|cost|(table|ratios|tasks)\d*)"
-    rf"{_ENDING}|(table|scores|curves|reach|figure)-(?!(synthetic-)?compare\.).*{_ENDING}"
+    r"index\.html|(synthetic-)?(runs|effects|published|datasets|cost|(table|ratios|tasks)\d*)"
+    rf"{_ENDING}|(table|used|scores|curves|reach|figure)-(?!(synthetic-)?compare\.).*{_ENDING}"
 )
 COMPARISON_FILES = re.compile(rf"(figure-)?(synthetic-)?compare{_ENDING}")
 """Names of the files that each writes; no other file is ever removed."""

@@ -19,7 +19,7 @@ def draw_gains(effects: pd.DataFrame, title: str) -> Any:
 
     known = effects[effects["gain"].notna()]
     methods = dict(zip(known["row"], known["method"], strict=True))
-    order = [name for m in methods_in_order(known) for name in sorted(methods) if methods[name] == m]
+    order = rows_in_order(known)
     figure, axes = new_axes(max(3.4, 0.9 * len(order) + 1.6))
     palette = {name: colour_of(m) for name, m in methods.items()}
     sizes = known["row"].value_counts()
@@ -36,9 +36,10 @@ def draw_gains(effects: pd.DataFrame, title: str) -> Any:
     return figure
 
 
-def methods_in_order(known: pd.DataFrame) -> list[str]:
-    """The methods of these effects in table order, methods without a card after them by name."""
-    return sorted(set(known["method"]), key=lambda method: (place_of(method), method))
+def rows_in_order(known: pd.DataFrame) -> list[str]:
+    """The rows of these effects by the place of their method, methods without a card after them, each by name."""
+    methods = dict(zip(known["row"], known["method"], strict=True))
+    return sorted(methods, key=lambda row: (place_of(methods[row]), methods[row], row))
 
 
 def finish_gain_axes(axes: Any, x_label: str, title: str) -> None:

@@ -55,7 +55,7 @@ def draw_ratio_curves(runs: pd.DataFrame, effects: pd.DataFrame, title: str, ove
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.minorticks_off()
     axes.set_xlabel("labelled training scenes (%)")
-    axes.set_ylabel(score_axis(runs))
+    axes.set_ylabel(score_axis(runs, effects["checkpoint"].iloc[0]))
     axes.set_title(wrap_title(title, axes), fontsize=9)
     add_legend(axes, fontsize=8)
     return figure

@@ -21,7 +21,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 class PageGroup(NamedTuple):
     """One group of comparable runs: its table, the pictures of its two figures, its validation curves as an interactive
-    figure, and the table of steps to reach scratch, empty where those are unknown."""
+    figure, the table of steps to reach scratch, empty where those are unknown, what was equal for all rows, in words, and the
+    table of what each used."""
 
     id: str
     title: str
@@ -32,6 +33,8 @@ class PageGroup(NamedTuple):
     curves: Path
     interactive: Figure | None
     convergence: pd.DataFrame
+    equal: str
+    used: pd.DataFrame
 
 
 class PagePicture(NamedTuple):
@@ -77,6 +80,7 @@ def render_page(page: Page) -> str:
             "curves": add_figure(group.interactive),
             "curves_uri": data_uri(group.curves),
             "reach": _table("", group.convergence) if len(group.convergence) else None,
+            "used": _table("", group.used) if len(group.used) else None,
         }
         for group in page.groups
     ]

@@ -53,7 +53,7 @@ def ratio_curves(runs: pd.DataFrame, effects: pd.DataFrame, overlays: Overlays) 
         "ticktext": [f"{t:g}" for t in ticks],
         "title": {"text": "labelled training scenes (%)"},
     }
-    return _figure(traces, x, score_axis(runs).replace("\n", ", "))
+    return _figure(traces, x, score_axis(runs, effects["checkpoint"].iloc[0]).replace("\n", ", "))
 
 
 def gains(effects: pd.DataFrame) -> Figure:

@@ -1,14 +1,17 @@
-"""Steps, hours, energy, labels and memory of every method."""
+"""What every method used: steps, samples, FLOPs, hours, energy, labels and memory."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pretrain_bench.reports.analysis.rows import by_row
 from pretrain_bench.reports.analysis.sorting import method_places
 from pretrain_bench.reports.tables.wording import format_budget
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MIXED = "not all on a GPU"
 
 
 def cost_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -33,14 +36,51 @@ def cost_table(runs: pd.DataFrame) -> pd.DataFrame:
                 "budget": format_budget(budget, profile),
                 "runs": len(group),
                 **_tasks(group, tasks),
-                "steps": f"{pretrainings['pretrain_steps'].mean():,.0f} + {group['finetune_steps'].mean():,.0f}",
+                **_currencies(pretrainings, group),
                 **_hours(pretrainings, group, "cpu"),
                 **_gpu(pretrainings, group),
-                "labels": f"{pretrainings['pretrain_labels'].mean():,.0f} + {group['finetune_labels'].mean():,.0f}",
+                "labels": _sum(pretrainings, group, "labels"),
                 "peak MiB": f"{group['peak_memory_mib'].max():,.0f}",
             }
         )
     return pd.DataFrame(rows)
+
+
+def used_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """What each row of one group used, in every currency: mean of its successful runs, one pre-training + one fine-tuning. Empty
+    where no run succeeded."""
+    import pandas as pd
+
+    rows = []
+    for name, group in by_row(runs[runs["outcome"] == "ok"]).items():
+        pretrainings = group.drop_duplicates("pretrain_keys")
+        hours = {**_hours(pretrainings, group, "gpu"), **_hours(pretrainings, group, "cpu")}
+        if _some_without_gpu(group):
+            hours["GPU-hours"] = MIXED
+        rows.append(
+            {
+                "method": name,
+                **_currencies(pretrainings, group),
+                "GPU-hours": hours["GPU-hours"],
+                "CPU-hours": hours["CPU-hours"],
+                "labels": _sum(pretrainings, group, "labels"),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _currencies(pretrainings: pd.DataFrame, group: pd.DataFrame) -> dict[str, str]:
+    """Steps, samples and FLOPs of one pre-training + one fine-tuning."""
+    flops = (pretrainings["pretrain_sparse_flops"].mean(), group["finetune_sparse_flops"].mean())
+    return {
+        "steps": _sum(pretrainings, group, "steps"),
+        "samples": _sum(pretrainings, group, "samples"),
+        "sparse FLOPs": f"{flops[0]:.3g} + {flops[1]:.3g}" if any(flops) else "-",
+    }
+
+
+def _sum(pretrainings: pd.DataFrame, group: pd.DataFrame, what: str) -> str:
+    return f"{pretrainings[f'pretrain_{what}'].mean():,.0f} + {group[f'finetune_{what}'].mean():,.0f}"
 
 
 def _tasks(group: pd.DataFrame, tasks: pd.Series) -> dict[str, str]:
@@ -56,8 +96,11 @@ def _gpu(pretrainings: pd.DataFrame, group: pd.DataFrame) -> dict[str, str]:
     """Hours and energy of GPUs. Where only some runs, or their pre-trainings, used one, a mean would describe neither."""
     cells = _hours(pretrainings, group, "gpu")
     cells["GPU Wh"] = _watt_hours(pretrainings["pretrain_gpu_joules"], group["finetune_gpu_joules"])
-    mixed = any((group[f"{stage}_gpu_seconds"] > 0).nunique() > 1 for stage in ("pretrain", "finetune"))
-    return dict.fromkeys(cells, "not all on a GPU") if mixed else cells
+    return dict.fromkeys(cells, MIXED) if _some_without_gpu(group) else cells
+
+
+def _some_without_gpu(group: pd.DataFrame) -> bool:
+    return any((group[f"{stage}_gpu_seconds"] > 0).nunique() > 1 for stage in ("pretrain", "finetune"))
 
 
 def _hours(pretrainings: pd.DataFrame, group: pd.DataFrame, kind: str) -> dict[str, str]:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pretrain_bench.reports.analysis.published import pretrained_as_published
+from pretrain_bench.reports.analysis.published_protocol import difference, with_protocol
 from pretrain_bench.reports.analysis.statistics import Estimate
 from pretrain_bench.reports.tables.wording import failures_of_effect, format_estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Effect = Mapping[Any, Any]
 """One row of `analysis.effects.effects`."""
 
 
 def effect_cell(effect: Effect, paper: float | None, whole: bool = False) -> str:
-    """Mean, half the interval, gain and n. `paper`: the published number of the same cell; `whole`: with the interval of the gain
-    and its verdict."""
+    """Mean, half the interval, gain and n.
+
+    `paper`: the published number of the same cell and protocol; `whole`: with the interval of the gain and its verdict.
+    """
     text = f"{effect['mean']:.1f}" if effect["n"] else ""
     if effect["n"] and np.isfinite(effect["low"]):
         text += f" ±{(effect['high'] - effect['low']) / 2:.1f}"
@@ -29,10 +34,19 @@ def effect_cell(effect: Effect, paper: float | None, whole: bool = False) -> str
     return text if paper is None else f"{text} [paper {paper:.1f}]"
 
 
-def beside_published(effect: Effect, with_published: bool) -> bool:
-    """Whether a published number may stand in this cell: on real data or by request, and only for a method pre-trained like the
-    paper's."""
-    return (with_published or not effect["synthetic"]) and pretrained_as_published(str(effect["pretrain_dataset"]))
+def cells_beside_published(best: pd.DataFrame, value_of: Callable[[Effect], float | None]) -> dict[str, str]:
+    """Row to its cell, with the paper's number where the row has the paper's protocol; empty where no row stands beside one.
+
+    `best`: effects of one group at the checkpoint `best`, which is the paper's. `value_of`: the paper's number of one effect.
+    """
+    values: dict[str, float] = {}
+    for effect in with_protocol(best):
+        value = value_of(effect)
+        if value is not None and effect["n"] and not difference(effect):
+            values[str(effect["row"])] = value
+    if not values:
+        return {}
+    return {str(e["row"]): effect_cell(e, values.get(str(e["row"]))) for e in best.to_dict("records")}
 
 
 def _gain(effect: Effect) -> str:

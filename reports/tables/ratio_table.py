@@ -6,25 +6,36 @@ from typing import TYPE_CHECKING
 
 from pretrain_bench.reports.analysis import published
 from pretrain_bench.reports.analysis.families import Family
+from pretrain_bench.reports.analysis.published_protocol import BEST_AS_PAPER
 from pretrain_bench.reports.analysis.sorting import method_places, ratio_key
-from pretrain_bench.reports.tables.effect_cells import beside_published, effect_cell
+from pretrain_bench.reports.tables.effect_cells import Effect, cells_beside_published, effect_cell
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def ratio_table(family: Family, with_published: bool = False) -> pd.DataFrame:
-    """Methods by label ratio: mean, gain and n, with the value of Figure 3 at the same ratio where published numbers may
-    stand."""
+def ratio_table(family: Family, best: Family | None = None) -> pd.DataFrame:
+    """Methods by label ratio: mean, gain and n.
+
+    `best`: the same family at the checkpoint `best`; a ratio at which its protocol is that of Figure 3 gets a second column with
+    the mean of `best` and the paper's value.
+    """
     import pandas as pd
 
-    ratios = sorted(family.effects["label_ratio"].unique(), key=ratio_key)
-    cells = {}
-    for effect in family.effects.to_dict("records"):
-        beside = beside_published(effect, with_published)
-        curve = dict(published.ratio_curve(str(effect["task"]), str(effect["method"]))) if beside else {}
-        cells[str(effect["row"]), effect["label_ratio"]] = effect_cell(effect, curve.get(effect["label_percent"]))
-    names = dict.fromkeys(map(str, family.effects.sort_values("method", key=method_places)["row"]))
-    return pd.DataFrame(
-        [{"method": name, **{ratio: cells.get((name, ratio), "not run") for ratio in ratios}} for name in names]
-    )
+    cells: dict[tuple[str, str], str] = {}
+    columns: list[str] = []
+    for ratio, effects in sorted(family.effects.groupby("label_ratio"), key=lambda part: ratio_key(str(part[0]))):
+        columns.append(str(ratio))
+        cells |= {(str(e["row"]), str(ratio)): effect_cell(e, None) for e in effects.to_dict("records")}
+        same = best.effects[best.effects["label_ratio"] == ratio] if best else effects[:0]
+        beside = cells_beside_published(same, _value_of_figure_3)
+        if beside:
+            columns.append(f"{ratio}, {BEST_AS_PAPER}")
+            cells |= {(row, columns[-1]): text for row, text in beside.items()}
+    names = dict.fromkeys(map(str, family.effects.sort_values("method", key=method_places, kind="stable")["row"]))
+    return pd.DataFrame([{"method": n, **{c: cells.get((n, c), "not run") for c in columns}} for n in names])
+
+
+def _value_of_figure_3(effect: Effect) -> float | None:
+    curve = dict(published.ratio_curve(str(effect["task"]), str(effect["method"])))
+    return curve.get(effect["label_percent"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from itertools import product
@@ -36,8 +37,12 @@ def plant(
     synthetic: bool = True,
     fail: int = 40,
     tasks: Sequence[str] = ("s3dis-sem",),
+    as_paper: bool = False,
 ) -> int:
-    """Write a full crossed matrix; every `fail`-th fine-tuning has crashed. The number of records."""
+    """Write a full crossed matrix; every `fail`-th fine-tuning has crashed. The number of records.
+
+    `as_paper`: all scenes train and test as in the paper, so that no checkpoint is selected.
+    """
     rng = np.random.default_rng(SEED)
     count = 0
     template: dict[str, dict[str, object]] = {}
@@ -58,14 +63,17 @@ def plant(
                 dataset, higher = TASKS[task]
                 if method == "supervised" and dataset == "scannet":
                     continue  # it would be given the task's own labels
+                data = {"dataset": dataset, "manifest_sha256": "2" * 64, "synthetic": synthetic, "view": "labelled",
+                        "classes": CLASSES}  # fmt: skip
                 child = stage(
                     "finetune", method, two, parents={"points": parent.key}, label_ratio={"percent": percent}, task=task,
-                    data={"dataset": dataset, "manifest_sha256": "2" * 64, "synthetic": synthetic, "view": "labelled",
-                          "classes": CLASSES},
+                    **{"data": data, **(_as_paper(task, percent) if as_paper else {})},
                 )  # fmt: skip
                 score = BASE[percent] + higher + gain * (2 - percent / 100) + shared + rng.normal(0, RUN_SD)
                 failed = fail and count % fail == 0
                 metrics = {} if failed else _metrics(score / 100, rng)
+                if as_paper:
+                    metrics = {name: value for name, value in metrics.items() if not name.endswith("_selected")}
                 cell = {
                     "method": method, "pretrain_dataset": "scannet", "task": task, "label_ratio": {"percent": percent},
                     "pretrain_seed": one, "finetune_seed": two, "budget": "b", "profile": "p",
@@ -81,6 +89,23 @@ def plant(
                     _curve(folder, score / 100, gain)
                 count += 1
     return count
+
+
+def _as_paper(task: str, percent: float) -> dict[str, object]:
+    """Fields of a stage spec under which the paper's numbers of a task stand beside its runs."""
+    dataset, classes, train, test = {"s3dis-sem": ("s3dis", 13, 204, 68), "scannet-sem": ("scannet", 20, 1201, 312)}[
+        task
+    ]
+    names = (*CLASSES, *(f"class{i}" for i in range(len(CLASSES), classes)))
+    return {
+        "selection": "none",
+        "split": {
+            "version": 1, "sha256": "1" * 64, "selection": [],
+            "train": [f"train{i}" for i in range(math.ceil(percent / 100 * train - 1e-9))], "test": [f"test{i}" for i in range(test)],
+        },
+        "recipe": {"steps": 1, "batch": 1, "micro_batch": 1, "voxel_metres": 0.05, "validate_every": 1},
+        "data": {"dataset": dataset, "manifest_sha256": "2" * 64, "synthetic": False, "view": "labelled", "classes": names},
+    }  # fmt: skip
 
 
 def _metrics(score: float, rng: np.random.Generator) -> dict[str, float]:

@@ -15,6 +15,10 @@ from pretrain_bench.reports.analysis.frame import load_runs
 
 SPLIT = {"version": 1, "train": ["a"], "selection": ["b"], "test": ["c"], "sha256": "1" * 64}
 
+DATA = {
+    "dataset": "s3dis", "manifest_sha256": "2" * 64, "synthetic": False, "view": "labelled", "classes": ["x", "y"],
+}  # fmt: skip
+
 
 def stage(kind: str, method: str, seed: int, voxel: float = 0.1, **more: object) -> StageSpec:
     plain_spec = {
@@ -27,13 +31,7 @@ def stage(kind: str, method: str, seed: int, voxel: float = 0.1, **more: object)
             "task": "s3dis-sem",
             "split": SPLIT,
             "recipe": {"steps": 1, "batch": 1, "micro_batch": 1, "voxel_metres": voxel, "validate_every": 1},
-            "data": {
-                "dataset": "s3dis",
-                "manifest_sha256": "2" * 64,
-                "synthetic": False,
-                "view": "labelled",
-                "classes": ["x", "y"],
-            },
+            "data": DATA,
         }
     return StageSpec.model_validate({**plain_spec, **more})
 
@@ -42,19 +40,22 @@ def add(
     store: Store, method: str, score: float, pretrain_seed: int = 0, finetune_seed: int = 0, *, outcome: str = "ok",
     synthetic: bool = False, source: str = "scannet", voxel: float = 0.1, message: str = "", percent: float = 100.0,
     notes: dict[str, str] | None = None, checkpoints: tuple[str, ...] = CHECKPOINTS, labels: LabelRatio | None = None,
-    budget: str = "b", pretrain_code: str = "0" * 64, split: dict[str, object] = SPLIT,
+    budget: str = "b", pretrain_code: str = "0" * 64, split: dict[str, object] = SPLIT, task_synthetic: bool | None = None,
+    uniformity: str = "at_most", amount: float = 1, ledger: dict[str, float] = {},
 ) -> None:  # fmt: skip
     labels = labels or LabelRatio(percent=percent)
     limits = {
-        "budget": budget, "budget_version": 1, "currency": "optimizer_steps", "amount": 1, "schedule_horizon": "budget",
+        "budget": budget, "budget_version": 1, "currency": "optimizer_steps", "amount": amount, "schedule_horizon": "budget",
+        "uniformity": uniformity,
     }  # fmt: skip
+    before = limits | ({"amount": 0} if source == "none" else {})  # as for scratch, whose only stage has no share
     parent = stage(
         "pretrain",
         method,
         pretrain_seed,
         code_sha256=pretrain_code,
         data={"dataset": source, "manifest_sha256": "3" * 64, "synthetic": synthetic, "view": "unlabelled"},
-        limits=limits,
+        limits=before,
     )
     child = stage(
         "finetune",
@@ -65,6 +66,7 @@ def add(
         label_ratio=labels,
         limits=limits,
         split=split,
+        **({"data": DATA | {"synthetic": True}} if (synthetic if task_synthetic is None else task_synthetic) else {}),
     )
     cell = Cell(
         method=method, pretrain_dataset=source, task="s3dis-sem", label_ratio=labels,
@@ -72,7 +74,7 @@ def add(
     )  # fmt: skip
     metrics = {f"miou_voxel_{c}": score for c in checkpoints} if outcome == "ok" else {}
     for spec, extra in (
-        (parent, {}),
+        (parent, {"ledger": ledger if source != "none" else {}}),
         (
             child,
             {
@@ -82,6 +84,7 @@ def add(
                 "outcome": outcome,
                 "message": message,
                 "notes": notes or {},
+                "ledger": ledger,
             },
         ),
     ):

@@ -1,0 +1,85 @@
+"""What was equal for all methods of a table, in words: the currency of each half of a budget, and how it is uniform."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pretrain_bench.benchmarks.specs.budget import Currency
+from pretrain_bench.harness.contract.stage import Limits
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HALVES = {"pretrain": "pre-training", "finetune": "fine-tuning"}
+UNITS = {
+    Currency.optimizer_steps: "optimiser steps",
+    Currency.samples_seen: "samples",
+    Currency.gpu_seconds: "GPU-seconds",
+    Currency.flops: "FLOPs",
+}
+COLUMN_OF = {
+    Currency.optimizer_steps: "steps",
+    Currency.samples_seen: "samples",
+    Currency.gpu_seconds: "gpu_seconds",
+}
+"""What ledgers count of a currency, as the frame of runs has it for each half."""
+TOLERANCE = 0.01
+"""Share by which use may differ where a budget is used exactly: shares of stages and samples of a step are whole numbers."""
+
+
+def limit_columns(half: str, limits: list[Limits]) -> dict[str, object]:
+    """Columns of the frame for one half, `pretrain` or `finetune`: currency, amount (over all stages) and uniformity."""
+    first = limits[0] if limits else None
+    return {
+        f"{half}_currency": first.currency.value if first else "",
+        f"{half}_amount": sum(one.amount for one in limits),
+        f"{half}_uniformity": first.uniformity if first else "",
+    }
+
+
+def budget_words(runs: pd.DataFrame) -> str:
+    """What is equal for the rows of these runs, for each of their budgets:
+
+    `equal: pre-training exactly 20,000 optimiser steps, fine-tuning exactly 500 optimiser steps`. A budget that is a cap reads
+    `pre-training at most 40,000 optimiser steps (each method follows its own recipe below)`. Where rows used different amounts
+    although the budget is exact, the words say so. `runs`: of the frame; not empty.
+    """
+    several = runs["budget"].nunique() > 1
+    texts = []
+    for budget, part in runs.groupby("budget", sort=True):
+        halves = [f"{words} {_half_words(part, half)}" for half, words in HALVES.items()]
+        texts.append((f"budget {budget}, " if several else "") + f"equal: {', '.join(halves)}")
+    return "; ".join(dict.fromkeys(texts))
+
+
+def _half_words(runs: pd.DataFrame, half: str) -> str:
+    """One half in words; rows that train nothing in it, as scratch in pre-training, do not count."""
+    used = runs[runs[f"{half}_amount"] > 0]
+    limits = used[[f"{half}_{c}" for c in ("uniformity", "amount", "currency")]].drop_duplicates()
+    words = [_limit_words(*one) for one in limits.itertuples(index=False, name=None)]
+    if not words:
+        return "none"
+    if len(words) > 1:
+        return f"NOT EQUAL: {' or '.join(sorted(words))}"
+    uniformity, _, currency = limits.iloc[0]
+    return words[0] + (_unequal_use(used, half, currency) if uniformity == "exactly" else "")
+
+
+def _limit_words(uniformity: str, amount: float, currency: str) -> str:
+    number = f"{amount:,.0f}" if amount < 1e9 else f"{amount:.3g}"
+    text = f"{number} {UNITS[Currency(currency)]}"
+    return (
+        f"exactly {text}" if uniformity == "exactly" else f"at most {text} (each method follows its own recipe below)"
+    )
+
+
+def _unequal_use(runs: pd.DataFrame, half: str, currency: str) -> str:
+    """What rows really used, where that differs although the budget is to be used exactly; empty where it is equal or unknown."""
+    counted = COLUMN_OF.get(Currency(currency))
+    good = runs[runs["outcome"] == "ok"]
+    if counted is None or not len(good):
+        return ""
+    used = good.groupby("row")[f"{half}_{counted}"].mean()
+    if used.max() - used.min() <= TOLERANCE * used.max():
+        return ""
+    return f", but NOT EQUAL in use: {used.min():,.0f} to {used.max():,.0f}"

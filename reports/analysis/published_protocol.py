@@ -1,0 +1,140 @@
+"""The protocol of the paper's numbers, and in what a row of ours differs from it.
+
+A published number stands beside a row only where nothing differs. The checkpoint is the paper's there too: it stands beside our
+`best`, never beside `selected` or `final`.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pretrain_bench.benchmarks.metrics.names import TITLES
+from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP, NO_DATASET
+from pretrain_bench.reports.analysis.published import FOLDER, PRETRAINED_ON, TASKS, dataset_family
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BEST = "best"
+BEST_AS_PAPER = "best on the test split, as the paper"
+"""How tables and figures name the checkpoint of the paper, wherever its numbers stand."""
+
+
+class Protocol(NamedTuple):
+    """How the paper's numbers of one task were made; None where it does not say."""
+
+    training_scenes: int
+    """All training scenes: the paper holds none out."""
+    test_scenes: int
+    scenes: str
+    """What a scene is called: rooms, scans or views."""
+    metric: str | None
+    mean_over: int
+    """Classes that the metric is a mean over."""
+    voxel_metres: float | None
+
+
+class _Difference(NamedTuple):
+    paper: str
+    here: str
+
+
+@cache
+def protocols() -> dict[str, Protocol]:
+    """The protocol of each task of the paper, by our name. Raises ValueError for a checkpoint rule other than `best`."""
+    found = {}
+    with (FOLDER / "protocols.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["checkpoint"] != BEST:
+                raise ValueError(f"protocols.csv: {row['task']}: checkpoint {row['checkpoint']!r}, expected {BEST!r}")
+            found[TASKS[row["task"]]] = Protocol(
+                int(row["training_scenes"]), int(row["test_scenes"]), row["scenes"], row["metric"] or None,
+                int(row["mean_over"]), float(row["voxel_metres"]) if row["voxel_metres"] else None,
+            )  # fmt: skip
+    return found
+
+
+def difference(row: Mapping[Any, Any]) -> str:
+    """In what a row differs from the protocol of the paper's numbers of its task, in a sentence; empty where it does not.
+
+    `row`: one row of the frame of runs or of effects, of a task that the paper has, limited by a share of scenes. The sentence
+    begins "paper: " and names the same fields of both sides.
+    """
+    paper = protocols()[row["task"]]
+    parts = [*_data(row), *_scenes(row, paper), *_metric(row, paper)]
+    if not parts:
+        return ""
+    parts.insert(0, _checkpoint(row, paper))
+    return f"paper: {', '.join(p.paper for p in parts)}; here: {', '.join(p.here for p in parts)}"
+
+
+def methods_as_published(rows: pd.DataFrame) -> list[str]:
+    """The methods of these runs or effects whose protocol is the paper's, so that its numbers may stand beside them."""
+    return list(dict.fromkeys(str(row["method"]) for row in with_protocol(rows) if not difference(row)))
+
+
+def families_as_published(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of those families (ACROSS_RATIOS) in which some row has the paper's protocol."""
+    same = {tuple(row[c] for c in ACROSS_RATIOS) for row in with_protocol(runs) if not difference(row)}
+    return runs[[names in same for names in runs[ACROSS_RATIOS].itertuples(index=False, name=None)]]
+
+
+def with_protocol(rows: pd.DataFrame) -> list[dict[Any, Any]]:
+    """Those of these runs or effects that `difference` can judge, one of each group and row: tasks of the paper, with labels by
+    share of scenes."""
+    known = rows[rows["task"].isin(protocols()) & rows["label_percent"].notna()] if len(rows) else rows
+    return known.drop_duplicates([*GROUP, "row"]).to_dict("records") if len(known) else []
+
+
+def _checkpoint(row: Mapping[Any, Any], paper: Protocol) -> _Difference:
+    held_out = f"{row['held_out_scenes']:,} held-out {paper.scenes}"
+    here = (
+        f"checkpoint selected on {held_out}" if row["checkpoint"] == "selected" else f"{row['checkpoint']} checkpoint"
+    )
+    return _Difference(f"best on the test {paper.scenes}", here)
+
+
+def _data(row: Mapping[Any, Any]) -> list[_Difference]:
+    parts = []
+    if row["synthetic"]:
+        parts.append(_Difference("real data", "SYNTHETIC data"))
+    source = str(row["pretrain_dataset"])
+    if source != NO_DATASET and (dataset_family(source) != PRETRAINED_ON or row["pretrain_synthetic"]):
+        what = f"SYNTHETIC data ({source})" if row["pretrain_synthetic"] else source
+        parts.append(_Difference("pre-trained on ScanNet", f"pre-trained on {what}"))
+    return parts
+
+
+def _scenes(row: Mapping[Any, Any], paper: Protocol) -> list[_Difference]:
+    parts = []
+    percent = float(row["label_percent"])
+    expected = math.ceil(percent / 100 * paper.training_scenes - 1e-9)
+    if row["train_scenes"] != expected:
+        share = "" if percent == 100 else f"{expected:,} ({percent:g} %) of "
+        parts.append(
+            _Difference(
+                f"trained on {share}all {paper.training_scenes:,} {paper.scenes}", f"trained on {row['train_scenes']:,}"
+            )
+        )
+    if row["test_scenes"] != paper.test_scenes:
+        parts.append(
+            _Difference(f"tested on {paper.test_scenes:,} {paper.scenes}", f"tested on {row['test_scenes']:,}")
+        )
+    return parts
+
+
+def _metric(row: Mapping[Any, Any], paper: Protocol) -> list[_Difference]:
+    parts = []
+    if paper.metric is None:
+        parts.append(_Difference("does not say whether mIoU is on voxels or points", TITLES[row["metric"]]))
+    elif row["metric"] != paper.metric:
+        parts.append(_Difference(TITLES[paper.metric], TITLES[row["metric"]]))
+    if row["mean_over"] != paper.mean_over:
+        parts.append(_Difference(f"mean over {paper.mean_over} classes", f"over {row['mean_over']}"))
+    if paper.voxel_metres is not None and not math.isclose(row["voxel_metres"], paper.voxel_metres):
+        parts.append(_Difference(f"voxels of {100 * paper.voxel_metres:g} cm", f"of {100 * row['voxel_metres']:g} cm"))
+    return parts

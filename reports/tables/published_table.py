@@ -1,0 +1,66 @@
+"""The paper's numbers that stand beside no row, each with what differs in its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pretrain_bench.reports.analysis import published
+from pretrain_bench.reports.analysis.published_protocol import difference, with_protocol
+from pretrain_bench.reports.analysis.sorting import ratio_key
+from pretrain_bench.reports.tables.effect_cells import Effect
+from pretrain_bench.reports.tables.wording import format_budget
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NUMBERS = "the paper's numbers (%)"
+
+
+class _Source(NamedTuple):
+    """Something that the paper shows of one cell: where, and its value in per cent, None for a curve or values per class."""
+
+    name: str
+    value: float | None
+
+
+def published_table(effects: pd.DataFrame) -> pd.DataFrame:
+    """One row for each task, label ratio, source of the paper and difference: the numbers of the methods that were run, and the
+    difference in a sentence. Empty where the protocol of every row is the paper's, or the paper has no number of it."""
+    import pandas as pd
+
+    listed: dict[tuple[Any, ...], list[str]] = {}
+    for effect in sorted(with_protocol(effects), key=lambda e: (e["task"], ratio_key(str(e["label_ratio"])))):
+        words = difference(effect)
+        for source in _sources(effect) if words else ():
+            budget = format_budget(effect["budget"], effect["profile"])
+            which = (effect["task"], effect["label_ratio"], budget, source.name, words)
+            number = str(effect["method"]) + ("" if source.value is None else f" {source.value:.1f}")
+            listed.setdefault(which, []).append(number)
+    rows = [
+        {
+            "task": task,
+            "labels": ratio,
+            "budget": budget,
+            "from": source,
+            NUMBERS: ", ".join(dict.fromkeys(numbers)),
+            "not beside these rows, since": words,
+        }
+        for (task, ratio, budget, source, words), numbers in listed.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _sources(effect: Effect) -> Iterator[_Source]:
+    """Everything that the paper shows of the cell of a row."""
+    task, method, percent = str(effect["task"]), str(effect["method"]), float(effect["label_percent"])
+    whole = published.score_of(task, method) if percent == 100 else None
+    if whole is not None:
+        yield _Source("Table I", whole.value)
+    at = dict(published.ratio_curve(task, method)).get(percent)
+    if at is not None and whole is None:
+        yield _Source("Figure 3", at)
+    if published.validation_curve(task, percent, method):
+        yield _Source("Figure 5, a curve", None)
+    if percent == 100 and method in published.per_class(task):
+        yield _Source("values per class", None)

@@ -1,0 +1,102 @@
+"""Tables say what was equal for all methods, and what they used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.analysis.budgets import budget_words
+from pretrain_bench.reports.analysis.compare import Side
+from pretrain_bench.reports.build import build_report
+from pretrain_bench.reports.comparison import build_comparison
+from pretrain_bench.reports.page.plotly_figures import plotly_source
+from tests.reports.stores import add
+
+BELOW = " (each method follows its own recipe below)"
+USED = {
+    "optimizer_steps": 20000,
+    "samples": 160000,
+    "labels": 7,
+    "gpu_seconds": 7200.0,
+    "cpu_seconds": 3600.0,
+    "sparse_flops": 3 * 10**15,
+}
+
+
+def runs_with(
+    pretrain: tuple[str, float, str], used: tuple[float, float] = (20000, 20000), **more: object
+) -> pd.DataFrame:
+    """Scratch, which uses nothing before fine-tuning, and two methods that used so many steps and samples."""
+    uniformity, amount, currency = pretrain
+    frame = pd.DataFrame({"row": ["scratch", "csc", "ours"], "outcome": "ok", "budget": "b", "profile": "p"})
+    spent = [0, *used]
+    return frame.assign(
+        pretrain_uniformity=uniformity, pretrain_amount=[0, amount, amount], pretrain_currency=currency, pretrain_steps=spent,
+        pretrain_samples=spent, pretrain_gpu_seconds=spent, finetune_uniformity="at_most", finetune_amount=500.0,
+        finetune_currency="optimizer_steps", finetune_steps=500, finetune_samples=500, finetune_gpu_seconds=1.0,
+    ).assign(**more)  # fmt: skip
+
+
+def test_words_name_currency_amount_and_uniformity() -> None:
+    after = f", fine-tuning at most 500 optimiser steps{BELOW}"
+    exact = "equal: pre-training exactly 20,000 optimiser steps"
+    assert budget_words(runs_with(("exactly", 20000.0, "optimizer_steps"))) == exact + after
+    cap = runs_with(("at_most", 40000.0, "optimizer_steps"), (20000, 40000))
+    assert budget_words(cap) == f"equal: pre-training at most 40,000 optimiser steps{BELOW}{after}"
+    for currency, amount, words in (
+        ("samples_seen", 160000.0, "160,000 samples"),
+        ("flops", 2.5e18, "2.5e+18 FLOPs"),
+        ("gpu_seconds", 36000.0, "36,000 GPU-seconds"),
+    ):
+        text = budget_words(runs_with(("exactly", amount, currency)))
+        assert text == f"equal: pre-training exactly {words}{after}"
+
+
+def test_what_is_not_equal_is_not_called_so() -> None:
+    short = runs_with(("exactly", 20000.0, "optimizer_steps"), (17000, 20000))
+    assert "exactly 20,000 optimiser steps, but NOT EQUAL in use: 17,000 to 20,000" in budget_words(short)
+    rounded = runs_with(("exactly", 20000.0, "samples_seen"), (19968, 20000))
+    assert "NOT EQUAL" not in budget_words(rounded), "a step takes whole batches"
+    two = runs_with(("exactly", 20000.0, "optimizer_steps"), pretrain_amount=[0, 10000.0, 20000.0])
+    assert "NOT EQUAL: exactly 10,000 optimiser steps or exactly 20,000 optimiser steps" in budget_words(two)
+    both = pd.concat([short, short.assign(budget="c", pretrain_uniformity="at_most")])
+    assert budget_words(both).startswith(
+        "budget b, equal: "
+    ) and "; budget c, equal: pre-training at most" in budget_words(both)
+    alone = runs_with(("exactly", 20000.0, "optimizer_steps"))[:1]
+    assert budget_words(alone).startswith("equal: pre-training none, fine-tuning"), "scratch trains nothing before"
+
+
+def test_every_table_says_what_was_equal_and_what_was_used(tmp_path: Path) -> None:
+    stores = [Store(tmp_path / name) for name in "ab"]
+    for store in stores:
+        store.root.mkdir()
+        for percent in (20.0, 100.0):
+            for method, source in (("scratch", "none"), ("ours", "scannet")):
+                add(store, method, 0.5, source=source, percent=percent, uniformity="exactly", amount=20000, ledger=USED)
+    out = tmp_path / "out"
+    built = build_report(stores[0], out)
+    exactly = "equal: pre-training exactly 20,000 optimiser steps, fine-tuning exactly 20,000 optimiser steps"
+    names = ["table1", "ratios1", "cost", *(p.stem for p in out.glob("table-*.md"))]
+    assert len(names) == 5
+    for name in names:
+        for suffix in (".md", ".tex"):
+            assert exactly in (out / name).with_suffix(suffix).read_text(), name
+    assert built.text.count(exactly) == 2, "a terminal shows it above each table"
+    page = (out / "index.html").read_text().replace(plotly_source(), "")
+    assert page.count(f'<p class="soft">{exactly}') == 2
+    cost = pd.read_csv(out / "cost.csv").set_index("method")
+    used = [pd.read_csv(path).set_index("method") for path in out.glob("used-*.csv")]
+    assert len(used) == 2 and page.count("sortable used") == 2
+    for table in (cost, *used):
+        row = table.loc["ours"]
+        assert row["steps"] == "20,000 + 20,000" and row["samples"] == "160,000 + 160,000"
+        assert row["sparse FLOPs"] == "3e+15 + 3e+15" and row["labels"] == "7 + 7"
+        assert row["GPU-hours"] == "2.000 + 2.000" and row["CPU-hours"] == "1.000 + 1.000"
+        assert table.loc["scratch", "samples"] == "0 + 160,000"
+    assert {"ours", "scratch"} == {r["method"] for p in out.glob("used-*.json") for r in json.loads(p.read_text())}
+    text = build_comparison(Side("a", stores[0]), Side("b", stores[1]), tmp_path / "compare").text
+    assert " ".join(text.split()).count(exactly) == 2, "for A and for B"

@@ -1,0 +1,178 @@
+"""The paper's numbers stand beside a row of the same protocol, and are listed with what differs otherwise."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.analysis import published
+from pretrain_bench.reports.analysis.effects import effects
+from pretrain_bench.reports.analysis.families import families
+from pretrain_bench.reports.analysis.frame import load_runs
+from pretrain_bench.reports.analysis.published_protocol import (
+    BEST_AS_PAPER,
+    difference,
+    methods_as_published,
+    protocols,
+)
+from pretrain_bench.reports.build import build_report
+from pretrain_bench.reports.page.plotly_figures import plotly_source
+from pretrain_bench.reports.tables.published_table import NUMBERS, published_table
+from pretrain_bench.reports.tables.ratio_table import ratio_table
+from pretrain_bench.reports.tables.table_one import table_one
+from tests.reports.planted import plant
+
+S3DIS = {
+    "task": "s3dis-inst", "synthetic": False, "pretrain_dataset": "scannet", "pretrain_synthetic": False, "label_percent": 100.0,
+    "train_scenes": 204, "held_out_scenes": 0, "test_scenes": 68, "checkpoint": "final", "metric": "ap50", "mean_over": 10,
+    "voxel_metres": 0.05,
+}  # fmt: skip
+"""A row of S3DIS instances, made as the paper's."""
+OF_FINAL = "paper: best on the test rooms, {}; here: final checkpoint, {}"
+
+
+def test_the_same_protocol_has_no_difference() -> None:
+    assert difference(S3DIS) == ""
+    assert difference(S3DIS | {"pretrain_dataset": "none"}) == "", "scratch"
+    quarter = {"task": "scannet-inst", "label_percent": 5.0, "train_scenes": 61, "test_scenes": 312, "mean_over": 18}
+    assert difference(S3DIS | quarter) == ""
+    assert difference(S3DIS | quarter | {"voxel_metres": 0.02}) == "", "the paper does not state its voxels on ScanNet"
+
+
+def test_each_difference_is_a_sentence() -> None:
+    held_out = {"train_scenes": 184, "held_out_scenes": 20, "checkpoint": "selected"}
+    assert difference(S3DIS | held_out) == (
+        "paper: best on the test rooms, trained on all 204 rooms; "
+        "here: checkpoint selected on 20 held-out rooms, trained on 184"
+    )
+    few = {"task": "scannet-inst", "label_percent": 20.0, "train_scenes": 216, "test_scenes": 312, "mean_over": 18}
+    assert difference(S3DIS | few) == OF_FINAL.format("trained on 241 (20 %) of all 1,201 rooms", "trained on 216")
+    for changed, there, here in (
+        ({"synthetic": True}, "real data", "SYNTHETIC data"),
+        ({"pretrain_dataset": "rgbd-folder"}, "pre-trained on ScanNet", "pre-trained on rgbd-folder"),
+        ({"pretrain_synthetic": True}, "pre-trained on ScanNet", "pre-trained on SYNTHETIC data (scannet)"),
+        ({"test_scenes": 5}, "tested on 68 rooms", "tested on 5"),
+        ({"metric": "miou_point", "task": "s3dis-sem", "mean_over": 13}, "mIoU on voxels", "mIoU on points"),
+        ({"mean_over": 13}, "mean over 10 classes", "over 13"),
+        ({"voxel_metres": 0.02}, "voxels of 5 cm", "of 2 cm"),
+    ):
+        assert difference(S3DIS | changed) == OF_FINAL.format(there, here)
+    kitti = {"task": "kitti-sem", "train_scenes": 14589, "test_scenes": 4071, "mean_over": 19, "metric": "miou_point"}
+    assert "does not say whether mIoU is on voxels or points" in difference(S3DIS | kitti)
+
+
+def test_every_task_with_a_number_has_a_protocol() -> None:
+    assert {number.task for number in published.table1()} == set(protocols()) == set(published.TASKS.values())
+
+
+def test_methods_whose_labels_are_points_or_whose_task_is_unknown_have_none() -> None:
+    row = S3DIS | {"row": "ours", "method": "ours", "dataset": "s3dis", "label_ratio": "100%"}
+    row |= dict.fromkeys(("budget", "profile", "protocol"), "x")
+    assert methods_as_published(pd.DataFrame([row])) == ["ours"]
+    for changed in ({"label_percent": float("nan")}, {"task": "mine"}):
+        assert methods_as_published(pd.DataFrame([row | changed])) == []
+    assert methods_as_published(pd.DataFrame()) == []
+
+
+def planted(folder: Path, *, synthetic: bool = False, as_paper: bool = False) -> Store:
+    store, tasks = Store(folder / "runs"), ("s3dis-sem", "scannet-sem") if as_paper else ("s3dis-sem",)
+    plant(store, 1, 1, synthetic=synthetic, fail=0, tasks=tasks, as_paper=as_paper)
+    return store
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """The frame of a store whose protocol is the paper's; to be read only."""
+    return load_runs(planted(tmp_path_factory.mktemp("frame"), as_paper=True))
+
+
+def test_tables_show_the_paper_beside_best_of_the_same_protocol(runs: pd.DataFrame) -> None:
+    final, best = effects(runs), effects(runs, checkpoint="best")
+    table = table_one(final, best).set_index("method")
+    (beside,) = [c for c in table.columns if c.startswith("s3dis") and BEST_AS_PAPER in c]
+    (own,) = [c for c in table.columns if c.startswith("s3dis") and c.endswith("final)")]
+    one = runs.query("task == 's3dis-sem' and label_ratio == '100%' and method == 'ours'")
+    assert re.fullmatch(rf"{100 * one['score_best'].mean():.1f} .*\[paper 66\.5\]", table.loc["ours", beside])
+    assert table.loc["ours", own].startswith(f"{100 * one['score_final'].mean():.1f} ")
+    assert "paper" not in table.loc["ours", own]
+    family, of_best = families(final)[1], families(best)[1]
+    ratios = ratio_table(family, of_best).set_index("method")
+    figure3 = dict(published.ratio_curve("scannet-sem", "csc"))
+    for percent in (5.0, 10.0, 20.0, 40.0, 100.0):
+        cell = ratios.loc["csc", f"{percent:g}%, {BEST_AS_PAPER}"]
+        assert cell.endswith(f"[paper {figure3[percent]:.1f}]") and "paper" not in ratios.loc["csc", f"{percent:g}%"]
+    assert published_table(final).empty, "every number stands beside a row"
+    elsewhere = runs.assign(pretrain_dataset=runs["pretrain_dataset"].where(runs["method"] != "ours", "rgbd-folder"))
+    table = table_one(effects(elsewhere), effects(elsewhere, checkpoint="best")).set_index("method")
+    assert "paper" not in table.loc["ours", beside] and "[paper 69.0]" in table.loc["csc", beside]
+    assert set(published_table(effects(elsewhere))[NUMBERS]) >= {"ours 66.5"}
+
+
+def test_tables_list_the_paper_and_what_differs(runs: pd.DataFrame) -> None:
+    runs = runs.assign(train_scenes=184, held_out_scenes=20, checkpoint="selected", score_selected=runs["score_final"])
+    found = effects(runs)
+    assert "paper" not in table_one(found, effects(runs, checkpoint="best")).to_string()
+    of_best = families(effects(runs, checkpoint="best"))
+    for family, best in zip(families(found), of_best, strict=True):
+        assert "paper" not in ratio_table(family, best).to_string()
+    listed = published_table(found)
+    (first,) = listed[(listed["task"] == "s3dis-sem") & (listed["from"] == "Table I")].to_dict("records")
+    assert first[NUMBERS].endswith("csc 69.0, depthcontrast 64.9, ours 66.5")
+    words = first["not beside these rows, since"]
+    assert words.endswith("trained on all 204 rooms; here: checkpoint selected on 20 held-out rooms, trained on 184")
+    assert {"Table I", "Figure 3", "Figure 5, a curve", "values per class"} == set(listed["from"])
+
+
+@pytest.fixture(scope="module")
+def as_paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("as-paper")
+    build_report(planted(folder, as_paper=True), folder / "out")
+    return folder / "out"
+
+
+@pytest.mark.slow
+def test_numbers_of_one_protocol_stand_beside_best_in_every_format(as_paper: Path) -> None:
+    for suffix in (".md", ".tex", ".csv", ".json"):
+        text = (as_paper / "table1").with_suffix(suffix).read_text()
+        assert BEST_AS_PAPER in text and "[paper 66.5]" in text
+    assert published.PROTOCOL in (as_paper / "table1.md").read_text()
+    assert not (as_paper / "published.md").exists(), "every number stands beside a row"
+
+
+@pytest.mark.slow
+def test_figures_show_the_paper_beside_best_and_nothing_else(as_paper: Path) -> None:
+    classes = pd.read_csv(as_paper / "figure-classes2-best.csv").set_index("method")
+    assert classes.loc["ours [paper]", ["ceiling", "chair"]].tolist() == [90.8, 88.48] and "ours" in classes.index
+    assert "[paper]" not in (as_paper / "figure-classes2.csv").read_text()
+    assert set(pd.read_csv(as_paper / "figure-ratios2-best.csv")["checkpoint"]) == {"best"}
+    assert "paper" in (as_paper / "figure-ratios2-best.svg").read_text()
+    assert "paper" not in (as_paper / "figure-ratios2.svg").read_text()
+    page = (as_paper / "index.html").read_text().replace(plotly_source(), "")
+    assert "ours (paper)" in page and "[paper 66.5]" in page and "best checkpoint; [paper]" in page
+
+
+@pytest.mark.slow
+def test_a_report_lists_numbers_of_another_protocol(tmp_path: Path) -> None:
+    build_report(planted(tmp_path), tmp_path / "out")
+    out = tmp_path / "out"
+    for path in out.glob("*.csv"):
+        if path.name != "published.csv":
+            assert "paper" not in path.read_text(), path.name
+    page = (out / "index.html").read_text().replace(plotly_source(), "")
+    assert "stand beside no row" in page and "trained on all 204 rooms" in page and "(paper)" not in page
+    assert "69.0" in (out / "published.tex").read_text() and "69.0" in (out / "table.md").read_text()
+
+
+@pytest.mark.slow
+def test_numbers_are_listed_for_synthetic_tasks_on_request_alone(tmp_path: Path) -> None:
+    store = planted(tmp_path, synthetic=True)
+    build_report(store, tmp_path / "out", page=False)
+    assert not list((tmp_path / "out").glob("*published*"))
+    build_report(store, tmp_path / "out", page=False, published=True)
+    listed = (tmp_path / "out/synthetic-published.md").read_text()
+    assert "SYNTHETIC DATA: " in listed and "real data" in listed and "csc 69.0" in listed
+    assert "[paper" not in (tmp_path / "out/table.md").read_text()
