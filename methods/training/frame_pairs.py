@@ -24,6 +24,7 @@ from pretrain_bench.methods.sparse.tensor import batched_coordinates
 from pretrain_bench.methods.training.checkpoint import save_backbone
 from pretrain_bench.methods.training.contrast import embedding_health, unit_rows
 from pretrain_bench.methods.training.frame_pairs_recipe import FramePairs
+from pretrain_bench.methods.training.frames import frames_of
 from pretrain_bench.methods.training.loop import StepResult, Training, batch_indices, first_usable
 from pretrain_bench.methods.training.optim import exponential, sgd
 
@@ -60,10 +61,16 @@ LossOf = Callable[[Batch, Embeddings, Generator], tuple[Tensor, Tensor, Tensor]]
 """From a batch and unit features of both clouds to the loss, and the queries and keys whose health is told."""
 
 
-def list_pairs(context: StageContext, least: float) -> list[Pair]:
-    """(scene, frame, frame) of every pair whose overlap is `least` or more. Raises DataError where there is none."""
+def list_pairs(context: StageContext, recipe: FramePairs) -> list[Pair]:
+    """(scene, frame, frame) of every pair whose overlap is `min_overlap` or more, or with `same_frame` of every frame twice.
+
+    Raises DataError where there is none.
+    """
     assert context.spec.data is not None
+    if recipe.views == "same_frame":
+        return [(scene, i, i) for scene, i in frames_of(context)]
     found: list[Pair] = []
+    least = recipe.min_overlap
     for scene in context.spec.data.scenes:
         path = context.view / UNLABELLED / scene / "pairs.npy"
         if path.is_file():
@@ -157,7 +164,7 @@ def prepare_pairs(
     loss_of: LossOf,
 ) -> Training:
     """The backbone, and the steps that train it on pairs."""
-    pairs, spec = list_pairs(context, recipe.min_overlap), context.spec
+    pairs, spec = list_pairs(context, recipe), context.spec
     network = seeded_backbone(
         recipe.output_channels,
         spec.network,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -17,6 +17,10 @@ class FramePairs(Recipe):
     steps: PositiveInt = 20_000
     pairs_per_step: PositiveInt = Field(8, description="J-13: official 32 over eight GPUs")
     min_overlap: Annotated[float, Field(ge=0.3, le=1)] = 0.3
+    views: Literal["two_frames", "same_frame"] = Field(
+        "two_frames",
+        description="same_frame: both are one frame, each turned on its own (an ablation of the author's draft)",
+    )
     voxel_metres: PositiveFloat = 0.025
     match_voxels: PositiveFloat = Field(1.5, description="largest distance between matching points, in voxels")
     positives: PositiveInt = Field(

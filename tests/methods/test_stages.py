@@ -7,10 +7,12 @@ from functools import cache as once
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
 from pretrain_bench.benchmarks.datasets import views
+from pretrain_bench.benchmarks.datasets.views import list_frames
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
@@ -20,8 +22,10 @@ from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import check_needs
 from pretrain_bench.harness.running.checks import check_pretrain
+from pretrain_bench.methods.pointcontrast.recipe import PointContrast
 from pretrain_bench.methods.training import loop
 from pretrain_bench.methods.training.checkpoint import load_weights
+from pretrain_bench.methods.training.frame_pairs import list_pairs
 from pretrain_bench.methods.training.loop import Collapsed, Diverged, train_and_save
 from tests.methods.stages import METHODS, nano_stages, open_stage, run_all, small_recordings, training_of
 
@@ -151,6 +155,27 @@ def test_supervised_drops_its_last_layer_and_sees_every_class(
     assert not [name for name in weights if name.startswith("final.")]
     assert planned[0].spec.data is not None and planned[0].spec.data.view == "labelled"
     assert planned[0].spec.data.scenes == ("scene0000_00", "scene0001_00", "scene0002_00"), "no test scene"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "same", "least"), [({"views": "same_frame"}, True, 0.0), ({"min_overlap": 0.7}, False, 0.7)]
+)
+def test_the_drafts_ablations_are_profiles(
+    recipe: dict[str, Any], same: bool, least: float, source: PreparedDataset, tmp_path: Path
+) -> None:
+    """`same scan`: a frame is its own pair; `>70 % overlap`: only pairs that share more."""
+    context = open_stage(nano_stages("pointcontrast", source, **recipe)[0], tmp_path, {})
+    pairs = list_pairs(context, context.recipe(PointContrast))
+    assert pairs and all((i == j) == same for _, i, j in pairs)
+    if same:
+        assert len(pairs) == len(list_frames(context.view, context.spec.data.scenes))  # type: ignore[union-attr]
+    else:
+        scenes = {scene for scene, _, _ in pairs}
+        overlaps = {s: np.load(context.view / "unlabelled" / s / "pairs.npy") for s in scenes}
+        shares = {(s, int(i), int(j)): share for s, rows in overlaps.items() for i, j, share in rows}
+        assert all(shares[pair] >= least for pair in pairs) and len(pairs) < len(shares)
+    train_and_save(context, training_of(context))
+    check_pretrain(context.spec, context.artifacts, last=True)
 
 
 def test_each_method_is_refused_by_name_where_its_data_lack_something() -> None:
