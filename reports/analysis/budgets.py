@@ -40,16 +40,17 @@ def limit_columns(half: str, limits: list[Limits]) -> dict[str, object]:
 def budget_words(runs: pd.DataFrame) -> str:
     """What is equal for the rows of these runs, for each of their budgets:
 
-    `equal: pre-training exactly 20,000 optimiser steps, fine-tuning exactly 500 optimiser steps`. A budget that is a cap reads
-    `pre-training at most 40,000 optimiser steps (each method follows its own recipe below)`. Where rows used different amounts
-    although the budget is exact, the words say so. `runs`: of the frame; not empty.
+    `budget: pre-training equal, exactly 20,000 optimiser steps, fine-tuning at most 500 optimiser steps; below a cap each method
+    follows its own recipe`. Where rows used different amounts although the budget is exact, the words say so. `runs`: of the
+    frame; not empty.
     """
     several = runs["budget"].nunique() > 1
     texts = []
     for budget, part in runs.groupby("budget", sort=True):
         halves = [f"{words} {_half_words(part, half)}" for half, words in HALVES.items()]
-        texts.append((f"budget {budget}, " if several else "") + f"equal: {', '.join(halves)}")
-    return "; ".join(dict.fromkeys(texts))
+        texts.append(f"budget{f' {budget}' if several else ''}: {', '.join(halves)}")
+    capped = any("at_most" in set(runs[f"{half}_uniformity"]) for half in HALVES)
+    return "; ".join(texts) + "; below a cap each method follows its own recipe" * capped
 
 
 def _half_words(runs: pd.DataFrame, half: str) -> str:
@@ -60,7 +61,7 @@ def _half_words(runs: pd.DataFrame, half: str) -> str:
     if not words:
         return "none"
     if len(words) > 1:
-        return f"NOT EQUAL: {' or '.join(sorted(words))}"
+        return f"NOT EQUAL: {' or '.join(sorted(words)).replace('equal, ', '')}"
     uniformity, _, currency = limits.iloc[0]
     return words[0] + (_unequal_use(used, half, currency) if uniformity == "exactly" else "")
 
@@ -68,9 +69,7 @@ def _half_words(runs: pd.DataFrame, half: str) -> str:
 def _limit_words(uniformity: str, amount: float, currency: str) -> str:
     number = f"{amount:,.0f}" if amount < 1e9 else f"{amount:.3g}"
     text = f"{number} {UNITS[Currency(currency)]}"
-    return (
-        f"exactly {text}" if uniformity == "exactly" else f"at most {text} (each method follows its own recipe below)"
-    )
+    return f"equal, exactly {text}" if uniformity == "exactly" else f"at most {text}"
 
 
 def _unequal_use(runs: pd.DataFrame, half: str, currency: str) -> str:

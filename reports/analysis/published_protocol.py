@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrain_bench.benchmarks.metrics.names import TITLES
 from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP, NO_DATASET
+from pretrain_bench.reports.analysis.method_cards import place_of
 from pretrain_bench.reports.analysis.published import FOLDER, PRETRAINED_ON, TASKS, dataset_family
 
 if TYPE_CHECKING:
@@ -73,8 +74,9 @@ def difference(row: Mapping[Any, Any]) -> str:
 
 
 def methods_as_published(rows: pd.DataFrame) -> list[str]:
-    """The methods of these runs or effects whose protocol is the paper's, so that its numbers may stand beside them."""
-    return list(dict.fromkeys(str(row["method"]) for row in with_protocol(rows) if not difference(row)))
+    """The methods of these runs or effects whose protocol is the paper's, so that its numbers may stand beside them, in table
+    order."""
+    return sorted({str(row["method"]) for row in with_protocol(rows) if not difference(row)}, key=place_of)
 
 
 def families_as_published(runs: pd.DataFrame) -> pd.DataFrame:

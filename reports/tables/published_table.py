@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrain_bench.reports.analysis import published
@@ -25,30 +25,36 @@ class _Source(NamedTuple):
 
 
 def published_table(effects: pd.DataFrame) -> pd.DataFrame:
-    """One row for each task, label ratio, source of the paper and difference: the numbers of the methods that were run, and the
-    difference in a sentence. Empty where the protocol of every row is the paper's, or the paper has no number of it."""
+    """One row for each task, label ratio and difference: where the paper shows it, the numbers of the methods that
+    were run, and the difference in a sentence. Empty where the protocol of every row is the paper's, or the paper has
+    no number of it."""
     import pandas as pd
 
-    listed: dict[tuple[Any, ...], list[str]] = {}
+    listed: dict[tuple[Any, ...], list[tuple[str, str]]] = {}
     for effect in sorted(with_protocol(effects), key=lambda e: (e["task"], ratio_key(str(e["label_ratio"])))):
         words = difference(effect)
         for source in _sources(effect) if words else ():
             budget = format_budget(effect["budget"], effect["profile"])
-            which = (effect["task"], effect["label_ratio"], budget, source.name, words)
-            number = str(effect["method"]) + ("" if source.value is None else f" {source.value:.1f}")
-            listed.setdefault(which, []).append(number)
+            which = (effect["task"], effect["label_ratio"], budget, words)
+            number = "" if source.value is None else f"{effect['method']} {source.value:.1f}"
+            listed.setdefault(which, []).append((source.name, number))
     rows = [
         {
             "task": task,
             "labels": ratio,
             "budget": budget,
-            "from": source,
-            NUMBERS: ", ".join(dict.fromkeys(numbers)),
+            "from": _in_order(source for source, _ in shown),
+            NUMBERS: _in_order(number for _, number in shown) or "-",
             "not beside these rows, since": words,
         }
-        for (task, ratio, budget, source, words), numbers in listed.items()
+        for (task, ratio, budget, words), shown in listed.items()
     ]
     return pd.DataFrame(rows)
+
+
+def _in_order(texts: Iterable[str]) -> str:
+    """Texts that are not empty, each once."""
+    return ", ".join(filter(None, dict.fromkeys(texts)))
 
 
 def _sources(effect: Effect) -> Iterator[_Source]:
@@ -61,6 +67,6 @@ def _sources(effect: Effect) -> Iterator[_Source]:
     if at is not None and whole is None:
         yield _Source("Figure 3", at)
     if published.validation_curve(task, percent, method):
-        yield _Source("Figure 5, a curve", None)
+        yield _Source("curves of Figure 5", None)
     if percent == 100 and method in published.per_class(task):
         yield _Source("values per class", None)

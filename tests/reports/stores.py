@@ -41,7 +41,7 @@ def add(
     synthetic: bool = False, source: str = "scannet", voxel: float = 0.1, message: str = "", percent: float = 100.0,
     notes: dict[str, str] | None = None, checkpoints: tuple[str, ...] = CHECKPOINTS, labels: LabelRatio | None = None,
     budget: str = "b", pretrain_code: str = "0" * 64, split: dict[str, object] = SPLIT, task_synthetic: bool | None = None,
-    uniformity: str = "at_most", amount: float = 1, ledger: dict[str, float] = {},
+    uniformity: str = "at_most", amount: float = 1, ledger: dict[str, float] | None = None,
 ) -> None:  # fmt: skip
     labels = labels or LabelRatio(percent=percent)
     limits = {
@@ -74,7 +74,7 @@ def add(
     )  # fmt: skip
     metrics = {f"miou_voxel_{c}": score for c in checkpoints} if outcome == "ok" else {}
     for spec, extra in (
-        (parent, {"ledger": ledger if source != "none" else {}}),
+        (parent, {"ledger": (ledger or {}) if source != "none" else {}}),
         (
             child,
             {
@@ -84,7 +84,7 @@ def add(
                 "outcome": outcome,
                 "message": message,
                 "notes": notes or {},
-                "ledger": ledger,
+                "ledger": ledger or {},
             },
         ),
     ):

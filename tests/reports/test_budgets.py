@@ -15,7 +15,7 @@ from pretrain_bench.reports.comparison import build_comparison
 from pretrain_bench.reports.page.plotly_figures import plotly_source
 from tests.reports.stores import add
 
-BELOW = " (each method follows its own recipe below)"
+BELOW = "; below a cap each method follows its own recipe"
 USED = {
     "optimizer_steps": 20000,
     "samples": 160000,
@@ -42,17 +42,17 @@ def runs_with(
 
 def test_words_name_currency_amount_and_uniformity() -> None:
     after = f", fine-tuning at most 500 optimiser steps{BELOW}"
-    exact = "equal: pre-training exactly 20,000 optimiser steps"
+    exact = "budget: pre-training equal, exactly 20,000 optimiser steps"
     assert budget_words(runs_with(("exactly", 20000.0, "optimizer_steps"))) == exact + after
     cap = runs_with(("at_most", 40000.0, "optimizer_steps"), (20000, 40000))
-    assert budget_words(cap) == f"equal: pre-training at most 40,000 optimiser steps{BELOW}{after}"
+    assert budget_words(cap) == f"budget: pre-training at most 40,000 optimiser steps{after}"
     for currency, amount, words in (
         ("samples_seen", 160000.0, "160,000 samples"),
         ("flops", 2.5e18, "2.5e+18 FLOPs"),
         ("gpu_seconds", 36000.0, "36,000 GPU-seconds"),
     ):
         text = budget_words(runs_with(("exactly", amount, currency)))
-        assert text == f"equal: pre-training exactly {words}{after}"
+        assert text == f"budget: pre-training equal, exactly {words}{after}"
 
 
 def test_what_is_not_equal_is_not_called_so() -> None:
@@ -63,11 +63,10 @@ def test_what_is_not_equal_is_not_called_so() -> None:
     two = runs_with(("exactly", 20000.0, "optimizer_steps"), pretrain_amount=[0, 10000.0, 20000.0])
     assert "NOT EQUAL: exactly 10,000 optimiser steps or exactly 20,000 optimiser steps" in budget_words(two)
     both = pd.concat([short, short.assign(budget="c", pretrain_uniformity="at_most")])
-    assert budget_words(both).startswith(
-        "budget b, equal: "
-    ) and "; budget c, equal: pre-training at most" in budget_words(both)
+    words = budget_words(both)
+    assert words.startswith("budget b: pre-training equal, ") and "; budget c: pre-training at most" in words
     alone = runs_with(("exactly", 20000.0, "optimizer_steps"))[:1]
-    assert budget_words(alone).startswith("equal: pre-training none, fine-tuning"), "scratch trains nothing before"
+    assert budget_words(alone).startswith("budget: pre-training none, fine-tuning"), "scratch trains nothing before"
 
 
 def test_every_table_says_what_was_equal_and_what_was_used(tmp_path: Path) -> None:
@@ -79,7 +78,9 @@ def test_every_table_says_what_was_equal_and_what_was_used(tmp_path: Path) -> No
                 add(store, method, 0.5, source=source, percent=percent, uniformity="exactly", amount=20000, ledger=USED)
     out = tmp_path / "out"
     built = build_report(stores[0], out)
-    exactly = "equal: pre-training exactly 20,000 optimiser steps, fine-tuning exactly 20,000 optimiser steps"
+    exactly = (
+        "budget: pre-training equal, exactly 20,000 optimiser steps, fine-tuning equal, exactly 20,000 optimiser steps"
+    )
     names = ["table1", "ratios1", "cost", *(p.stem for p in out.glob("table-*.md"))]
     assert len(names) == 5
     for name in names:
