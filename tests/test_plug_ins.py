@@ -143,10 +143,8 @@ def test_containers_do_not_hold_it(bench: Bench, tmp_path: Path) -> None:
     assert "method 'toy' is Python code from outside this project, which containers do not hold" in said
 
 
-def test_a_package_brings_a_method_by_its_entry_point(
-    bench: Bench, s3dis_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site = tmp_path / "site"
+def package_with_toy(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package whose entry point names the toy method."""
     toy(site / "some_package/toy")
     (site / "some_package/__init__.py").write_text("")
     info = site / "some_package-1.0.dist-info"
@@ -154,13 +152,18 @@ def test_a_package_brings_a_method_by_its_entry_point(
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: some-package\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[pretrain_bench.methods]\ntoy = some_package.toy\n")
     monkeypatch.syspath_prepend(str(site))
+
+
+def test_a_package_brings_a_method_by_its_entry_point(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    package_with_toy(site, monkeypatch)
     names = [m["name"] for m in json.loads(bench("methods", "ls", "--json").stdout)]
     assert "toy" in names and "ours" in names
-    own = ["--task", "s3dis-sem", *NANO, "--data", f"s3dis={s3dis_root}", "--threads", "1"]
-    bench("run", "--method", "toy", *own)
-    assert {r["method_card"]["origin"] for r in run_records(tmp_path / "runs")} == {"package"}
+    assert find(Method, "toy").card.origin == "package"
     (site / "some_package/toy/method.yaml").unlink()
-    said = bench("run", "--method", "toy", *own, code=2).stderr
+    said = bench("run", "--method", "toy", "--task", "s3dis-sem", *NANO, code=2).stderr
     assert "entry point 'toy' of pretrain_bench.methods: there is no" in said
     assert "toy" not in [m["name"] for m in json.loads(bench("methods", "ls", "--json").stdout)], (
         "the others are listed"
@@ -183,6 +186,15 @@ def test_a_recipe_takes_from_its_task_only_what_the_task_has() -> None:
         values_from_task(method, wrong, profile, find(Task, "s3dis-sem"))
     with pytest.raises(ValueError, match="from_task needs a recipe"):
         MethodStage(name="scale", share=1, title="x", from_task=("steps",))
+
+
+@pytest.mark.slow  # of the fast tests, the toy method in a folder is run
+def test_a_method_of_a_package_is_run(
+    bench: Bench, s3dis_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package_with_toy(tmp_path / "site", monkeypatch)
+    bench("run", "--method", "toy", "--task", "s3dis-sem", *NANO, "--data", f"s3dis={s3dis_root}", "--threads", "1")
+    assert {r["method_card"]["origin"] for r in run_records(tmp_path / "runs")} == {"package"}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A stage of the contract that sleeps a tenth of a second to a second, decided by its key, and leaves what is expected of it.
 
 Run as the executor runs `methods.stage`: `python -m tests.faults.sleeper KIND --root ROOT`. It resumes where it was killed.
+`sleep_and_leave` does the same in the calling process.
 """
 
 from __future__ import annotations
@@ -21,8 +22,21 @@ TENTHS = 10
 
 
 def main() -> int:
-    """Sleep, write, end."""
+    """Sleep, write, end; a signal ends it as cancelled."""
     root = Path(sys.argv[sys.argv.index("--root") + 1])
+
+    def stop(*_: object) -> None:
+        EventWriter(root / "out" / EVENTS_FILE).write(End(status="cancelled"))
+        os._exit(130)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    sleep_and_leave(root)
+    return 0
+
+
+def sleep_and_leave(root: Path) -> None:
+    """Sleep, and leave events and artifacts in the stage's folder."""
     spec = StageSpec.model_validate_json((root / "in" / STAGE_FILE).read_bytes())
     number = int(spec.key[:8], 16)
     pause = (0.1 + 0.9 * (number % 1000) / 1000) / TENTHS * float(os.environ.get("BENCH_TEST_SLEEP", "1"))
@@ -31,13 +45,6 @@ def main() -> int:
     progress = out / "progress"
     done = int(progress.read_text()) if progress.is_file() else 0
     events = EventWriter(out / EVENTS_FILE)
-
-    def stop(*_: object) -> None:
-        events.write(End(status="cancelled"))
-        os._exit(130)
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
     steps = int(spec.limits.amount)
     events.write(Start(total_steps=steps, resumed_from=done * steps // TENTHS))
     for tenth in range(done, TENTHS):
@@ -50,7 +57,6 @@ def main() -> int:
     events.write(Usage(ledger=Ledger(optimizer_steps=steps, cpu_seconds=0.1, wall_seconds=pause * TENTHS)))
     metrics = pretrained(spec, root) if spec.kind == "pretrain" else finetuned(spec, root)
     events.write(End(status="ok", metrics=metrics, notes={"transferred_tensors": "372 of 374"}))
-    return 0
 
 
 def pretrained(spec: StageSpec, root: Path) -> dict[str, float | None]:
@@ -68,7 +74,7 @@ def pretrained(spec: StageSpec, root: Path) -> dict[str, float | None]:
 
 
 def finetuned(spec: StageSpec, root: Path) -> dict[str, float | None]:
-    """Predictions of one class, which the key decides, and their scores."""
+    """Predictions by chance among three classes, which the key decides, and their scores."""
     from pretrain_bench.benchmarks.metrics import predictions
     from pretrain_bench.benchmarks.metrics.scorer import SemanticScorer
 
@@ -76,9 +82,8 @@ def finetuned(spec: StageSpec, root: Path) -> dict[str, float | None]:
     classes = len(spec.data.classes)
     view = root / "data" / spec.data.dataset
     scorer = SemanticScorer(view, spec.split.test, spec.task_recipe.voxel_metres, classes)
-    predicted = {
-        s: {"classes": np.full(scorer.voxels(s), int(spec.key[:8], 16) % 3, np.uint8)} for s in spec.split.test
-    }
+    chance = np.random.default_rng(int(spec.key[:8], 16))
+    predicted = {s: {"classes": chance.integers(0, 3, scorer.voxels(s), np.uint8)} for s in spec.split.test}
     scores = scorer.score(predicted)
     metrics: dict[str, float | None] = {}
     for which in ("final", "selected", "best"):

@@ -56,9 +56,16 @@ def test_weights_by_formula_are_those_of_the_vectors() -> None:
         assert abs(float(flat.sum()) - SMALL["weight_check_sum_f64"][number]) < 1e-4 * max(1, float(flat.abs().sum()))
 
 
-@pytest.mark.parametrize("cloud", ["small", "room"])
-@pytest.mark.parametrize("mode", ["eval", "train"])
-@pytest.mark.parametrize("classes", [20, 32])
+SLOW = pytest.mark.slow  # the networks have their full width
+ALL_OUTPUTS = [(c, m, n) for c in ("small", "room") for m in ("eval", "train") for n in (20, 32)]
+FAST_OUTPUTS = {("small", "eval", 20), ("room", "train", 20), ("small", "train", 32)}
+"""Both clouds, both modes, both widths of the last layer, and the taps in both modes."""
+
+
+@pytest.mark.parametrize(
+    ("cloud", "mode", "classes"),
+    [pytest.param(*case, marks=() if case in FAST_OUTPUTS else SLOW) for case in ALL_OUTPUTS],
+)
 def test_outputs_and_taps(cloud: str, mode: str, classes: int, request: pytest.FixtureRequest) -> None:
     _, golden = request.getfixturevalue(cloud)
     _, _, out, taps = run(classes, mode, golden, cloud)
@@ -75,8 +82,13 @@ def test_outputs_and_taps(cloud: str, mode: str, classes: int, request: pytest.F
             assert np.isclose(np.sqrt((taps[name] ** 2).mean()), rms, rtol=1e-5), name
 
 
-@pytest.mark.parametrize("cloud", ["small", "room"])
-@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize(
+    ("cloud", "mode"),
+    [
+        ("small", "train"),
+        *(pytest.param(*c, marks=SLOW) for c in (("small", "eval"), ("room", "eval"), ("room", "train"))),
+    ],
+)
 def test_gradients(cloud: str, mode: str, request: pytest.FixtureRequest) -> None:
     _, golden = request.getfixturevalue(cloud)
     net, features, out, _ = run(20, mode, golden, cloud)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from pretrain_bench.harness.planning.estimate import FLOPS_A_CPU_SECOND, History, rough_flops, rough_points
+from pretrain_bench.harness.planning.prepared_data import DataSources
 from pretrain_bench.harness.planning.stage_specs import Machine, PlannedStage
-from tests.verification.tasks import data_of, stages
+from tests.verification.tasks import stages
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,8 @@ def plan(cache: Path) -> dict[str, PlannedStage]:
     """A fine-tuning on each device."""
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("BENCH_CACHE", str(cache))
-    data = data_of("sunrgbd-det", "smoke")
+    sources = DataSources(world="nano")
+    data = sources.prepare("synth-sunrgbd", strict=True, say=print)
     found = {d: stages("sunrgbd-det", data, "smoke", Machine(1, "torch", d))[1] for d in ("cpu", "cuda")}
     monkeypatch.undo()
     return found

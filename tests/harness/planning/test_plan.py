@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from pretrain_bench.harness.cli.console import duration
-from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning import code_digest as keys
 from pretrain_bench.harness.planning.plan import State, states
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
@@ -20,7 +19,8 @@ from pretrain_bench.harness.running.scheduler import run_cells
 from pretrain_bench.harness.running.stage_runner import RunOptions, StageRunner
 from pretrain_bench.harness.store.store import Store
 from tests.conftest import Bench
-from tests.faults.suite import SLEEPER, matrix, planned
+from tests.faults.in_process import SleepingInProcess
+from tests.faults.suite import matrix, planned
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def done(s3dis_root: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
     monkeypatch.setenv("BENCH_TEST_SLEEP", "0.1")
     cells = planned(str(s3dis_root), seeds=1)
     runs = tmp_path_factory.mktemp("plan") / "runs"
-    runner = StageRunner(Store(runs), LocalExecutor(SLEEPER), Silent(), RunOptions())
+    runner = StageRunner(Store(runs), SleepingInProcess(), Silent(), RunOptions())
     run_cells(cells, runner, Capacity(4, 1 << 20))
     monkeypatch.undo()
     return cells, runs

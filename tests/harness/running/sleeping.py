@@ -8,24 +8,25 @@ from pathlib import Path
 
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
 from pretrain_bench.harness.contract.stage import StageSpec
-from pretrain_bench.harness.executors.base import Execution, StageLaunch
-from pretrain_bench.harness.executors.local import LocalExecutor
+from pretrain_bench.harness.executors.base import Execution, Executor, StageLaunch
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.capacity import Capacity
 from pretrain_bench.harness.running.display import Silent
 from pretrain_bench.harness.running.scheduler import run_cells
 from pretrain_bench.harness.running.stage_runner import RunOptions, StageReport, StageRunner
 from pretrain_bench.harness.store.store import Store
-from tests.faults.suite import SLEEPER
+from tests.faults.in_process import SleepingInProcess
 
 CAPACITY = Capacity(4, 1 << 20)
 
 
-class Watched(LocalExecutor):
+class Watched:
     """Sleeping stages; notes how many run at once, and with which GPUs; may fail where it is told to."""
 
-    def __init__(self, fail: Callable[[StageSpec], bool] = lambda _: False) -> None:
-        super().__init__(SLEEPER)
+    name, label_isolation, not_enforced = "local", "none", ()
+
+    def __init__(self, fail: Callable[[StageSpec], bool] = lambda _: False, executor: Executor | None = None) -> None:
+        self.executor = executor or SleepingInProcess()
         self.lock, self.now, self.most = threading.Lock(), 0, 0
         self.gpus: list[tuple[str, ...]] = []
         self.held: set[str] = set()
@@ -44,14 +45,12 @@ class Watched(LocalExecutor):
         try:
             if self.fail(spec):
                 raise EnvironmentCannot("the engine is gone")
-            return super().run(launch)
+            return self.executor.run(launch)
         finally:
             with self.lock:
                 self.now -= 1
                 self.held -= set(allocation.gpus)
 
 
-def run(
-    cells: list[PlannedCell], runs: Path, executor: LocalExecutor, capacity: Capacity = CAPACITY
-) -> list[StageReport]:
+def run(cells: list[PlannedCell], runs: Path, executor: Executor, capacity: Capacity = CAPACITY) -> list[StageReport]:
     return run_cells(cells, StageRunner(Store(runs), executor, Silent(), RunOptions("infra")), capacity)

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from pretrain_bench.harness.executors.base import Execution, StageLaunch
+from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.capacity import Capacity
 from pretrain_bench.harness.running.display import Silent
 from pretrain_bench.harness.running.scheduler import run_cells
 from pretrain_bench.harness.running.stage_runner import Cancelled, RunOptions, StageRunner
 from pretrain_bench.harness.store.store import Store
+from tests.faults.suite import SLEEPER
 from tests.harness.running.sleeping import CAPACITY, Watched, run
 
 
@@ -78,7 +80,7 @@ def test_stopped_and_continued(cells: list[PlannedCell], tmp_path: Path) -> None
             self.ended += 1
 
     display = Counting()
-    executor = Watched()
+    executor = Watched(executor=LocalExecutor(SLEEPER))  # processes, which can be stopped
 
     def interrupt() -> None:
         import _thread
