@@ -130,6 +130,19 @@ def run_here(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProc
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), error.getvalue())
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that do not look at figures: their data are written, and an empty file stands in place of each picture."""
+    from pretrain_bench.reports import build
+    from pretrain_bench.reports.figures.pool import Drawing, FigurePool
+
+    def leave_empty(drawing: Drawing) -> None:
+        for suffix in (".png", ".svg", ".pdf"):
+            drawing.stem.with_suffix(suffix).write_bytes(b"")
+
+    monkeypatch.setattr(build, "figure_pool", lambda: contextlib.nullcontext(FigurePool(leave_empty, lambda: None)))
+
+
 def bench_command(*arguments: str) -> list[str]:
     """The command line of `bench` with this interpreter."""
     return [sys.executable, "-m", "pretrain_bench", *arguments]

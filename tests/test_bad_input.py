@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import NANO, Bench, bench_command, run_here, run_records
+from pretrain_bench.benchmarks.specs.suite import Suite
+from pretrain_bench.harness.planning.resolved_suite import RunOverrides
+from tests.conftest import NANO, Bench, bench_command, run_records
+from tests.faults.in_process import SleepingInProcess, cells_of, run_with
 
 
 def arguments(*more: str) -> list[str]:
@@ -43,11 +46,13 @@ def frames(rgbd_root: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(s3dis_root: Path, module_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store in which scratch has run once; tests take copies."""
-    folder = tmp_path_factory.mktemp("finished")
-    done = run_here(arguments("--data", f"s3dis={s3dis_root}"), folder)
-    assert done.returncode == 0, done.stderr
-    return folder / "runs"
+    """What `arguments` would leave had its stages slept instead of trained; tests take copies."""
+    runs = tmp_path_factory.mktemp("finished") / "runs"
+    suite = Suite(name="alone", version=1, budget=NANO[1], profile=NANO[3], methods=("scratch",), tasks=("s3dis-sem",))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_TEST_SLEEP", "0.1")
+        run_with(SleepingInProcess(), cells_of(suite, RunOverrides([f"s3dis={s3dis_root}"], threads=1)), runs)
+    return runs
 
 
 @pytest.fixture
@@ -186,6 +191,7 @@ def test_a_cache_that_cannot_be_written(bench: Bench, tmp_path: Path, monkeypatc
     assert "data cache: " in error and "BENCH_CACHE names another folder): cannot be written: Not a directory" in error
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_places_that_cannot_be_written(runs: Path, s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
     """What a person asked for is not written, the machine is why (3), and the message names the option."""
     (run,) = (tmp_path / "runs/finetune").iterdir()
@@ -256,6 +262,7 @@ def test_a_full_disk_for_the_data(small_disk, s3dis_root: Path, tmp_path: Path) 
     assert not list(disk.rglob("manifest.json"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_reports_on_damaged_stores(runs: Path, bench: Bench, tmp_path: Path) -> None:
     for command in ("report", "show"):
         assert "no such folder of runs" in one_line(bench(command, "--runs", "nowhere", code=2).stderr)

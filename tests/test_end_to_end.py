@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -30,32 +29,32 @@ def command(roots: list[str], runs: Path, *more: str, methods: tuple[str, ...] =
     return ["run", *named, "--task", "s3dis-sem", *NANO, *roots, "--runs", str(runs), "--threads", "1", *more]
 
 
-@pytest.fixture(scope="module")
-def finished(roots: list[str], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store in which ours and scratch have run once."""
-    runs = tmp_path_factory.mktemp("store") / "runs"
-    done = subprocess.run(
-        bench_command(*command(roots, runs)),
-        env={**os.environ, "BENCH_CACHE": str(cache)},
-        capture_output=True,
-        text=True,
-    )
+def run_whole(roots: list[str], folder: Path, methods: tuple[str, ...] = ("ours", "scratch")) -> Path:
+    """A store in which methods have run once, undisturbed."""
+    runs = folder / "whole"
+    done = subprocess.run(bench_command(*command(roots, runs, methods=methods)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return runs
-
-
-def of_methods(finished: Path, methods: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    """The artifacts of some methods of the finished store."""
-    keys = {r["key"] for r in run_records(finished) if r["method"] in methods}
-    assert len(keys) == 2 * len(methods) + ("ours" in methods)
-    return {key: hashes for key, hashes in artifact_hashes(finished).items() if key in keys}
 
 
 def artifact_hashes(runs: Path) -> dict[str, dict[str, str]]:
     return {r["key"]: {k: v["sha256"] for k, v in r["artifacts"].items()} for r in run_records(runs)}
 
 
-def test_what_a_run_leaves(finished: Path) -> None:
+def test_the_main_job(roots: list[str], bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ours and scratch run once; each function below looks at one side of what is left, or goes on from there."""
+    finished = run_whole(roots, tmp_path)
+    a_run_leaves_records_and_artifacts(finished)
+    the_budget_is_equal_in_its_currency(finished)
+    outside_and_inside_agree_on_what_was_used(finished)
+    the_same_command_again_does_nothing_and_says_so(finished, roots, bench)
+    every_run_can_be_shown(finished, bench)
+    the_report_shows_the_runs(finished, bench, tmp_path)
+    the_fine_tuning_loader_never_sees_test_labels(finished, tmp_path, monkeypatch)
+    another_ratio_shares_the_pretraining(finished, roots, bench)
+
+
+def a_run_leaves_records_and_artifacts(finished: Path) -> None:
     records = {(r["method"], r["stage"]): r for r in run_records(finished)}
     assert set(records) == {
         ("ours", "images"),
@@ -77,7 +76,7 @@ def test_what_a_run_leaves(finished: Path) -> None:
     assert not list(finished.glob(".partial/[!.]*"))
 
 
-def test_the_budget_is_equal_in_its_currency(finished: Path) -> None:
+def the_budget_is_equal_in_its_currency(finished: Path) -> None:
     """Each stage of ours takes its half of the total; both fine-tunings take the same."""
     steps = {(r["method"], r["stage"]): r["ledger"]["optimizer_steps"] for r in run_records(finished)}
     assert steps["ours", "images"] == steps["ours", "points"] == 4
@@ -89,14 +88,14 @@ def test_the_budget_is_equal_in_its_currency(finished: Path) -> None:
     assert ledgers["ours", "finetune"]["labels"] > 0 and ledgers["ours", "finetune"]["sparse_flops"] > 0
 
 
-def test_outside_and_inside_agree_on_what_was_used(finished: Path) -> None:
+def outside_and_inside_agree_on_what_was_used(finished: Path) -> None:
     for record in run_records(finished):
         told, seen = record["ledger"], record["measured"]
         assert seen["wall_seconds"] >= told["wall_seconds"]
         assert seen["peak_memory_bytes"] > 100e6 and seen["output_bytes"] > 0
 
 
-def test_the_same_command_again_does_nothing_and_says_so(finished: Path, roots: list[str], bench: Bench) -> None:
+def the_same_command_again_does_nothing_and_says_so(finished: Path, roots: list[str], bench: Bench) -> None:
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
     done = bench(*command(roots, finished))
     assert "nothing to do: every stage was done before" in done.stdout
@@ -106,16 +105,80 @@ def test_the_same_command_again_does_nothing_and_says_so(finished: Path, roots: 
     }
 
 
-def test_another_ratio_shares_the_pretraining(finished: Path, roots: list[str], bench: Bench, tmp_path: Path) -> None:
-    runs = Path(shutil.copytree(finished, tmp_path / "runs"))
-    done = bench(*command(roots, runs, *FIVE, "--json", methods=("ours",)))
+def another_ratio_shares_the_pretraining(finished: Path, roots: list[str], bench: Bench) -> None:
+    done = bench(*command(roots, finished, *FIVE, "--json", methods=("ours",)))
     reports = json.loads(done.stdout)
     assert [r["reused"] for r in reports] == [True, True, False]
     assert done.stderr == "", "with --json nothing but JSON is printed"
 
 
+def the_fine_tuning_loader_never_sees_test_labels(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run the stage in this process and write down who reads which labels."""
+    from pretrain_bench.harness.contract.stage import StageSpec
+    from pretrain_bench.harness.planning.prepared_data import prepared_with_manifest
+    from pretrain_bench.methods.context import StageContext
+    from pretrain_bench.methods.finetune import semantic, steps
+
+    record = next(r for r in run_records(finished) if (r["method"], r["stage"]) == ("scratch", "finetune"))
+    spec = StageSpec.model_validate_json((finished / "finetune" / record["key"] / "spec.json").read_bytes())
+    assert spec.data is not None and spec.split is not None
+    prepared, _ = prepared_with_manifest(spec.data.dataset, spec.data.manifest_sha256)
+    root = tmp_path / "root"
+    (root / "in").mkdir(parents=True)
+    (root / "in/stage.json").write_text(spec.model_dump_json())
+    (root / "data").mkdir()
+    (root / "data" / spec.data.dataset).symlink_to(prepared)
+    (root / "parents").mkdir()
+    (parent,) = spec.parents.items()
+    (root / "parents" / parent[0]).symlink_to(finished / "pretrain" / parent[1] / "artifacts")
+    read: list[str] = []
+    original = steps.load_labels
+    monkeypatch.setattr(steps, "load_labels", lambda view, scene: read.append(scene) or original(view, scene))
+    semantic.run(StageContext.open(root))
+    assert set(read) == set(spec.split.train)
+    assert not set(read) & {*spec.split.test, *spec.split.selection}
+    public = [
+        n
+        for n in vars(SemanticScorer(root / "data" / spec.data.dataset, spec.split.test, 0.2, 13))
+        if not n.startswith("_")
+    ]
+    assert public == ["classes"], "a scorer shows nothing of the labels"
+
+
+def the_report_shows_the_runs(finished: Path, bench: Bench, tmp_path: Path) -> None:
+    done = bench("report", "--runs", str(finished), "--out", "out")
+    out = tmp_path / "out"
+    assert {p.name for p in out.iterdir()} >= {"index.html", "table.md", "table.csv", "effects.csv", "effects.json"}
+    pictures = {p.stem for p in out.glob("*.png")}
+    assert pictures and all({p.stem for p in out.glob(f"*.{kind}")} >= pictures for kind in ("svg", "pdf"))
+    table = (out / "table.md").read_text()
+    assert (
+        "| scratch | none " in table and "| ours    | rgbd-folder " in table and "cannot be tested with this n" in table
+    )
+    assert "SYNTHETIC" not in table and table.splitlines()[0].split(";")[0] in done.stdout
+    page = (out / "index.html").read_text().replace(plotly_source(), "")
+    assert not re.search(r"(src|href)=.https?:", page), "the page opens without a network"
+    assert "data:image/png;base64," in page
+    metrics = {r["method"]: r["metrics"] for r in run_records(finished) if r["kind"] == "finetune"}
+    assert f"{100 * metrics['ours']['miou_voxel_final']:.1f}" in table
+
+
+def every_run_can_be_shown(finished: Path, bench: Bench) -> None:
+    listed = bench("show", "--runs", str(finished)).stdout
+    record = next(r for r in run_records(finished) if (r["method"], r["stage"]) == ("ours", "finetune"))
+    assert record["key"] in listed and len(listed.splitlines()) == 7
+    assert re.search(rf"{record['key']}  ours -> s3dis-sem at 100% +0/0 +s3dis +\d+\.\d miou_voxel", listed)
+    one = bench("show", record["key"][:8], "--runs", str(finished)).stdout
+    assert "bookcase" in one and "best (selected on the test split)" in one and "372 of 374" in one
+    assert json.loads(bench("show", record["key"], "--runs", str(finished), "--json").stdout) == record
+    assert all(len(line) <= 100 for line in (listed + one).splitlines())
+
+
 @pytest.mark.slow  # of the fast tests, the killed run compares two stores
-def test_two_stores_get_the_same_bits(finished: Path, roots: list[str], bench: Bench, tmp_path: Path) -> None:
+def test_two_stores_get_the_same_bits(roots: list[str], bench: Bench, tmp_path: Path) -> None:
+    finished = run_whole(roots, tmp_path)
     bench(*command(roots, tmp_path / "runs"))
     one, two = artifact_hashes(finished), artifact_hashes(tmp_path / "runs")
     assert one == two and len(one) == 5
@@ -131,9 +194,9 @@ BOTH, ALONE = ("ours", "scratch"), ("scratch",)
     [(4.5, ALONE), *(pytest.param(m, BOTH, marks=pytest.mark.slow) for m in (2.0, 4.0, 6.5, 9.0, 12.0))],
 )
 def test_kill_nine_at_any_moment_is_continued(
-    moment: float, methods: tuple[str, ...], finished: Path, roots: list[str], bench: Bench, tmp_path: Path
+    moment: float, methods: tuple[str, ...], roots: list[str], bench: Bench, tmp_path: Path
 ) -> None:
-    runs = tmp_path / "runs"
+    runs, whole = tmp_path / "runs", run_whole(roots, tmp_path, methods)
     process = subprocess.Popen(
         bench_command(*command(roots, runs, methods=methods)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -143,12 +206,13 @@ def test_kill_nine_at_any_moment_is_continued(
     for record in run_records(runs):
         assert record["outcome"] == "ok", "what is visible is whole"
     bench(*command(roots, runs, methods=methods))
-    assert artifact_hashes(runs) == of_methods(finished, methods)
+    assert artifact_hashes(runs) == artifact_hashes(whole)
     assert not list(runs.glob(".partial/[!.]*"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_killed_stage_is_recorded_as_crashed_and_retried_on_request(
-    roots: list[str], bench: Bench, tmp_path: Path, finished: Path
+    roots: list[str], bench: Bench, tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
     process = subprocess.Popen(
@@ -169,8 +233,8 @@ def test_a_killed_stage_is_recorded_as_crashed_and_retried_on_request(
     assert (counted["outcome"], counted["attempt"]) == ("ok", 2)
     attempts = sorted((runs / "pretrain" / counted["key"]).glob("attempts/*/record.json"))
     assert [json.loads(p.read_text())["outcome"] for p in attempts] == ["crashed", "ok"]
-    good = {r["key"]: r["metrics"] for r in run_records(finished)}
-    assert all(good[r["key"]] == r["metrics"] for r in run_records(runs))
+    finetune = next(r for r in run_records(runs) if r["kind"] == "finetune")
+    assert finetune["outcome"] == "ok" and finetune["metrics"]["miou_voxel_final"] is not None
 
 
 def wait_for_child(runs: Path) -> int:
@@ -189,13 +253,13 @@ def wait_for_child(runs: Path) -> int:
 @pytest.mark.parametrize(
     ("number", "methods"),
     [
-        pytest.param(signal.SIGINT, ALONE, id="ctrl-c"),
+        pytest.param(signal.SIGINT, ALONE, id="ctrl-c", marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, BOTH, id="ctrl-c of both", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, BOTH, id="kill in the background", marks=pytest.mark.slow),
     ],
 )
 def test_ctrl_c_or_kill_keeps_the_checkpoint_and_says_how_to_go_on(
-    number: signal.Signals, methods: tuple[str, ...], finished: Path, roots: list[str], bench: Bench, tmp_path: Path
+    number: signal.Signals, methods: tuple[str, ...], roots: list[str], bench: Bench, tmp_path: Path
 ) -> None:
     def as_a_shell_does() -> None:
         # Ctrl-C is not meant for what runs in the background; the tests themselves may run there.
@@ -221,12 +285,12 @@ def test_ctrl_c_or_kill_keeps_the_checkpoint_and_says_how_to_go_on(
     assert "Traceback" not in stderr and not Path(f"/proc/{child}").exists()
     assert list(runs.glob(".partial/*/root/out/checkpoint.pt")) and list(runs.glob(".partial/*/attempts/1/record.json"))
     bench(*command(roots, runs, methods=methods))
-    assert artifact_hashes(runs) == of_methods(finished, methods)
+    assert artifact_hashes(runs) == artifact_hashes(run_whole(roots, tmp_path, methods))
 
 
 @pytest.mark.slow
-def test_two_commands_on_one_store_run_each_stage_once(roots: list[str], tmp_path: Path, finished: Path) -> None:
-    runs = tmp_path / "runs"
+def test_two_commands_on_one_store_run_each_stage_once(roots: list[str], tmp_path: Path) -> None:
+    runs, finished = tmp_path / "runs", run_whole(roots, tmp_path)
     both = [
         subprocess.Popen(
             bench_command(*command(roots, runs, "--json")), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -300,44 +364,9 @@ def test_memory_over_the_cap_is_oom_host(roots: list[str], bench: Bench, tmp_pat
     assert [r["outcome"] for r in run_records(runs)] == ["oom_host"]
 
 
-def test_the_fine_tuning_loader_never_sees_test_labels(
-    finished: Path, roots: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Run the stage in this process and write down who reads which labels."""
-    from pretrain_bench.harness.contract.stage import StageSpec
-    from pretrain_bench.harness.planning.prepared_data import prepared_with_manifest
-    from pretrain_bench.methods.context import StageContext
-    from pretrain_bench.methods.finetune import semantic, steps
-
-    record = next(r for r in run_records(finished) if (r["method"], r["stage"]) == ("scratch", "finetune"))
-    spec = StageSpec.model_validate_json((finished / "finetune" / record["key"] / "spec.json").read_bytes())
-    assert spec.data is not None and spec.split is not None
-    prepared, _ = prepared_with_manifest(spec.data.dataset, spec.data.manifest_sha256)
-    root = tmp_path / "root"
-    (root / "in").mkdir(parents=True)
-    (root / "in/stage.json").write_text(spec.model_dump_json())
-    (root / "data").mkdir()
-    (root / "data" / spec.data.dataset).symlink_to(prepared)
-    (root / "parents").mkdir()
-    (parent,) = spec.parents.items()
-    (root / "parents" / parent[0]).symlink_to(finished / "pretrain" / parent[1] / "artifacts")
-    read: list[str] = []
-    original = steps.load_labels
-    monkeypatch.setattr(steps, "load_labels", lambda view, scene: read.append(scene) or original(view, scene))
-    semantic.run(StageContext.open(root))
-    assert set(read) == set(spec.split.train)
-    assert not set(read) & {*spec.split.test, *spec.split.selection}
-    public = [
-        n
-        for n in vars(SemanticScorer(root / "data" / spec.data.dataset, spec.split.test, 0.2, 13))
-        if not n.startswith("_")
-    ]
-    assert public == ["classes"], "a scorer shows nothing of the labels"
-
-
 @pytest.mark.slow
 def test_imagenet_weights_are_loaded_recorded_and_part_of_the_key(
-    finished: Path, roots: list[str], bench: Bench, tmp_path: Path
+    roots: list[str], bench: Bench, tmp_path: Path
 ) -> None:
     import torch
 
@@ -349,7 +378,8 @@ def test_imagenet_weights_are_loaded_recorded_and_part_of_the_key(
     done = bench(*command(roots, runs, "--imagenet-weights", str(weights), "--json", methods=("ours",)))
     images = json.loads(done.stdout)[0]["record"]
     assert images["notes"]["encoder_initialisation"].startswith("imagenet file, ")
-    assert images["key"] not in artifact_hashes(finished)
+    without = json.loads(bench(*command(roots, tmp_path / "without", "--json", methods=("ours",))).stdout)
+    assert images["key"] not in {r["record"]["key"] for r in without}
     torch.save({"conv1.weight": torch.zeros(64, 3, 3, 3)}, weights)
     done = bench(*command(roots, tmp_path / "other", "--imagenet-weights", str(weights), methods=("ours",)), code=2)
     message = done.stderr.strip().splitlines()[-1]
@@ -357,35 +387,7 @@ def test_imagenet_weights_are_loaded_recorded_and_part_of_the_key(
     assert not run_records(tmp_path / "other") and not list((tmp_path / "other").glob(".partial/[!.]*"))
 
 
-def test_report(finished: Path, bench: Bench, tmp_path: Path) -> None:
-    done = bench("report", "--runs", str(finished), "--out", "out")
-    out = tmp_path / "out"
-    assert {p.name for p in out.iterdir()} >= {"index.html", "table.md", "table.csv", "effects.csv", "effects.json"}
-    pictures = {p.stem for p in out.glob("*.png")}
-    assert pictures and all({p.stem for p in out.glob(f"*.{kind}")} >= pictures for kind in ("svg", "pdf"))
-    table = (out / "table.md").read_text()
-    assert (
-        "| scratch | none " in table and "| ours    | rgbd-folder " in table and "cannot be tested with this n" in table
-    )
-    assert "SYNTHETIC" not in table and table.splitlines()[0].split(";")[0] in done.stdout
-    page = (out / "index.html").read_text().replace(plotly_source(), "")
-    assert not re.search(r"(src|href)=.https?:", page), "the page opens without a network"
-    assert "data:image/png;base64," in page
-    metrics = {r["method"]: r["metrics"] for r in run_records(finished) if r["kind"] == "finetune"}
-    assert f"{100 * metrics['ours']['miou_voxel_final']:.1f}" in table
-
-
-def test_show(finished: Path, bench: Bench) -> None:
-    listed = bench("show", "--runs", str(finished)).stdout
-    record = next(r for r in run_records(finished) if (r["method"], r["stage"]) == ("ours", "finetune"))
-    assert record["key"] in listed and len(listed.splitlines()) == 7
-    assert re.search(rf"{record['key']}  ours -> s3dis-sem at 100% +0/0 +s3dis +\d+\.\d miou_voxel", listed)
-    one = bench("show", record["key"][:8], "--runs", str(finished)).stdout
-    assert "bookcase" in one and "best (selected on the test split)" in one and "372 of 374" in one
-    assert json.loads(bench("show", record["key"], "--runs", str(finished), "--json").stdout) == record
-    assert all(len(line) <= 100 for line in (listed + one).splitlines())
-
-
+@pytest.mark.slow
 def test_without_selection_all_rooms_train_and_the_final_weights_count(
     roots: list[str], bench: Bench, tmp_path: Path
 ) -> None:

@@ -32,7 +32,7 @@ def installed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new environment with the project installed, not editable."""
     folder = tmp_path_factory.mktemp("fresh") / "env"
     environment(folder, with_pip=True)
-    install(folder, folder, str(source))
+    install(folder / "bin/python", folder, str(source))
     return folder
 
 
@@ -44,9 +44,9 @@ def environment(folder: Path, with_pip: bool) -> None:
     (site / "dependencies.pth").write_text("\n".join(p for p in sys.path if p.endswith("site-packages")) + "\n")
 
 
-def install(pip: Path, target: Path, *what: str) -> None:
-    """With the pip of one environment into another."""
-    command = [pip / "bin/python", "-m", "pip", "--quiet", "--python", target / "bin/python", "install", "--no-deps",
+def install(python: Path, target: Path, *what: str) -> None:
+    """With the pip of one interpreter into an environment."""
+    command = [python, "-m", "pip", "--quiet", "--python", target / "bin/python", "install", "--no-deps",
                "--force-reinstall", *what]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -63,6 +63,7 @@ def output(command: list[str | Path], cwd: Path, env: dict[str, str]) -> str:
     return done.stdout
 
 
+@pytest.mark.slow  # of the fast tests, an editable installation stands for it
 def test_the_distribution_owns_one_import_name(installed: Path, cache: Path, tmp_path: Path) -> None:
     code = "import importlib.metadata as m; print(*m.files('pretrain-bench'), sep='\\n')"
     files = output([installed / "bin/python", "-c", code], tmp_path, clean(cache)).split()
@@ -77,16 +78,22 @@ def test_the_distribution_owns_one_import_name(installed: Path, cache: Path, tmp
     assert not set(tracked.stdout.split()) - inside - {"reports/published/README.md"}, "data files are installed too"
 
 
-@pytest.mark.parametrize("method", [pytest.param("ours", marks=pytest.mark.slow), "scratch"])
+def write_foreign_rooms(folder: Path) -> None:
+    """Packages and a plain folder of the user's own, with the names of our rooms; each prints when it is imported."""
+    for room in ROOMS:
+        (folder / room).mkdir()
+        if room != "methods":
+            (folder / room / "__init__.py").write_text(f"print('the foreign {room}')\n")
+    (folder / "methods/tool.py").write_text("print('the foreign tool')\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ours", "scratch"])
 def test_folders_of_the_users_own_with_the_same_names(
     method: str, installed: Path, s3dis_root: Path, rgbd_root: Path, cache: Path, tmp_path: Path
 ) -> None:
     """PYTHONPATH=. puts them before the installed packages; the whole main job runs beside them, and they stay importable."""
-    for room in ROOMS:
-        (tmp_path / room).mkdir()
-        if room != "methods":
-            (tmp_path / room / "__init__.py").write_text(f"print('the foreign {room}')\n")
-    (tmp_path / "methods/tool.py").write_text("print('the foreign tool')\n")
+    write_foreign_rooms(tmp_path)
     variables = clean(cache, PYTHONPATH=".")
 
     def bench(*arguments: str) -> str:
@@ -113,6 +120,7 @@ def test_folders_of_the_users_own_with_the_same_names(
     assert mine.count("the foreign") == 4, "nor does the installation hide what is the user's"
 
 
+@pytest.mark.slow
 def test_a_foreign_torch_is_not_imported(installed: Path, cache: Path, tmp_path: Path) -> None:
     """Python puts the working folder first for `python -m`."""
     for name in ("torch", "numpy"):
@@ -137,13 +145,11 @@ def test_a_run_beside_a_foreign_torch(installed: Path, s3dis_root: Path, cache: 
     assert len(list((tmp_path / "runs").glob("*/*/record.json"))) == 2 and (tmp_path / "report/table.md").is_file()
 
 
-def test_an_editable_installation_and_a_plain_checkout(
-    installed: Path, source: Path, cache: Path, tmp_path: Path
-) -> None:
-    """Both give the same import names as the installation, from the folders of the checkout."""
+def test_an_editable_installation_and_a_plain_checkout(source: Path, cache: Path, tmp_path: Path) -> None:
+    """Both give the same import names as the installation, from the folders of the checkout, also beside what is the user's."""
     editable = tmp_path / "env"
     environment(editable, with_pip=False)
-    install(installed, editable, "--editable", str(source))
+    install(Path(sys.executable), editable, "--editable", str(source))
     code = "import pretrain_bench.harness.cli.app as app, pretrain_bench.methods as m; print(app.__file__, m.__file__)"
     for python, variables in (
         (editable / "bin/python", clean(cache)),
@@ -152,6 +158,18 @@ def test_an_editable_installation_and_a_plain_checkout(
         files = [Path(f).resolve() for f in output([python, "-c", code], tmp_path, variables).split()]
         assert files == [source / "harness/cli/app.py", source / "methods/__init__.py"]
     assert output([editable / "bin/bench", "--version"], tmp_path, clean(cache)) == "bench 0.1.0\n"
+    (beside := tmp_path / "beside").mkdir()
+    write_foreign_rooms(beside)
+    for name in ("torch", "numpy"):
+        (beside / f"{name}.py").write_text("raise SystemExit('the foreign one')\n")
+    names = output([editable / "bin/bench", "data", "ls", "--json"], beside, clean(cache, PYTHONPATH="."))
+    assert "synth-s3dis" in [d["name"] for d in json.loads(names)], "nor is anything foreign printed"
+    python = editable / "bin/python"
+    assert output([python, "-m", "pretrain_bench", "--version"], beside, clean(cache)) == "bench 0.1.0\n"
+    mine = output(
+        [python, "-c", "import methods.tool, benchmarks, reports, harness"], beside, clean(cache, PYTHONPATH=".")
+    )
+    assert mine.count("the foreign") == 4, "nor does the installation hide what is the user's"
 
 
 def test_make_verify_gpu_needs_torch_and_numpy_only(source: Path, cache: Path, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def toy(folder: Path, **changes: str) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_toy_method_goes_from_its_folder_to_report_and_audit(bench: Bench, s3dis_root: Path, tmp_path: Path) -> None:
     folder = toy(tmp_path / "toy")
     own = ["--task", "s3dis-sem", *NANO, "--data", f"s3dis={s3dis_root}", "--threads", "1"]
@@ -258,6 +259,7 @@ def test_a_profile_names_stages_that_exist() -> None:
         check_sections(profile, {"ours": find(Method, "ours")})
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_own_task_on_an_own_dataset(bench: Bench, s3dis_root: Path, tmp_path: Path) -> None:
     where = [
         "--method", "scratch", "--task", str(OWN_TASK / "task.yaml"), "--data", f"{OWN_TASK / 'dataset.yaml'}={s3dis_root}",

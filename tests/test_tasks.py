@@ -135,9 +135,6 @@ KINDS = {
 
 QUICK = ("s3dis-sem", "s3dis-inst", "sunrgbd-det")
 """One task of each kind; the others are of the slow tests."""
-EACH_TASK = pytest.mark.parametrize(
-    "task", [pytest.param(t, marks=[pytest.mark.slow] * (t not in QUICK)) for t in KINDS]
-)
 
 
 def nano_runs(folder: Path, tasks: Sequence[str]) -> Path:
@@ -148,24 +145,6 @@ def nano_runs(folder: Path, tasks: Sequence[str]) -> Path:
     return folder / "runs"
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory, module_cache: None) -> Path:
-    """A run of every kind of task."""
-    return nano_runs(tmp_path_factory.mktemp("kinds"), QUICK)
-
-
-@pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory, module_cache: None) -> Path:
-    """A run of every task."""
-    return nano_runs(tmp_path_factory.mktemp("tasks"), tuple(KINDS))
-
-
-@pytest.fixture
-def store(request: pytest.FixtureRequest, task: str) -> Path:
-    """Runs that hold the test's task and one of every kind."""
-    return request.getfixturevalue("quick" if task in QUICK else "full")
-
-
 def run_of(store: Path, task: str) -> tuple[Path, StageSpec]:
     for path in (store / "finetune").glob("*/spec.json"):
         spec = StageSpec.model_validate_json(path.read_bytes())
@@ -174,8 +153,26 @@ def run_of(store: Path, task: str) -> tuple[Path, StageSpec]:
     raise AssertionError(task)
 
 
-@EACH_TASK
-def test_the_number_that_counts_is_computed_from_what_was_saved(task: str, store: Path) -> None:
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    "tasks", [pytest.param(QUICK, id="one of each kind"), pytest.param(tuple(KINDS), id="all", marks=pytest.mark.slow)]
+)
+def test_tasks_are_trained_scored_drawn_and_reported(
+    tasks: Sequence[str], bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of each task in one store; each function below looks at one side of it."""
+    store = nano_runs(tmp_path, tasks)
+    for task in tasks:
+        the_number_that_counts_is_computed_from_what_was_saved(task, store)
+        with monkeypatch.context() as patch:
+            training_reads_the_labels_of_training_scenes_alone(task, store, tmp_path / task, patch)
+        predictions_of_another_task_are_refused(task, store)
+        a_scene_is_drawn(task, store, bench, tmp_path)
+        a_task_has_a_cost_before_it_ran(task, store)
+    all_kinds_are_shown_audited_and_reported(tasks, store, bench, tmp_path)
+
+
+def the_number_that_counts_is_computed_from_what_was_saved(task: str, store: Path) -> None:
     folder, spec = run_of(store, task)
     record = json.loads((folder / "record.json").read_text())
     assert record["outcome"] == "ok" and spec.data is not None and spec.split is not None
@@ -193,8 +190,7 @@ def test_the_number_that_counts_is_computed_from_what_was_saved(task: str, store
         scorer.score({})
 
 
-@EACH_TASK
-def test_training_reads_the_labels_of_training_scenes_alone(
+def training_reads_the_labels_of_training_scenes_alone(
     task: str, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, spec = run_of(store, task)
@@ -225,8 +221,7 @@ def test_training_reads_the_labels_of_training_scenes_alone(
     assert set(public) <= {"classes", "counted", "least_voxels"}, "a scorer shows nothing of the labels"
 
 
-@EACH_TASK
-def test_predictions_of_another_task_are_refused(task: str, store: Path) -> None:
+def predictions_of_another_task_are_refused(task: str, store: Path) -> None:
     _, spec = run_of(store, task)
     assert spec.data is not None and spec.split is not None
     scorer = scorer_for(spec, prepared_with_manifest(spec.data.dataset, spec.data.manifest_sha256)[0])
@@ -242,8 +237,7 @@ def test_predictions_of_another_task_are_refused(task: str, store: Path) -> None
         scorer.read(store, spec.split.test[0])
 
 
-@EACH_TASK
-def test_a_scene_is_drawn(task: str, store: Path, bench: Bench, tmp_path: Path) -> None:
+def a_scene_is_drawn(task: str, store: Path, bench: Bench, tmp_path: Path) -> None:
     from PIL import Image
     from plyfile import PlyData
 
@@ -263,11 +257,7 @@ def test_a_scene_is_drawn(task: str, store: Path, bench: Bench, tmp_path: Path) 
     assert "expected one of final, selected, best" in said
 
 
-@pytest.mark.parametrize("name", ["quick", pytest.param("full", marks=pytest.mark.slow)])
-def test_all_kinds_are_shown_audited_and_reported(
-    name: str, request: pytest.FixtureRequest, bench: Bench, tmp_path: Path
-) -> None:
-    store = request.getfixturevalue(name)
+def all_kinds_are_shown_audited_and_reported(tasks: Sequence[str], store: Path, bench: Bench, tmp_path: Path) -> None:
     for task, words in (("s3dis-inst", "AP50 of instances"), ("sunrgbd-det", "mAP50 of boxes")):
         assert words in bench("show", run_of(store, task)[0].name, "--runs", str(store)).stdout
     assert "ap50" in bench("show", "--runs", str(store)).stdout
@@ -276,7 +266,7 @@ def test_all_kinds_are_shown_audited_and_reported(
     assert "metrics recomputed from counts" in bench("audit", "b.tar.zst").stdout
     bench("report", "--runs", str(store), "--out", "out")
     table = (tmp_path / "out/table.md").read_text()
-    assert all(task in table for task in (QUICK if name == "quick" else KINDS))
+    assert all(task in table for task in tasks)
 
 
 @pytest.mark.parametrize(
@@ -304,8 +294,7 @@ def test_few_labels_of_a_scene(task: str, ratio: str, bench: Bench) -> None:
     assert 0 < record["ledger"]["labels"] <= 8 * int("".join(c for c in ratio if c.isdigit()))
 
 
-@EACH_TASK
-def test_a_task_has_a_cost_before_it_ran(task: str, store: Path) -> None:
+def a_task_has_a_cost_before_it_ran(task: str, store: Path) -> None:
     from pretrain_bench.harness.planning.estimate import rough_flops
 
     spec = run_of(store, task)[1]

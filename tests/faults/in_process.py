@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import time
 import traceback
+from pathlib import Path
 
+from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.contract.records import Measured
-from pretrain_bench.harness.executors.base import EventTail, Execution, StageLaunch
+from pretrain_bench.harness.executors.base import EventTail, Execution, Executor, StageLaunch
 from pretrain_bench.harness.executors.usage import folder_bytes
+from pretrain_bench.harness.planning.resolved_suite import RunOverrides, resolve_suite
+from pretrain_bench.harness.planning.stage_specs import PlannedCell
+from pretrain_bench.harness.running.capacity import Capacity
+from pretrain_bench.harness.running.display import Silent
+from pretrain_bench.harness.running.scheduler import run_cells
+from pretrain_bench.harness.running.stage_runner import RunOptions, StageRunner
+from pretrain_bench.harness.store.store import Store
 from tests.faults.sleeper import sleep_and_leave
 
 
@@ -36,3 +45,14 @@ class SleepingInProcess:
             output_bytes=folder_bytes(launch.root / "out"),
         )
         return Execution(code, None, False, measured)
+
+
+def cells_of(suite: Suite, overrides: RunOverrides) -> list[PlannedCell]:
+    """The cells of a suite, with their data prepared."""
+    return resolve_suite(suite, [], overrides).prepare(False, lambda _: lambda items: items, lambda _: None)
+
+
+def run_with(executor: Executor, cells: list[PlannedCell], runs: Path) -> None:
+    """Run cells into a store; AssertionError where a stage fails."""
+    reports = run_cells(cells, StageRunner(Store(runs), executor, Silent(), RunOptions()), Capacity(2, 1 << 20))
+    assert {r.record.outcome for r in reports} == {"ok"}

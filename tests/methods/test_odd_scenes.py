@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,8 +115,22 @@ def open_task(
     return planned, StageContext.open(root)
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("name", odd_scenes())
+def combinations(names: Sequence[str], fast: Mapping[str, str]) -> list[Any]:
+    """(name, task) pairs; the fast tests have every name once, with the task that it is odd for, the slow ones the others."""
+    return [
+        pytest.param(name, task, marks=() if fast[name] == task else pytest.mark.slow)
+        for name in names
+        for task in TASKS
+    ]
+
+
+ODD_FOR = {
+    "empty": "scannet-inst", "one-point": "scannet-det", "one-class": "scannet-sem", "no-objects": "scannet-det",
+    "not-labelled": "scannet-inst",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "task"), combinations(list(odd_scenes()), ODD_FOR))
 def test_odd_test_scenes_are_predicted_and_scored(task: str, name: str, tmp_path: Path) -> None:
     scenes = {"usual": room(), **odd_scenes()}
     planned, context = open_task(task, tmp_path, scenes, ("usual",), (name,))
@@ -127,8 +142,13 @@ def test_odd_test_scenes_are_predicted_and_scored(task: str, name: str, tmp_path
         assert scored[f"{planned.spec.headline_metric}_final"] is None, "nothing there: not defined, which is not zero"
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("name", [n for n in odd_scenes() if n not in ("empty", "one-point")])
+@pytest.mark.parametrize(
+    ("name", "task"),
+    combinations(
+        ["one-class", "no-objects", "not-labelled"],
+        {**ODD_FOR, "not-labelled": "scannet-sem", "one-class": "scannet-inst"},
+    ),
+)
 def test_odd_training_scenes_are_learnt_from(task: str, name: str, tmp_path: Path) -> None:
     _, context = open_task(task, tmp_path, {"usual": room(), **odd_scenes()}, (name,), ("usual",))
     metrics = TASKS[task].run(context)
@@ -145,20 +165,29 @@ def test_training_scenes_that_teach_nothing_end_in_words(task: str, name: str, t
         TASKS[task].run(context)
 
 
-@pytest.mark.parametrize(("task", "recipe"), [*((t, {}) for t in TASKS), ("scannet-inst", {"method": "pointgroup"})])
+@pytest.mark.parametrize(
+    ("task", "recipe"),
+    [
+        ("scannet-sem", {}),
+        ("scannet-det", {}),
+        pytest.param("scannet-inst", {}, marks=pytest.mark.slow),
+        ("scannet-inst", {"method": "pointgroup"}),
+    ],
+)
+@pytest.mark.parametrize("stop_at", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_stopped_fine_tuning_resumes_to_the_same_bits(
-    task: str, recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stop_at: int, task: str, recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scenes = {"usual": room(), "other": room(1), "third": room(2)}
     made = []
-    for stop_at in (None, 1, 2):
+    for stop in (None, stop_at):
         _, context = open_task(task, tmp_path, scenes, ("usual", "other"), ("third",), **recipe)
-        if stop_at is not None:
+        if stop is not None:
             real = core.train
 
-            def stopping(context: StageContext, training: Any, real: Any = real, stop_at: int = stop_at) -> Any:
+            def stopping(context: StageContext, training: Any, real: Any = real, stop: int = stop) -> Any:
                 def run_step(number: int, batch: Any) -> Any:
-                    context.stop = CANCEL if number == stop_at else None
+                    context.stop = CANCEL if number == stop else None
                     return training.run_step(number, batch)
 
                 return real(context, training._replace(run_step=run_step))

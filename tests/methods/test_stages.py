@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache as once
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +18,7 @@ from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
 from pretrain_bench.harness.contract.events import read_events
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
-from pretrain_bench.harness.planning.stage_specs import check_needs
+from pretrain_bench.harness.planning.stage_specs import PlannedStage, check_needs
 from pretrain_bench.harness.running.checks import check_pretrain
 from pretrain_bench.methods.pointcontrast.recipe import PointContrast
 from pretrain_bench.methods.training import loop
@@ -35,41 +33,52 @@ def source(cache: Path) -> PreparedDataset:
     return small_recordings(cache)
 
 
-class Trained(NamedTuple):
-    """The stages of a method, run once from seed 0 without a stop; and the files that they opened."""
-
-    root: Path
-    artifacts: Path
-    opened: list[str]
+STEPS = 4
+"""Of each stage: enough to stop after the first and to resume."""
 
 
-@pytest.fixture(scope="module")
-def trained(source: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
-    """By method; tests read it."""
-
-    @once
-    def run(method: str) -> Trained:
-        opened: list[str] = []
-        original, root = views._load, tmp_path_factory.mktemp(method)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(views, "_load", lambda path: opened.append(path.as_posix()) or original(path))
-            return Trained(root, run_all(nano_stages(method, source), root), opened)
-
-    return run
+def short_stages(method: str, source: PreparedDataset, seed: int = 0) -> list[PlannedStage]:
+    """The stages of a method with so few steps."""
+    planned = nano_stages(method, source, seed)
+    specs = [s.spec.model_copy(update={"limits": s.spec.limits.model_copy(update={"amount": STEPS})}) for s in planned]
+    return [stage._replace(spec=spec) for stage, spec in zip(planned, specs, strict=True)]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_stopped_training_resumes_to_the_same_bits(
-    method: str, source: PreparedDataset, trained: Callable[[str], Trained], tmp_path: Path
+def test_a_method_is_trained_stopped_and_resumed(
+    method: str, source: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned = nano_stages(method, source)
-    whole, resumed = trained(method).artifacts, run_all(planned, tmp_path, stop_at=1)
-    one, two = load_weights(whole / "backbone.safetensors"), load_weights(resumed / "backbone.safetensors")
+    """Trained once without a stop, once with a stop in each stage, once from another seed; the functions below compare."""
+    planned = short_stages(method, source)
+    whole, resumed, other = (tmp_path / name for name in ("whole", "resumed", "other"))
+    opened: list[str] = []
+    original = views._load
+    with monkeypatch.context() as patch:
+        patch.setattr(views, "_load", lambda path: opened.append(path.as_posix()) or original(path))
+        backbone = run_all(planned, whole) / "backbone.safetensors"
+    check_pretrain(planned[-1].spec, backbone.parent, last=True)
+    labels_are_opened_by_supervised_alone(method, whole, opened)
+    if method == "supervised":
+        it_drops_its_last_layer_and_sees_every_class(planned[0], backbone)
+    else:
+        health_is_logged(whole)
+    again = run_all(planned, resumed, stop_at=1) / "backbone.safetensors"
+    it_resumes_to_the_same_bits(planned, backbone, again)
+    the_events_are_those_of_one_run(planned, whole, resumed)
+    seeded = run_all(short_stages(method, source, 1), other) / "backbone.safetensors"
+    first, second = (load_weights(p)["block4.0.conv1.kernel"] for p in (backbone, seeded))
+    assert not torch.equal(first, second), "another seed gives another backbone"
+
+
+def it_resumes_to_the_same_bits(planned: list[PlannedStage], whole: Path, resumed: Path) -> None:
+    one, two = load_weights(whole), load_weights(resumed)
     assert set(one) == set(two) >= set(backbone_shapes(planned[-1].spec.network))
     assert all(torch.equal(one[name], two[name]) for name in one)
-    check_pretrain(planned[-1].spec, whole, last=True)
+
+
+def the_events_are_those_of_one_run(planned: list[PlannedStage], whole: Path, resumed: Path) -> None:
     for stage in planned:
-        logs = [list(read_events(p / stage.spec.stage / "out/events.jsonl")) for p in (trained(method).root, tmp_path)]
+        logs = [list(read_events(p / stage.spec.stage / "out/events.jsonl")) for p in (whole, resumed)]
         ends = [[e for e in log if e.event == "usage"][-1].ledger for log in logs]
         counted = [e.model_dump(exclude={"wall_seconds", "cpu_seconds", "peak_memory_bytes"}) for e in ends]
         assert counted[0] == counted[1] and counted[0]["optimizer_steps"] == stage.spec.limits.amount
@@ -78,18 +87,8 @@ def test_a_stopped_training_resumes_to_the_same_bits(
         assert [e.loss for e in steps[1]] == [e.loss for e in steps[0]]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_another_seed_gives_another_backbone(
-    method: str, source: PreparedDataset, trained: Callable[[str], Trained], tmp_path: Path
-) -> None:
-    one, two = trained(method).artifacts, run_all(nano_stages(method, source, 1), tmp_path)
-    first, second = (load_weights(p / "backbone.safetensors")["block4.0.conv1.kernel"] for p in (one, two))
-    assert not torch.equal(first, second)
-
-
-@pytest.mark.parametrize("method", [m for m in METHODS if m != "supervised"])
-def test_health_is_logged(method: str, trained: Callable[[str], Trained]) -> None:
-    logs = list(trained(method).root.glob("*/out/events.jsonl"))
+def health_is_logged(root: Path) -> None:
+    logs = list(root.glob("*/out/events.jsonl"))
     assert logs
     for path in logs:
         steps = [e for e in read_events(path) if e.event == "step"]
@@ -99,21 +98,25 @@ def test_health_is_logged(method: str, trained: Callable[[str], Trained]) -> Non
         assert all(s.gradient_norm > 0 for s in steps)
 
 
-def test_the_run_says_that_recorded_poses_were_used(
-    source: PreparedDataset, trained: Callable[[str], Trained], tmp_path: Path
-) -> None:
-    images = {"images": trained("ours").root / "images/out/artifacts"}
-    context = open_stage(nano_stages("ours", source)[1], tmp_path, images)
+def test_the_run_says_that_recorded_poses_were_used(source: PreparedDataset, tmp_path: Path) -> None:
+    images, points = nano_stages("ours", source)
+    first = open_stage(images, tmp_path / "images", {})
+    training_of(first).save()
+    context = open_stage(points, tmp_path / "points", {"images": first.artifacts})
     training_of(context)
     assert context.notes["z_up"] == "12 frames by recorded poses"
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_labels_are_opened_by_supervised_alone(method: str, trained: Callable[[str], Trained]) -> None:
-    root, _, opened = trained(method)
+def labels_are_opened_by_supervised_alone(method: str, root: Path, opened: list[str]) -> None:
     assert opened and any("/labelled/" in path for path in opened) == (method == "supervised")
     if method != "supervised":
         assert not list(root.glob("*/data/*/labelled"))
+
+
+def it_drops_its_last_layer_and_sees_every_class(planned: PlannedStage, backbone: Path) -> None:
+    assert not [name for name in load_weights(backbone) if name.startswith("final.")]
+    assert planned.spec.data is not None and planned.spec.data.view == "labelled"
+    assert planned.spec.data.scenes == ("scene0000_00", "scene0001_00", "scene0002_00"), "no test scene"
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -145,16 +148,6 @@ def test_a_collapse_ends_the_run_with_its_step(
         training.modules["network"].final.bias.fill_(1.0)  # type: ignore[union-attr, operator]
     with pytest.raises(Collapsed, match="step 3: the embeddings of all samples have been the same for 3 steps"):
         train_and_save(context, training._replace(schedule=lambda step: 0.0))
-
-
-def test_supervised_drops_its_last_layer_and_sees_every_class(
-    source: PreparedDataset, trained: Callable[[str], Trained]
-) -> None:
-    planned = nano_stages("supervised", source)
-    weights = load_weights(trained("supervised").artifacts / "backbone.safetensors")
-    assert not [name for name in weights if name.startswith("final.")]
-    assert planned[0].spec.data is not None and planned[0].spec.data.view == "labelled"
-    assert planned[0].spec.data.scenes == ("scene0000_00", "scene0001_00", "scene0002_00"), "no test scene"
 
 
 @pytest.mark.parametrize(

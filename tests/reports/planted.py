@@ -38,6 +38,7 @@ def plant(
     fail: int = 40,
     tasks: Sequence[str] = ("s3dis-sem",),
     as_paper: bool = False,
+    ratios: Sequence[float] = RATIOS,
 ) -> int:
     """Write a full crossed matrix; every `fail`-th fine-tuning has crashed. The number of records.
 
@@ -59,7 +60,7 @@ def plant(
                 synthetic,
             )
             count += 1
-            for task, percent, two in product(tasks, RATIOS, range(finetune_seeds)):
+            for task, percent, two in product(tasks, ratios, range(finetune_seeds)):
                 dataset, higher = TASKS[task]
                 if method == "supervised" and dataset == "scannet":
                     continue  # it would be given the task's own labels

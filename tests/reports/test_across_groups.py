@@ -12,29 +12,32 @@ import pytest
 
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis.sources import OTHER, SAME
-from pretrain_bench.reports.build import BuiltReport, build_report
+from pretrain_bench.reports.build import build_report
 from pretrain_bench.reports.page.plotly_figures import plotly_source
 from tests.conftest import Bench
 from tests.reports.planted import CLASSES, plant
 from tests.reports.stores import add
 
 
-@pytest.fixture(scope="module")
-def built(planted_store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[BuiltReport, Path]:
-    out = tmp_path_factory.mktemp("report")
-    return build_report(planted_store, out), out
+def test_a_report_of_planted_effects(planted_store: Store, tmp_path: Path) -> None:
+    """One report, which is drawn once; each function below looks at one side of it."""
+    out = tmp_path / "report"
+    build_report(planted_store, out)
+    failures_show_in_every_table(planted_store, out)
+    every_table_and_figure_is_written_in_every_format(out)
+    values_per_class_are_means_of_pretrainings_in_per_cent(planted_store, out)
+    the_data_of_scores_and_curves_lie_beside_them(planted_store, out)
 
 
-def test_failures_show_in_every_table(planted_store: Store, built: tuple[BuiltReport, Path]) -> None:
-    text = (built[1] / "synthetic-table1.md").read_text()
-    ratios = (built[1] / "synthetic-ratios1.md").read_text()
+def failures_show_in_every_table(planted_store: Store, out: Path) -> None:
+    text = (out / "synthetic-table1.md").read_text()
+    ratios = (out / "synthetic-ratios1.md").read_text()
     failed = [r for r in planted_store.records() if r.outcome != "ok"]
     assert failed and ("of 8 failed" in text or "of 8 failed" in ratios)
     assert sum(int(c.split(" of ")[0].split()[-1]) for c in ratios.split("|") if "failed" in c) == len(failed)
 
 
-def test_every_table_and_figure_in_every_format(built: tuple[BuiltReport, Path]) -> None:
-    _, out = built
+def every_table_and_figure_is_written_in_every_format(out: Path) -> None:
     for name in ("table1", "ratios1", "cost", "datasets"):
         for suffix in ("md", "tex"):
             assert "SYNTHETIC" in (out / f"synthetic-{name}.{suffix}").read_text()
@@ -58,11 +61,9 @@ def test_every_table_and_figure_in_every_format(built: tuple[BuiltReport, Path])
     assert page.count("<figure>") == 5 + 5 and not re.search(r"(src|href)=.https?:", page)
 
 
-def test_values_per_class_are_means_of_pretrainings_in_per_cent(
-    planted_store: Store, built: tuple[BuiltReport, Path]
-) -> None:
+def values_per_class_are_means_of_pretrainings_in_per_cent(planted_store: Store, out: Path) -> None:
     """Some runs have crashed, so that a mean over runs is another."""
-    shown = pd.read_csv(built[1] / "figure-synthetic-classes2.csv").set_index("method")
+    shown = pd.read_csv(out / "figure-synthetic-classes2.csv").set_index("method")
     rows = [
         {"method": r.method, "seed": r.cell.pretrain_seed, **{c: r.metrics[f"iou_voxel/{i}_selected"] for i, c in enumerate(CLASSES)}}
         for r in planted_store.records()
@@ -75,8 +76,7 @@ def test_values_per_class_are_means_of_pretrainings_in_per_cent(
     assert not np.allclose(over_runs, expected)
 
 
-def test_the_data_of_scores_and_curves_lie_beside_them(planted_store: Store, built: tuple[BuiltReport, Path]) -> None:
-    _, out = built
+def the_data_of_scores_and_curves_lie_beside_them(planted_store: Store, out: Path) -> None:
     scores = pd.concat([pd.read_csv(p) for p in out.glob("scores-*.csv")]).set_index("key")
     curves = pd.concat([pd.read_csv(p) for p in out.glob("curves-*.csv")])
     records = [r for r in planted_store.records() if r.kind == "finetune"]
@@ -89,7 +89,7 @@ def test_the_data_of_scores_and_curves_lie_beside_them(planted_store: Store, bui
 
 def test_figures_over_tasks_and_sources_are_of_a_store_with_both(tmp_path: Path) -> None:
     several = Store(tmp_path / "runs")
-    plant(several, pretrain_seeds=6, finetune_seeds=1, fail=0, tasks=("s3dis-sem", "scannet-sem"))
+    plant(several, pretrain_seeds=6, finetune_seeds=1, fail=0, tasks=("s3dis-sem", "scannet-sem"), ratios=(20.0, 100.0))
     built = build_report(several, tmp_path / "out")
     assert {"figure-synthetic-datasets", "figure-synthetic-ranks1", "synthetic-tasks1"} <= set(built.files)
     gains = pd.read_csv(tmp_path / "out/figure-synthetic-datasets.csv")
@@ -104,6 +104,7 @@ def test_figures_over_tasks_and_sources_are_of_a_store_with_both(tmp_path: Path)
     assert table.loc["supervised", "scannet-sem (scannet, b, p, selected)"] == "not applicable"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_gains_under_two_budgets_are_two_figures(tmp_path: Path) -> None:
     two = Store(tmp_path / "runs")
     two.root.mkdir()
@@ -117,6 +118,7 @@ def test_gains_under_two_budgets_are_two_figures(tmp_path: Path) -> None:
     assert set(pd.read_csv(tmp_path / "out/figure-cost2.csv")["budget"]) == {"large"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_command(planted_store: Store, bench: Bench, tmp_path: Path) -> None:
     done = bench("report", "--runs", str(planted_store.root), "--no-page", "--published", "--json")
     files = json.loads(done.stdout)
@@ -133,6 +135,7 @@ def test_the_command(planted_store: Store, bench: Bench, tmp_path: Path) -> None
     assert "none of them of this suite" in empty, "no run of the planted store is of the suite"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_run_is_a_row_of_numbers(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs")
     add(store, "scratch", 0.4, 3, 1, source="none")

@@ -20,6 +20,7 @@ from pretrain_bench.reports.tables.group_table import group_table
 from tests.reports.stores import add, only_group, rewrite
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_synthetic_and_real_never_meet(store: Store, tmp_path: Path) -> None:
     add(store, "ours", 0.5)
     add(store, "ours", 0.9, synthetic=True, source="synth-scannet")
@@ -38,6 +39,7 @@ def test_an_empty_store_says_so(store: Store, tmp_path: Path) -> None:
     assert "There are no fine-tuning runs yet" in (tmp_path / "out/index.html").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_csv_has_a_row_a_method_and_names_its_group(store: Store, tmp_path: Path) -> None:
 
     add(store, "ours", 0.5)
@@ -59,6 +61,7 @@ def test_reports_are_reproducible(store: Store, tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_names_of_a_foreign_store_are_no_formulas_no_markup_and_no_paths(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs")
     add(store, "ours", 0.5)
@@ -91,6 +94,7 @@ def test_a_watch_writes_again_when_a_run_ended_and_only_then(
     assert "2 runs; Ctrl-C ends the watch\n" in (said := capsys.readouterr().out) and "the watch has ended" in said
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_groups_of_one_title_are_told_apart_and_name_their_checkpoint(store: Store, tmp_path: Path) -> None:
     add(store, "scratch", 0.4, source="none")
     add(store, "ours", 0.5)
@@ -102,6 +106,7 @@ def test_groups_of_one_title_are_told_apart_and_name_their_checkpoint(store: Sto
     assert {title.rsplit(" ", 1)[1] for title in titles} == {"selected", "final"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_store_without_finetunings_says_so_whatever_is_asked_for(store: Store, tmp_path: Path) -> None:
     add(store, "ours", 0.5)
     (run,) = (store.root / "finetune").iterdir()
@@ -109,6 +114,7 @@ def test_a_store_without_finetunings_says_so_whatever_is_asked_for(store: Store,
     assert "There are no fine-tuning runs yet" in build_report(store, tmp_path / "out", keys=set(), page=False).text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_says_when_it_is_conditional_on_one_fine_tuning_seed(store: Store, tmp_path: Path) -> None:
     said = "conditional on one fine-tuning seed"
     add(store, "ours", 0.5)

@@ -22,6 +22,8 @@ from tests.conftest import Bench
 from tests.reports.stores import rewrite
 from tests.verification.report import ROOT
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 STUDY = ROOT / "docs/study"
 
 

@@ -14,10 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.executors.local import LocalExecutor
+from pretrain_bench.harness.planning.resolved_suite import RunOverrides
+from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.store import chain
 from tests.conftest import NANO, Bench, bench_command
+from tests.faults.in_process import SleepingInProcess, cells_of, run_with
 from tests.harness.store.bundles import members, repack
 
 DOCS = Path(__file__).parent.parent.parent.parent / "docs/audit.md"
@@ -26,10 +31,29 @@ DOCS = Path(__file__).parent.parent.parent.parent / "docs/audit.md"
 SMOKE = ("--budget", "smoke", "--profile", NANO[3])
 
 
-@pytest.fixture(scope="module")
-def honest(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def planned_cells() -> list[PlannedCell]:
     """scratch with two seeds and csc with one, under the budget smoke, on the smallest networks and procedural data."""
+    suite = Suite(
+        name="honest", version=1, budget="smoke", profile=NANO[3], methods=("scratch", "csc"), tasks=("s3dis-sem",),
+        pretrain_seeds=(0, 1), exclude=({"method": "csc", "pretrain_seed": 1},),
+    )  # fmt: skip
+    return cells_of(suite, RunOverrides())
+
+
+@pytest.fixture(scope="module")
+def honest(module_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of real records around stages that sleep instead of training; to be read only."""
     runs = tmp_path_factory.mktemp("audit") / "runs"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_TEST_SLEEP", "0.1")
+        run_with(SleepingInProcess(), planned_cells(), runs)
+    return runs
+
+
+@pytest.fixture(scope="module")
+def trained(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same runs, trained; for slow tests."""
+    runs = tmp_path_factory.mktemp("trained") / "runs"
     environment = {**os.environ, "BENCH_CACHE": str(cache)}
     for more in (("scratch", "--pretrain-seed", "0", "--pretrain-seed", "1"), ("csc",)):
         command = bench_command("run", "--method", *more, "--task", "s3dis-sem", *SMOKE, "--runs", str(runs))
@@ -192,7 +216,9 @@ TAMPERING: dict[Callable[[Path], None], tuple[str, str | None]] = {
 """Each with the check that finds it plain, and the one that finds it resealed (None: only a signature or a re-run does)."""
 
 
-def test_an_honest_store_passes(honest: Path, bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["honest", pytest.param("trained", marks=pytest.mark.slow)])
+def test_an_honest_store_passes(name: str, request: pytest.FixtureRequest, bench: Bench, tmp_path: Path) -> None:
+    honest = request.getfixturevalue(name)
     findings = audit(bench, "--runs", str(honest), "--page", str(tmp_path / "audit.html"))
     assert not failures(findings)
     held = {f["check"]: int(f["detail"]) for f in findings if f["verdict"] == "ok"}
@@ -297,8 +323,18 @@ def test_synthetic_data_are_made_again_from_their_seed(honest: Path, bench: Benc
     assert held["metrics recomputed from predictions"] == 3
 
 
-def test_a_run_again_gives_the_same_bits(honest: Path, bench: Bench) -> None:
-    findings = audit(bench, "--rerun-sample", "1", "--runs", str(honest))
+def test_a_pretraining_run_again_gives_the_same_bits(bench: Bench, tmp_path: Path) -> None:
+    """The initial weights of scratch, which cost no training."""
+    cell = planned_cells()[0]
+    run_with(LocalExecutor(), [cell._replace(stages=cell.stages[:1])], tmp_path / "runs")
+    findings = audit(bench, "--rerun", cell.stages[0].spec.key[:10])
+    assert not failures(findings)
+    assert any(f["check"] == "run again" and f["verdict"] == "ok" for f in findings)
+
+
+@pytest.mark.slow
+def test_a_run_again_gives_the_same_bits(trained: Path, bench: Bench) -> None:
+    findings = audit(bench, "--rerun-sample", "1", "--runs", str(trained))
     assert not failures(findings)
     assert any(f["check"] == "run again" and f["verdict"] == "ok" for f in findings)
     text = next(f["detail"] for f in findings if f["check"] == "determinism")
@@ -306,7 +342,8 @@ def test_a_run_again_gives_the_same_bits(honest: Path, bench: Bench) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_again_finds_what_was_resealed(runs: Path, bench: Bench) -> None:
+def test_a_run_again_finds_what_was_resealed(trained: Path, bench: Bench, tmp_path: Path) -> None:
+    runs = Path(shutil.copytree(trained, tmp_path / "runs"))
     replace_checkpoint(runs)
     reseal(runs)
     key = folder_of(runs, "csc").name
@@ -325,7 +362,7 @@ def test_where_the_first_difference_is(honest: Path, tmp_path: Path) -> None:
     event = json.loads(lines[steps[6]])
     lines[steps[6]] = json.dumps(event | {"loss": event["loss"] + 1e-9})
     (tmp_path / "events.jsonl").write_text("\n".join(lines) + "\n")
-    assert first_difference(one, tmp_path) == event["step"] == 7
+    assert first_difference(one, tmp_path) == event["step"] == 42
 
 
 # ------------------------------------------------------------------------------------------------------------ bundles

@@ -69,6 +69,7 @@ def test_a_bundle_holds_all_that_its_store_held() -> None:
         assert store.spec(record.kind, record.key).method == record.method  # raises where it does not give the key
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_reading_command_takes_a_bundle(bench: Bench, tmp_path: Path) -> None:
     runs = ("--runs", str(SMOKE))
     records = json.loads(bench("show", *runs, "--json").stdout)

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.store.store import Store
@@ -18,6 +19,8 @@ from pretrain_bench.reports.build import build_report
 from pretrain_bench.reports.figures.scores import draw_scores
 from pretrain_bench.reports.tables.group_table import group_table
 from tests.reports.stores import add, lose, rewrite
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def test_a_pretraining_that_failed_is_a_failure_of_its_row(tmp_path: Path) -> None:

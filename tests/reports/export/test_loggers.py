@@ -16,6 +16,8 @@ from pretrain_bench.reports.export import loggers
 from tests.conftest import Bench
 from tests.reports.stores import add
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 LOSSES = (2.0, 1.5, 1.25)
 
 

@@ -56,6 +56,7 @@ def test_what_others_write_meanwhile_stays_and_what_broke_off_goes(tmp_path: Pat
     assert {p.name for p in tmp_path.iterdir()} == {"run.log", "cost.md", ".bench-report.json"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_leaves_nothing_of_the_one_before_it(tmp_path: Path) -> None:
     """Other runs into the same folder: no table of the first store stays beside those of the second; notes of a person do."""
     one, two, out = Store(tmp_path / "one"), Store(tmp_path / "two"), tmp_path / "out"

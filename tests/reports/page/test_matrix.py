@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.build import build_report
 from pretrain_bench.reports.page.matrix import SHADES, matrix_cell
 from tests.reports.stores import add
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def test_a_gain_that_cannot_be_tested_has_no_colour() -> None:

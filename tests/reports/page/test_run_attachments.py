@@ -19,6 +19,8 @@ from pretrain_bench.reports.page import run_attachments, run_details
 from pretrain_bench.reports.page.run_details import ByteAllowance
 from tests.reports.stores import add, stage
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 LABELS = [[90, 10], [0, 0]]
 
 

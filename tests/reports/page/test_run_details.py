@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.build import build_report
 from pretrain_bench.reports.page.plotly_figures import plotly_source
 from pretrain_bench.reports.tables.formats import escape_markdown
 from tests.reports.stores import add
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def test_untrusted_text_is_escaped(store: Store, tmp_path: Path) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.build import build_report
 from pretrain_bench.reports.tables.group_table import group_table
 from tests.reports.stores import add, only_group
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def test_finetuning_seeds_are_averaged_before_anything_is_inferred(store: Store) -> None:

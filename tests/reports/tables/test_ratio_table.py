@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.harness.store.store import Store
@@ -14,6 +15,8 @@ from pretrain_bench.reports.analysis.frame import load_runs
 from pretrain_bench.reports.build import build_report
 from pretrain_bench.reports.tables.ratio_table import ratio_table
 from tests.reports.stores import SPLIT, add
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def test_versions_of_a_split_share_no_table_of_label_ratios(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.harness.store.store import Store
@@ -21,6 +22,8 @@ from pretrain_bench.reports.figures.style import save
 from pretrain_bench.reports.figures.variance import draw_variances
 from pretrain_bench.reports.tables.source_table import source_table
 from tests.reports.stores import add, rewrite
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def test_gains_of_the_same_and_of_another_dataset_are_told_apart(tmp_path: Path) -> None:

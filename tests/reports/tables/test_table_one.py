@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis.effects import effects
 from pretrain_bench.reports.analysis.frame import load
 from pretrain_bench.reports.tables.table_one import table_one
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def test_table_one_says_what_may_be_said(planted_store: Store) -> None:
