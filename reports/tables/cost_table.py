@@ -71,11 +71,11 @@ def used_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _currencies(pretrainings: pd.DataFrame, group: pd.DataFrame) -> dict[str, str]:
     """Steps, samples and FLOPs of one pre-training + one fine-tuning."""
-    flops = (pretrainings["pretrain_sparse_flops"].mean(), group["finetune_sparse_flops"].mean())
+    flops = (pretrainings["pretrain_flops"].mean(), group["finetune_flops"].mean())
     return {
         "steps": _sum(pretrainings, group, "steps"),
         "samples": _sum(pretrainings, group, "samples"),
-        "sparse FLOPs": f"{flops[0]:.3g} + {flops[1]:.3g}" if any(flops) else "-",
+        "FLOPs": f"{flops[0]:.3g} + {flops[1]:.3g}" if any(flops) else "-",
     }
 
 

@@ -22,7 +22,7 @@ USED = {
     "labels": 7,
     "gpu_seconds": 7200.0,
     "cpu_seconds": 3600.0,
-    "sparse_flops": 3 * 10**15,
+    "flops": 3 * 10**15,
 }
 
 
@@ -95,7 +95,7 @@ def test_every_table_says_what_was_equal_and_what_was_used(tmp_path: Path) -> No
     for table in (cost, *used):
         row = table.loc["ours"]
         assert row["steps"] == "20,000 + 20,000" and row["samples"] == "160,000 + 160,000"
-        assert row["sparse FLOPs"] == "3e+15 + 3e+15" and row["labels"] == "7 + 7"
+        assert row["FLOPs"] == "3e+15 + 3e+15" and row["labels"] == "7 + 7"
         assert row["GPU-hours"] == "2.000 + 2.000" and row["CPU-hours"] == "1.000 + 1.000"
         assert table.loc["scratch", "samples"] == "0 + 160,000"
     assert {"ours", "scratch"} == {r["method"] for p in out.glob("used-*.json") for r in json.loads(p.read_text())}

@@ -43,7 +43,7 @@ def test_energy_is_given_where_every_gpu_was_measured(planted_store: Store) -> N
 
 def test_gpu_hours_of_runs_of_which_some_used_none_are_no_mean() -> None:
     runs = runs_of({"ours": np.array([[40.0, 41.0]])}).assign(outcome="ok", pretrain_keys=["a", "b"])
-    zero = ("steps", "samples", "sparse_flops", "labels", "cpu_seconds", "gpu_seconds", "gpu_joules")
+    zero = ("steps", "samples", "flops", "labels", "cpu_seconds", "gpu_seconds", "gpu_joules")
     runs = runs.assign(**{f"{s}_{c}": 3600.0 for s in ("pretrain", "finetune") for c in zero}, peak_memory_mib=1.0)
     (row,) = cost_table(runs).to_dict("records")
     assert (row["GPU-hours"], row["GPU Wh"]) == ("1.000 + 1.000", "2.0")
