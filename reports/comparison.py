@@ -42,7 +42,7 @@ def build_comparison(one: Side, two: Side, out: Path) -> Comparison:
     sides = [load_side(side) for side in (one, two)]
     pairs, checkpoint = paired(one, two, sides)
     table = comparison_table(pairs)
-    lines = [(letter, text) for letter, side in zip("AB", sides, strict=True) for text in _facts(side)]
+    lines = [(letter, facts(side)) for facts in (_budgets, made_by) for letter, side in zip("AB", sides, strict=True)]
     made = "\n".join(
         textwrap.fill(f"{letter}: {escape_markdown(text)}", 120, subsequent_indent="   ") for letter, text in lines
     )
@@ -68,9 +68,8 @@ def build_comparison(one: Side, two: Side, out: Path) -> Comparison:
     return Comparison(table, files, "\n".join(texts))
 
 
-def _facts(side: Loaded) -> tuple[str, str]:
-    """How the runs of a side were made, and under which budgets."""
-    return made_by(side), budget_words(side.runs)
+def _budgets(side: Loaded) -> str:
+    return budget_words(side.runs)
 
 
 def _write_table(table: pd.DataFrame, stem: Path, title: str, after: str) -> str:
