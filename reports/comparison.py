@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pretrain_bench.benchmarks.support.errors import cannot_write
 from pretrain_bench.reports.analysis.budgets import budget_words
 from pretrain_bench.reports.analysis.compare import Side, load_side, made_by, paired
+from pretrain_bench.reports.analysis.frame import Loaded
 from pretrain_bench.reports.analysis.scores import METRIC_NAMES
 from pretrain_bench.reports.analysis.titles import text_mark
 from pretrain_bench.reports.export.output_folder import COMPARISON_FILES, earlier_files_removed
@@ -41,13 +42,9 @@ def build_comparison(one: Side, two: Side, out: Path) -> Comparison:
     sides = [load_side(side) for side in (one, two)]
     pairs, checkpoint = paired(one, two, sides)
     table = comparison_table(pairs)
+    lines = [(letter, facts(side)) for facts in (_budgets, made_by) for letter, side in zip("AB", sides, strict=True)]
     made = "\n".join(
-        textwrap.fill(
-            f"{letter}: {escape_markdown(f'{made_by(loaded)}; {budget_words(loaded.runs)}')}",
-            120,
-            subsequent_indent="   ",
-        )
-        for letter, loaded in zip("AB", sides, strict=True)
+        textwrap.fill(f"{letter}: {escape_markdown(text)}", 120, subsequent_indent="   ") for letter, text in lines
     )
     texts: list[str] = []
     files: dict[str, Path] = {}
@@ -69,6 +66,10 @@ def build_comparison(one: Side, two: Side, out: Path) -> Comparison:
     except OSError as error:
         raise cannot_write(out, error, "comparison (--out names another folder)") from error
     return Comparison(table, files, "\n".join(texts))
+
+
+def _budgets(side: Loaded) -> str:
+    return budget_words(side.runs)
 
 
 def _write_table(table: pd.DataFrame, stem: Path, title: str, after: str) -> str:

@@ -46,5 +46,5 @@ def finish_gain_axes(axes: Any, x_label: str, title: str) -> None:
     """Label axes of gains over scratch, and draw a line at zero."""
     axes.axhline(0, color="#555555", lw=0.8, ls="--", zorder=1)
     axes.set_xlabel(x_label)
-    axes.set_ylabel("gain over scratch (points of the metric)")
+    axes.set_ylabel("gain over scratch\n(points of the metric)")
     axes.set_title(wrap_title(title, axes), fontsize=9)
