@@ -351,4 +351,4 @@ def test_a_gpu_that_is_not_there(bench: Bench, s3dis_root: Path, tmp_path: Path)
 def test_a_budget_for_a_gpu_says_so_on_a_cpu(bench: Bench, tmp_path: Path) -> None:
     more = ["--data", f"s3dis={tmp_path}", "--device", "cpu"]
     done = bench("run", "--method", "scratch", "--task", "s3dis-sem", *more, code=2)
-    assert done.stderr.startswith("budget paper is meant for a GPU; on this CPU it takes weeks")
+    assert done.stderr.startswith("budget uniform is meant for a GPU; on this CPU it takes weeks")
