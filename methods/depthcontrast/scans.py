@@ -74,7 +74,8 @@ class VoxelEncoder(nn.Module):
 
     def forward(self, x: Any) -> Tensor:
         """One row for each scan of the batch, in order."""
-        return self.head(self.pool(self.backbone.features(x)).F)
+        pooled = self.pool(self.backbone.features(x))
+        return self.head(pooled.F[pooled.C[:, 0].argsort()])  # MinkowskiEngine pools scans in the order of its hash map
 
 
 def run(context: StageContext) -> dict[str, float | None]:

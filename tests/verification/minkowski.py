@@ -17,12 +17,13 @@ import torch
 
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.harness.store.machine import package_version
+from pretrain_bench.methods.depthcontrast.scans import VoxelEncoder
 from pretrain_bench.methods.networks.res16unet import seeded_backbone
 from pretrain_bench.methods.sparse.backend import sparse_backend
 from tests.performance.work import surface_voxels
 from tests.verification.report import ROOT, write_report
 
-CLASSES, STEPS = 13, 50
+CLASSES, STEPS, SCANS = 13, 50, 8
 OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-2
 NUDGES = (1e-6, -1e-6, 2e-6, 3e-6)
 CURVE_FACTOR = 3.0
@@ -64,8 +65,11 @@ def two_scans(cloud: Cloud) -> Cloud:
 
 
 def check_row_order(backend: str, cloud: Cloud) -> int:
-    """The number of rows that were looked at. Raises SystemExit where a tensor, the backbone's output or pooled scans have other rows than they were given, or in another
-    order: losses and predictions find the rows of a scan by their place."""
+    """The number of rows that were looked at. Raises SystemExit where a backend changes their order.
+
+    Losses and predictions find the rows of a scan by their place: in a sparse tensor, in the backbone's output, and among the
+    embeddings of DepthContrast's scans.
+    """
     coordinates, features = two_scans(cloud)
     engine = sparse_backend(backend)
     network = seeded_backbone(CLASSES, NetworkSettings(width=0.25), 0.05, backend, 7).to(features.device)
@@ -76,10 +80,24 @@ def check_row_order(backend: str, cloud: Cloud) -> int:
     with torch.no_grad():
         out = network(tensor)
     same_rows(out.C, coordinates, f"{backend}, output of the backbone")
-    scans = torch.zeros(2, 4, dtype=coordinates.dtype, device=coordinates.device)
-    scans[1, 0] = 1
-    same_rows(engine.MinkowskiGlobalMaxPooling()(out).C, scans, f"{backend}, pooled scans")
+    check_scan_order(VoxelEncoder(network, 16, engine).to(features.device), engine, cloud)
     return len(coordinates)
+
+
+@torch.no_grad()
+def check_scan_order(encoder: VoxelEncoder, engine: Any, cloud: Cloud) -> None:
+    """Raises SystemExit where embedding i of a batch is not that of scan i alone; the scans are slices of a cloud."""
+    coordinates, features = cloud
+    numbers = torch.arange(len(features), device=features.device) * SCANS // len(features)
+    batch = torch.cat([numbers[:, None].to(coordinates), coordinates[:, 1:]], 1)
+    together = encoder.eval()(engine.SparseTensor(features, batch))
+    for scan in range(SCANS):
+        rows = numbers == scan
+        one = torch.cat([torch.zeros_like(batch[rows, :1]), batch[rows, 1:]], 1)
+        (alone,) = encoder(engine.SparseTensor(features[rows], one))
+        nearest = int((together - alone).norm(dim=1).argmin())
+        if nearest != scan:
+            raise SystemExit(f"embeddings of scans are not in the order of the batch: scan {scan} is in row {nearest}")
 
 
 def same_rows(found: torch.Tensor, given: torch.Tensor, where: str) -> None:
