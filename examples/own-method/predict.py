@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain_bench.benchmarks.datasets.views import list_frames, load_frame, upright_points
+from pretrain_bench.benchmarks.datasets.views import load_frame, upright_points
 from pretrain_bench.benchmarks.input.transforms import nearest_rows
 from pretrain_bench.benchmarks.input.voxelise import quantise, to_cells
 from pretrain_bench.methods.context import StageContext
@@ -14,6 +14,7 @@ from pretrain_bench.methods.networks.res16unet import HEAD, seeded_backbone
 from pretrain_bench.methods.sparse.backend import sparse_backend
 from pretrain_bench.methods.sparse.tensor import batched_coordinates
 from pretrain_bench.methods.training.checkpoint import save_backbone
+from pretrain_bench.methods.training.frames import frames_of
 from pretrain_bench.methods.training.loop import StepResult, Training, batch_indices, train_and_save
 from pretrain_bench.methods.training.optim import polynomial, sgd
 
@@ -25,13 +26,12 @@ Sample = tuple[Tensor, Tensor]
 def run(context: StageContext) -> dict[str, float | None]:
     """Train and write `artifacts/backbone.safetensors`; the layer that predicts colours stays behind."""
     recipe, spec = context.recipe(ColourRecipe), context.spec
-    assert spec.data is not None
-    frames = list_frames(context.view, spec.data.scenes)
+    frames = frames_of(context)
     momentum, seed = spec.network.pretrain_bn_momentum, context.seed("weights")
     network = seeded_backbone(3, spec.network, momentum, spec.sparse_backend, seed).to(context.device).train()
     optimiser = sgd(network.parameters(), recipe.optimiser)
-    steps = context.allowed_steps(recipe.steps, recipe.frames_per_step)
-    schedule = polynomial(recipe.optimiser.learning_rate, 0.9, recipe.steps, steps, spec.limits)
+    length = context.run_length(recipe.steps, recipe.frames_per_step)
+    schedule = polynomial(recipe.optimiser.learning_rate, 0.9, length.scheduled)
     engine = sparse_backend(spec.sparse_backend)
 
     def make_batch(number: int) -> list[Sample]:
@@ -55,7 +55,7 @@ def run(context: StageContext) -> dict[str, float | None]:
         save_backbone(network, context.artifacts, drop=HEAD)
 
     return train_and_save(
-        context, Training({"network": network}, optimiser, schedule, steps, make_batch, step, save=save)
+        context, Training({"network": network}, optimiser, schedule, length, make_batch, step, save=save)
     )
 
 

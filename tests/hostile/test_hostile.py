@@ -79,7 +79,7 @@ CASES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "escapes_and_markup": ("crashed", ("<script>",), ()),
     "forged_end": ("crashed", ("exit code 3",), ()),
     "fewer_steps": ("invalid_output", ("ledger says 1 steps, its events go to step 7",), ()),
-    "more_steps": ("over_budget", ("5000 steps", "allows 8"), ()),
+    "more_steps": ("over_budget", ("5,000 steps", "allows 8"), ()),
     "nothing": ("invalid_output", ("without an end event",), ()),
     "exits_137": ("crashed", ("exit code 137",), ()),
     "hangs": ("timeout", (), ()),

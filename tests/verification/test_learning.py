@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pretrain_bench.harness.planning.prepared_data import DataSources
+from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.methods.training.checkpoint import BACKBONE_FILE, load_weights
 from tests.verification import learning
 from tests.verification.report import FOLDER
@@ -21,9 +22,7 @@ def test_one_seed_of_csc_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(learning, "HELD_OUT_BATCHES", 12)
     source = DataSources(frame_stride=50, world="smoke").prepare(learning.DATASET, strict=True, say=print)
     (planned,) = learning.stages("csc", 0, source)
-    recipe = {**(planned.spec.recipe or {}), "steps": STEPS}
-    limits = planned.spec.limits.model_copy(update={"loader_workers": 0})
-    planned = planned._replace(spec=planned.spec.model_copy(update={"recipe": recipe, "limits": limits}))
+    planned = shortened(planned, STEPS)
     found, artifacts = learning.run_stage(planned, tmp_path, {})
     accuracy = found[""]
     print(accuracy)
@@ -43,9 +42,7 @@ def test_depthcontrast_is_ranked_and_probed(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(learning, "NEGATIVES", 5)
     monkeypatch.setattr(learning, "world", lambda: source)
     (planned,) = learning.stages("depthcontrast", 0, source)
-    limits = planned.spec.limits.model_copy(update={"loader_workers": 0})
-    recipe = {**(planned.spec.recipe or {}), "steps": 2, "scans_per_step": 4, "scans_per_pass": 4}
-    small = planned._replace(spec=planned.spec.model_copy(update={"recipe": recipe, "limits": limits}))
+    small = shortened(planned, 2, scans_per_step=4, scans_per_pass=4)
     monkeypatch.setattr(learning, "stages", lambda method, seed, source: [small])
     asked: list[float] = []
     monkeypatch.setattr(learning, "probe", lambda backbone, *_: asked.append(float(weights(backbone))) or 0.1)
@@ -59,6 +56,13 @@ def test_depthcontrast_is_ranked_and_probed(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.undo()
     backbone = learning.load_backbone(tmp_path / "scans/train/out/artifacts", small.spec.network, 0)
     assert 0 < learning.probe(backbone, source, 0.1, True) < 1
+
+
+def shortened(planned: PlannedStage, steps: int, **recipe: int) -> PlannedStage:
+    """The stage with a budget of `steps` steps: the budget decides how long a stage trains, whatever its recipe says."""
+    limits = planned.spec.limits.model_copy(update={"loader_workers": 0, "amount": float(steps)})
+    changed = {**(planned.spec.recipe or {}), "steps": steps, **recipe}
+    return planned._replace(spec=planned.spec.model_copy(update={"recipe": changed, "limits": limits}))
 
 
 def weights(backbone: learning.Res16UNet34C) -> float:
