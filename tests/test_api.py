@@ -17,6 +17,7 @@ PAGE = (REPOSITORY / "docs/api.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
 
 
+@pytest.mark.slow
 def test_the_page_runs_as_it_stands(s3dis_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block in order, as in a notebook, with the smallest budget on seven small rooms."""
     monkeypatch.chdir(tmp_path)

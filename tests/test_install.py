@@ -145,6 +145,7 @@ def test_a_run_beside_a_foreign_torch(installed: Path, s3dis_root: Path, cache: 
     assert len(list((tmp_path / "runs").glob("*/*/record.json"))) == 2 and (tmp_path / "report/table.md").is_file()
 
 
+@pytest.mark.slow
 def test_an_editable_installation_and_a_plain_checkout(source: Path, cache: Path, tmp_path: Path) -> None:
     """Both give the same import names as the installation, from the folders of the checkout, also beside what is the user's."""
     editable = tmp_path / "env"

@@ -74,6 +74,7 @@ def toy(folder: Path, **changes: str) -> Path:
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.slow
 def test_a_toy_method_goes_from_its_folder_to_report_and_audit(bench: Bench, s3dis_root: Path, tmp_path: Path) -> None:
     folder = toy(tmp_path / "toy")
     own = ["--task", "s3dis-sem", *NANO, "--data", f"s3dis={s3dis_root}", "--threads", "1"]

@@ -224,6 +224,7 @@ def test_without_clusters_there_is_a_loss_all_the_same() -> None:
     assert loss.parts["score_loss"] == 0 and torch.isfinite(loss.total)
 
 
+@pytest.mark.slow
 def test_scores_learn_which_clusters_are_instances() -> None:
     """Blocks that touch as they lie are one wrong cluster in the original coordinates and three right ones in the moved."""
     torch.manual_seed(0)

@@ -87,6 +87,7 @@ def the_data_of_scores_and_curves_lie_beside_them(planted_store: Store, out: Pat
     assert set(curves["key"]) <= set(scores.index) and set(curves["step"]) == set(range(30, 301, 30))
 
 
+@pytest.mark.slow
 def test_figures_over_tasks_and_sources_are_of_a_store_with_both(tmp_path: Path) -> None:
     several = Store(tmp_path / "runs")
     plant(several, pretrain_seeds=6, finetune_seeds=1, fail=0, tasks=("s3dis-sem", "scannet-sem"), ratios=(20.0, 100.0))

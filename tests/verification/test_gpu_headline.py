@@ -26,6 +26,7 @@ def planned(cache: Path) -> PlannedStage:
     return stage
 
 
+@pytest.mark.slow
 def test_steps_and_memory_are_read_from_the_events(tmp_path: Path, planned: PlannedStage) -> None:
     (tmp_path / "out").mkdir()
     events = EventWriter(tmp_path / "out" / EVENTS_FILE)

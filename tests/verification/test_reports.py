@@ -124,6 +124,7 @@ def test_gpu_parity_holds_on_the_cpu() -> None:
     assert gpu.network_parity("cpu") <= gpu.BOUNDS["network"]
 
 
+@pytest.mark.slow
 def test_bf16_and_fp32_learn_alike() -> None:
     one, two = gpu.curve("cpu", "fp32", 1500, 20), gpu.curve("cpu", "bf16", 1500, 20)
     assert one[-1] < 0.8 * one[0]
@@ -131,6 +132,7 @@ def test_bf16_and_fp32_learn_alike() -> None:
     assert gpu.curve_difference(one, two) <= 0.05
 
 
+@pytest.mark.slow
 def test_gpu_verification_needs_torch_and_numpy_only(tmp_path: Path) -> None:
     absent = {"pydantic", "pydantic_core", "yaml", "typer", "tqdm", "scipy", "pandas", "PIL", "psutil", "plyfile", "safetensors",
               "rich", "pytest", "matplotlib", "seaborn"}  # fmt: skip

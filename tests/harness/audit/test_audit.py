@@ -323,6 +323,7 @@ def test_synthetic_data_are_made_again_from_their_seed(honest: Path, bench: Benc
     assert held["metrics recomputed from predictions"] == 3
 
 
+@pytest.mark.slow
 def test_a_pretraining_run_again_gives_the_same_bits(bench: Bench, tmp_path: Path) -> None:
     """The initial weights of scratch, which cost no training."""
     cell = planned_cells()[0]

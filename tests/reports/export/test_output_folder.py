@@ -14,6 +14,7 @@ from pretrain_bench.reports.export.output_folder import COMPARISON_FILES, REPORT
 from tests.reports.stores import add
 
 
+@pytest.mark.slow
 def test_every_file_of_a_report_is_known_as_one(tmp_path: Path) -> None:
     one, out = Store(tmp_path / "one"), tmp_path / "out"
     for seed in range(2):
