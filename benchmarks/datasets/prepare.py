@@ -17,7 +17,8 @@ from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pretrain_bench.benchmarks.datasets import images, layout, pairs, writers
+from pretrain_bench.benchmarks.datasets import holdings, images, layout, pairs, parts, writers
+from pretrain_bench.benchmarks.datasets.holdings import classes_held, left_out_entry
 from pretrain_bench.benchmarks.datasets.layout import (
     LABELLED,
     MANIFEST,
@@ -140,6 +141,7 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
         files=dict(sorted(files.items())),
         # No path of this machine: the manifest, and its hash, are the same wherever the data lie.
         problems=tuple(p.replace(f"{root}{os.sep}", "") for p in problems),
+        left_out=tuple(left_out_entry(name, sources[name]) for name in sorted(failed)),
     )
     (final / MANIFEST).write_text(manifest.model_dump_json(indent=1))
     os.replace(final, target)
@@ -190,6 +192,7 @@ def write_scene(dataset: Dataset, name: str, source: Any, partial: Path, how: Re
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     info = WRITERS[dataset.layout](dataset, source, unfinished, how)
+    info |= classes_held(unfinished / LABELLED, dataset)
     files = [
         (view, path.removeprefix(f"{view}/"), entry.model_dump())
         for path, entry in hash_files(unfinished).items()
@@ -228,7 +231,7 @@ def _source_fingerprint(dataset: Dataset, root: Path, how: Reading, cache: Path)
         importlib.import_module(f"pretrain_bench.benchmarks.datasets.{name}")
         for name in readers.get(dataset.layout, (dataset.layout,))
     ]
-    for module in (layout, images, pairs, writers, voxelize, *own):
+    for module in (layout, holdings, images, pairs, parts, writers, voxelize, *own):
         digest.update(Path(module.__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
     for name, size, time in sorted(_source_files(root, cache / "prepared")):

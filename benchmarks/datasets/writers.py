@@ -6,6 +6,7 @@ returns what it holds. Everything here can be called in another process.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.datasets import images, pairs, rgbd_folder, s3dis, scannet, semantickitti, sens, sunrgbd
 from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, scene_folder_name
+from pretrain_bench.benchmarks.datasets.parts import SceneParts
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError
 
@@ -75,34 +77,44 @@ def find_scannet(dataset: Dataset, root: Path) -> dict[str, Any]:
 def write_scannet(
     dataset: Dataset, source: tuple[Path, dict[str, int] | None], out: Path, how: Reading
 ) -> dict[str, Any]:
-    """Frames of the stream (or of the exported folder) and the labelled mesh, whichever of the two there is."""
-    folder, label_map = source
+    """Frames of the stream (or of the exported folder) and the labelled mesh, each where it is there and can be read."""
+    folder = source[0]
     name = folder.name
-    problems: list[str] = []
-    held: dict[str, Any] = {}
-    stream = folder / f"{name}.sens"
-    if stream.is_file():
-        header = sens.read_header(stream)
-        frames = _stream_frames(stream, header, how, problems)
-        intrinsic = rgbd_folder.sound_intrinsic(header.intrinsic_depth[:3, :3], str(stream))
-        held |= _write_frames(name, intrinsic, frames, out, how)
+    parts = SceneParts(name, how.strict)
+
+    def drop_frames() -> None:
+        shutil.rmtree(out / UNLABELLED / "frames", ignore_errors=True)
+
+    if (folder / f"{name}.sens").is_file():
+        parts.add("recording", lambda: _write_stream(folder / f"{name}.sens", out, how), drop_frames)
     elif (folder / "color").is_dir():
-        exported = write_recording(dataset, _only(folder), out, how)
-        problems += exported.pop("problems")
-        held |= exported
+        parts.add("recording", lambda: write_recording(dataset, _only(folder), out, how), drop_frames)
     if (folder / f"{name}_vh_clean_2.ply").is_file():
-        scan = scannet.read_scan(folder, label_map)
-        if scan.problems and how.strict:
-            raise DataError(scan.problems[0])
-        problems += scan.problems
-        _save(out / UNLABELLED, xyz=scan.xyz, rgb=scan.rgb)
-        boxes = scannet.instance_boxes(scan, dataset.box_class_ids)
-        labels = scannet.train_ids(scan.nyu40, dataset.class_ids)
-        _save(out / LABELLED, semantic=labels, instance=scan.instance, boxes=boxes, alignment=scan.alignment)
-        held |= {"points": len(scan.xyz), "boxes": len(boxes)}
-    if not held:
-        raise DataError(f"{folder}: neither {name}.sens nor exported frames nor {name}_vh_clean_2.ply in it")
-    return {**held, "problems": problems}
+        parts.add("mesh", lambda: _write_mesh(dataset, source, out, how))
+    return parts.result(f"{folder}: neither {name}.sens nor exported frames nor {name}_vh_clean_2.ply in it")
+
+
+def _write_stream(stream: Path, out: Path, how: Reading) -> dict[str, Any]:
+    """Frames of a ScanNet stream."""
+    problems: list[str] = []
+    header = sens.read_header(stream)
+    frames = _stream_frames(stream, header, how, problems)
+    intrinsic = rgbd_folder.sound_intrinsic(header.intrinsic_depth[:3, :3], str(stream))
+    return {**_write_frames(stream.stem, intrinsic, frames, out, how), "problems": problems}
+
+
+def _write_mesh(
+    dataset: Dataset, source: tuple[Path, dict[str, int] | None], out: Path, how: Reading
+) -> dict[str, Any]:
+    """Vertices of a ScanNet mesh with their labels and boxes."""
+    scan = scannet.read_scan(*source)
+    if scan.problems and how.strict:
+        raise DataError(scan.problems[0])
+    boxes = scannet.instance_boxes(scan, dataset.box_class_ids)
+    labels = scannet.train_ids(scan.nyu40, dataset.class_ids)
+    _save(out / UNLABELLED, xyz=scan.xyz, rgb=scan.rgb)
+    _save(out / LABELLED, semantic=labels, instance=scan.instance, boxes=boxes, alignment=scan.alignment)
+    return {"points": len(scan.xyz), "boxes": len(boxes), "problems": scan.problems}
 
 
 def find_semantickitti(dataset: Dataset, root: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import hashlib
 from enum import StrEnum
 from typing import Literal
 
+from pretrain_bench.benchmarks.datasets.coverage import SplitCoverage
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.method import MethodCard
@@ -85,6 +86,8 @@ class Record(Spec):
     dataset: str | None = None
     synthetic: bool
     metrics: dict[str, float | None] = {}
+    coverage: SplitCoverage | None = None
+    """How much of the test split `metrics` are over; None without metrics, or in a record that is older than this field."""
     stage_metrics: dict[str, float | None] = {}
     ledger: Ledger = Ledger()
     measured: Measured = Measured()

@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
+from pretrain_bench.benchmarks.datasets.coverage import split_coverage
+from pretrain_bench.benchmarks.datasets.holdings import scenes_for_task
 from pretrain_bench.benchmarks.datasets.splits import read_scene_list, scenes_for_testing, split_scenes, usable_scenes
 from pretrain_bench.benchmarks.specs.budget import Budget, BudgetHalf, Currency
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
@@ -188,7 +190,7 @@ def finetune_stage(
             f"label ratio {cell.label_ratio}: the labels of task {task.name!r} are boxes; give per cent or boxes"
         )
     check_applicable(method, last.data.dataset if last.data else None, task, target.dataset)
-    scenes = used_scenes(target, profile)
+    scenes = scenes_for_task(target.manifest, used_scenes(target, profile), task.kind)
     split = split_scenes(scenes, target.dataset, cell.label_ratio, target.tested, profile.selection)
     # Epochs are those of all labels, so that a lower label ratio changes the labels and not the number of steps (spec I-29).
     whole = split_scenes(scenes, target.dataset, LabelRatio(), target.tested, profile.selection)
@@ -206,6 +208,7 @@ def finetune_stage(
             "data": _view(target, True, (), task.kind),
             "selection": profile.selection,
             "split": split,
+            "coverage": split_coverage(target.dataset, target.manifest, split.test),
             "transfer": getattr(last.recipe, TRANSFER, "all"),
             "parents": {last.spec.stage: last.spec.key},
             "code_sha256": code_sha256("finetune", method.name, task.kind),

@@ -1,0 +1,48 @@
+"""The parts of a scene, such as its recording and its mesh, stand or fall separately: one that cannot be read is a problem, and
+the scene keeps the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pretrain_bench.benchmarks.support.errors import DataError
+
+
+class SceneParts:
+    """Collects what the parts of one scene hold, and the problems of those that are left out. With `strict` the first problem is
+    a DataError."""
+
+    def __init__(self, scene: str, strict: bool) -> None:
+        self.scene, self.strict = scene, strict
+        self.held: dict[str, Any] = {}
+        self.problems: list[str] = []
+        self._first: DataError | None = None
+
+    def add(self, part: str, write: Callable[[], dict[str, Any]], undo: Callable[[], None] = lambda: None) -> None:
+        """Add what `write` gives, or the problem that `part` is left out, after `undo`. Raises DataError with `strict`."""
+        try:
+            held = write()
+        except DataError as error:
+            if self.strict:
+                raise
+            undo()
+            self._first = self._first or error
+            self.problems.append(f"{self.scene}: its {part} is left out: {error}")
+            return
+        self.problems += held.pop("problems", [])
+        self.held |= held
+
+    def problem(self, text: str) -> None:
+        """Add a problem of the data. Raises DataError with `strict`."""
+        if self.strict:
+            raise DataError(text)
+        self.problems.append(text)
+
+    def result(self, nothing: str) -> dict[str, Any]:
+        """Everything that the scene holds, and its problems. Raises DataError where no part could be read: the first part's own
+        error, or else `nothing`."""
+        if not self.held:
+            raise self._first or DataError(nothing)
+        return {**self.held, "problems": self.problems}
