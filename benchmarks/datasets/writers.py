@@ -110,11 +110,18 @@ def _write_mesh(
     scan = scannet.read_scan(*source)
     if scan.problems and how.strict:
         raise DataError(scan.problems[0])
-    boxes = scannet.instance_boxes(scan, dataset.box_class_ids)
-    labels = scannet.train_ids(scan.nyu40, dataset.class_ids)
+    held: dict[str, Any] = {"points": len(scan.xyz), "problems": scan.problems}
+    labels: dict[str, NDArray] = {}
+    if scan.annotated:
+        labels = {"semantic": scannet.train_ids(scan.nyu40, dataset.class_ids), "instance": scan.instance}
+    if scan.annotated and scan.alignment is not None:
+        boxes = scannet.instance_boxes(scan, dataset.box_class_ids)
+        labels |= {"boxes": boxes, "alignment": scan.alignment}
+        held["boxes"] = len(boxes)
     _save(out / UNLABELLED, xyz=scan.xyz, rgb=scan.rgb)
-    _save(out / LABELLED, semantic=labels, instance=scan.instance, boxes=boxes, alignment=scan.alignment)
-    return {"points": len(scan.xyz), "boxes": len(boxes), "problems": scan.problems}
+    if labels:
+        _save(out / LABELLED, **labels)
+    return held
 
 
 def find_semantickitti(dataset: Dataset, root: Path) -> dict[str, Any]:

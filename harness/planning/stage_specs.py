@@ -146,6 +146,8 @@ def pretrain_stages(
     if source is not None:
         check_needs(method, source.dataset)
         scenes = _pretrain_scenes(source, profile)
+        if method.needs.labels:
+            scenes = scenes_for_task(source.manifest, scenes, "semantic")
         check_held(method, source, scenes)
         synthetic = source.manifest.synthetic
     for stage in method.stages:

@@ -1,0 +1,72 @@
+"""Missing is not empty: a file that is not there is a problem, and its scene is left out of what needs the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pretrain_bench.benchmarks.datasets.holdings import scenes_for_task
+from pretrain_bench.benchmarks.metrics.scorer import DetectionScorer
+from pretrain_bench.benchmarks.support.errors import DataError
+from tests.tiny_data import TEST, TRAIN, prepared, write_scannet
+
+MESH, SEGMENTS = "_vh_clean_2.ply", "_vh_clean_2.0.010000.segs.json"
+
+
+@pytest.mark.parametrize("suffix", [".aggregation.json", SEGMENTS])
+def test_a_mesh_without_annotation_is_no_mesh_without_objects(suffix: str, tmp_path: Path) -> None:
+    root = write_scannet(tmp_path / "s")
+    (root / "scans" / TEST[1] / f"{TEST[1]}{suffix}").unlink()
+    data = prepared("scannet", root, tmp_path)
+    (problem,) = data.manifest.problems
+    assert problem.startswith(f"scans/{TEST[1]}/{TEST[1]}{suffix}: no such file; scene {TEST[1]} has no labels")
+    for kind in ("semantic", "instance", "detection"):
+        assert scenes_for_task(data.manifest, data.scenes, kind) == (*TRAIN, TEST[0])
+    assert not list((data.folder / "labelled").glob(f"{TEST[1]}/*")), "nothing that could be read as labels"
+    with pytest.raises(DataError, match=f"{TEST[1]}{suffix}: no such file"):
+        prepared("scannet", root, tmp_path, strict=True)
+
+
+def test_perfect_boxes_score_1_whatever_else_is_not_annotated(tmp_path: Path) -> None:
+    root = write_scannet(tmp_path / "s")
+    (root / "scans" / TEST[1] / f"{TEST[1]}.aggregation.json").unlink()
+    data = prepared("scannet", root, tmp_path)
+    scored = [s for s in scenes_for_task(data.manifest, data.scenes, "detection") if s in TEST]
+    boxes = np.load(data.folder / "labelled" / TEST[0] / "boxes.npy")
+    perfect = {
+        "boxes": boxes[:, :7],
+        "objectness": np.full(len(boxes), 0.8, np.float32),
+        "probabilities": np.eye(18, dtype=np.float32)[boxes[:, 7].astype(int)],
+    }
+    metrics = DetectionScorer(data.folder, scored, 18).score(dict.fromkeys(scored, perfect))
+    assert scored == [TEST[0]] and metrics["map50"] == 1.0
+
+
+@pytest.mark.parametrize("how", ["file", "line"])
+def test_a_scene_without_its_alignment_has_no_boxes(how: str, tmp_path: Path) -> None:
+    root = write_scannet(tmp_path / "s")
+    path = root / "scans" / TEST[1] / f"{TEST[1]}.txt"
+    path.unlink() if how == "file" else path.write_text("numDepthFrames = 3\n")
+    data = prepared("scannet", root, tmp_path)
+    assert data.manifest.problems == (
+        f"scans/{TEST[1]}/{TEST[1]}.txt: no such file, or no line axisAlignment in it; scene {TEST[1]} is left out of detection",
+    )
+    assert TEST[1] not in scenes_for_task(data.manifest, data.scenes, "detection")
+    assert TEST[1] in scenes_for_task(data.manifest, data.scenes, "semantic")
+    aligned = np.load(data.folder / "labelled" / TEST[0] / "boxes.npy")
+    assert np.allclose(np.sort(aligned[0, 3:6]), [1, 1, 2], atol=0.1), "the bed's size along its own axes"
+    with pytest.raises(DataError, match="no line axisAlignment"):
+        prepared("scannet", root, tmp_path, strict=True)
+
+
+def test_a_task_without_any_scene_that_it_needs_is_refused(tmp_path: Path) -> None:
+    root = write_scannet(tmp_path / "s", TRAIN)
+    for scene in TRAIN:
+        (root / "scans" / scene / f"{scene}.txt").unlink()
+    data = prepared("scannet", root, tmp_path)
+    with pytest.raises(
+        DataError, match="none of the 2 scenes has what a detection task needs, points with annotated boxes"
+    ):
+        scenes_for_task(data.manifest, data.scenes, "detection")
