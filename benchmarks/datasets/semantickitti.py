@@ -20,7 +20,8 @@ from pretrain_bench.benchmarks.support.files import read_bytes
 
 
 class ScanPaths(NamedTuple):
-    """The files of one scan; None where there is none. `place` is the scan's place in its sequence's poses."""
+    """The files of one scan; None where there is none. `place` is the scan's place in its sequence's poses; `of_task`: its sequence
+    trains or tests, and other scans have labels, so that it should have some."""
 
     points: Path
     labels: Path | None
@@ -28,6 +29,12 @@ class ScanPaths(NamedTuple):
     calibration: Path
     poses: Path | None
     place: int
+    of_task: bool = False
+
+    @property
+    def label_path(self) -> Path:
+        """Where the labels are, or should be."""
+        return self.points.parent.parent / "labels" / f"{self.points.stem}.label"
 
 
 def find_scans(root: Path) -> dict[tuple[str, str], ScanPaths]:

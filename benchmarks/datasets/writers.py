@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pretrain_bench.benchmarks.datasets import images, pairs, rgbd_folder, s3dis, scannet, semantickitti, sens, sunrgbd
 from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, scene_folder_name
 from pretrain_bench.benchmarks.datasets.parts import SceneParts
+from pretrain_bench.benchmarks.datasets.splits import usable_scenes
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError
 
@@ -91,6 +92,8 @@ def write_scannet(
         parts.add("recording", lambda: write_recording(dataset, _only(folder), out, how), drop_frames)
     if (folder / f"{name}_vh_clean_2.ply").is_file():
         parts.add("mesh", lambda: _write_mesh(dataset, source, out, how))
+    elif source[1] is not None:  # other scenes have one; data without any mesh are to pre-train on
+        parts.problem(f"{folder / f'{name}_vh_clean_2.ply'}: no such file; scene {name} is left out of tasks")
     return parts.result(f"{folder}: neither {name}.sens nor exported frames nor {name}_vh_clean_2.ply in it")
 
 
@@ -126,11 +129,14 @@ def _write_mesh(
 
 def find_semantickitti(dataset: Dataset, root: Path) -> dict[str, Any]:
     """Scans, named SS__NNNNNN."""
-    return {scene_folder_name(key): paths for key, paths in semantickitti.find_scans(root).items()}
+    scans = {scene_folder_name(key): paths for key, paths in semantickitti.find_scans(root).items()}
+    labelled = set(usable_scenes(scans, dataset)) if any(s.labels is not None for s in scans.values()) else set()
+    return {name: scan._replace(of_task=name in labelled) for name, scan in scans.items()}
 
 
 def write_semantickitti(dataset: Dataset, scan: semantickitti.ScanPaths, out: Path, how: Reading) -> dict[str, Any]:
     """A scan with remission; its pose, and the forward picture with its projection, where there are any."""
+    parts = SceneParts(scan.points.stem, how.strict)
     points = semantickitti.read_points(scan.points)
     calibration = semantickitti.read_calibration(scan.calibration)
     arrays: dict[str, NDArray] = {"xyz": points[:, :3].copy(), "remission": points[:, 3].copy()}
@@ -148,7 +154,9 @@ def write_semantickitti(dataset: Dataset, scan: semantickitti.ScanPaths, out: Pa
         raw, instance = semantickitti.read_labels(scan.labels, len(points))
         semantic = semantickitti.train_ids(raw, dataset.learning_map, scan.labels)
         _save(out / LABELLED, semantic=semantic, instance=instance)
-    return {**held, "problems": []}
+    elif scan.of_task:
+        parts.problem(f"{scan.label_path}: no such file; the scan is left out of tasks")
+    return {**held, "problems": parts.problems}
 
 
 def find_sunrgbd(dataset: Dataset, root: Path) -> dict[str, Any]:

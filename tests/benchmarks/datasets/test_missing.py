@@ -10,7 +10,7 @@ import pytest
 from pretrain_bench.benchmarks.datasets.holdings import scenes_for_task
 from pretrain_bench.benchmarks.metrics.scorer import DetectionScorer
 from pretrain_bench.benchmarks.support.errors import DataError
-from tests.tiny_data import TEST, TRAIN, prepared, write_scannet
+from tests.tiny_data import TEST, TRAIN, prepared, write_kitti, write_scannet
 
 MESH, SEGMENTS = "_vh_clean_2.ply", "_vh_clean_2.0.010000.segs.json"
 
@@ -70,3 +70,32 @@ def test_a_task_without_any_scene_that_it_needs_is_refused(tmp_path: Path) -> No
         DataError, match="none of the 2 scenes has what a detection task needs, points with annotated boxes"
     ):
         scenes_for_task(data.manifest, data.scenes, "detection")
+
+
+def test_a_scan_without_labels_is_named_at_preparation(tmp_path: Path) -> None:
+    root = write_kitti(tmp_path / "k", ("00/000000", "00/000001", "08/000000", "11/000000"))
+    labels = root / "dataset/sequences"
+    (labels / "00/labels/000001.label").unlink()
+    (labels / "11/labels/000000.label").unlink()  # a sequence that has no public labels
+    data = prepared("semantickitti", root, tmp_path)
+    assert data.manifest.problems == (
+        "dataset/sequences/00/labels/000001.label: no such file; the scan is left out of tasks",
+    )
+    assert scenes_for_task(data.manifest, data.scenes, "semantic") == ("00__000000", "08__000000")
+    with pytest.raises(DataError, match="000001.label: no such file"):
+        prepared("semantickitti", root, tmp_path, strict=True)
+    for path in labels.glob("*/labels/*"):
+        path.unlink()
+    assert prepared("semantickitti", root, tmp_path).manifest.problems == (), "scans alone are to pre-train on"
+
+
+def test_a_scene_without_mesh_is_named_at_preparation(tmp_path: Path) -> None:
+    root = write_scannet(tmp_path / "s", frames=True)
+    (root / "scans" / TRAIN[0] / f"{TRAIN[0]}{MESH}").unlink()
+    data = prepared("scannet", root, tmp_path)
+    path = f"scans/{TRAIN[0]}/{TRAIN[0]}{MESH}"
+    assert data.manifest.problems == (f"{path}: no such file; scene {TRAIN[0]} is left out of tasks",)
+    assert scenes_for_task(data.manifest, data.scenes, "semantic") == (TRAIN[1], *TEST)
+    for mesh in root.glob(f"scans/*/*{MESH}"):
+        mesh.unlink()
+    assert prepared("scannet", root, tmp_path).manifest.problems == (), "recordings alone are to pre-train on"
