@@ -20,8 +20,8 @@ from pretrain_bench.benchmarks.support.files import read_bytes
 
 
 class ScanPaths(NamedTuple):
-    """The files of one scan; None where there is none. `place` is the scan's place in its sequence's poses; `of_task`: its sequence
-    trains or tests, and other scans have labels, so that it should have some."""
+    """The files of one scan; None where there is none. `place` is the scan's place in its sequence's poses; `of_task`: its
+    sequence trains or tests, and other scans have labels, so that it should have some."""
 
     points: Path
     labels: Path | None
