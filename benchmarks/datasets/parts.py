@@ -7,6 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pretrain_bench.benchmarks.support.errors import DataError
 
 
@@ -46,3 +49,10 @@ class SceneParts:
         if not self.held:
             raise self._first or DataError(nothing)
         return {**self.held, "problems": self.problems}
+
+
+def holding_depth(depth: NDArray[np.uint16], name: str) -> NDArray[np.uint16]:
+    """The depth image (H, W) itself, 0 and 65535 for none. Raises DataError, with `name`, where no pixel has a depth."""
+    if not ((depth > 0) & (depth < 65535)).any():
+        raise DataError(f"{name}: no pixel has a depth")
+    return depth

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.datasets import images, pairs, rgbd_folder, s3dis, scannet, semantickitti, sens, sunrgbd
 from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, scene_folder_name
-from pretrain_bench.benchmarks.datasets.parts import SceneParts
+from pretrain_bench.benchmarks.datasets.parts import SceneParts, holding_depth
 from pretrain_bench.benchmarks.datasets.splits import usable_scenes
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError
@@ -209,7 +209,7 @@ def _folder_frames(recording: rgbd_folder.Recording, how: Reading, problems: lis
             pose = rgbd_folder.read_pose(frame.pose) if posed else None
             if posed and pose is None:
                 raise DataError(f"{frame.pose}: the pose is not finite (tracking was lost)")
-            depth = images.decode_depth(frame.depth, str(frame.depth), size)
+            depth = holding_depth(images.decode_depth(frame.depth, str(frame.depth), size), str(frame.depth))
             images.decode_colour(frame.colour, str(frame.colour))
         except DataError as error:
             _note(str(error), how, problems)
@@ -240,7 +240,7 @@ def _stream_frames(path: Path, header: sens.SensHeader, how: Reading, problems: 
             pose = rgbd_folder.sound_pose(frame.pose, name)
             if pose is None:
                 raise DataError(f"{name}: the pose is not finite (tracking was lost)")
-            depth = sens.frame_depth(header, frame, name)
+            depth = holding_depth(sens.frame_depth(header, frame, name), name)
             colour = sens.frame_colour(header, frame, name)
         except DataError as error:
             _note(str(error), how, problems)
