@@ -138,17 +138,21 @@ def write_semantickitti(dataset: Dataset, scan: semantickitti.ScanPaths, out: Pa
     """A scan with remission; its pose, and the forward picture with its projection, where there are any."""
     parts = SceneParts(scan.points.stem, how.strict)
     points = semantickitti.read_points(scan.points)
-    calibration = semantickitti.read_calibration(scan.calibration)
     arrays: dict[str, NDArray] = {"xyz": points[:, :3].copy(), "remission": points[:, 3].copy()}
-    if scan.poses is not None:
-        arrays["pose"] = semantickitti.read_pose(scan.poses, scan.place, calibration["Tr"])
     held: dict[str, Any] = {"points": len(points)}
-    if scan.image is not None and "P2" in calibration:
-        images.decode_colour(scan.image, str(scan.image))
-        arrays["projection"] = calibration["P2"] @ np.vstack([calibration["Tr"], [0, 0, 0, 1]])
-        semantickitti.split_projection(arrays["projection"], str(scan.calibration))
-        _picture(out / UNLABELLED, "image", (scan.image.read_bytes(), scan.image.suffix))
-        held["frames"] = 1
+    if scan.calibration is not None:
+        calibration = semantickitti.read_calibration(scan.calibration)
+        if scan.poses is not None:
+            arrays["pose"] = semantickitti.read_pose(scan.poses, scan.place, calibration["Tr"])
+        if scan.image is not None and "P2" in calibration:
+            images.decode_colour(scan.image, str(scan.image))
+            arrays["projection"] = calibration["P2"] @ np.vstack([calibration["Tr"], [0, 0, 0, 1]])
+            semantickitti.split_projection(arrays["projection"], str(scan.calibration))
+            _picture(out / UNLABELLED, "image", (scan.image.read_bytes(), scan.image.suffix))
+            held["frames"] = 1
+    elif scan.first and (scan.poses is not None or scan.image is not None):
+        path = scan.points.parent.parent / "calib.txt"
+        parts.problem(f"{path}: no such file; the poses and pictures of its sequence are not used")
     _save(out / UNLABELLED, **arrays)
     if scan.labels is not None:
         raw, instance = semantickitti.read_labels(scan.labels, len(points))

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import pretrain_bench as pb
 from pretrain_bench.benchmarks.datasets.holdings import scenes_for_task
 from pretrain_bench.benchmarks.metrics.scorer import DetectionScorer
 from pretrain_bench.benchmarks.support.errors import DataError
@@ -99,3 +101,31 @@ def test_a_scene_without_mesh_is_named_at_preparation(tmp_path: Path) -> None:
     for mesh in root.glob(f"scans/*/*{MESH}"):
         mesh.unlink()
     assert prepared("scannet", root, tmp_path).manifest.problems == (), "recordings alone are to pre-train on"
+
+
+def test_a_calibration_is_needed_for_poses_and_pictures_alone(tmp_path: Path) -> None:
+    root = write_kitti(tmp_path / "k")
+    sequence = root / "dataset/sequences/00"
+    (sequence / "calib.txt").unlink()
+    data = prepared("semantickitti", root, tmp_path, strict=True)
+    assert data.manifest.problems == () and len(data.scenes) == 3
+    (sequence / "image_2").mkdir()
+    Image.fromarray(np.zeros((12, 16, 3), np.uint8)).save(sequence / "image_2/000000.png")
+    (sequence / "poses.txt").write_text("1 0 0 0 0 1 0 0 0 0 1 0\n" * 2)
+    data = prepared("semantickitti", root, tmp_path)
+    assert data.manifest.problems == (
+        "dataset/sequences/00/calib.txt: no such file; the poses and pictures of its sequence are not used",
+    )
+    assert not any(path.endswith(("pose.npy", "image.png")) for path in data.manifest.files)
+    with pytest.raises(DataError, match="calib.txt: no such file"):
+        prepared("semantickitti", root, tmp_path, strict=True)
+
+
+def test_points_without_labels_are_counted(tmp_path: Path) -> None:
+    root = write_kitti(tmp_path / "k")
+    labels = root / "dataset/sequences/00/labels"
+    (labels / "000000.label").unlink()
+    np.r_[np.zeros(20), np.full(30, 10)].astype("<u4").tofile(labels / "000001.label")
+    counts = pb.count_data(prepared("semantickitti", root, tmp_path))
+    assert (counts.points, counts.without_class, counts.problems) == (150, 50 + 20, 1)
+    assert counts.classes["car"] == 30 + 25 and sum(counts.classes.values()) == 80
