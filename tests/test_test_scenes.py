@@ -16,9 +16,11 @@ from pretrain_bench.harness.audit.coverage import CHECK, check_coverage
 from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.store.store import Store
+from pretrain_bench.reports.analysis.compare import Side, paired
 from pretrain_bench.reports.analysis.effects import effects
 from pretrain_bench.reports.analysis.frame import load_runs
 from pretrain_bench.reports.build import build_report
+from pretrain_bench.reports.tables.comparison_table import comparison_table
 from pretrain_bench.reports.tables.effect_cells import cells_beside_published
 from pretrain_bench.reports.tables.table_one import table_one
 from tests.conftest import NANO, Bench, write_room
@@ -101,6 +103,15 @@ def test_tables_mark_the_cell_and_the_title(partial_store: Store, tmp_path: Path
     build_report(partial_store, tmp_path / "out")
     for name in ("table.md", "table1.md", "index.html"):
         assert "67 of 68 test scenes" in (tmp_path / "out" / name).read_text(), name
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_comparison_marks_the_side(partial_store: Store, tmp_path: Path) -> None:
+    whole = Store(tmp_path / "whole")
+    for method, score in (("scratch", 0.5), ("ours", 0.6)):
+        add(whole, method, score, split=SPLIT)
+    table = comparison_table(paired(Side("a", whole), Side("b", partial_store))[0]).set_index("method")
+    assert table.loc["ours", ["A", "B"]].tolist() == ["60.0", "60.0 (67 of 68 test scenes)"]
 
 
 def test_published_numbers_never_stand_beside_part_of_the_split(partial_store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +130,17 @@ def test_points_without_labels_are_counted(tmp_path: Path) -> None:
     counts = pb.count_data(prepared("semantickitti", root, tmp_path))
     assert (counts.points, counts.without_class, counts.problems) == (150, 50 + 20, 1)
     assert counts.classes["car"] == 30 + 25 and sum(counts.classes.values()) == 80
+
+
+def test_a_room_without_annotations_is_named(s3dis_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "s3dis"
+    for room in ("Area_1/office_0", "Area_5/office_1"):
+        shutil.copytree(s3dis_root / room, root / room)
+    (root / "Area_5/office_2").mkdir()
+    (root / "Area_5/office_2/office_2.txt").write_text("1 1 1 1 1 1\n")
+    (root / "Area_5/notes").mkdir()
+    data = prepared("s3dis", root, tmp_path)
+    assert data.manifest.problems == (
+        "scene Area_5__office_2 is left out: Area_5/office_2/Annotations: no annotation file (<class>_<n>.txt) in it",
+    )
+    assert [s.name for s in data.manifest.left_out] == ["Area_5__office_2"]
