@@ -46,7 +46,7 @@ def test_a_test_scene_that_cannot_be_read_is_named_first() -> None:
     manifest = Manifest(dataset="s3dis", synthetic=False, scenes=scenes, files={}, left_out=(SceneEntry(name=lost),))
     coverage = split_coverage(dataset, manifest, [s.name for s in scenes])
     assert coverage.missing == (lost, "Area_5__WC_1") and coverage.mark == "66 of 68 test scenes"
-    assert coverage.text == f"66 of the 68 official test scenes are scored; missing: {lost}, Area_5__WC_1"
+    assert coverage.text == f"66 of the 68 official test scenes scored; missing: {lost}, Area_5__WC_1"
     whole = split_coverage(dataset, manifest, names)
     assert whole.whole and whole.mark == "" and manifest.sha256 != manifest.model_copy(update={"left_out": ()}).sha256
 
@@ -136,7 +136,7 @@ def test_an_audit_fails_the_claim_of_a_full_test_split(partial_store: Store) -> 
     more: dict[str, object] = {}
     assert verdicts() == {CHECK: PART.text}
     more = {"coverage": None}  # an older spec, or one that hides it
-    assert "1 of the 68 official test scenes are scored; missing: Area_5__WC_1" in verdicts()[CHECK]
+    assert "1 of the 68 official test scenes scored; missing: Area_5__WC_1" in verdicts()[CHECK]
     more = {}
     claim = PART.model_copy(update={"scored": 68, "missing": ()})
     assert "test scenes are counted as they are" in verdicts(coverage=claim)
@@ -155,7 +155,7 @@ def test_a_lost_room_is_named_from_the_run_to_the_audit(bench: Bench, s3dis_root
     wall = root / "Area_5/office_2/Annotations/wall_1.txt"
     wall.write_bytes(wall.read_bytes()[:-9])
     run = bench("run", "--method", "scratch", "--task", "s3dis-sem", *NANO, "--data", f"s3dis={root}", "--threads", "1")
-    assert "1 of the 68 official test scenes are scored; missing: Area_5__office_2" in run.stderr
+    assert "1 of the 68 official test scenes scored; missing: Area_5__office_2" in run.stderr
     (record,) = [json.loads(p.read_text()) for p in (tmp_path / "runs/finetune").glob("*/record.json")]
     spec = json.loads((tmp_path / "runs/finetune" / record["key"] / "spec.json").read_text())
     assert record["coverage"] == spec["coverage"] and record["coverage"]["missing"][0] == "Area_5__office_2"

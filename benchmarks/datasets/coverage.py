@@ -46,9 +46,9 @@ class SplitCoverage(Spec):
 
     @property
     def text(self) -> str:
-        """The counts in a sentence, with the first names: `67 of the 68 official test scenes are scored; missing: office_2`."""
+        """The counts in a sentence, with the first names: `67 of the 68 official test scenes scored; missing: office_2`."""
         kind = "official test scenes" if self.official else "test scenes"
-        text = f"{self.scored:,} of the {self.expected:,} {kind} are scored"
+        text = f"{self.scored:,} of the {self.expected:,} {kind} scored"
         if self.unlisted:
             text += f", and {self.unlisted:,} that are not official"
         if self.present > self.scored:

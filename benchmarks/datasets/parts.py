@@ -40,7 +40,7 @@ class SceneParts:
     def problem(self, text: str) -> None:
         """Add a problem of the data. Raises DataError with `strict`."""
         if self.strict:
-            raise DataError(text)
+            raise as_error(text)
         self.problems.append(text)
 
     def result(self, nothing: str) -> dict[str, Any]:
@@ -56,3 +56,8 @@ def holding_depth(depth: NDArray[np.uint16], name: str) -> NDArray[np.uint16]:
     if not ((depth > 0) & (depth < 65535)).any():
         raise DataError(f"{name}: no pixel has a depth")
     return depth
+
+
+def as_error(problem: str) -> DataError:
+    """The error that a problem is with `strict`: without what was done about it, which follows the last semicolon."""
+    return DataError(problem.rpartition("; ")[0] or problem)

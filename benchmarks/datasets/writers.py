@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.datasets import images, pairs, rgbd_folder, s3dis, scannet, semantickitti, sens, sunrgbd
 from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, scene_folder_name
-from pretrain_bench.benchmarks.datasets.parts import SceneParts, holding_depth
+from pretrain_bench.benchmarks.datasets.parts import SceneParts, as_error, holding_depth
 from pretrain_bench.benchmarks.datasets.splits import usable_scenes
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError
@@ -112,7 +112,7 @@ def _write_mesh(
     """Vertices of a ScanNet mesh with their labels and boxes."""
     scan = scannet.read_scan(*source)
     if scan.problems and how.strict:
-        raise DataError(scan.problems[0])
+        raise as_error(scan.problems[0])
     held: dict[str, Any] = {"points": len(scan.xyz), "problems": scan.problems}
     labels: dict[str, NDArray] = {}
     if scan.annotated:

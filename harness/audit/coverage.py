@@ -45,14 +45,10 @@ def _official_problem(name: str, scored: set[str]) -> str | None:
     names = official_test_scenes(dataset)
     if names is None:
         count = dataset.test_scene_count
-        return (
-            None
-            if count in (None, len(scored))
-            else f"{len(scored):,} of the {count:,} official test scenes are scored"
-        )
+        return None if count in (None, len(scored)) else f"{len(scored):,} of the {count:,} official test scenes scored"
     if scored == names:
         return None
-    text = f"{len(scored & names):,} of the {len(names):,} official test scenes are scored"
+    text = f"{len(scored & names):,} of the {len(names):,} official test scenes scored"
     missing, more = name_runs(names - scored), sorted(scored - names)
     if missing:
         others = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""

@@ -60,7 +60,7 @@ def test_a_scene_without_its_alignment_has_no_boxes(how: str, tmp_path: Path) ->
     assert TEST[1] in scenes_for_task(data.manifest, data.scenes, "semantic")
     aligned = np.load(data.folder / "labelled" / TEST[0] / "boxes.npy")
     assert np.allclose(np.sort(aligned[0, 3:6]), [1, 1, 2], atol=0.1), "the bed's size along its own axes"
-    with pytest.raises(DataError, match="no line axisAlignment"):
+    with pytest.raises(DataError, match="no line axisAlignment in it$"):
         prepared("scannet", root, tmp_path, strict=True)
 
 
