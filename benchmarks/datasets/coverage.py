@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
 
@@ -27,7 +28,7 @@ class SplitCoverage(Spec):
     scored: NonNegativeInt = Field(
         description="those of them that were read with all that the task needs, and are scored"
     )
-    missing: tuple[str, ...] = Field(
+    missing: tuple[Annotated[str, Field(max_length=1024)], ...] = Field(
         (),
         description="names of those that are not scored, first the scenes that the data hold or held; 'A to B' for scenes that "
         "are numbered in a row",
