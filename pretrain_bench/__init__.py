@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         preview_data,
         subset_data,
         verify_data,
+        verify_source,
         write_synthetic,
     )
     from pretrain_bench.api.display import Display, Progressed, Silent, TqdmDisplay
@@ -52,7 +53,7 @@ _MODULES = {
     "cleaning": ("Removed", "clean"),
     "data": (
         "DataCounts", "count_data", "dataset", "list_datasets", "prepare_data", "preview_data", "subset_data", "verify_data",
-        "write_synthetic",
+        "verify_source", "write_synthetic",
     ),
     "display": ("Display", "Progressed", "Silent", "TqdmDisplay"),
     "doctor": ("Diagnosis", "doctor"),
@@ -81,7 +82,7 @@ __all__ = [
     "draw_features", "draw_scene", "find_run", "import_checkpoint", "keys_of_suite", "list_datasets", "list_images",
     "list_methods", "list_runs", "list_suites", "load_runs", "lock_bases", "open_runs", "pack_bundle", "plan",
     "prepare_data", "preview_data", "prune_images", "report", "run", "status", "subset_data", "suite", "tested_scenes",
-    "unrecorded_runs", "verify_data", "watch_runs", "write_synthetic",
+    "unrecorded_runs", "verify_data", "verify_source", "watch_runs", "write_synthetic",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import importlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,8 +26,11 @@ from pretrain_bench.benchmarks.datasets.layout import (
     Manifest,
     SceneEntry,
     hash_files,
+    is_prepared,
     read_manifest,
 )
+from pretrain_bench.benchmarks.datasets.problems import why_none
+from pretrain_bench.benchmarks.datasets.source_files import source_digest, source_files
 from pretrain_bench.benchmarks.datasets.writers import FINDERS, WRITERS, Reading
 from pretrain_bench.benchmarks.input import voxelise as voxelize
 from pretrain_bench.benchmarks.specs.dataset import Dataset
@@ -64,14 +67,14 @@ def prepare(
         raise DataError(
             f"{dataset.name}: data root {root} is not a folder; give the one that holds the official layout"
         )
-    if (root / MANIFEST).is_file():
+    if is_prepared(root):
         manifest = read_manifest(root)
         if manifest.dataset != dataset.name:
             raise DataError(f"{root}: prepared as {manifest.dataset!r}, but asked for as {dataset.name!r}")
         return root
     root = root.resolve()
     how = Reading(frame_stride, strict)
-    target = _target(dataset, root, how, cache)
+    target = _target(dataset, how, source_digest(root, cache / "prepared"), cache)
     if (target / MANIFEST).is_file():
         return target
     try:
@@ -85,17 +88,18 @@ def prepare(
 
 def prepared_already(dataset: Dataset, root: Path, cache: Path, frame_stride: int) -> Path | None:
     """The folder that `prepare` would give at once, strictly read or not; None where there is none yet."""
-    if (root / MANIFEST).is_file():
+    if is_prepared(root):
         return root
+    digest = source_digest(root.resolve(), cache / "prepared")
     for strict in (False, True):
-        target = _target(dataset, root.resolve(), Reading(frame_stride, strict), cache)
+        target = _target(dataset, Reading(frame_stride, strict), digest, cache)
         if (target / MANIFEST).is_file():
             return target
     return None
 
 
-def _target(dataset: Dataset, root: Path, how: Reading, cache: Path) -> Path:
-    return cache / "prepared" / f"{dataset.name}-{_source_fingerprint(dataset, root, how, cache)}"
+def _target(dataset: Dataset, how: Reading, source: str, cache: Path) -> Path:
+    return cache / "prepared" / f"{dataset.name}-{_fingerprint(dataset, how, source)}"
 
 
 class Source(NamedTuple):
@@ -106,20 +110,37 @@ class Source(NamedTuple):
     how: Reading
 
 
-def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) -> Path:
-    dataset, root, how = source
+def find_sources(source: Source) -> dict[str, Any]:
+    """Scene names and where each comes from. Raises DataError where there is none, a folder cannot be read, or a name is not
+    UTF-8, as the names in a manifest are."""
     try:
-        sources = FINDERS[dataset.layout](dataset, root)
+        sources = FINDERS[source.dataset.layout](source.dataset, source.root)
     except OSError as error:
-        raise DataError(f"{error.filename or root}: cannot be read: {error.strerror}") from None
+        raise DataError(f"{error.filename or source.root}: cannot be read: {error.strerror}") from None
+    for name in sources:
+        if _in_utf8(name) != name:
+            raise DataError(f"{source.root}: the name of the scene {_in_utf8(name)} is not UTF-8; rename its folder")
+    return sources
+
+
+def _in_utf8(text: str) -> str:
+    """Text with bytes of file names that are not UTF-8 as escapes."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) -> Path:
+    dataset, root, _ = source
+    sources = find_sources(source)
     partial = target.with_name(target.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     todo = {n: s for n, s in sources.items() if not (partial / "scenes" / n / "scene.json").is_file()}
     if len(sources) >= _PARALLEL_FROM:
         _announce(source, partial, len(todo), len(sources), say)
-    failed = _write_all(dataset, todo, partial, how, progress)
+    _, failed = each_scene(source, todo, partial, progress)
     if len(failed) == len(sources):
-        raise DataError(next(iter(failed.values())))
+        if len(failed) == 1:
+            raise DataError(next(iter(failed.values())))
+        raise DataError(why_none("scenes", [line.removeprefix(f"{name}: ") for name, line in failed.items()]))
     final = partial / "final"
     shutil.rmtree(final, ignore_errors=True)
     scenes, files = [], {}
@@ -139,7 +160,7 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
         scenes=tuple(scenes),
         files=dict(sorted(files.items())),
         # No path of this machine: the manifest, and its hash, are the same wherever the data lie.
-        problems=tuple(p.replace(f"{root}{os.sep}", "") for p in problems),
+        problems=tuple(_in_utf8(p.replace(f"{root}{os.sep}", "")) for p in problems),
     )
     (final / MANIFEST).write_text(manifest.model_dump_json(indent=1))
     os.replace(final, target)
@@ -147,40 +168,45 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
     return target
 
 
-def _write_all(
-    dataset: Dataset, todo: dict[str, Any], partial: Path, how: Reading, progress: Progress
-) -> dict[str, str]:
-    """Write scenes; returns the message of each that cannot be read. The first of those is raised where `strict`."""
+Job = Callable[[Dataset, str, Any, Path, Reading], Any]
+"""What is done with one scene, in a process of its own: dataset, name, where the scene comes from, a folder, how it is read."""
+
+
+def each_scene(
+    source: Source, todo: dict[str, Any], folder: Path, progress: Progress, job: Job | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Carry out a job (`write_scene`) for scenes: results by name, and the message of each scene that cannot be read, which is
+    raised where reading is strict."""
+    dataset, _, how = source
+    job = job or write_scene
+    results: dict[str, Any] = {}
     failed: dict[str, str] = {}
 
-    def done(name: str, result: Callable[[], None]) -> str:
+    def done(name: str, result: Callable[[], Any]) -> None:
         try:
-            result()
+            results[name] = result()
         except DataError as error:
             if how.strict:
                 raise
             failed[name] = str(error)
-        return name
 
     workers = min(os.cpu_count() or 1, 16, len(todo))
     if len(todo) < _PARALLEL_FROM or workers < 2:
         for name in progress(sorted(todo)):
-            done(name, lambda name=name: write_scene(dataset, name, todo[name], partial, how))  # type: ignore[misc]
-        return failed
+            done(name, lambda name=name: job(dataset, name, todo[name], folder, how))  # type: ignore[misc]
+        return results, failed
     with process_pool(workers) as pool:
-        jobs: dict[Future[None], str] = {
-            pool.submit(write_scene, dataset, n, todo[n], partial, how): n for n in sorted(todo)
-        }
+        jobs: dict[Future[Any], str] = {pool.submit(job, dataset, n, todo[n], folder, how): n for n in sorted(todo)}
         try:
             # The bar wants to know its length, so it runs over the names, each of which stands for one more that is done.
             ended = as_completed(jobs)
             for _ in progress(sorted(todo)):
-                job = next(ended)
-                done(jobs[job], job.result)
+                future = next(ended)
+                done(jobs[future], future.result)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    return failed
+    return results, failed
 
 
 def write_scene(dataset: Dataset, name: str, source: Any, partial: Path, how: Reading) -> None:
@@ -208,7 +234,7 @@ def _announce(source: Source, partial: Path, todo: int, scenes: int, say: Say) -
     share = _SHARE[dataset.layout]
     if dataset.layout in ("rgbd-folder", "scannet"):
         share = 0.15 + share / how.frame_stride
-    need = share * sum(size for _, size, _ in _source_files(root, partial.parent)) * todo / max(1, scenes)
+    need = share * sum(file.size for file in source_files(root, partial.parent)) * todo / max(1, scenes)
     free = shutil.disk_usage(partial).free
     if need > ANNOUNCED_BYTES:
         gigabytes = f"at most about {need / 1e9:.1f} GB; {free / 1e9:.1f} GB free"
@@ -220,9 +246,9 @@ def _announce(source: Source, partial: Path, todo: int, scenes: int, say: Say) -
         )
 
 
-def _source_fingerprint(dataset: Dataset, root: Path, how: Reading, cache: Path) -> str:
-    """Names the prepared folder: what the source looks like from outside, and how it is read."""
-    digest = hashlib.sha256(f"{dataset.model_dump_json()} {how.frame_stride} {how.strict}".encode())
+def _fingerprint(dataset: Dataset, how: Reading, source: str) -> str:
+    """Names the prepared folder: what the source looks like (`source_digest`), and how it is read."""
+    digest = hashlib.sha256(f"{dataset.model_dump_json()} {how.frame_stride} {how.strict} {source}".encode())
     readers = {"rgbd-folder": ("rgbd_folder",), "scannet": ("scannet", "sens", "rgbd_folder")}
     own = [
         importlib.import_module(f"pretrain_bench.benchmarks.datasets.{name}")
@@ -231,24 +257,4 @@ def _source_fingerprint(dataset: Dataset, root: Path, how: Reading, cache: Path)
     for module in (layout, images, pairs, writers, voxelize, *own):
         digest.update(Path(module.__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
-    for name, size, time in sorted(_source_files(root, cache / "prepared")):
-        digest.update(f"{name} {size} {time}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def _source_files(root: Path, but: Path) -> Iterator[tuple[str, int, int]]:
-    """(path below the root, size, time of change) of every file, also behind links; what lies below `but` is not the source's."""
-    seen, skipped = set(), but.resolve()
-    for folder, names, files in os.walk(root, followlinks=True):
-        real = Path(folder).resolve()
-        if real in seen or real == skipped:
-            names.clear()
-            continue
-        seen.add(real)
-        for file in files:
-            path = Path(folder) / file
-            try:
-                stat = path.stat()
-            except OSError:
-                continue
-            yield path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns

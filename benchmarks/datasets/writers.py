@@ -206,7 +206,7 @@ def _instead(path: Path) -> str:
 
 def _none_usable(name: str, failed: list[str], how: Reading, hint: str = "") -> DataError:
     """The error for a recording none of whose frames can be used: why, by reason. `failed` is empty where none is read at all."""
-    why = why_none("frames", len(failed), failed) or "there is none with a number that it divides"
+    why = why_none("frames", failed) or "there is none with a number that it divides"
     return DataError(f"{name}: no frame can be used at a stride of {how.frame_stride}: {why}{hint}")
 
 

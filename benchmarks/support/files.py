@@ -48,5 +48,5 @@ def remove_tree(path: Path) -> None:
 def cache_folder() -> Path:
     """The folder of generated and prepared data and unpacked bundles: $BENCH_CACHE, or `bench` in the user's cache folder."""
     if named := os.environ.get("BENCH_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bench"
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bench"
