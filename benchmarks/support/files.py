@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from pretrain_bench.benchmarks.support.errors import DataError
@@ -35,6 +37,24 @@ def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str])
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV):
             raise
         shutil.copyfile(source, target)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The place beside `path` to write its new content to, which then replaces it at once; after an error nothing is left.
+
+    Raises OSError where `path` is a folder, or its folder does not exist.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "Is a directory", str(path))
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def remove_tree(path: Path) -> None:

@@ -28,6 +28,25 @@ def lay_out(root: Path, planned: PlannedStage, parents: Mapping[str, Path], weig
         _copy_method(planned.method_folder, root / "in" / METHOD_FOLDER, planned.method)
 
 
+def with_users_paths(
+    text: str, root: Path, planned: PlannedStage, parents: Mapping[str, Path], weights: Path | None
+) -> str:
+    """A message of a stage with the files that its folders were laid out from: prepared data, earlier runs, weights.
+
+    What else is below `root` is named from there on, such as out/artifacts/x.
+    """
+    own = {root / "parents" / stage: folder for stage, folder in parents.items()}
+    if planned.data is not None:
+        own[root / "data" / planned.data.dataset.name] = planned.data.folder
+    if weights is not None:
+        own[root / "in" / WEIGHTS_FILE] = weights
+    if planned.method_folder is not None:
+        own[root / "in" / METHOD_FOLDER] = planned.method_folder
+    for place, source in own.items():
+        text = text.replace(str(place), str(source))
+    return text.replace(f"{root}/", "").replace(f"{root.parent}/", "").replace(str(root), "the stage's folder")
+
+
 def _copy_method(folder: Path, target: Path, method: Method) -> None:
     """Copy a user's method folder for the stage to import. Raises WrongUse where it is no longer the code that was planned."""
     for name, path in folder_files(folder).items():

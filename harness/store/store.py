@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from pretrain_bench.benchmarks.support.errors import WrongUse, cannot_write
-from pretrain_bench.benchmarks.support.files import link_or_copy, remove_tree, size_and_sha256
+from pretrain_bench.benchmarks.support.files import link_or_copy, remove_tree, replacing, size_and_sha256
 from pretrain_bench.benchmarks.support.locks import exclusive, holder
 from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.contract.migrations import WrongHash, load_record
@@ -29,7 +29,6 @@ from pretrain_bench.harness.store import chain
 KINDS = ("pretrain", "finetune")
 RECORD, SPEC, ATTEMPTS, ARTIFACTS, LOG = "record.json", "spec.json", "attempts", "artifacts", "log.txt"
 CODE, CONFUSION = "code.json", "confusion.json"
-TMP_SUFFIX = ".tmp"
 
 
 class Store:
@@ -268,9 +267,8 @@ def read_record(path: Path) -> Record:
 def write_json(path: Path, data: object) -> None:
     """Write a JSON file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + TMP_SUFFIX)
-    temporary.write_text(json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def hash_artifacts(folder: Path) -> dict[str, ArtifactEntry]:
