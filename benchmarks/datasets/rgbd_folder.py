@@ -148,9 +148,9 @@ def read_intrinsic(path: Path) -> NDArray[np.float64]:
     if not path.is_file():
         scene = path.parent.parent if path.parent.name == "intrinsic" else path.parent
         near = [p for folder in (scene, *list_folder(scene)) if folder.is_dir() for p in list_folder(folder, ".txt")]
-        like = [
-            p.relative_to(scene) for p in near if re.search("intrin|calib", str(p.relative_to(scene)), re.IGNORECASE)
-        ]
+        like = [str(p.relative_to(scene)) for p in near if not re.search("colou?r|extrin", p.name, re.IGNORECASE)]
+        like = [name for name in like if re.search("intrin|calib", name, re.IGNORECASE)]
+        like.sort(key=lambda name: ("depth" not in name, name))
         hint = f"; if it is {like[0]}, rename that" if like else ""
         raise DataError(f"{path}: no such file, though {scene.name} has colour images that need it{hint}")
     return sound_intrinsic(read_matrix(path, ((3, 3), (4, 4)))[:3, :3], str(path))

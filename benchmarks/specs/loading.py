@@ -104,7 +104,7 @@ def _has(data: object, location: Location) -> bool:
         in_list = isinstance(data, list) and isinstance(part, int) and part < len(data)
         if not (in_list or (isinstance(data, dict) and part in data)):
             return False
-        data = data[part]  # type: ignore[index, call-overload]
+        data = data[part]  # type: ignore[index]
     return True
 
 

@@ -16,6 +16,9 @@ from pretrain_bench.harness.executors.output_folder import drop_special_files
 from pretrain_bench.harness.planning.code_digest import folder_files, folder_sha256
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 
+IN_CONTAINER = Path("/bench")
+"""Where a container sees the folders of its stage."""
+
 
 def lay_out(root: Path, planned: PlannedStage, parents: Mapping[str, Path], weights: Path | None) -> None:
     """Make the folders of a planned stage below `root`; `out/` keeps the state of an earlier attempt.
@@ -35,15 +38,16 @@ def with_users_paths(
 
     What else is below `root` is named from there on, such as out/artifacts/x.
     """
-    own = {root / "parents" / stage: folder for stage, folder in parents.items()}
+    own = {f"parents/{stage}": folder for stage, folder in parents.items()}
     if planned.data is not None:
-        own[root / "data" / planned.data.dataset.name] = planned.data.folder
+        own[f"data/{planned.data.dataset.name}"] = planned.data.folder
     if weights is not None:
-        own[root / "in" / WEIGHTS_FILE] = weights
+        own[f"in/{WEIGHTS_FILE}"] = weights
     if planned.method_folder is not None:
-        own[root / "in" / METHOD_FOLDER] = planned.method_folder
+        own[f"in/{METHOD_FOLDER}"] = planned.method_folder
     for place, source in own.items():
-        text = text.replace(str(place), str(source))
+        for base in (root, IN_CONTAINER):
+            text = text.replace(f"{base}/{place}", str(source))
     return text.replace(f"{root}/", "").replace(f"{root.parent}/", "").replace(str(root), "the stage's folder")
 
 
