@@ -54,8 +54,8 @@ def report(
         ignored = {"--suite": suite, "--published": published, "--watch": watch, "--export": export}
         if given := [flag for flag, value in ignored.items() if value]:
             raise pb.WrongUse(f"{', '.join(given)}: cannot be combined with --compare")
-        found = pb.compare(*compare, runs=runs, out=out)
-        _print(found.text, found.files, json)
+        comparison = pb.compare(*compare, runs=runs, out=out)
+        _print(comparison.text, comparison.files, json)
         return
     if watch and json:
         raise pb.WrongUse("--watch prints a line for each report; leave out --json")
