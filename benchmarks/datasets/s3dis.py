@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 from pretrain_bench.benchmarks.input.voxelise import IGNORE, quantise, to_cells, voxel_labels
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import read_bytes
-from pretrain_bench.benchmarks.support.user_files import decode, encoding_of, list_folder
+from pretrain_bench.benchmarks.support.user_files import decode, elsewhere, encoding_of, list_folder
 
 OFFICIAL_FOLDER = "Stanford3dDataset_v1.2_Aligned_Version"
 PRE_QUANTISATION_METRES = 0.01
 MAX_BAD_LINES = 10
+_PATTERNS = ("Area_*/*/Annotations",)
+"""What a folder of this layout holds, to find it near a folder that is not one."""
 
 
 class Room(NamedTuple):
@@ -43,7 +45,10 @@ def find_rooms(root: Path) -> dict[tuple[str, str], Path]:
         (folder.parent.parent.name, folder.parent.name): folder for folder in sorted(base.glob("Area_*/*/Annotations"))
     }
     if not rooms:
-        raise DataError(f"{root}: no S3DIS room found; expected Area_<k>/<room>/Annotations/<class>_<n>.txt below it")
+        raise DataError(
+            f"{root}: no S3DIS room found; expected Area_<k>/<room>/Annotations/<class>_<n>.txt below it"
+            f"{elsewhere(root, *_PATTERNS)}"
+        )
     return rooms
 
 

@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.input.voxelise import IGNORE
 from pretrain_bench.benchmarks.support.errors import DataError
-from pretrain_bench.benchmarks.support.user_files import decode, list_folder, read_text
+from pretrain_bench.benchmarks.support.user_files import decode, elsewhere, list_folder, read_text
 
 LABEL_MAP = "scannetv2-labels.combined.tsv"
 _SCENE = re.compile(r"scene\d{4}_\d{2}")
+_PATTERNS = ("scans/scene[0-9]*", "scene[0-9]*_[0-9]*")
+"""What a folder of this layout holds, to find it near a folder that is not one."""
 
 
 class Scan(NamedTuple):
@@ -44,7 +46,9 @@ def find_scenes(root: Path) -> dict[str, Path]:
     base = root / "scans" if (root / "scans").is_dir() else root
     scenes = {p.name: p for p in list_folder(base) if p.is_dir() and _SCENE.fullmatch(p.name)}
     if not scenes:
-        raise DataError(f"{root}: no ScanNet scene found; expected scans/sceneXXXX_YY/ below it")
+        raise DataError(
+            f"{root}: no ScanNet scene found; expected scans/sceneXXXX_YY/ below it{elsewhere(root, *_PATTERNS)}"
+        )
     return scenes
 
 

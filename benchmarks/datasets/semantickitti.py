@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from pretrain_bench.benchmarks.input.voxelise import IGNORE
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import read_bytes
-from pretrain_bench.benchmarks.support.user_files import by_lower_name, list_folder, read_text
+from pretrain_bench.benchmarks.support.user_files import by_lower_name, elsewhere, list_folder, read_text
+
+_PATTERNS = ("sequences/*/velodyne",)
+"""What a folder of this layout holds, to find it near a folder that is not one."""
 
 
 class ScanPaths(NamedTuple):
@@ -55,6 +58,7 @@ def find_scans(root: Path) -> dict[tuple[str, str], ScanPaths]:
     if not scans:
         raise DataError(
             f"{root}: no SemanticKITTI scan found; expected dataset/sequences/SS/velodyne/NNNNNN.bin below it"
+            f"{elsewhere(root, *_PATTERNS)}"
         )
     return scans
 

@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from pretrain_bench.benchmarks.datasets import images
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import read_bytes
-from pretrain_bench.benchmarks.support.user_files import list_folder, read_text
+from pretrain_bench.benchmarks.support.user_files import elsewhere, list_folder, read_text
 
 MAX_DEPTH_METRES = 8.0
+_PATTERNS = ("sunrgbd_trainval/depth", "SUNRGBDtoolbox/Metadata")
+"""What a folder of this layout holds, to find it near a folder that is not one."""
 
 
 class View(NamedTuple):
@@ -67,6 +69,7 @@ def find_views(root: Path) -> dict[str, Prepared | Raw]:
         return _find_raw(root, metadata)
     raise DataError(
         f"{root}: no SUN RGB-D found; expected sunrgbd_trainval/depth/ or SUNRGBDtoolbox/Metadata/ below it"
+        f"{elsewhere(root, *_PATTERNS)}"
     )
 
 

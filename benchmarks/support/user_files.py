@@ -49,6 +49,20 @@ def by_lower_name(folder: Path) -> dict[str, Path]:
     return {p.name.lower(): p for p in list_folder(folder)}
 
 
+def elsewhere(root: Path, *patterns: str) -> str:
+    """The folder, at most two further down or up, where files of a layout are, for the end of a message that there are none in
+    `root`; empty where there is no such folder."""
+    below = [(root, "*/" * depth) for depth in (1, 2)]
+    for folder, prefix in [*below, *((above, "") for above in root.resolve().parents[:2])]:
+        for pattern in patterns:
+            place = next(iter(folder.glob(prefix + pattern)), None)
+            if place is not None:
+                return (
+                    f"; give {folder.joinpath(*place.relative_to(folder).parts[: prefix.count('/')])}, which holds some"
+                )
+    return ""
+
+
 def read_text(path: Path) -> str:
     """A text file of the user's. Raises DataError as `decode`, and where the file cannot be read."""
     return decode(read_bytes(path), path)

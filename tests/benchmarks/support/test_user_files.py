@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from pretrain_bench.benchmarks.datasets.writers import FINDERS
+from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import replacing
 from pretrain_bench.benchmarks.support.user_files import by_lower_name, decode, list_folder, read_text
+from pretrain_bench.harness.planning.catalog import find
 
 SYSTEM = ("._wall_1.txt", ".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir", "lost+found")
 
@@ -60,3 +63,24 @@ def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path: Path) -> Non
     with replacing(tmp_path / "x") as temporary:
         temporary.write_text("whole")
     assert (tmp_path / "x").read_text() == "whole" and len(os.listdir(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"),
+    [
+        ("s3dis", "Area_1/office_1/Annotations"),
+        ("scannet", "scans/scene0000_00"),
+        ("semantickitti", "sequences/00/velodyne"),
+        ("sunrgbd", "sunrgbd_trainval/depth"),
+    ],
+)
+def test_a_root_that_is_a_folder_too_high_or_too_low_is_named(name: str, inside: str, tmp_path: Path) -> None:
+    (tmp_path / "a/b" / inside).mkdir(parents=True)
+    find_scenes = FINDERS[name]
+    dataset = find(Dataset, name)
+    with pytest.raises(DataError, match=rf"below it; give {tmp_path}/a/b, which holds some$"):
+        find_scenes(dataset, tmp_path)
+    low = tmp_path / "a/b" / Path(inside).parts[0] / "empty"
+    low.mkdir()
+    with pytest.raises(DataError, match=rf"; give {tmp_path}/a/b(/scans)?, which holds some$"):
+        find_scenes(dataset, low)
