@@ -60,7 +60,7 @@ def report(
     if watch and json:
         raise pb.WrongUse("--watch prints a line for each report; leave out --json")
 
-    from pretrain_bench.harness.cli.console import warn_unrecorded
+    from pretrain_bench.harness.cli.console import warn_unreadable
 
     options: dict[str, Any] = {"suite": suite, "published": published, "page": page, "scene_pictures": scene_pictures}
 
@@ -72,7 +72,7 @@ def report(
         return
     store = pb.open_runs(runs)
     built = build(store)
-    warn_unrecorded(pb.unrecorded_runs(store))
+    warn_unreadable(pb.unreadable_runs(store))
     _print(built.text, built.files, json)
 
 

@@ -52,7 +52,7 @@ def show(
 
 
 def _list(runs: Path, json: bool) -> None:
-    from pretrain_bench.harness.cli.console import per_cent, print_json, seeds, table, warn_unrecorded
+    from pretrain_bench.harness.cli.console import per_cent, print_json, seeds, table, warn_unreadable
 
     store = pb.open_runs(runs)
     listed = pb.list_runs(store)
@@ -66,7 +66,7 @@ def _list(runs: Path, json: bool) -> None:
         result = record.outcome.value if one.metric is None else f"{per_cent(one.score)} {one.metric}"
         rows.append((record.key, one.title, seed, record.dataset or "-", result))
     print(table(("run", "stage", "seeds", "dataset", "result, per cent"), rows) if rows else f"no runs in {runs}")
-    warn_unrecorded(pb.unrecorded_runs(store))
+    warn_unreadable(pb.unreadable_runs(store))
 
 
 def _show_scene(run: pb.Run, scene: str, checkpoint: str, out: Path | None, json: bool) -> None:

@@ -9,9 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic_core import from_json
-
 from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.planning.code_digest import code_hashes
@@ -83,8 +82,7 @@ def _records(store: Store) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:
         place = os.fspath(folder)
         for key in os.listdir(folder) if folder.is_dir() else []:
             try:
-                with open(f"{place}/{key}/{RECORD}", "rb") as file:  # a Path for every name takes as long as reading it
-                    record = from_json(file.read())
+                record = read_json(f"{place}/{key}/{RECORD}")  # a Path for every name takes as long as reading it
             except (OSError, ValueError):
                 continue
             if isinstance(record, dict) and isinstance(record.get("outcome"), str):
@@ -113,7 +111,7 @@ class _Older:
         runs = [(f, r) for key, (f, r) in self.past.items() if key not in self.wanted and r["outcome"] == Outcome.ok]
         for folder, record in sorted(runs, key=lambda run: str(run[1].get("ended_at"))):
             try:
-                spec = from_json((folder / SPEC).read_bytes())
+                spec = read_json(folder / SPEC, below=folder)
                 cell = Cell.model_validate(record["cell"]) if record.get("cell") else None
                 yield _identity(spec, cell), (folder, spec)
             except (OSError, ValueError, KeyError, TypeError):
@@ -163,7 +161,7 @@ def differences(old: Mapping[str, Any], new: StageSpec, folder: Path) -> list[st
 
 def _changed_code(folder: Path, new: StageSpec) -> str:
     try:
-        before = from_json((folder / CODE).read_bytes())
+        before = read_json(folder / CODE, below=folder)
         after = code_hashes(new.kind, new.method, new.part)
     except Exception:  # an own method, or a run without the list
         return "its code changed"
