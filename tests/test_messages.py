@@ -1,4 +1,4 @@
-"""Messages blame what is to blame, name files that the user has, and no option is dropped silently."""
+"""Messages blame what is to blame, name files that the user has, and no task is dropped silently."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_tilde_is_the_home_in_options_and_variables(
     assert os.listdir(tmp_path) == ["home"]
 
 
-def test_several_tasks_run_and_one_value_is_not_replaced(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_tasks_run_as_several_methods_do(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: list[Suite] = []
 
     def stop(cells: Suite, **_: object) -> None:
@@ -61,10 +61,6 @@ def test_several_tasks_run_and_one_value_is_not_replaced(bench: Bench, monkeypat
     command = ["run", "--method", "scratch", "--method", "csc", "--task", "s3dis-sem", "--task=scannet-sem"]
     bench(*command, "--budget", "smoke", code=2)
     assert chosen[0].tasks == ("s3dis-sem", "scannet-sem") and chosen[0].methods == ("scratch", "csc")
-    for twice in (["--budget", "smoke", "--budget", "tiny"], ["--profile=smoke", "--profile", "tiny"]):
-        option = twice[0].partition("=")[0]
-        assert f"error: {option}: given 2 times; it takes one value" in bench(*command, *twice, code=2).stderr
-    assert len(chosen) == 1
 
 
 def test_a_field_is_named_by_the_file_that_it_comes_from(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 import pretrain_bench as pb
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, reason_of
@@ -73,21 +72,6 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run_command
 
 
-class OneValueCommand(TyperCommand):
-    """A command that refuses an option with one value where it is given twice; by default the last one would count silently."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments. Raises WrongUse for an option that is given more than once and takes one value."""
-        flags = [argument.partition("=")[0] for argument in args if argument.startswith("--")]
-        for param in self.params:
-            single = param.param_type_name == "option" and not getattr(param, "multiple", False)
-            if single and not getattr(param, "is_flag", False):
-                for option in param.opts:
-                    if flags.count(option) > 1:
-                        raise pb.WrongUse(f"{option}: given {flags.count(option)} times; it takes one value")
-        return super().parse_args(ctx, args)
-
-
 _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (app, "run", run.run),
     (app, "plan", plan.plan),
@@ -116,7 +100,7 @@ _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (methods.app, "import-checkpoint", methods.import_checkpoint),
 )
 for _app, _name, _command in _COMMANDS:
-    _app.command(_name, cls=OneValueCommand)(_interruptible(_command))
+    _app.command(_name)(_interruptible(_command))
 app.add_typer(data.app, name="data")
 app.add_typer(images.app, name="images")
 app.add_typer(methods.app, name="methods")
