@@ -17,7 +17,8 @@ from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pretrain_bench.benchmarks.datasets import images, layout, pairs, writers
+from pretrain_bench.benchmarks.datasets import holdings, images, layout, pairs, parts, writers
+from pretrain_bench.benchmarks.datasets.holdings import classes_held, left_out_entry
 from pretrain_bench.benchmarks.datasets.layout import (
     LABELLED,
     MANIFEST,
@@ -34,10 +35,11 @@ from pretrain_bench.benchmarks.datasets.source_files import source_digest, sourc
 from pretrain_bench.benchmarks.datasets.writers import FINDERS, WRITERS, Reading
 from pretrain_bench.benchmarks.input import voxelise as voxelize
 from pretrain_bench.benchmarks.specs.dataset import Dataset
-from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot, cannot_write
+from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot
 from pretrain_bench.benchmarks.support.files import link_or_copy
 from pretrain_bench.benchmarks.support.locks import exclusive
 from pretrain_bench.benchmarks.support.processes import process_pool
+from pretrain_bench.benchmarks.support.reading import read_or_write_error, reading
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
 Say = Callable[[str], None]
@@ -63,11 +65,13 @@ def prepare(
     A folder that is prepared already (it has a manifest) is returned as it is. `frame_stride` applies to frame numbers
     of recordings. Raises DataError naming the file, EnvironmentCannot when the disk is full or not writable.
     """
-    if not root.is_dir():
+    with reading(root):
+        is_folder, prepared_here = root.is_dir(), is_prepared(root)
+    if not is_folder:
         raise DataError(
             f"{dataset.name}: data root {root} is not a folder; give the one that holds the official layout"
         )
-    if is_prepared(root):
+    if prepared_here:
         manifest = read_manifest(root)
         if manifest.dataset != dataset.name:
             raise DataError(f"{root}: prepared as {manifest.dataset!r}, but asked for as {dataset.name!r}")
@@ -83,7 +87,7 @@ def prepare(
                 return target
             return _prepare_into(target, Source(dataset, root, how), progress, say)
     except OSError as error:
-        raise cannot_write(target, error, f"preparing {dataset.name}") from error
+        raise read_or_write_error(error, root, target, f"preparing {dataset.name}") from error
 
 
 def prepared_already(dataset: Dataset, root: Path, cache: Path, frame_stride: int) -> Path | None:
@@ -113,10 +117,8 @@ class Source(NamedTuple):
 def find_sources(source: Source) -> dict[str, Any]:
     """Scene names and where each comes from. Raises DataError where there is none, a folder cannot be read, or a name is not
     UTF-8, as the names in a manifest are."""
-    try:
+    with reading(source.root):
         sources = FINDERS[source.dataset.layout](source.dataset, source.root)
-    except OSError as error:
-        raise DataError(f"{error.filename or source.root}: cannot be read: {error.strerror}") from None
     for name in sources:
         if _in_utf8(name) != name:
             raise DataError(f"{source.root}: the name of the scene {_in_utf8(name)} is not UTF-8; rename its folder")
@@ -129,7 +131,7 @@ def _in_utf8(text: str) -> str:
 
 
 def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) -> Path:
-    dataset, root, _ = source
+    dataset, root = source.dataset, source.root
     sources = find_sources(source)
     partial = target.with_name(target.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
@@ -161,6 +163,7 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
         files=dict(sorted(files.items())),
         # No path of this machine: the manifest, and its hash, are the same wherever the data lie.
         problems=tuple(_in_utf8(p.replace(f"{root}{os.sep}", "")) for p in problems),
+        left_out=tuple(left_out_entry(name, sources[name]) for name in sorted(failed)),
     )
     (final / MANIFEST).write_text(manifest.model_dump_json(indent=1))
     os.replace(final, target)
@@ -168,8 +171,8 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
     return target
 
 
-Job = Callable[[Dataset, str, Any, Path, Reading], Any]
-"""What is done with one scene, in a process of its own: dataset, name, where the scene comes from, a folder, how it is read."""
+Job = Callable[["Source", str, Any, Path], Any]
+"""What is done with one scene, in a process of its own: the dataset, the scene's name, its place, a folder to write to."""
 
 
 def each_scene(
@@ -177,7 +180,6 @@ def each_scene(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Carry out a job (`write_scene`) for scenes: results by name, and the message of each scene that cannot be read, which is
     raised where reading is strict."""
-    dataset, _, how = source
     job = job or write_scene
     results: dict[str, Any] = {}
     failed: dict[str, str] = {}
@@ -186,17 +188,17 @@ def each_scene(
         try:
             results[name] = result()
         except DataError as error:
-            if how.strict:
+            if source.how.strict:
                 raise
             failed[name] = str(error)
 
     workers = min(os.cpu_count() or 1, 16, len(todo))
     if len(todo) < _PARALLEL_FROM or workers < 2:
         for name in progress(sorted(todo)):
-            done(name, lambda name=name: job(dataset, name, todo[name], folder, how))  # type: ignore[misc]
+            done(name, lambda name=name: job(source, name, todo[name], folder))  # type: ignore[misc]
         return results, failed
     with process_pool(workers) as pool:
-        jobs: dict[Future[Any], str] = {pool.submit(job, dataset, n, todo[n], folder, how): n for n in sorted(todo)}
+        jobs: dict[Future[Any], str] = {pool.submit(job, source, n, todo[n], folder): n for n in sorted(todo)}
         try:
             # The bar wants to know its length, so it runs over the names, each of which stands for one more that is done.
             ended = as_completed(jobs)
@@ -209,13 +211,18 @@ def each_scene(
     return results, failed
 
 
-def write_scene(dataset: Dataset, name: str, source: Any, partial: Path, how: Reading) -> None:
+def write_scene(source: Source, name: str, scene: Any, partial: Path) -> None:
     """Write one scene and the hashes of its files, and rename it into `partial/scenes` when it is whole."""
+    dataset, root, how = source
     # A process of its own folder: one whose parent was killed may still be at work on the same scene.
     unfinished = partial / "unfinished" / f"{name}.{os.getpid()}"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    info = WRITERS[dataset.layout](dataset, source, unfinished, how)
+    try:
+        info = WRITERS[dataset.layout](dataset, scene, unfinished, how)
+    except OSError as error:
+        raise read_or_write_error(error, root, partial, f"preparing {dataset.name}") from error
+    info |= classes_held(unfinished / LABELLED, dataset)
     files = [
         (view, path.removeprefix(f"{view}/"), entry.model_dump())
         for path, entry in hash_files(unfinished).items()
@@ -254,7 +261,7 @@ def _fingerprint(dataset: Dataset, how: Reading, source: str) -> str:
         importlib.import_module(f"pretrain_bench.benchmarks.datasets.{name}")
         for name in readers.get(dataset.layout, (dataset.layout,))
     ]
-    for module in (layout, images, pairs, writers, voxelize, *own):
+    for module in (layout, holdings, images, pairs, parts, writers, voxelize, *own):
         digest.update(Path(module.__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
     return digest.hexdigest()[:16]

@@ -24,14 +24,22 @@ _PATTERNS = ("sequences/*/velodyne",)
 
 
 class ScanPaths(NamedTuple):
-    """The files of one scan; None where there is none. `place` is the scan's place in its sequence's poses."""
+    """The files of one scan; None where there is none. `place` is its place in the poses of its sequence, of which it may be the
+    `first` scan; `of_task`: its sequence trains or tests, and other scans have labels, so that it should have some."""
 
     points: Path
     labels: Path | None
     image: Path | None
-    calibration: Path
+    calibration: Path | None
     poses: Path | None
     place: int
+    first: bool
+    of_task: bool = False
+
+    @property
+    def label_path(self) -> Path:
+        """Where the labels are, or should be."""
+        return self.points.parent.parent / "labels" / f"{self.points.stem}.label"
 
 
 def find_scans(root: Path) -> dict[tuple[str, str], ScanPaths]:
@@ -41,9 +49,9 @@ def find_scans(root: Path) -> dict[tuple[str, str], ScanPaths]:
     )
     scans = {}
     for sequence in _sequences(base):
-        poses = sequence / "poses.txt"
+        poses, calibration = sequence / "poses.txt", sequence / "calib.txt"
         all_labels, all_images = by_lower_name(sequence / "labels"), by_lower_name(sequence / "image_2")
-        for points in list_folder(sequence / "velodyne", ".bin"):
+        for number, points in enumerate(list_folder(sequence / "velodyne", ".bin")):
             if not re.fullmatch(r"\d{6}", points.stem):
                 raise DataError(f"{points}: expected a name of six digits, such as 000000.bin")
             images = [all_images.get(f"{points.stem}.{ending}") for ending in ("png", "jpg", "jpeg")]
@@ -51,9 +59,10 @@ def find_scans(root: Path) -> dict[tuple[str, str], ScanPaths]:
                 points,
                 all_labels.get(f"{points.stem}.label"),
                 next((p for p in images if p is not None), None),
-                sequence / "calib.txt",
+                calibration if calibration.is_file() else None,
                 poses if poses.is_file() else None,
                 int(points.stem),
+                first=number == 0,
             )
     if not scans:
         raise DataError(

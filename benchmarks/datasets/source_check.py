@@ -11,8 +11,6 @@ from typing import Any
 
 from pretrain_bench.benchmarks.datasets.layout import FileEntry, Manifest
 from pretrain_bench.benchmarks.datasets.prepare import Source, each_scene, find_sources, write_scene
-from pretrain_bench.benchmarks.datasets.writers import Reading
-from pretrain_bench.benchmarks.specs.dataset import Dataset
 
 SHOWN = 3
 Progress = Callable[[Iterable[str]], Iterable[str]]
@@ -41,9 +39,9 @@ def verify_source(source: Source, manifest: Manifest, scratch: Path, progress: P
     return lines
 
 
-def written_again(dataset: Dataset, name: str, source: Any, folder: Path, how: Reading) -> dict[str, FileEntry]:
+def written_again(source: Source, name: str, scene: Any, folder: Path) -> dict[str, FileEntry]:
     """The files that a scene is prepared to now, by their place in a prepared dataset; nothing stays in `folder`."""
-    write_scene(dataset, name, source, folder, how)
+    write_scene(source, name, scene, folder)
     place = folder / "scenes" / name
     files = json.loads((place / "scene.json").read_text())["files"]
     shutil.rmtree(place)

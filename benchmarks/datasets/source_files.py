@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.reading import cannot_read
 from pretrain_bench.benchmarks.support.user_files import is_system_file
 
 SMALL_BYTES = 1 << 16
@@ -30,11 +31,12 @@ class SourceFile(NamedTuple):
 def source_files(root: Path, but: Path) -> Iterator[SourceFile]:
     """Every file below `root`, also behind links, without those of operating systems and those below `but`.
 
-    Raises DataError naming a folder that cannot be read.
+    Raises DataError for a folder that cannot be listed, for a file that cannot be looked at, and for a link that leads nowhere
+    and has the name of a folder.
     """
 
     def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: the folder cannot be read: {error.strerror}")
+        raise cannot_read(error.filename or root, error)
 
     seen, skipped = set(), but.resolve()
     for folder, names, files in os.walk(root, onerror=refuse, followlinks=True):
@@ -50,8 +52,14 @@ def source_files(root: Path, but: Path) -> Iterator[SourceFile]:
                 continue
             try:
                 stat = path.stat()
-            except OSError:
+            except FileNotFoundError:
+                if path.is_symlink() and not path.suffix:
+                    raise DataError(
+                        f"{path}: a link to {os.readlink(path)}, which is not there; mount that folder, or remove the link"
+                    ) from None
                 continue
+            except OSError as error:
+                raise cannot_read(path, error) from error
             yield SourceFile(path, os.fsencode(path.relative_to(root)), stat.st_size, stat.st_mtime_ns)
 
 

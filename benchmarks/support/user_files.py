@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import read_bytes
+from pretrain_bench.benchmarks.support.reading import cannot_read
 
 SYSTEM_NAMES = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found",
@@ -39,7 +40,7 @@ def list_folder(folder: Path, *suffixes: str) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise DataError(f"{folder}: the folder cannot be read: {error.strerror}") from None
+        raise cannot_read(folder, error) from None
     kept = [p for p in paths if not is_system_file(p.name)]
     return [p for p in kept if p.name.lower().endswith(suffixes)] if suffixes else kept
 

@@ -31,7 +31,7 @@ def test_a_folder_that_cannot_be_read_is_not_empty(tmp_path: Path, monkeypatch: 
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(DataError, match="the folder cannot be read: Permission denied"):
+    with pytest.raises(DataError, match="cannot be read: Permission denied; make it readable"):
         list_folder(tmp_path)
 
 
