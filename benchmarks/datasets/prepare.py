@@ -35,7 +35,7 @@ from pretrain_bench.benchmarks.datasets.writers import FINDERS, WRITERS, Reading
 from pretrain_bench.benchmarks.input import voxelise as voxelize
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot, cannot_write
-from pretrain_bench.benchmarks.support.files import link_or_copy
+from pretrain_bench.benchmarks.support.files import link_or_copy, readable
 from pretrain_bench.benchmarks.support.locks import exclusive
 from pretrain_bench.benchmarks.support.processes import process_pool
 
@@ -118,14 +118,9 @@ def find_sources(source: Source) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"{error.filename or source.root}: cannot be read: {error.strerror}") from None
     for name in sources:
-        if _in_utf8(name) != name:
-            raise DataError(f"{source.root}: the name of the scene {_in_utf8(name)} is not UTF-8; rename its folder")
+        if readable(name) != name:
+            raise DataError(f"{source.root}: the name of the scene {readable(name)} is not UTF-8; rename its folder")
     return sources
-
-
-def _in_utf8(text: str) -> str:
-    """Text with bytes of file names that are not UTF-8 as escapes."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) -> Path:
@@ -160,7 +155,7 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
         scenes=tuple(scenes),
         files=dict(sorted(files.items())),
         # No path of this machine: the manifest, and its hash, are the same wherever the data lie.
-        problems=tuple(_in_utf8(p.replace(f"{root}{os.sep}", "")) for p in problems),
+        problems=tuple(readable(p.replace(f"{root}{os.sep}", "")) for p in problems),
     )
     (final / MANIFEST).write_text(manifest.model_dump_json(indent=1))
     os.replace(final, target)
