@@ -36,7 +36,7 @@ from pretrain_bench.benchmarks.datasets.writers import FINDERS, WRITERS, Reading
 from pretrain_bench.benchmarks.input import voxelise as voxelize
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot
-from pretrain_bench.benchmarks.support.files import link_or_copy
+from pretrain_bench.benchmarks.support.files import link_or_copy, readable
 from pretrain_bench.benchmarks.support.locks import exclusive
 from pretrain_bench.benchmarks.support.processes import process_pool
 from pretrain_bench.benchmarks.support.reading import read_or_write_error, reading
@@ -120,14 +120,9 @@ def find_sources(source: Source) -> dict[str, Any]:
     with reading(source.root):
         sources = FINDERS[source.dataset.layout](source.dataset, source.root)
     for name in sources:
-        if _in_utf8(name) != name:
-            raise DataError(f"{source.root}: the name of the scene {_in_utf8(name)} is not UTF-8; rename its folder")
+        if readable(name) != name:
+            raise DataError(f"{source.root}: the name of the scene {readable(name)} is not UTF-8; rename its folder")
     return sources
-
-
-def _in_utf8(text: str) -> str:
-    """Text with bytes of file names that are not UTF-8 as escapes."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) -> Path:
@@ -162,7 +157,7 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
         scenes=tuple(scenes),
         files=dict(sorted(files.items())),
         # No path of this machine: the manifest, and its hash, are the same wherever the data lie.
-        problems=tuple(_in_utf8(p.replace(f"{root}{os.sep}", "")) for p in problems),
+        problems=tuple(readable(p.replace(f"{root}{os.sep}", "")) for p in problems),
         left_out=tuple(left_out_entry(name, sources[name]) for name in sorted(failed)),
     )
     (final / MANIFEST).write_text(manifest.model_dump_json(indent=1))
