@@ -59,13 +59,6 @@ def seeds(cell: Cell | None, own: object) -> str:
     return str(own) if cell is None else f"{cell.pretrain_seed}/{cell.finetune_seed}"
 
 
-def duration(seconds: float) -> str:
-    """A time in seconds, minutes or hours."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
-
-
 def per_cent(value: float | None) -> str:
     """A share as a percentage with one digit, or a dash."""
     return "-" if value is None else f"{100 * value:.1f}"

@@ -121,7 +121,7 @@ def _rows(plan: pb.Plan) -> list[tuple[str, ...]]:
 
 
 def _print_totals(plan: pb.Plan) -> None:
-    from pretrain_bench.harness.cli.console import duration
+    from pretrain_bench.api.display import duration
 
     known = [s.estimate for s in plan.remaining if s.estimate is not None]
     if not known:
@@ -135,7 +135,7 @@ def _print_totals(plan: pb.Plan) -> None:
 
 
 def _time(state: StageState) -> str:
-    from pretrain_bench.harness.cli.console import duration
+    from pretrain_bench.api.display import duration
 
     if state.estimate is None:
         return "-"

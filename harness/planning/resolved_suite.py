@@ -76,7 +76,7 @@ class ResolvedSuite(NamedTuple):
         return self._replace(methods={k: with_image(client, m) if m.image else m for k, m in self.methods.items()})
 
     def cells(self) -> list[Cell]:
-        """The cells, with methods and datasets as the suite names them. Raises WrongUse where is_prepared is none."""
+        """The cells, with methods and datasets as the suite names them. Raises WrongUse where there is none."""
         names = {asked: method.name for asked, method in self.methods.items()}
         names |= {asked: task.name for asked, task in self.tasks.items()}
         return cells_of(self.suite, self.budget, self.profile, names, self.filters)
@@ -277,7 +277,7 @@ def cells_of(
 ) -> list[Cell]:
     """The cells of a suite. It may name methods and tasks by path; cells, as records, have the names in their files (`names`).
 
-    Raises WrongUse where is_prepared is none.
+    Raises WrongUse where there is none.
     """
     cells = list(suite.cells(budget.name, profile.name, filters, names))
     if not cells:
