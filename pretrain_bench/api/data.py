@@ -118,7 +118,7 @@ def verify_source(
         root: the folder with its official layout; procedural datasets need none.
         frame_stride: as it was prepared with.
         world: size of a procedural dataset, as it was prepared with.
-        display: shows progress; tqdm bars by default.
+        display: shows progress; bars on a terminal, lines elsewhere, by default.
 
     Takes as long as preparing. Raises WrongUse without a root, DataError for one without scenes.
     """
