@@ -34,6 +34,7 @@ from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot, cannot_write
 from pretrain_bench.benchmarks.support.files import link_or_copy
 from pretrain_bench.benchmarks.support.locks import exclusive
+from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.processes import process_pool
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
@@ -162,7 +163,7 @@ def _write_all(
             failed[name] = str(error)
         return name
 
-    workers = min(os.cpu_count() or 1, 16, len(todo))
+    workers = min(usable_cpus(), 16, len(todo))
     if len(todo) < _PARALLEL_FROM or workers < 2:
         for name in progress(sorted(todo)):
             done(name, lambda name=name: write_scene(dataset, name, todo[name], partial, how))  # type: ignore[misc]

@@ -22,6 +22,7 @@ from pretrain_bench.benchmarks.procedural import rooms, sensors, streets
 from pretrain_bench.benchmarks.procedural.worlds import World
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import cannot_write
+from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.processes import process_pool
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
@@ -76,7 +77,7 @@ def generate(dataset: Dataset, cache: Path, progress: Progress) -> Path:
         partial.mkdir(parents=True)
         write, finish = _WRITERS[dataset.layout]
         names = scene_names(dataset)
-        with process_pool(min(os.cpu_count() or 1, 16)) as pool:
+        with process_pool(min(usable_cpus(), 16)) as pool:
             jobs = {name: pool.submit(write, dataset, i, name, partial) for i, name in enumerate(names)}
             for name in progress(names):
                 jobs[name].result()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-
+from pretrain_bench.benchmarks.support.process_limits import usable_cpus, usable_memory_bytes
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 
 
@@ -29,16 +27,24 @@ class Demand(NamedTuple):
 
 def whole_machine(device: str) -> Capacity:
     """The capacity that this process may use; GPUs only where `device` is cuda."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Capacity(cpus, psutil.virtual_memory().total >> 20, gpu_ids() if device == "cuda" else ())
+    return Capacity(usable_cpus(), usable_memory_bytes() >> 20, gpu_ids() if device == "cuda" else ())
 
 
 def gpu_ids() -> tuple[str, ...]:
-    """The GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, otherwise every device file."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return tuple(i for i in visible.split(",") if i)
-    return tuple(sorted(p.name.removeprefix("nvidia") for p in Path("/dev").glob("nvidia[0-9]*"))) or ("0",)
+    """The GPUs that CUDA offers to this process, as UUIDs where torch knows them: those mean the same device to CUDA, NVML and a
+    container engine, in any order of devices. In a container the numbers of device files are not CUDA's."""
+    import torch
+
+    count = torch.cuda.device_count()
+    visible = [i.strip() for i in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    if (
+        visible[0] and not visible[0].isdigit()
+    ):  # UUIDs already; of a part of a GPU (MIG), torch may know the whole one's only
+        return tuple(visible[:count])
+    uuids = (getattr(torch.cuda.get_device_properties(i), "uuid", None) for i in range(count))
+    return tuple(
+        f"GPU-{str(uuid).removeprefix('GPU-')}" if uuid is not None else str(i) for i, uuid in enumerate(uuids)
+    )
 
 
 def demand(planned: PlannedStage, capacity: Capacity) -> Demand:
