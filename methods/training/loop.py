@@ -101,7 +101,8 @@ def train(context: StageContext, training: Training) -> TrainingState:
     clock = _Clock(state.ledger)
     log_every = max(1, math.ceil(length.expected_steps / MAX_STEP_EVENTS))
     saved = time.monotonic()
-    prepared = batches(make_batch, range(state.step, length.steps), context.spec.limits.loader_workers, context.device)
+    workers = context.spec.limits.loader_workers
+    prepared = batches(make_batch, range(state.step, length.steps), workers, context.device, context.warn)
     while not length.is_over(state.step, state.ledger) and context.stop is None:
         began = time.perf_counter()
         batch = next(prepared)
