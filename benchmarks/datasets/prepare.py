@@ -32,7 +32,7 @@ from pretrain_bench.benchmarks.datasets.writers import FINDERS, WRITERS, Reading
 from pretrain_bench.benchmarks.input import voxelise as voxelize
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot, cannot_write
-from pretrain_bench.benchmarks.support.files import link_or_copy
+from pretrain_bench.benchmarks.support.files import link_or_copy, readable
 from pretrain_bench.benchmarks.support.locks import exclusive
 from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.processes import process_pool
@@ -113,6 +113,9 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
         sources = FINDERS[dataset.layout](dataset, root)
     except OSError as error:
         raise DataError(f"{error.filename or root}: cannot be read: {error.strerror}") from None
+    for name in sources:
+        if name != readable(name):
+            raise DataError(f"{root}: scene {name}: its folder's name is not UTF-8; rename the folder")
     partial = target.with_name(target.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     todo = {n: s for n, s in sources.items() if not (partial / "scenes" / n / "scene.json").is_file()}
@@ -140,7 +143,7 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
         scenes=tuple(scenes),
         files=dict(sorted(files.items())),
         # No path of this machine: the manifest, and its hash, are the same wherever the data lie.
-        problems=tuple(p.replace(f"{root}{os.sep}", "") for p in problems),
+        problems=tuple(readable(p.replace(f"{root}{os.sep}", "")) for p in problems),
     )
     (final / MANIFEST).write_text(manifest.model_dump_json(indent=1))
     os.replace(final, target)
@@ -233,7 +236,7 @@ def _source_fingerprint(dataset: Dataset, root: Path, how: Reading, cache: Path)
         digest.update(Path(module.__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
     for name, size, time in sorted(_source_files(root, cache / "prepared")):
-        digest.update(f"{name} {size} {time}\n".encode())
+        digest.update(os.fsencode(f"{name} {size} {time}\n"))
     return digest.hexdigest()[:16]
 
 

@@ -27,6 +27,14 @@ def size_and_sha256(path: Path) -> tuple[int, str]:
         return file.tell(), digest
 
 
+def readable(text: str) -> str:
+    """Text whose bytes of file names that are not UTF-8 are escaped, as `\\xfc`: JSON and most streams take no others."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # halves of characters that never were bytes of a name
+        return text.encode("utf-8", "backslashreplace").decode()
+
+
 def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """A second name for a file where the file system has hard links, else a copy. Raises OSError where neither works."""
     try:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from pretrain_bench.api.display import printable
+from pretrain_bench.api.display import STDERR, printable
 
 if TYPE_CHECKING:
     from pretrain_bench.benchmarks.specs.cell import Cell
@@ -50,7 +50,7 @@ def warn_unrecorded(names: Sequence[str]) -> None:
     """Warn about run folders that no list and no report counts."""
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        print(f"warning: {names[0]}{more}: no record, so not counted; bench audit says what is there", file=sys.stderr)
+        print(f"warning: {names[0]}{more}: no record, so not counted; bench audit says what is there", file=STDERR)
 
 
 def seeds(cell: Cell | None, own: object) -> str:

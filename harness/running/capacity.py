@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 from pretrain_bench.benchmarks.support.process_limits import usable_cpus, usable_memory_bytes
@@ -32,19 +33,30 @@ def whole_machine(device: str) -> Capacity:
 
 def gpu_ids() -> tuple[str, ...]:
     """The GPUs that CUDA offers to this process, as UUIDs where torch knows them: those mean the same device to CUDA, NVML and a
-    container engine, in any order of devices. In a container the numbers of device files are not CUDA's."""
-    import torch
-
-    count = torch.cuda.device_count()
-    visible = [i.strip() for i in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    container engine, in any order of devices. Otherwise as CUDA counts them, from 0: device files have other numbers where a
+    container holds some of a machine's."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible == "":
+        return ()
+    names = [name.strip() for name in (visible or "").split(",")]
+    uuids = _cuda_uuids()
     if (
-        visible[0] and not visible[0].isdigit()
-    ):  # UUIDs already; of a part of a GPU (MIG), torch may know the whole one's only
-        return tuple(visible[:count])
-    uuids = (getattr(torch.cuda.get_device_properties(i), "uuid", None) for i in range(count))
-    return tuple(
-        f"GPU-{str(uuid).removeprefix('GPU-')}" if uuid is not None else str(i) for i, uuid in enumerate(uuids)
-    )
+        names[0] and not names[0].isdigit()
+    ):  # UUIDs; torch may know the whole GPU's where only a part of it (MIG) is given
+        return tuple(names[: len(uuids)])
+    files = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return uuids or tuple(map(str, range(files)))
+
+
+def _cuda_uuids() -> tuple[str, ...]:
+    """The GPUs that torch finds, by UUID, or by number where it knows no UUIDs."""
+    try:
+        import torch
+
+        uuids = [getattr(torch.cuda.get_device_properties(i), "uuid", None) for i in range(torch.cuda.device_count())]
+    except (ImportError, RuntimeError):
+        return ()
+    return tuple(str(i) if u is None else f"GPU-{str(u).removeprefix('GPU-')}" for i, u in enumerate(uuids))
 
 
 def demand(planned: PlannedStage, capacity: Capacity) -> Demand:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from pretrain_bench.benchmarks.support.errors import WrongUse, cannot_write
-from pretrain_bench.benchmarks.support.files import link_or_copy, remove_tree, size_and_sha256
+from pretrain_bench.benchmarks.support.files import link_or_copy, readable, remove_tree, size_and_sha256
 from pretrain_bench.benchmarks.support.locks import exclusive, holder
 from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.contract.migrations import WrongHash, load_record
@@ -101,6 +101,10 @@ class Store:
     def check_writable(self) -> None:
         """Make the folder and try a write. Raises WrongUse for a bundle, EnvironmentCannot where the write fails."""
         self.refuse_bundle()
+        if str(self.root) != readable(str(self.root)):
+            raise WrongUse(
+                f"{self.root}: this path is not UTF-8, which files of weights need; --runs names another folder"
+            )
         try:
             try_write(self.root / ".partial")
         except OSError as error:

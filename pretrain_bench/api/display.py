@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from pretrain_bench.benchmarks.support.files import readable
 from pretrain_bench.harness.contract.events import Start, Step
 from pretrain_bench.harness.running.display import Display, Silent
 
@@ -14,6 +16,31 @@ __all__ = ["Display", "Progressed", "Silent", "TqdmDisplay", "printable"]
 
 WIDTH = 100
 TITLE_WIDTH = 34
+
+
+class _Stderr:
+    """sys.stderr as it is at each call. What cannot be written is dropped: a terminal that is gone must not end a run."""
+
+    @property
+    def encoding(self) -> str:
+        return getattr(sys.stderr, "encoding", None) or "ascii"
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):  # closed, by its reader or by this process
+            if sys.stderr is not None:
+                sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            if sys.stderr is not None:
+                sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+
+
+STDERR: Any = _Stderr()
 
 
 class Progressed(NamedTuple):
@@ -35,9 +62,9 @@ class TqdmDisplay:
         with self._lock:
             bar = next(iter(self._bars.values()), None)
             if bar is not None:
-                bar.write(printable(message), file=sys.stderr)
+                bar.write(printable(message), file=STDERR)
             else:
-                print(printable(message), file=sys.stderr, flush=True)
+                print(printable(message), file=STDERR, flush=True)
 
     def progress(self, title: str) -> Callable[[Iterable[str]], Iterable[str]]:
         """A bar over a list of items."""
@@ -83,9 +110,10 @@ def _bar(title: str, **options: Any) -> Any:
 
     if any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__):
         return tqdm(desc=title, **options)
-    return tqdm(desc=f"{title:<{TITLE_WIDTH}.{TITLE_WIDTH}}", ncols=WIDTH, file=sys.stderr, **options)
+    return tqdm(desc=f"{title:<{TITLE_WIDTH}.{TITLE_WIDTH}}", ncols=WIDTH, file=STDERR, **options)
 
 
 def printable(text: str) -> str:
-    """Text without control characters: the output of a stage must not control the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+    """Text without control characters: the output of a stage must not control the terminal. Bytes of file names that are not
+    UTF-8 are escaped, as `\\xfc`."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in readable(text))
