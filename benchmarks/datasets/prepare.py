@@ -32,7 +32,7 @@ from pretrain_bench.benchmarks.datasets.writers import FINDERS, WRITERS, Reading
 from pretrain_bench.benchmarks.input import voxelise as voxelize
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot, cannot_write
-from pretrain_bench.benchmarks.support.files import link_or_copy, readable
+from pretrain_bench.benchmarks.support.files import copy_tree, link_or_copy, notice_of_missing_links, readable
 from pretrain_bench.benchmarks.support.locks import exclusive
 from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.processes import process_pool
@@ -118,6 +118,8 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
             raise DataError(f"{root}: scene {name}: its folder's name is not UTF-8; rename the folder")
     partial = target.with_name(target.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
+    if notice := notice_of_missing_links(partial.parent, "hard"):
+        say(notice)
     todo = {n: s for n, s in sources.items() if not (partial / "scenes" / n / "scene.json").is_file()}
     if len(sources) >= _PARALLEL_FROM:
         _announce(source, partial, len(todo), len(sources), say)
@@ -136,7 +138,7 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
         scenes.append(SceneEntry(name=name, **info))
         for view in (UNLABELLED, LABELLED):
             if (done / view).is_dir():
-                shutil.copytree(done / view, final / view / name, copy_function=link_or_copy)
+                copy_tree(done / view, final / view / name, link_or_copy)
     manifest = Manifest(
         dataset=dataset.name,
         synthetic=dataset.synthetic,

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from pretrain_bench.benchmarks.support.errors import WrongUse, cannot_write
-from pretrain_bench.benchmarks.support.files import link_or_copy, readable, remove_tree, size_and_sha256
+from pretrain_bench.benchmarks.support.files import copy_tree, link_or_copy, readable, remove_tree, size_and_sha256
 from pretrain_bench.benchmarks.support.locks import exclusive, holder
 from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.contract.migrations import WrongHash, load_record
@@ -163,9 +163,9 @@ class Store:
         final.mkdir()
         earlier = target / ATTEMPTS if (target / ATTEMPTS).is_dir() else None
         if earlier is not None:
-            shutil.copytree(earlier, final / ATTEMPTS)
+            copy_tree(earlier, final / ATTEMPTS)
         if (partial / ATTEMPTS).is_dir():
-            shutil.copytree(partial / ATTEMPTS, final / ATTEMPTS, dirs_exist_ok=True)
+            copy_tree(partial / ATTEMPTS, final / ATTEMPTS)
         write_json(final / SPEC, spec.model_dump(mode="json"))
         if code:
             write_json(final / CODE, dict(code))

@@ -11,6 +11,7 @@ from pretrain_bench.api.settings import Settings, resolve
 from pretrain_bench.api.stores import Runs, folder_to_write
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
+from pretrain_bench.benchmarks.support.files import notice_of_missing_links
 from pretrain_bench.harness.executors.base import Executor
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
@@ -136,6 +137,8 @@ def run(
         ratio = cell.cell.label_ratio
         display.say(f"{cell.cell.method} -> {cell.cell.task} at {ratio}: n/a: {cell.reason.removeprefix('n/a: ')}")
     store.check_writable()
+    if notice := notice_of_missing_links(store.root, "symbolic", "hard"):
+        display.say(notice)
     runner = StageRunner(store, executor, display, RunOptions(retry, resolved.machine.imagenet_weights))
     return RunResult(run_cells(planned, runner, whole_machine(resolved.machine.device), workers), absent)
 
