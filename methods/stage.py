@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 the input is refused (the message says why), 130
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import importlib
 import os
 import signal
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("kind", choices=("pretrain", "finetune"))
     parser.add_argument("--root", type=Path, default=Path("/bench"), help="where in/, data/, parents/ and out/ are")
     options = parser.parse_args(arguments)
+    faulthandler.enable()  # a stage that makes no progress is ended by SIGABRT, and its log shows where it hung
     context = StageContext.open(options.root)
     if context.spec.kind != options.kind:
         raise WrongUse(f"stage.json describes a {context.spec.kind} stage, but this command runs {options.kind}")

@@ -139,6 +139,7 @@ def train(context: StageContext, training: Training) -> TrainingState:
                     health={k: v for k, v in result.health.items() if math.isfinite(v)},
                 )
             )
+        context.events.alive()
         if after_step is not None:
             after_step(state)
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
