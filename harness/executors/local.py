@@ -22,6 +22,7 @@ from pathlib import Path
 import psutil
 
 from pretrain_bench.benchmarks.specs.budget import BudgetHalf
+from pretrain_bench.benchmarks.support.process_limits import killed_for_memory
 from pretrain_bench.harness.executors.base import Execution, StageLaunch, Watch, thread_variables
 from pretrain_bench.harness.executors.usage import GpuSampler, TreeSampler, folder_bytes
 from pretrain_bench.harness.planning.code_digest import package_folder
@@ -77,6 +78,7 @@ class _ProcessWatch(Watch):
     def __init__(self, process: subprocess.Popen[bytes], launch: StageLaunch) -> None:
         super().__init__(launch)
         self.process = process
+        self.killed_before = killed_for_memory()
         self.sampler = TreeSampler(process.pid)
         self.gpus = GpuSampler(launch.allocation.gpus)
 
@@ -85,6 +87,8 @@ class _ProcessWatch(Watch):
         self.send(signal.SIGKILL)  # whatever the stage left running in its group
         while self.pass_events():
             pass
+        if self.process.returncode == -signal.SIGKILL and killed_for_memory() > self.killed_before:
+            self.killed_by = self.killed_by or "memory"  # by the kernel, before a sample showed it
         measured = self.gpus.added_to(self.sampler.measured(time.monotonic() - self.began, folder_bytes(self.out)))
         return Execution(self.process.returncode, self.killed_by, self.soft_at is not None, measured)
 

@@ -131,3 +131,17 @@ def test_status_reports_a_stage_that_makes_no_progress(tmp_path: Path, bench: Be
         text = bench("status", "--runs", str(tmp_path / "runs")).stdout
         assert "stalled for 2 min" in text
     assert pb.status(store).under_way[0].state == "left"
+
+
+def test_a_kill_by_the_kernel_for_want_of_memory_is_recognised(
+    cells: list[PlannedCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "root/out").mkdir(parents=True)
+    stage, counts = cells[0].stages[0], iter([2, 3, 3, 3])
+    monkeypatch.setattr("pretrain_bench.harness.executors.local.killed_for_memory", lambda: next(counts))
+    launch = StageLaunch(
+        tmp_path / "root", stage.spec, stage.caps, tmp_path / "log", lambda e: None, Allocation(Stop())
+    )
+    executor = LocalExecutor([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
+    assert executor.run(launch).killed_by == "memory"
+    assert executor.run(launch).killed_by is None, "someone else's doing"

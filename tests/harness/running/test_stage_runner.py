@@ -10,9 +10,9 @@ import pytest
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec
-from pretrain_bench.harness.executors.base import Allocation, Stop
+from pretrain_bench.harness.executors.base import Allocation, Execution, StageLaunch, Stop
 from pretrain_bench.harness.planning.stage_specs import PlannedCell, PlannedStage
-from pretrain_bench.harness.running.capacity import demand
+from pretrain_bench.harness.running.capacity import Capacity, demand
 from pretrain_bench.harness.running.display import Silent
 from pretrain_bench.harness.running.scheduler import run_cells, run_stages
 from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageJob, StageRunner
@@ -91,3 +91,18 @@ def test_an_interrupted_attempt_that_is_not_retried_stays_in_the_store(
     for _ in range(2):
         report = runner_of(tmp_path, executor, "none").run(job_of(stage))
         assert report.reused and report.record.outcome == "infra_error" and len(executor.started) == 1
+
+
+def test_a_stage_gets_no_more_memory_than_this_process_has(cells: list[PlannedCell], tmp_path: Path) -> None:
+    given: list[int | None] = []
+
+    class Noted(Watched):
+        def run(self, launch: StageLaunch) -> Execution:
+            given.append(launch.caps.memory_mib)
+            return super().run(launch)
+
+    cap = cells[0].stages[0].caps.memory_mib
+    assert cap is not None
+    for number, memory_mib in enumerate((cap + 1, cap - 1)):
+        run(cells[:1], tmp_path / str(number), Noted(), Capacity(4, memory_mib))
+    assert set(given[: len(given) // 2]) == {cap} and set(given[len(given) // 2 :]) == {cap - 1}
