@@ -165,9 +165,8 @@ class _Attempt:
             show(event)
 
         log, allocation, caps = self.partial / LOG, self.job.allocation, self.planned.caps
-        if (
-            caps.memory_mib is not None
-        ):  # not more than this process has: it would be the kernel that ends a process, perhaps this one
+        if caps.memory_mib is not None:
+            # With more than this process has, the kernel would end a process, perhaps this one.
             caps = caps.model_copy(update={"memory_mib": min(caps.memory_mib, self.job.demand.memory_mib)})
         try:
             return self.executor.run(StageLaunch(self.root, self.spec, caps, log, on_event, allocation))
