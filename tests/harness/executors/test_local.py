@@ -25,12 +25,16 @@ def test_a_stage_finds_the_packages_and_gpus_of_this_process(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"modules{os.pathsep}{os.pathsep}/opt/torch")
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    monkeypatch.setenv("PYTHONUSERBASE", "/home/me/packages")
+    for name in ("PYTHONUSERBASE", "PYTHONHOME", "PYTHONNOUSERSITE", "LD_LIBRARY_PATH", "TMPDIR"):
+        monkeypatch.setenv(name, f"/a/{name}")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     found = stage_environment(("GPU-a", "GPU-b"))
     assert found["PYTHONPATH"].split(os.pathsep)[:2] == [str(tmp_path / "modules"), "/opt/torch"]
-    assert found["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID" and found["PYTHONUSERBASE"] == "/home/me/packages"
+    assert found["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert {v for v in found.values() if v.startswith("/a/")} == {
+        f"/a/{n}" for n in ("PYTHONUSERBASE", "PYTHONHOME", "PYTHONNOUSERSITE", "LD_LIBRARY_PATH", "TMPDIR")
+    }
     assert found["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b" and "secret" not in found.values()
     assert stage_environment()["CUDA_VISIBLE_DEVICES"] == "1"
 
