@@ -31,7 +31,7 @@ def status(runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
 
 
 def _state(stage: StageUnderWay) -> str:
-    from pretrain_bench.harness.cli.console import duration
+    from pretrain_bench.api.display import duration
 
     if stage.state != "stalled" or stage.silent_seconds is None:
         return stage.state
@@ -43,6 +43,6 @@ def _rate(stage: StageUnderWay) -> str:
 
 
 def _left(stage: StageUnderWay) -> str:
-    from pretrain_bench.harness.cli.console import duration
+    from pretrain_bench.api.display import duration
 
     return "-" if stage.seconds_left is None else duration(stage.seconds_left)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import pretrain_bench as pb
+from pretrain_bench.api.display import default_display
 from pretrain_bench.benchmarks.support.files import readable
 from pretrain_bench.harness.contract.events import Start, Step
 from tests.conftest import bench_command
@@ -44,12 +45,14 @@ class Gone:
         return True
 
 
+@pytest.mark.parametrize("chosen", ["bars", "lines", ""])
 @pytest.mark.parametrize("stream", [None, Gone()])
 def test_progress_outlives_its_stream(
-    stream: object, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+    stream: object, chosen: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(sys, "stderr", stream)
-    display = pb.TqdmDisplay()
+    monkeypatch.setenv("BENCH_PROGRESS", chosen)
+    display = default_display()
     on_event = display.stage("a stage")
     on_event(Start(total_steps=2))
     on_event(Step(step=1, loss=0, learning_rate=0, gradient_norm=0, seconds=0, data_seconds=0))
