@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 the input is refused (the message says why), 130
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import importlib
 import os
 import signal
@@ -17,6 +18,7 @@ from types import ModuleType
 import torch
 
 from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
+from pretrain_bench.benchmarks.support.files import readable
 from pretrain_bench.harness.contract.events import End
 from pretrain_bench.harness.contract.method_code import import_from_folder
 from pretrain_bench.harness.contract.stage import METHOD_FOLDER, StageSpec
@@ -32,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("kind", choices=("pretrain", "finetune"))
     parser.add_argument("--root", type=Path, default=Path("/bench"), help="where in/, data/, parents/ and out/ are")
     options = parser.parse_args(arguments)
+    faulthandler.enable()  # a stage that makes no progress is ended by SIGABRT, and its log shows where it hung
     context = StageContext.open(options.root)
     if context.spec.kind != options.kind:
         raise WrongUse(f"stage.json describes a {context.spec.kind} stage, but this command runs {options.kind}")
@@ -45,19 +48,21 @@ def main(arguments: list[str] | None = None) -> int:
         context.events.write(End(status="ok", stopped=stopped, metrics=metrics, notes=context.notes))
         return 0
     except Cancelled as error:
-        context.events.write(End(status="cancelled", message=str(error), notes=context.notes))
+        context.events.write(End(status="cancelled", message=readable(str(error)), notes=context.notes))
         return 130
     except WrongUse as error:
         # Input is refused before any work is done; later it is a failure of this run like any other.
         status, code = ("failed", 1) if context.started else ("refused", 2)
-        context.events.write(End(status=status, message=str(error), notes=context.notes))
+        context.events.write(End(status=status, message=readable(str(error)), notes=context.notes))
         return code
     except BenchError as error:
-        context.events.write(End(status="failed", message=str(error), notes=context.notes))
+        context.events.write(End(status="failed", message=readable(str(error)), notes=context.notes))
         return 1
     except Exception as error:  # every failure must end in the event log; the trace goes to log.txt
         traceback.print_exc()
-        context.events.write(End(status="failed", message=f"{type(error).__name__}: {error}", notes=context.notes))
+        context.events.write(
+            End(status="failed", message=readable(f"{type(error).__name__}: {error}"), notes=context.notes)
+        )
         return 1
 
 

@@ -36,8 +36,9 @@ from pretrain_bench.benchmarks.datasets.writers import FINDERS, WRITERS, Reading
 from pretrain_bench.benchmarks.input import voxelise as voxelize
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot
-from pretrain_bench.benchmarks.support.files import link_or_copy, readable
+from pretrain_bench.benchmarks.support.files import copy_tree, link_or_copy, notice_of_missing_links, readable
 from pretrain_bench.benchmarks.support.locks import exclusive
+from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.processes import process_pool
 from pretrain_bench.benchmarks.support.reading import read_or_write_error, reading
 
@@ -130,6 +131,8 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
     sources = find_sources(source)
     partial = target.with_name(target.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
+    if notice := notice_of_missing_links(partial.parent, "hard"):
+        say(notice)
     todo = {n: s for n, s in sources.items() if not (partial / "scenes" / n / "scene.json").is_file()}
     if len(sources) >= _PARALLEL_FROM:
         _announce(source, partial, len(todo), len(sources), say)
@@ -150,7 +153,7 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
         scenes.append(SceneEntry(name=name, **info))
         for view in (UNLABELLED, LABELLED):
             if (done / view).is_dir():
-                shutil.copytree(done / view, final / view / name, copy_function=link_or_copy)
+                copy_tree(done / view, final / view / name, link_or_copy)
     manifest = Manifest(
         dataset=dataset.name,
         synthetic=dataset.synthetic,
@@ -187,7 +190,7 @@ def each_scene(
                 raise
             failed[name] = str(error)
 
-    workers = min(os.cpu_count() or 1, 16, len(todo))
+    workers = min(usable_cpus(), 16, len(todo))
     if len(todo) < _PARALLEL_FROM or workers < 2:
         for name in progress(sorted(todo)):
             done(name, lambda name=name: job(source, name, todo[name], folder))  # type: ignore[misc]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from pretrain_bench.benchmarks.datasets.layout import LABELLED, MANIFEST, UNLABE
 from pretrain_bench.benchmarks.datasets.splits import divide, scenes_for_testing
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.benchmarks.support.files import copy_tree
 
 
 def choose_scenes(dataset: Dataset, manifest: Manifest, count: int) -> list[str]:
@@ -38,7 +38,7 @@ def write_subset(
             continue
         for view in (UNLABELLED, LABELLED):
             if (prepared / view / scene.name).is_dir():
-                shutil.copytree(prepared / view / scene.name, out / view / scene.name)
+                copy_tree(prepared / view / scene.name, out / view / scene.name)
         entries.append(_fewer_frames(out / UNLABELLED / scene.name, scene, frames))
     cut = manifest.model_copy(
         update={"scenes": tuple(entries), "files": hash_files(out), "problems": (), "left_out": ()}

@@ -22,6 +22,9 @@ from pretrain_bench.benchmarks.procedural import rooms, sensors, streets
 from pretrain_bench.benchmarks.procedural.worlds import World
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import cannot_write
+from pretrain_bench.benchmarks.support.files import copy_tree, link_or_copy
+from pretrain_bench.benchmarks.support.locks import exclusive
+from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.processes import process_pool
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
@@ -65,30 +68,55 @@ VISIBLE_PIXELS = 60
 def generate(dataset: Dataset, cache: Path, progress: Progress) -> Path:
     """Write the world of a synthetic dataset below `cache` (or find it there); returns its root in the official layout.
 
-    Equal seed and generator code give equal bytes. Raises EnvironmentCannot when the disk is full or not writable.
+    Equal seed and generator code give equal bytes. What is written when this is interrupted is kept for the next call. Raises
+    EnvironmentCannot when the disk is full or not writable.
     """
     target = cache / "worlds" / f"{dataset.name}-{_fingerprint(dataset)}"
     if target.is_dir():
         return target
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    partial = target.with_name(f"{target.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        write, finish = _WRITERS[dataset.layout]
-        names = scene_names(dataset)
-        with process_pool(min(os.cpu_count() or 1, 16)) as pool:
-            jobs = {name: pool.submit(write, dataset, i, name, partial) for i, name in enumerate(names)}
-            for name in progress(names):
-                jobs[name].result()
-        finish(dataset, partial)
-        os.replace(partial, target)
+        with exclusive(target.with_name(f"{target.name}.lock")):
+            if not target.is_dir():
+                _write_scenes(dataset, partial, progress)
+                _put_together(dataset, partial, target)
+                shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
-        if target.is_dir():
-            return target
         raise cannot_write(target, error, f"generating {dataset.name}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def _write_scenes(dataset: Dataset, partial: Path, progress: Progress) -> None:
+    """Write the scenes that are not there yet, side by side, each in a folder of its own below `partial/scenes`."""
+    (partial / "scenes").mkdir(parents=True, exist_ok=True)
+    names = scene_names(dataset)
+    missing = [i for i in range(len(names)) if not (partial / "scenes" / str(i)).is_dir()]
+    with process_pool(min(usable_cpus(), 16)) as pool:
+        jobs = {names[i]: pool.submit(_write_scene, dataset, i, names[i], partial) for i in missing}
+        for name in progress(names):  # all of them: the bar begins where an interrupted one stopped
+            if name in jobs:
+                jobs[name].result()
+
+
+def _write_scene(dataset: Dataset, index: int, name: str, partial: Path) -> None:
+    """Write one scene, and rename its folder to its place when it is whole."""
+    # A process of its own folder: one whose parent was killed may still be at work on the same scene.
+    unfinished, place = partial / "unfinished" / f"{index}.{os.getpid()}", partial / "scenes" / str(index)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    _WRITERS[dataset.layout][0](dataset, index, name, unfinished)
+    if not place.is_dir():
+        os.rename(unfinished, place)
+
+
+def _put_together(dataset: Dataset, partial: Path, target: Path) -> None:
+    """One root of all scenes, made visible by one rename."""
+    whole = partial / "whole"
+    shutil.rmtree(whole, ignore_errors=True)
+    for index in range(len(scene_names(dataset))):
+        copy_tree(partial / "scenes" / str(index), whole, link_or_copy)
+    _WRITERS[dataset.layout][1](dataset, whole)
+    os.replace(whole, target)
 
 
 def generated_already(dataset: Dataset, cache: Path) -> Path | None:

@@ -37,6 +37,10 @@ class BudgetHalf(Spec):
 
     wall_seconds: PositiveFloat | None = Field(None, description="per stage; then a soft signal")
     grace_seconds: PositiveFloat = Field(60.0, description="between the soft signal and the kill")
+    stall_seconds: PositiveFloat | None = Field(
+        3600.0,
+        description="without a sign of life, or 20 usual steps where that is more; then the kill; null: never",
+    )
     cpus: PositiveInt | None = Field(None, description="threads of a stage")
     loader_workers: Annotated[int, Field(ge=0, le=64)] = Field(0, description="processes that prepare batches ahead")
     memory_mib: PositiveInt | None = None

@@ -8,8 +8,9 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from pretrain_bench.benchmarks.support.errors import DataError
 
@@ -42,7 +43,7 @@ def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str])
     try:
         os.link(source, target)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV):
+        if error.errno in NOT_FOR_WANT_OF_LINKS:
             raise
         shutil.copyfile(source, target)
 
@@ -63,6 +64,55 @@ def replacing(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def symlink_or_copy(source: Path, target: Path) -> None:
+    """A symbolic link to a file or folder where the file system has them, else a copy. Raises OSError where neither works."""
+    try:
+        target.symlink_to(source)
+    except OSError as error:
+        if error.errno in NOT_FOR_WANT_OF_LINKS:
+            raise
+        if source.is_dir():
+            copy_tree(source, target, link_or_copy)
+        else:
+            link_or_copy(source, target)
+
+
+NOT_FOR_WANT_OF_LINKS = (errno.ENOSPC, errno.EDQUOT, errno.EEXIST, errno.ENOENT, errno.EROFS)
+"""Errors of a link that a copy would meet as well. Without links they are others: EPERM, EACCES, EMLINK, ENOTSUP."""
+
+
+def copy_tree(source: Path, target: Path, copy: Callable[[Path, Path], object] = shutil.copyfile) -> None:
+    """Copy the files and folders below `source` to `target`, which may exist; without modes and times, which some file systems
+    refuse to set. Raises OSError for the first file that cannot be copied."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.iterdir()):
+        if path.is_dir():
+            copy_tree(path, target / path.name, copy)
+        else:
+            copy(path, target / path.name)
+
+
+def notice_of_missing_links(folder: Path, *kinds: Literal["hard", "symbolic"]) -> str | None:
+    """A line that says which of these links the file system of an existing folder lacks, so that files are copied; else None."""
+    file, link = folder / f".probe-{os.getpid()}", folder / f".probe-{os.getpid()}-link"
+    missing = []
+    file.touch()
+    try:
+        for kind in kinds:
+            try:
+                os.link(file, link) if kind == "hard" else os.symlink(file, link)
+                link.unlink()
+            except OSError as error:
+                missing += [kind] if error.errno not in NOT_FOR_WANT_OF_LINKS else []
+    finally:
+        file.unlink()
+    if not missing:
+        return None
+    return (
+        f"{folder}: no {' or '.join(missing)} links on this file system; files are copied, which takes time and space"
+    )
 
 
 def sync_tree(folder: Path) -> None:

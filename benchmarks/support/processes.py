@@ -22,8 +22,15 @@ def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """A pool whose processes end when their parent is killed: they hold its locks as long as they live. One that is interrupted
     ends them at once: a second Ctrl-C, while it waited for them, would leave them waiting for it.
 
-    Raises EnvironmentCannot where one of them is killed.
+    Raises EnvironmentCannot where one of them is killed, or none can be started.
     """
+    try:
+        multiprocessing.Lock()  # the pool needs some
+    except OSError as error:
+        raise EnvironmentCannot(
+            f"worker processes cannot be started: {error.strerror or error}; they need semaphores, so /dev/shm must be mounted, "
+            "writable and not full"
+        ) from None
     others = set(multiprocessing.active_children())
     try:
         with ProcessPoolExecutor(workers, initializer=_end_with, initargs=(os.getpid(),)) as pool:

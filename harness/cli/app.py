@@ -28,6 +28,7 @@ from pretrain_bench.harness.cli import (
     show,
     status,
 )
+from pretrain_bench.harness.cli.streams import secure_streams
 
 DEBUG_FLAG = "--debug"
 app = typer.Typer(
@@ -113,6 +114,7 @@ def collect_seldom() -> None:
 
 def main() -> None:
     """Entry point. Errors end in one line and the exit code of their kind; --debug shows the traceback."""
+    secure_streams()
     collect_seldom()
     # --debug is allowed anywhere on the line, so it is taken out before the commands see it.
     debug = DEBUG_FLAG in sys.argv
@@ -124,7 +126,7 @@ def main() -> None:
     except BenchError as error:
         if debug:
             raise
-        print(f"error: {_one_line(str(error))}", file=sys.stderr)
+        _print_error(str(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output has closed, so nothing more can be printed.
@@ -134,10 +136,10 @@ def main() -> None:
         if debug:
             raise
         if cause := _cause_outside(error):
-            print(f"error: {_one_line(cause)}", file=sys.stderr)
+            _print_error(cause)
             sys.exit(EnvironmentCannot.exit_code)
-        what = _one_line(f"{type(error).__name__}: {error}")
-        print(f"error: {what} (a fault of bench itself; --debug shows where, please report it)", file=sys.stderr)
+        what = f"{type(error).__name__}: {error}"
+        _print_error(f"{what} (a fault of bench itself; --debug shows where, please report it)")
         sys.exit(1)
 
 
@@ -161,10 +163,10 @@ def _cause_outside(error: Exception) -> str | None:
     return None
 
 
-def _one_line(text: str) -> str:
-    from pretrain_bench.api.display import printable
+def _print_error(message: str) -> None:
+    from pretrain_bench.api.display import STDERR, printable
 
-    return printable(" ".join(text.split()))
+    print(f"error: {printable(' '.join(message.split()))}", file=STDERR)
 
 
 if __name__ == "__main__":

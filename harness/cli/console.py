@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from pretrain_bench.api.display import printable
+from pretrain_bench.api.display import STDERR, printable
 
 if TYPE_CHECKING:
     from pretrain_bench.benchmarks.specs.cell import Cell
@@ -49,9 +49,9 @@ def print_json(data: object) -> None:
 def warn_unreadable(problems: Sequence[str]) -> None:
     """Warn about runs that no list and no report counts."""
     for problem in problems[:1]:
-        print(f"warning: not counted: {printable(problem)}", file=sys.stderr)
+        print(f"warning: not counted: {printable(problem)}", file=STDERR)
     if len(problems) > 1:
-        print(f"warning: {len(problems) - 1} more cannot be read; bench audit lists them", file=sys.stderr)
+        print(f"warning: {len(problems) - 1} more cannot be read; bench audit lists them", file=STDERR)
 
 
 def seeds(cell: Cell | None, own: object) -> str:

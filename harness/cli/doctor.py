@@ -7,7 +7,10 @@ from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Data, Json, Runs
 
 
 def doctor(data: Data = None, runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
-    """Check torch, the sparse backends, Docker, GPU, the runs folder and the data. Ends with 3 if nothing can run."""
+    """Check torch as a stage finds it, Docker, GPU, CPUs, memory, worker processes, the runs folder and the data.
+
+    Ends with 3 if nothing can run.
+    """
     from pretrain_bench.api.doctor import raise_if_broken
     from pretrain_bench.harness.cli.console import print_json, table
 

@@ -45,7 +45,8 @@ ImagenetWeights = Annotated[
     typer.Option("--imagenet-weights", help="ResNet weights (torchvision's names) for the 2D encoder of ours."),
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads of a stage. (default: all, at most 8)")
+    int | None,
+    typer.Option("--threads", min=1, help="CPU threads of a stage. (default: all that bench may use, at most 8)"),
 ]
 Backend = Annotated[str, typer.Option("--backend", envvar="BENCH_SPARSE_BACKEND", help="torch or minkowski.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: the GPU where there is one.")]

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def status(runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
-    """Show running stages: progress, steps per second and time left; and how many runs ended in which way."""
+    """Show running stages: progress, steps per second and time left; and how many runs ended in which way.
+
+    A stage is stalled when it has shown no sign of life for a minute and 20 times as long as a step takes.
+    """
     from pretrain_bench.harness.cli.console import print_json, table
 
     found = pb.status(runs)
@@ -20,11 +23,19 @@ def status(runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
         print_json({"under_way": [s._asdict() for s in found.under_way], "outcomes": found.outcomes})
         return
     rows = [
-        (s.key[:8], s.stage, s.state, f"{s.step}/{s.steps}", _rate(s), _left(s), s.by or "-") for s in found.under_way
+        (s.key[:8], s.stage, _state(s), f"{s.step}/{s.steps}", _rate(s), _left(s), s.by or "-") for s in found.under_way
     ]
     headers = ("run", "stage", "state", "step", "steps/s", "left", "by")
     print(table(headers, rows) if rows else "nothing runs")
     print(", ".join(f"{n} {name}" for name, n in sorted(found.outcomes.items())) or "no run has ended yet")
+
+
+def _state(stage: StageUnderWay) -> str:
+    from pretrain_bench.api.display import duration
+
+    if stage.state != "stalled" or stage.silent_seconds is None:
+        return stage.state
+    return f"stalled for {duration(stage.silent_seconds)}"
 
 
 def _rate(stage: StageUnderWay) -> str:

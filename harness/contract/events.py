@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +17,8 @@ from pretrain_bench.benchmarks.support.foreign_files import open_plain
 
 EVENTS_FILE = "events.jsonl"
 MAX_LINE_BYTES = 1 << 20
+ALIVE_SECONDS = 1.0
+"""Signs of life come no more often."""
 
 Count = Annotated[int, Field(ge=0, le=10**18)]
 
@@ -114,11 +117,20 @@ class EventWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = path.open("ab")
+        self._touched = 0.0
 
     def write(self, event: Start | Step | Eval | Usage | Warn | End) -> None:
         """Append one line and flush it."""
         self._file.write(json.dumps(event.model_dump(mode="json"), separators=(",", ":")).encode() + b"\n")
         self._file.flush()
+
+    def alive(self) -> None:
+        """Show that the stage works, by the file's time of change: what takes longer than a step has events too seldom."""
+        now = time.monotonic()
+        if now - self._touched > ALIVE_SECONDS:
+            self._touched = now
+            with contextlib.suppress(OSError):
+                os.utime(self._file.fileno())
 
     def position(self) -> int:
         """Bytes written so far."""

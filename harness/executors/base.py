@@ -6,19 +6,28 @@ import contextlib
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from pretrain_bench.benchmarks.specs.budget import BudgetHalf
 from pretrain_bench.benchmarks.support.foreign_files import open_plain
-from pretrain_bench.harness.contract.events import EVENTS_FILE, MAX_LINE_BYTES, parse_event
+from pretrain_bench.harness.contract.events import EVENTS_FILE, MAX_LINE_BYTES, Step, parse_event
 from pretrain_bench.harness.contract.records import Measured
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.executors.usage import folder_bytes
 
-KilledBy = Literal["wall", "memory", "disk", "cancel"]
+KilledBy = Literal["wall", "memory", "disk", "cancel", "stall"]
 CANCEL_GRACE_SECONDS = 30.0
+STALL_FACTOR = 20.0
+"""A stage is stalled after so many times the time of a usual step, at least, without a sign of life."""
+USUAL_STEPS = 50
+"""Steps that the usual time is the mean of, the latest ones."""
+STACKS_SECONDS = 2.0
+"""The time that a stalled stage has to write to its log where it hangs."""
+MOST_BETWEEN_CHECKS_SECONDS = 10.0
+"""More between two checks is time in which this process was stopped as well, and perhaps the stage with it."""
 
 
 class Execution(NamedTuple):
@@ -102,6 +111,33 @@ class EventTail:
         return [event for line in lines if (event := parse_event(line + b"\n")) is not None]
 
 
+class StageLife:
+    """How long a stage has shown no sign of life. A change of its events file is one, an event or not."""
+
+    def __init__(self, events: Path) -> None:
+        self.events = events
+        self.changed: int | None = None
+        self.silent_seconds = 0.0
+        self.checked = time.monotonic()
+        self.steps: deque[float] = deque(maxlen=USUAL_STEPS)
+
+    def take(self, event: object) -> None:
+        """Learn from a step's event how long steps usually take."""
+        if isinstance(event, Step):
+            self.steps.append(event.seconds)
+
+    def is_stalled(self, now: float, stall_seconds: float | None) -> bool:
+        """Whether, at the monotonic time `now`, the silence is longer than `stall_seconds` and STALL_FACTOR usual steps."""
+        with contextlib.suppress(OSError):
+            changed = os.lstat(self.events).st_mtime_ns
+            if changed != self.changed:
+                self.changed, self.silent_seconds, self.checked = changed, 0.0, now
+        self.silent_seconds += min(now - self.checked, MOST_BETWEEN_CHECKS_SECONDS)
+        self.checked = now
+        usual = sum(self.steps) / len(self.steps) if self.steps else 0.0
+        return stall_seconds is not None and self.silent_seconds > max(stall_seconds, STALL_FACTOR * usual)
+
+
 class Watch:
     """Follows a running stage: its events, and the caps that are watched from outside. Each executor adds how to sample it, how
     to signal it and how to know that it has ended."""
@@ -118,6 +154,7 @@ class Watch:
         self.soft_at: float | None = None
         self.killed_by: KilledBy | None = None
         self.sampled = self.measured_folder = 0.0
+        self.life = StageLife(self.out / EVENTS_FILE)
 
     def ended(self, seconds: float) -> bool:
         """Wait up to `seconds`; true where the stage has ended."""
@@ -147,12 +184,16 @@ class Watch:
         """Pass new events on; true while there may be more to read."""
         before = self.tail.position
         for event in self.tail.new_events():
+            self.life.take(event)
             self.on_event(event)
         return self.tail.position > before
 
     def kill(self, why: KilledBy) -> None:
-        """Kill the stage; of several reasons the first is kept."""
+        """Kill the stage; of several reasons the first is kept. One that hangs first writes to its log where."""
         self.killed_by = self.killed_by or why
+        if why == "stall":
+            self.send(signal.SIGABRT)
+            self.ended(STACKS_SECONDS)
         self.send(signal.SIGKILL)
 
     def _check(self) -> None:
@@ -166,6 +207,8 @@ class Watch:
             self.measured_folder = now
             if folder_bytes(self.out) > self.caps.disk_mib << 20:
                 self.kill("disk")
+        if self.killed_by is None and self.life.is_stalled(now, self.caps.stall_seconds):
+            self.kill("stall")
         if self.caps.wall_seconds is None:
             return
         if self.soft_at is None and now - self.began > self.caps.wall_seconds:

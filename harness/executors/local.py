@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from pretrain_bench.benchmarks.specs.budget import BudgetHalf
-from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.benchmarks.support.process_limits import killed_for_memory
 from pretrain_bench.harness.executors.base import Execution, StageLaunch, Watch, thread_variables
 from pretrain_bench.harness.executors.usage import GpuSampler, TreeSampler, folder_bytes
 from pretrain_bench.harness.planning.code_digest import package_folder
@@ -53,15 +53,21 @@ class LocalExecutor:
             process = subprocess.Popen(
                 command,
                 cwd=launch.root,
-                env=_environment(launch.spec, launch.allocation.gpus),
+                env={**stage_environment(launch.allocation.gpus), **thread_variables(launch.spec.threads)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=lambda: _before_exec(launch.caps),
             )
-        remember_child(launch.root.parent, process.pid)
-        return _ProcessWatch(process, launch).until_the_end()
+        watch = _ProcessWatch(process, launch)
+        try:
+            remember_child(launch.root.parent, process.pid)
+            return watch.until_the_end()
+        except BaseException:  # such as a full disk: nothing may keep running that no one follows
+            watch.send(signal.SIGKILL)
+            process.wait()
+            raise
 
 
 class _ProcessWatch(Watch):
@@ -72,6 +78,7 @@ class _ProcessWatch(Watch):
     def __init__(self, process: subprocess.Popen[bytes], launch: StageLaunch) -> None:
         super().__init__(launch)
         self.process = process
+        self.killed_before = killed_for_memory()
         self.sampler = TreeSampler(process.pid)
         self.gpus = GpuSampler(launch.allocation.gpus)
 
@@ -80,6 +87,8 @@ class _ProcessWatch(Watch):
         self.send(signal.SIGKILL)  # whatever the stage left running in its group
         while self.pass_events():
             pass
+        if self.process.returncode == -signal.SIGKILL and killed_for_memory() > self.killed_before:
+            self.killed_by = self.killed_by or "memory"  # by the kernel, before a sample showed it
         measured = self.gpus.added_to(self.sampler.measured(time.monotonic() - self.began, folder_bytes(self.out)))
         return Execution(self.process.returncode, self.killed_by, self.soft_at is not None, measured)
 
@@ -100,22 +109,26 @@ class _ProcessWatch(Watch):
             os.killpg(self.process.pid, number)
 
 
-def _environment(spec: StageSpec, gpus: tuple[str, ...]) -> dict[str, str]:
-    """The environment of a stage: enough to start Python, and none of the user's other variables."""
-    kept = {
-        k: os.environ[k]
-        for k in ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TMPDIR", "LANG")
-        if k in os.environ
-    }
+KEPT_VARIABLES = (
+    "PATH", "LD_LIBRARY_PATH", "TMPDIR", "LANG", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "PYTHONHOME", "PYTHONUSERBASE",
+    "PYTHONNOUSERSITE",
+)  # fmt: skip
+
+
+def stage_environment(gpus: tuple[str, ...] = ()) -> dict[str, str]:
+    """The environment of a stage, without its number of threads: what Python and CUDA need to find the same packages and GPUs as
+    this process, and none of the user's other variables."""
+    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     if gpus:
         kept["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    # Module systems make packages known by PYTHONPATH. Its relative folders count from here, not from the stage's folder.
+    own = [os.path.abspath(folder) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
     return {
         **kept,
-        "PYTHONPATH": str(package_folder().parent),
+        "PYTHONPATH": os.pathsep.join([*own, str(package_folder().parent)]),
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
-        **thread_variables(spec.threads),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +14,7 @@ from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.suite import Filter, Suite, parse_filters
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
+from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.reading import reading
 from pretrain_bench.harness.planning.catalog import available, find, is_path
 from pretrain_bench.harness.planning.code_digest import forget_changed_code
@@ -178,7 +178,7 @@ def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) 
     sources, pretrain_names = _data_sources(overrides, profile)
     if pretrain_names:
         suite = suite.model_copy(update={"pretrain_datasets": pretrain_names})
-    threads = overrides.threads or min(os.cpu_count() or 1, MAX_DEFAULT_THREADS)
+    threads = overrides.threads or min(usable_cpus(), MAX_DEFAULT_THREADS)
     # In containers the backend is the images', and a stage without it ends with that message.
     device = usable_device(overrides.backend if overrides.executor == "local" else "torch", overrides.device)
     machine = Machine(threads, overrides.backend, device, overrides.imagenet_weights)

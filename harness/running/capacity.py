@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-
+from pretrain_bench.benchmarks.support.process_limits import usable_cpus, usable_memory_bytes
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 
 
@@ -29,16 +28,35 @@ class Demand(NamedTuple):
 
 def whole_machine(device: str) -> Capacity:
     """The capacity that this process may use; GPUs only where `device` is cuda."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Capacity(cpus, psutil.virtual_memory().total >> 20, gpu_ids() if device == "cuda" else ())
+    return Capacity(usable_cpus(), usable_memory_bytes() >> 20, gpu_ids() if device == "cuda" else ())
 
 
 def gpu_ids() -> tuple[str, ...]:
-    """The GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, otherwise every device file."""
+    """The GPUs that CUDA offers to this process, as UUIDs where torch knows them: those mean the same device to CUDA, NVML and a
+    container engine, in any order of devices. Otherwise as CUDA counts them, from 0: device files have other numbers where a
+    container holds some of a machine's."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return tuple(i for i in visible.split(",") if i)
-    return tuple(sorted(p.name.removeprefix("nvidia") for p in Path("/dev").glob("nvidia[0-9]*"))) or ("0",)
+    if visible == "":
+        return ()
+    names = [name.strip() for name in (visible or "").split(",")]
+    uuids = _cuda_uuids()
+    if (
+        names[0] and not names[0].isdigit()
+    ):  # UUIDs; torch may know the whole GPU's where only a part of it (MIG) is given
+        return tuple(names[: len(uuids)])
+    files = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return uuids or tuple(map(str, range(files)))
+
+
+def _cuda_uuids() -> tuple[str, ...]:
+    """The GPUs that torch finds, by UUID, or by number where it knows no UUIDs."""
+    try:
+        import torch
+
+        uuids = [getattr(torch.cuda.get_device_properties(i), "uuid", None) for i in range(torch.cuda.device_count())]
+    except (ImportError, RuntimeError):
+        return ()
+    return tuple(str(i) if u is None else f"GPU-{str(u).removeprefix('GPU-')}" for i, u in enumerate(uuids))
 
 
 def demand(planned: PlannedStage, capacity: Capacity) -> Demand:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.benchmarks.support.files import symlink_or_copy
 from pretrain_bench.harness.contract.events import EVENTS_FILE, drop_end
 from pretrain_bench.harness.contract.stage import METHOD_FOLDER, SHAPES_FILE, STAGE_FILE, WEIGHTS_FILE, StageSpec
 from pretrain_bench.harness.executors.output_folder import drop_special_files, plain_modes
@@ -75,11 +76,11 @@ def lay_out_folders(
     if spec.kind == "pretrain":
         (root / "in" / SHAPES_FILE).write_text(json.dumps(backbone_shapes(spec.network), indent=1))
     if spec.imagenet_weights_sha256 is not None and weights is not None:
-        (root / "in" / WEIGHTS_FILE).symlink_to(weights.resolve())
+        symlink_or_copy(weights.resolve(), root / "in" / WEIGHTS_FILE)
     if spec.data is not None and data is not None:
         view = root / "data" / spec.data.dataset
         view.mkdir()
         for part in ("unlabelled", "labelled") if spec.data.view == "labelled" else ("unlabelled",):
-            (view / part).symlink_to((data / part).resolve())
+            symlink_or_copy((data / part).resolve(), view / part)
     for stage in spec.parents:
-        (root / "parents" / stage).symlink_to(parents[stage].resolve())
+        symlink_or_copy(parents[stage].resolve(), root / "parents" / stage)

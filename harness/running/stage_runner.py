@@ -167,9 +167,12 @@ class _Attempt:
             self.account.add(event)
             show(event)
 
-        log, allocation = self.partial / LOG, self.job.allocation
+        log, allocation, caps = self.partial / LOG, self.job.allocation, self.planned.caps
+        if caps.memory_mib is not None:
+            # With more than this process has, the kernel would end a process, perhaps this one.
+            caps = caps.model_copy(update={"memory_mib": min(caps.memory_mib, self.job.demand.memory_mib)})
         try:
-            return self.executor.run(StageLaunch(self.root, self.spec, self.planned.caps, log, on_event, allocation))
+            return self.executor.run(StageLaunch(self.root, self.spec, caps, log, on_event, allocation))
         except EnvironmentCannot as error:
             message = self._named(str(error))
             self._keep_infra_error(Execution(-1, None, False, Measured()), message)

@@ -22,7 +22,9 @@ KILLED = {
     "memory": Outcome.oom_host,
     "disk": Outcome.over_budget,
     "wall": Outcome.timeout,
+    "stall": Outcome.timeout,
 }
+STALLED = "no sign of life for longer than stall_seconds of its budget allow; the end of log.txt shows where it hung"
 
 
 class Evidence(NamedTuple):
@@ -57,7 +59,8 @@ def judge(evidence: Evidence) -> Verdict:
     stage that reports success, then the causes of failure."""
     execution, end = evidence.execution, evidence.account.end
     if execution.killed_by is not None:
-        return Verdict(KILLED[execution.killed_by], f"stopped by its {execution.killed_by} limit")
+        message = STALLED if execution.killed_by == "stall" else f"stopped by its {execution.killed_by} limit"
+        return Verdict(KILLED[execution.killed_by], message)
     if execution.returncode == 0 and end is not None and end.status == "ok":
         wrong_amount = _check_budget(evidence)
         return wrong_amount or _judge_artifacts(evidence)

@@ -18,7 +18,9 @@ from pydantic import ValidationError
 
 from pretrain_bench.benchmarks.support.errors import WrongUse, cannot_write
 from pretrain_bench.benchmarks.support.files import (
+    copy_tree,
     link_or_copy,
+    readable,
     remove_tree,
     replacing,
     size_and_sha256,
@@ -115,6 +117,10 @@ class Store:
     def check_writable(self) -> None:
         """Make the folder and try a write. Raises WrongUse for a bundle, EnvironmentCannot where the write fails."""
         self.refuse_bundle()
+        if str(self.root) != readable(str(self.root)):
+            raise WrongUse(
+                f"{self.root}: this path is not UTF-8, which files of weights need; --runs names another folder"
+            )
         try:
             try_write(self.root / ".partial")
         except OSError as error:
@@ -177,12 +183,12 @@ class Store:
         final.mkdir()
         earlier = target / ATTEMPTS if (target / ATTEMPTS).is_dir() else None
         if earlier is not None:
-            shutil.copytree(earlier, final / ATTEMPTS)
+            copy_tree(earlier, final / ATTEMPTS)
             for path in final.glob(f"{ATTEMPTS}/*/{RECORD}"):
                 if not _is_readable(path):  # the chain admits its loss
                     remove_tree(path.parent)
         if (partial / ATTEMPTS).is_dir():
-            shutil.copytree(partial / ATTEMPTS, final / ATTEMPTS, dirs_exist_ok=True)
+            copy_tree(partial / ATTEMPTS, final / ATTEMPTS)
         write_json(final / SPEC, spec.model_dump(mode="json"))
         if code:
             write_json(final / CODE, dict(code))

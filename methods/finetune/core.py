@@ -92,7 +92,11 @@ class Evaluator:
     def predict(self, scenes: tuple[str, ...]) -> dict[str, Prediction]:
         """The network's predictions of whole scenes."""
         self.network.eval()
-        return {scene: self._predict(scene) for scene in scenes}
+        predictions = {}
+        for scene in scenes:
+            predictions[scene] = self._predict(scene)
+            self.context.events.alive()
+        return predictions
 
     def validate(self, state: TrainingState) -> None:
         """Score the current weights on the held-out training scenes and on the test scenes."""

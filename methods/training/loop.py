@@ -111,7 +111,8 @@ def train(context: StageContext, training: Training) -> TrainingState:
     clock = _Clock(state.ledger)
     log_every = max(1, math.ceil(length.expected_steps / MAX_STEP_EVENTS))
     saved = time.monotonic()
-    prepared = batches(make_batch, range(state.step, length.steps), context.spec.limits.loader_workers, context.device)
+    workers = context.spec.limits.loader_workers
+    prepared = batches(make_batch, range(state.step, length.steps), workers, context.device, context.warn)
     while not length.is_over(state.step, state.ledger) and context.stop is None:
         began = time.perf_counter()
         batch = next(prepared)
@@ -149,6 +150,7 @@ def train(context: StageContext, training: Training) -> TrainingState:
                     health={k: v for k, v in result.health.items() if math.isfinite(v)},
                 )
             )
+        context.events.alive()
         if after_step is not None:
             after_step(state)
         if time.monotonic() - saved > CHECKPOINT_SECONDS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.datasets.layout import Manifest, is_prepared, read_manifest
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
-from pretrain_bench.benchmarks.support.files import cache_folder
+from pretrain_bench.benchmarks.support.files import cache_folder, copy_tree
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset
 
@@ -174,7 +173,7 @@ def write_synthetic(name: str, out: AnyPath, *, world: str = "smoke", display: D
     progress = (display or default_display()).progress(f"generate {name}")
     written = generate(wanted.sized(world), cache_folder(), progress)
     with writing(target, "data (--out names another folder)"):
-        shutil.copytree(written, target, dirs_exist_ok=True)
+        copy_tree(written, target)
     return wanted
 
 

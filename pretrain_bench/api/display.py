@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.benchmarks.support.files import readable
 from pretrain_bench.harness.contract.events import Start, Step
 from pretrain_bench.harness.running.display import Display, Silent
 
@@ -17,6 +19,31 @@ __all__ = ["Display", "LineDisplay", "Progressed", "Silent", "TqdmDisplay", "def
 
 WIDTH = 100
 TITLE_WIDTH = 34
+
+
+class _Stderr:
+    """sys.stderr as it is at each call. What cannot be written is dropped: a terminal that is gone must not end a run."""
+
+    @property
+    def encoding(self) -> str:
+        return getattr(sys.stderr, "encoding", None) or "ascii"
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):  # closed, by its reader or by this process
+            if sys.stderr is not None:
+                sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            if sys.stderr is not None:
+                sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+
+
+STDERR: Any = _Stderr()
 
 
 class Progressed(NamedTuple):
@@ -38,9 +65,9 @@ class TqdmDisplay:
         with self._lock:
             bar = next(iter(self._bars.values()), None)
             if bar is not None:
-                bar.write(printable(message), file=sys.stderr)
+                bar.write(printable(message), file=STDERR)
             else:
-                print(printable(message), file=sys.stderr, flush=True)
+                print(printable(message), file=STDERR, flush=True)
 
     def progress(self, title: str) -> Callable[[Iterable[str]], Iterable[str]]:
         """A bar over a list of items."""
@@ -89,7 +116,7 @@ class LineDisplay:
 
     def say(self, message: str) -> None:
         """Print one line, with control characters replaced."""
-        print(printable(message), file=sys.stderr, flush=True)
+        print(printable(message), file=STDERR, flush=True)
 
     def progress(self, title: str) -> Callable[[Iterable[str]], Iterable[str]]:
         """Lines about a list of items."""
@@ -165,7 +192,7 @@ PROGRESS = "BENCH_PROGRESS"
 
 def default_display() -> Display:
     """The display of this process. Raises WrongUse for an unknown value of BENCH_PROGRESS."""
-    chosen = os.environ.get(PROGRESS) or ("bars" if sys.stderr.isatty() or _in_notebook() else "lines")
+    chosen = os.environ.get(PROGRESS) or ("bars" if STDERR.isatty() or _in_notebook() else "lines")
     displays: dict[str, Callable[[], Display]] = {"bars": TqdmDisplay, "lines": LineDisplay, "none": Silent}
     if chosen not in displays:
         raise WrongUse(f"{PROGRESS}={chosen}: expected one of {', '.join(displays)}")
@@ -184,12 +211,13 @@ def _bar(title: str, **options: Any) -> Any:
 
     if _in_notebook():
         return tqdm(desc=title, **options)
-    return tqdm(desc=f"{title:<{TITLE_WIDTH}.{TITLE_WIDTH}}", ncols=WIDTH, file=sys.stderr, **options)
+    return tqdm(desc=f"{title:<{TITLE_WIDTH}.{TITLE_WIDTH}}", ncols=WIDTH, file=STDERR, **options)
 
 
 def printable(text: str) -> str:
-    """Text without control characters: the output of a stage must not control the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+    """Text without control characters: the output of a stage must not control the terminal. Bytes of file names that are not
+    UTF-8 are escaped, as `\\xfc`."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in readable(text))
 
 
 def duration(seconds: float) -> str:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import json
+import multiprocessing
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -13,6 +20,8 @@ from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, writing
 from pretrain_bench.benchmarks.support.files import cache_folder
+from pretrain_bench.benchmarks.support.process_limits import shared_memory_bytes, usable_cpus, usable_memory_bytes
+from pretrain_bench.harness.executors.local import LocalExecutor, stage_environment
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.prepared_data import parse_data_options
 from pretrain_bench.harness.store.store import Store, try_write
@@ -27,7 +36,8 @@ class Diagnosis(NamedTuple):
 
 
 def doctor(runs: AnyPath = "runs", data: Roots = ()) -> list[Diagnosis]:
-    """Check torch, the sparse backends, Docker, the GPU, the folder of runs, the data cache, and each dataset (`data`: its root).
+    """Check torch as a stage finds it, the sparse backends, Docker, the GPU, CPUs, memory, worker processes, the folder of runs,
+    the data cache, and each dataset (`data`: its root).
 
     Raises WrongUse for an unknown dataset.
     """
@@ -36,6 +46,8 @@ def doctor(runs: AnyPath = "runs", data: Roots = ()) -> list[Diagnosis]:
         _backend(),
         _docker(),
         _gpu(),
+        _machine(),
+        _worker_processes(),
         _runs(Path(runs)),
         _cache(),
         *_datasets(root_options(data)),
@@ -50,13 +62,77 @@ def raise_if_broken(diagnoses: Iterable[Diagnosis]) -> None:
             raise EnvironmentCannot(f"{one.what}: {one.detail}")
 
 
-def _torch() -> Diagnosis:
-    if importlib.util.find_spec("torch") is None:
-        return Diagnosis("torch", "broken", "not installed; the README says how to choose the CPU or the CUDA build")
-    import torch
+_ASK_A_STAGE = """
+import json, torch, pretrain_bench.methods.stage
+gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+first = torch.cuda.get_device_properties(0) if gpus else None
+print(json.dumps({
+    "torch": f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
+    "gpu": f"{gpus} x {first.name}, {first.total_memory >> 20} MiB" if first else "",
+}))
+"""
+LONGEST_START_SECONDS = 300.0
 
-    capability = torch.backends.cpu.get_cpu_capability()
-    return Diagnosis("torch", "ok", f"{torch.__version__}, {capability}, {torch.get_num_threads()} threads")
+
+class _Torch(NamedTuple):
+    """What a stage's own process says of torch and its GPUs, or why it cannot start."""
+
+    torch: str = ""
+    gpu: str = ""
+    error: str = ""
+
+
+def _ask_a_stage() -> _Torch:
+    """Start Python as a stage is started: it may find other packages than this process."""
+    return _answer(tuple(sorted(stage_environment().items())))
+
+
+@functools.cache
+def _answer(environment: tuple[tuple[str, str], ...]) -> _Torch:
+    command = [sys.executable, "-c", _ASK_A_STAGE]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            seconds, variables = LONGEST_START_SECONDS, dict(environment)
+            done = subprocess.run(
+                command, check=False, cwd=folder, env=variables, capture_output=True, text=True, timeout=seconds
+            )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return _Torch(error=str(error))
+    if done.returncode:
+        return _Torch(error=(done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
+    return _Torch(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _torch() -> Diagnosis:
+    stage = _ask_a_stage()
+    if stage.error:
+        detail = f"a stage cannot start: {stage.error}; the README says how to choose the CPU or the CUDA build"
+        return Diagnosis("torch", "broken", detail)
+    return Diagnosis("torch", "ok", stage.torch)
+
+
+def _machine() -> Diagnosis:
+    """CPUs and memory of this process, beside the machine's where those are more."""
+    import psutil
+
+    cpus, memory = usable_cpus(), usable_memory_bytes()
+    detail = f"{cpus} CPUs, {memory / (1 << 30):.1f} GiB"
+    total_cpus, total = os.cpu_count() or 1, psutil.virtual_memory().total
+    if cpus < total_cpus or memory < total:
+        detail += f" for this process, of {total_cpus} CPUs, {total / (1 << 30):.1f} GiB"
+    return Diagnosis("CPUs and memory", "ok", detail)
+
+
+def _worker_processes() -> Diagnosis:
+    """Whether worker processes of loaders and of preparation can be started; they need semaphores in shared memory."""
+    size = shared_memory_bytes()
+    try:
+        multiprocessing.Lock()
+    except OSError as error:
+        detail = f"cannot be started: {error.strerror or error}; mount /dev/shm, writable and not full"
+        return Diagnosis("worker processes", "broken", detail)
+    room = "no /dev/shm" if size is None else f"/dev/shm of {size / (1 << 20):,.0f} MiB"
+    return Diagnosis("worker processes", "ok", f"{room}; batches do not use it")
 
 
 def _backend() -> Diagnosis:
@@ -76,14 +152,12 @@ def _docker() -> Diagnosis:
 
 
 def _gpu() -> Diagnosis:
-    if importlib.util.find_spec("torch") is None:
-        return Diagnosis("GPU", "missing", "torch is not installed")
-    import torch
-
-    if not torch.cuda.is_available():
+    stage = _ask_a_stage()
+    if stage.error:
+        return Diagnosis("GPU", "missing", "torch cannot be imported")
+    if not stage.gpu:
         return Diagnosis("GPU", "missing", "no CUDA device; budgets smoke and tiny run on the CPU")
-    memory = torch.cuda.get_device_properties(0).total_memory >> 20
-    return Diagnosis("GPU", "ok", f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}, {memory} MiB")
+    return Diagnosis("GPU", "ok", stage.gpu)
 
 
 def _runs(runs: Path) -> Diagnosis:
@@ -120,7 +194,5 @@ def _datasets(data: list[str]) -> Iterator[Diagnosis]:
 
 
 def _local() -> Diagnosis:
-    from pretrain_bench.harness.executors.local import LocalExecutor
-
     limits = ", ".join(LocalExecutor.not_enforced)
     return Diagnosis("executor local", "ok", f"enforces wall time, memory and output size; cannot enforce: {limits}")

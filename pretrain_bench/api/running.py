@@ -12,6 +12,7 @@ from pretrain_bench.api.sizing import check_fit, estimate_line
 from pretrain_bench.api.stores import Runs, folder_to_write
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
+from pretrain_bench.benchmarks.support.files import notice_of_missing_links
 from pretrain_bench.harness.executors.base import Executor
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
@@ -143,6 +144,8 @@ def run(
     for line in _part_of_test_splits(planned):
         display.say(line)
     store.check_writable()
+    if notice := notice_of_missing_links(store.root, "symbolic", "hard"):
+        display.say(notice)
     if (estimate := estimate_line(planned, store, resolved.machine.threads)) is not None:
         display.say(estimate)
     runner = StageRunner(store, executor, display, RunOptions(retry, resolved.machine.imagenet_weights))

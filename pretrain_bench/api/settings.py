@@ -27,7 +27,7 @@ class Settings(NamedTuple):
     imagenet_weights: AnyPath | None = None
     """ResNet weights (torchvision's names) for the 2D encoder of `ours`."""
     threads: int | None = None
-    """CPU threads of a stage; all, at most 8, by default."""
+    """CPU threads of a stage; all that this process may use, at most 8, by default."""
     backend: str = "torch"
     """Sparse backend: torch or minkowski."""
     device: str = "auto"

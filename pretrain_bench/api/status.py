@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,12 @@ from pretrain_bench.benchmarks.support.foreign_files import open_plain, read_pla
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Event, Start, Step, parse_event
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import STAGE_FILE
+from pretrain_bench.harness.executors.base import STALL_FACTOR
 from pretrain_bench.harness.store.store import KINDS, RECORD, Store
 
 TAIL_BYTES = 1 << 16
+STALLED_SECONDS, STALLED_BEFORE_STEPS_SECONDS = 60.0, 600.0
+"""A shorter silence is not reported, however short the steps are."""
 RATE_STEPS = 50
 """Steps over which the current rate is averaged, the latest ones."""
 DAMAGED = "damaged"
@@ -29,13 +33,15 @@ class StageUnderWay(NamedTuple):
     key: str
     stage: str
     state: str
-    """`running` or `left`."""
+    """`running`; `stalled`: it runs without a sign of life for far longer than a step takes; or `left`."""
     by: str | None
     """The process that runs it."""
     step: int
     steps: int
     steps_per_second: float | None
     seconds_left: float | None
+    silent_seconds: float | None
+    """Since the last sign of life of a stage that runs."""
 
 
 class Status(NamedTuple):
@@ -85,16 +91,31 @@ def _under_way(store: Store, folder: Path) -> StageUnderWay:
     step, total = (steps[-1].step if steps else 0), (starts[-1].total_steps if starts else 0)
     if steps and steps[-1].done:
         total = round(step / steps[-1].done)
+    silent = _seconds_since_change(folder / "root/out" / EVENTS_FILE) if holder else None
     return StageUnderWay(
         key=folder.name,
         stage=_title(folder / "root/in" / STAGE_FILE),
-        state="running" if holder else "left",
+        state=_state(silent, rate) if holder else "left",
         by=holder,
         step=step,
         steps=total,
         steps_per_second=rate,
         seconds_left=(total - step) / rate if rate and holder else None,
+        silent_seconds=silent,
     )
+
+
+def _state(silent: float | None, steps_per_second: float | None) -> str:
+    if steps_per_second is None:  # it reads its data, or compiles
+        return "stalled" if (silent or 0) > STALLED_BEFORE_STEPS_SECONDS else "running"
+    return "stalled" if (silent or 0) > max(STALLED_SECONDS, STALL_FACTOR / steps_per_second) else "running"
+
+
+def _seconds_since_change(path: Path) -> float | None:
+    try:
+        return max(0.0, time.time() - os.lstat(path).st_mtime)
+    except OSError:
+        return None
 
 
 def _title(path: Path) -> str:

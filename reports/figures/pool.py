@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pretrain_bench.benchmarks.specs.method import MethodCard
+from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.processes import process_pool
 from pretrain_bench.reports.analysis.method_cards import recorded_cards, use_cards
 from pretrain_bench.reports.figures.style import make_ready, save
@@ -43,7 +43,7 @@ def figure_pool() -> Iterator[FigurePool]:
 
     With one processor each figure is drawn at once.
     """
-    workers = min(os.cpu_count() or 1, MOST_WORKERS)
+    workers = min(usable_cpus(), MOST_WORKERS)
     if workers < 2:
         yield FigurePool(_draw, lambda: None)
         return

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
+from multiprocessing import synchronize
 
 import numpy as np
 import psutil
@@ -11,7 +15,8 @@ import pytest
 import torch
 
 from pretrain_bench.benchmarks.support.errors import DataError
-from pretrain_bench.methods.training.loader import BATCHES_AHEAD, batches
+from pretrain_bench.methods.training import loader
+from pretrain_bench.methods.training.loader import BATCHES_AHEAD, LoaderFailed, batches
 from tests.conftest import REPOSITORY
 
 CPU = torch.device("cpu")
@@ -68,10 +73,6 @@ def test_workers_run_ahead_by_a_bounded_number_and_end_with_the_loop(tmp_path) -
 
 def test_a_soft_stop_of_the_whole_group_does_not_kill_the_workers() -> None:
     """The executor sends SIGTERM to the process group: the loop ends by itself, with its batches whole."""
-    import signal
-    import subprocess
-    import sys
-
     code = """
 import os, signal, time, torch
 from pretrain_bench.methods.training.loader import batches
@@ -94,3 +95,48 @@ print("whole")
     os.killpg(process.pid, signal.SIGTERM)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 0 and out.splitlines()[-1] == "whole", errors
+
+
+def test_a_worker_that_hangs_or_is_killed_ends_the_loop_and_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers: list[int] = []
+
+    def first_then(action: str) -> None:
+        def broken(step: int) -> int:
+            if step:
+                time.sleep(600 if action == "hang" else 0.3)  # the first batch is on its way meanwhile
+                os.kill(os.getpid(), signal.SIGKILL)
+            return os.getpid()
+
+        for batch in batches(broken, range(3), 1, CPU):
+            workers.append(batch)
+
+    with pytest.raises(LoaderFailed, match=r"^step 2: a loader worker was killed, perhaps for want of memory: "):
+        first_then("die")
+    monkeypatch.setattr(loader, "MAX_WAIT_SECONDS", 1.0)
+    with pytest.raises(LoaderFailed, match=r"^step 2: no batch for 1 s: a loader worker hangs; "):
+        first_then("hang")
+    assert len(workers) == 2
+    for worker in workers:
+        assert not psutil.pid_exists(worker) or psutil.Process(worker).status() == psutil.STATUS_ZOMBIE
+
+
+def test_batches_take_no_shared_memory() -> None:
+
+    def big(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.full((1 << 20,), float(step)), torch.full((4, 4), step, dtype=torch.bfloat16).t()
+
+    for number, (dense, turned) in enumerate(batches(big, range(4), 2, CPU)):
+        assert dense[-1] == number and turned.dtype == torch.bfloat16 and turned[0, 0] == number
+        assert turned.stride() == (1, 4), "laid out as without workers"
+        assert not dense.is_shared() and not turned.is_shared()
+
+
+def test_without_semaphores_the_loop_prepares_its_own_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*arguments: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(synchronize.SemLock, "__init__", none_left)
+    warnings: list[str] = []
+    made = list(batches(lambda step: os.getpid(), range(3), 2, CPU, warnings.append))
+    assert made == [os.getpid()] * 3
+    assert warnings == ["loader workers cannot be started (No space left on device), so each step waits for its batch"]

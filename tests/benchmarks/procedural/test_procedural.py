@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +187,40 @@ def test_equal_seeds_give_equal_bytes(name: str, settings: dict[str, int], tmp_p
     assert manifest.synthetic and manifest.dataset == name and not manifest.problems
     other = write.generate(small(name, **settings, seed=2), tmp_path / "one", lambda names: names)
     assert any((one / f).read_bytes() != (other / f).read_bytes() for f in files if (other / f).is_file())
+
+
+def test_an_interruption_keeps_the_scenes_that_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = small("synth-s3dis", train_rooms=2, test_rooms=1, points_per_square_metre=20)
+    layout, write_room = dataset.layout, write.write_s3dis_room
+    monkeypatch.setattr(write, "usable_cpus", lambda: 1)
+
+    def interrupted(names: Iterable[str]) -> Iterator[str]:
+        for number, name in enumerate(names):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield name
+
+    with pytest.raises(KeyboardInterrupt):
+        write.generate(dataset, tmp_path / "cut", interrupted)
+    (partial,) = (tmp_path / "cut/worlds").glob("*.partial")
+    assert not write.generated_already(dataset, tmp_path / "cut")
+    kept = {int(p.name) for p in (partial / "scenes").iterdir()}
+    assert {0, 1} <= kept, "and perhaps the third, which was under way"
+
+    def only_missing(dataset: Dataset, index: int, name: str, root: Path) -> None:
+        assert index not in kept, f"{name} was written already"
+        write_room(dataset, index, name, root)
+
+    monkeypatch.setitem(write._WRITERS, layout, (only_missing, write._WRITERS[layout][1]))
+    shown: list[str] = []
+    root = write.generate(dataset, tmp_path / "cut", lambda names: (shown.append(n) or n for n in names))
+    assert shown == write.scene_names(dataset), "the bar counts all of them"
+    monkeypatch.undo()
+    whole = write.generate(dataset, tmp_path / "whole", lambda names: names)
+    files = [p.relative_to(whole) for p in sorted(whole.rglob("*")) if p.is_file()]
+    assert files == [p.relative_to(root) for p in sorted(root.rglob("*")) if p.is_file()]
+    assert all((whole / f).read_bytes() == (root / f).read_bytes() for f in files)
+    assert not list((tmp_path / "cut/worlds").glob("*.partial"))
 
 
 def test_the_scannet_layout_comes_back(tmp_path: Path) -> None:

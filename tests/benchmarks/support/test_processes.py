@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import synchronize
 
 import psutil
 import pytest
@@ -41,3 +42,15 @@ def _alive(pid: int) -> bool:
 def test_a_worker_that_is_killed_is_named() -> None:
     with pytest.raises(EnvironmentCannot, match="a worker process was killed"), process_pool(1) as pool:
         pool.submit(os.kill, pool.submit(os.getpid).result(), signal.SIGKILL).result()
+
+
+def test_without_semaphores_the_error_names_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*arguments: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(synchronize.SemLock, "__init__", none_left)
+    with (
+        pytest.raises(EnvironmentCannot, match=r"cannot be started: No space left on device; .*/dev/shm must"),
+        process_pool(2),
+    ):
+        pass

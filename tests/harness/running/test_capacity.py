@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
@@ -18,8 +20,24 @@ def test_a_stage_takes_its_caps_or_what_belongs_to_its_gpus(cells: list[PlannedC
     assert demand(on_cpu, Capacity(0, 100)) == (0, 100, 0), "cut to the machine"
 
 
-def test_cuda_visible_devices_names_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-abc")
-    assert gpu_ids() == ("2", "GPU-abc")
+def with_gpus(monkeypatch: pytest.MonkeyPatch, uuids: list[str | None]) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(uuids))
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda i: SimpleNamespace(uuid=uuids[i]))
+
+
+def test_gpus_are_those_that_cuda_offers_whatever_their_device_files_are_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with_gpus(monkeypatch, ["aa-01", "GPU-bb-02"])
+    assert gpu_ids() == ("GPU-aa-01", "GPU-bb-02")
+    with_gpus(monkeypatch, [None])  # a container with /dev/nvidia3 alone, of a torch that knows no UUIDs
+    assert gpu_ids() == ("0",)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 1")
+    with_gpus(monkeypatch, ["dd-04", "bb-02"])
+    assert gpu_ids() == ("GPU-dd-04", "GPU-bb-02"), "the numbers are the machine's, in an order that CUDA knows"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-x, MIG-y,MIG-z")
+    assert gpu_ids() == ("MIG-x", "MIG-y"), "parts of GPUs keep their names; the third does not exist"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with_gpus(monkeypatch, [])
     assert gpu_ids() == ()

@@ -14,7 +14,7 @@ from pretrain_bench.harness.contract.records import Measured, Record
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.executors.base import Allocation, Execution, Executor, StageLaunch, Stop
 from pretrain_bench.harness.planning.stage_specs import PlannedCell, PlannedStage
-from pretrain_bench.harness.running.capacity import demand
+from pretrain_bench.harness.running.capacity import Capacity, demand
 from pretrain_bench.harness.running.display import Silent
 from pretrain_bench.harness.running.scheduler import run_cells, run_stages
 from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageJob, StageRunner
@@ -119,3 +119,18 @@ def test_messages_name_the_users_data_and_not_the_folder_of_the_stage(cells: lis
     assert str(caught.value).endswith(f": {file}: no labels, out/x, {file}")
     report = runner_of(tmp_path / "b", Refusing("failed")).run(job_of(planned))
     assert report.record.outcome == "crashed" and ".partial" not in report.record.message
+
+
+def test_a_stage_gets_no_more_memory_than_this_process_has(cells: list[PlannedCell], tmp_path: Path) -> None:
+    given: list[int | None] = []
+
+    class Noted(Watched):
+        def run(self, launch: StageLaunch) -> Execution:
+            given.append(launch.caps.memory_mib)
+            return super().run(launch)
+
+    cap = cells[0].stages[0].caps.memory_mib
+    assert cap is not None
+    for number, memory_mib in enumerate((cap + 1, cap - 1)):
+        run(cells[:1], tmp_path / str(number), Noted(), Capacity(4, memory_mib))
+    assert set(given[: len(given) // 2]) == {cap} and set(given[len(given) // 2 :]) == {cap - 1}

@@ -1,0 +1,87 @@
+"""What this process may use of its machine: processors, memory and shared memory, as affinity and control groups limit them.
+
+A container or a batch system gives a process less than the machine has; the plain counts of processors and memory do not show it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def usable_cpus() -> int:
+    """Processors that this process may use, at least 1: its affinity, and the whole processors of its control group's quota."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [quota for folder in cgroup_folders("cpu") if (quota := _cpu_quota(folder)) is not None]
+    return max(1, int(min([own, *quotas])))
+
+
+def usable_memory_bytes() -> int:
+    """Memory that this process may use, in bytes: the machine's, or its control group's where that is less."""
+    import psutil
+
+    limits = [limit for folder in cgroup_folders("memory") if (limit := _memory_limit(folder)) is not None]
+    return min([psutil.virtual_memory().total, *limits])
+
+
+def shared_memory_bytes() -> int | None:
+    """Size of /dev/shm in bytes; None where there is none."""
+    try:
+        size = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return None
+    return size.f_blocks * size.f_frsize
+
+
+def killed_for_memory() -> int:
+    """Processes that the kernel has killed for want of memory in this process's control groups; 0 where it does not say."""
+    counts = [0]
+    for folder in cgroup_folders("memory"):
+        for name in ("memory.events", "memory.oom_control"):
+            fields = dict(line.split() for line in _read(folder / name).splitlines() if len(line.split()) == 2)
+            counts.append(int(fields.get("oom_kill", 0)))
+    return max(counts)
+
+
+def cgroup_folders(controller: str) -> Iterator[Path]:
+    """This process's control group for `controller` (cpu or memory) and those above it, of version 2 and of version 1.
+
+    In a container the path may be the host's, of which only the last folders exist here; those that do not exist are left out.
+    """
+    for line in _read(OWN_CGROUPS).splitlines():
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if controllers and controller not in controllers.split(","):
+            continue
+        mount = CGROUPS / controller if controllers else CGROUPS
+        below = Path(path.lstrip("/"))
+        for folder in [mount / below, *(mount / parent for parent in below.parents)]:
+            if folder.is_dir():
+                yield folder
+
+
+def _cpu_quota(folder: Path) -> float | None:
+    """Processors of a control group's quota; None without one."""
+    quota, period = (*_read(folder / "cpu.max").split(), "", "")[:2]
+    if not quota:
+        quota, period = (_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
+    if not (quota.isdigit() and period.isdigit() and int(period)):  # "max", or -1 in version 1
+        return None
+    return int(quota) / int(period)
+
+
+def _memory_limit(folder: Path) -> int | None:
+    """Bytes that a control group may use; None without a limit. Version 1 writes a huge number for none."""
+    text = (_read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes")).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
