@@ -72,7 +72,7 @@ WALL = "Area_1/office_1/Annotations/wall_1.txt"
     [
         (
             ["--method", "our"],
-            "unknown method 'our'. Did you mean 'ours'? There are: csc, depthcontrast, ours, pointcontrast, scratch, supervised",
+            "unknown method 'our'. Did you mean 'ours'? There are: csc, depthcontrast, msc, ours, pointcontrast, scratch, supervised",
         ),
         (["--task", "s3dis"], "unknown task 's3dis'. Did you mean 's3dis-sem'?"),
         (["--budget", "smok"], "unknown budget 'smok'. Did you mean 'smoke'?"),

@@ -126,7 +126,7 @@ def test_every_arm_of_the_suite_is_given_and_uses_the_same(cache: Path, tmp_path
 
     suite = {
         "name": "arms", "version": 1, "budget": NANO[1], "profile": NANO[3], "tasks": ["s3dis-sem"],
-        "methods": ["supervised", "pointcontrast", "csc", "depthcontrast", "ours"],
+        "methods": ["supervised", "pointcontrast", "csc", "depthcontrast", "msc", "ours"],
     }  # fmt: skip
     (tmp_path / "arms.yaml").write_text(json.dumps(suite))
     done = subprocess.run(
@@ -139,6 +139,6 @@ def test_every_arm_of_the_suite_is_given_and_uses_the_same(cache: Path, tmp_path
         record = report["record"]
         arm = used.setdefault(record["method"], {"pretrain": 0, "finetune": 0})
         arm[record["kind"]] += record["ledger"]["optimizer_steps"]
-    assert len(used) == 5 and {tuple(arm.items()) for arm in used.values()} == {(("pretrain", 8), ("finetune", 4))}, (
+    assert len(used) == 6 and {tuple(arm.items()) for arm in used.values()} == {(("pretrain", 8), ("finetune", 4))}, (
         used
     )

@@ -26,7 +26,7 @@ from pretrain_bench.methods.stage import module_of, set_up_torch
 from pretrain_bench.methods.training.loop import Cancelled, Training, train_and_save
 
 SPECS = Path(__file__).parent.parent / "specs"
-METHODS = ("ours", "pointcontrast", "csc", "depthcontrast", "supervised")
+METHODS = ("ours", "pointcontrast", "csc", "depthcontrast", "msc", "supervised")
 
 
 def small_recordings(cache: Path) -> PreparedDataset:
@@ -57,7 +57,7 @@ def prepared(dataset: Dataset, root: Path, cache: Path, frame_stride: int = 1) -
     return PreparedDataset(dataset, folder, read_manifest(folder))
 
 
-def nano_stages(method: str, source: PreparedDataset, seed: int = 0, **recipe: Any) -> list[PlannedStage]:
+def nano_stages(method: str, source: PreparedDataset, /, seed: int = 0, **recipe: Any) -> list[PlannedStage]:
     """The pre-training stages of a method at nano size; `recipe` changes fields of the last stage's recipe."""
     budget, profile = find(Budget, str(SPECS / "nano-budget.yaml")), find(Profile, str(SPECS / "nano-profile.yaml"))
     specs = CellSpecs(find(Method, method), find(Task, "s3dis-sem"), budget, profile)

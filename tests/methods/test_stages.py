@@ -179,6 +179,7 @@ def test_each_method_is_refused_by_name_where_its_data_lack_something() -> None:
     ):  # fmt: skip
         with pytest.raises(WrongUse, match=f"method '{name}' needs {missing}, which dataset 'bare' does not have"):
             check_needs(find(Method, name), bare)
+    check_needs(find(Method, "msc"), bare)
 
 
 def test_both_formats_and_any_passes_of_depthcontrast(source: PreparedDataset, tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ METHODS = {
     "pointcontrast": ("pretrain_bench.methods.pointcontrast.pairs",),
     "csc": ("pretrain_bench.methods.csc.pairs",),
     "depthcontrast": ("pretrain_bench.methods.depthcontrast.scans",),
+    "msc": ("pretrain_bench.methods.msc.scans",),
 }
 """Each method with the modules of its stages."""
 SEEDS = (0, 1, 2)

@@ -11,7 +11,7 @@ from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.recipes import stage_recipe
 
-LEARNING_METHODS = ("ours", "pointcontrast", "csc", "depthcontrast")
+LEARNING_METHODS = ("ours", "pointcontrast", "csc", "depthcontrast", "msc")
 LEARNING_PROBED = LEARNING_METHODS
 """Methods whose frozen features a linear classifier is fitted to."""
 LEARNING_BUDGET, LEARNING_DATASET = "tiny", "synth-scannet"

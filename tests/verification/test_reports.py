@@ -57,7 +57,7 @@ def test_a_report_is_stale_by_its_own_modules_alone() -> None:
 def test_settings_make_the_report_on_learning_stale() -> None:
     fresh = {"commit": "0" * 40, "modules": module_hashes("learning"), "settings": status.settings_hashes("learning")}
     assert status.state("learning", fresh, []).fresh
-    assert set(fresh["settings"]) == {"ours", "pointcontrast", "csc", "depthcontrast", PROBED}
+    assert set(fresh["settings"]) == {"ours", "pointcontrast", "csc", "depthcontrast", "msc", PROBED}
     before_depthcontrast_was_probed = {k: v for k, v in fresh["settings"].items() if k != PROBED}
     for settings in ({**fresh["settings"], "csc": "0" * 64}, before_depthcontrast_was_probed):
         other = {**fresh, "settings": settings}

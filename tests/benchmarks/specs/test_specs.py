@@ -86,7 +86,7 @@ def test_a_users_file_may_extend_what_ships(tmp_path: Path) -> None:
 def test_unknown_names_are_met_with_the_known_ones() -> None:
     with pytest.raises(
         WrongUse,
-        match=r"unknown method 'our'\. Did you mean 'ours'\? There are: csc, depthcontrast, ours, pointcontrast, scratch, supervised",
+        match=r"unknown method 'our'\. Did you mean 'ours'\? There are: csc, depthcontrast, msc, ours, pointcontrast, scratch, supervised",
     ):
         find(Method, "our")
 
@@ -166,7 +166,7 @@ def test_a_profile_that_changes_a_rate_keeps_the_rest_of_the_optimiser(tmp_path:
     shipped = find(Profile, "headline")
     methods = [find(Method, name) for name in available(Method)]
     sections = [(m, s) for m in methods for s in m.stages if s.recipe and not s.recipe.startswith("tasks.")]
-    assert len(sections) == 5
+    assert len(sections) == 6
     changed = {
         m.name: {s.name: {"optimiser": {"learning_rate": 0.5}} for n, s in sections if n is m} for m, _ in sections
     }

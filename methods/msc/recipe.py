@@ -1,0 +1,88 @@
+"""The recipe of Masked Scene Contrast (further spec 1)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from pretrain_bench.benchmarks.specs.base import Probability, Range
+from pretrain_bench.benchmarks.specs.optimisers import SgdSettings
+from pretrain_bench.benchmarks.specs.recipes import Recipe, Work, voxels_of_frame, voxels_of_scene
+
+Strength = Annotated[float, Field(ge=0)]
+
+
+class MaskedSceneContrast(Recipe):
+    """Two views of one scan, masked in different cells: matching voxels are contrasted, and masked colours are predicted."""
+
+    steps: PositiveInt = 20_000
+    scans_per_step: PositiveInt = 8
+    scans_per_pass: PositiveInt = Field(
+        4, description="scans that share masks, negatives and batch norm; a step averages the gradients of its passes"
+    )
+    source: Literal["auto", "clouds", "frames"] = Field(
+        "auto", description="J-33: clouds of whole scenes, or single frames; auto takes clouds where they have colours"
+    )
+    voxel_metres: PositiveFloat = 0.02
+    max_voxels_per_view: PositiveInt | None = Field(
+        None, description="both views come from one shared region of a scan, so that they still overlap"
+    )
+    least_voxels_per_view: PositiveInt = Field(
+        1000, description="a scan with fewer is replaced: little would be left at the deepest level of the network"
+    )
+    scale: Range = (0.9, 1.1)
+    rotation_degrees: tuple[float, float, float] = (180 / 64, 180 / 64, 180.0)
+    flip_probability: Probability = Field(0.5, description="of x and of y")
+    jitter_voxels: Strength = Field(0.25, description="J-28: standard deviation of the noise on each coordinate")
+    jitter_clip_voxels: Strength = 1.0
+    colour_jitter: tuple[Strength, Strength, Strength, Strength] = Field(
+        (0.4, 0.4, 0.2, 0.02), description="brightness, contrast, saturation, and hue in turns of the hue circle"
+    )
+    colour_jitter_probability: Probability = Field(0.8, description="of each of the four")
+    colour_noise: Strength = Field(0.05, description="standard deviation, of the range of colours")
+    colour_noise_probability: Probability = 0.95
+    crop_share: Annotated[float, Field(gt=0, le=1)] = Field(0.6, description="of a view's voxels that are kept")
+    mask_cell_voxels: PositiveFloat = Field(5.0, description="J-28: edge of the cells that are masked as a whole")
+    mask_rate: Annotated[float, Field(gt=0, le=0.5)] = Field(0.4, description="of the cells of a pass, in each view")
+    mix_probability: Probability = Field(0.8, description="that a pass overlays pairs of scans in its first view")
+    match_voxels: PositiveFloat = Field(1.5, description="J-28: matching voxels are less than so many voxels apart")
+    match_neighbours: PositiveInt = Field(8, description="nearest voxels of which one is drawn as the match")
+    pairs: PositiveInt = Field(8192, description="at most, in a pass")
+    least_pairs: PositiveInt = Field(32, description="a scan whose views have fewer is replaced")
+    temperature: PositiveFloat = 0.4
+    contrast_weight: Strength = Field(1.0, description="J-30: 0.125 is what eight processes upstream have in effect")
+    colour_weight: Strength = 1.0
+    colour_target_scale: PositiveFloat = Field(2.0, description="J-27: of the input -0.5..0.5, so the target is -1..1")
+    optimiser: SgdSettings = SgdSettings(learning_rate=0.1, momentum=0.8, dampening=0.0)
+    nesterov: bool = True
+    momentum_cycle: tuple[Probability, Probability] | None = Field(
+        (0.85, 0.95), description="J-31: at and away from the peak rate; none: the optimiser's own momentum"
+    )
+    warmup_steps: PositiveInt = Field(302, description="J-41: or 5 % of the run where that is less")
+    clip_gradient_norm: PositiveFloat | None = Field(
+        1.0, description="J-41: upstream does not clip; short runs without it lose the colour head"
+    )
+
+    @model_validator(mode="after")
+    def _passes_fit(self) -> Self:
+        if self.scans_per_step % self.scans_per_pass:
+            raise ValueError(
+                f"scans_per_step ({self.scans_per_step}) must be a multiple of scans_per_pass ({self.scans_per_pass})"
+            )
+        if self.mix_probability and self.scans_per_pass < 2:
+            raise ValueError("scans_per_pass must be 2 or more, or mix_probability 0: one scan has none to mix with")
+        if self.nesterov and (self.optimiser.dampening or not self.optimiser.momentum):
+            raise ValueError("nesterov needs a momentum above 0 and a dampening of 0")
+        return self
+
+    @property
+    def samples_per_step(self) -> int:
+        """Scans of one step."""
+        return self.scans_per_step
+
+    def work_per_step(self) -> Work:
+        """Both views of each scan."""
+        voxels_of = voxels_of_frame if self.source == "frames" else voxels_of_scene
+        view = self.crop_share * voxels_of(self.voxel_metres, None)
+        return Work(voxels=2 * self.scans_per_step * min(view, self.max_voxels_per_view or view))
