@@ -17,7 +17,7 @@ from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pretrain_bench.benchmarks.datasets import images, layout, pairs, writers
+from pretrain_bench.benchmarks.datasets import images, layout, pairs, value_checks, writers
 from pretrain_bench.benchmarks.datasets.layout import (
     LABELLED,
     MANIFEST,
@@ -28,6 +28,7 @@ from pretrain_bench.benchmarks.datasets.layout import (
     hash_files,
     read_manifest,
 )
+from pretrain_bench.benchmarks.datasets.value_checks import Finding, Problem
 from pretrain_bench.benchmarks.datasets.writers import FINDERS, WRITERS, Reading
 from pretrain_bench.benchmarks.input import voxelise as voxelize
 from pretrain_bench.benchmarks.specs.dataset import Dataset
@@ -123,11 +124,11 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
     final = partial / "final"
     shutil.rmtree(final, ignore_errors=True)
     scenes, files = [], {}
-    problems = [f"scene {n} is left out: {message}" for n, message in sorted(failed.items())]
+    problems: list[Problem] = [f"scene {n} is left out: {message}" for n, message in sorted(failed.items())]
     for name in sorted(set(sources) - set(failed)):
         done = partial / "scenes" / name
         info = json.loads((done / "scene.json").read_text())
-        problems += info.pop("problems")
+        problems += [p if isinstance(p, str) else Finding(*p) for p in info.pop("problems")]
         files.update({f"{v}/{name}/{f}": FileEntry(**e) for v, f, e in info.pop("files")})
         scenes.append(SceneEntry(name=name, **info))
         for view in (UNLABELLED, LABELLED):
@@ -139,7 +140,7 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
         scenes=tuple(scenes),
         files=dict(sorted(files.items())),
         # No path of this machine: the manifest, and its hash, are the same wherever the data lie.
-        problems=tuple(p.replace(f"{root}{os.sep}", "") for p in problems),
+        problems=tuple(p.replace(f"{root}{os.sep}", "") for p in value_checks.as_lines(problems)),
     )
     (final / MANIFEST).write_text(manifest.model_dump_json(indent=1))
     os.replace(final, target)
@@ -190,6 +191,8 @@ def write_scene(dataset: Dataset, name: str, source: Any, partial: Path, how: Re
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     info = WRITERS[dataset.layout](dataset, source, unfinished, how)
+    if how.strict and (found := next((p for p in info["problems"] if isinstance(p, Finding)), None)):
+        raise DataError(str(found))
     files = [
         (view, path.removeprefix(f"{view}/"), entry.model_dump())
         for path, entry in hash_files(unfinished).items()
@@ -228,7 +231,7 @@ def _source_fingerprint(dataset: Dataset, root: Path, how: Reading, cache: Path)
         importlib.import_module(f"pretrain_bench.benchmarks.datasets.{name}")
         for name in readers.get(dataset.layout, (dataset.layout,))
     ]
-    for module in (layout, images, pairs, writers, voxelize, *own):
+    for module in (layout, images, pairs, value_checks, writers, voxelize, *own):
         digest.update(Path(module.__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
     for name, size, time in sorted(_source_files(root, cache / "prepared")):

@@ -13,8 +13,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrain_bench.benchmarks.datasets import images, pairs, rgbd_folder, s3dis, scannet, semantickitti, sens, sunrgbd
+from pretrain_bench.benchmarks.datasets import (
+    images,
+    pairs,
+    rgbd_folder,
+    s3dis,
+    scannet,
+    semantickitti,
+    sens,
+    sunrgbd,
+    value_checks,
+)
 from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, scene_folder_name
+from pretrain_bench.benchmarks.datasets.value_checks import Problem
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError
 
@@ -58,10 +69,13 @@ def find_recordings(dataset: Dataset, root: Path) -> dict[str, Any]:
 
 def write_recording(dataset: Dataset, recording: rgbd_folder.Recording, out: Path, how: Reading) -> dict[str, Any]:
     """Frames of a folder."""
-    problems: list[str] = []
+    problems: list[Problem] = []
     intrinsic = rgbd_folder.read_intrinsic(recording.intrinsic)
-    frames = _folder_frames(recording, how, problems)
-    return {**_write_frames(recording.name, intrinsic, frames, out, how), "problems": problems}
+    frames = _with_camera_checked(
+        _folder_frames(recording, how, problems), intrinsic, str(recording.intrinsic), problems
+    )
+    held = _write_frames(recording.name, intrinsic, frames, out, how)
+    return {**held, "problems": problems}
 
 
 def find_scannet(dataset: Dataset, root: Path) -> dict[str, Any]:
@@ -78,13 +92,13 @@ def write_scannet(
     """Frames of the stream (or of the exported folder) and the labelled mesh, whichever of the two there is."""
     folder, label_map = source
     name = folder.name
-    problems: list[str] = []
+    problems: list[Problem] = []
     held: dict[str, Any] = {}
     stream = folder / f"{name}.sens"
     if stream.is_file():
         header = sens.read_header(stream)
-        frames = _stream_frames(stream, header, how, problems)
-        intrinsic = rgbd_folder.sound_intrinsic(header.intrinsic_depth[:3, :3], str(stream))
+        intrinsic = value_checks.intrinsic(header.intrinsic_depth, f"{stream}, depth camera")
+        frames = _with_camera_checked(_stream_frames(stream, header, how, problems), intrinsic, str(stream), problems)
         held |= _write_frames(name, intrinsic, frames, out, how)
     elif (folder / "color").is_dir():
         exported = write_recording(dataset, _only(folder), out, how)
@@ -93,7 +107,7 @@ def write_scannet(
     if (folder / f"{name}_vh_clean_2.ply").is_file():
         scan = scannet.read_scan(folder, label_map)
         if scan.problems and how.strict:
-            raise DataError(scan.problems[0])
+            raise DataError(str(scan.problems[0]))
         problems += scan.problems
         _save(out / UNLABELLED, xyz=scan.xyz, rgb=scan.rgb)
         boxes = scannet.instance_boxes(scan, dataset.box_class_ids)
@@ -112,14 +126,18 @@ def find_semantickitti(dataset: Dataset, root: Path) -> dict[str, Any]:
 
 def write_semantickitti(dataset: Dataset, scan: semantickitti.ScanPaths, out: Path, how: Reading) -> dict[str, Any]:
     """A scan with remission; its pose, and the forward picture with its projection, where there are any."""
-    points = semantickitti.read_points(scan.points)
+    problems: list[Problem] = []
+    points = semantickitti.read_points(scan.points, problems)
     calibration = semantickitti.read_calibration(scan.calibration)
     arrays: dict[str, NDArray] = {"xyz": points[:, :3].copy(), "remission": points[:, 3].copy()}
     if scan.poses is not None:
-        arrays["pose"] = semantickitti.read_pose(scan.poses, scan.place, calibration["Tr"])
+        arrays["pose"] = semantickitti.read_pose(scan.poses, scan.place, calibration["Tr"], problems)
     held: dict[str, Any] = {"points": len(points)}
     if scan.image is not None and "P2" in calibration:
-        images.decode_colour(scan.image, str(scan.image))
+        colour = images.decode_colour(scan.image, str(scan.image))
+        value_checks.check_picture(colour, images.colour_bits(scan.image), str(scan.image), problems)
+        k = value_checks.intrinsic(calibration["P2"][:, :3], f"{scan.calibration}, P2")
+        value_checks.check_camera(k, (colour.shape[1], colour.shape[0]), f"{scan.calibration}, P2", problems)
         arrays["projection"] = calibration["P2"] @ np.vstack([calibration["Tr"], [0, 0, 0, 1]])
         semantickitti.split_projection(arrays["projection"], str(scan.calibration))
         _picture(out / UNLABELLED, "image", (scan.image.read_bytes(), scan.image.suffix))
@@ -129,7 +147,11 @@ def write_semantickitti(dataset: Dataset, scan: semantickitti.ScanPaths, out: Pa
         raw, instance = semantickitti.read_labels(scan.labels, len(points))
         semantic = semantickitti.train_ids(raw, dataset.learning_map, scan.labels)
         _save(out / LABELLED, semantic=semantic, instance=instance)
-    return {**held, "problems": []}
+        sky, ground = (np.isin(raw, ids) for ids in (semantickitti.ABOVE, semantickitti.GROUND))
+        value_checks.check_above(
+            points[:, 2], sky, ground, f"{scan.points}: trunks and buildings above the road", problems
+        )
+    return {**held, "problems": problems}
 
 
 def find_sunrgbd(dataset: Dataset, root: Path) -> dict[str, Any]:
@@ -141,7 +163,7 @@ def write_sunrgbd(dataset: Dataset, source: Any, out: Path, how: Reading) -> dic
     """A view: at most MAX_VIEW_POINTS points, its picture, its boxes."""
     view = sunrgbd.read_view(source, dataset.classes)
     if view.problems and how.strict:
-        raise DataError(view.problems[0])
+        raise DataError(str(view.problems[0]))
     rows = np.arange(len(view.xyz))
     if len(rows) > MAX_VIEW_POINTS:
         rows = np.sort(np.random.default_rng(int(source.number)).permutation(len(rows))[:MAX_VIEW_POINTS])
@@ -171,7 +193,17 @@ def _only(folder: Path) -> rgbd_folder.Recording:
     return rgbd_folder.find_recordings(folder)[0]
 
 
-def _folder_frames(recording: rgbd_folder.Recording, how: Reading, problems: list[str]) -> Iterable[SceneFrame]:
+def _with_camera_checked(
+    frames: Iterable[SceneFrame], intrinsic: NDArray[np.float64], name: str, problems: list[Problem]
+) -> Iterable[SceneFrame]:
+    """The frames as they are; the intrinsics are compared with the size of the first one in passing."""
+    for number, frame in enumerate(frames):
+        if not number:
+            value_checks.check_camera(intrinsic, (frame.depth.shape[1], frame.depth.shape[0]), name, problems)
+        yield frame
+
+
+def _folder_frames(recording: rgbd_folder.Recording, how: Reading, problems: list[Problem]) -> Iterable[SceneFrame]:
     size: tuple[int, int] | None = None
     frames = [f for f in recording.frames if f.number % how.frame_stride == 0]
     posed = _has_poses(recording.name, frames, how, problems)
@@ -183,16 +215,17 @@ def _folder_frames(recording: rgbd_folder.Recording, how: Reading, problems: lis
             if posed and pose is None:
                 raise DataError(f"{frame.pose}: the pose is not finite (tracking was lost)")
             depth = images.decode_depth(frame.depth, str(frame.depth), size)
-            images.decode_colour(frame.colour, str(frame.colour))
+            colour = images.decode_colour(frame.colour, str(frame.colour))
         except DataError as error:
             _note(str(error), how, problems)
             continue
+        value_checks.check_picture(colour, images.colour_bits(frame.colour), str(frame.colour), problems)
         size = size or (depth.shape[1], depth.shape[0])
         suffix = frame.colour.suffix.replace("jpeg", "jpg")
         yield SceneFrame(frame.number, pose, (frame.colour.read_bytes(), suffix), depth)
 
 
-def _has_poses(name: str, frames: list[rgbd_folder.FramePaths], how: Reading, problems: list[str]) -> bool:
+def _has_poses(name: str, frames: list[rgbd_folder.FramePaths], how: Reading, problems: list[Problem]) -> bool:
     """Whether the poses of a recording are used: only where every frame that is read has a pose file, or frames of one
     recording would lie in different worlds."""
     posed = sum(f.pose.is_file() for f in frames)
@@ -205,7 +238,7 @@ def _has_poses(name: str, frames: list[rgbd_folder.FramePaths], how: Reading, pr
     return posed == len(frames)
 
 
-def _stream_frames(path: Path, header: sens.SensHeader, how: Reading, problems: list[str]) -> Iterable[SceneFrame]:
+def _stream_frames(path: Path, header: sens.SensHeader, how: Reading, problems: list[Problem]) -> Iterable[SceneFrame]:
     suffix = {"jpeg": ".jpg"}.get(header.colour_compression, ".png")
     for frame in sens.read_frames(path, how.frame_stride):
         name = f"{path}, frame {frame.number}"
@@ -218,6 +251,7 @@ def _stream_frames(path: Path, header: sens.SensHeader, how: Reading, problems: 
         except DataError as error:
             _note(str(error), how, problems)
             continue
+        value_checks.check_picture(colour, images.colour_bits(frame.colour), name, problems)
         stored = frame.colour if header.colour_compression != "raw" else images.encode_colour(colour)
         if header.depth_shift != 1000:
             scaled = np.round(depth * (1000 / header.depth_shift))
@@ -225,7 +259,7 @@ def _stream_frames(path: Path, header: sens.SensHeader, how: Reading, problems: 
         yield SceneFrame(frame.number, pose, (stored, suffix), depth)
 
 
-def _note(problem: str, how: Reading, problems: list[str]) -> None:
+def _note(problem: str, how: Reading, problems: list[Problem]) -> None:
     if how.strict:
         raise DataError(problem)
     problems.append(f"{problem}; the frame is left out")
