@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrain_bench.benchmarks.input.boxes import points_inside
 from pretrain_bench.benchmarks.support.errors import DataError
 
 ROUNDING = 1e-3
@@ -28,9 +27,10 @@ FAR_METRES = 1000.0
 """Coordinates beyond are moved to the origin: float32 would round them to more than 0.06 mm."""
 EXTENT_METRES = {"room": (0.5, 100.0), "scan of a laser": (5.0, 500.0), "view": (0.3, 40.0)}
 """Least and largest plausible extent of a scene along its longest axis."""
-BOX_METRES = (0.01, 20.0)
+BOX_METRES, BOX_MARGIN_METRES = (0.01, 20.0), 1.0
 DIRECTION_TOLERANCE = 0.1
 MAX_STEP_METRES = 50.0
+UPSIDE_DOWN_METRES = 0.5
 LEAST_POINTS = 16
 """Fewer points show nothing of a scale or an extent."""
 ROTATION_TOLERANCE = 1e-2
@@ -194,7 +194,10 @@ def check_above(
 ) -> None:
     """Report heights (N,) of which those that must be `above` lie under those `below`; `what` is such as "room: ceiling above
     floor"."""
-    if above.any() and below.any() and (high := float(np.median(z[above]))) < (low := float(np.median(z[below]))):
+    if not (above.any() and below.any()):
+        return
+    high, low = float(np.median(z[above])), float(np.median(z[below]))
+    if high < low - UPSIDE_DOWN_METRES:
         name, _, classes = what.rpartition(": ")
         problems.append(Finding(f"z is not up: expected {classes}", name, f"median heights {high:.3g} and {low:.3g} m"))
 
@@ -207,15 +210,31 @@ def check_in_front(y: NDArray[np.floating], name: str, problems: list[Problem]) 
 
 
 def check_boxes(boxes: NDArray[np.floating], xyz: NDArray[np.floating], name: str, problems: list[Problem]) -> None:
-    """Report boxes (K, 8) of implausible size, and boxes none of which holds a single point of (N, 3)."""
+    """Report boxes (K, 8) of implausible size, and boxes most of which lie outside of what the points (N, 3) and the camera at
+    the origin span."""
     if not len(boxes):
         return
-    size = boxes[:, 3:6]
+    size, centre = boxes[:, 3:6], boxes[:, :3]
     if size.min() < BOX_METRES[0] or size.max() > BOX_METRES[1]:
         what = f"implausible size of a box; expected {BOX_METRES[0]:g} to {BOX_METRES[1]:g} m"
         problems.append(Finding(what, name, f"{size.min():.4g} to {size.max():.4g} m"))
-    elif not any(points_inside(xyz, box).any() for box in boxes):
-        problems.append(Finding("no box holds a point", name, f"{len(boxes)} boxes, {len(xyz)} points"))
+    low, high = np.minimum(xyz.min(axis=0), 0) - BOX_MARGIN_METRES, np.maximum(xyz.max(axis=0), 0) + BOX_MARGIN_METRES
+    outside = ((centre < low) | (centre > high)).any(axis=1)
+    if outside.mean() > 0.5:
+        first = " ".join(f"{v:.3g}" for v in centre[outside][0])
+        problems.append(
+            Finding("boxes lie outside of the view", name, f"{outside.sum()} of {len(boxes)}, one at {first} m")
+        )
+
+
+def check_laser_axes(tr: NDArray[np.float64], name: str, problems: list[Problem]) -> None:
+    """Report a transform (3, 4) that does not lead from a laser (x forward, z up) to a camera (z forward, y down)."""
+    if tr[2, 0] < 0.5 or tr[1, 2] > -0.5:
+        rows = "; ".join(" ".join(f"{v:.3g}" for v in row) for row in tr[:, :3])
+        what = (
+            "Tr does not turn the laser's axes (x forward, z up) to the camera's (z forward, y down); is it inverted?"
+        )
+        problems.append(Finding(what, name, rows))
 
 
 def check_direction(vector: NDArray[np.floating], name: str, problems: list[Problem]) -> None:

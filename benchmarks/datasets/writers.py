@@ -129,6 +129,7 @@ def write_semantickitti(dataset: Dataset, scan: semantickitti.ScanPaths, out: Pa
     problems: list[Problem] = []
     points = semantickitti.read_points(scan.points, problems)
     calibration = semantickitti.read_calibration(scan.calibration)
+    value_checks.check_laser_axes(calibration["Tr"], str(scan.calibration), problems)
     arrays: dict[str, NDArray] = {"xyz": points[:, :3].copy(), "remission": points[:, 3].copy()}
     if scan.poses is not None:
         arrays["pose"] = semantickitti.read_pose(scan.poses, scan.place, calibration["Tr"], problems)
