@@ -31,7 +31,7 @@ def save_backbone(backbone: nn.Module, artifacts: Path, drop: str | None = None)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read safetensors, or a PyTorch file with tensors only. Raises DataError for anything else, and for NaN or infinite values."""
+    """Read safetensors, or a PyTorch file with tensors only. Raises DataError for anything else, and for NaN."""
     try:
         if path.open("rb").read(2) in (b"PK", b"\x80\x02"):
             state = torch.load(path, map_location="cpu", weights_only=True)
