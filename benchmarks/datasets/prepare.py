@@ -17,7 +17,7 @@ from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pretrain_bench.benchmarks.datasets import images, layout, pairs, value_checks, writers
+from pretrain_bench.benchmarks.datasets import companions, images, layout, pairs, value_checks, writers
 from pretrain_bench.benchmarks.datasets.layout import (
     LABELLED,
     MANIFEST,
@@ -113,6 +113,8 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
         sources = FINDERS[dataset.layout](dataset, root)
     except OSError as error:
         raise DataError(f"{error.filename or root}: cannot be read: {error.strerror}") from None
+    lost = companions.lost_files(sources)
+    _refuse_findings(lost, how)
     partial = target.with_name(target.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     todo = {n: s for n, s in sources.items() if not (partial / "scenes" / n / "scene.json").is_file()}
@@ -125,6 +127,7 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
     shutil.rmtree(final, ignore_errors=True)
     scenes, files = [], {}
     problems: list[Problem] = [f"scene {n} is left out: {message}" for n, message in sorted(failed.items())]
+    problems += lost
     for name in sorted(set(sources) - set(failed)):
         done = partial / "scenes" / name
         info = json.loads((done / "scene.json").read_text())
@@ -191,8 +194,7 @@ def write_scene(dataset: Dataset, name: str, source: Any, partial: Path, how: Re
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     info = WRITERS[dataset.layout](dataset, source, unfinished, how)
-    if how.strict and (found := next((p for p in info["problems"] if isinstance(p, Finding)), None)):
-        raise DataError(str(found))
+    _refuse_findings(info["problems"], how)
     files = [
         (view, path.removeprefix(f"{view}/"), entry.model_dump())
         for path, entry in hash_files(unfinished).items()
@@ -203,6 +205,13 @@ def write_scene(dataset: Dataset, name: str, source: Any, partial: Path, how: Re
     place.parent.mkdir(exist_ok=True)
     if not place.is_dir():
         os.replace(unfinished, place)
+
+
+def _refuse_findings(problems: Iterable[Problem], how: Reading) -> None:
+    """Raises DataError with the first finding among the problems where `how` is strict."""
+    found = next((p for p in problems if isinstance(p, Finding)), None)
+    if how.strict and found is not None:
+        raise DataError(str(found))
 
 
 def _announce(source: Source, partial: Path, todo: int, scenes: int, say: Say) -> None:
@@ -231,7 +240,7 @@ def _source_fingerprint(dataset: Dataset, root: Path, how: Reading, cache: Path)
         importlib.import_module(f"pretrain_bench.benchmarks.datasets.{name}")
         for name in readers.get(dataset.layout, (dataset.layout,))
     ]
-    for module in (layout, images, pairs, value_checks, writers, voxelize, *own):
+    for module in (layout, companions, images, pairs, value_checks, writers, voxelize, *own):
         digest.update(Path(module.__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
     for name, size, time in sorted(_source_files(root, cache / "prepared")):

@@ -91,6 +91,7 @@ def read_scan(folder: Path, label_map: dict[str, int] | None) -> Scan:
                 unknown.add(category)
             nyu40[here] = label_map.get(category, 0)
             instance[here] = number
+        value_checks.check_labelled(nyu40 > 0, str(aggregation), problems)
         problems += [f"{name}: category {c!r} is not in the label map; unlabelled" for c in sorted(unknown)]
     value_checks.check_above(xyz[:, 2], nyu40 == CEILING, nyu40 == FLOOR, f"{mesh}: ceiling above floor", problems)
     return Scan(xyz, rgb, nyu40, instance, alignment, problems)

@@ -189,6 +189,12 @@ def check_extent(xyz: NDArray[np.floating], kind: str, name: str, problems: list
         problems.append(Finding("all points lie on a line", name, numbers))
 
 
+def check_labelled(labelled: NDArray[np.bool_], name: str, problems: list[Problem]) -> None:
+    """Report labels (N,) none of which names a class: they are read from the wrong bytes, or belong to something else."""
+    if len(labelled) >= LEAST_POINTS and not labelled.any():
+        problems.append(Finding("no point has a label", name, f"0 of {len(labelled)}"))
+
+
 def check_above(
     z: NDArray[np.floating], above: NDArray[np.bool_], below: NDArray[np.bool_], what: str, problems: list[Problem]
 ) -> None:

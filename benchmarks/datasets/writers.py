@@ -148,6 +148,7 @@ def write_semantickitti(dataset: Dataset, scan: semantickitti.ScanPaths, out: Pa
         raw, instance = semantickitti.read_labels(scan.labels, len(points))
         semantic = semantickitti.train_ids(raw, dataset.learning_map, scan.labels)
         _save(out / LABELLED, semantic=semantic, instance=instance)
+        value_checks.check_labelled(raw > 0, str(scan.labels), problems)
         sky, ground = (np.isin(raw, ids) for ids in (semantickitti.ABOVE, semantickitti.GROUND))
         value_checks.check_above(
             points[:, 2], sky, ground, f"{scan.points}: trunks and buildings above the road", problems

@@ -1,4 +1,4 @@
-"""Tiny inputs in every layout that is read: two scenes each, a box of a room or a street, sound in every value."""
+"""Tiny inputs in every layout that is read: two scenes each, a box of a room or a street, sound in every value. `seed` makes them differ."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from pretrain_bench.benchmarks.datasets import images
 from pretrain_bench.benchmarks.datasets.ply import write_ply
 from pretrain_bench.benchmarks.datasets.sens import SensFrame, SensHeader, write_sens
 
-SEED = 20261129
 POINTS = 60
 WIDTH, HEIGHT, FOCAL = 40, 30, 35.0
 ROOM = np.array([4.0, 3.0, 2.5])
@@ -36,9 +35,9 @@ def room_parts(rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
     return {name: np.column_stack([xyz, rng.integers(20, 236, (POINTS, 3))]) for name, xyz in places.items()}
 
 
-def write_s3dis(root: Path) -> None:
+def write_s3dis(root: Path, seed: int) -> None:
     """Two rooms."""
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(seed)
     for room in ("Area_1/office_1", "Area_5/office_1"):
         folder = root / room / "Annotations"
         folder.mkdir(parents=True)
@@ -46,9 +45,9 @@ def write_s3dis(root: Path) -> None:
             np.savetxt(folder / f"{name}_1.txt", points, fmt="%.3f %.3f %.3f %d %d %d")
 
 
-def camera_pose(number: int) -> NDArray[np.float64]:
+def camera_pose(number: int, seed: int) -> NDArray[np.float64]:
     """Camera to world of a level camera that turns a little from frame to frame."""
-    angle = 0.4 + 0.15 * number
+    angle = 0.4 + 0.15 * number + 0.05 * (seed % 10)
     forward, down = np.array([np.cos(angle), np.sin(angle), 0]), np.array([0, 0, -1.0])
     pose = np.eye(4)
     pose[:3, 0], pose[:3, 1], pose[:3, 2] = np.cross(down, forward), down, forward
@@ -67,24 +66,24 @@ def seen(pose: NDArray[np.float64]) -> tuple[NDArray[np.uint16], NDArray[np.uint
     return np.round(depth * 1000).astype(np.uint16), (127 + 100 * np.sin(points * 3)).astype(np.uint8)
 
 
-def write_recordings(root: Path) -> None:
+def write_recordings(root: Path, seed: int) -> None:
     """Two recordings in the ScanNet export."""
     for scene in ("room_a", "room_b"):
         for part in ("color", "depth", "pose", "intrinsic"):
             (root / scene / part).mkdir(parents=True)
         for number in range(FRAMES):
-            depth, colour = seen(camera_pose(number))
+            depth, colour = seen(camera_pose(number, seed))
             Image.fromarray(colour).save(root / scene / f"color/{number}.png")
             (root / scene / f"depth/{number}.png").write_bytes(images.encode_depth(depth))
-            np.savetxt(root / scene / f"pose/{number}.txt", camera_pose(number), fmt="%.6f")
+            np.savetxt(root / scene / f"pose/{number}.txt", camera_pose(number, seed), fmt="%.6f")
         matrix = np.eye(4)
         matrix[:3, :3] = K
         np.savetxt(root / scene / "intrinsic/intrinsic_depth.txt", matrix, fmt="%.6f")
 
 
-def write_scannet(root: Path) -> None:
+def write_scannet(root: Path, seed: int) -> None:
     """Two scenes with mesh, annotation and stream."""
-    rng, ids = np.random.default_rng(SEED), {"floor": 2, "ceiling": 22, "wall": 1, "chair": 5}
+    rng, ids = np.random.default_rng(seed), {"floor": 2, "ceiling": 22, "wall": 1, "chair": 5}
     rows = "".join(f"{i}\t{name}\t{name}\t1\t{nyu}\t{name}\n" for i, (name, nyu) in enumerate(ids.items(), start=1))
     (root / "scans").mkdir(parents=True)
     header = "id\traw_category\tcategory\tcount\tnyu40id\tnyu40class\n"
@@ -104,18 +103,18 @@ def write_scannet(root: Path) -> None:
         (folder / f"{name}.txt").write_text("axisAlignment = 0.8 0.6 0 1 -0.6 0.8 0 2 0 0 1 0.1 0 0 0 1\n")
         sizes = ((WIDTH, HEIGHT), (WIDTH, HEIGHT), 1000.0, FRAMES)
         head = SensHeader("tiny", matrix, np.eye(4), matrix, np.eye(4), "png", "raw", *sizes)
-        write_sens(folder / f"{name}.sens", head, (stream_frame(n) for n in range(FRAMES)))
+        write_sens(folder / f"{name}.sens", head, (stream_frame(n, seed) for n in range(FRAMES)))
 
 
-def stream_frame(number: int) -> SensFrame:
+def stream_frame(number: int, seed: int) -> SensFrame:
     """A frame of a stream."""
-    depth, colour = seen(camera_pose(number))
-    return SensFrame(number, camera_pose(number), number, number, images.encode_colour(colour), depth.tobytes())
+    depth, colour = seen(camera_pose(number, seed))
+    return SensFrame(number, camera_pose(number, seed), number, number, images.encode_colour(colour), depth.tobytes())
 
 
-def write_kitti(root: Path) -> None:
+def write_kitti(root: Path, seed: int) -> None:
     """Two scans of one sequence with pictures."""
-    rng, folder = np.random.default_rng(SEED), root / "dataset/sequences/00"
+    rng, folder = np.random.default_rng(seed), root / "dataset/sequences/00"
     for part in ("velodyne", "labels", "image_2"):
         (folder / part).mkdir(parents=True)
     for number in range(2):
@@ -134,9 +133,9 @@ def write_kitti(root: Path) -> None:
     (folder / "poses.txt").write_text("1 0 0 0 0 1 0 0 0 0 1 0\n0.8 0 0.6 0.1 0 1 0 0.02 -0.6 0 0.8 0.9\n")
 
 
-def write_sunrgbd(root: Path) -> None:
+def write_sunrgbd(root: Path, seed: int) -> None:
     """Two views in VoteNet's layout."""
-    rng, folder = np.random.default_rng(SEED), root / "sunrgbd_trainval"
+    rng, folder = np.random.default_rng(seed), root / "sunrgbd_trainval"
     for part in ("depth", "image", "calib", "label_v1"):
         (folder / part).mkdir(parents=True)
     for number in (1, 2):
@@ -154,7 +153,7 @@ def write_sunrgbd(root: Path) -> None:
     (folder / "val_data_idx.txt").write_text("2\n")
 
 
-WRITERS: dict[str, Callable[[Path], None]] = {
+WRITERS: dict[str, Callable[[Path, int], None]] = {
     "s3dis": write_s3dis,
     "rgbd-folder": write_recordings,
     "scannet": write_scannet,
