@@ -24,8 +24,8 @@ def lost_files(sources: Mapping[str, Any]) -> list[Problem]:
                 p for p in sorted(_files(other[0])) if (n := _number(p, other[1])) is not None and n not in numbers
             ]
             if orphans:
-                what = f"files without the {folder.name} file that they belong to; it was lost"
-                problems.append(Finding(what, str(orphans[0]), f"{len(orphans)} of {other[0].name}"))
+                what = f"a file of {other[0].name}/ without the one of {folder.name}/ that it belongs to"
+                problems.append(Finding(what, str(orphans[0]), f"{len(orphans)} such files"))
     return problems + _uneven(sources)
 
 

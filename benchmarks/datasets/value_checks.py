@@ -117,13 +117,15 @@ def _colour_scale(values: NDArray[Any], name: str) -> int | None:
 
 
 def _as_bytes(values: NDArray[Any], scale: int) -> NDArray[np.uint8]:
+    if values.dtype == np.uint8:
+        return values
+    wide = np.asarray(values, np.float64)
     if scale == 1:
-        values = np.round(np.asarray(values, np.float64) * 255)
+        wide = wide * 255
     elif scale == 65535:
         # Bytes become 16 bits by a shift (c * 256) or by filling the range (c * 257).
-        shifted = bool((np.asarray(values, np.float64) % 256 == 0).all())
-        values = np.round(np.asarray(values, np.float64) / (256 if shifted else 257))
-    return np.clip(values, 0, 255).astype(np.uint8)
+        wide = wide / (256 if (wide % 256 == 0).all() else 257)
+    return np.clip(np.rint(wide), 0, 255).astype(np.uint8)
 
 
 def check_colour_spread(colours: NDArray[np.uint8], name: str, problems: list[Problem]) -> None:

@@ -47,7 +47,7 @@ def write_s3dis(root: Path, seed: int) -> None:
 
 def camera_pose(number: int, seed: int) -> NDArray[np.float64]:
     """Camera to world of a level camera that turns a little from frame to frame."""
-    angle = 0.4 + 0.15 * number + 0.05 * (seed % 10)
+    angle = 0.4 + 0.15 * number + 0.01 * (seed % 100)
     forward, down = np.array([np.cos(angle), np.sin(angle), 0]), np.array([0, 0, -1.0])
     pose = np.eye(4)
     pose[:3, 0], pose[:3, 1], pose[:3, 2] = np.cross(down, forward), down, forward

@@ -133,7 +133,7 @@ def text_matrix(path: Path, change: Change, rng: np.random.Generator) -> None:
 def _columns(path: Path, columns: slice, change: Change, rng: np.random.Generator) -> None:
     points = np.loadtxt(path)
     points[:, columns] = change(points[:, columns], rng)
-    np.savetxt(path, points, fmt="%.9g")
+    np.savetxt(path, points, fmt="%.12g")
 
 
 def _same(change: Change, rng: np.random.Generator) -> Change:

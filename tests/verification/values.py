@@ -29,7 +29,7 @@ from tests.verification.report import write_report
 from tests.verification.tiny_inputs import WRITERS
 from tests.verification.value_mutations import mutations
 
-SEED, ROUNDS = 20261129, 10
+SEED, ROUNDS = 20261129, 11
 Outcome = Literal["error", "problem", "equal", "silent"]
 
 
