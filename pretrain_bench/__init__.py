@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pretrain_bench.api.scenes import draw_scene, tested_scenes
     from pretrain_bench.api.settings import Settings
     from pretrain_bench.api.status import StageUnderWay, Status, status
-    from pretrain_bench.api.stores import open_runs, unrecorded_runs
+    from pretrain_bench.api.stores import open_runs, unreadable_runs
     from pretrain_bench.api.suites import cells, list_suites, suite
     from pretrain_bench.api.version import __version__
 
@@ -67,7 +67,7 @@ _MODULES = {
     "scenes": ("draw_scene", "tested_scenes"),
     "settings": ("Settings",),
     "status": ("StageUnderWay", "Status", "status"),
-    "stores": ("open_runs", "unrecorded_runs"),
+    "stores": ("open_runs", "unreadable_runs"),
     "suites": ("cells", "list_suites", "suite"),
     "version": ("__version__",),
 }  # fmt: skip
@@ -81,7 +81,7 @@ __all__ = [
     "draw_features", "draw_scene", "find_run", "import_checkpoint", "keys_of_suite", "list_datasets", "list_images",
     "list_methods", "list_runs", "list_suites", "load_runs", "lock_bases", "open_runs", "pack_bundle", "plan",
     "prepare_data", "preview_data", "prune_images", "report", "run", "status", "subset_data", "suite", "tested_scenes",
-    "unrecorded_runs", "verify_data", "watch_runs", "write_synthetic",
+    "unreadable_runs", "verify_data", "watch_runs", "write_synthetic",
 ]  # fmt: skip
 
 

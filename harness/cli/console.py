@@ -46,11 +46,12 @@ def print_json(data: object) -> None:
     print(json.dumps(data, indent=1, sort_keys=True, allow_nan=False))
 
 
-def warn_unrecorded(names: Sequence[str]) -> None:
-    """Warn about run folders that no list and no report counts."""
-    if names:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        print(f"warning: {names[0]}{more}: no record, so not counted; bench audit says what is there", file=sys.stderr)
+def warn_unreadable(problems: Sequence[str]) -> None:
+    """Warn about runs that no list and no report counts."""
+    for problem in problems[:1]:
+        print(f"warning: not counted: {printable(problem)}", file=sys.stderr)
+    if len(problems) > 1:
+        print(f"warning: {len(problems) - 1} more cannot be read; bench audit lists them", file=sys.stderr)
 
 
 def seeds(cell: Cell | None, own: object) -> str:

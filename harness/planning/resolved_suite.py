@@ -119,7 +119,7 @@ class ResolvedSuite(NamedTuple):
 
     def needs(self) -> list[dict[str, str]]:
         """Data sets and images that the cells need, whether they are there, and what to do."""
-        found = []
+        rows = []
         for name in self.datasets():
             dataset = self.sources.dataset(name)
             is_prepared = self.sources.prepared(name) is not None
@@ -128,12 +128,12 @@ class ResolvedSuite(NamedTuple):
             else:
                 what = "" if is_prepared else f"bench data prepare {name} --root DIR; "
                 what += f"{dataset.licence} (bench data info {name})"
-            found.append(
+            rows.append(
                 {"what": f"data: {name}", "state": "prepared" if is_prepared else "not prepared", "detail": what}
             )
         if self.executor == "docker":
-            found += self._images()
-        return found
+            rows += self._images()
+        return rows
 
     def _images(self) -> list[dict[str, str]]:
         from pretrain_bench.harness.executors.engine import connect

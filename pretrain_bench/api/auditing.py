@@ -108,8 +108,8 @@ def pack_bundle(
     """
     store = folder_to_write(runs)
     store.check()
-    found, path = read_runs(store, Tally()), Path(target)
+    audited, path = read_runs(store, Tally()), Path(target)
     options = PackOptions(anonymous, None if sign is None else Path(sign))
     with writing(path, "bundle (--bundle names another file)"):
-        root = pack(found, store.root, path, options, (display or TqdmDisplay()).say)
-    return PackedBundle(path, len(found), root)
+        root = pack(audited, store.root, path, options, (display or TqdmDisplay()).say)
+    return PackedBundle(path, len(audited), root)

@@ -96,12 +96,12 @@ def _bars(display: Display) -> Iterator[Callable[[str, int, int], None]]:
 def list_images() -> list[ImageState]:
     """Every image with its state and size. Raises EnvironmentCannot where no container engine answers."""
     client = connect()
-    found = []
+    states = []
     for name in image_contents.image_names():
         state, why = image_state.state(client, name)
         size = None if state == "missing" else int(client.images.get(image_contents.tag(name)).attrs["Size"])
-        found.append(ImageState(name, state, why, size))
-    return found
+        states.append(ImageState(name, state, why, size))
+    return states
 
 
 def lock_bases(base: str | None = None) -> LockedBases:

@@ -66,9 +66,9 @@ def check_method(
     A failed check is a verdict, `failed`. Raises WrongUse for an unknown method or a `keep` that is not empty.
     """
     display = display or TqdmDisplay()
-    found = find(Method, str(name))
-    check_trusted(found, trust_code)
-    method, executor = _with_executor(found)
+    named = find(Method, str(name))
+    check_trusted(named, trust_code)
+    method, executor = _with_executor(named)
     source, target = _data(root_options(pretrain_data), display)
     with _folder(keep) as folder:
         verdicts = []
