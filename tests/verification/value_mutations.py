@@ -303,10 +303,7 @@ KINDS: dict[str, list[Kind]] = {
         Kind(f"{SCENE}.sens", lambda p, c, r: stream(p, c, r, "pose"), POSE),
         Kind(f"{SCENE}.sens", lambda p, c, r: stream(p, c, r, "picture"), {k: PICTURE[k] for k in ("0 to 1", "black", "clipped")}),
         Kind("scannetv2-labels.combined.tsv", drop, DROPPED),
-        Kind(f"{SCENE}.txt", drop, DROPPED),
-        Kind(f"{SCENE}.aggregation.json", drop, DROPPED),
         Kind(f"{SCENE}_vh_clean_2.0.010000.segs.json", drop, DROPPED),
-        Kind(f"{SCENE}_vh_clean_2.ply", drop, DROPPED),
         Kind(f"{SCENE}.sens", drop, DROPPED),
     ],
     "semantickitti": [
@@ -319,7 +316,6 @@ KINDS: dict[str, list[Kind]] = {
         Kind(f"{KITTI}/poses.txt", car_pose, {**ROTATION, "mixed up": mixed_up, "in millimetres": shifted}),
         Kind(f"{KITTI}/image_2/000001.png", picture, PICTURE),
         Kind(f"{KITTI}/calib.txt", drop, DROPPED),
-        Kind(f"{KITTI}/labels/000001.label", drop, DROPPED),
         Kind(f"{KITTI}/image_2/000001.png", drop, DROPPED),
         Kind(f"{KITTI}/velodyne/000001.bin", drop, DROPPED),
     ],
