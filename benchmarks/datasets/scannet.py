@@ -31,15 +31,17 @@ _SCENE = re.compile(r"scene\d{4}_\d{2}")
 
 class Scan(NamedTuple):
     """A labelled mesh without its faces: xyz (N, 3) float32 metres, not axis-aligned; rgb (N, 3) uint8; nyu40 (N,) int32, 0 for
-    none; instance (N,) int32, 1 + place of the object in the annotation, 0 for none; alignment (4, 4) axis alignment. A mesh far
-    from the origin is moved there by whole metres, and the alignment with it."""
+    none; instance (N,) int32, 1 + place of the object in the annotation, 0 for none; alignment (4, 4) axis alignment, None where
+    it is not known. Without an annotation (`annotated`) nyu40 and instance are 0 and mean nothing. A mesh far from the origin is
+    moved there by whole metres, and the alignment with it."""
 
     xyz: NDArray[np.float32]
     rgb: NDArray[np.uint8]
     nyu40: NDArray[np.int32]
     instance: NDArray[np.int32]
-    alignment: NDArray[np.float64]
+    alignment: NDArray[np.float64] | None
     problems: list[Problem]
+    annotated: bool
 
 
 def find_scenes(root: Path) -> dict[str, Path]:
@@ -70,20 +72,31 @@ def read_label_map(path: Path) -> dict[str, int]:
 
 
 def read_scan(folder: Path, label_map: dict[str, int] | None) -> Scan:
-    """One scene's mesh with its labels; without labels where `label_map` is None or the scene has no annotation.
+    """One scene's mesh with its labels; without labels where `label_map` is None or the scene has no annotation, and without
+    alignment where its .txt has none. Each of these is a problem.
 
-    Raises DataError where a file is missing, damaged, or does not fit the others.
+    Raises DataError where a file is damaged, or does not fit the others.
     """
     name = folder.name
     problems: list[Problem] = []
     xyz, rgb, offset = read_vertices(mesh := folder / f"{name}_vh_clean_2.ply", problems)
     alignment = read_alignment(folder / f"{name}.txt")
-    alignment = _moved(alignment, offset)
+    if alignment is not None:
+        alignment = _moved(alignment, offset)
+    else:
+        problems.append(
+            f"{folder / f'{name}.txt'}: no such file, or no line axisAlignment in it; scene {name} is left out of detection"
+        )
     nyu40 = np.zeros(len(xyz), np.int32)
     instance = np.zeros(len(xyz), np.int32)
     aggregation = folder / f"{name}.aggregation.json"
-    if label_map is not None and aggregation.is_file():
-        segments = _segments(folder / f"{name}_vh_clean_2.0.010000.segs.json", len(xyz))
+    segmentation = folder / f"{name}_vh_clean_2.0.010000.segs.json"
+    lacking = [str(path) for path in (aggregation, segmentation) if not path.is_file()]
+    if lacking:
+        problems.append(f"{', '.join(lacking)}: no such file; scene {name} has no labels and is left out of tasks")
+    annotated = label_map is not None and not lacking
+    if label_map is not None and annotated:
+        segments = _segments(segmentation, len(xyz))
         unknown: set[str] = set()
         for number, (category, members) in enumerate(_groups(aggregation), start=1):
             here = np.isin(segments, members)
@@ -94,7 +107,7 @@ def read_scan(folder: Path, label_map: dict[str, int] | None) -> Scan:
         value_checks.check_labelled(nyu40 > 0, str(aggregation), problems)
         problems += [f"{name}: category {c!r} is not in the label map; unlabelled" for c in sorted(unknown)]
     value_checks.check_above(xyz[:, 2], nyu40 == CEILING, nyu40 == FLOOR, f"{mesh}: ceiling above floor", problems)
-    return Scan(xyz, rgb, nyu40, instance, alignment, problems)
+    return Scan(xyz, rgb, nyu40, instance, alignment, problems, annotated)
 
 
 def _moved(alignment: NDArray[np.float64], offset: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -129,12 +142,12 @@ def read_vertices(
     return moved.astype(np.float32), rgb, offset
 
 
-def read_alignment(path: Path) -> NDArray[np.float64]:
-    """(4, 4) axis alignment of a scene's .txt; the identity where the file or the line is missing."""
+def read_alignment(path: Path) -> NDArray[np.float64] | None:
+    """(4, 4) axis alignment of a scene's .txt; None where the file or the line is missing."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
-        return np.eye(4)
+        return None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     for number, line in enumerate(text.splitlines(), start=1):
@@ -151,7 +164,7 @@ def read_alignment(path: Path) -> NDArray[np.float64]:
             if alignment[2, 2] < 1 - value_checks.ROTATION_TOLERANCE:
                 raise DataError(f"{where}: axisAlignment tilts the z axis; expected a turn about z, as ScanNet's")
             return alignment
-    return np.eye(4)
+    return None
 
 
 def train_ids(nyu40: NDArray[np.integer], class_ids: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -163,7 +176,8 @@ def train_ids(nyu40: NDArray[np.integer], class_ids: tuple[int, ...]) -> NDArray
 
 def instance_boxes(scan: Scan, class_ids: tuple[int, ...]) -> NDArray[np.float32]:
     """(K, 8): centre, full size, heading 0 and place in `class_ids`, of every instance of these classes: extents of all its
-    vertices, axis-aligned (spec G.1, detection data)."""
+    vertices, axis-aligned (spec G.1, detection data). The scan must have an alignment."""
+    assert scan.alignment is not None
     aligned = scan.xyz.astype(np.float64) @ scan.alignment[:3, :3].T + scan.alignment[:3, 3]
     boxes = []
     for number in np.unique(scan.instance[scan.instance > 0]):
