@@ -60,5 +60,5 @@ def holding_depth(depth: NDArray[np.uint16], name: str) -> NDArray[np.uint16]:
 
 
 def as_error(problem: Problem) -> DataError:
-    """The error that a problem is with `strict`: a line of text without what was done about it, which follows the last semicolon."""
+    """The error that a problem is with `strict`; of a line of text without what was done about it, after the last semicolon."""
     return DataError(problem.rpartition("; ")[0] or problem) if isinstance(problem, str) else DataError(str(problem))
