@@ -23,7 +23,7 @@ from torch import Tensor
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.benchmarks.support.errors import BenchError, DataError, writing
-from pretrain_bench.methods.training.checkpoint import save_weights
+from pretrain_bench.methods.training.checkpoint import refuse_not_finite, save_weights
 
 # kernel_cube[k] = kernel_hybrid[HYBRID_TO_CUBE[k]]
 HYBRID_TO_CUBE = (
@@ -66,8 +66,8 @@ class Imported(NamedTuple):
 def import_checkpoint(path: Path, origin: str, partial: bool = False) -> Imported:
     """Read a checkpoint and convert its backbone to full-width Res16UNet34C in cubic order.
 
-    Raises DataError where the file holds more than tensors and plain settings, or (unless `partial`) where one of the 372
-    tensors is missing or has another shape. `final.*` and projection heads are dropped.
+    Raises DataError where the file holds more than tensors and plain settings, where a weight is NaN or infinite, or (unless
+    `partial`) where one of the 372 tensors is missing or has another shape. `final.*` and projection heads are dropped.
     """
     how = ORIGINS[origin]
     found = _strip(_state_dict(_read(path), how, path), how)
@@ -90,6 +90,7 @@ def import_checkpoint(path: Path, origin: str, partial: bool = False) -> Importe
             f"{path.name}: {len(weights)} of {len(expected)} tensors fit ({first}); a part of a backbone is taken only with "
             f"--partial, and --origin {origin} must be where the file comes from"
         )
+    refuse_not_finite(weights, path.name)
     if not weights:
         raise DataError(f"{path.name}: no tensor of the backbone in it; is --origin {origin} right?")
     return Imported(weights, permuted, missing, reshaped, sorted(set(found) - set(expected)))

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pretrain_bench.benchmarks.datasets import value_checks
 from pretrain_bench.benchmarks.support.errors import DataError
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError)
 _MODES = {
     "L": "8-bit greyscale",
@@ -22,12 +24,18 @@ _MODES = {
 
 
 def decode_colour(source: Path | bytes, name: str, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB. Raises DataError where it does not decode whole, or is not of `size` (width, height)."""
+    """(H, W, 3) uint8 RGB. Grey of 16 bits is converted (`value_checks.byte_colours`); of RGB with 16 bits the high byte is read.
+
+    Raises DataError where it does not decode whole, or is not of `size` (width, height).
+    """
     from PIL import Image
 
     try:
         with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
             _check_size(image.size, size, name)
+            if image.mode.startswith(("I", "F")):
+                grey = value_checks.byte_colours([np.asarray(image)], [name], [])
+                return np.repeat(grey[:, :, None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
     except (*_BROKEN, Image.DecompressionBombError) as error:
         raise DataError(f"{name}: cannot be decoded: {_reason(error)}") from None
@@ -49,6 +57,14 @@ def decode_depth(source: Path | bytes, name: str, size: tuple[int, int] | None =
             return depth.astype(np.uint16)
     except (*_BROKEN, Image.DecompressionBombError) as error:
         raise DataError(f"{name}: cannot be decoded: {_reason(error)}") from None
+
+
+def colour_bits(source: Path | bytes) -> int:
+    """Bits of a channel as a picture is stored: those of a PNG's header, 8 of any other format."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            source = file.read(len(_PNG) + 17)
+    return source[len(_PNG) + 16] if source.startswith(_PNG) and len(source) > len(_PNG) + 16 else 8
 
 
 def picture_size(path: Path) -> tuple[int, int]:

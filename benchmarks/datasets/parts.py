@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pretrain_bench.benchmarks.datasets.value_checks import Problem
 from pretrain_bench.benchmarks.support.errors import DataError
 
 
@@ -20,7 +21,7 @@ class SceneParts:
     def __init__(self, scene: str, strict: bool) -> None:
         self.scene, self.strict = scene, strict
         self.held: dict[str, Any] = {}
-        self.problems: list[str] = []
+        self.problems: list[Problem] = []
         self._first: DataError | None = None
 
     def add(self, part: str, write: Callable[[], dict[str, Any]], undo: Callable[[], None] = lambda: None) -> None:
@@ -58,6 +59,6 @@ def holding_depth(depth: NDArray[np.uint16], name: str) -> NDArray[np.uint16]:
     return depth
 
 
-def as_error(problem: str) -> DataError:
-    """The error that a problem is with `strict`: without what was done about it, which follows the last semicolon."""
-    return DataError(problem.rpartition("; ")[0] or problem)
+def as_error(problem: Problem) -> DataError:
+    """The error that a problem is with `strict`; of a line of text without what was done about it, after the last semicolon."""
+    return DataError(problem.rpartition("; ")[0] or problem) if isinstance(problem, str) else DataError(str(problem))

@@ -17,7 +17,7 @@ from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pretrain_bench.benchmarks.datasets import holdings, images, layout, pairs, parts, writers
+from pretrain_bench.benchmarks.datasets import companions, holdings, images, layout, pairs, parts, value_checks, writers
 from pretrain_bench.benchmarks.datasets.holdings import classes_held, left_out_entry
 from pretrain_bench.benchmarks.datasets.layout import (
     LABELLED,
@@ -32,6 +32,7 @@ from pretrain_bench.benchmarks.datasets.layout import (
 )
 from pretrain_bench.benchmarks.datasets.problems import why_none
 from pretrain_bench.benchmarks.datasets.source_files import source_digest, source_files
+from pretrain_bench.benchmarks.datasets.value_checks import Finding, Problem
 from pretrain_bench.benchmarks.datasets.writers import FINDERS, WRITERS, Reading
 from pretrain_bench.benchmarks.input import voxelise as voxelize
 from pretrain_bench.benchmarks.specs.dataset import Dataset
@@ -129,6 +130,8 @@ def find_sources(source: Source) -> dict[str, Any]:
 def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) -> Path:
     dataset, root = source.dataset, source.root
     sources = find_sources(source)
+    lost = companions.lost_files(sources)
+    _refuse_findings(lost, source.how)
     partial = target.with_name(target.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     if notice := notice_of_missing_links(partial.parent, "hard"):
@@ -144,11 +147,12 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
     final = partial / "final"
     shutil.rmtree(final, ignore_errors=True)
     scenes, files = [], {}
-    problems = [f"scene {n} is left out: {message}" for n, message in sorted(failed.items())]
+    problems: list[Problem] = [f"scene {n} is left out: {message}" for n, message in sorted(failed.items())]
+    problems += lost
     for name in sorted(set(sources) - set(failed)):
         done = partial / "scenes" / name
         info = json.loads((done / "scene.json").read_text())
-        problems += info.pop("problems")
+        problems += [p if isinstance(p, str) else Finding(*p) for p in info.pop("problems")]
         files.update({f"{v}/{name}/{f}": FileEntry(**e) for v, f, e in info.pop("files")})
         scenes.append(SceneEntry(name=name, **info))
         for view in (UNLABELLED, LABELLED):
@@ -160,7 +164,7 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
         scenes=tuple(scenes),
         files=dict(sorted(files.items())),
         # No path of this machine: the manifest, and its hash, are the same wherever the data lie.
-        problems=tuple(readable(p.replace(f"{root}{os.sep}", "")) for p in problems),
+        problems=tuple(readable(p.replace(f"{root}{os.sep}", "")) for p in value_checks.as_lines(problems)),
         left_out=tuple(left_out_entry(name, sources[name]) for name in sorted(failed)),
     )
     (final / MANIFEST).write_text(manifest.model_dump_json(indent=1))
@@ -220,6 +224,7 @@ def write_scene(source: Source, name: str, scene: Any, partial: Path) -> None:
         info = WRITERS[dataset.layout](dataset, scene, unfinished, how)
     except OSError as error:
         raise read_or_write_error(error, root, partial, f"preparing {dataset.name}") from error
+    _refuse_findings(info["problems"], how)
     info |= classes_held(unfinished / LABELLED, dataset)
     files = [
         (view, path.removeprefix(f"{view}/"), entry.model_dump())
@@ -231,6 +236,13 @@ def write_scene(source: Source, name: str, scene: Any, partial: Path) -> None:
     place.parent.mkdir(exist_ok=True)
     if not place.is_dir():
         os.replace(unfinished, place)
+
+
+def _refuse_findings(problems: Iterable[Problem], how: Reading) -> None:
+    """Raises DataError with the first finding among the problems where `how` is strict."""
+    found = next((p for p in problems if isinstance(p, Finding)), None)
+    if how.strict and found is not None:
+        raise DataError(str(found))
 
 
 def _announce(source: Source, partial: Path, todo: int, scenes: int, say: Say) -> None:
@@ -259,7 +271,7 @@ def _fingerprint(dataset: Dataset, how: Reading, source: str) -> str:
         importlib.import_module(f"pretrain_bench.benchmarks.datasets.{name}")
         for name in readers.get(dataset.layout, (dataset.layout,))
     ]
-    for module in (layout, holdings, images, pairs, parts, writers, voxelize, *own):
+    for module in (layout, companions, holdings, images, pairs, parts, value_checks, writers, voxelize, *own):
         digest.update(Path(module.__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
     return digest.hexdigest()[:16]

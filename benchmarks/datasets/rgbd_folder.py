@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pretrain_bench.benchmarks.datasets import value_checks
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.user_files import by_lower_name, list_folder, read_text
 
@@ -153,14 +154,7 @@ def read_intrinsic(path: Path) -> NDArray[np.float64]:
         like.sort(key=lambda name: ("depth" not in name, name))
         hint = f"; if it is {like[0]}, rename that" if like else ""
         raise DataError(f"{path}: no such file, though {scene.name} has colour images that need it{hint}")
-    return sound_intrinsic(read_matrix(path, ((3, 3), (4, 4)))[:3, :3], str(path))
-
-
-def sound_intrinsic(matrix: NDArray[np.float64], name: str) -> NDArray[np.float64]:
-    """The matrix itself. Raises DataError, with `name`, where its focal lengths are not positive."""
-    if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
-        raise DataError(f"{name}: the focal lengths must be positive, found {matrix[0, 0]:g} and {matrix[1, 1]:g}")
-    return matrix
+    return value_checks.intrinsic(read_matrix(path, ((3, 3), (4, 4))), str(path))
 
 
 def read_pose(path: Path) -> NDArray[np.float64] | None:
@@ -174,6 +168,4 @@ def sound_pose(pose: NDArray[np.float64], name: str) -> NDArray[np.float64] | No
         return None
     if np.abs(pose).max() > MAX_METRES:
         raise DataError(f"{name}: the pose lies {np.abs(pose).max():g} m away; expected metres")
-    if np.abs(pose[:3, :3].T @ pose[:3, :3] - np.eye(3)).max() > 1e-2:
-        raise DataError(f"{name}: the upper left 3x3 block is not a rotation; expected a rigid camera-to-world pose")
-    return pose
+    return value_checks.rigid(pose, name, "the camera-to-world pose")

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pretrain_bench.benchmarks.datasets import value_checks
+from pretrain_bench.benchmarks.datasets.value_checks import Problem
 from pretrain_bench.benchmarks.input.voxelise import IGNORE, quantise, to_cells, voxel_labels
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import read_bytes
@@ -31,13 +33,14 @@ ROOM = re.compile(r"[A-Za-z]+_\d+")
 
 
 class Room(NamedTuple):
-    """One room after the 1 cm quantisation. Shapes: `benchmarks.datasets.layout`; a problem is one line of text."""
+    """One room after the 1 cm quantisation. Shapes: `benchmarks.datasets.layout`; a problem is one line of text. A room far from
+    the origin is moved there by whole metres."""
 
     xyz: NDArray[np.float32]
     rgb: NDArray[np.uint8]
     semantic: NDArray[np.uint8]
     instance: NDArray[np.int32]
-    problems: list[str]
+    problems: list[Problem]
 
 
 def find_rooms(root: Path) -> dict[tuple[str, str], Path]:
@@ -65,7 +68,7 @@ def read_room(folder: Path, raw_classes: tuple[str, ...], classes: tuple[str, ..
     files = list_folder(folder, ".txt")
     if not files:
         raise DataError(f"{folder}: no annotation file (<class>_<n>.txt) in it")
-    tables, semantic, instance, problems = [], [], [], []
+    tables, semantic, instance, problems = [], [], [], list[Problem]()
     for number, path in enumerate(files):
         table, bad = read_points(path, strict)
         problems += bad
@@ -74,22 +77,36 @@ def read_room(folder: Path, raw_classes: tuple[str, ...], classes: tuple[str, ..
         semantic.append(np.full(len(table), train_id, dtype=np.uint8))
         instance.append(np.full(len(table), number, dtype=np.int32))
     points = np.concatenate(tables)
+    colours = value_checks.byte_colours([t[:, 3:] for t in tables], [str(p) for p in files], problems)
+    value_checks.check_colour_spread(colours, str(folder), problems)
+    xyz, _ = value_checks.near_origin(points[:, :3], str(folder), problems)
+    value_checks.check_extent(xyz, "room", str(folder), problems)
+    _check_up(xyz, np.concatenate(semantic), classes, folder, problems)
     # In an order of their own, so that neither the order of points nor which one stands for a voxel tells anything of the
     # files, and so of the classes, to a view without labels. The original reads the files in no order at all.
     order = np.lexsort(points.T[::-1])
-    points, labels, instances = points[order], np.concatenate(semantic)[order], np.concatenate(instance)[order]
+    xyz, colours = xyz[order], colours[order]
+    labels, instances = np.concatenate(semantic)[order], np.concatenate(instance)[order]
     try:
-        voxels = quantise(to_cells(points[:, :3], PRE_QUANTISATION_METRES))
+        voxels = quantise(to_cells(xyz, PRE_QUANTISATION_METRES))
     except ValueError as error:
         raise DataError(f"{folder}: {error}; coordinates are metres") from None
     keep = voxels.representative
     return Room(
-        xyz=points[keep, :3].astype(np.float32),
-        rgb=np.clip(points[keep, 3:], 0, 255).astype(np.uint8),
+        xyz=xyz[keep].astype(np.float32),
+        rgb=colours[keep],
         semantic=voxel_labels(labels, voxels),
         instance=instances[keep],
         problems=problems,
     )
+
+
+def _check_up(
+    xyz: NDArray[np.float64], labels: NDArray[np.uint8], classes: tuple[str, ...], folder: Path, problems: list[Problem]
+) -> None:
+    if "ceiling" in classes and "floor" in classes:
+        ceiling, floor = (labels == classes.index(name) for name in ("ceiling", "floor"))
+        value_checks.check_above(xyz[:, 2], ceiling, floor, f"{folder}: ceiling above floor", problems)
 
 
 def _train_id(path: Path, raw_classes: tuple[str, ...], classes: tuple[str, ...]) -> int:

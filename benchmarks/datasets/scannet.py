@@ -19,10 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pretrain_bench.benchmarks.datasets import value_checks
+from pretrain_bench.benchmarks.datasets.value_checks import Problem
 from pretrain_bench.benchmarks.input.voxelise import IGNORE
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.user_files import decode, elsewhere, list_folder, read_text
 
+FLOOR, CEILING = 2, 22
+"""nyu40 ids."""
 LABEL_MAP = "scannetv2-labels.combined.tsv"
 _SCENE = re.compile(r"scene\d{4}_\d{2}")
 _PATTERNS = ("scans/scene[0-9]*", "scene[0-9]*_[0-9]*")
@@ -32,14 +36,15 @@ _PATTERNS = ("scans/scene[0-9]*", "scene[0-9]*_[0-9]*")
 class Scan(NamedTuple):
     """A labelled mesh without its faces: xyz (N, 3) float32 metres, not axis-aligned; rgb (N, 3) uint8; nyu40 (N,) int32, 0 for
     none; instance (N,) int32, 1 + place of the object in the annotation, 0 for none; alignment (4, 4) axis alignment, None where
-    it is not known. Without an annotation (`annotated`) nyu40 and instance are 0 and mean nothing."""
+    it is not known. Without an annotation (`annotated`) nyu40 and instance are 0 and mean nothing. A mesh far from the origin is
+    moved there by whole metres, and the alignment with it."""
 
     xyz: NDArray[np.float32]
     rgb: NDArray[np.uint8]
     nyu40: NDArray[np.int32]
     instance: NDArray[np.int32]
     alignment: NDArray[np.float64] | None
-    problems: list[str]
+    problems: list[Problem]
     annotated: bool
 
 
@@ -78,9 +83,12 @@ def read_scan(folder: Path, label_map: dict[str, int] | None) -> Scan:
     Raises DataError where a file is damaged, or does not fit the others.
     """
     name = folder.name
-    xyz, rgb = read_vertices(folder / f"{name}_vh_clean_2.ply")
-    alignment, problems = read_alignment(folder / f"{name}.txt"), []
-    if alignment is None:
+    problems: list[Problem] = []
+    xyz, rgb, offset = read_vertices(mesh := folder / f"{name}_vh_clean_2.ply", problems)
+    alignment = read_alignment(folder / f"{name}.txt")
+    if alignment is not None:
+        alignment = _moved(alignment, offset)
+    else:
         problems.append(
             f"{folder / f'{name}.txt'}: no such file, or no line axisAlignment in it; scene {name} is left out of detection"
         )
@@ -101,12 +109,23 @@ def read_scan(folder: Path, label_map: dict[str, int] | None) -> Scan:
                 unknown.add(category)
             nyu40[here] = label_map.get(category, 0)
             instance[here] = number
+        value_checks.check_labelled(nyu40 > 0, str(aggregation), problems)
         problems += [f"{name}: category {c!r} is not in the label map; unlabelled" for c in sorted(unknown)]
+    value_checks.check_above(xyz[:, 2], nyu40 == CEILING, nyu40 == FLOOR, f"{mesh}: ceiling above floor", problems)
     return Scan(xyz, rgb, nyu40, instance, alignment, problems, annotated)
 
 
-def read_vertices(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """(N, 3) positions and (N, 3) colours of a PLY file."""
+def _moved(alignment: NDArray[np.float64], offset: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The alignment of points from which `offset` was subtracted."""
+    moved = alignment.copy()
+    moved[:3, 3] += alignment[:3, :3] @ offset
+    return moved
+
+
+def read_vertices(
+    path: Path, problems: list[Problem]
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float64]]:
+    """(N, 3) positions, (N, 3) colours and the offset (3,) that was subtracted from the positions, of a PLY file."""
     from plyfile import PlyData, PlyParseError
 
     try:
@@ -118,10 +137,14 @@ def read_vertices(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         raise DataError(f"{path}: not a PLY file with x, y, z, red, green, blue: {error}") from None
     if any(c.dtype.kind not in "iuf" for c in columns):
         raise DataError(f"{path}: its x, y, z, red, green or blue are not numbers")
-    xyz = np.stack(columns[:3], axis=1).astype(np.float32)
+    xyz, name = np.stack([np.asarray(c, np.float64) for c in columns[:3]], axis=1), str(path)
     if not len(xyz) or not np.isfinite(xyz).all():
         raise DataError(f"{path}: {len(xyz)} vertices, of which {int((~np.isfinite(xyz)).any(1).sum())} are not finite")
-    return xyz, np.clip(np.stack(columns[3:], axis=1), 0, 255).astype(np.uint8)
+    rgb = value_checks.byte_colours([np.stack(columns[3:], axis=1)], [name], problems)
+    value_checks.check_colour_spread(rgb, name, problems)
+    moved, offset = value_checks.near_origin(xyz, name, problems)
+    value_checks.check_extent(moved, "room", name, problems)
+    return moved.astype(np.float32), rgb, offset
 
 
 def read_alignment(path: Path) -> NDArray[np.float64] | None:
@@ -141,7 +164,11 @@ def read_alignment(path: Path) -> NDArray[np.float64] | None:
                 matrix = np.zeros(0)
             if matrix.shape != (16,) or not np.isfinite(matrix).all():
                 raise DataError(f"{path}, line {number}: axisAlignment must be 16 numbers")
-            return matrix.reshape(4, 4)
+            where = f"{path}, line {number}"
+            alignment = value_checks.rigid(matrix.reshape(4, 4), where, "axisAlignment")
+            if alignment[2, 2] < 1 - value_checks.ROTATION_TOLERANCE:
+                raise DataError(f"{where}: axisAlignment tilts the z axis; expected a turn about z, as ScanNet's")
+            return alignment
     return None
 
 

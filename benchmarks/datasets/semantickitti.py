@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pretrain_bench.benchmarks.datasets import value_checks
+from pretrain_bench.benchmarks.datasets.value_checks import Problem
 from pretrain_bench.benchmarks.input.voxelise import IGNORE
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import read_bytes
@@ -21,6 +23,9 @@ from pretrain_bench.benchmarks.support.user_files import by_lower_name, elsewher
 
 _PATTERNS = ("sequences/*/velodyne",)
 """What a folder of this layout holds, to find it near a folder that is not one."""
+
+GROUND, ABOVE = (40, 44, 48, 49, 72), (50, 51, 70, 71, 80, 81)
+"""Raw ids of what lies on the ground, and of what stands on it: buildings, fences, vegetation, trunks, poles, signs."""
 
 
 class ScanPaths(NamedTuple):
@@ -76,7 +81,7 @@ def _sequences(base: Path) -> list[Path]:
     return [p for p in list_folder(base) if re.fullmatch(r"\d{2}", p.name) and (p / "velodyne").is_dir()]
 
 
-def read_points(path: Path) -> NDArray[np.float32]:
+def read_points(path: Path, problems: list[Problem]) -> NDArray[np.float32]:
     """(N, 4) float32: x, y, z in metres, remission 0 to 1."""
     content = read_bytes(path)
     if not content or len(content) % 16:
@@ -85,7 +90,9 @@ def read_points(path: Path) -> NDArray[np.float32]:
     bad = ~np.isfinite(points).all(axis=1) | (np.abs(points[:, :3]) > 1e4).any(axis=1)
     if bad.any():
         raise DataError(f"{path}: point {int(bad.argmax())} is not finite or lies further than 10 km away")
-    return points
+    value_checks.check_extent(points[:, :3], "scan of a laser", str(path), problems)
+    remission = value_checks.unit_remission(points[:, 3], str(path), problems)
+    return np.column_stack([points[:, :3], remission])
 
 
 def read_labels(path: Path, points: int) -> tuple[NDArray[np.uint16], NDArray[np.int32]]:
@@ -118,20 +125,22 @@ def read_calibration(path: Path) -> dict[str, NDArray[np.float64]]:
             matrices[name.strip()] = _matrix(values, path, number)
     if "Tr" not in matrices:
         raise DataError(f"{path}: no line Tr, the transform from the laser to camera 0")
+    value_checks.rigid(matrices["Tr"], str(path), "Tr")
     return matrices
 
 
-def read_pose(path: Path, place: int, tr: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(4, 4) laser-to-first-laser pose of a scan: Tr^-1 P Tr. Raises DataError where the file has no such line."""
+def read_pose(path: Path, place: int, tr: NDArray[np.float64], problems: list[Problem]) -> NDArray[np.float64]:
+    """(4, 4) laser-to-first-laser pose of a scan: Tr^-1 P Tr. Raises DataError where the file has no such line, or one that
+    is not rigid."""
     lines = read_text(path).splitlines()
     if place >= len(lines):
         raise DataError(f"{path}: {len(lines)} poses, but there is a scan {place}")
-    camera, laser = np.eye(4), np.eye(4)
-    camera[:3], laser[:3] = _matrix(lines[place], path, place + 1), tr
-    try:
-        return np.linalg.inv(laser) @ camera @ laser
-    except np.linalg.LinAlgError:
-        raise DataError(f"{path}: the calibration's Tr cannot be inverted") from None
+    camera, before, laser = np.eye(4), np.eye(4), np.eye(4)
+    where = f"{path}, line {place + 1}"
+    camera[:3], laser[:3] = value_checks.rigid(_matrix(lines[place], path, place + 1), where, "the pose"), tr
+    before[:3] = _matrix(lines[place - 1], path, place) if place else camera[:3]
+    value_checks.check_step(before, camera, where, problems)
+    return np.linalg.inv(laser) @ camera @ laser
 
 
 def split_projection(projection: NDArray[np.float64], path: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrain_bench.benchmarks.datasets import images
+from pretrain_bench.benchmarks.datasets import images, value_checks
+from pretrain_bench.benchmarks.datasets.value_checks import Problem
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import read_bytes
 from pretrain_bench.benchmarks.support.user_files import elsewhere, list_folder, read_text
@@ -26,6 +27,8 @@ from pretrain_bench.benchmarks.support.user_files import elsewhere, list_folder,
 MAX_DEPTH_METRES = 8.0
 _PATTERNS = ("sunrgbd_trainval/depth", "SUNRGBDtoolbox/Metadata")
 """What a folder of this layout holds, to find it near a folder that is not one."""
+MIN_TILT_COSINE = 0.1
+"""Least cosine between a view's vertical axis before and after Rtilt: cameras are held between level and steeply down."""
 
 
 class View(NamedTuple):
@@ -38,7 +41,7 @@ class View(NamedTuple):
     rotation: NDArray[np.float64]
     intrinsic: NDArray[np.float64]
     image: tuple[bytes, str]
-    problems: list[str]
+    problems: list[Problem]
 
 
 class Prepared(NamedTuple):
@@ -120,7 +123,21 @@ def _find_raw(root: Path, metadata: Path) -> dict[str, Prepared | Raw]:
 
 def read_view(view: Prepared | Raw, classes: tuple[str, ...]) -> View:
     """Read one view. Boxes of other classes are left out. Raises DataError for anything missing or damaged."""
-    return _read_prepared(view, classes) if isinstance(view, Prepared) else _read_raw(view, classes)
+    read = _read_prepared(view, classes) if isinstance(view, Prepared) else _read_raw(view, classes)
+    name, problems = f"view {view.number}", read.problems
+    value_checks.check_extent(read.xyz, "view", name, problems)
+    value_checks.check_colour_spread(read.rgb, name, problems)
+    value_checks.check_in_front(read.xyz[:, 1], name, problems)
+    value_checks.check_boxes(read.boxes, read.xyz, name, problems)
+    return read
+
+
+def _check_camera(rotation: NDArray[np.float64], k: NDArray[np.float64], where: str) -> NDArray[np.float64]:
+    """The intrinsics. Raises DataError where they are none, or Rtilt is no rotation that keeps z up."""
+    value_checks.rigid(rotation, where, "Rtilt")
+    if rotation[2, 2] < MIN_TILT_COSINE:
+        raise DataError(f"{where}: Rtilt does not keep z up, its last entry is {rotation[2, 2]:.3g}; expected about 1")
+    return value_checks.intrinsic(k, where).copy()
 
 
 def _read_prepared(view: Prepared, classes: tuple[str, ...]) -> View:
@@ -136,31 +153,33 @@ def _read_prepared(view: Prepared, classes: tuple[str, ...]) -> View:
     try:
         rows = [[float(v) for v in line.split()] for line in read_text(calibration).splitlines() if line.strip()]
         rotation, intrinsic = (np.array(r).reshape(3, 3).T for r in rows)
-        intrinsic[:2, 2] -= 1  # VoteNet's points were made with pixels counted from 1
     except ValueError as error:
         raise DataError(f"{calibration}: expected two lines of nine numbers, Rtilt and K: {error}") from None
     if not (np.isfinite([rotation, intrinsic]).all() and intrinsic[0, 0] > 0 and intrinsic[1, 1] > 0):
         raise DataError(f"{calibration}: Rtilt and K must be finite, with positive focal lengths in K")
+    intrinsic = _check_camera(rotation, intrinsic, str(calibration))
+    intrinsic[:2, 2] -= 1  # VoteNet's points were made with pixels counted from 1
     boxes, problems = read_boxes(view.labels, classes)
     pictures = [view.folder / "image" / f"{view.number}.{ending}" for ending in ("jpg", "JPG", "jpeg", "JPEG")]
     picture = next((p for p in pictures if p.is_file()), pictures[0])
+    image, _ = _picture(picture, intrinsic, problems)
     problems += [f"{view.number}: {int((~finite).sum())} points that are not finite are left out"] * (not finite.all())
     if view.labels.parent.name != "label_v1":
         problems.append(f"{view.number}: boxes are of {view.labels.parent.name}/, not of label_v1/")
     return View(
         points[:, :3].astype(np.float32),
-        np.clip(np.round(points[:, 3:] * 255), 0, 255).astype(np.uint8),
+        value_checks.byte_colours([points[:, 3:]], [str(path)], problems, usual=1),
         boxes,
         rotation,
         intrinsic,
-        _picture(picture),
+        image,
         problems,
     )
 
 
-def read_boxes(path: Path, classes: tuple[str, ...]) -> tuple[NDArray[np.float32], list[str]]:
+def read_boxes(path: Path, classes: tuple[str, ...]) -> tuple[NDArray[np.float32], list[Problem]]:
     """Boxes of a label file: class, 2D box (4), centroid (3), half sizes w l h, orientation (2)."""
-    boxes = []
+    boxes, problems = [], list[Problem]()
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         name, *fields = line.split() or [""]
         if not name:
@@ -173,9 +192,10 @@ def read_boxes(path: Path, classes: tuple[str, ...]) -> tuple[NDArray[np.float32
             raise DataError(f"{path}, line {number}: expected a class and 12 numbers")
         if name in classes:
             width, length, height = np.abs(values[7:10])
+            value_checks.check_direction(np.array(values[10:12]), f"{path}, line {number}", problems)
             heading = -math.atan2(values[11], values[10])
             boxes.append([*values[4:7], 2 * length, 2 * width, 2 * height, heading, classes.index(name)])
-    return np.asarray(boxes, np.float32).reshape(-1, 8), []
+    return np.asarray(boxes, np.float32).reshape(-1, 8), problems
 
 
 def _read_raw(view: Raw, classes: tuple[str, ...]) -> View:
@@ -192,9 +212,9 @@ def _read_raw(view: Raw, classes: tuple[str, ...]) -> View:
         truth = np.atleast_1d(entry.groundtruth3DBB)
     except (AttributeError, ValueError, TypeError) as error:
         raise DataError(f"SUNRGBDMeta.mat, {name}: a field is missing or of another shape: {error}") from None
-    image = _picture(image_path)
-    stored = images.decode_depth(depth_path, str(depth_path))
-    colour = images.decode_colour(image[0], str(image_path), (stored.shape[1], stored.shape[0]))
+    intrinsic, problems = _check_camera(rotation, intrinsic, f"SUNRGBDMeta.mat, {name}"), list[Problem]()
+    image, colour = _picture(image_path, intrinsic, problems)
+    stored = images.decode_depth(depth_path, str(depth_path), (colour.shape[1], colour.shape[0]))
     xyz, valid = unproject(stored, rotation, intrinsic)
     boxes = []
     for box in truth:
@@ -210,6 +230,7 @@ def _read_raw(view: Raw, classes: tuple[str, ...]) -> View:
             raise DataError(f"SUNRGBDMeta.mat, {name}: a box lacks a field or has another shape: {error}") from None
         if kind in classes:
             width, length, height = half
+            value_checks.check_direction(facing, f"SUNRGBDMeta.mat, {name}", problems)
             heading = -math.atan2(facing[1], facing[0])
             boxes.append([*centre, 2 * length, 2 * width, 2 * height, heading, classes.index(kind)])
     return View(
@@ -219,7 +240,7 @@ def _read_raw(view: Raw, classes: tuple[str, ...]) -> View:
         rotation,
         intrinsic,
         image,
-        [],
+        problems,
     )
 
 
@@ -257,10 +278,15 @@ def load_mat(path: Path, name: str, structs: bool = False) -> Any:
     return content[name]
 
 
-def _picture(path: Path) -> tuple[bytes, str]:
-    content = read_bytes(path)
-    images.decode_colour(content, str(path))
-    return content, path.suffix.lower().replace("jpeg", "jpg")
+def _picture(
+    path: Path, intrinsic: NDArray[np.float64], problems: list[Problem]
+) -> tuple[tuple[bytes, str], NDArray[np.uint8]]:
+    """The encoded picture with its suffix, and (H, W, 3) decoded, both checked with the intrinsics."""
+    content, name = read_bytes(path), str(path)
+    colour = images.decode_colour(content, name)
+    value_checks.check_picture(colour, images.colour_bits(content), name, problems)
+    value_checks.check_camera(intrinsic, (colour.shape[1], colour.shape[0]), name, problems)
+    return (content, path.suffix.lower().replace("jpeg", "jpg")), colour
 
 
 def _relative(path: str) -> str:

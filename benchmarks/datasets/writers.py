@@ -14,11 +14,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrain_bench.benchmarks.datasets import images, pairs, rgbd_folder, s3dis, scannet, semantickitti, sens, sunrgbd
+from pretrain_bench.benchmarks.datasets import (
+    images,
+    pairs,
+    rgbd_folder,
+    s3dis,
+    scannet,
+    semantickitti,
+    sens,
+    sunrgbd,
+    value_checks,
+)
 from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, scene_folder_name
 from pretrain_bench.benchmarks.datasets.parts import SceneParts, as_error, holding_depth
 from pretrain_bench.benchmarks.datasets.problems import why_none
 from pretrain_bench.benchmarks.datasets.splits import usable_scenes
+from pretrain_bench.benchmarks.datasets.value_checks import Problem
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.user_files import list_folder
@@ -63,10 +74,13 @@ def find_recordings(dataset: Dataset, root: Path) -> dict[str, Any]:
 
 def write_recording(dataset: Dataset, recording: rgbd_folder.Recording, out: Path, how: Reading) -> dict[str, Any]:
     """Frames of a folder."""
-    problems: list[str] = []
+    problems: list[Problem] = []
     intrinsic = rgbd_folder.read_intrinsic(recording.intrinsic)
-    frames = _folder_frames(recording, how, problems)
-    return {**_write_frames(intrinsic, frames, out), "problems": problems}
+    frames = _with_camera_checked(
+        _folder_frames(recording, how, problems), intrinsic, str(recording.intrinsic), problems
+    )
+    held = _write_frames(intrinsic, frames, out)
+    return {**held, "problems": problems}
 
 
 def find_scannet(dataset: Dataset, root: Path) -> dict[str, Any]:
@@ -101,10 +115,10 @@ def write_scannet(
 
 def _write_stream(stream: Path, out: Path, how: Reading) -> dict[str, Any]:
     """Frames of a ScanNet stream."""
-    problems: list[str] = []
+    problems: list[Problem] = []
     header = sens.read_header(stream)
-    frames = _stream_frames(stream, header, how, problems)
-    intrinsic = rgbd_folder.sound_intrinsic(header.intrinsic_depth[:3, :3], str(stream))
+    intrinsic = value_checks.intrinsic(header.intrinsic_depth, f"{stream}, depth camera")
+    frames = _with_camera_checked(_stream_frames(stream, header, how, problems), intrinsic, str(stream), problems)
     return {**_write_frames(intrinsic, frames, out), "problems": problems}
 
 
@@ -139,15 +153,19 @@ def find_semantickitti(dataset: Dataset, root: Path) -> dict[str, Any]:
 def write_semantickitti(dataset: Dataset, scan: semantickitti.ScanPaths, out: Path, how: Reading) -> dict[str, Any]:
     """A scan with remission; its pose, and the forward picture with its projection, where there are any."""
     parts = SceneParts(scan.points.stem, how.strict)
-    points = semantickitti.read_points(scan.points)
+    points = semantickitti.read_points(scan.points, parts.problems)
     arrays: dict[str, NDArray] = {"xyz": points[:, :3].copy(), "remission": points[:, 3].copy()}
     held: dict[str, Any] = {"points": len(points)}
     if scan.calibration is not None:
         calibration = semantickitti.read_calibration(scan.calibration)
+        value_checks.check_laser_axes(calibration["Tr"], str(scan.calibration), parts.problems)
         if scan.poses is not None:
-            arrays["pose"] = semantickitti.read_pose(scan.poses, scan.place, calibration["Tr"])
+            arrays["pose"] = semantickitti.read_pose(scan.poses, scan.place, calibration["Tr"], parts.problems)
         if scan.image is not None and "P2" in calibration:
-            images.decode_colour(scan.image, str(scan.image))
+            colour = images.decode_colour(scan.image, str(scan.image))
+            value_checks.check_picture(colour, images.colour_bits(scan.image), str(scan.image), parts.problems)
+            k = value_checks.intrinsic(calibration["P2"][:, :3], where := f"{scan.calibration}, P2")
+            value_checks.check_camera(k, (colour.shape[1], colour.shape[0]), where, parts.problems)
             arrays["projection"] = calibration["P2"] @ np.vstack([calibration["Tr"], [0, 0, 0, 1]])
             semantickitti.split_projection(arrays["projection"], str(scan.calibration))
             _picture(out / UNLABELLED, "image", (scan.image.read_bytes(), scan.image.suffix))
@@ -160,6 +178,10 @@ def write_semantickitti(dataset: Dataset, scan: semantickitti.ScanPaths, out: Pa
         raw, instance = semantickitti.read_labels(scan.labels, len(points))
         semantic = semantickitti.train_ids(raw, dataset.learning_map, scan.labels)
         _save(out / LABELLED, semantic=semantic, instance=instance)
+        value_checks.check_labelled(raw > 0, str(scan.labels), parts.problems)
+        high, ground = (np.isin(raw, ids) for ids in (semantickitti.ABOVE, semantickitti.GROUND))
+        what = f"{scan.points}: trunks and buildings above the road"
+        value_checks.check_above(points[:, 2], high, ground, what, parts.problems)
     elif scan.of_task:
         parts.problem(f"{scan.label_path}: no such file; the scan is left out of tasks")
     return {**held, "problems": parts.problems}
@@ -174,7 +196,7 @@ def write_sunrgbd(dataset: Dataset, source: Any, out: Path, how: Reading) -> dic
     """A view: at most MAX_VIEW_POINTS points, its picture, its boxes."""
     view = sunrgbd.read_view(source, dataset.classes)
     if view.problems and how.strict:
-        raise DataError(view.problems[0])
+        raise DataError(str(view.problems[0]))
     rows = np.arange(len(view.xyz))
     if len(rows) > MAX_VIEW_POINTS:
         rows = np.sort(np.random.default_rng(int(source.number)).permutation(len(rows))[:MAX_VIEW_POINTS])
@@ -204,7 +226,17 @@ def _only(folder: Path) -> rgbd_folder.Recording:
     return rgbd_folder.find_recordings(folder)[0]
 
 
-def _folder_frames(recording: rgbd_folder.Recording, how: Reading, problems: list[str]) -> Iterable[SceneFrame]:
+def _with_camera_checked(
+    frames: Iterable[SceneFrame], intrinsic: NDArray[np.float64], name: str, problems: list[Problem]
+) -> Iterable[SceneFrame]:
+    """The frames as they are; the intrinsics are compared with the size of the first one in passing."""
+    for number, frame in enumerate(frames):
+        if not number:
+            value_checks.check_camera(intrinsic, (frame.depth.shape[1], frame.depth.shape[0]), name, problems)
+        yield frame
+
+
+def _folder_frames(recording: rgbd_folder.Recording, how: Reading, problems: list[Problem]) -> Iterable[SceneFrame]:
     size: tuple[int, int] | None = None
     frames = [f for f in recording.frames if f.number % how.frame_stride == 0]
     posed = _has_poses(recording.name, frames, how, problems)
@@ -217,11 +249,12 @@ def _folder_frames(recording: rgbd_folder.Recording, how: Reading, problems: lis
             if posed and pose is None:
                 raise DataError(f"{frame.pose}: the pose is not finite (tracking was lost)")
             depth = holding_depth(images.decode_depth(frame.depth, str(frame.depth), size), str(frame.depth))
-            images.decode_colour(frame.colour, str(frame.colour))
+            colour = images.decode_colour(frame.colour, str(frame.colour))
         except DataError as error:
             failed.append(str(error))
             _note(str(error), how, problems)
             continue
+        value_checks.check_picture(colour, images.colour_bits(frame.colour), str(frame.colour), problems)
         size = size or (depth.shape[1], depth.shape[0])
         suffix = frame.colour.suffix.lower().replace("jpeg", "jpg")
         yield SceneFrame(frame.number, pose, (frame.colour.read_bytes(), suffix), depth)
@@ -241,7 +274,7 @@ def _none_usable(name: str, failed: list[str], how: Reading, hint: str = "") -> 
     return DataError(f"{name}: no frame can be used at a stride of {how.frame_stride}: {why}{hint}")
 
 
-def _has_poses(name: str, frames: list[rgbd_folder.FramePaths], how: Reading, problems: list[str]) -> bool:
+def _has_poses(name: str, frames: list[rgbd_folder.FramePaths], how: Reading, problems: list[Problem]) -> bool:
     """Whether the poses of a recording are used: only where every frame that is read has a pose file, or frames of one
     recording would lie in different worlds."""
     posed = sum(f.pose.is_file() for f in frames)
@@ -254,7 +287,7 @@ def _has_poses(name: str, frames: list[rgbd_folder.FramePaths], how: Reading, pr
     return posed == len(frames)
 
 
-def _stream_frames(path: Path, header: sens.SensHeader, how: Reading, problems: list[str]) -> Iterable[SceneFrame]:
+def _stream_frames(path: Path, header: sens.SensHeader, how: Reading, problems: list[Problem]) -> Iterable[SceneFrame]:
     suffix = {"jpeg": ".jpg"}.get(header.colour_compression, ".png")
     failed: list[str] = []
     usable = 0
@@ -270,6 +303,7 @@ def _stream_frames(path: Path, header: sens.SensHeader, how: Reading, problems: 
             failed.append(str(error))
             _note(str(error), how, problems)
             continue
+        value_checks.check_picture(colour, images.colour_bits(frame.colour), name, problems)
         stored = frame.colour if header.colour_compression != "raw" else images.encode_colour(colour)
         if header.depth_shift != 1000:
             scaled = np.round(depth * (1000 / header.depth_shift))
@@ -280,7 +314,7 @@ def _stream_frames(path: Path, header: sens.SensHeader, how: Reading, problems: 
         raise _none_usable(path.stem, failed, how)
 
 
-def _note(problem: str, how: Reading, problems: list[str]) -> None:
+def _note(problem: str, how: Reading, problems: list[Problem]) -> None:
     if how.strict:
         raise DataError(problem)
     problems.append(f"{problem}; the frame is left out")

@@ -18,6 +18,8 @@ class Spec(BaseModel):
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]
+"""Of a random stream: what torch takes, 64 bits without a sign."""
 
 
 def _stays_below(name: str) -> str:

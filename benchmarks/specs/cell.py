@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, PositiveInt
 
-from pretrain_bench.benchmarks.specs.base import Name, Spec
+from pretrain_bench.benchmarks.specs.base import Name, Seed, Spec
 from pretrain_bench.benchmarks.support.errors import WrongUse
 
 
@@ -50,7 +50,7 @@ class Cell(Spec):
     pretrain_dataset: Name
     task: Name
     label_ratio: LabelRatio = LabelRatio()
-    pretrain_seed: Annotated[int, Field(ge=0)] = 0
-    finetune_seed: Annotated[int, Field(ge=0)] = 0
+    pretrain_seed: Seed = 0
+    finetune_seed: Seed = 0
     budget: Name
     profile: Name

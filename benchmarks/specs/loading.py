@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pretrain_bench.benchmarks.specs import yaml_core
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.specs.recipes import RECIPES
 from pretrain_bench.benchmarks.support.errors import WrongUse
@@ -54,9 +55,10 @@ def parse_spec(data: object, model: type[SpecT], where: str) -> SpecT:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping. Raises WrongUse naming the file, and the line where it does not parse."""
+    """A YAML 1.2 file that holds a mapping. Raises WrongUse naming the file, and the line where it does not parse or gives a key
+    twice."""
     try:
-        data = yaml.safe_load(decode(path.read_bytes(), path))
+        data = yaml_core.load(decode(path.read_bytes(), path))
     except FileNotFoundError:
         raise WrongUse(f"{path}: no such file") from None
     except OSError as error:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Annotated, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from pretrain_bench.benchmarks.specs.base import Name, Spec
+from pretrain_bench.benchmarks.specs.base import Name, Seed, Spec
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
 from pretrain_bench.benchmarks.support.errors import WrongUse
 
 AXES = ("method", "pretrain_dataset", "task", "label_ratio", "pretrain_seed", "finetune_seed")
 """Fields of a cell that a suite spans and that filters and exclusions name."""
-
-Seed = Annotated[int, Field(ge=0)]
 
 
 class Suite(Spec):

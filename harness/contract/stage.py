@@ -22,7 +22,7 @@ from pydantic_core import to_json
 from pretrain_bench.benchmarks.datasets.coverage import SplitCoverage
 from pretrain_bench.benchmarks.datasets.splits import Split
 from pretrain_bench.benchmarks.specs.backbone_shapes import TRANSFER_MEANS, Transfer
-from pretrain_bench.benchmarks.specs.base import Name, Selection, Spec
+from pretrain_bench.benchmarks.specs.base import Name, Seed, Selection, Spec
 from pretrain_bench.benchmarks.specs.budget import UNIFORMITY_MEANS, Currency, Uniformity
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
@@ -82,7 +82,7 @@ class StageSpec(Spec):
     task: Name | None = None
     label_ratio: LabelRatio | None = None
     headline_metric: HeadlineMetric = "miou_voxel"
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     profile: Name
     profile_version: PositiveInt
     network: NetworkSettings

@@ -31,7 +31,7 @@ def save_backbone(backbone: nn.Module, artifacts: Path, drop: str | None = None)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read safetensors, or a PyTorch file with tensors only. Raises DataError for anything else."""
+    """Read safetensors, or a PyTorch file with tensors only. Raises DataError for anything else, and for NaN."""
     try:
         if path.open("rb").read(2) in (b"PK", b"\x80\x02"):
             state = torch.load(path, map_location="cpu", weights_only=True)
@@ -44,7 +44,19 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path.name}: refused, it holds more than tensors: {first}") from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise DataError(f"{path.name}: expected a mapping of names to tensors")
+    refuse_not_finite(state, path.name)
     return state
+
+
+def refuse_not_finite(weights: dict[str, Tensor], name: str) -> None:
+    """Raises DataError, with the file's `name`, the first tensor and its count, where a weight is NaN or infinite."""
+    broken = [(n, bad) for n, v in weights.items() if (bad := int((~torch.isfinite(v)).sum()))]
+    if broken:
+        first, bad = broken[0]
+        raise DataError(
+            f"{name}: {len(broken)} of {len(weights)} tensors hold NaN or infinite values, first {first!r} "
+            f"({bad} of {weights[first].numel()}); the training that wrote them diverged, take an earlier checkpoint"
+        )
 
 
 def load_into(

@@ -17,6 +17,7 @@ from pretrain_bench.methods.networks.res16unet import Res16UNet34C
 from pretrain_bench.methods.sparse.conv import MinkowskiConvolution
 from pretrain_bench.methods.sparse.kernel_map import kernel_offsets
 from pretrain_bench.methods.sparse.tensor import SparseTensor
+from pretrain_bench.methods.training.checkpoint import load_weights
 from tests.conftest import Bench
 from tests.methods.test_networks import Evil
 from tests.parity.vectors import formula_weights, load
@@ -166,3 +167,16 @@ def test_the_folder_of_the_backbone_is_made_and_nothing_half_is_left(
         assert main([*command, str(out)]) == 3
         assert f"{out}: backbone (--out names another file): cannot be written: {why}" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(
+    weights: dict[str, torch.Tensor], value: float, tmp_path: Path
+) -> None:
+    broken = {**weights, "bn0.bn.running_mean": torch.full_like(weights["bn0.bn.running_mean"], value)}
+    torch.save(broken, tmp_path / "a.pth")
+    reason = r"1 of \d+ tensors hold NaN or infinite values, first 'bn0.bn.running_mean' \(32 of 32\)"
+    with pytest.raises(DataError, match=rf"a\.pth: {reason}"):
+        import_checkpoint(tmp_path / "a.pth", "minkowski-0.5")
+    with pytest.raises(DataError, match=reason):
+        load_weights(tmp_path / "a.pth")

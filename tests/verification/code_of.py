@@ -81,6 +81,19 @@ WORLDS = (
     "benchmarks.procedural.worlds",
     "benchmarks.procedural.write",
 )
+READERS = (
+    "companions",
+    "images",
+    "prepare",
+    "rgbd_folder",
+    "s3dis",
+    "scannet",
+    "semantickitti",
+    "sens",
+    "sunrgbd",
+    "value_checks",
+    "writers",
+)
 EVERY_STAGE = (*PRETRAINING, *FINETUNING, "methods.supervised.semantic")
 
 CODE: dict[str, tuple[str, ...]] = {
@@ -101,6 +114,12 @@ CODE: dict[str, tuple[str, ...]] = {
     "minkowski": (*ENGINE, "methods.depthcontrast.scans"),
     "minkowski-image": (*ENGINE, "methods.depthcontrast.scans"),
     "statistics": ("reports.analysis.power", "reports.analysis.statistics"),
+    "values": (
+        *(f"benchmarks.datasets.{name}" for name in READERS),
+        "benchmarks.specs.loading",
+        "benchmarks.specs.yaml_core",
+        "methods.training.checkpoint",
+    ),
     "tasks": (*FINETUNING, *SCORING, *WORLDS, "benchmarks.procedural.street_parts", "benchmarks.procedural.streets"),
 }
 """Report to modules, without the package's name."""

@@ -76,7 +76,7 @@ def read_scan(path: Path) -> None:
 
 
 def read_kitti_points(path: Path) -> None:
-    points = semantickitti.read_points(path)
+    points = semantickitti.read_points(path, [])
     assert points.shape[1] == 4 and np.isfinite(points).all()
 
 
@@ -101,7 +101,7 @@ def read_s3dis(path: Path) -> None:
 
 
 def read_poses(path: Path) -> None:
-    pose = semantickitti.read_pose(path, 0, write.KITTI_TR)
+    pose = semantickitti.read_pose(path, 0, write.KITTI_TR, [])
     assert pose.shape == (4, 4) and np.isfinite(pose).all()
 
 

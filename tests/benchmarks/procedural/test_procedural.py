@@ -272,7 +272,7 @@ def test_the_kitti_layout_comes_back(tmp_path: Path) -> None:
     dataset = small("synth-kitti", streets=1, train_scans=8, test_scans=1, azimuths=256, width=32, height=8)
     root, _ = written(dataset, tmp_path)
     scan = semantickitti.find_scans(root)["00", "000001"]
-    points = semantickitti.read_points(scan.points)
+    points = semantickitti.read_points(scan.points, [])
     raw, instance = semantickitti.read_labels(scan.labels, len(points))
     labels = semantickitti.train_ids(raw, dataset.learning_map, scan.labels)
     road = labels == dataset.classes.index("road")
@@ -281,8 +281,8 @@ def test_the_kitti_layout_comes_back(tmp_path: Path) -> None:
     assert points[:, 3].min() >= 0 and points[:, 3].max() < 1
     # Two scans agree about the world once their poses are applied.
     calibration = semantickitti.read_calibration(scan.calibration)
-    poses = [semantickitti.read_pose(scan.poses, n, calibration["Tr"]) for n in (0, 1)]
-    first = semantickitti.read_points(semantickitti.find_scans(root)["00", "000000"].points)
+    poses = [semantickitti.read_pose(scan.poses, n, calibration["Tr"], []) for n in (0, 1)]
+    first = semantickitti.read_points(semantickitti.find_scans(root)["00", "000000"].points, [])
     moved = points[:, :3] @ poses[1][:3, :3].T + poses[1][:3, 3]
     still = first[:, :3] @ poses[0][:3, :3].T + poses[0][:3, 3]
     upright = (raw != write.KITTI_IDS["road"]) & (points[:, 2] > -1) & (np.abs(points[:, 0]) < 15)

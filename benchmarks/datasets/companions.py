@@ -1,0 +1,85 @@
+"""Files that come in sets, one of each kind for every scan, view or frame: which of a set were lost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pretrain_bench.benchmarks.datasets.rgbd_folder import Recording
+from pretrain_bench.benchmarks.datasets.semantickitti import ScanPaths
+from pretrain_bench.benchmarks.datasets.sunrgbd import Prepared
+from pretrain_bench.benchmarks.datasets.value_checks import Finding, Problem
+
+
+def lost_files(sources: Mapping[str, Any]) -> list[Problem]:
+    """Findings for files whose set lacks the one that it is read by (a label without its scan), and a line of text where some
+    scenes lack an optional file (a stream, a picture) that others have. `sources` is what a layout's finder gives."""
+    problems: list[Problem] = []
+    for folder, name, others in sorted(_sets(sources)):
+        numbers = {n for path in folder.iterdir() if (n := _number(path, name)) is not None}
+        for other in others:
+            orphans = [
+                p for p in sorted(_files(other[0])) if (n := _number(p, other[1])) is not None and n not in numbers
+            ]
+            if orphans:
+                what = f"a file of {other[0].name}/ without the one of {folder.name}/ that it belongs to"
+                problems.append(Finding(what, str(orphans[0]), f"{len(orphans)} such files"))
+    return problems + _uneven(sources)
+
+
+def _sets(sources: Mapping[str, Any]) -> set[tuple[Path, str, tuple[tuple[Path, str], ...]]]:
+    """(folder, pattern of names) by which sets are read, and those of the other files of the sets; group 1 is the number."""
+    sets = set()
+    for source in sources.values():
+        if isinstance(source, ScanPaths):
+            folder, plain = source.points.parent, r"(\d+)\.(?:label|png|jpe?g)"
+            sets.add((folder, r"(\d+)\.bin", tuple((folder.parent / f, plain) for f in ("labels", "image_2"))))
+        elif isinstance(source, Prepared):
+            plain = r"(\d+)\.(?:txt|jpe?g)"
+            others = tuple((source.folder / f, plain) for f in ("image", "calib", source.labels.parent.name))
+            sets.add((source.folder / "depth", r"(\d+)\.mat", others))
+        elif isinstance(source, Recording):
+            folder = source.frames[0].colour.parent
+            if folder.name == "color":
+                sets.add(
+                    (
+                        folder,
+                        r"(\d+)\.(?:png|jpe?g)",
+                        tuple((folder.parent / f, r"(\d+)\.(?:png|txt)") for f in ("depth", "pose")),
+                    )
+                )
+            else:
+                sets.add(
+                    (
+                        folder,
+                        r"frame-(\d+)\.color\.(?:png|jpe?g)",
+                        ((folder, r"frame-(\d+)\.(?:depth\.png|pose\.txt)"),),
+                    )
+                )
+    return sets
+
+
+def _uneven(sources: Mapping[str, Any]) -> list[Problem]:
+    """A line where some scans have no picture, or some ScanNet scenes no stream, and others have."""
+    pictures = {n: s.image is not None for n, s in sources.items() if isinstance(s, ScanPaths)}
+    streams = {
+        name: (folder / f"{name}.sens").is_file() or (folder / "color").is_dir()
+        for name, folder in ((n, s[0]) for n, s in sources.items() if type(s) is tuple)
+    }
+    problems: list[Problem] = []
+    for held, what in ((pictures, "scans have no picture in image_2"), (streams, "scenes have no recording (.sens)")):
+        without = sorted(n for n, has in held.items() if not has)
+        if 0 < len(without) < len(held):
+            problems.append(f"{len(without)} of {len(held)} {what}, first {without[0]}; they are not pre-trained on")
+    return problems
+
+
+def _files(folder: Path) -> list[Path]:
+    return [p for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
+
+
+def _number(path: Path, pattern: str) -> int | None:
+    match = re.fullmatch(pattern, path.name, re.IGNORECASE)
+    return int(match[1]) if match else None
