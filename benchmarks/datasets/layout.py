@@ -69,8 +69,10 @@ class Manifest(Spec):
 
     @property
     def sha256(self) -> str:
-        """Hash of the manifest itself, and through it of every file."""
+        """Hash of the manifest itself, and through it of every file. Problems count by their number: their texts quote libraries,
+        whose words differ between versions, and all that a problem changes is in the scenes and files."""
         content = self.model_dump(mode="json")
+        content["problems"] = len(self.problems) or []  # data without a problem keep the hash that they had before
         for scene in content["scenes"]:
             if scene["up"] is None:  # so that data keep the hash that they had before this field
                 del scene["up"]
@@ -85,6 +87,19 @@ def scene_folder_name(area_and_room: tuple[str, ...]) -> str:
     return "__".join(area_and_room)
 
 
+def is_prepared(folder: Path) -> bool:
+    """Whether a folder holds a prepared dataset: manifest.json beside the unlabelled view, or at least with our fields. Other
+    programs write files of that name too."""
+    path = folder / MANIFEST
+    if not path.is_file() or (folder / UNLABELLED).is_dir():
+        return path.is_file()
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"dataset", "scenes", "files"} <= content.keys()
+
+
 def read_manifest(prepared: Path) -> Manifest:
     """Read manifest.json of a prepared dataset. Raises DataError when it is missing or does not parse."""
     path = prepared / MANIFEST
@@ -93,7 +108,10 @@ def read_manifest(prepared: Path) -> Manifest:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; {prepared} is not a prepared dataset") from None
     except ValidationError as error:
-        raise DataError(f"{path}: not a manifest of this version: {error.errors()[0]['msg']}") from None
+        raise DataError(
+            f"{path}: not a manifest of this version: {error.errors()[0]['msg']}; delete {prepared} and "
+            "prepare the data again"
+        ) from None
 
 
 def hash_files(prepared: Path) -> dict[str, FileEntry]:

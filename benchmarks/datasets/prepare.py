@@ -27,16 +27,19 @@ from pretrain_bench.benchmarks.datasets.layout import (
     Manifest,
     SceneEntry,
     hash_files,
+    is_prepared,
     read_manifest,
 )
+from pretrain_bench.benchmarks.datasets.problems import why_none
+from pretrain_bench.benchmarks.datasets.source_files import source_digest, source_files
 from pretrain_bench.benchmarks.datasets.writers import FINDERS, WRITERS, Reading
 from pretrain_bench.benchmarks.input import voxelise as voxelize
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot
-from pretrain_bench.benchmarks.support.files import link_or_copy
+from pretrain_bench.benchmarks.support.files import link_or_copy, readable
 from pretrain_bench.benchmarks.support.locks import exclusive
 from pretrain_bench.benchmarks.support.processes import process_pool
-from pretrain_bench.benchmarks.support.reading import read_or_write_error, reading, source_files
+from pretrain_bench.benchmarks.support.reading import read_or_write_error, reading
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
 Say = Callable[[str], None]
@@ -63,19 +66,19 @@ def prepare(
     of recordings. Raises DataError naming the file, EnvironmentCannot when the disk is full or not writable.
     """
     with reading(root):
-        is_folder, is_prepared = root.is_dir(), (root / MANIFEST).is_file()
+        is_folder, prepared_here = root.is_dir(), is_prepared(root)
     if not is_folder:
         raise DataError(
             f"{dataset.name}: data root {root} is not a folder; give the one that holds the official layout"
         )
-    if is_prepared:
+    if prepared_here:
         manifest = read_manifest(root)
         if manifest.dataset != dataset.name:
             raise DataError(f"{root}: prepared as {manifest.dataset!r}, but asked for as {dataset.name!r}")
         return root
     root = root.resolve()
     how = Reading(frame_stride, strict)
-    target = _target(dataset, root, how, cache)
+    target = _target(dataset, how, source_digest(root, cache / "prepared"), cache)
     if (target / MANIFEST).is_file():
         return target
     try:
@@ -89,17 +92,18 @@ def prepare(
 
 def prepared_already(dataset: Dataset, root: Path, cache: Path, frame_stride: int) -> Path | None:
     """The folder that `prepare` would give at once, strictly read or not; None where there is none yet."""
-    if (root / MANIFEST).is_file():
+    if is_prepared(root):
         return root
+    digest = source_digest(root.resolve(), cache / "prepared")
     for strict in (False, True):
-        target = _target(dataset, root.resolve(), Reading(frame_stride, strict), cache)
+        target = _target(dataset, Reading(frame_stride, strict), digest, cache)
         if (target / MANIFEST).is_file():
             return target
     return None
 
 
-def _target(dataset: Dataset, root: Path, how: Reading, cache: Path) -> Path:
-    return cache / "prepared" / f"{dataset.name}-{_source_fingerprint(dataset, root, how, cache)}"
+def _target(dataset: Dataset, how: Reading, source: str, cache: Path) -> Path:
+    return cache / "prepared" / f"{dataset.name}-{_fingerprint(dataset, how, source)}"
 
 
 class Source(NamedTuple):
@@ -110,18 +114,30 @@ class Source(NamedTuple):
     how: Reading
 
 
+def find_sources(source: Source) -> dict[str, Any]:
+    """Scene names and where each comes from. Raises DataError where there is none, a folder cannot be read, or a name is not
+    UTF-8, as the names in a manifest are."""
+    with reading(source.root):
+        sources = FINDERS[source.dataset.layout](source.dataset, source.root)
+    for name in sources:
+        if readable(name) != name:
+            raise DataError(f"{source.root}: the name of the scene {readable(name)} is not UTF-8; rename its folder")
+    return sources
+
+
 def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) -> Path:
     dataset, root = source.dataset, source.root
-    with reading(root):
-        sources = FINDERS[dataset.layout](dataset, root)
+    sources = find_sources(source)
     partial = target.with_name(target.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     todo = {n: s for n, s in sources.items() if not (partial / "scenes" / n / "scene.json").is_file()}
     if len(sources) >= _PARALLEL_FROM:
         _announce(source, partial, len(todo), len(sources), say)
-    failed = _write_all(source, todo, partial, progress)
+    _, failed = each_scene(source, todo, partial, progress)
     if len(failed) == len(sources):
-        raise DataError(next(iter(failed.values())))
+        if len(failed) == 1:
+            raise DataError(next(iter(failed.values())))
+        raise DataError(why_none("scenes", [line.removeprefix(f"{name}: ") for name, line in failed.items()]))
     final = partial / "final"
     shutil.rmtree(final, ignore_errors=True)
     scenes, files = [], {}
@@ -141,7 +157,7 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
         scenes=tuple(scenes),
         files=dict(sorted(files.items())),
         # No path of this machine: the manifest, and its hash, are the same wherever the data lie.
-        problems=tuple(p.replace(f"{root}{os.sep}", "") for p in problems),
+        problems=tuple(readable(p.replace(f"{root}{os.sep}", "")) for p in problems),
         left_out=tuple(left_out_entry(name, sources[name]) for name in sorted(failed)),
     )
     (final / MANIFEST).write_text(manifest.model_dump_json(indent=1))
@@ -150,36 +166,44 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
     return target
 
 
-def _write_all(source: Source, todo: dict[str, Any], partial: Path, progress: Progress) -> dict[str, str]:
-    """Write scenes; returns the message of each that cannot be read. The first of those is raised where `strict`."""
+Job = Callable[["Source", str, Any, Path], Any]
+"""What is done with one scene, in a process of its own: the dataset, the scene's name, its place, a folder to write to."""
+
+
+def each_scene(
+    source: Source, todo: dict[str, Any], folder: Path, progress: Progress, job: Job | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Carry out a job (`write_scene`) for scenes: results by name, and the message of each scene that cannot be read, which is
+    raised where reading is strict."""
+    job = job or write_scene
+    results: dict[str, Any] = {}
     failed: dict[str, str] = {}
 
-    def done(name: str, result: Callable[[], None]) -> str:
+    def done(name: str, result: Callable[[], Any]) -> None:
         try:
-            result()
+            results[name] = result()
         except DataError as error:
             if source.how.strict:
                 raise
             failed[name] = str(error)
-        return name
 
     workers = min(os.cpu_count() or 1, 16, len(todo))
     if len(todo) < _PARALLEL_FROM or workers < 2:
         for name in progress(sorted(todo)):
-            done(name, lambda name=name: write_scene(source, name, todo[name], partial))  # type: ignore[misc]
-        return failed
+            done(name, lambda name=name: job(source, name, todo[name], folder))  # type: ignore[misc]
+        return results, failed
     with process_pool(workers) as pool:
-        jobs: dict[Future[None], str] = {pool.submit(write_scene, source, n, todo[n], partial): n for n in sorted(todo)}
+        jobs: dict[Future[Any], str] = {pool.submit(job, source, n, todo[n], folder): n for n in sorted(todo)}
         try:
             # The bar wants to know its length, so it runs over the names, each of which stands for one more that is done.
             ended = as_completed(jobs)
             for _ in progress(sorted(todo)):
-                job = next(ended)
-                done(jobs[job], job.result)
+                future = next(ended)
+                done(jobs[future], future.result)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    return failed
+    return results, failed
 
 
 def write_scene(source: Source, name: str, scene: Any, partial: Path) -> None:
@@ -212,7 +236,7 @@ def _announce(source: Source, partial: Path, todo: int, scenes: int, say: Say) -
     share = _SHARE[dataset.layout]
     if dataset.layout in ("rgbd-folder", "scannet"):
         share = 0.15 + share / how.frame_stride
-    need = share * sum(size for _, size, _ in source_files(root, partial.parent)) * todo / max(1, scenes)
+    need = share * sum(file.size for file in source_files(root, partial.parent)) * todo / max(1, scenes)
     free = shutil.disk_usage(partial).free
     if need > ANNOUNCED_BYTES:
         gigabytes = f"at most about {need / 1e9:.1f} GB; {free / 1e9:.1f} GB free"
@@ -224,9 +248,9 @@ def _announce(source: Source, partial: Path, todo: int, scenes: int, say: Say) -
         )
 
 
-def _source_fingerprint(dataset: Dataset, root: Path, how: Reading, cache: Path) -> str:
-    """Names the prepared folder: what the source looks like from outside, and how it is read."""
-    digest = hashlib.sha256(f"{dataset.model_dump_json()} {how.frame_stride} {how.strict}".encode())
+def _fingerprint(dataset: Dataset, how: Reading, source: str) -> str:
+    """Names the prepared folder: what the source looks like (`source_digest`), and how it is read."""
+    digest = hashlib.sha256(f"{dataset.model_dump_json()} {how.frame_stride} {how.strict} {source}".encode())
     readers = {"rgbd-folder": ("rgbd_folder",), "scannet": ("scannet", "sens", "rgbd_folder")}
     own = [
         importlib.import_module(f"pretrain_bench.benchmarks.datasets.{name}")
@@ -235,6 +259,4 @@ def _source_fingerprint(dataset: Dataset, root: Path, how: Reading, cache: Path)
     for module in (layout, holdings, images, pairs, parts, writers, voxelize, *own):
         digest.update(Path(module.__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
-    for name, size, time in sorted(source_files(root, cache / "prepared")):
-        digest.update(f"{name} {size} {time}\n".encode())
     return digest.hexdigest()[:16]

@@ -10,6 +10,7 @@ The root may also be the `scans` folder itself. A scene may lack its stream (tas
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -20,9 +21,12 @@ from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.input.voxelise import IGNORE
 from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.user_files import decode, elsewhere, list_folder, read_text
 
 LABEL_MAP = "scannetv2-labels.combined.tsv"
 _SCENE = re.compile(r"scene\d{4}_\d{2}")
+_PATTERNS = ("scans/scene[0-9]*", "scene[0-9]*_[0-9]*")
+"""What a folder of this layout holds, to find it near a folder that is not one."""
 
 
 class Scan(NamedTuple):
@@ -42,9 +46,11 @@ class Scan(NamedTuple):
 def find_scenes(root: Path) -> dict[str, Path]:
     """Scene name to folder. Raises DataError when there is none."""
     base = root / "scans" if (root / "scans").is_dir() else root
-    scenes = {p.name: p for p in sorted(base.iterdir()) if p.is_dir() and _SCENE.fullmatch(p.name)}
+    scenes = {p.name: p for p in list_folder(base) if p.is_dir() and _SCENE.fullmatch(p.name)}
     if not scenes:
-        raise DataError(f"{root}: no ScanNet scene found; expected scans/sceneXXXX_YY/ below it")
+        raise DataError(
+            f"{root}: no ScanNet scene found; expected scans/sceneXXXX_YY/ below it{elsewhere(root, *_PATTERNS)}"
+        )
     return scenes
 
 
@@ -59,10 +65,9 @@ def find_label_map(root: Path) -> Path:
 def read_label_map(path: Path) -> dict[str, int]:
     """Raw category to nyu40 id."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            return {row["raw_category"]: int(row["nyu40id"]) for row in rows}
-    except (OSError, KeyError, ValueError, TypeError, UnicodeDecodeError, csv.Error) as error:
+        rows = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
+        return {row["raw_category"]: int(row["nyu40id"]) for row in rows}
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise DataError(f"{path}: expected columns raw_category and nyu40id: {error!r}") from None
 
 
@@ -122,12 +127,12 @@ def read_vertices(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
 def read_alignment(path: Path) -> NDArray[np.float64] | None:
     """(4, 4) axis alignment of a scene's .txt; None where the file or the line is missing."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(decode(content, path).splitlines(), start=1):
         key, _, value = line.partition("=")
         if key.strip() == "axisAlignment":
             try:
@@ -194,7 +199,7 @@ def _groups(path: Path) -> list[tuple[str, list[int]]]:
 
 def _json(path: Path, field: str, kind: type) -> Any:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(decode(path.read_bytes(), path))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file, though the scene is annotated") from None
     except (OSError, ValueError, RecursionError) as error:

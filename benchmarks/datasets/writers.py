@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from pretrain_bench.benchmarks.datasets import images, pairs, rgbd_folder, s3dis, scannet, semantickitti, sens, sunrgbd
 from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, scene_folder_name
 from pretrain_bench.benchmarks.datasets.parts import SceneParts, as_error, holding_depth
+from pretrain_bench.benchmarks.datasets.problems import why_none
 from pretrain_bench.benchmarks.datasets.splits import usable_scenes
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.user_files import list_folder
 
 MAX_VIEW_POINTS = 50_000
 """Points kept of a SUN RGB-D view, drawn with a seed from its number: as many as VoteNet's own dumps hold."""
@@ -64,7 +66,7 @@ def write_recording(dataset: Dataset, recording: rgbd_folder.Recording, out: Pat
     problems: list[str] = []
     intrinsic = rgbd_folder.read_intrinsic(recording.intrinsic)
     frames = _folder_frames(recording, how, problems)
-    return {**_write_frames(recording.name, intrinsic, frames, out, how), "problems": problems}
+    return {**_write_frames(intrinsic, frames, out), "problems": problems}
 
 
 def find_scannet(dataset: Dataset, root: Path) -> dict[str, Any]:
@@ -103,7 +105,7 @@ def _write_stream(stream: Path, out: Path, how: Reading) -> dict[str, Any]:
     header = sens.read_header(stream)
     frames = _stream_frames(stream, header, how, problems)
     intrinsic = rgbd_folder.sound_intrinsic(header.intrinsic_depth[:3, :3], str(stream))
-    return {**_write_frames(stream.stem, intrinsic, frames, out, how), "problems": problems}
+    return {**_write_frames(intrinsic, frames, out), "problems": problems}
 
 
 def _write_mesh(
@@ -206,6 +208,7 @@ def _folder_frames(recording: rgbd_folder.Recording, how: Reading, problems: lis
     size: tuple[int, int] | None = None
     frames = [f for f in recording.frames if f.number % how.frame_stride == 0]
     posed = _has_poses(recording.name, frames, how, problems)
+    failed: list[str] = []
     for frame in frames:
         try:
             if not frame.depth.is_file():
@@ -216,11 +219,26 @@ def _folder_frames(recording: rgbd_folder.Recording, how: Reading, problems: lis
             depth = holding_depth(images.decode_depth(frame.depth, str(frame.depth), size), str(frame.depth))
             images.decode_colour(frame.colour, str(frame.colour))
         except DataError as error:
+            failed.append(str(error))
             _note(str(error), how, problems)
             continue
         size = size or (depth.shape[1], depth.shape[0])
-        suffix = frame.colour.suffix.replace("jpeg", "jpg")
+        suffix = frame.colour.suffix.lower().replace("jpeg", "jpg")
         yield SceneFrame(frame.number, pose, (frame.colour.read_bytes(), suffix), depth)
+    if len(failed) == len(frames):
+        raise _none_usable(recording.name, failed, how, _instead(frames[0].depth) if frames else "")
+
+
+def _instead(path: Path) -> str:
+    """Names what a folder holds in place of a missing file, for the end of a message."""
+    others = [] if path.is_file() else [p.name for p in list_folder(path.parent, path.suffix)]
+    return f"; the folder holds {', '.join(others[:2])}{', ...' if len(others) > 2 else ''}" if others else ""
+
+
+def _none_usable(name: str, failed: list[str], how: Reading, hint: str = "") -> DataError:
+    """The error for a recording none of whose frames can be used: why, by reason. `failed` is empty where none is read at all."""
+    why = why_none("frames", failed) or "there is none with a number that it divides"
+    return DataError(f"{name}: no frame can be used at a stride of {how.frame_stride}: {why}{hint}")
 
 
 def _has_poses(name: str, frames: list[rgbd_folder.FramePaths], how: Reading, problems: list[str]) -> bool:
@@ -238,6 +256,8 @@ def _has_poses(name: str, frames: list[rgbd_folder.FramePaths], how: Reading, pr
 
 def _stream_frames(path: Path, header: sens.SensHeader, how: Reading, problems: list[str]) -> Iterable[SceneFrame]:
     suffix = {"jpeg": ".jpg"}.get(header.colour_compression, ".png")
+    failed: list[str] = []
+    usable = 0
     for frame in sens.read_frames(path, how.frame_stride):
         name = f"{path}, frame {frame.number}"
         try:
@@ -247,13 +267,17 @@ def _stream_frames(path: Path, header: sens.SensHeader, how: Reading, problems: 
             depth = holding_depth(sens.frame_depth(header, frame, name), name)
             colour = sens.frame_colour(header, frame, name)
         except DataError as error:
+            failed.append(str(error))
             _note(str(error), how, problems)
             continue
         stored = frame.colour if header.colour_compression != "raw" else images.encode_colour(colour)
         if header.depth_shift != 1000:
             scaled = np.round(depth * (1000 / header.depth_shift))
             depth = np.where((depth == 65535) | (scaled > 65534), 0, scaled).astype(np.uint16)
+        usable += 1
         yield SceneFrame(frame.number, pose, (stored, suffix), depth)
+    if not usable:
+        raise _none_usable(path.stem, failed, how)
 
 
 def _note(problem: str, how: Reading, problems: list[str]) -> None:
@@ -262,9 +286,7 @@ def _note(problem: str, how: Reading, problems: list[str]) -> None:
     problems.append(f"{problem}; the frame is left out")
 
 
-def _write_frames(
-    name: str, intrinsic: NDArray[np.float64], frames: Iterable[SceneFrame], out: Path, how: Reading
-) -> dict[str, Any]:
+def _write_frames(intrinsic: NDArray[np.float64], frames: Iterable[SceneFrame], out: Path) -> dict[str, Any]:
     """Pictures, intrinsics and frame numbers; and where there are poses, those and the pairs that overlap."""
     view = out / UNLABELLED
     (view / "frames").mkdir(parents=True)
@@ -280,8 +302,6 @@ def _write_frames(
             clouds.append(pairs.voxel_means(pairs.world_points(metres, frame.pose, intrinsic)))
             poses.append(frame.pose)
         numbers.append(frame.number)
-    if not numbers:
-        raise DataError(f"{name}: no frame with a finite pose and whole pictures at a stride of {how.frame_stride}")
     _save(view, intrinsic=intrinsic, frame_numbers=np.array(numbers))
     if not poses:
         return {"frames": len(numbers), "up": "camera"}

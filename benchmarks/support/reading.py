@@ -14,8 +14,6 @@ from pathlib import Path
 from pretrain_bench.benchmarks.support.errors import BenchError, DataError, cannot_write
 
 _WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-_NOT_DATA = {"lost+found", "$RECYCLE.BIN", "System Volume Information"}
-"""Folders that a file system keeps for itself, where a data root is the root of a disk."""
 
 
 def cannot_read(path: Path | str, error: OSError) -> DataError:
@@ -49,39 +47,6 @@ def read_or_write_error(error: OSError, source: Path, target: Path, doing: str) 
     if error.errno in _WRITING or not _can_write(target):
         return cannot_write(target, error, doing)
     return cannot_read(source, error)
-
-
-def source_files(root: Path, but: Path) -> Iterator[tuple[str, int, int]]:
-    """(path below the root, size, time of change) of every file, also behind links; what lies below `but` is not the source's.
-
-    Raises DataError for a folder that cannot be listed, for a file that cannot be looked at, and for a link that leads nowhere
-    and has the name of a folder.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise cannot_read(error.filename or root, error)
-
-    seen, skipped = set(), but.resolve()
-    for folder, names, files in os.walk(root, followlinks=True, onerror=refuse):
-        names[:] = [n for n in names if n not in _NOT_DATA]
-        real = Path(folder).resolve()
-        if real in seen or real == skipped:
-            names.clear()
-            continue
-        seen.add(real)
-        for file in files:
-            path = Path(folder) / file
-            try:
-                stat = path.stat()
-            except FileNotFoundError:
-                if path.is_symlink() and not path.suffix:
-                    raise DataError(
-                        f"{path}: a link to {os.readlink(path)}, which is not there; mount that folder, or remove the link"
-                    ) from None
-                continue
-            except OSError as error:
-                raise cannot_read(path, error) from error
-            yield path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns
 
 
 def _name(error: OSError) -> str | None:

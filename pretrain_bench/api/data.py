@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.stores import AnyPath
-from pretrain_bench.benchmarks.datasets.layout import MANIFEST, Manifest, read_manifest
+from pretrain_bench.benchmarks.datasets.layout import Manifest, is_prepared, read_manifest
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
 from pretrain_bench.benchmarks.support.files import cache_folder
@@ -64,8 +64,8 @@ def prepare_data(
 
     Raises DataError that names the file, WrongUse without a root, EnvironmentCannot for a full disk.
     """
-    folder, display = Path(name), display or default_display()
-    if (folder / MANIFEST).is_file():
+    folder, display = Path(name).expanduser(), display or default_display()
+    if is_prepared(folder):
         manifest = read_manifest(folder)
         if manifest.dataset not in available(Dataset):
             raise WrongUse(
@@ -73,10 +73,12 @@ def prepare_data(
             )
         return PreparedDataset(find(Dataset, manifest.dataset), folder, manifest)
     name = os.fspath(name)
+    if folder.is_dir() and name not in available(Dataset):
+        raise WrongUse(f"{folder}: not a prepared dataset; give the dataset's name, and its folder with --root")
     wanted = find(Dataset, name)
     if root is None and not wanted.synthetic:
         raise WrongUse(f"{name}: give --root DIR, the folder that holds its official layout ({wanted.source})")
-    roots = {} if root is None else {wanted.name: Path(root)}
+    roots = {} if root is None else {wanted.name: Path(root).expanduser()}
     sources = DataSources(roots, {wanted.name: wanted}, frame_stride, world)
     return sources.prepare(wanted.name, strict, display.progress, display.say)
 
@@ -99,6 +101,47 @@ def verify_data(prepared: PreparedDataset, *, display: Display | None = None) ->
 
     progress = (display or default_display()).progress(f"verify {prepared.dataset.name}")
     return list(verify(prepared.folder, prepared.manifest, progress))
+
+
+def verify_source(
+    prepared: PreparedDataset,
+    root: AnyPath | None = None,
+    *,
+    frame_stride: int = 50,
+    world: str = "smoke",
+    display: Display | None = None,
+) -> list[str]:
+    """Read the originals again and compare what they give with a prepared dataset; returns the differences.
+
+    Args:
+        prepared: the dataset.
+        root: the folder with its official layout; procedural datasets need none.
+        frame_stride: as it was prepared with.
+        world: size of a procedural dataset, as it was prepared with.
+        display: shows progress; bars on a terminal, lines elsewhere, by default.
+
+    Takes as long as preparing. Raises WrongUse without a root, DataError for one without scenes.
+    """
+    from pretrain_bench.benchmarks.datasets.prepare import Source
+    from pretrain_bench.benchmarks.datasets.source_check import verify_source as verify
+    from pretrain_bench.benchmarks.datasets.writers import Reading
+    from pretrain_bench.benchmarks.procedural.write import generate
+
+    wanted, display = prepared.dataset.sized(world), display or default_display()
+    cache = cache_folder()
+    if root is None and not wanted.synthetic:
+        raise WrongUse(f"{wanted.name}: give --root DIR, the folder that holds its official layout ({wanted.source})")
+    if root is None:
+        originals = generate(wanted, cache, display.progress(f"generate {wanted.name}"))
+    else:
+        originals = Path(root).expanduser()
+        if not originals.is_dir() or is_prepared(originals):
+            raise WrongUse(f"--root {originals}: not a folder with the official layout of {wanted.name}")
+    stride = DataSources(frame_stride=frame_stride).stride_of(wanted)
+    source = Source(wanted, originals.resolve(), Reading(stride, strict=False))
+    with writing(cache, "verifying (BENCH_CACHE names another cache)"):
+        cache.mkdir(parents=True, exist_ok=True)
+        return verify(source, prepared.manifest, cache, display.progress(f"read {wanted.name} again"))
 
 
 def subset_data(prepared: PreparedDataset, out: AnyPath, *, scenes: int = 4, frames: int | None = None) -> Manifest:
