@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,12 @@ def prepared(name: str, root: Path, cache: Path, strict: bool = False) -> Prepar
     dataset = find(Dataset, name)
     folder = prepare(dataset, root, cache, frame_stride=1, strict=strict, progress=lambda names: names)
     return PreparedDataset(dataset, folder, read_manifest(folder))
+
+
+def files_of_tasks(scenes: Iterable[str]) -> dict[str, dict[str, object]]:
+    """`files` of a handmade manifest in which each scene has what tasks of every kind need."""
+    names = ("unlabelled/{}/xyz.npy", "labelled/{}/semantic.npy", "labelled/{}/instance.npy", "labelled/{}/boxes.npy")
+    return {name.format(scene): {"bytes": 0, "sha256": "0" * 64} for scene in scenes for name in names}
 
 
 def write_scannet(root: Path, scenes: tuple[str, ...] = (*TRAIN, *TEST), frames: bool = False) -> Path:

@@ -33,7 +33,7 @@ def scenes_for_task(manifest: Manifest, scenes: Iterable[str], kind: str) -> tup
     held = tuple(s for s in listed if all(f"{view}/{s}/{file}" in manifest.files for view, file in _TASK_FILES[kind]))
     if listed and not held:
         raise DataError(
-            f"dataset {manifest.dataset!r}: none of the {len(listed)} scenes has what a {kind} task needs, "
+            f"dataset {manifest.dataset!r}: none of the {len(listed)} scenes has what tasks of kind {kind!r} need, "
             f"{_IN_WORDS[kind]}; `bench data prepare` names the files that are missing"
         )
     return held

@@ -30,6 +30,7 @@ from pretrain_bench.methods.finetune import core, detection, instance, semantic,
 from pretrain_bench.methods.scratch import init
 from pretrain_bench.methods.training.loop import Cancelled
 from tests.methods.stages import SPECS
+from tests.tiny_data import files_of_tasks
 
 TASKS = {"scannet-sem": semantic, "scannet-inst": instance, "scannet-det": detection}
 KEEPS = {"clip_metres": None, "dropout_probability": 0.0}
@@ -97,7 +98,10 @@ def open_task(
     if not data.is_dir():
         write_view(data, scenes)
     entries = [{"name": n} for n in ("scene0000_00", "scene0001_00", "scene0100_00")]
-    manifest = Manifest.model_validate({"dataset": "synth-scannet", "synthetic": True, "scenes": entries, "files": {}})
+    files = files_of_tasks(entry["name"] for entry in entries)
+    manifest = Manifest.model_validate(
+        {"dataset": "synth-scannet", "synthetic": True, "scenes": entries, "files": files}
+    )
     source = PreparedDataset(find(Dataset, "synth-scannet").sized("smoke"), data, manifest)
     budget, profile = find(Budget, str(SPECS / "nano-budget.yaml")), find(Profile, str(SPECS / "nano-profile.yaml"))
     specs = CellSpecs(find(Method, "scratch"), find(Task, task), budget, profile)

@@ -70,7 +70,7 @@ def test_a_task_without_any_scene_that_it_needs_is_refused(tmp_path: Path) -> No
         (root / "scans" / scene / f"{scene}.txt").unlink()
     data = prepared("scannet", root, tmp_path)
     with pytest.raises(
-        DataError, match="none of the 2 scenes has what a detection task needs, points with annotated boxes"
+        DataError, match="none of the 2 scenes has what tasks of kind 'detection' need, points with annotated boxes"
     ):
         scenes_for_task(data.manifest, data.scenes, "detection")
 

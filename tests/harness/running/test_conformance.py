@@ -21,6 +21,7 @@ from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.running import conformance
 from pretrain_bench.harness.running.conformance import Conformance
 from pretrain_bench.harness.running.scoring import Scores
+from tests.tiny_data import files_of_tasks
 
 FAULTS = (
     "none",
@@ -106,7 +107,9 @@ def test_each_broken_rule_is_found(fault: str, tmp_path: Path, monkeypatch: pyte
     sources = []
     for name in ("synth-scannet", "synth-s3dis"):
         scenes = names if name == "synth-scannet" else [{"name": f"Area_{i}__a"} for i in range(1, 7)]
-        manifest = Manifest.model_validate({"dataset": name, "synthetic": True, "scenes": scenes, "files": {}})
+        manifest = Manifest.model_validate(
+            {"dataset": name, "synthetic": True, "scenes": scenes, "files": files_of_tasks(s["name"] for s in scenes)}
+        )
         sources.append(PreparedDataset(find(Dataset, name).sized("smoke"), data, manifest))
     method = find(Method, "csc")
     verdicts = list(Conformance(method, sources[0], sources[1], Actor(fault), tmp_path / "runs").run())
