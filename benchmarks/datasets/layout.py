@@ -52,6 +52,8 @@ class SceneEntry(Spec):
     up: Literal["camera"] | None = Field(
         None, description="of a recording without poses: its frames come to have z up by the camera's axes"
     )
+    point_classes: tuple[int, ...] | None = Field(None, description="ids of the classes of its labelled points")
+    box_classes: tuple[int, ...] | None = Field(None, description="ids of the classes of its boxes")
 
 
 class Manifest(Spec):
@@ -63,6 +65,7 @@ class Manifest(Spec):
     scenes: tuple[SceneEntry, ...]
     files: dict[str, FileEntry]
     problems: tuple[str, ...] = ()
+    left_out: tuple[SceneEntry, ...] = Field((), description="scenes of the source that could not be read")
 
     @property
     def sha256(self) -> str:
@@ -71,6 +74,9 @@ class Manifest(Spec):
         for scene in content["scenes"]:
             if scene["up"] is None:  # so that data keep the hash that they had before this field
                 del scene["up"]
+            del scene["point_classes"], scene["box_classes"]  # they follow from files that are hashed
+        if not self.left_out:
+            del content["left_out"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -12,12 +12,13 @@ import importlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pretrain_bench.benchmarks.datasets import images, layout, pairs, writers
+from pretrain_bench.benchmarks.datasets import holdings, images, layout, pairs, parts, writers
+from pretrain_bench.benchmarks.datasets.holdings import classes_held, left_out_entry
 from pretrain_bench.benchmarks.datasets.layout import (
     LABELLED,
     MANIFEST,
@@ -31,11 +32,12 @@ from pretrain_bench.benchmarks.datasets.layout import (
 from pretrain_bench.benchmarks.datasets.writers import FINDERS, WRITERS, Reading
 from pretrain_bench.benchmarks.input import voxelise as voxelize
 from pretrain_bench.benchmarks.specs.dataset import Dataset
-from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot, cannot_write
+from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot
 from pretrain_bench.benchmarks.support.files import copy_tree, link_or_copy, notice_of_missing_links, readable
 from pretrain_bench.benchmarks.support.locks import exclusive
 from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.processes import process_pool
+from pretrain_bench.benchmarks.support.reading import read_or_write_error, reading, source_files
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
 Say = Callable[[str], None]
@@ -61,11 +63,13 @@ def prepare(
     A folder that is prepared already (it has a manifest) is returned as it is. `frame_stride` applies to frame numbers
     of recordings. Raises DataError naming the file, EnvironmentCannot when the disk is full or not writable.
     """
-    if not root.is_dir():
+    with reading(root):
+        is_folder, is_prepared = root.is_dir(), (root / MANIFEST).is_file()
+    if not is_folder:
         raise DataError(
             f"{dataset.name}: data root {root} is not a folder; give the one that holds the official layout"
         )
-    if (root / MANIFEST).is_file():
+    if is_prepared:
         manifest = read_manifest(root)
         if manifest.dataset != dataset.name:
             raise DataError(f"{root}: prepared as {manifest.dataset!r}, but asked for as {dataset.name!r}")
@@ -81,7 +85,7 @@ def prepare(
                 return target
             return _prepare_into(target, Source(dataset, root, how), progress, say)
     except OSError as error:
-        raise cannot_write(target, error, f"preparing {dataset.name}") from error
+        raise read_or_write_error(error, root, target, f"preparing {dataset.name}") from error
 
 
 def prepared_already(dataset: Dataset, root: Path, cache: Path, frame_stride: int) -> Path | None:
@@ -108,11 +112,9 @@ class Source(NamedTuple):
 
 
 def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) -> Path:
-    dataset, root, how = source
-    try:
+    dataset, root = source.dataset, source.root
+    with reading(root):
         sources = FINDERS[dataset.layout](dataset, root)
-    except OSError as error:
-        raise DataError(f"{error.filename or root}: cannot be read: {error.strerror}") from None
     for name in sources:
         if name != readable(name):
             raise DataError(f"{root}: scene {name}: its folder's name is not UTF-8; rename the folder")
@@ -123,7 +125,7 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
     todo = {n: s for n, s in sources.items() if not (partial / "scenes" / n / "scene.json").is_file()}
     if len(sources) >= _PARALLEL_FROM:
         _announce(source, partial, len(todo), len(sources), say)
-    failed = _write_all(dataset, todo, partial, how, progress)
+    failed = _write_all(source, todo, partial, progress)
     if len(failed) == len(sources):
         raise DataError(next(iter(failed.values())))
     final = partial / "final"
@@ -146,6 +148,7 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
         files=dict(sorted(files.items())),
         # No path of this machine: the manifest, and its hash, are the same wherever the data lie.
         problems=tuple(readable(p.replace(f"{root}{os.sep}", "")) for p in problems),
+        left_out=tuple(left_out_entry(name, sources[name]) for name in sorted(failed)),
     )
     (final / MANIFEST).write_text(manifest.model_dump_json(indent=1))
     os.replace(final, target)
@@ -153,9 +156,7 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
     return target
 
 
-def _write_all(
-    dataset: Dataset, todo: dict[str, Any], partial: Path, how: Reading, progress: Progress
-) -> dict[str, str]:
+def _write_all(source: Source, todo: dict[str, Any], partial: Path, progress: Progress) -> dict[str, str]:
     """Write scenes; returns the message of each that cannot be read. The first of those is raised where `strict`."""
     failed: dict[str, str] = {}
 
@@ -163,7 +164,7 @@ def _write_all(
         try:
             result()
         except DataError as error:
-            if how.strict:
+            if source.how.strict:
                 raise
             failed[name] = str(error)
         return name
@@ -171,12 +172,10 @@ def _write_all(
     workers = min(usable_cpus(), 16, len(todo))
     if len(todo) < _PARALLEL_FROM or workers < 2:
         for name in progress(sorted(todo)):
-            done(name, lambda name=name: write_scene(dataset, name, todo[name], partial, how))  # type: ignore[misc]
+            done(name, lambda name=name: write_scene(source, name, todo[name], partial))  # type: ignore[misc]
         return failed
     with process_pool(workers) as pool:
-        jobs: dict[Future[None], str] = {
-            pool.submit(write_scene, dataset, n, todo[n], partial, how): n for n in sorted(todo)
-        }
+        jobs: dict[Future[None], str] = {pool.submit(write_scene, source, n, todo[n], partial): n for n in sorted(todo)}
         try:
             # The bar wants to know its length, so it runs over the names, each of which stands for one more that is done.
             ended = as_completed(jobs)
@@ -189,13 +188,18 @@ def _write_all(
     return failed
 
 
-def write_scene(dataset: Dataset, name: str, source: Any, partial: Path, how: Reading) -> None:
+def write_scene(source: Source, name: str, scene: Any, partial: Path) -> None:
     """Write one scene and the hashes of its files, and rename it into `partial/scenes` when it is whole."""
+    dataset, root, how = source
     # A process of its own folder: one whose parent was killed may still be at work on the same scene.
     unfinished = partial / "unfinished" / f"{name}.{os.getpid()}"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    info = WRITERS[dataset.layout](dataset, source, unfinished, how)
+    try:
+        info = WRITERS[dataset.layout](dataset, scene, unfinished, how)
+    except OSError as error:
+        raise read_or_write_error(error, root, partial, f"preparing {dataset.name}") from error
+    info |= classes_held(unfinished / LABELLED, dataset)
     files = [
         (view, path.removeprefix(f"{view}/"), entry.model_dump())
         for path, entry in hash_files(unfinished).items()
@@ -214,7 +218,7 @@ def _announce(source: Source, partial: Path, todo: int, scenes: int, say: Say) -
     share = _SHARE[dataset.layout]
     if dataset.layout in ("rgbd-folder", "scannet"):
         share = 0.15 + share / how.frame_stride
-    need = share * sum(size for _, size, _ in _source_files(root, partial.parent)) * todo / max(1, scenes)
+    need = share * sum(size for _, size, _ in source_files(root, partial.parent)) * todo / max(1, scenes)
     free = shutil.disk_usage(partial).free
     if need > ANNOUNCED_BYTES:
         gigabytes = f"at most about {need / 1e9:.1f} GB; {free / 1e9:.1f} GB free"
@@ -234,27 +238,9 @@ def _source_fingerprint(dataset: Dataset, root: Path, how: Reading, cache: Path)
         importlib.import_module(f"pretrain_bench.benchmarks.datasets.{name}")
         for name in readers.get(dataset.layout, (dataset.layout,))
     ]
-    for module in (layout, images, pairs, writers, voxelize, *own):
+    for module in (layout, holdings, images, pairs, parts, writers, voxelize, *own):
         digest.update(Path(module.__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
-    for name, size, time in sorted(_source_files(root, cache / "prepared")):
+    for name, size, time in sorted(source_files(root, cache / "prepared")):
         digest.update(os.fsencode(f"{name} {size} {time}\n"))
     return digest.hexdigest()[:16]
-
-
-def _source_files(root: Path, but: Path) -> Iterator[tuple[str, int, int]]:
-    """(path below the root, size, time of change) of every file, also behind links; what lies below `but` is not the source's."""
-    seen, skipped = set(), but.resolve()
-    for folder, names, files in os.walk(root, followlinks=True):
-        real = Path(folder).resolve()
-        if real in seen or real == skipped:
-            names.clear()
-            continue
-        seen.add(real)
-        for file in files:
-            path = Path(folder) / file
-            try:
-                stat = path.stat()
-            except OSError:
-                continue
-            yield path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns

@@ -22,6 +22,8 @@ from pretrain_bench.benchmarks.support.files import read_bytes
 OFFICIAL_FOLDER = "Stanford3dDataset_v1.2_Aligned_Version"
 PRE_QUANTISATION_METRES = 0.01
 MAX_BAD_LINES = 10
+ROOM = re.compile(r"[A-Za-z]+_\d+")
+"""Names of rooms: a folder of such a name is a room, and one without annotations is a problem."""
 
 
 class Room(NamedTuple):
@@ -35,12 +37,14 @@ class Room(NamedTuple):
 
 
 def find_rooms(root: Path) -> dict[tuple[str, str], Path]:
-    """(area, room) to the folder of its annotation files. Raises DataError when there is none."""
+    """(area, room) to the folder of its annotation files, which may not be there. Raises DataError where no room has one."""
     base = root / OFFICIAL_FOLDER if (root / OFFICIAL_FOLDER).is_dir() else root
     rooms = {
-        (folder.parent.parent.name, folder.parent.name): folder for folder in sorted(base.glob("Area_*/*/Annotations"))
+        (folder.parent.name, folder.name): folder / "Annotations"
+        for folder in sorted(base.glob("Area_*/*"))
+        if (folder / "Annotations").is_dir() or (folder.is_dir() and ROOM.fullmatch(folder.name))
     }
-    if not rooms:
+    if not any(folder.is_dir() for folder in rooms.values()):
         raise DataError(f"{root}: no S3DIS room found; expected Area_<k>/<room>/Annotations/<class>_<n>.txt below it")
     return rooms
 

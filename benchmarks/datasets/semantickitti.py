@@ -20,14 +20,22 @@ from pretrain_bench.benchmarks.support.files import read_bytes
 
 
 class ScanPaths(NamedTuple):
-    """The files of one scan; None where there is none. `place` is the scan's place in its sequence's poses."""
+    """The files of one scan; None where there is none. `place` is its place in the poses of its sequence, of which it may be the
+    `first` scan; `of_task`: its sequence trains or tests, and other scans have labels, so that it should have some."""
 
     points: Path
     labels: Path | None
     image: Path | None
-    calibration: Path
+    calibration: Path | None
     poses: Path | None
     place: int
+    first: bool
+    of_task: bool = False
+
+    @property
+    def label_path(self) -> Path:
+        """Where the labels are, or should be."""
+        return self.points.parent.parent / "labels" / f"{self.points.stem}.label"
 
 
 def find_scans(root: Path) -> dict[tuple[str, str], ScanPaths]:
@@ -37,8 +45,8 @@ def find_scans(root: Path) -> dict[tuple[str, str], ScanPaths]:
     )
     scans = {}
     for sequence in _sequences(base):
-        poses = sequence / "poses.txt"
-        for points in sorted((sequence / "velodyne").glob("*.bin")):
+        poses, calibration = sequence / "poses.txt", sequence / "calib.txt"
+        for number, points in enumerate(sorted((sequence / "velodyne").glob("*.bin"))):
             if not re.fullmatch(r"\d{6}", points.stem):
                 raise DataError(f"{points}: expected a name of six digits, such as 000000.bin")
             labels = sequence / "labels" / f"{points.stem}.label"
@@ -47,9 +55,10 @@ def find_scans(root: Path) -> dict[tuple[str, str], ScanPaths]:
                 points,
                 labels if labels.is_file() else None,
                 next((p for p in images if p.is_file()), None),
-                sequence / "calib.txt",
+                calibration if calibration.is_file() else None,
                 poses if poses.is_file() else None,
                 int(points.stem),
+                first=number == 0,
             )
     if not scans:
         raise DataError(

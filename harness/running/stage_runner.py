@@ -199,6 +199,7 @@ class _Attempt:
             dataset=self.spec.data.dataset if self.spec.data else None,
             synthetic=self.planned.synthetic,
             metrics=verdict.metrics,
+            coverage=self.spec.coverage if verdict.metrics else None,
             stage_metrics=dict(list(end.metrics.items())[: 10 * MAX_ITEMS]) if end else {},
             ledger=account.ledger,
             measured=execution.measured,

@@ -85,7 +85,7 @@ def count_data(prepared: PreparedDataset) -> DataCounts:
     from pretrain_bench.benchmarks.datasets.check import class_counts
 
     manifest, names = prepared.manifest, prepared.dataset.classes
-    counts, without_class = class_counts(prepared.folder, manifest, len(names))
+    counts, without_class = class_counts(prepared.folder, manifest, prepared.dataset)
     totals = {name: sum(getattr(scene, name) for scene in manifest.scenes) for name in COUNTED}
     classes = dict(zip(names, counts.tolist(), strict=True))
     problems = len(manifest.problems)
