@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pretrain_bench.benchmarks.datasets import writers
@@ -68,7 +69,9 @@ def test_a_file_that_fails_while_it_is_read_leaves_its_scene_out(
         return whole(path)
 
     monkeypatch.setattr(Path, "read_bytes", read)
-    monkeypatch.setattr(writers.images, "decode_colour", lambda *_: None)  # it would meet the error first
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    monkeypatch.setattr(writers.images, "decode_colour", lambda *_: noise)  # it would meet the error first
+    monkeypatch.setattr(writers.images, "colour_bits", lambda _: 8)
     data = prepared("scannet", root, tmp_path / "cache")
     assert data.scenes == (TEST[0],)
     assert data.manifest.problems == (
