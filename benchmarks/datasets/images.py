@@ -42,15 +42,15 @@ def decode_depth(source: Path | bytes, name: str, size: tuple[int, int] | None =
         raise DataError(f"{name}: cannot be decoded: {error}") from None
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """(width, height) of a picture, from its header. Raises DataError where it has none."""
+def picture_size(source: Path | bytes, name: str) -> tuple[int, int]:
+    """(width, height) of a picture, from its header. Raises DataError, with `name`, where it has none."""
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
             return image.size
     except (*_BROKEN, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be decoded: {error}") from None
+        raise DataError(f"{name}: cannot be decoded: {error}") from None
 
 
 def encode_depth(depth: NDArray[np.uint16]) -> bytes:

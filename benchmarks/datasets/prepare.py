@@ -17,7 +17,19 @@ from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pretrain_bench.benchmarks.datasets import images, layout, pairs, writers
+from pretrain_bench.benchmarks.datasets import (
+    frame_writer,
+    gravity,
+    images,
+    layout,
+    overlaps,
+    pairs,
+    recording_checks,
+    recording_pairs,
+    sampled_frames,
+    writers,
+)
+from pretrain_bench.benchmarks.datasets.frame_writer import Reading
 from pretrain_bench.benchmarks.datasets.layout import (
     LABELLED,
     MANIFEST,
@@ -28,9 +40,10 @@ from pretrain_bench.benchmarks.datasets.layout import (
     hash_files,
     read_manifest,
 )
-from pretrain_bench.benchmarks.datasets.writers import FINDERS, WRITERS, Reading
+from pretrain_bench.benchmarks.datasets.recording_pairs import BarFor, finish_pairs
+from pretrain_bench.benchmarks.datasets.writers import FINDERS, WRITERS
 from pretrain_bench.benchmarks.input import voxelise as voxelize
-from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.dataset import Dataset, UpChoice
 from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot, cannot_write
 from pretrain_bench.benchmarks.support.files import link_or_copy
 from pretrain_bench.benchmarks.support.locks import exclusive
@@ -39,8 +52,9 @@ from pretrain_bench.benchmarks.support.processes import process_pool
 Progress = Callable[[Iterable[str]], Iterable[str]]
 Say = Callable[[str], None]
 
-# Prepared bytes for each byte of the source, upwards: text shrinks, every n-th frame only is taken.
-_SHARE = {"s3dis": 0.5, "rgbd-folder": 1.1, "scannet": 1.1, "semantickitti": 1.4, "sunrgbd": 0.6}
+# Prepared bytes for each byte of the source, upwards: text shrinks, every n-th frame only is taken, and of recordings the points
+# are held until pairs are known.
+_SHARE = {"s3dis": 0.5, "rgbd-folder": 1.4, "scannet": 1.4, "semantickitti": 1.4, "sunrgbd": 0.6}
 _PARALLEL_FROM = 3
 ANNOUNCED_BYTES = 100_000_000
 
@@ -54,11 +68,16 @@ def prepare(
     strict: bool,
     progress: Progress,
     say: Say = lambda line: None,
+    up: UpChoice = "auto",
+    bar_for: BarFor = lambda title: lambda items: items,
 ) -> Path:
     """Prepare `dataset` from its official layout at `root`; returns the prepared folder below `cache`.
 
     A folder that is prepared already (it has a manifest) is returned as it is. `frame_stride` applies to frame numbers
-    of recordings. Raises DataError naming the file, EnvironmentCannot when the disk is full or not writable.
+    of recordings. `progress` shows a bar over scenes, and `bar_for` makes those over the frames and pairs of a long recording.
+    `up` is what is up in the world of recordings, where the layout leaves that open.
+
+    Raises DataError naming the file, EnvironmentCannot when the disk is full or not writable.
     """
     if not root.is_dir():
         raise DataError(
@@ -70,7 +89,7 @@ def prepare(
             raise DataError(f"{root}: prepared as {manifest.dataset!r}, but asked for as {dataset.name!r}")
         return root
     root = root.resolve()
-    how = Reading(frame_stride, strict)
+    how = Reading(frame_stride, strict, up)
     target = _target(dataset, root, how, cache)
     if (target / MANIFEST).is_file():
         return target
@@ -78,17 +97,19 @@ def prepare(
         with exclusive(target.with_name(target.name + ".lock")):
             if (target / MANIFEST).is_file():
                 return target
-            return _prepare_into(target, Source(dataset, root, how), progress, say)
+            return _prepare_into(target, Source(dataset, root, how), Shown(progress, bar_for, say))
     except OSError as error:
         raise cannot_write(target, error, f"preparing {dataset.name}") from error
 
 
-def prepared_already(dataset: Dataset, root: Path, cache: Path, frame_stride: int) -> Path | None:
+def prepared_already(
+    dataset: Dataset, root: Path, cache: Path, frame_stride: int, up: UpChoice = "auto"
+) -> Path | None:
     """The folder that `prepare` would give at once, strictly read or not; None where there is none yet."""
     if (root / MANIFEST).is_file():
         return root
     for strict in (False, True):
-        target = _target(dataset, root.resolve(), Reading(frame_stride, strict), cache)
+        target = _target(dataset, root.resolve(), Reading(frame_stride, strict, up), cache)
         if (target / MANIFEST).is_file():
             return target
     return None
@@ -106,7 +127,15 @@ class Source(NamedTuple):
     how: Reading
 
 
-def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) -> Path:
+class Shown(NamedTuple):
+    """How progress is shown: a bar over scenes, bars by title, and lines."""
+
+    progress: Progress
+    bar_for: BarFor
+    say: Say
+
+
+def _prepare_into(target: Path, source: Source, shown: Shown) -> Path:
     dataset, root, how = source
     try:
         sources = FINDERS[dataset.layout](dataset, root)
@@ -116,8 +145,9 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
     partial.mkdir(parents=True, exist_ok=True)
     todo = {n: s for n, s in sources.items() if not (partial / "scenes" / n / "scene.json").is_file()}
     if len(sources) >= _PARALLEL_FROM:
-        _announce(source, partial, len(todo), len(sources), say)
-    failed = _write_all(dataset, todo, partial, how, progress)
+        _announce(source, partial, len(todo), len(sources), shown.say)
+    failed = _write_all(dataset, todo, partial, how, shown.progress)
+    finish_pairs(partial / "scenes", _workers(), shown.bar_for)
     if len(failed) == len(sources):
         raise DataError(next(iter(failed.values())))
     final = partial / "final"
@@ -162,7 +192,7 @@ def _write_all(
             failed[name] = str(error)
         return name
 
-    workers = min(os.cpu_count() or 1, 16, len(todo))
+    workers = min(_workers(), len(todo))
     if len(todo) < _PARALLEL_FROM or workers < 2:
         for name in progress(sorted(todo)):
             done(name, lambda name=name: write_scene(dataset, name, todo[name], partial, how))  # type: ignore[misc]
@@ -181,6 +211,11 @@ def _write_all(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return failed
+
+
+def _workers() -> int:
+    """Processes side by side: one for each CPU that this process may use."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
 
 
 def write_scene(dataset: Dataset, name: str, source: Any, partial: Path, how: Reading) -> None:
@@ -222,13 +257,14 @@ def _announce(source: Source, partial: Path, todo: int, scenes: int, say: Say) -
 
 def _source_fingerprint(dataset: Dataset, root: Path, how: Reading, cache: Path) -> str:
     """Names the prepared folder: what the source looks like from outside, and how it is read."""
-    digest = hashlib.sha256(f"{dataset.model_dump_json()} {how.frame_stride} {how.strict}".encode())
+    digest = hashlib.sha256(f"{dataset.model_dump_json()} {how}".encode())
     readers = {"rgbd-folder": ("rgbd_folder",), "scannet": ("scannet", "sens", "rgbd_folder")}
     own = [
         importlib.import_module(f"pretrain_bench.benchmarks.datasets.{name}")
         for name in readers.get(dataset.layout, (dataset.layout,))
     ]
-    for module in (layout, images, pairs, writers, voxelize, *own):
+    recordings = (frame_writer, gravity, overlaps, recording_checks, recording_pairs, sampled_frames)
+    for module in (layout, images, pairs, *recordings, writers, voxelize, *own):
         digest.update(Path(module.__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
     for name, size, time in sorted(_source_files(root, cache / "prepared")):

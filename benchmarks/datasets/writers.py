@@ -8,34 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrain_bench.benchmarks.datasets import images, pairs, rgbd_folder, s3dis, scannet, semantickitti, sens, sunrgbd
+from pretrain_bench.benchmarks.datasets import images, rgbd_folder, s3dis, scannet, semantickitti, sens, sunrgbd
+from pretrain_bench.benchmarks.datasets.frame_writer import FrameSource, Reading, SceneFrame, write_frames
 from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, scene_folder_name
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError
 
 MAX_VIEW_POINTS = 50_000
 """Points kept of a SUN RGB-D view, drawn with a seed from its number: as many as VoteNet's own dumps hold."""
-
-
-class Reading(NamedTuple):
-    """How a dataset is read: every `frame_stride`-th frame, and whether a problem is an error."""
-
-    frame_stride: int
-    strict: bool
-
-
-class SceneFrame(NamedTuple):
-    """One decoded and checked frame, and its picture as it was stored; without a pose in a recording that has none."""
-
-    number: int
-    pose: NDArray[np.float64] | None
-    picture: tuple[bytes, str]
-    depth: NDArray[np.uint16]
 
 
 def find_s3dis(dataset: Dataset, root: Path) -> dict[str, Any]:
@@ -61,7 +46,8 @@ def write_recording(dataset: Dataset, recording: rgbd_folder.Recording, out: Pat
     problems: list[str] = []
     intrinsic = rgbd_folder.read_intrinsic(recording.intrinsic)
     frames = _folder_frames(recording, how, problems)
-    return {**_write_frames(recording.name, intrinsic, frames, out, how), "problems": problems}
+    held = write_frames(FrameSource(recording.name, intrinsic, frames, dataset.layout == "scannet"), out, how)
+    return {**held, "problems": problems + held["problems"]}
 
 
 def find_scannet(dataset: Dataset, root: Path) -> dict[str, Any]:
@@ -85,7 +71,8 @@ def write_scannet(
         header = sens.read_header(stream)
         frames = _stream_frames(stream, header, how, problems)
         intrinsic = rgbd_folder.sound_intrinsic(header.intrinsic_depth[:3, :3], str(stream))
-        held |= _write_frames(name, intrinsic, frames, out, how)
+        held |= write_frames(FrameSource(name, intrinsic, frames, True), out, how)
+        problems += held.pop("problems")
     elif (folder / "color").is_dir():
         exported = write_recording(dataset, _only(folder), out, how)
         problems += exported.pop("problems")
@@ -229,34 +216,6 @@ def _note(problem: str, how: Reading, problems: list[str]) -> None:
     if how.strict:
         raise DataError(problem)
     problems.append(f"{problem}; the frame is left out")
-
-
-def _write_frames(
-    name: str, intrinsic: NDArray[np.float64], frames: Iterable[SceneFrame], out: Path, how: Reading
-) -> dict[str, Any]:
-    """Pictures, intrinsics and frame numbers; and where there are poses, those and the pairs that overlap."""
-    view = out / UNLABELLED
-    (view / "frames").mkdir(parents=True)
-    poses: list[NDArray[np.float64]] = []
-    numbers: list[int] = []
-    clouds = []
-    for frame in frames:
-        stem = f"{len(numbers):06d}"
-        _picture(view / "frames", stem, frame.picture)
-        (view / "frames" / f"{stem}.depth.png").write_bytes(images.encode_depth(frame.depth))
-        if frame.pose is not None:
-            metres = np.where(frame.depth == 65535, 0, frame.depth) / 1000
-            clouds.append(pairs.voxel_means(pairs.world_points(metres, frame.pose, intrinsic)))
-            poses.append(frame.pose)
-        numbers.append(frame.number)
-    if not numbers:
-        raise DataError(f"{name}: no frame with a finite pose and whole pictures at a stride of {how.frame_stride}")
-    _save(view, intrinsic=intrinsic, frame_numbers=np.array(numbers))
-    if not poses:
-        return {"frames": len(numbers), "up": "camera"}
-    overlap = pairs.overlaps(clouds)
-    _save(view, poses=np.stack(poses), pairs=overlap)
-    return {"frames": len(poses), "pairs": len(overlap)}
 
 
 def _picture(folder: Path, stem: str, picture: tuple[bytes, str]) -> None:

@@ -22,6 +22,7 @@ from pretrain_bench.harness.cli.options import (
     Strict,
     Threads,
     TrustCode,
+    Up,
     display,
 )
 
@@ -80,6 +81,7 @@ def run(
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Rebuild stale images.")] = False,
     strict: Strict = False,
     trust_code: TrustCode = False,
+    up: Up = "auto",
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,
 ) -> None:
@@ -96,7 +98,7 @@ def run(
     if picks and suite is None:
         raise pb.WrongUse(f"{picks[0]!r}: filters pick cells of a --suite")
     settings = pb.Settings(
-        data or (), pretrain_data or (), imagenet_weights, threads, backend, device, executor, trust_code
+        data or (), pretrain_data or (), imagenet_weights, threads, backend, device, executor, trust_code, up
     )
     result = pb.run(
         cells,

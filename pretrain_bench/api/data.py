@@ -10,12 +10,13 @@ from typing import NamedTuple
 from pretrain_bench.api.display import Display, TqdmDisplay
 from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.datasets.layout import MANIFEST, Manifest, read_manifest
-from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.dataset import Dataset, up_choice
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
 from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset
 
+DEFAULT_STRIDE = 50
 COUNTED = ("points", "frames", "pairs", "boxes")
 
 
@@ -47,9 +48,10 @@ def prepare_data(
     name: AnyPath,
     root: AnyPath | None = None,
     *,
-    frame_stride: int = 50,
+    frame_stride: int | None = None,
     world: str = "smoke",
     strict: bool = False,
+    up: str = "auto",
     display: Display | None = None,
 ) -> PreparedDataset:
     """Convert a dataset to the prepared form, once; `run` does the same by itself.
@@ -57,13 +59,16 @@ def prepare_data(
     Args:
         name: the dataset, or a folder that is prepared already.
         root: the folder with its official layout; procedural datasets need none.
-        frame_stride: take every n-th frame of a recording.
+        frame_stride: take every n-th frame of a recording; by default what the dataset says, else every 50th.
         world: size of a procedural dataset: smoke, tiny or full.
         strict: bad lines and frames are errors, not warnings.
+        up: what is up in the world of a recording with poses (`rgbd-folder`): +x, -x, +y, -y, +z, -z, or auto to find it from the
+            cameras and the floor.
         display: shows progress; tqdm bars by default.
 
-    Raises DataError that names the file, WrongUse without a root, EnvironmentCannot for a full disk.
+    Raises DataError that names the file, WrongUse without a root or for an unknown `up`, EnvironmentCannot for a full disk.
     """
+    chosen_up = up_choice(up)
     folder, display = Path(name), display or TqdmDisplay()
     if (folder / MANIFEST).is_file():
         manifest = read_manifest(folder)
@@ -77,7 +82,8 @@ def prepare_data(
     if root is None and not wanted.synthetic:
         raise WrongUse(f"{name}: give --root DIR, the folder that holds its official layout ({wanted.source})")
     roots = {} if root is None else {wanted.name: Path(root)}
-    sources = DataSources(roots, {wanted.name: wanted}, frame_stride, world)
+    sources = DataSources(roots, {wanted.name: wanted}, DEFAULT_STRIDE, world, frame_stride, chosen_up)
+    sources.check_up([wanted.name])
     return sources.prepare(wanted.name, strict, display.progress, display.say)
 
 
