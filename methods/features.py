@@ -54,7 +54,7 @@ def _points(context: StageContext, artifacts: Path, frame: Frame) -> Arrays:
     trained = load_weights(artifacts / BACKBONE_FILE)
     head = trained.get(f"{HEAD}kernel")
     channels = 1 if head is None else head.shape[1]
-    found: Arrays = {"xyz": points.xyz, "rgb": points.rgb, "uv": points.uv, "voxel": voxels.inverse}
+    arrays: Arrays = {"xyz": points.xyz, "rgb": points.rgb, "uv": points.uv, "voxel": voxels.inverse}
     for name in ("before", "after"):
         network = seeded_backbone(channels, spec.network, 0.1, spec.sparse_backend, context.seed("weights"))
         if name == "after":
@@ -63,8 +63,8 @@ def _points(context: StageContext, artifacts: Path, frame: Frame) -> Arrays:
         network.train()
         coordinates = batched_coordinates([torch.from_numpy(voxels.coordinates)])
         x = sparse_backend(spec.sparse_backend).SparseTensor(torch.from_numpy(inputs.astype(np.float32)), coordinates)
-        found[f"points_{name}"] = (network.features(x) if head is None else network(x)).F.numpy()
-    return found
+        arrays[f"points_{name}"] = (network.features(x) if head is None else network(x)).F.numpy()
+    return arrays
 
 
 def main(arguments: list[str] | None = None) -> int:

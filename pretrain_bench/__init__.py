@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         verify_data,
         write_synthetic,
     )
-    from pretrain_bench.api.display import Display, Progressed, Silent, TqdmDisplay
+    from pretrain_bench.api.display import Display, LineDisplay, Progressed, Silent, TqdmDisplay
     from pretrain_bench.api.doctor import Diagnosis, doctor
     from pretrain_bench.api.errors import BenchError, DataError, EnvironmentCannot, WrongUse
     from pretrain_bench.api.features import draw_features
@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     from pretrain_bench.api.runs import RUN_COLUMNS, ListedRun, Run, find_run, list_runs, load_runs
     from pretrain_bench.api.scenes import draw_scene, tested_scenes
     from pretrain_bench.api.settings import Settings
+    from pretrain_bench.api.sizing import fitting_budget
     from pretrain_bench.api.status import StageUnderWay, Status, status
-    from pretrain_bench.api.stores import open_runs, unrecorded_runs
+    from pretrain_bench.api.stores import open_runs, unreadable_runs
     from pretrain_bench.api.suites import cells, list_suites, suite
     from pretrain_bench.api.version import __version__
 
@@ -54,7 +55,7 @@ _MODULES = {
         "DataCounts", "count_data", "dataset", "list_datasets", "prepare_data", "preview_data", "subset_data", "verify_data",
         "write_synthetic",
     ),
-    "display": ("Display", "Progressed", "Silent", "TqdmDisplay"),
+    "display": ("Display", "LineDisplay", "Progressed", "Silent", "TqdmDisplay"),
     "doctor": ("Diagnosis", "doctor"),
     "errors": ("BenchError", "DataError", "EnvironmentCannot", "WrongUse"),
     "features": ("draw_features",),
@@ -66,8 +67,9 @@ _MODULES = {
     "runs": ("RUN_COLUMNS", "ListedRun", "Run", "find_run", "list_runs", "load_runs"),
     "scenes": ("draw_scene", "tested_scenes"),
     "settings": ("Settings",),
+    "sizing": ("fitting_budget",),
     "status": ("StageUnderWay", "Status", "status"),
-    "stores": ("open_runs", "unrecorded_runs"),
+    "stores": ("open_runs", "unreadable_runs"),
     "suites": ("cells", "list_suites", "suite"),
     "version": ("__version__",),
 }  # fmt: skip
@@ -75,13 +77,14 @@ _HOMES = {name: f"{__name__}.api.{module}" for module, names in _MODULES.items()
 
 __all__ = [
     "RUN_COLUMNS", "Audit", "BenchError", "DataCounts", "DataError", "Diagnosis", "Display", "EnvironmentCannot",
-    "ImageState", "ImportedCheckpoint", "ListedRun", "PackedBundle", "Plan", "Progressed", "Removed", "Run",
+    "ImageState", "ImportedCheckpoint", "LineDisplay", "ListedRun", "PackedBundle", "Plan", "Progressed", "Removed", "Run",
     "RunResult", "Settings", "Silent", "StageUnderWay", "Status", "TqdmDisplay", "WrongUse", "__version__",
     "audit", "build_images", "cells", "check_method", "clean", "compare", "count_data", "dataset", "doctor",
-    "draw_features", "draw_scene", "find_run", "import_checkpoint", "keys_of_suite", "list_datasets", "list_images",
+    "draw_features", "draw_scene", "find_run", "fitting_budget", "import_checkpoint", "keys_of_suite",
+    "list_datasets", "list_images",
     "list_methods", "list_runs", "list_suites", "load_runs", "lock_bases", "open_runs", "pack_bundle", "plan",
     "prepare_data", "preview_data", "prune_images", "report", "run", "status", "subset_data", "suite", "tested_scenes",
-    "unrecorded_runs", "verify_data", "watch_runs", "write_synthetic",
+    "unreadable_runs", "verify_data", "watch_runs", "write_synthetic",
 ]  # fmt: skip
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import pretrain_bench as pb
-from pretrain_bench.api.display import Display, Progressed
+from pretrain_bench.api.display import Display, Progressed, default_display
+from pretrain_bench.harness.contract.events import Start, Step
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis.frame import load
 from tests.conftest import NANO, REPOSITORY
@@ -111,6 +112,36 @@ def test_bars_count_events(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.out == "" and "build base" in shown.err and "2/5" in shown.err and "a line?[31m" in shown.err
     assert re.search(r"prepare .*100%.* 2/2", shown.err)
     assert all(len(line) <= 100 for line in re.split(r"[\r\n]", shown.err))
+
+
+def test_a_log_gets_a_line_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    display = pb.LineDisplay(clock=lambda: now[0])
+    on_event = display.stage("csc/pairs")
+    on_event(Start(total_steps=600, resumed_from=100))
+    for step in range(101, 601):
+        now[0] += 1.0
+        on_event(Step(step=step, loss=0.5, learning_rate=0.1, gradient_norm=1.0, seconds=1.0, data_seconds=0.0))
+    display.stage_ended(on_event)
+    assert list(display.progress("prepare")(["a", "b"])) == ["a", "b"]
+    shown = capsys.readouterr()
+    lines = shown.err.splitlines()
+    assert shown.out == "" and "\r" not in shown.err
+    assert lines[:2] == ["csc/pairs: resumes after step 100", "csc/pairs: 160 of 600, loss 0.500, about 7 min left"]
+    assert lines[-2:] == ["csc/pairs: 600 of 600 in 8 min", "prepare: 2 of 2 in 0 s"] and len(lines) == 1 + 8 + 2
+
+
+def test_the_display_fits_where_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BENCH_PROGRESS", raising=False)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert isinstance(default_display(), pb.TqdmDisplay)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    assert isinstance(default_display(), pb.LineDisplay)
+    monkeypatch.setenv("BENCH_PROGRESS", "none")
+    assert isinstance(default_display(), pb.Silent)
+    monkeypatch.setenv("BENCH_PROGRESS", "some")
+    with pytest.raises(pb.WrongUse, match="BENCH_PROGRESS=some: expected one of bars, lines, none"):
+        default_display()
 
 
 def test_a_notebook_gets_its_own_bars(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,9 +75,9 @@ def training_sample(
     if instances is not None:
         votes, mask = votes[representative], mask[representative]
     else:
-        found = box_votes(places[representative], moved)
-        votes = places[representative][:, None] + found[:, 1:].reshape(-1, 3, 3)
-        mask = found[:, 0] > 0
+        votes_of_points = box_votes(places[representative], moved)
+        votes = places[representative][:, None] + votes_of_points[:, 1:].reshape(-1, 3, 3)
+        mask = votes_of_points[:, 0] > 0
     colours = _normalised(np.asarray(rgb)[rows[representative]], recipe)
     points = places[representative].astype(np.float32)
     return BoxSample(voxels, points, colours, moved, votes.astype(np.float32), mask)
@@ -154,19 +154,19 @@ def box_instances(xyz: Array, instances: NDArray[np.integer], boxes: Array) -> N
     A box belongs to the instance, numbered above 0, whose extents have their middle at the centre of the box; points (N, 3) are
     along the axes of the boxes.
     """
-    found = np.full(len(xyz), -1, np.int64)
+    box_of_point = np.full(len(xyz), -1, np.int64)
     known = np.flatnonzero(np.asarray(instances) > 0)
     numbers, which = np.unique(np.asarray(instances)[known], return_inverse=True)
     if not len(boxes) or not len(numbers):
-        return found
+        return box_of_point
     middle = _middles(np.asarray(xyz)[known], which, len(numbers))
     apart = np.linalg.norm(np.asarray(boxes)[:, None, :3] - middle[None], axis=2)
     box_of = np.full(len(numbers), -1, np.int64)
     nearest = apart.argmin(axis=1)
     for row in np.flatnonzero(apart.min(axis=1) < SAME_METRES):
         box_of[nearest[row]] = row
-    found[known] = box_of[which]
-    return found
+    box_of_point[known] = box_of[which]
+    return box_of_point
 
 
 def _middles(xyz: Array, which: NDArray[np.integer], count: int) -> NDArray[np.float64]:
@@ -191,19 +191,19 @@ def instance_votes(xyz: Array, instances: NDArray[np.integer]) -> tuple[NDArray[
 def box_votes(xyz: NDArray[np.floating], boxes: NDArray[np.floating]) -> NDArray[np.float32]:
     """(N, 10): whether a point lies in any box, and three offsets to box centres (spec F.3). A point in one box has the same
     offset three times; the second and the third box that hold it replace the second and the third offset."""
-    found = np.zeros((len(xyz), 10), np.float32)
+    votes = np.zeros((len(xyz), 10), np.float32)
     count = np.zeros(len(xyz), np.int64)
     for box in boxes:  # from the fourth box on, each replaces the third's, as in the original
         rows = np.flatnonzero(points_inside(xyz, box))
         offset = box[:3] - np.asarray(xyz, np.float64)[rows]
         first = count[rows] == 0
-        found[rows, 0] = 1
-        found[rows[first], 1:] = np.tile(offset[first], 3)
+        votes[rows, 0] = 1
+        votes[rows[first], 1:] = np.tile(offset[first], 3)
         for place in (1, 2):
             here = count[rows] == place
-            found[rows[here], 1 + 3 * place : 4 + 3 * place] = offset[here]
+            votes[rows[here], 1 + 3 * place : 4 + 3 * place] = offset[here]
         count[rows] = np.minimum(count[rows] + 1, 2)
-    return found
+    return votes
 
 
 def heading_bins_of(headings: NDArray[np.floating], bins: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

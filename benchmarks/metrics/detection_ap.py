@@ -64,37 +64,45 @@ def decode(raw: RawBoxes, mean_sizes: NDArray[np.floating]) -> Detections:
 
 
 def survivors(
-    found: Detections,
+    detections: Detections,
     within_class: bool = True,
     in_plan: bool = False,
     xyz: NDArray[np.floating] | None = None,
 ) -> NDArray[np.int64]:
     """Sorted rows that survive suppression by the axis-aligned extents of the boxes, by objectness; of each class on its own, as
     CSC does, or among all. With `xyz` boxes with fewer than 5 of these points are left out first."""
-    rows = np.arange(len(found.boxes))
+    rows = np.arange(len(detections.boxes))
     if xyz is not None:
-        rows = np.array([r for r in rows if points_inside(xyz, found.boxes[r]).sum() >= LEAST_POINTS_IN_BOX], np.int64)
-    spans = extents(found.boxes[rows])
+        rows = np.array(
+            [r for r in rows if points_inside(xyz, detections.boxes[r]).sum() >= LEAST_POINTS_IN_BOX], np.int64
+        )
+    spans = extents(detections.boxes[rows])
     if in_plan:
         spans = spans[:, [0, 1, 3, 4]]
-    classes = found.classes[rows].argmax(axis=1) if within_class else None
-    return np.sort(rows[suppress(spans, found.objectness[rows], SUPPRESSION_OVERLAP, classes)])
+    classes = detections.classes[rows].argmax(axis=1) if within_class else None
+    return np.sort(rows[suppress(spans, detections.objectness[rows], SUPPRESSION_OVERLAP, classes)])
 
 
-def kept(found: Detections) -> Detections:
+def kept(detections: Detections) -> Detections:
     """What counts: survivors of the suppression within each class whose objectness is above LEAST_OBJECTNESS."""
-    rows = survivors(found)
-    rows = rows[found.objectness[rows] > LEAST_OBJECTNESS]
-    return Detections(found.boxes[rows], found.objectness[rows], found.classes[rows])
+    rows = survivors(detections)
+    rows = rows[detections.objectness[rows] > LEAST_OBJECTNESS]
+    return Detections(detections.boxes[rows], detections.objectness[rows], detections.classes[rows])
 
 
-def scored(found: Detections, every_class: bool = True) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def scored(detections: Detections, every_class: bool = True) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """For each class its boxes and scores: every box for every class with objectness times the probability of the class (as CSC
     does), or each box for its likeliest class with its objectness."""
     if every_class:
-        return [(found.boxes, found.objectness * found.classes[:, c]) for c in range(found.classes.shape[1])]
-    said = found.classes.argmax(axis=1)
-    return [(found.boxes[said == c], found.objectness[said == c]) for c in range(found.classes.shape[1])]
+        return [
+            (detections.boxes, detections.objectness * detections.classes[:, c])
+            for c in range(detections.classes.shape[1])
+        ]
+    best_class = detections.classes.argmax(axis=1)
+    return [
+        (detections.boxes[best_class == c], detections.objectness[best_class == c])
+        for c in range(detections.classes.shape[1])
+    ]
 
 
 def scene_verdicts(
@@ -115,14 +123,14 @@ def scene_verdicts(
         iou = oriented_iou(boxes[pairs[0]], np.asarray(objects, np.float64)[pairs[1], :7]).reshape(iou.shape)
     best = iou.argmax(axis=1) if len(objects) else np.zeros(len(boxes), np.int64)
     most = iou.max(axis=1) if len(objects) else np.zeros(len(boxes))
-    found = []
+    verdicts = []
     for overlap in overlaps:
         hits = np.flatnonzero(most > overlap)
         _, first = np.unique(best[hits], return_index=True)
         true = np.zeros(len(boxes), dtype=bool)
         true[hits[first]] = True
-        found.append(Verdicts(scores, true, len(objects)))
-    return found
+        verdicts.append(Verdicts(scores, true, len(objects)))
+    return verdicts
 
 
 def joined(parts: Iterable[Verdicts]) -> Verdicts:

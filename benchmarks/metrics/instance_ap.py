@@ -62,13 +62,13 @@ def scene_verdicts(
     counts = np.bincount(of_point[~void], minlength=len(pairs))
     who = np.repeat(np.arange(len(sizes)), sizes)
     table = _common_points(who, of_point[predicted.points], len(sizes), len(pairs))
-    found: dict[int, list[Verdicts] | None] = {}
+    verdicts: dict[int, list[Verdicts] | None] = {}
     for name in valid_classes:
         mine = np.flatnonzero((predicted.classes == name) & (sizes >= least_points))
         theirs = np.flatnonzero(pairs[:, 0] == name) if len(pairs) else np.zeros(0, np.int64)
         large = counts[theirs] >= least_points
         if not len(mine) and not large.any():
-            found[name] = None
+            verdicts[name] = None
             continue
         common = table[np.ix_(mine, theirs)]
         union = sizes[mine][:, None] + counts[theirs][None] - common
@@ -76,8 +76,8 @@ def scene_verdicts(
         ignored = table[mine, len(pairs)] + common[:, ~large].sum(axis=1)
         share = ignored / np.maximum(sizes[mine], 1)
         confidences = np.asarray(predicted.confidences, np.float64)[mine]
-        found[name] = [_match(overlap, large, share, confidences, t) for t in thresholds]
-    return found
+        verdicts[name] = [_match(overlap, large, share, confidences, t) for t in thresholds]
+    return verdicts
 
 
 def _common_points(who: NDArray[np.int64], what: NDArray[np.int64], rows: int, columns: int) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.foreign_files import open_plain
 
 FORMAT_VERSION = 1
 HEADER_BYTES = 1024
@@ -63,11 +64,11 @@ def read(folder: Path, scene: str, kind: str, sizes: Mapping[str, int]) -> Predi
     """
     layout, path = LAYOUTS[kind], folder / f"{scene}.npz"
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_plain(path) as file, zipfile.ZipFile(file) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
         if unpacked > _most_bytes(kind, sizes):
             raise ValueError(f"{unpacked:,} bytes unpacked, expected at most {_most_bytes(kind, sizes):,}")
-        with np.load(path, allow_pickle=False) as archive:
+        with open_plain(path) as file, np.load(file, allow_pickle=False) as archive:
             names = set(archive.files) - {"format_version"}
             if names != set(layout):
                 raise ValueError(

@@ -154,9 +154,9 @@ class InstanceScorer:
 
     def read(self, folder: Path, scene: str) -> Prediction:
         """See `Scorer`."""
-        found = prediction_files.read(folder, scene, "instance", {"V": len(self._semantic[scene])})
-        starts, voxels = found["starts"].astype(np.int64), found["voxels"]
-        instances = len(found["instance_classes"])
+        arrays = prediction_files.read(folder, scene, "instance", {"V": len(self._semantic[scene])})
+        starts, voxels = arrays["starts"].astype(np.int64), arrays["voxels"]
+        instances = len(arrays["instance_classes"])
         if len(starts) != instances + 1 or starts[0] != 0 or starts[-1] != len(voxels) or (np.diff(starts) < 0).any():
             raise DataError(f"{scene}.npz: starts: expected {instances + 1} numbers that grow from 0 to {len(voxels)}")
         if len(voxels) and not (voxels.min() >= 0 and voxels.max() < len(self._semantic[scene])):
@@ -164,9 +164,9 @@ class InstanceScorer:
         pairs = np.repeat(np.arange(instances), np.diff(starts)) * len(self._semantic[scene]) + voxels
         if len(np.unique(pairs)) != len(pairs):
             raise DataError(f"{scene}.npz: voxels: an instance names a voxel twice")
-        if not np.isfinite(found["confidences"]).all():
+        if not np.isfinite(arrays["confidences"]).all():
             raise DataError(f"{scene}.npz: confidences: not all are finite")
-        return found
+        return arrays
 
     def counts(self, scene: str, prediction: Prediction) -> Counts:
         """`voxel`, and `instances`: for each counted class and threshold confidences, verdicts and missed instances; see
@@ -174,14 +174,14 @@ class InstanceScorer:
         instances = Instances(
             prediction["voxels"], prediction["starts"], prediction["instance_classes"], prediction["confidences"]
         )
-        found = instance_ap.scene_verdicts(
+        result = instance_ap.scene_verdicts(
             self._semantic[scene], self._instance[scene], instances, self.counted, self.least_voxels
         )
         listed = {
             str(c): None
             if v is None
             else [[one.confidences.tolist(), one.true.astype(int).tolist(), one.missed] for one in v]
-            for c, v in found.items()
+            for c, v in result.items()
         }
         matrix = confusion_matrix(self._semantic[scene], prediction["classes"], self.classes)
         return {"voxel": matrix.tolist(), "instances": listed}
@@ -216,21 +216,21 @@ class DetectionScorer:
 
     def read(self, folder: Path, scene: str) -> Prediction:
         """See `Scorer`."""
-        found = prediction_files.read(folder, scene, "detection", {"C": self.classes})
-        for name, array in found.items():
+        arrays = prediction_files.read(folder, scene, "detection", {"C": self.classes})
+        for name, array in arrays.items():
             if not np.isfinite(array).all():
                 raise DataError(f"{scene}.npz: {name}: not all numbers are finite")
-        if (found["boxes"][:, 3:6] < 0).any():
+        if (arrays["boxes"][:, 3:6] < 0).any():
             raise DataError(f"{scene}.npz: boxes: a negative size")
-        return found
+        return arrays
 
     def counts(self, scene: str, prediction: Prediction) -> Counts:
         """`boxes`: for each class and overlap scores, verdicts and the number of objects; see `detection_ap`."""
         objects = self._boxes[scene]
-        found = detection_ap.Detections(prediction["boxes"], prediction["objectness"], prediction["probabilities"])
+        result = detection_ap.Detections(prediction["boxes"], prediction["objectness"], prediction["probabilities"])
         verdicts = [
             detection_ap.scene_verdicts(boxes, scores, objects[objects[:, 7] == c])
-            for c, (boxes, scores) in enumerate(detection_ap.scored(found))
+            for c, (boxes, scores) in enumerate(detection_ap.scored(result))
         ]
         return {
             "boxes": [[[v.scores.tolist(), v.true.astype(int).tolist(), v.objects] for v in each] for each in verdicts]
@@ -278,7 +278,7 @@ def instance_metrics(counts: Sequence[Counts]) -> Metrics:
     metrics: Metrics = {}
     for name in counts[0]["instances"]:
         scenes = [c["instances"][name] for c in counts if c["instances"][name] is not None]
-        found = [
+        precisions = [
             instance_ap.average_precision(
                 instance_ap.joined(
                     instance_ap.Verdicts(np.asarray(v[t][0], np.float64), np.asarray(v[t][1], bool), v[t][2])
@@ -287,7 +287,7 @@ def instance_metrics(counts: Sequence[Counts]) -> Metrics:
             )
             for t in range(len(instance_ap.THRESHOLDS))
         ]
-        for kind, value in (("ap", float(np.mean(found[:-1]))), ("ap50", found[0]), ("ap25", found[-1])):
+        for kind, value in (("ap", float(np.mean(precisions[:-1]))), ("ap50", precisions[0]), ("ap25", precisions[-1])):
             precision[kind].append(value)
             metrics[f"{kind}/{name}"] = _number(value)
     means = {kind: _nan_mean(values) for kind, values in precision.items()}
@@ -301,7 +301,7 @@ def detection_metrics(scenes: Sequence[Any]) -> Metrics:
     metrics: Metrics = {}
     for place, overlap in enumerate(detection_ap.OVERLAPS):
         name = f"{100 * overlap:.0f}"
-        found = [
+        precisions = [
             detection_ap.average_precision(
                 detection_ap.joined(
                     detection_ap.Verdicts(
@@ -312,9 +312,9 @@ def detection_metrics(scenes: Sequence[Any]) -> Metrics:
             )
             for c in range(len(scenes[0]))
         ]
-        metrics[f"map{name}"] = _nan_mean([ap for ap, _ in found])
-        metrics[f"recall{name}"] = _nan_mean([recall for _, recall in found])
-        metrics.update({f"ap{name}/{c}": _number(ap) for c, (ap, _) in enumerate(found)})
+        metrics[f"map{name}"] = _nan_mean([ap for ap, _ in precisions])
+        metrics[f"recall{name}"] = _nan_mean([recall for _, recall in precisions])
+        metrics.update({f"ap{name}/{c}": _number(ap) for c, (ap, _) in enumerate(precisions)})
     return metrics
 
 

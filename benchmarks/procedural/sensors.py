@@ -85,23 +85,23 @@ def render(
     )
     directions = rays @ pose[:3, :3].T
     hits = cast(world, pose[:3, 3], directions, camera_window(pose, intrinsic, size))
-    found = np.isfinite(hits.distance)
-    safe = np.where(found, hits.distance, 0.0)
+    hit = np.isfinite(hits.distance)
+    safe = np.where(hit, hits.distance, 0.0)
     flat = directions.reshape(-1, 3)
     points = pose[:3, 3] + safe[:, None] * flat
     local = _turn(points - world.centre[hits.solid], -world.yaw[hits.solid])
     sky = np.array([0.62, 0.74, 0.9])
-    colour = np.where(found[:, None], _shade(world, local, hits.normal, points, hits.solid), sky)
+    colour = np.where(hit[:, None], _shade(world, local, hits.normal, points, hits.solid), sky)
     colour = colour * rng.uniform(0.85, 1.1) + rng.normal(0, 0.015, (len(points), 3))
     glass = np.array([label == "window" for label in world.labels])[hits.solid]
     cosine = np.abs((hits.normal * flat).sum(1)) / np.linalg.norm(flat, axis=1)
     # The rays have unit z, so the distance along a ray is the depth along the optical axis.
     depth = safe + rng.normal(0, 1, len(safe)) * (0.0012 + 0.0019 * np.maximum(safe - 0.4, 0) ** 2)
     chance = rng.random((2, len(safe)))
-    lost = ~found | (safe > 6.0) | (cosine < 0.12) | (glass & (chance[0] < 0.7)) | (chance[1] < 0.01)
+    lost = ~hit | (safe > 6.0) | (cosine < 0.12) | (glass & (chance[0] < 0.7)) | (chance[1] < 0.01)
     millimetres = np.where(lost, 0, np.clip(np.round(depth * 1000), 1, 65534)).astype(np.uint16)
     picture = (np.clip(colour, 0, 1) * 255).astype(np.uint8)
-    instance = np.where(found, world.instance[hits.solid], -1)
+    instance = np.where(hit, world.instance[hits.solid], -1)
     return Rendered(
         picture.reshape(height, width, 3), millimetres.reshape(height, width), instance.reshape(height, width)
     )
@@ -129,8 +129,8 @@ def sweep(
     albedo = _shade(world, local, hits.normal, points, hits.solid).mean(axis=1)
     remission = np.clip(albedo * (0.35 + 0.65 * cosine) * np.exp(-safe / 60) + rng.normal(0, 0.04, len(flat)), 0, 0.99)
     distance = safe + rng.normal(0, 0.02, len(flat))
-    found = np.concatenate([own * distance[:, None], remission[:, None]], axis=1)[keep]
-    return found.astype(np.float32), world.instance[hits.solid][keep]
+    returns = np.concatenate([own * distance[:, None], remission[:, None]], axis=1)[keep]
+    return returns.astype(np.float32), world.instance[hits.solid][keep]
 
 
 def cast(world: World, origin: NDArray[np.float64], directions: NDArray[np.float64], window: Window) -> Hits:
@@ -173,11 +173,11 @@ def _hit_box(
     enter, leave = near.max(axis=1), np.maximum(one, two).min(axis=1)
 
     def normals(distance: NDArray[np.float64], hit: NDArray[np.bool_]) -> NDArray[np.float64]:
-        found = np.zeros((len(distance), 3))
+        normals_of_hits = np.zeros((len(distance), 3))
         axis = near[hit].argmax(axis=1)
         rows = np.arange(len(distance))
-        found[rows, axis] = -np.sign(ray[hit][rows, axis])
-        return found
+        normals_of_hits[rows, axis] = -np.sign(ray[hit][rows, axis])
+        return normals_of_hits
 
     return np.where(enter < leave, enter, np.inf), normals
 

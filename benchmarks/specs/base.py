@@ -18,6 +18,16 @@ class Spec(BaseModel):
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+
+
+def _stays_below(name: str) -> str:
+    if any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name or not name.isprintable():
+        raise ValueError("expected a relative name without `..`, backslashes or control characters")
+    return name
+
+
+FileName = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_stays_below)]
+"""A file below a folder, as `predictions/final/room.npz`; the folder may come from a stranger."""
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 

@@ -231,8 +231,8 @@ RECIPES: dict[str, type[Recipe]] = {
 
 def recipe_kind(recipe: object) -> str:
     """The kind of a task's recipe, as a model or as plain data."""
-    found = recipe.get("kind", "semantic") if isinstance(recipe, dict) else getattr(recipe, "kind", "semantic")
-    return str(found)
+    kind = recipe.get("kind", "semantic") if isinstance(recipe, dict) else getattr(recipe, "kind", "semantic")
+    return str(kind)
 
 
 TaskRecipe = Annotated[

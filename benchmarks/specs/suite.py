@@ -101,13 +101,13 @@ class Filter(NamedTuple):
 
 def parse_filters(texts: Iterable[str]) -> list[Filter]:
     """Read `method=ours,csc` or `task=*-sem`. Raises WrongUse for an unknown field or a text without `=`."""
-    found = []
+    parsed = []
     for text in itertools.chain.from_iterable(t.split() for t in texts):
         axis, equals, patterns = text.partition("=")
         if not equals or not patterns or axis not in AXES:
             raise WrongUse(f"filter {text!r}: expected FIELD=PATTERN[,PATTERN], FIELD one of {', '.join(AXES)}")
-        found.append(Filter(axis, tuple(patterns.split(","))))
-    return found
+        parsed.append(Filter(axis, tuple(patterns.split(","))))
+    return parsed
 
 
 def _patterns(value: str | int | tuple[str | int, ...]) -> tuple[str, ...]:

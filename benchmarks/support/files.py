@@ -37,6 +37,23 @@ def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str])
         shutil.copyfile(source, target)
 
 
+def sync_tree(folder: Path) -> None:
+    """Make a folder with everything in it survive a power cut. Raises OSError where the disk cannot take it."""
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            sync(Path(parent, name))
+        sync(Path(parent))
+
+
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a folder, survive a power cut. Raises OSError where the disk cannot take it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def remove_tree(path: Path) -> None:
     """Remove a folder of any depth; a stage may nest more folders than Python's own removal can."""
     try:

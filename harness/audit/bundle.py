@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.benchmarks.metrics.scorer import metrics_of_counts
+from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.audit.static import AuditedRun
 from pretrain_bench.harness.store import chain
@@ -75,7 +75,7 @@ def rescore_counts(runs: Iterable[AuditedRun], tally: Tally) -> None:
         if not path.is_file() or run.spec.data is None:
             continue
         try:
-            counts = json.loads(path.read_bytes())
+            counts = read_json(path)
             computed: dict[str, float | None] = {}
             for checkpoint, scenes in counts.items():
                 computed |= {f"{n}_{checkpoint}": v for n, v in metrics_of_counts(list(scenes.values())).items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot
 from pretrain_bench.benchmarks.support.files import size_and_sha256
+from pretrain_bench.benchmarks.support.foreign_files import is_plain, open_plain
 from pretrain_bench.harness.audit.bundle import NAMESPACE
 from pretrain_bench.harness.audit.rescore import find_data
 from pretrain_bench.harness.audit.static import AuditedRun
@@ -94,8 +96,8 @@ class _Packer:
         if not self.anonymous:
             names.append(LOG)  # free text, which may name anything
         for name in names:
-            if (run.folder / name).is_file():
-                (into / name).write_bytes((run.folder / name).read_bytes())
+            if is_plain(run.folder / name, run.folder):
+                _copy(run.folder / name, into / name, run.folder)
         self._add_predictions(run, into)
         counts = self._counts(run)
         if counts:
@@ -106,7 +108,7 @@ class _Packer:
         record = read_record(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         if not self.anonymous:
-            target.write_bytes(source.read_bytes())
+            _copy(source, target, source.parent)
             return record.sha256
         hidden = _anonymous(record, self.salt)
         self.resealed[record.sha256] = hidden.sha256
@@ -118,11 +120,11 @@ class _Packer:
         left_out = {}
         for name in run.record.artifacts:
             source, target = run.folder / ARTIFACTS / name, into / ARTIFACTS / name
-            if not source.is_file():
+            if not is_plain(source, run.folder):
                 continue
             if name.startswith(f"{PREDICTIONS}/"):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(source.read_bytes())
+                _copy(source, target, run.folder)
             else:
                 left_out[name] = PRUNED_BY
         if left_out:
@@ -134,7 +136,7 @@ class _Packer:
         if original is None:
             return
         if not self.anonymous:
-            (self.folder / chain.CHAIN_FILE).write_bytes((root / chain.CHAIN_FILE).read_bytes())
+            _copy(root / chain.CHAIN_FILE, self.folder / chain.CHAIN_FILE, root)
             return
         links = [
             link.model_copy(update={"record_sha256": self.resealed.get(link.record_sha256, link.record_sha256)})
@@ -157,6 +159,12 @@ class _Packer:
             with contextlib.suppress(DataError):
                 counts[checkpoint] = counts_of(scorer, predictions / checkpoint, spec.split.test)
         return counts
+
+
+def _copy(source: Path, target: Path, below: Path) -> None:
+    """Copy a plain file; nothing that a link leads to gets into a bundle. Raises OSError."""
+    with open_plain(source, below=below) as file, target.open("xb") as copy:
+        shutil.copyfileobj(file, copy)
 
 
 def _anonymous(record: Record, salt: str) -> Record:

@@ -13,7 +13,7 @@ from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
-from pretrain_bench.benchmarks.support.files import size_and_sha256
+from pretrain_bench.benchmarks.support.foreign_files import plain_size_and_sha256, read_json
 from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Step, read_events
 from pretrain_bench.harness.contract.records import Outcome, Record
@@ -44,8 +44,11 @@ class AuditedRun(NamedTuple):
 def audit_files(store: Store, tally: Tally, wanted: list[str] | None = None) -> dict[str, AuditedRun]:
     """Every check on files; returns the runs that could be read, by key. `wanted` are keys to look at, None for all."""
     runs = read_runs(store, tally)
+    completed = chain.read(store.root)
+    lost = {(k.key, k.attempt) for k in (completed.links if completed else ()) if k.outcome == chain.LOST}
     for run in runs.values():
         if wanted is None or run.record.key in wanted:
+            _check_attempts(run, {number for key, number in lost if key == run.record.key}, tally)
             _check_run(run, runs, tally)
     _check_chain(store, runs, tally)
     _check_groups(runs, tally)
@@ -75,7 +78,6 @@ def read_runs(store: Store, tally: Tally) -> dict[str, AuditedRun]:
 
 
 def _check_run(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) -> None:
-    _check_attempts(run, tally)
     if run.record.outcome == Outcome.ok:
         _check_artifacts(run, tally)
     _check_parents(run, runs, tally)
@@ -100,9 +102,12 @@ def _check_artifacts(run: AuditedRun, tally: Tally) -> None:
         if name in absent:
             continue
         try:
-            actual = size_and_sha256(path)
-        except OSError:
+            actual = plain_size_and_sha256(path, run.folder, entry.bytes)
+        except FileNotFoundError:
             tally.expect("artifacts are there", False, run.name, f"{name} is missing and was not pruned")
+            continue
+        except OSError as error:
+            tally.expect(check, False, run.name, f"{name}: {error.strerror}: a link or special file, which is not read")
             continue
         tally.expect(check, actual == (entry.bytes, entry.sha256), run.name, f"{name} has another content")
     extra = sorted(
@@ -113,12 +118,17 @@ def _check_artifacts(run: AuditedRun, tally: Tally) -> None:
     tally.expect(check, not extra, run.name, f"{extra[0] if extra else ''} is not in the record")
 
 
-def _check_attempts(run: AuditedRun, tally: Tally) -> None:
+def _check_attempts(run: AuditedRun, lost: set[int], tally: Tally) -> None:
+    """Every attempt before the one that counts is there, or the chain admits its loss."""
     check, folder = "every attempt is kept", run.folder / ATTEMPTS
     numbers = sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
     last = run.record.attempt
+    all_numbers = set(range(1, last + 1))
     tally.expect(
-        check, numbers == list(range(1, last + 1)), run.name, f"attempts {numbers}, the record is of attempt {last}"
+        check,
+        all_numbers - lost <= {*numbers} <= all_numbers,
+        run.name,
+        f"attempts {numbers}, the record is of attempt {last}",
     )
     for number in numbers:
         try:
@@ -294,12 +304,18 @@ def _check_chain(store: Store, runs: dict[str, AuditedRun], tally: Tally) -> Non
     for run in runs.values():
         for path in (run.folder / ATTEMPTS).glob(f"*/{RECORD}"):
             try:
-                kept[json.loads(path.read_bytes())["sha256"]] = run.name
+                kept[read_json(path)["sha256"]] = run.name
             except (OSError, ValueError, KeyError, TypeError):
                 continue
     named = {link.record_sha256 for link in completed.links}
+    lost = {link.record_sha256 for link in completed.links if link.outcome == chain.LOST}
     for link in completed.links:
-        if link.record_sha256 in kept:
+        if link.outcome == chain.LOST:
+            continue
+        if link.record_sha256 in lost:
+            text = f"attempt {link.attempt}, {link.outcome}, was lost and the stage ran again"
+            tally.note(check, "warning", f"{link.kind}/{link.key}", text)
+        elif link.record_sha256 in kept:
             tally.expect(check, True, "", "")
         elif (store.partial(link.key) / f"complete-{link.kind}").is_dir():
             tally.note(check, "warning", f"{link.kind}/{link.key}", "cut off while it was published; run it again")

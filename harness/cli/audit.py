@@ -50,7 +50,7 @@ def audit(
     if runs.is_file() and bundle is not None:
         raise pb.WrongUse("--bundle: a bundle is packed from a folder of runs, not from another bundle")
     shown = display(json)
-    found = pb.audit(
+    audited = pb.audit(
         runs,
         keys,
         rescore=rescore,
@@ -65,9 +65,9 @@ def audit(
         packed = pb.pack_bundle(bundle, runs, anonymous=anonymous, sign=sign, display=shown)
         shown.say(f"{packed.path}: {packed.runs} runs, Merkle root {packed.merkle_root}")
     if page is not None:
-        found.write_page(page)
-    _print(found.findings, json)
-    found.raise_if_failed()
+        audited.write_page(page)
+    _print(audited.findings, json)
+    audited.raise_if_failed()
 
 
 def _print(findings: list[Finding], json: bool) -> None:

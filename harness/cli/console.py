@@ -46,23 +46,17 @@ def print_json(data: object) -> None:
     print(json.dumps(data, indent=1, sort_keys=True, allow_nan=False))
 
 
-def warn_unrecorded(names: Sequence[str]) -> None:
-    """Warn about run folders that no list and no report counts."""
-    if names:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        print(f"warning: {names[0]}{more}: no record, so not counted; bench audit says what is there", file=sys.stderr)
+def warn_unreadable(problems: Sequence[str]) -> None:
+    """Warn about runs that no list and no report counts."""
+    for problem in problems[:1]:
+        print(f"warning: not counted: {printable(problem)}", file=sys.stderr)
+    if len(problems) > 1:
+        print(f"warning: {len(problems) - 1} more cannot be read; bench audit lists them", file=sys.stderr)
 
 
 def seeds(cell: Cell | None, own: object) -> str:
     """The seed of a pre-training, or `pre-training/fine-tuning` seeds of a cell."""
     return str(own) if cell is None else f"{cell.pretrain_seed}/{cell.finetune_seed}"
-
-
-def duration(seconds: float) -> str:
-    """A time in seconds, minutes or hours."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
 def per_cent(value: float | None) -> str:

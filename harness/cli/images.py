@@ -63,17 +63,17 @@ def ls(json: Json = False) -> None:
 
 def check(json: Json = False) -> None:
     """Report drift: images older than their code, locks or base. Exit code 1 where there is any."""
-    found = pb.list_images()
-    _show(found, json)
-    if any(image.state != "ok" for image in found):
+    images = pb.list_images()
+    _show(images, json)
+    if any(image.state != "ok" for image in images):
         raise typer.Exit(1)
 
 
-def _show(found: list[pb.ImageState], json: bool) -> None:
+def _show(images: list[pb.ImageState], json: bool) -> None:
     from pretrain_bench.harness.cli.console import print_json, table
 
     headers = ("image", "state", "size", "why")
-    rows = [(i.image, i.state, "-" if i.bytes is None else f"{i.bytes / 1e9:.2f} GB", i.why) for i in found]
+    rows = [(i.image, i.state, "-" if i.bytes is None else f"{i.bytes / 1e9:.2f} GB", i.why) for i in images]
     if json:
         print_json([dict(zip(headers, row, strict=True)) for row in rows])
     else:

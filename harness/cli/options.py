@@ -68,7 +68,7 @@ DEFAULT_RUNS = Path("runs")
 
 
 def display(json: bool) -> Display:
-    """Bars and lines on stderr; nothing with --json."""
-    from pretrain_bench.api.display import Silent, TqdmDisplay
+    """Bars or lines on stderr; nothing with --json."""
+    from pretrain_bench.api.display import Silent, default_display
 
-    return Silent() if json else TqdmDisplay()
+    return Silent() if json else default_display()

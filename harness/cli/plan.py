@@ -58,11 +58,11 @@ def plan(
     settings = pb.Settings(
         data or (), pretrain_data or (), imagenet_weights, threads, backend, device, executor, trust_code, up
     )
-    found = pb.plan(suite, runs=runs, only=[*(only or []), *(filters or [])], settings=settings)
+    planned = pb.plan(suite, runs=runs, only=[*(only or []), *(filters or [])], settings=settings)
     if json:
-        print_json(_as_json(found))
+        print_json(_as_json(planned))
     else:
-        _print(found, show_all)
+        _print(planned, show_all)
 
 
 def _as_json(plan: pb.Plan) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def _rows(plan: pb.Plan) -> list[tuple[str, ...]]:
 
 
 def _print_totals(plan: pb.Plan) -> None:
-    from pretrain_bench.harness.cli.console import duration
+    from pretrain_bench.api.display import duration
 
     known = [s.estimate for s in plan.remaining if s.estimate is not None]
     if not known:
@@ -137,7 +137,7 @@ def _print_totals(plan: pb.Plan) -> None:
 
 
 def _time(state: StageState) -> str:
-    from pretrain_bench.harness.cli.console import duration
+    from pretrain_bench.api.display import duration
 
     if state.estimate is None:
         return "-"
@@ -148,11 +148,11 @@ def suites(json: Json = False) -> None:
     """List the suites that ship."""
     from pretrain_bench.harness.cli.console import WIDTH, print_json
 
-    found = pb.list_suites()
+    listed = pb.list_suites()
     if json:
-        print_json([s.model_dump(mode="json") for s in found])
+        print_json([s.model_dump(mode="json") for s in listed])
         return
-    for s in found:
+    for s in listed:
         print(f"{s.name}: {sum(1 for _ in s.cells('-', '-'))} cells, budget {s.budget}")
         for text in (s.description.strip(), f"tasks: {', '.join(s.tasks)}"):
             print(textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="    "))

@@ -54,13 +54,13 @@ def report(
         ignored = {"--suite": suite, "--published": published, "--watch": watch, "--export": export}
         if given := [flag for flag, value in ignored.items() if value]:
             raise pb.WrongUse(f"{', '.join(given)}: cannot be combined with --compare")
-        found = pb.compare(*compare, runs=runs, out=out)
-        _print(found.text, found.files, json)
+        comparison = pb.compare(*compare, runs=runs, out=out)
+        _print(comparison.text, comparison.files, json)
         return
     if watch and json:
         raise pb.WrongUse("--watch prints a line for each report; leave out --json")
 
-    from pretrain_bench.harness.cli.console import warn_unrecorded
+    from pretrain_bench.harness.cli.console import warn_unreadable
 
     options: dict[str, Any] = {"suite": suite, "published": published, "page": page, "scene_pictures": scene_pictures}
 
@@ -72,7 +72,7 @@ def report(
         return
     store = pb.open_runs(runs)
     built = build(store)
-    warn_unrecorded(pb.unrecorded_runs(store))
+    warn_unreadable(pb.unreadable_runs(store))
     _print(built.text, built.files, json)
 
 

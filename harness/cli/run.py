@@ -29,6 +29,7 @@ from pretrain_bench.harness.cli.options import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pretrain_bench.api.display import Display
     from pretrain_bench.benchmarks.specs.suite import Suite
 
 
@@ -45,7 +46,11 @@ def run(
         str | None, typer.Option("--suite", help="Run a whole matrix, by name or YAML file, in place of the above.")
     ] = None,
     budget: Annotated[
-        str | None, typer.Option("--budget", help="Limits, by name or YAML file. (default: uniform)")
+        str | None,
+        typer.Option(
+            "--budget",
+            help="Limits, by name or YAML file. (default: uniform with a GPU and data for the task, else smoke)",
+        ),
     ] = None,
     profile: Annotated[
         str | None, typer.Option("--profile", help="Recipe, by name or YAML file. (default: the one the budget names)")
@@ -80,6 +85,12 @@ def run(
     ] = "infra",
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Rebuild stale images.")] = False,
     strict: Strict = False,
+    synthetic: Annotated[
+        bool,
+        typer.Option(
+            "--synthetic", help="Allow a GPU-sized budget, or pre-training before a real task, on generated data."
+        ),
+    ] = False,
     trust_code: TrustCode = False,
     up: Up = "auto",
     runs: Runs = DEFAULT_RUNS,
@@ -87,19 +98,21 @@ def run(
 ) -> None:
     """Pre-train, fine-tune and score methods under a budget; what is done already is reused.
 
-    Without --data and --pretrain-data, procedural datasets stand in for S3DIS and ScanNet, and every result says so.
+    Without --data and --pretrain-data, generated datasets stand in for S3DIS and ScanNet, every result says so, and the budget is
+    smoke, which takes minutes.
     """
     single = {
         "--method": method, "--task": task, "--budget": budget, "--profile": profile, "--label-ratio": label_ratio,
         "--pretrain-seed": pretrain_seed, "--finetune-seed": finetune_seed,
     }  # fmt: skip
-    cells = _cells(suite, single)
     picks = [*(only or []), *(filters or [])]
     if picks and suite is None:
         raise pb.WrongUse(f"{picks[0]!r}: filters pick cells of a --suite")
     settings = pb.Settings(
         data or (), pretrain_data or (), imagenet_weights, threads, backend, device, executor, trust_code, up
     )
+    shown = display(json)
+    cells = _cells(suite, single, settings, shown)
     result = pb.run(
         cells,
         runs=runs,
@@ -111,14 +124,16 @@ def run(
         strict=strict,
         # Of a suite, cells that make no sense are left out; what is asked for by name is refused.
         skip_not_applicable=suite is not None,
-        display=display(json),
+        synthetic=synthetic,
+        on_cpu=budget is not None,
+        display=shown,
     )
     _print(result, runs, json)
     result.raise_if_failed()
 
 
-def _cells(suite: str | None, single: dict[str, Any]) -> Suite:
-    """The suite that is named, or one of the cells that the options name."""
+def _cells(suite: str | None, single: dict[str, Any], settings: pb.Settings, shown: Display) -> Suite:
+    """The suite that is named, or one of the cells that the options name, with a budget that fits where none is named."""
     given = [flag for flag, value in single.items() if value is not None]
     if suite is not None:
         if given:
@@ -127,10 +142,15 @@ def _cells(suite: str | None, single: dict[str, Any]) -> Suite:
     for flag in ("--method", "--task"):
         if flag not in given:
             raise pb.WrongUse(f"{flag} is missing; name a method and a task, or a --suite")
+    budget = single["--budget"]
+    if budget is None:
+        budget, reasons = pb.fitting_budget(single["--method"], single["--task"], settings)
+        for reason in reasons:
+            shown.say(reason)
     return pb.cells(
         single["--method"],
         single["--task"],
-        budget=single["--budget"] or "uniform",
+        budget=budget,
         profile=single["--profile"],
         label_ratios=single["--label-ratio"] or ["100%"],
         pretrain_seeds=single["--pretrain-seed"] or [0],

@@ -42,31 +42,31 @@ def show(
             raise pb.WrongUse("--scene needs a run; `bench show` lists the runs")
         _list(runs, json)
         return
-    found = pb.find_run(run, runs)
+    run_folder = pb.find_run(run, runs)
     if scene is not None:
-        _show_scene(found, scene, checkpoint, out, json)
+        _show_scene(run_folder, scene, checkpoint, out, json)
     elif json:
-        print_json(found.record.model_dump(mode="json"))
+        print_json(run_folder.record.model_dump(mode="json"))
     else:
-        _show_one(found)
+        _show_one(run_folder)
 
 
 def _list(runs: Path, json: bool) -> None:
-    from pretrain_bench.harness.cli.console import per_cent, print_json, seeds, table, warn_unrecorded
+    from pretrain_bench.harness.cli.console import per_cent, print_json, seeds, table, warn_unreadable
 
     store = pb.open_runs(runs)
-    found = pb.list_runs(store)
+    listed = pb.list_runs(store)
     if json:
-        print_json([one.record.model_dump(mode="json") for one in found])
+        print_json([one.record.model_dump(mode="json") for one in listed])
         return
     rows = []
-    for one in found:
+    for one in listed:
         record = one.record
         seed = seeds(record.cell, "?" if one.seed is None else one.seed)
         result = record.outcome.value if one.metric is None else f"{per_cent(one.score)} {one.metric}"
         rows.append((record.key, one.title, seed, record.dataset or "-", result))
     print(table(("run", "stage", "seeds", "dataset", "result, per cent"), rows) if rows else f"no runs in {runs}")
-    warn_unrecorded(pb.unrecorded_runs(store))
+    warn_unreadable(pb.unreadable_runs(store))
 
 
 def _show_scene(run: pb.Run, scene: str, checkpoint: str, out: Path | None, json: bool) -> None:

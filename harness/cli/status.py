@@ -32,6 +32,6 @@ def _rate(stage: StageUnderWay) -> str:
 
 
 def _left(stage: StageUnderWay) -> str:
-    from pretrain_bench.harness.cli.console import duration
+    from pretrain_bench.api.display import duration
 
     return "-" if stage.seconds_left is None else duration(stage.seconds_left)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, NonNegativeFloat, TypeAdapter, ValidationError
 
 from pretrain_bench.benchmarks.specs.base import Spec
+from pretrain_bench.benchmarks.support.foreign_files import open_plain
 
 EVENTS_FILE = "events.jsonl"
 MAX_LINE_BYTES = 1 << 20
@@ -68,10 +68,10 @@ class Ledger(Spec):
     images: Count = 0
     points: Count = 0
     labels: Count = 0
-    wall_seconds: float = 0.0
-    cpu_seconds: float = 0.0
+    wall_seconds: NonNegativeFloat = 0.0
+    cpu_seconds: NonNegativeFloat = 0.0
     peak_memory_bytes: Count = 0
-    gpu_seconds: float = 0.0
+    gpu_seconds: NonNegativeFloat = 0.0
     peak_gpu_memory_bytes: Count = 0
     sparse_flops: Count = Field(0, description="of forward passes of sparse convolutions, validation included")
     flops: Count = Field(
@@ -129,18 +129,6 @@ class EventWriter:
         position = min(position, self._file.seek(0, 2))
         self._file.truncate(position)
         self._file.seek(position)
-
-
-def open_plain(path: Path, flags: int) -> BinaryIO:
-    """Open a file that a stage may have put a link, a pipe or a folder in the place of: none is followed, none is waited for.
-
-    Raises OSError for anything but a plain file.
-    """
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(f"{path.name} is not a plain file")
-    return os.fdopen(descriptor, "rb" if flags == os.O_RDONLY else "r+b")
 
 
 def read_events(path: Path) -> Iterator[Event]:

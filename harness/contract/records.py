@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pretrain_bench.benchmarks.specs.base import Spec
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
+
+from pretrain_bench.benchmarks.specs.base import FileName, Name, Spec
 from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.method import MethodCard
 from pretrain_bench.harness.contract.events import Ledger
 from pretrain_bench.harness.contract.stage import canonical_json
 
 SCHEMA_VERSION = 2
+
+RunKey = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+MetricName = Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,200}$")]
 
 
 class Outcome(StrEnum):
@@ -33,13 +39,13 @@ class Outcome(StrEnum):
 class Measured(Spec):
     """What the executor saw from outside, over this attempt only."""
 
-    wall_seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    peak_memory_bytes: int = 0
-    written_bytes: int = 0
-    output_bytes: int = 0
-    gpu_seconds: float = 0.0
-    peak_gpu_memory_bytes: int = 0
+    wall_seconds: NonNegativeFloat = 0.0
+    cpu_seconds: NonNegativeFloat = 0.0
+    peak_memory_bytes: NonNegativeInt = 0
+    written_bytes: NonNegativeInt = 0
+    output_bytes: NonNegativeInt = 0
+    gpu_seconds: NonNegativeFloat = 0.0
+    peak_gpu_memory_bytes: NonNegativeInt = 0
     gpu_joules: float | None = None
     """Energy of the stage's GPUs while it ran, by NVML; None where that was not measured."""
 
@@ -47,8 +53,8 @@ class Measured(Spec):
 class ArtifactEntry(Spec):
     """One file under `artifacts/`."""
 
-    bytes: int
-    sha256: str
+    bytes: NonNegativeInt
+    sha256: Sha256
 
 
 class Provenance(Spec):
@@ -71,12 +77,12 @@ class Record(Spec):
     """One attempt at a stage."""
 
     schema_version: Literal[2] = 2
-    key: str
+    key: RunKey
     kind: Literal["pretrain", "finetune"]
-    method: str
+    method: Name
     method_card: MethodCard | None = None
     """How the method appears in reports; None in records that are older than this field."""
-    stage: str
+    stage: Name
     attempt: int
     outcome: Outcome
     message: str = ""
@@ -84,8 +90,8 @@ class Record(Spec):
     cell: Cell | None = None
     dataset: str | None = None
     synthetic: bool
-    metrics: dict[str, float | None] = {}
-    stage_metrics: dict[str, float | None] = {}
+    metrics: dict[MetricName, float | None] = {}
+    stage_metrics: dict[MetricName, float | None] = {}
     ledger: Ledger = Ledger()
     measured: Measured = Measured()
     executor: str
@@ -95,8 +101,8 @@ class Record(Spec):
     provenance: Provenance
     notes: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
-    artifacts: dict[str, ArtifactEntry] = {}
-    parents: dict[str, str] = {}
+    artifacts: dict[FileName, ArtifactEntry] = {}
+    parents: dict[Name, RunKey] = {}
     started_at: str
     ended_at: str
     sha256: str = ""

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from pretrain_bench.benchmarks.specs.budget import BudgetHalf
-from pretrain_bench.harness.contract.events import EVENTS_FILE, MAX_LINE_BYTES, open_plain, parse_event
+from pretrain_bench.benchmarks.support.foreign_files import open_plain
+from pretrain_bench.harness.contract.events import EVENTS_FILE, MAX_LINE_BYTES, parse_event
 from pretrain_bench.harness.contract.records import Measured
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.executors.usage import folder_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -22,6 +23,24 @@ def drop_special_files(out: Path) -> None:
             remove_tree(path)
         elif path.name != "artifacts" and (special or (stat.S_ISREG(status.st_mode) and status.st_nlink > 1)):
             path.unlink()
+
+
+def plain_modes(out: Path) -> None:
+    """Make everything that a stage left readable and writable for its owner, and take set-user bits away: folders get 0755,
+    files 0644. What belongs to another user stays as it is, where this process is not root.
+    """
+    waiting = [str(out)]
+    while waiting:
+        folder = waiting.pop()
+        with contextlib.suppress(PermissionError):
+            os.chmod(folder, 0o755)
+        with contextlib.suppress(PermissionError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_nlink == 1:
+                    with contextlib.suppress(PermissionError):
+                        os.chmod(entry.path, 0o644)
 
 
 def chown_output(out: Path, user: int) -> None:

@@ -63,11 +63,11 @@ def base_inputs() -> dict[str, Path]:
 
 def digest(entries: Iterable[str]) -> str:
     """sha256 of the names and contents of every module of this project that `entries` can reach by imports."""
-    found = hashlib.sha256()
+    hashed = hashlib.sha256()
     for module in sorted(reachable_modules(entries)):
-        found.update(f"{module}\n".encode())
-        found.update(file_of(module).read_bytes())  # type: ignore[union-attr]
-    return found.hexdigest()
+        hashed.update(f"{module}\n".encode())
+        hashed.update(file_of(module).read_bytes())  # type: ignore[union-attr]
+    return hashed.hexdigest()
 
 
 def module_hashes(entries: Iterable[str]) -> dict[str, str]:
@@ -77,18 +77,18 @@ def module_hashes(entries: Iterable[str]) -> dict[str, str]:
 
 def reachable_modules(entries: Iterable[str]) -> set[str]:
     """Modules of this project that `entries` import, directly or not, with the packages that hold them."""
-    found: set[str] = set()
+    reached: set[str] = set()
     waiting = list(entries)
     while waiting:
         module = waiting.pop()
-        if module in found or file_of(module) is None:
+        if module in reached or file_of(module) is None:
             continue
-        found.add(module)
+        reached.add(module)
         waiting += imports_of(module)
         package = module.rpartition(".")[0]
         if package != PACKAGE:  # its own __init__ names the API and imports nothing
             waiting.append(package)
-    return found
+    return reached
 
 
 @cache
@@ -156,10 +156,10 @@ def code_sha256(kind: str, method: str, part: str) -> str:
         raise WrongUse(
             f"method {method!r}: its stage {part!r} has no module {entry}; only methods that ship can run here"
         )
-    found = hashlib.sha256(digest(("pretrain_bench.methods.stage", entry)).encode())
+    hashed = hashlib.sha256(digest(("pretrain_bench.methods.stage", entry)).encode())
     for name, sha256 in sorted(build_hashes(kind).items()):
-        found.update(f"{name} {sha256}\n".encode())
-    return found.hexdigest()
+        hashed.update(f"{name} {sha256}\n".encode())
+    return hashed.hexdigest()
 
 
 def code_hashes(kind: str, method: str, part: str) -> dict[str, str]:
@@ -207,10 +207,10 @@ def folder_sha256(folder: Path) -> str:
     """The code digest of a method's folder from outside: all its files, and every module of this project that they can reach."""
     files = folder_files(folder)
     entries = {m for name, path in files.items() if name.endswith(".py") for m in _imports_in(path, folder.name)}
-    found = hashlib.sha256(digest({f"{PACKAGE}.methods.stage", *entries}).encode())
+    hashed = hashlib.sha256(digest({f"{PACKAGE}.methods.stage", *entries}).encode())
     for name, path in files.items():
-        found.update(f"{name} {file_sha256(path)}\n".encode())
-    return found.hexdigest()
+        hashed.update(f"{name} {file_sha256(path)}\n".encode())
+    return hashed.hexdigest()
 
 
 @cache

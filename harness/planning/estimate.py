@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
 from pretrain_bench.benchmarks.specs.budget import Currency
+from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.harness.contract.run_length import run_length
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
@@ -84,7 +84,7 @@ def _kind_of_record(record: dict[str, Any], folder: Path) -> tuple[object, ...]:
     if cell:
         return ("finetune", cell["task"], cell["budget"], cell["profile"])
     try:
-        spec = json.loads((folder / SPEC).read_bytes())
+        spec = read_json(folder / SPEC, below=folder)
         return ("pretrain", spec["method"], spec["stage"], spec["limits"]["budget"], spec["profile"])
     except (OSError, ValueError, KeyError, TypeError):
         return ()

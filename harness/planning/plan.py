@@ -9,9 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic_core import from_json
-
 from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.planning.code_digest import code_hashes
@@ -58,22 +57,22 @@ def states(cells: Iterable[PlannedCell], store: Store, machine_cpus: int) -> lis
     past = dict(_records(store))
     history = History((record, folder) for folder, record in past.values())
     older = _Older(store, past, set(stages))
-    found = []
+    planned_states = []
     for key, planned in stages.items():
-        there = past.get(key)
-        if there is not None and there[1]["outcome"] == Outcome.ok:
-            found.append(StageState(planned, key, State.done, "", None))
+        earlier = past.get(key)
+        if earlier is not None and earlier[1]["outcome"] == Outcome.ok:
+            planned_states.append(StageState(planned, key, State.done, "", None))
             continue
-        if there is not None:
-            reason = f"{there[1]['outcome']}: {there[1]['message']}"
+        if earlier is not None:
+            reason = f"{earlier[1]['outcome']}: {earlier[1]['message']}"
             state = State.failed
         elif (store.root / ".partial" / key).is_dir() and (who := store.held_by(key)):
             state, reason = State.running, who
         else:
             reason = older.why(planned)
             state = State.stale if reason else State.to_do
-        found.append(StageState(planned, key, state, reason, history.estimate(planned, machine_cpus)))
-    return found
+        planned_states.append(StageState(planned, key, state, reason, history.estimate(planned, machine_cpus)))
+    return planned_states
 
 
 def _records(store: Store) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:
@@ -83,8 +82,7 @@ def _records(store: Store) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:
         place = os.fspath(folder)
         for key in os.listdir(folder) if folder.is_dir() else []:
             try:
-                with open(f"{place}/{key}/{RECORD}", "rb") as file:  # a Path for every name takes as long as reading it
-                    record = from_json(file.read())
+                record = read_json(f"{place}/{key}/{RECORD}")  # a Path for every name takes as long as reading it
             except (OSError, ValueError):
                 continue
             if isinstance(record, dict) and isinstance(record.get("outcome"), str):
@@ -102,10 +100,10 @@ class _Older:
         """What has changed since the newest such run; nothing where there is none."""
         if self._index is None:
             self._index = dict(self._identities())
-        found = self._index.get(_identity(planned.spec.model_dump(mode="json"), planned.cell))
-        if found is None:
+        earlier = self._index.get(_identity(planned.spec.model_dump(mode="json"), planned.cell))
+        if earlier is None:
             return ""
-        reasons = differences(found[1], planned.spec, found[0])
+        reasons = differences(earlier[1], planned.spec, earlier[0])
         more = f", and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
         return "; ".join(reasons[:MAX_REASONS]) + more
 
@@ -113,7 +111,7 @@ class _Older:
         runs = [(f, r) for key, (f, r) in self.past.items() if key not in self.wanted and r["outcome"] == Outcome.ok]
         for folder, record in sorted(runs, key=lambda run: str(run[1].get("ended_at"))):
             try:
-                spec = from_json((folder / SPEC).read_bytes())
+                spec = read_json(folder / SPEC, below=folder)
                 cell = Cell.model_validate(record["cell"]) if record.get("cell") else None
                 yield _identity(spec, cell), (folder, spec)
             except (OSError, ValueError, KeyError, TypeError):
@@ -142,28 +140,28 @@ def _identity(spec: Mapping[str, Any], cell: Cell | None) -> tuple[object, ...]:
 def differences(old: Mapping[str, Any], new: StageSpec, folder: Path) -> list[str]:
     """In words, what decides a stage's result now and was different when `folder` was made."""
     now = new.model_dump(mode="json")
-    found = []
+    differing = []
     if old["code_sha256"] != now["code_sha256"]:
-        found.append(_changed_code(folder, new))
+        differing.append(_changed_code(folder, new))
     if old.get("parents") != now["parents"]:
-        found.append("an earlier stage is stale or new")
+        differing.append("an earlier stage is stale or new")
     if (old.get("data") or {}).get("manifest_sha256") != (now["data"] or {}).get("manifest_sha256"):
-        found.append(f"data of {(now['data'] or {}).get('dataset')} changed")
+        differing.append(f"data of {(now['data'] or {}).get('dataset')} changed")
     if (old.get("split") or {}).get("sha256") != (now["split"] or {}).get("sha256"):
-        found.append("the split changed")
+        differing.append("the split changed")
     for field in ("limits", "recipe", "network", "settings"):
-        found += _changed_fields(field, old.get(field) or {}, now[field] or {})
+        differing += _changed_fields(field, old.get(field) or {}, now[field] or {})
     for field in (
         "profile_version", "precision", "threads", "sparse_backend", "device", "imagenet_weights_sha256", "contract_version",
     ):  # fmt: skip
         if old.get(field) != now[field]:
-            found.append(f"{field} {old.get(field)} -> {now[field]}")
-    return found or ["its settings changed"]
+            differing.append(f"{field} {old.get(field)} -> {now[field]}")
+    return differing or ["its settings changed"]
 
 
 def _changed_code(folder: Path, new: StageSpec) -> str:
     try:
-        before = from_json((folder / CODE).read_bytes())
+        before = read_json(folder / CODE, below=folder)
         after = code_hashes(new.kind, new.method, new.part)
     except Exception:  # an own method, or a run without the list
         return "its code changed"

@@ -78,7 +78,7 @@ class ResolvedSuite(NamedTuple):
         return self._replace(methods={k: with_image(client, m) if m.image else m for k, m in self.methods.items()})
 
     def cells(self) -> list[Cell]:
-        """The cells, with methods and datasets as the suite names them. Raises WrongUse where is_prepared is none."""
+        """The cells, with methods and datasets as the suite names them. Raises WrongUse where there is none."""
         names = {asked: method.name for asked, method in self.methods.items()}
         names |= {asked: task.name for asked, task in self.tasks.items()}
         return cells_of(self.suite, self.budget, self.profile, names, self.filters)
@@ -121,7 +121,7 @@ class ResolvedSuite(NamedTuple):
 
     def needs(self) -> list[dict[str, str]]:
         """Data sets and images that the cells need, whether they are there, and what to do."""
-        found = []
+        rows = []
         for name in self.datasets():
             dataset = self.sources.dataset(name)
             is_prepared = self.sources.prepared(name) is not None
@@ -130,12 +130,12 @@ class ResolvedSuite(NamedTuple):
             else:
                 what = "" if is_prepared else f"bench data prepare {name} --root DIR; "
                 what += f"{dataset.licence} (bench data info {name})"
-            found.append(
+            rows.append(
                 {"what": f"data: {name}", "state": "prepared" if is_prepared else "not prepared", "detail": what}
             )
         if self.executor == "docker":
-            found += self._images()
-        return found
+            rows += self._images()
+        return rows
 
     def _images(self) -> list[dict[str, str]]:
         from pretrain_bench.harness.executors.engine import connect
@@ -283,7 +283,7 @@ def cells_of(
 ) -> list[Cell]:
     """The cells of a suite. It may name methods and tasks by path; cells, as records, have the names in their files (`names`).
 
-    Raises WrongUse where is_prepared is none.
+    Raises WrongUse where there is none.
     """
     cells = list(suite.cells(budget.name, profile.name, filters, names))
     if not cells:

@@ -12,7 +12,7 @@ from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.contract.events import EVENTS_FILE, drop_end
 from pretrain_bench.harness.contract.stage import METHOD_FOLDER, SHAPES_FILE, STAGE_FILE, WEIGHTS_FILE, StageSpec
-from pretrain_bench.harness.executors.output_folder import drop_special_files
+from pretrain_bench.harness.executors.output_folder import drop_special_files, plain_modes
 from pretrain_bench.harness.planning.code_digest import folder_files, folder_sha256
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 
@@ -45,6 +45,7 @@ def lay_out_folders(
         shutil.rmtree(root / name, ignore_errors=True)
         (root / name).mkdir(parents=True)
     (root / "out").mkdir(exist_ok=True)
+    plain_modes(root / "out")
     drop_special_files(root / "out")
     drop_end(root / "out" / EVENTS_FILE)
     (root / "in" / STAGE_FILE).write_text(json.dumps(spec.model_dump(mode="json"), indent=1, sort_keys=True))

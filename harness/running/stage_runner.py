@@ -13,6 +13,7 @@ from pretrain_bench.harness.contract.records import Measured, Outcome, Record
 from pretrain_bench.harness.executors.base import Allocation, Execution, Executor, StageLaunch
 from pretrain_bench.harness.executors.disk_quota import recover
 from pretrain_bench.harness.executors.local import end_left_over_child
+from pretrain_bench.harness.executors.output_folder import plain_modes
 from pretrain_bench.harness.planning.code_digest import code_hashes
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.running.account import StageAccount
@@ -138,6 +139,7 @@ class _Attempt:
         recover(self.root / "out")
         lay_out(self.root, self.planned, parents, self.imagenet_weights)
         execution = self._execute()
+        plain_modes(self.root / "out")
         if (message := refusal(execution, self.account)) is not None:
             if not (self.partial / "attempts").is_dir():
                 self.store.drop_partial(self.job.key)

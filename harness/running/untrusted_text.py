@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from pretrain_bench.benchmarks.support.foreign_files import open_plain
+
 MAX_TEXT = 4000
 MAX_ITEMS = 100
 LOG_TAIL_LINES = 5
@@ -26,7 +28,9 @@ def clean_items(items: Mapping[str, str]) -> dict[str, str]:
 def log_tail(log: Path) -> str:
     """The last lines of a log, joined into one line, without control characters."""
     try:
-        lines = log.read_bytes()[-4096:].decode(errors="replace").splitlines()
+        with open_plain(log) as file:
+            file.seek(max(0, file.seek(0, 2) - 4096))
+            lines = file.read(4096).decode(errors="replace").splitlines()
     except OSError:
         return "(none)"
     text = " | ".join(line.strip() for line in lines[-LOG_TAIL_LINES:] if line.strip())

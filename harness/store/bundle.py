@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 import tarfile
 import tempfile
@@ -18,10 +17,12 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.support.errors import WrongUse, cannot_write
 from pretrain_bench.benchmarks.support.files import cache_folder, remove_tree, size_and_sha256
+from pretrain_bench.benchmarks.support.foreign_files import read_json, read_plain
 from pretrain_bench.harness.store.chain import CHAIN_FILE
 from pretrain_bench.harness.store.store import KINDS, Store
 
@@ -97,7 +98,7 @@ def open_store(path: Path) -> Store:
 def _is_whole(folder: Path) -> bool:
     """Whether an unpacked bundle still has every file of its list: a cache may be tidied up by other programs."""
     try:
-        files = json.loads((folder / CONTENTS).read_bytes())["files"]
+        files = read_json(folder / CONTENTS)["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return all((folder / name).is_file() for name in files)
@@ -175,8 +176,8 @@ def _read_only(path: str, flags: int) -> int:
 def read_contents(folder: Path, archive: Path) -> Contents:
     """The list in an unpacked bundle. Raises WrongUse where it is missing, damaged or of a newer version."""
     try:
-        text = (folder / CONTENTS).read_bytes()
-        version = json.loads(text)["format"]
+        text = read_plain(folder / CONTENTS)
+        version = from_json(text)["format"]
         if isinstance(version, int) and version > FORMAT:
             raise WrongUse(f"{archive}: made by a newer version (format {version}, this one reads up to {FORMAT})")
         return Contents.model_validate_json(text)

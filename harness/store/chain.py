@@ -6,6 +6,7 @@ in it; a signed bundle does (docs/audit.md).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,12 +18,17 @@ from pydantic import ValidationError
 
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.benchmarks.support.files import sync
+from pretrain_bench.benchmarks.support.foreign_files import read_plain
 from pretrain_bench.benchmarks.support.locks import exclusive
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import canonical_json
 
 CHAIN_FILE = "chain.jsonl"
 START = "0" * 64
+MOST_CHAIN_BYTES = 1 << 30
+LOST = "lost"
+"""Outcome of a link that admits the loss of the attempt of the same hash."""
 
 
 class Link(Spec):
@@ -49,16 +55,43 @@ class Chain(NamedTuple):
 
 def append(root: Path, record: Record) -> None:
     """Add a record's line, durably. One process at a time; a half-written last line of a killed one is cut off first."""
+    link = Link(
+        kind=record.kind, key=record.key, attempt=record.attempt, outcome=record.outcome.value,
+        record_sha256=record.sha256, before=START,
+    )  # fmt: skip
+    _append(root, link)
+
+
+def append_loss(root: Path, lost: Link) -> None:
+    """Admit that a completed attempt is gone, so that an audit warns of it instead of failing. Whoever reads the chain sees
+    what was lost and how it had ended."""
+    _append(root, lost.model_copy(update={"outcome": LOST}))
+
+
+def _append(root: Path, link: Link) -> None:
     path = root / CHAIN_FILE
     with exclusive(root / ".partial" / ".chain.lock"), path.open("a+b") as file:
-        before = _last_hash(path)
-        link = Link(
-            kind=record.kind, key=record.key, attempt=record.attempt, outcome=record.outcome.value,
-            record_sha256=record.sha256, before=before,
-        )  # fmt: skip
-        file.write(canonical_json(link.model_dump(mode="json")).encode() + b"\n")
+        fresh = link.model_copy(update={"before": _last_hash(path)})
+        file.write(canonical_json(fresh.model_dump(mode="json")).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+    sync(root)
+
+
+def links_of(root: Path, kind: str, key: str) -> list[Link]:
+    """The links of one stage. Reads the whole chain, but parses only the lines that name the stage."""
+    try:
+        content = read_plain(root / CHAIN_FILE, MOST_CHAIN_BYTES)
+    except OSError:
+        return []
+    links = []
+    for line in content.split(b"\n")[:-1]:
+        if key.encode() in line:
+            with contextlib.suppress(ValidationError):
+                link = Link.model_validate_json(line)
+                if (link.kind, link.key) == (kind, key):
+                    links.append(link)
+    return links
 
 
 def _last_hash(path: Path) -> str:
@@ -82,12 +115,16 @@ def _last_hash(path: Path) -> str:
 def read(root: Path) -> Chain | None:
     """The chain of a store, None where it has none (a store that is older than chains, or an empty one)."""
     path = root / CHAIN_FILE
-    if not path.is_file():
+    if not path.exists() and not path.is_symlink():
         return None
+    try:
+        content = read_plain(path, MOST_CHAIN_BYTES)
+    except OSError as error:
+        return Chain([], [f"{CHAIN_FILE} cannot be read: {error.strerror}"])
     links: list[Link] = []
     faults: list[str] = []
     before = START
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
         try:
             link = Link.model_validate_json(line)
         except ValidationError:

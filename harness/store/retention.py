@@ -7,11 +7,11 @@ predictions; `none` neither; `all` whatever a stage left.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from pretrain_bench.benchmarks.support.foreign_files import is_plain, read_json, remove_plain
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.store.store import ARTIFACTS, Store, write_json
 
@@ -48,7 +48,7 @@ def prunable(store: Store, keep: Keep) -> Iterator[Prunable]:
         folder = store.folder(record.kind, record.key)
         if record.key in in_use or record.outcome != Outcome.ok:
             continue
-        names = [n for n in record.artifacts if not is_kept(n, keep) and (folder / ARTIFACTS / n).is_file()]
+        names = [n for n in record.artifacts if not is_kept(n, keep) and is_plain(folder / ARTIFACTS / n, folder)]
         if names:
             yield Prunable(folder, record, names, sum(record.artifacts[n].bytes for n in names))
 
@@ -58,13 +58,13 @@ def prune(run: Prunable, keep: Keep) -> None:
     noted = {**pruned(run.folder), **dict.fromkeys(run.names, f"bench clean --keep {keep}")}
     write_json(run.folder / PRUNED, noted)
     for name in run.names:
-        (run.folder / ARTIFACTS / name).unlink(missing_ok=True)
+        remove_plain(run.folder / ARTIFACTS / name, run.folder)
 
 
 def pruned(folder: Path) -> dict[str, str]:
     """Names of the artifacts that were pruned from a run, each with the command that did it."""
     try:
-        noted = json.loads((folder / PRUNED).read_bytes())
+        noted = read_json(folder / PRUNED, below=folder)
     except (OSError, ValueError):
         return {}
     return {str(k): str(v) for k, v in noted.items()} if isinstance(noted, dict) else {}
@@ -74,7 +74,7 @@ def _needed_by_stages_under_way(store: Store) -> set[str]:
     needed = set()
     for path in (store.root / ".partial").glob("*/root/in/stage.json"):
         try:
-            needed |= set(json.loads(path.read_bytes())["parents"].values())
+            needed |= set(read_json(path)["parents"].values())
         except (OSError, ValueError, KeyError, AttributeError):
             continue
     return needed

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from pretrain_bench.benchmarks.support.errors import WrongUse, cannot_write
-from pretrain_bench.benchmarks.support.files import link_or_copy, remove_tree, size_and_sha256
+from pretrain_bench.benchmarks.support.files import link_or_copy, remove_tree, size_and_sha256, sync, sync_tree
+from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.benchmarks.support.locks import exclusive, holder
 from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.contract.migrations import WrongHash, load_record
@@ -37,6 +37,7 @@ class Store:
 
     def __init__(self, root: Path, bundle: Path | None = None) -> None:
         self.root, self.bundle = root, bundle
+        self._unreadable: list[str] | None = None
 
     @property
     def place(self) -> Path:
@@ -60,29 +61,36 @@ class Store:
             raise WrongUse(f"{self.root}: no such folder of runs; `bench run` makes one, --runs names another")
 
     def records(self) -> Iterator[Record]:
-        """Every record that counts. Raises WrongUse for one that cannot be read; a folder without one is `unrecorded`."""
+        """Every record that counts and can be read; `unreadable` names the other runs."""
         self.check()
+        unreadable = []
         for kind in KINDS:
             folder = self.root / kind
             for key in sorted(os.listdir(folder)) if folder.is_dir() else []:
-                path = folder / key / RECORD
-                if os.path.isfile(path):
-                    record = read_record(path)
-                    if (record.kind, record.key) != (kind, key):
-                        raise WrongUse(
-                            f"{path.parent}: holds the record of {record.kind}/{record.key}; folders keep their names"
-                        )
+                if not os.path.isdir(folder / key):
+                    continue
+                try:
+                    record = read_record(folder / key / RECORD)
+                except WrongUse as error:
+                    unreadable.append(str(error))
+                    continue
+                if (record.kind, record.key) == (kind, key):
                     yield record
+                else:
+                    names = f"{record.kind}/{record.key}; folders keep their names"
+                    unreadable.append(f"{folder / key}: holds the record of {names}")
+        self._unreadable = unreadable
 
-    def unrecorded(self) -> list[str]:
-        """Run folders without a record, by kind and name. No run leaves one: a file or folder was changed by hand."""
-        folders = [self.root / kind for kind in KINDS]
-        return [
-            f"{folder.name}/{name}"
-            for folder in folders
-            for name in (sorted(os.listdir(folder)) if folder.is_dir() else [])
-            if os.path.isdir(folder / name) and not os.path.isfile(folder / name / RECORD)
-        ]
+    def unreadable(self) -> list[str]:
+        """Runs whose record cannot be read, each with its path, the reason and what to do; `records` leaves them out."""
+        if self._unreadable is None:
+            for _ in self.records():
+                pass
+        return self._unreadable or []
+
+    def set_aside(self, problem: str) -> None:
+        """Count a run as unreadable after `records` gave its record, because another of its files is damaged."""
+        self._unreadable = [*self.unreadable(), problem]
 
     def spec(self, kind: str, key: str) -> StageSpec:
         """The spec of a run. Raises WrongUse where it is missing or does not give the run's key."""
@@ -132,11 +140,14 @@ class Store:
         for kind in KINDS:
             aside, complete = self.partial(key) / f"replaced-{kind}", self.partial(key) / f"complete-{kind}"
             if complete.is_dir():
-                record = read_record(complete / RECORD)
-                completed = chain.read(self.root)
-                if completed is None or record.sha256 not in {link.record_sha256 for link in completed.links}:
-                    chain.append(self.root, record)
-                self._publish(kind, key)
+                try:
+                    record = read_record(complete / RECORD)
+                except WrongUse:  # a power cut left it empty; the stage's own state is still there, and runs again
+                    remove_tree(complete)
+                else:
+                    if record.sha256 not in {link.record_sha256 for link in chain.links_of(self.root, kind, key)}:
+                        chain.append(self.root, record)
+                    self._publish(kind, key)
             if aside.is_dir() and not self.folder(kind, key).exists():
                 self.folder(kind, key).parent.mkdir(parents=True, exist_ok=True)
                 os.rename(aside, self.folder(kind, key))
@@ -148,7 +159,8 @@ class Store:
         code: Mapping[str, str] | None = None,
         confusion: Mapping[str, object] | None = None,
     ) -> Path:
-        """Make a finished attempt visible by one rename, and drop the partial state.
+        """Make a finished attempt visible by one rename, and drop the partial state. All of it is on the disk before, so that
+        a power cut leaves it whole or not there.
 
         `code` maps each module behind the run to its hash, so that a later plan can name the modules that changed; `confusion`
         holds the matrices that a report shows (no score is read from it).
@@ -160,6 +172,9 @@ class Store:
         earlier = target / ATTEMPTS if (target / ATTEMPTS).is_dir() else None
         if earlier is not None:
             shutil.copytree(earlier, final / ATTEMPTS)
+            for path in final.glob(f"{ATTEMPTS}/*/{RECORD}"):
+                if not _is_readable(path):  # the chain admits its loss
+                    remove_tree(path.parent)
         if (partial / ATTEMPTS).is_dir():
             shutil.copytree(partial / ATTEMPTS, final / ATTEMPTS, dirs_exist_ok=True)
         write_json(final / SPEC, spec.model_dump(mode="json"))
@@ -177,11 +192,26 @@ class Store:
             (final / ARTIFACTS / name).parent.mkdir(parents=True, exist_ok=True)
             link_or_copy(out / ARTIFACTS / name, final / ARTIFACTS / name)
         # From here on the run is done, whatever happens: who holds the stage next finishes what is left of this.
+        sync_tree(final)
         os.rename(final, partial / f"complete-{spec.kind}")
+        sync(partial)
+        self._admit_losses(spec, partial / f"complete-{spec.kind}" / ATTEMPTS)
         chain.append(self.root, record)
         self._publish(spec.kind, spec.key)
         self.drop_partial(spec.key)
         return target
+
+    def _admit_losses(self, spec: StageSpec, attempts: Path) -> None:
+        """Add a line to the chain for each completed attempt at a stage that is neither here any more nor admitted: its folder
+        was damaged or moved out of the store, and the stage ran again."""
+        links = chain.links_of(self.root, spec.kind, spec.key)
+        settled = {link.record_sha256 for link in links if link.outcome == chain.LOST}
+        for path in attempts.glob(f"*/{RECORD}"):
+            with contextlib.suppress(WrongUse):
+                settled.add(read_record(path).sha256)
+        for link in links:
+            if link.record_sha256 not in settled:
+                chain.append_loss(self.root, link)
 
     def _publish(self, kind: str, key: str) -> None:
         """Move a complete run to its place; an earlier run is moved aside first."""
@@ -192,6 +222,8 @@ class Store:
             remove_tree(aside)
             os.rename(target, aside)
         os.rename(complete, target)
+        sync(target.parent)
+        sync(self.partial(key))
 
     def drop_partial(self, key: str) -> None:
         """Remove the partial state of a stage: renamed first, so that a waiting process never sees half of it."""
@@ -239,7 +271,7 @@ def read_spec(folder: Path) -> StageSpec:
     Raises WrongUse where it is missing or does not give the folder's key.
     """
     try:
-        payload = from_json((folder / SPEC).read_bytes())
+        payload = read_json(folder / SPEC, below=folder)
         spec, key = StageSpec.model_validate(payload), key_of(payload)
     except (OSError, ValueError) as error:
         raise WrongUse(
@@ -250,10 +282,18 @@ def read_spec(folder: Path) -> StageSpec:
     return spec
 
 
+def _is_readable(path: Path) -> bool:
+    try:
+        read_record(path)
+    except WrongUse:
+        return False
+    return True
+
+
 def read_record(path: Path) -> Record:
     """One record. Raises WrongUse where the file is not one, or does not match its own hash."""
     try:
-        return load_record(from_json(path.read_bytes()))
+        return load_record(read_json(path, below=path.parent))
     except WrongHash as error:
         raise WrongUse(f"{path}: {error}") from None
     except (OSError, ValueError) as error:
@@ -266,10 +306,11 @@ def read_record(path: Path) -> Record:
 
 
 def write_json(path: Path, data: object) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file whole or not at all, also over a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + TMP_SUFFIX)
     temporary.write_text(json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    sync(temporary)
     os.replace(temporary, path)
 
 

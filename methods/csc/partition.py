@@ -40,8 +40,8 @@ def general_partition(inner: float, outer: float, sectors_xy: int, sectors_zy: i
         sector = (azimuth / (2 * math.pi / sectors_xy)).long().clamp_(max=sectors_xy - 1)
         height = (second / (math.pi / sectors_zy)).long().clamp_(max=sectors_zy - 1)
         ring = (distance >= outer).long()
-        found = ring * (sectors_xy * sectors_zy) + sector * sectors_zy + height
-        return torch.where(distance >= inner, found, NO_BIN).to(torch.int8)
+        numbers = ring * (sectors_xy * sectors_zy) + sector * sectors_zy + height
+        return torch.where(distance >= inner, numbers, NO_BIN).to(torch.int8)
 
     return bins
 
@@ -113,10 +113,10 @@ def _blocks(scene: _Scene, temperature: float) -> Any:
     for start in range(0, len(queries), ROW_BLOCK):
         rows = slice(start, min(start + ROW_BLOCK, len(queries)))
         logits = queries[rows] @ keys.t() / temperature
-        found = bins(points[rows], points)
-        own = torch.zeros_like(found, dtype=torch.bool)
+        bin_of_pair = bins(points[rows], points)
+        own = torch.zeros_like(bin_of_pair, dtype=torch.bool)
         own[torch.arange(len(own)), torch.arange(rows.start, rows.stop)] = True
-        yield rows, logits, logits[own], [(found == b) | own for b in range(bin_count)]
+        yield rows, logits, logits[own], [(bin_of_pair == b) | own for b in range(bin_count)]
 
 
 def partitioned_nce(

@@ -18,10 +18,10 @@ TRIES = 100
 
 def frame_scan(frame: Frame, points: int, rng: Generator) -> Scan | None:
     """Exactly `points` random points of a frame, with repeats only where it has fewer; None where it has none at all."""
-    found = camera_points(frame)
-    if not len(found.xyz):
+    seen = camera_points(frame)
+    if not len(seen.xyz):
         return None
-    return resample(np.concatenate([found.xyz, found.rgb], axis=1), points, rng)
+    return resample(np.concatenate([seen.xyz, seen.rgb], axis=1), points, rng)
 
 
 def augmented(scan: Scan, recipe: DepthContrast, rng: Generator) -> Scan:

@@ -98,8 +98,8 @@ def connected(places: NDArray[np.float32], classes: NDArray[np.integer], radius:
         part = _components(*joined, int(part.max()) + 1)[part]
         rest = part[one[count:]] != part[two[count:]]
         one, two, size = one[count:][rest], two[count:][rest], size[count:][rest]
-    found = part[cell]
-    _, lowest, number = np.unique(found, return_index=True, return_inverse=True)
+    labels = part[cell]
+    _, lowest, number = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.empty(len(lowest), np.int64)
     rank[np.argsort(lowest)] = np.arange(len(lowest))
     return rank[number.reshape(-1)]
@@ -128,8 +128,8 @@ class _Cells(NamedTuple):
         rows = [np.arange(self.starts[c], self.starts[c] + self.counts[c]) for c in (one, two)]
         reach = float(np.sqrt(self.limit)) * 1.00001
         gap, nearest = cKDTree(self.places[rows[1]]).query(self.places[rows[0]], distance_upper_bound=reach)
-        found = np.flatnonzero(np.isfinite(gap))
-        return bool(self.near(rows[0][found], rows[1][nearest[found]]).any())
+        close = np.flatnonzero(np.isfinite(gap))
+        return bool(self.near(rows[0][close], rows[1][nearest[close]]).any())
 
     def near(self, one: NDArray[np.int64], two: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether rows are near enough to each other, pair by pair."""

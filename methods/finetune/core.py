@@ -98,13 +98,13 @@ class Evaluator:
         """Score the current weights on the held-out training scenes and on the test scenes."""
         kept: dict[str, Any] = state.extra.setdefault("kept", {})
         scores: dict[str, float] = {}
-        said: dict[str, dict[str, Prediction]] = {}
+        predictions: dict[str, dict[str, Prediction]] = {}
         for name, scorer in self.scorers.items():
-            said[name] = self.predict(self.scenes[name])
-            metrics = scorer.score(said[name])
+            predictions[name] = self.predict(self.scenes[name])
+            metrics = scorer.score(predictions[name])
             scores[name] = metrics[self.context.spec.headline_metric] or 0.0
             self.context.events.write(Eval(step=state.step, split=name, metrics=metrics))
-        tensors = {scene: _as_tensors(prediction) for scene, prediction in said["test"].items()}
+        tensors = {scene: _as_tensors(prediction) for scene, prediction in predictions["test"].items()}
         for which, by in (("selected", "selection"), ("best", "test")):
             if by in scores and (which not in kept or scores[by] > kept[which]["score"]):
                 kept[which] = {"score": scores[by], "step": state.step, "predictions": tensors}
@@ -126,9 +126,9 @@ class Evaluator:
             kept = state.extra["kept"].get(which)
             if kept is None:
                 continue
-            said = {s: {n: t.numpy() for n, t in tensors.items()} for s, tensors in kept["predictions"].items()}
-            prediction_files.write(self.context.artifacts / "predictions" / which, said)
-            scores = self.scorers["test"].score(said)
+            predictions = {s: {n: t.numpy() for n, t in tensors.items()} for s, tensors in kept["predictions"].items()}
+            prediction_files.write(self.context.artifacts / "predictions" / which, predictions)
+            scores = self.scorers["test"].score(predictions)
             metrics.update({f"{name}_{which}": value for name, value in scores.items()})
             metrics[f"step_{which}"] = float(kept["step"])
         return metrics

@@ -156,12 +156,12 @@ def _predict(context: StageContext, network: VoteNet, recipe: DetectionRecipe, s
         return {"boxes": np.zeros((0, 7), np.float32), "objectness": np.zeros(0, np.float32), "probabilities": nothing}
     sizes = np.asarray(data.box_mean_sizes_metres, np.float64)
     part = collate([evaluation_sample(xyz, rgb, recipe, scene)], data.heading_bins, sizes)
-    found = decode(raw_boxes(propose(context, network, part), sizes, 0), sizes)
+    detections = decode(raw_boxes(propose(context, network, part), sizes, 0), sizes)
     # A size below zero is none; it would turn a box inside out.
-    found.boxes[:, 3:6] = np.maximum(found.boxes[:, 3:6], 0)
-    found = kept(found)
+    detections.boxes[:, 3:6] = np.maximum(detections.boxes[:, 3:6], 0)
+    detections = kept(detections)
     return {
-        "boxes": found.boxes.astype(np.float32),
-        "objectness": found.objectness.astype(np.float32),
-        "probabilities": found.classes.astype(np.float32),
+        "boxes": detections.boxes.astype(np.float32),
+        "objectness": detections.objectness.astype(np.float32),
+        "probabilities": detections.classes.astype(np.float32),
     }

@@ -123,18 +123,18 @@ def _predict(
 ) -> Prediction:
     tensor = whole_scene(context, recipe, scene)
     if tensor is None:
-        logits, found = np.zeros((0, 1), np.float32), joined([])
+        logits, clusters = np.zeros((0, 1), np.float32), joined([])
     else:
         out, coordinates = network(tensor), tensor.C[:, 1:].cpu().numpy()
         logits = out.logits.float().cpu().numpy()
-        found = _clusters(network, out, coordinates, recipe, things)
-    assert len(found.classes) <= MOST_INSTANCES
+        clusters = _clusters(network, out, coordinates, recipe, things)
+    assert len(clusters.classes) <= MOST_INSTANCES
     return {
         "classes": logits.argmax(axis=1).astype(np.uint8),
-        "voxels": found.voxels,
-        "starts": found.starts,
-        "instance_classes": found.classes,
-        "confidences": found.confidences,
+        "voxels": clusters.voxels,
+        "starts": clusters.starts,
+        "instance_classes": clusters.classes,
+        "confidences": clusters.confidences,
     }
 
 
@@ -147,11 +147,11 @@ def _clusters(
 ) -> Clusters:
     above = recipe.cluster_above_voxels
     if recipe.method == "pointgroup":
-        found = proposals(coordinates, out, recipe, things, above)
-        if not len(found.classes):
-            return found
-        scores = torch.sigmoid(cluster_logits(network, out.features, coordinates, found, recipe)).cpu().numpy()
-        return scored_and_suppressed(found, scores, len(coordinates), recipe.pointgroup)
+        proposed = proposals(coordinates, out, recipe, things, above)
+        if not len(proposed.classes):
+            return proposed
+        scores = torch.sigmoid(cluster_logits(network, out.features, coordinates, proposed, recipe)).cpu().numpy()
+        return scored_and_suppressed(proposed, scores, len(coordinates), recipe.pointgroup)
     moved = out.offsets.float().cpu().numpy() / np.float32(recipe.voxel_metres)
     logits = out.logits.float().cpu().numpy()
     places = (coordinates.astype(np.float32) + moved).astype(np.float32)

@@ -50,27 +50,27 @@ def joined(parts: Sequence[Clusters], shifts: Sequence[int] | None = None) -> Cl
     )
 
 
-def chosen(found: Clusters, rows: NDArray[np.integer]) -> Clusters:
+def chosen(clusters: Clusters, rows: NDArray[np.integer]) -> Clusters:
     """Some of the clusters, in the order of `rows`."""
-    parts = [found.voxels[found.starts[r] : found.starts[r + 1]] for r in rows]
+    parts = [clusters.voxels[clusters.starts[r] : clusters.starts[r + 1]] for r in rows]
     starts = np.cumsum([0, *map(len, parts)]).astype(np.int32)
     voxels = np.concatenate([np.zeros(0, np.int32), *parts])
-    return Clusters(voxels, starts, found.classes[rows], found.confidences[rows])
+    return Clusters(voxels, starts, clusters.classes[rows], clusters.confidences[rows])
 
 
-def largest(found: Clusters, most: int) -> Clusters:
+def largest(clusters: Clusters, most: int) -> Clusters:
     """The `most` largest clusters, the first of equal ones, in their order."""
-    order = np.argsort(-np.diff(found.starts), kind="stable")[:most]
-    return chosen(found, np.sort(order))
+    order = np.argsort(-np.diff(clusters.starts), kind="stable")[:most]
+    return chosen(clusters, np.sort(order))
 
 
 def cluster_logits(
-    network: InstanceNet, features: Tensor, coordinates: NDArray[np.integer], found: Clusters, recipe: InstanceRecipe
+    network: InstanceNet, features: Tensor, coordinates: NDArray[np.integer], clusters: Clusters, recipe: InstanceRecipe
 ) -> Tensor:
     """(P,) what the score network says of clusters of voxels (V, 3) with features (V, C), whose gradient it carries."""
     assert network.scores is not None
-    cells = [torch.from_numpy(cluster_cells(c, recipe)) for c in _each(found, coordinates)]
-    rows = torch.from_numpy(found.voxels.astype(np.int64)).to(features.device)
+    cells = [torch.from_numpy(cluster_cells(c, recipe)) for c in _each(clusters, coordinates)]
+    rows = torch.from_numpy(clusters.voxels.astype(np.int64)).to(features.device)
     return network.scores(features.float().index_select(0, rows), cells)
 
 
@@ -84,8 +84,8 @@ def cluster_cells(coordinates: NDArray[np.integer], recipe: InstanceRecipe) -> N
     return np.floor((coordinates - low) * scale).astype(np.int64)
 
 
-def _each(found: Clusters, values: NDArray) -> list[NDArray]:
-    return [values[found.voxels[a:b]] for a, b in zip(found.starts[:-1], found.starts[1:], strict=True)]
+def _each(clusters: Clusters, values: NDArray) -> list[NDArray]:
+    return [values[clusters.voxels[a:b]] for a, b in zip(clusters.starts[:-1], clusters.starts[1:], strict=True)]
 
 
 def score_loss(
@@ -106,22 +106,22 @@ def score_loss(
         own = InstanceOutput(*(t[int(rows[0]) : int(rows[-1]) + 1] for t in out))
         parts.append(largest(proposals(coordinates[rows, 1:], own, recipe, things, 0), recipe.pointgroup.most_clusters))
         shifts.append(int(rows[0]))
-    found = joined(parts, shifts)
+    clusters = joined(parts, shifts)
     # Batch norms need two rows; a single cluster of one cell has but one.
-    if len(found.voxels) < 2 or not len(found.classes):
+    if len(clusters.voxels) < 2 or not len(clusters.classes):
         return out.features.sum() * 0.0
-    logits = cluster_logits(network, out.features, coordinates[:, 1:], found, recipe)
-    targets = torch.from_numpy(score_targets(best_overlaps(found, instances), recipe.pointgroup)).to(logits.device)
+    logits = cluster_logits(network, out.features, coordinates[:, 1:], clusters, recipe)
+    targets = torch.from_numpy(score_targets(best_overlaps(clusters, instances), recipe.pointgroup)).to(logits.device)
     return functional.binary_cross_entropy_with_logits(logits, targets)
 
 
-def best_overlaps(found: Clusters, instances: NDArray[np.integer]) -> NDArray[np.float64]:
+def best_overlaps(clusters: Clusters, instances: NDArray[np.integer]) -> NDArray[np.float64]:
     """(P,) the largest intersection over union of each cluster with a labelled instance (V,), -1 for none."""
     numbers, sizes = np.unique(instances[instances >= 0], return_counts=True)
     if not len(numbers):
-        return np.zeros(len(found.classes))
-    counts = np.diff(found.starts)
-    of = instances[found.voxels]
+        return np.zeros(len(clusters.classes))
+    counts = np.diff(clusters.starts)
+    of = instances[clusters.voxels]
     column = np.where(of >= 0, np.searchsorted(numbers, of), 0)
     who = np.repeat(np.arange(len(counts)), counts)
     common = np.zeros((len(counts), len(numbers)))
@@ -136,20 +136,20 @@ def score_targets(overlaps: NDArray[np.floating], settings: PointGroupSettings) 
 
 
 def scored_and_suppressed(
-    found: Clusters, scores: NDArray[np.floating], voxels: int, settings: PointGroupSettings
+    clusters: Clusters, scores: NDArray[np.floating], voxels: int, settings: PointGroupSettings
 ) -> Clusters:
     """Clusters that score more than `least_score` and overlap no better one too much, by decreasing score, which becomes their
     confidence. `voxels` is how many the scene has."""
     rows = np.flatnonzero(scores > settings.least_score)
-    left = chosen(found, rows)
+    left = chosen(clusters, rows)
     kept = strongest_first(overlaps(left, voxels), scores[rows], settings.suppression_overlap)
     best = chosen(left, kept)
     return best._replace(confidences=scores[rows][kept].astype(np.float32))
 
 
-def overlaps(found: Clusters, voxels: int) -> NDArray[np.float64]:
+def overlaps(clusters: Clusters, voxels: int) -> NDArray[np.float64]:
     """(P, P) intersection over union of clusters as sets of a scene's `voxels`."""
-    counts = np.diff(found.starts)
-    members = csr_matrix((np.ones(len(found.voxels)), found.voxels, found.starts), shape=(len(counts), voxels))
+    counts = np.diff(clusters.starts)
+    members = csr_matrix((np.ones(len(clusters.voxels)), clusters.voxels, clusters.starts), shape=(len(counts), voxels))
     common = (members @ members.T).toarray()
     return common / np.maximum(counts[:, None] + counts[None] - common, 1)

@@ -89,8 +89,8 @@ def labelled_training(
         instances = None
         if things:
             instances = np.where(np.isin(labels.semantic, things), labels.instance, -1).astype(np.int32)
-        found = training_sample(cloud, labels.semantic, recipe, rng, few_labels, instances)
-        return found if len(found.coordinates) > 1 else None
+        drawn = training_sample(cloud, labels.semantic, recipe, rng, few_labels, instances)
+        return drawn if len(drawn.coordinates) > 1 else None
 
     def make_batch(number: int) -> list[MicroBatch]:
         samples = scene_samples(context, number, recipe.batch, scenes, sample)

@@ -66,7 +66,7 @@ def ball_query(centres: Tensor, points: Tensor, radius: float, count: int) -> Te
     Free places repeat the first; a centre with no point gets zeros.
     """
     batch, centre_count, _ = centres.shape
-    found = torch.zeros((batch, centre_count, count), dtype=torch.int64, device=points.device)
+    neighbours = torch.zeros((batch, centre_count, count), dtype=torch.int64, device=points.device)
     at_once = max(1, PAIRS_AT_ONCE // max(1, points.shape[1]))
     for item in range(batch):
         for start in range(0, centre_count, at_once):
@@ -74,8 +74,8 @@ def ball_query(centres: Tensor, points: Tensor, radius: float, count: int) -> Te
             # Squared in float32, as the kernels that this follows do.
             limit = torch.tensor(radius, dtype=points.dtype).pow(2).item()
             near = (_squared(points[item : item + 1], part)[0].t() < limit).nonzero()
-            found[item, start : start + part.shape[1]] = _first_of_each(near, part.shape[1], count)
-    return found
+            neighbours[item, start : start + part.shape[1]] = _first_of_each(near, part.shape[1], count)
+    return neighbours
 
 
 def _first_of_each(near: Tensor, rows: int, count: int) -> Tensor:

@@ -128,19 +128,19 @@ def seed_rows(points: Sequence[Tensor], count: int, skip_origin: bool = False) -
 def raw_boxes(proposals: Proposals, mean_sizes: NDArray[np.floating] | Tensor, scene: int) -> RawBoxes:
     """One scene's proposals for the decoder, residuals in radians and metres."""
 
-    def said(values: Tensor) -> NDArray[np.float64]:
+    def array(values: Tensor) -> NDArray[np.float64]:
         return values[scene].detach().cpu().double().numpy()
 
     sizes = torch.as_tensor(mean_sizes).cpu().double().numpy()
     bins = proposals.heading_scores.shape[2]
     return RawBoxes(
-        centres=said(proposals.centres),
-        heading_scores=said(proposals.heading_scores),
-        heading_residuals=said(proposals.heading_residuals) * (math.pi / bins),
-        size_scores=said(proposals.size_scores),
-        size_residuals=said(proposals.size_residuals) * sizes,
-        class_scores=said(proposals.class_scores),
-        objectness_scores=said(proposals.objectness),
+        centres=array(proposals.centres),
+        heading_scores=array(proposals.heading_scores),
+        heading_residuals=array(proposals.heading_residuals) * (math.pi / bins),
+        size_scores=array(proposals.size_scores),
+        size_residuals=array(proposals.size_residuals) * sizes,
+        class_scores=array(proposals.class_scores),
+        objectness_scores=array(proposals.objectness),
     )
 
 

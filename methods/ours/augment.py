@@ -107,9 +107,9 @@ def _first_matches(one: Crop, two: Crop, radius: float) -> Tensor:
             hit = squared_x <= room[y]
             first = torch.where(hit.any(1), row * side + hit.to(torch.int8).argmax(1), side * side)
             best[y] = torch.minimum(best[y], first)
-    found = best < side * side
+    matched = best < side * side
     flat = torch.arange(side * side).reshape(side, side)
-    return torch.stack([flat[found], best[found]], dim=1)
+    return torch.stack([flat[matched], best[matched]], dim=1)
 
 
 def change_colours(image: Tensor, settings: OursImages, rng: Generator) -> Tensor:

@@ -29,7 +29,7 @@ def pixel_features(context: StageContext, frame: Frame) -> dict[str, np.ndarray]
     height, width = frame.colour.shape[:2]
     crop = centre_crop(width, height, recipe.resize_side, recipe.image_side)
     image = crop_image(to_tensor(frame.colour), crop, recipe.antialias)
-    found: dict[str, np.ndarray] = {"crop": (image.permute(1, 2, 0).clamp(0, 1) * 255).byte().numpy()}
+    arrays: dict[str, np.ndarray] = {"crop": (image.permute(1, 2, 0).clamp(0, 1) * 255).byte().numpy()}
     for name in ("before", "after"):
         torch.manual_seed(stream_seed(context.spec.seed, "ours/images", "weights"))
         network = PixelFeatureNet(settings)
@@ -37,5 +37,5 @@ def pixel_features(context: StageContext, frame: Frame) -> dict[str, np.ndarray]
             load_into(network, load_weights(parent / ARTIFACT), (), "image network of stage 1")
         network.eval()
         maps: Tensor = network(network_input(image[None], recipe.normalise, recipe.channel_order))
-        found[f"pixels_{name}"] = maps[0].permute(1, 2, 0).numpy()
-    return found
+        arrays[f"pixels_{name}"] = maps[0].permute(1, 2, 0).numpy()
+    return arrays

@@ -37,8 +37,8 @@ def hardest_contrastive(
     terms, kept = [], []
     for anchors, others, rows in ((one, features1, candidates1), (two, features0, candidates0)):
         distance, nearest = _nearest(anchors, others[rows])
-        found = rows[nearest]
-        pair = positives[:, 0] * span + found if others is features1 else found * span + positives[:, 1]
+        nearest_rows = rows[nearest]
+        pair = positives[:, 0] * span + nearest_rows if others is features1 else nearest_rows * span + positives[:, 1]
         keep = ~torch.isin(pair, true)
         terms.append(torch.relu(NEGATIVE_MARGIN - distance[keep]).pow(2).sum() / keep.sum().clamp_min(1))
         kept.append(int(keep.sum()))

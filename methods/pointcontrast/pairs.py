@@ -52,8 +52,8 @@ def pair_loss(
         candidates = [
             subset(len(f), recipe.hardest_candidates_per_pair * count, rng).to(one.device) for f in embeddings
         ]
-        found = hardest_contrastive(one, two, chosen, candidates[0], candidates[1], rows.to(one.device))
-        return found.positive + found.negative, one[chosen[:, 0]], two[chosen[:, 1]]
+        parts = hardest_contrastive(one, two, chosen, candidates[0], candidates[1], rows.to(one.device))
+        return parts.positive + parts.negative, one[chosen[:, 0]], two[chosen[:, 1]]
     rows = _rows(batch, [one_match_each(s.matches, rng) for s in batch.samples])
     chosen = rows[subset(len(rows), recipe.positives, rng)].to(one.device)
     queries, keys = one[chosen[:, 0]], two[chosen[:, 1]]

@@ -189,9 +189,9 @@ class Query(NamedTuple):
         """(found rows of the index, rows of the query), for coordinates shifted by `offset`."""
         _, _, ey, ez = self.found_in.extent
         delta = (offset[0] * ey + offset[1]) * ez + offset[2]
-        found = self.found_in.find(self.keys + delta)
-        here = (found >= 0).nonzero().reshape(-1)
-        return found[here], here if self.rows is None else self.rows[here]
+        matches = self.found_in.find(self.keys + delta)
+        here = (matches >= 0).nonzero().reshape(-1)
+        return matches[here], here if self.rows is None else self.rows[here]
 
 
 def search_map(in_coordinates: Tensor, out_coordinates: Tensor, kernel_size: int, step: int, same: bool) -> KernelMap:
@@ -205,18 +205,18 @@ def search_map(in_coordinates: Tensor, out_coordinates: Tensor, kernel_size: int
     index = CoordinateIndex(in_coordinates, reach)
     query = index.query(out_coordinates)
     symmetric = same and kernel_size % 2 == 1
-    found: list[tuple[Tensor, Tensor]] = [(torch.empty(0), torch.empty(0))] * len(offsets)
+    partners: list[tuple[Tensor, Tensor]] = [(torch.empty(0), torch.empty(0))] * len(offsets)
     centre = len(offsets) // 2
     for k, (x, y, z) in enumerate(offsets):
         if symmetric and k > centre:
-            there, here = found[len(offsets) - 1 - k]
-            found[k] = (here, there)
+            inputs, here = partners[len(offsets) - 1 - k]
+            partners[k] = (here, inputs)
         elif symmetric and k == centre:
             rows = torch.arange(len(out_coordinates), device=out_coordinates.device)
-            found[k] = (rows, rows)
+            partners[k] = (rows, rows)
         else:
-            found[k] = query.neighbours((x * step, y * step, z * step))
-    return _join(found, centre if symmetric else -1)
+            partners[k] = query.neighbours((x * step, y * step, z * step))
+    return _join(partners, centre if symmetric else -1)
 
 
 def stride_coordinates(coordinates: Tensor, stride: int) -> tuple[Tensor, Tensor]:
@@ -235,9 +235,9 @@ def stride_coordinates(coordinates: Tensor, stride: int) -> tuple[Tensor, Tensor
     keys = ((shifted[:, 0] * ex + shifted[:, 1]) * ey + shifted[:, 2]) * ez + shifted[:, 3]
     distinct, rows = torch.unique(keys, return_inverse=True)
     columns = [distinct // (ex * ey * ez), distinct // (ey * ez) % ex, distinct // ez % ey, distinct % ez]
-    found = torch.stack(columns, dim=1) + low
-    found[:, 1:] *= stride
-    return found.to(coordinates.dtype), rows
+    strided = torch.stack(columns, dim=1) + low
+    strided[:, 1:] *= stride
+    return strided.to(coordinates.dtype), rows
 
 
 def partition_map(coordinates: Tensor, coarse: Tensor, parents: Tensor, kernel_size: int, step: int) -> KernelMap:
@@ -252,8 +252,8 @@ def partition_map(coordinates: Tensor, coarse: Tensor, parents: Tensor, kernel_s
     return KernelMap(order, parents[order], tuple(starts), -1)
 
 
-def _join(found: list[tuple[Tensor, Tensor]], identity: int) -> KernelMap:
+def _join(partners: list[tuple[Tensor, Tensor]], identity: int) -> KernelMap:
     starts = [0]
-    for rows, _ in found:
+    for rows, _ in partners:
         starts.append(starts[-1] + len(rows))
-    return KernelMap(torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found]), tuple(starts), identity)
+    return KernelMap(torch.cat([f[0] for f in partners]), torch.cat([f[1] for f in partners]), tuple(starts), identity)

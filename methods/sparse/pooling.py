@@ -44,8 +44,8 @@ class _LocalPooling(nn.Module):
     def forward(self, x: SparseTensor) -> SparseTensor:
         manager = x.coordinate_manager
         out_stride = manager.down(x.stride, self.pool_stride)
-        found = manager.kernel_map(x.stride, out_stride, self.kernel_size, self.dilation)
-        pooled = self.reduce(x.F[found.in_rows], found.out_rows, len(manager.coordinates(out_stride)))
+        kernel_map = manager.kernel_map(x.stride, out_stride, self.kernel_size, self.dilation)
+        pooled = self.reduce(x.F[kernel_map.in_rows], kernel_map.out_rows, len(manager.coordinates(out_stride)))
         return SparseTensor(pooled, tensor_stride=out_stride, coordinate_manager=manager)
 
 

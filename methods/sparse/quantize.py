@@ -43,8 +43,8 @@ def sparse_quantize(
         outputs.append(voxels.representative)
     if return_inverse:
         outputs.append(voxels.inverse)
-    found = [torch.from_numpy(a) for a in outputs] if as_torch else outputs
-    return found if len(found) > 1 else found[0]
+    arrays = [torch.from_numpy(a) for a in outputs] if as_torch else outputs
+    return arrays if len(arrays) > 1 else arrays[0]
 
 
 def sparse_collate(

@@ -69,15 +69,15 @@ def list_pairs(context: StageContext, recipe: FramePairs) -> list[Pair]:
     assert context.spec.data is not None
     if recipe.views == "same_frame":
         return [(scene, i, i) for scene, i in frames_of(context)]
-    found: list[Pair] = []
+    pairs: list[Pair] = []
     least = recipe.min_overlap
     for scene in context.spec.data.scenes:
         path = context.view / UNLABELLED / scene / "pairs.npy"
         if path.is_file():
-            found += [(scene, int(i), int(j)) for i, j, share in np.load(path, allow_pickle=False) if share >= least]
-    if not found:
+            pairs += [(scene, int(i), int(j)) for i, j, share in np.load(path, allow_pickle=False) if share >= least]
+    if not pairs:
         raise DataError(f"no two frames of {context.spec.data.dataset!r} overlap by {100 * least:g} %")
-    return found
+    return pairs
 
 
 def turn(points: NDArray[np.float64], rotation: NDArray[np.float64]) -> NDArray[np.float64]:

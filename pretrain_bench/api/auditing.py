@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pretrain_bench.api.display import Display, TqdmDisplay
+from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.stores import AnyPath, Runs, folder_to_write
 from pretrain_bench.api.suites import Names, as_list
 from pretrain_bench.benchmarks.support.errors import BenchError, writing
@@ -82,7 +82,7 @@ def audit(
         times: how many times to re-run each; the largest difference is among the findings.
         signers: file of allowed signers (ssh-keygen's format), for a bundle.
         signer: who must have signed the bundle.
-        display: shows progress; tqdm bars by default.
+        display: shows progress; bars on a terminal, lines elsewhere, by default.
 
     Raises WrongUse for a path that is neither, an unknown key, or an option that a bundle does not support.
     """
@@ -90,7 +90,7 @@ def audit(
     options = AuditOptions(as_list(keys), rescore, as_list(rerun), rerun_sample, times, allowed, signer)
     # A bundle is unpacked anew: the cached copy behind an open store is not trusted.
     path = runs.place if isinstance(runs, Store) else Path(runs)
-    return Audit(run_audit(path, options, display or TqdmDisplay()).tally.all())
+    return Audit(run_audit(path, options, display or default_display()).tally.all())
 
 
 def pack_bundle(
@@ -108,8 +108,8 @@ def pack_bundle(
     """
     store = folder_to_write(runs)
     store.check()
-    found, path = read_runs(store, Tally()), Path(target)
+    audited, path = read_runs(store, Tally()), Path(target)
     options = PackOptions(anonymous, None if sign is None else Path(sign))
     with writing(path, "bundle (--bundle names another file)"):
-        root = pack(found, store.root, path, options, (display or TqdmDisplay()).say)
-    return PackedBundle(path, len(found), root)
+        root = pack(audited, store.root, path, options, (display or default_display()).say)
+    return PackedBundle(path, len(audited), root)

@@ -42,14 +42,14 @@ def clean(
     store = Store(Path(runs))
     store.refuse_bundle()
     root = store.root
-    found = list(prunable(store, keep))
-    removed = [Removed(f.record.key, f"{f.record.method}/{f.record.stage}", len(f.names), f.bytes) for f in found]
+    removable = list(prunable(store, keep))
+    removed = [Removed(f.record.key, f"{f.record.method}/{f.record.stage}", len(f.names), f.bytes) for f in removable]
     folders = sorted(p for p in (root / ".partial").glob("[!.]*") if p.is_dir()) if abandoned else []
     idle = [p for p in folders if store.held_by(p.name) is None]
     removed += [Removed(p.name, "left under way", sum(1 for _ in p.rglob("*")), folder_bytes(p)) for p in idle]
     if not dry_run:
         with writing(root, "pruning"):
-            for one in found:
+            for one in removable:
                 prune(one, keep)
             for folder in idle:
                 remove_tree(folder)

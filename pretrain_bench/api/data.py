@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from pretrain_bench.api.display import Display, TqdmDisplay
+from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.datasets.layout import MANIFEST, Manifest, read_manifest
 from pretrain_bench.benchmarks.specs.dataset import Dataset, up_choice
@@ -64,12 +64,12 @@ def prepare_data(
         strict: bad lines and frames are errors, not warnings.
         up: what is up in the world of a recording with poses (`rgbd-folder`): +x, -x, +y, -y, +z, -z, or auto to find it from the
             cameras and the floor.
-        display: shows progress; tqdm bars by default.
+        display: shows progress; bars on a terminal, lines elsewhere, by default.
 
     Raises DataError that names the file, WrongUse without a root or for an unknown `up`, EnvironmentCannot for a full disk.
     """
     chosen_up = up_choice(up)
-    folder, display = Path(name), display or TqdmDisplay()
+    folder, display = Path(name), display or default_display()
     if (folder / MANIFEST).is_file():
         manifest = read_manifest(folder)
         if manifest.dataset not in available(Dataset):
@@ -103,7 +103,7 @@ def verify_data(prepared: PreparedDataset, *, display: Display | None = None) ->
     """Compare every file of a prepared dataset with its manifest; returns the differences, which a single flipped bit causes."""
     from pretrain_bench.benchmarks.datasets.check import verify
 
-    progress = (display or TqdmDisplay()).progress(f"verify {prepared.dataset.name}")
+    progress = (display or default_display()).progress(f"verify {prepared.dataset.name}")
     return list(verify(prepared.folder, prepared.manifest, progress))
 
 
@@ -134,7 +134,7 @@ def write_synthetic(name: str, out: AnyPath, *, world: str = "smoke", display: D
         if target.exists() and any(target.iterdir()):
             raise WrongUse(f"{target}: not empty; give a folder that does not exist yet")
         target.mkdir(parents=True, exist_ok=True)  # tried before minutes are spent on generating
-    progress = (display or TqdmDisplay()).progress(f"generate {name}")
+    progress = (display or default_display()).progress(f"generate {name}")
     written = generate(wanted.sized(world), cache_folder(), progress)
     with writing(target, "data (--out names another folder)"):
         shutil.copytree(written, target, dirs_exist_ok=True)

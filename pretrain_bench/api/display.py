@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.contract.events import Start, Step
 from pretrain_bench.harness.running.display import Display, Silent
 
-__all__ = ["Display", "Progressed", "Silent", "TqdmDisplay", "printable"]
+__all__ = ["Display", "LineDisplay", "Progressed", "Silent", "TqdmDisplay", "default_display", "duration", "printable"]
 
 WIDTH = 100
 TITLE_WIDTH = 34
@@ -77,11 +80,109 @@ class TqdmDisplay:
             self._bars.pop(on_event).close()
 
 
+class LineDisplay:
+    """Plain lines on stderr for logs and pipes: one where something starts and ends, and at most one a minute between."""
+
+    def __init__(self, every_seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every, self._clock = every_seconds, clock
+        self._stages: dict[Callable[[object], None], _Counted] = {}
+
+    def say(self, message: str) -> None:
+        """Print one line, with control characters replaced."""
+        print(printable(message), file=sys.stderr, flush=True)
+
+    def progress(self, title: str) -> Callable[[Iterable[str]], Iterable[str]]:
+        """Lines about a list of items."""
+
+        def wrap(items: Iterable[str]) -> Iterator[str]:
+            items = list(items)
+            counted = _Counted(self, title)
+            counted.total = len(items)
+            for number, item in enumerate(items, 1):
+                yield item
+                counted.at(number)
+            counted.end()
+
+        return wrap
+
+    def stage(self, title: str) -> Callable[[object], None]:
+        """Lines about a stage."""
+        counted = _Counted(self, title)
+
+        def on_event(event: object) -> None:
+            if isinstance(event, Start):
+                counted.total, counted.first = event.total_steps, event.resumed_from
+                self.say(f"{title}: " + (f"resumes after step {counted.first:,}" if counted.first else "starts"))
+            elif isinstance(event, Step):
+                if event.done:
+                    counted.total = round(event.step / event.done)
+                counted.at(event.step, f", loss {event.loss:.3f}")
+            elif isinstance(event, Progressed):
+                counted.total = event.steps
+                counted.at(event.step)
+
+        self._stages[on_event] = counted
+        return on_event
+
+    def stage_ended(self, on_event: Callable[[object], None]) -> None:
+        """Print the last line of a stage."""
+        self._stages.pop(on_event).end()
+
+
+class _Counted:
+    """Prints how far one count is, at most once in the display's interval."""
+
+    def __init__(self, display: LineDisplay, title: str) -> None:
+        self.display, self.title = display, title
+        self.total: int | None = None
+        self.first = self.last = 0
+        self.began = self.printed = display._clock()
+
+    def at(self, number: int, more: str = "") -> None:
+        """Note that `number` are done; prints where the last line is long ago."""
+        self.last, now = number, self.display._clock()
+        if now - self.printed < self.display._every:
+            return
+        self.printed = now
+        left = ""
+        if self.total and number > self.first:
+            seconds = (now - self.began) / (number - self.first) * (self.total - number)
+            left = f", about {duration(seconds)} left"
+        self.display.say(f"{self.title}: {number:,}{self._of()}{more}{left}")
+
+    def end(self) -> None:
+        """Print how far it came and how long that took."""
+        took = duration(self.display._clock() - self.began)
+        self.display.say(f"{self.title}: {self.last:,}{self._of()} in {took}")
+
+    def _of(self) -> str:
+        return "" if self.total is None else f" of {self.total:,}"
+
+
+PROGRESS = "BENCH_PROGRESS"
+"""Environment variable: `bars`, `lines` or `none`; by default bars on a terminal and in a notebook, lines elsewhere."""
+
+
+def default_display() -> Display:
+    """The display of this process. Raises WrongUse for an unknown value of BENCH_PROGRESS."""
+    chosen = os.environ.get(PROGRESS) or ("bars" if sys.stderr.isatty() or _in_notebook() else "lines")
+    displays: dict[str, Callable[[], Display]] = {"bars": TqdmDisplay, "lines": LineDisplay, "none": Silent}
+    if chosen not in displays:
+        raise WrongUse(f"{PROGRESS}={chosen}: expected one of {', '.join(displays)}")
+    return displays[chosen]()
+
+
+def _in_notebook() -> bool:
+    from tqdm.auto import tqdm
+
+    return any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
+
+
 def _bar(title: str, **options: Any) -> Any:
     """A tqdm bar that fits where it is shown; a notebook sets the width of its own bars."""
     from tqdm.auto import tqdm
 
-    if any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__):
+    if _in_notebook():
         return tqdm(desc=title, **options)
     return tqdm(desc=f"{title:<{TITLE_WIDTH}.{TITLE_WIDTH}}", ncols=WIDTH, file=sys.stderr, **options)
 
@@ -89,3 +190,10 @@ def _bar(title: str, **options: Any) -> Any:
 def printable(text: str) -> str:
     """Text without control characters: the output of a stage must not control the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
+def duration(seconds: float) -> str:
+    """A time in seconds, minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

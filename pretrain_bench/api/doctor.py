@@ -43,9 +43,9 @@ def doctor(runs: AnyPath = "runs", data: Roots = ()) -> list[Diagnosis]:
     ]
 
 
-def raise_if_broken(found: Iterable[Diagnosis]) -> None:
+def raise_if_broken(diagnoses: Iterable[Diagnosis]) -> None:
     """Raises EnvironmentCannot that names the first broken thing."""
-    for one in found:
+    for one in diagnoses:
         if one.state == "broken":
             raise EnvironmentCannot(f"{one.what}: {one.detail}")
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pretrain_bench.api.display import Display, Progressed, TqdmDisplay
+from pretrain_bench.api.display import Display, Progressed, default_display
 from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.executors import image_contents, image_state
@@ -61,7 +61,7 @@ def build_images(
         torch_args: arguments of pip for torch, such as `--index-url`.
         minkowski: build MinkowskiEngine into the base.
         logs: folder for the build logs.
-        display: shows progress; tqdm bars by default.
+        display: shows progress; bars on a terminal, lines elsewhere, by default.
 
     A failed build is a result, `build_failed`. Raises WrongUse for an unknown image, EnvironmentCannot without an engine.
     """
@@ -72,7 +72,7 @@ def build_images(
     if folder is not None and not list(folder.glob("torch-*.whl")):
         raise WrongUse(f"--wheels {folder}: no torch-*.whl in it")
     settings = image_contents.BuildSettings(base or image_contents.PUBLIC_BASE, folder, torch_args, minkowski)
-    with _bars(display or TqdmDisplay()) as show:
+    with _bars(display or default_display()) as show:
         return build_all(chosen, settings, Path(logs), show)
 
 
@@ -96,12 +96,12 @@ def _bars(display: Display) -> Iterator[Callable[[str, int, int], None]]:
 def list_images() -> list[ImageState]:
     """Every image with its state and size. Raises EnvironmentCannot where no container engine answers."""
     client = connect()
-    found = []
+    states = []
     for name in image_contents.image_names():
         state, why = image_state.state(client, name)
         size = None if state == "missing" else int(client.images.get(image_contents.tag(name)).attrs["Size"])
-        found.append(ImageState(name, state, why, size))
-    return found
+        states.append(ImageState(name, state, why, size))
+    return states
 
 
 def lock_bases(base: str | None = None) -> LockedBases:

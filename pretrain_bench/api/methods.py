@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from pretrain_bench.api.display import Display, TqdmDisplay
+from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.settings import Roots, root_options
 from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.specs.method import Method
@@ -61,14 +61,14 @@ def check_method(
         pretrain_data: a dataset to pre-train on, with its root.
         keep: an empty folder for the runs of the checks; they are deleted by default.
         trust_code: run the Python code of your own folder, as you and without isolation.
-        display: shows progress; tqdm bars by default.
+        display: shows progress; bars on a terminal, lines elsewhere, by default.
 
     A failed check is a verdict, `failed`. Raises WrongUse for an unknown method or a `keep` that is not empty.
     """
-    display = display or TqdmDisplay()
-    found = find(Method, str(name))
-    check_trusted(found, trust_code)
-    method, executor = _with_executor(found)
+    display = display or default_display()
+    named = find(Method, str(name))
+    check_trusted(named, trust_code)
+    method, executor = _with_executor(named)
     source, target = _data(root_options(pretrain_data), display)
     with _folder(keep) as folder:
         verdicts = []

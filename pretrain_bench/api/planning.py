@@ -89,8 +89,8 @@ def plan(
 
         resolved = resolved.with_own_images(connect())
     planned, waiting = resolved.plan_prepared()
-    found = states(planned, open_runs(runs), resolved.machine.threads)
-    return Plan(resolved.suite, resolved.budget, resolved.profile, planned, waiting, found, resolved.needs())
+    planned_states = states(planned, open_runs(runs), resolved.machine.threads)
+    return Plan(resolved.suite, resolved.budget, resolved.profile, planned, waiting, planned_states, resolved.needs())
 
 
 def title_of(cell: Cell) -> str:

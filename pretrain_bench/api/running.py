@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
-from pretrain_bench.api.display import Display, TqdmDisplay
+from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.settings import Settings, resolve
+from pretrain_bench.api.sizing import check_fit, estimate_line
 from pretrain_bench.api.stores import Runs, folder_to_write
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
@@ -95,6 +96,8 @@ def run(
     rebuild: bool = False,
     strict: bool = False,
     skip_not_applicable: bool = True,
+    synthetic: bool = False,
+    on_cpu: bool = False,
     display: Display | None = None,
 ) -> RunResult:
     """Run every stage that the cells need and that is not done, and record each; a failed stage is a result, not an error.
@@ -109,18 +112,20 @@ def run(
         rebuild: rebuild stale images first (executor docker).
         strict: bad lines and frames in the data are errors, not warnings.
         skip_not_applicable: leave out cells that do not apply, unless none is left; False refuses them.
-        display: shows progress; tqdm bars by default.
+        synthetic: allow a budget of GPU size on generated data, and pre-training on generated data before a task on real data.
+        on_cpu: allow a budget of GPU size on a CPU; device `cpu` in the settings allows it too.
+        display: shows progress; bars on a terminal, lines elsewhere, by default.
 
     Raises:
-        WrongUse: an unknown name, unusable data, or only cells that do not apply.
+        WrongUse: an unknown name, unusable data, only cells that do not apply, or a budget that does not fit the machine or data.
         EnvironmentCannot: the machine lacks a device, disk space or an engine.
         BenchError: interrupted; run again to resume.
     """
     if retry not in get_args(Retry):
         raise WrongUse(f"--retry {retry!r}: expected one of {', '.join(get_args(Retry))}")
-    store, display = folder_to_write(runs), display or TqdmDisplay()
+    store, display = folder_to_write(runs), display or default_display()
     resolved = resolve(cells, only, settings or Settings())
-    _warn_of_long_budget(resolved, display)
+    check_fit(resolved, synthetic, on_cpu or (settings is not None and settings.device == "cpu"))
     if rebuild:
         _rebuild(resolved, display)
     resolved, executor = _with_executor(resolved)
@@ -136,14 +141,10 @@ def run(
         ratio = cell.cell.label_ratio
         display.say(f"{cell.cell.method} -> {cell.cell.task} at {ratio}: n/a: {cell.reason.removeprefix('n/a: ')}")
     store.check_writable()
+    if (estimate := estimate_line(planned, store, resolved.machine.threads)) is not None:
+        display.say(estimate)
     runner = StageRunner(store, executor, display, RunOptions(retry, resolved.machine.imagenet_weights))
     return RunResult(run_cells(planned, runner, whole_machine(resolved.machine.device), workers), absent)
-
-
-def _warn_of_long_budget(resolved: ResolvedSuite, display: Display) -> None:
-    if resolved.machine.device == "cpu" and resolved.budget.pretrain.gpus:
-        name = resolved.budget.name
-        display.say(f"budget {name} is meant for a GPU; on this CPU it takes weeks (smoke and tiny fit a CPU)")
 
 
 def _rebuild(resolved: ResolvedSuite, display: Display) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pretrain_bench.api.display import Display, TqdmDisplay
+from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.runs import Run
 from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
@@ -44,7 +44,7 @@ def draw_scene(
     check_tested(spec, scene)  # before the data are looked for, which may mean generating them
     _check_not_pruned(run, checkpoint)
     assert spec.data is not None
-    source = find_data(spec.data, (display or TqdmDisplay()).say)
+    source = find_data(spec.data, (display or default_display()).say)
     if isinstance(source, str):
         raise DataError(f"run {record.key} cannot be drawn: {source}")
     shown = show_scene(spec, source, scene, run.folder / ARTIFACTS / "predictions" / checkpoint)

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from pretrain_bench.api.stores import Runs, open_runs
-from pretrain_bench.harness.contract.events import EVENTS_FILE, Event, Start, Step, open_plain, parse_event
+from pretrain_bench.benchmarks.support.foreign_files import open_plain, read_plain
+from pretrain_bench.harness.contract.events import EVENTS_FILE, Event, Start, Step, parse_event
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import STAGE_FILE
 from pretrain_bench.harness.store.store import KINDS, RECORD, Store
@@ -98,7 +99,7 @@ def _under_way(store: Store, folder: Path) -> StageUnderWay:
 
 def _title(path: Path) -> str:
     try:
-        spec = _Described.model_validate_json(path.read_bytes())
+        spec = _Described.model_validate_json(read_plain(path))
     except (OSError, ValidationError):
         return "?"
     return f"{spec.method}/{spec.stage}" if spec.kind == "pretrain" else f"{spec.method} -> {spec.task}"
@@ -123,8 +124,7 @@ def _first_and_last(path: Path) -> Iterator[Event]:
 def _outcome(folder: Path) -> str | None:
     """The outcome in a run's record; None where there is no record."""
     try:
-        with open_plain(folder / RECORD, os.O_RDONLY) as file:
-            return _Ended.model_validate_json(file.read()).outcome.value
+        return _Ended.model_validate_json(read_plain(folder / RECORD)).outcome.value
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValidationError):  # a link, a pipe or a folder in its place; not JSON; not an outcome

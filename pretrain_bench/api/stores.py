@@ -28,6 +28,6 @@ def folder_to_write(runs: Runs) -> Store:
     return store
 
 
-def unrecorded_runs(runs: Runs = "runs") -> list[str]:
-    """Run folders without a record, as `kind/name`; no list and no report counts them."""
-    return open_runs(runs).unrecorded()
+def unreadable_runs(runs: Runs = "runs") -> list[str]:
+    """Runs whose record cannot be read: their path, the reason and what to do. No list and no report counts them."""
+    return open_runs(runs).unreadable()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pretrain_bench.benchmarks.specs.budget import Currency
+from pretrain_bench.harness.contract.run_length import COUNTED_IN_TRAINING
 from pretrain_bench.harness.contract.stage import Limits
 
 if TYPE_CHECKING:
@@ -21,10 +22,13 @@ COLUMN_OF = {
     Currency.optimizer_steps: "steps",
     Currency.samples_seen: "samples",
     Currency.gpu_seconds: "gpu_seconds",
+    Currency.flops: "flops",
 }
 """What ledgers count of a currency, as the frame of runs has it for each half."""
 TOLERANCE = 0.01
 """Share by which use may differ where a budget is used exactly: shares of stages and samples of a step are whole numbers."""
+LAST_CHECKPOINT = 0.05
+"""Share of a budget in GPU seconds that a stage may take more for its last checkpoint, as `budget_problem` tolerates."""
 
 
 def limit_columns(half: str, limits: list[Limits]) -> dict[str, object]:
@@ -67,18 +71,28 @@ def _half_words(runs: pd.DataFrame, half: str) -> str:
 
 
 def _limit_words(uniformity: str, amount: float, currency: str) -> str:
-    number = f"{amount:,.0f}" if amount < 1e9 else f"{amount:.3g}"
-    text = f"{number} {UNITS[Currency(currency)]}"
+    text = f"{_number(amount)} {UNITS[Currency(currency)]}"
     return f"equal, exactly {text}" if uniformity == "exactly" else f"at most {text}"
 
 
 def _unequal_use(runs: pd.DataFrame, half: str, currency: str) -> str:
-    """What rows really used, where that differs although the budget is to be used exactly; empty where it is equal or unknown."""
-    counted = COLUMN_OF.get(Currency(currency))
-    good = runs[runs["outcome"] == "ok"]
-    if counted is None or not len(good):
+    """What rows really used, where that differs although the budget is to be used exactly; empty where it is equal.
+
+    FLOPs and GPU seconds are counted after each step, so a row may use more by the step that reached the amount.
+    """
+    column, good = f"{half}_{COLUMN_OF[Currency(currency)]}", runs[runs["outcome"] == "ok"]
+    if not len(good):
         return ""
-    used = good.groupby("row")[f"{half}_{counted}"].mean()
-    if used.max() - used.min() <= TOLERANCE * used.max():
+    used = good.groupby("row")[column].mean()
+    tolerated = TOLERANCE * used.max()
+    if currency in COUNTED_IN_TRAINING:
+        tolerated += 2 * (good[column] / good[f"{half}_steps"].clip(lower=1)).max()
+    if currency == Currency.gpu_seconds:
+        tolerated += LAST_CHECKPOINT * used.max()
+    if used.max() - used.min() <= tolerated:
         return ""
-    return f", but NOT EQUAL in use: {used.min():,.0f} to {used.max():,.0f}"
+    return f", but NOT EQUAL in use: {_number(used.min())} to {_number(used.max())}"
+
+
+def _number(amount: float) -> str:
+    return f"{amount:,.0f}" if amount < 1e9 else f"{amount:.3g}"

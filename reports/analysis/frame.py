@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS, OVER_ALL
 from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.contract.stage import KEY_LENGTH, StageSpec, hashes_as_written
 from pretrain_bench.harness.store.store import SPEC, Store
@@ -48,7 +49,7 @@ class Loaded(NamedTuple):
 def load(store: Store, keys: set[str] | None = None) -> Loaded:
     """Read every record and spec. `keys`: the fine-tunings and failed pre-trainings that count, None for all.
 
-    Raises WrongUse for a store that does not parse.
+    Runs that cannot be read are left out; `store.unreadable()` names them. Raises WrongUse where there is no store.
     """
     import pandas as pd
 
@@ -56,9 +57,15 @@ def load(store: Store, keys: set[str] | None = None) -> Loaded:
         records = {r.key: r for r in store.records()}
         use_cards_of(records.values())
         specs = _specs(store, records)
+        records = {key: record for key, record in records.items() if key in specs}
         digests = SpecDigests(specs)
         counted = [r for r in records.values() if keys is None or r.key in keys]
-        rows = [_row(r, _ancestors(r, records), specs, digests) for r in counted if r.kind == "finetune"]
+        rows = []
+        for record in [r for r in counted if r.kind == "finetune"]:
+            try:
+                rows.append(_row(record, _ancestors(record, records), specs, digests))
+            except WrongUse as error:
+                store.set_aside(str(error))
     columns = [*GROUP, *ROW, "pretrain_seed", "finetune_seed", "outcome", "message", "key", "label_percent", "family"]
     columns += ["pretrain_synthetic", "score_selected"]
     failed = [r for r in counted if r.kind == "pretrain" and r.outcome != Outcome.ok]
@@ -144,8 +151,9 @@ def _specs(store: Store, records: dict[str, Record]) -> dict[str, StageSpec]:
     specs = {}
     for key, record in records.items():
         rest = b""
+        folder = store.folder(record.kind, key)
         try:
-            payload = from_json((store.folder(record.kind, key) / SPEC).read_bytes())
+            payload = read_json(folder / SPEC, below=folder)
             seed, parents = payload["seed"], payload["parents"]
             free = {
                 "seed": 0 if type(seed) is int and seed >= 0 else seed,
@@ -157,7 +165,11 @@ def _specs(store: Store, records: dict[str, Record]) -> dict[str, StageSpec]:
             sound = False
         if not sound:
             # This also reports what is wrong with a file.
-            known[rest] = store.spec(record.kind, key)
+            try:
+                known[rest] = store.spec(record.kind, key)
+            except WrongUse as error:
+                store.set_aside(str(error))
+                continue
         specs[key] = known[rest]
     return specs
 
@@ -169,8 +181,7 @@ def _row(
     cell, spec = record.cell, specs[record.key]
     if cell is None:
         raise WrongUse(
-            f"finetune/{record.key}: its record names no cell; bench audit says more, and with the folder moved away the rest "
-            "is reported"
+            f"finetune/{record.key}: its record names no cell, so it belongs in no table; bench audit says more"
         )
     limited = cell.label_ratio.points or cell.label_ratio.boxes
     return {
@@ -256,15 +267,16 @@ def gpu_joules(records: Iterable[Record]) -> float:
 
 
 def _ancestors(record: Record, records: dict[str, Record]) -> list[Record]:
-    """The pre-trainings behind a run. Raises WrongUse where one has no record: how the run was made would be a guess."""
+    """The pre-trainings behind a run. Raises WrongUse where one has no readable record, since how the
+    run was made is then unknown."""
     ancestors: dict[str, Record] = {}
     waiting = list(record.parents.values())
     while waiting:
         key = waiting.pop()
         if key not in records:
             raise WrongUse(
-                f"finetune/{record.key}: no record of pretrain/{key}, from which it started; bench audit says more, and with the "
-                "pre-training's folder back, or this one moved away as well, the rest is reported"
+                f"finetune/{record.key}: pretrain/{key}, from which it started, has no readable record; put its folder back, "
+                "or run the suite again"
             )
         if key not in ancestors:
             ancestors[key] = records[key]

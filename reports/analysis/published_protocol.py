@@ -47,16 +47,16 @@ class _Difference(NamedTuple):
 @cache
 def protocols() -> dict[str, Protocol]:
     """The protocol of each task of the paper, by our name. Raises ValueError for a checkpoint rule other than `best`."""
-    found = {}
+    by_paper = {}
     with (FOLDER / "protocols.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             if row["checkpoint"] != BEST:
                 raise ValueError(f"protocols.csv: {row['task']}: checkpoint {row['checkpoint']!r}, expected {BEST!r}")
-            found[TASKS[row["task"]]] = Protocol(
+            by_paper[TASKS[row["task"]]] = Protocol(
                 int(row["training_scenes"]), int(row["test_scenes"]), row["scenes"], row["metric"] or None,
                 int(row["mean_over"]), float(row["voxel_metres"]) if row["voxel_metres"] else None,
             )  # fmt: skip
-    return found
+    return by_paper
 
 
 def difference(row: Mapping[Any, Any]) -> str:

@@ -14,9 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic_core import from_json
-
-from pretrain_bench.harness.contract.events import open_plain
+from pretrain_bench.benchmarks.support.foreign_files import read_json, read_plain
 from pretrain_bench.harness.store.store import CONFUSION
 
 PICTURES = "pictures"
@@ -42,7 +40,7 @@ class Confusion(NamedTuple):
 def confusion(folder: Path, checkpoint: str, level: str, classes: int) -> Confusion | None:
     """The matrix of one checkpoint, on `level` or else on voxels; None for a run without the file. Raises Unreadable."""
     try:
-        payload = from_json(_bytes(folder / CONFUSION, MOST_COUNTS_BYTES))
+        payload = read_json(folder / CONFUSION, MOST_COUNTS_BYTES, folder)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -85,7 +83,7 @@ def picture_uri(path: Path) -> str:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(_bytes(path, MOST_FILE_BYTES)), formats=("PNG",)) as opened:
+        with Image.open(io.BytesIO(read_plain(path, MOST_FILE_BYTES)), formats=("PNG",)) as opened:
             if opened.width * opened.height > MOST_PIXELS:
                 raise Unreadable(f"{opened.width} x {opened.height} pixels are too many")
             image = opened.convert("RGB")
@@ -104,15 +102,6 @@ def _png(image: Any, sides: Sequence[int]) -> bytes:
         if buffer.tell() <= MOST_PICTURE_BYTES:
             return buffer.getvalue()
     raise Unreadable("it stays too large")  # not reached: 240 x 240 pixels of three bytes are less
-
-
-def _bytes(path: Path, most: int) -> bytes:
-    """The content of a regular file. Raises OSError for anything else, such as a link, and for more than `most` bytes."""
-    with open_plain(path, os.O_RDONLY) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise OSError(f"it is larger than {most >> 20} MiB")
-    return content
 
 
 def _why(error: Exception) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
+from pretrain_bench.benchmarks.support.foreign_files import open_plain
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.store.store import CONFUSION, LOG, Store
 from pretrain_bench.reports.analysis.frame import Loaded
@@ -107,7 +108,7 @@ class RunDetails:
 
     def _log_tail(self, record: Record) -> str:
         try:
-            with (self.store.folder(record.kind, record.key) / LOG).open("rb") as file:
+            with open_plain(self.store.folder(record.kind, record.key) / LOG) as file:
                 file.seek(max(0, file.seek(0, io.SEEK_END) - LOG_BYTES))
                 lines = file.read().decode(errors="replace").splitlines()[-LOG_LINES:]
         except OSError:

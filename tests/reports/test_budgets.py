@@ -35,8 +35,9 @@ def runs_with(
     spent = [0, *used]
     return frame.assign(
         pretrain_uniformity=uniformity, pretrain_amount=[0, amount, amount], pretrain_currency=currency, pretrain_steps=spent,
-        pretrain_samples=spent, pretrain_gpu_seconds=spent, finetune_uniformity="at_most", finetune_amount=500.0,
+        pretrain_samples=spent, pretrain_gpu_seconds=spent, pretrain_flops=spent, finetune_uniformity="at_most", finetune_amount=500.0,
         finetune_currency="optimizer_steps", finetune_steps=500, finetune_samples=500, finetune_gpu_seconds=1.0,
+        finetune_flops=1.0,
     ).assign(**more)  # fmt: skip
 
 
@@ -60,6 +61,15 @@ def test_what_is_not_equal_is_not_called_so() -> None:
     assert "exactly 20,000 optimiser steps, but NOT EQUAL in use: 17,000 to 20,000" in budget_words(short)
     rounded = runs_with(("exactly", 20000.0, "samples_seen"), (19968, 20000))
     assert "NOT EQUAL" not in budget_words(rounded), "a step takes whole batches"
+    flops = ("exactly", 2.5e15, "flops")
+    far = runs_with(flops, (2.5e15, 3.1e15), pretrain_steps=[0, 100, 400])
+    assert "exactly 2.5e+15 FLOPs, but NOT EQUAL in use: 2.5e+15 to 3.1e+15" in budget_words(far)
+    near = runs_with(flops, (2.5e15, 2.54e15), pretrain_steps=[0, 100, 400])
+    assert "NOT EQUAL" not in budget_words(near), "a step of csc is 2.5e13 FLOPs, and two are tolerated"
+    seconds = runs_with(("exactly", 36000.0, "gpu_seconds"), (36000, 37500), pretrain_steps=[0, 9000, 9000])
+    assert "NOT EQUAL" not in budget_words(seconds), "the last checkpoint takes time"
+    seconds = runs_with(("exactly", 36000.0, "gpu_seconds"), (36000, 40000), pretrain_steps=[0, 9000, 9000])
+    assert "NOT EQUAL in use: 36,000 to 40,000" in budget_words(seconds)
     two = runs_with(("exactly", 20000.0, "optimizer_steps"), pretrain_amount=[0, 10000.0, 20000.0])
     assert "NOT EQUAL: exactly 10,000 optimiser steps or exactly 20,000 optimiser steps" in budget_words(two)
     both = pd.concat([short, short.assign(budget="c", pretrain_uniformity="at_most")])

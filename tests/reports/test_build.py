@@ -66,11 +66,15 @@ def test_names_of_a_foreign_store_are_no_formulas_no_markup_and_no_paths(tmp_pat
     store = Store(tmp_path / "runs")
     add(store, "ours", 0.5)
     for record in list(store.records()):
-        rewrite(store, record, method="../../out/x", dataset="a$\\foo$<b>|x](http://e)")
+        rewrite(store, record, dataset="a$\\foo$<b>|x](http://e)")
     text = build_report(store, tmp_path / "out", page=False).files["table"].read_text()
     assert "<b>" not in text and "](http" not in text.replace("\\](http", "")
     export(store, None, "tensorboard", tmp_path / "export")
     assert {p.parent.parent for p in (tmp_path / "export").rglob("events.out*")} == {tmp_path / "export/tensorboard"}
+    for record in list(store.records()):
+        rewrite(store, record, method="../../out/x")
+    assert not list(store.records()) and "method: String should match pattern" in store.unreadable()[0]
+    export(store, None, "tensorboard", tmp_path / "export")
     assert not list((tmp_path / "out").glob("x*"))
 
 

@@ -61,7 +61,7 @@ def test_an_unpacked_bundle_that_lost_a_file_is_unpacked_again(own_cache: Path) 
 
 def test_a_bundle_holds_all_that_its_store_held() -> None:
     store = open_store(SMOKE)
-    assert store.bundle == SMOKE and store.place == SMOKE and not store.unrecorded()
+    assert store.bundle == SMOKE and store.place == SMOKE and not store.unreadable()
     for record in store.records():
         folder = store.folder(record.kind, record.key)
         expected = {RECORD, SPEC, CODE, EVENTS_FILE, "log.txt", "pruned.json", "attempts"}

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
-from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.planning import stage_specs as graph
 from pretrain_bench.harness.store.store import Store, write_json
@@ -84,8 +83,9 @@ def test_specs_that_runs_share_are_still_checked_one_by_one(store: Store, field:
     last = [r.key for r in store.records()][-1]
     path = store.folder("finetune", last) / "spec.json"
     write_json(path, {**json.loads(path.read_text()), field: value})
-    with pytest.raises(WrongUse, match=r"spec\.json"):
-        load(store)
+    loaded = load(store)
+    assert last not in loaded.specs and last not in loaded.records and len(loaded.runs) == 2
+    assert len(store.unreadable()) == 1 and "spec.json" in store.unreadable()[0]
 
 
 def test_a_record_counts_as_it_was_sealed_however_it_is_laid_out(store: Store) -> None:
@@ -95,8 +95,7 @@ def test_a_record_counts_as_it_was_sealed_however_it_is_laid_out(store: Store) -
     path.write_text(json.dumps(dict(reversed(plain.items()))))
     assert [r.method for r in store.records()] == ["ours", "ours"]
     path.write_text(json.dumps({**plain, "method": "csc"}))
-    with pytest.raises(WrongUse, match="does not match its own hash"):
-        list(store.records())
+    assert len(list(store.records())) == 1 and "does not match its own hash" in store.unreadable()[0]
 
 
 def test_records_read_back_as_they_were(store: Store) -> None:
@@ -111,8 +110,8 @@ def test_a_record_without_its_cell_is_named(tmp_path: Path) -> None:
     add(store, "ours", 0.5)
     (record,) = [r for r in store.records() if r.cell]
     rewrite(store, record, cell=None)
-    with pytest.raises(WrongUse, match=f"finetune/{record.key}: its record names no cell"):
-        load(store)
+    assert load(store).runs.empty
+    assert store.unreadable()[0].startswith(f"finetune/{record.key}: its record names no cell")
 
 
 def test_a_report_names_no_dataset_as_cells_do() -> None:
@@ -132,10 +131,9 @@ def test_a_run_whose_pretraining_has_no_record_is_no_way_of_pretraining(tmp_path
     add(store, "ours", 0.5)
     (key,) = [r.key for r in store.records() if r.kind == "pretrain"]
     shutil.rmtree(store.folder("pretrain", key))
-    with pytest.raises(
-        WrongUse, match=f"finetune/[0-9a-f]+: no record of pretrain/{key}, from which it started; bench audit"
-    ):
-        load(store)
+    add(store, "csc", 0.5)
+    assert list(load(store).runs["method"]) == ["csc"]
+    assert f": pretrain/{key}, from which it started, has no readable record" in store.unreadable()[0]
 
 
 def test_energy_of_a_stage_that_took_several_attempts_is_not_known() -> None:

@@ -88,7 +88,7 @@ def test_a_run_without_counts_has_no_matrix_and_no_complaint(store: Store, tmp_p
         (b'{"selected": {"voxel": [[1, true], [3, 4]]}}', "2 classes by 2"),
         (b'{"selected": {"voxel": [[1, 1' + b"0" * 400 + b"], [3, 4]]}}", "2 classes by 2"),
         (b'{"selected": {"voxel": "<script>alert(1)</script>"}}', "2 classes by 2"),
-        (b" " * (run_attachments.MOST_COUNTS_BYTES + 1), "larger than 4 MiB"),
+        (b" " * (run_attachments.MOST_COUNTS_BYTES + 1), "larger than 4,194,304 bytes"),
     ],
 )
 def test_damaged_counts_are_a_line_on_the_page(store: Store, tmp_path: Path, content: bytes, why: str) -> None:

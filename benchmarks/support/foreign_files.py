@@ -1,0 +1,93 @@
+"""Files that others wrote: a stage, a received store or bundle. No link is followed, no pipe is waited for, sizes are capped."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from io import BufferedRandom, BufferedReader
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json
+
+MOST_JSON_BYTES = 64 << 20
+"""The largest record, spec or list that is read: a record of 10,000 artifacts takes 2 MB."""
+_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def open_plain(
+    path: Path | str, flags: int = os.O_RDONLY, below: Path | None = None
+) -> BufferedReader | BufferedRandom:
+    """Open a plain file for reading (O_RDONLY) or for both (O_RDWR).
+
+    `below` is a folder above `path`: no folder between the two may be a link either. Raises OSError for anything but a plain
+    file.
+    """
+    if below is None:
+        descriptor = os.open(path, flags | _FLAGS)
+    else:
+        with _folder_of(Path(path), below) as folder:
+            descriptor = os.open(os.path.basename(path), flags | _FLAGS, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return open(descriptor, "rb") if flags == os.O_RDONLY else open(descriptor, "r+b")
+
+
+def read_plain(path: Path | str, most: int = MOST_JSON_BYTES, below: Path | None = None) -> bytes:
+    """The content of a plain file of at most `most` bytes. Raises OSError for anything else, such as a link or a pipe."""
+    with open_plain(path, below=below) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
+    return content
+
+
+def read_json(path: Path | str, most: int = MOST_JSON_BYTES, below: Path | None = None) -> Any:
+    """The JSON in a plain file. Raises OSError as `read_plain` does, ValueError for what is not JSON or nests too deeply."""
+    return from_json(read_plain(path, most, below))
+
+
+def plain_size_and_sha256(path: Path, below: Path, most: int) -> tuple[int, str]:
+    """Bytes and hash of a plain file. Raises OSError for anything else; one of more than `most` bytes is not read."""
+    with open_plain(path, below=below) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            return size, ""
+        return size, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_plain(path: Path, below: Path) -> bool:
+    """Whether a plain file is there, by a way without links."""
+    try:
+        with _folder_of(path, below) as folder:
+            return stat.S_ISREG(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
+def remove_plain(path: Path, below: Path) -> None:
+    """Remove a file that lies in `below` by a way without links; nothing happens where it is gone. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError), _folder_of(path, below) as folder:
+        os.unlink(path.name, dir_fd=folder)
+
+
+@contextlib.contextmanager
+def _folder_of(path: Path, below: Path) -> Iterator[int]:
+    """A descriptor of the folder of `path`, reached from `below` without following a link."""
+    parts = path.parent.relative_to(below).parts
+    if ".." in parts:
+        raise OSError(errno.EINVAL, "leads out of its folder", str(path))
+    descriptor = os.open(below, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        for part in parts:
+            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,94 @@
+"""Whether a run fits this machine and these data: the budget where none is named, refusals, and the estimate before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pretrain_bench.api.display import duration
+from pretrain_bench.api.settings import Settings, resolve
+from pretrain_bench.api.suites import Names, cells
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.planning.plan import State, states
+from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
+from pretrain_bench.harness.planning.stage_specs import PlannedCell
+from pretrain_bench.harness.store.store import Store
+
+FULL, SMALL = "uniform", "smoke"
+"""Budgets that `bench run` takes by itself: with data and a GPU, and elsewhere."""
+
+
+def fitting_budget(methods: Names, tasks: Names, settings: Settings) -> tuple[str, list[str]]:
+    """The budget of a command that names none, and lines that say why: `uniform` with a GPU and data for each task, else `smoke`.
+
+    Raises WrongUse for unknown names, EnvironmentCannot for a device that this machine lacks.
+    """
+    resolved = resolve(cells(methods, tasks, budget=FULL), (), settings)
+    without = task_stand_ins(resolved)
+    lacks = ["no GPU"] * (resolved.machine.device == "cpu") + [f"no data of {name}" for name in without]
+    if not lacks:
+        return FULL, []
+    options = " ".join(f"--data {name}=DIR" for name in without)
+    if any(m.needs.data for m in resolved.methods.values()):
+        options += "".join(f" --pretrain-data {name}=DIR" for name in pretrain_stand_ins(resolved))
+    place = " on a machine with a GPU" if resolved.machine.device == "cpu" else ""
+    return SMALL, [
+        f"budget {SMALL}, which takes minutes, because there is {' and '.join(lacks)}; its numbers only show that all works",
+        f"for real numbers add {options.strip()}{place}" if options.strip() else f"for real numbers run it{place}",
+    ]
+
+
+def check_fit(resolved: ResolvedSuite, synthetic: bool, on_cpu: bool) -> None:
+    """Raises WrongUse for a budget of GPU size on generated stand-ins (unless `synthetic`) or on a CPU (unless `on_cpu`), and for
+    fine-tuning on real data after pre-training on a stand-in (unless `synthetic`)."""
+    budget, without = resolved.budget.name, task_stand_ins(resolved)
+    pretrain_without = pretrain_stand_ins(resolved)
+    tasks_are_real = not without and any(
+        not resolved.sources.dataset(resolved.names[t.dataset]).synthetic for t in resolved.tasks.values()
+    )
+    if pretrain_without and tasks_are_real and not synthetic:
+        raise WrongUse(
+            f"--pretrain-data is missing: the tasks have real data, but methods would be pre-trained on a generated stand-in of "
+            f"{pretrain_without[0]}; give --pretrain-data {pretrain_without[0]}=DIR, or --synthetic to do so"
+        )
+    if not resolved.budget.pretrain.gpus:
+        return
+    stand_ins = [*without, *pretrain_without]
+    if stand_ins and not synthetic:
+        raise WrongUse(
+            f"budget {budget!r} is sized for real data, and there are none of {', '.join(stand_ins)}; give their folders "
+            f"(--data {stand_ins[0]}=DIR), a budget that fits generated data (--budget smoke or tiny), or --synthetic to run it "
+            "on generated data"
+        )
+    if resolved.machine.device == "cpu" and not on_cpu:
+        raise WrongUse(
+            f"budget {budget!r} is sized for a GPU, and this machine has none; on a CPU it takes weeks; the suites smoke "
+            "and tiny fit a CPU, and --device cpu runs this one all the same"
+        )
+
+
+def task_stand_ins(resolved: ResolvedSuite) -> list[str]:
+    """Datasets of tasks that have no data here, so that generated ones stand in."""
+    return _stand_ins(resolved, (task.dataset for task in resolved.tasks.values()))
+
+
+def pretrain_stand_ins(resolved: ResolvedSuite) -> list[str]:
+    """Pre-training datasets that have no data here; none where no method needs any."""
+    if not any(method.needs.data for method in resolved.methods.values()):
+        return []
+    return _stand_ins(resolved, resolved.suite.pretrain_datasets)
+
+
+def _stand_ins(resolved: ResolvedSuite, datasets: Iterable[str]) -> list[str]:
+    return [name for name in dict.fromkeys(datasets) if resolved.names.get(name, name) != name]
+
+
+def estimate_line(planned: list[PlannedCell], store: Store, threads: int) -> str | None:
+    """`5 stages to run, about 3 min one after the other (rough)`; None where nothing is left to run."""
+    left = [s for s in states(planned, store, threads) if s.state != State.done]
+    known = [s.estimate for s in left if s.estimate is not None]
+    if not known:
+        return None
+    seconds = sum(e.seconds for e in known)
+    rough = " (a rough estimate)" if any(e.source == "rough" for e in known) else ""
+    stages = "1 stage" if len(left) == 1 else f"{len(left):,} stages"
+    return f"{stages} to run, about {duration(seconds)} one after the other{rough}"

@@ -1,0 +1,112 @@
+"""A store that a stranger made: no record, link or pipe in it reads, removes or overwrites a file outside."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+import pretrain_bench as pb
+from pretrain_bench.harness.contract.records import ArtifactEntry, Outcome, Record
+from pretrain_bench.harness.store.retention import Prunable, prunable, prune
+from pretrain_bench.harness.store.store import Store
+from tests.harness.store.test_store import finish, record, spec
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Path:
+    """A folder of the user's, which must stay as it is."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    (folder / "backbone.safetensors").write_text("the user's own")
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "runs")
+
+
+def verdicts(store: Store, check: str) -> list[str]:
+    return [f"{f.verdict}: {f.detail}" for f in pb.audit(store.root).findings if f.check == check]
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../../../home/backbone.safetensors", "a/../../b", "", "a\x1b[2J"])
+def test_a_record_names_no_file_outside(name: str, store: Store, private: Path) -> None:
+    folder = finish(store, spec())
+    plain = json.loads((folder / "record.json").read_bytes())
+    plain["artifacts"] = {name: plain["artifacts"]["backbone.safetensors"]}
+    with pytest.raises(ValidationError):
+        Record.model_validate(plain)
+    entry = ArtifactEntry(bytes=1, sha256="0" * 64)
+    resealed = record(spec()).model_copy(update={"artifacts": {name: entry}}).sealed()
+    (folder / "record.json").write_text(json.dumps(resealed.model_dump(mode="json")))
+    assert not list(store.records()) and not list(prunable(store, "none"))
+    assert "artifacts" in store.unreadable()[0] and (private / "backbone.safetensors").exists()
+    assert any(v.startswith("failed") for v in verdicts(store, "record and spec parse and match their hashes"))
+
+
+def test_a_folder_of_artifacts_that_is_a_link_is_not_entered(store: Store, private: Path, tmp_path: Path) -> None:
+    folder = finish(store, spec())
+    for path in (folder / "artifacts").iterdir():
+        path.unlink()
+    (folder / "artifacts").rmdir()
+    (folder / "artifacts").symlink_to(private)
+    assert not list(prunable(store, "none"))
+    damaged = Record.model_validate_json((folder / "record.json").read_bytes())
+    with pytest.raises(OSError, match="Not a directory"):
+        prune(Prunable(folder, damaged, ["backbone.safetensors"], 1), "none")
+    assert (private / "backbone.safetensors").read_text() == "the user's own"
+    assert any("a link or special file" in v for v in verdicts(store, "artifacts match their hashes"))
+    pb.pack_bundle(tmp_path / "out.bundle.tar.zst", runs=store.root)
+    for packed in _files(pb.open_runs(tmp_path / "out.bundle.tar.zst").root):
+        assert "the user's own" not in packed.read_text(errors="replace")
+
+
+@pytest.mark.parametrize(
+    "place", ["spec.json", "pruned.json", "log.txt", "code.json", "confusion.json", "events.jsonl"]
+)
+@pytest.mark.parametrize("kind", ["pipe", "zero", "private"])
+def test_links_and_pipes_in_the_place_of_files_are_not_followed(
+    place: str, kind: str, store: Store, private: Path, tmp_path: Path
+) -> None:
+    """A pipe or /dev/zero that was opened would hang this test or fill the memory."""
+    path = finish(store, spec()) / place
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero" if kind == "zero" else private / "backbone.safetensors")
+    pb.audit(store.root)
+    list(prunable(store, "none"))
+    if place != "spec.json":  # a run without its spec is not packed
+        pb.pack_bundle(tmp_path / "out.bundle.tar.zst", runs=store.root)
+        for packed in _files(pb.open_runs(tmp_path / "out.bundle.tar.zst").root):
+            assert "the user's own" not in packed.read_text(errors="replace")
+
+
+def test_a_lost_run_that_ran_again_is_a_warning(store: Store, tmp_path: Path) -> None:
+    folder = finish(store, spec())
+    folder.rename(tmp_path / "aside")
+    assert any(v.startswith("failed") for v in verdicts(store, "no run was taken away or put in")), "not yet admitted"
+    finish(store, spec(), attempt=2)
+    (found,) = [v for v in verdicts(store, "no run was taken away or put in") if not v.startswith("ok")]
+    assert found == "warning: attempt 1, ok, was lost and the stage ran again"
+    assert all(v.startswith("ok") for v in verdicts(store, "every attempt is kept"))
+
+
+def test_metrics_and_ledgers_are_numbers_that_can_be() -> None:
+    good = record(spec(), outcome=Outcome.ok).model_dump(mode="json")
+    for field, value in (
+        ("metrics", {"\x1b[31mmiou": 0.5}), ("metrics", {"m" * 700_000: 0.5}), ("ledger", {"cpu_seconds": -1.0}),
+        ("measured", {"wall_seconds": -1.0}), ("key", "../x"), ("parents", {"points": "/abs"}),
+    ):  # fmt: skip
+        with pytest.raises(ValidationError, match=field):
+            Record.model_validate({**good, field: value})
+
+
+def _files(folder: Path) -> list[Path]:
+    return [p for p in folder.rglob("*") if p.is_file()]
