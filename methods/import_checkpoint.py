@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
-from pretrain_bench.benchmarks.support.errors import BenchError, DataError
+from pretrain_bench.benchmarks.support.errors import BenchError, DataError, writing
 from pretrain_bench.methods.training.checkpoint import save_weights
 
 # kernel_cube[k] = kernel_hybrid[HYBRID_TO_CUBE[k]]
@@ -176,10 +176,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         imported = import_checkpoint(options.file, options.origin, options.partial)
+        with writing(options.out, "backbone (--out names another file)"):
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            save_weights(imported.weights, options.out)
     except BenchError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    save_weights(imported.weights, options.out)
     report = {
         "transferred": len(imported.weights),
         "expected": len(backbone_shapes(NetworkSettings())),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         preview_data,
         subset_data,
         verify_data,
+        verify_source,
         write_synthetic,
     )
     from pretrain_bench.api.display import Display, LineDisplay, Progressed, Silent, TqdmDisplay
@@ -53,7 +54,7 @@ _MODULES = {
     "cleaning": ("Removed", "clean"),
     "data": (
         "DataCounts", "count_data", "dataset", "list_datasets", "prepare_data", "preview_data", "subset_data", "verify_data",
-        "write_synthetic",
+        "verify_source", "write_synthetic",
     ),
     "display": ("Display", "LineDisplay", "Progressed", "Silent", "TqdmDisplay"),
     "doctor": ("Diagnosis", "doctor"),
@@ -84,7 +85,7 @@ __all__ = [
     "list_datasets", "list_images",
     "list_methods", "list_runs", "list_suites", "load_runs", "lock_bases", "open_runs", "pack_bundle", "plan",
     "prepare_data", "preview_data", "prune_images", "report", "run", "status", "subset_data", "suite", "tested_scenes",
-    "unreadable_runs", "verify_data", "watch_runs", "write_synthetic",
+    "unreadable_runs", "verify_data", "verify_source", "watch_runs", "write_synthetic",
 ]  # fmt: skip
 
 

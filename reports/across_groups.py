@@ -19,7 +19,13 @@ from pretrain_bench.reports.analysis.published_protocol import BEST, families_as
 from pretrain_bench.reports.analysis.ranks import OverTasks, over_tasks
 from pretrain_bench.reports.analysis.scores import class_metric
 from pretrain_bench.reports.analysis.sources import SOURCE, with_source
-from pretrain_bench.reports.analysis.titles import figure_mark, short_group_title, text_mark
+from pretrain_bench.reports.analysis.titles import (
+    figure_mark,
+    parts_of_test_splits,
+    short_group_title,
+    text_mark,
+    with_part,
+)
 from pretrain_bench.reports.analysis.variance import variances
 from pretrain_bench.reports.figures.class_heat_map import draw_class_heat_map
 from pretrain_bench.reports.figures.cost import draw_cost_against_gain
@@ -107,14 +113,16 @@ class _AcrossGroupsWriter:
             self._add_table(f"ratios{number}", title, table, published.PROTOCOL_OF_RATIOS)
         for number, over in enumerate(self.over_tasks, 1):
             under = self.runs[(self.runs["budget"] == over.budget) & (self.runs["profile"] == over.profile)]
-            self._add_table(f"tasks{number}", f"{over.title}; {budget_words(under)}", task_table(over))
+            title = f"{over.title}; {budget_words(under)}{parts_of_test_splits(under)}"
+            self._add_table(f"tasks{number}", title, task_table(over))
         for name, title, table in (
             ("published", PUBLISHED_TITLE, published_table(self.effects) if self.list_published else self.effects[:0]),
             ("datasets", "Pre-trained on the task's dataset, or on another", source_table(self.effects)),
             ("cost", "What it cost", cost_table(self.runs)),
         ):
             if len(table):
-                equal = "" if name == "published" else f"; {budget_words(self.runs)}"
+                parts = parts_of_test_splits(self.runs) if name == "datasets" else ""
+                equal = "" if name == "published" else f"; {budget_words(self.runs)}{parts}"
                 self._add_table(name, f"{title}{equal}", table)
 
     def write_figures(self) -> None:
@@ -209,7 +217,8 @@ class _AcrossGroupsWriter:
         counts = Counter(titles)
         for number, (key, title, (_, group)) in enumerate(zip(keys, titles, groups, strict=True), 1):
             # Groups of one title differ in their recipe or code.
-            yield number, f"{title}, protocol #{key['protocol']}" if counts[title] > 1 else title, group
+            title = f"{title}, protocol #{key['protocol']}" if counts[title] > 1 else title
+            yield number, with_part(title, group), group
 
     def _draw_classes(self, number: int, title: str, group: pd.DataFrame) -> None:
         scores = class_scores(group, self.loaded)

@@ -15,7 +15,7 @@ from pretrain_bench.reports.analysis.columns import GROUP
 from pretrain_bench.reports.analysis.frame import Loaded, load
 from pretrain_bench.reports.analysis.rows import SYNTHETIC_PRETRAINING
 from pretrain_bench.reports.analysis.sorting import group_key
-from pretrain_bench.reports.analysis.titles import SYNTHETIC_MARK, group_id, group_title
+from pretrain_bench.reports.analysis.titles import SYNTHETIC_MARK, group_id, group_title, with_part
 from pretrain_bench.reports.export.output_folder import REPORT_FILES, earlier_files_removed, write_whole
 from pretrain_bench.reports.figures.pool import figure_pool
 from pretrain_bench.reports.group_report import ONE_SEED, Group, GroupWriter, WrittenGroup, one_finetuning_seed
@@ -137,6 +137,7 @@ def _groups(runs: pd.DataFrame) -> Iterator[Group]:
         title = group_title(key)
         # Groups of one title differ in their recipe or code.
         title = f"{title}, protocol #{key['protocol']}" if titles[title] > 1 else title
+        title = with_part(title, group)
         yield Group(key, title, place, group)
 
 

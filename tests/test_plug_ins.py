@@ -100,8 +100,9 @@ def test_a_toy_method_goes_from_its_folder_to_report_and_audit(bench: Bench, s3d
     bench("report")
     page = (tmp_path / "report/index.html").read_text()
     assert "toy" in page and "#123456" in page, "its own name and colour, without its folder"
-    verdicts = json.loads(bench("audit", "--json").stdout)
-    assert not [v for v in verdicts if v["verdict"] == "failed"]
+    verdicts = json.loads(bench("audit", "--json", code=1).stdout)
+    failed = {v["check"] for v in verdicts if v["verdict"] == "failed"}
+    assert failed == {"the whole test split is scored"}, "the data are one room of Area 5"
     # A change of its code makes its runs stale; the fine-tuning's own code did not change, but its parent did.
     (folder / "scale.py").write_text(TOY_STAGE + "\n# a change\n")
     plan = bench("plan", *_suite(tmp_path, folder, s3dis_root), "--trust-code").stdout

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, FileEntry, Manifest, file_entry
+from pretrain_bench.benchmarks.specs.dataset import Dataset
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
 
@@ -42,16 +43,20 @@ def _check(path: Path, entry: FileEntry) -> str | None:
     return None if found == entry else "its content has changed (sha256 differs)"
 
 
-def class_counts(prepared: Path, manifest: Manifest, classes: int) -> tuple[np.ndarray, int]:
-    """((classes,) points or boxes of each class, points without a class) over all scenes."""
-    counts, ignored = np.zeros(classes, np.int64), 0
+def class_counts(prepared: Path, manifest: Manifest, dataset: Dataset) -> tuple[np.ndarray, int]:
+    """((classes,) points or boxes of each class, points without a class) over all scenes. Where the dataset has labels of points,
+    every point of a scene whose labels are missing is one without a class."""
+    classes, of_points = len(dataset.classes), "labels" in dataset.provides
+    counts, without_class = np.zeros(classes, np.int64), 0
     for scene in manifest.scenes:
         folder = prepared / LABELLED / scene.name
         if (folder / "semantic.npy").is_file():
             found = np.bincount(np.load(folder / "semantic.npy", allow_pickle=False), minlength=256)
             counts += found[:classes]
-            ignored += int(found[classes:].sum())
+            without_class += int(found[classes:].sum())
+        elif of_points:
+            without_class += scene.points
         elif (folder / "boxes.npy").is_file():
             boxes = np.load(folder / "boxes.npy", allow_pickle=False)
             counts += np.bincount(boxes[:, 7].astype(int), minlength=classes)[:classes]
-    return counts, ignored
+    return counts, without_class

@@ -57,8 +57,7 @@ def write_frames(source: FrameSource, out: Path, how: Reading) -> dict[str, Any]
     """Write pictures, intrinsics and frame numbers below `out`; and where there are poses, those, in a world with z up, and the
     pairs that overlap. Of a long recording the pairs are left to `recording_pairs.finish_pairs`.
 
-    Returns what the scene holds, with the problems found. Raises DataError where there is no frame, and for the first problem
-    where `how.strict`.
+    Returns what the scene holds, with the problems found. Raises DataError for the first problem where `how.strict`.
     """
     view = out / UNLABELLED
     (view / "frames").mkdir(parents=True)
@@ -79,10 +78,6 @@ def write_frames(source: FrameSource, out: Path, how: Reading) -> dict[str, Any]
             if len(poses) <= LONG_FRAMES:
                 clouds.append(frame_cloud(frame.depth, frame.pose, source.intrinsic))
         numbers.append(frame.number)
-    if not numbers:
-        raise DataError(
-            f"{source.name}: no frame with a finite pose and whole pictures at a stride of {how.frame_stride}"
-        )
     aspect = aspect_problem(source.name, depth_size, colour_sizes)
     problems = [] if aspect is None else [aspect]
     np.save(view / "intrinsic.npy", source.intrinsic)

@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 from pretrain_bench.benchmarks.support.errors import DataError
 
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError)
+_MODES = {
+    "L": "8-bit greyscale",
+    "P": "palette",
+    "RGB": "colour",
+    "RGBA": "colour",
+    "1": "black and white",
+    "F": "float",
+}
 
 
 def decode_colour(source: Path | bytes, name: str, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -22,7 +30,7 @@ def decode_colour(source: Path | bytes, name: str, size: tuple[int, int] | None 
             _check_size(image.size, size, name)
             return np.asarray(image.convert("RGB"))
     except (*_BROKEN, Image.DecompressionBombError) as error:
-        raise DataError(f"{name}: cannot be decoded: {error}") from None
+        raise DataError(f"{name}: cannot be decoded: {_reason(error)}") from None
 
 
 def decode_depth(source: Path | bytes, name: str, size: tuple[int, int] | None = None) -> NDArray[np.uint16]:
@@ -33,13 +41,14 @@ def decode_depth(source: Path | bytes, name: str, size: tuple[int, int] | None =
         with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
             _check_size(image.size, size, name)
             if not image.mode.startswith("I"):
-                raise DataError(f"{name}: expected a 16-bit greyscale depth image, found mode {image.mode}")
+                kind = f"a picture in {_MODES.get(image.mode, image.mode)}"
+                raise DataError(f"{name}: expected a 16-bit greyscale depth image, found {kind}")
             depth = np.asarray(image)
             if depth.min() < 0 or depth.max() > 65535:
                 raise DataError(f"{name}: depth of {depth.max()} does not fit into 16 bits")
             return depth.astype(np.uint16)
     except (*_BROKEN, Image.DecompressionBombError) as error:
-        raise DataError(f"{name}: cannot be decoded: {error}") from None
+        raise DataError(f"{name}: cannot be decoded: {_reason(error)}") from None
 
 
 def picture_size(source: Path | bytes, name: str) -> tuple[int, int]:
@@ -50,7 +59,7 @@ def picture_size(source: Path | bytes, name: str) -> tuple[int, int]:
         with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
             return image.size
     except (*_BROKEN, Image.DecompressionBombError) as error:
-        raise DataError(f"{name}: cannot be decoded: {error}") from None
+        raise DataError(f"{name}: cannot be decoded: {_reason(error)}") from None
 
 
 def encode_depth(depth: NDArray[np.uint16]) -> bytes:
@@ -72,6 +81,13 @@ def encode_colour(colour: NDArray[np.uint8], quality: int | None = None) -> byte
     else:
         Image.fromarray(colour).save(buffer, format="JPEG", quality=quality)
     return buffer.getvalue()
+
+
+def _reason(error: Exception) -> str:
+    """Why a picture does not decode. Pillow's own words for a file that is no picture hold a path or a memory address."""
+    from PIL import UnidentifiedImageError
+
+    return "it is not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def _check_size(found: tuple[int, int], expected: tuple[int, int] | None, name: str) -> None:

@@ -56,6 +56,8 @@ class SceneEntry(Spec):
         None,
         description="of a recording whose world was turned to have z up: the direction that was up as it was recorded",
     )
+    point_classes: tuple[int, ...] | None = Field(None, description="ids of the classes of its labelled points")
+    box_classes: tuple[int, ...] | None = Field(None, description="ids of the classes of its boxes")
 
 
 class Manifest(Spec):
@@ -67,21 +69,40 @@ class Manifest(Spec):
     scenes: tuple[SceneEntry, ...]
     files: dict[str, FileEntry]
     problems: tuple[str, ...] = ()
+    left_out: tuple[SceneEntry, ...] = Field((), description="scenes of the source that could not be read")
 
     @property
     def sha256(self) -> str:
-        """Hash of the manifest itself, and through it of every file."""
+        """Hash of the manifest itself, and through it of every file. Problems count by their number: their texts quote libraries,
+        whose words differ between versions, and all that a problem changes is in the scenes and files."""
         content = self.model_dump(mode="json")
+        content["problems"] = len(self.problems) or []  # data without a problem keep the hash that they had before
         for scene in content["scenes"]:
             for field in ("up", "world_up"):
                 if scene[field] is None:  # so that data keep the hash that they had before this field
                     del scene[field]
+            del scene["point_classes"], scene["box_classes"]  # they follow from files that are hashed
+        if not self.left_out:
+            del content["left_out"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def scene_folder_name(area_and_room: tuple[str, ...]) -> str:
     """One flat folder name from the parts of a scene's path in the official layout."""
     return "__".join(area_and_room)
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether a folder holds a prepared dataset: manifest.json beside the unlabelled view, or at least with our fields. Other
+    programs write files of that name too."""
+    path = folder / MANIFEST
+    if not path.is_file() or (folder / UNLABELLED).is_dir():
+        return path.is_file()
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"dataset", "scenes", "files"} <= content.keys()
 
 
 def read_manifest(prepared: Path) -> Manifest:
@@ -92,7 +113,10 @@ def read_manifest(prepared: Path) -> Manifest:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; {prepared} is not a prepared dataset") from None
     except ValidationError as error:
-        raise DataError(f"{path}: not a manifest of this version: {error.errors()[0]['msg']}") from None
+        raise DataError(
+            f"{path}: not a manifest of this version: {error.errors()[0]['msg']}; delete {prepared} and "
+            "prepare the data again"
+        ) from None
 
 
 def hash_files(prepared: Path) -> dict[str, FileEntry]:

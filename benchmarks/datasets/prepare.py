@@ -12,7 +12,7 @@ import importlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,16 +20,19 @@ from typing import Any, NamedTuple
 from pretrain_bench.benchmarks.datasets import (
     frame_writer,
     gravity,
+    holdings,
     images,
     layout,
     overlaps,
     pairs,
+    parts,
     recording_checks,
     recording_pairs,
     sampled_frames,
     writers,
 )
 from pretrain_bench.benchmarks.datasets.frame_writer import Reading
+from pretrain_bench.benchmarks.datasets.holdings import classes_held, left_out_entry
 from pretrain_bench.benchmarks.datasets.layout import (
     LABELLED,
     MANIFEST,
@@ -38,16 +41,20 @@ from pretrain_bench.benchmarks.datasets.layout import (
     Manifest,
     SceneEntry,
     hash_files,
+    is_prepared,
     read_manifest,
 )
+from pretrain_bench.benchmarks.datasets.problems import why_none
 from pretrain_bench.benchmarks.datasets.recording_pairs import BarFor, finish_pairs
+from pretrain_bench.benchmarks.datasets.source_files import source_digest, source_files
 from pretrain_bench.benchmarks.datasets.writers import FINDERS, WRITERS
 from pretrain_bench.benchmarks.input import voxelise as voxelize
 from pretrain_bench.benchmarks.specs.dataset import Dataset, UpChoice
-from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot, cannot_write
-from pretrain_bench.benchmarks.support.files import link_or_copy
+from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot
+from pretrain_bench.benchmarks.support.files import link_or_copy, readable
 from pretrain_bench.benchmarks.support.locks import exclusive
 from pretrain_bench.benchmarks.support.processes import process_pool
+from pretrain_bench.benchmarks.support.reading import read_or_write_error, reading
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
 Say = Callable[[str], None]
@@ -79,18 +86,20 @@ def prepare(
 
     Raises DataError naming the file, EnvironmentCannot when the disk is full or not writable.
     """
-    if not root.is_dir():
+    with reading(root):
+        is_folder, prepared_here = root.is_dir(), is_prepared(root)
+    if not is_folder:
         raise DataError(
             f"{dataset.name}: data root {root} is not a folder; give the one that holds the official layout"
         )
-    if (root / MANIFEST).is_file():
+    if prepared_here:
         manifest = read_manifest(root)
         if manifest.dataset != dataset.name:
             raise DataError(f"{root}: prepared as {manifest.dataset!r}, but asked for as {dataset.name!r}")
         return root
     root = root.resolve()
     how = Reading(frame_stride, strict, up)
-    target = _target(dataset, root, how, cache)
+    target = _target(dataset, how, source_digest(root, cache / "prepared"), cache)
     if (target / MANIFEST).is_file():
         return target
     try:
@@ -99,24 +108,25 @@ def prepare(
                 return target
             return _prepare_into(target, Source(dataset, root, how), Shown(progress, bar_for, say))
     except OSError as error:
-        raise cannot_write(target, error, f"preparing {dataset.name}") from error
+        raise read_or_write_error(error, root, target, f"preparing {dataset.name}") from error
 
 
 def prepared_already(
     dataset: Dataset, root: Path, cache: Path, frame_stride: int, up: UpChoice = "auto"
 ) -> Path | None:
     """The folder that `prepare` would give at once, strictly read or not; None where there is none yet."""
-    if (root / MANIFEST).is_file():
+    if is_prepared(root):
         return root
+    digest = source_digest(root.resolve(), cache / "prepared")
     for strict in (False, True):
-        target = _target(dataset, root.resolve(), Reading(frame_stride, strict, up), cache)
+        target = _target(dataset, Reading(frame_stride, strict, up), digest, cache)
         if (target / MANIFEST).is_file():
             return target
     return None
 
 
-def _target(dataset: Dataset, root: Path, how: Reading, cache: Path) -> Path:
-    return cache / "prepared" / f"{dataset.name}-{_source_fingerprint(dataset, root, how, cache)}"
+def _target(dataset: Dataset, how: Reading, source: str, cache: Path) -> Path:
+    return cache / "prepared" / f"{dataset.name}-{_fingerprint(dataset, how, source)}"
 
 
 class Source(NamedTuple):
@@ -135,21 +145,31 @@ class Shown(NamedTuple):
     say: Say
 
 
+def find_sources(source: Source) -> dict[str, Any]:
+    """Scene names and where each comes from. Raises DataError where there is none, a folder cannot be read, or a name is not
+    UTF-8, as the names in a manifest are."""
+    with reading(source.root):
+        sources = FINDERS[source.dataset.layout](source.dataset, source.root)
+    for name in sources:
+        if readable(name) != name:
+            raise DataError(f"{source.root}: the name of the scene {readable(name)} is not UTF-8; rename its folder")
+    return sources
+
+
 def _prepare_into(target: Path, source: Source, shown: Shown) -> Path:
-    dataset, root, how = source
-    try:
-        sources = FINDERS[dataset.layout](dataset, root)
-    except OSError as error:
-        raise DataError(f"{error.filename or root}: cannot be read: {error.strerror}") from None
+    dataset, root = source.dataset, source.root
+    sources = find_sources(source)
     partial = target.with_name(target.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     todo = {n: s for n, s in sources.items() if not (partial / "scenes" / n / "scene.json").is_file()}
     if len(sources) >= _PARALLEL_FROM:
         _announce(source, partial, len(todo), len(sources), shown.say)
-    failed = _write_all(dataset, todo, partial, how, shown.progress)
-    finish_pairs(partial / "scenes", _workers(), shown.bar_for)
+    _, failed = each_scene(source, todo, partial, shown.progress)
+    finish_pairs((partial / "scenes").glob("*"), worker_count(), shown.bar_for)
     if len(failed) == len(sources):
-        raise DataError(next(iter(failed.values())))
+        if len(failed) == 1:
+            raise DataError(next(iter(failed.values())))
+        raise DataError(why_none("scenes", [line.removeprefix(f"{name}: ") for name, line in failed.items()]))
     final = partial / "final"
     shutil.rmtree(final, ignore_errors=True)
     scenes, files = [], {}
@@ -169,7 +189,8 @@ def _prepare_into(target: Path, source: Source, shown: Shown) -> Path:
         scenes=tuple(scenes),
         files=dict(sorted(files.items())),
         # No path of this machine: the manifest, and its hash, are the same wherever the data lie.
-        problems=tuple(p.replace(f"{root}{os.sep}", "") for p in problems),
+        problems=tuple(readable(p.replace(f"{root}{os.sep}", "")) for p in problems),
+        left_out=tuple(left_out_entry(name, sources[name]) for name in sorted(failed)),
     )
     (final / MANIFEST).write_text(manifest.model_dump_json(indent=1))
     os.replace(final, target)
@@ -177,54 +198,63 @@ def _prepare_into(target: Path, source: Source, shown: Shown) -> Path:
     return target
 
 
-def _write_all(
-    dataset: Dataset, todo: dict[str, Any], partial: Path, how: Reading, progress: Progress
-) -> dict[str, str]:
-    """Write scenes; returns the message of each that cannot be read. The first of those is raised where `strict`."""
+Job = Callable[["Source", str, Any, Path], Any]
+"""What is done with one scene, in a process of its own: the dataset, the scene's name, its place, a folder to write to."""
+
+
+def each_scene(
+    source: Source, todo: dict[str, Any], folder: Path, progress: Progress, job: Job | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Carry out a job (`write_scene`) for scenes: results by name, and the message of each scene that cannot be read, which is
+    raised where reading is strict."""
+    job = job or write_scene
+    results: dict[str, Any] = {}
     failed: dict[str, str] = {}
 
-    def done(name: str, result: Callable[[], None]) -> str:
+    def done(name: str, result: Callable[[], Any]) -> None:
         try:
-            result()
+            results[name] = result()
         except DataError as error:
-            if how.strict:
+            if source.how.strict:
                 raise
             failed[name] = str(error)
-        return name
 
-    workers = min(_workers(), len(todo))
+    workers = min(worker_count(), len(todo))
     if len(todo) < _PARALLEL_FROM or workers < 2:
         for name in progress(sorted(todo)):
-            done(name, lambda name=name: write_scene(dataset, name, todo[name], partial, how))  # type: ignore[misc]
-        return failed
+            done(name, lambda name=name: job(source, name, todo[name], folder))  # type: ignore[misc]
+        return results, failed
     with process_pool(workers) as pool:
-        jobs: dict[Future[None], str] = {
-            pool.submit(write_scene, dataset, n, todo[n], partial, how): n for n in sorted(todo)
-        }
+        jobs: dict[Future[Any], str] = {pool.submit(job, source, n, todo[n], folder): n for n in sorted(todo)}
         try:
             # The bar wants to know its length, so it runs over the names, each of which stands for one more that is done.
             ended = as_completed(jobs)
             for _ in progress(sorted(todo)):
-                job = next(ended)
-                done(jobs[job], job.result)
+                future = next(ended)
+                done(jobs[future], future.result)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    return failed
+    return results, failed
 
 
-def _workers() -> int:
+def worker_count() -> int:
     """Processes side by side: one for each CPU that this process may use."""
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
 
 
-def write_scene(dataset: Dataset, name: str, source: Any, partial: Path, how: Reading) -> None:
+def write_scene(source: Source, name: str, scene: Any, partial: Path) -> None:
     """Write one scene and the hashes of its files, and rename it into `partial/scenes` when it is whole."""
+    dataset, root, how = source
     # A process of its own folder: one whose parent was killed may still be at work on the same scene.
     unfinished = partial / "unfinished" / f"{name}.{os.getpid()}"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    info = WRITERS[dataset.layout](dataset, source, unfinished, how)
+    try:
+        info = WRITERS[dataset.layout](dataset, scene, unfinished, how)
+    except OSError as error:
+        raise read_or_write_error(error, root, partial, f"preparing {dataset.name}") from error
+    info |= classes_held(unfinished / LABELLED, dataset)
     files = [
         (view, path.removeprefix(f"{view}/"), entry.model_dump())
         for path, entry in hash_files(unfinished).items()
@@ -243,7 +273,7 @@ def _announce(source: Source, partial: Path, todo: int, scenes: int, say: Say) -
     share = _SHARE[dataset.layout]
     if dataset.layout in ("rgbd-folder", "scannet"):
         share = 0.15 + share / how.frame_stride
-    need = share * sum(size for _, size, _ in _source_files(root, partial.parent)) * todo / max(1, scenes)
+    need = share * sum(file.size for file in source_files(root, partial.parent)) * todo / max(1, scenes)
     free = shutil.disk_usage(partial).free
     if need > ANNOUNCED_BYTES:
         gigabytes = f"at most about {need / 1e9:.1f} GB; {free / 1e9:.1f} GB free"
@@ -255,36 +285,16 @@ def _announce(source: Source, partial: Path, todo: int, scenes: int, say: Say) -
         )
 
 
-def _source_fingerprint(dataset: Dataset, root: Path, how: Reading, cache: Path) -> str:
-    """Names the prepared folder: what the source looks like from outside, and how it is read."""
-    digest = hashlib.sha256(f"{dataset.model_dump_json()} {how}".encode())
+def _fingerprint(dataset: Dataset, how: Reading, source: str) -> str:
+    """Names the prepared folder: what the source looks like (`source_digest`), and how it is read."""
+    digest = hashlib.sha256(f"{dataset.model_dump_json()} {how} {source}".encode())
     readers = {"rgbd-folder": ("rgbd_folder",), "scannet": ("scannet", "sens", "rgbd_folder")}
     own = [
         importlib.import_module(f"pretrain_bench.benchmarks.datasets.{name}")
         for name in readers.get(dataset.layout, (dataset.layout,))
     ]
     recordings = (frame_writer, gravity, overlaps, recording_checks, recording_pairs, sampled_frames)
-    for module in (layout, images, pairs, *recordings, writers, voxelize, *own):
+    for module in (layout, holdings, images, pairs, parts, *recordings, writers, voxelize, *own):
         digest.update(Path(module.__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
-    for name, size, time in sorted(_source_files(root, cache / "prepared")):
-        digest.update(f"{name} {size} {time}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def _source_files(root: Path, but: Path) -> Iterator[tuple[str, int, int]]:
-    """(path below the root, size, time of change) of every file, also behind links; what lies below `but` is not the source's."""
-    seen, skipped = set(), but.resolve()
-    for folder, names, files in os.walk(root, followlinks=True):
-        real = Path(folder).resolve()
-        if real in seen or real == skipped:
-            names.clear()
-            continue
-        seen.add(real)
-        for file in files:
-            path = Path(folder) / file
-            try:
-                stat = path.stat()
-            except OSError:
-                continue
-            yield path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns

@@ -43,12 +43,12 @@ def frame_cloud(
     return voxel_means(world_points(np.where(depth == 65535, 0, depth) / 1000, pose, intrinsic))
 
 
-def finish_pairs(scenes: Path, workers: int, bar_for: BarFor) -> None:
-    """Compute and write the pairs of every scene below `scenes` that waits for them. `bar_for` makes a bar from a title.
+def finish_pairs(scenes: Iterable[Path], workers: int, bar_for: BarFor) -> None:
+    """Compute and write the pairs of those of the written scenes that wait for them. `bar_for` makes a bar from a title.
 
     Raises EnvironmentCannot where a worker process is killed, OSError where a file cannot be written.
     """
-    waiting = sorted(p.parent for p in scenes.glob(f"*/{PENDING}"))
+    waiting = sorted(scene for scene in scenes if (scene / PENDING).is_file())
     if not waiting:
         return
     with process_pool(workers) as pool:

@@ -19,8 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.user_files import by_lower_name, list_folder, read_text
 
 MAX_METRES = 1e5
+_COLOUR = r"\.(?:jpg|jpeg|png)"
+_USUAL_NAMES = {
+    "color": ("colour", "colors", "colours", "rgb", "image", "images"),
+    "depth": ("depths", "depth_images"),
+    "pose": ("poses", "extrinsics"),
+    "intrinsic": ("intrinsics", "calibration", "camera"),
+}
+"""Folders of the ScanNet export, and what else people call them."""
 
 
 class FramePaths(NamedTuple):
@@ -42,11 +51,12 @@ class Recording(NamedTuple):
 
 def find_recordings(root: Path) -> list[Recording]:
     """All scenes at or directly below `root`. Raises DataError when there is none, or a file of a frame is missing."""
-    found = [r for r in map(_recording, [root, *sorted(p for p in root.iterdir() if p.is_dir())]) if r]
+    folders = [root, *(p for p in list_folder(root) if p.is_dir())]
+    found = [r for r in map(_recording, folders) if r]
     if not found:
         raise DataError(
             f"{root}: no RGB-D frames found; expected <scene>/color/, depth/, pose/, intrinsic/ (ScanNet export) or "
-            "<scene>/frame-*.color.jpg, .depth.png, .pose.txt (7-Scenes)"
+            f"<scene>/frame-*.color.jpg, .depth.png, .pose.txt (7-Scenes){_looks_like(folders)}"
         )
     names = [r.name for r in found]
     if len(names) != len(set(names)):
@@ -56,19 +66,25 @@ def find_recordings(root: Path) -> list[Recording]:
 
 def _recording(folder: Path) -> Recording | None:
     if (folder / "color").is_dir() and (folder / "depth").is_dir():
-        colours = {int(p.stem): p for p in (folder / "color").iterdir() if re.fullmatch(r"\d+\.(jpg|jpeg|png)", p.name)}
+        colours = _numbered(folder / "color", rf"(\d+){_COLOUR}")
+        depths, poses = by_lower_name(folder / "depth"), by_lower_name(folder / "pose")
         frames = [
-            FramePaths(n, c, folder / "depth" / f"{c.stem}.png", folder / "pose" / f"{c.stem}.txt")
-            for n, c in sorted(colours.items())
+            FramePaths(
+                number,
+                colour,
+                depths.get(f"{colour.stem}.png", folder / "depth" / f"{colour.stem}.png"),
+                poses.get(f"{colour.stem}.txt", folder / "pose" / f"{colour.stem}.txt"),
+            )
+            for number, colour in colours.items()
         ]
         intrinsic = folder / "intrinsic" / "intrinsic_depth.txt"
     else:
-        named = [(re.fullmatch(r"frame-(\d+)\.color\.(jpg|jpeg|png)", p.name), p) for p in sorted(folder.iterdir())]
-        frames = [
-            FramePaths(int(m[1]), p, folder / f"frame-{m[1]}.depth.png", folder / f"frame-{m[1]}.pose.txt")
-            for m, p in named
-            if m
-        ]
+        colours, files = _numbered(folder, rf"frame-(\d+)\.color{_COLOUR}"), by_lower_name(folder)
+        frames = []
+        for number, colour in colours.items():
+            stem = colour.name.split(".")[0]
+            depth, pose = (f"{stem}.{ending}" for ending in ("depth.png", "pose.txt"))
+            frames.append(FramePaths(number, colour, *(files.get(n.lower(), folder / n) for n in (depth, pose))))
         own, above = folder / "camera-intrinsics.txt", folder.parent / "camera-intrinsics.txt"
         intrinsic = above if above.is_file() and not own.is_file() else own
     if not frames:
@@ -76,22 +92,67 @@ def _recording(folder: Path) -> Recording | None:
     return Recording(folder.name, frames, intrinsic)
 
 
+def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
+    """The files of a folder whose names match `pattern`, by the number in it. Raises DataError for two files of one number
+    (0.jpg and 000000.jpg), since either could be meant."""
+    files: dict[int, Path] = {}
+    for path in list_folder(folder):
+        if match := re.fullmatch(pattern, path.name, re.IGNORECASE):
+            number = int(match[1])
+            if number in files:
+                raise DataError(
+                    f"{path}: frame {number} has another picture, {files[number].name}; keep the one that belongs to its "
+                    "depth image"
+                )
+            files[number] = path
+    return dict(sorted(files.items()))
+
+
+def _looks_like(folders: list[Path]) -> str:
+    """What the folders hold that looks like frames, in folders of other names or further down, for the end of a message."""
+    for folder in folders:
+        inside = {p.name.lower(): p.name for p in list_folder(folder) if p.is_dir()}
+        renamed = {
+            name: next((inside[other] for other in (name, *others) if other in inside), None)
+            for name, others in _USUAL_NAMES.items()
+        }
+        if renamed["color"] and renamed["depth"]:
+            wrong = [f"{given!r} to {name!r}" for name, given in renamed.items() if given and given != name]
+            return f"; in {folder} rename {', '.join(wrong)}" if wrong else ""
+        for name in inside.values():
+            files = list_folder(folder / name)
+            if any(p.name == "color" or re.fullmatch(rf"frame-\d+\.color{_COLOUR}", p.name) for p in files):
+                return f"; there are frames in {folder / name}, so give {folder}"
+    return ""
+
+
 def read_matrix(path: Path, shapes: tuple[tuple[int, int], ...]) -> NDArray[np.float64]:
     """A whitespace-separated matrix of one of `shapes`. Values may be infinite. Raises DataError otherwise."""
-    try:
-        matrix = np.array([[float(v) for v in line.split()] for line in path.read_text().splitlines() if line.strip()])
-    except (OSError, ValueError, UnicodeDecodeError):
-        matrix = np.zeros((0, 0))
-    if matrix.shape not in shapes:
-        expected = " or ".join(f"{r}x{c}" for r, c in shapes)
-        raise DataError(f"{path}: expected a matrix of {expected} numbers")
-    return matrix
+    expected = f"expected a matrix of {' or '.join(f'{r}x{c}' for r, c in shapes)} numbers"
+    rows: list[list[float]] = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        try:
+            rows += [[float(v) for v in line.split()]] if line.strip() else []
+        except ValueError:
+            comma = "; write decimals with a point" if re.search(r"\d,\d", line) else ""
+            raise DataError(f"{path}: {expected}; line {number} is {line[:40]!r}{comma}") from None
+    lengths = {len(row) for row in rows}
+    if len(lengths) != 1 or (len(rows), *lengths) not in shapes:
+        each = " or ".join(map(str, sorted(lengths))) or "no"
+        raise DataError(f"{path}: {expected}; it has {len(rows)} rows of {each} numbers")
+    return np.array(rows)
 
 
 def read_intrinsic(path: Path) -> NDArray[np.float64]:
     """(3, 3) pinhole intrinsics in pixels of the depth image."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file, though {path.parent.name} has colour images that need it")
+        scene = path.parent.parent if path.parent.name == "intrinsic" else path.parent
+        near = [p for folder in (scene, *list_folder(scene)) if folder.is_dir() for p in list_folder(folder, ".txt")]
+        like = [str(p.relative_to(scene)) for p in near if not re.search("colou?r|extrin", p.name, re.IGNORECASE)]
+        like = [name for name in like if re.search("intrin|calib", name, re.IGNORECASE)]
+        like.sort(key=lambda name: ("depth" not in name, name))
+        hint = f"; if it is {like[0]}, rename that" if like else ""
+        raise DataError(f"{path}: no such file, though {scene.name} has colour images that need it{hint}")
     return sound_intrinsic(read_matrix(path, ((3, 3), (4, 4)))[:3, :3], str(path))
 
 

@@ -9,6 +9,7 @@ folder that holds `Stanford3dDataset_v1.2_Aligned_Version`.
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +19,15 @@ from numpy.typing import NDArray
 from pretrain_bench.benchmarks.input.voxelise import IGNORE, quantise, to_cells, voxel_labels
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import read_bytes
+from pretrain_bench.benchmarks.support.user_files import decode, elsewhere, encoding_of, list_folder
 
 OFFICIAL_FOLDER = "Stanford3dDataset_v1.2_Aligned_Version"
 PRE_QUANTISATION_METRES = 0.01
 MAX_BAD_LINES = 10
+_PATTERNS = ("Area_*/*/Annotations",)
+"""What a folder of this layout holds, to find it near a folder that is not one."""
+ROOM = re.compile(r"[A-Za-z]+_\d+")
+"""Names of rooms: a folder of such a name is a room, and one without annotations is a problem."""
 
 
 class Room(NamedTuple):
@@ -35,13 +41,18 @@ class Room(NamedTuple):
 
 
 def find_rooms(root: Path) -> dict[tuple[str, str], Path]:
-    """(area, room) to the folder of its annotation files. Raises DataError when there is none."""
+    """(area, room) to the folder of its annotation files, which may not be there. Raises DataError where no room has one."""
     base = root / OFFICIAL_FOLDER if (root / OFFICIAL_FOLDER).is_dir() else root
     rooms = {
-        (folder.parent.parent.name, folder.parent.name): folder for folder in sorted(base.glob("Area_*/*/Annotations"))
+        (folder.parent.name, folder.name): folder / "Annotations"
+        for folder in sorted(base.glob("Area_*/*"))
+        if (folder / "Annotations").is_dir() or (folder.is_dir() and ROOM.fullmatch(folder.name))
     }
-    if not rooms:
-        raise DataError(f"{root}: no S3DIS room found; expected Area_<k>/<room>/Annotations/<class>_<n>.txt below it")
+    if not any(folder.is_dir() for folder in rooms.values()):
+        raise DataError(
+            f"{root}: no S3DIS room found; expected Area_<k>/<room>/Annotations/<class>_<n>.txt below it"
+            f"{elsewhere(root, *_PATTERNS)}"
+        )
     return rooms
 
 
@@ -51,7 +62,7 @@ def read_room(folder: Path, raw_classes: tuple[str, ...], classes: tuple[str, ..
     A line that is not six numbers costs one point and is reported with file and line; with `strict`, or past
     MAX_BAD_LINES in one file, it is a DataError, as is a file that ends within a line.
     """
-    files = sorted(folder.glob("*.txt"))
+    files = list_folder(folder, ".txt")
     if not files:
         raise DataError(f"{folder}: no annotation file (<class>_<n>.txt) in it")
     tables, semantic, instance, problems = [], [], [], []
@@ -94,6 +105,8 @@ def read_points(path: Path, strict: bool = False) -> tuple[NDArray[np.float64], 
     import pandas as pd
 
     content = read_bytes(path)
+    if encoding_of(content) is not None or content.startswith(BOM_UTF8):
+        content = decode(content, path).encode()
     if not content.strip():
         raise DataError(f"{path}: the file is empty; expected lines of six numbers, x y z r g b")
     if not content.endswith(b"\n") and len(content.rsplit(b"\n", 1)[-1].split()) not in (0, 6):

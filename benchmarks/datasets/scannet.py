@@ -10,6 +10,7 @@ The root may also be the `scans` folder itself. A scene may lack its stream (tas
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -20,29 +21,36 @@ from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.input.voxelise import IGNORE
 from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.user_files import decode, elsewhere, list_folder, read_text
 
 LABEL_MAP = "scannetv2-labels.combined.tsv"
 _SCENE = re.compile(r"scene\d{4}_\d{2}")
+_PATTERNS = ("scans/scene[0-9]*", "scene[0-9]*_[0-9]*")
+"""What a folder of this layout holds, to find it near a folder that is not one."""
 
 
 class Scan(NamedTuple):
     """A labelled mesh without its faces: xyz (N, 3) float32 metres, not axis-aligned; rgb (N, 3) uint8; nyu40 (N,) int32, 0 for
-    none; instance (N,) int32, 1 + place of the object in the annotation, 0 for none; alignment (4, 4) axis alignment."""
+    none; instance (N,) int32, 1 + place of the object in the annotation, 0 for none; alignment (4, 4) axis alignment, None where
+    it is not known. Without an annotation (`annotated`) nyu40 and instance are 0 and mean nothing."""
 
     xyz: NDArray[np.float32]
     rgb: NDArray[np.uint8]
     nyu40: NDArray[np.int32]
     instance: NDArray[np.int32]
-    alignment: NDArray[np.float64]
+    alignment: NDArray[np.float64] | None
     problems: list[str]
+    annotated: bool
 
 
 def find_scenes(root: Path) -> dict[str, Path]:
     """Scene name to folder. Raises DataError when there is none."""
     base = root / "scans" if (root / "scans").is_dir() else root
-    scenes = {p.name: p for p in sorted(base.iterdir()) if p.is_dir() and _SCENE.fullmatch(p.name)}
+    scenes = {p.name: p for p in list_folder(base) if p.is_dir() and _SCENE.fullmatch(p.name)}
     if not scenes:
-        raise DataError(f"{root}: no ScanNet scene found; expected scans/sceneXXXX_YY/ below it")
+        raise DataError(
+            f"{root}: no ScanNet scene found; expected scans/sceneXXXX_YY/ below it{elsewhere(root, *_PATTERNS)}"
+        )
     return scenes
 
 
@@ -57,26 +65,35 @@ def find_label_map(root: Path) -> Path:
 def read_label_map(path: Path) -> dict[str, int]:
     """Raw category to nyu40 id."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            return {row["raw_category"]: int(row["nyu40id"]) for row in rows}
-    except (OSError, KeyError, ValueError, TypeError, UnicodeDecodeError, csv.Error) as error:
+        rows = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
+        return {row["raw_category"]: int(row["nyu40id"]) for row in rows}
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise DataError(f"{path}: expected columns raw_category and nyu40id: {error!r}") from None
 
 
 def read_scan(folder: Path, label_map: dict[str, int] | None) -> Scan:
-    """One scene's mesh with its labels; without labels where `label_map` is None or the scene has no annotation.
+    """One scene's mesh with its labels; without labels where `label_map` is None or the scene has no annotation, and without
+    alignment where its .txt has none. Each of these is a problem.
 
-    Raises DataError where a file is missing, damaged, or does not fit the others.
+    Raises DataError where a file is damaged, or does not fit the others.
     """
     name = folder.name
     xyz, rgb = read_vertices(folder / f"{name}_vh_clean_2.ply")
     alignment, problems = read_alignment(folder / f"{name}.txt"), []
+    if alignment is None:
+        problems.append(
+            f"{folder / f'{name}.txt'}: no such file, or no line axisAlignment in it; scene {name} is left out of detection"
+        )
     nyu40 = np.zeros(len(xyz), np.int32)
     instance = np.zeros(len(xyz), np.int32)
     aggregation = folder / f"{name}.aggregation.json"
-    if label_map is not None and aggregation.is_file():
-        segments = _segments(folder / f"{name}_vh_clean_2.0.010000.segs.json", len(xyz))
+    segmentation = folder / f"{name}_vh_clean_2.0.010000.segs.json"
+    lacking = [str(path) for path in (aggregation, segmentation) if not path.is_file()]
+    if lacking:
+        problems.append(f"{', '.join(lacking)}: no such file; scene {name} has no labels and is left out of tasks")
+    annotated = label_map is not None and not lacking
+    if label_map is not None and annotated:
+        segments = _segments(segmentation, len(xyz))
         unknown: set[str] = set()
         for number, (category, members) in enumerate(_groups(aggregation), start=1):
             here = np.isin(segments, members)
@@ -85,7 +102,7 @@ def read_scan(folder: Path, label_map: dict[str, int] | None) -> Scan:
             nyu40[here] = label_map.get(category, 0)
             instance[here] = number
         problems += [f"{name}: category {c!r} is not in the label map; unlabelled" for c in sorted(unknown)]
-    return Scan(xyz, rgb, nyu40, instance, alignment, problems)
+    return Scan(xyz, rgb, nyu40, instance, alignment, problems, annotated)
 
 
 def read_vertices(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -107,15 +124,15 @@ def read_vertices(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     return xyz, np.clip(np.stack(columns[3:], axis=1), 0, 255).astype(np.uint8)
 
 
-def read_alignment(path: Path) -> NDArray[np.float64]:
-    """(4, 4) axis alignment of a scene's .txt; the identity where the file or the line is missing."""
+def read_alignment(path: Path) -> NDArray[np.float64] | None:
+    """(4, 4) axis alignment of a scene's .txt; None where the file or the line is missing."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        content = path.read_bytes()
     except FileNotFoundError:
-        return np.eye(4)
+        return None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(decode(content, path).splitlines(), start=1):
         key, _, value = line.partition("=")
         if key.strip() == "axisAlignment":
             try:
@@ -125,7 +142,7 @@ def read_alignment(path: Path) -> NDArray[np.float64]:
             if matrix.shape != (16,) or not np.isfinite(matrix).all():
                 raise DataError(f"{path}, line {number}: axisAlignment must be 16 numbers")
             return matrix.reshape(4, 4)
-    return np.eye(4)
+    return None
 
 
 def train_ids(nyu40: NDArray[np.integer], class_ids: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -137,7 +154,8 @@ def train_ids(nyu40: NDArray[np.integer], class_ids: tuple[int, ...]) -> NDArray
 
 def instance_boxes(scan: Scan, class_ids: tuple[int, ...]) -> NDArray[np.float32]:
     """(K, 8): centre, full size, heading 0 and place in `class_ids`, of every instance of these classes: extents of all its
-    vertices, axis-aligned (spec G.1, detection data)."""
+    vertices, axis-aligned (spec G.1, detection data). The scan must have an alignment."""
+    assert scan.alignment is not None
     aligned = scan.xyz.astype(np.float64) @ scan.alignment[:3, :3].T + scan.alignment[:3, 3]
     boxes = []
     for number in np.unique(scan.instance[scan.instance > 0]):
@@ -181,7 +199,7 @@ def _groups(path: Path) -> list[tuple[str, list[int]]]:
 
 def _json(path: Path, field: str, kind: type) -> Any:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(decode(path.read_bytes(), path))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file, though the scene is annotated") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -17,17 +17,29 @@ from numpy.typing import NDArray
 from pretrain_bench.benchmarks.input.voxelise import IGNORE
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import read_bytes
+from pretrain_bench.benchmarks.support.user_files import by_lower_name, elsewhere, list_folder, read_text
+
+_PATTERNS = ("sequences/*/velodyne",)
+"""What a folder of this layout holds, to find it near a folder that is not one."""
 
 
 class ScanPaths(NamedTuple):
-    """The files of one scan; None where there is none. `place` is the scan's place in its sequence's poses."""
+    """The files of one scan; None where there is none. `place` is its place in the poses of its sequence, of which it may be the
+    `first` scan; `of_task`: its sequence trains or tests, and other scans have labels, so that it should have some."""
 
     points: Path
     labels: Path | None
     image: Path | None
-    calibration: Path
+    calibration: Path | None
     poses: Path | None
     place: int
+    first: bool
+    of_task: bool = False
+
+    @property
+    def label_path(self) -> Path:
+        """Where the labels are, or should be."""
+        return self.points.parent.parent / "labels" / f"{self.points.stem}.label"
 
 
 def find_scans(root: Path) -> dict[tuple[str, str], ScanPaths]:
@@ -37,29 +49,31 @@ def find_scans(root: Path) -> dict[tuple[str, str], ScanPaths]:
     )
     scans = {}
     for sequence in _sequences(base):
-        poses = sequence / "poses.txt"
-        for points in sorted((sequence / "velodyne").glob("*.bin")):
+        poses, calibration = sequence / "poses.txt", sequence / "calib.txt"
+        all_labels, all_images = by_lower_name(sequence / "labels"), by_lower_name(sequence / "image_2")
+        for number, points in enumerate(list_folder(sequence / "velodyne", ".bin")):
             if not re.fullmatch(r"\d{6}", points.stem):
                 raise DataError(f"{points}: expected a name of six digits, such as 000000.bin")
-            labels = sequence / "labels" / f"{points.stem}.label"
-            images = [sequence / "image_2" / f"{points.stem}.{e}" for e in ("png", "jpg")]
+            images = [all_images.get(f"{points.stem}.{ending}") for ending in ("png", "jpg", "jpeg")]
             scans[sequence.name, points.stem] = ScanPaths(
                 points,
-                labels if labels.is_file() else None,
-                next((p for p in images if p.is_file()), None),
-                sequence / "calib.txt",
+                all_labels.get(f"{points.stem}.label"),
+                next((p for p in images if p is not None), None),
+                calibration if calibration.is_file() else None,
                 poses if poses.is_file() else None,
                 int(points.stem),
+                first=number == 0,
             )
     if not scans:
         raise DataError(
             f"{root}: no SemanticKITTI scan found; expected dataset/sequences/SS/velodyne/NNNNNN.bin below it"
+            f"{elsewhere(root, *_PATTERNS)}"
         )
     return scans
 
 
 def _sequences(base: Path) -> list[Path]:
-    return [p for p in sorted(base.iterdir()) if re.fullmatch(r"\d{2}", p.name) and (p / "velodyne").is_dir()]
+    return [p for p in list_folder(base) if re.fullmatch(r"\d{2}", p.name) and (p / "velodyne").is_dir()]
 
 
 def read_points(path: Path) -> NDArray[np.float32]:
@@ -98,7 +112,7 @@ def train_ids(raw: NDArray[np.uint16], learning_map: dict[int, int], path: Path)
 def read_calibration(path: Path) -> dict[str, NDArray[np.float64]]:
     """Name (P0 to P3, Tr) to (3, 4) matrix."""
     matrices = {}
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         name, colon, values = line.partition(":")
         if colon:
             matrices[name.strip()] = _matrix(values, path, number)
@@ -109,7 +123,7 @@ def read_calibration(path: Path) -> dict[str, NDArray[np.float64]]:
 
 def read_pose(path: Path, place: int, tr: NDArray[np.float64]) -> NDArray[np.float64]:
     """(4, 4) laser-to-first-laser pose of a scan: Tr^-1 P Tr. Raises DataError where the file has no such line."""
-    lines = _text(path).splitlines()
+    lines = read_text(path).splitlines()
     if place >= len(lines):
         raise DataError(f"{path}: {len(lines)} poses, but there is a scan {place}")
     camera, laser = np.eye(4), np.eye(4)
@@ -143,7 +157,3 @@ def _matrix(text: str, path: Path, line: int) -> NDArray[np.float64]:
     if values.shape != (12,) or not np.isfinite(values).all():
         raise DataError(f"{path}, line {line}: expected 12 numbers, a 3x4 matrix")
     return values.reshape(3, 4)
-
-
-def _text(path: Path) -> str:
-    return read_bytes(path).decode("utf-8", "replace")

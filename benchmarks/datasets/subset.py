@@ -40,7 +40,9 @@ def write_subset(
             if (prepared / view / scene.name).is_dir():
                 shutil.copytree(prepared / view / scene.name, out / view / scene.name)
         entries.append(_fewer_frames(out / UNLABELLED / scene.name, scene, frames))
-    cut = manifest.model_copy(update={"scenes": tuple(entries), "files": hash_files(out), "problems": ()})
+    cut = manifest.model_copy(
+        update={"scenes": tuple(entries), "files": hash_files(out), "problems": (), "left_out": ()}
+    )
     (out / MANIFEST).write_text(cut.model_dump_json(indent=1))
     return cut
 

@@ -21,8 +21,11 @@ from numpy.typing import NDArray
 from pretrain_bench.benchmarks.datasets import images
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import read_bytes
+from pretrain_bench.benchmarks.support.user_files import elsewhere, list_folder, read_text
 
 MAX_DEPTH_METRES = 8.0
+_PATTERNS = ("sunrgbd_trainval/depth", "SUNRGBDtoolbox/Metadata")
+"""What a folder of this layout holds, to find it near a folder that is not one."""
 
 
 class View(NamedTuple):
@@ -66,6 +69,7 @@ def find_views(root: Path) -> dict[str, Prepared | Raw]:
         return _find_raw(root, metadata)
     raise DataError(
         f"{root}: no SUN RGB-D found; expected sunrgbd_trainval/depth/ or SUNRGBDtoolbox/Metadata/ below it"
+        f"{elsewhere(root, *_PATTERNS)}"
     )
 
 
@@ -77,11 +81,11 @@ def _find_prepared(folder: Path) -> dict[str, Prepared | Raw]:
     for name, test in (("train_data_idx.txt", False), ("val_data_idx.txt", True)):
         if (folder / name).is_file():
             try:
-                part.update({int(word): test for word in (folder / name).read_text().split()})
+                part.update({int(word): test for word in read_text(folder / name).split()})
             except ValueError as error:
                 raise DataError(f"{folder / name}: expected whole numbers: {error}") from None
     views: dict[str, Prepared | Raw] = {}
-    for depth in sorted((folder / "depth").glob("*.mat")):
+    for depth in list_folder(folder / "depth", ".mat"):
         if not re.fullmatch(r"[0-9]{1,9}", depth.stem) or int(depth.stem) not in part:
             raise DataError(f"{depth}: its number stands neither in train_data_idx.txt nor in val_data_idx.txt")
         views[depth.stem] = Prepared(folder, depth.stem, folder / kind / f"{depth.stem}.txt", part[int(depth.stem)])
@@ -130,15 +134,16 @@ def _read_prepared(view: Prepared, classes: tuple[str, ...]) -> View:
     points = points[finite]
     calibration = view.folder / "calib" / f"{view.number}.txt"
     try:
-        rows = [[float(v) for v in line.split()] for line in calibration.read_text().splitlines() if line.strip()]
+        rows = [[float(v) for v in line.split()] for line in read_text(calibration).splitlines() if line.strip()]
         rotation, intrinsic = (np.array(r).reshape(3, 3).T for r in rows)
         intrinsic[:2, 2] -= 1  # VoteNet's points were made with pixels counted from 1
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise DataError(f"{calibration}: expected two lines of nine numbers, Rtilt and K: {error}") from None
     if not (np.isfinite([rotation, intrinsic]).all() and intrinsic[0, 0] > 0 and intrinsic[1, 1] > 0):
         raise DataError(f"{calibration}: Rtilt and K must be finite, with positive focal lengths in K")
     boxes, problems = read_boxes(view.labels, classes)
-    picture = view.folder / "image" / f"{view.number}.jpg"
+    pictures = [view.folder / "image" / f"{view.number}.{ending}" for ending in ("jpg", "JPG", "jpeg", "JPEG")]
+    picture = next((p for p in pictures if p.is_file()), pictures[0])
     problems += [f"{view.number}: {int((~finite).sum())} points that are not finite are left out"] * (not finite.all())
     if view.labels.parent.name != "label_v1":
         problems.append(f"{view.number}: boxes are of {view.labels.parent.name}/, not of label_v1/")
@@ -156,11 +161,7 @@ def _read_prepared(view: Prepared, classes: tuple[str, ...]) -> View:
 def read_boxes(path: Path, classes: tuple[str, ...]) -> tuple[NDArray[np.float32], list[str]]:
     """Boxes of a label file: class, 2D box (4), centroid (3), half sizes w l h, orientation (2)."""
     boxes = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         name, *fields = line.split() or [""]
         if not name:
             continue

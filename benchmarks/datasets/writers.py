@@ -6,6 +6,7 @@ returns what it holds. Everything here can be called in another process.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ from numpy.typing import NDArray
 from pretrain_bench.benchmarks.datasets import images, rgbd_folder, s3dis, scannet, semantickitti, sens, sunrgbd
 from pretrain_bench.benchmarks.datasets.frame_writer import FrameSource, Reading, SceneFrame, write_frames
 from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, scene_folder_name
+from pretrain_bench.benchmarks.datasets.parts import SceneParts, as_error, holding_depth
+from pretrain_bench.benchmarks.datasets.problems import why_none
+from pretrain_bench.benchmarks.datasets.splits import usable_scenes
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.user_files import list_folder
 
 MAX_VIEW_POINTS = 50_000
 """Points kept of a SUN RGB-D view, drawn with a seed from its number: as many as VoteNet's own dumps hold."""
@@ -61,62 +66,90 @@ def find_scannet(dataset: Dataset, root: Path) -> dict[str, Any]:
 def write_scannet(
     dataset: Dataset, source: tuple[Path, dict[str, int] | None], out: Path, how: Reading
 ) -> dict[str, Any]:
-    """Frames of the stream (or of the exported folder) and the labelled mesh, whichever of the two there is."""
-    folder, label_map = source
+    """Frames of the stream (or of the exported folder) and the labelled mesh, each where it is there and can be read."""
+    folder = source[0]
     name = folder.name
-    problems: list[str] = []
-    held: dict[str, Any] = {}
-    stream = folder / f"{name}.sens"
-    if stream.is_file():
-        header = sens.read_header(stream)
-        frames = _stream_frames(stream, header, how, problems)
-        intrinsic = rgbd_folder.sound_intrinsic(header.intrinsic_depth[:3, :3], str(stream))
-        held |= write_frames(FrameSource(name, intrinsic, frames, True), out, how)
-        problems += held.pop("problems")
+    parts = SceneParts(name, how.strict)
+
+    def drop_frames() -> None:
+        shutil.rmtree(out / UNLABELLED / "frames", ignore_errors=True)
+
+    if (folder / f"{name}.sens").is_file():
+        parts.add("recording", lambda: _write_stream(folder / f"{name}.sens", out, how), drop_frames)
     elif (folder / "color").is_dir():
-        exported = write_recording(dataset, _only(folder), out, how)
-        problems += exported.pop("problems")
-        held |= exported
+        parts.add("recording", lambda: write_recording(dataset, _only(folder), out, how), drop_frames)
     if (folder / f"{name}_vh_clean_2.ply").is_file():
-        scan = scannet.read_scan(folder, label_map)
-        if scan.problems and how.strict:
-            raise DataError(scan.problems[0])
-        problems += scan.problems
-        _save(out / UNLABELLED, xyz=scan.xyz, rgb=scan.rgb)
+        parts.add("mesh", lambda: _write_mesh(dataset, source, out, how))
+    elif source[1] is not None:  # other scenes have one; data without any mesh are to pre-train on
+        parts.problem(f"{folder / f'{name}_vh_clean_2.ply'}: no such file; scene {name} is left out of tasks")
+    return parts.result(f"{folder}: neither {name}.sens nor exported frames nor {name}_vh_clean_2.ply in it")
+
+
+def _write_stream(stream: Path, out: Path, how: Reading) -> dict[str, Any]:
+    """Frames of a ScanNet stream."""
+    problems: list[str] = []
+    header = sens.read_header(stream)
+    frames = _stream_frames(stream, header, how, problems)
+    intrinsic = rgbd_folder.sound_intrinsic(header.intrinsic_depth[:3, :3], str(stream))
+    held = write_frames(FrameSource(stream.stem, intrinsic, frames, True), out, how)
+    return {**held, "problems": problems + held["problems"]}
+
+
+def _write_mesh(
+    dataset: Dataset, source: tuple[Path, dict[str, int] | None], out: Path, how: Reading
+) -> dict[str, Any]:
+    """Vertices of a ScanNet mesh with their labels and boxes."""
+    scan = scannet.read_scan(*source)
+    if scan.problems and how.strict:
+        raise as_error(scan.problems[0])
+    held: dict[str, Any] = {"points": len(scan.xyz), "problems": scan.problems}
+    labels: dict[str, NDArray] = {}
+    if scan.annotated:
+        labels = {"semantic": scannet.train_ids(scan.nyu40, dataset.class_ids), "instance": scan.instance}
+    if scan.annotated and scan.alignment is not None:
         boxes = scannet.instance_boxes(scan, dataset.box_class_ids)
-        labels = scannet.train_ids(scan.nyu40, dataset.class_ids)
-        _save(out / LABELLED, semantic=labels, instance=scan.instance, boxes=boxes, alignment=scan.alignment)
-        held |= {"points": len(scan.xyz), "boxes": len(boxes)}
-    if not held:
-        raise DataError(f"{folder}: neither {name}.sens nor exported frames nor {name}_vh_clean_2.ply in it")
-    return {**held, "problems": problems}
+        labels |= {"boxes": boxes, "alignment": scan.alignment}
+        held["boxes"] = len(boxes)
+    _save(out / UNLABELLED, xyz=scan.xyz, rgb=scan.rgb)
+    if labels:
+        _save(out / LABELLED, **labels)
+    return held
 
 
 def find_semantickitti(dataset: Dataset, root: Path) -> dict[str, Any]:
     """Scans, named SS__NNNNNN."""
-    return {scene_folder_name(key): paths for key, paths in semantickitti.find_scans(root).items()}
+    scans = {scene_folder_name(key): paths for key, paths in semantickitti.find_scans(root).items()}
+    labelled = set(usable_scenes(scans, dataset)) if any(s.labels is not None for s in scans.values()) else set()
+    return {name: scan._replace(of_task=name in labelled) for name, scan in scans.items()}
 
 
 def write_semantickitti(dataset: Dataset, scan: semantickitti.ScanPaths, out: Path, how: Reading) -> dict[str, Any]:
     """A scan with remission; its pose, and the forward picture with its projection, where there are any."""
+    parts = SceneParts(scan.points.stem, how.strict)
     points = semantickitti.read_points(scan.points)
-    calibration = semantickitti.read_calibration(scan.calibration)
     arrays: dict[str, NDArray] = {"xyz": points[:, :3].copy(), "remission": points[:, 3].copy()}
-    if scan.poses is not None:
-        arrays["pose"] = semantickitti.read_pose(scan.poses, scan.place, calibration["Tr"])
     held: dict[str, Any] = {"points": len(points)}
-    if scan.image is not None and "P2" in calibration:
-        images.decode_colour(scan.image, str(scan.image))
-        arrays["projection"] = calibration["P2"] @ np.vstack([calibration["Tr"], [0, 0, 0, 1]])
-        semantickitti.split_projection(arrays["projection"], str(scan.calibration))
-        _picture(out / UNLABELLED, "image", (scan.image.read_bytes(), scan.image.suffix))
-        held["frames"] = 1
+    if scan.calibration is not None:
+        calibration = semantickitti.read_calibration(scan.calibration)
+        if scan.poses is not None:
+            arrays["pose"] = semantickitti.read_pose(scan.poses, scan.place, calibration["Tr"])
+        if scan.image is not None and "P2" in calibration:
+            images.decode_colour(scan.image, str(scan.image))
+            arrays["projection"] = calibration["P2"] @ np.vstack([calibration["Tr"], [0, 0, 0, 1]])
+            semantickitti.split_projection(arrays["projection"], str(scan.calibration))
+            _picture(out / UNLABELLED, "image", (scan.image.read_bytes(), scan.image.suffix))
+            held["frames"] = 1
+    elif scan.first and (scan.poses is not None or scan.image is not None):
+        path = scan.points.parent.parent / "calib.txt"
+        parts.problem(f"{path}: no such file; the poses and pictures of its sequence are not used")
     _save(out / UNLABELLED, **arrays)
     if scan.labels is not None:
         raw, instance = semantickitti.read_labels(scan.labels, len(points))
         semantic = semantickitti.train_ids(raw, dataset.learning_map, scan.labels)
         _save(out / LABELLED, semantic=semantic, instance=instance)
-    return {**held, "problems": []}
+    elif scan.of_task:
+        parts.problem(f"{scan.label_path}: no such file; the scan is left out of tasks")
+    return {**held, "problems": parts.problems}
 
 
 def find_sunrgbd(dataset: Dataset, root: Path) -> dict[str, Any]:
@@ -162,6 +195,7 @@ def _folder_frames(recording: rgbd_folder.Recording, how: Reading, problems: lis
     size: tuple[int, int] | None = None
     frames = [f for f in recording.frames if f.number % how.frame_stride == 0]
     posed = _has_poses(recording.name, frames, how, problems)
+    failed: list[str] = []
     for frame in frames:
         try:
             if not frame.depth.is_file():
@@ -169,14 +203,29 @@ def _folder_frames(recording: rgbd_folder.Recording, how: Reading, problems: lis
             pose = rgbd_folder.read_pose(frame.pose) if posed else None
             if posed and pose is None:
                 raise DataError(f"{frame.pose}: the pose is not finite (tracking was lost)")
-            depth = images.decode_depth(frame.depth, str(frame.depth), size)
+            depth = holding_depth(images.decode_depth(frame.depth, str(frame.depth), size), str(frame.depth))
             images.decode_colour(frame.colour, str(frame.colour))
         except DataError as error:
+            failed.append(str(error))
             _note(str(error), how, problems)
             continue
         size = size or (depth.shape[1], depth.shape[0])
-        suffix = frame.colour.suffix.replace("jpeg", "jpg")
+        suffix = frame.colour.suffix.lower().replace("jpeg", "jpg")
         yield SceneFrame(frame.number, pose, (frame.colour.read_bytes(), suffix), depth)
+    if len(failed) == len(frames):
+        raise _none_usable(recording.name, failed, how, _instead(frames[0].depth) if frames else "")
+
+
+def _instead(path: Path) -> str:
+    """Names what a folder holds in place of a missing file, for the end of a message."""
+    others = [] if path.is_file() else [p.name for p in list_folder(path.parent, path.suffix)]
+    return f"; the folder holds {', '.join(others[:2])}{', ...' if len(others) > 2 else ''}" if others else ""
+
+
+def _none_usable(name: str, failed: list[str], how: Reading, hint: str = "") -> DataError:
+    """The error for a recording none of whose frames can be used: why, by reason. `failed` is empty where none is read at all."""
+    why = why_none("frames", failed) or "there is none with a number that it divides"
+    return DataError(f"{name}: no frame can be used at a stride of {how.frame_stride}: {why}{hint}")
 
 
 def _has_poses(name: str, frames: list[rgbd_folder.FramePaths], how: Reading, problems: list[str]) -> bool:
@@ -194,22 +243,28 @@ def _has_poses(name: str, frames: list[rgbd_folder.FramePaths], how: Reading, pr
 
 def _stream_frames(path: Path, header: sens.SensHeader, how: Reading, problems: list[str]) -> Iterable[SceneFrame]:
     suffix = {"jpeg": ".jpg"}.get(header.colour_compression, ".png")
+    failed: list[str] = []
+    usable = 0
     for frame in sens.read_frames(path, how.frame_stride):
         name = f"{path}, frame {frame.number}"
         try:
             pose = rgbd_folder.sound_pose(frame.pose, name)
             if pose is None:
                 raise DataError(f"{name}: the pose is not finite (tracking was lost)")
-            depth = sens.frame_depth(header, frame, name)
+            depth = holding_depth(sens.frame_depth(header, frame, name), name)
             colour = sens.frame_colour(header, frame, name)
         except DataError as error:
+            failed.append(str(error))
             _note(str(error), how, problems)
             continue
         stored = frame.colour if header.colour_compression != "raw" else images.encode_colour(colour)
         if header.depth_shift != 1000:
             scaled = np.round(depth * (1000 / header.depth_shift))
             depth = np.where((depth == 65535) | (scaled > 65534), 0, scaled).astype(np.uint16)
+        usable += 1
         yield SceneFrame(frame.number, pose, (stored, suffix), depth)
+    if not usable:
+        raise _none_usable(path.stem, failed, how)
 
 
 def _note(problem: str, how: Reading, problems: list[str]) -> None:

@@ -55,6 +55,12 @@ class Dataset(Spec):
     test_scenes_file: str | None = Field(
         None, description="official test list in benchmarks/configs/splits, in place of prefixes"
     )
+    test_scene_numbers: dict[str, PositiveInt] = Field(
+        {}, description="official test scenes that are named by a prefix and six digits, counted from 000000: how many"
+    )
+    test_scene_count: PositiveInt | None = Field(
+        None, description="number of official test scenes, where the layout itself names them"
+    )
     train_scenes_file: str | None = Field(
         None, description="official training list in benchmarks/configs/splits (J-25)"
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -13,8 +13,11 @@ from pydantic import BaseModel, ValidationError
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.specs.recipes import RECIPES
 from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.benchmarks.support.user_files import decode
 
 SpecT = TypeVar("SpecT", bound=Spec)
+Location = tuple[int | str, ...]
+"""Keys and indices that lead to a field."""
 
 
 def load_spec(path: Path, model: type[SpecT], bases: Path | None = None) -> SpecT:
@@ -23,12 +26,23 @@ def load_spec(path: Path, model: type[SpecT], bases: Path | None = None) -> Spec
     A file may start from another one with `extends: NAME`, which is looked for in its own folder and then in `bases`; its
     own keys then override, mapping by mapping. Raises WrongUse naming the file, the field and what is allowed.
     """
-    data, lineage = _read_extended(path, bases, ())
+    layers = _read_extended(path, path.stem, bases, ())
+    data: dict[str, Any] = {}
+    for layer in layers:
+        data = merged(data, layer.data)
     if "bases" in model.model_fields:
         if "bases" in data:
             raise WrongUse(f"{path}: bases: unknown key; write `extends: NAME`")
-        data["bases"] = lineage
-    return parse_spec(data, model, where=str(path))
+        data["bases"] = tuple(layer.name for layer in layers[:-1])
+
+    def origin(location: Location) -> str:
+        """The file that a field comes from: the last one that has it, else the file itself."""
+        return str(next((layer.path for layer in reversed(layers) if _has(layer.data, location)), path))
+
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise WrongUse(_explain(error, model, origin)) from None
 
 
 def parse_spec(data: object, model: type[SpecT], where: str) -> SpecT:
@@ -36,17 +50,17 @@ def parse_spec(data: object, model: type[SpecT], where: str) -> SpecT:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise WrongUse(_explain(error, model, where)) from None
+        raise WrongUse(_explain(error, model, lambda _: where)) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping. Raises WrongUse naming the file, and the line where it does not parse."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.safe_load(decode(path.read_bytes(), path))
     except FileNotFoundError:
         raise WrongUse(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise WrongUse(f"{path}: cannot be read: {error}") from None
+    except OSError as error:
+        raise WrongUse(f"{path}: cannot be read: {error.strerror}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -56,22 +70,42 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def _read_extended(path: Path, bases: Path | None, seen: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """A file merged over what it extends, and the names of those files, the first one first."""
+class _Layer(NamedTuple):
+    """One of the files that extend each other: what it is called in `extends`, where it is, its own keys."""
+
+    name: str
+    path: Path
+    data: dict[str, Any]
+
+
+def _read_extended(path: Path, name: str, bases: Path | None, seen: tuple[Path, ...]) -> tuple[_Layer, ...]:
+    """A file after what it extends, the first one first."""
     if path in seen:
         raise WrongUse(f"{path}: 'extends' goes in a circle: {' -> '.join(p.stem for p in (*seen, path))}")
     data = read_yaml(path)
     base = data.pop("extends", None)
     if base is None:
-        return data, ()
+        return (_Layer(name, path, data),)
     base_path = path.parent / f"{base}.yaml"
     if bases is not None and not base_path.is_file():
         base_path = bases / f"{base}.yaml"
     if not base_path.is_file():
         where = " or ".join(str(folder) for folder in (path.parent, bases) if folder is not None)
         raise WrongUse(f"{path}: extends: no file {base}.yaml in {where}")
-    below, lineage = _read_extended(base_path, bases, (*seen, path))
-    return merged(below, data), (*lineage, str(base))
+    below = _read_extended(base_path, str(base), bases, (*seen, path))
+    return (*below, _Layer(name, path, data))
+
+
+def _has(data: object, location: Location) -> bool:
+    """Whether plain data has the field that an error speaks of, as far as it can be followed."""
+    for part in location:
+        if part in RECIPES and not (isinstance(data, dict) and part in data):
+            continue  # the name of one of several models, no key
+        in_list = isinstance(data, list) and isinstance(part, int) and part < len(data)
+        if not (in_list or (isinstance(data, dict) and part in data)):
+            return False
+        data = data[part]  # type: ignore[index]
+    return True
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,9 +117,11 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
-    lines = []
+def _explain(error: ValidationError, model: type[BaseModel], origin: Callable[[Location], str]) -> str:
+    """What is wrong with each field, under the file that it comes from."""
+    by_file: dict[str, list[str]] = {}
     for item in error.errors():
+        lines = by_file.setdefault(origin(item["loc"]), [])
         # A task's recipe is one of several models, whose name pydantic puts into the place of an error.
         field = ".".join(str(part) for part in item["loc"] if part not in RECIPES) or "(whole file)"
         if item["type"] == "extra_forbidden":
@@ -99,10 +135,10 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
             message = item["msg"].removeprefix("Value error, ")
             got = "" if isinstance(item["input"], dict | BaseModel) else f" (got {item['input']!r})"
             lines.append(f"{field}: {message}{got}")
-    return f"{where}: " + "; ".join(lines)
+    return "; ".join(f"{where}: {'; '.join(lines)}" for where, lines in by_file.items())
 
 
-def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
     """Field names of the (nested) model that a pydantic error location points into."""
     current: Any = model
     for part in location:

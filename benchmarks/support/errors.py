@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +40,16 @@ def cannot_write(folder: Path, error: OSError, doing: str) -> EnvironmentCannot:
     there = next((p for p in (folder, *folder.parents) if p.exists()), Path("/"))
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(there).free < FULL_BELOW_BYTES:
         return EnvironmentCannot(f"{folder}: {doing}: the disk is full; free some space and run the command again")
-    return EnvironmentCannot(f"{folder}: {doing}: cannot be written: {error.strerror or error}")
+    return EnvironmentCannot(f"{folder}: {doing}: cannot be written: {reason_of(error)}")
+
+
+def reason_of(error: OSError) -> str:
+    """Why the machine refused, without the paths it happened on; of many files copied in one call, why the first failed."""
+    if error.strerror:
+        return error.strerror
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
+        return re.sub(r"^\[Errno -?\d+\] |: '.*", "", str(error.args[0][0][-1]))
+    return str(error)
 
 
 @contextmanager

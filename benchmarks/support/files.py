@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from pretrain_bench.benchmarks.support.errors import DataError
@@ -27,6 +29,14 @@ def size_and_sha256(path: Path) -> tuple[int, str]:
         return file.tell(), digest
 
 
+def readable(text: str) -> str:
+    """Text whose bytes of file names that are not UTF-8 are escaped, as `\\xfc`: JSON and most streams take no others."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # halves of characters that never were bytes of a name
+        return text.encode("utf-8", "backslashreplace").decode()
+
+
 def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """A second name for a file where the file system has hard links, else a copy. Raises OSError where neither works."""
     try:
@@ -35,6 +45,24 @@ def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str])
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV):
             raise
         shutil.copyfile(source, target)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The place beside `path` to write its new content to, which then replaces it at once; after an error nothing is left.
+
+    Raises OSError where `path` is a folder, or its folder does not exist.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "Is a directory", str(path))
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def sync_tree(folder: Path) -> None:
@@ -65,5 +93,5 @@ def remove_tree(path: Path) -> None:
 def cache_folder() -> Path:
     """The folder of generated and prepared data and unpacked bundles: $BENCH_CACHE, or `bench` in the user's cache folder."""
     if named := os.environ.get("BENCH_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bench"
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bench"

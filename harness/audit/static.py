@@ -14,6 +14,7 @@ from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
 from pretrain_bench.benchmarks.support.foreign_files import plain_size_and_sha256, read_json
+from pretrain_bench.harness.audit.coverage import check_coverage
 from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Step, read_events
 from pretrain_bench.harness.contract.records import Outcome, Record
@@ -86,6 +87,7 @@ def _check_run(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) -> No
     _check_ledger(run, tally)
     _check_labels(run, tally)
     _check_split(run, tally)
+    check_coverage(run.record, run.spec, tally)
     _check_provenance(run, tally)
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import pretrain_bench as pb
-from pretrain_bench.benchmarks.support.errors import BenchError
+from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, reason_of
 from pretrain_bench.harness.cli import (
     audit,
     clean,
@@ -116,7 +116,7 @@ def main() -> None:
     collect_seldom()
     # --debug is allowed anywhere on the line, so it is taken out before the commands see it.
     debug = DEBUG_FLAG in sys.argv
-    sys.argv = [a for a in sys.argv if a != DEBUG_FLAG]
+    sys.argv = [sys.argv[0], *(_expanded(a) for a in sys.argv[1:] if a != DEBUG_FLAG)]
     # Treat SIGTERM like SIGINT; shells start background jobs with SIGINT ignored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -133,9 +133,32 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
+        if cause := _cause_outside(error):
+            print(f"error: {_one_line(cause)}", file=sys.stderr)
+            sys.exit(EnvironmentCannot.exit_code)
         what = _one_line(f"{type(error).__name__}: {error}")
         print(f"error: {what} (a fault of bench itself; --debug shows where, please report it)", file=sys.stderr)
         sys.exit(1)
+
+
+def _expanded(argument: str) -> str:
+    """An argument with the user's home in place of ~, which shells leave alone in --option=~/x and in variables."""
+    option, equals, value = argument.partition("=")
+    if argument.startswith("--") and equals:
+        return f"{option}={_expanded(value)}"
+    return os.path.expanduser(argument) if argument.startswith("~") else argument
+
+
+def _cause_outside(error: Exception) -> str | None:
+    """What this machine refused, for errors that it and not bench is the cause of; None for all others."""
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{reason_of(error)} (the machine refused; --debug shows where)"
+    if isinstance(error, MemoryError):
+        return "not enough memory; close other programs, or give this one more, and run the command again"
+    if isinstance(error, ImportError):
+        return f"the installation is incomplete or damaged: {error}; `bench doctor` checks it"
+    return None
 
 
 def _one_line(text: str) -> str:

@@ -117,25 +117,39 @@ def prepare(
 def verify(
     target: Target,
     root: Root = None,
+    source: Annotated[
+        bool,
+        typer.Option("--source", help="Also read the originals (--root) again, and compare; as slow as preparing."),
+    ] = False,
     frame_stride: Stride = None,
     world: World = "smoke",
     up: Up = "auto",
     json: Json = False,
 ) -> None:
     """Compare every file of a prepared dataset with its manifest; a single flipped bit is found. Exit 1 where one differs."""
+    from pretrain_bench.api.display import printable
     from pretrain_bench.harness.cli.console import print_json
 
     shown = display(json)
     prepared = pb.prepare_data(target, root, frame_stride=frame_stride, world=world, up=up, display=shown)
     problems = pb.verify_data(prepared, display=shown)
     folder, files = prepared.folder, len(prepared.manifest.files)
+    changed = []
+    if source:
+        changed = pb.verify_source(prepared, root, frame_stride=frame_stride, world=world, up=up, display=shown)
     if json:
-        print_json({"folder": str(folder), "files": files, "problems": problems})
+        print_json(
+            {"folder": str(folder), "files": files, "problems": problems, **({"source": changed} if source else {})}
+        )
     else:
-        for problem in problems:
-            print(problem)
+        for problem in [*problems, *changed]:
+            print(printable(problem))
         print(f"{folder}: {files} files, {len(problems)} differ from the manifest")
-    if problems:
+        if changed:
+            print(f"the originals differ in {len(changed)}; delete {folder} and prepare again")
+        elif source:
+            print("the originals give the same")
+    if problems or changed:
         raise typer.Exit(1)
 
 

@@ -64,6 +64,8 @@ def _list(runs: Path, json: bool) -> None:
         record = one.record
         seed = seeds(record.cell, "?" if one.seed is None else one.seed)
         result = record.outcome.value if one.metric is None else f"{per_cent(one.score)} {one.metric}"
+        if record.coverage is not None and record.coverage.mark:
+            result += f", {record.coverage.mark}"
         rows.append((record.key, one.title, seed, record.dataset or "-", result))
     print(table(("run", "stage", "seeds", "dataset", "result, per cent"), rows) if rows else f"no runs in {runs}")
     warn_unreadable(pb.unreadable_runs(store))
@@ -104,6 +106,7 @@ def _facts(run: pb.Run, spec: StageSpec) -> list[tuple[str, object]]:
     return [
         *([("task", f"{record.cell.task} at {record.cell.label_ratio} of the labels")] if record.cell else []),
         ("dataset", record.dataset or "none"),
+        *([("test scenes", spec.coverage.text)] if spec.coverage else []),
         ("budget", f"{limits.budget} v{limits.budget_version}, {limits.amount:g} {limits.currency.value}"),
         ("profile", f"{spec.profile} v{spec.profile_version}, network width {spec.network.width:g}"),
         ("seed", seeds(record.cell, spec.seed)),

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
+from pretrain_bench.benchmarks.datasets.coverage import SplitCoverage
 from pretrain_bench.benchmarks.specs.base import FileName, Name, Spec
 from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.method import MethodCard
@@ -91,6 +92,8 @@ class Record(Spec):
     dataset: str | None = None
     synthetic: bool
     metrics: dict[MetricName, float | None] = {}
+    coverage: SplitCoverage | None = None
+    """How much of the test split `metrics` are over; None without metrics, or in a record that is older than this field."""
     stage_metrics: dict[MetricName, float | None] = {}
     ledger: Ledger = Ledger()
     measured: Measured = Measured()

@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 from pydantic_core import to_json
 
+from pretrain_bench.benchmarks.datasets.coverage import SplitCoverage
 from pretrain_bench.benchmarks.datasets.splits import Split
 from pretrain_bench.benchmarks.specs.backbone_shapes import TRANSFER_MEANS, Transfer
 from pretrain_bench.benchmarks.specs.base import Name, Selection, Spec
@@ -99,6 +100,7 @@ class StageSpec(Spec):
         "held_out", description="of a fine-tuning: the training scenes that select a checkpoint"
     )
     split: Split | None = None
+    coverage: SplitCoverage | None = Field(None, description="of a fine-tuning: how much of the test split is scored")
     transfer: Transfer = Field("all", description=f"of a fine-tuning: {TRANSFER_MEANS}")
     parents: dict[Name, str] = Field({}, description="stage name to key")
     imagenet_weights_sha256: Sha256 | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pretrain_bench.benchmarks.datasets.layout import MANIFEST, Manifest, read_manifest
+from pretrain_bench.benchmarks.datasets.problems import summarise
 from pretrain_bench.benchmarks.specs.dataset import Dataset, UpChoice
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.benchmarks.support.files import cache_folder
@@ -130,7 +131,7 @@ class DataSources(NamedTuple):
             progress=progress(f"prepare {name}"), say=say, up=self.up_of(dataset), bar_for=progress,
         )  # fmt: skip
         manifest = read_manifest(folder)
-        for problem in manifest.problems:
+        for problem in summarise(manifest.problems):
             say(f"warning: {problem}")
         return PreparedDataset(dataset, folder, manifest)
 

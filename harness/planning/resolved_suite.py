@@ -16,6 +16,7 @@ from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.suite import Filter, Suite, parse_filters
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
+from pretrain_bench.benchmarks.support.reading import reading
 from pretrain_bench.harness.planning.catalog import available, find, is_path
 from pretrain_bench.harness.planning.code_digest import forget_changed_code
 from pretrain_bench.harness.planning.planner import Planner, SuiteSpecs
@@ -269,7 +270,9 @@ def _data_sources(overrides: RunOverrides, profile: Profile) -> tuple[DataSource
     all_roots = {**roots, **pretrain_roots}
     # Before anything is prepared, which may take minutes.
     for name, folder in all_roots.items():
-        if not folder.is_dir():
+        with reading(folder):
+            is_folder = folder.is_dir()
+        if not is_folder:
             raise WrongUse(f"{name}: data root {folder} is not a folder; give the one that holds the official layout")
     sources = DataSources(
         all_roots, {**own, **pretrain_own}, profile.frame_stride, profile.world, up=up_choice(overrides.up)

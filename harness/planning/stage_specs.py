@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
+from pretrain_bench.benchmarks.datasets.coverage import split_coverage
+from pretrain_bench.benchmarks.datasets.holdings import classes_in, scenes_for_task
 from pretrain_bench.benchmarks.datasets.splits import read_scene_list, scenes_for_testing, split_scenes, usable_scenes
 from pretrain_bench.benchmarks.specs.budget import Budget, BudgetHalf, Currency
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
@@ -14,7 +16,7 @@ from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.recipes import Recipe
 from pretrain_bench.benchmarks.specs.task import Task
-from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
 from pretrain_bench.harness.contract.stage import DataView, Limits, StageSpec
 from pretrain_bench.harness.planning.code_digest import code_sha256
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
@@ -107,6 +109,23 @@ def check_held(method: Method, source: PreparedDataset, scenes: tuple[str, ...])
         )
 
 
+def check_classes(source: PreparedDataset, scenes: tuple[str, ...], kind: str, part: str) -> None:
+    """Raises NotApplicable where no label of the `part` scenes is of a class that counts: nothing to learn, or no score."""
+    dataset = source.dataset
+    shown = classes_in(source.manifest, scenes, kind)
+    names = dataset.detected_classes if kind == "detection" else dataset.classes
+    counted = set(dataset.thing_classes if kind == "instance" else names)
+    if shown is None or any(names[i] in counted for i in shown):
+        return
+    what = {"semantic": "labelled point", "instance": "labelled point of a class with instances", "detection": "box"}[
+        kind
+    ]
+    raise NotApplicable(
+        f"dataset {dataset.name!r}: none of the {len(scenes)} {part} scenes has a {what}; are all labels ignored, or of other "
+        f"classes than {', '.join(sorted(counted)[:3])}, ...? `bench data info` counts the classes"
+    )
+
+
 def check_applicable(method: Method, source: Dataset | None, task: Task, target: Dataset) -> None:
     """Raises NotApplicable, with the reason, for a cell that makes no sense; reads no data. `source` is what the method is
     pre-trained on, `target` what the task is fine-tuned on."""
@@ -144,6 +163,9 @@ def pretrain_stages(
     if source is not None:
         check_needs(method, source.dataset)
         scenes = _pretrain_scenes(source, profile)
+        if method.needs.labels:
+            scenes = _labelled_scenes(source, scenes, "semantic")
+            check_classes(source, scenes, "semantic", "pre-training")
         check_held(method, source, scenes)
         synthetic = source.manifest.synthetic
     for stage in method.stages:
@@ -188,11 +210,13 @@ def finetune_stage(
             f"label ratio {cell.label_ratio}: the labels of task {task.name!r} are boxes; give per cent or boxes"
         )
     check_applicable(method, last.data.dataset if last.data else None, task, target.dataset)
-    scenes = used_scenes(target, profile)
+    scenes = _labelled_scenes(target, used_scenes(target, profile), task.kind)
     split = split_scenes(scenes, target.dataset, cell.label_ratio, target.tested, profile.selection)
     # Epochs are those of all labels, so that a lower label ratio changes the labels and not the number of steps (spec I-29).
     whole = split_scenes(scenes, target.dataset, LabelRatio(), target.tested, profile.selection)
     recipe = recipe.for_scenes(len(whole.train))
+    for part, names in (("training", split.train), ("test", split.test)):
+        check_classes(target, names, task.kind, part)
     spec = StageSpec.model_validate(
         {
             **_common(specs, budget.finetune, 1.0, machine),
@@ -206,6 +230,7 @@ def finetune_stage(
             "data": _view(target, True, (), task.kind),
             "selection": profile.selection,
             "split": split,
+            "coverage": split_coverage(target.dataset, target.manifest, split.test),
             "transfer": getattr(last.recipe, TRANSFER, "all"),
             "parents": {last.spec.stage: last.spec.key},
             "code_sha256": code_sha256("finetune", method.name, task.kind),
@@ -251,6 +276,14 @@ def used_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ...]:
     """All scenes but those that the profile leaves out."""
     left_out = profile.left_out_scenes.get(source.dataset.name, ())
     return tuple(s for s in source.scenes if not (left_out and s.startswith(left_out)))
+
+
+def _labelled_scenes(source: PreparedDataset, scenes: tuple[str, ...], kind: str) -> tuple[str, ...]:
+    """Those scenes that hold what a task of this kind needs. Raises NotApplicable where none does."""
+    try:
+        return scenes_for_task(source.manifest, scenes, kind)
+    except DataError as error:
+        raise NotApplicable(str(error)) from None
 
 
 def _pretrain_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ...]:

@@ -16,6 +16,9 @@ from pretrain_bench.harness.executors.output_folder import drop_special_files, p
 from pretrain_bench.harness.planning.code_digest import folder_files, folder_sha256
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 
+IN_CONTAINER = Path("/bench")
+"""Where a container sees the folders of its stage."""
+
 
 def lay_out(root: Path, planned: PlannedStage, parents: Mapping[str, Path], weights: Path | None) -> None:
     """Make the folders of a planned stage below `root`; `out/` keeps the state of an earlier attempt.
@@ -26,6 +29,26 @@ def lay_out(root: Path, planned: PlannedStage, parents: Mapping[str, Path], weig
     lay_out_folders(root, planned.spec, planned.data.folder if planned.data else None, parents, weights)
     if planned.method_folder is not None:
         _copy_method(planned.method_folder, root / "in" / METHOD_FOLDER, planned.method)
+
+
+def with_users_paths(
+    text: str, root: Path, planned: PlannedStage, parents: Mapping[str, Path], weights: Path | None
+) -> str:
+    """A message of a stage with the files that its folders were laid out from: prepared data, earlier runs, weights.
+
+    What else is below `root` is named from there on, such as out/artifacts/x.
+    """
+    own = {f"parents/{stage}": folder for stage, folder in parents.items()}
+    if planned.data is not None:
+        own[f"data/{planned.data.dataset.name}"] = planned.data.folder
+    if weights is not None:
+        own[f"in/{WEIGHTS_FILE}"] = weights
+    if planned.method_folder is not None:
+        own[f"in/{METHOD_FOLDER}"] = planned.method_folder
+    for place, source in own.items():
+        for base in (root, IN_CONTAINER):
+            text = text.replace(f"{base}/{place}", str(source))
+    return text.replace(f"{root}/", "").replace(f"{root.parent}/", "").replace(str(root), "the stage's folder")
 
 
 def _copy_method(folder: Path, target: Path, method: Method) -> None:

@@ -19,7 +19,7 @@ from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.running.account import StageAccount
 from pretrain_bench.harness.running.capacity import Demand
 from pretrain_bench.harness.running.display import Display
-from pretrain_bench.harness.running.layout import lay_out
+from pretrain_bench.harness.running.layout import lay_out, with_users_paths
 from pretrain_bench.harness.running.untrusted_text import MAX_ITEMS, clean_items, fit_to_keep
 from pretrain_bench.harness.running.verdict import Evidence, Verdict, judge, refusal
 from pretrain_bench.harness.store.provenance import provenance
@@ -129,23 +129,24 @@ class _Attempt:
         self.imagenet_weights = runner.options.imagenet_weights
         self.job, self.planned, self.spec = job, job.planned, job.planned.spec
         self.partial, self.root, self.artifacts = partial, partial / "root", partial / "root" / "out" / ARTIFACTS
+        self.parents = {s: self.store.folder("pretrain", k) / ARTIFACTS for s, k in self.spec.parents.items()}
         self.account = StageAccount()
         self.number = self.store.next_attempt(self.spec)
         self.started_at = _now()
 
     def run(self) -> Record:
         """Lay out, execute, judge and record the stage; raises as `StageRunner.run`."""
-        parents = {s: self.store.folder("pretrain", k) / ARTIFACTS for s, k in self.spec.parents.items()}
         recover(self.root / "out")
-        lay_out(self.root, self.planned, parents, self.imagenet_weights)
+        lay_out(self.root, self.planned, self.parents, self.imagenet_weights)
         execution = self._execute()
         plain_modes(self.root / "out")
         if (message := refusal(execution, self.account)) is not None:
             if not (self.partial / "attempts").is_dir():
                 self.store.drop_partial(self.job.key)
-            raise WrongUse(f"{self.planned.title}: {message}")
+            raise WrongUse(f"{self.planned.title}: {self._named(message)}")
         log = self.partial / LOG
         verdict = judge(Evidence(self.planned, execution, self.account, self.artifacts, log, self.store.root))
+        verdict = verdict._replace(message=self._named(verdict.message))
         if verdict.outcome == Outcome.infra_error:
             self._keep_infra_error(execution, verdict.message)
             raise EnvironmentCannot(verdict.message)
@@ -170,10 +171,15 @@ class _Attempt:
         try:
             return self.executor.run(StageLaunch(self.root, self.spec, self.planned.caps, log, on_event, allocation))
         except EnvironmentCannot as error:
-            self._keep_infra_error(Execution(-1, None, False, Measured()), str(error))
-            raise InfraError(str(error)) from error
+            message = self._named(str(error))
+            self._keep_infra_error(Execution(-1, None, False, Measured()), message)
+            raise InfraError(message) from error
         finally:
             self.display.stage_ended(show)
+
+    def _named(self, message: str) -> str:
+        """A message with the user's files in place of those in the stage's folders."""
+        return with_users_paths(message, self.root, self.planned, self.parents, self.imagenet_weights)
 
     def _keep_infra_error(self, execution: Execution, message: str) -> None:
         """Keep the record of an attempt that the machine interrupted; a full disk may have no room for it."""
@@ -196,6 +202,7 @@ class _Attempt:
             dataset=self.spec.data.dataset if self.spec.data else None,
             synthetic=self.planned.synthetic,
             metrics=verdict.metrics,
+            coverage=self.spec.coverage if verdict.metrics else None,
             stage_metrics=dict(list(end.metrics.items())[: 10 * MAX_ITEMS]) if end else {},
             ledger=account.ledger,
             measured=execution.measured,

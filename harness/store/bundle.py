@@ -21,7 +21,7 @@ from pydantic_core import from_json
 
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.support.errors import WrongUse, cannot_write
-from pretrain_bench.benchmarks.support.files import cache_folder, remove_tree, size_and_sha256
+from pretrain_bench.benchmarks.support.files import cache_folder, remove_tree, replacing, size_and_sha256
 from pretrain_bench.benchmarks.support.foreign_files import read_json, read_plain
 from pretrain_bench.harness.store.chain import CHAIN_FILE
 from pretrain_bench.harness.store.store import KINDS, Store
@@ -204,8 +204,8 @@ def write_archive(folder: Path, target: Path) -> None:
     """Pack the files of a folder, sorted and without times, owners or modes of this machine: equal files give equal archives."""
     import zstandard
 
-    temporary = target.with_name(target.name + ".tmp")
     with (
+        replacing(target) as temporary,
         temporary.open("wb") as file,
         zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).stream_writer(file) as stream,
         tarfile.open(fileobj=stream, mode="w|") as archive,
@@ -215,4 +215,3 @@ def write_archive(folder: Path, target: Path) -> None:
             entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
             entry.size, entry.mode = len(content), 0o644
             archive.addfile(entry, io.BytesIO(content))
-    temporary.replace(target)

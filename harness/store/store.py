@@ -17,7 +17,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pretrain_bench.benchmarks.support.errors import WrongUse, cannot_write
-from pretrain_bench.benchmarks.support.files import link_or_copy, remove_tree, size_and_sha256, sync, sync_tree
+from pretrain_bench.benchmarks.support.files import (
+    link_or_copy,
+    remove_tree,
+    replacing,
+    size_and_sha256,
+    sync,
+    sync_tree,
+)
 from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.benchmarks.support.locks import exclusive, holder
 from pretrain_bench.harness.contract.events import EVENTS_FILE
@@ -29,7 +36,6 @@ from pretrain_bench.harness.store import chain
 KINDS = ("pretrain", "finetune")
 RECORD, SPEC, ATTEMPTS, ARTIFACTS, LOG = "record.json", "spec.json", "attempts", "artifacts", "log.txt"
 CODE, CONFUSION = "code.json", "confusion.json"
-TMP_SUFFIX = ".tmp"
 
 
 class Store:
@@ -308,10 +314,9 @@ def read_record(path: Path) -> Record:
 def write_json(path: Path, data: object) -> None:
     """Write a JSON file whole or not at all, also over a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + TMP_SUFFIX)
-    temporary.write_text(json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-    sync(temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+        sync(temporary)
 
 
 def hash_artifacts(folder: Path) -> dict[str, ArtifactEntry]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.files import replacing
 
 BACKBONE_FILE = "backbone.safetensors"
 """What every pre-training leaves: the 3D backbone (design section 6)."""
@@ -19,9 +19,9 @@ BACKBONE_FILE = "backbone.safetensors"
 
 def save_weights(state: dict[str, Tensor], path: Path) -> None:
     """Write a state dict as safetensors."""
-    temporary = path.with_suffix(".tmp")
-    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary)
-    os.replace(temporary, path)
+    content = save({k: v.detach().cpu().contiguous() for k, v in state.items()})
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)  # not by the library, whose errors hide that it is the disk that is full
 
 
 def save_backbone(backbone: nn.Module, artifacts: Path, drop: str | None = None) -> None:
@@ -74,9 +74,8 @@ def load_into(
 
 def save_state(state: dict[str, Any], path: Path) -> None:
     """Write resumable training state."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:

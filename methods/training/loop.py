@@ -30,6 +30,11 @@ MAX_STEP_EVENTS = 2000
 # Mean squared distance of unit rows below about 0.001, for so many steps in a row.
 COLLAPSED_UNIFORMITY = -0.002
 COLLAPSED_STEPS = 20
+ZERO_LOSS_STEPS = 50
+"""So many steps in a row, or all steps of a shorter stage that has FEW_STEPS or more, with a loss of exactly 0 teach nothing."""
+FEW_STEPS = 5
+ZERO_LOSSES = "zero_losses"
+NO_LABELS = "is anything labelled, or paired, in the scenes that train?"
 
 
 class Diverged(BenchError):
@@ -38,6 +43,10 @@ class Diverged(BenchError):
 
 class Collapsed(BenchError):
     """All embeddings have become the same."""
+
+
+class NothingToLearn(BenchError):
+    """The loss is exactly 0 step after step."""
 
 
 class OutOfTime(BenchError):
@@ -93,7 +102,8 @@ def train_and_save(context: StageContext, training: Training) -> dict[str, float
 def train(context: StageContext, training: Training) -> TrainingState:
     """Run the optimiser steps, from the last checkpoint if there is one.
 
-    Raises Diverged or Collapsed with the step, or Cancelled after saving. A soft limit ends the loop early (`context.stop`).
+    Raises Diverged, Collapsed or NothingToLearn with the step, or Cancelled after saving. A soft limit ends the loop early
+    (`context.stop`).
     """
     modules, optimiser, schedule, length, make_batch, run_step, after_step, _ = training
     state = _resume(context, modules, optimiser)
@@ -120,6 +130,7 @@ def train(context: StageContext, training: Training) -> TrainingState:
                 f"step {state.step + 1}: loss {result.loss:g}, gradient norm {norm:g}; training has diverged"
             )
         _watch_for_collapse(state, result.health)
+        _watch_for_zero_loss(state, result.loss)
         optimiser.step()
         state.step += 1
         seen = {**result.seen, "flops": flops.training - before}
@@ -149,6 +160,8 @@ def train(context: StageContext, training: Training) -> TrainingState:
         raise OutOfTime("the time limit came before the first step")
     if context.stop == CANCEL:
         raise Cancelled(f"cancelled after step {state.step} of {length.expected_steps}; the checkpoint is saved")
+    if state.step >= FEW_STEPS and state.extra.get(ZERO_LOSSES) == state.step:
+        raise NothingToLearn(f"the loss was exactly 0 in all {state.step} steps; {NO_LABELS}")
     return state
 
 
@@ -246,6 +259,16 @@ def _watch_for_collapse(state: TrainingState, health: dict[str, float]) -> None:
                 f"step {state.step + 1}: the embeddings of all samples have been the same for {steps} steps ({name} "
                 f"{health[name]:.4f}); training has collapsed"
             )
+
+
+def _watch_for_zero_loss(state: TrainingState, loss: float) -> None:
+    """A loss of exactly 0 in many steps in a row: nothing that could be learnt reaches the loss."""
+    if loss != 0.0:
+        state.extra.pop(ZERO_LOSSES, None)
+        return
+    steps = state.extra[ZERO_LOSSES] = state.extra.get(ZERO_LOSSES, 0) + 1
+    if steps >= ZERO_LOSS_STEPS:
+        raise NothingToLearn(f"step {state.step + 1}: the loss has been exactly 0 for {steps} steps; {NO_LABELS}")
 
 
 def _gradient_norm(optimiser: torch.optim.Optimizer) -> float:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.stores import AnyPath
-from pretrain_bench.benchmarks.datasets.layout import MANIFEST, Manifest, read_manifest
+from pretrain_bench.benchmarks.datasets.layout import Manifest, is_prepared, read_manifest
 from pretrain_bench.benchmarks.specs.dataset import Dataset, up_choice
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
 from pretrain_bench.benchmarks.support.files import cache_folder
@@ -69,8 +69,8 @@ def prepare_data(
     Raises DataError that names the file, WrongUse without a root or for an unknown `up`, EnvironmentCannot for a full disk.
     """
     chosen_up = up_choice(up)
-    folder, display = Path(name), display or default_display()
-    if (folder / MANIFEST).is_file():
+    folder, display = Path(name).expanduser(), display or default_display()
+    if is_prepared(folder):
         manifest = read_manifest(folder)
         if manifest.dataset not in available(Dataset):
             raise WrongUse(
@@ -78,10 +78,12 @@ def prepare_data(
             )
         return PreparedDataset(find(Dataset, manifest.dataset), folder, manifest)
     name = os.fspath(name)
+    if folder.is_dir() and name not in available(Dataset):
+        raise WrongUse(f"{folder}: not a prepared dataset; give the dataset's name, and its folder with --root")
     wanted = find(Dataset, name)
     if root is None and not wanted.synthetic:
         raise WrongUse(f"{name}: give --root DIR, the folder that holds its official layout ({wanted.source})")
-    roots = {} if root is None else {wanted.name: Path(root)}
+    roots = {} if root is None else {wanted.name: Path(root).expanduser()}
     sources = DataSources(roots, {wanted.name: wanted}, DEFAULT_STRIDE, world, frame_stride, chosen_up)
     sources.check_up([wanted.name])
     return sources.prepare(wanted.name, strict, display.progress, display.say)
@@ -92,7 +94,7 @@ def count_data(prepared: PreparedDataset) -> DataCounts:
     from pretrain_bench.benchmarks.datasets.check import class_counts
 
     manifest, names = prepared.manifest, prepared.dataset.classes
-    counts, without_class = class_counts(prepared.folder, manifest, len(names))
+    counts, without_class = class_counts(prepared.folder, manifest, prepared.dataset)
     totals = {name: sum(getattr(scene, name) for scene in manifest.scenes) for name in COUNTED}
     classes = dict(zip(names, counts.tolist(), strict=True))
     problems = len(manifest.problems)
@@ -105,6 +107,50 @@ def verify_data(prepared: PreparedDataset, *, display: Display | None = None) ->
 
     progress = (display or default_display()).progress(f"verify {prepared.dataset.name}")
     return list(verify(prepared.folder, prepared.manifest, progress))
+
+
+def verify_source(
+    prepared: PreparedDataset,
+    root: AnyPath | None = None,
+    *,
+    frame_stride: int | None = None,
+    world: str = "smoke",
+    up: str = "auto",
+    display: Display | None = None,
+) -> list[str]:
+    """Read the originals again and compare what they give with a prepared dataset; returns the differences.
+
+    Args:
+        prepared: the dataset.
+        root: the folder with its official layout; procedural datasets need none.
+        frame_stride: as it was prepared with.
+        world: size of a procedural dataset, as it was prepared with.
+        up: as it was prepared with.
+        display: shows progress; bars on a terminal, lines elsewhere, by default.
+
+    Takes as long as preparing. Raises WrongUse without a root, DataError for one without scenes.
+    """
+    from pretrain_bench.benchmarks.datasets.frame_writer import Reading
+    from pretrain_bench.benchmarks.datasets.prepare import Source
+    from pretrain_bench.benchmarks.datasets.source_check import verify_source as verify
+    from pretrain_bench.benchmarks.procedural.write import generate
+
+    wanted, display = prepared.dataset.sized(world), display or default_display()
+    cache = cache_folder()
+    if root is None and not wanted.synthetic:
+        raise WrongUse(f"{wanted.name}: give --root DIR, the folder that holds its official layout ({wanted.source})")
+    if root is None:
+        originals = generate(wanted, cache, display.progress(f"generate {wanted.name}"))
+    else:
+        originals = Path(root).expanduser()
+        if not originals.is_dir() or is_prepared(originals):
+            raise WrongUse(f"--root {originals}: not a folder with the official layout of {wanted.name}")
+    sources = DataSources(frame_stride=DEFAULT_STRIDE, chosen_stride=frame_stride, up=up_choice(up))
+    how = Reading(sources.stride_of(wanted), strict=False, up=sources.up_of(wanted))
+    source = Source(wanted, originals.resolve(), how)
+    with writing(cache, "verifying (BENCH_CACHE names another cache)"):
+        cache.mkdir(parents=True, exist_ok=True)
+        return verify(source, prepared.manifest, cache, display.progress(f"read {wanted.name} again"))
 
 
 def subset_data(prepared: PreparedDataset, out: AnyPath, *, scenes: int = 4, frames: int | None = None) -> Manifest:

@@ -17,7 +17,7 @@ from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
-from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.harness.executors.base import Executor
 from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning.catalog import available, find, installed_methods
@@ -87,18 +87,23 @@ def import_checkpoint(
         file: the checkpoint; only tensors are loaded.
         origin: where it comes from, which decides the order of its kernels: pointcontrast, csc, csc-votenet,
             depthcontrast, minkowski-0.5 or bench.
-        out: the backbone to write.
+        out: the file to write; its folder is made where it is missing.
         partial: accept it although tensors are missing or differ in shape.
 
-    Raises WrongUse for a file that cannot be read or does not fit.
+    Raises WrongUse for a file that cannot be read or does not fit, and where `out` is a folder; EnvironmentCannot where it cannot
+    be written.
     """
+    target = Path(out)
+    if target.is_dir():
+        raise WrongUse(f"--out {target}: a folder; name the file to write, such as {target / 'backbone.safetensors'}")
     command = [sys.executable, "-P", "-m", "pretrain_bench.methods.import_checkpoint", str(file)]
     options = ["--origin", origin, "--out", str(out), *["--partial"] * partial]
     # A process of its own, like all code of `methods`: the harness does not load torch.
     environment = {"PYTHONPATH": str(package_folder().parent)}
     done = subprocess.run([*command, *options], capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
-        raise WrongUse(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the conversion failed")
+        lines = done.stderr.strip().splitlines() or ["the conversion failed"]
+        raise (EnvironmentCannot if done.returncode == EnvironmentCannot.exit_code else WrongUse)(lines[-1])
     return ImportedCheckpoint.model_validate_json(done.stdout)
 
 

@@ -140,11 +140,25 @@ def run(
     for cell in absent:
         ratio = cell.cell.label_ratio
         display.say(f"{cell.cell.method} -> {cell.cell.task} at {ratio}: n/a: {cell.reason.removeprefix('n/a: ')}")
+    for line in _part_of_test_splits(planned):
+        display.say(line)
     store.check_writable()
     if (estimate := estimate_line(planned, store, resolved.machine.threads)) is not None:
         display.say(estimate)
     runner = StageRunner(store, executor, display, RunOptions(retry, resolved.machine.imagenet_weights))
     return RunResult(run_cells(planned, runner, whole_machine(resolved.machine.device), workers), absent)
+
+
+def _part_of_test_splits(planned: Iterable[PlannedCell]) -> list[str]:
+    """A warning for each task of which not the whole test split will be scored."""
+    specs = [cell.stages[-1].spec for cell in planned if cell.stages]
+    return list(
+        dict.fromkeys(
+            f"warning: {spec.task} on {spec.data.dataset}: {spec.coverage.text}; the record and every table say so"
+            for spec in specs
+            if spec.data is not None and spec.coverage is not None and not spec.coverage.whole
+        )
+    )
 
 
 def _rebuild(resolved: ResolvedSuite, display: Display) -> None:

@@ -54,6 +54,7 @@ _FACTS = {
     "train_scenes": "training scenes of the fine-tuning",
     "held_out_scenes": "training scenes that select a checkpoint",
     "test_scenes": "scenes that are scored",
+    "part_of_test_split": "the same in words where they are not the whole test split, else empty",
     "mean_over": "classes that the score is the mean of",
     "voxel_metres": "voxel size of the fine-tuning, in metres",
     "pretrain_samples": "samples of the pre-training",

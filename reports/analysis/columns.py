@@ -13,9 +13,11 @@ split."""
 
 PROTOCOL = [
     "family", "label_percent", "metric", "train_scenes", "held_out_scenes", "test_scenes", "mean_over", "voxel_metres",
+    "part_of_test_split",
 ]  # fmt: skip
 """What all runs of a group share besides GROUP: how many scenes trained, selected a checkpoint and tested, how many classes the
-headline metric is a mean over, and the edge of a voxel."""
+headline metric is a mean over, the edge of a voxel, and
+the number of scored test scenes, in words, where they are not the whole test split."""
 
 ROW = ["method", "pretrain_dataset", "pretraining"]
 """Runs that share these are averaged over seeds. `pretraining` hashes the pre-training stages without their seeds. The column

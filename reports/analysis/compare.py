@@ -38,6 +38,7 @@ CELL = [
 difference."""
 ROW = ["task", "dataset", "synthetic", "label_ratio", "method", "row", "pretrain_dataset"]
 WAYS = ["budget", "profile", "protocol", "pretraining"]
+PART = "part_of_test_split"
 COMMIT_DIGITS = 10
 """Digits of a commit that are shown."""
 
@@ -98,7 +99,7 @@ def paired(one: Side, two: Side, loaded: Sequence[Loaded] | None = None) -> tupl
     parts = []
     for letter, runs in zip("ab", frames, strict=True):
         raw = runs[f"score_{checkpoint}"].where(runs["outcome"] == "ok")
-        part = runs[[*CELL, *WAYS, "key", "outcome"]].assign(score=100 * raw, raw=raw)
+        part = runs[[*CELL, *WAYS, "key", "outcome", PART]].assign(score=100 * raw, raw=raw)
         parts.append(part.rename(columns={c: f"{c}_{letter}" for c in part if c not in CELL}))
     pairs = parts[0].merge(parts[1], on=CELL, how="outer")
     if not (pairs["key_a"].notna() & pairs["key_b"].notna()).any():
@@ -148,8 +149,8 @@ def _reasons_without_score(pairs: pd.DataFrame, letter: str, side: Side, loaded:
 
 def differences(pairs: pd.DataFrame) -> pd.DataFrame:
     """One row for each method, task and ratio, ROW and these columns: `mean_a` and `mean_b` of the twins in per cent, or
-    of all runs of a side where there are no twins; `difference`, `low`, `high` and `n`; `equal` of `twins`;
-    `without_twin`, `protocol` and `verdict` in words."""
+    of all runs of a side where there are no twins; `part_of_test_split_a` and `_b`, empty where all of it is scored;
+    `difference`, `low`, `high` and `n`; `equal` of `twins`; `without_twin`, `protocol` and `verdict` in words."""
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
@@ -157,11 +158,13 @@ def differences(pairs: pd.DataFrame) -> pd.DataFrame:
         both = _twins(group)
         gap = estimate((both["score_b"] - both["score_a"]).groupby(both[UNIT]).mean().to_numpy())
         shown = {side: both if len(both) else group.dropna(subset=[f"score_{side}"]) for side in "ab"}
+        parts = {f"{PART}_{s}": ", ".join(sorted({p for p in shown[s][f"{PART}_{s}"] if p})) for s in "ab"}
         means = {f"mean_{s}": shown[s].groupby(UNIT)[f"score_{s}"].mean().mean() for s in "ab"}
         rows.append(
             {
                 **dict(zip(ROW, names, strict=True)),
                 **means,
+                **parts,
                 "difference": gap.mean,
                 "low": gap.low,
                 "high": gap.high,

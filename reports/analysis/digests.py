@@ -9,8 +9,8 @@ from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec, canonical_json
 
 # What may differ between runs that are averaged or compared: seeds, the method itself, and where and with how many threads
-# it ran. Everything else that is in a key must be equal.
-_FREE = {"seed", "parents", "threads", "device", "sparse_backend", "from_task"}
+# it ran. `coverage` follows from the split. Everything else that is in a key must be equal.
+_FREE = {"seed", "parents", "threads", "device", "sparse_backend", "from_task", "coverage"}
 
 
 class SpecDigests:

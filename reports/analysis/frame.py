@@ -224,6 +224,7 @@ def _protocol(spec: StageSpec) -> dict[str, object]:
         "test_scenes": len(split.test) if split else 0,
         "mean_over": len(averaged),
         "voxel_metres": spec.task_recipe.voxel_metres,
+        "part_of_test_split": spec.coverage.mark if spec.coverage else "",
     }
 
 

@@ -122,7 +122,10 @@ def _scenes(row: Mapping[Any, Any], paper: Protocol) -> list[_Difference]:
                 f"trained on {share}all {paper.training_scenes:,} {paper.scenes}", f"trained on {row['train_scenes']:,}"
             )
         )
-    if row["test_scenes"] != paper.test_scenes:
+    part = str(row["part_of_test_split"])
+    if part:
+        parts.append(_Difference(f"tested on all {paper.test_scenes:,} {paper.scenes}", f"tested on {part}"))
+    elif row["test_scenes"] != paper.test_scenes:
         parts.append(
             _Difference(f"tested on {paper.test_scenes:,} {paper.scenes}", f"tested on {row['test_scenes']:,}")
         )

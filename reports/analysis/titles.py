@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pretrain_bench.reports.analysis.columns import GROUP
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SYNTHETIC_MARK = "SYNTHETIC DATA"
 
@@ -34,6 +37,19 @@ def short_group_title(group: Mapping[str, Any]) -> str:
     budget, profile = group["budget"], group["profile"]
     limits = budget if profile == budget else f"{budget}, profile {profile}"
     return f"{group['task']} on {group['dataset']}, {group['label_ratio']}, budget {limits}"
+
+
+def with_part(title: str, group: pd.DataFrame) -> str:
+    """The title of a group of runs, with how much of the test split is scored where that is not all of it."""
+    part = str(group["part_of_test_split"].iloc[0])
+    return f"{title}, {part}" if part else title
+
+
+def parts_of_test_splits(runs: pd.DataFrame) -> str:
+    """What follows the title of a table over several tasks: those of which not the whole test split is scored."""
+    parts = runs[runs["part_of_test_split"] != ""]
+    tasks = sorted({f"{task} ({part})" for task, part in zip(parts["task"], parts["part_of_test_split"], strict=True)})
+    return f"; not on the whole test split: {', '.join(tasks)}" if tasks else ""
 
 
 def group_id(group: Mapping[Any, Any]) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from pretrain_bench.benchmarks.support.files import replacing
 
 _ENDING = r"\.(md|tex|csv|json|parquet|png|svg|pdf)"
 REPORT_FILES = re.compile(
@@ -56,7 +57,6 @@ def _times(out: Path, kind: re.Pattern[str]) -> dict[str, int]:
 
 def write_whole(path: Path, content: bytes) -> Path:
     """Replace a file atomically, so that no reader sees half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
     return path

@@ -9,7 +9,7 @@ import numpy as np
 
 from pretrain_bench.reports.analysis.method_cards import BASELINE
 from pretrain_bench.reports.analysis.sorting import method_places
-from pretrain_bench.reports.tables.wording import cell_without_runs, failures_of_effect
+from pretrain_bench.reports.tables.wording import cell_without_runs, marks_of_effect
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ def matrix_cell(r: Mapping[Any, Any], scale: float) -> dict[str, Any]:
         "ink": "",
         "sure": r["verdict"] in ("better", "worse"),
     }
-    cell["failed"] = failures_of_effect(r)
+    cell["failed"] = marks_of_effect(r)
     if not r["n"]:
         return {**cell, "text": "failed", "below": ""}
     if r["method"] == BASELINE or not np.isfinite(r["gain"]):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pretrain_bench.reports.analysis.compare import differences, overall_difference
+from pretrain_bench.reports.analysis.compare import PART, differences, overall_difference
 from pretrain_bench.reports.analysis.statistics import TESTED, Estimate
 from pretrain_bench.reports.tables.wording import format_estimate, format_p
 
@@ -24,8 +24,8 @@ def comparison_table(pairs: pd.DataFrame) -> pd.DataFrame:
     rows = differences(pairs)
     gaps = (Estimate(*gap) for gap in rows[["difference", "low", "high", "n"]].itertuples(index=False, name=None))
     rows = rows.assign(
-        A=[_mean(value) for value in rows["mean_a"]],
-        B=[_mean(value) for value in rows["mean_b"]],
+        A=_means(rows, "a"),
+        B=_means(rows, "b"),
         equal=[f"{equal} of {twins}" for equal, twins in zip(rows["equal"], rows["twins"], strict=True)],
         **{"B - A": [format_estimate(gap, signed=True) for gap in gaps]},
     )
@@ -43,5 +43,7 @@ def overall_text(pairs: pd.DataFrame) -> str:
     return f"Over all cells: B - A {overall.mean:+.1f}, n={overall.test.n} pre-trainings{p}: {overall.verdict}"
 
 
-def _mean(value: float) -> str:
-    return f"{value:.1f}" if np.isfinite(value) else "-"
+def _means(rows: pd.DataFrame, side: str) -> list[str]:
+    """The mean of a side, marked where it is not over the whole test split."""
+    cells = zip(rows[f"mean_{side}"], rows[f"{PART}_{side}"], strict=True)
+    return [f"{v:.1f}{f' ({part})' if part else ''}" if np.isfinite(v) else "-" for v, part in cells]

@@ -9,7 +9,7 @@ import numpy as np
 
 from pretrain_bench.reports.analysis.published_protocol import difference, with_protocol
 from pretrain_bench.reports.analysis.statistics import Estimate
-from pretrain_bench.reports.tables.wording import failures_of_effect, format_estimate
+from pretrain_bench.reports.tables.wording import format_estimate, marks_of_effect
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +19,7 @@ Effect = Mapping[Any, Any]
 
 
 def effect_cell(effect: Effect, paper: float | None, whole: bool = False) -> str:
-    """Mean, half the interval, gain and n.
+    """Mean, half the interval, gain, n, and what keeps the number from being whole.
 
     `paper`: the published number of the same cell and protocol; `whole`: with the interval of the gain and its verdict.
     """
@@ -30,7 +30,7 @@ def effect_cell(effect: Effect, paper: float | None, whole: bool = False) -> str
         text += f" ({_gain(effect) if whole else format(effect['gain'], '+.1f')})"
     if effect["n"]:
         text += f" n={effect['n']}"
-    text = ", ".join(part for part in (text, failures_of_effect(effect)) if part)
+    text = ", ".join(part for part in (text, marks_of_effect(effect)) if part)
     return text if paper is None else f"{text} [paper {paper:.1f}]"
 
 

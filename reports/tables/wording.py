@@ -44,6 +44,12 @@ def failures_of_effect(effect: Mapping[Any, Any]) -> str:
     return ", ".join(parts)
 
 
+def marks_of_effect(effect: Mapping[Any, Any]) -> str:
+    """What keeps the number of a cell from being whole: `67 of 68 test scenes, 2 of 8 failed`; empty where nothing does."""
+    part = str(effect["part_of_test_split"]) if effect["n"] else ""
+    return ", ".join(text for text in (part, failures_of_effect(effect)) if text)
+
+
 def cell_without_runs(method: str, pretrain_dataset: str, dataset: str) -> str:
     """The text of a cell without runs."""
     return "not run" if applicable(method, pretrain_dataset, dataset) else "not applicable"

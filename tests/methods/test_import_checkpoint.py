@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.benchmarks.support.errors import DataError
-from pretrain_bench.methods.import_checkpoint import HYBRID_TO_CUBE, import_checkpoint
+from pretrain_bench.methods.import_checkpoint import HYBRID_TO_CUBE, import_checkpoint, main
 from pretrain_bench.methods.networks.res16unet import Res16UNet34C
 from pretrain_bench.methods.sparse.conv import MinkowskiConvolution
 from pretrain_bench.methods.sparse.kernel_map import kernel_offsets
@@ -152,3 +152,17 @@ def test_more_of_the_command(weights: dict[str, torch.Tensor], tmp_path: Path, b
     assert json.loads(again.stdout)["permuted"] == 0
     assert "invalid choice" in bench("methods", "import-checkpoint", "c.pth", "--origin", "mars", code=2).stderr
     assert "no such file" in bench("methods", "import-checkpoint", "none.pth", "--origin", "csc", code=2).stderr
+
+
+def test_the_folder_of_the_backbone_is_made_and_nothing_half_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"bn0.bn.weight": torch.ones(32)}, tmp_path / "c.pth")
+    command = [str(tmp_path / "c.pth"), "--origin", "bench", "--partial", "--out"]
+    assert main([*command, str(tmp_path / "new/b.safetensors")]) == 0
+    assert list(load_file(tmp_path / "new/b.safetensors")) == ["bn0.bn.weight"]
+    (tmp_path / "file").write_text("")
+    for out, why in ((tmp_path / "file/b", "File exists"), (tmp_path / "new", "Is a directory")):
+        assert main([*command, str(out)]) == 3
+        assert f"{out}: backbone (--out names another file): cannot be written: {why}" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.tmp"))

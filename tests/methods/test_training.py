@@ -22,6 +22,7 @@ from pretrain_bench.methods.training.checkpoint import load_state
 from pretrain_bench.methods.training.loop import (
     Cancelled,
     Diverged,
+    NothingToLearn,
     StepResult,
     Training,
     TrainingState,
@@ -69,7 +70,12 @@ def context(root: Path, seed: int = 0, limits: Limits = LIMITS) -> StageContext:
 
 
 def job(
-    where: StageContext, steps: int = 12, stop_at: int | None = None, meaning: str = CANCEL, spoil: int | None = None
+    where: StageContext,
+    steps: int = 12,
+    stop_at: int | None = None,
+    meaning: str = CANCEL,
+    spoil: int | None = None,
+    zero_below: int = 0,
 ):
     """A small real training: a linear layer with batch norm learns noise drawn per step."""
     torch.manual_seed(where.seed("weights"))
@@ -85,6 +91,8 @@ def job(
         loss = (net(x) - x.sum(1, keepdim=True)).pow(2).mean()
         if spoil == number:
             loss = loss * float("nan")
+        if number < zero_below:
+            loss = loss * 0.0
         loss.backward()
         if stop_at == number:
             where.stop = meaning
@@ -211,6 +219,19 @@ def test_the_soft_limit_keeps_what_was_learnt(tmp_path: Path) -> None:
 def test_divergence_ends_the_run_with_its_step(tmp_path: Path) -> None:
     with pytest.raises(Diverged, match="step 4: loss nan"):
         job(context(tmp_path), spoil=3)
+
+
+def test_a_loss_of_exactly_zero_for_many_steps_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NothingToLearn, match="the loss was exactly 0 in all 12 steps; is anything labelled"):
+        job(context(tmp_path / "all"), zero_below=12)
+    job(context(tmp_path / "some"), zero_below=11)
+    monkeypatch.setattr(loop, "ZERO_LOSS_STEPS", 8)
+    with pytest.raises(NothingToLearn, match="step 8: the loss has been exactly 0 for 8 steps"):
+        job(context(tmp_path / "row"), zero_below=11)
+    with pytest.raises(Cancelled):
+        job(context(tmp_path / "resumed"), zero_below=11, stop_at=4)
+    with pytest.raises(NothingToLearn, match="step 8"):
+        job(context(tmp_path / "resumed"), zero_below=11)
 
 
 def test_random_streams_are_apart() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+from pretrain_bench.benchmarks.datasets.coverage import SplitCoverage
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
 from pretrain_bench.harness.contract.records import Outcome, Record
@@ -42,6 +43,7 @@ def add(
     notes: dict[str, str] | None = None, checkpoints: tuple[str, ...] = CHECKPOINTS, labels: LabelRatio | None = None,
     budget: str = "b", pretrain_code: str = "0" * 64, split: dict[str, object] = SPLIT, task_synthetic: bool | None = None,
     uniformity: str = "at_most", amount: float = 1, ledger: dict[str, float] | None = None,
+    coverage: SplitCoverage | None = None,
 ) -> None:  # fmt: skip
     labels = labels or LabelRatio(percent=percent)
     limits = {
@@ -66,6 +68,7 @@ def add(
         label_ratio=labels,
         limits=limits,
         split=split,
+        coverage=coverage,
         **({"data": DATA | {"synthetic": True}} if (synthetic if task_synthetic is None else task_synthetic) else {}),
     )
     cell = Cell(
@@ -81,6 +84,7 @@ def add(
                 "cell": cell,
                 "dataset": "s3dis",
                 "metrics": metrics,
+                "coverage": coverage if metrics else None,
                 "outcome": outcome,
                 "message": message,
                 "notes": notes or {},

@@ -30,6 +30,7 @@ S3DIS = {
     "task": "s3dis-inst", "synthetic": False, "pretrain_dataset": "scannet", "pretrain_synthetic": False, "label_percent": 100.0,
     "train_scenes": 204, "held_out_scenes": 0, "test_scenes": 68, "checkpoint": "final", "metric": "ap50", "mean_over": 10,
     "voxel_metres": 0.05,
+    "part_of_test_split": "",
 }  # fmt: skip
 """A row of S3DIS instances, made as the paper's."""
 OF_FINAL = "paper: best on the test rooms, {}; here: final checkpoint, {}"

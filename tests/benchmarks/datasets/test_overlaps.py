@@ -12,10 +12,12 @@ from scipy.spatial import cKDTree
 import pretrain_bench as pb
 from pretrain_bench.benchmarks.datasets import overlaps as module
 from pretrain_bench.benchmarks.datasets import recording_pairs
+from pretrain_bench.benchmarks.datasets.frame_writer import Reading
 from pretrain_bench.benchmarks.datasets.layout import read_manifest
 from pretrain_bench.benchmarks.datasets.overlaps import NEAR_METRES, is_near, near_table, overlaps
 from pretrain_bench.benchmarks.datasets.pairs import voxel_means, world_points
-from pretrain_bench.benchmarks.datasets.prepare import prepare
+from pretrain_bench.benchmarks.datasets.prepare import Source, prepare
+from pretrain_bench.benchmarks.datasets.source_check import verify_source
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.harness.planning.catalog import find
 from tests.benchmarks.datasets.room_recordings import INTRINSIC, Room, room, write
@@ -128,6 +130,8 @@ def test_a_long_recording_by_several_processes(monkeypatch: pytest.MonkeyPatch, 
     assert bars.counts == bars.lengths == {"points of scene": 20, "pairs of scene": 190}
     assert read_manifest(folder) == read_manifest(alone) and read_manifest(folder).scenes[0].pairs > 20
     assert not [p for p in folder.rglob("*") if p.name in ("clouds", recording_pairs.PENDING)]
+    source = Source(DATASET, root, Reading(1, strict=True))
+    assert verify_source(source, read_manifest(folder), tmp_path, lambda items: items) == []
 
 
 @pytest.mark.parametrize(("stride", "numbers"), [(None, [0, 1, 2, 3, 4, 5, 6]), (3, [0, 3, 6]), (50, [0])])

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
-from pretrain_bench.harness.contract.records import Record
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
+from pretrain_bench.harness.contract.events import End
+from pretrain_bench.harness.contract.records import Measured, Record
 from pretrain_bench.harness.contract.stage import StageSpec
-from pretrain_bench.harness.executors.base import Allocation, Stop
+from pretrain_bench.harness.executors.base import Allocation, Execution, Executor, StageLaunch, Stop
 from pretrain_bench.harness.planning.stage_specs import PlannedCell, PlannedStage
 from pretrain_bench.harness.running.capacity import demand
 from pretrain_bench.harness.running.display import Silent
 from pretrain_bench.harness.running.scheduler import run_cells, run_stages
 from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageJob, StageRunner
 from pretrain_bench.harness.store.store import Store
+from tests.faults.in_process import SleepingInProcess
 from tests.harness.running.sleeping import CAPACITY, Watched, run
 
 
-def runner_of(runs: Path, executor: Watched, retry: Retry = "infra") -> StageRunner:
+def runner_of(runs: Path, executor: Executor, retry: Retry = "infra") -> StageRunner:
     return StageRunner(Store(runs), executor, Silent(), RunOptions(retry))
 
 
@@ -91,3 +94,28 @@ def test_an_interrupted_attempt_that_is_not_retried_stays_in_the_store(
     for _ in range(2):
         report = runner_of(tmp_path, executor, "none").run(job_of(stage))
         assert report.reused and report.record.outcome == "infra_error" and len(executor.started) == 1
+
+
+class Refusing(SleepingInProcess):
+    """A stage that refuses its input, or stops, with the paths that it sees."""
+
+    def __init__(self, status: Literal["refused", "failed"]) -> None:
+        self.status: Literal["refused", "failed"] = status
+
+    def run(self, launch: StageLaunch) -> Execution:
+        data = launch.spec.data
+        place = f"data/{data.dataset}/labelled/x.npy" if data else "in/stage.json"
+        message = f"{launch.root}/{place}: no labels, {launch.root}/out/x, /bench/{place}"
+        launch.on_event(End(status=self.status, message=message))
+        return Execution(2 if self.status == "refused" else 1, None, False, Measured())
+
+
+def test_messages_name_the_users_data_and_not_the_folder_of_the_stage(cells: list[PlannedCell], tmp_path: Path) -> None:
+    planned = next(s for c in cells for s in c.stages if s.data is not None and s.spec.kind == "pretrain")
+    with pytest.raises(WrongUse) as caught:
+        runner_of(tmp_path / "a", Refusing("refused")).run(job_of(planned))
+    assert planned.data is not None
+    file = f"{planned.data.folder}/labelled/x.npy"
+    assert str(caught.value).endswith(f": {file}: no labels, out/x, {file}")
+    report = runner_of(tmp_path / "b", Refusing("failed")).run(job_of(planned))
+    assert report.record.outcome == "crashed" and ".partial" not in report.record.message

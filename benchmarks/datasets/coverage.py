@@ -1,0 +1,114 @@
+"""How much of a dataset's test split a run scores: expected, present and scored scenes, and the names of the missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import Field, NonNegativeInt
+
+from pretrain_bench.benchmarks.datasets.layout import Manifest
+from pretrain_bench.benchmarks.datasets.splits import read_division, read_scene_list, scenes_for_testing
+from pretrain_bench.benchmarks.specs.base import Spec
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+
+_SHOWN = 3
+
+
+class SplitCoverage(Spec):
+    """How much of a dataset's test split is scored."""
+
+    official: bool = Field(
+        description="whether `expected` is the dataset's official test list; otherwise the test scenes of the data given, "
+        "those that could not be read included"
+    )
+    expected: NonNegativeInt = Field(description="scenes of the test split")
+    present: NonNegativeInt = Field(description="those of them that were read")
+    scored: NonNegativeInt = Field(
+        description="those of them that were read with all that the task needs, and are scored"
+    )
+    missing: tuple[Annotated[str, Field(max_length=1024)], ...] = Field(
+        (),
+        description="names of those that are not scored, first the scenes that the data hold or held; 'A to B' for scenes that "
+        "are numbered in a row",
+    )
+    unlisted: NonNegativeInt = Field(0, description="scored scenes that are not of the official list")
+
+    @property
+    def whole(self) -> bool:
+        """Whether exactly the scenes of the test split are scored."""
+        return self.scored == self.expected and not self.unlisted
+
+    @property
+    def mark(self) -> str:
+        """The counts in a few words, for a cell of a table: `67 of 68 test scenes`; empty where the whole split is scored."""
+        return "" if self.whole else f"{self.scored + self.unlisted:,} of {self.expected:,} test scenes"
+
+    @property
+    def text(self) -> str:
+        """The counts in a sentence, with the first names: `67 of the 68 official test scenes scored; missing: office_2`."""
+        kind = "official test scenes" if self.official else "test scenes"
+        text = f"{self.scored:,} of the {self.expected:,} {kind} scored"
+        if self.unlisted:
+            text += f", and {self.unlisted:,} that are not official"
+        if self.present > self.scored:
+            text += f"; {self.present - self.scored:,} lack what the task needs"
+        if self.missing:
+            more = len(self.missing) - _SHOWN
+            text += f"; missing: {', '.join(self.missing[:_SHOWN])}" + (f" and {more:,} more" if more > 0 else "")
+        return text
+
+
+def official_test_scenes(dataset: Dataset) -> frozenset[str] | None:
+    """Names of a dataset's official test scenes; None where no list of names ships with it."""
+    if dataset.test_scenes_file is not None:
+        return read_scene_list(dataset.test_scenes_file)
+    if dataset.split_file is not None:
+        return frozenset(read_division(dataset.split_file).test)
+    if dataset.test_scene_numbers:
+        return frozenset(f"{p}{i:06d}" for p, count in dataset.test_scene_numbers.items() for i in range(count))
+    return None
+
+
+def split_coverage(dataset: Dataset, manifest: Manifest, scored: Iterable[str]) -> SplitCoverage:
+    """How much of the test split `scored` is, the test scenes of a run on this prepared dataset."""
+    scored = set(scored)
+    read = {s.name for s in manifest.scenes}
+    known = [*manifest.scenes, *manifest.left_out]
+    in_data = scenes_for_testing((s.name for s in known), dataset, [s.name for s in known if s.test])
+    names = official_test_scenes(dataset)
+    expected = in_data if names is None else names
+    count = max(len(expected), dataset.test_scene_count or 0)
+    lost = (expected - scored) & {s.name for s in known}  # of the data given, so named first
+    missing = (*name_runs(lost), *name_runs(expected - scored - lost))
+    unnamed = count - len(expected)
+    return SplitCoverage(
+        official=names is not None or dataset.test_scene_count is not None,
+        expected=count,
+        present=len(expected & read),
+        scored=len(expected & scored),
+        missing=(*missing, *([f"{unnamed:,} that the data do not name"] if unnamed else ())),
+        unlisted=len(scored - expected),
+    )
+
+
+def name_runs(names: Iterable[str]) -> tuple[str, ...]:
+    """Names in order, those that count up by one as one text: `08__000003 to 08__000007`."""
+    runs: list[list[str]] = []
+    for name in sorted(names):
+        if runs and _follows(runs[-1][-1], name):
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    texts: list[str] = []
+    for run in runs:
+        texts += run if len(run) < 3 else [f"{run[0]} to {run[-1]}"]
+    return tuple(texts)
+
+
+def _follows(first: str, second: str) -> bool:
+    one, two = (re.fullmatch(r"(.*?)(\d+)", name) for name in (first, second))
+    if one is None or two is None:
+        return False
+    return (one[1], len(one[2]), int(one[2]) + 1) == (two[1], len(two[2]), int(two[2]))
