@@ -67,15 +67,15 @@ def colour_bits(source: Path | bytes) -> int:
     return source[len(_PNG) + 16] if source.startswith(_PNG) and len(source) > len(_PNG) + 16 else 8
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """(width, height) of a picture, from its header. Raises DataError where it has none."""
+def picture_size(source: Path | bytes, name: str) -> tuple[int, int]:
+    """(width, height) of a picture, from its header. Raises DataError, with `name`, where it has none."""
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
             return image.size
     except (*_BROKEN, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be decoded: {_reason(error)}") from None
+        raise DataError(f"{name}: cannot be decoded: {_reason(error)}") from None
 
 
 def encode_depth(depth: NDArray[np.uint16]) -> bytes:

@@ -9,7 +9,7 @@ Clouds      xyz.npy (N, 3) float32 metres and rgb.npy (N, 3) uint8, or for a las
   boxes     boxes.npy (K, 8) float32: centre, full size, heading, class; alignment.npy (4, 4) from scene to box axes
 Frames      frames/NNNNNN.{jpg|png} colour and NNNNNN.depth.png uint16 millimetres, intrinsic.npy (3, 3) float64 of the depth
             camera, frame_numbers.npy (F,); and where poses were recorded poses.npy (F, 4, 4) float64 camera-to-world with z up,
-            pairs.npy (P, 3): two frames, overlap
+            pairs.npy (P, 3): two frames, overlap; and where the world was turned world_up.npy (3,): what was up in it before
 One view    image.{jpg|png}, one frame with the points of xyz.npy, and intrinsic.npy and rotation.npy (3, 3), from a level
             camera to z up (SUN RGB-D), or projection.npy (3, 4) from the laser to its pixels and pose.npy (4, 4) (SemanticKITTI)
 """
@@ -52,6 +52,10 @@ class SceneEntry(Spec):
     up: Literal["camera"] | None = Field(
         None, description="of a recording without poses: its frames come to have z up by the camera's axes"
     )
+    world_up: tuple[float, float, float] | None = Field(
+        None,
+        description="of a recording whose world was turned to have z up: the direction that was up as it was recorded",
+    )
     point_classes: tuple[int, ...] | None = Field(None, description="ids of the classes of its labelled points")
     box_classes: tuple[int, ...] | None = Field(None, description="ids of the classes of its boxes")
 
@@ -74,8 +78,9 @@ class Manifest(Spec):
         content = self.model_dump(mode="json")
         content["problems"] = len(self.problems) or []  # data without a problem keep the hash that they had before
         for scene in content["scenes"]:
-            if scene["up"] is None:  # so that data keep the hash that they had before this field
-                del scene["up"]
+            for field in ("up", "world_up"):
+                if scene[field] is None:  # so that data keep the hash that they had before this field
+                    del scene[field]
             del scene["point_classes"], scene["box_classes"]  # they follow from files that are hashed
         if not self.left_out:
             del content["left_out"]

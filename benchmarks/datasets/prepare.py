@@ -17,7 +17,23 @@ from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pretrain_bench.benchmarks.datasets import companions, holdings, images, layout, pairs, parts, value_checks, writers
+from pretrain_bench.benchmarks.datasets import (
+    companions,
+    frame_writer,
+    gravity,
+    holdings,
+    images,
+    layout,
+    overlaps,
+    pairs,
+    parts,
+    recording_checks,
+    recording_pairs,
+    sampled_frames,
+    value_checks,
+    writers,
+)
+from pretrain_bench.benchmarks.datasets.frame_writer import Reading
 from pretrain_bench.benchmarks.datasets.holdings import classes_held, left_out_entry
 from pretrain_bench.benchmarks.datasets.layout import (
     LABELLED,
@@ -31,23 +47,24 @@ from pretrain_bench.benchmarks.datasets.layout import (
     read_manifest,
 )
 from pretrain_bench.benchmarks.datasets.problems import why_none
+from pretrain_bench.benchmarks.datasets.recording_pairs import BarFor, finish_pairs
 from pretrain_bench.benchmarks.datasets.source_files import source_digest, source_files
 from pretrain_bench.benchmarks.datasets.value_checks import Finding, Problem
-from pretrain_bench.benchmarks.datasets.writers import FINDERS, WRITERS, Reading
+from pretrain_bench.benchmarks.datasets.writers import FINDERS, WRITERS
 from pretrain_bench.benchmarks.input import voxelise as voxelize
-from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.dataset import Dataset, UpChoice
 from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot
 from pretrain_bench.benchmarks.support.files import copy_tree, link_or_copy, notice_of_missing_links, readable
 from pretrain_bench.benchmarks.support.locks import exclusive
-from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.processes import process_pool
 from pretrain_bench.benchmarks.support.reading import read_or_write_error, reading
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
 Say = Callable[[str], None]
 
-# Prepared bytes for each byte of the source, upwards: text shrinks, every n-th frame only is taken.
-_SHARE = {"s3dis": 0.5, "rgbd-folder": 1.1, "scannet": 1.1, "semantickitti": 1.4, "sunrgbd": 0.6}
+# Prepared bytes for each byte of the source, upwards: text shrinks, every n-th frame only is taken, and of recordings the points
+# are held until pairs are known.
+_SHARE = {"s3dis": 0.5, "rgbd-folder": 1.4, "scannet": 1.4, "semantickitti": 1.4, "sunrgbd": 0.6}
 _PARALLEL_FROM = 3
 ANNOUNCED_BYTES = 100_000_000
 
@@ -61,11 +78,16 @@ def prepare(
     strict: bool,
     progress: Progress,
     say: Say = lambda line: None,
+    up: UpChoice = "auto",
+    bar_for: BarFor = lambda title: lambda items: items,
 ) -> Path:
     """Prepare `dataset` from its official layout at `root`; returns the prepared folder below `cache`.
 
     A folder that is prepared already (it has a manifest) is returned as it is. `frame_stride` applies to frame numbers
-    of recordings. Raises DataError naming the file, EnvironmentCannot when the disk is full or not writable.
+    of recordings. `progress` shows a bar over scenes, and `bar_for` makes those over the frames and pairs of a long recording.
+    `up` is what is up in the world of recordings, where the layout leaves that open.
+
+    Raises DataError naming the file, EnvironmentCannot when the disk is full or not writable.
     """
     with reading(root):
         is_folder, prepared_here = root.is_dir(), is_prepared(root)
@@ -79,7 +101,7 @@ def prepare(
             raise DataError(f"{root}: prepared as {manifest.dataset!r}, but asked for as {dataset.name!r}")
         return root
     root = root.resolve()
-    how = Reading(frame_stride, strict)
+    how = Reading(frame_stride, strict, up)
     target = _target(dataset, how, source_digest(root, cache / "prepared"), cache)
     if (target / MANIFEST).is_file():
         return target
@@ -87,18 +109,20 @@ def prepare(
         with exclusive(target.with_name(target.name + ".lock")):
             if (target / MANIFEST).is_file():
                 return target
-            return _prepare_into(target, Source(dataset, root, how), progress, say)
+            return _prepare_into(target, Source(dataset, root, how), Shown(progress, bar_for, say))
     except OSError as error:
         raise read_or_write_error(error, root, target, f"preparing {dataset.name}") from error
 
 
-def prepared_already(dataset: Dataset, root: Path, cache: Path, frame_stride: int) -> Path | None:
+def prepared_already(
+    dataset: Dataset, root: Path, cache: Path, frame_stride: int, up: UpChoice = "auto"
+) -> Path | None:
     """The folder that `prepare` would give at once, strictly read or not; None where there is none yet."""
     if is_prepared(root):
         return root
     digest = source_digest(root.resolve(), cache / "prepared")
     for strict in (False, True):
-        target = _target(dataset, Reading(frame_stride, strict), digest, cache)
+        target = _target(dataset, Reading(frame_stride, strict, up), digest, cache)
         if (target / MANIFEST).is_file():
             return target
     return None
@@ -116,6 +140,14 @@ class Source(NamedTuple):
     how: Reading
 
 
+class Shown(NamedTuple):
+    """How progress is shown: a bar over scenes, bars by title, and lines."""
+
+    progress: Progress
+    bar_for: BarFor
+    say: Say
+
+
 def find_sources(source: Source) -> dict[str, Any]:
     """Scene names and where each comes from. Raises DataError where there is none, a folder cannot be read, or a name is not
     UTF-8, as the names in a manifest are."""
@@ -127,7 +159,7 @@ def find_sources(source: Source) -> dict[str, Any]:
     return sources
 
 
-def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) -> Path:
+def _prepare_into(target: Path, source: Source, shown: Shown) -> Path:
     dataset, root = source.dataset, source.root
     sources = find_sources(source)
     lost = companions.lost_files(sources)
@@ -135,11 +167,12 @@ def _prepare_into(target: Path, source: Source, progress: Progress, say: Say) ->
     partial = target.with_name(target.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     if notice := notice_of_missing_links(partial.parent, "hard"):
-        say(notice)
+        shown.say(notice)
     todo = {n: s for n, s in sources.items() if not (partial / "scenes" / n / "scene.json").is_file()}
     if len(sources) >= _PARALLEL_FROM:
-        _announce(source, partial, len(todo), len(sources), say)
-    _, failed = each_scene(source, todo, partial, progress)
+        _announce(source, partial, len(todo), len(sources), shown.say)
+    _, failed = each_scene(source, todo, partial, shown.progress)
+    finish_pairs((partial / "scenes").glob("*"), worker_count(), shown.bar_for)
     if len(failed) == len(sources):
         if len(failed) == 1:
             raise DataError(next(iter(failed.values())))
@@ -194,7 +227,7 @@ def each_scene(
                 raise
             failed[name] = str(error)
 
-    workers = min(usable_cpus(), 16, len(todo))
+    workers = min(worker_count(), len(todo))
     if len(todo) < _PARALLEL_FROM or workers < 2:
         for name in progress(sorted(todo)):
             done(name, lambda name=name: job(source, name, todo[name], folder))  # type: ignore[misc]
@@ -211,6 +244,11 @@ def each_scene(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return results, failed
+
+
+def worker_count() -> int:
+    """Processes side by side: one for each CPU that this process may use."""
+    return min(usable_cpus(), 16)
 
 
 def write_scene(source: Source, name: str, scene: Any, partial: Path) -> None:
@@ -265,13 +303,15 @@ def _announce(source: Source, partial: Path, todo: int, scenes: int, say: Say) -
 
 def _fingerprint(dataset: Dataset, how: Reading, source: str) -> str:
     """Names the prepared folder: what the source looks like (`source_digest`), and how it is read."""
-    digest = hashlib.sha256(f"{dataset.model_dump_json()} {how.frame_stride} {how.strict} {source}".encode())
+    digest = hashlib.sha256(f"{dataset.model_dump_json()} {how} {source}".encode())
     readers = {"rgbd-folder": ("rgbd_folder",), "scannet": ("scannet", "sens", "rgbd_folder")}
     own = [
         importlib.import_module(f"pretrain_bench.benchmarks.datasets.{name}")
         for name in readers.get(dataset.layout, (dataset.layout,))
     ]
-    for module in (layout, companions, holdings, images, pairs, parts, value_checks, writers, voxelize, *own):
+    recordings = (frame_writer, gravity, overlaps, recording_checks, recording_pairs, sampled_frames)
+    scenes = (layout, companions, holdings, images, pairs, parts, value_checks, writers, voxelize)
+    for module in (*scenes, *recordings, *own):
         digest.update(Path(module.__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
     return digest.hexdigest()[:16]

@@ -62,7 +62,7 @@ def _spread(scenes: tuple[SceneEntry, ...], count: int) -> list[SceneEntry]:
 
 
 def _row(dataset: Dataset, prepared: Path, scene: SceneEntry, labels: bool) -> list[Any]:
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     folder, label_folder = prepared / UNLABELLED / scene.name, prepared / LABELLED / scene.name
     tiles: list[Picture] = []
@@ -91,7 +91,7 @@ def _row(dataset: Dataset, prepared: Path, scene: SceneEntry, labels: bool) -> l
             tiles.append(draw_cloud(xyz[near], by_label[near], cut=cut))
         elif labels and (label_folder / "boxes.npy").is_file():
             tiles.append(_by_box(dataset, xyz, np.load(label_folder / "boxes.npy", allow_pickle=False)))
-    return [Image.fromarray(t).resize(TILE) for t in tiles]
+    return [ImageOps.pad(Image.fromarray(t), TILE, color="white") for t in tiles]
 
 
 def _by_box(dataset: Dataset, xyz: NDArray[np.float32], boxes: NDArray[np.float32]) -> Picture:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_bench.benchmarks.datasets.layout import FileEntry, Manifest
-from pretrain_bench.benchmarks.datasets.prepare import Source, each_scene, find_sources, write_scene
+from pretrain_bench.benchmarks.datasets.prepare import Source, each_scene, find_sources, worker_count, write_scene
+from pretrain_bench.benchmarks.datasets.recording_pairs import finish_pairs
 
 SHOWN = 3
 Progress = Callable[[Iterable[str]], Iterable[str]]
@@ -43,6 +45,8 @@ def written_again(source: Source, name: str, scene: Any, folder: Path) -> dict[s
     """The files that a scene is prepared to now, by their place in a prepared dataset; nothing stays in `folder`."""
     write_scene(source, name, scene, folder)
     place = folder / "scenes" / name
+    alone = multiprocessing.parent_process() is None
+    finish_pairs([place], worker_count() if alone else 1, lambda title: lambda items: items)
     files = json.loads((place / "scene.json").read_text())["files"]
     shutil.rmtree(place)
     return {f"{view}/{name}/{path}": FileEntry(**entry) for view, path, entry in files}

@@ -32,9 +32,10 @@ class Labels(NamedTuple):
     instance: NDArray[np.int32]
 
 
-UpRule = Literal["poses", "camera", "tilt", "laser"]
+UpRule = Literal["poses", "turned", "camera", "tilt", "laser"]
 UP_RULES: dict[UpRule, str] = {
     "poses": "recorded poses",
+    "turned": "recorded poses, in a world that was turned to have z up",
     "camera": "the camera's axes, (x, y, z) to (x, z, -y)",
     "tilt": "the dataset's tilt matrix Rtilt after (x, z, -y)",
     "laser": "the laser's frame, whose z is up",
@@ -147,7 +148,9 @@ def up_rules_text(counts: dict[UpRule, int]) -> str:
 def up_rule(folder: Path) -> UpRule:
     """By which rule the frames of a prepared scene come to have z up, from the files that it holds."""
     if (folder / "frames").is_dir():
-        return "poses" if (folder / "poses.npy").is_file() else "camera"
+        if not (folder / "poses.npy").is_file():
+            return "camera"
+        return "turned" if (folder / "world_up.npy").is_file() else "poses"
     return "tilt" if (folder / "rotation.npy").is_file() else "laser"
 
 
@@ -159,12 +162,12 @@ def load_frame(view: Path, scene: str, index: int) -> Frame:
     """
     folder = view / UNLABELLED / scene
     colour, rule = load_colour(view, scene, index), up_rule(folder)
-    if rule in ("poses", "camera"):
+    if rule in ("poses", "turned", "camera"):
         path = _depth_path(folder, index)
         millimetres = images.decode_depth(path, str(path))
         depth = np.where(millimetres == 65535, 0, millimetres).astype(np.float32) / np.float32(1000)
-        pose = _load(folder / "poses.npy")[index] if rule == "poses" else None
-        return depth_frame(colour, depth, pose, _load(folder / "intrinsic.npy"))
+        pose = None if rule == "camera" else _load(folder / "poses.npy")[index]
+        return depth_frame(colour, depth, pose, _load(folder / "intrinsic.npy"))._replace(up=rule)
     xyz = np.asarray(_load(folder / "xyz.npy"), np.float64)
     if rule == "tilt":
         intrinsic, to_camera = _load(folder / "intrinsic.npy"), np.eye(4)
@@ -185,7 +188,7 @@ def load_colour(view: Path, scene: str, index: int) -> NDArray[np.uint8]:
     if path is None:
         raise DataError(f"{stem}.jpg: no such file; prepare the dataset again")
     pixels = images.decode_colour(path, str(path))
-    if depth_path.is_file() and pixels.shape[1::-1] != (size := images.picture_size(depth_path)):
+    if depth_path.is_file() and pixels.shape[1::-1] != (size := images.picture_size(depth_path, str(depth_path))):
         pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
     return pixels
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.datasets import (
     images,
-    pairs,
     rgbd_folder,
     s3dis,
     scannet,
@@ -25,6 +24,7 @@ from pretrain_bench.benchmarks.datasets import (
     sunrgbd,
     value_checks,
 )
+from pretrain_bench.benchmarks.datasets.frame_writer import FrameSource, Reading, SceneFrame, write_frames
 from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, scene_folder_name
 from pretrain_bench.benchmarks.datasets.parts import SceneParts, as_error, holding_depth
 from pretrain_bench.benchmarks.datasets.problems import why_none
@@ -36,22 +36,6 @@ from pretrain_bench.benchmarks.support.user_files import list_folder
 
 MAX_VIEW_POINTS = 50_000
 """Points kept of a SUN RGB-D view, drawn with a seed from its number: as many as VoteNet's own dumps hold."""
-
-
-class Reading(NamedTuple):
-    """How a dataset is read: every `frame_stride`-th frame, and whether a problem is an error."""
-
-    frame_stride: int
-    strict: bool
-
-
-class SceneFrame(NamedTuple):
-    """One decoded and checked frame, and its picture as it was stored; without a pose in a recording that has none."""
-
-    number: int
-    pose: NDArray[np.float64] | None
-    picture: tuple[bytes, str]
-    depth: NDArray[np.uint16]
 
 
 def find_s3dis(dataset: Dataset, root: Path) -> dict[str, Any]:
@@ -79,8 +63,8 @@ def write_recording(dataset: Dataset, recording: rgbd_folder.Recording, out: Pat
     frames = _with_camera_checked(
         _folder_frames(recording, how, problems), intrinsic, str(recording.intrinsic), problems
     )
-    held = _write_frames(intrinsic, frames, out)
-    return {**held, "problems": problems}
+    held = write_frames(FrameSource(recording.name, intrinsic, frames, dataset.layout == "scannet"), out, how)
+    return {**held, "problems": problems + held["problems"]}
 
 
 def find_scannet(dataset: Dataset, root: Path) -> dict[str, Any]:
@@ -119,7 +103,8 @@ def _write_stream(stream: Path, out: Path, how: Reading) -> dict[str, Any]:
     header = sens.read_header(stream)
     intrinsic = value_checks.intrinsic(header.intrinsic_depth, f"{stream}, depth camera")
     frames = _with_camera_checked(_stream_frames(stream, header, how, problems), intrinsic, str(stream), problems)
-    return {**_write_frames(intrinsic, frames, out), "problems": problems}
+    held = write_frames(FrameSource(stream.stem, intrinsic, frames, True), out, how)
+    return {**held, "problems": problems + held["problems"]}
 
 
 def _write_mesh(
@@ -318,30 +303,6 @@ def _note(problem: str, how: Reading, problems: list[Problem]) -> None:
     if how.strict:
         raise DataError(problem)
     problems.append(f"{problem}; the frame is left out")
-
-
-def _write_frames(intrinsic: NDArray[np.float64], frames: Iterable[SceneFrame], out: Path) -> dict[str, Any]:
-    """Pictures, intrinsics and frame numbers; and where there are poses, those and the pairs that overlap."""
-    view = out / UNLABELLED
-    (view / "frames").mkdir(parents=True)
-    poses: list[NDArray[np.float64]] = []
-    numbers: list[int] = []
-    clouds = []
-    for frame in frames:
-        stem = f"{len(numbers):06d}"
-        _picture(view / "frames", stem, frame.picture)
-        (view / "frames" / f"{stem}.depth.png").write_bytes(images.encode_depth(frame.depth))
-        if frame.pose is not None:
-            metres = np.where(frame.depth == 65535, 0, frame.depth) / 1000
-            clouds.append(pairs.voxel_means(pairs.world_points(metres, frame.pose, intrinsic)))
-            poses.append(frame.pose)
-        numbers.append(frame.number)
-    _save(view, intrinsic=intrinsic, frame_numbers=np.array(numbers))
-    if not poses:
-        return {"frames": len(numbers), "up": "camera"}
-    overlap = pairs.overlaps(clouds)
-    _save(view, poses=np.stack(poses), pairs=overlap)
-    return {"frames": len(poses), "pairs": len(overlap)}
 
 
 def _picture(folder: Path, stem: str, picture: tuple[bytes, str]) -> None:

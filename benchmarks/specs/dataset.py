@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pretrain_bench.benchmarks.specs.base import Name, Spec
 from pretrain_bench.benchmarks.support.errors import WrongUse
+
+UpChoice = Literal["auto", "+x", "-x", "+y", "-y", "+z", "-z"]
+"""What is up in the world of recordings, where their layout leaves that open."""
+UP_CHOICES: tuple[UpChoice, ...] = get_args(UpChoice)
+
+
+def up_choice(text: str) -> UpChoice:
+    """What `--up` names. Raises WrongUse for anything else."""
+    for choice in UP_CHOICES:
+        if choice == text:
+            return choice
+    raise WrongUse(f"--up {text!r}: expected one of {', '.join(UP_CHOICES)}")
 
 
 class Dataset(Spec):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import pretrain_bench as pb
-from pretrain_bench.harness.cli.options import Json, Strict, display
+from pretrain_bench.harness.cli.options import Json, Strict, Up, display
 
 app = typer.Typer(help="Datasets: which exist, their sources, preparing and checking them.", no_args_is_help=True)
 
@@ -19,7 +19,12 @@ Root = Annotated[
     Path | None, typer.Option("--root", help="Its folder, in the official layout; procedural ones need none.")
 ]
 World = Annotated[str, typer.Option("--world", help="Size of a procedural dataset: smoke, tiny or full.")]
-Stride = Annotated[int, typer.Option("--frame-stride", min=1, help="Every n-th frame of a recording.")]
+Stride = Annotated[
+    int | None,
+    typer.Option(
+        "--frame-stride", min=1, help="Every n-th frame of a recording. (default: as the dataset says, else 50)"
+    ),
+]
 
 
 def ls(json: Json = False) -> None:
@@ -36,8 +41,9 @@ def ls(json: Json = False) -> None:
 def info(
     name: Annotated[str, typer.Argument(help="A dataset's name.")],
     root: Root = None,
-    frame_stride: Stride = 50,
+    frame_stride: Stride = None,
     world: World = "smoke",
+    up: Up = "auto",
     counts: Annotated[bool, typer.Option("--counts", help="Prepare it, and count scenes, points and classes.")] = False,
     json: Json = False,
 ) -> None:
@@ -46,7 +52,7 @@ def info(
 
     dataset, held = pb.dataset(name), None
     if counts or root:
-        prepared = pb.prepare_data(name, root, frame_stride=frame_stride, world=world, display=display(json))
+        prepared = pb.prepare_data(name, root, frame_stride=frame_stride, world=world, up=up, display=display(json))
         held = pb.count_data(prepared)
     if json:
         print_json({**dataset.model_dump(mode="json"), **({"counts": held._asdict()} if held else {})})
@@ -79,8 +85,9 @@ def _print_counts(held: pb.DataCounts) -> None:
 def prepare(
     name: Annotated[str, typer.Argument(help="A dataset's name.")],
     root: Root = None,
-    frame_stride: Stride = 50,
+    frame_stride: Stride = None,
     world: World = "smoke",
+    up: Up = "auto",
     strict: Strict = False,
     json: Json = False,
 ) -> None:
@@ -88,7 +95,7 @@ def prepare(
     from pretrain_bench.harness.cli.console import print_json
 
     folder, manifest = pb.prepare_data(
-        name, root, frame_stride=frame_stride, world=world, strict=strict, display=display(json)
+        name, root, frame_stride=frame_stride, world=world, up=up, strict=strict, display=display(json)
     )[1:]
     if json:
         print_json({"folder": str(folder), "manifest": manifest.model_dump(mode="json")})
@@ -99,6 +106,12 @@ def prepare(
     print(f"{folder}\n{len(scenes)} scenes, {points:,} points, {frames:,} frames, {problems} problems")
     if unposed := sum(s.up is not None for s in scenes):
         print(f"{unposed} recordings without poses: their frames come to have z up by the camera's axes")
+    turned = [s for s in scenes if s.world_up is not None]
+    if turned:
+        up_was = ", ".join(
+            f"({x:g}, {y:g}, {z:g})" for x, y, z in sorted({s.world_up for s in turned if s.world_up})[:3]
+        )
+        print(f"{len(turned)} recordings are turned to have z up: as recorded up was {up_was}; --up names another axis")
 
 
 def verify(
@@ -108,8 +121,9 @@ def verify(
         bool,
         typer.Option("--source", help="Also read the originals (--root) again, and compare; as slow as preparing."),
     ] = False,
-    frame_stride: Stride = 50,
+    frame_stride: Stride = None,
     world: World = "smoke",
+    up: Up = "auto",
     json: Json = False,
 ) -> None:
     """Compare every file of a prepared dataset with its manifest; a single flipped bit is found. Exit 1 where one differs."""
@@ -117,12 +131,12 @@ def verify(
     from pretrain_bench.harness.cli.console import print_json
 
     shown = display(json)
-    prepared = pb.prepare_data(target, root, frame_stride=frame_stride, world=world, display=shown)
+    prepared = pb.prepare_data(target, root, frame_stride=frame_stride, world=world, up=up, display=shown)
     problems = pb.verify_data(prepared, display=shown)
     folder, files = prepared.folder, len(prepared.manifest.files)
     changed = []
     if source:
-        changed = pb.verify_source(prepared, root, frame_stride=frame_stride, world=world, display=shown)
+        changed = pb.verify_source(prepared, root, frame_stride=frame_stride, world=world, up=up, display=shown)
     if json:
         print_json(
             {"folder": str(folder), "files": files, "problems": problems, **({"source": changed} if source else {})}
@@ -145,14 +159,15 @@ def subset(
     scenes: Annotated[int, typer.Option("--scenes", min=1, help="How many scenes, a quarter of them for testing.")] = 4,
     frames: Annotated[int | None, typer.Option("--frames", min=1, help="At most this many frames of each.")] = None,
     root: Root = None,
-    frame_stride: Stride = 50,
+    frame_stride: Stride = None,
     world: World = "smoke",
+    up: Up = "auto",
     json: Json = False,
 ) -> None:
     """Cut a tiny real subset, for CI: a prepared folder with a few scenes, usable wherever the whole is."""
     from pretrain_bench.harness.cli.console import print_json
 
-    prepared = pb.prepare_data(target, root, frame_stride=frame_stride, world=world, display=display(json))
+    prepared = pb.prepare_data(target, root, frame_stride=frame_stride, world=world, up=up, display=display(json))
     cut = pb.subset_data(prepared, out, scenes=scenes, frames=frames)
     names = [s.name for s in cut.scenes]
     if json:
@@ -178,11 +193,12 @@ def preview(
     scenes: Annotated[int, typer.Option("--scenes", min=1, help="How many scenes.")] = 4,
     labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Clouds by label too.")] = True,
     root: Root = None,
-    frame_stride: Stride = 50,
+    frame_stride: Stride = None,
     world: World = "smoke",
+    up: Up = "auto",
 ) -> None:
     """Draw a contact sheet: pictures, depth, clouds by colour and by label."""
     if out is not None and out.suffix.lower() != ".png":  # before minutes are spent on preparing
         raise pb.WrongUse(f"--out {out}: expected a name that ends in .png")
-    prepared = pb.prepare_data(target, root, frame_stride=frame_stride, world=world)
+    prepared = pb.prepare_data(target, root, frame_stride=frame_stride, world=world, up=up)
     print(pb.preview_data(prepared, out, scenes=scenes, labels=labels))

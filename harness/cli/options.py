@@ -33,6 +33,14 @@ PretrainData = Annotated[
     typer.Option("--pretrain-data", metavar="NAME=DIR", help="Pre-train on this dataset instead of ScanNet."),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Bad lines and frames in the data are errors, not warnings.")]
+Up = Annotated[
+    str,
+    typer.Option(
+        "--up",
+        metavar="AXIS",
+        help="What is up in the world of recordings in rgbd-folder: +x, -x, +y, -y, +z, -z, or auto, from cameras and floor.",
+    ),
+]
 Only = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="FIELD=PATTERN", help="Cells of a suite: method=ours,csc or task=*-sem."),

@@ -23,6 +23,7 @@ from pretrain_bench.harness.cli.options import (
     Runs,
     Threads,
     TrustCode,
+    Up,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def plan(
     executor: ExecutorName = "local",
     show_all: Annotated[bool, typer.Option("--all", help=f"List every stage, not the first {SHOWN}.")] = False,
     trust_code: TrustCode = False,
+    up: Up = "auto",
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,
 ) -> None:
@@ -54,7 +56,7 @@ def plan(
     from pretrain_bench.harness.cli.console import print_json
 
     settings = pb.Settings(
-        data or (), pretrain_data or (), imagenet_weights, threads, backend, device, executor, trust_code
+        data or (), pretrain_data or (), imagenet_weights, threads, backend, device, executor, trust_code, up
     )
     planned = pb.plan(suite, runs=runs, only=[*(only or []), *(filters or [])], settings=settings)
     if json:

@@ -22,6 +22,7 @@ from pretrain_bench.harness.cli.options import (
     Strict,
     Threads,
     TrustCode,
+    Up,
     display,
 )
 
@@ -91,6 +92,7 @@ def run(
         ),
     ] = False,
     trust_code: TrustCode = False,
+    up: Up = "auto",
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,
 ) -> None:
@@ -107,7 +109,7 @@ def run(
     if picks and suite is None:
         raise pb.WrongUse(f"{picks[0]!r}: filters pick cells of a --suite")
     settings = pb.Settings(
-        data or (), pretrain_data or (), imagenet_weights, threads, backend, device, executor, trust_code
+        data or (), pretrain_data or (), imagenet_weights, threads, backend, device, executor, trust_code, up
     )
     shown = display(json)
     cells = _cells(suite, single, settings, shown)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pretrain_bench.benchmarks.datasets.layout import MANIFEST, Manifest, read_manifest
 from pretrain_bench.benchmarks.datasets.problems import summarise
-from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.dataset import Dataset, UpChoice
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.harness.planning.catalog import available, find, is_path
@@ -62,6 +62,9 @@ class DataSources(NamedTuple):
     own: Mapping[str, Dataset] = {}
     frame_stride: int = 1
     world: str = "smoke"
+    chosen_stride: int | None = None
+    """In place of `frame_stride` and of what a dataset says itself."""
+    up: UpChoice = "auto"
 
     def dataset(self, name: str) -> Dataset:
         """A dataset by name, a procedural one at its size. Raises WrongUse for an unknown name."""
@@ -86,8 +89,18 @@ class DataSources(NamedTuple):
         return dataset.stand_in
 
     def stride_of(self, dataset: Dataset) -> int:
-        """Every n-th frame is used: the profile's n, which a dataset of chosen frames overrides."""
-        return dataset.frame_stride or self.frame_stride
+        """Every n-th frame is used: the profile's n, which a dataset of chosen frames overrides, and the user both."""
+        return self.chosen_stride or dataset.frame_stride or self.frame_stride
+
+    def up_of(self, dataset: Dataset) -> UpChoice:
+        """What is up in the recordings of a dataset, where its layout leaves that open."""
+        return self.up if dataset.layout == "rgbd-folder" else "auto"
+
+    def check_up(self, names: Sequence[str]) -> None:
+        """Raises WrongUse where the user says what is up, and none of the datasets leaves that open."""
+        if self.up != "auto" and not any(self.dataset(n).layout == "rgbd-folder" for n in names):
+            given = f"{', '.join(names)} has z up by its format" if names else "no data are given"
+            raise WrongUse(f"--up {self.up}: only the layout rgbd-folder leaves open what is up; {given}")
 
     def prepared(self, name: str) -> PreparedDataset | None:
         """What `prepare` would return at once; None where data must be generated or prepared first, or a root is missing."""
@@ -98,7 +111,7 @@ class DataSources(NamedTuple):
         root = generated_already(dataset, cache) if dataset.synthetic else self.roots.get(name)
         if root is None or not root.is_dir():
             return None
-        folder = prepared_already(dataset, root, cache, self.stride_of(dataset))
+        folder = prepared_already(dataset, root, cache, self.stride_of(dataset), self.up_of(dataset))
         return None if folder is None else PreparedDataset(dataset, folder, read_manifest(folder))
 
     def prepare(
@@ -115,7 +128,7 @@ class DataSources(NamedTuple):
         root = generate(dataset, cache, progress(f"generate {name}")) if dataset.synthetic else self.roots[name]
         folder = prepare(
             dataset, root, cache, frame_stride=self.stride_of(dataset), strict=strict,
-            progress=progress(f"prepare {name}"), say=say,
+            progress=progress(f"prepare {name}"), say=say, up=self.up_of(dataset), bar_for=progress,
         )  # fmt: skip
         manifest = read_manifest(folder)
         for problem in summarise(manifest.problems):

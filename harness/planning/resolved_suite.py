@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.benchmarks.specs.dataset import up_choice
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.suite import Filter, Suite, parse_filters
@@ -46,6 +47,7 @@ class RunOverrides(NamedTuple):
     executor: str = "local"
     imagenet_weights: Path | None = None
     trust_code: bool = False
+    up: str = "auto"
 
 
 class WaitingCell(NamedTuple):
@@ -272,7 +274,11 @@ def _data_sources(overrides: RunOverrides, profile: Profile) -> tuple[DataSource
             is_folder = folder.is_dir()
         if not is_folder:
             raise WrongUse(f"{name}: data root {folder} is not a folder; give the one that holds the official layout")
-    return DataSources(all_roots, {**own, **pretrain_own}, profile.frame_stride, profile.world), tuple(pretrain_roots)
+    sources = DataSources(
+        all_roots, {**own, **pretrain_own}, profile.frame_stride, profile.world, up=up_choice(overrides.up)
+    )
+    sources.check_up(list(all_roots))
+    return sources, tuple(pretrain_roots)
 
 
 def cells_of(

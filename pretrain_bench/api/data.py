@@ -9,12 +9,13 @@ from typing import NamedTuple
 from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.datasets.layout import Manifest, is_prepared, read_manifest
-from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.dataset import Dataset, up_choice
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
 from pretrain_bench.benchmarks.support.files import cache_folder, copy_tree
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset
 
+DEFAULT_STRIDE = 50
 COUNTED = ("points", "frames", "pairs", "boxes")
 
 
@@ -46,9 +47,10 @@ def prepare_data(
     name: AnyPath,
     root: AnyPath | None = None,
     *,
-    frame_stride: int = 50,
+    frame_stride: int | None = None,
     world: str = "smoke",
     strict: bool = False,
+    up: str = "auto",
     display: Display | None = None,
 ) -> PreparedDataset:
     """Convert a dataset to the prepared form, once; `run` does the same by itself.
@@ -56,13 +58,16 @@ def prepare_data(
     Args:
         name: the dataset, or a folder that is prepared already.
         root: the folder with its official layout; procedural datasets need none.
-        frame_stride: take every n-th frame of a recording.
+        frame_stride: take every n-th frame of a recording; by default what the dataset says, else every 50th.
         world: size of a procedural dataset: smoke, tiny or full.
         strict: bad lines and frames are errors, not warnings.
+        up: what is up in the world of a recording with poses (`rgbd-folder`): +x, -x, +y, -y, +z, -z, or auto to find it from the
+            cameras and the floor.
         display: shows progress; bars on a terminal, lines elsewhere, by default.
 
-    Raises DataError that names the file, WrongUse without a root, EnvironmentCannot for a full disk.
+    Raises DataError that names the file, WrongUse without a root or for an unknown `up`, EnvironmentCannot for a full disk.
     """
+    chosen_up = up_choice(up)
     folder, display = Path(name).expanduser(), display or default_display()
     if is_prepared(folder):
         manifest = read_manifest(folder)
@@ -78,7 +83,8 @@ def prepare_data(
     if root is None and not wanted.synthetic:
         raise WrongUse(f"{name}: give --root DIR, the folder that holds its official layout ({wanted.source})")
     roots = {} if root is None else {wanted.name: Path(root).expanduser()}
-    sources = DataSources(roots, {wanted.name: wanted}, frame_stride, world)
+    sources = DataSources(roots, {wanted.name: wanted}, DEFAULT_STRIDE, world, frame_stride, chosen_up)
+    sources.check_up([wanted.name])
     return sources.prepare(wanted.name, strict, display.progress, display.say)
 
 
@@ -106,8 +112,9 @@ def verify_source(
     prepared: PreparedDataset,
     root: AnyPath | None = None,
     *,
-    frame_stride: int = 50,
+    frame_stride: int | None = None,
     world: str = "smoke",
+    up: str = "auto",
     display: Display | None = None,
 ) -> list[str]:
     """Read the originals again and compare what they give with a prepared dataset; returns the differences.
@@ -117,13 +124,14 @@ def verify_source(
         root: the folder with its official layout; procedural datasets need none.
         frame_stride: as it was prepared with.
         world: size of a procedural dataset, as it was prepared with.
+        up: as it was prepared with.
         display: shows progress; bars on a terminal, lines elsewhere, by default.
 
     Takes as long as preparing. Raises WrongUse without a root, DataError for one without scenes.
     """
+    from pretrain_bench.benchmarks.datasets.frame_writer import Reading
     from pretrain_bench.benchmarks.datasets.prepare import Source
     from pretrain_bench.benchmarks.datasets.source_check import verify_source as verify
-    from pretrain_bench.benchmarks.datasets.writers import Reading
     from pretrain_bench.benchmarks.procedural.write import generate
 
     wanted, display = prepared.dataset.sized(world), display or default_display()
@@ -136,8 +144,9 @@ def verify_source(
         originals = Path(root).expanduser()
         if not originals.is_dir() or is_prepared(originals):
             raise WrongUse(f"--root {originals}: not a folder with the official layout of {wanted.name}")
-    stride = DataSources(frame_stride=frame_stride).stride_of(wanted)
-    source = Source(wanted, originals.resolve(), Reading(stride, strict=False))
+    sources = DataSources(frame_stride=DEFAULT_STRIDE, chosen_stride=frame_stride, up=up_choice(up))
+    how = Reading(sources.stride_of(wanted), strict=False, up=sources.up_of(wanted))
+    source = Source(wanted, originals.resolve(), how)
     with writing(cache, "verifying (BENCH_CACHE names another cache)"):
         cache.mkdir(parents=True, exist_ok=True)
         return verify(source, prepared.manifest, cache, display.progress(f"read {wanted.name} again"))

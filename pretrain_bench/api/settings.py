@@ -36,6 +36,8 @@ class Settings(NamedTuple):
     """local: subprocesses; docker: containers."""
     trust_code: bool = False
     """Run the Python code of your own method folders, as you and without isolation."""
+    up: str = "auto"
+    """What is up in the world of recordings in `rgbd-folder`: +x, -x, +y, -y, +z, -z, or auto, from cameras and floor."""
 
 
 def resolve(cells: Suite | str, only: Iterable[str], settings: Settings) -> ResolvedSuite:
@@ -51,6 +53,7 @@ def resolve(cells: Suite | str, only: Iterable[str], settings: Settings) -> Reso
         executor=settings.executor,
         imagenet_weights=None if weights is None else Path(weights),
         trust_code=settings.trust_code,
+        up=settings.up,
     )
     return resolve_suite(chosen, parse_filters(as_list(only)), overrides)
 

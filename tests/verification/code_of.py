@@ -23,6 +23,7 @@ TRAINING = ("methods.training.loader", "methods.training.loop", "methods.trainin
 PRETRAINING = (
     *ENGINE,
     *TRAINING,
+    "benchmarks.datasets.overlaps",
     "benchmarks.datasets.pairs",
     "benchmarks.input.transforms",
     "benchmarks.input.voxelise",

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretrain_bench.benchmarks.datasets import drawing
-from pretrain_bench.benchmarks.datasets.layout import read_manifest
+from pretrain_bench.benchmarks.datasets import drawing, images
+from pretrain_bench.benchmarks.datasets.layout import Manifest, SceneEntry, read_manifest
+from pretrain_bench.benchmarks.datasets.preview import contact_sheet
 from pretrain_bench.benchmarks.datasets.splits import split_scenes
 from pretrain_bench.benchmarks.datasets.subset import choose_scenes
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
@@ -87,6 +88,24 @@ def test_previews_are_pictures(prepared: Path, bench: Bench, tmp_path: Path) -> 
     classes = find(Dataset, "s3dis").classes
     for name in ("floor", "wall", "chair"):
         assert tuple(drawing.palette(len(classes))[classes.index(name)].tolist()) in colours, name
+
+
+def test_previews_keep_the_aspect_ratio_of_pictures(tmp_path: Path) -> None:
+    """A picture twice as wide as high fills its tile from side to side, with as much white above it as below."""
+    for folder in ("unlabelled/s/frames", "labelled"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "unlabelled/s/frames/000000.png").write_bytes(images.encode_colour(np.zeros((50, 100, 3), np.uint8)))
+    (tmp_path / "unlabelled/s/frames/000000.depth.png").write_bytes(
+        images.encode_depth(np.full((50, 100), 1000, np.uint16))
+    )
+    entry = SceneEntry(name="s", frames=1)
+    manifest = Manifest(dataset="rgbd-folder", synthetic=False, scenes=(entry,), files={})
+    sheet = np.asarray(contact_sheet(find(Dataset, "rgbd-folder"), tmp_path, manifest, 1))
+    width, height = drawing.TILE
+    tile = sheet[24 + 18 : 24 + 18 + height, :width]
+    black = (tile == 0).all(axis=2)
+    assert black.all(axis=1).sum() == width // 2 and not black[: (height - width // 2) // 2].any()
+    assert (tile[~black] == 255).all()
 
 
 def test_palette_colours_differ() -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from pretrain_bench.benchmarks.datasets import pairs, scannet, semantickitti, sunrgbd
 from pretrain_bench.benchmarks.datasets.layout import read_manifest
+from pretrain_bench.benchmarks.datasets.overlaps import overlaps
 from pretrain_bench.benchmarks.datasets.prepare import prepare
 from pretrain_bench.benchmarks.datasets.views import list_frames, load_frame, upright_points
 from pretrain_bench.benchmarks.input.annotations import read_csc_points
@@ -134,8 +135,8 @@ def test_overlaps_equal_the_golden_ones(golden_shared: Path) -> None:
             for i in range(5)
         ]
         assert [len(c) for c in clouds] == golden["overlap__downsampled_counts"].tolist()
-    assert np.abs(pairs.overlaps(clouds, 0.0) - expected).max() < 1e-12
-    assert len(pairs.overlaps(clouds)) == (expected[:, 2] >= 0.3).sum()
+    assert np.abs(overlaps(clouds, 0.0) - expected).max() < 1e-12
+    assert len(overlaps(clouds)) == (expected[:, 2] >= 0.3).sum()
 
 
 def test_official_lists() -> None:
