@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain_bench.harness.cli.console import duration
+from pretrain_bench.api.display import duration
 from pretrain_bench.harness.planning import code_digest as keys
 from pretrain_bench.harness.planning.plan import State, states
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
