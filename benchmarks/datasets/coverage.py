@@ -46,6 +46,11 @@ class SplitCoverage(Spec):
         return "" if self.whole else f"{self.scored + self.unlisted:,} of {self.expected:,} test scenes"
 
     @property
+    def counts(self) -> str:
+        """The counts where room is scarce: `67/68`; empty where the whole split is scored."""
+        return "" if self.whole else f"{self.scored + self.unlisted:,}/{self.expected:,}"
+
+    @property
     def text(self) -> str:
         """The counts in a sentence, with the first names: `67 of the 68 official test scenes scored; missing: office_2`."""
         kind = "official test scenes" if self.official else "test scenes"

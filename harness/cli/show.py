@@ -59,15 +59,18 @@ def _list(runs: Path, json: bool) -> None:
     if json:
         print_json([one.record.model_dump(mode="json") for one in listed])
         return
-    rows = []
+    rows, part = [], False
     for one in listed:
         record = one.record
         seed = seeds(record.cell, "?" if one.seed is None else one.seed)
         result = record.outcome.value if one.metric is None else f"{per_cent(one.score)} {one.metric}"
         if record.coverage is not None and record.coverage.mark:
-            result += f", {record.coverage.mark}"
+            result += f", {record.coverage.counts}"
+            part = True
         rows.append((record.key, one.title, seed, record.dataset or "-", result))
     print(table(("run", "stage", "seeds", "dataset", "result, per cent"), rows) if rows else f"no runs in {runs}")
+    if part:
+        print("* n/m: n test scenes were scored, of the m of the whole test split; `bench show RUN` names the missing")
     warn_unreadable(pb.unreadable_runs(store))
 
 

@@ -56,7 +56,7 @@ def prunable(store: Store, keep: Keep) -> Iterator[Prunable]:
 def prune(run: Prunable, keep: Keep) -> None:
     """Remove the files, after the run's pruned.json names them, so that a pruned file is never taken for a missing one."""
     noted = {**pruned(run.folder), **dict.fromkeys(run.names, f"bench clean --keep {keep}")}
-    write_json(run.folder / PRUNED, noted)
+    write_json(run.folder / PRUNED, noted, durable=True)
     for name in run.names:
         remove_plain(run.folder / ARTIFACTS / name, run.folder)
 

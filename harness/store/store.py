@@ -246,7 +246,8 @@ class Store:
 
     def keep_attempt(self, record: Record) -> None:
         """Keep the record of an attempt that does not count (cancelled), beside the resumable state."""
-        write_json(self.partial(record.key) / ATTEMPTS / str(record.attempt) / RECORD, record.model_dump(mode="json"))
+        path = self.partial(record.key) / ATTEMPTS / str(record.attempt) / RECORD
+        write_json(path, record.model_dump(mode="json"), durable=True)
 
     def last_attempt(self, key: str) -> Record | None:
         """The record of the last attempt at a stage in progress, if there was one."""
@@ -317,12 +318,13 @@ def read_record(path: Path) -> Record:
         ) from None
 
 
-def write_json(path: Path, data: object) -> None:
-    """Write a JSON file whole or not at all, also over a power cut."""
+def write_json(path: Path, data: object, durable: bool = False) -> None:
+    """Write a JSON file whole or not at all; with `durable` it is on the disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-        sync(temporary)
+        if durable:
+            sync(temporary)
 
 
 def hash_artifacts(folder: Path) -> dict[str, ArtifactEntry]:

@@ -73,7 +73,7 @@ def test_names_that_are_not_utf8_are_escaped_or_refused_by_name(s3dis_root: Path
     problems = pb.prepare_data("s3dis", rooms, display=pb.Silent()).manifest.problems
     assert any(r"chair_\xfc.txt" in problem for problem in problems)
     (rooms / "Area_1").rename(rooms / os.fsdecode(b"Area_1\xfc"))
-    with pytest.raises(pb.WrongUse, match="its folder's name is not UTF-8; rename the folder"):
+    with pytest.raises(pb.WrongUse, match="is not UTF-8; rename its folder"):
         pb.prepare_data("s3dis", rooms, display=pb.Silent())
 
 
