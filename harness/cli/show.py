@@ -70,7 +70,7 @@ def _list(runs: Path, json: bool) -> None:
         rows.append((record.key, one.title, seed, record.dataset or "-", result))
     print(table(("run", "stage", "seeds", "dataset", "result, per cent"), rows) if rows else f"no runs in {runs}")
     if part:
-        print("* n/m: n test scenes were scored, of the m of the whole test split; `bench show RUN` names the missing")
+        print("* n/m: n of the m scenes of the test split were scored; `bench show RUN` names the missing")
     warn_unreadable(pb.unreadable_runs(store))
 
 
