@@ -79,9 +79,11 @@ def world_up(name: str, frames: SampledFrames, choice: UpChoice) -> tuple[NDArra
     if up.agreement >= LEAST_AGREEMENT and up.cameras_from_z_degrees <= MOST_DOWNWARD_DEGREES:
         return None, None
     return None, (
-        f"{name}: it is not sure which way is up in the world of its poses, so z is taken: on average the cameras' up axes point "
+        f"{name}: it is not sure which way is up in the world of its poses, so z is assumed: "
+        "on average the cameras' up axes point "
         f"{up.cameras_from_z_degrees:.0f} degrees from z (their mean has length {up.agreement:.2f}, 1 if all agree), and "
-        f"{up.floor_share:.0%} of what they see is floor; name it to `bench data prepare`: --up {', '.join(UP_CHOICES[1:])}"
+        f"{up.floor_share:.0%} of what they see is floor; set it with "
+        f"`bench data prepare`: --up {', '.join(UP_CHOICES[1:])}"
     )
 
 

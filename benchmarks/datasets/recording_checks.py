@@ -67,7 +67,7 @@ def recording_problems(name: str, frames: SampledFrames) -> list[str]:
     if better is not None:
         meaning, now, then = better
         problems.append(
-            f"{name}: frames and those after them agree on {now:.0%} of what they see, and on {then:.0%} if {meaning.text} "
+            f"{name}: consecutive frames agree on {now:.0%} of what they see, and on {then:.0%} if {meaning.text} "
             f"({numbers})"
         )
     if median and not DEPTH_METRES[0] <= median <= DEPTH_METRES[1]:
@@ -91,7 +91,7 @@ def aspect_problem(name: str, depth: tuple[int, int], colours: Iterable[tuple[in
         if abs(width * depth[1] / (height * depth[0]) - 1) > MOST_ASPECT_DIFFERENCE:
             return (
                 f"{name}: colour pictures are {width}x{height} (aspect ratio {width / height:.2f}), depth images "
-                f"{depth[0]}x{depth[1]} ({depth[0] / depth[1]:.2f}); they must show the same, pixel over pixel"
+                f"{depth[0]}x{depth[1]} ({depth[0] / depth[1]:.2f}); they must be aligned pixel by pixel"
             )
     return None
 

@@ -20,7 +20,7 @@ def cannot_read(path: Path | str, error: OSError) -> DataError:
     """The error for a file or folder of the user's data that cannot be read, with what to do next."""
     reason = error.strerror or str(error)
     if error.errno == errno.ESTALE:
-        reason += "; its network file system was mounted anew or has gone: mount it again"
+        reason += "; its network file system was remounted or is gone: mount it again"
     elif error.errno in (errno.EACCES, errno.EPERM):
         reason += "; make it readable, or move it out of the data folder"
     return DataError(f"{path}: cannot be read: {reason}")

@@ -22,7 +22,7 @@ World = Annotated[str, typer.Option("--world", help="Size of a procedural datase
 Stride = Annotated[
     int | None,
     typer.Option(
-        "--frame-stride", min=1, help="Every n-th frame of a recording. (default: as the dataset says, else 50)"
+        "--frame-stride", min=1, help="Read every n-th frame of a recording. (default: the dataset's stride, else 50)"
     ),
 ]
 

@@ -38,7 +38,7 @@ Up = Annotated[
     typer.Option(
         "--up",
         metavar="AXIS",
-        help="What is up in the world of recordings in rgbd-folder: +x, -x, +y, -y, +z, -z, or auto, from cameras and floor.",
+        help="Up axis of recordings in rgbd-folder: +x, -x, +y, -y, +z, -z, or auto (from cameras and floor).",
     ),
 ]
 Only = Annotated[

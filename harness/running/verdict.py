@@ -24,7 +24,7 @@ KILLED = {
     "wall": Outcome.timeout,
     "stall": Outcome.timeout,
 }
-STALLED = "no sign of life for longer than stall_seconds of its budget allow; the end of log.txt shows where it hung"
+STALLED = "no sign of life for longer than the stall_seconds of its budget; the end of log.txt shows where it hung"
 
 
 class Evidence(NamedTuple):

@@ -85,7 +85,7 @@ class Store:
                 if (record.kind, record.key) == (kind, key):
                     yield record
                 else:
-                    names = f"{record.kind}/{record.key}; folders keep their names"
+                    names = f"{record.kind}/{record.key}; run folders must keep their names"
                     unreadable.append(f"{folder / key}: holds the record of {names}")
         self._unreadable = unreadable
 
@@ -119,7 +119,7 @@ class Store:
         self.refuse_bundle()
         if str(self.root) != readable(str(self.root)):
             raise WrongUse(
-                f"{self.root}: this path is not UTF-8, which files of weights need; --runs names another folder"
+                f"{self.root}: this path is not UTF-8, but weight files need UTF-8 paths; --runs names another folder"
             )
         try:
             try_write(self.root / ".partial")

@@ -32,7 +32,8 @@ def fitting_budget(methods: Names, tasks: Names, settings: Settings) -> tuple[st
         options += "".join(f" --pretrain-data {name}=DIR" for name in pretrain_stand_ins(resolved))
     place = " on a machine with a GPU" if resolved.machine.device == "cpu" else ""
     return SMALL, [
-        f"budget {SMALL}, which takes minutes, because there is {' and '.join(lacks)}; its numbers only show that all works",
+        f"budget {SMALL}, which takes minutes, because there is {' and '.join(lacks)}; "
+        "its numbers only show that the pipeline runs",
         f"for real numbers add {options.strip()}{place}" if options.strip() else f"for real numbers run it{place}",
     ]
 
@@ -48,7 +49,7 @@ def check_fit(resolved: ResolvedSuite, synthetic: bool, on_cpu: bool) -> None:
     if pretrain_without and tasks_are_real and not synthetic:
         raise WrongUse(
             f"--pretrain-data is missing: the tasks have real data, but methods would be pre-trained on a generated stand-in of "
-            f"{pretrain_without[0]}; give --pretrain-data {pretrain_without[0]}=DIR, or --synthetic to do so"
+            f"{pretrain_without[0]}; give --pretrain-data {pretrain_without[0]}=DIR, or --synthetic to allow it"
         )
     if not resolved.budget.pretrain.gpus:
         return
@@ -62,7 +63,7 @@ def check_fit(resolved: ResolvedSuite, synthetic: bool, on_cpu: bool) -> None:
     if resolved.machine.device == "cpu" and not on_cpu:
         raise WrongUse(
             f"budget {budget!r} is sized for a GPU, and this machine has none; on a CPU it takes weeks; the suites smoke "
-            "and tiny fit a CPU, and --device cpu runs this one all the same"
+            "and tiny fit a CPU, and --device cpu runs this one anyway"
         )
 
 
