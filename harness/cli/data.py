@@ -111,7 +111,8 @@ def prepare(
         up_was = ", ".join(
             f"({x:g}, {y:g}, {z:g})" for x, y, z in sorted({s.world_up for s in turned if s.world_up})[:3]
         )
-        print(f"{len(turned)} recordings are turned to have z up: as recorded up was {up_was}; --up names another axis")
+        count = "1 recording is" if len(turned) == 1 else f"{len(turned)} recordings are"
+        print(f"{count} turned to have z up: up was {up_was} as recorded; --up names another axis")
 
 
 def verify(
