@@ -134,6 +134,7 @@ def test_settings_of_other_libraries_are_skipped_and_code_is_refused(
     assert "unpickled" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_command(weights: dict[str, torch.Tensor], tmp_path: Path, bench: Bench) -> None:
     torch.save({"state_dict": hybrid(weights)}, tmp_path / "c.pth")
     done = bench("methods", "import-checkpoint", "c.pth", "--origin", "csc", "--out", "b.safetensors")

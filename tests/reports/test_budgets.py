@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis.budgets import budget_words
@@ -79,6 +80,7 @@ def test_what_is_not_equal_is_not_called_so() -> None:
     assert budget_words(alone).startswith("budget: pre-training none, fine-tuning"), "scratch trains nothing before"
 
 
+@pytest.mark.slow
 def test_every_table_says_what_was_equal_and_what_was_used(tmp_path: Path) -> None:
     stores = [Store(tmp_path / name) for name in "ab"]
     for store in stores:

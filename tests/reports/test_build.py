@@ -50,6 +50,7 @@ def test_the_csv_has_a_row_a_method_and_names_its_group(store: Store, tmp_path: 
     assert markdown(group_table(only_group(store))).count("\n") == 3
 
 
+@pytest.mark.slow
 def test_reports_are_reproducible(store: Store, tmp_path: Path) -> None:
     for seed, score in enumerate((0.5, 0.52, 0.51)):
         add(store, "ours", score, seed)

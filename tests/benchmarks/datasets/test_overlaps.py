@@ -115,6 +115,7 @@ class Bars:
         return wrap
 
 
+@pytest.mark.slow
 def test_a_long_recording_by_several_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The same bytes as in one process, bars over its frames and pairs, and pairs resumed where the command was stopped."""
     root = write(room(20, turn_degrees=25), tmp_path / "root/scene").parent

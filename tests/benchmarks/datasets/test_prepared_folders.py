@@ -127,6 +127,7 @@ def test_synth_writes_the_official_layout(bench: Bench, tmp_path: Path) -> None:
     assert "11 scenes" in stdout
 
 
+@pytest.mark.slow
 def test_an_interrupted_preparation_leaves_no_scene_half_done(s3dis_root: Path, tmp_path: Path) -> None:
     """Killed at a random moment, then again: the result is that of an undisturbed run."""
     import os

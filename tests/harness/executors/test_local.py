@@ -39,6 +39,7 @@ def test_a_stage_finds_the_packages_and_gpus_of_this_process(tmp_path: Path, mon
     assert stage_environment()["CUDA_VISIBLE_DEVICES"] == "1"
 
 
+@pytest.mark.slow
 def test_doctor_looks_for_torch_where_a_stage_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = next(d for d in pb.doctor(tmp_path / "runs") if d.what == "torch")
     assert torch.state == "ok" and "threads" in torch.detail
