@@ -30,6 +30,7 @@ from pretrain_bench.benchmarks.datasets import (
     recording_checks,
     recording_pairs,
     sampled_frames,
+    splits,
     value_checks,
     writers,
 )
@@ -53,6 +54,7 @@ from pretrain_bench.benchmarks.datasets.value_checks import Finding, Problem
 from pretrain_bench.benchmarks.datasets.writers import FINDERS, WRITERS
 from pretrain_bench.benchmarks.input import voxelise as voxelize
 from pretrain_bench.benchmarks.specs.dataset import Dataset, UpChoice
+from pretrain_bench.benchmarks.support import user_files
 from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot
 from pretrain_bench.benchmarks.support.files import copy_tree, link_or_copy, notice_of_missing_links, readable
 from pretrain_bench.benchmarks.support.locks import exclusive
@@ -311,7 +313,7 @@ def _fingerprint(dataset: Dataset, how: Reading, source: str) -> str:
         for name in readers.get(dataset.layout, (dataset.layout,))
     ]
     recordings = (frame_writer, gravity, overlaps, recording_checks, recording_pairs, sampled_frames)
-    scenes = (layout, companions, holdings, images, pairs, parts, value_checks, writers, voxelize)
+    scenes = (layout, companions, holdings, images, pairs, parts, splits, user_files, value_checks, writers, voxelize)
     for module in (*scenes, *recordings, *own):
         digest.update(Path(module.__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())

@@ -7,6 +7,7 @@ The root may also be `dataset` or `sequences`. A scene is one scan. Frame: x for
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -138,8 +139,10 @@ def read_pose(path: Path, place: int, tr: NDArray[np.float64], problems: list[Pr
     camera, before, laser = np.eye(4), np.eye(4), np.eye(4)
     where = f"{path}, line {place + 1}"
     camera[:3], laser[:3] = value_checks.rigid(_matrix(lines[place], path, place + 1), where, "the pose"), tr
-    before[:3] = _matrix(lines[place - 1], path, place) if place else camera[:3]
-    value_checks.check_step(before, camera, where, problems)
+    if place:
+        with contextlib.suppress(DataError):  # of the scan before, which is left out by itself
+            before[:3] = _matrix(lines[place - 1], path, place)
+            value_checks.check_step(before, camera, where, problems)
     return np.linalg.inv(laser) @ camera @ laser
 
 

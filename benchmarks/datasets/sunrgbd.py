@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.datasets import images, value_checks
+from pretrain_bench.benchmarks.datasets.parts import holding_depth
 from pretrain_bench.benchmarks.datasets.value_checks import Problem
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import read_bytes
@@ -214,7 +215,8 @@ def _read_raw(view: Raw, classes: tuple[str, ...]) -> View:
         raise DataError(f"SUNRGBDMeta.mat, {name}: a field is missing or of another shape: {error}") from None
     intrinsic, problems = _check_camera(rotation, intrinsic, f"SUNRGBDMeta.mat, {name}"), list[Problem]()
     image, colour = _picture(image_path, intrinsic, problems)
-    stored = images.decode_depth(depth_path, str(depth_path), (colour.shape[1], colour.shape[0]))
+    size = (colour.shape[1], colour.shape[0])
+    stored = holding_depth(images.decode_depth(depth_path, str(depth_path), size), str(depth_path))
     xyz, valid = unproject(stored, rotation, intrinsic)
     boxes = []
     for box in truth:

@@ -58,6 +58,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise IsADirectoryError(errno.EISDIR, "Is a directory", str(path))
     temporary = path.with_name(path.name + ".tmp")
     try:
+        temporary.unlink(missing_ok=True)  # a link in its place would be written through
         yield temporary
         os.replace(temporary, path)
     except BaseException:
@@ -124,10 +125,14 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make a file's content, or the names in a folder, survive a power cut. Raises OSError where the disk cannot take it."""
+    """Make a file's content, or the names in a folder, survive a power cut. Raises OSError where the disk cannot take it; some
+    file systems cannot be asked for folders, which is no error."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF) or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 

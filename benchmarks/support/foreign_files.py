@@ -22,13 +22,13 @@ _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 def open_plain(
     path: Path | str, flags: int = os.O_RDONLY, below: Path | None = None
 ) -> BufferedReader | BufferedRandom:
-    """Open a plain file for reading (O_RDONLY) or for both (O_RDWR).
+    """Open a plain file for reading (O_RDONLY) or for both (O_RDWR, with O_CREAT where it may be new).
 
-    `below` is a folder above `path`: no folder between the two may be a link either. Raises OSError for anything but a plain
-    file.
+    `below` is a folder above `path`, which may be a link; no folder between the two may be one.
+    Raises OSError for anything but a plain file.
     """
     if below is None:
-        descriptor = os.open(path, flags | _FLAGS)
+        descriptor = os.open(path, flags | _FLAGS, 0o644)
     else:
         with _folder_of(Path(path), below) as folder:
             descriptor = os.open(os.path.basename(path), flags | _FLAGS, dir_fd=folder)
@@ -82,7 +82,7 @@ def _folder_of(path: Path, below: Path) -> Iterator[int]:
     parts = path.parent.relative_to(below).parts
     if ".." in parts:
         raise OSError(errno.EINVAL, "leads out of its folder", str(path))
-    descriptor = os.open(below, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = os.open(below, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in parts:
             inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=descriptor)

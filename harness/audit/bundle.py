@@ -12,7 +12,7 @@ from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.audit.static import AuditedRun
 from pretrain_bench.harness.store import chain
-from pretrain_bench.harness.store.bundle import CONTENTS, COUNTS, SIGNATURE, Contents, mismatches
+from pretrain_bench.harness.store.bundle import CONTENTS, COUNTS, MAX_BYTES, SIGNATURE, Contents, mismatches
 
 NAMESPACE = "pretrain-bench"
 """What a signature is for, as ssh-keygen calls it."""
@@ -75,7 +75,7 @@ def rescore_counts(runs: Iterable[AuditedRun], tally: Tally) -> None:
         if not path.is_file() or run.spec.data is None:
             continue
         try:
-            counts = read_json(path)
+            counts = read_json(path, MAX_BYTES)
             computed: dict[str, float | None] = {}
             for checkpoint, scenes in counts.items():
                 computed |= {f"{n}_{checkpoint}": v for n, v in metrics_of_counts(list(scenes.values())).items()}

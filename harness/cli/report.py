@@ -50,17 +50,20 @@ def report(
     json: Json = False,
 ) -> None:
     """Write tables (Markdown, LaTeX, CSV, JSON), figures (PNG, SVG, PDF) with their data, and one self-contained page."""
+    from pretrain_bench.harness.cli.console import warn_unreadable
+
     if compare is not None:
         ignored = {"--suite": suite, "--published": published, "--watch": watch, "--export": export}
         if given := [flag for flag, value in ignored.items() if value]:
             raise pb.WrongUse(f"{', '.join(given)}: cannot be combined with --compare")
         comparison = pb.compare(*compare, runs=runs, out=out)
+        for side in compare:
+            if (path := Path(side.split("@")[0])).exists():
+                warn_unreadable(pb.unreadable_runs(path))
         _print(comparison.text, comparison.files, json)
         return
     if watch and json:
         raise pb.WrongUse("--watch prints a line for each report; leave out --json")
-
-    from pretrain_bench.harness.cli.console import warn_unreadable
 
     options: dict[str, Any] = {"suite": suite, "published": published, "page": page, "scene_pictures": scene_pictures}
 

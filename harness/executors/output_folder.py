@@ -32,14 +32,14 @@ def plain_modes(out: Path) -> None:
     waiting = [str(out)]
     while waiting:
         folder = waiting.pop()
-        with contextlib.suppress(PermissionError):
+        with contextlib.suppress(OSError):
             os.chmod(folder, 0o755)
-        with contextlib.suppress(PermissionError), os.scandir(folder) as entries:
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)
                 elif entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_nlink == 1:
-                    with contextlib.suppress(PermissionError):
+                    with contextlib.suppress(OSError):
                         os.chmod(entry.path, 0o644)
 
 

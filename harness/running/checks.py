@@ -18,7 +18,7 @@ from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.harness.contract.stage import StageSpec
 
 MAX_HEADER_BYTES = 1 << 24
-MAX_ENTRIES, MAX_DEPTH = 10_000, 16
+MAX_ENTRIES, MAX_DEPTH, MAX_NAME = 10_000, 16, 1024
 PRETRAIN_SUFFIXES = (".safetensors", ".json")
 _DTYPES = {"F32": np.float32, "I64": np.int64, "F64": np.float64, "F16": np.float16}
 
@@ -64,6 +64,10 @@ def _check_few(artifacts: Path) -> None:
                     )
                 if not entry.name.isprintable():
                     raise InvalidOutput(f"artifacts/: a name with control characters: {entry.name!r}")
+                if "\\" in entry.name or len(entry.path) - len(str(artifacts)) > MAX_NAME:
+                    raise InvalidOutput(
+                        f"artifacts/: a name with a backslash, or longer than {MAX_NAME}: {entry.name!r}"
+                    )
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append((entry.path, depth + 1))
 

@@ -20,7 +20,7 @@ from pretrain_bench.harness.running.account import StageAccount
 from pretrain_bench.harness.running.capacity import Demand
 from pretrain_bench.harness.running.display import Display
 from pretrain_bench.harness.running.layout import lay_out, with_users_paths
-from pretrain_bench.harness.running.untrusted_text import MAX_ITEMS, clean_items, fit_to_keep
+from pretrain_bench.harness.running.untrusted_text import clean_items, clean_metrics, fit_to_keep
 from pretrain_bench.harness.running.verdict import Evidence, Verdict, judge, refusal
 from pretrain_bench.harness.store.provenance import provenance
 from pretrain_bench.harness.store.retention import pruned
@@ -206,7 +206,7 @@ class _Attempt:
             synthetic=self.planned.synthetic,
             metrics=verdict.metrics,
             coverage=self.spec.coverage if verdict.metrics else None,
-            stage_metrics=dict(list(end.metrics.items())[: 10 * MAX_ITEMS]) if end else {},
+            stage_metrics=clean_metrics(end.metrics) if end else {},
             ledger=account.ledger,
             measured=execution.measured,
             executor=self.executor.name,

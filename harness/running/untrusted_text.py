@@ -25,6 +25,15 @@ def clean_items(items: Mapping[str, str]) -> dict[str, str]:
     return {fit_to_keep(k)[:100]: fit_to_keep(v) for k, v in list(items.items())[:MAX_ITEMS]}
 
 
+def clean_metrics(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Metrics under names that a record takes: printable ASCII, others escaped, at most 200 characters; 10 MAX_ITEMS of them."""
+    named = {}
+    for name, value in list(metrics.items())[: 10 * MAX_ITEMS]:
+        ascii_name = name.encode("ascii", "backslashreplace").decode()
+        named["".join(c if c.isprintable() else " " for c in ascii_name)[:200] or "unnamed"] = value
+    return named
+
+
 def log_tail(log: Path) -> str:
     """The last lines of a log, joined into one line, without control characters."""
     try:

@@ -98,7 +98,7 @@ def open_store(path: Path) -> Store:
 def _is_whole(folder: Path) -> bool:
     """Whether an unpacked bundle still has every file of its list: a cache may be tidied up by other programs."""
     try:
-        files = read_json(folder / CONTENTS)["files"]
+        files = read_json(folder / CONTENTS, MAX_BYTES)["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return all((folder / name).is_file() for name in files)
@@ -176,7 +176,7 @@ def _read_only(path: str, flags: int) -> int:
 def read_contents(folder: Path, archive: Path) -> Contents:
     """The list in an unpacked bundle. Raises WrongUse where it is missing, damaged or of a newer version."""
     try:
-        text = read_plain(folder / CONTENTS)
+        text = read_plain(folder / CONTENTS, MAX_BYTES)
         version = from_json(text)["format"]
         if isinstance(version, int) and version > FORMAT:
             raise WrongUse(f"{archive}: made by a newer version (format {version}, this one reads up to {FORMAT})")

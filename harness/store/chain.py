@@ -12,14 +12,14 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from pydantic import ValidationError
 
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.benchmarks.support.files import sync
-from pretrain_bench.benchmarks.support.foreign_files import read_plain
+from pretrain_bench.benchmarks.support.foreign_files import open_plain, read_plain
 from pretrain_bench.benchmarks.support.locks import exclusive
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import canonical_json
@@ -70,8 +70,9 @@ def append_loss(root: Path, lost: Link) -> None:
 
 def _append(root: Path, link: Link) -> None:
     path = root / CHAIN_FILE
-    with exclusive(root / ".partial" / ".chain.lock"), path.open("a+b") as file:
-        fresh = link.model_copy(update={"before": _last_hash(path)})
+    with exclusive(root / ".partial" / ".chain.lock"), open_plain(path, os.O_RDWR | os.O_CREAT) as file:
+        fresh = link.model_copy(update={"before": _last_hash(file)})
+        file.seek(0, os.SEEK_END)
         file.write(canonical_json(fresh.model_dump(mode="json")).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
@@ -94,16 +95,16 @@ def links_of(root: Path, kind: str, key: str) -> list[Link]:
     return links
 
 
-def _last_hash(path: Path) -> str:
-    size = path.stat().st_size
+def _last_hash(chain: BinaryIO) -> str:
+    """Hash of the last line, which the next one carries; a half-written line at the end is cut off."""
+    size = chain.seek(0, os.SEEK_END)
     if size == 0:
         return START
-    with path.open("r+b") as tail:
-        tail.seek(max(0, size - 4096))
-        lines = tail.read().split(b"\n")
-        if lines[-1]:  # a line without its end was never a line
-            tail.truncate(size - len(lines[-1]))
-            lines[-1] = b""
+    chain.seek(max(0, size - 4096))
+    lines = chain.read().split(b"\n")
+    if lines[-1]:  # a line without its end was never a line
+        chain.truncate(size - len(lines[-1]))
+        lines[-1] = b""
     if len(lines) < 2 or not lines[-2]:
         return START
     try:

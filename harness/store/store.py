@@ -157,6 +157,7 @@ class Store:
                 except WrongUse:  # a power cut left it empty; the stage's own state is still there, and runs again
                     remove_tree(complete)
                 else:
+                    self._admit_losses(kind, key, complete / ATTEMPTS)
                     if record.sha256 not in {link.record_sha256 for link in chain.links_of(self.root, kind, key)}:
                         chain.append(self.root, record)
                     self._publish(kind, key)
@@ -207,20 +208,20 @@ class Store:
         sync_tree(final)
         os.rename(final, partial / f"complete-{spec.kind}")
         sync(partial)
-        self._admit_losses(spec, partial / f"complete-{spec.kind}" / ATTEMPTS)
+        self._admit_losses(spec.kind, spec.key, partial / f"complete-{spec.kind}" / ATTEMPTS)
         chain.append(self.root, record)
         self._publish(spec.kind, spec.key)
         self.drop_partial(spec.key)
         return target
 
-    def _admit_losses(self, spec: StageSpec, attempts: Path) -> None:
+    def _admit_losses(self, kind: str, key: str, attempts: Path) -> None:
         """Add a line to the chain for each completed attempt at a stage that is neither here any more nor admitted: its folder
         was damaged or moved out of the store, and the stage ran again."""
-        links = chain.links_of(self.root, spec.kind, spec.key)
+        links = chain.links_of(self.root, kind, key)
         settled = {link.record_sha256 for link in links if link.outcome == chain.LOST}
         for path in attempts.glob(f"*/{RECORD}"):
-            with contextlib.suppress(WrongUse):
-                settled.add(read_record(path).sha256)
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+                settled.add(read_json(path, below=attempts)["sha256"])  # as it was written, whatever its version
         for link in links:
             if link.record_sha256 not in settled:
                 chain.append_loss(self.root, link)

@@ -42,7 +42,9 @@ def clean(
     store = Store(Path(runs))
     store.refuse_bundle()
     root = store.root
-    removable = list(prunable(store, keep))
+    removable = list(prunable(store, keep)) if root.is_dir() else []
+    if problems := store.unreadable() if root.is_dir() else []:
+        raise WrongUse(f"nothing was removed: {problems[0]}")
     removed = [Removed(f.record.key, f"{f.record.method}/{f.record.stage}", len(f.names), f.bytes) for f in removable]
     folders = sorted(p for p in (root / ".partial").glob("[!.]*") if p.is_dir()) if abandoned else []
     idle = [p for p in folders if store.held_by(p.name) is None]

@@ -43,7 +43,7 @@ def check_fit(resolved: ResolvedSuite, synthetic: bool, on_cpu: bool) -> None:
     fine-tuning on real data after pre-training on a stand-in (unless `synthetic`)."""
     budget, without = resolved.budget.name, task_stand_ins(resolved)
     pretrain_without = pretrain_stand_ins(resolved)
-    tasks_are_real = not without and any(
+    tasks_are_real = any(
         not resolved.sources.dataset(resolved.names[t.dataset]).synthetic for t in resolved.tasks.values()
     )
     if pretrain_without and tasks_are_real and not synthetic:

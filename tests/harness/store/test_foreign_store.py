@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -110,3 +112,33 @@ def test_metrics_and_ledgers_are_numbers_that_can_be() -> None:
 
 def _files(folder: Path) -> list[Path]:
     return [p for p in folder.rglob("*") if p.is_file()]
+
+
+def test_nothing_is_written_through_a_link(store: Store, private: Path) -> None:
+    """The chain and the file that `replacing` writes first; a run folder that is a link to a larger disk is read."""
+    victim = private / "backbone.safetensors"
+    folder = finish(store, spec())
+    (folder / "pruned.json.tmp").symlink_to(victim)
+    prune(next(prunable(store, "none")), "none")
+    assert victim.read_text() == "the user's own" and not (folder / "pruned.json").is_symlink()
+    moved = private / folder.name
+    folder.rename(moved)
+    folder.symlink_to(moved)
+    assert [r.key for r in store.records()] == [folder.name]
+    (store.root / "chain.jsonl").unlink()
+    (store.root / "chain.jsonl").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        finish(store, spec(seed=1))
+    assert victim.read_text() == "the user's own"
+
+
+def test_folders_that_cannot_be_synced_are_no_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
+    def refuse_folders(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    assert (finish(store, spec()) / "record.json").is_file()
