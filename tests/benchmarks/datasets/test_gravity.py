@@ -161,7 +161,7 @@ def test_the_command_line_says_what_was_turned_and_takes_another_axis(bench: Ben
     arguments = ("data", "prepare", "rgbd-folder", "--root", "root")
     assert "1 recording is turned to have z up: up was (0, -1, 0) as recorded" in bench(*arguments).stdout
     assert "up was (0, 1, 0) as recorded" in bench(*arguments, "--up", "+y").stdout
-    assert "as recorded up was (0, -1, 0)" in bench(*arguments, "--up", "-y").stdout
+    assert "up was (0, -1, 0) as recorded" in bench(*arguments, "--up", "-y").stdout
     assert "turned" not in bench(*arguments, "--up", "+z").stdout
 
 
