@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,9 +47,10 @@ def with_users_paths(
         own[f"in/{WEIGHTS_FILE}"] = weights
     if planned.method_folder is not None:
         own[f"in/{METHOD_FOLDER}"] = planned.method_folder
-    for place, source in own.items():
-        for base in (root, IN_CONTAINER):
-            text = text.replace(f"{base}/{place}", str(source))
+    users = {f"{base}/{place}": str(source) for place, source in own.items() for base in (root, IN_CONTAINER)}
+    places = "|".join(re.escape(place) for place in sorted(users, key=len, reverse=True))
+    if places:  # all at once: a user's folder may have the name of one of ours
+        text = re.sub(rf"(?<![\w./-])(?:{places})(?![\w.-])", lambda match: users[match[0]], text)
     return text.replace(f"{root}/", "").replace(f"{root.parent}/", "").replace(str(root), "the stage's folder")
 
 

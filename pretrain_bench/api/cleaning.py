@@ -42,8 +42,8 @@ def clean(
     store = Store(Path(runs))
     store.refuse_bundle()
     root = store.root
-    removable = list(prunable(store, keep)) if root.is_dir() else []
-    if problems := store.unreadable() if root.is_dir() else []:
+    removable = list(prunable(store, keep))
+    if problems := store.unreadable():
         raise WrongUse(f"nothing was removed: {problems[0]}")
     removed = [Removed(f.record.key, f"{f.record.method}/{f.record.stage}", len(f.names), f.bytes) for f in removable]
     folders = sorted(p for p in (root / ".partial").glob("[!.]*") if p.is_dir()) if abandoned else []

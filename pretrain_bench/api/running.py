@@ -146,7 +146,7 @@ def run(
     store.check_writable()
     if notice := notice_of_missing_links(store.root, "symbolic", "hard"):
         display.say(notice)
-    if (estimate := estimate_line(planned, store, resolved.machine.threads)) is not None:
+    if (estimate := estimate_line(planned, store, resolved.machine.threads, retry)) is not None:
         display.say(estimate)
     runner = StageRunner(store, executor, display, RunOptions(retry, resolved.machine.imagenet_weights))
     return RunResult(run_cells(planned, runner, whole_machine(resolved.machine.device), workers), absent)

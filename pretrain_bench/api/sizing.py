@@ -11,6 +11,7 @@ from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.planning.plan import State, states
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
+from pretrain_bench.harness.running.stage_runner import Retry
 from pretrain_bench.harness.store.store import Store
 
 FULL, SMALL = "uniform", "smoke"
@@ -83,9 +84,10 @@ def _stand_ins(resolved: ResolvedSuite, datasets: Iterable[str]) -> list[str]:
     return [name for name in dict.fromkeys(datasets) if resolved.names.get(name, name) != name]
 
 
-def estimate_line(planned: list[PlannedCell], store: Store, threads: int) -> str | None:
+def estimate_line(planned: list[PlannedCell], store: Store, threads: int, retry: Retry) -> str | None:
     """`5 stages to run, about 3 min one after the other (rough)`; None where nothing is left to run."""
-    left = [s for s in states(planned, store, threads) if s.state != State.done]
+    settled = (State.done,) if retry == "failed" else (State.done, State.failed)
+    left = [s for s in states(planned, store, threads) if s.state not in settled]
     known = [s.estimate for s in left if s.estimate is not None]
     if not known:
         return None

@@ -16,6 +16,7 @@ from pretrain_bench.harness.executors.base import Allocation, Execution, Executo
 from pretrain_bench.harness.planning.stage_specs import PlannedCell, PlannedStage
 from pretrain_bench.harness.running.capacity import Capacity, demand
 from pretrain_bench.harness.running.display import Silent
+from pretrain_bench.harness.running.layout import with_users_paths
 from pretrain_bench.harness.running.scheduler import run_cells, run_stages
 from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageJob, StageRunner
 from pretrain_bench.harness.store.store import Store
@@ -134,3 +135,14 @@ def test_a_stage_gets_no_more_memory_than_this_process_has(cells: list[PlannedCe
     for number, memory_mib in enumerate((cap + 1, cap - 1)):
         run(cells[:1], tmp_path / str(number), Noted(), Capacity(4, memory_mib))
     assert set(given[: len(given) // 2]) == {cap} and set(given[len(given) // 2 :]) == {cap - 1}
+
+
+def test_a_users_folder_may_have_the_name_of_one_of_ours(cells: list[PlannedCell]) -> None:
+    planned = next(s for c in cells for s in c.stages if s.data is not None)
+    assert planned.data is not None
+    name = planned.data.dataset.name
+    lies = planned._replace(data=planned.data._replace(folder=Path(f"/mnt/bench/data/{name}")))
+    text = f"/r/root/data/{name}/a.npy: bad; /bench/data/{name}/b.npy; /r/root/parents/warmup/c; /r/root/out/d"
+    named = with_users_paths(text, Path("/r/root"), lies, {"warm": Path("/runs/w")}, None)
+    users = f"/mnt/bench/data/{name}"
+    assert named == f"{users}/a.npy: bad; {users}/b.npy; parents/warmup/c; out/d"
