@@ -25,7 +25,7 @@ COARSE_METRES = 4 * NEAR_METRES
 FINE_METRES = 0.02
 MAX_TABLE_CELLS = 1 << 26
 TABLE_FROM_FRAMES = 16
-"""From so many frames to compare with, making the table of fine cells costs less than it saves."""
+"""With at least this many frames to compare with, the table of fine cells saves more time than it costs."""
 _MARGIN = 1e-6  # far above the rounding of coordinates, so that no cell is decided wrongly
 _FRAMES_AT_ONCE = 32
 

@@ -15,7 +15,7 @@ from pretrain_bench.benchmarks.support.user_files import is_system_file
 SMALL_BYTES = 1 << 16
 BLOCK_BYTES = 1 << 12
 MOST_FILES_READ = 10_000
-"""So many files are looked into, spread evenly over a larger source."""
+"""The content of at most this many files is read, spread evenly over a larger source."""
 
 
 class SourceFile(NamedTuple):

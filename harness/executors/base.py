@@ -21,7 +21,7 @@ from pretrain_bench.harness.executors.usage import folder_bytes
 KilledBy = Literal["wall", "memory", "disk", "cancel", "stall"]
 CANCEL_GRACE_SECONDS = 30.0
 STALL_FACTOR = 20.0
-"""A stage is stalled after so many times the time of a usual step, at least, without a sign of life."""
+"""A stage counts as stalled only when it has been silent for more than this many times its mean step time."""
 USUAL_STEPS = 50
 """Steps that the usual time is the mean of, the latest ones."""
 STACKS_SECONDS = 2.0

@@ -46,7 +46,9 @@ class MaskedSceneContrast(Recipe):
     mask_cell_voxels: PositiveFloat = Field(5.0, description="J-28: edge of the cells that are masked as a whole")
     mask_rate: Annotated[float, Field(gt=0, le=0.5)] = Field(0.4, description="of the cells of a pass, in each view")
     mix_probability: Probability = Field(0.8, description="that a pass overlays pairs of scans in its first view")
-    match_voxels: PositiveFloat = Field(1.5, description="J-28: matching voxels are less than so many voxels apart")
+    match_voxels: PositiveFloat = Field(
+        1.5, description="J-28: largest distance between matching voxels, in voxels, exclusive"
+    )
     match_neighbours: PositiveInt = Field(8, description="nearest voxels of which one is drawn as the match")
     pairs: PositiveInt = Field(8192, description="at most, in a pass")
     least_pairs: PositiveInt = Field(32, description="a scan whose views have fewer is replaced")

@@ -97,7 +97,7 @@ def draw_view(origin: NDArray[np.float32], rgb: Points, recipe: MaskedSceneContr
 
 
 def view_size(voxels: int, recipe: MaskedSceneContrast) -> int:
-    """Voxels that are kept of so many."""
+    """How many of a number of voxels are kept."""
     kept = int(recipe.crop_share * voxels)
     return min(kept, recipe.max_voxels_per_view or kept)
 

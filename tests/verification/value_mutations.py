@@ -78,7 +78,7 @@ def mixed_up(a: Array, rng: np.random.Generator) -> Array:
 
 
 def not_finite(a: Array, rng: np.random.Generator) -> Array:
-    """One entry that is no number."""
+    """Make one entry NaN or infinite."""
     a = a.copy()
     a.flat[int(rng.integers(a.size))] = rng.choice([np.nan, np.inf, -np.inf])
     return a

@@ -103,7 +103,7 @@ def spec_outcome(case: Case, scratch: Path) -> Outcome:
 
 
 def weights_outcome(case: Case, scratch: Path) -> Outcome:
-    """What reading weights with one value that is no number ends in."""
+    """The result of reading weights with one non-finite value."""
     rng = np.random.default_rng([SEED, case.round])
     state = {f"layer{i}": torch.ones(3, 4) for i in range(3)}
     state[f"layer{rng.integers(3)}"].view(-1)[int(rng.integers(12))] = float(rng.choice([np.nan, np.inf, -np.inf]))

@@ -95,7 +95,7 @@ def test_most_pairs_are_ruled_out_before_they_are_compared(monkeypatch: pytest.M
 
 
 class Bars:
-    """Bars that count, and may stop the command after so many items."""
+    """Bars that count their items, and can stop the command after a given number."""
 
     def __init__(self, stop_at: str = "") -> None:
         self.counts: dict[str, int] = {}
