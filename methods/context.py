@@ -13,7 +13,6 @@ import torch
 from pretrain_bench.benchmarks.specs.loading import parse_spec
 from pretrain_bench.benchmarks.specs.recipes import Recipe
 from pretrain_bench.benchmarks.support.errors import WrongUse
-from pretrain_bench.benchmarks.support.files import readable
 from pretrain_bench.harness.contract.events import EVENTS_FILE, EventWriter, Start, Warn
 from pretrain_bench.harness.contract.run_length import RunLength, run_length
 from pretrain_bench.harness.contract.stage import STAGE_FILE, WEIGHTS_FILE, StageSpec
@@ -103,7 +102,7 @@ class StageContext:
     def warn(self, message: str) -> None:
         """Tell the reader of the result. Before the start it is kept back, since resuming cuts the event file."""
         if self.started:
-            self.events.write(Warn(message=readable(message)))
+            self.events.write(Warn(message=message))
         else:
             self._early_warnings.append(message)
 

@@ -18,7 +18,6 @@ from types import ModuleType
 import torch
 
 from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
-from pretrain_bench.benchmarks.support.files import readable
 from pretrain_bench.harness.contract.events import End
 from pretrain_bench.harness.contract.method_code import import_from_folder
 from pretrain_bench.harness.contract.stage import METHOD_FOLDER, StageSpec
@@ -48,21 +47,19 @@ def main(arguments: list[str] | None = None) -> int:
         context.events.write(End(status="ok", stopped=stopped, metrics=metrics, notes=context.notes))
         return 0
     except Cancelled as error:
-        context.events.write(End(status="cancelled", message=readable(str(error)), notes=context.notes))
+        context.events.write(End(status="cancelled", message=str(error), notes=context.notes))
         return 130
     except WrongUse as error:
         # Input is refused before any work is done; later it is a failure of this run like any other.
         status, code = ("failed", 1) if context.started else ("refused", 2)
-        context.events.write(End(status=status, message=readable(str(error)), notes=context.notes))
+        context.events.write(End(status=status, message=str(error), notes=context.notes))
         return code
     except BenchError as error:
-        context.events.write(End(status="failed", message=readable(str(error)), notes=context.notes))
+        context.events.write(End(status="failed", message=str(error), notes=context.notes))
         return 1
     except Exception as error:  # every failure must end in the event log; the trace goes to log.txt
         traceback.print_exc()
-        context.events.write(
-            End(status="failed", message=readable(f"{type(error).__name__}: {error}"), notes=context.notes)
-        )
+        context.events.write(End(status="failed", message=f"{type(error).__name__}: {error}", notes=context.notes))
         return 1
 
 

@@ -27,11 +27,12 @@ where there are none, of what the side has."""
 
 
 class Comparison(NamedTuple):
-    """The table, the files by name, and the text of all."""
+    """The table, the files by name, the text of all, and the runs of either side that cannot be read, in words."""
 
     table: pd.DataFrame
     files: dict[str, Path]
     text: str
+    unreadable: list[str]
 
 
 def build_comparison(one: Side, two: Side, out: Path) -> Comparison:
@@ -65,7 +66,8 @@ def build_comparison(one: Side, two: Side, out: Path) -> Comparison:
                 files[f"figure-{name}"] = save(figure, out / f"figure-{name}")[0]
     except OSError as error:
         raise cannot_write(out, error, "comparison (--out names another folder)") from error
-    return Comparison(table, files, "\n".join(texts))
+    unreadable = {problem: None for side in (one, two) for problem in side.store.unreadable()}
+    return Comparison(table, files, "\n".join(texts), list(unreadable))
 
 
 def _budgets(side: Loaded) -> str:

@@ -11,6 +11,7 @@ from pretrain_bench.benchmarks.datasets.rgbd_folder import Recording
 from pretrain_bench.benchmarks.datasets.semantickitti import ScanPaths
 from pretrain_bench.benchmarks.datasets.sunrgbd import Prepared
 from pretrain_bench.benchmarks.datasets.value_checks import Finding, Problem
+from pretrain_bench.benchmarks.support.user_files import list_folder
 
 
 def lost_files(sources: Mapping[str, Any]) -> list[Problem]:
@@ -18,11 +19,9 @@ def lost_files(sources: Mapping[str, Any]) -> list[Problem]:
     scenes lack an optional file (a stream, a picture) that others have. `sources` is what a layout's finder gives."""
     problems: list[Problem] = []
     for folder, name, others in sorted(_sets(sources)):
-        numbers = {n for path in folder.iterdir() if (n := _number(path, name)) is not None}
+        numbers = {n for path in list_folder(folder) if (n := _number(path, name)) is not None}
         for other in others:
-            orphans = [
-                p for p in sorted(_files(other[0])) if (n := _number(p, other[1])) is not None and n not in numbers
-            ]
+            orphans = [p for p in list_folder(other[0]) if (n := _number(p, other[1])) is not None and n not in numbers]
             if orphans:
                 what = f"a file of {other[0].name}/ without the one of {folder.name}/ that it belongs to"
                 problems.append(Finding(what, str(orphans[0]), f"{len(orphans)} such files"))
@@ -74,10 +73,6 @@ def _uneven(sources: Mapping[str, Any]) -> list[Problem]:
         if 0 < len(without) < len(held):
             problems.append(f"{len(without)} of {len(held)} {what}, first {without[0]}; they are not pre-trained on")
     return problems
-
-
-def _files(folder: Path) -> list[Path]:
-    return [p for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
 
 
 def _number(path: Path, pattern: str) -> int | None:

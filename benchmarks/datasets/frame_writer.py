@@ -22,7 +22,6 @@ from pretrain_bench.benchmarks.datasets.sampled_frames import (
     sampling_step,
 )
 from pretrain_bench.benchmarks.specs.dataset import UpChoice
-from pretrain_bench.benchmarks.support.errors import DataError
 
 
 class Reading(NamedTuple):
@@ -57,7 +56,7 @@ def write_frames(source: FrameSource, out: Path, how: Reading) -> dict[str, Any]
     """Write pictures, intrinsics and frame numbers below `out`; and where there are poses, those, in a world with z up, and the
     pairs that overlap. Of a long recording the pairs are left to `recording_pairs.finish_pairs`.
 
-    Returns what the scene holds, with the problems found. Raises DataError for the first problem where `how.strict`.
+    Returns what the scene holds, with the problems found.
     """
     view = out / UNLABELLED
     (view / "frames").mkdir(parents=True)
@@ -95,8 +94,6 @@ def write_frames(source: FrameSource, out: Path, how: Reading) -> dict[str, Any]
             held["pairs"] = len(overlap)
         else:
             np.save(out / PENDING, np.stack(poses))
-    if problems and how.strict:
-        raise DataError(problems[0])
     return held
 
 

@@ -47,6 +47,7 @@ from pretrain_bench.benchmarks.datasets.layout import (
     is_prepared,
     read_manifest,
 )
+from pretrain_bench.benchmarks.datasets.parts import as_error
 from pretrain_bench.benchmarks.datasets.problems import why_none
 from pretrain_bench.benchmarks.datasets.recording_pairs import BarFor, finish_pairs
 from pretrain_bench.benchmarks.datasets.source_files import source_digest, source_files
@@ -56,7 +57,13 @@ from pretrain_bench.benchmarks.input import voxelise as voxelize
 from pretrain_bench.benchmarks.specs.dataset import Dataset, UpChoice
 from pretrain_bench.benchmarks.support import user_files
 from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot
-from pretrain_bench.benchmarks.support.files import copy_tree, link_or_copy, notice_of_missing_links, readable
+from pretrain_bench.benchmarks.support.files import (
+    copy_tree,
+    link_or_copy,
+    notice_of_missing_links,
+    readable,
+    whole_folder,
+)
 from pretrain_bench.benchmarks.support.locks import exclusive
 from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.processes import process_pool
@@ -166,7 +173,8 @@ def _prepare_into(target: Path, source: Source, shown: Shown) -> Path:
     dataset, root = source.dataset, source.root
     sources = find_sources(source)
     lost = companions.lost_files(sources)
-    _refuse_findings(lost, source.how)
+    if source.how.strict and (found := [p for p in lost if isinstance(p, Finding)]):
+        raise as_error(found[0])
     partial = target.with_name(target.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     if notice := notice_of_missing_links(partial.parent, "hard"):
@@ -256,16 +264,18 @@ def worker_count() -> int:
 
 def write_scene(source: Source, name: str, scene: Any, partial: Path) -> None:
     """Write one scene and the hashes of its files, and rename it into `partial/scenes` when it is whole."""
+    with whole_folder(partial / "scenes" / name, partial / "unfinished") as unfinished:
+        _write_whole(source, scene, unfinished, partial)
+
+
+def _write_whole(source: Source, scene: Any, unfinished: Path, partial: Path) -> None:
     dataset, root, how = source
-    # A process of its own folder: one whose parent was killed may still be at work on the same scene.
-    unfinished = partial / "unfinished" / f"{name}.{os.getpid()}"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
     try:
         info = WRITERS[dataset.layout](dataset, scene, unfinished, how)
     except OSError as error:
         raise read_or_write_error(error, root, partial, f"preparing {dataset.name}") from error
-    _refuse_findings(info["problems"], how)
+    if how.strict and info["problems"]:
+        raise as_error(info["problems"][0])
     info |= classes_held(unfinished / LABELLED, dataset)
     files = [
         (view, path.removeprefix(f"{view}/"), entry.model_dump())
@@ -273,17 +283,6 @@ def write_scene(source: Source, name: str, scene: Any, partial: Path) -> None:
         for view in (path.partition("/")[0],)
     ]
     (unfinished / "scene.json").write_text(json.dumps({**info, "files": files}))
-    place = partial / "scenes" / name
-    place.parent.mkdir(exist_ok=True)
-    if not place.is_dir():
-        os.replace(unfinished, place)
-
-
-def _refuse_findings(problems: Iterable[Problem], how: Reading) -> None:
-    """Raises DataError with the first finding among the problems where `how` is strict."""
-    found = next((p for p in problems if isinstance(p, Finding)), None)
-    if how.strict and found is not None:
-        raise DataError(str(found))
 
 
 def _announce(source: Source, partial: Path, todo: int, scenes: int, say: Say) -> None:

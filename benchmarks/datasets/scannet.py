@@ -23,6 +23,7 @@ from pretrain_bench.benchmarks.datasets import value_checks
 from pretrain_bench.benchmarks.datasets.value_checks import Problem
 from pretrain_bench.benchmarks.input.voxelise import IGNORE
 from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.reading import cannot_read
 from pretrain_bench.benchmarks.support.user_files import decode, elsewhere, list_folder, read_text
 
 FLOOR, CEILING = 2, 22
@@ -154,7 +155,7 @@ def read_alignment(path: Path) -> NDArray[np.float64] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        raise cannot_read(path, error) from None
     for number, line in enumerate(decode(content, path).splitlines(), start=1):
         key, _, value = line.partition("=")
         if key.strip() == "axisAlignment":

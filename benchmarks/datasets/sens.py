@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.datasets import images
 from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.reading import cannot_read
 
 VERSION = 4
 COLOUR = {0: "raw", 1: "png", 2: "jpeg"}
@@ -134,7 +135,7 @@ def _open(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        raise cannot_read(path, error) from None
 
 
 def _header(file: BinaryIO, path: Path) -> SensHeader:

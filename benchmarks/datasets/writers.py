@@ -26,7 +26,7 @@ from pretrain_bench.benchmarks.datasets import (
 )
 from pretrain_bench.benchmarks.datasets.frame_writer import FrameSource, Reading, SceneFrame, write_frames
 from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, scene_folder_name
-from pretrain_bench.benchmarks.datasets.parts import SceneParts, as_error, holding_depth
+from pretrain_bench.benchmarks.datasets.parts import SceneParts, holding_depth
 from pretrain_bench.benchmarks.datasets.problems import why_none
 from pretrain_bench.benchmarks.datasets.splits import usable_scenes
 from pretrain_bench.benchmarks.datasets.value_checks import Problem
@@ -91,7 +91,7 @@ def write_scannet(
     elif (folder / "color").is_dir():
         parts.add("recording", lambda: write_recording(dataset, _only(folder), out, how), drop_frames)
     if (folder / f"{name}_vh_clean_2.ply").is_file():
-        parts.add("mesh", lambda: _write_mesh(dataset, source, out, how))
+        parts.add("mesh", lambda: _write_mesh(dataset, source, out))
     elif source[1] is not None:  # other scenes have one; data without any mesh are to pre-train on
         parts.problem(f"{folder / f'{name}_vh_clean_2.ply'}: no such file; scene {name} is left out of tasks")
     return parts.result(f"{folder}: neither {name}.sens nor exported frames nor {name}_vh_clean_2.ply in it")
@@ -107,13 +107,9 @@ def _write_stream(stream: Path, out: Path, how: Reading) -> dict[str, Any]:
     return {**held, "problems": problems + held["problems"]}
 
 
-def _write_mesh(
-    dataset: Dataset, source: tuple[Path, dict[str, int] | None], out: Path, how: Reading
-) -> dict[str, Any]:
+def _write_mesh(dataset: Dataset, source: tuple[Path, dict[str, int] | None], out: Path) -> dict[str, Any]:
     """Vertices of a ScanNet mesh with their labels and boxes."""
     scan = scannet.read_scan(*source)
-    if scan.problems and how.strict:
-        raise as_error(scan.problems[0])
     held: dict[str, Any] = {"points": len(scan.xyz), "problems": scan.problems}
     labels: dict[str, NDArray] = {}
     if scan.annotated:
@@ -180,8 +176,6 @@ def find_sunrgbd(dataset: Dataset, root: Path) -> dict[str, Any]:
 def write_sunrgbd(dataset: Dataset, source: Any, out: Path, how: Reading) -> dict[str, Any]:
     """A view: at most MAX_VIEW_POINTS points, its picture, its boxes."""
     view = sunrgbd.read_view(source, dataset.classes)
-    if view.problems and how.strict:
-        raise DataError(str(view.problems[0]))
     rows = np.arange(len(view.xyz))
     if len(rows) > MAX_VIEW_POINTS:
         rows = np.sort(np.random.default_rng(int(source.number)).permutation(len(rows))[:MAX_VIEW_POINTS])

@@ -22,7 +22,7 @@ from pretrain_bench.benchmarks.procedural import rooms, sensors, streets
 from pretrain_bench.benchmarks.procedural.worlds import World
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import cannot_write
-from pretrain_bench.benchmarks.support.files import copy_tree, link_or_copy
+from pretrain_bench.benchmarks.support.files import copy_tree, link_or_copy, whole_folder
 from pretrain_bench.benchmarks.support.locks import exclusive
 from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.processes import process_pool
@@ -100,13 +100,8 @@ def _write_scenes(dataset: Dataset, partial: Path, progress: Progress) -> None:
 
 def _write_scene(dataset: Dataset, index: int, name: str, partial: Path) -> None:
     """Write one scene, and rename its folder to its place when it is whole."""
-    # A process of its own folder: one whose parent was killed may still be at work on the same scene.
-    unfinished, place = partial / "unfinished" / f"{index}.{os.getpid()}", partial / "scenes" / str(index)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    _WRITERS[dataset.layout][0](dataset, index, name, unfinished)
-    if not place.is_dir():
-        os.rename(unfinished, place)
+    with whole_folder(partial / "scenes" / str(index), partial / "unfinished") as unfinished:
+        _WRITERS[dataset.layout][0](dataset, index, name, unfinished)
 
 
 def _put_together(dataset: Dataset, partial: Path, target: Path) -> None:

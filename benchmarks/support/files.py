@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.reading import cannot_read
 
 
 def read_bytes(path: Path) -> bytes:
@@ -20,7 +20,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        raise cannot_read(path, error) from None
 
 
 def size_and_sha256(path: Path) -> tuple[int, str]:
@@ -65,6 +65,22 @@ def replacing(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def whole_folder(place: Path, unfinished: Path) -> Iterator[Path]:
+    """A new folder below `unfinished` to fill, which becomes `place` by one rename once it is filled. Each process has its own,
+    since one whose parent was killed may still be at work on the same `place`; the first that is done stays.
+
+    Raises OSError where a folder cannot be made or renamed.
+    """
+    folder = unfinished / f"{place.name}.{os.getpid()}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    yield folder
+    place.parent.mkdir(exist_ok=True)
+    if not place.is_dir():
+        os.rename(folder, place)
 
 
 def symlink_or_copy(source: Path, target: Path) -> None:

@@ -57,9 +57,7 @@ def report(
         if given := [flag for flag, value in ignored.items() if value]:
             raise pb.WrongUse(f"{', '.join(given)}: cannot be combined with --compare")
         comparison = pb.compare(*compare, runs=runs, out=out)
-        for side in compare:
-            if (path := Path(side.split("@")[0])).exists():
-                warn_unreadable(pb.unreadable_runs(path))
+        warn_unreadable(comparison.unreadable)
         _print(comparison.text, comparison.files, json)
         return
     if watch and json:

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, NonNegativeFloat, TypeAdapter, ValidationError
 
 from pretrain_bench.benchmarks.specs.base import Spec
+from pretrain_bench.benchmarks.support.files import readable
 from pretrain_bench.benchmarks.support.foreign_files import open_plain
 
 EVENTS_FILE = "events.jsonl"
@@ -20,6 +21,8 @@ MAX_LINE_BYTES = 1 << 20
 ALIVE_SECONDS = 1.0
 """Signs of life come no more often."""
 
+Text = Annotated[str, BeforeValidator(lambda text: readable(text) if isinstance(text, str) else text)]
+"""Text whose bytes of file names that are not UTF-8 are escaped: JSON takes no others."""
 Count = Annotated[int, Field(ge=0, le=10**18)]
 
 
@@ -93,7 +96,7 @@ class Warn(Spec):
     """Something a reader of the result should know."""
 
     event: Literal["warning"] = "warning"
-    message: str
+    message: Text
 
 
 class End(Spec):
@@ -102,7 +105,7 @@ class End(Spec):
     event: Literal["end"] = "end"
     status: Literal["ok", "refused", "failed", "cancelled"]
     stopped: Literal["soft_limit"] | None = None
-    message: str = ""
+    message: Text = ""
     metrics: dict[str, float | None] = {}
     notes: dict[str, str] = {}
 

@@ -13,12 +13,12 @@ import numpy as np
 from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from pretrain_bench.benchmarks.specs.backbone_shapes import HEAD_PREFIX, backbone_shapes
-from pretrain_bench.benchmarks.specs.base import Spec
+from pretrain_bench.benchmarks.specs.base import FileName, Spec
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.harness.contract.stage import StageSpec
 
 MAX_HEADER_BYTES = 1 << 24
-MAX_ENTRIES, MAX_DEPTH, MAX_NAME = 10_000, 16, 1024
+MAX_ENTRIES, MAX_DEPTH = 10_000, 16
 PRETRAIN_SUFFIXES = (".safetensors", ".json")
 _DTYPES = {"F32": np.float32, "I64": np.int64, "F64": np.float64, "F16": np.float16}
 
@@ -31,6 +31,7 @@ class TensorEntry(Spec):
     data_offsets: tuple[NonNegativeInt, NonNegativeInt]
 
 
+_NAME: TypeAdapter[str] = TypeAdapter(FileName)
 _ENTRIES: TypeAdapter[dict[str, TensorEntry]] = TypeAdapter(dict[str, TensorEntry])
 
 
@@ -64,10 +65,10 @@ def _check_few(artifacts: Path) -> None:
                     )
                 if not entry.name.isprintable():
                     raise InvalidOutput(f"artifacts/: a name with control characters: {entry.name!r}")
-                if "\\" in entry.name or len(entry.path) - len(str(artifacts)) > MAX_NAME:
-                    raise InvalidOutput(
-                        f"artifacts/: a name with a backslash, or longer than {MAX_NAME}: {entry.name!r}"
-                    )
+                try:
+                    _NAME.validate_python(os.path.relpath(entry.path, artifacts))
+                except ValidationError as error:
+                    raise InvalidOutput(f"artifacts/: {entry.name!r}: {error.errors()[0]['msg']}") from None
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append((entry.path, depth + 1))
 
