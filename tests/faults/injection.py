@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from pretrain_bench.harness.audit.coverage import CHECK as WHOLE_SPLIT
 from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.audit.static import audit_files
 from pretrain_bench.harness.store import chain
@@ -22,6 +23,8 @@ from pretrain_bench.harness.store.store import Store, hash_artifacts
 REPOSITORY = Path(__file__).parent.parent.parent
 STAGES = 30
 """Of `tests.faults.suite`: six pre-trainings and 24 fine-tunings."""
+EXPECTED = {"seeds give different results", WHOLE_SPLIT}
+"""Failed checks of the audit: sleeping stages score alike, and the data are one room of Area 5."""
 
 
 def start(runs: Path, s3dis: Path, *more: str) -> subprocess.Popen[str]:
@@ -114,8 +117,8 @@ def check_whole(runs: Path, stages: int = STAGES) -> None:
     assert len(counted) == stages and set(counted.values()) == {1}, "each stage was completed once"
     tally = Tally()
     audit_files(store, tally)
-    wrong = [f for f in tally.findings if f.verdict == "failed" and "seen from outside" not in f.check]
-    assert not [f for f in wrong if f.check != "seeds give different results"], wrong
+    wrong = [f for f in tally.findings if f.verdict == "failed" and f.check not in EXPECTED]
+    assert not [f for f in wrong if "seen from outside" not in f.check], wrong
     for process in psutil.process_iter(["cmdline"]):
         line = " ".join(process.info["cmdline"] or [])
         assert "tests.faults.sleeper" not in line or str(runs) not in line, "a stage lives on"
