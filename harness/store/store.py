@@ -80,7 +80,8 @@ class Store:
                 try:
                     record = read_record(folder / key / RECORD)
                 except WrongUse as error:
-                    unreadable.append(str(error))
+                    if os.listdir(folder / key):  # an empty folder, as a crash of the machine leaves, holds no run
+                        unreadable.append(str(error))
                     continue
                 if (record.kind, record.key) == (kind, key):
                     yield record
