@@ -180,7 +180,8 @@ class _Counted:
     def end(self) -> None:
         """Print how far it came and how long that took."""
         took = duration(self.display._clock() - self.began)
-        self.display.say(f"{self.title}: {self.last:,}{self._of()} in {took}")
+        counted = f"{self.last:,}{self._of()}" if self.total else "done"  # a stage may have nothing to count
+        self.display.say(f"{self.title}: {counted} in {took}")
 
     def _of(self) -> str:
         return "" if self.total is None else f" of {self.total:,}"
