@@ -210,6 +210,7 @@ def test_kill_nine_at_any_moment_is_continued(
     assert not list(runs.glob(".partial/[!.]*"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_killed_stage_is_recorded_as_crashed_and_retried_on_request(
     roots: list[str], bench: Bench, tmp_path: Path

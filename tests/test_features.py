@@ -14,6 +14,7 @@ from pretrain_bench.reports.figures.features import draw_features, feature_colou
 from tests.conftest import NANO, Bench, run_records
 
 
+@pytest.mark.slow
 def test_groups_that_lie_apart_get_colours_apart() -> None:
     rng = np.random.default_rng(0)
     centres = np.eye(3)

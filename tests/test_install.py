@@ -173,6 +173,7 @@ def test_an_editable_installation_and_a_plain_checkout(source: Path, cache: Path
     assert mine.count("the foreign") == 4, "nor does the installation hide what is the user's"
 
 
+@pytest.mark.slow
 def test_make_verify_gpu_needs_torch_and_numpy_only(source: Path, cache: Path, tmp_path: Path) -> None:
     import numpy
     import torch

@@ -173,7 +173,7 @@ def test_training_scenes_that_teach_nothing_end_in_words(task: str, name: str, t
     ("task", "recipe"),
     [
         ("scannet-sem", {}),
-        ("scannet-det", {}),
+        pytest.param("scannet-det", {}, marks=pytest.mark.slow),
         pytest.param("scannet-inst", {}, marks=pytest.mark.slow),
         ("scannet-inst", {"method": "pointgroup"}),
     ],

@@ -182,6 +182,7 @@ def test_each_method_is_refused_by_name_where_its_data_lack_something() -> None:
     check_needs(find(Method, "msc"), bare)
 
 
+@pytest.mark.slow
 def test_both_formats_and_any_passes_of_depthcontrast(source: PreparedDataset, tmp_path: Path) -> None:
     """Voxels only has no point encoder; the passes of a step see the same scans and queue as one pass does."""
     voxel = nano_stages("depthcontrast", source, format="voxel")

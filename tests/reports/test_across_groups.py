@@ -19,6 +19,7 @@ from tests.reports.planted import CLASSES, plant
 from tests.reports.stores import add
 
 
+@pytest.mark.slow
 def test_a_report_of_planted_effects(planted_store: Store, tmp_path: Path) -> None:
     """One report, which is drawn once; each function below looks at one side of it."""
     out = tmp_path / "report"

@@ -40,8 +40,8 @@ def test_no_more_than_there_is_room_for(
     cells: list[PlannedCell], tmp_path: Path, capacity: Capacity, most: int
 ) -> None:
     executor = Watched()
-    run(cells, tmp_path, executor, capacity)
-    assert executor.most <= most, f"each stage has a thread and 8,192 MiB; {capacity}"
+    run(cells[:4], tmp_path, executor, capacity)
+    assert len(executor.started) > 2 and executor.most <= most, f"each stage has a thread and 8,192 MiB; {capacity}"
 
 
 def test_gpus_are_shared_out(cells: list[PlannedCell], tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def test_every_file_of_a_report_is_known_as_one(tmp_path: Path) -> None:
     assert len(more) == 18 and not [n for n in more if REPORT_FILES.fullmatch(n) or not COMPARISON_FILES.fullmatch(n)]
 
 
+@pytest.mark.slow
 def test_a_comparison_leaves_nothing_of_the_one_before_it(tmp_path: Path) -> None:
     real, made_up, out = Store(tmp_path / "real"), Store(tmp_path / "synthetic"), tmp_path / "out"
     add(real, "ours", 0.5)
