@@ -55,6 +55,13 @@ def run(
     profile: Annotated[
         str | None, typer.Option("--profile", help="Recipe, by name or YAML file. (default: the one the budget names)")
     ] = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--protocol",
+            help="finetune, linear (frozen backbone, linear head) or decoder (frozen encoder). (default: finetune)",
+        ),
+    ] = None,
     label_ratio: Annotated[
         list[str] | None, typer.Option("--label-ratio", help="Share of the training scenes. (default: 100%)")
     ] = None,
@@ -102,7 +109,8 @@ def run(
     smoke, which takes minutes.
     """
     single = {
-        "--method": method, "--task": task, "--budget": budget, "--profile": profile, "--label-ratio": label_ratio,
+        "--method": method, "--task": task, "--budget": budget, "--profile": profile, "--protocol": protocol,
+        "--label-ratio": label_ratio,
         "--pretrain-seed": pretrain_seed, "--finetune-seed": finetune_seed,
     }  # fmt: skip
     picks = [*(only or []), *(filters or [])]
@@ -152,6 +160,7 @@ def _cells(suite: str | None, single: dict[str, Any], settings: pb.Settings, sho
         single["--task"],
         budget=budget,
         profile=single["--profile"],
+        protocols=single["--protocol"] or ["finetune"],
         label_ratios=single["--label-ratio"] or ["100%"],
         pretrain_seeds=single["--pretrain-seed"] or [0],
         finetune_seeds=single["--finetune-seed"] or [0],
