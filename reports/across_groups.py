@@ -16,12 +16,13 @@ from pretrain_bench.reports.analysis.effects import effects
 from pretrain_bench.reports.analysis.families import Family, families
 from pretrain_bench.reports.analysis.frame import Loaded
 from pretrain_bench.reports.analysis.published_protocol import BEST, families_as_published, methods_as_published
-from pretrain_bench.reports.analysis.ranks import OverTasks, over_tasks
+from pretrain_bench.reports.analysis.ranks import UNDER, OverTasks, over_tasks
 from pretrain_bench.reports.analysis.scores import class_metric
 from pretrain_bench.reports.analysis.sources import SOURCE, with_source
 from pretrain_bench.reports.analysis.titles import (
     figure_mark,
     parts_of_test_splits,
+    protocol_mark,
     short_group_title,
     text_mark,
     with_part,
@@ -112,7 +113,7 @@ class _AcrossGroupsWriter:
             title = f"Label ratios: {family.title}; {budget_words(self._runs_of(family))}"
             self._add_table(f"ratios{number}", title, table, published.PROTOCOL_OF_RATIOS)
         for number, over in enumerate(self.over_tasks, 1):
-            under = self.runs[(self.runs["budget"] == over.budget) & (self.runs["profile"] == over.profile)]
+            under = self.runs[(self.runs[UNDER] == [over.protocol, over.budget, over.profile]).all(axis=1)]
             title = f"{over.title}; {budget_words(under)}{parts_of_test_splits(under)}"
             self._add_table(f"tasks{number}", title, task_table(over))
         for name, title, table in (
@@ -129,11 +130,11 @@ class _AcrossGroupsWriter:
         """Write every figure across groups."""
         for number, family in enumerate(self.families, 1):
             self._draw_family(number, family)
-        known_gains = self.effects[self.effects["gain"].notna()].groupby(["budget", "profile"])
-        for number, ((budget, profile), gains) in enumerate(known_gains, 1):
-            # A figure shows one budget; its name has a number where there are several.
+        known_gains = self.effects[self.effects["gain"].notna()].groupby(UNDER)
+        for number, ((protocol, budget, profile), gains) in enumerate(known_gains, 1):
+            # A figure shows one protocol and budget; its name has a number where there are several.
             several = known_gains.ngroups > 1
-            under = f", budget {budget}, profile {profile}" if several else ""
+            under = (f", budget {budget}, profile {profile}" if several else "") + protocol_mark(protocol)
             self._draw_gains(str(number) if several else "", under, gains)
         for number, over in enumerate(self.over_tasks, 1):
             self._draw_ranks(number, over)
@@ -198,8 +199,7 @@ class _AcrossGroupsWriter:
             title = f"Pre-trained on the task's dataset, or on another{under}"
             draw = partial(draw_source_gains, sources, f"{self.figure_mark}{title}")
             self._add_figure(f"datasets{suffix}", title, draw, sources)
-        budget = ["budget", "profile"]
-        runs = self.runs[(self.runs[budget] == gains[budget].iloc[0].tolist()).all(axis=1)]
+        runs = self.runs[(self.runs[UNDER] == gains[UNDER].iloc[0].tolist()).all(axis=1)]
         priced, title = with_hours(gains, runs), f"Cost against gain{under}"
         draw = partial(draw_cost_against_gain, priced, f"{self.figure_mark}{title}")
         self._add_figure(f"cost{suffix}", title, draw, priced, plotly_figures.cost(priced))
@@ -217,7 +217,7 @@ class _AcrossGroupsWriter:
         counts = Counter(titles)
         for number, (key, title, (_, group)) in enumerate(zip(keys, titles, groups, strict=True), 1):
             # Groups of one title differ in their recipe or code.
-            title = f"{title}, protocol #{key['protocol']}" if counts[title] > 1 else title
+            title = f"{title}, conditions #{key['conditions']}" if counts[title] > 1 else title
             yield number, with_part(title, group), group
 
     def _draw_classes(self, number: int, title: str, group: pd.DataFrame) -> None:

@@ -68,8 +68,8 @@ def check_applicable(
     pre-trained on, `target` what the task is fine-tuned on."""
     if protocol != FINETUNE and task.kind != "semantic":
         raise NotApplicable(
-            f"protocol {protocol!r}: task {task.name!r} is of kind {task.kind}; only semantic tasks are probed, whose head is one "
-            "layer on the backbone's features; use --protocol finetune for it"
+            f"protocol {protocol!r}: task {task.name!r} is of kind {task.kind}; only semantic tasks are probed, whose head is "
+            "one layer on the backbone's features; use --protocol finetune for it"
         )
     if source is not None:
         check_needs(method, source)

@@ -37,8 +37,8 @@ def cells(
     """A suite spelled out: every method on every task, under every protocol, at every label ratio, with every pair of seeds.
 
     `protocols`: `finetune`, `linear` (frozen backbone) and `decoder` (frozen encoder). Methods, tasks, budget and profile are
-    names, or paths of YAML files or folders of your own; `profile` defaults to the one that the budget names. Raises WrongUse for a
-    malformed value; names are looked up when the suite is planned or run.
+    names, or paths of YAML files or folders of your own; `profile` defaults to the one that the budget names. Raises WrongUse for
+    a malformed value; names are looked up when the suite is planned or run.
     """
     fields = {
         "name": "cells",
