@@ -85,7 +85,9 @@ def test_features_are_those_of_the_frozen_backbone(probed: Probed) -> None:
     before = load_weights(probed.backbone / BACKBONE_FILE)
     after = load_weights(probed.features.artifacts / BACKBONE_FILE)
     changed = {name for name in after if not torch.equal(before[name], after[name])}
-    assert changed == {n for n in after if n.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    statistics = {n for n in after if n.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    # A small room is one voxel to block 4, which has no variance.
+    assert changed <= statistics and {n for n in statistics if not n.startswith(("bn4", "block4"))} <= changed
     spec, recipe = probed.features.spec, probed.features.recipe(FeatureRecipe)
     assert spec.split is not None and len(spec.split.train) == 5 and recipe.batch_norm == "recalibrated"
     network = seeded_backbone(1, spec.network, 0.1, "torch", 5)
@@ -201,7 +203,7 @@ def test_features_that_are_not_finite_are_refused_by_name(probed: Probed, tmp_pa
         features.run(open_stage(second, tmp_path / "features", {"init": broken}))
 
 
-@pytest.mark.parametrize("start", ["reset", "kept"])
+@pytest.mark.parametrize("start", ["reset", pytest.param("kept", marks=pytest.mark.slow)])
 def test_a_decoder_probe_leaves_the_encoder_as_it_is(probed: Probed, tmp_path: Path, start: str) -> None:
     probes = Probes(decoder=DecoderProbe(start=start))
     *_, last = planned(probed.source, probes=probes, protocol="decoder")
@@ -215,7 +217,7 @@ def test_a_decoder_probe_leaves_the_encoder_as_it_is(probed: Probed, tmp_path: P
     frozen = load_weights(probed.features.artifacts / BACKBONE_FILE)
     trained = {n for n in before if n.startswith(DECODER_PREFIXES)}
     assert len(trained) > 100
-    encoder = set(before) - trained
+    encoder = set(frozen) - trained
     assert all(torch.equal(after[n], frozen[n]) for n in encoder), (
         "weights of the pre-training, norms of the training scenes"
     )
