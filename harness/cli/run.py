@@ -186,6 +186,12 @@ def _print(result: pb.RunResult, runs: Path, as_json: bool) -> None:
     ]
     print(table(("run", "stage", "outcome", "selected", "final", "seconds"), rows))
     print("\n".join(f"* {note}" for note in _notes(result)))
+    for cell in result.probes_without_baseline():
+        options = (
+            f"--task {cell.task} --protocol {cell.protocol} --label-ratio {cell.label_ratio} --budget {cell.budget}"
+        )
+        why = "the frozen random backbone, which a probe is compared with"
+        print(f"next: bench run --method scratch {options} --runs {runs} ({why})")
     print(f"next: bench report --runs {runs}")
 
 
