@@ -90,6 +90,14 @@ def run(
             "--retry", help="Which runs to retry: none, infra (interrupted by the machine), failed (infra + failed)."
         ),
     ] = "infra",
+    stop_when_decided: Annotated[
+        str | None,
+        typer.Option(
+            "--stop-when-decided",
+            metavar="RULE",
+            help="Two pre-training seeds of a suite at a time, until all methods differ from scratch: pocock or obrien-fleming.",
+        ),
+    ] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Rebuild stale images.")] = False,
     strict: Strict = False,
     synthetic: Annotated[
@@ -121,12 +129,13 @@ def run(
     )
     shown = display(json)
     cells = _cells(suite, single, settings, shown)
-    result = pb.run(
-        cells,
+    if stop_when_decided is not None and suite is None:
+        raise pb.WrongUse("--stop-when-decided: it takes the seeds of a --suite, two at a time")
+    options: dict[str, Any] = dict(
         runs=runs,
         only=picks,
         settings=settings,
-        retry=retry,  # type: ignore[arg-type]
+        retry=retry,
         workers=workers,
         rebuild=rebuild,
         strict=strict,
@@ -136,6 +145,10 @@ def run(
         on_cpu=budget is not None,
         display=shown,
     )
+    if stop_when_decided is None:
+        result = pb.run(cells, **options)
+    else:
+        result, _ = pb.run_until_decided(cells, stop_when_decided, **options)  # type: ignore[arg-type]
     _print(result, runs, json)
     result.raise_if_failed()
 

@@ -124,8 +124,9 @@ def _prediction(protocol: str, budget: str, profile: str, panels: Sequence[Panel
 def _drawn(
     methods: Sequence[tuple[str, ...]], seeds: Mapping[tuple[str, ...], Sequence[int]], rng: np.random.Generator
 ) -> list[tuple[tuple[str, ...], Sequence[int]]]:
-    chosen = [methods[i] for i in rng.integers(len(methods), size=len(methods))]
-    return [(m, [seeds[m][i] for i in rng.integers(len(seeds[m]), size=len(seeds[m]))]) for m in chosen]
+    # A method that is drawn twice is a tie: two draws of its seeds would add the correlation of its noise.
+    own = {m: [seeds[m][i] for i in rng.integers(len(seeds[m]), size=len(seeds[m]))] for m in methods}
+    return [(methods[i], own[methods[i]]) for i in rng.integers(len(methods), size=len(methods))]
 
 
 def _correlation(panels: Sequence[Panel], drawn: Sequence[tuple[tuple[str, ...], Sequence[int]]]) -> float:

@@ -125,7 +125,7 @@ def test_a_store_with_probes_is_reported(tmp_path: Path) -> None:
     assert runs.groupby(["method", "pretrain_seed"])["pretrain_keys"].nunique().eq(1).all()
     probes = runs[runs["protocol"] == "linear"]
     assert (probes["features_key"] != "").all() and probes["checkpoint"].eq("final").all()
-    assert probes["pretraining"].tolist() == runs[runs["protocol"] == "finetune"]["pretraining"].tolist()
+    assert runs.groupby("method")["pretraining"].nunique().eq(1).all()
     built = build_report(Store(tmp_path / "runs"), tmp_path / "out", page=True, scene_pictures=False)
     assert "probes" in built.files and "protocol linear" in (tmp_path / "out" / "table.md").read_text()
     assert "figure-prediction1" in "".join(map(str, built.files.values()))
