@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pretrain_bench.api.images import ImageState, build_images, list_images, lock_bases, prune_images
     from pretrain_bench.api.methods import ImportedCheckpoint, check_method, import_checkpoint, list_methods
     from pretrain_bench.api.planning import Plan, plan
-    from pretrain_bench.api.power import Power, power
+    from pretrain_bench.api.power import Power, power, power_of_plan
     from pretrain_bench.api.reporting import compare, keys_of_suite, report, watch_runs
     from pretrain_bench.api.running import RunResult, run
     from pretrain_bench.api.runs import RUN_COLUMNS, ListedRun, Run, find_run, list_runs, load_runs
@@ -66,7 +66,7 @@ _MODULES = {
     "methods": ("ImportedCheckpoint", "check_method", "import_checkpoint", "list_methods"),
     "deciding": ("Look", "run_until_decided"),
     "planning": ("Plan", "plan"),
-    "power": ("Power", "power"),
+    "power": ("Power", "power", "power_of_plan", "power_of_plan"),
     "reporting": ("compare", "keys_of_suite", "report", "watch_runs"),
     "running": ("RunResult", "run"),
     "runs": ("RUN_COLUMNS", "ListedRun", "Run", "find_run", "list_runs", "load_runs"),
@@ -133,7 +133,7 @@ __all__ = [
     "open_runs",
     "pack_bundle",
     "plan",
-    "power",
+    "power", "power_of_plan",
     "prepare_data",
     "preview_data",
     "prune_images",

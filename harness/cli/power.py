@@ -11,12 +11,12 @@ import pretrain_bench as pb
 from pretrain_bench.harness.cli.options import Json
 
 NOTES = (
-    "seeds: pre-training seeds of the method and of scratch that find a true difference of so many points in 4 studies of 5 "
-    "(Welch, two-sided 5 %).",
-    "n, could show: the seeds there are, and the difference that they find. hours: of so many seeds of both, from scratch.",
-    "sd: of one pre-training with its fine-tunings. Fine-tuning seeds that both methods share cancel in the difference; with own "
-    "fine-tuning seeds they would not.",
-    "Looking at results after every seed and stopping at the first p below 5 % inflates errors: bench run --stop-when-decided.",
+    "seeds: pre-training seeds of the method and of scratch that find a true difference of {effect:g} in 4 studies of 5 (Welch, "
+    "two-sided 5 %); hours: CPU- or GPU-hours of so many of both, pre-training included",
+    "n, shows: the fewer seeds of the two that there are, and the difference that they find as surely",
+    "sd: of one pre-training with its fine-tunings; parts: over pre-training seeds, fine-tuning seeds, and the rest",
+    "fine-tuning seeds that both share cancel in the difference (paired); own: the seeds it would take if they did not",
+    "stopping at the first p below 5 % of many looks inflates errors: bench run --stop-when-decided",
 )
 
 
@@ -39,4 +39,4 @@ def power(
         print(f"no method in {runs} has runs beside scratch's; nothing to compute from")
         return
     print(table(tuple(answer.table.columns), list(answer.table.itertuples(index=False, name=None))))
-    print("\n".join(f"* {note}" for note in NOTES))
+    print("\n".join(f"* {note.format(effect=effect)}" for note in NOTES))

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def power_table(seeds: pd.DataFrame, effect: float) -> pd.DataFrame:
-    """One line for each method of each group; `seeds`: as from `analysis.seeds.seeds_for` for that effect."""
+def power_table(seeds: pd.DataFrame) -> pd.DataFrame:
+    """One line for each method of each group; `seeds`: as from `analysis.seeds.seeds_for`."""
     import pandas as pd
 
     return pd.DataFrame(
@@ -26,14 +26,14 @@ def power_table(seeds: pd.DataFrame, effect: float) -> pd.DataFrame:
                 "budget": format_budget(row["budget"], row["profile"]),
                 "method": row["method"],
                 "n": row["n"],
-                "could show": _number(row["could_show"], ".1f"),
+                "shows": _number(row["could_show"], ".1f"),
                 "sd": _number(row["deviation"], ".2f"),
-                "sd: pre-training, fine-tuning, rest": ", ".join(_number(row[kind], ".2f") for kind in SPLIT)
-                if np.isfinite(row[SPLIT[0]])
-                else "-",
-                f"seeds for {effect:g}": _number(row["seeds"], ".0f"),
-                "with own fine-tuning seeds": _number(row["seeds_own"], ".0f"),
-                "hours of both": "-" if np.isnan(row["seeds"]) else f"{row['hours']:,.1f} {row['hours_of']}",
+                "parts": " ".join(_number(row[kind], ".2f") for kind in SPLIT) if np.isfinite(row[SPLIT[0]]) else "-",
+                "seeds": _number(row["seeds"], ".0f"),
+                "own": _number(row["seeds_own"], ".0f"),
+                "hours": "-"
+                if np.isnan(row["seeds"])
+                else f"{row['hours']:,.1f} {row['hours_of'].removesuffix('-hours')}",
             }
             for row in seeds.to_dict("records")
         ]
