@@ -334,7 +334,7 @@ def _check_groups(runs: dict[str, AuditedRun], tally: Tally) -> None:
         if run.record.cell is None:
             continue
         cell = run.record.cell
-        group = (cell.task, run.record.dataset, str(cell.label_ratio), cell.budget, cell.profile)
+        group = (cell.task, run.record.dataset, cell.protocol, str(cell.label_ratio), cell.budget, cell.profile)
         limits = run.spec.limits
         tunings[group][canonical_json(limits.model_dump(mode="json"))].add(cell.method)
         total, currency = _pretraining_total(run, runs)
@@ -362,10 +362,12 @@ def _pretraining_total(run: AuditedRun, runs: dict[str, AuditedRun]) -> tuple[fl
         if key not in runs:
             return None, ""
         parent = runs[key].spec
-        total += parent.limits.amount
-        currency = parent.limits.currency.value
         waiting += parent.parents.values()
-    trains = any(runs[key].spec.data is not None for key in seen)
+        if parent.kind == "pretrain":
+            total += parent.limits.amount
+            currency = parent.limits.currency.value
+    pretrainings = [runs[key].spec for key in seen if runs[key].spec.kind == "pretrain"]
+    trains = any(spec.data is not None for spec in pretrainings)
     return (total, currency) if trains else (None, "")
 
 

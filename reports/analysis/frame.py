@@ -199,7 +199,7 @@ def _row(
         "task": cell.task,
         "dataset": record.dataset or NO_DATASET,
         "synthetic": spec.data is not None and spec.data.synthetic,
-        "pretrain_synthetic": any(p.synthetic for p in parents),
+        "pretrain_synthetic": any(p.synthetic for p in pretrainings),
         "protocol": title_of_protocol(spec),
         "label_ratio": str(cell.label_ratio),
         "label_percent": float("nan") if limited else cell.label_ratio.percent,
