@@ -16,6 +16,8 @@ from pretrain_bench.benchmarks.support.errors import WrongUse
 
 AXES = ("method", "pretrain_dataset", "task", "protocol", "label_ratio", "pretrain_seed", "finetune_seed")
 """Fields of a cell that a suite spans and that filters and exclusions name."""
+NO_SEED = 0
+"""The fine-tuning seed of a cell that has no use for one."""
 
 
 class Suite(Spec):
@@ -59,7 +61,8 @@ class Suite(Spec):
     def cells(
         self, budget: str, profile: str, filters: Iterable[Filter] = (), names: Mapping[str, str] = {}
     ) -> Iterator[Cell]:
-        """Every cell that is not excluded and that all filters let through, methods innermost last.
+        """Every cell that is not excluded and that all filters let through, methods innermost last. A linear probe draws nothing
+        from a fine-tuning seed, so that all of these are one cell, with NO_SEED.
 
         Pre-training datasets, methods and tasks are named as the suite names them. Filters and exclusions match these texts, and
         the names that `names` has for paths. Raises WrongUse for a filter that lets no value of the suite through.
@@ -80,6 +83,10 @@ class Suite(Spec):
             named = dict(zip(AXES, values, strict=True))
             if any(all(f.matches(named[f.axis], names) for f in entry) for entry in barred):
                 continue
+            if named["protocol"] == "linear":
+                if named["finetune_seed"] != chosen["finetune_seed"][0]:
+                    continue
+                named["finetune_seed"] = NO_SEED
             # Every value was checked with the suite; a cell of a large matrix is not checked a second time.
             fields = {**named, "label_ratio": ratios[str(named["label_ratio"])], "budget": budget, "profile": profile}
             yield Cell.model_construct(**fields)  # type: ignore[arg-type]

@@ -59,15 +59,12 @@ class Planner:
         return [self.plan_cell(cell) for cell in self.distinct(cells)]
 
     def distinct(self, cells: Iterable[Cell]) -> Iterator[Cell]:
-        """Each cell once, with the dataset that its pre-training reads: a stand-in, or none. A linear probe draws nothing from
-        its seed, so that all fine-tuning seeds are one cell, that of seed 0."""
+        """Each cell once, with the dataset that its pre-training reads: a stand-in, or none."""
         seen: set[tuple[object, ...]] = set()
         for asked in cells:
             needs_data = self.specs.methods[asked.method].needs.data
             used = self.names[asked.pretrain_dataset] if needs_data else NO_DATASET
-            seed = 0 if asked.protocol == "linear" else asked.finetune_seed
-            same = (used, seed) == (asked.pretrain_dataset, asked.finetune_seed)
-            cell = asked if same else asked.model_copy(update={"pretrain_dataset": used, "finetune_seed": seed})
+            cell = asked if used == asked.pretrain_dataset else asked.model_copy(update={"pretrain_dataset": used})
             which = (
                 cell.method, used, cell.task, cell.protocol, str(cell.label_ratio), cell.pretrain_seed, cell.finetune_seed,
             )  # fmt: skip

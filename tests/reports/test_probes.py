@@ -165,3 +165,25 @@ def test_a_comparison_is_made_within_a_protocol(tmp_path: Path) -> None:
     gaps = differences(pairs).set_index("protocol")["difference"]
     assert gaps["finetune"] == pytest.approx(0) and gaps["linear"] == pytest.approx(10)
     assert overall_text(pairs).splitlines()[1].startswith("Over all cells, protocol linear: B - A +10.0")
+
+
+def test_a_report_of_a_suite_of_probes_has_its_probes_alone(tmp_path: Path) -> None:
+    """Fine-tunings of the same cells belong to another suite; features that failed belong to the probes."""
+    from pretrain_bench.api.reporting import keys_of_suite
+
+    store = Store(tmp_path / "runs")
+    for method in ("scratch", "ours"):
+        add(store, method, 0.5)
+        add(store, method, 0.3, protocol="linear", features="ok" if method == "ours" else "crashed")
+    (tmp_path / "b.yaml").write_text("extends: smoke\nname: b\nversion: 1\n")
+    (tmp_path / "p.yaml").write_text("extends: smoke\nname: p\nversion: 1\n")
+    common = f"name: s\nversion: 1\nbudget: {tmp_path}/b.yaml\nprofile: {tmp_path}/p.yaml\nmethods: [scratch, ours]\ntasks: [s3dis-sem]\n"
+    counted = {}
+    for protocol in ("finetune", "linear"):
+        (tmp_path / f"{protocol}.yaml").write_text(f"{common}protocols: [{protocol}]\n")
+        keys = keys_of_suite(str(tmp_path / f"{protocol}.yaml"), store)
+        counted[protocol] = sorted((r.kind, r.method) for r in store.records() if r.key in keys)
+    assert counted == {
+        "finetune": [("finetune", "ours"), ("finetune", "scratch")],
+        "linear": [("features", "scratch"), ("finetune", "ours")],
+    }

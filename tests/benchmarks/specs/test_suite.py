@@ -137,9 +137,10 @@ def test_no_published_panel_is_without_a_suite() -> None:
 def test_a_protocol_is_an_axis() -> None:
     """Fine-tuning is the default, and cells of it are written as before there were others."""
     both = SUITE.model_copy(update={"protocols": ("finetune", "linear")})
-    assert len(cells(both)) == 2 * len(cells(SUITE))
-    assert len(cells(both, "protocol=linear")) == len(cells(SUITE))
-    assert len(cells(both.model_copy(update={"exclude": ({"protocol": "linear", "method": "ours"},)}))) == 24 + 12
+    assert len(cells(both)) == 24 + 8, "a linear probe has no use for the three fine-tuning seeds"
+    linear = cells(both, "protocol=linear", "finetune_seed=1,2")
+    assert len(linear) == len(set(linear)) == 8 and {c[3] for c in linear} == {0}
+    assert len(cells(both.model_copy(update={"exclude": ({"protocol": "linear", "method": "ours"},)}))) == 24 + 4
     written = {c.protocol: c.model_dump(mode="json") for c in both.cells("b", "p")}
     assert "protocol" not in written["finetune"] and written["linear"]["protocol"] == "linear"
 

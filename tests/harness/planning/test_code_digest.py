@@ -399,15 +399,6 @@ def test_linear_probes_of_one_pretraining_share_their_features(prepared: dict[st
         assert other[0] != features
 
 
-def test_fine_tuning_seeds_are_one_linear_cell_and_several_decoder_cells(prepared: dict[str, PreparedDataset]) -> None:
-    where = cell()
-    suite = SuiteSpecs({"ours": find(Method, "ours")}, {"s3dis-sem": find(Task, "s3dis-sem")}, *specs(where)[2:])
-    planner = Planner(suite, {name: name for name in prepared}, prepared, MACHINE)
-    for protocol, expected in (("linear", [0]), ("decoder", [3, 4])):
-        asked = [cell(protocol=protocol, finetune_seed=seed) for seed in (3, 4)]
-        assert [c.finetune_seed for c in planner.distinct(asked)] == expected
-
-
 @pytest.mark.parametrize("task", ["s3dis-inst", "scannet-det"])
 @pytest.mark.parametrize("protocol", ["linear", "decoder"])
 def test_only_semantic_tasks_are_probed(task: str, protocol: str) -> None:
