@@ -40,7 +40,7 @@ def run(context: StageContext) -> dict[str, float | None]:
     )
     if not fit.converged:
         context.warn(
-            f"not converged: after {fit.iterations} iterations the gradient is {fit.last_gradient / fit.first_gradient:.1%} of "
+            f"not converged: after {fit.iterations} iterations the gradient is {fit.last_gradient / fit.first_gradient:.2%} of "
             "that at the start; raise probes.linear.iterations of the profile"
         )
     save_weights(fit.head.state_dict(), context.artifacts / HEAD_FILE)

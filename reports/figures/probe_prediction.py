@@ -8,6 +8,7 @@ import numpy as np
 
 from pretrain_bench.reports.analysis.method_cards import colour_of, place_of
 from pretrain_bench.reports.analysis.probe_prediction import PANEL, Prediction
+from pretrain_bench.reports.analysis.sorting import ratio_key
 from pretrain_bench.reports.figures.gains import finish_gain_axes
 from pretrain_bench.reports.figures.style import add_legend, new_axes
 
@@ -24,7 +25,7 @@ def prediction_words(prediction: Prediction) -> str:
     interval = f" [{prediction.low:.2f}, {prediction.high:.2f}]" if np.isfinite(prediction.low) else ""
     return (
         f"rank correlation {prediction.correlation:.2f}{interval} over {prediction.methods} methods, {prediction.panels} tasks "
-        f"and ratios, at least {prediction.seeds} seeds: {prediction.verdict}"
+        f"and ratios, at least {prediction.seeds} seed{'s' * (prediction.seeds > 1)} of each: {prediction.verdict}"
     )
 
 
@@ -32,7 +33,7 @@ def draw_prediction(prediction: Prediction, title: str) -> Any:
     """Gain over scratch of the fine-tuned backbone over the score of its probe: a colour a method, a marker a task and ratio."""
     points = prediction.points
     figure, axes = new_axes(5.2, 4.0)
-    panels = list(dict.fromkeys(points[PANEL].itertuples(index=False, name=None)))
+    panels = sorted(set(points[PANEL].itertuples(index=False, name=None)), key=lambda p: (*p[:2], ratio_key(p[2])))
     for place, panel in enumerate(panels):
         marker = PANEL_MARKERS[place % len(PANEL_MARKERS)]
         mine: pd.DataFrame = points[(points[PANEL] == list(panel)).all(axis=1)]

@@ -19,6 +19,7 @@ from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.harness.contract.stage import FEATURES_STAGE, TRAINING_ROWS
 from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.estimate import History, artifact_bytes, rough_flops
 from pretrain_bench.harness.planning.planner import stages_of
 from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage
@@ -229,4 +230,21 @@ def test_a_decoder_probe_leaves_the_encoder_as_it_is(probed: Probed, tmp_path: P
     assert (
         len(state["optimiser"]["param_groups"][0]["params"])
         == len([n for n in trained if "running" not in n and "tracked" not in n]) + 2
+    )
+
+
+def test_a_plan_knows_what_features_take(probed: Probed) -> None:
+    """A count of the work before any ran, then the mean of earlier ones; a probe is priced by earlier probes of its task."""
+    _, second, last = planned(probed.source)
+    assert rough_flops(second) > 0 == rough_flops(last) and History([]).estimate(second, 1).source == "rough"
+    assert artifact_bytes(second.spec) > 5 * SOME_ROWS * 12 * 4
+    root = probed.features.root / "in"
+    (root / "spec.json").write_bytes((root / "stage.json").read_bytes())
+    done = {"outcome": "ok", "ledger": {"wall_seconds": 7.0, "cpu_seconds": 7.0}}
+    cell = {"task": "s3dis-sem", "budget": "nano", "profile": "nano"}
+    history = History([(done, root), ({**done, "cell": cell}, root)])
+    assert history.estimate(second, 1)[::2] == (7.0, "earlier runs")
+    assert history.estimate(last, 1).source != "earlier runs", "a fine-tuning says nothing of a probe"
+    assert (
+        History([({**done, "cell": {**cell, "protocol": "linear"}}, root)]).estimate(last, 1).source == "earlier runs"
     )
