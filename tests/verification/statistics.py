@@ -14,7 +14,7 @@ from tests.verification.report import write_report
 
 SEED, TRIALS, BOOTSTRAP_TRIALS, NULLS, MORE_NULLS = 20261123, 20_000, 2_000, 2_000, 20_000
 SIZES = (3, 5, 10, 20)
-PAIRED_TRIALS = 4_000
+PAIRED_TRIALS = 2_000
 DESIGNS = (
     "paired: common fine-tuning seeds",
     "unpaired: own fine-tuning seeds",
