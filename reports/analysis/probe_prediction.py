@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PANEL = ["task", "dataset", "label_ratio"]
 METHOD = ["method", "pretrain_dataset", "pretraining"]
-UNDER = ["budget", "profile"]
+LIMITS = ["budget", "profile"]
 LEAST_METHODS, LEAST_SEEDS = 5, 2
 DRAWS = 2000
 CANNOT_TELL = "cannot tell"
@@ -74,8 +74,8 @@ def predictions(runs: pd.DataFrame) -> list[Prediction]:
     """One for each probing protocol, budget and profile with fine-tunings of the same pre-trainings to compare with."""
     found = []
     probes = runs[runs["protocol"] != FINETUNE] if len(runs) else runs
-    for (protocol, budget, profile), mine in probes.groupby(["protocol", *UNDER]) if len(probes) else []:
-        tuned = runs[(runs["protocol"] == FINETUNE) & (runs[UNDER] == [budget, profile]).all(axis=1)]
+    for (protocol, budget, profile), mine in probes.groupby(["protocol", *LIMITS]) if len(probes) else []:
+        tuned = runs[(runs["protocol"] == FINETUNE) & (runs[LIMITS] == [budget, profile]).all(axis=1)]
         panels = list(_panels(mine, tuned))
         if panels:
             found.append(_prediction(str(protocol), str(budget), str(profile), panels))
