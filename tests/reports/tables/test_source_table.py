@@ -36,6 +36,7 @@ def test_gains_of_the_same_and_of_another_dataset_are_told_apart(tmp_path: Path)
             "gain": g,
             "task": "t",
             "label_ratio": "100%",
+            "protocol": "finetune",
             "budget": "b",
             "profile": "p",
         }
