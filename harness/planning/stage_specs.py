@@ -12,6 +12,7 @@ from pretrain_bench.benchmarks.datasets.splits import read_scene_list, scenes_fo
 from pretrain_bench.benchmarks.specs.budget import Budget, BudgetHalf, Currency
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
 from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.layouts import LAYOUTS
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.recipes import Recipe
@@ -87,9 +88,11 @@ def check_needs(method: Method, dataset: Dataset) -> None:
     needs = {n for n in NEEDED if getattr(method.needs, n)}
     missing = sorted(needs - set(dataset.provides))
     if missing:
+        card = LAYOUTS[dataset.layout]
+        lacks = f"; {card.title}: {card.lacks}" if card.lacks else ""
         raise NotApplicable(
             f"method {method.name!r} needs {', '.join(missing)}, which dataset {dataset.name!r} does not have "
-            f"(it has {', '.join(dataset.provides)})"
+            f"(it has {', '.join(dataset.provides)}{lacks})"
         )
 
 
@@ -109,12 +112,16 @@ def check_held(method: Method, source: PreparedDataset, scenes: tuple[str, ...])
         )
 
 
-def check_classes(source: PreparedDataset, scenes: tuple[str, ...], kind: str, part: str) -> None:
-    """Raises NotApplicable where no label of the `part` scenes is of a class that counts: nothing to learn, or no score."""
+def check_classes(
+    source: PreparedDataset, scenes: tuple[str, ...], kind: str, part: str, of_task: tuple[str, ...] = ()
+) -> None:
+    """Raises NotApplicable where no label of the `part` scenes is of a class that counts (`of_task`, where a task names its
+    classes): nothing to learn, or no score."""
     dataset = source.dataset
     shown = classes_in(source.manifest, scenes, kind)
     names = dataset.detected_classes if kind == "detection" else dataset.classes
     counted = set(dataset.thing_classes if kind == "instance" else names)
+    counted &= set(of_task or counted)
     if shown is None or any(names[i] in counted for i in shown):
         return
     what = {"semantic": "labelled point", "instance": "labelled point of a class with instances", "detection": "box"}[
@@ -216,7 +223,7 @@ def finetune_stage(
     whole = split_scenes(scenes, target.dataset, LabelRatio(), target.tested, profile.selection)
     recipe = recipe.for_scenes(len(whole.train))
     for part, names in (("training", split.train), ("test", split.test)):
-        check_classes(target, names, task.kind, part)
+        check_classes(target, names, task.kind, part, task.classes)
     spec = StageSpec.model_validate(
         {
             **_common(specs, budget.finetune, 1.0, machine),
@@ -227,7 +234,7 @@ def finetune_stage(
             "label_ratio": cell.label_ratio,
             "seed": cell.finetune_seed,
             "recipe": recipe.model_dump(mode="json"),
-            "data": _view(target, True, (), task.kind),
+            "data": _task_view(target, task),
             "selection": profile.selection,
             "split": split,
             "coverage": split_coverage(target.dataset, target.manifest, split.test),
@@ -302,6 +309,25 @@ def _pretrain_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ..
             f"{profile.name!r} pre-trains on training scenes only (J-25)"
         )
     return scenes
+
+
+def _task_view(target: PreparedDataset, task: Task) -> DataView:
+    """The data of a fine-tuning, with the classes of its task. Raises WrongUse for a class that the dataset lacks."""
+    view = _view(target, True, (), task.kind)
+    if not task.classes:
+        return view
+    if unknown := [c for c in task.classes if c not in view.classes]:
+        raise WrongUse(
+            f"task {task.name!r}: classes: {unknown[0]!r} is not a class of dataset {target.dataset.name!r}, which has "
+            f"{', '.join(view.classes)}"
+        )
+    return view.model_copy(
+        update={
+            "classes": task.classes,
+            "things": tuple(c for c in view.things if c in task.classes),
+            "label_ids": tuple(view.classes.index(c) for c in task.classes),
+        }
+    )
 
 
 def _view(source: PreparedDataset, labels: bool, scenes: tuple[str, ...], kind: str = "semantic") -> DataView:
