@@ -23,6 +23,8 @@ from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.user_files import by_lower_name, list_folder, read_text
 
 MAX_METRES = 1e5
+PATTERNS = ("*/color", "*/frame-*.color.*", "color", "frame-*.color.*")
+"""What a folder of this layout holds."""
 _COLOUR = r"\.(?:jpg|jpeg|png)"
 _USUAL_NAMES = {
     "color": ("colour", "colors", "colours", "rgb", "image", "images"),
@@ -34,12 +36,13 @@ _USUAL_NAMES = {
 
 
 class FramePaths(NamedTuple):
-    """The files of one frame, and its number in the recording; the pose may not be there."""
+    """The files of one frame, and its number in the recording; the pose file may not be there. Layouts that keep all poses in one
+    file give the pose (4, 4) itself."""
 
     number: int
     colour: Path
     depth: Path
-    pose: Path
+    pose: Path | NDArray[np.float64]
 
 
 class Recording(NamedTuple):

@@ -27,7 +27,7 @@ class Cloud(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """semantic (N,) uint8 training ids, 255 for none; instance (N,) int32."""
+    """semantic (N,) uint8 training ids, 255 for none; instance (N,) int32, all -1 where the data tell no objects apart."""
 
     semantic: NDArray[np.uint8]
     instance: NDArray[np.int32]
@@ -97,7 +97,9 @@ def load_labels(view: Path, scene: str, label_ids: Sequence[int] = ()) -> Labels
     """The labels of a scene. `label_ids` are the ids of a task's classes, which become 0, 1, ...; those of other classes become
     255. Raises DataError in a stage that was not given the labelled view."""
     folder = view / LABELLED / scene
-    labels = Labels(_load(folder / "semantic.npy"), _load(folder / "instance.npy"))
+    semantic = _load(folder / "semantic.npy")
+    known = has_instances(view, scene)
+    labels = Labels(semantic, _load(folder / "instance.npy") if known else np.full(len(semantic), -1, np.int32))
     if not label_ids:
         return labels
     table = np.full(256, IGNORE, np.uint8)

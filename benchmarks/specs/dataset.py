@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pretrain_bench.benchmarks.specs.base import Name, Spec
 from pretrain_bench.benchmarks.specs.layouts import LAYOUTS, LayoutName, Provided
-from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
+from pretrain_bench.benchmarks.support.user_files import read_text
 
 UpChoice = Literal["auto", "+x", "-x", "+y", "-y", "+z", "-z"]
 """What is up in the world of recordings, where their layout leaves that open."""
@@ -56,13 +66,16 @@ class Dataset(Spec):
     provides: tuple[Provided, ...] = Field(description="what its layout can hold, unless given")
     classes: tuple[str, ...] = Field((), description="training classes, in the order of their ids")
     raw_classes: tuple[str, ...] = Field(
-        (), description="file-name classes that the reader knows (`classes`, unless given); the rest is an error"
+        (),
+        description="file-name classes that the reader knows; the rest is an error, or unlabelled where this is not given",
     )
     class_ids: tuple[NonNegativeInt, ...] = Field(
-        (), description="raw label id of each class, in the order of `classes`; 0, 1, ... where the files number them so"
+        (),
+        description="raw label id of each class, in the order of `classes`; 0, 1, ... where the files number them so",
     )
     layout_classes: dict[LayoutName, tuple[str, ...]] = Field(
-        {}, description="classes in the order of their ids in the files of other layouts, where they have one of their own"
+        {},
+        description="classes in the order of their ids in the files of other layouts, where they have one of their own",
     )
     sensor: Sensor = Sensor()
     box_classes: tuple[str, ...] = Field((), description="classes of the detection boxes, where not `classes`")
@@ -82,9 +95,7 @@ class Dataset(Spec):
     test_scenes: tuple[str, ...] = Field(
         (), description="scenes, or folders of scenes, that are only ever tested on; or a text file of them, one a line"
     )
-    train_scenes: tuple[str, ...] = Field(
-        (), description="if given, no other scene trains; written as `test_scenes`"
-    )
+    train_scenes: tuple[str, ...] = Field((), description="if given, no other scene trains; written as `test_scenes`")
     test_scenes_file: str | None = Field(
         None, description="official test list in benchmarks/configs/splits, in place of prefixes"
     )
@@ -119,6 +130,18 @@ class Dataset(Spec):
             raise WrongUse(f"dataset {self.name!r} has no size {world!r}; it has {', '.join(self.worlds)}")
         return self.model_copy(update={"world": self.worlds[world], "worlds": {}})
 
+    @field_validator("test_scenes", "train_scenes", mode="before")
+    @classmethod
+    def _read_list(cls, value: Any, info: ValidationInfo) -> Any:
+        """A text file of scenes, relative to the file that names it, as its lines."""
+        if isinstance(value, str):
+            path = (info.context or {}).get("folder", Path()) / value
+            try:
+                value = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+            except DataError as error:
+                raise ValueError(str(error)) from None
+        return [str(v).strip("/").replace("/", "__") for v in value] if isinstance(value, list) else value
+
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, data: Any) -> Any:
@@ -129,8 +152,6 @@ class Dataset(Spec):
         card = LAYOUTS.get(data["layout"])
         if card is not None:
             filled = {"provides": card.provides} | filled
-        if data["layout"] == "s3dis" and "classes" in data:
-            filled = {"raw_classes": data["classes"]} | filled
         if data["layout"] == "semantickitti" and "class_ids" in data and "learning_map" not in data:
             filled["learning_map"] = {raw: place for place, raw in enumerate(data["class_ids"], start=1)}
         return filled

@@ -27,11 +27,12 @@ class Task(Spec):
     headline_metric: HeadlineMetric = Field(description="the first metric of its kind, unless given")
     recipe: Name | None = Field(
         None,
-        description="the task whose recipe is used where a profile has none for this one; s3dis-sem, s3dis-inst or scannet-det by "
-        "kind, unless given",
+        description="the task whose recipe is used where a profile has none for this one; of a task of one's own s3dis-sem, "
+        "s3dis-inst or scannet-det by its kind, unless given",
     )
     classes: tuple[str, ...] = Field(
-        (), description="those of the dataset's classes that are learnt and scored; points of others are unlabelled. All by default"
+        (),
+        description="those of the dataset's classes that are learnt and scored (all by default); others are unlabelled",
     )
     voxel_metres: PositiveFloat | None = Field(None, description="in place of the recipe's")
     evaluation: str = Field(description="the protocol, in words: resolution, augmentation at test time, selection")

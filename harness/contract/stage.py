@@ -65,7 +65,8 @@ class DataView(Spec):
     classes: tuple[str, ...] = Field((), description="of points, or of boxes where boxes are detected")
     things: tuple[str, ...] = Field((), description="those of `classes` whose instances are told apart")
     label_ids: tuple[NonNegativeInt, ...] = Field(
-        (), description="id of each class in the labels, of a task with some of the dataset's classes; all and in order by default"
+        (),
+        description="id of each class in the labels, of a task with some of the dataset's classes; in order by default",
     )
     heading_bins: PositiveInt = Field(1, description="of boxes; 1 where they lie along the axes")
     box_mean_sizes_metres: tuple[tuple[float, float, float], ...] = Field((), description="full size, for each class")
