@@ -80,10 +80,13 @@ _HOMES = {name: f"{__name__}.api.{module}" for module, names in _MODULES.items()
 
 __all__ = [
     "RUN_COLUMNS", "Audit", "BenchError", "DataCounts", "DataError", "Diagnosis", "Display", "EnvironmentCannot",
-    "ImageState", "ImportedCheckpoint", "InitialFiles", "LineDisplay", "ListedRun", "PackedBundle", "Plan", "Progressed", "Removed", "Run",
+    "ImageState", "ImportedCheckpoint", "InitialFiles",
+    "LineDisplay", "ListedRun", "PackedBundle", "Plan", "Progressed", "Removed", "Run",
     "RunResult", "Settings", "Silent", "StageUnderWay", "Status", "TqdmDisplay", "WrongUse", "__version__",
-    "audit", "build_images", "cells", "check_method", "clean", "compare", "count_data", "dataset", "describe_data", "doctor",
-    "draw_features", "draw_scene", "find_run", "fitting_budget", "holds_originals", "import_checkpoint", "init_data", "keys_of_suite",
+    "audit", "build_images", "cells", "check_method", "clean", "compare", "count_data", "dataset",
+    "describe_data", "doctor",
+    "draw_features", "draw_scene", "find_run", "fitting_budget", "holds_originals", "import_checkpoint",
+    "init_data", "keys_of_suite",
     "list_datasets", "list_images",
     "list_methods", "list_runs", "list_suites", "load_runs", "lock_bases", "open_runs", "pack_bundle", "plan",
     "prepare_data", "preview_data", "prune_images", "report", "run", "status", "subset_data", "suite", "tested_scenes",
