@@ -140,7 +140,11 @@ class Dataset(Spec):
                 value = [line.strip() for line in read_text(path).splitlines() if line.strip()]
             except DataError as error:
                 raise ValueError(str(error)) from None
-        return [str(v).strip("/").replace("/", "__") for v in value] if isinstance(value, list) else value
+        if not isinstance(value, list):
+            return value
+        if strange := [v for v in value if not isinstance(v, str)]:
+            raise ValueError(f'{strange[0]!r} is no text; put names such as "08" in quotes')
+        return [v.strip("/").replace("/", "__") for v in value]
 
     @model_validator(mode="before")
     @classmethod

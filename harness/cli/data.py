@@ -54,19 +54,7 @@ def info(
     from pretrain_bench.harness.cli.console import print_json
 
     if root is None and pb.holds_originals(name):
-        described = pb.describe_data(name)
-        if json and not counts:
-            print_json(
-                {"layout": described.layout, "scenes": len(described.scenes), "provides": described.card.provides,
-                 "lacks": described.card.lacks, "dataset": described.stands_for}
-            )  # fmt: skip
-            return
-        if not json:
-            _print_layout(described)
-        if counts:
-            prepared = pb.prepare_data(name, frame_stride=frame_stride, up=up, display=display(json))
-            held = pb.count_data(prepared)
-            print_json({"layout": described.layout, "counts": held._asdict()}) if json else _print_counts(held)
+        _print_folder(name, frame_stride, counts, up, json)
         return
     dataset, held = pb.dataset(name), None
     if counts or root:
@@ -81,6 +69,29 @@ def info(
         _print_counts(held)
     elif dataset.classes:
         print(f"classes:  {', '.join(dataset.classes)}")
+
+
+def _print_folder(folder: str, frame_stride: int | None, counts: bool, up: str, json: bool) -> None:
+    """The layout of a folder of original data, and with `counts` what it holds, which prepares it."""
+    from pretrain_bench.harness.cli.console import print_json
+
+    described = pb.describe_data(folder)
+    held = None
+    if counts:
+        held = pb.count_data(pb.prepare_data(folder, frame_stride=frame_stride, up=up, display=display(json)))
+    if not json:
+        _print_layout(described)
+        if held is not None:
+            _print_counts(held)
+        return
+    plain = {
+        "layout": described.layout,
+        "scenes": len(described.scenes),
+        "provides": described.card.provides,
+        "lacks": described.card.lacks,
+        "dataset": described.stands_for,
+    }
+    print_json(plain | ({} if held is None else {"counts": held._asdict()}))
 
 
 def _print_layout(described: FolderDescription) -> None:

@@ -80,7 +80,7 @@ def dataset_text(described: Description, name: str) -> str:
         tested = _guess_test_scenes(described.scenes)
         lines += [
             "# Scenes, or folders of scenes, that are only ever tested on; a guess. A text file of them, one a line, works too.",
-            f"test_scenes: [{', '.join(tested)}]",
+            f"test_scenes: [{', '.join(map(_quoted, tested))}]",
         ]
     lines += _sensor_lines(described)
     lines += ["source: your own data", "licence: not stated"]
@@ -106,15 +106,21 @@ def _class_lines(described: Description) -> list[str]:
         lines = ["# Names for the ids below, in their order. Delete a name and its id, and its points are unlabelled."]
     lines.append("classes:")
     lines += [
-        f"  - {key if named else f'class_{key}'}  # {count:,} {unit}{'' if named else f' of id {key}'}"
+        f"  - {_quoted(str(key)) if named else f'class_{key}'}  # {count:,} {unit}{'' if named else f' of id {key}'}"
         for key, count in described.classes.items()
     ]
     if not named:
         lines.append(f"class_ids: [{', '.join(map(str, described.classes))}]")
     stuff = [name for name in STUFF if name in described.classes]
     if stuff:
-        lines += ["# Classes without instances.", f"stuff_classes: [{', '.join(stuff)}]"]
+        lines += ["# Classes without instances.", f"stuff_classes: [{', '.join(map(_quoted, stuff))}]"]
     return lines
+
+
+def _quoted(name: str) -> str:
+    """A name as YAML text: in quotes where it would be read as a number, a truth value or a structure."""
+    plain = re.fullmatch(r"[A-Za-z][\w .-]*\w", name) and name.lower() not in ("true", "false", "null")
+    return name if plain else json.dumps(name)
 
 
 def _sensor_lines(described: Description) -> list[str]:
