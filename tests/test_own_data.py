@@ -182,7 +182,7 @@ def test_the_recipe_of_an_own_task_has_its_voxel_size() -> None:
 
 def test_ids_of_a_laser_name_its_classes(tmp_path: Path) -> None:
     dataset = own(
-        tmp_path, "name: mine\nlayout: semantickitti\nclasses: [track, tree]\nclass_ids: [5, 9]\ntest_scenes: [01]\n"
+        tmp_path, "name: mine\nlayout: semantickitti\nclasses: [track, tree]\nclass_ids: [5, 9]\ntest_scenes: ['01']\n"
     )
     with pytest.raises(WrongUse, match='test_scenes: 1 is no text; put names such as "08" in quotes'):
         own(tmp_path, "name: mine\nlayout: semantickitti\nclasses: [track]\ntest_scenes: [01]\n")

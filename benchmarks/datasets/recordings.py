@@ -25,6 +25,8 @@ from pretrain_bench.benchmarks.support.user_files import list_folder
 
 MILLIMETRES = 1000.0
 """Units of prepared depth in a metre."""
+LEAST_CONFIDENCE = 1
+"""Depth that its sensor calls less sure than medium (1 of 0 to 2) is dropped."""
 NO_DISTORTION = (0.0, 0.0, 0.0, 0.0, 0.0)
 
 Source = TypeVar("Source")
@@ -133,13 +135,18 @@ def _frames(
             raise DataError(f"{frame.depth}: no such file{_instead(frame.depth) if not first else ''}")
         pose = _pose(frame) if posed else None
         size = first[0] if first else None
-        depth = holding_depth(images.decode_depth(frame.depth, str(frame.depth), size), str(frame.depth))
+        measured = images.decode_depth(frame.depth, str(frame.depth), size)
+        if frame.confidence is not None:
+            measured = np.where(_confidence(frame.confidence, measured.shape) < LEAST_CONFIDENCE, 0, measured)
+        depth = holding_depth(measured.astype(np.uint16), str(frame.depth))
         colour = images.decode_colour(frame.colour, str(frame.colour))
         value_checks.check_picture(colour, images.colour_bits(frame.colour), str(frame.colour), problems)
         first.append((depth.shape[1], depth.shape[0]))
         stored = (frame.colour.read_bytes(), frame.colour.suffix.lower().replace("jpeg", "jpg"))
-        if calibration.colour_intrinsic is not None or any(calibration.distortion):
-            depth, colour = _in_one_camera(depth, colour, calibration)
+        of_frame = calibration.intrinsic if frame.intrinsic is None else frame.intrinsic
+        other_camera = not np.array_equal(of_frame, calibration.intrinsic)
+        if other_camera or calibration.colour_intrinsic is not None or any(calibration.distortion):
+            depth, colour = _in_one_camera(depth, colour, of_frame, calibration)
             stored = (images.encode_colour(colour), ".png")
         return SceneFrame(frame.number, pose, stored, to_millimetres(depth, calibration.depth_per_metre))
 
@@ -153,6 +160,11 @@ def _pose(frame: FramePaths) -> NDArray[np.float64]:
     if pose is None:
         raise DataError(f"{where}: the pose is not finite (tracking was lost)")
     return pose
+
+
+def _confidence(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """(H, W) of a picture of confidences, 0 to 2."""
+    return images.decode_colour(path, str(path), (shape[1], shape[0]))[:, :, 0]
 
 
 def _instead(path: Path) -> str:
@@ -183,17 +195,18 @@ def to_millimetres(depth: NDArray[np.uint16], per_metre: float) -> NDArray[np.ui
 
 
 def _in_one_camera(
-    depth: NDArray[np.uint16], colour: NDArray[np.uint8], calibration: Calibration
+    depth: NDArray[np.uint16], colour: NDArray[np.uint8], of_depth: NDArray[np.float64], calibration: Calibration
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
-    """Depth without distortion, of the nearest pixel, and the colour that its camera would see, the mean of four."""
+    """Depth of a camera `of_depth` as that of the calibration would see it, of the nearest pixel, and colour so too, the mean of
+    four pixels."""
     size = (depth.shape[1], depth.shape[0])
     of_colour = calibration.colour_intrinsic
     if of_colour is None:
-        of_colour = resized(calibration.intrinsic, colour.shape[1] / size[0])
+        of_colour = resized(of_depth, colour.shape[1] / size[0])
     u, v = source_pixels(calibration.intrinsic, of_colour, size, calibration.distortion)
     mixed = _bilinear(colour, u, v)
-    if any(calibration.distortion):
-        u, v = source_pixels(calibration.intrinsic, calibration.intrinsic, size, calibration.distortion)
+    if of_depth is not calibration.intrinsic or any(calibration.distortion):
+        u, v = source_pixels(calibration.intrinsic, of_depth, size, calibration.distortion)
         inside = (u > -0.5) & (u < size[0] - 0.5) & (v > -0.5) & (v < size[1] - 0.5)
         rows, columns = (np.where(inside, np.rint(x), 0).astype(int) for x in (v, u))
         depth = np.where(inside, depth[rows, columns], 0).astype(np.uint16)

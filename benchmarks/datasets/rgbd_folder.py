@@ -36,13 +36,16 @@ _USUAL_NAMES = {
 
 
 class FramePaths(NamedTuple):
-    """The files of one frame, and its number in the recording; the pose file may not be there. Layouts that keep all poses in one
-    file give the pose (4, 4) itself."""
+    """The files of one frame, and its number in the recording; the pose file may not be there. Layouts that keep all poses
+    in one file give the pose (4, 4) itself. Where cameras differ from frame to frame, `intrinsic` (3, 3) is this one's;
+    `confidence` is a picture of the depth's, 0 to 2."""
 
     number: int
     colour: Path
     depth: Path
     pose: Path | NDArray[np.float64]
+    intrinsic: NDArray[np.float64] | None = None
+    confidence: Path | None = None
 
 
 class Recording(NamedTuple):

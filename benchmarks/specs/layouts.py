@@ -17,6 +17,9 @@ LayoutName = Literal[
     "stanford-indoor3d",
     "open3d",
     "replica",
+    "arkitscenes",
+    "votenet",
+    "mmdetection3d",
 ]
 Provided = Literal["frames", "images", "poses", "multiple_views", "clouds", "labels", "boxes"]
 
@@ -76,4 +79,19 @@ LAYOUTS: dict[LayoutName, LayoutCard] = {
         up_is_open=True,
     ),
     "replica": LayoutCard("Replica as rendered for iMAP and NICE-SLAM", _RECORDING, "", _FOLDER, up_is_open=True),
+    "arkitscenes": LayoutCard(
+        "ARKitScenes", _RECORDING, "boxes are not read, so it serves pre-training only", _FOLDER, up_is_open=True
+    ),
+    "votenet": LayoutCard(
+        "VoteNet's dumps",
+        ("clouds", "labels", "boxes"),
+        "no frames, so it serves fine-tuning and pre-training on clouds only; at most 50,000 points of a scene",
+        ("scannet", "sunrgbd"),
+    ),
+    "mmdetection3d": LayoutCard(
+        "MMDetection3D's arrays",
+        ("clouds", "labels", "boxes"),
+        "no frames with depth, so it serves fine-tuning and pre-training on clouds only; no pickle is read",
+        ("scannet", "s3dis"),
+    ),
 }

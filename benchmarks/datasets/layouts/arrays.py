@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,17 @@ from pretrain_bench.benchmarks.support.reading import cannot_read
 NUMBERS = "biuf"
 
 
-def load_array(path: Path, columns: int | None = None, rows: int | None = None) -> NDArray[Any]:
-    """An array of numbers, (N, columns), or (N,) without `columns`; (N, 1) is flattened. Raises DataError for a pickle, another
-    shape, or another number of `rows`."""
+def load_array(path: Path, columns: int | None = None, rows: int | None = None, key: str | None = None) -> NDArray[Any]:
+    """An array of numbers, (N, columns), or (N,) without `columns`; (N, 1) is flattened; of an archive the one called `key`.
+    Raises DataError for a pickle, another shape, or another number of `rows`."""
     try:
         array = np.load(path, allow_pickle=False)
+        if key is not None:
+            with array as archive:
+                array = archive[key]
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         what = "it holds a pickle, which is never loaded" if "pickle" in str(error).lower() else str(error)
         raise DataError(f"{path}: not a NumPy array of numbers: {what}") from None
     except OSError as error:

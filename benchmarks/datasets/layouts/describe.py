@@ -46,6 +46,9 @@ class Description(NamedTuple):
             in_areas = all(scene.startswith("Area_") for scene in self.scenes)
             of_scannet = all(re.fullmatch(r"scene\d{4}_\d{2}", scene) for scene in self.scenes)
             return "s3dis" if in_areas else "scannet" if of_scannet else None
+        if self.layout in ("votenet", "mmdetection3d"):
+            kinds = {"Area_": "s3dis", "scene": "scannet"}
+            return next((name for start, name in kinds.items() if self.scenes[0].startswith(start)), "sunrgbd")
         if self.layout == "s3dis":
             return self.layout if all(scene.startswith("Area_") for scene in self.scenes) else None
         return (self.card.stands_for or (self.layout,))[0]

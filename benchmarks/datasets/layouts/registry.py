@@ -10,14 +10,17 @@ from pretrain_bench.benchmarks.datasets import rgbd_folder, s3dis, scannet, sema
 from pretrain_bench.benchmarks.datasets.frame_writer import Reading
 from pretrain_bench.benchmarks.datasets.layout import is_prepared
 from pretrain_bench.benchmarks.datasets.layouts import (
+    arkitscenes,
     frames_25k,
     indoor3d,
+    mmdetection3d,
     open3d,
     pointcept,
     posed_frames,
     replica,
     seven_scenes,
     tum,
+    votenet,
 )
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.layouts import LAYOUTS, LayoutName
@@ -49,6 +52,11 @@ READERS: dict[LayoutName, Layout] = {
     "tum": Layout(tum.find, tum.write, (tum, *_RECORDED), tum.PATTERNS, 1.4),
     "open3d": Layout(open3d.find, open3d.write, (open3d, *_RECORDED), open3d.PATTERNS, 1.4),
     "replica": Layout(replica.find, replica.write, (replica, *_RECORDED), replica.PATTERNS, 1.4),
+    "arkitscenes": Layout(arkitscenes.find, arkitscenes.write, (arkitscenes, *_RECORDED), arkitscenes.PATTERNS, 1.4),
+    "mmdetection3d": Layout(
+        mmdetection3d.find, mmdetection3d.write, (mmdetection3d, votenet, s3dis, scannet), mmdetection3d.PATTERNS, 1.0
+    ),
+    "votenet": Layout(votenet.find, votenet.write, (votenet, scannet), votenet.PATTERNS, 1.0),
     "s3dis": Layout(writers.find_s3dis, writers.write_s3dis, (s3dis,), _ROOMS, 0.5),
     "semantickitti": Layout(writers.find_semantickitti, writers.write_semantickitti, (semantickitti,), _SEQUENCES, 1.4),
     "sunrgbd": Layout(writers.find_sunrgbd, writers.write_sunrgbd, (sunrgbd,), sunrgbd.PATTERNS, 0.6),
@@ -69,6 +77,7 @@ def detect(root: Path) -> LayoutName:
     if found:
         return found[0]
     pointcept.refuse(root)
+    mmdetection3d.refuse(root)
     known = "; ".join(f"{card.title}: {', '.join(READERS[name].patterns[:2])}" for name, card in LAYOUTS.items())
     raise DataError(f"{root}: no layout that is read; expected one of these files below it: {known}")
 

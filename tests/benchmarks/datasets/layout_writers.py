@@ -171,7 +171,41 @@ def frames_25k(root: Path) -> Recorded:
     return recorded
 
 
+def arkitscenes(root: Path) -> Recorded:
+    """A video with one camera; the intrinsics' times are off by a millisecond, and every tenth column of depth is unsure."""
+    recorded = record(pinhole(104, 105, 63.5, 47.5), (128, 96))
+    folder = root / "3dod/Training/41069021/41069021_frames"
+    lines = []
+    for number, shot in enumerate(recorded.shots):
+        time = 307.123 + number / 10
+        confidence = np.full(shot.depth.shape, 2, np.uint8)
+        confidence[:, ::10] = 0
+        pictures = (("lowres_wide", shot.colour), ("lowres_depth", shot.depth), ("confidence", confidence))
+        for part, picture in pictures:
+            save_png(folder / part / f"41069021_{time:.3f}.png", picture)
+        fx, fy, cx, cy = (recorded.intrinsic[i, j] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
+        camera = folder / f"lowres_wide_intrinsics/41069021_{time + 0.001:.3f}.pincam"
+        camera.parent.mkdir(exist_ok=True)
+        camera.write_text(f"128 96 {fx} {fy} {cx} {cy}")
+        to_camera = np.linalg.inv(shot.pose)
+        lines.append(" ".join(f"{v:.10f}" for v in (time - 0.002, *axis_angle(to_camera), *to_camera[:3, 3])))
+    (folder / "lowres_wide.traj").write_text("\n".join(lines) + "\n")
+    unsure = [
+        shot._replace(depth=np.where(np.arange(128) % 10 == 0, 0, shot.depth).astype(np.uint16))
+        for shot in recorded.shots
+    ]
+    return recorded._replace(shots=unsure)
+
+
+def axis_angle(pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The axis of a rotation times its angle in radians."""
+    r = pose[:3, :3]
+    axis = np.array([r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]])
+    return np.arctan2(np.linalg.norm(axis), np.trace(r) - 1) * axis / np.linalg.norm(axis)
+
+
 RECORDINGS = {
+    "arkitscenes": arkitscenes,
     "7-scenes": seven_scenes,
     "tum": tum,
     "replica": replica,
@@ -215,6 +249,62 @@ def indoor3d(root: Path) -> dict[str, Points]:
         root.mkdir(parents=True, exist_ok=True)
         np.save(root / f"{name}.npy", table)
         written[f"{name[:6]}__{name[7:]}"] = points
+    return written
+
+
+NYU40 = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39)
+TURNED = np.array([[0.8, 0.6, 0, 1], [-0.6, 0.8, 0, 2], [0, 0, 1, 0.1], [0, 0, 0, 1.0]])
+BOXES = np.array([[1, 2, 0.5, 1, 1.5, 0.8, 5], [2, 1, 0.4, 2, 0.9, 0.7, 7]], np.float64)
+"""Centre, full size and nyu40 id: a chair and a table."""
+
+
+def scannet_dump(root: Path, kind: str) -> dict[str, Points]:
+    """Scans as VoteNet (aligned) or MMDetection3D (with the alignment) dumps them."""
+    written = {}
+    folder = root / {"votenet": "scannet_train_detection_data", "mmdetection3d": "scannet_instance_data"}[kind]
+    folder.mkdir(parents=True)
+    for seed, name in enumerate(("scene0000_00", "scene0011_00")):
+        points = cloud(seed, SCANNET_ORDER, SCANNET_KINDS)
+        points.names[::10] = ""
+        place = ids(points.names, SCANNET_ORDER)
+        nyu40 = np.where(place < 0, 0, np.array(NYU40)[place]).astype(np.uint32)
+        np.save(folder / f"{name}_vert.npy", np.c_[points.xyz, points.rgb].astype(np.float32))
+        np.save(folder / f"{name}_sem_label.npy", nyu40)
+        np.save(folder / f"{name}_ins_label.npy", (points.instance + 1).astype(np.uint32))
+        np.save(folder / f"{name}_{'aligned_' if kind == 'mmdetection3d' else ''}bbox.npy", BOXES)
+        if kind == "mmdetection3d":
+            np.save(folder / f"{name}_unaligned_bbox.npy", BOXES + 1)
+            np.save(folder / f"{name}_axis_align_matrix.npy", TURNED)
+        written[name] = points
+    return written
+
+
+def mmdetection3d_s3dis(root: Path) -> dict[str, Points]:
+    """Rooms moved to the origin; instances from 1."""
+    written = {}
+    (root / "s3dis_data").mkdir(parents=True)
+    for seed, name in enumerate(("Area_1_office_1", "Area_5_hallway_2")):
+        points = cloud(seed, S3DIS_ORDER)
+        points = points._replace(xyz=points.xyz - points.xyz.min(axis=0), instance=points.instance + 1)
+        stem = root / "s3dis_data" / name
+        np.save(f"{stem}_point.npy", np.c_[points.xyz, points.rgb].astype(np.float32))
+        np.save(f"{stem}_sem_label.npy", ids(points.names, S3DIS_ORDER))
+        np.save(f"{stem}_ins_label.npy", points.instance)
+        written[f"{name[:6]}__{name[7:]}"] = points
+    return written
+
+
+def votenet_sunrgbd(root: Path) -> dict[str, NDArray[np.float64]]:
+    """A view to train and one to validate; number to its table (N, 6), colours 0 to 1. Each has a bed and a desk of half sizes."""
+    written = {}
+    for number, part in (("005051", "train"), ("000001", "val")):
+        points = cloud(int(number), SCANNET_ORDER, SCANNET_KINDS)
+        folder = root / f"sunrgbd_pc_bbox_votes_50k_v1_{part}"
+        folder.mkdir(parents=True)
+        table = np.c_[points.xyz.astype(np.float64), points.rgb / 255]
+        np.savez_compressed(folder / f"{number}_pc.npz", pc=table)
+        np.save(folder / f"{number}_bbox.npy", [[1, 2, 0.4, 1, 0.8, 0.4, 0.3, 0], [2, 1, 0.3, 0.5, 0.3, 0.4, -1, 5]])
+        written[number] = table
     return written
 
 

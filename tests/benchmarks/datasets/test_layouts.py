@@ -12,9 +12,9 @@ import pytest
 from pretrain_bench.benchmarks.datasets import images
 from pretrain_bench.benchmarks.datasets.layouts import frames_25k, open3d, tum
 from pretrain_bench.benchmarks.datasets.layouts.arrays import load_array
-from pretrain_bench.benchmarks.datasets.layouts.registry import READERS, as_laid_out, layouts_of
+from pretrain_bench.benchmarks.datasets.layouts.registry import READERS, as_laid_out, detect, layouts_of
 from pretrain_bench.benchmarks.datasets.recordings import pinhole, resized, source_pixels
-from pretrain_bench.benchmarks.datasets.views import load_cloud, load_frame, load_labels
+from pretrain_bench.benchmarks.datasets.views import load_alignment, load_boxes, load_cloud, load_frame, load_labels
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.layouts import LAYOUTS
 from pretrain_bench.benchmarks.support.errors import DataError
@@ -273,12 +273,73 @@ def test_indoor3d_is_read_as_it_was_written_and_has_no_instances(tmp_path: Path,
     assert "points with class and instance labels" in said
 
 
+@pytest.mark.parametrize("kind", ["votenet", "mmdetection3d"])
+def test_dumps_of_scannet_are_read_as_they_were_written(kind: str, tmp_path: Path, bench: Bench) -> None:
+    written = layout_writers.scannet_dump(tmp_path / "data", kind)
+    data = ready("scannet", tmp_path / "data")
+    assert data.dataset.layout == kind and set(data.scenes) == set(written) and not data.manifest.problems
+    for scene, points in written.items():
+        cloud, labels = load_cloud(data.folder, scene), load_labels(data.folder, scene)
+        assert np.array_equal(cloud.xyz, points.xyz) and np.array_equal(cloud.rgb, points.rgb)
+        assert np.array_equal(labels.semantic.astype(np.int8), layout_writers.ids(points.names, SCANNET_ORDER))
+        assert np.array_equal(labels.instance, points.instance + 1)
+        boxes = load_boxes(data.folder, scene)
+        assert np.array_equal(boxes[:, :6], layout_writers.BOXES[:, :6]) and not boxes[:, 6].any()
+        assert [data.dataset.box_classes[int(i)] for i in boxes[:, 7]] == ["chair", "table"]
+        turn = np.eye(4) if kind == "votenet" else layout_writers.TURNED
+        assert np.array_equal(load_alignment(data.folder, scene), turn)
+    assert f"({kind})" in bench("data", "info", str(tmp_path / "data")).stdout
+    bench("data", "preview", str(tmp_path / "data"), "--out", "sheet.png")
+
+
+def test_rooms_of_mmdetection3d_are_read_as_they_were_written(tmp_path: Path) -> None:
+    written = layout_writers.mmdetection3d_s3dis(tmp_path)
+    data = ready("s3dis", tmp_path)
+    assert data.dataset.layout == "mmdetection3d" and set(data.scenes) == set(written)
+    for scene, points in written.items():
+        check_reduced(data, scene, points, instances=True)
+
+
+def test_views_of_votenet_are_read_as_they_were_written(tmp_path: Path, bench: Bench) -> None:
+    written = layout_writers.votenet_sunrgbd(tmp_path)
+    data = ready("sunrgbd", tmp_path)
+    assert data.dataset.layout == "votenet" and data.tested == ("000001",)
+    for scene, table in written.items():
+        cloud, boxes = load_cloud(data.folder, scene), load_boxes(data.folder, scene)
+        assert np.array_equal(cloud.xyz, table[:, :3].astype(np.float32))
+        assert np.array_equal(cloud.rgb, np.rint(table[:, 3:] * 255))
+        assert (
+            np.allclose(boxes[0], [1, 2, 0.4, 2, 1.6, 0.8, 0.3, 0]) and data.dataset.classes[int(boxes[1, 7])] == "desk"
+        )
+    assert "--data sunrgbd=" in bench("data", "info", str(tmp_path)).stdout
+    (tmp_path / "sunrgbd_pc_bbox_votes_50k_v2_train").mkdir()
+    with pytest.raises(DataError, match="v1 and v2 labels of SUN RGB-D side by side"):
+        READERS["votenet"].find(data.dataset, tmp_path)
+
+
+def test_frames_of_other_intrinsics_are_brought_to_those_of_the_first(tmp_path: Path) -> None:
+    written = layout_writers.arkitscenes(tmp_path)
+    cameras = sorted(tmp_path.rglob("*.pincam"))
+    cameras[1].write_text("128 96 130 131.25 63.5 47.5")  # a quarter longer: it sees less
+    data = ready("rgbd-folder", tmp_path)
+    path = data.folder / "unlabelled/41069021/frames/000001.depth.png"
+    depth = images.decode_depth(path, str(path))
+    row, column = 30, 90
+    source = written.shots[1].depth[round(47.5 + (row - 47.5) * 1.25), round(63.5 + (column - 63.5) * 1.25)]
+    assert depth[row, column] == source and (depth[:, 127] == 0).all(), "the second frame saw nothing there"
+
+
 def test_pickles_are_refused_by_name(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{"coord": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(
         DataError, match="a.npy: not a NumPy array of numbers: it holds a pickle, which is never loaded"
     ):
         load_array(tmp_path / "a.npy", 3)
+    (tmp_path / "scannet_infos_train.pkl").write_bytes(b"\x80\x04.")
+    with pytest.raises(
+        DataError, match=r"scannet_infos_train.pkl: a pickle, which is never loaded; scannet_instance_data/ or"
+    ):
+        detect(tmp_path)
     (tmp_path / "train").mkdir()
     (tmp_path / "train/scene0000_00.pth").write_bytes(b"\x80\x04.")
     with pytest.raises(
