@@ -41,26 +41,28 @@ class Layout(NamedTuple):
 
 
 _ROOMS = (*s3dis.PATTERNS, f"{s3dis.OFFICIAL_FOLDER}/{s3dis.PATTERNS[0]}", *s3dis.OTHER_PLACES)
+_SCANS = tuple(f"{pattern}/" for pattern in scannet.PATTERNS)
 _SEQUENCES = (*semantickitti.PATTERNS, f"dataset/{semantickitti.PATTERNS[0]}", "*/velodyne")
 _RECORDED = (rgbd_folder, posed_frames)
-# What only one layout has comes first: ScanNet's folders are those of several.
+# In the order in which a folder is taken for one of them: recordings that also look like ScanNet's or like plain frames,
+# then the official layouts, then what others made of them, which may lie beside them.
 READERS: dict[LayoutName, Layout] = {
-    "pointcept": Layout(pointcept.find, pointcept.write, (pointcept, s3dis), pointcept.PATTERNS, 1.0),
-    "stanford-indoor3d": Layout(indoor3d.find, indoor3d.write, (indoor3d, s3dis), indoor3d.PATTERNS, 0.6),
     "scannet-frames-25k": Layout(frames_25k.find, frames_25k.write, (frames_25k, *_RECORDED), frames_25k.PATTERNS, 1.4),
     "7-scenes": Layout(seven_scenes.find, seven_scenes.write, (seven_scenes, *_RECORDED), seven_scenes.PATTERNS, 1.4),
     "tum": Layout(tum.find, tum.write, (tum, *_RECORDED), tum.PATTERNS, 1.4),
     "open3d": Layout(open3d.find, open3d.write, (open3d, *_RECORDED), open3d.PATTERNS, 1.4),
     "replica": Layout(replica.find, replica.write, (replica, *_RECORDED), replica.PATTERNS, 1.4),
     "arkitscenes": Layout(arkitscenes.find, arkitscenes.write, (arkitscenes, *_RECORDED), arkitscenes.PATTERNS, 1.4),
+    "s3dis": Layout(writers.find_s3dis, writers.write_s3dis, (s3dis,), _ROOMS, 0.5),
+    "semantickitti": Layout(writers.find_semantickitti, writers.write_semantickitti, (semantickitti,), _SEQUENCES, 1.4),
+    "sunrgbd": Layout(writers.find_sunrgbd, writers.write_sunrgbd, (sunrgbd,), sunrgbd.PATTERNS, 0.6),
+    "scannet": Layout(writers.find_scannet, writers.write_scannet, (scannet, sens, rgbd_folder), _SCANS, 1.4),
+    "pointcept": Layout(pointcept.find, pointcept.write, (pointcept, s3dis), pointcept.PATTERNS, 1.0),
+    "stanford-indoor3d": Layout(indoor3d.find, indoor3d.write, (indoor3d, s3dis), indoor3d.PATTERNS, 0.6),
     "mmdetection3d": Layout(
         mmdetection3d.find, mmdetection3d.write, (mmdetection3d, votenet, s3dis, scannet), mmdetection3d.PATTERNS, 1.0
     ),
     "votenet": Layout(votenet.find, votenet.write, (votenet, scannet), votenet.PATTERNS, 1.0),
-    "s3dis": Layout(writers.find_s3dis, writers.write_s3dis, (s3dis,), _ROOMS, 0.5),
-    "semantickitti": Layout(writers.find_semantickitti, writers.write_semantickitti, (semantickitti,), _SEQUENCES, 1.4),
-    "sunrgbd": Layout(writers.find_sunrgbd, writers.write_sunrgbd, (sunrgbd,), sunrgbd.PATTERNS, 0.6),
-    "scannet": Layout(writers.find_scannet, writers.write_scannet, (scannet, sens, rgbd_folder), scannet.PATTERNS, 1.4),
     "rgbd-folder": Layout(writers.find_recordings, writers.write_recording, (rgbd_folder,), rgbd_folder.PATTERNS, 1.4),
 }
 

@@ -3,7 +3,8 @@
     scannet_train_detection_data/<scan>_{vert, sem_label, ins_label, bbox}.npy    vertices along the axes of the boxes
     sunrgbd_pc_bbox_votes_50k_{v1,v2}_{train,val}/NNNNNN_{pc.npz, bbox.npy}        upright depth coordinates, half sizes
 
-Both hold at most 50,000 points of a scene, and no pictures. ScanNet's training and validation scans lie in one folder: the dataset's lists divide them.
+Both hold at most 50,000 points of a scene, and no pictures. ScanNet's training and validation scans lie in one folder: the
+dataset's lists divide them.
 """
 
 from __future__ import annotations
@@ -46,9 +47,7 @@ def find(dataset: Dataset, root: Path) -> dict[str, Any]:
     views = [p for p in (root, *list_folder(root)) if _VIEWS.fullmatch(p.resolve().name) and p.is_dir()]
     versions = {match[1] for p in views if (match := _VIEWS.fullmatch(p.resolve().name))}
     if len(versions) > 1:
-        raise DataError(
-            f"{root}: v1 and v2 labels of SUN RGB-D side by side; give a folder with one of them, v1 for the benchmark"
-        )
+        raise DataError(f"{root}: v1 and v2 labels of SUN RGB-D side by side; move one away, the benchmark has v1")
     found: dict[str, Any] = {}
     for folder in views:
         test = folder.resolve().name.endswith("_val")

@@ -284,7 +284,7 @@ def test_dumps_of_scannet_are_read_as_they_were_written(kind: str, tmp_path: Pat
         assert np.array_equal(labels.semantic.astype(np.int8), layout_writers.ids(points.names, SCANNET_ORDER))
         assert np.array_equal(labels.instance, points.instance + 1)
         boxes = load_boxes(data.folder, scene)
-        assert np.array_equal(boxes[:, :6], layout_writers.BOXES[:, :6]) and not boxes[:, 6].any()
+        assert np.array_equal(boxes[:, :6], layout_writers.BOXES[:, :6].astype(np.float32)) and not boxes[:, 6].any()
         assert [data.dataset.box_classes[int(i)] for i in boxes[:, 7]] == ["chair", "table"]
         turn = np.eye(4) if kind == "votenet" else layout_writers.TURNED
         assert np.array_equal(load_alignment(data.folder, scene), turn)
