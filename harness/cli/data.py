@@ -99,9 +99,9 @@ def _print_layout(described: FolderDescription) -> None:
     print(f"layout:   {card.title} ({described.layout}), {len(described.scenes)} scenes")
     print(f"provides: {', '.join(card.provides)}")
     if card.lacks:
-        print(f"lacks:    {card.lacks}")
+        print(f"note:     {card.lacks}")
     if dataset is not None:
-        flag = "--pretrain-data" if "labels" not in card.provides else "--data"
+        flag = "--data" if {"labels", "boxes"} & {*card.provides} else "--pretrain-data"
         print(f"use it:   {flag} {dataset}={described.root}")
     print(f"classes of your own: bench data init {described.root}")
 
@@ -123,7 +123,7 @@ def init(
     classes = f", {len(described.classes)} classes" if described.classes else ""
     print(f"{dataset}: {described.card.title}, {len(described.scenes)} scenes{classes}")
     if described.card.lacks:
-        print(f"lacks: {described.card.lacks}")
+        print(f"note: {described.card.lacks}")
     if task is None:
         print(f"next: bench run --method ours --task s3dis-sem --pretrain-data {dataset}={folder}")
         return

@@ -66,9 +66,11 @@ def describe(root: Path, count: bool = True) -> Description:
     if count and layout in _COUNTERS:
         for name in names[::step]:
             classes.update(_COUNTERS[layout](sources[name]))
-    return Description(
-        root, layout, tuple(names), dict(sorted(classes.items(), key=lambda item: str(item[0]).zfill(6)))
-    )
+    return Description(root, layout, tuple(names), dict(sorted(classes.items(), key=_in_order)))
+
+
+def _in_order(counted: tuple[str | int, int]) -> tuple[int, str]:
+    return (counted[0], "") if isinstance(counted[0], int) else (0, counted[0])
 
 
 def dataset_text(described: Description, name: str) -> str:
