@@ -136,7 +136,7 @@ def test_a_list_of_scenes_may_be_a_file_and_missing_ones_count(halls: Path, tmp_
     assert (split.train, split.test) == (("ground__hall_0", "ground__hall_1"), ("top__hall_1",))
     coverage = split_coverage(dataset, data.manifest, split.test)
     assert (coverage.expected, coverage.scored, coverage.missing) == (2, 1, ("top__hall_2",))
-    with pytest.raises(WrongUse, match=r"test_scenes: .*gone.txt: no such file"):
+    with pytest.raises(WrongUse, match=r"test_scenes: .*gone.txt: cannot be read: No such file"):
         own(tmp_path, text.replace("test.txt", "gone.txt"))
 
 
