@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pretrain_bench.benchmarks.datasets import s3dis, semantickitti, sunrgbd
+from pretrain_bench.benchmarks.datasets import s3dis, scannet, semantickitti, sunrgbd
 from pretrain_bench.benchmarks.datasets.layouts import pointcept
 from pretrain_bench.benchmarks.datasets.layouts.arrays import load_array
 from pretrain_bench.benchmarks.datasets.layouts.registry import READERS, detect
@@ -149,8 +149,8 @@ def _annotation_files(folder: Path) -> Counter[str | int]:
     return Counter(s3dis.class_of_file(path) for path in list_folder(folder, ".txt"))
 
 
-def _categories(source: tuple[Path, Any]) -> Counter[str | int]:
-    path = source[0] / f"{source[0].name}.aggregation.json"
+def _categories(source: scannet.SceneSource) -> Counter[str | int]:
+    path = source.folder / f"{source.folder.name}.aggregation.json"
     if not path.is_file():
         return Counter()
     try:
