@@ -30,6 +30,12 @@ SHORT_DATASET, SHORT_TASK = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.S)
 (COMMANDS,) = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.S)
 
 
+@pytest.fixture(autouse=True)
+def _prepare_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares starting worker processes for a few small scenes."""
+    monkeypatch.setattr("pretrain_bench.benchmarks.datasets.prepare.worker_count", lambda: 1)
+
+
 @pytest.fixture(scope="module")
 def halls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rooms in the S3DIS layout in folders of one's own, whose chairs are robot_arms, a class that nothing here knows."""
@@ -55,6 +61,7 @@ def test_ten_lines_are_enough() -> None:
     assert len(lines) <= 10 and all(line.strip() for line in lines)
 
 
+@pytest.mark.slow  # of the fast tests, test_plug_ins runs the example
 @pytest.mark.usefixtures("undrawn")
 def test_ten_lines_of_yaml_go_to_a_report(halls: Path, bench: Bench, tmp_path: Path) -> None:
     classes = SHORT_DATASET.replace("[wall, floor, chair, table, clutter]", "[wall, floor, robot_arm]")
@@ -146,6 +153,16 @@ def test_a_task_may_score_some_of_the_classes(halls: Path, bench: Bench, tmp_pat
     whole = np.asarray(load_labels(data.folder, "top__hall_1").semantic)
     some = np.asarray(load_labels(data.folder, "top__hall_1", (2, 0)).semantic)
     assert (some[whole == 2] == 0).all() and (some[whole == 0] == 1).all() and (some[whole == 1] == 255).all()
+    (tmp_path / "few.yaml").write_text("name: few\nkind: semantic\ndataset: mine\nclasses: [robot_arm, roof]\n")
+    said = bench(
+        "run", "--method", "scratch", "--task", "few.yaml", "--data", f"mine.yaml={halls}", *NANO, code=2
+    ).stderr
+    assert "classes: 'roof' is not a class of dataset 'mine', which has wall, floor, robot_arm" in said
+
+
+@pytest.mark.slow
+def test_a_task_on_some_of_the_classes_runs(halls: Path, bench: Bench, tmp_path: Path) -> None:
+    own(tmp_path, "name: mine\nlayout: s3dis\nclasses: [wall, floor, robot_arm]\ntest_scenes: [top]\n")
     (tmp_path / "few.yaml").write_text("name: few\nkind: semantic\ndataset: mine\nclasses: [robot_arm, wall]\n")
     bench(
         "run", "--method", "scratch", "--task", "few.yaml", "--data", f"mine.yaml={halls}", *NANO, "--threads", "1"
@@ -158,11 +175,6 @@ def test_a_task_may_score_some_of_the_classes(halls: Path, bench: Bench, tmp_pat
         and "iou_voxel/1_final" in record["metrics"]
         and "iou_voxel/2_final" not in record["metrics"]
     )
-    (tmp_path / "few.yaml").write_text("name: few\nkind: semantic\ndataset: mine\nclasses: [robot_arm, roof]\n")
-    said = bench(
-        "run", "--method", "scratch", "--task", "few.yaml", "--data", f"mine.yaml={halls}", *NANO, code=2
-    ).stderr
-    assert "classes: 'roof' is not a class of dataset 'mine', which has wall, floor, robot_arm" in said
 
 
 def test_unset_label_ids_are_no_part_of_a_key() -> None:

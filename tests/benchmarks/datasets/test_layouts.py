@@ -33,6 +33,12 @@ def ready(name: str, root: Path, dataset: Dataset | None = None, up: str = "auto
     return DataSources({name: root}, own, up=up).prepare(name)  # type: ignore[arg-type]
 
 
+@pytest.fixture(autouse=True)
+def _prepare_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares starting worker processes for a few small scenes."""
+    monkeypatch.setattr("pretrain_bench.benchmarks.datasets.prepare.worker_count", lambda: 1)
+
+
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Recorded]]:
     """Each layout of recordings in a folder, and what was written."""
