@@ -78,7 +78,9 @@ def test_recordings_are_read_as_they_were_written(
     assert f"({layout})" in shown and (LAYOUTS[data.dataset.layout].lacks in shown)
 
 
-@pytest.mark.parametrize("layout", RECORDINGS)
+@pytest.mark.parametrize(
+    "layout", [pytest.param(n, marks=() if n == "7-scenes" else pytest.mark.slow) for n in RECORDINGS]
+)
 def test_recordings_are_verified_and_drawn(
     layout: str, recorded: dict[str, tuple[Path, Recorded]], bench: Bench, tmp_path: Path
 ) -> None:
