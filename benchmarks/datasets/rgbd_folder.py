@@ -90,8 +90,9 @@ def _recording(folder: Path) -> Recording | None:
         frames = []
         for number, colour in colours.items():
             stem = colour.name.split(".")[0]
-            depth, pose = (f"{stem}.{ending}" for ending in ("depth.png", "pose.txt"))
-            frames.append(FramePaths(number, colour, *(files.get(n.lower(), folder / n) for n in (depth, pose))))
+            names = (f"{stem}.{ending}" for ending in ("depth.png", "pose.txt"))
+            depth, pose = (files.get(n.lower(), folder / n) for n in names)
+            frames.append(FramePaths(number, colour, depth, pose))
         own, above = folder / "camera-intrinsics.txt", folder.parent / "camera-intrinsics.txt"
         intrinsic = above if above.is_file() and not own.is_file() else own
     if not frames:

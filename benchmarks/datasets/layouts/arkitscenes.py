@@ -66,7 +66,8 @@ def write(dataset: Dataset, video: Video, out: Path, how: Reading) -> dict[str, 
         if pose is None or camera is None or time not in depths:
             continue
         intrinsic = read_pincam(list(cameras.values())[camera])
-        to_world = np.linalg.inv(pose_of_axis_angle(rows[pose, 1:4], rows[pose, 4:]))
+        to_camera = pose_of_axis_angle(rows[pose, 1:4], rows[pose, 4:])
+        to_world = np.asarray(np.linalg.inv(to_camera), np.float64)
         frames.append(FramePaths(number, colour, depths[time], to_world, intrinsic, sure.get(time)))
     if not frames:
         raise DataError(f"{folder}: no picture of {PICTURES}/ has a depth image, intrinsics and a pose of its time")
