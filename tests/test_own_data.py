@@ -154,10 +154,10 @@ def test_a_task_may_score_some_of_the_classes(halls: Path, bench: Bench, tmp_pat
     some = np.asarray(load_labels(data.folder, "top__hall_1", (2, 0)).semantic)
     assert (some[whole == 2] == 0).all() and (some[whole == 0] == 1).all() and (some[whole == 1] == 255).all()
     (tmp_path / "few.yaml").write_text("name: few\nkind: semantic\ndataset: mine\nclasses: [robot_arm, roof]\n")
-    said = bench(
+    stderr = bench(
         "run", "--method", "scratch", "--task", "few.yaml", "--data", f"mine.yaml={halls}", *NANO, code=2
     ).stderr
-    assert "classes: 'roof' is not a class of dataset 'mine', which has wall, floor, robot_arm" in said
+    assert "classes: 'roof' is not a class of dataset 'mine', which has wall, floor, robot_arm" in stderr
 
 
 @pytest.mark.slow
@@ -196,6 +196,6 @@ def test_ids_of_a_laser_name_its_classes(tmp_path: Path) -> None:
     dataset = own(
         tmp_path, "name: mine\nlayout: semantickitti\nclasses: [track, tree]\nclass_ids: [5, 9]\ntest_scenes: ['01']\n"
     )
-    with pytest.raises(WrongUse, match='test_scenes: 1 is no text; put names such as "08" in quotes'):
+    with pytest.raises(WrongUse, match='test_scenes: 1 is not text; put names such as "08" in quotes'):
         own(tmp_path, "name: mine\nlayout: semantickitti\nclasses: [track]\ntest_scenes: [01]\n")
     assert dataset.learning_map == {5: 1, 9: 2} and dataset.provides == LAYOUTS["semantickitti"].provides

@@ -143,7 +143,7 @@ class Dataset(Spec):
         if not isinstance(value, list):
             return value
         if strange := [v for v in value if not isinstance(v, str)]:
-            raise ValueError(f'{strange[0]!r} is no text; put names such as "08" in quotes')
+            raise ValueError(f'{strange[0]!r} is not text; put names such as "08" in quotes')
         return [v.strip("/").replace("/", "__") for v in value]
 
     @model_validator(mode="before")

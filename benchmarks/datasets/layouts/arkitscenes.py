@@ -41,15 +41,15 @@ class Video(NamedTuple):
 
 def find(dataset: Dataset, root: Path) -> dict[str, Any]:
     """Videos by their number."""
-    found: dict[str, Any] = {}
+    videos: dict[str, Any] = {}
     for path in sorted(p for pattern in PATTERNS for p in root.glob(pattern)):
         folder = path.parent.resolve()
         parts = set(folder.parts)
         test = "Validation" in parts if parts & {"Training", "Validation"} else None
-        found[folder.name.removesuffix("_frames")] = Video(path.parent, test)
-    if not found:
-        raise DataError(f"{root}: no video of ARKitScenes found; expected <id>/{PICTURES}/ and <id>/{TRAJECTORY}")
-    return found
+        videos[folder.name.removesuffix("_frames")] = Video(path.parent, test)
+    if not videos:
+        raise DataError(f"{root}: no video of ARKitScenes; expected <id>/{PICTURES}/ and <id>/{TRAJECTORY}")
+    return videos
 
 
 def write(dataset: Dataset, video: Video, out: Path, how: Reading) -> dict[str, Any]:

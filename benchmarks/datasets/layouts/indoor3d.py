@@ -33,7 +33,7 @@ def find(dataset: Dataset, root: Path) -> dict[str, Any]:
     matches = ((_FILE.fullmatch(p.name), p) for p in list_folder(folder, ".npy"))
     rooms = {f"{match[1]}__{match[2]}": path for match, path in matches if match}
     if not rooms:
-        raise DataError(f"{root}: no room of stanford_indoor3d found; expected Area_<k>_<room>.npy")
+        raise DataError(f"{root}: no room of stanford_indoor3d; expected Area_<k>_<room>.npy")
     return rooms
 
 

@@ -38,14 +38,14 @@ PATTERNS = (
 
 def find(dataset: Dataset, root: Path) -> dict[str, Any]:
     """Scans or rooms by name."""
-    found: dict[str, Any] = {}
+    scans: dict[str, Any] = {}
     for folder in (root / SCANNET_FOLDER, root / S3DIS_FOLDER, root):
         for path in list_folder(folder, "_vert.npy", "_point.npy"):
             room = _ROOM.fullmatch(path.name)
-            found[f"{room[1]}__{room[2]}" if room else path.name.removesuffix("_vert.npy")] = path
-    if not found:
-        raise DataError(f"{root}: no array of MMDetection3D found; expected {' or '.join(PATTERNS[:2])}")
-    return found
+            scans[f"{room[1]}__{room[2]}" if room else path.name.removesuffix("_vert.npy")] = path
+    if not scans:
+        raise DataError(f"{root}: no array of MMDetection3D; expected {' or '.join(PATTERNS[:2])}")
+    return scans
 
 
 def refuse(root: Path) -> None:

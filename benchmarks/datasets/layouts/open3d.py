@@ -32,10 +32,10 @@ PATTERNS = (INTRINSIC, f"*/{INTRINSIC}")
 
 def find(dataset: Dataset, root: Path) -> dict[str, Any]:
     """Recordings: folders with color/, depth/ and camera_intrinsic.json."""
-    found = folders_with(root, lambda p: (p / "color").is_dir() and (p / INTRINSIC).is_file())
-    if not found:
-        raise DataError(f"{root}: no Open3D recording found; expected color/, depth/ and {INTRINSIC} in a folder")
-    return found
+    recordings = folders_with(root, lambda p: (p / "color").is_dir() and (p / INTRINSIC).is_file())
+    if not recordings:
+        raise DataError(f"{root}: no Open3D recording; expected color/, depth/ and {INTRINSIC} in a folder")
+    return recordings
 
 
 def write(dataset: Dataset, folder: Path, out: Path, how: Reading) -> dict[str, Any]:

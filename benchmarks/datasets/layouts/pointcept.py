@@ -50,7 +50,7 @@ def find(dataset: Dataset, root: Path) -> dict[str, Any]:
     folders = sorted(path.parent for pattern in PATTERNS for path in root.glob(pattern))
     if not folders:
         raise DataError(
-            f"{root}: no array of Pointcept's found; expected {' or '.join(PATTERNS[:2])} or Area_<k>/<room>/coord.npy"
+            f"{root}: no array of Pointcept's; expected {' or '.join(PATTERNS[:2])} or Area_<k>/<room>/coord.npy"
         )
     wanted = ("segment200.npy",) if len(dataset.classes) == 200 else _LABELS[:2]
     labels = {f: next((f / name for name in wanted if (f / name).is_file()), None) for f in folders}

@@ -39,7 +39,7 @@ def rows_of_numbers(path: Path, columns: int) -> NDArray[np.float64]:
         except ValueError:
             row = []
         if len(row) != columns:
-            raise DataError(f"{path}, line {number}: expected {columns} numbers, found {line[:40]!r}")
+            raise DataError(f"{path}, line {number}: expected {columns} numbers, not {line[:40]!r}")
         rows.append(row)
     return np.array(rows, np.float64).reshape(-1, columns)
 

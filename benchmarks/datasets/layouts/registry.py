@@ -75,25 +75,31 @@ def layouts_of(root: Path) -> list[LayoutName]:
 
 def detect(root: Path) -> LayoutName:
     """The layout of a folder. Raises DataError where it has none that is read, and names what is like one."""
-    found = layouts_of(root)
-    if found:
-        return found[0]
-    pointcept.refuse(root)
-    mmdetection3d.refuse(root)
+    layouts = layouts_of(root)
+    if layouts:
+        return layouts[0]
+    _refuse_pickles(root)
     known = "; ".join(f"{card.title}: {', '.join(READERS[name].patterns[:2])}" for name, card in LAYOUTS.items())
     raise DataError(f"{root}: no layout that is read; expected one of these files below it: {known}")
 
 
 def as_laid_out(dataset: Dataset, root: Path) -> Dataset:
     """The dataset as it lies at `root`: the same where that has its layout, else with the layout that stands for it, and
-    what that provides."""
+    what that provides. Raises DataError where only pickles are there."""
     if not root.is_dir() or is_prepared(root):
         return dataset
-    found = layouts_of(root)
-    name = next((n for n in found if n == dataset.layout or dataset.layout in LAYOUTS[n].stands_for), dataset.layout)
+    layouts = layouts_of(root)
+    if not layouts:
+        _refuse_pickles(root)
+    name = next((n for n in layouts if n == dataset.layout or dataset.layout in LAYOUTS[n].stands_for), dataset.layout)
     if name == dataset.layout:
         return dataset
     return dataset.model_copy(update={"layout": name, "provides": LAYOUTS[name].provides})
+
+
+def _refuse_pickles(root: Path) -> None:
+    pointcept.refuse(root)
+    mmdetection3d.refuse(root)
 
 
 def _matches(root: Path, pattern: str) -> bool:

@@ -24,10 +24,10 @@ WIDTH, FOCAL, CENTRE, DEPTH_PER_METRE = 1200, 600.0, (599.5, 339.5), 6553.5
 
 def find(dataset: Dataset, root: Path) -> dict[str, Any]:
     """Scenes: folders with results/ and traj.txt."""
-    found = folders_with(root, lambda p: (p / "results").is_dir() and (p / "traj.txt").is_file())
-    if not found:
-        raise DataError(f"{root}: no rendered Replica scene found; expected <scene>/results/ and <scene>/traj.txt")
-    return found
+    recordings = folders_with(root, lambda p: (p / "results").is_dir() and (p / "traj.txt").is_file())
+    if not recordings:
+        raise DataError(f"{root}: no rendered Replica scene; expected <scene>/results/ and <scene>/traj.txt")
+    return recordings
 
 
 def write(dataset: Dataset, folder: Path, out: Path, how: Reading) -> dict[str, Any]:

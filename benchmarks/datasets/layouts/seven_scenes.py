@@ -42,17 +42,17 @@ class Sequence(NamedTuple):
 def find(dataset: Dataset, root: Path) -> dict[str, Any]:
     """Sequences, named <scene>__seq-XX."""
     scenes = [root] if _sequences(root) else [p for p in list_folder(root) if p.is_dir() and _sequences(p)]
-    found = {}
+    sequences = {}
     for scene in scenes:
         part = {number: test for name, test in SPLITS.items() for number in _listed(scene / name)}
         for folder in _sequences(scene):
             number = int(folder.name.partition("-")[2])
-            found[f"{scene.resolve().name}__{folder.name}"] = Sequence(folder, part.get(number))
-    if not found:
+            sequences[f"{scene.resolve().name}__{folder.name}"] = Sequence(folder, part.get(number))
+    if not sequences:
         zipped = next(iter([*root.glob("seq-*.zip"), *root.glob("*/seq-*.zip")]), None)
         hint = f"; unpack {zipped}" if zipped is not None else ""
-        raise DataError(f"{root}: no 7-Scenes sequence found; expected <scene>/seq-XX/frame-NNNNNN.color.png{hint}")
-    return found
+        raise DataError(f"{root}: no 7-Scenes sequence; expected <scene>/seq-XX/frame-NNNNNN.color.png{hint}")
+    return sequences
 
 
 def write(dataset: Dataset, sequence: Sequence, out: Path, how: Reading) -> dict[str, Any]:
@@ -91,5 +91,5 @@ def _listed(path: Path) -> list[int]:
     words = read_text(path).split()
     matches = [re.fullmatch(r"sequence(\d+)", word) for word in words]
     if not all(matches):
-        raise DataError(f"{path}: expected lines such as sequence1, found {words[matches.index(None)]!r}")
+        raise DataError(f"{path}: expected lines such as sequence1, not {words[matches.index(None)]!r}")
     return [int(match[1]) for match in matches if match]

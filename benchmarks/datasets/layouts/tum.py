@@ -43,12 +43,10 @@ CAMERAS = {
 
 def find(dataset: Dataset, root: Path) -> dict[str, Any]:
     """Recordings: folders with rgb.txt and depth.txt."""
-    found = folders_with(root, lambda p: (p / "rgb.txt").is_file() and (p / "depth.txt").is_file())
-    if not found:
-        raise DataError(
-            f"{root}: no TUM RGB-D recording found; expected rgb.txt, depth.txt and groundtruth.txt in a folder"
-        )
-    return found
+    recordings = folders_with(root, lambda p: (p / "rgb.txt").is_file() and (p / "depth.txt").is_file())
+    if not recordings:
+        raise DataError(f"{root}: no TUM RGB-D recording; expected rgb.txt, depth.txt and groundtruth.txt in a folder")
+    return recordings
 
 
 def write(dataset: Dataset, folder: Path, out: Path, how: Reading) -> dict[str, Any]:
@@ -124,6 +122,6 @@ def _pictures(path: Path) -> list[tuple[float, Path]]:
         if not words:
             continue
         if len(words) != 2 or not re.fullmatch(r"\d+(\.\d*)?", words[0]):
-            raise DataError(f"{path}, line {number}: expected a time and a path, found {line[:40]!r}")
+            raise DataError(f"{path}, line {number}: expected a time and a path, not {line[:40]!r}")
         pictures.append((float(words[0]), path.parent / words[1]))
     return pictures

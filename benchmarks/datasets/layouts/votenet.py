@@ -49,18 +49,18 @@ def find(dataset: Dataset, root: Path) -> dict[str, Any]:
     versions = {match[1] for p in views if (match := _VIEWS.fullmatch(p.resolve().name))}
     if len(versions) > 1:
         raise DataError(f"{root}: v1 and v2 labels of SUN RGB-D side by side; move one away, the benchmark has v1")
-    found: dict[str, Any] = {}
+    scans: dict[str, Any] = {}
     for folder in views:
         test = folder.resolve().name.endswith("_val")
         for path in list_folder(folder, "_pc.npz"):
             number = path.name.removesuffix("_pc.npz")
-            found[number] = View(path, folder / f"{number}_bbox.npy", test)
+            scans[number] = View(path, folder / f"{number}_bbox.npy", test)
     base = root / SCANNET_FOLDER if (root / SCANNET_FOLDER).is_dir() else root
     for path in list_folder(base, "_vert.npy"):
-        found[path.name.removesuffix("_vert.npy")] = path
-    if not found:
-        raise DataError(f"{root}: no dump of VoteNet found; expected {' or '.join(PATTERNS[:3])}")
-    return found
+        scans[path.name.removesuffix("_vert.npy")] = path
+    if not scans:
+        raise DataError(f"{root}: no dump of VoteNet; expected {' or '.join(PATTERNS[:3])}")
+    return scans
 
 
 def write(dataset: Dataset, source: Path | View, out: Path, how: Reading) -> dict[str, Any]:

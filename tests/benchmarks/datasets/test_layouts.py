@@ -259,12 +259,12 @@ def test_pre_training_that_needs_frames_refuses_pointcept_by_name(
     tmp_path: Path, bench: Bench, s3dis_root: Path
 ) -> None:
     layout_writers.pointcept_scannet(tmp_path / "scannet")
-    said = bench(
+    stderr = bench(
         "run", "--method", "ours", "--task", "s3dis-sem", "--budget", "smoke", "--data", f"s3dis={s3dis_root}",
         "--pretrain-data", f"scannet={tmp_path / 'scannet'}", code=2,
     ).stderr  # fmt: skip
-    assert "method 'ours' needs frames, images, which dataset 'scannet' does not have" in said
-    assert "Pointcept's preprocessed arrays: no frames, so it serves fine-tuning" in said
+    assert "method 'ours' needs frames, images, which dataset 'scannet' does not have" in stderr
+    assert "Pointcept's preprocessed arrays: no frames, so it serves fine-tuning" in stderr
 
 
 def test_indoor3d_is_read_as_it_was_written_and_has_no_instances(tmp_path: Path, bench: Bench) -> None:
@@ -275,10 +275,10 @@ def test_indoor3d_is_read_as_it_was_written_and_has_no_instances(tmp_path: Path,
         check_reduced(data, scene, points, instances=False)
         assert (load_labels(data.folder, scene).instance == -1).all()
     bench("data", "preview", str(tmp_path / "stanford_indoor3d"), "--out", "sheet.png")
-    said = bench(
+    stderr = bench(
         "run", "--method", "scratch", "--task", "s3dis-inst", "--budget", "smoke", "--data", f"s3dis={tmp_path / 'stanford_indoor3d'}", code=2
     ).stderr  # fmt: skip
-    assert "points with class and instance labels" in said
+    assert "points with class and instance labels" in stderr
 
 
 @pytest.mark.parametrize("kind", ["votenet", "mmdetection3d"])
@@ -348,6 +348,8 @@ def test_pickles_are_refused_by_name(tmp_path: Path) -> None:
         DataError, match=r"scannet_infos_train.pkl: a pickle, which is never loaded; scannet_instance_data/ or"
     ):
         detect(tmp_path)
+    with pytest.raises(DataError, match="scannet_infos_train.pkl: a pickle, which is never loaded"):
+        as_laid_out(find(Dataset, "scannet"), tmp_path)
     (tmp_path / "train").mkdir()
     (tmp_path / "train/scene0000_00.pth").write_bytes(b"\x80\x04.")
     with pytest.raises(
@@ -371,16 +373,16 @@ def test_arrays_that_do_not_fit_name_the_file(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_no_layout_lists_those_that_are_read(tmp_path: Path, bench: Bench) -> None:
-    said = bench("data", "info", str(tmp_path), code=2).stderr
-    assert "no layout that is read" in said and "TUM RGB-D: rgb.txt" in said
+    stderr = bench("data", "info", str(tmp_path), code=2).stderr
+    assert "no layout that is read" in stderr and "TUM RGB-D: rgb.txt" in stderr
     assert as_laid_out(find(Dataset, "s3dis"), tmp_path) == find(Dataset, "s3dis")
 
 
 def test_init_counts_ids_where_files_have_no_names(tmp_path: Path, bench: Bench) -> None:
     written = layout_writers.pointcept_scannet(tmp_path / "arrays")
     shutil.move(tmp_path / "arrays/train/scene0000_00", tmp_path / "arrays/train/lobby")
-    said = bench("data", "preview", str(tmp_path / "arrays"), code=2).stderr
-    assert "of no dataset that ships; write a dataset file with `bench data init" in said
+    stderr = bench("data", "preview", str(tmp_path / "arrays"), code=2).stderr
+    assert "of no dataset that ships; write a dataset file with `bench data init" in stderr
     shown = json.loads(bench("data", "init", str(tmp_path / "arrays"), "--out", "mine.yaml", "--json").stdout)
     assert shown == {"layout": "pointcept", "dataset": "mine.yaml", "task": "mine-sem.yaml"}
     own = find(Dataset, str(tmp_path / "mine.yaml"))
@@ -389,5 +391,5 @@ def test_init_counts_ids_where_files_have_no_names(tmp_path: Path, bench: Bench)
     assert own.class_ids == tuple(present[present >= 0]) and own.classes[0] == f"class_{own.class_ids[0]}"
     data = ready("mine", tmp_path / "arrays", own)
     assert data.dataset.layout == "pointcept" and data.tested == ("scene0011_00",)
-    said = bench("data", "init", str(tmp_path / "arrays"), "--out", "mine.yaml", code=2).stderr
-    assert "mine.yaml: exists; give --out another name" in said
+    stderr = bench("data", "init", str(tmp_path / "arrays"), "--out", "mine.yaml", code=2).stderr
+    assert "mine.yaml: exists; give --out another name" in stderr
