@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pretrain_bench.api.features import draw_features
     from pretrain_bench.api.images import ImageState, build_images, list_images, lock_bases, prune_images
     from pretrain_bench.api.methods import ImportedCheckpoint, check_method, import_checkpoint, list_methods
+    from pretrain_bench.api.own_data import InitialFiles, describe_data, holds_originals, init_data
     from pretrain_bench.api.planning import Plan, plan
     from pretrain_bench.api.power import Power, power, power_of_plan
     from pretrain_bench.api.reporting import compare, keys_of_suite, report, watch_runs
@@ -65,8 +66,9 @@ _MODULES = {
     "images": ("ImageState", "build_images", "list_images", "lock_bases", "prune_images"),
     "methods": ("ImportedCheckpoint", "check_method", "import_checkpoint", "list_methods"),
     "deciding": ("Look", "run_until_decided"),
+    "own_data": ("InitialFiles", "describe_data", "holds_originals", "init_data"),
     "planning": ("Plan", "plan"),
-    "power": ("Power", "power", "power_of_plan", "power_of_plan"),
+    "power": ("Power", "power", "power_of_plan"),
     "reporting": ("compare", "keys_of_suite", "report", "watch_runs"),
     "running": ("RunResult", "run"),
     "runs": ("RUN_COLUMNS", "ListedRun", "Run", "find_run", "list_runs", "load_runs"),
@@ -91,6 +93,7 @@ __all__ = [
     "EnvironmentCannot",
     "ImageState",
     "ImportedCheckpoint",
+    "InitialFiles",
     "LineDisplay",
     "ListedRun",
     "Look",
@@ -116,12 +119,15 @@ __all__ = [
     "compare",
     "count_data",
     "dataset",
+    "describe_data",
     "doctor",
     "draw_features",
     "draw_scene",
     "find_run",
     "fitting_budget",
+    "holds_originals",
     "import_checkpoint",
+    "init_data",
     "keys_of_suite",
     "list_datasets",
     "list_images",
@@ -133,7 +139,8 @@ __all__ = [
     "open_runs",
     "pack_bundle",
     "plan",
-    "power", "power_of_plan",
+    "power",
+    "power_of_plan",
     "prepare_data",
     "preview_data",
     "prune_images",

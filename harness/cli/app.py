@@ -88,6 +88,7 @@ _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (app, "doctor", doctor.doctor),
     (data.app, "ls", data.ls),
     (data.app, "info", data.info),
+    (data.app, "init", data.init),
     (data.app, "prepare", data.prepare),
     (data.app, "verify", data.verify),
     (data.app, "subset", data.subset),

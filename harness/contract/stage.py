@@ -14,9 +14,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, ValidationInfo, field_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 from pydantic_core import to_json
 
 from pretrain_bench.benchmarks.datasets.coverage import SplitCoverage
@@ -70,9 +80,21 @@ class DataView(Spec):
     view: Literal["unlabelled", "labelled"]
     classes: tuple[str, ...] = Field((), description="of points, or of boxes where boxes are detected")
     things: tuple[str, ...] = Field((), description="those of `classes` whose instances are told apart")
+    label_ids: tuple[NonNegativeInt, ...] = Field(
+        (),
+        description="id of each class in the labels, of a task with some of the dataset's classes; in order by default",
+    )
     heading_bins: PositiveInt = Field(1, description="of boxes; 1 where they lie along the axes")
     box_mean_sizes_metres: tuple[tuple[float, float, float], ...] = Field((), description="full size, for each class")
     scenes: tuple[FolderName, ...] = Field((), description="the scenes a pre-training stage uses")
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `label_ids` where a task has all classes, so that its key is what it was before this field."""
+        plain: dict[str, Any] = dump(self)
+        if not self.label_ids:
+            plain.pop("label_ids", None)
+        return plain
 
 
 class Limits(Spec):

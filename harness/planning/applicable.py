@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pretrain_bench.benchmarks.datasets.holdings import classes_in
 from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.layouts import LAYOUTS
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.probes import FINETUNE, Protocol
 from pretrain_bench.benchmarks.specs.task import Task
@@ -22,9 +23,11 @@ def check_needs(method: Method, dataset: Dataset) -> None:
     needs = {n for n in NEEDED if getattr(method.needs, n)}
     missing = sorted(needs - set(dataset.provides))
     if missing:
+        card = LAYOUTS[dataset.layout]
+        lacks = f"; {card.title}: {card.lacks}" if card.lacks else ""
         raise NotApplicable(
             f"method {method.name!r} needs {', '.join(missing)}, which dataset {dataset.name!r} does not have "
-            f"(it has {', '.join(dataset.provides)})"
+            f"(it has {', '.join(dataset.provides)}{lacks})"
         )
 
 
@@ -44,12 +47,16 @@ def check_held(method: Method, source: PreparedDataset, scenes: tuple[str, ...])
         )
 
 
-def check_classes(source: PreparedDataset, scenes: tuple[str, ...], kind: str, part: str) -> None:
-    """Raises NotApplicable where no label of the `part` scenes is of a class that counts: nothing to learn, or no score."""
+def check_classes(
+    source: PreparedDataset, scenes: tuple[str, ...], kind: str, part: str, of_task: tuple[str, ...] = ()
+) -> None:
+    """Raises NotApplicable where no label of the `part` scenes is of a class that counts (`of_task`, where a task names its
+    classes): nothing to learn, or no score."""
     dataset = source.dataset
     shown = classes_in(source.manifest, scenes, kind)
     names = dataset.detected_classes if kind == "detection" else dataset.classes
     counted = set(dataset.thing_classes if kind == "instance" else names)
+    counted &= set(of_task or counted)
     if shown is None or any(names[i] in counted for i in shown):
         return
     what = {"semantic": "labelled point", "instance": "labelled point of a class with instances", "detection": "box"}[

@@ -13,7 +13,7 @@ from pretrain_bench.benchmarks.specs.dataset import up_choice
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.suite import Filter, Suite, parse_filters
-from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.benchmarks.specs.task import DEFAULT_RECIPES, Task
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.reading import reading
@@ -257,6 +257,8 @@ def _find_task(name: str) -> Task:
     task = find(Task, name)
     if is_path(name) and task.name in available(Task):
         raise WrongUse(f"{name}: name: {task.name!r} is a task that ships; choose another name")
+    if is_path(name) and task.recipe is None:
+        return task.model_copy(update={"recipe": DEFAULT_RECIPES[task.kind]})
     return task
 
 

@@ -172,7 +172,7 @@ def features_stage(
             "label_ratio": labels,
             "seed": last.spec.seed,
             "recipe": FeatureRecipe(**features, voxel_metres=recipe.voxel_metres).model_dump(mode="json"),
-            "data": _view(target, True, (), task.kind),
+            "data": _task_view(target, task),
             "selection": profile.selection,
             "split": split,
             "parents": {last.spec.stage: last.spec.key},
@@ -209,7 +209,7 @@ def finetune_stage(
     # Epochs are those of all labels, so that a lower label ratio changes the labels and not the number of steps (spec I-29).
     recipe = recipe.for_scenes(len(_split(target, specs, LabelRatio()).train))
     for part, names in (("training", split.train), ("test", split.test)):
-        check_classes(target, names, task.kind, part)
+        check_classes(target, names, task.kind, part, task.classes)
     parent = features or last
     spec = StageSpec.model_validate(
         {
@@ -221,7 +221,7 @@ def finetune_stage(
             "label_ratio": cell.label_ratio,
             "seed": cell.finetune_seed,
             "recipe": recipe.model_dump(mode="json"),
-            "data": _view(target, True, (), task.kind),
+            "data": _task_view(target, task),
             "selection": profile.selection,
             "split": split,
             "coverage": split_coverage(target.dataset, target.manifest, split.test),
@@ -325,6 +325,25 @@ def _pretrain_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ..
             f"{profile.name!r} pre-trains on training scenes only (J-25)"
         )
     return scenes
+
+
+def _task_view(target: PreparedDataset, task: Task) -> DataView:
+    """The data of a fine-tuning, with the classes of its task. Raises WrongUse for a class that the dataset lacks."""
+    view = _view(target, True, (), task.kind)
+    if not task.classes:
+        return view
+    if unknown := [c for c in task.classes if c not in view.classes]:
+        raise WrongUse(
+            f"task {task.name!r}: classes: {unknown[0]!r} is not a class of dataset {target.dataset.name!r}, which has "
+            f"{', '.join(view.classes)}"
+        )
+    return view.model_copy(
+        update={
+            "classes": task.classes,
+            "things": tuple(c for c in view.things if c in task.classes),
+            "label_ids": tuple(view.classes.index(c) for c in task.classes),
+        }
+    )
 
 
 def _view(source: PreparedDataset, labels: bool, scenes: tuple[str, ...], kind: str = "semantic") -> DataView:

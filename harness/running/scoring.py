@@ -46,7 +46,8 @@ def score_finetune(spec: StageSpec, artifacts: Path, prepared: Path) -> Scores:
 def scorer_for(spec: StageSpec, view: Path) -> Scorer:
     """The scorer for a fine-tuning stage's test scenes; `view` is the folder of its prepared data."""
     assert spec.split is not None and spec.data is not None
-    return scorer_of(spec.task_recipe, spec.data.classes, spec.data.things, view, spec.split.test)
+    data = spec.data
+    return scorer_of(spec.task_recipe, data.classes, data.things, view, spec.split.test, data.label_ids)
 
 
 def counts_of(scorer: Scorer, folder: Path, scenes: Iterable[str]) -> dict[str, Counts]:

@@ -90,7 +90,8 @@ class Evaluator:
     def _scorer(self, scenes: tuple[str, ...]) -> Scorer:
         spec = self.context.spec
         assert spec.data is not None
-        return scorer_of(spec.task_recipe, spec.data.classes, spec.data.things, self.context.view, scenes)
+        data = spec.data
+        return scorer_of(spec.task_recipe, data.classes, data.things, self.context.view, scenes, data.label_ids)
 
     @torch.no_grad()
     def predict(self, scenes: tuple[str, ...]) -> dict[str, Prediction]:

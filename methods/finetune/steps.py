@@ -140,7 +140,8 @@ def scene_samples(
 
 def allowed_labels(context: StageContext, scene: str) -> Labels:
     """The labels of a training scene that the label ratio allows: of a few points no other, nor another's instance."""
-    labels, ratio = load_labels(context.view, scene), context.spec.label_ratio
+    data, ratio = context.spec.data, context.spec.label_ratio
+    labels = load_labels(context.view, scene, data.label_ids if data is not None else ())
     if ratio is None or ratio.points is None:
         return labels
     rows = chosen_rows(scene, ratio.points, len(labels.semantic))
