@@ -206,7 +206,7 @@ def _row(
         "budget": cell.budget,
         "profile": cell.profile,
         **digests.conditions(record.key),
-        "pretraining": digests.pretraining(pretrainings),
+        "pretraining": digests.pretraining(record.key, pretrainings),
         "method": cell.method,
         "pretrain_dataset": cell.pretrain_dataset,
         "pretrain_seed": cell.pretrain_seed,
