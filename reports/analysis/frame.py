@@ -299,15 +299,16 @@ def _ancestors(record: Record, records: dict[str, Record]) -> list[Record]:
     """The pre-trainings and features behind a run. Raises WrongUse where one has no readable record, since how the
     run was made is then unknown."""
     ancestors: dict[str, Record] = {}
-    waiting = list(record.parents.values())
+    kind = "features" if record.cell is not None and record.cell.protocol == "linear" else "pretrain"
+    waiting = [(kind, key) for key in record.parents.values()]
     while waiting:
-        key = waiting.pop()
+        kind, key = waiting.pop()
         if key not in records:
             raise WrongUse(
-                f"finetune/{record.key}: a stage {key}, from which it started, has no readable record; put its folder back, "
+                f"finetune/{record.key}: {kind}/{key}, from which it started, has no readable record; put its folder back, "
                 "or run the suite again"
             )
         if key not in ancestors:
             ancestors[key] = records[key]
-            waiting += records[key].parents.values()
+            waiting += [("pretrain", parent) for parent in records[key].parents.values()]
     return list(ancestors.values())
