@@ -10,6 +10,7 @@ from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.harness.contract.contamination import contamination_of
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.recipes import values_from_task
 from pretrain_bench.harness.planning.stage_specs import (
@@ -100,13 +101,17 @@ class Planner:
         which = (cell.method, cell.pretrain_dataset, cell.task, str(cell.label_ratio))
         if which not in self._finetuned:
             target = self.data[self.names[self.specs.tasks[cell.task].dataset]]
-            self._finetuned[which] = finetune_stage(cell, self.specs.of(cell), target, self.machine, last)
+            stage = finetune_stage(cell, self.specs.of(cell), target, self.machine, last)
+            seen = contamination_of(stage.spec, [s.spec for s in self._pretrain(cell)])
+            self._finetuned[which] = stage._replace(contamination=seen)
         first = self._finetuned[which]
         # Cells that differ in their seeds only differ in these two fields. Making a key takes a while, so each is kept.
         if id(last) not in self._keys:
             self._keys[id(last)] = last.spec.key
         parents = {last.spec.stage: self._keys[id(last)]}
         spec = first.spec.model_copy(update={"seed": cell.finetune_seed, "parents": parents})
+        if cell.label_ratio.official:  # its file's hash is known since the split was made
+            cell = cell.model_copy(update={"label_ratio": spec.label_ratio})
         return first._replace(spec=spec, cell=cell)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from pretrain_bench.benchmarks.datasets.contamination import Contamination
 from pretrain_bench.benchmarks.datasets.coverage import split_coverage
 from pretrain_bench.benchmarks.datasets.holdings import classes_in, scenes_for_task
 from pretrain_bench.benchmarks.datasets.splits import read_scene_list, scenes_for_testing, split_scenes, usable_scenes
@@ -19,6 +21,7 @@ from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
 from pretrain_bench.harness.contract.stage import DataView, Limits, StageSpec
 from pretrain_bench.harness.planning.code_digest import code_sha256
+from pretrain_bench.harness.planning.label_lists import LabelFile, OfficialSplit, official_split
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.recipes import finetune_recipe, stage_recipe, values_from_task
 
@@ -35,6 +38,8 @@ class Machine(NamedTuple):
     sparse_backend: str
     device: str
     imagenet_weights: Path | None = None
+    label_files: Mapping[str, LabelFile] = {}
+    """Files of official label lists, by the name of the list."""
 
 
 class NotApplicable(WrongUse):
@@ -44,7 +49,8 @@ class NotApplicable(WrongUse):
 class PlannedStage(NamedTuple):
     """A stage with what its runner needs around it: data, caps, method and recipe; and its cell, for a fine-tuning.
 
-    The last stage of a pre-training leaves the backbone.
+    The last stage of a pre-training leaves the backbone. A fine-tuning has what its pre-training saw of its scenes, and the
+    file of an official choice of points or boxes.
     """
 
     spec: StageSpec
@@ -56,6 +62,8 @@ class PlannedStage(NamedTuple):
     method: Method
     recipe: Recipe | None
     leaves_backbone: bool = False
+    contamination: Contamination | None = None
+    label_file: Path | None = None
 
     @property
     def long_title(self) -> str:
@@ -184,6 +192,7 @@ def pretrain_stages(
                 "imagenet_weights_sha256": _weights_sha256(machine) if stage.imagenet_weights else None,
                 "code_sha256": method.code_sha256 or code_sha256("pretrain", method.name, stage.name),
                 "settings": method.settings,
+                "pretrained_on": method.pretrained_on,
             }
         )
         _check_currency(spec, method)
@@ -211,7 +220,7 @@ def finetune_stage(
         )
     check_applicable(method, last.data.dataset if last.data else None, task, target.dataset)
     scenes = _labelled_scenes(target, used_scenes(target, profile), task.kind)
-    split = split_scenes(scenes, target.dataset, cell.label_ratio, target.tested, profile.selection)
+    ratio, split, label_file = _split(cell.label_ratio, specs, target, machine, scenes)
     # Epochs are those of all labels, so that a lower label ratio changes the labels and not the number of steps (spec I-29).
     whole = split_scenes(scenes, target.dataset, LabelRatio(), target.tested, profile.selection)
     recipe = recipe.for_scenes(len(whole.train))
@@ -224,7 +233,7 @@ def finetune_stage(
             "stage": "finetune",
             "task": task.name,
             "headline_metric": task.headline_metric,
-            "label_ratio": cell.label_ratio,
+            "label_ratio": ratio,
             "seed": cell.finetune_seed,
             "recipe": recipe.model_dump(mode="json"),
             "data": _view(target, True, (), task.kind),
@@ -239,7 +248,20 @@ def finetune_stage(
     _check_currency(spec, method)
     synthetic = last.synthetic or target.manifest.synthetic
     title = finetune_title(cell.method, task.name, cell.label_ratio)
-    return PlannedStage(spec, budget.finetune, target, cell, synthetic, title, method, recipe)
+    return PlannedStage(spec, budget.finetune, target, cell, synthetic, title, method, recipe, label_file=label_file)
+
+
+def _split(
+    ratio: LabelRatio, specs: CellSpecs, target: PreparedDataset, machine: Machine, scenes: tuple[str, ...]
+) -> OfficialSplit:
+    """The split of `scenes` at a label ratio. Raises NotApplicable where an official list does not fit task or data."""
+    selection = specs.profile.selection
+    if ratio.official is None:
+        return OfficialSplit(ratio, split_scenes(scenes, target.dataset, ratio, target.tested, selection), None)
+    try:
+        return official_split(ratio, specs.task.kind, target, scenes, selection, machine.label_files)
+    except DataError as error:
+        raise NotApplicable(str(error)) from None
 
 
 def finetune_title(method: str, task: str, ratio: LabelRatio) -> str:
