@@ -20,6 +20,7 @@ from pretrain_bench.reports.analysis.ranks import OverTasks, over_tasks
 from pretrain_bench.reports.analysis.scores import class_metric
 from pretrain_bench.reports.analysis.sources import SOURCE, with_source
 from pretrain_bench.reports.analysis.titles import (
+    contaminated_rows,
     figure_mark,
     parts_of_test_splits,
     short_group_title,
@@ -113,7 +114,7 @@ class _AcrossGroupsWriter:
             self._add_table(f"ratios{number}", title, table, published.PROTOCOL_OF_RATIOS)
         for number, over in enumerate(self.over_tasks, 1):
             under = self.runs[(self.runs["budget"] == over.budget) & (self.runs["profile"] == over.profile)]
-            title = f"{over.title}; {budget_words(under)}{parts_of_test_splits(under)}"
+            title = f"{over.title}; {budget_words(under)}{parts_of_test_splits(under)}{contaminated_rows(under)}"
             self._add_table(f"tasks{number}", title, task_table(over))
         for name, title, table in (
             ("published", PUBLISHED_TITLE, published_table(self.effects) if self.list_published else self.effects[:0]),
@@ -121,7 +122,8 @@ class _AcrossGroupsWriter:
             ("cost", "What it cost", cost_table(self.runs)),
         ):
             if len(table):
-                parts = parts_of_test_splits(self.runs) if name == "datasets" else ""
+                marks = parts_of_test_splits(self.runs) + contaminated_rows(self.runs)
+                parts = marks if name == "datasets" else ""
                 equal = "" if name == "published" else f"; {budget_words(self.runs)}{parts}"
                 self._add_table(name, f"{title}{equal}", table)
 

@@ -25,8 +25,8 @@ _FACTS = {
     "task": "the task that was evaluated",
     "dataset": "the dataset that was fine-tuned and tested on",
     "synthetic": "whether that dataset is procedural; such scores say nothing about real scenes",
-    "label_ratio": "the labels that could be used, such as `100%`, `5%`, `20 points` or `4 boxes` a scene",
-    "label_percent": "the same as a percentage of the training scenes; NaN for points or boxes a scene",
+    "label_ratio": "the labels that could be used: `100%`, `5%`, `20points` or `4boxes` of each scene, or an official list",
+    "label_percent": "the same as a percentage of the training scenes; NaN for points, boxes and official lists",
     "budget": "name of the budget",
     "profile": "name of the profile",
     "protocol": "hash of everything else that must be equal for runs to be compared: fine-tuning recipe, limits, network, data, "
@@ -55,6 +55,9 @@ _FACTS = {
     "held_out_scenes": "training scenes that select a checkpoint",
     "test_scenes": "scenes that are scored",
     "part_of_test_split": "the same in words where they are not the whole test split, else empty",
+    "contamination": "what the pre-training saw of the test scenes: `none`, `places` (another scan of a tested room or drive), "
+    "`scenes`, `labels`, or `unknown` for weights from elsewhere",
+    "contamination_mark": "the same in words, with the training scenes whose labels it saw; empty where it saw neither",
     "mean_over": "classes that the score is the mean of",
     "voxel_metres": "voxel size of the fine-tuning, in metres",
     "pretrain_samples": "samples of the pre-training",

@@ -43,7 +43,7 @@ def add(
     notes: dict[str, str] | None = None, checkpoints: tuple[str, ...] = CHECKPOINTS, labels: LabelRatio | None = None,
     budget: str = "b", pretrain_code: str = "0" * 64, split: dict[str, object] = SPLIT, task_synthetic: bool | None = None,
     uniformity: str = "at_most", amount: float = 1, ledger: dict[str, float] | None = None,
-    coverage: SplitCoverage | None = None,
+    coverage: SplitCoverage | None = None, read: tuple[str, ...] = (),
 ) -> None:  # fmt: skip
     labels = labels or LabelRatio(percent=percent)
     limits = {
@@ -56,7 +56,13 @@ def add(
         method,
         pretrain_seed,
         code_sha256=pretrain_code,
-        data={"dataset": source, "manifest_sha256": "3" * 64, "synthetic": synthetic, "view": "unlabelled"},
+        data={
+            "dataset": source,
+            "manifest_sha256": "3" * 64,
+            "synthetic": synthetic,
+            "view": "unlabelled",
+            "scenes": read,
+        },
         limits=before,
     )
     child = stage(
