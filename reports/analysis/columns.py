@@ -23,7 +23,8 @@ CONTAMINATION = ["contamination", "contamination_mark"]
 """What the pre-training saw of a run's test scenes: the flag, and the words that a number carries."""
 
 ROW = ["method", "pretrain_dataset", "pretraining"]
-"""Runs that share these are averaged over seeds. `pretraining` hashes the pre-training stages without their seeds. The column
+"""Runs that share these are averaged over seeds. `pretraining` hashes the pre-training stages without their seeds, and
+what they hand on (`transfer`). The column
 `row` holds the printed name, which is the same in every table."""
 
 UNIT = "pretrain_seed"
