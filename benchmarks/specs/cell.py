@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt
 
 from pretrain_bench.benchmarks.specs.base import Name, Seed, Sha256, Spec, is_none
 from pretrain_bench.benchmarks.specs.official_labels import OFFICIAL, OfficialLabels, official_labels
+from pretrain_bench.benchmarks.specs.probes import FINETUNE, Protocol
 from pretrain_bench.benchmarks.support.errors import WrongUse
 
 
@@ -91,6 +92,7 @@ class Cell(Spec):
     method: Name
     pretrain_dataset: Name
     task: Name
+    protocol: Protocol = Field(FINETUNE, exclude_if=lambda protocol: protocol == FINETUNE)
     label_ratio: LabelRatio = LabelRatio()
     pretrain_seed: Seed = 0
     finetune_seed: Seed = 0

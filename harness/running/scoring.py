@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.benchmarks.metrics.scorer import Counts, Scorer, confusion_of_counts, metrics_of_counts, scorer_of
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.harness.contract.stage import StageSpec
@@ -33,9 +32,7 @@ def score_finetune(spec: StageSpec, artifacts: Path, prepared: Path) -> Scores:
     assert spec.split is not None
     metrics: Metrics = {}
     confusion: Confusion = {}
-    for checkpoint in CHECKPOINTS:
-        if checkpoint == "selected" and not spec.split.selection:
-            continue
+    for checkpoint in spec.checkpoints:
         try:
             counts = counts_of(scorer, artifacts / "predictions" / checkpoint, spec.split.test)
         except (DataError, ValueError) as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretrain_bench.benchmarks.specs.cell import label_words
 from pretrain_bench.benchmarks.specs.official_labels import OFFICIAL
+from pretrain_bench.benchmarks.specs.probes import FINETUNE
 from pretrain_bench.reports.analysis.columns import GROUP
 
 if TYPE_CHECKING:
@@ -26,11 +27,16 @@ def figure_mark(synthetic: Any) -> str:
     return f"{SYNTHETIC_MARK}\n" if synthetic else ""
 
 
+def protocol_mark(protocol: Any) -> str:
+    """What follows a title of runs under another protocol than fine-tuning: `, protocol linear`."""
+    return "" if protocol == FINETUNE else f", protocol {protocol}"
+
+
 def group_title(group: Mapping[str, Any]) -> str:
     """What the runs of a group have in common, in words. `group` maps the columns GROUP to values."""
     return (
         f"{group['task']} on {group['dataset']}, {label_words(str(group['label_ratio']))}, "
-        f"budget {group['budget']}, profile {group['profile']}"
+        f"budget {group['budget']}, profile {group['profile']}{protocol_mark(group['protocol'])}"
     )
 
 
@@ -39,7 +45,8 @@ def short_group_title(group: Mapping[str, Any]) -> str:
     budget, profile = group["budget"], group["profile"]
     limits = budget if profile == budget else f"{budget}, profile {profile}"
     ratio = str(group["label_ratio"])
-    return f"{group['task']} on {group['dataset']}, {'official ' * (ratio in OFFICIAL)}{ratio}, budget {limits}"
+    title = f"{group['task']} on {group['dataset']}, {'official ' * (ratio in OFFICIAL)}{ratio}, budget {limits}"
+    return title + protocol_mark(group["protocol"])
 
 
 def with_part(title: str, group: pd.DataFrame) -> str:
