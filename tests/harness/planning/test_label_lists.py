@@ -17,6 +17,7 @@ from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.probes import Protocol
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
@@ -61,13 +62,17 @@ def points20(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def planned(source: PreparedDataset, ratio: str, task: str = "scannet-sem", **files: Path) -> PlannedStage:
+    return stages(source, ratio, task, "finetune", **files)[-1]
+
+
+def stages(source: PreparedDataset, ratio: str, task: str, protocol: Protocol, **files: Path) -> list[PlannedStage]:
     machine = Machine(1, "torch", "cpu", label_files=parse_label_files(f"{n}={p}" for n, p in files.items()))
     cell = Cell(
         method="scratch", pretrain_dataset="none", task=task, label_ratio=LabelRatio.parse(ratio), budget="tiny",
-        profile="tiny",
+        profile="tiny", protocol=protocol,
     )  # fmt: skip
     specs = CellSpecs(find(Method, "scratch"), find(Task, task), find(Budget, "tiny"), find(Profile, "tiny"))
-    return stages_of(cell, specs, {"scannet": source}, machine)[-1]
+    return stages_of(cell, specs, {"scannet": source}, machine)
 
 
 def test_a_shipped_list_is_the_training_set_and_its_hash_is_in_spec_and_record(whole: PreparedDataset) -> None:
@@ -106,6 +111,15 @@ def test_points_come_from_the_file_that_the_user_names(whole: PreparedDataset, p
     changed.write_bytes(b"another file")
     with pytest.raises(WrongUse, match="changed since this command started"):
         lay_out(root, without_data._replace(label_file=changed), {}, None)
+
+
+def test_a_linear_probe_has_the_same_labels(whole: PreparedDataset, points20: Path) -> None:
+    _, features, probe = stages(whole, "la20", "scannet-sem", "linear", la20=points20)
+    assert features.label_file == points20 and features.spec.label_ratio == probe.spec.label_ratio
+    _, features, probe = stages(whole, "lr5", "scannet-sem", "linear")
+    assert features.spec.split == probe.spec.split and len(read_scene_list("scannet_lr_5.txt")) == 60
+    assert set(probe.spec.split.train) == read_scene_list("scannet_lr_5.txt")  # type: ignore[union-attr]
+    assert probe.contamination is not None and probe.contamination.flag == "none", "features are no pre-training"
 
 
 def test_an_audit_says_which_file_it_needs_to_run_a_cell_again(whole: PreparedDataset, points20: Path) -> None:
