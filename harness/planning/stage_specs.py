@@ -56,6 +56,8 @@ class PlannedStage(NamedTuple):
     method: Method
     recipe: Recipe | None
     leaves_backbone: bool = False
+    left_out_scenes: tuple[str, ...] = ()
+    """Prefixes of the scenes that its profile leaves out."""
 
     @property
     def long_title(self) -> str:
@@ -239,7 +241,8 @@ def finetune_stage(
     _check_currency(spec, method)
     synthetic = last.synthetic or target.manifest.synthetic
     title = finetune_title(cell.method, task.name, cell.label_ratio)
-    return PlannedStage(spec, budget.finetune, target, cell, synthetic, title, method, recipe)
+    left_out = profile.left_out_scenes.get(target.dataset.name, ())
+    return PlannedStage(spec, budget.finetune, target, cell, synthetic, title, method, recipe, left_out_scenes=left_out)
 
 
 def finetune_title(method: str, task: str, ratio: LabelRatio) -> str:
