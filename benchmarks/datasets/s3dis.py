@@ -26,7 +26,7 @@ from pretrain_bench.benchmarks.support.user_files import decode, elsewhere, enco
 OFFICIAL_FOLDER = "Stanford3dDataset_v1.2_Aligned_Version"
 PRE_QUANTISATION_METRES = 0.01
 MAX_BAD_LINES = 10
-_PATTERNS = ("Area_*/*/Annotations",)
+PLACES = ("Area_*/*/Annotations",)
 """What a folder of this layout holds, to find it near a folder that is not one."""
 ROOM = re.compile(r"[A-Za-z]+_\d+")
 """Names of rooms: a folder of such a name is a room, and one without annotations is a problem."""
@@ -54,7 +54,7 @@ def find_rooms(root: Path) -> dict[tuple[str, str], Path]:
     if not any(folder.is_dir() for folder in rooms.values()):
         raise DataError(
             f"{root}: no S3DIS room found; expected Area_<k>/<room>/Annotations/<class>_<n>.txt below it"
-            f"{elsewhere(root, *_PATTERNS)}"
+            f"{elsewhere(root, *PLACES)}"
         )
     return rooms
 

@@ -22,7 +22,7 @@ from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import read_bytes
 from pretrain_bench.benchmarks.support.user_files import by_lower_name, elsewhere, list_folder, read_text
 
-_PATTERNS = ("sequences/*/velodyne",)
+PLACES = ("sequences/*/velodyne",)
 """What a folder of this layout holds, to find it near a folder that is not one."""
 
 GROUND, ABOVE = (40, 44, 48, 49, 72), (50, 51, 70, 71, 80, 81)
@@ -73,7 +73,7 @@ def find_scans(root: Path) -> dict[tuple[str, str], ScanPaths]:
     if not scans:
         raise DataError(
             f"{root}: no SemanticKITTI scan found; expected dataset/sequences/SS/velodyne/NNNNNN.bin below it"
-            f"{elsewhere(root, *_PATTERNS)}"
+            f"{elsewhere(root, *PLACES)}"
         )
     return scans
 

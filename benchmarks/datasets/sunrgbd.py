@@ -26,7 +26,7 @@ from pretrain_bench.benchmarks.support.files import read_bytes
 from pretrain_bench.benchmarks.support.user_files import elsewhere, list_folder, read_text
 
 MAX_DEPTH_METRES = 8.0
-_PATTERNS = ("sunrgbd_trainval/depth", "SUNRGBDtoolbox/Metadata")
+PLACES = ("sunrgbd_trainval/depth", "SUNRGBDtoolbox/Metadata")
 """What a folder of this layout holds, to find it near a folder that is not one."""
 MIN_TILT_COSINE = 0.1
 """Least cosine between a view's vertical axis before and after Rtilt: cameras are held between level and steeply down."""
@@ -73,7 +73,7 @@ def find_views(root: Path) -> dict[str, Prepared | Raw]:
         return _find_raw(root, metadata)
     raise DataError(
         f"{root}: no SUN RGB-D found; expected sunrgbd_trainval/depth/ or SUNRGBDtoolbox/Metadata/ below it"
-        f"{elsewhere(root, *_PATTERNS)}"
+        f"{elsewhere(root, *PLACES)}"
     )
 
 

@@ -6,7 +6,9 @@ returns what it holds. Everything here can be called in another process.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from pretrain_bench.benchmarks.datasets import (
     value_checks,
 )
 from pretrain_bench.benchmarks.datasets.frame_writer import FrameSource, Reading, SceneFrame, write_frames
-from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, scene_folder_name
+from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, scenes_by_name
 from pretrain_bench.benchmarks.datasets.parts import SceneParts, holding_depth
 from pretrain_bench.benchmarks.datasets.problems import why_none
 from pretrain_bench.benchmarks.datasets.splits import usable_scenes
@@ -40,7 +42,7 @@ MAX_VIEW_POINTS = 50_000
 
 def find_s3dis(dataset: Dataset, root: Path) -> dict[str, Any]:
     """Rooms."""
-    return {scene_folder_name(key): folder for key, folder in s3dis.find_rooms(root).items()}
+    return scenes_by_name(s3dis.find_rooms(root))
 
 
 def write_s3dis(dataset: Dataset, folder: Path, out: Path, how: Reading) -> dict[str, Any]:
@@ -126,7 +128,7 @@ def _write_mesh(dataset: Dataset, source: tuple[Path, dict[str, int] | None], ou
 
 def find_semantickitti(dataset: Dataset, root: Path) -> dict[str, Any]:
     """Scans, named SS__NNNNNN."""
-    scans = {scene_folder_name(key): paths for key, paths in semantickitti.find_scans(root).items()}
+    scans = scenes_by_name(semantickitti.find_scans(root))
     labelled = set(usable_scenes(scans, dataset)) if any(s.labels is not None for s in scans.values()) else set()
     return {name: scan._replace(of_task=name in labelled) for name, scan in scans.items()}
 
@@ -192,6 +194,14 @@ FINDERS: dict[str, Callable[[Dataset, Path], dict[str, Any]]] = {
     "semantickitti": find_semantickitti,
     "sunrgbd": find_sunrgbd,
 }
+PLACES: dict[str, tuple[str, ...]] = {
+    "s3dis": s3dis.PLACES,
+    "rgbd-folder": ("color", "*/color", "frame-*", "*/frame-*"),
+    "scannet": scannet.PLACES,
+    "semantickitti": semantickitti.PLACES,
+    "sunrgbd": sunrgbd.PLACES,
+}
+"""What a root of a layout usually holds, to see at a glance that a folder may be one."""
 WRITERS: dict[str, Callable[[Dataset, Any, Path, Reading], dict[str, Any]]] = {
     "s3dis": write_s3dis,
     "rgbd-folder": write_recording,
@@ -216,8 +226,8 @@ def _with_camera_checked(
 
 
 def _folder_frames(recording: rgbd_folder.Recording, how: Reading, problems: list[Problem]) -> Iterable[SceneFrame]:
-    size: tuple[int, int] | None = None
     frames = [f for f in recording.frames if f.number % how.frame_stride == 0]
+    size = _usual_size(frames)
     posed = _has_poses(recording.name, frames, how, problems)
     failed: list[str] = []
     for frame in frames:
@@ -234,11 +244,19 @@ def _folder_frames(recording: rgbd_folder.Recording, how: Reading, problems: lis
             _note(str(error), how, problems)
             continue
         value_checks.check_picture(colour, images.colour_bits(frame.colour), str(frame.colour), problems)
-        size = size or (depth.shape[1], depth.shape[0])
         suffix = frame.colour.suffix.lower().replace("jpeg", "jpg")
         yield SceneFrame(frame.number, pose, (frame.colour.read_bytes(), suffix), depth)
     if len(failed) == len(frames):
         raise _none_usable(recording.name, failed, how, _instead(frames[0].depth) if frames else "")
+
+
+def _usual_size(frames: list[rgbd_folder.FramePaths]) -> tuple[int, int] | None:
+    """(width, height) of most depth images; the intrinsics are of one size, and a single odd frame must not cost the others."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    for frame in frames:
+        with contextlib.suppress(DataError):
+            sizes[images.picture_size(frame.depth, str(frame.depth))] += 1
+    return sizes.most_common(1)[0][0] if sizes else None
 
 
 def _instead(path: Path) -> str:

@@ -105,8 +105,8 @@ def _check_clock(run: AuditedRun, runs: Runs, tally: Tally) -> None:
     """A run ends after it starts, not in the future, and starts after the runs that it builds on ended."""
     record = run.record
     try:
-        started, ended = _time(record.started_at), _time(record.ended_at)
-        parents = {key: _time(runs[key].record.ended_at) for key in run.spec.parents.values() if key in runs}
+        started, ended = time_of(record.started_at), time_of(record.ended_at)
+        parents = {key: time_of(runs[key].record.ended_at) for key in run.spec.parents.values() if key in runs}
     except ValueError as error:
         tally.expect(CLOCK, False, run.name, f"not a time: {error}")
         return
@@ -123,11 +123,10 @@ def _check_clock(run: AuditedRun, runs: Runs, tally: Tally) -> None:
     )
 
 
-def _time(text: str) -> datetime:
+def time_of(text: str) -> datetime:
+    """A time as records write it; one without a zone is UTC. Raises ValueError."""
     when = datetime.fromisoformat(text)
-    if when.tzinfo is None:
-        raise ValueError(f"{text} has no time zone")
-    return when
+    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
 
 
 def _check_ledger(run: AuditedRun, events: list[Event], tally: Tally) -> None:

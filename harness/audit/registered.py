@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 
 from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.harness.audit.account import time_of
 from pretrain_bench.harness.audit.bundle import check_signature
 from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.audit.runs import Runs
@@ -22,7 +22,7 @@ def check_registered(path: Path, runs: Runs, signers: Path | None, signer: str |
     records = {key: run.record for key, run in runs.items()}
     by_cell = {_identity(r.cell): r for r in records.values() if r.cell is not None}
     failed = {(r.method, runs[r.key].spec.seed) for r in records.values() if _is_failed_pretraining(r)}
-    since = datetime.fromisoformat(registration.registered_at)
+    since = time_of(registration.registered_at)
     for entry in registration.cells:
         cell, title = entry.cell, title_of(entry.cell)
         record = records.get(entry.key)
@@ -35,7 +35,7 @@ def check_registered(path: Path, runs: Runs, signers: Path | None, signer: str |
             PRESENT, record is not None, title, f"registered as {entry.key}, and no run of it is here"
         ):
             continue
-        if record is not None and datetime.fromisoformat(record.started_at) < since:
+        if record is not None and time_of(record.started_at) < since:
             text = f"started {record.started_at}, registered {registration.registered_at}"
             tally.note(EARLIER, "warning", title, text)
 

@@ -23,6 +23,7 @@ from pretrain_bench.harness.store.retention import NOT_PACKED, pruned
 from pretrain_bench.harness.store.store import ARTIFACTS, ATTEMPTS, LOG, RECORD, Store, read_record
 
 FILES = "files beside the record match their hashes"
+PRUNINGS = "the chain names every pruning"
 PICTURES = "pictures"
 SYNTHETIC = "synthetic is what the dataset says"
 UNDER_WAY = "no run ended while the audit read"
@@ -120,7 +121,7 @@ def _check_files(run: AuditedRun, in_bundle: bool, tally: Tally) -> None:
 
 def _check_pruned(run: AuditedRun, cleaned: set[str], has_chain: bool, tally: Tally) -> None:
     """What pruned.json says is gone was artifacts of the record, and `bench clean` said so in the chain."""
-    check, gone = "the chain names every pruning", pruned(run.folder)
+    check, gone = PRUNINGS, pruned(run.folder)
     strange = sorted(set(gone) - set(run.record.artifacts))
     tally.expect(check, not strange, run.name, f"pruned.json names {strange[0] if strange else ''}, not an artifact")
     by_clean = [name for name, reason in gone.items() if reason != NOT_PACKED]

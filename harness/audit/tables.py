@@ -13,7 +13,8 @@ from pretrain_bench.harness.audit.runs import AuditedRun, Runs, behind
 from pretrain_bench.harness.contract.stage import canonical_json
 from pretrain_bench.harness.store.store import CODE
 
-ONE_CODE = "one code in a table"
+ONE_CODE, ONE_PROFILE = "one code in a table", "one profile in a table"
+ONE_NETWORK, ONE_RECIPE = "one network in a table", "one evaluation recipe in a table"
 Table = tuple[str, ...]
 """Task, dataset, label ratio, budget and profile, as a cell names them."""
 
@@ -55,11 +56,11 @@ def _aspects(run: AuditedRun, runs: Runs) -> Iterator[Aspect]:
         yield Aspect("equal budgets in pre-training", {stages[-1].spec.limits.currency.value: total})
     for stage in (run, *(stages or ())):
         profile = {"profile": stage.spec.profile, "version": stage.spec.profile_version}
-        yield Aspect("one profile in a table", profile)
+        yield Aspect(ONE_PROFILE, profile)
         network = {**stage.spec.network.model_dump(mode="json"), "precision": stage.spec.precision}
-        yield Aspect("one network in a table", network)
+        yield Aspect(ONE_NETWORK, network)
     evaluation = {**(spec.recipe or {}), "selection": spec.selection, "metric": spec.headline_metric}
-    yield Aspect("one evaluation recipe in a table", evaluation, spec.data.manifest_sha256 if spec.data else "")
+    yield Aspect(ONE_RECIPE, evaluation, spec.data.manifest_sha256 if spec.data else "")
 
 
 def _in_words(by_value: dict[str, set[str]]) -> str:
