@@ -98,7 +98,7 @@ def _check_commit(commit: str, runs: list[AuditedRun], look: bool, tally: Tally)
         for run in runs:
             tally.note(KNOWN, "not checked", run.name, "the record does not show its commit")
         return
-    stages = sorted({_stage(run) for run in runs})
+    stages = tuple(sorted({_stage(run) for run in runs}))
     digests = digests_at(commit, stages) if look else None
     for run in runs:
         expected = None if digests is None else digests.get(_stage(run))
@@ -110,7 +110,8 @@ def _check_commit(commit: str, runs: list[AuditedRun], look: bool, tally: Tally)
             tally.expect(KNOWN, expected == run.spec.code_sha256, run.name, text)
 
 
-def digests_at(commit: str, stages: list[Stage]) -> dict[Stage, str | None] | None:
+@cache
+def digests_at(commit: str, stages: tuple[Stage, ...]) -> dict[Stage, str | None] | None:
     """The code digests of stages at a commit, as its own code computes them; None where this is no checkout or the commit is not
     an ancestor of its own. Only code of one's own history is run."""
     folder = package_folder().parent

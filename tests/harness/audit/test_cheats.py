@@ -139,9 +139,9 @@ def test_code_of_a_commit(module_cache: None) -> None:
     if head is None:
         pytest.skip("needs a git checkout of the project, which this copy is not")
     stage = ("pretrain", "scratch", "init")
-    digests = code.digests_at(head, [stage])
+    digests = code.digests_at(head, (stage,))
     assert digests is not None and len(digests[stage] or "") == 64
-    assert code.digests_at("1" * 40, [stage]) is None
+    assert code.digests_at("1" * 40, (stage,)) is None
 
 
 def test_runs_that_end_during_an_audit_are_left_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
