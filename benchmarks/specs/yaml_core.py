@@ -12,25 +12,51 @@ from typing import Any
 import yaml
 from yaml.constructor import ConstructorError
 
+_MERGE = "tag:yaml.org,2002:merge"
+
 
 class CoreLoader(yaml.SafeLoader):
     """A safe loader of YAML 1.2. Raises yaml.YAMLError, with the line, for a key that is given twice in one mapping."""
 
     yaml_implicit_resolvers: dict = {}
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """A mapping whose own keys differ. Keys that are merged in by `<<` may be given again."""
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping whose own keys differ. Keys that are merged in by `<<` may be given again: they are not merged yet here."""
+        node = super().compose_mapping_node(anchor)
         lines: dict[Any, int] = {}
         for key_node, _ in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
-            if key is None or key_node.tag == "tag:yaml.org,2002:merge":
+            if key is None or key_node.tag == _MERGE:
                 continue
             line = key_node.start_mark.line + 1
             if key in lines:
                 problem = f"key {key!r} is given twice, first in line {lines[key]}"
                 raise ConstructorError(None, None, problem, key_node.start_mark)
             lines[key] = line
-        return super().construct_mapping(node, deep)
+        return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Replace `<<` by the pairs of the mappings it names: a mapping's own keys count most, then the first mapping's. (PyYAML
+        compares merged keys by the identity of their strings, so that an inherited value may win.)"""
+        pairs, node.value = node.value, []  # empty meanwhile, for a mapping that merges itself
+        own: dict[Hashable, tuple[yaml.Node, yaml.Node]] = {}
+        merged: dict[Hashable, tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in pairs:
+            if key.tag != _MERGE:
+                own[_identity(key)] = (key, value)
+                continue
+            for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if not isinstance(source, yaml.MappingNode):
+                    raise ConstructorError(None, None, "`<<` takes a mapping or a list of mappings", source.start_mark)
+                self.flatten_mapping(source)
+                for pair in source.value:
+                    merged.setdefault(_identity(pair[0]), pair)
+        node.value = list((merged | own).values())
+
+
+def _identity(key: yaml.Node) -> Hashable:
+    """Equal for two keys of the same content."""
+    return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
 
 
 def _int(loader: CoreLoader, node: yaml.ScalarNode) -> int:

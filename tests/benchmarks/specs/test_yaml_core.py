@@ -73,6 +73,14 @@ def test_a_key_given_twice_is_an_error_with_both_lines(text: str, line: int, fir
 
 def test_a_merged_key_may_be_overridden_and_the_loader_stays_safe() -> None:
     assert yaml_core.load("m: &m {a: 1, b: 2}\nn: {<<: *m, a: 3}")["n"] == {"a": 3, "b": 2}
+    nested = "a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {<<: *b}\nd: {<<: *b, y: 4}"
+    loaded = yaml_core.load(nested)
+    assert loaded["b"] == loaded["c"] == {"x": 3, "y": 2} and loaded["d"] == {"x": 3, "y": 4}
+    several = "a: &a {steps: 1}\nb: &b {steps: 2, rate: 3}\nc: {<<: [*a, *b]}\nd: &d {<<: *d, x: 1}"
+    loaded = yaml_core.load(several)
+    assert loaded["c"] == {"steps": 1, "rate": 3} and loaded["d"] == {"x": 1}
+    with pytest.raises(yaml.YAMLError, match="takes a mapping or a list of mappings"):
+        yaml_core.load("a: {<<: 3}")
     for text in ("!!python/object/apply:os.getcwd []", "a: " + 5000 * "9"):
         with pytest.raises(yaml.YAMLError):
             yaml_core.load(text)
