@@ -102,10 +102,10 @@ def scene_folder_name(area_and_room: tuple[str, ...]) -> str:
     return "__".join(area_and_room)
 
 
-def scenes_by_name(scenes: Mapping[tuple[str, ...], SourceT]) -> dict[str, SourceT]:
+def scenes_by_name(scenes: Mapping[tuple[str, str], SourceT]) -> dict[str, SourceT]:
     """Scene name to source, for scenes named by the parts of their path. Raises DataError where two join to one name."""
     named: dict[str, SourceT] = {}
-    parts_of: dict[str, tuple[str, ...]] = {}
+    parts_of: dict[str, tuple[str, str]] = {}
     for parts, source in scenes.items():
         name = scene_folder_name(parts)
         if name in named:

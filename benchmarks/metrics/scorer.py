@@ -84,9 +84,10 @@ def confusion_of_counts(counts: Sequence[Counts]) -> dict[str, list[list[int]]]:
 def label_totals(counts: Counts) -> LabelTotals:
     """What the labels of a scene alone decide, so that it is the same for every prediction: how many voxels, points or boxes have
     each class."""
-    totals = {
-        level: np.asarray(counts[level], np.int64).sum(1).tolist() for level in ("voxel", "point") if level in counts
-    }
+    totals: LabelTotals = {}
+    for level in ("voxel", "point"):
+        if level in counts:
+            totals[level] = np.asarray(counts[level], np.int64).sum(1).tolist()
     if "boxes" in counts:
         totals["boxes"] = [int(verdicts[0][2]) for verdicts in counts["boxes"]]
     return totals

@@ -31,7 +31,9 @@ Stage = tuple[str, str, str]
 """Kind, method and part, which decide the modules that a stage can import."""
 _DIGESTS = """
 import json, sys
+import pretrain_bench
 from pretrain_bench.harness.planning.code_digest import code_sha256
+assert pretrain_bench.__file__.startswith(sys.argv[2]), "the commit has no such package, and an installed one was found"
 digests = []
 for stage in json.loads(sys.argv[1]):
     try:
@@ -124,7 +126,7 @@ def digests_at(commit: str, stages: tuple[Stage, ...]) -> dict[Stage, str | None
         try:
             with tarfile.open(fileobj=io.BytesIO(archive)) as files:
                 files.extractall(scratch, filter="data")
-            command = [sys.executable, "-c", _DIGESTS, json.dumps(stages)]
+            command = [sys.executable, "-c", _DIGESTS, json.dumps(stages), scratch]
             environment = {"PYTHONPATH": scratch, "PYTHONDONTWRITEBYTECODE": "1"}
             done = subprocess.run(
                 command, cwd=scratch, env=environment, capture_output=True, timeout=SECONDS, check=True
