@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -209,10 +209,10 @@ def _recipe(spec: StageSpec) -> Recipe | None:
 # ------------------------------------------------------------------------------------------------------------ the curve
 
 
-def selected_steps(run: AuditedRun, events: list[Event]) -> dict[str, Eval]:
+def selected_steps(run: AuditedRun, events: Sequence[Event]) -> dict[str, Eval]:
     """Checkpoint to the validation on the test split that it is of: `final` is the last, `best` the first highest there, and
     `selected` the first highest on held-out scenes. Empty without validations."""
-    metric = f"{run.spec.headline_metric}"
+    metric = run.spec.headline_metric
     tested = {e.step: e for e in events if isinstance(e, Eval) and e.split == "test"}
     if not tested:
         return {}

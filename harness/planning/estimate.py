@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
 from pretrain_bench.benchmarks.specs.budget import Currency
+from pretrain_bench.benchmarks.specs.recipes import Recipe
 from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.harness.contract.run_length import run_length
 from pretrain_bench.harness.contract.stage import StageSpec
@@ -109,7 +110,19 @@ def artifact_bytes(spec: StageSpec) -> int:
     return weights * BYTES_A_WEIGHT
 
 
-def rough_flops(planned: PlannedStage) -> float:
+class StageWork(Protocol):
+    """What a count of the work needs: a planned stage, or one that was recorded."""
+
+    @property
+    def spec(self) -> StageSpec:
+        """The stage."""
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """Its recipe; None where it trains nothing."""
+
+
+def rough_flops(planned: StageWork) -> float:
     """Floating-point operations of a stage, from its recipe and budget; 0 for one that trains nothing."""
     if planned.recipe is None:
         return 0.0
@@ -120,12 +133,12 @@ def rough_flops(planned: PlannedStage) -> float:
     return steps_of(planned) * per_step
 
 
-def rough_points(planned: PlannedStage) -> float:
+def rough_points(planned: StageWork) -> float:
     """Points that pass through networks on points over the whole stage."""
     return steps_of(planned) * planned.recipe.work_per_step().points if planned.recipe else 0.0
 
 
-def steps_of(planned: PlannedStage) -> int:
+def steps_of(planned: StageWork) -> int:
     """Optimiser steps that a stage will take: the recipe's, or as many as its budget allows; 0 for one that trains nothing. The
     recipe's where FLOPs or GPU seconds end it."""
     recipe = planned.recipe

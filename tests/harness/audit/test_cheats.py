@@ -134,6 +134,7 @@ def test_a_dropped_seed_is_named_by_the_registration(honest: Path, tmp_path: Pat
     assert [f.check for f in absent] == [registered.PRESENT] and "scratch -> s3dis-sem at 100%" in absent[0].subject
 
 
+@pytest.mark.slow
 def test_code_of_a_commit(module_cache: None) -> None:
     """The digests that this checkout's last commit gives, by its own code."""
     head = code._head()
