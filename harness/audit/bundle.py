@@ -102,7 +102,7 @@ def _impossible(run: AuditedRun, counts: dict[str, dict[str, Counts]], data: Pre
     """Why these cannot be the counts of the run's test scenes; None where they can."""
     assert run.spec.split is not None and run.spec.data is not None
     wanted, classes = set(run.spec.split.test), len(run.spec.data.classes)
-    manifest = data.manifest(run.spec.data)
+    manifest = data.manifest(run.spec.data, is_scored=False)
     points = {} if isinstance(manifest, str) else {s.name: s.points for s in manifest.scenes}
     for checkpoint, scenes in counts.items():
         if checkpoint not in CHECKPOINTS:

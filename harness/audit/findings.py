@@ -8,8 +8,9 @@ from typing import Literal, NamedTuple
 Verdict = Literal["ok", "failed", "warning", "not checked"]
 SEVERITY: dict[Verdict, int] = {"failed": 1, "warning": 4, "not checked": 5, "ok": 0}
 """Verdict to exit code, the worst first. Warnings and what was not checked count only where the user asks for it (`--strict`)."""
-BEYOND_A_STORE = "No store can show runs that were left out of it or predictions that were made up; "
-REMEDIES = "a registration (--registered) names the first, a re-run (--rerun) the second."
+BEYOND_A_STORE = (
+    "no store shows runs that were left out of it (--registered does) or predictions that were made up (--rerun does)"
+)
 
 
 class Finding(NamedTuple):
@@ -67,7 +68,7 @@ def exit_code(findings: Iterable[Finding], strict: bool) -> int:
 
 
 def summary(findings: Sequence[Finding], runs: int) -> str:
-    """What an audit of so many runs came to, in a sentence, and what no audit of a store can see."""
+    """What an audit of so many runs came to, in one sentence, with what no audit of a store can see."""
     checks = {v: sorted({f.check for f in findings if f.verdict == v}) for v in SEVERITY}
     of = f"{runs:,} run" if runs == 1 else f"{runs:,} runs"
     if checks["failed"]:
@@ -80,7 +81,7 @@ def summary(findings: Sequence[Finding], runs: int) -> str:
         parts.append(f"{_count(checks['warning'])} worth knowing")
     if checks["not checked"]:
         parts.append(f"{_count(checks['not checked'])} could not be checked")
-    return f"{'; '.join(parts)}. {BEYOND_A_STORE}{REMEDIES}"
+    return f"{'; '.join([*parts, BEYOND_A_STORE])}."
 
 
 def _count(checks: Sequence[str]) -> str:

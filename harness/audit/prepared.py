@@ -19,18 +19,20 @@ class PreparedData:
 
     def __init__(self, say: Callable[[str], None] = lambda line: None, generate: bool = False) -> None:
         self.say, self.generate = say, generate
-        self._folders: dict[str, Path | str] = {}
+        self._folders: dict[tuple[str, bool], Path | str] = {}
         self._manifests: dict[str, Manifest] = {}
 
-    def folder(self, data: DataView) -> Path | str:
-        """The folder of the prepared data that a run was made from, or the reason why they cannot be had."""
-        if data.manifest_sha256 not in self._folders:
-            self._folders[data.manifest_sha256] = find_data(data, self.say, self.generate)
-        return self._folders[data.manifest_sha256]
+    def folder(self, data: DataView, is_scored: bool = True) -> Path | str:
+        """The folder of the prepared data that a run was made from, or the reason why they cannot be had. Nothing is generated
+        for a run that cannot be scored."""
+        which = (data.manifest_sha256, self.generate and is_scored)
+        if which not in self._folders:
+            self._folders[which] = find_data(data, self.say, which[1])
+        return self._folders[which]
 
-    def manifest(self, data: DataView) -> Manifest | str:
+    def manifest(self, data: DataView, is_scored: bool = True) -> Manifest | str:
         """The manifest of these data, or the reason why they cannot be had."""
-        source = self.folder(data)
+        source = self.folder(data, is_scored)
         if isinstance(source, str):
             return source
         if data.manifest_sha256 not in self._manifests:

@@ -18,6 +18,8 @@ from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.audit.prepared import PreparedData
 from pretrain_bench.harness.audit.runs import AuditedRun
 from pretrain_bench.harness.audit.shipped import shipped
+from pretrain_bench.harness.contract.records import Outcome
+from pretrain_bench.harness.store.retention import pruned
 
 ITSELF, REBUILT = "split", "split made again from the rule and the manifest"
 PARTS = ("train", "selection", "test")
@@ -39,7 +41,8 @@ def check_split(run: AuditedRun, data: PreparedData, tally: Tally) -> None:
         tally.note(REBUILT, "not checked", run.name, f"dataset {spec.data.dataset!r} is the user's own")
         return
     _check_test_scenes(run, dataset, tally)
-    manifest = data.manifest(spec.data)
+    is_scored = run.record.outcome == Outcome.ok and not pruned(run.folder)
+    manifest = data.manifest(spec.data, is_scored)
     if isinstance(manifest, str):
         tally.note(REBUILT, "not checked", run.name, manifest)
         return

@@ -201,8 +201,11 @@ def test_pruned_is_told_from_missing(runs: Path, bench: Bench, tmp_path: Path, m
     missing = [f["subject"] for f in findings if f["check"] == "artifacts are there"]
     assert missing and len(missing) == len(set(missing)), "one line a run, however many files it had"
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
-    audit(bench, "--runs", str(runs))
+    without = audit(bench, "--runs", str(runs))
     assert not (tmp_path / "cache").exists(), "no data are made for what cannot be scored"
+    assert "split made again from the rule and the manifest" in {
+        f["check"] for f in without if f["verdict"] == "not checked"
+    }
     (folder_of(runs, "csc", "pretrain") / "pruned.json").unlink()
     assert "artifacts are there" in failures(audit(bench, "--runs", str(runs), code=1))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from pretrain_bench.harness.planning.registration import register
 from pretrain_bench.harness.running.display import Silent
 from pretrain_bench.harness.store import chain
 from pretrain_bench.harness.store.store import Store, json_bytes
+from tests.conftest import NANO, Bench, run_here
 from tests.faults.in_process import SleepingInProcess, run_with
 from tests.harness.audit.cheats import (
     CHEATS,
@@ -239,7 +241,7 @@ def test_a_writer_goes_on_after_a_cut_and_a_half_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("verdicts", "plain", "strict", "words"),
     [
-        ((), 0, 0, "Nothing contradicts these 2 runs."),
+        ((), 0, 0, "Nothing contradicts these 2 runs; no store shows"),
         (("not checked",), 0, 5, "1 thing (c) could not be checked"),
         (("not checked", "warning"), 0, 4, "1 thing (c) worth knowing"),
         (("warning", "failed"), 1, 1, "Do not rely on these 2 runs: 'c' does not hold."),
@@ -252,3 +254,24 @@ def test_the_sentence_and_exit_code_follow_from_the_worst(
     audited = pb.Audit(findings, 2)
     assert (audited.exit_code(), audited.exit_code(strict=True)) == (plain, strict)
     assert words in audited.summary and ("--registered" in audited.summary) == ("failed" not in verdicts)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen (OpenSSH), which is not installed")
+def test_a_registration_from_the_command_line(bench: Bench, tmp_path: Path) -> None:
+    """Signed before a suite runs, checked after; other cells do not get into the same file."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "me"], check=True)
+    (tmp_path / "signers").write_text(f"me {(tmp_path / 'me.pub').read_text()}")
+    run = ("run", "--method", "scratch", "--task", "s3dis-sem", *NANO, "--register", "plan.json")
+    bench(*run, "--sign", "me")
+    assert "--sign signs the registration" in bench(*run[:-2], "--sign", "me", code=2).stderr
+    assert "a registration is not changed afterwards" in bench(*run, "--pretrain-seed", "3", code=2).stderr
+    check = ("audit", "--registered", "plan.json", "--signers", "signers", "--signer")
+    done = bench(*check, "me")
+    assert registered.PRESENT in done.stdout and "Nothing contradicts these 2 runs" in done.stdout
+    strict = run_here((*check, "me", "--strict"), tmp_path)
+    assert strict.returncode in (4, 5) and strict.stdout == done.stdout, "5, unless there are uncommitted changes"
+    (tmp_path / "plan.json").write_text((tmp_path / "plan.json").read_text().replace('"seed": 0', '"seed": 1'))
+    bench(*check, "me", code=1)
+    shutil.rmtree(next((tmp_path / "runs/finetune").iterdir()))
+    assert "no run of it is here" in bench("audit", "--registered", "plan.json", code=1).stdout
