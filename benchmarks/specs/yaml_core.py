@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 from yaml.constructor import ConstructorError
 
+MOST_VALUES = 100_000
+"""The largest split lists that ship hold 1,500."""
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -38,10 +40,9 @@ class CoreLoader(yaml.SafeLoader):
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Replace `<<` by the pairs of the mappings it names: a mapping's own keys count most, then the first mapping's. (PyYAML
         compares merged keys by the identity of their strings, so that an inherited value may win.)"""
-        pairs, node.value = node.value, []  # empty meanwhile, for a mapping that merges itself
         own: dict[Hashable, tuple[yaml.Node, yaml.Node]] = {}
         merged: dict[Hashable, tuple[yaml.Node, yaml.Node]] = {}
-        for key, value in pairs:
+        for key, value in node.value:
             if key.tag != _MERGE:
                 own[_identity(key)] = (key, value)
                 continue
@@ -88,5 +89,35 @@ CoreLoader.add_constructor("tag:yaml.org,2002:bool", _bool)
 
 
 def load(text: str) -> Any:
-    """The content of a YAML document. Raises yaml.YAMLError where it does not parse or gives a key twice."""
-    return yaml.load(text, CoreLoader)
+    """The content of a YAML document. Raises yaml.YAMLError where it does not parse, gives a key twice, nests too deeply, or
+    holds more than MOST_VALUES values with its aliases written out."""
+    loader = CoreLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _count_values(root, {})
+        return loader.construct_document(root)
+    except RecursionError:
+        raise ConstructorError(None, None, "the document nests too deeply", None) from None
+    finally:
+        loader.dispose()
+
+
+def _count_values(node: yaml.Node, counted: dict[int, int]) -> int:
+    """Values of a node with its aliases written out; `counted` maps the ids of finished nodes to theirs. Raises ConstructorError
+    for too many, and for an alias inside its own anchor."""
+    if id(node) in counted:
+        if not counted[id(node)]:
+            raise ConstructorError(None, None, "an alias stands inside its own anchor", node.start_mark)
+        return counted[id(node)]
+    counted[id(node)] = 0  # under way
+    total = 1
+    if isinstance(node, yaml.CollectionNode):
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        total += sum(_count_values(part, counted) for part in parts)
+    if total > MOST_VALUES:
+        problem = f"more than {MOST_VALUES:,} values with aliases written out"
+        raise ConstructorError(None, None, problem, node.start_mark)
+    counted[id(node)] = total
+    return total
