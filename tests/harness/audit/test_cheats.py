@@ -31,14 +31,11 @@ from tests.harness.audit.cheats import (
     CHEATS,
     DOCS,
     Cheat,
-    drop_the_worst_seed,
-    edit_test_labels,
-    one_pretraining_twice,
     section,
-    starve_scratch,
     table,
 )
 from tests.harness.audit.conftest import planned_cells
+from tests.harness.audit.damage import drop_the_worst_seed, edit_test_labels, one_pretraining_twice, starve_scratch
 from tests.harness.audit.edits import folder_of, reseal
 from tests.harness.store.bundles import members, repack
 from tests.harness.store.test_store import finish, spec
