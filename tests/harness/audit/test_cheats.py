@@ -268,7 +268,8 @@ def test_a_registration_from_the_command_line(bench: Bench, tmp_path: Path) -> N
     assert registered.PRESENT in done.stdout and "Nothing contradicts these 2 runs" in done.stdout
     strict = run_here((*check, "me", "--strict"), tmp_path)
     assert strict.returncode in (4, 5) and strict.stdout == done.stdout, "5, unless there are uncommitted changes"
-    (tmp_path / "plan.json").write_text((tmp_path / "plan.json").read_text().replace('"seed": 0', '"seed": 1'))
+    plan = tmp_path / "plan.json"
+    plan.write_text(plan.read_text().replace('"format": 1', '"format":  1'))
     bench(*check, "me", code=1)
     shutil.rmtree(next((tmp_path / "runs/finetune").iterdir()))
     assert "no run of it is here" in bench("audit", "--registered", "plan.json", code=1).stdout
