@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
@@ -59,6 +59,10 @@ class SceneEntry(Spec):
         None,
         description="of a recording whose world was turned to have z up: the direction that was up as it was recorded",
     )
+    assumed: tuple[str, ...] = Field(
+        (),
+        description="what its layout leaves open and the reader assumed: intrinsics, the registration of colour and depth",
+    )
     point_classes: tuple[int, ...] | None = Field(None, description="ids of the classes of its labelled points")
     box_classes: tuple[int, ...] | None = Field(None, description="ids of the classes of its boxes")
 
@@ -91,7 +95,8 @@ class Manifest(Spec):
             for field in ("up", "world_up"):
                 if scene[field] is None:  # so that data keep the hash that they had before this field
                     del scene[field]
-            del scene["point_classes"], scene["box_classes"]  # they follow from files that are hashed
+            # They follow from files that are hashed, or say how these were made.
+            del scene["point_classes"], scene["box_classes"], scene["assumed"]
         if not self.left_out:
             del content["left_out"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -102,11 +107,11 @@ def scene_folder_name(area_and_room: tuple[str, ...]) -> str:
     return "__".join(area_and_room)
 
 
-def scenes_by_name(scenes: Mapping[tuple[str, str], SourceT]) -> dict[str, SourceT]:
+def scenes_by_name(scenes: Iterable[tuple[tuple[str, ...], SourceT]]) -> dict[str, SourceT]:
     """Scene name to source, for scenes named by the parts of their path. Raises DataError where two join to one name."""
     named: dict[str, SourceT] = {}
-    parts_of: dict[str, tuple[str, str]] = {}
-    for parts, source in scenes.items():
+    parts_of: dict[str, tuple[str, ...]] = {}
+    for parts, source in scenes:
         name = scene_folder_name(parts)
         if name in named:
             raise DataError(

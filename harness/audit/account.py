@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.recipes import Recipe
 from pretrain_bench.benchmarks.support.errors import BenchError
@@ -90,13 +89,15 @@ def _check_outcome(run: AuditedRun, events: list[Event], tally: Tally) -> None:
 def _check_artifacts_named(run: AuditedRun, tally: Tally) -> None:
     """A pre-training left weights, a fine-tuning the predictions of every test scene; pruned ones are named all the same."""
     names, spec = run.record.artifacts, run.spec
+    if spec.kind == "features":
+        tally.expect(ARTIFACTS_OF, bool(names), run.name, "no features are named")
+        return
     if spec.kind == "pretrain":
         tally.expect(ARTIFACTS_OF, any(n.endswith(".safetensors") for n in names), run.name, "no weights are named")
         return
     if spec.split is None:
         return
-    wanted = [c for c in CHECKPOINTS if c != "selected" or spec.split.selection]
-    missing = [n for c in wanted for s in spec.split.test if (n := f"predictions/{c}/{s}.npz") not in names]
+    missing = [n for c in spec.checkpoints for s in spec.split.test if (n := f"predictions/{c}/{s}.npz") not in names]
     text = f"{missing[0]} and {len(missing) - 1} more are not named" if missing else ""
     tally.expect(ARTIFACTS_OF, not missing, run.name, text)
 
@@ -230,8 +231,8 @@ def _score(event: Eval, metric: str) -> float:
 
 def _check_curve(run: AuditedRun, events: list[Event], tally: Tally) -> None:
     """Each checkpoint has the scores of the validation that the selection rule takes."""
-    if run.spec.kind != "finetune" or run.spec.split is None:
-        return
+    if run.spec.kind != "finetune" or run.spec.split is None or run.spec.takes_no_step:
+        return  # a probe without optimiser steps has no curve
     chosen = selected_steps(run, events)
     if not chosen:
         tally.note(CURVE, "not checked", run.name, "its events hold no validation")

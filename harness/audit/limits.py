@@ -44,15 +44,12 @@ def check_budget(run: AuditedRun, tally: Tally) -> None:
     share = 1.0
     if spec.kind == "pretrain" and method is not None:
         share = next((s.share for s in method.stages if s.name == spec.stage), 1.0)
-    same = (limits.currency, limits.uniformity, limits.wall_seconds) == (
-        half.currency,
-        half.uniformity,
-        half.wall_seconds,
-    )
+    uniformity = "at_most" if spec.takes_no_step else half.uniformity
+    same = (limits.currency, limits.uniformity, limits.wall_seconds) == (half.currency, uniformity, half.wall_seconds)
     tally.expect(
         BUDGET, same and abs(limits.amount - half.amount * share) < 1e-6, run.name,
         f"{limits.uniformity} {limits.amount:g} {limits.currency.value}; {budget.name} v{budget.version} gives this stage "
-        f"{half.uniformity} {half.amount * share:g}",
+        f"{uniformity} {half.amount * share:g}",
     )  # fmt: skip
 
 

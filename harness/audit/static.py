@@ -214,8 +214,9 @@ def _check_identity(run: AuditedRun, runs: Runs, tally: Tally) -> None:
         return
     if not tally.expect(check, cell is not None, run.name, "a fine-tuning without a cell") or cell is None:
         return
-    in_cell = (cell.method, cell.task, str(cell.label_ratio), cell.finetune_seed, cell.budget, cell.profile)
-    in_spec = (spec.method, spec.task, str(spec.label_ratio), spec.seed, spec.limits.budget, spec.profile)
+    shared = ("method", "task", "protocol", "label_ratio", "profile")
+    in_cell = (*(str(getattr(cell, name)) for name in shared), cell.finetune_seed, cell.budget)
+    in_spec = (*(str(getattr(spec, name)) for name in shared), spec.seed, spec.limits.budget)
     tally.expect(check, in_cell == in_spec, run.name, f"the cell says {in_cell}, the spec {in_spec}")
     for key in spec.parents.values():
         if key in runs:

@@ -16,7 +16,7 @@ from pretrain_bench.harness.store.store import CODE
 ONE_CODE, ONE_PROFILE = "one code in a table", "one profile in a table"
 ONE_NETWORK, ONE_RECIPE = "one network in a table", "one evaluation recipe in a table"
 Table = tuple[str, ...]
-"""Task, dataset, label ratio, budget and profile, as a cell names them."""
+"""Task, dataset, protocol, label ratio, budget and profile, as a cell names them."""
 
 
 class Aspect(NamedTuple):
@@ -45,15 +45,16 @@ def check_tables(runs: Runs, tally: Tally) -> None:
 def _table(run: AuditedRun) -> Table:
     cell = run.record.cell
     assert cell is not None
-    return (cell.task, run.record.dataset or "-", str(cell.label_ratio), cell.budget, cell.profile)
+    return (cell.task, run.record.dataset or "-", cell.protocol, str(cell.label_ratio), cell.budget, cell.profile)
 
 
 def _aspects(run: AuditedRun, runs: Runs) -> Iterator[Aspect]:
     spec, stages = run.spec, behind(run, runs)
     yield Aspect("equal budgets in fine-tuning", spec.limits.model_dump(mode="json"))
-    if stages and any(s.spec.data is not None for s in stages):
-        total = sum(s.spec.limits.amount for s in stages)
-        yield Aspect("equal budgets in pre-training", {stages[-1].spec.limits.currency.value: total})
+    pretrained = [s for s in stages or () if s.spec.kind == "pretrain"]
+    if any(s.spec.data is not None for s in pretrained):
+        total = sum(s.spec.limits.amount for s in pretrained)
+        yield Aspect("equal budgets in pre-training", {pretrained[-1].spec.limits.currency.value: total})
     for stage in (run, *(stages or ())):
         profile = {"profile": stage.spec.profile, "version": stage.spec.profile_version}
         yield Aspect(ONE_PROFILE, profile)
