@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, File
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
+_compared: set[tuple[str, str, int, int, int, int]] = set()
+"""Files that were compared with their manifest, as they were then."""
 
 
 def verify(prepared: Path, manifest: Manifest, progress: Progress) -> list[str]:
@@ -29,6 +31,32 @@ def verify(prepared: Path, manifest: Manifest, progress: Progress) -> list[str]:
         if not p.is_dir()
     }
     return problems + [f"{name}: not in the manifest" for name in sorted(there - set(manifest.files))]
+
+
+def changed_files(
+    prepared: Path, manifest: Manifest, scenes: Iterable[str], views: tuple[str, ...] = (LABELLED,)
+) -> Iterator[str]:
+    """One line for every file of these scenes, in these views, that is not what the manifest says. A file whose content was
+    compared by this process before is compared again only where its size, times or inode changed."""
+    wanted = {f"{view}/{scene}/" for scene in scenes for view in views}
+    for name, entry in manifest.files.items():
+        view, scene, _ = name.split("/", 2)
+        if f"{view}/{scene}/" in wanted and (problem := _check_once(prepared / name, entry)) is not None:
+            yield f"{prepared / name}: {problem}"
+
+
+def _check_once(path: Path, entry: FileEntry) -> str | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return _check(path, entry)
+    state = (str(path), entry.sha256, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    if state in _compared:
+        return None
+    problem = _check(path, entry)
+    if problem is None:
+        _compared.add(state)
+    return problem
 
 
 def _check(path: Path, entry: FileEntry) -> str | None:

@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from pretrain_bench.benchmarks.specs.base import FileName, FolderName, Spec
 from pretrain_bench.benchmarks.support.errors import DataError
@@ -31,6 +33,7 @@ MANIFEST = "manifest.json"
 UNLABELLED = "unlabelled"
 LABELLED = "labelled"
 SCHEMA_VERSION = 2
+SourceT = TypeVar("SourceT")
 
 
 class FileEntry(Spec):
@@ -75,6 +78,13 @@ class Manifest(Spec):
     problems: tuple[str, ...] = ()
     left_out: tuple[SceneEntry, ...] = Field((), description="scenes of the source that could not be read")
 
+    @model_validator(mode="after")
+    def _each_scene_once(self) -> Self:
+        name, count = max(Counter(s.name for s in self.scenes).items(), key=lambda item: item[1], default=("", 0))
+        if count > 1:  # it would train or be scored twice
+            raise ValueError(f"scene {name!r} is listed {count} times")
+        return self
+
     @property
     def sha256(self) -> str:
         """Hash of the manifest itself, and through it of every file. Problems count by their number: their texts quote libraries,
@@ -95,6 +105,20 @@ class Manifest(Spec):
 def scene_folder_name(area_and_room: tuple[str, ...]) -> str:
     """One flat folder name from the parts of a scene's path in the official layout."""
     return "__".join(area_and_room)
+
+
+def scenes_by_name(scenes: Iterable[tuple[tuple[str, ...], SourceT]]) -> dict[str, SourceT]:
+    """Scene name to source, for scenes named by the parts of their path. Raises DataError where two join to one name."""
+    named: dict[str, SourceT] = {}
+    parts_of: dict[str, tuple[str, ...]] = {}
+    for parts, source in scenes:
+        name = scene_folder_name(parts)
+        if name in named:
+            raise DataError(
+                f"{'/'.join(parts_of[name])} and {'/'.join(parts)} would both be scene {name!r}; rename one of these folders"
+            )
+        named[name], parts_of[name] = source, parts
+    return named
 
 
 def is_prepared(folder: Path) -> bool:

@@ -111,6 +111,7 @@ def prepare(
         return root
     root = root.resolve()
     how = Reading(frame_stride, strict, up)
+    look_at_layout(Source(dataset, root, how))
     target = _target(dataset, how, source_digest(root, cache / "prepared"), cache)
     if (target / MANIFEST).is_file():
         return target
@@ -129,6 +130,10 @@ def prepared_already(
     """The folder that `prepare` would give at once, strictly read or not; None where there is none yet."""
     if is_prepared(root):
         return root
+    try:
+        look_at_layout(Source(dataset, root, Reading(frame_stride, False, up)))
+    except DataError:
+        return None
     digest = source_digest(root.resolve(), cache / "prepared")
     for strict in (False, True):
         target = _target(dataset, Reading(frame_stride, strict, up), digest, cache)
@@ -155,6 +160,15 @@ class Shown(NamedTuple):
     progress: Progress
     bar_for: BarFor
     say: Say
+
+
+def look_at_layout(source: Source) -> None:
+    """Raises DataError, at once, for a folder that does not hold the dataset's layout: a wrong one may be a whole disk, and every
+    file of it would be looked at before the layout is."""
+    with reading(source.root):
+        if any(next(source.root.glob(place), None) for place in READERS[source.dataset.layout].patterns):
+            return
+    find_sources(source)
 
 
 def find_sources(source: Source) -> dict[str, Any]:

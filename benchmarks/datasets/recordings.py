@@ -6,6 +6,8 @@ millimetres, colour and depth in one camera without distortion.
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -129,12 +131,12 @@ def _frames(
     frames = [f for f in recording.frames if f.number % how.frame_stride == 0]
     posed = _has_poses(recording.name, frames, how, problems)
     first: list[tuple[int, int]] = []
+    size = _usual_size(frames)
 
     def decode(frame: FramePaths) -> SceneFrame:
         if not frame.depth.is_file():
             raise DataError(f"{frame.depth}: no such file{_instead(frame.depth) if not first else ''}")
         pose = _pose(frame) if posed else None
-        size = first[0] if first else None
         measured = images.decode_depth(frame.depth, str(frame.depth), size)
         if frame.confidence is not None:
             measured = np.where(_confidence(frame.confidence, measured.shape) < LEAST_CONFIDENCE, 0, measured)
@@ -151,6 +153,15 @@ def _frames(
         return SceneFrame(frame.number, pose, stored, to_millimetres(depth, calibration.depth_per_metre))
 
     yield from usable_frames(recording.name, frames, decode, how, problems)
+
+
+def _usual_size(frames: Sequence[FramePaths]) -> tuple[int, int] | None:
+    """(width, height) of most depth images: intrinsics are of one size, and a single odd frame must not cost the others."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    for frame in frames:
+        with contextlib.suppress(DataError):
+            sizes[images.picture_size(frame.depth, str(frame.depth))] += 1
+    return sizes.most_common(1)[0][0] if sizes else None
 
 
 def _pose(frame: FramePaths) -> NDArray[np.float64]:

@@ -25,7 +25,7 @@ from pretrain_bench.benchmarks.datasets import (
     value_checks,
 )
 from pretrain_bench.benchmarks.datasets.frame_writer import FrameSource, Reading, SceneFrame, write_frames
-from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, scene_folder_name
+from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, scenes_by_name
 from pretrain_bench.benchmarks.datasets.parts import SceneParts, holding_depth
 from pretrain_bench.benchmarks.datasets.recordings import (
     Calibration,
@@ -46,9 +46,7 @@ MAX_VIEW_POINTS = 50_000
 
 def find_s3dis(dataset: Dataset, root: Path) -> dict[str, Any]:
     """Rooms."""
-    return {
-        scene_folder_name(key): folder for key, folder in s3dis.find_rooms(root, dataset.split_file is None).items()
-    }
+    return scenes_by_name(s3dis.find_rooms(root, dataset.split_file is None).items())
 
 
 def write_s3dis(dataset: Dataset, folder: Path, out: Path, how: Reading) -> dict[str, Any]:
@@ -139,7 +137,7 @@ def _write_mesh(dataset: Dataset, source: scannet.SceneSource, out: Path) -> dic
 
 def find_semantickitti(dataset: Dataset, root: Path) -> dict[str, Any]:
     """Scans, named SS__NNNNNN."""
-    scans = {scene_folder_name(key): paths for key, paths in semantickitti.find_scans(root).items()}
+    scans = scenes_by_name(semantickitti.find_scans(root).items())
     labelled = set(usable_scenes(scans, dataset)) if any(s.labels is not None for s in scans.values()) else set()
     return {name: scan._replace(of_task=name in labelled) for name, scan in scans.items()}
 

@@ -5,6 +5,7 @@ What a file holds depends on the kind of the task: see `LAYOUTS`. Only its own f
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ HEADER_BYTES = 1024
 MOST_INSTANCES, MOST_BOXES = 65_535, 4096
 MOST_SHARES = 4
 """How often a voxel may be part of predicted instances, in the mean over a scene."""
+
+MOST_UNTYPED_BYTES = 256 << 20
 
 Prediction = dict[str, NDArray[Any]]
 Layout = dict[str, tuple[str, tuple[str | int, ...]]]
@@ -93,6 +96,37 @@ def read(folder: Path, scene: str, kind: str, sizes: Mapping[str, int]) -> Predi
                 f"{dtype} ({wanted}{',' * (len(shape) == 1)})"
             )
     return arrays
+
+
+def digest(predictions: Mapping[str, Prediction]) -> str:
+    """sha256 over the arrays of every scene (shapes and types: `LAYOUTS`): equal predictions have equal digests, whatever file
+    they are in."""
+    hashed = hashlib.sha256()
+    for scene, arrays in sorted(predictions.items()):
+        for name, array in sorted(arrays.items()):
+            plain = np.ascontiguousarray(array)
+            hashed.update(f"{scene} {name} {plain.dtype.str} {plain.shape}\n".encode())
+            hashed.update(plain.tobytes())
+    return hashed.hexdigest()
+
+
+def read_untyped(path: Path) -> Prediction:
+    """The arrays of a prediction file of any kind of task, without its format version. Raises DataError where the file cannot be
+    read, or unpacks to more than MOST_UNTYPED_BYTES."""
+    try:
+        with open_plain(path) as file, zipfile.ZipFile(file) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > MOST_UNTYPED_BYTES:
+            raise ValueError(f"{unpacked:,} bytes unpacked")
+        with open_plain(path) as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files if name != "format_version"}
+    except Exception as error:  # zipfile and numpy raise many kinds for damaged archives
+        raise DataError(f"{path.name}: cannot be read as predictions: {error}") from None
+
+
+def is_constant(prediction: Prediction) -> bool:
+    """Whether a prediction says the same everywhere, or nothing: two networks that learnt nothing may agree in it."""
+    return all(array.size == 0 or bool((array == array.flat[0]).all()) for array in prediction.values())
 
 
 def _most_bytes(kind: str, sizes: Mapping[str, int]) -> int:

@@ -26,6 +26,8 @@ from pretrain_bench.benchmarks.support.errors import DataError
 
 Metrics = dict[str, float | None]
 Counts = dict[str, Any]
+LabelTotals = dict[str, list[int]]
+MOST_COUNTED = 1 << 53
 
 
 class Scorer(Protocol):
@@ -78,6 +80,41 @@ def confusion_of_counts(counts: Sequence[Counts]) -> dict[str, list[list[int]]]:
     """The (classes, classes) counts over all test scenes, on `voxel` and where there are any on `point`; none for boxes."""
     levels = [level for level in ("voxel", "point") if counts and level in counts[0]]
     return {level: np.sum([np.asarray(c[level], np.int64) for c in counts], axis=0).tolist() for level in levels}
+
+
+def label_totals(counts: Counts) -> LabelTotals:
+    """What the labels of a scene alone decide, so that it is the same for every prediction: how many voxels, points or boxes have
+    each class."""
+    totals: LabelTotals = {}
+    for level in ("voxel", "point"):
+        if level in counts:
+            totals[level] = np.asarray(counts[level], np.int64).sum(1).tolist()
+    if "boxes" in counts:
+        totals["boxes"] = [int(verdicts[0][2]) for verdicts in counts["boxes"]]
+    return totals
+
+
+def counts_problem(counts: Counts, classes: int, points: int | None = None) -> str | None:
+    """Why these cannot be the counts of a scene, of `points` points where that is known; None where they can.
+
+    Raises LookupError or TypeError for what is not counts at all.
+    """
+    for level in ("voxel", "point"):
+        if level not in counts:
+            continue
+        rows = counts[level]
+        if len(rows) != classes or any(len(row) != classes for row in rows):
+            return f"{level}: expected {classes} rows of {classes} counts"
+        if not all(type(n) is int and 0 <= n < MOST_COUNTED for row in rows for n in row):
+            return f"{level}: a count that is negative or not a whole number"
+        total = sum(map(sum, rows))
+        if points is not None and total > points:
+            return f"{level}: {total:,} counted, and the scene has {points:,} points"
+    lists = [t for v in (counts.get("instances") or {}).values() if v for t in v]
+    for confidences, true, missed in [*lists, *(t for v in counts.get("boxes") or () for t in v)]:
+        if len(confidences) != len(true) or not set(true) <= {0, 1} or type(missed) is not int or missed < 0:
+            return "instances or boxes: a verdict that is neither right nor wrong, or a negative count"
+    return None
 
 
 class SemanticScorer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,31 +12,37 @@ from typing import NamedTuple
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.audit import bundle, rerun
 from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.audit.prepared import PreparedData
+from pretrain_bench.harness.audit.registered import check_registered
 from pretrain_bench.harness.audit.rescore import rescore
-from pretrain_bench.harness.audit.static import AuditedRun, audit_files
+from pretrain_bench.harness.audit.runs import AuditedRun
+from pretrain_bench.harness.audit.static import audit_files
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.running.display import Display
-from pretrain_bench.harness.store.bundle import read_contents, unpack
+from pretrain_bench.harness.store.bundle import CONTENTS, read_contents, unpack
 from pretrain_bench.harness.store.store import Store
 
 KEY_CHARACTERS = 4
 """The shortest beginning of a key: a number of runs is never taken for one."""
-SAMPLE_SEED = 0
+MOST_SEED = 2**32
 
 
 class AuditOptions(NamedTuple):
     """What to audit. `keys` (first characters, all runs if empty) are the runs to look at; `rerun` names runs to carry out again,
-    `rerun_sample` draws more from the fine-tunings among `keys`, and each is carried out `times` times. `signers` (a file) and
-    `signer` say who must have signed a bundle."""
+    `rerun_sample` draws more from the fine-tunings among `keys`, by a number of the reviewer's,
+    `rerun_seed` (one that nobody could know before, by default), and each is carried out `times` times. `signers` (a file) and
+    `signer` say who must have signed a bundle or a registration; `registered` is the registration of the suite."""
 
     keys: Sequence[str] = ()
     rescore: bool = True
     rerun: Sequence[str] = ()
     rerun_sample: int = 0
     times: int = 1
+    rerun_seed: int | None = None
     signers: Path | None = None
     signer: str | None = None
+    registered: Path | None = None
 
 
 class Audit(NamedTuple):
@@ -73,14 +80,16 @@ def _audit_store(store: Store, options: AuditOptions, display: Display) -> Audit
     tally = Tally()
     keys = {store.find(prefix).name for prefix in options.keys}
     again = [store.find(prefix).name for prefix in options.rerun]
-    runs = audit_files(store, tally, sorted(keys) or None)
+    data = PreparedData(display.say, options.rescore)
+    runs = audit_files(store, tally, sorted(keys) or None, data)
     chosen = {k: r for k, r in runs.items() if not keys or k in keys}
+    _check_registered(options, runs, tally)
     if options.rescore:
-        rescore(chosen.values(), tally, display.say)
+        rescore(chosen.values(), data, tally)
     for key in dict.fromkeys(again):
         if key in runs:
             _run_again(runs[key], runs, options.times, tally, display)
-    for run in _sample(chosen, options.rerun_sample):
+    for run in _sample(chosen, options, display):
         _run_again(run, runs, options.times, tally, display)
     return Audit(tally, runs)
 
@@ -90,16 +99,23 @@ def _audit_bundle(archive: Path, folder: Path, options: AuditOptions, display: D
     unpack(archive, folder)
     contents = read_contents(folder, archive)
     bundle.check_contents(folder, contents, tally)
-    bundle.check_signature(folder, options.signers, options.signer, tally)
+    bundle.check_signature(folder / CONTENTS, options.signers, options.signer, tally)
     store = Store(folder, bundle=archive)
     keys = {store.find(prefix).name for prefix in options.keys}
-    runs = audit_files(store, tally, sorted(keys) or None)
+    data = PreparedData(display.say, options.rescore)
+    runs = audit_files(store, tally, sorted(keys) or None, data)
     bundle.check_merkle(contents, runs, tally)
+    _check_registered(options, runs, tally)
     if options.rescore:
         chosen = [r for k, r in runs.items() if not keys or k in keys]
-        bundle.rescore_counts(chosen, tally)
-        rescore(chosen, tally, display.say)
+        bundle.rescore_counts(chosen, data, tally)
+        rescore(chosen, data, tally)
     return Audit(tally, runs)
+
+
+def _check_registered(options: AuditOptions, runs: dict[str, AuditedRun], tally: Tally) -> None:
+    if options.registered is not None:
+        check_registered(options.registered, runs, options.signers, options.signer, tally)
 
 
 def _check_rerun(prefixes: Sequence[str]) -> None:
@@ -111,10 +127,14 @@ def _check_rerun(prefixes: Sequence[str]) -> None:
             )
 
 
-def _sample(runs: dict[str, AuditedRun], number: int) -> list[AuditedRun]:
-    """Up to `number` fine-tunings, drawn with a fixed seed."""
+def _sample(runs: dict[str, AuditedRun], options: AuditOptions, display: Display) -> list[AuditedRun]:
+    """Fine-tunings drawn by a number that whoever made the runs could not know."""
+    if not options.rerun_sample:
+        return []
+    seed = secrets.randbelow(MOST_SEED) if options.rerun_seed is None else options.rerun_seed
+    display.say(f"the runs to carry out again are drawn with --rerun-seed {seed}")
     keys = sorted(k for k, r in runs.items() if r.spec.kind == "finetune" and r.record.outcome == Outcome.ok)
-    return [runs[k] for k in random.Random(SAMPLE_SEED).sample(keys, min(number, len(keys)))]
+    return [runs[k] for k in random.Random(seed).sample(keys, min(options.rerun_sample, len(keys)))]
 
 
 def _run_again(run: AuditedRun, runs: dict[str, AuditedRun], times: int, tally: Tally, display: Display) -> None:

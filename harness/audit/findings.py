@@ -1,10 +1,16 @@
-"""Findings of an audit."""
+"""Findings of an audit, their verdicts, and what they come to in one sentence."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 Verdict = Literal["ok", "failed", "warning", "not checked"]
+SEVERITY: dict[Verdict, int] = {"failed": 1, "warning": 4, "not checked": 5, "ok": 0}
+"""Verdict to exit code, the worst first. Warnings and what was not checked count only where the user asks for it (`--strict`)."""
+BEYOND_A_STORE = (
+    "no store shows runs that were left out of it (--registered does) or predictions that were made up (--rerun does)"
+)
 
 
 class Finding(NamedTuple):
@@ -35,14 +41,48 @@ class Tally:
         """Keep a finding that is neither a simple ok nor failed."""
         self.findings.append(Finding(check, verdict, subject, detail))
 
+    def add(self, other: Tally) -> None:
+        """Take over everything that another tally holds."""
+        self.findings += other.findings
+        for check, number in other.held.items():
+            self.held[check] = self.held.get(check, 0) + number
+
     def all(self) -> list[Finding]:
         """All findings: failures first, then the rest, then one line for each check that held."""
-        order = {"failed": 0, "warning": 1, "not checked": 2, "ok": 3}
+        order = list(SEVERITY)
         held = [
             Finding(check, "ok", "all" if not self._fails(check) else "others", str(number))
             for check, number in self.held.items()
         ]
-        return sorted([*self.findings, *held], key=lambda f: order[f.verdict])
+        return sorted([*self.findings, *held], key=lambda f: order.index(f.verdict))
 
     def _fails(self, check: str) -> bool:
         return any(f.check == check and f.verdict == "failed" for f in self.findings)
+
+
+def exit_code(findings: Iterable[Finding], strict: bool) -> int:
+    """1 where a check failed; with `strict` 4 where one warns, and 5 where one could not be made; else 0."""
+    verdicts = {f.verdict for f in findings}
+    counted: Sequence[Verdict] = list(SEVERITY) if strict else ["failed"]
+    return next((SEVERITY[v] for v in counted if v in verdicts), 0)
+
+
+def summary(findings: Sequence[Finding], runs: int) -> str:
+    """What an audit of so many runs came to, in one sentence, with what no audit of a store can see."""
+    checks = {v: sorted({f.check for f in findings if f.verdict == v}) for v in SEVERITY}
+    of = f"{runs:,} run" if runs == 1 else f"{runs:,} runs"
+    if checks["failed"]:
+        others = f" and {len(checks['failed']) - 1} more" if len(checks["failed"]) > 1 else ""
+        return f"Do not rely on these {of}: {checks['failed'][0]!r}{others} does not hold."
+    if not runs:
+        return "No run could be audited."
+    parts = [f"Nothing contradicts these {of}"]
+    if checks["warning"]:
+        parts.append(f"{_count(checks['warning'])} worth knowing")
+    if checks["not checked"]:
+        parts.append(f"{_count(checks['not checked'])} could not be checked")
+    return f"{'; '.join([*parts, BEYOND_A_STORE])}."
+
+
+def _count(checks: Sequence[str]) -> str:
+    return f"1 thing ({checks[0]})" if len(checks) == 1 else f"{len(checks)} things ({checks[0]}, ...)"

@@ -6,26 +6,25 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot
+from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import size_and_sha256
 from pretrain_bench.benchmarks.support.foreign_files import is_plain, open_plain
-from pretrain_bench.harness.audit.bundle import NAMESPACE
-from pretrain_bench.harness.audit.rescore import find_data
-from pretrain_bench.harness.audit.static import AuditedRun
+from pretrain_bench.harness.audit.prepared import find_data
+from pretrain_bench.harness.audit.runs import AuditedRun
 from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.contract.stage import canonical_json
 from pretrain_bench.harness.running.scoring import counts_of, scorer_for
 from pretrain_bench.harness.store import chain
 from pretrain_bench.harness.store.bundle import CONTENTS, COUNTS, FORMAT, Contents, write_archive
-from pretrain_bench.harness.store.retention import PRUNED, pruned
+from pretrain_bench.harness.store.retention import NOT_PACKED, PRUNED, pruned
+from pretrain_bench.harness.store.signatures import sign
 from pretrain_bench.harness.store.store import (
     ARTIFACTS,
     ATTEMPTS,
@@ -38,7 +37,6 @@ from pretrain_bench.harness.store.store import (
     write_json,
 )
 
-PRUNED_BY = "not in the bundle"
 PREDICTIONS = "predictions"
 
 
@@ -70,7 +68,7 @@ def pack(
         )
         write_json(folder / CONTENTS, contents.model_dump(mode="json"))
         if options.sign is not None:
-            _sign(folder / CONTENTS, options.sign)
+            sign(folder / CONTENTS, options.sign)
         write_archive(folder, target)
     return merkle_root
 
@@ -125,7 +123,7 @@ class _Packer:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _copy(source, target, run.folder)
             else:
-                left_out[name] = PRUNED_BY
+                left_out[name] = NOT_PACKED
         if left_out:
             write_json(into / PRUNED, {**pruned(run.folder), **left_out})
 
@@ -175,13 +173,3 @@ def _anonymous(record: Record, salt: str) -> Record:
     known = record.provenance
     provenance = known.model_copy(update={"machine": hidden(known.machine), "git_commit": hidden(known.git_commit)})
     return record.model_copy(update={"provenance": provenance}).sealed()
-
-
-def _sign(path: Path, key: Path) -> None:
-    command = ["ssh-keygen", "-Y", "sign", "-q", "-f", str(key), "-n", NAMESPACE, str(path)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    except FileNotFoundError:
-        raise EnvironmentCannot("--sign needs ssh-keygen (OpenSSH), which is not installed") from None
-    if done.returncode != 0:
-        raise EnvironmentCannot(f"--sign {key.name}: {done.stderr.strip() or 'ssh-keygen failed'}")

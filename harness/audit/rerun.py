@@ -14,8 +14,8 @@ from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
 from pretrain_bench.harness.audit.findings import Tally
-from pretrain_bench.harness.audit.rescore import find_data
-from pretrain_bench.harness.audit.static import AuditedRun
+from pretrain_bench.harness.audit.prepared import find_data
+from pretrain_bench.harness.audit.runs import AuditedRun
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Step, read_events
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.executors.base import Executor

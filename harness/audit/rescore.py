@@ -1,29 +1,30 @@
-"""Metrics computed again from saved predictions, or from the counts in a bundle: they must come out equal."""
+"""Metrics computed again from saved predictions: they must come out equal, and so must the matrices that a page shows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
-from pretrain_bench.benchmarks.specs.dataset import Dataset
-from pretrain_bench.benchmarks.support.errors import BenchError
+from pretrain_bench.benchmarks.metrics import predictions as prediction_files
+from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.foreign_files import read_json
+from pretrain_bench.harness.audit.account import selected_steps
 from pretrain_bench.harness.audit.findings import Tally
-from pretrain_bench.harness.audit.static import AuditedRun
+from pretrain_bench.harness.audit.prepared import PreparedData
+from pretrain_bench.harness.audit.runs import AuditedRun
+from pretrain_bench.harness.contract.events import EVENTS_FILE, read_events
 from pretrain_bench.harness.contract.records import Outcome
-from pretrain_bench.harness.contract.stage import DataView
-from pretrain_bench.harness.planning.catalog import available, find
-from pretrain_bench.harness.planning.prepared_data import DataSources, prepared_with_manifest
 from pretrain_bench.harness.running.checks import InvalidOutput
-from pretrain_bench.harness.running.scoring import disagreement, score_finetune
+from pretrain_bench.harness.running.scoring import Confusion, disagreement, score_finetune
 from pretrain_bench.harness.store.retention import pruned
-from pretrain_bench.harness.store.store import ARTIFACTS
+from pretrain_bench.harness.store.store import ARTIFACTS, CONFUSION
 
-CHECK = "metrics recomputed from predictions"
+CHECK, LABELS = "metrics recomputed from predictions", "labels are those of the manifest"
+MATRICES, AT_STEP = "confusion matrices follow from predictions", "predictions are those of their step"
 
 
-def rescore(runs: Iterable[AuditedRun], tally: Tally, say: Callable[[str], None]) -> None:
+def rescore(runs: Iterable[AuditedRun], data: PreparedData, tally: Tally) -> None:
     """Score every successful fine-tuning. Without its data, or with pruned predictions, the verdict is `not checked`."""
-    known: dict[str, Path | str] = {}
     for run in runs:
         if run.spec.kind != "finetune" or run.record.outcome != Outcome.ok or run.spec.data is None:
             continue
@@ -31,38 +32,56 @@ def rescore(runs: Iterable[AuditedRun], tally: Tally, say: Callable[[str], None]
         if gone:
             tally.note(CHECK, "not checked", run.name, f"not re-scored: {gone[0]} was pruned")
             continue
-        data = run.spec.data
-        if data.manifest_sha256 not in known:
-            known[data.manifest_sha256] = find_data(data, say)
-        source = known[data.manifest_sha256]
+        source = data.folder(run.spec.data)
         if isinstance(source, str):
             tally.note(CHECK, "not checked", run.name, f"not re-scored: {source}")
             continue
-        try:
-            computed = score_finetune(run.spec, run.folder / ARTIFACTS, source).metrics
-        except InvalidOutput as error:
-            tally.expect(CHECK, False, run.name, str(error))
-            continue
-        problem = (disagreement(computed, run.record.metrics) or "").replace("the stage says", "the record says")
-        extra = sorted(set(run.record.metrics) - set(computed))
-        problem = problem or (f"{extra[0]} cannot be computed from the predictions" if extra else "")
-        tally.expect(CHECK, not problem, run.name, problem)
+        assert run.spec.split is not None
+        changed = data.changed_labels(run.spec.data, run.spec.split.test)
+        if tally.expect(LABELS, changed is None, run.name, f"not re-scored: {changed}; prepare the data again"):
+            _rescore(run, source, tally)
 
 
-def find_data(data: DataView, say: Callable[[str], None]) -> Path | str:
-    """The folder of the prepared data that a run was made from, or the reason why they cannot be had.
-
-    Data of a user's own dataset are found like any other. Missing procedural data are generated again.
-    """
+def _rescore(run: AuditedRun, source: Path, tally: Tally) -> None:
     try:
-        return prepared_with_manifest(data.dataset, data.manifest_sha256)[0]
-    except BenchError:
-        pass
-    if data.dataset not in available(Dataset) or not find(Dataset, data.dataset).synthetic:
-        return f"the prepared data of {data.dataset!r} that it was made from are not here"
-    for world in find(Dataset, data.dataset).worlds:
-        say(f"{data.dataset}: generating it again ({world}) from its seed")
-        made = DataSources(world=world).prepare(data.dataset)
-        if made.manifest.sha256 == data.manifest_sha256:
-            return made.folder
-    return f"this version generates {data.dataset!r} with another content"
+        scores = score_finetune(run.spec, run.folder / ARTIFACTS, source)
+    except InvalidOutput as error:
+        tally.expect(CHECK, False, run.name, str(error))
+        return
+    problem = (disagreement(scores.metrics, run.record.metrics) or "").replace("the stage says", "the record says")
+    extra = sorted(set(run.record.metrics) - set(scores.metrics))
+    problem = problem or (f"{extra[0]} cannot be computed from the predictions" if extra else "")
+    tally.expect(CHECK, not problem, run.name, problem)
+    check_confusion(run, scores.confusion, tally)
+    _check_steps(run, tally)
+
+
+def check_confusion(run: AuditedRun, computed: Confusion, tally: Tally) -> None:
+    """The matrices beside a record are those that its predictions, or their counts, give."""
+    try:
+        shown = read_json(run.folder / CONFUSION, below=run.folder)
+    except FileNotFoundError:
+        return  # a run that should have them names them among its files
+    except (OSError, ValueError) as error:
+        tally.expect(MATRICES, False, run.name, f"{CONFUSION} cannot be read: {error}")
+        return
+    wrong = [c for c, matrices in computed.items() if not isinstance(shown, dict) or shown.get(c) != matrices]
+    text = f"{CONFUSION} shows other counts of the {wrong[0] if wrong else ''} checkpoint than its predictions give"
+    tally.expect(MATRICES, not wrong, run.name, text)
+
+
+def _check_steps(run: AuditedRun, tally: Tally) -> None:
+    """The predictions of each checkpoint are those that were made at its step."""
+    events = [e for e in read_events(run.folder / EVENTS_FILE) if e.event == "eval"]
+    for checkpoint, event in selected_steps(run, events).items():
+        if event.predictions_sha256 is None:
+            continue  # written before validations carried it
+        folder = run.folder / ARTIFACTS / "predictions" / checkpoint
+        assert run.spec.split is not None
+        try:
+            predicted = {s: prediction_files.read_untyped(folder / f"{s}.npz") for s in run.spec.split.test}
+        except DataError:
+            continue  # reported by the scores
+        same = prediction_files.digest(predicted) == event.predictions_sha256
+        text = f"predictions/{checkpoint} are not those that were scored after step {event.step}"
+        tally.expect(AT_STEP, same, run.name, text)

@@ -1,99 +1,137 @@
-"""Checks of a store's files against themselves and each other; nothing is computed from data, and nothing runs."""
+"""Checks of a store's files against themselves and each other; nothing runs, and of data only manifests are read."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import defaultdict
-from pathlib import Path
-from typing import NamedTuple
-
-from pretrain_bench.benchmarks.datasets.splits import split_scenes
-from pretrain_bench.benchmarks.specs.budget import Budget
-from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
-from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
+from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.benchmarks.support.foreign_files import plain_size_and_sha256, read_json
+from pretrain_bench.harness.audit.account import check_account
+from pretrain_bench.harness.audit.code import check_code
 from pretrain_bench.harness.audit.contamination import check_contamination, check_official_labels
 from pretrain_bench.harness.audit.coverage import check_coverage
 from pretrain_bench.harness.audit.findings import Tally
-from pretrain_bench.harness.contract.events import EVENTS_FILE, Step, read_events
-from pretrain_bench.harness.contract.records import Outcome, Record
-from pretrain_bench.harness.contract.run_length import budget_problem
-from pretrain_bench.harness.contract.stage import StageSpec, canonical_json
-from pretrain_bench.harness.planning.catalog import available, find
+from pretrain_bench.harness.audit.limits import check_budget, check_profile
+from pretrain_bench.harness.audit.prepared import PreparedData
+from pretrain_bench.harness.audit.runs import AuditedRun, Runs, read_run, read_runs
+from pretrain_bench.harness.audit.seeds import check_seeds
+from pretrain_bench.harness.audit.shipped import shipped
+from pretrain_bench.harness.audit.split import check_split
+from pretrain_bench.harness.audit.tables import check_tables
+from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.store import chain
-from pretrain_bench.harness.store.retention import pruned
-from pretrain_bench.harness.store.store import ARTIFACTS, ATTEMPTS, KINDS, RECORD, Store, read_record, read_spec
+from pretrain_bench.harness.store.retention import NOT_PACKED, pruned
+from pretrain_bench.harness.store.store import ARTIFACTS, ATTEMPTS, LOG, RECORD, Store, read_record
 
-CPU_SHARE, CPU_SECONDS = 0.25, 10.0
-"""How far a stage's own CPU seconds and those seen from outside may differ: sampling misses the last moments of a process."""
-
-
-class AuditedRun(NamedTuple):
-    """One run folder whose record and spec could be read."""
-
-    folder: Path
-    record: Record
-    spec: StageSpec
-
-    @property
-    def name(self) -> str:
-        """How findings call it."""
-        return f"{self.record.kind}/{self.record.key}"
+FILES = "files beside the record match their hashes"
+PRUNINGS = "the chain names every pruning"
+PICTURES = "pictures"
+SYNTHETIC = "synthetic is what the dataset says"
+UNDER_WAY = "no run ended while the audit read"
 
 
-def audit_files(store: Store, tally: Tally, wanted: list[str] | None = None) -> dict[str, AuditedRun]:
-    """Every check on files; returns the runs that could be read, by key. `wanted` are keys to look at, None for all."""
-    runs = read_runs(store, tally)
+def audit_files(store: Store, tally: Tally, wanted: list[str] | None = None, data: PreparedData | None = None) -> Runs:
+    """Every check on files; returns the runs that could be read, by key. `wanted` are keys to look at, None for all; `data` finds
+    the manifests that splits follow from.
+
+    Runs may end meanwhile: the chain is read first, and a run that it does not name yet is left to the next audit.
+    """
     completed = chain.read(store.root)
+    runs, data = read_runs(store, tally), data or PreparedData()
+    late = _ended_meanwhile(store, completed, runs)
+    for key in late:
+        tally.note(UNDER_WAY, "not checked", runs[key].name, "it ended while this audit read the store; audit again")
+    checked = {key: run for key, run in runs.items() if key not in late}
     lost = {(k.key, k.attempt) for k in (completed.links if completed else ()) if k.outcome == chain.LOST}
+    cleaned = {k.record_sha256 for k in (completed.links if completed else ()) if k.outcome == chain.PRUNED}
     specs = {key: run.spec for key, run in runs.items()}
-    for run in runs.values():
-        if wanted is None or run.record.key in wanted:
-            _check_attempts(run, {number for key, number in lost if key == run.record.key}, tally)
-            _check_run(run, runs, tally)
-            check_contamination(run.record, run.spec, specs, tally)
-    _check_chain(store, runs, tally)
-    _check_groups(runs, tally)
+    for run in checked.values():
+        if wanted is not None and run.record.key not in wanted:
+            continue
+        own = Tally()
+        _check_attempts(run, {number for key, number in lost if key == run.record.key}, own)
+        _check_run(run, runs, data, own)
+        check_contamination(run.record, run.spec, specs, own)
+        _check_files(run, store.bundle is not None, own)
+        _check_pruned(run, cleaned, completed is not None, own)
+        if any(f.verdict == "failed" for f in own.findings) and _is_replaced(run):
+            tally.note(
+                UNDER_WAY, "not checked", run.name, "a newer attempt ended while this audit read it; audit again"
+            )
+        else:
+            tally.add(own)
+    _check_chain(store, runs, completed, tally)
+    check_tables(checked, tally)
+    check_seeds(checked, tally)
+    check_code(checked if wanted is None else {k: r for k, r in checked.items() if k in wanted}, tally)
     return runs
 
 
-def read_runs(store: Store, tally: Tally) -> dict[str, AuditedRun]:
-    """Read all runs of a store; a run that does not parse becomes a finding."""
-    runs = {}
-    for kind in KINDS:
-        for folder in sorted((store.root / kind).glob("*")):
-            subject = f"{kind}/{folder.name}"
-            if not (folder / RECORD).is_file():
-                tally.note("every folder is a run", "warning", subject, f"holds no {RECORD}; not a run of this program")
-                continue
-            try:
-                record, spec = read_record(folder / RECORD), read_spec(folder)
-            except WrongUse as error:
-                tally.expect("record and spec parse and match their hashes", False, subject, str(error))
-                continue
-            tally.expect("record and spec parse and match their hashes", True, subject, "")
-            # `read_spec` has computed the key from the spec as it was written.
-            same = (record.kind, record.key) == (kind, folder.name) == (spec.kind, folder.name)
-            if tally.expect("key recomputed from the spec", same, subject, f"the spec is of a {spec.kind}"):
-                runs[record.key] = AuditedRun(folder, record, spec)
-    return runs
+def _ended_meanwhile(store: Store, completed: chain.Chain | None, runs: Runs) -> set[str]:
+    """Keys of runs that the chain did not name when it was read, and names now."""
+    named = {link.record_sha256 for link in (completed.links if completed else ())}
+    unnamed = {key for key, run in runs.items() if run.record.sha256 not in named}
+    if not unnamed:
+        return set()
+    now = chain.read(store.root)
+    since = {link.record_sha256 for link in (now.links if now else ())}
+    return {key for key in unnamed if runs[key].record.sha256 in since}
 
 
-def _check_run(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) -> None:
+def _is_replaced(run: AuditedRun) -> bool:
+    """Whether another attempt took the place of a run since it was read."""
+    try:
+        return read_run(run.folder).record.sha256 != run.record.sha256
+    except WrongUse:
+        return True
+
+
+def _check_run(run: AuditedRun, runs: Runs, data: PreparedData, tally: Tally) -> None:
     if run.record.outcome == Outcome.ok:
         _check_artifacts(run, tally)
     _check_parents(run, runs, tally)
     _check_identity(run, runs, tally)
-    _check_budget(run, tally)
-    _check_ledger(run, tally)
+    check_budget(run, tally)
+    check_profile(run, tally)
+    check_account(run, runs, tally)
     _check_labels(run, tally)
-    _check_split(run, tally)
+    check_split(run, data, tally)
     check_coverage(run.record, run.spec, tally)
     check_official_labels(run.record, run.spec, tally)
     _check_provenance(run, tally)
+
+
+def _check_files(run: AuditedRun, in_bundle: bool, tally: Tally) -> None:
+    """Everything that a page shows or a verdict uses is what the record names: events, log, confusion matrices, code hashes."""
+    if not run.record.files:
+        tally.note(FILES, "not checked", run.name, "recorded before the files beside a record were hashed")
+    for name, entry in run.record.files.items():
+        try:
+            actual = plain_size_and_sha256(run.folder / name, run.folder, entry.bytes)
+        except FileNotFoundError:
+            if in_bundle and name == LOG:
+                tally.note(FILES, "not checked", run.name, f"{name} is not in the bundle")
+            else:
+                tally.expect(FILES, False, run.name, f"{name} is missing")
+            continue
+        except OSError as error:
+            tally.expect(FILES, False, run.name, f"{name}: {error.strerror}: a link or special file, which is not read")
+            continue
+        tally.expect(FILES, actual == (entry.bytes, entry.sha256), run.name, f"{name} has another content")
+    if any((run.folder / PICTURES).glob("*.png")):
+        text = f"{PICTURES}/ were drawn after the run and prove nothing; bench show KEY --scene draws them again"
+        tally.note(FILES, "not checked", run.name, text)
+
+
+def _check_pruned(run: AuditedRun, cleaned: set[str], has_chain: bool, tally: Tally) -> None:
+    """What pruned.json says is gone was artifacts of the record, and `bench clean` said so in the chain."""
+    check, gone = PRUNINGS, pruned(run.folder)
+    strange = sorted(set(gone) - set(run.record.artifacts))
+    tally.expect(check, not strange, run.name, f"pruned.json names {strange[0] if strange else ''}, not an artifact")
+    by_clean = [name for name, reason in gone.items() if reason != NOT_PACKED]
+    if by_clean and has_chain and run.record.files:  # older versions did not write it down
+        named = run.record.sha256 in cleaned
+        tally.expect(check, named, run.name, f"{by_clean[0]}: {gone[by_clean[0]]}, of which the chain knows nothing")
 
 
 def _check_artifacts(run: AuditedRun, tally: Tally) -> None:
@@ -150,7 +188,7 @@ def _check_attempts(run: AuditedRun, lost: set[int], tally: Tally) -> None:
             tally.expect(check, fits, run.name, f"attempts/{number} holds a record of another run, or one that was ok")
 
 
-def _check_parents(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) -> None:
+def _check_parents(run: AuditedRun, runs: Runs, tally: Tally) -> None:
     check = "earlier stages are there and ended well"
     tally.expect(check, run.record.parents == run.spec.parents, run.name, "the record names others than the spec")
     for stage, key in run.spec.parents.items():
@@ -159,13 +197,17 @@ def _check_parents(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) -
         tally.expect(check, fine, run.name, f"{stage} {key} is not there, or did not end well")
 
 
-def _check_identity(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) -> None:
+def _check_identity(run: AuditedRun, runs: Runs, tally: Tally) -> None:
     """The cell, by which a report sorts a run, agrees with the spec."""
     check, record, spec = "method, task, ratio and seeds are those of the spec", run.record, run.spec
     tally.expect(
         check, (record.method, record.stage) == (spec.method, spec.stage), run.name, "the record names another stage"
     )
     data = spec.data
+    known = shipped(Dataset, data.dataset) if data else None
+    if data is not None and known is not None:
+        text = f"dataset {known.name!r} is {'' if known.synthetic else 'not '}synthetic, and the spec says otherwise"
+        tally.expect(SYNTHETIC, data.synthetic == known.synthetic, run.name, text)
     same = record.dataset == (data.dataset if data else None)
     synthetic = (data is not None and data.synthetic) or any(
         runs[k].record.synthetic for k in spec.parents.values() if k in runs
@@ -189,102 +231,17 @@ def _check_identity(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) 
             )  # fmt: skip
 
 
-def _check_budget(run: AuditedRun, tally: Tally) -> None:
-    """The limits are those of the budget that ships under this name and version, and were kept."""
-    spec, limits = run.spec, run.spec.limits
-    if run.record.outcome == Outcome.ok:
-        trains_nothing = spec.data is None
-        problem = budget_problem(limits, run.record.ledger, trains_nothing or run.record.stopped is not None)
-        tally.expect("budget kept", problem is None, run.name, problem or "")
-    if limits.budget not in available(Budget):
-        tally.note(
-            "budget is the one that ships", "not checked", run.name, f"budget {limits.budget!r} is the user's own"
-        )
-        return
-    budget = find(Budget, limits.budget)
-    if budget.version != limits.budget_version:
-        text = f"budget {limits.budget!r} v{limits.budget_version}; here is v{budget.version}"
-        tally.note("budget is the one that ships", "not checked", run.name, text)
-        return
-    half = budget.pretrain if spec.kind == "pretrain" else budget.finetune
-    share = 1.0
-    if spec.kind == "pretrain" and spec.method in available(Method):
-        share = next((s.share for s in find(Method, spec.method).stages if s.name == spec.stage), 1.0)
-    uniformity = "at_most" if spec.takes_no_step else half.uniformity
-    same = (limits.currency, limits.uniformity, limits.wall_seconds) == (half.currency, uniformity, half.wall_seconds)
-    tally.expect(
-        "budget is the one that ships", same and abs(limits.amount - half.amount * share) < 1e-6, run.name,
-        f"{limits.uniformity} {limits.amount:g} {limits.currency.value}; {budget.name} v{budget.version} gives this stage "
-        f"{uniformity} {half.amount * share:g}",
-    )  # fmt: skip
-
-
-def _check_ledger(run: AuditedRun, tally: Tally) -> None:
-    """The stage's own ledger agrees with its events and with the usage measured from outside."""
-    record = run.record
-    if record.outcome != Outcome.ok:
-        return
-    steps = [e.step for e in read_events(run.folder / EVENTS_FILE) if isinstance(e, Step)]
-    last_step = max(steps, default=0)
-    tally.expect(
-        "ledger agrees with the events", last_step == record.ledger.optimizer_steps, run.name,
-        f"{record.ledger.optimizer_steps} steps in the ledger, {last_step} in the events",
-    )  # fmt: skip
-    if record.attempt > 1:
-        return  # the ledger covers all attempts, the usage measured from outside only the last
-    own, seen = record.ledger.cpu_seconds, record.measured.cpu_seconds
-    tally.expect(
-        "ledger agrees with what was seen from outside", own - seen <= CPU_SHARE * own + CPU_SECONDS
-        and seen - own <= CPU_SHARE * seen + CPU_SECONDS, run.name,
-        f"{own:.0f} CPU seconds by its own account, {seen:.0f} seen from outside",
-    )  # fmt: skip
-
-
 def _check_labels(run: AuditedRun, tally: Tally) -> None:
     """A pre-training stage had the view without labels, unless its method declares that it needs them."""
     spec = run.spec
     if spec.kind == "pretrain" and spec.data is not None:
-        needs = spec.method in available(Method) and find(Method, spec.method).needs.labels
+        method = shipped(Method, spec.method)
+        needs = method is not None and method.needs.labels
         text = f"{spec.method} was given the labelled view"
         tally.expect("no labels in pre-training", spec.data.view == "unlabelled" or needs, run.name, text)
     if run.record.label_isolation == "none" and spec.kind == "pretrain" and spec.data is not None:
         text = "not enforced: executor local gives the unlabelled view and cannot hide other files"
         tally.note("labels were out of reach", "warning", run.name, text)
-
-
-def _check_split(run: AuditedRun, tally: Tally) -> None:
-    """The split's hash is that of its scenes, no scene is in two parts, and this version would make the same split."""
-    spec, check = run.spec, "split"
-    if spec.split is None or spec.data is None or spec.label_ratio is None:
-        return
-    split = spec.split
-    parts = {
-        "version": split.version, "train": sorted(split.train), "selection": sorted(split.selection),
-        "test": sorted(split.test),
-    }  # fmt: skip
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    tally.expect(check, digest == split.sha256, run.name, "the split's hash is not that of its scenes")
-    scenes = [*split.train, *split.selection, *split.test]
-    tally.expect(check, len(scenes) == len(set(scenes)), run.name, "a scene stands in two parts of the split")
-    try:
-        dataset = find(Dataset, spec.data.dataset)
-    except BenchError:
-        return
-    # With less than all labels, the training scenes that the ratio leaves out are not in the spec.
-    if dataset.split_file is None or not scenes:
-        prefixes = dataset.test_scene_prefixes
-        if prefixes:
-            wrong = [s for s in (*split.train, *split.selection) if s.startswith(prefixes)]
-            tally.expect(check, not wrong, run.name, f"test scene {wrong[0] if wrong else ''} is trained on")
-        return
-    try:
-        official = split_scenes(scenes, dataset, LabelRatio())
-    except BenchError as error:
-        tally.expect(check, False, run.name, str(error))
-        return
-    tally.expect(
-        check, set(split.test) == set(official.test), run.name, "its test scenes are not the dataset's test scenes"
-    )
 
 
 def _check_provenance(run: AuditedRun, tally: Tally) -> None:
@@ -297,97 +254,54 @@ def _check_provenance(run: AuditedRun, tally: Tally) -> None:
         tally.expect("image recorded", bool(record.image), run.name, "a container run without the id of its image")
 
 
-def _check_chain(store: Store, runs: dict[str, AuditedRun], tally: Tally) -> None:
-    """Every completed run that the chain names exists, and the chain names every run."""
-    check, completed = "no run was taken away or put in", chain.read(store.root)
+def _check_chain(store: Store, runs: Runs, completed: chain.Chain | None, tally: Tally) -> None:
+    """Every completed run that the chain names exists, and the chain names every run. `completed` was read before the runs."""
+    check = "no run was taken away or put in"
     if completed is None:
-        if runs:
+        if runs and chain.read(store.root) is None:
             tally.note(check, "warning", "store", f"no {chain.CHAIN_FILE}: made by an older version, or taken away")
         return
     tally.expect("chain is whole", not completed.faults, "store", "; ".join(completed.faults[:3]))
-    kept = {}
-    for run in runs.values():
-        for path in (run.folder / ATTEMPTS).glob(f"*/{RECORD}"):
-            try:
-                kept[read_json(path)["sha256"]] = run.name
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
+    kept = {sha256 for run in runs.values() for sha256 in _record_hashes(run)}
     named = {link.record_sha256 for link in completed.links}
     lost = {link.record_sha256 for link in completed.links if link.outcome == chain.LOST}
     for link in completed.links:
-        if link.outcome == chain.LOST:
+        if link.outcome in chain.NOTES:
             continue
+        subject = f"{link.kind}/{link.key}"
         if link.record_sha256 in lost:
             text = f"attempt {link.attempt}, {link.outcome}, was lost and the stage ran again"
-            tally.note(check, "warning", f"{link.kind}/{link.key}", text)
+            tally.note(check, "warning", subject, text)
         elif link.record_sha256 in kept:
             tally.expect(check, True, "", "")
         elif (store.partial(link.key) / f"complete-{link.kind}").is_dir():
-            tally.note(check, "warning", f"{link.kind}/{link.key}", "cut off while it was published; run it again")
-        else:
+            tally.note(check, "warning", subject, "cut off while it was published; run it again")
+        elif not _is_here_now(store, link):
             text = f"attempt {link.attempt}, {link.outcome}, was completed here and is gone or was changed"
-            tally.expect(check, False, f"{link.kind}/{link.key}", text)
+            tally.expect(check, False, subject, text)
+    unnamed = [run for run in runs.values() if run.record.sha256 not in named]
+    now = chain.read(store.root) if unnamed else None
+    since = {link.record_sha256 for link in (now.links if now else ())}
     for run in runs.values():
-        tally.expect(check, run.record.sha256 in named, run.name, "was not completed in this store: put in, or changed")
+        fine = run.record.sha256 in named or run.record.sha256 in since
+        tally.expect(check, fine, run.name, "was not completed in this store: put in, or changed")
 
 
-def _check_groups(runs: dict[str, AuditedRun], tally: Tally) -> None:
-    """Across runs: one budget for all methods that are compared, and seeds that gave different results."""
-    totals: dict[tuple[object, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    tunings: dict[tuple[object, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for run in runs.values():
-        if run.record.cell is None:
+def _record_hashes(run: AuditedRun) -> set[str]:
+    """Hashes of the records of all attempts at a run, as they are written."""
+    hashes = set()
+    for path in (run.folder / ATTEMPTS).glob(f"*/{RECORD}"):
+        try:
+            hashes.add(read_json(path)["sha256"])
+        except (OSError, ValueError, KeyError, TypeError):
             continue
-        cell = run.record.cell
-        group = (cell.task, run.record.dataset, cell.protocol, str(cell.label_ratio), cell.budget, cell.profile)
-        limits = run.spec.limits
-        tunings[group][canonical_json(limits.model_dump(mode="json"))].add(cell.method)
-        total, currency = _pretraining_total(run, runs)
-        if total is not None:
-            totals[group][f"{total:g} {currency}"].add(cell.method)
-    for across, by_total in totals.items():
-        text = "; ".join(f"{total} for {', '.join(sorted(who))}" for total, who in sorted(by_total.items()))
-        if len(set().union(*by_total.values())) > 1:  # one method has nothing to differ from
-            tally.expect("equal budgets in pre-training", len(by_total) == 1, " ".join(map(str, across)), text)
-    for compared, by_limit in tunings.items():
-        text = "; ".join(", ".join(sorted(who)) for who in by_limit.values())
-        if len(set().union(*by_limit.values())) > 1:
-            tally.expect("equal budgets in fine-tuning", len(by_limit) == 1, " ".join(map(str, compared)), text)
-    _check_seeds(runs, tally)
+    return hashes
 
 
-def _pretraining_total(run: AuditedRun, runs: dict[str, AuditedRun]) -> tuple[float | None, str]:
-    """The budget that all pre-training stages behind a run were given together; None where one is missing or none trains."""
-    waiting, seen, total, currency = list(run.spec.parents.values()), set(), 0.0, ""
-    while waiting:
-        key = waiting.pop()
-        if key in seen:
-            continue
-        seen.add(key)
-        if key not in runs:
-            return None, ""
-        parent = runs[key].spec
-        waiting += parent.parents.values()
-        if parent.kind == "pretrain":
-            total += parent.limits.amount
-            currency = parent.limits.currency.value
-    pretrainings = [runs[key].spec for key in seen if runs[key].spec.kind == "pretrain"]
-    trains = any(spec.data is not None for spec in pretrainings)
-    return (total, currency) if trains else (None, "")
-
-
-def _check_seeds(runs: dict[str, AuditedRun], tally: Tally) -> None:
-    """Runs that differ in a seed alone left different weights: equal ones were copied, or the seed was not used."""
-    name = "backbone.safetensors"
-    alike: dict[str, list[AuditedRun]] = defaultdict(list)
-    for run in runs.values():
-        if run.record.outcome == Outcome.ok and run.spec.kind == "pretrain" and name in run.record.artifacts:
-            alike[canonical_json(run.spec.model_dump(mode="json", exclude={"seed", "parents"}))].append(run)
-    for group in alike.values():
-        if len({run.spec.seed for run in group}) < 2:
-            continue  # one seed has nothing to differ from
-        first: dict[str, AuditedRun] = {}
-        for run in group:
-            other = first.setdefault(run.record.artifacts[name].sha256, run)
-            text = f"the same weights as {other.name}: seeds {run.spec.seed} and {other.spec.seed}"
-            tally.expect("seeds give different results", other.spec.seed == run.spec.seed, run.name, text)
+def _is_here_now(store: Store, link: chain.Link) -> bool:
+    """Whether a run that was not there when the store was read is there now: it was being published."""
+    try:
+        run = read_run(store.folder(link.kind, link.key))
+    except WrongUse:
+        return False
+    return link.record_sha256 in _record_hashes(run)

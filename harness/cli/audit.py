@@ -12,7 +12,7 @@ import pretrain_bench as pb
 from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs, display
 
 if TYPE_CHECKING:
-    from pretrain_bench.harness.audit.findings import Finding
+    from pretrain_bench.api.auditing import Audit
 
 
 def audit(
@@ -29,17 +29,33 @@ def audit(
         int, typer.Option("--rerun-sample", min=0, metavar="N", help="Re-run N randomly chosen cells.")
     ] = 0,
     times: Annotated[int, typer.Option("--times", min=1, help="How many times to re-run each of them.")] = 1,
+    rerun_seed: Annotated[
+        int | None,
+        typer.Option("--rerun-seed", min=0, metavar="N", help="Draw them by your own number. (default: a fresh one)"),
+    ] = None,
     bundle: Annotated[
         Path | None, typer.Option("--bundle", help="Pack the store for a reviewer: FILE.tar.zst.")
     ] = None,
     anonymous: Annotated[bool, typer.Option("--anonymous", help="With --bundle: hide host and git identity.")] = False,
     sign: Annotated[Path | None, typer.Option("--sign", help="With --bundle: sign it with this SSH key.")] = None,
     signers: Annotated[Path | None, typer.Option("--signers", help="Allowed signers (ssh-keygen's format).")] = None,
-    signer: Annotated[str | None, typer.Option("--signer", help="Who must have signed the bundle.")] = None,
+    signer: Annotated[
+        str | None, typer.Option("--signer", help="Who must have signed the bundle or the registration.")
+    ] = None,
+    registered: Annotated[
+        Path | None,
+        typer.Option("--registered", metavar="FILE", help="Name every cell of this registration that is absent."),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 4 on a warning, 5 where something could not be checked.")
+    ] = False,
     page: Annotated[Path | None, typer.Option("--page", help="Write the findings as an HTML page.")] = None,
     json: Json = False,
 ) -> None:
-    """Check files, hashes, budgets, splits and seeds; recompute metrics; on request re-run. Exit code 1 on a failure."""
+    """Check files, hashes, budgets, splits and seeds; recompute metrics; on request re-run. Exit code 1 on a failure.
+
+    A store cannot show runs that were left out: `bench run --register` before a suite runs, and --registered here, does.
+    """
     keys = list(runs_or_bundle or [])
     if len(keys) == 1 and keys[0].endswith(".tar.zst"):
         runs = Path(keys.pop())
@@ -57,8 +73,10 @@ def audit(
         rerun=rerun or (),
         rerun_sample=rerun_sample,
         times=times,
+        rerun_seed=rerun_seed,
         signers=signers,
         signer=signer,
+        registered=registered,
         display=shown,
     )
     if bundle is not None:
@@ -66,14 +84,17 @@ def audit(
         shown.say(f"{packed.path}: {packed.runs} runs, Merkle root {packed.merkle_root}")
     if page is not None:
         audited.write_page(page)
-    _print(audited.findings, json)
+    _print(audited, json)
     audited.raise_if_failed()
+    if code := audited.exit_code(strict):
+        raise typer.Exit(code)
 
 
-def _print(findings: list[Finding], json: bool) -> None:
+def _print(audited: Audit, json: bool) -> None:
     from pretrain_bench.api.display import printable
     from pretrain_bench.harness.cli.console import WIDTH, print_json, table
 
+    findings = audited.findings
     if json:
         print_json([f._asdict() for f in findings])
         return
@@ -87,3 +108,4 @@ def _print(findings: list[Finding], json: bool) -> None:
         print(textwrap.fill(text, WIDTH, subsequent_indent="    "))
     rows = [(f.check, f.detail) for f in findings if f.verdict == "ok" and f.check != "determinism"]
     print(("\n" if alike else "") + table(("checks that hold", "how often"), rows) if rows else "nothing else to audit")
+    print("\n" + textwrap.fill(printable(audited.summary), WIDTH))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,8 +29,6 @@ from pretrain_bench.harness.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pretrain_bench.api.display import Display
     from pretrain_bench.benchmarks.specs.suite import Suite
 
@@ -115,6 +114,13 @@ def run(
     trust_code: TrustCode = False,
     up: Up = "auto",
     label_split: LabelSplits = None,
+    register: Annotated[
+        Path | None,
+        typer.Option("--register", metavar="FILE", help="Write down the cells first; bench audit --registered FILE."),
+    ] = None,
+    sign: Annotated[
+        Path | None, typer.Option("--sign", metavar="KEY", help="With --register: sign the file with this SSH key.")
+    ] = None,
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,
 ) -> None:
@@ -159,6 +165,8 @@ def run(
         skip_not_applicable=suite is not None,
         synthetic=synthetic,
         on_cpu=budget is not None,
+        register=register,
+        sign=sign,
         display=shown,
     )
     if stop_when_decided is None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +28,17 @@ Text = Annotated[str, BeforeValidator(lambda text: readable(text) if isinstance(
 Count = Annotated[int, Field(ge=0, le=10**18)]
 
 
-class Start(Spec):
+class Line(Spec):
+    """What every event may carry: a running hash over the file."""
+
+    before: str | None = Field(
+        None,
+        max_length=64,
+        description="sha256 of the line before, as it stands in the file; left out by other writers",
+    )
+
+
+class Start(Line):
     """The stage has begun, or resumes after `resumed_from` steps. Where FLOPs or GPU seconds end the run, `total_steps` is the
     recipe's number, and `done` of each step says how far it is."""
 
@@ -36,7 +48,7 @@ class Start(Spec):
     numerics: dict[str, str] = {}
 
 
-class Step(Spec):
+class Step(Line):
     """One optimiser step. `seconds` in all, of which `data_seconds` waiting for data; health is free-form numbers."""
 
     event: Literal["step"] = "step"
@@ -55,13 +67,18 @@ class Step(Spec):
     health: dict[str, float] = {}
 
 
-class Eval(Spec):
+class Eval(Line):
     """A validation after `step` optimiser steps."""
 
     event: Literal["eval"] = "eval"
     step: Count
     split: Literal["selection", "test"]
     metrics: dict[str, float | None]
+    predictions_sha256: str | None = Field(
+        None,
+        max_length=64,
+        description="of the predictions that gave these metrics (`benchmarks.metrics.predictions.digest`)",
+    )
 
 
 class Ledger(Spec):
@@ -85,21 +102,21 @@ class Ledger(Spec):
     )
 
 
-class Usage(Spec):
+class Usage(Line):
     """The ledger so far."""
 
     event: Literal["usage"] = "usage"
     ledger: Ledger
 
 
-class Warn(Spec):
+class Warn(Line):
     """Something a reader of the result should know."""
 
     event: Literal["warning"] = "warning"
     message: Text
 
 
-class End(Spec):
+class End(Line):
     """The last line. `stopped` says why a stage ended before its last step."""
 
     event: Literal["end"] = "end"
@@ -112,6 +129,8 @@ class End(Spec):
 
 Event = Annotated[Start | Step | Eval | Usage | Warn | End, Field(discriminator="event")]
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
+_BEFORE = re.compile(rb'"before":\s*"([0-9a-f]{64})"')
+"""Found without parsing, which takes longer. In a text the quotes would be escaped."""
 
 
 class EventWriter:
@@ -119,13 +138,29 @@ class EventWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open("ab")
+        self._file = path.open("a+b")
         self._touched = 0.0
+        self._before = self._last_hash()
 
     def write(self, event: Start | Step | Eval | Usage | Warn | End) -> None:
-        """Append one line and flush it."""
-        self._file.write(json.dumps(event.model_dump(mode="json"), separators=(",", ":")).encode() + b"\n")
+        """Append one line, with the hash of the line before, and flush it."""
+        payload = event.model_copy(update={"before": self._before}).model_dump(mode="json")
+        line = json.dumps(payload, separators=(",", ":")).encode() + b"\n"
+        self._file.write(line)
         self._file.flush()
+        self._before = line_sha256(line)
+
+    def _last_hash(self) -> str | None:
+        """Hash of the last line; None in an empty file. A half-written line of a killed stage is cut off first."""
+        size = self._file.seek(0, os.SEEK_END)
+        self._file.seek(max(0, size - MAX_LINE_BYTES - 1))
+        content = self._file.read()
+        half = len(content) - (content.rfind(b"\n") + 1)
+        if half:
+            self._file.truncate(size - half)
+            content = content[: len(content) - half]
+        last = content[content.rfind(b"\n", 0, max(0, len(content) - 1)) + 1 :]
+        return line_sha256(last) if last else None
 
     def alive(self) -> None:
         """Show that the stage works, by the file's time of change: what takes longer than a step has events too seldom."""
@@ -144,6 +179,7 @@ class EventWriter:
         position = min(position, self._file.seek(0, 2))
         self._file.truncate(position)
         self._file.seek(position)
+        self._before = self._last_hash()
 
 
 def read_events(path: Path) -> Iterator[Event]:
@@ -153,6 +189,26 @@ def read_events(path: Path) -> Iterator[Event]:
             event = parse_event(line)
             if event is not None:
                 yield event
+
+
+def line_sha256(line: bytes) -> str:
+    """The hash that the next line carries. `line` ends with its line break."""
+    return hashlib.sha256(line).hexdigest()
+
+
+def broken_line(path: Path) -> int | None:
+    """The number, from 1, of the first event that does not follow the line before it; None where all do, or carry no hash.
+
+    Raises OSError for a file that cannot be read.
+    """
+    before: str | None = None
+    with open_plain(path, os.O_RDONLY) as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+            carried = _BEFORE.search(line)
+            if carried is not None and carried[1].decode() != before:
+                return number
+            before = line_sha256(line)
+    return None
 
 
 def parse_event(line: bytes) -> Any:

@@ -107,6 +107,11 @@ class Record(Spec):
     notes: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
     artifacts: dict[FileName, ArtifactEntry] = {}
+    files: dict[FileName, ArtifactEntry] = {}
+    """Files beside the record that a page shows or a verdict uses: events, log, confusion matrices, code hashes. Empty in a
+    record that is older than this field."""
+    left_out_scenes: tuple[Annotated[str, Field(max_length=1024)], ...] = ()
+    """Prefixes of the scenes of the dataset that the profile leaves out; the split is made of the others."""
     parents: dict[Name, RunKey] = {}
     started_at: str
     ended_at: str

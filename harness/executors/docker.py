@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
+from pretrain_bench.harness.contract.records import Measured
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.executors.base import Execution, StageLaunch, thread_variables
 from pretrain_bench.harness.executors.container_owner import KEY_LABEL, OWNER_LABEL, STORE_LABEL, owner, remove_orphans
@@ -36,6 +37,17 @@ SHARED_MEMORY_BYTES = 1 << 30
 TMP_BYTES = 256 << 20
 ENGINE_LOG_SIZE = "32m"
 """More than is kept: the engine starts its log file again when it is full, also while it is being read."""
+
+
+CANNOT_START = 127
+"""Exit code of an image whose command cannot be started, as of a shell."""
+FAULTS_OF_IMAGES = {
+    "no command specified": "it has no ENTRYPOINT and no CMD; give its Dockerfile the command that runs a stage",
+    "executable file not found": "its entry point is not in it; build the image with the program that ENTRYPOINT names",
+    "exec format error": "its entry point cannot be executed here: another processor, or a script without #!",
+    "permission denied: unknown": "its entry point may not be executed; chmod +x it in the Dockerfile",
+}
+"""What engines say of images that cannot start, and the fault in words: a failure of the run, not of the machine."""
 
 
 class DockerExecutor:
@@ -74,6 +86,10 @@ class DockerExecutor:
                 container.start()
                 return watch.until_the_end()._replace(image=container.attrs["Image"])
             except (APIError, RequestException) as error:
+                if fault := fault_of_image(str(error)):
+                    with launch.log.open("a", encoding="utf-8") as log:
+                        log.write(f"image {image}: {fault}\n")
+                    return Execution(CANNOT_START, None, False, Measured())
                 raise EnvironmentCannot(f"the engine cannot run {image}: {first_line(error)}") from None
             finally:
                 if container is not None:
@@ -122,6 +138,11 @@ class DockerExecutor:
             gpus = list(launch.allocation.gpus) or ["0"]
             settings["device_requests"] = [DeviceRequest(device_ids=gpus, capabilities=[["gpu"]])]
         return settings
+
+
+def fault_of_image(error: str) -> str | None:
+    """The fault of an image, in words, where an engine's error is about that; None where the engine itself has failed."""
+    return next((words for sign, words in FAULTS_OF_IMAGES.items() if sign in error.lower()), None)
 
 
 def mounts_of(root: Path) -> list[Any]:

@@ -9,7 +9,7 @@ import ast
 import hashlib
 import importlib.util
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -156,10 +156,12 @@ def code_sha256(kind: str, method: str, part: str) -> str:
         raise WrongUse(
             f"method {method!r}: its stage {part!r} has no module {entry}; only methods that ship can run here"
         )
-    hashed = hashlib.sha256(digest(("pretrain_bench.methods.stage", entry)).encode())
-    for name, sha256 in sorted(build_hashes(kind).items()):
-        hashed.update(f"{name} {sha256}\n".encode())
-    return hashed.hexdigest()
+    return digest_of_hashes(code_hashes(kind, method, part))
+
+
+def digest_of_hashes(hashes: Mapping[str, str]) -> str:
+    """The code digest that a list of module or file to hash gives, such as a run's code.json."""
+    return hashlib.sha256("".join(f"{name} {sha256}\n" for name, sha256 in sorted(hashes.items())).encode()).hexdigest()
 
 
 def code_hashes(kind: str, method: str, part: str) -> dict[str, str]:

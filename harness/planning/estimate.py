@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes, feature_channels
 from pretrain_bench.benchmarks.specs.budget import Currency
 from pretrain_bench.benchmarks.specs.probes import FINETUNE, FeatureRecipe
-from pretrain_bench.benchmarks.specs.recipes import voxels_of_scene
+from pretrain_bench.benchmarks.specs.recipes import Recipe, voxels_of_scene
 from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.harness.contract.run_length import run_length
 from pretrain_bench.harness.contract.stage import MOST_TEST_FEATURE_BYTES, StageSpec
@@ -120,6 +120,18 @@ def artifact_bytes(spec: StageSpec) -> int:
     return weights * BYTES_A_WEIGHT
 
 
+class StageWork(Protocol):
+    """What a count of the work needs: a planned stage, or one that was recorded."""
+
+    @property
+    def spec(self) -> StageSpec:
+        """The stage."""
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """Its recipe; None where it trains nothing."""
+
+
 def _feature_bytes(spec: StageSpec) -> int:
     """The rows of training scenes and all voxels of test scenes, float32."""
     assert spec.split is not None and spec.recipe is not None
@@ -130,7 +142,7 @@ def _feature_bytes(spec: StageSpec) -> int:
     return int(rows * feature_channels(spec.network) * BYTES_A_WEIGHT + test)
 
 
-def rough_flops(planned: PlannedStage) -> float:
+def rough_flops(planned: StageWork) -> float:
     """Floating-point operations of a stage, from its recipe and budget; 0 for one that trains nothing."""
     if planned.spec.kind == "features":
         return _feature_flops(planned.spec)
@@ -151,12 +163,12 @@ def _feature_flops(spec: StageSpec) -> float:
     return scenes * voxels * FLOPS_A_VOXEL / FORWARD_SHARE * spec.network.width**2
 
 
-def rough_points(planned: PlannedStage) -> float:
+def rough_points(planned: StageWork) -> float:
     """Points that pass through networks on points over the whole stage."""
     return steps_of(planned) * planned.recipe.work_per_step().points if planned.recipe else 0.0
 
 
-def steps_of(planned: PlannedStage) -> int:
+def steps_of(planned: StageWork) -> int:
     """Optimiser steps that a stage will take: the recipe's, or as many as its budget allows; 0 for one that trains nothing. The
     recipe's where FLOPs or GPU seconds end it."""
     recipe = planned.recipe

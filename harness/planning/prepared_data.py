@@ -10,7 +10,7 @@ from pretrain_bench.benchmarks.datasets.layout import MANIFEST, Manifest, read_m
 from pretrain_bench.benchmarks.datasets.problems import summarise
 from pretrain_bench.benchmarks.specs.dataset import Dataset, UpChoice
 from pretrain_bench.benchmarks.specs.layouts import LAYOUTS
-from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
 from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.harness.planning.catalog import available, find, is_path
 
@@ -37,6 +37,17 @@ class PreparedDataset(NamedTuple):
     def scenes(self) -> tuple[str, ...]:
         """Names of all scenes."""
         return tuple(s.name for s in self.manifest.scenes)
+
+    def check_labels(self, scenes: Iterable[str]) -> None:
+        """Raises DataError where a label file of these scenes is no longer what the manifest says: scores would be of others."""
+        from pretrain_bench.benchmarks.datasets.check import changed_files
+
+        changed = next(changed_files(self.folder, self.manifest, scenes), None)
+        if changed is not None:
+            raise DataError(
+                f"{changed}; it was changed after {self.dataset.name!r} was prepared; delete {self.folder} and run again, which "
+                "prepares the data anew"
+            )
 
     @property
     def tested(self) -> tuple[str, ...]:

@@ -71,6 +71,8 @@ class PlannedStage(NamedTuple):
     leaves_backbone: bool = False
     contamination: Contamination | None = None
     label_file: Path | None = None
+    left_out_scenes: tuple[str, ...] = ()
+    """Prefixes of the scenes that its profile leaves out."""
 
     @property
     def long_title(self) -> str:
@@ -243,7 +245,19 @@ def finetune_stage(
     _check_currency(spec, method)
     synthetic = last.synthetic or target.manifest.synthetic
     title = finetune_title(cell.method, task.name, cell.label_ratio, cell.protocol)
-    return PlannedStage(spec, budget.finetune, target, cell, synthetic, title, method, recipe, label_file=label_file)
+    left_out = profile.left_out_scenes.get(target.dataset.name, ())
+    return PlannedStage(
+        spec,
+        budget.finetune,
+        target,
+        cell,
+        synthetic,
+        title,
+        method,
+        recipe,
+        label_file=label_file,
+        left_out_scenes=left_out,
+    )
 
 
 def _check_labels(cell: Cell, task: Task) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from pretrain_bench.benchmarks.specs.backbone_shapes import HEAD_PREFIX, backbone_shapes
@@ -160,3 +161,17 @@ def check_finite(path: Path) -> None:
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             bad = int((~np.isfinite(values)).sum())
             raise InvalidOutput(f"{path.name}: tensor {name!r} has {bad} values that are not finite")
+
+
+def weights_sample(path: Path, each: int = 8) -> NDArray[np.float32]:
+    """(N,) the first `each` values of every kernel (a tensor of two or more dimensions) of a safetensors file, by name: enough to
+    tell two trainings apart. Raises InvalidOutput for a damaged file, OSError for one that cannot be opened."""
+    entries, start = read_header(path)
+    values = [
+        np.fromfile(
+            path, _DTYPES[entry.dtype], min(each, math.prod(entry.shape)), offset=start + entry.data_offsets[0]
+        ).astype(np.float32)
+        for _, entry in sorted(entries.items())
+        if len(entry.shape) > 1
+    ]
+    return np.concatenate(values) if values else np.zeros(0, np.float32)

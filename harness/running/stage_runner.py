@@ -24,7 +24,16 @@ from pretrain_bench.harness.running.untrusted_text import clean_items, clean_met
 from pretrain_bench.harness.running.verdict import Evidence, Verdict, judge, refusal
 from pretrain_bench.harness.store.provenance import provenance
 from pretrain_bench.harness.store.retention import pruned
-from pretrain_bench.harness.store.store import ARTIFACTS, LOG, Store, hash_artifacts, is_done
+from pretrain_bench.harness.store.store import (
+    ARTIFACTS,
+    CODE,
+    CONFUSION,
+    LOG,
+    Store,
+    hash_artifacts,
+    hash_side_files,
+    is_done,
+)
 
 PAUSE_SECONDS = 2.0
 
@@ -139,6 +148,7 @@ class _Attempt:
     def run(self) -> Record:
         """Lay out, execute, judge and record the stage; raises as `StageRunner.run`."""
         recover(self.root / "out")
+        self._check_labels()
         lay_out(self.root, self.planned, self.parents, self.imagenet_weights)
         execution = self._execute()
         plain_modes(self.root / "out")
@@ -146,6 +156,7 @@ class _Attempt:
             if not (self.partial / "attempts").is_dir():
                 self.store.drop_partial(self.job.key)
             raise WrongUse(f"{self.planned.title}: {self._named(message)}")
+        self._check_labels()
         log = self.partial / LOG
         verdict = judge(Evidence(self.planned, execution, self.account, self.artifacts, log, self.store.root))
         verdict = verdict._replace(message=self._named(verdict.message))
@@ -158,8 +169,18 @@ class _Attempt:
             raise Cancelled(f"{self.planned.title}: cancelled; the same command resumes from its last checkpoint")
         own = self.planned.own_code
         code = {} if own else code_hashes(self.spec.kind, self.spec.method, self.spec.part)
+        beside = {CODE: code, CONFUSION: verdict.confusion}
+        files = hash_side_files(self.root / "out", log, beside)
+        record = record.model_copy(update={"files": files}).sealed()
         self.store.complete(self.spec, record, code, verdict.confusion)
         return record
+
+    def _check_labels(self) -> None:
+        """Raises DataError where the labels that the stage learns from or is scored by are not those of the manifest."""
+        data, split = self.spec.data, self.spec.split
+        if self.planned.data is None or data is None or data.view != "labelled":
+            return
+        self.planned.data.check_labels((*split.train, *split.selection, *split.test) if split else data.scenes)
 
     def _execute(self) -> Execution:
         """Run the stage to its end. Raises InfraError where the machine cannot."""
@@ -220,6 +241,7 @@ class _Attempt:
             notes=clean_items(end.notes) if end else {},
             warnings=tuple(account.warnings),
             artifacts=hash_artifacts(self.artifacts) if verdict.outcome == Outcome.ok else {},
+            left_out_scenes=self.planned.left_out_scenes,
             parents=self.spec.parents,
             started_at=self.started_at,
             ended_at=_now(),

@@ -29,6 +29,10 @@ START = "0" * 64
 MOST_CHAIN_BYTES = 1 << 30
 LOST = "lost"
 """Outcome of a link that admits the loss of the attempt of the same hash."""
+PRUNED = "pruned"
+"""Outcome of a link that says that artifacts of the attempt of the same hash were deleted on purpose (`bench clean`)."""
+NOTES = (LOST, PRUNED)
+"""Outcomes of links that say something about an attempt that an earlier link named."""
 
 
 class Link(Spec):
@@ -66,6 +70,14 @@ def append_loss(root: Path, lost: Link) -> None:
     """Admit that a completed attempt is gone, so that an audit warns of it instead of failing. Whoever reads the chain sees
     what was lost and how it had ended."""
     _append(root, lost.model_copy(update={"outcome": LOST}))
+
+
+def append_pruned(root: Path, record: Record) -> None:
+    """Note that artifacts of a run are deleted on purpose, so that an audit tells them from ones that were taken away."""
+    link = Link(
+        kind=record.kind, key=record.key, attempt=record.attempt, outcome=PRUNED, record_sha256=record.sha256, before=START,
+    )  # fmt: skip
+    _append(root, link)
 
 
 def _append(root: Path, link: Link) -> None:

@@ -13,12 +13,15 @@ from typing import Literal, NamedTuple, get_args
 
 from pretrain_bench.benchmarks.support.foreign_files import is_plain, read_json, remove_plain
 from pretrain_bench.harness.contract.records import Outcome, Record
+from pretrain_bench.harness.store import chain
 from pretrain_bench.harness.store.store import ARTIFACTS, Store, write_json
 
 Keep = Literal["none", "final", "best", "all"]
 KEEPS: tuple[str, ...] = get_args(Keep)
 PRUNED = "pruned.json"
 BACKBONE = "backbone.safetensors"
+NOT_PACKED = "not in the bundle"
+"""Reason in the pruned.json of a bundle for artifacts that were not packed."""
 
 
 class Prunable(NamedTuple):
@@ -54,9 +57,11 @@ def prunable(store: Store, keep: Keep) -> Iterator[Prunable]:
 
 
 def prune(run: Prunable, keep: Keep) -> None:
-    """Remove the files, after the run's pruned.json names them, so that a pruned file is never taken for a missing one."""
+    """Remove the files, after the run's pruned.json names them and the chain says so, so that a pruned file is never taken for a
+    missing one."""
     noted = {**pruned(run.folder), **dict.fromkeys(run.names, f"bench clean --keep {keep}")}
     write_json(run.folder / PRUNED, noted, durable=True)
+    chain.append_pruned(run.folder.parent.parent, run.record)
     for name in run.names:
         remove_plain(run.folder / ARTIFACTS / name, run.folder)
 

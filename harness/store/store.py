@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -225,7 +226,7 @@ class Store:
             with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
                 settled.add(read_json(path, below=attempts)["sha256"])  # as it was written, whatever its version
         for link in links:
-            if link.record_sha256 not in settled:
+            if link.record_sha256 not in settled and link.outcome != chain.PRUNED:
                 chain.append_loss(self.root, link)
 
     def _publish(self, kind: str, key: str) -> None:
@@ -325,9 +326,29 @@ def write_json(path: Path, data: object, durable: bool = False) -> None:
     """Write a JSON file whole or not at all; with `durable` it is on the disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_bytes(json_bytes(data))
         if durable:
             sync(temporary)
+
+
+def json_bytes(data: object) -> bytes:
+    """The content of a JSON file of a store. Raises ValueError for NaN."""
+    return (json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def hash_side_files(out: Path, log: Path, json_files: Mapping[str, object]) -> dict[str, ArtifactEntry]:
+    """Size and sha256 of the files that `Store.complete` puts beside a record: the events in `out`, the log, and what is not
+    empty of `json_files` (name to content)."""
+    entries = {}
+    for name, content in json_files.items():
+        if content:
+            written = json_bytes(content)
+            entries[name] = ArtifactEntry(bytes=len(written), sha256=hashlib.sha256(written).hexdigest())
+    for name, path in ((EVENTS_FILE, out / EVENTS_FILE), (LOG, log)):
+        if path.is_file():
+            size, digest = size_and_sha256(path)
+            entries[name] = ArtifactEntry(bytes=size, sha256=digest)
+    return entries
 
 
 def hash_artifacts(folder: Path) -> dict[str, ArtifactEntry]:

@@ -113,7 +113,8 @@ class Evaluator:
             metrics = scorer.score(predictions[name])
             scores[name] = metrics[self.context.spec.headline_metric] or 0.0
             if not self.context.spec.takes_no_step:  # else there is no curve
-                self.context.events.write(Eval(step=state.step, split=name, metrics=metrics))
+                digest = prediction_files.digest(predictions[name])
+                self.context.events.write(Eval(step=state.step, split=name, metrics=metrics, predictions_sha256=digest))
         tensors = {scene: _as_tensors(prediction) for scene, prediction in predictions["test"].items()}
         for which, by in (("selected", "selection"), ("best", "test")):
             if which in self.context.spec.checkpoints and (which not in kept or scores[by] > kept[which]["score"]):

@@ -11,9 +11,9 @@ from pretrain_bench.api.suites import Names, as_list
 from pretrain_bench.benchmarks.support.errors import BenchError, writing
 from pretrain_bench.harness.audit.audit import AuditOptions
 from pretrain_bench.harness.audit.audit import audit as run_audit
-from pretrain_bench.harness.audit.findings import Finding, Tally
+from pretrain_bench.harness.audit.findings import Finding, Tally, exit_code, summary
 from pretrain_bench.harness.audit.pack import PackOptions, pack
-from pretrain_bench.harness.audit.static import read_runs
+from pretrain_bench.harness.audit.runs import read_runs
 from pretrain_bench.harness.store.store import Store
 
 if TYPE_CHECKING:
@@ -24,11 +24,22 @@ class Audit(NamedTuple):
     """The findings of an audit: failures first, then warnings, then what was not checked, then one line per check that holds."""
 
     findings: list[Finding]
+    runs: int = 0
+    """How many runs were read."""
 
     @property
     def failed(self) -> list[Finding]:
         """Findings that contradict the records."""
         return [f for f in self.findings if f.verdict == "failed"]
+
+    @property
+    def summary(self) -> str:
+        """What the findings come to, in a sentence."""
+        return summary(self.findings, self.runs)
+
+    def exit_code(self, strict: bool = False) -> int:
+        """1 where a check failed, else 0; with `strict` 4 where there is a warning, and 5 where something was not checked."""
+        return exit_code(self.findings, strict)
 
     def raise_if_failed(self) -> None:
         """Raises BenchError that names the first failure."""
@@ -48,7 +59,7 @@ class Audit(NamedTuple):
         from pretrain_bench.reports.page.html import render_audit
 
         with writing(Path(path), "page (--page names another file)"):
-            Path(path).write_text(render_audit(self.findings), encoding="utf-8")
+            Path(path).write_text(render_audit(self.findings, self.summary), encoding="utf-8")
 
 
 class PackedBundle(NamedTuple):
@@ -67,8 +78,10 @@ def audit(
     rerun: Names = (),
     rerun_sample: int = 0,
     times: int = 1,
+    rerun_seed: int | None = None,
     signers: AnyPath | None = None,
     signer: str | None = None,
+    registered: AnyPath | None = None,
     display: Display | None = None,
 ) -> Audit:
     """Check files, hashes, budgets, splits and seeds of a folder of runs or a bundle, and recompute metrics from predictions.
@@ -78,19 +91,25 @@ def audit(
         keys: the beginnings of keys of the runs to check; all runs by default.
         rescore: recompute metrics from saved predictions.
         rerun: the beginnings of keys of runs to re-run and compare. Not for a bundle, which holds no weights.
-        rerun_sample: re-run this many randomly chosen fine-tunings too (with a fixed seed). Not for a bundle.
+        rerun_sample: re-run this many randomly chosen fine-tunings too. Not for a bundle.
         times: how many times to re-run each; the largest difference is among the findings.
-        signers: file of allowed signers (ssh-keygen's format), for a bundle.
-        signer: who must have signed the bundle.
+        rerun_seed: draws these runs; a fresh number by default, which is reported.
+        signers: file of allowed signers (ssh-keygen's format), for a bundle or a registration.
+        signer: who must have signed the bundle or the registration.
+        registered: the registration of the suite (`run(register=...)`): every cell in it must be there.
         display: shows progress; bars on a terminal, lines elsewhere, by default.
 
     Raises WrongUse for a path that is neither, an unknown key, or an option that a bundle does not support.
     """
     allowed = None if signers is None else Path(signers)
-    options = AuditOptions(as_list(keys), rescore, as_list(rerun), rerun_sample, times, allowed, signer)
+    announced = None if registered is None else Path(registered)
+    options = AuditOptions(
+        as_list(keys), rescore, as_list(rerun), rerun_sample, times, rerun_seed, allowed, signer, announced
+    )
     # A bundle is unpacked anew: the cached copy behind an open store is not trusted.
     path = runs.place if isinstance(runs, Store) else Path(runs)
-    return Audit(run_audit(path, options, display or default_display()).tally.all())
+    audited = run_audit(path, options, display or default_display())
+    return Audit(audited.tally.all(), len(audited.runs))
 
 
 def pack_bundle(

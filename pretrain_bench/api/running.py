@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.settings import Settings, resolve
 from pretrain_bench.api.sizing import check_fit, estimate_line
-from pretrain_bench.api.stores import Runs, folder_to_write
+from pretrain_bench.api.stores import AnyPath, Runs, folder_to_write
 from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.probes import FINETUNE
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.files import notice_of_missing_links
 from pretrain_bench.harness.executors.base import Executor
+from pretrain_bench.harness.planning.registration import register as write_registration
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.capacity import whole_machine
@@ -111,6 +112,8 @@ def run(
     skip_not_applicable: bool = True,
     synthetic: bool = False,
     on_cpu: bool = False,
+    register: AnyPath | None = None,
+    sign: AnyPath | None = None,
     display: Display | None = None,
 ) -> RunResult:
     """Run every stage that the cells need and that is not done, and record each; a failed stage is a result, not an error.
@@ -127,6 +130,9 @@ def run(
         skip_not_applicable: leave out cells that do not apply, unless none is left; False refuses them.
         synthetic: allow a budget of GPU size on generated data, and pre-training on generated data before a task on real data.
         on_cpu: allow a budget of GPU size on a CPU; device `cpu` in the settings allows it too.
+        register: write the cells to this file before the first stage starts; `audit(registered=...)` names those that are
+            absent later.
+        sign: an SSH key to sign that file with.
         display: shows progress; bars on a terminal, lines elsewhere, by default.
 
     Raises:
@@ -134,6 +140,8 @@ def run(
         EnvironmentCannot: the machine lacks a device, disk space or an engine.
         BenchError: interrupted; run again to resume.
     """
+    if sign is not None and register is None:
+        raise WrongUse("--sign signs the registration: give --register FILE as well")
     if retry not in get_args(Retry):
         raise WrongUse(f"--retry {retry!r}: expected one of {', '.join(get_args(Retry))}")
     store, display = folder_to_write(runs), display or default_display()
@@ -156,6 +164,10 @@ def run(
     for line in (*_part_of_test_splits(planned), *_contaminated(planned)):
         display.say(line)
     store.check_writable()
+    if register is not None:
+        name = (resolved.suite.name, resolved.suite.version)
+        announced = write_registration(Path(register), name, planned, None if sign is None else Path(sign))
+        display.say(f"{register}: {len(announced.cells)} cells registered {announced.registered_at}")
     if notice := notice_of_missing_links(store.root, "symbolic", "hard"):
         display.say(notice)
     if (estimate := estimate_line(planned, store, resolved.machine.threads, retry)) is not None:

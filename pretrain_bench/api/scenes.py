@@ -9,7 +9,7 @@ from pretrain_bench.api.runs import Run
 from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.benchmarks.support.errors import DataError, WrongUse, writing
-from pretrain_bench.harness.audit.rescore import find_data
+from pretrain_bench.harness.audit.prepared import find_data
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.store.retention import pruned
 from pretrain_bench.harness.store.store import ARTIFACTS

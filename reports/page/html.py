@@ -119,11 +119,11 @@ def _environment() -> Environment:
     return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
 
 
-def render_audit(findings: Sequence[Any]) -> str:
-    """The findings of an audit as a page. Every value is escaped."""
+def render_audit(findings: Sequence[Any], summary: str) -> str:
+    """The findings of an audit as a page, under a sentence that sums them up. Every value is escaped."""
     counts = Counter(f.verdict for f in findings)
     text = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
-    return _environment().get_template("audit.html.j2").render(findings=findings, counts=text)
+    return _environment().get_template("audit.html.j2").render(findings=findings, counts=text, summary=summary)
 
 
 def data_uri(png: Path) -> str:

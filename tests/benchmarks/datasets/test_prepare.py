@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from pretrain_bench.benchmarks.datasets.layout import MANIFEST, read_manifest
-from pretrain_bench.benchmarks.datasets.prepare import prepare
+from pretrain_bench.benchmarks.datasets.prepare import prepare, prepared_already
 from pretrain_bench.benchmarks.datasets.views import load_cloud, load_labels
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot
@@ -53,6 +54,36 @@ def test_the_unlabelled_view_holds_nothing_of_the_labels(s3dis_root: Path, tmp_p
     assert unlabelled == {k: v for k, v in two.files.items() if k.startswith("unlabelled/")} and unlabelled
     assert all(two.files[k] != v for k, v in one.files.items() if k.endswith("semantic.npy"))
     assert not any("label" in Path(k).name or "semantic" in k or "instance" in k for k in unlabelled)
+
+
+def test_two_rooms_whose_names_join_to_one_are_refused(s3dis_root: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(s3dis_root, tmp_path / "root"))
+    shutil.copytree(root / "Area_1/office_0", root / "Area_1__office_1/x_1")
+    shutil.copytree(root / "Area_1/office_0", root / "Area_1/office_1__x_1")
+    with pytest.raises(DataError, match=r"Area_1/office_1__x_1 and Area_1__office_1/x_1 would both be scene"):
+        ready(root, tmp_path / "cache")
+
+
+def test_a_wrong_root_is_refused_before_its_files_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def walk(*_: object) -> str:
+        raise AssertionError("every file of the root is looked at")
+
+    (tmp_path / "disk/proc/1").mkdir(parents=True)
+    monkeypatch.setattr("pretrain_bench.benchmarks.datasets.prepare.source_digest", walk)
+    with pytest.raises(DataError, match="no S3DIS room found"):
+        ready(tmp_path / "disk", tmp_path / "cache")
+    assert prepared_already(DATASET, tmp_path / "disk", tmp_path / "cache", 1) is None
+
+
+def test_a_scene_stands_in_a_manifest_once(s3dis_root: Path, tmp_path: Path) -> None:
+    prepared = ready(s3dis_root, tmp_path)
+    content = json.loads((prepared / MANIFEST).read_text())
+    content["scenes"].append(content["scenes"][0])
+    (prepared / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(DataError, match="'Area_1__office_0' is listed 2 times"):
+        read_manifest(prepared)
 
 
 def test_a_preparation_that_is_interrupted_goes_on(s3dis_root: Path, tmp_path: Path) -> None:

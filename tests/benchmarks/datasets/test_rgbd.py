@@ -52,6 +52,14 @@ def test_stride_counts_frame_numbers(recording: Path, tmp_path: Path) -> None:
     assert len(list_frames(ready(recording, tmp_path / "c", stride=2), ("scene",))) == 2
 
 
+def test_a_first_frame_of_another_size_does_not_cost_the_others(recording: Path, tmp_path: Path) -> None:
+    first = recording / "depth/0.png"
+    Image.open(first).resize((60, 45), Image.Resampling.NEAREST).save(first)
+    prepared = ready(recording, tmp_path / "c")
+    assert len(list_frames(prepared, ("scene",))) == 2
+    assert any("depth/0.png" in p and "60" in p for p in read_manifest(prepared).problems)
+
+
 def test_lost_tracking_drops_the_frame_and_says_so(recording: Path, tmp_path: Path) -> None:
     (recording / "pose/1.txt").write_text("-inf -inf -inf -inf\n" * 4)
     prepared = ready(recording, tmp_path / "c")

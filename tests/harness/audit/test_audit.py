@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,40 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from pretrain_bench.benchmarks.specs.suite import Suite
-from pretrain_bench.harness.contract.records import Record
-from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.executors.local import LocalExecutor
-from pretrain_bench.harness.planning.resolved_suite import RunOverrides
-from pretrain_bench.harness.planning.stage_specs import PlannedCell
-from pretrain_bench.harness.store import chain
 from tests.conftest import NANO, Bench, bench_command
-from tests.faults.in_process import SleepingInProcess, cells_of, run_with
+from tests.faults.in_process import run_with
+from tests.harness.audit.cheats import section
+from tests.harness.audit.conftest import planned_cells
+from tests.harness.audit.edits import edit_record, edit_spec, edit_split, folder_of, reseal
 from tests.harness.store.bundles import members, repack
 
 DOCS = Path(__file__).parent.parent.parent.parent / "docs/audit.md"
 
 
 SMOKE = ("--budget", "smoke", "--profile", NANO[3])
-
-
-def planned_cells() -> list[PlannedCell]:
-    """scratch with two seeds and csc with one, under the budget smoke, on the smallest networks and procedural data."""
-    suite = Suite(
-        name="honest", version=1, budget="smoke", profile=NANO[3], methods=("scratch", "csc"), tasks=("s3dis-sem",),
-        pretrain_seeds=(0, 1), exclude=({"method": "csc", "pretrain_seed": 1},),
-    )  # fmt: skip
-    return cells_of(suite, RunOverrides())
-
-
-@pytest.fixture(scope="module")
-def honest(module_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of real records around stages that sleep instead of training; to be read only."""
-    runs = tmp_path_factory.mktemp("audit") / "runs"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BENCH_TEST_SLEEP", "0.1")
-        run_with(SleepingInProcess(), planned_cells(), runs)
-    return runs
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +51,6 @@ def audit(bench: Bench, *arguments: str, code: int = 0) -> list[dict[str, str]]:
 
 def failures(findings: list[dict[str, str]]) -> set[str]:
     return {f["check"] for f in findings if f["verdict"] == "failed"}
-
-
-def folder_of(runs: Path, method: str, kind: str = "finetune") -> Path:
-    found = [
-        p.parent for p in sorted(runs.glob(f"{kind}/*/record.json")) if json.loads(p.read_text())["method"] == method
-    ]
-    assert found
-    return found[0]
 
 
 # --------------------------------------------------------------------------------------------------------- tampering
@@ -119,14 +88,11 @@ def hide_attempt(runs: Path) -> None:
 def alter_split(runs: Path) -> None:
     """Train on a test room."""
 
-    def change(spec: dict) -> None:
-        split = spec["split"]
-        split["train"] = sorted([*split["train"], split["test"][0]])
+    def change(split: dict) -> None:
+        split["train"] = [*split["train"], split["test"][0]]
         split["test"] = split["test"][1:] or split["test"]
-        parts = {k: split[k] for k in ("version", "train", "selection", "test")}
-        split["sha256"] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    edit_spec(folder_of(runs, "csc"), change)
+    edit_split(folder_of(runs, "csc"), change)
 
 
 def bigger_budget(runs: Path) -> None:
@@ -159,48 +125,6 @@ def change_contamination(runs: Path) -> None:
 
 def claim_image(runs: Path) -> None:
     edit_record(folder_of(runs, "csc"), lambda r: r.update(executor="docker", image="sha256:" + "1" * 64))
-
-
-def edit_record(folder: Path, change: Callable[[dict], object]) -> None:
-    record = json.loads((folder / "record.json").read_text())
-    change(record)
-    for path in (folder / "record.json", *folder.glob("attempts/*/record.json")):
-        path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-
-
-def edit_spec(folder: Path, change: Callable[[dict], object]) -> None:
-    spec = json.loads((folder / "spec.json").read_text())
-    change(spec)
-    (folder / "spec.json").write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n")
-
-
-def reseal(runs: Path) -> None:
-    """Make every hash fit again: artifacts, keys and folders, parents, records, the chain."""
-    renamed: dict[str, str] = {}
-    links = []
-    for kind in ("pretrain", "finetune"):
-        for path in sorted(runs.glob(f"{kind}/*/spec.json")):
-            spec = json.loads(path.read_text())
-            spec["parents"] = {s: renamed.get(k, k) for s, k in spec["parents"].items()}
-            path.write_text(json.dumps(spec, indent=1, sort_keys=True))
-            key = StageSpec.model_validate(spec).key
-            renamed[path.parent.name] = key
-            folder = path.parent.parent / key
-            os.rename(path.parent, folder)
-            record = json.loads((folder / "record.json").read_text())
-            record |= {"key": key, "parents": spec["parents"]}
-            for name in record["artifacts"]:
-                content = (folder / "artifacts" / name).read_bytes()
-                record["artifacts"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            sealed = Record.model_validate(record).sealed()
-            for target in (folder / "record.json", *folder.glob("attempts/*/record.json")):
-                target.write_text(json.dumps(sealed.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
-            links.append(
-                chain.Link(
-                    kind=kind, key=key, attempt=sealed.attempt, outcome="ok", record_sha256=sealed.sha256, before=""
-                )
-            )
-    chain.write(runs, links)
 
 
 TAMPERING: dict[Callable[[Path], None], tuple[str, str | None]] = {
@@ -259,11 +183,18 @@ def test_resealing_alone_is_not_seen(runs: Path, bench: Bench) -> None:
     assert not failures(audit(bench, "--runs", str(runs)))
 
 
-def test_the_documentation_lists_every_case() -> None:
-    text = DOCS.read_text()
+def tampering_table() -> str:
+    """The rows of docs/audit.md, which `python -m tests.harness.audit.cheats` writes."""
+    lines = ["| case | plain, found by | resealed, found by |", "|---|---|---|"]
     for tamper, (plain, resealed) in TAMPERING.items():
-        row = next(line for line in text.splitlines() if line.startswith(f"| {tamper.__name__.replace('_', ' ')} |"))
-        assert plain in row and (resealed or "only a signature or a re-run") in row, row
+        lines.append(
+            f"| {tamper.__name__.replace('_', ' ')} | {plain} | {resealed or 'only a signature or a re-run'} |"
+        )
+    return "\n".join(lines)
+
+
+def test_the_documentation_lists_every_case() -> None:
+    assert section(DOCS.read_text(), "tampering") == tampering_table()
 
 
 def test_pruned_is_told_from_missing(runs: Path, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,13 +205,16 @@ def test_pruned_is_told_from_missing(runs: Path, bench: Bench, tmp_path: Path, m
     findings = audit(bench, "--runs", str(runs))
     assert not failures(findings)
     assert {f["check"] for f in findings if f["verdict"] == "not checked"} == {
-        "artifacts are there", "metrics recomputed from predictions",
+        "artifacts are there", "metrics recomputed from predictions", "profile is the one that ships",
     }  # fmt: skip
     missing = [f["subject"] for f in findings if f["check"] == "artifacts are there"]
     assert missing and len(missing) == len(set(missing)), "one line a run, however many files it had"
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
-    audit(bench, "--runs", str(runs))
+    without = audit(bench, "--runs", str(runs))
     assert not (tmp_path / "cache").exists(), "no data are made for what cannot be scored"
+    assert "split made again from the rule and the manifest" in {
+        f["check"] for f in without if f["verdict"] == "not checked"
+    }
     (folder_of(runs, "csc", "pretrain") / "pruned.json").unlink()
     assert "artifacts are there" in failures(audit(bench, "--runs", str(runs), code=1))
 

@@ -8,8 +8,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from docker.errors import APIError
 
+from pretrain_bench.benchmarks.specs.budget import BudgetHalf
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
+from pretrain_bench.harness.executors import docker
+from pretrain_bench.harness.executors.base import Allocation, StageLaunch, Stop
 from pretrain_bench.harness.executors.container_watch import MAX_LOG_BYTES, ContainerWatch
+from pretrain_bench.harness.executors.docker import DockerExecutor
+
+BUDGET = BudgetHalf(currency="optimizer_steps", optimizer_steps=1)
 
 
 class _Logs:
@@ -39,3 +47,38 @@ def test_a_log_that_breaks_off_says_so(parts: tuple[bytes | Exception, ...], not
     ContainerWatch._stream_log(watch)  # type: ignore[arg-type]
     text = (tmp_path / "log").read_text()
     assert text.startswith("one\n") and text.count("what follows was not kept") == bool(note) and note in text
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        ("400 Client Error: Bad Request (no command specified)", "no ENTRYPOINT"),
+        ('OCI runtime create failed: exec: "run": executable file not found in $PATH: unknown', "is not in it"),
+        ("exec /run: exec format error", "cannot be executed here"),
+        ("Cannot connect to the Docker daemon", None),
+    ],
+)
+def test_an_image_that_cannot_start_is_its_own_fault(
+    error: str, fault: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage then crashed, with the fault in its log; it is no failure of the machine."""
+    executor = object.__new__(DockerExecutor)
+
+    class Containers:
+        def create(self, *_: object, **__: object) -> None:
+            raise APIError(error)
+
+    executor.client = SimpleNamespace(containers=Containers())  # type: ignore[assignment]
+    executor.own, executor.limits_disk = {"mine": "mine:1"}, False
+    monkeypatch.setattr(docker, "remove_orphans", lambda *_: None)
+    monkeypatch.setattr(docker, "chown_output", lambda *_: None)
+    monkeypatch.setattr(DockerExecutor, "_settings", lambda *_: {})
+    (tmp_path / "root/out").mkdir(parents=True)
+    spec = SimpleNamespace(kind="pretrain", method="mine", key="0" * 20)
+    launch = StageLaunch(tmp_path / "root", spec, BUDGET, tmp_path / "log", lambda _: None, Allocation(Stop()))  # type: ignore[arg-type]
+    if fault is None:
+        with pytest.raises(EnvironmentCannot, match="the engine cannot run mine:1"):
+            executor.run(launch)
+        return
+    assert executor.run(launch).returncode == docker.CANNOT_START
+    assert fault in (tmp_path / "log").read_text()

@@ -1,0 +1,113 @@
+"""The budget and the profile of a run: are they those that ship under their names, by content, and was the budget kept?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.recipes import Recipe
+from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.benchmarks.support.errors import BenchError
+from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.audit.runs import AuditedRun
+from pretrain_bench.harness.audit.shipped import is_comparable, shipped
+from pretrain_bench.harness.contract.records import Outcome
+from pretrain_bench.harness.contract.run_length import budget_problem
+from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.planning.recipes import finetune_recipe, stage_recipe
+from pretrain_bench.harness.planning.stage_specs import TRANSFER
+
+BUDGET, PROFILE = "budget is the one that ships", "profile is the one that ships"
+FILLED_IN = ("steps", "validate_every")
+"""Fields of a task's recipe that the planner fills in for the training scenes, where the profile leaves them open."""
+
+
+def check_budget(run: AuditedRun, tally: Tally) -> None:
+    """The limits are those of the budget that ships under this name and version, and were kept."""
+    spec, limits = run.spec, run.spec.limits
+    if run.record.outcome == Outcome.ok:
+        trains_nothing = spec.data is None
+        problem = budget_problem(limits, run.record.ledger, trains_nothing or run.record.stopped is not None)
+        tally.expect("budget kept", problem is None, run.name, problem or "")
+    budget = shipped(Budget, limits.budget)
+    version = budget.version if budget else None
+    if not is_comparable(BUDGET, run, f"budget {limits.budget!r}", limits.budget_version, version, tally):
+        return
+    assert budget is not None
+    half = budget.pretrain if spec.kind == "pretrain" else budget.finetune
+    method = shipped(Method, spec.method)
+    share = 1.0
+    if spec.kind == "pretrain" and method is not None:
+        share = next((s.share for s in method.stages if s.name == spec.stage), 1.0)
+    uniformity = "at_most" if spec.takes_no_step else half.uniformity
+    same = (limits.currency, limits.uniformity, limits.wall_seconds) == (half.currency, uniformity, half.wall_seconds)
+    tally.expect(
+        BUDGET, same and abs(limits.amount - half.amount * share) < 1e-6, run.name,
+        f"{limits.uniformity} {limits.amount:g} {limits.currency.value}; {budget.name} v{budget.version} gives this stage "
+        f"{uniformity} {half.amount * share:g}",
+    )  # fmt: skip
+
+
+def check_profile(run: AuditedRun, tally: Tally) -> None:
+    """Network, precision, selection and recipe are those that the profile of this name and version gives."""
+    spec = run.spec
+    profile = shipped(Profile, spec.profile)
+    version = profile.version if profile else None
+    if not is_comparable(PROFILE, run, f"profile {spec.profile!r}", spec.profile_version, version, tally):
+        return
+    assert profile is not None
+    other = next(_differences(spec, profile), None)
+    text = f"{other}: not what profile {spec.profile!r} v{version} says"
+    if other is None or run.record.files:
+        tally.expect(PROFILE, other is None, run.name, text)
+    else:
+        tally.note(PROFILE, "not checked", run.name, f"{text} today; recorded before profiles were compared")
+
+
+def _differences(spec: StageSpec, profile: Profile) -> Iterator[str]:
+    """Fields, with their values, in which a stage differs from its profile."""
+    if spec.network != profile.network:
+        yield f"network {_changed(spec.network.model_dump(), profile.network.model_dump())}"
+    if spec.precision != profile.precision:
+        yield f"precision {spec.precision}"
+    if spec.kind == "finetune" and spec.selection != profile.selection:
+        yield f"selection {spec.selection}"
+    try:
+        expected = _expected_recipe(spec, profile)
+        if expected is None:
+            return
+        actual = type(expected).model_validate(spec.recipe)
+    except (BenchError, ValidationError) as error:
+        yield f"recipe: {str(error).splitlines()[0]}"
+        return
+    ours = expected.model_dump(mode="json", exclude={TRANSFER})
+    theirs = actual.model_dump(mode="json", exclude={TRANSFER})
+    if spec.kind == "finetune":
+        ours |= {name: theirs[name] for name in FILLED_IN if ours.get(name) is None and name in theirs}
+    if ours != theirs:
+        yield f"recipe {_changed(theirs, ours)}"
+
+
+def _expected_recipe(spec: StageSpec, profile: Profile) -> Recipe | None:
+    """The recipe of a stage under a profile; None for one without a recipe, or of a user's own method or task. Raises WrongUse
+    for a stage or field that the method does not have."""
+    if spec.kind == "finetune":
+        task = shipped(Task, spec.task)
+        return None if task is None else finetune_recipe(profile, task)
+    method = shipped(Method, spec.method)
+    stage = next((s for s in method.stages if s.name == spec.stage), None) if method else None
+    if method is None or stage is None:
+        return None
+    followed = {name: (spec.recipe or {}).get(name) for name in spec.from_task if name in stage.from_task}
+    return stage_recipe(method, stage, profile, followed)
+
+
+def _changed(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    names = [n for n in sorted({*theirs, *ours}) if theirs.get(n) != ours.get(n)]
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]} {theirs.get(names[0])} in place of {ours.get(names[0])}{more}"

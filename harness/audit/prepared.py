@@ -1,0 +1,68 @@
+"""The prepared data behind audited runs: found by the hash of their manifest, or generated again; each is looked for once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from pretrain_bench.benchmarks.datasets.check import changed_files
+from pretrain_bench.benchmarks.datasets.layout import LABELLED, Manifest, read_manifest
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.support.errors import BenchError
+from pretrain_bench.harness.contract.stage import DataView
+from pretrain_bench.harness.planning.catalog import available, find
+from pretrain_bench.harness.planning.prepared_data import DataSources, prepared_with_manifest
+
+
+class PreparedData:
+    """Finds prepared data. Procedural data that are missing are generated again where `generate` is set, which takes a while."""
+
+    def __init__(self, say: Callable[[str], None] = lambda line: None, generate: bool = False) -> None:
+        self.say, self.generate = say, generate
+        self._folders: dict[tuple[str, bool], Path | str] = {}
+        self._manifests: dict[str, Manifest] = {}
+
+    def folder(self, data: DataView, is_scored: bool = True) -> Path | str:
+        """The folder of the prepared data that a run was made from, or the reason why they cannot be had. Nothing is generated
+        for a run that cannot be scored."""
+        which = (data.manifest_sha256, self.generate and is_scored)
+        if which not in self._folders:
+            self._folders[which] = find_data(data, self.say, which[1])
+        return self._folders[which]
+
+    def manifest(self, data: DataView, is_scored: bool = True) -> Manifest | str:
+        """The manifest of these data, or the reason why they cannot be had."""
+        source = self.folder(data, is_scored)
+        if isinstance(source, str):
+            return source
+        if data.manifest_sha256 not in self._manifests:
+            self._manifests[data.manifest_sha256] = read_manifest(source)
+        return self._manifests[data.manifest_sha256]
+
+    def changed_labels(self, data: DataView, scenes: Iterable[str]) -> str | None:
+        """The first label file of these scenes that is no longer what the manifest says, in words; None where all are, or where
+        the data cannot be had."""
+        source, manifest = self.folder(data), self.manifest(data)
+        if isinstance(source, str) or isinstance(manifest, str):
+            return None
+        return next(changed_files(source, manifest, scenes, (LABELLED,)), None)
+
+
+def find_data(data: DataView, say: Callable[[str], None], generate: bool = True) -> Path | str:
+    """The folder of the prepared data that a run was made from, or the reason why they cannot be had.
+
+    Data of a user's own dataset are found like any other. Missing procedural data are generated again, if `generate`.
+    """
+    try:
+        return prepared_with_manifest(data.dataset, data.manifest_sha256)[0]
+    except BenchError:
+        pass
+    missing = f"the prepared data of {data.dataset!r} that it was made from are not here"
+    if not generate or data.dataset not in available(Dataset) or not find(Dataset, data.dataset).synthetic:
+        return missing
+    for world in find(Dataset, data.dataset).worlds:
+        say(f"{data.dataset}: generating it again ({world}) from its seed")
+        made = DataSources(world=world).prepare(data.dataset)
+        if made.manifest.sha256 == data.manifest_sha256:
+            return made.folder
+    return f"this version generates {data.dataset!r} with another content"

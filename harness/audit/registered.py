@@ -1,0 +1,54 @@
+"""A store against the registration of its suite: every cell that was announced is there, failed ones included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.harness.audit.account import time_of
+from pretrain_bench.harness.audit.bundle import check_signature
+from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.audit.runs import Runs
+from pretrain_bench.harness.contract.records import Outcome, Record
+from pretrain_bench.harness.planning.registration import read_registration
+
+PRESENT, EARLIER = "every registered cell is there", "nothing ran before it was registered"
+
+
+def check_registered(path: Path, runs: Runs, signers: Path | None, signer: str | None, tally: Tally) -> None:
+    """Name every registered cell that has no run here. Raises WrongUse for a file that is not a registration."""
+    registration = read_registration(path)
+    check_signature(path, signers, signer, tally)
+    records = {key: run.record for key, run in runs.items()}
+    by_cell = {_identity(r.cell): r for r in records.values() if r.cell is not None}
+    failed = {(r.method, runs[r.key].spec.seed) for r in records.values() if _is_failed_pretraining(r)}
+    since = time_of(registration.registered_at)
+    for entry in registration.cells:
+        cell, title = entry.cell, title_of(entry.cell)
+        record = records.get(entry.key)
+        if record is None and (record := by_cell.get(_identity(cell))) is not None:
+            text = f"is here as {record.key}, registered as {entry.key}: other code, recipe, data or machine settings"
+            tally.note(PRESENT, "warning", title, text)
+        elif record is None and (cell.method, cell.pretrain_seed) in failed:
+            tally.note(PRESENT, "warning", title, "has no run, because its pre-training failed")
+        elif not tally.expect(
+            PRESENT, record is not None, title, f"registered as {entry.key}, and no run of it is here"
+        ):
+            continue
+        if record is not None and time_of(record.started_at) < since:
+            text = f"started {record.started_at}, registered {registration.registered_at}"
+            tally.note(EARLIER, "warning", title, text)
+
+
+def title_of(cell: Cell) -> str:
+    """A cell in short, with its seeds."""
+    seeds = f"seeds {cell.pretrain_seed}/{cell.finetune_seed}"
+    return f"{cell.method} -> {cell.task} at {cell.label_ratio}, {seeds}"
+
+
+def _identity(cell: Cell) -> str:
+    return cell.model_dump_json()
+
+
+def _is_failed_pretraining(record: Record) -> bool:
+    return record.kind == "pretrain" and record.outcome != Outcome.ok

@@ -1,0 +1,81 @@
+"""The runs of a store as an audit reads them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.contract.records import Record
+from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.store.store import KINDS, RECORD, Store, read_record, read_spec
+
+PUBLISHING_SECONDS = 0.05
+"""A run that is replaced by a newer attempt is away for less than this."""
+
+
+class AuditedRun(NamedTuple):
+    """One run folder whose record and spec could be read."""
+
+    folder: Path
+    record: Record
+    spec: StageSpec
+
+    @property
+    def name(self) -> str:
+        """How findings call it."""
+        return f"{self.record.kind}/{self.record.key}"
+
+
+Runs = dict[str, AuditedRun]
+"""By key."""
+
+
+def read_runs(store: Store, tally: Tally) -> Runs:
+    """Read all runs of a store; a run that does not parse becomes a finding."""
+    runs = {}
+    for kind in KINDS:
+        for folder in sorted((store.root / kind).glob("*")):
+            subject = f"{kind}/{folder.name}"
+            if not _holds_record(folder):
+                tally.note("every folder is a run", "warning", subject, f"holds no {RECORD}; not a run of this program")
+                continue
+            try:
+                run = read_run(folder)
+            except WrongUse as error:
+                tally.expect("record and spec parse and match their hashes", False, subject, str(error))
+                continue
+            tally.expect("record and spec parse and match their hashes", True, subject, "")
+            # `read_spec` has computed the key from the spec as it was written.
+            same = (run.record.kind, run.record.key) == (kind, folder.name) == (run.spec.kind, folder.name)
+            if tally.expect("key recomputed from the spec", same, subject, f"the spec is of a {run.spec.kind}"):
+                runs[run.record.key] = run
+    return runs
+
+
+def read_run(folder: Path) -> AuditedRun:
+    """One run. Raises WrongUse where its record or spec cannot be read."""
+    return AuditedRun(folder, read_record(folder / RECORD), read_spec(folder))
+
+
+def _holds_record(folder: Path) -> bool:
+    if (folder / RECORD).is_file():
+        return True
+    time.sleep(PUBLISHING_SECONDS)
+    return (folder / RECORD).is_file()
+
+
+def behind(run: AuditedRun, runs: Runs) -> list[AuditedRun] | None:
+    """All pre-trainings that a run builds on, the nearest first; None where one is missing."""
+    waiting, stages = list(run.spec.parents.values()), dict[str, AuditedRun]()
+    while waiting:
+        key = waiting.pop(0)
+        if key in stages:
+            continue
+        if key not in runs:
+            return None
+        stages[key] = runs[key]
+        waiting += runs[key].spec.parents.values()
+    return list(stages.values())

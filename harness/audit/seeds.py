@@ -1,0 +1,115 @@
+"""Runs that differ in a seed alone left different results: equal or nearly equal ones were copied, or the seed was not used."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretrain_bench.benchmarks.metrics.predictions import is_constant, read_untyped
+from pretrain_bench.benchmarks.support.errors import BenchError
+from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.audit.runs import AuditedRun, Runs
+from pretrain_bench.harness.contract.records import Outcome
+from pretrain_bench.harness.contract.stage import canonical_json
+from pretrain_bench.harness.running.checks import weights_sample
+from pretrain_bench.harness.store.retention import BACKBONE
+from pretrain_bench.harness.store.store import ARTIFACTS
+
+WEIGHTS, PREDICTIONS = "seeds give different results", "seeds give different predictions"
+NEAR = 1e-4
+"""Relative distance of two weight vectors below which they are one pre-training; seeds make about 1."""
+FINAL = "predictions/final/"
+
+
+def check_seeds(runs: Runs, tally: Tally) -> None:
+    """Compare weights over pre-training seeds, and predictions over all seeds."""
+    pretrained: dict[str, list[AuditedRun]] = defaultdict(list)
+    tuned: dict[str, list[AuditedRun]] = defaultdict(list)
+    for run in runs.values():
+        if run.record.outcome != Outcome.ok:
+            continue
+        if run.spec.kind == "finetune":
+            tuned[_but(run, "seed", "parents", "method", "transfer")].append(run)
+        elif BACKBONE in run.record.artifacts:
+            pretrained[_but(run, "seed", "parents")].append(run)
+    for group in pretrained.values():
+        if len({run.spec.seed for run in group}) > 1:  # one seed has nothing to differ from
+            _check_equal_weights(group, tally)
+            _check_near_weights(group, tally)
+    for group in tuned.values():
+        _check_predictions(group, tally)
+
+
+def _but(run: AuditedRun, *fields: str) -> str:
+    return canonical_json(run.spec.model_dump(mode="json", exclude=set(fields)))
+
+
+def _check_equal_weights(group: list[AuditedRun], tally: Tally) -> None:
+    first: dict[str, AuditedRun] = {}
+    for run in group:
+        other = first.setdefault(run.record.artifacts[BACKBONE].sha256, run)
+        text = f"the same weights as {other.name}: seeds {run.spec.seed} and {other.spec.seed}"
+        tally.expect(WEIGHTS, other.spec.seed == run.spec.seed, run.name, text)
+
+
+def _check_near_weights(group: list[AuditedRun], tally: Tally) -> None:
+    """Weights of two seeds that are not equal and yet much nearer than seeds make them."""
+    samples: dict[str, NDArray[np.float32]] = {}
+    for run in group:
+        try:
+            samples[run.name] = weights_sample(run.folder / ARTIFACTS / BACKBONE)
+        except (BenchError, OSError):
+            continue  # pruned, or damaged and reported elsewhere
+    seeds = {run.name: (run.spec.seed, run.record.artifacts[BACKBONE].sha256) for run in group}
+    distances = {
+        (one, two): _distance(samples[one], samples[two])
+        for one, two in combinations(samples, 2)
+        if seeds[one][0] != seeds[two][0] and seeds[one][1] != seeds[two][1]
+    }
+    for (one, two), distance in distances.items():
+        text = (
+            f"weights within {distance:.1g} (relative) of {one}, another seed; the seeds of this method are up to "
+            f"{max(distances.values()):.1g} apart"
+        )
+        tally.expect(WEIGHTS, distance > NEAR, two, text)
+
+
+def _distance(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
+    if one.shape != two.shape:
+        return float("inf")
+    size = max(float(np.linalg.norm(one)), float(np.linalg.norm(two)))
+    return float(np.linalg.norm(one - two)) / size if size else 0.0
+
+
+def _check_predictions(group: list[AuditedRun], tally: Tally) -> None:
+    """Equal predictions on every test scene, unless they are of a network that says the same everywhere."""
+    first: dict[tuple[tuple[str, str], ...], AuditedRun] = {}
+    for run in group:
+        predicted = tuple(sorted((n, e.sha256) for n, e in run.record.artifacts.items() if n.startswith(FINAL)))
+        if not predicted:
+            continue
+        other = first.setdefault(predicted, run)
+        if other is run:
+            tally.expect(PREDICTIONS, True, run.name, "")
+            continue
+        if _say_nothing(run, [name for name, _ in predicted]):
+            text = f"the same as of {other.name}, and the same everywhere: neither network learnt anything"
+            tally.note(PREDICTIONS, "warning", run.name, text)
+            continue
+        text = f"all predictions are those of {other.name} ({_seeds(other)}); this run is of {_seeds(run)}"
+        tally.expect(PREDICTIONS, False, run.name, text)
+
+
+def _seeds(run: AuditedRun) -> str:
+    cell = run.record.cell
+    return f"{run.spec.method}, seeds {cell.pretrain_seed}/{cell.finetune_seed}" if cell else run.spec.method
+
+
+def _say_nothing(run: AuditedRun, names: list[str]) -> bool:
+    try:
+        return all(is_constant(read_untyped(run.folder / ARTIFACTS / name)) for name in names)
+    except BenchError:
+        return False

@@ -1,0 +1,116 @@
+"""Across the runs that a report puts into one table: equal limits, one profile, network, recipe and code for all methods."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from pretrain_bench.benchmarks.support.foreign_files import read_json
+from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.audit.runs import AuditedRun, Runs, behind
+from pretrain_bench.harness.contract.stage import canonical_json
+from pretrain_bench.harness.store.store import CODE
+
+ONE_CODE, ONE_PROFILE = "one code in a table", "one profile in a table"
+ONE_NETWORK, ONE_RECIPE = "one network in a table", "one evaluation recipe in a table"
+Table = tuple[str, ...]
+"""Task, dataset, protocol, label ratio, budget and profile, as a cell names them."""
+
+
+class Aspect(NamedTuple):
+    """One thing that all methods of a table must share: the name of its check, and its fields for a run. `within` narrows the
+    table: epochs of other data, for one, are other steps."""
+
+    check: str
+    fields: dict[str, Any]
+    within: str = ""
+
+
+def check_tables(runs: Runs, tally: Tally) -> None:
+    """Fail where the methods of one table differ in anything that a fair comparison needs equal."""
+    shared: dict[tuple[str, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for run in runs.values():
+        if run.record.cell is not None:
+            for aspect in _aspects(run, runs):
+                of_methods = shared[(aspect.check, aspect.within, *_table(run))]
+                of_methods[canonical_json(aspect.fields)].add(run.record.cell.method)
+    for (check, _, *table), by_value in shared.items():
+        if len(set().union(*by_value.values())) > 1:  # one method has nothing to differ from
+            tally.expect(check, len(by_value) == 1, " ".join(table), _in_words(by_value))
+    _check_code(runs, tally)
+
+
+def _table(run: AuditedRun) -> Table:
+    cell = run.record.cell
+    assert cell is not None
+    return (cell.task, run.record.dataset or "-", cell.protocol, str(cell.label_ratio), cell.budget, cell.profile)
+
+
+def _aspects(run: AuditedRun, runs: Runs) -> Iterator[Aspect]:
+    spec, stages = run.spec, behind(run, runs)
+    yield Aspect("equal budgets in fine-tuning", spec.limits.model_dump(mode="json"))
+    pretrained = [s for s in stages or () if s.spec.kind == "pretrain"]
+    if any(s.spec.data is not None for s in pretrained):
+        total = sum(s.spec.limits.amount for s in pretrained)
+        yield Aspect("equal budgets in pre-training", {pretrained[-1].spec.limits.currency.value: total})
+    for stage in (run, *(stages or ())):
+        profile = {"profile": stage.spec.profile, "version": stage.spec.profile_version}
+        yield Aspect(ONE_PROFILE, profile)
+        network = {**stage.spec.network.model_dump(mode="json"), "precision": stage.spec.precision}
+        yield Aspect(ONE_NETWORK, network)
+    evaluation = {**(spec.recipe or {}), "selection": spec.selection, "metric": spec.headline_metric}
+    yield Aspect(ONE_RECIPE, evaluation, spec.data.manifest_sha256 if spec.data else "")
+
+
+def _in_words(by_value: dict[str, set[str]]) -> str:
+    """The fields that differ, with the methods of each value: `batch 2 for csc; batch 3 for scratch`."""
+    values = [(json.loads(text), who) for text, who in sorted(by_value.items())]
+    names = {name for fields, _ in values for name in fields}
+    differing = sorted(n for n in names if len({canonical_json(fields.get(n)) for fields, _ in values}) > 1)
+    return "; ".join(
+        f"{', '.join(f'{name} {fields.get(name)}' for name in differing)} for {', '.join(sorted(who))}"
+        for fields, who in values
+    )
+
+
+def _check_code(runs: Runs, tally: Tally) -> None:
+    """The stages behind one table were made by one code: every module that two of them list has one content. Two runs that name
+    one clean commit cannot differ; runs of different commits may, and the reader is warned."""
+    tables: dict[Table, dict[str, AuditedRun]] = defaultdict(dict)
+    for run in runs.values():
+        if run.record.cell is not None:
+            table = (*_table(run), run.spec.code_sha256)  # another code in fine-tuning is another table
+            tables[table] |= {stage.name: stage for stage in (run, *(behind(run, runs) or ()))}
+    listed: dict[str, dict[str, str]] = {}
+    for table, stages in tables.items():
+        seen: dict[str, tuple[str, AuditedRun]] = {}
+        differing: dict[str, tuple[str, AuditedRun, AuditedRun]] = {}
+        for name, stage in stages.items():
+            if name not in listed:
+                listed[name] = code_list(stage)
+            for module, sha256 in listed[name].items():
+                first, other = seen.setdefault(module, (sha256, stage))
+                if first != sha256:
+                    differing.setdefault(stage.name, (module, other, stage))
+        subject = " ".join(table[:-1])
+        if not differing and seen:
+            tally.expect(ONE_CODE, True, subject, "")
+        for module, one, two in differing.values():
+            text = f"{module} is not the same for {one.name} ({one.spec.method}) and {two.name} ({two.spec.method})"
+            commits = {s.record.provenance.git_commit for s in (one, two)}
+            clean = not any(s.record.provenance.git_dirty for s in (one, two))
+            if len(commits) == 1 and None not in commits and clean:
+                tally.expect(ONE_CODE, False, subject, f"{text}, and both name one clean commit")
+            else:
+                tally.note(ONE_CODE, "warning", subject, text)
+
+
+def code_list(run: AuditedRun) -> dict[str, str]:
+    """Module or file to hash, as the run's code.json lists them; empty where it cannot be read."""
+    try:
+        content = read_json(run.folder / CODE, below=run.folder)
+    except (OSError, ValueError):
+        return {}
+    return {str(k): str(v) for k, v in content.items()} if isinstance(content, dict) else {}

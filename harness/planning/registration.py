@@ -1,0 +1,72 @@
+"""A registration: the cells of a suite, written down before it runs, so that an audit can name those that are absent later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from pretrain_bench.benchmarks.specs.base import Name, Spec
+from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.benchmarks.support.errors import WrongUse, writing
+from pretrain_bench.benchmarks.support.foreign_files import read_plain
+from pretrain_bench.harness.planning.stage_specs import PlannedCell
+from pretrain_bench.harness.store import signatures
+from pretrain_bench.harness.store.machine import project_version
+from pretrain_bench.harness.store.store import write_json
+
+
+class RegisteredCell(Spec):
+    """A cell that is to run, and the key of its fine-tuning: the hash of everything that is meant to decide its result."""
+
+    cell: Cell
+    key: str
+
+
+class Registration(Spec):
+    """What was announced, when, and by which version of this project."""
+
+    format: Literal[1] = 1
+    suite: Name
+    suite_version: int
+    registered_at: str
+    project_version: str
+    cells: tuple[RegisteredCell, ...]
+
+
+def register(path: Path, suite: tuple[str, int], cells: Iterable[PlannedCell], key: Path | None) -> Registration:
+    """Write the cells that apply to `path`, and with a `key` (SSH) sign them in `path`.sig; `suite` is its name and version.
+
+    A file that registers the same cells stays as it is, with its time, so that a command can be repeated. Raises WrongUse where
+    it registers others, EnvironmentCannot where it cannot be written or signed.
+    """
+    planned = tuple(RegisteredCell(cell=c.cell, key=c.stages[-1].spec.key) for c in cells if c.stages)
+    if path.exists():
+        earlier = read_registration(path)
+        if earlier.cells != planned:
+            raise WrongUse(
+                f"--register {path}: registers {len(earlier.cells)} other cells or keys since {earlier.registered_at}; a "
+                "registration is not changed afterwards; name another file"
+            )
+    else:
+        earlier = Registration(
+            suite=suite[0], suite_version=suite[1], registered_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            project_version=project_version(), cells=planned,
+        )  # fmt: skip
+        with writing(path, "registration (--register names another file)"):
+            write_json(path, earlier.model_dump(mode="json"), durable=True)
+    if key is not None and not signatures.signature_of(path).exists():
+        signatures.sign(path, key)
+    return earlier
+
+
+def read_registration(path: Path) -> Registration:
+    """A registration. Raises WrongUse where the file is not one."""
+    try:
+        return Registration.model_validate_json(read_plain(path))
+    except (OSError, ValidationError) as error:
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        raise WrongUse(f"{path}: not a registration that `bench run --register` wrote: {why}") from None
