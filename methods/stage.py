@@ -79,7 +79,7 @@ def stage_module(context: StageContext) -> ModuleType:
 
 def module_of(spec: StageSpec) -> str:
     """The name of the built-in module that carries out a stage."""
-    return f"pretrain_bench.methods.{'finetune' if spec.kind == 'finetune' else spec.method}.{spec.part}"
+    return f"pretrain_bench.methods.{'finetune' if spec.kind == 'finetune' else spec.code_of}.{spec.part}"
 
 
 def set_up_torch(spec: StageSpec) -> None:

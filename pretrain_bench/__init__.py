@@ -18,6 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pretrain_bench.api.auditing import Audit, PackedBundle, audit, pack_bundle
+    from pretrain_bench.api.checkpoints import (
+        ExportedCheckpoint,
+        ImportedCheckpoint,
+        export_checkpoint,
+        import_checkpoint,
+    )
     from pretrain_bench.api.cleaning import Removed, clean
     from pretrain_bench.api.data import (
         DataCounts,
@@ -36,7 +42,7 @@ if TYPE_CHECKING:
     from pretrain_bench.api.errors import BenchError, DataError, EnvironmentCannot, WrongUse
     from pretrain_bench.api.features import draw_features
     from pretrain_bench.api.images import ImageState, build_images, list_images, lock_bases, prune_images
-    from pretrain_bench.api.methods import ImportedCheckpoint, check_method, import_checkpoint, list_methods
+    from pretrain_bench.api.methods import check_method, list_methods
     from pretrain_bench.api.planning import Plan, plan
     from pretrain_bench.api.reporting import compare, keys_of_suite, report, watch_runs
     from pretrain_bench.api.running import RunResult, run
@@ -51,6 +57,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "auditing": ("Audit", "PackedBundle", "audit", "pack_bundle"),
+    "checkpoints": ("ExportedCheckpoint", "ImportedCheckpoint", "export_checkpoint", "import_checkpoint"),
     "cleaning": ("Removed", "clean"),
     "data": (
         "DataCounts", "count_data", "dataset", "list_datasets", "prepare_data", "preview_data", "subset_data", "verify_data",
@@ -61,7 +68,7 @@ _MODULES = {
     "errors": ("BenchError", "DataError", "EnvironmentCannot", "WrongUse"),
     "features": ("draw_features",),
     "images": ("ImageState", "build_images", "list_images", "lock_bases", "prune_images"),
-    "methods": ("ImportedCheckpoint", "check_method", "import_checkpoint", "list_methods"),
+    "methods": ("check_method", "list_methods"),
     "planning": ("Plan", "plan"),
     "reporting": ("compare", "keys_of_suite", "report", "watch_runs"),
     "running": ("RunResult", "run"),
@@ -78,10 +85,10 @@ _HOMES = {name: f"{__name__}.api.{module}" for module, names in _MODULES.items()
 
 __all__ = [
     "RUN_COLUMNS", "Audit", "BenchError", "DataCounts", "DataError", "Diagnosis", "Display", "EnvironmentCannot",
-    "ImageState", "ImportedCheckpoint", "LineDisplay", "ListedRun", "PackedBundle", "Plan", "Progressed", "Removed", "Run",
-    "RunResult", "Settings", "Silent", "StageUnderWay", "Status", "TqdmDisplay", "WrongUse", "__version__",
+    "ExportedCheckpoint", "ImageState", "ImportedCheckpoint", "LineDisplay", "ListedRun", "PackedBundle", "Plan", "Progressed",
+    "Removed", "Run", "RunResult", "Settings", "Silent", "StageUnderWay", "Status", "TqdmDisplay", "WrongUse", "__version__",
     "audit", "build_images", "cells", "check_method", "clean", "compare", "count_data", "dataset", "doctor",
-    "draw_features", "draw_scene", "find_run", "fitting_budget", "import_checkpoint", "keys_of_suite",
+    "draw_features", "draw_scene", "export_checkpoint", "find_run", "fitting_budget", "import_checkpoint", "keys_of_suite",
     "list_datasets", "list_images",
     "list_methods", "list_runs", "list_suites", "load_runs", "lock_bases", "open_runs", "pack_bundle", "plan",
     "prepare_data", "preview_data", "prune_images", "report", "run", "status", "subset_data", "suite", "tested_scenes",

@@ -202,8 +202,8 @@ def _check_budget(run: AuditedRun, tally: Tally) -> None:
         return
     half = budget.pretrain if spec.kind == "pretrain" else budget.finetune
     share = 1.0
-    if spec.kind == "pretrain" and spec.method in available(Method):
-        share = next((s.share for s in find(Method, spec.method).stages if s.name == spec.stage), 1.0)
+    if spec.kind == "pretrain" and spec.code_of in available(Method):
+        share = next((s.share for s in find(Method, spec.code_of).stages if s.name == spec.stage), 1.0)
     same = (limits.currency, limits.uniformity, limits.wall_seconds) == (
         half.currency,
         half.uniformity,
@@ -332,6 +332,7 @@ def _check_groups(runs: dict[str, AuditedRun], tally: Tally) -> None:
     """Across runs: one budget for all methods that are compared, and seeds that gave different results."""
     totals: dict[tuple[object, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     tunings: dict[tuple[object, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    imported: dict[str, set[str]] = {}
     for run in runs.values():
         if run.record.cell is None:
             continue
@@ -339,9 +340,14 @@ def _check_groups(runs: dict[str, AuditedRun], tally: Tally) -> None:
         group = (cell.task, run.record.dataset, str(cell.label_ratio), cell.budget, cell.profile)
         limits = run.spec.limits
         tunings[group][canonical_json(limits.model_dump(mode="json"))].add(cell.method)
+        if any(runs[key].spec.checkpoint for key in run.spec.parents.values() if key in runs):
+            imported.setdefault(" ".join(map(str, group)), set()).add(cell.method)
         total, currency = _pretraining_total(run, runs)
         if total is not None:
             totals[group][f"{total:g} {currency}"].add(cell.method)
+    for subject, methods in imported.items():
+        text = f"{', '.join(sorted(methods))}: imported, so the budget of its pre-training is unknown"
+        tally.note("equal budgets in pre-training", "not checked", subject, text)
     for across, by_total in totals.items():
         text = "; ".join(f"{total} for {', '.join(sorted(who))}" for total, who in sorted(by_total.items()))
         if len(set().union(*by_total.values())) > 1:  # one method has nothing to differ from

@@ -18,6 +18,7 @@ from pretrain_bench.harness.cli.options import (
     Json,
     Only,
     PretrainData,
+    PretrainedOn,
     Runs,
     Strict,
     Threads,
@@ -36,7 +37,11 @@ if TYPE_CHECKING:
 def run(
     method: Annotated[
         list[str] | None,
-        typer.Option("--method", help="A pre-training method, or the folder of your own; may be given several times."),
+        typer.Option(
+            "--method",
+            help="A pre-training method, the folder of your own, or your checkpoints, NAME=[ORIGIN:]FILE[,FILE...]; may be given "
+            "several times.",
+        ),
     ] = None,
     task: Annotated[
         list[str] | None,
@@ -59,7 +64,10 @@ def run(
         list[str] | None, typer.Option("--label-ratio", help="Share of the training scenes. (default: 100%)")
     ] = None,
     pretrain_seed: Annotated[
-        list[int] | None, typer.Option("--pretrain-seed", min=0, help="May be given several times. (default: 0)")
+        list[int] | None,
+        typer.Option(
+            "--pretrain-seed", min=0, help="May be given several times. (default: 0; one for each file of a checkpoint)"
+        ),
     ] = None,
     finetune_seed: Annotated[
         list[int] | None, typer.Option("--finetune-seed", min=0, help="May be given several times. (default: 0)")
@@ -69,6 +77,7 @@ def run(
     data: Data = None,
     pretrain_data: PretrainData = None,
     imagenet_weights: ImagenetWeights = None,
+    pretrained_on: PretrainedOn = None,
     threads: Threads = None,
     backend: Backend = "torch",
     device: Device = "auto",
@@ -109,8 +118,9 @@ def run(
     if picks and suite is None:
         raise pb.WrongUse(f"{picks[0]!r}: filters pick cells of a --suite")
     settings = pb.Settings(
-        data or (), pretrain_data or (), imagenet_weights, threads, backend, device, executor, trust_code, up
-    )
+        data or (), pretrain_data or (), imagenet_weights, threads, backend, device, executor, trust_code, up,
+        pretrained_on or (),
+    )  # fmt: skip
     shown = display(json)
     cells = _cells(suite, single, settings, shown)
     result = pb.run(
@@ -153,7 +163,7 @@ def _cells(suite: str | None, single: dict[str, Any], settings: pb.Settings, sho
         budget=budget,
         profile=single["--profile"],
         label_ratios=single["--label-ratio"] or ["100%"],
-        pretrain_seeds=single["--pretrain-seed"] or [0],
+        pretrain_seeds=single["--pretrain-seed"],
         finetune_seeds=single["--finetune-seed"] or [0],
     )
 

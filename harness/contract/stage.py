@@ -3,6 +3,7 @@
     <root>/in/stage.json            this file                     <root>/data/<dataset>/    the stage's view of the data
     <root>/in/backbone.json         names and shapes of the tensors to leave (pre-training)
     <root>/in/imagenet_weights      where the stage has one       <root>/parents/<stage>/   artifacts of earlier stages
+    <root>/in/checkpoint            the user's checkpoint, where the stage imports one
     <root>/in/method/               a user's own method folder, where its Python runs without an image
     <root>/out/                     the only writable place       <root> is /bench in a container
 
@@ -16,7 +17,16 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, ValidationInfo, field_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 from pydantic_core import to_json
 
 from pretrain_bench.benchmarks.datasets.coverage import SplitCoverage
@@ -25,6 +35,7 @@ from pretrain_bench.benchmarks.specs.backbone_shapes import TRANSFER_MEANS, Tran
 from pretrain_bench.benchmarks.specs.base import Name, Seed, Selection, Spec
 from pretrain_bench.benchmarks.specs.budget import UNIFORMITY_MEANS, Currency, Uniformity
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
+from pretrain_bench.benchmarks.specs.checkpoint import IMPORTED, Checkpoint
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.benchmarks.specs.recipes import (
     DetectionRecipe,
@@ -39,7 +50,10 @@ KEY_LENGTH = 20
 STAGE_FILE = "stage.json"
 SHAPES_FILE = "backbone.json"
 WEIGHTS_FILE = "imagenet_weights"
+CHECKPOINT_FILE = "checkpoint"
 METHOD_FOLDER = "method"
+LEFT_OUT_WHERE_UNSET = ("checkpoint",)
+"""Optional fields that are younger than stores: where unset they are no part of the spec as written, so that keys stay."""
 
 Payload = dict[str, JsonValue]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -104,10 +118,18 @@ class StageSpec(Spec):
     transfer: Transfer = Field("all", description=f"of a fine-tuning: {TRANSFER_MEANS}")
     parents: dict[Name, str] = Field({}, description="stage name to key")
     imagenet_weights_sha256: Sha256 | None = None
+    checkpoint: Checkpoint | None = Field(
+        None, description="the user's file that a stage of an imported method converts"
+    )
     threads: PositiveInt
     sparse_backend: Literal["torch", "minkowski"]
     device: Literal["cpu", "cuda"]
     code_sha256: Sha256
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, serialise: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        plain: dict[str, JsonValue] = serialise(self)
+        return {k: v for k, v in plain.items() if v is not None or k not in LEFT_OUT_WHERE_UNSET}
 
     @field_validator("recipe")
     @classmethod
@@ -136,6 +158,11 @@ class StageSpec(Spec):
     def part(self) -> str:
         """What decides, with kind and method, which module carries a stage out: its name; in fine-tuning the kind of the task."""
         return self.task_kind if self.kind == "finetune" else self.stage
+
+    @property
+    def code_of(self) -> str:
+        """The method whose code carries out a pre-training stage: an imported checkpoint has a name of the user's."""
+        return IMPORTED if self.checkpoint is not None else self.method
 
     @property
     def key(self) -> str:

@@ -11,12 +11,15 @@ from pretrain_bench.benchmarks.datasets.holdings import classes_in, scenes_for_t
 from pretrain_bench.benchmarks.datasets.splits import read_scene_list, scenes_for_testing, split_scenes, usable_scenes
 from pretrain_bench.benchmarks.specs.budget import Budget, BudgetHalf, Currency
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
+from pretrain_bench.benchmarks.specs.checkpoint import CheckpointFile, ImportedFrom
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.recipes import Recipe
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
+from pretrain_bench.benchmarks.support.files import readable
+from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import DataView, Limits, StageSpec
 from pretrain_bench.harness.planning.code_digest import code_sha256
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
@@ -66,7 +69,30 @@ class PlannedStage(NamedTuple):
     @property
     def own_code(self) -> bool:
         """Whether the stage runs code from outside this project."""
-        return self.spec.kind == "pretrain" and self.method.origin != "built-in"
+        return self.spec.kind == "pretrain" and self.method.origin not in ("built-in", "imported")
+
+    @property
+    def checkpoint_file(self) -> CheckpointFile | None:
+        """The user's file that the stage imports, if any."""
+        return self.method.checkpoints[self.spec.seed] if self.spec.checkpoint is not None else None
+
+    @property
+    def imported(self) -> ImportedFrom | None:
+        """What a record says of that file."""
+        file = self.checkpoint_file
+        if file is None:
+            return None
+        return ImportedFrom(
+            file=readable(file.path.name), sha256=file.sha256, origin=file.origin, pretrained_on=file.pretrained_on
+        )
+
+    def states_other_scenes(self, record: Record) -> bool:
+        """Whether the user now states other pre-training scenes of an imported file than a record of it has. They are in no key,
+        so that only the import is recorded again."""
+        now, before = self.imported, record.imported
+        if now is None or before is None or now.pretrained_on is None:
+            return False
+        return now.pretrained_on != before.pretrained_on
 
     @property
     def method_folder(self) -> Path | None:
@@ -182,7 +208,8 @@ def pretrain_stages(
                 "data": _view(source, method.needs.labels, scenes) if source else None,
                 "parents": dict(parents),
                 "imagenet_weights_sha256": _weights_sha256(machine) if stage.imagenet_weights else None,
-                "code_sha256": method.code_sha256 or code_sha256("pretrain", method.name, stage.name),
+                "checkpoint": method.checkpoints[seed].identity if stage.checkpoint and method.checkpoints else None,
+                "code_sha256": method.code_sha256 or code_sha256("pretrain", method.code_of, stage.name),
                 "settings": method.settings,
             }
         )

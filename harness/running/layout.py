@@ -9,11 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
+from pretrain_bench.benchmarks.specs.checkpoint import CheckpointFile
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import WrongUse
-from pretrain_bench.benchmarks.support.files import symlink_or_copy
+from pretrain_bench.benchmarks.support.files import size_and_sha256, symlink_or_copy
 from pretrain_bench.harness.contract.events import EVENTS_FILE, drop_end
-from pretrain_bench.harness.contract.stage import METHOD_FOLDER, SHAPES_FILE, STAGE_FILE, WEIGHTS_FILE, StageSpec
+from pretrain_bench.harness.contract.stage import (
+    CHECKPOINT_FILE,
+    METHOD_FOLDER,
+    SHAPES_FILE,
+    STAGE_FILE,
+    WEIGHTS_FILE,
+    StageSpec,
+)
 from pretrain_bench.harness.executors.output_folder import drop_special_files, plain_modes
 from pretrain_bench.harness.planning.code_digest import folder_files, folder_sha256
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
@@ -29,6 +37,8 @@ def lay_out(root: Path, planned: PlannedStage, parents: Mapping[str, Path], weig
     Raises WrongUse where the user's own method changed meanwhile.
     """
     lay_out_folders(root, planned.spec, planned.data.folder if planned.data else None, parents, weights)
+    if planned.checkpoint_file is not None:
+        _link_checkpoint(planned.checkpoint_file, root / "in" / CHECKPOINT_FILE)
     if planned.method_folder is not None:
         _copy_method(planned.method_folder, root / "in" / METHOD_FOLDER, planned.method)
 
@@ -45,6 +55,8 @@ def with_users_paths(
         own[f"data/{planned.data.dataset.name}"] = planned.data.folder
     if weights is not None:
         own[f"in/{WEIGHTS_FILE}"] = weights
+    if planned.checkpoint_file is not None:
+        own[f"in/{CHECKPOINT_FILE}"] = planned.checkpoint_file.path
     if planned.method_folder is not None:
         own[f"in/{METHOD_FOLDER}"] = planned.method_folder
     users = {f"{base}/{place}": str(source) for place, source in own.items() for base in (root, IN_CONTAINER)}
@@ -52,6 +64,13 @@ def with_users_paths(
     if places:  # all at once: a user's folder may have the name of one of ours
         text = re.sub(rf"(?<![\w./-])(?:{places})(?![\w.-])", lambda match: users[match[0]], text)
     return text.replace(f"{root}/", "").replace(f"{root.parent}/", "").replace(str(root), "the stage's folder")
+
+
+def _link_checkpoint(file: CheckpointFile, target: Path) -> None:
+    """Hand the user's checkpoint to the stage. Raises WrongUse where it is no longer the file that was planned."""
+    if size_and_sha256(file.path)[1] != file.sha256:
+        raise WrongUse(f"{file.path}: changed since this command started; run it again")
+    symlink_or_copy(file.path.resolve(), target)
 
 
 def _copy_method(folder: Path, target: Path, method: Method) -> None:

@@ -76,6 +76,8 @@ class StageRunner:
         """A report of a stage that is not to run again, else None. Raises WrongUse for a record that cannot be read."""
         record = self.store.record(planned.spec.kind, key)
         if record is not None:
+            if planned.states_other_scenes(record):
+                return None
             if needs_artifacts and pruned(self.store.folder(planned.spec.kind, key)):
                 return None
             wanted = is_done(record) or self.options.retry != "failed"
@@ -155,7 +157,7 @@ class _Attempt:
             self.store.keep_attempt(record)
             raise Cancelled(f"{self.planned.title}: cancelled; the same command resumes from its last checkpoint")
         own = self.planned.own_code
-        code = {} if own else code_hashes(self.spec.kind, self.spec.method, self.spec.part)
+        code = {} if own else code_hashes(self.spec.kind, self.spec.code_of, self.spec.part)
         self.store.complete(self.spec, record, code, verdict.confusion)
         return record
 
@@ -196,6 +198,7 @@ class _Attempt:
             kind=self.spec.kind,
             method=self.spec.method,
             method_card=self.planned.method.card,
+            imported=self.planned.imported,
             stage=self.spec.stage,
             attempt=self.number,
             outcome=verdict.outcome,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
+from pretrain_bench.api.checkpoints import check_checkpoints
 from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.settings import Settings, resolve
 from pretrain_bench.api.sizing import check_fit, estimate_line
@@ -126,6 +127,7 @@ def run(
         raise WrongUse(f"--retry {retry!r}: expected one of {', '.join(get_args(Retry))}")
     store, display = folder_to_write(runs), display or default_display()
     resolved = resolve(cells, only, settings or Settings())
+    check_checkpoints(resolved)
     check_fit(resolved, synthetic, on_cpu or (settings is not None and settings.device == "cpu"))
     if rebuild:
         _rebuild(resolved, display)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pretrain_bench.benchmarks.specs.budget import Currency
 from pretrain_bench.harness.contract.run_length import COUNTED_IN_TRAINING
 from pretrain_bench.harness.contract.stage import Limits
+from pretrain_bench.reports.analysis.rows import imported_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,14 +46,16 @@ def budget_words(runs: pd.DataFrame) -> str:
     """What is equal for the rows of these runs, for each of their budgets:
 
     `budget: pre-training equal, exactly 20,000 optimiser steps, fine-tuning at most 500 optimiser steps; below a cap each method
-    follows its own recipe`. Where rows used different amounts although the budget is exact, the words say so. `runs`: of the
-    frame; not empty.
+    follows its own recipe`. Where rows used different amounts although the budget is exact, or are imported, the words say
+    so. `runs`: of the frame; not empty.
     """
     several = runs["budget"].nunique() > 1
     texts = []
     for budget, part in runs.groupby("budget", sort=True):
         halves = [f"{words} {_half_words(part, half)}" for half, words in HALVES.items()]
         texts.append(f"budget{f' {budget}' if several else ''}: {', '.join(halves)}")
+    if imported := list(imported_rows(runs)):
+        texts.append(f"NOT EQUAL in pre-training: {', '.join(imported)}")
     capped = any("at_most" in set(runs[f"{half}_uniformity"]) for half in HALVES)
     return "; ".join(texts) + "; below a cap each method follows its own recipe" * capped
 
