@@ -201,6 +201,8 @@ class _AcrossGroupsWriter:
         budget = ["budget", "profile"]
         runs = self.runs[(self.runs[budget] == gains[budget].iloc[0].tolist()).all(axis=1)]
         priced, title = with_hours(gains, runs), f"Cost against gain{under}"
+        if not len(priced):
+            return
         draw = partial(draw_cost_against_gain, priced, f"{self.figure_mark}{title}")
         self._add_figure(f"cost{suffix}", title, draw, priced, plotly_figures.cost(priced))
 

@@ -84,7 +84,7 @@ class Record(Spec):
     method: Name
     method_card: MethodCard | None = None
     """How the method appears in reports; None in records that are older than this field."""
-    imported: ImportedFrom | None = None
+    imported: ImportedFrom | None = Field(None, exclude_if=lambda imported: imported is None)
     """Of a stage that imported a checkpoint: where that comes from."""
     stage: Name
     attempt: int

@@ -17,16 +17,7 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    JsonValue,
-    PositiveFloat,
-    PositiveInt,
-    SerializerFunctionWrapHandler,
-    ValidationInfo,
-    field_validator,
-    model_serializer,
-)
+from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 from pydantic_core import to_json
 
 from pretrain_bench.benchmarks.datasets.coverage import SplitCoverage
@@ -52,8 +43,6 @@ SHAPES_FILE = "backbone.json"
 WEIGHTS_FILE = "imagenet_weights"
 CHECKPOINT_FILE = "checkpoint"
 METHOD_FOLDER = "method"
-LEFT_OUT_WHERE_UNSET = ("checkpoint",)
-"""Optional fields that are younger than stores: where unset they are no part of the spec as written, so that keys stay."""
 
 Payload = dict[str, JsonValue]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -119,17 +108,14 @@ class StageSpec(Spec):
     parents: dict[Name, str] = Field({}, description="stage name to key")
     imagenet_weights_sha256: Sha256 | None = None
     checkpoint: Checkpoint | None = Field(
-        None, description="the user's file that a stage of an imported method converts"
+        None,
+        exclude_if=lambda checkpoint: checkpoint is None,
+        description="the user's file that a stage of an imported method converts",
     )
     threads: PositiveInt
     sparse_backend: Literal["torch", "minkowski"]
     device: Literal["cpu", "cuda"]
     code_sha256: Sha256
-
-    @model_serializer(mode="wrap")
-    def _without_unset(self, serialise: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
-        plain: dict[str, JsonValue] = serialise(self)
-        return {k: v for k, v in plain.items() if v is not None or k not in LEFT_OUT_WHERE_UNSET}
 
     @field_validator("recipe")
     @classmethod

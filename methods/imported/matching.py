@@ -101,7 +101,7 @@ def _best(request: Request, content: CheckpointContent) -> Candidate:
     if not ranked:
         raise DataError(f"{request.path}: {_seen(content)}; none of its tensors is named as one of this backbone's")
     first = ranked[0]
-    equals = [c for c in ranked if c.fit == first.fit and not _same(c, first)]
+    equals = [c for c in ranked[1:] if c.fit == first.fit and not _same(c, first)]
     if first.fit and equals:
         places = " and ".join(repr(c.place) for c in (first, *equals[:2]))
         raise DataError(
@@ -125,7 +125,9 @@ def _candidates(network: NetworkSettings, content: CheckpointContent) -> Iterato
 
 def _candidate(place: str, prefix: str, layout: Layout, tensors: dict[str, Tensor], expected: Shapes) -> Candidate:
     fitting = {n: v for n, v in tensors.items() if tuple(v.shape) == expected.get(n)}
-    others = {n: v for n, v in tensors.items() if n in expected and n not in fitting}
+    # A counter fits any norm, so it counts only with its norm.
+    fitting = {n: v for n, v in fitting.items() if n.replace(COUNTER, "weight") in fitting}
+    others = {n: v for n, v in tensors.items() if n in expected and tuple(v.shape) != expected[n]}
     return Candidate(place, prefix, layout, fitting, others, sorted(set(tensors) - set(expected)))
 
 

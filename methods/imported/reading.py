@@ -31,8 +31,6 @@ class _Opaque:
 
     def __setstate__(self, state: object) -> None: ...
 
-    def __setitem__(self, key: object, value: object) -> None: ...
-
 
 # PointContrast's releases carry OmegaConf settings, Lightning's files AttributeDicts and paths, others numpy scalars. The names
 # are allowed, the libraries' code is never run.
@@ -42,10 +40,6 @@ _SETTINGS_CLASSES = (
     "omegaconf.base.ContainerMetadata",
     "omegaconf.base.Metadata",
     "omegaconf.nodes.AnyNode",
-    "pytorch_lightning.utilities.parsing.AttributeDict",
-    "lightning.pytorch.utilities.parsing.AttributeDict",
-    "lightning_fabric.utilities.data.AttributeDict",
-    "lightning.fabric.utilities.data.AttributeDict",
     "argparse.Namespace",
     "pathlib.PosixPath",
     "pathlib._local.PosixPath",
@@ -58,6 +52,13 @@ _SETTINGS_CLASSES = (
     "builtins.list",
     "builtins.int",
 )
+_SETTINGS_MAPPINGS = (
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "lightning.pytorch.utilities.parsing.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+)
+"""Subclasses of dict, which torch fills in no other form than as a plain dict."""
 
 
 def read_checkpoint(path: Path) -> CheckpointContent:
@@ -68,6 +69,7 @@ def read_checkpoint(path: Path) -> CheckpointContent:
         if start[8:] == b"{":
             return _safetensors(path)
         allowed: list[Any] = [(_Opaque, name) for name in _SETTINGS_CLASSES]
+        allowed += [(dict, name) for name in _SETTINGS_MAPPINGS]
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is refused is reported below
             data = torch.load(path, map_location="cpu", weights_only=True)

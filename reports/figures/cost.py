@@ -15,11 +15,8 @@ if TYPE_CHECKING:
 
 
 def draw_cost_against_gain(effects: pd.DataFrame, title: str) -> Any:
-    """Gain over scratch over the hours of one pre-training, with its interval where n allows.
-
-    `effects`: as from `with_hours`. Rows whose hours are not known, as those of imported checkpoints, are left out.
-    """
-    known = effects[effects["gain"].notna() & effects["hours"].notna()]
+    """Gain over scratch over the hours of one pre-training, with its interval where n allows. `effects`: as from `with_hours`."""
+    known = effects[effects["gain"].notna()]
     places = places_among_rows(known)
     figure, axes = new_axes()
     for row in known.to_dict("records"):
