@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
+from pretrain_bench.benchmarks.specs.checkpoint import ORIGINS, ExportFormat
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.methods.imported.exporting import export_checkpoint
@@ -25,7 +27,7 @@ from pretrain_bench.methods.sparse.conv import MinkowskiConvolution, MinkowskiCo
 from pretrain_bench.methods.sparse.kernel_map import kernel_offsets
 from pretrain_bench.methods.sparse.tensor import SparseTensor
 from pretrain_bench.methods.training.checkpoint import load_weights, save_weights
-from tests.conftest import Bench
+from tests.conftest import REPOSITORY, Bench
 from tests.methods.test_networks import Evil
 from tests.parity.vectors import formula_weights, load
 
@@ -383,6 +385,14 @@ def test_spconvs_weights_compute_the_same_convolutions() -> None:
 def dense_at(grid: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
     x, y, z = coordinates[:, 1:].long().T
     return grid[0, :, x, y, z].T
+
+
+def test_the_docs_list_all_origins_and_formats() -> None:
+    page = (REPOSITORY / "docs/checkpoints.md").read_text()
+    origins, _, formats = page.partition("\n## The way back")
+    listed = re.findall(r"^\| ((?:`[\w.-]+`(?:, )?)+) \|", origins, flags=re.M)
+    assert set(re.findall(r"`([\w.-]+)`", " ".join(listed))) == set(ORIGINS)
+    assert tuple(re.findall(r"^\| `([\w.-]+)` \|", formats, flags=re.M)) == get_args(ExportFormat)
 
 
 @pytest.mark.slow
