@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pretrain_bench.benchmarks.specs.backbone_shapes import Shapes
 from pretrain_bench.benchmarks.specs.checkpoint import KERNEL_ORDER, OWN_ORDER, ExportFormat, KernelOrder
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.benchmarks.support.errors import DataError
@@ -20,6 +21,7 @@ from pretrain_bench.methods.imported.layouts import (
     Layout,
     order_from_cube,
     spunet_shapes,
+    with_their_norms,
 )
 from pretrain_bench.methods.training.checkpoint import load_weights, save_weights
 
@@ -53,20 +55,26 @@ def export_checkpoint(backbone: Path, network: NetworkSettings, form: ExportForm
     Raises DataError where the file cannot be read, or (unless `partial`) where tensors have no place there, naming them.
     """
     layout, order = _FORMATS[form]
-    weights, left_out = {}, []
     places = spunet_shapes(network) if layout is POINTCEPT else None
-    for name, own in load_weights(backbone).items():
-        there, value = layout.name_of(name), order_from_cube(name, own, order).contiguous()
-        expected = tuple(value.shape) if places is None else places.get(there)
-        if expected == tuple(value.shape):
-            weights[(SPUNET_PREFIX if places is not None else "") + there] = value
-        elif expected is None:
-            left_out.append(f"{name}: SpUNet has no {there}")
-        else:
-            left_out.append(f"{name}: {tuple(value.shape)}, SpUNet's {there} has {expected}")
+    stored = {n: order_from_cube(n, own, order).contiguous() for n, own in load_weights(backbone).items()}
+    fitting = {
+        n for n, value in stored.items() if places is None or places.get(layout.name_of(n)) == tuple(value.shape)
+    }
+    fitting = with_their_norms(fitting)
+    prefix = SPUNET_PREFIX if places is not None else ""
+    weights = {prefix + layout.name_of(n): value for n, value in stored.items() if n in fitting}
+    left_out = [_why(n, tuple(v.shape), layout.name_of(n), places or {}) for n, v in stored.items() if n not in fitting]
     if left_out and not partial:
         raise DataError(
             f"{len(left_out)} of {len(left_out) + len(weights)} tensors have no place of their shape in Pointcept's SpUNet, "
             f"and --partial leaves them out: {'; '.join(left_out)}"
         )
     return Exported(weights, order, left_out)
+
+
+def _why(name: str, shape: tuple[int, ...], there: str, places: Shapes) -> str:
+    if there not in places:
+        return f"{name}: SpUNet has no {there}"
+    if places[there] == shape:
+        return f"{name}: without its norm"
+    return f"{name}: {shape}, SpUNet's {there} has {places[there]}"

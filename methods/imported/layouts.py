@@ -8,7 +8,7 @@ x, y, z: its own tests compare them with a dense convolution after `permute(0, 4
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import torch
@@ -23,6 +23,7 @@ HYBRID_TO_CUBE = (
     19, 15, 23, 11, 9, 13, 21, 17, 25, 5, 3, 7, 1, 0, 2, 6, 4, 8, 20, 16, 24, 12, 10, 14, 22, 18, 26,
 )  # fmt: skip
 BLOCK_KERNEL = re.compile(r"block\d\.\d+\.conv[12]\.kernel")
+COUNTER = "num_batches_tracked"
 SPUNET_PREFIX = "backbone."
 """Of SpUNet's names in Pointcept's segmentation networks."""
 
@@ -75,6 +76,11 @@ def from_spconv(weight: Tensor, reverse: bool = False) -> Tensor:
     """The reverse of `to_spconv`."""
     cube = weight.permute(1, 2, 3, 4, 0) if reverse else weight.permute(3, 2, 1, 4, 0)
     return cube.reshape(-1, *cube.shape[-2:]) if cube.shape[0] > 1 else cube[0, 0, 0]
+
+
+def with_their_norms(names: Collection[str]) -> set[str]:
+    """The names without counters of batch norms whose weights are not among them: a counter fits any norm."""
+    return {name for name in names if name.replace(COUNTER, "weight") in names}
 
 
 def _is_kernel(name: str) -> bool:

@@ -14,11 +14,10 @@ from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.specs.checkpoint import KERNEL_ORDER, ORIGINS, PARTIAL, CheckpointOrigin, KernelOrder
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.benchmarks.support.errors import DataError
-from pretrain_bench.methods.imported.layouts import LAYOUTS, POINTCEPT, Layout, order_to_cube
+from pretrain_bench.methods.imported.layouts import COUNTER, LAYOUTS, POINTCEPT, Layout, order_to_cube, with_their_norms
 from pretrain_bench.methods.imported.reading import CheckpointContent, read_checkpoint
 from pretrain_bench.methods.training.checkpoint import refuse_not_finite
 
-COUNTER = "num_batches_tracked"
 MOST_SHOWN = 6
 
 
@@ -125,8 +124,8 @@ def _candidates(network: NetworkSettings, content: CheckpointContent) -> Iterato
 
 def _candidate(place: str, prefix: str, layout: Layout, tensors: dict[str, Tensor], expected: Shapes) -> Candidate:
     fitting = {n: v for n, v in tensors.items() if tuple(v.shape) == expected.get(n)}
-    # A counter fits any norm, so it counts only with its norm.
-    fitting = {n: v for n, v in fitting.items() if n.replace(COUNTER, "weight") in fitting}
+    kept = with_their_norms(fitting)
+    fitting = {n: v for n, v in fitting.items() if n in kept}
     others = {n: v for n, v in tensors.items() if n in expected and tuple(v.shape) != expected[n]}
     return Candidate(place, prefix, layout, fitting, others, sorted(set(tensors) - set(expected)))
 
