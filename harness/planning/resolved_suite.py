@@ -146,7 +146,7 @@ class ResolvedSuite(NamedTuple):
         from pretrain_bench.harness.executors.image_state import state
 
         client = connect()
-        wanted = [m.name for m in self.methods.values() if m.image is None]
+        wanted = list(dict.fromkeys(m.code_of for m in self.methods.values() if m.image is None))
         states = {name: state(client, name) for name in [*wanted, TASK]}
         return [
             {"what": f"image: {name}", "state": found, "detail": why or "-"} for name, (found, why) in states.items()

@@ -173,7 +173,7 @@ def _rebuild(resolved: ResolvedSuite, display: Display) -> None:
 
     if resolved.executor != "docker":
         raise WrongUse("--rebuild: only --executor docker has images")
-    wanted = [*(m.name for m in resolved.methods.values() if m.image is None), TASK]
+    wanted = [*dict.fromkeys(m.code_of for m in resolved.methods.values() if m.image is None), TASK]
     for built in build_all(wanted, BuildSettings(), IMAGE_LOGS, lambda *_: None):
         if built.outcome == "build_failed":
             raise EnvironmentCannot(f"image {built.image}: build_failed: {built.message}")

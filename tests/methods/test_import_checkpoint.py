@@ -308,12 +308,12 @@ def test_pointcept_takes_what_has_a_place_in_its_network_and_the_rest_is_named(
 ) -> None:
     with pytest.raises(DataError) as refused:
         export_checkpoint(backbone, NARROW, "pointcept")
-    said = str(refused.value)
-    assert said.startswith(
+    message = str(refused.value)
+    assert message.startswith(
         "40 of 372 tensors have no place of their shape in Pointcept's SpUNet, and --partial leaves them out"
     )
-    assert "conv0p1s1.kernel: (4, 3, 3, 3, 3), SpUNet's conv_input.0.weight has (4, 5, 5, 5, 3)" in said
-    assert "block2.0.downsample.0.kernel: SpUNet has no enc.1.block0.proj.0.weight" in said
+    assert "conv0p1s1.kernel: (4, 3, 3, 3, 3), SpUNet's conv_input.0.weight has (4, 5, 5, 5, 3)" in message
+    assert "block2.0.downsample.0.kernel: SpUNet has no enc.1.block0.proj.0.weight" in message
     exported = export_checkpoint(backbone, NARROW, "pointcept", partial=True)
     assert (len(exported.weights), len(exported.left_out)) == (332, 40)
     exported.save(tmp_path / "spunet.pth")
