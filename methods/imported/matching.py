@@ -90,13 +90,13 @@ def import_checkpoint(request: Request) -> Imported:
 
 def _best(request: Request, content: CheckpointContent) -> Candidate:
     """The network in the file with most fitting tensors. Raises DataError where two different ones fit equally well."""
-    found = list(_candidates(request.network, content))
+    candidates = list(_candidates(request.network, content))
     wanted = request.prefix or (ORIGINS[request.origin].prefix if request.origin else None)
-    chosen = [c for c in found if c.place == wanted]
+    chosen = [c for c in candidates if c.place == wanted]
     if request.prefix is not None and not chosen:
-        known = ", ".join(sorted({repr(c.place) for c in found})) or "none"
+        known = ", ".join(sorted({repr(c.place) for c in candidates})) or "none"
         raise DataError(f"{request.path}: --prefix {request.prefix!r}: no network there; networks in the file: {known}")
-    ranked = sorted(chosen or found, key=lambda c: -c.fit)
+    ranked = sorted(chosen or candidates, key=lambda c: -c.fit)
     if not ranked:
         raise DataError(f"{request.path}: {_seen(content)}; none of its tensors is named as one of this backbone's")
     first = ranked[0]
