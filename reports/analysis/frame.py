@@ -205,7 +205,7 @@ def _row(
         "budget": cell.budget,
         "profile": cell.profile,
         **digests.protocol(record.key),
-        "pretraining": digests.pretraining(parents),
+        "pretraining": digests.pretraining(record.key, parents),
         "imported": " ".join(f"{p.imported.sha256} {p.imported.origin or ''}".strip() for p in parents if p.imported),
         "method": cell.method,
         "pretrain_dataset": cell.pretrain_dataset,
