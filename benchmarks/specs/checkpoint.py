@@ -59,10 +59,9 @@ class Checkpoint(Spec):
 
 
 class CheckpointFile(Checkpoint):
-    """A checkpoint with its file on this machine, and the scenes that it was pre-trained on as the user states them."""
+    """A checkpoint with its file on this machine."""
 
     path: Path
-    pretrained_on: tuple[str, ...] | None = None
 
     @property
     def identity(self) -> Checkpoint:

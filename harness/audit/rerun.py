@@ -75,6 +75,8 @@ def planned_again(chain: list[AuditedRun], say: Callable[[str], None]) -> list[P
             raise WrongUse(f"{run.name}: was made by other code than this version's; check out its commit")
         if spec.device == "cuda" or spec.imagenet_weights_sha256 is not None:
             raise WrongUse(f"{run.name}: needs {'a GPU' if spec.device == 'cuda' else 'its ImageNet weights'}")
+        if spec.label_ratio is not None and spec.label_ratio.official and not spec.label_ratio.is_of_scenes:
+            raise WrongUse(f"{run.name}: needs the file of {spec.label_ratio}, which a store does not hold")
         if spec.limits.budget not in available(Budget):
             raise WrongUse(f"{run.name}: budget {spec.limits.budget!r} is not one that ships; its caps are not known")
         budget = find(Budget, spec.limits.budget)
@@ -85,7 +87,7 @@ def planned_again(chain: list[AuditedRun], say: Callable[[str], None]) -> list[P
                 raise WrongUse(f"{run.name}: {source}")
             # Raises for a user's own dataset, whose file the record does not hold.
             data = PreparedDataset(find(Dataset, spec.data.dataset), source, read_manifest(source))
-        last = spec.kind == "pretrain" and (number + 1 == len(chain) or chain[number + 1].spec.kind == "finetune")
+        last = spec.kind == "pretrain" and (number + 1 == len(chain) or chain[number + 1].spec.kind != "pretrain")
         half = budget.pretrain if spec.kind == "pretrain" else budget.finetune
         title, method = f"{spec.method}/{spec.stage} again", find(Method, spec.method)
         stages.append(PlannedStage(spec, half, data, run.record.cell, run.record.synthetic, title, method, None, last))
@@ -127,7 +129,7 @@ def compare(repeated: Repeated, runs: dict[str, AuditedRun], tally: Tally) -> No
 
 
 def _compare_metrics(was: AuditedRun, record: Record, runs: dict[str, AuditedRun], tally: Tally, where: str) -> None:
-    if was.spec.kind == "pretrain":
+    if was.spec.kind != "finetune":
         tally.note(CHECK, "not checked", was.name, f"other arithmetic (CPU, torch or threads); {where}")
         return
     spread = seed_spread(was, runs)

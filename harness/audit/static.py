@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 from pretrain_bench.benchmarks.datasets.splits import split_scenes
 from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
 from pretrain_bench.benchmarks.support.foreign_files import plain_size_and_sha256, read_json
+from pretrain_bench.harness.audit.contamination import check_contamination, check_official_labels
 from pretrain_bench.harness.audit.coverage import check_coverage
 from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Step, read_events
@@ -47,10 +49,12 @@ def audit_files(store: Store, tally: Tally, wanted: list[str] | None = None) -> 
     runs = read_runs(store, tally)
     completed = chain.read(store.root)
     lost = {(k.key, k.attempt) for k in (completed.links if completed else ()) if k.outcome == chain.LOST}
+    specs = {key: run.spec for key, run in runs.items()}
     for run in runs.values():
         if wanted is None or run.record.key in wanted:
             _check_attempts(run, {number for key, number in lost if key == run.record.key}, tally)
             _check_run(run, runs, tally)
+            check_contamination(run.record, run.spec, specs, tally)
     _check_chain(store, runs, tally)
     _check_groups(runs, tally)
     return runs
@@ -88,6 +92,7 @@ def _check_run(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) -> No
     _check_labels(run, tally)
     _check_split(run, tally)
     check_coverage(run.record, run.spec, tally)
+    check_official_labels(run.record, run.spec, tally)
     _check_provenance(run, tally)
 
 
@@ -174,8 +179,9 @@ def _check_identity(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) 
         return
     if not tally.expect(check, cell is not None, run.name, "a fine-tuning without a cell") or cell is None:
         return
-    in_cell = (cell.method, cell.task, str(cell.label_ratio), cell.finetune_seed, cell.budget, cell.profile)
-    in_spec = (spec.method, spec.task, str(spec.label_ratio), spec.seed, spec.limits.budget, spec.profile)
+    shared = ("method", "task", "protocol", "label_ratio", "profile")
+    in_cell = (*(str(getattr(cell, name)) for name in shared), cell.finetune_seed, cell.budget)
+    in_spec = (*(str(getattr(spec, name)) for name in shared), spec.seed, spec.limits.budget)
     tally.expect(check, in_cell == in_spec, run.name, f"the cell says {in_cell}, the spec {in_spec}")
     for key in spec.parents.values():
         if key in runs:
@@ -207,15 +213,12 @@ def _check_budget(run: AuditedRun, tally: Tally) -> None:
     share = 1.0
     if spec.kind == "pretrain" and spec.code_of in available(Method):
         share = next((s.share for s in find(Method, spec.code_of).stages if s.name == spec.stage), 1.0)
-    same = (limits.currency, limits.uniformity, limits.wall_seconds) == (
-        half.currency,
-        half.uniformity,
-        half.wall_seconds,
-    )
+    uniformity = "at_most" if spec.takes_no_step else half.uniformity
+    same = (limits.currency, limits.uniformity, limits.wall_seconds) == (half.currency, uniformity, half.wall_seconds)
     tally.expect(
         "budget is the one that ships", same and abs(limits.amount - half.amount * share) < 1e-6, run.name,
         f"{limits.uniformity} {limits.amount:g} {limits.currency.value}; {budget.name} v{budget.version} gives this stage "
-        f"{half.uniformity} {half.amount * share:g}",
+        f"{uniformity} {half.amount * share:g}",
     )  # fmt: skip
 
 
@@ -278,7 +281,7 @@ def _check_split(run: AuditedRun, tally: Tally) -> None:
             tally.expect(check, not wrong, run.name, f"test scene {wrong[0] if wrong else ''} is trained on")
         return
     try:
-        official = split_scenes(scenes, dataset, spec.label_ratio.model_copy(update={"percent": 100.0}))
+        official = split_scenes(scenes, dataset, LabelRatio())
     except BenchError as error:
         tally.expect(check, False, run.name, str(error))
         return
@@ -340,7 +343,7 @@ def _check_groups(runs: dict[str, AuditedRun], tally: Tally) -> None:
         if run.record.cell is None:
             continue
         cell = run.record.cell
-        group = (cell.task, run.record.dataset, str(cell.label_ratio), cell.budget, cell.profile)
+        group = (cell.task, run.record.dataset, cell.protocol, str(cell.label_ratio), cell.budget, cell.profile)
         limits = run.spec.limits
         tunings[group][canonical_json(limits.model_dump(mode="json"))].add(cell.method)
         if any(runs[key].spec.checkpoint for key in run.spec.parents.values() if key in runs):
@@ -373,10 +376,12 @@ def _pretraining_total(run: AuditedRun, runs: dict[str, AuditedRun]) -> tuple[fl
         if key not in runs:
             return None, ""
         parent = runs[key].spec
-        total += parent.limits.amount
-        currency = parent.limits.currency.value
         waiting += parent.parents.values()
-    trains = any(runs[key].spec.data is not None for key in seen)
+        if parent.kind == "pretrain":
+            total += parent.limits.amount
+            currency = parent.limits.currency.value
+    pretrainings = [runs[key].spec for key in seen if runs[key].spec.kind == "pretrain"]
+    trains = any(spec.data is not None for spec in pretrainings)
     return (total, currency) if trains else (None, "")
 
 

@@ -60,6 +60,14 @@ PretrainedOn = Annotated[
         help="The scenes that an imported checkpoint was pre-trained on, one a line; unknown without it.",
     ),
 ]
+LabelSplits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label-split",
+        metavar="NAME=FILE",
+        help="The file of an official label list that does not ship, such as la20=points20; may be given several times.",
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="CPU threads of a stage. (default: all that bench may use, at most 8)"),

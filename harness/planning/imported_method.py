@@ -97,12 +97,10 @@ def with_stated_scenes(methods: Mapping[str, Method], options: Iterable[str]) ->
         if not scenes:
             raise WrongUse(f"--pretrained-on {option}: {path} names no scene; expected one a line")
         stated |= dict.fromkeys(names, scenes)
-    return {key: _with_scenes(m, stated[m.name]) if m.name in stated else m for key, m in methods.items()}
-
-
-def _with_scenes(method: Method, scenes: tuple[str, ...]) -> Method:
-    files = tuple(f.model_copy(update={"pretrained_on": scenes}) for f in method.checkpoints)
-    return method.model_copy(update={"checkpoints": files})
+    return {
+        key: m.model_copy(update={"pretrained_on": stated[m.name]}) if m.name in stated else m
+        for key, m in methods.items()
+    }
 
 
 def check_seeds(methods: Iterable[Method], seeds: Iterable[int]) -> list[str]:

@@ -13,22 +13,21 @@ from pretrain_bench.benchmarks.specs.dataset import up_choice
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.suite import Filter, Suite, parse_filters
-from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.benchmarks.specs.task import DEFAULT_RECIPES, Task
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.reading import reading
+from pretrain_bench.harness.planning.applicable import NotApplicable, check_applicable, check_needs
 from pretrain_bench.harness.planning.catalog import available, find, is_path
 from pretrain_bench.harness.planning.code_digest import forget_changed_code
 from pretrain_bench.harness.planning.imported_method import FORM, check_seeds, with_stated_scenes
+from pretrain_bench.harness.planning.label_lists import check_label_files, parse_label_files
 from pretrain_bench.harness.planning.planner import Planner, SuiteSpecs
 from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset, ProgressFor, parse_data_options
 from pretrain_bench.harness.planning.recipes import TASK_PREFIX, check_sections
 from pretrain_bench.harness.planning.stage_specs import (
     Machine,
-    NotApplicable,
     PlannedCell,
-    check_applicable,
-    check_needs,
 )
 
 if TYPE_CHECKING:
@@ -50,6 +49,7 @@ class RunOverrides(NamedTuple):
     trust_code: bool = False
     up: str = "auto"
     pretrained_on: Sequence[str] = ()
+    label_splits: Sequence[str] = ()
 
 
 class WaitingCell(NamedTuple):
@@ -109,7 +109,8 @@ class ResolvedSuite(NamedTuple):
                 continue
             method, task = planner.specs.methods[cell.method], planner.specs.tasks[cell.task]
             try:
-                check_applicable(method, specs.get(cell.pretrain_dataset), task, specs[self.names[task.dataset]])
+                source, target = specs.get(cell.pretrain_dataset), specs[self.names[task.dataset]]
+                check_applicable(method, source, task, target, cell.protocol)
                 waiting.append(WaitingCell(cell, missing))
             except NotApplicable as reason:
                 planned.append(PlannedCell(cell, (), str(reason)))
@@ -186,8 +187,12 @@ def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) 
     threads = overrides.threads or min(usable_cpus(), MAX_DEFAULT_THREADS)
     # In containers the backend is the images', and a stage without it ends with that message.
     device = usable_device(overrides.backend if overrides.executor == "local" else "torch", overrides.device)
-    machine = Machine(threads, overrides.backend, device, overrides.imagenet_weights)
-    notices = check_seeds(methods.values(), suite.pretrain_seeds)
+    label_files = parse_label_files(overrides.label_splits)
+    machine = Machine(threads, overrides.backend, device, overrides.imagenet_weights, label_files)
+    notices = [
+        *check_label_files(suite.label_ratios, label_files),
+        *check_seeds(methods.values(), suite.pretrain_seeds),
+    ]
     asked = [t.dataset for t in tasks.values()]
     asked += suite.pretrain_datasets if any(m.needs.data for m in methods.values()) else ()
     names = {name: sources.resolve(name, notices.append) for name in dict.fromkeys(asked)}
@@ -263,6 +268,8 @@ def _find_task(name: str) -> Task:
     task = find(Task, name)
     if is_path(name) and task.name in available(Task):
         raise WrongUse(f"{name}: name: {task.name!r} is a task that ships; choose another name")
+    if is_path(name) and task.recipe is None:
+        return task.model_copy(update={"recipe": DEFAULT_RECIPES[task.kind]})
     return task
 
 

@@ -16,6 +16,7 @@ from pretrain_bench.benchmarks.support.files import size_and_sha256, symlink_or_
 from pretrain_bench.harness.contract.events import EVENTS_FILE, drop_end
 from pretrain_bench.harness.contract.stage import (
     CHECKPOINT_FILE,
+    LABEL_ROWS_FILE,
     METHOD_FOLDER,
     SHAPES_FILE,
     STAGE_FILE,
@@ -34,11 +35,13 @@ def lay_out(root: Path, planned: PlannedStage, parents: Mapping[str, Path], weig
     """Make the folders of a planned stage below `root`; `out/` keeps the state of an earlier attempt.
 
     `parents` maps the name of each earlier stage to the folder of its artifacts; `weights` is the file of ImageNet weights.
-    Raises WrongUse where the user's own method changed meanwhile.
+    Raises WrongUse where the user's own method, or the file of an official label list, changed meanwhile.
     """
     lay_out_folders(root, planned.spec, planned.data.folder if planned.data else None, parents, weights)
     if planned.checkpoint_file is not None:
         _link_checkpoint(planned.checkpoint_file, root / "in" / CHECKPOINT_FILE)
+    if planned.label_file is not None:
+        _copy_label_file(planned.label_file, root / "in" / LABEL_ROWS_FILE, planned.spec)
     if planned.method_folder is not None:
         _copy_method(planned.method_folder, root / "in" / METHOD_FOLDER, planned.method)
 
@@ -57,6 +60,8 @@ def with_users_paths(
         own[f"in/{WEIGHTS_FILE}"] = weights
     if planned.checkpoint_file is not None:
         own[f"in/{CHECKPOINT_FILE}"] = planned.checkpoint_file.path
+    if planned.label_file is not None:
+        own[f"in/{LABEL_ROWS_FILE}"] = planned.label_file
     if planned.method_folder is not None:
         own[f"in/{METHOD_FOLDER}"] = planned.method_folder
     users = {f"{base}/{place}": str(source) for place, source in own.items() for base in (root, IN_CONTAINER)}
@@ -71,6 +76,13 @@ def _link_checkpoint(file: CheckpointFile, target: Path) -> None:
     if size_and_sha256(file.path)[1] != file.sha256:
         raise WrongUse(f"{file.path}: changed since this command started; run it again")
     symlink_or_copy(file.path.resolve(), target)
+
+
+def _copy_label_file(file: Path, target: Path, spec: StageSpec) -> None:
+    """Copy the file with the labelled rows. Raises WrongUse where it is no longer the file that was planned."""
+    shutil.copyfile(file, target)
+    if spec.label_ratio is None or size_and_sha256(target)[1] != spec.label_ratio.sha256:
+        raise WrongUse(f"{file} changed since this command started; run it again")
 
 
 def _copy_method(folder: Path, target: Path, method: Method) -> None:

@@ -76,8 +76,6 @@ class StageRunner:
         """A report of a stage that is not to run again, else None. Raises WrongUse for a record that cannot be read."""
         record = self.store.record(planned.spec.kind, key)
         if record is not None:
-            if planned.states_other_scenes(record):
-                return None
             if needs_artifacts and pruned(self.store.folder(planned.spec.kind, key)):
                 return None
             wanted = is_done(record) or self.options.retry != "failed"
@@ -131,7 +129,9 @@ class _Attempt:
         self.imagenet_weights = runner.options.imagenet_weights
         self.job, self.planned, self.spec = job, job.planned, job.planned.spec
         self.partial, self.root, self.artifacts = partial, partial / "root", partial / "root" / "out" / ARTIFACTS
-        self.parents = {s: self.store.folder("pretrain", k) / ARTIFACTS for s, k in self.spec.parents.items()}
+        self.parents = {
+            s: self.store.folder(self.spec.parents_kind, k) / ARTIFACTS for s, k in self.spec.parents.items()
+        }
         self.account = StageAccount()
         self.number = self.store.next_attempt(self.spec)
         self.started_at = _now()
@@ -209,6 +209,7 @@ class _Attempt:
             synthetic=self.planned.synthetic,
             metrics=verdict.metrics,
             coverage=self.spec.coverage if verdict.metrics else None,
+            contamination=self.planned.contamination,
             stage_metrics=clean_metrics(end.metrics) if end else {},
             ledger=account.ledger,
             measured=execution.measured,

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pretrain_bench.api.display import Display, default_display
+from pretrain_bench.api.settings import Roots, root_options
 from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.datasets.layout import Manifest, is_prepared, read_manifest
 from pretrain_bench.benchmarks.specs.dataset import Dataset, up_choice
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
 from pretrain_bench.benchmarks.support.files import cache_folder, copy_tree
 from pretrain_bench.harness.planning.catalog import available, find
+from pretrain_bench.harness.planning.label_lists import training_labels
 from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset
 
 DEFAULT_STRIDE = 50
@@ -56,7 +58,7 @@ def prepare_data(
     """Convert a dataset to the prepared form, once; `run` does the same by itself.
 
     Args:
-        name: the dataset, or a folder that is prepared already.
+        name: the dataset, or a folder: prepared already, or in a layout of a dataset that ships.
         root: the folder with its official layout; procedural datasets need none.
         frame_stride: take every n-th frame of a recording; by default what the dataset says, else every 50th.
         world: size of a procedural dataset: smoke, tiny or full.
@@ -77,8 +79,8 @@ def prepare_data(
             )
         return PreparedDataset(find(Dataset, manifest.dataset), folder, manifest)
     name = os.fspath(name)
-    if folder.is_dir() and name not in available(Dataset):
-        raise WrongUse(f"{folder}: not a prepared dataset; give the dataset's name, and its folder with --root")
+    if root is None and folder.is_dir() and name not in available(Dataset):
+        name, root = _dataset_of(folder), folder
     wanted = find(Dataset, name)
     if root is None and not wanted.synthetic:
         raise WrongUse(f"{name}: give --root DIR, the folder that holds its official layout ({wanted.source})")
@@ -86,6 +88,19 @@ def prepare_data(
     sources = DataSources(roots, {wanted.name: wanted}, DEFAULT_STRIDE, world, frame_stride, chosen_up)
     sources.check_up([wanted.name])
     return sources.prepare(wanted.name, strict, display.progress, display.say)
+
+
+def _dataset_of(folder: Path) -> str:
+    """The dataset that ships whose data a folder holds. Raises WrongUse where none is, DataError for an unknown layout."""
+    from pretrain_bench.api.own_data import describe_data
+
+    described = describe_data(folder)
+    if described.stands_for is None:
+        raise WrongUse(
+            f"{folder}: {described.card.title} of no dataset that ships; write a dataset file with `bench data init {folder}`, "
+            f"and give that file and --root {folder}"
+        )
+    return described.stands_for
 
 
 def count_data(prepared: PreparedDataset) -> DataCounts:
@@ -187,18 +202,27 @@ def write_synthetic(name: str, out: AnyPath, *, world: str = "smoke", display: D
 
 
 def preview_data(
-    prepared: PreparedDataset, out: AnyPath | None = None, *, scenes: int = 4, labels: bool = True
+    prepared: PreparedDataset,
+    out: AnyPath | None = None,
+    *,
+    scenes: int = 4,
+    labels: bool = True,
+    label_ratio: str | None = None,
+    label_splits: Roots = (),
 ) -> Path:
     """Draw a contact sheet: pictures, depth, clouds by colour and (`labels`) by label; returns the PNG, NAME.png by default.
 
-    Raises EnvironmentCannot where it cannot be written.
+    With a `label_ratio` it shows training scenes of that split and the labels that may be used; `label_splits` names files of
+    official lists as in `Settings`. Raises EnvironmentCannot where it cannot be written, WrongUse or DataError for a ratio that
+    does not fit the data.
     """
     from pretrain_bench.benchmarks.datasets.preview import contact_sheet
 
     path = Path(f"{prepared.dataset.name}.png" if out is None else out)
     if path.suffix.lower() != ".png":
         raise WrongUse(f"--out {path}: expected a name that ends in .png")
-    sheet = contact_sheet(prepared.dataset, prepared.folder, prepared.manifest, scenes, labels)
+    training = None if label_ratio is None else training_labels(prepared, label_ratio, root_options(label_splits))
+    sheet = contact_sheet(prepared.dataset, prepared.folder, prepared.manifest, scenes, labels, training)
     with writing(path, "picture (--out names another file)"):
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path)

@@ -11,6 +11,8 @@ from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.settings import Settings, resolve
 from pretrain_bench.api.sizing import check_fit, estimate_line
 from pretrain_bench.api.stores import Runs, folder_to_write
+from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.benchmarks.specs.probes import FINETUNE
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.files import notice_of_missing_links
@@ -65,6 +67,16 @@ class RunResult(NamedTuple):
         more = f"; {len(others)} more failed" if others else ""
         record = first.record
         raise BenchError(f"{first.planned.title}: {record.outcome.value}: {record.message}{hint}{more}")
+
+    def probes_without_baseline(self) -> list[Cell]:
+        """A cell of each task and probing protocol of which no probe of `scratch` was run: a probe says something only beside
+        that of a frozen random backbone."""
+        from pretrain_bench.reports.analysis.method_cards import BASELINE
+
+        cells = [stage.record.cell for stage in self.stages if stage.record.cell is not None]
+        probed = {(c.task, c.protocol): c for c in cells if c.protocol != FINETUNE}
+        beside = {(c.task, c.protocol) for c in cells if c.method == BASELINE}
+        return [cell for which, cell in probed.items() if which not in beside]
 
     def rows(self) -> list[StageRow]:
         """The stages in short."""
@@ -143,7 +155,7 @@ def run(
     for cell in absent:
         ratio = cell.cell.label_ratio
         display.say(f"{cell.cell.method} -> {cell.cell.task} at {ratio}: n/a: {cell.reason.removeprefix('n/a: ')}")
-    for line in _part_of_test_splits(planned):
+    for line in (*_part_of_test_splits(planned), *_contaminated(planned)):
         display.say(line)
     store.check_writable()
     if notice := notice_of_missing_links(store.root, "symbolic", "hard"):
@@ -162,6 +174,18 @@ def _part_of_test_splits(planned: Iterable[PlannedCell]) -> list[str]:
             f"warning: {spec.task} on {spec.data.dataset}: {spec.coverage.text}; the record and every table say so"
             for spec in specs
             if spec.data is not None and spec.coverage is not None and not spec.coverage.whole
+        )
+    )
+
+
+def _contaminated(planned: Iterable[PlannedCell]) -> list[str]:
+    """A warning for each method and task whose pre-training saw, or may have seen, test scenes."""
+    cells = [(c.cell, c.stages[-1].contamination) for c in planned if c.stages]
+    return list(
+        dict.fromkeys(
+            f"warning: {cell.method} -> {cell.task}: {seen.mark}; the record and every table say so"
+            for cell, seen in cells
+            if seen is not None and seen.mark
         )
     )
 

@@ -41,6 +41,9 @@ class Settings(NamedTuple):
     pretrained_on: Names = ()
     """Scenes that imported checkpoints were pre-trained on, as you state them: `NAME=FILE` or `FILE`, one scene a line."""
 
+    label_splits: Roots = ()
+    """Files of official label lists that do not ship: `{"la20": "/data/points20"}`, or texts such as `la20=/data/points20`."""
+
 
 def resolve(cells: Suite | str, only: Iterable[str], settings: Settings) -> ResolvedSuite:
     """A suite, by itself or by name or file, with everything it names loaded. Raises WrongUse, EnvironmentCannot."""
@@ -57,6 +60,7 @@ def resolve(cells: Suite | str, only: Iterable[str], settings: Settings) -> Reso
         trust_code=settings.trust_code,
         up=settings.up,
         pretrained_on=as_list(settings.pretrained_on),
+        label_splits=root_options(settings.label_splits),
     )
     return resolve_suite(chosen, parse_filters(as_list(only)), overrides)
 

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from pydantic_core import to_json
 
+from pretrain_bench.benchmarks.datasets.contamination import Contamination
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS, OVER_ALL
+from pretrain_bench.benchmarks.specs.probes import FINETUNE, FeatureRecipe, LinearProbe
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.benchmarks.support.foreign_files import read_json
+from pretrain_bench.harness.contract.contamination import contamination_of
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.contract.stage import KEY_LENGTH, StageSpec, hashes_as_written
 from pretrain_bench.harness.store.store import SPEC, Store
@@ -60,17 +63,18 @@ def load(store: Store, keys: set[str] | None = None) -> Loaded:
         records = {key: record for key, record in records.items() if key in specs}
         digests = SpecDigests(specs)
         counted = [r for r in records.values() if keys is None or r.key in keys]
-        rows = []
+        rows, known = [], dict[tuple[int, ...], dict[str, str]]()
         for record in [r for r in counted if r.kind == "finetune"]:
             try:
-                rows.append(_row(record, _ancestors(record, records), specs, digests))
+                parents = _ancestors(record, records)
+                rows.append(_row(record, parents, specs, digests) | _contamination(record, parents, specs, known))
             except WrongUse as error:
                 store.set_aside(str(error))
     columns = [*GROUP, *ROW, "pretrain_seed", "finetune_seed", "outcome", "message", "key", "label_percent", "family"]
     columns += ["pretrain_synthetic", "score_selected"]
-    failed = [r for r in counted if r.kind == "pretrain" and r.outcome != Outcome.ok]
+    failed = [r for r in counted if r.kind != "finetune" and r.outcome != Outcome.ok]
     frame = _apart_by_file(pd.DataFrame(rows, columns=None if rows else columns))
-    runs, failed_pretrainings = with_row_names(frame, [_failed_pretraining(store, r, frame) for r in failed])
+    runs, failed_pretrainings = with_row_names(frame, [_failed_pretraining(store, r, records, frame) for r in failed])
     # A copy has its numbers in one block, and so is much quicker to take rows from.
     runs = runs.assign(checkpoint=_checkpoints(runs)).copy()
     return Loaded(runs, records, specs, frozenset(failed_pretrainings))
@@ -132,9 +136,18 @@ def _checkpoints(runs: pd.DataFrame) -> pd.Series:
     return runs[ACROSS_RATIOS].join(headline, on=ACROSS_RATIOS)["checkpoint"].fillna("final")
 
 
-def _failed_pretraining(store: Store, record: Record, runs: pd.DataFrame) -> FailedPretraining:
-    """`runs` tell which kinds of task data it may have been made for: real, synthetic or both (None)."""
+def _failed_pretraining(
+    store: Store, record: Record, records: Mapping[str, Record], runs: pd.DataFrame
+) -> FailedPretraining:
+    """A failed pre-training, or failed features, which leave out linear probes of one task alone. `runs` tell which kinds of task
+    data a pre-training may have been made for: real, synthetic or both (None)."""
     spec = store.spec(record.kind, record.key)  # its own: a shared spec does not have its seed
+    if record.kind == "features":
+        (parent,) = record.parents.values()
+        failed = _failed_pretraining(store, records[parent], records, runs)
+        probed = LinearProbe(batch_norm=FeatureRecipe.model_validate(spec.recipe).batch_norm).title
+        on_synthetic = spec.data is not None and spec.data.synthetic
+        return failed._replace(key=record.key, synthetic=on_synthetic, task=spec.task, protocol=probed)
     dataset, pretrain_synthetic = (spec.data.dataset, spec.data.synthetic) if spec.data else (NO_DATASET, None)
     budget, profile = spec.limits.budget, spec.profile
     tasks = set(runs.loc[(runs["budget"] == budget) & (runs["profile"] == profile), "synthetic"])
@@ -194,18 +207,19 @@ def _row(
         raise WrongUse(
             f"finetune/{record.key}: its record names no cell, so it belongs in no table; bench audit says more"
         )
-    limited = cell.label_ratio.points or cell.label_ratio.boxes
+    pretrainings = [p for p in parents if p.kind == "pretrain"]
     return {
         "task": cell.task,
         "dataset": record.dataset or NO_DATASET,
         "synthetic": spec.data is not None and spec.data.synthetic,
-        "pretrain_synthetic": any(p.synthetic for p in parents),
+        "pretrain_synthetic": any(p.synthetic for p in pretrainings),
+        "protocol": title_of_protocol(spec),
         "label_ratio": str(cell.label_ratio),
-        "label_percent": float("nan") if limited else cell.label_ratio.percent,
+        "label_percent": cell.label_ratio.percent if cell.label_ratio.is_share else float("nan"),
         "budget": cell.budget,
         "profile": cell.profile,
-        **digests.protocol(record.key),
-        "pretraining": digests.pretraining(record.key, parents),
+        **digests.conditions(record.key),
+        "pretraining": digests.pretraining(record.key, pretrainings),
         "imported": " ".join(f"{p.imported.sha256} {p.imported.origin or ''}".strip() for p in parents if p.imported),
         "method": cell.method,
         "pretrain_dataset": cell.pretrain_dataset,
@@ -215,19 +229,25 @@ def _row(
         "message": record.message,
         "key": record.key,
         "metric": spec.headline_metric,
-        **_protocol(spec),
+        **_conditions(spec),
         "attempt": record.attempt,
-        "pretrain_keys": tuple(p.key for p in parents),
-        "pretrain_stages": tuple(digests.stage(p.key) for p in parents),
-        **limit_columns("pretrain", [specs[p.key].limits for p in parents]),
-        **limit_columns("finetune", [spec.limits]),
-        **_costs(record, parents),
+        "pretrain_keys": tuple(p.key for p in pretrainings),
+        "pretrain_stages": tuple(digests.stage(p.key) for p in pretrainings),
+        **limit_columns("pretrain", [specs[p.key].limits for p in pretrainings]),
+        **limit_columns("finetune", [] if spec.takes_no_step else [spec.limits]),
+        **_costs(record, pretrainings),
+        **_features(parents),
         **_scores(record, spec.headline_metric),
     }
 
 
-def _protocol(spec: StageSpec) -> dict[str, object]:
-    """What decides which published numbers are made in the same way; columns of `columns.PROTOCOL`."""
+def title_of_protocol(spec: StageSpec) -> str:
+    """The protocol of a run with those of its options that are not the default: runs under two of them are never averaged."""
+    return FINETUNE if spec.probe is None else spec.probe.title
+
+
+def _conditions(spec: StageSpec) -> dict[str, object]:
+    """What decides which published numbers are made in the same way; columns of `columns.CONDITIONS`."""
     split, data = spec.split, spec.data
     averaged = () if data is None else data.things if spec.task_kind == "instance" else data.classes
     return {
@@ -237,6 +257,39 @@ def _protocol(spec: StageSpec) -> dict[str, object]:
         "mean_over": len(averaged),
         "voxel_metres": spec.task_recipe.voxel_metres,
         "part_of_test_split": spec.coverage.mark if spec.coverage else "",
+    }
+
+
+def _contamination(
+    record: Record, parents: list[Record], specs: Mapping[str, StageSpec], known: dict[tuple[int, ...], dict[str, str]]
+) -> dict[str, str]:
+    """What the pre-training saw of the run's scenes: columns of `columns.CONTAMINATION`. Computed where the record is older, once
+    for all runs that share their specs (`known`)."""
+    seen = record.contamination
+    if seen is not None:
+        return {"contamination": seen.flag, "contamination_mark": seen.mark}
+    behind = [specs[p.key] for p in parents]
+    shared = tuple(map(id, (specs[record.key], *behind)))
+    if shared not in known:
+        try:
+            seen = contamination_of(specs[record.key], behind)
+        except WrongUse:  # a newer version may know the form in which a spec states scenes
+            seen = Contamination(flag="unknown", test=0)
+        known[shared] = {"contamination": seen.flag, "contamination_mark": seen.mark} if seen else _NOT_SPLIT
+    return known[shared]
+
+
+_NOT_SPLIT = {"contamination": "none", "contamination_mark": ""}
+"""Of a run whose spec names no test scenes."""
+
+
+def _features(parents: list[Record]) -> dict[str, object]:
+    """Key and cost of the features that a linear probe shares with others; empty and 0 for other protocols."""
+    features = next((p for p in parents if p.kind == "features"), None)
+    return {
+        "features_key": features.key if features else "",
+        "features_cpu_seconds": features.ledger.cpu_seconds if features else 0.0,
+        "features_gpu_seconds": features.ledger.gpu_seconds if features else 0.0,
     }
 
 
@@ -286,18 +339,19 @@ def gpu_joules(records: Iterable[Record]) -> float:
 
 
 def _ancestors(record: Record, records: dict[str, Record]) -> list[Record]:
-    """The pre-trainings behind a run. Raises WrongUse where one has no readable record, since how the
+    """The pre-trainings and features behind a run. Raises WrongUse where one has no readable record, since how the
     run was made is then unknown."""
     ancestors: dict[str, Record] = {}
-    waiting = list(record.parents.values())
+    kind = "features" if record.cell is not None and record.cell.protocol == "linear" else "pretrain"
+    waiting = [(kind, key) for key in record.parents.values()]
     while waiting:
-        key = waiting.pop()
+        kind, key = waiting.pop()
         if key not in records:
             raise WrongUse(
-                f"finetune/{record.key}: pretrain/{key}, from which it started, has no readable record; put its folder back, "
+                f"finetune/{record.key}: {kind}/{key}, from which it started, has no readable record; put its folder back, "
                 "or run the suite again"
             )
         if key not in ancestors:
             ancestors[key] = records[key]
-            waiting += records[key].parents.values()
+            waiting += [("pretrain", parent) for parent in records[key].parents.values()]
     return list(ancestors.values())

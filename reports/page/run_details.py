@@ -199,6 +199,7 @@ def _facts(record: Record, row: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("pre-trained on", row["pretrain_dataset"]),
         ("pre-training runs", ", ".join(row["pretrain_keys"])),
+        ("contamination", record.contamination.text if record.contamination else row["contamination"]),
         ("steps", _used(row, "steps")),
         ("CPU seconds", _used(row, "cpu_seconds")),
         ("GPU seconds", _used(row, "gpu_seconds")),

@@ -13,12 +13,16 @@ from pretrain_bench.benchmarks.datasets import pairs, scannet, semantickitti, su
 from pretrain_bench.benchmarks.datasets.layout import read_manifest
 from pretrain_bench.benchmarks.datasets.overlaps import overlaps
 from pretrain_bench.benchmarks.datasets.prepare import prepare
+from pretrain_bench.benchmarks.datasets.splits import read_scene_list
 from pretrain_bench.benchmarks.datasets.views import list_frames, load_frame, upright_points
-from pretrain_bench.benchmarks.input.annotations import read_csc_points
+from pretrain_bench.benchmarks.input.annotations import read_label_rows
 from pretrain_bench.benchmarks.input.boxes import points_inside
 from pretrain_bench.benchmarks.input.detection import box_votes
 from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.official_labels import OFFICIAL
+from pretrain_bench.benchmarks.support.files import size_and_sha256
 from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.prepared_data import DataSources
 from tests.conftest import SHARED
 
 REAL = SHARED / "realdata"
@@ -48,6 +52,23 @@ def test_semantickitti(tmp_path: Path) -> None:
     assert len(np.unique(cars[cars > 0])) > 3
     road = np.load(folder / "unlabelled/08__000000/xyz.npy")[semantic == 8]
     assert abs(np.median(road[:, 2]) + 1.73) < 0.15, "the laser of the recording car stands 1.73 m above the road"
+
+
+def test_the_dump_of_votenet_is_read(tmp_path: Path) -> None:
+    folder = REAL / "sunrgbd/sunrgbd_pc_bbox_votes_50k_v1_train"
+    sources = DataSources({"sunrgbd": folder})
+    assert sources.dataset("sunrgbd").layout == "votenet"
+    assert DataSources({"sunrgbd": REAL / "sunrgbd"}).dataset("sunrgbd").layout == "sunrgbd", (
+        "the official one goes first"
+    )
+    data = sources.prepare("sunrgbd")
+    (scene,) = data.manifest.scenes
+    assert (scene.name, scene.points, scene.test) == ("000001", 50_000, False) and not data.manifest.problems
+    dump, theirs = np.load(folder / "000001_pc.npz")["pc"], np.load(folder / "000001_bbox.npy")
+    xyz, boxes = np.load(data.folder / "unlabelled/000001/xyz.npy"), np.load(data.folder / "labelled/000001/boxes.npy")
+    assert np.array_equal(xyz, dump[:, :3].astype(np.float32))
+    assert np.allclose(boxes[:, 3:6], 2 * theirs[:, 3:6]) and np.array_equal(boxes[:, 7], theirs[:, 7])
+    assert all(points_inside(xyz, box).sum() > 20 for box in boxes), "sizes are full, headings turn the right way"
 
 
 def test_sunrgbd_against_votenet_s_own_dump(tmp_path: Path) -> None:
@@ -142,8 +163,12 @@ def test_overlaps_equal_the_golden_ones(golden_shared: Path) -> None:
 def test_official_lists() -> None:
     label_map = scannet.read_label_map(REAL / "splits/scannet/scannetv2-labels.combined.tsv")
     assert label_map["chair"] == 5 and label_map["refrigerator"] == 24 and len(label_map) > 500
-    points = read_csc_points(REAL / "splits/scannet_limited_annotations/points20")
-    assert len(points) == 1201 and {len(v) for v in points.values()} == {20}
+    train = read_scene_list("scannetv2_train.txt")
+    for count in (20, 50, 100, 200):
+        path = REAL / f"splits/scannet_limited_annotations/points{count}"
+        assert size_and_sha256(path)[1] == OFFICIAL[f"scannet-la{count}"].sha256
+        points = read_label_rows(path)
+        assert set(points) == train and {len(v) for v in points.values()} == {count}
     text = (REAL / "splits/semantickitti/semantic-kitti.yaml").read_text()
     import yaml
 
