@@ -15,7 +15,7 @@ from pretrain_bench.benchmarks.specs.loading import parse_spec
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.contract.events import EVENTS_FILE, EventWriter, Start, Warn
 from pretrain_bench.harness.contract.run_length import RunLength, run_length
-from pretrain_bench.harness.contract.stage import STAGE_FILE, WEIGHTS_FILE, StageSpec
+from pretrain_bench.harness.contract.stage import CHECKPOINT_FILE, STAGE_FILE, WEIGHTS_FILE, StageSpec
 
 RecipeT = TypeVar("RecipeT", bound=Spec)
 
@@ -64,6 +64,11 @@ class StageContext:
     def imagenet_weights(self) -> Path | None:
         """The weights file that the user named, if any."""
         return self.root / "in" / WEIGHTS_FILE if self.spec.imagenet_weights_sha256 else None
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint that the user named, if any."""
+        return self.root / "in" / CHECKPOINT_FILE if self.spec.checkpoint else None
 
     def parent(self, stage: str) -> Path:
         """The artifacts of an earlier stage."""

@@ -80,7 +80,7 @@ def stage_module(context: StageContext) -> ModuleType:
 
 def module_of(spec: StageSpec) -> str:
     """The name of the built-in module that carries out a stage."""
-    return f"pretrain_bench.methods.{spec.method if spec.kind == 'pretrain' else 'finetune'}.{spec.part}"
+    return f"pretrain_bench.methods.{spec.code_of if spec.kind == 'pretrain' else 'finetune'}.{spec.part}"
 
 
 def set_up_torch(spec: StageSpec) -> None:

@@ -18,6 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pretrain_bench.api.auditing import Audit, PackedBundle, audit, pack_bundle
+    from pretrain_bench.api.checkpoints import (
+        ExportedCheckpoint,
+        ImportedCheckpoint,
+        export_checkpoint,
+        import_checkpoint,
+    )
     from pretrain_bench.api.cleaning import Removed, clean
     from pretrain_bench.api.data import (
         DataCounts,
@@ -37,7 +43,7 @@ if TYPE_CHECKING:
     from pretrain_bench.api.errors import BenchError, DataError, EnvironmentCannot, WrongUse
     from pretrain_bench.api.features import draw_features
     from pretrain_bench.api.images import ImageState, build_images, list_images, lock_bases, prune_images
-    from pretrain_bench.api.methods import ImportedCheckpoint, check_method, import_checkpoint, list_methods
+    from pretrain_bench.api.methods import check_method, list_methods
     from pretrain_bench.api.own_data import InitialFiles, describe_data, holds_originals, init_data
     from pretrain_bench.api.planning import Plan, plan
     from pretrain_bench.api.power import Power, power, power_of_plan
@@ -54,6 +60,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "auditing": ("Audit", "PackedBundle", "audit", "pack_bundle"),
+    "checkpoints": ("ExportedCheckpoint", "ImportedCheckpoint", "export_checkpoint", "import_checkpoint"),
     "cleaning": ("Removed", "clean"),
     "data": (
         "DataCounts", "count_data", "dataset", "list_datasets", "prepare_data", "preview_data", "subset_data", "verify_data",
@@ -64,7 +71,7 @@ _MODULES = {
     "errors": ("BenchError", "DataError", "EnvironmentCannot", "WrongUse"),
     "features": ("draw_features",),
     "images": ("ImageState", "build_images", "list_images", "lock_bases", "prune_images"),
-    "methods": ("ImportedCheckpoint", "check_method", "import_checkpoint", "list_methods"),
+    "methods": ("check_method", "list_methods"),
     "deciding": ("Look", "run_until_decided"),
     "own_data": ("InitialFiles", "describe_data", "holds_originals", "init_data"),
     "planning": ("Plan", "plan"),
@@ -91,6 +98,7 @@ __all__ = [
     "Diagnosis",
     "Display",
     "EnvironmentCannot",
+    "ExportedCheckpoint",
     "ImageState",
     "ImportedCheckpoint",
     "InitialFiles",
@@ -123,6 +131,7 @@ __all__ = [
     "doctor",
     "draw_features",
     "draw_scene",
+    "export_checkpoint",
     "find_run",
     "fitting_budget",
     "holds_originals",

@@ -209,6 +209,8 @@ class _AcrossGroupsWriter:
             self._add_figure(f"datasets{suffix}", title, draw, sources)
         runs = self.runs[(self.runs[UNDER] == gains[UNDER].iloc[0].tolist()).all(axis=1)]
         priced, title = with_hours(gains, runs), f"Cost against gain{under}"
+        if not len(priced):
+            return
         draw = partial(draw_cost_against_gain, priced, f"{self.figure_mark}{title}")
         self._add_figure(f"cost{suffix}", title, draw, priced, plotly_figures.cost(priced))
 

@@ -16,7 +16,7 @@ from pretrain_bench.reports.analysis.curves import Curves, curve_points, read_cu
 from pretrain_bench.reports.analysis.failed_pretraining import failed_by_row
 from pretrain_bench.reports.analysis.frame import Loaded
 from pretrain_bench.reports.analysis.published_protocol import methods_as_published
-from pretrain_bench.reports.analysis.rows import baseline_rows
+from pretrain_bench.reports.analysis.rows import baseline_rows, imported_rows
 from pretrain_bench.reports.analysis.scores import METRIC_NAMES, headline_checkpoint
 from pretrain_bench.reports.analysis.titles import contaminated_rows, figure_mark, group_id, text_mark
 from pretrain_bench.reports.figures.scores import draw_scores
@@ -78,6 +78,7 @@ class GroupWriter:
         table = group_table(runs, failed_pretrainings=self._loaded.failed_pretrainings)
         note = _note_without_differences(runs)
         equal = budget_words(runs) + f"; {ONE_SEED}" * one_finetuning_seed(runs) + contaminated_rows(runs)
+        equal += _note_on_single_files(runs)
         title = f"{group.marked_title}; {note or f'differences and verdicts of {headline}'}; {equal}"
         self._files.add_table(f"group{number}", f"table-{name}", title, table)
         used = used_table(runs)
@@ -133,6 +134,12 @@ class GroupWriter:
 def one_finetuning_seed(runs: pd.DataFrame) -> bool:
     """Whether a group has several pre-trainings, each fine-tuned with the same single seed."""
     return runs["pretrain_seed"].nunique() > 1 and runs["finetune_seed"].nunique() == 1
+
+
+def _note_on_single_files(runs: pd.DataFrame) -> str:
+    """Which imported rows are a single file, and so have no variance over pre-trainings; empty where none is."""
+    single = [name for name, files in imported_rows(runs).items() if files == 1]
+    return f"; one file, so no variance over pre-trainings: {', '.join(single)}" if single else ""
 
 
 def _note_without_differences(runs: pd.DataFrame) -> str:

@@ -9,10 +9,12 @@ from pydantic import Field, model_validator
 
 from pretrain_bench.benchmarks.specs.base import Name, Share, Spec
 from pretrain_bench.benchmarks.specs.budget import Currency
+from pretrain_bench.benchmarks.specs.checkpoint import CheckpointFile
 
-Group = Literal["baseline", "single-scan", "multi-scan"]
-Origin = Literal["built-in", "package", "folder", "image"]
-"""Where a method's code comes from: this project, another installed package, a user's folder, or a user's container image."""
+Group = Literal["baseline", "single-scan", "multi-scan", "imported"]
+Origin = Literal["built-in", "imported", "package", "folder", "image"]
+"""Where a method comes from: this project, a checkpoint of the user's (whose code is this project's), another installed package,
+a user's folder, or a user's container image."""
 Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
 LAST_PLACE = 1000
 
@@ -42,6 +44,7 @@ class MethodStage(Spec):
         (), description="fields of the recipe that take the value of the task that the backbone is fine-tuned on"
     )
     imagenet_weights: bool = Field(False, description="whether it starts from ImageNet weights where they are given")
+    checkpoint: bool = Field(False, description="whether it converts a checkpoint of the user's (--method NAME=FILE)")
 
     @model_validator(mode="after")
     def _a_recipe_to_fill(self) -> Self:
@@ -102,6 +105,20 @@ class Method(MethodFile):
     code_sha256: str | None = Field(
         None, description="of code from outside this project; the planner hashes built-in code"
     )
+
+    checkpoints: tuple[CheckpointFile, ...] = Field(
+        (), description="of an imported method: the file of each pre-training seed, from 0"
+    )
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether it is a checkpoint of the user's: its code ships, and its budget is unknown."""
+        return self.origin == "imported"
+
+    @property
+    def code_of(self) -> str:
+        """The method of this project whose code it runs."""
+        return self.folder.name if self.is_imported and self.folder is not None else self.name
 
     @property
     def is_own_python(self) -> bool:

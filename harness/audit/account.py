@@ -197,7 +197,7 @@ def _recipe(spec: StageSpec) -> Recipe | None:
     """A stage's recipe as its model; None where it has none, or it is that of a method that does not ship."""
     if spec.kind == "finetune":
         return spec.task_recipe
-    method = shipped(Method, spec.method)
+    method = shipped(Method, spec.code_of)
     stage = next((s for s in method.stages if s.name == spec.stage), None) if method else None
     if method is None or stage is None or stage.recipe is None or stage.recipe.startswith("tasks."):
         return None

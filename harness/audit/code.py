@@ -68,11 +68,11 @@ def check_code(runs: Runs, tally: Tally) -> None:
 
 
 def _is_ours(run: AuditedRun) -> bool:
-    return run.spec.kind == "finetune" or shipped(Method, run.spec.method) is not None
+    return run.spec.kind == "finetune" or shipped(Method, run.spec.code_of) is not None
 
 
 def _stage(run: AuditedRun) -> Stage:
-    return run.spec.kind, run.spec.method, run.spec.part
+    return run.spec.kind, run.spec.code_of, run.spec.part
 
 
 def _ours(run: AuditedRun) -> str | None:

@@ -40,7 +40,7 @@ def check_budget(run: AuditedRun, tally: Tally) -> None:
         return
     assert budget is not None
     half = budget.pretrain if spec.kind == "pretrain" else budget.finetune
-    method = shipped(Method, spec.method)
+    method = shipped(Method, spec.code_of)
     share = 1.0
     if spec.kind == "pretrain" and method is not None:
         share = next((s.share for s in method.stages if s.name == spec.stage), 1.0)
@@ -99,7 +99,7 @@ def _expected_recipe(spec: StageSpec, profile: Profile) -> Recipe | None:
     if spec.kind == "finetune":
         task = shipped(Task, spec.task)
         return None if task is None else finetune_recipe(profile, task)
-    method = shipped(Method, spec.method)
+    method = shipped(Method, spec.code_of)
     stage = next((s for s in method.stages if s.name == spec.stage), None) if method else None
     if method is None or stage is None:
         return None

@@ -62,11 +62,16 @@ def planned_again(chain: list[AuditedRun], say: Callable[[str], None]) -> list[P
     stages = []
     for number, run in enumerate(chain):
         spec = run.spec
+        if spec.checkpoint is not None:
+            raise WrongUse(
+                f"{run.name}: imports the user's file of sha256 {spec.checkpoint.sha256[:12]}, which a store does not keep; "
+                f"run the command again with --method {spec.method}=FILE in another store"
+            )
         if spec.method not in available(Method):
             raise WrongUse(
                 f"{run.name}: {spec.method!r} is not a method that ships; its code is needed to run it again"
             )
-        if spec.code_sha256 != code_sha256(spec.kind, spec.method, spec.part):
+        if spec.code_sha256 != code_sha256(spec.kind, spec.code_of, spec.part):
             raise WrongUse(f"{run.name}: was made by other code than this version's; check out its commit")
         if spec.device == "cuda" or spec.imagenet_weights_sha256 is not None:
             raise WrongUse(f"{run.name}: needs {'a GPU' if spec.device == 'cuda' else 'its ImageNet weights'}")

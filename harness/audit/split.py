@@ -96,7 +96,7 @@ def _check_rebuilt(run: AuditedRun, split: Split, dataset: Dataset, manifest: Ma
 
 
 def _listed(ratio: LabelRatio, split: Split) -> tuple[str, ...] | None:
-    """The training scenes of an official list that does not ship, for which the spec's own have to do; None for any other ratio."""
+    """The spec's own training scenes where an official list does not ship; None for any other ratio."""
     listed = ratio.listed
     return split.train if listed is not None and listed.what == "scenes" and listed.needs_file else None
 

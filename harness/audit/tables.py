@@ -13,6 +13,7 @@ from pretrain_bench.harness.audit.runs import AuditedRun, Runs, behind
 from pretrain_bench.harness.contract.stage import canonical_json
 from pretrain_bench.harness.store.store import CODE
 
+EQUAL_PRETRAINING = "equal budgets in pre-training"
 ONE_CODE, ONE_PROFILE = "one code in a table", "one profile in a table"
 ONE_NETWORK, ONE_RECIPE = "one network in a table", "one evaluation recipe in a table"
 Table = tuple[str, ...]
@@ -39,7 +40,19 @@ def check_tables(runs: Runs, tally: Tally) -> None:
     for (check, _, *table), by_value in shared.items():
         if len(set().union(*by_value.values())) > 1:  # one method has nothing to differ from
             tally.expect(check, len(by_value) == 1, " ".join(table), _in_words(by_value))
+    _note_imported(runs, tally)
     _check_code(runs, tally)
+
+
+def _note_imported(runs: Runs, tally: Tally) -> None:
+    """Rows of imported checkpoints: nothing is known of the budget behind them."""
+    imported: dict[str, set[str]] = defaultdict(set)
+    for run in runs.values():
+        if run.record.cell is not None and any(stage.spec.checkpoint for stage in behind(run, runs) or ()):
+            imported[" ".join(_table(run))].add(run.record.cell.method)
+    for table, methods in imported.items():
+        text = f"{', '.join(sorted(methods))}: imported, so the budget of its pre-training is unknown"
+        tally.note(EQUAL_PRETRAINING, "not checked", table, text)
 
 
 def _table(run: AuditedRun) -> Table:
@@ -54,7 +67,7 @@ def _aspects(run: AuditedRun, runs: Runs) -> Iterator[Aspect]:
     pretrained = [s for s in stages or () if s.spec.kind == "pretrain"]
     if any(s.spec.data is not None for s in pretrained):
         total = sum(s.spec.limits.amount for s in pretrained)
-        yield Aspect("equal budgets in pre-training", {pretrained[-1].spec.limits.currency.value: total})
+        yield Aspect(EQUAL_PRETRAINING, {pretrained[-1].spec.limits.currency.value: total})
     for stage in (run, *(stages or ())):
         profile = {"profile": stage.spec.profile, "version": stage.spec.profile_version}
         yield Aspect(ONE_PROFILE, profile)

@@ -102,6 +102,7 @@ _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (methods.app, "ls", methods.ls),
     (methods.app, "check", methods.check),
     (methods.app, "import-checkpoint", methods.import_checkpoint),
+    (methods.app, "export", methods.export),
 )
 for _app, _name, _command in _COMMANDS:
     _app.command(_name)(_interruptible(_command))

@@ -1,4 +1,4 @@
-"""`bench methods`: the methods, and weights from elsewhere."""
+"""`bench methods`: the methods, and weights from and for elsewhere."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 import pretrain_bench as pb
-from pretrain_bench.harness.cli.options import Json, PretrainData, TrustCode, display
+from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, PretrainData, Runs, TrustCode, display
 
-app = typer.Typer(help="Pre-training methods, and weights from elsewhere.", no_args_is_help=True)
+app = typer.Typer(help="Pre-training methods, and weights from and for elsewhere.", no_args_is_help=True)
 
 
 def ls(json: Json = False) -> None:
@@ -57,31 +57,70 @@ def check(
 
 
 def import_checkpoint(
-    file: Annotated[Path, typer.Argument(help="A released checkpoint.")],
-    origin: Annotated[str, typer.Option("--origin", help="Where it comes from; decides the order of its kernels.")],
+    file: Annotated[Path, typer.Argument(help="A checkpoint: safetensors, or a PyTorch file of tensors.")],
+    origin: Annotated[
+        str | None,
+        typer.Option(
+            "--origin", help="Where it comes from; decides the order of its kernels where the file does not show it."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="The backbone to write.")] = Path("backbone.safetensors"),
     partial: Annotated[
         bool, typer.Option("--partial", help="Accept it even where tensors are missing or differ.")
     ] = False,
+    prefix: Annotated[
+        str | None,
+        typer.Option("--prefix", help="Which of several networks in the file, such as state_dict.module."),
+    ] = None,
+    profile: Annotated[str, typer.Option("--profile", help="Whose network it has to fit.")] = "headline",
     json: Json = False,
 ) -> None:
-    """Convert a released PointContrast, CSC or DepthContrast checkpoint to this project's backbone.
+    """Convert a checkpoint to this project's backbone; `bench run --method NAME=BACKBONE` runs it.
 
-    Origins: pointcontrast, csc, csc-votenet, depthcontrast, minkowski-0.5, bench. Kernels from before MinkowskiEngine 0.5
-    are put in the right order; nothing is ever unpickled but tensors.
+    Origins: pointcontrast, csc, csc-votenet, depthcontrast, minkowski-0.4, minkowski-0.5, spconv, spconv-zyx, bench. The network
+    is found in the file by the names and shapes of its tensors; nothing is ever unpickled but tensors.
     """
     from pretrain_bench.harness.cli.console import print_json, table
 
-    report = pb.import_checkpoint(file, origin=origin, out=out, partial=partial)
+    report = pb.import_checkpoint(file, origin=origin, out=out, partial=partial, prefix=prefix, profile=profile)
     if json:
         print_json(report.model_dump())
         return
     rows = [
+        ("network at", report.place or "the top"),
         ("transferred", f"{report.transferred} of {report.expected} tensors"),
-        ("kernels reordered", report.permuted),
+        ("kernels", f"in the order of {report.kernel_order}, {report.permuted} reordered"),
         ("missing", len(report.missing)),
         ("different shape", len(report.reshaped)),
         ("dropped", ", ".join(report.dropped[:6]) + (" ..." if len(report.dropped) > 6 else "") or "nothing"),
         ("written", out),
     ]
     print(table(("what", "value"), rows))
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="The first characters of a pre-training run's key.")],
+    format: Annotated[str, typer.Option("--format", help="minkowski-0.5, minkowski-0.4, spconv or pointcept.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="The file to write: NAME.safetensors, or a PyTorch file with the key state_dict."),
+    ],
+    partial: Annotated[
+        bool, typer.Option("--partial", help="pointcept: leave out tensors that have no place in its network.")
+    ] = False,
+    runs: Runs = DEFAULT_RUNS,
+    json: Json = False,
+) -> None:
+    """Write the backbone of a run in the layout of another project: names, shapes and the order of its kernels.
+
+    Pointcept's SpUNet differs from this backbone in some layers; without --partial they are refused by name.
+    """
+    from pretrain_bench.harness.cli.console import print_json, table
+
+    report = pb.export_checkpoint(run, format=format, out=out, runs=runs, partial=partial)
+    if json:
+        print_json(report.model_dump())
+        return
+    print(table(("what", "value"), [("tensors", report.written), ("left out", len(report.left_out)), ("written", out)]))
+    for line in report.left_out:
+        print(f"* left out: {line}")

@@ -52,6 +52,14 @@ ImagenetWeights = Annotated[
     Path | None,
     typer.Option("--imagenet-weights", help="ResNet weights (torchvision's names) for the 2D encoder of ours."),
 ]
+PretrainedOn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pretrained-on",
+        metavar="[NAME=]FILE",
+        help="The scenes that an imported checkpoint was pre-trained on, one a line; unknown without it.",
+    ),
+]
 LabelSplits = Annotated[
     list[str] | None,
     typer.Option(

@@ -20,6 +20,7 @@ from pretrain_bench.harness.cli.options import (
     LabelSplits,
     Only,
     PretrainData,
+    PretrainedOn,
     Runs,
     Strict,
     Threads,
@@ -36,7 +37,11 @@ if TYPE_CHECKING:
 def run(
     method: Annotated[
         list[str] | None,
-        typer.Option("--method", help="A pre-training method, or the folder of your own; may be given several times."),
+        typer.Option(
+            "--method",
+            help="A pre-training method, the folder of your own, or your checkpoints, NAME=[ORIGIN:]FILE[,FILE...]; may be given "
+            "several times.",
+        ),
     ] = None,
     task: Annotated[
         list[str] | None,
@@ -71,7 +76,10 @@ def run(
         ),
     ] = None,
     pretrain_seed: Annotated[
-        list[int] | None, typer.Option("--pretrain-seed", min=0, help="May be given several times. (default: 0)")
+        list[int] | None,
+        typer.Option(
+            "--pretrain-seed", min=0, help="May be given several times. (default: 0; one for each file of a checkpoint)"
+        ),
     ] = None,
     finetune_seed: Annotated[
         list[int] | None, typer.Option("--finetune-seed", min=0, help="May be given several times. (default: 0)")
@@ -81,6 +89,7 @@ def run(
     data: Data = None,
     pretrain_data: PretrainData = None,
     imagenet_weights: ImagenetWeights = None,
+    pretrained_on: PretrainedOn = None,
     threads: Threads = None,
     backend: Backend = "torch",
     device: Device = "auto",
@@ -147,6 +156,7 @@ def run(
         executor,
         trust_code,
         up,
+        pretrained_on=pretrained_on or (),
         label_splits=label_split or (),
     )
     shown = display(json)
@@ -199,7 +209,7 @@ def _cells(suite: str | None, single: dict[str, Any], settings: pb.Settings, sho
         profile=single["--profile"],
         protocols=single["--protocol"] or ["finetune"],
         label_ratios=single["--label-ratio"] or ["100%"],
-        pretrain_seeds=single["--pretrain-seed"] or [0],
+        pretrain_seeds=single["--pretrain-seed"],
         finetune_seeds=single["--finetune-seed"] or [0],
     )
 

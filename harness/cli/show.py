@@ -125,6 +125,7 @@ def _facts(run: pb.Run, spec: StageSpec) -> list[tuple[str, object]]:
         ("started", record.started_at),
         ("folder", run.folder),
         *((f"parent {stage}", key) for stage, key in record.parents.items()),
+        *(record.imported.facts.items() if record.imported else ()),
         *record.notes.items(),
     ]
 

@@ -12,6 +12,7 @@ from pretrain_bench.benchmarks.datasets.contamination import Contamination
 from pretrain_bench.benchmarks.datasets.coverage import SplitCoverage
 from pretrain_bench.benchmarks.specs.base import FileName, Name, Sha256, Spec, is_none
 from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.benchmarks.specs.checkpoint import ImportedFrom
 from pretrain_bench.benchmarks.specs.method import MethodCard
 from pretrain_bench.harness.contract.events import Ledger
 from pretrain_bench.harness.contract.stage import Kind, canonical_json
@@ -83,6 +84,8 @@ class Record(Spec):
     method: Name
     method_card: MethodCard | None = None
     """How the method appears in reports; None in records that are older than this field."""
+    imported: ImportedFrom | None = Field(None, exclude_if=lambda imported: imported is None)
+    """Of a stage that imported a checkpoint: where that comes from."""
     stage: Name
     attempt: int
     outcome: Outcome

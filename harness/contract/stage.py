@@ -3,6 +3,7 @@
     <root>/in/stage.json            this file                     <root>/data/<dataset>/    the stage's view of the data
     <root>/in/backbone.json         names and shapes of the tensors to leave (pre-training)
     <root>/in/imagenet_weights      where the stage has one       <root>/parents/<stage>/   artifacts of earlier stages
+    <root>/in/checkpoint            the user's checkpoint, where the stage imports one
     <root>/in/label_rows            of an official choice of labelled points or boxes: the file that the benchmark distributes
     <root>/in/method/               a user's own method folder, where its Python runs without an image
     <root>/out/                     the only writable place       <root> is /bench in a container
@@ -37,6 +38,7 @@ from pretrain_bench.benchmarks.specs.backbone_shapes import TRANSFER_MEANS, Tran
 from pretrain_bench.benchmarks.specs.base import FolderName, Name, Seed, Selection, Sha256, Spec, is_none
 from pretrain_bench.benchmarks.specs.budget import UNIFORMITY_MEANS, Currency, Uniformity
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
+from pretrain_bench.benchmarks.specs.checkpoint import IMPORTED, Checkpoint
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.benchmarks.specs.probes import FINETUNE, LinearProbe, Probe, Protocol
 from pretrain_bench.benchmarks.specs.recipes import (
@@ -52,6 +54,7 @@ KEY_LENGTH = 20
 STAGE_FILE = "stage.json"
 SHAPES_FILE = "backbone.json"
 WEIGHTS_FILE = "imagenet_weights"
+CHECKPOINT_FILE = "checkpoint"
 LABEL_ROWS_FILE = "label_rows"
 METHOD_FOLDER = "method"
 FEATURES_STAGE = "features"
@@ -153,6 +156,11 @@ class StageSpec(Spec):
         description="of a finetune stage: how the frozen backbone, or encoder, is probed; None: all of it is fine-tuned",
     )
     imagenet_weights_sha256: Sha256 | None = None
+    checkpoint: Checkpoint | None = Field(
+        None,
+        exclude_if=lambda checkpoint: checkpoint is None,
+        description="the user's file that a stage of an imported method converts",
+    )
     threads: PositiveInt
     sparse_backend: Literal["torch", "minkowski"]
     device: Literal["cpu", "cuda"]
@@ -216,6 +224,11 @@ class StageSpec(Spec):
         if self.kind != "finetune":
             return self.stage
         return LINEAR_PROBE_PARTS[1] if self.is_linear else self.task_kind
+
+    @property
+    def code_of(self) -> str:
+        """The method whose code carries out a pre-training stage: an imported checkpoint has a name of the user's."""
+        return IMPORTED if self.checkpoint is not None else self.method
 
     @property
     def key(self) -> str:

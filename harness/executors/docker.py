@@ -98,13 +98,13 @@ class DockerExecutor:
 
     def check_images(self, methods: Iterable[Method]) -> None:
         """Raises StaleImage where the image of a method or of the tasks is missing or does not fit the code."""
-        for image in [*(m.name for m in methods if m.name not in self.own), TASK]:
+        for image in [*(m.code_of for m in methods if m.name not in self.own), TASK]:
             require(self.client, image)
 
     def _image_of(self, spec: StageSpec) -> str:
         if spec.kind == "pretrain" and spec.method in self.own:
             return self.own[spec.method]
-        return require(self.client, spec.method if spec.kind == "pretrain" else TASK)
+        return require(self.client, spec.code_of if spec.kind == "pretrain" else TASK)
 
     def _settings(self, launch: StageLaunch) -> dict[str, Any]:
         from docker.types import DeviceRequest, LogConfig

@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.checkpoint import IMPORTED
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.loading import load_spec
 from pretrain_bench.benchmarks.specs.method import Method, MethodFile, Origin
@@ -19,6 +20,7 @@ from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.planning.code_digest import file_sha256, folder_sha256, package_folder
+from pretrain_bench.harness.planning.imported_method import FORM, import_request, imported_method
 
 SpecT = TypeVar("SpecT", bound=Spec)
 
@@ -78,6 +80,12 @@ def is_path(name: str) -> bool:
 
 def _find_method(name: str) -> Method:
     known = available(Method)
+    request = import_request(name)
+    if request is not None:
+        if request.name in known:
+            raise WrongUse(f"--method {name}: {request.name!r} is a method that ships; choose another name")
+        path = known[IMPORTED]
+        return imported_method(request, load_spec(path, MethodFile), path.parent)
     if name in known:
         return Method(**dict(load_spec(known[name], MethodFile)), folder=known[name].parent)
     promised = _entry_points()
@@ -93,7 +101,9 @@ def _find_method(name: str) -> Method:
     if (folder / METHOD_FILE).is_file():
         return _own_method(folder, "folder")
     if is_path(name):
-        raise WrongUse(f"method {name!r}: give the folder of your method, the one that holds {METHOD_FILE}")
+        raise WrongUse(
+            f"method {name!r}: give the folder of your method, the one that holds {METHOD_FILE}; a checkpoint is given as {FORM}"
+        )
     raise _unknown(Method, name, [*known, *installed_methods()])
 
 
@@ -122,4 +132,5 @@ def _unknown(kind: type[Spec], name: str, known: Iterable[str]) -> WrongUse:
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return WrongUse(f"unknown {kind.__name__.lower()} {name!r}.{hint} There are: {', '.join(known)}")
+    file = f"; a checkpoint is given as {FORM}" if kind is Method and Path(name).is_file() else ""
+    return WrongUse(f"unknown {kind.__name__.lower()} {name!r}.{hint} There are: {', '.join(known)}{file}")

@@ -159,13 +159,15 @@ def differences(old: Mapping[str, Any], new: StageSpec, folder: Path) -> list[st
     ):  # fmt: skip
         if old.get(field) != now[field]:
             differing.append(f"{field} {old.get(field)} -> {now[field]}")
+    if old.get("checkpoint") != now.get("checkpoint"):
+        differing.append("it imports another file, or the same as of another origin")
     return differing or ["its settings changed"]
 
 
 def _changed_code(folder: Path, new: StageSpec) -> str:
     try:
         before = read_json(folder / CODE, below=folder)
-        after = code_hashes(new.kind, new.method, new.part)
+        after = code_hashes(new.kind, new.code_of, new.part)
     except Exception:  # an own method, or a run without the list
         return "its code changed"
     names = sorted({m for m in {*before, *after} if before.get(m) != after.get(m)})

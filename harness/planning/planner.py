@@ -63,7 +63,10 @@ class Planner:
         """Each cell once, with the dataset that its pre-training reads: a stand-in, or none."""
         seen: set[tuple[object, ...]] = set()
         for asked in cells:
-            needs_data = self.specs.methods[asked.method].needs.data
+            method = self.specs.methods[asked.method]
+            if method.is_imported and asked.pretrain_seed >= len(method.checkpoints):
+                continue  # a file is one pre-training
+            needs_data = method.needs.data
             used = self.names[asked.pretrain_dataset] if needs_data else NO_DATASET
             cell = asked if used == asked.pretrain_dataset else asked.model_copy(update={"pretrain_dataset": used})
             which = (

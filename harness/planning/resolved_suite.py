@@ -20,6 +20,7 @@ from pretrain_bench.benchmarks.support.reading import reading
 from pretrain_bench.harness.planning.applicable import NotApplicable, check_applicable, check_needs
 from pretrain_bench.harness.planning.catalog import available, find, is_path
 from pretrain_bench.harness.planning.code_digest import forget_changed_code
+from pretrain_bench.harness.planning.imported_method import FORM, check_seeds, with_stated_scenes
 from pretrain_bench.harness.planning.label_lists import check_label_files, parse_label_files
 from pretrain_bench.harness.planning.planner import Planner, SuiteSpecs
 from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset, ProgressFor, parse_data_options
@@ -47,6 +48,7 @@ class RunOverrides(NamedTuple):
     imagenet_weights: Path | None = None
     trust_code: bool = False
     up: str = "auto"
+    pretrained_on: Sequence[str] = ()
     label_splits: Sequence[str] = ()
 
 
@@ -145,7 +147,7 @@ class ResolvedSuite(NamedTuple):
         from pretrain_bench.harness.executors.image_state import state
 
         client = connect()
-        wanted = [m.name for m in self.methods.values() if m.image is None]
+        wanted = list(dict.fromkeys(m.code_of for m in self.methods.values() if m.image is None))
         states = {name: state(client, name) for name in [*wanted, TASK]}
         return [
             {"what": f"image: {name}", "state": found, "detail": why or "-"} for name, (found, why) in states.items()
@@ -173,6 +175,7 @@ def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) 
     _check_overrides(overrides, profile)
     methods = {name: find(Method, name) for name in suite.methods}
     _check_distinct("method", methods)
+    methods = with_stated_scenes(methods, overrides.pretrained_on)
     for method in methods.values():
         _check_own_method(method, budget, overrides)
     check_sections(profile, {m.name: m for m in methods.values()})
@@ -186,7 +189,10 @@ def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) 
     device = usable_device(overrides.backend if overrides.executor == "local" else "torch", overrides.device)
     label_files = parse_label_files(overrides.label_splits)
     machine = Machine(threads, overrides.backend, device, overrides.imagenet_weights, label_files)
-    notices = check_label_files(suite.label_ratios, label_files)
+    notices = [
+        *check_label_files(suite.label_ratios, label_files),
+        *check_seeds(methods.values(), suite.pretrain_seeds),
+    ]
     asked = [t.dataset for t in tasks.values()]
     asked += suite.pretrain_datasets if any(m.needs.data for m in methods.values()) else ()
     names = {name: sources.resolve(name, notices.append) for name in dict.fromkeys(asked)}
@@ -221,7 +227,9 @@ def _check_distinct(what: str, specs: Mapping[str, Method | Task]) -> None:
 
 
 def _check_own_method(method: Method, budget: Budget, overrides: RunOverrides) -> None:
-    """Raises WrongUse where a method from outside this project cannot run in this way."""
+    """Raises WrongUse where a method that takes something of the user's cannot run in this way."""
+    if any(stage.checkpoint for stage in method.stages) and not method.checkpoints:
+        raise WrongUse(f"method {method.name!r} needs checkpoints and a name of yours: --method {FORM}")
     check_trusted(method, overrides.trust_code)
     if method.image is not None:
         missing = [c for c in OWN_METHOD_CAPS if getattr(budget.pretrain, c) is None]

@@ -18,12 +18,14 @@ from pretrain_bench.benchmarks.datasets.splits import (
 )
 from pretrain_bench.benchmarks.specs.budget import Budget, BudgetHalf, Currency
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
+from pretrain_bench.benchmarks.specs.checkpoint import CheckpointFile, ImportedFrom
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.probes import FINETUNE, FeatureRecipe, LinearProbe, Protocol
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.recipes import Recipe, SemanticRecipe
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
+from pretrain_bench.benchmarks.support.files import readable
 from pretrain_bench.harness.contract.stage import FEATURES_STAGE, DataView, Limits, StageSpec
 from pretrain_bench.harness.planning.applicable import (
     NotApplicable,
@@ -83,7 +85,22 @@ class PlannedStage(NamedTuple):
     @property
     def own_code(self) -> bool:
         """Whether the stage runs code from outside this project."""
-        return self.spec.kind == "pretrain" and self.method.origin != "built-in"
+        return self.spec.kind == "pretrain" and self.method.origin not in ("built-in", "imported")
+
+    @property
+    def checkpoint_file(self) -> CheckpointFile | None:
+        """The user's file that the stage imports, if any."""
+        return self.method.checkpoints[self.spec.seed] if self.spec.checkpoint is not None else None
+
+    @property
+    def imported(self) -> ImportedFrom | None:
+        """What a record says of that file."""
+        file = self.checkpoint_file
+        if file is None:
+            return None
+        return ImportedFrom(
+            file=readable(file.path.name), sha256=file.sha256, origin=file.origin, pretrained_on=self.spec.pretrained_on
+        )
 
     @property
     def method_folder(self) -> Path | None:
@@ -142,7 +159,8 @@ def pretrain_stages(
                 "data": _view(source, method.needs.labels, scenes) if source else None,
                 "parents": dict(parents),
                 "imagenet_weights_sha256": _weights_sha256(machine) if stage.imagenet_weights else None,
-                "code_sha256": method.code_sha256 or code_sha256("pretrain", method.name, stage.name),
+                "checkpoint": method.checkpoints[seed].identity if stage.checkpoint and method.checkpoints else None,
+                "code_sha256": method.code_sha256 or code_sha256("pretrain", method.code_of, stage.name),
                 "settings": method.settings,
                 "pretrained_on": method.pretrained_on,
             }

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
+from pretrain_bench.benchmarks.specs.checkpoint import CheckpointFile
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.benchmarks.support.files import size_and_sha256, symlink_or_copy
 from pretrain_bench.harness.contract.events import EVENTS_FILE, drop_end
 from pretrain_bench.harness.contract.stage import (
+    CHECKPOINT_FILE,
     LABEL_ROWS_FILE,
     METHOD_FOLDER,
     SHAPES_FILE,
@@ -36,6 +38,8 @@ def lay_out(root: Path, planned: PlannedStage, parents: Mapping[str, Path], weig
     Raises WrongUse where the user's own method, or the file of an official label list, changed meanwhile.
     """
     lay_out_folders(root, planned.spec, planned.data.folder if planned.data else None, parents, weights)
+    if planned.checkpoint_file is not None:
+        _link_checkpoint(planned.checkpoint_file, root / "in" / CHECKPOINT_FILE)
     if planned.label_file is not None:
         _copy_label_file(planned.label_file, root / "in" / LABEL_ROWS_FILE, planned.spec)
     if planned.method_folder is not None:
@@ -54,6 +58,8 @@ def with_users_paths(
         own[f"data/{planned.data.dataset.name}"] = planned.data.folder
     if weights is not None:
         own[f"in/{WEIGHTS_FILE}"] = weights
+    if planned.checkpoint_file is not None:
+        own[f"in/{CHECKPOINT_FILE}"] = planned.checkpoint_file.path
     if planned.label_file is not None:
         own[f"in/{LABEL_ROWS_FILE}"] = planned.label_file
     if planned.method_folder is not None:
@@ -63,6 +69,13 @@ def with_users_paths(
     if places:  # all at once: a user's folder may have the name of one of ours
         text = re.sub(rf"(?<![\w./-])(?:{places})(?![\w.-])", lambda match: users[match[0]], text)
     return text.replace(f"{root}/", "").replace(f"{root.parent}/", "").replace(str(root), "the stage's folder")
+
+
+def _link_checkpoint(file: CheckpointFile, target: Path) -> None:
+    """Hand the user's checkpoint to the stage. Raises WrongUse where it is no longer the file that was planned."""
+    if size_and_sha256(file.path)[1] != file.sha256:
+        raise WrongUse(f"{file.path}: changed since this command started; run it again")
+    symlink_or_copy(file.path.resolve(), target)
 
 
 def _copy_label_file(file: Path, target: Path, spec: StageSpec) -> None:

@@ -168,7 +168,7 @@ class _Attempt:
             self.store.keep_attempt(record)
             raise Cancelled(f"{self.planned.title}: cancelled; the same command resumes from its last checkpoint")
         own = self.planned.own_code
-        code = {} if own else code_hashes(self.spec.kind, self.spec.method, self.spec.part)
+        code = {} if own else code_hashes(self.spec.kind, self.spec.code_of, self.spec.part)
         beside = {CODE: code, CONFUSION: verdict.confusion}
         files = hash_side_files(self.root / "out", log, beside)
         record = record.model_copy(update={"files": files}).sealed()
@@ -219,6 +219,7 @@ class _Attempt:
             kind=self.spec.kind,
             method=self.spec.method,
             method_card=self.planned.method.card,
+            imported=self.planned.imported,
             stage=self.spec.stage,
             attempt=self.number,
             outcome=verdict.outcome,

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from pretrain_bench.benchmarks.specs.checkpoint import KERNEL_ORDER, OWN_ORDER, KernelOrder
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import replacing
 
@@ -17,9 +18,14 @@ BACKBONE_FILE = "backbone.safetensors"
 """What every pre-training leaves: the 3D backbone (design section 6)."""
 
 
-def save_weights(state: dict[str, Tensor], path: Path) -> None:
-    """Write a state dict as safetensors."""
-    content = save({k: v.detach().cpu().contiguous() for k, v in state.items()})
+def save_weights(state: dict[str, Tensor], path: Path, order: KernelOrder = OWN_ORDER) -> None:
+    """Write a state dict as safetensors. Its metadata state the order of the kernels, which nothing else in the file shows."""
+    save_stating(state, path, {KERNEL_ORDER: order})
+
+
+def save_stating(state: dict[str, Tensor], path: Path, statements: dict[str, str]) -> None:
+    """Write a state dict as safetensors with metadata."""
+    content = save({k: v.detach().cpu().contiguous() for k, v in state.items()}, statements)
     with replacing(path) as temporary:
         temporary.write_bytes(content)  # not by the library, whose errors hide that it is the disk that is full
 

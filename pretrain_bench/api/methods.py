@@ -1,15 +1,11 @@
-"""Methods: listing them, checking your own, and converting released checkpoints."""
+"""Methods: listing them, and checking your own."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from pydantic import BaseModel
 
 from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.settings import Roots, root_options
@@ -17,28 +13,13 @@ from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
-from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
+from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.executors.base import Executor
 from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning.catalog import available, find, installed_methods
-from pretrain_bench.harness.planning.code_digest import package_folder
 from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset, parse_data_options
 from pretrain_bench.harness.planning.resolved_suite import check_trusted
 from pretrain_bench.harness.running.conformance import PROFILE, TASK, CheckResult, Conformance, PretrainElsewhere
-
-
-class ImportedCheckpoint(BaseModel):
-    """How a checkpoint was converted, in tensors of the backbone."""
-
-    transferred: int
-    expected: int
-    permuted: int
-    """Kernels whose order was changed."""
-    missing: list[str]
-    reshaped: list[str]
-    """Tensors of another shape."""
-    dropped: list[str]
-    """Tensors of the checkpoint that the backbone does not have."""
 
 
 def list_methods() -> list[Method]:
@@ -67,6 +48,10 @@ def check_method(
     """
     display = display or default_display()
     named = find(Method, str(name))
+    if any(stage.checkpoint for stage in named.stages):
+        raise WrongUse(
+            f"method {named.name!r} is an imported checkpoint, which is not trained here; `bench run` checks its file"
+        )
     check_trusted(named, trust_code)
     method, executor = _with_executor(named)
     source, target = _data(root_options(pretrain_data), display)
@@ -76,35 +61,6 @@ def check_method(
             display.say(f"{verdict.verdict:<6} {verdict.check}")
             verdicts.append(verdict)
         return verdicts
-
-
-def import_checkpoint(
-    file: AnyPath, *, origin: str, out: AnyPath = "backbone.safetensors", partial: bool = False
-) -> ImportedCheckpoint:
-    """Convert a released PointContrast, CSC or DepthContrast checkpoint to this project's backbone, written to `out`.
-
-    Args:
-        file: the checkpoint; only tensors are loaded.
-        origin: where it comes from, which decides the order of its kernels: pointcontrast, csc, csc-votenet,
-            depthcontrast, minkowski-0.5 or bench.
-        out: the file to write; its folder is made where it is missing.
-        partial: accept it although tensors are missing or differ in shape.
-
-    Raises WrongUse for a file that cannot be read or does not fit, and where `out` is a folder; EnvironmentCannot where it cannot
-    be written.
-    """
-    target = Path(out)
-    if target.is_dir():
-        raise WrongUse(f"--out {target}: a folder; name the file to write, such as {target / 'backbone.safetensors'}")
-    command = [sys.executable, "-P", "-m", "pretrain_bench.methods.import_checkpoint", str(file)]
-    options = ["--origin", origin, "--out", str(out), *["--partial"] * partial]
-    # A process of its own, like all code of `methods`: the harness does not load torch.
-    environment = {"PYTHONPATH": str(package_folder().parent)}
-    done = subprocess.run([*command, *options], capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["the conversion failed"]
-        raise (EnvironmentCannot if done.returncode == EnvironmentCannot.exit_code else WrongUse)(lines[-1])
-    return ImportedCheckpoint.model_validate_json(done.stdout)
 
 
 def _with_executor(method: Method) -> tuple[Method, Executor]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
+from pretrain_bench.api.checkpoints import check_checkpoints
 from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.settings import Settings, resolve
 from pretrain_bench.api.sizing import check_fit, estimate_line
@@ -146,6 +147,7 @@ def run(
         raise WrongUse(f"--retry {retry!r}: expected one of {', '.join(get_args(Retry))}")
     store, display = folder_to_write(runs), display or default_display()
     resolved = resolve(cells, only, settings or Settings())
+    check_checkpoints(resolved)
     check_fit(resolved, synthetic, on_cpu or (settings is not None and settings.device == "cpu"))
     if rebuild:
         _rebuild(resolved, display)
@@ -207,7 +209,7 @@ def _rebuild(resolved: ResolvedSuite, display: Display) -> None:
 
     if resolved.executor != "docker":
         raise WrongUse("--rebuild: only --executor docker has images")
-    wanted = [*(m.name for m in resolved.methods.values() if m.image is None), TASK]
+    wanted = [*dict.fromkeys(m.code_of for m in resolved.methods.values() if m.image is None), TASK]
     for built in build_all(wanted, BuildSettings(), IMAGE_LOGS, lambda *_: None):
         if built.outcome == "build_failed":
             raise EnvironmentCannot(f"image {built.image}: build_failed: {built.message}")

@@ -36,6 +36,8 @@ _FACTS = {
     "method": "the pre-training method",
     "pretrain_dataset": "the dataset that was pre-trained on; `none` for methods that read none",
     "pretraining": "hash of the pre-training stages without their seeds; equal hashes mean pre-trained in the same way",
+    "imported": "sha256 and origin of an imported checkpoint, of whose pre-training nothing is known (`pretrain_steps` and "
+    "the like are NaN); empty for methods that were trained here",
     "row": "printed name of the method in every table: with the dataset or the hash where the name alone is ambiguous",
     "pretrain_seed": "seed of the pre-training (for `scratch`: of the initial weights)",
     "finetune_seed": "seed of the fine-tuning",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pretrain_bench.api.stores import AnyPath
-from pretrain_bench.api.suites import as_list
+from pretrain_bench.api.suites import Names, as_list
 from pretrain_bench.api.suites import suite as suite_named
 from pretrain_bench.benchmarks.specs.suite import Suite, parse_filters
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite, RunOverrides, resolve_suite
@@ -38,6 +38,8 @@ class Settings(NamedTuple):
     """Run the Python code of your own method folders, as you and without isolation."""
     up: str = "auto"
     """What is up in the world of recordings in `rgbd-folder`: +x, -x, +y, -y, +z, -z, or auto, from cameras and floor."""
+    pretrained_on: Names = ()
+    """Scenes that imported checkpoints were pre-trained on, as you state them: `NAME=FILE` or `FILE`, one scene a line."""
 
     label_splits: Roots = ()
     """Files of official label lists that do not ship: `{"la20": "/data/points20"}`, or texts such as `la20=/data/points20`."""
@@ -57,6 +59,7 @@ def resolve(cells: Suite | str, only: Iterable[str], settings: Settings) -> Reso
         imagenet_weights=None if weights is None else Path(weights),
         trust_code=settings.trust_code,
         up=settings.up,
+        pretrained_on=as_list(settings.pretrained_on),
         label_splits=root_options(settings.label_splits),
     )
     return resolve_suite(chosen, parse_filters(as_list(only)), overrides)

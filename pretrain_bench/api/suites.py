@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pretrain_bench.benchmarks.specs.loading import parse_spec
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.harness.planning.catalog import available, find
+from pretrain_bench.harness.planning.imported_method import import_request
 
 Names = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 """One name or path, or several."""
@@ -31,14 +32,17 @@ def cells(
     profile: str | os.PathLike[str] | None = None,
     protocols: str | Iterable[str] = ("finetune",),
     label_ratios: str | Iterable[str] = ("100%",),
-    pretrain_seeds: Iterable[int] = (0,),
+    pretrain_seeds: Iterable[int] | None = None,
     finetune_seeds: Iterable[int] = (0,),
 ) -> Suite:
     """A suite spelled out: every method on every task, under every protocol, at every label ratio, with every pair of seeds.
 
     `protocols`: `finetune`, `linear` (frozen backbone) and `decoder` (frozen encoder). Methods, tasks, budget and profile are
-    names, or paths of YAML files or folders of your own; `profile` defaults to the one that the budget names. Raises WrongUse for
-    a malformed value; names are looked up when the suite is planned or run.
+    names, or paths of YAML files or folders of your own; `profile` defaults to the one that the budget names. A method may be
+    `mine=a.pth,b.pth`: checkpoints of yours, each a pre-training seed from 0. `pretrain_seeds` defaults to 0, or as many as the
+    most files of one method.
+
+    Raises WrongUse for a malformed value; names are looked up when the suite is planned or run.
     """
     fields = {
         "name": "cells",
@@ -49,10 +53,16 @@ def cells(
         "tasks": as_list(tasks),
         "protocols": as_list(protocols),
         "label_ratios": as_list(label_ratios),
-        "pretrain_seeds": list(pretrain_seeds),
+        "pretrain_seeds": list(_seeds_of_files(methods) if pretrain_seeds is None else pretrain_seeds),
         "finetune_seeds": list(finetune_seeds),
     }
     return parse_spec(fields, Suite, "methods, tasks and ratios of the command")
+
+
+def _seeds_of_files(methods: Names) -> range:
+    """One pre-training seed for each file of the imported method that has most; 0 where none is imported."""
+    requests = [import_request(text) for text in as_list(methods)]
+    return range(max((len(r.files) for r in requests if r is not None), default=1))
 
 
 def as_list(values: Names) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pretrain_bench.benchmarks.specs.budget import Currency
 from pretrain_bench.harness.contract.run_length import COUNTED_IN_TRAINING
 from pretrain_bench.harness.contract.stage import Limits
+from pretrain_bench.reports.analysis.rows import imported_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,14 +47,16 @@ def budget_words(runs: pd.DataFrame) -> str:
     """What is equal for the rows of these runs, for each of their budgets:
 
     `budget: pre-training at most 20,000 optimiser steps (each method by its own recipe), fine-tuning at most 500 optimiser
-    steps (one recipe for all methods)`. Where rows used different amounts although the budget is exact, the words say so.
-    `runs`: of the frame; not empty.
+    steps (one recipe for all methods)`. Where rows used different amounts although the budget is exact, or are imported, the
+    words say so. `runs`: of the frame; not empty.
     """
     several = runs["budget"].nunique() > 1
     texts = []
     for budget, part in runs.groupby("budget", sort=True):
         halves = [f"{words} {_half_words(part, half)}" for half, words in HALVES.items()]
         texts.append(f"budget{f' {budget}' if several else ''}: {', '.join(halves)}")
+    if imported := list(imported_rows(runs)):
+        texts.append(f"NOT EQUAL in pre-training: {', '.join(imported)}")
     return "; ".join(texts)
 
 

@@ -10,9 +10,9 @@ from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec, canonical_json
 
 # What may differ between runs that are averaged or compared: seeds, the method itself, and where and with how many threads
-# it ran. `coverage` follows from the split. `transfer` is what a method hands on, a part of it. Everything else that is in a key
-# must be equal.
-_FREE = {"seed", "parents", "threads", "device", "sparse_backend", "from_task", "coverage", "transfer"}
+# it ran. `coverage` follows from the split. `transfer` is what a method hands on, a part of it. The file of an imported
+# checkpoint is one of several, like a seed. Everything else that is in a key must be equal.
+_FREE = {"seed", "parents", "threads", "device", "sparse_backend", "from_task", "coverage", "transfer", "checkpoint"}
 
 
 class SpecDigests:
@@ -64,5 +64,10 @@ def digest_of(stages: list[StageSpec], transfer: Transfer = "all") -> str:
     return _sha([*payload, {"transfer": transfer}] if transfer != "all" else payload)
 
 
+def digest_of_text(text: str) -> str:
+    """Six hexadecimal digits of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
 def _sha(payload: list[dict[str, object]]) -> str:
-    return hashlib.sha256(canonical_json(payload).encode()).hexdigest()[:6]
+    return digest_of_text(canonical_json(payload))

@@ -21,8 +21,8 @@ from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.contract.stage import KEY_LENGTH, StageSpec, hashes_as_written
 from pretrain_bench.harness.store.store import SPEC, Store
 from pretrain_bench.reports.analysis.budgets import limit_columns
-from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP, NO_DATASET, ROW
-from pretrain_bench.reports.analysis.digests import SpecDigests, digest_of
+from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP, NO_DATASET, ROW, UNIT
+from pretrain_bench.reports.analysis.digests import SpecDigests, digest_of, digest_of_text
 from pretrain_bench.reports.analysis.failed_pretraining import FailedPretraining
 from pretrain_bench.reports.analysis.method_cards import use_cards_of
 from pretrain_bench.reports.analysis.rows import row_name
@@ -73,7 +73,7 @@ def load(store: Store, keys: set[str] | None = None) -> Loaded:
     columns = [*GROUP, *ROW, "pretrain_seed", "finetune_seed", "outcome", "message", "key", "label_percent", "family"]
     columns += ["pretrain_synthetic", "score_selected"]
     failed = [r for r in counted if r.kind != "finetune" and r.outcome != Outcome.ok]
-    frame = pd.DataFrame(rows, columns=None if rows else columns)
+    frame = _apart_by_file(pd.DataFrame(rows, columns=None if rows else columns))
     runs, failed_pretrainings = with_row_names(frame, [_failed_pretraining(store, r, records, frame) for r in failed])
     # A copy has its numbers in one block, and so is much quicker to take rows from.
     runs = runs.assign(checkpoint=_checkpoints(runs)).copy()
@@ -112,6 +112,17 @@ def with_row_names(runs: pd.DataFrame, failed: list[FailedPretraining]) -> tuple
         one._replace(row=name(one.synthetic, one.method, one.pretrain_dataset, one.pretrain_synthetic))
         for one in failed
     ]
+
+
+def _apart_by_file(runs: pd.DataFrame) -> pd.DataFrame:
+    """Rows apart for imported checkpoints of one name where a pre-training seed stands for several files, as after the name was
+    used again."""
+    which = ["budget", "profile", *ROW]
+    if not len(runs) or not (runs["imported"] != "").any():
+        return runs
+    files = runs.groupby([*which, UNIT])["imported"].nunique().groupby(which).max().rename("files")
+    several = runs[which].join(files, on=which)["files"] > 1
+    return runs.assign(pretraining=runs["pretraining"].where(~several, runs["imported"].map(digest_of_text)))
 
 
 def _checkpoints(runs: pd.DataFrame) -> pd.Series:
@@ -209,6 +220,7 @@ def _row(
         "profile": cell.profile,
         **digests.conditions(record.key),
         "pretraining": digests.pretraining(record.key, pretrainings),
+        "imported": " ".join(f"{p.imported.sha256} {p.imported.origin or ''}".strip() for p in parents if p.imported),
         "method": cell.method,
         "pretrain_dataset": cell.pretrain_dataset,
         "pretrain_seed": cell.pretrain_seed,
@@ -281,25 +293,31 @@ def _features(parents: list[Record]) -> dict[str, object]:
     }
 
 
+AMOUNTS = {
+    "steps": "optimizer_steps", "samples": "samples", "flops": "flops", "labels": "labels", "cpu_seconds": "cpu_seconds",
+    "gpu_seconds": "gpu_seconds",
+}  # fmt: skip
+"""Columns of the frame, with `pretrain_` or `finetune_` before them, to fields of a ledger."""
+
+
 def _costs(record: Record, parents: list[Record]) -> dict[str, object]:
+    """What a run and its pre-training used. Nothing is known of the pre-training behind an imported checkpoint."""
+    unknown = any(p.imported for p in parents)
+    amounts: dict[str, object] = {}
+    for column, field in AMOUNTS.items():
+        amounts[f"pretrain_{column}"] = float("nan") if unknown else sum(getattr(p.ledger, field) for p in parents)
+        amounts[f"finetune_{column}"] = getattr(record.ledger, field)
     return {
-        "pretrain_steps": sum(p.ledger.optimizer_steps for p in parents),
-        "finetune_steps": record.ledger.optimizer_steps,
-        "pretrain_samples": sum(p.ledger.samples for p in parents),
-        "finetune_samples": record.ledger.samples,
-        "pretrain_flops": sum(p.ledger.flops for p in parents),
-        "finetune_flops": record.ledger.flops,
-        "pretrain_labels": sum(p.ledger.labels for p in parents),
-        "finetune_labels": record.ledger.labels,
-        "pretrain_cpu_seconds": sum(p.ledger.cpu_seconds for p in parents),
-        "finetune_cpu_seconds": record.ledger.cpu_seconds,
-        "pretrain_gpu_seconds": sum(p.ledger.gpu_seconds for p in parents),
-        "finetune_gpu_seconds": record.ledger.gpu_seconds,
-        "pretrain_gpu_joules": gpu_joules(parents),
+        **amounts,
+        "pretrain_gpu_joules": float("nan") if unknown else gpu_joules(parents),
         "finetune_gpu_joules": gpu_joules([record]),
-        "pretrain_notes": [(f"{p.stage}: {k}", v) for p in reversed(parents) for k, v in p.notes.items()],
+        "pretrain_notes": [(f"{p.stage}: {k}", v) for p in reversed(parents) for k, v in _notes(p).items()],
         "peak_memory_mib": max(r.ledger.peak_memory_bytes for r in (record, *parents)) / 2**20,
     }
+
+
+def _notes(record: Record) -> dict[str, str]:
+    return {**(record.imported.facts if record.imported else {}), **record.notes}
 
 
 def _scores(record: Record, headline_metric: str) -> dict[str, float]:

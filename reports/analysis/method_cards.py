@@ -70,6 +70,12 @@ def uses_labels(method: str) -> bool:
     return card is not None and card.uses_labels
 
 
+def is_imported(method: str) -> bool:
+    """Whether it is a checkpoint of the user's, whose budget is unknown."""
+    card = _card(method)
+    return card is not None and card.origin == "imported"
+
+
 def _card(method: str) -> MethodCard | None:
     return _shipped().get(method) or _recorded.get(method)
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pretrain_bench.reports.analysis.columns import ROW
-from pretrain_bench.reports.analysis.method_cards import BASELINE, place_of, uses_labels
+from pretrain_bench.reports.analysis.method_cards import BASELINE, is_imported, place_of, uses_labels
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SYNTHETIC_PRETRAINING = "SYNTHETIC"
 """In the name of a row: pre-trained on synthetic data, then fine-tuned and tested on real data."""
+
+
+IMPORTED_MARK = "imported, budget unknown"
+"""In the name of a row: a checkpoint of the user's, which no budget of this project made."""
 
 
 def row_names(runs: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
@@ -24,8 +28,10 @@ def row_name(method: str, pretrain_dataset: str, several: bool, synthetic_before
     """The printed name of a row without its hash: `ours`, `ours (rgbd-folder)`, `ours (synth-scannet, SYNTHETIC)`.
 
     `several`: the method was pre-trained on several datasets. `synthetic_before_real`: on synthetic data, before a task on real
-    data, which its table must show although the table itself is of real data.
+    data, which its table must show although the table itself is of real data. An imported checkpoint is marked as one.
     """
+    if is_imported(method):
+        return f"{method} ({IMPORTED_MARK})"
     if synthetic_before_real:
         return f"{method} ({pretrain_dataset}, {SYNTHETIC_PRETRAINING})"
     return f"{method} ({pretrain_dataset})" if several else method
@@ -35,6 +41,12 @@ def by_row(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The runs of each row, by its printed name and in table order."""
     parts = {name: part for name, part in runs.groupby("row", sort=False)}
     return {name: parts[name] for name in row_names(runs)}
+
+
+def imported_rows(runs: pd.DataFrame) -> dict[str, int]:
+    """Printed names of the rows of imported checkpoints, with the number of files, each of which is one pre-training."""
+    rows = {name: part for name, part in by_row(runs).items() if is_imported(str(part["method"].iloc[0]))}
+    return {name: int(part["pretrain_seed"].nunique()) for name, part in rows.items()}
 
 
 def baseline_rows(runs: pd.DataFrame) -> list[str]:

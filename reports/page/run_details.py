@@ -16,6 +16,7 @@ from pretrain_bench.harness.store.store import CONFUSION, LOG, Store
 from pretrain_bench.reports.analysis.frame import Loaded
 from pretrain_bench.reports.analysis.scores import class_metric, headline_checkpoint
 from pretrain_bench.reports.page import run_attachments
+from pretrain_bench.reports.tables.wording import format_amount
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,21 +200,20 @@ def _facts(record: Record, row: dict[str, Any]) -> list[tuple[str, str]]:
         ("pre-trained on", row["pretrain_dataset"]),
         ("pre-training runs", ", ".join(row["pretrain_keys"])),
         ("contamination", record.contamination.text if record.contamination else row["contamination"]),
-        ("steps", f"{row['pretrain_steps']:,} pre-training, {row['finetune_steps']:,} fine-tuning"),
-        (
-            "CPU seconds",
-            f"{row['pretrain_cpu_seconds']:,.0f} pre-training, {row['finetune_cpu_seconds']:,.0f} fine-tuning",
-        ),
-        (
-            "GPU seconds",
-            f"{row['pretrain_gpu_seconds']:,.0f} pre-training, {row['finetune_gpu_seconds']:,.0f} fine-tuning",
-        ),
-        ("labels seen", f"{row['pretrain_labels']:,} pre-training, {row['finetune_labels']:,} fine-tuning"),
+        ("steps", _used(row, "steps")),
+        ("CPU seconds", _used(row, "cpu_seconds")),
+        ("GPU seconds", _used(row, "gpu_seconds")),
+        ("labels seen", _used(row, "labels")),
         ("peak memory", f"{row['peak_memory_mib']:,.0f} MiB"),
         *_environment(record),
         *record.notes.items(),
         *row["pretrain_notes"],
     ]
+
+
+def _used(row: dict[str, Any], what: str) -> str:
+    before, after = (format_amount(row[f"{half}_{what}"], ",.0f") for half in ("pretrain", "finetune"))
+    return f"{before} pre-training, {after} fine-tuning"
 
 
 def _environment(record: Record) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from pretrain_bench.reports.analysis.ranks import UNDER
 from pretrain_bench.reports.analysis.rows import by_row
 from pretrain_bench.reports.analysis.sorting import method_places
 from pretrain_bench.reports.analysis.titles import protocol_mark
-from pretrain_bench.reports.tables.wording import format_budget
+from pretrain_bench.reports.tables.wording import format_amount, format_budget
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,12 +77,13 @@ def _currencies(pretrainings: pd.DataFrame, group: pd.DataFrame) -> dict[str, st
     return {
         "steps": _sum(pretrainings, group, "steps"),
         "samples": _sum(pretrainings, group, "samples"),
-        "FLOPs": f"{flops[0]:.3g} + {flops[1]:.3g}" if any(flops) else "-",
+        "FLOPs": " + ".join(format_amount(f, ".3g") for f in flops) if any(flops) else "-",
     }
 
 
 def _sum(pretrainings: pd.DataFrame, group: pd.DataFrame, what: str) -> str:
-    return f"{pretrainings[f'pretrain_{what}'].mean():,.0f} + {group[f'finetune_{what}'].mean():,.0f}"
+    used = pretrainings[f"pretrain_{what}"].mean(), group[f"finetune_{what}"].mean()
+    return " + ".join(format_amount(amount, ",.0f") for amount in used)
 
 
 def _tasks(group: pd.DataFrame, tasks: pd.Series) -> dict[str, str]:
@@ -113,8 +114,8 @@ def _hours(pretrainings: pd.DataFrame, group: pd.DataFrame, kind: str) -> dict[s
     if not before.sum() + after.sum():  # such as without a GPU
         return {name: "-", f"{name} amortised": "-"}
     return {
-        name: f"{before.mean():.3f} + {after.mean():.3f}",
-        f"{name} amortised": f"{before.sum() / len(group) + after.mean():.3f}",
+        name: f"{format_amount(before.mean(), '.3f')} + {after.mean():.3f}",
+        f"{name} amortised": format_amount(before.sum(skipna=False) / len(group) + after.mean(), ".3f"),
     }
 
 

@@ -20,6 +20,11 @@ def format_estimate(value: Estimate, signed: bool = False) -> str:
     return mean if not np.isfinite(value.low) else f"{mean} [{value.low:.1f}, {value.high:.1f}]"
 
 
+def format_amount(amount: float, form: str) -> str:
+    """What was used of something, or `unknown`, as of the pre-training behind an imported checkpoint."""
+    return format(amount, form) if np.isfinite(amount) else "unknown"
+
+
 def format_p(p: float) -> str:
     """A p value with three digits; a dash where there is none."""
     return "-" if not np.isfinite(p) else f"{p:.3f}" if p >= 0.001 else "<0.001"

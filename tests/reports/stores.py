@@ -7,6 +7,8 @@ import shutil
 from pretrain_bench.benchmarks.datasets.coverage import SplitCoverage
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
+from pretrain_bench.benchmarks.specs.checkpoint import ImportedFrom
+from pretrain_bench.benchmarks.specs.method import MethodCard
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.store.provenance import provenance
@@ -44,8 +46,9 @@ def add(
     budget: str = "b", pretrain_code: str = "0" * 64, split: dict[str, object] = SPLIT, task_synthetic: bool | None = None,
     uniformity: str = "at_most", amount: float = 1, ledger: dict[str, float] | None = None,
     coverage: SplitCoverage | None = None, transfer: str = "all", protocol: str = "finetune", features: str = "ok",
-    read: tuple[str, ...] = (),
+    read: tuple[str, ...] = (), imported: ImportedFrom | None = None,
 ) -> None:  # fmt: skip
+    """A pre-training and a fine-tuning of it. `imported`: the pre-training is a checkpoint of the user's."""
     labels = labels or LabelRatio(percent=percent)
     limits = {
         "budget": budget, "budget_version": 1, "currency": "optimizer_steps", "amount": amount, "schedule_horizon": "budget",
@@ -57,14 +60,20 @@ def add(
         method,
         pretrain_seed,
         code_sha256=pretrain_code,
-        data={
-            "dataset": source,
-            "manifest_sha256": "3" * 64,
-            "synthetic": synthetic,
-            "view": "unlabelled",
-            "scenes": read,
-        },
         limits=before,
+        **(
+            {"data": None, "checkpoint": {"sha256": imported.sha256, "origin": imported.origin}}
+            if imported
+            else {
+                "data": {
+                    "dataset": source,
+                    "manifest_sha256": "3" * 64,
+                    "synthetic": synthetic,
+                    "view": "unlabelled",
+                    "scenes": read,
+                }
+            }
+        ),
     )
     made_from, probe, frozen = parent, {}, ()
     if protocol == "linear":
@@ -94,8 +103,9 @@ def add(
         pretrain_seed=pretrain_seed, finetune_seed=finetune_seed, budget=budget, profile="p", protocol=protocol,
     )  # fmt: skip
     metrics = {f"miou_voxel_{c}": score for c in checkpoints} if outcome == "ok" else {}
+    card = MethodCard(title="Imported checkpoint", group="imported", origin="imported", place=900) if imported else None
     for spec, extra in (
-        (parent, {"ledger": (ledger or {}) if source != "none" else {}}),
+        (parent, {"ledger": (ledger or {}) if source != "none" else {}, "imported": imported}),
         *frozen,
         (
             child,
@@ -116,7 +126,7 @@ def add(
         base = {
             "key": spec.key, "kind": spec.kind, "method": spec.method, "stage": spec.stage, "attempt": 1, "outcome": "ok",
             "synthetic": synthetic, "executor": "local", "label_isolation": "none", "provenance": provenance({}),
-            "parents": spec.parents, "started_at": "2026-01-01", "ended_at": "2026-01-01",
+            "parents": spec.parents, "method_card": card, "started_at": "2026-01-01", "ended_at": "2026-01-01",
         }  # fmt: skip
         folder = store.folder(spec.kind, spec.key)
         write_json(folder / "spec.json", spec.model_dump(mode="json"))

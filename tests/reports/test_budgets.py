@@ -32,7 +32,9 @@ def runs_with(
 ) -> pd.DataFrame:
     """Scratch, which uses nothing before fine-tuning, and two methods that used so many steps and samples."""
     uniformity, amount, currency = pretrain
-    frame = pd.DataFrame({"row": ["scratch", "csc", "ours"], "outcome": "ok", "budget": "b", "profile": "p"})
+    rows = ["scratch", "csc", "ours"]
+    frame = pd.DataFrame({"row": rows, "method": rows, "outcome": "ok", "budget": "b", "profile": "p"})
+    frame = frame.assign(pretrain_dataset="d", pretraining="x", pretrain_seed=0)
     spent = [0, *used]
     return frame.assign(
         pretrain_uniformity=uniformity, pretrain_amount=[0, amount, amount], pretrain_currency=currency, pretrain_steps=spent,

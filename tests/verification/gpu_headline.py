@@ -25,6 +25,7 @@ import torch
 
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.benchmarks.specs.checkpoint import IMPORTED
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
@@ -62,7 +63,8 @@ def planned_stages(budget: Budget, profile: Profile, machine: Machine) -> dict[s
         data = dict(zip(names, side_by_side.map(prepared, names.values()), strict=True))
     data[SOURCE] = data["scannet"]
     found: dict[str, PlannedStage] = {}
-    for method, task in [(m, "s3dis-sem") for m in available(Method)] + [("scratch", t) for t in tasks]:
+    trained = [m for m in available(Method) if m != IMPORTED]
+    for method, task in [(m, "s3dis-sem") for m in trained] + [("scratch", t) for t in tasks]:
         cell = Cell(method=method, pretrain_dataset=SOURCE, task=task, budget=budget.name, profile=profile.name)
         for planned in stages_of(cell, CellSpecs(find(Method, method), tasks[task], budget, profile), data, machine):
             if planned.cell is None or method == "scratch":

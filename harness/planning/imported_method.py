@@ -1,0 +1,127 @@
+"""Checkpoints of the user's as methods: `NAME=[ORIGIN:]FILE[,FILE...]`, in order the pre-training seeds 0, 1, ..."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from pretrain_bench.benchmarks.specs.base import Name, Spec
+from pretrain_bench.benchmarks.specs.checkpoint import ORIGINS, CheckpointFile, CheckpointOrigin
+from pretrain_bench.benchmarks.specs.loading import parse_spec
+from pretrain_bench.benchmarks.specs.method import Method, MethodFile
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.benchmarks.support.files import size_and_sha256
+from pretrain_bench.benchmarks.support.reading import cannot_read
+from pretrain_bench.benchmarks.support.user_files import read_text
+
+FORM = "NAME=[ORIGIN:]FILE[,FILE...]"
+
+
+class ImportRequest(NamedTuple):
+    """The parts of `mine=pointcontrast:a.pth,b.pth`."""
+
+    name: str
+    origin: CheckpointOrigin | None
+    files: tuple[str, ...]
+
+
+class _Named(Spec):
+    name: Name
+
+
+def import_request(text: str) -> ImportRequest | None:
+    """The parts of the text of a method that names checkpoints; None for any other text. No file is read."""
+    name, equals, rest = text.partition("=")
+    if not equals or not name or "/" in name:
+        return None
+    origin, colon, files = rest.partition(":")
+    if not colon or origin not in ORIGINS:
+        return ImportRequest(name, None, tuple(rest.split(",")))
+    return ImportRequest(name, origin, tuple(files.split(",")))
+
+
+def imported_method(request: ImportRequest, content: MethodFile, folder: Path) -> Method:
+    """The method of a user's checkpoints. `content` and `folder` are those of the method that ships for them.
+
+    Raises WrongUse for a malformed name, a file that cannot be read, and two files of the same content.
+    """
+    name = parse_spec({"name": request.name}, _Named, f"--method {request.name}=...").name
+    files: list[CheckpointFile] = []
+    for text in request.files:
+        path = Path(text).expanduser()
+        try:
+            sha256 = size_and_sha256(path)[1]
+        except OSError as error:
+            raise _unreadable(request, text, error) from None
+        twin = next((f for f in files if f.sha256 == sha256), None)
+        if twin is not None:
+            raise WrongUse(
+                f"--method {name}: {path} has the same content as {twin.path}; each file counts as one pre-training, so the same "
+                "one twice would be a false second"
+            )
+        files.append(CheckpointFile(path=path.absolute(), sha256=sha256, origin=request.origin))
+    update = {"name": name, "folder": folder, "origin": "imported", "checkpoints": tuple(files)}
+    return Method(**{**dict(content), **update})
+
+
+def _unreadable(request: ImportRequest, text: str, error: OSError) -> WrongUse:
+    before, colon, _ = text.partition(":")
+    if colon and request.origin is None and "/" not in before:
+        known = ", ".join(ORIGINS)
+        return WrongUse(
+            f"--method {request.name}: {before!r} is neither a file nor an origin; origins are {known} ({FORM})"
+        )
+    if not text:
+        return WrongUse(f"--method {request.name}: an empty file name; expected {FORM}")
+    return cannot_read(text, error)
+
+
+def with_stated_scenes(methods: Mapping[str, Method], options: Iterable[str]) -> dict[str, Method]:
+    """The methods, with the pre-training scenes that `--pretrained-on [NAME=]FILE` states of imported ones: one scene a line.
+
+    Raises WrongUse for a name that is no imported method's, and for an empty or unreadable file.
+    """
+    stated: dict[str, tuple[str, ...]] = {}
+    imported = [m.name for m in methods.values() if m.is_imported]
+    for option in options:
+        name, equals, file = option.partition("=")
+        one = bool(equals) and name in imported
+        names, path = ([name], Path(file).expanduser()) if one else (imported, Path(option).expanduser())
+        if not names or not path.is_file():
+            known = ", ".join(imported) or "none (--method NAME=FILE is one)"
+            raise WrongUse(
+                f"--pretrained-on {option}: expected [NAME=]FILE with a file of scene names; imported methods: {known}"
+            )
+        scenes = tuple(dict.fromkeys(line.strip() for line in read_text(path).splitlines() if line.strip()))
+        if not scenes:
+            raise WrongUse(f"--pretrained-on {option}: {path} names no scene; expected one a line")
+        stated |= dict.fromkeys(names, scenes)
+    return {
+        key: m.model_copy(update={"pretrained_on": stated[m.name]}) if m.name in stated else m
+        for key, m in methods.items()
+    }
+
+
+def check_seeds(methods: Iterable[Method], seeds: Iterable[int]) -> list[str]:
+    """Lines on imported methods whose files and the pre-training seeds of a suite do not match one to one.
+
+    Raises WrongUse where no file of a method has a seed of the suite.
+    """
+    wanted, lines = set(seeds), []
+    for method in methods:
+        files = len(method.checkpoints)
+        if not method.is_imported:
+            continue
+        used = [seed for seed in range(files) if seed in wanted]
+        if not used:
+            raise WrongUse(
+                f"method {method.name!r} has {files} file(s), which are pre-training seeds 0 to {files - 1}; the seeds asked for "
+                f"are {', '.join(map(str, sorted(wanted)))}"
+            )
+        if len(used) < files:
+            unused = ", ".join(str(s) for s in range(files) if s not in used)
+            lines.append(f"{method.name}: only {len(used)} of its {files} files are used; add --pretrain-seed {unused}")
+        if files == 1 and len(wanted) > 1:
+            lines.append(f"{method.name}: one file is one pre-training (seed 0); it has no variance over pre-trainings")
+    return lines

@@ -1,0 +1,80 @@
+"""A backbone of this project in the layout of another one: the reverse of importing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pretrain_bench.benchmarks.specs.backbone_shapes import Shapes
+from pretrain_bench.benchmarks.specs.checkpoint import KERNEL_ORDER, OWN_ORDER, ExportFormat, KernelOrder
+from pretrain_bench.benchmarks.specs.network import NetworkSettings
+from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.files import replacing
+from pretrain_bench.methods.imported.layouts import (
+    MINKOWSKI,
+    POINTCEPT,
+    SPCONV,
+    SPUNET_PREFIX,
+    Layout,
+    order_from_cube,
+    spunet_shapes,
+    with_their_norms,
+)
+from pretrain_bench.methods.training.checkpoint import load_weights, save_weights
+
+_FORMATS: dict[ExportFormat, tuple[Layout, KernelOrder]] = {
+    "minkowski-0.5": (MINKOWSKI, OWN_ORDER),
+    "minkowski-0.4": (MINKOWSKI, "minkowski-0.4"),
+    "spconv": (SPCONV, "spconv"),
+    "pointcept": (POINTCEPT, "spconv"),
+}
+
+
+class Exported(NamedTuple):
+    """Tensors by their names in the other project, the order of their kernels, and why others are left out."""
+
+    weights: dict[str, Tensor]
+    order: KernelOrder
+    left_out: list[str]
+
+    def save(self, path: Path) -> None:
+        """Write them: as safetensors where the name ends so, else as a PyTorch file with the key `state_dict`."""
+        if path.suffix == ".safetensors":
+            save_weights(self.weights, path, self.order)
+            return
+        with replacing(path) as temporary:
+            torch.save({"state_dict": self.weights, KERNEL_ORDER: self.order}, temporary)
+
+
+def export_checkpoint(backbone: Path, network: NetworkSettings, form: ExportFormat, partial: bool = False) -> Exported:
+    """Read a backbone and put it into another layout. `pointcept` keeps the tensors that have a place in SpUNet-v1m1.
+
+    Raises DataError where the file cannot be read, or (unless `partial`) where tensors have no place there, naming them.
+    """
+    layout, order = _FORMATS[form]
+    places = spunet_shapes(network) if layout is POINTCEPT else None
+    stored = {n: order_from_cube(n, own, order).contiguous() for n, own in load_weights(backbone).items()}
+    fitting = {
+        n for n, value in stored.items() if places is None or places.get(layout.name_of(n)) == tuple(value.shape)
+    }
+    fitting = with_their_norms(fitting)
+    prefix = SPUNET_PREFIX if places is not None else ""
+    weights = {prefix + layout.name_of(n): value for n, value in stored.items() if n in fitting}
+    left_out = [_why(n, tuple(v.shape), layout.name_of(n), places or {}) for n, v in stored.items() if n not in fitting]
+    if left_out and not partial:
+        raise DataError(
+            f"{len(left_out)} of {len(left_out) + len(weights)} tensors have no place of their shape in Pointcept's SpUNet, "
+            f"and --partial leaves them out: {'; '.join(left_out)}"
+        )
+    return Exported(weights, order, left_out)
+
+
+def _why(name: str, shape: tuple[int, ...], there: str, places: Shapes) -> str:
+    if there not in places:
+        return f"{name}: SpUNet has no {there}"
+    if places[there] == shape:
+        return f"{name}: without its norm"
+    return f"{name}: {shape}, SpUNet's {there} has {places[there]}"
