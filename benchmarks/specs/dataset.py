@@ -22,6 +22,18 @@ def up_choice(text: str) -> UpChoice:
     raise WrongUse(f"--up {text!r}: expected one of {', '.join(UP_CHOICES)}")
 
 
+class PublishedSize(Spec):
+    """How large a dataset is as it is published, so that a plan can count its work and disk before it is here."""
+
+    source: str = Field(description="where these numbers come from")
+    points: PositiveInt = Field(description="of all scenes together")
+    frames: NonNegativeInt = Field(0, description="recorded frames, or pictures of single views")
+    frame_bytes: NonNegativeInt = Field(0, description="bytes of one prepared frame: picture and depth image")
+    scene_numbers: dict[str, PositiveInt] = Field(
+        {}, description="scenes that are named by a prefix and six digits, counted from 000000: how many"
+    )
+
+
 class Dataset(Spec):
     """One dataset: its layout on disk, what it provides, its classes, and where it comes from."""
 
@@ -73,8 +85,11 @@ class Dataset(Spec):
     frame_stride: PositiveInt | None = Field(
         None, description="overrides the profile's where frames are chosen already"
     )
-    source: str
-    licence: str
+    source: str = Field(description="where to get it")
+    licence: str = Field(description="the terms that bind its data")
+    published: PublishedSize | None = Field(
+        None, description="its size, for plans before it is here", exclude=True
+    )  # not dumped: it decides nothing of what is prepared, and so nothing of where that is kept
     worlds: dict[Name, dict[str, int]] = Field({}, description="for procedural datasets: seed and counts of each size")
     world: dict[str, int] | None = Field(None, description="the one of `worlds` that is meant; set by `sized`")
 

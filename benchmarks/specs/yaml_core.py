@@ -64,3 +64,8 @@ CoreLoader.add_constructor("tag:yaml.org,2002:bool", _bool)
 def load(text: str) -> Any:
     """The content of a YAML document. Raises yaml.YAMLError where it does not parse or gives a key twice."""
     return yaml.load(text, CoreLoader)
+
+
+def compose(text: str) -> yaml.Node | None:
+    """The nodes of a text, which know their lines. Raises yaml.YAMLError."""
+    return yaml.compose(text, Loader=CoreLoader)

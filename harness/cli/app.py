@@ -28,6 +28,7 @@ from pretrain_bench.harness.cli import (
     show,
     status,
 )
+from pretrain_bench.harness.cli.matrix import repeated
 from pretrain_bench.harness.cli.streams import secure_streams
 
 DEBUG_FLAG = "--debug"
@@ -49,11 +50,19 @@ def _say_version(asked: bool) -> None:
 
 @app.callback()
 def bench(
+    context: typer.Context,
     asked: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_say_version)
     ] = False,
 ) -> None:
-    """Options of `bench` itself; the help text is the app's."""
+    """Options of `bench` itself; the help text is the app's. What `bench.yaml` sets becomes the default of each command."""
+    from pretrain_bench.api.configuration import VARIABLES, configuration
+
+    held = configuration()
+    defaults = {name: str(value) for name in ("runs", "executor") if (value := getattr(held, name)) is not None}
+    context.default_map = {name: defaults for _, name, _ in _COMMANDS}
+    if held.cache is not None:
+        os.environ.setdefault(VARIABLES["cache"], str(held.cache))
 
 
 class Interrupted(BenchError):
@@ -76,7 +85,6 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
 _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (app, "run", run.run),
     (app, "plan", plan.plan),
-    (app, "suites", plan.suites),
     (app, "status", status.status),
     (app, "report", report.report),
     (app, "show", show.show),
@@ -118,7 +126,7 @@ def main() -> None:
     collect_seldom()
     # --debug is allowed anywhere on the line, so it is taken out before the commands see it.
     debug = DEBUG_FLAG in sys.argv
-    sys.argv = [sys.argv[0], *(_expanded(a) for a in sys.argv[1:] if a != DEBUG_FLAG)]
+    sys.argv = [sys.argv[0], *repeated([_expanded(a) for a in sys.argv[1:] if a != DEBUG_FLAG])]
     # Treat SIGTERM like SIGINT; shells start background jobs with SIGINT ignored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

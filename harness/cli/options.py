@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from pretrain_bench.harness.cli.choices import UpChoice
 
 if TYPE_CHECKING:
     from pretrain_bench.api.display import Display
@@ -34,19 +36,11 @@ PretrainData = Annotated[
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Bad lines and frames in the data are errors, not warnings.")]
 Up = Annotated[
-    str,
-    typer.Option(
-        "--up",
-        metavar="AXIS",
-        help="Up axis of recordings in rgbd-folder: +x, -x, +y, -y, +z, -z, or auto (from cameras and floor).",
-    ),
+    UpChoice, typer.Option("--up", help="Up axis of recordings in rgbd-folder; auto: from cameras and floor.")
 ]
 Only = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="FIELD=PATTERN", help="Cells of a suite: method=ours,csc or task=*-sem."),
-]
-Filters = Annotated[
-    list[str] | None, typer.Argument(metavar="[FIELD=PATTERN]...", help="The same as --only.", show_default=False)
 ]
 ImagenetWeights = Annotated[
     Path | None,
@@ -56,10 +50,14 @@ Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="CPU threads of a stage. (default: all that bench may use, at most 8)"),
 ]
-Backend = Annotated[str, typer.Option("--backend", envvar="BENCH_SPARSE_BACKEND", help="torch or minkowski.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: the GPU where there is one.")]
+Backend = Annotated[
+    Literal["torch", "minkowski"],
+    typer.Option("--backend", envvar="BENCH_SPARSE_BACKEND", help="Sparse engine of the 3D network."),
+]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: the GPU where there is one.")]
 ExecutorName = Annotated[
-    str, typer.Option("--executor", envvar="BENCH_EXECUTOR", help="local: subprocesses; docker: containers.")
+    Literal["local", "docker"],
+    typer.Option("--executor", envvar="BENCH_EXECUTOR", help="local: subprocesses; docker: containers."),
 ]
 TrustCode = Annotated[
     bool,
@@ -73,3 +71,11 @@ def display(json: bool) -> Display:
     from pretrain_bench.api.display import Silent, default_display
 
     return Silent() if json else default_display()
+
+
+def data_roots(given: list[str] | None) -> list[str]:
+    """The NAME=DIR options, after the roots of `bench.yaml` of the datasets that they do not name."""
+    from pretrain_bench.api.configuration import configuration
+
+    named = {option.partition("=")[0] for option in given or ()}
+    return [*(f"{n}={d}" for n, d in configuration().data.items() if n not in named), *(given or ())]

@@ -15,6 +15,7 @@ from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.loading import load_spec
 from pretrain_bench.benchmarks.specs.method import Method, MethodFile, Origin
 from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.rates import Rates
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
@@ -30,6 +31,7 @@ _FOLDERS: dict[type[Spec], tuple[str, str]] = {
     Profile: ("benchmarks/configs/profiles", "*.yaml"),
     Task: ("benchmarks/configs/tasks", "*.yaml"),
     Dataset: ("benchmarks/configs/datasets", "*.yaml"),
+    Rates: ("benchmarks/configs/rates", "*.yaml"),
     Suite: ("benchmarks/configs/suites", "*.yaml"),
     Method: ("methods", f"*/{METHOD_FILE}"),
 }

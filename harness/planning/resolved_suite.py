@@ -26,6 +26,7 @@ from pretrain_bench.harness.planning.stage_specs import (
     Machine,
     NotApplicable,
     PlannedCell,
+    PlannedStage,
     check_applicable,
     check_needs,
 )
@@ -48,13 +49,18 @@ class RunOverrides(NamedTuple):
     imagenet_weights: Path | None = None
     trust_code: bool = False
     up: str = "auto"
+    stand_ins: bool = True
 
 
 class WaitingCell(NamedTuple):
-    """A cell whose stages are not known yet, with the datasets that are not prepared: their content is part of every key."""
+    """A cell whose stages have no keys yet, with the datasets that are not prepared: their content is part of every key.
+
+    `stages` are those of the expected size of these datasets, none where a size is not known.
+    """
 
     cell: Cell
     datasets: tuple[str, ...]
+    stages: tuple[PlannedStage, ...] = ()
 
 
 class ResolvedSuite(NamedTuple):
@@ -99,6 +105,8 @@ class ResolvedSuite(NamedTuple):
         specs = {name: self.sources.dataset(name) for name in self.datasets()}
         data = {name: prepared for name in specs if (prepared := self.sources.prepared(name)) is not None}
         planner = self._planner(data)
+        unprepared = {name: self.sources.expected(name) for name in specs if name not in data}
+        expecting = self._planner({**data, **{name: e for name, e in unprepared.items() if e is not None}})
         planned, waiting = [], []
         for cell in planner.distinct(self.cells()):
             missing = tuple(name for name in planner.reads(cell) if name not in data)
@@ -108,7 +116,8 @@ class ResolvedSuite(NamedTuple):
             method, task = planner.specs.methods[cell.method], planner.specs.tasks[cell.task]
             try:
                 check_applicable(method, specs.get(cell.pretrain_dataset), task, specs[self.names[task.dataset]])
-                waiting.append(WaitingCell(cell, missing))
+                known = all(unprepared[name] is not None for name in missing)
+                waiting.append(WaitingCell(cell, missing, tuple(expecting.stages(cell)) if known else ()))
             except NotApplicable as reason:
                 planned.append(PlannedCell(cell, (), str(reason)))
         return planned, waiting
@@ -125,14 +134,20 @@ class ResolvedSuite(NamedTuple):
         rows = []
         for name in self.datasets():
             dataset = self.sources.dataset(name)
-            is_prepared = self.sources.prepared(name) is not None
+            held = self.sources.prepared(name)
+            is_prepared, size = held is not None, self.sources.bytes_of(name, held)
             if dataset.synthetic:
                 what = "generated when it is needed" if not is_prepared else "SYNTHETIC"
             else:
                 what = "" if is_prepared else f"bench data prepare {name} --root DIR; "
                 what += f"{dataset.licence} (bench data info {name})"
             rows.append(
-                {"what": f"data: {name}", "state": "prepared" if is_prepared else "not prepared", "detail": what}
+                {
+                    "what": f"data: {name}",
+                    "state": "prepared" if is_prepared else "not prepared",
+                    "size": "unknown" if size is None else f"{size / 1e9:,.1f} GB",
+                    "detail": what,
+                }
             )
         if self.executor == "docker":
             rows += self._images()
@@ -147,7 +162,8 @@ class ResolvedSuite(NamedTuple):
         wanted = [m.name for m in self.methods.values() if m.image is None]
         states = {name: state(client, name) for name in [*wanted, TASK]}
         return [
-            {"what": f"image: {name}", "state": found, "detail": why or "-"} for name, (found, why) in states.items()
+            {"what": f"image: {name}", "state": found, "size": "-", "detail": why or "-"}
+            for name, (found, why) in states.items()
         ]
 
     def _planner(self, data: dict[str, PreparedDataset]) -> Planner:
@@ -275,7 +291,12 @@ def _data_sources(overrides: RunOverrides, profile: Profile) -> tuple[DataSource
         if not is_folder:
             raise WrongUse(f"{name}: data root {folder} is not a folder; give the one that holds the official layout")
     sources = DataSources(
-        all_roots, {**own, **pretrain_own}, profile.frame_stride, profile.world, up=up_choice(overrides.up)
+        all_roots,
+        {**own, **pretrain_own},
+        profile.frame_stride,
+        profile.world,
+        up=up_choice(overrides.up),
+        stand_ins=overrides.stand_ins,
     )
     sources.check_up(list(all_roots))
     return sources, tuple(pretrain_roots)

@@ -40,8 +40,9 @@ class Settings(NamedTuple):
     """What is up in the world of recordings in `rgbd-folder`: +x, -x, +y, -y, +z, -z, or auto, from cameras and floor."""
 
 
-def resolve(cells: Suite | str, only: Iterable[str], settings: Settings) -> ResolvedSuite:
-    """A suite, by itself or by name or file, with everything it names loaded. Raises WrongUse, EnvironmentCannot."""
+def resolve(cells: Suite | str, only: Iterable[str], settings: Settings, stand_ins: bool = True) -> ResolvedSuite:
+    """A suite, by itself or by name or file, with everything it names loaded. Without `stand_ins`, datasets without data keep
+    their own name where their published size is known. Raises WrongUse, EnvironmentCannot."""
     chosen = cells if isinstance(cells, Suite) else suite_named(cells)
     weights = settings.imagenet_weights
     overrides = RunOverrides(
@@ -54,6 +55,7 @@ def resolve(cells: Suite | str, only: Iterable[str], settings: Settings) -> Reso
         imagenet_weights=None if weights is None else Path(weights),
         trust_code=settings.trust_code,
         up=settings.up,
+        stand_ins=stand_ins,
     )
     return resolve_suite(chosen, parse_filters(as_list(only)), overrides)
 
