@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pretrain_bench.api.scenes import draw_scene, tested_scenes
     from pretrain_bench.api.settings import Settings
     from pretrain_bench.api.sizing import fitting_budget
+    from pretrain_bench.api.specs import ExplainedField, explain, list_specs
     from pretrain_bench.api.status import StageUnderWay, Status, status
     from pretrain_bench.api.stores import open_runs, unreadable_runs
     from pretrain_bench.api.suites import cells, list_suites, suite
@@ -69,6 +70,7 @@ _MODULES = {
     "scenes": ("draw_scene", "tested_scenes"),
     "settings": ("Settings",),
     "sizing": ("fitting_budget",),
+    "specs": ("ExplainedField", "explain", "list_specs"),
     "status": ("StageUnderWay", "Status", "status"),
     "stores": ("open_runs", "unreadable_runs"),
     "suites": ("cells", "list_suites", "suite"),
@@ -78,14 +80,13 @@ _HOMES = {name: f"{__name__}.api.{module}" for module, names in _MODULES.items()
 
 __all__ = [
     "RUN_COLUMNS", "Audit", "BenchError", "DataCounts", "DataError", "Diagnosis", "Display", "EnvironmentCannot",
-    "ImageState", "ImportedCheckpoint", "LineDisplay", "ListedRun", "PackedBundle", "Plan", "Progressed", "Removed", "Run",
-    "RunResult", "Settings", "Silent", "StageUnderWay", "Status", "TqdmDisplay", "WrongUse", "__version__",
-    "audit", "build_images", "cells", "check_method", "clean", "compare", "count_data", "dataset", "doctor",
-    "draw_features", "draw_scene", "find_run", "fitting_budget", "import_checkpoint", "keys_of_suite",
-    "list_datasets", "list_images",
-    "list_methods", "list_runs", "list_suites", "load_runs", "lock_bases", "open_runs", "pack_bundle", "plan",
-    "prepare_data", "preview_data", "prune_images", "report", "run", "status", "subset_data", "suite", "tested_scenes",
-    "unreadable_runs", "verify_data", "verify_source", "watch_runs", "write_synthetic",
+    "ExplainedField", "ImageState", "ImportedCheckpoint", "LineDisplay", "ListedRun", "PackedBundle", "Plan", "Progressed",
+    "Removed", "Run", "RunResult", "Settings", "Silent", "StageUnderWay", "Status", "TqdmDisplay", "WrongUse", "__version__",
+    "audit", "build_images", "cells", "check_method", "clean", "compare", "count_data", "dataset", "doctor", "draw_features",
+    "draw_scene", "explain", "find_run", "fitting_budget", "import_checkpoint", "keys_of_suite", "list_datasets",
+    "list_images", "list_methods", "list_runs", "list_specs", "list_suites", "load_runs", "lock_bases", "open_runs",
+    "pack_bundle", "plan", "prepare_data", "preview_data", "prune_images", "report", "run", "status", "subset_data", "suite",
+    "tested_scenes", "unreadable_runs", "verify_data", "verify_source", "watch_runs", "write_synthetic",
 ]  # fmt: skip
 
 

@@ -37,12 +37,16 @@ class PublishedSize(Spec):
 class Dataset(Spec):
     """One dataset: its layout on disk, what it provides, its classes, and where it comes from."""
 
-    name: Name
-    title: str
-    layout: Literal["s3dis", "rgbd-folder", "scannet", "semantickitti", "sunrgbd"]
-    synthetic: bool = False
+    name: Name = Field(description="as commands and records name it")
+    title: str = Field(description="as reports print it")
+    layout: Literal["s3dis", "rgbd-folder", "scannet", "semantickitti", "sunrgbd"] = Field(
+        description="of the files, which decides the reader"
+    )
+    synthetic: bool = Field(False, description="whether it is generated")
     stand_in: Name | None = Field(None, description="the procedural dataset used when no data is configured")
-    provides: tuple[Literal["frames", "images", "poses", "multiple_views", "clouds", "labels", "boxes"], ...]
+    provides: tuple[Literal["frames", "images", "poses", "multiple_views", "clouds", "labels", "boxes"], ...] = Field(
+        description="what a method can get from it"
+    )
     classes: tuple[str, ...] = Field((), description="training classes, in the order of their ids")
     raw_classes: tuple[str, ...] = Field(
         (), description="file-name classes that the reader knows; the rest is an error"

@@ -18,11 +18,13 @@ METRICS = {"semantic": ("miou_voxel", "miou_point"), "instance": ("ap50",), "det
 class Task(Spec):
     """What is fine-tuned and scored."""
 
-    name: Name
-    title: str
-    kind: Literal["semantic", "instance", "detection"]
-    dataset: Name
-    headline_metric: HeadlineMetric
+    name: Name = Field(description="as commands and records name it")
+    title: str = Field(description="as reports print it")
+    kind: Literal["semantic", "instance", "detection"] = Field(
+        description="what is predicted: a class for every voxel, instances, or boxes"
+    )
+    dataset: Name = Field(description="what is fine-tuned and tested on")
+    headline_metric: HeadlineMetric = Field(description="what the task is judged by")
     recipe: Name | None = Field(None, description="the task whose recipe is used where a profile has none for this one")
     evaluation: str = Field(description="the protocol, in words: resolution, augmentation at test time, selection")
 

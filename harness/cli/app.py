@@ -16,7 +16,9 @@ import pretrain_bench as pb
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, reason_of
 from pretrain_bench.harness.cli import (
     audit,
+    catalog,
     clean,
+    completion,
     data,
     doctor,
     features,
@@ -93,6 +95,7 @@ _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (app, "clean", clean.clean),
     (app, "doctor", doctor.doctor),
     (data.app, "ls", data.ls),
+    (data.app, "show", catalog.show_command("data", completion.DATASETS)),
     (data.app, "info", data.info),
     (data.app, "prepare", data.prepare),
     (data.app, "verify", data.verify),
@@ -104,7 +107,16 @@ _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (images.app, "check", images.check),
     (images.app, "lock", images.lock),
     (images.app, "prune", images.prune),
+    (catalog.tasks, "ls", catalog.list_tasks),
+    (catalog.tasks, "show", catalog.show_command("tasks", completion.TASKS)),
+    (catalog.budgets, "ls", catalog.list_budgets),
+    (catalog.budgets, "show", catalog.show_command("budgets", completion.BUDGETS)),
+    (catalog.profiles, "ls", catalog.list_profiles),
+    (catalog.profiles, "show", catalog.show_command("profiles", completion.PROFILES)),
+    (catalog.suites, "ls", catalog.list_suites),
+    (catalog.suites, "show", catalog.show_command("suites", completion.SUITES)),
     (methods.app, "ls", methods.ls),
+    (methods.app, "show", catalog.show_command("methods", completion.METHODS)),
     (methods.app, "check", methods.check),
     (methods.app, "import-checkpoint", methods.import_checkpoint),
 )
@@ -113,6 +125,10 @@ for _app, _name, _command in _COMMANDS:
 app.add_typer(data.app, name="data")
 app.add_typer(images.app, name="images")
 app.add_typer(methods.app, name="methods")
+for _app, _name in (
+    (catalog.tasks, "tasks"), (catalog.budgets, "budgets"), (catalog.profiles, "profiles"), (catalog.suites, "suites"),
+):  # fmt: skip
+    app.add_typer(_app, name=_name)
 
 
 def collect_seldom() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.loading import parse_spec
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.harness.planning.catalog import available, find
@@ -45,7 +46,7 @@ def cells(
         "profile": None if profile is None else os.fspath(profile),
         "methods": as_list(methods),
         "tasks": as_list(tasks),
-        "label_ratios": as_list(label_ratios),
+        "label_ratios": [str(LabelRatio.parse(ratio)) for ratio in as_list(label_ratios)],
         "pretrain_seeds": list(pretrain_seeds),
         "finetune_seeds": list(finetune_seeds),
     }
