@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pretrain_bench.api.advice import next_steps
     from pretrain_bench.api.auditing import Audit, PackedBundle, audit, pack_bundle
     from pretrain_bench.api.cleaning import Removed, clean
     from pretrain_bench.api.data import (
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from pretrain_bench.api.version import __version__
 
 _MODULES = {
+    "advice": ("next_steps",),
     "auditing": ("Audit", "PackedBundle", "audit", "pack_bundle"),
     "cleaning": ("Removed", "clean"),
     "data": (
@@ -84,7 +86,7 @@ __all__ = [
     "Removed", "Run", "RunResult", "Settings", "Silent", "StageUnderWay", "Status", "TqdmDisplay", "WrongUse", "__version__",
     "audit", "build_images", "cells", "check_method", "clean", "compare", "count_data", "dataset", "doctor", "draw_features",
     "draw_scene", "explain", "find_run", "fitting_budget", "import_checkpoint", "keys_of_suite", "list_datasets",
-    "list_images", "list_methods", "list_runs", "list_specs", "list_suites", "load_runs", "lock_bases", "open_runs",
+    "list_images", "list_methods", "list_runs", "list_specs", "list_suites", "load_runs", "lock_bases", "next_steps", "open_runs",
     "pack_bundle", "plan", "prepare_data", "preview_data", "prune_images", "report", "run", "status", "subset_data", "suite",
     "tested_scenes", "unreadable_runs", "verify_data", "verify_source", "watch_runs", "write_synthetic",
 ]  # fmt: skip

@@ -87,3 +87,17 @@ def _print(findings: list[Finding], json: bool) -> None:
         print(textwrap.fill(text, WIDTH, subsequent_indent="    "))
     rows = [(f.check, f.detail) for f in findings if f.verdict == "ok" and f.check != "determinism"]
     print(("\n" if alike else "") + table(("checks that hold", "how often"), rows) if rows else "nothing else to audit")
+    print(f"\n{_sentence(findings)}")
+
+
+def _sentence(findings: list[Finding]) -> str:
+    """The verdict over all."""
+    counts = {verdict: sum(f.verdict == verdict for f in findings) for verdict in ("failed", "warning", "not checked")}
+    doubts = [
+        f"{n} {name}{'s' * (n > 1 and name == 'warning')}" for name, n in counts.items() if n and name != "failed"
+    ]
+    rest = f" ({', '.join(doubts)})" if doubts else ""
+    if counts["failed"]:
+        contradicts = "1 finding contradicts" if counts["failed"] == 1 else f"{counts['failed']} findings contradict"
+        return f"Not to be relied on: {contradicts} the records{rest}."
+    return f"Every check that was made holds{rest}."

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import pretrain_bench as pb
+from pretrain_bench.harness.cli import choices
 from pretrain_bench.harness.cli.options import Json, Strict, Up, display
 
 app = typer.Typer(help="Datasets: which exist, their sources, preparing and checking them.", no_args_is_help=True)
@@ -18,7 +19,7 @@ Target = Annotated[
 Root = Annotated[
     Path | None, typer.Option("--root", help="Its folder, in the official layout; procedural ones need none.")
 ]
-World = Annotated[str, typer.Option("--world", help="Size of a procedural dataset: smoke, tiny or full.")]
+World = Annotated[choices.World, typer.Option("--world", help="Size of a procedural dataset.")]
 Stride = Annotated[
     int | None,
     typer.Option(

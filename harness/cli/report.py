@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import pretrain_bench as pb
+from pretrain_bench.harness.cli.choices import Exporter
 from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 
@@ -41,10 +42,8 @@ def report(
         ),
     ] = None,
     export: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--export", help="Also hand every run to tensorboard, mlflow or wandb (extras; below --out, no network)."
-        ),
+        list[Exporter] | None,
+        typer.Option("--export", help="Also hand every run to these (extras; below --out, no network)."),
     ] = None,
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,

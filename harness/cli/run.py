@@ -54,16 +54,21 @@ def _print(result: pb.RunResult, matrix: Matrix) -> None:
     ]
     print(table(("run", "stage", "outcome", "selected", "final", "seconds"), rows))
     print("\n".join(f"* {note}" for note in _notes(result)))
+    for step in pb.next_steps(result.stages):
+        print(f"next: {step}")
     print(f"next: bench report --runs {matrix.runs}")
 
 
 def _notes(result: pb.RunResult) -> list[str]:
+    from pretrain_bench.api.display import printable
     from pretrain_bench.benchmarks.metrics.names import TITLES
 
     names = sorted({TITLES[row.metric] for row in result.rows() if row.metric})
     notes = [f"selected, final: {' or '.join(names)}, in per cent"] if names else []
     if any(s.record.synthetic for s in result.stages):
         notes.append("SYNTHETIC data: these numbers say nothing about real scenes")
+    for stage in result.stages:
+        notes += [f"warning: {stage.planned.title}: {printable(text)}" for text in stage.record.warnings]
     if result.stages and all(s.reused for s in result.stages):
         notes.append("nothing to do: every stage was done before")
-    return notes
+    return list(dict.fromkeys(notes))

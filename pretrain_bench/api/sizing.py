@@ -10,11 +10,8 @@ from pretrain_bench.api.suites import Names, cells
 from pretrain_bench.benchmarks.specs.rates import Rates
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.planning.catalog import find
-from pretrain_bench.harness.planning.plan import Total, states, to_run
+from pretrain_bench.harness.planning.plan import StageState, Total
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
-from pretrain_bench.harness.planning.stage_specs import PlannedCell
-from pretrain_bench.harness.running.stage_runner import Retry
-from pretrain_bench.harness.store.store import Store
 
 FULL, SMALL = "uniform", "smoke"
 """Budgets that `bench run` takes by itself: with data and a GPU, and elsewhere."""
@@ -90,11 +87,9 @@ def _stand_ins(resolved: ResolvedSuite, datasets: Iterable[str]) -> list[str]:
     return [name for name in dict.fromkeys(datasets) if resolved.names.get(name, name) != name]
 
 
-def estimate_line(planned: list[PlannedCell], store: Store, threads: int, retry: Retry) -> str | None:
-    """`5 stages to run, about 3 min one after the other (1 to 7 min)`; None where nothing is left to run."""
-    total = Total.of(to_run(states(planned, store, threads), retry == "failed"))
-    if not total.stages:
-        return None
+def estimate_line(left: list[StageState]) -> str:
+    """`5 stages to run, about 3 min one after the other (1 to 7 min)`."""
+    total = Total.of(left)
     stages = "1 stage" if total.stages == 1 else f"{total.stages:,} stages"
     return f"{stages} to run, about {duration(total.seconds)} one after the other ({time_range(total)})"
 

@@ -24,7 +24,8 @@ MODELS: dict[str, type[Spec]] = {
 }  # fmt: skip
 UNITS = {
     "seconds": "s", "metres": "m", "mib": "MiB", "degrees": "degrees", "percent": "%", "steps": "steps",
-    "samples_seen": "samples", "flops": "FLOPs", "bytes": "bytes", "voxels": "voxels", "epochs": "epochs", "points": "points", "every": "steps",
+    "samples_seen": "samples",
+    "flops": "FLOPs", "bytes": "bytes", "voxels": "voxels", "epochs": "epochs", "points": "points", "every": "steps",
 }  # fmt: skip
 """Last words of a field's name, and the unit that they name."""
 
