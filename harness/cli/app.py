@@ -30,12 +30,14 @@ from pretrain_bench.harness.cli import (
     show,
     status,
 )
+from pretrain_bench.harness.cli.completion_parsing import Command, Group
 from pretrain_bench.harness.cli.matrix import repeated
 from pretrain_bench.harness.cli.streams import secure_streams
 
 DEBUG_FLAG = "--debug"
 app = typer.Typer(
     name="bench",
+    cls=Group,
     help="Does pre-training help a 3D network, by how much, and how sure are we? Equal budgets, recorded runs, honest numbers.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -121,14 +123,12 @@ _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (methods.app, "import-checkpoint", methods.import_checkpoint),
 )
 for _app, _name, _command in _COMMANDS:
-    _app.command(_name)(_interruptible(_command))
-app.add_typer(data.app, name="data")
-app.add_typer(images.app, name="images")
-app.add_typer(methods.app, name="methods")
+    _app.command(_name, cls=Command)(_interruptible(_command))
 for _app, _name in (
+    (data.app, "data"), (images.app, "images"), (methods.app, "methods"),
     (catalog.tasks, "tasks"), (catalog.budgets, "budgets"), (catalog.profiles, "profiles"), (catalog.suites, "suites"),
 ):  # fmt: skip
-    app.add_typer(_app, name=_name)
+    app.add_typer(_app, name=_name, cls=Group)
 
 
 def collect_seldom() -> None:

@@ -40,13 +40,7 @@ def list_command(kind: Kind, headers: tuple[str, ...], row: Callable[[Any], tupl
 def show_command(kind: Kind, pattern: str) -> Callable[..., None]:
     """`show` of one kind; `pattern` finds the files whose names a shell completes."""
 
-    def show(
-        name: Annotated[
-            str,
-            typer.Argument(help="By name, or a file of yours.", autocompletion=lambda: completion.names(pattern)),
-        ],
-        json: Json = False,
-    ) -> None:
+    def show(name: str, json: Json = False) -> None:
         from pretrain_bench.harness.cli.console import print_json, table
 
         fields = pb.explain(kind, name)
@@ -55,6 +49,8 @@ def show_command(kind: Kind, pattern: str) -> Callable[..., None]:
         else:
             print(table(("field", "value", "unit", "default", "meaning"), fields))
 
+    completed = typer.Argument(help="By name, or a file of yours.", autocompletion=lambda: completion.names(pattern))
+    show.__annotations__["name"] = Annotated[str, completed]
     show.__doc__ = "Show every field of one, by name or file: its value, unit, default and meaning."
     return show
 

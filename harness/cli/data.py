@@ -8,13 +8,18 @@ from typing import Annotated
 import typer
 
 import pretrain_bench as pb
-from pretrain_bench.harness.cli import choices
+from pretrain_bench.harness.cli import choices, completion
 from pretrain_bench.harness.cli.options import Json, Strict, Up, display
 
 app = typer.Typer(help="Datasets: which exist, their sources, preparing and checking them.", no_args_is_help=True)
 
 Target = Annotated[
-    str, typer.Argument(metavar="NAME|DIR", help="A dataset's name, or a folder that is prepared already.")
+    str,
+    typer.Argument(
+        metavar="NAME|DIR",
+        help="A dataset's name, or a folder that is prepared already.",
+        autocompletion=completion.datasets,
+    ),
 ]
 Root = Annotated[
     Path | None, typer.Option("--root", help="Its folder, in the official layout; procedural ones need none.")
@@ -40,7 +45,7 @@ def ls(json: Json = False) -> None:
 
 
 def info(
-    name: Annotated[str, typer.Argument(help="A dataset's name.")],
+    name: Annotated[str, typer.Argument(help="A dataset's name.", autocompletion=completion.datasets)],
     root: Root = None,
     frame_stride: Stride = None,
     world: World = "smoke",
@@ -84,7 +89,7 @@ def _print_counts(held: pb.DataCounts) -> None:
 
 
 def prepare(
-    name: Annotated[str, typer.Argument(help="A dataset's name.")],
+    name: Annotated[str, typer.Argument(help="A dataset's name.", autocompletion=completion.datasets)],
     root: Root = None,
     frame_stride: Stride = None,
     world: World = "smoke",
@@ -180,7 +185,7 @@ def subset(
 
 
 def synth(
-    name: Annotated[str, typer.Argument(help="A procedural dataset's name.")],
+    name: Annotated[str, typer.Argument(help="A procedural dataset's name.", autocompletion=completion.datasets)],
     out: Annotated[Path, typer.Option("--out", help="The folder to write, in the official layout.")],
     world: World = "smoke",
 ) -> None:

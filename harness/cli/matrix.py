@@ -42,7 +42,13 @@ class Matrix(NamedTuple):
     """The options, as they were given."""
 
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[FIELD=PATTERN]...", help="The same as --only.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="[FIELD=PATTERN]...",
+            help="The same as --only.",
+            show_default=False,
+            autocompletion=completion.suites,
+        ),
     ] = None
     method: Annotated[
         list[str] | None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from pretrain_bench.harness.cli import completion
 from pretrain_bench.harness.cli.choices import UpChoice
 
 if TYPE_CHECKING:
@@ -28,11 +29,17 @@ Data = Annotated[
         "--data",
         metavar="NAME=DIR",
         help="Root of a dataset, in its official layout; NAME may be a YAML file of yours.",
+        autocompletion=completion.roots,
     ),
 ]
 PretrainData = Annotated[
     list[str] | None,
-    typer.Option("--pretrain-data", metavar="NAME=DIR", help="Pre-train on this dataset instead of ScanNet."),
+    typer.Option(
+        "--pretrain-data",
+        metavar="NAME=DIR",
+        help="Pre-train on this dataset instead of ScanNet.",
+        autocompletion=completion.roots,
+    ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Bad lines and frames in the data are errors, not warnings.")]
 Up = Annotated[

@@ -71,6 +71,7 @@ def _as_json(plan: pb.Plan, retry: Retry) -> dict[str, Any]:
             for s in plan.stages
         ],
         "needs": plan.needs,
+        "cache_bytes": plan.cache_bytes,
         "totals": {name: total._asdict() for name, total in plan.totals(retry).items()},
     }  # fmt: skip
 
@@ -81,7 +82,10 @@ def _print(plan: pb.Plan, show_all: bool, retry: Retry) -> None:
     suite, absent = plan.suite, plan.not_applicable
     print(f"suite {suite.name} v{suite.version}: {suite.description.strip()}")
     cells, names = len(plan.cells) + len(plan.waiting), f"budget {plan.budget.name}, profile {plan.profile.name}"
-    print(f"{cells} cells, {len(plan.stages)} stages, {names}" + (f", {len(absent)} cells n/a" if absent else ""))
+    print(
+        f"{cells} cells, {len(plan.stages) + len(plan.expected)} stages, {names}"
+        + (f", {len(absent)} cells n/a" if absent else "")
+    )
     if rows := _rows(plan):
         listed = rows if show_all else rows[:SHOWN]
         print("\n" + table(("run", "stage", "seeds", "state", "time", "why"), listed))
@@ -93,9 +97,11 @@ def _print(plan: pb.Plan, show_all: bool, retry: Retry) -> None:
         unsized = sum(not w.stages for w in plan.waiting)
         rest = f"; {unsized} of them are not counted, as the size of their data is not known" if unsized else ""
         print(f"* {waiting} cells wait for data and are estimated from the size of these{rest}")
-    print("\n" + table(("needs", "state", "prepared", "what to do, terms"), [tuple(n.values()) for n in plan.needs]))
-    counts = Counter(s.state.value for s in plan.stages)
-    print("\n" + ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) if counts else "")
+    needs = [(n["what"], n["state"], _size(n["bytes"]), n["detail"]) for n in plan.needs]
+    print("\n" + table(("needs", "state", "size", "what to do, terms"), needs))
+    counts = Counter(s.state.value for s in [*plan.stages, *plan.expected])
+    if counts:
+        print("\n" + ", ".join(f"{number} {state}" for state, number in sorted(counts.items())))
     _print_totals(plan, retry)
 
 
@@ -111,7 +117,7 @@ def _rows(plan: pb.Plan) -> list[tuple[str, ...]]:
         rows.append((*facts, stage.state.value, _time(stage), stage.reason or "-"))
     for stage in plan.expected:
         seed = seeds(stage.planned.cell, stage.planned.spec.seed)
-        rows.append(("-", stage.planned.long_title, seed, stage.state.value, _time(stage), stage.reason))
+        rows.append(("-", stage.planned.long_title, seed, stage.state.value, _time(stage), stage.reason or "-"))
     for waiting in plan.waiting:
         if not waiting.stages:
             cell, reason = waiting.cell, f"for data: {', '.join(waiting.datasets)}"
@@ -131,11 +137,13 @@ def _print_totals(plan: pb.Plan, retry: Retry) -> None:
     rows = [
         (
             name, f"{t.stages:,}", duration(t.seconds), time_range(t),
-            f"{t.gpu_seconds / 86400:,.1f}" if t.gpu_seconds else "-", f"{t.bytes / 1e9:,.2f} GB",
+            f"{t.gpu_seconds / 86400:,.1f}" if t.gpu_seconds else "-", _size(t.bytes),
         )
         for name, t in totals.items()
     ]  # fmt: skip
     print("\n" + table(("to run", "stages", "about", "range", "GPU-days", "store"), rows))
+    size = f"the cache takes about {_size(plan.cache_bytes)} of prepared data, the store {_size(totals[ALL_METHODS].bytes)}"
+    print(f"* disk: {size}")
     stages = [*plan.remaining, *plan.expected]
     sources = Counter(s.estimate.source for s in stages if s.estimate is not None)
     how = ", ".join(f"{number:,} {SOURCES[source]}" for source, number in sources.items())
@@ -152,6 +160,10 @@ SOURCES = {
     "same work": "from the rate of earlier runs here",
     "rough": "from a count of the work (rough)",
 }
+
+
+def _size(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / 1e9:,.2f} GB"
 
 
 def _time(state: StageState) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import pretrain_bench as pb
+from pretrain_bench.harness.cli import completion
 from pretrain_bench.harness.cli.choices import Exporter
 from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
@@ -16,7 +17,10 @@ from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 def report(
     out: Annotated[Path, typer.Option("--out", help="Where the report is written.")] = Path("report"),
     suite: Annotated[
-        str | None, typer.Option("--suite", help="Only runs of this suite's budget, tasks and axes.")
+        str | None,
+        typer.Option(
+            "--suite", help="Only runs of this suite's budget, tasks and axes.", autocompletion=completion.suites
+        ),
     ] = None,
     published: Annotated[
         bool,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import pretrain_bench as pb
+from pretrain_bench.harness.cli import completion
 from pretrain_bench.harness.cli.choices import Checkpoint
 from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def show(
-    run: Annotated[str | None, typer.Argument(help="The first characters of a run's key; none lists all runs.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            help="The first characters of a run's key; none lists all runs.", autocompletion=completion.keys
+        ),
+    ] = None,
     runs: Runs = DEFAULT_RUNS,
     scene: Annotated[
         str | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import Cell
@@ -129,8 +129,8 @@ class ResolvedSuite(NamedTuple):
                 if method.needs.data:
                     check_needs(method, self.sources.dataset(self.names[name]))
 
-    def needs(self) -> list[dict[str, str]]:
-        """Data sets and images that the cells need, whether they are there, and what to do."""
+    def needs(self) -> list[dict[str, Any]]:
+        """Data sets and images that the cells need: `what`, `state`, `bytes` in the cache (None: unknown), and what to do."""
         rows = []
         for name in self.datasets():
             dataset = self.sources.dataset(name)
@@ -145,7 +145,7 @@ class ResolvedSuite(NamedTuple):
                 {
                     "what": f"data: {name}",
                     "state": "prepared" if is_prepared else "not prepared",
-                    "size": "unknown" if size is None else f"{size / 1e9:,.1f} GB",
+                    "bytes": size,
                     "detail": what,
                 }
             )
@@ -153,7 +153,7 @@ class ResolvedSuite(NamedTuple):
             rows += self._images()
         return rows
 
-    def _images(self) -> list[dict[str, str]]:
+    def _images(self) -> list[dict[str, Any]]:
         from pretrain_bench.harness.executors.engine import connect
         from pretrain_bench.harness.executors.image_contents import TASK
         from pretrain_bench.harness.executors.image_state import state
@@ -162,7 +162,7 @@ class ResolvedSuite(NamedTuple):
         wanted = [m.name for m in self.methods.values() if m.image is None]
         states = {name: state(client, name) for name in [*wanted, TASK]}
         return [
-            {"what": f"image: {name}", "state": found, "size": "-", "detail": why or "-"}
+            {"what": f"image: {name}", "state": found, "bytes": 0, "detail": why or "-"}
             for name, (found, why) in states.items()
         ]
 

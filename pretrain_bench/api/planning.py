@@ -43,8 +43,9 @@ class Plan(NamedTuple):
     cells: list[PlannedCell]
     waiting: list[WaitingCell]
     stages: list[StageState]
-    needs: list[dict[str, str]]
-    """Datasets and images that the cells need: `what`, `state`, `size` in the cache, and `detail` (what to do, and the terms)."""
+    needs: list[dict[str, Any]]
+    """Datasets and images that the cells need: `what`, `state`, `bytes` in the cache (None where that is not known), and `detail`
+    (what to do, and the terms)."""
     expected: list[StageState]
     """Stages of the waiting cells, from the expected size of their data; each once, with its estimate."""
     rates: Rates | None = None
@@ -59,6 +60,11 @@ class Plan(NamedTuple):
     def remaining(self) -> list[StageState]:
         """Stages that are not done, with their estimates."""
         return [stage for stage in self.stages if stage.state != State.done]
+
+    @property
+    def cache_bytes(self) -> int:
+        """Size of the prepared data of the cells, in the cache; without datasets whose size is not known."""
+        return sum(need["bytes"] or 0 for need in self.needs)
 
     def totals(self, retry: Retry = "infra") -> dict[str, Total]:
         """What is left to run, by method, and under `all methods` together: the stages of waiting cells included."""
