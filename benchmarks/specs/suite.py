@@ -23,7 +23,7 @@ class Suite(Spec):
     name: Name = Field(description="as commands name it")
     version: PositiveInt = Field(description="counted up with every change")
     description: str = Field("", description="in a sentence or two")
-    budget: str = Field(description="name or YAML file")
+    budget: str = Field(description="name or YAML file; relative paths start from the suite's folder")
     profile: str | None = Field(None, description="name or YAML file; the budget's default where there is none")
     methods: tuple[str, ...] = Field(min_length=1, description="pre-training methods, or folders of your own")
     pretrain_datasets: tuple[Name, ...] = Field(("scannet",), min_length=1, description="datasets to pre-train on")
