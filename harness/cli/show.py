@@ -66,20 +66,24 @@ def _list(runs: Path, json: bool) -> None:
     if json:
         print_json([one.record.model_dump(mode="json") for one in listed])
         return
-    rows, part = [], False
+    rows, part, final = [], False, False
     for one in listed:
         record = one.record
         seed = seeds(record.cell, "?" if one.seed is None else one.seed)
-        result = record.outcome.value if one.metric is None else f"{per_cent(one.score)} {one.metric}, {one.checkpoint}"
+        result = record.outcome.value if one.metric is None else f"{per_cent(one.score)} {one.metric}"
+        if one.checkpoint == "final":
+            result, final = f"{result} *", True
         if record.coverage is not None and record.coverage.mark:
             result += f", {record.coverage.counts}"
             part = True
         rows.append((record.key, one.title, seed, one.budget or "?", record.dataset or "-", result))
     print(
-        table(("run", "stage", "seeds", "budget", "dataset", "result, per cent"), rows)
+        table(("run", "stage", "seeds", "budget", "dataset", "selected, per cent"), rows)
         if rows
         else f"no runs in {runs}"
     )
+    if final:
+        print("* after the last step: no training scene was held out to select a checkpoint")
     if part:
         print("* n/m: n of the m scenes of the test split were scored; `bench show RUN` names the missing")
     warn_unreadable(pb.unreadable_runs(store))

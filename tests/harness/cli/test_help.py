@@ -46,7 +46,7 @@ def test_every_option_is_explained_with_its_default(
     monkeypatch.setenv("COLUMNS", "200")
     text = re.sub(r"[\s│]+", " ", bench(*words, "--help").stdout)
     for option in COMMANDS[words].params:
-        assert option.name in text or option.opts[0] in text, option.name
+        assert option.opts[0] in text or (option.metavar or option.name) in text, option.name
         assert option.help, f"{' '.join(words)}: {option.name} has no help"
         if option.default not in (None, False, (), [], "") and not option.required:
             default = str(getattr(option.default, "value", option.default))
@@ -72,13 +72,13 @@ def test_choices_are_those_of_the_models() -> None:
 @pytest.mark.parametrize(
     ("line", "completed"),
     [
-        ("run --task s3dis-", ["s3dis-inst", "s3dis-sem"]),
+        pytest.param("run --task s3dis-", ["s3dis-inst", "s3dis-sem"], marks=pytest.mark.slow),
         ("run --method ours,scr", ["ours,scratch"]),
-        ("run --budget uniform-", ["uniform-flops"]),
-        ("report --suite table1-", ["table1-paper"]),
-        ("plan --on rtx", ["rtx4090"]),
-        ("data info semantic", ["semantickitti"]),
-        ("budgets show ti", ["tiny"]),
+        pytest.param("run --budget uniform-", ["uniform-flops"], marks=pytest.mark.slow),
+        pytest.param("report --suite table1-", ["table1-paper"], marks=pytest.mark.slow),
+        pytest.param("plan --on rtx", ["rtx4090"], marks=pytest.mark.slow),
+        pytest.param("data info semantic", ["semantickitti"], marks=pytest.mark.slow),
+        pytest.param("budgets show ti", ["tiny"], marks=pytest.mark.slow),
         ("run --device c", ["cpu", "cuda"]),
         ("show ab", ["abcd1234"]),
     ],
