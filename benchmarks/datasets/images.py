@@ -106,6 +106,6 @@ def _reason(error: Exception) -> str:
     return "it is not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
-def _check_size(found: tuple[int, int], expected: tuple[int, int] | None, name: str) -> None:
-    if expected is not None and found != expected:
-        raise DataError(f"{name}: the picture is {found[0]}x{found[1]}, expected {expected[0]}x{expected[1]}")
+def _check_size(actual: tuple[int, int], expected: tuple[int, int] | None, name: str) -> None:
+    if expected is not None and actual != expected:
+        raise DataError(f"{name}: the picture is {actual[0]}x{actual[1]}, expected {expected[0]}x{expected[1]}")

@@ -113,6 +113,13 @@ def usable_scenes(scenes: Iterable[str], dataset: Dataset) -> list[str]:
     return [s for s in scenes if not dataset.train_scene_prefixes or s.startswith(allowed)]
 
 
+def listed_scenes(dataset: Dataset) -> frozenset[str]:
+    """The scenes of the dataset's official training and test lists; empty where it does not have both."""
+    if not (dataset.train_scenes_file and dataset.test_scenes_file):
+        return frozenset()
+    return read_scene_list(dataset.train_scenes_file) | read_scene_list(dataset.test_scenes_file)
+
+
 def scenes_for_testing(scenes: Iterable[str], dataset: Dataset, tested: Iterable[str] = ()) -> frozenset[str]:
     """The scenes that are only ever tested on: by prefix, by official list, or as the layout says."""
     listed = read_scene_list(dataset.test_scenes_file) if dataset.test_scenes_file else frozenset(tested)

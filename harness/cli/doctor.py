@@ -25,13 +25,13 @@ def doctor(
     from pretrain_bench.harness.cli.console import print_json, table
 
     given = {n: str(v) for n, v in (("runs", runs), ("executor", executor)) if _on_command_line(context, n)}
-    settings, found = settings_in_force(given), pb.doctor(runs, data_roots(data))
+    settings, rows = settings_in_force(given), pb.doctor(runs, data_roots(data))
     if json:
-        print_json({"checks": [d._asdict() for d in found], "settings": [s._asdict() for s in settings]})
+        print_json({"checks": [d._asdict() for d in rows], "settings": [s._asdict() for s in settings]})
     else:
         print(table(("setting", "value", "set by"), settings) + "\n")
-        print(table(("what", "state", "detail"), found))
-    raise_if_broken(found)
+        print(table(("what", "state", "detail"), rows))
+    raise_if_broken(rows)
 
 
 def _on_command_line(context: typer.Context, name: str) -> bool:

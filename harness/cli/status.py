@@ -19,21 +19,21 @@ def status(runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
     from pretrain_bench.api.display import duration
     from pretrain_bench.harness.cli.console import print_json, table
 
-    found = pb.status(runs)
+    current = pb.status(runs)
     if json:
-        lists = {"under_way": found.under_way, "commands": found.commands}
-        print_json({"outcomes": found.outcomes, **{name: [one._asdict() for one in v] for name, v in lists.items()}})  # type: ignore[attr-defined]
+        under_way, commands = ([one._asdict() for one in rows] for rows in (current.under_way, current.commands))
+        print_json({"under_way": under_way, "commands": commands, "outcomes": current.outcomes})
         return
     rows = [
         (s.key[:8], s.stage, s.seeds, _state(s), f"{s.step}/{s.steps}", _rate(s), _left(s), s.by or "-")
-        for s in found.under_way
+        for s in current.under_way
     ]
     headers = ("run", "stage", "seeds", "state", "step", "steps/s", "left", "by")
     print(table(headers, rows) if rows else "nothing runs")
-    for command in found.commands:
+    for command in current.commands:
         done, left = f"{command.ended} of {command.stages} stages ended", duration(command.seconds_left)
         print(f"bench run ({command.by}): {done}, about {left} left")
-    print(", ".join(f"{n} {name}" for name, n in sorted(found.outcomes.items())) or "no run has ended yet")
+    print(", ".join(f"{n} {name}" for name, n in sorted(current.outcomes.items())) or "no run has ended yet")
 
 
 def _state(stage: StageUnderWay) -> str:
