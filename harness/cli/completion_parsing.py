@@ -15,7 +15,7 @@ class Command(TyperCommand):
         if not ctx.resilient_parsing:
             return super().parse_args(ctx, args)
         ctx.args = _without_values(self, ctx, args)
-        return ctx.args  # type: ignore[no-any-return]
+        return ctx.args
 
 
 class Group(TyperGroup):
@@ -27,7 +27,7 @@ class Group(TyperGroup):
             return super().parse_args(ctx, args)
         rest = _without_values(self, ctx, args)
         ctx._protected_args, ctx.args = rest[:1], rest[1:]
-        return ctx.args  # type: ignore[no-any-return]
+        return ctx.args
 
 
 def _without_values(command: TyperCommand | TyperGroup, ctx: Any, args: list[str]) -> list[str]:

@@ -86,3 +86,10 @@ def data_roots(given: list[str] | None) -> list[str]:
 
     named = {option.partition("=")[0] for option in given or ()}
     return [*(f"{n}={d}" for n, d in configuration().data.items() if n not in named), *(given or ())]
+
+
+def root_in_file(dataset: str) -> Path | None:
+    """The root of a dataset in `bench.yaml`, if it names one."""
+    from pretrain_bench.api.configuration import configuration
+
+    return configuration().data.get(dataset)

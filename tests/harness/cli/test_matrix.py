@@ -92,6 +92,24 @@ def test_bench_yaml_counts_less_than_options_and_variables(
     assert "$BENCH_CONFIG: nowhere.yaml: no such file" in bench(*command, code=2).stderr
 
 
+def test_data_commands_take_roots_from_bench_yaml(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots: list[object] = []
+
+    def stop(name: str, root: object, **_: object) -> None:
+        roots.append(root)
+        raise WrongUse("far enough")
+
+    monkeypatch.setattr(pb, "prepare_data", stop)
+    (tmp_path / "bench.yaml").write_text("data: {s3dis: rooms}\n")
+    for command in (("prepare", "s3dis"), ("verify", "s3dis"), ("info", "s3dis", "--counts"), ("preview", "s3dis")):
+        bench("data", *command, code=2)
+    bench("data", "prepare", "s3dis", "--root", "other", code=2)
+    bench("data", "prepare", "scannet", code=2)
+    assert roots == [*[tmp_path / "rooms"] * 4, Path("other"), None]
+
+
 def test_doctor_shows_what_is_set_where(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
