@@ -15,6 +15,7 @@ from pretrain_bench.benchmarks.specs.rates import Rates
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.plan import StageState, State, Total, states, to_run
+from pretrain_bench.harness.planning.renamed_budget import known_budget
 from pretrain_bench.harness.planning.resolved_suite import WaitingCell, budget_and_profile
 from pretrain_bench.harness.planning.stage_specs import PlannedCell, finetune_title
 from pretrain_bench.harness.running.stage_runner import Retry
@@ -130,8 +131,9 @@ def plan(
         from pretrain_bench.harness.executors.engine import connect
 
         resolved = resolved.with_own_images(connect())
-    planned, waiting = resolved.plan_prepared()
     store, threads = open_runs(runs), resolved.machine.threads
+    resolved = resolved._replace(budget=known_budget(resolved.budget, resolved.methods.values(), store)[0])
+    planned, waiting = resolved.plan_prepared()
     known = states(planned, store, threads, rates)
     expected = states((PlannedCell(w.cell, w.stages) for w in waiting), store, threads, rates)
     names, listed = (resolved.suite, resolved.budget, resolved.profile), {s.key for s in known}

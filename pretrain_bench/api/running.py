@@ -15,6 +15,7 @@ from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCann
 from pretrain_bench.benchmarks.support.files import notice_of_missing_links
 from pretrain_bench.harness.executors.base import Executor
 from pretrain_bench.harness.planning.plan import StageState, states, to_run
+from pretrain_bench.harness.planning.renamed_budget import known_budget
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.capacity import whole_machine
@@ -128,11 +129,13 @@ def run(
         raise WrongUse(f"--retry {retry!r}: expected one of {', '.join(get_args(Retry))}")
     store, display = folder_to_write(runs), display or default_display()
     resolved = resolve(cells, only, settings or Settings())
+    budget, renamed = known_budget(resolved.budget, resolved.methods.values(), store)
+    resolved = resolved._replace(budget=budget)
     check_fit(resolved, synthetic, on_cpu or (settings is not None and settings.device == "cpu"))
     if rebuild:
         _rebuild(resolved, display)
     resolved, executor = _with_executor(resolved)
-    for line in resolved.notices:
+    for line in [*resolved.notices, *([renamed] if renamed else [])]:
         display.say(line)
     if not skip_not_applicable:
         resolved.check_needs()

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import pretrain_bench as pb
 from pretrain_bench.api.display import duration
+from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.rates import Rates
@@ -249,3 +251,26 @@ def test_published_sizes_are_those_of_the_splits() -> None:
     assert kitti is not None and sum(s.startswith("08__") for s in kitti.scenes) == 4071
     assert views is not None and len(views.tested) == 5050
     assert DataSources().expected("rgbd-folder") is None, "recordings of one's own have no published size"
+
+
+def test_a_renamed_budget_keeps_its_runs(
+    done: tuple[list[PlannedCell], Path], s3dis_root: Path, tmp_path: Path
+) -> None:
+    _, runs = done
+    nano = (REPOSITORY / "tests/specs/nano-budget.yaml").read_text()
+    suite = matrix(str(s3dis_root), 1).suite
+    settings = pb.Settings(data={"s3dis": s3dis_root}, threads=1, device="cpu")
+
+    def planned_with(text: str, name: str) -> pb.Plan:
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(text.replace("name: nano", f"name: {name}"))
+        return pb.plan(suite.model_copy(update={"budget": str(path)}), runs=runs, settings=settings)
+
+    renamed = planned_with(nano, "renamed")
+    assert {s.state for s in renamed.stages} == {State.done} and renamed.budget.name == "nano"
+    keys_now = pb.keys_of_suite(suite.model_copy(update={"budget": str(tmp_path / "renamed.yaml")}), runs)
+    assert keys_now == pb.keys_of_suite(suite, runs) != set()
+    steps = find(Budget, str(REPOSITORY / "tests/specs/nano-budget.yaml")).finetune.optimizer_steps
+    assert nano.count(f"optimizer_steps: {steps}") >= 1
+    changed = planned_with(nano.replace(f"optimizer_steps: {steps}", f"optimizer_steps: {steps + 1}"), "changed")
+    assert changed.budget.name == "changed" and State.done not in {s.state for s in changed.stages}
