@@ -28,7 +28,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from pretrain_bench.benchmarks.specs.base import Selection, Spec
+from pretrain_bench.benchmarks.specs.base import FolderName, Selection, Spec
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError
@@ -42,9 +42,9 @@ class Split(Spec):
     """Scene names, and the hash of all of them."""
 
     version: int
-    train: tuple[str, ...]
-    selection: tuple[str, ...]
-    test: tuple[str, ...]
+    train: tuple[FolderName, ...]
+    selection: tuple[FolderName, ...]
+    test: tuple[FolderName, ...]
     sha256: str
 
 
