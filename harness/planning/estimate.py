@@ -77,7 +77,7 @@ class History:
         if rates is None and kind in self._seconds:
             seconds, sizes = self._seconds[kind], self._bytes[kind]
             mean = sum(seconds) / len(seconds)
-            spread = max(NOISE, *(max(s, mean) / min(s, mean) for s in seconds if s > 0))
+            spread = max([NOISE, *(max(s, mean) / min(s, mean) for s in seconds if s > 0)])
             return Estimate(mean, sum(sizes) // len(sizes), "earlier runs", spread)
         used = rates or _rates_of(spec.device)
         seen = None if rates is not None else self.rates.get(spec.device)

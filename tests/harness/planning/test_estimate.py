@@ -41,6 +41,8 @@ def test_earlier_runs_of_the_same_work_count_on_the_same_device_only(plan: dict[
         [run("cuda", seconds=10.0), run("cuda", seconds=20.0), run("cuda", seconds=99.0, outcome="failed")]
     )
     assert history.estimate(plan["cuda"], 1)[::2] == (15.0, "earlier runs")
+    assert history.estimate(plan["cuda"], 1).within == 1.5, "as far as the farther of the two runs"
+    assert History([run("cpu", seconds=0.0)]).estimate(plan["cpu"], 1)[::2] == (0.0, "earlier runs")
     assert history.estimate(plan["cpu"], 1).source == "rough", "a GPU's time says nothing about a CPU"
 
 
