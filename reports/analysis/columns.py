@@ -20,7 +20,8 @@ headline metric is a mean over, the edge of a voxel, and
 the number of scored test scenes, in words, where they are not the whole test split."""
 
 ROW = ["method", "pretrain_dataset", "pretraining"]
-"""Runs that share these are averaged over seeds. `pretraining` hashes the pre-training stages without their seeds. The column
+"""Runs that share these are averaged over seeds. `pretraining` hashes the pre-training stages without their seeds, and
+what they hand on (`transfer`). The column
 `row` holds the printed name, which is the same in every table."""
 
 UNIT = "pretrain_seed"

@@ -194,7 +194,7 @@ def _row(
         "budget": cell.budget,
         "profile": cell.profile,
         **digests.protocol(record.key),
-        "pretraining": digests.pretraining(parents),
+        "pretraining": digests.pretraining(record.key, parents),
         "method": cell.method,
         "pretrain_dataset": cell.pretrain_dataset,
         "pretrain_seed": cell.pretrain_seed,

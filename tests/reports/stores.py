@@ -43,7 +43,7 @@ def add(
     notes: dict[str, str] | None = None, checkpoints: tuple[str, ...] = CHECKPOINTS, labels: LabelRatio | None = None,
     budget: str = "b", pretrain_code: str = "0" * 64, split: dict[str, object] = SPLIT, task_synthetic: bool | None = None,
     uniformity: str = "at_most", amount: float = 1, ledger: dict[str, float] | None = None,
-    coverage: SplitCoverage | None = None,
+    coverage: SplitCoverage | None = None, transfer: str = "all",
 ) -> None:  # fmt: skip
     labels = labels or LabelRatio(percent=percent)
     limits = {
@@ -69,6 +69,7 @@ def add(
         limits=limits,
         split=split,
         coverage=coverage,
+        transfer=transfer,
         **({"data": DATA | {"synthetic": True}} if (synthetic if task_synthetic is None else task_synthetic) else {}),
     )
     cell = Cell(
