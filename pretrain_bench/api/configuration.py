@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.specs.loading import load_with_lines
 from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.benchmarks.support.files import cache_folder
 
 FILE, VARIABLE = "bench.yaml", "BENCH_CONFIG"
 VARIABLES = {"runs": "BENCH_RUNS", "executor": "BENCH_EXECUTOR", "cache": "BENCH_CACHE"}
@@ -85,13 +86,13 @@ def _from(folder: Path, name: str) -> str:
 def settings_in_force(options: dict[str, str]) -> list[Setting]:
     """Runs folder, executor, cache and data roots, each with where it is set. `options` are those given on the command line."""
     path, held = configuration_file(), configuration()
-    defaults = {"runs": "runs", "executor": "local", "cache": "bench in your cache folder"}
+    defaults = {"runs": "runs", "executor": "local", "cache": str(cache_folder())}
     settings = [Setting("configuration", str(path or "none"), f"${VARIABLE}" if os.environ.get(VARIABLE) else FILE)]
     for name, default in defaults.items():
-        in_file = getattr(held, name)
+        in_file, value = getattr(held, name), os.environ.get(VARIABLES[name])
         if name in options:
             settings.append(Setting(name, options[name], f"--{name}"))
-        elif value := os.environ.get(VARIABLES[name]):
+        elif value and value != str(in_file):  # the command line puts the file's cache into the variable
             settings.append(Setting(name, value, f"${VARIABLES[name]}"))
         elif in_file is not None:
             settings.append(Setting(name, str(in_file), str(path)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,11 @@ def test_doctor_shows_what_is_set_where(
         ("cache", str(cache), "$BENCH_CACHE"), ("data: s3dis", f"{tmp_path}/rooms", f"{tmp_path}/bench.yaml"),
     ):  # fmt: skip
         assert f'"name": "{name}", "source": "{source}", "value": "{value}"' in text
+    (tmp_path / "bench.yaml").write_text("cache: prepared\n")
+    monkeypatch.delenv("BENCH_CACHE")
+    found = json.loads(bench("doctor", "--json").stdout)["settings"]
+    by_name = {s["name"]: (s["value"], s["source"]) for s in found}
+    assert by_name["cache"] == (f"{tmp_path}/prepared", f"{tmp_path}/bench.yaml")
 
 
 def test_relative_paths_of_a_suite_start_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
