@@ -42,7 +42,7 @@ def load_spec(path: Path, model: type[SpecT], bases: Path | None = None) -> Spec
         return str(next((layer.path for layer in reversed(layers) if _has(layer.data, location)), path))
 
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context={"folder": path.parent})
     except ValidationError as error:
         raise WrongUse(_explain(error, model, origin)) from None
 

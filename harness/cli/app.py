@@ -25,6 +25,7 @@ from pretrain_bench.harness.cli import (
     images,
     methods,
     plan,
+    power,
     report,
     run,
     show,
@@ -89,6 +90,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
 _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (app, "run", run.run),
     (app, "plan", plan.plan),
+    (app, "power", power.power),
     (app, "status", status.status),
     (app, "report", report.report),
     (app, "show", show.show),
@@ -99,6 +101,7 @@ _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (data.app, "ls", data.ls),
     (data.app, "show", catalog.show_command("data", completion.DATASETS)),
     (data.app, "info", data.info),
+    (data.app, "init", data.init),
     (data.app, "prepare", data.prepare),
     (data.app, "verify", data.verify),
     (data.app, "subset", data.subset),

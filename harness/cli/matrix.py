@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pretrain_bench.benchmarks.specs.suite import Suite
 
 SEVERAL = "several after one another, or with commas"
-AXES = ("--method", "--task", "--label-ratio", "--pretrain-seed", "--finetune-seed")
+AXES = ("--method", "--task", "--protocol", "--label-ratio", "--pretrain-seed", "--finetune-seed")
 """Options that take several values; `app.main` repeats the option for each."""
 
 
@@ -88,6 +88,14 @@ class Matrix(NamedTuple):
             "--profile",
             help="Recipe, by name or YAML file. (default: the one the budget names)",
             autocompletion=completion.profiles,
+        ),
+    ] = None
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--protocol",
+            help="finetune, linear (frozen backbone, linear head) or decoder (frozen encoder); "
+            f"{SEVERAL}. (default: finetune)",
         ),
     ] = None
     label_ratio: Annotated[
@@ -162,7 +170,8 @@ class Matrix(NamedTuple):
         """
         single = {
             "--method": self.method, "--task": self.task, "--budget": self.budget, "--profile": self.profile,
-            "--label-ratio": self.label_ratio, "--seeds": self.seeds, "--pretrain-seed": self.pretrain_seed,
+            "--protocol": self.protocol, "--label-ratio": self.label_ratio, "--seeds": self.seeds,
+            "--pretrain-seed": self.pretrain_seed,
             "--finetune-seed": self.finetune_seed,
         }  # fmt: skip
         given = [flag for flag, value in single.items() if value is not None]
@@ -189,6 +198,7 @@ class Matrix(NamedTuple):
             tasks,
             budget=budget,
             profile=self.profile,
+            protocols=split_values(self.protocol) or ["finetune"],
             label_ratios=split_values(self.label_ratio) or ["100%"],
             pretrain_seeds=range(self.seeds) if self.seeds else _seeds("--pretrain-seed", self.pretrain_seed),
             finetune_seeds=_seeds("--finetune-seed", self.finetune_seed),

@@ -52,6 +52,8 @@ def plan(
         print_json(_as_json(planned, matrix.retry))
     else:
         _print(planned, show_all, matrix.retry)
+        for line in pb.power_of_plan(planned, matrix.runs):
+            print(f"power: {line}")
 
 
 def _as_json(plan: pb.Plan, retry: Retry) -> dict[str, Any]:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any, Literal
+
+import typer
+
 import pretrain_bench as pb
 from pretrain_bench.harness.cli.matrix import Matrix, takes_matrix
 from pretrain_bench.harness.cli.options import display
 
 
 @takes_matrix
-def run(matrix: Matrix) -> None:
+def run(
+    matrix: Matrix,
+    stop_when_decided: Annotated[
+        Literal["pocock", "obrien-fleming"] | None,
+        typer.Option(
+            "--stop-when-decided",
+            help="Two pre-training seeds of a suite at a time, until all methods differ from scratch, by this rule.",
+        ),
+    ] = None,
+) -> None:
     """Pre-train, fine-tune and score methods under a budget; what is done already is reused.
 
     Without --data and --pretrain-data, generated datasets stand in for S3DIS and ScanNet, every result says so, and the budget is
@@ -16,8 +29,9 @@ def run(matrix: Matrix) -> None:
     """
     shown = display(matrix.json)
     suite = matrix.cells("run", shown.say)
-    result = pb.run(
-        suite,
+    if stop_when_decided is not None and matrix.suite is None:
+        raise pb.WrongUse("--stop-when-decided: it takes the seeds of a --suite, two at a time")
+    options: dict[str, Any] = dict(
         runs=matrix.runs,
         only=matrix.filters,
         settings=matrix.settings(),
@@ -31,6 +45,10 @@ def run(matrix: Matrix) -> None:
         on_cpu=matrix.budget is not None,
         display=shown,
     )
+    if stop_when_decided is None:
+        result = pb.run(suite, **options)
+    else:
+        result, _ = pb.run_until_decided(suite, stop_when_decided, **options)
     _print(result, matrix)
     result.raise_if_failed()
 
@@ -54,6 +72,12 @@ def _print(result: pb.RunResult, matrix: Matrix) -> None:
     ]
     print(table(("run", "stage", "outcome", "selected", "final", "seconds"), rows))
     print("\n".join(f"* {note}" for note in _notes(result)))
+    for cell in result.probes_without_baseline():
+        options = (
+            f"--task {cell.task} --protocol {cell.protocol} --label-ratio {cell.label_ratio} --budget {cell.budget}"
+        )
+        why = "the frozen random backbone, which a probe is compared with"
+        print(f"next: bench run --method scratch {options} --runs {matrix.runs} ({why})")
     for step in pb.next_steps(result.stages):
         print(f"next: {step}")
     print(f"next: bench report --runs {matrix.runs}")

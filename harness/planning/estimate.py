@@ -9,18 +9,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
+from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes, feature_channels
 from pretrain_bench.benchmarks.specs.budget import Currency
+from pretrain_bench.benchmarks.specs.probes import FINETUNE, FeatureRecipe
 from pretrain_bench.benchmarks.specs.rates import Rates
 from pretrain_bench.benchmarks.specs.recipes import Work, voxels_of_scene
 from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.harness.contract.run_length import run_length
+from pretrain_bench.harness.contract.stage import MOST_TEST_FEATURE_BYTES, StageSpec
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.store.store import SPEC
 
 FLOPS_A_VOXEL = 6.5e6
 """Forward and backward of the full-width network: three times what ledgers give for a voxel, times 16 at quarter width."""
+FORWARD_SHARE = 3
+"""Forward and backward take three times the forward pass."""
 FLOPS_A_PIXEL = 3e5
 """Forward and backward of the image network."""
 RATES_OF_DEVICE = {"cpu": "cpu", "cuda": "h100"}
@@ -73,7 +77,8 @@ class History:
         """The mean of earlier runs of the same stage on such a device under the same budget and profile, else a count of the
         work; with `rates` those of another machine, to which earlier runs here say nothing."""
         spec = planned.spec
-        kind = (spec.device if planned.recipe is not None else "cpu", *_kind_of_stage(planned))
+        on = spec.device if planned.recipe is not None or spec.kind == "features" else "cpu"
+        kind = (on, *_kind_of_stage(planned))
         if rates is None and kind in self._seconds:
             seconds, sizes = self._seconds[kind], self._bytes[kind]
             mean = sum(seconds) / len(seconds)
@@ -98,27 +103,33 @@ def _rates_of(device: str) -> Rates:
 def _kind_of_record(record: dict[str, Any], folder: Path) -> tuple[object, ...]:
     cell = record.get("cell")
     if cell:
-        return ("finetune", cell["task"], cell["budget"], cell["profile"])
+        return ("finetune", cell["task"], cell.get("protocol", FINETUNE), cell["budget"], cell["profile"])
     try:
         spec = read_json(folder / SPEC, below=folder)
-        return ("pretrain", spec["method"], spec["stage"], spec["limits"]["budget"], spec["profile"])
+        what = (spec["task"],) if spec["kind"] == "features" else (spec["method"], spec["stage"])
+        return (spec["kind"], *what, spec["limits"]["budget"], spec["profile"])
     except (OSError, ValueError, KeyError, TypeError):
         return ()
 
 
 def _kind_of_stage(planned: PlannedStage) -> tuple[object, ...]:
     spec = planned.spec
-    what = (spec.task,) if planned.cell is not None else (spec.method, spec.stage)
+    if spec.kind == "pretrain":
+        what: tuple[object, ...] = (spec.method, spec.stage)
+    else:
+        what = (spec.task,) if planned.cell is None else (spec.task, spec.protocol)
     return (spec.kind, *what, spec.limits.budget, spec.profile)
 
 
 def artifact_bytes(planned: PlannedStage) -> int:
-    """Size of what a stage leaves: a network, or predictions of every checkpoint that is scored."""
+    """Size of what a stage leaves: a network, features, or predictions of every checkpoint that is scored."""
     spec, recipe = planned.spec, planned.recipe
+    if spec.kind == "features":
+        return _feature_bytes(spec)
     if spec.kind == "finetune" and spec.split is not None:
         scene = BYTES_A_BOX_PREDICTED * float(getattr(recipe, "proposals", 0))
-        if spec.task_kind in BYTES_A_VOXEL_PREDICTED:
-            scene = BYTES_A_VOXEL_PREDICTED[spec.task_kind] * voxels_of_scene(spec.task_recipe.voxel_metres, None)
+        if spec.task_kind in BYTES_A_VOXEL_PREDICTED and (metres := getattr(recipe, "voxel_metres", None)):
+            scene = BYTES_A_VOXEL_PREDICTED[spec.task_kind] * voxels_of_scene(metres, None)
         return round(CHECKPOINTS_PREDICTED * len(spec.split.test) * scene)
     if recipe is not None and recipe.work_per_step().pixels and not planned.leaves_backbone:
         return IMAGE_NETWORK_BYTES
@@ -128,7 +139,11 @@ def artifact_bytes(planned: PlannedStage) -> int:
 def rough_seconds(planned: PlannedStage, rates: Rates, flops_a_second: float | None = None) -> float:
     """Seconds of a stage on one core or GPU, from its recipe, budget and the machine's rates; 0 for one that trains nothing.
     `flops_a_second` is what earlier runs came to over all, in place of the rates of voxels and pixels."""
-    if planned.recipe is None:
+    if planned.spec.kind == "features":
+        flops = rough_flops(planned)
+        voxels = flops / _flops_a_voxel(planned) * FORWARD_SHARE
+        return flops / (flops_a_second or rates.flops_a_second) + voxels * rates.seconds_a_voxel
+    if planned.recipe is None or planned.spec.takes_no_step:
         return 0.0
     flops, per_step, work = rough_flops(planned), _flops_a_step(planned), planned.recipe.work_per_step()
     steps = flops / per_step if per_step else steps_of(planned)
@@ -139,9 +154,21 @@ def rough_seconds(planned: PlannedStage, rates: Rates, flops_a_second: float | N
     return steps * (work.voxels * voxel + work.pixels * rates.seconds_a_pixel) + points
 
 
+def _feature_bytes(spec: StageSpec) -> int:
+    """The rows of training scenes and all voxels of test scenes, float32."""
+    assert spec.split is not None and spec.recipe is not None
+    recipe = FeatureRecipe.model_validate(spec.recipe)
+    voxels = voxels_of_scene(recipe.voxel_metres, None)
+    rows = len(spec.split.train) * min(voxels, recipe.rows_per_scene or voxels)
+    test = min(len(spec.split.test) * voxels * feature_channels(spec.network) * BYTES_A_WEIGHT, MOST_TEST_FEATURE_BYTES)
+    return int(rows * feature_channels(spec.network) * BYTES_A_WEIGHT + test)
+
+
 def rough_flops(planned: PlannedStage) -> float:
     """Floating-point operations of a stage, from its recipe and budget; 0 for one that trains nothing."""
-    if planned.recipe is None:
+    if planned.spec.kind == "features":
+        return _feature_flops(planned.spec)
+    if planned.recipe is None or planned.spec.takes_no_step:
         return 0.0
     limits, needed = planned.spec.limits, steps_of(planned) * _flops_a_step(planned)
     if limits.currency == Currency.flops:
@@ -156,6 +183,14 @@ def _flops_a_voxel(planned: PlannedStage) -> float:
 def _flops_a_step(planned: PlannedStage) -> float:
     work = planned.recipe.work_per_step() if planned.recipe else Work()
     return work.voxels * _flops_a_voxel(planned) + work.pixels * FLOPS_A_PIXEL
+
+
+def _feature_flops(spec: StageSpec) -> float:
+    """Two forward passes over the training scenes, for the norms and for the features, and one over the test scenes."""
+    assert spec.split is not None and spec.recipe is not None
+    scenes = 2 * len(spec.split.train) + len(spec.split.test)
+    voxels = voxels_of_scene(FeatureRecipe.model_validate(spec.recipe).voxel_metres, None)
+    return scenes * voxels * FLOPS_A_VOXEL / FORWARD_SHARE * spec.network.width**2
 
 
 def rough_points(planned: PlannedStage) -> float:

@@ -22,16 +22,16 @@ class SpecDigests:
         self._specs = specs
         self._known: dict[tuple[str, object], str] = {}
 
-    def protocol(self, key: str) -> dict[str, str]:
-        """`protocol` and `family` of a fine-tuning, as the columns of the frame."""
+    def conditions(self, key: str) -> dict[str, str]:
+        """`conditions` and `family` of a fine-tuning, as the columns of the frame."""
         spec = self._specs[key]
-        if ("protocol", id(spec)) not in self._known:
+        if ("conditions", id(spec)) not in self._known:
             payload = spec.model_dump(mode="json", exclude={*_FREE, "method"})
-            self._known["protocol", id(spec)] = _sha([payload])
+            self._known["conditions", id(spec)] = _sha([payload])
             rest = {k: v for k, v in payload.items() if k != "label_ratio"}
             rest["split"] = {k: payload["split"][k] for k in ("version", "test")} if payload.get("split") else None
             self._known["family", id(spec)] = _sha([rest])
-        return {kind: self._known[kind, id(spec)] for kind in ("protocol", "family")}
+        return {kind: self._known[kind, id(spec)] for kind in ("conditions", "family")}
 
     def pretraining(self, key: str, parents: Iterable[Record]) -> str:
         """One digest of all pre-training stages behind a fine-tuning, and of what it takes over from them."""
