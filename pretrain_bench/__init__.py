@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pretrain_bench.api.advice import next_steps
     from pretrain_bench.api.auditing import Audit, PackedBundle, audit, pack_bundle
     from pretrain_bench.api.checkpoints import (
         ExportedCheckpoint,
@@ -53,12 +54,14 @@ if TYPE_CHECKING:
     from pretrain_bench.api.scenes import draw_scene, tested_scenes
     from pretrain_bench.api.settings import Settings
     from pretrain_bench.api.sizing import fitting_budget
+    from pretrain_bench.api.specs import ExplainedField, explain, list_specs
     from pretrain_bench.api.status import StageUnderWay, Status, status
     from pretrain_bench.api.stores import open_runs, unreadable_runs
     from pretrain_bench.api.suites import cells, list_suites, suite
     from pretrain_bench.api.version import __version__
 
 _MODULES = {
+    "advice": ("next_steps",),
     "auditing": ("Audit", "PackedBundle", "audit", "pack_bundle"),
     "checkpoints": ("ExportedCheckpoint", "ImportedCheckpoint", "export_checkpoint", "import_checkpoint"),
     "cleaning": ("Removed", "clean"),
@@ -82,6 +85,7 @@ _MODULES = {
     "scenes": ("draw_scene", "tested_scenes"),
     "settings": ("Settings",),
     "sizing": ("fitting_budget",),
+    "specs": ("ExplainedField", "explain", "list_specs"),
     "status": ("StageUnderWay", "Status", "status"),
     "stores": ("open_runs", "unreadable_runs"),
     "suites": ("cells", "list_suites", "suite"),
@@ -98,6 +102,7 @@ __all__ = [
     "Diagnosis",
     "Display",
     "EnvironmentCannot",
+    "ExplainedField",
     "ExportedCheckpoint",
     "ImageState",
     "ImportedCheckpoint",
@@ -131,6 +136,7 @@ __all__ = [
     "doctor",
     "draw_features",
     "draw_scene",
+    "explain",
     "export_checkpoint",
     "find_run",
     "fitting_budget",
@@ -142,9 +148,11 @@ __all__ = [
     "list_images",
     "list_methods",
     "list_runs",
+    "list_specs",
     "list_suites",
     "load_runs",
     "lock_bases",
+    "next_steps",
     "open_runs",
     "pack_bundle",
     "plan",

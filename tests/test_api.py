@@ -88,7 +88,7 @@ def test_every_name_is_listed_once_and_documented() -> None:
 def test_errors_are_raised_and_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for call, words in (
         (lambda: pb.suite("tinny"), "Did you mean 'tiny'"),
-        (lambda: pb.cells("ours", "s3dis-sem", label_ratios=["0.05"]), "label ratio '0.05': expected per cent"),
+        (lambda: pb.cells("ours", "s3dis-sem", label_ratios=["1.0"]), "label ratio '1.0': expected per cent"),
         (lambda: pb.plan("tiny", runs=tmp_path, only=["method=nothing"]), "no method of suite"),
         (lambda: pb.plan("tiny", settings=pb.Settings(data={"s4dis": "/data"})), "unknown dataset 's4dis'"),
         (lambda: pb.plan("tiny", settings=pb.Settings(device="tpu")), "--device 'tpu'"),

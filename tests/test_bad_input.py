@@ -82,9 +82,9 @@ WALL = "Area_1/office_1/Annotations/wall_1.txt"
         (["--data", "s4dis=/tmp"], "--data 's4dis=/tmp': unknown dataset 's4dis'"),
         (["--pretrain-data", "rgbd-folder=/nowhere"], "rgbd-folder: data root /nowhere is not a folder"),
         (["--imagenet-weights", "/nowhere.pth"], "--imagenet-weights /nowhere.pth: no such file"),
-        (["--label-ratio", "0.05"], "label ratio '0.05': expected per cent"),
-        (["--backend", "spconv"], "--backend 'spconv': expected one of torch, minkowski"),
-        (["--device", "tpu"], "--device 'tpu': expected one of auto, cpu, cuda"),
+        (["--label-ratio", "1.0"], "label ratio '1.0': expected per cent"),
+        (["--pretrain-seed", "one"], "--pretrain-seed 'one': expected whole numbers"),
+        (["--seeds", "2", "--pretrain-seed", "1"], "--seeds and --pretrain-seed: both name the seeds"),
         (
             ["--method", "ours", "--pretrain-data", "s3dis=/tmp"],
             "method 'ours' needs frames, images, which dataset 's3dis'",

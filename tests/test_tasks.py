@@ -255,7 +255,7 @@ def a_scene_is_drawn(task: str, store: Path, bench: Bench, tmp_path: Path) -> No
     assert "--scene list names all" in said
     assert "not a test scene of this run" in said
     said = bench("show", folder.name, "--runs", str(store), "--scene", scene, "--checkpoint", "last", code=2).stderr
-    assert "expected one of final, selected, best" in said
+    assert "'last' is not one of 'final', 'selected', 'best'" in " ".join(said.replace("│", "").split())
 
 
 def all_kinds_are_shown_audited_and_reported(tasks: Sequence[str], store: Path, bench: Bench, tmp_path: Path) -> None:

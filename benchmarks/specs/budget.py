@@ -28,11 +28,11 @@ class BudgetHalf(Spec):
     Exactly one currency is set, by name and by value; everything else is a cap and may be left out.
     """
 
-    currency: Currency
-    optimizer_steps: PositiveInt | None = None
-    samples_seen: PositiveInt | None = None
-    gpu_seconds: PositiveFloat | None = None
-    flops: PositiveFloat | None = None
+    currency: Currency = Field(description="what is limited")
+    optimizer_steps: PositiveInt | None = Field(None, description="the amount, where that is the currency")
+    samples_seen: PositiveInt | None = Field(None, description="the amount, where that is the currency")
+    gpu_seconds: PositiveFloat | None = Field(None, description="the amount, where that is the currency")
+    flops: PositiveFloat | None = Field(None, description="the amount, where that is the currency")
     uniformity: Uniformity = Field("at_most", description=UNIFORMITY_MEANS)
 
     wall_seconds: PositiveFloat | None = Field(None, description="per stage; then a soft signal")
@@ -43,10 +43,12 @@ class BudgetHalf(Spec):
     )
     cpus: PositiveInt | None = Field(None, description="threads of a stage")
     loader_workers: Annotated[int, Field(ge=0, le=64)] = Field(0, description="processes that prepare batches ahead")
-    memory_mib: PositiveInt | None = None
-    gpus: Annotated[int, Field(ge=0)] | None = None
-    gpu_memory_mib: PositiveInt | None = None
-    disk_mib: PositiveInt | None = None
+    memory_mib: PositiveInt | None = Field(None, description="most memory of a stage")
+    gpus: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="GPUs of a stage; a budget that names any is sized for real data"
+    )
+    gpu_memory_mib: PositiveInt | None = Field(None, description="most memory of a GPU")
+    disk_mib: PositiveInt | None = Field(None, description="most bytes that a stage may leave")
 
     @model_validator(mode="after")
     def _one_currency(self) -> Self:
@@ -67,9 +69,9 @@ class BudgetHalf(Spec):
 class Budget(Spec):
     """Named, versioned limits, the same for every method."""
 
-    name: Name
-    version: PositiveInt
-    description: str = ""
+    name: Name = Field(description="as commands and records name it")
+    version: PositiveInt = Field(description="counted up with every change")
+    description: str = Field("", description="in a sentence or two")
     default_profile: Name | None = Field(None, description="the profile used when a person names only this budget")
     schedule_horizon: Literal["budget", "recipe"] = Field(
         "budget",

@@ -27,8 +27,8 @@ class LabelRatio(Spec):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read '5%' or '5', '20points', '2boxes', or the name of an official list such as 'scannet-lr20' or 'la20'. A bare
-        fraction such as '0.05' is refused, because it is ambiguous.
+        """Read '5%' or '5', a fraction such as '0.05', '20points', '2boxes', or the name of an official list such as
+        'scannet-lr20' or 'la20'. '1.0' is refused: it may mean 1% or all.
 
         Raises WrongUse with what is allowed.
         """
@@ -38,12 +38,14 @@ class LabelRatio(Spec):
         limited = re.fullmatch(r"\s*([1-9]\d{0,5})\s*(point|box)(?:s|es)?\s*", text)
         if limited:
             return cls(**{"points" if limited.group(2) == "point" else "boxes": int(limited.group(1))})
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%?\s*", text)
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
         percent = float(match.group(1)) if match else -1.0
+        if match and not match.group(2) and "." in match.group(1) and percent <= 1:
+            percent = round(100 * percent, 10) if percent < 1 else -1.0
         if not match or not 1.0 <= percent <= 100.0:
             raise WrongUse(
-                f"label ratio {text!r}: expected per cent of the training scenes from 1% to 100%, such as 5%, or labels of "
-                f"each scene, such as 20points or 2boxes, or an official list: {', '.join(OFFICIAL)}"
+                f"label ratio {text!r}: expected per cent of the training scenes from 1% to 100%, such as 5% or 0.05, or labels "
+                f"of each scene, such as 20points or 2boxes, or an official list: {', '.join(OFFICIAL)}"
             )
         return cls(percent=percent)
 

@@ -33,15 +33,27 @@ def up_choice(text: str) -> UpChoice:
     raise WrongUse(f"--up {text!r}: expected one of {', '.join(UP_CHOICES)}")
 
 
+class PublishedSize(Spec):
+    """How large a dataset is as it is published, so that a plan can count its work and disk before it is here."""
+
+    source: str = Field(description="where these numbers come from")
+    points: PositiveInt = Field(description="of all scenes together")
+    frames: NonNegativeInt = Field(0, description="recorded frames, or pictures of single views")
+    frame_bytes: NonNegativeInt = Field(0, description="bytes of one prepared frame: picture and depth image")
+    scene_numbers: dict[str, PositiveInt] = Field(
+        {}, description="scenes that are named by a prefix and six digits, counted from 000000: how many"
+    )
+
+
 class Camera(Spec):
     """A pinhole camera, for recordings whose folder does not say it: pixels, the centre of the first one at (0, 0)."""
 
-    width: PositiveInt
-    height: PositiveInt
-    fx: PositiveFloat
-    fy: PositiveFloat
-    cx: float
-    cy: float
+    width: PositiveInt = Field(description="pixels")
+    height: PositiveInt = Field(description="pixels")
+    fx: PositiveFloat = Field(description="focal length along x, in pixels")
+    fy: PositiveFloat = Field(description="focal length along y, in pixels")
+    cx: float = Field(description="principal point along x, in pixels")
+    cy: float = Field(description="principal point along y, in pixels")
     distortion: tuple[float, float, float, float, float] = Field(
         (0.0, 0.0, 0.0, 0.0, 0.0), description="k1 k2 p1 p2 k3 of the Brown model; frames are undistorted by it"
     )
@@ -58,10 +70,10 @@ class Sensor(Spec):
 class Dataset(Spec):
     """One dataset: its layout on disk, what it provides, its classes, and where it comes from."""
 
-    name: Name
+    name: Name = Field(description="as commands and records name it")
     title: str = Field(description="in tables and figures; of a dataset of one's own its name, unless given")
-    layout: LayoutName
-    synthetic: bool = False
+    layout: LayoutName = Field(description="of the files, which decides the reader")
+    synthetic: bool = Field(False, description="whether it is generated")
     stand_in: Name | None = Field(None, description="the procedural dataset used when no data is configured")
     provides: tuple[Provided, ...] = Field(description="what its layout can hold, unless given")
     classes: tuple[str, ...] = Field((), description="training classes, in the order of their ids")
@@ -119,6 +131,9 @@ class Dataset(Spec):
     )
     source: str = Field(description="where the data come from")
     licence: str = Field(description="the terms of the data")
+    published: PublishedSize | None = Field(
+        None, description="its size, for plans before it is here", exclude=True
+    )  # not dumped: it decides nothing of what is prepared, and so nothing of where that is kept
     worlds: dict[Name, dict[str, int]] = Field({}, description="for procedural datasets: seed and counts of each size")
     world: dict[str, int] | None = Field(None, description="the one of `worlds` that is meant; set by `sized`")
 

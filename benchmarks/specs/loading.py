@@ -47,6 +47,29 @@ def load_spec(path: Path, model: type[SpecT], bases: Path | None = None) -> Spec
         raise WrongUse(_explain(error, model, origin)) from None
 
 
+def load_with_lines(path: Path, model: type[SpecT]) -> SpecT:
+    """Read one YAML file that extends no other into `model`. Raises WrongUse naming the file, the line, the field and what is
+    allowed."""
+    data = read_yaml(path)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        root = yaml_core.compose(decode(path.read_bytes(), path))
+        raise WrongUse(_explain(error, model, lambda where: f"{path}, line {_line_of(root, where)}")) from None
+
+
+def _line_of(node: yaml.Node | None, location: Location) -> int:
+    """The line of a field, or of the last of the mappings around it that the file has."""
+    line = 1
+    for part in location:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        found = next((pair for pair in pairs if pair[0].value == str(part)), None)
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line
+
+
 def parse_spec(data: object, model: type[SpecT], where: str) -> SpecT:
     """Validate plain data into `model`; `where` names its origin in the error."""
     try:

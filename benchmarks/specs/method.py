@@ -22,10 +22,10 @@ LAST_PLACE = 1000
 class Needs(Spec):
     """What a method needs of its pre-training dataset; refused by name, before anything starts, where it is missing."""
 
-    images: bool = False
-    poses: bool = False
-    multiple_views: bool = False
-    labels: bool = False
+    images: bool = Field(False, description="pictures")
+    poses: bool = Field(False, description="poses of the camera")
+    multiple_views: bool = Field(False, description="several views of one place")
+    labels: bool = Field(False, description="class labels")
     frames: bool = Field(False, description="single frames: a picture and the points that were measured in it")
     clouds: bool = Field(False, description="point clouds of whole scenes")
     data: bool = Field(True, description="false for a method that reads no data at all")
@@ -34,9 +34,9 @@ class Needs(Spec):
 class MethodStage(Spec):
     """One pre-training stage; `share` is its part of the budget's pretrain half."""
 
-    name: Name
-    share: Share
-    title: str
+    name: Name = Field(description="its file is NAME.py")
+    share: Share = Field(description="of the budget's pretrain half")
+    title: str = Field(description="as reports print it")
     recipe: str | None = Field(
         None, description="a class of the folder's recipe.py, or tasks.NAME for the recipe of a task; none: no recipe"
     )
@@ -67,9 +67,9 @@ class MethodCard(Spec):
 class MethodFile(Spec):
     """The content of `method.yaml`."""
 
-    name: Name
-    title: str
-    group: Group
+    name: Name = Field(description="as commands and records name it")
+    title: str = Field(description="as reports print it")
+    group: Group = Field(description="of methods that tables put together")
     colour: Colour | None = Field(None, description="in figures; one is chosen where there is none")
     place: int = Field(LAST_PLACE, ge=0, le=LAST_PLACE, description="rows of tables and legends are sorted by it")
     needs: Needs = Needs()
@@ -100,8 +100,8 @@ class MethodFile(Spec):
 class Method(MethodFile):
     """A way to produce backbone weights: its file, and where it was found."""
 
-    origin: Origin = "built-in"
-    folder: Path | None = None
+    origin: Origin = Field("built-in", description="where its code comes from")
+    folder: Path | None = Field(None, description="where its files are")
     code_sha256: str | None = Field(
         None, description="of code from outside this project; the planner hashes built-in code"
     )

@@ -12,22 +12,22 @@ from pretrain_bench.benchmarks.specs.base import Probability, Spec
 class SgdSettings(Spec):
     """Stochastic gradient descent; the learning-rate schedule stands beside it in each recipe."""
 
-    learning_rate: PositiveFloat
-    momentum: Probability = 0.9
-    dampening: Probability = 0.1
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    learning_rate: PositiveFloat = Field(description="at the first step")
+    momentum: Probability = Field(0.9, description="of the gradient")
+    dampening: Probability = Field(0.1, description="of the momentum")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="of every weight")
 
 
 class ExponentialDecay(Spec):
     """Learning rate times `factor` after every `every_steps` optimiser steps (J-6)."""
 
-    factor: PositiveFloat = 0.99
-    every_steps: PositiveInt = 1000
+    factor: PositiveFloat = Field(0.99, description="of the learning rate")
+    every_steps: PositiveInt = Field(1000, description="steps between two such factors")
     after_first: bool = Field(False, description="once more after the first step, as PointContrast and CSC do (B.5)")
 
 
 class AdamSettings(Spec):
     """Adam; the learning-rate schedule stands beside it."""
 
-    learning_rate: PositiveFloat = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    learning_rate: PositiveFloat = Field(1e-3, description="at the first step")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="of every weight")

@@ -27,7 +27,7 @@ BatchNorm = Annotated[
 class LinearProbe(Spec):
     """Multinomial logistic regression on the features that enter the last layer."""
 
-    protocol: Literal["linear"] = "linear"
+    protocol: Literal["linear"] = Field("linear", description="that it is the recipe of")
     batch_norm: BatchNorm = "recalibrated"
     rows_per_scene: NonNegativeInt = Field(
         2000, description="labelled voxels of a training scene, drawn by its name; 0 for all"
@@ -49,7 +49,7 @@ class LinearProbe(Spec):
 class DecoderProbe(Spec):
     """The task's recipe with a frozen encoder."""
 
-    protocol: Literal["decoder"] = "decoder"
+    protocol: Literal["decoder"] = Field("decoder", description="that it is the recipe of")
     batch_norm: BatchNorm = "recalibrated"
     start: Literal["reset", "kept"] = Field(
         "reset", description="the decoder's weights: drawn from the run's seed, or the pre-trained ones"

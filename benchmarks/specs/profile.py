@@ -18,9 +18,9 @@ class Profile(Spec):
     Recipes of pre-training are not here: each method has its sections in `methods/<name>/profiles.yaml`.
     """
 
-    name: Name
-    version: PositiveInt
-    description: str = ""
+    name: Name = Field(description="as commands and records name it")
+    version: PositiveInt = Field(description="counted up with every change")
+    description: str = Field("", description="in a sentence or two")
     frame_stride: PositiveInt = Field(50, description="J-12: every n-th frame of a recorded sequence")
     world: Name = Field("tiny", description="size of procedural datasets, where no data are given")
     pretrain_scenes: Literal["train", "all"] = Field("train", description="J-25")

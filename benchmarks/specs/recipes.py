@@ -70,11 +70,11 @@ def _voxels(square_metres: float, voxel_metres: float, at_most: int | None) -> f
 class SemanticRecipe(Recipe):
     """Fine-tuning for semantic segmentation (spec C.3 to C.5)."""
 
-    steps: PositiveInt
+    steps: PositiveInt = Field(description="optimiser steps")
     batch: PositiveInt = Field(48, description="effective batch, in scenes (J-17)")
     micro_batch: PositiveInt = Field(6, description="scenes in one forward pass (J-17)")
-    voxel_metres: PositiveFloat
-    validate_every: PositiveInt
+    voxel_metres: PositiveFloat = Field(description="side of a voxel")
+    validate_every: PositiveInt = Field(description="steps between two validations on the held-out scenes")
     elastic: tuple[tuple[PositiveFloat, PositiveFloat], ...] = Field(
         (), description="elastic distortion: (granularity, magnitude) in metres, one after the other (ScanNet only)"
     )
@@ -87,17 +87,23 @@ class SemanticRecipe(Recipe):
         description="training: keep points whose |x| and |y| from the sensor are at most this (laser scans, spec F.5)",
     )
     max_voxels_per_scene: PositiveInt | None = Field(None, description="training crop for small machines")
-    rotation_degrees: tuple[float, float, float] = (180 / 64, 180 / 64, 180.0)
-    scale: Range = (0.9, 1.1)
-    dropout_probability: Probability = 0.2
-    dropout_share: Probability = 0.2
-    flip_probability: Probability = 0.95
-    contrast_probability: Probability = 0.2
-    translation_ratio: Annotated[float, Field(ge=0)] = 0.10
-    jitter_std: Annotated[float, Field(ge=0)] = 0.05
-    offset_voxels: Annotated[int, Field(ge=0)] = 99
+    rotation_degrees: tuple[float, float, float] = Field(
+        (180 / 64, 180 / 64, 180.0), description="most about x, y and z"
+    )
+    scale: Range = Field((0.9, 1.1), description="drawn between these")
+    dropout_probability: Probability = Field(0.2, description="of leaving out points of a scene")
+    dropout_share: Probability = Field(0.2, description="of its points that are then left out")
+    flip_probability: Probability = Field(0.95, description="of flips along x and y")
+    contrast_probability: Probability = Field(0.2, description="of stretching the contrast of its colours")
+    translation_ratio: Annotated[float, Field(ge=0)] = Field(
+        0.10, description="of the colour range, by which colours are moved at most"
+    )
+    jitter_std: Annotated[float, Field(ge=0)] = Field(
+        0.05, description="of noise on colours, as a share of their range"
+    )
+    offset_voxels: Annotated[int, Field(ge=0)] = Field(99, description="most by which a scene is moved")
     optimiser: SgdSettings = SgdSettings(learning_rate=0.1)
-    poly_power: PositiveFloat = 0.9
+    poly_power: PositiveFloat = Field(0.9, description="of the polynomial that the learning rate follows down")
 
     @property
     def samples_per_step(self) -> int:
@@ -124,19 +130,19 @@ class PointGroupSettings(Spec):
     target_high: Probability = Field(0.75, description="one with at least this overlap 1; linear in between")
     grid_cells: PositiveInt = Field(14, description="of a cluster's longest side")
     cells_per_metre: PositiveFloat = Field(50.0, description="at most; nor is a cell finer than a voxel")
-    channels: PositiveInt = 16
+    channels: PositiveInt = Field(16, description="of the score network")
     most_clusters: PositiveInt = Field(
         200, description="in each scene of a training step; the largest, so that memory is bounded"
     )
-    least_score: Probability = 0.09
-    suppression_overlap: Probability = 0.3
+    least_score: Probability = Field(0.09, description="of a cluster that is kept")
+    suppression_overlap: Probability = Field(0.3, description="above which the worse of two clusters is dropped")
 
 
 class InstanceRecipe(SemanticRecipe):
     """Fine-tuning for instance segmentation as CSC does it: semantic logits, an offset to the centre of the instance, and
     clusters of the points so moved (spec F.1)."""
 
-    kind: Literal["instance"]
+    kind: Literal["instance"] = Field(description="of the task")
     instance_classes: Literal["things", "all"] = Field("things", description="J-19: S3DIS, 10 or 13 classes")
     instance_of_voxel: Literal["common", "first"] = Field(
         "common",
@@ -144,7 +150,7 @@ class InstanceRecipe(SemanticRecipe):
     )
     method: Literal["csc", "pointgroup"] = Field("csc", description="J-20")
     pointgroup: PointGroupSettings = PointGroupSettings()
-    cluster_radius_voxels: PositiveFloat = 1.5
+    cluster_radius_voxels: PositiveFloat = Field(1.5, description="within which shifted points are of one cluster")
     component_least_voxels: PositiveInt = Field(50, description="a connected component with fewer is nothing")
     cluster_above_voxels: Annotated[int, Field(ge=0)] = Field(100, description="a cluster needs more than so many")
     least_voxels: PositiveInt = Field(10, description="smaller instances can neither be found nor missed (spec F.2)")
@@ -157,31 +163,31 @@ class InstanceRecipe(SemanticRecipe):
 class DetectionRecipe(Recipe):
     """Fine-tuning for object detection: VoteNet on the sparse backbone (spec F.3). Shares are of the run: epochs of 180."""
 
-    kind: Literal["detection"]
-    epochs: PositiveInt = 180
+    kind: Literal["detection"] = Field(description="of the task")
+    epochs: PositiveInt = Field(180, description="of the training scenes")
     steps: PositiveInt | None = Field(
         None, description="a fixed number in place of epochs; otherwise the planner fills it in for the training scenes"
     )
-    batch: PositiveInt = 32
+    batch: PositiveInt = Field(32, description="scenes of one step")
     micro_batch: PositiveInt = Field(32, description="scenes in one forward pass; batch norm and losses see no more")
-    voxel_metres: PositiveFloat = 0.025
-    validate_epochs: PositiveInt = 5
+    voxel_metres: PositiveFloat = Field(0.025, description="side of a voxel")
+    validate_epochs: PositiveInt = Field(5, description="epochs between two validations on the held-out scenes")
     validate_every: PositiveInt | None = Field(
         None, description="steps, in place of validate_epochs; filled in likewise"
     )
     points: PositiveInt = Field(40_000, description="drawn from a scene, at most")
     colour_mean: tuple[float, float, float] = Field((109.8, 97.2, 83.8), description="of 0..255; taken off")
-    colour_divisor: PositiveFloat = 256.0
-    flip_x_probability: Probability = 0.5
-    flip_y_probability: Probability = 0.5
+    colour_divisor: PositiveFloat = Field(256.0, description="of colours, after the mean is taken off")
+    flip_x_probability: Probability = Field(0.5, description="of a flip along x")
+    flip_y_probability: Probability = Field(0.5, description="of a flip along y")
     rotation_degrees: Annotated[float, Field(ge=0)] = Field(5.0, description="about z, at most")
-    scale: Range = (1.0, 1.0)
-    seeds: PositiveInt = 1024
-    proposals: PositiveInt = 256
-    vote_channels: PositiveInt = 256
-    proposal_channels: PositiveInt = 128
-    group_radius_metres: PositiveFloat = 0.3
-    group_points: PositiveInt = 16
+    scale: Range = Field((1.0, 1.0), description="drawn between these")
+    seeds: PositiveInt = Field(1024, description="points that vote")
+    proposals: PositiveInt = Field(256, description="boxes that are proposed")
+    vote_channels: PositiveInt = Field(256, description="of the vote network")
+    proposal_channels: PositiveInt = Field(128, description="of the proposal network")
+    group_radius_metres: PositiveFloat = Field(0.3, description="within which votes are of one group")
+    group_points: PositiveInt = Field(16, description="of a group")
     padded_objects: Literal["ignored", "at_origin"] = Field(
         "ignored",
         description="at_origin: unused places for objects lie at the origin and attract proposals, as upstream",
@@ -189,12 +195,14 @@ class DetectionRecipe(Recipe):
     sampling_skips_origin: bool = Field(False, description="furthest points: as upstream (spec 0.2, item 9)")
     optimiser: AdamSettings = AdamSettings()
     milestones: tuple[Share, ...] = Field((80 / 180, 120 / 180, 160 / 180), description="a tenth of the rate from here")
-    milestone_factor: PositiveFloat = 0.1
+    milestone_factor: PositiveFloat = Field(0.1, description="of the learning rate at each milestone")
     norm_momentum: Probability = Field(
         0.5, description="of every batch norm, halved at each share, at least norm_least"
     )
-    norm_halved_every: Annotated[float, Field(gt=0)] = 80 / 180
-    norm_least: PositiveFloat = 0.001
+    norm_halved_every: Annotated[float, Field(gt=0)] = Field(
+        80 / 180, description="share of the run after which the momentum of batch norms is halved"
+    )
+    norm_least: PositiveFloat = Field(0.001, description="momentum of batch norms")
 
     @property
     def samples_per_step(self) -> int:

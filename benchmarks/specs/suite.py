@@ -23,20 +23,24 @@ NO_SEED = 0
 class Suite(Spec):
     """The product of its axes, less what `exclude` names. Cells that make no sense (n/a) need not be excluded."""
 
-    name: Name
-    version: PositiveInt
-    description: str = ""
-    budget: str = Field(description="name or YAML file")
+    name: Name = Field(description="as commands name it")
+    version: PositiveInt = Field(description="counted up with every change")
+    description: str = Field("", description="in a sentence or two")
+    budget: str = Field(description="name or YAML file; relative paths start from the suite's folder")
     profile: str | None = Field(None, description="name or YAML file; the budget's default where there is none")
-    methods: tuple[str, ...] = Field(min_length=1)
-    pretrain_datasets: tuple[Name, ...] = Field(("scannet",), min_length=1)
-    tasks: tuple[str, ...] = Field(min_length=1)
+    methods: tuple[str, ...] = Field(min_length=1, description="pre-training methods, or folders of your own")
+    pretrain_datasets: tuple[Name, ...] = Field(("scannet",), min_length=1, description="datasets to pre-train on")
+    tasks: tuple[str, ...] = Field(min_length=1, description="by name or YAML file")
     protocols: tuple[Protocol, ...] = Field(
         (FINETUNE,), min_length=1, description="how backbones are evaluated: finetune, linear, decoder"
     )
-    label_ratios: tuple[str, ...] = Field(("100%",), min_length=1)
-    pretrain_seeds: tuple[Seed, ...] = Field((0,), min_length=1)
-    finetune_seeds: tuple[Seed, ...] = Field((0,), min_length=1)
+    label_ratios: tuple[str, ...] = Field(
+        ("100%",), min_length=1, description="labels that may be used: 20%, 0.2, 20points or 4boxes"
+    )
+    pretrain_seeds: tuple[Seed, ...] = Field(
+        (0,), min_length=1, description="seeds of the pre-training, the units of a claim"
+    )
+    finetune_seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="seeds of the fine-tuning")
     exclude: tuple[dict[str, str | int | tuple[str | int, ...]], ...] = Field(
         (),
         description="cells to leave out: field of a cell to a pattern or a list of them; all fields of an entry must match",

@@ -20,10 +20,12 @@ DEFAULT_RECIPES = {"semantic": "s3dis-sem", "instance": "s3dis-inst", "detection
 class Task(Spec):
     """What is fine-tuned and scored."""
 
-    name: Name
+    name: Name = Field(description="as commands and records name it")
     title: str = Field(description="in tables and figures; its name, unless given")
-    kind: Literal["semantic", "instance", "detection"]
-    dataset: Name
+    kind: Literal["semantic", "instance", "detection"] = Field(
+        description="what is predicted: a class for every voxel, instances, or boxes"
+    )
+    dataset: Name = Field(description="what is fine-tuned and tested on")
     headline_metric: HeadlineMetric = Field(description="the first metric of its kind, unless given")
     recipe: Name | None = Field(
         None,

@@ -121,3 +121,8 @@ def _count_values(node: yaml.Node, counted: dict[int, int]) -> int:
         raise ConstructorError(None, None, problem, node.start_mark)
     counted[id(node)] = total
     return total
+
+
+def compose(text: str) -> yaml.Node | None:
+    """The nodes of a text that `load` takes, which know their lines."""
+    return yaml.compose(text, Loader=CoreLoader)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,11 +39,16 @@ def exclusive(path: Path, waiting: Callable[[str], None] = lambda _: None) -> It
         file.close()
     try:
         file.truncate(0)
-        file.write(f"pid {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        file.write(f"{host()}, pid {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         file.flush()
         yield
     finally:
         file.close()
+
+
+def host() -> str:
+    """The name of this machine, as others on a shared store see it."""
+    return socket.gethostname()
 
 
 def holder(path: Path) -> str | None:

@@ -16,7 +16,9 @@ import pretrain_bench as pb
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, reason_of
 from pretrain_bench.harness.cli import (
     audit,
+    catalog,
     clean,
+    completion,
     data,
     doctor,
     features,
@@ -29,11 +31,14 @@ from pretrain_bench.harness.cli import (
     show,
     status,
 )
+from pretrain_bench.harness.cli.completion_parsing import Command, Group
+from pretrain_bench.harness.cli.matrix import repeated
 from pretrain_bench.harness.cli.streams import secure_streams
 
 DEBUG_FLAG = "--debug"
 app = typer.Typer(
     name="bench",
+    cls=Group,
     help="Does pre-training help a 3D network, by how much, and how sure are we? Equal budgets, recorded runs, honest numbers.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -50,11 +55,19 @@ def _say_version(asked: bool) -> None:
 
 @app.callback()
 def bench(
+    context: typer.Context,
     asked: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_say_version)
     ] = False,
 ) -> None:
-    """Options of `bench` itself; the help text is the app's."""
+    """Options of `bench` itself; the help text is the app's. What `bench.yaml` sets becomes the default of each command."""
+    from pretrain_bench.api.configuration import VARIABLES, configuration
+
+    held = configuration()
+    defaults = {name: str(value) for name in ("runs", "executor") if (value := getattr(held, name)) is not None}
+    context.default_map = {name: defaults for _, name, _ in _COMMANDS}
+    if held.cache is not None:
+        os.environ.setdefault(VARIABLES["cache"], str(held.cache))
 
 
 class Interrupted(BenchError):
@@ -77,7 +90,6 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
 _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (app, "run", run.run),
     (app, "plan", plan.plan),
-    (app, "suites", plan.suites),
     (app, "power", power.power),
     (app, "status", status.status),
     (app, "report", report.report),
@@ -87,6 +99,7 @@ _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (app, "clean", clean.clean),
     (app, "doctor", doctor.doctor),
     (data.app, "ls", data.ls),
+    (data.app, "show", catalog.show_command("data", completion.DATASETS)),
     (data.app, "info", data.info),
     (data.app, "init", data.init),
     (data.app, "prepare", data.prepare),
@@ -99,16 +112,27 @@ _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (
     (images.app, "check", images.check),
     (images.app, "lock", images.lock),
     (images.app, "prune", images.prune),
+    (catalog.tasks, "ls", catalog.list_tasks),
+    (catalog.tasks, "show", catalog.show_command("tasks", completion.TASKS)),
+    (catalog.budgets, "ls", catalog.list_budgets),
+    (catalog.budgets, "show", catalog.show_command("budgets", completion.BUDGETS)),
+    (catalog.profiles, "ls", catalog.list_profiles),
+    (catalog.profiles, "show", catalog.show_command("profiles", completion.PROFILES)),
+    (catalog.suites, "ls", catalog.list_suites),
+    (catalog.suites, "show", catalog.show_command("suites", completion.SUITES)),
     (methods.app, "ls", methods.ls),
+    (methods.app, "show", catalog.show_command("methods", completion.METHODS)),
     (methods.app, "check", methods.check),
     (methods.app, "import-checkpoint", methods.import_checkpoint),
     (methods.app, "export", methods.export),
 )
 for _app, _name, _command in _COMMANDS:
-    _app.command(_name)(_interruptible(_command))
-app.add_typer(data.app, name="data")
-app.add_typer(images.app, name="images")
-app.add_typer(methods.app, name="methods")
+    _app.command(_name, cls=Command)(_interruptible(_command))
+for _app, _name in (
+    (data.app, "data"), (images.app, "images"), (methods.app, "methods"),
+    (catalog.tasks, "tasks"), (catalog.budgets, "budgets"), (catalog.profiles, "profiles"), (catalog.suites, "suites"),
+):  # fmt: skip
+    app.add_typer(_app, name=_name, cls=Group)
 
 
 def collect_seldom() -> None:
@@ -122,7 +146,7 @@ def main() -> None:
     collect_seldom()
     # --debug is allowed anywhere on the line, so it is taken out before the commands see it.
     debug = DEBUG_FLAG in sys.argv
-    sys.argv = [sys.argv[0], *(_expanded(a) for a in sys.argv[1:] if a != DEBUG_FLAG)]
+    sys.argv = [sys.argv[0], *repeated([_expanded(a) for a in sys.argv[1:] if a != DEBUG_FLAG])]
     # Treat SIGTERM like SIGINT; shells start background jobs with SIGINT ignored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import pretrain_bench as pb
+from pretrain_bench.harness.cli import completion
 from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs, display
 
 if TYPE_CHECKING:
@@ -18,12 +19,22 @@ if TYPE_CHECKING:
 def audit(
     runs_or_bundle: Annotated[
         list[str] | None,
-        typer.Argument(help="First characters of runs' keys, or one bundle. (default: all runs)", show_default=False),
+        typer.Argument(
+            help="First characters of runs' keys, or one bundle. (default: all runs)",
+            show_default=False,
+            autocompletion=completion.keys,
+        ),
     ] = None,
     runs: Runs = DEFAULT_RUNS,
     rescore: Annotated[bool, typer.Option("--rescore/--no-rescore", help="Recompute metrics from predictions.")] = True,
     rerun: Annotated[
-        list[str] | None, typer.Option("--rerun", metavar="KEY", help="Re-run this run; may be given several times.")
+        list[str] | None,
+        typer.Option(
+            "--rerun",
+            metavar="KEY",
+            help="Re-run this run; may be given several times.",
+            autocompletion=completion.keys,
+        ),
     ] = None,
     rerun_sample: Annotated[
         int, typer.Option("--rerun-sample", min=0, metavar="N", help="Re-run N randomly chosen cells.")

@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 import pretrain_bench as pb
+from pretrain_bench.harness.cli.choices import Keep
 from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 
 def clean(
     keep: Annotated[
-        str,
+        Keep,
         typer.Option(
             "--keep",
             help="none: no weights, no predictions; final: backbones and final predictions; best: all weights of "
@@ -30,7 +31,7 @@ def clean(
     """
     from pretrain_bench.harness.cli.console import print_json, table
 
-    removed = pb.clean(runs, keep=keep, abandoned=abandoned, dry_run=dry_run)  # type: ignore[arg-type]
+    removed = pb.clean(runs, keep=keep, abandoned=abandoned, dry_run=dry_run)
     if json:
         print_json({"dry_run": dry_run, "removed": [r._asdict() for r in removed]})
         return

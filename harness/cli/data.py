@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import pretrain_bench as pb
-from pretrain_bench.harness.cli.options import Json, LabelSplits, Strict, Up, display
+from pretrain_bench.harness.cli import choices, completion
+from pretrain_bench.harness.cli.options import Json, LabelSplits, Strict, Up, display, label_splits, root_in_file
 
 if TYPE_CHECKING:
     from pretrain_bench.benchmarks.datasets.layouts.describe import Description as FolderDescription
@@ -16,12 +17,20 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Datasets: which exist, their sources, preparing and checking them.", no_args_is_help=True)
 
 Target = Annotated[
-    str, typer.Argument(metavar="NAME|DIR", help="A dataset's name or file, or a folder with data, prepared or not.")
+    str,
+    typer.Argument(
+        metavar="NAME|DIR",
+        help="A dataset's name or file, or a folder with data, prepared or not.",
+        autocompletion=completion.datasets,
+    ),
 ]
 Root = Annotated[
-    Path | None, typer.Option("--root", help="Its folder, in the official layout; procedural ones need none.")
+    Path | None,
+    typer.Option(
+        "--root", help="Its folder, in the official layout; procedural ones need none. (default: bench.yaml's)"
+    ),
 ]
-World = Annotated[str, typer.Option("--world", help="Size of a procedural dataset: smoke, tiny or full.")]
+World = Annotated[choices.World, typer.Option("--world", help="Size of a procedural dataset.")]
 Stride = Annotated[
     int | None,
     typer.Option(
@@ -58,7 +67,9 @@ def info(
         return
     dataset, held = pb.dataset(name), None
     if counts or root:
-        prepared = pb.prepare_data(name, root, frame_stride=frame_stride, world=world, up=up, display=display(json))
+        prepared = pb.prepare_data(
+            name, root or root_in_file(name), frame_stride=frame_stride, world=world, up=up, display=display(json)
+        )
         held = pb.count_data(prepared)
     if json:
         print_json({**dataset.model_dump(mode="json"), **({"counts": held._asdict()} if held else {})})
@@ -149,7 +160,7 @@ def _print_counts(held: pb.DataCounts) -> None:
 
 
 def prepare(
-    name: Annotated[str, typer.Argument(help="A dataset's name.")],
+    name: Annotated[str, typer.Argument(help="A dataset's name.", autocompletion=completion.datasets)],
     root: Root = None,
     frame_stride: Stride = None,
     world: World = "smoke",
@@ -161,7 +172,13 @@ def prepare(
     from pretrain_bench.harness.cli.console import print_json
 
     folder, manifest = pb.prepare_data(
-        name, root, frame_stride=frame_stride, world=world, up=up, strict=strict, display=display(json)
+        name,
+        root or root_in_file(name),
+        frame_stride=frame_stride,
+        world=world,
+        up=up,
+        strict=strict,
+        display=display(json),
     )[1:]
     if json:
         print_json({"folder": str(folder), "manifest": manifest.model_dump(mode="json")})
@@ -200,12 +217,16 @@ def verify(
     from pretrain_bench.harness.cli.console import print_json
 
     shown = display(json)
-    prepared = pb.prepare_data(target, root, frame_stride=frame_stride, world=world, up=up, display=shown)
+    prepared = pb.prepare_data(
+        target, root or root_in_file(target), frame_stride=frame_stride, world=world, up=up, display=shown
+    )
     problems = pb.verify_data(prepared, display=shown)
     folder, files = prepared.folder, len(prepared.manifest.files)
     changed = []
     if source:
-        changed = pb.verify_source(prepared, root, frame_stride=frame_stride, world=world, up=up, display=shown)
+        changed = pb.verify_source(
+            prepared, root or root_in_file(target), frame_stride=frame_stride, world=world, up=up, display=shown
+        )
     if json:
         print_json(
             {"folder": str(folder), "files": files, "problems": problems, **({"source": changed} if source else {})}
@@ -236,7 +257,9 @@ def subset(
     """Cut a tiny real subset, for CI: a prepared folder with a few scenes, usable wherever the whole is."""
     from pretrain_bench.harness.cli.console import print_json
 
-    prepared = pb.prepare_data(target, root, frame_stride=frame_stride, world=world, up=up, display=display(json))
+    prepared = pb.prepare_data(
+        target, root or root_in_file(target), frame_stride=frame_stride, world=world, up=up, display=display(json)
+    )
     cut = pb.subset_data(prepared, out, scenes=scenes, frames=frames)
     names = [s.name for s in cut.scenes]
     if json:
@@ -247,7 +270,7 @@ def subset(
 
 
 def synth(
-    name: Annotated[str, typer.Argument(help="A procedural dataset's name.")],
+    name: Annotated[str, typer.Argument(help="A procedural dataset's name.", autocompletion=completion.datasets)],
     out: Annotated[Path, typer.Option("--out", help="The folder to write, in the official layout.")],
     world: World = "smoke",
 ) -> None:
@@ -274,9 +297,9 @@ def preview(
     """Draw a contact sheet: pictures, depth, clouds by colour and by label."""
     if out is not None and out.suffix.lower() != ".png":  # before minutes are spent on preparing
         raise pb.WrongUse(f"--out {out}: expected a name that ends in .png")
-    prepared = pb.prepare_data(target, root, frame_stride=frame_stride, world=world, up=up)
+    prepared = pb.prepare_data(target, root or root_in_file(target), frame_stride=frame_stride, world=world, up=up)
     print(
         pb.preview_data(
-            prepared, out, scenes=scenes, labels=labels, label_ratio=label_ratio, label_splits=label_split or ()
+            prepared, out, scenes=scenes, labels=labels, label_ratio=label_ratio, label_splits=label_splits(label_split)
         )
     )

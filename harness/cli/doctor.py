@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import typer
+
 import pretrain_bench as pb
-from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Data, Json, Runs
+from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Data, ExecutorName, Json, Runs, data_roots
 
 
-def doctor(data: Data = None, runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
+def doctor(
+    context: typer.Context,
+    data: Data = None,
+    executor: ExecutorName = "local",
+    runs: Runs = DEFAULT_RUNS,
+    json: Json = False,
+) -> None:
     """Check torch as a stage finds it, Docker, GPU, CPUs, memory, worker processes, the runs folder and the data.
 
-    Ends with 3 if nothing can run.
+    Also lists each setting and where it is set: an option, an environment variable, bench.yaml, or the default. Ends with 3 if
+    nothing can run.
     """
+    from pretrain_bench.api.configuration import settings_in_force
     from pretrain_bench.api.doctor import raise_if_broken
     from pretrain_bench.harness.cli.console import print_json, table
 
-    rows = pb.doctor(runs, data or ())
+    given = {n: str(v) for n, v in (("runs", runs), ("executor", executor)) if _on_command_line(context, n)}
+    settings, rows = settings_in_force(given), pb.doctor(runs, data_roots(data))
     if json:
-        print_json([d._asdict() for d in rows])
+        print_json({"checks": [d._asdict() for d in rows], "settings": [s._asdict() for s in settings]})
     else:
+        print(table(("setting", "value", "set by"), settings) + "\n")
         print(table(("what", "state", "detail"), rows))
     raise_if_broken(rows)
+
+
+def _on_command_line(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

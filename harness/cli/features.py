@@ -8,11 +8,14 @@ from typing import Annotated
 import typer
 
 import pretrain_bench as pb
+from pretrain_bench.harness.cli import completion
 from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 
 def features(
-    run: Annotated[str, typer.Argument(help="The first characters of a pre-training run's key.")],
+    run: Annotated[
+        str, typer.Argument(help="The first characters of a pre-training run's key.", autocompletion=completion.keys)
+    ],
     scene: Annotated[str | None, typer.Option("--scene", help="A scene of its dataset. (default: the last)")] = None,
     frame: Annotated[int, typer.Option("--frame", min=0, help="A frame of the scene.")] = 0,
     out: Annotated[Path, typer.Option("--out", help="The folder to write to.")] = Path("features"),

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import pretrain_bench as pb
+from pretrain_bench.harness.cli import completion
 from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, PretrainData, Runs, TrustCode, display
 
 app = typer.Typer(help="Pre-training methods, and weights from and for elsewhere.", no_args_is_help=True)
@@ -30,7 +31,9 @@ def ls(json: Json = False) -> None:
 
 
 def check(
-    name: Annotated[str, typer.Argument(help="A method's name, or the folder of your own.")],
+    name: Annotated[
+        str, typer.Argument(help="A method's name, or the folder of your own.", autocompletion=completion.methods)
+    ],
     pretrain_data: PretrainData = None,
     keep: Annotated[
         Path | None,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from pretrain_bench.harness.cli import completion
+from pretrain_bench.harness.cli.choices import UpChoice
 
 if TYPE_CHECKING:
     from pretrain_bench.api.display import Display
@@ -26,27 +29,25 @@ Data = Annotated[
         "--data",
         metavar="NAME=DIR",
         help="Root of a dataset, in its official layout; NAME may be a YAML file of yours.",
+        autocompletion=completion.roots,
     ),
 ]
 PretrainData = Annotated[
     list[str] | None,
-    typer.Option("--pretrain-data", metavar="NAME=DIR", help="Pre-train on this dataset instead of ScanNet."),
+    typer.Option(
+        "--pretrain-data",
+        metavar="NAME=DIR",
+        help="Pre-train on this dataset instead of ScanNet.",
+        autocompletion=completion.roots,
+    ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Bad lines and frames in the data are errors, not warnings.")]
 Up = Annotated[
-    str,
-    typer.Option(
-        "--up",
-        metavar="AXIS",
-        help="Up axis of recordings in rgbd-folder: +x, -x, +y, -y, +z, -z, or auto (from cameras and floor).",
-    ),
+    UpChoice, typer.Option("--up", help="Up axis of recordings in rgbd-folder; auto: from cameras and floor.")
 ]
 Only = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="FIELD=PATTERN", help="Cells of a suite: method=ours,csc or task=*-sem."),
-]
-Filters = Annotated[
-    list[str] | None, typer.Argument(metavar="[FIELD=PATTERN]...", help="The same as --only.", show_default=False)
 ]
 ImagenetWeights = Annotated[
     Path | None,
@@ -72,10 +73,14 @@ Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="CPU threads of a stage. (default: all that bench may use, at most 8)"),
 ]
-Backend = Annotated[str, typer.Option("--backend", envvar="BENCH_SPARSE_BACKEND", help="torch or minkowski.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: the GPU where there is one.")]
+Backend = Annotated[
+    Literal["torch", "minkowski"],
+    typer.Option("--backend", envvar="BENCH_SPARSE_BACKEND", help="Sparse engine of the 3D network."),
+]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: the GPU where there is one.")]
 ExecutorName = Annotated[
-    str, typer.Option("--executor", envvar="BENCH_EXECUTOR", help="local: subprocesses; docker: containers.")
+    Literal["local", "docker"],
+    typer.Option("--executor", envvar="BENCH_EXECUTOR", help="local: subprocesses; docker: containers."),
 ]
 TrustCode = Annotated[
     bool,
@@ -89,3 +94,29 @@ def display(json: bool) -> Display:
     from pretrain_bench.api.display import Silent, default_display
 
     return Silent() if json else default_display()
+
+
+def data_roots(given: list[str] | None) -> list[str]:
+    """The NAME=DIR options, after the roots of `bench.yaml` of the datasets that they do not name."""
+    from pretrain_bench.api.configuration import configuration
+
+    return _with_file(configuration().data, given)
+
+
+def label_splits(given: list[str] | None) -> list[str]:
+    """The NAME=FILE options, after the label lists of `bench.yaml` that they do not name."""
+    from pretrain_bench.api.configuration import configuration
+
+    return _with_file(configuration().label_splits, given)
+
+
+def _with_file(in_file: dict[str, Path], given: list[str] | None) -> list[str]:
+    named = {option.partition("=")[0] for option in given or ()}
+    return [*(f"{name}={path}" for name, path in in_file.items() if name not in named), *(given or ())]
+
+
+def root_in_file(dataset: str) -> Path | None:
+    """The root of a dataset in `bench.yaml`, if it names one."""
+    from pretrain_bench.api.configuration import configuration
+
+    return configuration().data.get(dataset)

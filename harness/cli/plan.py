@@ -9,76 +9,54 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import pretrain_bench as pb
-from pretrain_bench.harness.cli.options import (
-    DEFAULT_RUNS,
-    Backend,
-    Data,
-    Device,
-    ExecutorName,
-    Filters,
-    ImagenetWeights,
-    Json,
-    LabelSplits,
-    Only,
-    PretrainData,
-    Runs,
-    Threads,
-    TrustCode,
-    Up,
-)
+from pretrain_bench.harness.cli import completion
+from pretrain_bench.harness.cli.matrix import Matrix, takes_matrix
 
 if TYPE_CHECKING:
     from pretrain_bench.harness.planning.plan import StageState
+    from pretrain_bench.harness.running.stage_runner import Retry
 
 SHOWN = 40
 
 
+@takes_matrix
 def plan(
-    suite: Annotated[str, typer.Argument(help="A suite, by name or YAML file; `bench suites` lists them.")],
-    filters: Filters = None,
-    only: Only = None,
-    data: Data = None,
-    pretrain_data: PretrainData = None,
-    imagenet_weights: ImagenetWeights = None,
-    threads: Threads = None,
-    backend: Backend = "torch",
-    device: Device = "auto",
-    executor: ExecutorName = "local",
+    matrix: Matrix,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on",
+            help="Estimate for another machine: h100 and cpu (measured), a100 and rtx4090 (derived from data sheets), or a YAML "
+            "file of rates. (default: this machine)",
+            autocompletion=completion.rates,
+        ),
+    ] = None,
     show_all: Annotated[bool, typer.Option("--all", help=f"List every stage, not the first {SHOWN}.")] = False,
-    trust_code: TrustCode = False,
-    up: Up = "auto",
-    label_split: LabelSplits = None,
-    runs: Runs = DEFAULT_RUNS,
-    json: Json = False,
 ) -> None:
-    """List the stages of a suite: done, stale (and why), failed, n/a or to do, with an estimate of hours and disk.
+    """List the stages of `bench run` with the same options: done, stale (and why), failed, n/a or to do; then the totals.
 
-    Names the datasets and images that are missing. Nothing is prepared and nothing runs.
+    `bench plan SUITE` is short for --suite. Totals are hours with a range, GPU-days and disk, for each method. Data need not be
+    there: a GPU-sized budget is planned on datasets of their published size, other budgets on the generated ones. Nothing is
+    prepared and nothing runs; --workers, --rebuild and --strict change nothing here.
     """
     from pretrain_bench.harness.cli.console import print_json
+    from pretrain_bench.harness.cli.options import display
 
-    settings = pb.Settings(
-        data or (),
-        pretrain_data or (),
-        imagenet_weights,
-        threads,
-        backend,
-        device,
-        executor,
-        trust_code,
-        up,
-        label_splits=label_split or (),
+    if len(matrix.names) == 1 and matrix.suite is None and matrix.method is None and matrix.task is None:
+        matrix = matrix._replace(suite=matrix.names[0], words=[w for w in matrix.words or [] if "=" in w])
+    suite = matrix.cells("plan", display(matrix.json).say, on)
+    planned = pb.plan(
+        suite, runs=matrix.runs, only=matrix.filters, settings=matrix.settings(), on=on, synthetic=matrix.synthetic
     )
-    planned = pb.plan(suite, runs=runs, only=[*(only or []), *(filters or [])], settings=settings)
-    if json:
-        print_json(_as_json(planned))
+    if matrix.json:
+        print_json(_as_json(planned, matrix.retry))
     else:
-        _print(planned, show_all)
-        for line in pb.power_of_plan(planned, runs):
+        _print(planned, show_all, matrix.retry)
+        for line in pb.power_of_plan(planned, matrix.runs):
             print(f"power: {line}")
 
 
-def _as_json(plan: pb.Plan) -> dict[str, Any]:
+def _as_json(plan: pb.Plan, retry: Retry) -> dict[str, Any]:
     return {
         "suite": plan.suite.name,
         "cells": len(plan.cells) + len(plan.waiting),
@@ -95,16 +73,21 @@ def _as_json(plan: pb.Plan) -> dict[str, Any]:
             for s in plan.stages
         ],
         "needs": plan.needs,
+        "cache_bytes": plan.cache_bytes,
+        "totals": {name: total._asdict() for name, total in plan.totals(retry).items()},
     }  # fmt: skip
 
 
-def _print(plan: pb.Plan, show_all: bool) -> None:
+def _print(plan: pb.Plan, show_all: bool, retry: Retry) -> None:
     from pretrain_bench.harness.cli.console import table
 
     suite, absent = plan.suite, plan.not_applicable
     print(f"suite {suite.name} v{suite.version}: {suite.description.strip()}")
     cells, names = len(plan.cells) + len(plan.waiting), f"budget {plan.budget.name}, profile {plan.profile.name}"
-    print(f"{cells} cells, {len(plan.stages)} stages, {names}" + (f", {len(absent)} cells n/a" if absent else ""))
+    print(
+        f"{cells} cells, {len(plan.stages) + len(plan.expected)} stages, {names}"
+        + (f", {len(absent)} cells n/a" if absent else "")
+    )
     if rows := _rows(plan):
         listed = rows if show_all else rows[:SHOWN]
         print("\n" + table(("run", "stage", "seeds", "state", "time", "why"), listed))
@@ -113,11 +96,15 @@ def _print(plan: pb.Plan, show_all: bool) -> None:
     for reason, count in Counter(c.reason for c in absent).items():
         print(f"* n/a ({count} cells): {reason.removeprefix('n/a: ')}")
     if waiting := len(plan.waiting):
-        print(f"* {waiting} cells wait for data; once these are prepared, the stages and their times are known")
-    print("\n" + table(("needs", "state", "what to do, terms"), [tuple(n.values()) for n in plan.needs]))
-    counts = Counter(s.state.value for s in plan.stages)
-    print("\n" + ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) if counts else "")
-    _print_totals(plan)
+        unsized = sum(not w.stages for w in plan.waiting)
+        rest = f"; {unsized} of them are not counted, as the size of their data is not known" if unsized else ""
+        print(f"* {waiting} cells wait for data and are estimated from the size of these{rest}")
+    needs = [(n["what"], n["state"], _size(n["bytes"]), n["detail"]) for n in plan.needs]
+    print("\n" + table(("needs", "state", "size", "what to do, terms"), needs))
+    counts = Counter(s.state.value for s in [*plan.stages, *plan.expected])
+    if counts:
+        print("\n" + ", ".join(f"{number} {state}" for state, number in sorted(counts.items())))
+    _print_totals(plan, retry)
 
 
 def _rows(plan: pb.Plan) -> list[tuple[str, ...]]:
@@ -130,23 +117,55 @@ def _rows(plan: pb.Plan) -> list[tuple[str, ...]]:
         spec, cell = stage.planned.spec, stage.planned.cell
         facts = (stage.key[:8], stage.planned.long_title, seeds(cell, spec.seed))
         rows.append((*facts, stage.state.value, _time(stage), stage.reason or "-"))
-    for cell, datasets in plan.waiting:
-        rows.append(("-", title_of(cell), seeds(cell, None), "waiting", "-", f"for data: {', '.join(datasets)}"))
+    for stage in plan.expected:
+        seed = seeds(stage.planned.cell, stage.planned.spec.seed)
+        rows.append(("-", stage.planned.long_title, seed, stage.state.value, _time(stage), stage.reason or "-"))
+    for waiting in plan.waiting:
+        if not waiting.stages:
+            cell, reason = waiting.cell, f"for data: {', '.join(waiting.datasets)}"
+            rows.append(("-", title_of(cell), seeds(cell, None), "waiting", "-", reason))
     return rows
 
 
-def _print_totals(plan: pb.Plan) -> None:
+def _print_totals(plan: pb.Plan, retry: Retry) -> None:
     from pretrain_bench.api.display import duration
+    from pretrain_bench.api.planning import ALL_METHODS
+    from pretrain_bench.api.sizing import time_range
+    from pretrain_bench.harness.cli.console import WIDTH, table
 
-    known = [s.estimate for s in plan.remaining if s.estimate is not None]
-    if not known:
+    totals = plan.totals(retry)
+    if not totals[ALL_METHODS].stages:
         return
-    time = duration(sum(e.seconds for e in known))
-    sources = Counter(e.source for e in known)
-    how = ", ".join(
-        f"{number} from {source}" if source != "rough" else f"{number} rough" for source, number in sources.items()
-    )
-    print(f"about {time} one after the other and {sum(e.bytes for e in known) / 1e9:,.2f} GB of artifacts ({how})")
+    rows = [
+        (
+            name, f"{t.stages:,}", duration(t.seconds), time_range(t),
+            f"{t.gpu_seconds / 86400:,.1f}" if t.gpu_seconds else "-", _size(t.bytes),
+        )
+        for name, t in totals.items()
+    ]  # fmt: skip
+    print("\n" + table(("to run", "stages", "about", "range", "GPU-days", "store"), rows))
+    size = f"the cache takes about {_size(plan.cache_bytes)} of prepared data, the store {_size(totals[ALL_METHODS].bytes)}"
+    print(f"* disk: {size}")
+    stages = [*plan.remaining, *plan.expected]
+    sources = Counter(s.estimate.source for s in stages if s.estimate is not None)
+    how = ", ".join(f"{number:,} {SOURCES[source]}" for source, number in sources.items())
+    print(textwrap.fill(f"* times are of one stage after the other: {how}", WIDTH, subsequent_indent="  "))
+    if plan.rates is not None:
+        rates = plan.rates
+        print(textwrap.fill(f"* {rates.title}, {rates.basis}: {rates.source}", WIDTH, subsequent_indent="  "))
+        if rates.remark:
+            print(textwrap.fill(f"* {rates.remark}", WIDTH, subsequent_indent="  "))
+
+
+SOURCES = {
+    "earlier runs": "from earlier runs of the same kind here",
+    "same work": "from the rate of earlier runs here",
+    "rough": "from a count of the work (rough)",
+}
+
+
+def _size(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / 1e9:,.2f} GB"
 
 
 def _time(state: StageState) -> str:
@@ -155,17 +174,3 @@ def _time(state: StageState) -> str:
     if state.estimate is None:
         return "-"
     return ("~" if state.estimate.source != "earlier runs" else "") + duration(state.estimate.seconds)
-
-
-def suites(json: Json = False) -> None:
-    """List the suites that ship."""
-    from pretrain_bench.harness.cli.console import WIDTH, print_json
-
-    listed = pb.list_suites()
-    if json:
-        print_json([s.model_dump(mode="json") for s in listed])
-        return
-    for s in listed:
-        print(f"{s.name}: {sum(1 for _ in s.cells('-', '-'))} cells, budget {s.budget}")
-        for text in (s.description.strip(), f"tasks: {', '.join(s.tasks)}"):
-            print(textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="    "))

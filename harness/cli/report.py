@@ -9,13 +9,18 @@ from typing import Annotated, Any
 import typer
 
 import pretrain_bench as pb
+from pretrain_bench.harness.cli import completion
+from pretrain_bench.harness.cli.choices import Exporter
 from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 
 def report(
     out: Annotated[Path, typer.Option("--out", help="Where the report is written.")] = Path("report"),
     suite: Annotated[
-        str | None, typer.Option("--suite", help="Only runs of this suite's budget, tasks and axes.")
+        str | None,
+        typer.Option(
+            "--suite", help="Only runs of this suite's budget, tasks and axes.", autocompletion=completion.suites
+        ),
     ] = None,
     published: Annotated[
         bool,
@@ -41,10 +46,8 @@ def report(
         ),
     ] = None,
     export: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--export", help="Also hand every run to tensorboard, mlflow or wandb (extras; below --out, no network)."
-        ),
+        list[Exporter] | None,
+        typer.Option("--export", help="Also hand every run to these (extras; below --out, no network)."),
     ] = None,
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import pretrain_bench as pb
+from pretrain_bench.harness.cli import completion
+from pretrain_bench.harness.cli.choices import Checkpoint
 from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 if TYPE_CHECKING:
@@ -18,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def show(
-    run: Annotated[str | None, typer.Argument(help="The first characters of a run's key; none lists all runs.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            help="The first characters of a run's key; none lists all runs.", autocompletion=completion.keys
+        ),
+    ] = None,
     runs: Runs = DEFAULT_RUNS,
     scene: Annotated[
         str | None,
@@ -27,7 +34,7 @@ def show(
             help="Draw the run's prediction for this test scene, and write it as a coloured PLY; 'list' names all.",
         ),
     ] = None,
-    checkpoint: Annotated[str, typer.Option("--checkpoint", help="final, selected or best.")] = "final",
+    checkpoint: Annotated[Checkpoint, typer.Option("--checkpoint", help="Which predictions --scene draws.")] = "final",
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Where to. (default: pictures/ in the run's folder, or here for a bundle)"),
@@ -59,16 +66,24 @@ def _list(runs: Path, json: bool) -> None:
     if json:
         print_json([one.record.model_dump(mode="json") for one in listed])
         return
-    rows, part = [], False
+    rows, part, final = [], False, False
     for one in listed:
         record = one.record
         seed = seeds(record.cell, "?" if one.seed is None else one.seed)
         result = record.outcome.value if one.metric is None else f"{per_cent(one.score)} {one.metric}"
+        if one.checkpoint == "final":
+            result, final = f"{result} *", True
         if record.coverage is not None and record.coverage.mark:
             result += f", {record.coverage.counts}"
             part = True
-        rows.append((record.key, one.title, seed, record.dataset or "-", result))
-    print(table(("run", "stage", "seeds", "dataset", "result, per cent"), rows) if rows else f"no runs in {runs}")
+        rows.append((record.key, one.title, seed, one.budget or "?", record.dataset or "-", result))
+    print(
+        table(("run", "stage", "seeds", "budget", "dataset", "selected, per cent"), rows)
+        if rows
+        else f"no runs in {runs}"
+    )
+    if final:
+        print("* after the last step: no training scene was held out to select a checkpoint")
     if part:
         print("* n/m: n of the m scenes of the test split were scored; `bench show RUN` names the missing")
     warn_unreadable(pb.unreadable_runs(store))

@@ -12,22 +12,27 @@ if TYPE_CHECKING:
 
 
 def status(runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
-    """Show running stages: progress, steps per second and time left; and how many runs ended in which way.
+    """Show running stages: progress, steps per second, time left; how far each `bench run` is; and how many runs ended how.
 
     A stage is stalled when it has shown no sign of life for a minute and 20 times as long as a step takes.
     """
+    from pretrain_bench.api.display import duration
     from pretrain_bench.harness.cli.console import print_json, table
 
     current = pb.status(runs)
     if json:
-        print_json({"under_way": [s._asdict() for s in current.under_way], "outcomes": current.outcomes})
+        under_way, commands = ([one._asdict() for one in rows] for rows in (current.under_way, current.commands))
+        print_json({"under_way": under_way, "commands": commands, "outcomes": current.outcomes})
         return
     rows = [
-        (s.key[:8], s.stage, _state(s), f"{s.step}/{s.steps}", _rate(s), _left(s), s.by or "-")
+        (s.key[:8], s.stage, s.seeds, _state(s), f"{s.step}/{s.steps}", _rate(s), _left(s), s.by or "-")
         for s in current.under_way
     ]
-    headers = ("run", "stage", "state", "step", "steps/s", "left", "by")
+    headers = ("run", "stage", "seeds", "state", "step", "steps/s", "left", "by")
     print(table(headers, rows) if rows else "nothing runs")
+    for command in current.commands:
+        done, left = f"{command.ended} of {command.stages} stages ended", duration(command.seconds_left)
+        print(f"bench run ({command.by}): {done}, about {left} left")
     print(", ".join(f"{n} {name}" for name, n in sorted(current.outcomes.items())) or "no run has ended yet")
 
 

@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.specs.budget import Budget
@@ -16,6 +16,7 @@ from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.loading import load_spec
 from pretrain_bench.benchmarks.specs.method import Method, MethodFile, Origin
 from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.rates import Rates
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
@@ -32,6 +33,7 @@ _FOLDERS: dict[type[Spec], tuple[str, str]] = {
     Profile: ("benchmarks/configs/profiles", "*.yaml"),
     Task: ("benchmarks/configs/tasks", "*.yaml"),
     Dataset: ("benchmarks/configs/datasets", "*.yaml"),
+    Rates: ("benchmarks/configs/rates", "*.yaml"),
     Suite: ("benchmarks/configs/suites", "*.yaml"),
     Method: ("methods", f"*/{METHOD_FILE}"),
 }
@@ -69,8 +71,34 @@ def find(kind: type[SpecT], name: str) -> SpecT:
     if name in known:
         return load_spec(known[name], kind)
     if is_path(name):
-        return load_spec(Path(name).expanduser(), kind, bases=package_folder() / _FOLDERS[kind][0])
+        path = Path(name).expanduser()
+        spec = load_spec(path, kind, bases=package_folder() / _FOLDERS[kind][0])
+        return cast(SpecT, _with_whole_paths(spec, path.parent)) if isinstance(spec, Suite) else spec
     raise _unknown(kind, name, known)
+
+
+def _with_whole_paths(suite: Suite, folder: Path) -> Suite:
+    """A suite whose relative paths of methods, tasks, budget and profile start from its own `folder`."""
+
+    def placed(text: str, kind: type[Spec]) -> str:
+        own = folder / Path(text).expanduser()
+        return str(own) if is_path(text) or (text not in available(kind) and own.exists()) else text
+
+    def excluded(axis: str, value: Any) -> Any:
+        kinds: dict[str, type[Spec]] = {"method": Method, "task": Task}
+        if axis not in kinds:
+            return value
+        return placed(value, kinds[axis]) if isinstance(value, str) else tuple(placed(v, kinds[axis]) for v in value)
+
+    return suite.model_copy(
+        update={
+            "methods": tuple(placed(text, Method) for text in suite.methods),
+            "tasks": tuple(placed(text, Task) for text in suite.tasks),
+            "budget": placed(suite.budget, Budget),
+            "profile": None if suite.profile is None else placed(suite.profile, Profile),
+            "exclude": tuple({axis: excluded(axis, value) for axis, value in e.items()} for e in suite.exclude),
+        }
+    )
 
 
 def is_path(name: str) -> bool:

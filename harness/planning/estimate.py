@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes, feature_channels
 from pretrain_bench.benchmarks.specs.budget import Currency
 from pretrain_bench.benchmarks.specs.probes import FINETUNE, FeatureRecipe
-from pretrain_bench.benchmarks.specs.recipes import Recipe, voxels_of_scene
+from pretrain_bench.benchmarks.specs.rates import Rates
+from pretrain_bench.benchmarks.specs.recipes import Recipe, Work, voxels_of_scene
 from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.harness.contract.run_length import run_length
 from pretrain_bench.harness.contract.stage import MOST_TEST_FEATURE_BYTES, StageSpec
+from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.store.store import SPEC
 
-# Rough numbers for a stage of which nothing is known yet; a plan marks them as rough. Those of full size were seen on an H100
-# (docs/verification/gpu-headline.json), where `bench plan` must stay within a factor of three.
 FLOPS_A_VOXEL = 6.5e6
 """Forward and backward of the full-width network: three times what ledgers give for a voxel, times 16 at quarter width."""
 FORWARD_SHARE = 3
 """Forward and backward take three times the forward pass."""
 FLOPS_A_PIXEL = 3e5
 """Forward and backward of the image network."""
-FLOPS_A_CPU_SECOND, FLOPS_A_GPU_SECOND = 2e9, 3e12
-GPU_SECONDS_A_POINT = 2e-6
-"""For networks on points, where kernel launches and memory limit the speed rather than arithmetic."""
+RATES_OF_DEVICE = {"cpu": "cpu", "cuda": "h100"}
+"""Rates (`benchmarks/configs/rates`) of a machine that is not named, where nothing ran there before."""
+NOISE = 1.1
+"""From run to run (README.md, "How quick the engine is"): the least uncertainty of what earlier runs took."""
 BYTES_A_WEIGHT = 4
+IMAGE_NETWORK_BYTES = 98_000_000
+"""The 2D network that `ours` leaves between its stages."""
 AS_MANY_AS_ALLOWED = 10**9
-PREDICTION_BYTES = 2 << 20
+CHECKPOINTS_PREDICTED = 3
+BYTES_A_VOXEL_PREDICTED = {"semantic": 0.25, "instance": 1.25}
+"""Compressed: 0.25 for the class of a voxel in docs/study/tiny.bundle.tar.zst; instances add four bytes before compression."""
+BYTES_A_BOX_PREDICTED = 4 * (8 + 18)
 
 
 class Estimate(NamedTuple):
@@ -39,6 +47,8 @@ class Estimate(NamedTuple):
     seconds: float
     bytes: int
     source: Literal["earlier runs", "same work", "rough"]
+    within: float = 1.0
+    """Factor by which the time may be shorter or longer."""
 
 
 class History:
@@ -63,25 +73,31 @@ class History:
         self.rates = {device: work[device] / time[device] for device in work if time[device] > 0}
         """FLOPs of a second: of a CPU's, or of a GPU's."""
 
-    def estimate(self, planned: PlannedStage, cpus: int) -> Estimate:
+    def estimate(self, planned: PlannedStage, cpus: int, rates: Rates | None = None) -> Estimate:
         """The mean of earlier runs of the same stage on such a device under the same budget and profile, else a count of the
-        work."""
+        work; with `rates` those of another machine, to which earlier runs here say nothing."""
         spec = planned.spec
         on = spec.device if planned.recipe is not None or spec.kind == "features" else "cpu"
         kind = (on, *_kind_of_stage(planned))
-        if kind in self._seconds:
+        if rates is None and kind in self._seconds:
             seconds, sizes = self._seconds[kind], self._bytes[kind]
-            return Estimate(sum(seconds) / len(seconds), sum(sizes) // len(sizes), "earlier runs")
-        source: Literal["same work", "rough"] = "same work" if spec.device in self.rates else "rough"
-        if spec.device == "cuda":
-            seconds_a_flop = 1 / self.rates.get("cuda", FLOPS_A_GPU_SECOND)
-            needed = rough_flops(planned) * seconds_a_flop + rough_points(planned) * GPU_SECONDS_A_POINT
-            if spec.limits.currency == Currency.gpu_seconds and planned.recipe is not None:
-                exactly = spec.limits.uniformity == "exactly"
-                needed = spec.limits.amount if exactly else min(needed, spec.limits.amount)
-            return Estimate(needed, artifact_bytes(spec), source)
-        rate = self.rates.get("cpu", FLOPS_A_CPU_SECOND) * min(spec.threads, cpus)
-        return Estimate(rough_flops(planned) / rate, artifact_bytes(spec), source)
+            mean = sum(seconds) / len(seconds)
+            spread = max([NOISE, *(max(s, mean) / min(s, mean) for s in seconds if s > 0)])
+            return Estimate(mean, sum(sizes) // len(sizes), "earlier runs", spread)
+        used = rates or _rates_of(spec.device)
+        seen = None if rates is not None else self.rates.get(spec.device)
+        source: Literal["same work", "rough"] = "rough" if seen is None else "same work"
+        cores = min(spec.threads, cpus) if spec.device == "cpu" else 1
+        needed = rough_seconds(planned, used, seen) / cores
+        if spec.device == "cuda" and spec.limits.currency == Currency.gpu_seconds and planned.recipe is not None:
+            exactly = spec.limits.uniformity == "exactly"
+            needed = spec.limits.amount if exactly else min(needed, spec.limits.amount)
+        return Estimate(needed, artifact_bytes(planned), source, used.within)
+
+
+@cache
+def _rates_of(device: str) -> Rates:
+    return find(Rates, RATES_OF_DEVICE[device])
 
 
 def _kind_of_record(record: dict[str, Any], folder: Path) -> tuple[object, ...]:
@@ -105,19 +121,37 @@ def _kind_of_stage(planned: PlannedStage) -> tuple[object, ...]:
     return (spec.kind, *what, spec.limits.budget, spec.profile)
 
 
-def artifact_bytes(spec: StageSpec) -> int:
-    """Size of what a stage leaves: a backbone, features, or predictions."""
-    if spec.kind == "finetune":
-        return PREDICTION_BYTES
+def artifact_bytes(planned: PlannedStage) -> int:
+    """Size of what a stage leaves: a network, features, or predictions of every checkpoint that is scored."""
+    spec, recipe = planned.spec, planned.recipe
     if spec.kind == "features":
         return _feature_bytes(spec)
-    weights = 0
-    for shape in backbone_shapes(spec.network).values():
-        count = 1
-        for side in shape:
-            count *= side
-        weights += count
-    return weights * BYTES_A_WEIGHT
+    if spec.kind == "finetune" and spec.split is not None:
+        scene = BYTES_A_BOX_PREDICTED * float(getattr(recipe, "proposals", 0))
+        if spec.task_kind in BYTES_A_VOXEL_PREDICTED and (metres := getattr(recipe, "voxel_metres", None)):
+            scene = BYTES_A_VOXEL_PREDICTED[spec.task_kind] * voxels_of_scene(metres, None)
+        return round(CHECKPOINTS_PREDICTED * len(spec.split.test) * scene)
+    if recipe is not None and recipe.work_per_step().pixels and not planned.leaves_backbone:
+        return IMAGE_NETWORK_BYTES
+    return BYTES_A_WEIGHT * sum(math.prod(shape) for shape in backbone_shapes(spec.network).values())
+
+
+def rough_seconds(planned: PlannedStage, rates: Rates, flops_a_second: float | None = None) -> float:
+    """Seconds of a stage on one core or GPU, from its recipe, budget and the machine's rates; 0 for one that trains nothing.
+    `flops_a_second` is what earlier runs came to over all, in place of the rates of voxels and pixels."""
+    if planned.spec.kind == "features":
+        flops = rough_flops(planned)
+        voxels = flops / _flops_a_voxel(planned) * FORWARD_SHARE
+        return flops / (flops_a_second or rates.flops_a_second) + voxels * rates.seconds_a_voxel
+    if planned.recipe is None or planned.spec.takes_no_step:
+        return 0.0
+    flops, per_step, work = rough_flops(planned), _flops_a_step(planned), planned.recipe.work_per_step()
+    steps = flops / per_step if per_step else steps_of(planned)
+    points = rough_points(planned) * rates.seconds_a_point
+    if flops_a_second is not None:
+        return flops / flops_a_second + points
+    voxel = rates.seconds_a_voxel + _flops_a_voxel(planned) / rates.flops_a_second
+    return steps * (work.voxels * voxel + work.pixels * rates.seconds_a_pixel) + points
 
 
 class StageWork(Protocol):
@@ -148,11 +182,19 @@ def rough_flops(planned: StageWork) -> float:
         return _feature_flops(planned.spec)
     if planned.recipe is None or planned.spec.takes_no_step:
         return 0.0
-    work, limits = planned.recipe.work_per_step(), planned.spec.limits
-    per_step = work.voxels * FLOPS_A_VOXEL * planned.spec.network.width**2 + work.pixels * FLOPS_A_PIXEL
+    limits, needed = planned.spec.limits, steps_of(planned) * _flops_a_step(planned)
     if limits.currency == Currency.flops:
-        return limits.amount if limits.uniformity == "exactly" else min(limits.amount, steps_of(planned) * per_step)
-    return steps_of(planned) * per_step
+        return limits.amount if limits.uniformity == "exactly" else min(limits.amount, needed)
+    return needed
+
+
+def _flops_a_voxel(planned: StageWork) -> float:
+    return FLOPS_A_VOXEL * planned.spec.network.width**2
+
+
+def _flops_a_step(planned: StageWork) -> float:
+    work = planned.recipe.work_per_step() if planned.recipe else Work()
+    return work.voxels * _flops_a_voxel(planned) + work.pixels * FLOPS_A_PIXEL
 
 
 def _feature_flops(spec: StageSpec) -> float:

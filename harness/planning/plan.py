@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.benchmarks.specs.rates import Rates
 from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import StageSpec
@@ -32,6 +33,7 @@ class State(StrEnum):
     stale = "stale"
     running = "running"
     to_do = "to do"
+    waiting = "waiting"
 
 
 class StageState(NamedTuple):
@@ -44,21 +46,69 @@ class StageState(NamedTuple):
     estimate: Estimate | None
 
 
-def states(cells: Iterable[PlannedCell], store: Store, machine_cpus: int) -> list[StageState]:
-    """Every stage of the cells once, in the order in which they come."""
+class Total(NamedTuple):
+    """What stages come to together. Times are of one stage after the other."""
+
+    stages: int
+    seconds: float
+    low: float
+    """Seconds if every estimate is too long by its factor."""
+    high: float
+    """Seconds if every estimate is too short by its factor."""
+    gpu_seconds: float
+    bytes: int
+    """Of artifacts in the store."""
+
+    @classmethod
+    def of(cls, stages: Iterable[StageState]) -> Total:
+        """The sum of the stages that have an estimate."""
+        known = [(stage.planned.spec.device, stage.estimate) for stage in stages if stage.estimate is not None]
+        return cls(
+            len(known),
+            sum(e.seconds for _, e in known),
+            sum(e.seconds / e.within for _, e in known),
+            sum(e.seconds * e.within for _, e in known),
+            sum(e.seconds for device, e in known if device == "cuda"),
+            sum(e.bytes for _, e in known),
+        )
+
+
+def to_run(stages: Iterable[StageState], retry_failed: bool = False) -> list[StageState]:
+    """The stages that `bench run` would start: failed ones only where they are retried."""
+    settled = (State.done,) if retry_failed else (State.done, State.failed)
+    return [stage for stage in stages if stage.state not in settled]
+
+
+def states(
+    cells: Iterable[PlannedCell], store: Store, machine_cpus: int, rates: Rates | None = None
+) -> list[StageState]:
+    """Every stage of the cells once, in the order in which they come; estimated for another machine where its `rates` are given.
+
+    A stage of data that are only expected is `waiting`: its key is that of no run.
+    """
     # A pre-training is one object for all of its cells, and a key takes a while.
     keys: dict[int, str] = {}
     stages: dict[str, PlannedStage] = {}
+    waiting: dict[str, str] = {}
     for cell in cells:
+        unprepared: list[str] = []
         for planned in cell.stages:
+            if planned.data is not None and planned.data.is_expected:
+                unprepared.append(planned.data.dataset.name)
             if id(planned) not in keys:
                 keys[id(planned)] = planned.spec.key
                 stages.setdefault(keys[id(planned)], planned)
+            if unprepared:
+                waiting[keys[id(planned)]] = f"for data: {', '.join(dict.fromkeys(unprepared))}"
     past = dict(_records(store))
     history = History((record, folder) for folder, record in past.values())
     older = _Older(store, past, set(stages))
     planned_states = []
     for key, planned in stages.items():
+        estimate = history.estimate(planned, machine_cpus, rates)
+        if key in waiting:
+            planned_states.append(StageState(planned, key, State.waiting, waiting[key], estimate))
+            continue
         earlier = past.get(key)
         if earlier is not None and earlier[1]["outcome"] == Outcome.ok:
             planned_states.append(StageState(planned, key, State.done, "", None))
@@ -71,7 +121,7 @@ def states(cells: Iterable[PlannedCell], store: Store, machine_cpus: int) -> lis
         else:
             reason = older.why(planned)
             state = State.stale if reason else State.to_do
-        planned_states.append(StageState(planned, key, state, reason, history.estimate(planned, machine_cpus)))
+        planned_states.append(StageState(planned, key, state, reason, estimate))
     return planned_states
 
 

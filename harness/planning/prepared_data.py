@@ -34,6 +34,13 @@ class PreparedDataset(NamedTuple):
     manifest: Manifest
 
     @property
+    def is_expected(self) -> bool:
+        """Whether this is what the data are expected to hold: nothing is prepared."""
+        from pretrain_bench.benchmarks.datasets.expected import ExpectedManifest
+
+        return isinstance(self.manifest, ExpectedManifest)
+
+    @property
     def scenes(self) -> tuple[str, ...]:
         """Names of all scenes."""
         return tuple(s.name for s in self.manifest.scenes)
@@ -77,6 +84,8 @@ class DataSources(NamedTuple):
     chosen_stride: int | None = None
     """In place of `frame_stride` and of what a dataset says itself."""
     up: UpChoice = "auto"
+    stand_ins: bool = True
+    """Whether procedural datasets stand in for those without data; otherwise these are named as they are, for a plan."""
 
     def dataset(self, name: str) -> Dataset:
         """A dataset by name: a procedural one at its size, others in the layout that their root has. Raises WrongUse for an
@@ -94,7 +103,7 @@ class DataSources(NamedTuple):
         if name not in self.own and name not in available(Dataset):
             raise WrongUse(f"unknown dataset {name!r}; for one of your own, give its file: --data FILE.yaml=DIR")
         dataset = self.own.get(name) or find(Dataset, name)
-        if name in self.roots or dataset.synthetic:
+        if name in self.roots or dataset.synthetic or (not self.stand_ins and dataset.published):
             return name
         if dataset.stand_in is None:
             raise WrongUse(f"dataset {name!r} has no data configured and no stand-in; give --data {name}=DIR")
@@ -131,6 +140,21 @@ class DataSources(NamedTuple):
             return None
         folder = prepared_already(dataset, root, cache, self.stride_of(dataset), self.up_of(dataset))
         return None if folder is None else PreparedDataset(dataset, folder, read_manifest(folder))
+
+    def expected(self, name: str) -> PreparedDataset | None:
+        """A dataset that is not prepared as it is expected to be, for plans; None where its size is not known."""
+        from pretrain_bench.benchmarks.datasets.expected import expected_manifest
+
+        manifest = expected_manifest(dataset := self.dataset(name))
+        return None if manifest is None else PreparedDataset(dataset, Path(), manifest)
+
+    def bytes_of(self, name: str, held: PreparedDataset | None) -> int | None:
+        """Size of a dataset in the cache, as it is `held` there or as it is expected to be; None where that is not known."""
+        from pretrain_bench.benchmarks.datasets.expected import expected_bytes
+
+        if held is not None:
+            return sum(file.bytes for file in held.manifest.files.values())
+        return expected_bytes(dataset := self.dataset(name), self.stride_of(dataset))
 
     def prepare(
         self, name: str, strict: bool = False, progress: ProgressFor = no_progress, say: Callable[[str], None] = ignore

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import Cell
@@ -28,6 +28,7 @@ from pretrain_bench.harness.planning.recipes import TASK_PREFIX, check_sections
 from pretrain_bench.harness.planning.stage_specs import (
     Machine,
     PlannedCell,
+    PlannedStage,
 )
 
 if TYPE_CHECKING:
@@ -50,13 +51,18 @@ class RunOverrides(NamedTuple):
     up: str = "auto"
     pretrained_on: Sequence[str] = ()
     label_splits: Sequence[str] = ()
+    stand_ins: bool = True
 
 
 class WaitingCell(NamedTuple):
-    """A cell whose stages are not known yet, with the datasets that are not prepared: their content is part of every key."""
+    """A cell whose stages have no keys yet, with the datasets that are not prepared: their content is part of every key.
+
+    `stages` are those of the expected size of these datasets, none where a size is not known.
+    """
 
     cell: Cell
     datasets: tuple[str, ...]
+    stages: tuple[PlannedStage, ...] = ()
 
 
 class ResolvedSuite(NamedTuple):
@@ -101,6 +107,8 @@ class ResolvedSuite(NamedTuple):
         specs = {name: self.sources.dataset(name) for name in self.datasets()}
         data = {name: prepared for name in specs if (prepared := self.sources.prepared(name)) is not None}
         planner = self._planner(data)
+        unprepared = {name: self.sources.expected(name) for name in specs if name not in data}
+        expecting = self._planner({**data, **{name: e for name, e in unprepared.items() if e is not None}})
         planned, waiting = [], []
         for cell in planner.distinct(self.cells()):
             missing = tuple(name for name in planner.reads(cell) if name not in data)
@@ -111,7 +119,8 @@ class ResolvedSuite(NamedTuple):
             try:
                 source, target = specs.get(cell.pretrain_dataset), specs[self.names[task.dataset]]
                 check_applicable(method, source, task, target, cell.protocol)
-                waiting.append(WaitingCell(cell, missing))
+                known = all(unprepared[name] is not None for name in missing)
+                waiting.append(WaitingCell(cell, missing, tuple(expecting.stages(cell)) if known else ()))
             except NotApplicable as reason:
                 planned.append(PlannedCell(cell, (), str(reason)))
         return planned, waiting
@@ -123,25 +132,31 @@ class ResolvedSuite(NamedTuple):
                 if method.needs.data:
                     check_needs(method, self.sources.dataset(self.names[name]))
 
-    def needs(self) -> list[dict[str, str]]:
-        """Data sets and images that the cells need, whether they are there, and what to do."""
+    def needs(self) -> list[dict[str, Any]]:
+        """Data sets and images that the cells need: `what`, `state`, `bytes` in the cache (None: unknown), and what to do."""
         rows = []
         for name in self.datasets():
             dataset = self.sources.dataset(name)
-            is_prepared = self.sources.prepared(name) is not None
+            held = self.sources.prepared(name)
+            is_prepared, size = held is not None, self.sources.bytes_of(name, held)
             if dataset.synthetic:
                 what = "generated when it is needed" if not is_prepared else "SYNTHETIC"
             else:
                 what = "" if is_prepared else f"bench data prepare {name} --root DIR; "
                 what += f"{dataset.licence} (bench data info {name})"
             rows.append(
-                {"what": f"data: {name}", "state": "prepared" if is_prepared else "not prepared", "detail": what}
+                {
+                    "what": f"data: {name}",
+                    "state": "prepared" if is_prepared else "not prepared",
+                    "bytes": size,
+                    "detail": what,
+                }
             )
         if self.executor == "docker":
             rows += self._images()
         return rows
 
-    def _images(self) -> list[dict[str, str]]:
+    def _images(self) -> list[dict[str, Any]]:
         from pretrain_bench.harness.executors.engine import connect
         from pretrain_bench.harness.executors.image_contents import TASK
         from pretrain_bench.harness.executors.image_state import state
@@ -150,7 +165,8 @@ class ResolvedSuite(NamedTuple):
         wanted = list(dict.fromkeys(m.code_of for m in self.methods.values() if m.image is None))
         states = {name: state(client, name) for name in [*wanted, TASK]}
         return [
-            {"what": f"image: {name}", "state": found, "detail": why or "-"} for name, (found, why) in states.items()
+            {"what": f"image: {name}", "state": found, "bytes": 0, "detail": why or "-"}
+            for name, (found, why) in states.items()
         ]
 
     def _planner(self, data: dict[str, PreparedDataset]) -> Planner:
@@ -287,7 +303,12 @@ def _data_sources(overrides: RunOverrides, profile: Profile) -> tuple[DataSource
         if not is_folder:
             raise WrongUse(f"{name}: data root {folder} is not a folder; give the one that holds the official layout")
     sources = DataSources(
-        all_roots, {**own, **pretrain_own}, profile.frame_stride, profile.world, up=up_choice(overrides.up)
+        all_roots,
+        {**own, **pretrain_own},
+        profile.frame_stride,
+        profile.world,
+        up=up_choice(overrides.up),
+        stand_ins=overrides.stand_ins,
     )
     sources.check_up(list(all_roots))
     return sources, tuple(pretrain_roots)

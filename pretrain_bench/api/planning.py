@@ -7,17 +7,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrain_bench.api.settings import Settings, resolve
 from pretrain_bench.api.stores import Runs, open_runs
+from pretrain_bench.api.suites import suite as suite_named
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.rates import Rates
 from pretrain_bench.benchmarks.specs.suite import Suite
-from pretrain_bench.harness.planning.plan import StageState, State, states
-from pretrain_bench.harness.planning.resolved_suite import WaitingCell
+from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.plan import StageState, State, Total, states, to_run
+from pretrain_bench.harness.planning.renamed_budget import known_budget
+from pretrain_bench.harness.planning.resolved_suite import WaitingCell, budget_and_profile
 from pretrain_bench.harness.planning.stage_specs import PlannedCell, finetune_title
+from pretrain_bench.harness.running.stage_runner import Retry
 
 if TYPE_CHECKING:
     import pandas as pd
 
+ALL_METHODS = "all methods"
 PLAN_COLUMNS = (
     "key", "title", "kind", "method", "task", "protocol", "label_ratio", "pretrain_seed", "finetune_seed", "state", "reason",
     "seconds", "bytes", "source",
@@ -29,7 +35,7 @@ class Plan(NamedTuple):
     """What a suite consists of. Nothing was prepared and nothing ran.
 
     `cells` have their stages, or the reason why they do not apply; `waiting` cells need data that are not prepared, so their
-    stages are not known yet; `stages` holds every stage once, with its state.
+    keys are not known yet; `stages` holds every stage once, with its state.
     """
 
     suite: Suite
@@ -38,8 +44,13 @@ class Plan(NamedTuple):
     cells: list[PlannedCell]
     waiting: list[WaitingCell]
     stages: list[StageState]
-    needs: list[dict[str, str]]
-    """Datasets and images that the cells need: `what`, `state` and `detail` (what to do, and the terms)."""
+    needs: list[dict[str, Any]]
+    """Datasets and images that the cells need: `what`, `state`, `bytes` in the cache (None where that is not known), and `detail`
+    (what to do, and the terms)."""
+    expected: list[StageState]
+    """Stages of the waiting cells, from the expected size of their data; each once, with its estimate."""
+    rates: Rates | None = None
+    """Of the machine that it was planned for, where that is not this one."""
 
     @property
     def not_applicable(self) -> list[PlannedCell]:
@@ -50,6 +61,18 @@ class Plan(NamedTuple):
     def remaining(self) -> list[StageState]:
         """Stages that are not done, with their estimates."""
         return [stage for stage in self.stages if stage.state != State.done]
+
+    @property
+    def cache_bytes(self) -> int:
+        """Size of the prepared data of the cells, in the cache; without datasets whose size is not known."""
+        return sum(need["bytes"] or 0 for need in self.needs)
+
+    def totals(self, retry: Retry = "infra") -> dict[str, Total]:
+        """What is left to run, by method, and under `all methods` together: the stages of waiting cells included."""
+        left = to_run([*self.stages, *self.expected], retry == "failed")
+        methods = dict.fromkeys(stage.planned.spec.method for stage in left)
+        by_method = {m: Total.of(s for s in left if s.planned.spec.method == m) for m in methods}
+        return {**by_method, ALL_METHODS: Total.of(left)}
 
     def to_frame(self) -> pd.DataFrame:
         """One row a stage, then one a cell that waits for data, then one a cell that is n/a.
@@ -79,21 +102,46 @@ class Plan(NamedTuple):
 
 
 def plan(
-    cells: Suite | str, *, runs: Runs = "runs", only: Iterable[str] = (), settings: Settings | None = None
+    cells: Suite | str,
+    *,
+    runs: Runs = "runs",
+    only: Iterable[str] = (),
+    settings: Settings | None = None,
+    on: str | None = None,
+    synthetic: bool = False,
 ) -> Plan:
     """Plan a suite (itself, its name or its file) against a folder of runs, which need not exist. Nothing is prepared or run.
 
-    `only` picks cells: `["method=ours,csc", "task=*-sem"]`. Raises WrongUse for what does not exist, EnvironmentCannot for
-    what this machine lacks.
+    Args:
+        cells: a suite, its name or its file; see `cells` for one in code.
+        runs: the folder of runs.
+        only: filters such as `["method=ours,csc", "task=*-sem"]`.
+        settings: data roots, threads, device and executor.
+        on: the machine to estimate for: h100, a100, rtx4090, cpu, or a YAML file of rates; this one by default.
+        synthetic: plan a budget of GPU size on the procedural stand-ins; by default on datasets of their published size.
+
+    Raises WrongUse for what does not exist, EnvironmentCannot for what this machine lacks.
     """
-    resolved = resolve(cells, only, settings or Settings())
+    suite, used = cells if isinstance(cells, Suite) else suite_named(cells), settings or Settings()
+    rates = None if on is None else find(Rates, on)
+    if rates is not None:
+        used = used._replace(device="cpu")  # what this machine lacks does not matter
+    sized_for_gpu = bool(budget_and_profile(suite)[0].pretrain.gpus)
+    resolved = resolve(suite, only, used, stand_ins=synthetic or not sized_for_gpu)
+    if rates is not None:
+        resolved = resolved._replace(machine=resolved.machine._replace(device=rates.device))
     if resolved.executor == "docker":
         from pretrain_bench.harness.executors.engine import connect
 
         resolved = resolved.with_own_images(connect())
+    store, threads = open_runs(runs), resolved.machine.threads
+    resolved = resolved._replace(budget=known_budget(resolved.budget, resolved.methods.values(), store)[0])
     planned, waiting = resolved.plan_prepared()
-    planned_states = states(planned, open_runs(runs), resolved.machine.threads)
-    return Plan(resolved.suite, resolved.budget, resolved.profile, planned, waiting, planned_states, resolved.needs())
+    known = states(planned, store, threads, rates)
+    expected = states((PlannedCell(w.cell, w.stages) for w in waiting), store, threads, rates)
+    names, listed = (resolved.suite, resolved.budget, resolved.profile), {s.key for s in known}
+    expected = [s for s in expected if s.key not in listed]
+    return Plan(*names, planned, waiting, known, resolved.needs(), expected, rates)
 
 
 def title_of(cell: Cell) -> str:

@@ -17,6 +17,7 @@ from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.renamed_budget import known_budget
 from pretrain_bench.harness.planning.resolved_suite import budget_and_profile, cells_of
 from pretrain_bench.harness.store.bundle import bundle_name, is_bundle
 from pretrain_bench.harness.store.store import RECORD
@@ -109,7 +110,9 @@ def keys_of_suite(suite: Suite | str, runs: Runs) -> set[str]:
     store = open_runs(runs)
     wanted = suite if isinstance(suite, Suite) else find(Suite, suite)
     budget, profile = budget_and_profile(wanted)
-    names = {asked: find(Method, asked).name for asked in wanted.methods}
+    methods = {asked: find(Method, asked) for asked in wanted.methods}
+    budget, _ = known_budget(budget, methods.values(), store)
+    names = {asked: method.name for asked, method in methods.items()}
     names |= {asked: find(Task, asked).name for asked in wanted.tasks}
     cells = {_axes(cell) for cell in cells_of(wanted, budget, profile, names, [])}
     pretrainings = {(method, seed) for method, _, _, _, seed, _ in cells}

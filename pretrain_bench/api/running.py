@@ -17,10 +17,13 @@ from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.files import notice_of_missing_links
 from pretrain_bench.harness.executors.base import Executor
+from pretrain_bench.harness.planning.plan import StageState, states, to_run
 from pretrain_bench.harness.planning.registration import register as write_registration
+from pretrain_bench.harness.planning.renamed_budget import known_budget
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.capacity import whole_machine
+from pretrain_bench.harness.running.progress_note import NotedStage, noted
 from pretrain_bench.harness.running.scheduler import run_cells
 from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageReport, StageRunner
 
@@ -148,11 +151,13 @@ def run(
     store, display = folder_to_write(runs), display or default_display()
     resolved = resolve(cells, only, settings or Settings())
     check_checkpoints(resolved)
+    budget, renamed = known_budget(resolved.budget, resolved.methods.values(), store)
+    resolved = resolved._replace(budget=budget)
     check_fit(resolved, synthetic, on_cpu or (settings is not None and settings.device == "cpu"))
     if rebuild:
         _rebuild(resolved, display)
     resolved, executor = _with_executor(resolved)
-    for line in resolved.notices:
+    for line in [*resolved.notices, *([renamed] if renamed else [])]:
         display.say(line)
     if not skip_not_applicable:
         resolved.check_needs()
@@ -172,10 +177,16 @@ def run(
         display.say(f"{register}: {len(announced.cells)} cells registered {announced.registered_at}")
     if notice := notice_of_missing_links(store.root, "symbolic", "hard"):
         display.say(notice)
-    if (estimate := estimate_line(planned, store, resolved.machine.threads, retry)) is not None:
-        display.say(estimate)
+    left = to_run(states(planned, store, resolved.machine.threads), retry == "failed")
+    if left:
+        display.say(estimate_line(left))
     runner = StageRunner(store, executor, display, RunOptions(retry, resolved.machine.imagenet_weights))
-    return RunResult(run_cells(planned, runner, whole_machine(resolved.machine.device), workers), absent)
+    with noted(store, {s.key: NotedStage(kind=s.planned.spec.kind, seconds=_seconds(s)) for s in left}):
+        return RunResult(run_cells(planned, runner, whole_machine(resolved.machine.device), workers), absent)
+
+
+def _seconds(stage: StageState) -> float:
+    return 0.0 if stage.estimate is None else stage.estimate.seconds
 
 
 def _part_of_test_splits(planned: Iterable[PlannedCell]) -> list[str]:

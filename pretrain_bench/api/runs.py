@@ -87,6 +87,8 @@ _FACTS = {
     "pretrain_notes": "what the pre-training stages noted, as pairs of name and text",
     "peak_memory_mib": "largest memory of any of the stages, in MiB",
 }
+JUDGED = ("selected", "final")
+"""Checkpoints that reports judge by: the first that a run has."""
 _METRICS = {name: title for shown in SHOWN.values() for name, title in shown.items()}
 _MOMENTS = dict(
     zip(CHECKPOINTS, ("after the last step", "best on held-out scenes", "best on the test split"), strict=True)
@@ -122,7 +124,11 @@ class ListedRun(NamedTuple):
     metric: str | None
     """The metric that the run's task is judged by; None where the run has no score."""
     score: float | None
-    """Its value after the last step, from 0 to 1."""
+    """Its value that reports judge, from 0 to 1: of the `checkpoint`."""
+    checkpoint: str | None = None
+    """`selected`, or `final` where no training scene was held out."""
+    budget: str | None = None
+    """Name of the budget; None where the spec is damaged."""
 
 
 class Run(NamedTuple):
@@ -156,19 +162,23 @@ def _listed(store: Store) -> Iterator[ListedRun]:
     for record in sorted(store.records(), key=lambda r: r.started_at):
         cell = record.cell
         if cell is None:
-            yield ListedRun(record, f"{record.method}/{record.stage}", _own_seed(record, store), None, None)
+            seed, budget = _seed_and_budget(record, store)
+            yield ListedRun(record, f"{record.method}/{record.stage}", seed, None, None, None, budget)
             continue
         metric = _headline(record) if record.metrics else None
-        score = record.metrics.get(f"{metric}_final")
-        yield ListedRun(record, title_of(cell), None, metric, score)
+        scores = {c: record.metrics.get(f"{metric}_{c}") for c in JUDGED}
+        checkpoint = next((c for c in JUDGED if scores[c] is not None), JUDGED[-1]) if metric else None
+        score = scores[checkpoint] if checkpoint else None
+        yield ListedRun(record, title_of(cell), None, metric, score, checkpoint, cell.budget)
 
 
-def _own_seed(record: Record, store: Store) -> int | None:
-    """The seed in a run's spec. A damaged spec hides no run from a list; showing that run says what is wrong."""
+def _seed_and_budget(record: Record, store: Store) -> tuple[int | None, str | None]:
+    """Both from a run's spec. A damaged spec hides no run from a list; showing that run says what is wrong."""
     try:
-        return store.spec(record.kind, record.key).seed
+        spec = store.spec(record.kind, record.key)
     except WrongUse:
-        return None
+        return None, None
+    return spec.seed, spec.limits.budget
 
 
 def _headline(record: Record) -> str:

@@ -45,8 +45,9 @@ class Settings(NamedTuple):
     """Files of official label lists that do not ship: `{"la20": "/data/points20"}`, or texts such as `la20=/data/points20`."""
 
 
-def resolve(cells: Suite | str, only: Iterable[str], settings: Settings) -> ResolvedSuite:
-    """A suite, by itself or by name or file, with everything it names loaded. Raises WrongUse, EnvironmentCannot."""
+def resolve(cells: Suite | str, only: Iterable[str], settings: Settings, stand_ins: bool = True) -> ResolvedSuite:
+    """A suite, by itself or by name or file, with everything it names loaded. Without `stand_ins`, datasets without data keep
+    their own name where their published size is known. Raises WrongUse, EnvironmentCannot."""
     chosen = cells if isinstance(cells, Suite) else suite_named(cells)
     weights = settings.imagenet_weights
     overrides = RunOverrides(
@@ -61,6 +62,7 @@ def resolve(cells: Suite | str, only: Iterable[str], settings: Settings) -> Reso
         up=settings.up,
         pretrained_on=as_list(settings.pretrained_on),
         label_splits=root_options(settings.label_splits),
+        stand_ins=stand_ins,
     )
     return resolve_suite(chosen, parse_filters(as_list(only)), overrides)
 

@@ -7,22 +7,25 @@ from collections.abc import Iterable
 from pretrain_bench.api.display import duration
 from pretrain_bench.api.settings import Settings, resolve
 from pretrain_bench.api.suites import Names, cells
+from pretrain_bench.benchmarks.specs.rates import Rates
 from pretrain_bench.benchmarks.support.errors import WrongUse
-from pretrain_bench.harness.planning.plan import State, states
+from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.plan import StageState, Total
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
-from pretrain_bench.harness.planning.stage_specs import PlannedCell
-from pretrain_bench.harness.running.stage_runner import Retry
-from pretrain_bench.harness.store.store import Store
 
 FULL, SMALL = "uniform", "smoke"
 """Budgets that `bench run` takes by itself: with data and a GPU, and elsewhere."""
 
 
-def fitting_budget(methods: Names, tasks: Names, settings: Settings) -> tuple[str, list[str]]:
+def fitting_budget(methods: Names, tasks: Names, settings: Settings, on: str | None = None) -> tuple[str, list[str]]:
     """The budget of a command that names none, and lines that say why: `uniform` with a GPU and data for each task, else `smoke`.
+    For a plan `on` another machine (see `plan`), data are taken to be there.
 
     Raises WrongUse for unknown names, EnvironmentCannot for a device that this machine lacks.
     """
+    if on is not None:
+        budget = FULL if find(Rates, on).device == "cuda" else SMALL
+        return budget, [f"budget {budget}, which `bench run` takes on such a machine; --budget names another"]
     resolved = resolve(cells(methods, tasks, budget=FULL), (), settings)
     without = task_stand_ins(resolved)
     lacks = ["no GPU"] * (resolved.machine.device == "cpu") + [f"no data of {name}" for name in without]
@@ -84,14 +87,15 @@ def _stand_ins(resolved: ResolvedSuite, datasets: Iterable[str]) -> list[str]:
     return [name for name in dict.fromkeys(datasets) if resolved.names.get(name, name) != name]
 
 
-def estimate_line(planned: list[PlannedCell], store: Store, threads: int, retry: Retry) -> str | None:
-    """`5 stages to run, about 3 min one after the other (rough)`; None where nothing is left to run."""
-    settled = (State.done,) if retry == "failed" else (State.done, State.failed)
-    left = [s for s in states(planned, store, threads) if s.state not in settled]
-    known = [s.estimate for s in left if s.estimate is not None]
-    if not known:
-        return None
-    seconds = sum(e.seconds for e in known)
-    rough = " (a rough estimate)" if any(e.source == "rough" for e in known) else ""
-    stages = "1 stage" if len(left) == 1 else f"{len(left):,} stages"
-    return f"{stages} to run, about {duration(seconds)} one after the other{rough}"
+def estimate_line(left: list[StageState]) -> str:
+    """`5 stages to run, about 3 min one after the other (1 to 7 min)`."""
+    total = Total.of(left)
+    stages = "1 stage" if total.stages == 1 else f"{total.stages:,} stages"
+    return f"{stages} to run, about {duration(total.seconds)} one after the other ({time_range(total)})"
+
+
+def time_range(total: Total) -> str:
+    """`1.5 to 7.0 h`, `40 s to 3 min`."""
+    low, high = duration(total.low), duration(total.high)
+    unit = f" {high.split()[1]}"
+    return f"{low.removesuffix(unit)} to {high}"

@@ -12,12 +12,15 @@ from typing import NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from pretrain_bench.api.stores import Runs, open_runs
+from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.support.foreign_files import open_plain, read_plain
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Event, Start, Step, parse_event
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import STAGE_FILE
 from pretrain_bench.harness.executors.base import STALL_FACTOR
-from pretrain_bench.harness.store.store import KINDS, RECORD, Store
+from pretrain_bench.harness.planning.stage_specs import finetune_title
+from pretrain_bench.harness.running.progress_note import CommandUnderWay, commands_under_way
+from pretrain_bench.harness.store.store import KINDS, RECORD, SPEC, Store
 
 TAIL_BYTES = 1 << 16
 STALLED_SECONDS, STALLED_BEFORE_STEPS_SECONDS = 60.0, 600.0
@@ -42,13 +45,28 @@ class StageUnderWay(NamedTuple):
     seconds_left: float | None
     silent_seconds: float | None
     """Since the last sign of life of a stage that runs."""
+    seeds: str = "-"
+    """Of a pre-training its seed, of a fine-tuning `pre-training/fine-tuning`; `?` for one that is not known."""
+
+
+class CommandProgress(NamedTuple):
+    """A `bench run` that works on the store."""
+
+    by: str
+    """Its machine and process."""
+    stages: int
+    """That it had to run when it began."""
+    ended: int
+    seconds_left: float
+    """By the rates of the stages that run and the estimates of the others, with as many side by side as run now."""
 
 
 class Status(NamedTuple):
-    """Stages under way, and the number of runs by outcome; `damaged` counts records that cannot be read."""
+    """Stages under way, the number of runs by outcome (`damaged`: records that cannot be read), and the commands that run."""
 
     under_way: list[StageUnderWay]
     outcomes: dict[str, int]
+    commands: list[CommandProgress]
 
 
 class _Ended(BaseModel):
@@ -64,6 +82,9 @@ class _Described(BaseModel):
     method: str
     stage: str
     task: str | None = None
+    label_ratio: LabelRatio | None = None
+    seed: int = 0
+    parents: dict[str, str] = {}
 
 
 def status(runs: Runs = "runs") -> Status:
@@ -74,7 +95,16 @@ def status(runs: Runs = "runs") -> Status:
     partial = (folder for folder in sorted((root / ".partial").glob("[!.]*")) if folder.is_dir())
     ended = (_outcome(root / kind / name) for kind in KINDS for name in _names(root / kind))
     outcomes = Counter(outcome for outcome in ended if outcome is not None)
-    return Status([_under_way(store, folder) for folder in partial], dict(outcomes))
+    under_way = [_under_way(store, folder) for folder in partial]
+    commands = [_progress(command, under_way) for command in commands_under_way(store)]
+    return Status(under_way, dict(outcomes), commands)
+
+
+def _progress(command: CommandUnderWay, under_way: list[StageUnderWay]) -> CommandProgress:
+    running = {s.key: s.seconds_left for s in under_way if s.key in command.left and s.state != "left"}
+    known = {key: seconds for key, seconds in running.items() if seconds is not None}
+    seconds = sum({**command.left, **known}.values()) / max(1, len(running))
+    return CommandProgress(command.by, command.stages, command.stages - len(command.left), seconds)
 
 
 def _names(folder: Path) -> list[str]:
@@ -92,9 +122,10 @@ def _under_way(store: Store, folder: Path) -> StageUnderWay:
     if steps and steps[-1].done:
         total = round(step / steps[-1].done)
     silent = _seconds_since_change(folder / "root/out" / EVENTS_FILE) if holder else None
+    spec = _described(folder / "root/in" / STAGE_FILE)
     return StageUnderWay(
         key=folder.name,
-        stage=_title(folder / "root/in" / STAGE_FILE),
+        stage="?" if spec is None else _title(spec),
         state=_state(silent, rate) if holder else "left",
         by=holder,
         step=step,
@@ -102,6 +133,7 @@ def _under_way(store: Store, folder: Path) -> StageUnderWay:
         steps_per_second=rate,
         seconds_left=(total - step) / rate if rate and holder else None,
         silent_seconds=silent,
+        seeds="?" if spec is None else _seeds(spec, store),
     )
 
 
@@ -118,12 +150,25 @@ def _seconds_since_change(path: Path) -> float | None:
         return None
 
 
-def _title(path: Path) -> str:
+def _described(path: Path) -> _Described | None:
     try:
-        spec = _Described.model_validate_json(read_plain(path))
+        return _Described.model_validate_json(read_plain(path))
     except (OSError, ValidationError):
-        return "?"
-    return f"{spec.method}/{spec.stage}" if spec.kind == "pretrain" else f"{spec.method} -> {spec.task}"
+        return None
+
+
+def _title(spec: _Described) -> str:
+    if spec.kind == "pretrain" or spec.task is None:
+        return f"{spec.method}/{spec.stage}"
+    return finetune_title(spec.method, spec.task, spec.label_ratio or LabelRatio())
+
+
+def _seeds(spec: _Described, store: Store) -> str:
+    if spec.kind == "pretrain":
+        return str(spec.seed)
+    before = [_described(store.folder("pretrain", key) / SPEC) for key in spec.parents.values()]
+    seeds = {str(parent.seed) for parent in before if parent is not None} or {"?"}
+    return f"{'+'.join(sorted(seeds))}/{spec.seed}"
 
 
 def _first_and_last(path: Path) -> Iterator[Event]:

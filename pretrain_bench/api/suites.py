@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.loading import parse_spec
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.harness.planning.catalog import available, find
@@ -52,7 +53,7 @@ def cells(
         "methods": as_list(methods),
         "tasks": as_list(tasks),
         "protocols": as_list(protocols),
-        "label_ratios": as_list(label_ratios),
+        "label_ratios": [str(LabelRatio.parse(ratio)) for ratio in as_list(label_ratios)],
         "pretrain_seeds": list(_seeds_of_files(methods) if pretrain_seeds is None else pretrain_seeds),
         "finetune_seeds": list(finetune_seeds),
     }

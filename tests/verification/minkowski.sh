@@ -8,6 +8,8 @@ hash() { cat "$@" | sha256sum | cut -c1-16; }
 build=$(hash "$root"/docker/minkowski/*)-$("$PYTHON" -c 'import platform as p, torch; print(p.python_version(), torch.__version__, p.machine(), sep="-")')
 tag=$build-$(hash "$root/requirements.lock")
 [ "$(cat "$MINKOWSKI_VENV/made" 2>/dev/null)" != "$tag" ] || exit 0
+# Before anything is downloaded: the build takes minutes and ends without it.
+"$PYTHON" "$root/tests/verification/has_openblas.py"
 rm -rf "$MINKOWSKI_VENV"
 "$PYTHON" -m venv "$MINKOWSKI_VENV"
 "$bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$root/requirements.lock"

@@ -134,12 +134,14 @@ def test_the_docs_list_exactly_where_a_profile_differs_from_headline(profile: st
     assert set(re.findall(r"`([\w.-]+)`", readme.partition(";")[0])) == {path for path in differing}
 
 
-@pytest.mark.parametrize(("text", "percent"), [("5%", 5.0), ("100", 100.0), (" 12.5 % ", 12.5)])
+@pytest.mark.parametrize(
+    ("text", "percent"), [("5%", 5.0), ("100", 100.0), (" 12.5 % ", 12.5), ("0.05", 5.0), ("0.2", 20.0)]
+)
 def test_label_ratio(text: str, percent: float) -> None:
     assert LabelRatio.parse(text).percent == percent
 
 
-@pytest.mark.parametrize("text", ["0.05", "0%", "101%", "all", "-5%", ""])
+@pytest.mark.parametrize("text", ["1.0", "0.005", "0%", "101%", "all", "-5%", ""])
 def test_label_ratio_refuses(text: str) -> None:
     with pytest.raises(WrongUse, match="from 1% to 100%"):
         LabelRatio.parse(text)

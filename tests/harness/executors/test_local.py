@@ -11,11 +11,13 @@ import psutil
 import pytest
 
 import pretrain_bench as pb
+from pretrain_bench.benchmarks.support.locks import host
 from pretrain_bench.harness.contract.events import EventWriter, Start, Step
 from pretrain_bench.harness.executors.base import Allocation, StageLaunch, StageLife, Stop
 from pretrain_bench.harness.executors.local import LocalExecutor, stage_environment
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.account import StageAccount
+from pretrain_bench.harness.running.progress_note import NotedStage, noted
 from pretrain_bench.harness.running.verdict import Evidence, judge
 from pretrain_bench.harness.store.store import Store
 from tests.conftest import Bench
@@ -70,6 +72,7 @@ def test_nothing_runs_on_when_following_a_stage_fails(cells: list[PlannedCell], 
 
 HANGS = """
 import faulthandler, pathlib, sys, time
+from pretrain_bench.benchmarks.support.locks import host
 from pretrain_bench.harness.contract.events import EventWriter, Start, Step
 faulthandler.enable()
 events = EventWriter(pathlib.Path(sys.argv[3], "out/events.jsonl"))
@@ -120,6 +123,32 @@ def test_a_stage_is_stalled_after_many_times_its_usual_step(tmp_path: Path) -> N
     )
 
 
+def test_status_counts_the_whole_command(tmp_path: Path, bench: Bench, cells: list[PlannedCell]) -> None:
+    store = Store(tmp_path / "runs")
+    last = cells[0].stages[-1]
+    first = cells[0].stages[0].spec
+    for folder, spec in ((store.folder("pretrain", first.key), first), (store.partial(last.spec.key), last.spec)):
+        name = "spec.json" if spec is first else "root/in/stage.json"
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text(spec.model_dump_json())
+    (store.root / "pretrain/earlier").mkdir()
+    (store.root / "pretrain/earlier/record.json").write_text("{}")
+    os.utime(store.root / "pretrain/earlier/record.json", (0, 0))
+    stages = {"earlier": ("pretrain", 40.0), last.spec.key: ("finetune", 600.0), "ended": ("finetune", 9.0)}
+    with noted(store, {key: NotedStage(kind=kind, seconds=s) for key, (kind, s) in stages.items()}):
+        (store.root / "finetune/ended").mkdir(parents=True)
+        (store.root / "finetune/ended/record.json").write_text("{}")
+        with store.lock(last.spec.key, lambda holder: None):
+            (command,) = pb.status(store).commands
+            (stage,) = pb.status(store).under_way
+            assert stage.stage.startswith("scratch -> s3dis-sem at ") and stage.seeds == "0/0"
+            assert (command.stages, command.ended, command.seconds_left) == (3, 1, 640.0), "a run from before is left"
+            text = " ".join(bench("status", "--runs", str(tmp_path / "runs")).stdout.split())
+    assert f"bench run ({host()}, pid {os.getpid()}, since" in text and "1 of 3 stages ended, about 11 min left" in text
+    assert "0/0 running 0/0" in text
+    assert pb.status(store).commands == [] and not list((tmp_path / "runs/.partial").glob(".command*"))
+
+
 def test_status_reports_a_stage_that_makes_no_progress(tmp_path: Path, bench: Bench) -> None:
     store = Store(tmp_path / "runs")
     with store.lock("abcdefgh", lambda holder: None) as partial:
@@ -134,7 +163,7 @@ def test_status_reports_a_stage_that_makes_no_progress(tmp_path: Path, bench: Be
             os.utime(events, (0, time.time() - 60 * minutes))
             assert pb.status(store).under_way[0].state == state
         text = bench("status", "--runs", str(tmp_path / "runs")).stdout
-        assert "stalled for 2 min" in text
+        assert "stalled for 2 min" in text and f"{host()}, pid {os.getpid()}" in " ".join(text.split())
     assert pb.status(store).under_way[0].state == "left"
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from pretrain_bench.harness.planning.estimate import FLOPS_A_CPU_SECOND, History, rough_flops, rough_points
+from pretrain_bench.benchmarks.specs.rates import Rates
+from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.estimate import History, rough_flops, rough_points
 from pretrain_bench.harness.planning.prepared_data import DataSources
 from pretrain_bench.harness.planning.stage_specs import Machine, PlannedStage
 from tests.verification.tasks import stages
@@ -39,6 +41,8 @@ def test_earlier_runs_of_the_same_work_count_on_the_same_device_only(plan: dict[
         [run("cuda", seconds=10.0), run("cuda", seconds=20.0), run("cuda", seconds=99.0, outcome="failed")]
     )
     assert history.estimate(plan["cuda"], 1)[::2] == (15.0, "earlier runs")
+    assert history.estimate(plan["cuda"], 1).within == 1.5, "as far as the farther of the two runs"
+    assert History([run("cpu", seconds=0.0)]).estimate(plan["cpu"], 1)[::2] == (0.0, "earlier runs")
     assert history.estimate(plan["cpu"], 1).source == "rough", "a GPU's time says nothing about a CPU"
 
 
@@ -54,7 +58,9 @@ def test_without_runs_the_estimate_is_rough(plan: dict[str, PlannedStage]) -> No
     planned = plan["cpu"]
     one, two = (History([]).estimate(plan["cpu"], cpus) for cpus in (1, 2))
     assert one == two, "a stage of one thread"
-    assert one.source == "rough" and one.seconds == pytest.approx(rough_flops(planned) / FLOPS_A_CPU_SECOND)
     recipe: Any = planned.recipe
+    rates, voxels = find(Rates, "cpu"), 30 * recipe.batch * recipe.points
+    assert one.source == "rough" and one.within == rates.within
+    assert one.seconds == pytest.approx(voxels * (rates.seconds_a_voxel + 6.5e6 / 16 / rates.flops_a_second))
     assert rough_flops(planned) == pytest.approx(30 * recipe.batch * recipe.points * 6.5e6 / 16)
     assert rough_points(planned) == 30 * recipe.batch * recipe.points

@@ -9,16 +9,26 @@ from pathlib import Path
 
 import pytest
 
+import pretrain_bench as pb
 from pretrain_bench.api.display import duration
+from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.profile import Profile
+from pretrain_bench.benchmarks.specs.rates import Rates
+from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.harness.planning import code_digest as keys
+from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.plan import State, states
+from pretrain_bench.harness.planning.prepared_data import DataSources
+from pretrain_bench.harness.planning.recipes import finetune_recipe, stage_recipe
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.capacity import Capacity
 from pretrain_bench.harness.running.display import Silent
 from pretrain_bench.harness.running.scheduler import run_cells
 from pretrain_bench.harness.running.stage_runner import RunOptions, StageRunner
+from pretrain_bench.harness.store.bundle import open_store
 from pretrain_bench.harness.store.store import Store
-from tests.conftest import Bench
+from tests.conftest import REPOSITORY, Bench
 from tests.faults.in_process import SleepingInProcess
 from tests.faults.suite import matrix, planned
 
@@ -117,10 +127,20 @@ def test_cells_whose_data_are_not_prepared_are_listed(
     assert {c["cell"]["method"] for c in found["not_applicable"]} == {"supervised"}
     assert len(found["waiting_for_data"]) == 6 * 7 - 3
     needs = {(w["cell"]["method"], w["cell"]["task"]): w["datasets"] for w in found["waiting_for_data"]}
-    assert needs["ours", "kitti-sem"] == ["synth-kitti", "synth-scannet"]
-    assert needs["scratch", "kitti-sem"] == ["synth-kitti"]
+    assert needs["ours", "kitti-sem"] == ["semantickitti", "scannet"], "a GPU-sized budget is planned on real data"
+    assert needs["scratch", "kitti-sem"] == ["semantickitti"]
+    totals, gigabytes = found["totals"], {n["what"].split()[1]: n["bytes"] / 1e9 for n in found["needs"]}
+    assert set(totals) == {"scratch", "supervised", "pointcontrast", "csc", "depthcontrast", "ours", "all methods"}
+    whole = totals.pop("all methods")
+    for field in ("stages", "seconds", "low", "high", "bytes"):
+        assert whole[field] == pytest.approx(sum(t[field] for t in totals.values())), field
+    assert 0 < whole["low"] < whole["seconds"] < whole["high"] and whole["gpu_seconds"] == 0
+    assert gigabytes["s3dis"] == pytest.approx(5.46) and sum(gigabytes.values()) == found["cache_bytes"] / 1e9
     text = bench("plan", "smoke").stdout
-    assert re.search(r"-    ours -> s3dis-sem at 100% +0/0 +waiting  -     for data: synth-s3dis, synth-scannet", text)
+    assert re.search(
+        r"-    ours -> s3dis-sem at 100% +0/0 +waiting  ~\d+ s +for data: synth-scannet,\s+synth-s3dis", text
+    )
+    assert re.search(r"all methods +19 +\d+ min +\d+ (min )?to \d+ min +- +\d\.\d\d GB", text)
     assert not list(tmp_path.glob("empty/*/*")), "nothing was prepared"
 
 
@@ -141,9 +161,116 @@ def test_the_command(done: tuple[list[PlannedCell], Path], bench: Bench, s3dis_r
     assert {s["cell"]["pretrain_seed"] for s in less["stages"] if s["cell"]} == {0}
     fresh = bench("plan", *here[:-4], "--runs", "none", "--device", "cpu").stdout
     assert re.search(r"scratch -> s3dis-sem at 50% +0/0 +to do", fresh)
-    assert re.search(r"about \d+ (s|min) one after the other and \d\.\d\d GB", fresh), "minutes are no 0.0 h"
+    assert re.search(r"all methods +10 +\d+ (s|min) +\d+ (s )?to \d+ (s|min) +- +\d\.\d\d GB", fresh), (
+        "minutes are no 0.0 h"
+    )
     assert less["cells"] == 2 and [s["state"] for s in less["stages"]] == ["done"] * 3
     assert "no method of suite" in bench("plan", *here, "--only", "method=ours", code=2).stderr
-    suites = bench("suites").stdout.splitlines()
+    suites = bench("suites", "ls").stdout.splitlines()
     assert "smoke: 12 cells, budget smoke" in suites and all(len(line) <= 100 for line in suites)
     assert "There are: figure3" in bench("plan", "nonsense", code=2).stderr
+
+
+def test_another_machine_is_planned_without_data_or_gpu(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "empty"))
+    command = ("plan", "--method", "scratch", "--task", "s3dis-sem", "--json", "--on")
+    hours = {}
+    for machine in available(Rates):
+        total = json.loads(bench(*command, machine).stdout)["totals"]["scratch"]
+        hours[machine] = total["seconds"] / 3600
+        assert (total["gpu_seconds"] > 0) == (machine != "cpu")
+        assert total["high"] / total["seconds"] == pytest.approx(find(Rates, machine).within)
+    stage = json.loads((REPOSITORY / "docs/verification/gpu-headline.json").read_text())["stages"]
+    seen = stage["scratch -> s3dis-sem at 100%"]["paper_hours"]
+    assert seen / 2.3 < hours["h100"] < seen * 2.3, "as measured"
+    assert hours["h100"] < hours["rtx4090"] < hours["a100"]
+    text = bench(*command[:-2], "--on", "a100").stdout
+    assert "NVIDIA A100 80GB, derived: never measured" in text and "GPU-days" in text and "data: s3dis" in text
+    assert "There are: a100, cpu, h100, rtx4090" in bench(*command, "tpu", code=2).stderr
+
+
+def test_rates_say_where_they_come_from() -> None:
+    rates = {name: find(Rates, name) for name in available(Rates)}
+    rows = json.loads((REPOSITORY / "docs/verification/gpu-headline.json").read_text())["stages"].values()
+    worst = max(max(r := row["plan_step_seconds"] / row["step_seconds"], 1 / r) for row in rows)
+    assert rates["h100"].within == round(worst, 1)
+    sheets = {"h100": (3.35, 67.0), "a100": (2.039, 19.5), "rtx4090": (1.008, 82.6)}  # TB/s and TFLOPS in fp32
+    for name in ("a100", "rtx4090"):
+        low, high = sorted(a / b for a, b in zip(sheets["h100"], sheets[name], strict=True))
+        slower, off = (low * high) ** 0.5, (high / low) ** 0.5
+        one = rates[name]
+        assert one.basis == "derived" and f"divided by {slower:.2f}" in one.source
+        assert one.flops_a_second == pytest.approx(rates["h100"].flops_a_second / slower, rel=0.01)
+        assert one.seconds_a_point == pytest.approx(rates["h100"].seconds_a_point * slower, rel=0.01)
+        assert one.within == pytest.approx(worst * off, rel=0.03)
+    assert {name for name, one in rates.items() if one.basis == "measured"} == {"h100", "cpu"}
+
+
+@pytest.mark.slow
+def test_the_rates_of_a_cpu_are_those_of_the_study() -> None:
+    """Each kind of stage of the two studies, whose bundles are in docs/study."""
+    rates, off = find(Rates, "cpu"), {}
+    for name in ("smoke", "tiny"):
+        profile, seconds = find(Profile, name), {}
+        for record in open_store(REPOSITORY / f"docs/study/{name}.bundle.tar.zst").records():
+            what = record.cell.task if record.cell else f"{record.method}/{record.stage}"
+            if record.ledger.optimizer_steps:
+                seconds.setdefault(what, []).append(record.ledger.cpu_seconds / record.ledger.optimizer_steps)
+        for what, of_steps in seconds.items():
+            method, _, stage = what.partition("/")
+            if stage:
+                used = find(Method, method)
+                recipe = stage_recipe(used, next(s for s in used.stages if s.name == stage), profile)
+            else:
+                recipe = finetune_recipe(profile, find(Task, what))
+            assert recipe is not None
+            work = recipe.work_per_step()
+            voxel = rates.seconds_a_voxel + 6.5e6 * profile.network.width**2 / rates.flops_a_second
+            planned = work.voxels * voxel + work.pixels * rates.seconds_a_pixel
+            ratio = planned / (sum(of_steps) / len(of_steps))
+            off[name, what] = max(ratio, 1 / ratio)
+    assert len(off) == 14 and max(off.values()) < rates.within, off
+
+
+@pytest.mark.parametrize("name", ["synth-s3dis", "synth-scannet", "synth-kitti", "synth-sunrgbd"])
+def test_expected_scenes_are_those_that_are_prepared(name: str, cache: Path) -> None:
+    sources = DataSources(world="nano")
+    prepared, expected = sources.prepare(name), sources.expected(name)
+    assert expected is not None and expected.is_expected and not prepared.is_expected
+    assert sorted(expected.scenes) == sorted(prepared.scenes) and sorted(expected.tested) == sorted(prepared.tested)
+
+
+def test_published_sizes_are_those_of_the_splits() -> None:
+    scenes = {n: DataSources().expected(n) for n in ("s3dis", "scannet", "semantickitti", "sunrgbd")}
+    assert {n: len(e.scenes) for n, e in scenes.items() if e} == {
+        "s3dis": 272, "scannet": 1513, "semantickitti": 23201, "sunrgbd": 10335,
+    }  # fmt: skip
+    kitti, views = scenes["semantickitti"], scenes["sunrgbd"]
+    assert kitti is not None and sum(s.startswith("08__") for s in kitti.scenes) == 4071
+    assert views is not None and len(views.tested) == 5050
+    assert DataSources().expected("rgbd-folder") is None, "recordings of one's own have no published size"
+
+
+def test_a_renamed_budget_keeps_its_runs(
+    done: tuple[list[PlannedCell], Path], s3dis_root: Path, tmp_path: Path
+) -> None:
+    _, runs = done
+    nano = (REPOSITORY / "tests/specs/nano-budget.yaml").read_text()
+    suite = matrix(str(s3dis_root), 1).suite
+    settings = pb.Settings(data={"s3dis": s3dis_root}, threads=1, device="cpu")
+
+    def planned_with(text: str, name: str) -> pb.Plan:
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(text.replace("name: nano", f"name: {name}"))
+        return pb.plan(suite.model_copy(update={"budget": str(path)}), runs=runs, settings=settings)
+
+    renamed = planned_with(nano, "renamed")
+    assert {s.state for s in renamed.stages} == {State.done} and renamed.budget.name == "nano"
+    keys_now = pb.keys_of_suite(suite.model_copy(update={"budget": str(tmp_path / "renamed.yaml")}), runs)
+    assert keys_now == pb.keys_of_suite(suite, runs) != set()
+    steps = find(Budget, str(REPOSITORY / "tests/specs/nano-budget.yaml")).finetune.optimizer_steps
+    assert nano.count(f"optimizer_steps: {steps}") >= 1
+    changed = planned_with(nano.replace(f"optimizer_steps: {steps}", f"optimizer_steps: {steps + 1}"), "changed")
+    assert changed.budget.name == "changed" and State.done not in {s.state for s in changed.stages}

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
+from pretrain_bench.benchmarks.support.locks import host
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.contract.stage import StageSpec, canonical_json, key_of
 from pretrain_bench.harness.store import chain
@@ -122,7 +123,7 @@ def test_a_second_process_waits_and_is_told_for_whom(tmp_path: Path) -> None:
     with Store(tmp_path).lock("k", waiting):
         pass
     holder.join(20)
-    assert len(told) == 1 and told[0].startswith(f"pid {holder.pid}, since ")
+    assert len(told) == 1 and told[0].startswith(f"{host()}, pid {holder.pid}, since ")
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:

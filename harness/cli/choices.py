@@ -1,0 +1,19 @@
+"""Choices of options, spelled out here so that `--help` and completion load no models; a test compares them with those."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+UpChoice = Literal["auto", "+x", "-x", "+y", "-y", "+z", "-z"]
+World = Literal["nano", "smoke", "tiny", "full"]
+Keep = Literal["none", "final", "best", "all"]
+Checkpoint = Literal["final", "selected", "best"]
+
+
+class Exporter(StrEnum):
+    """Programs that take curves; an enum, because Typer takes no list of literals."""
+
+    tensorboard = "tensorboard"
+    mlflow = "mlflow"
+    wandb = "wandb"

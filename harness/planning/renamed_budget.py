@@ -1,0 +1,73 @@
+"""A budget of one's own under a new name: where a store has runs of the same budget under another name, these count."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pretrain_bench.benchmarks.specs.budget import Budget, BudgetHalf
+from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.support.foreign_files import read_json
+from pretrain_bench.harness.planning.catalog import available
+from pretrain_bench.harness.store.store import KINDS, SPEC, Store
+
+
+def known_budget(budget: Budget, methods: Iterable[Method], store: Store) -> tuple[Budget, str | None]:
+    """The budget under the name and version that the store knows it by, and a line that says so.
+
+    One that ships, or that has runs under its own name in the store, keeps that. Compared is what a key holds of a budget:
+    currency, amounts, uniformity, schedule, loader workers and wall time; caps that decide no result may differ.
+    """
+    if budget.name in available(Budget):
+        return budget, None
+    shares = {(m.name, stage.name): stage.share for m in methods for stage in m.stages}
+    stages: dict[tuple[str, int], list[_Stage]] = defaultdict(list)
+    for kind, spec in _specs(store):
+        limits = spec["limits"]
+        half = budget.pretrain if kind == "pretrain" else budget.finetune
+        share = shares.get((spec["method"], spec["stage"])) if kind == "pretrain" else 1.0
+        stages[limits["budget"], limits["budget_version"]].append(_Stage(half, share, limits))
+    if (budget.name, budget.version) in stages:
+        return budget, None
+    for (name, version), seen in sorted(stages.items()):
+        if all(_is_of(budget, stage) for stage in seen) and _shows_amounts(seen, any(shares.values())):
+            line = f"budget {budget.name} is {name} v{version} renamed: its runs count, and new ones are listed under {name}"
+            return budget.model_copy(update={"name": name, "version": version}), line
+    return budget, None
+
+
+class _Stage(NamedTuple):
+    """A stage of the store: the half of the budget that it would have, its share of that (None: of a method that is not at hand),
+    and its limits as its spec has them."""
+
+    half: BudgetHalf
+    share: float | None
+    limits: Mapping[str, Any]
+
+
+def _is_of(budget: Budget, stage: _Stage) -> bool:
+    """Whether a stage had the limits that the budget gives it."""
+    half, share, limits = stage
+    fields = {"uniformity": "at_most", "loader_workers": 0, "wall_seconds": None}
+    same = all(limits.get(name, default) == getattr(half, name) for name, default in fields.items())
+    same = same and limits["currency"] == half.currency.value and limits["schedule_horizon"] == budget.schedule_horizon
+    return same and (share is None or abs(limits["amount"] - half.amount * share) < 1e-6)
+
+
+def _shows_amounts(stages: list[_Stage], pretrains: bool) -> bool:
+    """Whether these stages show the amount of each half that the suite uses; a pre-training without a share shows none."""
+    shown = {id(stage.half) for stage in stages if stage.share}
+    return len(shown) >= (2 if pretrains else 1)
+
+
+def _specs(store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Kind and spec of every run; a damaged one is left to the audit."""
+    for kind in KINDS:
+        for folder in sorted((store.root / kind).glob("[!.]*")):
+            try:
+                spec = read_json(folder / SPEC, below=folder)
+                if {"currency", "amount", "schedule_horizon", "budget", "budget_version"} <= set(spec["limits"]):
+                    yield kind, spec
+            except (OSError, ValueError, KeyError, TypeError):
+                continue

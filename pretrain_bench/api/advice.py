@@ -1,0 +1,44 @@
+"""What would turn the runs of a command into a claim: another method to compare with, and seeds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from pretrain_bench.api.display import duration
+from pretrain_bench.harness.running.stage_runner import StageReport
+
+SEEDS_OF_A_CLAIM = 3
+"""Pre-training seeds, the units of an effect: two allow a test, three one with a usable power (docs/reports.md)."""
+COUNTS = {1: "one", 2: "two"}
+
+
+def next_steps(stages: Iterable[StageReport]) -> list[str]:
+    """What the fine-tunings of these stages lack for a claim, with what to type and about how long it takes; nothing where they
+    have a second method and three pre-training seeds of each method."""
+    stages = list(stages)
+    seeds: dict[str, set[int]] = defaultdict(set)
+    for stage in stages:
+        if stage.record.cell is not None:
+            seeds[stage.record.cell.method].add(stage.record.cell.pretrain_seed)
+    if not seeds:
+        return []
+    steps = []
+    if len(seeds) == 1:
+        (method,) = seeds
+        other = "scratch" if method != "scratch" else "ours"
+        steps.append(f"to compare {method} with something, add --method {other}")
+    imported = {stage.record.method for stage in stages if stage.record.imported is not None}
+    trained = {method: of_method for method, of_method in seeds.items() if method not in imported}
+    if not trained:  # seeds of a checkpoint are files that only the user can bring
+        return steps
+    held = set.intersection(*trained.values())
+    missing = SEEDS_OF_A_CLAIM - len(held)
+    if missing > 0:
+        free = [seed for seed in range(SEEDS_OF_A_CLAIM + len(held)) if seed not in held][:missing]
+        a_seed = sum(s.record.ledger.wall_seconds for s in stages) / max(1, len(set.union(*trained.values())))
+        more = "one more seed" if missing == 1 else f"{COUNTS.get(missing, missing)} more seeds"
+        steps.append(
+            f"for a claim, {more}: --pretrain-seed {' '.join(map(str, free))}, about {duration(missing * a_seed)}"
+        )
+    return steps

@@ -1,0 +1,106 @@
+"""`bench.yaml`: where a user's data, runs and cache are, so that no command has to repeat it.
+
+It is looked for in the working folder and the folders above it, or named by $BENCH_CONFIG. An option counts more than an
+environment variable, that more than the file, and the file more than a default.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import Field, field_validator
+
+from pretrain_bench.benchmarks.specs.base import Spec
+from pretrain_bench.benchmarks.specs.loading import load_with_lines
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.benchmarks.support.files import cache_folder
+
+FILE, VARIABLE = "bench.yaml", "BENCH_CONFIG"
+VARIABLES = {"runs": "BENCH_RUNS", "executor": "BENCH_EXECUTOR", "cache": "BENCH_CACHE"}
+"""Environment variables of the fields that have one."""
+
+
+class Configuration(Spec):
+    """The content of `bench.yaml`. Relative paths start from its folder."""
+
+    data: dict[str, Path] = Field(
+        {}, description="dataset, or YAML file of your own dataset, to the folder of its data"
+    )
+    label_splits: dict[str, Path] = Field(
+        {},
+        description="official label list that does not ship, such as la20, to the file that the benchmark distributes",
+    )
+    runs: Path | None = Field(None, description="folder of runs (default: runs)")
+    executor: Literal["local", "docker"] | None = Field(None, description="how stages are isolated (default: local)")
+    cache: Path | None = Field(
+        None, description="folder of generated and prepared data (default: bench in your cache folder)"
+    )
+
+    @field_validator("data", "label_splits", "runs", "cache")
+    @classmethod
+    def _at_home(cls, value: dict[str, Path] | Path | None) -> dict[str, Path] | Path | None:
+        if isinstance(value, dict):
+            return {name: path.expanduser() for name, path in value.items()}
+        return None if value is None else value.expanduser()
+
+
+class Setting(NamedTuple):
+    """One setting that is in force, and where it is set: an option, a variable, the file, or `default`."""
+
+    name: str
+    value: str
+    source: str
+
+
+def configuration_file() -> Path | None:
+    """The `bench.yaml` that counts here, or None. Raises WrongUse where $BENCH_CONFIG names no file."""
+    if named := os.environ.get(VARIABLE):
+        path = Path(named).expanduser()
+        if not path.is_file():
+            raise WrongUse(f"${VARIABLE}: {path}: no such file")
+        return path.resolve()
+    here = Path.cwd()
+    return next((folder / FILE for folder in (here, *here.parents) if (folder / FILE).is_file()), None)
+
+
+def configuration() -> Configuration:
+    """The content of the `bench.yaml` that counts here; empty where there is none. Raises WrongUse with file, line and what is
+    allowed."""
+    path = configuration_file()
+    if path is None:
+        return Configuration()
+    found, folder = load_with_lines(path, Configuration), path.parent
+    return found.model_copy(
+        update={
+            "data": {
+                _from(folder, n) if n.endswith((".yaml", ".yml")) else n: folder / d for n, d in found.data.items()
+            },
+            "label_splits": {name: folder / file for name, file in found.label_splits.items()},
+            "runs": None if found.runs is None else folder / found.runs,
+            "cache": None if found.cache is None else folder / found.cache,
+        }
+    )
+
+
+def _from(folder: Path, name: str) -> str:
+    return str(folder / Path(name).expanduser())
+
+
+def settings_in_force(options: dict[str, str]) -> list[Setting]:
+    """Runs folder, executor, cache and data roots, each with where it is set. `options` are those given on the command line."""
+    path, held = configuration_file(), configuration()
+    defaults = {"runs": "runs", "executor": "local", "cache": str(cache_folder())}
+    settings = [Setting("configuration", str(path or "none"), f"${VARIABLE}" if os.environ.get(VARIABLE) else FILE)]
+    for name, default in defaults.items():
+        in_file, value = getattr(held, name), os.environ.get(VARIABLES[name])
+        if name in options:
+            settings.append(Setting(name, options[name], f"--{name}"))
+        elif value and value != str(in_file):  # the command line puts the file's cache into the variable
+            settings.append(Setting(name, value, f"${VARIABLES[name]}"))
+        elif in_file is not None:
+            settings.append(Setting(name, str(in_file), str(path)))
+        else:
+            settings.append(Setting(name, default, "default"))
+    return [*settings, *(Setting(f"data: {name}", str(folder), str(path)) for name, folder in held.data.items())]

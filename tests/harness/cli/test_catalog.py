@@ -1,0 +1,33 @@
+"""`ls` and `show` of every kind: all that ships, every field with its meaning and unit."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import pretrain_bench as pb
+from pretrain_bench.api.specs import MODELS
+from pretrain_bench.harness.planning.catalog import available
+from tests.conftest import Bench
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_every_kind_is_listed_and_explained(kind: str, bench: Bench) -> None:
+    names = list(available(MODELS[kind]))
+    listed = bench(kind, "ls").stdout
+    assert all(name in listed for name in names)
+    fields = {name: pb.explain(kind, name) for name in names}  # type: ignore[arg-type]
+    unexplained = {f.field for rows in fields.values() for f in rows if f.meaning == "-"}
+    assert not unexplained, f"give these a description in their model: {sorted(unexplained)}"
+    assert json.loads(bench(kind, "show", names[0], "--json").stdout) == [f._asdict() for f in fields[names[0]]]
+    assert "There are: " in bench(kind, "show", "nonsense", code=2).stderr
+
+
+def test_a_field_has_value_unit_and_default(bench: Bench) -> None:
+    rows = {f.field: f for f in pb.explain("budgets", "smoke")}
+    assert rows["pretrain.optimizer_steps"][1:4] == ("60", "steps", "none")
+    assert rows["pretrain.grace_seconds"][1:4] == ("60", "s", "60")
+    assert rows["finetune.memory_mib"].unit == "MiB" and rows["name"].default == "required"
+    assert "tasks.s3dis-sem.voxel_metres" in {f.field for f in pb.explain("profiles", "tiny")}
+    assert "between the soft signal" in bench("budgets", "show", "smoke").stdout

@@ -1,0 +1,95 @@
+"""Help: every option explained, with its choices and its default; `bench run` and `bench plan` alike."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import pytest
+import typer
+
+from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
+from pretrain_bench.benchmarks.specs.dataset import Dataset, UpChoice
+from pretrain_bench.harness.cli import choices
+from pretrain_bench.harness.cli.app import app
+from pretrain_bench.harness.planning.catalog import available, find
+from pretrain_bench.harness.running.stage_runner import Retry
+from pretrain_bench.harness.store.retention import KEEPS
+from pretrain_bench.reports.export.loggers import KINDS
+from tests.conftest import Bench
+
+COMPUTED = ("executor", "runs")
+"""Options whose default `bench.yaml` may set; they show the one that holds without it."""
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command, with the words that call it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_option_is_explained_with_its_default(
+    words: tuple[str, ...], bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    monkeypatch.setenv("COLUMNS", "200")
+    text = re.sub(r"[\s│]+", " ", bench(*words, "--help").stdout)
+    for option in COMMANDS[words].params:
+        assert option.opts[0] in text or (option.metavar or option.name) in text, option.name
+        assert option.help, f"{' '.join(words)}: {option.name} has no help"
+        if option.default not in (None, False, (), [], "") and not option.required:
+            default = str(getattr(option.default, "value", option.default))
+            shown = option.opts[0].removeprefix("--") if option.default is True else default
+            assert f"[default: {shown}]" in text, f"{' '.join(words)}: the default of {option.name}"
+
+
+def test_plan_takes_all_that_run_takes() -> None:
+    run, plan = ({o for p in COMMANDS[(name,)].params for o in p.opts} for name in ("run", "plan"))
+    assert run - plan == {"--stop-when-decided"} and plan - run == {"--on", "--all"}
+
+
+def test_choices_are_those_of_the_models() -> None:
+    assert get_args(choices.UpChoice) == get_args(UpChoice)
+    assert get_args(choices.Keep) == KEEPS and get_args(choices.Checkpoint) == CHECKPOINTS
+    assert [e.value for e in choices.Exporter] == list(KINDS)
+    worlds = {w for name in available(Dataset) for w in find(Dataset, name).worlds}
+    assert set(get_args(choices.World)) == worlds
+    (retry,) = (p for p in COMMANDS["run",].params if p.name == "retry")
+    assert str(get_args(Retry)[1]) == retry.default
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        pytest.param("run --task s3dis-", ["s3dis-inst", "s3dis-sem"], marks=pytest.mark.slow),
+        ("run --method ours,scr", ["ours,scratch"]),
+        pytest.param("run --budget uniform-", ["uniform-flops"], marks=pytest.mark.slow),
+        pytest.param("report --suite table1-", ["table1-paper"], marks=pytest.mark.slow),
+        pytest.param("plan --on rtx", ["rtx4090"], marks=pytest.mark.slow),
+        pytest.param("data info semantic", ["semantickitti"], marks=pytest.mark.slow),
+        pytest.param("budgets show ti", ["tiny"], marks=pytest.mark.slow),
+        ("run --device c", ["cpu", "cuda"]),
+        ("show ab", ["abcd1234"]),
+    ],
+)
+def test_values_are_completed(line: str, completed: list[str], tmp_path: Any) -> None:
+    (tmp_path / "runs/finetune/abcd1234").mkdir(parents=True)
+    code = "import sys; from pretrain_bench.harness.cli.app import main\ntry: main()\nfinally: print('pydantic' in sys.modules)"
+    words = f"bench {line}"
+    shell = {"_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.argv = ['bench']\n{code}"], cwd=tmp_path, env={**os.environ, **shell},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == [*completed, "False"], "nothing slow is loaded for it"

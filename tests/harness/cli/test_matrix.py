@@ -1,0 +1,167 @@
+"""What `bench run` and `bench plan` take: several values, names without options, and what a claim lacks."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pretrain_bench as pb
+from pretrain_bench.benchmarks.specs.suite import Suite
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.store.bundle import open_store
+from tests.conftest import REPOSITORY, Bench
+
+SMOKE = REPOSITORY / "docs/study/smoke.bundle.tar.zst"
+
+
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What comes to `pb.run`, which then stops."""
+    calls: list[dict[str, Any]] = []
+
+    def stop(cells: Suite, **options: Any) -> None:
+        calls.append({"cells": cells, **options})
+        raise WrongUse("far enough")
+
+    monkeypatch.setattr(pb, "run", stop)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("--method ours,scratch --task s3dis-sem", {"methods": ("ours", "scratch")}),
+        ("--method ours scratch --task s3dis-sem scannet-sem", {"tasks": ("s3dis-sem", "scannet-sem")}),
+        ("--method ours --task s3dis-sem --seeds 3", {"pretrain_seeds": (0, 1, 2), "finetune_seeds": (0,)}),
+        ("--method ours --task s3dis-sem --pretrain-seed 1 2 --finetune-seed 0,4",
+         {"pretrain_seeds": (1, 2), "finetune_seeds": (0, 4)}),
+        ("--method ours --task s3dis-sem --label-ratio 0.2 5%", {"label_ratios": ("20%", "5%")}),
+    ],
+)  # fmt: skip
+def test_options_take_several_values(
+    options: str, expected: dict[str, Any], bench: Bench, chosen: list[dict[str, Any]]
+) -> None:
+    bench("run", *options.split(), "--budget", "smoke", code=2)
+    (call,) = chosen
+    assert {name: getattr(call["cells"], name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        ("run ours s3dis-sem", "type: bench run --method ours --task s3dis-sem"),
+        ("run smoke", "type: bench run --suite smoke"),
+        ("plan ours s3dis-sem", "type: bench plan --method ours --task s3dis-sem"),
+        ("run our s3dis-sem", "'our': not a method, task, suite or budget, and names need their option"),
+    ],
+)
+def test_names_without_options_are_explained(words: str, right: str, bench: Bench) -> None:
+    assert right in bench(*words.split(), code=2).stderr
+
+
+def test_bench_yaml_counts_less_than_options_and_variables(
+    bench: Bench, chosen: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BENCH_RUNS", raising=False)
+    for folder in ("s3dis", "other", "deep/er"):
+        (tmp_path / folder).mkdir(parents=True)
+    file = tmp_path / "bench.yaml"
+    file.write_text("data: {s3dis: s3dis, scannet: /data/scannet}\nruns: store\nexecutor: docker\n")
+    command = ("run", "--method", "scratch", "--task", "s3dis-sem", "--budget", "smoke")
+    bench(*command, code=2, cwd=tmp_path / "deep/er")
+    call = chosen.pop()
+    assert call["runs"] == tmp_path / "store" and call["settings"].executor == "docker"
+    assert call["settings"].data == [f"s3dis={tmp_path}/s3dis", "scannet=/data/scannet"]
+    monkeypatch.setenv("BENCH_RUNS", "elsewhere")
+    bench(*command, "--executor", "local", "--data", "s3dis=other", code=2)
+    call = chosen.pop()
+    assert call["runs"] == Path("elsewhere") and call["settings"].executor == "local"
+    assert call["settings"].data == ["scannet=/data/scannet", "s3dis=other"]
+    moved = file.rename(tmp_path / "mine.yaml")
+    monkeypatch.setenv("BENCH_CONFIG", str(moved))
+    bench(*command, code=2, cwd=tmp_path / "deep")
+    assert chosen.pop()["settings"].executor == "docker"
+    moved.write_text("runs: store\ndata:\n  s3dis: /data\nrun: x\nexecutor: slurm\n")
+    error = bench(*command, code=2).stderr
+    assert "mine.yaml, line 4: run: unknown key, did you mean 'runs'?" in error
+    assert "mine.yaml, line 5: executor: Input should be 'local' or 'docker'" in error
+    monkeypatch.setenv("BENCH_CONFIG", "nowhere.yaml")
+    assert "$BENCH_CONFIG: nowhere.yaml: no such file" in bench(*command, code=2).stderr
+
+
+def test_data_commands_take_roots_from_bench_yaml(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots: list[object] = []
+
+    def stop(name: str, root: object, **_: object) -> None:
+        roots.append(root)
+        raise WrongUse("far enough")
+
+    monkeypatch.setattr(pb, "prepare_data", stop)
+    (tmp_path / "bench.yaml").write_text("data: {s3dis: rooms}\n")
+    for command in (("prepare", "s3dis"), ("verify", "s3dis"), ("info", "s3dis", "--counts"), ("preview", "s3dis")):
+        bench("data", *command, code=2)
+    bench("data", "prepare", "s3dis", "--root", "other", code=2)
+    bench("data", "prepare", "scannet", code=2)
+    assert roots == [*[tmp_path / "rooms"] * 4, Path("other"), None]
+
+
+def test_doctor_shows_what_is_set_where(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    monkeypatch.setattr(pb, "doctor", lambda *_: [])
+    (tmp_path / "bench.yaml").write_text("data: {s3dis: rooms}\nruns: store\n")
+    assert re.search(r"executor +local +--executor\n", bench("doctor", "--executor", "local").stdout)
+    text = " ".join(bench("doctor", "--json").stdout.split())
+    for name, value, source in (
+        ("runs", f"{tmp_path}/store", f"{tmp_path}/bench.yaml"), ("executor", "local", "default"),
+        ("cache", str(cache), "$BENCH_CACHE"), ("data: s3dis", f"{tmp_path}/rooms", f"{tmp_path}/bench.yaml"),
+    ):  # fmt: skip
+        assert f'"name": "{name}", "source": "{source}", "value": "{value}"' in text
+    (tmp_path / "bench.yaml").write_text("cache: prepared\n")
+    monkeypatch.delenv("BENCH_CACHE")
+    found = json.loads(bench("doctor", "--json").stdout)["settings"]
+    by_name = {s["name"]: (s["value"], s["source"]) for s in found}
+    assert by_name["cache"] == (f"{tmp_path}/prepared", f"{tmp_path}/bench.yaml")
+
+
+def test_relative_paths_of_a_suite_start_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "suites"
+    (folder / "mine").mkdir(parents=True)
+    (folder / "few.yaml").write_text("extends: smoke\nname: few\n")
+    (folder / "one.yaml").write_text(
+        "name: one\nversion: 1\nbudget: ./few.yaml\nmethods: [scratch, mine]\ntasks: [s3dis-sem]\n"
+        "exclude: [{method: mine, task: s3dis-sem}]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    suite = pb.suite("suites/one.yaml")
+    assert (suite.budget, suite.methods) == ("suites/few.yaml", ("scratch", "suites/mine"))
+    assert suite.exclude == ({"method": "suites/mine", "task": "s3dis-sem"},) and suite.tasks == ("s3dis-sem",)
+
+
+class Report:
+    """What `next_steps` reads of a stage."""
+
+    def __init__(self, record: Any) -> None:
+        self.record = record
+
+
+def test_what_a_claim_lacks() -> None:
+    records = [r for r in open_store(SMOKE).records() if r.method in ("ours", "scratch")]
+    assert {r.cell.pretrain_seed for r in records if r.cell} == {0}
+    minutes = round(2 * sum(r.ledger.wall_seconds for r in records) / 60)
+    steps = pb.next_steps(map(Report, records))  # type: ignore[arg-type]
+    assert steps == [f"for a claim, two more seeds: --pretrain-seed 1 2, about {minutes} min"]
+    alone = pb.next_steps(Report(r) for r in records if r.method == "scratch")  # type: ignore[misc]
+    assert alone[0] == "to compare scratch with something, add --method ours" and len(alone) == 2
+    seeded = [
+        r.model_copy(update={"cell": r.cell and r.cell.model_copy(update={"pretrain_seed": seed})})
+        for r in records
+        for seed in (0, 1, 2)
+    ]
+    assert pb.next_steps(map(Report, seeded)) == []  # type: ignore[arg-type]

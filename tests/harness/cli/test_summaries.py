@@ -1,0 +1,43 @@
+"""What commands end with: the warnings of a run, and the score that reports judge."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pretrain_bench as pb
+from pretrain_bench.harness.cli import run
+from pretrain_bench.harness.store.bundle import open_store
+from tests.conftest import Bench
+from tests.harness.cli.test_matrix import SMOKE, Report
+
+
+def test_the_summary_of_a_run_has_its_warnings() -> None:
+    record = next(r for r in open_store(SMOKE).records() if r.cell is not None)
+    warned = record.model_copy(update={"warnings": ("too few training scenes to hold any out",)})
+
+    class Stage(Report):
+        planned = type("Planned", (), {"title": "ours -> s3dis-sem at 100%"})
+        reused = True
+
+    class Result:
+        stages = (Stage(warned), Stage(warned))
+
+        def rows(self) -> list[Any]:
+            return []
+
+    notes = run._notes(Result())  # type: ignore[arg-type]
+    assert notes.count("warning: ours -> s3dis-sem at 100%: too few training scenes to hold any out") == 1
+
+
+def test_the_list_of_runs_has_the_score_that_reports_judge(bench: Bench) -> None:
+    text = bench("show", "--runs", str(SMOKE)).stdout
+    judged = {r.record.key: r for r in pb.list_runs(SMOKE) if r.metric is not None}
+    assert {r.checkpoint for r in judged.values()} == {"selected"} and {r.budget for r in judged.values()} == {"smoke"}
+    differing = [
+        r for r in judged.values() if r.record.metrics["miou_voxel_selected"] != r.record.metrics["miou_voxel_final"]
+    ]
+    assert differing
+    for one in differing:
+        shown = f"{100 * (one.record.metrics['miou_voxel_selected'] or 0):.1f} miou_voxel"
+        assert re.search(rf"{one.record.key}  .* 0/0 +smoke +synth-s3dis +{shown}", text), one.title

@@ -1,0 +1,41 @@
+"""`make perf-minkowski` and `make verify-minkowski` say that OpenBLAS is missing before they download anything."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.verification.has_openblas import problem
+
+
+def compiler(folder: Path, code: int) -> str:
+    """A PATH whose C++ compiler ends with `code`."""
+    program = folder / "c++"
+    program.write_text(f"#!/bin/sh\nexit {code}\n")
+    program.chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", compiler(tmp_path, 0))
+    assert problem() is None
+    monkeypatch.setenv("PATH", compiler(tmp_path, 1))
+    assert "libopenblas-dev" in (problem() or "")
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert "no C++ compiler" in (problem() or "")
+
+
+@pytest.mark.slow
+def test_nothing_is_made_or_downloaded_without_it(tmp_path: Path) -> None:
+    target = tmp_path / "minkowski"
+    variables = {"PATH": compiler(tmp_path, 1), "PYTHON": sys.executable, "MINKOWSKI_VENV": str(target)}
+    script = REPOSITORY / "tests/verification/minkowski.sh"
+    done = subprocess.run(
+        ["sh", str(script)], env={**os.environ, **variables}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3 and "nothing was downloaded" in done.stderr and not target.exists()
