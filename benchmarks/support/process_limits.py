@@ -40,11 +40,15 @@ def shared_memory_bytes() -> int | None:
 
 def killed_for_memory() -> int:
     """Processes that the kernel has killed for want of memory in this process's control groups; 0 where it does not say."""
+    return max([0, *map(memory_kills, cgroup_folders("memory"))])
+
+
+def memory_kills(group: Path) -> int:
+    """Processes that the kernel has killed for want of memory in one control group; 0 where it does not say."""
     counts = [0]
-    for folder in cgroup_folders("memory"):
-        for name in ("memory.events", "memory.oom_control"):
-            fields = dict(line.split() for line in _read(folder / name).splitlines() if len(line.split()) == 2)
-            counts.append(int(fields.get("oom_kill", 0)))
+    for name in ("memory.events", "memory.oom_control"):
+        fields = dict(line.split() for line in _read(group / name).splitlines() if len(line.split()) == 2)
+        counts.append(int(fields.get("oom_kill", 0)))
     return max(counts)
 
 

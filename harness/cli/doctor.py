@@ -7,7 +7,7 @@ from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Data, Json, Runs
 
 
 def doctor(data: Data = None, runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
-    """Check torch as a stage finds it, Docker, GPU, CPUs, memory, worker processes, the runs folder and the data.
+    """Check torch as a stage finds it, ways to isolate stages, GPU, CPUs, memory, worker processes, the runs folder and the data.
 
     Ends with 3 if nothing can run.
     """

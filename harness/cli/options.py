@@ -59,7 +59,12 @@ Threads = Annotated[
 Backend = Annotated[str, typer.Option("--backend", envvar="BENCH_SPARSE_BACKEND", help="torch or minkowski.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: the GPU where there is one.")]
 ExecutorName = Annotated[
-    str, typer.Option("--executor", envvar="BENCH_EXECUTOR", help="local: subprocesses; docker: containers.")
+    str,
+    typer.Option(
+        "--executor",
+        envvar="BENCH_EXECUTOR",
+        help="bubblewrap: isolated processes; local: plain processes; docker: containers; auto: bubblewrap where it works.",
+    ),
 ]
 TrustCode = Annotated[
     bool,

@@ -42,7 +42,7 @@ def plan(
     threads: Threads = None,
     backend: Backend = "torch",
     device: Device = "auto",
-    executor: ExecutorName = "local",
+    executor: ExecutorName = "auto",
     show_all: Annotated[bool, typer.Option("--all", help=f"List every stage, not the first {SHOWN}.")] = False,
     trust_code: TrustCode = False,
     up: Up = "auto",

@@ -26,14 +26,18 @@ from pretrain_bench.harness.executors.engine import connect, first_line
 from pretrain_bench.harness.executors.image_contents import TASK
 from pretrain_bench.harness.executors.image_state import require
 from pretrain_bench.harness.executors.output_folder import chown_output, drop_special_files
+from pretrain_bench.harness.executors.sandbox import (
+    CONTAINER_USER,
+    PIDS,
+    SHARED_MEMORY_BYTES,
+    TMP_BYTES,
+    contract_binds,
+    sandbox_user,
+)
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-CONTAINER_USER = 10001
-PIDS = 512
-SHARED_MEMORY_BYTES = 1 << 30
-TMP_BYTES = 256 << 20
 ENGINE_LOG_SIZE = "32m"
 """More than is kept: the engine starts its log file again when it is full, also while it is being read."""
 
@@ -104,7 +108,7 @@ class DockerExecutor:
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
             # A rootless engine maps its root to this user, who has no privileges.
-            "user": "0:0" if self.rootless else f"{container_user()}:{container_user()}",
+            "user": "0:0" if self.rootless else f"{sandbox_user()}:{sandbox_user()}",
             "pids_limit": PIDS,
             "shm_size": SHARED_MEMORY_BYTES,
             "cpu_period": 100_000,
@@ -125,21 +129,12 @@ class DockerExecutor:
 
 
 def mounts_of(root: Path) -> list[Any]:
-    """Mounts of the folders of the contract, with links resolved; all but `out` are read-only."""
+    """The folders of the contract as mounts of an engine."""
     from docker.types import Mount
 
-    pairs = [(path, f"/bench/in/{path.name}") for path in sorted((root / "in").iterdir())]
-    pairs += [(view, f"/bench/data/{view.parent.name}/{view.name}") for view in sorted((root / "data").glob("*/*"))]
-    pairs += [(parent, f"/bench/parents/{parent.name}") for parent in sorted((root / "parents").iterdir())]
-    mounts = [Mount(target, str(source.resolve()), type="bind", read_only=True) for source, target in pairs]
-    return [*mounts, Mount("/bench/out", str((root / "out").resolve()), type="bind")]
+    return [Mount(b.target, str(b.source), type="bind", read_only=b.read_only) for b in contract_binds(root)]
 
 
 def store_of(root: Path) -> str:
     """A label for the store that a stage's folders belong to, which does not show its path."""
     return hashlib.sha256(str(root.resolve().parent.parent).encode()).hexdigest()[:16]
-
-
-def container_user() -> int:
-    """The user id of a stage: this user's, or an unused one where this user is root."""
-    return os.getuid() or CONTAINER_USER

@@ -36,22 +36,21 @@ class Diagnosis(NamedTuple):
 
 
 def doctor(runs: AnyPath = "runs", data: Roots = ()) -> list[Diagnosis]:
-    """Check torch as a stage finds it, the sparse backends, Docker, the GPU, CPUs, memory, worker processes, the folder of runs,
-    the data cache, and each dataset (`data`: its root).
+    """Check torch as a stage finds it, the sparse backends, the executors, the GPU, CPUs, memory, worker processes, the folder of
+    runs, the data cache, and each dataset (`data`: its root).
 
     Raises WrongUse for an unknown dataset.
     """
     return [
         _torch(),
         _backend(),
-        _docker(),
+        *_isolation(),
         _gpu(),
         _machine(),
         _worker_processes(),
         _runs(Path(runs)),
         _cache(),
         *_datasets(root_options(data)),
-        _local(),
     ]
 
 
@@ -141,14 +140,26 @@ def _backend() -> Diagnosis:
     return Diagnosis("sparse backend", "ok", "torch and minkowski")
 
 
-def _docker() -> Diagnosis:
+def _isolation() -> Iterator[Diagnosis]:
+    """Each executor: whether it works here and what it cannot enforce, or why it does not work."""
+    from pretrain_bench.harness.executors.bubblewrap import BubblewrapExecutor, why_not
     from pretrain_bench.harness.executors.engine import connect
 
+    reason = why_not()
+    if reason:
+        yield Diagnosis("executor bubblewrap", "missing", reason)
+    else:
+        limits = ", ".join(BubblewrapExecutor().not_enforced)
+        yield Diagnosis("executor bubblewrap", "ok", f"the default; labels out of reach; cannot enforce: {limits}")
     try:
         version = connect(timeout=5).version().get("Version", "unknown version")
+        yield Diagnosis("executor docker", "ok", f"engine {version}; labels out of reach")
     except EnvironmentCannot as error:
-        return Diagnosis("Docker", "missing", str(error))
-    return Diagnosis("Docker", "ok", f"engine {version}")
+        yield Diagnosis("executor docker", "missing", str(error))
+    limits = ", ".join(LocalExecutor.not_enforced)
+    default = "the default; " if reason else ""
+    detail = f"{default}no isolation; enforces wall time, memory and output size; cannot enforce: {limits}"
+    yield Diagnosis("executor local", "ok", detail)
 
 
 def _gpu() -> Diagnosis:
@@ -191,8 +202,3 @@ def _datasets(data: list[str]) -> Iterator[Diagnosis]:
             yield Diagnosis(subject, "ok", str(roots[name]))
         else:
             yield Diagnosis(subject, "broken", f"{roots[name]} is not a folder")
-
-
-def _local() -> Diagnosis:
-    limits = ", ".join(LocalExecutor.not_enforced)
-    return Diagnosis("executor local", "ok", f"enforces wall time, memory and output size; cannot enforce: {limits}")

@@ -11,6 +11,7 @@ from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.suite import Suite
+from pretrain_bench.harness.executors.choice import ENGINES
 from pretrain_bench.harness.planning.plan import StageState, State, states
 from pretrain_bench.harness.planning.resolved_suite import WaitingCell
 from pretrain_bench.harness.planning.stage_specs import PlannedCell, finetune_title
@@ -84,7 +85,7 @@ def plan(
     what this machine lacks.
     """
     resolved = resolve(cells, only, settings or Settings())
-    if resolved.executor == "docker":
+    if resolved.executor in ENGINES:
         from pretrain_bench.harness.executors.engine import connect
 
         resolved = resolved.with_own_images(connect())

@@ -14,6 +14,7 @@ from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.files import notice_of_missing_links
 from pretrain_bench.harness.executors.base import Executor
+from pretrain_bench.harness.executors.choice import ENGINES, notice_without_isolation, process_executor
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.capacity import whole_machine
@@ -169,8 +170,8 @@ def _rebuild(resolved: ResolvedSuite, display: Display) -> None:
     from pretrain_bench.harness.executors.image_build import build_all
     from pretrain_bench.harness.executors.image_contents import TASK, BuildSettings
 
-    if resolved.executor != "docker":
-        raise WrongUse("--rebuild: only --executor docker has images")
+    if resolved.executor not in ENGINES:
+        raise WrongUse(f"--rebuild: only --executor {' and '.join(ENGINES)} has images")
     wanted = [*(m.name for m in resolved.methods.values() if m.image is None), TASK]
     for built in build_all(wanted, BuildSettings(), IMAGE_LOGS, lambda *_: None):
         if built.outcome == "build_failed":
@@ -180,7 +181,7 @@ def _rebuild(resolved: ResolvedSuite, display: Display) -> None:
 
 def _with_executor(resolved: ResolvedSuite) -> tuple[ResolvedSuite, Executor]:
     """The executor, and the suite with users' own methods as their images are now."""
-    if resolved.executor == "docker":
+    if resolved.executor in ENGINES:
         from pretrain_bench.harness.executors.docker import DockerExecutor
 
         executor = DockerExecutor()
@@ -191,6 +192,7 @@ def _with_executor(resolved: ResolvedSuite) -> tuple[ResolvedSuite, Executor]:
     own = [m.name for m in resolved.methods.values() if m.image is not None]
     if own:
         raise WrongUse(f"method {own[0]!r} is a container of your own; run it with --executor docker")
-    from pretrain_bench.harness.executors.local import LocalExecutor
-
-    return resolved, LocalExecutor()
+    device, roots = resolved.machine.device, resolved.sources.roots.values()
+    if notice := notice_without_isolation(resolved.executor, device):
+        resolved.notices.append(notice)
+    return resolved, process_executor(resolved.executor, device, roots)

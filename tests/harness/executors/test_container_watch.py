@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pretrain_bench.harness.executors.container_watch import MAX_LOG_BYTES, ContainerWatch
+from pretrain_bench.harness.executors.capped_log import MAX_LOG_BYTES
+from pretrain_bench.harness.executors.container_watch import ContainerWatch
 
 
 class _Logs:
