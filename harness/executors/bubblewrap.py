@@ -132,9 +132,12 @@ class _SandboxWatch(ProcessWatch):
         return self.group.killed_for_memory() if self.group is not None else super().was_killed_for_memory()
 
     def check_ran(self, log: Path) -> None:
-        """Raises EnvironmentCannot where bubblewrap failed before the stage's command ran."""
-        if self.process.returncode == 0 or self.killed_by is not None or self._report("exit-code") is not None:
+        """Raises EnvironmentCannot where bubblewrap failed before the stage's command ran, or was ended with it."""
+        code = self.process.returncode
+        if code == 0 or self.killed_by is not None or self._report("exit-code") is not None:
             return
+        if code < 0:
+            raise EnvironmentCannot(f"bubblewrap was ended by signal {-code}")
         lines = log.read_text(errors="replace").splitlines()
         raise EnvironmentCannot(f"bubblewrap cannot make the sandbox: {lines[-1] if lines else 'it gives no reason'}")
 

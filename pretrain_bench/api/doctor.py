@@ -44,7 +44,7 @@ def doctor(runs: AnyPath = "runs", data: Roots = ()) -> list[Diagnosis]:
     return [
         _torch(),
         _backend(),
-        *_isolation(),
+        *isolation(),
         _gpu(),
         _machine(),
         _worker_processes(),
@@ -140,7 +140,7 @@ def _backend() -> Diagnosis:
     return Diagnosis("sparse backend", "ok", "torch and minkowski")
 
 
-def _isolation() -> Iterator[Diagnosis]:
+def isolation() -> Iterator[Diagnosis]:
     """Each executor: whether it works here and what it cannot enforce, or why it does not work."""
     from pretrain_bench.harness.executors.bubblewrap import BubblewrapExecutor, why_not
     from pretrain_bench.harness.executors.engine import connect
