@@ -63,7 +63,7 @@ ExecutorName = Annotated[
     typer.Option(
         "--executor",
         envvar="BENCH_EXECUTOR",
-        help="bubblewrap: isolated processes; local: plain processes; docker: containers; auto: bubblewrap where it works.",
+        help="bubblewrap: isolated processes; local: plain processes; docker, podman: containers; auto: bubblewrap if it works.",
     ),
 ]
 TrustCode = Annotated[

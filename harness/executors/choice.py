@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
 from pretrain_bench.harness.executors.base import Executor
 
+if TYPE_CHECKING:
+    from pretrain_bench.harness.executors.docker import DockerExecutor
+
 AUTO = "auto"
 PROCESSES = ("bubblewrap", "local")
 """Executors that run this Python; the others run images."""
-ENGINES = ("docker",)
+ENGINES = ("docker", "podman")
 EXECUTORS = (AUTO, *PROCESSES, *ENGINES)
 
 
@@ -29,6 +33,14 @@ def process_executor(name: str = AUTO, device: str = "cpu", hidden: Iterable[Pat
     if name == "local" or reason:
         return LocalExecutor()
     return BubblewrapExecutor(hidden=hidden)
+
+
+def engine_executor(name: str) -> DockerExecutor:
+    """The executor `docker` or `podman`. Raises EnvironmentCannot where that engine does not answer."""
+    from pretrain_bench.harness.executors.docker import DockerExecutor
+    from pretrain_bench.harness.executors.podman import PodmanExecutor
+
+    return (PodmanExecutor if name == "podman" else DockerExecutor)()
 
 
 def notice_without_isolation(name: str, device: str) -> str | None:

@@ -169,6 +169,11 @@ def _limit_this_process(caps: BudgetHalf) -> None:
     if caps.disk_mib is not None:
         # One byte more, so that the size of the output shows that the cap was exceeded.
         resource.setrlimit(resource.RLIMIT_FSIZE, ((caps.disk_mib << 20) + 1, resource.RLIM_INFINITY))
+    die_with_parent()
+
+
+def die_with_parent() -> None:
+    """On Linux, have the kernel kill the calling process when the thread that started it ends."""
     if _LIBC is not None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -144,7 +144,7 @@ class ResolvedSuite(NamedTuple):
         from pretrain_bench.harness.executors.image_contents import TASK
         from pretrain_bench.harness.executors.image_state import state
 
-        client = connect()
+        client = connect(self.executor)
         wanted = [m.name for m in self.methods.values() if m.image is None]
         states = {name: state(client, name) for name in [*wanted, TASK]}
         return [

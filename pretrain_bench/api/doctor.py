@@ -21,6 +21,7 @@ from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, writing
 from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.benchmarks.support.process_limits import shared_memory_bytes, usable_cpus, usable_memory_bytes
+from pretrain_bench.harness.executors.choice import ENGINES
 from pretrain_bench.harness.executors.local import LocalExecutor, stage_environment
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.prepared_data import parse_data_options
@@ -151,11 +152,12 @@ def isolation() -> Iterator[Diagnosis]:
     else:
         limits = ", ".join(BubblewrapExecutor().not_enforced)
         yield Diagnosis("executor bubblewrap", "ok", f"the default; labels out of reach; cannot enforce: {limits}")
-    try:
-        version = connect(timeout=5).version().get("Version", "unknown version")
-        yield Diagnosis("executor docker", "ok", f"engine {version}; labels out of reach")
-    except EnvironmentCannot as error:
-        yield Diagnosis("executor docker", "missing", str(error))
+    for engine in ENGINES:
+        try:
+            version = connect(engine, timeout=5).version().get("Version", "unknown version")
+            yield Diagnosis(f"executor {engine}", "ok", f"engine {version}; labels out of reach")
+        except EnvironmentCannot as error:
+            yield Diagnosis(f"executor {engine}", "missing", str(error))
     limits = ", ".join(LocalExecutor.not_enforced)
     default = "the default; " if reason else ""
     detail = f"{default}no isolation; enforces wall time, memory and output size; cannot enforce: {limits}"

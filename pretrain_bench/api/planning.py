@@ -88,7 +88,7 @@ def plan(
     if resolved.executor in ENGINES:
         from pretrain_bench.harness.executors.engine import connect
 
-        resolved = resolved.with_own_images(connect())
+        resolved = resolved.with_own_images(connect(resolved.executor))
     planned, waiting = resolved.plan_prepared()
     planned_states = states(planned, open_runs(runs), resolved.machine.threads)
     return Plan(resolved.suite, resolved.budget, resolved.profile, planned, waiting, planned_states, resolved.needs())

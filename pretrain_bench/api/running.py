@@ -14,7 +14,7 @@ from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.files import notice_of_missing_links
 from pretrain_bench.harness.executors.base import Executor
-from pretrain_bench.harness.executors.choice import ENGINES, notice_without_isolation, process_executor
+from pretrain_bench.harness.executors.choice import ENGINES, engine_executor, notice_without_isolation, process_executor
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.capacity import whole_machine
@@ -173,7 +173,7 @@ def _rebuild(resolved: ResolvedSuite, display: Display) -> None:
     if resolved.executor not in ENGINES:
         raise WrongUse(f"--rebuild: only --executor {' and '.join(ENGINES)} has images")
     wanted = [*(m.name for m in resolved.methods.values() if m.image is None), TASK]
-    for built in build_all(wanted, BuildSettings(), IMAGE_LOGS, lambda *_: None):
+    for built in build_all(wanted, BuildSettings(), IMAGE_LOGS, lambda *_: None, engine=resolved.executor):
         if built.outcome == "build_failed":
             raise EnvironmentCannot(f"image {built.image}: build_failed: {built.message}")
         display.say(f"image {built.image}: {built.outcome}")
@@ -182,16 +182,14 @@ def _rebuild(resolved: ResolvedSuite, display: Display) -> None:
 def _with_executor(resolved: ResolvedSuite) -> tuple[ResolvedSuite, Executor]:
     """The executor, and the suite with users' own methods as their images are now."""
     if resolved.executor in ENGINES:
-        from pretrain_bench.harness.executors.docker import DockerExecutor
-
-        executor = DockerExecutor()
+        executor = engine_executor(resolved.executor)
         resolved = resolved.with_own_images(executor.client)
         executor.own = {m.name: m.image for m in resolved.methods.values() if m.image is not None}
         executor.check_images(resolved.methods.values())
         return resolved, executor
     own = [m.name for m in resolved.methods.values() if m.image is not None]
     if own:
-        raise WrongUse(f"method {own[0]!r} is a container of your own; run it with --executor docker")
+        raise WrongUse(f"method {own[0]!r} is a container of your own; run it with --executor docker or podman")
     device, roots = resolved.machine.device, resolved.sources.roots.values()
     if notice := notice_without_isolation(resolved.executor, device):
         resolved.notices.append(notice)

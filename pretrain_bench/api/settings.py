@@ -33,7 +33,7 @@ class Settings(NamedTuple):
     device: str = "auto"
     """cpu, cuda, or auto: the GPU where there is one."""
     executor: str = "auto"
-    """bubblewrap: processes in namespaces; local: plain processes; docker: containers; auto: bubblewrap where it works."""
+    """bubblewrap: processes in namespaces; local: plain processes; docker, podman: containers; auto: bubblewrap if it works."""
     trust_code: bool = False
     """Load the Python code of your own method folders: planning does so as you and without isolation."""
     up: str = "auto"

@@ -1,0 +1,37 @@
+"""A stage in a container of podman, which needs no daemon: `docker.py` through the interface of Docker that podman serves."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pretrain_bench.harness.executors.base import StageLaunch
+from pretrain_bench.harness.executors.docker import DockerExecutor
+from pretrain_bench.harness.executors.engine import connect
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+MOST = {"nofile": (resource.RLIMIT_NOFILE, 1 << 20), "nproc": (resource.RLIMIT_NPROC, 1 << 15)}
+"""The most open files and processes of a user that a container may have; podman itself runs with no more."""
+
+
+class PodmanExecutor(DockerExecutor):
+    """Runs stages in podman's containers, as root or rootless; see `DockerExecutor`."""
+
+    name = "podman"
+
+    def __init__(self, client: DockerClient | None = None, own: Mapping[str, str] | None = None) -> None:
+        super().__init__(client or connect("podman"), own)
+
+    def _settings(self, launch: StageLaunch) -> dict[str, Any]:
+        from docker.types import Ulimit
+
+        # Of itself, podman asks for more than it may have everywhere.
+        hard = {name: resource.getrlimit(number)[1] for name, (number, _) in MOST.items()}
+        limits = {n: most if hard[n] == resource.RLIM_INFINITY else min(hard[n], most) for n, (_, most) in MOST.items()}
+        return {
+            **super()._settings(launch),
+            "ulimits": [Ulimit(name=name, soft=limit, hard=limit) for name, limit in limits.items()],
+        }
