@@ -19,6 +19,8 @@ from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.executors.usage import folder_bytes
 
 KilledBy = Literal["wall", "memory", "disk", "pids", "cancel", "stall"]
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+"""How the end by SIGKILL of a process reads, and as passed on by a process around it."""
 CANCEL_GRACE_SECONDS = 30.0
 STALL_FACTOR = 20.0
 """A stage counts as stalled only when it has been silent for more than this many times its mean step time."""

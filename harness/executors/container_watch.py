@@ -49,8 +49,8 @@ class ContainerWatch(Watch):
             if not self.pass_events():
                 break
         state = self.client.api.inspect_container(self.container.id)["State"]
-        if state.get("OOMKilled") and self.killed_by is None:
-            self.killed_by = "memory"
+        if state.get("OOMKilled") or self.was_killed_unreported(state["ExitCode"]):
+            self.killed_by = self.killed_by or "memory"
         measured = Measured(
             wall_seconds=time.monotonic() - self.began,
             cpu_seconds=self.cpu_seconds,
@@ -59,6 +59,10 @@ class ContainerWatch(Watch):
             output_bytes=self.output_bytes(),
         )
         return Execution(int(state["ExitCode"]), self.killed_by, self.soft_at is not None, self.gpus.added_to(measured))
+
+    def was_killed_unreported(self, code: int) -> bool:
+        """Whether the kernel ended the stage for want of memory although the engine does not say so."""
+        return False
 
     def ended(self, seconds: float) -> bool:
         return self.has_ended.wait(seconds)

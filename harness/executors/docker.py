@@ -47,13 +47,20 @@ class DockerExecutor:
 
     name = "docker"
     label_isolation = "mounts"
+    watch_class = ContainerWatch
 
     def __init__(self, client: DockerClient | None = None, own: Mapping[str, str] | None = None) -> None:
         self.client = client or connect()
         self.own = dict(own or {})
-        self.rootless = any("rootless" in str(o) for o in self.client.info().get("SecurityOptions") or [])
+        info = self.client.info()
+        # Docker says so among its options, podman in a field of its own.
+        self.rootless = any("rootless" in str(o) for o in info.get("SecurityOptions") or []) or bool(
+            info.get("Rootless")
+        )
+        self.limits_use = not (self.rootless and str(info.get("CgroupVersion")) == "1")
         self.limits_disk = can_limit() and not self.rootless
-        unlimited = () if self.limits_disk else ("disk between two looks a second apart",)
+        unlimited: tuple[str, ...] = () if self.limits_disk else ("disk between two looks a second apart",)
+        unlimited += () if self.limits_use else ("CPUs beyond the thread count", "memory", "pids")
         self.not_enforced: tuple[str, ...] = ("GPU memory", *unlimited)
         remove_orphans(self.client)
 
@@ -74,7 +81,7 @@ class DockerExecutor:
             ended.callback(drop_special_files, root / "out")
             try:
                 container = self.client.containers.create(image, **self._settings(launch))
-                watch = ContainerWatch(self.client, container, launch)
+                watch = self.watch_class(self.client, container, launch)
                 container.start()
                 return watch.until_the_end()._replace(image=container.attrs["Image"])
             except (APIError, RequestException) as error:
@@ -109,10 +116,7 @@ class DockerExecutor:
             "security_opt": ["no-new-privileges"],
             # A rootless engine maps its root to this user, who has no privileges.
             "user": "0:0" if self.rootless else f"{sandbox_user()}:{sandbox_user()}",
-            "pids_limit": PIDS,
             "shm_size": SHARED_MEMORY_BYTES,
-            "cpu_period": 100_000,
-            "cpu_quota": 100_000 * (caps.cpus or spec.threads),
             "init": True,
             "ipc_mode": "private",
             "log_config": LogConfig(type="json-file", config={"max-size": ENGINE_LOG_SIZE, "max-file": "1"}),
@@ -120,7 +124,10 @@ class DockerExecutor:
         if hasattr(os, "sched_getaffinity") and not self.rootless:
             # A stage stays on the processors that this process was given, by a batch system for one.
             settings["cpuset_cpus"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-        if caps.memory_mib is not None:
+        if self.limits_use:
+            cpus = caps.cpus or spec.threads
+            settings |= {"pids_limit": PIDS, "cpu_period": 100_000, "cpu_quota": 100_000 * cpus}
+        if caps.memory_mib is not None and self.limits_use:
             settings |= {"mem_limit": f"{caps.memory_mib}m", "memswap_limit": f"{caps.memory_mib}m"}
         if spec.device == "cuda":
             gpus = list(launch.allocation.gpus) or ["0"]

@@ -24,13 +24,11 @@ import psutil
 
 from pretrain_bench.benchmarks.specs.budget import BudgetHalf
 from pretrain_bench.benchmarks.support.process_limits import killed_for_memory
-from pretrain_bench.harness.executors.base import Execution, StageLaunch, Watch, thread_variables
+from pretrain_bench.harness.executors.base import KILLED, Execution, StageLaunch, Watch, thread_variables
 from pretrain_bench.harness.executors.usage import GpuSampler, TreeSampler
 from pretrain_bench.harness.planning.code_digest import package_folder
 
 PR_SET_PDEATHSIG = 1
-KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
-"""How the end by SIGKILL of a process reads, and as passed on by a process around it."""
 
 
 class LocalExecutor:

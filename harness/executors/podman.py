@@ -6,21 +6,37 @@ import resource
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pretrain_bench.harness.executors.base import StageLaunch
+from pretrain_bench.benchmarks.support.process_limits import memory_kills_of_the_machine
+from pretrain_bench.harness.executors.base import KILLED, StageLaunch
+from pretrain_bench.harness.executors.container_watch import ContainerWatch
 from pretrain_bench.harness.executors.docker import DockerExecutor
 from pretrain_bench.harness.executors.engine import connect
 
 if TYPE_CHECKING:
+    from docker.models.containers import Container
+
     from docker import DockerClient
 
 MOST = {"nofile": (resource.RLIMIT_NOFILE, 1 << 20), "nproc": (resource.RLIMIT_NPROC, 1 << 15)}
 """The most open files and processes of a user that a container may have; podman itself runs with no more."""
 
 
+class _PodmanWatch(ContainerWatch):
+    """Follows a container of podman, which under control groups of version 1 does not report a kill for want of memory."""
+
+    def __init__(self, client: DockerClient, container: Container, launch: StageLaunch) -> None:
+        super().__init__(client, container, launch)
+        self.killed_before = memory_kills_of_the_machine()
+
+    def was_killed_unreported(self, code: int) -> bool:
+        return code in KILLED and memory_kills_of_the_machine() > self.killed_before
+
+
 class PodmanExecutor(DockerExecutor):
     """Runs stages in podman's containers, as root or rootless; see `DockerExecutor`."""
 
     name = "podman"
+    watch_class = _PodmanWatch
 
     def __init__(self, client: DockerClient | None = None, own: Mapping[str, str] | None = None) -> None:
         super().__init__(client or connect("podman"), own)

@@ -113,6 +113,10 @@ def memory():
     subprocess.run([sys.executable, "-c", "x = bytearray(900 << 20); print(len(x))"])
 
 
+def memory_itself():
+    print(len(bytearray(900 << 20)))
+
+
 def disk():
     with open(OUT + "/big", "wb") as file:
         while True:

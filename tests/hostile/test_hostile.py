@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from pretrain_bench.benchmarks.specs.budget import BudgetHalf
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
 from pretrain_bench.benchmarks.support.locks import exclusive
 from pretrain_bench.harness.executors import container_owner
+from pretrain_bench.harness.executors.engine import connect
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.store.store import LOG, Store, is_done
@@ -36,6 +38,7 @@ CASES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "looks_for_labels": ("ok", ("labels []",), ()),
     "forks": ("ok", ("forks",), ("forks 100000",)),
     "memory": ("oom_host", ("memory",), ()),
+    "memory_itself": ("oom_host", ("memory",), ()),
     "disk": ("over_budget", ("disk",), ()),
     "ignores_sigterm": ("timeout", ("wall",), ()),
     "much_log": ("ok", ("what follows was not kept",), ()),
@@ -118,11 +121,34 @@ def in_docker(engine: Any, planned: PlannedStage) -> Iterator[InEngine]:
 
 
 @pytest.fixture(scope="module")
+def in_podman(planned: PlannedStage) -> Iterator[InEngine]:
+    with exclusive(Path(tempfile.gettempdir()) / "bench-tests-podman.lock"):
+        sandbox = InEngine("podman", _podman(), hostile_files(planned), BASE)
+        yield sandbox
+        sandbox.close()
+
+
+def _podman() -> Any:
+    """A client of podman that has the base image, which docker may have to lend; skipped, or failed where
+    BENCH_REQUIRE_PODMAN=1, without."""
+    try:
+        client = connect("podman")
+        if not client.images.list(BASE):
+            copy = f"set -o pipefail; docker save {BASE} | podman load && podman tag localhost/{BASE} docker.io/library/{BASE}"
+            subprocess.run(["bash", "-c", copy], check=True, capture_output=True)
+        return client
+    except (EnvironmentCannot, subprocess.CalledProcessError) as error:
+        if os.environ.get("BENCH_REQUIRE_PODMAN") == "1":
+            pytest.fail(f"BENCH_REQUIRE_PODMAN=1, but podman does not work: {error}")
+        pytest.skip(f"podman does not work here: {error} (BENCH_REQUIRE_PODMAN=1 makes this a failure)")
+
+
+@pytest.fixture(scope="module")
 def in_bubblewrap(planned: PlannedStage, tmp_path_factory: pytest.TempPathFactory) -> InBubblewrap:
     return InBubblewrap(hostile_files(planned), tmp_path_factory.mktemp("hostile"))
 
 
-SANDBOXES = {"docker": pytest.mark.docker, "bubblewrap": pytest.mark.slow}
+SANDBOXES = {"docker": pytest.mark.docker, "podman": pytest.mark.docker, "bubblewrap": pytest.mark.slow}
 RUNS = [
     pytest.param(name, case, marks=mark)
     for name, mark in SANDBOXES.items()

@@ -29,6 +29,7 @@ def test_known_failures_come_with_advice() -> None:
 
 def test_a_bad_choice_is_refused_before_anything_is_built(bench: Bench, tmp_path: Path) -> None:
     assert "unknown image 'oures'" in bench("images", "build", "oures", code=2).stderr
+    assert "--engine 'lxc': expected one of docker, podman" in bench("images", "ls", "--engine", "lxc", code=2).stderr
     (tmp_path / "w").mkdir()
     assert "no torch-*.whl in it" in bench("images", "build", "--wheels", "w", code=2).stderr
     assert (
