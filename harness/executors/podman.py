@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MOST = {"nofile": (resource.RLIMIT_NOFILE, 1 << 20), "nproc": (resource.RLIMIT_NPROC, 1 << 15)}
 """The most open files and processes of a user that a container may have; podman itself runs with no more."""
 
+LOG_SIZE = "1g"
+"""Much more than is kept: podman empties a full log file at once, and what was not read by then is lost without a word."""
+
 
 class _PodmanWatch(ContainerWatch):
     """Follows a container of podman, which under control groups of version 1 does not report a kill for want of memory."""
@@ -42,12 +45,19 @@ class PodmanExecutor(DockerExecutor):
         super().__init__(client or connect("podman"), own)
 
     def _settings(self, launch: StageLaunch) -> dict[str, Any]:
-        from docker.types import Ulimit
+        from docker.types import LogConfig
 
-        # Of itself, podman asks for more than it may have everywhere.
-        hard = {name: resource.getrlimit(number)[1] for name, (number, _) in MOST.items()}
-        limits = {n: most if hard[n] == resource.RLIM_INFINITY else min(hard[n], most) for n, (_, most) in MOST.items()}
         return {
             **super()._settings(launch),
-            "ulimits": [Ulimit(name=name, soft=limit, hard=limit) for name, limit in limits.items()],
+            "log_config": LogConfig(type="json-file", config={"max-size": LOG_SIZE}),
+            "ulimits": user_limits(),
         }
+
+
+def user_limits() -> list[Any]:
+    """Limits of a container that podman may set: of itself, it asks for more than it may have everywhere."""
+    from docker.types import Ulimit
+
+    hard = {name: resource.getrlimit(number)[1] for name, (number, _) in MOST.items()}
+    limits = {n: most if hard[n] == resource.RLIM_INFINITY else min(hard[n], most) for n, (_, most) in MOST.items()}
+    return [Ulimit(name=name, soft=limit, hard=limit) for name, limit in limits.items()]

@@ -16,7 +16,10 @@ from pretrain_bench.benchmarks.specs.budget import BudgetHalf
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
 from pretrain_bench.benchmarks.support.locks import exclusive
 from pretrain_bench.harness.executors import container_owner
-from pretrain_bench.harness.executors.engine import connect
+from pretrain_bench.harness.executors.engine import connect, is_podman
+from pretrain_bench.harness.executors.image_classic import build_classic
+from pretrain_bench.harness.executors.image_source import ImageSource
+from pretrain_bench.harness.executors.podman import user_limits
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.store.store import LOG, Store, is_done
@@ -26,7 +29,13 @@ from tests.methods.stages import nano_stages, small_recordings
 
 BASE = os.environ.get("BENCH_TEST_BASE", "bench-test-base:bookworm")
 CAPS = BudgetHalf(
-    currency="optimizer_steps", optimizer_steps=8, wall_seconds=8, grace_seconds=2, memory_mib=600, disk_mib=200, cpus=1
+    currency="optimizer_steps",
+    optimizer_steps=8,
+    wall_seconds=12,
+    grace_seconds=2,
+    memory_mib=600,
+    disk_mib=200,
+    cpus=1,
 )
 
 # Case: outcome, words that the message or the log must hold, words that they must not hold.
@@ -230,3 +239,23 @@ def test_a_container_that_a_killed_harness_left_is_removed(engine: Any, in_docke
         assert names == [kept.id] and left.id not in names
     finally:
         kept.remove(force=True)
+
+
+@pytest.mark.docker
+def test_podman_builds_images_from_the_same_files(in_podman: InEngine) -> None:
+    """With arguments, labels and steps, as `bench images build --engine podman` builds them."""
+    text = b"ARG BASE\nFROM $BASE\nCOPY words /words\nRUN cp /words /more\n"
+    source = ImageSource(
+        "bench-hostile:built", {"Dockerfile": text, "words": b"read me"}, {"BASE": BASE}, {"made": "by bench"}
+    )
+    steps: list[tuple[int, int]] = []
+    list(build_classic(in_podman.engine, source, 600, lambda *step: steps.append(step)))
+    try:
+        image = in_podman.engine.images.get(source.tag)
+        assert image.labels["made"] == "by bench" and image.id.startswith("sha256:") and steps
+        output = in_podman.engine.containers.run(
+            source.tag, ["cat", "/more"], remove=True, ulimits=user_limits(), network_mode="none"
+        )
+        assert output == b"read me" and is_podman(in_podman.engine)
+    finally:
+        in_podman.engine.images.remove(source.tag, force=True)
