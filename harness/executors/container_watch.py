@@ -6,6 +6,7 @@ import contextlib
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pretrain_bench.harness.contract.records import Measured
@@ -29,6 +30,8 @@ class ContainerWatch(Watch):
     """Follows a container and keeps its log."""
 
     poll_seconds, sample_seconds, folder_seconds = 0.1, 1.0, 1.0
+    engine_measures = True
+    """False where the engine's numbers are not the container's own."""
 
     def __init__(self, client: DockerClient, container: Container, launch: StageLaunch) -> None:
         super().__init__(launch)
@@ -105,7 +108,7 @@ class ContainerWatch(Watch):
         with contextlib.suppress(OSError), self.log.open("ab") as file:
             kept = CappedLog(file)
             try:
-                for part in self.container.logs(stream=True, follow=True):
+                for part in self.log_parts():
                     lost = part.startswith(LOST_LOG)
                     kept.add(part)
                     if not kept.left and self.has_ended.is_set():
@@ -115,8 +118,14 @@ class ContainerWatch(Watch):
             if lost and kept.left:
                 file.write(b"\n[the engine lost the rest of the log; what follows was not kept]\n")
 
+    def log_parts(self) -> Iterator[bytes]:
+        """What the container prints, as it comes, until it has ended."""
+        yield from self.container.logs(stream=True, follow=True)
+
     def sample(self) -> None:
         self.gpus.sample()
+        if not self.engine_measures:
+            return
         from docker.errors import APIError
 
         with contextlib.suppress(APIError, OSError, KeyError, TypeError):

@@ -82,6 +82,7 @@ class DockerExecutor:
             try:
                 container = self.client.containers.create(image, **self._settings(launch))
                 watch = self.watch_class(self.client, container, launch)
+                watch.engine_measures = self.limits_use
                 container.start()
                 return watch.until_the_end()._replace(image=container.attrs["Image"])
             except (APIError, RequestException) as error:

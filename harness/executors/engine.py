@@ -11,6 +11,9 @@ from pretrain_bench.harness.executors.podman_service import service
 if TYPE_CHECKING:
     from docker import DockerClient
 
+HOST_VARIABLE = "CONTAINER_HOST"
+"""Names the podman to use, as DOCKER_HOST names the engine of docker."""
+
 
 def connect(engine: str = "docker", timeout: float = 60) -> DockerClient:
     """A client of an engine; `timeout` is in seconds. `docker` is the one that DOCKER_HOST names, or the local one; `podman` the
@@ -22,7 +25,7 @@ def connect(engine: str = "docker", timeout: float = 60) -> DockerClient:
 
     try:
         if engine == "podman":
-            address = os.environ.get("CONTAINER_HOST") or service()
+            address = os.environ.get(HOST_VARIABLE) or service()
             client = docker.DockerClient(base_url=address, timeout=timeout)
         else:
             client = docker.from_env(timeout=timeout)

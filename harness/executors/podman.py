@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import resource
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pretrain_bench.benchmarks.support.process_limits import memory_kills_of_the_machine
 from pretrain_bench.harness.executors.base import KILLED, StageLaunch
 from pretrain_bench.harness.executors.container_watch import ContainerWatch
 from pretrain_bench.harness.executors.docker import DockerExecutor
-from pretrain_bench.harness.executors.engine import connect
+from pretrain_bench.harness.executors.engine import HOST_VARIABLE, connect
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -24,7 +26,7 @@ LOG_SIZE = "1g"
 """Much more than is kept: podman empties a full log file at once, and what was not read by then is lost without a word."""
 
 
-class _PodmanWatch(ContainerWatch):
+class PodmanWatch(ContainerWatch):
     """Follows a container of podman, which under control groups of version 1 does not report a kill for want of memory."""
 
     def __init__(self, client: DockerClient, container: Container, launch: StageLaunch) -> None:
@@ -34,12 +36,24 @@ class _PodmanWatch(ContainerWatch):
     def was_killed_unreported(self, code: int) -> bool:
         return code in KILLED and memory_kills_of_the_machine() > self.killed_before
 
+    def log_parts(self) -> Iterator[bytes]:
+        """As of any container, by podman's own command: the log that its Docker interface sends may end too early."""
+        remote = ["--remote"] if os.environ.get(HOST_VARIABLE) else []
+        command = ["podman", *remote, "logs", "--follow", str(self.container.id)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            assert process.stdout is not None
+            try:
+                while part := os.read(process.stdout.fileno(), 1 << 16):
+                    yield part
+            finally:
+                process.kill()
+
 
 class PodmanExecutor(DockerExecutor):
     """Runs stages in podman's containers, as root or rootless; see `DockerExecutor`."""
 
     name = "podman"
-    watch_class = _PodmanWatch
+    watch_class = PodmanWatch
 
     def __init__(self, client: DockerClient | None = None, own: Mapping[str, str] | None = None) -> None:
         super().__init__(client or connect("podman"), own)

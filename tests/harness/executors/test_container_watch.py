@@ -36,7 +36,8 @@ class _Logs:
     ],
 )
 def test_a_log_that_breaks_off_says_so(parts: tuple[bytes | Exception, ...], note: str, tmp_path: Path) -> None:
-    watch = SimpleNamespace(container=_Logs(*parts), log=tmp_path / "log", has_ended=threading.Event())
+    container = _Logs(*parts)
+    watch = SimpleNamespace(log=tmp_path / "log", has_ended=threading.Event(), log_parts=container.logs)
     ContainerWatch._stream_log(watch)  # type: ignore[arg-type]
     text = (tmp_path / "log").read_text()
     assert text.startswith("one\n") and text.count("what follows was not kept") == bool(note) and note in text
