@@ -40,7 +40,7 @@ from pretrain_bench.reports.page.html import PagePicture
 from pretrain_bench.reports.page.plotly_figures import Figure
 from pretrain_bench.reports.report_files import ReportFiles
 from pretrain_bench.reports.tables.cost_table import cost_table
-from pretrain_bench.reports.tables.formats import write_data
+from pretrain_bench.reports.tables.formats import csv_text, write_data
 from pretrain_bench.reports.tables.published_table import published_table
 from pretrain_bench.reports.tables.ratio_table import ratio_table
 from pretrain_bench.reports.tables.source_table import source_table
@@ -101,7 +101,7 @@ class _AcrossGroupsWriter:
         """Write the runs, the effects, and every table of them."""
         out = self.files.out
         runs = self.files.files[f"{self.prefix}runs"] = out / f"{self.prefix}runs.csv"
-        _run_rows(self.runs).to_csv(runs, index=False)
+        runs.write_text(csv_text(_run_rows(self.runs)))
         self.files.files[f"{self.prefix}effects"] = write_data(self.effects, out / f"{self.prefix}effects")
         first = table_one(self.effects, self.best)
         if len(first):

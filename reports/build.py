@@ -22,7 +22,7 @@ from pretrain_bench.reports.group_report import ONE_SEED, Group, GroupWriter, Wr
 from pretrain_bench.reports.page.html import Page, render_page
 from pretrain_bench.reports.page.run_details import RunDetails
 from pretrain_bench.reports.report_files import ReportFiles
-from pretrain_bench.reports.tables.formats import escape_markdown
+from pretrain_bench.reports.tables.formats import csv_text, escape_markdown
 from pretrain_bench.reports.tables.group_table import TO_SEE
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _page(written: list[WrittenGroup], across: AcrossGroups, loaded: Loaded, det
 def _csv(frames: list[pd.DataFrame]) -> bytes:
     import pandas as pd
 
-    return (pd.concat(frames).to_csv(index=False) if frames else "").encode()
+    return (csv_text(pd.concat(frames)) if frames else "").encode()
 
 
 def _failure_line(record: Record) -> str:

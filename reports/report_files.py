@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain_bench.reports.figures.pool import Drawing, FigurePool
-from pretrain_bench.reports.tables.formats import section, write_table
+from pretrain_bench.reports.tables.formats import csv_text, section, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ class ReportFiles:
     def add_figure(self, name: str, stem: str, draw: Callable[[], Any], data: pd.DataFrame) -> Path:
         """Write the data of a figure and queue the figure. `draw` makes it, in another process. Returns the path of its PNG."""
         drawing = Drawing(draw, self.out / stem)
-        data.to_csv(drawing.stem.with_suffix(".csv"), index=False)
+        drawing.stem.with_suffix(".csv").write_text(csv_text(data))
         self.files[name] = drawing.png
         self.pool.draw(drawing)
         return drawing.png

@@ -125,7 +125,9 @@ def test_a_log_gets_a_line_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
         now[0] += 1.0
         on_event(Step(step=step, loss=0.5, learning_rate=0.1, gradient_norm=1.0, seconds=1.0, data_seconds=0.0))
     display.stage_ended(on_event)
-    assert list(display.progress("prepare")(["a", "b"])) == ["a", "b"]
+    assert list(display.progress("a moment")(["a", "b"])) == ["a", "b"]
+    for item in display.progress("prepare")(["a", "b"]):
+        now[0] += 30.0 if item == "b" else 0.0
     nothing = display.stage("scratch/init")
     nothing(Start(total_steps=0))
     display.stage_ended(nothing)
@@ -134,7 +136,7 @@ def test_a_log_gets_a_line_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.out == "" and "\r" not in shown.err
     assert lines[:2] == ["csc/pairs: resumes after step 100", "csc/pairs: 160 of 600, loss 0.500, about 7 min left"]
     assert lines[-2:] == ["scratch/init: starts", "scratch/init: done in 0 s"]
-    assert lines[-4:-2] == ["csc/pairs: 600 of 600 in 8 min", "prepare: 2 of 2 in 0 s"] and len(lines) == 1 + 8 + 2 + 2
+    assert lines[-4:-2] == ["csc/pairs: 600 of 600 in 8 min", "prepare: 2 of 2 in 30 s"] and len(lines) == 1 + 8 + 2 + 2
 
 
 def test_the_display_fits_where_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

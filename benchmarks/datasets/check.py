@@ -33,14 +33,14 @@ def verify(prepared: Path, manifest: Manifest, progress: Progress) -> list[str]:
 
 def _check(path: Path, entry: FileEntry) -> str | None:
     try:
-        found = file_entry(path)
+        actual = file_entry(path)
     except FileNotFoundError:
         return "missing"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    if found.bytes != entry.bytes:
-        return f"{found.bytes} bytes, the manifest says {entry.bytes}"
-    return None if found == entry else "its content has changed (sha256 differs)"
+    if actual.bytes != entry.bytes:
+        return f"{actual.bytes} bytes, the manifest says {entry.bytes}"
+    return None if actual == entry else "its content has changed (sha256 differs)"
 
 
 def class_counts(prepared: Path, manifest: Manifest, dataset: Dataset) -> tuple[np.ndarray, int]:
@@ -51,9 +51,9 @@ def class_counts(prepared: Path, manifest: Manifest, dataset: Dataset) -> tuple[
     for scene in manifest.scenes:
         folder = prepared / LABELLED / scene.name
         if (folder / "semantic.npy").is_file():
-            found = np.bincount(np.load(folder / "semantic.npy", allow_pickle=False), minlength=256)
-            counts += found[:classes]
-            without_class += int(found[classes:].sum())
+            counted = np.bincount(np.load(folder / "semantic.npy", allow_pickle=False), minlength=256)
+            counts += counted[:classes]
+            without_class += int(counted[classes:].sum())
         elif of_points:
             without_class += scene.points
         elif (folder / "boxes.npy").is_file():

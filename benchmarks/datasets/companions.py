@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_bench.benchmarks.datasets.rgbd_folder import Recording
+from pretrain_bench.benchmarks.datasets.scannet import SceneSource
 from pretrain_bench.benchmarks.datasets.semantickitti import ScanPaths
 from pretrain_bench.benchmarks.datasets.sunrgbd import Prepared
 from pretrain_bench.benchmarks.datasets.value_checks import Finding, Problem
@@ -65,7 +66,7 @@ def _uneven(sources: Mapping[str, Any]) -> list[Problem]:
     pictures = {n: s.image is not None for n, s in sources.items() if isinstance(s, ScanPaths)}
     streams = {
         name: (folder / f"{name}.sens").is_file() or (folder / "color").is_dir()
-        for name, folder in ((n, s[0]) for n, s in sources.items() if type(s) is tuple)
+        for name, folder in ((n, s.folder) for n, s in sources.items() if isinstance(s, SceneSource))
     }
     problems: list[Problem] = []
     for held, what in ((pictures, "scans have no picture in image_2"), (streams, "scenes have no recording (.sens)")):

@@ -163,6 +163,8 @@ def _with_walls(up: NDArray[np.float64], normals: NDArray[np.float64]) -> NDArra
         level = normals[along > np.cos(np.radians(degrees))]
         steep = normals[along < np.sin(np.radians(degrees))]
         weight = _CAMERAS_WEIGHT * (len(level) + len(steep))
+        if not weight:  # without depth only the cameras tell
+            break
         axis = np.linalg.eigh(steep.T @ steep - level.T @ level - weight * np.outer(up, up))[1][:, 0]
         up = axis if axis @ up > 0 else -axis
     return up

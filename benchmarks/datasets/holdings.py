@@ -42,14 +42,14 @@ def scenes_for_task(manifest: Manifest, scenes: Iterable[str], kind: str) -> tup
 def classes_in(manifest: Manifest, scenes: Iterable[str], kind: str) -> frozenset[int] | None:
     """Ids of the classes that any of these scenes shows: of labelled points, or of boxes for a `detection` task. None where the
     data were prepared before this was counted."""
-    wanted, found = set(scenes), set()
+    wanted, classes = set(scenes), set()
     for scene in manifest.scenes:
         if scene.name in wanted:
             ids = scene.box_classes if kind == "detection" else scene.point_classes
             if ids is None:
                 return None
-            found |= set(ids)
-    return frozenset(found)
+            classes |= set(ids)
+    return frozenset(classes)
 
 
 def classes_held(folder: Path, dataset: Dataset) -> dict[str, tuple[int, ...]]:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from pretrain_bench.benchmarks.datasets import value_checks
 from pretrain_bench.benchmarks.support.errors import DataError
 
+MOST_PIXELS = 50_000_000
+"""Of a colour or depth picture: those of the datasets here have at most 1.5 million."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError)
 _MODES = {
@@ -106,6 +108,9 @@ def _reason(error: Exception) -> str:
     return "it is not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
-def _check_size(found: tuple[int, int], expected: tuple[int, int] | None, name: str) -> None:
-    if expected is not None and found != expected:
-        raise DataError(f"{name}: the picture is {found[0]}x{found[1]}, expected {expected[0]}x{expected[1]}")
+def _check_size(actual: tuple[int, int], expected: tuple[int, int] | None, name: str) -> None:
+    """Raises DataError, before a picture is decoded, for one of another size and for one of more than MOST_PIXELS."""
+    if actual[0] * actual[1] > MOST_PIXELS:
+        raise DataError(f"{name}: the picture is {actual[0]}x{actual[1]}, expected at most {MOST_PIXELS:,} pixels")
+    if expected is not None and actual != expected:
+        raise DataError(f"{name}: the picture is {actual[0]}x{actual[1]}, expected {expected[0]}x{expected[1]}")

@@ -23,7 +23,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from pretrain_bench.benchmarks.specs.base import Spec
+from pretrain_bench.benchmarks.specs.base import FileName, FolderName, Spec
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import size_and_sha256
 
@@ -43,7 +43,7 @@ class FileEntry(Spec):
 class SceneEntry(Spec):
     """What one scene holds; zero where a count does not apply."""
 
-    name: str
+    name: FolderName
     points: int = 0
     frames: int = 0
     pairs: int = 0
@@ -67,7 +67,7 @@ class Manifest(Spec):
     dataset: str
     synthetic: bool
     scenes: tuple[SceneEntry, ...]
-    files: dict[str, FileEntry]
+    files: dict[FileName, FileEntry]
     problems: tuple[str, ...] = ()
     left_out: tuple[SceneEntry, ...] = Field((), description="scenes of the source that could not be read")
 

@@ -1,8 +1,8 @@
 """From an official layout to the prepared form, once, scene by scene, in as many processes as there are CPUs.
 
 A scene is written beside its place and renamed into it when whole, and so is the dataset: whoever looks sees all of it
-or nothing, and a preparation that was killed resumes where it stopped. A scene that cannot be read is left out and told, unless
-`strict`.
+or nothing, and a preparation that was killed resumes where it stopped. A scene that cannot be read is left out and
+reported, unless `strict`.
 """
 
 from __future__ import annotations
@@ -173,8 +173,8 @@ def _prepare_into(target: Path, source: Source, shown: Shown) -> Path:
     dataset, root = source.dataset, source.root
     sources = find_sources(source)
     lost = companions.lost_files(sources)
-    if source.how.strict and (found := [p for p in lost if isinstance(p, Finding)]):
-        raise as_error(found[0])
+    if source.how.strict and (findings := [p for p in lost if isinstance(p, Finding)]):
+        raise as_error(findings[0])
     partial = target.with_name(target.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     if notice := notice_of_missing_links(partial.parent, "hard"):

@@ -53,16 +53,16 @@ class Recording(NamedTuple):
 def find_recordings(root: Path) -> list[Recording]:
     """All scenes at or directly below `root`. Raises DataError when there is none, or a file of a frame is missing."""
     folders = [root, *(p for p in list_folder(root) if p.is_dir())]
-    found = [r for r in map(_recording, folders) if r]
-    if not found:
+    recordings = [r for r in map(_recording, folders) if r]
+    if not recordings:
         raise DataError(
             f"{root}: no RGB-D frames found; expected <scene>/color/, depth/, pose/, intrinsic/ (ScanNet export) or "
             f"<scene>/frame-*.color.jpg, .depth.png, .pose.txt (7-Scenes){_looks_like(folders)}"
         )
-    names = [r.name for r in found]
+    names = [r.name for r in recordings]
     if len(names) != len(set(names)):
         raise DataError(f"{root}: it and a folder in it are both recordings called {root.name!r}; rename one of them")
-    return found
+    return recordings
 
 
 def _recording(folder: Path) -> Recording | None:

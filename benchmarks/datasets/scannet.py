@@ -49,6 +49,15 @@ class Scan(NamedTuple):
     annotated: bool
 
 
+class SceneSource(NamedTuple):
+    """Where a scene comes from. `label_map` is None where no scene has a mesh; `of_task`: an official list trains or tests on it,
+    so that it should have labels (the hidden test scenes have none)."""
+
+    folder: Path
+    label_map: dict[str, int] | None
+    of_task: bool = True
+
+
 def find_scenes(root: Path) -> dict[str, Path]:
     """Scene name to folder. Raises DataError when there is none."""
     base = root / "scans" if (root / "scans").is_dir() else root
@@ -77,19 +86,20 @@ def read_label_map(path: Path) -> dict[str, int]:
         raise DataError(f"{path}: expected columns raw_category and nyu40id: {error!r}") from None
 
 
-def read_scan(folder: Path, label_map: dict[str, int] | None) -> Scan:
-    """One scene's mesh with its labels; without labels where `label_map` is None or the scene has no annotation, and without
-    alignment where its .txt has none. Each of these is a problem.
+def read_scan(source: SceneSource) -> Scan:
+    """One scene's mesh with its labels; without labels where the scene has no annotation, and without alignment where its .txt
+    has none. Each of these is a problem in a scene of a task.
 
     Raises DataError where a file is damaged, or does not fit the others.
     """
+    folder, label_map, of_task = source
     name = folder.name
     problems: list[Problem] = []
     xyz, rgb, offset = read_vertices(mesh := folder / f"{name}_vh_clean_2.ply", problems)
     alignment = read_alignment(folder / f"{name}.txt")
     if alignment is not None:
         alignment = _moved(alignment, offset)
-    else:
+    elif of_task:
         problems.append(
             f"{folder / f'{name}.txt'}: no such file, or no line axisAlignment in it; scene {name} is left out of detection"
         )
@@ -98,7 +108,7 @@ def read_scan(folder: Path, label_map: dict[str, int] | None) -> Scan:
     aggregation = folder / f"{name}.aggregation.json"
     segmentation = folder / f"{name}_vh_clean_2.0.010000.segs.json"
     lacking = [str(path) for path in (aggregation, segmentation) if not path.is_file()]
-    if lacking:
+    if lacking and of_task:
         problems.append(f"{', '.join(lacking)}: no such file; scene {name} has no labels and is left out of tasks")
     annotated = label_map is not None and not lacking
     if label_map is not None and annotated:
@@ -211,7 +221,7 @@ def _segments(path: Path, vertices: int) -> NDArray[np.int64]:
 def _groups(path: Path) -> list[tuple[str, list[int]]]:
     """(category, segments) of each object. A list that is given twice in a row (scene0217_00) is read once."""
     groups = _json(path, "segGroups", list)
-    found = []
+    objects = []
     for number, group in enumerate(groups):
         if not (
             isinstance(group, dict) and isinstance(group.get("label"), str) and isinstance(group.get("segments"), list)
@@ -220,9 +230,9 @@ def _groups(path: Path) -> list[tuple[str, list[int]]]:
         segments = group["segments"]
         if not all(isinstance(s, int) and abs(s) < 2**62 for s in segments):
             raise DataError(f"{path}: segGroups[{number}].segments must be whole numbers")
-        found.append((group["label"], segments))
-    half = len(found) // 2
-    return found[:half] if half and len(found) == 2 * half and found[:half] == found[half:] else found
+        objects.append((group["label"], segments))
+    half = len(objects) // 2
+    return objects[:half] if half and len(objects) == 2 * half and objects[:half] == objects[half:] else objects
 
 
 def _json(path: Path, field: str, kind: type) -> Any:

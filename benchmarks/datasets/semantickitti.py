@@ -25,8 +25,9 @@ from pretrain_bench.benchmarks.support.user_files import by_lower_name, elsewher
 _PATTERNS = ("sequences/*/velodyne",)
 """What a folder of this layout holds, to find it near a folder that is not one."""
 
-GROUND, ABOVE = (40, 44, 48, 49, 72), (50, 51, 70, 71, 80, 81)
-"""Raw ids of what lies on the ground, and of what stands on it: buildings, fences, vegetation, trunks, poles, signs."""
+GROUND, ABOVE = (40, 44, 48, 49, 72), (50, 71, 80, 81)
+"""Raw ids of what lies on the ground, and of what stands on it: buildings, trunks, poles, signs. Hedges and trees may
+lie below a road on a slope."""
 
 
 class ScanPaths(NamedTuple):
@@ -110,11 +111,11 @@ def train_ids(raw: NDArray[np.uint16], learning_map: dict[int, int], path: Path)
     table = np.full(65536, -1, np.int16)
     for source, target in learning_map.items():
         table[source] = IGNORE if target == 0 else target - 1
-    found = table[raw]
-    if (found < 0).any():
-        unknown = sorted({int(v) for v in raw[found < 0]})[:5]
+    ids = table[raw]
+    if (ids < 0).any():
+        unknown = sorted({int(v) for v in raw[ids < 0]})[:5]
         raise DataError(f"{path}: label ids {', '.join(map(str, unknown))} are not among SemanticKITTI's")
-    return found.astype(np.uint8)
+    return ids.astype(np.uint8)
 
 
 def read_calibration(path: Path) -> dict[str, NDArray[np.float64]]:

@@ -28,7 +28,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from pretrain_bench.benchmarks.specs.base import Selection, Spec
+from pretrain_bench.benchmarks.specs.base import FolderName, Selection, Spec
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError
@@ -42,9 +42,9 @@ class Split(Spec):
     """Scene names, and the hash of all of them."""
 
     version: int
-    train: tuple[str, ...]
-    selection: tuple[str, ...]
-    test: tuple[str, ...]
+    train: tuple[FolderName, ...]
+    selection: tuple[FolderName, ...]
+    test: tuple[FolderName, ...]
     sha256: str
 
 
@@ -111,6 +111,13 @@ def usable_scenes(scenes: Iterable[str], dataset: Dataset) -> list[str]:
     """Scenes that may train or test; others, such as SemanticKITTI's sequences without labels, do neither."""
     allowed = dataset.train_scene_prefixes + dataset.test_scene_prefixes
     return [s for s in scenes if not dataset.train_scene_prefixes or s.startswith(allowed)]
+
+
+def listed_scenes(dataset: Dataset) -> frozenset[str]:
+    """The scenes of the dataset's official training and test lists; empty where it does not have both."""
+    if not (dataset.train_scenes_file and dataset.test_scenes_file):
+        return frozenset()
+    return read_scene_list(dataset.train_scenes_file) | read_scene_list(dataset.test_scenes_file)
 
 
 def scenes_for_testing(scenes: Iterable[str], dataset: Dataset, tested: Iterable[str] = ()) -> frozenset[str]:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 import re
+import struct
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -26,6 +28,10 @@ from pretrain_bench.benchmarks.support.files import read_bytes
 from pretrain_bench.benchmarks.support.user_files import elsewhere, list_folder, read_text
 
 MAX_DEPTH_METRES = 8.0
+MOST_MAT_BYTES = 512 << 20
+"""Unpacked: the points of a view of 730 x 530 pixels take 18 MiB."""
+_COMPRESSED = 15
+"""Type of a compressed element of a MATLAB 5 file."""
 _PATTERNS = ("sunrgbd_trainval/depth", "SUNRGBDtoolbox/Metadata")
 """What a folder of this layout holds, to find it near a folder that is not one."""
 MIN_TILT_COSINE = 0.1
@@ -266,6 +272,7 @@ def load_mat(path: Path, name: str, structs: bool = False) -> Any:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
+    _check_unpacked_size(path)
     try:
         content = loadmat(str(path), variable_names=[name], struct_as_record=not structs, squeeze_me=structs)
     except FileNotFoundError:
@@ -278,6 +285,25 @@ def load_mat(path: Path, name: str, structs: bool = False) -> Any:
     if name not in content:
         raise DataError(f"{path}: it has no variable {name!r}")
     return content[name]
+
+
+def _check_unpacked_size(path: Path) -> None:
+    """Raises DataError for a MATLAB 5 file whose compressed variables unpack to more than MOST_MAT_BYTES."""
+    content = memoryview(read_bytes(path)) if path.is_file() else memoryview(b"")
+    at, total = 128, 0
+    while at + 8 <= len(content):
+        kind, size = struct.unpack_from("<II", content, at)
+        if kind == _COMPRESSED:
+            unpack, rest = zlib.decompressobj(), bytes(content[at + 8 : at + 8 + size])
+            try:
+                while rest and total <= MOST_MAT_BYTES:
+                    total += len(unpack.decompress(rest, 1 << 20))
+                    rest = unpack.unconsumed_tail
+            except zlib.error:
+                return  # scipy names what is damaged
+        if total > MOST_MAT_BYTES:
+            raise DataError(f"{path}: unpacks to more than {MOST_MAT_BYTES >> 20} MiB")
+        at += 8 + size
 
 
 def _picture(

@@ -28,7 +28,7 @@ from pretrain_bench.benchmarks.datasets.frame_writer import FrameSource, Reading
 from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, scene_folder_name
 from pretrain_bench.benchmarks.datasets.parts import SceneParts, holding_depth
 from pretrain_bench.benchmarks.datasets.problems import why_none
-from pretrain_bench.benchmarks.datasets.splits import usable_scenes
+from pretrain_bench.benchmarks.datasets.splits import listed_scenes, usable_scenes
 from pretrain_bench.benchmarks.datasets.value_checks import Problem
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError
@@ -68,18 +68,17 @@ def write_recording(dataset: Dataset, recording: rgbd_folder.Recording, out: Pat
 
 
 def find_scannet(dataset: Dataset, root: Path) -> dict[str, Any]:
-    """Scenes; the label map comes along, where there is one."""
+    """Scenes, with the label map where one has a mesh."""
     scenes = scannet.find_scenes(root)
     meshes = any((f / f"{n}_vh_clean_2.ply").is_file() for n, f in scenes.items())
     label_map = scannet.read_label_map(scannet.find_label_map(root)) if meshes else None
-    return {name: (folder, label_map) for name, folder in scenes.items()}
+    listed = listed_scenes(dataset)
+    return {n: scannet.SceneSource(f, label_map, not listed or n in listed) for n, f in scenes.items()}
 
 
-def write_scannet(
-    dataset: Dataset, source: tuple[Path, dict[str, int] | None], out: Path, how: Reading
-) -> dict[str, Any]:
+def write_scannet(dataset: Dataset, source: scannet.SceneSource, out: Path, how: Reading) -> dict[str, Any]:
     """Frames of the stream (or of the exported folder) and the labelled mesh, each where it is there and can be read."""
-    folder = source[0]
+    folder = source.folder
     name = folder.name
     parts = SceneParts(name, how.strict)
 
@@ -92,7 +91,9 @@ def write_scannet(
         parts.add("recording", lambda: write_recording(dataset, _only(folder), out, how), drop_frames)
     if (folder / f"{name}_vh_clean_2.ply").is_file():
         parts.add("mesh", lambda: _write_mesh(dataset, source, out))
-    elif source[1] is not None:  # other scenes have one; data without any mesh are to pre-train on
+    elif (
+        source.label_map is not None and source.of_task
+    ):  # other scenes have one; data without any mesh are to pre-train on
         parts.problem(f"{folder / f'{name}_vh_clean_2.ply'}: no such file; scene {name} is left out of tasks")
     return parts.result(f"{folder}: neither {name}.sens nor exported frames nor {name}_vh_clean_2.ply in it")
 
@@ -107,9 +108,9 @@ def _write_stream(stream: Path, out: Path, how: Reading) -> dict[str, Any]:
     return {**held, "problems": problems + held["problems"]}
 
 
-def _write_mesh(dataset: Dataset, source: tuple[Path, dict[str, int] | None], out: Path) -> dict[str, Any]:
+def _write_mesh(dataset: Dataset, source: scannet.SceneSource, out: Path) -> dict[str, Any]:
     """Vertices of a ScanNet mesh with their labels and boxes."""
-    scan = scannet.read_scan(*source)
+    scan = scannet.read_scan(source)
     held: dict[str, Any] = {"points": len(scan.xyz), "problems": scan.problems}
     labels: dict[str, NDArray] = {}
     if scan.annotated:
@@ -161,7 +162,7 @@ def write_semantickitti(dataset: Dataset, scan: semantickitti.ScanPaths, out: Pa
         _save(out / LABELLED, semantic=semantic, instance=instance)
         value_checks.check_labelled(raw > 0, str(scan.labels), parts.problems)
         high, ground = (np.isin(raw, ids) for ids in (semantickitti.ABOVE, semantickitti.GROUND))
-        what = f"{scan.points}: trunks and buildings above the road"
+        what = f"{scan.points}: buildings, trunks, poles and signs above the road"
         value_checks.check_above(points[:, 2], high, ground, what, parts.problems)
     elif scan.of_task:
         parts.problem(f"{scan.label_path}: no such file; the scan is left out of tasks")

@@ -30,6 +30,12 @@ def _stays_below(name: str) -> str:
 
 FileName = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_stays_below)]
 """A file below a folder, as `predictions/final/room.npz`; the folder may come from a stranger."""
+FolderName = Annotated[
+    str,
+    Field(min_length=1, max_length=255, pattern=r"^[^/]*$"),
+    AfterValidator(_stays_below),
+]
+"""One folder or file, such as a scene: a name without a path."""
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 

@@ -17,6 +17,7 @@ from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.benchmarks.support.user_files import decode
 
 SpecT = TypeVar("SpecT", bound=Spec)
+MOST_YAML_BYTES = 4 << 20
 Location = tuple[int | str, ...]
 """Keys and indices that lead to a field."""
 
@@ -56,8 +57,12 @@ def parse_spec(data: object, model: type[SpecT], where: str) -> SpecT:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML 1.2 file that holds a mapping. Raises WrongUse naming the file, and the line where it does not parse or gives a key
-    twice."""
+    twice; and for a pipe, a device, or a file of more than MOST_YAML_BYTES."""
+    if path.exists() and not path.is_file():
+        raise WrongUse(f"{path}: not a file; specs are read from files on disk")
     try:
+        if path.stat().st_size > MOST_YAML_BYTES:
+            raise WrongUse(f"{path}: larger than {MOST_YAML_BYTES >> 20} MiB; that is not a spec")
         data = yaml_core.load(decode(path.read_bytes(), path))
     except FileNotFoundError:
         raise WrongUse(f"{path}: no such file") from None

@@ -12,25 +12,52 @@ from typing import Any
 import yaml
 from yaml.constructor import ConstructorError
 
+MOST_VALUES = 100_000
+"""The largest split lists that ship hold 1,500."""
+_MERGE = "tag:yaml.org,2002:merge"
+
 
 class CoreLoader(yaml.SafeLoader):
     """A safe loader of YAML 1.2. Raises yaml.YAMLError, with the line, for a key that is given twice in one mapping."""
 
     yaml_implicit_resolvers: dict = {}
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """A mapping whose own keys differ. Keys that are merged in by `<<` may be given again."""
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping whose own keys differ. Keys that are merged in by `<<` may be given again: they are not merged yet here."""
+        node = super().compose_mapping_node(anchor)
         lines: dict[Any, int] = {}
         for key_node, _ in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
-            if key is None or key_node.tag == "tag:yaml.org,2002:merge":
+            if key is None or key_node.tag == _MERGE:
                 continue
             line = key_node.start_mark.line + 1
             if key in lines:
                 problem = f"key {key!r} is given twice, first in line {lines[key]}"
                 raise ConstructorError(None, None, problem, key_node.start_mark)
             lines[key] = line
-        return super().construct_mapping(node, deep)
+        return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Replace `<<` by the pairs of the mappings it names: a mapping's own keys count most, then the first mapping's. (PyYAML
+        compares merged keys by the identity of their strings, so that an inherited value may win.)"""
+        own: dict[Hashable, tuple[yaml.Node, yaml.Node]] = {}
+        merged: dict[Hashable, tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in node.value:
+            if key.tag != _MERGE:
+                own[_identity(key)] = (key, value)
+                continue
+            for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if not isinstance(source, yaml.MappingNode):
+                    raise ConstructorError(None, None, "`<<` takes a mapping or a list of mappings", source.start_mark)
+                self.flatten_mapping(source)
+                for pair in source.value:
+                    merged.setdefault(_identity(pair[0]), pair)
+        node.value = list((merged | own).values())
+
+
+def _identity(key: yaml.Node) -> Hashable:
+    """Equal for two keys of the same content."""
+    return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
 
 
 def _int(loader: CoreLoader, node: yaml.ScalarNode) -> int:
@@ -62,5 +89,35 @@ CoreLoader.add_constructor("tag:yaml.org,2002:bool", _bool)
 
 
 def load(text: str) -> Any:
-    """The content of a YAML document. Raises yaml.YAMLError where it does not parse or gives a key twice."""
-    return yaml.load(text, CoreLoader)
+    """The content of a YAML document. Raises yaml.YAMLError where it does not parse, gives a key twice, nests too deeply, or
+    holds more than MOST_VALUES values with its aliases written out."""
+    loader = CoreLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _count_values(root, {})
+        return loader.construct_document(root)
+    except RecursionError:
+        raise ConstructorError(None, None, "the document nests too deeply", None) from None
+    finally:
+        loader.dispose()
+
+
+def _count_values(node: yaml.Node, counted: dict[int, int]) -> int:
+    """Values of a node with its aliases written out; `counted` maps the ids of finished nodes to theirs. Raises ConstructorError
+    for too many, and for an alias inside its own anchor."""
+    if id(node) in counted:
+        if not counted[id(node)]:
+            raise ConstructorError(None, None, "an alias stands inside its own anchor", node.start_mark)
+        return counted[id(node)]
+    counted[id(node)] = 0  # under way
+    total = 1
+    if isinstance(node, yaml.CollectionNode):
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        total += sum(_count_values(part, counted) for part in parts)
+    if total > MOST_VALUES:
+        problem = f"more than {MOST_VALUES:,} values with aliases written out"
+        raise ConstructorError(None, None, problem, node.start_mark)
+    counted[id(node)] = total
+    return total

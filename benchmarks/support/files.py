@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,8 +25,11 @@ def read_bytes(path: Path) -> bytes:
 
 
 def size_and_sha256(path: Path) -> tuple[int, str]:
-    """Bytes and hash of a file as it is now, without holding it in memory. Raises OSError where it cannot be read."""
-    with path.open("rb") as file:
+    """Bytes and hash of a file as it is now, without holding it in memory. Raises OSError where it cannot be read, and for a pipe
+    or a device, which might never end."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return file.tell(), digest
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def exclusive(path: Path, waiting: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """Hold the lock file at `path`, made with its folder where missing; `waiting` is told once who holds it, if somebody
+    """Hold the lock file at `path`, made with its folder where missing; `waiting` is reported once who holds it, if somebody
     does. The file may be removed by its holder before the lock is dropped."""
-    told = False
+    reported = False
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -24,10 +24,10 @@ def exclusive(path: Path, waiting: Callable[[str], None] = lambda _: None) -> It
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if not told:
+            if not reported:
                 file.seek(0)
                 waiting(file.read().strip() or "another process")
-                told = True
+                reported = True
             file.close()
             time.sleep(0.2)
             continue

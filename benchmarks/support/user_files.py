@@ -9,6 +9,8 @@ from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import read_bytes
 from pretrain_bench.benchmarks.support.reading import cannot_read
 
+MOST_TEXT_BYTES = 64 << 20
+"""Poses of the longest public recordings take 2 MB; numbers take thirty times their text in memory."""
 SYSTEM_NAMES = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found",
      "system volume information")
@@ -65,7 +67,15 @@ def elsewhere(root: Path, *patterns: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """A text file of the user's. Raises DataError as `decode`, and where the file cannot be read."""
+    """A text file of the user's. Raises DataError as `decode`, where the file cannot be read, and for one of more than
+    MOST_TEXT_BYTES."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise cannot_read(path, error) from None
+    if size > MOST_TEXT_BYTES or not path.is_file():
+        kind = f"a text of {size:,} bytes" if path.is_file() else "not a plain file"
+        raise DataError(f"{path}: {kind}; expected a file of at most {MOST_TEXT_BYTES >> 20} MiB")
     return decode(read_bytes(path), path)
 
 

@@ -14,9 +14,9 @@ def doctor(data: Data = None, runs: Runs = DEFAULT_RUNS, json: Json = False) -> 
     from pretrain_bench.api.doctor import raise_if_broken
     from pretrain_bench.harness.cli.console import print_json, table
 
-    found = pb.doctor(runs, data or ())
+    rows = pb.doctor(runs, data or ())
     if json:
-        print_json([d._asdict() for d in found])
+        print_json([d._asdict() for d in rows])
     else:
-        print(table(("what", "state", "detail"), found))
-    raise_if_broken(found)
+        print(table(("what", "state", "detail"), rows))
+    raise_if_broken(rows)

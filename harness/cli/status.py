@@ -18,16 +18,17 @@ def status(runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
     """
     from pretrain_bench.harness.cli.console import print_json, table
 
-    found = pb.status(runs)
+    current = pb.status(runs)
     if json:
-        print_json({"under_way": [s._asdict() for s in found.under_way], "outcomes": found.outcomes})
+        print_json({"under_way": [s._asdict() for s in current.under_way], "outcomes": current.outcomes})
         return
     rows = [
-        (s.key[:8], s.stage, _state(s), f"{s.step}/{s.steps}", _rate(s), _left(s), s.by or "-") for s in found.under_way
+        (s.key[:8], s.stage, _state(s), f"{s.step}/{s.steps}", _rate(s), _left(s), s.by or "-")
+        for s in current.under_way
     ]
     headers = ("run", "stage", "state", "step", "steps/s", "left", "by")
     print(table(headers, rows) if rows else "nothing runs")
-    print(", ".join(f"{n} {name}" for name, n in sorted(found.outcomes.items())) or "no run has ended yet")
+    print(", ".join(f"{n} {name}" for name, n in sorted(current.outcomes.items())) or "no run has ended yet")
 
 
 def _state(stage: StageUnderWay) -> str:

@@ -22,7 +22,7 @@ from pydantic_core import to_json
 from pretrain_bench.benchmarks.datasets.coverage import SplitCoverage
 from pretrain_bench.benchmarks.datasets.splits import Split
 from pretrain_bench.benchmarks.specs.backbone_shapes import TRANSFER_MEANS, Transfer
-from pretrain_bench.benchmarks.specs.base import Name, Seed, Selection, Spec
+from pretrain_bench.benchmarks.specs.base import FolderName, Name, Seed, Selection, Spec
 from pretrain_bench.benchmarks.specs.budget import UNIFORMITY_MEANS, Currency, Uniformity
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
@@ -56,7 +56,7 @@ class DataView(Spec):
     things: tuple[str, ...] = Field((), description="those of `classes` whose instances are told apart")
     heading_bins: PositiveInt = Field(1, description="of boxes; 1 where they lie along the axes")
     box_mean_sizes_metres: tuple[tuple[float, float, float], ...] = Field((), description="full size, for each class")
-    scenes: tuple[str, ...] = Field((), description="the scenes a pre-training stage uses")
+    scenes: tuple[FolderName, ...] = Field((), description="the scenes a pre-training stage uses")
 
 
 class Limits(Spec):

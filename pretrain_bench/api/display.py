@@ -108,10 +108,18 @@ class TqdmDisplay:
 
 
 class LineDisplay:
-    """Plain lines on stderr for logs and pipes: one where something starts and ends, and at most one a minute between."""
+    """Plain lines on stderr for logs and pipes: one where something starts and ends, and at most one a minute between.
 
-    def __init__(self, every_seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._every, self._clock = every_seconds, clock
+    Going through a list in less than `quiet_seconds` prints nothing.
+    """
+
+    def __init__(
+        self,
+        every_seconds: float = 60.0,
+        quiet_seconds: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._every, self._quiet, self._clock = every_seconds, quiet_seconds, clock
         self._stages: dict[Callable[[object], None], _Counted] = {}
 
     def say(self, message: str) -> None:
@@ -128,7 +136,8 @@ class LineDisplay:
             for number, item in enumerate(items, 1):
                 yield item
                 counted.at(number)
-            counted.end()
+            if counted.seconds() >= self._quiet:
+                counted.end()
 
         return wrap
 
@@ -179,9 +188,13 @@ class _Counted:
 
     def end(self) -> None:
         """Print how far it came and how long that took."""
-        took = duration(self.display._clock() - self.began)
+        took = duration(self.seconds())
         counted = f"{self.last:,}{self._of()}" if self.total else "done"  # a stage may have nothing to count
         self.display.say(f"{self.title}: {counted} in {took}")
+
+    def seconds(self) -> float:
+        """Time since counting began."""
+        return self.display._clock() - self.began
 
     def _of(self) -> str:
         return "" if self.total is None else f" of {self.total:,}"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?=.*[A-Za-z(|!])")
+"""Signed numbers and a lone dash are none."""
 COLUMN_POINTS, LETTER_POINTS, GAP_POINTS = 240, 4.6, 12
 """In TeX points: the width of one column of a two-column paper, and roughly that of a letter and of the gap between columns."""
 
@@ -33,12 +35,21 @@ def write_data(table: pd.DataFrame, stem: Path) -> Path:
     """Write a table for programs: CSV, JSON (a list of rows, null for missing numbers) and Parquet. Returns the path of
     the CSV."""
     path = stem.with_suffix(".csv")
-    table.to_csv(path, index=False)
+    path.write_text(csv_text(table))
     payload = table.astype(object).where(table.notna(), None).replace({np.inf: None, -np.inf: None})
     stem.with_suffix(".json").write_text(json.dumps(payload.to_dict("records"), indent=1, default=str) + "\n")
     if importlib.util.find_spec("pyarrow") is not None:
         table.to_parquet(stem.with_suffix(".parquet"), index=False)
     return path
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as CSV. Texts that a spreadsheet would run as a formula (a container's message may be one) get an apostrophe."""
+    texts = table.select_dtypes(include=["object", "string"]).columns
+    safe = table.copy()
+    for column in texts:
+        safe[column] = [f"'{v}" if isinstance(v, str) and _FORMULA.match(v) else v for v in table[column]]
+    return safe.to_csv(index=False)
 
 
 def section(title: str, table: pd.DataFrame) -> str:

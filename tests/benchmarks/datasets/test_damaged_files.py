@@ -69,7 +69,7 @@ def read_sens(path: Path) -> None:
 
 
 def read_scan(path: Path) -> None:
-    scan = scannet.read_scan(path.parent, {"wall": 1, "floor": 2})
+    scan = scannet.read_scan(scannet.SceneSource(path.parent, {"wall": 1, "floor": 2}))
     assert len(scan.xyz) == len(scan.rgb) == len(scan.nyu40) == len(scan.instance)
     assert np.isfinite(scan.xyz).all() and scan.nyu40.min() >= 0
     assert scan.alignment is None or np.isfinite(scan.alignment).all()

@@ -48,6 +48,12 @@ def test_up_is_found_however_the_world_lies(lean: float, downward: float) -> Non
     assert up.sure and degrees_between(up.direction, leaning(lean)[:3, 2]) < 3
 
 
+def test_without_depth_the_cameras_alone_tell_what_is_up() -> None:
+    sampled = turned(room(8, downward_degrees=0, turn_degrees=45), leaning(117)).sampled
+    up = find_up(sampled._replace(depth=np.zeros_like(sampled.depth)))
+    assert degrees_between(up.direction, leaning(117)[:3, 2]) < 5 and up.floor_share == 0
+
+
 def test_the_turn_brings_up_to_z() -> None:
     for up in (*np.eye(3), *-np.eye(3), np.array([0.36, -0.48, 0.8]), np.array([0, 1e-9, -1.0])):
         turn = turn_to_z(up)

@@ -32,6 +32,17 @@ def test_a_mesh_without_annotation_is_no_mesh_without_objects(suffix: str, tmp_p
         prepared("scannet", root, tmp_path, strict=True)
 
 
+def test_a_scene_of_no_official_list_needs_no_labels(tmp_path: Path) -> None:
+    """ScanNet's hidden test scenes have no annotation and no alignment."""
+    hidden = "scene0707_00"
+    root = write_scannet(tmp_path / "s", (TRAIN[0], TEST[0], hidden))
+    for name in (f"{hidden}.aggregation.json", f"{hidden}{SEGMENTS}", f"{hidden}.txt"):
+        (root / "scans" / hidden / name).unlink()
+    data = prepared("scannet", root, tmp_path, strict=True)
+    assert data.manifest.problems == ()
+    assert hidden in data.scenes and scenes_for_task(data.manifest, data.scenes, "semantic") == (TRAIN[0], TEST[0])
+
+
 def test_perfect_boxes_score_1_whatever_else_is_not_annotated(tmp_path: Path) -> None:
     root = write_scannet(tmp_path / "s")
     (root / "scans" / TEST[1] / f"{TEST[1]}.aggregation.json").unlink()

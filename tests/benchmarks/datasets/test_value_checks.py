@@ -17,6 +17,7 @@ from pretrain_bench.benchmarks.datasets.value_checks import Finding, Problem
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.harness.planning.catalog import find
+from tests.tiny_data import prepared, write_kitti
 from tests.verification.tiny_inputs import WRITERS
 from tests.verification.value_mutations import KITTI, SCENE, SUN, mat, ply, room, scan, stream
 
@@ -260,3 +261,15 @@ def test_files_whose_set_was_lost_are_named(tmp_path: Path) -> None:
         root = tmp_path / Path(file).name
         _, manifest = ready(layout, root, lambda r, f=file: (r / f).unlink())  # type: ignore[misc]
         assert any(line in p for p in manifest.problems), manifest.problems
+
+
+@pytest.mark.parametrize(("label", "problems"), [(70, 0), (71, 1)])
+def test_plants_may_lie_below_a_road_and_trunks_may_not(label: int, problems: int, tmp_path: Path) -> None:
+    """On a slope, most vegetation that a laser sees may grow below the road."""
+    root = write_kitti(tmp_path / "k", ("00/000000",))
+    points = np.c_[np.random.default_rng(0).uniform(-9, 9, (50, 2)), np.repeat([-4.0, 0.0], 25), np.full(50, 0.5)]
+    points[::2, 3] = 0.25
+    points.astype("<f4").tofile(root / "dataset/sequences/00/velodyne/000000.bin")
+    np.repeat([label, 40], 25).astype("<u4").tofile(root / "dataset/sequences/00/labels/000000.label")
+    lines = prepared("semantickitti", root, tmp_path).manifest.problems
+    assert len([line for line in lines if "z is not up: expected buildings, trunks" in line]) == problems

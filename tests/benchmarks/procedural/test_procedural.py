@@ -229,7 +229,7 @@ def test_the_scannet_layout_comes_back(tmp_path: Path) -> None:
     folder = scannet.find_scenes(root)["scene0000_00"]
     rng = write._rng(dataset, 0)
     world = rooms.build_room(rng, write.SCANNET_KINDS)
-    scan = scannet.read_scan(folder, scannet.read_label_map(scannet.find_label_map(root)))
+    scan = scannet.read_scan(scannet.SceneSource(folder, scannet.read_label_map(scannet.find_label_map(root))))
     aligned = scan.xyz @ scan.alignment[:3, :3].T + scan.alignment[:3, 3]
     assert (aligned > -0.15).all() and (aligned < np.array(world.size) + 0.15).all()
     # Every instance of the annotation is one object of the world, and its label the object's.

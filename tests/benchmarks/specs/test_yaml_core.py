@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import yaml
 from pretrain_bench.benchmarks.specs import yaml_core
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import Cell
-from pretrain_bench.benchmarks.specs.loading import load_spec, read_yaml
+from pretrain_bench.benchmarks.specs.loading import MOST_YAML_BYTES, load_spec, read_yaml
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from tests.conftest import Bench
@@ -73,9 +75,48 @@ def test_a_key_given_twice_is_an_error_with_both_lines(text: str, line: int, fir
 
 def test_a_merged_key_may_be_overridden_and_the_loader_stays_safe() -> None:
     assert yaml_core.load("m: &m {a: 1, b: 2}\nn: {<<: *m, a: 3}")["n"] == {"a": 3, "b": 2}
+    nested = "a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {<<: *b}\nd: {<<: *b, y: 4}"
+    loaded = yaml_core.load(nested)
+    assert loaded["b"] == loaded["c"] == {"x": 3, "y": 2} and loaded["d"] == {"x": 3, "y": 4}
+    several = "a: &a {steps: 1}\nb: &b {steps: 2, rate: 3}\nc: {<<: [*a, *b]}"
+    assert yaml_core.load(several)["c"] == {"steps": 1, "rate": 3}
+    with pytest.raises(yaml.YAMLError, match="takes a mapping or a list of mappings"):
+        yaml_core.load("a: {<<: 3}")
     for text in ("!!python/object/apply:os.getcwd []", "a: " + 5000 * "9"):
         with pytest.raises(yaml.YAMLError):
             yaml_core.load(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "a: &a [1]\n" + "".join(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in pairwise("abcdefgh")),
+            "100,000",
+        ),
+        ("a: " + "[" * 4000 + "]" * 4000, "nests too deeply"),
+        ("a: &a [*a]", "inside its own anchor"),
+        ("d: &d {<<: *d, x: 1}", "inside its own anchor"),
+        ("a: " + "9" * 6000, "a number of 6000 digits"),
+    ],
+    ids=["aliases", "depth", "circle", "merged circle", "digits"],
+)
+def test_a_document_that_grows_without_end_is_refused(text: str, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(WrongUse, match=f"{path}.*not valid YAML: .*{problem}"):
+        read_yaml(path)
+
+
+def test_only_files_of_the_size_of_specs_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(WrongUse, match=r"pipe\.yaml: not a file"):
+        read_yaml(tmp_path / "pipe.yaml")
+    large = tmp_path / "large.yaml"
+    large.write_bytes(b"")
+    os.truncate(large, MOST_YAML_BYTES + 1)
+    with pytest.raises(WrongUse, match=r"large\.yaml: larger than 4 MiB"):
+        read_yaml(large)
 
 
 def test_seeds_have_64_bits(bench: Bench) -> None:

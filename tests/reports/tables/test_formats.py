@@ -1,10 +1,12 @@
-"""Tables as LaTeX."""
+"""Tables as LaTeX and CSV."""
 
 from __future__ import annotations
 
+import io
+
 import pandas as pd
 
-from pretrain_bench.reports.tables.formats import latex
+from pretrain_bench.reports.tables.formats import csv_text, latex
 
 
 def test_latex_is_escaped() -> None:
@@ -18,3 +20,12 @@ def test_latex_is_escaped() -> None:
         and r"\end{tabular}}" in wide
         and r"\end{table*}" in wide
     )
+
+
+def test_no_cell_of_a_csv_is_a_formula() -> None:
+    formulas = ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3+cmd|'x'!A0", "\t=1"]
+    plain = ["-", "-1.5", "+2.0", "", "a=b", "3 of 4"]
+    texts = csv_text(pd.DataFrame({"message": [*formulas, *plain], "n": range(11)}))
+    read = pd.read_csv(io.StringIO(texts), dtype=str, keep_default_na=False)
+    assert read["message"].tolist() == [*(f"'{f}" for f in formulas), *plain]
+    assert read["n"].tolist() == [str(n) for n in range(11)]
