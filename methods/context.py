@@ -10,14 +10,14 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.specs.loading import parse_spec
-from pretrain_bench.benchmarks.specs.recipes import Recipe
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.contract.events import EVENTS_FILE, EventWriter, Start, Warn
 from pretrain_bench.harness.contract.run_length import RunLength, run_length
 from pretrain_bench.harness.contract.stage import STAGE_FILE, WEIGHTS_FILE, StageSpec
 
-RecipeT = TypeVar("RecipeT", bound=Recipe)
+RecipeT = TypeVar("RecipeT", bound=Spec)
 
 # Signals of a person and of the executor, as read by the training loop.
 FINISH, CANCEL = "finish", "cancel"
@@ -71,7 +71,7 @@ class StageContext:
 
     def seed(self, component: str, *numbers: int) -> int:
         """63-bit seed of one random stream: sha256 of (seed, stage, component, numbers)."""
-        stage = "finetune" if self.spec.kind == "finetune" else f"{self.spec.method}/{self.spec.stage}"
+        stage = f"{self.spec.method}/{self.spec.stage}" if self.spec.kind == "pretrain" else self.spec.kind
         return stream_seed(self.spec.seed, stage, component, *numbers)
 
     def rng(self, component: str, *numbers: int) -> np.random.Generator:

@@ -1,4 +1,4 @@
-"""The entry point in every image: `python -m pretrain_bench.methods.stage pretrain|finetune --root /bench`.
+"""The entry point in every image: `python -m pretrain_bench.methods.stage pretrain|features|finetune --root /bench`.
 
 Exit codes: 0 done, 1 failed, 2 the input is refused (the message says why), 130 cancelled with a checkpoint saved.
 """
@@ -14,13 +14,14 @@ import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import torch
 
 from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
 from pretrain_bench.harness.contract.events import End
 from pretrain_bench.harness.contract.method_code import import_from_folder
-from pretrain_bench.harness.contract.stage import METHOD_FOLDER, StageSpec
+from pretrain_bench.harness.contract.stage import METHOD_FOLDER, Kind, StageSpec
 from pretrain_bench.methods.context import CANCEL, FINISH, StageContext
 from pretrain_bench.methods.training.loop import Cancelled
 
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pretrain_bench.methods.stage", description="Run one stage of the container contract."
     )
-    parser.add_argument("kind", choices=("pretrain", "finetune"))
+    parser.add_argument("kind", choices=get_args(Kind))
     parser.add_argument("--root", type=Path, default=Path("/bench"), help="where in/, data/, parents/ and out/ are")
     options = parser.parse_args(arguments)
     faulthandler.enable()  # a stage that makes no progress is ended by SIGABRT, and its log shows where it hung
@@ -69,7 +70,7 @@ def stage_module(context: StageContext) -> ModuleType:
     Raises WrongUse where the folder's file does not import.
     """
     folder, spec = context.root / "in" / METHOD_FOLDER, context.spec
-    if spec.kind == "finetune" or not folder.is_dir():
+    if spec.kind != "pretrain" or not folder.is_dir():
         return importlib.import_module(module_of(spec))
     try:
         return import_from_folder(folder, spec.method, spec.part)
@@ -79,7 +80,7 @@ def stage_module(context: StageContext) -> ModuleType:
 
 def module_of(spec: StageSpec) -> str:
     """The name of the built-in module that carries out a stage."""
-    return f"pretrain_bench.methods.{'finetune' if spec.kind == 'finetune' else spec.method}.{spec.part}"
+    return f"pretrain_bench.methods.{spec.method if spec.kind == 'pretrain' else 'finetune'}.{spec.part}"
 
 
 def set_up_torch(spec: StageSpec) -> None:

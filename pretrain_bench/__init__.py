@@ -31,13 +31,16 @@ if TYPE_CHECKING:
         verify_source,
         write_synthetic,
     )
+    from pretrain_bench.api.deciding import Look, run_until_decided
     from pretrain_bench.api.display import Display, LineDisplay, Progressed, Silent, TqdmDisplay
     from pretrain_bench.api.doctor import Diagnosis, doctor
     from pretrain_bench.api.errors import BenchError, DataError, EnvironmentCannot, WrongUse
     from pretrain_bench.api.features import draw_features
     from pretrain_bench.api.images import ImageState, build_images, list_images, lock_bases, prune_images
     from pretrain_bench.api.methods import ImportedCheckpoint, check_method, import_checkpoint, list_methods
+    from pretrain_bench.api.own_data import InitialFiles, describe_data, holds_originals, init_data
     from pretrain_bench.api.planning import Plan, plan
+    from pretrain_bench.api.power import Power, power, power_of_plan
     from pretrain_bench.api.reporting import compare, keys_of_suite, report, watch_runs
     from pretrain_bench.api.running import RunResult, run
     from pretrain_bench.api.runs import RUN_COLUMNS, ListedRun, Run, find_run, list_runs, load_runs
@@ -62,7 +65,10 @@ _MODULES = {
     "features": ("draw_features",),
     "images": ("ImageState", "build_images", "list_images", "lock_bases", "prune_images"),
     "methods": ("ImportedCheckpoint", "check_method", "import_checkpoint", "list_methods"),
+    "deciding": ("Look", "run_until_decided"),
+    "own_data": ("InitialFiles", "describe_data", "holds_originals", "init_data"),
     "planning": ("Plan", "plan"),
+    "power": ("Power", "power", "power_of_plan"),
     "reporting": ("compare", "keys_of_suite", "report", "watch_runs"),
     "running": ("RunResult", "run"),
     "runs": ("RUN_COLUMNS", "ListedRun", "Run", "find_run", "list_runs", "load_runs"),
@@ -77,15 +83,79 @@ _MODULES = {
 _HOMES = {name: f"{__name__}.api.{module}" for module, names in _MODULES.items() for name in names}
 
 __all__ = [
-    "RUN_COLUMNS", "Audit", "BenchError", "DataCounts", "DataError", "Diagnosis", "Display", "EnvironmentCannot",
-    "ImageState", "ImportedCheckpoint", "LineDisplay", "ListedRun", "PackedBundle", "Plan", "Progressed", "Removed", "Run",
-    "RunResult", "Settings", "Silent", "StageUnderWay", "Status", "TqdmDisplay", "WrongUse", "__version__",
-    "audit", "build_images", "cells", "check_method", "clean", "compare", "count_data", "dataset", "doctor",
-    "draw_features", "draw_scene", "find_run", "fitting_budget", "import_checkpoint", "keys_of_suite",
-    "list_datasets", "list_images",
-    "list_methods", "list_runs", "list_suites", "load_runs", "lock_bases", "open_runs", "pack_bundle", "plan",
-    "prepare_data", "preview_data", "prune_images", "report", "run", "status", "subset_data", "suite", "tested_scenes",
-    "unreadable_runs", "verify_data", "verify_source", "watch_runs", "write_synthetic",
+    "RUN_COLUMNS",
+    "Audit",
+    "BenchError",
+    "DataCounts",
+    "DataError",
+    "Diagnosis",
+    "Display",
+    "EnvironmentCannot",
+    "ImageState",
+    "ImportedCheckpoint",
+    "InitialFiles",
+    "LineDisplay",
+    "ListedRun",
+    "Look",
+    "PackedBundle",
+    "Plan",
+    "Power",
+    "Progressed",
+    "Removed",
+    "Run",
+    "RunResult",
+    "Settings",
+    "Silent",
+    "StageUnderWay",
+    "Status",
+    "TqdmDisplay",
+    "WrongUse",
+    "__version__",
+    "audit",
+    "build_images",
+    "cells",
+    "check_method",
+    "clean",
+    "compare",
+    "count_data",
+    "dataset",
+    "describe_data",
+    "doctor",
+    "draw_features",
+    "draw_scene",
+    "find_run",
+    "fitting_budget",
+    "holds_originals",
+    "import_checkpoint",
+    "init_data",
+    "keys_of_suite",
+    "list_datasets",
+    "list_images",
+    "list_methods",
+    "list_runs",
+    "list_suites",
+    "load_runs",
+    "lock_bases",
+    "open_runs",
+    "pack_bundle",
+    "plan",
+    "power",
+    "power_of_plan",
+    "prepare_data",
+    "preview_data",
+    "prune_images",
+    "report",
+    "run",
+    "run_until_decided",
+    "status",
+    "subset_data",
+    "suite",
+    "tested_scenes",
+    "unreadable_runs",
+    "verify_data",
+    "verify_source",
+    "watch_runs",
+    "write_synthetic",
 ]  # fmt: skip
 
 

@@ -15,13 +15,15 @@ from pretrain_bench.reports.analysis.cost import with_hours
 from pretrain_bench.reports.analysis.effects import effects
 from pretrain_bench.reports.analysis.families import Family, families
 from pretrain_bench.reports.analysis.frame import Loaded
+from pretrain_bench.reports.analysis.probe_prediction import Prediction, predictions
 from pretrain_bench.reports.analysis.published_protocol import BEST, families_as_published, methods_as_published
-from pretrain_bench.reports.analysis.ranks import OverTasks, over_tasks
+from pretrain_bench.reports.analysis.ranks import UNDER, OverTasks, over_tasks
 from pretrain_bench.reports.analysis.scores import class_metric
 from pretrain_bench.reports.analysis.sources import SOURCE, with_source
 from pretrain_bench.reports.analysis.titles import (
     figure_mark,
     parts_of_test_splits,
+    protocol_mark,
     short_group_title,
     text_mark,
     with_part,
@@ -30,6 +32,7 @@ from pretrain_bench.reports.analysis.variance import variances
 from pretrain_bench.reports.figures.class_heat_map import draw_class_heat_map
 from pretrain_bench.reports.figures.cost import draw_cost_against_gain
 from pretrain_bench.reports.figures.gains import draw_gains
+from pretrain_bench.reports.figures.probe_prediction import draw_prediction, prediction_words
 from pretrain_bench.reports.figures.ranks import draw_ranks
 from pretrain_bench.reports.figures.ratio_curves import draw_ratio_curves
 from pretrain_bench.reports.figures.sources import draw_source_gains
@@ -41,6 +44,7 @@ from pretrain_bench.reports.page.plotly_figures import Figure
 from pretrain_bench.reports.report_files import ReportFiles
 from pretrain_bench.reports.tables.cost_table import cost_table
 from pretrain_bench.reports.tables.formats import csv_text, write_data
+from pretrain_bench.reports.tables.probe_table import PROBE_TITLE, probe_table
 from pretrain_bench.reports.tables.published_table import published_table
 from pretrain_bench.reports.tables.ratio_table import ratio_table
 from pretrain_bench.reports.tables.source_table import source_table
@@ -112,10 +116,11 @@ class _AcrossGroupsWriter:
             title = f"Label ratios: {family.title}; {budget_words(self._runs_of(family))}"
             self._add_table(f"ratios{number}", title, table, published.PROTOCOL_OF_RATIOS)
         for number, over in enumerate(self.over_tasks, 1):
-            under = self.runs[(self.runs["budget"] == over.budget) & (self.runs["profile"] == over.profile)]
+            under = self.runs[(self.runs[UNDER] == [over.protocol, over.budget, over.profile]).all(axis=1)]
             title = f"{over.title}; {budget_words(under)}{parts_of_test_splits(under)}"
             self._add_table(f"tasks{number}", title, task_table(over))
         for name, title, table in (
+            ("probes", PROBE_TITLE, probe_table(self.effects, self.runs)),
             ("published", PUBLISHED_TITLE, published_table(self.effects) if self.list_published else self.effects[:0]),
             ("datasets", "Pre-trained on the task's dataset, or on another", source_table(self.effects)),
             ("cost", "What it cost", cost_table(self.runs)),
@@ -129,14 +134,16 @@ class _AcrossGroupsWriter:
         """Write every figure across groups."""
         for number, family in enumerate(self.families, 1):
             self._draw_family(number, family)
-        known_gains = self.effects[self.effects["gain"].notna()].groupby(["budget", "profile"])
-        for number, ((budget, profile), gains) in enumerate(known_gains, 1):
-            # A figure shows one budget; its name has a number where there are several.
+        known_gains = self.effects[self.effects["gain"].notna()].groupby(UNDER)
+        for number, ((protocol, budget, profile), gains) in enumerate(known_gains, 1):
+            # A figure shows one protocol and budget; its name has a number where there are several.
             several = known_gains.ngroups > 1
-            under = f", budget {budget}, profile {profile}" if several else ""
+            under = (f", budget {budget}, profile {profile}" if several else "") + protocol_mark(protocol)
             self._draw_gains(str(number) if several else "", under, gains)
         for number, over in enumerate(self.over_tasks, 1):
             self._draw_ranks(number, over)
+        for number, prediction in enumerate(predictions(self.runs), 1):
+            self._draw_prediction(number, prediction)
         spread = variances(self.runs, self.loaded.failed_pretrainings)
         if len(spread) and (spread["missing"] == 0).any():
             draw = partial(draw_variances, spread, f"{self.figure_mark}Where the spread comes from")
@@ -198,11 +205,17 @@ class _AcrossGroupsWriter:
             title = f"Pre-trained on the task's dataset, or on another{under}"
             draw = partial(draw_source_gains, sources, f"{self.figure_mark}{title}")
             self._add_figure(f"datasets{suffix}", title, draw, sources)
-        budget = ["budget", "profile"]
-        runs = self.runs[(self.runs[budget] == gains[budget].iloc[0].tolist()).all(axis=1)]
+        runs = self.runs[(self.runs[UNDER] == gains[UNDER].iloc[0].tolist()).all(axis=1)]
         priced, title = with_hours(gains, runs), f"Cost against gain{under}"
         draw = partial(draw_cost_against_gain, priced, f"{self.figure_mark}{title}")
         self._add_figure(f"cost{suffix}", title, draw, priced, plotly_figures.cost(priced))
+
+    def _draw_prediction(self, number: int, prediction: Prediction) -> None:
+        if len(prediction.points):
+            under = f"budget {prediction.budget}, profile {prediction.profile}"
+            title = f"Does a {prediction.protocol} probe predict the fine-tuned gain? {prediction_words(prediction)}; {under}"
+            draw = partial(draw_prediction, prediction, f"{self.figure_mark}{title}")
+            self._add_figure(f"prediction{number}", title, draw, prediction.points)
 
     def _draw_ranks(self, number: int, over: OverTasks) -> None:
         if over.ranks is not None and over.ranks.critical_difference is not None:
@@ -217,7 +230,7 @@ class _AcrossGroupsWriter:
         counts = Counter(titles)
         for number, (key, title, (_, group)) in enumerate(zip(keys, titles, groups, strict=True), 1):
             # Groups of one title differ in their recipe or code.
-            title = f"{title}, protocol #{key['protocol']}" if counts[title] > 1 else title
+            title = f"{title}, conditions #{key['conditions']}" if counts[title] > 1 else title
             yield number, with_part(title, group), group
 
     def _draw_classes(self, number: int, title: str, group: pd.DataFrame) -> None:

@@ -136,7 +136,7 @@ def _groups(runs: pd.DataFrame) -> Iterator[Group]:
     for place, (key, (_, group)) in enumerate(zip(keys, parts, strict=True)):
         title = group_title(key)
         # Groups of one title differ in their recipe or code.
-        title = f"{title}, protocol #{key['protocol']}" if titles[title] > 1 else title
+        title = f"{title}, conditions #{key['conditions']}" if titles[title] > 1 else title
         title = with_part(title, group)
         yield Group(key, title, place, group)
 
@@ -166,7 +166,8 @@ def _csv(frames: list[pd.DataFrame]) -> bytes:
 def _failure_line(record: Record) -> str:
     mark = f"**{SYNTHETIC_MARK}**: " if record.synthetic else ""
     text = f"{record.method}/{record.stage} {record.key}: {record.outcome.value}: {record.message}"
-    return f"{mark}Pre-training failed: {escape_markdown(text)}"
+    what = "Features" if record.kind == "features" else "Pre-training"
+    return f"{mark}{what} failed: {escape_markdown(text)}"
 
 
 def _failure(record: Record) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeInt
 
 from pretrain_bench.benchmarks.datasets.layout import Manifest
-from pretrain_bench.benchmarks.datasets.splits import read_division, read_scene_list, scenes_for_testing
+from pretrain_bench.benchmarks.datasets.splits import is_named, read_division, read_scene_list, scenes_for_testing
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 
@@ -83,7 +83,11 @@ def split_coverage(dataset: Dataset, manifest: Manifest, scored: Iterable[str]) 
     known = [*manifest.scenes, *manifest.left_out]
     in_data = scenes_for_testing((s.name for s in known), dataset, [s.name for s in known if s.test])
     names = official_test_scenes(dataset)
-    expected = in_data if names is None else names
+    if names is None:  # scenes that the dataset's own list names and the data lack are missing too
+        names_lacking = (n for n in dataset.test_scenes if not any(is_named(s.name, (n,)) for s in known))
+        expected = in_data.union(names_lacking)
+    else:
+        expected = names
     count = max(len(expected), dataset.test_scene_count or 0)
     lost = (expected - scored) & {s.name for s in known}  # of the data given, so named first
     missing = (*name_runs(lost), *name_runs(expected - scored - lost))

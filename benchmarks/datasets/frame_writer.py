@@ -22,6 +22,7 @@ from pretrain_bench.benchmarks.datasets.sampled_frames import (
     sampling_step,
 )
 from pretrain_bench.benchmarks.specs.dataset import UpChoice
+from pretrain_bench.benchmarks.support.errors import DataError
 
 
 class Reading(NamedTuple):
@@ -43,13 +44,14 @@ class SceneFrame(NamedTuple):
 
 
 class FrameSource(NamedTuple):
-    """A recording as its reader gives it: its name, the intrinsics (3, 3) of its depth camera, its frames, and whether the layout
-    promises that z is up."""
+    """A recording as its reader gives it: its name, the intrinsics (3, 3) of its depth camera, its frames, whether the layout
+    promises that z is up, and whether a recording with poses is refused where it is not sure what is up."""
 
     name: str
     intrinsic: NDArray[np.float64]
     frames: Iterable[SceneFrame]
     z_is_up: bool
+    up_must_be_sure: bool = False
 
 
 def write_frames(source: FrameSource, out: Path, how: Reading) -> dict[str, Any]:
@@ -106,6 +108,8 @@ def _write_poses(
         problem = format_up_problem(source.name, sampled)
     else:
         up, problem = world_up(source.name, sampled, how.up)
+        if problem is not None and source.up_must_be_sure:
+            raise DataError(problem.replace("so z is assumed", "and its layout does not say"))
     problems += [] if problem is None else [problem]
     if up is None:
         np.save(view / "poses.npy", sampled.poses)

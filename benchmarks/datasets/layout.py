@@ -56,6 +56,10 @@ class SceneEntry(Spec):
         None,
         description="of a recording whose world was turned to have z up: the direction that was up as it was recorded",
     )
+    assumed: tuple[str, ...] = Field(
+        (),
+        description="what its layout leaves open and the reader assumed: intrinsics, the registration of colour and depth",
+    )
     point_classes: tuple[int, ...] | None = Field(None, description="ids of the classes of its labelled points")
     box_classes: tuple[int, ...] | None = Field(None, description="ids of the classes of its boxes")
 
@@ -81,7 +85,8 @@ class Manifest(Spec):
             for field in ("up", "world_up"):
                 if scene[field] is None:  # so that data keep the hash that they had before this field
                     del scene[field]
-            del scene["point_classes"], scene["box_classes"]  # they follow from files that are hashed
+            # They follow from files that are hashed, or say how these were made.
+            del scene["point_classes"], scene["box_classes"], scene["assumed"]
         if not self.left_out:
             del content["left_out"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

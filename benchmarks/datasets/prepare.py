@@ -8,7 +8,6 @@ reported, unless `strict`.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import shutil
@@ -29,6 +28,7 @@ from pretrain_bench.benchmarks.datasets import (
     parts,
     recording_checks,
     recording_pairs,
+    recordings,
     sampled_frames,
     splits,
     value_checks,
@@ -47,14 +47,16 @@ from pretrain_bench.benchmarks.datasets.layout import (
     is_prepared,
     read_manifest,
 )
+from pretrain_bench.benchmarks.datasets.layouts import arrays
+from pretrain_bench.benchmarks.datasets.layouts.registry import READERS
 from pretrain_bench.benchmarks.datasets.parts import as_error
 from pretrain_bench.benchmarks.datasets.problems import why_none
 from pretrain_bench.benchmarks.datasets.recording_pairs import BarFor, finish_pairs
 from pretrain_bench.benchmarks.datasets.source_files import source_digest, source_files
 from pretrain_bench.benchmarks.datasets.value_checks import Finding, Problem
-from pretrain_bench.benchmarks.datasets.writers import FINDERS, WRITERS
 from pretrain_bench.benchmarks.input import voxelise as voxelize
 from pretrain_bench.benchmarks.specs.dataset import Dataset, UpChoice
+from pretrain_bench.benchmarks.specs.layouts import LAYOUTS
 from pretrain_bench.benchmarks.support import user_files
 from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot
 from pretrain_bench.benchmarks.support.files import (
@@ -72,9 +74,6 @@ from pretrain_bench.benchmarks.support.reading import read_or_write_error, readi
 Progress = Callable[[Iterable[str]], Iterable[str]]
 Say = Callable[[str], None]
 
-# Prepared bytes for each byte of the source, upwards: text shrinks, every n-th frame only is taken, and of recordings the points
-# are held until pairs are known.
-_SHARE = {"s3dis": 0.5, "rgbd-folder": 1.4, "scannet": 1.4, "semantickitti": 1.4, "sunrgbd": 0.6}
 _PARALLEL_FROM = 3
 ANNOUNCED_BYTES = 100_000_000
 
@@ -162,7 +161,7 @@ def find_sources(source: Source) -> dict[str, Any]:
     """Scene names and where each comes from. Raises DataError where there is none, a folder cannot be read, or a name is not
     UTF-8, as the names in a manifest are."""
     with reading(source.root):
-        sources = FINDERS[source.dataset.layout](source.dataset, source.root)
+        sources = READERS[source.dataset.layout].find(source.dataset, source.root)
     for name in sources:
         if readable(name) != name:
             raise DataError(f"{source.root}: the name of the scene {readable(name)} is not UTF-8; rename its folder")
@@ -271,7 +270,7 @@ def write_scene(source: Source, name: str, scene: Any, partial: Path) -> None:
 def _write_whole(source: Source, scene: Any, unfinished: Path, partial: Path) -> None:
     dataset, root, how = source
     try:
-        info = WRITERS[dataset.layout](dataset, scene, unfinished, how)
+        info = READERS[dataset.layout].write(dataset, scene, unfinished, how)
     except OSError as error:
         raise read_or_write_error(error, root, partial, f"preparing {dataset.name}") from error
     if how.strict and info["problems"]:
@@ -288,8 +287,8 @@ def _write_whole(source: Source, scene: Any, unfinished: Path, partial: Path) ->
 def _announce(source: Source, partial: Path, todo: int, scenes: int, say: Say) -> None:
     """Say how much disk `todo` of the scenes may take; refuse where there is less."""
     dataset, root, how = source
-    share = _SHARE[dataset.layout]
-    if dataset.layout in ("rgbd-folder", "scannet"):
+    share = READERS[dataset.layout].share
+    if "poses" in LAYOUTS[dataset.layout].provides:  # of recordings every n-th frame only is taken
         share = 0.15 + share / how.frame_stride
     need = share * sum(file.size for file in source_files(root, partial.parent)) * todo / max(1, scenes)
     free = shutil.disk_usage(partial).free
@@ -306,14 +305,9 @@ def _announce(source: Source, partial: Path, todo: int, scenes: int, say: Say) -
 def _fingerprint(dataset: Dataset, how: Reading, source: str) -> str:
     """Names the prepared folder: what the source looks like (`source_digest`), and how it is read."""
     digest = hashlib.sha256(f"{dataset.model_dump_json()} {how} {source}".encode())
-    readers = {"rgbd-folder": ("rgbd_folder",), "scannet": ("scannet", "sens", "rgbd_folder")}
-    own = [
-        importlib.import_module(f"pretrain_bench.benchmarks.datasets.{name}")
-        for name in readers.get(dataset.layout, (dataset.layout,))
-    ]
-    recordings = (frame_writer, gravity, overlaps, recording_checks, recording_pairs, sampled_frames)
+    of_frames = (frame_writer, gravity, overlaps, recording_checks, recording_pairs, recordings, sampled_frames)
     scenes = (layout, companions, holdings, images, pairs, parts, splits, user_files, value_checks, writers, voxelize)
-    for module in (*scenes, *recordings, *own):
+    for module in (*scenes, arrays, *of_frames, *READERS[dataset.layout].modules):
         digest.update(Path(module.__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
     return digest.hexdigest()[:16]

@@ -78,7 +78,8 @@ def _row(dataset: Dataset, prepared: Path, scene: SceneEntry, labels: bool) -> l
     if (folder / "xyz.npy").is_file():
         xyz = np.load(folder / "xyz.npy", allow_pickle=False)
         near = np.abs(xyz).max(axis=1) < 30 if (folder / "remission.npy").is_file() else np.ones(len(xyz), bool)
-        cut = 0.75 if dataset.layout in ("s3dis", "scannet") else None
+        of_room = not (folder / "remission.npy").is_file() and not any(folder.glob("image.*"))
+        cut = 0.75 if of_room else None  # without its ceiling
         if (folder / "rgb.npy").is_file():
             colours = np.load(folder / "rgb.npy", allow_pickle=False)
         else:

@@ -23,6 +23,8 @@ from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.user_files import by_lower_name, list_folder, read_text
 
 MAX_METRES = 1e5
+PATTERNS = ("*/color", "*/frame-*.color.*", "color", "frame-*.color.*")
+"""What a folder of this layout holds."""
 _COLOUR = r"\.(?:jpg|jpeg|png)"
 _USUAL_NAMES = {
     "color": ("colour", "colors", "colours", "rgb", "image", "images"),
@@ -34,12 +36,16 @@ _USUAL_NAMES = {
 
 
 class FramePaths(NamedTuple):
-    """The files of one frame, and its number in the recording; the pose may not be there."""
+    """The files of one frame, and its number in the recording; the pose file may not be there. Layouts that keep all poses
+    in one file give the pose (4, 4) itself. Where cameras differ from frame to frame, `intrinsic` (3, 3) is this one's;
+    `confidence` is a picture of the depth's, 0 to 2."""
 
     number: int
     colour: Path
     depth: Path
-    pose: Path
+    pose: Path | NDArray[np.float64]
+    intrinsic: NDArray[np.float64] | None = None
+    confidence: Path | None = None
 
 
 class Recording(NamedTuple):
@@ -84,8 +90,9 @@ def _recording(folder: Path) -> Recording | None:
         frames = []
         for number, colour in colours.items():
             stem = colour.name.split(".")[0]
-            depth, pose = (f"{stem}.{ending}" for ending in ("depth.png", "pose.txt"))
-            frames.append(FramePaths(number, colour, *(files.get(n.lower(), folder / n) for n in (depth, pose))))
+            names = (f"{stem}.{ending}" for ending in ("depth.png", "pose.txt"))
+            depth, pose = (files.get(n.lower(), folder / n) for n in names)
+            frames.append(FramePaths(number, colour, depth, pose))
         own, above = folder / "camera-intrinsics.txt", folder.parent / "camera-intrinsics.txt"
         intrinsic = above if above.is_file() and not own.is_file() else own
     if not frames:

@@ -26,8 +26,10 @@ from pretrain_bench.benchmarks.support.user_files import decode, elsewhere, enco
 OFFICIAL_FOLDER = "Stanford3dDataset_v1.2_Aligned_Version"
 PRE_QUANTISATION_METRES = 0.01
 MAX_BAD_LINES = 10
-_PATTERNS = ("Area_*/*/Annotations",)
+PATTERNS = ("Area_*/*/Annotations",)
 """What a folder of this layout holds, to find it near a folder that is not one."""
+OTHER_PLACES = ("*/*/Annotations", "*/Annotations")
+"""Where rooms are in data of one's own that have no areas."""
 ROOM = re.compile(r"[A-Za-z]+_\d+")
 """Names of rooms: a folder of such a name is a room, and one without annotations is a problem."""
 
@@ -43,18 +45,21 @@ class Room(NamedTuple):
     problems: list[Problem]
 
 
-def find_rooms(root: Path) -> dict[tuple[str, str], Path]:
-    """(area, room) to the folder of its annotation files, which may not be there. Raises DataError where no room has one."""
+def find_rooms(root: Path, anywhere: bool = False) -> dict[tuple[str, ...], Path]:
+    """(area, room) to the folder of its annotation files, which may not be there. Where there is no Area_<k>, rooms `anywhere`
+    are named by the folders that lead to them: (floor, room) or (room,). Raises DataError where no room has annotations."""
     base = root / OFFICIAL_FOLDER if (root / OFFICIAL_FOLDER).is_dir() else root
-    rooms = {
+    rooms: dict[tuple[str, ...], Path] = {
         (folder.parent.name, folder.name): folder / "Annotations"
         for folder in sorted(base.glob("Area_*/*"))
         if (folder / "Annotations").is_dir() or (folder.is_dir() and ROOM.fullmatch(folder.name))
     }
+    for pattern in OTHER_PLACES if anywhere else ():
+        rooms = rooms or {p.relative_to(base).parent.parts: p for p in sorted(base.glob(pattern)) if p.is_dir()}
     if not any(folder.is_dir() for folder in rooms.values()):
         raise DataError(
             f"{root}: no S3DIS room found; expected Area_<k>/<room>/Annotations/<class>_<n>.txt below it"
-            f"{elsewhere(root, *_PATTERNS)}"
+            f"{elsewhere(root, *PATTERNS)}"
         )
     return rooms
 
@@ -72,48 +77,86 @@ def read_room(folder: Path, raw_classes: tuple[str, ...], classes: tuple[str, ..
     for number, path in enumerate(files):
         table, bad = read_points(path, strict)
         problems += bad
-        train_id = _train_id(path, raw_classes, classes)
+        train_id = _train_id(path, raw_classes, classes, problems)
         tables.append(table)
         semantic.append(np.full(len(table), train_id, dtype=np.uint8))
         instance.append(np.full(len(table), number, dtype=np.int32))
     points = np.concatenate(tables)
     colours = value_checks.byte_colours([t[:, 3:] for t in tables], [str(p) for p in files], problems)
-    value_checks.check_colour_spread(colours, str(folder), problems)
-    xyz, _ = value_checks.near_origin(points[:, :3], str(folder), problems)
-    value_checks.check_extent(xyz, "room", str(folder), problems)
-    _check_up(xyz, np.concatenate(semantic), classes, folder, problems)
+    labels = np.concatenate(semantic)
+    cloud = checked_cloud(points[:, :3], colours, labels, classes, str(folder), problems)
+    cloud, kept, instances = reduced(cloud, labels, np.concatenate(instance), str(folder))
+    assert kept is not None and instances is not None
+    return Room(cloud.xyz.astype(np.float32), cloud.rgb, kept, instances, problems)
+
+
+class ColouredPoints(NamedTuple):
+    """xyz (N, 3) float64 metres and rgb (N, 3) uint8 of a room."""
+
+    xyz: NDArray[np.float64]
+    rgb: NDArray[np.uint8]
+
+
+def checked_cloud(
+    points: NDArray[np.floating],
+    colours: NDArray[np.uint8],
+    semantic: NDArray[np.uint8] | None,
+    classes: tuple[str, ...],
+    name: str,
+    problems: list[Problem],
+) -> ColouredPoints:
+    """The points (N, 3) of a room near the origin, after the checks of its values; `semantic` (N,) are training ids."""
+    value_checks.check_colour_spread(colours, name, problems)
+    xyz, _ = value_checks.near_origin(points, name, problems)
+    value_checks.check_extent(xyz, "room", name, problems)
+    if semantic is not None:
+        _check_up(xyz, semantic, classes, name, problems)
+    return ColouredPoints(xyz, colours)
+
+
+def reduced(
+    cloud: ColouredPoints, semantic: NDArray[np.uint8] | None, instance: NDArray[np.int32] | None, name: str
+) -> tuple[ColouredPoints, NDArray[np.uint8] | None, NDArray[np.int32] | None]:
+    """One point in each cell of 1 cm, with its class (255 where those in the cell disagree) and instance."""
     # In an order of their own, so that neither the order of points nor which one stands for a voxel tells anything of the
     # files, and so of the classes, to a view without labels. The original reads the files in no order at all.
-    order = np.lexsort(points.T[::-1])
-    xyz, colours = xyz[order], colours[order]
-    labels, instances = np.concatenate(semantic)[order], np.concatenate(instance)[order]
+    order = np.lexsort(np.concatenate([cloud.xyz, cloud.rgb], axis=1).T[::-1])
+    xyz, colours = cloud.xyz[order], cloud.rgb[order]
     try:
         voxels = quantise(to_cells(xyz, PRE_QUANTISATION_METRES))
     except ValueError as error:
-        raise DataError(f"{folder}: {error}; coordinates are metres") from None
+        raise DataError(f"{name}: {error}; coordinates are metres") from None
     keep = voxels.representative
-    return Room(
-        xyz=xyz[keep].astype(np.float32),
-        rgb=colours[keep],
-        semantic=voxel_labels(labels, voxels),
-        instance=instances[keep],
-        problems=problems,
+    return (
+        ColouredPoints(xyz[keep], colours[keep]),
+        None if semantic is None else voxel_labels(semantic[order], voxels),
+        None if instance is None else instance[order][keep],
     )
 
 
 def _check_up(
-    xyz: NDArray[np.float64], labels: NDArray[np.uint8], classes: tuple[str, ...], folder: Path, problems: list[Problem]
+    xyz: NDArray[np.float64], labels: NDArray[np.uint8], classes: tuple[str, ...], name: str, problems: list[Problem]
 ) -> None:
     if "ceiling" in classes and "floor" in classes:
-        ceiling, floor = (labels == classes.index(name) for name in ("ceiling", "floor"))
-        value_checks.check_above(xyz[:, 2], ceiling, floor, f"{folder}: ceiling above floor", problems)
+        ceiling, floor = (labels == classes.index(one) for one in ("ceiling", "floor"))
+        value_checks.check_above(xyz[:, 2], ceiling, floor, f"{name}: ceiling above floor", problems)
 
 
-def _train_id(path: Path, raw_classes: tuple[str, ...], classes: tuple[str, ...]) -> int:
-    match = re.fullmatch(r"([A-Za-z]+)_\d+", path.stem)
-    name = match.group(1) if match else path.stem
-    if name not in raw_classes:
-        raise DataError(f"{path}: class {name!r} in the file name is not one of {', '.join(raw_classes)}")
+def class_of_file(path: Path) -> str:
+    """The class that an annotation file is named after: `night_stand` of `night_stand_3.txt`."""
+    return re.sub(r"_\d+$", "", path.stem)
+
+
+def _train_id(path: Path, raw_classes: tuple[str, ...], classes: tuple[str, ...], problems: list[Problem]) -> int:
+    name = class_of_file(path)
+    if not raw_classes and name not in classes:
+        what = f"class {name!r} is not among the dataset's classes; its points are unlabelled"
+        problems.append(value_checks.Finding(what, str(path), "`raw_classes` of its file lists known names"))
+    elif raw_classes and name not in raw_classes:
+        raise DataError(
+            f"{path}: class {name!r} in the file name is not one of {', '.join(raw_classes)}; for classes of your own, write a "
+            "dataset file with `bench data init`"
+        )
     return classes.index(name) if name in classes else IGNORE
 
 

@@ -30,7 +30,7 @@ FLOOR, CEILING = 2, 22
 """nyu40 ids."""
 LABEL_MAP = "scannetv2-labels.combined.tsv"
 _SCENE = re.compile(r"scene\d{4}_\d{2}")
-_PATTERNS = ("scans/scene[0-9]*", "scene[0-9]*_[0-9]*")
+PATTERNS = ("scans/scene[0-9]*", "scene[0-9]*_[0-9]*")
 """What a folder of this layout holds, to find it near a folder that is not one."""
 
 
@@ -64,7 +64,7 @@ def find_scenes(root: Path) -> dict[str, Path]:
     scenes = {p.name: p for p in list_folder(base) if p.is_dir() and _SCENE.fullmatch(p.name)}
     if not scenes:
         raise DataError(
-            f"{root}: no ScanNet scene found; expected scans/sceneXXXX_YY/ below it{elsewhere(root, *_PATTERNS)}"
+            f"{root}: no ScanNet scene found; expected scans/sceneXXXX_YY/ below it{elsewhere(root, *PATTERNS)}"
         )
     return scenes
 

@@ -22,7 +22,7 @@ from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import read_bytes
 from pretrain_bench.benchmarks.support.user_files import by_lower_name, elsewhere, list_folder, read_text
 
-_PATTERNS = ("sequences/*/velodyne",)
+PATTERNS = ("sequences/*/velodyne",)
 """What a folder of this layout holds, to find it near a folder that is not one."""
 
 GROUND, ABOVE = (40, 44, 48, 49, 72), (50, 71, 80, 81)
@@ -74,7 +74,7 @@ def find_scans(root: Path) -> dict[tuple[str, str], ScanPaths]:
     if not scans:
         raise DataError(
             f"{root}: no SemanticKITTI scan found; expected dataset/sequences/SS/velodyne/NNNNNN.bin below it"
-            f"{elsewhere(root, *_PATTERNS)}"
+            f"{elsewhere(root, *PATTERNS)}"
         )
     return scans
 
@@ -106,9 +106,12 @@ def read_labels(path: Path, points: int) -> tuple[NDArray[np.uint16], NDArray[np
     return (labels & 0xFFFF).astype(np.uint16), (labels >> 16).astype(np.int32)
 
 
-def train_ids(raw: NDArray[np.uint16], learning_map: dict[int, int], path: Path) -> NDArray[np.uint8]:
-    """(N,) training ids: the learning map less one, 255 for unlabelled. Raises DataError for an id it does not know."""
-    table = np.full(65536, -1, np.int16)
+def train_ids(
+    raw: NDArray[np.uint16], learning_map: dict[int, int], path: Path, others_are_ignored: bool = False
+) -> NDArray[np.uint8]:
+    """(N,) training ids: the learning map less one, 255 for unlabelled. An id that it does not know is unlabelled too with
+    `others_are_ignored`, else a DataError."""
+    table = np.full(65536, IGNORE if others_are_ignored else -1, np.int16)
     for source, target in learning_map.items():
         table[source] = IGNORE if target == 0 else target - 1
     ids = table[raw]

@@ -110,7 +110,15 @@ def _from_file(scenes: list[str], dataset: Dataset) -> Division | None:
 def usable_scenes(scenes: Iterable[str], dataset: Dataset) -> list[str]:
     """Scenes that may train or test; others, such as SemanticKITTI's sequences without labels, do neither."""
     allowed = dataset.train_scene_prefixes + dataset.test_scene_prefixes
-    return [s for s in scenes if not dataset.train_scene_prefixes or s.startswith(allowed)]
+    usable = [s for s in scenes if not dataset.train_scene_prefixes or s.startswith(allowed)]
+    if not dataset.train_scenes:
+        return usable
+    return [s for s in usable if is_named(s, dataset.train_scenes + dataset.test_scenes)]
+
+
+def is_named(scene: str, names: tuple[str, ...]) -> bool:
+    """Whether a list in a dataset's file names a scene, by its own name or that of its folder."""
+    return any(scene == name or scene.startswith(f"{name}__") for name in names)
 
 
 def listed_scenes(dataset: Dataset) -> frozenset[str]:
@@ -123,8 +131,8 @@ def listed_scenes(dataset: Dataset) -> frozenset[str]:
 def scenes_for_testing(scenes: Iterable[str], dataset: Dataset, tested: Iterable[str] = ()) -> frozenset[str]:
     """The scenes that are only ever tested on: by prefix, by official list, or as the layout says."""
     listed = read_scene_list(dataset.test_scenes_file) if dataset.test_scenes_file else frozenset(tested)
-    prefixes = dataset.test_scene_prefixes
-    return frozenset(s for s in scenes if s in listed or (prefixes and s.startswith(prefixes)))
+    prefixes, named = dataset.test_scene_prefixes, dataset.test_scenes
+    return frozenset(s for s in scenes if s in listed or (prefixes and s.startswith(prefixes)) or is_named(s, named))
 
 
 def divide(scenes: Iterable[str], test: frozenset[str], order: str = "hashed", hold_out: bool = True) -> Division:
@@ -173,6 +181,8 @@ def _room(scene: str) -> str:
 def _rule(dataset: Dataset) -> str:
     if dataset.split_file:
         return f"the split is benchmarks/configs/splits/{dataset.split_file}"
+    if dataset.test_scenes:
+        return f"test_scenes of its file: {', '.join(dataset.test_scenes[:3])}{', ...' if len(dataset.test_scenes) > 3 else ''}"
     return (
         f"test scenes start with {' or '.join(dataset.test_scene_prefixes)}"
         if dataset.test_scene_prefixes

@@ -32,7 +32,7 @@ MOST_MAT_BYTES = 512 << 20
 """Unpacked: the points of a view of 730 x 530 pixels take 18 MiB."""
 _COMPRESSED = 15
 """Type of a compressed element of a MATLAB 5 file."""
-_PATTERNS = ("sunrgbd_trainval/depth", "SUNRGBDtoolbox/Metadata")
+PATTERNS = ("sunrgbd_trainval/depth", "SUNRGBDtoolbox/Metadata")
 """What a folder of this layout holds, to find it near a folder that is not one."""
 MIN_TILT_COSINE = 0.1
 """Least cosine between a view's vertical axis before and after Rtilt: cameras are held between level and steeply down."""
@@ -79,7 +79,7 @@ def find_views(root: Path) -> dict[str, Prepared | Raw]:
         return _find_raw(root, metadata)
     raise DataError(
         f"{root}: no SUN RGB-D found; expected sunrgbd_trainval/depth/ or SUNRGBDtoolbox/Metadata/ below it"
-        f"{elsewhere(root, *_PATTERNS)}"
+        f"{elsewhere(root, *PATTERNS)}"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,6 +14,7 @@ from pretrain_bench.benchmarks.datasets import images
 from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED
 from pretrain_bench.benchmarks.datasets.pairs import move, unproject
 from pretrain_bench.benchmarks.datasets.semantickitti import split_projection
+from pretrain_bench.benchmarks.input.voxelise import IGNORE
 from pretrain_bench.benchmarks.support.errors import DataError
 
 
@@ -26,7 +27,7 @@ class Cloud(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """semantic (N,) uint8 training ids, 255 for none; instance (N,) int32."""
+    """semantic (N,) uint8 training ids, 255 for none; instance (N,) int32, all -1 where the data tell no objects apart."""
 
     semantic: NDArray[np.uint8]
     instance: NDArray[np.int32]
@@ -92,10 +93,18 @@ def load_cloud(view: Path, scene: str) -> Cloud:
     return Cloud(_load(folder / "xyz.npy"), _load(folder / "rgb.npy"))
 
 
-def load_labels(view: Path, scene: str) -> Labels:
-    """The labels of a scene. Raises DataError in a stage that was not given the labelled view."""
+def load_labels(view: Path, scene: str, label_ids: Sequence[int] = ()) -> Labels:
+    """The labels of a scene. `label_ids` are the ids of a task's classes, which become 0, 1, ...; those of other classes become
+    255. Raises DataError in a stage that was not given the labelled view."""
     folder = view / LABELLED / scene
-    return Labels(_load(folder / "semantic.npy"), _load(folder / "instance.npy"))
+    semantic = _load(folder / "semantic.npy")
+    known = has_instances(view, scene)
+    labels = Labels(semantic, _load(folder / "instance.npy") if known else np.full(len(semantic), -1, np.int32))
+    if not label_ids:
+        return labels
+    table = np.full(256, IGNORE, np.uint8)
+    table[list(label_ids)] = np.arange(len(label_ids))
+    return labels._replace(semantic=table[labels.semantic])
 
 
 def load_boxes(view: Path, scene: str) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ returns what it holds. Everything here can be called in another process.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,18 @@ from pretrain_bench.benchmarks.datasets import (
 from pretrain_bench.benchmarks.datasets.frame_writer import FrameSource, Reading, SceneFrame, write_frames
 from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, scene_folder_name
 from pretrain_bench.benchmarks.datasets.parts import SceneParts, holding_depth
-from pretrain_bench.benchmarks.datasets.problems import why_none
+from pretrain_bench.benchmarks.datasets.recordings import (
+    Calibration,
+    to_millimetres,
+    usable_frames,
+    with_camera_checked,
+    with_sensor,
+    write_calibrated,
+)
 from pretrain_bench.benchmarks.datasets.splits import listed_scenes, usable_scenes
 from pretrain_bench.benchmarks.datasets.value_checks import Problem
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError
-from pretrain_bench.benchmarks.support.user_files import list_folder
 
 MAX_VIEW_POINTS = 50_000
 """Points kept of a SUN RGB-D view, drawn with a seed from its number: as many as VoteNet's own dumps hold."""
@@ -40,14 +46,16 @@ MAX_VIEW_POINTS = 50_000
 
 def find_s3dis(dataset: Dataset, root: Path) -> dict[str, Any]:
     """Rooms."""
-    return {scene_folder_name(key): folder for key, folder in s3dis.find_rooms(root).items()}
+    return {
+        scene_folder_name(key): folder for key, folder in s3dis.find_rooms(root, dataset.split_file is None).items()
+    }
 
 
 def write_s3dis(dataset: Dataset, folder: Path, out: Path, how: Reading) -> dict[str, Any]:
     """A room after the 1 cm quantisation."""
     room = s3dis.read_room(folder, dataset.raw_classes, dataset.classes, how.strict)
-    _save(out / UNLABELLED, xyz=room.xyz, rgb=room.rgb)
-    _save(out / LABELLED, semantic=room.semantic, instance=room.instance)
+    save_arrays(out / UNLABELLED, xyz=room.xyz, rgb=room.rgb)
+    save_arrays(out / LABELLED, semantic=room.semantic, instance=room.instance)
     return {"points": len(room.xyz), "problems": room.problems}
 
 
@@ -58,20 +66,23 @@ def find_recordings(dataset: Dataset, root: Path) -> dict[str, Any]:
 
 def write_recording(dataset: Dataset, recording: rgbd_folder.Recording, out: Path, how: Reading) -> dict[str, Any]:
     """Frames of a folder."""
-    problems: list[Problem] = []
-    intrinsic = rgbd_folder.read_intrinsic(recording.intrinsic)
-    frames = _with_camera_checked(
-        _folder_frames(recording, how, problems), intrinsic, str(recording.intrinsic), problems
-    )
-    held = write_frames(FrameSource(recording.name, intrinsic, frames, dataset.layout == "scannet"), out, how)
-    return {**held, "problems": problems + held["problems"]}
+    if dataset.sensor.camera is not None:
+        intrinsic = np.eye(3)  # given in its place
+    else:
+        intrinsic = rgbd_folder.read_intrinsic(recording.intrinsic)
+    calibration = with_sensor(Calibration(intrinsic, str(recording.intrinsic)), dataset.sensor, dataset.name)
+    return write_calibrated(recording, calibration, out, how, dataset.layout == "scannet")
 
 
 def find_scannet(dataset: Dataset, root: Path) -> dict[str, Any]:
     """Scenes, with the label map where one has a mesh."""
     scenes = scannet.find_scenes(root)
     meshes = any((f / f"{n}_vh_clean_2.ply").is_file() for n, f in scenes.items())
-    label_map = scannet.read_label_map(scannet.find_label_map(root)) if meshes else None
+    label_map = None
+    if meshes and dataset.class_ids:
+        label_map = scannet.read_label_map(scannet.find_label_map(root))
+    elif meshes:  # classes of one's own are the categories of the annotation
+        label_map = {name: place for place, name in enumerate(dataset.classes, start=1)}
     listed = listed_scenes(dataset)
     return {n: scannet.SceneSource(f, label_map, not listed or n in listed) for n, f in scenes.items()}
 
@@ -103,7 +114,7 @@ def _write_stream(stream: Path, out: Path, how: Reading) -> dict[str, Any]:
     problems: list[Problem] = []
     header = sens.read_header(stream)
     intrinsic = value_checks.intrinsic(header.intrinsic_depth, f"{stream}, depth camera")
-    frames = _with_camera_checked(_stream_frames(stream, header, how, problems), intrinsic, str(stream), problems)
+    frames = with_camera_checked(_stream_frames(stream, header, how, problems), intrinsic, str(stream), problems)
     held = write_frames(FrameSource(stream.stem, intrinsic, frames, True), out, how)
     return {**held, "problems": problems + held["problems"]}
 
@@ -114,14 +125,15 @@ def _write_mesh(dataset: Dataset, source: scannet.SceneSource, out: Path) -> dic
     held: dict[str, Any] = {"points": len(scan.xyz), "problems": scan.problems}
     labels: dict[str, NDArray] = {}
     if scan.annotated:
-        labels = {"semantic": scannet.train_ids(scan.nyu40, dataset.class_ids), "instance": scan.instance}
+        ids = dataset.class_ids or tuple(range(1, len(dataset.classes) + 1))
+        labels = {"semantic": scannet.train_ids(scan.nyu40, ids), "instance": scan.instance}
     if scan.annotated and scan.alignment is not None:
         boxes = scannet.instance_boxes(scan, dataset.box_class_ids)
         labels |= {"boxes": boxes, "alignment": scan.alignment}
         held["boxes"] = len(boxes)
-    _save(out / UNLABELLED, xyz=scan.xyz, rgb=scan.rgb)
+    save_arrays(out / UNLABELLED, xyz=scan.xyz, rgb=scan.rgb)
     if labels:
-        _save(out / LABELLED, **labels)
+        save_arrays(out / LABELLED, **labels)
     return held
 
 
@@ -155,15 +167,17 @@ def write_semantickitti(dataset: Dataset, scan: semantickitti.ScanPaths, out: Pa
     elif scan.first and (scan.poses is not None or scan.image is not None):
         path = scan.points.parent.parent / "calib.txt"
         parts.problem(f"{path}: no such file; the poses and pictures of its sequence are not used")
-    _save(out / UNLABELLED, **arrays)
+    save_arrays(out / UNLABELLED, **arrays)
     if scan.labels is not None:
         raw, instance = semantickitti.read_labels(scan.labels, len(points))
-        semantic = semantickitti.train_ids(raw, dataset.learning_map, scan.labels)
-        _save(out / LABELLED, semantic=semantic, instance=instance)
+        own_ids = bool(dataset.class_ids)
+        semantic = semantickitti.train_ids(raw, dataset.learning_map, scan.labels, own_ids)
+        save_arrays(out / LABELLED, semantic=semantic, instance=instance)
         value_checks.check_labelled(raw > 0, str(scan.labels), parts.problems)
-        high, ground = (np.isin(raw, ids) for ids in (semantickitti.ABOVE, semantickitti.GROUND))
-        what = f"{scan.points}: buildings, trunks, poles and signs above the road"
-        value_checks.check_above(points[:, 2], high, ground, what, parts.problems)
+        if not own_ids:
+            high, ground = (np.isin(raw, ids) for ids in (semantickitti.ABOVE, semantickitti.GROUND))
+            what = f"{scan.points}: buildings, trunks, poles and signs above the road"
+            value_checks.check_above(points[:, 2], high, ground, what, parts.problems)
     elif scan.of_task:
         parts.problem(f"{scan.label_path}: no such file; the scan is left out of tasks")
     return {**held, "problems": parts.problems}
@@ -180,124 +194,33 @@ def write_sunrgbd(dataset: Dataset, source: Any, out: Path, how: Reading) -> dic
     rows = np.arange(len(view.xyz))
     if len(rows) > MAX_VIEW_POINTS:
         rows = np.sort(np.random.default_rng(int(source.number)).permutation(len(rows))[:MAX_VIEW_POINTS])
-    _save(out / UNLABELLED, xyz=view.xyz[rows], rgb=view.rgb[rows], rotation=view.rotation, intrinsic=view.intrinsic)
+    save_arrays(
+        out / UNLABELLED, xyz=view.xyz[rows], rgb=view.rgb[rows], rotation=view.rotation, intrinsic=view.intrinsic
+    )
     _picture(out / UNLABELLED, "image", view.image)
-    _save(out / LABELLED, boxes=view.boxes)
+    save_arrays(out / LABELLED, boxes=view.boxes)
     return {"points": len(rows), "frames": 1, "boxes": len(view.boxes), "test": source.test, "problems": view.problems}
-
-
-FINDERS: dict[str, Callable[[Dataset, Path], dict[str, Any]]] = {
-    "s3dis": find_s3dis,
-    "rgbd-folder": find_recordings,
-    "scannet": find_scannet,
-    "semantickitti": find_semantickitti,
-    "sunrgbd": find_sunrgbd,
-}
-WRITERS: dict[str, Callable[[Dataset, Any, Path, Reading], dict[str, Any]]] = {
-    "s3dis": write_s3dis,
-    "rgbd-folder": write_recording,
-    "scannet": write_scannet,
-    "semantickitti": write_semantickitti,
-    "sunrgbd": write_sunrgbd,
-}
 
 
 def _only(folder: Path) -> rgbd_folder.Recording:
     return rgbd_folder.find_recordings(folder)[0]
 
 
-def _with_camera_checked(
-    frames: Iterable[SceneFrame], intrinsic: NDArray[np.float64], name: str, problems: list[Problem]
-) -> Iterable[SceneFrame]:
-    """The frames as they are; the intrinsics are compared with the size of the first one in passing."""
-    for number, frame in enumerate(frames):
-        if not number:
-            value_checks.check_camera(intrinsic, (frame.depth.shape[1], frame.depth.shape[0]), name, problems)
-        yield frame
-
-
-def _folder_frames(recording: rgbd_folder.Recording, how: Reading, problems: list[Problem]) -> Iterable[SceneFrame]:
-    size: tuple[int, int] | None = None
-    frames = [f for f in recording.frames if f.number % how.frame_stride == 0]
-    posed = _has_poses(recording.name, frames, how, problems)
-    failed: list[str] = []
-    for frame in frames:
-        try:
-            if not frame.depth.is_file():
-                raise DataError(f"{frame.depth}: no such file")
-            pose = rgbd_folder.read_pose(frame.pose) if posed else None
-            if posed and pose is None:
-                raise DataError(f"{frame.pose}: the pose is not finite (tracking was lost)")
-            depth = holding_depth(images.decode_depth(frame.depth, str(frame.depth), size), str(frame.depth))
-            colour = images.decode_colour(frame.colour, str(frame.colour))
-        except DataError as error:
-            failed.append(str(error))
-            _note(str(error), how, problems)
-            continue
-        value_checks.check_picture(colour, images.colour_bits(frame.colour), str(frame.colour), problems)
-        size = size or (depth.shape[1], depth.shape[0])
-        suffix = frame.colour.suffix.lower().replace("jpeg", "jpg")
-        yield SceneFrame(frame.number, pose, (frame.colour.read_bytes(), suffix), depth)
-    if len(failed) == len(frames):
-        raise _none_usable(recording.name, failed, how, _instead(frames[0].depth) if frames else "")
-
-
-def _instead(path: Path) -> str:
-    """Names what a folder holds in place of a missing file, for the end of a message."""
-    others = [] if path.is_file() else [p.name for p in list_folder(path.parent, path.suffix)]
-    return f"; the folder holds {', '.join(others[:2])}{', ...' if len(others) > 2 else ''}" if others else ""
-
-
-def _none_usable(name: str, failed: list[str], how: Reading, hint: str = "") -> DataError:
-    """The error for a recording none of whose frames can be used: why, by reason. `failed` is empty where none is read at all."""
-    why = why_none("frames", failed) or "there is none with a number that it divides"
-    return DataError(f"{name}: no frame can be used at a stride of {how.frame_stride}: {why}{hint}")
-
-
-def _has_poses(name: str, frames: list[rgbd_folder.FramePaths], how: Reading, problems: list[Problem]) -> bool:
-    """Whether the poses of a recording are used: only where every frame that is read has a pose file, or frames of one
-    recording would lie in different worlds."""
-    posed = sum(f.pose.is_file() for f in frames)
-    if 0 < posed < len(frames):
-        problem = f"{name}: {posed} of the {len(frames)} frames that are read have a pose file"
-        if how.strict:
-            missing = next(f.pose for f in frames if not f.pose.is_file())
-            raise DataError(f"{problem}; {missing}: no such file")
-        problems.append(f"{problem}; no pose of this recording is used")
-    return posed == len(frames)
-
-
 def _stream_frames(path: Path, header: sens.SensHeader, how: Reading, problems: list[Problem]) -> Iterable[SceneFrame]:
     suffix = {"jpeg": ".jpg"}.get(header.colour_compression, ".png")
-    failed: list[str] = []
-    usable = 0
-    for frame in sens.read_frames(path, how.frame_stride):
+
+    def decode(frame: sens.SensFrame) -> SceneFrame:
         name = f"{path}, frame {frame.number}"
-        try:
-            pose = rgbd_folder.sound_pose(frame.pose, name)
-            if pose is None:
-                raise DataError(f"{name}: the pose is not finite (tracking was lost)")
-            depth = holding_depth(sens.frame_depth(header, frame, name), name)
-            colour = sens.frame_colour(header, frame, name)
-        except DataError as error:
-            failed.append(str(error))
-            _note(str(error), how, problems)
-            continue
+        pose = rgbd_folder.sound_pose(frame.pose, name)
+        if pose is None:
+            raise DataError(f"{name}: the pose is not finite (tracking was lost)")
+        depth = holding_depth(sens.frame_depth(header, frame, name), name)
+        colour = sens.frame_colour(header, frame, name)
         value_checks.check_picture(colour, images.colour_bits(frame.colour), name, problems)
         stored = frame.colour if header.colour_compression != "raw" else images.encode_colour(colour)
-        if header.depth_shift != 1000:
-            scaled = np.round(depth * (1000 / header.depth_shift))
-            depth = np.where((depth == 65535) | (scaled > 65534), 0, scaled).astype(np.uint16)
-        usable += 1
-        yield SceneFrame(frame.number, pose, (stored, suffix), depth)
-    if not usable:
-        raise _none_usable(path.stem, failed, how)
+        return SceneFrame(frame.number, pose, (stored, suffix), to_millimetres(depth, header.depth_shift))
 
-
-def _note(problem: str, how: Reading, problems: list[Problem]) -> None:
-    if how.strict:
-        raise DataError(problem)
-    problems.append(f"{problem}; the frame is left out")
+    return usable_frames(path.stem, sens.read_frames(path, how.frame_stride), decode, how, problems)
 
 
 def _picture(folder: Path, stem: str, picture: tuple[bytes, str]) -> None:
@@ -305,7 +228,8 @@ def _picture(folder: Path, stem: str, picture: tuple[bytes, str]) -> None:
     (folder / f"{stem}{picture[1]}").write_bytes(picture[0])
 
 
-def _save(folder: Path, **arrays: NDArray) -> None:
+def save_arrays(folder: Path, **arrays: NDArray) -> None:
+    """Write arrays of the prepared form, by the names of their files."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)

@@ -50,15 +50,16 @@ def scorer_of(
     things: Sequence[str],
     view: Path,
     scenes: Iterable[str],
+    label_ids: Sequence[int] = (),
 ) -> Scorer:
-    """The scorer of a task; `things` are the classes that have instances."""
+    """The scorer of a task; `things` are the classes that have instances, `label_ids` as for `load_labels`."""
     if isinstance(recipe, DetectionRecipe):
         return DetectionScorer(view, scenes, len(classes))
     if isinstance(recipe, InstanceRecipe):
         counted = recipe.counted_classes(classes, things)
-        return InstanceScorer(view, scenes, recipe.voxel_metres, len(classes), counted, recipe.least_voxels)
+        return InstanceScorer(view, scenes, recipe.voxel_metres, len(classes), counted, recipe.least_voxels, label_ids)
     assert isinstance(recipe, SemanticRecipe)
-    return SemanticScorer(view, scenes, recipe.voxel_metres, len(classes))
+    return SemanticScorer(view, scenes, recipe.voxel_metres, len(classes), label_ids)
 
 
 def metrics_of_counts(counts: Sequence[Counts]) -> Metrics:
@@ -82,14 +83,16 @@ def confusion_of_counts(counts: Sequence[Counts]) -> dict[str, list[list[int]]]:
 class SemanticScorer:
     """Scores voxel predictions of whole scenes on voxels (the paper's protocol) and on points."""
 
-    def __init__(self, view: Path, scenes: Iterable[str], voxel_metres: float, classes: int) -> None:
+    def __init__(
+        self, view: Path, scenes: Iterable[str], voxel_metres: float, classes: int, label_ids: Sequence[int] = ()
+    ) -> None:
         self.classes = classes
         self._voxel: dict[str, NDArray[np.uint8]] = {}
         self._point: dict[str, NDArray[np.uint8]] = {}
         self._inverse: dict[str, NDArray[np.int32]] = {}
         for scene in scenes:
             voxels = evaluation_voxels(np.asarray(load_cloud(view, scene).xyz), voxel_metres)
-            labels = np.asarray(load_labels(view, scene).semantic)
+            labels = np.asarray(load_labels(view, scene, label_ids).semantic)
             self._voxel[scene] = voxel_labels(labels, voxels)
             self._point[scene] = labels
             self._inverse[scene] = voxels.inverse.astype(np.int32)  # a whole drive is held at once
@@ -140,13 +143,14 @@ class InstanceScorer:
         classes: int,
         counted: Sequence[int],
         least_voxels: int,
+        label_ids: Sequence[int] = (),
     ) -> None:
         self.classes, self.counted, self.least_voxels = classes, list(counted), least_voxels
         self._semantic: dict[str, NDArray[np.uint8]] = {}
         self._instance: dict[str, NDArray[np.int32]] = {}
         for scene in scenes:
             voxels = evaluation_voxels(np.asarray(load_cloud(view, scene).xyz), voxel_metres)
-            labels = load_labels(view, scene)
+            labels = load_labels(view, scene, label_ids)
             self._semantic[scene] = voxel_labels(np.asarray(labels.semantic), voxels)
             self._instance[scene] = voxel_instances(
                 np.asarray(labels.semantic), np.asarray(labels.instance), voxels, counted

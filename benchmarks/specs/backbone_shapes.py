@@ -32,6 +32,11 @@ TRANSFER_MEANS = (
 )
 
 
+ENCODER_MODULES = ("conv0p1s1", "bn0", *(name for level in ENCODER for name in level))
+"""conv0p1s1 to block4."""
+DECODER_PREFIXES = tuple(f"{name}." for level in DECODER for name in level)
+
+
 def not_transferred(transfer: Transfer) -> tuple[str, ...]:
     """Prefixes of the tensors that fine-tuning draws anew: always those of the last layer.
 
@@ -46,6 +51,11 @@ def not_transferred(transfer: Transfer) -> tuple[str, ...]:
 def planes_of(settings: NetworkSettings) -> tuple[int, tuple[int, ...]]:
     """(width of the first layer, widths of the eight blocks) after scaling."""
     return max(1, round(INIT_DIM * settings.width)), tuple(max(1, round(p * settings.width)) for p in PLANES)
+
+
+def feature_channels(settings: NetworkSettings) -> int:
+    """How many numbers enter the last layer for each voxel: 96 at full width."""
+    return planes_of(settings)[1][-1]
 
 
 def backbone_shapes(settings: NetworkSettings) -> Shapes:

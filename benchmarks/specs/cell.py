@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, PositiveInt
 
 from pretrain_bench.benchmarks.specs.base import Name, Seed, Spec
+from pretrain_bench.benchmarks.specs.probes import FINETUNE, Protocol
 from pretrain_bench.benchmarks.support.errors import WrongUse
 
 
@@ -49,6 +50,7 @@ class Cell(Spec):
     method: Name
     pretrain_dataset: Name
     task: Name
+    protocol: Protocol = Field(FINETUNE, exclude_if=lambda protocol: protocol == FINETUNE)
     label_ratio: LabelRatio = LabelRatio()
     pretrain_seed: Seed = 0
     finetune_seed: Seed = 0

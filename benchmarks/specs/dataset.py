@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pretrain_bench.benchmarks.specs.base import Name, Spec
-from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.benchmarks.specs.layouts import LAYOUTS, LayoutName, Provided
+from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
+from pretrain_bench.benchmarks.support.user_files import read_text
 
 UpChoice = Literal["auto", "+x", "-x", "+y", "-y", "+z", "-z"]
 """What is up in the world of recordings, where their layout leaves that open."""
@@ -22,22 +33,51 @@ def up_choice(text: str) -> UpChoice:
     raise WrongUse(f"--up {text!r}: expected one of {', '.join(UP_CHOICES)}")
 
 
+class Camera(Spec):
+    """A pinhole camera, for recordings whose folder does not say it: pixels, the centre of the first one at (0, 0)."""
+
+    width: PositiveInt
+    height: PositiveInt
+    fx: PositiveFloat
+    fy: PositiveFloat
+    cx: float
+    cy: float
+    distortion: tuple[float, float, float, float, float] = Field(
+        (0.0, 0.0, 0.0, 0.0, 0.0), description="k1 k2 p1 p2 k3 of the Brown model; frames are undistorted by it"
+    )
+
+
+class Sensor(Spec):
+    """How recordings were made, where their layout leaves it open."""
+
+    camera: Camera | None = Field(None, description="of depth images, in place of what the layout gives")
+    depth_per_metre: PositiveFloat | None = Field(None, description="units of depth images in a metre")
+    up: UpChoice = Field("auto", description="what is up in the world of the poses; --up overrides it")
+
+
 class Dataset(Spec):
     """One dataset: its layout on disk, what it provides, its classes, and where it comes from."""
 
     name: Name
-    title: str
-    layout: Literal["s3dis", "rgbd-folder", "scannet", "semantickitti", "sunrgbd"]
+    title: str = Field(description="in tables and figures; of a dataset of one's own its name, unless given")
+    layout: LayoutName
     synthetic: bool = False
     stand_in: Name | None = Field(None, description="the procedural dataset used when no data is configured")
-    provides: tuple[Literal["frames", "images", "poses", "multiple_views", "clouds", "labels", "boxes"], ...]
+    provides: tuple[Provided, ...] = Field(description="what its layout can hold, unless given")
     classes: tuple[str, ...] = Field((), description="training classes, in the order of their ids")
     raw_classes: tuple[str, ...] = Field(
-        (), description="file-name classes that the reader knows; the rest is an error"
+        (),
+        description="file-name classes that the reader knows; the rest is an error, or unlabelled where this is not given",
     )
     class_ids: tuple[NonNegativeInt, ...] = Field(
-        (), description="raw label id of each class, in the order of `classes`"
+        (),
+        description="raw label id of each class, in the order of `classes`; 0, 1, ... where the files number them so",
     )
+    layout_classes: dict[LayoutName, tuple[str, ...]] = Field(
+        {},
+        description="classes in the order of their ids in the files of other layouts, where they have one of their own",
+    )
+    sensor: Sensor = Sensor()
     box_classes: tuple[str, ...] = Field((), description="classes of the detection boxes, where not `classes`")
     box_class_ids: tuple[NonNegativeInt, ...] = Field((), description="raw label id of each box class")
     stuff_classes: tuple[str, ...] = Field((), description="classes that are no instances (spec F.1)")
@@ -52,6 +92,10 @@ class Dataset(Spec):
         (), description="if given, no other scene trains (some have no labels)"
     )
     test_scene_prefixes: tuple[str, ...] = Field((), description="scenes that are only ever tested on")
+    test_scenes: tuple[str, ...] = Field(
+        (), description="scenes, or folders of scenes, that are only ever tested on; or a text file of them, one a line"
+    )
+    train_scenes: tuple[str, ...] = Field((), description="if given, no other scene trains; written as `test_scenes`")
     test_scenes_file: str | None = Field(
         None, description="official test list in benchmarks/configs/splits, in place of prefixes"
     )
@@ -73,8 +117,8 @@ class Dataset(Spec):
     frame_stride: PositiveInt | None = Field(
         None, description="overrides the profile's where frames are chosen already"
     )
-    source: str
-    licence: str
+    source: str = Field(description="where the data come from")
+    licence: str = Field(description="the terms of the data")
     worlds: dict[Name, dict[str, int]] = Field({}, description="for procedural datasets: seed and counts of each size")
     world: dict[str, int] | None = Field(None, description="the one of `worlds` that is meant; set by `sized`")
 
@@ -85,6 +129,36 @@ class Dataset(Spec):
         if world not in self.worlds:
             raise WrongUse(f"dataset {self.name!r} has no size {world!r}; it has {', '.join(self.worlds)}")
         return self.model_copy(update={"world": self.worlds[world], "worlds": {}})
+
+    @field_validator("test_scenes", "train_scenes", mode="before")
+    @classmethod
+    def _read_list(cls, value: Any, info: ValidationInfo) -> Any:
+        """A text file of scenes, relative to the file that names it, as its lines."""
+        if isinstance(value, str):
+            path = (info.context or {}).get("folder", Path()) / value
+            try:
+                value = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+            except DataError as error:
+                raise ValueError(str(error)) from None
+        if not isinstance(value, list):
+            return value
+        if strange := [v for v in value if not isinstance(v, str)]:
+            raise ValueError(f'{strange[0]!r} is not text; put names such as "08" in quotes')
+        return [v.strip("/").replace("/", "__") for v in value]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, data: Any) -> Any:
+        """What a short file leaves out follows from its name, layout and classes."""
+        if not isinstance(data, dict) or not {"name", "layout"} <= data.keys():
+            return data
+        filled = {"title": data["name"], "source": "your own data", "licence": "not stated"} | data
+        card = LAYOUTS.get(data["layout"])
+        if card is not None:
+            filled = {"provides": card.provides} | filled
+        if data["layout"] == "semantickitti" and "class_ids" in data and "learning_map" not in data:
+            filled["learning_map"] = {raw: place for place, raw in enumerate(data["class_ids"], start=1)}
+        return filled
 
     @model_validator(mode="after")
     def _ids_fit(self) -> Dataset:

@@ -42,7 +42,7 @@ def load_spec(path: Path, model: type[SpecT], bases: Path | None = None) -> Spec
         return str(next((layer.path for layer in reversed(layers) if _has(layer.data, location)), path))
 
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context={"folder": path.parent})
     except ValidationError as error:
         raise WrongUse(_explain(error, model, origin)) from None
 
@@ -97,6 +97,8 @@ def _read_extended(path: Path, name: str, bases: Path | None, seen: tuple[Path, 
     if bases is not None and not base_path.is_file():
         base_path = bases / f"{base}.yaml"
     if not base_path.is_file():
+        if str(base).endswith((".yaml", ".yml")):
+            raise WrongUse(f"{path}: extends: {base}: write the name without its suffix")
         where = " or ".join(str(folder) for folder in (path.parent, bases) if folder is not None)
         raise WrongUse(f"{path}: extends: no file {base}.yaml in {where}")
     below = _read_extended(base_path, str(base), bases, (*seen, path))

@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue, PositiveInt
 
 from pretrain_bench.benchmarks.specs.base import Name, Selection, Spec
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
+from pretrain_bench.benchmarks.specs.probes import Probes
 from pretrain_bench.benchmarks.specs.recipes import TaskRecipe
 
 
@@ -38,6 +39,7 @@ class Profile(Spec):
         {},
         description="method to stage to fields of its recipe; they override the sections in the method's own profiles.yaml",
     )
+    probes: Probes = Field(Probes(), description="settings of the protocols that freeze the backbone or its encoder")
     tasks: dict[Name, TaskRecipe]
     bases: tuple[Name, ...] = Field((), description="filled in when read: the profiles it extends, the first one first")
 

@@ -11,10 +11,13 @@ from pydantic import Field, PositiveInt, model_validator
 
 from pretrain_bench.benchmarks.specs.base import Name, Seed, Spec
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
+from pretrain_bench.benchmarks.specs.probes import FINETUNE, Protocol
 from pretrain_bench.benchmarks.support.errors import WrongUse
 
-AXES = ("method", "pretrain_dataset", "task", "label_ratio", "pretrain_seed", "finetune_seed")
+AXES = ("method", "pretrain_dataset", "task", "protocol", "label_ratio", "pretrain_seed", "finetune_seed")
 """Fields of a cell that a suite spans and that filters and exclusions name."""
+NO_SEED = 0
+"""The fine-tuning seed of a cell that has no use for one."""
 
 
 class Suite(Spec):
@@ -28,6 +31,9 @@ class Suite(Spec):
     methods: tuple[str, ...] = Field(min_length=1)
     pretrain_datasets: tuple[Name, ...] = Field(("scannet",), min_length=1)
     tasks: tuple[str, ...] = Field(min_length=1)
+    protocols: tuple[Protocol, ...] = Field(
+        (FINETUNE,), min_length=1, description="how backbones are evaluated: finetune, linear, decoder"
+    )
     label_ratios: tuple[str, ...] = Field(("100%",), min_length=1)
     pretrain_seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     finetune_seeds: tuple[Seed, ...] = Field((0,), min_length=1)
@@ -38,7 +44,7 @@ class Suite(Spec):
 
     @model_validator(mode="after")
     def _axes_hold(self) -> Self:
-        for axis in ("methods", "pretrain_datasets", "tasks", "label_ratios", "pretrain_seeds", "finetune_seeds"):
+        for axis in (f"{axis}s" for axis in AXES):
             values = getattr(self, axis)
             if len(set(values)) < len(values):
                 raise ValueError(f"{axis}: a value stands there twice")
@@ -55,16 +61,14 @@ class Suite(Spec):
     def cells(
         self, budget: str, profile: str, filters: Iterable[Filter] = (), names: Mapping[str, str] = {}
     ) -> Iterator[Cell]:
-        """Every cell that is not excluded and that all filters let through, methods innermost last.
+        """Every cell that is not excluded and that all filters let through, methods innermost last. A linear probe draws nothing
+        from a fine-tuning seed, so that all of these are one cell, with NO_SEED.
 
         Pre-training datasets, methods and tasks are named as the suite names them. Filters and exclusions match these texts, and
         the names that `names` has for paths. Raises WrongUse for a filter that lets no value of the suite through.
         """
         filters = tuple(filters)
-        axes = {
-            "method": self.methods, "pretrain_dataset": self.pretrain_datasets, "task": self.tasks,
-            "label_ratio": self.label_ratios, "pretrain_seed": self.pretrain_seeds, "finetune_seed": self.finetune_seeds,
-        }  # fmt: skip
+        axes: dict[str, tuple[object, ...]] = {axis: getattr(self, f"{axis}s") for axis in AXES}
         chosen = {
             axis: tuple(v for v in values if all(f.matches(v, names) for f in filters if f.axis == axis))
             for axis, values in axes.items()
@@ -79,6 +83,10 @@ class Suite(Spec):
             named = dict(zip(AXES, values, strict=True))
             if any(all(f.matches(named[f.axis], names) for f in entry) for entry in barred):
                 continue
+            if named["protocol"] == "linear":
+                if named["finetune_seed"] != chosen["finetune_seed"][0]:
+                    continue
+                named["finetune_seed"] = NO_SEED
             # Every value was checked with the suite; a cell of a large matrix is not checked a second time.
             fields = {**named, "label_ratio": ratios[str(named["label_ratio"])], "budget": budget, "profile": profile}
             yield Cell.model_construct(**fields)  # type: ignore[arg-type]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from pretrain_bench.benchmarks.specs.base import Name, Spec
 
@@ -12,19 +12,49 @@ HeadlineMetric = Literal["miou_voxel", "miou_point", "ap50", "map50"]
 """What a task is judged and its checkpoints are selected by."""
 
 METRICS = {"semantic": ("miou_voxel", "miou_point"), "instance": ("ap50",), "detection": ("map50",)}
-"""What each kind of task can be judged by."""
+"""What each kind of task can be judged by, the default first."""
+DEFAULT_RECIPES = {"semantic": "s3dis-sem", "instance": "s3dis-inst", "detection": "scannet-det"}
+"""The task whose recipe is used for a task of one's own that names none."""
 
 
 class Task(Spec):
     """What is fine-tuned and scored."""
 
     name: Name
-    title: str
+    title: str = Field(description="in tables and figures; its name, unless given")
     kind: Literal["semantic", "instance", "detection"]
     dataset: Name
-    headline_metric: HeadlineMetric
-    recipe: Name | None = Field(None, description="the task whose recipe is used where a profile has none for this one")
+    headline_metric: HeadlineMetric = Field(description="the first metric of its kind, unless given")
+    recipe: Name | None = Field(
+        None,
+        description="the task whose recipe is used where a profile has none for this one; of a task of one's own s3dis-sem, "
+        "s3dis-inst or scannet-det by its kind, unless given",
+    )
+    classes: tuple[str, ...] = Field(
+        (),
+        description="those of the dataset's classes that are learnt and scored (all by default); others are unlabelled",
+    )
+    voxel_metres: PositiveFloat | None = Field(None, description="in place of the recipe's")
     evaluation: str = Field(description="the protocol, in words: resolution, augmentation at test time, selection")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, data: Any) -> Any:
+        """What a short file leaves out follows from its name and kind."""
+        if not isinstance(data, dict) or not {"name", "kind"} <= data.keys():
+            return data
+        filled = {"title": data["name"], "evaluation": "not stated"} | data
+        if data["kind"] in METRICS:
+            filled = {"headline_metric": METRICS[data["kind"]][0]} | filled
+        return filled
+
+    @model_validator(mode="after")
+    def _classes_fit(self) -> Self:
+        if self.classes and self.kind == "detection":
+            raise ValueError("classes: a detection task takes all box classes of its dataset; leave the field out")
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes: a class is given twice")
+        return self
 
     @model_validator(mode="after")
     def _metric_fits(self) -> Self:

@@ -13,7 +13,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.benchmarks.support.errors import DataError, EnvironmentCannot
 from pretrain_bench.benchmarks.support.files import size_and_sha256
 from pretrain_bench.benchmarks.support.foreign_files import is_plain, open_plain
@@ -155,7 +154,7 @@ class _Packer:
             self.scorers[identity] = None if isinstance(source, str) else scorer_for(spec, source)
         scorer = self.scorers[identity]
         counts: dict[str, Any] = {}
-        for checkpoint in CHECKPOINTS if scorer is not None else ():
+        for checkpoint in spec.checkpoints if scorer is not None else ():
             with contextlib.suppress(DataError):
                 counts[checkpoint] = counts_of(scorer, predictions / checkpoint, spec.split.test)
         return counts

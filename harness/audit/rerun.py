@@ -80,7 +80,7 @@ def planned_again(chain: list[AuditedRun], say: Callable[[str], None]) -> list[P
                 raise WrongUse(f"{run.name}: {source}")
             # Raises for a user's own dataset, whose file the record does not hold.
             data = PreparedDataset(find(Dataset, spec.data.dataset), source, read_manifest(source))
-        last = spec.kind == "pretrain" and (number + 1 == len(chain) or chain[number + 1].spec.kind == "finetune")
+        last = spec.kind == "pretrain" and (number + 1 == len(chain) or chain[number + 1].spec.kind != "pretrain")
         half = budget.pretrain if spec.kind == "pretrain" else budget.finetune
         title, method = f"{spec.method}/{spec.stage} again", find(Method, spec.method)
         stages.append(PlannedStage(spec, half, data, run.record.cell, run.record.synthetic, title, method, None, last))
@@ -122,7 +122,7 @@ def compare(repeated: Repeated, runs: dict[str, AuditedRun], tally: Tally) -> No
 
 
 def _compare_metrics(was: AuditedRun, record: Record, runs: dict[str, AuditedRun], tally: Tally, where: str) -> None:
-    if was.spec.kind == "pretrain":
+    if was.spec.kind != "finetune":
         tally.note(CHECK, "not checked", was.name, f"other arithmetic (CPU, torch or threads); {where}")
         return
     spread = seed_spread(was, runs)

@@ -171,8 +171,9 @@ def _check_identity(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) 
         return
     if not tally.expect(check, cell is not None, run.name, "a fine-tuning without a cell") or cell is None:
         return
-    in_cell = (cell.method, cell.task, str(cell.label_ratio), cell.finetune_seed, cell.budget, cell.profile)
-    in_spec = (spec.method, spec.task, str(spec.label_ratio), spec.seed, spec.limits.budget, spec.profile)
+    shared = ("method", "task", "protocol", "label_ratio", "profile")
+    in_cell = (*(str(getattr(cell, name)) for name in shared), cell.finetune_seed, cell.budget)
+    in_spec = (*(str(getattr(spec, name)) for name in shared), spec.seed, spec.limits.budget)
     tally.expect(check, in_cell == in_spec, run.name, f"the cell says {in_cell}, the spec {in_spec}")
     for key in spec.parents.values():
         if key in runs:
@@ -204,15 +205,12 @@ def _check_budget(run: AuditedRun, tally: Tally) -> None:
     share = 1.0
     if spec.kind == "pretrain" and spec.method in available(Method):
         share = next((s.share for s in find(Method, spec.method).stages if s.name == spec.stage), 1.0)
-    same = (limits.currency, limits.uniformity, limits.wall_seconds) == (
-        half.currency,
-        half.uniformity,
-        half.wall_seconds,
-    )
+    uniformity = "at_most" if spec.takes_no_step else half.uniformity
+    same = (limits.currency, limits.uniformity, limits.wall_seconds) == (half.currency, uniformity, half.wall_seconds)
     tally.expect(
         "budget is the one that ships", same and abs(limits.amount - half.amount * share) < 1e-6, run.name,
         f"{limits.uniformity} {limits.amount:g} {limits.currency.value}; {budget.name} v{budget.version} gives this stage "
-        f"{half.uniformity} {half.amount * share:g}",
+        f"{uniformity} {half.amount * share:g}",
     )  # fmt: skip
 
 
@@ -336,7 +334,7 @@ def _check_groups(runs: dict[str, AuditedRun], tally: Tally) -> None:
         if run.record.cell is None:
             continue
         cell = run.record.cell
-        group = (cell.task, run.record.dataset, str(cell.label_ratio), cell.budget, cell.profile)
+        group = (cell.task, run.record.dataset, cell.protocol, str(cell.label_ratio), cell.budget, cell.profile)
         limits = run.spec.limits
         tunings[group][canonical_json(limits.model_dump(mode="json"))].add(cell.method)
         total, currency = _pretraining_total(run, runs)
@@ -364,10 +362,12 @@ def _pretraining_total(run: AuditedRun, runs: dict[str, AuditedRun]) -> tuple[fl
         if key not in runs:
             return None, ""
         parent = runs[key].spec
-        total += parent.limits.amount
-        currency = parent.limits.currency.value
         waiting += parent.parents.values()
-    trains = any(runs[key].spec.data is not None for key in seen)
+        if parent.kind == "pretrain":
+            total += parent.limits.amount
+            currency = parent.limits.currency.value
+    pretrainings = [runs[key].spec for key in seen if runs[key].spec.kind == "pretrain"]
+    trains = any(spec.data is not None for spec in pretrainings)
     return (total, currency) if trains else (None, "")
 
 

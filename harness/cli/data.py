@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import pretrain_bench as pb
 from pretrain_bench.harness.cli.options import Json, Strict, Up, display
 
+if TYPE_CHECKING:
+    from pretrain_bench.benchmarks.datasets.layouts.describe import Description as FolderDescription
+
 app = typer.Typer(help="Datasets: which exist, their sources, preparing and checking them.", no_args_is_help=True)
 
 Target = Annotated[
-    str, typer.Argument(metavar="NAME|DIR", help="A dataset's name, or a folder that is prepared already.")
+    str, typer.Argument(metavar="NAME|DIR", help="A dataset's name or file, or a folder with data, prepared or not.")
 ]
 Root = Annotated[
     Path | None, typer.Option("--root", help="Its folder, in the official layout; procedural ones need none.")
@@ -39,7 +42,7 @@ def ls(json: Json = False) -> None:
 
 
 def info(
-    name: Annotated[str, typer.Argument(help="A dataset's name.")],
+    name: Target,
     root: Root = None,
     frame_stride: Stride = None,
     world: World = "smoke",
@@ -47,9 +50,12 @@ def info(
     counts: Annotated[bool, typer.Option("--counts", help="Prepare it, and count scenes, points and classes.")] = False,
     json: Json = False,
 ) -> None:
-    """Print the source and licence of a dataset; with --counts also what it holds."""
+    """Print the source and licence of a dataset, or the layout of a folder; with --counts also what it holds."""
     from pretrain_bench.harness.cli.console import print_json
 
+    if root is None and pb.holds_originals(name):
+        _print_folder(name, frame_stride, counts, up, json)
+        return
     dataset, held = pb.dataset(name), None
     if counts or root:
         prepared = pb.prepare_data(name, root, frame_stride=frame_stride, world=world, up=up, display=display(json))
@@ -63,6 +69,66 @@ def info(
         _print_counts(held)
     elif dataset.classes:
         print(f"classes:  {', '.join(dataset.classes)}")
+
+
+def _print_folder(folder: str, frame_stride: int | None, counts: bool, up: str, json: bool) -> None:
+    """The layout of a folder of original data, and with `counts` what it holds, which prepares it."""
+    from pretrain_bench.harness.cli.console import print_json
+
+    described = pb.describe_data(folder)
+    held = None
+    if counts:
+        held = pb.count_data(pb.prepare_data(folder, frame_stride=frame_stride, up=up, display=display(json)))
+    if not json:
+        _print_layout(described)
+        if held is not None:
+            _print_counts(held)
+        return
+    plain = {
+        "layout": described.layout,
+        "scenes": len(described.scenes),
+        "provides": described.card.provides,
+        "lacks": described.card.lacks,
+        "dataset": described.stands_for,
+    }
+    print_json(plain | ({} if held is None else {"counts": held._asdict()}))
+
+
+def _print_layout(described: FolderDescription) -> None:
+    card, dataset = described.card, described.stands_for
+    print(f"layout:   {card.title} ({described.layout}), {len(described.scenes)} scenes")
+    print(f"provides: {', '.join(card.provides)}")
+    if card.lacks:
+        print(f"note:     {card.lacks}")
+    if dataset is not None:
+        flag = "--data" if {"labels", "boxes"} & {*card.provides} else "--pretrain-data"
+        print(f"use it:   {flag} {dataset}={described.root}")
+    print(f"classes of your own: bench data init {described.root}")
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with data in any layout that is read.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The YAML file to write. (default: NAME.yaml, named after DIR)")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write a commented dataset file for a folder, and a task file beside it: layout guessed, classes counted."""
+    from pretrain_bench.harness.cli.console import print_json
+
+    described, dataset, task = pb.init_data(folder, out)
+    if json:
+        print_json({"layout": described.layout, "dataset": str(dataset), "task": None if task is None else str(task)})
+        return
+    classes = f", {len(described.classes)} classes" if described.classes else ""
+    print(f"{dataset}: {described.card.title}, {len(described.scenes)} scenes{classes}")
+    if described.card.lacks:
+        print(f"note: {described.card.lacks}")
+    if task is None:
+        print(f"next: bench run --method ours --task s3dis-sem --pretrain-data {dataset}={folder}")
+        return
+    print(f"{task}: a semantic task on it")
+    print(f"next: check both, then bench run --method scratch --task {task} --data {dataset}={folder} --budget smoke")
 
 
 def _print_counts(held: pb.DataCounts) -> None:
@@ -104,6 +170,8 @@ def prepare(
     points, frames = sum(s.points for s in scenes), sum(s.frames for s in scenes)
     problems = len(manifest.problems)
     print(f"{folder}\n{len(scenes)} scenes, {points:,} points, {frames:,} frames, {problems} problems")
+    for line in sorted({line for s in scenes for line in s.assumed}):
+        print(f"assumed {line}")
     if unposed := sum(s.up is not None for s in scenes):
         print(f"{unposed} recordings without poses: their frames come to have z up by the camera's axes")
     turned = [s for s in scenes if s.world_up is not None]

@@ -63,6 +63,8 @@ def plan(
         print_json(_as_json(planned))
     else:
         _print(planned, show_all)
+        for line in pb.power_of_plan(planned, runs):
+            print(f"power: {line}")
 
 
 def _as_json(plan: pb.Plan) -> dict[str, Any]:

@@ -55,6 +55,13 @@ def run(
     profile: Annotated[
         str | None, typer.Option("--profile", help="Recipe, by name or YAML file. (default: the one the budget names)")
     ] = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--protocol",
+            help="finetune, linear (frozen backbone, linear head) or decoder (frozen encoder). (default: finetune)",
+        ),
+    ] = None,
     label_ratio: Annotated[
         list[str] | None, typer.Option("--label-ratio", help="Share of the training scenes. (default: 100%)")
     ] = None,
@@ -83,6 +90,14 @@ def run(
             "--retry", help="Which runs to retry: none, infra (interrupted by the machine), failed (infra + failed)."
         ),
     ] = "infra",
+    stop_when_decided: Annotated[
+        str | None,
+        typer.Option(
+            "--stop-when-decided",
+            metavar="RULE",
+            help="Two pre-training seeds of a suite at a time, until all methods differ from scratch: pocock or obrien-fleming.",
+        ),
+    ] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Rebuild stale images.")] = False,
     strict: Strict = False,
     synthetic: Annotated[
@@ -102,7 +117,8 @@ def run(
     smoke, which takes minutes.
     """
     single = {
-        "--method": method, "--task": task, "--budget": budget, "--profile": profile, "--label-ratio": label_ratio,
+        "--method": method, "--task": task, "--budget": budget, "--profile": profile, "--protocol": protocol,
+        "--label-ratio": label_ratio,
         "--pretrain-seed": pretrain_seed, "--finetune-seed": finetune_seed,
     }  # fmt: skip
     picks = [*(only or []), *(filters or [])]
@@ -113,12 +129,13 @@ def run(
     )
     shown = display(json)
     cells = _cells(suite, single, settings, shown)
-    result = pb.run(
-        cells,
+    if stop_when_decided is not None and suite is None:
+        raise pb.WrongUse("--stop-when-decided: it takes the seeds of a --suite, two at a time")
+    options: dict[str, Any] = dict(
         runs=runs,
         only=picks,
         settings=settings,
-        retry=retry,  # type: ignore[arg-type]
+        retry=retry,
         workers=workers,
         rebuild=rebuild,
         strict=strict,
@@ -128,6 +145,10 @@ def run(
         on_cpu=budget is not None,
         display=shown,
     )
+    if stop_when_decided is None:
+        result = pb.run(cells, **options)
+    else:
+        result, _ = pb.run_until_decided(cells, stop_when_decided, **options)  # type: ignore[arg-type]
     _print(result, runs, json)
     result.raise_if_failed()
 
@@ -152,6 +173,7 @@ def _cells(suite: str | None, single: dict[str, Any], settings: pb.Settings, sho
         single["--task"],
         budget=budget,
         profile=single["--profile"],
+        protocols=single["--protocol"] or ["finetune"],
         label_ratios=single["--label-ratio"] or ["100%"],
         pretrain_seeds=single["--pretrain-seed"] or [0],
         finetune_seeds=single["--finetune-seed"] or [0],
@@ -177,6 +199,12 @@ def _print(result: pb.RunResult, runs: Path, as_json: bool) -> None:
     ]
     print(table(("run", "stage", "outcome", "selected", "final", "seconds"), rows))
     print("\n".join(f"* {note}" for note in _notes(result)))
+    for cell in result.probes_without_baseline():
+        options = (
+            f"--task {cell.task} --protocol {cell.protocol} --label-ratio {cell.label_ratio} --budget {cell.budget}"
+        )
+        why = "the frozen random backbone, which a probe is compared with"
+        print(f"next: bench run --method scratch {options} --runs {runs} ({why})")
     print(f"next: bench report --runs {runs}")
 
 

@@ -108,6 +108,7 @@ def _facts(run: pb.Run, spec: StageSpec) -> list[tuple[str, object]]:
     record, limits = run.record, spec.limits
     return [
         *([("task", f"{record.cell.task} at {record.cell.label_ratio} of the labels")] if record.cell else []),
+        *([("protocol", spec.probe.title)] if spec.probe else []),
         ("dataset", record.dataset or "none"),
         *([("test scenes", spec.coverage.text)] if spec.coverage else []),
         ("budget", f"{limits.budget} v{limits.budget_version}, {limits.amount:g} {limits.currency.value}"),

@@ -13,7 +13,7 @@ from pretrain_bench.benchmarks.specs.base import FileName, Name, Spec
 from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.method import MethodCard
 from pretrain_bench.harness.contract.events import Ledger
-from pretrain_bench.harness.contract.stage import canonical_json
+from pretrain_bench.harness.contract.stage import Kind, canonical_json
 
 SCHEMA_VERSION = 2
 
@@ -79,7 +79,7 @@ class Record(Spec):
 
     schema_version: Literal[2] = 2
     key: RunKey
-    kind: Literal["pretrain", "finetune"]
+    kind: Kind
     method: Name
     method_card: MethodCard | None = None
     """How the method appears in reports; None in records that are older than this field."""

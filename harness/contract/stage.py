@@ -14,18 +14,30 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, ValidationInfo, field_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 from pydantic_core import to_json
 
 from pretrain_bench.benchmarks.datasets.coverage import SplitCoverage
 from pretrain_bench.benchmarks.datasets.splits import Split
+from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.benchmarks.specs.backbone_shapes import TRANSFER_MEANS, Transfer
 from pretrain_bench.benchmarks.specs.base import FolderName, Name, Seed, Selection, Spec
 from pretrain_bench.benchmarks.specs.budget import UNIFORMITY_MEANS, Currency, Uniformity
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
+from pretrain_bench.benchmarks.specs.probes import FINETUNE, LinearProbe, Probe, Protocol
 from pretrain_bench.benchmarks.specs.recipes import (
     DetectionRecipe,
     InstanceRecipe,
@@ -40,6 +52,20 @@ STAGE_FILE = "stage.json"
 SHAPES_FILE = "backbone.json"
 WEIGHTS_FILE = "imagenet_weights"
 METHOD_FOLDER = "method"
+FEATURES_STAGE = "features"
+"""The name of the stage that computes the features of linear probes."""
+TRAINING_ROWS = "training_rows.safetensors"
+"""The features of labelled voxels that a features stage leaves."""
+MOST_TEST_FEATURE_BYTES = 8 << 30
+"""Features of test scenes beyond these are not kept; each probe computes them again."""
+LINEAR_PROBE_PARTS = (FEATURES_STAGE, "linear")
+"""The parts (`StageSpec.part`) of a linear probe."""
+
+Kind = Literal["pretrain", "features", "finetune"]
+KIND_MEANS = (
+    "`pretrain` runs the method; `features` computes what linear probes at all label ratios share; `finetune` evaluates a "
+    "backbone, by fine-tuning or by a probe"
+)
 
 Payload = dict[str, JsonValue]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -54,9 +80,21 @@ class DataView(Spec):
     view: Literal["unlabelled", "labelled"]
     classes: tuple[str, ...] = Field((), description="of points, or of boxes where boxes are detected")
     things: tuple[str, ...] = Field((), description="those of `classes` whose instances are told apart")
+    label_ids: tuple[NonNegativeInt, ...] = Field(
+        (),
+        description="id of each class in the labels, of a task with some of the dataset's classes; in order by default",
+    )
     heading_bins: PositiveInt = Field(1, description="of boxes; 1 where they lie along the axes")
     box_mean_sizes_metres: tuple[tuple[float, float, float], ...] = Field((), description="full size, for each class")
     scenes: tuple[FolderName, ...] = Field((), description="the scenes a pre-training stage uses")
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `label_ids` where a task has all classes, so that its key is what it was before this field."""
+        plain: dict[str, Any] = dump(self)
+        if not self.label_ids:
+            plain.pop("label_ids", None)
+        return plain
 
 
 class Limits(Spec):
@@ -73,10 +111,10 @@ class Limits(Spec):
 
 
 class StageSpec(Spec):
-    """One stage. `seed` is the pre-training seed of a pretrain stage and the fine-tuning seed of a finetune stage."""
+    """One stage. `seed` is the pre-training seed of a pretrain or features stage and the fine-tuning seed of a finetune stage."""
 
     contract_version: Literal[1] = 1
-    kind: Literal["pretrain", "finetune"]
+    kind: Kind = Field(description=KIND_MEANS)
     method: Name
     stage: Name
     task: Name | None = None
@@ -103,6 +141,11 @@ class StageSpec(Spec):
     coverage: SplitCoverage | None = Field(None, description="of a fine-tuning: how much of the test split is scored")
     transfer: Transfer = Field("all", description=f"of a fine-tuning: {TRANSFER_MEANS}")
     parents: dict[Name, str] = Field({}, description="stage name to key")
+    probe: Probe | None = Field(
+        None,
+        exclude_if=lambda probe: probe is None,
+        description="of a finetune stage: how the frozen backbone, or encoder, is probed; None: all of it is fine-tuned",
+    )
     imagenet_weights_sha256: Sha256 | None = None
     threads: PositiveInt
     sparse_backend: Literal["torch", "minkowski"]
@@ -133,9 +176,40 @@ class StageSpec(Spec):
         return recipe_kind(self.recipe)
 
     @property
+    def protocol(self) -> Protocol:
+        """How a finetune stage evaluates the backbone."""
+        return FINETUNE if self.probe is None else self.probe.protocol
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the stage fits a linear probe: it takes no optimiser step, and selects no checkpoint."""
+        return isinstance(self.probe, LinearProbe)
+
+    @property
+    def takes_no_step(self) -> bool:
+        """Whether the stage works on data without an optimiser step, so that it uses nothing of a budget of steps."""
+        return self.kind == "features" or self.is_linear
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """The checkpoints whose predictions a finetune stage leaves."""
+        if self.is_linear:
+            return ("final",)
+        held_out = self.split is not None and bool(self.split.selection)
+        return tuple(c for c in CHECKPOINTS if held_out or c != "selected")
+
+    @property
+    def parents_kind(self) -> Kind:
+        """The kind of the stages in `parents`."""
+        return "features" if self.is_linear else "pretrain"
+
+    @property
     def part(self) -> str:
-        """What decides, with kind and method, which module carries a stage out: its name; in fine-tuning the kind of the task."""
-        return self.task_kind if self.kind == "finetune" else self.stage
+        """What decides, with kind and method, which module carries a stage out: its name; in fine-tuning the kind of the task, or
+        `linear`."""
+        if self.kind != "finetune":
+            return self.stage
+        return LINEAR_PROBE_PARTS[1] if self.is_linear else self.task_kind
 
     @property
     def key(self) -> str:

@@ -100,7 +100,7 @@ class DockerExecutor:
     def _image_of(self, spec: StageSpec) -> str:
         if spec.kind == "pretrain" and spec.method in self.own:
             return self.own[spec.method]
-        return require(self.client, TASK if spec.kind == "finetune" else spec.method)
+        return require(self.client, spec.method if spec.kind == "pretrain" else TASK)
 
     def _settings(self, launch: StageLaunch) -> dict[str, Any]:
         from docker.types import DeviceRequest, LogConfig

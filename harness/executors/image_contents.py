@@ -15,6 +15,7 @@ import yaml
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.recipes import RECIPES
 from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.contract.stage import LINEAR_PROBE_PARTS
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.code_digest import (
     base_inputs,
@@ -102,7 +103,10 @@ def context(image: str, settings: BuildSettings) -> Files:
 def entries(image: str) -> list[str]:
     """The names of the modules that an image must be able to run."""
     if image == TASK:
-        return ["pretrain_bench.methods.stage", *(entry_module("finetune", "", kind) for kind in RECIPES)]
+        return [
+            "pretrain_bench.methods.stage",
+            *(entry_module("finetune", "", part) for part in (*RECIPES, *LINEAR_PROBE_PARTS)),
+        ]
     return [
         "pretrain_bench.methods.stage",
         *(entry_module("pretrain", image, s.name) for s in find(Method, image).stages),

@@ -217,7 +217,7 @@ def folder_sha256(folder: Path) -> str:
 def build_hashes(kind: str) -> dict[str, str]:
     """File to hash of what the image of a stage is built from beside its modules: Dockerfiles, lock, edits of MinkowskiEngine."""
     folder = docker_folder()
-    own = "task.Dockerfile" if kind == "finetune" else "method.Dockerfile"
+    own = "method.Dockerfile" if kind == "pretrain" else "task.Dockerfile"
     files = {name: folder / name for name in ("base.Dockerfile", own)} | base_inputs()
     return {f"docker/{name}": hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
 
@@ -225,4 +225,4 @@ def build_hashes(kind: str) -> dict[str, str]:
 def entry_module(kind: str, method: str, part: str) -> str:
     """The module that carries out a stage (`part`: see `StageSpec.part`), as `module_of` in methods/stage.py, which the harness
     cannot import."""
-    return f"pretrain_bench.methods.{'finetune' if kind == 'finetune' else method}.{part}"
+    return f"pretrain_bench.methods.{method if kind == 'pretrain' else 'finetune'}.{part}"

@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
+from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes, feature_channels
 from pretrain_bench.benchmarks.specs.budget import Currency
+from pretrain_bench.benchmarks.specs.probes import FINETUNE, FeatureRecipe
+from pretrain_bench.benchmarks.specs.recipes import voxels_of_scene
 from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.harness.contract.run_length import run_length
-from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.contract.stage import MOST_TEST_FEATURE_BYTES, StageSpec
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.store.store import SPEC
 
@@ -19,6 +21,8 @@ from pretrain_bench.harness.store.store import SPEC
 # (docs/verification/gpu-headline.json), where `bench plan` must stay within a factor of three.
 FLOPS_A_VOXEL = 6.5e6
 """Forward and backward of the full-width network: three times what ledgers give for a voxel, times 16 at quarter width."""
+FORWARD_SHARE = 3
+"""Forward and backward take three times the forward pass."""
 FLOPS_A_PIXEL = 3e5
 """Forward and backward of the image network."""
 FLOPS_A_CPU_SECOND, FLOPS_A_GPU_SECOND = 2e9, 3e12
@@ -63,7 +67,8 @@ class History:
         """The mean of earlier runs of the same stage on such a device under the same budget and profile, else a count of the
         work."""
         spec = planned.spec
-        kind = (spec.device if planned.recipe is not None else "cpu", *_kind_of_stage(planned))
+        on = spec.device if planned.recipe is not None or spec.kind == "features" else "cpu"
+        kind = (on, *_kind_of_stage(planned))
         if kind in self._seconds:
             seconds, sizes = self._seconds[kind], self._bytes[kind]
             return Estimate(sum(seconds) / len(seconds), sum(sizes) // len(sizes), "earlier runs")
@@ -82,24 +87,30 @@ class History:
 def _kind_of_record(record: dict[str, Any], folder: Path) -> tuple[object, ...]:
     cell = record.get("cell")
     if cell:
-        return ("finetune", cell["task"], cell["budget"], cell["profile"])
+        return ("finetune", cell["task"], cell.get("protocol", FINETUNE), cell["budget"], cell["profile"])
     try:
         spec = read_json(folder / SPEC, below=folder)
-        return ("pretrain", spec["method"], spec["stage"], spec["limits"]["budget"], spec["profile"])
+        what = (spec["task"],) if spec["kind"] == "features" else (spec["method"], spec["stage"])
+        return (spec["kind"], *what, spec["limits"]["budget"], spec["profile"])
     except (OSError, ValueError, KeyError, TypeError):
         return ()
 
 
 def _kind_of_stage(planned: PlannedStage) -> tuple[object, ...]:
     spec = planned.spec
-    what = (spec.task,) if planned.cell is not None else (spec.method, spec.stage)
+    if spec.kind == "pretrain":
+        what: tuple[object, ...] = (spec.method, spec.stage)
+    else:
+        what = (spec.task,) if planned.cell is None else (spec.task, spec.protocol)
     return (spec.kind, *what, spec.limits.budget, spec.profile)
 
 
 def artifact_bytes(spec: StageSpec) -> int:
-    """Size of what a stage leaves: a backbone, or predictions."""
+    """Size of what a stage leaves: a backbone, features, or predictions."""
     if spec.kind == "finetune":
         return PREDICTION_BYTES
+    if spec.kind == "features":
+        return _feature_bytes(spec)
     weights = 0
     for shape in backbone_shapes(spec.network).values():
         count = 1
@@ -109,15 +120,35 @@ def artifact_bytes(spec: StageSpec) -> int:
     return weights * BYTES_A_WEIGHT
 
 
+def _feature_bytes(spec: StageSpec) -> int:
+    """The rows of training scenes and all voxels of test scenes, float32."""
+    assert spec.split is not None and spec.recipe is not None
+    recipe = FeatureRecipe.model_validate(spec.recipe)
+    voxels = voxels_of_scene(recipe.voxel_metres, None)
+    rows = len(spec.split.train) * min(voxels, recipe.rows_per_scene or voxels)
+    test = min(len(spec.split.test) * voxels * feature_channels(spec.network) * BYTES_A_WEIGHT, MOST_TEST_FEATURE_BYTES)
+    return int(rows * feature_channels(spec.network) * BYTES_A_WEIGHT + test)
+
+
 def rough_flops(planned: PlannedStage) -> float:
     """Floating-point operations of a stage, from its recipe and budget; 0 for one that trains nothing."""
-    if planned.recipe is None:
+    if planned.spec.kind == "features":
+        return _feature_flops(planned.spec)
+    if planned.recipe is None or planned.spec.takes_no_step:
         return 0.0
     work, limits = planned.recipe.work_per_step(), planned.spec.limits
     per_step = work.voxels * FLOPS_A_VOXEL * planned.spec.network.width**2 + work.pixels * FLOPS_A_PIXEL
     if limits.currency == Currency.flops:
         return limits.amount if limits.uniformity == "exactly" else min(limits.amount, steps_of(planned) * per_step)
     return steps_of(planned) * per_step
+
+
+def _feature_flops(spec: StageSpec) -> float:
+    """Two forward passes over the training scenes, for the norms and for the features, and one over the test scenes."""
+    assert spec.split is not None and spec.recipe is not None
+    scenes = 2 * len(spec.split.train) + len(spec.split.test)
+    voxels = voxels_of_scene(FeatureRecipe.model_validate(spec.recipe).voxel_metres, None)
+    return scenes * voxels * FLOPS_A_VOXEL / FORWARD_SHARE * spec.network.width**2
 
 
 def rough_points(planned: PlannedStage) -> float:

@@ -19,7 +19,7 @@ from pretrain_bench.harness.planning.stage_specs import (
     PlannedCell,
     PlannedStage,
 )
-from pretrain_bench.harness.store.store import CODE, RECORD, SPEC, Store
+from pretrain_bench.harness.store.store import CODE, KINDS, RECORD, SPEC, Store
 
 MAX_REASONS = 3
 
@@ -77,7 +77,7 @@ def states(cells: Iterable[PlannedCell], store: Store, machine_cpus: int) -> lis
 
 def _records(store: Store) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:
     """Key to folder and plain content of every record that counts; a damaged one is left to the audit."""
-    for kind in ("pretrain", "finetune"):
+    for kind in KINDS:
         folder = store.root / kind
         place = os.fspath(folder)
         for key in os.listdir(folder) if folder.is_dir() else []:
@@ -122,7 +122,7 @@ def _identity(spec: Mapping[str, Any], cell: Cell | None) -> tuple[object, ...]:
     """What a stage is for, without how it is done."""
     if cell is not None:
         return (
-            "finetune", cell.method, cell.pretrain_dataset, cell.task, str(cell.label_ratio), cell.pretrain_seed,
+            "finetune", cell.method, cell.pretrain_dataset, cell.task, cell.protocol, str(cell.label_ratio), cell.pretrain_seed,
             cell.finetune_seed, cell.budget, cell.profile,
         )  # fmt: skip
     dataset = (spec["data"] or {}).get("dataset")
@@ -130,6 +130,7 @@ def _identity(spec: Mapping[str, Any], cell: Cell | None) -> tuple[object, ...]:
         spec["kind"],
         spec["method"],
         spec["stage"],
+        spec.get("task"),
         dataset,
         spec["seed"],
         spec["limits"]["budget"],
@@ -149,8 +150,8 @@ def differences(old: Mapping[str, Any], new: StageSpec, folder: Path) -> list[st
         differing.append(f"data of {(now['data'] or {}).get('dataset')} changed")
     if (old.get("split") or {}).get("sha256") != (now["split"] or {}).get("sha256"):
         differing.append("the split changed")
-    for field in ("limits", "recipe", "network", "settings"):
-        differing += _changed_fields(field, old.get(field) or {}, now[field] or {})
+    for field in ("limits", "recipe", "network", "settings", "probe"):
+        differing += _changed_fields(field, old.get(field) or {}, now.get(field) or {})
     for field in (
         "profile_version", "precision", "threads", "sparse_backend", "device", "imagenet_weights_sha256", "contract_version",
     ):  # fmt: skip

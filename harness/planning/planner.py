@@ -10,15 +10,16 @@ from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.harness.planning.applicable import NotApplicable
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.recipes import values_from_task
 from pretrain_bench.harness.planning.stage_specs import (
     NO_DATASET,
     CellSpecs,
     Machine,
-    NotApplicable,
     PlannedCell,
     PlannedStage,
+    features_stage,
     finetune_stage,
     pretrain_stages,
 )
@@ -49,7 +50,8 @@ class Planner:
     ) -> None:
         self.specs, self.names, self.data, self.machine = specs, names, data, machine
         self._pretrained: dict[tuple[object, ...], list[PlannedStage]] = {}
-        self._finetuned: dict[tuple[str, str, str, str], PlannedStage] = {}
+        self._features: dict[tuple[object, ...], PlannedStage] = {}
+        self._finetuned: dict[tuple[str, ...], PlannedStage] = {}
         self._keys: dict[int, str] = {}
 
     def plan(self, cells: Iterable[Cell]) -> list[PlannedCell]:
@@ -64,7 +66,7 @@ class Planner:
             used = self.names[asked.pretrain_dataset] if needs_data else NO_DATASET
             cell = asked if used == asked.pretrain_dataset else asked.model_copy(update={"pretrain_dataset": used})
             which = (
-                cell.method, used, cell.task, str(cell.label_ratio), cell.pretrain_seed, cell.finetune_seed,
+                cell.method, used, cell.task, cell.protocol, str(cell.label_ratio), cell.pretrain_seed, cell.finetune_seed,
             )  # fmt: skip
             if which not in seen:
                 seen.add(which)
@@ -84,7 +86,8 @@ class Planner:
 
     def stages(self, cell: Cell) -> list[PlannedStage]:
         """The stages of a cell, as `distinct` gives it, in the order in which they run. Raises WrongUse for what cannot be."""
-        return [*self._pretrain(cell), self._finetune(cell)]
+        features = [self._features_of(cell)] if cell.protocol == "linear" else []
+        return [*self._pretrain(cell), *features, self._finetune(cell)]
 
     def _pretrain(self, cell: Cell) -> list[PlannedStage]:
         specs = self.specs.of(cell)
@@ -95,19 +98,33 @@ class Planner:
             self._pretrained[which] = pretrain_stages(specs, source, cell.pretrain_seed, self.machine)
         return self._pretrained[which]
 
+    def _features_of(self, cell: Cell) -> PlannedStage:
+        """The features that a linear probe builds on: the same stage for all shares of labelled scenes."""
+        last = self._pretrain(cell)[-1]
+        labels = cell.label_ratio.model_copy(update={"percent": 100.0})
+        which = (cell.method, cell.pretrain_dataset, cell.task, str(labels), cell.pretrain_seed)
+        if which not in self._features:
+            self._features[which] = features_stage(cell, self.specs.of(cell), self._target(cell), self.machine, last)
+        return self._features[which]
+
     def _finetune(self, cell: Cell) -> PlannedStage:
         last = self._pretrain(cell)[-1]
-        which = (cell.method, cell.pretrain_dataset, cell.task, str(cell.label_ratio))
+        features = self._features_of(cell) if cell.protocol == "linear" else None
+        which = (cell.method, cell.pretrain_dataset, cell.task, cell.protocol, str(cell.label_ratio))
         if which not in self._finetuned:
-            target = self.data[self.names[self.specs.tasks[cell.task].dataset]]
-            self._finetuned[which] = finetune_stage(cell, self.specs.of(cell), target, self.machine, last)
-        first = self._finetuned[which]
+            self._finetuned[which] = finetune_stage(
+                cell, self.specs.of(cell), self._target(cell), self.machine, last, features
+            )
+        first, parent = self._finetuned[which], features or last
         # Cells that differ in their seeds only differ in these two fields. Making a key takes a while, so each is kept.
-        if id(last) not in self._keys:
-            self._keys[id(last)] = last.spec.key
-        parents = {last.spec.stage: self._keys[id(last)]}
+        if id(parent) not in self._keys:
+            self._keys[id(parent)] = parent.spec.key
+        parents = {parent.spec.stage: self._keys[id(parent)]}
         spec = first.spec.model_copy(update={"seed": cell.finetune_seed, "parents": parents})
         return first._replace(spec=spec, cell=cell)
+
+    def _target(self, cell: Cell) -> PreparedDataset:
+        return self.data[self.names[self.specs.tasks[cell.task].dataset]]
 
 
 def stages_of(

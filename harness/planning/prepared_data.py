@@ -9,6 +9,7 @@ from typing import NamedTuple
 from pretrain_bench.benchmarks.datasets.layout import MANIFEST, Manifest, read_manifest
 from pretrain_bench.benchmarks.datasets.problems import summarise
 from pretrain_bench.benchmarks.specs.dataset import Dataset, UpChoice
+from pretrain_bench.benchmarks.specs.layouts import LAYOUTS
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.harness.planning.catalog import available, find, is_path
@@ -67,8 +68,12 @@ class DataSources(NamedTuple):
     up: UpChoice = "auto"
 
     def dataset(self, name: str) -> Dataset:
-        """A dataset by name, a procedural one at its size. Raises WrongUse for an unknown name."""
-        return (self.own.get(name) or find(Dataset, name)).sized(self.world)
+        """A dataset by name: a procedural one at its size, others in the layout that their root has. Raises WrongUse for an
+        unknown name."""
+        from pretrain_bench.benchmarks.datasets.layouts.registry import as_laid_out
+
+        dataset = (self.own.get(name) or find(Dataset, name)).sized(self.world)
+        return as_laid_out(dataset, self.roots[name]) if name in self.roots else dataset
 
     def resolve(self, name: str, say: Callable[[str], None]) -> str:
         """The dataset that will be used for `name`: itself where a root is configured or it is procedural, else its stand-in.
@@ -94,13 +99,15 @@ class DataSources(NamedTuple):
 
     def up_of(self, dataset: Dataset) -> UpChoice:
         """What is up in the recordings of a dataset, where its layout leaves that open."""
-        return self.up if dataset.layout == "rgbd-folder" else "auto"
+        if not LAYOUTS[dataset.layout].up_is_open:
+            return "auto"
+        return dataset.sensor.up if self.up == "auto" else self.up
 
     def check_up(self, names: Sequence[str]) -> None:
         """Raises WrongUse where the user says what is up, and none of the datasets leaves that open."""
-        if self.up != "auto" and not any(self.dataset(n).layout == "rgbd-folder" for n in names):
+        if self.up != "auto" and not any(LAYOUTS[self.dataset(n).layout].up_is_open for n in names):
             given = f"{', '.join(names)} has z up by its format" if names else "no data are given"
-            raise WrongUse(f"--up {self.up}: only the layout rgbd-folder leaves open what is up; {given}")
+            raise WrongUse(f"--up {self.up}: only layouts of recordings leave open what is up; {given}")
 
     def prepared(self, name: str) -> PreparedDataset | None:
         """What `prepare` would return at once; None where data must be generated or prepared first, or a root is missing."""

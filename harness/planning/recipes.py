@@ -85,7 +85,7 @@ def finetune_recipe(profile: Profile, task: Task) -> Recipe:
             f"profile {profile.name!r}, tasks.{name}: a recipe of kind {recipe_kind(recipe)!r}, expected {task.kind!r}; "
             f"write kind: {task.kind}"
         )
-    return recipe
+    return recipe if task.voxel_metres is None else recipe.model_copy(update={"voxel_metres": task.voxel_metres})
 
 
 def check_sections(profile: Profile, methods: dict[str, Method]) -> None:

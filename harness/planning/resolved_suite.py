@@ -13,11 +13,12 @@ from pretrain_bench.benchmarks.specs.dataset import up_choice
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.suite import Filter, Suite, parse_filters
-from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.benchmarks.specs.task import DEFAULT_RECIPES, Task
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.reading import reading
 from pretrain_bench.harness.executors.choice import AUTO, ENGINES, EXECUTORS
+from pretrain_bench.harness.planning.applicable import NotApplicable, check_applicable, check_needs
 from pretrain_bench.harness.planning.catalog import available, find, is_path
 from pretrain_bench.harness.planning.code_digest import forget_changed_code
 from pretrain_bench.harness.planning.planner import Planner, SuiteSpecs
@@ -25,10 +26,7 @@ from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedD
 from pretrain_bench.harness.planning.recipes import TASK_PREFIX, check_sections
 from pretrain_bench.harness.planning.stage_specs import (
     Machine,
-    NotApplicable,
     PlannedCell,
-    check_applicable,
-    check_needs,
 )
 
 if TYPE_CHECKING:
@@ -108,7 +106,8 @@ class ResolvedSuite(NamedTuple):
                 continue
             method, task = planner.specs.methods[cell.method], planner.specs.tasks[cell.task]
             try:
-                check_applicable(method, specs.get(cell.pretrain_dataset), task, specs[self.names[task.dataset]])
+                source, target = specs.get(cell.pretrain_dataset), specs[self.names[task.dataset]]
+                check_applicable(method, source, task, target, cell.protocol)
                 waiting.append(WaitingCell(cell, missing))
             except NotApplicable as reason:
                 planned.append(PlannedCell(cell, (), str(reason)))
@@ -259,6 +258,8 @@ def _find_task(name: str) -> Task:
     task = find(Task, name)
     if is_path(name) and task.name in available(Task):
         raise WrongUse(f"{name}: name: {task.name!r} is a task that ships; choose another name")
+    if is_path(name) and task.recipe is None:
+        return task.model_copy(update={"recipe": DEFAULT_RECIPES[task.kind]})
     return task
 
 

@@ -7,17 +7,30 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pretrain_bench.benchmarks.datasets.coverage import split_coverage
-from pretrain_bench.benchmarks.datasets.holdings import classes_in, scenes_for_task
-from pretrain_bench.benchmarks.datasets.splits import read_scene_list, scenes_for_testing, split_scenes, usable_scenes
+from pretrain_bench.benchmarks.datasets.holdings import scenes_for_task
+from pretrain_bench.benchmarks.datasets.splits import (
+    Split,
+    read_scene_list,
+    scenes_for_testing,
+    split_scenes,
+    usable_scenes,
+)
 from pretrain_bench.benchmarks.specs.budget import Budget, BudgetHalf, Currency
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
-from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.probes import FINETUNE, FeatureRecipe, LinearProbe, Protocol
 from pretrain_bench.benchmarks.specs.profile import Profile
-from pretrain_bench.benchmarks.specs.recipes import Recipe
+from pretrain_bench.benchmarks.specs.recipes import Recipe, SemanticRecipe
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
-from pretrain_bench.harness.contract.stage import DataView, Limits, StageSpec
+from pretrain_bench.harness.contract.stage import FEATURES_STAGE, DataView, Limits, StageSpec
+from pretrain_bench.harness.planning.applicable import (
+    NotApplicable,
+    check_applicable,
+    check_classes,
+    check_held,
+    check_needs,
+)
 from pretrain_bench.harness.planning.code_digest import code_sha256
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.recipes import finetune_recipe, stage_recipe, values_from_task
@@ -25,7 +38,6 @@ from pretrain_bench.harness.planning.recipes import finetune_recipe, stage_recip
 NO_DATASET = "none"
 TRANSFER = "transfer"
 """A field of a method's recipe that decides nothing of the pre-training: it goes into the key of the fine-tuning alone."""
-NEEDED = ("frames", "images", "poses", "multiple_views", "clouds", "labels")
 
 
 class Machine(NamedTuple):
@@ -35,10 +47,6 @@ class Machine(NamedTuple):
     sparse_backend: str
     device: str
     imagenet_weights: Path | None = None
-
-
-class NotApplicable(WrongUse):
-    """A cell that makes no sense, with the reason: n/a in a plan."""
 
 
 class PlannedStage(NamedTuple):
@@ -80,63 +88,6 @@ class PlannedCell(NamedTuple):
     cell: Cell
     stages: tuple[PlannedStage, ...]
     reason: str = ""
-
-
-def check_needs(method: Method, dataset: Dataset) -> None:
-    """Raises NotApplicable, naming what is missing, where a method cannot be pre-trained on a dataset."""
-    needs = {n for n in NEEDED if getattr(method.needs, n)}
-    missing = sorted(needs - set(dataset.provides))
-    if missing:
-        raise NotApplicable(
-            f"method {method.name!r} needs {', '.join(missing)}, which dataset {dataset.name!r} does not have "
-            f"(it has {', '.join(dataset.provides)})"
-        )
-
-
-def check_held(method: Method, source: PreparedDataset, scenes: tuple[str, ...]) -> None:
-    """Raises NotApplicable, naming what is missing, where these prepared data lack what their dataset may have: recordings
-    without poses, scans without pictures."""
-    framed = [s for s in source.manifest.scenes if s.frames and s.name in scenes]
-    lacking = {"frames", "images"} if not framed else set()
-    if all(s.up is not None for s in framed):
-        lacking |= {"poses", "multiple_views"}
-    missing = sorted(n for n in lacking if getattr(method.needs, n))
-    if missing:
-        raise NotApplicable(
-            f"method {method.name!r} needs {', '.join(missing)}, which none of the {len(scenes)} scenes of "
-            f"{source.dataset.name!r} to pre-train on has; "
-            "docs/data.md says which files give them"
-        )
-
-
-def check_classes(source: PreparedDataset, scenes: tuple[str, ...], kind: str, part: str) -> None:
-    """Raises NotApplicable where no label of the `part` scenes is of a class that counts: nothing to learn, or no score."""
-    dataset = source.dataset
-    shown = classes_in(source.manifest, scenes, kind)
-    names = dataset.detected_classes if kind == "detection" else dataset.classes
-    counted = set(dataset.thing_classes if kind == "instance" else names)
-    if shown is None or any(names[i] in counted for i in shown):
-        return
-    what = {"semantic": "labelled point", "instance": "labelled point of a class with instances", "detection": "box"}[
-        kind
-    ]
-    raise NotApplicable(
-        f"dataset {dataset.name!r}: none of the {len(scenes)} {part} scenes has a {what}; are all labels ignored, or of other "
-        f"classes than {', '.join(sorted(counted)[:3])}, ...? `bench data info` counts the classes"
-    )
-
-
-def check_applicable(method: Method, source: Dataset | None, task: Task, target: Dataset) -> None:
-    """Raises NotApplicable, with the reason, for a cell that makes no sense; reads no data. `source` is what the method is
-    pre-trained on, `target` what the task is fine-tuned on."""
-    if source is not None:
-        check_needs(method, source)
-        if method.needs.labels and source.name == target.name:
-            raise NotApplicable(
-                f"n/a: {method.name!r} pre-trains on the labels of {target.name!r}, which task {task.name!r} fine-tunes on"
-            )
-    if task.kind == "detection" and "boxes" not in target.provides:
-        raise NotApplicable(f"dataset {target.name!r} has no boxes; it has {', '.join(target.provides)}")
 
 
 class CellSpecs(NamedTuple):
@@ -193,33 +144,76 @@ def pretrain_stages(
     return planned
 
 
-def finetune_stage(
+def features_stage(
     cell: Cell, specs: CellSpecs, target: PreparedDataset, machine: Machine, last: PlannedStage
 ) -> PlannedStage:
-    """The fine-tuning of a cell on `target` after its `last` pre-training stage.
+    """The features of the backbone that the `last` pre-training stage of a cell leaves, for its linear probes at all shares of
+    labelled scenes. Raises as `finetune_stage`."""
+    method, task, budget, profile = specs
+    _check_labels(cell, task)
+    _check_cell(cell, specs, target, last)
+    if getattr(last.recipe, TRANSFER, "all") != "all":
+        raise NotApplicable(
+            f"protocol 'linear': under profile {profile.name!r} method {method.name!r} hands over its encoder only, and a linear "
+            "probe reads what the decoder gives; use --protocol decoder"
+        )
+    # Points are drawn in each scene, and so decide rows; a share of scenes decides which scenes a probe takes.
+    labels = cell.label_ratio.model_copy(update={"percent": 100.0})
+    split = _split(target, specs, labels)
+    recipe = finetune_recipe(profile, task)
+    assert isinstance(recipe, SemanticRecipe)  # other kinds are n/a
+    features = profile.probes.linear.features.model_dump()
+    spec = StageSpec.model_validate(
+        {
+            **_common(specs, _without_steps(budget.finetune), 1.0, machine),
+            "kind": "features",
+            "stage": FEATURES_STAGE,
+            "task": task.name,
+            "label_ratio": labels,
+            "seed": last.spec.seed,
+            "recipe": FeatureRecipe(**features, voxel_metres=recipe.voxel_metres).model_dump(mode="json"),
+            "data": _task_view(target, task),
+            "selection": profile.selection,
+            "split": split,
+            "parents": {last.spec.stage: last.spec.key},
+            "code_sha256": code_sha256("features", method.name, FEATURES_STAGE),
+        }
+    )
+    _check_currency(spec, method)
+    synthetic = last.synthetic or target.manifest.synthetic
+    title = f"{method.name} -> {task.name}: features"
+    return PlannedStage(spec, budget.finetune, target, None, synthetic, title, method, None)
+
+
+def finetune_stage(
+    cell: Cell,
+    specs: CellSpecs,
+    target: PreparedDataset,
+    machine: Machine,
+    last: PlannedStage,
+    features: PlannedStage | None = None,
+) -> PlannedStage:
+    """The evaluation of a cell on `target` after its `last` pre-training stage, by fine-tuning or by a probe; a linear probe
+    builds on the `features` of that stage.
 
     Raises WrongUse for what cannot be: a method on a dataset that lacks what it needs, a task without a recipe in the profile, an
     unsupported currency.
     """
     method, task, budget, profile = specs
     recipe = finetune_recipe(profile, task)
-    if cell.label_ratio.boxes is not None and task.kind != "detection":
-        raise WrongUse(f"label ratio {cell.label_ratio}: task {task.name!r} has no boxes; give per cent or points")
-    if cell.label_ratio.points is not None and task.kind == "detection":
-        raise WrongUse(
-            f"label ratio {cell.label_ratio}: the labels of task {task.name!r} are boxes; give per cent or boxes"
-        )
-    check_applicable(method, last.data.dataset if last.data else None, task, target.dataset)
-    scenes = _labelled_scenes(target, used_scenes(target, profile), task.kind)
-    split = split_scenes(scenes, target.dataset, cell.label_ratio, target.tested, profile.selection)
+    _check_labels(cell, task)
+    _check_cell(cell, specs, target, last)
+    probe = profile.probes.of(cell.protocol)
+    half = _without_steps(budget.finetune) if isinstance(probe, LinearProbe) else budget.finetune
+    split = _split(target, specs, cell.label_ratio)
     # Epochs are those of all labels, so that a lower label ratio changes the labels and not the number of steps (spec I-29).
-    whole = split_scenes(scenes, target.dataset, LabelRatio(), target.tested, profile.selection)
-    recipe = recipe.for_scenes(len(whole.train))
+    recipe = recipe.for_scenes(len(_split(target, specs, LabelRatio()).train))
     for part, names in (("training", split.train), ("test", split.test)):
-        check_classes(target, names, task.kind, part)
+        check_classes(target, names, task.kind, part, task.classes)
+    parent = features or last
     spec = StageSpec.model_validate(
         {
-            **_common(specs, budget.finetune, 1.0, machine),
+            **_common(specs, half, 1.0, machine),
             "kind": "finetune",
             "stage": "finetune",
             "task": task.name,
@@ -227,24 +221,53 @@ def finetune_stage(
             "label_ratio": cell.label_ratio,
             "seed": cell.finetune_seed,
             "recipe": recipe.model_dump(mode="json"),
-            "data": _view(target, True, (), task.kind),
+            "data": _task_view(target, task),
             "selection": profile.selection,
             "split": split,
             "coverage": split_coverage(target.dataset, target.manifest, split.test),
             "transfer": getattr(last.recipe, TRANSFER, "all"),
-            "parents": {last.spec.stage: last.spec.key},
-            "code_sha256": code_sha256("finetune", method.name, task.kind),
+            "probe": probe,
+            "parents": {parent.spec.stage: parent.spec.key},
+            "code_sha256": code_sha256(
+                "finetune", method.name, "linear" if isinstance(probe, LinearProbe) else task.kind
+            ),
         }
     )
     _check_currency(spec, method)
     synthetic = last.synthetic or target.manifest.synthetic
-    title = finetune_title(cell.method, task.name, cell.label_ratio)
+    title = finetune_title(cell.method, task.name, cell.label_ratio, cell.protocol)
     return PlannedStage(spec, budget.finetune, target, cell, synthetic, title, method, recipe)
 
 
-def finetune_title(method: str, task: str, ratio: LabelRatio) -> str:
-    """What a fine-tuning is called wherever stages are listed."""
-    return f"{method} -> {task} at {ratio}"
+def _check_labels(cell: Cell, task: Task) -> None:
+    """Raises WrongUse for a label ratio that counts what the task does not label."""
+    if cell.label_ratio.boxes is not None and task.kind != "detection":
+        raise WrongUse(f"label ratio {cell.label_ratio}: task {task.name!r} has no boxes; give per cent or points")
+    if cell.label_ratio.points is not None and task.kind == "detection":
+        raise WrongUse(
+            f"label ratio {cell.label_ratio}: the labels of task {task.name!r} are boxes; give per cent or boxes"
+        )
+
+
+def _check_cell(cell: Cell, specs: CellSpecs, target: PreparedDataset, last: PlannedStage) -> None:
+    source = last.data.dataset if last.data else None
+    check_applicable(specs.method, source, specs.task, target.dataset, cell.protocol)
+
+
+def _split(target: PreparedDataset, specs: CellSpecs, ratio: LabelRatio) -> Split:
+    """The scenes of a task that its kind can use, divided. Raises NotApplicable where there are none."""
+    scenes = _labelled_scenes(target, used_scenes(target, specs.profile), specs.task.kind)
+    return split_scenes(scenes, target.dataset, ratio, target.tested, specs.profile.selection)
+
+
+def _without_steps(half: BudgetHalf) -> BudgetHalf:
+    """A half of a budget for a stage that takes no optimiser step: its amount is a cap, not to be used up."""
+    return half.model_copy(update={"uniformity": "at_most"})
+
+
+def finetune_title(method: str, task: str, ratio: LabelRatio, protocol: Protocol = FINETUNE) -> str:
+    """What an evaluation is called wherever stages are listed."""
+    return f"{method} -> {task} at {ratio}" + (f", {protocol}" if protocol != FINETUNE else "")
 
 
 def _common(specs: CellSpecs, half: BudgetHalf, share: float, machine: Machine) -> dict[str, object]:
@@ -302,6 +325,25 @@ def _pretrain_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ..
             f"{profile.name!r} pre-trains on training scenes only (J-25)"
         )
     return scenes
+
+
+def _task_view(target: PreparedDataset, task: Task) -> DataView:
+    """The data of a fine-tuning, with the classes of its task. Raises WrongUse for a class that the dataset lacks."""
+    view = _view(target, True, (), task.kind)
+    if not task.classes:
+        return view
+    if unknown := [c for c in task.classes if c not in view.classes]:
+        raise WrongUse(
+            f"task {task.name!r}: classes: {unknown[0]!r} is not a class of dataset {target.dataset.name!r}, which has "
+            f"{', '.join(view.classes)}"
+        )
+    return view.model_copy(
+        update={
+            "classes": task.classes,
+            "things": tuple(c for c in view.things if c in task.classes),
+            "label_ids": tuple(view.classes.index(c) for c in task.classes),
+        }
+    )
 
 
 def _view(source: PreparedDataset, labels: bool, scenes: tuple[str, ...], kind: str = "semantic") -> DataView:

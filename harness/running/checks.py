@@ -15,7 +15,7 @@ from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 from pretrain_bench.benchmarks.specs.backbone_shapes import HEAD_PREFIX, backbone_shapes
 from pretrain_bench.benchmarks.specs.base import FileName, Spec
 from pretrain_bench.benchmarks.support.errors import DataError
-from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.contract.stage import TRAINING_ROWS, StageSpec
 
 MAX_HEADER_BYTES = 1 << 24
 MAX_ENTRIES, MAX_DEPTH = 10_000, 16
@@ -104,6 +104,14 @@ def check_pretrain(spec: StageSpec, artifacts: Path, last: bool) -> None:
             raise InvalidOutput(f"backbone.safetensors: unknown tensor {extra[0]!r}; a projection head stays behind")
     for path in files:
         check_finite(path)
+
+
+def check_features(artifacts: Path) -> None:
+    """Raises InvalidOutput for features that are missing or not finite, naming the file and the tensor."""
+    for path in sorted(artifacts.rglob("*.safetensors")):
+        check_finite(path)
+    if not (artifacts / TRAINING_ROWS).is_file():
+        raise InvalidOutput(f"the stage left no artifacts/{TRAINING_ROWS}")
 
 
 def _check_json(path: Path) -> None:

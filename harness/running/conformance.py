@@ -21,17 +21,11 @@ from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
 from pretrain_bench.harness.contract.events import EVENTS_FILE, End, Event, Start, Step, Usage, read_events
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.executors.base import Execution, Executor, StageLaunch
+from pretrain_bench.harness.planning.applicable import NEEDED, check_needs
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.planner import stages_of
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
-from pretrain_bench.harness.planning.stage_specs import (
-    NEEDED,
-    NO_DATASET,
-    CellSpecs,
-    Machine,
-    PlannedStage,
-    check_needs,
-)
+from pretrain_bench.harness.planning.stage_specs import NO_DATASET, CellSpecs, Machine, PlannedStage
 from pretrain_bench.harness.running.capacity import whole_machine
 from pretrain_bench.harness.running.display import Display, Silent
 from pretrain_bench.harness.running.scheduler import run_stages

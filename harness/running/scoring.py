@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.benchmarks.metrics.scorer import Counts, Scorer, confusion_of_counts, metrics_of_counts, scorer_of
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.harness.contract.stage import StageSpec
@@ -33,9 +32,7 @@ def score_finetune(spec: StageSpec, artifacts: Path, prepared: Path) -> Scores:
     assert spec.split is not None
     metrics: Metrics = {}
     confusion: Confusion = {}
-    for checkpoint in CHECKPOINTS:
-        if checkpoint == "selected" and not spec.split.selection:
-            continue
+    for checkpoint in spec.checkpoints:
         try:
             counts = counts_of(scorer, artifacts / "predictions" / checkpoint, spec.split.test)
         except (DataError, ValueError) as error:
@@ -49,7 +46,8 @@ def score_finetune(spec: StageSpec, artifacts: Path, prepared: Path) -> Scores:
 def scorer_for(spec: StageSpec, view: Path) -> Scorer:
     """The scorer for a fine-tuning stage's test scenes; `view` is the folder of its prepared data."""
     assert spec.split is not None and spec.data is not None
-    return scorer_of(spec.task_recipe, spec.data.classes, spec.data.things, view, spec.split.test)
+    data = spec.data
+    return scorer_of(spec.task_recipe, data.classes, data.things, view, spec.split.test, data.label_ids)
 
 
 def counts_of(scorer: Scorer, folder: Path, scenes: Iterable[str]) -> dict[str, Counts]:

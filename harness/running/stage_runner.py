@@ -129,7 +129,9 @@ class _Attempt:
         self.imagenet_weights = runner.options.imagenet_weights
         self.job, self.planned, self.spec = job, job.planned, job.planned.spec
         self.partial, self.root, self.artifacts = partial, partial / "root", partial / "root" / "out" / ARTIFACTS
-        self.parents = {s: self.store.folder("pretrain", k) / ARTIFACTS for s, k in self.spec.parents.items()}
+        self.parents = {
+            s: self.store.folder(self.spec.parents_kind, k) / ARTIFACTS for s, k in self.spec.parents.items()
+        }
         self.account = StageAccount()
         self.number = self.store.next_attempt(self.spec)
         self.started_at = _now()

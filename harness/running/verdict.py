@@ -11,7 +11,7 @@ from pretrain_bench.harness.contract.run_length import amount_used, budget_probl
 from pretrain_bench.harness.executors.base import Execution
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.running.account import StageAccount
-from pretrain_bench.harness.running.checks import InvalidOutput, check_plain, check_pretrain
+from pretrain_bench.harness.running.checks import InvalidOutput, check_features, check_plain, check_pretrain
 from pretrain_bench.harness.running.scoring import Confusion, Metrics, disagreement, score_finetune
 from pretrain_bench.harness.running.untrusted_text import log_tail
 
@@ -91,6 +91,9 @@ def _judge_artifacts(evidence: Evidence) -> Verdict:
         check_plain(evidence.artifacts)
         if planned.spec.kind == "pretrain":
             check_pretrain(planned.spec, evidence.artifacts, planned.leaves_backbone)
+            return Verdict(Outcome.ok, end.message)
+        if planned.spec.kind == "features":
+            check_features(evidence.artifacts)
             return Verdict(Outcome.ok, end.message)
         assert planned.data is not None
         scores = score_finetune(planned.spec, evidence.artifacts, planned.data.folder)

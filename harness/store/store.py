@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import get_args
 
 from pydantic import ValidationError
 
@@ -32,10 +33,10 @@ from pretrain_bench.benchmarks.support.locks import exclusive, holder
 from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.contract.migrations import WrongHash, load_record
 from pretrain_bench.harness.contract.records import ArtifactEntry, Outcome, Record
-from pretrain_bench.harness.contract.stage import StageSpec, key_of
+from pretrain_bench.harness.contract.stage import Kind, StageSpec, key_of
 from pretrain_bench.harness.store import chain
 
-KINDS = ("pretrain", "finetune")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 RECORD, SPEC, ATTEMPTS, ARTIFACTS, LOG = "record.json", "spec.json", "attempts", "artifacts", "log.txt"
 CODE, CONFUSION = "code.json", "confusion.json"
 

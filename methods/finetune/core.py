@@ -13,7 +13,8 @@ from pretrain_bench.benchmarks.metrics import predictions as prediction_files
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.benchmarks.metrics.predictions import Prediction
 from pretrain_bench.benchmarks.metrics.scorer import Scorer, scorer_of
-from pretrain_bench.benchmarks.specs.backbone_shapes import not_transferred
+from pretrain_bench.benchmarks.specs.backbone_shapes import DECODER_PREFIXES, HEAD_PREFIX, not_transferred
+from pretrain_bench.benchmarks.specs.probes import DecoderProbe
 from pretrain_bench.harness.contract.events import Eval
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.networks.res16unet import Res16UNet34C, seeded_backbone
@@ -53,7 +54,7 @@ def finetune(
 
 
 def load_backbone(context: StageContext, out_channels: int) -> Res16UNet34C:
-    """The pre-trained backbone with a fresh head, and with `transfer: encoder` a fresh decoder.
+    """The pre-trained backbone with a fresh head, and a fresh decoder with `transfer: encoder` or a decoder probe that resets it.
 
     Both are left out by name; everything else must match (spec A.4).
     """
@@ -64,6 +65,8 @@ def load_backbone(context: StageContext, out_channels: int) -> Res16UNet34C:
     (parent,) = spec.parents
     weights = load_weights(context.parent(parent) / BACKBONE_FILE)
     drawn = not_transferred(spec.transfer)
+    if isinstance(spec.probe, DecoderProbe) and spec.probe.start == "reset":
+        drawn = (HEAD_PREFIX, *DECODER_PREFIXES)
     transferred, total = load_into(network, weights, drawn, "pre-trained backbone")
     expected = total - len([k for k in network.state_dict() if k.startswith(drawn)])
     assert transferred == expected, f"{transferred} tensors were transferred, expected {expected}"
@@ -78,15 +81,17 @@ class Evaluator:
         split = context.spec.split
         assert split is not None
         self.context, self.network, self._predict = context, network, predict
-        self.scenes = {"selection": split.selection, "test": split.test}
+        selection = split.selection if "selected" in context.spec.checkpoints else ()
+        self.scenes = {"selection": selection, "test": split.test}
         self.scorers = {name: self._scorer(scenes) for name, scenes in self.scenes.items() if scenes}
-        if not split.selection and context.spec.selection == "held_out":
+        if not split.selection and context.spec.selection == "held_out" and not context.spec.takes_no_step:
             context.warn("too few training scenes to hold any out; no checkpoint is selected, only final and best")
 
     def _scorer(self, scenes: tuple[str, ...]) -> Scorer:
         spec = self.context.spec
         assert spec.data is not None
-        return scorer_of(spec.task_recipe, spec.data.classes, spec.data.things, self.context.view, scenes)
+        data = spec.data
+        return scorer_of(spec.task_recipe, data.classes, data.things, self.context.view, scenes, data.label_ids)
 
     @torch.no_grad()
     def predict(self, scenes: tuple[str, ...]) -> dict[str, Prediction]:
@@ -107,10 +112,11 @@ class Evaluator:
             predictions[name] = self.predict(self.scenes[name])
             metrics = scorer.score(predictions[name])
             scores[name] = metrics[self.context.spec.headline_metric] or 0.0
-            self.context.events.write(Eval(step=state.step, split=name, metrics=metrics))
+            if not self.context.spec.takes_no_step:  # else there is no curve
+                self.context.events.write(Eval(step=state.step, split=name, metrics=metrics))
         tensors = {scene: _as_tensors(prediction) for scene, prediction in predictions["test"].items()}
         for which, by in (("selected", "selection"), ("best", "test")):
-            if by in scores and (which not in kept or scores[by] > kept[which]["score"]):
+            if which in self.context.spec.checkpoints and (which not in kept or scores[by] > kept[which]["score"]):
                 kept[which] = {"score": scores[by], "step": state.step, "predictions": tensors}
         kept["final"] = {"score": scores["test"], "step": state.step, "predictions": tensors}
         state.extra["validated_at"] = state.step

@@ -15,6 +15,7 @@ from pretrain_bench.benchmarks.datasets.views import Labels, load_cloud, load_la
 from pretrain_bench.benchmarks.input.annotations import chosen_rows, keep_rows
 from pretrain_bench.benchmarks.input.transforms import VoxelSample, evaluation_sample, training_sample
 from pretrain_bench.benchmarks.input.voxelise import IGNORE
+from pretrain_bench.benchmarks.specs.probes import FeatureRecipe
 from pretrain_bench.benchmarks.specs.recipes import SemanticRecipe
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.methods.context import StageContext
@@ -76,7 +77,7 @@ def labelled_training(
     """
     spec = context.spec
     warn_of_missing_classes(context, "label", (labels_of(scene).semantic for scene in scenes))
-    optimiser = sgd(network.parameters(), recipe.optimiser)
+    optimiser = sgd((p for p in network.parameters() if p.requires_grad), recipe.optimiser)
     length = context.run_length(recipe.steps, recipe.batch)
     schedule = polynomial(recipe.optimiser.learning_rate, recipe.poly_power, length.scheduled)
     engine = sparse_backend(spec.sparse_backend)
@@ -139,14 +140,15 @@ def scene_samples(
 
 def allowed_labels(context: StageContext, scene: str) -> Labels:
     """The labels of a training scene that the label ratio allows: of a few points no other, nor another's instance."""
-    labels, ratio = load_labels(context.view, scene), context.spec.label_ratio
+    data, ratio = context.spec.data, context.spec.label_ratio
+    labels = load_labels(context.view, scene, data.label_ids if data is not None else ())
     if ratio is None or ratio.points is None:
         return labels
     rows = chosen_rows(scene, ratio.points, len(labels.semantic))
     return Labels(keep_rows(labels.semantic, rows), keep_rows(labels.instance, rows, ignore=-1))
 
 
-def whole_scene(context: StageContext, recipe: SemanticRecipe, scene: str) -> Any | None:
+def whole_scene(context: StageContext, recipe: SemanticRecipe | FeatureRecipe, scene: str) -> Any | None:
     """A scene without augmentation as a sparse tensor, rows in the scorer's order; None for one without points.
 
     Raises DataError for a scene with more than MOST_VOXELS voxels, which one pass of the network has no memory for.

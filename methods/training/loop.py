@@ -108,7 +108,7 @@ def train(context: StageContext, training: Training) -> TrainingState:
     modules, optimiser, schedule, length, make_batch, run_step, after_step, _ = training
     state = _resume(context, modules, optimiser)
     context.start(Start(total_steps=length.expected_steps, resumed_from=state.step, numerics=numerics()))
-    clock = _Clock(state.ledger)
+    clock = Clock(state.ledger)
     log_every = max(1, math.ceil(length.expected_steps / MAX_STEP_EVENTS))
     saved = time.monotonic()
     workers = context.spec.limits.loader_workers
@@ -214,14 +214,15 @@ def _cpu_seconds() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-class _Clock:
-    """Adds this attempt's time and FLOPs to what earlier attempts used."""
+class Clock:
+    """Adds this attempt's time and FLOPs to what earlier attempts used; it starts when it is made."""
 
     def __init__(self, before: Ledger) -> None:
         self.before = before
         self.wall, self.cpu, self.flops = time.monotonic(), _cpu_seconds(), flops.sparse_forward
 
     def read(self, ledger: Ledger) -> Ledger:
+        """A ledger with the time, memory and FLOPs so far."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return ledger.model_copy(
             update={
@@ -283,7 +284,7 @@ def _save(
     modules: dict[str, nn.Module],
     optimiser: torch.optim.Optimizer,
     state: TrainingState,
-    clock: _Clock,
+    clock: Clock,
 ) -> None:
     state.ledger = clock.read(state.ledger)
     context.events.write(Usage(ledger=state.ledger))

@@ -38,6 +38,18 @@ class _Adam(_Uncompiled, torch.optim.Adam):
     step = torch.no_grad()(_undecorated(torch.optim.Adam.step))
 
 
+class _Lbfgs(_Uncompiled, torch.optim.LBFGS):
+    pass
+
+
+LBFGS_HISTORY = 10
+
+
+def lbfgs(parameters: Iterable[nn.Parameter], iterations: int) -> torch.optim.LBFGS:
+    """LBFGS with the strong Wolfe conditions, for problems without noise; one step takes at most `iterations`."""
+    return _Lbfgs(parameters, max_iter=iterations, history_size=LBFGS_HISTORY, line_search_fn="strong_wolfe")
+
+
 def sgd(parameters: Iterable[nn.Parameter], settings: SgdSettings) -> torch.optim.SGD:
     """SGD with momentum, dampening and weight decay."""
     return _Sgd(

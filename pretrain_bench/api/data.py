@@ -56,7 +56,7 @@ def prepare_data(
     """Convert a dataset to the prepared form, once; `run` does the same by itself.
 
     Args:
-        name: the dataset, or a folder that is prepared already.
+        name: the dataset, or a folder: prepared already, or in a layout of a dataset that ships.
         root: the folder with its official layout; procedural datasets need none.
         frame_stride: take every n-th frame of a recording; by default what the dataset says, else every 50th.
         world: size of a procedural dataset: smoke, tiny or full.
@@ -77,8 +77,8 @@ def prepare_data(
             )
         return PreparedDataset(find(Dataset, manifest.dataset), folder, manifest)
     name = os.fspath(name)
-    if folder.is_dir() and name not in available(Dataset):
-        raise WrongUse(f"{folder}: not a prepared dataset; give the dataset's name, and its folder with --root")
+    if root is None and folder.is_dir() and name not in available(Dataset):
+        name, root = _dataset_of(folder), folder
     wanted = find(Dataset, name)
     if root is None and not wanted.synthetic:
         raise WrongUse(f"{name}: give --root DIR, the folder that holds its official layout ({wanted.source})")
@@ -86,6 +86,19 @@ def prepare_data(
     sources = DataSources(roots, {wanted.name: wanted}, DEFAULT_STRIDE, world, frame_stride, chosen_up)
     sources.check_up([wanted.name])
     return sources.prepare(wanted.name, strict, display.progress, display.say)
+
+
+def _dataset_of(folder: Path) -> str:
+    """The dataset that ships whose data a folder holds. Raises WrongUse where none is, DataError for an unknown layout."""
+    from pretrain_bench.api.own_data import describe_data
+
+    described = describe_data(folder)
+    if described.stands_for is None:
+        raise WrongUse(
+            f"{folder}: {described.card.title} of no dataset that ships; write a dataset file with `bench data init {folder}`, "
+            f"and give that file and --root {folder}"
+        )
+    return described.stands_for
 
 
 def count_data(prepared: PreparedDataset) -> DataCounts:

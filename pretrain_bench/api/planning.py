@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PLAN_COLUMNS = (
-    "key", "title", "kind", "method", "task", "label_ratio", "pretrain_seed", "finetune_seed", "state", "reason",
+    "key", "title", "kind", "method", "task", "protocol", "label_ratio", "pretrain_seed", "finetune_seed", "state", "reason",
     "seconds", "bytes", "source",
 )  # fmt: skip
 """Columns of `Plan.to_frame`."""
@@ -56,7 +56,8 @@ class Plan(NamedTuple):
         """One row a stage, then one a cell that waits for data, then one a cell that is n/a.
 
         `seconds`, `bytes` and `source` are the estimate of a stage that is not done: wall time, size of its artifacts, and
-        where the time comes from. A pre-training belongs to several cells: its task and fine-tuning seed are empty.
+        where the time comes from. A pre-training belongs to several cells: its task and fine-tuning seed are empty, and so is the
+        fine-tuning seed of features, which several linear probes share.
         """
         import pandas as pd
 
@@ -65,7 +66,9 @@ class Plan(NamedTuple):
     def _rows(self) -> Iterator[dict[str, Any]]:
         for stage in self.stages:
             spec, cell = stage.planned.spec, stage.planned.cell
-            row = {"method": spec.method, "pretrain_seed": spec.seed} if cell is None else _axes(cell)
+            row = (
+                {"method": spec.method, "task": spec.task, "pretrain_seed": spec.seed} if cell is None else _axes(cell)
+            )
             estimate = stage.estimate._asdict() if stage.estimate else {}
             facts = {"key": stage.key, "title": stage.planned.title, "kind": spec.kind}
             yield {**row, **facts, **estimate, "state": stage.state.value, "reason": stage.reason}
@@ -96,7 +99,7 @@ def plan(
 
 def title_of(cell: Cell) -> str:
     """A cell in short, such as `ours -> s3dis-sem at 5%`."""
-    return finetune_title(cell.method, cell.task, cell.label_ratio)
+    return finetune_title(cell.method, cell.task, cell.label_ratio, cell.protocol)
 
 
 def _axes(cell: Cell) -> dict[str, Any]:
@@ -105,6 +108,7 @@ def _axes(cell: Cell) -> dict[str, Any]:
         "kind": "finetune",
         "method": cell.method,
         "task": cell.task,
+        "protocol": cell.protocol,
         "label_ratio": str(cell.label_ratio),
         "pretrain_seed": cell.pretrain_seed,
         "finetune_seed": cell.finetune_seed,

@@ -102,7 +102,7 @@ def _written(runs: Path) -> Iterator[tuple[Path, int]]:
 
 
 def keys_of_suite(suite: Suite | str, runs: Runs) -> set[str]:
-    """Keys of the runs that belong to a suite: fine-tunings by their cells, failed pre-trainings by their specs.
+    """Keys of the runs that belong to a suite: evaluations by their cells, failed pre-trainings and features by their specs.
 
     Raises WrongUse for an unknown suite, or one whose methods or budget do not exist.
     """
@@ -112,23 +112,29 @@ def keys_of_suite(suite: Suite | str, runs: Runs) -> set[str]:
     names = {asked: find(Method, asked).name for asked in wanted.methods}
     names |= {asked: find(Task, asked).name for asked in wanted.tasks}
     cells = {_axes(cell) for cell in cells_of(wanted, budget, profile, names, [])}
-    pretrainings = {(method, seed) for method, _, _, seed, _ in cells}
+    pretrainings = {(method, seed) for method, _, _, _, seed, _ in cells}
+    probed = {(method, task, seed) for method, task, protocol, _, seed, _ in cells if protocol == "linear"}
 
     def belongs(r: Record) -> bool:
         if r.cell is not None:
             return (r.cell.budget, r.cell.profile) == (budget.name, profile.name) and _axes(r.cell) in cells
-        if r.kind != "pretrain" or r.outcome == Outcome.ok:
+        if r.kind == "finetune" or r.outcome == Outcome.ok:
             return False
         spec = store.spec(r.kind, r.key)
         used = spec.limits.budget, spec.profile
-        return used == (budget.name, profile.name) and (r.method, spec.seed) in pretrainings
+        own = (
+            (r.method, spec.seed) in pretrainings
+            if r.kind == "pretrain"
+            else (r.method, spec.task, spec.seed) in probed
+        )
+        return used == (budget.name, profile.name) and own
 
     return {r.key for r in store.records() if belongs(r)}
 
 
-def _axes(cell: Cell) -> tuple[str, str, str, int, int]:
+def _axes(cell: Cell) -> tuple[str, str, str, str, int, int]:
     """What decides whether a run belongs to a suite. Not the pre-training data, which --pretrain-data may replace."""
-    return cell.method, cell.task, str(cell.label_ratio), cell.pretrain_seed, cell.finetune_seed
+    return cell.method, cell.task, cell.protocol, str(cell.label_ratio), cell.pretrain_seed, cell.finetune_seed
 
 
 def _side(text: str, runs: Runs) -> Side:

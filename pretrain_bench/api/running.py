@@ -10,6 +10,8 @@ from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.settings import Settings, resolve
 from pretrain_bench.api.sizing import check_fit, estimate_line
 from pretrain_bench.api.stores import Runs, folder_to_write
+from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.benchmarks.specs.probes import FINETUNE
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.files import notice_of_missing_links
@@ -65,6 +67,16 @@ class RunResult(NamedTuple):
         more = f"; {len(others)} more failed" if others else ""
         record = first.record
         raise BenchError(f"{first.planned.title}: {record.outcome.value}: {record.message}{hint}{more}")
+
+    def probes_without_baseline(self) -> list[Cell]:
+        """A cell of each task and probing protocol of which no probe of `scratch` was run: a probe says something only beside
+        that of a frozen random backbone."""
+        from pretrain_bench.reports.analysis.method_cards import BASELINE
+
+        cells = [stage.record.cell for stage in self.stages if stage.record.cell is not None]
+        probed = {(c.task, c.protocol): c for c in cells if c.protocol != FINETUNE}
+        beside = {(c.task, c.protocol) for c in cells if c.method == BASELINE}
+        return [cell for which, cell in probed.items() if which not in beside]
 
     def rows(self) -> list[StageRow]:
         """The stages in short."""

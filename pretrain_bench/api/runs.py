@@ -29,9 +29,10 @@ _FACTS = {
     "label_percent": "the same as a percentage of the training scenes; NaN for points or boxes a scene",
     "budget": "name of the budget",
     "profile": "name of the profile",
-    "protocol": "hash of everything else that must be equal for runs to be compared: fine-tuning recipe, limits, network, data, "
-    "split and code",
-    "family": "as `protocol`, without the label ratio",
+    "protocol": "how the backbone was evaluated: `finetune`, `linear` or `decoder`, with options that are not the default",
+    "conditions": "hash of everything else that must be equal for runs to be compared: recipe, limits, network, data, split and "
+    "code of the evaluation",
+    "family": "as `conditions`, without the label ratio",
     "method": "the pre-training method",
     "pretrain_dataset": "the dataset that was pre-trained on; `none` for methods that read none",
     "pretraining": "hash of the pre-training stages without their seeds; equal hashes mean pre-trained in the same way",
@@ -75,6 +76,9 @@ _FACTS = {
     "finetune_gpu_seconds": "GPU seconds of the fine-tuning; 0 on a CPU",
     "pretrain_gpu_joules": "energy of the GPUs during the pre-training; NaN where it was not measured",
     "finetune_gpu_joules": "energy of the GPUs during the fine-tuning; NaN where it was not measured",
+    "features_key": "key of the features that a linear probe was fitted to, which probes at other ratios share; else empty",
+    "features_cpu_seconds": "CPU seconds of these features",
+    "features_gpu_seconds": "GPU seconds of these features",
     "pretrain_notes": "what the pre-training stages noted, as pairs of name and text",
     "peak_memory_mib": "largest memory of any of the stages, in MiB",
 }

@@ -29,14 +29,16 @@ def cells(
     *,
     budget: str | os.PathLike[str] = "uniform",
     profile: str | os.PathLike[str] | None = None,
+    protocols: str | Iterable[str] = ("finetune",),
     label_ratios: str | Iterable[str] = ("100%",),
     pretrain_seeds: Iterable[int] = (0,),
     finetune_seeds: Iterable[int] = (0,),
 ) -> Suite:
-    """A suite spelled out: every method on every task, at every label ratio, with every pair of seeds.
+    """A suite spelled out: every method on every task, under every protocol, at every label ratio, with every pair of seeds.
 
-    Methods, tasks, budget and profile are names, or paths of YAML files or folders of your own; `profile` defaults to the
-    one that the budget names. Raises WrongUse for a malformed value; names are looked up when the suite is planned or run.
+    `protocols`: `finetune`, `linear` (frozen backbone) and `decoder` (frozen encoder). Methods, tasks, budget and profile are
+    names, or paths of YAML files or folders of your own; `profile` defaults to the one that the budget names. Raises WrongUse for
+    a malformed value; names are looked up when the suite is planned or run.
     """
     fields = {
         "name": "cells",
@@ -45,6 +47,7 @@ def cells(
         "profile": None if profile is None else os.fspath(profile),
         "methods": as_list(methods),
         "tasks": as_list(tasks),
+        "protocols": as_list(protocols),
         "label_ratios": as_list(label_ratios),
         "pretrain_seeds": list(pretrain_seeds),
         "finetune_seeds": list(finetune_seeds),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HALVES = {"pretrain": "pre-training", "finetune": "fine-tuning"}
+_UNDER_A_CAP = {"pretrain": "each method by its own recipe", "finetune": "one recipe for all methods"}
 UNITS = {
     Currency.optimizer_steps: "optimiser steps",
     Currency.samples_seen: "samples",
@@ -44,17 +45,16 @@ def limit_columns(half: str, limits: list[Limits]) -> dict[str, object]:
 def budget_words(runs: pd.DataFrame) -> str:
     """What is equal for the rows of these runs, for each of their budgets:
 
-    `budget: pre-training equal, exactly 20,000 optimiser steps, fine-tuning at most 500 optimiser steps; below a cap each method
-    follows its own recipe`. Where rows used different amounts although the budget is exact, the words say so. `runs`: of the
-    frame; not empty.
+    `budget: pre-training at most 20,000 optimiser steps (each method by its own recipe), fine-tuning at most 500 optimiser
+    steps (one recipe for all methods)`. Where rows used different amounts although the budget is exact, the words say so.
+    `runs`: of the frame; not empty.
     """
     several = runs["budget"].nunique() > 1
     texts = []
     for budget, part in runs.groupby("budget", sort=True):
         halves = [f"{words} {_half_words(part, half)}" for half, words in HALVES.items()]
         texts.append(f"budget{f' {budget}' if several else ''}: {', '.join(halves)}")
-    capped = any("at_most" in set(runs[f"{half}_uniformity"]) for half in HALVES)
-    return "; ".join(texts) + "; below a cap each method follows its own recipe" * capped
+    return "; ".join(texts)
 
 
 def _half_words(runs: pd.DataFrame, half: str) -> str:
@@ -67,7 +67,7 @@ def _half_words(runs: pd.DataFrame, half: str) -> str:
     if len(words) > 1:
         return f"NOT EQUAL: {' or '.join(sorted(words)).replace('equal, ', '')}"
     uniformity, _, currency = limits.iloc[0]
-    return words[0] + (_unequal_use(used, half, currency) if uniformity == "exactly" else "")
+    return words[0] + (_unequal_use(used, half, currency) if uniformity == "exactly" else f" ({_UNDER_A_CAP[half]})")
 
 
 def _limit_words(uniformity: str, amount: float, currency: str) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-GROUP = ["task", "dataset", "synthetic", "label_ratio", "budget", "profile", "protocol"]
+GROUP = ["task", "dataset", "synthetic", "protocol", "label_ratio", "budget", "profile", "conditions"]
 """Runs are compared only within one group. `synthetic` is about the task's data: a method pre-trained on synthetic data is
-compared with scratch on the same real task, and its row says so. `protocol` hashes what these names do not cover: the fine-
+compared with scratch on the same real task, and its row says so. `conditions` hashes what these names do not cover: the fine-
 tuning recipe, limits, network, data, split and code."""
 
-ACROSS_RATIOS = ["task", "dataset", "synthetic", "budget", "profile", "family"]
-"""Like GROUP, over all label ratios: `family` hashes the protocol without the ratio, and only the version and test scenes of the
-split."""
+ACROSS_RATIOS = ["task", "dataset", "synthetic", "protocol", "budget", "profile", "family"]
+"""Like GROUP, over all label ratios: `family` hashes the conditions without the ratio, and only the version and test scenes of
+the split."""
 
-PROTOCOL = [
+CONDITIONS = [
     "family", "label_percent", "metric", "train_scenes", "held_out_scenes", "test_scenes", "mean_over", "voxel_metres",
     "part_of_test_split",
 ]  # fmt: skip
@@ -20,7 +20,8 @@ headline metric is a mean over, the edge of a voxel, and
 the number of scored test scenes, in words, where they are not the whole test split."""
 
 ROW = ["method", "pretrain_dataset", "pretraining"]
-"""Runs that share these are averaged over seeds. `pretraining` hashes the pre-training stages without their seeds. The column
+"""Runs that share these are averaged over seeds. `pretraining` hashes the pre-training stages without their seeds, and
+what they hand on (`transfer`). The column
 `row` holds the printed name, which is the same in every table."""
 
 UNIT = "pretrain_seed"

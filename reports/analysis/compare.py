@@ -27,6 +27,7 @@ CELL = [
     "metric",
     "dataset",
     "synthetic",
+    "protocol",
     "label_ratio",
     "method",
     "pretrain_dataset",
@@ -34,10 +35,10 @@ CELL = [
     "pretrain_seed",
     "finetune_seed",
 ]
-"""Two runs that agree in these are twins. Budget, profile, pre-training and protocol may differ; the table names the
-difference."""
-ROW = ["task", "dataset", "synthetic", "label_ratio", "method", "row", "pretrain_dataset"]
-WAYS = ["budget", "profile", "protocol", "pretraining"]
+"""Two runs that agree in these are twins. Budget, profile, pre-training and the conditions of the evaluation may differ; the
+table names the difference."""
+ROW = ["task", "dataset", "synthetic", "protocol", "label_ratio", "method", "row", "pretrain_dataset"]
+WAYS = ["budget", "profile", "conditions", "pretraining"]
 PART = "part_of_test_split"
 COMMIT_DIGITS = 10
 """Digits of a commit that are shown."""
@@ -128,7 +129,7 @@ def _reasons_without_score(pairs: pd.DataFrame, letter: str, side: Side, loaded:
     failed = {
         (one.method, one.pretrain_dataset, one.seed, one.budget, one.profile)
         for one in loaded.failed_pretrainings
-        if (one.method, one.pretrain_dataset, one.seed) not in repaired
+        if one.protocol is None and (one.method, one.pretrain_dataset, one.seed) not in repaired
     }
     reasons = []
     for cell, (score, outcome, key) in zip(
@@ -150,7 +151,7 @@ def _reasons_without_score(pairs: pd.DataFrame, letter: str, side: Side, loaded:
 def differences(pairs: pd.DataFrame) -> pd.DataFrame:
     """One row for each method, task and ratio, ROW and these columns: `mean_a` and `mean_b` of the twins in per cent, or
     of all runs of a side where there are no twins; `part_of_test_split_a` and `_b`, empty where all of it is scored;
-    `difference`, `low`, `high` and `n`; `equal` of `twins`; `without_twin`, `protocol` and `verdict` in words."""
+    `difference`, `low`, `high` and `n`; `equal` of `twins`; `without_twin`, `conditions` and `verdict` in words."""
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
@@ -172,7 +173,7 @@ def differences(pairs: pd.DataFrame) -> pd.DataFrame:
                 "equal": int(both["same"].sum()),
                 "twins": len(both),
                 "without_twin": _without_twin(group),
-                "protocol": _protocol_difference(group[group["key_a"].notna() & group["key_b"].notna()]),
+                "conditions": _difference_of_conditions(group[group["key_a"].notna() & group["key_b"].notna()]),
                 "verdict": _verdict(verdict(gap), both),
             }
         )
@@ -233,7 +234,7 @@ def _verdict(words: str, both: pd.DataFrame) -> str:
     return "the same" if both["same"].all() else words
 
 
-def _protocol_difference(present: pd.DataFrame) -> str:
+def _difference_of_conditions(present: pd.DataFrame) -> str:
     """Whether twins were made the same way; if not, what differs, by name where it has one."""
     if not len(present):
         return "-"
@@ -245,5 +246,7 @@ def _protocol_difference(present: pd.DataFrame) -> str:
         for name in ("budget", "profile")
         if changed[name]
     ]
-    stages = [words for name, words in (("pretraining", "pre-training"), ("protocol", "fine-tuning")) if changed[name]]
+    stages = [
+        words for name, words in (("pretraining", "pre-training"), ("conditions", "fine-tuning")) if changed[name]
+    ]
     return "differs: " + (", ".join(named) or f"recipe, data or code of {' and '.join(stages)}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+from pretrain_bench.benchmarks.specs.backbone_shapes import Transfer
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec, canonical_json
 
 # What may differ between runs that are averaged or compared: seeds, the method itself, and where and with how many threads
-# it ran. `coverage` follows from the split. Everything else that is in a key must be equal.
-_FREE = {"seed", "parents", "threads", "device", "sparse_backend", "from_task", "coverage"}
+# it ran. `coverage` follows from the split. `transfer` is what a method hands on, a part of it. Everything else that is in a key
+# must be equal.
+_FREE = {"seed", "parents", "threads", "device", "sparse_backend", "from_task", "coverage", "transfer"}
 
 
 class SpecDigests:
@@ -20,22 +22,23 @@ class SpecDigests:
         self._specs = specs
         self._known: dict[tuple[str, object], str] = {}
 
-    def protocol(self, key: str) -> dict[str, str]:
-        """`protocol` and `family` of a fine-tuning, as the columns of the frame."""
+    def conditions(self, key: str) -> dict[str, str]:
+        """`conditions` and `family` of a fine-tuning, as the columns of the frame."""
         spec = self._specs[key]
-        if ("protocol", id(spec)) not in self._known:
+        if ("conditions", id(spec)) not in self._known:
             payload = spec.model_dump(mode="json", exclude={*_FREE, "method"})
-            self._known["protocol", id(spec)] = _sha([payload])
+            self._known["conditions", id(spec)] = _sha([payload])
             rest = {k: v for k, v in payload.items() if k != "label_ratio"}
             rest["split"] = {k: payload["split"][k] for k in ("version", "test")} if payload.get("split") else None
             self._known["family", id(spec)] = _sha([rest])
-        return {kind: self._known[kind, id(spec)] for kind in ("protocol", "family")}
+        return {kind: self._known[kind, id(spec)] for kind in ("conditions", "family")}
 
-    def pretraining(self, parents: Iterable[Record]) -> str:
-        """One digest of all pre-training stages behind a run."""
-        keys = tuple(p.key for p in parents)
+    def pretraining(self, key: str, parents: Iterable[Record]) -> str:
+        """One digest of all pre-training stages behind a fine-tuning, and of what it takes over from them."""
+        transfer = self._specs[key].transfer
+        keys = (*(p.key for p in parents), transfer)
         if ("pretraining", keys) not in self._known:
-            self._known["pretraining", keys] = digest_of([self._specs[key] for key in keys])
+            self._known["pretraining", keys] = digest_of([self._specs[p.key] for p in parents], transfer)
         return self._known["pretraining", keys]
 
     def stage(self, key: str) -> str:
@@ -45,8 +48,8 @@ class SpecDigests:
         return self._known["stage", key]
 
 
-def digest_of(stages: list[StageSpec]) -> str:
-    """Six hexadecimal digits of pre-training stages without their seeds, in any order.
+def digest_of(stages: list[StageSpec], transfer: Transfer = "all") -> str:
+    """Six hexadecimal digits of pre-training stages without their seeds, in any order, and of what they hand on.
 
     Fields of a recipe that follow the task are left out: pre-trainings that differ in nothing else are one row, and each task
     has its own.
@@ -58,7 +61,7 @@ def digest_of(stages: list[StageSpec]) -> str:
             plain["recipe"] = {k: v for k, v in (spec.recipe or {}).items() if k not in spec.from_task}
         payload.append(plain)
     payload.sort(key=lambda spec: str(spec["stage"]))
-    return _sha(payload)
+    return _sha([*payload, {"transfer": transfer}] if transfer != "all" else payload)
 
 
 def _sha(payload: list[dict[str, object]]) -> str:

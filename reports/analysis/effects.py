@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pretrain_bench.reports.analysis.columns import GROUP, PROTOCOL, ROW
+from pretrain_bench.reports.analysis.columns import CONDITIONS, GROUP, ROW
 from pretrain_bench.reports.analysis.failed_pretraining import FailedPretraining, failed_by_row
 from pretrain_bench.reports.analysis.method_cards import BASELINE
 from pretrain_bench.reports.analysis.power import detectable_difference, pooled_deviation, seeds_to_see_a_point
@@ -51,7 +51,7 @@ def _group_effects(
     group: Mapping[str, Any], runs: pd.DataFrame, failed: dict[str, list[FailedPretraining]], checkpoint: str
 ) -> list[Row]:
     """The rows of one group: those with runs in table order, then those of which only failed pre-trainings are known."""
-    group = {**group, **{name: runs[name].iloc[0] for name in PROTOCOL}, "checkpoint": checkpoint}
+    group = {**group, **{name: runs[name].iloc[0] for name in CONDITIONS}, "checkpoint": checkpoint}
     column = f"score_{checkpoint}"
     parts = by_row(runs[["row", *ROW, "outcome", "pretrain_synthetic", column]])
     values = {name: 100 * means for name, means in per_unit(runs, column).items()}

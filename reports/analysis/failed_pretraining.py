@@ -30,6 +30,9 @@ class FailedPretraining(NamedTuple):
     row: str = ""
     pretrain_synthetic: bool | None = None
     """Whether its own data are synthetic; None for one that read no data."""
+    task: str | None = None
+    protocol: str | None = None
+    """Of failed features: the task and protocol whose runs they leave out. None: all."""
 
 
 class _SameMethod(NamedTuple):
@@ -68,6 +71,8 @@ def _belongs(one: FailedPretraining, runs: pd.DataFrame) -> bool:
     """Whether a failed pre-training would have been fine-tuned in this group of runs."""
     first = runs.iloc[0]
     if (one.budget, one.profile) != (first["budget"], first["profile"]):
+        return False
+    if one.protocol is not None and (one.task, one.protocol) != (first["task"], first["protocol"]):
         return False
     # A pre-training without data belongs to both kinds; one on real data may serve a task on synthetic data.
     same_kind = one.synthetic in (None, first["synthetic"]) or one.pretrain_dataset in set(runs["pretrain_dataset"])

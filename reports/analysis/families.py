@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS
+from pretrain_bench.reports.analysis.titles import protocol_mark
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ def families(effects: pd.DataFrame) -> list[Family]:
         key = dict(zip(ACROSS_RATIOS, names, strict=True))
         title = (
             f"{key['task']} on {key['dataset']}, budget {key['budget']}, profile {key['profile']}, "
-            f"{group['checkpoint'].iloc[0]} checkpoint"
+            f"{group['checkpoint'].iloc[0]} checkpoint{protocol_mark(key['protocol'])}"
         )
         if title in {family.title for family in several}:
             title += f" #{key['family']}"

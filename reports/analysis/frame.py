@@ -12,6 +12,7 @@ import numpy as np
 from pydantic_core import to_json
 
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS, OVER_ALL
+from pretrain_bench.benchmarks.specs.probes import FINETUNE, FeatureRecipe, LinearProbe
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.harness.contract.records import Outcome, Record
@@ -68,9 +69,9 @@ def load(store: Store, keys: set[str] | None = None) -> Loaded:
                 store.set_aside(str(error))
     columns = [*GROUP, *ROW, "pretrain_seed", "finetune_seed", "outcome", "message", "key", "label_percent", "family"]
     columns += ["pretrain_synthetic", "score_selected"]
-    failed = [r for r in counted if r.kind == "pretrain" and r.outcome != Outcome.ok]
+    failed = [r for r in counted if r.kind != "finetune" and r.outcome != Outcome.ok]
     frame = pd.DataFrame(rows, columns=None if rows else columns)
-    runs, failed_pretrainings = with_row_names(frame, [_failed_pretraining(store, r, frame) for r in failed])
+    runs, failed_pretrainings = with_row_names(frame, [_failed_pretraining(store, r, records, frame) for r in failed])
     # A copy has its numbers in one block, and so is much quicker to take rows from.
     runs = runs.assign(checkpoint=_checkpoints(runs)).copy()
     return Loaded(runs, records, specs, frozenset(failed_pretrainings))
@@ -121,9 +122,18 @@ def _checkpoints(runs: pd.DataFrame) -> pd.Series:
     return runs[ACROSS_RATIOS].join(headline, on=ACROSS_RATIOS)["checkpoint"].fillna("final")
 
 
-def _failed_pretraining(store: Store, record: Record, runs: pd.DataFrame) -> FailedPretraining:
-    """`runs` tell which kinds of task data it may have been made for: real, synthetic or both (None)."""
+def _failed_pretraining(
+    store: Store, record: Record, records: Mapping[str, Record], runs: pd.DataFrame
+) -> FailedPretraining:
+    """A failed pre-training, or failed features, which leave out linear probes of one task alone. `runs` tell which kinds of task
+    data a pre-training may have been made for: real, synthetic or both (None)."""
     spec = store.spec(record.kind, record.key)  # its own: a shared spec does not have its seed
+    if record.kind == "features":
+        (parent,) = record.parents.values()
+        failed = _failed_pretraining(store, records[parent], records, runs)
+        probed = LinearProbe(batch_norm=FeatureRecipe.model_validate(spec.recipe).batch_norm).title
+        on_synthetic = spec.data is not None and spec.data.synthetic
+        return failed._replace(key=record.key, synthetic=on_synthetic, task=spec.task, protocol=probed)
     dataset, pretrain_synthetic = (spec.data.dataset, spec.data.synthetic) if spec.data else (NO_DATASET, None)
     budget, profile = spec.limits.budget, spec.profile
     tasks = set(runs.loc[(runs["budget"] == budget) & (runs["profile"] == profile), "synthetic"])
@@ -183,18 +193,20 @@ def _row(
         raise WrongUse(
             f"finetune/{record.key}: its record names no cell, so it belongs in no table; bench audit says more"
         )
+    pretrainings = [p for p in parents if p.kind == "pretrain"]
     limited = cell.label_ratio.points or cell.label_ratio.boxes
     return {
         "task": cell.task,
         "dataset": record.dataset or NO_DATASET,
         "synthetic": spec.data is not None and spec.data.synthetic,
-        "pretrain_synthetic": any(p.synthetic for p in parents),
+        "pretrain_synthetic": any(p.synthetic for p in pretrainings),
+        "protocol": title_of_protocol(spec),
         "label_ratio": str(cell.label_ratio),
         "label_percent": float("nan") if limited else cell.label_ratio.percent,
         "budget": cell.budget,
         "profile": cell.profile,
-        **digests.protocol(record.key),
-        "pretraining": digests.pretraining(parents),
+        **digests.conditions(record.key),
+        "pretraining": digests.pretraining(record.key, pretrainings),
         "method": cell.method,
         "pretrain_dataset": cell.pretrain_dataset,
         "pretrain_seed": cell.pretrain_seed,
@@ -203,19 +215,25 @@ def _row(
         "message": record.message,
         "key": record.key,
         "metric": spec.headline_metric,
-        **_protocol(spec),
+        **_conditions(spec),
         "attempt": record.attempt,
-        "pretrain_keys": tuple(p.key for p in parents),
-        "pretrain_stages": tuple(digests.stage(p.key) for p in parents),
-        **limit_columns("pretrain", [specs[p.key].limits for p in parents]),
-        **limit_columns("finetune", [spec.limits]),
-        **_costs(record, parents),
+        "pretrain_keys": tuple(p.key for p in pretrainings),
+        "pretrain_stages": tuple(digests.stage(p.key) for p in pretrainings),
+        **limit_columns("pretrain", [specs[p.key].limits for p in pretrainings]),
+        **limit_columns("finetune", [] if spec.takes_no_step else [spec.limits]),
+        **_costs(record, pretrainings),
+        **_features(parents),
         **_scores(record, spec.headline_metric),
     }
 
 
-def _protocol(spec: StageSpec) -> dict[str, object]:
-    """What decides which published numbers are made in the same way; columns of `columns.PROTOCOL`."""
+def title_of_protocol(spec: StageSpec) -> str:
+    """The protocol of a run with those of its options that are not the default: runs under two of them are never averaged."""
+    return FINETUNE if spec.probe is None else spec.probe.title
+
+
+def _conditions(spec: StageSpec) -> dict[str, object]:
+    """What decides which published numbers are made in the same way; columns of `columns.CONDITIONS`."""
     split, data = spec.split, spec.data
     averaged = () if data is None else data.things if spec.task_kind == "instance" else data.classes
     return {
@@ -225,6 +243,16 @@ def _protocol(spec: StageSpec) -> dict[str, object]:
         "mean_over": len(averaged),
         "voxel_metres": spec.task_recipe.voxel_metres,
         "part_of_test_split": spec.coverage.mark if spec.coverage else "",
+    }
+
+
+def _features(parents: list[Record]) -> dict[str, object]:
+    """Key and cost of the features that a linear probe shares with others; empty and 0 for other protocols."""
+    features = next((p for p in parents if p.kind == "features"), None)
+    return {
+        "features_key": features.key if features else "",
+        "features_cpu_seconds": features.ledger.cpu_seconds if features else 0.0,
+        "features_gpu_seconds": features.ledger.gpu_seconds if features else 0.0,
     }
 
 
@@ -268,7 +296,7 @@ def gpu_joules(records: Iterable[Record]) -> float:
 
 
 def _ancestors(record: Record, records: dict[str, Record]) -> list[Record]:
-    """The pre-trainings behind a run. Raises WrongUse where one has no readable record, since how the
+    """The pre-trainings and features behind a run. Raises WrongUse where one has no readable record, since how the
     run was made is then unknown."""
     ancestors: dict[str, Record] = {}
     waiting = list(record.parents.values())
@@ -276,7 +304,7 @@ def _ancestors(record: Record, records: dict[str, Record]) -> list[Record]:
         key = waiting.pop()
         if key not in records:
             raise WrongUse(
-                f"finetune/{record.key}: pretrain/{key}, from which it started, has no readable record; put its folder back, "
+                f"finetune/{record.key}: a stage {key}, from which it started, has no readable record; put its folder back, "
                 "or run the suite again"
             )
         if key not in ancestors:

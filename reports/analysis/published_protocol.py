@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrain_bench.benchmarks.metrics.names import TITLES
+from pretrain_bench.benchmarks.specs.probes import FINETUNE
 from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP, NO_DATASET
 from pretrain_bench.reports.analysis.method_cards import place_of
 from pretrain_bench.reports.analysis.published import FOLDER, PRETRAINED_ON, TASKS, dataset_family
@@ -66,7 +67,7 @@ def difference(row: Mapping[Any, Any]) -> str:
     begins "paper: " and names the same fields of both sides.
     """
     paper = protocols()[row["task"]]
-    parts = [*_data(row), *_scenes(row, paper), *_metric(row, paper)]
+    parts = [*_protocol(row), *_data(row), *_scenes(row, paper), *_metric(row, paper)]
     if not parts:
         return ""
     parts.insert(0, _checkpoint(row, paper))
@@ -98,6 +99,11 @@ def _checkpoint(row: Mapping[Any, Any], paper: Protocol) -> _Difference:
         f"checkpoint selected on {held_out}" if row["checkpoint"] == "selected" else f"{row['checkpoint']} checkpoint"
     )
     return _Difference(f"best on the test {paper.scenes}", here)
+
+
+def _protocol(row: Mapping[Any, Any]) -> list[_Difference]:
+    protocol = row["protocol"]
+    return [] if protocol == FINETUNE else [_Difference("fine-tuned as a whole", f"protocol {protocol}")]
 
 
 def _data(row: Mapping[Any, Any]) -> list[_Difference]:

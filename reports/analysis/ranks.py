@@ -25,9 +25,14 @@ from pretrain_bench.reports.analysis.statistics import (
     welch_p,
     words_for,
 )
+from pretrain_bench.reports.analysis.titles import protocol_mark
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+UNDER = ["protocol", "budget", "profile"]
+"""Runs over several tasks are put together only where these are equal."""
 
 
 class TaskGain(NamedTuple):
@@ -57,9 +62,10 @@ class Failures(NamedTuple):
 
 
 class OverTasks(NamedTuple):
-    """One budget and profile at all labels, over its tasks. Ranks are those of `ranked`, the rows that have all tasks, in order;
-    None where rows or seeds are too few."""
+    """One protocol, budget and profile at all labels, over its tasks. Ranks are those of `ranked`, the rows that have all tasks,
+    in order; None where rows or seeds are too few."""
 
+    protocol: str
     budget: str
     profile: str
     title: str
@@ -78,14 +84,14 @@ class OverTasks(NamedTuple):
 
 
 def over_tasks(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretraining] = ()) -> list[OverTasks]:
-    """For each budget and profile with two tasks or more at all labels: every row's mean over the tasks against scratch's.
+    """For each protocol, budget and profile with two tasks or more at all labels: every row's mean over them against scratch's.
 
     Welch's test of the means of seeds, corrected by Holm for the number of rows. A budget under which a task was run under two
-    protocols is left out, since neither protocol is the one that counts.
+    conditions (recipe, data or code) is left out, since neither is the one that counts.
     """
     full = runs[runs["label_ratio"] == "100%"] if len(runs) else runs
     failed, results = list(failed_pretrainings), []
-    for (budget, profile), part in full.groupby(["budget", "profile"], sort=True) if len(full) else []:
+    for (protocol, budget, profile), part in full.groupby(UNDER, sort=True) if len(full) else []:
         groups = [group for _, group in part.groupby(GROUP, dropna=False)]
         tasks = len(part[["task", "dataset"]].drop_duplicates())
         if tasks < 2 or tasks < len(groups):
@@ -93,6 +99,7 @@ def over_tasks(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretraini
         kinds = {headline_checkpoint(group) for group in groups if (group["outcome"] == "ok").any()} or {"final"}
         title = (
             f"Over all tasks, all labels, budget {budget}, profile {profile}, {' or '.join(sorted(kinds))} checkpoint"
+            + protocol_mark(protocol)
         )
         results.append(_over_tasks_of_budget(title, part, groups, failed))
     return results
@@ -113,8 +120,8 @@ def _over_tasks_of_budget(
     for name in failures:
         mine = scores.get(name, pd.DataFrame())
         gains.setdefault(name, TaskGain(len(mine.columns), len(mine.dropna())))
-    budget, profile = map(str, runs[["budget", "profile"]].iloc[0])
-    return OverTasks(budget, profile, title, tasks, gains, failures, complete, ranking(means.to_numpy()))
+    protocol, budget, profile = map(str, runs[UNDER].iloc[0])
+    return OverTasks(protocol, budget, profile, title, tasks, gains, failures, complete, ranking(means.to_numpy()))
 
 
 def _scores_by_seed(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:

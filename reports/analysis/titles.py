@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pretrain_bench.benchmarks.specs.probes import FINETUNE
 from pretrain_bench.reports.analysis.columns import GROUP
 
 if TYPE_CHECKING:
@@ -24,11 +25,16 @@ def figure_mark(synthetic: Any) -> str:
     return f"{SYNTHETIC_MARK}\n" if synthetic else ""
 
 
+def protocol_mark(protocol: Any) -> str:
+    """What follows a title of runs under another protocol than fine-tuning: `, protocol linear`."""
+    return "" if protocol == FINETUNE else f", protocol {protocol}"
+
+
 def group_title(group: Mapping[str, Any]) -> str:
     """What the runs of a group have in common, in words. `group` maps the columns GROUP to values."""
     return (
         f"{group['task']} on {group['dataset']}, {group['label_ratio']} of the labels, "
-        f"budget {group['budget']}, profile {group['profile']}"
+        f"budget {group['budget']}, profile {group['profile']}{protocol_mark(group['protocol'])}"
     )
 
 
@@ -36,7 +42,8 @@ def short_group_title(group: Mapping[str, Any]) -> str:
     """The same in fewer words; the profile is left out where it has the name of its budget."""
     budget, profile = group["budget"], group["profile"]
     limits = budget if profile == budget else f"{budget}, profile {profile}"
-    return f"{group['task']} on {group['dataset']}, {group['label_ratio']}, budget {limits}"
+    title = f"{group['task']} on {group['dataset']}, {group['label_ratio']}, budget {limits}"
+    return title + protocol_mark(group["protocol"])
 
 
 def with_part(title: str, group: pd.DataFrame) -> str:

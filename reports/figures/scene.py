@@ -64,12 +64,12 @@ def show_scene(spec: StageSpec, view: Path, scene: str, predictions: Path) -> Sc
     assert spec.split is not None and spec.data is not None
     check_tested(spec, scene)
     recipe = spec.task_recipe
-    scorer = scorer_of(recipe, spec.data.classes, spec.data.things, view, (scene,))
+    scorer = scorer_of(recipe, spec.data.classes, spec.data.things, view, (scene,), spec.data.label_ids)
     prediction = scorer.read(predictions, scene)
     if isinstance(recipe, DetectionRecipe):
         return _boxes(spec.data, view, scene, prediction)
     assert isinstance(recipe, SemanticRecipe)
-    cloud, labels = load_cloud(view, scene), load_labels(view, scene)
+    cloud, labels = load_cloud(view, scene), load_labels(view, scene, spec.data.label_ids)
     voxels = evaluation_voxels(np.asarray(cloud.xyz), recipe.voxel_metres)
     xyz = np.asarray(cloud.xyz)[voxels.representative]
     rgb = np.asarray(cloud.rgb)[voxels.representative].astype(np.uint8)

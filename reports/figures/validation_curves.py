@@ -42,6 +42,8 @@ def draw_validation_curves(
         own = axes.get_xlim()
         draw_overlays(axes, overlays)
         axes.set_xlim(own)
+    else:
+        axes.text(0.5, 0.5, "not validated while it trained", transform=axes.transAxes, ha="center", color="#555555")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("fine-tuning steps")
     axes.set_ylabel(f"{METRIC_NAMES[metric]}\ntest split")

@@ -43,9 +43,11 @@ def draw_variances(variances: pd.DataFrame, title: str) -> Any:
 def _row_labels(variances: pd.DataFrame) -> list[str]:
     """Method and ratio of each row, and those other columns that are needed to tell rows apart."""
     columns = ["method"]
-    columns += [c for c in ("task", "label_ratio", "budget") if c == "label_ratio" or variances[c].nunique() > 1]
-    for column in ("dataset", "profile", "protocol"):
+    columns += [
+        c for c in ("task", "protocol", "label_ratio", "budget") if c == "label_ratio" or variances[c].nunique() > 1
+    ]
+    for column in ("dataset", "profile", "conditions"):
         if variances.duplicated([*columns, column]).sum() < variances.duplicated(columns).sum():
             columns.append(column)
-    marked = variances.assign(protocol="#" + variances["protocol"])
+    marked = variances.assign(conditions="#" + variances["conditions"])
     return [", ".join(map(str, r)) for r in marked[columns].itertuples(index=False, name=None)]

@@ -8,14 +8,15 @@ import numpy as np
 
 from pretrain_bench.reports.analysis.compare import PART, differences, overall_difference
 from pretrain_bench.reports.analysis.statistics import TESTED, Estimate
+from pretrain_bench.reports.analysis.titles import protocol_mark
 from pretrain_bench.reports.tables.wording import format_estimate, format_p
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ["task", "dataset", "synthetic", "ratio", "method", "row", "pretrain_dataset", "A", "B", "B - A"]
-COLUMNS += ["difference", "low", "high", "n", "equal", "without twin", "protocol", "verdict"]
-SHOWN = ["task", "ratio", "row", "A", "B", "B - A", "n", "equal", "without twin", "protocol", "verdict"]
+COLUMNS = ["task", "dataset", "synthetic", "protocol", "ratio", "method", "row", "pretrain_dataset", "A", "B", "B - A"]
+COLUMNS += ["difference", "low", "high", "n", "equal", "without twin", "conditions", "verdict"]
+SHOWN = ["task", "protocol", "ratio", "row", "A", "B", "B - A", "n", "equal", "without twin", "conditions", "verdict"]
 """The columns that people see; programs get all."""
 
 
@@ -34,13 +35,17 @@ def comparison_table(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def overall_text(pairs: pd.DataFrame) -> str:
-    """B against A over all cells, in one line."""
-    overall = overall_difference(pairs)
+    """B against A over all cells of each protocol, in one line each."""
+    return "\n".join(_overall_line(part, str(protocol)) for protocol, part in pairs.groupby("protocol"))
+
+
+def _overall_line(pairs: pd.DataFrame, protocol: str) -> str:
+    overall, cells = overall_difference(pairs), f"Over all cells{protocol_mark(protocol)}"
     if overall is None:
-        return "Over all cells: no twins"
+        return f"{cells}: no twins"
     p = f", permutation p {format_p(overall.test.p)}" if overall.verdict in TESTED else ""
     # Without an interval: Student's would stand beside the verdict of another test.
-    return f"Over all cells: B - A {overall.mean:+.1f}, n={overall.test.n} pre-trainings{p}: {overall.verdict}"
+    return f"{cells}: B - A {overall.mean:+.1f}, n={overall.test.n} pre-trainings{p}: {overall.verdict}"
 
 
 def _means(rows: pd.DataFrame, side: str) -> list[str]:

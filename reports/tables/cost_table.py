@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pretrain_bench.reports.analysis.ranks import UNDER
 from pretrain_bench.reports.analysis.rows import by_row
 from pretrain_bench.reports.analysis.sorting import method_places
+from pretrain_bench.reports.analysis.titles import protocol_mark
 from pretrain_bench.reports.tables.wording import format_budget
 
 if TYPE_CHECKING:
@@ -23,17 +25,17 @@ def cost_table(runs: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
-    good = runs[runs["outcome"] == "ok"].sort_values(["budget", "profile", "row"]) if len(runs) else runs
+    good = runs[runs["outcome"] == "ok"].sort_values([*UNDER, "row"]) if len(runs) else runs
     good = good.sort_values("method", key=method_places, kind="stable")
-    which = ["budget", "profile", "row", "pretrain_dataset"]
-    tasks = good[["budget", "profile", "task", "dataset"]].drop_duplicates().value_counts(["budget", "profile"])
-    for (budget, profile, row, dataset), group in good.groupby(which, sort=False) if len(good) else []:
+    which = [*UNDER, "row", "pretrain_dataset"]
+    tasks = good[[*UNDER, "task", "dataset"]].drop_duplicates().value_counts(UNDER)
+    for (protocol, budget, profile, row, dataset), group in good.groupby(which, sort=False) if len(good) else []:
         pretrainings = group.drop_duplicates("pretrain_keys")
         rows.append(
             {
                 "method": row,
                 "pre-trained on": dataset,
-                "budget": format_budget(budget, profile),
+                "budget": f"{format_budget(budget, profile)}{protocol_mark(protocol)}",
                 "runs": len(group),
                 **_tasks(group, tasks),
                 **_currencies(pretrainings, group),
@@ -84,12 +86,12 @@ def _sum(pretrainings: pd.DataFrame, group: pd.DataFrame, what: str) -> str:
 
 
 def _tasks(group: pd.DataFrame, tasks: pd.Series) -> dict[str, str]:
-    """How many of the tasks under its budget and profile a row has; no column where no budget has two."""
+    """How many of the tasks under its protocol, budget and profile a row has; no column where no budget has two."""
     if tasks.max() < 2:
         return {}
     first = group.iloc[0]
     own = len(group[["task", "dataset"]].drop_duplicates())
-    return {"tasks": f"{own} of {tasks[first['budget'], first['profile']]}"}
+    return {"tasks": f"{own} of {tasks[tuple(first[UNDER])]}"}
 
 
 def _gpu(pretrainings: pd.DataFrame, group: pd.DataFrame) -> dict[str, str]:

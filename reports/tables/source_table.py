@@ -12,28 +12,29 @@ if TYPE_CHECKING:
 
 
 def source_table(effects: pd.DataFrame) -> pd.DataFrame:
-    """One row for each method, source of its data, budget and profile: mean gain over its cells.
+    """One row for each method, source of its data, protocol, budget and profile: mean gain over its cells.
 
-    A cell that was run under two protocols counts once and has no gain, since neither protocol is the one that counts.
+    A cell that was run under two conditions (recipe, data or code) counts once and has no gain, since neither is the one that
+    counts.
     Empty where no gain is known.
     """
     import pandas as pd
 
-    cell = ["row", "budget", "profile", "task", "dataset", "label_ratio"]
+    cell = ["row", "protocol", "budget", "profile", "task", "dataset", "label_ratio"]
     known = with_source(effects.assign(twice=effects.duplicated(cell, keep=False)))
     cells = known.assign(gain=known["gain"].mask(known["twice"])).drop_duplicates(cell)
     if not known["gain"].notna().any():
         cells = cells[:0]
-    cells = cells.sort_values(["row", SOURCE, "budget", "profile"])
+    cells = cells.sort_values(["row", SOURCE, "protocol", "budget", "profile"])
     cells = cells.sort_values("method", key=method_places, kind="stable")
-    columns = ["method", SOURCE, "budget", "profile", "gain", "cells"]
+    columns = ["method", SOURCE, "protocol", "budget", "profile", "gain", "cells"]
     rows = [
         {
             **dict(zip(columns, names, strict=False)),
             "gain": f"{group['gain'].mean():+.1f}" if group["gain"].notna().any() else "-",
             "cells": f"{group['gain'].notna().sum()} of {len(group)}"
-            + f", {group['twice'].sum()} under two protocols" * bool(group["twice"].any()),
+            + f", {group['twice'].sum()} under two conditions" * bool(group["twice"].any()),
         }
-        for names, group in cells.groupby(["row", *columns[1:4]], sort=False)
+        for names, group in cells.groupby(["row", *columns[1:5]], sort=False)
     ]
     return pd.DataFrame(rows, columns=columns)

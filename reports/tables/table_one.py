@@ -8,30 +8,34 @@ from pretrain_bench.reports.analysis import published
 from pretrain_bench.reports.analysis.method_cards import group_of
 from pretrain_bench.reports.analysis.published_protocol import BEST_AS_PAPER
 from pretrain_bench.reports.analysis.sorting import method_places
+from pretrain_bench.reports.analysis.titles import protocol_mark
 from pretrain_bench.reports.tables.effect_cells import Effect, cells_beside_published, effect_cell
 from pretrain_bench.reports.tables.wording import cell_without_runs, format_budget
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMN = ["task", "dataset", "budget", "profile", "protocol", "checkpoint"]
+COLUMN = ["task", "dataset", "protocol", "budget", "profile", "conditions", "checkpoint"]
 
 
 def table_one(effects: pd.DataFrame, best: pd.DataFrame | None = None) -> pd.DataFrame:
     """Methods by tasks at all labels: `66.5 ±1.2 (+1.4 [0.2, 2.6] better) n=3`.
 
-    One column for each task, dataset, budget and profile, which names the checkpoint. `best`: the same effects at the checkpoint
-    `best`; a task whose protocol is the paper's gets a second column with their means: `67.0 ±1.1 (+1.5) n=3 [paper 66.5]`.
+    One column for each task, dataset, protocol, budget and profile, which names the checkpoint. `best`: the same effects at the
+    checkpoint `best`; a task whose protocol is the paper's gets a second column with their means:
+    `67.0 ±1.1 (+1.5) n=3 [paper 66.5]`.
     """
     import pandas as pd
 
     all_labels = effects[effects["label_ratio"] == "100%"]
     columns: dict[str, dict[str, str]] = {}
     datasets: dict[str, str] = {}
-    for (task, dataset, budget, profile, protocol, checkpoint), group in all_labels.groupby(COLUMN, sort=True):
-        title = f"{task} ({dataset}, {format_budget(budget, profile)}, {checkpoint})"
+    for (task, dataset, protocol, budget, profile, conditions, checkpoint), group in all_labels.groupby(
+        COLUMN, sort=True
+    ):
+        title = f"{task} ({dataset}, {format_budget(budget, profile)}{protocol_mark(protocol)}, {checkpoint})"
         if title in columns:
-            title = f"{title} #{protocol}"
+            title = f"{title} #{conditions}"
         columns[title] = {}
         for effect in group.to_dict("records"):
             columns[title][str(effect["row"])] = effect_cell(effect, None, whole=True)

@@ -14,9 +14,9 @@ from pretrain_bench.benchmarks.input.voxelise import quantise, to_cells
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.harness.planning.applicable import NotApplicable, check_needs
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
-from pretrain_bench.harness.planning.stage_specs import NotApplicable, check_needs
 from pretrain_bench.methods.msc.passes import cross_masks, joined_candidates, kept_when_mixed, make_pass, patches_of
 from pretrain_bench.methods.msc.recipe import MaskedSceneContrast
 from pretrain_bench.methods.msc.scans import MaskedNetwork, clip_gradients, source_of

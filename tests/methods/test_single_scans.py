@@ -16,9 +16,9 @@ from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Start, read_events
+from pretrain_bench.harness.planning.applicable import NotApplicable, check_needs
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
-from pretrain_bench.harness.planning.stage_specs import NotApplicable, check_needs
 from pretrain_bench.harness.running.checks import check_pretrain
 from pretrain_bench.methods.networks.pointnet2 import SetAbstraction
 from pretrain_bench.methods.ours.points import frame_sample

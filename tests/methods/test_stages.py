@@ -16,9 +16,10 @@ from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
 from pretrain_bench.harness.contract.events import read_events
+from pretrain_bench.harness.planning.applicable import check_needs
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
-from pretrain_bench.harness.planning.stage_specs import PlannedStage, check_needs
+from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.running.checks import check_pretrain
 from pretrain_bench.methods.pointcontrast.recipe import PointContrast
 from pretrain_bench.methods.training import loop

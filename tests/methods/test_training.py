@@ -149,7 +149,7 @@ def test_a_run_by_flops_resumes_to_the_same_bits(tmp_path: Path) -> None:
 def test_gpu_seconds_end_a_run_whatever_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = flop_limits(1, "exactly").model_copy(update={"currency": Currency.gpu_seconds, "amount": 1.0})
     seconds = iter(np.arange(0.25, 9, 0.25))
-    monkeypatch.setattr(loop._Clock, "_gpu", lambda clock: {"gpu_seconds": float(next(seconds))})
+    monkeypatch.setattr(loop.Clock, "_gpu", lambda clock: {"gpu_seconds": float(next(seconds))})
     state, _, seen = job(context(tmp_path, limits=limits))
     assert seen == [0, 1, 2, 3] and state.step == 4
 

@@ -43,7 +43,7 @@ def add(
     notes: dict[str, str] | None = None, checkpoints: tuple[str, ...] = CHECKPOINTS, labels: LabelRatio | None = None,
     budget: str = "b", pretrain_code: str = "0" * 64, split: dict[str, object] = SPLIT, task_synthetic: bool | None = None,
     uniformity: str = "at_most", amount: float = 1, ledger: dict[str, float] | None = None,
-    coverage: SplitCoverage | None = None,
+    coverage: SplitCoverage | None = None, transfer: str = "all", protocol: str = "finetune", features: str = "ok",
 ) -> None:  # fmt: skip
     labels = labels or LabelRatio(percent=percent)
     limits = {
@@ -59,25 +59,37 @@ def add(
         data={"dataset": source, "manifest_sha256": "3" * 64, "synthetic": synthetic, "view": "unlabelled"},
         limits=before,
     )
+    made_from, probe, frozen = parent, {}, ()
+    if protocol == "linear":
+        recipe = {"voxel_metres": voxel}
+        made_from = stage(
+            "features", method, pretrain_seed, stage="features", parents={"points": parent.key}, recipe=recipe, data=DATA,
+            task="s3dis-sem", split=split,
+        )  # fmt: skip
+        probe, checkpoints = {"probe": {"protocol": "linear"}}, ("final",)
+        frozen = ((made_from, {"outcome": features, "dataset": "s3dis"}),)
     child = stage(
         "finetune",
         method,
         finetune_seed,
         voxel,
-        parents={"points": parent.key},
+        parents={made_from.stage: made_from.key},
+        **probe,
         label_ratio=labels,
         limits=limits,
         split=split,
         coverage=coverage,
+        transfer=transfer,
         **({"data": DATA | {"synthetic": True}} if (synthetic if task_synthetic is None else task_synthetic) else {}),
     )
     cell = Cell(
         method=method, pretrain_dataset=source, task="s3dis-sem", label_ratio=labels,
-        pretrain_seed=pretrain_seed, finetune_seed=finetune_seed, budget=budget, profile="p",
+        pretrain_seed=pretrain_seed, finetune_seed=finetune_seed, budget=budget, profile="p", protocol=protocol,
     )  # fmt: skip
     metrics = {f"miou_voxel_{c}": score for c in checkpoints} if outcome == "ok" else {}
     for spec, extra in (
         (parent, {"ledger": (ledger or {}) if source != "none" else {}}),
+        *frozen,
         (
             child,
             {
@@ -92,6 +104,8 @@ def add(
             },
         ),
     ):
+        if features != "ok" and spec is child:
+            continue
         base = {
             "key": spec.key, "kind": spec.kind, "method": spec.method, "stage": spec.stage, "attempt": 1, "outcome": "ok",
             "synthetic": synthetic, "executor": "local", "label_isolation": "none", "provenance": provenance({}),

@@ -16,7 +16,7 @@ from pretrain_bench.reports.comparison import build_comparison
 from pretrain_bench.reports.page.plotly_figures import plotly_source
 from tests.reports.stores import add
 
-BELOW = "; below a cap each method follows its own recipe"
+ONE_RECIPE = " (one recipe for all methods)"
 USED = {
     "optimizer_steps": 20000,
     "samples": 160000,
@@ -43,11 +43,13 @@ def runs_with(
 
 
 def test_words_name_currency_amount_and_uniformity() -> None:
-    after = f", fine-tuning at most 500 optimiser steps{BELOW}"
+    after = f", fine-tuning at most 500 optimiser steps{ONE_RECIPE}"
     exact = "budget: pre-training equal, exactly 20,000 optimiser steps"
     assert budget_words(runs_with(("exactly", 20000.0, "optimizer_steps"))) == exact + after
     cap = runs_with(("at_most", 40000.0, "optimizer_steps"), (20000, 40000))
-    assert budget_words(cap) == f"budget: pre-training at most 40,000 optimiser steps{after}"
+    assert budget_words(cap) == (
+        f"budget: pre-training at most 40,000 optimiser steps (each method by its own recipe){after}"
+    )
     for currency, amount, words in (
         ("samples_seen", 160000.0, "160,000 samples"),
         ("flops", 2.5e18, "2.5e+18 FLOPs"),

@@ -107,7 +107,7 @@ def test_groups_of_one_title_are_told_apart_and_name_their_checkpoint(store: Sto
     build_report(store, tmp_path / "out", page=False)
     text = (tmp_path / "out/table.md").read_text()
     titles = [line for line in text.splitlines() if "differences and verdicts of" in line]
-    assert len(set(titles)) == 2 and all(re.search(r"protocol #[0-9a-f]{6}; diff", title) for title in titles)
+    assert len(set(titles)) == 2 and all(re.search(r"conditions #[0-9a-f]{6}; diff", title) for title in titles)
     assert {re.findall(r"verdicts of (selected|final);", title)[0] for title in titles} == {"selected", "final"}
 
 

@@ -39,7 +39,7 @@ def test_differences_are_paired(sides: tuple[Store, Store], tmp_path: Path) -> N
     table = found.table.set_index("method")
     ours = table.loc["ours"]
     assert abs(ours["difference"] - 2) < 0.15 and ours["high"] - ours["low"] < 0.8, "unpaired it would be some 15 wide"
-    assert ours["verdict"] == "better" and ours["n"] == 4 and ours["equal"] == "0 of 4" and ours["protocol"] == "same"
+    assert ours["verdict"] == "better" and ours["n"] == 4 and ours["equal"] == "0 of 4" and ours["conditions"] == "same"
     assert table.loc["scratch", "verdict"] == "the same" and table.loc["scratch", "equal"] == "4 of 4"
     assert list(found.table["method"]) == ["scratch", "ours"]
     assert {p.suffix for p in (tmp_path / "out").iterdir()} == {
@@ -101,24 +101,24 @@ def test_what_records_say_of_a_machine_is_no_markup(sides: tuple[Store, Store], 
     assert "<b>" not in text and "[click](" not in text and "click" in text
 
 
-def test_another_protocol_is_named(tmp_path: Path) -> None:
+def test_other_conditions_are_named(tmp_path: Path) -> None:
     one, two = Store(tmp_path / "a"), Store(tmp_path / "b")
     add(one, "ours", 0.5)
     add(two, "ours", 0.6, voxel=0.2)
     (row,) = build_comparison(Side("a", one), Side("b", two), tmp_path / "out").table.to_dict("records")
     assert (
-        row["protocol"] == "differs: recipe, data or code of fine-tuning"
+        row["conditions"] == "differs: recipe, data or code of fine-tuning"
         and row["verdict"] == "cannot be tested with this n"
     )
 
 
-def test_another_pretraining_is_no_equal_protocol(tmp_path: Path) -> None:
+def test_another_pretraining_is_no_equal_condition(tmp_path: Path) -> None:
     """Fine-tuning is the same on both sides; what it starts from was pre-trained with another recipe."""
     one, two = Store(tmp_path / "a"), Store(tmp_path / "b")
     add(one, "ours", 0.5)
     add(two, "ours", 0.6, pretrain_code="1" * 64)
     (row,) = build_comparison(Side("a", one), Side("b", two), tmp_path / "out").table.to_dict("records")
-    assert row["protocol"] == "differs: recipe, data or code of pre-training" and row["n"] == 1
+    assert row["conditions"] == "differs: recipe, data or code of pre-training" and row["n"] == 1
 
 
 def test_a_pretraining_that_failed_under_the_budget_of_its_own_side_is_said(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_one_store_before_and_after_a_commit(tmp_path: Path, bench: Bench) -> No
     assert "B (runs@b2) against A (runs@a1)" in done and "A: 8 runs" in done and "commit a100000000\n" in done
     scratch, row = json.loads((tmp_path / "out/compare.json").read_text())
     assert scratch["without twin"] == "4 not run at that commit in B" and scratch["verdict"] == "no twins"
-    assert row["n"] == 4 and abs(row["difference"] - 2.15) < 1e-9 and row["protocol"].endswith("of pre-training")
+    assert row["n"] == 4 and abs(row["difference"] - 2.15) < 1e-9 and row["conditions"].endswith("of pre-training")
     for wrong in ("runs@c3", "runs@"):
         said = bench("report", "--compare", "runs@a1", wrong, code=2).stderr
         assert f"{wrong}: no runs of that commit; runs has runs of: a100000000, b200000000\n" in said

@@ -127,3 +127,19 @@ def test_a_comparison_of_two_stores_pairs_rows_by_their_data(tmp_path: Path) -> 
     assert (
         set(table["row"]) == set(ROWS) and set(table["synthetic"]) == {False} and set(table["verdict"]) == {"the same"}
     )
+
+
+def test_what_a_method_hands_on_is_part_of_its_row_and_not_of_the_conditions(tmp_path: Path) -> None:
+    """DepthContrast transfers its encoder, scratch all of its weights, and they are compared; both transfers are two rows."""
+    store = Store(tmp_path / "runs")
+    store.root.mkdir()
+    for seed in range(3):
+        add(store, "scratch", 0.40 + seed / 100, seed, source="none")
+        add(store, "depthcontrast", 0.50 + seed / 100, seed, transfer="encoder")
+    table = effects(load(store).runs, []).set_index("row")
+    assert set(table.index) == {"scratch", "depthcontrast"}
+    assert table.loc["depthcontrast", "gain"] == pytest.approx(10.0)
+    for seed in range(3):
+        add(store, "depthcontrast", 0.45 + seed / 100, seed, transfer="all")
+    rows = effects(load(store).runs, []).set_index("row")["n"]
+    assert rows.to_dict()["scratch"] == 3 and len(rows) == 3 and set(rows) == {3}

@@ -27,7 +27,7 @@ from pretrain_bench.reports.tables.table_one import table_one
 from tests.reports.planted import plant
 
 S3DIS = {
-    "task": "s3dis-inst", "synthetic": False, "pretrain_dataset": "scannet", "pretrain_synthetic": False, "label_percent": 100.0,
+    "task": "s3dis-inst", "protocol": "finetune", "synthetic": False, "pretrain_dataset": "scannet", "pretrain_synthetic": False, "label_percent": 100.0,
     "train_scenes": 204, "held_out_scenes": 0, "test_scenes": 68, "checkpoint": "final", "metric": "ap50", "mean_over": 10,
     "voxel_metres": 0.05,
     "part_of_test_split": "",
@@ -72,7 +72,7 @@ def test_every_task_with_a_number_has_a_protocol() -> None:
 
 def test_methods_whose_labels_are_points_or_whose_task_is_unknown_have_none() -> None:
     row = S3DIS | {"row": "ours", "method": "ours", "dataset": "s3dis", "label_ratio": "100%"}
-    row |= dict.fromkeys(("budget", "profile", "protocol"), "x")
+    row |= dict.fromkeys(("budget", "profile", "conditions"), "x")
     assert methods_as_published(pd.DataFrame([row])) == ["ours"]
     for changed in ({"label_percent": float("nan")}, {"task": "mine"}):
         assert methods_as_published(pd.DataFrame([row | changed])) == []

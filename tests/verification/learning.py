@@ -27,7 +27,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pretrain_bench.benchmarks.datasets.splits import scenes_for_testing, split_scenes
 from pretrain_bench.benchmarks.datasets.views import load_cloud, load_labels
@@ -38,6 +37,7 @@ from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
+from pretrain_bench.benchmarks.specs.probes import LinearProbe
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.files import cache_folder
@@ -50,6 +50,8 @@ from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.depthcontrast.moco import Queue
 from pretrain_bench.methods.depthcontrast.recipe import DepthContrast
 from pretrain_bench.methods.depthcontrast.scans import ScanViews
+from pretrain_bench.methods.finetune.frozen import recalibrate
+from pretrain_bench.methods.finetune.logistic import fit_logistic
 from pretrain_bench.methods.networks.res16unet import Res16UNet34C, seeded_backbone
 from pretrain_bench.methods.sparse.tensor import SparseTensor, batched_coordinates
 from pretrain_bench.methods.stage import module_of, set_up_torch
@@ -79,7 +81,6 @@ HELD_OUT_BATCHES = 48
 NEGATIVES = 96
 """Other held-out scans that a scan's key is ranked among, for DepthContrast: drawn from all, in the mean over all draws."""
 PROBE_RATIO = "10%"
-PROBE_ROUNDS = 100
 LEAST_GAIN = 3.0
 LEAST_PROBE_GAIN = 0.02
 """mIoU, in the mean over the seeds of a method."""
@@ -176,14 +177,14 @@ def probe(backbone: Res16UNet34C, source: PreparedDataset, voxel_metres: float, 
     """
     split = split_scenes(source.scenes, source.dataset, LabelRatio.parse(PROBE_RATIO))
     classes = len(source.dataset.classes)
-    settle_norms(backbone, [sparse_room(source, s, voxel_metres, colour) for s in split.train])
+    recalibrate(backbone, [backbone], [sparse_room(source, s, voxel_metres, colour) for s in split.train])
     features = torch.cat([embed(backbone, source, s, voxel_metres, colour) for s in split.train])
     labels = torch.from_numpy(np.concatenate([room_labels(source, s, voxel_metres) for s in split.train])).long()
-    mean, deviation = features.mean(0), features.std(0).clamp_min(1e-6)
-    classifier = fit_linear((features - mean) / deviation, labels, classes)
+    known = labels != IGNORE
+    head = fit_logistic(features[known], labels[known], classes, LinearProbe()).head
     predictions = {}
     for scene in split.test:
-        logits = classifier((embed(backbone, source, scene, voxel_metres, colour) - mean) / deviation)
+        logits = head(embed(backbone, source, scene, voxel_metres, colour))
         predictions[scene] = {"classes": logits.argmax(1).to(torch.uint8).numpy()}
     score = SemanticScorer(source.folder, split.test, voxel_metres, classes).score(predictions)["miou_voxel"]
     assert score is not None
@@ -204,41 +205,9 @@ def room_labels(source: PreparedDataset, scene: str, voxel_metres: float) -> np.
 
 
 @torch.no_grad()
-def settle_norms(backbone: Res16UNet34C, rooms: list[SparseTensor]) -> None:
-    """Replace the running statistics of all batch norms by those of `rooms`."""
-    for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm1d):
-            module.reset_running_stats()
-            module.momentum = None  # the plain mean over all passes
-    backbone.train()
-    for room in rooms:
-        backbone.features(room)
-    backbone.eval()
-
-
-@torch.no_grad()
 def embed(backbone: Res16UNet34C, source: PreparedDataset, scene: str, voxel_metres: float, colour: bool) -> Tensor:
     """(V, C) features that enter the last layer."""
     return backbone.features(sparse_room(source, scene, voxel_metres, colour)).F
-
-
-def fit_linear(features: Tensor, labels: Tensor, classes: int) -> nn.Linear:
-    """Multinomial logistic regression on labelled rows, with a little weight decay."""
-    torch.manual_seed(0)
-    known = labels != IGNORE
-    features, labels = features[known], labels[known]
-    classifier = nn.Linear(features.shape[1], classes)
-    nn.init.zeros_(classifier.weight)
-    optimiser = torch.optim.LBFGS(classifier.parameters(), max_iter=PROBE_ROUNDS, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = functional.cross_entropy(classifier(features), labels) + 1e-4 * classifier.weight.pow(2).sum()
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)  # type: ignore[arg-type]
-    return classifier.requires_grad_(False)
 
 
 def verify_one(method: str, seed: int, folder: Path) -> dict[str, Any]:

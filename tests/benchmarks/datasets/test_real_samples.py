@@ -19,6 +19,7 @@ from pretrain_bench.benchmarks.input.boxes import points_inside
 from pretrain_bench.benchmarks.input.detection import box_votes
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.prepared_data import DataSources
 from tests.conftest import SHARED
 
 REAL = SHARED / "realdata"
@@ -48,6 +49,23 @@ def test_semantickitti(tmp_path: Path) -> None:
     assert len(np.unique(cars[cars > 0])) > 3
     road = np.load(folder / "unlabelled/08__000000/xyz.npy")[semantic == 8]
     assert abs(np.median(road[:, 2]) + 1.73) < 0.15, "the laser of the recording car stands 1.73 m above the road"
+
+
+def test_the_dump_of_votenet_is_read(tmp_path: Path) -> None:
+    folder = REAL / "sunrgbd/sunrgbd_pc_bbox_votes_50k_v1_train"
+    sources = DataSources({"sunrgbd": folder})
+    assert sources.dataset("sunrgbd").layout == "votenet"
+    assert DataSources({"sunrgbd": REAL / "sunrgbd"}).dataset("sunrgbd").layout == "sunrgbd", (
+        "the official one goes first"
+    )
+    data = sources.prepare("sunrgbd")
+    (scene,) = data.manifest.scenes
+    assert (scene.name, scene.points, scene.test) == ("000001", 50_000, False) and not data.manifest.problems
+    dump, theirs = np.load(folder / "000001_pc.npz")["pc"], np.load(folder / "000001_bbox.npy")
+    xyz, boxes = np.load(data.folder / "unlabelled/000001/xyz.npy"), np.load(data.folder / "labelled/000001/boxes.npy")
+    assert np.array_equal(xyz, dump[:, :3].astype(np.float32))
+    assert np.allclose(boxes[:, 3:6], 2 * theirs[:, 3:6]) and np.array_equal(boxes[:, 7], theirs[:, 7])
+    assert all(points_inside(xyz, box).sum() > 20 for box in boxes), "sizes are full, headings turn the right way"
 
 
 def test_sunrgbd_against_votenet_s_own_dump(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def write(tmp_path: Path, text: str) -> Path:
         ("- a list\n", "expected a mapping"),
         ("name: [\n", "line 2: not valid YAML"),
         ("extends: nobody\n", "extends: no file nobody.yaml in "),
+        ("extends: smoke.yaml\n", "extends: smoke.yaml: write the name without its suffix"),
         ("extends: mine\n", "goes in a circle"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain_bench.benchmarks.datasets.writers import FINDERS
+from pretrain_bench.benchmarks.datasets.layouts.registry import READERS
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import replacing
@@ -76,7 +76,7 @@ def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path: Path) -> Non
 )
 def test_a_root_that_is_a_folder_too_high_or_too_low_is_named(name: str, inside: str, tmp_path: Path) -> None:
     (tmp_path / "a/b" / inside).mkdir(parents=True)
-    find_scenes = FINDERS[name]
+    find_scenes = READERS[name].find
     dataset = find(Dataset, name)
     with pytest.raises(DataError, match=rf"below it; give {tmp_path}/a/b, which holds some$"):
         find_scenes(dataset, tmp_path)

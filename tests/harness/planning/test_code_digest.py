@@ -360,3 +360,61 @@ def test_an_edit_is_noticed_in_the_same_process(tmp_path: Path, monkeypatch: pyt
     assert code_digest.code_sha256("pretrain", "csc", "pairs") != before
     monkeypatch.undo()
     code_digest.forget_changed_code()
+
+
+def test_a_fine_tuning_has_the_key_that_it_had_without_protocols(prepared: dict[str, PreparedDataset]) -> None:
+    """Nothing of a protocol is in its spec, whatever the profile says of probes."""
+    from pretrain_bench.benchmarks.specs.probes import LinearProbe, Probes
+
+    before = chain(prepared)
+    assert not {"probe", "protocol"} & set(before[-1].model_dump(mode="json"))
+    other = find(Profile, "smoke").model_copy(update={"probes": Probes(linear=LinearProbe(penalty=1.0))})
+    assert [s.key for s in chain(prepared, profile=other)] == [s.key for s in before]
+
+
+def test_linear_probes_of_one_pretraining_share_their_features(prepared: dict[str, PreparedDataset]) -> None:
+    """Shares of scenes do, options of the fit do; another norm, other points and another pre-training seed do not."""
+    from pretrain_bench.benchmarks.specs.probes import LinearProbe, Probes
+
+    def linear(ratio: str = "100%", seed: int = 0, **options: object) -> list[str]:
+        profile = find(Profile, "smoke").model_copy(
+            update={"probes": Probes(linear=LinearProbe.model_validate(options))}
+        )
+        found = chain(
+            prepared,
+            profile=profile,
+            protocol="linear",
+            label_ratio=LabelRatio.parse(ratio).model_dump(),
+            pretrain_seed=seed,
+        )
+        assert [s.kind for s in found] == ["pretrain", "pretrain", "features", "finetune"]
+        assert found[2].seed == seed and found[3].parents == {"features": found[2].key}
+        assert found[2].takes_no_step and found[3].limits.uniformity == "at_most"
+        return [s.key for s in found[2:]]
+
+    features, probe = linear()
+    assert linear("50%")[0] == features and linear("50%")[1] != probe
+    assert linear(penalty=1.0)[0] == features and linear(penalty=1.0)[1] != probe
+    for other in (linear("20points"), linear(seed=1), linear(batch_norm="kept"), linear(rows_per_scene=5)):
+        assert other[0] != features
+
+
+@pytest.mark.parametrize("task", ["s3dis-inst", "scannet-det"])
+@pytest.mark.parametrize("protocol", ["linear", "decoder"])
+def test_only_semantic_tasks_are_probed(task: str, protocol: str) -> None:
+    from pretrain_bench.harness.planning.applicable import NotApplicable, check_applicable
+
+    known = find(Task, task)
+    target = find(Dataset, known.dataset)
+    with pytest.raises(NotApplicable, match=f"protocol '{protocol}': task '{task}' is of kind .* only semantic tasks"):
+        check_applicable(find(Method, "scratch"), None, known, target, protocol)  # type: ignore[arg-type]
+
+
+def test_a_linear_probe_of_an_encoder_alone_is_not_applicable(prepared: dict[str, PreparedDataset]) -> None:
+    """Its features would be those of a random decoder."""
+    from pretrain_bench.harness.planning.applicable import NotApplicable
+
+    own = find(Profile, "smoke").model_copy(update={"methods": {"depthcontrast": {"scans": {"transfer": "encoder"}}}})
+    where = cell(method="depthcontrast", protocol="linear")
+    with pytest.raises(NotApplicable, match="hands over its encoder only"):
+        stages_of(where, specs(where, own), prepared, MACHINE)

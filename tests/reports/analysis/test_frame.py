@@ -31,7 +31,7 @@ def test_runs_of_another_protocol_or_source_are_not_averaged(store: Store) -> No
     table = group_table(only_group(store))
     assert sorted(table["method"]) == ["ours (rgbd-folder)", "ours (scannet)"] and set(table["n"]) == {1}
     add(store, "ours", 0.1, voxel=0.2)
-    assert load_runs(store)["protocol"].nunique() == 2
+    assert load_runs(store)["conditions"].nunique() == 2
     add(store, "ours", 0.2, percent=5.0)
     assert load_runs(store).groupby(GROUP).ngroups == 3
 

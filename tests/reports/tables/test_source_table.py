@@ -36,6 +36,7 @@ def test_gains_of_the_same_and_of_another_dataset_are_told_apart(tmp_path: Path)
             "gain": g,
             "task": "t",
             "label_ratio": "100%",
+            "protocol": "finetune",
             "budget": "b",
             "profile": "p",
         }
@@ -56,7 +57,7 @@ def test_gains_of_the_same_and_of_another_dataset_are_told_apart(tmp_path: Path)
     assert source_table(both).set_index(list(table.index.names)).loc[("ours", SAME, "b", "p"), "gain"] == "+2.5"
 
 
-def test_what_was_run_under_two_protocols_is_told_apart(tmp_path: Path) -> None:
+def test_what_was_run_under_two_conditions_is_told_apart(tmp_path: Path) -> None:
     """The code of fine-tuning was changed, say: in no table are the two one cell."""
     store = Store(tmp_path / "runs")
     for seed, of, (voxel, more) in itertools.product(range(2), range(2), ((0.1, 0.0), (0.2, 0.1))):
@@ -65,16 +66,16 @@ def test_what_was_run_under_two_protocols_is_told_apart(tmp_path: Path) -> None:
     loaded = load(store)
     found = effects(loaded.runs)
     (row,) = source_table(found).to_dict("records")
-    assert (row["gain"], row["cells"]) == ("-", "0 of 1, 1 under two protocols")
+    assert (row["gain"], row["cells"]) == ("-", "0 of 1, 1 under two conditions")
     add(store, "scratch", 0.4, source="none", percent=5.0)
     add(store, "ours", 0.6, percent=5.0)
     (row,) = source_table(effects(load(store).runs)).to_dict("records")
-    assert (row["gain"], row["cells"]) == ("+20.0", "1 of 2, 1 under two protocols")
+    assert (row["gain"], row["cells"]) == ("+20.0", "1 of 2, 1 under two conditions")
     spread = variances(loaded.runs)
-    assert not spread.duplicated(["method", "task", "label_ratio", "protocol"]).any() and len(spread) == 4
+    assert not spread.duplicated(["method", "task", "label_ratio", "conditions"]).any() and len(spread) == 4
     names = [t.get_text() for t in draw_variances(spread, "t").axes[0].get_yticklabels()]
     assert len(set(names)) == 4 and all("#" in name for name in names)
-    one = spread[spread["protocol"] == spread["protocol"].iloc[0]]
+    one = spread[spread["conditions"] == spread["conditions"].iloc[0]]
     assert [t.get_text() for t in draw_variances(one, "t").axes[0].get_yticklabels()] == ["scratch, 100%", "ours, 100%"]
     runs = Store(tmp_path / "planted")
     for voxel in (0.1, 0.2):
@@ -86,7 +87,7 @@ def test_what_was_run_under_two_protocols_is_told_apart(tmp_path: Path) -> None:
     text = build_report(runs, tmp_path / "out").files["page"].read_text()
     titles = set(
         re.findall(
-            r"IoU on voxels \(%\) per class: s3dis-sem on s3dis, 100%, budget b, profile p, protocol #\w{6}", text
+            r"IoU on voxels \(%\) per class: s3dis-sem on s3dis, 100%, budget b, profile p, conditions #\w{6}", text
         )
     )
     assert len(titles) == 2

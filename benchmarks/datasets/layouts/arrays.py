@@ -1,0 +1,72 @@
+"""What layouts of NumPy arrays share: loading without pickles, and from ids in a file to training ids."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretrain_bench.benchmarks.input.voxelise import IGNORE
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.reading import cannot_read
+
+NUMBERS = "biuf"
+
+
+def load_array(path: Path, columns: int | None = None, rows: int | None = None, key: str | None = None) -> NDArray[Any]:
+    """An array of numbers, (N, columns), or (N,) without `columns`; (N, 1) is flattened; of an archive the one called `key`.
+    Raises DataError for a pickle, another shape, or another number of `rows`."""
+    try:
+        array = np.load(path, allow_pickle=False)
+        if key is not None:
+            with array as archive:
+                array = archive[key]
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (ValueError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        what = "it holds a pickle, which is never loaded" if "pickle" in str(error).lower() else str(error)
+        raise DataError(f"{path}: not a NumPy array of numbers: {what}") from None
+    except OSError as error:
+        raise cannot_read(path, error) from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in NUMBERS:
+        raise DataError(f"{path}: not a NumPy array of numbers")
+    if columns is None and array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    expected = "(N,)" if columns is None else f"(N, {columns})"
+    if array.ndim != (1 if columns is None else 2) or (columns is not None and array.shape[1] != columns):
+        raise DataError(f"{path}: an array of shape {array.shape}; expected {expected}")
+    if rows is not None and len(array) != rows:
+        raise DataError(f"{path}: {len(array)} rows; the scene has {rows} points")
+    return array
+
+
+def train_ids(raw: NDArray[Any], dataset: Dataset, where: str) -> NDArray[np.uint8]:
+    """(N,) training ids of the ids in a file, 255 for negative ones and those of no class.
+
+    The file's ids are those of `layout_classes` where the dataset has them for its layout, else its `class_ids`, else the
+    places of its classes. Raises DataError for an id that the first or the last does not know.
+    """
+    in_file = dataset.layout_classes.get(dataset.layout)
+    ids = raw.astype(np.int64)
+    if not np.array_equal(ids, raw):
+        raise DataError(f"{where}: labels are not whole numbers")
+    if in_file is not None:
+        targets = {i: dataset.classes.index(name) for i, name in enumerate(in_file) if name in dataset.classes}
+        known: range | None = range(len(in_file))
+    elif dataset.class_ids:
+        targets, known = {raw_id: place for place, raw_id in enumerate(dataset.class_ids)}, None
+    else:
+        known = range(len(dataset.classes))
+        targets = {i: i for i in known}
+    values, places = np.unique(ids, return_inverse=True)
+    if known is not None and len(values) and values[-1] >= len(known):
+        raise DataError(
+            f"{where}: label {values[-1]}, but there are {len(known)} classes, 0 to {len(known) - 1}; `class_ids` of a dataset "
+            "file gives the id of each class"
+        )
+    table = np.array([targets.get(int(v), IGNORE) for v in values], np.uint8)
+    return table[places.reshape(-1)] if len(values) else np.zeros(0, np.uint8)

@@ -1,0 +1,62 @@
+"""What recordings of several layouts share: the folders at and below a root, numbered files, poses from one file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.user_files import list_folder, read_text
+
+
+def folders_with(root: Path, holds: Callable[[Path], bool]) -> dict[str, Path]:
+    """Name to folder of the recordings at `root`, or directly below it."""
+    if holds(root):
+        return {root.resolve().name: root}
+    return {p.name: p for p in list_folder(root) if p.is_dir() and holds(p)}
+
+
+def numbered_files(folder: Path, pattern: str) -> dict[int, Path]:
+    """The files of a folder whose whole names match `pattern`, by the number in its first group, in order."""
+    matches = ((re.fullmatch(pattern, p.name, re.IGNORECASE), p) for p in list_folder(folder))
+    return dict(sorted((int(match[1]), path) for match, path in matches if match))
+
+
+def rows_of_numbers(path: Path, columns: int) -> NDArray[np.float64]:
+    """(N, columns) of a text file of numbers; empty lines and those after # are passed over. Raises DataError naming file and
+    line."""
+    rows = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        try:
+            row = [float(w) for w in words]
+        except ValueError:
+            row = []
+        if len(row) != columns:
+            raise DataError(f"{path}, line {number}: expected {columns} numbers, not {line[:40]!r}")
+        rows.append(row)
+    return np.array(rows, np.float64).reshape(-1, columns)
+
+
+def pose_of_quaternion(
+    translation: NDArray[np.float64], quaternion: NDArray[np.float64], where: str
+) -> NDArray[np.float64]:
+    """(4, 4) of a translation (3,) and a unit quaternion (4,), x y z w. Raises DataError for one that is not of length 1."""
+    length = float(np.linalg.norm(quaternion))
+    if not abs(length - 1) < 0.01:
+        raise DataError(f"{where}: the quaternion has length {length:.3g}; expected qx qy qz qw of length 1")
+    x, y, z, w = quaternion / length
+    pose = np.eye(4)
+    pose[:3, :3] = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    pose[:3, 3] = translation
+    return pose

@@ -1,0 +1,93 @@
+"""Evaluation protocols: how a pre-trained backbone is judged, and the settings of those that freeze a part of it.
+
+`finetune` trains the whole network on the task. `linear` freezes the backbone and fits a linear classifier to its last features.
+`decoder` freezes the encoder and trains decoder and head with the task's recipe. Sources: further specification, 2.5 and 2.6.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from pretrain_bench.benchmarks.specs.base import Spec
+
+Protocol = Literal["finetune", "linear", "decoder"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+FINETUNE: Protocol = "finetune"
+BatchNorm = Annotated[
+    Literal["recalibrated", "kept"],
+    Field(
+        description="running statistics of frozen batch norms: of the task's training scenes, without labels, or those of the "
+        "pre-training"
+    ),
+]
+
+
+class LinearProbe(Spec):
+    """Multinomial logistic regression on the features that enter the last layer."""
+
+    protocol: Literal["linear"] = "linear"
+    batch_norm: BatchNorm = "recalibrated"
+    rows_per_scene: NonNegativeInt = Field(
+        2000, description="labelled voxels of a training scene, drawn by its name; 0 for all"
+    )
+    penalty: NonNegativeFloat = Field(1e-4, description="factor of the squared weights; the bias is free")
+    iterations: PositiveInt = Field(100, description="of LBFGS, at most")
+
+    @property
+    def features(self) -> FeatureSettings:
+        """The part that decides the features, which probes at all label ratios share."""
+        return FeatureSettings(batch_norm=self.batch_norm, rows_per_scene=self.rows_per_scene)
+
+    @property
+    def title(self) -> str:
+        """What reports call the protocol: `linear`, `linear, batch norm kept`."""
+        return f"linear{_norm_mark(self.batch_norm)}"
+
+
+class DecoderProbe(Spec):
+    """The task's recipe with a frozen encoder."""
+
+    protocol: Literal["decoder"] = "decoder"
+    batch_norm: BatchNorm = "recalibrated"
+    start: Literal["reset", "kept"] = Field(
+        "reset", description="the decoder's weights: drawn from the run's seed, or the pre-trained ones"
+    )
+
+    @property
+    def title(self) -> str:
+        """What reports call the protocol: `decoder`, or `decoder kept` with the pre-trained decoder."""
+        return f"decoder{' kept' if self.start == 'kept' else ''}{_norm_mark(self.batch_norm)}"
+
+
+Probe = Annotated[LinearProbe | DecoderProbe, Field(discriminator="protocol")]
+"""How a frozen backbone is probed."""
+
+
+class Probes(Spec):
+    """The settings of each protocol that freezes something, as a profile has them."""
+
+    linear: LinearProbe = LinearProbe()
+    decoder: DecoderProbe = DecoderProbe()
+
+    def of(self, protocol: Protocol) -> LinearProbe | DecoderProbe | None:
+        """Those of one protocol; None for `finetune`, which freezes nothing."""
+        return None if protocol == FINETUNE else getattr(self, protocol)
+
+
+class FeatureSettings(Spec):
+    """What decides the features of a frozen backbone, beside its weights and the data."""
+
+    batch_norm: BatchNorm = "recalibrated"
+    rows_per_scene: NonNegativeInt = 2000
+
+
+class FeatureRecipe(FeatureSettings):
+    """The recipe of a stage that computes features."""
+
+    voxel_metres: PositiveFloat
+
+
+def _norm_mark(batch_norm: str) -> str:
+    return ", batch norm kept" if batch_norm == "kept" else ""

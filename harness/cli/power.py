@@ -1,0 +1,42 @@
+"""`bench power`: how many seeds a difference needs, from runs that exist."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import pretrain_bench as pb
+from pretrain_bench.harness.cli.options import Json
+
+NOTES = (
+    "seeds: pre-training seeds of the method and of scratch that find a true difference of {effect:g} in 4 studies of 5 (Welch, "
+    "two-sided 5 %); hours: CPU- or GPU-hours of so many of both, pre-training included",
+    "n, shows: the fewer seeds of the two that there are, and the difference that they find as surely",
+    "sd: of one pre-training with its fine-tunings; parts: over pre-training seeds, fine-tuning seeds, and the rest",
+    "fine-tuning seeds that both share cancel in the difference (paired); own: the seeds it would take if they did not",
+    "stopping at the first p below 5 % of many looks inflates errors: bench run --stop-when-decided",
+)
+
+
+def power(
+    runs: Annotated[Path, typer.Argument(help="Folder of runs, or a bundle.", envvar="BENCH_RUNS")] = Path("runs"),
+    effect: Annotated[float, typer.Option("--effect", help="Difference to find, in points of the metric.")] = 1.0,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", help="Only these tasks; may be given several times.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show how many seeds would find a difference, under each protocol, and what they would cost."""
+    from pretrain_bench.harness.cli.console import print_json, table
+
+    answer = pb.power(runs, effect, task or ())
+    if json:
+        print_json([{k: None if v != v else v for k, v in row.items()} for row in answer.seeds.to_dict("records")])
+        return
+    if not len(answer.table):
+        print(f"no method in {runs} has runs beside scratch's; nothing to compute from")
+        return
+    print(table(tuple(answer.table.columns), list(answer.table.itertuples(index=False, name=None))))
+    print("\n".join(f"* {note.format(effect=effect)}" for note in NOTES))

@@ -1,0 +1,72 @@
+"""How many seeds: what the spread of existing runs says about a study that is planned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from pretrain_bench.api.planning import Plan
+from pretrain_bench.api.stores import Runs, open_runs
+from pretrain_bench.benchmarks.support.errors import WrongUse
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Power(NamedTuple):
+    """Seeds that a difference needs: as numbers (`reports.analysis.seeds.seeds_for` explains the columns), and as text."""
+
+    seeds: pd.DataFrame
+    table: pd.DataFrame
+
+
+def power(runs: Runs = "runs", effect: float = 1.0, tasks: Iterable[str] = ()) -> Power:
+    """Pre-training seeds of each method and of scratch that find a true difference of `effect` points at 80 % power, with their
+    cost, for every method, task, label ratio and protocol that has runs.
+
+    Raises WrongUse for a store that does not exist, an effect that is not positive, or a task without runs.
+    """
+    from pretrain_bench.reports.analysis.frame import load
+    from pretrain_bench.reports.analysis.seeds import seeds_for
+    from pretrain_bench.reports.tables.power_table import power_table
+
+    if not effect > 0:
+        raise WrongUse(f"--effect {effect:g}: expected points above 0, such as 1")
+    frame = load(open_runs(runs)).runs
+    wanted = list(tasks)
+    if missing := [task for task in wanted if task not in set(frame["task"])]:
+        known = ", ".join(sorted(set(frame["task"]))) or "none"
+        raise WrongUse(f"--task {missing[0]}: no runs of that task; there are runs of: {known}")
+    seeds = seeds_for(frame, effect, wanted)
+    return Power(seeds, power_table(seeds))
+
+
+def power_of_plan(plan: Plan, runs: Runs = "runs", effect: float = 1.0) -> list[str]:
+    """What the seeds of a planned suite can show, at the spread of runs of its tasks, ratios and protocols that a store has: one
+    line for each of these; none where the store has no such runs."""
+    store = open_runs(runs)
+    if not any((store.root / "finetune").glob("*")):
+        return []
+    from pretrain_bench.reports.analysis.frame import load
+    from pretrain_bench.reports.analysis.power import detectable_difference
+    from pretrain_bench.reports.analysis.seeds import seeds_for
+
+    cells = [c.cell for c in plan.cells if c.stages] + [w.cell for w in plan.waiting]
+    planned = {(c.task, str(c.label_ratio), c.protocol) for c in cells}
+    frame = load(store).runs
+    frame = frame[(frame["budget"] == plan.budget.name) & (frame["profile"] == plan.profile.name)]
+    seeds = seeds_for(frame, effect, {task for task, _, _ in planned})
+    n, lines = len({c.pretrain_seed for c in cells}), []
+    for names, rows in seeds.groupby(["task", "label_ratio", "protocol"], sort=False) if len(seeds) else []:
+        known = rows[rows["deviation"].notna()]
+        if names not in planned or not len(known):
+            continue
+        shown = [detectable_difference(deviation, n) for deviation in known["deviation"]]
+        needed = [known["seeds"].min(), known["seeds"].max(skipna=False)]
+        words = [f"{seeds:,.0f}" if seeds == seeds else "more than 1,000" for seeds in needed]
+        differences = "no difference" if n < 2 else f"differences of {min(shown):.1f} to {max(shown):.1f} points"
+        lines.append(
+            f"{names[0]} at {names[1]}, {names[2]}: {n} pre-training seeds find {differences} (80 % power, by method); "
+            f"{effect:g} point needs {' to '.join(dict.fromkeys(words))} seeds of each"
+        )
+    return lines

@@ -1,0 +1,106 @@
+"""How many seeds a difference needs, from the spread of runs that exist, and what they would cost.
+
+A unit is one pre-training with its F fine-tunings. From the variance split (`analysis.variance`) its standard deviation is
+sqrt(p^2 + r^2 / F) where all units share their fine-tuning seeds, since an effect of a seed (same batches, same head) is then in
+both means and cancels in their difference; and sqrt(p^2 + (f^2 + r^2) / F) where each has seeds of its own. p, f and r are the
+standard deviations over pre-training seeds, over fine-tuning seeds, and of the rest. With one fine-tuning seed there is no split:
+the deviation is that of the units as they are, conditional on that seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pretrain_bench.reports.analysis.columns import GROUP, UNIT
+from pretrain_bench.reports.analysis.power import detectable_difference, pooled_deviation, seeds_needed
+from pretrain_bench.reports.analysis.rows import baseline_rows, by_row
+from pretrain_bench.reports.analysis.scores import headline_checkpoint, per_unit
+from pretrain_bench.reports.analysis.sorting import group_key
+from pretrain_bench.reports.analysis.variance import variances
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPLIT = ("pre-training seed", "fine-tuning seed", "residual")
+
+
+def seeds_for(runs: pd.DataFrame, effect: float, tasks: Iterable[str] = ()) -> pd.DataFrame:
+    """One row for each method of each group with scratch beside it: seeds of each of the two that find a true difference of
+    `effect` points at 80 % power, and the hours that so many of both take.
+
+    Columns GROUP, `method`, `n` (the fewer pre-training seeds of the two), `finetune_seeds`, `deviation` (points, of units with
+    common fine-tuning seeds), the three of SPLIT (NaN without two seeds of both kinds), `seeds`, `seeds_own` (with fine-tuning
+    seeds of their own; NaN without a split), `could_show` (the difference that n finds), `hours` and `hours_of`. `seeds` is NaN
+    where the spread is unknown or 1,000 would not do. `tasks`: names to keep, none for all.
+    """
+    import pandas as pd
+
+    wanted = set(tasks)
+    kept = runs[runs["task"].isin(wanted)] if wanted else runs
+    split = variances(kept)
+    rows: list[dict[str, Any]] = []
+    for names, group in sorted(kept.groupby(GROUP), key=lambda part: group_key(part[0])) if len(kept) else []:
+        own = split[(split[GROUP] == list(names)).all(axis=1)].set_index("method") if len(split) else split
+        rows += _rows_of_group(dict(zip(GROUP, names, strict=True)), group, own, effect)
+    return pd.DataFrame(rows)
+
+
+def _rows_of_group(
+    named: dict[str, Any], group: pd.DataFrame, split: pd.DataFrame, effect: float
+) -> Iterable[dict[str, Any]]:
+    base = baseline_rows(group)
+    if len(base) != 1:
+        return
+    values = {name: 100 * v for name, v in per_unit(group, f"score_{headline_checkpoint(group)}").items()}
+    parts = by_row(group[group["outcome"] == "ok"])
+    for name, units in values.items():
+        if name == base[0] or not len(units) or name not in parts:
+            continue
+        both = (parts[name], parts[base[0]])
+        shares = [_shares(split, one) for one in (name, base[0])]
+        pooled = np.sqrt(np.mean(np.square(shares), axis=0))  # of the method and of scratch; NaN where one has no split
+        finetunings = float(min(mine.groupby(UNIT)["finetune_seed"].nunique().min() for mine in both))
+        deviation = pooled_deviation(units, values[base[0]])
+        apart = float(np.sqrt(deviation**2 + pooled[1] ** 2 / finetunings))
+        n = min(len(units), len(values[base[0]]))
+        seeds = _seeds(deviation, effect)
+        hours, hours_of = _hours_of_a_seed(both)
+        yield {
+            **named,
+            "method": name,
+            "n": n,
+            "finetune_seeds": int(finetunings),
+            "deviation": deviation,
+            **dict(zip(SPLIT, map(float, pooled), strict=True)),
+            "seeds": seeds,
+            "seeds_own": _seeds(apart, effect),
+            "could_show": detectable_difference(deviation, n) if np.isfinite(deviation) else np.nan,
+            "hours": seeds * hours,
+            "hours_of": hours_of,
+        }
+
+
+def _shares(split: pd.DataFrame, row: str) -> list[float]:
+    if row not in split.index:
+        return [np.nan] * len(SPLIT)
+    return [float(value) for value in split.loc[row, list(SPLIT)].to_numpy()]
+
+
+def _seeds(deviation: float, effect: float) -> float:
+    return float(seeds_needed(deviation, effect) or np.nan) if np.isfinite(deviation) else np.nan
+
+
+def _hours_of_a_seed(both: Sequence[pd.DataFrame]) -> tuple[float, str]:
+    """Hours of one more pre-training seed of both methods in this group: pre-training, features and evaluations. GPU-hours where
+    every evaluation used a GPU, else CPU-hours."""
+    on_gpu = all((mine["finetune_gpu_seconds"] + mine["features_gpu_seconds"] > 0).all() for mine in both)
+    kind = "gpu" if on_gpu else "cpu"
+    seconds = 0.0
+    for mine in both:
+        units = mine.drop_duplicates("pretrain_keys")
+        shared = (units[f"pretrain_{kind}_seconds"] + units[f"features_{kind}_seconds"]).mean()
+        seconds += float(shared + mine.groupby(UNIT)[f"finetune_{kind}_seconds"].sum().mean())
+    return seconds / 3600, f"{kind.upper()}-hours"

@@ -1,0 +1,66 @@
+"""`bench power`, and what `bench plan` says of the seeds of a suite."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import pretrain_bench as pb
+from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
+from pretrain_bench.harness.store.store import Store
+from tests.conftest import Bench
+
+
+def test_seeds_and_their_cost_are_printed(planted_store: Store, bench: Bench) -> None:
+    root = str(planted_store.root)
+    done = bench("power", root, "--effect", "2", "--task", "s3dis-sem")
+    assert "true difference of 2 in 4 studies of 5" in done.stdout and "paired" in done.stdout
+    rows = json.loads(bench("power", root, "--effect", "2", "--json").stdout)
+    assert {r["method"] for r in rows} == {"supervised", "pointcontrast", "csc", "depthcontrast", "ours"}
+    assert {r["label_ratio"] for r in rows} == {"5%", "10%", "20%", "40%", "100%"} and {
+        r["protocol"] for r in rows
+    } == {"finetune"}
+    known = [r for r in rows if r["pre-training seed"] is not None]
+    assert known and all(r["seeds_own"] >= r["seeds"] > 1 and r["hours"] > 0 for r in known)
+    one = json.loads(bench("power", root, "--json").stdout)
+    assert all(a["seeds"] > b["seeds"] for a, b in zip(one, rows, strict=True) if a["seeds"] and b["seeds"] > 2)
+
+
+def test_wrong_questions_are_refused(planted_store: Store, bench: Bench) -> None:
+    root = str(planted_store.root)
+    assert (
+        "no runs of that task; there are runs of: s3dis-sem"
+        in bench("power", root, "--task", "kitti-sem", code=2).stderr
+    )
+    assert "--effect 0: expected points above 0" in bench("power", root, "--effect", "0", code=2).stderr
+    assert "no such folder of runs" in bench("power", "nowhere", code=2).stderr
+
+
+def test_a_plan_says_what_its_seeds_can_show(planted_store: Store) -> None:
+    def planned(seeds: int, protocol: str = "finetune") -> Any:
+        cells = [
+            Cell(
+                method="ours", pretrain_dataset="scannet", task="s3dis-sem", label_ratio=LabelRatio(percent=5), pretrain_seed=seed,
+                budget="b", profile="p", protocol=protocol,
+            )
+            for seed in range(seeds)
+        ]  # fmt: skip
+        waiting = [SimpleNamespace(cell=cell) for cell in cells]
+        return SimpleNamespace(
+            cells=[], waiting=waiting, budget=SimpleNamespace(name="b"), profile=SimpleNamespace(name="p")
+        )
+
+    (few,), (many,) = (pb.power_of_plan(planned(n), planted_store.root) for n in (2, 20))
+    assert few.startswith("s3dis-sem at 5%, finetune: 2 pre-training seeds find differences of ")
+    largest = [float(line.split(" to ")[1].split(" points")[0]) for line in (few, many)]
+    assert largest[1] < largest[0] / 3 and few.split("; ")[1] == many.split("; ")[1]
+    assert pb.power_of_plan(planned(2, "linear"), planted_store.root) == [], "no runs of that protocol"
+    assert pb.power_of_plan(planned(2), "nowhere") == []
+
+
+@pytest.mark.parametrize("wrong", [["--stop-when-decided", "pocock", "--method", "scratch", "--task", "s3dis-sem"]])
+def test_a_decision_needs_a_suite(wrong: list[str], bench: Bench) -> None:
+    assert "takes the seeds of a --suite" in bench("run", *wrong, "--budget", "smoke", code=2).stderr
