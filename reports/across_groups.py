@@ -21,6 +21,7 @@ from pretrain_bench.reports.analysis.ranks import UNDER, OverTasks, over_tasks
 from pretrain_bench.reports.analysis.scores import class_metric
 from pretrain_bench.reports.analysis.sources import SOURCE, with_source
 from pretrain_bench.reports.analysis.titles import (
+    contaminated_rows,
     figure_mark,
     parts_of_test_splits,
     protocol_mark,
@@ -117,7 +118,7 @@ class _AcrossGroupsWriter:
             self._add_table(f"ratios{number}", title, table, published.PROTOCOL_OF_RATIOS)
         for number, over in enumerate(self.over_tasks, 1):
             under = self.runs[(self.runs[UNDER] == [over.protocol, over.budget, over.profile]).all(axis=1)]
-            title = f"{over.title}; {budget_words(under)}{parts_of_test_splits(under)}"
+            title = f"{over.title}; {budget_words(under)}{parts_of_test_splits(under)}{contaminated_rows(under)}"
             self._add_table(f"tasks{number}", title, task_table(over))
         for name, title, table in (
             ("probes", PROBE_TITLE, probe_table(self.effects, self.runs)),
@@ -126,7 +127,8 @@ class _AcrossGroupsWriter:
             ("cost", "What it cost", cost_table(self.runs)),
         ):
             if len(table):
-                parts = parts_of_test_splits(self.runs) if name == "datasets" else ""
+                marks = parts_of_test_splits(self.runs) + contaminated_rows(self.runs)
+                parts = marks if name == "datasets" else ""
                 equal = "" if name == "published" else f"; {budget_words(self.runs)}{parts}"
                 self._add_table(name, f"{title}{equal}", table)
 

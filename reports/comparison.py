@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from pretrain_bench.benchmarks.specs.probes import FINETUNE
 from pretrain_bench.benchmarks.support.errors import cannot_write
 from pretrain_bench.reports.analysis.budgets import budget_words
 from pretrain_bench.reports.analysis.compare import Side, load_side, made_by, paired
@@ -76,7 +77,8 @@ def _budgets(side: Loaded) -> str:
 
 def _write_table(table: pd.DataFrame, stem: Path, title: str, after: str) -> str:
     """Write a table in every format; `after` follows it in the Markdown, which is returned."""
-    shown = table[SHOWN].rename(columns={"row": "method"})
+    all_finetuned = (table["protocol"] == FINETUNE).all()
+    shown = table[[c for c in SHOWN if not (all_finetuned and c == "protocol")]].rename(columns={"row": "method"})
     text = f"{escape_markdown(title)}\n\n{markdown(shown)}\n\n{after}\n"
     stem.with_suffix(".md").write_text(text)
     stem.with_suffix(".tex").write_text(latex(shown, title))

@@ -18,7 +18,7 @@ from pretrain_bench.reports.analysis.frame import Loaded
 from pretrain_bench.reports.analysis.published_protocol import methods_as_published
 from pretrain_bench.reports.analysis.rows import baseline_rows
 from pretrain_bench.reports.analysis.scores import METRIC_NAMES, headline_checkpoint
-from pretrain_bench.reports.analysis.titles import figure_mark, group_id, text_mark
+from pretrain_bench.reports.analysis.titles import contaminated_rows, figure_mark, group_id, text_mark
 from pretrain_bench.reports.figures.scores import draw_scores
 from pretrain_bench.reports.figures.style import Overlays
 from pretrain_bench.reports.figures.validation_curves import draw_validation_curves
@@ -77,7 +77,7 @@ class GroupWriter:
         headline, metric = headline_checkpoint(runs), str(runs["metric"].iloc[0])
         table = group_table(runs, failed_pretrainings=self._loaded.failed_pretrainings)
         note = _note_without_differences(runs)
-        equal = budget_words(runs) + f"; {ONE_SEED}" * one_finetuning_seed(runs)
+        equal = budget_words(runs) + f"; {ONE_SEED}" * one_finetuning_seed(runs) + contaminated_rows(runs)
         title = f"{group.marked_title}; {note or f'differences and verdicts of {headline}'}; {equal}"
         self._files.add_table(f"group{number}", f"table-{name}", title, table)
         used = used_table(runs)

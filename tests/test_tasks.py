@@ -20,9 +20,10 @@ from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.recipes import SemanticRecipe
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.benchmarks.support.files import size_and_sha256
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.planning.catalog import available, find
-from pretrain_bench.harness.planning.prepared_data import prepared_with_manifest
+from pretrain_bench.harness.planning.prepared_data import DataSources, prepared_with_manifest
 from pretrain_bench.harness.running.scoring import scorer_for
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.methods.context import StageContext
@@ -292,6 +293,36 @@ def test_few_labels_of_a_scene(task: str, ratio: str, bench: Bench) -> None:
     assert record["outcome"] == "ok"
     # 4 steps of 2 scenes; voxels with a label, or boxes.
     assert 0 < record["ledger"]["labels"] <= 8 * int("".join(c for c in ratio if c.isdigit()))
+
+
+@pytest.mark.slow
+def test_listed_points_and_boxes_train_and_evaluation_keeps_all_labels(bench: Bench, tmp_path: Path) -> None:
+    """Files in the form of the benchmark's, for the rooms of the procedural world."""
+    world = DataSources(world="nano").prepare("synth-scannet").manifest
+    rooms = [s for s in world.scenes if not s.name.startswith("scene01")]
+    torch.save({s.name: np.arange(20) * (s.points // 20) for s in rooms}, tmp_path / "points20")
+    torch.save({s.name: (np.arange(2), np.arange(2)) for s in rooms}, tmp_path / "boxes2")
+    command = ("run", "--method", "scratch", *NANO, "--threads", "1", "--json")
+
+    def run(task: str, *labels: str) -> dict:
+        record = json.loads(bench(*command, "--task", task, *labels).stdout)[-1]["record"]
+        assert record["outcome"] == "ok" and record["contamination"]["flag"] == "none"
+        return record
+
+    few = run("scannet-sem", "--label-ratio", "la20", "--label-split", "la20=points20")
+    sha256 = size_and_sha256(tmp_path / "points20")[1]
+    assert few["cell"]["label_ratio"] == {**PLAIN, "points": 20, "official": "scannet-la20", "sha256": sha256}
+    assert 0 < few["ledger"]["labels"] <= 8 * 20
+    counted = [
+        np.sum(json.loads((tmp_path / f"runs/finetune/{key}/confusion.json").read_text())["final"]["voxel"])
+        for key in (few["key"], run("scannet-sem")["key"])
+    ]
+    assert counted[0] == counted[1] > 1000, "all labels of the test scenes count"
+    boxes = run("scannet-det", "--label-ratio", "lb2", "--label-split", "lb2=boxes2")
+    assert 0 < boxes["ledger"]["labels"] <= 8 * 2
+
+
+PLAIN = {"percent": 100.0, "points": None, "boxes": None}
 
 
 def a_task_has_a_cost_before_it_ran(task: str, store: Path) -> None:

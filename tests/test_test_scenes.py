@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -90,8 +91,8 @@ PART = SplitCoverage(official=True, expected=68, present=67, scored=67, missing=
 @pytest.fixture
 def partial_store(tmp_path: Path) -> Store:
     store = Store(tmp_path / "runs")
-    for method, score in (("scratch", 0.5), ("ours", 0.6)):
-        add(store, method, score, coverage=PART, split=SPLIT)
+    for method, score, read in (("scratch", 0.5, ()), ("ours", 0.6, ("Area_5__office_1",))):
+        add(store, method, score, coverage=PART, split=SPLIT, read=read)
     return store
 
 
@@ -102,7 +103,11 @@ def test_tables_mark_the_cell_and_the_title(partial_store: Store, tmp_path: Path
     assert "67 of 68 test scenes" in cell
     build_report(partial_store, tmp_path / "out")
     for name in ("table.md", "table1.md", "index.html"):
-        assert "67 of 68 test scenes" in (tmp_path / "out" / name).read_text(), name
+        text = (tmp_path / "out" / name).read_text()
+        assert "67 of 68 test scenes" in text and "pre-training saw 1 of 1 test scenes" in text, name
+    group = (tmp_path / "out/table.md").read_text()
+    assert "not compared alike: ours on s3dis-sem (pre-training saw 1 of 1 test scenes)" in group
+    assert re.search(r"\| contamination +\|.*\n.*\n.*\| none +\|", group)
 
 
 @pytest.mark.usefixtures("undrawn")

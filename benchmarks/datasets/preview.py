@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.datasets import images
-from pretrain_bench.benchmarks.datasets.drawing import TILE, Picture, draw_cloud, palette
+from pretrain_bench.benchmarks.datasets.drawing import TILE, Picture, below, draw_cloud, palette, view_of
 from pretrain_bench.benchmarks.datasets.layout import LABELLED, UNLABELLED, Manifest, SceneEntry
+from pretrain_bench.benchmarks.datasets.views import load_aligned_cloud, load_boxes
 from pretrain_bench.benchmarks.input.boxes import points_inside
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 
 
-def contact_sheet(dataset: Dataset, prepared: Path, manifest: Manifest, scenes: int, labels: bool = True) -> Any:
-    """A PIL image: one row of tiles for each of the first `scenes` scenes, with a legend of the classes."""
+class TrainingLabels(NamedTuple):
+    """The labels of a split: its training scenes, its label ratio in words, whether it is of boxes, and the rows of the points
+    (or boxes) of a scene that have a label, from the scene's name and their number."""
+
+    scenes: tuple[str, ...]
+    words: str
+    boxes: bool
+    rows: Callable[[str, int], NDArray[np.int64]]
+
+
+def contact_sheet(
+    dataset: Dataset,
+    prepared: Path,
+    manifest: Manifest,
+    scenes: int,
+    labels: bool = True,
+    training: TrainingLabels | None = None,
+) -> Any:
+    """A PIL image: one row of tiles for each of `scenes` scenes, evenly chosen, with a legend of the classes. With `training` the
+    scenes are those of its split, and labelled points are large dots on the grey cloud, or boxes the only ones."""
     from PIL import Image, ImageDraw
 
-    chosen = _spread(manifest.scenes, scenes)
-    rows = [_row(dataset, prepared, scene, labels) for scene in chosen]
+    of_split = None if training is None else set(training.scenes)
+    chosen = _spread(tuple(s for s in manifest.scenes if of_split is None or s.name in of_split), scenes)
+    rows = [_row(dataset, prepared, scene, labels, training) for scene in chosen]
     wide = max(len(r) for r in rows)
     classes = dataset.classes if labels else ()
     legend = 20 + 18 * (-(-len(classes) // 6)) if classes else 0
     head = 24
     sheet = Image.new("RGB", (wide * TILE[0], len(rows) * (TILE[1] + 18) + legend + head), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((6, 6), dataset.title, fill="black")
+    draw.text((6, 6), dataset.title + (f", {training.words}" if training else ""), fill="black")
     for y, (scene, tiles) in enumerate(zip(chosen, rows, strict=True)):
         top = head + y * (TILE[1] + 18)
         draw.text((6, top + 3), _caption(scene), fill="black")
@@ -61,7 +82,9 @@ def _spread(scenes: tuple[SceneEntry, ...], count: int) -> list[SceneEntry]:
     return [scenes[i] for i in chosen]
 
 
-def _row(dataset: Dataset, prepared: Path, scene: SceneEntry, labels: bool) -> list[Any]:
+def _row(
+    dataset: Dataset, prepared: Path, scene: SceneEntry, labels: bool, training: TrainingLabels | None
+) -> list[Any]:
     from PIL import Image, ImageOps
 
     folder, label_folder = prepared / UNLABELLED / scene.name, prepared / LABELLED / scene.name
@@ -86,18 +109,40 @@ def _row(dataset: Dataset, prepared: Path, scene: SceneEntry, labels: bool) -> l
             grey = np.clip(np.load(folder / "remission.npy", allow_pickle=False) * 300, 0, 230)
             colours = np.repeat(grey[:, None], 3, axis=1).astype(np.uint8)
         tiles.append(draw_cloud(xyz[near], colours[near], cut=cut))
-        if labels and (label_folder / "semantic.npy").is_file():
+        by_box = training.boxes if training is not None else not (label_folder / "semantic.npy").is_file()
+        if labels and not by_box:
             semantic = np.load(label_folder / "semantic.npy", allow_pickle=False)
             by_label = palette(len(dataset.classes))[np.minimum(semantic, len(dataset.classes))]
-            tiles.append(draw_cloud(xyz[near], by_label[near], cut=cut))
+            if training is not None:
+                shown = near & (below(xyz, cut) if cut is not None else True)
+                labelled = np.zeros(len(xyz), bool)
+                labelled[training.rows(scene.name, len(xyz))] = True
+                tiles.append(_labelled_points(xyz[shown], by_label[shown], labelled[shown]))
+            else:
+                tiles.append(draw_cloud(xyz[near], by_label[near], cut=cut))
         elif labels and (label_folder / "boxes.npy").is_file():
-            tiles.append(_by_box(dataset, xyz, np.load(label_folder / "boxes.npy", allow_pickle=False)))
+            xyz = load_aligned_cloud(prepared, scene.name)[0]
+            boxes = load_boxes(prepared, scene.name)
+            tiles.append(
+                _by_box(dataset, xyz, boxes if training is None else boxes[training.rows(scene.name, len(boxes))])
+            )
     return [ImageOps.pad(Image.fromarray(t), TILE, color="white") for t in tiles]
 
 
-def _by_box(dataset: Dataset, xyz: NDArray[np.float32], boxes: NDArray[np.float32]) -> Picture:
+def _labelled_points(xyz: NDArray[np.float32], colours: Picture, labelled: NDArray[np.bool_]) -> Picture:
+    """The cloud in grey, and over it the `labelled` points in their colours, as large dots where not all are."""
+    view = view_of(xyz)
+    picture = draw_cloud(xyz, np.full((len(xyz), 3), 215, np.uint8), view=view)
+    over = draw_cloud(xyz[labelled], colours[labelled], view=view, dot=2 if labelled.all() else 6)
+    drawn = (over != 255).any(axis=2)
+    picture[drawn] = over[drawn]
+    return picture
+
+
+def _by_box(dataset: Dataset, xyz: NDArray[np.floating], boxes: NDArray[np.float32]) -> Picture:
     colours = palette(len(dataset.classes))
     painted = np.repeat(colours[-1:], len(xyz), axis=0)
     for box in boxes:
-        painted[points_inside(xyz, box)] = colours[int(box[7])]
+        name = dataset.detected_classes[int(box[7])]
+        painted[points_inside(xyz, box)] = colours[dataset.classes.index(name) if name in dataset.classes else -1]
     return draw_cloud(xyz, painted)

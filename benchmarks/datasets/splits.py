@@ -14,6 +14,9 @@ For datasets whose scenes are known beforehand the outcome is a file, `benchmark
 its part and its name, training scenes in the order in which ratios take them. Of partial data the file's order is kept: with
 fewer than five training scenes there none is held out, and where none of those to be held out is there, the first tenth is. Data
 with a scene that the file does not know (rooms of another origin in the same layout) follow the rule instead.
+
+An official list of scenes trains unchanged, also on scenes that the rule would hold out. The selection scenes are then those held
+out, less every scan of a room that the list contains (`excluded`); scans of a drive have no room, and only those listed go.
 """
 
 from __future__ import annotations
@@ -21,13 +24,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import Field
+
+from pretrain_bench.benchmarks.datasets.places import room_of
 from pretrain_bench.benchmarks.specs.base import FolderName, Selection, Spec
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.dataset import Dataset
@@ -46,6 +51,18 @@ class Split(Spec):
     selection: tuple[FolderName, ...]
     test: tuple[FolderName, ...]
     sha256: str
+    excluded: tuple[FolderName, ...] = Field(
+        (),
+        exclude_if=lambda scenes: not scenes,
+        description="scenes held out for selection that are not used: an official list trains on them or on their room",
+    )
+
+    @property
+    def text(self) -> str:
+        """The counts in words: `240 training scenes, 89 of 121 held-out scenes select, 312 test scenes`."""
+        held_out = len(self.selection) + len(self.excluded)
+        of = f" of {held_out:,} held-out" if self.excluded else ""
+        return f"{len(self.train):,} training scenes, {len(self.selection):,}{of} scenes select, {len(self.test):,} test scenes"
 
 
 class Division(NamedTuple):
@@ -62,11 +79,13 @@ def split_scenes(
     ratio: LabelRatio,
     tested: Iterable[str] = (),
     selection: Selection = "held_out",
+    listed: Collection[str] | None = None,
 ) -> Split:
     """Divide the scenes of a prepared dataset for fine-tuning; `tested` are those that the layout itself calls test scenes.
 
-    With `selection` none all training scenes train, in the order of the same rule. Raises DataError where a part that cannot be
-    empty would be.
+    With `selection` none all training scenes train, in the order of the same rule. The training scenes of an official list are
+    used unchanged; `listed` has them where the list does not ship. Raises DataError where a part that cannot be empty would be,
+    or where a listed scene is not one that may train.
     """
     scenes = sorted(usable_scenes(scenes, dataset))
     division = _from_file(scenes, dataset) if selection == "held_out" else None
@@ -80,14 +99,45 @@ def split_scenes(
     if not division.train:
         raise DataError(f"no training scene among the {len(scenes)} scenes of {dataset.name!r} ({_rule(dataset)})")
     train = division.train[: max(1, math.ceil(ratio.percent / 100 * len(division.train) - 1e-9))]
+    excluded: list[str] = []
+    if listed is None:
+        listed = _official_scenes(scenes, dataset, ratio, tested)
+    if listed is not None:
+        train = tuple(listed)
+        if absent := sorted(set(train) - {*division.train, *division.selection}):
+            raise DataError(
+                f"{len(absent)} of the {len(train)} scenes of the official list {ratio} are not among the training scenes of "
+                f"{dataset.name!r}: {', '.join(absent[:3])}{', ...' * (len(absent) > 3)}; the list is used whole or not at all"
+            )
+        rooms = {room_of(s) for s in train}
+        excluded = [s for s in division.selection if room_of(s) in rooms]
     parts = {
         "version": SPLIT_VERSION,
         "train": sorted(train),
-        "selection": sorted(division.selection),
+        "selection": sorted(set(division.selection) - set(excluded)),
         "test": sorted(division.test),
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return Split.model_validate({**parts, "sha256": digest})
+    return Split.model_validate({**parts, "sha256": digest, "excluded": sorted(excluded)})
+
+
+def _official_scenes(
+    scenes: Iterable[str], dataset: Dataset, ratio: LabelRatio, tested: Iterable[str]
+) -> Collection[str] | None:
+    """The training scenes of an official list that ships, or of a rule; None for any other label ratio."""
+    official = ratio.listed
+    if official is None or official.what not in ("scenes", "stride"):
+        return None
+    if official.what == "stride":
+        return every_nth(scenes, dataset, official.number, tested)
+    return read_scene_list(official.ships) if official.ships else None
+
+
+def every_nth(scenes: Iterable[str], dataset: Dataset, stride: int, tested: Iterable[str] = ()) -> tuple[str, ...]:
+    """Every `stride`-th training scene by name, from the first."""
+    usable = usable_scenes(scenes, dataset)
+    test = scenes_for_testing(usable, dataset, tested)
+    return tuple(sorted(s for s in usable if s not in test)[::stride])
 
 
 def _from_file(scenes: list[str], dataset: Dataset) -> Division | None:
@@ -144,7 +194,7 @@ def divide(scenes: Iterable[str], test: frozenset[str], order: str = "hashed", h
         bits = max(1, (len(train) - 1).bit_length())
         train = [train[i] for i in sorted(range(len(train)), key=lambda i: int(f"{i:0{bits}b}"[::-1], 2))]
     else:
-        by_room = {room: list(members) for room, members in groupby(others, _room)}
+        by_room = {room: list(members) for room, members in groupby(others, room_of)}
         selection = []
         for room in sorted(by_room, key=_rank):
             if len(selection) < held:
@@ -172,10 +222,6 @@ def _hold_out_ends(others: list[str], held: int) -> tuple[list[str], list[str]]:
 
 def _rank(scene: str) -> str:
     return hashlib.sha256(f"bench-split-{SPLIT_VERSION}:{scene}".encode()).hexdigest()
-
-
-def _room(scene: str) -> str:
-    return scene.partition("_")[0] if re.fullmatch(r"scene\d{4}_\d{2}", scene) else scene
 
 
 def _rule(dataset: Dataset) -> str:

@@ -1,10 +1,11 @@
-"""The limited-annotation mode: which few points of a scene, or which few boxes, have a label (spec C.2)."""
+"""The limited-annotation mode: which few points of a scene, or which few boxes, have a label (spec C.2; further, part 4)."""
 
 from __future__ import annotations
 
 import codecs
 import hashlib
 import warnings
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.input.voxelise import IGNORE
+from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.support.errors import DataError
 
 RULE_VERSION = 1
 K_MEANS_ROUNDS = 50
+
+
+def labelled_rows(ratio: LabelRatio, scene: str, rows: int, file: Path) -> NDArray[np.int64]:
+    """Which of the `rows` points or boxes of a training scene have a label: those of the official list that `ratio` names, read
+    from `file`; otherwise as many as it says, by this project's own draw. Raises DataError where the list lacks the scene."""
+    if ratio.official is not None:
+        listed = _read_once(file, file.stat().st_mtime_ns)
+        if scene not in listed:
+            raise DataError(f"{file}: no rows for scene {scene}")
+        return listed[scene]
+    count = ratio.points or ratio.boxes
+    return np.arange(rows) if count is None else chosen_rows(scene, count, rows)
+
+
+@lru_cache(maxsize=1)
+def _read_once(file: Path, changed: int) -> dict[str, NDArray[np.int64]]:
+    return read_label_rows(file)
 
 
 def chosen_rows(scene: str, count: int, rows: int) -> NDArray[np.int64]:
@@ -32,8 +51,9 @@ def keep_rows(labels: NDArray[Any], rows: NDArray[np.integer], ignore: int = IGN
     return kept
 
 
-def read_csc_points(path: Path) -> dict[str, NDArray[np.int64]]:
-    """Scene to labelled vertices of one of CSC's published files (points20, 50, 100, 200; also the boxes of detection).
+def read_label_rows(path: Path) -> dict[str, NDArray[np.int64]]:
+    """Scene to labelled rows of a file that ScanNet's data-efficient benchmark distributes: (N,) rows of the vertices of
+    _vh_clean_2.ply, or of the boxes of detection. Rows may repeat.
 
     Nothing but plain arrays is unpickled. Raises DataError for anything else.
     """

@@ -17,6 +17,12 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def is_none(value: object) -> bool:
+    """For `exclude_if` of an optional field that is newer than the files of its model: unset, it changes no hash of them."""
+    return value is None
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]
 """Of a random stream: what torch takes, 64 bits without a sign."""

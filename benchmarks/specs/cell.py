@@ -7,25 +7,34 @@ from typing import Annotated, Self
 
 from pydantic import Field, PositiveInt
 
-from pretrain_bench.benchmarks.specs.base import Name, Seed, Spec
+from pretrain_bench.benchmarks.specs.base import Name, Seed, Sha256, Spec, is_none
+from pretrain_bench.benchmarks.specs.official_labels import OFFICIAL, OfficialLabels, official_labels
 from pretrain_bench.benchmarks.specs.probes import FINETUNE, Protocol
 from pretrain_bench.benchmarks.support.errors import WrongUse
 
 
 class LabelRatio(Spec):
     """What labels may be used: a share of the training scenes in per cent, or a fixed number of points or boxes in each of
-    them (the limited-annotation mode, spec C.2)."""
+    them (the limited-annotation mode, spec C.2); or a choice that a benchmark publishes (`official`)."""
 
     percent: Annotated[float, Field(gt=0, le=100)] = 100.0
     points: PositiveInt | None = Field(None, description="labelled points of each training scene; None: all")
     boxes: PositiveInt | None = Field(None, description="labelled boxes of each training scene; None: all")
+    official: Name | None = Field(
+        None, exclude_if=is_none, description="the benchmark's own list or rule that chooses them, such as scannet-lr20"
+    )
+    sha256: Sha256 | None = Field(None, exclude_if=is_none, description="of the file with the official choice")
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read '5%' or '5', '20points', '2boxes'. A bare fraction such as '0.05' is refused, because it is ambiguous.
+        """Read '5%' or '5', '20points', '2boxes', or the name of an official list such as 'scannet-lr20' or 'la20'. A bare
+        fraction such as '0.05' is refused, because it is ambiguous.
 
         Raises WrongUse with what is allowed.
         """
+        if listed := official_labels(text):
+            labels = {listed.what: listed.number} if listed.what in ("points", "boxes") else {}
+            return cls(**labels, official=listed.name, sha256=listed.sha256 if listed.ships else None)
         limited = re.fullmatch(r"\s*([1-9]\d{0,5})\s*(point|box)(?:s|es)?\s*", text)
         if limited:
             return cls(**{"points" if limited.group(2) == "point" else "boxes": int(limited.group(1))})
@@ -34,14 +43,47 @@ class LabelRatio(Spec):
         if not match or not 1.0 <= percent <= 100.0:
             raise WrongUse(
                 f"label ratio {text!r}: expected per cent of the training scenes from 1% to 100%, such as 5%, or labels of "
-                "each scene, such as 20points or 2boxes"
+                f"each scene, such as 20points or 2boxes, or an official list: {', '.join(OFFICIAL)}"
             )
         return cls(percent=percent)
 
+    @property
+    def listed(self) -> OfficialLabels | None:
+        """The official choice. Raises WrongUse for one that this version does not know."""
+        if self.official is None:
+            return None
+        if self.official not in OFFICIAL:
+            raise WrongUse(
+                f"label ratio {self.official!r}: not one of {', '.join(OFFICIAL)}; a newer version may know it"
+            )
+        return OFFICIAL[self.official]
+
+    @property
+    def words(self) -> str:
+        """It in words, as `label_words`."""
+        return label_words(str(self))
+
+    @property
+    def is_of_scenes(self) -> bool:
+        """Whether it chooses scenes, all labels of which may be used, and not points or boxes of every scene."""
+        return self.points is None and self.boxes is None
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share of the training scenes by this project's nested rule."""
+        return self.is_of_scenes and self.official is None
+
     def __str__(self) -> str:
+        if self.official is not None:
+            return self.official
         if self.points is not None:
             return f"{self.points}points"
         return f"{self.percent:g}%" if self.boxes is None else f"{self.boxes}boxes"
+
+
+def label_words(ratio: str) -> str:
+    """A label ratio, as text, in words: `5% of the labels`, `ScanNet's official list of 20 % of the scans (scannet-lr20)`."""
+    return f"{OFFICIAL[ratio].words} ({ratio})" if ratio in OFFICIAL else f"{ratio} of the labels"
 
 
 class Cell(Spec):

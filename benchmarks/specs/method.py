@@ -73,6 +73,11 @@ class MethodFile(Spec):
     stages: tuple[MethodStage, ...] = Field(min_length=1)
     image: str | None = Field(None, description="of a user's own method: the container image that runs its stages")
     settings: dict[str, bool | int | float | str] = Field({}, description="handed to the stages as they are")
+    pretrained_on: tuple[str, ...] | None = Field(
+        None,
+        description="of a method that brings weights along: the scenes they were trained on, such as scannet:train, "
+        "s3dis/Area_5/* or published:csc; unset, its contamination is unknown where it reads no data of its own",
+    )
     currencies: tuple[Currency, ...] = Field(
         (Currency.optimizer_steps, Currency.samples_seen),
         min_length=1,

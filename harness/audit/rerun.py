@@ -70,6 +70,8 @@ def planned_again(chain: list[AuditedRun], say: Callable[[str], None]) -> list[P
             raise WrongUse(f"{run.name}: was made by other code than this version's; check out its commit")
         if spec.device == "cuda" or spec.imagenet_weights_sha256 is not None:
             raise WrongUse(f"{run.name}: needs {'a GPU' if spec.device == 'cuda' else 'its ImageNet weights'}")
+        if spec.label_ratio is not None and spec.label_ratio.official and not spec.label_ratio.is_of_scenes:
+            raise WrongUse(f"{run.name}: needs the file of {spec.label_ratio}, which a store does not hold")
         if spec.limits.budget not in available(Budget):
             raise WrongUse(f"{run.name}: budget {spec.limits.budget!r} is not one that ships; its caps are not known")
         budget = find(Budget, spec.limits.budget)

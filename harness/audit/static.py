@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 from pretrain_bench.benchmarks.datasets.splits import split_scenes
 from pretrain_bench.benchmarks.specs.budget import Budget
+from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
 from pretrain_bench.benchmarks.support.foreign_files import plain_size_and_sha256, read_json
+from pretrain_bench.harness.audit.contamination import check_contamination, check_official_labels
 from pretrain_bench.harness.audit.coverage import check_coverage
 from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Step, read_events
@@ -47,10 +49,12 @@ def audit_files(store: Store, tally: Tally, wanted: list[str] | None = None) -> 
     runs = read_runs(store, tally)
     completed = chain.read(store.root)
     lost = {(k.key, k.attempt) for k in (completed.links if completed else ()) if k.outcome == chain.LOST}
+    specs = {key: run.spec for key, run in runs.items()}
     for run in runs.values():
         if wanted is None or run.record.key in wanted:
             _check_attempts(run, {number for key, number in lost if key == run.record.key}, tally)
             _check_run(run, runs, tally)
+            check_contamination(run.record, run.spec, specs, tally)
     _check_chain(store, runs, tally)
     _check_groups(runs, tally)
     return runs
@@ -88,6 +92,7 @@ def _check_run(run: AuditedRun, runs: dict[str, AuditedRun], tally: Tally) -> No
     _check_labels(run, tally)
     _check_split(run, tally)
     check_coverage(run.record, run.spec, tally)
+    check_official_labels(run.record, run.spec, tally)
     _check_provenance(run, tally)
 
 
@@ -273,7 +278,7 @@ def _check_split(run: AuditedRun, tally: Tally) -> None:
             tally.expect(check, not wrong, run.name, f"test scene {wrong[0] if wrong else ''} is trained on")
         return
     try:
-        official = split_scenes(scenes, dataset, spec.label_ratio.model_copy(update={"percent": 100.0}))
+        official = split_scenes(scenes, dataset, LabelRatio())
     except BenchError as error:
         tally.expect(check, False, run.name, str(error))
         return

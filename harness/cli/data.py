@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import pretrain_bench as pb
-from pretrain_bench.harness.cli.options import Json, Strict, Up, display
+from pretrain_bench.harness.cli.options import Json, LabelSplits, Strict, Up, display
 
 if TYPE_CHECKING:
     from pretrain_bench.benchmarks.datasets.layouts.describe import Description as FolderDescription
@@ -261,6 +261,11 @@ def preview(
     out: Annotated[Path | None, typer.Option("--out", help="The PNG to write. (default: NAME.png)")] = None,
     scenes: Annotated[int, typer.Option("--scenes", min=1, help="How many scenes.")] = 4,
     labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Clouds by label too.")] = True,
+    label_ratio: Annotated[
+        str | None,
+        typer.Option("--label-ratio", help="Show training scenes of this label ratio, and which labels it allows."),
+    ] = None,
+    label_split: LabelSplits = None,
     root: Root = None,
     frame_stride: Stride = None,
     world: World = "smoke",
@@ -270,4 +275,8 @@ def preview(
     if out is not None and out.suffix.lower() != ".png":  # before minutes are spent on preparing
         raise pb.WrongUse(f"--out {out}: expected a name that ends in .png")
     prepared = pb.prepare_data(target, root, frame_stride=frame_stride, world=world, up=up)
-    print(pb.preview_data(prepared, out, scenes=scenes, labels=labels))
+    print(
+        pb.preview_data(
+            prepared, out, scenes=scenes, labels=labels, label_ratio=label_ratio, label_splits=label_split or ()
+        )
+    )

@@ -52,6 +52,14 @@ ImagenetWeights = Annotated[
     Path | None,
     typer.Option("--imagenet-weights", help="ResNet weights (torchvision's names) for the 2D encoder of ours."),
 ]
+LabelSplits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label-split",
+        metavar="NAME=FILE",
+        help="The file of an official label list that does not ship, such as la20=points20; may be given several times.",
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="CPU threads of a stage. (default: all that bench may use, at most 8)"),

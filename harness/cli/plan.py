@@ -18,6 +18,7 @@ from pretrain_bench.harness.cli.options import (
     Filters,
     ImagenetWeights,
     Json,
+    LabelSplits,
     Only,
     PretrainData,
     Runs,
@@ -46,6 +47,7 @@ def plan(
     show_all: Annotated[bool, typer.Option("--all", help=f"List every stage, not the first {SHOWN}.")] = False,
     trust_code: TrustCode = False,
     up: Up = "auto",
+    label_split: LabelSplits = None,
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,
 ) -> None:
@@ -56,7 +58,16 @@ def plan(
     from pretrain_bench.harness.cli.console import print_json
 
     settings = pb.Settings(
-        data or (), pretrain_data or (), imagenet_weights, threads, backend, device, executor, trust_code, up
+        data or (),
+        pretrain_data or (),
+        imagenet_weights,
+        threads,
+        backend,
+        device,
+        executor,
+        trust_code,
+        up,
+        label_splits=label_split or (),
     )
     planned = pb.plan(suite, runs=runs, only=[*(only or []), *(filters or [])], settings=settings)
     if json:

@@ -16,6 +16,7 @@ from pretrain_bench.harness.cli.options import (
     Filters,
     ImagenetWeights,
     Json,
+    LabelSplits,
     Only,
     PretrainData,
     Runs,
@@ -63,7 +64,12 @@ def run(
         ),
     ] = None,
     label_ratio: Annotated[
-        list[str] | None, typer.Option("--label-ratio", help="Share of the training scenes. (default: 100%)")
+        list[str] | None,
+        typer.Option(
+            "--label-ratio",
+            help="Share of the training scenes such as 5%, 20points or 2boxes of each, or an official list such as "
+            "scannet-lr20 or la20. (default: 100%)",
+        ),
     ] = None,
     pretrain_seed: Annotated[
         list[int] | None, typer.Option("--pretrain-seed", min=0, help="May be given several times. (default: 0)")
@@ -108,6 +114,7 @@ def run(
     ] = False,
     trust_code: TrustCode = False,
     up: Up = "auto",
+    label_split: LabelSplits = None,
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,
 ) -> None:
@@ -125,7 +132,16 @@ def run(
     if picks and suite is None:
         raise pb.WrongUse(f"{picks[0]!r}: filters pick cells of a --suite")
     settings = pb.Settings(
-        data or (), pretrain_data or (), imagenet_weights, threads, backend, device, executor, trust_code, up
+        data or (),
+        pretrain_data or (),
+        imagenet_weights,
+        threads,
+        backend,
+        device,
+        executor,
+        trust_code,
+        up,
+        label_splits=label_split or (),
     )
     shown = display(json)
     cells = _cells(suite, single, settings, shown)

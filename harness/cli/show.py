@@ -107,10 +107,12 @@ def _facts(run: pb.Run, spec: StageSpec) -> list[tuple[str, object]]:
 
     record, limits = run.record, spec.limits
     return [
-        *([("task", f"{record.cell.task} at {record.cell.label_ratio} of the labels")] if record.cell else []),
+        *([("task", f"{record.cell.task} at {record.cell.label_ratio.words}")] if record.cell else []),
         *([("protocol", spec.probe.title)] if spec.probe else []),
         ("dataset", record.dataset or "none"),
         *([("test scenes", spec.coverage.text)] if spec.coverage else []),
+        *([("split", spec.split.text)] if spec.split else []),
+        *([("contamination", record.contamination.text)] if record.contamination else []),
         ("budget", f"{limits.budget} v{limits.budget_version}, {limits.amount:g} {limits.currency.value}"),
         ("profile", f"{spec.profile} v{spec.profile_version}, network width {spec.network.width:g}"),
         ("seed", seeds(record.cell, spec.seed)),

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
+from pretrain_bench.benchmarks.datasets.contamination import Contamination
 from pretrain_bench.benchmarks.datasets.coverage import SplitCoverage
-from pretrain_bench.benchmarks.specs.base import FileName, Name, Spec
+from pretrain_bench.benchmarks.specs.base import FileName, Name, Sha256, Spec, is_none
 from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.method import MethodCard
 from pretrain_bench.harness.contract.events import Ledger
@@ -18,7 +19,6 @@ from pretrain_bench.harness.contract.stage import Kind, canonical_json
 SCHEMA_VERSION = 2
 
 RunKey = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 MetricName = Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,200}$")]
 
 
@@ -94,6 +94,8 @@ class Record(Spec):
     metrics: dict[MetricName, float | None] = {}
     coverage: SplitCoverage | None = None
     """How much of the test split `metrics` are over; None without metrics, or in a record that is older than this field."""
+    contamination: Contamination | None = Field(None, exclude_if=is_none)
+    """Of a fine-tuning: what the pre-training had seen of its scenes; None in a record that is older than this field."""
     stage_metrics: dict[MetricName, float | None] = {}
     ledger: Ledger = Ledger()
     measured: Measured = Measured()

@@ -3,6 +3,7 @@
     <root>/in/stage.json            this file                     <root>/data/<dataset>/    the stage's view of the data
     <root>/in/backbone.json         names and shapes of the tensors to leave (pre-training)
     <root>/in/imagenet_weights      where the stage has one       <root>/parents/<stage>/   artifacts of earlier stages
+    <root>/in/label_rows            of an official choice of labelled points or boxes: the file that the benchmark distributes
     <root>/in/method/               a user's own method folder, where its Python runs without an image
     <root>/out/                     the only writable place       <root> is /bench in a container
 
@@ -33,7 +34,7 @@ from pretrain_bench.benchmarks.datasets.coverage import SplitCoverage
 from pretrain_bench.benchmarks.datasets.splits import Split
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.benchmarks.specs.backbone_shapes import TRANSFER_MEANS, Transfer
-from pretrain_bench.benchmarks.specs.base import FolderName, Name, Seed, Selection, Spec
+from pretrain_bench.benchmarks.specs.base import FolderName, Name, Seed, Selection, Sha256, Spec, is_none
 from pretrain_bench.benchmarks.specs.budget import UNIFORMITY_MEANS, Currency, Uniformity
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
@@ -51,6 +52,7 @@ KEY_LENGTH = 20
 STAGE_FILE = "stage.json"
 SHAPES_FILE = "backbone.json"
 WEIGHTS_FILE = "imagenet_weights"
+LABEL_ROWS_FILE = "label_rows"
 METHOD_FOLDER = "method"
 FEATURES_STAGE = "features"
 """The name of the stage that computes the features of linear probes."""
@@ -68,7 +70,6 @@ KIND_MEANS = (
 )
 
 Payload = dict[str, JsonValue]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class DataView(Spec):
@@ -132,6 +133,11 @@ class StageSpec(Spec):
         (), description="of a pre-training: fields of the recipe that have the value of the task that is fine-tuned on"
     )
     settings: dict[str, bool | int | float | str] = Field({}, description="what the method's file says, as it is")
+    pretrained_on: tuple[str, ...] | None = Field(
+        None,
+        exclude_if=is_none,
+        description="of a pre-training: what the method's file states of weights it brings along",
+    )
     limits: Limits
     data: DataView | None = None
     selection: Selection = Field(

@@ -150,6 +150,8 @@ def differences(old: Mapping[str, Any], new: StageSpec, folder: Path) -> list[st
         differing.append(f"data of {(now['data'] or {}).get('dataset')} changed")
     if (old.get("split") or {}).get("sha256") != (now["split"] or {}).get("sha256"):
         differing.append("the split changed")
+    if (old.get("label_ratio") or {}).get("sha256") != (now["label_ratio"] or {}).get("sha256"):
+        differing.append("the file of the official label list changed")
     for field in ("limits", "recipe", "network", "settings", "probe"):
         differing += _changed_fields(field, old.get(field) or {}, now.get(field) or {})
     for field in (

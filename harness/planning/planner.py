@@ -10,6 +10,7 @@ from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
+from pretrain_bench.harness.contract.contamination import contamination_of
 from pretrain_bench.harness.planning.applicable import NotApplicable
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.recipes import values_from_task
@@ -112,15 +113,17 @@ class Planner:
         features = self._features_of(cell) if cell.protocol == "linear" else None
         which = (cell.method, cell.pretrain_dataset, cell.task, cell.protocol, str(cell.label_ratio))
         if which not in self._finetuned:
-            self._finetuned[which] = finetune_stage(
-                cell, self.specs.of(cell), self._target(cell), self.machine, last, features
-            )
+            stage = finetune_stage(cell, self.specs.of(cell), self._target(cell), self.machine, last, features)
+            seen = contamination_of(stage.spec, [s.spec for s in self._pretrain(cell)])
+            self._finetuned[which] = stage._replace(contamination=seen)
         first, parent = self._finetuned[which], features or last
         # Cells that differ in their seeds only differ in these two fields. Making a key takes a while, so each is kept.
         if id(parent) not in self._keys:
             self._keys[id(parent)] = parent.spec.key
         parents = {parent.spec.stage: self._keys[id(parent)]}
         spec = first.spec.model_copy(update={"seed": cell.finetune_seed, "parents": parents})
+        if cell.label_ratio.official:  # its file's hash is known since the split was made
+            cell = cell.model_copy(update={"label_ratio": spec.label_ratio})
         return first._replace(spec=spec, cell=cell)
 
     def _target(self, cell: Cell) -> PreparedDataset:

@@ -21,6 +21,7 @@ from pretrain_bench.harness.executors.choice import AUTO, ENGINES, EXECUTORS
 from pretrain_bench.harness.planning.applicable import NotApplicable, check_applicable, check_needs
 from pretrain_bench.harness.planning.catalog import available, find, is_path
 from pretrain_bench.harness.planning.code_digest import forget_changed_code
+from pretrain_bench.harness.planning.label_lists import check_label_files, parse_label_files
 from pretrain_bench.harness.planning.planner import Planner, SuiteSpecs
 from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset, ProgressFor, parse_data_options
 from pretrain_bench.harness.planning.recipes import TASK_PREFIX, check_sections
@@ -47,6 +48,7 @@ class RunOverrides(NamedTuple):
     imagenet_weights: Path | None = None
     trust_code: bool = False
     up: str = "auto"
+    label_splits: Sequence[str] = ()
 
 
 class WaitingCell(NamedTuple):
@@ -183,8 +185,9 @@ def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) 
     threads = overrides.threads or min(usable_cpus(), MAX_DEFAULT_THREADS)
     # In containers the backend is the images', and a stage without it ends with that message.
     device = usable_device("torch" if overrides.executor in ENGINES else overrides.backend, overrides.device)
-    machine = Machine(threads, overrides.backend, device, overrides.imagenet_weights)
-    notices: list[str] = []
+    label_files = parse_label_files(overrides.label_splits)
+    machine = Machine(threads, overrides.backend, device, overrides.imagenet_weights, label_files)
+    notices = check_label_files(suite.label_ratios, label_files)
     asked = [t.dataset for t in tasks.values()]
     asked += suite.pretrain_datasets if any(m.needs.data for m in methods.values()) else ()
     names = {name: sources.resolve(name, notices.append) for name in dict.fromkeys(asked)}

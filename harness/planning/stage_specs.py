@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from pretrain_bench.benchmarks.datasets.contamination import Contamination
 from pretrain_bench.benchmarks.datasets.coverage import split_coverage
 from pretrain_bench.benchmarks.datasets.holdings import scenes_for_task
 from pretrain_bench.benchmarks.datasets.splits import (
-    Split,
     read_scene_list,
     scenes_for_testing,
     split_scenes,
@@ -32,6 +33,7 @@ from pretrain_bench.harness.planning.applicable import (
     check_needs,
 )
 from pretrain_bench.harness.planning.code_digest import code_sha256
+from pretrain_bench.harness.planning.label_lists import LabelFile, OfficialSplit, official_split
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.recipes import finetune_recipe, stage_recipe, values_from_task
 
@@ -47,12 +49,15 @@ class Machine(NamedTuple):
     sparse_backend: str
     device: str
     imagenet_weights: Path | None = None
+    label_files: Mapping[str, LabelFile] = {}
+    """Files of official label lists, by the name of the list."""
 
 
 class PlannedStage(NamedTuple):
     """A stage with what its runner needs around it: data, caps, method and recipe; and its cell, for a fine-tuning.
 
-    The last stage of a pre-training leaves the backbone.
+    The last stage of a pre-training leaves the backbone. A fine-tuning has what its pre-training saw of its scenes, and the
+    file of an official choice of points or boxes.
     """
 
     spec: StageSpec
@@ -64,6 +69,8 @@ class PlannedStage(NamedTuple):
     method: Method
     recipe: Recipe | None
     leaves_backbone: bool = False
+    contamination: Contamination | None = None
+    label_file: Path | None = None
 
     @property
     def long_title(self) -> str:
@@ -135,6 +142,7 @@ def pretrain_stages(
                 "imagenet_weights_sha256": _weights_sha256(machine) if stage.imagenet_weights else None,
                 "code_sha256": method.code_sha256 or code_sha256("pretrain", method.name, stage.name),
                 "settings": method.settings,
+                "pretrained_on": method.pretrained_on,
             }
         )
         _check_currency(spec, method)
@@ -158,8 +166,7 @@ def features_stage(
             "probe reads what the decoder gives; use --protocol decoder"
         )
     # Points are drawn in each scene, and so decide rows; a share of scenes decides which scenes a probe takes.
-    labels = cell.label_ratio.model_copy(update={"percent": 100.0})
-    split = _split(target, specs, labels)
+    labels, split, label_file = _split(target, specs, cell.label_ratio.model_copy(update={"percent": 100.0}), machine)
     recipe = finetune_recipe(profile, task)
     assert isinstance(recipe, SemanticRecipe)  # other kinds are n/a
     features = profile.probes.linear.features.model_dump()
@@ -182,7 +189,7 @@ def features_stage(
     _check_currency(spec, method)
     synthetic = last.synthetic or target.manifest.synthetic
     title = f"{method.name} -> {task.name}: features"
-    return PlannedStage(spec, budget.finetune, target, None, synthetic, title, method, None)
+    return PlannedStage(spec, budget.finetune, target, None, synthetic, title, method, None, label_file=label_file)
 
 
 def finetune_stage(
@@ -205,9 +212,9 @@ def finetune_stage(
     _check_cell(cell, specs, target, last)
     probe = profile.probes.of(cell.protocol)
     half = _without_steps(budget.finetune) if isinstance(probe, LinearProbe) else budget.finetune
-    split = _split(target, specs, cell.label_ratio)
+    ratio, split, label_file = _split(target, specs, cell.label_ratio, machine)
     # Epochs are those of all labels, so that a lower label ratio changes the labels and not the number of steps (spec I-29).
-    recipe = recipe.for_scenes(len(_split(target, specs, LabelRatio()).train))
+    recipe = recipe.for_scenes(len(_split(target, specs, LabelRatio(), machine).split.train))
     for part, names in (("training", split.train), ("test", split.test)):
         check_classes(target, names, task.kind, part, task.classes)
     parent = features or last
@@ -218,7 +225,7 @@ def finetune_stage(
             "stage": "finetune",
             "task": task.name,
             "headline_metric": task.headline_metric,
-            "label_ratio": cell.label_ratio,
+            "label_ratio": ratio,
             "seed": cell.finetune_seed,
             "recipe": recipe.model_dump(mode="json"),
             "data": _task_view(target, task),
@@ -236,7 +243,7 @@ def finetune_stage(
     _check_currency(spec, method)
     synthetic = last.synthetic or target.manifest.synthetic
     title = finetune_title(cell.method, task.name, cell.label_ratio, cell.protocol)
-    return PlannedStage(spec, budget.finetune, target, cell, synthetic, title, method, recipe)
+    return PlannedStage(spec, budget.finetune, target, cell, synthetic, title, method, recipe, label_file=label_file)
 
 
 def _check_labels(cell: Cell, task: Task) -> None:
@@ -254,10 +261,19 @@ def _check_cell(cell: Cell, specs: CellSpecs, target: PreparedDataset, last: Pla
     check_applicable(specs.method, source, specs.task, target.dataset, cell.protocol)
 
 
-def _split(target: PreparedDataset, specs: CellSpecs, ratio: LabelRatio) -> Split:
-    """The scenes of a task that its kind can use, divided. Raises NotApplicable where there are none."""
-    scenes = _labelled_scenes(target, used_scenes(target, specs.profile), specs.task.kind)
-    return split_scenes(scenes, target.dataset, ratio, target.tested, specs.profile.selection)
+def _split(target: PreparedDataset, specs: CellSpecs, ratio: LabelRatio, machine: Machine) -> OfficialSplit:
+    """The scenes of a task that its kind can use, divided. Raises NotApplicable where there are none, or where an official list
+    does not fit task or data."""
+    scenes, selection = (
+        _labelled_scenes(target, used_scenes(target, specs.profile), specs.task.kind),
+        specs.profile.selection,
+    )
+    if ratio.official is None:
+        return OfficialSplit(ratio, split_scenes(scenes, target.dataset, ratio, target.tested, selection), None)
+    try:
+        return official_split(ratio, specs.task.kind, target, scenes, selection, machine.label_files)
+    except DataError as error:
+        raise NotApplicable(str(error)) from None
 
 
 def _without_steps(half: BudgetHalf) -> BudgetHalf:

@@ -11,9 +11,16 @@ from pathlib import Path
 from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import WrongUse
-from pretrain_bench.benchmarks.support.files import symlink_or_copy
+from pretrain_bench.benchmarks.support.files import size_and_sha256, symlink_or_copy
 from pretrain_bench.harness.contract.events import EVENTS_FILE, drop_end
-from pretrain_bench.harness.contract.stage import METHOD_FOLDER, SHAPES_FILE, STAGE_FILE, WEIGHTS_FILE, StageSpec
+from pretrain_bench.harness.contract.stage import (
+    LABEL_ROWS_FILE,
+    METHOD_FOLDER,
+    SHAPES_FILE,
+    STAGE_FILE,
+    WEIGHTS_FILE,
+    StageSpec,
+)
 from pretrain_bench.harness.executors.output_folder import drop_special_files, plain_modes
 from pretrain_bench.harness.planning.code_digest import folder_files, folder_sha256
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
@@ -26,9 +33,11 @@ def lay_out(root: Path, planned: PlannedStage, parents: Mapping[str, Path], weig
     """Make the folders of a planned stage below `root`; `out/` keeps the state of an earlier attempt.
 
     `parents` maps the name of each earlier stage to the folder of its artifacts; `weights` is the file of ImageNet weights.
-    Raises WrongUse where the user's own method changed meanwhile.
+    Raises WrongUse where the user's own method, or the file of an official label list, changed meanwhile.
     """
     lay_out_folders(root, planned.spec, planned.data.folder if planned.data else None, parents, weights)
+    if planned.label_file is not None:
+        _copy_label_file(planned.label_file, root / "in" / LABEL_ROWS_FILE, planned.spec)
     if planned.method_folder is not None:
         _copy_method(planned.method_folder, root / "in" / METHOD_FOLDER, planned.method)
 
@@ -45,6 +54,8 @@ def with_users_paths(
         own[f"data/{planned.data.dataset.name}"] = planned.data.folder
     if weights is not None:
         own[f"in/{WEIGHTS_FILE}"] = weights
+    if planned.label_file is not None:
+        own[f"in/{LABEL_ROWS_FILE}"] = planned.label_file
     if planned.method_folder is not None:
         own[f"in/{METHOD_FOLDER}"] = planned.method_folder
     users = {f"{base}/{place}": str(source) for place, source in own.items() for base in (root, IN_CONTAINER)}
@@ -52,6 +63,13 @@ def with_users_paths(
     if places:  # all at once: a user's folder may have the name of one of ours
         text = re.sub(rf"(?<![\w./-])(?:{places})(?![\w.-])", lambda match: users[match[0]], text)
     return text.replace(f"{root}/", "").replace(f"{root.parent}/", "").replace(str(root), "the stage's folder")
+
+
+def _copy_label_file(file: Path, target: Path, spec: StageSpec) -> None:
+    """Copy the file with the labelled rows. Raises WrongUse where it is no longer the file that was planned."""
+    shutil.copyfile(file, target)
+    if spec.label_ratio is None or size_and_sha256(target)[1] != spec.label_ratio.sha256:
+        raise WrongUse(f"{file} changed since this command started; run it again")
 
 
 def _copy_method(folder: Path, target: Path, method: Method) -> None:

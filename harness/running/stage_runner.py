@@ -208,6 +208,7 @@ class _Attempt:
             synthetic=self.planned.synthetic,
             metrics=verdict.metrics,
             coverage=self.spec.coverage if verdict.metrics else None,
+            contamination=self.planned.contamination,
             stage_metrics=clean_metrics(end.metrics) if end else {},
             ledger=account.ledger,
             measured=execution.measured,

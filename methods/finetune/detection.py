@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pretrain_bench.benchmarks.datasets.views import has_instances, load_aligned_cloud, load_boxes, load_labels
-from pretrain_bench.benchmarks.input.annotations import chosen_rows
+from pretrain_bench.benchmarks.input.annotations import labelled_rows
 from pretrain_bench.benchmarks.input.detection import (
     Array,
     BoxArrays,
@@ -23,6 +23,7 @@ from pretrain_bench.benchmarks.input.detection import (
 from pretrain_bench.benchmarks.metrics.detection_ap import decode, kept
 from pretrain_bench.benchmarks.metrics.predictions import Prediction
 from pretrain_bench.benchmarks.specs.recipes import DetectionRecipe
+from pretrain_bench.harness.contract.stage import LABEL_ROWS_FILE
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.finetune.core import finetune, load_backbone
 from pretrain_bench.methods.finetune.steps import scene_samples, warn_of_missing_classes
@@ -123,7 +124,7 @@ def allowed_boxes(context: StageContext, scene: str) -> Array:
     boxes, ratio = np.asarray(load_boxes(context.view, scene), np.float64), context.spec.label_ratio
     if ratio is None or ratio.boxes is None:
         return boxes
-    return boxes[chosen_rows(scene, ratio.boxes, len(boxes))]
+    return boxes[labelled_rows(ratio, scene, len(boxes), context.root / "in" / LABEL_ROWS_FILE)]
 
 
 def collate(samples: list[BoxSample], heading_bins: int, mean_sizes: Array) -> BoxBatch:

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pretrain_bench.benchmarks.datasets.views import Labels, load_cloud, load_labels
-from pretrain_bench.benchmarks.input.annotations import chosen_rows, keep_rows
+from pretrain_bench.benchmarks.input.annotations import keep_rows, labelled_rows
 from pretrain_bench.benchmarks.input.transforms import VoxelSample, evaluation_sample, training_sample
 from pretrain_bench.benchmarks.input.voxelise import IGNORE
 from pretrain_bench.benchmarks.specs.probes import FeatureRecipe
 from pretrain_bench.benchmarks.specs.recipes import SemanticRecipe
 from pretrain_bench.benchmarks.support.errors import DataError
+from pretrain_bench.harness.contract.stage import LABEL_ROWS_FILE
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.sparse.backend import sparse_backend
 from pretrain_bench.methods.sparse.tensor import batched_coordinates
@@ -144,7 +145,7 @@ def allowed_labels(context: StageContext, scene: str) -> Labels:
     labels = load_labels(context.view, scene, data.label_ids if data is not None else ())
     if ratio is None or ratio.points is None:
         return labels
-    rows = chosen_rows(scene, ratio.points, len(labels.semantic))
+    rows = labelled_rows(ratio, scene, len(labels.semantic), context.root / "in" / LABEL_ROWS_FILE)
     return Labels(keep_rows(labels.semantic, rows), keep_rows(labels.instance, rows, ignore=-1))
 
 

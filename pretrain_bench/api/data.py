@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pretrain_bench.api.display import Display, default_display
+from pretrain_bench.api.settings import Roots, root_options
 from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.datasets.layout import Manifest, is_prepared, read_manifest
 from pretrain_bench.benchmarks.specs.dataset import Dataset, up_choice
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
 from pretrain_bench.benchmarks.support.files import cache_folder, copy_tree
 from pretrain_bench.harness.planning.catalog import available, find
+from pretrain_bench.harness.planning.label_lists import training_labels
 from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset
 
 DEFAULT_STRIDE = 50
@@ -200,18 +202,27 @@ def write_synthetic(name: str, out: AnyPath, *, world: str = "smoke", display: D
 
 
 def preview_data(
-    prepared: PreparedDataset, out: AnyPath | None = None, *, scenes: int = 4, labels: bool = True
+    prepared: PreparedDataset,
+    out: AnyPath | None = None,
+    *,
+    scenes: int = 4,
+    labels: bool = True,
+    label_ratio: str | None = None,
+    label_splits: Roots = (),
 ) -> Path:
     """Draw a contact sheet: pictures, depth, clouds by colour and (`labels`) by label; returns the PNG, NAME.png by default.
 
-    Raises EnvironmentCannot where it cannot be written.
+    With a `label_ratio` it shows training scenes of that split and the labels that may be used; `label_splits` names files of
+    official lists as in `Settings`. Raises EnvironmentCannot where it cannot be written, WrongUse or DataError for a ratio that
+    does not fit the data.
     """
     from pretrain_bench.benchmarks.datasets.preview import contact_sheet
 
     path = Path(f"{prepared.dataset.name}.png" if out is None else out)
     if path.suffix.lower() != ".png":
         raise WrongUse(f"--out {path}: expected a name that ends in .png")
-    sheet = contact_sheet(prepared.dataset, prepared.folder, prepared.manifest, scenes, labels)
+    training = None if label_ratio is None else training_labels(prepared, label_ratio, root_options(label_splits))
+    sheet = contact_sheet(prepared.dataset, prepared.folder, prepared.manifest, scenes, labels, training)
     with writing(path, "picture (--out names another file)"):
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path)

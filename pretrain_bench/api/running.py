@@ -154,7 +154,7 @@ def run(
     for cell in absent:
         ratio = cell.cell.label_ratio
         display.say(f"{cell.cell.method} -> {cell.cell.task} at {ratio}: n/a: {cell.reason.removeprefix('n/a: ')}")
-    for line in _part_of_test_splits(planned):
+    for line in (*_part_of_test_splits(planned), *_contaminated(planned)):
         display.say(line)
     store.check_writable()
     if notice := notice_of_missing_links(store.root, "symbolic", "hard"):
@@ -173,6 +173,18 @@ def _part_of_test_splits(planned: Iterable[PlannedCell]) -> list[str]:
             f"warning: {spec.task} on {spec.data.dataset}: {spec.coverage.text}; the record and every table say so"
             for spec in specs
             if spec.data is not None and spec.coverage is not None and not spec.coverage.whole
+        )
+    )
+
+
+def _contaminated(planned: Iterable[PlannedCell]) -> list[str]:
+    """A warning for each method and task whose pre-training saw, or may have seen, test scenes."""
+    cells = [(c.cell, c.stages[-1].contamination) for c in planned if c.stages]
+    return list(
+        dict.fromkeys(
+            f"warning: {cell.method} -> {cell.task}: {seen.mark}; the record and every table say so"
+            for cell, seen in cells
+            if seen is not None and seen.mark
         )
     )
 

@@ -39,6 +39,9 @@ class Settings(NamedTuple):
     up: str = "auto"
     """What is up in the world of recordings in `rgbd-folder`: +x, -x, +y, -y, +z, -z, or auto, from cameras and floor."""
 
+    label_splits: Roots = ()
+    """Files of official label lists that do not ship: `{"la20": "/data/points20"}`, or texts such as `la20=/data/points20`."""
+
 
 def resolve(cells: Suite | str, only: Iterable[str], settings: Settings) -> ResolvedSuite:
     """A suite, by itself or by name or file, with everything it names loaded. Raises WrongUse, EnvironmentCannot."""
@@ -54,6 +57,7 @@ def resolve(cells: Suite | str, only: Iterable[str], settings: Settings) -> Reso
         imagenet_weights=None if weights is None else Path(weights),
         trust_code=settings.trust_code,
         up=settings.up,
+        label_splits=root_options(settings.label_splits),
     )
     return resolve_suite(chosen, parse_filters(as_list(only)), overrides)
 

@@ -19,6 +19,9 @@ CONDITIONS = [
 headline metric is a mean over, the edge of a voxel, and
 the number of scored test scenes, in words, where they are not the whole test split."""
 
+CONTAMINATION = ["contamination", "contamination_mark"]
+"""What the pre-training saw of a run's test scenes: the flag, and the words that a number carries."""
+
 ROW = ["method", "pretrain_dataset", "pretraining"]
 """Runs that share these are averaged over seeds. `pretraining` hashes the pre-training stages without their seeds, and
 what they hand on (`transfer`). The column

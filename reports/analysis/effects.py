@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pretrain_bench.reports.analysis.columns import CONDITIONS, GROUP, ROW
+from pretrain_bench.reports.analysis.columns import CONDITIONS, CONTAMINATION, GROUP, ROW
 from pretrain_bench.reports.analysis.failed_pretraining import FailedPretraining, failed_by_row
 from pretrain_bench.reports.analysis.method_cards import BASELINE
 from pretrain_bench.reports.analysis.power import detectable_difference, pooled_deviation, seeds_to_see_a_point
@@ -53,7 +53,7 @@ def _group_effects(
     """The rows of one group: those with runs in table order, then those of which only failed pre-trainings are known."""
     group = {**group, **{name: runs[name].iloc[0] for name in CONDITIONS}, "checkpoint": checkpoint}
     column = f"score_{checkpoint}"
-    parts = by_row(runs[["row", *ROW, "outcome", "pretrain_synthetic", column]])
+    parts = by_row(runs[["row", *ROW, "outcome", "pretrain_synthetic", *CONTAMINATION, column]])
     values = {name: 100 * means for name, means in per_unit(runs, column).items()}
     base = baseline_rows(runs)
     scratch = values[base[0]] if len(base) == 1 else np.array([])
@@ -67,6 +67,7 @@ def _group_effects(
                 "method": method,
                 "pretrain_dataset": pretrain_dataset,
                 "pretrain_synthetic": bool(mine["pretrain_synthetic"].iloc[0]),
+                **{c: " / ".join(dict.fromkeys(filter(None, mine[c]))) for c in CONTAMINATION},
                 "n": len(values[name]),
                 "runs": len(mine),
                 "failed": int(((mine["outcome"] != "ok") | mine[column].isna()).sum()),
@@ -117,6 +118,7 @@ def _row_without_runs(name: str, pretrainings: Sequence[FailedPretraining], grou
         "method": pretrainings[0].method,
         "pretrain_dataset": pretrainings[0].pretrain_dataset,
         "pretrain_synthetic": bool(pretrainings[0].pretrain_synthetic),
+        **dict.fromkeys(CONTAMINATION, ""),
         "n": 0,
         "runs": 0,
         "failed": 0,

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from pydantic_core import to_json
 
+from pretrain_bench.benchmarks.datasets.contamination import Contamination
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS, OVER_ALL
 from pretrain_bench.benchmarks.specs.probes import FINETUNE, FeatureRecipe, LinearProbe
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.benchmarks.support.foreign_files import read_json
+from pretrain_bench.harness.contract.contamination import contamination_of
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.contract.stage import KEY_LENGTH, StageSpec, hashes_as_written
 from pretrain_bench.harness.store.store import SPEC, Store
@@ -61,10 +63,11 @@ def load(store: Store, keys: set[str] | None = None) -> Loaded:
         records = {key: record for key, record in records.items() if key in specs}
         digests = SpecDigests(specs)
         counted = [r for r in records.values() if keys is None or r.key in keys]
-        rows = []
+        rows, known = [], dict[tuple[int, ...], dict[str, str]]()
         for record in [r for r in counted if r.kind == "finetune"]:
             try:
-                rows.append(_row(record, _ancestors(record, records), specs, digests))
+                parents = _ancestors(record, records)
+                rows.append(_row(record, parents, specs, digests) | _contamination(record, parents, specs, known))
             except WrongUse as error:
                 store.set_aside(str(error))
     columns = [*GROUP, *ROW, "pretrain_seed", "finetune_seed", "outcome", "message", "key", "label_percent", "family"]
@@ -194,7 +197,6 @@ def _row(
             f"finetune/{record.key}: its record names no cell, so it belongs in no table; bench audit says more"
         )
     pretrainings = [p for p in parents if p.kind == "pretrain"]
-    limited = cell.label_ratio.points or cell.label_ratio.boxes
     return {
         "task": cell.task,
         "dataset": record.dataset or NO_DATASET,
@@ -202,7 +204,7 @@ def _row(
         "pretrain_synthetic": any(p.synthetic for p in pretrainings),
         "protocol": title_of_protocol(spec),
         "label_ratio": str(cell.label_ratio),
-        "label_percent": float("nan") if limited else cell.label_ratio.percent,
+        "label_percent": cell.label_ratio.percent if cell.label_ratio.is_share else float("nan"),
         "budget": cell.budget,
         "profile": cell.profile,
         **digests.conditions(record.key),
@@ -244,6 +246,29 @@ def _conditions(spec: StageSpec) -> dict[str, object]:
         "voxel_metres": spec.task_recipe.voxel_metres,
         "part_of_test_split": spec.coverage.mark if spec.coverage else "",
     }
+
+
+def _contamination(
+    record: Record, parents: list[Record], specs: Mapping[str, StageSpec], known: dict[tuple[int, ...], dict[str, str]]
+) -> dict[str, str]:
+    """What the pre-training saw of the run's scenes: columns of `columns.CONTAMINATION`. Computed where the record is older, once
+    for all runs that share their specs (`known`)."""
+    seen = record.contamination
+    if seen is not None:
+        return {"contamination": seen.flag, "contamination_mark": seen.mark}
+    behind = [specs[p.key] for p in parents]
+    shared = tuple(map(id, (specs[record.key], *behind)))
+    if shared not in known:
+        try:
+            seen = contamination_of(specs[record.key], behind)
+        except WrongUse:  # a newer version may know the form in which a spec states scenes
+            seen = Contamination(flag="unknown", test=0)
+        known[shared] = {"contamination": seen.flag, "contamination_mark": seen.mark} if seen else _NOT_SPLIT
+    return known[shared]
+
+
+_NOT_SPLIT = {"contamination": "none", "contamination_mark": ""}
+"""Of a run whose spec names no test scenes."""
 
 
 def _features(parents: list[Record]) -> dict[str, object]:
@@ -299,15 +324,16 @@ def _ancestors(record: Record, records: dict[str, Record]) -> list[Record]:
     """The pre-trainings and features behind a run. Raises WrongUse where one has no readable record, since how the
     run was made is then unknown."""
     ancestors: dict[str, Record] = {}
-    waiting = list(record.parents.values())
+    kind = "features" if record.cell is not None and record.cell.protocol == "linear" else "pretrain"
+    waiting = [(kind, key) for key in record.parents.values()]
     while waiting:
-        key = waiting.pop()
+        kind, key = waiting.pop()
         if key not in records:
             raise WrongUse(
-                f"finetune/{record.key}: a stage {key}, from which it started, has no readable record; put its folder back, "
+                f"finetune/{record.key}: {kind}/{key}, from which it started, has no readable record; put its folder back, "
                 "or run the suite again"
             )
         if key not in ancestors:
             ancestors[key] = records[key]
-            waiting += records[key].parents.values()
+            waiting += [("pretrain", parent) for parent in records[key].parents.values()]
     return list(ancestors.values())

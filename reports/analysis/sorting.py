@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pretrain_bench.benchmarks.specs.official_labels import OFFICIAL
 from pretrain_bench.reports.analysis.columns import GROUP
 from pretrain_bench.reports.analysis.method_cards import place_of
 
@@ -23,10 +24,10 @@ def column_key(column: pd.Series) -> pd.Series:
     return column.map(ratio_key) if column.name == "label_ratio" else column
 
 
-def ratio_key(label_ratio: str) -> tuple[bool, float]:
-    """Sorts shares of scenes by size, then limited points and boxes by number."""
+def ratio_key(label_ratio: str) -> tuple[bool, bool, float]:
+    """Sorts shares of scenes by size, then limited points and boxes by number, then official lists by number."""
     number = float("".join(c for c in label_ratio if c.isdigit() or c == "."))
-    return not label_ratio.endswith("%"), number
+    return label_ratio in OFFICIAL, not label_ratio.endswith("%"), number
 
 
 def group_key(group: tuple[object, ...]) -> tuple[object, ...]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pretrain_bench.benchmarks.specs.cell import label_words
+from pretrain_bench.benchmarks.specs.official_labels import OFFICIAL
 from pretrain_bench.benchmarks.specs.probes import FINETUNE
 from pretrain_bench.reports.analysis.columns import GROUP
 
@@ -33,7 +35,7 @@ def protocol_mark(protocol: Any) -> str:
 def group_title(group: Mapping[str, Any]) -> str:
     """What the runs of a group have in common, in words. `group` maps the columns GROUP to values."""
     return (
-        f"{group['task']} on {group['dataset']}, {group['label_ratio']} of the labels, "
+        f"{group['task']} on {group['dataset']}, {label_words(str(group['label_ratio']))}, "
         f"budget {group['budget']}, profile {group['profile']}{protocol_mark(group['protocol'])}"
     )
 
@@ -42,7 +44,8 @@ def short_group_title(group: Mapping[str, Any]) -> str:
     """The same in fewer words; the profile is left out where it has the name of its budget."""
     budget, profile = group["budget"], group["profile"]
     limits = budget if profile == budget else f"{budget}, profile {profile}"
-    title = f"{group['task']} on {group['dataset']}, {group['label_ratio']}, budget {limits}"
+    ratio = str(group["label_ratio"])
+    title = f"{group['task']} on {group['dataset']}, {'official ' * (ratio in OFFICIAL)}{ratio}, budget {limits}"
     return title + protocol_mark(group["protocol"])
 
 
@@ -57,6 +60,14 @@ def parts_of_test_splits(runs: pd.DataFrame) -> str:
     parts = runs[runs["part_of_test_split"] != ""]
     tasks = sorted({f"{task} ({part})" for task, part in zip(parts["task"], parts["part_of_test_split"], strict=True)})
     return f"; not on the whole test split: {', '.join(tasks)}" if tasks else ""
+
+
+def contaminated_rows(runs: pd.DataFrame) -> str:
+    """What follows the title of a table: the rows whose pre-training saw, or may have seen, test scenes of their task. A
+    comparison with rows that saw none states it."""
+    seen = runs.loc[runs["contamination_mark"] != "", ["row", "task", "contamination_mark"]].drop_duplicates()
+    texts = [f"{row} on {task} ({words})" for row, task, words in sorted(seen.itertuples(index=False, name=None))]
+    return f"; not compared alike: {', '.join(texts)}" if texts else ""
 
 
 def group_id(group: Mapping[Any, Any]) -> str:

@@ -198,6 +198,7 @@ def _facts(record: Record, row: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("pre-trained on", row["pretrain_dataset"]),
         ("pre-training runs", ", ".join(row["pretrain_keys"])),
+        ("contamination", record.contamination.text if record.contamination else row["contamination"]),
         ("steps", f"{row['pretrain_steps']:,} pre-training, {row['finetune_steps']:,} fine-tuning"),
         (
             "CPU seconds",

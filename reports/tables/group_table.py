@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TO_SEE = "to see 1 point"
+CONTAMINATED = "contamination"
 CHECKPOINT_COLUMNS = ("selected", "final", "best")
 
 
@@ -38,9 +39,10 @@ def group_table(
     failed = failed_by_row(runs, failed_pretrainings)
     score = f"{metric}_{headline}"
     lines: list[dict[str, Any]] = []
-    for name, mine in by_row(runs[["row", *ROW, "outcome", score]]).items():
+    for name, mine in by_row(runs[["row", *ROW, "outcome", "contamination_mark", score]]).items():
         line: dict[str, Any] = {"method": name, "pre-trained on": mine["pretrain_dataset"].iloc[0]}
         line |= {checkpoint: format_estimate(estimate(values[name])) for checkpoint, values in units.items()}
+        line[CONTAMINATED] = " / ".join(dict.fromkeys(mine["contamination_mark"])) or "none"
         line["n"] = len(units[headline][name])
         without_score = int(mine.loc[mine["outcome"] == "ok", score].isna().sum())
         line["failed"] = format_failures(mine["outcome"], without_score, len(failed.pop(name, [])))
@@ -49,7 +51,7 @@ def group_table(
         lines.append(line | _against(units[headline][name], units[headline][base[0]] if comparable else np.array([])))
     for name, pretrainings in failed.items():
         line = {"method": name, "pre-trained on": pretrainings[0].pretrain_dataset}
-        line |= dict.fromkeys((*units, "to scratch", "verdict", TO_SEE), "-")
+        line |= dict.fromkeys((*units, CONTAMINATED, "to scratch", "verdict", TO_SEE), "-")
         lines.append({**line, "n": 0, "failed": format_failures((), 0, len(pretrainings))})
     return pd.DataFrame(lines)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pretrain_bench.benchmarks.specs.official_labels import OFFICIAL
 from pretrain_bench.reports.analysis import published
 from pretrain_bench.reports.analysis.families import Family
 from pretrain_bench.reports.analysis.published_protocol import BEST_AS_PAPER
@@ -25,8 +26,8 @@ def ratio_table(family: Family, best: Family | None = None) -> pd.DataFrame:
     cells: dict[tuple[str, str], str] = {}
     columns: list[str] = []
     for ratio, effects in sorted(family.effects.groupby("label_ratio"), key=lambda part: ratio_key(str(part[0]))):
-        columns.append(str(ratio))
-        cells |= {(str(e["row"]), str(ratio)): effect_cell(e, None) for e in effects.to_dict("records")}
+        columns.append("official " * (str(ratio) in OFFICIAL) + str(ratio))
+        cells |= {(str(e["row"]), columns[-1]): effect_cell(e, None) for e in effects.to_dict("records")}
         same = best.effects[best.effects["label_ratio"] == ratio] if best else effects[:0]
         beside = cells_beside_published(same, _value_of_figure_3)
         if beside:

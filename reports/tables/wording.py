@@ -45,9 +45,10 @@ def failures_of_effect(effect: Mapping[Any, Any]) -> str:
 
 
 def marks_of_effect(effect: Mapping[Any, Any]) -> str:
-    """What keeps the number of a cell from being whole: `67 of 68 test scenes, 2 of 8 failed`; empty where nothing does."""
-    part = str(effect["part_of_test_split"]) if effect["n"] else ""
-    return ", ".join(text for text in (part, failures_of_effect(effect)) if text)
+    """What a number of a cell must carry: `67 of 68 test scenes, pre-training saw 12 of 68 test scenes, 2 of 8 failed`; empty
+    where that is nothing."""
+    marks = (str(effect["part_of_test_split"]), str(effect["contamination_mark"])) if effect["n"] else ()
+    return ", ".join(text for text in (*marks, failures_of_effect(effect)) if text)
 
 
 def cell_without_runs(method: str, pretrain_dataset: str, dataset: str) -> str:

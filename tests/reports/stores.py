@@ -44,6 +44,7 @@ def add(
     budget: str = "b", pretrain_code: str = "0" * 64, split: dict[str, object] = SPLIT, task_synthetic: bool | None = None,
     uniformity: str = "at_most", amount: float = 1, ledger: dict[str, float] | None = None,
     coverage: SplitCoverage | None = None, transfer: str = "all", protocol: str = "finetune", features: str = "ok",
+    read: tuple[str, ...] = (),
 ) -> None:  # fmt: skip
     labels = labels or LabelRatio(percent=percent)
     limits = {
@@ -56,7 +57,13 @@ def add(
         method,
         pretrain_seed,
         code_sha256=pretrain_code,
-        data={"dataset": source, "manifest_sha256": "3" * 64, "synthetic": synthetic, "view": "unlabelled"},
+        data={
+            "dataset": source,
+            "manifest_sha256": "3" * 64,
+            "synthetic": synthetic,
+            "view": "unlabelled",
+            "scenes": read,
+        },
         limits=before,
     )
     made_from, probe, frozen = parent, {}, ()

@@ -14,7 +14,7 @@ from pretrain_bench.benchmarks.datasets import images, rgbd_folder, s3dis, scann
 from pretrain_bench.benchmarks.datasets.layout import read_manifest
 from pretrain_bench.benchmarks.datasets.prepare import prepare
 from pretrain_bench.benchmarks.datasets.sens import SensFrame, SensHeader, write_sens
-from pretrain_bench.benchmarks.input.annotations import read_csc_points
+from pretrain_bench.benchmarks.input.annotations import read_label_rows
 from pretrain_bench.benchmarks.procedural import write
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError
@@ -206,7 +206,7 @@ def test_index_files_of_label_points_are_never_executed(content: bytes, tmp_path
 
     (tmp_path / "points20").write_bytes(content)
     with pytest.raises(DataError, match="not a file of label indices"):
-        read_csc_points(tmp_path / "points20")
+        read_label_rows(tmp_path / "points20")
 
     class Evil:
         def __reduce__(self) -> tuple:
@@ -214,7 +214,7 @@ def test_index_files_of_label_points_are_never_executed(content: bytes, tmp_path
 
     (tmp_path / "points20").write_bytes(pickle.dumps({"a": Evil()}))
     with pytest.raises(DataError, match="not a file of label indices"):
-        read_csc_points(tmp_path / "points20")
+        read_label_rows(tmp_path / "points20")
     assert not (tmp_path / "owned").exists()
 
 

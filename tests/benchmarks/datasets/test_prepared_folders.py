@@ -90,6 +90,22 @@ def test_previews_are_pictures(prepared: Path, bench: Bench, tmp_path: Path) -> 
         assert tuple(drawing.palette(len(classes))[classes.index(name)].tolist()) in colours, name
 
 
+def test_a_preview_shows_the_labelled_points_of_a_ratio(prepared: Path, bench: Bench, tmp_path: Path) -> None:
+    from PIL import Image
+
+    def coloured(*ratio: str) -> int:
+        """Pixels of the label tile that are neither white nor grey."""
+        bench("data", "preview", str(prepared), "--out", "few.png", "--scenes", "1", *ratio)
+        with Image.open(tmp_path / "few.png") as sheet:
+            tile = np.asarray(sheet).astype(int)[42 : 42 + drawing.TILE[1], drawing.TILE[0] :]
+        return int((np.ptp(tile, axis=2) > 20).sum())
+
+    whole, few = coloured("--label-ratio", "100%"), coloured("--label-ratio", "20points")
+    assert 0 < few <= 20 * 36 < whole
+    said = bench("data", "preview", str(prepared), "--label-ratio", "lr20", code=2).stderr
+    assert "is for ScanNet, not for 's3dis'" in " ".join(said.split())
+
+
 def test_previews_keep_the_aspect_ratio_of_pictures(tmp_path: Path) -> None:
     """A picture twice as wide as high fills its tile from side to side, with as much white above it as below."""
     for folder in ("unlabelled/s/frames", "labelled"):

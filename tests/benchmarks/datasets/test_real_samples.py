@@ -13,11 +13,14 @@ from pretrain_bench.benchmarks.datasets import pairs, scannet, semantickitti, su
 from pretrain_bench.benchmarks.datasets.layout import read_manifest
 from pretrain_bench.benchmarks.datasets.overlaps import overlaps
 from pretrain_bench.benchmarks.datasets.prepare import prepare
+from pretrain_bench.benchmarks.datasets.splits import read_scene_list
 from pretrain_bench.benchmarks.datasets.views import list_frames, load_frame, upright_points
-from pretrain_bench.benchmarks.input.annotations import read_csc_points
+from pretrain_bench.benchmarks.input.annotations import read_label_rows
 from pretrain_bench.benchmarks.input.boxes import points_inside
 from pretrain_bench.benchmarks.input.detection import box_votes
 from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.specs.official_labels import OFFICIAL
+from pretrain_bench.benchmarks.support.files import size_and_sha256
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.prepared_data import DataSources
 from tests.conftest import SHARED
@@ -160,8 +163,12 @@ def test_overlaps_equal_the_golden_ones(golden_shared: Path) -> None:
 def test_official_lists() -> None:
     label_map = scannet.read_label_map(REAL / "splits/scannet/scannetv2-labels.combined.tsv")
     assert label_map["chair"] == 5 and label_map["refrigerator"] == 24 and len(label_map) > 500
-    points = read_csc_points(REAL / "splits/scannet_limited_annotations/points20")
-    assert len(points) == 1201 and {len(v) for v in points.values()} == {20}
+    train = read_scene_list("scannetv2_train.txt")
+    for count in (20, 50, 100, 200):
+        path = REAL / f"splits/scannet_limited_annotations/points{count}"
+        assert size_and_sha256(path)[1] == OFFICIAL[f"scannet-la{count}"].sha256
+        points = read_label_rows(path)
+        assert set(points) == train and {len(v) for v in points.values()} == {count}
     text = (REAL / "splits/semantickitti/semantic-kitti.yaml").read_text()
     import yaml
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain_bench.benchmarks.input.annotations import active_points, chosen_rows, keep_rows, read_csc_points
+from pretrain_bench.benchmarks.input.annotations import active_points, chosen_rows, keep_rows, read_label_rows
 from pretrain_bench.benchmarks.support.errors import DataError
 
 
@@ -25,12 +25,12 @@ def test_everything_else_is_ignored() -> None:
 
 def test_csc_files(tmp_path) -> None:
     torch.save({"scene0000_00": np.array([5, 1, 9]), "scene0001_00": [2, 3]}, tmp_path / "points20")
-    found = read_csc_points(tmp_path / "points20")
+    found = read_label_rows(tmp_path / "points20")
     assert found["scene0000_00"].tolist() == [5, 1, 9] and found["scene0001_00"].tolist() == [2, 3]
     for bad in ({"a": np.array([-1])}, {"a": np.array([0.5])}, {"a": np.zeros((2, 2), int)}, [1, 2], {3: [1]}):
         torch.save(bad, tmp_path / "bad")
         with pytest.raises(DataError):
-            read_csc_points(tmp_path / "bad")
+            read_label_rows(tmp_path / "bad")
 
 
 def test_active_selection_is_k_means_from_the_first_points() -> None:

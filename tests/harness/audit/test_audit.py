@@ -152,6 +152,11 @@ def copy_seed(runs: Path) -> None:
     edit_record(one, lambda r: r.update(artifacts=json.loads((two / "record.json").read_text())["artifacts"]))
 
 
+def change_contamination(runs: Path) -> None:
+    """As if it had been pre-trained on other rooms."""
+    edit_record(folder_of(runs, "csc"), lambda r: r["contamination"].update(places_sha256="1" * 64))
+
+
 def claim_image(runs: Path) -> None:
     edit_record(folder_of(runs, "csc"), lambda r: r.update(executor="docker", image="sha256:" + "1" * 64))
 
@@ -211,6 +216,10 @@ TAMPERING: dict[Callable[[Path], None], tuple[str, str | None]] = {
     bigger_budget: ("record and spec parse and match their hashes", "budget is the one that ships"),
     replace_checkpoint: ("artifacts match their hashes", None),
     copy_seed: ("record and spec parse and match their hashes", "seeds give different results"),
+    change_contamination: (
+        "record and spec parse and match their hashes",
+        "contamination is that of the specs",
+    ),
     claim_image: ("record and spec parse and match their hashes", None),
 }
 """Each with the check that finds it plain, and the one that finds it resealed (None: only a signature or a re-run does)."""

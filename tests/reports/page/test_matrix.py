@@ -21,6 +21,7 @@ def test_a_gain_that_cannot_be_tested_has_no_colour() -> None:
         "failed": 0,
         "lost_pretrainings": 0,
         "part_of_test_split": "",
+        "contamination_mark": "",
         "runs": 1,
         "mean": 40.0,
         "method": "ours",

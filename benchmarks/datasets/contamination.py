@@ -1,0 +1,176 @@
+"""What a pre-training has seen of the scenes that a fine-tuning tests, selects by and trains on (specification, part 5).
+
+The unit is the place (`places.py`): another scan of a tested room counts, and is told from the tested scan itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Literal, NamedTuple
+
+from pydantic import Field, NonNegativeInt
+
+from pretrain_bench.benchmarks.datasets.places import place_of, scan_id
+from pretrain_bench.benchmarks.datasets.published_pretrainings import LABELS, expand, scans_of
+from pretrain_bench.benchmarks.datasets.splits import Split
+from pretrain_bench.benchmarks.specs.base import FolderName, Sha256, Spec, is_none
+
+Flag = Literal["none", "places", "scenes", "labels", "unknown"]
+_SHOWN = 10
+
+
+class SeenScenes(NamedTuple):
+    """What one pre-training stage read: scenes of a dataset, and whether their labels too."""
+
+    dataset: str
+    synthetic: bool
+    scenes: Sequence[str]
+    labels: bool
+
+
+class Contamination(Spec):
+    """How much of a fine-tuning's scenes the pre-training had seen. Counts are of scans; a place is a room of ScanNet or S3DIS,
+    or a driven sequence."""
+
+    flag: Flag = Field(
+        description="none; places: another scan of a tested place was seen; scenes: a tested scan itself; labels: labels of a "
+        "tested place; unknown: weights from elsewhere, and nobody states what they were trained on"
+    )
+    test: NonNegativeInt = Field(description="test scenes")
+    test_seen: NonNegativeInt = Field(0, description="those that the pre-training read themselves")
+    test_places_seen: NonNegativeInt = Field(
+        0, description="those whose place the pre-training read, the former included"
+    )
+    test_labels_seen: NonNegativeInt = Field(0, description="those whose place it read labels of")
+    examples: tuple[FolderName, ...] = Field((), description="the first of these, by name")
+    selection: NonNegativeInt = Field(0, description="scenes that select a checkpoint")
+    selection_places_seen: NonNegativeInt = Field(0, description="those whose place the pre-training read")
+    train: NonNegativeInt = Field(0, description="training scenes of the fine-tuning")
+    train_places_seen: NonNegativeInt = Field(0, description="those whose place the pre-training read")
+    train_labels_seen: NonNegativeInt = Field(0, description="those whose place it read labels of")
+    stated: bool = Field(False, description="whether a part of the scenes is only stated by who brings the weights")
+    places_sha256: Sha256 | None = Field(
+        None, exclude_if=is_none, description="of the sorted list of places that the pre-training read, one a line"
+    )
+
+    @property
+    def mark(self) -> str:
+        """What a number in a table must carry, in words; empty where the pre-training saw no test scene and no label of a
+        training scene."""
+        of = f"of {self.test:,} test scenes"
+        words = {
+            "none": "",
+            "places": f"pre-training saw rooms of {self.test_places_seen:,} {of}",
+            "scenes": f"pre-training saw {self.test_seen:,} {of}",
+            "labels": f"pre-training saw labels of {self.test_labels_seen:,} {of}",
+            "unknown": "unknown whether pre-training saw test scenes",
+        }[self.flag]
+        if not self.train_labels_seen:
+            return words
+        labels = f"labels of {self.train_labels_seen:,} of {self.train:,} training scenes"
+        return f"{words}, and {labels}" if words else f"pre-training saw {labels}"
+
+    @property
+    def text(self) -> str:
+        """Everything in a sentence: `test scenes seen in pre-training: 0 of 20; selection scenes: 12 of 12; ...`."""
+        if self.flag == "unknown":
+            return "unknown: the weights come from elsewhere, and it is not stated what they were pre-trained on"
+        text = f"test scenes seen in pre-training: {self.test_seen:,} of {self.test:,}"
+        if self.test_places_seen > self.test_seen:
+            text += f", {self.test_places_seen - self.test_seen:,} more in another scan or sequence of their place"
+        if self.test_labels_seen:
+            text += f", with labels: {self.test_labels_seen:,}"
+        if self.examples:
+            more = self.test_places_seen - len(self.examples[:3])
+            text += f" ({', '.join(self.examples[:3])}{f' and {more:,} more' if more > 0 else ''})"
+        for part, seen, total in (
+            ("selection scenes", self.selection_places_seen, self.selection),
+            ("training scenes", self.train_places_seen, self.train),
+            ("labels of training scenes", self.train_labels_seen, self.train),
+        ):
+            if seen or part != "labels of training scenes":
+                text += f"; {part}: {seen:,} of {total:,}"
+        return text + ("; as stated by who brings the weights" if self.stated else "")
+
+
+class _Seen:
+    """Scans that were seen: ids, and patterns of ids for what is only stated."""
+
+    def __init__(self) -> None:
+        self.scans: set[str] = set()
+        self.patterns: set[str] = set()
+
+    def places(self) -> frozenset[str]:
+        return frozenset(map(place_of, self.scans))
+
+    def has_scan(self, scan: str) -> bool:
+        return scan in self.scans or any(fnmatchcase(scan, pattern) for pattern in self.patterns)
+
+    def add_stated(self, item: str) -> None:
+        scans = scans_of(item)
+        if scans is None:
+            self.patterns.add(item)
+        else:
+            self.scans |= scans
+
+
+def contamination(
+    seen: Iterable[SeenScenes],
+    stated: Iterable[str] | None,
+    split: Split,
+    dataset: str,
+    synthetic: bool,
+) -> Contamination:
+    """What a pre-training saw of a fine-tuning's `split` of `dataset`.
+
+    `seen` is what its stages read here. `stated` are the scenes of weights that were brought along, written as
+    `published_pretrainings.py` says: empty where there are no such weights, None where there are and nothing is stated.
+
+    Raises WrongUse for a stated item of no known form.
+    """
+    test, selection, train = (
+        [(name, scan_id(dataset, synthetic, name)) for name in part]
+        for part in (split.test, split.selection, split.train)
+    )
+    if stated is None:
+        return Contamination(flag="unknown", test=len(test), selection=len(selection), train=len(train))
+    read, labelled = _Seen(), _Seen()
+    for one in seen:
+        scans = {scan_id(one.dataset, one.synthetic, scene) for scene in one.scenes}
+        read.scans |= scans
+        labelled.scans |= scans if one.labels else set()
+    items = expand(stated)
+    for item in items:
+        read.add_stated(item.removeprefix(LABELS))
+        if item.startswith(LABELS):
+            labelled.add_stated(item.removeprefix(LABELS))
+    places, labelled_places = read.places(), labelled.places()
+
+    def of_read(scan: str) -> bool:
+        return place_of(scan) in places or read.has_scan(scan)
+
+    def of_labelled(scan: str) -> bool:
+        return place_of(scan) in labelled_places or labelled.has_scan(scan)
+
+    itself = sum(read.has_scan(scan) for _, scan in test)
+    test_names = sorted(name for name, scan in test if of_read(scan))
+    test_labels = sum(of_labelled(scan) for _, scan in test)
+    flag: Flag = "labels" if test_labels else "scenes" if itself else "places" if test_names else "none"
+    listed = "".join(f"{place}\n" for place in sorted(places | read.patterns))
+    return Contamination(
+        flag=flag,
+        test=len(test),
+        test_seen=itself,
+        test_places_seen=len(test_names),
+        test_labels_seen=test_labels,
+        examples=tuple(test_names[:_SHOWN]),
+        selection=len(selection),
+        selection_places_seen=sum(of_read(scan) for _, scan in selection),
+        train=len(train),
+        train_places_seen=sum(of_read(scan) for _, scan in train),
+        train_labels_seen=sum(of_labelled(scan) for _, scan in train),
+        stated=bool(items),
+        places_sha256=hashlib.sha256(listed.encode()).hexdigest(),
+    )

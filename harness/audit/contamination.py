@@ -1,0 +1,74 @@
+"""Does a record say of its pre-training what the specs behind it say? And is an official list of labels the one that ships?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pretrain_bench.benchmarks.datasets.splits import read_scene_list
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.contract.contamination import contamination_of
+from pretrain_bench.harness.contract.records import Record
+from pretrain_bench.harness.contract.stage import StageSpec
+
+CHECK = "contamination is that of the specs"
+LIST_CHECK = "official labels are those of their list"
+
+
+def check_contamination(record: Record, spec: StageSpec, specs: Mapping[str, StageSpec], tally: Tally) -> None:
+    """Compute the contamination of a fine-tuning again, from `specs` by key, and compare. A record that is older than the field
+    only has what the specs say noted."""
+    if spec.kind != "finetune" or spec.split is None:
+        return
+    subject, behind = f"{record.kind}/{record.key}", _behind(spec, specs)
+    if behind is None:
+        return  # the missing stage is a finding of its own
+    try:
+        computed = contamination_of(spec, behind)
+    except WrongUse as error:
+        tally.note(CHECK, "not checked", subject, str(error))
+        return
+    if record.contamination is not None:
+        tally.expect(
+            CHECK, record.contamination == computed, subject,
+            f"the record says {record.contamination.flag} ({record.contamination.text}), "
+            f"the specs {computed.flag if computed else 'nothing'} ({computed.text if computed else ''})",
+        )  # fmt: skip
+    elif computed is not None and computed.mark:
+        tally.note(CHECK, "warning", subject, f"the record is older than this field; by the specs {computed.mark}")
+
+
+def check_official_labels(record: Record, spec: StageSpec, tally: Tally) -> None:
+    """The training scenes of an official list that ships are the list's, and cell and spec name the same file."""
+    ratio = spec.label_ratio
+    if ratio is None or ratio.official is None or spec.split is None:
+        return
+    subject = f"{record.kind}/{record.key}"
+    in_cell = record.cell.label_ratio if record.cell else ratio
+    tally.expect(LIST_CHECK, in_cell == ratio, subject, f"cell and spec name other files of {ratio}")
+    try:
+        listed = ratio.listed
+    except WrongUse as error:
+        tally.note(LIST_CHECK, "not checked", subject, str(error))
+        return
+    if listed is not None and listed.ships is not None:
+        same = ratio.sha256 == listed.sha256 and set(spec.split.train) == read_scene_list(listed.ships)
+        tally.expect(LIST_CHECK, same, subject, f"its training scenes are not those of {ratio}")
+    elif ratio.sha256 is not None:
+        known = listed is not None and listed.sha256 == ratio.sha256
+        if not known:
+            text = f"the file of {ratio} (sha256 {ratio.sha256[:12]}...) is not one that is known to be distributed"
+            tally.note(LIST_CHECK, "warning", subject, text)
+
+
+def _behind(spec: StageSpec, specs: Mapping[str, StageSpec]) -> list[StageSpec] | None:
+    """The specs of all stages that a run builds on; None where one is missing."""
+    waiting, behind = list(spec.parents.values()), {}
+    while waiting:
+        key = waiting.pop()
+        if key not in specs:
+            return None
+        if key not in behind:
+            behind[key] = specs[key]
+            waiting += specs[key].parents.values()
+    return list(behind.values())
