@@ -81,7 +81,7 @@ def test_it_runs_within_caps_only(bench: Bench, tmp_path: Path) -> None:
 
 def test_the_local_executor_refuses_it(bench: Bench) -> None:
     said = bench("run", "--method", str(EXAMPLE), "--task", "s3dis-sem", "--budget", "smoke", code=2).stderr
-    assert "'he-normal' is a container of your own; run it with --executor docker" in said
+    assert "'he-normal' is a container of your own; run it with --executor docker or podman" in said
 
 
 @pytest.mark.docker

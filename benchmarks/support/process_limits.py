@@ -12,6 +12,7 @@ from pathlib import Path
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 SHARED_MEMORY = Path("/dev/shm")
+COUNTERS = Path("/proc/vmstat")
 
 
 def usable_cpus() -> int:
@@ -40,12 +41,22 @@ def shared_memory_bytes() -> int | None:
 
 def killed_for_memory() -> int:
     """Processes that the kernel has killed for want of memory in this process's control groups; 0 where it does not say."""
-    counts = [0]
-    for folder in cgroup_folders("memory"):
-        for name in ("memory.events", "memory.oom_control"):
-            fields = dict(line.split() for line in _read(folder / name).splitlines() if len(line.split()) == 2)
-            counts.append(int(fields.get("oom_kill", 0)))
-    return max(counts)
+    return max([0, *map(memory_kills, cgroup_folders("memory"))])
+
+
+def memory_kills(group: Path) -> int:
+    """Processes that the kernel has killed for want of memory in one control group; 0 where it does not say."""
+    return max(_oom_kills(group / name) for name in ("memory.events", "memory.oom_control"))
+
+
+def memory_kills_of_the_machine() -> int:
+    """Processes that the kernel has killed for want of memory since it started, in any control group; 0 where it does not say."""
+    return _oom_kills(COUNTERS)
+
+
+def _oom_kills(file: Path) -> int:
+    fields = dict(line.split() for line in _read(file).splitlines() if len(line.split()) == 2)
+    return int(fields.get("oom_kill", 0))
 
 
 def cgroup_folders(controller: str) -> Iterator[Path]:

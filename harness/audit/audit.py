@@ -18,7 +18,7 @@ from pretrain_bench.harness.audit.rescore import rescore
 from pretrain_bench.harness.audit.runs import AuditedRun
 from pretrain_bench.harness.audit.static import audit_files
 from pretrain_bench.harness.contract.records import Outcome
-from pretrain_bench.harness.executors.local import LocalExecutor
+from pretrain_bench.harness.executors.choice import process_executor
 from pretrain_bench.harness.running.display import Display
 from pretrain_bench.harness.store.bundle import CONTENTS, read_contents, unpack
 from pretrain_bench.harness.store.store import Store
@@ -143,7 +143,7 @@ def _run_again(run: AuditedRun, runs: dict[str, AuditedRun], times: int, tally: 
     for _ in range(times):
         with tempfile.TemporaryDirectory() as scratch:
             try:
-                repeated = rerun.repeat(run, runs, Path(scratch), LocalExecutor(), display)
+                repeated = rerun.repeat(run, runs, Path(scratch), process_executor(), display)
             except WrongUse as error:
                 tally.note(rerun.CHECK, "not checked", run.name, str(error))
                 break

@@ -253,7 +253,7 @@ def _check_provenance(run: AuditedRun, tally: Tally) -> None:
     tally.expect(check, known, run.name, "no version of torch or Python")
     if record.provenance.git_dirty:
         tally.note(check, "warning", run.name, "made by code with uncommitted changes")
-    if record.executor == "docker":
+    if record.executor in ("docker", "podman"):
         tally.expect("image recorded", bool(record.image), run.name, "a container run without the id of its image")
 
 

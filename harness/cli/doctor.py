@@ -11,11 +11,11 @@ from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Data, ExecutorName,
 def doctor(
     context: typer.Context,
     data: Data = None,
-    executor: ExecutorName = "local",
+    executor: ExecutorName = "auto",
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,
 ) -> None:
-    """Check torch as a stage finds it, Docker, GPU, CPUs, memory, worker processes, the runs folder and the data.
+    """Check torch as a stage finds it, ways to isolate stages, GPU, CPUs, memory, worker processes, the runs folder and the data.
 
     Also lists each setting and where it is set: an option, an environment variable, bench.yaml, or the default. Ends with 3 if
     nothing can run.

@@ -17,6 +17,10 @@ Base = Annotated[
     typer.Option("--base", help="The image below all. (default: the public CUDA image)", show_default=False),
 ]
 
+Engine = Annotated[
+    str, typer.Option("--engine", help="docker or podman; each has images of its own.", show_default=True)
+]
+
 
 def build(
     names: Names = None,
@@ -29,6 +33,7 @@ def build(
         bool, typer.Option("--minkowski", help="Build MinkowskiEngine into the base (10 minutes).")
     ] = False,
     logs: Annotated[Path, typer.Option("--logs", help="Where the build logs are kept.")] = Path("image-logs"),
+    engine: Engine = "docker",
     json: Json = False,
 ) -> None:
     """Build missing and stale images; those that have not changed are left alone. Exit code 1 where one fails."""
@@ -42,6 +47,7 @@ def build(
         torch_args=torch_args,
         minkowski=minkowski,
         logs=logs,
+        engine=engine,
         display=display(json),
     )
     failed = [b for b in built if b.outcome == "build_failed"]
@@ -56,14 +62,14 @@ def build(
         raise typer.Exit(1)
 
 
-def ls(json: Json = False) -> None:
+def ls(engine: Engine = "docker", json: Json = False) -> None:
     """List the images: whether they are built, fit this code, and how large they are."""
-    _show(pb.list_images(), json)
+    _show(pb.list_images(engine), json)
 
 
-def check(json: Json = False) -> None:
+def check(engine: Engine = "docker", json: Json = False) -> None:
     """Report drift: images older than their code, locks or base. Exit code 1 where there is any."""
-    images = pb.list_images()
+    images = pb.list_images(engine)
     _show(images, json)
     if any(image.state != "ok" for image in images):
         raise typer.Exit(1)
@@ -87,7 +93,7 @@ def lock(base: Base = None) -> None:
     print("\n".join(f"{name}@{digest}" for name, digest in locked.digests.items()) + f"\nwritten to {locked.path}")
 
 
-def prune() -> None:
+def prune(engine: Engine = "docker") -> None:
     """Remove images of this project that a newer build has replaced, and containers that a killed run left behind."""
-    removed = pb.prune_images()
+    removed = pb.prune_images(engine)
     print(f"removed {len(removed.images)} images and {len(removed.containers)} containers")

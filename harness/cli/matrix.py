@@ -134,7 +134,7 @@ class Matrix(NamedTuple):
     threads: Threads = None
     backend: Backend = "torch"
     device: Device = "auto"
-    executor: ExecutorName = "local"
+    executor: ExecutorName = "auto"
     workers: Annotated[
         int | None,
         typer.Option("--workers", min=1, help="Stages side by side. (default: as many as fit the machine)"),

@@ -79,8 +79,12 @@ Backend = Annotated[
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: the GPU where there is one.")]
 ExecutorName = Annotated[
-    Literal["local", "docker"],
-    typer.Option("--executor", envvar="BENCH_EXECUTOR", help="local: subprocesses; docker: containers."),
+    Literal["auto", "bubblewrap", "local", "docker", "podman"],
+    typer.Option(
+        "--executor",
+        envvar="BENCH_EXECUTOR",
+        help="bubblewrap: isolated processes; local: plain processes; docker, podman: containers; auto: bubblewrap if it works.",
+    ),
 ]
 TrustCode = Annotated[
     bool,

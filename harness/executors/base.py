@@ -18,7 +18,9 @@ from pretrain_bench.harness.contract.records import Measured
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.executors.usage import folder_bytes
 
-KilledBy = Literal["wall", "memory", "disk", "cancel", "stall"]
+KilledBy = Literal["wall", "memory", "disk", "pids", "cancel", "stall"]
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+"""How the end by SIGKILL of a process reads, and as passed on by a process around it."""
 CANCEL_GRACE_SECONDS = 30.0
 STALL_FACTOR = 20.0
 """A stage counts as stalled only when it has been silent for more than this many times its mean step time."""
@@ -187,6 +189,13 @@ class Watch:
             self.life.take(event)
             self.on_event(event)
         return self.tail.position > before
+
+    def output_bytes(self) -> int:
+        """Size of the output of a stage that has ended; more than its cap counts as a kill, since it came between two looks."""
+        size = folder_bytes(self.out)
+        if self.caps.disk_mib is not None and size > self.caps.disk_mib << 20:
+            self.killed_by = self.killed_by or "disk"
+        return size
 
     def kill(self, why: KilledBy) -> None:
         """Kill the stage; of several reasons the first is kept. One that hangs first writes to its log where."""

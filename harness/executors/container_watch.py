@@ -6,11 +6,13 @@ import contextlib
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pretrain_bench.harness.contract.records import Measured
 from pretrain_bench.harness.executors.base import Execution, StageLaunch, Watch
-from pretrain_bench.harness.executors.usage import GpuSampler, folder_bytes
+from pretrain_bench.harness.executors.capped_log import CappedLog
+from pretrain_bench.harness.executors.usage import GpuSampler
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
 FINAL_READS = 64
 MISSED_PINGS = 50
-MAX_LOG_BYTES = 16 << 20
 LOG_SECONDS = 60.0
 """The time to read the rest of the log when the stage has ended."""
 LOST_LOG = b"Error grabbing logs"
@@ -29,6 +30,8 @@ class ContainerWatch(Watch):
     """Follows a container and keeps its log."""
 
     poll_seconds, sample_seconds, folder_seconds = 0.1, 1.0, 1.0
+    engine_measures = True
+    """False where the engine's numbers are not the container's own."""
 
     def __init__(self, client: DockerClient, container: Container, launch: StageLaunch) -> None:
         super().__init__(launch)
@@ -49,19 +52,20 @@ class ContainerWatch(Watch):
             if not self.pass_events():
                 break
         state = self.client.api.inspect_container(self.container.id)["State"]
-        if state.get("OOMKilled") and self.killed_by is None:
-            self.killed_by = "memory"
-        output_bytes = folder_bytes(self.out)
-        if self.caps.disk_mib is not None and output_bytes > self.caps.disk_mib << 20:
-            self.killed_by = self.killed_by or "disk"
+        if state.get("OOMKilled") or self.was_killed_unreported(state["ExitCode"]):
+            self.killed_by = self.killed_by or "memory"
         measured = Measured(
             wall_seconds=time.monotonic() - self.began,
             cpu_seconds=self.cpu_seconds,
             peak_memory_bytes=self.peak_memory_bytes,
             written_bytes=self.written_bytes,
-            output_bytes=output_bytes,
+            output_bytes=self.output_bytes(),
         )
         return Execution(int(state["ExitCode"]), self.killed_by, self.soft_at is not None, self.gpus.added_to(measured))
+
+    def was_killed_unreported(self, code: int) -> bool:
+        """Whether the kernel ended the stage for want of memory although the engine does not say so."""
+        return False
 
     def ended(self, seconds: float) -> bool:
         return self.has_ended.wait(seconds)
@@ -97,27 +101,31 @@ class ContainerWatch(Watch):
             return False
 
     def _stream_log(self) -> None:
-        """Keep the first MAX_LOG_BYTES that the container prints, and discard the rest. The log says where it was cut or lost."""
+        """Keep what the container prints. The log says where it was cut or lost."""
         from docker.errors import APIError
 
-        left, lost = MAX_LOG_BYTES, False
+        lost = False
         with contextlib.suppress(OSError), self.log.open("ab") as file:
+            kept = CappedLog(file)
             try:
-                for part in self.container.logs(stream=True, follow=True):
+                for part in self.log_parts():
                     lost = part.startswith(LOST_LOG)
-                    file.write(part[:left])
-                    if 0 < left <= len(part):
-                        file.write(b"\n[the log is longer; what follows was not kept]\n")
-                    left = max(0, left - len(part))
-                    if not left and self.has_ended.is_set():
+                    kept.add(part)
+                    if not kept.left and self.has_ended.is_set():
                         break
             except (APIError, OSError):
                 lost = True
-            if lost and left:
+            if lost and kept.left:
                 file.write(b"\n[the engine lost the rest of the log; what follows was not kept]\n")
+
+    def log_parts(self) -> Iterator[bytes]:
+        """What the container prints, as it comes, until it has ended."""
+        yield from self.container.logs(stream=True, follow=True)
 
     def sample(self) -> None:
         self.gpus.sample()
+        if not self.engine_measures:
+            return
         from docker.errors import APIError
 
         with contextlib.suppress(APIError, OSError, KeyError, TypeError):

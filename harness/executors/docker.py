@@ -27,14 +27,18 @@ from pretrain_bench.harness.executors.engine import connect, first_line
 from pretrain_bench.harness.executors.image_contents import TASK
 from pretrain_bench.harness.executors.image_state import require
 from pretrain_bench.harness.executors.output_folder import chown_output, drop_special_files
+from pretrain_bench.harness.executors.sandbox import (
+    CONTAINER_USER,
+    PIDS,
+    SHARED_MEMORY_BYTES,
+    TMP_BYTES,
+    contract_binds,
+    sandbox_user,
+)
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-CONTAINER_USER = 10001
-PIDS = 512
-SHARED_MEMORY_BYTES = 1 << 30
-TMP_BYTES = 256 << 20
 ENGINE_LOG_SIZE = "32m"
 """More than is kept: the engine starts its log file again when it is full, also while it is being read."""
 
@@ -55,13 +59,20 @@ class DockerExecutor:
 
     name = "docker"
     label_isolation = "mounts"
+    watch_class = ContainerWatch
 
     def __init__(self, client: DockerClient | None = None, own: Mapping[str, str] | None = None) -> None:
         self.client = client or connect()
         self.own = dict(own or {})
-        self.rootless = any("rootless" in str(o) for o in self.client.info().get("SecurityOptions") or [])
+        info = self.client.info()
+        # Docker says so among its options, podman in a field of its own.
+        self.rootless = any("rootless" in str(o) for o in info.get("SecurityOptions") or []) or bool(
+            info.get("Rootless")
+        )
+        self.limits_use = not (self.rootless and str(info.get("CgroupVersion")) == "1")
         self.limits_disk = can_limit() and not self.rootless
-        unlimited = () if self.limits_disk else ("disk between two looks a second apart",)
+        unlimited: tuple[str, ...] = () if self.limits_disk else ("disk between two looks a second apart",)
+        unlimited += () if self.limits_use else ("CPUs beyond the thread count", "memory", "pids")
         self.not_enforced: tuple[str, ...] = ("GPU memory", *unlimited)
         remove_orphans(self.client)
 
@@ -82,7 +93,8 @@ class DockerExecutor:
             ended.callback(drop_special_files, root / "out")
             try:
                 container = self.client.containers.create(image, **self._settings(launch))
-                watch = ContainerWatch(self.client, container, launch)
+                watch = self.watch_class(self.client, container, launch)
+                watch.engine_measures = self.limits_use
                 container.start()
                 return watch.until_the_end()._replace(image=container.attrs["Image"])
             except (APIError, RequestException) as error:
@@ -120,11 +132,8 @@ class DockerExecutor:
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
             # A rootless engine maps its root to this user, who has no privileges.
-            "user": "0:0" if self.rootless else f"{container_user()}:{container_user()}",
-            "pids_limit": PIDS,
+            "user": "0:0" if self.rootless else f"{sandbox_user()}:{sandbox_user()}",
             "shm_size": SHARED_MEMORY_BYTES,
-            "cpu_period": 100_000,
-            "cpu_quota": 100_000 * (caps.cpus or spec.threads),
             "init": True,
             "ipc_mode": "private",
             "log_config": LogConfig(type="json-file", config={"max-size": ENGINE_LOG_SIZE, "max-file": "1"}),
@@ -132,7 +141,10 @@ class DockerExecutor:
         if hasattr(os, "sched_getaffinity") and not self.rootless:
             # A stage stays on the processors that this process was given, by a batch system for one.
             settings["cpuset_cpus"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-        if caps.memory_mib is not None:
+        if self.limits_use:
+            cpus = caps.cpus or spec.threads
+            settings |= {"pids_limit": PIDS, "cpu_period": 100_000, "cpu_quota": 100_000 * cpus}
+        if caps.memory_mib is not None and self.limits_use:
             settings |= {"mem_limit": f"{caps.memory_mib}m", "memswap_limit": f"{caps.memory_mib}m"}
         if spec.device == "cuda":
             gpus = list(launch.allocation.gpus) or ["0"]
@@ -146,21 +158,12 @@ def fault_of_image(error: str) -> str | None:
 
 
 def mounts_of(root: Path) -> list[Any]:
-    """Mounts of the folders of the contract, with links resolved; all but `out` are read-only."""
+    """The folders of the contract as mounts of an engine."""
     from docker.types import Mount
 
-    pairs = [(path, f"/bench/in/{path.name}") for path in sorted((root / "in").iterdir())]
-    pairs += [(view, f"/bench/data/{view.parent.name}/{view.name}") for view in sorted((root / "data").glob("*/*"))]
-    pairs += [(parent, f"/bench/parents/{parent.name}") for parent in sorted((root / "parents").iterdir())]
-    mounts = [Mount(target, str(source.resolve()), type="bind", read_only=True) for source, target in pairs]
-    return [*mounts, Mount("/bench/out", str((root / "out").resolve()), type="bind")]
+    return [Mount(b.target, str(b.source), type="bind", read_only=b.read_only) for b in contract_binds(root)]
 
 
 def store_of(root: Path) -> str:
     """A label for the store that a stage's folders belong to, which does not show its path."""
     return hashlib.sha256(str(root.resolve().parent.parent).encode()).hexdigest()[:16]
-
-
-def container_user() -> int:
-    """The user id of a stage: this user's, or an unused one where this user is root."""
-    return os.getuid() or CONTAINER_USER

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from pretrain_bench.harness.executors.engine import connect
+from pretrain_bench.harness.executors.engine import connect, is_podman
 from pretrain_bench.harness.executors.image_bake import bake, can_bake
 from pretrain_bench.harness.executors.image_classic import build_classic
 from pretrain_bench.harness.executors.image_contents import (
@@ -52,13 +52,18 @@ class Built(NamedTuple):
 
 
 def build_all(
-    images: Iterable[str], settings: BuildSettings, logs: Path, on_step: OnStep, workers: int = 2
+    images: Iterable[str],
+    settings: BuildSettings,
+    logs: Path,
+    on_step: OnStep,
+    workers: int = 2,
+    engine: str = "docker",
 ) -> list[Built]:
     """Build the base first where it is among the images, then the others side by side; one failure does not stop the others.
 
     Each build writes its log to `logs`. Raises EnvironmentCannot where no engine answers.
     """
-    client = connect()
+    client = connect(engine)
     images = list(dict.fromkeys(images))
     results = [build(client, BASE, settings, logs, on_step)] if BASE in images else []
     others = [image for image in images if image != BASE]
@@ -88,7 +93,7 @@ def build(client: DockerClient, image: str, settings: BuildSettings, logs: Path,
 def _run_builder(client: DockerClient, source: ImageSource, log: Path, on_step: Callable[[int, int], None]) -> str:
     """Build an image and write the log; returns a message with the last lines of the log where the build fails, else nothing."""
     lines: list[str] = []
-    builder = bake if can_bake() else build_classic
+    builder = bake if not is_podman(client) and can_bake() else build_classic
     try:
         with log.open("w", encoding="utf-8") as file:
             for text in builder(client, source, BUILD_SECONDS, on_step):

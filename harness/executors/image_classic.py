@@ -33,8 +33,10 @@ def build_classic(
         for part in stream:
             text = part.get("stream") or part.get("error") or ""
             yield text
-            if text.startswith("Step "):
-                step, _, steps = text.split()[1].partition("/")
+            if text.startswith(
+                ("Step ", "STEP ")
+            ):  # docker's builder and podman's, which has a colon after the numbers
+                step, _, steps = text.split()[1].rstrip(":").partition("/")
                 on_step(int(step), int(steps))
             if "error" in part:
                 raise BuildFailed(part["error"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
-from pretrain_bench.harness.executors.engine import first_line
+from pretrain_bench.harness.executors.engine import first_line, is_podman
 from pretrain_bench.harness.executors.image_contents import (
     BASE,
     CODE_LABEL,
@@ -34,18 +34,21 @@ def state(client: DockerClient, image: str) -> tuple[State, str]:
     """Whether an image is there and fits this code, its locks and its base; if not, also the reason and the remedy in words."""
     labels = image_labels(client, image)
     if labels is None:
-        return "missing", f"{tag(image)} is not built; run: bench images build {image}"
-    advice = f"run: bench images build {image}"
+        return "missing", f"{tag(image)} is not built; {_advice(client, image)}"
     if labels.get(CODE_LABEL) != code_sha256_of(image):
         changed = "locks or Dockerfile" if image == BASE else "code or Dockerfile"
-        return "stale", f"{tag(image)}: its {changed} changed after it was built; {advice}"
+        return "stale", f"{tag(image)}: its {changed} changed after it was built; {_advice(client, image)}"
     if image != BASE:
         if labels.get(PARENT_LABEL) != image_id(client, BASE):
-            return "stale", f"{tag(image)}: its base was built again after it; {advice}"
+            return "stale", f"{tag(image)}: its base was built again after it; {_advice(client, image)}"
         base_state, why = state(client, BASE)
         if base_state == "stale":
             return "stale", f"{tag(image)}: {why}"
     return "ok", ""
+
+
+def _advice(client: DockerClient, image: str) -> str:
+    return f"run: bench images build {image}{' --engine podman' if is_podman(client) else ''}"
 
 
 def image_labels(client: DockerClient, image: str) -> dict[str, str] | None:

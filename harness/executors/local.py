@@ -16,15 +16,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 
 from pretrain_bench.benchmarks.specs.budget import BudgetHalf
 from pretrain_bench.benchmarks.support.process_limits import killed_for_memory
-from pretrain_bench.harness.executors.base import Execution, StageLaunch, Watch, thread_variables
-from pretrain_bench.harness.executors.usage import GpuSampler, TreeSampler, folder_bytes
+from pretrain_bench.harness.executors.base import KILLED, Execution, StageLaunch, Watch, thread_variables
+from pretrain_bench.harness.executors.usage import GpuSampler, TreeSampler
 from pretrain_bench.harness.planning.code_digest import package_folder
 
 PR_SET_PDEATHSIG = 1
@@ -49,28 +50,51 @@ class LocalExecutor:
     def run(self, launch: StageLaunch) -> Execution:
         """Run one stage; see `Executor.run`."""
         command = [*self.command, launch.spec.kind, "--root", str(launch.root)]
+        environment = stage_environment(launch.allocation.gpus)
         with launch.log.open("ab") as output:
-            process = subprocess.Popen(
-                command,
-                cwd=launch.root,
-                env={**stage_environment(launch.allocation.gpus), **thread_variables(launch.spec.threads)},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=lambda: _before_exec(launch.caps),
-            )
-        watch = _ProcessWatch(process, launch)
-        try:
-            remember_child(launch.root.parent, process.pid)
-            return watch.until_the_end()
-        except BaseException:  # such as a full disk: nothing may keep running that no one follows
-            watch.send(signal.SIGKILL)
-            process.wait()
-            raise
+            process = start_stage(command, environment, launch, output)
+        return follow_process(ProcessWatch(process, launch))
 
 
-class _ProcessWatch(Watch):
+def start_stage(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    launch: StageLaunch,
+    output: BinaryIO | int,
+    join: Callable[[], None] = lambda: None,
+    descriptors: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a stage's process, which calls `join` before its command and keeps `descriptors` open; it prints to `output`."""
+
+    def before_command() -> None:
+        join()
+        _limit_this_process(launch.caps)
+
+    return subprocess.Popen(
+        command,
+        cwd=launch.root,
+        env={**environment, **thread_variables(launch.spec.threads)},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=before_command,
+        pass_fds=tuple(descriptors),
+    )
+
+
+def follow_process(watch: ProcessWatch) -> Execution:
+    """Follow a stage's process until it has ended; whatever goes wrong, nothing keeps running that no one follows."""
+    try:
+        remember_child(watch.out.parent.parent, watch.process.pid)
+        return watch.until_the_end()
+    except BaseException:  # such as a full disk
+        watch.send(signal.SIGKILL)
+        watch.process.wait()
+        raise
+
+
+class ProcessWatch(Watch):
     """Follows a process and its descendants."""
 
     poll_seconds, sample_seconds, folder_seconds = 0.05, 0.5, 2.0
@@ -87,10 +111,14 @@ class _ProcessWatch(Watch):
         self.send(signal.SIGKILL)  # whatever the stage left running in its group
         while self.pass_events():
             pass
-        if self.process.returncode == -signal.SIGKILL and killed_for_memory() > self.killed_before:
-            self.killed_by = self.killed_by or "memory"  # by the kernel, before a sample showed it
-        measured = self.gpus.added_to(self.sampler.measured(time.monotonic() - self.began, folder_bytes(self.out)))
+        if self.was_killed_for_memory():
+            self.killed_by = self.killed_by or "memory"
+        measured = self.gpus.added_to(self.sampler.measured(time.monotonic() - self.began, self.output_bytes()))
         return Execution(self.process.returncode, self.killed_by, self.soft_at is not None, measured)
+
+    def was_killed_for_memory(self) -> bool:
+        """Whether the kernel ended the stage for want of memory, before a sample showed it."""
+        return self.process.returncode in KILLED and killed_for_memory() > self.killed_before
 
     def ended(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
@@ -132,12 +160,18 @@ def stage_environment(gpus: tuple[str, ...] = ()) -> dict[str, str]:
     }
 
 
-def _before_exec(caps: BudgetHalf) -> None:
+def _limit_this_process(caps: BudgetHalf) -> None:
     """In the child process: allow no core dumps and no file above the disk cap; on Linux, have the kernel kill the stage when the
     harness dies."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if caps.disk_mib is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (caps.disk_mib << 20, resource.RLIM_INFINITY))
+        # One byte more, so that the size of the output shows that the cap was exceeded.
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((caps.disk_mib << 20) + 1, resource.RLIM_INFINITY))
+    die_with_parent()
+
+
+def die_with_parent() -> None:
+    """On Linux, have the kernel kill the calling process when the thread that started it ends."""
     if _LIBC is not None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -23,11 +23,14 @@ class TreeSampler:
         self._written: dict[int, int] = {}
         self.memory_bytes = 0
         self.peak_memory_bytes = 0
+        self.processes = 0
 
     def sample(self) -> None:
         """Take one sample of the tree."""
         memory = 0
-        for process in self._tree():
+        tree = self._tree()
+        self.processes = len(tree)
+        for process in tree:
             with contextlib.suppress(psutil.Error):
                 with process.oneshot():
                     times = process.cpu_times()

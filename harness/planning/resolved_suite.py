@@ -17,6 +17,7 @@ from pretrain_bench.benchmarks.specs.task import DEFAULT_RECIPES, Task
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.reading import reading
+from pretrain_bench.harness.executors.choice import AUTO, ENGINES, EXECUTORS
 from pretrain_bench.harness.planning.applicable import NotApplicable, check_applicable, check_needs
 from pretrain_bench.harness.planning.catalog import available, find, is_path
 from pretrain_bench.harness.planning.code_digest import forget_changed_code
@@ -45,7 +46,7 @@ class RunOverrides(NamedTuple):
     threads: int | None = None
     backend: str = "torch"
     device: str = "auto"
-    executor: str = "local"
+    executor: str = AUTO
     imagenet_weights: Path | None = None
     trust_code: bool = False
     up: str = "auto"
@@ -152,7 +153,7 @@ class ResolvedSuite(NamedTuple):
                     "detail": what,
                 }
             )
-        if self.executor == "docker":
+        if self.executor in ENGINES:
             rows += self._images()
         return rows
 
@@ -161,7 +162,7 @@ class ResolvedSuite(NamedTuple):
         from pretrain_bench.harness.executors.image_contents import TASK
         from pretrain_bench.harness.executors.image_state import state
 
-        client = connect()
+        client = connect(self.executor)
         wanted = list(dict.fromkeys(m.code_of for m in self.methods.values() if m.image is None))
         states = {name: state(client, name) for name in [*wanted, TASK]}
         return [
@@ -202,7 +203,7 @@ def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) 
         suite = suite.model_copy(update={"pretrain_datasets": pretrain_names})
     threads = overrides.threads or min(usable_cpus(), MAX_DEFAULT_THREADS)
     # In containers the backend is the images', and a stage without it ends with that message.
-    device = usable_device(overrides.backend if overrides.executor == "local" else "torch", overrides.device)
+    device = usable_device("torch" if overrides.executor in ENGINES else overrides.backend, overrides.device)
     label_files = parse_label_files(overrides.label_splits)
     machine = Machine(threads, overrides.backend, device, overrides.imagenet_weights, label_files)
     notices = [
@@ -223,7 +224,7 @@ def _check_overrides(overrides: RunOverrides, profile: Profile) -> None:
     for flag, value, allowed in (
         ("--backend", overrides.backend, ("torch", "minkowski")),
         ("--device", overrides.device, ("auto", "cpu", "cuda")),
-        ("--executor", overrides.executor, ("local", "docker")),
+        ("--executor", overrides.executor, EXECUTORS),
     ):
         if value not in allowed:
             raise WrongUse(f"{flag} {value!r}: expected one of {', '.join(allowed)}")
@@ -257,10 +258,10 @@ def _check_own_method(method: Method, budget: Budget, overrides: RunOverrides) -
         return
     if not method.is_own_python:
         return
-    if overrides.executor != "local":
+    if overrides.executor in ENGINES:
         raise WrongUse(
             f"method {method.name!r} is Python code from outside this project, which containers do not hold; run it with "
-            "--executor local, or give it an image (image: in its method.yaml)"
+            "--executor bubblewrap or local, or give it an image (image: in its method.yaml)"
         )
 
 

@@ -21,6 +21,7 @@ KILLED = {
     "cancel": Outcome.cancelled,
     "memory": Outcome.oom_host,
     "disk": Outcome.over_budget,
+    "pids": Outcome.over_budget,
     "wall": Outcome.timeout,
     "stall": Outcome.timeout,
 }

@@ -33,7 +33,9 @@ class Configuration(Spec):
         description="official label list that does not ship, such as la20, to the file that the benchmark distributes",
     )
     runs: Path | None = Field(None, description="folder of runs (default: runs)")
-    executor: Literal["local", "docker"] | None = Field(None, description="how stages are isolated (default: local)")
+    executor: Literal["auto", "bubblewrap", "local", "docker", "podman"] | None = Field(
+        None, description="how stages are isolated (default: auto)"
+    )
     cache: Path | None = Field(
         None, description="folder of generated and prepared data (default: bench in your cache folder)"
     )
@@ -91,7 +93,7 @@ def _from(folder: Path, name: str) -> str:
 def settings_in_force(options: dict[str, str]) -> list[Setting]:
     """Runs folder, executor, cache and data roots, each with where it is set. `options` are those given on the command line."""
     path, held = configuration_file(), configuration()
-    defaults = {"runs": "runs", "executor": "local", "cache": str(cache_folder())}
+    defaults = {"runs": "runs", "executor": "auto", "cache": str(cache_folder())}
     settings = [Setting("configuration", str(path or "none"), f"${VARIABLE}" if os.environ.get(VARIABLE) else FILE)]
     for name, default in defaults.items():
         in_file, value = getattr(held, name), os.environ.get(VARIABLES[name])

@@ -21,6 +21,7 @@ from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, writing
 from pretrain_bench.benchmarks.support.files import cache_folder
 from pretrain_bench.benchmarks.support.process_limits import shared_memory_bytes, usable_cpus, usable_memory_bytes
+from pretrain_bench.harness.executors.choice import ENGINES
 from pretrain_bench.harness.executors.local import LocalExecutor, stage_environment
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.prepared_data import parse_data_options
@@ -36,22 +37,21 @@ class Diagnosis(NamedTuple):
 
 
 def doctor(runs: AnyPath = "runs", data: Roots = ()) -> list[Diagnosis]:
-    """Check torch as a stage finds it, the sparse backends, Docker, the GPU, CPUs, memory, worker processes, the folder of runs,
-    the data cache, and each dataset (`data`: its root).
+    """Check torch as a stage finds it, the sparse backends, the executors, the GPU, CPUs, memory, worker processes, the folder of
+    runs, the data cache, and each dataset (`data`: its root).
 
     Raises WrongUse for an unknown dataset.
     """
     return [
         _torch(),
         _backend(),
-        _docker(),
+        *isolation(),
         _gpu(),
         _machine(),
         _worker_processes(),
         _runs(Path(runs)),
         _cache(),
         *_datasets(root_options(data)),
-        _local(),
     ]
 
 
@@ -141,14 +141,27 @@ def _backend() -> Diagnosis:
     return Diagnosis("sparse backend", "ok", "torch and minkowski")
 
 
-def _docker() -> Diagnosis:
+def isolation() -> Iterator[Diagnosis]:
+    """Each executor: whether it works here and what it cannot enforce, or why it does not work."""
+    from pretrain_bench.harness.executors.bubblewrap import BubblewrapExecutor, why_not
     from pretrain_bench.harness.executors.engine import connect
 
-    try:
-        version = connect(timeout=5).version().get("Version", "unknown version")
-    except EnvironmentCannot as error:
-        return Diagnosis("Docker", "missing", str(error))
-    return Diagnosis("Docker", "ok", f"engine {version}")
+    reason = why_not()
+    if reason:
+        yield Diagnosis("executor bubblewrap", "missing", reason)
+    else:
+        limits = ", ".join(BubblewrapExecutor().not_enforced)
+        yield Diagnosis("executor bubblewrap", "ok", f"the default; labels out of reach; cannot enforce: {limits}")
+    for engine in ENGINES:
+        try:
+            version = connect(engine, timeout=5).version().get("Version", "unknown version")
+            yield Diagnosis(f"executor {engine}", "ok", f"engine {version}; labels out of reach")
+        except EnvironmentCannot as error:
+            yield Diagnosis(f"executor {engine}", "missing", str(error))
+    limits = ", ".join(LocalExecutor.not_enforced)
+    default = "the default; " if reason else ""
+    detail = f"{default}no isolation; enforces wall time, memory and output size; cannot enforce: {limits}"
+    yield Diagnosis("executor local", "ok", detail)
 
 
 def _gpu() -> Diagnosis:
@@ -191,8 +204,3 @@ def _datasets(data: list[str]) -> Iterator[Diagnosis]:
             yield Diagnosis(subject, "ok", str(roots[name]))
         else:
             yield Diagnosis(subject, "broken", f"{roots[name]} is not a folder")
-
-
-def _local() -> Diagnosis:
-    limits = ", ".join(LocalExecutor.not_enforced)
-    return Diagnosis("executor local", "ok", f"enforces wall time, memory and output size; cannot enforce: {limits}")

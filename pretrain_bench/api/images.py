@@ -13,6 +13,7 @@ from pretrain_bench.api.display import Display, Progressed, default_display
 from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.executors import image_contents, image_state
+from pretrain_bench.harness.executors.choice import ENGINES
 from pretrain_bench.harness.executors.engine import connect
 from pretrain_bench.harness.executors.image_build import Built, build_all
 from pretrain_bench.harness.planning.code_digest import docker_folder
@@ -50,6 +51,7 @@ def build_images(
     torch_args: str = "",
     minkowski: bool = False,
     logs: AnyPath = "image-logs",
+    engine: str = "docker",
     display: Display | None = None,
 ) -> list[Built]:
     """Build the images that are missing or stale, all by default; those that have not changed are left alone.
@@ -61,10 +63,12 @@ def build_images(
         torch_args: arguments of pip for torch, such as `--index-url`.
         minkowski: build MinkowskiEngine into the base.
         logs: folder for the build logs.
+        engine: docker or podman; each has images of its own.
         display: shows progress; bars on a terminal, lines elsewhere, by default.
 
     A failed build is a result, `build_failed`. Raises WrongUse for an unknown image, EnvironmentCannot without an engine.
     """
+    _check_engine(engine)
     chosen = list(names) or image_contents.image_names()
     for name in chosen:
         image_contents.check_name(name)
@@ -73,7 +77,7 @@ def build_images(
         raise WrongUse(f"--wheels {folder}: no torch-*.whl in it")
     settings = image_contents.BuildSettings(base or image_contents.PUBLIC_BASE, folder, torch_args, minkowski)
     with _bars(display or default_display()) as show:
-        return build_all(chosen, settings, Path(logs), show)
+        return build_all(chosen, settings, Path(logs), show, engine=engine)
 
 
 @contextmanager
@@ -93,9 +97,10 @@ def _bars(display: Display) -> Iterator[Callable[[str, int, int], None]]:
             display.stage_ended(one)
 
 
-def list_images() -> list[ImageState]:
-    """Every image with its state and size. Raises EnvironmentCannot where no container engine answers."""
-    client = connect()
+def list_images(engine: str = "docker") -> list[ImageState]:
+    """Every image of an engine, docker or podman, with its state and size. Raises EnvironmentCannot where it does not answer."""
+    _check_engine(engine)
+    client = connect(engine)
     states = []
     for name in image_contents.image_names():
         state, why = image_state.state(client, name)
@@ -120,10 +125,16 @@ def lock_bases(base: str | None = None) -> LockedBases:
     return LockedBases(digests, path)
 
 
-def prune_images() -> Pruned:
+def prune_images(engine: str = "docker") -> Pruned:
     """Remove images of this project that a newer build replaced, and containers that a killed run left behind."""
     from pretrain_bench.harness.executors.container_owner import remove_orphans
 
-    client = connect()
+    _check_engine(engine)
+    client = connect(engine)
     containers = remove_orphans(client)
     return Pruned(image_state.prune(client), list(containers))
+
+
+def _check_engine(engine: str) -> None:
+    if engine not in ENGINES:
+        raise WrongUse(f"--engine {engine!r}: expected one of {', '.join(ENGINES)}")

@@ -15,7 +15,7 @@ from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.executors.base import Executor
-from pretrain_bench.harness.executors.local import LocalExecutor
+from pretrain_bench.harness.executors.choice import process_executor
 from pretrain_bench.harness.planning.catalog import available, find, installed_methods
 from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset, parse_data_options
 from pretrain_bench.harness.planning.resolved_suite import check_trusted
@@ -65,16 +65,16 @@ def check_method(
 
 def _with_executor(method: Method) -> tuple[Method, Executor]:
     """What runs the stages of a method, and the method with its image as it is now where it names one."""
-    local = LocalExecutor()
+    own = process_executor()
     if method.image is None:
-        return method, local
+        return method, own
     from pretrain_bench.harness.executors.docker import DockerExecutor
     from pretrain_bench.harness.executors.image_state import with_image
 
     docker = DockerExecutor()
     method = with_image(docker.client, method)
     docker.own[method.name] = str(method.image)
-    return method, PretrainElsewhere(docker, local)
+    return method, PretrainElsewhere(docker, own)
 
 
 def _data(options: list[str], display: Display) -> tuple[PreparedDataset, PreparedDataset]:

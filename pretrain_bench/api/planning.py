@@ -13,6 +13,7 @@ from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.rates import Rates
 from pretrain_bench.benchmarks.specs.suite import Suite
+from pretrain_bench.harness.executors.choice import ENGINES
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.plan import StageState, State, Total, states, to_run
 from pretrain_bench.harness.planning.renamed_budget import known_budget
@@ -130,10 +131,10 @@ def plan(
     resolved = resolve(suite, only, used, stand_ins=synthetic or not sized_for_gpu)
     if rates is not None:
         resolved = resolved._replace(machine=resolved.machine._replace(device=rates.device))
-    if resolved.executor == "docker":
+    if resolved.executor in ENGINES:
         from pretrain_bench.harness.executors.engine import connect
 
-        resolved = resolved.with_own_images(connect())
+        resolved = resolved.with_own_images(connect(resolved.executor))
     store, threads = open_runs(runs), resolved.machine.threads
     resolved = resolved._replace(budget=known_budget(resolved.budget, resolved.methods.values(), store)[0])
     planned, waiting = resolved.plan_prepared()

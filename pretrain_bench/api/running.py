@@ -17,6 +17,7 @@ from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.files import notice_of_missing_links
 from pretrain_bench.harness.executors.base import Executor
+from pretrain_bench.harness.executors.choice import ENGINES, engine_executor, notice_without_isolation, process_executor
 from pretrain_bench.harness.planning.plan import StageState, states, to_run
 from pretrain_bench.harness.planning.registration import register as write_registration
 from pretrain_bench.harness.planning.renamed_budget import known_budget
@@ -218,10 +219,10 @@ def _rebuild(resolved: ResolvedSuite, display: Display) -> None:
     from pretrain_bench.harness.executors.image_build import build_all
     from pretrain_bench.harness.executors.image_contents import TASK, BuildSettings
 
-    if resolved.executor != "docker":
-        raise WrongUse("--rebuild: only --executor docker has images")
+    if resolved.executor not in ENGINES:
+        raise WrongUse(f"--rebuild: only --executor {' and '.join(ENGINES)} has images")
     wanted = [*dict.fromkeys(m.code_of for m in resolved.methods.values() if m.image is None), TASK]
-    for built in build_all(wanted, BuildSettings(), IMAGE_LOGS, lambda *_: None):
+    for built in build_all(wanted, BuildSettings(), IMAGE_LOGS, lambda *_: None, engine=resolved.executor):
         if built.outcome == "build_failed":
             raise EnvironmentCannot(f"image {built.image}: build_failed: {built.message}")
         display.say(f"image {built.image}: {built.outcome}")
@@ -229,17 +230,16 @@ def _rebuild(resolved: ResolvedSuite, display: Display) -> None:
 
 def _with_executor(resolved: ResolvedSuite) -> tuple[ResolvedSuite, Executor]:
     """The executor, and the suite with users' own methods as their images are now."""
-    if resolved.executor == "docker":
-        from pretrain_bench.harness.executors.docker import DockerExecutor
-
-        executor = DockerExecutor()
+    if resolved.executor in ENGINES:
+        executor = engine_executor(resolved.executor)
         resolved = resolved.with_own_images(executor.client)
         executor.own = {m.name: m.image for m in resolved.methods.values() if m.image is not None}
         executor.check_images(resolved.methods.values())
         return resolved, executor
     own = [m.name for m in resolved.methods.values() if m.image is not None]
     if own:
-        raise WrongUse(f"method {own[0]!r} is a container of your own; run it with --executor docker")
-    from pretrain_bench.harness.executors.local import LocalExecutor
-
-    return resolved, LocalExecutor()
+        raise WrongUse(f"method {own[0]!r} is a container of your own; run it with --executor docker or podman")
+    device, roots = resolved.machine.device, resolved.sources.roots.values()
+    if notice := notice_without_isolation(resolved.executor, device):
+        resolved.notices.append(notice)
+    return resolved, process_executor(resolved.executor, device, roots)

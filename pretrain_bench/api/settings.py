@@ -32,10 +32,10 @@ class Settings(NamedTuple):
     """Sparse backend: torch or minkowski."""
     device: str = "auto"
     """cpu, cuda, or auto: the GPU where there is one."""
-    executor: str = "local"
-    """local: subprocesses; docker: containers."""
+    executor: str = "auto"
+    """bubblewrap: processes in namespaces; local: plain processes; docker, podman: containers; auto: bubblewrap if it works."""
     trust_code: bool = False
-    """Run the Python code of your own method folders, as you and without isolation."""
+    """Load the Python code of your own method folders: planning does so as you and without isolation."""
     up: str = "auto"
     """What is up in the world of recordings in `rgbd-folder`: +x, -x, +y, -y, +z, -z, or auto, from cameras and floor."""
     pretrained_on: Names = ()

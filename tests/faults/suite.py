@@ -1,4 +1,7 @@
-"""Runs a suite of sleeping stages through the real scheduler, local executor and store: `python -m tests.faults.suite RUNS DATA`."""
+"""Runs a suite of sleeping stages through the real scheduler, executor and store: `python -m tests.faults.suite RUNS DATA`.
+
+BENCH_TEST_EXECUTOR=bubblewrap runs them in sandboxes, which see the sleeper as a file of PYTHONPATH.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from pathlib import Path
 
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import BenchError
+from pretrain_bench.harness.executors.base import Executor
+from pretrain_bench.harness.executors.bubblewrap import BubblewrapExecutor
 from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite, RunOverrides, resolve_suite
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
@@ -41,11 +46,20 @@ def planned(s3dis: str, seeds: int = 3) -> list[PlannedCell]:
     return matrix(s3dis, seeds).prepare(False, lambda _: lambda items: items, lambda _: None)
 
 
+def executor() -> Executor:
+    """The executor that BENCH_TEST_EXECUTOR names, `local` by default."""
+    if os.environ.get("BENCH_TEST_EXECUTOR", "local") == "local":
+        return LocalExecutor(SLEEPER)
+    sleeper = Path(__file__).with_name("sleeper.py")
+    os.environ["PYTHONPATH"] = str(sleeper.parent)
+    return BubblewrapExecutor((sys.executable, str(sleeper)))
+
+
 def main() -> int:
     """Run it with four workers; 1 where a stage failed."""
     runs, s3dis, *more = sys.argv[1:]
-    store, executor = Store(Path(runs).resolve()), LocalExecutor(SLEEPER)
-    runner = StageRunner(store, executor, Silent(), RunOptions("failed"))
+    store = Store(Path(runs).resolve())
+    runner = StageRunner(store, executor(), Silent(), RunOptions("failed"))
     try:
         reports = run_cells(planned(s3dis), runner, Capacity(4, 1 << 20), int(more[0]) if more else 4)
     except BenchError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pretrain_bench.harness.executors.bubblewrap import why_not
 from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.running.capacity import Capacity
 from pretrain_bench.harness.running.display import Silent
@@ -32,9 +33,16 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow  # of the fast tests, tests/test_end_to_end.py kills a harness and a stage
-def test_killed_at_random_moments(s3dis_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("executor", "times"),
+    [("local", 3), pytest.param("bubblewrap", 2, marks=pytest.mark.skipif(bool(why_not()), reason=why_not()))],
+)
+def test_killed_at_random_moments(
+    executor: str, times: int, s3dis_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_TEST_EXECUTOR", executor)
     print(f"seed {SEED}")
-    assert sum(injection.kill_at_random(tmp_path, s3dis_root, times=3, seed=SEED).values()) == 3
+    assert sum(injection.kill_at_random(tmp_path, s3dis_root, times=times, seed=SEED).values()) == times
     assert injection.finish(tmp_path / "store0", s3dis_root).split() == ["30", "30"], "nothing is left to do"
 
 

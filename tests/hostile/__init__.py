@@ -1,1 +1,1 @@
-"""Stages that misbehave, in real containers (docs/security.md)."""
+"""Stages that misbehave, in real sandboxes (docs/security.md)."""

@@ -1,4 +1,4 @@
-"""What runs inside the hostile images: one misbehaviour each, with nothing but the standard library. `python3 stage.py CASE`."""
+"""What runs inside the sandboxes: one misbehaviour each, with nothing but the standard library. `python3 stage.py CASE`."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import time
 
 OUT = "/bench/out"
 ARTIFACTS = OUT + "/artifacts"
-GOOD = "/good.safetensors"
+HERE = os.path.dirname(os.path.abspath(__file__))
 SCRIPT = "<script>alert(1)</script>\x1b[31mred\x1b[0m"
 
 
@@ -20,18 +20,22 @@ def tell(**event):
         file.write(json.dumps(event) + "\n")
 
 
+def left(name, suffix=".safetensors"):
+    return os.path.join(HERE, name + suffix)
+
+
 def step(number):
     tell(event="step", step=number, loss=1.0, learning_rate=0.1, gradient_norm=1.0, seconds=0.1, data_seconds=0.0)
 
 
-def finish(steps=1, backbone=GOOD, notes=None):
+def finish(steps=1, backbone="good", notes=None):
     """What an honest stage leaves."""
     os.makedirs(ARTIFACTS, exist_ok=True)
     tell(event="start", total_steps=steps)
     for number in range(1, steps + 1):
         step(number)
     if backbone:
-        shutil.copy(backbone, ARTIFACTS + "/backbone.safetensors")
+        shutil.copy(left(backbone), ARTIFACTS + "/backbone.safetensors")
     tell(event="usage", ledger={"optimizer_steps": steps})
     tell(event="end", status="ok", notes=notes or {})
 
@@ -47,7 +51,7 @@ def network():
             print("reached", address)
         except OSError as error:
             print("not reached:", error)
-    print("interfaces:", sorted(os.listdir("/sys/class/net")))
+    print("interfaces:", sorted(name for _, name in socket.if_nameindex()))
     finish()
 
 
@@ -63,16 +67,31 @@ def writes_outside():
     finish()
 
 
+def everywhere(name):
+    """Files of this name, wherever a user's files may lie."""
+    for folder, folders, names in os.walk("/"):
+        passed_by = (
+            ("usr", "lib", "lib64", "bin", "sbin", "proc", "sys", "dev") if folder == "/" else ("site-packages",)
+        )
+        folders[:] = [f for f in folders if f not in passed_by]
+        yield from (os.path.join(folder, n) for n in names if n == name)
+
+
 def reads_another_run():
-    found = [os.path.join(folder, name) for folder, _, names in os.walk("/") for name in names if name == "secret.txt"]
-    print("found", found, "bench", sorted(os.listdir("/bench")), "socket", os.path.exists("/var/run/docker.sock"))
+    print(
+        "found",
+        list(everywhere("secret.txt")),
+        "bench",
+        sorted(os.listdir("/bench")),
+        "socket",
+        os.path.exists("/var/run/docker.sock"),
+    )
     finish()
 
 
 def looks_for_labels():
-    print(
-        "labels", [p for p, _, names in os.walk("/bench/data") if "labelled" in p.split("/") or "semantic.npy" in names]
-    )
+    views = [p for p, _, _ in os.walk("/bench/data") if "labelled" in p.split("/")]
+    print("labels", [*views, *everywhere("semantic.npy")])
     finish()
 
 
@@ -92,6 +111,10 @@ def forks():
 def memory():
     finish()
     subprocess.run([sys.executable, "-c", "x = bytearray(900 << 20); print(len(x))"])
+
+
+def memory_itself():
+    print(len(bytearray(900 << 20)))
 
 
 def disk():
@@ -153,7 +176,7 @@ def long_and_nested_lines():
 
 
 def nan_checkpoint():
-    finish(backbone="/nan.safetensors")
+    finish(backbone="nan")
 
 
 def truncated_checkpoint():
@@ -163,21 +186,21 @@ def truncated_checkpoint():
 
 
 def wrong_shape():
-    finish(backbone="/shape.safetensors")
+    finish(backbone="shape")
 
 
 def pickled_checkpoint():
-    finish(backbone="/pickle.safetensors")
+    finish(backbone="pickle")
 
 
 def pickled_array():
     finish()
-    shutil.copy("/pickle.safetensors", ARTIFACTS + "/features.npy")
+    shutil.copy(left("pickle"), ARTIFACTS + "/features.npy")
 
 
 def bomb():
     finish()
-    shutil.copy("/bomb.zip", ARTIFACTS + "/predictions.npz")
+    shutil.copy(left("bomb", ".zip"), ARTIFACTS + "/predictions.npz")
 
 
 def symlink():
@@ -264,7 +287,7 @@ def many_words():
 def nested_pickle():
     finish()
     os.mkdir(ARTIFACTS + "/sub")
-    shutil.copy("/pickle.safetensors", ARTIFACTS + "/sub/more.safetensors")
+    shutil.copy(left("pickle"), ARTIFACTS + "/sub/more.safetensors")
 
 
 def strange_names():
@@ -289,7 +312,7 @@ def fewer_steps():
     for number in range(1, 8):
         step(number)
     os.makedirs(ARTIFACTS, exist_ok=True)
-    shutil.copy(GOOD, ARTIFACTS + "/backbone.safetensors")
+    shutil.copy(left("good"), ARTIFACTS + "/backbone.safetensors")
     tell(event="usage", ledger={"optimizer_steps": 1})
     tell(event="end", status="ok")
 

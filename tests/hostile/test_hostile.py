@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
 import subprocess
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import save
 
-from pretrain_bench.benchmarks.specs.backbone_shapes import backbone_shapes
 from pretrain_bench.benchmarks.specs.budget import BudgetHalf
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
 from pretrain_bench.benchmarks.support.locks import exclusive
-from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.executors import container_owner
-from pretrain_bench.harness.executors.docker import DockerExecutor
-from pretrain_bench.harness.executors.image_classic import build_context
+from pretrain_bench.harness.executors.engine import connect, is_podman
+from pretrain_bench.harness.executors.image_classic import build_classic
+from pretrain_bench.harness.executors.image_source import ImageSource
+from pretrain_bench.harness.executors.podman import user_limits
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
-from pretrain_bench.harness.running.capacity import whole_machine
-from pretrain_bench.harness.running.display import Silent
-from pretrain_bench.harness.running.scheduler import run_stages
-from pretrain_bench.harness.running.stage_runner import RunOptions, StageRunner
 from pretrain_bench.harness.store.store import LOG, Store, is_done
-from tests.conftest import REPOSITORY, SHARED
+from tests.conftest import SHARED
+from tests.hostile.sandboxes import InBubblewrap, InEngine, Sandbox, expected, hostile_files
 from tests.methods.stages import nano_stages, small_recordings
 
-pytestmark = pytest.mark.docker
 BASE = os.environ.get("BENCH_TEST_BASE", "bench-test-base:bookworm")
 CAPS = BudgetHalf(
-    currency="optimizer_steps", optimizer_steps=8, wall_seconds=8, grace_seconds=2, memory_mib=600, disk_mib=200, cpus=1
+    currency="optimizer_steps",
+    optimizer_steps=8,
+    wall_seconds=12,
+    grace_seconds=2,
+    memory_mib=600,
+    disk_mib=200,
+    cpus=1,
 )
 
 # Case: outcome, words that the message or the log must hold, words that they must not hold.
@@ -49,6 +47,7 @@ CASES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "looks_for_labels": ("ok", ("labels []",), ()),
     "forks": ("ok", ("forks",), ("forks 100000",)),
     "memory": ("oom_host", ("memory",), ()),
+    "memory_itself": ("oom_host", ("memory",), ()),
     "disk": ("over_budget", ("disk",), ()),
     "ignores_sigterm": ("timeout", ("wall",), ()),
     "much_log": ("ok", ("what follows was not kept",), ()),
@@ -124,62 +123,59 @@ def planned(cache: Path) -> PlannedStage:
 
 
 @pytest.fixture(scope="module")
-def hostile_base(engine: Any, planned: PlannedStage) -> Iterator[str]:
-    """An image with the hostile script and the files that it leaves."""
-    shapes = backbone_shapes(planned.spec.network)
-    good = {n: np.zeros(s, np.int64 if n.endswith("tracked") else np.float32) for n, s in shapes.items()}
-    first = next(iter(good))
-    nan = {**good, first: np.full(good[first].shape, np.nan, np.float32)}
-    shape = {**good, first: np.zeros((2, 2), np.float32)}
-    bomb = io.BytesIO()
-    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a.npy", bytes(200 << 20))
-    files = {
-        "stage.py": (REPOSITORY / "tests/hostile/stage.py").read_bytes(),
-        "good.safetensors": save(good), "nan.safetensors": save(nan), "shape.safetensors": save(shape),
-        "pickle.safetensors": pickle.dumps(Pwned()), "bomb.zip": bomb.getvalue(),
-        "Dockerfile": f"FROM {BASE}\nCOPY . /\nENTRYPOINT [\"python3\", \"/stage.py\"]\n".encode(),
-    }  # fmt: skip
-    yield build(engine, files, "bench-hostile:base")
-    engine.images.remove("bench-hostile:base", force=True)
+def in_docker(engine: Any, planned: PlannedStage) -> Iterator[InEngine]:
+    sandbox = InEngine("docker", engine, hostile_files(planned), BASE)
+    yield sandbox
+    sandbox.close()
 
 
-class Pwned:
-    """Says so where it is unpickled."""
-
-    def __reduce__(self) -> Any:
-        return print, ("pwned",)
-
-
-def build(engine: Any, files: dict[str, bytes], tag: str) -> str:
-    engine.images.build(fileobj=build_context(files), custom_context=True, tag=tag, rm=True, forcerm=True)
-    return tag
+@pytest.fixture(scope="module")
+def in_podman(planned: PlannedStage) -> Iterator[InEngine]:
+    with exclusive(Path(tempfile.gettempdir()) / "bench-tests-podman.lock"):
+        sandbox = InEngine("podman", _podman(), hostile_files(planned), BASE)
+        yield sandbox
+        sandbox.close()
 
 
-def run(engine: Any, planned: PlannedStage, store: Store, image: str) -> Record:
-    return run_with(DockerExecutor(engine, {planned.spec.method: image}), planned, store)
+def _podman() -> Any:
+    """A client of podman that has the base image, which docker may have to lend; skipped, or failed where
+    BENCH_REQUIRE_PODMAN=1, without."""
+    try:
+        client = connect("podman")
+        if not client.images.list(BASE):
+            copy = f"set -o pipefail; docker save {BASE} | podman load && podman tag localhost/{BASE} docker.io/library/{BASE}"
+            subprocess.run(["bash", "-c", copy], check=True, capture_output=True)
+        return client
+    except (EnvironmentCannot, subprocess.CalledProcessError) as error:
+        if os.environ.get("BENCH_REQUIRE_PODMAN") == "1":
+            pytest.fail(f"BENCH_REQUIRE_PODMAN=1, but podman does not work: {error}")
+        pytest.skip(f"podman does not work here: {error} (BENCH_REQUIRE_PODMAN=1 makes this a failure)")
 
 
-def run_with(containers: DockerExecutor, planned: PlannedStage, store: Store) -> Record:
-    runner = StageRunner(store, containers, Silent(), RunOptions("failed"))
-    return run_stages([planned], runner, whole_machine("cpu"))[-1].record
+@pytest.fixture(scope="module")
+def in_bubblewrap(planned: PlannedStage, tmp_path_factory: pytest.TempPathFactory) -> InBubblewrap:
+    return InBubblewrap(hostile_files(planned), tmp_path_factory.mktemp("hostile"))
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_hostile_stage(case: str, engine: Any, hostile_base: str, planned: PlannedStage, tmp_path: Path) -> None:
+SANDBOXES = {"docker": pytest.mark.docker, "podman": pytest.mark.docker, "bubblewrap": pytest.mark.slow}
+RUNS = [
+    pytest.param(name, case, marks=mark)
+    for name, mark in SANDBOXES.items()
+    for case in CASES
+    if expected(name, case, CASES)
+]
+
+
+@pytest.mark.parametrize(("name", "case"), RUNS)
+def test_a_hostile_stage(
+    name: str, case: str, planned: PlannedStage, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    sandbox: Sandbox = request.getfixturevalue(f"in_{name}")
     store = Store(tmp_path / "runs")
     (tmp_path / "secret.txt").write_text("another run")
-    image = build(
-        engine,
-        {"Dockerfile": f'FROM {hostile_base}\nCMD ["{case}"]\n'.encode()},
-        f"bench-hostile:{case.replace('_', '-')}",
-    )
     began = time.monotonic()
-    try:
-        record = run(engine, planned, store, image)
-    finally:
-        engine.images.remove(image, force=True)
-    outcome, words, never = CASES[case]
+    record = sandbox.run(case, planned, store)
+    outcome, words, never = expected(name, case, CASES)
     folder = store.folder("pretrain", planned.spec.key)
     log = (folder / LOG).read_text(errors="replace")
     text = record.message + log
@@ -190,32 +186,23 @@ def test_a_hostile_stage(case: str, engine: Any, hostile_base: str, planned: Pla
     assert "\x1b" not in record.message and (folder / LOG).stat().st_size < 18 << 20
     assert (folder / "record.json").stat().st_size < 1 << 20, "a record stays small, whatever a stage says"
     assert "\x1b" not in (folder / "record.json").read_text() and "\\u001b" not in (folder / "record.json").read_text()
-    assert record.executor == "docker" and record.label_isolation == "mounts" and record.image.startswith("sha256:")
-    assert not engine.containers.list(all=True, filters={"label": container_owner.OWNER_LABEL}), "no container is left"
+    assert record.executor == name and record.label_isolation == "mounts"
+    sandbox.check_nothing_is_left(record)
     assert [r.key for r in store.records()] == [planned.spec.key], "the store is whole"
     assert not any(p.is_symlink() for p in folder.rglob("*"))
     if not is_done(record):
         # The next run is fine, from whatever the hostile one left.
-        again = build(engine, {"Dockerfile": f'FROM {hostile_base}\nCMD ["honest"]\n'.encode()}, "bench-hostile:next")
-        assert run(engine, planned, store, again).outcome == "ok"
-        engine.images.remove(again, force=True)
+        assert sandbox.run("honest", planned, store).outcome == "ok"
 
 
 def test_the_output_of_a_stage_is_on_a_file_system_of_its_own_size(
-    engine: Any, hostile_base: str, planned: PlannedStage, tmp_path: Path
+    in_docker: InEngine, planned: PlannedStage, tmp_path: Path
 ) -> None:
     """A writer that the watcher never sees stops at the size of the file system, a little over its cap."""
-    image = build(
-        engine, {"Dockerfile": f'FROM {hostile_base}\nCMD ["disk_at_once"]\n'.encode()}, "bench-hostile:at-once"
-    )
-    runner = DockerExecutor(engine, {planned.spec.method: image})
-    try:
-        if not runner.limits_disk:
-            pytest.skip("this user may not mount a file system")
-        store = Store(tmp_path / "runs")
-        record = run_with(runner, planned, store)
-    finally:
-        engine.images.remove(image, force=True)
+    if not in_docker.executor({}).limits_disk:
+        pytest.skip("this user may not mount a file system")
+    store = Store(tmp_path / "runs")
+    record = in_docker.run("disk_at_once", planned, store)
     log = (store.folder("pretrain", planned.spec.key) / LOG).read_text()
     (wrote,) = [int(line.split()[1]) for line in log.splitlines() if line.startswith("wrote ")]
     assert CAPS.disk_mib is not None and CAPS.disk_mib < wrote < CAPS.disk_mib * 1.2 + 20, log
@@ -225,29 +212,26 @@ def test_the_output_of_a_stage_is_on_a_file_system_of_its_own_size(
 
 
 def test_a_stage_stays_on_the_processors_that_the_harness_was_given(
-    engine: Any, hostile_base: str, planned: PlannedStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    in_docker: InEngine, planned: PlannedStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also one that asks for all of them."""
     last = max(os.sched_getaffinity(0))
-    image = build(
-        engine, {"Dockerfile": f'FROM {hostile_base}\nCMD ["processors"]\n'.encode()}, "bench-hostile:processors"
-    )
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {last})
-    try:
-        assert run(engine, planned, Store(tmp_path / "runs"), image).outcome == "ok"
-    finally:
-        engine.images.remove(image, force=True)
+    assert in_docker.run("processors", planned, Store(tmp_path / "runs")).outcome == "ok"
     log = (Store(tmp_path / "runs").folder("pretrain", planned.spec.key) / LOG).read_text()
     assert f"processors [{last}]" in log
 
 
-def test_a_container_that_a_killed_harness_left_is_removed(engine: Any, hostile_base: str) -> None:
+def test_a_container_that_a_killed_harness_left_is_removed(engine: Any, in_docker: InEngine) -> None:
     dead = f"{container_owner.owner(os.getpid()).rpartition(':')[0]}:12.34"
     left = engine.containers.run(
-        hostile_base, ["hangs"], detach=True, labels={container_owner.OWNER_LABEL: dead, container_owner.KEY_LABEL: "k"}
+        in_docker.base,
+        ["hangs"],
+        detach=True,
+        labels={container_owner.OWNER_LABEL: dead, container_owner.KEY_LABEL: "k"},
     )
     kept = engine.containers.run(
-        hostile_base, ["hangs"], detach=True, labels={container_owner.OWNER_LABEL: container_owner.owner(os.getpid())}
+        in_docker.base, ["hangs"], detach=True, labels={container_owner.OWNER_LABEL: container_owner.owner(os.getpid())}
     )
     try:
         assert container_owner.remove_orphans(engine) == ["k"]
@@ -255,3 +239,23 @@ def test_a_container_that_a_killed_harness_left_is_removed(engine: Any, hostile_
         assert names == [kept.id] and left.id not in names
     finally:
         kept.remove(force=True)
+
+
+@pytest.mark.docker
+def test_podman_builds_images_from_the_same_files(in_podman: InEngine) -> None:
+    """With arguments, labels and steps, as `bench images build --engine podman` builds them."""
+    text = b"ARG BASE\nFROM $BASE\nCOPY words /words\nRUN cp /words /more\n"
+    source = ImageSource(
+        "bench-hostile:built", {"Dockerfile": text, "words": b"read me"}, {"BASE": BASE}, {"made": "by bench"}
+    )
+    steps: list[tuple[int, int]] = []
+    list(build_classic(in_podman.engine, source, 600, lambda *step: steps.append(step)))
+    try:
+        image = in_podman.engine.images.get(source.tag)
+        assert image.labels["made"] == "by bench" and image.id.startswith("sha256:") and steps
+        output = in_podman.engine.containers.run(
+            source.tag, ["cat", "/more"], remove=True, ulimits=user_limits(), network_mode="none"
+        )
+        assert output == b"read me" and is_podman(in_podman.engine)
+    finally:
+        in_podman.engine.images.remove(source.tag, force=True)

@@ -119,7 +119,7 @@ def test_doctor_shows_what_is_set_where(
     assert re.search(r"executor +local +--executor\n", bench("doctor", "--executor", "local").stdout)
     text = " ".join(bench("doctor", "--json").stdout.split())
     for name, value, source in (
-        ("runs", f"{tmp_path}/store", f"{tmp_path}/bench.yaml"), ("executor", "local", "default"),
+        ("runs", f"{tmp_path}/store", f"{tmp_path}/bench.yaml"), ("executor", "auto", "default"),
         ("cache", str(cache), "$BENCH_CACHE"), ("data: s3dis", f"{tmp_path}/rooms", f"{tmp_path}/bench.yaml"),
     ):  # fmt: skip
         assert f'"name": "{name}", "source": "{source}", "value": "{value}"' in text

@@ -14,7 +14,8 @@ from pretrain_bench.benchmarks.specs.budget import BudgetHalf
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
 from pretrain_bench.harness.executors import docker
 from pretrain_bench.harness.executors.base import Allocation, StageLaunch, Stop
-from pretrain_bench.harness.executors.container_watch import MAX_LOG_BYTES, ContainerWatch
+from pretrain_bench.harness.executors.capped_log import MAX_LOG_BYTES
+from pretrain_bench.harness.executors.container_watch import ContainerWatch
 from pretrain_bench.harness.executors.docker import DockerExecutor
 
 BUDGET = BudgetHalf(currency="optimizer_steps", optimizer_steps=1)
@@ -43,7 +44,8 @@ class _Logs:
     ],
 )
 def test_a_log_that_breaks_off_says_so(parts: tuple[bytes | Exception, ...], note: str, tmp_path: Path) -> None:
-    watch = SimpleNamespace(container=_Logs(*parts), log=tmp_path / "log", has_ended=threading.Event())
+    container = _Logs(*parts)
+    watch = SimpleNamespace(log=tmp_path / "log", has_ended=threading.Event(), log_parts=container.logs)
     ContainerWatch._stream_log(watch)  # type: ignore[arg-type]
     text = (tmp_path / "log").read_text()
     assert text.startswith("one\n") and text.count("what follows was not kept") == bool(note) and note in text

@@ -29,11 +29,12 @@ def test_known_failures_come_with_advice() -> None:
 
 def test_a_bad_choice_is_refused_before_anything_is_built(bench: Bench, tmp_path: Path) -> None:
     assert "unknown image 'oures'" in bench("images", "build", "oures", code=2).stderr
+    assert "--engine 'lxc': expected one of docker, podman" in bench("images", "ls", "--engine", "lxc", code=2).stderr
     (tmp_path / "w").mkdir()
     assert "no torch-*.whl in it" in bench("images", "build", "--wheels", "w", code=2).stderr
     assert (
-        "expected one of local, docker"
-        in bench("run", "--method", "scratch", "--task", "s3dis-sem", "--executor", "podman", code=2).stderr
+        "expected one of auto, bubblewrap, local, docker, podman"
+        in bench("run", "--method", "scratch", "--task", "s3dis-sem", "--executor", "lxc", code=2).stderr
     )
 
 
@@ -44,7 +45,7 @@ def test_without_an_engine_the_command_says_so(bench: Bench, monkeypatch: pytest
         ("run", "--method", "scratch", "--task", "s3dis-sem", *NANO, "--executor", "docker"),
     ):
         error = bench(*command, code=3).stderr
-        assert "no container engine answers" in error and "--executor local" in error
+        assert "no container engine answers" in error and "--executor bubblewrap or local" in error
 
 
 @pytest.mark.docker

@@ -1,0 +1,77 @@
+"""A stage in a container of podman, which needs no daemon: `docker.py` through the interface of Docker that podman serves."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pretrain_bench.benchmarks.support.process_limits import memory_kills_of_the_machine
+from pretrain_bench.harness.executors.base import KILLED, StageLaunch
+from pretrain_bench.harness.executors.container_watch import ContainerWatch
+from pretrain_bench.harness.executors.docker import DockerExecutor
+from pretrain_bench.harness.executors.engine import HOST_VARIABLE, connect
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+
+    from docker import DockerClient
+
+MOST = {"nofile": (resource.RLIMIT_NOFILE, 1 << 20), "nproc": (resource.RLIMIT_NPROC, 1 << 15)}
+"""The most open files and processes of a user that a container may have; podman itself runs with no more."""
+
+LOG_SIZE = "1g"
+"""Much more than is kept: podman empties a full log file at once, and what was not read by then is lost without a word."""
+
+
+class PodmanWatch(ContainerWatch):
+    """Follows a container of podman, which under control groups of version 1 does not report a kill for want of memory."""
+
+    def __init__(self, client: DockerClient, container: Container, launch: StageLaunch) -> None:
+        super().__init__(client, container, launch)
+        self.killed_before = memory_kills_of_the_machine()
+
+    def was_killed_unreported(self, code: int) -> bool:
+        return code in KILLED and memory_kills_of_the_machine() > self.killed_before
+
+    def log_parts(self) -> Iterator[bytes]:
+        """As of any container, by podman's own command: the log that its Docker interface sends may end too early."""
+        remote = ["--remote"] if os.environ.get(HOST_VARIABLE) else []
+        command = ["podman", *remote, "logs", "--follow", str(self.container.id)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            assert process.stdout is not None
+            try:
+                while part := os.read(process.stdout.fileno(), 1 << 16):
+                    yield part
+            finally:
+                process.kill()
+
+
+class PodmanExecutor(DockerExecutor):
+    """Runs stages in podman's containers, as root or rootless; see `DockerExecutor`."""
+
+    name = "podman"
+    watch_class = PodmanWatch
+
+    def __init__(self, client: DockerClient | None = None, own: Mapping[str, str] | None = None) -> None:
+        super().__init__(client or connect("podman"), own)
+
+    def _settings(self, launch: StageLaunch) -> dict[str, Any]:
+        from docker.types import LogConfig
+
+        return {
+            **super()._settings(launch),
+            "log_config": LogConfig(type="json-file", config={"max-size": LOG_SIZE}),
+            "ulimits": user_limits(),
+        }
+
+
+def user_limits() -> list[Any]:
+    """Limits of a container that podman may set: of itself, it asks for more than it may have everywhere."""
+    from docker.types import Ulimit
+
+    hard = {name: resource.getrlimit(number)[1] for name, (number, _) in MOST.items()}
+    limits = {n: most if hard[n] == resource.RLIM_INFINITY else min(hard[n], most) for n, (_, most) in MOST.items()}
+    return [Ulimit(name=name, soft=limit, hard=limit) for name, limit in limits.items()]

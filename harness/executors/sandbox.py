@@ -1,0 +1,34 @@
+"""What every sandbox gives a stage, whether an engine makes it or bubblewrap: folders, user and sizes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+CONTAINER_USER = 10001
+PIDS = 512
+SHARED_MEMORY_BYTES = 1 << 30
+TMP_BYTES = 256 << 20
+
+
+class Bind(NamedTuple):
+    """A file or folder of this machine, with links resolved, and where the stage sees it."""
+
+    source: Path
+    target: str
+    read_only: bool = True
+
+
+def contract_binds(root: Path) -> list[Bind]:
+    """The folders of the container contract that are laid out below `root`; all but `out` are read-only."""
+    pairs = [(path, f"/bench/in/{path.name}") for path in sorted((root / "in").iterdir())]
+    pairs += [(view, f"/bench/data/{view.parent.name}/{view.name}") for view in sorted((root / "data").glob("*/*"))]
+    pairs += [(parent, f"/bench/parents/{parent.name}") for parent in sorted((root / "parents").iterdir())]
+    binds = [Bind(source.resolve(), target) for source, target in pairs]
+    return [*binds, Bind((root / "out").resolve(), "/bench/out", read_only=False)]
+
+
+def sandbox_user() -> int:
+    """The user id of a stage: this user's, or an unused one where this user is root."""
+    return os.getuid() or CONTAINER_USER
