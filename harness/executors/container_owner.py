@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import psutil
 
 if TYPE_CHECKING:
+    from docker.models.containers import Container
+
     from docker import DockerClient
 
 OWNER_LABEL = "io.pretrain-bench.owner"
@@ -50,14 +52,26 @@ def has_ended(label: str) -> bool:
 
 
 def remove_orphans(client: DockerClient, mine: dict[str, str] | None = None) -> list[str]:
-    """Remove containers whose harness has ended, and those that have all labels of `mine`; returns the keys of their stages."""
+    """Remove containers whose harness has ended, and those that have all labels of `mine`; returns the keys of their stages. A
+    container of an image that was committed from one of ours stays: its labels are that image's.
+    """
     from docker.errors import APIError
 
     removed = []
     for container in client.containers.list(all=True, filters={"label": OWNER_LABEL}, ignore_removed=True):
         same = mine is not None and all(container.labels.get(k) == v for k, v in mine.items())
-        if same or has_ended(container.labels[OWNER_LABEL]):
+        if (same or has_ended(container.labels[OWNER_LABEL])) and not _is_inherited(container):
             with contextlib.suppress(APIError):
                 container.remove(force=True, v=True)
                 removed.append(container.labels.get(KEY_LABEL, ""))
     return removed
+
+
+def _is_inherited(container: Container) -> bool:
+    """Whether the owner is a label of the container's image. Our images have none: it is set when a container starts."""
+    from docker.errors import APIError
+
+    try:
+        return container.image.labels.get(OWNER_LABEL) == container.labels[OWNER_LABEL]
+    except APIError:
+        return False  # the image is gone

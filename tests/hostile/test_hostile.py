@@ -233,12 +233,16 @@ def test_a_container_that_a_killed_harness_left_is_removed(engine: Any, in_docke
     kept = engine.containers.run(
         in_docker.base, ["hangs"], detach=True, labels={container_owner.OWNER_LABEL: container_owner.owner(os.getpid())}
     )
+    copied = left.commit("bench-hostile", "copied")
+    of_user = engine.containers.run(copied.id, ["hangs"], detach=True)
     try:
         assert container_owner.remove_orphans(engine) == ["k"]
         names = [c.id for c in engine.containers.list(all=True, filters={"label": container_owner.OWNER_LABEL})]
-        assert names == [kept.id] and left.id not in names
+        assert set(names) == {kept.id, of_user.id} and left.id not in names
     finally:
         kept.remove(force=True)
+        of_user.remove(force=True)
+        engine.images.remove(copied.id, force=True)
 
 
 @pytest.mark.docker
