@@ -143,6 +143,11 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "figure_pool", lambda: contextlib.nullcontext(FigurePool(leave_empty, lambda: None)))
 
 
+def unboxed(text: str) -> str:
+    """A message in Typer's box as one line."""
+    return " ".join(text.replace("│", "").split())
+
+
 def bench_command(*arguments: str) -> list[str]:
     """The command line of `bench` with this interpreter."""
     return [sys.executable, "-m", "pretrain_bench", *arguments]

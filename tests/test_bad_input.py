@@ -72,7 +72,7 @@ WALL = "Area_1/office_1/Annotations/wall_1.txt"
     [
         (
             ["--method", "our"],
-            "unknown method 'our'. Did you mean 'ours'? There are: csc, depthcontrast, msc, ours, pointcontrast, scratch, supervised",
+            "unknown method 'our'. Did you mean 'ours'? There are: csc, depthcontrast, imported, msc, ours, pointcontrast, scratch, supervised",
         ),
         (["--task", "s3dis"], "unknown task 's3dis'. Did you mean 's3dis-sem'?"),
         (["--budget", "smok"], "unknown budget 'smok'. Did you mean 'smoke'?"),
@@ -173,6 +173,7 @@ def test_a_parent_checkpoint_of_another_shape(runs: Path, s3dis_root: Path, benc
     tensors = load_file(backbone)
     tensors["conv0p1s1.kernel"] = tensors["conv0p1s1.kernel"][:, :, :2].copy()
     save_file(tensors, backbone)
+    backbone.chmod(0o644)  # a sandbox reads it as another user
     error = one_line(bench(*arguments(*data), code=2).stderr)
     assert "pre-trained backbone: tensor 'conv0p1s1.kernel' has shape (27, 3, 2), expected (27, 3, 4)" in error
     assert not list((tmp_path / "runs/finetune").glob("*")) and not list((tmp_path / "runs/.partial").glob("[!.]*"))

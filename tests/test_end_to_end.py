@@ -135,7 +135,9 @@ def the_fine_tuning_loader_never_sees_test_labels(
     (root / "parents" / parent[0]).symlink_to(finished / "pretrain" / parent[1] / "artifacts")
     read: list[str] = []
     original = steps.load_labels
-    monkeypatch.setattr(steps, "load_labels", lambda view, scene: read.append(scene) or original(view, scene))
+    monkeypatch.setattr(
+        steps, "load_labels", lambda view, scene, *more: read.append(scene) or original(view, scene, *more)
+    )
     semantic.run(StageContext.open(root))
     assert set(read) == set(spec.split.train)
     assert not set(read) & {*spec.split.test, *spec.split.selection}

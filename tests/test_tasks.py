@@ -29,7 +29,7 @@ from pretrain_bench.harness.store.store import Store
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.finetune import detection, instance, semantic, steps
 from pretrain_bench.methods.stage import set_up_torch
-from tests.conftest import NANO, Bench, run_here
+from tests.conftest import NANO, Bench, run_here, unboxed
 
 
 @pytest.mark.slow
@@ -206,7 +206,7 @@ def training_reads_the_labels_of_training_scenes_alone(
     read: set[str] = set()
 
     def watched(original):
-        return lambda view, scene: read.add(scene) or original(view, scene)
+        return lambda view, scene, *more: read.add(scene) or original(view, scene, *more)
 
     monkeypatch.setattr(steps, "load_labels", watched(steps.load_labels))
     for name in ("load_labels", "load_boxes"):
@@ -255,7 +255,7 @@ def a_scene_is_drawn(task: str, store: Path, bench: Bench, tmp_path: Path) -> No
     assert "--scene list names all" in said
     assert "not a test scene of this run" in said
     said = bench("show", folder.name, "--runs", str(store), "--scene", scene, "--checkpoint", "last", code=2).stderr
-    assert "'last' is not one of 'final', 'selected', 'best'" in " ".join(said.replace("│", "").split())
+    assert "'last' is not one of 'final', 'selected', 'best'" in unboxed(said)
 
 
 def all_kinds_are_shown_audited_and_reported(tasks: Sequence[str], store: Path, bench: Bench, tmp_path: Path) -> None:

@@ -60,7 +60,9 @@ def test_fine_tuning_draws_anew_what_is_not_transferred(transfer: str, transferr
     settings = NetworkSettings(width=0.125)
     trained = seeded_backbone(7, settings, 0.1, "torch", 1)
     save_backbone(trained, tmp_path)
-    spec = SimpleNamespace(network=settings, sparse_backend="torch", parents={"scans": "key"}, transfer=transfer)
+    spec = SimpleNamespace(
+        network=settings, sparse_backend="torch", parents={"scans": "key"}, transfer=transfer, probe=None
+    )
     context = SimpleNamespace(spec=spec, seed=lambda name: 2, parent=lambda stage: tmp_path, notes={})
     loaded = load_backbone(context, 5).state_dict()  # type: ignore[arg-type]
     fresh = seeded_backbone(5, settings, settings.finetune_bn_momentum, "torch", 2).state_dict()

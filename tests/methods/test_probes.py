@@ -237,7 +237,7 @@ def test_a_plan_knows_what_features_take(probed: Probed) -> None:
     """A count of the work before any ran, then the mean of earlier ones; a probe is priced by earlier probes of its task."""
     _, second, last = planned(probed.source)
     assert rough_flops(second) > 0 == rough_flops(last) and History([]).estimate(second, 1).source == "rough"
-    assert artifact_bytes(second.spec) > 5 * SOME_ROWS * 12 * 4
+    assert artifact_bytes(second) > 5 * SOME_ROWS * 12 * 4
     root = probed.features.root / "in"
     (root / "spec.json").write_bytes((root / "stage.json").read_bytes())
     done = {"outcome": "ok", "ledger": {"wall_seconds": 7.0, "cpu_seconds": 7.0}}

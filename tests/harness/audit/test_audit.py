@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pretrain_bench.harness.executors.local import LocalExecutor
-from tests.conftest import NANO, Bench, bench_command
+from tests.conftest import NANO, Bench, bench_command, unboxed
 from tests.faults.in_process import run_with
 from tests.harness.audit.cheats import section
 from tests.harness.audit.conftest import planned_cells
@@ -428,4 +428,5 @@ def test_wrong_use(honest: Path, bench: Bench, tmp_path: Path) -> None:
     assert "name runs with --rerun KEY" in bench("audit", "--times", "2", "--runs", str(honest), code=2).stderr
     assert "--rerun-sample N draws runs" in bench("audit", "--rerun", "2", "--runs", str(honest), code=2).stderr
     assert "no run in" in bench("audit", "--rerun", "zzzz", "--runs", str(honest), code=2).stderr
-    assert "expected one of none, final" in bench("clean", "--keep", "some", "--runs", str(honest), code=2).stderr
+    refused = bench("clean", "--keep", "some", "--runs", str(honest), code=2).stderr
+    assert "'some' is not one of 'none', 'final'" in unboxed(refused)

@@ -88,7 +88,7 @@ def test_bench_yaml_counts_less_than_options_and_variables(
     moved.write_text("runs: store\ndata:\n  s3dis: /data\nrun: x\nexecutor: slurm\n")
     error = bench(*command, code=2).stderr
     assert "mine.yaml, line 4: run: unknown key, did you mean 'runs'?" in error
-    assert "mine.yaml, line 5: executor: Input should be 'local' or 'docker'" in error
+    assert "mine.yaml, line 5: executor: Input should be 'auto', 'bubblewrap', 'local', 'docker' or 'podman'" in error
     monkeypatch.setenv("BENCH_CONFIG", "nowhere.yaml")
     assert "$BENCH_CONFIG: nowhere.yaml: no such file" in bench(*command, code=2).stderr
 

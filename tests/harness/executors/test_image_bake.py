@@ -79,6 +79,9 @@ class Engine:
         self.set_mode("works")
         self.keep(tag(BASE), {"any": "base"})
 
+    def version(self) -> dict[str, Any]:
+        return {"Components": [{"Name": "Engine"}]}
+
     def set_mode(self, mode: str) -> None:
         (self.home / "mode").write_text(mode)
         can_bake.cache_clear()

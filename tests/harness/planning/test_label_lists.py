@@ -138,7 +138,7 @@ def test_labels_outside_of_the_listed_rows_are_ignored_in_training(tmp_path: Pat
     torch.save({"scene0191_00": np.array([3, 17, 3])}, tmp_path / "in" / LABEL_ROWS_FILE)
 
     def context(ratio: str) -> Any:
-        spec = SimpleNamespace(label_ratio=LabelRatio.parse(ratio))
+        spec = SimpleNamespace(label_ratio=LabelRatio.parse(ratio), data=None)
         return SimpleNamespace(root=tmp_path, view=tmp_path / "data/scannet", spec=spec)
 
     kept = allowed_labels(context("la20"), "scene0191_00")
