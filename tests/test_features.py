@@ -31,6 +31,7 @@ def test_groups_that_lie_apart_get_colours_apart() -> None:
     )
 
 
+@pytest.mark.slow
 def test_few_rows_of_equal_features_are_drawn(tmp_path: Path) -> None:
     uv = np.array([[0, 0], [3, 2], [1, 1], [2, 0]])
     arrays = {"image": np.zeros((4, 5, 3), np.uint8), "xyz": np.zeros((4, 3)), "rgb": np.zeros((4, 3)), "uv": uv,

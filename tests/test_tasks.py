@@ -47,6 +47,7 @@ def test_scannet_is_fine_tuned_on_its_official_split(bench: Bench, tmp_path) -> 
     assert 0 <= scorer.majority_class() < 20 and record["metrics"]["miou_voxel_final"] is not None
 
 
+@pytest.mark.slow
 def test_supervised_does_not_pretrain_on_the_labels_of_its_own_task(bench: Bench) -> None:
     cell = ("run", "--task", "scannet-sem", *NANO, "--method", "supervised")
     said = bench(*cell, code=2).stderr

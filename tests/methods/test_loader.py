@@ -53,6 +53,7 @@ def test_an_error_of_ours_comes_through_as_it_is() -> None:
         assert seen == [0, 1]
 
 
+@pytest.mark.slow
 def test_workers_run_ahead_by_a_bounded_number_and_end_with_the_loop(tmp_path) -> None:
     def leave_a_mark(step: int) -> int:
         (tmp_path / str(step)).touch()

@@ -14,6 +14,7 @@ from pretrain_bench.harness.store.store import Store
 from tests.conftest import Bench
 
 
+@pytest.mark.slow
 def test_seeds_and_their_cost_are_printed(planted_store: Store, bench: Bench) -> None:
     root = str(planted_store.root)
     done = bench("power", root, "--effect", "2", "--task", "s3dis-sem")

@@ -117,6 +117,7 @@ def test_not_applicable(s3dis_root: Path, cache: Path) -> None:
     assert set(reasons) == {"supervised"} and "which task 's3dis-sem' fine-tunes on" in reasons["supervised"]
 
 
+@pytest.mark.slow
 def test_cells_whose_data_are_not_prepared_are_listed(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
