@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import inspect
 import os
 import signal
 import sys
@@ -84,7 +85,13 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             raise Interrupted("interrupted; what is complete is kept, the same command resumes there") from None
 
+    run_command.__doc__ = one_line_each(command.__doc__ or "")
     return run_command
+
+
+def one_line_each(text: str) -> str:
+    """A docstring with each paragraph in one line: Typer keeps line breaks, wherever the terminal's are."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
 
 
 _COMMANDS: tuple[tuple[typer.Typer, str, Callable[..., None]], ...] = (

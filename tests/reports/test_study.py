@@ -36,7 +36,9 @@ def store_of(name: str) -> Store:
     return open_store(bundle(name))
 
 
-@pytest.mark.parametrize(("suite", "least"), [pytest.param("tiny", 15, marks=pytest.mark.slow), ("smoke", 19), ("smoke-gpu", 15)])
+@pytest.mark.parametrize(
+    ("suite", "least"), [pytest.param("tiny", 15, marks=pytest.mark.slow), ("smoke", 19), ("smoke-gpu", 15)]
+)
 def test_a_study_keeps_to_the_audit(suite: str, least: int, bench: Bench) -> None:
     findings = json.loads(bench("audit", str(bundle(suite)), "--json").stdout)
     assert not [f for f in findings if f["verdict"] == "failed"]

@@ -45,6 +45,8 @@ def test_every_option_is_explained_with_its_default(
     monkeypatch.setenv("TERMINAL_WIDTH", "200")
     monkeypatch.setenv("COLUMNS", "200")
     text = re.sub(r"[\s│]+", " ", bench(*words, "--help").stdout)
+    described = COMMANDS[words].help or ""
+    assert described and not re.search(r"[^\n]\n[^\n]", described), "the terminal breaks lines, not the source"
     for option in COMMANDS[words].params:
         assert option.opts[0] in text or (option.metavar or option.name) in text, option.name
         assert option.help, f"{' '.join(words)}: {option.name} has no help"
