@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import pretrain_bench as pb
+from pretrain_bench.benchmarks.specs.checkpoint import ImportedFrom
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.store.bundle import open_store
@@ -70,12 +71,15 @@ def test_bench_yaml_counts_less_than_options_and_variables(
     for folder in ("s3dis", "other", "deep/er"):
         (tmp_path / folder).mkdir(parents=True)
     file = tmp_path / "bench.yaml"
-    file.write_text("data: {s3dis: s3dis, scannet: /data/scannet}\nruns: store\nexecutor: docker\n")
+    file.write_text(
+        "data: {s3dis: s3dis, scannet: /data/scannet}\nruns: store\nexecutor: docker\nlabel_splits: {la20: p/20}\n"
+    )
     command = ("run", "--method", "scratch", "--task", "s3dis-sem", "--budget", "smoke")
     bench(*command, code=2, cwd=tmp_path / "deep/er")
     call = chosen.pop()
     assert call["runs"] == tmp_path / "store" and call["settings"].executor == "docker"
     assert call["settings"].data == [f"s3dis={tmp_path}/s3dis", "scannet=/data/scannet"]
+    assert call["settings"].label_splits == [f"la20={tmp_path}/p/20"]
     monkeypatch.setenv("BENCH_RUNS", "elsewhere")
     bench(*command, "--executor", "local", "--data", "s3dis=other", code=2)
     call = chosen.pop()
@@ -159,6 +163,12 @@ def test_what_a_claim_lacks() -> None:
     assert steps == [f"for a claim, two more seeds: --pretrain-seed 1 2, about {minutes} min"]
     alone = pb.next_steps(Report(r) for r in records if r.method == "scratch")  # type: ignore[misc]
     assert alone[0] == "to compare scratch with something, add --method ours" and len(alone) == 2
+    origin = ImportedFrom(file="mine.pth", sha256="0" * 64, origin="minkowski-0.5")
+    mine = [r if r.method == "scratch" or r.cell else r.model_copy(update={"imported": origin}) for r in records]
+    (step,) = pb.next_steps(map(Report, mine))  # type: ignore[arg-type]
+    assert step.startswith("for a claim, two more seeds"), "of scratch; a checkpoint has as many seeds as files"
+    only = pb.next_steps(Report(r) for r in mine if r.method == "ours")  # type: ignore[misc]
+    assert only == ["to compare ours with something, add --method scratch"]
     seeded = [
         r.model_copy(update={"cell": r.cell and r.cell.model_copy(update={"pretrain_seed": seed})})
         for r in records
