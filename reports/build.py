@@ -45,7 +45,7 @@ SYNTHETIC_BEFORE_REAL = (
     f"{SYNTHETIC_PRETRAINING} in the name of a row: pre-trained on procedural scenes, tested on real ones.\n"
 )
 MORE_NOTES = (
-    f"{TO_SEE}: so many seeds of each method find a true difference of 1 point in 4 studies of 5, at the spread seen.\n"
+    f"{TO_SEE}: seeds of each method that find a true difference of 1 point in 4 studies of 5, at the spread seen.\n"
 )
 
 

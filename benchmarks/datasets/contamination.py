@@ -110,10 +110,12 @@ class _Seen:
 
     def add_stated(self, item: str) -> None:
         scans = scans_of(item)
-        if scans is None:
+        if scans is not None:
+            self.scans |= scans
+        elif any(wildcard in item for wildcard in "*?["):
             self.patterns.add(item)
         else:
-            self.scans |= scans
+            self.scans.add(item)
 
 
 def contamination(

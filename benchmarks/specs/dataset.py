@@ -183,7 +183,7 @@ class Dataset(Spec):
             raise ValueError(f"{len(self.box_classes)} box_classes, but {len(self.box_class_ids)} box_class_ids")
         strange = set(self.stuff_classes) - set(self.classes)
         if strange:
-            raise ValueError(f"stuff_classes names {sorted(strange)[0]!r}, which is no class")
+            raise ValueError(f"stuff_classes names {sorted(strange)[0]!r}, which is not one of its classes")
         if self.box_mean_sizes_metres and len(self.box_mean_sizes_metres) != len(self.detected_classes):
             raise ValueError(
                 f"{len(self.detected_classes)} classes of boxes, but {len(self.box_mean_sizes_metres)} box_mean_sizes_metres"

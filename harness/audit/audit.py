@@ -132,7 +132,7 @@ def _sample(runs: dict[str, AuditedRun], options: AuditOptions, display: Display
     if not options.rerun_sample:
         return []
     seed = secrets.randbelow(MOST_SEED) if options.rerun_seed is None else options.rerun_seed
-    display.say(f"the runs to carry out again are drawn with --rerun-seed {seed}")
+    display.say(f"the runs to rerun are drawn with --rerun-seed {seed}")
     keys = sorted(k for k, r in runs.items() if r.spec.kind == "finetune" and r.record.outcome == Outcome.ok)
     return [runs[k] for k in random.Random(seed).sample(keys, min(options.rerun_sample, len(keys)))]
 

@@ -68,7 +68,7 @@ def check_code(runs: Runs, tally: Tally) -> None:
 
 
 def _is_ours(run: AuditedRun) -> bool:
-    return run.spec.kind == "finetune" or shipped(Method, run.spec.code_of) is not None
+    return run.spec.kind != "pretrain" or shipped(Method, run.spec.code_of) is not None
 
 
 def _stage(run: AuditedRun) -> Stage:

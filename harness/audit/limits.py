@@ -77,6 +77,13 @@ def _differences(spec: StageSpec, profile: Profile) -> Iterator[str]:
         yield f"precision {spec.precision}"
     if spec.kind == "finetune" and spec.selection != profile.selection:
         yield f"selection {spec.selection}"
+    if spec.kind == "finetune" and spec.probe != profile.probes.of(spec.protocol):
+        yield f"probe {spec.probe}"
+    if spec.kind == "features":
+        shared = profile.probes.linear.features.model_dump(mode="json")
+        recorded = {name: (spec.recipe or {}).get(name) for name in shared}
+        if recorded != shared:
+            yield f"recipe {_changed(recorded, shared)}"
     try:
         expected = _expected_recipe(spec, profile)
         if expected is None:

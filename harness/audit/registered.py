@@ -9,7 +9,7 @@ from pretrain_bench.harness.audit.account import time_of
 from pretrain_bench.harness.audit.bundle import check_signature
 from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.audit.runs import Runs
-from pretrain_bench.harness.contract.records import Outcome, Record
+from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.planning.registration import read_registration
 
 PRESENT, EARLIER = "every registered cell is there", "nothing ran before it was registered"
@@ -21,7 +21,11 @@ def check_registered(path: Path, runs: Runs, signers: Path | None, signer: str |
     check_signature(path, signers, signer, tally)
     records = {key: run.record for key, run in runs.items()}
     by_cell = {_identity(r.cell): r for r in records.values() if r.cell is not None}
-    failed = {(r.method, runs[r.key].spec.seed) for r in records.values() if _is_failed_pretraining(r)}
+    failed = {
+        (r.method, runs[r.key].spec.seed, runs[r.key].spec.task)
+        for r in records.values()
+        if r.kind != "finetune" and r.outcome != Outcome.ok
+    }
     since = time_of(registration.registered_at)
     for entry in registration.cells:
         cell, title = entry.cell, title_of(entry.cell)
@@ -29,8 +33,8 @@ def check_registered(path: Path, runs: Runs, signers: Path | None, signer: str |
         if record is None and (record := by_cell.get(_identity(cell))) is not None:
             text = f"is here as {record.key}, registered as {entry.key}: other code, recipe, data or machine settings"
             tally.note(PRESENT, "warning", title, text)
-        elif record is None and (cell.method, cell.pretrain_seed) in failed:
-            tally.note(PRESENT, "warning", title, "has no run, because its pre-training failed")
+        elif record is None and failed & {(cell.method, cell.pretrain_seed, task) for task in _tasks_before(cell)}:
+            tally.note(PRESENT, "warning", title, "has no run, because an earlier stage of it failed")
         elif not tally.expect(
             PRESENT, record is not None, title, f"registered as {entry.key}, and no run of it is here"
         ):
@@ -50,5 +54,6 @@ def _identity(cell: Cell) -> str:
     return cell.model_dump_json()
 
 
-def _is_failed_pretraining(record: Record) -> bool:
-    return record.kind == "pretrain" and record.outcome != Outcome.ok
+def _tasks_before(cell: Cell) -> tuple[str | None, ...]:
+    """Tasks of the stages before a cell's own: None of a pre-training, the cell's of the features of a linear probe."""
+    return (None, cell.task) if cell.protocol == "linear" else (None,)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pretrain_bench.benchmarks.metrics.predictions import is_constant, read_untyped
 from pretrain_bench.benchmarks.support.errors import BenchError
 from pretrain_bench.harness.audit.findings import Tally
-from pretrain_bench.harness.audit.runs import AuditedRun, Runs
+from pretrain_bench.harness.audit.runs import AuditedRun, Runs, behind
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import canonical_json
 from pretrain_bench.harness.running.checks import weights_sample
@@ -40,7 +40,7 @@ def check_seeds(runs: Runs, tally: Tally) -> None:
             _check_equal_weights(group, tally)
             _check_near_weights(group, tally)
     for group in tuned.values():
-        _check_predictions(group, tally)
+        _check_predictions(group, runs, tally)
 
 
 def _but(run: AuditedRun, *fields: str) -> str:
@@ -84,8 +84,9 @@ def _distance(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
     return float(np.linalg.norm(one - two)) / size if size else 0.0
 
 
-def _check_predictions(group: list[AuditedRun], tally: Tally) -> None:
-    """Equal predictions on every test scene, unless they are of a network that says the same everywhere."""
+def _check_predictions(group: list[AuditedRun], runs: Runs, tally: Tally) -> None:
+    """Equal predictions on every test scene, unless they are of a network that says the same everywhere, or of one backbone that
+    stands under two keys."""
     first: dict[tuple[tuple[str, str], ...], AuditedRun] = {}
     for run in group:
         predicted = tuple(sorted((n, e.sha256) for n, e in run.record.artifacts.items() if n.startswith(FINAL)))
@@ -99,8 +100,25 @@ def _check_predictions(group: list[AuditedRun], tally: Tally) -> None:
             text = f"the same as of {other.name}, and the same everywhere: neither network learnt anything"
             tally.note(PREDICTIONS, "warning", run.name, text)
             continue
+        if _is_same_start(run, other, runs):
+            tally.note(PREDICTIONS, "warning", run.name, f"one backbone under two keys, as that of {other.name}")
+            continue
         text = f"all predictions are those of {other.name} ({_seeds(other)}); this run is of {_seeds(run)}"
         tally.expect(PREDICTIONS, False, run.name, text)
+
+
+def _is_same_start(one: AuditedRun, two: AuditedRun, runs: Runs) -> bool:
+    """Whether two runs claim the same seeds and start from equal weights, of one method or of an imported checkpoint: the
+    pre-training has run under another key (other code, stated scenes), or its backbone was exported and imported."""
+    cells = [run.record.cell for run in (one, two)]
+    if None in cells or len({(cell.pretrain_seed, cell.finetune_seed) for cell in cells if cell}) > 1:
+        return False
+    starts = [
+        {p.record.artifacts[BACKBONE].sha256 for p in behind(run, runs) or () if BACKBONE in p.record.artifacts}
+        for run in (one, two)
+    ]
+    imported = any(p.spec.checkpoint for run in (one, two) for p in behind(run, runs) or ())
+    return bool(starts[0] & starts[1]) and (one.spec.method == two.spec.method or imported)
 
 
 def _seeds(run: AuditedRun) -> str:

@@ -74,6 +74,9 @@ def _aspects(run: AuditedRun, runs: Runs) -> Iterator[Aspect]:
         network = {**stage.spec.network.model_dump(mode="json"), "precision": stage.spec.precision}
         yield Aspect(ONE_NETWORK, network)
     evaluation = {**(spec.recipe or {}), "selection": spec.selection, "metric": spec.headline_metric}
+    if spec.probe is not None:
+        evaluation["probe"] = spec.probe.model_dump(mode="json")
+        evaluation["features"] = [s.spec.recipe for s in stages or () if s.spec.kind == "features"]
     yield Aspect(ONE_RECIPE, evaluation, spec.data.manifest_sha256 if spec.data else "")
 
 

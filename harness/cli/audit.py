@@ -42,7 +42,7 @@ def audit(
     times: Annotated[int, typer.Option("--times", min=1, help="How many times to re-run each of them.")] = 1,
     rerun_seed: Annotated[
         int | None,
-        typer.Option("--rerun-seed", min=0, metavar="N", help="Draw them by your own number. (default: a fresh one)"),
+        typer.Option("--rerun-seed", min=0, metavar="N", help="Random seed of --rerun-sample. (default: a fresh one)"),
     ] = None,
     bundle: Annotated[
         Path | None, typer.Option("--bundle", help="Pack the store for a reviewer: FILE.tar.zst.")
@@ -65,7 +65,7 @@ def audit(
 ) -> None:
     """Check files, hashes, budgets, splits and seeds; recompute metrics; on request re-run. Exit code 1 on a failure.
 
-    A store cannot show runs that were left out: `bench run --register` before a suite runs, and --registered here, does.
+    To detect runs that were left out, register the suite with `bench run --register` and pass --registered here.
     """
     keys = list(runs_or_bundle or [])
     if len(keys) == 1 and keys[0].endswith(".tar.zst"):

@@ -28,7 +28,7 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="NAME=DIR",
-        help="Root of a dataset, in its official layout; NAME may be a YAML file of yours.",
+        help="Root of a dataset, in any layout that is read for it; NAME may be your own YAML file.",
         autocompletion=completion.roots,
     ),
 ]
@@ -88,7 +88,7 @@ ExecutorName = Annotated[
 ]
 TrustCode = Annotated[
     bool,
-    typer.Option("--trust-code", help="Run the Python of your own method folders: as you, without isolation."),
+    typer.Option("--trust-code", help="Run your own method folders' Python; planning runs it unisolated."),
 ]
 DEFAULT_RUNS = Path("runs")
 

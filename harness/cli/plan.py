@@ -98,7 +98,7 @@ def _print(plan: pb.Plan, show_all: bool, retry: Retry) -> None:
     if waiting := len(plan.waiting):
         unsized = sum(not w.stages for w in plan.waiting)
         rest = f"; {unsized} of them are not counted, as the size of their data is not known" if unsized else ""
-        print(f"* {waiting} cells wait for data and are estimated from the size of these{rest}")
+        print(f"* {waiting} cells wait for data and are estimated from its published size{rest}")
     needs = [(n["what"], n["state"], _size(n["bytes"]), n["detail"]) for n in plan.needs]
     print("\n" + table(("needs", "state", "size", "what to do, terms"), needs))
     counts = Counter(s.state.value for s in [*plan.stages, *plan.expected])

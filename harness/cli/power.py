@@ -12,8 +12,8 @@ from pretrain_bench.harness.cli.options import Json
 
 NOTES = (
     "seeds: pre-training seeds of the method and of scratch that find a true difference of {effect:g} in 4 studies of 5 (Welch, "
-    "two-sided 5 %); hours: CPU- or GPU-hours of so many of both, pre-training included",
-    "n, shows: the fewer seeds of the two that there are, and the difference that they find as surely",
+    "two-sided 5 %); hours: CPU- or GPU-hours of that many seeds of both, pre-training included",
+    "n: seeds run, of method or scratch, whichever has fewer; shows: the difference that n finds as surely",
     "sd: of one pre-training with its fine-tunings; parts: over pre-training seeds, fine-tuning seeds, and the rest",
     "fine-tuning seeds that both share cancel in the difference (paired); own: the seeds it would take if they did not",
     "stopping at the first p below 5 % of many looks inflates errors: bench run --stop-when-decided",

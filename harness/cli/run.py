@@ -19,7 +19,7 @@ def run(
         Literal["pocock", "obrien-fleming"] | None,
         typer.Option(
             "--stop-when-decided",
-            help="Two pre-training seeds of a suite at a time, until all methods differ from scratch, by this rule.",
+            help="Run two pre-training seeds of the suite at a time; stop once all methods differ from scratch.",
         ),
     ] = None,
     register: Annotated[
@@ -39,6 +39,8 @@ def run(
     suite = matrix.cells("run", shown.say)
     if stop_when_decided is not None and matrix.suite is None:
         raise pb.WrongUse("--stop-when-decided: it takes the seeds of a --suite, two at a time")
+    if stop_when_decided is not None and register is not None:
+        raise pb.WrongUse("--register and --stop-when-decided: the cells that will run are not known beforehand")
     options: dict[str, Any] = dict(
         runs=matrix.runs,
         only=matrix.filters,

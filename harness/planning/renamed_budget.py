@@ -26,8 +26,10 @@ def known_budget(budget: Budget, methods: Iterable[Method], store: Store) -> tup
     for kind, spec in _specs(store):
         limits = spec["limits"]
         half = budget.pretrain if kind == "pretrain" else budget.finetune
+        if kind == "features" or (spec.get("probe") or {}).get("protocol") == "linear":
+            half = half.model_copy(update={"uniformity": "at_most"})  # these take no step
         share = shares.get((spec["method"], spec["stage"])) if kind == "pretrain" else 1.0
-        stages[limits["budget"], limits["budget_version"]].append(_Stage(half, share, limits))
+        stages[limits["budget"], limits["budget_version"]].append(_Stage(kind, half, share, limits))
     if (budget.name, budget.version) in stages:
         return budget, None
     for (name, version), seen in sorted(stages.items()):
@@ -38,9 +40,10 @@ def known_budget(budget: Budget, methods: Iterable[Method], store: Store) -> tup
 
 
 class _Stage(NamedTuple):
-    """A stage of the store: the half of the budget that it would have, its share of that (None: of a method that is not at hand),
-    and its limits as its spec has them."""
+    """A stage of the store: its kind, the half of the budget that it would have, its share of that (None: of a method that is not
+    at hand), and its limits as its spec has them."""
 
+    kind: str
     half: BudgetHalf
     share: float | None
     limits: Mapping[str, Any]
@@ -48,7 +51,7 @@ class _Stage(NamedTuple):
 
 def _is_of(budget: Budget, stage: _Stage) -> bool:
     """Whether a stage had the limits that the budget gives it."""
-    half, share, limits = stage
+    _, half, share, limits = stage
     fields = {"uniformity": "at_most", "loader_workers": 0, "wall_seconds": None}
     same = all(limits.get(name, default) == getattr(half, name) for name, default in fields.items())
     same = same and limits["currency"] == half.currency.value and limits["schedule_horizon"] == budget.schedule_horizon
@@ -57,7 +60,7 @@ def _is_of(budget: Budget, stage: _Stage) -> bool:
 
 def _shows_amounts(stages: list[_Stage], pretrains: bool) -> bool:
     """Whether these stages show the amount of each half that the suite uses; a pre-training without a share shows none."""
-    shown = {id(stage.half) for stage in stages if stage.share}
+    shown = {stage.kind == "pretrain" for stage in stages if stage.share}
     return len(shown) >= (2 if pretrains else 1)
 
 

@@ -20,7 +20,7 @@ from pretrain_bench.benchmarks.specs.budget import Budget, BudgetHalf, Currency
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
 from pretrain_bench.benchmarks.specs.checkpoint import CheckpointFile, ImportedFrom
 from pretrain_bench.benchmarks.specs.method import Method
-from pretrain_bench.benchmarks.specs.probes import FINETUNE, FeatureRecipe, LinearProbe, Protocol
+from pretrain_bench.benchmarks.specs.probes import FINETUNE, DecoderProbe, FeatureRecipe, LinearProbe, Protocol
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.recipes import Recipe, SemanticRecipe
 from pretrain_bench.benchmarks.specs.task import Task
@@ -203,13 +203,25 @@ def features_stage(
             "selection": profile.selection,
             "split": split,
             "parents": {last.spec.stage: last.spec.key},
-            "code_sha256": code_sha256("features", method.name, FEATURES_STAGE),
+            "code_sha256": code_sha256("features", method.code_of, FEATURES_STAGE),
         }
     )
     _check_currency(spec, method)
     synthetic = last.synthetic or target.manifest.synthetic
     title = f"{method.name} -> {task.name}: features"
-    return PlannedStage(spec, budget.finetune, target, None, synthetic, title, method, None, label_file=label_file)
+    left_out = profile.left_out_scenes.get(target.dataset.name, ())
+    return PlannedStage(
+        spec,
+        budget.finetune,
+        target,
+        None,
+        synthetic,
+        title,
+        method,
+        None,
+        label_file=label_file,
+        left_out_scenes=left_out,
+    )
 
 
 def finetune_stage(
@@ -231,6 +243,11 @@ def finetune_stage(
     _check_labels(cell, task)
     _check_cell(cell, specs, target, last)
     probe = profile.probes.of(cell.protocol)
+    hands_over = getattr(last.recipe, TRANSFER, "all")
+    if isinstance(probe, DecoderProbe) and probe.start == "kept" and hands_over != "all":
+        raise NotApplicable(
+            f"protocol 'decoder', start kept: under profile {profile.name!r} method {method.name!r} hands over its encoder only"
+        )
     half = _without_steps(budget.finetune) if isinstance(probe, LinearProbe) else budget.finetune
     ratio, split, label_file = _split(target, specs, cell.label_ratio, machine)
     # Epochs are those of all labels, so that a lower label ratio changes the labels and not the number of steps (spec I-29).

@@ -72,7 +72,11 @@ def load(store: Store, keys: set[str] | None = None) -> Loaded:
                 store.set_aside(str(error))
     columns = [*GROUP, *ROW, "pretrain_seed", "finetune_seed", "outcome", "message", "key", "label_percent", "family"]
     columns += ["pretrain_synthetic", "score_selected"]
-    failed = [r for r in counted if r.kind != "finetune" and r.outcome != Outcome.ok]
+    failed = [
+        r
+        for r in counted
+        if r.kind != "finetune" and r.outcome != Outcome.ok and set(r.parents.values()) <= set(records)
+    ]
     frame = _apart_by_file(pd.DataFrame(rows, columns=None if rows else columns))
     runs, failed_pretrainings = with_row_names(frame, [_failed_pretraining(store, r, records, frame) for r in failed])
     # A copy has its numbers in one block, and so is much quicker to take rows from.
