@@ -106,6 +106,9 @@ def test_weights_from_elsewhere_are_unknown_unless_stated() -> None:
     assert judged(stated=("scannet:val",)).test_seen == 3
     assert judged(stated=("labels:scannet:val",)).flag == "labels"
     assert judged(stated=("scannet/scene0011_0?",)).test_seen == 2
+    for other in ("scannet/scene0011_01", "scene0011_01"):  # a scan of the same room, by its id or its name
+        room = judged(stated=(other,), test=("scene0011_00",))
+        assert (room.flag, room.test_seen, room.test_places_seen) == ("places", 0, 1), other
     named = judged(stated=("scene0011_00", "Area_5__office_1"))
     assert (named.flag, named.test_seen, named.test_places_seen) == ("scenes", 1, 2)
     for wrong in ("scannet", "published:nobody", "scannet:everything"):

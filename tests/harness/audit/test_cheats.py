@@ -14,7 +14,7 @@ import pytest
 import pretrain_bench as pb
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import cache_folder
-from pretrain_bench.harness.audit import code, registered, static
+from pretrain_bench.harness.audit import code, registered, seeds, static
 from pretrain_bench.harness.audit.audit import AuditOptions, audit
 from pretrain_bench.harness.audit.findings import Finding, Tally, Verdict
 from pretrain_bench.harness.audit.pack import PackOptions, pack
@@ -273,3 +273,24 @@ def test_a_registration_from_the_command_line(bench: Bench, tmp_path: Path) -> N
     bench(*check, "me", code=1)
     shutil.rmtree(next((tmp_path / "runs/finetune").iterdir()))
     assert "no run of it is here" in bench("audit", "--registered", "plan.json", code=1).stdout
+
+
+@pytest.mark.parametrize(("same_weights", "verdict"), [(True, "warning"), (False, "failed")])
+def test_one_backbone_under_two_keys_is_no_copy(honest: Path, same_weights: bool, verdict: str) -> None:
+    """A pre-training that ran again after a change of its code may give the same bits under another key."""
+    runs = read_runs(Store(honest), Tally())
+    run = next(r for r in runs.values() if r.spec.kind == "finetune")
+    ((stage, key),) = run.spec.parents.items()
+    parent, again_key, new_key = runs[key], "e" * 20, "f" * 20
+    artifacts = parent.record.artifacts
+    if not same_weights:
+        entry = artifacts["backbone.safetensors"].model_copy(update={"sha256": "0" * 64})
+        artifacts = {**artifacts, "backbone.safetensors": entry}
+    twin = parent._replace(record=parent.record.model_copy(update={"key": new_key, "artifacts": artifacts}))
+    again = run._replace(
+        record=run.record.model_copy(update={"key": again_key}),
+        spec=run.spec.model_copy(update={"parents": {stage: new_key}}),
+    )
+    tally = Tally()
+    seeds.check_seeds({key: parent, new_key: twin, run.record.key: run, again_key: again}, tally)
+    assert [f.verdict for f in tally.findings if f.check == seeds.PREDICTIONS and f.verdict != "ok"] == [verdict]

@@ -11,6 +11,7 @@ from pretrain_bench.benchmarks.specs.budget import Budget, BudgetHalf
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
+from pretrain_bench.benchmarks.specs.probes import DecoderProbe, Probes
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
@@ -418,3 +419,8 @@ def test_a_linear_probe_of_an_encoder_alone_is_not_applicable(prepared: dict[str
     where = cell(method="depthcontrast", protocol="linear")
     with pytest.raises(NotApplicable, match="hands over its encoder only"):
         stages_of(where, specs(where, own), prepared, MACHINE)
+    kept = own.model_copy(update={"probes": Probes(decoder=DecoderProbe(start="kept"))})
+    where = cell(method="depthcontrast", protocol="decoder")
+    stages_of(where, specs(where, own), prepared, MACHINE)
+    with pytest.raises(NotApplicable, match="start kept: .*hands over its encoder only"):
+        stages_of(where, specs(where, kept), prepared, MACHINE)
