@@ -218,9 +218,8 @@ def test_a_killed_stage_is_recorded_as_crashed_and_retried_on_request(
     roots: list[str], bench: Bench, tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
-    process = subprocess.Popen(
-        bench_command(*command(roots, runs, methods=("scratch",))), stderr=subprocess.PIPE, text=True
-    )
+    local = command(roots, runs, "--executor", "local", methods=("scratch",))
+    process = subprocess.Popen(bench_command(*local), stderr=subprocess.PIPE, text=True)
     child = wait_for_child(runs)
     os.kill(child, signal.SIGKILL)
     _, stderr = process.communicate(timeout=60)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pretrain_bench.api.display import Display, default_display
-from pretrain_bench.api.settings import Roots, root_options
 from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.datasets.layout import Manifest, is_prepared, read_manifest
 from pretrain_bench.benchmarks.specs.dataset import Dataset, up_choice
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
 from pretrain_bench.benchmarks.support.files import cache_folder, copy_tree
 from pretrain_bench.harness.planning.catalog import available, find
-from pretrain_bench.harness.planning.label_lists import training_labels
 from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset
+
+if TYPE_CHECKING:
+    from pretrain_bench.api.settings import Roots
 
 DEFAULT_STRIDE = 50
 COUNTED = ("points", "frames", "pairs", "boxes")
@@ -216,7 +217,9 @@ def preview_data(
     official lists as in `Settings`. Raises EnvironmentCannot where it cannot be written, WrongUse or DataError for a ratio that
     does not fit the data.
     """
+    from pretrain_bench.api.settings import root_options
     from pretrain_bench.benchmarks.datasets.preview import contact_sheet
+    from pretrain_bench.harness.planning.label_lists import training_labels
 
     path = Path(f"{prepared.dataset.name}.png" if out is None else out)
     if path.suffix.lower() != ".png":
