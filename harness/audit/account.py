@@ -151,8 +151,8 @@ def _check_ledger(run: AuditedRun, events: list[Event], tally: Tally) -> None:
     text = f"its steps took {in_steps:,.0f} s, the whole stage {ledger.wall_seconds:,.0f} s by its ledger"
     tally.expect(LEDGER, long_enough, run.name, text)
     _check_estimate(run, tally)
-    if record.attempt > 1:
-        return  # the ledger covers all attempts, the usage measured from outside only the last
+    if record.attempt > 1 or (run.spec.kind == "pretrain" and run.spec.data is None):
+        return  # the ledger covers all attempts, the usage from outside only the last; a stage without data counts no time
     for own, seen, share, seconds, what in (
         (ledger.cpu_seconds, record.measured.cpu_seconds, CPU_SHARE, CPU_SECONDS, "CPU"),
         (ledger.wall_seconds, record.measured.wall_seconds, WALL_SHARE, WALL_SECONDS, "wall"),
