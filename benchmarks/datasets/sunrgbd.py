@@ -10,6 +10,7 @@ along the heading, across it and up, heading (counter-clockwise seen from above 
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import struct
@@ -32,6 +33,8 @@ MOST_MAT_BYTES = 512 << 20
 """Unpacked: the points of a view of 730 x 530 pixels take 18 MiB."""
 _COMPRESSED = 15
 """Type of a compressed element of a MATLAB 5 file."""
+_VERSION_5 = b"\x00\x01IM"
+"""The end of its header, in little-endian order."""
 PATTERNS = ("sunrgbd_trainval/depth", "SUNRGBDtoolbox/Metadata")
 """What a folder of this layout holds, to find it near a folder that is not one."""
 MIN_TILT_COSINE = 0.1
@@ -272,11 +275,11 @@ def load_mat(path: Path, name: str, structs: bool = False) -> Any:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
-    _check_unpacked_size(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    unpacked = io.BytesIO(_unpacked(path))
     try:
-        content = loadmat(str(path), variable_names=[name], struct_as_record=not structs, squeeze_me=structs)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+        content = loadmat(unpacked, variable_names=[name], struct_as_record=not structs, squeeze_me=structs)
     except NotImplementedError:
         raise DataError(f"{path}: a MATLAB 7.3 file; save it with -v7 to be read here") from None
     except Exception as error:  # scipy's parser raises nearly anything on damaged input
@@ -287,23 +290,32 @@ def load_mat(path: Path, name: str, structs: bool = False) -> Any:
     return content[name]
 
 
-def _check_unpacked_size(path: Path) -> None:
-    """Raises DataError for a MATLAB 5 file whose compressed variables unpack to more than MOST_MAT_BYTES."""
-    content = memoryview(read_bytes(path)) if path.is_file() else memoryview(b"")
-    at, total = 128, 0
+def _unpacked(path: Path) -> bytes:
+    """A MATLAB 5 file with its compressed variables unpacked; any other file, and a damaged one, as it is.
+
+    Raises DataError where they unpack to more than MOST_MAT_BYTES.
+    """
+    content = read_bytes(path)
+    if content[124:128] != _VERSION_5:
+        return content
+    parts, at, total = [content[:128]], 128, 0
     while at + 8 <= len(content):
         kind, size = struct.unpack_from("<II", content, at)
+        part = content[at : at + 8 + size]
         if kind == _COMPRESSED:
-            unpack, rest = zlib.decompressobj(), bytes(content[at + 8 : at + 8 + size])
+            unpack = zlib.decompressobj()
             try:
-                while rest and total <= MOST_MAT_BYTES:
-                    total += len(unpack.decompress(rest, 1 << 20))
-                    rest = unpack.unconsumed_tail
+                part = unpack.decompress(part[8:], MOST_MAT_BYTES - total + 1)
             except zlib.error:
-                return  # scipy names what is damaged
-        if total > MOST_MAT_BYTES:
-            raise DataError(f"{path}: unpacks to more than {MOST_MAT_BYTES >> 20} MiB")
+                return content  # scipy names what is damaged
+            total += len(part)
+            if total > MOST_MAT_BYTES:
+                raise DataError(f"{path}: unpacks to more than {MOST_MAT_BYTES >> 20} MiB")
+            if not unpack.eof:
+                return content
+        parts.append(part)
         at += 8 + size
+    return b"".join([*parts, content[at:]])
 
 
 def _picture(
