@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import stat
 from pathlib import Path
 
 from pretrain_bench.benchmarks.support.errors import DataError
@@ -70,11 +71,12 @@ def read_text(path: Path) -> str:
     """A text file of the user's. Raises DataError as `decode`, where the file cannot be read, and for one of more than
     MOST_TEXT_BYTES."""
     try:
-        size = path.stat().st_size
+        status = path.stat()
     except OSError as error:
         raise cannot_read(path, error) from None
-    if size > MOST_TEXT_BYTES or not path.is_file():
-        kind = f"a text of {size:,} bytes" if path.is_file() else "not a plain file"
+    plain = stat.S_ISREG(status.st_mode)
+    if status.st_size > MOST_TEXT_BYTES or not plain:
+        kind = f"a text of {status.st_size:,} bytes" if plain else "not a plain file"
         raise DataError(f"{path}: {kind}; expected a file of at most {MOST_TEXT_BYTES >> 20} MiB")
     return decode(read_bytes(path), path)
 
