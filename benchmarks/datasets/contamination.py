@@ -36,7 +36,7 @@ class Contamination(Spec):
 
     flag: Flag = Field(
         description="none; places: another scan of a tested place was seen; scenes: a tested scan itself; labels: labels of a "
-        "tested place; unknown: weights from elsewhere, and nobody states what they were trained on"
+        "tested place; unknown: weights from elsewhere whose training scenes are not stated"
     )
     test: NonNegativeInt = Field(description="test scenes")
     test_seen: NonNegativeInt = Field(0, description="those that the pre-training read themselves")

@@ -31,7 +31,7 @@ MOST_SEED = 2**32
 class AuditOptions(NamedTuple):
     """What to audit. `keys` (first characters, all runs if empty) are the runs to look at; `rerun` names runs to carry out again,
     `rerun_sample` draws more from the fine-tunings among `keys`, by a number of the reviewer's,
-    `rerun_seed` (one that nobody could know before, by default), and each is carried out `times` times. `signers` (a file) and
+    `rerun_seed` (by default one that is drawn anew), and each is carried out `times` times. `signers` (a file) and
     `signer` say who must have signed a bundle or a registration; `registered` is the registration of the suite."""
 
     keys: Sequence[str] = ()

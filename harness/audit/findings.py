@@ -68,7 +68,7 @@ def exit_code(findings: Iterable[Finding], strict: bool) -> int:
 
 
 def summary(findings: Sequence[Finding], runs: int) -> str:
-    """What an audit of so many runs came to, in one sentence, with what no audit of a store can see."""
+    """The verdict of an audit of `runs` runs in one sentence, with what no audit of a store can see."""
     checks = {v: sorted({f.check for f in findings if f.verdict == v}) for v in SEVERITY}
     of = f"{runs:,} run" if runs == 1 else f"{runs:,} runs"
     if checks["failed"]:

@@ -22,8 +22,8 @@ Comparison = tuple[str, str]
 
 
 class Look(NamedTuple):
-    """One look at the results: after so many pre-training seeds, at a level; p of each comparison that was open before, NaN where
-    it cannot be tested."""
+    """One look at the results: the number of pre-training seeds so far, the level, and p of each comparison that was still open,
+    NaN where it cannot be tested."""
 
     number: int
     looks: int

@@ -29,7 +29,7 @@ SPLIT = ("pre-training seed", "fine-tuning seed", "residual")
 
 def seeds_for(runs: pd.DataFrame, effect: float, tasks: Iterable[str] = ()) -> pd.DataFrame:
     """One row for each method of each group with scratch beside it: seeds of each of the two that find a true difference of
-    `effect` points at 80 % power, and the hours that so many of both take.
+    `effect` points at 80 % power, and the hours that this number of both takes.
 
     Columns GROUP, `method`, `n` (the fewer pre-training seeds of the two), `finetune_seeds`, `deviation` (points, of units with
     common fine-tuning seeds), the three of SPLIT (NaN without two seeds of both kinds), `seeds`, `seeds_own` (with fine-tuning

@@ -18,7 +18,7 @@ POCOCK = (1.960, 2.178, 2.289, 2.361, 2.413, 2.453, 2.485, 2.512, 2.535, 2.555)
 OBRIEN_FLEMING = (1.960, 1.977, 2.004, 2.024, 2.040, 2.053, 2.063, 2.072, 2.080, 2.087)
 """For 1 to 10 looks."""
 SEEDS_A_LOOK = 2
-"""Looks come after so many more pre-training seeds: evenly spaced, as the constants ask, and enough for a test at the first."""
+"""Pre-training seeds from one look to the next: even steps, as the constants require, and enough to test at the first."""
 
 
 def critical_values(rule: Rule, looks: int) -> tuple[float, ...]:
@@ -40,8 +40,8 @@ def levels(rule: Rule, looks: int) -> tuple[float, ...]:
 
 
 def looks_for(seeds: int) -> int:
-    """The looks of a study with so many pre-training seeds. Raises WrongUse where they are not a multiple of SEEDS_A_LOOK, or
-    give a single look, which needs no rule."""
+    """The number of looks that `seeds` pre-training seeds give. Raises WrongUse where they are not a multiple of SEEDS_A_LOOK,
+    or give a single look, which needs no rule."""
     if seeds % SEEDS_A_LOOK or seeds < 2 * SEEDS_A_LOOK:
         raise WrongUse(
             f"--stop-when-decided looks after every {SEEDS_A_LOOK} pre-training seeds; the suite has {seeds}, expected a "

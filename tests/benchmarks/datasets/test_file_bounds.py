@@ -58,7 +58,7 @@ def test_a_pipe_among_prepared_files_is_named(kind: str, tmp_path: Path) -> None
     ]
 
 
-@pytest.mark.parametrize("name", ["../../planted", "/tmp/planted", "a/b", "..", ""])
+@pytest.mark.parametrize("name", ["../../planted", "/planted", "a/b", "..", ""])
 def test_a_scene_of_prepared_data_stays_in_its_folder(name: str, tmp_path: Path) -> None:
     entry = SceneEntry(name="room").model_copy(update={"name": name})
     manifest = Manifest(dataset="s3dis", synthetic=False, scenes=(), files={}).model_copy(update={"scenes": (entry,)})

@@ -279,7 +279,7 @@ def prune_what_contradicts(runs: Path) -> None:
 
 
 def prune_in_the_chain(runs: Path) -> None:
-    """The same by somebody who knows that the chain names every pruning, and leaves the scores as the curve has them."""
+    """The same with the pruning written into the chain too, and scores that agree with the curve."""
     folder = folder_of(runs, "csc")
     edit_pruned(runs)
     for path in folder.glob("artifacts/predictions/final/*.npz"):
