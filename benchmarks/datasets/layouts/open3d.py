@@ -32,10 +32,12 @@ PATTERNS = (INTRINSIC, f"*/{INTRINSIC}")
 
 def find(dataset: Dataset, root: Path) -> dict[str, Any]:
     """Recordings: folders with color/, depth/ and camera_intrinsic.json."""
-    recordings = folders_with(root, lambda p: (p / "color").is_dir() and (p / INTRINSIC).is_file())
-    if not recordings:
-        raise DataError(f"{root}: no Open3D recording; expected color/, depth/ and {INTRINSIC} in a folder")
-    return recordings
+    return folders_with(
+        root,
+        lambda p: (p / "color").is_dir() and (p / INTRINSIC).is_file(),
+        "Open3D recording",
+        f"color/, depth/ and {INTRINSIC} in a folder",
+    )
 
 
 def write(dataset: Dataset, folder: Path, out: Path, how: Reading) -> dict[str, Any]:

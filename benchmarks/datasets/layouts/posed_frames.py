@@ -13,11 +13,15 @@ from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.user_files import list_folder, read_text
 
 
-def folders_with(root: Path, holds: Callable[[Path], bool]) -> dict[str, Path]:
-    """Name to folder of the recordings at `root`, or directly below it."""
+def folders_with(root: Path, holds: Callable[[Path], bool], kind: str, expected: str) -> dict[str, Path]:
+    """Name to folder of the recordings at `root`, or directly below it. Raises DataError, with the kind of recording and the
+    expected files, where there is none."""
     if holds(root):
         return {root.resolve().name: root}
-    return {p.name: p for p in list_folder(root) if p.is_dir() and holds(p)}
+    recordings = {p.name: p for p in list_folder(root) if p.is_dir() and holds(p)}
+    if not recordings:
+        raise DataError(f"{root}: no {kind}; expected {expected}")
+    return recordings
 
 
 def numbered_files(folder: Path, pattern: str) -> dict[int, Path]:

@@ -24,10 +24,12 @@ WIDTH, FOCAL, CENTRE, DEPTH_PER_METRE = 1200, 600.0, (599.5, 339.5), 6553.5
 
 def find(dataset: Dataset, root: Path) -> dict[str, Any]:
     """Scenes: folders with results/ and traj.txt."""
-    recordings = folders_with(root, lambda p: (p / "results").is_dir() and (p / "traj.txt").is_file())
-    if not recordings:
-        raise DataError(f"{root}: no rendered Replica scene; expected <scene>/results/ and <scene>/traj.txt")
-    return recordings
+    return folders_with(
+        root,
+        lambda p: (p / "results").is_dir() and (p / "traj.txt").is_file(),
+        "rendered Replica scene",
+        "<scene>/results/ and <scene>/traj.txt",
+    )
 
 
 def write(dataset: Dataset, folder: Path, out: Path, how: Reading) -> dict[str, Any]:

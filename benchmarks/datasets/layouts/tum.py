@@ -43,10 +43,12 @@ CAMERAS = {
 
 def find(dataset: Dataset, root: Path) -> dict[str, Any]:
     """Recordings: folders with rgb.txt and depth.txt."""
-    recordings = folders_with(root, lambda p: (p / "rgb.txt").is_file() and (p / "depth.txt").is_file())
-    if not recordings:
-        raise DataError(f"{root}: no TUM RGB-D recording; expected rgb.txt, depth.txt and groundtruth.txt in a folder")
-    return recordings
+    return folders_with(
+        root,
+        lambda p: (p / "rgb.txt").is_file() and (p / "depth.txt").is_file(),
+        "TUM RGB-D recording",
+        "rgb.txt, depth.txt and groundtruth.txt in a folder",
+    )
 
 
 def write(dataset: Dataset, folder: Path, out: Path, how: Reading) -> dict[str, Any]:
