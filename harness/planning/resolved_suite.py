@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import Cell
@@ -17,6 +17,7 @@ from pretrain_bench.benchmarks.specs.task import DEFAULT_RECIPES, Task
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.reading import reading
+from pretrain_bench.harness.contract.stage import SparseBackend
 from pretrain_bench.harness.executors.choice import AUTO, ENGINES, EXECUTORS
 from pretrain_bench.harness.planning.applicable import NotApplicable, check_applicable, check_needs
 from pretrain_bench.harness.planning.catalog import available, find, is_path
@@ -208,6 +209,7 @@ def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) 
     machine = Machine(threads, overrides.backend, device, overrides.imagenet_weights, label_files)
     notices = [
         *check_label_files(suite.label_ratios, label_files),
+        *_notices_of_backend(overrides.backend, device),
         *check_seeds(methods.values(), suite.pretrain_seeds),
     ]
     asked = [t.dataset for t in tasks.values()]
@@ -222,7 +224,7 @@ def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) 
 
 def _check_overrides(overrides: RunOverrides, profile: Profile) -> None:
     for flag, value, allowed in (
-        ("--backend", overrides.backend, ("torch", "minkowski")),
+        ("--backend", overrides.backend, get_args(SparseBackend)),
         ("--device", overrides.device, ("auto", "cpu", "cuda")),
         ("--executor", overrides.executor, EXECUTORS),
     ):
@@ -235,6 +237,15 @@ def _check_overrides(overrides: RunOverrides, profile: Profile) -> None:
         )
     if overrides.imagenet_weights is not None and not overrides.imagenet_weights.is_file():
         raise WrongUse(f"--imagenet-weights {overrides.imagenet_weights}: no such file")
+
+
+def _notices_of_backend(backend: str, device: str) -> list[str]:
+    """A line where the Triton kernels of a backend cannot run."""
+    if backend == "triton" and device == "cpu":
+        return [
+            "--backend triton: no GPU is used, so torch makes the products; records say so (numerics: sparse_products)"
+        ]
+    return []
 
 
 def _check_distinct(what: str, specs: Mapping[str, Method | Task]) -> None:

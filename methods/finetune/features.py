@@ -38,7 +38,7 @@ def run(context: StageContext) -> dict[str, float | None]:
     assert spec.split is not None
     context.events.cut(0)
     clock = Clock(Ledger())
-    context.start(Start(total_steps=0, numerics=numerics()))
+    context.start(Start(total_steps=0, numerics=numerics(context.spec.sparse_backend)))
     network = load_backbone(context, 1).to(context.device).eval()
     if recipe.batch_norm == "recalibrated":
         recalibrate(network, [network], whole_scenes(context, recipe, spec.split.train))

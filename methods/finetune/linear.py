@@ -32,7 +32,7 @@ def run(context: StageContext) -> dict[str, float | None]:
     assert spec.data is not None and isinstance(spec.probe, LinearProbe)
     context.events.cut(0)
     clock = Clock(Ledger())
-    context.start(Start(total_steps=0, numerics=numerics()))
+    context.start(Start(total_steps=0, numerics=numerics(context.spec.sparse_backend)))
     features, labels = training_rows(context)
     warn_of_missing_classes(context, "label", [labels.numpy()])
     fit = fit_logistic(

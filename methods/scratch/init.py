@@ -12,7 +12,7 @@ from pretrain_bench.methods.training.loop import numerics
 def run(context: StageContext) -> dict[str, float | None]:
     """Write `artifacts/backbone.safetensors`. No data is read and no step is taken."""
     context.events.cut(0)
-    context.start(Start(total_steps=0, numerics=numerics()))
+    context.start(Start(total_steps=0, numerics=numerics(context.spec.sparse_backend)))
     spec = context.spec
     momentum = spec.network.pretrain_bn_momentum
     network = seeded_backbone(1, spec.network, momentum, spec.sparse_backend, context.seed("weights"))

@@ -18,6 +18,7 @@ from pretrain_bench.harness.contract.events import Ledger, Start, Step, Usage
 from pretrain_bench.harness.contract.run_length import RunLength
 from pretrain_bench.methods.context import CANCEL, FINISH, StageContext
 from pretrain_bench.methods.flops import dense_layers_counted, flops
+from pretrain_bench.methods.sparse.backend import numerics_of
 from pretrain_bench.methods.training.checkpoint import load_state, save_state
 from pretrain_bench.methods.training.loader import batches
 from pretrain_bench.methods.training.optim import Schedule
@@ -107,7 +108,11 @@ def train(context: StageContext, training: Training) -> TrainingState:
     """
     modules, optimiser, schedule, length, make_batch, run_step, after_step, _ = training
     state = _resume(context, modules, optimiser)
-    context.start(Start(total_steps=length.expected_steps, resumed_from=state.step, numerics=numerics()))
+    context.start(
+        Start(
+            total_steps=length.expected_steps, resumed_from=state.step, numerics=numerics(context.spec.sparse_backend)
+        )
+    )
     clock = Clock(state.ledger)
     log_every = max(1, math.ceil(length.expected_steps / MAX_STEP_EVENTS))
     saved = time.monotonic()
@@ -167,9 +172,10 @@ def train(context: StageContext, training: Training) -> TrainingState:
     return state
 
 
-def numerics() -> dict[str, str]:
+def numerics(sparse_backend: str) -> dict[str, str]:
     """What decides, besides a stage's key, whether two runs give the same bits."""
     return {
+        **numerics_of(sparse_backend),
         "torch": torch.__version__,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.version.cuda or "none",
