@@ -21,7 +21,8 @@ from pretrain_bench.methods.finetune.logistic import LinearHead, fit_logistic
 from pretrain_bench.methods.finetune.steps import warn_of_missing_classes
 from pretrain_bench.methods.networks.res16unet import Res16UNet34C
 from pretrain_bench.methods.training.checkpoint import load_weights, save_weights
-from pretrain_bench.methods.training.loop import Clock, TrainingState, numerics
+from pretrain_bench.methods.training.loop import Clock, TrainingState
+from pretrain_bench.methods.training.numerics import numerics
 
 HEAD_FILE = "head.safetensors"
 
@@ -32,7 +33,7 @@ def run(context: StageContext) -> dict[str, float | None]:
     assert spec.data is not None and isinstance(spec.probe, LinearProbe)
     context.events.cut(0)
     clock = Clock(Ledger())
-    context.start(Start(total_steps=0, numerics=numerics(context.spec.sparse_backend)))
+    context.start(Start(total_steps=0, numerics=numerics()))
     features, labels = training_rows(context)
     warn_of_missing_classes(context, "label", [labels.numpy()])
     fit = fit_logistic(

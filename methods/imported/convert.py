@@ -8,7 +8,7 @@ from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.imported.matching import Request, import_checkpoint
 from pretrain_bench.methods.networks.res16unet import HEAD, seeded_backbone
 from pretrain_bench.methods.training.checkpoint import BACKBONE_FILE, save_weights
-from pretrain_bench.methods.training.loop import numerics
+from pretrain_bench.methods.training.numerics import numerics
 
 
 def run(context: StageContext) -> dict[str, float | None]:
@@ -22,7 +22,7 @@ def run(context: StageContext) -> dict[str, float | None]:
         raise WrongUse("a stage of an imported checkpoint needs the file: --method NAME=FILE")
     imported = import_checkpoint(Request(path=path, network=spec.network, origin=spec.checkpoint.origin))
     context.events.cut(0)
-    context.start(Start(total_steps=0, numerics=numerics(context.spec.sparse_backend)))
+    context.start(Start(total_steps=0, numerics=numerics()))
     seed, momentum = context.seed("weights"), spec.network.pretrain_bn_momentum
     drawn = seeded_backbone(1, spec.network, momentum, spec.sparse_backend, seed).state_dict()
     weights = {name: imported.weights.get(name, value) for name, value in drawn.items() if not name.startswith(HEAD)}

@@ -6,13 +6,13 @@ from pretrain_bench.harness.contract.events import Ledger, Start, Usage
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.networks.res16unet import seeded_backbone
 from pretrain_bench.methods.training.checkpoint import save_backbone
-from pretrain_bench.methods.training.loop import numerics
+from pretrain_bench.methods.training.numerics import numerics
 
 
 def run(context: StageContext) -> dict[str, float | None]:
     """Write `artifacts/backbone.safetensors`. No data is read and no step is taken."""
     context.events.cut(0)
-    context.start(Start(total_steps=0, numerics=numerics(context.spec.sparse_backend)))
+    context.start(Start(total_steps=0, numerics=numerics()))
     spec = context.spec
     momentum = spec.network.pretrain_bn_momentum
     network = seeded_backbone(1, spec.network, momentum, spec.sparse_backend, context.seed("weights"))

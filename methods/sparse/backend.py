@@ -6,6 +6,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
+from pretrain_bench.methods.training.numerics import IN_USE
 
 BACKENDS = ("torch", "triton", "minkowski")
 NAMES = frozenset(
@@ -54,19 +55,11 @@ def _with_triton(engine: SimpleNamespace) -> SimpleNamespace:
     """The same layers, with maps made in one go and convolutions in Triton where it can make them."""
     from pretrain_bench.methods.sparse import implicit_gemm, pyramid
 
+    IN_USE["sparse_products"] = implicit_gemm.numerics()
     engine.SparseTensor = pyramid.PyramidTensor
     engine.MinkowskiConvolution = implicit_gemm.FusedConvolution
     engine.MinkowskiConvolutionTranspose = implicit_gemm.FusedConvolutionTranspose
     return engine
-
-
-def numerics_of(name: str) -> dict[str, str]:
-    """What decides the bits of a backend besides torch: for `triton` who makes its products."""
-    if name != "triton":
-        return {}
-    from pretrain_bench.methods.sparse import implicit_gemm
-
-    return {"sparse_products": implicit_gemm.numerics()}
 
 
 def _minkowski_engine() -> ModuleType:

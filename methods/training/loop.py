@@ -18,9 +18,9 @@ from pretrain_bench.harness.contract.events import Ledger, Start, Step, Usage
 from pretrain_bench.harness.contract.run_length import RunLength
 from pretrain_bench.methods.context import CANCEL, FINISH, StageContext
 from pretrain_bench.methods.flops import dense_layers_counted, flops
-from pretrain_bench.methods.sparse.backend import numerics_of
 from pretrain_bench.methods.training.checkpoint import load_state, save_state
 from pretrain_bench.methods.training.loader import batches
+from pretrain_bench.methods.training.numerics import numerics
 from pretrain_bench.methods.training.optim import Schedule
 
 Sample = TypeVar("Sample")
@@ -108,11 +108,7 @@ def train(context: StageContext, training: Training) -> TrainingState:
     """
     modules, optimiser, schedule, length, make_batch, run_step, after_step, _ = training
     state = _resume(context, modules, optimiser)
-    context.start(
-        Start(
-            total_steps=length.expected_steps, resumed_from=state.step, numerics=numerics(context.spec.sparse_backend)
-        )
-    )
+    context.start(Start(total_steps=length.expected_steps, resumed_from=state.step, numerics=numerics()))
     clock = Clock(state.ledger)
     log_every = max(1, math.ceil(length.expected_steps / MAX_STEP_EVENTS))
     saved = time.monotonic()
@@ -170,17 +166,6 @@ def train(context: StageContext, training: Training) -> TrainingState:
     if state.step >= FEW_STEPS and state.extra.get(ZERO_LOSSES) == state.step:
         raise NothingToLearn(f"the loss was exactly 0 in all {state.step} steps; {NO_LABELS}")
     return state
-
-
-def numerics(sparse_backend: str) -> dict[str, str]:
-    """What decides, besides a stage's key, whether two runs give the same bits."""
-    return {
-        **numerics_of(sparse_backend),
-        "torch": torch.__version__,
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "cuda": torch.version.cuda or "none",
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
-    }
 
 
 def batch_indices(context: StageContext, component: str, step: int, batch: int, count: int) -> Iterator[int]:

@@ -13,9 +13,11 @@ from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.harness.contract.stage import SparseBackend
 from pretrain_bench.methods.flops import flops
 from pretrain_bench.methods.networks.res16unet import Res16UNet34C
-from pretrain_bench.methods.sparse.backend import BACKENDS, numerics_of, sparse_backend
+from pretrain_bench.methods.sparse import backend
+from pretrain_bench.methods.sparse.backend import BACKENDS, sparse_backend
 from pretrain_bench.methods.sparse.pyramid import LEVELS, PyramidManager
 from pretrain_bench.methods.sparse.tensor import CoordinateManager, batched_coordinates
+from pretrain_bench.methods.training import numerics
 
 SEED = 29
 
@@ -115,11 +117,11 @@ def test_what_it_cannot_number_is_refused(change, message: str) -> None:
 def test_the_network_gives_the_same_on_both_backends() -> None:
     coordinates, results = clouds(-12, 12, 400, 2), []
     features = torch.randn(len(coordinates), 3, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
-    for backend in ("torch", "triton"):
+    for name in ("torch", "triton"):
         torch.manual_seed(SEED)
-        network = Res16UNet34C(4, NetworkSettings(width=0.125), 0.05, backend).double()
+        network = Res16UNet34C(4, NetworkSettings(width=0.125), 0.05, name).double()
         flops.sparse_forward = 0
-        out = network(sparse_backend(backend).SparseTensor(features, coordinates)).F
+        out = network(sparse_backend(name).SparseTensor(features, coordinates)).F
         (out * torch.linspace(-1, 1, 4)).sum().backward()
         results.append((out, torch.cat([p.grad.flatten() for p in network.parameters()]), flops.sparse_forward))
     (one, gradient, count), (other, other_gradient, other_count) = results
@@ -127,7 +129,11 @@ def test_the_network_gives_the_same_on_both_backends() -> None:
     assert count == other_count > 0
 
 
-def test_names_and_numerics_of_backends() -> None:
+def test_a_network_on_triton_is_in_the_numerics(monkeypatch: pytest.MonkeyPatch) -> None:
     assert get_args(SparseBackend) == BACKENDS
-    assert numerics_of("torch") == {}
-    assert numerics_of("triton")["sparse_products"].startswith(("torch", "triton "))
+    monkeypatch.setattr(numerics, "IN_USE", {})
+    monkeypatch.setattr(backend, "IN_USE", numerics.IN_USE)
+    sparse_backend("torch")
+    assert "sparse_products" not in numerics.numerics()
+    sparse_backend("triton")
+    assert numerics.numerics()["sparse_products"].startswith(("torch", "triton "))

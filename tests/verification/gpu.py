@@ -21,9 +21,10 @@ import numpy as np
 import torch
 
 from pretrain_bench.methods.networks.res16unet import Res16UNet34C, seeded_backbone
-from pretrain_bench.methods.sparse.backend import numerics_of, sparse_backend
+from pretrain_bench.methods.sparse.backend import sparse_backend
 from pretrain_bench.methods.sparse.conv import MinkowskiConvolution
 from pretrain_bench.methods.sparse.tensor import SparseTensor
+from pretrain_bench.methods.training.numerics import numerics
 from tests.parity.vectors import CONVOLUTIONS, case, formula_weights, load
 from tests.performance.work import surface_voxels
 from tests.verification.report import write_report
@@ -227,7 +228,7 @@ def triton_report(cpu: list[float]) -> dict[str, Any]:
     """What a record of the backend `triton` would say, its differences, and whether it gives the same bits twice."""
     curves = {kind: curve("cuda", kind, 8000, backend="triton") for kind in PRECISIONS}
     return {
-        "products": numerics_of("triton")["sparse_products"],
+        "products": numerics()["sparse_products"],
         "parity": {
             "operations": operation_parity("cuda", "triton"),
             "network": network_parity("cuda", "triton"),
