@@ -12,7 +12,7 @@ from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.loading import load_spec
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
-from pretrain_bench.benchmarks.specs.suite import Suite, parse_filters
+from pretrain_bench.benchmarks.specs.suite import NO_SEED, Suite, parse_filters
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.planning.catalog import available, find
@@ -42,6 +42,15 @@ def test_exclusions_need_all_of_their_fields() -> None:
     found = cells(less)
     assert len(found) == 24 - 8 - 4, "eight with seed 2, and four more of ours at 5 %"
     assert not any(c[3] == 2 or c[:2] == ("ours", "5%") for c in found)
+
+
+def test_an_exclusion_by_fine_tuning_seed_leaves_linear_probes() -> None:
+    """They have no such seed: all of a suite's are one cell."""
+    probed = SUITE.model_copy(update={"protocols": ("finetune", "linear"), "exclude": ({"finetune_seed": 0},)})
+    found = [(c.protocol, c.finetune_seed) for c in probed.cells("smoke", "smoke")]
+    assert found.count(("linear", NO_SEED)) == 8 and found.count(("finetune", 1)) == 8 and len(found) == 24
+    none = probed.model_copy(update={"exclude": ({"protocol": "linear"},)})
+    assert {c.protocol for c in none.cells("smoke", "smoke")} == {"finetune"}
 
 
 @pytest.mark.parametrize(
