@@ -205,7 +205,7 @@ def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) 
     threads = overrides.threads or min(usable_cpus(), MAX_DEFAULT_THREADS)
     # In containers the backend is the images', and a stage without it ends with that message.
     device = usable_device("torch" if overrides.executor in ENGINES else overrides.backend, overrides.device)
-    label_files = parse_label_files(overrides.label_splits)
+    label_files = parse_label_files(overrides.label_splits, suite.label_ratios)
     machine = Machine(threads, overrides.backend, device, overrides.imagenet_weights, label_files)
     notices = [
         *check_label_files(suite.label_ratios, label_files),
@@ -215,6 +215,7 @@ def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) 
     asked = [t.dataset for t in tasks.values()]
     asked += suite.pretrain_datasets if any(m.needs.data for m in methods.values()) else ()
     names = {name: sources.resolve(name, notices.append) for name in dict.fromkeys(asked)}
+    _check_roots({n: sources.roots[n] for n in (*names.values(), *pretrain_names) if n in sources.roots})
     for name in suite.pretrain_datasets:
         names.setdefault(name, name)
     return ResolvedSuite(
@@ -308,12 +309,6 @@ def _data_sources(overrides: RunOverrides, profile: Profile) -> tuple[DataSource
     if len(pretrain_roots) > 1:
         raise WrongUse(f"--pretrain-data: one pre-training dataset at a time, not {', '.join(pretrain_roots)}")
     all_roots = {**roots, **pretrain_roots}
-    # Before anything is prepared, which may take minutes.
-    for name, folder in all_roots.items():
-        with reading(folder):
-            is_folder = folder.is_dir()
-        if not is_folder:
-            raise WrongUse(f"{name}: data root {folder} is not a folder; give the one that holds the official layout")
     sources = DataSources(
         all_roots,
         {**own, **pretrain_own},
@@ -324,6 +319,16 @@ def _data_sources(overrides: RunOverrides, profile: Profile) -> tuple[DataSource
     )
     sources.check_up(list(all_roots))
     return sources, tuple(pretrain_roots)
+
+
+def _check_roots(roots: Mapping[str, Path]) -> None:
+    """Raises WrongUse for a root that is not a folder, before anything is prepared, which may take minutes. `roots` are those of
+    the datasets in use: `bench.yaml` may name a disk that is not here."""
+    for name, folder in roots.items():
+        with reading(folder):
+            is_folder = folder.is_dir()
+        if not is_folder:
+            raise WrongUse(f"{name}: data root {folder} is not a folder; give the one that holds the official layout")
 
 
 def cells_of(

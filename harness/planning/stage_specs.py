@@ -208,7 +208,7 @@ def features_stage(
     )
     _check_currency(spec, method)
     synthetic = last.synthetic or target.manifest.synthetic
-    title = f"{method.name} -> {task.name}: features"
+    title = features_title(method.name, task.name)
     left_out = profile.left_out_scenes.get(target.dataset.name, ())
     return PlannedStage(
         spec,
@@ -244,7 +244,7 @@ def finetune_stage(
     _check_cell(cell, specs, target, last)
     probe = profile.probes.of(cell.protocol)
     hands_over = getattr(last.recipe, TRANSFER, "all")
-    if isinstance(probe, DecoderProbe) and probe.start == "kept" and hands_over != "all":
+    if isinstance(probe, DecoderProbe) and probe.uses_decoder and hands_over != "all":
         raise NotApplicable(
             f"protocol 'decoder', start kept: under profile {profile.name!r} method {method.name!r} hands over its encoder only"
         )
@@ -328,6 +328,11 @@ def _split(target: PreparedDataset, specs: CellSpecs, ratio: LabelRatio, machine
 def _without_steps(half: BudgetHalf) -> BudgetHalf:
     """A half of a budget for a stage that takes no optimiser step: its amount is a cap, not to be used up."""
     return half.model_copy(update={"uniformity": "at_most"})
+
+
+def features_title(method: str, task: str) -> str:
+    """What the features of linear probes are called wherever stages are listed."""
+    return f"{method} -> {task}: features"
 
 
 def finetune_title(method: str, task: str, ratio: LabelRatio, protocol: Protocol = FINETUNE) -> str:

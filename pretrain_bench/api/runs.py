@@ -63,6 +63,8 @@ _FACTS = {
     "contamination_mark": "the same in words, with the training scenes whose labels it saw; empty where it saw neither",
     "mean_over": "classes that the score is the mean of",
     "voxel_metres": "voxel size of the fine-tuning, in metres",
+    "network_width": "factor of the channels of the network; 1 is full size",
+    "published_as": "what the paper would call the method, with the ablation of its draft that it is",
     "pretrain_samples": "samples of the pre-training",
     "finetune_samples": "samples of the fine-tuning",
     "pretrain_flops": "FLOPs of the pre-training",
