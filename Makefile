@@ -45,10 +45,12 @@ test-slow: setup ## the other tests: long ones, and those that need Docker or a 
 test-all: setup ## all tests
 	$(PYTEST) -m "" $(ARGS)
 
-lint: setup ## ruff and mypy
+lint: setup ## ruff, mypy, codespell, and the phrases that docs/style.md bans
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	git ls-files -z '*.md' '*.py' '*.yaml' '*.yml' '*.toml' '*.cff' Makefile .ci | xargs -0 $(BIN)/codespell
+	$(BIN)/python -m tests.style
 
 perf: setup ## measure the sparse engine; writes perf.json
 	$(BIN)/python -m tests.performance $(ARGS)

@@ -32,7 +32,7 @@ from pretrain_bench.harness.store.store import Store
 CHECK = "run again"
 SPREAD_FROM = 3
 SPREADS = 3.0
-"""A metric may differ by so many standard deviations over seeds where bits cannot be compared."""
+"""A metric may differ by this number of standard deviations over seeds where bits cannot be compared."""
 
 
 class Repeated(NamedTuple):

@@ -80,7 +80,7 @@ def _unreadable(request: ImportRequest, text: str, error: OSError) -> WrongUse:
 def with_stated_scenes(methods: Mapping[str, Method], options: Iterable[str]) -> dict[str, Method]:
     """The methods, with the pre-training scenes that `--pretrained-on [NAME=]FILE` states of imported ones: one scene a line.
 
-    Raises WrongUse for a name that is no imported method's, and for an empty or unreadable file.
+    Raises WrongUse for a name that is not an imported method's, and for an empty or unreadable file.
     """
     stated: dict[str, tuple[str, ...]] = {}
     imported = [m.name for m in methods.values() if m.is_imported]

@@ -65,7 +65,7 @@ class PreparedDataset(NamedTuple):
 def prepared_with_manifest(dataset: str, sha256: str) -> tuple[Path, Manifest]:
     """The prepared data that a run was made from, by the hash of their manifest. Raises WrongUse where they are not there."""
     for folder in sorted((cache_folder() / "prepared").glob(f"{dataset}-*")):
-        # Without a manifest it is being prepared, or was left so; that is no reason not to find another.
+        # A folder without a manifest is being prepared, or its preparation was interrupted: look at the others.
         if (folder / MANIFEST).is_file() and (manifest := read_manifest(folder)).sha256 == sha256:
             return folder, manifest
     raise WrongUse(

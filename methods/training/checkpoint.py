@@ -102,5 +102,5 @@ def load_state(path: Path) -> dict[str, Any] | None:
         return None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # a state that cannot be read is no state: the stage starts again
+    except Exception:  # an unreadable state is discarded: the stage starts again
         return None

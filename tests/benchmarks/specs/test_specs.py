@@ -52,7 +52,7 @@ def write(tmp_path: Path, text: str) -> Path:
         ("name: mine\nversion: 1\n", "pretrain: missing"),
         ("- a list\n", "expected a mapping"),
         ("name: [\n", "line 2: not valid YAML"),
-        ("extends: nobody\n", "extends: no file nobody.yaml in "),
+        ("extends: missing\n", "extends: no file missing.yaml in "),
         ("extends: smoke.yaml\n", "extends: smoke.yaml: write the name without its suffix"),
         ("extends: mine\n", "goes in a circle"),
     ],
