@@ -1,6 +1,6 @@
 """The code digest: a hash of the files that a stage can import, of the lock files and of its image's build inputs.
 
-It is part of the key, so that a change of code makes the stages stale that can reach it, and no others (design section 4).
+It is part of the key, so that a change of code makes the stages stale that can reach it, and no others.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import replacing
 
 BACKBONE_FILE = "backbone.safetensors"
-"""What every pre-training leaves: the 3D backbone (design section 6)."""
+"""What every pre-training leaves: the 3D backbone."""
 
 
 def save_weights(state: dict[str, Tensor], path: Path, order: KernelOrder = OWN_ORDER) -> None:
