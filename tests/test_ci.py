@@ -78,7 +78,7 @@ def test_the_sets_of_tests_are_told_apart_by_marks_and_ci_runs_each() -> None:
     options = (REPOSITORY / "pyproject.toml").read_text()
     assert "-m 'not (slow or docker or browser)'" in options, "what plain pytest runs"
     lines = [line for line in (REPOSITORY / ".ci/run").read_text().splitlines() if line.startswith("make ")]
-    assert lines == ["make lint", "make smoke", "make test", "make test-slow"]
+    assert lines == ["make lint", "make docs", "make smoke", "make test", "make test-slow"]
 
 
 @pytest.mark.parametrize("job", ["local", "docker"])

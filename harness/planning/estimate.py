@@ -30,7 +30,7 @@ FLOPS_A_PIXEL = 3e5
 RATES_OF_DEVICE = {"cpu": "cpu", "cuda": "h100"}
 """Rates (`benchmarks/configs/rates`) of a machine that is not named, where nothing ran there before."""
 NOISE = 1.1
-"""From run to run (README.md, "How quick the engine is"): the least uncertainty of what earlier runs took."""
+"""From run to run (docs/sparse.md#speed): the least uncertainty of what earlier runs took."""
 BYTES_A_WEIGHT = 4
 IMAGE_NETWORK_BYTES = 98_000_000
 """The 2D network that `ours` leaves between its stages."""
