@@ -19,10 +19,8 @@ KEYS = ("run", "key", "name", "image")
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as text, as wide as the terminal or WIDTH at most; long cells wrap, except in columns of keys.
-
-    Cells are shown as they are: no markup, no control characters. Headers are bold on a terminal; elsewhere the text is plain.
-    """
+    """A table as text, at most as wide as the terminal or WIDTH. Long cells wrap, except in columns of keys. Cells are
+    literal: no markup, no control characters. Headers are bold on a terminal; elsewhere the text is plain."""
     from rich.box import Box
     from rich.console import Console
     from rich.table import Table
@@ -42,12 +40,12 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def print_json(data: object) -> None:
-    """Machine output on stdout."""
+    """Print machine-readable output on stdout."""
     print(json.dumps(data, indent=1, sort_keys=True, allow_nan=False))
 
 
 def warn_unreadable(problems: Sequence[str]) -> None:
-    """Warn about runs that no list and no report counts."""
+    """Warn about runs that cannot be read and are left out of lists and reports."""
     for problem in problems[:1]:
         print(f"warning: not counted: {printable(problem)}", file=STDERR)
     if len(problems) > 1:
