@@ -1,7 +1,7 @@
 """What every spec shares: the strict base model and the types of its fields.
 
 Units are part of field names (`wall_seconds`, `voxel_metres`). Unknown keys are errors. `J-n` in a description is an item of the
-decision register of the methods specification: a question on which the sources differ or are silent.
+decision register (docs/specification/decisions.md): a question on which the sources differ or are silent.
 """
 
 from __future__ import annotations

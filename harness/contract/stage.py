@@ -238,12 +238,12 @@ class StageSpec(Spec):
 
 
 def key_of(plain: object) -> str:
-    """The key that a spec gives, as it was written: fields that it did not know yet are no part of it."""
+    """The key of a spec as it was written; fields added since are left out."""
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()[:KEY_LENGTH]
 
 
 def hashes_as_written(plain: object) -> Iterator[str]:
-    """sha256 of plain data that was read, as the text that was hashed: fields that it did not know yet are no part of it.
+    """sha256 of plain data that was read, as the text that was hashed; fields added since are left out.
 
     What was written sorted is canonical as soon as it is compact, which is quick. Tiny numbers then have another form; the second
     hash is that of the canonical text.

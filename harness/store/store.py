@@ -1,4 +1,4 @@
-"""The folder of runs: readable without this program, complete or absent, never half (design section 4).
+"""The folder of runs: readable without this program, complete or absent, never half.
 
 <runs>/<kind>/<key>/    spec.json  record.json  attempts/<n>/record.json  code.json  events.jsonl  log.txt  artifacts/
 <runs>/chain.jsonl      one line for every run that was completed (harness/store/chain.py)

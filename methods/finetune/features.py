@@ -1,4 +1,4 @@
-"""The features of a frozen backbone on a task's scenes, which linear probes at all label ratios share (further spec 2.5).
+"""The features of a frozen backbone on a task's scenes, which linear probes at all label ratios share (spec 2.5).
 
 training_rows.safetensors      `<scene>.features` (n, C) float32 and `<scene>.labels` (n,) int64 of the drawn labelled voxels
 test/<scene>.safetensors       `features` (V, C) float32 of all voxels of a test scene, rows in the scorer's order

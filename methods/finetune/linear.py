@@ -1,4 +1,4 @@
-"""The protocol `linear`: a logistic regression on cached features of a frozen backbone (further spec 2.5)."""
+"""The protocol `linear`: a logistic regression on cached features of a frozen backbone (spec 2.5)."""
 
 from __future__ import annotations
 

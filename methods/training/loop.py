@@ -28,11 +28,11 @@ Sample = TypeVar("Sample")
 CHECKPOINT_SECONDS = 15.0
 TRIES = 20
 MAX_STEP_EVENTS = 2000
-# Mean squared distance of unit rows below about 0.001, for so many steps in a row.
+# Mean squared distance of unit rows below about 0.001, for this number of steps in a row.
 COLLAPSED_UNIFORMITY = -0.002
 COLLAPSED_STEPS = 20
 ZERO_LOSS_STEPS = 50
-"""So many steps in a row, or all steps of a shorter stage that has FEW_STEPS or more, with a loss of exactly 0 teach nothing."""
+"""Steps in a row (or all steps of a shorter stage of FEW_STEPS or more) whose loss is exactly 0: the stage learns nothing."""
 FEW_STEPS = 5
 ZERO_LOSSES = "zero_losses"
 NO_LABELS = "is anything labelled, or paired, in the scenes that train?"

@@ -22,7 +22,7 @@ TITLE_WIDTH = 34
 
 
 class _Stderr:
-    """sys.stderr as it is at each call. What cannot be written is dropped: a terminal that is gone must not end a run."""
+    """sys.stderr as it is at each call. Failed writes are dropped: a closed terminal must not end a run."""
 
     @property
     def encoding(self) -> str:
@@ -85,7 +85,7 @@ class TqdmDisplay:
 
         def on_event(event: object) -> None:
             if isinstance(event, Start):
-                bar.reset(total=event.total_steps)  # a notebook's bar takes a new total only so
+                bar.reset(total=event.total_steps)  # the only way to give a notebook's bar a new total
                 bar.initial = bar.n = event.resumed_from
                 bar.refresh()
             elif isinstance(event, Step):

@@ -75,7 +75,7 @@ class RunResult(NamedTuple):
         raise BenchError(f"{first.planned.title}: {record.outcome.value}: {record.message}{hint}{more}")
 
     def probes_without_baseline(self) -> list[Cell]:
-        """A cell of each task and probing protocol of which no probe of `scratch` was run: a probe says something only beside
+        """A cell of each task and probing protocol without a probe of `scratch`: a probe has a meaning only next to
         that of a frozen random backbone."""
         from pretrain_bench.reports.analysis.method_cards import BASELINE
 
@@ -89,7 +89,7 @@ class RunResult(NamedTuple):
         return [_row(stage) for stage in self.stages]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a stage, with the fields of `StageRow` as columns."""
+        """One row for each stage, with the fields of `StageRow` as columns."""
         import pandas as pd
 
         return pd.DataFrame(self.rows(), columns=list(StageRow._fields))
@@ -124,22 +124,16 @@ def run(
 ) -> RunResult:
     """Run every stage that the cells need and that is not done, and record each; a failed stage is a result, not an error.
 
-    Args:
-        cells: a suite, its name or its file; see `cells` for one in code.
-        runs: the folder of runs, made where it does not exist.
-        only: filters such as `method=ours,csc`.
-        settings: data roots, threads, device and executor.
-        retry: what to run again: `none`; `infra`: what the machine interrupted; `failed`: failed runs too.
-        workers: stages side by side; as many as fit the machine by default.
-        rebuild: rebuild stale images first (executor docker).
-        strict: bad lines and frames in the data are errors, not warnings.
-        skip_not_applicable: leave out cells that do not apply, unless none is left; False refuses them.
-        synthetic: allow a budget of GPU size on generated data, and pre-training on generated data before a task on real data.
-        on_cpu: allow a budget of GPU size on a CPU; device `cpu` in the settings allows it too.
-        register: write the cells to this file before the first stage starts; `audit(registered=...)` names those that are
-            absent later.
-        sign: an SSH key to sign that file with.
-        display: shows progress; bars on a terminal, lines elsewhere, by default.
+    Args: cells: a suite, its name or its file; see `cells` for one in code. runs: the folder of runs; created if
+    missing. only: filters such as `method=ours,csc`. settings: data roots, threads, device and executor. retry: which
+    runs to retry: `none`, `infra` (interrupted by the machine) or `failed` (infra and failed). workers: the number of
+    stages in parallel; as many as fit the machine by default. rebuild: rebuild stale images first (executor docker).
+    strict: bad lines and frames in the data are errors, not warnings. skip_not_applicable: leave out cells that do not
+    apply, unless that leaves none; False refuses them. synthetic: allow a GPU-sized budget on generated data, and
+    pre-training on generated data before a task on real data. on_cpu: allow a GPU-sized budget on a CPU; device `cpu`
+    in the settings allows it too. register: write the cells to this file before the first stage starts;
+    `audit(registered=...)` names those that are absent later. sign: an SSH key to sign that file with. display: shows
+    progress; bars on a terminal, lines elsewhere, by default.
 
     Raises:
         WrongUse: an unknown name, unusable data, only cells that do not apply, or a budget that does not fit the machine or data.
@@ -221,7 +215,7 @@ def _seconds(stage: StageState) -> float:
 
 
 def _part_of_test_splits(planned: Iterable[PlannedCell]) -> list[str]:
-    """A warning for each task of which not the whole test split will be scored."""
+    """A warning for each task whose test split will be scored only in part."""
     specs = [cell.stages[-1].spec for cell in planned if cell.stages]
     return list(
         dict.fromkeys(
@@ -259,7 +253,7 @@ def _rebuild(resolved: ResolvedSuite, display: Display) -> None:
 
 
 def _with_executor(resolved: ResolvedSuite) -> tuple[ResolvedSuite, Executor]:
-    """The executor, and the suite with users' own methods as their images are now."""
+    """The executor, and the suite with the present image ids of users' own methods."""
     if resolved.executor in ENGINES:
         executor = engine_executor(resolved.executor)
         resolved = resolved.with_own_images(executor.client)
