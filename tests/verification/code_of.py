@@ -98,6 +98,17 @@ READERS = (
 EVERY_STAGE = (*PRETRAINING, *FINETUNING, "methods.supervised.semantic")
 
 CODE: dict[str, tuple[str, ...]] = {
+    "cluster": (
+        "benchmarks.support.ownership",
+        "harness.clusters.jobs",
+        "harness.clusters.slurm",
+        "harness.clusters.slurm_options",
+        "harness.clusters.submissions",
+        "harness.clusters.ticket",
+        "harness.clusters.worker",
+        "harness.running.scheduler",
+        "harness.running.scratch",
+    ),
     "faults": (
         "benchmarks.support.locks",
         "harness.executors.local",
