@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrain_bench.reports.analysis import published
+from pretrain_bench.reports.analysis.answers import Answer, answers, answers_over_tasks
 from pretrain_bench.reports.analysis.budgets import budget_words
 from pretrain_bench.reports.analysis.class_scores import class_scores, with_published_classes
 from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP
@@ -64,20 +65,24 @@ PUBLISHED_TITLE = "The paper's numbers that stand beside no row, and what differ
 
 
 class AcrossGroups(NamedTuple):
-    """What the page shows across groups: tables, pictures, and effects, by title."""
+    """What the page shows across groups: tables, pictures, and effects, by title; and the answers, each with the mark of
+    synthetic data."""
 
     tables: list[tuple[str, pd.DataFrame]]
     pictures: list[PagePicture]
     effects: list[tuple[str, pd.DataFrame]]
+    answers: list[tuple[str, Answer]]
 
 
 def write_across_groups(loaded: Loaded, files: ReportFiles, with_published: bool) -> AcrossGroups:
     """Write everything that spans groups; real and synthetic runs are kept apart."""
-    result = AcrossGroups([], [], [])
+    result = AcrossGroups([], [], [], [])
     for _, runs in loaded.runs.groupby("synthetic") if len(loaded.runs) else []:
         writer = _AcrossGroupsWriter(loaded, runs, files, with_published)
         writer.write_tables()
         writer.write_figures()
+        own = [*answers(writer.effects), *answers_over_tasks(writer.over_tasks)]
+        result.answers.extend((writer.mark, answer) for answer in own)
         result.effects.append((f"{writer.mark}Gains over scratch at a glance", writer.effects))
         result.tables.extend(writer.tables)
         result.pictures.extend(writer.pictures)

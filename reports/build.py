@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +16,7 @@ from pretrain_bench.reports.analysis.frame import Loaded, load
 from pretrain_bench.reports.analysis.rows import SYNTHETIC_PRETRAINING
 from pretrain_bench.reports.analysis.sorting import group_key
 from pretrain_bench.reports.analysis.titles import SYNTHETIC_MARK, group_id, group_title, with_part
+from pretrain_bench.reports.analysis.what_ran import Fact, what_ran
 from pretrain_bench.reports.export.output_folder import REPORT_FILES, earlier_files_removed, write_whole
 from pretrain_bench.reports.figures.pool import figure_pool
 from pretrain_bench.reports.group_report import ONE_SEED, Group, GroupWriter, WrittenGroup, one_finetuning_seed
@@ -103,19 +104,31 @@ def _build(store: Store, loaded: Loaded, files: ReportFiles, options: ReportOpti
     nothing = NO_RUNS_OF_SUITE if any_finetuning and not options.all_runs else NO_RUNS
     failures = [f"{_failure_line(r)}\n" for r in loaded.failed_pretraining_records]
     summaries = [group.summary for group in written]
+    facts = what_ran(store, loaded)
+    answer = _answer_section(across, facts)
     text, summary = ("\n".join(part + failures or [f"{nothing}\n"]) for part in (files.sections, summaries))
     notes = NOTES + (ONE_FINETUNING_SEED if _one_finetuning_seed(loaded.runs) else "")
     if _any_synthetic_before_real(loaded.runs):
         notes += SYNTHETIC_BEFORE_REAL
-    files.files["table"] = write_whole(files.out / "table.md", f"{text}\n{notes}{MORE_NOTES}".encode())
+    files.files["table"] = write_whole(files.out / "table.md", f"{answer}{text}\n{notes}{MORE_NOTES}".encode())
     files.files["csv"] = write_whole(files.out / "table.csv", _csv([group.rows for group in written]))
     files.pool.finish()
     if details is not None:
         for record in loaded.failed_pretraining_records:
             details.add_failed_pretraining(record)
-        page = _page(written, across, loaded, details, nothing)
+        page = _page(written, across, loaded, details, nothing)._replace(facts=facts)
         files.files["page"] = write_whole(files.out / "index.html", render_page(page).encode())
-    return BuiltReport(files.files, f"{summary}\n{notes}")
+    return BuiltReport(files.files, f"{answer}{summary}\n{notes}")
+
+
+def _answer_section(across: AcrossGroups, facts: Sequence[Fact]) -> str:
+    """The answers and what they rest on, as two Markdown lists; empty without runs."""
+    lines = [
+        f"- {f'**{SYNTHETIC_MARK}**: ' if mark else ''}{escape_markdown(f'{a.sentence} ({a.comparisons})')}"
+        for mark, a in across.answers
+    ]
+    lines += ["", *(f"- {name}: {escape_markdown(value)}" for name, value in facts)] if facts else []
+    return "\n".join([*lines, "", ""]) if lines else ""
 
 
 def _one_finetuning_seed(runs: pd.DataFrame) -> bool:
@@ -152,6 +165,8 @@ def _page(written: list[WrittenGroup], across: AcrossGroups, loaded: Loaded, det
             (title, effects.assign(group=[group_id(row) for row in effects.to_dict("records")]))
             for title, effects in across.effects
         ],
+        answers=across.answers,
+        facts=[],
         runs=details.as_json(),
         nothing=nothing.replace("`", ""),
     )

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pretrain_bench.reports.analysis.answers import Answer
+from pretrain_bench.reports.analysis.what_ran import Fact
 from pretrain_bench.reports.page.matrix import matrix
 from pretrain_bench.reports.page.plotly_figures import Figure, plotly_source
 
@@ -46,7 +48,8 @@ class PagePicture(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Everything that the page shows. `effects` are frames of `analysis.effects.effects` with the column `group`, by
+    """Everything that the page shows. `answers` have the mark of synthetic data before them; `facts` are names and values of what
+    the runs have in common; `effects` are frames of `analysis.effects.effects` with the column `group`, by
     title; `runs` is `run_details.RunDetails.as_json`; `nothing` is the text of a page without runs."""
 
     groups: list[PageGroup]
@@ -55,6 +58,8 @@ class Page(NamedTuple):
     tables: Sequence[tuple[str, pd.DataFrame]]
     pictures: Sequence[PagePicture]
     effects: Sequence[tuple[str, pd.DataFrame]]
+    answers: Sequence[tuple[str, Answer]]
+    facts: Sequence[Fact]
     runs: dict[str, Any]
     nothing: str
 
@@ -96,6 +101,8 @@ def render_page(page: Page) -> str:
             failures=page.failures,
             nothing=page.nothing,
             synthetic=page.synthetic,
+            answers=page.answers,
+            facts=page.facts,
             tables=[_table(title, frame) for title, frame in page.tables],
             pictures=pictures,
             matrices=[matrix(title, effects, titles) for title, effects in page.effects],

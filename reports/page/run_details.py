@@ -15,6 +15,7 @@ from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.store.store import CONFUSION, LOG, Store
 from pretrain_bench.reports.analysis.frame import Loaded
 from pretrain_bench.reports.analysis.scores import class_metric, headline_checkpoint
+from pretrain_bench.reports.analysis.what_ran import code_words, machine_words
 from pretrain_bench.reports.page import run_attachments
 from pretrain_bench.reports.tables.wording import format_amount
 
@@ -218,16 +219,13 @@ def _used(row: dict[str, Any], what: str) -> str:
 
 def _environment(record: Record) -> list[tuple[str, str]]:
     provenance = record.provenance
-    commit = (provenance.git_commit or "installed copy")[:12]
-    if provenance.git_dirty:
-        commit += " (with uncommitted changes)"
     return [
         ("attempt", str(record.attempt)),
         ("executor", f"{record.executor}, label isolation: {record.label_isolation}"),
         ("not enforced", ", ".join(record.not_enforced) or "-"),
         ("image", record.image or "-"),
-        ("code", f"version {provenance.project_version}, commit {commit}"),
-        ("machine", f"{provenance.cpu}, {provenance.cpu_count} CPUs, {provenance.memory_bytes >> 30} GiB"),
+        ("code", code_words(provenance)),
+        ("machine", machine_words(provenance)),
         ("numerics", ", ".join(f"{k} {v}" for k, v in provenance.numerics.items())),
         ("started", record.started_at),
     ]
