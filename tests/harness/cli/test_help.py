@@ -20,6 +20,7 @@ from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.running.stage_runner import Retry
 from pretrain_bench.harness.store.retention import KEEPS
 from pretrain_bench.reports.export.loggers import KINDS
+from pretrain_bench.reports.figures.style import FigureKind
 from tests.conftest import Bench
 
 COMPUTED = ("executor", "runs")
@@ -64,6 +65,7 @@ def test_plan_takes_all_that_run_takes() -> None:
 def test_choices_are_those_of_the_models() -> None:
     assert get_args(choices.UpChoice) == get_args(UpChoice)
     assert get_args(choices.Keep) == KEEPS and get_args(choices.Checkpoint) == CHECKPOINTS
+    assert get_args(choices.Figures) == get_args(FigureKind)
     assert [e.value for e in choices.Exporter] == list(KINDS)
     worlds = {w for name in available(Dataset) for w in find(Dataset, name).worlds}
     assert set(get_args(choices.World)) == worlds
