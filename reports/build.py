@@ -19,6 +19,7 @@ from pretrain_bench.reports.analysis.titles import SYNTHETIC_MARK, group_id, gro
 from pretrain_bench.reports.analysis.what_ran import Fact, what_ran
 from pretrain_bench.reports.export.output_folder import REPORT_FILES, earlier_files_removed, write_whole
 from pretrain_bench.reports.figures.pool import figure_pool
+from pretrain_bench.reports.figures.style import FigureKind
 from pretrain_bench.reports.group_report import ONE_SEED, Group, GroupWriter, WrittenGroup, one_finetuning_seed
 from pretrain_bench.reports.page.html import Page, render_page
 from pretrain_bench.reports.page.run_details import RunDetails
@@ -60,13 +61,14 @@ class BuiltReport(NamedTuple):
 class ReportOptions(NamedTuple):
     """Contents of a report: a list of published numbers of synthetic tasks too, a page, and pictures of predictions in it.
 
-    `all_runs` is False where the caller selected runs.
+    `all_runs` is False where the caller selected runs; `figures`: for a screen or for a paper.
     """
 
     published: bool
     page: bool
     scene_pictures: bool
     all_runs: bool
+    figures: FigureKind = "screen"
 
 
 def build_report(
@@ -77,20 +79,21 @@ def build_report(
     keys: set[str] | None = None,
     page: bool = True,
     scene_pictures: bool = True,
+    figures: FigureKind = "screen",
 ) -> BuiltReport:
     """Write tables, figures and index.html to `out`. Raises EnvironmentCannot where that cannot be written.
 
     `published` also lists the paper's numbers of tasks on synthetic data; `keys` are the runs to report, None for all;
-    `scene_pictures` puts pictures of predictions into the page.
+    `scene_pictures` puts pictures of predictions into the page; `figures` are for a screen or for a paper.
     """
     store.check()
-    options = ReportOptions(published, page, scene_pictures, all_runs=keys is None)
+    options = ReportOptions(published, page, scene_pictures, all_runs=keys is None, figures=figures)
     with figure_pool() as pool:
         loaded = load(store, keys)
         try:
             out.mkdir(parents=True, exist_ok=True)
             with earlier_files_removed(out, REPORT_FILES):
-                return _build(store, loaded, ReportFiles(out, pool), options)
+                return _build(store, loaded, ReportFiles(out, pool, figures), options)
         except OSError as error:
             raise cannot_write(out, error, "report (--out names another folder)") from error
 
