@@ -79,5 +79,5 @@ def _same_group(group: pd.DataFrame, best: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def _value_of_table_one(effect: Effect) -> float | None:
-    known = published.score_of(str(effect["task"]), str(effect["method"]))
+    known = published.score_of(str(effect["task"]), str(effect["published_as"]))
     return known.value if known else None
