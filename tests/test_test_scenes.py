@@ -15,7 +15,9 @@ from pretrain_bench.benchmarks.datasets.layout import Manifest, SceneEntry
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.harness.audit.coverage import CHECK, check_coverage
 from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.audit.runs import AuditedRun
 from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.store.spec_reader import SharedSpec
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis.compare import Side, paired
 from pretrain_bench.reports.analysis.effects import effects
@@ -141,7 +143,9 @@ def test_an_audit_fails_the_claim_of_a_full_test_split(partial_store: Store) -> 
 
     def verdicts(**changes: object) -> dict[str, str]:
         tally = Tally()
-        check_coverage(record.model_copy(update=changes), spec.model_copy(update=more), tally)
+        changed = spec.model_copy(update=more)
+        run = AuditedRun(Path(), record.model_copy(update=changes), changed, SharedSpec(changed))
+        check_coverage(run, tally)
         return {f.check: f.detail for f in tally.all() if f.verdict == "failed"}
 
     more: dict[str, object] = {}

@@ -1,7 +1,7 @@
 """Evaluation protocols: how a pre-trained backbone is judged, and the settings of those that freeze a part of it.
 
 `finetune` trains the whole network on the task. `linear` freezes the backbone and fits a linear classifier to its last features.
-`decoder` freezes the encoder and trains decoder and head with the task's recipe. Sources: further specification, 2.5 and 2.6.
+`decoder` freezes the encoder and trains decoder and head with the task's recipe. Sources: spec 2.5 and 2.6.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def exclusive(path: Path, waiting: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """Hold the lock file at `path`, made with its folder where missing; `waiting` is reported once who holds it, if somebody
-    does. The file may be removed by its holder before the lock is dropped."""
+    """Hold the lock file at `path`, made with its folder where missing. `waiting` is called once with the holder if another
+    process holds it. The holder may remove the file before it drops the lock."""
     reported = False
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def host() -> str:
 
 
 def holder(path: Path) -> str | None:
-    """What the process that holds the lock file wrote into it, None where nobody holds it."""
+    """The text that the holder of the lock file wrote into it; None where no process holds it."""
     try:
         with path.open("r") as file:
             try:

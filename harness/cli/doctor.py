@@ -15,10 +15,11 @@ def doctor(
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,
 ) -> None:
-    """Check torch as a stage finds it, ways to isolate stages, GPU, CPUs, memory, worker processes, the runs folder and the data.
+    """Check torch in a stage's environment, executors, GPU, CPUs, memory, worker processes, the runs folder and the
+    data.
 
-    Also lists each setting and where it is set: an option, an environment variable, bench.yaml, or the default. Ends with 3 if
-    nothing can run.
+    Also lists each setting with its origin: an option, an environment variable, bench.yaml, or the default. The exit
+    code is 3 if stages cannot run.
     """
     from pretrain_bench.api.configuration import settings_in_force
     from pretrain_bench.api.doctor import raise_if_broken

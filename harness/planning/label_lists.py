@@ -1,4 +1,4 @@
-"""Official label lists: the files that a user names, and what a list makes of a prepared dataset."""
+"""Official label lists: the files that a user names, and the split that a list gives on a prepared dataset."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ def official_split(
     selection: Selection,
     files: Mapping[str, LabelFile],
 ) -> OfficialSplit:
-    """What the official choice of `ratio` makes of `scenes`, those of `target` that a task of this `kind` can use.
-
-    Raises DataError where it is for other tasks or data, or does not fit them: a listed scan that is missing, a scan without
-    rows, a row that its cloud does not have. Raises WrongUse for a choice that this version does not know, or without its file.
+    """The split that the official choice of `ratio` gives on `scenes`, those of `target` that a task of this `kind` can
+    use. Raises DataError if the choice is for other tasks or data, or does not fit them: a listed scan that is missing,
+    a scan without rows, a row that its cloud does not have. Raises WrongUse for a choice that this version does not
+    know, or without its file.
     """
     listed = ratio.listed
     assert listed is not None
@@ -160,7 +160,7 @@ def _check_purpose(listed: OfficialLabels, kind: str, target: PreparedDataset) -
 
 
 def _check_whole(listed: OfficialLabels, target: PreparedDataset, scans: int) -> None:
-    """Of a part of the real training scans every n-th is another scan."""
+    """Raises DataError for a part of the real training scans, where every n-th scan would be a different one."""
     if not target.manifest.synthetic and scans != listed.defined_on:
         raise DataError(
             f"{listed.name} ({listed.words}) is defined on {listed.defined_on:,} training scans; {target.dataset.name!r} has "
@@ -178,7 +178,8 @@ def _read_scene_names(path: Path) -> tuple[str, ...]:
 
 
 def _check_rows(listed: OfficialLabels, path: Path, scenes: Iterable[str], target: PreparedDataset) -> None:
-    """Every training scene has rows, no more than the list's name says, and all are rows of its cloud or boxes."""
+    """Raises DataError unless every training scene has rows, at most as many as the list's name states, all within its
+    cloud or boxes."""
     from pretrain_bench.benchmarks.input.annotations import read_label_rows
 
     rows = read_label_rows(path)

@@ -1,4 +1,4 @@
-"""Checkpoints from elsewhere, and backbones for elsewhere.
+"""Import of checkpoints and export of backbones.
 
 Conversions run in a process of their own, like all code of `methods`: the harness does not load torch.
 """
@@ -65,14 +65,12 @@ def import_checkpoint(
 ) -> ImportedCheckpoint:
     """Convert a checkpoint to this project's backbone, written to `out`, which `mine=OUT` runs as a method.
 
-    Args:
-        file: the checkpoint; only tensors are loaded. Its network is found by the names and shapes of its tensors.
-        origin: where it comes from, which decides the order of its kernels: pointcontrast, csc, csc-votenet, depthcontrast,
-            minkowski-0.4, minkowski-0.5, spconv, spconv-zyx or bench. May be left out where the file itself shows the order.
-        out: the file to write; its folder is made where it is missing.
-        partial: accept it although tensors are missing or differ in shape.
-        prefix: keys and prefix of the network to take, such as `state_dict.module.`, where several in the file fit.
-        profile: whose network it has to fit.
+    Args: file: the checkpoint; only tensors are loaded. Its network is found by the names and shapes of its tensors.
+    origin: its origin, which determines the order of its kernels: pointcontrast, csc, csc-votenet, depthcontrast,
+    minkowski-0.4, minkowski-0.5, spconv, spconv-zyx or bench. Optional if the file itself shows the order. out: the
+    file to write; its folder is made where it is missing. partial: accept missing tensors and tensors of another shape.
+    prefix: keys and prefix of the network, such as `state_dict.module.`, if several in the file fit.
+    profile: the profile whose network it has to fit.
 
     Raises WrongUse for a file that cannot be read or does not fit, and where `out` is a folder; EnvironmentCannot where it cannot
     be written.
@@ -157,7 +155,7 @@ def _check_frozen(named: str, probe: LinearProbe | DecoderProbe | None, lacking:
 
 
 def _networks() -> dict[str, Any]:
-    """The networks of the profiles that ship."""
+    """The networks of the shipped profiles."""
     return {name: find(Profile, name).network.model_dump(mode="json") for name in available(Profile)}
 
 

@@ -1,4 +1,4 @@
-"""Status: stages that run in a store now, and how the others ended."""
+"""Status: the running stages of a store, and the outcomes of the others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pretrain_bench.harness.store.store import KINDS, RECORD, SPEC, Store
 
 TAIL_BYTES = 1 << 16
 STALLED_SECONDS, STALLED_BEFORE_STEPS_SECONDS = 60.0, 600.0
-"""A shorter silence is not reported, however short the steps are."""
+"""A shorter silence is never reported, whatever the duration of a step."""
 RATE_STEPS = 50
 """Steps over which the current rate is averaged, the latest ones."""
 DAMAGED = "damaged"
@@ -39,7 +39,7 @@ class StageUnderWay(NamedTuple):
     key: str
     stage: str
     state: str
-    """`running`; `stalled`: it runs without a sign of life for far longer than a step takes; or `left`."""
+    """`running`; `stalled`: it has sent no event for far longer than a step takes; or `left`."""
     by: str | None
     """The process that runs it."""
     step: int
@@ -47,7 +47,7 @@ class StageUnderWay(NamedTuple):
     steps_per_second: float | None
     seconds_left: float | None
     silent_seconds: float | None
-    """Since the last sign of life of a stage that runs."""
+    """Time since the last event of a running stage."""
     seeds: str = "-"
     """Of a pre-training, and of the features of linear probes, its seed; of a fine-tuning or probe
     `pre-training/fine-tuning`; `?` for one that is not known."""
@@ -59,10 +59,10 @@ class CommandProgress(NamedTuple):
     by: str
     """Its machine and process."""
     stages: int
-    """That it had to run when it began."""
+    """The number of stages that it had to run at its start."""
     ended: int
     seconds_left: float
-    """By the rates of the stages that run and the estimates of the others, with as many side by side as run now."""
+    """From the rates of running stages and the estimates of the others, at the present parallelism."""
 
 
 class Status(NamedTuple):
@@ -74,7 +74,7 @@ class Status(NamedTuple):
 
 
 class _Ended(BaseModel):
-    """What a count of outcomes needs of a record."""
+    """The fields of a record that a count of outcomes reads."""
 
     outcome: Outcome
 
@@ -86,7 +86,7 @@ class _Probed(BaseModel):
 
 
 class _Described(BaseModel):
-    """What a title needs of a stage's spec."""
+    """The fields of a spec that a title reads."""
 
     kind: str
     method: str
@@ -99,7 +99,7 @@ class _Described(BaseModel):
 
 
 def status(runs: Runs = "runs") -> Status:
-    """Read what runs in a folder now, from another process, and how many runs ended in which way. Raises WrongUse."""
+    """Read the running stages of a folder from another process, and count its runs by outcome. Raises WrongUse."""
     store = open_runs(runs)
     store.check()
     root = store.root
@@ -149,7 +149,7 @@ def _under_way(store: Store, folder: Path) -> StageUnderWay:
 
 
 def _state(silent: float | None, steps_per_second: float | None) -> str:
-    if steps_per_second is None:  # it reads its data, or compiles
+    if steps_per_second is None:  # it is reading data, or compiling
         return "stalled" if (silent or 0) > STALLED_BEFORE_STEPS_SECONDS else "running"
     return "stalled" if (silent or 0) > max(STALLED_SECONDS, STALL_FACTOR / steps_per_second) else "running"
 

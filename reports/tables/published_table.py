@@ -26,8 +26,8 @@ class _Source(NamedTuple):
 
 def published_table(effects: pd.DataFrame) -> pd.DataFrame:
     """One row for each task, label ratio and difference: where the paper shows it, the numbers of the methods that
-    were run, and the difference in a sentence. Empty where the protocol of every row is the paper's, or the paper has
-    no number of it."""
+    were run, and the difference in a sentence. Empty where the protocol of every row is the paper's, or the paper
+    reports none of them."""
     import pandas as pd
 
     listed: dict[tuple[Any, ...], list[tuple[str, str]]] = {}

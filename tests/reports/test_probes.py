@@ -121,7 +121,7 @@ def with_probes(folder: Path) -> pd.DataFrame:
 
 
 def test_a_store_with_probes_is_reported(tmp_path: Path) -> None:
-    """Pre-trainings of a row are the same under both protocols, features are no part of them, and every table names the protocol."""
+    """Pre-trainings of a row are the same under both protocols, they do not depend on features, and every table names the protocol."""
     runs = with_probes(tmp_path / "runs")
     assert runs.groupby(["method", "pretrain_seed"])["pretrain_keys"].nunique().eq(1).all()
     probes = runs[runs["protocol"] == "linear"]

@@ -52,7 +52,7 @@ def write(tmp_path: Path, text: str) -> Path:
         ("name: mine\nversion: 1\n", "pretrain: missing"),
         ("- a list\n", "expected a mapping"),
         ("name: [\n", "line 2: not valid YAML"),
-        ("extends: nobody\n", "extends: no file nobody.yaml in "),
+        ("extends: missing\n", "extends: no file missing.yaml in "),
         ("extends: smoke.yaml\n", "extends: smoke.yaml: write the name without its suffix"),
         ("extends: mine\n", "goes in a circle"),
     ],
@@ -130,7 +130,7 @@ def test_the_docs_list_exactly_where_a_profile_differs_from_headline(profile: st
         assert (one.get(path, "none"), two.get(path, "none")) == (headline, literal), path
     if profile != "paper-literal":
         return
-    readme = (REPOSITORY / "README.md").read_text().partition("`paper-literal` differs from `headline` in")[2]
+    readme = (REPOSITORY / "docs/budgets.md").read_text().partition("`paper-literal` differs from `headline` in")[2]
     assert set(re.findall(r"`([\w.-]+)`", readme.partition(";")[0])) == {path for path in differing}
 
 

@@ -60,7 +60,7 @@ def failures(findings: list[dict[str, str]]) -> set[str]:
 
 
 # --------------------------------------------------------------------------------------------------------- tampering
-# Each edits files as somebody who wants another result would; `reseal` is what somebody who knows how does afterwards.
+# Each edits files as a cheat would; `reseal` is what a cheat who knows the hashes does afterwards.
 
 
 def edit_metric(runs: Path) -> None:

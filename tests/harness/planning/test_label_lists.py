@@ -119,7 +119,9 @@ def test_a_linear_probe_has_the_same_labels(whole: PreparedDataset, points20: Pa
     _, features, probe = stages(whole, "lr5", "scannet-sem", "linear")
     assert features.spec.split == probe.spec.split and len(read_scene_list("scannet_lr_5.txt")) == 60
     assert set(probe.spec.split.train) == read_scene_list("scannet_lr_5.txt")  # type: ignore[union-attr]
-    assert probe.contamination is not None and probe.contamination.flag == "none", "features are no pre-training"
+    assert probe.contamination is not None and probe.contamination.flag == "none", (
+        "features do not count as pre-training"
+    )
 
 
 def test_an_audit_says_which_file_it_needs_to_run_a_cell_again(whole: PreparedDataset, points20: Path) -> None:
