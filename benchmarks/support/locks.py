@@ -10,16 +10,23 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pretrain_bench.benchmarks.support.foreign_files import open_plain
+
+_MOST_HOLDER_BYTES = 1000
+
 
 @contextlib.contextmanager
 def exclusive(path: Path, waiting: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """Hold the lock file at `path`, made with its folder where missing; `waiting` is reported once who holds it, if somebody
-    does. The file may be removed by its holder before the lock is dropped."""
+    does, and may raise to give up. The file may be removed by its holder before the lock is dropped.
+
+    Raises OSError for anything but a plain file in its place.
+    """
     reported = False
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            file = path.open("a+")
+            file = open_plain(path, os.O_RDWR | os.O_CREAT)  # a received store may hold a link in its place
         except FileNotFoundError:
             continue  # a holder that has finished removed the folder just now
         try:
@@ -27,8 +34,12 @@ def exclusive(path: Path, waiting: Callable[[str], None] = lambda _: None) -> It
         except BlockingIOError:
             if not reported:
                 file.seek(0)
-                waiting(file.read().strip() or "another process")
                 reported = True
+                try:
+                    waiting(file.read().decode(errors="replace").strip() or "another process")
+                except BaseException:
+                    file.close()
+                    raise
             file.close()
             time.sleep(0.2)
             continue
@@ -39,7 +50,8 @@ def exclusive(path: Path, waiting: Callable[[str], None] = lambda _: None) -> It
         file.close()
     try:
         file.truncate(0)
-        file.write(f"{host()}, pid {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        file.seek(0)
+        file.write(f"{host()}, pid {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
         file.flush()
         yield
     finally:
@@ -54,11 +66,11 @@ def host() -> str:
 def holder(path: Path) -> str | None:
     """What the process that holds the lock file wrote into it, None where nobody holds it."""
     try:
-        with path.open("r") as file:
+        with open_plain(path) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return file.read().strip() or "another process"
+                return file.read(_MOST_HOLDER_BYTES).decode(errors="replace").strip() or "another process"
     except OSError:
         pass
     return None
