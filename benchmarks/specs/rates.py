@@ -20,10 +20,11 @@ class Rates(Spec):
     )
     source: str = Field(description="source of the rates")
     flops_a_second: PositiveFloat = Field(
-        description="time per voxel of the sparse 3D network, forward and backward, on one CPU core or GPU"
+        description="FLOPs per second of the sparse 3D network, forward and backward, of one CPU core or GPU"
     )
     seconds_a_voxel: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="time of loading, augmentation and calls, which does not depend on the network's width"
+        0.0,
+        description="time per voxel of loading, augmentation and calls, which does not depend on the network's width",
     )
     seconds_a_pixel: PositiveFloat = Field(description="time per pixel of the 2D network")
     seconds_a_point: Annotated[float, Field(ge=0)] = Field(0.0, description="time per point of networks on points")
