@@ -10,7 +10,7 @@ import pretrain_bench
 METHODS, TASKS, SUITES = "methods/*/method.yaml", "benchmarks/configs/tasks/*.yaml", "benchmarks/configs/suites/*.yaml"
 BUDGETS, PROFILES = "benchmarks/configs/budgets/*.yaml", "benchmarks/configs/profiles/*.yaml"
 DATASETS, RATES = "benchmarks/configs/datasets/*.yaml", "benchmarks/configs/rates/*.yaml"
-RUN_KINDS = ("pretrain", "finetune")
+RUN_KINDS = ("pretrain", "features", "finetune")
 
 
 def names(pattern: str) -> list[str]:

@@ -74,8 +74,12 @@ Threads = Annotated[
     typer.Option("--threads", min=1, help="CPU threads per stage. (default: all that bench may use, at most 8)"),
 ]
 Backend = Annotated[
-    Literal["torch", "minkowski"],
-    typer.Option("--backend", envvar="BENCH_SPARSE_BACKEND", help="Sparse engine of the 3D network."),
+    Literal["torch", "triton", "minkowski"],
+    typer.Option(
+        "--backend",
+        envvar="BENCH_SPARSE_BACKEND",
+        help="Sparse engine of the 3D network; triton: torch with fused convolutions on a GPU, not yet measured.",
+    ),
 ]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: the GPU if the machine has one.")

@@ -66,6 +66,7 @@ MOST_TEST_FEATURE_BYTES = 8 << 30
 LINEAR_PROBE_PARTS = (FEATURES_STAGE, "linear")
 """The parts (`StageSpec.part`) of a linear probe."""
 
+SparseBackend = Literal["torch", "triton", "minkowski"]
 Kind = Literal["pretrain", "features", "finetune"]
 KIND_MEANS = (
     "`pretrain` runs the method; `features` computes what linear probes at all label ratios share; `finetune` evaluates a "
@@ -162,7 +163,7 @@ class StageSpec(Spec):
         description="the user's file that a stage of an imported method converts",
     )
     threads: PositiveInt
-    sparse_backend: Literal["torch", "minkowski"]
+    sparse_backend: SparseBackend
     device: Literal["cpu", "cuda"]
     code_sha256: Sha256
 

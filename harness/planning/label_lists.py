@@ -37,10 +37,14 @@ class OfficialSplit(NamedTuple):
     file: Path | None
 
 
-def parse_label_files(options: Iterable[str]) -> dict[str, LabelFile]:
-    """NAME=FILE options, such as `la20=/data/points20`: files by the name of the list. Raises WrongUse for another name or form,
-    for a list that ships, and for a file that cannot be read."""
+def parse_label_files(options: Iterable[str], ratios: Iterable[str]) -> dict[str, LabelFile]:
+    """NAME=FILE options, such as `la20=/data/points20`: the files of these label ratios, by the name of the list; others are not
+    read, since `bench.yaml` may name what a command has no use for.
+
+    Raises WrongUse for another name or form, for a list that ships, and for a file of a ratio that cannot be read.
+    """
     files: dict[str, LabelFile] = {}
+    used = set(map(official_labels, ratios))
     needed = [one.name for one in OFFICIAL.values() if one.needs_file]
     for option in options:
         name, equals, path = option.partition("=")
@@ -48,6 +52,8 @@ def parse_label_files(options: Iterable[str]) -> dict[str, LabelFile]:
         if not equals or not path or listed is None or not listed.needs_file:
             ships = f"{listed.name} needs no file; " if listed is not None and not listed.needs_file else ""
             raise WrongUse(f"{FLAG} {option!r}: {ships}expected NAME=FILE, NAME one of {', '.join(needed)}")
+        if listed not in used:
+            continue
         file = Path(path).expanduser()
         try:
             files[listed.name] = LabelFile(file, size_and_sha256(file)[1])
@@ -114,7 +120,7 @@ def training_labels(prepared: PreparedDataset, label_ratio: str, label_files: It
     from pretrain_bench.benchmarks.datasets.preview import TrainingLabels
     from pretrain_bench.benchmarks.input.annotations import labelled_rows
 
-    ratio, files = LabelRatio.parse(label_ratio), parse_label_files(label_files)
+    ratio, files = LabelRatio.parse(label_ratio), parse_label_files(label_files, [label_ratio])
     kinds = ratio.listed.kinds if ratio.listed else ("semantic",) if ratio.boxes is None else ("detection",)
     scenes = scenes_for_task(prepared.manifest, prepared.scenes, kinds[0])
     if ratio.official is None:

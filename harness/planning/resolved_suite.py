@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import Cell
@@ -17,6 +17,7 @@ from pretrain_bench.benchmarks.specs.task import DEFAULT_RECIPES, Task
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.reading import reading
+from pretrain_bench.harness.contract.stage import SparseBackend
 from pretrain_bench.harness.executors.choice import AUTO, ENGINES, EXECUTORS
 from pretrain_bench.harness.planning.applicable import NotApplicable, check_applicable, check_needs
 from pretrain_bench.harness.planning.catalog import available, find, is_path
@@ -204,15 +205,17 @@ def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) 
     threads = overrides.threads or min(usable_cpus(), MAX_DEFAULT_THREADS)
     # In containers the backend is the images', and a stage without it ends with that message.
     device = usable_device("torch" if overrides.executor in ENGINES else overrides.backend, overrides.device)
-    label_files = parse_label_files(overrides.label_splits)
+    label_files = parse_label_files(overrides.label_splits, suite.label_ratios)
     machine = Machine(threads, overrides.backend, device, overrides.imagenet_weights, label_files)
     notices = [
         *check_label_files(suite.label_ratios, label_files),
+        *_notices_of_backend(overrides.backend, device),
         *check_seeds(methods.values(), suite.pretrain_seeds),
     ]
     asked = [t.dataset for t in tasks.values()]
     asked += suite.pretrain_datasets if any(m.needs.data for m in methods.values()) else ()
     names = {name: sources.resolve(name, notices.append) for name in dict.fromkeys(asked)}
+    _check_roots({n: sources.roots[n] for n in (*names.values(), *pretrain_names) if n in sources.roots})
     for name in suite.pretrain_datasets:
         names.setdefault(name, name)
     return ResolvedSuite(
@@ -222,7 +225,7 @@ def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) 
 
 def _check_overrides(overrides: RunOverrides, profile: Profile) -> None:
     for flag, value, allowed in (
-        ("--backend", overrides.backend, ("torch", "minkowski")),
+        ("--backend", overrides.backend, get_args(SparseBackend)),
         ("--device", overrides.device, ("auto", "cpu", "cuda")),
         ("--executor", overrides.executor, EXECUTORS),
     ):
@@ -235,6 +238,15 @@ def _check_overrides(overrides: RunOverrides, profile: Profile) -> None:
         )
     if overrides.imagenet_weights is not None and not overrides.imagenet_weights.is_file():
         raise WrongUse(f"--imagenet-weights {overrides.imagenet_weights}: no such file")
+
+
+def _notices_of_backend(backend: str, device: str) -> list[str]:
+    """A line where the Triton kernels of a backend cannot run."""
+    if backend == "triton" and device == "cpu":
+        return [
+            "--backend triton: no GPU is used, so torch makes the products; records say so (numerics: sparse_products)"
+        ]
+    return []
 
 
 def _check_distinct(what: str, specs: Mapping[str, Method | Task]) -> None:
@@ -297,12 +309,6 @@ def _data_sources(overrides: RunOverrides, profile: Profile) -> tuple[DataSource
     if len(pretrain_roots) > 1:
         raise WrongUse(f"--pretrain-data: one pre-training dataset at a time, not {', '.join(pretrain_roots)}")
     all_roots = {**roots, **pretrain_roots}
-    # Fail before anything is prepared, which may take minutes.
-    for name, folder in all_roots.items():
-        with reading(folder):
-            is_folder = folder.is_dir()
-        if not is_folder:
-            raise WrongUse(f"{name}: data root {folder} is not a folder; give the one that holds the official layout")
     sources = DataSources(
         all_roots,
         {**own, **pretrain_own},
@@ -313,6 +319,16 @@ def _data_sources(overrides: RunOverrides, profile: Profile) -> tuple[DataSource
     )
     sources.check_up(list(all_roots))
     return sources, tuple(pretrain_roots)
+
+
+def _check_roots(roots: Mapping[str, Path]) -> None:
+    """Raises WrongUse for a root that is not a folder, before anything is prepared, which may take minutes. `roots` are those of
+    the datasets in use: `bench.yaml` may name a disk that is not here."""
+    for name, folder in roots.items():
+        with reading(folder):
+            is_folder = folder.is_dir()
+        if not is_folder:
+            raise WrongUse(f"{name}: data root {folder} is not a folder; give the one that holds the official layout")
 
 
 def cells_of(

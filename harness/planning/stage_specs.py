@@ -207,7 +207,7 @@ def features_stage(
     )
     _check_currency(spec, method)
     synthetic = last.synthetic or target.manifest.synthetic
-    title = f"{method.name} -> {task.name}: features"
+    title = features_title(method.name, task.name)
     left_out = profile.left_out_scenes.get(target.dataset.name, ())
     return PlannedStage(
         spec,
@@ -243,7 +243,7 @@ def finetune_stage(
     _check_cell(cell, specs, target, last)
     probe = profile.probes.of(cell.protocol)
     hands_over = getattr(last.recipe, TRANSFER, "all")
-    if isinstance(probe, DecoderProbe) and probe.start == "kept" and hands_over != "all":
+    if isinstance(probe, DecoderProbe) and probe.uses_decoder and hands_over != "all":
         raise NotApplicable(
             f"protocol 'decoder', start kept: under profile {profile.name!r} method {method.name!r} hands over its encoder only"
         )
@@ -327,6 +327,11 @@ def _split(target: PreparedDataset, specs: CellSpecs, ratio: LabelRatio, machine
 def _without_steps(half: BudgetHalf) -> BudgetHalf:
     """A half of a budget for a stage without optimiser steps: its amount is a cap, not an amount to use up."""
     return half.model_copy(update={"uniformity": "at_most"})
+
+
+def features_title(method: str, task: str) -> str:
+    """What the features of linear probes are called wherever stages are listed."""
+    return f"{method} -> {task}: features"
 
 
 def finetune_title(method: str, task: str, ratio: LabelRatio, protocol: Protocol = FINETUNE) -> str:

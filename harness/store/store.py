@@ -77,12 +77,11 @@ class Store:
         for kind in KINDS:
             folder = self.root / kind
             for key in sorted(os.listdir(folder)) if folder.is_dir() else []:
-                if not os.path.isdir(folder / key):
-                    continue
                 try:
-                    record = read_record(folder / key / RECORD)
+                    record = read_record(os.path.join(folder, key, RECORD))
                 except WrongUse as error:
-                    if os.listdir(folder / key):  # an empty folder, as a crash of the machine leaves, holds no run
+                    # Neither a file nor an empty folder (left by a crash of the machine) is a run.
+                    if os.path.isdir(folder / key) and os.listdir(folder / key):
                         unreadable.append(str(error))
                     continue
                 if (record.kind, record.key) == (kind, key):
@@ -307,10 +306,10 @@ def _is_readable(path: Path) -> bool:
     return True
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: Path | str) -> Record:
     """One record. Raises WrongUse where the file is not one, or does not match its own hash."""
     try:
-        return load_record(read_json(path, below=path.parent))
+        return load_record(read_json(path))
     except WrongHash as error:
         raise WrongUse(f"{path}: {error}") from None
     except (OSError, ValueError) as error:

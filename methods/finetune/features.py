@@ -27,7 +27,8 @@ from pretrain_bench.methods.finetune.frozen import end_where_asked, recalibrate,
 from pretrain_bench.methods.finetune.steps import allowed_labels, whole_scene
 from pretrain_bench.methods.networks.res16unet import HEAD, Res16UNet34C
 from pretrain_bench.methods.training.checkpoint import save_backbone, save_weights
-from pretrain_bench.methods.training.loop import Clock, numerics
+from pretrain_bench.methods.training.loop import Clock
+from pretrain_bench.methods.training.numerics import numerics
 
 TEST_FOLDER = "test"
 
@@ -38,8 +39,8 @@ def run(context: StageContext) -> dict[str, float | None]:
     assert spec.split is not None
     context.events.cut(0)
     clock = Clock(Ledger())
-    context.start(Start(total_steps=0, numerics=numerics()))
     network = load_backbone(context, 1).to(context.device).eval()
+    context.start(Start(total_steps=0, numerics=numerics()))
     if recipe.batch_norm == "recalibrated":
         recalibrate(network, [network], whole_scenes(context, recipe, spec.split.train))
     rows: dict[str, Tensor] = {}

@@ -15,7 +15,9 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from pretrain_bench.api.stores import AnyPath, Runs, open_runs
+from pretrain_bench.benchmarks.specs.backbone_shapes import ENCODER_MODULES
 from pretrain_bench.benchmarks.specs.checkpoint import ORIGINS, ExportFormat
+from pretrain_bench.benchmarks.specs.probes import PROTOCOLS, DecoderProbe, LinearProbe
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.harness.planning.catalog import available, find
@@ -119,13 +121,37 @@ def export_checkpoint(
 
 
 def check_checkpoints(resolved: ResolvedSuite) -> None:
-    """Read the imported checkpoints of a suite as their stages will. Raises WrongUse for one that does not fit the profile."""
-    files = [file for method in resolved.methods.values() for file in method.checkpoints]
+    """Read the imported checkpoints of a suite as their stages will.
+
+    Raises WrongUse for one that does not fit the profile, and for one that lacks tensors which a protocol would keep frozen:
+    a probe would judge random weights.
+    """
+    named = [(method, file) for method in resolved.methods.values() for file in method.checkpoints]
+    files = [file for _, file in named]
     if not files:
         return
     network, profiles = resolved.profile.network.model_dump(mode="json"), _networks()
     requests = [{"path": str(f.path), "network": network, "origin": f.origin, "profiles": profiles} for f in files]
-    _run({"kind": "check", "requests": requests})
+    drawn = _run({"kind": "check", "requests": requests})["drawn"]
+    protocols = {(cell.method, cell.protocol) for cell in resolved.cells()}
+    for (method, file), lacking in zip(named, drawn, strict=True):
+        for protocol in (p for p in PROTOCOLS if (method.name, p) in protocols):
+            _check_frozen(f"method {method.name!r} ({file.path})", resolved.profile.probes.of(protocol), lacking)
+
+
+def _check_frozen(named: str, probe: LinearProbe | DecoderProbe | None, lacking: list[str]) -> None:
+    """Raises WrongUse where a probe keeps tensors frozen that a file lacks."""
+    if probe is None:
+        return
+    encoder = [name for name in lacking if name.partition(".")[0] in ENCODER_MODULES]
+    frozen = lacking if probe.uses_decoder else encoder
+    if frozen:
+        decoder = "" if encoder else "--protocol decoder with `start: reset`, "
+        raise WrongUse(
+            f"{named}: protocol {probe.title!r} judges {'the whole backbone' if probe.uses_decoder else 'its encoder'}, but "
+            f"{len(frozen)} of its tensors are not in the file and would be random, first {frozen[0]}; use {decoder}--protocol "
+            "finetune, or a file with the whole backbone"
+        )
 
 
 def _networks() -> dict[str, Any]:

@@ -6,6 +6,7 @@ defaults.
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -72,6 +73,13 @@ def configuration() -> Configuration:
     path = configuration_file()
     if path is None:
         return Configuration()
+    now = path.stat()
+    return _read(path, now.st_mtime_ns, now.st_size)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, mtime_ns: int, size: int) -> Configuration:
+    """The content of a file, read once for all questions of a command; again where time or size changed."""
     found, folder = load_with_lines(path, Configuration), path.parent
     return found.model_copy(
         update={

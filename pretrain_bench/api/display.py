@@ -231,6 +231,8 @@ def _bar(title: str, **options: Any) -> Any:
 def printable(text: str) -> str:
     """Text without control characters: the output of a stage must not control the terminal. Bytes of file names that are not
     UTF-8 are escaped, as `\\xfc`."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in readable(text))
 
 

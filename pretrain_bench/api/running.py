@@ -22,11 +22,12 @@ from pretrain_bench.harness.planning.plan import StageState, states, to_run
 from pretrain_bench.harness.planning.registration import register as write_registration
 from pretrain_bench.harness.planning.renamed_budget import known_budget
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
-from pretrain_bench.harness.planning.stage_specs import PlannedCell
+from pretrain_bench.harness.planning.stage_specs import Machine, PlannedCell
 from pretrain_bench.harness.running.capacity import whole_machine
 from pretrain_bench.harness.running.progress_note import NotedStage, noted
 from pretrain_bench.harness.running.scheduler import run_cells
 from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageReport, StageRunner
+from pretrain_bench.harness.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,20 +140,41 @@ def run(
         EnvironmentCannot: the machine lacks a device, disk space or an engine.
         BenchError: interrupted; run again to resume.
     """
+    _check_options(retry, register, sign)
+    store, display, settings = folder_to_write(runs), display or default_display(), settings or Settings()
+    resolved = _within_budget(resolve(cells, only, settings), store, synthetic, on_cpu or settings.device == "cpu")
+    if rebuild:
+        _rebuild(resolved, display)
+    resolved, executor = _with_executor(resolved)
+    planned = _plan(resolved, display, strict, skip_not_applicable)
+    store.check_writable()
+    if register is not None:
+        display.say(_registered(resolved.suite, planned, Path(register), sign))
+    runner = StageRunner(store, executor, display, RunOptions(retry, resolved.machine.imagenet_weights))
+    stages = _run_stages(planned, runner, resolved.machine, workers)
+    return RunResult(stages, [c for c in planned if not c.stages])
+
+
+def _check_options(retry: str, register: AnyPath | None, sign: AnyPath | None) -> None:
     if sign is not None and register is None:
         raise WrongUse("--sign signs the registration: give --register FILE as well")
     if retry not in get_args(Retry):
         raise WrongUse(f"--retry {retry!r}: expected one of {', '.join(get_args(Retry))}")
-    store, display = folder_to_write(runs), display or default_display()
-    resolved = resolve(cells, only, settings or Settings())
+
+
+def _within_budget(resolved: ResolvedSuite, store: Store, synthetic: bool, on_cpu: bool) -> ResolvedSuite:
+    """The suite with its budget under the name that the store knows it by, once checkpoints, machine and data fit it."""
     check_checkpoints(resolved)
     budget, renamed = known_budget(resolved.budget, resolved.methods.values(), store)
     resolved = resolved._replace(budget=budget)
-    check_fit(resolved, synthetic, on_cpu or (settings is not None and settings.device == "cpu"))
-    if rebuild:
-        _rebuild(resolved, display)
-    resolved, executor = _with_executor(resolved)
-    for line in [*resolved.notices, *([renamed] if renamed else [])]:
+    check_fit(resolved, synthetic, on_cpu)
+    resolved.notices.extend([renamed] if renamed else [])
+    return resolved
+
+
+def _plan(resolved: ResolvedSuite, display: Display, strict: bool, skip_not_applicable: bool) -> list[PlannedCell]:
+    """Every cell with its stages, and all that a reader should know before they start."""
+    for line in resolved.notices:
         display.say(line)
     if not skip_not_applicable:
         resolved.check_needs()
@@ -165,19 +187,27 @@ def run(
         display.say(f"{cell.cell.method} -> {cell.cell.task} at {ratio}: n/a: {cell.reason.removeprefix('n/a: ')}")
     for line in (*_part_of_test_splits(planned), *_contaminated(planned)):
         display.say(line)
-    store.check_writable()
-    if register is not None:
-        name = (resolved.suite.name, resolved.suite.version)
-        announced = write_registration(Path(register), name, planned, None if sign is None else Path(sign))
-        display.say(f"{register}: {len(announced.cells)} cells registered {announced.registered_at}")
+    return planned
+
+
+def _registered(suite: Suite, planned: list[PlannedCell], file: Path, sign: AnyPath | None) -> str:
+    """A line on the cells, which it writes to the file."""
+    announced = write_registration(file, (suite.name, suite.version), planned, None if sign is None else Path(sign))
+    return f"{file}: {len(announced.cells)} cells registered {announced.registered_at}"
+
+
+def _run_stages(
+    planned: list[PlannedCell], runner: StageRunner, machine: Machine, workers: int | None
+) -> list[StageReport]:
+    """Run what is left, after its estimate, which a note in the store keeps for `status`."""
+    store, display = runner.store, runner.display
     if notice := notice_of_missing_links(store.root, "symbolic", "hard"):
         display.say(notice)
-    left = to_run(states(planned, store, resolved.machine.threads), retry == "failed")
+    left = to_run(states(planned, store, machine.threads), runner.options.retry == "failed")
     if left:
         display.say(estimate_line(left))
-    runner = StageRunner(store, executor, display, RunOptions(retry, resolved.machine.imagenet_weights))
     with noted(store, {s.key: NotedStage(kind=s.planned.spec.kind, seconds=_seconds(s)) for s in left}):
-        return RunResult(run_cells(planned, runner, whole_machine(resolved.machine.device), workers), absent)
+        return run_cells(planned, runner, whole_machine(machine.device), workers)
 
 
 def _seconds(stage: StageState) -> float:

@@ -63,6 +63,8 @@ _FACTS = {
     "contamination_mark": "the same in words, with the training scenes whose labels it saw; empty where it saw neither",
     "mean_over": "classes that the score is the mean of",
     "voxel_metres": "voxel size of the fine-tuning, in metres",
+    "network_width": "factor of the channels of the network; 1 is full size",
+    "published_as": "what the paper would call the method, with the ablation of its draft that it is",
     "pretrain_samples": "samples of the pre-training",
     "finetune_samples": "samples of the fine-tuning",
     "pretrain_flops": "FLOPs of the pre-training",
@@ -146,9 +148,13 @@ class Run(NamedTuple):
 
 
 def list_runs(runs: Runs = "runs") -> list[ListedRun]:
-    """Every run that has a record, oldest first. Raises WrongUse for a record that cannot be read."""
-    store = open_runs(runs)
-    return list(_listed(store))
+    """Every run that has a record, oldest first. Runs that cannot be read are left out; `unreadable_runs` names them."""
+    return sorted(iterate_runs(runs), key=lambda one: one.record.started_at)
+
+
+def iterate_runs(runs: Runs = "runs") -> Iterator[ListedRun]:
+    """The runs of `list_runs`, sorted by key: one at a time, since a store may hold 50,000."""
+    yield from _listed(open_runs(runs))
 
 
 def find_run(key: str, runs: Runs = "runs") -> Run:
@@ -159,7 +165,7 @@ def find_run(key: str, runs: Runs = "runs") -> Run:
 
 
 def _listed(store: Store) -> Iterator[ListedRun]:
-    for record in sorted(store.records(), key=lambda r: r.started_at):
+    for record in store.records():
         cell = record.cell
         if cell is None:
             seed, budget = _seed_and_budget(record, store)

@@ -13,12 +13,13 @@ from pydantic import BaseModel, ValidationError
 
 from pretrain_bench.api.stores import Runs, open_runs
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
+from pretrain_bench.benchmarks.specs.probes import FINETUNE, Protocol
 from pretrain_bench.benchmarks.support.foreign_files import open_plain, read_plain
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Event, Start, Step, parse_event
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import STAGE_FILE
 from pretrain_bench.harness.executors.base import STALL_FACTOR
-from pretrain_bench.harness.planning.stage_specs import finetune_title
+from pretrain_bench.harness.planning.stage_specs import features_title, finetune_title
 from pretrain_bench.harness.running.progress_note import CommandUnderWay, commands_under_way
 from pretrain_bench.harness.store.store import KINDS, RECORD, SPEC, Store
 
@@ -28,6 +29,8 @@ STALLED_SECONDS, STALLED_BEFORE_STEPS_SECONDS = 60.0, 600.0
 RATE_STEPS = 50
 """Steps over which the current rate is averaged, the latest ones."""
 DAMAGED = "damaged"
+PARENT_KINDS = ("pretrain", "features")
+"""What a fine-tuning or a probe builds on; each has the pre-training seed."""
 
 
 class StageUnderWay(NamedTuple):
@@ -46,7 +49,8 @@ class StageUnderWay(NamedTuple):
     silent_seconds: float | None
     """Time since the last event of a running stage."""
     seeds: str = "-"
-    """Of a pre-training its seed, of a fine-tuning `pre-training/fine-tuning`; `?` for one that is not known."""
+    """Of a pre-training, and of the features of linear probes, its seed; of a fine-tuning or probe
+    `pre-training/fine-tuning`; `?` for one that is not known."""
 
 
 class CommandProgress(NamedTuple):
@@ -75,6 +79,12 @@ class _Ended(BaseModel):
     outcome: Outcome
 
 
+class _Probed(BaseModel):
+    """What a title needs of a probe."""
+
+    protocol: Protocol
+
+
 class _Described(BaseModel):
     """The fields of a spec that a title reads."""
 
@@ -83,6 +93,7 @@ class _Described(BaseModel):
     stage: str
     task: str | None = None
     label_ratio: LabelRatio | None = None
+    probe: _Probed | None = None
     seed: int = 0
     parents: dict[str, str] = {}
 
@@ -160,13 +171,16 @@ def _described(path: Path) -> _Described | None:
 def _title(spec: _Described) -> str:
     if spec.kind == "pretrain" or spec.task is None:
         return f"{spec.method}/{spec.stage}"
-    return finetune_title(spec.method, spec.task, spec.label_ratio or LabelRatio())
+    if spec.kind == "features":
+        return features_title(spec.method, spec.task)
+    protocol = FINETUNE if spec.probe is None else spec.probe.protocol
+    return finetune_title(spec.method, spec.task, spec.label_ratio or LabelRatio(), protocol)
 
 
 def _seeds(spec: _Described, store: Store) -> str:
-    if spec.kind == "pretrain":
+    if spec.kind != "finetune":
         return str(spec.seed)
-    before = [_described(store.folder("pretrain", key) / SPEC) for key in spec.parents.values()]
+    before = [_described(store.folder(kind, key) / SPEC) for kind in PARENT_KINDS for key in spec.parents.values()]
     seeds = {str(parent.seed) for parent in before if parent is not None} or {"?"}
     return f"{'+'.join(sorted(seeds))}/{spec.seed}"
 

@@ -192,6 +192,27 @@ def test_official_gives_a_voxel_the_instance_of_its_first_point() -> None:
         assert {tasks[task].instance_of_voxel for task in ("s3dis-inst", "scannet-inst")} == {rule}
 
 
+@pytest.mark.parametrize(
+    ("deviation", "field", "headline", "option"),
+    [
+        ("Both views of stage 1", "ours.images.norm_over", "both_views", "`author-code`: `norm_over: each_view`"),
+        ("The images of stage 2", "ours.points.antialias", "True", "`author-code`: `antialias: false`"),
+        ("Instances of a voxel", "tasks.s3dis-inst.instance_of_voxel", "common", "`instance_of_voxel: first` (profile `official`)"),
+        ("Detection draws at most N points", "tasks.scannet-det.points", "40000", "There is no option"),
+        (
+            "DepthContrast's learning rate", "depthcontrast.scans.optimiser.learning_rate", "0.12",
+            "`methods: {depthcontrast: {scans: {optimiser: {learning_rate: 0.00375}}}}`",
+        ),
+    ],
+)  # fmt: skip
+def test_the_docs_list_each_deviation_from_upstream_with_its_option(
+    deviation: str, field: str, headline: str, option: str
+) -> None:
+    bullets = [" ".join(b.split()) for b in (REPOSITORY / "docs/methods.md").read_text().split("\n* ")]
+    (bullet,) = [b for b in bullets if b.startswith(f"**{deviation}")]
+    assert option in bullet and resolved("headline")[field] == headline
+
+
 def test_detection_passes_hold_the_batch_that_upstream_normalises_over() -> None:
     tasks = find(Profile, "headline").tasks
     assert [(t.batch, t.micro_batch) for t in (tasks["scannet-det"], tasks["sunrgbd-det"])] == [(32, 32), (64, 64)]
