@@ -81,7 +81,7 @@ def initialise_encoder(context: StageContext, network: nn.Module) -> None:
     path = context.imagenet_weights
     if path is None:
         context.notes["encoder_initialisation"] = "random"
-        context.warn("no ImageNet weights were given (--imagenet-weights FILE); the 2D encoder starts from random")
+        context.warn("no ImageNet weights were given (--imagenet-weights FILE); the 2D encoder is randomly initialised")
         return
     encoder = network.encoder
     assert isinstance(encoder, nn.Module)

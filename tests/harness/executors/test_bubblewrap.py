@@ -105,7 +105,7 @@ def test_without_a_control_group_memory_and_processes_are_sampled_and_the_record
     caps = {"memory_mib": 300} if what == "memory" else {}
     execution = run_code(TAKES[what], tmp_path, cells[0].stages[0].spec, **caps)
     assert execution.killed_by == what and execution.measured.wall_seconds < 30
-    assert {"memory between two looks", "pids between two looks"} <= set(BubblewrapExecutor().not_enforced)
+    assert {"memory between samples", "pids between samples"} <= set(BubblewrapExecutor().not_enforced)
 
 
 @needs_bwrap
