@@ -77,7 +77,7 @@ def prepare(context: StageContext) -> Training:
 
 
 def initialise_encoder(context: StageContext, network: nn.Module) -> None:
-    """Load the ImageNet weights that the user named, or say that the encoder starts from random."""
+    """Load the ImageNet weights that the user named, or report that the encoder is randomly initialised."""
     path = context.imagenet_weights
     if path is None:
         context.notes["encoder_initialisation"] = "random"
