@@ -75,7 +75,7 @@ class DockerExecutor:
         )
         self.limits_use = not (self.rootless and str(info.get("CgroupVersion")) == "1")
         self.limits_disk = can_limit() and not self.rootless
-        unlimited: tuple[str, ...] = () if self.limits_disk else ("disk between two looks a second apart",)
+        unlimited: tuple[str, ...] = () if self.limits_disk else ("disk use between samples a second apart",)
         unlimited += () if self.limits_use else ("CPUs beyond the thread count", "memory", "pids")
         self.not_enforced: tuple[str, ...] = ("GPU memory", *unlimited)
         remove_orphans(self.client)

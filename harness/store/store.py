@@ -86,7 +86,7 @@ class Store:
                 try:
                     record = read_record(os.path.join(folder, key, RECORD))
                 except WrongUse as error:
-                    # A file is no run, and neither is an empty folder, as a crash of the machine leaves.
+                    # Neither a file nor an empty folder (left by a crash of the machine) is a run.
                     if os.path.isdir(folder / key) and os.listdir(folder / key):
                         unreadable.append(str(error))
                     continue
