@@ -123,7 +123,13 @@ def test_a_comparison_marks_the_side(partial_store: Store, tmp_path: Path) -> No
 
 def test_published_numbers_never_stand_beside_part_of_the_split(partial_store: Store) -> None:
     runs = load_runs(partial_store).assign(
-        train_scenes=204, held_out_scenes=0, test_scenes=68, mean_over=13, voxel_metres=0.05
+        train_scenes=204,
+        held_out_scenes=0,
+        test_scenes=68,
+        mean_over=13,
+        voxel_metres=0.05,
+        pretrain_steps=40_000,
+        finetune_steps=20_000,
     )
     best = effects(runs, checkpoint="best")
     assert cells_beside_published(best, lambda effect: 66.5) == {}

@@ -201,12 +201,12 @@ def _check_attempts(run: AuditedRun, lost: set[int], tally: Tally) -> None:
 
 
 def _check_parents(run: AuditedRun, runs: Runs, tally: Tally) -> None:
-    check = "earlier stages are there and ended well"
+    check = "earlier stages exist and succeeded"
     tally.expect(check, run.record.parents == run.spec.parents, run.name, "the record names others than the spec")
     for stage, key in run.spec.parents.items():
         parent = runs.get(key)
         fine = parent is not None and parent.record.outcome == Outcome.ok and parent.spec.stage == stage
-        tally.expect(check, fine, run.name, f"{stage} {key} is not there, or did not end well")
+        tally.expect(check, fine, run.name, f"{stage} {key} is missing, or did not succeed")
 
 
 def _check_identity(run: AuditedRun, runs: Runs, tally: Tally) -> None:

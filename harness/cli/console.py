@@ -21,10 +21,10 @@ KEYS = ("run", "key", "name", "image")
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as text, as wide as the terminal or WIDTH at most; long cells wrap, except in columns of keys.
+    """A table as text, at most as wide as the terminal or WIDTH; long cells wrap, except in columns of keys.
 
-    Cells are shown as they are: no markup, no control characters. Headers are bold on a terminal; elsewhere the text is plain.
-    More than LONG rows are plain and one line each, however wide.
+    Cells are literal: no markup, no control characters. Headers are bold on a terminal; elsewhere the text is plain.
+    Tables of more than LONG rows are plain, with one line per row of any width.
     """
     cells = [[printable(str(cell)) for cell in row] for row in rows]
     titles = [printable(header) for header in headers]
@@ -57,12 +57,12 @@ def _wrapped(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def print_json(data: object) -> None:
-    """Machine output on stdout."""
+    """Print machine-readable output on stdout."""
     print(json.dumps(data, indent=1, sort_keys=True, allow_nan=False))
 
 
 def warn_unreadable(problems: Sequence[str]) -> None:
-    """Warn about runs that no list and no report counts."""
+    """Warn about runs that cannot be read and are left out of lists and reports."""
     for problem in problems[:1]:
         print(f"warning: not counted: {printable(problem)}", file=STDERR)
     if len(problems) > 1:

@@ -10,12 +10,12 @@ import typer
 
 import pretrain_bench as pb
 from pretrain_bench.harness.cli import completion
-from pretrain_bench.harness.cli.choices import Exporter
+from pretrain_bench.harness.cli.choices import Exporter, Figures
 from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 
 def report(
-    out: Annotated[Path, typer.Option("--out", help="Where the report is written.")] = Path("report"),
+    out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("report"),
     suite: Annotated[
         str | None,
         typer.Option(
@@ -25,7 +25,8 @@ def report(
     published: Annotated[
         bool,
         typer.Option(
-            "--published", help="Also list the paper's numbers for tasks on synthetic data, with what differs."
+            "--published",
+            help="Also list the paper's numbers for tasks on synthetic data, with the differences in protocol.",
         ),
     ] = False,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Write index.html, one self-contained page.")] = True,
@@ -33,10 +34,19 @@ def report(
         bool,
         typer.Option(
             "--scenes/--no-scenes",
-            help="Put the pictures that `bench show RUN --scene` made into the page; they show scenes of the data set.",
+            help="Include pictures that `bench show RUN --scene` made; they show scenes of the dataset.",
         ),
     ] = True,
-    watch: Annotated[bool, typer.Option("--watch", help="Rewrite it whenever runs end, at most every 30 s.")] = False,
+    figures: Annotated[
+        Figures,
+        typer.Option(
+            "--figures",
+            help="For a screen, or for a paper: no titles, column or text width, 8-point letters, embedded fonts.",
+        ),
+    ] = "screen",
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Rewrite the report when runs end, at most every 30 s.")
+    ] = False,
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(
@@ -47,7 +57,7 @@ def report(
     ] = None,
     export: Annotated[
         list[Exporter] | None,
-        typer.Option("--export", help="Also hand every run to these (extras; below --out, no network)."),
+        typer.Option("--export", help="Also export every run to these tools (extras; below --out, no network)."),
     ] = None,
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,
@@ -56,7 +66,13 @@ def report(
     from pretrain_bench.harness.cli.console import warn_unreadable
 
     if compare is not None:
-        ignored = {"--suite": suite, "--published": published, "--watch": watch, "--export": export}
+        ignored = {
+            "--suite": suite,
+            "--published": published,
+            "--watch": watch,
+            "--export": export,
+            "--figures": figures == "paper",
+        }
         if given := [flag for flag, value in ignored.items() if value]:
             raise pb.WrongUse(f"{', '.join(given)}: cannot be combined with --compare")
         comparison = pb.compare(*compare, runs=runs, out=out)
@@ -67,6 +83,7 @@ def report(
         raise pb.WrongUse("--watch prints a line for each report; leave out --json")
 
     options: dict[str, Any] = {"suite": suite, "published": published, "page": page, "scene_pictures": scene_pictures}
+    options["figures"] = figures
 
     def build(runs: Any) -> Any:
         return pb.report(runs, out, export=export or (), **options)
@@ -88,7 +105,7 @@ def _watch(runs: Path, out: Path, build: Callable[[Path], object]) -> None:
 
 
 def _print(text: str, files: dict[str, Path], json: bool) -> None:
-    """The short tables and the written files; as JSON the files alone."""
+    """Print the short tables and the written files; as JSON the files only."""
     from pretrain_bench.api.display import printable
     from pretrain_bench.harness.cli.console import print_json
 

@@ -37,7 +37,10 @@ def show(
     checkpoint: Annotated[Checkpoint, typer.Option("--checkpoint", help="Which predictions --scene draws.")] = "final",
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Where to. (default: pictures/ in the run's folder, or here for a bundle)"),
+        typer.Option(
+            "--out",
+            help="Folder for the picture. (default: pictures/ in the run's folder, or here for a bundle)",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -166,6 +169,6 @@ def _metric(record: Record, name: str) -> str:
 
 
 def _amounts(used: Ledger | Measured) -> list[tuple[str, str]]:
-    """What was measured, as text."""
+    """The measured resources as text."""
     amounts = [(name, value) for name, value in used if value is not None]
     return [(name, f"{value:,.1f}" if isinstance(value, float) else f"{value:,}") for name, value in amounts]

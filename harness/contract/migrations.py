@@ -23,7 +23,7 @@ def load_record(plain: Plain) -> Record:
     """A record of any version that there was, as today's model; an older one is sealed anew after its own hash was checked.
     `plain` is used up.
 
-    Raises WrongHash, pydantic's ValidationError, and ValueError for what is no record at all.
+    Raises WrongHash, pydantic's ValidationError, and ValueError for data that is not a record.
     """
     if not isinstance(plain, dict):
         raise ValueError("not a mapping")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -24,7 +25,7 @@ MetricName = Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,200}$")]
 
 
 class Outcome(StrEnum):
-    """How a run ended; a closed list (design section 2)."""
+    """How a run ended; a closed list (docs/architecture.md#outcomes)."""
 
     ok = "ok"
     timeout = "timeout"
@@ -73,6 +74,11 @@ class Provenance(Spec):
     memory_bytes: int
     machine: str
     numerics: dict[str, str] = {}
+
+
+def is_commit(text: str | None) -> bool:
+    """Whether a record shows its commit: an anonymous bundle has a shorter hash in its place."""
+    return text is not None and re.fullmatch(r"[0-9a-f]{40}", text) is not None
 
 
 class Record(Spec):

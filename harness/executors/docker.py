@@ -1,4 +1,4 @@
-"""Runs a stage in a container (design section 6).
+"""Runs a stage in a container.
 
 The sandbox is always on: no network, a read-only root, no capabilities, no new privileges, not root, limits on processes, memory
 (without swap) and CPU, and no files of the host but the folders of the contract, of which only `/bench/out` is writable.
@@ -75,7 +75,7 @@ class DockerExecutor:
         )
         self.limits_use = not (self.rootless and str(info.get("CgroupVersion")) == "1")
         self.limits_disk = can_limit() and not self.rootless
-        unlimited: tuple[str, ...] = () if self.limits_disk else ("disk between two looks a second apart",)
+        unlimited: tuple[str, ...] = () if self.limits_disk else ("disk use between samples a second apart",)
         unlimited += () if self.limits_use else ("CPUs beyond the thread count", "memory", "pids")
         self.not_enforced: tuple[str, ...] = ("GPU memory", *unlimited)
         remove_orphans(self.client)

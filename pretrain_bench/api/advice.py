@@ -1,11 +1,11 @@
-"""What would turn the runs of a command into a claim: another method to compare with, and seeds."""
+"""Advice on the runs that a command lacks for a claim: another method to compare with, and seeds."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
 
-from pretrain_bench.api.display import duration
+from pretrain_bench.api.display import about
 from pretrain_bench.harness.running.stage_runner import StageReport
 
 SEEDS_OF_A_CLAIM = 3
@@ -14,8 +14,8 @@ COUNTS = {1: "one", 2: "two"}
 
 
 def next_steps(stages: Iterable[StageReport]) -> list[str]:
-    """What the fine-tunings of these stages lack for a claim, with what to type and about how long it takes; nothing where they
-    have a second method and three pre-training seeds of each method."""
+    """The missing runs for a claim about these stages, each with the option to type and an estimate. Empty if a second
+    method and three pre-training seeds of each method are present."""
     stages = list(stages)
     seeds: dict[str, set[int]] = defaultdict(set)
     for stage in stages:
@@ -38,7 +38,5 @@ def next_steps(stages: Iterable[StageReport]) -> list[str]:
         free = [seed for seed in range(SEEDS_OF_A_CLAIM + len(held)) if seed not in held][:missing]
         a_seed = sum(s.record.ledger.wall_seconds for s in stages) / max(1, len(set.union(*trained.values())))
         more = "one more seed" if missing == 1 else f"{COUNTS.get(missing, missing)} more seeds"
-        steps.append(
-            f"for a claim, {more}: --pretrain-seed {' '.join(map(str, free))}, about {duration(missing * a_seed)}"
-        )
+        steps.append(f"for a claim, {more}: --pretrain-seed {' '.join(map(str, free))}, {about(missing * a_seed)}")
     return steps

@@ -1,10 +1,10 @@
-"""Whether a run fits this machine and these data: the budget where none is named, refusals, and the estimate before it starts."""
+"""Size of a run against machine and data: the default budget, refusals, and the estimate before it starts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pretrain_bench.api.display import duration
+from pretrain_bench.api.display import about, duration
 from pretrain_bench.api.settings import Settings, resolve
 from pretrain_bench.api.suites import Names, cells
 from pretrain_bench.benchmarks.specs.rates import Rates
@@ -14,12 +14,12 @@ from pretrain_bench.harness.planning.plan import StageState, Total
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
 
 FULL, SMALL = "uniform", "smoke"
-"""Budgets that `bench run` takes by itself: with data and a GPU, and elsewhere."""
+"""Default budgets of `bench run`: with data and a GPU, and otherwise."""
 
 
 def fitting_budget(methods: Names, tasks: Names, settings: Settings, on: str | None = None) -> tuple[str, list[str]]:
-    """The budget of a command that names none, and lines that say why: `uniform` with a GPU and data for each task, else `smoke`.
-    For a plan `on` another machine (see `plan`), data are taken to be there.
+    """The budget of a command that names none, and lines that say why: `uniform` with a GPU and data for each task,
+    else `smoke`. A plan `on` another machine (see `plan`) assumes that the data are present.
 
     Raises WrongUse for unknown names, EnvironmentCannot for a device that this machine lacks.
     """
@@ -43,8 +43,8 @@ def fitting_budget(methods: Names, tasks: Names, settings: Settings, on: str | N
 
 
 def check_fit(resolved: ResolvedSuite, synthetic: bool, on_cpu: bool) -> None:
-    """Raises WrongUse for a budget of GPU size on generated stand-ins (unless `synthetic`) or on a CPU (unless `on_cpu`), and for
-    fine-tuning on real data after pre-training on a stand-in (unless `synthetic`)."""
+    """Raises WrongUse for a GPU-sized budget on generated data (unless `synthetic`) or on a CPU (unless `on_cpu`), and
+    for fine-tuning on real data after pre-training on a stand-in (unless `synthetic`)."""
     budget, without = resolved.budget.name, task_stand_ins(resolved)
     pretrain_without = pretrain_stand_ins(resolved)
     tasks_are_real = any(
@@ -91,11 +91,13 @@ def estimate_line(left: list[StageState]) -> str:
     """`5 stages to run, about 3 min one after the other (1 to 7 min)`."""
     total = Total.of(left)
     stages = "1 stage" if total.stages == 1 else f"{total.stages:,} stages"
-    return f"{stages} to run, about {duration(total.seconds)} one after the other ({time_range(total)})"
+    return f"{stages} to run, {about(total.seconds)} one after the other ({time_range(total)})"
 
 
 def time_range(total: Total) -> str:
-    """`1.5 to 7.0 h`, `40 s to 3 min`."""
+    """`1.5 to 7.0 h`, `40 s to 3 min`, `<1 s`."""
     low, high = duration(total.low), duration(total.high)
     unit = f" {high.split()[1]}"
+    if low == high:
+        return high
     return f"{low.removesuffix(unit)} to {high}"

@@ -25,6 +25,7 @@ from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP, NO_DAT
 from pretrain_bench.reports.analysis.digests import SpecDigests, digest_of, digest_of_text
 from pretrain_bench.reports.analysis.failed_pretraining import FailedPretraining
 from pretrain_bench.reports.analysis.method_cards import use_cards_of
+from pretrain_bench.reports.analysis.published import published_name
 from pretrain_bench.reports.analysis.rows import row_name
 
 if TYPE_CHECKING:
@@ -208,6 +209,7 @@ def _row(
         "pretraining": digests.pretraining(record.key, pretrainings),
         "imported": " ".join(f"{p.imported.sha256} {p.imported.origin or ''}".strip() for p in parents if p.imported),
         "method": cell.method,
+        "published_as": published_name(cell.method, [specs[p.key].recipe for p in pretrainings]),
         "pretrain_dataset": cell.pretrain_dataset,
         "pretrain_seed": cell.pretrain_seed,
         "finetune_seed": cell.finetune_seed,
@@ -243,6 +245,7 @@ def _conditions(spec: StageSpec) -> dict[str, object]:
         "mean_over": len(averaged),
         "voxel_metres": spec.task_recipe.voxel_metres,
         "part_of_test_split": spec.coverage.mark if spec.coverage else "",
+        "network_width": spec.network.width,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -45,12 +46,15 @@ def test_an_error_of_ours_comes_through_as_it_is() -> None:
             raise DataError("scene/xyz.npy: no such file")
         return step
 
+    others = set(multiprocessing.active_children())
     for workers in (0, 2):
         seen = []
-        with pytest.raises(DataError, match=r"^scene/xyz\.npy: no such file$"):
+        with pytest.raises(DataError, match=r"^scene/xyz\.npy: no such file$") as caught:
             for batch in batches(broken, range(5), workers, CPU):
                 seen.append(batch)
         assert seen == [0, 1]
+        assert set(multiprocessing.active_children()) <= others, "workers end at once, also while the error is held"
+        del caught
 
 
 @pytest.mark.slow
@@ -111,7 +115,7 @@ def test_a_worker_that_hangs_or_is_killed_ends_the_loop_and_itself(monkeypatch: 
         for batch in batches(broken, range(3), 1, CPU):
             workers.append(batch)
 
-    with pytest.raises(LoaderFailed, match=r"^step 2: a loader worker was killed, perhaps for want of memory: "):
+    with pytest.raises(LoaderFailed, match=r"^step 2: a loader worker was killed, perhaps for lack of memory: "):
         first_then("die")
     monkeypatch.setattr(loader, "MAX_WAIT_SECONDS", 1.0)
     with pytest.raises(LoaderFailed, match=r"^step 2: no batch for 1 s: a loader worker hangs; "):
