@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,17 +60,12 @@ def report(
         ignored = {"--suite": suite, "--published": published, "--watch": watch, "--export": export}
         if given := [flag for flag, value in ignored.items() if value]:
             raise pb.WrongUse(f"{', '.join(given)}: cannot be combined with --compare")
-        comparison = pb.compare(*compare, runs=runs, out=out)
-        warn_unreadable(comparison.unreadable)
-        _print(comparison.text, comparison.files, json)
+        _compare(compare, runs, out, json)
         return
     if watch and json:
         raise pb.WrongUse("--watch prints a line for each report; leave out --json")
-
     options: dict[str, Any] = {"suite": suite, "published": published, "page": page, "scene_pictures": scene_pictures}
-
-    def build(runs: Any) -> Any:
-        return pb.report(runs, out, export=export or (), **options)
+    build = partial(pb.report, out=out, export=export or (), **options)
 
     if watch:
         _watch(runs, out, build)
@@ -78,6 +74,14 @@ def report(
     built = build(store)
     warn_unreadable(pb.unreadable_runs(store))
     _print(built.text, built.files, json)
+
+
+def _compare(sides: tuple[str, str], runs: Path, out: Path, json: bool) -> None:
+    from pretrain_bench.harness.cli.console import warn_unreadable
+
+    comparison = pb.compare(*sides, runs=runs, out=out)
+    warn_unreadable(comparison.unreadable)
+    _print(comparison.text, comparison.files, json)
 
 
 def _watch(runs: Path, out: Path, build: Callable[[Path], object]) -> None:
