@@ -40,17 +40,18 @@ if TYPE_CHECKING:
     )
     from pretrain_bench.api.deciding import Look, run_until_decided
     from pretrain_bench.api.display import Display, LineDisplay, Progressed, Silent, TqdmDisplay
-    from pretrain_bench.api.doctor import Diagnosis, doctor
+    from pretrain_bench.api.doctor import Diagnosis, doctor, doctor_of_worker
     from pretrain_bench.api.errors import BenchError, DataError, EnvironmentCannot, WrongUse
     from pretrain_bench.api.features import draw_features
     from pretrain_bench.api.images import ImageState, build_images, list_images, lock_bases, prune_images
     from pretrain_bench.api.methods import check_method, list_methods
     from pretrain_bench.api.own_data import InitialFiles, describe_data, holds_originals, init_data
+    from pretrain_bench.api.places import Detached, Where, detach
     from pretrain_bench.api.planning import Plan, plan
     from pretrain_bench.api.power import Power, power, power_of_plan
     from pretrain_bench.api.reporting import compare, keys_of_suite, report, watch_runs
     from pretrain_bench.api.running import RunResult, StageRow, run
-    from pretrain_bench.api.runs import RUN_COLUMNS, ListedRun, Run, find_run, list_runs, load_runs
+    from pretrain_bench.api.runs import RUN_COLUMNS, ListedRun, Run, find_run, iterate_runs, list_runs, load_runs
     from pretrain_bench.api.scenes import draw_scene, tested_scenes
     from pretrain_bench.api.settings import Settings
     from pretrain_bench.api.sizing import fitting_budget
@@ -77,18 +78,19 @@ _MODULES = {
         "verify_source", "write_synthetic",
     ),
     "display": ("Display", "LineDisplay", "Progressed", "Silent", "TqdmDisplay"),
-    "doctor": ("Diagnosis", "doctor"),
+    "doctor": ("Diagnosis", "doctor", "doctor_of_worker"),
     "errors": ("BenchError", "DataError", "EnvironmentCannot", "WrongUse"),
     "features": ("draw_features",),
     "images": ("ImageState", "build_images", "list_images", "lock_bases", "prune_images"),
     "methods": ("check_method", "list_methods"),
     "deciding": ("Look", "run_until_decided"),
     "own_data": ("InitialFiles", "describe_data", "holds_originals", "init_data"),
+    "places": ("Detached", "Where", "detach"),
     "planning": ("Plan", "plan"),
     "power": ("Power", "power", "power_of_plan"),
     "reporting": ("compare", "keys_of_suite", "report", "watch_runs"),
     "running": ("RunResult", "StageRow", "run"),
-    "runs": ("RUN_COLUMNS", "ListedRun", "Run", "find_run", "list_runs", "load_runs"),
+    "runs": ("RUN_COLUMNS", "ListedRun", "Run", "find_run", "iterate_runs", "list_runs", "load_runs"),
     "scenes": ("draw_scene", "tested_scenes"),
     "settings": ("Settings",),
     "sizing": ("fitting_budget",),
@@ -121,6 +123,7 @@ __all__ = [
     "DataCounts",
     "DataError",
     "Dataset",
+    "Detached",
     "Diagnosis",
     "Display",
     "EnvironmentCannot",
@@ -149,6 +152,7 @@ __all__ = [
     "Status",
     "Suite",
     "TqdmDisplay",
+    "Where",
     "WrongUse",
     "__version__",
     "audit",
@@ -160,7 +164,9 @@ __all__ = [
     "count_data",
     "dataset",
     "describe_data",
+    "detach",
     "doctor",
+    "doctor_of_worker",
     "draw_features",
     "draw_scene",
     "explain",
@@ -170,6 +176,7 @@ __all__ = [
     "holds_originals",
     "import_checkpoint",
     "init_data",
+    "iterate_runs",
     "keys_of_suite",
     "list_datasets",
     "list_images",

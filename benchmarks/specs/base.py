@@ -1,7 +1,7 @@
-"""What every spec shares: the strict base model and the types of its fields.
+"""The strict base model of all specs, and shared field types.
 
 Units are part of field names (`wall_seconds`, `voxel_metres`). Unknown keys are errors. `J-n` in a description is an item of the
-decision register of the methods specification: a question on which the sources differ or are silent.
+decision register (docs/specification/decisions.md): a question on which the sources differ or are silent.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ class Spec(BaseModel):
 
 
 def is_none(value: object) -> bool:
-    """For `exclude_if` of an optional field that is newer than the files of its model: unset, it changes no hash of them."""
+    """For `exclude_if` of an optional field added later: if unset, it does not change hashes of older files."""
     return value is None
 
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
-Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]
-"""Of a random stream: what torch takes, 64 bits without a sign."""
+MOST_SEED = 2**64 - 1
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
+"""Seed of a random stream: 64 bits without a sign, as torch takes it."""
 
 
 def _stays_below(name: str) -> str:
@@ -35,7 +36,7 @@ def _stays_below(name: str) -> str:
 
 
 FileName = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_stays_below)]
-"""A file below a folder, as `predictions/final/room.npz`; the folder may come from a stranger."""
+"""A file below a folder, such as `predictions/final/room.npz`; the folder is untrusted."""
 FolderName = Annotated[
     str,
     Field(min_length=1, max_length=255, pattern=r"^[^/]*$"),

@@ -17,22 +17,22 @@ from pretrain_bench.benchmarks.support.errors import WrongUse
 AXES = ("method", "pretrain_dataset", "task", "protocol", "label_ratio", "pretrain_seed", "finetune_seed")
 """Fields of a cell that a suite spans and that filters and exclusions name."""
 NO_SEED = 0
-"""The fine-tuning seed of a cell that has no use for one."""
+"""The fine-tuning seed of a cell that uses none."""
 
 
 class Suite(Spec):
     """The product of its axes, less what `exclude` names. Cells that make no sense (n/a) need not be excluded."""
 
-    name: Name = Field(description="as commands name it")
-    version: PositiveInt = Field(description="counted up with every change")
+    name: Name = Field(description="name in commands")
+    version: PositiveInt = Field(description="version, increased with every change")
     description: str = Field("", description="in a sentence or two")
     budget: str = Field(description="name or YAML file; relative paths start from the suite's folder")
-    profile: str | None = Field(None, description="name or YAML file; the budget's default where there is none")
+    profile: str | None = Field(None, description="name or YAML file; defaults to the budget's")
     methods: tuple[str, ...] = Field(min_length=1, description="pre-training methods, or folders of your own")
     pretrain_datasets: tuple[Name, ...] = Field(("scannet",), min_length=1, description="datasets to pre-train on")
     tasks: tuple[str, ...] = Field(min_length=1, description="by name or YAML file")
     protocols: tuple[Protocol, ...] = Field(
-        (FINETUNE,), min_length=1, description="how backbones are evaluated: finetune, linear, decoder"
+        (FINETUNE,), min_length=1, description="evaluation of backbones: finetune, linear, decoder"
     )
     label_ratios: tuple[str, ...] = Field(
         ("100%",), min_length=1, description="labels that may be used: 20%, 0.2, 20points or 4boxes"
@@ -66,7 +66,7 @@ class Suite(Spec):
         self, budget: str, profile: str, filters: Iterable[Filter] = (), names: Mapping[str, str] = {}
     ) -> Iterator[Cell]:
         """Every cell that is not excluded and that all filters let through, methods innermost last. A linear probe draws nothing
-        from a fine-tuning seed, so that all of these are one cell, with NO_SEED.
+        from a fine-tuning seed, so that all of these are one cell, with NO_SEED, and an exclusion by that seed leaves it.
 
         Pre-training datasets, methods and tasks are named as the suite names them. Filters and exclusions match these texts, and
         the names that `names` has for paths. Raises WrongUse for a filter that lets no value of the suite through.
@@ -85,11 +85,13 @@ class Suite(Spec):
         ratios = {text: LabelRatio.parse(text) for text in self.label_ratios}
         for values in itertools.product(*(chosen[axis] for axis in AXES)):
             named = dict(zip(AXES, values, strict=True))
-            if any(all(f.matches(named[f.axis], names) for f in entry) for entry in barred):
+            has_seed = named["protocol"] != "linear"
+            if not has_seed and named["finetune_seed"] != chosen["finetune_seed"][0]:
                 continue
-            if named["protocol"] == "linear":
-                if named["finetune_seed"] != chosen["finetune_seed"][0]:
-                    continue
+            entries = barred if has_seed else [e for e in barred if all(f.axis != "finetune_seed" for f in e)]
+            if any(all(f.matches(named[f.axis], names) for f in entry) for entry in entries):
+                continue
+            if not has_seed:
                 named["finetune_seed"] = NO_SEED
             # Every value was checked with the suite; a cell of a large matrix is not checked a second time.
             fields = {**named, "label_ratio": ratios[str(named["label_ratio"])], "budget": budget, "profile": profile}

@@ -1,4 +1,4 @@
-"""Choices of options, spelled out here so that `--help` and completion load no models; a test compares them with those."""
+"""Choices of options, repeated here so that `--help` and completion load no models; a test compares them with the models."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 UpChoice = Literal["auto", "+x", "-x", "+y", "-y", "+z", "-z"]
 World = Literal["nano", "smoke", "tiny", "full"]
 Keep = Literal["none", "final", "best", "all"]
+Figures = Literal["screen", "paper"]
 Checkpoint = Literal["final", "selected", "best"]
 
 

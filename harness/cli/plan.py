@@ -1,4 +1,4 @@
-"""`bench plan`: the stages of a suite, which are done, and an estimate for the rest. Nothing runs."""
+"""`bench plan`: the stages of a suite with their state, and an estimate for those to run. Nothing runs."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def plan(
 ) -> None:
     """List the stages of `bench run` with the same options: done, stale (and why), failed, n/a or to do; then the totals.
 
-    `bench plan SUITE` is short for --suite. Totals are hours with a range, GPU-days and disk, for each method. Data need not be
-    there: a GPU-sized budget is planned on datasets of their published size, other budgets on the generated ones. Nothing is
-    prepared and nothing runs; --workers, --rebuild and --strict change nothing here.
+    `bench plan SUITE` is short for --suite. Totals are hours with a range, GPU-days and disk, for each method. No data
+    are needed: a GPU-sized budget is planned on datasets of their published size, other budgets on generated data.
+    Nothing is prepared or run; --workers, --rebuild and --strict have no effect.
     """
     from pretrain_bench.harness.cli.console import print_json
     from pretrain_bench.harness.cli.options import display
@@ -82,7 +82,8 @@ def _print(plan: pb.Plan, show_all: bool, retry: Retry) -> None:
     from pretrain_bench.harness.cli.console import table
 
     suite, absent = plan.suite, plan.not_applicable
-    print(f"suite {suite.name} v{suite.version}: {suite.description.strip()}")
+    description = suite.description.strip()
+    print(f"suite {suite.name} v{suite.version}" + (f": {description}" if description else ""))
     cells, names = len(plan.cells) + len(plan.waiting), f"budget {plan.budget.name}, profile {plan.profile.name}"
     print(
         f"{cells} cells, {len(plan.stages) + len(plan.expected)} stages, {names}"

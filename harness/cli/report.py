@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,44 +10,57 @@ import typer
 
 import pretrain_bench as pb
 from pretrain_bench.harness.cli import completion
-from pretrain_bench.harness.cli.choices import Exporter
+from pretrain_bench.harness.cli.choices import Exporter, Figures
 from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
+
+OfSuite = Annotated[
+    str | None,
+    typer.Option("--suite", help="Only runs of this suite's budget, tasks and axes.", autocompletion=completion.suites),
+]
+Published = Annotated[
+    bool,
+    typer.Option(
+        "--published",
+        help="Also list the paper's numbers for tasks on synthetic data, with the differences in protocol.",
+    ),
+]
+ScenePictures = Annotated[
+    bool,
+    typer.Option(
+        "--scenes/--no-scenes",
+        help="Include pictures that `bench show RUN --scene` made; they show scenes of the dataset.",
+    ),
+]
+Compare = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        "--compare",
+        metavar="A B",
+        help="Compare two folders, bundles or suites cell by cell instead; NAME@COMMIT: the runs of one commit.",
+    ),
+]
 
 
 def report(
-    out: Annotated[Path, typer.Option("--out", help="Where the report is written.")] = Path("report"),
-    suite: Annotated[
-        str | None,
-        typer.Option(
-            "--suite", help="Only runs of this suite's budget, tasks and axes.", autocompletion=completion.suites
-        ),
-    ] = None,
-    published: Annotated[
-        bool,
-        typer.Option(
-            "--published", help="Also list the paper's numbers for tasks on synthetic data, with what differs."
-        ),
-    ] = False,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("report"),
+    suite: OfSuite = None,
+    published: Published = False,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Write index.html, one self-contained page.")] = True,
-    scene_pictures: Annotated[
-        bool,
+    scene_pictures: ScenePictures = True,
+    figures: Annotated[
+        Figures,
         typer.Option(
-            "--scenes/--no-scenes",
-            help="Put the pictures that `bench show RUN --scene` made into the page; they show scenes of the data set.",
+            "--figures",
+            help="For a screen, or for a paper: no titles, column or text width, 8-point letters, embedded fonts.",
         ),
-    ] = True,
-    watch: Annotated[bool, typer.Option("--watch", help="Rewrite it whenever runs end, at most every 30 s.")] = False,
-    compare: Annotated[
-        tuple[str, str] | None,
-        typer.Option(
-            "--compare",
-            metavar="A B",
-            help="Compare two folders, bundles or suites cell by cell instead; NAME@COMMIT: the runs of one commit.",
-        ),
-    ] = None,
+    ] = "screen",
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Rewrite the report when runs end, at most every 30 s.")
+    ] = False,
+    compare: Compare = None,
     export: Annotated[
         list[Exporter] | None,
-        typer.Option("--export", help="Also hand every run to these (extras; below --out, no network)."),
+        typer.Option("--export", help="Also export every run to these tools (extras; below --out, no network)."),
     ] = None,
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,
@@ -57,7 +69,13 @@ def report(
     from pretrain_bench.harness.cli.console import warn_unreadable
 
     if compare is not None:
-        ignored = {"--suite": suite, "--published": published, "--watch": watch, "--export": export}
+        ignored = {
+            "--suite": suite,
+            "--published": published,
+            "--watch": watch,
+            "--export": export,
+            "--figures": figures == "paper",
+        }
         if given := [flag for flag, value in ignored.items() if value]:
             raise pb.WrongUse(f"{', '.join(given)}: cannot be combined with --compare")
         _compare(compare, runs, out, json)
@@ -65,7 +83,10 @@ def report(
     if watch and json:
         raise pb.WrongUse("--watch prints a line for each report; leave out --json")
     options: dict[str, Any] = {"suite": suite, "published": published, "page": page, "scene_pictures": scene_pictures}
-    build = partial(pb.report, out=out, export=export or (), **options)
+    options["figures"] = figures
+
+    def build(runs: Any) -> Any:
+        return pb.report(runs, out, export=export or (), **options)
 
     if watch:
         _watch(runs, out, build)
@@ -92,7 +113,7 @@ def _watch(runs: Path, out: Path, build: Callable[[Path], object]) -> None:
 
 
 def _print(text: str, files: dict[str, Path], json: bool) -> None:
-    """The short tables and the written files; as JSON the files alone."""
+    """Print the short tables and the written files; as JSON the files only."""
     from pretrain_bench.api.display import printable
     from pretrain_bench.harness.cli.console import print_json
 

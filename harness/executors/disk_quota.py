@@ -1,4 +1,4 @@
-"""Limits the size of a folder by mounting a file system of that size over it (design section 6).
+"""Limits the size of a folder by mounting a file system of that size over it.
 
 A file beside the folder holds the file system; at the end its content is copied to the folder itself. This needs root and the
 tools of ext4. Without them only the watcher limits the folder, and a stage may exceed the limit between two samples.
@@ -85,7 +85,7 @@ def _take_back(image: Path, folder: Path, mib: int) -> None:
     if folder_bytes(folder) <= mib << 20 and not _succeeds("cp", "-a", f"{folder}/.", str(kept)):
         remove_tree(kept)
         raise EnvironmentCannot(
-            f"{folder}: what the stage left cannot be copied out of {image.name}; is the disk full? Make room, and the same "
+            f"{folder}: the stage's output cannot be copied out of {image.name}; is the disk full? Make room, and the same "
             "command resumes there"
         )
     _succeeds("umount", "-l", str(folder))

@@ -24,7 +24,7 @@ def used_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ...]:
 
 
 def labelled_scenes(source: PreparedDataset, scenes: tuple[str, ...], kind: str) -> tuple[str, ...]:
-    """Those scenes that hold what a task of this kind needs. Raises NotApplicable where none does."""
+    """The scenes that have the inputs of a task of this kind. Raises NotApplicable where none does."""
     try:
         return scenes_for_task(source.manifest, scenes, kind)
     except DataError as error:

@@ -43,11 +43,11 @@ from pretrain_bench.harness.planning.stage_data import (
 
 NO_DATASET = "none"
 TRANSFER = "transfer"
-"""A field of a method's recipe that decides nothing of the pre-training: it goes into the key of the fine-tuning alone."""
+"""A field of a method's recipe that does not affect pre-training: it is part of the fine-tuning's key only."""
 
 
 class Machine(NamedTuple):
-    """What the person who runs chooses, and what is part of a key because it can change bits."""
+    """The user's choices that are part of a key because they can change bits."""
 
     threads: int
     sparse_backend: str
@@ -58,10 +58,9 @@ class Machine(NamedTuple):
 
 
 class PlannedStage(NamedTuple):
-    """A stage with what its runner needs around it: data, caps, method and recipe; and its cell, for a fine-tuning.
-
-    The last stage of a pre-training leaves the backbone. A fine-tuning has what its pre-training saw of its scenes, and the
-    file of an official choice of points or boxes.
+    """A stage with the inputs of its runner: data, caps, method, recipe and, for a fine-tuning, its cell. The last
+    stage of a pre-training writes the backbone. A fine-tuning also has its contamination and the file of an official
+    choice of points or boxes.
     """
 
     spec: StageSpec
@@ -96,7 +95,7 @@ class PlannedStage(NamedTuple):
 
     @property
     def imported(self) -> ImportedFrom | None:
-        """What a record says of that file."""
+        """The provenance of that file in a record."""
         file = self.checkpoint_file
         if file is None:
             return None
@@ -111,7 +110,7 @@ class PlannedStage(NamedTuple):
 
 
 class PlannedCell(NamedTuple):
-    """A cell with its stages, in the order in which they run; or with the reason why it has none (n/a)."""
+    """A cell with its stages in the order of execution, or with the reason why it is n/a."""
 
     cell: Cell
     stages: tuple[PlannedStage, ...]
@@ -187,7 +186,7 @@ def features_stage(
             f"protocol 'linear': under profile {profile.name!r} method {method.name!r} hands over its encoder only, and a linear "
             "probe reads what the decoder gives; use --protocol decoder"
         )
-    # Points are drawn in each scene, and so decide rows; a share of scenes decides which scenes a probe takes.
+    # Points are drawn in each scene and so change rows; a share of scenes changes the scenes of a probe.
     labels, split, label_file = _split(target, specs, cell.label_ratio.model_copy(update={"percent": 100.0}), machine)
     recipe = finetune_recipe(profile, task)
     assert isinstance(recipe, SemanticRecipe)  # other kinds are n/a
@@ -210,7 +209,7 @@ def features_stage(
     )
     _check_currency(spec, method)
     synthetic = last.synthetic or target.manifest.synthetic
-    title = f"{method.name} -> {task.name}: features"
+    title = features_title(method.name, task.name)
     planned = PlannedStage(spec, budget.finetune, target, None, synthetic, title, method, None)
     return planned._replace(label_file=label_file, left_out_scenes=left_out_scenes(target, profile))
 
@@ -235,7 +234,7 @@ def finetune_stage(
     _check_cell(cell, specs, target, last)
     probe = profile.probes.of(cell.protocol)
     transfer = getattr(last.recipe, TRANSFER, "all")
-    if isinstance(probe, DecoderProbe) and probe.start == "kept" and transfer != "all":
+    if isinstance(probe, DecoderProbe) and probe.uses_decoder and transfer != "all":
         raise NotApplicable(
             f"protocol 'decoder', start kept: under profile {profile.name!r} method {method.name!r} hands over its encoder only"
         )
@@ -276,7 +275,7 @@ def finetune_stage(
 
 
 def _check_labels(cell: Cell, task: Task) -> None:
-    """Raises WrongUse for a label ratio that counts what the task does not label."""
+    """Raises WrongUse for a label ratio in points or boxes that the task does not have."""
     if cell.label_ratio.boxes is not None and task.kind != "detection":
         raise WrongUse(f"label ratio {cell.label_ratio}: task {task.name!r} has no boxes; give per cent or points")
     if cell.label_ratio.points is not None and task.kind == "detection":
@@ -306,12 +305,17 @@ def _split(target: PreparedDataset, specs: CellSpecs, ratio: LabelRatio, machine
 
 
 def _without_steps(half: BudgetHalf) -> BudgetHalf:
-    """A half of a budget for a stage that takes no optimiser step: its amount is a cap, not to be used up."""
+    """A half of a budget for a stage without optimiser steps: its amount is a cap, not an amount to use up."""
     return half.model_copy(update={"uniformity": "at_most"})
 
 
+def features_title(method: str, task: str) -> str:
+    """What the features of linear probes are called wherever stages are listed."""
+    return f"{method} -> {task}: features"
+
+
 def finetune_title(method: str, task: str, ratio: LabelRatio, protocol: Protocol = FINETUNE) -> str:
-    """What an evaluation is called wherever stages are listed."""
+    """The title of an evaluation in lists of stages."""
     return f"{method} -> {task} at {ratio}" + (f", {protocol}" if protocol != FINETUNE else "")
 
 

@@ -1,4 +1,4 @@
-"""Frozen parts of a network: norms that describe the task's scenes, and modules that no step changes (further spec 2.5, 2.6)."""
+"""Frozen parts of a network: norms that describe the task's scenes, and modules that no step changes (spec 2.5, 2.6)."""
 
 from __future__ import annotations
 
@@ -69,6 +69,6 @@ def whole_scenes(context: StageContext, recipe: SemanticRecipe | FeatureRecipe, 
 def end_where_asked(context: StageContext) -> None:
     """Raises Cancelled or OutOfTime where the user or a time limit wants a stage without steps to end."""
     if context.stop == CANCEL:
-        raise Cancelled("cancelled; the stage starts anew")
+        raise Cancelled("cancelled; the stage will start again")
     if context.stop is not None:
         raise OutOfTime("the time limit came before all scenes were passed through the network")

@@ -9,7 +9,7 @@ from typing import NamedTuple, cast, get_args
 import torch
 from torch import Tensor
 
-from pretrain_bench.benchmarks.specs.backbone_shapes import INIT_DIM, Shapes
+from pretrain_bench.benchmarks.specs.backbone_shapes import INIT_DIM, Shapes, backbone_shapes
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.specs.checkpoint import KERNEL_ORDER, ORIGINS, PARTIAL, CheckpointOrigin, KernelOrder
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
@@ -44,6 +44,10 @@ class Imported(NamedTuple):
     missing: list[str]
     reshaped: list[str]
     dropped: list[str]
+
+    def drawn(self, network: NetworkSettings) -> list[str]:
+        """The tensors of the backbone, counters aside, that the file lacks, so that the import draws them at random."""
+        return [n for n in backbone_shapes(network) if n not in self.weights and not n.endswith(COUNTER)]
 
 
 class Candidate(NamedTuple):
@@ -104,7 +108,7 @@ def _best(request: Request, content: CheckpointContent) -> Candidate:
     if first.fit and equals:
         places = " and ".join(repr(c.place) for c in (first, *equals[:2]))
         raise DataError(
-            f"{request.path}: {len(equals) + 1} networks in it fit, at {places}; convert the one that you mean: bench methods "
+            f"{request.path}: {len(equals) + 1} networks in it fit, at {places}; convert one of them: bench methods "
             f"import-checkpoint FILE --prefix {equals[0].place or first.place}"
         )
     return first
@@ -168,8 +172,8 @@ def _order(request: Request, content: CheckpointContent, best: Candidate) -> Ker
     if order is None:
         choices = "; ".join(f"{name}: {facts.title}" for name, facts in ORIGINS.items() if facts.order in fitting)
         raise DataError(
-            f"{request.path}: its tensors fit, but the order of its kernels cannot be read off them, and with the wrong one the "
-            "network computes nonsense. Name where the file comes from: --method NAME=ORIGIN:FILE, or --origin ORIGIN of "
+            f"{request.path}: its tensors fit, but do not show the order of its kernels, and a wrong order makes the "
+            "network compute nonsense. Name the origin of the file: --method NAME=ORIGIN:FILE, or --origin ORIGIN of "
             f"import-checkpoint ({choices})"
         )
     if order not in fitting:

@@ -7,7 +7,6 @@ from typing import NamedTuple, get_args
 
 from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
-from pretrain_bench.benchmarks.support.files import remove_tree
 from pretrain_bench.harness.executors.usage import folder_bytes
 from pretrain_bench.harness.store.retention import Keep, prunable, prune
 from pretrain_bench.harness.store.store import Store
@@ -25,13 +24,14 @@ class Removed(NamedTuple):
 def clean(
     runs: AnyPath = "runs", *, keep: Keep = "best", abandoned: bool = False, dry_run: bool = False
 ) -> list[Removed]:
-    """Prune artifacts of a folder of runs; records, events and logs stay, and an audit tells a pruned file from a missing one.
+    """Prune artifacts of a folder of runs; records, events and logs stay, and an audit distinguishes pruned from
+    missing files.
 
     Args:
         runs: the folder of runs.
         keep: `none`: no weights, no predictions; `final`: backbones and final predictions; `best`: all weights of
             pre-training and all predictions; `all`: everything.
-        abandoned: also delete partial runs that no process works on; they cannot be resumed then.
+        abandoned: also delete partial runs that no process works on, so that they cannot be resumed.
         dry_run: remove nothing.
 
     Raises WrongUse for a bundle, and for a record that cannot be read, before anything is removed; EnvironmentCannot where
@@ -46,7 +46,7 @@ def clean(
     if problems := store.unreadable():
         raise WrongUse(f"nothing was removed: {problems[0]}")
     removed = [Removed(f.record.key, f"{f.record.method}/{f.record.stage}", len(f.names), f.bytes) for f in removable]
-    folders = sorted(p for p in (root / ".partial").glob("[!.]*") if p.is_dir()) if abandoned else []
+    folders = store.partial_folders() if abandoned else []
     idle = [p for p in folders if store.held_by(p.name) is None]
     removed += [Removed(p.name, "left under way", sum(1 for _ in p.rglob("*")), folder_bytes(p)) for p in idle]
     if not dry_run:
@@ -54,5 +54,5 @@ def clean(
             for one in removable:
                 prune(one, keep)
             for folder in idle:
-                remove_tree(folder)
+                store.drop_abandoned(folder)  # a process may have taken it up meanwhile
     return removed

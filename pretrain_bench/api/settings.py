@@ -1,4 +1,4 @@
-"""Where the data are and what this machine should use: the settings that planning and running share."""
+"""Settings that planning and running share: data roots, device, threads, executor."""
 
 from __future__ import annotations
 
@@ -21,28 +21,31 @@ class Settings(NamedTuple):
     """Choices beside the suite. Use the same object to plan and to run: most of them are part of every stage's key."""
 
     data: Roots = ()
-    """Roots of datasets; procedural datasets stand in for those without one."""
+    """Roots of datasets; datasets without a root are replaced by procedural ones."""
     pretrain_data: Roots = ()
-    """One dataset to pre-train on in place of ScanNet, with its root."""
+    """The dataset to pre-train on instead of ScanNet, with its root."""
     imagenet_weights: AnyPath | None = None
     """ResNet weights (torchvision's names) for the 2D encoder of `ours`."""
     threads: int | None = None
-    """CPU threads of a stage; all that this process may use, at most 8, by default."""
+    """CPU threads per stage; by default all that this process may use, at most 8."""
     backend: str = "torch"
     """Sparse backend: torch or minkowski."""
     device: str = "auto"
-    """cpu, cuda, or auto: the GPU where there is one."""
+    """cpu, cuda, or auto: the GPU if the machine has one."""
     executor: str = "auto"
     """bubblewrap: processes in namespaces; local: plain processes; docker, podman: containers; auto: bubblewrap if it works."""
     trust_code: bool = False
-    """Load the Python code of your own method folders: planning does so as you and without isolation."""
+    """Allow Python code from your own method folders; planning runs it as your user, without isolation."""
     up: str = "auto"
-    """What is up in the world of recordings in `rgbd-folder`: +x, -x, +y, -y, +z, -z, or auto, from cameras and floor."""
+    """Up axis of recordings in `rgbd-folder`: +x, -x, +y, -y, +z, -z, or auto: estimated from cameras and floor."""
     pretrained_on: Names = ()
     """Scenes that imported checkpoints were pre-trained on, as you state them: `NAME=FILE` or `FILE`, one scene a line."""
 
     label_splits: Roots = ()
     """Files of official label lists that do not ship: `{"la20": "/data/points20"}`, or texts such as `la20=/data/points20`."""
+
+    elsewhere: bool = False
+    """Stages run on other machines: `device` is theirs, and auto stands for cpu."""
 
 
 def resolve(cells: Suite | str, only: Iterable[str], settings: Settings, stand_ins: bool = True) -> ResolvedSuite:
@@ -55,7 +58,7 @@ def resolve(cells: Suite | str, only: Iterable[str], settings: Settings, stand_i
         pretrain_data=root_options(settings.pretrain_data),
         threads=settings.threads,
         backend=settings.backend,
-        device=settings.device,
+        device="cpu" if settings.elsewhere and settings.device == "auto" else settings.device,
         executor=settings.executor,
         imagenet_weights=None if weights is None else Path(weights),
         trust_code=settings.trust_code,
@@ -63,6 +66,7 @@ def resolve(cells: Suite | str, only: Iterable[str], settings: Settings, stand_i
         pretrained_on=as_list(settings.pretrained_on),
         label_splits=root_options(settings.label_splits),
         stand_ins=stand_ins,
+        elsewhere=settings.elsewhere,
     )
     return resolve_suite(chosen, parse_filters(as_list(only)), overrides)
 

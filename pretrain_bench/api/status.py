@@ -1,11 +1,10 @@
-"""Status: stages that run in a store now, and how the others ended."""
+"""Status: the running stages of a store, and the outcomes of the others."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,21 +12,26 @@ from pydantic import BaseModel, ValidationError
 
 from pretrain_bench.api.stores import Runs, open_runs
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
-from pretrain_bench.benchmarks.support.foreign_files import open_plain, read_plain
-from pretrain_bench.harness.contract.events import EVENTS_FILE, Event, Start, Step, parse_event
+from pretrain_bench.benchmarks.specs.probes import FINETUNE, Protocol
+from pretrain_bench.benchmarks.support.foreign_files import read_plain
+from pretrain_bench.harness.clusters.base import JobState
+from pretrain_bench.harness.clusters.slurm import under_way as jobs_of
+from pretrain_bench.harness.contract.events import EVENTS_FILE, Start, Step
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import STAGE_FILE
 from pretrain_bench.harness.executors.base import STALL_FACTOR
-from pretrain_bench.harness.planning.stage_specs import finetune_title
+from pretrain_bench.harness.planning.stage_specs import features_title, finetune_title
+from pretrain_bench.harness.running.last_events import first_and_last
 from pretrain_bench.harness.running.progress_note import CommandUnderWay, commands_under_way
 from pretrain_bench.harness.store.store import KINDS, RECORD, SPEC, Store
 
-TAIL_BYTES = 1 << 16
 STALLED_SECONDS, STALLED_BEFORE_STEPS_SECONDS = 60.0, 600.0
-"""A shorter silence is not reported, however short the steps are."""
+"""A shorter silence is never reported, whatever the duration of a step."""
 RATE_STEPS = 50
 """Steps over which the current rate is averaged, the latest ones."""
 DAMAGED = "damaged"
+PARENT_KINDS = ("pretrain", "features")
+"""What a fine-tuning or a probe builds on; each has the pre-training seed."""
 
 
 class StageUnderWay(NamedTuple):
@@ -36,7 +40,8 @@ class StageUnderWay(NamedTuple):
     key: str
     stage: str
     state: str
-    """`running`; `stalled`: it runs without a sign of life for far longer than a step takes; or `left`."""
+    """`running`; `stalled`: it has sent no event for far longer than a step takes; `left`; or the state of its job, as
+    `pending`."""
     by: str | None
     """The process that runs it."""
     step: int
@@ -44,9 +49,14 @@ class StageUnderWay(NamedTuple):
     steps_per_second: float | None
     seconds_left: float | None
     silent_seconds: float | None
-    """Since the last sign of life of a stage that runs."""
+    """Time since the last event of a running stage."""
+    job: str | None = None
+    """The job that it is part of, as `slurm:17_3`."""
+    host: str = ""
+    """The node of that job."""
     seeds: str = "-"
-    """Of a pre-training its seed, of a fine-tuning `pre-training/fine-tuning`; `?` for one that is not known."""
+    """Of a pre-training, and of the features of linear probes, its seed; of a fine-tuning or probe
+    `pre-training/fine-tuning`; `?` for one that is not known."""
 
 
 class CommandProgress(NamedTuple):
@@ -55,10 +65,10 @@ class CommandProgress(NamedTuple):
     by: str
     """Its machine and process."""
     stages: int
-    """That it had to run when it began."""
+    """The number of stages that it had to run at its start."""
     ended: int
     seconds_left: float
-    """By the rates of the stages that run and the estimates of the others, with as many side by side as run now."""
+    """From the rates of running stages and the estimates of the others, at the present parallelism."""
 
 
 class Status(NamedTuple):
@@ -70,34 +80,59 @@ class Status(NamedTuple):
 
 
 class _Ended(BaseModel):
-    """What a count of outcomes needs of a record."""
+    """The fields of a record that a count of outcomes reads."""
 
     outcome: Outcome
 
 
+class _Probed(BaseModel):
+    """What a title needs of a probe."""
+
+    protocol: Protocol
+
+
 class _Described(BaseModel):
-    """What a title needs of a stage's spec."""
+    """The fields of a spec that a title reads."""
 
     kind: str
     method: str
     stage: str
     task: str | None = None
     label_ratio: LabelRatio | None = None
+    probe: _Probed | None = None
     seed: int = 0
     parents: dict[str, str] = {}
 
 
 def status(runs: Runs = "runs") -> Status:
-    """Read what runs in a folder now, from another process, and how many runs ended in which way. Raises WrongUse."""
+    """Read the running stages of a folder from another process, and count its runs by outcome. Raises WrongUse."""
     store = open_runs(runs)
     store.check()
     root = store.root
     partial = (folder for folder in sorted((root / ".partial").glob("[!.]*")) if folder.is_dir())
     ended = (_outcome(root / kind / name) for kind in KINDS for name in _names(root / kind))
     outcomes = Counter(outcome for outcome in ended if outcome is not None)
-    under_way = [_under_way(store, folder) for folder in partial]
+    under_way = _with_jobs([_under_way(store, folder) for folder in partial], store)
     commands = [_progress(command, under_way) for command in commands_under_way(store)]
     return Status(under_way, dict(outcomes), commands)
+
+
+def _with_jobs(stages: list[StageUnderWay], store: Store) -> list[StageUnderWay]:
+    """The stages with their jobs, and those whose job waits for a node."""
+    jobs = jobs_of(store)
+    known = [s if (job := jobs.get(s.key)) is None else _of_job(s, job) for s in stages]
+    listed = {stage.key for stage in stages}
+    waiting = [
+        StageUnderWay(key, job.title, job.state, None, 0, 0, None, None, None, job=job.job, host=job.host)
+        for key, job in jobs.items()
+        if key not in listed
+    ]
+    return known + waiting
+
+
+def _of_job(stage: StageUnderWay, job: JobState) -> StageUnderWay:
+    state = job.state if stage.state == "left" else stage.state
+    return stage._replace(job=job.job, host=job.host, state=state)
 
 
 def _progress(command: CommandUnderWay, under_way: list[StageUnderWay]) -> CommandProgress:
@@ -113,7 +148,7 @@ def _names(folder: Path) -> list[str]:
 
 def _under_way(store: Store, folder: Path) -> StageUnderWay:
     holder = store.held_by(folder.name)
-    events = list(_first_and_last(folder / "root/out" / EVENTS_FILE))
+    events = list(first_and_last(folder / "root/out" / EVENTS_FILE))
     starts = [e for e in events if isinstance(e, Start)]
     steps = [e for e in events if isinstance(e, Step)]
     seconds = [e.seconds for e in steps[-RATE_STEPS:]]
@@ -138,7 +173,7 @@ def _under_way(store: Store, folder: Path) -> StageUnderWay:
 
 
 def _state(silent: float | None, steps_per_second: float | None) -> str:
-    if steps_per_second is None:  # it reads its data, or compiles
+    if steps_per_second is None:  # it is reading data, or compiling
         return "stalled" if (silent or 0) > STALLED_BEFORE_STEPS_SECONDS else "running"
     return "stalled" if (silent or 0) > max(STALLED_SECONDS, STALL_FACTOR / steps_per_second) else "running"
 
@@ -160,31 +195,18 @@ def _described(path: Path) -> _Described | None:
 def _title(spec: _Described) -> str:
     if spec.kind == "pretrain" or spec.task is None:
         return f"{spec.method}/{spec.stage}"
-    return finetune_title(spec.method, spec.task, spec.label_ratio or LabelRatio())
+    if spec.kind == "features":
+        return features_title(spec.method, spec.task)
+    protocol = FINETUNE if spec.probe is None else spec.probe.protocol
+    return finetune_title(spec.method, spec.task, spec.label_ratio or LabelRatio(), protocol)
 
 
 def _seeds(spec: _Described, store: Store) -> str:
-    if spec.kind == "pretrain":
+    if spec.kind != "finetune":
         return str(spec.seed)
-    before = [_described(store.folder("pretrain", key) / SPEC) for key in spec.parents.values()]
+    before = [_described(store.folder(kind, key) / SPEC) for kind in PARENT_KINDS for key in spec.parents.values()]
     seeds = {str(parent.seed) for parent in before if parent is not None} or {"?"}
     return f"{'+'.join(sorted(seeds))}/{spec.seed}"
-
-
-def _first_and_last(path: Path) -> Iterator[Event]:
-    """The events at the beginning and at the end of a file, which may be long."""
-    try:
-        with open_plain(path, os.O_RDONLY) as file:
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(TAIL_BYTES)
-            file.seek(max(len(head), size - TAIL_BYTES))
-            tail = file.read(TAIL_BYTES)
-    except OSError:
-        return
-    for line in [*head.splitlines(keepends=True), *tail.splitlines(keepends=True)]:
-        event = parse_event(line)
-        if event is not None:
-            yield event
 
 
 def _outcome(folder: Path) -> str | None:

@@ -22,12 +22,12 @@ def open_runs(runs: Runs = "runs") -> Store:
 
 
 def folder_to_write(runs: Runs) -> Store:
-    """The folder of runs, which need not exist yet, to write to. Raises WrongUse for a bundle."""
+    """The folder of runs to write to; it may not exist yet. Raises WrongUse for a bundle."""
     store = runs if isinstance(runs, Store) else Store(Path(runs).resolve())
     store.refuse_bundle()
     return store
 
 
 def unreadable_runs(runs: Runs = "runs") -> list[str]:
-    """Runs whose record cannot be read: their path, the reason and what to do. No list and no report counts them."""
+    """Runs whose record cannot be read: path, reason and remedy. Lists and reports leave them out."""
     return open_runs(runs).unreadable()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pretrain_bench.reports.analysis.columns import CONDITIONS, CONTAMINATION, GROUP, ROW
+from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, CONDITIONS, CONTAMINATION, GROUP, OF_ROW, ROW, STEPS
 from pretrain_bench.reports.analysis.failed_pretraining import FailedPretraining, failed_by_row
 from pretrain_bench.reports.analysis.method_cards import BASELINE
 from pretrain_bench.reports.analysis.power import detectable_difference, pooled_deviation, seeds_to_see_a_point
@@ -16,9 +16,11 @@ from pretrain_bench.reports.analysis.scores import headline_checkpoint, per_unit
 from pretrain_bench.reports.analysis.statistics import (
     Estimate,
     estimate,
+    holm,
     interquartile_mean,
     judge,
     probability_of_improvement,
+    welch_p,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ def effects(
     `checkpoint`: the one to report everywhere, such as `best`; None for the headline checkpoint of each group.
     `failed` counts the runs of a row that failed or have no score, `lost_pretrainings` its failed pre-trainings, whose
     fine-tunings never ran. `could_show` is the smallest difference that this number of seeds finds at 80 % power, `seeds_for_1`
-    the number of seeds that would find 1 point.
+    the number of seeds that would find 1 point. `p` is Welch's, `p_holm` the same after Holm's correction for all comparisons of
+    the task: methods by label ratios.
     """
     import pandas as pd
 
@@ -44,7 +47,11 @@ def effects(
         named = dict(zip(GROUP, names, strict=True))
         failed = failed_by_row(group, failed_pretrainings)
         rows += _group_effects(named, group, failed, checkpoint or headline_checkpoint(group))
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    if len(frame):
+        adjusted = frame.groupby(ACROSS_RATIOS, dropna=False)["p"].transform(lambda p: holm(p.to_numpy()))
+        frame = frame.assign(p_holm=adjusted)
+    return frame
 
 
 def _group_effects(
@@ -53,24 +60,26 @@ def _group_effects(
     """The rows of one group: those with runs in table order, then those of which only failed pre-trainings are known."""
     group = {**group, **{name: runs[name].iloc[0] for name in CONDITIONS}, "checkpoint": checkpoint}
     column = f"score_{checkpoint}"
-    parts = by_row(runs[["row", *ROW, "outcome", "pretrain_synthetic", *CONTAMINATION, column]])
+    parts = by_row(runs[["row", *ROW, "outcome", *OF_ROW, *STEPS, *CONTAMINATION, column]])
     values = {name: 100 * means for name, means in per_unit(runs, column).items()}
     base = baseline_rows(runs)
     scratch = values[base[0]] if len(base) == 1 else np.array([])
     rows: list[Row] = []
     for name, (method, pretrain_dataset, _) in row_names(runs).items():
         mine = parts[name]
+        scored = mine[(mine["outcome"] == "ok") & mine[column].notna()]
         rows.append(
             {
                 **group,
                 "row": name,
                 "method": method,
                 "pretrain_dataset": pretrain_dataset,
-                "pretrain_synthetic": bool(mine["pretrain_synthetic"].iloc[0]),
+                **{c: mine[c].iloc[0] for c in OF_ROW},
+                **{c: scored[c].min() for c in STEPS},
                 **{c: " / ".join(dict.fromkeys(filter(None, mine[c]))) for c in CONTAMINATION},
                 "n": len(values[name]),
                 "runs": len(mine),
-                "failed": int(((mine["outcome"] != "ok") | mine[column].isna()).sum()),
+                "failed": len(mine) - len(scored),
                 "lost_pretrainings": len(failed.get(name, [])),
                 **_statistics(values[name], scratch, method == BASELINE),
             }
@@ -84,11 +93,12 @@ def _group_effects(
 def _statistics(units: np.ndarray, scratch: np.ndarray, is_baseline: bool) -> Row:
     """Estimates of one row from the values of its pre-training seeds and of scratch's, in per cent; NaN where unknown."""
     value, gap, words = estimate(units), Estimate(np.nan, np.nan, np.nan, 0), "-"
-    improvement = could_show = seeds = np.nan
+    improvement = could_show = seeds = p = np.nan
     fewest = min(len(units), len(scratch))
     if not is_baseline:
         if fewest:
             gap, words = judge(units, scratch)
+            p = welch_p(units, scratch)
         if fewest > 1:  # one run against one gives 0 or 1, which means nothing
             improvement = probability_of_improvement(units, scratch)
         deviation = pooled_deviation(units, scratch)
@@ -104,6 +114,7 @@ def _statistics(units: np.ndarray, scratch: np.ndarray, is_baseline: bool) -> Ro
         "gain_low": gap.low,
         "gain_high": gap.high,
         "verdict": words,
+        "p": p,
         "probability_of_improvement": improvement,
         "could_show": could_show,
         "seeds_for_1": seeds,
@@ -118,6 +129,8 @@ def _row_without_runs(name: str, pretrainings: Sequence[FailedPretraining], grou
         "method": pretrainings[0].method,
         "pretrain_dataset": pretrainings[0].pretrain_dataset,
         "pretrain_synthetic": bool(pretrainings[0].pretrain_synthetic),
+        "published_as": pretrainings[0].method,
+        **dict.fromkeys(STEPS, np.nan),
         **dict.fromkeys(CONTAMINATION, ""),
         "n": 0,
         "runs": 0,
