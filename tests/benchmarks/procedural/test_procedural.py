@@ -269,7 +269,7 @@ def test_the_s3dis_layout_comes_back(tmp_path: Path) -> None:
 
 
 def test_the_kitti_layout_comes_back(tmp_path: Path) -> None:
-    dataset = small("synth-kitti", streets=1, train_scans=5, test_scans=1, azimuths=256, width=32, height=8)
+    dataset = small("synth-kitti", streets=1, train_scans=8, test_scans=1, azimuths=256, width=32, height=8)
     root, _ = written(dataset, tmp_path)
     scan = semantickitti.find_scans(root)["00", "000001"]
     points = semantickitti.read_points(scan.points, [])
