@@ -119,7 +119,7 @@ def check_owned(path: Path) -> None:
     """Raises EnvironmentCannot where this process owned `path` and another one has taken it over meanwhile."""
     token, held = _hearts.token(path), _read(path)
     if token is not None and (held is None or held.token != token):
-        by = "nobody" if held is None else str(held)
+        by = "its owner file is gone" if held is None else str(held)
         raise EnvironmentCannot(
             f"{path.parent}: this process was silent for so long that another one took its stage over ({by}); nothing was lost: "
             "run the command again"

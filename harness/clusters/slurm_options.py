@@ -125,7 +125,7 @@ def _needed(values: Values, need: Demand) -> Values:
 
 
 def packs(stages: Iterable[ReadyStage], minutes: float) -> list[list[ReadyStage]]:
-    """Stages of one shape as jobs: short ones share one until their estimates come to so many minutes; one without an estimate
+    """Stages of one shape as jobs: short ones share one until their estimates come to `minutes`; one without an estimate
     has its own. Those that need a share of a GPU run side by side in a job, so their estimates count by that share."""
     jobs: list[list[ReadyStage]] = []
     held = math.inf

@@ -44,7 +44,7 @@ def slept(runs: Path) -> float:
 
 
 def overhead(cluster: TwoNodes, scratch: Path, s3dis: Path, stages: int) -> dict[str, Any]:
-    """So many sleeping stages, packed: what each costs beside its own time, for each of the nodes that share them."""
+    """Sleeping stages, packed: the cost of each beside its own time, which the nodes share."""
     seeds, runs = max(1, stages // STAGES_A_SEED), scratch / "overhead"
     wall = finished(cluster.suite(runs, s3dis, seeds, "time=60", BENCH_TEST_SLEEP=SLEEP))
     own, number = slept(runs), seeds * STAGES_A_SEED

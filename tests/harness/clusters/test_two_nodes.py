@@ -21,14 +21,16 @@ ELSEWHERE = {
     "provenance", "measured", "started_at", "ended_at", "sha256", "files", "ledger", "executor", "label_isolation",
     "not_enforced",
 }  # fmt: skip
-"""Fields of a record that say where, when and how long a stage ran. Of the ledger everything else is compared."""
+"""Fields of a record that say where, when and how long a stage ran. Of the ledger, amounts are compared, and neither times nor memory."""
 
 
 def results(runs: Path) -> dict[str, dict[str, Any]]:
     records = {}
     for record in Store(runs).records():
         fields = record.model_dump(mode="json")
-        ledger = {name: value for name, value in fields["ledger"].items() if "seconds" not in name}
+        ledger = {
+            name: value for name, value in fields["ledger"].items() if "seconds" not in name and "memory" not in name
+        }
         records[record.key] = {n: v for n, v in fields.items() if n not in ELSEWHERE} | {"ledger": ledger}
     return records
 
