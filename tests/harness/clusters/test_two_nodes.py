@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from pretrain_bench.harness.store.store import Store
@@ -76,7 +78,8 @@ def test_what_is_killed_loses_nothing_and_doubles_nothing(
     worker = two_nodes.wait_for_a_worker()
     time.sleep(2)
     if whom == "worker":
-        worker.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.kill()
     elif whom == "driver":
         driver.kill()
         driver.communicate()
