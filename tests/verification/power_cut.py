@@ -28,7 +28,7 @@ from tests.verification.report import ROOT, write_report
 CUTS, SEED, IMAGE_MIB = 60, 28, 64
 GOING_DOWN, WITHOUT_LOG_FLUSH = 0x8004587D, 2
 """FS_IOC_GOINGDOWN of Linux, and its flag under which the journal is not written either."""
-CONTROLS, WITHOUT_SYNC = 5, "--without-sync"
+CONTROLS, WITHOUT_SYNC = 3, "--without-sync"
 STAGES, MOST_MILLISECONDS = 40, 400
 
 
