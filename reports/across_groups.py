@@ -56,15 +56,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLE_ONE_TITLE = (
-    "All labels: what each task is judged by (per cent), ± half the 95 % interval, in brackets the "
-    "difference to scratch with its interval and what it shows, n pre-training seeds"
+    "All labels: headline metric of each task (per cent), ± half the 95 % interval, in brackets the "
+    "difference to scratch with its interval and verdict, n pre-training seeds"
 )
 
-PUBLISHED_TITLE = "The paper's numbers that stand beside no row, and what differs in their protocol"
+PUBLISHED_TITLE = "Published numbers without a comparable row, and the differences in protocol"
 
 
 class AcrossGroups(NamedTuple):
-    """What the page shows across groups: tables, pictures, and effects, by title."""
+    """Content of the page across groups: tables, pictures and effects, by title."""
 
     tables: list[tuple[str, pd.DataFrame]]
     pictures: list[PagePicture]
@@ -95,7 +95,7 @@ class _AcrossGroupsWriter:
         self.list_published = with_published or not synthetic
         self.effects = effects(runs, loaded.failed_pretrainings)
         self.families = families(self.effects)
-        # The paper's numbers are of its best checkpoint, and stand beside no other.
+        # The paper's numbers are of its best checkpoint, and appear beside no other.
         self.best = effects(families_as_published(runs), loaded.failed_pretrainings, BEST)
         self.best_families = {tuple(family.key.values()): family for family in families(self.best)}
         self.over_tasks = over_tasks(runs, loaded.failed_pretrainings)
@@ -148,14 +148,14 @@ class _AcrossGroupsWriter:
             self._draw_prediction(number, prediction)
         spread = variances(self.runs, self.loaded.failed_pretrainings)
         if len(spread) and (spread["missing"] == 0).any():
-            draw = partial(draw_variances, spread, f"{self.figure_mark}Where the spread comes from")
+            draw = partial(draw_variances, spread, f"{self.figure_mark}Sources of the spread")
             self._add_figure("variance", "Variance by seed", draw, spread)
         for number, title, group in self._groups():
             if group["label_ratio"].iloc[0] == "100%":
                 self._draw_classes(number, title, group)
 
     def _add_table(self, name: str, title: str, table: pd.DataFrame, protocol: str = "") -> None:
-        """`protocol`: that of the paper's numbers, named where the table has any."""
+        """`protocol`: that of the paper's numbers, named if the table has any."""
         title = f"{self.mark}{title}"
         if protocol and "[paper" in table.to_string():
             title += f"; [paper]: {protocol}"
