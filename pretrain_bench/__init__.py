@@ -40,25 +40,33 @@ if TYPE_CHECKING:
     )
     from pretrain_bench.api.deciding import Look, run_until_decided
     from pretrain_bench.api.display import Display, LineDisplay, Progressed, Silent, TqdmDisplay
-    from pretrain_bench.api.doctor import Diagnosis, doctor
+    from pretrain_bench.api.doctor import Diagnosis, doctor, doctor_of_worker
     from pretrain_bench.api.errors import BenchError, DataError, EnvironmentCannot, WrongUse
     from pretrain_bench.api.features import draw_features
     from pretrain_bench.api.images import ImageState, build_images, list_images, lock_bases, prune_images
     from pretrain_bench.api.methods import check_method, list_methods
     from pretrain_bench.api.own_data import InitialFiles, describe_data, holds_originals, init_data
+    from pretrain_bench.api.places import Detached, Where, detach
     from pretrain_bench.api.planning import Plan, plan
     from pretrain_bench.api.power import Power, power, power_of_plan
     from pretrain_bench.api.reporting import compare, keys_of_suite, report, watch_runs
-    from pretrain_bench.api.running import RunResult, run
+    from pretrain_bench.api.running import RunResult, StageRow, run
     from pretrain_bench.api.runs import RUN_COLUMNS, ListedRun, Run, find_run, iterate_runs, list_runs, load_runs
     from pretrain_bench.api.scenes import draw_scene, tested_scenes
     from pretrain_bench.api.settings import Settings
     from pretrain_bench.api.sizing import fitting_budget
     from pretrain_bench.api.specs import ExplainedField, explain, list_specs
-    from pretrain_bench.api.status import StageUnderWay, Status, status
+    from pretrain_bench.api.status import CommandProgress, StageUnderWay, Status, status
     from pretrain_bench.api.stores import open_runs, unreadable_runs
     from pretrain_bench.api.suites import cells, list_suites, suite
     from pretrain_bench.api.version import __version__
+    from pretrain_bench.benchmarks.datasets.layout import Manifest
+    from pretrain_bench.benchmarks.specs.dataset import Dataset
+    from pretrain_bench.benchmarks.specs.method import Method
+    from pretrain_bench.benchmarks.specs.suite import Suite
+    from pretrain_bench.harness.planning.prepared_data import PreparedDataset
+    from pretrain_bench.reports.build import BuiltReport
+    from pretrain_bench.reports.comparison import Comparison
 
 _MODULES = {
     "advice": ("next_steps",),
@@ -70,35 +78,52 @@ _MODULES = {
         "verify_source", "write_synthetic",
     ),
     "display": ("Display", "LineDisplay", "Progressed", "Silent", "TqdmDisplay"),
-    "doctor": ("Diagnosis", "doctor"),
+    "doctor": ("Diagnosis", "doctor", "doctor_of_worker"),
     "errors": ("BenchError", "DataError", "EnvironmentCannot", "WrongUse"),
     "features": ("draw_features",),
     "images": ("ImageState", "build_images", "list_images", "lock_bases", "prune_images"),
     "methods": ("check_method", "list_methods"),
     "deciding": ("Look", "run_until_decided"),
     "own_data": ("InitialFiles", "describe_data", "holds_originals", "init_data"),
+    "places": ("Detached", "Where", "detach"),
     "planning": ("Plan", "plan"),
     "power": ("Power", "power", "power_of_plan"),
     "reporting": ("compare", "keys_of_suite", "report", "watch_runs"),
-    "running": ("RunResult", "run"),
+    "running": ("RunResult", "StageRow", "run"),
     "runs": ("RUN_COLUMNS", "ListedRun", "Run", "find_run", "iterate_runs", "list_runs", "load_runs"),
     "scenes": ("draw_scene", "tested_scenes"),
     "settings": ("Settings",),
     "sizing": ("fitting_budget",),
     "specs": ("ExplainedField", "explain", "list_specs"),
-    "status": ("StageUnderWay", "Status", "status"),
+    "status": ("CommandProgress", "StageUnderWay", "Status", "status"),
     "stores": ("open_runs", "unreadable_runs"),
     "suites": ("cells", "list_suites", "suite"),
     "version": ("__version__",),
 }  # fmt: skip
+_TYPES = {
+    "benchmarks.datasets.layout": ("Manifest",),
+    "benchmarks.specs.dataset": ("Dataset",),
+    "benchmarks.specs.method": ("Method",),
+    "benchmarks.specs.suite": ("Suite",),
+    "harness.planning.prepared_data": ("PreparedDataset",),
+    "reports.build": ("BuiltReport",),
+    "reports.comparison": ("Comparison",),
+}  # fmt: skip
+"""What functions of the API take or return and other rooms define."""
 _HOMES = {name: f"{__name__}.api.{module}" for module, names in _MODULES.items() for name in names}
+_HOMES |= {name: f"{__name__}.{module}" for module, names in _TYPES.items() for name in names}
 
 __all__ = [
     "RUN_COLUMNS",
     "Audit",
     "BenchError",
+    "BuiltReport",
+    "CommandProgress",
+    "Comparison",
     "DataCounts",
     "DataError",
+    "Dataset",
+    "Detached",
     "Diagnosis",
     "Display",
     "EnvironmentCannot",
@@ -110,18 +135,24 @@ __all__ = [
     "LineDisplay",
     "ListedRun",
     "Look",
+    "Manifest",
+    "Method",
     "PackedBundle",
     "Plan",
     "Power",
+    "PreparedDataset",
     "Progressed",
     "Removed",
     "Run",
     "RunResult",
     "Settings",
     "Silent",
+    "StageRow",
     "StageUnderWay",
     "Status",
+    "Suite",
     "TqdmDisplay",
+    "Where",
     "WrongUse",
     "__version__",
     "audit",
@@ -133,7 +164,9 @@ __all__ = [
     "count_data",
     "dataset",
     "describe_data",
+    "detach",
     "doctor",
+    "doctor_of_worker",
     "draw_features",
     "draw_scene",
     "explain",

@@ -16,7 +16,7 @@ def status(runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
 
     A stage is stalled if it has sent no event for a minute and for 20 times the duration of a step.
     """
-    from pretrain_bench.api.display import duration
+    from pretrain_bench.api.display import about
     from pretrain_bench.harness.cli.console import print_json, table
 
     current = pb.status(runs)
@@ -25,14 +25,14 @@ def status(runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
         print_json({"under_way": under_way, "commands": commands, "outcomes": current.outcomes})
         return
     rows = [
-        (s.key[:8], s.stage, s.seeds, _state(s), f"{s.step}/{s.steps}", _rate(s), _left(s), s.by or "-")
+        (s.key[:8], s.stage, s.seeds, _state(s), f"{s.step}/{s.steps}", _rate(s), _left(s), _by(s))
         for s in current.under_way
     ]
     headers = ("run", "stage", "seeds", "state", "step", "steps/s", "left", "by")
     print(table(headers, rows) if rows else "nothing runs")
     for command in current.commands:
-        done, left = f"{command.ended} of {command.stages} stages ended", duration(command.seconds_left)
-        print(f"bench run ({command.by}): {done}, about {left} left")
+        done, left = f"{command.ended} of {command.stages} stages ended", about(command.seconds_left)
+        print(f"bench run ({command.by}): {done}, {left} left")
     print(", ".join(f"{n} {name}" for name, n in sorted(current.outcomes.items())) or "no run has ended yet")
 
 
@@ -42,6 +42,11 @@ def _state(stage: StageUnderWay) -> str:
     if stage.state != "stalled" or stage.silent_seconds is None:
         return stage.state
     return f"stalled for {duration(stage.silent_seconds)}"
+
+
+def _by(stage: StageUnderWay) -> str:
+    """The process that runs it; of a job that has not begun its name and node."""
+    return stage.by or " on ".join(filter(None, (stage.job, stage.host))) or "-"
 
 
 def _rate(stage: StageUnderWay) -> str:

@@ -19,11 +19,11 @@ class Capacity(NamedTuple):
 
 
 class Demand(NamedTuple):
-    """Processors, memory and number of GPUs that a stage may use."""
+    """Processors, memory and number of GPUs that a stage may use; less than one GPU is a share of one."""
 
     cpus: int
     memory_mib: int
-    gpus: int
+    gpus: float
 
 
 def whole_machine(device: str) -> Capacity:
@@ -64,7 +64,7 @@ def demand(planned: PlannedStage, capacity: Capacity) -> Demand:
     that belongs to its GPUs."""
     spec, caps = planned.spec, planned.caps
     gpus = min(len(capacity.gpus), caps.gpus or 1) if spec.device == "cuda" else 0
-    uncapped_mib = capacity.memory_mib * gpus // len(capacity.gpus) if gpus else capacity.memory_mib
+    uncapped_mib = int(capacity.memory_mib * gpus / len(capacity.gpus)) if gpus else capacity.memory_mib
     return Demand(
         min(capacity.cpus, spec.threads + spec.limits.loader_workers),
         min(capacity.memory_mib, caps.memory_mib or uncapped_mib),

@@ -18,6 +18,7 @@ from typing import get_args
 
 from pydantic import ValidationError
 
+from pretrain_bench.benchmarks.support import ownership
 from pretrain_bench.benchmarks.support.errors import WrongUse, cannot_write
 from pretrain_bench.benchmarks.support.files import (
     copy_tree,
@@ -30,7 +31,8 @@ from pretrain_bench.benchmarks.support.files import (
     sync_tree,
 )
 from pretrain_bench.benchmarks.support.foreign_files import read_json
-from pretrain_bench.benchmarks.support.locks import exclusive, holder
+from pretrain_bench.benchmarks.support.locks import exclusive, holder, owner_file
+from pretrain_bench.harness.clusters.jobs import has_ended
 from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.contract.migrations import WrongHash, load_record
 from pretrain_bench.harness.contract.records import ArtifactEntry, Outcome, Record
@@ -40,6 +42,10 @@ from pretrain_bench.harness.store import chain
 KINDS: tuple[Kind, ...] = get_args(Kind)
 RECORD, SPEC, ATTEMPTS, ARTIFACTS, LOG = "record.json", "spec.json", "attempts", "artifacts", "log.txt"
 CODE, CONFUSION = "code.json", "confusion.json"
+
+
+GONE = ".gone-"
+"""Start of the names of folders that are being removed."""
 
 
 class Store:
@@ -117,7 +123,10 @@ class Store:
     # ------------------------------------------------------------------------------------------------------- writing
 
     def check_writable(self) -> None:
-        """Make the folder and try a write. Raises WrongUse for a bundle, EnvironmentCannot where the write fails."""
+        """Make the folder, try a write, and finish removals that were cut off.
+
+        Raises WrongUse for a bundle, EnvironmentCannot where the write fails.
+        """
         self.refuse_bundle()
         if str(self.root) != readable(str(self.root)):
             raise WrongUse(
@@ -125,6 +134,9 @@ class Store:
             )
         try:
             try_write(self.root / ".partial")
+            for folder in self.partial_folders():
+                if folder.name.startswith(GONE):
+                    remove_tree(folder)
         except OSError as error:
             raise cannot_write(self.root, error, "runs (--runs names another folder)") from None
 
@@ -137,15 +149,40 @@ class Store:
         """The folder with the resumable state of a stage under way."""
         return self.root / ".partial" / key
 
+    def partial_folders(self) -> list[Path]:
+        """The state of stages under way, and what removals left that were cut off. Raises WrongUse where all of it is a link."""
+        top = self.root / ".partial"
+        if top.is_symlink():
+            raise WrongUse(f"{top}: a link, which is not followed; remove it")
+        return sorted(p for p in top.glob("*") if p.name.startswith(GONE) or (p.name[0] != "." and p.is_dir()))
+
+    def drop_abandoned(self, folder: Path) -> bool:
+        """Remove one of `partial_folders`, unless a process works on it. Raises OSError."""
+
+        def give_up(holder: str) -> None:
+            raise WrongUse(holder)
+
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.name.startswith(GONE):
+            remove_tree(folder)
+        else:
+            try:
+                with exclusive(folder / "lock", give_up):
+                    self.drop_partial(folder.name)
+            except WrongUse:
+                return False
+        return True
+
     @contextlib.contextmanager
     def lock(self, key: str, waiting: Callable[[str], None]) -> Iterator[Path]:
-        """Hold a stage, so that two processes on one store run it once; yields its partial folder.
+        """Hold a stage, so that two processes on one store run it once, on one machine or several; yields its partial folder.
 
-        The operating system drops the lock with the process, however that ends, so there is no stale lock. Where another
-        process holds it, `waiting` is called once with that process's name.
+        A holder that is known to be gone holds nothing (ownership.py). Where another process holds the stage, `waiting` is
+        called once with that process's name.
         """
         folder = self.partial(key)
-        with exclusive(folder / "lock", waiting):
+        with exclusive(folder / "lock", waiting, has_ended):
             self._restore(key)
             yield folder
 
@@ -208,6 +245,7 @@ class Store:
             link_or_copy(out / ARTIFACTS / name, final / ARTIFACTS / name)
         # From here on the run is done, whatever happens: who holds the stage next finishes what is left of this.
         sync_tree(final)
+        ownership.check_owned(owner_file(partial / "lock"))
         os.rename(final, partial / f"complete-{spec.kind}")
         sync(partial)
         self._admit_losses(spec.kind, spec.key, partial / f"complete-{spec.kind}" / ATTEMPTS)
@@ -242,7 +280,7 @@ class Store:
 
     def drop_partial(self, key: str) -> None:
         """Remove the partial state of a stage: renamed first, so that a waiting process never sees half of it."""
-        gone = self.root / ".partial" / f".gone-{key}-{os.getpid()}"
+        gone = self.root / ".partial" / f"{GONE}{key}-{os.getpid()}"
         remove_tree(gone)
         os.rename(self.partial(key), gone)
         remove_tree(gone)
@@ -260,7 +298,11 @@ class Store:
 
     def held_by(self, key: str) -> str | None:
         """The process that runs a stage now; None where there is none."""
-        return holder(self.partial(key) / "lock")
+        return holder(self.partial(key) / "lock", has_ended)
+
+    def drop_gone_owner(self, key: str) -> None:
+        """Remove the owner file that a lost worker left, by the cluster's word: another node may not be able to ask for it."""
+        ownership.drop_gone(owner_file(self.partial(key) / "lock"), has_ended)
 
     def next_attempt(self, spec: StageSpec) -> int:
         """The number of the attempt that starts now, from 1."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from pretrain_bench.api.checkpoints import check_checkpoints
 from pretrain_bench.api.display import Display, default_display
+from pretrain_bench.api.places import Where, place_for
 from pretrain_bench.api.settings import Settings, resolve
 from pretrain_bench.api.sizing import check_fit, estimate_line
 from pretrain_bench.api.stores import AnyPath, Runs, folder_to_write
@@ -18,14 +19,14 @@ from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCann
 from pretrain_bench.benchmarks.support.files import notice_of_missing_links
 from pretrain_bench.harness.executors.base import Executor
 from pretrain_bench.harness.executors.choice import ENGINES, engine_executor, notice_without_isolation, process_executor
+from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning.plan import StageState, states, to_run
 from pretrain_bench.harness.planning.registration import register as write_registration
 from pretrain_bench.harness.planning.renamed_budget import known_budget
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
-from pretrain_bench.harness.planning.stage_specs import Machine, PlannedCell
-from pretrain_bench.harness.running.capacity import whole_machine
+from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.progress_note import NotedStage, noted
-from pretrain_bench.harness.running.scheduler import run_cells
+from pretrain_bench.harness.running.scheduler import run_in, stages_of
 from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageReport, StageRunner
 from pretrain_bench.harness.store.store import Store
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 IMAGE_LOGS = Path("image-logs")
+HERE = Where()
 
 
 class StageRow(NamedTuple):
@@ -120,20 +122,28 @@ def run(
     on_cpu: bool = False,
     register: AnyPath | None = None,
     sign: AnyPath | None = None,
+    where: Where = HERE,
     display: Display | None = None,
 ) -> RunResult:
     """Run every stage that the cells need and that is not done, and record each; a failed stage is a result, not an error.
 
-    Args: cells: a suite, its name or its file; see `cells` for one in code. runs: the folder of runs; created if
-    missing. only: filters such as `method=ours,csc`. settings: data roots, threads, device and executor. retry: which
-    runs to retry: `none`, `infra` (interrupted by the machine) or `failed` (infra and failed). workers: the number of
-    stages in parallel; as many as fit the machine by default. rebuild: rebuild stale images first (executor docker).
-    strict: bad lines and frames in the data are errors, not warnings. skip_not_applicable: leave out cells that do not
-    apply, unless that leaves none; False refuses them. synthetic: allow a GPU-sized budget on generated data, and
-    pre-training on generated data before a task on real data. on_cpu: allow a GPU-sized budget on a CPU; device `cpu`
-    in the settings allows it too. register: write the cells to this file before the first stage starts;
-    `audit(registered=...)` names those that are absent later. sign: an SSH key to sign that file with. display: shows
-    progress; bars on a terminal, lines elsewhere, by default.
+    Args:
+        cells: a suite, its name or its file; see `cells` for one in code.
+        runs: the folder of runs; created if missing.
+        only: filters such as `method=ours,csc`.
+        settings: data roots, threads, device and executor.
+        retry: which runs to retry: `none`, `infra` (interrupted by the machine) or `failed` (infra and failed).
+        workers: the number of stages in parallel; as many as fit the machine by default.
+        rebuild: rebuild stale images first (executor docker).
+        strict: bad lines and frames in the data are errors, not warnings.
+        skip_not_applicable: leave out cells that do not apply, unless that leaves none; False refuses them.
+        synthetic: allow a GPU-sized budget on generated data, and pre-training on generated data before a task on real data.
+        on_cpu: allow a GPU-sized budget on a CPU; device `cpu` in the settings allows it too.
+        register: write the cells to this file before the first stage starts; `audit(registered=...)` names those that are
+            absent later.
+        sign: an SSH key to sign that file with.
+        where: this machine, or Slurm with its options.
+        display: shows progress; bars on a terminal, lines elsewhere, by default.
 
     Raises:
         WrongUse: an unknown name, unusable data, only cells that do not apply, or a budget that does not fit the machine or data.
@@ -141,17 +151,20 @@ def run(
         BenchError: interrupted; run again to resume.
     """
     _check_options(retry, register, sign)
+    where.check()
     store, display, settings = folder_to_write(runs), display or default_display(), settings or Settings()
-    resolved = _within_budget(resolve(cells, only, settings), store, synthetic, on_cpu or settings.device == "cpu")
+    resolved = _within_budget(
+        resolve(cells, only, where.settings(settings)), store, synthetic, on_cpu or settings.device == "cpu"
+    )
     if rebuild:
         _rebuild(resolved, display)
-    resolved, executor = _with_executor(resolved)
+    resolved, executor = _with_executor(resolved, here=where.on == "local")
     planned = _plan(resolved, display, strict, skip_not_applicable)
     store.check_writable()
     if register is not None:
         display.say(_registered(resolved.suite, planned, Path(register), sign))
     runner = StageRunner(store, executor, display, RunOptions(retry, resolved.machine.imagenet_weights))
-    stages = _run_stages(planned, runner, resolved.machine, workers)
+    stages = _run_stages(planned, runner, resolved, where, workers)
     return RunResult(stages, [c for c in planned if not c.stages])
 
 
@@ -197,17 +210,18 @@ def _registered(suite: Suite, planned: list[PlannedCell], file: Path, sign: AnyP
 
 
 def _run_stages(
-    planned: list[PlannedCell], runner: StageRunner, machine: Machine, workers: int | None
+    planned: list[PlannedCell], runner: StageRunner, resolved: ResolvedSuite, where: Where, workers: int | None
 ) -> list[StageReport]:
     """Run what is left, after its estimate, which a note in the store keeps for `status`."""
     store, display = runner.store, runner.display
     if notice := notice_of_missing_links(store.root, "symbolic", "hard"):
         display.say(notice)
-    left = to_run(states(planned, store, machine.threads), runner.options.retry == "failed")
+    left = to_run(states(planned, store, resolved.machine.threads), runner.options.retry == "failed")
     if left:
         display.say(estimate_line(left))
-    with noted(store, {s.key: NotedStage(kind=s.planned.spec.kind, seconds=_seconds(s)) for s in left}):
-        return run_cells(planned, runner, whole_machine(machine.device), workers)
+    place, seconds = place_for(where, resolved, runner, workers), {s.key: _seconds(s) for s in left}
+    with noted(store, {s.key: NotedStage(kind=s.planned.spec.kind, seconds=seconds[s.key]) for s in left}):
+        return run_in(place, stages_of(planned), runner, seconds=seconds)
 
 
 def _seconds(stage: StageState) -> float:
@@ -252,8 +266,9 @@ def _rebuild(resolved: ResolvedSuite, display: Display) -> None:
         display.say(f"image {built.image}: {built.outcome}")
 
 
-def _with_executor(resolved: ResolvedSuite) -> tuple[ResolvedSuite, Executor]:
-    """The executor, and the suite with the present image ids of users' own methods."""
+def _with_executor(resolved: ResolvedSuite, here: bool) -> tuple[ResolvedSuite, Executor]:
+    """The executor, and the suite with the present image ids of users' own methods. A process executor that is used elsewhere
+    need not work `here`."""
     if resolved.executor in ENGINES:
         executor = engine_executor(resolved.executor)
         resolved = resolved.with_own_images(executor.client)
@@ -263,6 +278,8 @@ def _with_executor(resolved: ResolvedSuite) -> tuple[ResolvedSuite, Executor]:
     own = [m.name for m in resolved.methods.values() if m.image is not None]
     if own:
         raise WrongUse(f"method {own[0]!r} is a container of your own; run it with --executor docker or podman")
+    if not here:
+        return resolved, LocalExecutor()
     device, roots = resolved.machine.device, resolved.sources.roots.values()
     if notice := notice_without_isolation(resolved.executor, device):
         resolved.notices.append(notice)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,16 +13,18 @@ from pydantic import BaseModel, ValidationError
 from pretrain_bench.api.stores import Runs, open_runs
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.specs.probes import FINETUNE, Protocol
-from pretrain_bench.benchmarks.support.foreign_files import open_plain, read_plain
-from pretrain_bench.harness.contract.events import EVENTS_FILE, Event, Start, Step, parse_event
+from pretrain_bench.benchmarks.support.foreign_files import read_plain
+from pretrain_bench.harness.clusters.base import JobState
+from pretrain_bench.harness.clusters.slurm import under_way as jobs_of
+from pretrain_bench.harness.contract.events import EVENTS_FILE, Start, Step
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import STAGE_FILE
 from pretrain_bench.harness.executors.base import STALL_FACTOR
 from pretrain_bench.harness.planning.stage_specs import features_title, finetune_title
+from pretrain_bench.harness.running.last_events import first_and_last
 from pretrain_bench.harness.running.progress_note import CommandUnderWay, commands_under_way
 from pretrain_bench.harness.store.store import KINDS, RECORD, SPEC, Store
 
-TAIL_BYTES = 1 << 16
 STALLED_SECONDS, STALLED_BEFORE_STEPS_SECONDS = 60.0, 600.0
 """A shorter silence is never reported, whatever the duration of a step."""
 RATE_STEPS = 50
@@ -39,7 +40,8 @@ class StageUnderWay(NamedTuple):
     key: str
     stage: str
     state: str
-    """`running`; `stalled`: it has sent no event for far longer than a step takes; or `left`."""
+    """`running`; `stalled`: it has sent no event for far longer than a step takes; `left`; or the state of its job, as
+    `pending`."""
     by: str | None
     """The process that runs it."""
     step: int
@@ -48,6 +50,10 @@ class StageUnderWay(NamedTuple):
     seconds_left: float | None
     silent_seconds: float | None
     """Time since the last event of a running stage."""
+    job: str | None = None
+    """The job that it is part of, as `slurm:17_3`."""
+    host: str = ""
+    """The node of that job."""
     seeds: str = "-"
     """Of a pre-training, and of the features of linear probes, its seed; of a fine-tuning or probe
     `pre-training/fine-tuning`; `?` for one that is not known."""
@@ -106,9 +112,27 @@ def status(runs: Runs = "runs") -> Status:
     partial = (folder for folder in sorted((root / ".partial").glob("[!.]*")) if folder.is_dir())
     ended = (_outcome(root / kind / name) for kind in KINDS for name in _names(root / kind))
     outcomes = Counter(outcome for outcome in ended if outcome is not None)
-    under_way = [_under_way(store, folder) for folder in partial]
+    under_way = _with_jobs([_under_way(store, folder) for folder in partial], store)
     commands = [_progress(command, under_way) for command in commands_under_way(store)]
     return Status(under_way, dict(outcomes), commands)
+
+
+def _with_jobs(stages: list[StageUnderWay], store: Store) -> list[StageUnderWay]:
+    """The stages with their jobs, and those whose job waits for a node."""
+    jobs = jobs_of(store)
+    known = [s if (job := jobs.get(s.key)) is None else _of_job(s, job) for s in stages]
+    listed = {stage.key for stage in stages}
+    waiting = [
+        StageUnderWay(key, job.title, job.state, None, 0, 0, None, None, None, job=job.job, host=job.host)
+        for key, job in jobs.items()
+        if key not in listed
+    ]
+    return known + waiting
+
+
+def _of_job(stage: StageUnderWay, job: JobState) -> StageUnderWay:
+    state = job.state if stage.state == "left" else stage.state
+    return stage._replace(job=job.job, host=job.host, state=state)
 
 
 def _progress(command: CommandUnderWay, under_way: list[StageUnderWay]) -> CommandProgress:
@@ -124,7 +148,7 @@ def _names(folder: Path) -> list[str]:
 
 def _under_way(store: Store, folder: Path) -> StageUnderWay:
     holder = store.held_by(folder.name)
-    events = list(_first_and_last(folder / "root/out" / EVENTS_FILE))
+    events = list(first_and_last(folder / "root/out" / EVENTS_FILE))
     starts = [e for e in events if isinstance(e, Start)]
     steps = [e for e in events if isinstance(e, Step)]
     seconds = [e.seconds for e in steps[-RATE_STEPS:]]
@@ -183,22 +207,6 @@ def _seeds(spec: _Described, store: Store) -> str:
     before = [_described(store.folder(kind, key) / SPEC) for kind in PARENT_KINDS for key in spec.parents.values()]
     seeds = {str(parent.seed) for parent in before if parent is not None} or {"?"}
     return f"{'+'.join(sorted(seeds))}/{spec.seed}"
-
-
-def _first_and_last(path: Path) -> Iterator[Event]:
-    """The events at the beginning and at the end of a file, which may be long."""
-    try:
-        with open_plain(path, os.O_RDONLY) as file:
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(TAIL_BYTES)
-            file.seek(max(len(head), size - TAIL_BYTES))
-            tail = file.read(TAIL_BYTES)
-    except OSError:
-        return
-    for line in [*head.splitlines(keepends=True), *tail.splitlines(keepends=True)]:
-        event = parse_event(line)
-        if event is not None:
-            yield event
 
 
 def _outcome(folder: Path) -> str | None:

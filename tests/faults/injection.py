@@ -17,6 +17,7 @@ import psutil
 from pretrain_bench.harness.audit.coverage import CHECK as WHOLE_SPLIT
 from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.audit.static import audit_files
+from pretrain_bench.harness.clusters.submissions import FOLDER
 from pretrain_bench.harness.store import chain
 from pretrain_bench.harness.store.store import Store, hash_artifacts
 
@@ -109,7 +110,7 @@ def check_whole(runs: Path, stages: int = STAGES) -> None:
         assert hash_artifacts(folder / "artifacts") == record.artifacts
         numbers = sorted(int(p.name) for p in (folder / "attempts").iterdir())
         assert numbers == list(range(1, record.attempt + 1))
-    left = [p for p in (runs / ".partial").glob("*") if p.is_dir()]
+    left = [p for p in (runs / ".partial").glob("*") if p.is_dir() and p.name != FOLDER]
     assert not left, left
     links = chain.read(runs)
     assert links is not None and not links.faults

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pretrain_bench.benchmarks.specs.budget import BudgetHalf
+from pretrain_bench.harness.clusters.local import LocalMachine
 from pretrain_bench.harness.executors.base import Execution, StageLaunch
 from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
@@ -54,6 +56,39 @@ def test_gpus_are_shared_out(cells: list[PlannedCell], tmp_path: Path) -> None:
     executor = Watched()
     run(first, tmp_path, executor, Capacity(8, 1 << 20, ("0", "1")))
     assert {g for g in executor.gpus} <= {("0",), ("1",)}
+
+
+def test_stages_that_need_a_share_of_a_gpu_share_one(cells: list[PlannedCell], tmp_path: Path) -> None:
+    first = cells[0].stages[0]
+    spec = first.spec.model_copy(update={"device": "cuda"})
+    planned = first._replace(spec=spec, caps=first.caps.model_copy(update={"gpus": 0.25}))
+    machine = LocalMachine(
+        StageRunner(Store(tmp_path), Watched(), Silent(), RunOptions()), Capacity(9, 1 << 20, ("0", "1"))
+    )
+    need = machine.demand(planned)
+    assert need.gpus == 0.25 and need.memory_mib == planned.caps.memory_mib
+    given = []
+    for number in range(8):
+        assert machine.has_room(need)
+        machine._take(need, gpus := machine._gpus_for(need.gpus) or (), 1)
+        given.append(gpus)
+        assert machine._gpus_for(1) == (("1",) if number < 4 else None), (
+            "the first is filled before the second is begun"
+        )
+    assert given == [("0",)] * 4 + [("1",)] * 4 and not machine.has_room(need)
+    machine._take(need, ("0",), -1)
+    assert machine.has_room(need) and machine._gpus_for(0.5) is None
+    machine.close()
+
+
+@pytest.mark.parametrize(("gpus", "accepted"), [(0, True), (2, True), (0.25, True), (1.5, False), (-1, False)])
+def test_a_budget_takes_whole_gpus_or_a_share_of_one(gpus: float, accepted: bool) -> None:
+    half = {"currency": "optimizer_steps", "optimizer_steps": 1, "gpus": gpus}
+    if accepted:
+        assert BudgetHalf.model_validate(half).gpus == gpus
+    else:
+        with pytest.raises(ValueError, match="gpus"):
+            BudgetHalf.model_validate(half)
 
 
 def test_what_fails_takes_only_what_builds_on_it_along(cells: list[PlannedCell], tmp_path: Path) -> None:
