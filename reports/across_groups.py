@@ -58,11 +58,11 @@ from pretrain_bench.reports.tables.task_table import task_table
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLE_ONE_TITLE = f"All labels: what each task is judged by (per cent){CELLS_EXPLAINED}"
+TABLE_ONE_TITLE = f"All labels: headline metric of each task (per cent){CELLS_EXPLAINED}"
 EVERYTHING: Mapping[str, str] = {}
 """What a table or figure over all tasks is about."""
 
-PUBLISHED_TITLE = "The paper's numbers that stand beside no row, and what differs in their protocol"
+PUBLISHED_TITLE = "Published numbers without a comparable row, and the differences in protocol"
 
 
 class Shown(NamedTuple):
@@ -78,7 +78,7 @@ EVERYTHING_SHOWN = Shown()
 
 
 class AcrossGroups(NamedTuple):
-    """What the page shows across groups: tables, pictures, and effects, by title; and the answers, each with the mark of
+    """Content of the page across groups: tables, pictures and effects, by title; and the answers, each with the mark of
     synthetic data."""
 
     tables: list[PageTable]
@@ -113,7 +113,7 @@ class _AcrossGroupsWriter:
         self.list_published = with_published or not synthetic
         self.effects = effects(runs, loaded.failed_pretrainings)
         self.families = families(self.effects)
-        # The paper's numbers are of its best checkpoint, and stand beside no other.
+        # The paper's numbers are of its best checkpoint, and appear beside no other.
         self.best = effects(families_as_published(runs), loaded.failed_pretrainings, BEST)
         self.best_families = {tuple(family.key.values()): family for family in families(self.best)}
         self.over_tasks = over_tasks(runs, loaded.failed_pretrainings)
@@ -175,7 +175,7 @@ class _AcrossGroupsWriter:
             self._draw_prediction(number, prediction)
         spread = variances(self.runs, self.loaded.failed_pretrainings)
         if len(spread) and (spread["missing"] == 0).any():
-            draw = partial(draw_variances, spread, f"{self.figure_mark}Where the spread comes from")
+            draw = partial(draw_variances, spread, f"{self.figure_mark}Sources of the spread")
             self._add_figure("variance", "Variance by seed", draw, spread)
         for number, title, group in self._groups():
             if group["label_ratio"].iloc[0] == "100%":

@@ -35,7 +35,7 @@ NO_RUNS_OF_SUITE = (
     "There are fine-tuning runs, none of them of this suite: its budget, profile, methods, tasks, ratios, seeds."
 )
 NOTES = (
-    "Per cent of what each task is judged by (mIoU on voxels or points, AP50 of instances, mAP50 of boxes), with a 95 % "
+    "Headline metric of each task in per cent (mIoU on voxels or points, AP50 of instances, mAP50 of boxes), with a 95 % "
     "interval where n allows one; n counts pre-training seeds.\n"
     "selected: chosen on held-out training scenes. best: selected on the test split, as papers do.\n"
 )

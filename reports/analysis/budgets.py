@@ -1,4 +1,4 @@
-"""What was equal for all methods of a table, in words: the currency of each half of a budget, and how it is uniform."""
+"""The equal budget of all methods of a table, in words: the currency of each half, and its uniformity."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLUMN_OF = {
     Currency.gpu_seconds: "gpu_seconds",
     Currency.flops: "flops",
 }
-"""What ledgers count of a currency, as the frame of runs has it for each half."""
+"""The column of the frame of runs that holds each currency's use, for each half."""
 TOLERANCE = 0.01
 """Share by which use may differ where a budget is used exactly: shares of stages and samples of a step are whole numbers."""
 LAST_CHECKPOINT = 0.05
@@ -79,7 +79,7 @@ def _limit_words(uniformity: str, amount: float, currency: str) -> str:
 
 
 def _unequal_use(runs: pd.DataFrame, half: str, currency: str) -> str:
-    """What rows really used, where that differs although the budget is to be used exactly; empty where it is equal.
+    """The actual use of rows, if it differs although the budget is to be used exactly; else empty.
 
     FLOPs and GPU seconds are counted after each step, so a row may use more by the step that reached the amount.
     """

@@ -1,4 +1,4 @@
-"""Two stores or suites side by side (before and after, one machine and another): every cell against its twin."""
+"""Comparison of two stores or suites (before and after, one machine and another), cell by cell."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ COMMIT_DIGITS = 10
 
 
 class Side(NamedTuple):
-    """One of the two: its name, its store, the keys of the runs that count (None for all), and whether a commit selected them."""
+    """One side of a comparison: name, store, keys of the runs to compare (None: all), and whether a commit selected
+    them."""
 
     name: str
     store: Store
@@ -226,7 +227,7 @@ def _twins(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _without_twin(group: pd.DataFrame) -> str:
-    """How many cells lack a successful run on either side, and why: `2 crashed in B, 1 not run in A`."""
+    """The number of cells without a successful run on either side, by reason: `2 crashed in B, 1 not run in A`."""
     why = Counter(f"{words} in {side.upper()}" for side in "ab" for words in group[f"lacks_{side}"] if words)
     return ", ".join(f"{n} {words}" for words, n in why.most_common()) or "0"
 
@@ -238,7 +239,7 @@ def _verdict(words: str, both: pd.DataFrame) -> str:
 
 
 def _difference_of_conditions(present: pd.DataFrame) -> str:
-    """Whether twins were made the same way; if not, what differs, by name where it has one."""
+    """Whether twins were made in the same way; if not, the differences."""
     if not len(present):
         return "-"
     changed = {name: (present[f"{name}_a"] != present[f"{name}_b"]).any() for name in WAYS}

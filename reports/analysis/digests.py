@@ -1,4 +1,4 @@
-"""Hashes that tell which runs may be averaged or compared: all of a stage's spec but what may differ."""
+"""Hashes of the runs that may be averaged or compared: of a stage's spec without the fields that may differ."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pretrain_bench.benchmarks.specs.backbone_shapes import Transfer
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec, canonical_json
 
-# What may differ between runs that are averaged or compared: seeds, the method itself, and where and with how many threads
-# it ran. `coverage` follows from the split. `transfer` is what a method hands on, a part of it. The file of an imported
-# checkpoint is one of several, like a seed. Everything else that is in a key must be equal.
+# Fields that may differ between runs that are averaged or compared: seeds, the method itself, and where and with how
+# many threads it ran. `coverage` follows from the split. `transfer` is what a method hands on, a part of it. The file
+# of an imported checkpoint is one of several, like a seed. Everything else that is in a key must be equal.
 _FREE = {"seed", "parents", "threads", "device", "sparse_backend", "from_task", "coverage", "transfer", "checkpoint"}
 
 
@@ -34,7 +34,7 @@ class SpecDigests:
         return {kind: self._known[kind, id(spec)] for kind in ("conditions", "family")}
 
     def pretraining(self, key: str, parents: Iterable[Record]) -> str:
-        """One digest of all pre-training stages behind a fine-tuning, and of what it takes over from them."""
+        """One digest of all pre-training stages behind a fine-tuning, and of the tensors it loads from them."""
         transfer = self._specs[key].transfer
         keys = (*(p.key for p in parents), transfer)
         if ("pretraining", keys) not in self._known:

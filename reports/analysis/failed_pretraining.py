@@ -1,4 +1,4 @@
-"""Pre-trainings that failed: their fine-tunings never ran, so no run stands for them, and they still count as failures."""
+"""Failed pre-trainings: their fine-tunings never ran and have no record, but they count as failures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FailedPretraining(NamedTuple):
     budget: str
     profile: str
     synthetic: bool | None
-    """Whether it counts beside tasks on synthetic data (True), on real data (False), or both (None)."""
+    """Whether it counts for tasks on synthetic data (True), on real data (False), or both (None)."""
     method: str
     pretrain_dataset: str
     seed: int
@@ -32,7 +32,7 @@ class FailedPretraining(NamedTuple):
     """Whether its own data are synthetic; None for one that read no data."""
     task: str | None = None
     protocol: str | None = None
-    """Of failed features: the task and protocol whose runs they leave out. None: all."""
+    """For failed features: the task and protocol whose runs are missing. None: all."""
 
 
 class _SameMethod(NamedTuple):

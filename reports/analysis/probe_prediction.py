@@ -1,4 +1,4 @@
-"""Does the cheap answer predict the expensive one? Rank correlation of probe scores with fine-tuned gains.
+"""Do probes predict fine-tuned gains? Rank correlation of probe scores with fine-tuned gains.
 
 A panel is one task and label ratio under one budget: scores of different panels are not comparable, so ranks are taken within
 each. The statistic is the mean over panels of Spearman's correlation, over methods, of the mean probe score with the mean
@@ -44,8 +44,9 @@ class Panel(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """How well one probing protocol orders methods as fine-tuning does. `correlation`, `low` and `high` are NaN where unknown.
-    `points` has a row for each panel and method: `probe` (per cent) and `gain` (points over scratch)."""
+    """Agreement of one probing protocol with fine-tuning on the order of methods. `correlation`, `low` and `high` are
+    NaN where unknown. `points` has a row for each panel and method: `probe` (per cent) and `gain` (points over
+    scratch)."""
 
     protocol: str
     budget: str

@@ -46,7 +46,7 @@ class Published(NamedTuple):
 
 
 def published_name(method: str, recipes: Iterable[Mapping[str, Any] | None]) -> str:
-    """What the paper would call a method: `csc`, or `csc (same scan)` and `csc (>70% overlap)` where its pairs of frames are
+    """The paper's name of a method: `csc`, or `csc (same scan)` and `csc (>70% overlap)` where its pairs of frames are
     chosen as in the draft's ablations. `recipes`: of its pre-training stages."""
     for recipe in filter(None, recipes):
         if recipe.get("views") == "same_frame":

@@ -1,7 +1,5 @@
-"""The protocol of the paper's numbers, and in what a row of ours differs from it.
-
-A published number stands beside a row only where nothing differs. The checkpoint is the paper's there too: it stands beside our
-`best`, never beside `selected` or `final`.
+"""The protocol of the paper's numbers, and the differences of a row from it. A published number appears beside a row
+only if the protocols are equal, the checkpoint included: beside our `best`, never beside `selected` or `final`.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ class Protocol(NamedTuple):
     """All training scenes: the paper holds none out."""
     test_scenes: int
     scenes: str
-    """What a scene is called: rooms, scans or views."""
+    """Word for a scene: rooms, scans or views."""
     metric: str | None
     mean_over: int
     """Classes that the metric is a mean over."""
@@ -47,7 +45,7 @@ class Protocol(NamedTuple):
 
 
 class Pretraining(NamedTuple):
-    """How long the paper pre-trained a method."""
+    """Length of a method's pre-training in the paper."""
 
     steps: int
     stated: bool

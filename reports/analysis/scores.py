@@ -1,4 +1,4 @@
-"""Which score of a run counts, its name on axes, and its mean over the unit of inference."""
+"""The headline score of a run, its axis label, and its mean over the unit of inference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many seeds a difference needs, from the spread of runs that exist, and what they would cost.
+"""The number of seeds that a difference needs, from the spread of existing runs, and their cost.
 
 A unit is one pre-training with its F fine-tunings. From the variance split (`analysis.variance`) its standard deviation is
 sqrt(p^2 + r^2 / F) where all units share their fine-tuning seeds, since an effect of a seed (same batches, same head) is then in

@@ -1,9 +1,9 @@
 """Group-sequential tests: looks at results while seeds arrive, with error rates that hold over all looks.
 
-Looking after every seed at 5 % claims a difference that is not there in up to one of seven studies. Pocock's rule tests every
-look at one smaller level; O'Brien and Fleming's is strict early and close to 5 % at the last. Constants for equally spaced looks,
-two-sided 5 %: Jennison and Turnbull, Group Sequential Methods (2000), tables 2.1 and 2.3. They are exact for normal values;
-Welch's test at a few seeds is a little conservative (`make verify-statistics` simulates both).
+Testing at 5 % after every seed claims a false difference in up to one of seven studies. Pocock's rule tests every look
+at one smaller level; O'Brien and Fleming's is strict early and close to 5 % at the last. Constants for equally spaced
+looks, two-sided 5 %: Jennison and Turnbull, Group Sequential Methods (2000), tables 2.1 and 2.3. They are exact for
+normal values; Welch's test at a few seeds is a little conservative (`make verify-statistics` simulates both).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where the pre-training data came from: the dataset of the task itself, or another (the paper's section V-A)."""
+"""Source of the pre-training data: the dataset of the task itself, or another (the paper's section V-A)."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ NOTE = (
 
 CELLS_EXPLAINED = (
     ", ± half the 95 % interval, in brackets the difference "
-    "to scratch with its interval and what it shows, n pre-training seeds"
+    "to scratch with its interval and verdict, n pre-training seeds"
 )
 """Part of the title of a table whose cells hold all of that."""
 

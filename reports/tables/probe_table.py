@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PROBE_TITLE = (
-    "Probes of frozen backbones: what each task is judged by (per cent), ± half the 95 % interval, in brackets the difference to "
-    f"a frozen random backbone ({BASELINE}) with its interval and what it shows, n pre-training seeds; linear probes have no "
+    "Probes of frozen backbones: headline metric (per cent), ± half the 95 % interval, in brackets the difference to "
+    f"a frozen random backbone ({BASELINE}) with its interval and verdict, n pre-training seeds; linear probes have no "
     "checkpoint to select, only the final one"
 )
 COST = "CPU-s: features + probe"

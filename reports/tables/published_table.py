@@ -1,4 +1,4 @@
-"""The paper's numbers that stand beside no row, each with what differs in its protocol."""
+"""Published numbers without a comparable row, each with the differences in protocol."""
 
 from __future__ import annotations
 

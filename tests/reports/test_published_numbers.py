@@ -215,7 +215,7 @@ def test_a_report_lists_numbers_of_another_protocol(tmp_path: Path) -> None:
         if path.name != "published.csv":
             assert "paper" not in path.read_text(), path.name
     page = (out / "index.html").read_text().replace(plotly_source(), "")
-    assert "stand beside no row" in page and "trained on all 204 rooms" in page and "(paper)" not in page
+    assert "without a comparable row" in page and "trained on all 204 rooms" in page and "(paper)" not in page
     assert "69.0" in (out / "published.tex").read_text() and "69.0" in (out / "table.md").read_text()
 
 

@@ -98,7 +98,7 @@ def one_cut(mount: Path, chance: random.Random, *options: str) -> tuple[list[Don
 
 
 def power_cuts(folder: Path, cuts: int, seed: int) -> tuple[dict[str, int], list[str]]:
-    """Cut so many times, in stores that go on until all their runs are finished. Counts and problems."""
+    """Cut power `cuts` times, in stores that resume until all their runs are finished. Returns counts and problems."""
     counts, wrong, chance = {"cuts": 0, "under_way": 0, "stores": 0, "runs": 0}, list[str](), random.Random(seed)
     while counts["cuts"] < cuts:
         counts["stores"] += 1
@@ -121,7 +121,7 @@ def power_cuts(folder: Path, cuts: int, seed: int) -> tuple[dict[str, int], list
 
 
 def losses_without_sync(folder: Path, cuts: int, seed: int) -> int:
-    """Cuts of so many after which something is missing, if nothing is flushed to disk: what the flushes are for."""
+    """The number of cuts that lose something if nothing is flushed to disk: a control of the flushes."""
     lossy, chance = 0, random.Random(seed)
     for number in range(cuts):
         place = folder / f"control{number}"
@@ -139,7 +139,7 @@ def main() -> None:
             os.fsync = lambda descriptor: None
         publish_all(Path(sys.argv[1]), lambda done: print(*done, flush=True))
         return
-    what = "ext4 on a loop device cut off at random moments: every finished run survives, and the store goes on"
+    what = "ext4 on a loop device cut off at random moments: every finished run survives, and the store stays usable"
     with tempfile.TemporaryDirectory() as folder:
         try:
             counts, wrong = power_cuts(Path(folder), int(os.environ.get("CUTS", CUTS)), SEED)
