@@ -88,3 +88,16 @@ class Policy:
         need = self.demands[key]
         self.cpus[place.node] += sign * need.cpus
         self.memory_mib[place.node] += sign * need.memory_mib
+
+
+def chain_seconds(parents: Mapping[str, Iterable[str]], seconds: Mapping[str, float]) -> dict[str, float]:
+    """For each stage, the time from its start to the end of the longest chain of stages that begins with it, in `seconds`' unit.
+
+    A stage follows all of its `parents` in their mapping; parents outside the mapping are left out.
+    """
+    length = {key: seconds[key] for key in parents}
+    for key in reversed(list(parents)):
+        for parent in parents[key]:
+            if parent in length:
+                length[parent] = max(length[parent], seconds[parent] + length[key])
+    return length

@@ -19,6 +19,7 @@ from pretrain_bench.harness.planning.plan import StageState, State, Total, state
 from pretrain_bench.harness.planning.renamed_budget import known_budget
 from pretrain_bench.harness.planning.resolved_suite import WaitingCell, budget_and_profile
 from pretrain_bench.harness.planning.stage_specs import PlannedCell, finetune_title
+from pretrain_bench.harness.running.simulation import ClusterShape, Simulation, simulate
 from pretrain_bench.harness.running.stage_runner import Retry
 
 if TYPE_CHECKING:
@@ -74,6 +75,12 @@ class Plan(NamedTuple):
         methods = dict.fromkeys(stage.planned.spec.method for stage in left)
         by_method = {m: Total.of(s for s in left if s.planned.spec.method == m) for m in methods}
         return {**by_method, ALL_METHODS: Total.of(left)}
+
+    def simulate(self, cluster: str | ClusterShape, retry: Retry = "infra") -> Simulation:
+        """How long a cluster of equal nodes, such as "nodes=16,gpus=8", would take for what is left to run, by the scheduler's
+        own policy. Raises WrongUse for a shape that cannot be read, and for nodes without the GPUs that stages need."""
+        shape = ClusterShape.parse(cluster) if isinstance(cluster, str) else cluster
+        return simulate([*self.stages, *self.expected], shape, retry == "failed")
 
     def to_frame(self) -> pd.DataFrame:
         """One row a stage, then one a cell that waits for data, then one a cell that is n/a.
