@@ -44,8 +44,9 @@ class BudgetHalf(Spec):
     cpus: PositiveInt | None = Field(None, description="threads of a stage")
     loader_workers: Annotated[int, Field(ge=0, le=64)] = Field(0, description="processes that prepare batches ahead")
     memory_mib: PositiveInt | None = Field(None, description="most memory of a stage")
-    gpus: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="GPUs of a stage; a budget that names any is sized for real data"
+    gpus: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="GPUs of a stage, or the share of one, as 0.25; a budget that names any is sized for real data",
     )
     gpu_memory_mib: PositiveInt | None = Field(None, description="most memory of a GPU")
     disk_mib: PositiveInt | None = Field(None, description="most bytes that a stage may leave")

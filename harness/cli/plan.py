@@ -13,8 +13,8 @@ from pretrain_bench.harness.cli import completion
 from pretrain_bench.harness.cli.matrix import Matrix, takes_matrix
 
 if TYPE_CHECKING:
+    from pretrain_bench.harness.clusters.simulated import Simulation
     from pretrain_bench.harness.planning.plan import StageState
-    from pretrain_bench.harness.running.simulation import Simulation
     from pretrain_bench.harness.running.stage_runner import Retry
 
 SHOWN = 40

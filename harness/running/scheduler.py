@@ -1,24 +1,25 @@
-"""Runs the stages of many cells side by side on one machine, within its capacity.
+"""Runs the stages of many cells side by side in one place: on this machine within its capacity, or on a cluster.
 
-A stage starts when the stages that it builds on are done and the machine has its demand free: its threads and loader processes,
-its memory cap, its GPUs (policy.py decides). A stage that is larger than the machine runs alone, and so does one without a memory
-cap that uses no GPU. A failed stage holds up only the stages that build on it.
+A stage is handed over when the stages that it builds on are done and the place has room for its demand; stages at the head of the
+longest chain of estimated time come first. A failed stage holds up only the stages that build on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+import time
+from collections.abc import Callable, Iterable, Mapping
 
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot
-from pretrain_bench.harness.executors.base import Allocation, Stop
+from pretrain_bench.harness.clusters.base import Ended, Interrupted, Place, ReadyStage
+from pretrain_bench.harness.clusters.local import LocalMachine
 from pretrain_bench.harness.planning.stage_specs import PlannedCell, PlannedStage
-from pretrain_bench.harness.running.capacity import Capacity, demand
-from pretrain_bench.harness.running.policy import Place, Policy
-from pretrain_bench.harness.running.stage_runner import Cancelled, StageJob, StageReport, StageRunner
+from pretrain_bench.harness.running.capacity import Capacity, Demand
+from pretrain_bench.harness.running.stage_runner import Cancelled, StageReport, StageRunner
 from pretrain_bench.harness.store.store import is_done
 
 WAIT_SECONDS = 0.2
+MOST_WITHOUT_PROGRESS = 3
+"""A stage whose jobs end so often before it gets a step further is not handed over again."""
 OnReport = Callable[[StageReport], None]
 
 
@@ -29,8 +30,13 @@ def run_cells(
     workers: int | None = None,
     on_report: OnReport = lambda report: None,
 ) -> list[StageReport]:
-    """Run every stage of the cells once; see `run_stages`."""
-    return run_stages((stage for cell in cells for stage in cell.stages), runner, capacity, workers, on_report)
+    """Run every stage of the cells once on this machine; see `run_stages`."""
+    return run_stages(stages_of(cells), runner, capacity, workers, on_report)
+
+
+def stages_of(cells: Iterable[PlannedCell]) -> Iterable[PlannedStage]:
+    """All stages of the cells; one that several cells need comes several times."""
+    return (stage for cell in cells for stage in cell.stages)
 
 
 def run_stages(
@@ -40,7 +46,18 @@ def run_stages(
     workers: int | None = None,
     on_report: OnReport = lambda report: None,
 ) -> list[StageReport]:
-    """Run every stage once, up to `workers` at a time; without it, as many as the capacity allows.
+    """Run every stage once on this machine, up to `workers` at a time, by default as many as fit; see `run_in`."""
+    return run_in(LocalMachine(runner, capacity, workers), stages, runner, on_report)
+
+
+def run_in(
+    place: Place,
+    stages: Iterable[PlannedStage],
+    runner: StageRunner,
+    on_report: OnReport = lambda report: None,
+    seconds: Mapping[str, float] | None = None,
+) -> list[StageReport]:
+    """Run every stage once in a place, which is closed in the end. `seconds` are estimates by key.
 
     Returns the reports in the order of the stages; stages that build on a failed one have none. `on_report` takes each report in
     this thread as soon as it is there. The first Ctrl-C asks the running stages to stop, the second stops them at once; then
@@ -50,44 +67,71 @@ def run_stages(
     planned: dict[str, PlannedStage] = {}
     for stage in stages:
         planned.setdefault(stage.spec.key, stage)
-    parents = {key: stage.spec.parents.values() for key, stage in planned.items()}
-    demands = {key: demand(stage, capacity) for key, stage in planned.items()}
-    policy = Policy(parents, demands, [capacity], workers or max(1, capacity.cpus))
-    reports = _Scheduler(planned, runner, policy, on_report).run()
+    reports = _Scheduler(planned, runner, place, on_report, seconds or {}).run()
     return [reports[key] for key in planned if key in reports]
 
 
+def chain_seconds(planned: Mapping[str, PlannedStage], seconds: Mapping[str, float]) -> dict[str, float]:
+    """Estimated seconds of each stage and of the longest chain of stages that builds on it, by key. Parents come before the
+    stages that build on them, as they do in a cell."""
+    chains: dict[str, float] = {}
+    behind: dict[str, float] = {}
+    for key, stage in reversed(list(planned.items())):
+        chains[key] = seconds.get(key, 0.0) + behind.get(key, 0.0)
+        for parent in stage.spec.parents.values():
+            behind[parent] = max(behind.get(parent, 0.0), chains[key])
+    return chains
+
+
 class _Scheduler:
-    """Starts stages in threads; all its own state is used from the thread that calls `run`."""
+    """Hands stages over; all its state is used from the thread that calls `run`."""
 
     def __init__(
-        self, planned: dict[str, PlannedStage], runner: StageRunner, policy: Policy, on_report: OnReport
+        self,
+        planned: dict[str, PlannedStage],
+        runner: StageRunner,
+        place: Place,
+        on_report: OnReport,
+        seconds: Mapping[str, float],
     ) -> None:
-        self.planned, self.runner, self.policy, self.on_report = planned, runner, policy, on_report
-        self.running: dict[Future[StageReport], StageJob] = {}
+        self.planned, self.runner, self.place, self.on_report = planned, runner, place, on_report
+        self.seconds = seconds
+        chains = chain_seconds(planned, seconds)
+        self.waiting = {key: planned[key] for key in sorted(planned, key=lambda key: -chains[key])}
+        self.demands: dict[str, Demand] = {key: place.demand(stage) for key, stage in planned.items()}
+        self.running: set[str] = set()
         self.reports: dict[str, StageReport] = {}
         self.needed: set[str] = set()
         """Keys of the stages whose artifacts another stage is to read."""
-        self.stop = Stop()
-        self.stopping = False
+        self.attempts: dict[str, int] = {}
+        """Attempt of the record that a stage had before it was handed over."""
+        self.idle: dict[str, tuple[int, int]] = {}
+        """Step that an interrupted stage had reached, and how often it has been interrupted since without a further one."""
+        self.stopping = self.cancelled = False
         self.error: BaseException | None = None
 
     def run(self) -> dict[str, StageReport]:
-        """Run all stages and return the reports by key; raises as `run_stages`."""
-        self._reuse()
-        with ThreadPoolExecutor(self.policy.workers, thread_name_prefix="stage") as threads:
-            while self.policy.waiting or self.running:
+        """Run all stages and return the reports by key; raises as `run_in`."""
+        try:
+            self._reuse()
+            self._attach()
+            while self.waiting or self.running:
                 try:
-                    self._start_ready(threads)
-                    if not self.running:
+                    held_elsewhere = self._start_ready()
+                    if not self.running and not held_elsewhere:
                         break
-                    done, _ = wait(self.running, timeout=WAIT_SECONDS, return_when="FIRST_COMPLETED")
-                    for future in done:
-                        self._finish(future)
+                    if self.running:
+                        for ended in self.place.ended(WAIT_SECONDS):
+                            self._finish(ended)
+                    else:
+                        time.sleep(WAIT_SECONDS)
+                    self._look_for(held_elsewhere)
                 except KeyboardInterrupt:
-                    self.stopping = True
-                    self.stop.ask()
-        if self.stop.asked and not isinstance(self.error, Cancelled):
+                    self.stopping = self.cancelled = True
+                    self.place.cancel()
+        finally:
+            self.place.close()
+        if self.cancelled and not isinstance(self.error, Cancelled):
             raise Cancelled("stopped; the same command resumes there")
         if self.error is not None:
             raise self.error
@@ -103,41 +147,112 @@ class _Scheduler:
             else:
                 reusable[key] = report
         for key in [key for key in self.planned if key in reusable]:
+            del self.waiting[key]
             self._report(key, reusable[key])
 
-    def _start_ready(self, threads: ThreadPoolExecutor) -> None:
-        """Start the stages that are ready and fit; one that another process runs only when nothing else runs."""
-        self.policy.drop_blocked()
-        if self.stopping:
-            self.policy.waiting.clear()
-        held_elsewhere = []
-        for key, place in self.policy.startable():
-            if self.runner.store.held_by(key):
-                held_elsewhere.append((key, place))
-            else:
-                self._start(threads, key, place)
-        if held_elsewhere and not self.running:
-            self._start(threads, *held_elsewhere[0])
+    def _attach(self) -> None:
+        """Follow the stages that an earlier command handed over, instead of handing them over again."""
+        for key in list(self.place.attach([self._ready(key) for key in self.waiting])):
+            self._hand_over(key)
 
-    def _start(self, threads: ThreadPoolExecutor, key: str, place: Place) -> None:
-        self.policy.start(key, place)
-        allocation = Allocation(self.stop, place.gpus)
-        job = StageJob(self.planned[key], key, self.policy.demands[key], allocation, key in self.needed)
-        self.running[threads.submit(self.runner.run, job)] = job
+    def _start_ready(self) -> list[str]:
+        """Hand over the stages that are ready and have room. Returns those that another process runs, which wait."""
+        self._cancel_blocked()
+        held_elsewhere, chosen = [], []
+        for key in list(self.waiting):
+            if len(self.running) >= self.place.limit:
+                break
+            if self._is_ready(key) and self.place.has_room(self.demands[key]):
+                if self.runner.store.held_by(key):
+                    held_elsewhere.append(key)
+                else:
+                    chosen.append(self._hand_over(key))
+                    if self.place.waits_for_others:  # it takes its room at once
+                        self.place.submit(chosen[-1:])
+        if self.place.waits_for_others:
+            if held_elsewhere and not self.running:
+                self.place.submit([self._hand_over(held_elsewhere[0])])
+            return []
+        if chosen:
+            self.place.submit(chosen)
+        return held_elsewhere
 
-    def _finish(self, future: Future[StageReport]) -> None:
-        """Report a stage that has ended, or keep its error."""
-        job, error = self.running.pop(future), future.exception()
-        if error is None:
-            self._report(job.key, future.result())
+    def _ready(self, key: str) -> ReadyStage:
+        return ReadyStage(self.planned[key], key, self.demands[key], key in self.needed, self.seconds.get(key, 0.0))
+
+    def _hand_over(self, key: str) -> ReadyStage:
+        """Count a stage as running; returns it as the place takes it."""
+        stage = self.waiting.pop(key)
+        if not self.place.waits_for_others:
+            before = self.runner.store.record(stage.spec.kind, key)
+            self.attempts[key] = before.attempt if before is not None else 0
+        self.running.add(key)
+        return self._ready(key)
+
+    def _look_for(self, held_elsewhere: Iterable[str]) -> None:
+        """Report the stages that another process has completed meanwhile."""
+        for key in held_elsewhere:
+            report = self.runner.reusable(self.planned[key], key, key in self.needed)
+            if report is not None:
+                del self.waiting[key]
+                self._report(key, report)
+
+    def _is_ready(self, key: str) -> bool:
+        return all(self._has_succeeded(parent) for parent in self.planned[key].spec.parents.values())
+
+    def _has_succeeded(self, key: str) -> bool:
+        return key in self.reports and is_done(self.reports[key].record)
+
+    def _cancel_blocked(self) -> None:
+        """Drop the waiting stages that build on a failed one; all waiting stages once the schedule is stopping."""
+        unfinished = self.waiting.keys() | self.running
+        for key in [key for key in self.planned if key in self.waiting]:
+            parents = self.planned[key].spec.parents.values()
+            if self.stopping or any(p not in unfinished and not self._has_succeeded(p) for p in parents):
+                del self.waiting[key]
+                unfinished.discard(key)
+
+    def _finish(self, ended: Ended) -> None:
+        """Report a stage that has ended, hand it over again, or keep its error."""
+        key, error = ended.key, ended.problem
+        self.running.discard(key)
+        if ended.report is not None:
+            self._report(key, ended.report)
             return
-        self.policy.end(job.key, succeeded=False)
+        record = None if self.place.waits_for_others else self._new_record(key)
+        if record is not None:
+            self._report(key, record)
+            return
+        error = error or Interrupted(f"{self.planned[key].title}: its job ended without a record in the store")
+        if isinstance(error, Interrupted) and self._may_run_again(key, error):
+            self.waiting[key] = self.planned[key]
+            return
         if self.error is None or isinstance(error, Cancelled):
             self.error = error
+        if isinstance(error, Interrupted) and not self.cancelled:
+            return  # it concerns this stage alone
         if isinstance(error, Cancelled | EnvironmentCannot) or not isinstance(error, BenchError):
             self.stopping = True
 
+    def _new_record(self, key: str) -> StageReport | None:
+        """The report of a stage that a cluster ran, from the store; None where it left no record."""
+        planned = self.planned[key]
+        record = self.runner.store.record(planned.spec.kind, key)
+        if record is None or not (is_done(record) or record.attempt > self.attempts[key]):
+            return None
+        return StageReport(planned, record, reused=False)
+
+    def _may_run_again(self, key: str, error: Interrupted) -> bool:
+        """Whether an interrupted stage is handed over again: it got further, or this is new."""
+        if self.stopping or self.runner.options.retry == "none":
+            return False
+        if not error.started:
+            return True
+        step, times = self.idle.get(key, (0, 0))
+        times = 1 if error.step > step else times + 1
+        self.idle[key] = (max(step, error.step), times)
+        return times < MOST_WITHOUT_PROGRESS
+
     def _report(self, key: str, report: StageReport) -> None:
-        self.policy.end(key, is_done(report.record))
         self.reports[key] = report
         self.on_report(report)

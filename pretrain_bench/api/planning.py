@@ -13,13 +13,13 @@ from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.rates import Rates
 from pretrain_bench.benchmarks.specs.suite import Suite
+from pretrain_bench.harness.clusters.simulated import ClusterShape, Simulation, simulate
 from pretrain_bench.harness.executors.choice import ENGINES
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.plan import StageState, State, Total, states, to_run
 from pretrain_bench.harness.planning.renamed_budget import known_budget
 from pretrain_bench.harness.planning.resolved_suite import WaitingCell, budget_and_profile
 from pretrain_bench.harness.planning.stage_specs import PlannedCell, finetune_title
-from pretrain_bench.harness.running.simulation import ClusterShape, Simulation, simulate
 from pretrain_bench.harness.running.stage_runner import Retry
 
 if TYPE_CHECKING:

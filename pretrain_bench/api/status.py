@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,16 +12,16 @@ from pydantic import BaseModel, ValidationError
 
 from pretrain_bench.api.stores import Runs, open_runs
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
-from pretrain_bench.benchmarks.support.foreign_files import open_plain, read_plain
-from pretrain_bench.harness.contract.events import EVENTS_FILE, Event, Start, Step, parse_event
+from pretrain_bench.benchmarks.support.foreign_files import read_plain
+from pretrain_bench.harness.contract.events import EVENTS_FILE, Start, Step
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import STAGE_FILE
 from pretrain_bench.harness.executors.base import STALL_FACTOR
 from pretrain_bench.harness.planning.stage_specs import finetune_title
+from pretrain_bench.harness.running.last_events import first_and_last
 from pretrain_bench.harness.running.progress_note import CommandUnderWay, commands_under_way
 from pretrain_bench.harness.store.store import KINDS, RECORD, SPEC, Store
 
-TAIL_BYTES = 1 << 16
 STALLED_SECONDS, STALLED_BEFORE_STEPS_SECONDS = 60.0, 600.0
 """A shorter silence is not reported, however short the steps are."""
 RATE_STEPS = 50
@@ -113,7 +112,7 @@ def _names(folder: Path) -> list[str]:
 
 def _under_way(store: Store, folder: Path) -> StageUnderWay:
     holder = store.held_by(folder.name)
-    events = list(_first_and_last(folder / "root/out" / EVENTS_FILE))
+    events = list(first_and_last(folder / "root/out" / EVENTS_FILE))
     starts = [e for e in events if isinstance(e, Start)]
     steps = [e for e in events if isinstance(e, Step)]
     seconds = [e.seconds for e in steps[-RATE_STEPS:]]
@@ -169,22 +168,6 @@ def _seeds(spec: _Described, store: Store) -> str:
     before = [_described(store.folder("pretrain", key) / SPEC) for key in spec.parents.values()]
     seeds = {str(parent.seed) for parent in before if parent is not None} or {"?"}
     return f"{'+'.join(sorted(seeds))}/{spec.seed}"
-
-
-def _first_and_last(path: Path) -> Iterator[Event]:
-    """The events at the beginning and at the end of a file, which may be long."""
-    try:
-        with open_plain(path, os.O_RDONLY) as file:
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(TAIL_BYTES)
-            file.seek(max(len(head), size - TAIL_BYTES))
-            tail = file.read(TAIL_BYTES)
-    except OSError:
-        return
-    for line in [*head.splitlines(keepends=True), *tail.splitlines(keepends=True)]:
-        event = parse_event(line)
-        if event is not None:
-            yield event
 
 
 def _outcome(folder: Path) -> str | None:

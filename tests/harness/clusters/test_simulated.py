@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.clusters.local import LocalMachine
+from pretrain_bench.harness.clusters.simulated import ClusterShape, simulate
 from pretrain_bench.harness.planning.estimate import Estimate
 from pretrain_bench.harness.planning.plan import StageState, State
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.capacity import Capacity
 from pretrain_bench.harness.running.display import Silent
-from pretrain_bench.harness.running.scheduler import run_cells
-from pretrain_bench.harness.running.simulation import ClusterShape, simulate
+from pretrain_bench.harness.running.scheduler import run_in, stages_of
 from pretrain_bench.harness.running.stage_runner import RunOptions, StageJob, StageReport, StageRunner
 from pretrain_bench.harness.store.store import Store
 from tests.faults.in_process import SleepingInProcess
@@ -26,14 +27,14 @@ PRETRAIN_SECONDS, FINETUNE_SECONDS = 60.0, 10.0
 
 def to_do(cells: list[PlannedCell], device: str = "cpu") -> list[StageState]:
     """The ten stages, with times that are easy to add up."""
-    stages = {s.spec.key: s for cell in cells for s in cell.stages}
-    states = []
-    for key, stage in stages.items():
+    states: dict[str, StageState] = {}
+    for stage in stages_of(cells):
         seconds = PRETRAIN_SECONDS if stage.spec.kind == "pretrain" else FINETUNE_SECONDS
-        spec = stage.spec.model_copy(update={"device": device})
-        estimate = Estimate(seconds, 0, "rough")
-        states.append(StageState(stage._replace(spec=spec), key, State.to_do, "", estimate))
-    return states
+        parents = {name: states[key].key for name, key in stage.spec.parents.items()}
+        spec = stage.spec.model_copy(update={"device": device, "parents": parents})
+        state = StageState(stage._replace(spec=spec), spec.key, State.to_do, "", Estimate(seconds, 0, "rough"))
+        states.setdefault(stage.spec.key, state)
+    return list(states.values())
 
 
 def test_makespan_utilisation_chain_and_packing(cells: list[PlannedCell]) -> None:
@@ -106,7 +107,8 @@ def test_200_sleeping_stages_take_as_long_as_simulated(
     states = [s._replace(estimate=Estimate(seconds[s.key], 0, "rough")) for s in states]
     predicted = simulate(states, ClusterShape(nodes=1, cpus=8, memory=1 << 10))
     began = time.monotonic()
-    reports = run_cells(many, SleepingRunner(Store(tmp_path), seconds, template), Capacity(8, 1 << 20))
+    runner = SleepingRunner(Store(tmp_path), seconds, template)
+    reports = run_in(LocalMachine(runner, Capacity(8, 1 << 20)), [s.planned for s in states], runner, seconds=seconds)
     took = time.monotonic() - began
     assert len(reports) == 200 and predicted.makespan_seconds > 1.2 * predicted.longest_chain_seconds
     print(f"simulated {predicted.makespan_seconds:.2f} s, took {took:.2f} s")

@@ -1,0 +1,1 @@
+"""Places where stages run: this machine, or a cluster that takes them as jobs."""

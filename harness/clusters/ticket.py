@@ -1,0 +1,141 @@
+"""A ticket: everything that a worker on another machine needs to run one stage, as JSON that a person can read.
+
+It names the data by folder and hash, the executor by name, and the versions and code digest that the worker must have.
+"""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+from pretrain_bench.benchmarks.datasets.layout import MANIFEST, read_manifest
+from pretrain_bench.benchmarks.specs.base import Spec
+from pretrain_bench.benchmarks.specs.dataset import Dataset
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
+from pretrain_bench.benchmarks.support.files import cache_folder
+from pretrain_bench.harness.clusters.base import ReadyStage
+from pretrain_bench.harness.planning.code_digest import code_sha256
+from pretrain_bench.harness.planning.prepared_data import PreparedDataset
+from pretrain_bench.harness.planning.stage_specs import PlannedStage
+from pretrain_bench.harness.running.stage_runner import Retry, RunOptions
+from pretrain_bench.harness.store.machine import package_version, project_version
+from pretrain_bench.harness.store.store import Store
+
+PACKAGES = ("torch", "numpy")
+"""Packages whose versions must be the same on every worker: they decide a result and are not part of its key."""
+
+
+class ExecutorChoice(Spec):
+    """How stages are isolated on a worker: `name` as --executor takes it, or `module:Class` for one of your own; `hidden` are
+    folders that a sandbox hides, `command` replaces the command of a process executor."""
+
+    name: str = "auto"
+    device: str = "cpu"
+    hidden: tuple[Path, ...] = ()
+    command: tuple[str, ...] | None = None
+
+
+class Job(Spec):
+    """What all tickets of a command share: the store, the executor, the options of `RunOptions`, and where data are cached."""
+
+    runs: Path
+    executor: ExecutorChoice = ExecutorChoice()
+    retry: Retry = "infra"
+    imagenet_weights: Path | None = None
+    cache: Path
+    versions: dict[str, str]
+
+
+class Ticket(Spec):
+    """One stage for a worker. `stage` comes without its recipe, which only planning needs, and without its data, which are named
+    by dataset and folder; `chain` is its estimate in seconds."""
+
+    job: Job
+    key: str
+    stage: PlannedStage
+    dataset: Dataset | None = None
+    data: Path | None = None
+    needs_artifacts: bool = False
+    seconds: float = 0.0
+
+    def ready(self, manifests: dict[Path, PreparedDataset]) -> PlannedStage:
+        """The stage with its data as this machine sees them; each folder is read once into `manifests`.
+
+        Raises EnvironmentCannot where the data are not here, or are others.
+        """
+        if self.data is None or self.dataset is None or self.stage.spec.data is None:
+            return self.stage
+        if self.data not in manifests:
+            if not (self.data / MANIFEST).is_file():
+                raise EnvironmentCannot(
+                    f"{self.stage.title}: the prepared data of {self.dataset.name!r} are not on node {platform.node()}: "
+                    f"{self.data} does not exist there; put the data cache on a file system that every node mounts "
+                    "(BENCH_CACHE or `cache:` in bench.yaml)"
+                )
+            manifests[self.data] = PreparedDataset(self.dataset, self.data, read_manifest(self.data))
+        held = manifests[self.data]
+        if held.manifest.sha256 != self.stage.spec.data.manifest_sha256:
+            raise EnvironmentCannot(
+                f"{self.stage.title}: node {platform.node()} has other data of {self.dataset.name!r} in {self.data} than this "
+                "run was planned with; let every node mount the same data cache"
+            )
+        return self.stage._replace(data=held)
+
+
+def ticket_of(ready: ReadyStage, job: Job) -> Ticket:
+    """The ticket of a stage that is ready."""
+    data = ready.planned.data
+    return Ticket(
+        job=job,
+        key=ready.key,
+        stage=ready.planned._replace(data=None, recipe=None),
+        dataset=None if data is None else data.dataset,
+        data=None if data is None else data.folder.resolve(),
+        needs_artifacts=ready.needs_artifacts,
+        seconds=ready.seconds,
+    )
+
+
+def job_of(store: Store, executor: ExecutorChoice, options: RunOptions) -> Job:
+    """What the tickets of a command share, with the versions of this machine."""
+    weights = options.imagenet_weights
+    return Job(
+        runs=store.root.resolve(),
+        executor=executor,
+        retry=options.retry,
+        imagenet_weights=None if weights is None else weights.resolve(),
+        cache=cache_folder().resolve(),
+        versions=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of this project, Python and the packages that decide results, on this machine."""
+    packages = {name: version for name in PACKAGES if (version := package_version(name))}
+    return {"pretrain_bench": project_version(), "python": platform.python_version(), **packages}
+
+
+def check_versions(job: Job) -> None:
+    """Raises EnvironmentCannot with the first version that differs on this machine."""
+    here = versions()
+    for name, version in job.versions.items():
+        if here.get(name) != version:
+            raise EnvironmentCannot(
+                f"node {platform.node()} has {name} {here.get(name, 'not installed')}, and the command that submitted the stage "
+                f"has {version}; use the same environment on every node, such as one on a shared file system"
+            )
+
+
+def check_code(stage: PlannedStage) -> None:
+    """Raises EnvironmentCannot where the code of a stage on this machine is not the code that it was planned with. Code from
+    outside the project is checked when it is copied for the stage."""
+    if stage.own_code:
+        return
+    spec = stage.spec
+    here = code_sha256(spec.kind, spec.code_of, spec.part)
+    if here != spec.code_sha256:
+        raise EnvironmentCannot(
+            f"{stage.title}: node {platform.node()} has other code than the command that submitted the stage (digest "
+            f"{here[:12]}, expected {spec.code_sha256[:12]}); use one checkout or installation on a shared file system, and do "
+            "not edit it while stages wait"
+        )

@@ -1,0 +1,90 @@
+"""The scheduler on a cluster: the store is the only truth, jobs that are lost are handed over again, and no more than a limit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
+from pretrain_bench.harness.clusters.base import Interrupted
+from pretrain_bench.harness.clusters.ticket import Ticket
+from pretrain_bench.harness.planning.stage_specs import PlannedCell
+from pretrain_bench.harness.running.scheduler import chain_seconds, stages_of
+from pretrain_bench.harness.store.store import Store
+from tests.harness.clusters.fake import FakeCluster, run_on
+
+
+def test_records_come_from_the_store_and_no_more_jobs_than_the_limit(cells: list[PlannedCell], tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    place = FakeCluster(store, limit=2)
+    reports = run_on(place, store, cells)
+    keys = {s.spec.key for c in cells for s in c.stages}
+    assert sorted(place.submitted) == sorted(keys) and place.most == 2 and place.closed
+    assert {r.record.outcome for r in reports} == {"ok"} and not any(r.reused for r in reports)
+    again = FakeCluster(store)
+    assert all(r.reused for r in run_on(again, store, cells)) and not again.submitted
+
+
+def test_the_longest_chain_of_estimates_comes_first(cells: list[PlannedCell], tmp_path: Path) -> None:
+    stages = {s.spec.key: s for s in stages_of(cells)}
+    first = [key for key, s in stages.items() if not s.spec.parents]
+    last = [key for key, s in stages.items() if first[-1] in s.spec.parents.values()]
+    seconds = {**dict.fromkeys(stages, 1.0), last[0]: 100.0}
+    assert chain_seconds(stages, seconds)[first[-1]] == 101.0 and chain_seconds(stages, seconds)[first[0]] == 2.0
+    place = FakeCluster(Store(tmp_path), limit=1)
+    run_on(place, Store(tmp_path), cells, seconds=seconds)
+    assert place.submitted[:2] == [first[-1], last[0]]
+
+
+def test_a_lost_job_is_handed_over_again_but_not_for_ever(cells: list[PlannedCell], tmp_path: Path) -> None:
+    store, tries = Store(tmp_path), Counter[str]()
+    victim, hopeless = cells[0].stages[-1].spec.key, cells[-1].stages[-1].spec.key
+
+    def lose(key: str) -> bool:
+        tries[key] += 1
+        return key == hopeless or (key == victim and tries[key] < 3)
+
+    place = FakeCluster(store)
+    place.lose = lose
+    with pytest.raises(Interrupted, match="node lost"):
+        run_on(place, store, cells)
+    done = {r.key for r in store.records()}
+    assert tries[victim] == 3 and tries[hopeless] == 3
+    assert {s.spec.key for s in stages_of(cells)} - done == {hopeless}, "everything else was run"
+
+
+@pytest.mark.parametrize("fault", ["code", "version", "data", "other data", "store"])
+def test_a_node_that_differs_is_named(cells: list[PlannedCell], tmp_path: Path, fault: str) -> None:
+    expected = {
+        "code": "has other code than the command that submitted",
+        "version": "has torch .*, and the command that submitted the stage has 0.1",
+        "data": "prepared data of 's3dis' are not on node",
+        "other data": "has other data of 's3dis'",
+        "store": "does not see the folder of runs",
+    }
+
+    def edit(ticket: Ticket) -> Ticket:
+        stage, job = ticket.stage, ticket.job
+        if fault == "code":
+            spec = stage.spec.model_copy(update={"code_sha256": "0" * 64})
+            return ticket.model_copy(update={"stage": stage._replace(spec=spec)})
+        if fault == "version":
+            job = job.model_copy(update={"versions": {**job.versions, "torch": "0.1"}})
+        if fault == "store":
+            job = job.model_copy(update={"runs": tmp_path / "elsewhere"})
+        if fault == "data" and ticket.data is not None:
+            return ticket.model_copy(update={"data": tmp_path / "not-mounted"})
+        if fault == "other data" and stage.spec.data is not None:
+            data = stage.spec.data.model_copy(update={"manifest_sha256": "0" * 64})
+            return ticket.model_copy(
+                update={"stage": stage._replace(spec=stage.spec.model_copy(update={"data": data}))}
+            )
+        return ticket.model_copy(update={"job": job})
+
+    place = FakeCluster(Store(tmp_path))
+    place.edit = edit
+    with pytest.raises(EnvironmentCannot, match=expected[fault]):
+        run_on(place, Store(tmp_path), cells[:1])
+    assert place.closed
