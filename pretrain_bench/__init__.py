@@ -40,12 +40,13 @@ if TYPE_CHECKING:
     )
     from pretrain_bench.api.deciding import Look, run_until_decided
     from pretrain_bench.api.display import Display, LineDisplay, Progressed, Silent, TqdmDisplay
-    from pretrain_bench.api.doctor import Diagnosis, doctor
+    from pretrain_bench.api.doctor import Diagnosis, doctor, doctor_of_worker
     from pretrain_bench.api.errors import BenchError, DataError, EnvironmentCannot, WrongUse
     from pretrain_bench.api.features import draw_features
     from pretrain_bench.api.images import ImageState, build_images, list_images, lock_bases, prune_images
     from pretrain_bench.api.methods import check_method, list_methods
     from pretrain_bench.api.own_data import InitialFiles, describe_data, holds_originals, init_data
+    from pretrain_bench.api.places import Detached, Where, detach
     from pretrain_bench.api.planning import Plan, plan
     from pretrain_bench.api.power import Power, power, power_of_plan
     from pretrain_bench.api.reporting import compare, keys_of_suite, report, watch_runs
@@ -70,13 +71,14 @@ _MODULES = {
         "verify_source", "write_synthetic",
     ),
     "display": ("Display", "LineDisplay", "Progressed", "Silent", "TqdmDisplay"),
-    "doctor": ("Diagnosis", "doctor"),
+    "doctor": ("Diagnosis", "doctor", "doctor_of_worker"),
     "errors": ("BenchError", "DataError", "EnvironmentCannot", "WrongUse"),
     "features": ("draw_features",),
     "images": ("ImageState", "build_images", "list_images", "lock_bases", "prune_images"),
     "methods": ("check_method", "list_methods"),
     "deciding": ("Look", "run_until_decided"),
     "own_data": ("InitialFiles", "describe_data", "holds_originals", "init_data"),
+    "places": ("Detached", "Where", "detach"),
     "planning": ("Plan", "plan"),
     "power": ("Power", "power", "power_of_plan"),
     "reporting": ("compare", "keys_of_suite", "report", "watch_runs"),
@@ -99,6 +101,7 @@ __all__ = [
     "BenchError",
     "DataCounts",
     "DataError",
+    "Detached",
     "Diagnosis",
     "Display",
     "EnvironmentCannot",
@@ -122,6 +125,7 @@ __all__ = [
     "StageUnderWay",
     "Status",
     "TqdmDisplay",
+    "Where",
     "WrongUse",
     "__version__",
     "audit",
@@ -133,7 +137,9 @@ __all__ = [
     "count_data",
     "dataset",
     "describe_data",
+    "detach",
     "doctor",
+    "doctor_of_worker",
     "draw_features",
     "draw_scene",
     "explain",

@@ -1,20 +1,35 @@
-"""One process at a time. The operating system drops a lock with its holder, however that ends: there is no stale lock."""
+"""One process at a time, on one machine and on several that share a file system.
+
+The operating system drops a lock with its holder, however that ends, but only among the processes of one machine. The owner file
+beside the lock (ownership.py) holds for other machines too.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from io import TextIOWrapper
 from pathlib import Path
+
+from pretrain_bench.benchmarks.support import ownership
+from pretrain_bench.benchmarks.support.ownership import JobEnded, never
+
+WAIT_SECONDS = 0.2
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+"""Errors of a file system without locks, such as Lustre mounted without `flock`."""
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, waiting: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """Hold the lock file at `path`, made with its folder where missing; `waiting` is reported once who holds it, if somebody
-    does. The file may be removed by its holder before the lock is dropped."""
+def exclusive(
+    path: Path, waiting: Callable[[str], None] = lambda _: None, job_ended: JobEnded = never
+) -> Iterator[None]:
+    """Hold the lock file at `path`, made with its folder where missing; `waiting` is called once with the holder, if any.
+    The file may be removed by its holder before the lock is dropped. `job_ended` is the word of the cluster on a holder's job."""
     reported = False
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,27 +38,46 @@ def exclusive(path: Path, waiting: Callable[[str], None] = lambda _: None) -> It
         except FileNotFoundError:
             continue  # a holder that has finished removed the folder just now
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not reported:
-                file.seek(0)
-                waiting(file.read().strip() or "another process")
-                reported = True
+            holds = _hold(file, path, job_ended)
+        except FileNotFoundError:
             file.close()
-            time.sleep(0.2)
             continue
-        # The holder before us may have removed the file that we have open; then another one is the lock by now.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                break
+        if holds is None:
+            break
+        if holds and not reported:
+            waiting(holds)
+            reported = True
         file.close()
+        time.sleep(WAIT_SECONDS if holds else 0)
     try:
         file.truncate(0)
         file.write(f"{host()}, pid {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         file.flush()
         yield
     finally:
+        ownership.release(owner_file(path))
         file.close()
+
+
+def _hold(file: TextIOWrapper, path: Path, job_ended: JobEnded) -> str | None:
+    """Try to hold the lock file that is open. Returns None, or the holder; the empty text where it is not the lock any more."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        return file.read().strip() or "another process"
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    # The holder before us may have removed the file that we have open; then another one is the lock by now.
+    if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+        return ""
+    return ownership.claim(owner_file(path), job_ended)
+
+
+def owner_file(path: Path) -> Path:
+    """The owner file of a lock file."""
+    return path.with_name(path.name + ".owner")
 
 
 def host() -> str:
@@ -51,8 +85,8 @@ def host() -> str:
     return socket.gethostname()
 
 
-def holder(path: Path) -> str | None:
-    """What the process that holds the lock file wrote into it, None where nobody holds it."""
+def holder(path: Path, job_ended: JobEnded = never) -> str | None:
+    """The process that holds the lock file, as it describes itself; None where there is none."""
     try:
         with path.open("r") as file:
             try:
@@ -61,4 +95,4 @@ def holder(path: Path) -> str | None:
                 return file.read().strip() or "another process"
     except OSError:
         pass
-    return None
+    return ownership.owner(owner_file(path), job_ended)

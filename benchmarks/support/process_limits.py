@@ -1,4 +1,5 @@
-"""What this process may use of its machine: processors, memory and shared memory, as affinity and control groups limit them.
+"""What this process may use of its machine: processors, memory and shared memory, as affinity, control groups and its job limit
+them.
 
 A container or a batch system gives a process less than the machine has; the plain counts of processors and memory do not show it.
 """
@@ -16,18 +17,27 @@ COUNTERS = Path("/proc/vmstat")
 
 
 def usable_cpus() -> int:
-    """Processors that this process may use, at least 1: its affinity, and the whole processors of its control group's quota."""
+    """Processors that this process may use, at least 1: the least of its affinity, the whole processors of its control group's
+    quota, and those of its Slurm job."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [quota for folder in cgroup_folders("cpu") if (quota := _cpu_quota(folder)) is not None]
-    return max(1, int(min([own, *quotas])))
+    return max(1, int(min([own, *quotas, *_of_job("SLURM_CPUS_ON_NODE")])))
 
 
 def usable_memory_bytes() -> int:
-    """Memory that this process may use, in bytes: the machine's, or its control group's where that is less."""
+    """Memory that this process may use, in bytes: the machine's, or less where its control group or its Slurm job says so."""
     import psutil
 
     limits = [limit for folder in cgroup_folders("memory") if (limit := _memory_limit(folder)) is not None]
-    return min([psutil.virtual_memory().total, *limits])
+    per_cpu = [mib * cpus for mib in _of_job("SLURM_MEM_PER_CPU") for cpus in _of_job("SLURM_CPUS_ON_NODE")]
+    job = [mib << 20 for mib in (*_of_job("SLURM_MEM_PER_NODE"), *per_cpu)]
+    return min([psutil.virtual_memory().total, *limits, *job])
+
+
+def _of_job(variable: str) -> list[int]:
+    """A number that Slurm gives a job for this node, as a list of none or one; 0 stands for all of the node."""
+    text = os.environ.get(variable, "") if "SLURM_JOB_ID" in os.environ else ""
+    return [int(text)] if text.isdigit() and int(text) > 0 else []
 
 
 def shared_memory_bytes() -> int | None:

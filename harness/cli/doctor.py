@@ -5,7 +5,16 @@ from __future__ import annotations
 import typer
 
 import pretrain_bench as pb
-from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Data, ExecutorName, Json, Runs, data_roots
+from pretrain_bench.harness.cli.options import (
+    DEFAULT_RUNS,
+    Data,
+    ExecutorName,
+    Json,
+    OnPlace,
+    Runs,
+    SlurmOption,
+    data_roots,
+)
 
 
 def doctor(
@@ -13,12 +22,14 @@ def doctor(
     data: Data = None,
     executor: ExecutorName = "auto",
     runs: Runs = DEFAULT_RUNS,
+    on: OnPlace = "local",
+    slurm: SlurmOption = None,
     json: Json = False,
 ) -> None:
     """Check torch as a stage finds it, ways to isolate stages, GPU, CPUs, memory, worker processes, the runs folder and the data.
 
-    Also lists each setting and where it is set: an option, an environment variable, bench.yaml, or the default. Ends with 3 if
-    nothing can run.
+    With --on slurm, a job also checks versions, code, runs folder and data on its node. Also lists each setting and where it is
+    set: an option, an environment variable, bench.yaml, or the default. Ends with 3 if nothing can run.
     """
     from pretrain_bench.api.configuration import settings_in_force
     from pretrain_bench.api.doctor import raise_if_broken
@@ -26,6 +37,8 @@ def doctor(
 
     given = {n: str(v) for n, v in (("runs", runs), ("executor", executor)) if _on_command_line(context, n)}
     settings, rows = settings_in_force(given), pb.doctor(runs, data_roots(data))
+    if on != "local":
+        rows += pb.doctor_of_worker(pb.Where(on, tuple(slurm or ())), runs, data_roots(data), executor)
     if json:
         print_json({"checks": [d._asdict() for d in rows], "settings": [s._asdict() for s in settings]})
     else:

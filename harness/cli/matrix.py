@@ -175,8 +175,11 @@ class Matrix(NamedTuple):
             self.executor, self.trust_code, self.up, self.pretrained_on or (), label_splits(self.label_split),
         )  # fmt: skip
 
-    def cells(self, command: str, say: Callable[[str], None], on: str | None = None) -> Suite:
-        """The suite that is named, or one of the cells that the options name, with a budget that fits where none is named.
+    def cells(
+        self, command: str, say: Callable[[str], None], on: str | None = None, settings: pb.Settings | None = None
+    ) -> Suite:
+        """The suite that is named, or one of the cells that the options name, with a budget that fits where none is named; for
+        `settings` in place of those of the options where stages run elsewhere.
 
         Raises WrongUse with the right command where names stand without their options, or an option is missing.
         """
@@ -202,7 +205,7 @@ class Matrix(NamedTuple):
             raise pb.WrongUse("--seeds and --pretrain-seed: both name the seeds of the pre-training; give one of them")
         methods, tasks, budget = split_values(self.method), split_values(self.task), self.budget
         if budget is None:
-            budget, reasons = pb.fitting_budget(methods, tasks, self.settings(), on)
+            budget, reasons = pb.fitting_budget(methods, tasks, settings or self.settings(), on)
             for reason in reasons:
                 say(reason)
         return pb.cells(

@@ -86,6 +86,17 @@ ExecutorName = Annotated[
         help="bubblewrap: isolated processes; local: plain processes; docker, podman: containers; auto: bubblewrap if it works.",
     ),
 ]
+OnPlace = Annotated[
+    Literal["local", "slurm"], typer.Option("--on", help="Where stages run: this machine, or jobs of a Slurm cluster.")
+]
+SlurmOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm",
+        metavar="NAME=VALUE,...",
+        help="Options of sbatch for --on slurm: partition=gpu,gres=gpu:1,time=24:00:00; bench.yaml holds them under slurm:.",
+    ),
+]
 TrustCode = Annotated[
     bool,
     typer.Option("--trust-code", help="Run your own method folders' Python; planning runs it unisolated."),

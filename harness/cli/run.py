@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ import typer
 
 import pretrain_bench as pb
 from pretrain_bench.harness.cli.matrix import Matrix, takes_matrix
-from pretrain_bench.harness.cli.options import display
+from pretrain_bench.harness.cli.options import OnPlace, SlurmOption, display
 
 
 @takes_matrix
@@ -29,18 +30,33 @@ def run(
     sign: Annotated[
         Path | None, typer.Option("--sign", metavar="KEY", help="With --register: sign the file with this SSH key.")
     ] = None,
+    on: OnPlace = "local",
+    slurm: SlurmOption = None,
+    max_pending: Annotated[
+        int | None,
+        typer.Option("--max-pending", min=1, help="Most stages that the cluster holds at a time. (default: 200)"),
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="With --on slurm: submit this command as a small job, and return.")
+    ] = False,
 ) -> None:
     """Pre-train, fine-tune and score methods under a budget; what is done already is reused.
 
     Without --data and --pretrain-data, generated datasets stand in for S3DIS and ScanNet, every result says so, and the budget is
     smoke, which takes minutes. `bench plan` with the same options says beforehand how long it takes.
     """
-    shown = display(matrix.json)
-    suite = matrix.cells("run", shown.say)
+    shown, where = display(matrix.json), pb.Where(on, tuple(slurm or ()), max_pending)
+    where.check()
+    suite = matrix.cells("run", shown.say, settings=where.settings(matrix.settings()))
     if stop_when_decided is not None and matrix.suite is None:
         raise pb.WrongUse("--stop-when-decided: it takes the seeds of a --suite, two at a time")
     if stop_when_decided is not None and register is not None:
         raise pb.WrongUse("--register and --stop-when-decided: the cells that will run are not known beforehand")
+    if detach:
+        submitted = pb.detach([a for a in sys.argv[1:] if a != "--detach"], where, matrix.runs)
+        print(f"job {submitted.job} runs this command; its log is in {submitted.log}")
+        print(f"next: bench status --runs {matrix.runs}")
+        return
     options: dict[str, Any] = dict(
         runs=matrix.runs,
         only=matrix.filters,
@@ -55,6 +71,7 @@ def run(
         on_cpu=matrix.budget is not None,
         register=register,
         sign=sign,
+        where=where,
         display=shown,
     )
     if stop_when_decided is None:

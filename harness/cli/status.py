@@ -25,7 +25,7 @@ def status(runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
         print_json({"under_way": under_way, "commands": commands, "outcomes": current.outcomes})
         return
     rows = [
-        (s.key[:8], s.stage, s.seeds, _state(s), f"{s.step}/{s.steps}", _rate(s), _left(s), s.by or "-")
+        (s.key[:8], s.stage, s.seeds, _state(s), f"{s.step}/{s.steps}", _rate(s), _left(s), _by(s))
         for s in current.under_way
     ]
     headers = ("run", "stage", "seeds", "state", "step", "steps/s", "left", "by")
@@ -42,6 +42,11 @@ def _state(stage: StageUnderWay) -> str:
     if stage.state != "stalled" or stage.silent_seconds is None:
         return stage.state
     return f"stalled for {duration(stage.silent_seconds)}"
+
+
+def _by(stage: StageUnderWay) -> str:
+    """The process that runs it; of a job that has not begun its name and node."""
+    return stage.by or " on ".join(filter(None, (stage.job, stage.host))) or "-"
 
 
 def _rate(stage: StageUnderWay) -> str:

@@ -54,6 +54,7 @@ class JobState(NamedTuple):
     job: str
     state: str
     host: str = ""
+    title: str = ""
 
 
 class Place(Protocol):

@@ -28,6 +28,7 @@ from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.running.capacity import whole_machine
 from pretrain_bench.harness.running.display import Display, Silent
 from pretrain_bench.harness.running.last_events import last_step
+from pretrain_bench.harness.running.scratch import scratch_for
 from pretrain_bench.harness.running.stage_runner import Cancelled, InfraError, RunOptions, StageRunner
 from pretrain_bench.harness.store.store import Store, write_json
 
@@ -130,7 +131,12 @@ def _runner(job: Job, store: Store, methods: Iterable[Method], display: Display)
             f"node {host()} does not see the folder of runs {store.root}; put it on a file system that every node mounts"
         )
     store.check_writable()
-    return StageRunner(store, executor_of(job.executor, methods), display, RunOptions(job.retry, job.imagenet_weights))
+    return StageRunner(
+        store,
+        executor_of(job.executor, methods),
+        display,
+        RunOptions(job.retry, job.imagenet_weights, scratch_for(store.root)),
+    )
 
 
 def executor_of(choice: ExecutorChoice, methods: Iterable[Method]) -> Executor:

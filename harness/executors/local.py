@@ -162,7 +162,8 @@ def stage_environment(gpus: tuple[str, ...] = ()) -> dict[str, str]:
 
 def _limit_this_process(caps: BudgetHalf) -> None:
     """In the child process: allow no core dumps and no file above the disk cap; on Linux, have the kernel kill the stage when the
-    harness dies."""
+    harness dies. SIGUSR2, which a batch system sends to every process of a job before its time is up, is for the harness."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if caps.disk_mib is not None:
         # One byte more, so that the size of the output shows that the cap was exceeded.

@@ -70,6 +70,15 @@ def digest(entries: Iterable[str]) -> str:
     return hashed.hexdigest()
 
 
+def project_sha256() -> str:
+    """sha256 of the names and contents of all Python files of this project."""
+    folder = package_folder()
+    hashed = hashlib.sha256()
+    for path in sorted(folder.glob("*/**/*.py")):
+        hashed.update(f"{path.relative_to(folder)} {file_sha256(path)}\n".encode())
+    return hashed.hexdigest()
+
+
 def module_hashes(entries: Iterable[str]) -> dict[str, str]:
     """sha256 of every module that `entries` can reach, by name."""
     return {m: hashlib.sha256(file_of(m).read_bytes()).hexdigest() for m in sorted(reachable_modules(entries))}  # type: ignore[union-attr]

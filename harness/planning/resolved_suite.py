@@ -39,7 +39,8 @@ MAX_DEFAULT_THREADS = 8
 
 
 class RunOverrides(NamedTuple):
-    """Choices of a command beside its suite: data, machine, executor, and whether a user's own Python code may run."""
+    """Choices of a command beside its suite: data, machine, executor, and whether a user's own Python code may run. Stages that
+    run `elsewhere` name their device, which this machine may lack."""
 
     data: Sequence[str] = ()
     pretrain_data: Sequence[str] = ()
@@ -53,6 +54,7 @@ class RunOverrides(NamedTuple):
     pretrained_on: Sequence[str] = ()
     label_splits: Sequence[str] = ()
     stand_ins: bool = True
+    elsewhere: bool = False
 
 
 class WaitingCell(NamedTuple):
@@ -203,7 +205,9 @@ def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) 
         suite = suite.model_copy(update={"pretrain_datasets": pretrain_names})
     threads = overrides.threads or min(usable_cpus(), MAX_DEFAULT_THREADS)
     # In containers the backend is the images', and a stage without it ends with that message.
-    device = usable_device("torch" if overrides.executor in ENGINES else overrides.backend, overrides.device)
+    device = overrides.device
+    if not overrides.elsewhere:
+        device = usable_device("torch" if overrides.executor in ENGINES else overrides.backend, device)
     label_files = parse_label_files(overrides.label_splits)
     machine = Machine(threads, overrides.backend, device, overrides.imagenet_weights, label_files)
     notices = [

@@ -184,6 +184,7 @@ class _Scheduler:
         """Count a stage as running; returns it as the place takes it."""
         stage = self.waiting.pop(key)
         if not self.place.waits_for_others:
+            self.runner.store.drop_gone_owner(key)
             before = self.runner.store.record(stage.spec.kind, key)
             self.attempts[key] = before.attempt if before is not None else 0
         self.running.add(key)

@@ -20,8 +20,9 @@ from pretrain_bench.harness.running.account import StageAccount
 from pretrain_bench.harness.running.capacity import Demand
 from pretrain_bench.harness.running.display import Display
 from pretrain_bench.harness.running.layout import lay_out, with_users_paths
+from pretrain_bench.harness.running.scratch import kept_in, stage_root
 from pretrain_bench.harness.running.untrusted_text import clean_items, clean_metrics, fit_to_keep
-from pretrain_bench.harness.running.verdict import Evidence, Verdict, judge, refusal
+from pretrain_bench.harness.running.verdict import Evidence, Verdict, ended_early_unasked, judge, refusal
 from pretrain_bench.harness.store.provenance import provenance
 from pretrain_bench.harness.store.retention import pruned
 from pretrain_bench.harness.store.store import (
@@ -36,6 +37,8 @@ from pretrain_bench.harness.store.store import (
 )
 
 PAUSE_SECONDS = 2.0
+SIGNALS_SECONDS = 1.0
+"""All processes of a job have got its signal within this time."""
 
 Retry = Literal["none", "infra", "failed"]
 """Which stages run again: none that have ended; those that the machine interrupted (infra_error); also those that failed."""
@@ -50,10 +53,12 @@ class InfraError(EnvironmentCannot):
 
 
 class RunOptions(NamedTuple):
-    """Options for every stage of a command. `imagenet_weights` is a file."""
+    """Options for every stage of a command. `imagenet_weights` is a file; `scratch` a folder on this machine's own disk, for
+    stages whose store is on another one."""
 
     retry: Retry = "infra"
     imagenet_weights: Path | None = None
+    scratch: Path | None = None
 
 
 class StageJob(NamedTuple):
@@ -124,20 +129,21 @@ class StageRunner:
             report = self.reusable(job.planned, job.key, job.needs_artifacts)
             if report is None:
                 end_left_over_child(partial)
-                return StageReport(job.planned, _Attempt(self, job, partial).run(), reused=False)
+                with stage_root(partial, self.options.scratch) as root:
+                    return StageReport(job.planned, _Attempt(self, job, partial, root).run(), reused=False)
             if report.record.outcome != Outcome.infra_error:  # that record is in the partial folder
                 self.store.drop_partial(job.key)
             return report
 
 
 class _Attempt:
-    """One attempt at a stage, whose lock is held; `partial` is the folder of its resumable state."""
+    """One attempt at a stage, whose lock is held; `partial` is the folder of its resumable state, `root` where it is laid out."""
 
-    def __init__(self, runner: StageRunner, job: StageJob, partial: Path) -> None:
+    def __init__(self, runner: StageRunner, job: StageJob, partial: Path, root: Path) -> None:
         self.store, self.executor, self.display = runner.store, runner.executor, runner.display
         self.imagenet_weights = runner.options.imagenet_weights
         self.job, self.planned, self.spec = job, job.planned, job.planned.spec
-        self.partial, self.root, self.artifacts = partial, partial / "root", partial / "root" / "out" / ARTIFACTS
+        self.partial, self.root, self.artifacts = partial, root, root / "out" / ARTIFACTS
         self.parents = {
             s: self.store.folder(self.spec.parents_kind, k) / ARTIFACTS for s, k in self.spec.parents.items()
         }
@@ -156,6 +162,8 @@ class _Attempt:
             if not (self.partial / "attempts").is_dir():
                 self.store.drop_partial(self.job.key)
             raise WrongUse(f"{self.planned.title}: {self._named(message)}")
+        if ended_early_unasked(execution, self.account) and self._is_asked_to_stop():
+            execution = execution._replace(killed_by="cancel")
         self._check_labels()
         log = self.partial / LOG
         verdict = judge(Evidence(self.planned, execution, self.account, self.artifacts, log, self.store.root))
@@ -174,6 +182,13 @@ class _Attempt:
         record = record.model_copy(update={"files": files}).sealed()
         self.store.complete(self.spec, record, code, verdict.confusion)
         return record
+
+    def _is_asked_to_stop(self) -> bool:
+        """Whether this process is asked to stop as well: a batch system signals every process of a job, in any order."""
+        deadline = time.monotonic() + SIGNALS_SECONDS
+        while not self.job.allocation.stop.asked and time.monotonic() < deadline:
+            time.sleep(SIGNALS_SECONDS / 20)
+        return self.job.allocation.stop.asked > 0
 
     def _check_labels(self) -> None:
         """Raises DataError where the labels that the stage learns from or is scored by are not those of the manifest."""
@@ -195,7 +210,8 @@ class _Attempt:
             # With more than this process has, the kernel would end a process, perhaps this one.
             caps = caps.model_copy(update={"memory_mib": min(caps.memory_mib, self.job.demand.memory_mib)})
         try:
-            return self.executor.run(StageLaunch(self.root, self.spec, caps, log, on_event, allocation))
+            with kept_in(self.partial / "root", self.root):
+                return self.executor.run(StageLaunch(self.root, self.spec, caps, log, on_event, allocation))
         except EnvironmentCannot as error:
             message = self._named(str(error))
             self._keep_infra_error(Execution(-1, None, False, Measured()), message)

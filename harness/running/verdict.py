@@ -55,6 +55,12 @@ def refusal(execution: Execution, account: StageAccount) -> str | None:
     return account.end.message if account.end is not None and account.end.status == "refused" else None
 
 
+def ended_early_unasked(execution: Execution, account: StageAccount) -> bool:
+    """Whether a stage says that it was asked to end early, though this harness did not ask it."""
+    was_asked = execution.killed_by is not None or execution.soft_limited
+    return not was_asked and account.end is not None and account.end.stopped == "soft_limit"
+
+
 def judge(evidence: Evidence) -> Verdict:
     """The verdict on an execution that was not refused. Limits that the executor enforced come first, then the artifacts of a
     stage that reports success, then the causes of failure."""

@@ -21,6 +21,7 @@ from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.benchmarks.support.files import sync
 from pretrain_bench.benchmarks.support.foreign_files import open_plain, read_plain
 from pretrain_bench.benchmarks.support.locks import exclusive
+from pretrain_bench.harness.clusters.jobs import has_ended
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import canonical_json
 
@@ -82,7 +83,10 @@ def append_pruned(root: Path, record: Record) -> None:
 
 def _append(root: Path, link: Link) -> None:
     path = root / CHAIN_FILE
-    with exclusive(root / ".partial" / ".chain.lock"), open_plain(path, os.O_RDWR | os.O_CREAT) as file:
+    with (
+        exclusive(root / ".partial" / ".chain.lock", job_ended=has_ended),
+        open_plain(path, os.O_RDWR | os.O_CREAT) as file,
+    ):
         fresh = link.model_copy(update={"before": _last_hash(file)})
         file.seek(0, os.SEEK_END)
         file.write(canonical_json(fresh.model_dump(mode="json")).encode() + b"\n")

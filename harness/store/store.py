@@ -18,6 +18,7 @@ from typing import get_args
 
 from pydantic import ValidationError
 
+from pretrain_bench.benchmarks.support import ownership
 from pretrain_bench.benchmarks.support.errors import WrongUse, cannot_write
 from pretrain_bench.benchmarks.support.files import (
     copy_tree,
@@ -30,7 +31,8 @@ from pretrain_bench.benchmarks.support.files import (
     sync_tree,
 )
 from pretrain_bench.benchmarks.support.foreign_files import read_json
-from pretrain_bench.benchmarks.support.locks import exclusive, holder
+from pretrain_bench.benchmarks.support.locks import exclusive, holder, owner_file
+from pretrain_bench.harness.clusters.jobs import has_ended
 from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.contract.migrations import WrongHash, load_record
 from pretrain_bench.harness.contract.records import ArtifactEntry, Outcome, Record
@@ -140,13 +142,13 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, key: str, waiting: Callable[[str], None]) -> Iterator[Path]:
-        """Hold a stage, so that two processes on one store run it once; yields its partial folder.
+        """Hold a stage, so that two processes on one store run it once, on one machine or several; yields its partial folder.
 
-        The operating system drops the lock with the process, however that ends, so there is no stale lock. Where another
-        process holds it, `waiting` is called once with that process's name.
+        A holder that is known to be gone holds nothing (ownership.py). Where another process holds the stage, `waiting` is
+        called once with that process's name.
         """
         folder = self.partial(key)
-        with exclusive(folder / "lock", waiting):
+        with exclusive(folder / "lock", waiting, has_ended):
             self._restore(key)
             yield folder
 
@@ -209,6 +211,7 @@ class Store:
             link_or_copy(out / ARTIFACTS / name, final / ARTIFACTS / name)
         # From here on the run is done, whatever happens: who holds the stage next finishes what is left of this.
         sync_tree(final)
+        ownership.check_owned(owner_file(partial / "lock"))
         os.rename(final, partial / f"complete-{spec.kind}")
         sync(partial)
         self._admit_losses(spec.kind, spec.key, partial / f"complete-{spec.kind}" / ATTEMPTS)
@@ -261,7 +264,11 @@ class Store:
 
     def held_by(self, key: str) -> str | None:
         """The process that runs a stage now; None where there is none."""
-        return holder(self.partial(key) / "lock")
+        return holder(self.partial(key) / "lock", has_ended)
+
+    def drop_gone_owner(self, key: str) -> None:
+        """Remove the owner file that a lost worker left, by the cluster's word: another node may not be able to ask for it."""
+        ownership.drop_gone(owner_file(self.partial(key) / "lock"), has_ended)
 
     def next_attempt(self, spec: StageSpec) -> int:
         """The number of the attempt that starts now, from 1."""

@@ -40,6 +40,11 @@ class Configuration(Spec):
         None, description="folder of generated and prepared data (default: bench in your cache folder)"
     )
 
+    slurm: dict[str, str | int | bool | dict[str, str | int | bool]] = Field(
+        {},
+        description="options of sbatch for --on slurm; below pretrain, features, finetune or driver: for those jobs alone",
+    )
+
     @field_validator("data", "label_splits", "runs", "cache")
     @classmethod
     def _at_home(cls, value: dict[str, Path] | Path | None) -> dict[str, Path] | Path | None:

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pretrain_bench.api.settings import Roots, root_options
-from pretrain_bench.api.stores import AnyPath
+from pretrain_bench.api.places import Where, cluster_job
+from pretrain_bench.api.settings import Roots, Settings, root_options
+from pretrain_bench.api.stores import AnyPath, folder_to_write
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, writing
 from pretrain_bench.benchmarks.support.files import cache_folder
@@ -25,7 +26,11 @@ from pretrain_bench.harness.executors.choice import ENGINES
 from pretrain_bench.harness.executors.local import LocalExecutor, stage_environment
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.planning.prepared_data import parse_data_options
+from pretrain_bench.harness.running.stage_runner import RunOptions
 from pretrain_bench.harness.store.store import Store, try_write
+
+WORKER_SECONDS = 300.0
+"""How long a job that checks a worker may wait for a node."""
 
 
 class Diagnosis(NamedTuple):
@@ -53,6 +58,23 @@ def doctor(runs: AnyPath = "runs", data: Roots = ()) -> list[Diagnosis]:
         _cache(),
         *_datasets(root_options(data)),
     ]
+
+
+def doctor_of_worker(
+    where: Where, runs: AnyPath = "runs", data: Roots = (), executor: str = "auto", seconds: float = WORKER_SECONDS
+) -> list[Diagnosis]:
+    """Check a node of the cluster by a job: versions, code, the folder of runs, the data cache, the executor and the data. Waits
+    so many seconds for a node. Raises WrongUse where the cluster refuses the job, EnvironmentCannot without one."""
+    from pretrain_bench.harness.clusters.driver import probe_worker
+
+    store, (roots, _) = folder_to_write(runs), parse_data_options(root_options(data), "--data")
+    store.check_writable()
+    device = where.settings(Settings()).device.replace("auto", "cpu")
+    job = cluster_job(store, executor, device, RunOptions())
+    result = probe_worker(store, job, roots, where.slurm_options(), seconds)
+    if result.checks is None:
+        return [Diagnosis("worker", "missing", f"job {result.job} has not answered in {seconds:.0f} s: {result.state}")]
+    return [Diagnosis(f"worker: {check.what}", check.state, check.detail) for check in result.checks]
 
 
 def raise_if_broken(diagnoses: Iterable[Diagnosis]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from pretrain_bench.api.checkpoints import check_checkpoints
 from pretrain_bench.api.display import Display, default_display
+from pretrain_bench.api.places import Where, place_for
 from pretrain_bench.api.settings import Settings, resolve
 from pretrain_bench.api.sizing import check_fit, estimate_line
 from pretrain_bench.api.stores import AnyPath, Runs, folder_to_write
@@ -18,20 +19,21 @@ from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCann
 from pretrain_bench.benchmarks.support.files import notice_of_missing_links
 from pretrain_bench.harness.executors.base import Executor
 from pretrain_bench.harness.executors.choice import ENGINES, engine_executor, notice_without_isolation, process_executor
+from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning.plan import StageState, states, to_run
 from pretrain_bench.harness.planning.registration import register as write_registration
 from pretrain_bench.harness.planning.renamed_budget import known_budget
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
-from pretrain_bench.harness.running.capacity import whole_machine
 from pretrain_bench.harness.running.progress_note import NotedStage, noted
-from pretrain_bench.harness.running.scheduler import run_cells
+from pretrain_bench.harness.running.scheduler import run_in, stages_of
 from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageReport, StageRunner
 
 if TYPE_CHECKING:
     import pandas as pd
 
 IMAGE_LOGS = Path("image-logs")
+HERE = Where()
 
 
 class StageRow(NamedTuple):
@@ -119,6 +121,7 @@ def run(
     on_cpu: bool = False,
     register: AnyPath | None = None,
     sign: AnyPath | None = None,
+    where: Where = HERE,
     display: Display | None = None,
 ) -> RunResult:
     """Run every stage that the cells need and that is not done, and record each; a failed stage is a result, not an error.
@@ -138,6 +141,7 @@ def run(
         register: write the cells to this file before the first stage starts; `audit(registered=...)` names those that are
             absent later.
         sign: an SSH key to sign that file with.
+        where: this machine, or Slurm with its options.
         display: shows progress; bars on a terminal, lines elsewhere, by default.
 
     Raises:
@@ -149,15 +153,16 @@ def run(
         raise WrongUse("--sign signs the registration: give --register FILE as well")
     if retry not in get_args(Retry):
         raise WrongUse(f"--retry {retry!r}: expected one of {', '.join(get_args(Retry))}")
+    where.check()
     store, display = folder_to_write(runs), display or default_display()
-    resolved = resolve(cells, only, settings or Settings())
+    resolved = resolve(cells, only, where.settings(settings or Settings()))
     check_checkpoints(resolved)
     budget, renamed = known_budget(resolved.budget, resolved.methods.values(), store)
     resolved = resolved._replace(budget=budget)
     check_fit(resolved, synthetic, on_cpu or (settings is not None and settings.device == "cpu"))
     if rebuild:
         _rebuild(resolved, display)
-    resolved, executor = _with_executor(resolved)
+    resolved, executor = _with_executor(resolved, here=where.on == "local")
     for line in [*resolved.notices, *([renamed] if renamed else [])]:
         display.say(line)
     if not skip_not_applicable:
@@ -182,8 +187,9 @@ def run(
     if left:
         display.say(estimate_line(left))
     runner = StageRunner(store, executor, display, RunOptions(retry, resolved.machine.imagenet_weights))
-    with noted(store, {s.key: NotedStage(kind=s.planned.spec.kind, seconds=_seconds(s)) for s in left}):
-        return RunResult(run_cells(planned, runner, whole_machine(resolved.machine.device), workers), absent)
+    place, seconds = place_for(where, resolved, runner, workers), {s.key: _seconds(s) for s in left}
+    with noted(store, {s.key: NotedStage(kind=s.planned.spec.kind, seconds=seconds[s.key]) for s in left}):
+        return RunResult(run_in(place, stages_of(planned), runner, seconds=seconds), absent)
 
 
 def _seconds(stage: StageState) -> float:
@@ -228,8 +234,9 @@ def _rebuild(resolved: ResolvedSuite, display: Display) -> None:
         display.say(f"image {built.image}: {built.outcome}")
 
 
-def _with_executor(resolved: ResolvedSuite) -> tuple[ResolvedSuite, Executor]:
-    """The executor, and the suite with users' own methods as their images are now."""
+def _with_executor(resolved: ResolvedSuite, here: bool) -> tuple[ResolvedSuite, Executor]:
+    """The executor, and the suite with users' own methods as their images are now. A process executor that is used elsewhere need
+    not work `here`."""
     if resolved.executor in ENGINES:
         executor = engine_executor(resolved.executor)
         resolved = resolved.with_own_images(executor.client)
@@ -239,6 +246,8 @@ def _with_executor(resolved: ResolvedSuite) -> tuple[ResolvedSuite, Executor]:
     own = [m.name for m in resolved.methods.values() if m.image is not None]
     if own:
         raise WrongUse(f"method {own[0]!r} is a container of your own; run it with --executor docker or podman")
+    if not here:
+        return resolved, LocalExecutor()
     device, roots = resolved.machine.device, resolved.sources.roots.values()
     if notice := notice_without_isolation(resolved.executor, device):
         resolved.notices.append(notice)

@@ -44,6 +44,9 @@ class Settings(NamedTuple):
     label_splits: Roots = ()
     """Files of official label lists that do not ship: `{"la20": "/data/points20"}`, or texts such as `la20=/data/points20`."""
 
+    elsewhere: bool = False
+    """Stages run on other machines: `device` is theirs, and auto stands for cpu."""
+
 
 def resolve(cells: Suite | str, only: Iterable[str], settings: Settings, stand_ins: bool = True) -> ResolvedSuite:
     """A suite, by itself or by name or file, with everything it names loaded. Without `stand_ins`, datasets without data keep
@@ -55,7 +58,7 @@ def resolve(cells: Suite | str, only: Iterable[str], settings: Settings, stand_i
         pretrain_data=root_options(settings.pretrain_data),
         threads=settings.threads,
         backend=settings.backend,
-        device=settings.device,
+        device="cpu" if settings.elsewhere and settings.device == "auto" else settings.device,
         executor=settings.executor,
         imagenet_weights=None if weights is None else Path(weights),
         trust_code=settings.trust_code,
@@ -63,6 +66,7 @@ def resolve(cells: Suite | str, only: Iterable[str], settings: Settings, stand_i
         pretrained_on=as_list(settings.pretrained_on),
         label_splits=root_options(settings.label_splits),
         stand_ins=stand_ins,
+        elsewhere=settings.elsewhere,
     )
     return resolve_suite(chosen, parse_filters(as_list(only)), overrides)
 

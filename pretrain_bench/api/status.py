@@ -13,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 from pretrain_bench.api.stores import Runs, open_runs
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.benchmarks.support.foreign_files import read_plain
+from pretrain_bench.harness.clusters.base import JobState
+from pretrain_bench.harness.clusters.slurm import under_way as jobs_of
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Start, Step
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import STAGE_FILE
@@ -35,7 +37,8 @@ class StageUnderWay(NamedTuple):
     key: str
     stage: str
     state: str
-    """`running`; `stalled`: it runs without a sign of life for far longer than a step takes; or `left`."""
+    """`running`; `stalled`: it runs without a sign of life for far longer than a step takes; `left`; or the state of its job, as
+    `pending`."""
     by: str | None
     """The process that runs it."""
     step: int
@@ -44,6 +47,10 @@ class StageUnderWay(NamedTuple):
     seconds_left: float | None
     silent_seconds: float | None
     """Since the last sign of life of a stage that runs."""
+    job: str | None = None
+    """The job that it is part of, as `slurm:17_3`."""
+    host: str = ""
+    """The node of that job."""
     seeds: str = "-"
     """Of a pre-training its seed, of a fine-tuning `pre-training/fine-tuning`; `?` for one that is not known."""
 
@@ -94,9 +101,27 @@ def status(runs: Runs = "runs") -> Status:
     partial = (folder for folder in sorted((root / ".partial").glob("[!.]*")) if folder.is_dir())
     ended = (_outcome(root / kind / name) for kind in KINDS for name in _names(root / kind))
     outcomes = Counter(outcome for outcome in ended if outcome is not None)
-    under_way = [_under_way(store, folder) for folder in partial]
+    under_way = _with_jobs([_under_way(store, folder) for folder in partial], store)
     commands = [_progress(command, under_way) for command in commands_under_way(store)]
     return Status(under_way, dict(outcomes), commands)
+
+
+def _with_jobs(stages: list[StageUnderWay], store: Store) -> list[StageUnderWay]:
+    """The stages with their jobs, and those whose job waits for a node."""
+    jobs = jobs_of(store)
+    known = [s if (job := jobs.get(s.key)) is None else _of_job(s, job) for s in stages]
+    listed = {stage.key for stage in stages}
+    waiting = [
+        StageUnderWay(key, job.title, job.state, None, 0, 0, None, None, None, job=job.job, host=job.host)
+        for key, job in jobs.items()
+        if key not in listed
+    ]
+    return known + waiting
+
+
+def _of_job(stage: StageUnderWay, job: JobState) -> StageUnderWay:
+    state = job.state if stage.state == "left" else stage.state
+    return stage._replace(job=job.job, host=job.host, state=state)
 
 
 def _progress(command: CommandUnderWay, under_way: list[StageUnderWay]) -> CommandProgress:

@@ -1,0 +1,255 @@
+"""Ownership of a place on a file system that several machines share: a file that only one process can make.
+
+`flock` holds on one machine, and not on every network file system. The owner file names host, process, job and a token; a thread
+touches it every few seconds. It is taken over only when its owner is known to be gone: on this machine, when the process has
+ended; on another one, when the cluster says that the job has ended, or when the heartbeat is old and the host does not answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pretrain_bench.benchmarks.specs.base import Spec
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
+
+HEARTBEAT_SECONDS = 10.0
+ASK_AFTER_SECONDS = 30.0
+"""The cluster is asked whether a job has ended only after a heartbeat is this old."""
+OLD_SECONDS = 120.0
+"""A heartbeat of this age counts as old: clocks of a cluster differ by less."""
+ANSWER_SECONDS = 3.0
+JOB_VARIABLE = "BENCH_JOB"
+"""Environment variable with the job of this process, as `slurm:17_3`; a worker sets it."""
+
+JobEnded = Callable[[str], bool]
+"""Whether a job has ended by its cluster's word; False where the cluster does not answer."""
+
+
+class Owner(Spec):
+    """Who owns a place. `boot` and `namespace` say which numbers of processes can be compared."""
+
+    host: str
+    boot: str
+    namespace: str
+    pid: int
+    started: float
+    job: str | None = None
+    since: str
+    token: str
+
+    def __str__(self) -> str:
+        job = f", job {self.job}" if self.job else ""
+        return f"{self.host}, pid {self.pid}{job}, since {self.since}"
+
+
+def never(job: str) -> bool:
+    """No cluster is known that could say that a job has ended."""
+    return False
+
+
+def claim(path: Path, job_ended: JobEnded = never) -> str | None:
+    """Make this process the owner of `path`. Returns None, or who owns it. Raises FileNotFoundError where its folder is gone."""
+    mine = _this_process()
+    if _create(path, mine.model_dump_json()):
+        _hearts.add(path, mine.token)
+        return None
+    theirs = _read(path)
+    if not _is_gone(path, theirs, job_ended):
+        return "another process" if theirs is None else str(theirs)
+    # Only who makes this file may replace that owner; the owner file itself is never absent meanwhile.
+    marker = path.with_name(f"{path.name}.after-{'' if theirs is None else theirs.token}")
+    if not _create(marker, ""):
+        if _age(marker) > OLD_SECONDS:
+            marker.unlink(missing_ok=True)
+        return "another process, which takes it over"
+    try:
+        if _read(path) != theirs:
+            return "another process"
+        temporary = path.with_name(f"{path.name}.{mine.token}")
+        temporary.write_text(mine.model_dump_json())
+        os.replace(temporary, path)
+    finally:
+        marker.unlink(missing_ok=True)
+    _hearts.add(path, mine.token)
+    return None
+
+
+def release(path: Path) -> None:
+    """End this process's ownership of `path`, if it has it."""
+    token = _hearts.drop(path)
+    held = _read(path)
+    if token is not None and held is not None and held.token == token:
+        path.unlink(missing_ok=True)
+
+
+def owner(path: Path, job_ended: JobEnded = never) -> str | None:
+    """Who owns `path`; None where that is known to be gone, or there is none."""
+    if not path.exists():
+        return None
+    held = _read(path)
+    if _is_gone(path, held, job_ended):
+        return None
+    silent = _age(path)
+    late = f", silent for {silent:.0f} s; remove {path} if that process has ended" if silent > OLD_SECONDS else ""
+    return ("another process" if held is None else str(held)) + late
+
+
+def drop_gone(path: Path, job_ended: JobEnded) -> None:
+    """Remove the file of an owner that is known to be gone, so that a process elsewhere need not know it."""
+    if path.exists() and owner(path, job_ended) is None and claim(path, job_ended) is None:
+        release(path)
+
+
+def check_owned(path: Path) -> None:
+    """Raises EnvironmentCannot where this process owned `path` and another one has taken it over meanwhile."""
+    token, held = _hearts.token(path), _read(path)
+    if token is not None and (held is None or held.token != token):
+        by = "nobody" if held is None else str(held)
+        raise EnvironmentCannot(
+            f"{path.parent}: this process was silent for so long that another one took its stage over ({by}); nothing was lost: "
+            "run the command again"
+        )
+
+
+def _is_gone(path: Path, held: Owner | None, job_ended: JobEnded) -> bool:
+    """Whether an owner is known to be gone. A file that cannot be read is one that is being written, or was left half-written."""
+    age = _age(path)
+    if held is None:
+        return age > OLD_SECONDS
+    here = _this_process()
+    if held.host == here.host and held.boot != here.boot:
+        return True  # the machine has started again since
+    if (held.boot, held.namespace) == (here.boot, here.namespace):
+        return not _runs(held)
+    if held.job is not None and age > ASK_AFTER_SECONDS and job_ended(held.job):
+        return True
+    return age > OLD_SECONDS and not _answers(held.host, int(time.monotonic() / OLD_SECONDS))
+
+
+def _runs(held: Owner) -> bool:
+    import psutil
+
+    try:
+        process = psutil.Process(held.pid)
+        return abs(process.create_time() - held.started) < 2 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True
+
+
+@functools.lru_cache(maxsize=64)
+def _answers(host: str, period: int) -> bool:
+    """Whether a host answers, if only by refusing the connection; asked once a `period`."""
+    try:
+        socket.create_connection((host, 22), timeout=ANSWER_SECONDS).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _create(path: Path, content: str) -> bool:
+    """Make a file that does not exist; False where it does."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileExistsError:
+        return False
+    with open(descriptor, "w") as file:
+        file.write(content)
+    return True
+
+
+def _read(path: Path) -> Owner | None:
+    try:
+        return Owner.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _this_process() -> Owner:
+    pid = os.getpid()
+    return Owner(
+        host=socket.gethostname(), boot=_boot(), namespace=_namespace(), pid=pid, started=_started(pid),
+        job=os.environ.get(JOB_VARIABLE), since=time.strftime("%Y-%m-%d %H:%M:%S"), token=uuid.uuid4().hex,
+    )  # fmt: skip
+
+
+@functools.cache
+def _started(pid: int) -> float:
+    import psutil
+
+    return float(psutil.Process(pid).create_time())
+
+
+@functools.cache
+def _boot() -> str:
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+def _namespace() -> str:
+    with contextlib.suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
+    return ""
+
+
+class _Hearts:
+    """The owner files of this process, which one thread touches."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[Path, str] = {}
+        self._lock = threading.Lock()
+        self._beating = 0
+        """Process whose thread beats: a forked one needs its own."""
+
+    def add(self, path: Path, token: str) -> None:
+        """Begin to touch a file."""
+        with self._lock:
+            self._tokens[path] = token
+            if self._beating != os.getpid():
+                self._beating = os.getpid()
+                threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+
+    def drop(self, path: Path) -> str | None:
+        """No longer touch a file; returns its token."""
+        with self._lock:
+            return self._tokens.pop(path, None)
+
+    def token(self, path: Path) -> str | None:
+        """The token of a file of this process."""
+        with self._lock:
+            return self._tokens.get(path)
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(HEARTBEAT_SECONDS)
+            with self._lock:
+                held = dict(self._tokens)
+            for path, token in held.items():
+                now = _read(path)
+                if now is not None and now.token == token:
+                    with contextlib.suppress(OSError):
+                        os.utime(path)
+
+
+_hearts = _Hearts()

@@ -1,0 +1,113 @@
+"""Submissions of stages to a cluster, as folders of the store: any driver reads from them what is under way.
+
+<runs>/.partial/.jobs/<name>/   intent.json  job.json  <key>.ticket.json  <key>.end.json  submitit/
+
+The intent is on the disk before the cluster hears of the submission, and the job's number after. In between, the name finds the
+job: it is the job's name on the cluster as well.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from pretrain_bench.benchmarks.specs.base import Spec
+from pretrain_bench.benchmarks.support.files import remove_tree
+from pretrain_bench.benchmarks.support.foreign_files import read_plain
+from pretrain_bench.harness.clusters.ticket import Ticket
+from pretrain_bench.harness.clusters.worker import NOTE, TICKET, EndNote
+from pretrain_bench.harness.store.store import Store, write_json
+
+FOLDER, INTENT, JOB, OWN_FILES = ".jobs", "intent.json", "job.json", "submitit"
+
+
+class Intent(Spec):
+    """What is about to be handed over: to which cluster, under which name, and the keys of each job of the array."""
+
+    cluster: str
+    name: str
+    jobs: tuple[tuple[str, ...], ...]
+    titles: dict[str, str] = {}
+    """Of the stages, by key."""
+    began: float
+
+
+class JobNumber(Spec):
+    """What the cluster calls the submission; of an array, each job is `NUMBER_INDEX`."""
+
+    number: str
+
+
+class Submission(NamedTuple):
+    """One submission, and its number where the cluster has given one."""
+
+    folder: Path
+    intent: Intent
+    number: str | None
+
+    def job_of(self, key: str) -> str | None:
+        """The cluster's name of the job with a stage; None where it has none yet."""
+        index = next(i for i, keys in enumerate(self.intent.jobs) if key in keys)
+        if self.number is None:
+            return None
+        return f"{self.number}_{index}" if len(self.intent.jobs) > 1 else self.number
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of all its stages."""
+        return [key for keys in self.intent.jobs for key in keys]
+
+    def ended(self) -> set[str]:
+        """Keys of the stages that have an end note."""
+        return {name.removesuffix(NOTE) for name in os.listdir(self.folder) if name.endswith(NOTE)}
+
+    def note(self, key: str) -> EndNote | None:
+        """The end note of a stage; None for one that is being written, or damaged."""
+        try:
+            return EndNote.model_validate_json(read_plain(self.folder / f"{key}{NOTE}"))
+        except (OSError, ValidationError):
+            return None
+
+    def with_number(self, number: str) -> Submission:
+        """The same with its number, which is kept."""
+        write_json(self.folder / JOB, JobNumber(number=number).model_dump(mode="json"), durable=True)
+        return self._replace(number=number)
+
+    def drop(self) -> None:
+        """Remove its folder."""
+        remove_tree(self.folder)
+
+
+def announce(store: Store, cluster: str, jobs: Sequence[Sequence[Ticket]]) -> Submission:
+    """Write down a submission, durably, before it is handed over. Raises OSError."""
+    name = f"bench-{time.strftime('%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+    folder = store.root / ".partial" / FOLDER / name
+    for ticket in (ticket for tickets in jobs for ticket in tickets):
+        write_json(folder / f"{ticket.key}{TICKET}", ticket.model_dump(mode="json"))
+    keys = tuple(tuple(ticket.key for ticket in tickets) for tickets in jobs)
+    titles = {ticket.key: ticket.stage.title for tickets in jobs for ticket in tickets}
+    intent = Intent(cluster=cluster, name=name, jobs=keys, titles=titles, began=time.time())
+    write_json(folder / INTENT, intent.model_dump(mode="json"), durable=True)
+    return Submission(folder, intent, None)
+
+
+def submissions(store: Store, cluster: str | None = None) -> Iterator[Submission]:
+    """The submissions of a store that are kept, of one cluster or all."""
+    parent = store.root / ".partial" / FOLDER
+    for name in sorted(os.listdir(parent)) if parent.is_dir() else []:
+        try:
+            intent = Intent.model_validate_json(read_plain(parent / name / INTENT))
+        except (OSError, ValidationError):
+            continue
+        try:
+            number = JobNumber.model_validate_json(read_plain(parent / name / JOB)).number
+        except (OSError, ValidationError):
+            number = None
+        if cluster in (None, intent.cluster):
+            yield Submission(parent / name, intent, number)

@@ -1,0 +1,96 @@
+"""Where the stages of a run are carried out: on this machine, or as jobs of a cluster."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from pretrain_bench.api.configuration import configuration
+from pretrain_bench.api.settings import Settings
+from pretrain_bench.api.stores import AnyPath, folder_to_write
+from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.clusters.base import Place
+from pretrain_bench.harness.clusters.local import LocalMachine
+from pretrain_bench.harness.clusters.slurm_options import SlurmOptions, parse_options
+from pretrain_bench.harness.clusters.submissions import OWN_FILES
+from pretrain_bench.harness.clusters.ticket import ExecutorChoice, Job, job_of
+from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
+from pretrain_bench.harness.running.capacity import whole_machine
+from pretrain_bench.harness.running.stage_runner import RunOptions, StageRunner
+from pretrain_bench.harness.store.store import Store
+
+On = Literal["local", "slurm"]
+"""Places that a run may choose."""
+
+
+class Where(NamedTuple):
+    """The place of a run, as a user chooses it."""
+
+    on: On = "local"
+    slurm: tuple[str, ...] = ()
+    """Options of sbatch, as `partition=gpu,time=24:00:00`, after those of `slurm:` in `bench.yaml`."""
+    max_pending: int | None = None
+    """Most stages that a cluster holds at a time."""
+
+    def check(self) -> None:
+        """Raises WrongUse for what does not go together."""
+        if self.on not in get_args(On):
+            raise WrongUse(f"--on {self.on!r}: expected one of {', '.join(get_args(On))}")
+        if self.on == "local" and (self.slurm or self.max_pending is not None):
+            flag = "--slurm" if self.slurm else "--max-pending"
+            raise WrongUse(f"{flag}: it is for runs on a cluster; add --on slurm")
+
+    def slurm_options(self) -> SlurmOptions:
+        """Those of the command after those of `bench.yaml`. Raises WrongUse."""
+        return parse_options(self.slurm, configuration().slurm)
+
+    def settings(self, settings: Settings) -> Settings:
+        """The settings for this place: on a cluster the device is a GPU where its jobs ask for one."""
+        if self.on == "local":
+            return settings
+        device = "cuda" if settings.device == "auto" and self.slurm_options().gives_gpus else settings.device
+        return settings._replace(device=device, elsewhere=True)
+
+
+def place_for(where: Where, resolved: ResolvedSuite, runner: StageRunner, workers: int | None) -> Place:
+    """The place that runs the stages of a suite, with this command's store and options."""
+    if where.on == "local":
+        return LocalMachine(runner, whole_machine(resolved.machine.device), workers)
+    from pretrain_bench.harness.clusters.slurm import Slurm
+
+    job = cluster_job(runner.store, resolved.executor, resolved.machine.device, runner.options, resolved)
+    return Slurm(runner.store, job, where.slurm_options(), where.max_pending)
+
+
+def cluster_job(
+    store: Store, executor: str, device: str, options: RunOptions, resolved: ResolvedSuite | None = None
+) -> Job:
+    """What the tickets of a command share. A sandbox hides the roots of the data."""
+    roots = () if resolved is None else resolved.sources.roots.values()
+    hidden = tuple(root.resolve() for root in roots)
+    return job_of(store, ExecutorChoice(name=executor, device=device, hidden=hidden), options)
+
+
+class Detached(NamedTuple):
+    """A driver that was submitted: its job, and the folder of its log."""
+
+    job: str
+    log: Path
+
+
+def detach(command: Sequence[str], where: Where, runs: AnyPath) -> Detached:
+    """Submit a `bench` command line, without the program's name, as a small job of its own: the driver of the others.
+
+    Raises WrongUse where sbatch refuses it, EnvironmentCannot without it.
+    """
+    from pretrain_bench.harness.clusters.driver import submit_driver
+
+    where.check()
+    if where.on != "slurm":
+        raise WrongUse("--detach: it submits the command as a job; add --on slurm")
+    store = folder_to_write(runs)
+    store.check_writable()
+    submission = submit_driver(store, [sys.executable, "-m", "pretrain_bench", *command], where.slurm_options())
+    return Detached(f"slurm:{submission.number}", submission.folder / OWN_FILES)
