@@ -141,7 +141,7 @@ def run(
         register: write the cells to this file before the first stage starts; `audit(registered=...)` names those that are
             absent later.
         sign: an SSH key to sign that file with.
-        where: this machine, or Slurm with its options.
+        where: this machine, Slurm with its options, or a Ray cluster.
         display: shows progress; bars on a terminal, lines elsewhere, by default.
 
     Raises:
