@@ -222,15 +222,15 @@ def connect(address: str | None) -> bool:
     try:
         with _kept_handlers():
             ray.init(address=wanted, log_to_driver=False, logging_level="ERROR")
-    except ConnectionError:
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        if "Could not find any running Ray" in str(error):
+            raise EnvironmentCannot(
+                "--on ray: no Ray cluster runs on this machine; start one with `ray start --head`, or name another's head with "
+                "--address HOST:PORT"
+            ) from None
         raise EnvironmentCannot(
-            "--on ray: no Ray cluster runs on this machine; start one with `ray start --head`, or name another's head with "
-            "--address HOST:PORT"
-        ) from None
-    except ray.exceptions.AuthenticationError as error:
-        raise EnvironmentCannot(
-            f"--on ray: the cluster at {wanted} refuses the token of this process; set RAY_AUTH_MODE=token and the cluster's "
-            f"RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH): {_last_line(error)}"
+            f"--on ray: the cluster at {wanted} does not let this process in; Ray asks for a token by default: set "
+            f"RAY_AUTH_MODE=token and the cluster's RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH): {_last_line(error)}"
         ) from None
     except (ray.exceptions.RayError, RuntimeError, ValueError) as error:
         raise EnvironmentCannot(f"--on ray: the cluster at {wanted} cannot be joined: {_last_line(error)}") from None

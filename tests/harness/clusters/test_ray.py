@@ -44,11 +44,13 @@ needs_ray = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def ray_cluster_of_two(cache: Path) -> Iterator[Any]:
     """A head and a node that holds s3dis and a GPU that Ray is made to believe in; nodes inherit the cache and the code."""
-    from ray.cluster_utils import Cluster
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_CACHE", str(cache))
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", "right" * 8)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+        from ray.cluster_utils import Cluster  # reads the variables of authentication
+
         node = {"object_store_memory": TINY_STORE, "num_cpus": 2}
         cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
         cluster.second = cluster.add_node(**node, num_gpus=1, resources={"data:s3dis": 1})
@@ -60,6 +62,15 @@ def completed(runs: Path) -> list[str]:
     """Keys of all runs that were ever completed in a store, in order."""
     links = chain.read(runs)
     return [] if links is None else [link.key for link in links.links]
+
+
+def apart_from_provenance(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without where, when and at what cost it was made, and without the hashes of files that hold times."""
+    ledger = {
+        n: value for n, value in record["ledger"].items() if not n.endswith("seconds") and not n.startswith("peak")
+    }
+    dropped = ("provenance", "started_at", "ended_at", "measured", "files", "sha256")
+    return {name: value for name, value in record.items() if name not in dropped} | {"ledger": ledger}
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
@@ -103,17 +114,16 @@ def test_records_are_those_of_this_machine(
         *NANO,
         "--threads",
         "1",
+        "--device",
+        "cpu",
     )
     bench(*cell, "--runs", "here", "--executor", "local")
     bench(*cell, "--runs", "there", "--executor", "local", "--on", "ray", "--address", ray_cluster_of_two.address)
     here, there = (run_records(tmp_path / runs) for runs in ("here", "there"))
     assert len(here) == len(there) == 2
     for mine, theirs in zip(here, there, strict=True):
-        for name in ("key", "kind", "outcome", "attempt", "metrics", "artifacts", "parents", "coverage", "executor"):
-            assert mine[name] == theirs[name], name
-        for name in ("optimizer_steps", "samples_seen", "flops"):
-            assert mine["ledger"][name] == theirs["ledger"][name]
         assert mine["provenance"]["numerics"] == theirs["provenance"]["numerics"]
+        assert apart_from_provenance(mine) == apart_from_provenance(theirs)
     assert "nothing to do" in bench(*cell, "--runs", "there", "--executor", "local").stdout
 
 
