@@ -51,7 +51,7 @@ def exclusive(
         time.sleep(WAIT_SECONDS if holds else 0)
     try:
         file.truncate(0)
-        file.write(f"{host()}, pid {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        file.write(ownership.this_process())
         file.flush()
         yield
     finally:

@@ -52,6 +52,11 @@ class Owner(Spec):
         return f"{self.host}, pid {self.pid}{job}, since {self.since}"
 
 
+def this_process() -> str:
+    """This process as others see it that wait for it."""
+    return str(_this_process())
+
+
 def never(job: str) -> bool:
     """No cluster is known that could say that a job has ended."""
     return False

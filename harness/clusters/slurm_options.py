@@ -125,14 +125,14 @@ def _needed(values: Values, need: Demand) -> Values:
 
 
 def packs(stages: Iterable[ReadyStage], minutes: float) -> list[list[ReadyStage]]:
-    """Stages of one shape as jobs: short ones share one until their estimates come to so many minutes; those that need a share of
-    a GPU run side by side in it, so their estimates count by that share."""
+    """Stages of one shape as jobs: short ones share one until their estimates come to so many minutes; one without an estimate
+    has its own. Those that need a share of a GPU run side by side in a job, so their estimates count by that share."""
     jobs: list[list[ReadyStage]] = []
     held = math.inf
     for stage in stages:
         share = stage.demand.gpus if 0 < stage.demand.gpus < 1 else 1.0
         seconds = stage.seconds * share
-        if held + seconds > 60 * minutes:
+        if held + seconds > 60 * minutes or not seconds:
             jobs.append([])
             held = 0.0
         jobs[-1].append(stage)

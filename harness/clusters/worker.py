@@ -61,14 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_files([Path(a) for a in (sys.argv[1:] if arguments is None else arguments)])
 
 
-def run_files(files: Sequence[Path]) -> int:
-    """Run the stages of ticket files, and write the end notes beside them as the stages end. Call it from the main thread."""
-    stop = Stop()
-    for number in SOFT_SIGNALS:
-        signal.signal(number, lambda *_: stop.ask())
-    places = {ticket.key: path.parent for path in files for ticket in [read_ticket(path)]}
+def run_files(files: Sequence[Path], stop: Stop | None = None) -> int:
+    """Run the stages of ticket files, and write the end notes beside them as the stages end. Without a `stop`, soft signals stop
+    them, for which this must be the main thread."""
+    if stop is None:
+        stop = Stop()
+        for number in SOFT_SIGNALS:
+            signal.signal(number, lambda *_: stop.ask())
+    tickets = {path: read_ticket(path) for path in files}
+    places = {ticket.key: path.parent for path, ticket in tickets.items()}
     problems = 0
-    for note in run_tickets([read_ticket(path) for path in files], stop):
+    for note in run_tickets(list(tickets.values()), stop):
         write_json(places[note.key] / f"{note.key}{NOTE}", note.model_dump(mode="json"), durable=True)
         problems += bool(note.problem)
     return int(problems > 0)
