@@ -11,7 +11,7 @@ from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.places import Where, place_for
 from pretrain_bench.api.settings import Settings, resolve
 from pretrain_bench.api.sizing import check_fit, estimate_line
-from pretrain_bench.api.stores import AnyPath, Runs, folder_to_write
+from pretrain_bench.api.stores import AnyPath, Runs, working_store
 from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.probes import FINETUNE
 from pretrain_bench.benchmarks.specs.suite import Suite
@@ -154,7 +154,7 @@ def run(
     if retry not in get_args(Retry):
         raise WrongUse(f"--retry {retry!r}: expected one of {', '.join(get_args(Retry))}")
     where.check()
-    store, display = folder_to_write(runs), display or default_display()
+    (store, publish), display = working_store(runs), display or default_display()
     resolved = resolve(cells, only, where.settings(settings or Settings()))
     check_checkpoints(resolved)
     budget, renamed = known_budget(resolved.budget, resolved.methods.values(), store)
@@ -189,7 +189,14 @@ def run(
     runner = StageRunner(store, executor, display, RunOptions(retry, resolved.machine.imagenet_weights))
     place, seconds = place_for(where, resolved, runner, workers), {s.key: _seconds(s) for s in left}
     with noted(store, {s.key: NotedStage(kind=s.planned.spec.kind, seconds=seconds[s.key]) for s in left}):
-        return RunResult(run_in(place, stages_of(planned), runner, seconds=seconds), absent)
+        reports = run_in(
+            place,
+            stages_of(planned),
+            runner,
+            on_report=lambda report: None if report.reused else publish(report.record),
+            seconds=seconds,
+        )
+        return RunResult(reports, absent)
 
 
 def _seconds(stage: StageState) -> float:
