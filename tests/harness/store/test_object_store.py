@@ -114,8 +114,8 @@ def test_what_was_published_is_read_back_bit_for_bit(url: str, finished: Path, t
     assert objects == set(contents(finished).values()) and len(names) == len(objects) + 4, "more than one page"
     pull(bucket, tmp_path / "mirror")
     assert contents(tmp_path / "mirror") == contents(finished)
-    audit = pb.audit(tmp_path / "mirror", rescore=False)
-    assert not [f for f in audit.findings if f.state == "fail"]
+    failed = {finding.check for finding in pb.audit(tmp_path / "mirror", rescore=False).failed}
+    assert failed == {finding.check for finding in pb.audit(finished, rescore=False).failed}
     assert not list((tmp_path / "mirror/.partial").glob("[!.]*"))
 
 
@@ -163,6 +163,7 @@ def test_damage_is_named_and_leaves_no_run(url: str, finished: Path, tmp_path: P
     with pytest.raises(WrongUse, match="has another content than its name says"):
         pull(bucket, tmp_path / "mirror")
     assert Store(tmp_path / "mirror").record(record.kind, record.key) is None
+    bucket.files.put_file(str(finished / record.kind / record.key / "log.txt"), bucket.object(files["log.txt"]))
     for wrong in ("../../outside", "/etc/outside"):
         bucket.files.pipe_file(name, json.dumps({"files": {wrong: files["record.json"]}}).encode())
         with pytest.raises(WrongUse, match="is not the name of a file in a run"):
@@ -195,7 +196,8 @@ def test_commands_run_show_report_and_audit_a_bucket(
     assert "scratch" in bench("show", key, "--runs", url).stdout
     bench("report", "--runs", url, "--out", "report")
     assert (tmp_path / "report/index.html").is_file()
-    bench("audit", "--runs", url)
+    audit = bench("audit", "--runs", url, code=1).stdout
+    assert audit.count("failed: ") == 1 and "failed: the whole test split is scored" in audit, "small data, nothing else"
     assert "nothing to do" in bench(*cell, "--executor", "local", "--runs", url).stdout
     shutil.rmtree(mirror_of(url))
     monkeypatch.setattr(object_store, "pull", lambda *_: None)
