@@ -16,7 +16,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-re
 # The tests start hundreds of interpreters, each of which would compile the project again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup smoke test test-slow test-all lint perf perf-minkowski verify verify-status verify-statistics verify-faults verify-values verify-learning verify-tasks verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline lock clean
+.PHONY: help setup smoke test test-slow test-all lint docs dist perf perf-minkowski verify verify-status verify-statistics verify-faults verify-cluster verify-values verify-learning verify-tasks verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-22s %s\n", $$1, $$2 }'
@@ -45,10 +45,24 @@ test-slow: setup ## the other tests: long ones, and those that need Docker or a 
 test-all: setup ## all tests
 	$(PYTEST) -m "" $(ARGS)
 
-lint: setup ## ruff and mypy
+lint: setup ## ruff, mypy, codespell, and the phrases that docs/style.md bans
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	git ls-files -z '*.md' '*.py' '*.yaml' '*.yml' '*.toml' '*.cff' Makefile .ci | xargs -0 $(BIN)/codespell
+	$(BIN)/python -m tests.style
+
+$(VENV)/.docs-installed: $(VENV)/.installed requirements-docs.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.lock
+	touch $@
+
+docs: $(VENV)/.docs-installed ## build the documentation site in site/; broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+dist: $(VENV)/.docs-installed ## build sdist and wheel in dist/ and check them
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 perf: setup ## measure the sparse engine; writes perf.json
 	$(BIN)/python -m tests.performance $(ARGS)
@@ -57,7 +71,7 @@ perf-minkowski: setup ## the same beside MinkowskiEngine, which is built first
 	MINKOWSKI_VENV="$(MINKOWSKI_VENV)" PYTHON="$(BIN)/python" tests/verification/minkowski.sh
 	"$(MINKOWSKI_VENV)/bin/python" -m tests.performance $(ARGS)
 
-verify: verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline verify-learning verify-tasks verify-faults verify-values verify-statistics
+verify: verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline verify-learning verify-tasks verify-faults verify-cluster verify-values verify-statistics
 verify: ## every long verification; each writes a report to docs/verification/
 
 verify-status: setup ## whether each verification report is fresh, and why not
@@ -68,6 +82,10 @@ verify-statistics: setup ## coverage and error rates of the statistics, simulate
 
 verify-faults: setup ## kill runs at random moments and count what is left
 	$(BIN)/python -m tests.verification.faults
+
+# Needs ../shared/tools/start-slurm.sh; CLUSTER_ARGS="--stages 1000" measures more.
+verify-cluster: setup ## stages on a Slurm of two nodes: overhead, packing, kills
+	$(BIN)/python -m tests.verification.cluster $(CLUSTER_ARGS)
 
 verify-values: setup ## damage values in every layout: a problem, an error or the same result (10 minutes)
 	$(BIN)/python -m tests.verification.values
@@ -113,6 +131,11 @@ lock: ## resolve the locks again
 		--constraint requirements-torch.lock --output-file $(VENV)-lock/requirements.lock pyproject.toml
 	echo '# Everything but torch, with hashes; made by `make lock`. torch stands in requirements-torch.lock.' > requirements.lock
 	sed '/^# WARNING/,$$d' $(VENV)-lock/requirements.lock >> requirements.lock
+	$(VENV)-lock/bin/pip-compile --quiet --extra docs --extra release --generate-hashes --unsafe-package torch --no-emit-index-url \
+		--no-emit-find-links --no-emit-options --strip-extras --no-annotate --no-header \
+		--constraint requirements-torch.lock --constraint requirements.lock --output-file $(VENV)-lock/docs.lock pyproject.toml
+	echo '# The tools of `make docs` and `make dist`, with hashes; made by `make lock`.' > requirements-docs.lock
+	sed '/^#/d' $(VENV)-lock/docs.lock >> requirements-docs.lock
 	echo '# What stages need besides torch, with hashes; made by `make lock`.' > docker/requirements.lock
 	$(VENV)-lock/bin/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-options \
 		--strip-extras --no-annotate --no-header --constraint requirements.lock \
@@ -124,5 +147,5 @@ lock: ## resolve the locks again
 		--python-version 3.12 --no-annotate --no-header -c docker/requirements.lock requirements-torch.lock >> docker/torch-cuda.lock
 	rm -r $(VENV)-lock
 
-clean: ## remove the virtual environment and the smoke run
-	rm -rf $(VENV) $(SMOKE)
+clean: ## remove the virtual environment, the smoke run, the site and the distributions
+	rm -rf $(VENV) $(SMOKE) site dist

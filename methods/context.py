@@ -113,6 +113,6 @@ class StageContext:
 
 
 def stream_seed(seed: int, stage: str, component: str, *numbers: int) -> int:
-    """The seed of one random stream (design section 7)."""
+    """The seed of one random stream (docs/architecture.md#seeds)."""
     text = ":".join([str(seed), stage, component, *map(str, numbers)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

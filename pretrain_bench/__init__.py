@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from pretrain_bench.api.power import Power, power, power_of_plan
     from pretrain_bench.api.reporting import compare, keys_of_suite, report, watch_runs
     from pretrain_bench.api.running import RunResult, run
-    from pretrain_bench.api.runs import RUN_COLUMNS, ListedRun, Run, find_run, list_runs, load_runs
+    from pretrain_bench.api.runs import RUN_COLUMNS, ListedRun, Run, find_run, iterate_runs, list_runs, load_runs
     from pretrain_bench.api.scenes import draw_scene, tested_scenes
     from pretrain_bench.api.settings import Settings
     from pretrain_bench.api.sizing import fitting_budget
@@ -83,7 +83,7 @@ _MODULES = {
     "power": ("Power", "power", "power_of_plan"),
     "reporting": ("compare", "keys_of_suite", "report", "watch_runs"),
     "running": ("RunResult", "run"),
-    "runs": ("RUN_COLUMNS", "ListedRun", "Run", "find_run", "list_runs", "load_runs"),
+    "runs": ("RUN_COLUMNS", "ListedRun", "Run", "find_run", "iterate_runs", "list_runs", "load_runs"),
     "scenes": ("draw_scene", "tested_scenes"),
     "settings": ("Settings",),
     "sizing": ("fitting_budget",),
@@ -149,6 +149,7 @@ __all__ = [
     "holds_originals",
     "import_checkpoint",
     "init_data",
+    "iterate_runs",
     "keys_of_suite",
     "list_datasets",
     "list_images",

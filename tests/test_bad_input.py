@@ -164,7 +164,7 @@ def test_a_pose_of_minus_infinity(frames: Path, s3dis_root: Path, bench: Bench, 
 
 
 def test_a_parent_checkpoint_of_another_shape(runs: Path, s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
-    """Somebody replaces a finished backbone: the fine-tuning names the tensor and leaves a record, not a result."""
+    """A finished backbone is replaced: the fine-tuning names the tensor and leaves a record, not a result."""
     from safetensors.numpy import load_file, save_file
 
     data = ["--data", f"s3dis={s3dis_root}"]
@@ -201,7 +201,7 @@ def test_places_that_cannot_be_written(runs: Path, s3dis_root: Path, bench: Benc
     (run,) = (tmp_path / "runs/finetune").iterdir()
     (scene, *_) = bench("show", run.name, "--scene", "list").stdout.split()
     (tmp_path / "file").write_text("")
-    # A preparation that was left half done stands in nobody's way.
+    # An interrupted preparation does not block the next.
     (Path(os.environ["BENCH_CACHE"]) / "prepared/s3dis-0.partial").mkdir(exist_ok=True)
     for option, *command in (
         ("--out", "data", "preview", "s3dis", "--root", str(s3dis_root), "--out", "file/x.png"),
@@ -243,7 +243,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("mebibytes", [1, 3])
 def test_a_full_disk(mebibytes: int, small_disk, s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
-    """The backbone alone is larger than this disk. When there is room, the same command goes on."""
+    """The backbone alone is larger than this disk. Once space is free, the same command resumes."""
     disk = small_disk(mebibytes)
     command = arguments("--data", f"s3dis={s3dis_root}", "--runs", str(disk / "runs"))
     error = one_line(bench(*command, code=3).stderr)

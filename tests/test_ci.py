@@ -78,7 +78,7 @@ def test_the_sets_of_tests_are_told_apart_by_marks_and_ci_runs_each() -> None:
     options = (REPOSITORY / "pyproject.toml").read_text()
     assert "-m 'not (slow or docker or browser)'" in options, "what plain pytest runs"
     lines = [line for line in (REPOSITORY / ".ci/run").read_text().splitlines() if line.startswith("make ")]
-    assert lines == ["make lint", "make smoke", "make test", "make test-slow"]
+    assert lines == ["make lint", "make docs", "make smoke", "make test", "make test-slow"]
 
 
 @pytest.mark.parametrize("job", ["local", "docker"])
@@ -119,7 +119,7 @@ def test_what_the_documentation_shows_runs(tmp_path: Path, bench) -> None:
 
 @pytest.mark.slow  # tests/methods/test_stages.py trains each method in the fast set
 def test_every_arm_of_the_suite_is_given_and_uses_the_same(cache: Path, tmp_path: Path) -> None:
-    """The rule of design section 5, added up from the records: one currency, the same total for every method."""
+    """The rule of budgets (docs/architecture.md#budgets), added up from the records: one currency, the same total for every method."""
     import json
 
     from tests.conftest import NANO

@@ -42,7 +42,7 @@ def artifact_hashes(runs: Path) -> dict[str, dict[str, str]]:
 
 
 def test_the_main_job(roots: list[str], bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ours and scratch run once; each function below looks at one side of what is left, or goes on from there."""
+    """ours and scratch run once; each function below checks one aspect of the result, or continues from it."""
     finished = run_whole(roots, tmp_path)
     a_run_leaves_records_and_artifacts(finished)
     the_budget_is_equal_in_its_currency(finished)

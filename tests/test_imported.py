@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import pretrain_bench as pb
+from pretrain_bench.api.checkpoints import _check_frozen
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
+from pretrain_bench.benchmarks.specs.probes import DecoderProbe, LinearProbe
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
@@ -26,7 +29,7 @@ from pretrain_bench.harness.planning.resolved_suite import RunOverrides, resolve
 from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, PlannedStage, pretrain_stages
 from pretrain_bench.harness.running.layout import lay_out, with_users_paths
 from pretrain_bench.methods.context import StageContext
-from pretrain_bench.methods.imported.command import Import
+from pretrain_bench.methods.imported.command import Check, Import
 from pretrain_bench.methods.imported.convert import run as convert
 from pretrain_bench.methods.imported.matching import Request
 from pretrain_bench.methods.networks.res16unet import seeded_backbone
@@ -179,6 +182,27 @@ def test_a_part_that_the_user_accepted_is_completed_from_the_seed(tmp_path: Path
     assert "342 of 372 tensors come from the file" in (tmp_path / "one/out/events.jsonl").read_text()
 
 
+@pytest.mark.parametrize(
+    ("lost", "probe", "words"),
+    [
+        ("block8", LinearProbe(), "judges the whole backbone.* use --protocol decoder with `start: reset`, --protocol finetune"),
+        ("block8", DecoderProbe(start="kept"), "protocol 'decoder kept' judges the whole backbone, but 25 of its tensors"),
+        ("block2", DecoderProbe(), "protocol 'decoder' judges its encoder.*first block2.*; use --protocol finetune, or a file"),
+        ("block8", DecoderProbe(), None),
+        ("block2", None, None),
+        (None, LinearProbe(), None),
+    ],
+)  # fmt: skip
+def test_a_probe_of_random_tensors_is_refused(
+    tmp_path: Path, lost: str | None, probe: LinearProbe | DecoderProbe | None, words: str | None
+) -> None:
+    torch.save({n: v for n, v in weights_of(0).items() if lost is None or lost not in n}, tmp_path / "part.pth")
+    request = Request(path=tmp_path / "part.pth", network=NARROW, origin="minkowski-0.5", partial=True)
+    (lacking,) = cast("list[list[str]]", Check(requests=(request,)).run()["drawn"])
+    with pytest.raises(WrongUse, match=f"^mine: .*{words}") if words else nullcontext():
+        _check_frozen("mine", probe, lacking)
+
+
 def test_stated_scenes_are_in_spec_and_record(files: Path, tmp_path: Path) -> None:
     text = f"mine={files}/a.pth"
     (tmp_path / "scenes.txt").write_text("scene0001_00\n\nscene0000_00\nscene0001_00\n")
@@ -211,6 +235,14 @@ def test_one_command_from_files_to_a_report_and_back(files: Path, tmp_path: Path
     assert f"error: {files}/a.pth: its tensors fit, but the order of its kernels cannot be read off them" in error
     error = bench(*command, "--budget", "smoke", code=2).stderr
     assert "The file's network has width 0.125 (here 0.25): use a profile of your own that extends this one" in error
+    torch.save({n: v for n, v in weights_of(0).items() if "block8" not in n}, tmp_path / "part.pth")
+    Import(
+        request=Request(path=tmp_path / "part.pth", network=NARROW, origin="minkowski-0.5", partial=True),
+        out=tmp_path / "part.safetensors",
+    ).run()
+    linear = ("--task", "s3dis-sem", "--protocol", "linear", *NANO)
+    error = bench("run", "--method", f"mine={tmp_path}/part.safetensors", *linear, code=2).stderr
+    assert "protocol 'linear' judges the whole backbone, but 25 of its tensors are not in the file" in error
     assert not (tmp_path / "runs").exists(), "refused before anything is prepared"
     (tmp_path / "scenes.txt").write_text("scene0000_00\n")
     bench(*command, *NANO, "--threads", "1", "--pretrained-on", "scenes.txt")

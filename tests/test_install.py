@@ -106,7 +106,7 @@ def test_folders_of_the_users_own_with_the_same_names(
     (path,) = (tmp_path / "runs/finetune").glob("*/record.json")
     record = json.loads(path.read_text())
     assert record["outcome"] == "ok" and "372 of 374" in path.read_text()
-    assert record["provenance"]["git_commit"] is None and record["provenance"]["project_version"] == "0.1.0"
+    assert record["provenance"]["git_commit"] is None and record["provenance"]["project_version"] == "0.2.0"
     assert "foreign" not in (path.parent / "log.txt").read_text()
     bench("report")
     assert (tmp_path / "report/index.html").is_file()
@@ -129,7 +129,7 @@ def test_a_foreign_torch_is_not_imported(installed: Path, cache: Path, tmp_path:
     version = output([bench, "--version"], tmp_path, variables)
     for flags in ([], ["-P"], ["-I"]):
         assert output([python, *flags, "-m", "pretrain_bench", "--version"], tmp_path, variables) == version
-    assert version == "bench 0.1.0\n"
+    assert version == "bench 0.2.0\n"
     assert "torch" in output([python, "-m", "pretrain_bench", "doctor"], tmp_path, variables)
 
 
@@ -158,7 +158,7 @@ def test_an_editable_installation_and_a_plain_checkout(source: Path, cache: Path
     ):
         files = [Path(f).resolve() for f in output([python, "-c", code], tmp_path, variables).split()]
         assert files == [source / "harness/cli/app.py", source / "methods/__init__.py"]
-    assert output([editable / "bin/bench", "--version"], tmp_path, clean(cache)) == "bench 0.1.0\n"
+    assert output([editable / "bin/bench", "--version"], tmp_path, clean(cache)) == "bench 0.2.0\n"
     (beside := tmp_path / "beside").mkdir()
     write_foreign_rooms(beside)
     for name in ("torch", "numpy"):
@@ -166,7 +166,7 @@ def test_an_editable_installation_and_a_plain_checkout(source: Path, cache: Path
     names = output([editable / "bin/bench", "data", "ls", "--json"], beside, clean(cache, PYTHONPATH="."))
     assert "synth-s3dis" in [d["name"] for d in json.loads(names)], "nor is anything foreign printed"
     python = editable / "bin/python"
-    assert output([python, "-m", "pretrain_bench", "--version"], beside, clean(cache)) == "bench 0.1.0\n"
+    assert output([python, "-m", "pretrain_bench", "--version"], beside, clean(cache)) == "bench 0.2.0\n"
     mine = output(
         [python, "-c", "import methods.tool, benchmarks, reports, harness"], beside, clean(cache, PYTHONPATH=".")
     )

@@ -143,7 +143,7 @@ def test_the_import_name_is_one_and_its_rooms_are_the_top_level_folders() -> Non
     for room in (*ROOMS, "docker"):
         assert (REPOSITORY / "pretrain_bench" / room).resolve() == REPOSITORY / room
     for path in modules():
-        assert (path.parent / "__init__.py").is_file(), f"{path.parent} is no package"
+        assert (path.parent / "__init__.py").is_file(), f"{path.parent} is not a package"
 
 
 def test_nothing_imports_torchvision() -> None:

@@ -1,4 +1,4 @@
-"""Data and classes of one's own: ten lines of YAML to a report, `bench data init`, and the page that documents both."""
+"""A user's own data and classes: ten lines of YAML to a report, `bench data init`, and the page that documents both."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _prepare_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def halls(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rooms in the S3DIS layout in folders of one's own, whose chairs are robot_arms, a class that nothing here knows."""
+    """Rooms in the S3DIS layout in custom folders, whose chairs are robot_arms, a class that nothing here knows."""
     root = tmp_path_factory.mktemp("halls")
     rng = np.random.default_rng(11)
     for name in [f"ground/hall_{i}" for i in range(6)] + ["top/hall_1"]:

@@ -1,4 +1,4 @@
-"""What the README says exists."""
+"""The README and the docs name commands, options, files and tables that exist and are true."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from pretrain_bench.harness.planning.catalog import available, find
 from tests.conftest import REPOSITORY, Bench
 
 README = (REPOSITORY / "README.md").read_text()
-DOCS = {p.name: p.read_text() for p in sorted((REPOSITORY / "docs").glob("*.md"))}
+PAGES = {p: p.read_text() for p in sorted((REPOSITORY / "docs").rglob("*.md"))}
+DOCS = {p.relative_to(REPOSITORY / "docs").as_posix(): text for p, text in PAGES.items()}
 DATA, METHODS = DOCS["data.md"], DOCS["methods.md"]
 BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", README + "".join(DOCS.values()), flags=re.S)).replace("\\\n", " ")
 COMMANDS = sorted({line.split("#")[0].strip() for line in BLOCKS.splitlines() if line.startswith("bench ")})
@@ -30,6 +31,10 @@ COMMANDS = sorted({line.split("#")[0].strip() for line in BLOCKS.splitlines() if
 
 def test_there_are_commands_to_check() -> None:
     assert len(COMMANDS) >= 6
+
+
+def test_the_readme_stays_short() -> None:
+    assert len(README.splitlines()) <= 120
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -47,7 +52,7 @@ def test_every_option_and_name_exists(command: str, bench: Bench) -> None:
 
 def test_the_budget_table_is_true() -> None:
     amount = r"(exactly|at most) ([\de,]+)"
-    rows = re.findall(rf"^\| `([\w-]+)`.*?\| {amount} (\w+) \| {amount} \| `(\S+)` \|", README, flags=re.M)
+    rows = re.findall(rf"^\| `([\w-]+)`.*?\| {amount} (\w+) \| {amount} \| `(\S+)` \|", DOCS["budgets.md"], flags=re.M)
     assert {r[0] for r in rows} == set(available(Budget))
     for name, uniform, pretrain, unit, tuned, finetune, profile in rows:
         budget = find(Budget, name)
@@ -57,7 +62,7 @@ def test_the_budget_table_is_true() -> None:
             assert half.uniformity == how.replace(" ", "_")
         assert budget.default_profile == profile and profile in available(Profile)
     default = next(p.default for p in inspect.signature(pb.cells).parameters.values() if p.name == "budget")
-    assert f"`{default}` (default)" in README
+    assert f"`{default}` (default)" in DOCS["budgets.md"]
 
 
 def test_make_targets_exist() -> None:
@@ -67,8 +72,8 @@ def test_make_targets_exist() -> None:
 
 
 def test_pictures_and_files_exist() -> None:
-    for folder, text in ((REPOSITORY, README), *((REPOSITORY / "docs", text) for text in DOCS.values())):
-        for path in re.findall(r"\]\(((?!http)[^)#]+)\)", text):
+    for folder, text in ((REPOSITORY, README), *((page.parent, text) for page, text in PAGES.items())):
+        for path in re.findall(r"\]\(((?!http)[^)#]+)(?:#[^)]*)?\)", text):
             assert (folder / path).exists(), path
 
 

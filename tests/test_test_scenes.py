@@ -15,7 +15,9 @@ from pretrain_bench.benchmarks.datasets.layout import Manifest, SceneEntry
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.harness.audit.coverage import CHECK, check_coverage
 from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.audit.runs import AuditedRun
 from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.store.spec_reader import SharedSpec
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis.compare import Side, paired
 from pretrain_bench.reports.analysis.effects import effects
@@ -121,7 +123,13 @@ def test_a_comparison_marks_the_side(partial_store: Store, tmp_path: Path) -> No
 
 def test_published_numbers_never_stand_beside_part_of_the_split(partial_store: Store) -> None:
     runs = load_runs(partial_store).assign(
-        train_scenes=204, held_out_scenes=0, test_scenes=68, mean_over=13, voxel_metres=0.05
+        train_scenes=204,
+        held_out_scenes=0,
+        test_scenes=68,
+        mean_over=13,
+        voxel_metres=0.05,
+        pretrain_steps=40_000,
+        finetune_steps=20_000,
     )
     best = effects(runs, checkpoint="best")
     assert cells_beside_published(best, lambda effect: 66.5) == {}
@@ -135,7 +143,9 @@ def test_an_audit_fails_the_claim_of_a_full_test_split(partial_store: Store) -> 
 
     def verdicts(**changes: object) -> dict[str, str]:
         tally = Tally()
-        check_coverage(record.model_copy(update=changes), spec.model_copy(update=more), tally)
+        changed = spec.model_copy(update=more)
+        run = AuditedRun(Path(), record.model_copy(update=changes), changed, SharedSpec(changed))
+        check_coverage(run, tally)
         return {f.check: f.detail for f in tally.all() if f.verdict == "failed"}
 
     more: dict[str, object] = {}

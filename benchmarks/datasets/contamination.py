@@ -1,6 +1,6 @@
-"""What a pre-training has seen of the scenes that a fine-tuning tests, selects by and trains on (specification, part 5).
+"""What a pre-training has seen of the scenes that a fine-tuning tests, selects by and trains on (spec 5).
 
-The unit is the place (`places.py`): another scan of a tested room counts, and is told from the tested scan itself.
+The unit is the place (`places.py`): another scan of a tested room counts, as a kind of its own.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def encode_colour(colour: NDArray[np.uint8], quality: int | None = None) -> byte
 
 
 def _reason(error: Exception) -> str:
-    """Why a picture does not decode. Pillow's own words for a file that is no picture hold a path or a memory address."""
+    """Why a picture does not decode. Pillow's message for a file that is not a picture contains a path or a memory address."""
     from PIL import UnidentifiedImageError
 
     return "it is not a picture" if isinstance(error, UnidentifiedImageError) else str(error)

@@ -1,4 +1,4 @@
-"""Which scans show the same place: the unit in which a pre-training can have seen test data (specification, parts 5.2 and 5.3).
+"""Which scans show the same place: the unit in which a pre-training can have seen test data (spec 5.2, 5.3).
 
 A scan has one id in all layouts that hold it, so that frames, clouds and other people's exports of one data set compare:
 `scannet/scene0011_00`, `s3dis/Area_5/office_1`, `kitti/08/000123`, `sunrgbd/000123`. Names of real scans are recognised by their

@@ -39,7 +39,7 @@ Row = tuple[int, NDArray[np.int64], NDArray[np.float64]]
 def frame_cloud(
     depth: NDArray[np.uint16], pose: NDArray[np.float64], intrinsic: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(M, 3) voxel means, in the world of `pose`, of a depth image (H, W) in millimetres; 0 and 65535 are no depth."""
+    """(M, 3) voxel means, in the world of `pose`, of a depth image (H, W) in millimetres; 0 and 65535 mean no depth."""
     return voxel_means(world_points(np.where(depth == 65535, 0, depth) / 1000, pose, intrinsic))
 
 

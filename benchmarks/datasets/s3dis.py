@@ -29,7 +29,7 @@ MAX_BAD_LINES = 10
 PATTERNS = ("Area_*/*/Annotations",)
 """What a folder of this layout holds, to find it near a folder that is not one."""
 OTHER_PLACES = ("*/*/Annotations", "*/Annotations")
-"""Where rooms are in data of one's own that have no areas."""
+"""Where rooms are in a user's data without areas."""
 ROOM = re.compile(r"[A-Za-z]+_\d+")
 """Names of rooms: a folder of such a name is a room, and one without annotations is a problem."""
 

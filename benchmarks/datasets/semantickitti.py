@@ -152,7 +152,7 @@ def read_pose(path: Path, place: int, tr: NDArray[np.float64], problems: list[Pr
 
 def split_projection(projection: NDArray[np.float64], path: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The intrinsics (3, 3) and the rigid transform (4, 4), from the laser's to the camera's frame, whose product a projection
-    (3, 4) is. Raises DataError, with `path`, for a matrix that is no projection."""
+    (3, 4) is. Raises DataError, with `path`, for a matrix that is not a projection."""
     to_camera = np.eye(4)
     try:
         turned, inverse = np.linalg.qr(np.linalg.inv(projection[:, :3]))
@@ -160,7 +160,7 @@ def split_projection(projection: NDArray[np.float64], path: str) -> tuple[NDArra
         intrinsic = np.asarray(np.linalg.inv(signs[:, None] * inverse), np.float64)
         to_camera[:3, 3] = np.linalg.solve(intrinsic, projection[:, 3])
     except np.linalg.LinAlgError:
-        raise DataError(f"{path}: the product of P2 and Tr is no projection") from None
+        raise DataError(f"{path}: the product of P2 and Tr is not a projection") from None
     to_camera[:3, :3] = (turned * signs).T
     return intrinsic / intrinsic[2, 2], to_camera
 

@@ -204,7 +204,7 @@ def divide(scenes: Iterable[str], test: frozenset[str], order: str = "hashed", h
 
 
 def _held_out(scenes: int) -> int:
-    """How many of so many training scenes are held out: a tenth, at least one, but none of a few."""
+    """The number of training scenes to hold out: a tenth, at least one, but none of a few."""
     return max(1, round(0.1 * scenes)) if scenes >= HOLD_OUT_FROM else 0
 
 

@@ -143,7 +143,7 @@ def read_view(view: Prepared | Raw, classes: tuple[str, ...]) -> View:
 
 
 def _check_camera(rotation: NDArray[np.float64], k: NDArray[np.float64], where: str) -> NDArray[np.float64]:
-    """The intrinsics. Raises DataError where they are none, or Rtilt is no rotation that keeps z up."""
+    """The intrinsics. Raises DataError for an invalid matrix, or an Rtilt that is not a rotation which keeps z up."""
     value_checks.rigid(rotation, where, "Rtilt")
     if rotation[2, 2] < MIN_TILT_COSINE:
         raise DataError(f"{where}: Rtilt does not keep z up, its last entry is {rotation[2, 2]:.3g}; expected about 1")

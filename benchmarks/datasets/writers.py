@@ -79,7 +79,7 @@ def find_scannet(dataset: Dataset, root: Path) -> dict[str, Any]:
     label_map = None
     if meshes and dataset.class_ids:
         label_map = scannet.read_label_map(scannet.find_label_map(root))
-    elif meshes:  # classes of one's own are the categories of the annotation
+    elif meshes:  # a user's own classes are the categories of the annotation
         label_map = {name: place for place, name in enumerate(dataset.classes, start=1)}
     listed = listed_scenes(dataset)
     return {n: scannet.SceneSource(f, label_map, not listed or n in listed) for n, f in scenes.items()}

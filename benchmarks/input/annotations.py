@@ -1,4 +1,4 @@
-"""The limited-annotation mode: which few points of a scene, or which few boxes, have a label (spec C.2; further, part 4)."""
+"""The limited-annotation mode: which few points of a scene, or which few boxes, have a label (spec C.2; 4.2, 4.3)."""
 
 from __future__ import annotations
 

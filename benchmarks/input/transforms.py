@@ -40,7 +40,7 @@ def training_sample(
     """One augmented training sample of a scene, whose points have labels (N,) and perhaps `instances` (N,), -1 for none.
     Raises ValueError for a scene without points.
 
-    With `few_labels` an unlabelled point is one that nobody was asked about: it does not spoil the label of its voxel.
+    With `few_labels` an unlabelled point does not conflict with the label of its voxel: it was never annotated.
     """
     if len(cloud.xyz) == 0:
         raise ValueError("the scene has no points")

@@ -1,7 +1,7 @@
 """Takes predictions, gives back numbers. The only place that reads test labels.
 
 A scorer turns each scene's prediction into counts (plain lists and numbers, as JSON holds them) from which, over all scenes,
-every metric follows; so somebody without the data can compute the metrics again from the counts.
+every metric follows; so the metrics can be recomputed from the counts without the data.
 """
 
 from __future__ import annotations

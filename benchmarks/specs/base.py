@@ -1,7 +1,7 @@
 """What every spec shares: the strict base model and the types of its fields.
 
 Units are part of field names (`wall_seconds`, `voxel_metres`). Unknown keys are errors. `J-n` in a description is an item of the
-decision register of the methods specification: a question on which the sources differ or are silent.
+decision register (docs/specification/decisions.md): a question on which the sources differ or are silent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def is_none(value: object) -> bool:
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
-Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]
+MOST_SEED = 2**64 - 1
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 """Of a random stream: what torch takes, 64 bits without a sign."""
 
 

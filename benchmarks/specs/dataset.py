@@ -71,7 +71,7 @@ class Dataset(Spec):
     """One dataset: its layout on disk, what it provides, its classes, and where it comes from."""
 
     name: Name = Field(description="as commands and records name it")
-    title: str = Field(description="in tables and figures; of a dataset of one's own its name, unless given")
+    title: str = Field(description="in tables and figures; defaults to the name for your own dataset")
     layout: LayoutName = Field(description="of the files, which decides the reader")
     synthetic: bool = Field(False, description="whether it is generated")
     stand_in: Name | None = Field(None, description="the procedural dataset used when no data is configured")
@@ -92,7 +92,7 @@ class Dataset(Spec):
     sensor: Sensor = Sensor()
     box_classes: tuple[str, ...] = Field((), description="classes of the detection boxes, where not `classes`")
     box_class_ids: tuple[NonNegativeInt, ...] = Field((), description="raw label id of each box class")
-    stuff_classes: tuple[str, ...] = Field((), description="classes that are no instances (spec F.1)")
+    stuff_classes: tuple[str, ...] = Field((), description="classes without instances (spec F.1)")
     box_mean_sizes_metres: tuple[tuple[PositiveFloat, PositiveFloat, PositiveFloat], ...] = Field(
         (), description="mean full size of each box class, that detectors start from (spec F.3)"
     )

@@ -129,7 +129,7 @@ def _read_extended(path: Path, name: str, bases: Path | None, seen: tuple[Path, 
 
 
 def _has(data: object, location: Location) -> bool:
-    """Whether plain data has the field that an error speaks of, as far as it can be followed."""
+    """Whether plain data has the field that an error names, as far as it can be followed."""
     for part in location:
         if part in RECIPES and not (isinstance(data, dict) and part in data):
             continue  # the name of one of several models, no key

@@ -1,6 +1,6 @@
 """Label ratios that a benchmark defines by lists or by a rule: ScanNet's data-efficient lists, and every n-th scan of a drive.
 
-Source (specification, part 4): the documentation of ScanNet's data-efficient benchmark; archives
+Source (spec 4): the documentation of ScanNet's data-efficient benchmark; archives
 `tasks/limited-reconstruction-scenes.zip` (scenes) and `tasks/limited-annotation-points.zip` (points) of
 `download-scannet.py --data_efficient`; ContrastiveSceneContexts (boxes); SLidR (every hundredth scan).
 """

@@ -1,7 +1,7 @@
 """Evaluation protocols: how a pre-trained backbone is judged, and the settings of those that freeze a part of it.
 
 `finetune` trains the whole network on the task. `linear` freezes the backbone and fits a linear classifier to its last features.
-`decoder` freezes the encoder and trains decoder and head with the task's recipe. Sources: further specification, 2.5 and 2.6.
+`decoder` freezes the encoder and trains decoder and head with the task's recipe. Sources: spec 2.5 and 2.6.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ class LinearProbe(Spec):
         return FeatureSettings(batch_norm=self.batch_norm, rows_per_scene=self.rows_per_scene)
 
     @property
+    def uses_decoder(self) -> bool:
+        """Whether it judges the pre-trained decoder, and not the encoder alone."""
+        return True
+
+    @property
     def title(self) -> str:
         """What reports call the protocol: `linear`, `linear, batch norm kept`."""
         return f"linear{_norm_mark(self.batch_norm)}"
@@ -54,6 +59,11 @@ class DecoderProbe(Spec):
     start: Literal["reset", "kept"] = Field(
         "reset", description="the decoder's weights: drawn from the run's seed, or the pre-trained ones"
     )
+
+    @property
+    def uses_decoder(self) -> bool:
+        """Whether it starts from the pre-trained decoder."""
+        return self.start == "kept"
 
     @property
     def title(self) -> str:

@@ -48,7 +48,7 @@ class Recipe(Spec):
         raise NotImplementedError
 
     def for_scenes(self, scenes: int) -> Self:
-        """The recipe with its steps, for so many training scenes: itself, unless it counts epochs."""
+        """The recipe with its steps for `scenes` training scenes: itself, unless it counts epochs."""
         return self
 
 
@@ -152,7 +152,7 @@ class InstanceRecipe(SemanticRecipe):
     pointgroup: PointGroupSettings = PointGroupSettings()
     cluster_radius_voxels: PositiveFloat = Field(1.5, description="within which shifted points are of one cluster")
     component_least_voxels: PositiveInt = Field(50, description="a connected component with fewer is nothing")
-    cluster_above_voxels: Annotated[int, Field(ge=0)] = Field(100, description="a cluster needs more than so many")
+    cluster_above_voxels: Annotated[int, Field(ge=0)] = Field(100, description="a cluster needs more voxels than this")
     least_voxels: PositiveInt = Field(10, description="smaller instances can neither be found nor missed (spec F.2)")
 
     def counted_classes(self, classes: Sequence[str], things: Sequence[str]) -> tuple[int, ...]:
@@ -210,7 +210,7 @@ class DetectionRecipe(Recipe):
         return self.batch
 
     def for_scenes(self, scenes: int) -> Self:
-        """With the steps that its epochs of `scenes` training scenes take, where it sets no number itself."""
+        """With `steps` filled in from its epochs over `scenes` training scenes where unset."""
         steps = self.steps or math.ceil(self.epochs * scenes / self.batch)
         every = self.validate_every or math.ceil(self.validate_epochs * scenes / self.batch)
         return self.model_copy(update={"steps": steps, "validate_every": every})

@@ -66,7 +66,7 @@ class Suite(Spec):
         self, budget: str, profile: str, filters: Iterable[Filter] = (), names: Mapping[str, str] = {}
     ) -> Iterator[Cell]:
         """Every cell that is not excluded and that all filters let through, methods innermost last. A linear probe draws nothing
-        from a fine-tuning seed, so that all of these are one cell, with NO_SEED.
+        from a fine-tuning seed, so that all of these are one cell, with NO_SEED, and an exclusion by that seed leaves it.
 
         Pre-training datasets, methods and tasks are named as the suite names them. Filters and exclusions match these texts, and
         the names that `names` has for paths. Raises WrongUse for a filter that lets no value of the suite through.
@@ -85,11 +85,13 @@ class Suite(Spec):
         ratios = {text: LabelRatio.parse(text) for text in self.label_ratios}
         for values in itertools.product(*(chosen[axis] for axis in AXES)):
             named = dict(zip(AXES, values, strict=True))
-            if any(all(f.matches(named[f.axis], names) for f in entry) for entry in barred):
+            has_seed = named["protocol"] != "linear"
+            if not has_seed and named["finetune_seed"] != chosen["finetune_seed"][0]:
                 continue
-            if named["protocol"] == "linear":
-                if named["finetune_seed"] != chosen["finetune_seed"][0]:
-                    continue
+            entries = barred if has_seed else [e for e in barred if all(f.axis != "finetune_seed" for f in e)]
+            if any(all(f.matches(named[f.axis], names) for f in entry) for entry in entries):
+                continue
+            if not has_seed:
                 named["finetune_seed"] = NO_SEED
             # Every value was checked with the suite; a cell of a large matrix is not checked a second time.
             fields = {**named, "label_ratio": ratios[str(named["label_ratio"])], "budget": budget, "profile": profile}

@@ -14,7 +14,7 @@ HeadlineMetric = Literal["miou_voxel", "miou_point", "ap50", "map50"]
 METRICS = {"semantic": ("miou_voxel", "miou_point"), "instance": ("ap50",), "detection": ("map50",)}
 """What each kind of task can be judged by, the default first."""
 DEFAULT_RECIPES = {"semantic": "s3dis-sem", "instance": "s3dis-inst", "detection": "scannet-det"}
-"""The task whose recipe is used for a task of one's own that names none."""
+"""The task whose recipe a user's own task takes unless it names another."""
 
 
 class Task(Spec):
@@ -29,8 +29,8 @@ class Task(Spec):
     headline_metric: HeadlineMetric = Field(description="the first metric of its kind, unless given")
     recipe: Name | None = Field(
         None,
-        description="the task whose recipe is used where a profile has none for this one; of a task of one's own s3dis-sem, "
-        "s3dis-inst or scannet-det by its kind, unless given",
+        description="the task whose recipe is used where a profile has none for this one; your own task defaults to s3dis-sem, "
+        "s3dis-inst or scannet-det by its kind",
     )
     classes: tuple[str, ...] = Field(
         (),

@@ -146,7 +146,7 @@ def sync_tree(folder: Path) -> None:
 
 def sync(path: Path) -> None:
     """Make a file's content, or the names in a folder, survive a power cut. Raises OSError where the disk cannot take it; some
-    file systems cannot be asked for folders, which is no error."""
+    file systems cannot sync folders, which is ignored."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -27,21 +27,27 @@ def open_plain(
     `below` is a folder above `path`, which may be a link; no folder between the two may be one.
     Raises OSError for anything but a plain file.
     """
-    if below is None:
+    descriptor = _open_plain(path, flags, below)
+    return open(descriptor, "rb") if flags == os.O_RDONLY else open(descriptor, "r+b")
+
+
+def _open_plain(path: Path | str, flags: int, below: Path | None) -> int:
+    if below is None or os.fspath(below) == os.path.dirname(path):  # no folder between the two
         descriptor = os.open(path, flags | _FLAGS, 0o644)
     else:
         with _folder_of(Path(path), below) as folder:
-            descriptor = os.open(os.path.basename(path), flags | _FLAGS, dir_fd=folder)
+            descriptor = os.open(os.path.basename(path), flags | _FLAGS, 0o644, dir_fd=folder)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a plain file", str(path))
-    return open(descriptor, "rb") if flags == os.O_RDONLY else open(descriptor, "r+b")
+    return descriptor
 
 
 def read_plain(path: Path | str, most: int = MOST_JSON_BYTES, below: Path | None = None) -> bytes:
     """The content of a plain file of at most `most` bytes. Raises OSError for anything else, such as a link or a pipe."""
-    with open_plain(path, below=below) as file:
-        content = file.read(most + 1)
+    descriptor = _open_plain(path, os.O_RDONLY, below)
+    with open(descriptor, "rb", buffering=0) as file:
+        content = file.read(most + 1) if os.fstat(descriptor).st_size > most else file.readall()
     if len(content) > most:
         raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
     return content

@@ -28,8 +28,9 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 def exclusive(
     path: Path, waiting: Callable[[str], None] = lambda _: None, job_ended: JobEnded = never
 ) -> Iterator[None]:
-    """Hold the lock file at `path`, made with its folder where missing; `waiting` is called once with the holder, if any.
-    The file may be removed by its holder before the lock is dropped. `job_ended` is the word of the cluster on a holder's job."""
+    """Hold the lock file at `path`, made with its folder where missing. `waiting` is called once with the holder if another
+    process holds it. The holder may remove the file before it drops the lock. `job_ended`: whether the job of a holder has
+    ended, by the word of its cluster."""
     reported = False
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)

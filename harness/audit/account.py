@@ -24,13 +24,13 @@ from pretrain_bench.harness.running.untrusted_text import clean_metrics
 CPU_SHARE, CPU_SECONDS = 0.25, 10.0
 """How far a stage's own CPU seconds and those seen from outside may differ: sampling misses the last moments of a process."""
 WALL_SHARE, WALL_SECONDS = 0.75, 120.0
-"""The same for wall time, of which starting and preparing are no part by the stage's own account."""
+"""The same for wall time; a stage's own account leaves out starting and preparing."""
 ESTIMATE_FACTOR = 30.0
 """How far the FLOPs of a ledger may be from a rough count of the work (`planning.estimate`), good to about three."""
 CLOCK_SKEW = timedelta(minutes=10)
 """Clocks of machines that share a store may differ by this much."""
 AFTER_END = (Outcome.ok, Outcome.invalid_output, Outcome.over_budget)
-"""Outcomes that the harness gives to a stage that ended well by its own account."""
+"""Outcomes that the harness gives to a stage that succeeded by its own account."""
 EVENTS, OUTCOME, ARTIFACTS_OF, CLOCK = (
     "each event follows the one before", "outcome agrees with the events", "a run that is ok has its artifacts", "clock",
 )  # fmt: skip
@@ -71,7 +71,7 @@ def _check_lines(run: AuditedRun, events: list[Event], tally: Tally) -> None:
 
 
 def _check_outcome(run: AuditedRun, events: list[Event], tally: Tally) -> None:
-    """A stage that ended well by its events is no failure of the machine, and one that is ok ended well by them."""
+    """A stage that succeeded by its events has no infrastructure error, and one with outcome ok succeeded by its events."""
     record = run.record
     end = next((e for e in reversed(events) if isinstance(e, End)), None)
     if end is None and not record.files:

@@ -148,10 +148,10 @@ def _run_again(run: AuditedRun, runs: dict[str, AuditedRun], times: int, tally: 
                 tally.note(rerun.CHECK, "not checked", run.name, str(error))
                 break
             rerun.compare(repeated, runs, tally)
-            gaps.append(rerun.largest_difference(run.record, repeated.pairs[-1][1]))
+            gaps.append(rerun.largest_difference(run, repeated.pairs[-1][1]))
     if gaps:
         gap, name = max(gaps)
-        spread = rerun.seed_spread(run, runs)
+        spread = rerun.seed_spread(run, runs, name)
         beside = f"{spread:.6f}" if spread is not None else f"unknown with fewer than {rerun.SPREAD_FROM} seeds"
         text = (
             f"largest difference of {len(gaps)} repetitions: {name} {gap:.6f}; standard deviation over seeds: {beside}"

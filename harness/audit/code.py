@@ -114,8 +114,8 @@ def _check_commit(commit: str, runs: list[AuditedRun], look: bool, tally: Tally)
 
 @cache
 def digests_at(commit: str, stages: tuple[Stage, ...]) -> dict[Stage, str | None] | None:
-    """The code digests of stages at a commit, as its own code computes them; None where this is no checkout or the commit is not
-    an ancestor of its own. Only code of one's own history is run."""
+    """The code digests of stages at a commit, as its own code computes them; None outside of a checkout, and where the
+    commit is not an ancestor of HEAD: only code of the checkout's own history is run."""
     folder = package_folder().parent
     if _head() is None or _git(folder, "merge-base", "--is-ancestor", commit, "HEAD") is None:
         return None

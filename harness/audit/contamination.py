@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import lru_cache
 
+from pretrain_bench.benchmarks.datasets.contamination import Contamination
 from pretrain_bench.benchmarks.datasets.splits import read_scene_list
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.audit.runs import AuditedRun, Runs, behind
 from pretrain_bench.harness.contract.contamination import contamination_of
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.store.spec_reader import SharedSpec
 
 CHECK = "contamination is that of the specs"
 LIST_CHECK = "official labels are those of their list"
 
 
-def check_contamination(record: Record, spec: StageSpec, specs: Mapping[str, StageSpec], tally: Tally) -> None:
-    """Compute the contamination of a fine-tuning again, from `specs` by key, and compare. A record that is older than the field
-    only has what the specs say noted."""
+def check_contamination(run: AuditedRun, runs: Runs, tally: Tally) -> None:
+    """Compute the contamination of a fine-tuning again, from the specs behind it, and compare. A record that is older than the
+    field only has what the specs say noted."""
+    record, spec = run.record, run.spec
     if spec.kind != "finetune" or spec.split is None:
         return
-    subject, behind = f"{record.kind}/{record.key}", _behind(spec, specs)
-    if behind is None:
+    subject, stages = run.name, behind(run, runs)
+    if stages is None:
         return  # the missing stage is a finding of its own
     try:
-        computed = contamination_of(spec, behind)
+        computed = _computed(run.shared, tuple(stage.shared for stage in stages))
     except WrongUse as error:
         tally.note(CHECK, "not checked", subject, str(error))
         return
@@ -36,6 +40,11 @@ def check_contamination(record: Record, spec: StageSpec, specs: Mapping[str, Sta
         )  # fmt: skip
     elif computed is not None and computed.mark:
         tally.note(CHECK, "warning", subject, f"the record is older than this field; by the specs {computed.mark}")
+
+
+@lru_cache(maxsize=1024)
+def _computed(shared: SharedSpec, stages: tuple[SharedSpec, ...]) -> Contamination | None:
+    return contamination_of(shared.spec, [stage.spec for stage in stages])
 
 
 def check_official_labels(record: Record, spec: StageSpec, tally: Tally) -> None:
@@ -59,16 +68,3 @@ def check_official_labels(record: Record, spec: StageSpec, tally: Tally) -> None
         if not known:
             text = f"the file of {ratio} (sha256 {ratio.sha256[:12]}...) is not one that is known to be distributed"
             tally.note(LIST_CHECK, "warning", subject, text)
-
-
-def _behind(spec: StageSpec, specs: Mapping[str, StageSpec]) -> list[StageSpec] | None:
-    """The specs of all stages that a run builds on; None where one is missing."""
-    waiting, behind = list(spec.parents.values()), {}
-    while waiting:
-        key = waiting.pop()
-        if key not in specs:
-            return None
-        if key not in behind:
-            behind[key] = specs[key]
-            waiting += specs[key].parents.values()
-    return list(behind.values())

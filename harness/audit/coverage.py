@@ -2,46 +2,48 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from pretrain_bench.benchmarks.datasets.coverage import name_runs, official_test_scenes
 from pretrain_bench.benchmarks.specs.dataset import Dataset
-from pretrain_bench.benchmarks.support.errors import BenchError
 from pretrain_bench.harness.audit.findings import Tally
-from pretrain_bench.harness.contract.records import Record
-from pretrain_bench.harness.contract.stage import StageSpec
-from pretrain_bench.harness.planning.catalog import available, find
+from pretrain_bench.harness.audit.runs import AuditedRun
+from pretrain_bench.harness.audit.shipped import shipped
+from pretrain_bench.harness.store.spec_reader import SharedSpec
 
 CHECK = "the whole test split is scored"
 _NAMED = 5
 
 
-def check_coverage(record: Record, spec: StageSpec, tally: Tally) -> None:
+def check_coverage(run: AuditedRun, tally: Tally) -> None:
     """Of a scored fine-tuning: the scenes are those of the official list that ships, and spec and record count them alike.
 
     Where the dataset has no official list, the counts of the spec, made when its data were prepared, are all there is.
     """
+    record, spec = run.record, run.spec
     if not record.metrics or spec.split is None or spec.data is None:
         return
-    subject = f"{record.kind}/{record.key}"
+    subject = run.name
     if spec.coverage is not None:
         alike = record.coverage is None or record.coverage == spec.coverage
         tally.expect(
             "test scenes are counted as they are", alike, subject, "the record counts other scenes than the spec"
         )
-    problem = _official_problem(spec.data.dataset, set(spec.split.test))
+    problem = _official_problem(run.shared)
     if spec.coverage is not None and not spec.coverage.whole:
         problem = spec.coverage.text  # it names the scenes that the data held first
     tally.expect(CHECK, problem is None, subject, problem or "")
 
 
-def _official_problem(name: str, scored: set[str]) -> str | None:
+@lru_cache(maxsize=1024)
+def _official_problem(shared: SharedSpec) -> str | None:
     """In what the scored scenes differ from the official test list of a dataset that ships; None where they do not, or where
     there is no list."""
-    if name not in available(Dataset):
+    spec = shared.spec
+    dataset = shipped(Dataset, spec.data.dataset) if spec.data is not None else None
+    if dataset is None or spec.split is None:
         return None
-    try:
-        dataset = find(Dataset, name)
-    except BenchError as error:
-        return str(error)
+    scored = set(spec.split.test)
     names = official_test_scenes(dataset)
     if names is None:
         count = dataset.test_scene_count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,6 +22,7 @@ from pretrain_bench.harness.contract.run_length import budget_problem
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.planning.recipes import finetune_recipe, stage_recipe
 from pretrain_bench.harness.planning.stage_specs import TRANSFER
+from pretrain_bench.harness.store.spec_reader import SharedSpec
 
 BUDGET, PROFILE = "budget is the one that ships", "profile is the one that ships"
 FILLED_IN = ("steps", "validate_every")
@@ -61,12 +63,20 @@ def check_profile(run: AuditedRun, tally: Tally) -> None:
     if not is_comparable(PROFILE, run, f"profile {spec.profile!r}", spec.profile_version, version, tally):
         return
     assert profile is not None
-    other = next(_differences(spec, profile), None)
+    other = _difference(run.shared, profile.name)
     text = f"{other}: not what profile {spec.profile!r} v{version} says"
     if other is None or run.record.files:
         tally.expect(PROFILE, other is None, run.name, text)
     else:
         tally.note(PROFILE, "not checked", run.name, f"{text} today; recorded before profiles were compared")
+
+
+@lru_cache(maxsize=1024)
+def _difference(shared: SharedSpec, name: str) -> str | None:
+    """The first difference of a stage from the profile of a name that ships."""
+    profile = shipped(Profile, name)
+    assert profile is not None
+    return next(_differences(shared.spec, profile), None)
 
 
 def _differences(spec: StageSpec, profile: Profile) -> Iterator[str]:

@@ -4,6 +4,7 @@ weights."""
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import size_and_sha256
-from pretrain_bench.benchmarks.support.foreign_files import is_plain, open_plain
+from pretrain_bench.benchmarks.support.foreign_files import MOST_JSON_BYTES, is_plain, open_plain
 from pretrain_bench.harness.audit.prepared import find_data
 from pretrain_bench.harness.audit.runs import AuditedRun
 from pretrain_bench.harness.contract.events import EVENTS_FILE
@@ -94,7 +95,8 @@ class _Packer:
             names.append(LOG)  # free text, which may name anything
         for name in names:
             if is_plain(run.folder / name, run.folder):
-                _copy(run.folder / name, into / name, run.folder)
+                entry = run.record.files.get(name)
+                self._copy(run.folder / name, into / name, run.folder, entry.bytes if entry else MOST_JSON_BYTES)
         self._add_predictions(run, into)
         counts = self._counts(run)
         if counts:
@@ -105,7 +107,7 @@ class _Packer:
         record = read_record(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         if not self.anonymous:
-            _copy(source, target, source.parent)
+            self._copy(source, target, source.parent, MOST_JSON_BYTES)
             return record.sha256
         hidden = _anonymous(record, self.salt)
         self.resealed[record.sha256] = hidden.sha256
@@ -115,13 +117,13 @@ class _Packer:
     def _add_predictions(self, run: AuditedRun, into: Path) -> None:
         """Copy predictions; artifacts that are left out are noted as pruned."""
         left_out = {}
-        for name in run.record.artifacts:
+        for name, entry in run.record.artifacts.items():
             source, target = run.folder / ARTIFACTS / name, into / ARTIFACTS / name
             if not is_plain(source, run.folder):
                 continue
             if name.startswith(f"{PREDICTIONS}/"):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                _copy(source, target, run.folder)
+                self._copy(source, target, run.folder, entry.bytes)
             else:
                 left_out[name] = NOT_PACKED
         if left_out:
@@ -133,13 +135,22 @@ class _Packer:
         if original is None:
             return
         if not self.anonymous:
-            _copy(root / chain.CHAIN_FILE, self.folder / chain.CHAIN_FILE, root)
+            self._copy(root / chain.CHAIN_FILE, self.folder / chain.CHAIN_FILE, root, chain.MOST_CHAIN_BYTES)
             return
         links = [
             link.model_copy(update={"record_sha256": self.resealed.get(link.record_sha256, link.record_sha256)})
             for link in original.links
         ]
         chain.write(self.folder, links)
+
+    def _copy(self, source: Path, target: Path, below: Path, most: int) -> None:
+        """Copy a plain file of at most `most` bytes; nothing that a link leads to gets into a bundle. Raises OSError."""
+        with open_plain(source, below=below) as file:
+            if os.fstat(file.fileno()).st_size > most:
+                self.say(f"{source}: larger than the {most:,} bytes that it may have; left out of the bundle")
+                return
+            with target.open("xb") as copy:
+                shutil.copyfileobj(file, copy)
 
     def _counts(self, run: AuditedRun) -> dict[str, Any]:
         """Per checkpoint and test scene the counts that every metric follows from; empty without the data or the predictions."""
@@ -156,12 +167,6 @@ class _Packer:
             with contextlib.suppress(DataError):
                 counts[checkpoint] = counts_of(scorer, predictions / checkpoint, spec.split.test)
         return counts
-
-
-def _copy(source: Path, target: Path, below: Path) -> None:
-    """Copy a plain file; nothing that a link leads to gets into a bundle. Raises OSError."""
-    with open_plain(source, below=below) as file, target.open("xb") as copy:
-        shutil.copyfileobj(file, copy)
 
 
 def _anonymous(record: Record, salt: str) -> Record:

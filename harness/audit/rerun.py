@@ -32,7 +32,7 @@ from pretrain_bench.harness.store.store import Store
 CHECK = "run again"
 SPREAD_FROM = 3
 SPREADS = 3.0
-"""A metric may differ by so many standard deviations over seeds where bits cannot be compared."""
+"""The headline metric may differ by this many standard deviations over seeds where bits cannot be compared."""
 
 
 class Repeated(NamedTuple):
@@ -132,8 +132,8 @@ def _compare_metrics(was: AuditedRun, record: Record, runs: dict[str, AuditedRun
     if was.spec.kind != "finetune":
         tally.note(CHECK, "not checked", was.name, f"other arithmetic (CPU, torch or threads); {where}")
         return
-    spread = seed_spread(was, runs)
-    gap, name = largest_difference(was.record, record)
+    gap, name = largest_difference(was, record)
+    spread = seed_spread(was, runs, name)
     if spread is None:
         text = f"other arithmetic, and fewer than {SPREAD_FROM} seeds to judge by; {name} differs by {gap:.4f}; {where}"
         tally.note(CHECK, "not checked", was.name, text)
@@ -142,17 +142,17 @@ def _compare_metrics(was: AuditedRun, record: Record, runs: dict[str, AuditedRun
     tally.expect(CHECK, gap <= SPREADS * spread, was.name, text)
 
 
-def largest_difference(one: Record, two: Record) -> tuple[float, str]:
-    """The metric over all classes that differs most, and by how much."""
-    names = [n for n in one.metrics if "/" not in n]
+def largest_difference(was: AuditedRun, again: Record) -> tuple[float, str]:
+    """The checkpoint whose headline metric differs most, as the name of that metric, and by how much."""
+    names = [f"{was.spec.headline_metric}_{checkpoint}" for checkpoint in was.spec.checkpoints]
     gaps = []
-    for name in names:
-        a, b = one.metrics[name], two.metrics.get(name)
+    for name in (n for n in names if n in was.record.metrics):
+        a, b = was.record.metrics[name], again.metrics.get(name)
         gaps.append((0.0 if a == b else math.inf if a is None or b is None else abs(a - b), name))
     return max(gaps, default=(0.0, "-"))
 
 
-def seed_spread(run: AuditedRun, runs: dict[str, AuditedRun], metric: str = "miou_voxel_final") -> float | None:
+def seed_spread(run: AuditedRun, runs: dict[str, AuditedRun], metric: str) -> float | None:
     """Standard deviation of a metric over runs that differ from this one in their seeds alone; None below SPREAD_FROM."""
     cell = run.record.cell
     if cell is None:

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.contract.migrations import compact
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec
-from pretrain_bench.harness.store.store import KINDS, RECORD, Store, read_record, read_spec
+from pretrain_bench.harness.store.spec_reader import SharedSpec, SpecReader
+from pretrain_bench.harness.store.store import KINDS, RECORD, Store, read_record
 
 PUBLISHING_SECONDS = 0.05
 """A run that is replaced by a newer attempt is away for less than this."""
@@ -22,6 +24,7 @@ class AuditedRun(NamedTuple):
     folder: Path
     record: Record
     spec: StageSpec
+    shared: SharedSpec
 
     @property
     def name(self) -> str:
@@ -35,7 +38,7 @@ Runs = dict[str, AuditedRun]
 
 def read_runs(store: Store, tally: Tally) -> Runs:
     """Read all runs of a store; a run that does not parse becomes a finding."""
-    runs = {}
+    runs, specs = {}, SpecReader()
     for kind in KINDS:
         for folder in sorted((store.root / kind).glob("*")):
             subject = f"{kind}/{folder.name}"
@@ -43,21 +46,21 @@ def read_runs(store: Store, tally: Tally) -> Runs:
                 tally.note("every folder is a run", "warning", subject, f"holds no {RECORD}; not a run of this program")
                 continue
             try:
-                run = read_run(folder)
+                run = read_run(folder, specs)
             except WrongUse as error:
                 tally.expect("record and spec parse and match their hashes", False, subject, str(error))
                 continue
             tally.expect("record and spec parse and match their hashes", True, subject, "")
-            # `read_spec` has computed the key from the spec as it was written.
+            # `SpecReader` has computed the key from the spec as it was written.
             same = (run.record.kind, run.record.key) == (kind, folder.name) == (run.spec.kind, folder.name)
             if tally.expect("key recomputed from the spec", same, subject, f"the spec is of a {run.spec.kind}"):
                 runs[run.record.key] = run
     return runs
 
 
-def read_run(folder: Path) -> AuditedRun:
+def read_run(folder: Path, specs: SpecReader) -> AuditedRun:
     """One run. Raises WrongUse where its record or spec cannot be read."""
-    return AuditedRun(folder, read_record(folder / RECORD), read_spec(folder))
+    return AuditedRun(folder, compact(read_record(folder / RECORD)), *specs.read(folder))
 
 
 def _holds_record(folder: Path) -> bool:

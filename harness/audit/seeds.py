@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -16,6 +17,7 @@ from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import canonical_json
 from pretrain_bench.harness.running.checks import weights_sample
 from pretrain_bench.harness.store.retention import BACKBONE
+from pretrain_bench.harness.store.spec_reader import SharedSpec
 from pretrain_bench.harness.store.store import ARTIFACTS
 
 WEIGHTS, PREDICTIONS = "seeds give different results", "seeds give different predictions"
@@ -32,9 +34,9 @@ def check_seeds(runs: Runs, tally: Tally) -> None:
         if run.record.outcome != Outcome.ok:
             continue
         if run.spec.kind == "finetune":
-            tuned[_but(run, "seed", "parents", "method", "transfer")].append(run)
+            tuned[_but(run.shared, "method", "transfer")].append(run)
         elif BACKBONE in run.record.artifacts:
-            pretrained[_but(run, "seed", "parents")].append(run)
+            pretrained[_but(run.shared)].append(run)
     for group in pretrained.values():
         if len({run.spec.seed for run in group}) > 1:  # one seed has nothing to differ from
             _check_equal_weights(group, tally)
@@ -43,8 +45,9 @@ def check_seeds(runs: Runs, tally: Tally) -> None:
         _check_predictions(group, runs, tally)
 
 
-def _but(run: AuditedRun, *fields: str) -> str:
-    return canonical_json(run.spec.model_dump(mode="json", exclude=set(fields)))
+@lru_cache(maxsize=1024)
+def _but(shared: SharedSpec, *fields: str) -> str:
+    return canonical_json(shared.spec.model_dump(mode="json", exclude={"seed", "parents", *fields}))
 
 
 def _check_equal_weights(group: list[AuditedRun], tally: Tally) -> None:

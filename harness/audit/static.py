@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.support.errors import WrongUse
@@ -21,6 +23,7 @@ from pretrain_bench.harness.audit.tables import check_tables
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.store import chain
 from pretrain_bench.harness.store.retention import NOT_PACKED, pruned
+from pretrain_bench.harness.store.spec_reader import SpecReader
 from pretrain_bench.harness.store.store import ARTIFACTS, ATTEMPTS, LOG, RECORD, Store, read_record
 
 FILES = "files beside the record match their hashes"
@@ -42,16 +45,18 @@ def audit_files(store: Store, tally: Tally, wanted: list[str] | None = None, dat
     for key in late:
         tally.note(UNDER_WAY, "not checked", runs[key].name, "it ended while this audit read the store; audit again")
     checked = {key: run for key, run in runs.items() if key not in late}
-    lost = {(k.key, k.attempt) for k in (completed.links if completed else ()) if k.outcome == chain.LOST}
+    lost = defaultdict[str, set[int]](set)
+    for link in completed.links if completed else ():
+        if link.outcome == chain.LOST:
+            lost[link.key].add(link.attempt)
     cleaned = {k.record_sha256 for k in (completed.links if completed else ()) if k.outcome == chain.PRUNED}
-    specs = {key: run.spec for key, run in runs.items()}
     for run in checked.values():
         if wanted is not None and run.record.key not in wanted:
             continue
         own = Tally()
-        _check_attempts(run, {number for key, number in lost if key == run.record.key}, own)
+        _check_attempts(run, lost[run.record.key], own)
         _check_run(run, runs, data, own)
-        check_contamination(run.record, run.spec, specs, own)
+        check_contamination(run, runs, own)
         _check_files(run, store.bundle is not None, own)
         _check_pruned(run, cleaned, completed is not None, own)
         if any(f.verdict == "failed" for f in own.findings) and _is_replaced(run):
@@ -81,8 +86,12 @@ def _ended_meanwhile(store: Store, completed: chain.Chain | None, runs: Runs) ->
 def _is_replaced(run: AuditedRun) -> bool:
     """Whether another attempt took the place of a run since it was read."""
     try:
-        return read_run(run.folder).record.sha256 != run.record.sha256
-    except WrongUse:
+        if read_json(run.folder / RECORD, below=run.folder)["sha256"] == run.record.sha256:
+            return False
+        return (
+            read_record(run.folder / RECORD).sha256 != run.record.sha256
+        )  # of an older version, whose hash is another
+    except (WrongUse, OSError, ValueError, LookupError, TypeError):
         return True
 
 
@@ -96,7 +105,7 @@ def _check_run(run: AuditedRun, runs: Runs, data: PreparedData, tally: Tally) ->
     check_account(run, runs, tally)
     _check_labels(run, tally)
     check_split(run, data, tally)
-    check_coverage(run.record, run.spec, tally)
+    check_coverage(run, tally)
     check_official_labels(run.record, run.spec, tally)
     _check_provenance(run, tally)
 
@@ -192,12 +201,12 @@ def _check_attempts(run: AuditedRun, lost: set[int], tally: Tally) -> None:
 
 
 def _check_parents(run: AuditedRun, runs: Runs, tally: Tally) -> None:
-    check = "earlier stages are there and ended well"
+    check = "earlier stages exist and succeeded"
     tally.expect(check, run.record.parents == run.spec.parents, run.name, "the record names others than the spec")
     for stage, key in run.spec.parents.items():
         parent = runs.get(key)
         fine = parent is not None and parent.record.outcome == Outcome.ok and parent.spec.stage == stage
-        tally.expect(check, fine, run.name, f"{stage} {key} is not there, or did not end well")
+        tally.expect(check, fine, run.name, f"{stage} {key} is missing, or did not succeed")
 
 
 def _check_identity(run: AuditedRun, runs: Runs, tally: Tally) -> None:
@@ -304,7 +313,7 @@ def _record_hashes(run: AuditedRun) -> set[str]:
 def _is_here_now(store: Store, link: chain.Link) -> bool:
     """Whether a run that was not there when the store was read is there now: it was being published."""
     try:
-        run = read_run(store.folder(link.kind, link.key))
+        run = read_run(store.folder(link.kind, link.key), SpecReader())
     except WrongUse:
         return False
     return link.record_sha256 in _record_hashes(run)

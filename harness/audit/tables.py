@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.audit.runs import AuditedRun, Runs, behind
 from pretrain_bench.harness.contract.stage import canonical_json
+from pretrain_bench.harness.store.spec_reader import SharedSpec
 from pretrain_bench.harness.store.store import CODE
 
 EQUAL_PRETRAINING = "equal budgets in pre-training"
@@ -21,11 +22,11 @@ Table = tuple[str, ...]
 
 
 class Aspect(NamedTuple):
-    """One thing that all methods of a table must share: the name of its check, and its fields for a run. `within` narrows the
-    table: epochs of other data, for one, are other steps."""
+    """One thing that all methods of a table must share: the name of its check, and its fields for a run as canonical JSON.
+    `within` narrows the table: epochs of other data, for one, are other steps."""
 
     check: str
-    fields: dict[str, Any]
+    fields: str
     within: str = ""
 
 
@@ -34,9 +35,9 @@ def check_tables(runs: Runs, tally: Tally) -> None:
     shared: dict[tuple[str, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for run in runs.values():
         if run.record.cell is not None:
-            for aspect in _aspects(run, runs):
-                of_methods = shared[(aspect.check, aspect.within, *_table(run))]
-                of_methods[canonical_json(aspect.fields)].add(run.record.cell.method)
+            stages = behind(run, runs) or ()
+            for check, fields, within in _aspects(run.shared, tuple(stage.shared for stage in stages)):
+                shared[(check, within, *_table(run))][fields].add(run.record.cell.method)
     for (check, _, *table), by_value in shared.items():
         if len(set().union(*by_value.values())) > 1:  # one method has nothing to differ from
             tally.expect(check, len(by_value) == 1, " ".join(table), _in_words(by_value))
@@ -61,23 +62,28 @@ def _table(run: AuditedRun) -> Table:
     return (cell.task, run.record.dataset or "-", cell.protocol, str(cell.label_ratio), cell.budget, cell.profile)
 
 
-def _aspects(run: AuditedRun, runs: Runs) -> Iterator[Aspect]:
-    spec, stages = run.spec, behind(run, runs)
-    yield Aspect("equal budgets in fine-tuning", spec.limits.model_dump(mode="json"))
-    pretrained = [s for s in stages or () if s.spec.kind == "pretrain"]
-    if any(s.spec.data is not None for s in pretrained):
-        total = sum(s.spec.limits.amount for s in pretrained)
-        yield Aspect(EQUAL_PRETRAINING, {pretrained[-1].spec.limits.currency.value: total})
-    for stage in (run, *(stages or ())):
-        profile = {"profile": stage.spec.profile, "version": stage.spec.profile_version}
-        yield Aspect(ONE_PROFILE, profile)
-        network = {**stage.spec.network.model_dump(mode="json"), "precision": stage.spec.precision}
-        yield Aspect(ONE_NETWORK, network)
+@lru_cache(maxsize=1024)
+def _aspects(run: SharedSpec, behind: tuple[SharedSpec, ...]) -> list[Aspect]:
+    """What a run, with the stages behind it, must share with the others of its table."""
+    spec, stages, aspects = run.spec, [stage.spec for stage in behind], list[Aspect]()
+
+    def add(check: str, fields: dict[str, Any], within: str = "") -> None:
+        aspects.append(Aspect(check, canonical_json(fields), within))
+
+    add("equal budgets in fine-tuning", spec.limits.model_dump(mode="json"))
+    pretrained = [s for s in stages if s.kind == "pretrain"]
+    if any(s.data is not None for s in pretrained):
+        total = sum(s.limits.amount for s in pretrained)
+        add(EQUAL_PRETRAINING, {pretrained[-1].limits.currency.value: total})
+    for stage in (spec, *stages):
+        add(ONE_PROFILE, {"profile": stage.profile, "version": stage.profile_version})
+        add(ONE_NETWORK, {**stage.network.model_dump(mode="json"), "precision": stage.precision})
     evaluation = {**(spec.recipe or {}), "selection": spec.selection, "metric": spec.headline_metric}
     if spec.probe is not None:
         evaluation["probe"] = spec.probe.model_dump(mode="json")
-        evaluation["features"] = [s.spec.recipe for s in stages or () if s.spec.kind == "features"]
-    yield Aspect(ONE_RECIPE, evaluation, spec.data.manifest_sha256 if spec.data else "")
+        evaluation["features"] = [s.recipe for s in stages if s.kind == "features"]
+    add(ONE_RECIPE, evaluation, spec.data.manifest_sha256 if spec.data else "")
+    return aspects
 
 
 def _in_words(by_value: dict[str, set[str]]) -> str:

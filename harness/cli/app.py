@@ -61,7 +61,7 @@ def bench(
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_say_version)
     ] = False,
 ) -> None:
-    """Options of `bench` itself; the help text is the app's. What `bench.yaml` sets becomes the default of each command."""
+    """Options of `bench` itself; the help text is the app's. Settings in `bench.yaml` become the defaults of each command."""
     from pretrain_bench.api.configuration import VARIABLES, configuration
 
     held = configuration()
@@ -76,21 +76,21 @@ class Interrupted(BenchError):
 
 
 def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn Ctrl-C into an error of ours; Typer would print its own text and exit code."""
+    """Turn Ctrl-C into an `Interrupted` error; Typer would print its own text and exit code."""
 
     @functools.wraps(command)
     def run_command(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            raise Interrupted("interrupted; what is complete is kept, the same command resumes there") from None
+            raise Interrupted("interrupted; finished work is kept, rerun the same command to resume") from None
 
     run_command.__doc__ = one_line_each(command.__doc__ or "")
     return run_command
 
 
 def one_line_each(text: str) -> str:
-    """A docstring with each paragraph in one line: Typer keeps line breaks, wherever the terminal's are."""
+    """A docstring with each paragraph joined into one line: Typer keeps line breaks, so the terminal could not wrap it."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
 
 
@@ -164,7 +164,7 @@ def main() -> None:
         _print_error(str(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # The reader of our output has closed, so nothing more can be printed.
+        # The reader of the output has closed its end: nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
@@ -179,7 +179,7 @@ def main() -> None:
 
 
 def _expanded(argument: str) -> str:
-    """An argument with the user's home in place of ~, which shells leave alone in --option=~/x and in variables."""
+    """An argument with ~ expanded to the user's home; shells do not expand it in --option=~/x and in variables."""
     option, equals, value = argument.partition("=")
     if argument.startswith("--") and equals:
         return f"{option}={_expanded(value)}"

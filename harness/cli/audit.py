@@ -32,14 +32,14 @@ def audit(
         typer.Option(
             "--rerun",
             metavar="KEY",
-            help="Re-run this run; may be given several times.",
+            help="Rerun this run; may be given several times.",
             autocompletion=completion.keys,
         ),
     ] = None,
     rerun_sample: Annotated[
-        int, typer.Option("--rerun-sample", min=0, metavar="N", help="Re-run N randomly chosen cells.")
+        int, typer.Option("--rerun-sample", min=0, metavar="N", help="Rerun N randomly chosen cells.")
     ] = 0,
-    times: Annotated[int, typer.Option("--times", min=1, help="How many times to re-run each of them.")] = 1,
+    times: Annotated[int, typer.Option("--times", min=1, help="Number of reruns of each.")] = 1,
     rerun_seed: Annotated[
         int | None,
         typer.Option("--rerun-seed", min=0, metavar="N", help="Random seed of --rerun-sample. (default: a fresh one)"),
@@ -51,14 +51,14 @@ def audit(
     sign: Annotated[Path | None, typer.Option("--sign", help="With --bundle: sign it with this SSH key.")] = None,
     signers: Annotated[Path | None, typer.Option("--signers", help="Allowed signers (ssh-keygen's format).")] = None,
     signer: Annotated[
-        str | None, typer.Option("--signer", help="Who must have signed the bundle or the registration.")
+        str | None, typer.Option("--signer", help="Required signer of the bundle or registration.")
     ] = None,
     registered: Annotated[
         Path | None,
         typer.Option("--registered", metavar="FILE", help="Name every cell of this registration that is absent."),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit 4 on a warning, 5 where something could not be checked.")
+        bool, typer.Option("--strict", help="Exit with 4 on a warning, 5 if something could not be checked.")
     ] = False,
     page: Annotated[Path | None, typer.Option("--page", help="Write the findings as an HTML page.")] = None,
     json: Json = False,

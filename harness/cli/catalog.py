@@ -1,4 +1,4 @@
-"""`bench tasks|budgets|profiles|suites|methods|data ls` and `show`: what ships, and every field of it explained."""
+"""`bench tasks|budgets|profiles|suites|methods|data ls` and `show`: the shipped specs, and their fields explained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pretrain_bench.harness.cli.options import Json
 if TYPE_CHECKING:
     from pretrain_bench.api.specs import Kind
 
-tasks = typer.Typer(help="Tasks: what is fine-tuned and scored.", no_args_is_help=True)
+tasks = typer.Typer(help="Tasks: dataset, metric and evaluation of a fine-tuning.", no_args_is_help=True)
 budgets = typer.Typer(help="Budgets: limits that are the same for every method.", no_args_is_help=True)
 profiles = typer.Typer(help="Profiles: recipes.", no_args_is_help=True)
 suites = typer.Typer(help="Suites: matrices of cells.", no_args_is_help=True)
@@ -49,9 +49,9 @@ def show_command(kind: Kind, pattern: str) -> Callable[..., None]:
         else:
             print(table(("field", "value", "unit", "default", "meaning"), fields))
 
-    completed = typer.Argument(help="By name, or a file of yours.", autocompletion=lambda: completion.names(pattern))
+    completed = typer.Argument(help="A name, or your own file.", autocompletion=lambda: completion.names(pattern))
     show.__annotations__["name"] = Annotated[str, completed]
-    show.__doc__ = "Show every field of one, by name or file: its value, unit, default and meaning."
+    show.__doc__ = "Show every field with its value, unit, default and meaning."
     return show
 
 

@@ -1,4 +1,4 @@
-"""Choices of options, spelled out here so that `--help` and completion load no models; a test compares them with those."""
+"""Choices of options, repeated here so that `--help` and completion load no models; a test compares them with the models."""
 
 from __future__ import annotations
 

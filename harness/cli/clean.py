@@ -25,10 +25,8 @@ def clean(
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,
 ) -> None:
-    """Prune artifacts; records, events and logs stay. An audit tells a pruned file from a missing one.
-
-    A stage whose pruned artifacts are needed again runs again.
-    """
+    """Prune artifacts; records, events and logs stay. An audit distinguishes pruned files from missing ones. A stage
+    runs again if its pruned artifacts are needed."""
     from pretrain_bench.harness.cli.console import print_json, table
 
     removed = pb.clean(runs, keep=keep, abandoned=abandoned, dry_run=dry_run)

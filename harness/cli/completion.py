@@ -1,4 +1,4 @@
-"""Values that a shell completes. Names are those of files, so that nothing has to be loaded to list them."""
+"""Values that a shell completes. Names are taken from file names, so that listing them loads nothing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pretrain_bench
 METHODS, TASKS, SUITES = "methods/*/method.yaml", "benchmarks/configs/tasks/*.yaml", "benchmarks/configs/suites/*.yaml"
 BUDGETS, PROFILES = "benchmarks/configs/budgets/*.yaml", "benchmarks/configs/profiles/*.yaml"
 DATASETS, RATES = "benchmarks/configs/datasets/*.yaml", "benchmarks/configs/rates/*.yaml"
-RUN_KINDS = ("pretrain", "finetune")
+RUN_KINDS = ("pretrain", "features", "finetune")
 
 
 def names(pattern: str) -> list[str]:
-    """Names of what ships of one kind, sorted."""
+    """Names of the shipped specs of one kind, sorted."""
     paths = Path(pretrain_bench.__file__).parent.glob(pattern)
     return sorted(path.parent.name if path.name == "method.yaml" else path.stem for path in paths)
 
@@ -61,7 +61,7 @@ def datasets(incomplete: str) -> list[str]:
 
 
 def roots(incomplete: str) -> list[str]:
-    """Datasets that ship, ready for their folder; of NAME=DIR the folders."""
+    """Names of shipped datasets with `=`; after NAME=, folders."""
     name, equals, folder = incomplete.partition("=")
     if not equals:
         return [f"{dataset}=" for dataset in names(DATASETS)]

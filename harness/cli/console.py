@@ -14,15 +14,30 @@ if TYPE_CHECKING:
     from pretrain_bench.benchmarks.specs.cell import Cell
 
 WIDTH = 100
+LONG = 500
+"""Tables of more rows are not laid out by rich, which takes a millisecond a row."""
 KEYS = ("run", "key", "name", "image")
 """Headers of columns whose values are copied into the next command: never wrapped."""
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as text, as wide as the terminal or WIDTH at most; long cells wrap, except in columns of keys.
+    """A table as text, at most as wide as the terminal or WIDTH. Long cells wrap, except in columns of keys.
 
-    Cells are shown as they are: no markup, no control characters. Headers are bold on a terminal; elsewhere the text is plain.
+    Cells are literal: no markup, no control characters. Headers are bold on a terminal; elsewhere the text is plain. More than
+    LONG rows are plain and one line each, however wide.
     """
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    titles = [printable(header) for header in headers]
+    return _wrapped(titles, cells) if len(cells) <= LONG else _one_line_each(titles, cells)
+
+
+def _one_line_each(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).replace("\n", " ").rstrip() for row in (headers, *rows)]
+    return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
+
+
+def _wrapped(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     from rich.box import Box
     from rich.console import Console
     from rich.table import Table
@@ -32,9 +47,9 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     dashes = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
     shown = Table(box=dashes, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for header in headers:
-        shown.add_column(Text(printable(header)), no_wrap=header in KEYS, overflow="fold")
+        shown.add_column(Text(header), no_wrap=header in KEYS, overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(printable(str(cell))) for cell in row))
+        shown.add_row(*map(Text, row))
     out = io.StringIO()
     width = None if terminal else WIDTH
     Console(file=out, width=width, force_terminal=terminal, legacy_windows=False).print(shown)
@@ -42,12 +57,12 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def print_json(data: object) -> None:
-    """Machine output on stdout."""
+    """Print machine-readable output on stdout."""
     print(json.dumps(data, indent=1, sort_keys=True, allow_nan=False))
 
 
 def warn_unreadable(problems: Sequence[str]) -> None:
-    """Warn about runs that no list and no report counts."""
+    """Warn about runs that cannot be read and are left out of lists and reports."""
     for problem in problems[:1]:
         print(f"warning: not counted: {printable(problem)}", file=STDERR)
     if len(problems) > 1:

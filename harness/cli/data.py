@@ -1,4 +1,4 @@
-"""`bench data`: the datasets, preparing them, and looking at them."""
+"""`bench data`: list, prepare, verify and preview datasets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pretrain_bench.harness.cli.options import Json, LabelSplits, Strict, Up, di
 if TYPE_CHECKING:
     from pretrain_bench.benchmarks.datasets.layouts.describe import Description as FolderDescription
 
-app = typer.Typer(help="Datasets: which exist, their sources, preparing and checking them.", no_args_is_help=True)
+app = typer.Typer(help="List, prepare, verify and preview datasets.", no_args_is_help=True)
 
 Target = Annotated[
     str,
@@ -27,7 +27,8 @@ Target = Annotated[
 Root = Annotated[
     Path | None,
     typer.Option(
-        "--root", help="Its folder, in the official layout; procedural ones need none. (default: bench.yaml's)"
+        "--root",
+        help="Folder of the dataset, in the official layout; procedural ones need none. (default: bench.yaml's)",
     ),
 ]
 World = Annotated[choices.World, typer.Option("--world", help="Size of a procedural dataset.")]
@@ -56,10 +57,12 @@ def info(
     frame_stride: Stride = None,
     world: World = "smoke",
     up: Up = "auto",
-    counts: Annotated[bool, typer.Option("--counts", help="Prepare it, and count scenes, points and classes.")] = False,
+    counts: Annotated[
+        bool, typer.Option("--counts", help="Prepare the data, and count scenes, points and classes.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Print the source and licence of a dataset, or the layout of a folder; with --counts also what it holds."""
+    """Print the source and licence of a dataset, or the layout of a folder; with --counts also scenes, points and classes."""
     from pretrain_bench.harness.cli.console import print_json
 
     if root is None and pb.holds_originals(name):
@@ -83,7 +86,7 @@ def info(
 
 
 def _print_folder(folder: str, frame_stride: int | None, counts: bool, up: str, json: bool) -> None:
-    """The layout of a folder of original data, and with `counts` what it holds, which prepares it."""
+    """The layout of a folder of original data; with `counts` also its contents, which prepares it."""
     from pretrain_bench.harness.cli.console import print_json
 
     described = pb.describe_data(folder)
@@ -118,7 +121,7 @@ def _print_layout(described: FolderDescription) -> None:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with data in any layout that is read.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with data in any supported layout.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="The YAML file to write. (default: NAME.yaml, named after DIR)")
     ] = None,
@@ -168,7 +171,7 @@ def prepare(
     strict: Strict = False,
     json: Json = False,
 ) -> None:
-    """Convert a dataset to the prepared form, once; prints where it is. `bench run` does the same by itself."""
+    """Convert a dataset to the prepared form, once, and print its folder. `bench run` does this automatically."""
     from pretrain_bench.harness.cli.console import print_json
 
     folder, manifest = pb.prepare_data(
@@ -190,7 +193,7 @@ def prepare(
     for line in sorted({line for s in scenes for line in s.assumed}):
         print(f"assumed {line}")
     if unposed := sum(s.up is not None for s in scenes):
-        print(f"{unposed} recordings without poses: their frames come to have z up by the camera's axes")
+        print(f"{unposed} recordings without poses: their frames are turned to z up by the camera's axes")
     turned = [s for s in scenes if s.world_up is not None]
     if turned:
         up_was = ", ".join(
@@ -205,14 +208,14 @@ def verify(
     root: Root = None,
     source: Annotated[
         bool,
-        typer.Option("--source", help="Also read the originals (--root) again, and compare; as slow as preparing."),
+        typer.Option("--source", help="Also compare with the originals (--root); as slow as preparing."),
     ] = False,
     frame_stride: Stride = None,
     world: World = "smoke",
     up: Up = "auto",
     json: Json = False,
 ) -> None:
-    """Compare every file of a prepared dataset with its manifest; a single flipped bit is found. Exit 1 where one differs."""
+    """Compare every file of a prepared dataset with its manifest, bit by bit. Exit code 1 if one differs."""
     from pretrain_bench.api.display import printable
     from pretrain_bench.harness.cli.console import print_json
 
@@ -246,15 +249,17 @@ def verify(
 def subset(
     target: Target,
     out: Annotated[Path, typer.Option("--out", help="The folder to write; it becomes a --data root.")],
-    scenes: Annotated[int, typer.Option("--scenes", min=1, help="How many scenes, a quarter of them for testing.")] = 4,
-    frames: Annotated[int | None, typer.Option("--frames", min=1, help="At most this many frames of each.")] = None,
+    scenes: Annotated[
+        int, typer.Option("--scenes", min=1, help="Number of scenes, a quarter of them for testing.")
+    ] = 4,
+    frames: Annotated[int | None, typer.Option("--frames", min=1, help="Maximum number of frames per scene.")] = None,
     root: Root = None,
     frame_stride: Stride = None,
     world: World = "smoke",
     up: Up = "auto",
     json: Json = False,
 ) -> None:
-    """Cut a tiny real subset, for CI: a prepared folder with a few scenes, usable wherever the whole is."""
+    """Cut a small subset of real data, for CI: a prepared folder with a few scenes, usable in place of the dataset."""
     from pretrain_bench.harness.cli.console import print_json
 
     prepared = pb.prepare_data(
@@ -283,10 +288,10 @@ def preview(
     target: Target,
     out: Annotated[Path | None, typer.Option("--out", help="The PNG to write. (default: NAME.png)")] = None,
     scenes: Annotated[int, typer.Option("--scenes", min=1, help="How many scenes.")] = 4,
-    labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Clouds by label too.")] = True,
+    labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Also draw clouds by label.")] = True,
     label_ratio: Annotated[
         str | None,
-        typer.Option("--label-ratio", help="Show training scenes of this label ratio, and which labels it allows."),
+        typer.Option("--label-ratio", help="Show training scenes of this label ratio, and the labels that it allows."),
     ] = None,
     label_split: LabelSplits = None,
     root: Root = None,

@@ -29,10 +29,11 @@ def doctor(
     slurm: SlurmOption = None,
     json: Json = False,
 ) -> None:
-    """Check torch as a stage finds it, ways to isolate stages, GPU, CPUs, memory, worker processes, the runs folder and the data.
+    """Check torch in a stage's environment, executors, GPU, CPUs, memory, worker processes, the runs folder and the
+    data.
 
-    With --on slurm, a job also checks versions, code, runs folder and data on its node. Also lists each setting and where it is
-    set: an option, an environment variable, bench.yaml, or the default. Ends with 3 if nothing can run.
+    With --on slurm, a job also checks versions, code, runs folder and data on its node. Also lists each setting with its
+    origin: an option, an environment variable, bench.yaml, or the default. The exit code is 3 if stages cannot run.
     """
     from pretrain_bench.api.configuration import settings_in_force
     from pretrain_bench.api.doctor import raise_if_broken

@@ -1,4 +1,4 @@
-"""`bench features`: the features of one frame, before and after pre-training, as colours."""
+"""`bench features`: draw the features of one frame as colours, before and after pre-training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def features(
     run: Annotated[
         str, typer.Argument(help="The first characters of a pre-training run's key.", autocompletion=completion.keys)
     ],
-    scene: Annotated[str | None, typer.Option("--scene", help="A scene of its dataset. (default: the last)")] = None,
+    scene: Annotated[str | None, typer.Option("--scene", help="Scene of the dataset. (default: the last)")] = None,
     frame: Annotated[int, typer.Option("--frame", min=0, help="A frame of the scene.")] = 0,
     out: Annotated[Path, typer.Option("--out", help="The folder to write to.")] = Path("features"),
     runs: Runs = DEFAULT_RUNS,

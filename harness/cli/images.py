@@ -1,4 +1,4 @@
-"""`bench images`: the container images, their state, building them."""
+"""`bench images`: build, list and check container images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ app = typer.Typer(help="Container images: one per method, one for the tasks, on 
 Names = Annotated[list[str] | None, typer.Argument(help="Images. (default: all)", show_default=False)]
 Base = Annotated[
     str | None,
-    typer.Option("--base", help="The image below all. (default: the public CUDA image)", show_default=False),
+    typer.Option("--base", help="Base image of all. (default: the public CUDA image)", show_default=False),
 ]
 
 Engine = Annotated[
-    str, typer.Option("--engine", help="docker or podman; each has images of its own.", show_default=True)
+    str, typer.Option("--engine", help="docker or podman; each keeps its own images.", show_default=True)
 ]
 
 
@@ -27,16 +27,16 @@ def build(
     base: Base = None,
     wheels: Annotated[Path | None, typer.Option("--wheels", help="A folder with a torch wheel to use.")] = None,
     torch_args: Annotated[
-        str, typer.Option("--torch-args", help="Arguments of pip for torch, such as --index-url.")
+        str, typer.Option("--torch-args", help="Arguments for pip when it installs torch, such as --index-url.")
     ] = "",
     minkowski: Annotated[
         bool, typer.Option("--minkowski", help="Build MinkowskiEngine into the base (10 minutes).")
     ] = False,
-    logs: Annotated[Path, typer.Option("--logs", help="Where the build logs are kept.")] = Path("image-logs"),
+    logs: Annotated[Path, typer.Option("--logs", help="Folder for the build logs.")] = Path("image-logs"),
     engine: Engine = "docker",
     json: Json = False,
 ) -> None:
-    """Build missing and stale images; those that have not changed are left alone. Exit code 1 where one fails."""
+    """Build missing and stale images; keep the others. Exit code 1 if a build fails."""
     from pretrain_bench.api.display import printable
     from pretrain_bench.harness.cli.console import print_json, table
 
@@ -63,12 +63,12 @@ def build(
 
 
 def ls(engine: Engine = "docker", json: Json = False) -> None:
-    """List the images: whether they are built, fit this code, and how large they are."""
+    """List the images with state (built, stale) and size."""
     _show(pb.list_images(engine), json)
 
 
 def check(engine: Engine = "docker", json: Json = False) -> None:
-    """Report drift: images older than their code, locks or base. Exit code 1 where there is any."""
+    """Report stale images: those older than their code, locks or base. Exit code 1 if there is one."""
     images = pb.list_images(engine)
     _show(images, json)
     if any(image.state != "ok" for image in images):

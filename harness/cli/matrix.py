@@ -1,4 +1,4 @@
-"""What `bench run` and `bench plan` take: the cells, and the settings beside them. Each option is defined here once."""
+"""Options of `bench run` and `bench plan`: the cells and the settings. Each option is defined here once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ AXES = ("--method", "--task", "--protocol", "--label-ratio", "--pretrain-seed", 
 
 
 class Matrix(NamedTuple):
-    """The options, as they were given."""
+    """The options as given."""
 
     words: Annotated[
         list[str] | None,
@@ -57,7 +57,7 @@ class Matrix(NamedTuple):
         list[str] | None,
         typer.Option(
             "--method",
-            help="A pre-training method, the folder of your own, or your checkpoints, NAME=[ORIGIN:]FILE[,FILE...]; "
+            help="A pre-training method, the folder of your own method, or your checkpoints, NAME=[ORIGIN:]FILE[,FILE...]; "
             f"{SEVERAL}.",
             autocompletion=completion.methods,
         ),
@@ -66,7 +66,7 @@ class Matrix(NamedTuple):
         list[str] | None,
         typer.Option(
             "--task",
-            help=f"What to fine-tune and score, by name or YAML file; {SEVERAL}.",
+            help=f"Task to fine-tune and score, by name or YAML file; {SEVERAL}.",
             autocompletion=completion.tasks,
         ),
     ] = None
@@ -74,7 +74,7 @@ class Matrix(NamedTuple):
         str | None,
         typer.Option(
             "--suite",
-            help="A whole matrix, by name or YAML file, in place of the above.",
+            help="A whole matrix, by name or YAML file, instead of methods and tasks.",
             autocompletion=completion.suites,
         ),
     ] = None
@@ -137,12 +137,12 @@ class Matrix(NamedTuple):
     executor: ExecutorName = "auto"
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Stages side by side. (default: as many as fit the machine)"),
+        typer.Option("--workers", min=1, help="Number of stages in parallel. (default: as many as fit the machine)"),
     ] = None
     retry: Annotated[
         Literal["none", "infra", "failed"],
         typer.Option(
-            "--retry", help="Which runs to retry; infra: interrupted by the machine, failed: infra and what failed."
+            "--retry", help="Which runs to retry: none, infra (interrupted by the machine), failed (infra and failed)."
         ),
     ] = "infra"
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Rebuild stale images.")] = False
@@ -169,7 +169,7 @@ class Matrix(NamedTuple):
         return [word for word in self.words or [] if "=" not in word]
 
     def settings(self) -> pb.Settings:
-        """Everything but the cells."""
+        """The settings: everything but the cells."""
         return pb.Settings(
             data_roots(self.data), self.pretrain_data or (), self.imagenet_weights, self.threads, self.backend, self.device,
             self.executor, self.trust_code, self.up, self.pretrained_on or (), label_splits(self.label_split),
@@ -202,7 +202,7 @@ class Matrix(NamedTuple):
             if flag not in given:
                 raise pb.WrongUse(f"{flag} is missing; name a method and a task, or a --suite")
         if self.seeds is not None and self.pretrain_seed is not None:
-            raise pb.WrongUse("--seeds and --pretrain-seed: both name the seeds of the pre-training; give one of them")
+            raise pb.WrongUse("--seeds and --pretrain-seed: both set the pre-training seeds; give one of them")
         methods, tasks, budget = split_values(self.method), split_values(self.task), self.budget
         if budget is None:
             budget, reasons = pb.fitting_budget(methods, tasks, settings or self.settings(), on)

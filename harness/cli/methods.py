@@ -1,4 +1,4 @@
-"""`bench methods`: the methods, and weights from and for elsewhere."""
+"""`bench methods`: list and check methods, import and export weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pretrain_bench as pb
 from pretrain_bench.harness.cli import completion
 from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, PretrainData, Runs, TrustCode, display
 
-app = typer.Typer(help="Pre-training methods, and weights from and for elsewhere.", no_args_is_help=True)
+app = typer.Typer(help="List and check pre-training methods; import and export weights.", no_args_is_help=True)
 
 
 def ls(json: Json = False) -> None:
@@ -32,12 +32,13 @@ def ls(json: Json = False) -> None:
 
 def check(
     name: Annotated[
-        str, typer.Argument(help="A method's name, or the folder of your own.", autocompletion=completion.methods)
+        str,
+        typer.Argument(help="A method's name, or the folder of your own method.", autocompletion=completion.methods),
     ],
     pretrain_data: PretrainData = None,
     keep: Annotated[
         Path | None,
-        typer.Option("--keep", help="A folder for the runs of the checks; without it they are deleted."),
+        typer.Option("--keep", help="Keep the runs of the checks in this folder. (default: delete them)"),
     ] = None,
     trust_code: TrustCode = False,
     json: Json = False,
@@ -64,18 +65,21 @@ def import_checkpoint(
     origin: Annotated[
         str | None,
         typer.Option(
-            "--origin", help="Where it comes from; decides the order of its kernels where the file does not show it."
+            "--origin",
+            help="Origin of the file and so the order of its kernels; only if the file does not show it.",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="The backbone to write.")] = Path("backbone.safetensors"),
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Accept it even where tensors are missing or differ.")
-    ] = False,
+    out: Annotated[Path, typer.Option("--out", help="The backbone file to write.")] = Path("backbone.safetensors"),
+    partial: Annotated[bool, typer.Option("--partial", help="Accept missing and different tensors.")] = False,
     prefix: Annotated[
         str | None,
-        typer.Option("--prefix", help="Which of several networks in the file, such as state_dict.module."),
+        typer.Option(
+            "--prefix", help="Prefix of the network, if the file contains several, such as state_dict.module."
+        ),
     ] = None,
-    profile: Annotated[str, typer.Option("--profile", help="Whose network it has to fit.")] = "headline",
+    profile: Annotated[
+        str, typer.Option("--profile", help="Profile whose network the checkpoint has to fit.")
+    ] = "headline",
     json: Json = False,
 ) -> None:
     """Convert a checkpoint to this project's backbone; `bench run --method NAME=BACKBONE` runs it.
@@ -109,7 +113,7 @@ def export(
         typer.Option("--out", help="The file to write: NAME.safetensors, or a PyTorch file with the key state_dict."),
     ],
     partial: Annotated[
-        bool, typer.Option("--partial", help="pointcept: leave out tensors that have no place in its network.")
+        bool, typer.Option("--partial", help="With pointcept: leave out tensors that its network lacks.")
     ] = False,
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,

@@ -28,7 +28,7 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="NAME=DIR",
-        help="Root of a dataset, in any layout that is read for it; NAME may be your own YAML file.",
+        help="Root of a dataset, in any supported layout; NAME may be your own YAML file.",
         autocompletion=completion.roots,
     ),
 ]
@@ -47,7 +47,7 @@ Up = Annotated[
 ]
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="FIELD=PATTERN", help="Cells of a suite: method=ours,csc or task=*-sem."),
+    typer.Option("--only", metavar="FIELD=PATTERN", help="Select cells of a suite: method=ours,csc or task=*-sem."),
 ]
 ImagenetWeights = Annotated[
     Path | None,
@@ -58,7 +58,7 @@ PretrainedOn = Annotated[
     typer.Option(
         "--pretrained-on",
         metavar="[NAME=]FILE",
-        help="The scenes that an imported checkpoint was pre-trained on, one a line; unknown without it.",
+        help="File with the scenes that an imported checkpoint was pre-trained on, one per line. (default: unknown)",
     ),
 ]
 LabelSplits = Annotated[
@@ -71,13 +71,19 @@ LabelSplits = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", min=1, help="CPU threads of a stage. (default: all that bench may use, at most 8)"),
+    typer.Option("--threads", min=1, help="CPU threads per stage. (default: all that bench may use, at most 8)"),
 ]
 Backend = Annotated[
-    Literal["torch", "minkowski"],
-    typer.Option("--backend", envvar="BENCH_SPARSE_BACKEND", help="Sparse engine of the 3D network."),
+    Literal["torch", "triton", "minkowski"],
+    typer.Option(
+        "--backend",
+        envvar="BENCH_SPARSE_BACKEND",
+        help="Sparse engine of the 3D network; triton: torch with fused convolutions on a GPU, not yet measured.",
+    ),
 ]
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: the GPU where there is one.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: the GPU if the machine has one.")
+]
 ExecutorName = Annotated[
     Literal["auto", "bubblewrap", "local", "docker", "podman"],
     typer.Option(
@@ -100,13 +106,13 @@ SlurmOption = Annotated[
 ]
 TrustCode = Annotated[
     bool,
-    typer.Option("--trust-code", help="Run your own method folders' Python; planning runs it unisolated."),
+    typer.Option("--trust-code", help="Allow Python from your own method folders; planning runs it without isolation."),
 ]
 DEFAULT_RUNS = Path("runs")
 
 
 def display(json: bool) -> Display:
-    """Bars or lines on stderr; nothing with --json."""
+    """Progress on stderr as bars or lines; none with --json."""
     from pretrain_bench.api.display import Silent, default_display
 
     return Silent() if json else default_display()

@@ -1,4 +1,4 @@
-"""`bench plan`: the stages of a suite, which are done, and an estimate for the rest. Nothing runs."""
+"""`bench plan`: the stages of a suite with their state, and an estimate for those to run. Nothing runs."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def plan(
 ) -> None:
     """List the stages of `bench run` with the same options: done, stale (and why), failed, n/a or to do; then the totals.
 
-    `bench plan SUITE` is short for --suite. Totals are hours with a range, GPU-days and disk, for each method. Data need not be
-    there: a GPU-sized budget is planned on datasets of their published size, other budgets on the generated ones. Nothing is
-    prepared and nothing runs; --workers, --rebuild and --strict change nothing here.
+    `bench plan SUITE` is short for --suite. Totals are hours with a range, GPU-days and disk, for each method. No data
+    are needed: a GPU-sized budget is planned on datasets of their published size, other budgets on generated data.
+    Nothing is prepared or run; --workers, --rebuild and --strict have no effect.
     """
     from pretrain_bench.api.planning import ClusterShape
     from pretrain_bench.harness.cli.console import print_json

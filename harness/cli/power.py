@@ -1,4 +1,4 @@
-"""`bench power`: how many seeds a difference needs, from runs that exist."""
+"""`bench power`: the number of seeds that a difference needs, computed from existing runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def power(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show how many seeds would find a difference, under each protocol, and what they would cost."""
+    """Show the number of seeds that would find a difference, for each protocol, and their cost."""
     from pretrain_bench.harness.cli.console import print_json, table
 
     answer = pb.power(runs, effect, task or ())

@@ -15,7 +15,7 @@ from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 
 def report(
-    out: Annotated[Path, typer.Option("--out", help="Where the report is written.")] = Path("report"),
+    out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("report"),
     suite: Annotated[
         str | None,
         typer.Option(
@@ -25,7 +25,8 @@ def report(
     published: Annotated[
         bool,
         typer.Option(
-            "--published", help="Also list the paper's numbers for tasks on synthetic data, with what differs."
+            "--published",
+            help="Also list the paper's numbers for tasks on synthetic data, with the differences in protocol.",
         ),
     ] = False,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Write index.html, one self-contained page.")] = True,
@@ -33,10 +34,12 @@ def report(
         bool,
         typer.Option(
             "--scenes/--no-scenes",
-            help="Put the pictures that `bench show RUN --scene` made into the page; they show scenes of the data set.",
+            help="Include pictures that `bench show RUN --scene` made; they show scenes of the dataset.",
         ),
     ] = True,
-    watch: Annotated[bool, typer.Option("--watch", help="Rewrite it whenever runs end, at most every 30 s.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Rewrite the report when runs end, at most every 30 s.")
+    ] = False,
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(
@@ -47,7 +50,7 @@ def report(
     ] = None,
     export: Annotated[
         list[Exporter] | None,
-        typer.Option("--export", help="Also hand every run to these (extras; below --out, no network)."),
+        typer.Option("--export", help="Also export every run to these tools (extras; below --out, no network)."),
     ] = None,
     runs: Runs = DEFAULT_RUNS,
     json: Json = False,
@@ -88,7 +91,7 @@ def _watch(runs: Path, out: Path, build: Callable[[Path], object]) -> None:
 
 
 def _print(text: str, files: dict[str, Path], json: bool) -> None:
-    """The short tables and the written files; as JSON the files alone."""
+    """Print the short tables and the written files; as JSON the files only."""
     from pretrain_bench.api.display import printable
     from pretrain_bench.harness.cli.console import print_json
 

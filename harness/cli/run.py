@@ -25,7 +25,11 @@ def run(
     ] = None,
     register: Annotated[
         Path | None,
-        typer.Option("--register", metavar="FILE", help="Write down the cells first; bench audit --registered FILE."),
+        typer.Option(
+            "--register",
+            metavar="FILE",
+            help="Write the cells to FILE first; bench audit --registered FILE compares.",
+        ),
     ] = None,
     sign: Annotated[
         Path | None, typer.Option("--sign", metavar="KEY", help="With --register: sign the file with this SSH key.")
@@ -48,10 +52,10 @@ def run(
         bool, typer.Option("--detach", help="With --on slurm: submit this command as a small job, and return.")
     ] = False,
 ) -> None:
-    """Pre-train, fine-tune and score methods under a budget; what is done already is reused.
+    """Pre-train, fine-tune and score methods under a budget; finished stages are reused.
 
-    Without --data and --pretrain-data, generated datasets stand in for S3DIS and ScanNet, every result says so, and the budget is
-    smoke, which takes minutes. `bench plan` with the same options says beforehand how long it takes.
+    Without --data and --pretrain-data, generated datasets replace S3DIS and ScanNet, every result says so, and the budget is
+    smoke, which takes minutes. `bench plan` with the same options estimates the time.
     """
     shown, where = display(matrix.json), pb.Where(on, tuple(slurm or ()), max_pending, address)
     where.check()
@@ -73,7 +77,7 @@ def run(
         workers=matrix.workers,
         rebuild=matrix.rebuild,
         strict=matrix.strict,
-        # Of a suite, cells that make no sense are left out; what is asked for by name is refused.
+        # A suite leaves out cells that make no sense; the same cell named by options is refused.
         skip_not_applicable=matrix.suite is not None,
         synthetic=matrix.synthetic,
         on_cpu=matrix.budget is not None,

@@ -37,7 +37,10 @@ def show(
     checkpoint: Annotated[Checkpoint, typer.Option("--checkpoint", help="Which predictions --scene draws.")] = "final",
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Where to. (default: pictures/ in the run's folder, or here for a bundle)"),
+        typer.Option(
+            "--out",
+            help="Folder for the picture. (default: pictures/ in the run's folder, or here for a bundle)",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -62,12 +65,11 @@ def _list(runs: Path, json: bool) -> None:
     from pretrain_bench.harness.cli.console import per_cent, print_json, seeds, table, warn_unreadable
 
     store = pb.open_runs(runs)
-    listed = pb.list_runs(store)
     if json:
-        print_json([one.record.model_dump(mode="json") for one in listed])
+        print_json([one.record.model_dump(mode="json") for one in pb.list_runs(store)])
         return
     rows, part, final = [], False, False
-    for one in listed:
+    for one in pb.iterate_runs(store):
         record = one.record
         seed = seeds(record.cell, "?" if one.seed is None else one.seed)
         result = record.outcome.value if one.metric is None else f"{per_cent(one.score)} {one.metric}"
@@ -76,12 +78,11 @@ def _list(runs: Path, json: bool) -> None:
         if record.coverage is not None and record.coverage.mark:
             result += f", {record.coverage.counts}"
             part = True
-        rows.append((record.key, one.title, seed, one.budget or "?", record.dataset or "-", result))
-    print(
-        table(("run", "stage", "seeds", "budget", "dataset", "selected, per cent"), rows)
-        if rows
-        else f"no runs in {runs}"
-    )
+        row = (record.key, one.title, seed, one.budget or "?", record.dataset or "-", result)
+        rows.append((record.started_at, row))
+    rows.sort(key=lambda started_and_row: started_and_row[0])
+    headers = ("run", "stage", "seeds", "budget", "dataset", "selected, per cent")
+    print(table(headers, [row for _, row in rows]) if rows else f"no runs in {runs}")
     if final:
         print("* after the last step: no training scene was held out to select a checkpoint")
     if part:
@@ -168,6 +169,6 @@ def _metric(record: Record, name: str) -> str:
 
 
 def _amounts(used: Ledger | Measured) -> list[tuple[str, str]]:
-    """What was measured, as text."""
+    """The measured resources as text."""
     amounts = [(name, value) for name, value in used if value is not None]
     return [(name, f"{value:,.1f}" if isinstance(value, float) else f"{value:,}") for name, value in amounts]

@@ -1,4 +1,4 @@
-"""`bench status`: stages that run in a store now, seen from another shell."""
+"""`bench status`: the stages that are running in a store, from another shell."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def status(runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
-    """Show running stages: progress, steps per second, time left; how far each `bench run` is; and how many runs ended how.
+    """Show running stages: progress, steps per second, time left; progress of each `bench run`; runs by outcome.
 
-    A stage is stalled when it has shown no sign of life for a minute and 20 times as long as a step takes.
+    A stage is stalled if it has sent no event for a minute and for 20 times the duration of a step.
     """
     from pretrain_bench.api.display import duration
     from pretrain_bench.harness.cli.console import print_json, table

@@ -1,4 +1,4 @@
-"""Standard streams that cannot fail: closed ones are opened, and characters that one's encoding lacks are escaped."""
+"""Standard streams that cannot fail: closed streams are opened, and characters outside of the encoding are escaped."""
 
 from __future__ import annotations
 

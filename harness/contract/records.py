@@ -24,7 +24,7 @@ MetricName = Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,200}$")]
 
 
 class Outcome(StrEnum):
-    """How a run ended; a closed list (design section 2)."""
+    """How a run ended; a closed list (docs/architecture.md#outcomes)."""
 
     ok = "ok"
     timeout = "timeout"

@@ -66,6 +66,7 @@ MOST_TEST_FEATURE_BYTES = 8 << 30
 LINEAR_PROBE_PARTS = (FEATURES_STAGE, "linear")
 """The parts (`StageSpec.part`) of a linear probe."""
 
+SparseBackend = Literal["torch", "triton", "minkowski"]
 Kind = Literal["pretrain", "features", "finetune"]
 KIND_MEANS = (
     "`pretrain` runs the method; `features` computes what linear probes at all label ratios share; `finetune` evaluates a "
@@ -162,7 +163,7 @@ class StageSpec(Spec):
         description="the user's file that a stage of an imported method converts",
     )
     threads: PositiveInt
-    sparse_backend: Literal["torch", "minkowski"]
+    sparse_backend: SparseBackend
     device: Literal["cpu", "cuda"]
     code_sha256: Sha256
 
@@ -237,12 +238,12 @@ class StageSpec(Spec):
 
 
 def key_of(plain: object) -> str:
-    """The key that a spec gives, as it was written: fields that it did not know yet are no part of it."""
+    """The key of a spec as it was written; fields added since are left out."""
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()[:KEY_LENGTH]
 
 
 def hashes_as_written(plain: object) -> Iterator[str]:
-    """sha256 of plain data that was read, as the text that was hashed: fields that it did not know yet are no part of it.
+    """sha256 of plain data that was read, as the text that was hashed; fields added since are left out.
 
     What was written sorted is canonical as soon as it is compact, which is quick. Tiny numbers then have another form; the second
     hash is that of the canonical text.

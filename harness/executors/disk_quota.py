@@ -1,4 +1,4 @@
-"""Limits the size of a folder by mounting a file system of that size over it (design section 6).
+"""Limits the size of a folder by mounting a file system of that size over it.
 
 A file beside the folder holds the file system; at the end its content is copied to the folder itself. This needs root and the
 tools of ext4. Without them only the watcher limits the folder, and a stage may exceed the limit between two samples.

@@ -1,4 +1,4 @@
-"""Runs a stage in a container (design section 6).
+"""Runs a stage in a container.
 
 The sandbox is always on: no network, a read-only root, no capabilities, no new privileges, not root, limits on processes, memory
 (without swap) and CPU, and no files of the host but the folders of the contract, of which only `/bench/out` is writable.

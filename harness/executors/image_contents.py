@@ -1,4 +1,4 @@
-"""Container images: their names, and the files, arguments and hashes that each is built from (design section 6).
+"""Container images: their names, and the files, arguments and hashes that each is built from.
 
 There is one `base` (Python, torch, locked dependencies), one thin image per method with the code that its stages can reach, and
 one `task`. Every image has a label with the hash of its build inputs: nothing is built twice, and a stale image is recognised.

@@ -1,4 +1,4 @@
-"""Cells that make no sense: what a method, dataset, task or protocol lacks (n/a in a plan)."""
+"""Cells that make no sense (n/a in a plan), because method, dataset, task or protocol lacks something."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class NotApplicable(WrongUse):
 
 
 def check_needs(method: Method, dataset: Dataset) -> None:
-    """Raises NotApplicable, naming what is missing, where a method cannot be pre-trained on a dataset."""
+    """Raises NotApplicable, naming the missing input, if a method cannot be pre-trained on a dataset."""
     needs = {n for n in NEEDED if getattr(method.needs, n)}
     missing = sorted(needs - set(dataset.provides))
     if missing:
@@ -32,8 +32,8 @@ def check_needs(method: Method, dataset: Dataset) -> None:
 
 
 def check_held(method: Method, source: PreparedDataset, scenes: tuple[str, ...]) -> None:
-    """Raises NotApplicable, naming what is missing, where these prepared data lack what their dataset may have: recordings
-    without poses, scans without pictures."""
+    """Raises NotApplicable, naming the missing input, if these prepared data lack an optional input of their dataset:
+    recordings without poses, scans without pictures."""
     framed = [s for s in source.manifest.scenes if s.frames and s.name in scenes]
     lacking = {"frames", "images"} if not framed else set()
     if all(s.up is not None for s in framed):
@@ -50,8 +50,8 @@ def check_held(method: Method, source: PreparedDataset, scenes: tuple[str, ...])
 def check_classes(
     source: PreparedDataset, scenes: tuple[str, ...], kind: str, part: str, of_task: tuple[str, ...] = ()
 ) -> None:
-    """Raises NotApplicable where no label of the `part` scenes is of a class that counts (`of_task`, where a task names its
-    classes): nothing to learn, or no score."""
+    """Raises NotApplicable if no label of the `part` scenes is of an evaluated class (`of_task`, if the task names its
+    classes): without one, nothing can be learnt or scored."""
     dataset = source.dataset
     shown = classes_in(source.manifest, scenes, kind)
     names = dataset.detected_classes if kind == "detection" else dataset.classes
@@ -71,8 +71,8 @@ def check_classes(
 def check_applicable(
     method: Method, source: Dataset | None, task: Task, target: Dataset, protocol: Protocol = FINETUNE
 ) -> None:
-    """Raises NotApplicable, with the reason, for a cell that makes no sense; reads no data. `source` is what the method is
-    pre-trained on, `target` what the task is fine-tuned on."""
+    """Raises NotApplicable, with the reason, for a cell that makes no sense; reads no data. `source` is the
+    pre-training dataset, `target` the fine-tuning dataset."""
     if protocol != FINETUNE and task.kind != "semantic":
         raise NotApplicable(
             f"protocol {protocol!r}: task {task.name!r} is of kind {task.kind}; only semantic tasks are probed, whose head is "

@@ -40,15 +40,15 @@ _FOLDERS: dict[type[Spec], tuple[str, str]] = {
 
 
 def available(kind: type[Spec]) -> dict[str, Path]:
-    """Name to file of everything of one kind that ships, sorted by name."""
+    """Name to file of the shipped specs of one kind, sorted by name."""
     folder, pattern = _FOLDERS[kind]
     paths = (package_folder() / folder).glob(pattern)
     return dict(sorted((p.parent.name if p.name == METHOD_FILE else p.stem, p) for p in paths))
 
 
 def installed_methods() -> dict[str, Path]:
-    """Name to file of the methods that other installed packages bring, sorted by name. Imports nothing of theirs; a broken entry
-    point is left out, and is an error when its method is asked for by name."""
+    """Name to file of the methods in other installed packages, sorted by name. Imports none of their code; a broken
+    entry point is left out, and is an error only when its method is named."""
     return {name: path for name, path in _entry_points().items() if path.is_file()}
 
 
@@ -57,7 +57,7 @@ def _entry_points() -> dict[str, Path]:
     promised = {}
     for entry in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda e: e.name):
         top, *rest = entry.value.split(".")
-        spec = importlib.util.find_spec(top)  # of a top-level name, which imports nothing
+        spec = importlib.util.find_spec(top)  # a top-level name: locating it imports nothing
         folders = list(spec.submodule_search_locations or ()) if spec is not None else []
         promised[entry.name] = Path(*folders[:1], *rest, METHOD_FILE) if folders else Path(entry.value, METHOD_FILE)
     return promised

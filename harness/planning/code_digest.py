@@ -1,6 +1,6 @@
 """The code digest: a hash of the files that a stage can import, of the lock files and of its image's build inputs.
 
-It is part of the key, so that a change of code makes the stages stale that can reach it, and no others (design section 4).
+It is part of the key, so a change of code makes exactly those stages stale that can import it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _seen: list[tuple[tuple[str, int, int], ...]] = [()]
 
 
 def forget_changed_code() -> None:
-    """Let digests be made anew where a file of the project changed since they were: a notebook may outlive an edit."""
+    """Recompute digests if a file of the project has changed since: a notebook may outlive an edit."""
     folder = package_folder()
     paths = [p for p in folder.glob("*/**/*") if p.suffix == ".py"] + [
         p for p in docker_folder().rglob("*") if p.is_file()
@@ -54,7 +54,7 @@ def docker_folder() -> Path:
 
 
 def base_inputs() -> dict[str, Path]:
-    """Name to file of what the base image is built from beside its Dockerfile: locks, and the edits of MinkowskiEngine."""
+    """Name to file of the base image's build inputs beside its Dockerfile: locks, and the edits of MinkowskiEngine."""
     folder = docker_folder()
     locks = {name: folder / name for name in BASE_LOCKS}
     edits = sorted(path for path in (folder / "minkowski").iterdir() if path.is_file())
@@ -102,7 +102,8 @@ def reachable_modules(entries: Iterable[str]) -> set[str]:
 
 @cache
 def imports_of(module: str) -> tuple[str, ...]:
-    """Project modules named in the import statements of a module, wherever in it they stand, but for type checkers."""
+    """Project modules in the import statements of a module, at any depth, except for those under `if
+    TYPE_CHECKING:`."""
     path = file_of(module)
     assert path is not None
     return _imports_in(path, module if path.name == "__init__.py" else module.rpartition(".")[0])
@@ -140,7 +141,7 @@ def _executed(node: ast.AST) -> Iterator[ast.AST]:
     else:
         children = ast.iter_child_nodes(node)
     for child in children:
-        if isinstance(child, STATEMENTS):  # an expression holds no import, and most nodes are of expressions
+        if isinstance(child, STATEMENTS):  # expressions contain no imports, and most nodes are expressions
             yield from _executed(child)
 
 
@@ -158,8 +159,9 @@ def file_of(module: str) -> Path | None:
 
 @cache
 def code_sha256(kind: str, method: str, part: str) -> str:
-    """Hash of the names and contents of the modules that one stage can reach by its imports and of its image's own inputs, as
-    they were when this process first asked. The same for every executor, so that their bits can be compared."""
+    """Hash of the names and contents of the modules that one stage can reach by its imports and of its image's own
+    inputs, as they were when this process first read them. It is equal for all executors, so that their results can be
+    compared bit by bit."""
     entry = entry_module(kind, method, part)
     if file_of(entry) is None:
         raise WrongUse(
@@ -169,12 +171,12 @@ def code_sha256(kind: str, method: str, part: str) -> str:
 
 
 def digest_of_hashes(hashes: Mapping[str, str]) -> str:
-    """The code digest that a list of module or file to hash gives, such as a run's code.json."""
+    """The code digest of a mapping from module or file to hash, such as a run's code.json."""
     return hashlib.sha256("".join(f"{name} {sha256}\n" for name, sha256 in sorted(hashes.items())).encode()).hexdigest()
 
 
 def code_hashes(kind: str, method: str, part: str) -> dict[str, str]:
-    """Module or file to hash of everything that `code_sha256` covers, so that a person can be told what changed."""
+    """Module or file to hash of everything that `code_sha256` covers, to name the changes to the user."""
     return {**module_hashes(("pretrain_bench.methods.stage", entry_module(kind, method, part))), **build_hashes(kind)}
 
 
@@ -186,8 +188,8 @@ def file_sha256(path: Path) -> str:
 def folder_files(folder: Path) -> dict[str, Path]:
     """Relative name to path of all files of a method's folder, sorted.
 
-    Hidden files, compiled ones and the runs and reports that `bench` writes there by default are left out. Raises WrongUse for
-    a folder that holds far more than code, and for anything but readable files and plain folders.
+    Hidden files, compiled ones and the runs and reports that `bench` writes there by default are left out. Raises
+    WrongUse for a folder far larger than code, and for anything but readable files and plain folders.
     """
     files: dict[str, Path] = {}
     total = 0
@@ -215,7 +217,8 @@ def folder_files(folder: Path) -> dict[str, Path]:
 
 
 def folder_sha256(folder: Path) -> str:
-    """The code digest of a method's folder from outside: all its files, and every module of this project that they can reach."""
+    """The code digest of a user's method folder: all its files, and every module of this project that they can
+    import."""
     files = folder_files(folder)
     entries = {m for name, path in files.items() if name.endswith(".py") for m in _imports_in(path, folder.name)}
     hashed = hashlib.sha256(digest({f"{PACKAGE}.methods.stage", *entries}).encode())
@@ -226,7 +229,7 @@ def folder_sha256(folder: Path) -> str:
 
 @cache
 def build_hashes(kind: str) -> dict[str, str]:
-    """File to hash of what the image of a stage is built from beside its modules: Dockerfiles, lock, edits of MinkowskiEngine."""
+    """File to hash of a stage image's build inputs beside its modules: Dockerfiles, lock, edits of MinkowskiEngine."""
     folder = docker_folder()
     own = "method.Dockerfile" if kind == "pretrain" else "task.Dockerfile"
     files = {name: folder / name for name in ("base.Dockerfile", own)} | base_inputs()

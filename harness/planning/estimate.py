@@ -1,4 +1,4 @@
-"""What a stage will take, from runs of its kind on this machine, or roughly from a count of its work."""
+"""Time and size of a stage, from earlier runs of its kind on this machine, or roughly from a count of its work."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ FORWARD_SHARE = 3
 FLOPS_A_PIXEL = 3e5
 """Forward and backward of the image network."""
 RATES_OF_DEVICE = {"cpu": "cpu", "cuda": "h100"}
-"""Rates (`benchmarks/configs/rates`) of a machine that is not named, where nothing ran there before."""
+"""Default rates (`benchmarks/configs/rates`) of a machine without earlier runs."""
 NOISE = 1.1
-"""From run to run (README.md, "How quick the engine is"): the least uncertainty of what earlier runs took."""
+"""From run to run (docs/sparse.md#speed): the least uncertainty of what earlier runs took."""
 BYTES_A_WEIGHT = 4
 IMAGE_NETWORK_BYTES = 98_000_000
-"""The 2D network that `ours` leaves between its stages."""
+"""Size of the 2D network that `ours` passes between its stages."""
 AS_MANY_AS_ALLOWED = 10**9
 CHECKPOINTS_PREDICTED = 3
 BYTES_A_VOXEL_PREDICTED = {"semantic": 0.25, "instance": 1.25}
@@ -42,7 +42,7 @@ BYTES_A_BOX_PREDICTED = 4 * (8 + 18)
 
 
 class Estimate(NamedTuple):
-    """Seconds of wall time, bytes of artifacts, and where the number of seconds comes from."""
+    """Seconds of wall time, bytes of artifacts, and the source of the seconds."""
 
     seconds: float
     bytes: int
@@ -52,7 +52,7 @@ class Estimate(NamedTuple):
 
 
 class History:
-    """Mean time and size of earlier runs, by what they did."""
+    """Mean time and size of earlier runs, by kind of work."""
 
     def __init__(self, runs: Iterable[tuple[dict[str, Any], Path]]) -> None:
         self._seconds: dict[tuple[object, ...], list[float]] = defaultdict(list)
@@ -71,11 +71,11 @@ class History:
                 work[device] += flops
                 time[device] += ledger["gpu_seconds" if device == "cuda" else "cpu_seconds"]
         self.rates = {device: work[device] / time[device] for device in work if time[device] > 0}
-        """FLOPs of a second: of a CPU's, or of a GPU's."""
+        """FLOPs per CPU-second or GPU-second."""
 
     def estimate(self, planned: PlannedStage, cpus: int, rates: Rates | None = None) -> Estimate:
-        """The mean of earlier runs of the same stage on such a device under the same budget and profile, else a count of the
-        work; with `rates` those of another machine, to which earlier runs here say nothing."""
+        """The mean of earlier runs of the same stage on such a device under the same budget and profile, else a count
+        of the work. With `rates` of another machine, earlier runs on this one are ignored."""
         spec = planned.spec
         on = spec.device if planned.recipe is not None or spec.kind == "features" else "cpu"
         kind = (on, *_kind_of_stage(planned))
@@ -122,7 +122,7 @@ def _kind_of_stage(planned: PlannedStage) -> tuple[object, ...]:
 
 
 def artifact_bytes(planned: PlannedStage) -> int:
-    """Size of what a stage leaves: a network, features, or predictions of every checkpoint that is scored."""
+    """Size of a stage's artifacts: a network, features, or predictions of every scored checkpoint."""
     spec, recipe = planned.spec, planned.recipe
     if spec.kind == "features":
         return _feature_bytes(spec)
@@ -137,8 +137,8 @@ def artifact_bytes(planned: PlannedStage) -> int:
 
 
 def rough_seconds(planned: PlannedStage, rates: Rates, flops_a_second: float | None = None) -> float:
-    """Seconds of a stage on one core or GPU, from its recipe, budget and the machine's rates; 0 for one that trains nothing.
-    `flops_a_second` is what earlier runs came to over all, in place of the rates of voxels and pixels."""
+    """Seconds of a stage on one core or GPU, from its recipe, budget and the machine's rates; 0 for one that trains
+    nothing. `flops_a_second` is the mean rate of earlier runs and replaces the rates of voxels and pixels."""
     if planned.spec.kind == "features":
         flops = rough_flops(planned)
         voxels = flops / _flops_a_voxel(planned) * FORWARD_SHARE
@@ -155,7 +155,7 @@ def rough_seconds(planned: PlannedStage, rates: Rates, flops_a_second: float | N
 
 
 class StageWork(Protocol):
-    """What a count of the work needs: a planned stage, or one that was recorded."""
+    """The inputs of a count of the work, from a planned stage or a recorded one."""
 
     @property
     def spec(self) -> StageSpec:
@@ -211,8 +211,8 @@ def rough_points(planned: StageWork) -> float:
 
 
 def steps_of(planned: StageWork) -> int:
-    """Optimiser steps that a stage will take: the recipe's, or as many as its budget allows; 0 for one that trains nothing. The
-    recipe's where FLOPs or GPU seconds end it."""
+    """Optimiser steps that a stage will take: the recipe's, or as many as its budget allows; 0 for one that trains
+    nothing. If FLOPs or GPU seconds end it, the recipe's."""
     recipe = planned.recipe
     if recipe is None:
         return 0

@@ -1,4 +1,4 @@
-"""Checkpoints of the user's as methods: `NAME=[ORIGIN:]FILE[,FILE...]`, in order the pre-training seeds 0, 1, ..."""
+"""A user's checkpoints as methods: `NAME=[ORIGIN:]FILE[,FILE...]`, in order the pre-training seeds 0, 1, ..."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def import_request(text: str) -> ImportRequest | None:
 
 
 def imported_method(request: ImportRequest, content: MethodFile, folder: Path) -> Method:
-    """The method of a user's checkpoints. `content` and `folder` are those of the method that ships for them.
+    """The method of a user's checkpoints. `content` and `folder` are those of the shipped method `imported`.
 
     Raises WrongUse for a malformed name, a file that cannot be read, and two files of the same content.
     """
@@ -80,7 +80,7 @@ def _unreadable(request: ImportRequest, text: str, error: OSError) -> WrongUse:
 def with_stated_scenes(methods: Mapping[str, Method], options: Iterable[str]) -> dict[str, Method]:
     """The methods, with the pre-training scenes that `--pretrained-on [NAME=]FILE` states of imported ones: one scene a line.
 
-    Raises WrongUse for a name that is no imported method's, and for an empty or unreadable file.
+    Raises WrongUse for a name that is not an imported method's, and for an empty or unreadable file.
     """
     stated: dict[str, tuple[str, ...]] = {}
     imported = [m.name for m in methods.values() if m.is_imported]
@@ -104,7 +104,7 @@ def with_stated_scenes(methods: Mapping[str, Method], options: Iterable[str]) ->
 
 
 def check_seeds(methods: Iterable[Method], seeds: Iterable[int]) -> list[str]:
-    """Lines on imported methods whose files and the pre-training seeds of a suite do not match one to one.
+    """Notices about imported methods whose files do not match the pre-training seeds of a suite one to one.
 
     Raises WrongUse where no file of a method has a seed of the suite.
     """

@@ -1,4 +1,4 @@
-"""Official label lists: the files that a user names, and what a list makes of a prepared dataset."""
+"""Official label lists: the files that a user names, and the split that a list gives on a prepared dataset."""
 
 from __future__ import annotations
 
@@ -37,10 +37,14 @@ class OfficialSplit(NamedTuple):
     file: Path | None
 
 
-def parse_label_files(options: Iterable[str]) -> dict[str, LabelFile]:
-    """NAME=FILE options, such as `la20=/data/points20`: files by the name of the list. Raises WrongUse for another name or form,
-    for a list that ships, and for a file that cannot be read."""
+def parse_label_files(options: Iterable[str], ratios: Iterable[str]) -> dict[str, LabelFile]:
+    """NAME=FILE options, such as `la20=/data/points20`: the files of these label ratios, by the name of the list; others are not
+    read, since `bench.yaml` may name what a command has no use for.
+
+    Raises WrongUse for another name or form, for a list that ships, and for a file of a ratio that cannot be read.
+    """
     files: dict[str, LabelFile] = {}
+    used = set(map(official_labels, ratios))
     needed = [one.name for one in OFFICIAL.values() if one.needs_file]
     for option in options:
         name, equals, path = option.partition("=")
@@ -48,6 +52,8 @@ def parse_label_files(options: Iterable[str]) -> dict[str, LabelFile]:
         if not equals or not path or listed is None or not listed.needs_file:
             ships = f"{listed.name} needs no file; " if listed is not None and not listed.needs_file else ""
             raise WrongUse(f"{FLAG} {option!r}: {ships}expected NAME=FILE, NAME one of {', '.join(needed)}")
+        if listed not in used:
+            continue
         file = Path(path).expanduser()
         try:
             files[listed.name] = LabelFile(file, size_and_sha256(file)[1])
@@ -80,10 +86,10 @@ def official_split(
     selection: Selection,
     files: Mapping[str, LabelFile],
 ) -> OfficialSplit:
-    """What the official choice of `ratio` makes of `scenes`, those of `target` that a task of this `kind` can use.
-
-    Raises DataError where it is for other tasks or data, or does not fit them: a listed scan that is missing, a scan without
-    rows, a row that its cloud does not have. Raises WrongUse for a choice that this version does not know, or without its file.
+    """The split that the official choice of `ratio` gives on `scenes`, those of `target` that a task of this `kind` can
+    use. Raises DataError if the choice is for other tasks or data, or does not fit them: a listed scan that is missing,
+    a scan without rows, a row that its cloud does not have. Raises WrongUse for a choice that this version does not
+    know, or without its file.
     """
     listed = ratio.listed
     assert listed is not None
@@ -114,7 +120,7 @@ def training_labels(prepared: PreparedDataset, label_ratio: str, label_files: It
     from pretrain_bench.benchmarks.datasets.preview import TrainingLabels
     from pretrain_bench.benchmarks.input.annotations import labelled_rows
 
-    ratio, files = LabelRatio.parse(label_ratio), parse_label_files(label_files)
+    ratio, files = LabelRatio.parse(label_ratio), parse_label_files(label_files, [label_ratio])
     kinds = ratio.listed.kinds if ratio.listed else ("semantic",) if ratio.boxes is None else ("detection",)
     scenes = scenes_for_task(prepared.manifest, prepared.scenes, kinds[0])
     if ratio.official is None:
@@ -154,7 +160,7 @@ def _check_purpose(listed: OfficialLabels, kind: str, target: PreparedDataset) -
 
 
 def _check_whole(listed: OfficialLabels, target: PreparedDataset, scans: int) -> None:
-    """Of a part of the real training scans every n-th is another scan."""
+    """Raises DataError for a part of the real training scans, where every n-th scan would be a different one."""
     if not target.manifest.synthetic and scans != listed.defined_on:
         raise DataError(
             f"{listed.name} ({listed.words}) is defined on {listed.defined_on:,} training scans; {target.dataset.name!r} has "
@@ -172,7 +178,8 @@ def _read_scene_names(path: Path) -> tuple[str, ...]:
 
 
 def _check_rows(listed: OfficialLabels, path: Path, scenes: Iterable[str], target: PreparedDataset) -> None:
-    """Every training scene has rows, no more than the list's name says, and all are rows of its cloud or boxes."""
+    """Raises DataError unless every training scene has rows, at most as many as the list's name states, all within its
+    cloud or boxes."""
     from pretrain_bench.benchmarks.input.annotations import read_label_rows
 
     rows = read_label_rows(path)

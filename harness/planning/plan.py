@@ -1,5 +1,4 @@
-"""What a matrix of cells comes to: its stages, which of them are done, stale (and why), failed or to do, and what those to do
-will take."""
+"""The stages of a matrix of cells: done, stale (and why), failed or to do, with estimates of time and size."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ MAX_REASONS = 3
 
 
 class State(StrEnum):
-    """What is known about a stage before anything runs."""
+    """State of a stage before anything runs."""
 
     done = "done"
     failed = "failed"
@@ -37,7 +36,7 @@ class State(StrEnum):
 
 
 class StageState(NamedTuple):
-    """One stage of a plan. `estimate` is what it would take, None where it is done."""
+    """One stage of a plan. `estimate` is None for a finished stage."""
 
     planned: PlannedStage
     key: str
@@ -47,7 +46,7 @@ class StageState(NamedTuple):
 
 
 class Total(NamedTuple):
-    """What stages come to together. Times are of one stage after the other."""
+    """Totals over stages. Times assume one stage after the other."""
 
     stages: int
     seconds: float
@@ -74,7 +73,7 @@ class Total(NamedTuple):
 
 
 def to_run(stages: Iterable[StageState], retry_failed: bool = False) -> list[StageState]:
-    """The stages that `bench run` would start: failed ones only where they are retried."""
+    """The stages that `bench run` would start; failed ones only if they are retried."""
     settled = (State.done,) if retry_failed else (State.done, State.failed)
     return [stage for stage in stages if stage.state not in settled]
 
@@ -82,11 +81,10 @@ def to_run(stages: Iterable[StageState], retry_failed: bool = False) -> list[Sta
 def states(
     cells: Iterable[PlannedCell], store: Store, machine_cpus: int, rates: Rates | None = None
 ) -> list[StageState]:
-    """Every stage of the cells once, in the order in which they come; estimated for another machine where its `rates` are given.
-
-    A stage of data that are only expected is `waiting`: its key is that of no run.
+    """Every stage of the cells once, in order; estimated for another machine if its `rates` are given. A stage whose
+    data are only expected is `waiting`: no run has its key.
     """
-    # A pre-training is one object for all of its cells, and a key takes a while.
+    # A pre-training is one object for all of its cells, and computing a key is slow.
     keys: dict[int, str] = {}
     stages: dict[str, PlannedStage] = {}
     waiting: dict[str, str] = {}
@@ -126,7 +124,7 @@ def states(
 
 
 def _records(store: Store) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:
-    """Key to folder and plain content of every record that counts; a damaged one is left to the audit."""
+    """Key to folder and plain content of every readable record; an audit reports damaged ones."""
     for kind in KINDS:
         folder = store.root / kind
         place = os.fspath(folder)
@@ -140,14 +138,14 @@ def _records(store: Store) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:
 
 
 class _Older:
-    """Finds runs of what a stage does, made by other code, settings or data."""
+    """Finds runs of the same purpose as a stage, made with other code, settings or data."""
 
     def __init__(self, store: Store, past: Mapping[str, tuple[Path, dict[str, Any]]], wanted: set[str]) -> None:
         self.store, self.past, self.wanted = store, past, wanted
         self._index: dict[tuple[object, ...], tuple[Path, dict[str, Any]]] | None = None
 
     def why(self, planned: PlannedStage) -> str:
-        """What has changed since the newest such run; nothing where there is none."""
+        """The changes since the newest such run; empty if none exists."""
         if self._index is None:
             self._index = dict(self._identities())
         earlier = self._index.get(_identity(planned.spec.model_dump(mode="json"), planned.cell))
@@ -169,7 +167,7 @@ class _Older:
 
 
 def _identity(spec: Mapping[str, Any], cell: Cell | None) -> tuple[object, ...]:
-    """What a stage is for, without how it is done."""
+    """The purpose of a stage, without its settings."""
     if cell is not None:
         return (
             "finetune", cell.method, cell.pretrain_dataset, cell.task, cell.protocol, str(cell.label_ratio), cell.pretrain_seed,
@@ -189,7 +187,7 @@ def _identity(spec: Mapping[str, Any], cell: Cell | None) -> tuple[object, ...]:
 
 
 def differences(old: Mapping[str, Any], new: StageSpec, folder: Path) -> list[str]:
-    """In words, what decides a stage's result now and was different when `folder` was made."""
+    """In words, the inputs of a stage's key that have changed since `folder` was written."""
     now = new.model_dump(mode="json")
     differing = []
     if old["code_sha256"] != now["code_sha256"]:

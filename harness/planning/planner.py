@@ -1,4 +1,4 @@
-"""The planner: cells become stages, and what cells have in common is made once."""
+"""The planner turns cells into stages; cells share equal stages."""
 
 from __future__ import annotations
 

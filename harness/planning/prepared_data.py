@@ -65,7 +65,7 @@ class PreparedDataset(NamedTuple):
 def prepared_with_manifest(dataset: str, sha256: str) -> tuple[Path, Manifest]:
     """The prepared data that a run was made from, by the hash of their manifest. Raises WrongUse where they are not there."""
     for folder in sorted((cache_folder() / "prepared").glob(f"{dataset}-*")):
-        # Without a manifest it is being prepared, or was left so; that is no reason not to find another.
+        # A folder without a manifest is being prepared, or its preparation was interrupted: look at the others.
         if (folder / MANIFEST).is_file() and (manifest := read_manifest(folder)).sha256 == sha256:
             return folder, manifest
     raise WrongUse(
@@ -75,17 +75,17 @@ def prepared_with_manifest(dataset: str, sha256: str) -> tuple[Path, Manifest]:
 
 
 class DataSources(NamedTuple):
-    """Where datasets come from: folders by dataset name, users' own dataset files by the name they give, and sizes."""
+    """Sources of datasets: folders by dataset name, users' own dataset files by the name in them, and sizes."""
 
     roots: Mapping[str, Path] = {}
     own: Mapping[str, Dataset] = {}
     frame_stride: int = 1
     world: str = "smoke"
     chosen_stride: int | None = None
-    """In place of `frame_stride` and of what a dataset says itself."""
+    """Overrides `frame_stride` and the dataset's own stride."""
     up: UpChoice = "auto"
     stand_ins: bool = True
-    """Whether procedural datasets stand in for those without data; otherwise these are named as they are, for a plan."""
+    """Whether procedural datasets replace those without data; a plan keeps their names instead."""
 
     def dataset(self, name: str) -> Dataset:
         """A dataset by name: a procedural one at its size, others in the layout that their root has. Raises WrongUse for an
@@ -118,19 +118,20 @@ class DataSources(NamedTuple):
         return self.chosen_stride or dataset.frame_stride or self.frame_stride
 
     def up_of(self, dataset: Dataset) -> UpChoice:
-        """What is up in the recordings of a dataset, where its layout leaves that open."""
+        """The up axis of a dataset's recordings, if its layout leaves it open."""
         if not LAYOUTS[dataset.layout].up_is_open:
             return "auto"
         return dataset.sensor.up if self.up == "auto" else self.up
 
     def check_up(self, names: Sequence[str]) -> None:
-        """Raises WrongUse where the user says what is up, and none of the datasets leaves that open."""
+        """Raises WrongUse if the user gives an up axis but no dataset leaves it open."""
         if self.up != "auto" and not any(LAYOUTS[self.dataset(n).layout].up_is_open for n in names):
             given = f"{', '.join(names)} has z up by its format" if names else "no data are given"
-            raise WrongUse(f"--up {self.up}: only layouts of recordings leave open what is up; {given}")
+            raise WrongUse(f"--up {self.up}: only layouts of recordings leave the up axis open; {given}")
 
     def prepared(self, name: str) -> PreparedDataset | None:
-        """What `prepare` would return at once; None where data must be generated or prepared first, or a root is missing."""
+        """The result of `prepare` if it is in the cache; None if data must be generated or prepared first, or a root is
+        missing."""
         from pretrain_bench.benchmarks.datasets.prepare import prepared_already
         from pretrain_bench.benchmarks.procedural.write import generated_already
 
@@ -142,14 +143,15 @@ class DataSources(NamedTuple):
         return None if folder is None else PreparedDataset(dataset, folder, read_manifest(folder))
 
     def expected(self, name: str) -> PreparedDataset | None:
-        """A dataset that is not prepared as it is expected to be, for plans; None where its size is not known."""
+        """A stand-in for a dataset that is not prepared, of its expected size, for plans; None if the size is
+        unknown."""
         from pretrain_bench.benchmarks.datasets.expected import expected_manifest
 
         manifest = expected_manifest(dataset := self.dataset(name))
         return None if manifest is None else PreparedDataset(dataset, Path(), manifest)
 
     def bytes_of(self, name: str, held: PreparedDataset | None) -> int | None:
-        """Size of a dataset in the cache, as it is `held` there or as it is expected to be; None where that is not known."""
+        """Size of a dataset in the cache: measured (`held`) or expected; None if unknown."""
         from pretrain_bench.benchmarks.datasets.expected import expected_bytes
 
         if held is not None:
@@ -159,7 +161,7 @@ class DataSources(NamedTuple):
     def prepare(
         self, name: str, strict: bool = False, progress: ProgressFor = no_progress, say: Callable[[str], None] = ignore
     ) -> PreparedDataset:
-        """Generate (where procedural) and prepare a dataset; quick when that was done before.
+        """Generate (if procedural) and prepare a dataset; quick if done before.
 
         Problems of the data are warnings, or with `strict` errors. Raises DataError, EnvironmentCannot.
         """

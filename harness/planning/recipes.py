@@ -63,7 +63,7 @@ def values_from_task(method: Method, stage: MethodStage, profile: Profile, task:
 
 
 def _own_fields(method: Method, stage: MethodStage, profile: Profile) -> dict[str, Any]:
-    """What a profile sets for one stage under `methods`."""
+    """The fields that a profile sets for one stage under `methods`."""
     return profile.methods.get(method.name, {}).get(stage.name, {})
 
 

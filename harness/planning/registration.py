@@ -1,4 +1,5 @@
-"""A registration: the cells of a suite, written down before it runs, so that an audit can name those that are absent later."""
+"""A registration: the cells of a suite, recorded before it runs, so that an audit can name those that are absent
+later."""
 
 from __future__ import annotations
 
@@ -20,14 +21,15 @@ from pretrain_bench.harness.store.store import write_json
 
 
 class RegisteredCell(Spec):
-    """A cell that is to run, and the key of its fine-tuning: the hash of everything that is meant to decide its result."""
+    """A cell that is to run, and the key of its fine-tuning: the hash of everything that should determine its
+    result."""
 
     cell: Cell
     key: str
 
 
 class Registration(Spec):
-    """What was announced, when, and by which version of this project."""
+    """The registered cells, the time, and the version of this project."""
 
     format: Literal[1] = 1
     suite: Name
@@ -40,8 +42,8 @@ class Registration(Spec):
 def register(path: Path, suite: tuple[str, int], cells: Iterable[PlannedCell], key: Path | None) -> Registration:
     """Write the cells that apply to `path`, and with a `key` (SSH) sign them in `path`.sig; `suite` is its name and version.
 
-    A file that registers the same cells stays as it is, with its time, so that a command can be repeated. Raises WrongUse where
-    it registers others, EnvironmentCannot where it cannot be written or signed.
+    A file that registers the same cells stays as it is, with its time, so that a command can be repeated. Raises
+    WrongUse if it registers others, EnvironmentCannot where it cannot be written or signed.
     """
     planned = tuple(RegisteredCell(cell=c.cell, key=c.stages[-1].spec.key) for c in cells if c.stages)
     if path.exists():

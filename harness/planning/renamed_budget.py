@@ -1,4 +1,4 @@
-"""A budget of one's own under a new name: where a store has runs of the same budget under another name, these count."""
+"""A user's budget under a new name: runs of the same budget under an earlier name in the store count."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""A suite with all that a command needs to plan or run it: its specs loaded, its data sets resolved, this machine's choices."""
+"""A suite resolved for planning or running: specs loaded, datasets located, device and executor chosen."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.cell import Cell
@@ -17,6 +17,7 @@ from pretrain_bench.benchmarks.specs.task import DEFAULT_RECIPES, Task
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.reading import reading
+from pretrain_bench.harness.contract.stage import SparseBackend
 from pretrain_bench.harness.executors.choice import AUTO, ENGINES, EXECUTORS
 from pretrain_bench.harness.planning.applicable import NotApplicable, check_applicable, check_needs
 from pretrain_bench.harness.planning.catalog import available, find, is_path
@@ -69,7 +70,7 @@ class WaitingCell(NamedTuple):
 
 
 class ResolvedSuite(NamedTuple):
-    """See the module's text. `names` maps datasets as they are asked for to those that are used."""
+    """See the module's text. `names` maps requested datasets to those that are used."""
 
     suite: Suite
     filters: list[Filter]
@@ -84,7 +85,7 @@ class ResolvedSuite(NamedTuple):
     executor: str
 
     def with_own_images(self, client: DockerClient) -> ResolvedSuite:
-        """The same with users' own methods as their images are now, which is part of their keys."""
+        """The same with the present image ids of users' own methods, which are part of their keys."""
         from pretrain_bench.harness.executors.image_state import with_image
 
         return self._replace(methods={k: with_image(client, m) if m.image else m for k, m in self.methods.items()})
@@ -106,7 +107,7 @@ class ResolvedSuite(NamedTuple):
         return self._planner(data).plan(self.cells())
 
     def plan_prepared(self) -> tuple[list[PlannedCell], list[WaitingCell]]:
-        """Plan the cells whose data are prepared, or that have no stages whatever their data hold; and the others."""
+        """Plan the cells whose data are prepared or that are n/a with any data, and list the others as waiting."""
         specs = {name: self.sources.dataset(name) for name in self.datasets()}
         data = {name: prepared for name in specs if (prepared := self.sources.prepared(name)) is not None}
         planner = self._planner(data)
@@ -178,7 +179,7 @@ class ResolvedSuite(NamedTuple):
 
 
 OWN_METHOD_CAPS = ("wall_seconds", "memory_mib", "disk_mib")
-"""What a budget must limit before a container from elsewhere runs under it."""
+"""Limits that a budget must set before a user's container runs under it."""
 
 
 def resolve_named_suite(suite: str, filters: Iterable[str], overrides: RunOverrides) -> ResolvedSuite:
@@ -208,15 +209,17 @@ def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) 
     device = overrides.device
     if not overrides.elsewhere:
         device = usable_device("torch" if overrides.executor in ENGINES else overrides.backend, device)
-    label_files = parse_label_files(overrides.label_splits)
+    label_files = parse_label_files(overrides.label_splits, suite.label_ratios)
     machine = Machine(threads, overrides.backend, device, overrides.imagenet_weights, label_files)
     notices = [
         *check_label_files(suite.label_ratios, label_files),
+        *_notices_of_backend(overrides.backend, device),
         *check_seeds(methods.values(), suite.pretrain_seeds),
     ]
     asked = [t.dataset for t in tasks.values()]
     asked += suite.pretrain_datasets if any(m.needs.data for m in methods.values()) else ()
     names = {name: sources.resolve(name, notices.append) for name in dict.fromkeys(asked)}
+    _check_roots({n: sources.roots[n] for n in (*names.values(), *pretrain_names) if n in sources.roots})
     for name in suite.pretrain_datasets:
         names.setdefault(name, name)
     return ResolvedSuite(
@@ -226,7 +229,7 @@ def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) 
 
 def _check_overrides(overrides: RunOverrides, profile: Profile) -> None:
     for flag, value, allowed in (
-        ("--backend", overrides.backend, ("torch", "minkowski")),
+        ("--backend", overrides.backend, get_args(SparseBackend)),
         ("--device", overrides.device, ("auto", "cpu", "cuda")),
         ("--executor", overrides.executor, EXECUTORS),
     ):
@@ -241,6 +244,15 @@ def _check_overrides(overrides: RunOverrides, profile: Profile) -> None:
         raise WrongUse(f"--imagenet-weights {overrides.imagenet_weights}: no such file")
 
 
+def _notices_of_backend(backend: str, device: str) -> list[str]:
+    """A line where the Triton kernels of a backend cannot run."""
+    if backend == "triton" and device == "cpu":
+        return [
+            "--backend triton: no GPU is used, so torch makes the products; records say so (numerics: sparse_products)"
+        ]
+    return []
+
+
 def _check_distinct(what: str, specs: Mapping[str, Method | Task]) -> None:
     names = [s.name for s in specs.values()]
     if len(set(names)) < len(names):
@@ -248,7 +260,7 @@ def _check_distinct(what: str, specs: Mapping[str, Method | Task]) -> None:
 
 
 def _check_own_method(method: Method, budget: Budget, overrides: RunOverrides) -> None:
-    """Raises WrongUse where a method that takes something of the user's cannot run in this way."""
+    """Raises WrongUse if a method that needs a user's file or code cannot run with these choices."""
     if any(stage.checkpoint for stage in method.stages) and not method.checkpoints:
         raise WrongUse(f"method {method.name!r} needs checkpoints and a name of yours: --method {FORM}")
     check_trusted(method, overrides.trust_code)
@@ -270,7 +282,7 @@ def _check_own_method(method: Method, budget: Budget, overrides: RunOverrides) -
 
 
 def check_trusted(method: Method, trust_code: bool) -> None:
-    """Raises WrongUse for Python of a user's folder that would run here, unless the user says to trust it."""
+    """Raises WrongUse for Python of a user's folder that would run here, unless --trust-code is given."""
     if trust_code or method.origin not in ("folder", "image"):
         return
     if method.origin == "folder":
@@ -295,18 +307,12 @@ def _find_task(name: str) -> Task:
 
 
 def _data_sources(overrides: RunOverrides, profile: Profile) -> tuple[DataSources, tuple[str, ...]]:
-    """Where data come from, and the pre-training dataset that --pretrain-data names, if any."""
+    """The data sources, and the pre-training dataset that --pretrain-data names, if any."""
     roots, own = parse_data_options(overrides.data, "--data")
     pretrain_roots, pretrain_own = parse_data_options(overrides.pretrain_data, "--pretrain-data")
     if len(pretrain_roots) > 1:
         raise WrongUse(f"--pretrain-data: one pre-training dataset at a time, not {', '.join(pretrain_roots)}")
     all_roots = {**roots, **pretrain_roots}
-    # Before anything is prepared, which may take minutes.
-    for name, folder in all_roots.items():
-        with reading(folder):
-            is_folder = folder.is_dir()
-        if not is_folder:
-            raise WrongUse(f"{name}: data root {folder} is not a folder; give the one that holds the official layout")
     sources = DataSources(
         all_roots,
         {**own, **pretrain_own},
@@ -317,6 +323,16 @@ def _data_sources(overrides: RunOverrides, profile: Profile) -> tuple[DataSource
     )
     sources.check_up(list(all_roots))
     return sources, tuple(pretrain_roots)
+
+
+def _check_roots(roots: Mapping[str, Path]) -> None:
+    """Raises WrongUse for a root that is not a folder, before anything is prepared, which may take minutes. `roots` are those of
+    the datasets in use: `bench.yaml` may name a disk that is not here."""
+    for name, folder in roots.items():
+        with reading(folder):
+            is_folder = folder.is_dir()
+        if not is_folder:
+            raise WrongUse(f"{name}: data root {folder} is not a folder; give the one that holds the official layout")
 
 
 def cells_of(
@@ -339,7 +355,7 @@ def cells_of(
 
 
 def budget_and_profile(suite: Suite) -> tuple[Budget, Profile]:
-    """What a suite runs under: the profile is its own, or else its budget's, or else `headline`."""
+    """Budget and profile of a suite: the profile is its own, else its budget's, else `headline`."""
     budget = find(Budget, suite.budget)
     return budget, find(Profile, suite.profile or budget.default_profile or "headline")
 
@@ -348,7 +364,7 @@ def usable_device(backend: str, device: str) -> str:
     """The device to run on. Raises EnvironmentCannot for a backend or device that this machine lacks."""
     if backend == "minkowski" and importlib.util.find_spec("MinkowskiEngine") is None:
         raise EnvironmentCannot("--backend minkowski: MinkowskiEngine is not installed; use --backend torch")
-    # torch takes seconds to load, so it is asked only where a driver has left a device file.
+    # torch takes seconds to load, so it is queried only if a driver's device file exists.
     driver = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
     if device == "cpu" or (device == "auto" and not driver):
         return "cpu"

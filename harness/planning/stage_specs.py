@@ -41,11 +41,11 @@ from pretrain_bench.harness.planning.recipes import finetune_recipe, stage_recip
 
 NO_DATASET = "none"
 TRANSFER = "transfer"
-"""A field of a method's recipe that decides nothing of the pre-training: it goes into the key of the fine-tuning alone."""
+"""A field of a method's recipe that does not affect pre-training: it is part of the fine-tuning's key only."""
 
 
 class Machine(NamedTuple):
-    """What the person who runs chooses, and what is part of a key because it can change bits."""
+    """The user's choices that are part of a key because they can change bits."""
 
     threads: int
     sparse_backend: str
@@ -56,10 +56,9 @@ class Machine(NamedTuple):
 
 
 class PlannedStage(NamedTuple):
-    """A stage with what its runner needs around it: data, caps, method and recipe; and its cell, for a fine-tuning.
-
-    The last stage of a pre-training leaves the backbone. A fine-tuning has what its pre-training saw of its scenes, and the
-    file of an official choice of points or boxes.
+    """A stage with the inputs of its runner: data, caps, method, recipe and, for a fine-tuning, its cell. The last
+    stage of a pre-training writes the backbone. A fine-tuning also has its contamination and the file of an official
+    choice of points or boxes.
     """
 
     spec: StageSpec
@@ -94,7 +93,7 @@ class PlannedStage(NamedTuple):
 
     @property
     def imported(self) -> ImportedFrom | None:
-        """What a record says of that file."""
+        """The provenance of that file in a record."""
         file = self.checkpoint_file
         if file is None:
             return None
@@ -109,7 +108,7 @@ class PlannedStage(NamedTuple):
 
 
 class PlannedCell(NamedTuple):
-    """A cell with its stages, in the order in which they run; or with the reason why it has none (n/a)."""
+    """A cell with its stages in the order of execution, or with the reason why it is n/a."""
 
     cell: Cell
     stages: tuple[PlannedStage, ...]
@@ -185,7 +184,7 @@ def features_stage(
             f"protocol 'linear': under profile {profile.name!r} method {method.name!r} hands over its encoder only, and a linear "
             "probe reads what the decoder gives; use --protocol decoder"
         )
-    # Points are drawn in each scene, and so decide rows; a share of scenes decides which scenes a probe takes.
+    # Points are drawn in each scene and so change rows; a share of scenes changes the scenes of a probe.
     labels, split, label_file = _split(target, specs, cell.label_ratio.model_copy(update={"percent": 100.0}), machine)
     recipe = finetune_recipe(profile, task)
     assert isinstance(recipe, SemanticRecipe)  # other kinds are n/a
@@ -208,7 +207,7 @@ def features_stage(
     )
     _check_currency(spec, method)
     synthetic = last.synthetic or target.manifest.synthetic
-    title = f"{method.name} -> {task.name}: features"
+    title = features_title(method.name, task.name)
     left_out = profile.left_out_scenes.get(target.dataset.name, ())
     return PlannedStage(
         spec,
@@ -244,7 +243,7 @@ def finetune_stage(
     _check_cell(cell, specs, target, last)
     probe = profile.probes.of(cell.protocol)
     hands_over = getattr(last.recipe, TRANSFER, "all")
-    if isinstance(probe, DecoderProbe) and probe.start == "kept" and hands_over != "all":
+    if isinstance(probe, DecoderProbe) and probe.uses_decoder and hands_over != "all":
         raise NotApplicable(
             f"protocol 'decoder', start kept: under profile {profile.name!r} method {method.name!r} hands over its encoder only"
         )
@@ -296,7 +295,7 @@ def finetune_stage(
 
 
 def _check_labels(cell: Cell, task: Task) -> None:
-    """Raises WrongUse for a label ratio that counts what the task does not label."""
+    """Raises WrongUse for a label ratio in points or boxes that the task does not have."""
     if cell.label_ratio.boxes is not None and task.kind != "detection":
         raise WrongUse(f"label ratio {cell.label_ratio}: task {task.name!r} has no boxes; give per cent or points")
     if cell.label_ratio.points is not None and task.kind == "detection":
@@ -326,12 +325,17 @@ def _split(target: PreparedDataset, specs: CellSpecs, ratio: LabelRatio, machine
 
 
 def _without_steps(half: BudgetHalf) -> BudgetHalf:
-    """A half of a budget for a stage that takes no optimiser step: its amount is a cap, not to be used up."""
+    """A half of a budget for a stage without optimiser steps: its amount is a cap, not an amount to use up."""
     return half.model_copy(update={"uniformity": "at_most"})
 
 
+def features_title(method: str, task: str) -> str:
+    """What the features of linear probes are called wherever stages are listed."""
+    return f"{method} -> {task}: features"
+
+
 def finetune_title(method: str, task: str, ratio: LabelRatio, protocol: Protocol = FINETUNE) -> str:
-    """What an evaluation is called wherever stages are listed."""
+    """The title of an evaluation in lists of stages."""
     return f"{method} -> {task} at {ratio}" + (f", {protocol}" if protocol != FINETUNE else "")
 
 
@@ -367,7 +371,7 @@ def used_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ...]:
 
 
 def _labelled_scenes(source: PreparedDataset, scenes: tuple[str, ...], kind: str) -> tuple[str, ...]:
-    """Those scenes that hold what a task of this kind needs. Raises NotApplicable where none does."""
+    """The scenes that have the inputs of a task of this kind. Raises NotApplicable where none does."""
     try:
         return scenes_for_task(source.manifest, scenes, kind)
     except DataError as error:

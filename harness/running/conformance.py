@@ -1,4 +1,4 @@
-"""Checks that a method conforms to the contract, by running it: the suite behind `bench methods check` (design section 6).
+"""Checks that a method conforms to the contract, by running it: the suite behind `bench methods check`.
 
 Every check runs the method's stages through an executor on small prepared data, in a store of its own, with a budget of a few
 steps. The checks do not depend on how a method works: like the harness, they see specs, events, artifacts and records.

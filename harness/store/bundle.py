@@ -154,7 +154,8 @@ def _check_member(archive: Path, member: tarfile.TarInfo, names: set[str]) -> No
     if not member.isfile() or member.issparse():
         raise WrongUse(f"{archive}: {member.name!r} is not a plain file")
     path = PurePosixPath(member.name)
-    if str(path) != member.name or path.is_absolute() or ".." in path.parts or path.parts[0] not in TOP_LEVEL:
+    is_below = path.parts and not path.is_absolute() and ".." not in path.parts
+    if str(path) != member.name or not is_below or path.parts[0] not in TOP_LEVEL:
         raise WrongUse(f"{archive}: {member.name!r} is not the name of a file in a store")
     if member.name in names:
         raise WrongUse(f"{archive}: holds {member.name!r} twice")

@@ -1,4 +1,4 @@
-"""The folder of runs: readable without this program, complete or absent, never half (design section 4).
+"""The folder of runs: readable without this program, complete or absent, never half.
 
 <runs>/<kind>/<key>/    spec.json  record.json  attempts/<n>/record.json  code.json  events.jsonl  log.txt  artifacts/
 <runs>/chain.jsonl      one line for every run that was completed (harness/store/chain.py)
@@ -79,12 +79,11 @@ class Store:
         for kind in KINDS:
             folder = self.root / kind
             for key in sorted(os.listdir(folder)) if folder.is_dir() else []:
-                if not os.path.isdir(folder / key):
-                    continue
                 try:
-                    record = read_record(folder / key / RECORD)
+                    record = read_record(os.path.join(folder, key, RECORD))
                 except WrongUse as error:
-                    if os.listdir(folder / key):  # an empty folder, as a crash of the machine leaves, holds no run
+                    # A file is no run, and neither is an empty folder, as a crash of the machine leaves.
+                    if os.path.isdir(folder / key) and os.listdir(folder / key):
                         unreadable.append(str(error))
                     continue
                 if (record.kind, record.key) == (kind, key):
@@ -318,10 +317,10 @@ def _is_readable(path: Path) -> bool:
     return True
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: Path | str) -> Record:
     """One record. Raises WrongUse where the file is not one, or does not match its own hash."""
     try:
-        return load_record(read_json(path, below=path.parent))
+        return load_record(read_json(path))
     except WrongHash as error:
         raise WrongUse(f"{path}: {error}") from None
     except (OSError, ValueError) as error:

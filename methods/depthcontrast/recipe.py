@@ -46,7 +46,7 @@ class DepthContrast(Recipe):
     abstraction_neighbours: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (64, 32, 16, 16)
     laser_radius_factor: PositiveFloat = Field(
         4.0,
-        description="of scans of a laser the radii of the point network, which are for rooms, are so many times larger",
+        description="factor by which laser scans enlarge the radii of the point network, which are for rooms",
     )
     optimiser: SgdSettings = Field(
         SgdSettings(learning_rate=0.12, dampening=0.0), description="J-15: 0.12 as released, or scaled, 0.00375"

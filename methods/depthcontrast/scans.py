@@ -1,4 +1,4 @@
-"""DepthContrast's one stage: a scan is told from all others, as points and as voxels (spec D)."""
+"""DepthContrast's one stage: each scan is distinguished from all others, as points and as voxels (spec D)."""
 
 from __future__ import annotations
 

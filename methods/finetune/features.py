@@ -1,4 +1,4 @@
-"""The features of a frozen backbone on a task's scenes, which linear probes at all label ratios share (further spec 2.5).
+"""The features of a frozen backbone on a task's scenes, which linear probes at all label ratios share (spec 2.5).
 
 training_rows.safetensors      `<scene>.features` (n, C) float32 and `<scene>.labels` (n,) int64 of the drawn labelled voxels
 test/<scene>.safetensors       `features` (V, C) float32 of all voxels of a test scene, rows in the scorer's order
@@ -27,7 +27,8 @@ from pretrain_bench.methods.finetune.frozen import end_where_asked, recalibrate,
 from pretrain_bench.methods.finetune.steps import allowed_labels, whole_scene
 from pretrain_bench.methods.networks.res16unet import HEAD, Res16UNet34C
 from pretrain_bench.methods.training.checkpoint import save_backbone, save_weights
-from pretrain_bench.methods.training.loop import Clock, numerics
+from pretrain_bench.methods.training.loop import Clock
+from pretrain_bench.methods.training.numerics import numerics
 
 TEST_FOLDER = "test"
 
@@ -38,8 +39,8 @@ def run(context: StageContext) -> dict[str, float | None]:
     assert spec.split is not None
     context.events.cut(0)
     clock = Clock(Ledger())
-    context.start(Start(total_steps=0, numerics=numerics()))
     network = load_backbone(context, 1).to(context.device).eval()
+    context.start(Start(total_steps=0, numerics=numerics()))
     if recipe.batch_norm == "recalibrated":
         recalibrate(network, [network], whole_scenes(context, recipe, spec.split.train))
     rows: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""Frozen parts of a network: norms that describe the task's scenes, and modules that no step changes (further spec 2.5, 2.6)."""
+"""Frozen parts of a network: norms that describe the task's scenes, and modules that no step changes (spec 2.5, 2.6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The protocol `linear`: a logistic regression on cached features of a frozen backbone (further spec 2.5)."""
+"""The protocol `linear`: a logistic regression on cached features of a frozen backbone (spec 2.5)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from pretrain_bench.methods.finetune.logistic import LinearHead, fit_logistic
 from pretrain_bench.methods.finetune.steps import warn_of_missing_classes
 from pretrain_bench.methods.networks.res16unet import Res16UNet34C
 from pretrain_bench.methods.training.checkpoint import load_weights, save_weights
-from pretrain_bench.methods.training.loop import Clock, TrainingState, numerics
+from pretrain_bench.methods.training.loop import Clock, TrainingState
+from pretrain_bench.methods.training.numerics import numerics
 
 HEAD_FILE = "head.safetensors"
 

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression on the features of a frozen backbone: the classifier of a linear probe (further spec 2.5)."""
+"""Multinomial logistic regression on the features of a frozen backbone: the classifier of a linear probe (spec 2.5)."""
 
 from __future__ import annotations
 

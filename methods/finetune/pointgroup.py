@@ -1,7 +1,7 @@
 """PointGroup on the voxels of the sparse backbone (spec F.1, J-20): clusters of voxels where they are and where their offsets
 lead, a score for each, and suppression among them.
 
-Unlike the original it works on voxels, not points, and components are exact instead of stopping at so many neighbours. The radius
+Unlike the original it works on voxels, not points, and components are exact, without a maximum number of neighbours. The radius
 and the least sizes are those of CSC's variant, in voxels: 1.5 voxels of 2 cm are the original's 3 cm, and with larger voxels the
 radius grows with them, since 3 cm would connect nothing.
 """

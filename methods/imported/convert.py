@@ -8,7 +8,7 @@ from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.imported.matching import Request, import_checkpoint
 from pretrain_bench.methods.networks.res16unet import HEAD, seeded_backbone
 from pretrain_bench.methods.training.checkpoint import BACKBONE_FILE, save_weights
-from pretrain_bench.methods.training.loop import numerics
+from pretrain_bench.methods.training.numerics import numerics
 
 
 def run(context: StageContext) -> dict[str, float | None]:

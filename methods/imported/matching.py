@@ -9,7 +9,7 @@ from typing import NamedTuple, cast, get_args
 import torch
 from torch import Tensor
 
-from pretrain_bench.benchmarks.specs.backbone_shapes import INIT_DIM, Shapes
+from pretrain_bench.benchmarks.specs.backbone_shapes import INIT_DIM, Shapes, backbone_shapes
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.specs.checkpoint import KERNEL_ORDER, ORIGINS, PARTIAL, CheckpointOrigin, KernelOrder
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
@@ -44,6 +44,10 @@ class Imported(NamedTuple):
     missing: list[str]
     reshaped: list[str]
     dropped: list[str]
+
+    def drawn(self, network: NetworkSettings) -> list[str]:
+        """The tensors of the backbone, counters aside, that the file lacks, so that the import draws them at random."""
+        return [n for n in backbone_shapes(network) if n not in self.weights and not n.endswith(COUNTER)]
 
 
 class Candidate(NamedTuple):

@@ -1,4 +1,4 @@
-"""Scans of one pass together: mixing, cross masks and pairs (further spec 1.3, 1.4, 1.6)."""
+"""Scans of one pass together: mixing, cross masks and pairs (spec 1.3, 1.4, 1.6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipe of Masked Scene Contrast (further spec 1)."""
+"""The recipe of Masked Scene Contrast (spec 1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masked Scene Contrast's one stage: two masked views of a scan are contrasted, and masked colours predicted (further spec 1)."""
+"""Masked Scene Contrast's one stage: two masked views of a scan are contrasted, and masked colours predicted (spec 1)."""
 
 from __future__ import annotations
 

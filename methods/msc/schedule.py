@@ -1,4 +1,4 @@
-"""The one-cycle schedule of Masked Scene Contrast: learning rate and momentum (further spec 1.8)."""
+"""The one-cycle schedule of Masked Scene Contrast: learning rate and momentum (spec 1.8)."""
 
 from __future__ import annotations
 

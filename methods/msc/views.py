@@ -1,4 +1,4 @@
-"""Two views of one scan (further spec 1.2), in numpy.
+"""Two views of one scan (spec 1.2), in numpy.
 
 Coordinates are metres, z up; colours are 0..255 until a view is finished. Functions change nothing in place.
 """

@@ -6,7 +6,7 @@ from pretrain_bench.harness.contract.events import Ledger, Start, Usage
 from pretrain_bench.methods.context import StageContext
 from pretrain_bench.methods.networks.res16unet import seeded_backbone
 from pretrain_bench.methods.training.checkpoint import save_backbone
-from pretrain_bench.methods.training.loop import numerics
+from pretrain_bench.methods.training.numerics import numerics
 
 
 def run(context: StageContext) -> dict[str, float | None]:

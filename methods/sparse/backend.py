@@ -6,8 +6,9 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
+from pretrain_bench.methods.training.numerics import IN_USE
 
-BACKENDS = ("torch", "minkowski")
+BACKENDS = ("torch", "triton", "minkowski")
 NAMES = frozenset(
     [
         "SparseTensor",
@@ -39,14 +40,26 @@ def sparse_backend(name: str) -> Any:
 
     Raises WrongUse for an unknown name, EnvironmentCannot where MinkowskiEngine is asked for and not installed.
     """
-    if name == "torch":
+    if name in ("torch", "triton"):
         from pretrain_bench.methods.sparse import conv, pointwise, pooling, quantize, tensor
 
         modules = (conv, pointwise, pooling, quantize, tensor)
-        return SimpleNamespace(**{n: getattr(m, n) for m in modules for n in vars(m) if n in NAMES})
+        engine = SimpleNamespace(**{n: getattr(m, n) for m in modules for n in vars(m) if n in NAMES})
+        return engine if name == "torch" else _with_triton(engine)
     if name == "minkowski":
         return _minkowski_engine()
     raise WrongUse(f"sparse backend {name!r}: expected one of {', '.join(BACKENDS)}")
+
+
+def _with_triton(engine: SimpleNamespace) -> SimpleNamespace:
+    """The same layers, with maps made in one go and convolutions in Triton where it can make them."""
+    from pretrain_bench.methods.sparse import implicit_gemm, pyramid
+
+    IN_USE["sparse_products"] = implicit_gemm.numerics()
+    engine.SparseTensor = pyramid.PyramidTensor
+    engine.MinkowskiConvolution = implicit_gemm.FusedConvolution
+    engine.MinkowskiConvolutionTranspose = implicit_gemm.FusedConvolutionTranspose
+    return engine
 
 
 def _minkowski_engine() -> ModuleType:

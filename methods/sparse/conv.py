@@ -124,7 +124,7 @@ def _better_padded(kernel_map: KernelMap, out_rows: int, kernel: Tensor) -> bool
     """Whether one product over all offsets, with zeros where a partner is missing, is quicker than a walk over offsets:
     so it is on small and coarse tensors, where the products are smaller than the cost of calling them. On a GPU it always is
     one product, whose order of sums is fixed; up to 200,000 voxels that is quicker too (docs/sparse.md)."""
-    if kernel.is_cuda:
+    if kernel.is_cuda or kernel_map.is_table:
         return True
     padding = len(kernel) * out_rows - kernel_map.pairs
     return padding * kernel.shape[1] * kernel.shape[2] <= PADDING_ALLOWED
@@ -157,7 +157,9 @@ def _columns(source: Tensor, kernel_map: KernelMap, out_rows: int) -> Iterator[t
         yield a, a + len(part), torch.index_select(padded, 0, part.reshape(-1)).view(len(part), width)
 
 
-class _ConvolutionBase(nn.Module):
+class Convolution(nn.Module):
+    """The kernel of a sparse convolution, and its product."""
+
     def __init__(
         self,
         in_channels: int,
@@ -190,11 +192,15 @@ class _ConvolutionBase(nn.Module):
         if self.bias is not None:
             nn.init.uniform_(self.bias, -bound, bound)
 
+    def convolve(self, features: Tensor, kernel_map: KernelMap, out_rows: int) -> Tensor:
+        """(out_rows, out_channels): for each output row the sum over offsets k of its partner's features times `kernel[k]`."""
+        return _Convolve.apply(*_as_autocast(features, self.kernel), kernel_map, out_rows)
+
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.conv_stride}"
 
 
-class MinkowskiConvolution(_ConvolutionBase):
+class MinkowskiConvolution(Convolution):
     """Convolution: output coordinates are the input's, or distinct floor(c / s) * s for a stride."""
 
     def forward(self, x: SparseTensor) -> SparseTensor:
@@ -206,12 +212,12 @@ class MinkowskiConvolution(_ConvolutionBase):
         out_stride = manager.down(x.stride, self.conv_stride)
         kernel_map = manager.kernel_map(x.stride, out_stride, self.kernel_size, self.dilation)
         flops.add_sparse(kernel_map.pairs * self.kernel[0].numel(), x.F, self.kernel)
-        out = _Convolve.apply(*_as_autocast(x.F, self.kernel), kernel_map, len(manager.coordinates(out_stride)))
+        out = self.convolve(x.F, kernel_map, len(manager.coordinates(out_stride)))
         out = out if self.bias is None else out + self.bias
         return SparseTensor(out, tensor_stride=out_stride, coordinate_manager=manager)
 
 
-class MinkowskiConvolutionTranspose(_ConvolutionBase):
+class MinkowskiConvolutionTranspose(Convolution):
     """Transposed convolution onto the finer coordinates that the network came from; it never makes new ones."""
 
     transposed = True
@@ -223,6 +229,6 @@ class MinkowskiConvolutionTranspose(_ConvolutionBase):
             raise ValueError(f"no coordinates at tensor stride {x.stride}/{self.conv_stride} to transpose onto")
         kernel_map = manager.kernel_map(fine, x.stride, self.kernel_size, self.dilation).transposed()
         flops.add_sparse(kernel_map.pairs * self.kernel[0].numel(), x.F, self.kernel)
-        out = _Convolve.apply(*_as_autocast(x.F, self.kernel), kernel_map, len(manager.coordinates(fine)))
+        out = self.convolve(x.F, kernel_map, len(manager.coordinates(fine)))
         out = out if self.bias is None else out + self.bias
         return SparseTensor(out, tensor_stride=fine, coordinate_manager=manager)

@@ -41,6 +41,9 @@ class KernelMap:
     offset that maps every row to itself (the centre of an odd kernel of stride 1), or -1.
     """
 
+    is_table = False
+    """Whether `partners` costs nothing, but pairs have to be made."""
+
     def __init__(self, in_rows: Tensor, out_rows: Tensor, starts: tuple[int, ...], identity: int) -> None:
         self.in_rows, self.out_rows, self.starts, self.identity = in_rows, out_rows, starts, identity
         self._transposed: KernelMap | None = None

@@ -76,6 +76,8 @@ class SparseTensor:
     sorted by (b, x, y, z). MinkowskiEngine's default, a random one of them, is not offered.
     """
 
+    new_manager = CoordinateManager
+
     def __init__(
         self,
         features: Tensor,
@@ -91,7 +93,7 @@ class SparseTensor:
         if coordinate_manager is None:
             if coordinates is None:
                 raise ValueError("a sparse tensor needs coordinates, or the manager of another tensor")
-            coordinate_manager = CoordinateManager()
+            coordinate_manager = self.new_manager()
         if coordinates is not None:
             if coordinates.ndim != 2 or coordinates.shape[1] != 4:
                 raise ValueError(f"coordinates must be (N, 4), batch index first, not {tuple(coordinates.shape)}")

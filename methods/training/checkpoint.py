@@ -15,7 +15,7 @@ from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.files import replacing
 
 BACKBONE_FILE = "backbone.safetensors"
-"""What every pre-training leaves: the 3D backbone (design section 6)."""
+"""What every pre-training leaves: the 3D backbone."""
 
 
 def save_weights(state: dict[str, Tensor], path: Path, order: KernelOrder = OWN_ORDER) -> None:
@@ -102,5 +102,5 @@ def load_state(path: Path) -> dict[str, Any] | None:
         return None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # a state that cannot be read is no state: the stage starts again
+    except Exception:  # an unreadable state is discarded: the stage starts again
         return None

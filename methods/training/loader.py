@@ -92,18 +92,22 @@ def batches(
     if loaded is None:
         yield from (make_batch(step) for step in steps)
         return
-    for step in steps:
-        try:
-            batch = next(loaded)
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader"):  # what `make_batch` raised
-                raise
-            _kill(set(multiprocessing.active_children()) - others)
-            raise LoaderFailed(_explain(str(error), step)) from error
-        batch = batch.unpack() if isinstance(batch, _Packed) else batch
-        if isinstance(batch, BenchError):
-            raise batch
-        yield batch
+    try:
+        for step in steps:
+            try:
+                batch = next(loaded)
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader"):  # what `make_batch` raised
+                    raise
+                _kill(set(multiprocessing.active_children()) - others)
+                raise LoaderFailed(_explain(str(error), step)) from error
+            batch = batch.unpack() if isinstance(batch, _Packed) else batch
+            if isinstance(batch, BenchError):
+                raise batch
+            yield batch
+    finally:
+        # Ends the workers now. Left to the garbage collector (an error's traceback holds this frame), each takes five seconds.
+        del loaded
 
 
 def _start(

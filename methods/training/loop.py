@@ -20,6 +20,7 @@ from pretrain_bench.methods.context import CANCEL, FINISH, StageContext
 from pretrain_bench.methods.flops import dense_layers_counted, flops
 from pretrain_bench.methods.training.checkpoint import load_state, save_state
 from pretrain_bench.methods.training.loader import batches
+from pretrain_bench.methods.training.numerics import numerics
 from pretrain_bench.methods.training.optim import Schedule
 
 Sample = TypeVar("Sample")
@@ -27,11 +28,11 @@ Sample = TypeVar("Sample")
 CHECKPOINT_SECONDS = 15.0
 TRIES = 20
 MAX_STEP_EVENTS = 2000
-# Mean squared distance of unit rows below about 0.001, for so many steps in a row.
+# Mean squared distance of unit rows below about 0.001, for this number of steps in a row.
 COLLAPSED_UNIFORMITY = -0.002
 COLLAPSED_STEPS = 20
 ZERO_LOSS_STEPS = 50
-"""So many steps in a row, or all steps of a shorter stage that has FEW_STEPS or more, with a loss of exactly 0 teach nothing."""
+"""Steps in a row (or all steps of a shorter stage of FEW_STEPS or more) whose loss is exactly 0: the stage learns nothing."""
 FEW_STEPS = 5
 ZERO_LOSSES = "zero_losses"
 NO_LABELS = "is anything labelled, or paired, in the scenes that train?"
@@ -165,16 +166,6 @@ def train(context: StageContext, training: Training) -> TrainingState:
     if state.step >= FEW_STEPS and state.extra.get(ZERO_LOSSES) == state.step:
         raise NothingToLearn(f"the loss was exactly 0 in all {state.step} steps; {NO_LABELS}")
     return state
-
-
-def numerics() -> dict[str, str]:
-    """What decides, besides a stage's key, whether two runs give the same bits."""
-    return {
-        "torch": torch.__version__,
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "cuda": torch.version.cuda or "none",
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
-    }
 
 
 def batch_indices(context: StageContext, component: str, step: int, batch: int, count: int) -> Iterator[int]:

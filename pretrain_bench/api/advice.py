@@ -1,4 +1,4 @@
-"""What would turn the runs of a command into a claim: another method to compare with, and seeds."""
+"""Advice on the runs that a command lacks for a claim: another method to compare with, and seeds."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ COUNTS = {1: "one", 2: "two"}
 
 
 def next_steps(stages: Iterable[StageReport]) -> list[str]:
-    """What the fine-tunings of these stages lack for a claim, with what to type and about how long it takes; nothing where they
-    have a second method and three pre-training seeds of each method."""
+    """The missing runs for a claim about these stages, each with the option to type and an estimate. Empty if a second
+    method and three pre-training seeds of each method are present."""
     stages = list(stages)
     seeds: dict[str, set[int]] = defaultdict(set)
     for stage in stages:

@@ -1,4 +1,4 @@
-"""Audits: check the files of a store or bundle, recompute metrics, and on request run again."""
+"""Audits: check the files of a store or bundle, recompute metrics, and on request rerun cells."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Audit(NamedTuple):
 
     findings: list[Finding]
     runs: int = 0
-    """How many runs were read."""
+    """The number of runs that were read."""
 
     @property
     def failed(self) -> list[Finding]:
@@ -37,11 +37,11 @@ class Audit(NamedTuple):
 
     @property
     def summary(self) -> str:
-        """What the findings come to, in a sentence."""
+        """The findings summed up in a sentence."""
         return summary(self.findings, self.runs)
 
     def exit_code(self, strict: bool = False) -> int:
-        """1 where a check failed, else 0; with `strict` 4 where there is a warning, and 5 where something was not checked."""
+        """1 if a check failed, else 0; with `strict` 4 for warnings and 5 for checks that could not be made."""
         return exit_code(self.findings, strict)
 
     def raise_if_failed(self) -> None:
@@ -52,7 +52,7 @@ class Audit(NamedTuple):
             raise BenchError(f"{first.subject}: {first.check}: {first.detail}{more}")
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a finding: check, verdict, subject, detail."""
+        """One row for each finding: check, verdict, subject, detail."""
         import pandas as pd
 
         return pd.DataFrame(self.findings, columns=list(Finding._fields))
@@ -93,13 +93,13 @@ def audit(
         runs: a folder of runs, a bundle (.tar.zst) or s3://bucket/prefix.
         keys: the beginnings of keys of the runs to check; all runs by default.
         rescore: recompute metrics from saved predictions.
-        rerun: the beginnings of keys of runs to re-run and compare. Not for a bundle, which holds no weights.
-        rerun_sample: re-run this many randomly chosen fine-tunings too. Not for a bundle.
-        times: how many times to re-run each; the largest difference is among the findings.
-        rerun_seed: draws these runs; a fresh number by default, which is reported.
+        rerun: the beginnings of keys of runs to rerun and compare. Not for a bundle, which contains no weights.
+        rerun_sample: rerun this many randomly chosen fine-tunings too. Not for a bundle.
+        times: the number of reruns of each; the largest difference is among the findings.
+        rerun_seed: seed of that choice; a fresh number by default, which is reported.
         signers: file of allowed signers (ssh-keygen's format), for a bundle or a registration.
-        signer: who must have signed the bundle or the registration.
-        registered: the registration of the suite (`run(register=...)`): every cell in it must be there.
+        signer: the required signer of the bundle or registration.
+        registered: the registration of the suite (`run(register=...)`): every cell in it must have a run.
         display: shows progress; bars on a terminal, lines elsewhere, by default.
 
     Raises WrongUse for a path that is neither, an unknown key, or an option that a bundle does not support.

@@ -1,4 +1,4 @@
-"""Checkpoints from elsewhere, and backbones for elsewhere.
+"""Import of checkpoints and export of backbones.
 
 Conversions run in a process of their own, like all code of `methods`: the harness does not load torch.
 """
@@ -15,7 +15,9 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from pretrain_bench.api.stores import AnyPath, Runs, open_runs
+from pretrain_bench.benchmarks.specs.backbone_shapes import ENCODER_MODULES
 from pretrain_bench.benchmarks.specs.checkpoint import ORIGINS, ExportFormat
+from pretrain_bench.benchmarks.specs.probes import PROTOCOLS, DecoderProbe, LinearProbe
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.harness.planning.catalog import available, find
@@ -63,14 +65,12 @@ def import_checkpoint(
 ) -> ImportedCheckpoint:
     """Convert a checkpoint to this project's backbone, written to `out`, which `mine=OUT` runs as a method.
 
-    Args:
-        file: the checkpoint; only tensors are loaded. Its network is found by the names and shapes of its tensors.
-        origin: where it comes from, which decides the order of its kernels: pointcontrast, csc, csc-votenet, depthcontrast,
-            minkowski-0.4, minkowski-0.5, spconv, spconv-zyx or bench. May be left out where the file itself shows the order.
-        out: the file to write; its folder is made where it is missing.
-        partial: accept it although tensors are missing or differ in shape.
-        prefix: keys and prefix of the network to take, such as `state_dict.module.`, where several in the file fit.
-        profile: whose network it has to fit.
+    Args: file: the checkpoint; only tensors are loaded. Its network is found by the names and shapes of its tensors.
+    origin: its origin, which determines the order of its kernels: pointcontrast, csc, csc-votenet, depthcontrast,
+    minkowski-0.4, minkowski-0.5, spconv, spconv-zyx or bench. Optional if the file itself shows the order. out: the
+    file to write; its folder is made where it is missing. partial: accept missing tensors and tensors of another shape.
+    prefix: keys and prefix of the network, such as `state_dict.module.`, if several in the file fit.
+    profile: the profile whose network it has to fit.
 
     Raises WrongUse for a file that cannot be read or does not fit, and where `out` is a folder; EnvironmentCannot where it cannot
     be written.
@@ -121,17 +121,41 @@ def export_checkpoint(
 
 
 def check_checkpoints(resolved: ResolvedSuite) -> None:
-    """Read the imported checkpoints of a suite as their stages will. Raises WrongUse for one that does not fit the profile."""
-    files = [file for method in resolved.methods.values() for file in method.checkpoints]
+    """Read the imported checkpoints of a suite as their stages will.
+
+    Raises WrongUse for one that does not fit the profile, and for one that lacks tensors which a protocol would keep frozen:
+    a probe would judge random weights.
+    """
+    named = [(method, file) for method in resolved.methods.values() for file in method.checkpoints]
+    files = [file for _, file in named]
     if not files:
         return
     network, profiles = resolved.profile.network.model_dump(mode="json"), _networks()
     requests = [{"path": str(f.path), "network": network, "origin": f.origin, "profiles": profiles} for f in files]
-    _run({"kind": "check", "requests": requests})
+    drawn = _run({"kind": "check", "requests": requests})["drawn"]
+    protocols = {(cell.method, cell.protocol) for cell in resolved.cells()}
+    for (method, file), lacking in zip(named, drawn, strict=True):
+        for protocol in (p for p in PROTOCOLS if (method.name, p) in protocols):
+            _check_frozen(f"method {method.name!r} ({file.path})", resolved.profile.probes.of(protocol), lacking)
+
+
+def _check_frozen(named: str, probe: LinearProbe | DecoderProbe | None, lacking: list[str]) -> None:
+    """Raises WrongUse where a probe keeps tensors frozen that a file lacks."""
+    if probe is None:
+        return
+    encoder = [name for name in lacking if name.partition(".")[0] in ENCODER_MODULES]
+    frozen = lacking if probe.uses_decoder else encoder
+    if frozen:
+        decoder = "" if encoder else "--protocol decoder with `start: reset`, "
+        raise WrongUse(
+            f"{named}: protocol {probe.title!r} judges {'the whole backbone' if probe.uses_decoder else 'its encoder'}, but "
+            f"{len(frozen)} of its tensors are not in the file and would be random, first {frozen[0]}; use {decoder}--protocol "
+            "finetune, or a file with the whole backbone"
+        )
 
 
 def _networks() -> dict[str, Any]:
-    """The networks of the profiles that ship."""
+    """The networks of the shipped profiles."""
     return {name: find(Profile, name).network.model_dump(mode="json") for name in available(Profile)}
 
 

@@ -25,13 +25,14 @@ class Removed(NamedTuple):
 def clean(
     runs: AnyPath = "runs", *, keep: Keep = "best", abandoned: bool = False, dry_run: bool = False
 ) -> list[Removed]:
-    """Prune artifacts of a folder of runs; records, events and logs stay, and an audit tells a pruned file from a missing one.
+    """Prune artifacts of a folder of runs; records, events and logs stay, and an audit distinguishes pruned from
+    missing files.
 
     Args:
         runs: the folder of runs.
         keep: `none`: no weights, no predictions; `final`: backbones and final predictions; `best`: all weights of
             pre-training and all predictions; `all`: everything.
-        abandoned: also delete partial runs that no process works on; they cannot be resumed then.
+        abandoned: also delete partial runs that no process works on, so that they cannot be resumed.
         dry_run: remove nothing.
 
     Raises WrongUse for a bundle, and for a record that cannot be read, before anything is removed; EnvironmentCannot where

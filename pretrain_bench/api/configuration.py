@@ -1,12 +1,12 @@
-"""`bench.yaml`: where a user's data, runs and cache are, so that no command has to repeat it.
-
-It is looked for in the working folder and the folders above it, or named by $BENCH_CONFIG. An option counts more than an
-environment variable, that more than the file, and the file more than a default.
+"""`bench.yaml`: the folders of a user's data, runs and cache. It is searched for in the working folder and the folders
+above it, or named by $BENCH_CONFIG. Options override environment variables, which override the file, which overrides
+defaults.
 """
 
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -34,7 +34,7 @@ class Configuration(Spec):
     )
     runs: Path | None = Field(None, description="folder of runs (default: runs)")
     executor: Literal["auto", "bubblewrap", "local", "docker", "podman"] | None = Field(
-        None, description="how stages are isolated (default: auto)"
+        None, description="isolation of stages (default: auto)"
     )
     cache: Path | None = Field(
         None, description="folder of generated and prepared data (default: bench in your cache folder)"
@@ -54,7 +54,7 @@ class Configuration(Spec):
 
 
 class Setting(NamedTuple):
-    """One setting that is in force, and where it is set: an option, a variable, the file, or `default`."""
+    """One effective setting and its origin: an option, a variable, the file, or `default`."""
 
     name: str
     value: str
@@ -62,7 +62,7 @@ class Setting(NamedTuple):
 
 
 def configuration_file() -> Path | None:
-    """The `bench.yaml` that counts here, or None. Raises WrongUse where $BENCH_CONFIG names no file."""
+    """The effective `bench.yaml`, or None. Raises WrongUse where $BENCH_CONFIG names no file."""
     if named := os.environ.get(VARIABLE):
         path = Path(named).expanduser()
         if not path.is_file():
@@ -73,11 +73,18 @@ def configuration_file() -> Path | None:
 
 
 def configuration() -> Configuration:
-    """The content of the `bench.yaml` that counts here; empty where there is none. Raises WrongUse with file, line and what is
-    allowed."""
+    """The content of the effective `bench.yaml`; empty without a file. Raises WrongUse with file, line and the allowed
+    values."""
     path = configuration_file()
     if path is None:
         return Configuration()
+    now = path.stat()
+    return _read(path, now.st_mtime_ns, now.st_size)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, mtime_ns: int, size: int) -> Configuration:
+    """The content of a file, read once for all questions of a command; again where time or size changed."""
     found, folder = load_with_lines(path, Configuration), path.parent
     return found.model_copy(
         update={
@@ -96,7 +103,8 @@ def _from(folder: Path, name: str) -> str:
 
 
 def settings_in_force(options: dict[str, str]) -> list[Setting]:
-    """Runs folder, executor, cache and data roots, each with where it is set. `options` are those given on the command line."""
+    """Runs folder, executor, cache and data roots, each with its origin. `options` are those given on the command
+    line."""
     path, held = configuration_file(), configuration()
     defaults = {"runs": "runs", "executor": "auto", "cache": str(cache_folder())}
     settings = [Setting("configuration", str(path or "none"), f"${VARIABLE}" if os.environ.get(VARIABLE) else FILE)]

@@ -1,4 +1,4 @@
-"""Datasets: listing, preparing, checking, cutting and drawing them."""
+"""Datasets: list, prepare, verify, subset and preview them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COUNTED = ("points", "frames", "pairs", "boxes")
 
 
 class DataCounts(NamedTuple):
-    """What a prepared dataset holds, over all scenes."""
+    """Counts of a prepared dataset over all scenes."""
 
     scenes: int
     points: int
@@ -37,12 +37,12 @@ class DataCounts(NamedTuple):
 
 
 def dataset(name: str) -> Dataset:
-    """A dataset that ships: its source, licence, classes and what it provides. Raises WrongUse."""
+    """A shipped dataset: its source, licence, classes and provided inputs. Raises WrongUse."""
     return find(Dataset, name)
 
 
 def list_datasets() -> list[Dataset]:
-    """The datasets that ship, sorted by name."""
+    """The shipped datasets, sorted by name."""
     return [find(Dataset, name) for name in available(Dataset)]
 
 
@@ -56,17 +56,14 @@ def prepare_data(
     up: str = "auto",
     display: Display | None = None,
 ) -> PreparedDataset:
-    """Convert a dataset to the prepared form, once; `run` does the same by itself.
+    """Convert a dataset to the prepared form, once; `run` does this automatically.
 
-    Args:
-        name: the dataset, or a folder: prepared already, or in a layout of a dataset that ships.
-        root: the folder with its official layout; procedural datasets need none.
-        frame_stride: take every n-th frame of a recording; by default what the dataset says, else every 50th.
-        world: size of a procedural dataset: smoke, tiny or full.
-        strict: bad lines and frames are errors, not warnings.
-        up: what is up in the world of a recording with poses (`rgbd-folder`): +x, -x, +y, -y, +z, -z, or auto to find it from the
-            cameras and the floor.
-        display: shows progress; bars on a terminal, lines elsewhere, by default.
+    Args: name: the dataset, or a folder: prepared already, or in a layout of a dataset that ships. root: the folder
+    with its official layout; procedural datasets need none. frame_stride: take every n-th frame of a recording; by
+    default the dataset's stride, else 50. world: size of a procedural dataset: smoke, tiny or full. strict: bad lines
+    and frames are errors, not warnings. up: the up axis of a recording with poses (`rgbd-folder`): +x, -x,
+    +y, -y, +z, -z, or auto to estimate it from the cameras and the floor. display: shows progress; bars on a terminal,
+    lines elsewhere, by default.
 
     Raises DataError that names the file, WrongUse without a root or for an unknown `up`, EnvironmentCannot for a full disk.
     """
@@ -92,7 +89,8 @@ def prepare_data(
 
 
 def _dataset_of(folder: Path) -> str:
-    """The dataset that ships whose data a folder holds. Raises WrongUse where none is, DataError for an unknown layout."""
+    """The shipped dataset whose data a folder contains. Raises WrongUse for other data, DataError for an unknown
+    layout."""
     from pretrain_bench.api.own_data import describe_data
 
     described = describe_data(folder)
@@ -117,7 +115,7 @@ def count_data(prepared: PreparedDataset) -> DataCounts:
 
 
 def verify_data(prepared: PreparedDataset, *, display: Display | None = None) -> list[str]:
-    """Compare every file of a prepared dataset with its manifest; returns the differences, which a single flipped bit causes."""
+    """Compare every file of a prepared dataset with its manifest; returns the differences, down to single bits."""
     from pretrain_bench.benchmarks.datasets.check import verify
 
     progress = (display or default_display()).progress(f"verify {prepared.dataset.name}")
@@ -133,14 +131,14 @@ def verify_source(
     up: str = "auto",
     display: Display | None = None,
 ) -> list[str]:
-    """Read the originals again and compare what they give with a prepared dataset; returns the differences.
+    """Convert the originals again and compare the result with a prepared dataset; returns the differences.
 
     Args:
         prepared: the dataset.
         root: the folder with its official layout; procedural datasets need none.
-        frame_stride: as it was prepared with.
-        world: size of a procedural dataset, as it was prepared with.
-        up: as it was prepared with.
+        frame_stride: the stride it was prepared with.
+        world: the size of a procedural dataset that it was prepared with.
+        up: the up axis it was prepared with.
         display: shows progress; bars on a terminal, lines elsewhere, by default.
 
     Takes as long as preparing. Raises WrongUse without a root, DataError for one without scenes.
@@ -194,7 +192,7 @@ def write_synthetic(name: str, out: AnyPath, *, world: str = "smoke", display: D
     with writing(target, "data (--out names another folder)"):
         if target.exists() and any(target.iterdir()):
             raise WrongUse(f"{target}: not empty; give a folder that does not exist yet")
-        target.mkdir(parents=True, exist_ok=True)  # tried before minutes are spent on generating
+        target.mkdir(parents=True, exist_ok=True)  # fail before minutes are spent on generating
     progress = (display or default_display()).progress(f"generate {name}")
     written = generate(wanted.sized(world), cache_folder(), progress)
     with writing(target, "data (--out names another folder)"):

@@ -22,7 +22,7 @@ TITLE_WIDTH = 34
 
 
 class _Stderr:
-    """sys.stderr as it is at each call. What cannot be written is dropped: a terminal that is gone must not end a run."""
+    """sys.stderr as it is at each call. Failed writes are dropped: a closed terminal must not end a run."""
 
     @property
     def encoding(self) -> str:
@@ -85,7 +85,7 @@ class TqdmDisplay:
 
         def on_event(event: object) -> None:
             if isinstance(event, Start):
-                bar.reset(total=event.total_steps)  # a notebook's bar takes a new total only so
+                bar.reset(total=event.total_steps)  # the only way to give a notebook's bar a new total
                 bar.initial = bar.n = event.resumed_from
                 bar.refresh()
             elif isinstance(event, Step):
@@ -231,6 +231,8 @@ def _bar(title: str, **options: Any) -> Any:
 def printable(text: str) -> str:
     """Text without control characters: the output of a stage must not control the terminal. Bytes of file names that are not
     UTF-8 are escaped, as `\\xfc`."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in readable(text))
 
 

@@ -97,7 +97,7 @@ LONGEST_START_SECONDS = 300.0
 
 
 class _Torch(NamedTuple):
-    """What a stage's own process says of torch and its GPUs, or why it cannot start."""
+    """Torch and GPUs as a stage's process reports them, or the reason why it cannot start."""
 
     torch: str = ""
     gpu: str = ""
@@ -134,7 +134,7 @@ def _torch() -> Diagnosis:
 
 
 def _machine() -> Diagnosis:
-    """CPUs and memory of this process, beside the machine's where those are more."""
+    """CPUs and memory of this process, and of the machine if it has more."""
     import psutil
 
     cpus, memory = usable_cpus(), usable_memory_bytes()
@@ -164,7 +164,7 @@ def _backend() -> Diagnosis:
 
 
 def isolation() -> Iterator[Diagnosis]:
-    """Each executor: whether it works here and what it cannot enforce, or why it does not work."""
+    """Each executor: the limits that it cannot enforce, or the reason why it does not work here."""
     from pretrain_bench.harness.executors.bubblewrap import BubblewrapExecutor, why_not
     from pretrain_bench.harness.executors.engine import connect
 

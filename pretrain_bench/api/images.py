@@ -1,4 +1,4 @@
-"""Container images: building them, their state, and the lock of their bases."""
+"""Container images: build, list and prune them, and lock their bases."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def build_images(
     engine: str = "docker",
     display: Display | None = None,
 ) -> list[Built]:
-    """Build the images that are missing or stale, all by default; those that have not changed are left alone.
+    """Build missing and stale images, of all by default; others are kept.
 
     Args:
         names: images to build; `list_images` names them.
-        base: the image below all; the public CUDA image by default.
+        base: the base image of all; the public CUDA image by default.
         wheels: a folder with a torch wheel to use.
-        torch_args: arguments of pip for torch, such as `--index-url`.
+        torch_args: arguments for pip when it installs torch, such as `--index-url`.
         minkowski: build MinkowskiEngine into the base.
         logs: folder for the build logs.
-        engine: docker or podman; each has images of its own.
+        engine: docker or podman; each keeps its own images.
         display: shows progress; bars on a terminal, lines elsewhere, by default.
 
     A failed build is a result, `build_failed`. Raises WrongUse for an unknown image, EnvironmentCannot without an engine.
@@ -82,7 +82,7 @@ def build_images(
 
 @contextmanager
 def _bars(display: Display) -> Iterator[Callable[[str, int, int], None]]:
-    """Show each build as a stage of its own; builds run side by side."""
+    """Show each build as a stage; builds run in parallel."""
     shown: dict[str, Callable[[object], None]] = {}
 
     def show(image: str, step: int, steps: int) -> None:

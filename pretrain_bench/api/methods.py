@@ -1,4 +1,4 @@
-"""Methods: listing them, and checking your own."""
+"""Methods: list them, and check your own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pretrain_bench.harness.running.conformance import PROFILE, TASK, CheckResul
 
 
 def list_methods() -> list[Method]:
-    """The methods that ship, sorted by name, and after them those of other installed packages."""
+    """The shipped methods, sorted by name, then those of other installed packages."""
     return [find(Method, name) for name in (*available(Method), *installed_methods())]
 
 
@@ -64,7 +64,7 @@ def check_method(
 
 
 def _with_executor(method: Method) -> tuple[Method, Executor]:
-    """What runs the stages of a method, and the method with its image as it is now where it names one."""
+    """The executor of a method's stages, and the method with the present id of its image, if it names one."""
     own = process_executor()
     if method.image is None:
         return method, own
@@ -78,7 +78,7 @@ def _with_executor(method: Method) -> tuple[Method, Executor]:
 
 
 def _data(options: list[str], display: Display) -> tuple[PreparedDataset, PreparedDataset]:
-    """What the checks pre-train on and fine-tune on."""
+    """The datasets that the checks pre-train and fine-tune on."""
     profile = find(Profile, PROFILE)
     sources = DataSources(*parse_data_options(options, "--pretrain-data"), profile.frame_stride, profile.world)
 

@@ -1,4 +1,4 @@
-"""Data of one's own: the layout of a folder, and the dataset and task files to start from."""
+"""A user's own data: the layout of a folder, and dataset and task files to start from."""
 
 from __future__ import annotations
 

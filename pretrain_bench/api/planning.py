@@ -1,4 +1,4 @@
-"""Plans: the stages of a suite, which are done, and an estimate for the rest."""
+"""Plans: the stages of a suite with their state, and an estimate for those to run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PLAN_COLUMNS = (
 
 
 class Plan(NamedTuple):
-    """What a suite consists of. Nothing was prepared and nothing ran.
+    """The cells and stages of a suite. Nothing was prepared or run.
 
     `cells` have their stages, or the reason why they do not apply; `waiting` cells need data that are not prepared, so their
     keys are not known yet; `stages` holds every stage once, with its state.
@@ -52,7 +52,7 @@ class Plan(NamedTuple):
     expected: list[StageState]
     """Stages of the waiting cells, from the expected size of their data; each once, with its estimate."""
     rates: Rates | None = None
-    """Of the machine that it was planned for, where that is not this one."""
+    """The machine that it was planned for, if it is another one."""
 
     @property
     def not_applicable(self) -> list[PlannedCell]:
@@ -70,7 +70,7 @@ class Plan(NamedTuple):
         return sum(need["bytes"] or 0 for need in self.needs)
 
     def totals(self, retry: Retry = "infra") -> dict[str, Total]:
-        """What is left to run, by method, and under `all methods` together: the stages of waiting cells included."""
+        """Totals of the remaining stages by method and for `all methods`, stages of waiting cells included."""
         left = to_run([*self.stages, *self.expected], retry == "failed")
         methods = dict.fromkeys(stage.planned.spec.method for stage in left)
         by_method = {m: Total.of(s for s in left if s.planned.spec.method == m) for m in methods}
@@ -83,7 +83,7 @@ class Plan(NamedTuple):
         return simulate([*self.stages, *self.expected], shape, retry == "failed")
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a stage, then one a cell that waits for data, then one a cell that is n/a.
+        """One row for each stage, then for each cell that waits for data, then for each n/a cell.
 
         `seconds`, `bytes` and `source` are the estimate of a stage that is not done: wall time, size of its artifacts, and
         where the time comes from. A pre-training belongs to several cells: its task and fine-tuning seed are empty, and so is the
@@ -126,14 +126,14 @@ def plan(
         only: filters such as `["method=ours,csc", "task=*-sem"]`.
         settings: data roots, threads, device and executor.
         on: the machine to estimate for: h100, a100, rtx4090, cpu, or a YAML file of rates; this one by default.
-        synthetic: plan a budget of GPU size on the procedural stand-ins; by default on datasets of their published size.
+        synthetic: plan a GPU-sized budget on generated data; by default on datasets of their published size.
 
     Raises WrongUse for what does not exist, EnvironmentCannot for what this machine lacks.
     """
     suite, used = cells if isinstance(cells, Suite) else suite_named(cells), settings or Settings()
     rates = None if on is None else find(Rates, on)
     if rates is not None:
-        used = used._replace(device="cpu")  # what this machine lacks does not matter
+        used = used._replace(device="cpu")  # the present machine's limits do not matter
     sized_for_gpu = bool(budget_and_profile(suite)[0].pretrain.gpus)
     resolved = resolve(suite, only, used, stand_ins=synthetic or not sized_for_gpu)
     if rates is not None:

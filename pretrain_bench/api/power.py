@@ -1,4 +1,4 @@
-"""How many seeds: what the spread of existing runs says about a study that is planned."""
+"""The number of seeds that a planned study needs, from the spread of existing runs."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def power(runs: Runs = "runs", effect: float = 1.0, tasks: Iterable[str] = ()) -
 
 
 def power_of_plan(plan: Plan, runs: Runs = "runs", effect: float = 1.0) -> list[str]:
-    """What the seeds of a planned suite can show, at the spread of runs of its tasks, ratios and protocols that a store has: one
-    line for each of these; none where the store has no such runs."""
+    """The smallest difference that a planned suite's seeds can show, at the spread of a store's runs: one line for each
+    task, ratio and protocol that has runs."""
     store = open_runs(runs)
     if not any((store.root / "finetune").glob("*")):
         return []

@@ -45,10 +45,10 @@ def report(
         runs: a folder of runs or a bundle.
         out: the folder; files of an earlier report in it are replaced.
         suite: report only runs of this suite's budget, profile, tasks and axes.
-        published: also list the paper's numbers for tasks on synthetic data, with what differs.
+        published: also list the paper's numbers for tasks on synthetic data, with the differences in protocol.
         page: write index.html, one self-contained page.
-        scene_pictures: put the pictures of `draw_scene` into the page.
-        export: also hand every run to `tensorboard`, `mlflow` or `wandb`, below `out`.
+        scene_pictures: include the pictures of `draw_scene`.
+        export: also export every run to `tensorboard`, `mlflow` or `wandb`, below `out`.
 
     Returns the written files by kind, and the short tables as text. Raises WrongUse for a store that cannot be read,
     EnvironmentCannot where `out` cannot be written or a tool is not installed.
@@ -82,7 +82,7 @@ def watch_runs(runs: AnyPath = "runs", seconds: float = WATCH_SECONDS) -> Iterat
 
     if Path(runs).is_file():
         raise WrongUse(f"--watch: {runs} is a bundle, which does not change")
-    make_ready()  # the processes that draw each later report then start with matplotlib loaded
+    make_ready()  # processes that draw later reports then start with matplotlib loaded
     seen: dict[Path, int] | None = None
     while True:
         records = dict(_written(Path(runs)))
@@ -136,7 +136,8 @@ def keys_of_suite(suite: Suite | str, runs: Runs) -> set[str]:
 
 
 def _axes(cell: Cell) -> tuple[str, str, str, str, int, int]:
-    """What decides whether a run belongs to a suite. Not the pre-training data, which --pretrain-data may replace."""
+    """The fields that decide whether a run belongs to a suite; without the pre-training data, which --pretrain-data may
+    replace."""
     return cell.method, cell.task, cell.protocol, str(cell.label_ratio), cell.pretrain_seed, cell.finetune_seed
 
 

@@ -17,6 +17,7 @@ from pretrain_bench.benchmarks.specs.probes import FINETUNE
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.files import notice_of_missing_links
+from pretrain_bench.harness.clusters.base import Place
 from pretrain_bench.harness.executors.base import Executor
 from pretrain_bench.harness.executors.choice import ENGINES, engine_executor, notice_without_isolation, process_executor
 from pretrain_bench.harness.executors.local import LocalExecutor
@@ -26,8 +27,9 @@ from pretrain_bench.harness.planning.renamed_budget import known_budget
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.progress_note import NotedStage, noted
-from pretrain_bench.harness.running.scheduler import run_in, stages_of
+from pretrain_bench.harness.running.scheduler import OnReport, run_in, stages_of
 from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageReport, StageRunner
+from pretrain_bench.harness.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +78,7 @@ class RunResult(NamedTuple):
         raise BenchError(f"{first.planned.title}: {record.outcome.value}: {record.message}{hint}{more}")
 
     def probes_without_baseline(self) -> list[Cell]:
-        """A cell of each task and probing protocol of which no probe of `scratch` was run: a probe says something only beside
+        """A cell of each task and probing protocol without a probe of `scratch`: a probe has a meaning only next to
         that of a frozen random backbone."""
         from pretrain_bench.reports.analysis.method_cards import BASELINE
 
@@ -90,7 +92,7 @@ class RunResult(NamedTuple):
         return [_row(stage) for stage in self.stages]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a stage, with the fields of `StageRow` as columns."""
+        """One row for each stage, with the fields of `StageRow` as columns."""
         import pandas as pd
 
         return pd.DataFrame(self.rows(), columns=list(StageRow._fields))
@@ -128,16 +130,16 @@ def run(
 
     Args:
         cells: a suite, its name or its file; see `cells` for one in code.
-        runs: the folder of runs, made where it does not exist.
+        runs: the folder of runs; created if missing.
         only: filters such as `method=ours,csc`.
         settings: data roots, threads, device and executor.
-        retry: what to run again: `none`; `infra`: what the machine interrupted; `failed`: failed runs too.
-        workers: stages side by side; as many as fit the machine by default.
+        retry: which runs to retry: `none`, `infra` (interrupted by the machine) or `failed` (infra and failed).
+        workers: the number of stages in parallel; as many as fit the machine by default.
         rebuild: rebuild stale images first (executor docker).
         strict: bad lines and frames in the data are errors, not warnings.
-        skip_not_applicable: leave out cells that do not apply, unless none is left; False refuses them.
-        synthetic: allow a budget of GPU size on generated data, and pre-training on generated data before a task on real data.
-        on_cpu: allow a budget of GPU size on a CPU; device `cpu` in the settings allows it too.
+        skip_not_applicable: leave out cells that do not apply, unless that leaves none; False refuses them.
+        synthetic: allow a GPU-sized budget on generated data, and pre-training on generated data before a task on real data.
+        on_cpu: allow a GPU-sized budget on a CPU; device `cpu` in the settings allows it too.
         register: write the cells to this file before the first stage starts; `audit(registered=...)` names those that are
             absent later.
         sign: an SSH key to sign that file with.
@@ -149,21 +151,50 @@ def run(
         EnvironmentCannot: the machine lacks a device, disk space or an engine.
         BenchError: interrupted; run again to resume.
     """
+    _check_options(retry, register, sign)
+    where.check()
+    (store, publish), display, settings = working_store(runs), display or default_display(), settings or Settings()
+    resolved = _within_budget(
+        resolve(cells, only, where.settings(settings)), store, synthetic, on_cpu or settings.device == "cpu"
+    )
+    if rebuild:
+        _rebuild(resolved, display)
+    resolved, executor = _with_executor(resolved, here=where.on == "local")
+    planned = _plan(resolved, display, strict, skip_not_applicable)
+    store.check_writable()
+    if register is not None:
+        display.say(_registered(resolved.suite, planned, Path(register), sign))
+    runner = StageRunner(store, executor, display, RunOptions(retry, resolved.machine.imagenet_weights))
+    place = place_for(where, resolved, runner, workers)
+
+    def publish_new(report: StageReport) -> None:
+        if not report.reused:
+            publish(report.record)
+
+    stages = _run_stages(planned, runner, place, resolved.machine.threads, publish_new)
+    return RunResult(stages, [c for c in planned if not c.stages])
+
+
+def _check_options(retry: str, register: AnyPath | None, sign: AnyPath | None) -> None:
     if sign is not None and register is None:
         raise WrongUse("--sign signs the registration: give --register FILE as well")
     if retry not in get_args(Retry):
         raise WrongUse(f"--retry {retry!r}: expected one of {', '.join(get_args(Retry))}")
-    where.check()
-    (store, publish), display = working_store(runs), display or default_display()
-    resolved = resolve(cells, only, where.settings(settings or Settings()))
+
+
+def _within_budget(resolved: ResolvedSuite, store: Store, synthetic: bool, on_cpu: bool) -> ResolvedSuite:
+    """The suite with its budget under the name that the store knows it by, once checkpoints, machine and data fit it."""
     check_checkpoints(resolved)
     budget, renamed = known_budget(resolved.budget, resolved.methods.values(), store)
     resolved = resolved._replace(budget=budget)
-    check_fit(resolved, synthetic, on_cpu or (settings is not None and settings.device == "cpu"))
-    if rebuild:
-        _rebuild(resolved, display)
-    resolved, executor = _with_executor(resolved, here=where.on == "local")
-    for line in [*resolved.notices, *([renamed] if renamed else [])]:
+    check_fit(resolved, synthetic, on_cpu)
+    resolved.notices.extend([renamed] if renamed else [])
+    return resolved
+
+
+def _plan(resolved: ResolvedSuite, display: Display, strict: bool, skip_not_applicable: bool) -> list[PlannedCell]:
+    """Every cell with its stages, and all that a reader should know before they start."""
+    for line in resolved.notices:
         display.say(line)
     if not skip_not_applicable:
         resolved.check_needs()
@@ -176,27 +207,28 @@ def run(
         display.say(f"{cell.cell.method} -> {cell.cell.task} at {ratio}: n/a: {cell.reason.removeprefix('n/a: ')}")
     for line in (*_part_of_test_splits(planned), *_contaminated(planned)):
         display.say(line)
-    store.check_writable()
-    if register is not None:
-        name = (resolved.suite.name, resolved.suite.version)
-        announced = write_registration(Path(register), name, planned, None if sign is None else Path(sign))
-        display.say(f"{register}: {len(announced.cells)} cells registered {announced.registered_at}")
+    return planned
+
+
+def _registered(suite: Suite, planned: list[PlannedCell], file: Path, sign: AnyPath | None) -> str:
+    """A line on the cells, which it writes to the file."""
+    announced = write_registration(file, (suite.name, suite.version), planned, None if sign is None else Path(sign))
+    return f"{file}: {len(announced.cells)} cells registered {announced.registered_at}"
+
+
+def _run_stages(
+    planned: list[PlannedCell], runner: StageRunner, place: Place, threads: int, on_report: OnReport
+) -> list[StageReport]:
+    """Run what is left, after its estimate, which a note in the store keeps for `status`."""
+    store, display = runner.store, runner.display
     if notice := notice_of_missing_links(store.root, "symbolic", "hard"):
         display.say(notice)
-    left = to_run(states(planned, store, resolved.machine.threads), retry == "failed")
+    left = to_run(states(planned, store, threads), runner.options.retry == "failed")
     if left:
         display.say(estimate_line(left))
-    runner = StageRunner(store, executor, display, RunOptions(retry, resolved.machine.imagenet_weights))
-    place, seconds = place_for(where, resolved, runner, workers), {s.key: _seconds(s) for s in left}
+    seconds = {s.key: _seconds(s) for s in left}
     with noted(store, {s.key: NotedStage(kind=s.planned.spec.kind, seconds=seconds[s.key]) for s in left}):
-        reports = run_in(
-            place,
-            stages_of(planned),
-            runner,
-            on_report=lambda report: None if report.reused else publish(report.record),
-            seconds=seconds,
-        )
-        return RunResult(reports, absent)
+        return run_in(place, stages_of(planned), runner, on_report, seconds)
 
 
 def _seconds(stage: StageState) -> float:
@@ -204,7 +236,7 @@ def _seconds(stage: StageState) -> float:
 
 
 def _part_of_test_splits(planned: Iterable[PlannedCell]) -> list[str]:
-    """A warning for each task of which not the whole test split will be scored."""
+    """A warning for each task whose test split will be scored only in part."""
     specs = [cell.stages[-1].spec for cell in planned if cell.stages]
     return list(
         dict.fromkeys(
@@ -242,8 +274,8 @@ def _rebuild(resolved: ResolvedSuite, display: Display) -> None:
 
 
 def _with_executor(resolved: ResolvedSuite, here: bool) -> tuple[ResolvedSuite, Executor]:
-    """The executor, and the suite with users' own methods as their images are now. A process executor that is used elsewhere need
-    not work `here`."""
+    """The executor, and the suite with the present image ids of users' own methods. A process executor that is used elsewhere
+    need not work `here`."""
     if resolved.executor in ENGINES:
         executor = engine_executor(resolved.executor)
         resolved = resolved.with_own_images(executor.client)

@@ -48,7 +48,7 @@ _FACTS = {
     "score_final": "that metric after the last step, from 0 to 1; NaN where it could not be computed",
     "score_selected": "that metric of the checkpoint that was best on held-out training scenes",
     "score_best": "that metric of the checkpoint that was best on the test split, as papers report it",
-    "checkpoint": "what reports use: `selected` where every run of the family has it, else `final`",
+    "checkpoint": "the checkpoint that reports use: `selected` if every run of the family has it, else `final`",
     "pretrain_keys": "keys of the pre-training runs behind this run",
     "pretrain_stages": "hash of each of these stages without its seed",
     "pretrain_steps": "optimizer steps of the pre-training, over all its stages",
@@ -57,12 +57,14 @@ _FACTS = {
     "train_scenes": "training scenes of the fine-tuning",
     "held_out_scenes": "training scenes that select a checkpoint",
     "test_scenes": "scenes that are scored",
-    "part_of_test_split": "the same in words where they are not the whole test split, else empty",
+    "part_of_test_split": "the same in words if they are only a part of the test split, else empty",
     "contamination": "what the pre-training saw of the test scenes: `none`, `places` (another scan of a tested room or drive), "
     "`scenes`, `labels`, or `unknown` for weights from elsewhere",
     "contamination_mark": "the same in words, with the training scenes whose labels it saw; empty where it saw neither",
     "mean_over": "classes that the score is the mean of",
     "voxel_metres": "voxel size of the fine-tuning, in metres",
+    "network_width": "factor of the channels of the network; 1 is full size",
+    "published_as": "what the paper would call the method, with the ablation of its draft that it is",
     "pretrain_samples": "samples of the pre-training",
     "finetune_samples": "samples of the fine-tuning",
     "pretrain_flops": "FLOPs of the pre-training",
@@ -84,7 +86,7 @@ _FACTS = {
     "features_key": "key of the features that a linear probe was fitted to, which probes at other ratios share; else empty",
     "features_cpu_seconds": "CPU seconds of these features",
     "features_gpu_seconds": "GPU seconds of these features",
-    "pretrain_notes": "what the pre-training stages noted, as pairs of name and text",
+    "pretrain_notes": "notes of the pre-training stages, as pairs of name and text",
     "peak_memory_mib": "largest memory of any of the stages, in MiB",
 }
 JUDGED = ("selected", "final")
@@ -122,7 +124,7 @@ class ListedRun(NamedTuple):
     seed: int | None
     """The seed of a pre-training; None for a fine-tuning, whose cell has both, and where the spec is damaged."""
     metric: str | None
-    """The metric that the run's task is judged by; None where the run has no score."""
+    """The headline metric of the run's task; None if the run has no score."""
     score: float | None
     """Its value that reports judge, from 0 to 1: of the `checkpoint`."""
     checkpoint: str | None = None
@@ -146,9 +148,13 @@ class Run(NamedTuple):
 
 
 def list_runs(runs: Runs = "runs") -> list[ListedRun]:
-    """Every run that has a record, oldest first. Raises WrongUse for a record that cannot be read."""
-    store = open_runs(runs)
-    return list(_listed(store))
+    """Every run that has a record, oldest first. Runs that cannot be read are left out; `unreadable_runs` names them."""
+    return sorted(iterate_runs(runs), key=lambda one: one.record.started_at)
+
+
+def iterate_runs(runs: Runs = "runs") -> Iterator[ListedRun]:
+    """The runs of `list_runs`, sorted by key: one at a time, since a store may hold 50,000."""
+    yield from _listed(open_runs(runs))
 
 
 def find_run(key: str, runs: Runs = "runs") -> Run:
@@ -159,7 +165,7 @@ def find_run(key: str, runs: Runs = "runs") -> Run:
 
 
 def _listed(store: Store) -> Iterator[ListedRun]:
-    for record in sorted(store.records(), key=lambda r: r.started_at):
+    for record in store.records():
         cell = record.cell
         if cell is None:
             seed, budget = _seed_and_budget(record, store)
@@ -173,7 +179,8 @@ def _listed(store: Store) -> Iterator[ListedRun]:
 
 
 def _seed_and_budget(record: Record, store: Store) -> tuple[int | None, str | None]:
-    """Both from a run's spec. A damaged spec hides no run from a list; showing that run says what is wrong."""
+    """Seed and budget from a run's spec. Lists include runs with a damaged spec; showing such a run reports the
+    damage."""
     try:
         spec = store.spec(record.kind, record.key)
     except WrongUse:

@@ -41,7 +41,7 @@ def draw_scene(
     spec, record = _scored_spec(run), run.record
     if checkpoint not in CHECKPOINTS:
         raise WrongUse(f"--checkpoint {checkpoint!r}: expected one of {', '.join(CHECKPOINTS)}")
-    check_tested(spec, scene)  # before the data are looked for, which may mean generating them
+    check_tested(spec, scene)  # fail before the data are located or generated
     _check_not_pruned(run, checkpoint)
     assert spec.data is not None
     source = find_data(spec.data, (display or default_display()).say)

@@ -1,4 +1,4 @@
-"""Where the data are and what this machine should use: the settings that planning and running share."""
+"""Settings that planning and running share: data roots, device, threads, executor."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ class Settings(NamedTuple):
     """Choices beside the suite. Use the same object to plan and to run: most of them are part of every stage's key."""
 
     data: Roots = ()
-    """Roots of datasets; procedural datasets stand in for those without one."""
+    """Roots of datasets; datasets without a root are replaced by procedural ones."""
     pretrain_data: Roots = ()
-    """One dataset to pre-train on in place of ScanNet, with its root."""
+    """The dataset to pre-train on instead of ScanNet, with its root."""
     imagenet_weights: AnyPath | None = None
     """ResNet weights (torchvision's names) for the 2D encoder of `ours`."""
     threads: int | None = None
-    """CPU threads of a stage; all that this process may use, at most 8, by default."""
+    """CPU threads per stage; by default all that this process may use, at most 8."""
     backend: str = "torch"
     """Sparse backend: torch or minkowski."""
     device: str = "auto"
-    """cpu, cuda, or auto: the GPU where there is one."""
+    """cpu, cuda, or auto: the GPU if the machine has one."""
     executor: str = "auto"
     """bubblewrap: processes in namespaces; local: plain processes; docker, podman: containers; auto: bubblewrap if it works."""
     trust_code: bool = False
-    """Load the Python code of your own method folders: planning does so as you and without isolation."""
+    """Allow Python code from your own method folders; planning runs it as your user, without isolation."""
     up: str = "auto"
-    """What is up in the world of recordings in `rgbd-folder`: +x, -x, +y, -y, +z, -z, or auto, from cameras and floor."""
+    """Up axis of recordings in `rgbd-folder`: +x, -x, +y, -y, +z, -z, or auto: estimated from cameras and floor."""
     pretrained_on: Names = ()
     """Scenes that imported checkpoints were pre-trained on, as you state them: `NAME=FILE` or `FILE`, one scene a line."""
 

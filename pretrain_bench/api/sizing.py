@@ -1,4 +1,4 @@
-"""Whether a run fits this machine and these data: the budget where none is named, refusals, and the estimate before it starts."""
+"""Size of a run against machine and data: the default budget, refusals, and the estimate before it starts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pretrain_bench.harness.planning.plan import StageState, Total
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
 
 FULL, SMALL = "uniform", "smoke"
-"""Budgets that `bench run` takes by itself: with data and a GPU, and elsewhere."""
+"""Default budgets of `bench run`: with data and a GPU, and otherwise."""
 
 
 def fitting_budget(methods: Names, tasks: Names, settings: Settings, on: str | None = None) -> tuple[str, list[str]]:
-    """The budget of a command that names none, and lines that say why: `uniform` with a GPU and data for each task, else `smoke`.
-    For a plan `on` another machine (see `plan`), data are taken to be there.
+    """The budget of a command that names none, and lines that say why: `uniform` with a GPU and data for each task,
+    else `smoke`. A plan `on` another machine (see `plan`) assumes that the data are present.
 
     Raises WrongUse for unknown names, EnvironmentCannot for a device that this machine lacks.
     """
@@ -43,8 +43,8 @@ def fitting_budget(methods: Names, tasks: Names, settings: Settings, on: str | N
 
 
 def check_fit(resolved: ResolvedSuite, synthetic: bool, on_cpu: bool) -> None:
-    """Raises WrongUse for a budget of GPU size on generated stand-ins (unless `synthetic`) or on a CPU (unless `on_cpu`), and for
-    fine-tuning on real data after pre-training on a stand-in (unless `synthetic`)."""
+    """Raises WrongUse for a GPU-sized budget on generated data (unless `synthetic`) or on a CPU (unless `on_cpu`), and
+    for fine-tuning on real data after pre-training on a stand-in (unless `synthetic`)."""
     budget, without = resolved.budget.name, task_stand_ins(resolved)
     pretrain_without = pretrain_stand_ins(resolved)
     tasks_are_real = any(

@@ -1,4 +1,4 @@
-"""Specs that ship or are yours: methods, tasks, datasets, budgets, profiles and suites, and their fields explained."""
+"""Shipped specs and your own (methods, tasks, datasets, budgets, profiles, suites), with their fields explained."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class ExplainedField(NamedTuple):
 
 
 def list_specs(kind: Kind) -> list[Spec]:
-    """What ships of one kind, sorted by name."""
+    """The shipped specs of one kind, sorted by name."""
     return [find(MODELS[kind], name) for name in available(MODELS[kind])]
 
 
 def explain(kind: Kind, name: str) -> list[ExplainedField]:
-    """Every field of a spec, by name or by the path of a file of yours: value, unit, default and meaning. Raises WrongUse."""
+    """Every field of a spec, by name or path: value, unit, default and meaning. Raises WrongUse."""
     return list(_fields(find(MODELS[kind], name), ""))
 
 

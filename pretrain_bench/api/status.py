@@ -1,4 +1,4 @@
-"""Status: stages that run in a store now, and how the others ended."""
+"""Status: the running stages of a store, and the outcomes of the others."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from pretrain_bench.api.stores import Runs, open_runs
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
+from pretrain_bench.benchmarks.specs.probes import FINETUNE, Protocol
 from pretrain_bench.benchmarks.support.foreign_files import read_plain
 from pretrain_bench.harness.clusters.base import JobState
 from pretrain_bench.harness.clusters.slurm import under_way as jobs_of
@@ -19,16 +20,18 @@ from pretrain_bench.harness.contract.events import EVENTS_FILE, Start, Step
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.contract.stage import STAGE_FILE
 from pretrain_bench.harness.executors.base import STALL_FACTOR
-from pretrain_bench.harness.planning.stage_specs import finetune_title
+from pretrain_bench.harness.planning.stage_specs import features_title, finetune_title
 from pretrain_bench.harness.running.last_events import first_and_last
 from pretrain_bench.harness.running.progress_note import CommandUnderWay, commands_under_way
 from pretrain_bench.harness.store.store import KINDS, RECORD, SPEC, Store
 
 STALLED_SECONDS, STALLED_BEFORE_STEPS_SECONDS = 60.0, 600.0
-"""A shorter silence is not reported, however short the steps are."""
+"""A shorter silence is never reported, whatever the duration of a step."""
 RATE_STEPS = 50
 """Steps over which the current rate is averaged, the latest ones."""
 DAMAGED = "damaged"
+PARENT_KINDS = ("pretrain", "features")
+"""What a fine-tuning or a probe builds on; each has the pre-training seed."""
 
 
 class StageUnderWay(NamedTuple):
@@ -37,7 +40,7 @@ class StageUnderWay(NamedTuple):
     key: str
     stage: str
     state: str
-    """`running`; `stalled`: it runs without a sign of life for far longer than a step takes; `left`; or the state of its job, as
+    """`running`; `stalled`: it has sent no event for far longer than a step takes; `left`; or the state of its job, as
     `pending`."""
     by: str | None
     """The process that runs it."""
@@ -46,13 +49,14 @@ class StageUnderWay(NamedTuple):
     steps_per_second: float | None
     seconds_left: float | None
     silent_seconds: float | None
-    """Since the last sign of life of a stage that runs."""
+    """Time since the last event of a running stage."""
     job: str | None = None
     """The job that it is part of, as `slurm:17_3`."""
     host: str = ""
     """The node of that job."""
     seeds: str = "-"
-    """Of a pre-training its seed, of a fine-tuning `pre-training/fine-tuning`; `?` for one that is not known."""
+    """Of a pre-training, and of the features of linear probes, its seed; of a fine-tuning or probe
+    `pre-training/fine-tuning`; `?` for one that is not known."""
 
 
 class CommandProgress(NamedTuple):
@@ -61,10 +65,10 @@ class CommandProgress(NamedTuple):
     by: str
     """Its machine and process."""
     stages: int
-    """That it had to run when it began."""
+    """The number of stages that it had to run at its start."""
     ended: int
     seconds_left: float
-    """By the rates of the stages that run and the estimates of the others, with as many side by side as run now."""
+    """From the rates of running stages and the estimates of the others, at the present parallelism."""
 
 
 class Status(NamedTuple):
@@ -76,25 +80,32 @@ class Status(NamedTuple):
 
 
 class _Ended(BaseModel):
-    """What a count of outcomes needs of a record."""
+    """The fields of a record that a count of outcomes reads."""
 
     outcome: Outcome
 
 
+class _Probed(BaseModel):
+    """What a title needs of a probe."""
+
+    protocol: Protocol
+
+
 class _Described(BaseModel):
-    """What a title needs of a stage's spec."""
+    """The fields of a spec that a title reads."""
 
     kind: str
     method: str
     stage: str
     task: str | None = None
     label_ratio: LabelRatio | None = None
+    probe: _Probed | None = None
     seed: int = 0
     parents: dict[str, str] = {}
 
 
 def status(runs: Runs = "runs") -> Status:
-    """Read what runs in a folder now, from another process, and how many runs ended in which way. Raises WrongUse."""
+    """Read the running stages of a folder from another process, and count its runs by outcome. Raises WrongUse."""
     store = open_runs(runs)
     store.check()
     root = store.root
@@ -162,7 +173,7 @@ def _under_way(store: Store, folder: Path) -> StageUnderWay:
 
 
 def _state(silent: float | None, steps_per_second: float | None) -> str:
-    if steps_per_second is None:  # it reads its data, or compiles
+    if steps_per_second is None:  # it is reading data, or compiling
         return "stalled" if (silent or 0) > STALLED_BEFORE_STEPS_SECONDS else "running"
     return "stalled" if (silent or 0) > max(STALLED_SECONDS, STALL_FACTOR / steps_per_second) else "running"
 
@@ -184,13 +195,16 @@ def _described(path: Path) -> _Described | None:
 def _title(spec: _Described) -> str:
     if spec.kind == "pretrain" or spec.task is None:
         return f"{spec.method}/{spec.stage}"
-    return finetune_title(spec.method, spec.task, spec.label_ratio or LabelRatio())
+    if spec.kind == "features":
+        return features_title(spec.method, spec.task)
+    protocol = FINETUNE if spec.probe is None else spec.probe.protocol
+    return finetune_title(spec.method, spec.task, spec.label_ratio or LabelRatio(), protocol)
 
 
 def _seeds(spec: _Described, store: Store) -> str:
-    if spec.kind == "pretrain":
+    if spec.kind != "finetune":
         return str(spec.seed)
-    before = [_described(store.folder("pretrain", key) / SPEC) for key in spec.parents.values()]
+    before = [_described(store.folder(kind, key) / SPEC) for kind in PARENT_KINDS for key in spec.parents.values()]
     seeds = {str(parent.seed) for parent in before if parent is not None} or {"?"}
     return f"{'+'.join(sorted(seeds))}/{spec.seed}"
 

@@ -22,7 +22,7 @@ from pretrain_bench.harness.store.store import Store
 
 AnyPath = str | os.PathLike[str]
 Runs = AnyPath | Store
-"""A folder of runs, a bundle or `s3://bucket/prefix`, or a store that `open_runs` returned."""
+"""A folder of runs or a bundle by its path, `s3://bucket/prefix`, or a store that `open_runs` returned."""
 
 
 def open_runs(runs: Runs = "runs") -> Store:
@@ -39,7 +39,7 @@ def open_runs(runs: Runs = "runs") -> Store:
 
 
 def folder_to_write(runs: Runs) -> Store:
-    """The folder of runs, which need not exist yet, to write to. Raises WrongUse for a bundle or a bucket."""
+    """The folder of runs to write to; it may not exist yet. Raises WrongUse for a bundle or a bucket."""
     if not isinstance(runs, Store) and (url := remote_url(runs)) is not None:
         raise WrongUse(f"--runs {url}: only `bench run` writes to a bucket; --runs FOLDER names a folder of runs")
     store = runs if isinstance(runs, Store) else Store(Path(runs).resolve())
@@ -62,5 +62,5 @@ def working_store(runs: Runs) -> tuple[Store, Callable[[Record], None]]:
 
 
 def unreadable_runs(runs: Runs = "runs") -> list[str]:
-    """Runs whose record cannot be read: their path, the reason and what to do. No list and no report counts them."""
+    """Runs whose record cannot be read: path, reason and remedy. Lists and reports leave them out."""
     return open_runs(runs).unreadable()

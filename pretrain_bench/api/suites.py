@@ -1,4 +1,4 @@
-"""Suites, by name, from a file, or spelled out in code."""
+"""Suites by name, from a file, or built in code."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Names = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
 def suite(name: str | os.PathLike[str]) -> Suite:
-    """A suite that ships, by its name, or one of yours, by the path of its YAML file. Raises WrongUse."""
+    """A shipped suite by name, or your own by the path of its YAML file. Raises WrongUse."""
     return find(Suite, os.fspath(name))
 
 
 def list_suites() -> list[Suite]:
-    """The suites that ship, sorted by name."""
+    """The shipped suites, sorted by name."""
     return [find(Suite, name) for name in available(Suite)]
 
 
@@ -36,12 +36,13 @@ def cells(
     pretrain_seeds: Iterable[int] | None = None,
     finetune_seeds: Iterable[int] = (0,),
 ) -> Suite:
-    """A suite spelled out: every method on every task, under every protocol, at every label ratio, with every pair of seeds.
+    """A suite built in code: every method on every task, under every protocol, at every label ratio, with every pair of
+    seeds.
 
-    `protocols`: `finetune`, `linear` (frozen backbone) and `decoder` (frozen encoder). Methods, tasks, budget and profile are
-    names, or paths of YAML files or folders of your own; `profile` defaults to the one that the budget names. A method may be
-    `mine=a.pth,b.pth`: checkpoints of yours, each a pre-training seed from 0. `pretrain_seeds` defaults to 0, or as many as the
-    most files of one method.
+    `protocols`: `finetune`, `linear` (frozen backbone) and `decoder` (frozen encoder). Methods, tasks, budget and
+    profile are names, or paths of YAML files or folders of your own; `profile` defaults to the one that the budget
+    names. A method may be `mine=a.pth,b.pth`: your checkpoints, each a pre-training seed from 0. `pretrain_seeds`
+    defaults to 0, or to one for each file of the method with the most files.
 
     Raises WrongUse for a malformed value; names are looked up when the suite is planned or run.
     """
@@ -61,7 +62,7 @@ def cells(
 
 
 def _seeds_of_files(methods: Names) -> range:
-    """One pre-training seed for each file of the imported method that has most; 0 where none is imported."""
+    """One pre-training seed for each file of the imported method with the most files; 0 without imported methods."""
     requests = [import_request(text) for text in as_list(methods)]
     return range(max((len(r.files) for r in requests if r is not None), default=1))
 

@@ -13,11 +13,11 @@ the split."""
 
 CONDITIONS = [
     "family", "label_percent", "metric", "train_scenes", "held_out_scenes", "test_scenes", "mean_over", "voxel_metres",
-    "part_of_test_split",
+    "part_of_test_split", "network_width",
 ]  # fmt: skip
 """What all runs of a group share besides GROUP: how many scenes trained, selected a checkpoint and tested, how many classes the
-headline metric is a mean over, the edge of a voxel, and
-the number of scored test scenes, in words, where they are not the whole test split."""
+headline metric is a mean over, the edge of a voxel,
+the number of scored test scenes, in words, where they are not the whole test split, and the width of the network."""
 
 CONTAMINATION = ["contamination", "contamination_mark"]
 """What the pre-training saw of a run's test scenes: the flag, and the words that a number carries."""
@@ -26,6 +26,12 @@ ROW = ["method", "pretrain_dataset", "pretraining"]
 """Runs that share these are averaged over seeds. `pretraining` hashes the pre-training stages without their seeds, and
 what they hand on (`transfer`). The column
 `row` holds the printed name, which is the same in every table."""
+
+OF_ROW = ["pretrain_synthetic", "published_as"]
+"""What all runs of a row share besides ROW: whether it was pre-trained on synthetic data, and what the paper calls it."""
+
+STEPS = ["pretrain_steps", "finetune_steps"]
+"""Optimiser steps that a run and its pre-training took; a row has those of the run with the fewest."""
 
 UNIT = "pretrain_seed"
 """The unit of inference of a pre-training effect; fine-tuning seeds of one pre-training are averaged first."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pretrain_bench.reports.analysis.columns import CONDITIONS, CONTAMINATION, GROUP, ROW
+from pretrain_bench.reports.analysis.columns import CONDITIONS, CONTAMINATION, GROUP, OF_ROW, ROW, STEPS
 from pretrain_bench.reports.analysis.failed_pretraining import FailedPretraining, failed_by_row
 from pretrain_bench.reports.analysis.method_cards import BASELINE
 from pretrain_bench.reports.analysis.power import detectable_difference, pooled_deviation, seeds_to_see_a_point
@@ -53,24 +53,26 @@ def _group_effects(
     """The rows of one group: those with runs in table order, then those of which only failed pre-trainings are known."""
     group = {**group, **{name: runs[name].iloc[0] for name in CONDITIONS}, "checkpoint": checkpoint}
     column = f"score_{checkpoint}"
-    parts = by_row(runs[["row", *ROW, "outcome", "pretrain_synthetic", *CONTAMINATION, column]])
+    parts = by_row(runs[["row", *ROW, "outcome", *OF_ROW, *STEPS, *CONTAMINATION, column]])
     values = {name: 100 * means for name, means in per_unit(runs, column).items()}
     base = baseline_rows(runs)
     scratch = values[base[0]] if len(base) == 1 else np.array([])
     rows: list[Row] = []
     for name, (method, pretrain_dataset, _) in row_names(runs).items():
         mine = parts[name]
+        scored = mine[(mine["outcome"] == "ok") & mine[column].notna()]
         rows.append(
             {
                 **group,
                 "row": name,
                 "method": method,
                 "pretrain_dataset": pretrain_dataset,
-                "pretrain_synthetic": bool(mine["pretrain_synthetic"].iloc[0]),
+                **{c: mine[c].iloc[0] for c in OF_ROW},
+                **{c: scored[c].min() for c in STEPS},
                 **{c: " / ".join(dict.fromkeys(filter(None, mine[c]))) for c in CONTAMINATION},
                 "n": len(values[name]),
                 "runs": len(mine),
-                "failed": int(((mine["outcome"] != "ok") | mine[column].isna()).sum()),
+                "failed": len(mine) - len(scored),
                 "lost_pretrainings": len(failed.get(name, [])),
                 **_statistics(values[name], scratch, method == BASELINE),
             }
@@ -118,6 +120,8 @@ def _row_without_runs(name: str, pretrainings: Sequence[FailedPretraining], grou
         "method": pretrainings[0].method,
         "pretrain_dataset": pretrainings[0].pretrain_dataset,
         "pretrain_synthetic": bool(pretrainings[0].pretrain_synthetic),
+        "published_as": pretrainings[0].method,
+        **dict.fromkeys(STEPS, np.nan),
         **dict.fromkeys(CONTAMINATION, ""),
         "n": 0,
         "runs": 0,

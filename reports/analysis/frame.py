@@ -9,22 +9,23 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from pydantic_core import to_json
 
 from pretrain_bench.benchmarks.datasets.contamination import Contamination
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS, OVER_ALL
 from pretrain_bench.benchmarks.specs.probes import FINETUNE, FeatureRecipe, LinearProbe
 from pretrain_bench.benchmarks.support.errors import WrongUse
-from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.harness.contract.contamination import contamination_of
+from pretrain_bench.harness.contract.migrations import compact
 from pretrain_bench.harness.contract.records import Outcome, Record
-from pretrain_bench.harness.contract.stage import KEY_LENGTH, StageSpec, hashes_as_written
-from pretrain_bench.harness.store.store import SPEC, Store
+from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.store.spec_reader import SpecReader
+from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis.budgets import limit_columns
 from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP, NO_DATASET, ROW, UNIT
 from pretrain_bench.reports.analysis.digests import SpecDigests, digest_of, digest_of_text
 from pretrain_bench.reports.analysis.failed_pretraining import FailedPretraining
 from pretrain_bench.reports.analysis.method_cards import use_cards_of
+from pretrain_bench.reports.analysis.published import published_name
 from pretrain_bench.reports.analysis.rows import row_name
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def load(store: Store, keys: set[str] | None = None) -> Loaded:
     import pandas as pd
 
     with _collector_off():
-        records = {r.key: r for r in store.records()}
+        records = {r.key: compact(r) for r in store.records()}
         use_cards_of(records.values())
         specs = _specs(store, records)
         records = {key: record for key, record in records.items() if key in specs}
@@ -174,31 +175,13 @@ def _collector_off() -> Iterator[None]:
 
 
 def _specs(store: Store, records: dict[str, Record]) -> dict[str, StageSpec]:
-    """The spec of each run. Ten thousand differ in a few hundred ways, so only those are validated; every key is checked."""
-    known: dict[bytes, StageSpec] = {}
-    specs = {}
+    """The spec of each run, shared by all that differ only in seed and parents; every key is checked."""
+    reader, specs = SpecReader(), {}
     for key, record in records.items():
-        rest = b""
-        folder = store.folder(record.kind, key)
         try:
-            payload = read_json(folder / SPEC, below=folder)
-            seed, parents = payload["seed"], payload["parents"]
-            free = {
-                "seed": 0 if type(seed) is int and seed >= 0 else seed,
-                "parents": {name: "" if isinstance(parent, str) else parent for name, parent in parents.items()},
-            }
-            rest = to_json({**payload, **free})
-            sound = rest in known and key in (h[:KEY_LENGTH] for h in hashes_as_written(payload))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            sound = False
-        if not sound:
-            # This also reports what is wrong with a file.
-            try:
-                known[rest] = store.spec(record.kind, key)
-            except WrongUse as error:
-                store.set_aside(str(error))
-                continue
-        specs[key] = known[rest]
+            specs[key] = reader.read(store.folder(record.kind, key)).shared.spec
+        except WrongUse as error:
+            store.set_aside(str(error))
     return specs
 
 
@@ -226,6 +209,7 @@ def _row(
         "pretraining": digests.pretraining(record.key, pretrainings),
         "imported": " ".join(f"{p.imported.sha256} {p.imported.origin or ''}".strip() for p in parents if p.imported),
         "method": cell.method,
+        "published_as": published_name(cell.method, [specs[p.key].recipe for p in pretrainings]),
         "pretrain_dataset": cell.pretrain_dataset,
         "pretrain_seed": cell.pretrain_seed,
         "finetune_seed": cell.finetune_seed,
@@ -261,6 +245,7 @@ def _conditions(spec: StageSpec) -> dict[str, object]:
         "mean_over": len(averaged),
         "voxel_metres": spec.task_recipe.voxel_metres,
         "part_of_test_split": spec.coverage.mark if spec.coverage else "",
+        "network_width": spec.network.width,
     }
 
 

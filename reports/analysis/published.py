@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 FOLDER = Path(__file__).parent.parent / "published"
 TASKS = {
@@ -18,7 +18,12 @@ TASKS = {
 METHODS = {
     "Scratch": "scratch", "Supervised": "supervised", "PointContrast": "pointcontrast", "CSC": "csc",
     "DepthContrast": "depthcontrast", "Ours": "ours", "Ours(CME)": "ours",
+    "PointContrast(>70% overlap)": "pointcontrast (>70% overlap)", "PointContrast(same scan)": "pointcontrast (same scan)",
+    "CSC(>70% overlap)": "csc (>70% overlap)", "CSC(same scan)": "csc (same scan)",
 }  # fmt: skip
+"""The paper's names to ours; the draft's ablations as `published_name` calls them."""
+PAIR_OVERLAP = 0.3
+"""The least overlap of the frame pairs of PointContrast and CSC, but for the ablations."""
 PROTOCOL = "Janda et al., Table I (columns put right): one run each, best checkpoint on the test split"
 PROTOCOL_OF_RATIOS = "Janda et al., Figure 3 (values of the draft): one run each, best checkpoint on the test split"
 PROTOCOL_OF_CLASSES = "Janda et al., draft: one run each, best checkpoint on the test split"
@@ -31,13 +36,25 @@ Points = Sequence[tuple[float, float]]
 
 
 class Published(NamedTuple):
-    """One published number, in per cent."""
+    """One published number, in per cent; `method` as `published_name`."""
 
     task: str
     method: str
     metric: str
     value: float
     source: str
+
+
+def published_name(method: str, recipes: Iterable[Mapping[str, Any] | None]) -> str:
+    """What the paper would call a method: `csc`, or `csc (same scan)` and `csc (>70% overlap)` where its pairs of frames are
+    chosen as in the draft's ablations. `recipes`: of its pre-training stages."""
+    for recipe in filter(None, recipes):
+        if recipe.get("views") == "same_frame":
+            return f"{method} (same scan)"
+        overlap = recipe.get("min_overlap", PAIR_OVERLAP)
+        if overlap != PAIR_OVERLAP:
+            return f"{method} (>{100 * overlap:g}% overlap)"
+    return method
 
 
 @cache

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrain_bench.benchmarks.metrics.names import TITLES
 from pretrain_bench.benchmarks.specs.probes import FINETUNE
-from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP, NO_DATASET
+from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP, NO_DATASET, STEPS
 from pretrain_bench.reports.analysis.method_cards import place_of
-from pretrain_bench.reports.analysis.published import FOLDER, PRETRAINED_ON, TASKS, dataset_family
+from pretrain_bench.reports.analysis.published import FOLDER, METHODS, PRETRAINED_ON, TASKS, dataset_family
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 BEST = "best"
 BEST_AS_PAPER = "best on the test split, as the paper"
 """How tables and figures name the checkpoint of the paper, wherever its numbers stand."""
+
+
+STEPS_TOLERANCE = 0.05
+"""Share by which pre-training steps may differ: epochs depend on how many frames can be read."""
 
 
 class Protocol(NamedTuple):
@@ -38,6 +42,16 @@ class Protocol(NamedTuple):
     mean_over: int
     """Classes that the metric is a mean over."""
     voxel_metres: float | None
+    steps: int | None
+    """Optimiser steps of a fine-tuning."""
+
+
+class Pretraining(NamedTuple):
+    """How long the paper pre-trained a method."""
+
+    steps: int
+    stated: bool
+    """Whether the paper says so; else `steps` is what the decision register takes."""
 
 
 class _Difference(NamedTuple):
@@ -56,8 +70,19 @@ def protocols() -> dict[str, Protocol]:
             by_paper[TASKS[row["task"]]] = Protocol(
                 int(row["training_scenes"]), int(row["test_scenes"]), row["scenes"], row["metric"] or None,
                 int(row["mean_over"]), float(row["voxel_metres"]) if row["voxel_metres"] else None,
+                int(row["steps"]) if row["steps"] else None,
             )  # fmt: skip
     return by_paper
+
+
+@cache
+def pretrainings() -> dict[str, Pretraining]:
+    """The pre-training of each method of the paper, by its `published_name`."""
+    with (FOLDER / "pretraining.csv").open(newline="") as file:
+        return {
+            METHODS[row["method"]]: Pretraining(int(row["steps"]), not row["stated"].startswith("not stated"))
+            for row in csv.DictReader(file)
+        }
 
 
 def difference(row: Mapping[Any, Any]) -> str:
@@ -67,7 +92,7 @@ def difference(row: Mapping[Any, Any]) -> str:
     begins "paper: " and names the same fields of both sides.
     """
     paper = protocols()[row["task"]]
-    parts = [*_protocol(row), *_data(row), *_scenes(row, paper), *_metric(row, paper)]
+    parts = [*_protocol(row), *_data(row), *_training(row, paper), *_scenes(row, paper), *_metric(row, paper)]
     if not parts:
         return ""
     parts.insert(0, _checkpoint(row, paper))
@@ -75,9 +100,11 @@ def difference(row: Mapping[Any, Any]) -> str:
 
 
 def methods_as_published(rows: pd.DataFrame) -> list[str]:
-    """The methods of these runs or effects whose protocol is the paper's, so that its numbers may stand beside them, in table
-    order."""
-    return sorted({str(row["method"]) for row in with_protocol(rows) if not difference(row)}, key=place_of)
+    """The methods, as `published_name`, of these runs or effects whose protocol is the paper's, so that its numbers may stand
+    beside them, in table order."""
+    same = [row for row in with_protocol(rows) if not difference(row)]
+    same.sort(key=lambda row: place_of(row["method"]))
+    return list(dict.fromkeys(str(row["published_as"]) for row in same))
 
 
 def families_as_published(runs: pd.DataFrame) -> pd.DataFrame:
@@ -90,6 +117,8 @@ def with_protocol(rows: pd.DataFrame) -> list[dict[Any, Any]]:
     """Those of these runs or effects that `difference` can judge, one of each group and row: tasks of the paper, with labels by
     share of scenes."""
     known = rows[rows["task"].isin(protocols()) & rows["label_percent"].notna()] if len(rows) else rows
+    if "outcome" in known:
+        known = known[known["outcome"] == "ok"].sort_values(STEPS, kind="stable")  # the shortest run of a row decides
     return known.drop_duplicates([*GROUP, "row"]).to_dict("records") if len(known) else []
 
 
@@ -114,6 +143,21 @@ def _data(row: Mapping[Any, Any]) -> list[_Difference]:
     if source != NO_DATASET and (dataset_family(source) != PRETRAINED_ON or row["pretrain_synthetic"]):
         what = f"SYNTHETIC data ({source})" if row["pretrain_synthetic"] else source
         parts.append(_Difference("pre-trained on ScanNet", f"pre-trained on {what}"))
+    return parts
+
+
+def _training(row: Mapping[Any, Any], paper: Protocol) -> list[_Difference]:
+    """Size of the network, and steps of both halves where some run was scored."""
+    parts = []
+    if not math.isclose(row["network_width"], 1):
+        parts.append(_Difference("full width of the network", f"width {row['network_width']:g}"))
+    before, now = pretrainings().get(row["published_as"]), row["pretrain_steps"]
+    if before is not None and math.isfinite(now) and abs(now - before.steps) > STEPS_TOLERANCE * before.steps:
+        expected = "" if before.stated else " (assumed, it does not say)"
+        parts.append(_Difference(f"{before.steps:,} steps of pre-training{expected}", f"{now:,.0f} steps"))
+    now = row["finetune_steps"]
+    if paper.steps is not None and math.isfinite(now) and now != paper.steps:
+        parts.append(_Difference(f"{paper.steps:,} steps of fine-tuning", f"{now:,.0f} steps"))
     return parts
 
 

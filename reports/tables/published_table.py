@@ -26,8 +26,8 @@ class _Source(NamedTuple):
 
 def published_table(effects: pd.DataFrame) -> pd.DataFrame:
     """One row for each task, label ratio and difference: where the paper shows it, the numbers of the methods that
-    were run, and the difference in a sentence. Empty where the protocol of every row is the paper's, or the paper has
-    no number of it."""
+    were run, and the difference in a sentence. Empty where the protocol of every row is the paper's, or the paper
+    reports none of them."""
     import pandas as pd
 
     listed: dict[tuple[Any, ...], list[tuple[str, str]]] = {}
@@ -36,7 +36,7 @@ def published_table(effects: pd.DataFrame) -> pd.DataFrame:
         for source in _sources(effect) if words else ():
             budget = format_budget(effect["budget"], effect["profile"])
             which = (effect["task"], effect["label_ratio"], budget, words)
-            number = "" if source.value is None else f"{effect['method']} {source.value:.1f}"
+            number = "" if source.value is None else f"{effect['published_as']} {source.value:.1f}"
             listed.setdefault(which, []).append((source.name, number))
     rows = [
         {
@@ -59,7 +59,7 @@ def _in_order(texts: Iterable[str]) -> str:
 
 def _sources(effect: Effect) -> Iterator[_Source]:
     """Everything that the paper shows of the cell of a row."""
-    task, method, percent = str(effect["task"]), str(effect["method"]), float(effect["label_percent"])
+    task, method, percent = str(effect["task"]), str(effect["published_as"]), float(effect["label_percent"])
     whole = published.score_of(task, method) if percent == 100 else None
     if whole is not None:
         yield _Source("Table I", whole.value)

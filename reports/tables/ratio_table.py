@@ -38,5 +38,5 @@ def ratio_table(family: Family, best: Family | None = None) -> pd.DataFrame:
 
 
 def _value_of_figure_3(effect: Effect) -> float | None:
-    curve = dict(published.ratio_curve(str(effect["task"]), str(effect["method"])))
+    curve = dict(published.ratio_curve(str(effect["task"]), str(effect["published_as"])))
     return curve.get(effect["label_percent"])

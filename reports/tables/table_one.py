@@ -60,5 +60,5 @@ def table_one(effects: pd.DataFrame, best: pd.DataFrame | None = None) -> pd.Dat
 
 
 def _value_of_table_one(effect: Effect) -> float | None:
-    known = published.score_of(str(effect["task"]), str(effect["method"]))
+    known = published.score_of(str(effect["task"]), str(effect["published_as"]))
     return known.value if known else None

@@ -56,3 +56,13 @@ def run_with(executor: Executor, cells: list[PlannedCell], runs: Path) -> None:
     """Run cells into a store; AssertionError where a stage fails."""
     reports = run_cells(cells, StageRunner(Store(runs), executor, Silent(), RunOptions()), Capacity(2, 1 << 20))
     assert {r.record.outcome for r in reports} == {"ok"}
+
+
+class WaitingForASignal(SleepingInProcess):
+    """A stage that gets nowhere until its job is signalled."""
+
+    def run(self, launch: StageLaunch) -> Execution:
+        """See `Executor.run`."""
+        while not launch.allocation.stop.asked:
+            time.sleep(0.05)
+        return Execution(130, "cancel", False, Measured())

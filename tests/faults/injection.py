@@ -17,6 +17,7 @@ import psutil
 from pretrain_bench.harness.audit.coverage import CHECK as WHOLE_SPLIT
 from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.audit.static import audit_files
+from pretrain_bench.harness.clusters.submissions import FOLDER
 from pretrain_bench.harness.store import chain
 from pretrain_bench.harness.store.store import Store, hash_artifacts
 
@@ -62,8 +63,8 @@ def kill(process: subprocess.Popen[str], whom: str, chance: random.Random) -> st
 
 
 def kill_at_random(root: Path, s3dis: Path, times: int, seed: int) -> Counter[str]:
-    """Start the suite, kill something of it at a random moment, and again, until so many kills have hit. A store whose suite is
-    through is checked, and the next one begun. What was killed, counted."""
+    """Start the suite, kill something of it at a random moment, and again, until `times` kills have hit. A store whose suite is
+    finished is checked, and the next one started. Returns the counts of what was killed."""
     chance = random.Random(seed)
     done: Counter[str] = Counter()
     number = 0
@@ -99,7 +100,7 @@ def wait_for_a_stage(process: subprocess.Popen[str], seconds: float = 60) -> Non
 
 
 def check_whole(runs: Path, stages: int = STAGES) -> None:
-    """Every stage is there once and ended well, nothing is left over, no process lives on, and an audit finds nothing."""
+    """Every stage exists once and succeeded, no files or processes are left over, and an audit finds nothing."""
     store = Store(runs)
     records = list(store.records())
     assert len(records) == stages and len({r.key for r in records}) == stages
@@ -109,7 +110,7 @@ def check_whole(runs: Path, stages: int = STAGES) -> None:
         assert hash_artifacts(folder / "artifacts") == record.artifacts
         numbers = sorted(int(p.name) for p in (folder / "attempts").iterdir())
         assert numbers == list(range(1, record.attempt + 1))
-    left = [p for p in (runs / ".partial").glob("*") if p.is_dir()]
+    left = [p for p in (runs / ".partial").glob("*") if p.is_dir() and p.name != FOLDER]
     assert not left, left
     links = chain.read(runs)
     assert links is not None and not links.faults

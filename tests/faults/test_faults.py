@@ -69,7 +69,7 @@ def test_two_interruptions_leave_a_whole_store(s3dis_root: Path, tmp_path: Path)
 def test_two_interruptions_while_data_are_prepared(
     s3dis_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second comes while the first waits for the workers; nobody is left waiting, and the same command goes on."""
+    """The second comes while the first waits for the workers; no process is left waiting, and the same command resumes."""
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     command = [
         sys.executable, "-m", "pretrain_bench.harness.cli.app", "run", "--method", "scratch", "--task", "s3dis-sem", "--budget", "smoke",

@@ -69,7 +69,7 @@ def test_names_that_are_not_utf8_are_escaped_or_refused_by_name(s3dis_root: Path
     rooms = tmp_path / "rooms"
     shutil.copytree(s3dis_root, rooms)
     objects = sorted(rooms.glob("Area_1/*/Annotations"))[0]
-    (objects / os.fsdecode(b"chair_\xfc.txt")).write_text("no numbers\n")
+    (objects / os.fsdecode(b"chair_\xfc.txt")).write_text("not a point\n")
     problems = pb.prepare_data("s3dis", rooms, display=pb.Silent()).manifest.problems
     assert any(r"chair_\xfc.txt" in problem for problem in problems)
     (rooms / "Area_1").rename(rooms / os.fsdecode(b"Area_1\xfc"))

@@ -263,7 +263,7 @@ def refuses_late():
 
 def cancels_itself():
     tell(event="start", total_steps=1)
-    tell(event="end", status="cancelled", message="nobody asked")
+    tell(event="end", status="cancelled", message="unasked")
     sys.exit(130)
 
 

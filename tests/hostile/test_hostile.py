@@ -70,7 +70,7 @@ CASES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "events_are_a_folder": ("invalid_output", ("without an end event",), ()),
     "deep_folders": ("invalid_output", ("folders in each other",), ()),
     "refuses_late": ("crashed", ("I do not like this",), ()),
-    "cancels_itself": ("crashed", ("nobody asked",), ()),
+    "cancels_itself": ("crashed", ("unasked",), ()),
     "claims_a_full_disk": ("crashed", ("No space left",), ()),
     "sparse_file": ("over_budget", ("disk",), ()),
     "many_words": ("ok", (), ()),

@@ -88,7 +88,7 @@ def training_of(context: StageContext) -> Training:
 
 
 def run_all(planned: list[PlannedStage], root: Path, stop_at: int | None = None) -> Path:
-    """Run the stages of a method; the artifacts of the last. With `stop_at` every stage is cancelled there and goes on."""
+    """Run the stages of a method; the artifacts of the last. With `stop_at` every stage is cancelled there and resumed."""
     parents: dict[str, Path] = {}
     for stage in planned:
         folder = root / stage.spec.stage

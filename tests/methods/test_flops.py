@@ -56,7 +56,7 @@ def test_a_step_agrees_with_torchs_counter(
     method: str, source: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """torch also counts diagnostics, and what a loss computes a second time to save memory."""
-    monkeypatch.setattr(conv, "PADDING_ALLOWED", 0)  # padded products multiply zeros, which are no work of the method
+    monkeypatch.setattr(conv, "PADDING_ALLOWED", 0)  # padded products multiply zeros, which is not the method's work
     parents: dict[str, Path] = {}
     for planned in nano_stages(method, source):
         context = open_stage(planned, tmp_path / planned.spec.stage, parents)

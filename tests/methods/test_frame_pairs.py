@@ -1,4 +1,4 @@
-"""Pairs of frames: geometry, matches, and the stages of PointContrast and CSC on a real recording in small."""
+"""Pairs of frames: geometry, matches, and the stages of PointContrast and CSC on a small part of a real recording."""
 
 from __future__ import annotations
 

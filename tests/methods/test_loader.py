@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -45,12 +46,15 @@ def test_an_error_of_ours_comes_through_as_it_is() -> None:
             raise DataError("scene/xyz.npy: no such file")
         return step
 
+    others = set(multiprocessing.active_children())
     for workers in (0, 2):
         seen = []
-        with pytest.raises(DataError, match=r"^scene/xyz\.npy: no such file$"):
+        with pytest.raises(DataError, match=r"^scene/xyz\.npy: no such file$") as caught:
             for batch in batches(broken, range(5), workers, CPU):
                 seen.append(batch)
         assert seen == [0, 1]
+        assert set(multiprocessing.active_children()) <= others, "workers end at once, also while the error is held"
+        del caught
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Fine-tuning on scenes that nobody would draw: empty ones, one point, one class, nothing to find, nothing labelled; and stopped runs."""
+"""Fine-tuning on degenerate scenes: empty ones, one point, one class, nothing to find, nothing labelled; and stopped runs."""
 
 from __future__ import annotations
 

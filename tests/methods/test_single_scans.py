@@ -148,7 +148,7 @@ def test_preparing_tells_how_many_recordings_have_no_poses(bench: Bench, rgbd_ro
     shutil.rmtree(root / "room0001_00/pose")
     out = bench("data", "prepare", "rgbd-folder", "--root", "root", "--frame-stride", "1").stdout
     assert "2 scenes, 0 points, 6 frames, 0 problems" in out
-    assert "1 recordings without poses: their frames come to have z up by the camera's axes" in out
+    assert "1 recordings without poses: their frames are turned to z up by the camera's axes" in out
 
 
 SUITE = """

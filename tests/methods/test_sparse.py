@@ -151,7 +151,7 @@ def test_other_misuse_is_refused() -> None:
 
 
 def test_backends() -> None:
-    with pytest.raises(WrongUse, match="expected one of torch, minkowski"):
+    with pytest.raises(WrongUse, match="expected one of torch, triton, minkowski"):
         sparse_backend("spconv")
     try:
         import MinkowskiEngine  # noqa: F401

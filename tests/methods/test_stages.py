@@ -1,4 +1,4 @@
-"""Every pre-training stage, end to end in small: artifacts, exact resumption, seeds, labels, and how a bad training ends."""
+"""Every pre-training stage, end to end at a small size: artifacts, exact resumption, seeds, labels, and how a bad training ends."""
 
 from __future__ import annotations
 

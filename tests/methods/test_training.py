@@ -113,7 +113,7 @@ STEP_FLOPS = 2 * 8 * (2 * 4 * 3 + 3 * 3 * 1)
 
 
 def flop_limits(steps: float, uniformity: str) -> Limits:
-    """Limits by the FLOPs of so many steps of `job`."""
+    """Limits by the FLOPs of `steps` steps of `job`."""
     return LIMITS.model_copy(
         update={
             "currency": Currency.flops, "amount": steps * STEP_FLOPS, "uniformity": uniformity, "schedule_horizon": "budget",

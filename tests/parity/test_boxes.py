@@ -316,7 +316,7 @@ def test_suppression_by_hand() -> None:
     assert suppress(more, scores, 0.25).tolist() == [1]
     assert suppress(exact, scores, 0.25, relative_to="weaker").tolist() == [1]
     assert suppress(more, scores, 0.25, np.array([0, 1])).tolist() == [1, 0]
-    # What goes takes nobody with it: the middle of three goes by the first, so the last stays.
+    # A suppressed box suppresses no other: the first suppresses the middle of three, so the last stays.
     chain = np.array([[0, 4], [2, 6], [4, 8.0]])
     assert suppress(chain, np.array([0.9, 0.8, 0.7]), 0.25).tolist() == [0, 2]
     # Of equal scores the later.

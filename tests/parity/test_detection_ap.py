@@ -113,7 +113,7 @@ def test_golden_average_precision(name: str, variant: str) -> None:
             assert (np.isnan(results[:, 0]) == ~labelled).all() and labelled.all() == (scenes == 24)
             mean = np.nanmean(results[:, 0])
             assert abs(mean - arrays[f"{prefix}_map_over_classes_with_gt_f64"]) < 1e-9
-            # The original takes the plain mean over what is labelled or said: no number where nothing of it is labelled.
+            # The original takes the plain mean over what is labelled or predicted: NaN where nothing is labelled.
             seen = labelled | [any(len(said[s][c][0]) for s in range(scenes)) for c in range(classes)]
             original = arrays[f"{prefix}_map_ar_original_f64"]
             assert np.allclose(results[seen].mean(axis=0), original, rtol=0, atol=1e-9, equal_nan=True)
@@ -340,7 +340,7 @@ def test_two_detections_of_one_object() -> None:
     assert both([scene], 0.5) == (1, 1)
     verdicts = scene_verdicts(*as_arrays(scene))[1]
     assert verdicts.scores.tolist() == [0.9, 0.5] and verdicts.true.tolist() == [True, False] and verdicts.objects == 1
-    # With a second object that nobody finds: half.
+    # With a second object that is missed: half.
     assert both([(scene[0], [cube(0), cube(50)])], 0.5) == (0.5, 0.5)
 
 

@@ -297,7 +297,7 @@ def test_too_small_an_instance_is_neither_found_nor_missed() -> None:
     assert verdicts_at(small, 0.9) == ([(0.9, False)], 1, 0.0)
     # By its share alone: two instances of 6, 12 of 13 points; overlap with each 6 / 13.
     assert verdicts_at(scene_of([(6, 1, 0), (6, 1, 1), (20, 2, 0), (20, 1, 2)], (range(13), 0.9)), 0.5) == ([], 1, 0.0)
-    # A small instance of another class is no excuse.
+    # A small instance of another class does not excuse it.
     assert verdicts_at(scene_of([(9, 2, 0), (20, 2, 1), (20, 1, 1)], (range(10), 0.9)), 0.5)[0] == [(0.9, False)]
     # One of the size of the minimum counts.
     assert verdicts_at(scene_of([(10, 1, 0)], (range(10), 0.9)), 0.5) == ([(0.9, True)], 0, 1.0)
@@ -314,7 +314,7 @@ def test_classes_without_instances_and_without_predictions() -> None:
     nothing, only_void = scene_of([]), scene_of([(30, 0, 0)], (range(30), 0.9))
     assert scene_verdicts(*as_arrays(nothing), [1, 2]) == {1: None, 2: None}
     assert isnan(average_precision(joined([])))
-    # What lies in void alone is no verdict, and no instance was there: NaN.
+    # A prediction in void alone does not count, and no instance exists: NaN.
     assert np.isnan(vectorised([nothing, only_void], [1, 2], 10)).all()
     # Predictions and no instance: NaN; an instance and no prediction: 0.
     assert np.isnan(vectorised([scene_of([(30, 2, 0)], (range(30), 0.9))], [1], 10)).all()

@@ -19,7 +19,7 @@ def runs_of(scores: dict[str, np.ndarray], budget: str = "b") -> Any:
                 {
                     "task": f"task{task}", "dataset": "d", "synthetic": False, "label_ratio": "100%", "label_percent": 100.0,
                     "metric": "miou_voxel", "train_scenes": 9, "held_out_scenes": 1, "test_scenes": 2, "mean_over": 5, "voxel_metres": 0.05,
-                    "part_of_test_split": "", "contamination": "none", "contamination_mark": "",
+                    "part_of_test_split": "", "network_width": 1.0, "published_as": method, "pretrain_steps": 600, "finetune_steps": 300, "contamination": "none", "contamination_mark": "",
                     "pretrain_synthetic": False, "budget": budget, "profile": "p",
                     "protocol": "finetune", "conditions": f"{task}", "family": f"{task}", "method": method, "row": method, "checkpoint": "selected", "pretrain_dataset": "e", "pretraining": method, "pretrain_seed": seed,
                     "finetune_seed": 0, "outcome": "ok" if np.isfinite(score) else "crashed", "score_selected": score / 100,

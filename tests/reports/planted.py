@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.store.store import CONFUSION, Store
+from pretrain_bench.reports.analysis.published_protocol import pretrainings
 from tests.reports.stores import stage
 
 GAINS = {"scratch": 0.0, "supervised": 4.0, "pointcontrast": 1.0, "csc": 3.0, "depthcontrast": -0.5, "ours": 2.0}
@@ -39,10 +40,12 @@ def plant(
     tasks: Sequence[str] = ("s3dis-sem",),
     as_paper: bool = False,
     ratios: Sequence[float] = RATIOS,
+    recipe: Mapping[str, object] | None = None,
+    network: Mapping[str, object] | None = None,
 ) -> int:
     """Write a full crossed matrix; every `fail`-th fine-tuning has crashed. The number of records.
 
-    `as_paper`: all scenes train and test as in the paper, so that no checkpoint is selected.
+    `as_paper`: all scenes train and test as in the paper, so that no checkpoint is selected. `recipe`: of every pre-training.
     """
     rng = np.random.default_rng(SEED)
     count = 0
@@ -51,12 +54,17 @@ def plant(
         for one in range(pretrain_seeds):
             shared = rng.normal(0, PRETRAIN_SD)
             source = {"dataset": "scannet", "manifest_sha256": "3" * 64, "synthetic": synthetic, "view": "unlabelled"}
-            parent = stage("pretrain", method, one, data=source)
+            parent = stage("pretrain", method, one, data=source, recipe=recipe)
             _write(
                 store,
                 template,
                 parent,
-                {"ledger": {"optimizer_steps": 600, "cpu_seconds": 500 + 100 * len(method)}},
+                {
+                    "ledger": {
+                        "optimizer_steps": pretrainings()[method].steps if as_paper else 600,
+                        "cpu_seconds": 500 + 100 * len(method),
+                    }
+                },
                 synthetic,
             )
             count += 1
@@ -68,6 +76,7 @@ def plant(
                         "classes": CLASSES}  # fmt: skip
                 child = stage(
                     "finetune", method, two, parents={"points": parent.key}, label_ratio={"percent": percent}, task=task,
+                    network=network or {},
                     **{"data": data, **(_as_paper(task, percent) if as_paper else {})},
                 )  # fmt: skip
                 score = BASE[percent] + higher + gain * (2 - percent / 100) + shared + rng.normal(0, RUN_SD)
@@ -81,7 +90,7 @@ def plant(
                 }  # fmt: skip
                 extra = {
                     "cell": cell, "dataset": dataset, "metrics": metrics, "outcome": "crashed" if failed else "ok",
-                    "message": "planted" if failed else "", "ledger": {"optimizer_steps": 300, "cpu_seconds": 120.0},
+                    "message": "planted" if failed else "", "ledger": {"optimizer_steps": 20_000 if as_paper else 300, "cpu_seconds": 120.0},
                 }  # fmt: skip
                 folder = _write(store, template, child, extra, synthetic)
                 if not failed:

@@ -30,7 +30,7 @@ USED = {
 def runs_with(
     pretrain: tuple[str, float, str], used: tuple[float, float] = (20000, 20000), **more: object
 ) -> pd.DataFrame:
-    """Scratch, which uses nothing before fine-tuning, and two methods that used so many steps and samples."""
+    """Scratch, which uses nothing before fine-tuning, and two methods that used the given steps and samples."""
     uniformity, amount, currency = pretrain
     rows = ["scratch", "csc", "ours"]
     frame = pd.DataFrame({"row": rows, "method": rows, "outcome": "ok", "budget": "b", "profile": "p"})

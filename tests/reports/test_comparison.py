@@ -80,10 +80,10 @@ def test_what_has_no_twin_is_said(sides: tuple[Store, Store], tmp_path: Path) ->
         "no twins", "1 not run in B", "50.0", "-", "-",
     )  # fmt: skip
     assert table.loc["ours", "without twin"] == "1 crashed in B" and table.loc["ours", "n"] == 4, (
-        "a failure is no twin, and is not dropped in silence"
+        "a failure is not matched, and is not dropped silently"
     )
     assert table.loc["pointcontrast", "without twin"] == "3 crashed in B", (
-        "what crashes now is told from what was not run"
+        "a run that crashes now is distinguished from one that is missing"
     )
     assert table.loc["depthcontrast", "without twin"] == "2 not run in B, 1 pre-training failed in B"
     add(two, "depthcontrast", 0.5, 0, percent=5.0, pretrain_code="1" * 64)

@@ -9,6 +9,7 @@ import pytest
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
 from pretrain_bench.harness.audit.contamination import CHECK, LIST_CHECK, check_contamination, check_official_labels
 from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.audit.runs import read_runs
 from pretrain_bench.harness.contract.contamination import contamination_of
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec
@@ -67,9 +68,11 @@ def test_a_run_shows_all_counts(store: Store, bench: Bench) -> None:
 
 
 def findings(store: Store, method: str, **changes: object) -> dict[str, tuple[str, str]]:
-    record, spec, specs = of(store, method)
     tally = Tally()
-    check_contamination(record.model_copy(update=changes), spec, specs, tally)
+    runs = read_runs(store, tally)
+    record, spec, _ = of(store, method)
+    run = runs[record.key]._replace(record=record.model_copy(update=changes))
+    check_contamination(run, runs, tally)
     check_official_labels(record.model_copy(update=changes), spec, tally)
     return {f.check: (f.verdict, f.detail) for f in tally.all()}
 

@@ -59,7 +59,8 @@ def test_a_published_number_stands_beside_no_probe() -> None:
     row = {
         "task": "s3dis-sem", "protocol": "linear", "synthetic": False, "pretrain_dataset": "scannet", "pretrain_synthetic": False,
         "label_percent": 100.0, "train_scenes": 204, "test_scenes": 68, "held_out_scenes": 0, "part_of_test_split": "",
-        "metric": "miou_voxel", "mean_over": 13, "voxel_metres": 0.05, "checkpoint": "final",
+        "metric": "miou_voxel", "mean_over": 13, "voxel_metres": 0.05, "checkpoint": "final", "network_width": 1.0,
+        "published_as": "ours", "pretrain_steps": 40_000, "finetune_steps": 20_000,
     }  # fmt: skip
     words = difference(row)
     assert "fine-tuned as a whole" in words and "protocol linear" in words
@@ -120,7 +121,7 @@ def with_probes(folder: Path) -> pd.DataFrame:
 
 
 def test_a_store_with_probes_is_reported(tmp_path: Path) -> None:
-    """Pre-trainings of a row are the same under both protocols, features are no part of them, and every table names the protocol."""
+    """Pre-trainings of a row are the same under both protocols, they do not depend on features, and every table names the protocol."""
     runs = with_probes(tmp_path / "runs")
     assert runs.groupby(["method", "pretrain_seed"])["pretrain_keys"].nunique().eq(1).all()
     probes = runs[runs["protocol"] == "linear"]

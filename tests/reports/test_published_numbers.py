@@ -17,6 +17,7 @@ from pretrain_bench.reports.analysis.published_protocol import (
     BEST_AS_PAPER,
     difference,
     methods_as_published,
+    pretrainings,
     protocols,
 )
 from pretrain_bench.reports.build import build_report
@@ -30,7 +31,7 @@ S3DIS = {
     "task": "s3dis-inst", "protocol": "finetune", "synthetic": False, "pretrain_dataset": "scannet", "pretrain_synthetic": False, "label_percent": 100.0,
     "train_scenes": 204, "held_out_scenes": 0, "test_scenes": 68, "checkpoint": "final", "metric": "ap50", "mean_over": 10,
     "voxel_metres": 0.05,
-    "part_of_test_split": "",
+    "part_of_test_split": "", "network_width": 1.0, "published_as": "ours", "pretrain_steps": 40_000.0, "finetune_steps": 15_000,
 }  # fmt: skip
 """A row of S3DIS instances, made as the paper's."""
 OF_FINAL = "paper: best on the test rooms, {}; here: final checkpoint, {}"
@@ -39,7 +40,18 @@ OF_FINAL = "paper: best on the test rooms, {}; here: final checkpoint, {}"
 def test_the_same_protocol_has_no_difference() -> None:
     assert difference(S3DIS) == ""
     assert difference(S3DIS | {"pretrain_dataset": "none"}) == "", "scratch"
+    detection = {
+        "task": "sunrgbd-det",
+        "train_scenes": 5285,
+        "test_scenes": 5050,
+        "metric": "map50",
+        "voxel_metres": 0.025,
+    }
+    assert difference(S3DIS | detection | {"finetune_steps": 14_865}) == ""
+    epochs = {"published_as": "depthcontrast", "pretrain_steps": 47_100.0}
+    assert difference(S3DIS | epochs) == "", "some frames cannot be read"
     quarter = {"task": "scannet-inst", "label_percent": 5.0, "train_scenes": 61, "test_scenes": 312, "mean_over": 18}
+    quarter["finetune_steps"] = 20_000
     assert difference(S3DIS | quarter) == ""
     assert difference(S3DIS | quarter | {"voxel_metres": 0.02}) == "", "the paper does not state its voxels on ScanNet"
 
@@ -51,15 +63,28 @@ def test_each_difference_is_a_sentence() -> None:
         "here: checkpoint selected on 20 held-out rooms, trained on 184"
     )
     few = {"task": "scannet-inst", "label_percent": 20.0, "train_scenes": 216, "test_scenes": 312, "mean_over": 18}
+    few["finetune_steps"] = 20_000
     assert difference(S3DIS | few) == OF_FINAL.format("trained on 241 (20 %) of all 1,201 rooms", "trained on 216")
     for changed, there, here in (
         ({"synthetic": True}, "real data", "SYNTHETIC data"),
         ({"pretrain_dataset": "rgbd-folder"}, "pre-trained on ScanNet", "pre-trained on rgbd-folder"),
         ({"pretrain_synthetic": True}, "pre-trained on ScanNet", "pre-trained on SYNTHETIC data (scannet)"),
         ({"test_scenes": 5}, "tested on 68 rooms", "tested on 5"),
-        ({"metric": "miou_point", "task": "s3dis-sem", "mean_over": 13}, "mIoU on voxels", "mIoU on points"),
+        (
+            {"metric": "miou_point", "task": "s3dis-sem", "mean_over": 13, "finetune_steps": 20_000},
+            "mIoU on voxels",
+            "mIoU on points",
+        ),
         ({"mean_over": 13}, "mean over 10 classes", "over 13"),
         ({"voxel_metres": 0.02}, "voxels of 5 cm", "of 2 cm"),
+        ({"network_width": 0.25}, "full width of the network", "width 0.25"),
+        ({"finetune_steps": 30}, "15,000 steps of fine-tuning", "30 steps"),
+        ({"pretrain_steps": 600.0}, "40,000 steps of pre-training", "600 steps"),
+        (
+            {"published_as": "csc", "pretrain_steps": 40_000.0},
+            "20,000 steps of pre-training (assumed, it does not say)",
+            "40,000 steps",
+        ),
     ):
         assert difference(S3DIS | changed) == OF_FINAL.format(there, here)
     kitti = {"task": "kitti-sem", "train_scenes": 14589, "test_scenes": 4071, "mean_over": 19, "metric": "miou_point"}
@@ -68,6 +93,7 @@ def test_each_difference_is_a_sentence() -> None:
 
 def test_every_task_with_a_number_has_a_protocol() -> None:
     assert {number.task for number in published.table1()} == set(protocols()) == set(published.TASKS.values())
+    assert set(pretrainings()) == set(published.METHODS.values())
 
 
 def test_methods_whose_labels_are_points_or_whose_task_is_unknown_have_none() -> None:
@@ -111,6 +137,30 @@ def test_tables_show_the_paper_beside_best_of_the_same_protocol(runs: pd.DataFra
     table = table_one(effects(elsewhere), effects(elsewhere, checkpoint="best")).set_index("method")
     assert "paper" not in table.loc["ours", beside] and "[paper 69.0]" in table.loc["csc", beside]
     assert set(published_table(effects(elsewhere))[NUMBERS]) >= {"ours 66.5"}
+
+
+def test_a_small_or_short_run_stands_beside_no_number(runs: pd.DataFrame) -> None:
+    for changed in ({"network_width": 0.25}, {"finetune_steps": 30}, {"pretrain_steps": 600}):
+        other = runs.assign(**changed)
+        assert "paper" not in table_one(effects(other), effects(other, checkpoint="best")).to_string()
+        assert methods_as_published(other) == []
+
+
+def test_an_ablation_stands_beside_its_own_number(runs: pd.DataFrame) -> None:
+    other = runs.assign(published_as=runs["method"].replace("csc", "csc (same scan)"))
+    table = ratio_table(families(effects(other))[1], families(effects(other, checkpoint="best"))[1]).set_index("method")
+    assert table.loc["csc", f"5%, {BEST_AS_PAPER}"].endswith("[paper 44.1]")
+    one = table_one(effects(other), effects(other, checkpoint="best")).set_index("method")
+    assert "[paper" not in " ".join(one.loc["csc"]) and "[paper" in " ".join(one.loc["pointcontrast"])
+
+
+def test_runs_say_how_the_paper_would_call_them(tmp_path: Path) -> None:
+    recipes = {"csc": {"views": "same_frame"}, "pointcontrast": {"min_overlap": 0.7}, "ours": {"steps": 5}}
+    names = [published.published_name(method, [None, recipe]) for method, recipe in recipes.items()]
+    assert names == ["csc (same scan)", "pointcontrast (>70% overlap)", "ours"]
+    plant(Store(tmp_path), 1, 1, ratios=[5.0], recipe=recipes["csc"], network={"width": 0.25})
+    frame = load_runs(Store(tmp_path)).set_index("method")
+    assert frame.loc["csc", ["published_as", "network_width"]].tolist() == ["csc (same scan)", 0.25]
 
 
 def test_tables_list_the_paper_and_what_differs(runs: pd.DataFrame) -> None:

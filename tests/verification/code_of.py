@@ -1,4 +1,4 @@
-"""The modules that each verification report speaks of: those whose change could change what the report says, and no others.
+"""The modules that each verification report covers: those whose change could change what the report says, and no others.
 
 Nothing is followed from here: a module that is merely imported (error classes, specs, the contract) is not listed.
 """
@@ -98,6 +98,17 @@ READERS = (
 EVERY_STAGE = (*PRETRAINING, *FINETUNING, "methods.supervised.semantic")
 
 CODE: dict[str, tuple[str, ...]] = {
+    "cluster": (
+        "benchmarks.support.ownership",
+        "harness.clusters.jobs",
+        "harness.clusters.slurm",
+        "harness.clusters.slurm_options",
+        "harness.clusters.submissions",
+        "harness.clusters.ticket",
+        "harness.clusters.worker",
+        "harness.running.scheduler",
+        "harness.running.scratch",
+    ),
     "faults": (
         "benchmarks.support.locks",
         "harness.executors.local",
@@ -107,7 +118,14 @@ CODE: dict[str, tuple[str, ...]] = {
         "harness.store.store",
         "methods.training.checkpoint",
     ),
-    "gpu": ENGINE,
+    "gpu": (
+        *ENGINE,
+        "methods.sparse.implicit_gemm",
+        "methods.sparse.partner_map",
+        "methods.sparse.pyramid",
+        "methods.sparse.tiles",
+        "methods.sparse.triton_kernels",
+    ),
     "gpu-headline": EVERY_STAGE,
     "gpu-minkowski": (*ENGINE, "methods.depthcontrast.scans"),
     "gpu-stages": EVERY_STAGE,
@@ -127,7 +145,7 @@ CODE: dict[str, tuple[str, ...]] = {
 
 
 def module_hashes(report: str) -> dict[str, str]:
-    """Module to sha256 of its file, for each that a report speaks of. Raises ValueError for one that does not exist."""
+    """Module to sha256 of its file, for each that a report covers. Raises ValueError for one that does not exist."""
     hashes = {}
     for module in sorted(set(CODE[report])):
         path = file_of(f"{PACKAGE}.{module}")

@@ -54,7 +54,7 @@ def killed_suite(scratch: Path) -> dict[str, Any]:
 
 
 def full_disk(scratch: Path, s3dis: Path) -> dict[str, Any]:
-    """A store on a file system that fills up: the command says so, loses nothing, and goes on when there is room."""
+    """A store on a file system that fills up: the command says so, loses nothing, and resumes once space is free."""
     mount = scratch / "full"
     mount.mkdir()
     done = subprocess.run(

@@ -1,8 +1,9 @@
 """`make verify-gpu`: the sparse engine on a GPU; writes docs/verification/gpu.json.
 
-Needs torch 2.6 or later, numpy and nothing else: `python -m tests.verification.gpu`. Golden parity on the GPU, a table of
-forward + backward in fp32, tf32 and bf16 with peak memory (beside spconv where it is installed), and a training curve of 50 steps
-against the CPU's. Without a GPU the report says `not run`.
+Needs torch 2.6 or later, numpy and nothing else: `python -m tests.verification.gpu`. For the backends `torch` and `triton`: golden
+parity on the GPU, a table of forward + backward in fp32, tf32 and bf16 with peak memory (beside spconv where it is installed), a
+training curve of 50 steps against the CPU's; whether `triton` gives the same bits twice, and the operations and
+synchronisations of its kernel maps. Without a GPU the report says `not run`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pretrain_bench.methods.networks.res16unet import Res16UNet34C, seeded_backb
 from pretrain_bench.methods.sparse.backend import sparse_backend
 from pretrain_bench.methods.sparse.conv import MinkowskiConvolution
 from pretrain_bench.methods.sparse.tensor import SparseTensor
+from pretrain_bench.methods.training.numerics import numerics
 from tests.parity.vectors import CONVOLUTIONS, case, formula_weights, load
 from tests.performance.work import surface_voxels
 from tests.verification.report import write_report
@@ -30,8 +32,11 @@ from tests.verification.report import write_report
 CLASSES, STEPS, REPEATS = 13, 50, 5
 SIZES = (50_000, 200_000, 800_000)
 PRECISIONS = ("fp32", "tf32", "bf16")
+BACKENDS = ("torch", "triton")
 BOUNDS = {"operations": 1e-6, "network": 1e-4, "curve": 0.05}
 """Largest difference, relative to the largest magnitude: float64 operations, the float32 network, mean loss of ten steps."""
+TRITON_BOUNDS = {"operations": 1e-5, "network": 1e-4, "curve": 0.05}
+"""The same for `triton`, whose operations are in float32."""
 FULL = SimpleNamespace(width=1.0, input_channels=3, first_kernel=3)
 
 
@@ -52,17 +57,19 @@ def apart(found: torch.Tensor, expected: np.ndarray) -> float:
     return float(np.abs(found.detach().cpu().numpy() - expected).max() / np.abs(expected).max())
 
 
-def operation_parity(device: str) -> float:
-    """Largest difference of outputs and gradients over the golden convolutions, in float64."""
-    vectors, worst = load("sparse_ops"), 0.0
+def operation_parity(device: str, backend: str = "torch") -> float:
+    """Largest difference of outputs and gradients over the golden convolutions: `torch` in float64, `triton` in float32."""
+    vectors, worst, engine = load("sparse_ops"), 0.0, sparse_backend(backend)
+    dtype = torch.float64 if backend == "torch" else torch.float32
     for name, (size, stride, dilation) in CONVOLUTIONS.items():
         golden = case(vectors, name)
-        layer = MinkowskiConvolution(*golden["kernel"].shape[-2:], size, stride, dilation, "bias" in golden).double()
-        layer.kernel.data = torch.from_numpy(golden["kernel"]).double()
+        layer = engine.MinkowskiConvolution(*golden["kernel"].shape[-2:], size, stride, dilation, "bias" in golden)
+        layer.kernel.data = torch.from_numpy(golden["kernel"])
         if layer.bias is not None:
-            layer.bias.data = torch.from_numpy(golden["bias"]).double()
-        features = torch.from_numpy(vectors["feats"]).double().to(device).requires_grad_()
-        out = layer.to(device)(SparseTensor(features, torch.from_numpy(vectors["coords"]).int().to(device)))
+            layer.bias.data = torch.from_numpy(golden["bias"])
+        features = torch.from_numpy(vectors["feats"]).to(dtype).to(device).requires_grad_()
+        coordinates = torch.from_numpy(vectors["coords"]).int().to(device)
+        out = layer.to(dtype).to(device)(engine.SparseTensor(features, coordinates))
         order = torch.from_numpy(np.lexsort(out.C.cpu().numpy().T[::-1]).copy()).to(device)
         (out.F[order] * torch.from_numpy(golden["loss_weight"]).to(device)).sum().backward()
         assert features.grad is not None and layer.kernel.grad is not None
@@ -71,31 +78,31 @@ def operation_parity(device: str) -> float:
     return worst
 
 
-def network_parity(device: str) -> float:
+def network_parity(device: str, backend: str = "torch") -> float:
     """Largest difference of the outputs of Res16UNet34C in training mode, float32 without TF32."""
     golden = load("backbone_small")
-    network = Res16UNet34C(20, FULL, momentum=0.05)  # type: ignore[arg-type]
+    network = Res16UNet34C(20, FULL, momentum=0.05, backend=backend)  # type: ignore[arg-type]
     network.load_state_dict(formula_weights(network))
     coordinates = torch.from_numpy(golden["small__coords"]).int().to(device)
     features = torch.from_numpy(golden["small__feats"]).float().to(device)
     with precision("fp32", device), torch.no_grad():
-        out = network.to(device).train()(SparseTensor(features, coordinates)).F
+        out = network.to(device).train()(sparse_backend(backend).SparseTensor(features, coordinates)).F
     rows = torch.from_numpy(golden["small__sample_rows"]).to(device)
     return apart(out[rows], golden["small__out20_train_sample"])
 
 
-def curve(device: str, kind: str, voxels: int, steps: int = STEPS) -> list[float]:
+def curve(device: str, kind: str, voxels: int, steps: int = STEPS, backend: str = "torch") -> list[float]:
     """Loss of a quarter-width network that learns height classes of one room."""
     coordinates, features = (t.to(device) for t in surface_voxels(voxels, 0.1))
     settings: Any = SimpleNamespace(width=0.25, input_channels=3, first_kernel=3)
-    network = seeded_backbone(CLASSES, settings, 0.05, "torch", 3).train().to(device)
+    network = seeded_backbone(CLASSES, settings, 0.05, backend, 3).train().to(device)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, dampening=0.1, weight_decay=1e-4)
     height = (coordinates[:, 3] - coordinates[:, 3].min()).long()
     labels = height * CLASSES // (height.max() + 1)
     losses = []
     for _ in range(steps):
         with precision(kind, device):
-            out = network(SparseTensor(features, coordinates)).F
+            out = network(sparse_backend(backend).SparseTensor(features, coordinates)).F
         loss = torch.nn.functional.cross_entropy(out.float(), labels)
         optimiser.zero_grad()
         loss.backward()
@@ -177,7 +184,8 @@ def speeds() -> list[dict[str, Any]]:
     rows = []
     for voxels in SIZES:
         for kind in PRECISIONS:
-            works = [("network", "torch", network_speed), ("layer", "torch", layer_speed)]
+            works = [("network", backend, network_speed) for backend in BACKENDS]
+            works.append(("layer", "torch", layer_speed))
             if spconv:
                 works.append(("layer", "spconv", layer_speed))
             for what, library, measure in works:
@@ -192,6 +200,45 @@ def speeds() -> list[dict[str, Any]]:
     return rows
 
 
+def kernel_map_calls(backend: str, voxels: int) -> dict[str, int]:
+    """Operations and synchronisations that the kernel maps of one step take on the GPU."""
+    coordinates = _room(voxels)[0].cuda()
+
+    def make() -> None:
+        manager = sparse_backend(backend).SparseTensor.new_manager()
+        manager.insert(1, coordinates)
+        manager.kernel_map(1, 1, 3, 1).partners(voxels, voxels)
+        for fine in (1, 2, 4, 8):
+            coarse = manager.down(fine, 2)
+            manager.kernel_map(fine, coarse, 2, 1)
+            manager.kernel_map(coarse, coarse, 3, 1)
+
+    make()
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profiled:
+        make()
+    events = profiled.events()
+    return {
+        "operations": sum(e.cpu_parent is None and e.name.startswith("aten::") for e in events),
+        "synchronisations": sum(e.name in ("cudaStreamSynchronize", "cudaDeviceSynchronize") for e in events),
+    }
+
+
+def triton_report(cpu: list[float]) -> dict[str, Any]:
+    """What a record of the backend `triton` would say, its differences, and whether it gives the same bits twice."""
+    curves = {kind: curve("cuda", kind, 8000, backend="triton") for kind in PRECISIONS}
+    return {
+        "products": numerics()["sparse_products"],
+        "parity": {
+            "operations": operation_parity("cuda", "triton"),
+            "network": network_parity("cuda", "triton"),
+            "curve": curve_difference(cpu, curves["fp32"]),
+        },
+        "curve_differences": {kind: curve_difference(cpu, curves[kind]) for kind in PRECISIONS},
+        "repeats": curves["bf16"] == curve("cuda", "bf16", 8000, backend="triton"),
+    }
+
+
 def main() -> int:
     """Verify on the GPU, or say that there is none; 1 where a difference is over its bound."""
     what = "the sparse engine on a GPU: golden parity, forward + backward, training curves against the CPU"
@@ -202,7 +249,9 @@ def main() -> int:
     cpu = curve("cpu", "fp32", 8000)
     curves = {kind: curve("cuda", kind, 8000) for kind in PRECISIONS}
     parity["curve"] = curve_difference(cpu, curves["fp32"])
+    triton = triton_report(cpu)
     good = all(parity[name] <= bound for name, bound in BOUNDS.items())
+    good = good and triton["repeats"] and all(triton["parity"][n] <= bound for n, bound in TRITON_BOUNDS.items())
     write_report(
         "gpu",
         what,
@@ -211,6 +260,9 @@ def main() -> int:
         bounds=BOUNDS,
         parity=parity,
         curve_differences={kind: curve_difference(cpu, curves[kind]) for kind in PRECISIONS},
+        triton=triton,
+        triton_bounds=TRITON_BOUNDS,
+        kernel_map_calls={backend: kernel_map_calls(backend, SIZES[0]) for backend in BACKENDS},
         speed=speeds(),
     )
     return 0 if good else 1

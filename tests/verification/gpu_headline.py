@@ -47,7 +47,7 @@ SOURCE = "synth-scannet"
 WARM_UP = 2
 """Steps at the start that are not counted: kernels load, and the loader workers begin."""
 PLAN_FACTOR = 3.0
-"""What `bench plan` says roughly may be so many times too long or too short."""
+"""A rough estimate of `bench plan` may be too long or too short by this factor."""
 WHAT = "a few steps of every stage of the headline profile at full size on one GPU: memory, time, and how near `bench plan` comes"
 
 
@@ -73,7 +73,7 @@ def planned_stages(budget: Budget, profile: Profile, machine: Machine) -> dict[s
 
 
 def run_stage(root: Path, planned: PlannedStage, parents: dict[str, Path], seconds: float) -> int | None:
-    """The exit code of a stage that is asked to finish after so many seconds; None where it had to be killed."""
+    """The exit code of a stage that is asked to finish after `seconds`; None where it had to be killed."""
     lay_out(root, planned, parents, None)
     command = [sys.executable, "-m", "pretrain_bench.methods.stage", planned.spec.kind, "--root", str(root)]
     with (root / "log.txt").open("ab") as log:
@@ -114,7 +114,7 @@ def measured(root: Path, planned: PlannedStage, paper: PlannedStage) -> dict[str
 
 
 def misses(rows: dict[str, dict[str, Any]]) -> list[str]:
-    """What falls short: stages that did not end well or took no step, and plans that are far off."""
+    """Failures: stages that did not succeed or took no step, and plans that are far off."""
     bad = [f"{name}: exit code {row['exit_code']}" for name, row in rows.items() if row["exit_code"] != 0]
     bad += [f"{name}: no step" for name, row in rows.items() if not row["steps"]]
     for name, row in rows.items():

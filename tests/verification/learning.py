@@ -108,7 +108,7 @@ def world() -> PreparedDataset:
 
 
 def run_stage(planned: PlannedStage, folder: Path, parents: dict[str, Path]) -> tuple[dict[str, Accuracy], Path]:
-    """Train one stage (or go on with it); the accuracies on held-out rooms, the one with a bound first, and where its artifacts
+    """Train or resume one stage; the accuracies on held-out rooms, the one with a bound first, and where its artifacts
     lie."""
     assert planned.data is not None and planned.spec.data is not None
     rooms = tuple(sorted(scenes_for_testing(planned.data.scenes, planned.data.dataset)))

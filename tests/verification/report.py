@@ -17,7 +17,7 @@ PACKAGES = ("torch", "numpy", "MinkowskiEngine", "spconv")
 
 
 def write_report(name: str, what: str, verdict: str, **content: Any) -> Path:
-    """Write and print the report: commit, machine, hashes of the modules that it speaks of, and what was measured.
+    """Write and print the report: commit, machine, hashes of the modules that it covers, and what was measured.
 
     `verdict` is ok, failed or `not run`. A machine that cannot run a verification leaves the report of one that could.
     """

@@ -1,6 +1,6 @@
 """`make verify-status`: one line for each verification report: its verdict, whether it is fresh, and why not.
 
-A report is fresh while every module that it speaks of (code_of.py) is as it was. A stale report is no failure; one whose verdict is
+A report is fresh while every module that it covers (code_of.py) is unchanged. A stale report is not a failure; one whose verdict is
 not ok is, here and in the tests. `--declare REPORT... --why TEXT` appends a declaration that the changes so far do not touch what
 these reports say.
 """
@@ -26,7 +26,7 @@ from tests.verification.settings import settings_hashes
 DECLARED = FOLDER / "declared.yaml"
 LISTED = 3
 HEADER = """\
-# Differences between the code that reports speak of and later code which do not touch what the reports say (see README.md).
+# Differences between the code that reports cover and later code which do not change what the reports state (see README.md).
 # Append only: each entry's sha256 covers the entry and the one before it. Written by
 #   python -m tests.verification.status --declare REPORT... --why TEXT
 """
@@ -42,7 +42,7 @@ class Declaration(NamedTuple):
 
 
 class State(NamedTuple):
-    """Whether a report speaks of exactly the code that is here, and why not."""
+    """Whether a report covers exactly the present code, and why not."""
 
     fresh: bool
     reason: str
@@ -86,7 +86,7 @@ def declare(reports: list[str], why: str, path: Path = DECLARED) -> None:
 
 
 def state(name: str, report: Mapping[str, Any], declarations: Iterable[Declaration]) -> State:
-    """Compare what a report speaks of with what is here."""
+    """Compare the code that a report covers with the present code."""
     recorded, now = report.get("modules", {}), module_hashes(name)
     changed = [m for m, digest in now.items() if recorded.get(m) != digest]
     base, reasons = report["commit"].removesuffix("-dirty"), []

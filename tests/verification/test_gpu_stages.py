@@ -24,7 +24,7 @@ def test_the_verdict_names_what_falls_short() -> None:
     good = {"same_input": True, "gpu_seconds": 3.0, "gpu_mib": 100.0, **dict.fromkeys(BOUNDS, 1e-6)}
     assert misses({"csc/pairs": good}) == []
     assert misses({"csc/pairs": {**good, "first_loss": 0.01}}) == ["csc/pairs: first_loss is 0.01"]
-    assert misses({"csc/pairs": {**good, "first_loss": float("nan")}}), "a NaN is no success"
+    assert misses({"csc/pairs": {**good, "first_loss": float("nan")}}), "a NaN is a failure"
     early = {**good, "early_loss": 0.3}
     assert misses({"scratch -> sunrgbd-det": {**early, "early_loss_nudged": 0.09}}), (
         "more than three times the CPU's own"

@@ -1,4 +1,4 @@
-"""`make verify-learning` in small: one seed of one method really learns; and its verdict can fail."""
+"""A short `make verify-learning`: one seed of one method really learns; and its verdict can fail."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_verdict_names_what_falls_short() -> None:
         "csc-2/pairs: ranked first 0.000 -> 0.003"
     ]
     assert learning.misses({**good, "csc-2": result(0.001, 0.009, 0.12, 0.07)}), "less than three times chance"
-    assert learning.misses({**good, "csc-2": result(0.01, float("nan"), 0.12, 0.07)}), "a NaN is no success"
+    assert learning.misses({**good, "csc-2": result(0.01, float("nan"), 0.12, 0.07)}), "a NaN is a failure"
     assert learning.misses({**good, "csc-0": result(0.01, 0.05, 0.069, 0.07)}) == [
         "csc-0: probe 0.069, random weights 0.070"
     ]

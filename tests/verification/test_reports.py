@@ -1,4 +1,4 @@
-"""The committed reports have the verdict ok and say which code they speak of; and the GPU verification works as far as a CPU can show."""
+"""The committed reports have the verdict ok and name the code they cover; and the GPU verification works as far as a CPU can show."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_report_is_ok(name: str) -> None:
     """A stale one is a warning of `make verify-status`; one that is not ok fails here."""
     found = json.loads((FOLDER / f"{name}.json").read_bytes())
     assert found["verdict"] == "ok", f"{name}.json: {found['verdict']}; repair it and run `make verify-{name}` again"
-    assert module_hashes(name), "every module that it speaks of exists"
+    assert module_hashes(name), "every module that it covers exists"
     assert f"| {name} |" in (FOLDER / "README.md").read_text()
 
 

@@ -1,4 +1,4 @@
-"""Reader of ARKitScenes, raw and 3dod (further specification 3.6).
+"""Reader of ARKitScenes, raw and 3dod (spec 3.6).
 
     {Training,Validation}/<id>/[<id>_frames/]{lowres_wide, lowres_depth, confidence}/<id>_<t>.png
     .../lowres_wide_intrinsics/<id>_<t>.pincam      .../lowres_wide.traj: t, axis-angle, translation, world to camera

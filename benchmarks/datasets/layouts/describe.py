@@ -41,7 +41,7 @@ class Description(NamedTuple):
 
     @property
     def stands_for(self) -> str | None:
-        """The dataset that ships whose data these are, by their folders; None for data of one's own."""
+        """The shipped dataset that these folders belong to; None for a user's own data."""
         if self.layout == "pointcept":
             in_areas = all(scene.startswith("Area_") for scene in self.scenes)
             of_scannet = all(re.fullmatch(r"scene\d{4}_\d{2}", scene) for scene in self.scenes)

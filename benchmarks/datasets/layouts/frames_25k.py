@@ -1,4 +1,4 @@
-"""Reader of scannet_frames_25k (further specification 3.2).
+"""Reader of scannet_frames_25k (spec 3.2).
 
     sceneXXXX_YY/{color/NNNNNN.jpg, depth/NNNNNN.png, pose/NNNNNN.txt}     sceneXXXX_YY/intrinsics_{color,depth}.txt
 

@@ -1,4 +1,4 @@
-"""Reader of stanford_indoor3d arrays, PointNet's form of S3DIS (further specification 3.8).
+"""Reader of stanford_indoor3d arrays, PointNet's form of S3DIS (spec 3.8).
 
     Area_<k>_<room>.npy   (N, 7): x y z r g b label; the room's minimum is at the origin, colours 0 to 255
 

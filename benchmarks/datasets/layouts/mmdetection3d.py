@@ -1,4 +1,4 @@
-"""Reader of the arrays that MMDetection3D makes of ScanNet and S3DIS (further specification 3.10).
+"""Reader of the arrays that MMDetection3D makes of ScanNet and S3DIS (spec 3.10).
 
     scannet_instance_data/<scan>_{vert, sem_label, ins_label, aligned_bbox, axis_align_matrix}.npy    vertices are not aligned
     s3dis_data/Area_<k>_<room>_{point, sem_label, ins_label}.npy                                     minimum at the origin

@@ -1,4 +1,4 @@
-"""Reader of recordings of Open3D's recorder and reconstruction system, also of Redwood (further specification 3.5).
+"""Reader of recordings of Open3D's recorder and reconstruction system, also of Redwood (spec 3.5).
 
     color/NNNNNN.jpg   depth/NNNNNN.png, registered to colour
     camera_intrinsic.json: {width, height, intrinsic_matrix: 9 numbers, column by column}

@@ -1,4 +1,4 @@
-"""Reader of Pointcept's preprocessed folders (further specification 3.1), of ScanNet, S3DIS and data of one's own.
+"""Reader of Pointcept's preprocessed folders (spec 3.1), of ScanNet, S3DIS and a user's own data.
 
     {train,val,test}/<scene>/{coord, color, segment20 or segment, instance}.npy      Area_<k>/<room>/...
 

@@ -1,4 +1,4 @@
-"""Reader of Replica as rendered for iMAP and NICE-SLAM (further specification 3.7).
+"""Reader of Replica as rendered for iMAP and NICE-SLAM (spec 3.7).
 
     <scene>/results/{frameNNNNNN.jpg, depthNNNNNN.png}     <scene>/traj.txt: 16 numbers a line, camera to world, row by row
 

@@ -1,4 +1,4 @@
-"""Reader of 7-Scenes as distributed (further specification 3.3).
+"""Reader of 7-Scenes as distributed (spec 3.3).
 
     <scene>/seq-XX/frame-NNNNNN.{color.png, depth.png, pose.txt}     <scene>/{TrainSplit,TestSplit}.txt: lines "sequence1"
 

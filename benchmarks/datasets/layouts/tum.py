@@ -1,4 +1,4 @@
-"""Reader of TUM RGB-D recordings (further specification 3.4).
+"""Reader of TUM RGB-D recordings (spec 3.4).
 
     rgb.txt, depth.txt: "timestamp path"     groundtruth.txt: "timestamp tx ty tz qx qy qz qw", camera to world, metres
 

@@ -1,4 +1,4 @@
-"""Reader of VoteNet's dumps of ScanNet and SUN RGB-D (further specification 3.9).
+"""Reader of VoteNet's dumps of ScanNet and SUN RGB-D (spec 3.9).
 
     scannet_train_detection_data/<scan>_{vert, sem_label, ins_label, bbox}.npy    vertices along the axes of the boxes
     sunrgbd_pc_bbox_votes_50k_{v1,v2}_{train,val}/NNNNNN_{pc.npz, bbox.npy}        upright depth coordinates, half sizes

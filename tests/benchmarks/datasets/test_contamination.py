@@ -111,7 +111,7 @@ def test_weights_from_elsewhere_are_unknown_unless_stated() -> None:
         assert (room.flag, room.test_seen, room.test_places_seen) == ("places", 0, 1), other
     named = judged(stated=("scene0011_00", "Area_5__office_1"))
     assert (named.flag, named.test_seen, named.test_places_seen) == ("scenes", 1, 2)
-    for wrong in ("scannet", "published:nobody", "scannet:everything"):
+    for wrong in ("scannet", "published:missing", "scannet:everything"):
         with pytest.raises(WrongUse, match="pretrained_on"):
             judged(stated=(wrong,))
 

@@ -123,7 +123,7 @@ def test_a_projection_is_taken_apart_exactly() -> None:
         moved = np.concatenate([turn, rng.normal(size=(3, 1))], axis=1)
         found, to_camera = semantickitti.split_projection(intrinsic @ moved, "calib.txt")
         assert np.abs(found - intrinsic).max() < 1e-9 and np.abs(to_camera[:3] - moved).max() < 1e-9
-    with pytest.raises(DataError, match=r"calib\.txt: the product of P2 and Tr is no projection"):
+    with pytest.raises(DataError, match=r"calib\.txt: the product of P2 and Tr is not a projection"):
         semantickitti.split_projection(np.zeros((3, 4)), "calib.txt")
 
 

@@ -155,7 +155,7 @@ def test_a_scannet_scene_with_y_down_is_a_problem_and_keeps_its_poses(tmp_path: 
 
 
 def test_up_of_another_layout_is_refused(tmp_path: Path) -> None:
-    said = "--up -y: only layouts of recordings leave open what is up"
+    said = "--up -y: only layouts of recordings leave the up axis open"
     with pytest.raises(WrongUse, match=said):
         pb.prepare_data("scannet", tmp_path, up="-y", display=pb.Silent())
     with pytest.raises(WrongUse, match="--up 'down': expected one of auto"):
@@ -183,7 +183,7 @@ def test_runs_and_plans_take_it_too(tmp_path: Path) -> None:
         return sources.up_of(DATASET)
 
     assert recorded_up("-y") == "-y" and recorded_up("auto") == "auto"
-    with pytest.raises(WrongUse, match="--up -y: only layouts of recordings leave open what is up; no data are given"):
+    with pytest.raises(WrongUse, match="--up -y: only layouts of recordings leave the up axis open; no data are given"):
         pb.plan(cells, settings=pb.Settings(up="-y"))
 
 

@@ -16,7 +16,7 @@ from pretrain_bench.harness.planning.catalog import find
 SCANNET = find(Dataset, "scannet")
 ALL_SCANS = [s for part in read_division("scannet.v1.tsv") for s in part]
 FACTS = {1: (12, 12, 2), 5: (60, 58, 8), 10: (120, 108, 12), 20: (240, 201, 32)}
-"""Of each list: scans, rooms, and scans that the project's rule would hold out (further specification, 4.1)."""
+"""Of each list: scans, rooms, and scans that the project's rule would hold out (spec 4.1)."""
 SELECTING = {1: 112, 5: 98, 10: 85, 20: 54}
 """Of the 121 scans that are held out, those that select beside a list, as docs/data.md says."""
 

@@ -52,7 +52,7 @@ def write(tmp_path: Path, text: str) -> Path:
         ("name: mine\nversion: 1\n", "pretrain: missing"),
         ("- a list\n", "expected a mapping"),
         ("name: [\n", "line 2: not valid YAML"),
-        ("extends: nobody\n", "extends: no file nobody.yaml in "),
+        ("extends: missing\n", "extends: no file missing.yaml in "),
         ("extends: smoke.yaml\n", "extends: smoke.yaml: write the name without its suffix"),
         ("extends: mine\n", "goes in a circle"),
     ],
@@ -130,7 +130,7 @@ def test_the_docs_list_exactly_where_a_profile_differs_from_headline(profile: st
         assert (one.get(path, "none"), two.get(path, "none")) == (headline, literal), path
     if profile != "paper-literal":
         return
-    readme = (REPOSITORY / "README.md").read_text().partition("`paper-literal` differs from `headline` in")[2]
+    readme = (REPOSITORY / "docs/budgets.md").read_text().partition("`paper-literal` differs from `headline` in")[2]
     assert set(re.findall(r"`([\w.-]+)`", readme.partition(";")[0])) == {path for path in differing}
 
 
@@ -190,6 +190,27 @@ def test_official_gives_a_voxel_the_instance_of_its_first_point() -> None:
     for name, rule in (("headline", "common"), ("official", "first")):
         tasks = find(Profile, name).tasks
         assert {tasks[task].instance_of_voxel for task in ("s3dis-inst", "scannet-inst")} == {rule}
+
+
+@pytest.mark.parametrize(
+    ("deviation", "field", "headline", "option"),
+    [
+        ("Both views of stage 1", "ours.images.norm_over", "both_views", "`author-code`: `norm_over: each_view`"),
+        ("The images of stage 2", "ours.points.antialias", "True", "`author-code`: `antialias: false`"),
+        ("Instances of a voxel", "tasks.s3dis-inst.instance_of_voxel", "common", "`instance_of_voxel: first` (profile `official`)"),
+        ("Detection draws at most N points", "tasks.scannet-det.points", "40000", "There is no option"),
+        (
+            "DepthContrast's learning rate", "depthcontrast.scans.optimiser.learning_rate", "0.12",
+            "`methods: {depthcontrast: {scans: {optimiser: {learning_rate: 0.00375}}}}`",
+        ),
+    ],
+)  # fmt: skip
+def test_the_docs_list_each_deviation_from_upstream_with_its_option(
+    deviation: str, field: str, headline: str, option: str
+) -> None:
+    bullets = [" ".join(b.split()) for b in (REPOSITORY / "docs/methods.md").read_text().split("\n* ")]
+    (bullet,) = [b for b in bullets if b.startswith(f"**{deviation}")]
+    assert option in bullet and resolved("headline")[field] == headline
 
 
 def test_detection_passes_hold_the_batch_that_upstream_normalises_over() -> None:

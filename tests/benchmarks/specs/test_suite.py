@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.loading import load_spec
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
-from pretrain_bench.benchmarks.specs.suite import Suite, parse_filters
+from pretrain_bench.benchmarks.specs.suite import NO_SEED, Suite, parse_filters
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.planning.catalog import available, find
+from pretrain_bench.harness.planning.recipes import stage_recipe
 from pretrain_bench.reports.analysis import published
+from tests.conftest import REPOSITORY
 
 SUITE = Suite(
     name="test", version=1, budget="smoke", methods=("ours", "scratch"), tasks=("s3dis-sem",),
@@ -39,6 +42,15 @@ def test_exclusions_need_all_of_their_fields() -> None:
     found = cells(less)
     assert len(found) == 24 - 8 - 4, "eight with seed 2, and four more of ours at 5 %"
     assert not any(c[3] == 2 or c[:2] == ("ours", "5%") for c in found)
+
+
+def test_an_exclusion_by_fine_tuning_seed_leaves_linear_probes() -> None:
+    """They have no such seed: all of a suite's are one cell."""
+    probed = SUITE.model_copy(update={"protocols": ("finetune", "linear"), "exclude": ({"finetune_seed": 0},)})
+    found = [(c.protocol, c.finetune_seed) for c in probed.cells("smoke", "smoke")]
+    assert found.count(("linear", NO_SEED)) == 8 and found.count(("finetune", 1)) == 8 and len(found) == 24
+    none = probed.model_copy(update={"exclude": ({"protocol": "linear"},)})
+    assert {c.protocol for c in none.cells("smoke", "smoke")} == {"finetune"}
 
 
 @pytest.mark.parametrize(
@@ -96,58 +108,65 @@ def test_what_ships_names_what_ships(name: str) -> None:
 
 
 PANELS = {
-    "table1": "table1_corrected",
-    "figure3a": "figure3_data_fraction",
-    "figure3b": "figure3_data_fraction",
-    "figure3c": "figure3_data_fraction",
-    "figure5": "figure5_curves",
+    "Table I": ("table1-paper", "table1_corrected", ""),
+    "Table I, equal budgets": ("table1", "table1_corrected", ""),
+    "Figure 3 (a)": ("figure3a", "figure3_data_fraction", ""),
+    "Figure 3 (b)": ("figure3b", "figure3_data_fraction", ""),
+    "Figure 3 (c)": ("figure3c", "figure3_data_fraction", ""),
+    "Figure 4": ("figure3a", "figure3_data_fraction", ""),
+    "Figure 5": ("figure5", "figure5_curves", ""),
+    "draft, pairs of 70 % overlap": ("ablation-overlap", "figure3_data_fraction", " (>70% overlap)"),
+    "draft, both views of one scan": ("ablation-same-scan", "figure3_data_fraction", " (same scan)"),
 }
-"""Suite to the file of published numbers. Figure 4 is the distribution of the gains of 3 (a)."""
-ABLATIONS = ("(>70% overlap)", "(same scan)")
-"""Rows of the draft that no method here reproduces yet."""
+"""Panel to its suite, the file of its published numbers, and how they call its pre-training."""
 
 
-def published_cells(file: str) -> set[tuple[str, str, str]]:
-    """Method, task and label ratio of each published number."""
+def published_cells(file: str, ablation: str) -> set[tuple[str, str, str]]:
+    """Method, task and label ratio of each published number of the methods themselves, or of one of their ablations."""
     cells = set()
     with (published.FOLDER / f"{file}.csv").open() as lines:
         for row in csv.DictReader(lines):
             task, _, percent = row["task"].partition(" (")
             percent = percent.partition("%")[0] or row.get("label_fraction_percent") or "100"
-            if not row["method"].endswith(ABLATIONS):
-                cells.add((published.METHODS[row["method"]], published.TASKS[task], f"{percent}%"))
+            method, _, which = published.METHODS[row["method"]].partition(" ")
+            if which == ablation.strip():
+                cells.add((method, published.TASKS[task], f"{percent}%"))
     return cells
 
 
-@pytest.mark.parametrize("name", PANELS)
-def test_each_panel_of_the_paper_has_its_suite(name: str) -> None:
+@pytest.mark.parametrize("panel", PANELS)
+def test_each_panel_of_the_paper_has_its_suite(panel: str) -> None:
+    name, file, ablation = PANELS[panel]
     suite = find(Suite, name)
-    theirs = {cell for cell in published_cells(PANELS[name]) if cell[1] in suite.tasks}
+    theirs = {cell for cell in published_cells(file, ablation) if cell[1] in suite.tasks}
     ours = {(c.method, c.task, str(c.label_ratio)) for c in suite.cells("paper", "headline")}
     assert theirs and theirs <= ours
     assert len(suite.pretrain_seeds) >= 3 and len(suite.finetune_seeds) >= 2, "claims are not conditional on one seed"
+    profile = find(Profile, suite.profile or "headline")
+    for method in {method for method, *_ in theirs} & {"pointcontrast", "csc"}:
+        spec = find(Method, method)
+        recipe = stage_recipe(spec, spec.stages[0], profile)
+        assert recipe is not None
+        assert published.published_name(method, [recipe.model_dump(mode="json")]) == method + ablation
 
 
-def test_no_published_panel_is_without_a_suite() -> None:
-    for file in set(PANELS.values()):
-        covered = {task for name, of in PANELS.items() if of == file for task in find(Suite, name).tasks}
-        assert {task for _, task, _ in published_cells(file)} <= covered
+def test_figure_4_is_the_distribution_of_figure_3a_alone() -> None:
+    """Its boxes are the gains of one task over all label ratios, so that its suite has no other task."""
+    suite = find(Suite, PANELS["Figure 4"][0])
+    assert suite.tasks == ("scannet-sem",) and "Figure 4" in suite.description
 
 
-def test_a_protocol_is_an_axis() -> None:
-    """Fine-tuning is the default, and cells of it are written as before there were others."""
-    both = SUITE.model_copy(update={"protocols": ("finetune", "linear")})
-    assert len(cells(both)) == 24 + 8, "a linear probe has no use for the three fine-tuning seeds"
-    linear = cells(both, "protocol=linear", "finetune_seed=1,2")
-    assert len(linear) == len(set(linear)) == 8 and {c[3] for c in linear} == {0}
-    assert len(cells(both.model_copy(update={"exclude": ({"protocol": "linear", "method": "ours"},)}))) == 24 + 4
-    written = {c.protocol: c.model_dump(mode="json") for c in both.cells("b", "p")}
-    assert "protocol" not in written["finetune"] and written["linear"]["protocol"] == "linear"
+def test_the_docs_name_the_suite_of_each_panel() -> None:
+    section = (REPOSITORY / "docs/reports.md").read_text().partition("## The paper's panels")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([^|`]+) \| `([\w-]+)` \|", section, flags=re.MULTILINE)
+    assert rows == [(panel, suite) for panel, (suite, *_) in PANELS.items()]
 
 
-def test_a_suite_of_probes_has_the_frozen_random_backbone() -> None:
-    suites = [find(Suite, name) for name in available(Suite)]
-    probing = [s for s in suites if set(s.protocols) != {"finetune"}]
-    assert {s.name for s in probing} >= {"probe-tiny", "probe-table1"} and all("scratch" in s.methods for s in probing)
-    tiny = find(Suite, "probe-tiny")
-    assert len(list(tiny.cells("tiny", "tiny"))) == 7 * 5 * 3 * 2 and tiny.protocols == ("linear",)
+def test_every_number_of_the_draft_is_in_a_panel() -> None:
+    listed = [(find(Suite, name).tasks, *rest) for name, *rest in PANELS.values()]
+    shown = {(m + a, t, p) for tasks, file, a in listed for m, t, p in published_cells(file, a) if t in tasks}
+    with (published.FOLDER / "figure3_data_fraction.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert {
+        (published.METHODS[r["method"]], published.TASKS[r["task"]], f"{r['label_fraction_percent']}%") for r in rows
+    } <= shown

@@ -1,4 +1,4 @@
-"""Edits of a store as somebody makes them who wants another result, and the resealing of whoever knows how."""
+"""Edits of a store by a cheat who wants another result, and the resealing by one who knows the hashes."""
 
 from __future__ import annotations
 

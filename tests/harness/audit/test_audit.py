@@ -13,6 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.harness.audit.findings import Tally
+from pretrain_bench.harness.audit.rerun import _compare_metrics
+from pretrain_bench.harness.audit.runs import AuditedRun
+from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.executors.local import LocalExecutor
 from tests.conftest import NANO, Bench, bench_command, unboxed
 from tests.faults.in_process import run_with
@@ -20,6 +25,7 @@ from tests.harness.audit.cheats import section
 from tests.harness.audit.conftest import planned_cells
 from tests.harness.audit.edits import edit_record, edit_spec, edit_split, folder_of, reseal
 from tests.harness.store.bundles import members, repack
+from tests.reports.stores import stage
 
 DOCS = Path(__file__).parent.parent.parent.parent / "docs/audit.md"
 
@@ -54,7 +60,7 @@ def failures(findings: list[dict[str, str]]) -> set[str]:
 
 
 # --------------------------------------------------------------------------------------------------------- tampering
-# Each edits files as somebody who wants another result would; `reseal` is what somebody who knows how does afterwards.
+# Each edits files as a cheat would; `reseal` is what a cheat who knows the hashes does afterwards.
 
 
 def edit_metric(runs: Path) -> None:
@@ -307,6 +313,30 @@ def test_where_the_first_difference_is(honest: Path, tmp_path: Path) -> None:
     lines[steps[6]] = json.dumps(event | {"loss": event["loss"] + 1e-9})
     (tmp_path / "events.jsonl").write_text("\n".join(lines) + "\n")
     assert first_difference(one, tmp_path) == event["step"] == 42
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"), [("s3dis-sem", "miou_voxel"), ("s3dis-inst", "ap50"), ("sunrgbd-det", "map50")]
+)
+def test_a_run_again_on_other_arithmetic_is_judged_by_the_headline_metric(task: str, metric: str) -> None:
+    """The spread over seeds is that of the same metric: mIoU says nothing of the AP of instances or boxes."""
+
+    def run_of(seed: int, **metrics: float) -> AuditedRun:
+        cell = Cell(method="csc", pretrain_dataset="scannet", task=task, pretrain_seed=seed, budget="b", profile="p")
+        others = {"miou_voxel_final": 0.5, "ap25_final": 0.5, "accuracy_voxel_final": 0.1 * seed}
+        record = Record.model_construct(
+            key=f"k{seed}", kind="finetune", cell=cell, outcome=Outcome.ok, metrics={**others, **metrics}
+        )
+        return AuditedRun(Path(), record, stage("finetune", "csc", 0, task=task, headline_metric=metric))
+
+    runs = {f"k{seed}": run_of(seed, **{f"{metric}_final": 0.4 + 0.01 * seed}) for seed in range(3)}
+    for gap, verdict in ((0.02, "ok"), (0.05, "failed")):
+        tally = Tally()
+        again = run_of(0, **{f"{metric}_final": 0.4 + gap, "accuracy_voxel_final": 0.9}).record
+        _compare_metrics(runs["k0"], again, runs, tally, "")
+        (finding,) = tally.all()
+        assert finding.verdict == verdict
+    assert f"{metric}_final differs by 0.0500, allowed are 3 x 0.0100" in finding.detail
 
 
 # ------------------------------------------------------------------------------------------------------------ bundles

@@ -14,11 +14,12 @@ import typer
 
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.benchmarks.specs.dataset import Dataset, UpChoice
-from pretrain_bench.harness.cli import choices
+from pretrain_bench.harness.cli import choices, completion
 from pretrain_bench.harness.cli.app import app
 from pretrain_bench.harness.planning.catalog import available, find
 from pretrain_bench.harness.running.stage_runner import Retry
 from pretrain_bench.harness.store.retention import KEEPS
+from pretrain_bench.harness.store.store import KINDS as RUN_KINDS
 from pretrain_bench.reports.export.loggers import KINDS
 from tests.conftest import Bench
 
@@ -65,6 +66,7 @@ def test_choices_are_those_of_the_models() -> None:
     assert get_args(choices.UpChoice) == get_args(UpChoice)
     assert get_args(choices.Keep) == KEEPS and get_args(choices.Checkpoint) == CHECKPOINTS
     assert [e.value for e in choices.Exporter] == list(KINDS)
+    assert completion.RUN_KINDS == RUN_KINDS
     worlds = {w for name in available(Dataset) for w in find(Dataset, name).worlds}
     assert set(get_args(choices.World)) == worlds
     (retry,) = (p for p in COMMANDS["run",].params if p.name == "retry")
@@ -82,11 +84,12 @@ def test_choices_are_those_of_the_models() -> None:
         pytest.param("data info semantic", ["semantickitti"], marks=pytest.mark.slow),
         pytest.param("budgets show ti", ["tiny"], marks=pytest.mark.slow),
         ("run --device c", ["cpu", "cuda"]),
-        ("show ab", ["abcd1234"]),
+        ("show ab", ["abcd1234", "abfeatures"]),
     ],
 )
 def test_values_are_completed(line: str, completed: list[str], tmp_path: Any) -> None:
-    (tmp_path / "runs/finetune/abcd1234").mkdir(parents=True)
+    for run in ("finetune/abcd1234", "features/abfeatures"):
+        (tmp_path / "runs" / run).mkdir(parents=True)
     code = "import sys; from pretrain_bench.harness.cli.app import main\ntry: main()\nfinally: print('pydantic' in sys.modules)"
     words = f"bench {line}"
     shell = {"_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 import pretrain_bench as pb
+from pretrain_bench.api import configuration
 from pretrain_bench.benchmarks.specs.checkpoint import ImportedFrom
+from pretrain_bench.benchmarks.specs.loading import load_with_lines
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.store.bundle import open_store
@@ -95,6 +97,29 @@ def test_bench_yaml_counts_less_than_options_and_variables(
     assert "mine.yaml, line 5: executor: Input should be 'auto', 'bubblewrap', 'local', 'docker' or 'podman'" in error
     monkeypatch.setenv("BENCH_CONFIG", "nowhere.yaml")
     assert "$BENCH_CONFIG: nowhere.yaml: no such file" in bench(*command, code=2).stderr
+
+
+def test_bench_yaml_is_read_once_and_stops_only_what_uses_it(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list or a disk that is not here matters only to a command that needs it."""
+    reads: list[Path] = []
+
+    def counted(path: Path, model: Any) -> Any:
+        reads.append(path)
+        return load_with_lines(path, model)
+
+    monkeypatch.setattr(configuration, "load_with_lines", counted)
+    (tmp_path / "bench.yaml").write_text(
+        "data: {scannet: /nowhere}\nlabel_splits: {la20: gone/points20}\nruns: store\n"
+    )
+    plan = ("plan", "--method", "scratch", "--budget", "smoke", "--task")
+    assert "s3dis-sem" in bench(*plan, "s3dis-sem", cwd=tmp_path).stdout
+    assert reads == [tmp_path / "bench.yaml"]
+    error = bench(*plan, "scannet-sem", code=2, cwd=tmp_path).stderr
+    assert "scannet: data root /nowhere is not a folder" in error
+    error = bench(*plan, "scannet-sem", "--label-ratio", "la20", code=2, cwd=tmp_path).stderr
+    assert f"la20={tmp_path}/gone/points20: cannot be read" in error
 
 
 def test_data_commands_take_roots_from_bench_yaml(

@@ -63,7 +63,7 @@ def test_a_log_that_breaks_off_says_so(parts: tuple[bytes | Exception, ...], not
 def test_an_image_that_cannot_start_is_its_own_fault(
     error: str, fault: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stage then crashed, with the fault in its log; it is no failure of the machine."""
+    """The stage then crashed, with the fault in its log; it is not an infrastructure error."""
     executor = object.__new__(DockerExecutor)
 
     class Containers:

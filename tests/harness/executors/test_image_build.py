@@ -74,7 +74,7 @@ def test_a_stage_gives_the_same_bits_inside_and_outside(engine: Any, bench: Benc
     bench(*cell, "--runs", "inside", "--executor", "docker")
     bench(*cell, "--runs", "outside")
     inside, outside = (run_records(tmp_path / where) for where in ("inside", "outside"))
-    assert [r["key"] for r in inside] == [r["key"] for r in outside], "the executor is no part of a key"
+    assert [r["key"] for r in inside] == [r["key"] for r in outside], "a key does not contain the executor"
     for one, two in zip(inside, outside, strict=True):
         assert one["provenance"]["numerics"] == two["provenance"]["numerics"], "the same torch on the same machine"
         assert one["metrics"] == two["metrics"] and one["artifacts"].keys() == two["artifacts"].keys()

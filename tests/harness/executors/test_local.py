@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 import pretrain_bench as pb
+from pretrain_bench.benchmarks.specs.probes import LinearProbe
 from pretrain_bench.benchmarks.support.locks import host
 from pretrain_bench.harness.contract.events import EventWriter, Start, Step
 from pretrain_bench.harness.executors.base import Allocation, StageLaunch, StageLife, Stop
@@ -147,6 +148,24 @@ def test_status_counts_the_whole_command(tmp_path: Path, bench: Bench, cells: li
     assert f"bench run ({host()}, pid {os.getpid()}, since" in text and "1 of 3 stages ended, about 11 min left" in text
     assert "0/0 running 0/0" in text
     assert pb.status(store).commands == [] and not list((tmp_path / "runs/.partial").glob(".command*"))
+
+
+def test_status_names_the_stages_of_a_linear_probe_and_their_seeds(tmp_path: Path, cells: list[PlannedCell]) -> None:
+    store = Store(tmp_path / "runs")
+    last = cells[0].stages[-1].spec
+    features = last.model_copy(update={"kind": "features", "stage": "features", "seed": 7})
+    probe = last.model_copy(update={"probe": LinearProbe(), "parents": {"features": features.key}})
+    written = {store.folder("features", features.key) / "spec.json": features}
+    written |= {store.partial(s.key) / "root/in/stage.json": s for s in (features, probe)}
+    for path, spec in written.items():
+        path.parent.mkdir(parents=True)
+        path.write_text(spec.model_dump_json())
+    shown = {(s.stage, s.seeds) for s in pb.status(store).under_way}
+    ratio = last.label_ratio
+    assert shown == {
+        ("scratch -> s3dis-sem: features", "7"),
+        (f"scratch -> s3dis-sem at {ratio}, linear", f"7/{last.seed}"),
+    }
 
 
 def test_status_reports_a_stage_that_makes_no_progress(tmp_path: Path, bench: Bench) -> None:

@@ -66,7 +66,7 @@ def planned(source: PreparedDataset, ratio: str, task: str = "scannet-sem", **fi
 
 
 def stages(source: PreparedDataset, ratio: str, task: str, protocol: Protocol, **files: Path) -> list[PlannedStage]:
-    machine = Machine(1, "torch", "cpu", label_files=parse_label_files(f"{n}={p}" for n, p in files.items()))
+    machine = Machine(1, "torch", "cpu", label_files=parse_label_files([f"{n}={p}" for n, p in files.items()], files))
     cell = Cell(
         method="scratch", pretrain_dataset="none", task=task, label_ratio=LabelRatio.parse(ratio), budget="tiny",
         profile="tiny", protocol=protocol,
@@ -100,7 +100,7 @@ def test_points_come_from_the_file_that_the_user_names(whole: PreparedDataset, p
     assert stage.spec.label_ratio.sha256 == stage.cell.label_ratio.sha256 == sha256
     assert (stage.spec.label_ratio.points, str(stage.spec.label_ratio)) == (20, "scannet-la20")
     assert stage.spec.split == planned(whole, "100%").spec.split and stage.label_file == points20
-    (notice,) = check_label_files(["la20"], parse_label_files([f"la20={points20}"]))
+    (notice,) = check_label_files(["la20"], parse_label_files([f"la20={points20}"], ["la20"]))
     assert "not the file that is known to be distributed" in notice and sha256[:12] in notice
     root = tmp_path / "root"
     without_data = stage._replace(data=None, spec=stage.spec.model_copy(update={"data": None, "parents": {}}))
@@ -119,7 +119,9 @@ def test_a_linear_probe_has_the_same_labels(whole: PreparedDataset, points20: Pa
     _, features, probe = stages(whole, "lr5", "scannet-sem", "linear")
     assert features.spec.split == probe.spec.split and len(read_scene_list("scannet_lr_5.txt")) == 60
     assert set(probe.spec.split.train) == read_scene_list("scannet_lr_5.txt")  # type: ignore[union-attr]
-    assert probe.contamination is not None and probe.contamination.flag == "none", "features are no pre-training"
+    assert probe.contamination is not None and probe.contamination.flag == "none", (
+        "features do not count as pre-training"
+    )
 
 
 def test_an_audit_says_which_file_it_needs_to_run_a_cell_again(whole: PreparedDataset, points20: Path) -> None:
@@ -232,7 +234,11 @@ def test_every_hundredth_scan_needs_all_training_scans() -> None:
 )
 def test_options_are_checked(option: str, words: str) -> None:
     with pytest.raises(WrongUse, match=words):
-        parse_label_files([option])
+        parse_label_files([option], ["la20"])
+
+
+def test_a_file_that_no_ratio_uses_is_not_read() -> None:
+    assert parse_label_files(["la20=/nowhere/points20"], ["100%", "la50"]) == {}
 
 
 def test_a_ratio_without_its_file_is_refused_before_anything_starts(bench: Any) -> None:

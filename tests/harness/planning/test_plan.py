@@ -163,7 +163,7 @@ def test_the_command(done: tuple[list[PlannedCell], Path], bench: Bench, s3dis_r
     fresh = bench("plan", *here[:-4], "--runs", "none", "--device", "cpu").stdout
     assert re.search(r"scratch -> s3dis-sem at 50% +0/0 +to do", fresh)
     assert re.search(r"all methods +10 +\d+ (s|min) +\d+ (s )?to \d+ (s|min) +- +\d\.\d\d GB", fresh), (
-        "minutes are no 0.0 h"
+        "minutes are not rounded to 0.0 h"
     )
     assert less["cells"] == 2 and [s["state"] for s in less["stages"]] == ["done"] * 3
     assert "no method of suite" in bench("plan", *here, "--only", "method=ours", code=2).stderr
@@ -258,7 +258,7 @@ def test_published_sizes_are_those_of_the_splits() -> None:
     kitti, views = scenes["semantickitti"], scenes["sunrgbd"]
     assert kitti is not None and sum(s.startswith("08__") for s in kitti.scenes) == 4071
     assert views is not None and len(views.tested) == 5050
-    assert DataSources().expected("rgbd-folder") is None, "recordings of one's own have no published size"
+    assert DataSources().expected("rgbd-folder") is None, "a user's recordings have no published size"
 
 
 def test_a_renamed_budget_keeps_its_runs(

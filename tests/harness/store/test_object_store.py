@@ -197,7 +197,9 @@ def test_commands_run_show_report_and_audit_a_bucket(
     bench("report", "--runs", url, "--out", "report")
     assert (tmp_path / "report/index.html").is_file()
     audit = bench("audit", "--runs", url, code=1).stdout
-    assert audit.count("failed: ") == 1 and "failed: the whole test split is scored" in audit, "small data, nothing else"
+    assert audit.count("failed: ") == 1 and "failed: the whole test split is scored" in audit, (
+        "small data, nothing else"
+    )
     assert "nothing to do" in bench(*cell, "--executor", "local", "--runs", url).stdout
     shutil.rmtree(mirror_of(url))
     monkeypatch.setattr(object_store, "pull", lambda *_: None)

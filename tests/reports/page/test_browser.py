@@ -99,7 +99,7 @@ def test_numbers_of_thousands_sort_as_numbers(browser: Any, page: Path) -> None:
     names = ["scratch", "ours (s3dis)", "10", "ours #1bc2de", "a10 (scannet)", "-", "method-2", "9"]
     assert browser.execute_script("return arguments[0].sort(inOrder)", names) == [
         "-", "a10 (scannet)", "method-2", "ours (s3dis)", "ours #1bc2de", "scratch", "9", "10",
-    ], "digits in a name are no number"  # fmt: skip
+    ], "digits in a name do not sort as a number"  # fmt: skip
 
 
 OPENED = "return [...document.querySelectorAll('tr.details')].map(r => r.previousElementSibling.id)"

@@ -48,7 +48,7 @@ def test_over_tasks_one_pretraining_is_one_draw_however_many_tasks_it_serves() -
         (over,) = over_tasks(runs_of(null))
         said += "differs" in set(task_table(over)["verdict"])
     assert said <= 9, "5 % of 60, and chance; with the task as unit it is most of them"
-    assert over_tasks(runs_of(planted_scores(1, 3, {}, 0.3))) == [], "one task is no comparison over tasks"
+    assert over_tasks(runs_of(planted_scores(1, 3, {}, 0.3))) == [], "one task does not make a comparison over tasks"
 
 
 def test_a_method_that_lacks_a_task_has_no_rank_and_is_compared_on_the_rest() -> None:
@@ -58,14 +58,16 @@ def test_a_method_that_lacks_a_task_has_no_rank_and_is_compared_on_the_rest() ->
     (over,) = over_tasks(runs_of(scores))
     table = task_table(over).set_index("method")
     assert table.loc["ours", "mean rank"] == "-" and table.loc["ours", "tasks"] == "2 of 4"
-    assert table.loc["ours", "mean gain"].startswith(("+5", "+6")), "the hard tasks that it lacks are no gain"
+    assert table.loc["ours", "mean gain"].startswith(("+5", "+6")), (
+        "the hard tasks that it lacks do not add to its gain"
+    )
     assert table.loc["csc", "seeds"] == 3, "the seed that failed at one task is left out, not imputed"
     assert "ours" not in over.ranked and len(over.ranked) == 5
 
 
 @pytest.mark.slow
 def test_over_tasks_counts_are_those_of_the_test() -> None:
-    """Of the tasks that scratch has too, and of the seeds that have them all; one task is no mean over tasks."""
+    """Of the tasks that scratch has too, and of the seeds that have them all; one task does not make a mean over tasks."""
     scores = planted_scores(3, 4, {"ours": 3.0}, 0.1)
     scores["scratch"][1:] = np.nan
     (over,) = over_tasks(runs_of(scores))

@@ -1,0 +1,193 @@
+"""Coordinates and kernel maps of all levels of a U-Net in one go, with two host synchronisations.
+
+`CoordinateManager` makes a map when a layer asks for it, one offset at a time: some 1,000 operations and 80 synchronisations a
+step, which decide the time of a small step on a GPU. Here every voxel of every level gets one number, level first, and the
+neighbours of all of them are looked up in one sorted list.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pretrain_bench.methods.sparse.kernel_map import kernel_offsets
+from pretrain_bench.methods.sparse.partner_map import PartnerMap, offset_masks
+from pretrain_bench.methods.sparse.tensor import CoordinateManager, SparseTensor
+
+LEVELS = 5
+"""Tensor strides 1, 2, 4, 8 and 16: those of Res16UNet34C (spec A.1)."""
+AXIS_BITS, BATCH_BITS = 16, 12
+BIAS = 1 << (AXIS_BITS - 1)
+LARGEST = BIAS - 2
+"""Largest distance of a voxel from the origin on any axis: its neighbours' numbers stay within their axis."""
+LEVEL_SHIFT = 3 * AXIS_BITS + BATCH_BITS
+"""The bits of a number, from the top: level, batch index, x, y, z."""
+
+
+class PyramidManager(CoordinateManager):
+    """A coordinate manager that makes its levels and their maps when coordinates of tensor stride 1 are inserted: 3x3x3 within a
+    level, 2x2x2 between two. Other strides, kernel sizes and dilations are left to `CoordinateManager`."""
+
+    def insert(self, stride: int, coordinates: Tensor) -> None:
+        """Register coordinates (N, 4). Raises ValueError for duplicates, a second set at one stride, a batch index outside
+        0 to 4,095, and coordinates further than 32,766 voxels from the origin."""
+        if stride != 1 or not len(coordinates):
+            super().insert(stride, coordinates)
+            return
+        if self.knows(stride):
+            raise ValueError(f"this manager already has coordinates at tensor stride {stride}")
+        levels = _levels(coordinates)
+        scaled = (levels.units << _constants(coordinates.device).halvings[levels.level]).to(coordinates.dtype)
+        coordinates_of = [coordinates, *scaled.split(levels.sizes)[1:]]
+        within, between = _neighbours(levels), _children(levels)
+        for level in range(LEVELS):
+            self._coordinates[1 << level] = coordinates_of[level]
+            self._maps[1 << level, 1 << level, 3, 1] = within[level]
+        for level, (parents, children) in enumerate(between):
+            self._parents[1 << level, 2 << level] = parents
+            self._maps[1 << level, 2 << level, 2, 1] = children
+
+
+class PyramidTensor(SparseTensor):
+    """A sparse tensor whose manager makes all levels at once."""
+
+    new_manager = PyramidManager
+
+
+class _Levels(NamedTuple):
+    """The rows of all levels below each other, level 0 first: R in all.
+
+    units: (R, 4) int64, batch index and coordinates divided by the level's tensor stride. numbers: (R,) int64 of the rows.
+    level: (R,) int64. listed: (R,) int64, the numbers sorted. row_of: (R,) int64, for each place in `listed` the row within its
+    level. sizes, starts: rows of each level, and the rows before it, on the host and on the device.
+    """
+
+    units: Tensor
+    numbers: Tensor
+    level: Tensor
+    listed: Tensor
+    row_of: Tensor
+    sizes: list[int]
+    starts: Tensor
+
+
+class _Constants(NamedTuple):
+    """Small int64 tensors on one device, made once: to make one there is to wait for the device."""
+
+    levels: Tensor
+    """(LEVELS,)"""
+    halvings: Tensor
+    """(LEVELS, 4): how often each column is halved down to a level."""
+    shifts: Tensor
+    fields: Tensor
+    bias: Tensor
+    """(4,) each: place, mask and bias of batch index, x, y and z in a number."""
+    odd: Tensor
+    """(4,): the bits that a 2x2x2 kernel looks at."""
+    octants: Tensor
+    """(4,): the place of those bits in the kernel's offset, x fastest."""
+    neighbours: Tensor
+    """(27, 1): difference between the numbers of a voxel and its neighbour, by offset of a 3x3x3 kernel."""
+
+
+@functools.cache
+def _constants(device: torch.device) -> _Constants:
+    shifts = [3 * AXIS_BITS, 2 * AXIS_BITS, AXIS_BITS, 0]
+    rows = {
+        "levels": list(range(LEVELS)),
+        "halvings": [[0, level, level, level] for level in range(LEVELS)],
+        "shifts": shifts,
+        "fields": [(1 << BATCH_BITS) - 1, *3 * [(1 << AXIS_BITS) - 1]],
+        "bias": [0, BIAS, BIAS, BIAS],
+        "odd": [0, 1, 1, 1],
+        "octants": [0, 0, 1, 2],
+        "neighbours": (kernel_offsets(3) << torch.tensor(shifts[1:])).sum(1, keepdim=True).tolist(),
+    }
+    return _Constants(**{name: torch.tensor(values, device=device) for name, values in rows.items()})
+
+
+def _numbers(level: Tensor, units: Tensor, constants: _Constants) -> Tensor:
+    """One int64 for each row of units (..., 4), ordered by level, batch index, x, y and z."""
+    return ((units + constants.bias) << constants.shifts).sum(-1).add_(level << LEVEL_SHIFT)
+
+
+def _levels(coordinates: Tensor) -> _Levels:
+    constants, count = _constants(coordinates.device), len(coordinates)
+    base = coordinates.to(torch.int64)
+    # A right shift of a negative number is a true floor.
+    numbers = _numbers(constants.levels[:, None], base >> constants.halvings[:, None], constants)
+    in_order, places = numbers.sort(dim=1)
+    is_first = torch.ones_like(in_order, dtype=torch.bool)
+    torch.ne(in_order[:, 1:], in_order[:, :-1], out=is_first[:, 1:])
+    ranks = is_first.cumsum(1)
+    on_device = ranks[:, -1].clone()
+    sizes = _checked_sizes(torch.cat([on_device, *torch.aminmax(base, dim=0)]).tolist(), count)
+    total = sum(sizes)
+    starts = on_device.cumsum(0).sub_(on_device)
+    # All voxels of one number write it to one place.
+    listed = in_order.new_empty(total)
+    listed.scatter_(0, ranks.add_((starts - 1)[:, None]).view(-1), in_order.view(-1))
+    level = torch.repeat_interleave(constants.levels, on_device, output_size=total)
+    row_of = torch.arange(total, device=base.device).sub_(starts[level])
+    row_of[:count] = places[0]
+    coarse = listed[count:]
+    units = ((coarse[:, None] >> constants.shifts) & constants.fields).sub_(constants.bias)
+    return _Levels(torch.cat([base, units]), torch.cat([numbers[0], coarse]), level, listed, row_of, sizes, starts)
+
+
+def _checked_sizes(values: list[int], count: int) -> list[int]:
+    """The number of rows of each level, from those, the least and the largest of each column of the coordinates."""
+    sizes, low, high = values[:LEVELS], values[LEVELS : LEVELS + 4], values[LEVELS + 4 :]
+    if low[0] < 0 or high[0] >> BATCH_BITS:
+        raise ValueError(f"batch indices {low[0]} to {high[0]}: this engine takes 0 to {(1 << BATCH_BITS) - 1}")
+    if min(low[1:]) < -LARGEST or max(high[1:]) > LARGEST:
+        raise ValueError(f"coordinates {low[1:]} to {high[1:]}: this engine takes {-LARGEST} to {LARGEST} on each axis")
+    if sizes[0] != count:
+        raise ValueError(f"{count - sizes[0]} of {count} coordinates are duplicates; quantise first")
+    return sizes
+
+
+def _neighbours(levels: _Levels) -> list[PartnerMap]:
+    """The map of a 3x3x3 kernel of stride 1 on each level."""
+    wanted = levels.numbers + _constants(levels.numbers.device).neighbours
+    places = torch.searchsorted(levels.listed, wanted).clamp_(max=len(levels.listed) - 1)
+    table = torch.where(levels.listed[places] == wanted, levels.row_of[places], -1).to(torch.int32)
+    counts = (table >= 0).sum(0)
+    pairs = counts.new_zeros(LEVELS).index_add_(0, levels.level, counts).tolist()
+    return _split(table, levels.level, levels.sizes, levels.sizes, pairs, symmetric=True)
+
+
+def _children(levels: _Levels) -> list[tuple[Tensor, PartnerMap]]:
+    """From each level to the next coarser one: the (N,) int64 parents, and the map of a 2x2x2 kernel of stride 2."""
+    constants = _constants(levels.numbers.device)
+    fine_sizes, coarse_sizes, count = levels.sizes[:-1], levels.sizes[1:], sum(levels.sizes[:-1])
+    units, level = levels.units[:count], levels.level[:count]
+    places = torch.searchsorted(levels.listed, _numbers(level + 1, units >> constants.odd, constants))
+    parents = levels.row_of[places]
+    offsets = ((units & constants.odd) << constants.octants).sum(1)
+    rows = torch.arange(count, device=units.device)
+    down = torch.full((8, sum(coarse_sizes)), -1, dtype=torch.int32, device=units.device)
+    down[offsets, places - levels.sizes[0]] = (rows - levels.starts[level]).to(torch.int32)
+    up = torch.full((8, count), -1, dtype=torch.int32, device=units.device)
+    up[offsets, rows] = parents.to(torch.int32)
+    # Each voxel has one parent: there are as many pairs as finer voxels.
+    children = _split(down, levels.level[levels.sizes[0] :], coarse_sizes, fine_sizes, fine_sizes)
+    back = _split(up, level, fine_sizes, coarse_sizes, fine_sizes)
+    for one, other in zip(children, back, strict=True):
+        one.mirror_of(other)
+    return list(zip(parents.split(fine_sizes), children, strict=True))
+
+
+def _split(
+    table: Tensor, level: Tensor, sizes: list[int], in_sizes: list[int], pairs: list[int], symmetric: bool = False
+) -> list[PartnerMap]:
+    """The maps of the levels whose tables (K, R) lie side by side. All are sorted by mask at once, level first."""
+    masks = offset_masks(table)
+    order = torch.argsort((level << 32).add_(masks), stable=True)
+    starts = [0, *itertools.accumulate(sizes)]
+    parts = zip(table.split(sizes, 1), order.split(sizes), masks.split(sizes), in_sizes, pairs, starts, strict=False)
+    return [PartnerMap(t, o - start, m, n, p, symmetric) for t, o, m, n, p, start in parts]

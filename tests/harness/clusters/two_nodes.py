@@ -1,0 +1,89 @@
+"""A real Slurm of two nodes on this machine, and what tests do to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import SHARED
+from tests.faults.suite import REPOSITORY
+
+START = SHARED / "tools/start-slurm.sh"
+SECONDS = 400
+
+
+class TwoNodes:
+    """The running cluster; `folder` holds its configuration and the numbers of its processes."""
+
+    def __init__(self, conf: Path) -> None:
+        self.folder = conf.parent
+
+    def suite(
+        self, runs: Path, s3dis: Path, seeds: int = 1, *options: str, **environment: str
+    ) -> subprocess.Popen[str]:
+        """A driver of the suite of sleeping stages."""
+        command = [sys.executable, "-m", "tests.faults.on_slurm", str(runs), str(s3dis), str(seeds), *options]
+        paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+        variables = {**os.environ, "PYTHONPATH": paths, **environment}
+        return subprocess.Popen(
+            command, cwd=REPOSITORY, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes of jobs that run stages."""
+        return [p for p in psutil.process_iter(["cmdline"]) if "submitit.core._submit" in (p.info["cmdline"] or [])]
+
+    def wait_for_a_worker(self) -> psutil.Process:
+        """The first worker, once it has begun on a stage."""
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            if running := self.workers():
+                return running[0]
+            time.sleep(0.1)
+        raise AssertionError("no worker has started")
+
+    def pid(self, daemon: str) -> int:
+        """The number of a daemon's process."""
+        return int((self.folder / f"{daemon}.pid").read_text())
+
+    def restart(self, daemon: str) -> None:
+        """Kill a daemon, and of a node everything that runs on it, and start it again."""
+        victims = [psutil.Process(self.pid(daemon))]
+        if daemon != "slurmctld":
+            steps = [p for p in psutil.process_iter(["name"]) if p.info["name"] == "slurmstepd"]
+            victims += [*steps, *self.workers()]
+        for process in victims:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        time.sleep(1)
+        node = daemon.partition("-")[2]
+        command = [daemon.partition("-")[0], "-f", str(self.folder / "slurm.conf"), *(["-N", node] if node else [])]
+        subprocess.run(
+            command, check=True, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[TwoNodes]:
+    """Slurm, started where it does not run, and then stopped. Skips without the tool, unless BENCH_REQUIRE_SLURM is set."""
+    pytest.importorskip("submitit") if not os.environ.get("BENCH_REQUIRE_SLURM") else __import__("submitit")
+    if not START.is_file() and not os.environ.get("BENCH_REQUIRE_SLURM"):
+        pytest.skip("needs a Slurm of two nodes, which ../shared/tools/start-slurm.sh starts")
+    done = subprocess.run(["bash", START], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    conf = re.search(r"export SLURM_CONF=(\S+)", done.stdout)
+    assert conf is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", conf[1])
+        yield TwoNodes(Path(conf[1]))
+    if "slurm: runs" not in done.stdout:
+        subprocess.run(["bash", START, "stop"], check=True)

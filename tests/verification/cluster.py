@@ -1,0 +1,144 @@
+"""`make verify-cluster`: stages on a Slurm of two nodes: overhead, packing, speed-up by a second node, and kills at random.
+
+`python -m tests.verification.cluster [--stages N] [--kills N]`. The Slurm is the one of tests/harness/clusters/two_nodes.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pretrain_bench.harness.store.store import Store
+from tests.faults.injection import check_whole
+from tests.harness.clusters.two_nodes import START, TwoNodes
+from tests.verification.faults import rooms
+from tests.verification.report import write_report
+
+SEED, STAGES, KILLS, SHORT = 7, 200, 20, 64
+STAGES_A_SEED, NODES = 10, 2
+"""Of the suite of sleeping stages: two pre-trainings and eight fine-tunings."""
+VICTIMS = ("worker", "slurmd-n1", "slurmd-n2", "driver", "slurmctld")
+SLEEP = "0.1"
+
+
+def finished(process: subprocess.Popen[str], seconds: float = 3000) -> float:
+    """Wait for a driver; returns its seconds from the first submission to the last end."""
+    out, error = process.communicate(timeout=seconds)
+    assert process.returncode == 0, error
+    return float(out.split()[-1])
+
+
+def slept(runs: Path) -> float:
+    """Seconds that the stages of a store themselves took."""
+    return sum(record.measured.wall_seconds for record in Store(runs).records())
+
+
+def overhead(cluster: TwoNodes, scratch: Path, s3dis: Path, stages: int) -> dict[str, Any]:
+    """So many sleeping stages, packed: what each costs beside its own time, for each of the nodes that share them."""
+    seeds, runs = max(1, stages // STAGES_A_SEED), scratch / "overhead"
+    wall = finished(cluster.suite(runs, s3dis, seeds, "time=60", BENCH_TEST_SLEEP=SLEEP))
+    own, number = slept(runs), seeds * STAGES_A_SEED
+    check_whole(runs, number)
+    return {
+        "stages": number,
+        "wall_seconds": round(wall, 1),
+        "stage_seconds": round(own, 1),
+        "overhead_ms_a_stage": round(1000 * (wall - own / NODES) / number, 1),
+    }
+
+
+def throughput(cluster: TwoNodes, scratch: Path, s3dis: Path, stages: int) -> dict[str, Any]:
+    """Short stages, one job each and packed."""
+    seeds, measured = -(-stages // STAGES_A_SEED), {}
+    for name, option in (("one_job_each", "pack=0"), ("packed", "pack=10")):
+        runs = scratch / name
+        wall = finished(cluster.suite(runs, s3dis, seeds, f"{option},time=60", BENCH_TEST_SLEEP=SLEEP))
+        check_whole(runs, seeds * STAGES_A_SEED)
+        measured[name] = {
+            "wall_seconds": round(wall, 1),
+            "stages_a_minute": round(60 * seeds * STAGES_A_SEED / wall, 1),
+        }
+    return {"stages": seeds * STAGES_A_SEED, **measured}
+
+
+def second_node(cluster: TwoNodes, scratch: Path, s3dis: Path) -> dict[str, Any]:
+    """The same stages on one node and on both."""
+    walls = {}
+    for name, more in (("one_node", ",nodelist=n1"), ("two_nodes", "")):
+        runs = scratch / name
+        walls[name] = finished(cluster.suite(runs, s3dis, 2, f"pack=0,time=60{more}", BENCH_TEST_SLEEP="8"))
+    return {
+        **{f"{n}_seconds": round(w, 1) for n, w in walls.items()},
+        "speed_up": round(walls["one_node"] / walls["two_nodes"], 2),
+    }
+
+
+def kills(cluster: TwoNodes, scratch: Path, s3dis: Path, times: int) -> dict[str, Any]:
+    """Kill something at a random moment of a suite, again and again; the suite ends whole and counts one attempt a stage."""
+    chance, done, attempts = random.Random(SEED), Counter[str](), Counter[int]()
+    for number in range(times):
+        whom, runs = VICTIMS[number % len(VICTIMS)], scratch / f"killed{number}"
+        driver = cluster.suite(runs, s3dis, 1, "time=60", BENCH_TEST_SLEEP="2")
+        cluster.wait_for_a_worker()
+        time.sleep(8 * chance.random())
+        if whom == "worker":
+            for process in cluster.workers()[:1]:
+                process.kill()
+        elif whom == "driver":
+            driver.kill()
+            driver.communicate()
+            driver = cluster.suite(runs, s3dis, 1, "time=60")
+        else:
+            cluster.restart(whom)
+        finished(driver)
+        check_whole(runs, STAGES_A_SEED)
+        attempts.update(record.attempt for record in Store(runs).records())
+        done[whom] += 1
+        print(f"{number + 1} of {times}: {whom}", flush=True)
+    return {"kills": dict(done), "stages_by_attempts": {str(n): c for n, c in sorted(attempts.items())}}
+
+
+def main() -> None:
+    """Everything, then docs/verification/cluster.json."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--stages", type=int, default=STAGES)
+    parser.add_argument("--kills", type=int, default=KILLS)
+    parser.add_argument("--short", type=int, default=SHORT)
+    options = parser.parse_args()
+    what = "stages on a Slurm of two nodes: overhead, packing, a second node, and kills: nothing lost, nothing double"
+    if not START.is_file():
+        write_report("cluster", what, "not run", why=f"{START.name} is not beside this checkout")
+        return
+    started = subprocess.run(["bash", START], capture_output=True, text=True, check=True).stdout
+    conf = re.search(r"export SLURM_CONF=(\S+)", started)
+    assert conf is not None, started
+    os.environ["SLURM_CONF"] = conf[1]
+    cluster = TwoNodes(Path(conf[1]))
+    results: dict[str, Any] = {"load_average": round(psutil.getloadavg()[0], 1)}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            scratch = Path(folder)
+            s3dis = rooms(scratch / "s3dis")
+            results["overhead_packed"] = overhead(cluster, scratch, s3dis, options.stages)
+            results["short_stages"] = throughput(cluster, scratch, s3dis, options.short)
+            results["second_node"] = second_node(cluster, scratch, s3dis)
+            print(results, flush=True)
+            results["random_kills"] = kills(cluster, scratch, s3dis, options.kills)
+    finally:
+        if "slurm: runs" not in started:
+            subprocess.run(["bash", START, "stop"], check=True)
+    write_report("cluster", what, "ok", seed=SEED, results={"slurm": results})
+
+
+if __name__ == "__main__":
+    main()
