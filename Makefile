@@ -16,7 +16,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-re
 # The tests start hundreds of interpreters, each of which would compile the project again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup smoke test test-slow test-all lint docs dist perf perf-minkowski verify verify-status verify-statistics verify-faults verify-cluster verify-values verify-learning verify-tasks verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline lock clean
+.PHONY: help setup smoke test test-slow test-all lint docs dist perf perf-minkowski verify verify-status verify-statistics verify-faults verify-cluster verify-values verify-power-cut verify-crash-points verify-strangers verify-learning verify-tasks verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-22s %s\n", $$1, $$2 }'
@@ -71,7 +71,7 @@ perf-minkowski: setup ## the same beside MinkowskiEngine, which is built first
 	MINKOWSKI_VENV="$(MINKOWSKI_VENV)" PYTHON="$(BIN)/python" tests/verification/minkowski.sh
 	"$(MINKOWSKI_VENV)/bin/python" -m tests.performance $(ARGS)
 
-verify: verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline verify-learning verify-tasks verify-faults verify-cluster verify-values verify-statistics
+verify: verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline verify-learning verify-tasks verify-faults verify-cluster verify-values verify-power-cut verify-crash-points verify-strangers verify-statistics
 verify: ## every long verification; each writes a report to docs/verification/
 
 verify-status: setup ## whether each verification report is fresh, and why not
@@ -89,6 +89,16 @@ verify-cluster: setup ## stages on a Slurm of two nodes: overhead, packing, kill
 
 verify-values: setup ## damage values in every layout: a problem, an error or the same result (10 minutes)
 	$(BIN)/python -m tests.verification.values
+
+verify-strangers: setup ## 2,000 hostile stores, bundles and specs: no hang, no fault, nothing outside touched (20 minutes)
+	$(BIN)/python -m tests.verification.strangers
+
+verify-crash-points: setup ## kill publishing before each of its system calls, twice in a row (5 minutes)
+	$(BIN)/python -m tests.verification.crash_points
+
+# Needs root, for an ext4 file system on a loop device.
+verify-power-cut: setup ## cut the power of a store's file system at random moments; needs root (10 minutes)
+	$(BIN)/python -m tests.verification.power_cut
 
 # An hour on two cores; resumes where it was interrupted.
 verify-learning: setup ## every method learns what it trains for (an hour on two cores; resumes)

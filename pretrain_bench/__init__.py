@@ -50,16 +50,23 @@ if TYPE_CHECKING:
     from pretrain_bench.api.planning import Plan, plan
     from pretrain_bench.api.power import Power, power, power_of_plan
     from pretrain_bench.api.reporting import compare, keys_of_suite, report, watch_runs
-    from pretrain_bench.api.running import RunResult, run
+    from pretrain_bench.api.running import RunResult, StageRow, run
     from pretrain_bench.api.runs import RUN_COLUMNS, ListedRun, Run, find_run, iterate_runs, list_runs, load_runs
     from pretrain_bench.api.scenes import draw_scene, tested_scenes
     from pretrain_bench.api.settings import Settings
     from pretrain_bench.api.sizing import fitting_budget
     from pretrain_bench.api.specs import ExplainedField, explain, list_specs
-    from pretrain_bench.api.status import StageUnderWay, Status, status
+    from pretrain_bench.api.status import CommandProgress, StageUnderWay, Status, status
     from pretrain_bench.api.stores import open_runs, unreadable_runs
     from pretrain_bench.api.suites import cells, list_suites, suite
     from pretrain_bench.api.version import __version__
+    from pretrain_bench.benchmarks.datasets.layout import Manifest
+    from pretrain_bench.benchmarks.specs.dataset import Dataset
+    from pretrain_bench.benchmarks.specs.method import Method
+    from pretrain_bench.benchmarks.specs.suite import Suite
+    from pretrain_bench.harness.planning.prepared_data import PreparedDataset
+    from pretrain_bench.reports.build import BuiltReport
+    from pretrain_bench.reports.comparison import Comparison
 
 _MODULES = {
     "advice": ("next_steps",),
@@ -82,25 +89,40 @@ _MODULES = {
     "planning": ("Plan", "plan"),
     "power": ("Power", "power", "power_of_plan"),
     "reporting": ("compare", "keys_of_suite", "report", "watch_runs"),
-    "running": ("RunResult", "run"),
+    "running": ("RunResult", "StageRow", "run"),
     "runs": ("RUN_COLUMNS", "ListedRun", "Run", "find_run", "iterate_runs", "list_runs", "load_runs"),
     "scenes": ("draw_scene", "tested_scenes"),
     "settings": ("Settings",),
     "sizing": ("fitting_budget",),
     "specs": ("ExplainedField", "explain", "list_specs"),
-    "status": ("StageUnderWay", "Status", "status"),
+    "status": ("CommandProgress", "StageUnderWay", "Status", "status"),
     "stores": ("open_runs", "unreadable_runs"),
     "suites": ("cells", "list_suites", "suite"),
     "version": ("__version__",),
 }  # fmt: skip
+_TYPES = {
+    "benchmarks.datasets.layout": ("Manifest",),
+    "benchmarks.specs.dataset": ("Dataset",),
+    "benchmarks.specs.method": ("Method",),
+    "benchmarks.specs.suite": ("Suite",),
+    "harness.planning.prepared_data": ("PreparedDataset",),
+    "reports.build": ("BuiltReport",),
+    "reports.comparison": ("Comparison",),
+}  # fmt: skip
+"""What functions of the API take or return and other rooms define."""
 _HOMES = {name: f"{__name__}.api.{module}" for module, names in _MODULES.items() for name in names}
+_HOMES |= {name: f"{__name__}.{module}" for module, names in _TYPES.items() for name in names}
 
 __all__ = [
     "RUN_COLUMNS",
     "Audit",
     "BenchError",
+    "BuiltReport",
+    "CommandProgress",
+    "Comparison",
     "DataCounts",
     "DataError",
+    "Dataset",
     "Detached",
     "Diagnosis",
     "Display",
@@ -113,17 +135,22 @@ __all__ = [
     "LineDisplay",
     "ListedRun",
     "Look",
+    "Manifest",
+    "Method",
     "PackedBundle",
     "Plan",
     "Power",
+    "PreparedDataset",
     "Progressed",
     "Removed",
     "Run",
     "RunResult",
     "Settings",
     "Silent",
+    "StageRow",
     "StageUnderWay",
     "Status",
+    "Suite",
     "TqdmDisplay",
     "Where",
     "WrongUse",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrain_bench.reports.analysis import published
+from pretrain_bench.reports.analysis.answers import Answer, answers, answers_over_tasks
 from pretrain_bench.reports.analysis.budgets import budget_words
 from pretrain_bench.reports.analysis.class_scores import class_scores, with_published_classes
 from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP
@@ -32,6 +33,7 @@ from pretrain_bench.reports.analysis.titles import (
 from pretrain_bench.reports.analysis.variance import variances
 from pretrain_bench.reports.figures.class_heat_map import draw_class_heat_map
 from pretrain_bench.reports.figures.cost import draw_cost_against_gain
+from pretrain_bench.reports.figures.forest import draw_forest, forest_rows
 from pretrain_bench.reports.figures.gains import draw_gains
 from pretrain_bench.reports.figures.probe_prediction import draw_prediction, prediction_words
 from pretrain_bench.reports.figures.ranks import draw_ranks
@@ -40,44 +42,60 @@ from pretrain_bench.reports.figures.sources import draw_source_gains
 from pretrain_bench.reports.figures.style import Overlays
 from pretrain_bench.reports.figures.variance import draw_variances
 from pretrain_bench.reports.page import plotly_figures
-from pretrain_bench.reports.page.html import PagePicture
+from pretrain_bench.reports.page.html import PagePicture, PageTable
 from pretrain_bench.reports.page.plotly_figures import Figure
 from pretrain_bench.reports.report_files import ReportFiles
 from pretrain_bench.reports.tables.cost_table import cost_table
 from pretrain_bench.reports.tables.formats import csv_text, write_data
+from pretrain_bench.reports.tables.paper_table import CELLS_EXPLAINED, PaperColumn
 from pretrain_bench.reports.tables.probe_table import PROBE_TITLE, probe_table
 from pretrain_bench.reports.tables.published_table import published_table
-from pretrain_bench.reports.tables.ratio_table import ratio_table
+from pretrain_bench.reports.tables.ratio_table import ratio_columns, ratio_table
 from pretrain_bench.reports.tables.source_table import source_table
-from pretrain_bench.reports.tables.table_one import table_one
+from pretrain_bench.reports.tables.table_one import table_one, table_one_columns
 from pretrain_bench.reports.tables.task_table import task_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLE_ONE_TITLE = (
-    "All labels: what each task is judged by (per cent), ± half the 95 % interval, in brackets the "
-    "difference to scratch with its interval and what it shows, n pre-training seeds"
-)
+TABLE_ONE_TITLE = f"All labels: what each task is judged by (per cent){CELLS_EXPLAINED}"
+EVERYTHING: Mapping[str, str] = {}
+"""What a table or figure over all tasks is about."""
 
 PUBLISHED_TITLE = "The paper's numbers that stand beside no row, and what differs in their protocol"
 
 
-class AcrossGroups(NamedTuple):
-    """What the page shows across groups: tables, pictures, and effects, by title."""
+class Shown(NamedTuple):
+    """How a table is shown: the protocol of the paper's numbers, named where the table has any; what the page filters it by; and
+    its columns in a paper."""
 
-    tables: list[tuple[str, pd.DataFrame]]
+    protocol: str = ""
+    about: Mapping[str, str] = EVERYTHING
+    columns: Sequence[PaperColumn] = ()
+
+
+EVERYTHING_SHOWN = Shown()
+
+
+class AcrossGroups(NamedTuple):
+    """What the page shows across groups: tables, pictures, and effects, by title; and the answers, each with the mark of
+    synthetic data."""
+
+    tables: list[PageTable]
     pictures: list[PagePicture]
     effects: list[tuple[str, pd.DataFrame]]
+    answers: list[tuple[str, Answer]]
 
 
 def write_across_groups(loaded: Loaded, files: ReportFiles, with_published: bool) -> AcrossGroups:
     """Write everything that spans groups; real and synthetic runs are kept apart."""
-    result = AcrossGroups([], [], [])
+    result = AcrossGroups([], [], [], [])
     for _, runs in loaded.runs.groupby("synthetic") if len(loaded.runs) else []:
         writer = _AcrossGroupsWriter(loaded, runs, files, with_published)
         writer.write_tables()
         writer.write_figures()
+        own = [*answers(writer.effects), *answers_over_tasks(writer.over_tasks)]
+        result.answers.extend((writer.mark, answer) for answer in own)
         result.effects.append((f"{writer.mark}Gains over scratch at a glance", writer.effects))
         result.tables.extend(writer.tables)
         result.pictures.extend(writer.pictures)
@@ -99,7 +117,7 @@ class _AcrossGroupsWriter:
         self.best = effects(families_as_published(runs), loaded.failed_pretrainings, BEST)
         self.best_families = {tuple(family.key.values()): family for family in families(self.best)}
         self.over_tasks = over_tasks(runs, loaded.failed_pretrainings)
-        self.tables: list[tuple[str, pd.DataFrame]] = []
+        self.tables: list[PageTable] = []
         self.pictures: list[PagePicture] = []
 
     def write_tables(self) -> None:
@@ -111,11 +129,16 @@ class _AcrossGroupsWriter:
         first = table_one(self.effects, self.best)
         if len(first):
             all_labels = self.runs[self.runs["label_ratio"] == "100%"]
-            self._add_table("table1", f"{TABLE_ONE_TITLE}; {budget_words(all_labels)}", first, published.PROTOCOL)
+            title = f"{TABLE_ONE_TITLE}; {budget_words(all_labels)}"
+            columns = table_one_columns(self.effects, self.best)
+            self._add_table("table1", title, first, Shown(published.PROTOCOL, columns=columns))
         for number, family in enumerate(self.families, 1):
             table = ratio_table(family, self._at_best(family))
             title = f"Label ratios: {family.title}; {budget_words(self._runs_of(family))}"
-            self._add_table(f"ratios{number}", title, table, published.PROTOCOL_OF_RATIOS)
+            columns = ratio_columns(family, self._at_best(family))
+            self._add_table(
+                f"ratios{number}", title, table, Shown(published.PROTOCOL_OF_RATIOS, about_family(family), columns)
+            )
         for number, over in enumerate(self.over_tasks, 1):
             under = self.runs[(self.runs[UNDER] == [over.protocol, over.budget, over.profile]).all(axis=1)]
             title = f"{over.title}; {budget_words(under)}{parts_of_test_splits(under)}{contaminated_rows(under)}"
@@ -134,6 +157,10 @@ class _AcrossGroupsWriter:
 
     def write_figures(self) -> None:
         """Write every figure across groups."""
+        if self.effects["gain"].notna().any():
+            title = "Difference to scratch, with its 95 % interval"
+            draw = partial(draw_forest, self.effects, f"{self.figure_mark}{title}")
+            self._add_figure("forest", title, draw, forest_rows(self.effects), plotly_figures.forest(self.effects))
         for number, family in enumerate(self.families, 1):
             self._draw_family(number, family)
         known_gains = self.effects[self.effects["gain"].notna()].groupby(UNDER)
@@ -154,20 +181,20 @@ class _AcrossGroupsWriter:
             if group["label_ratio"].iloc[0] == "100%":
                 self._draw_classes(number, title, group)
 
-    def _add_table(self, name: str, title: str, table: pd.DataFrame, protocol: str = "") -> None:
-        """`protocol`: that of the paper's numbers, named where the table has any."""
+    def _add_table(self, name: str, title: str, table: pd.DataFrame, shown: Shown = EVERYTHING_SHOWN) -> None:
         title = f"{self.mark}{title}"
-        if protocol and "[paper" in table.to_string():
-            title += f"; [paper]: {protocol}"
-        self.files.add_table(f"{self.prefix}{name}", f"{self.prefix}{name}", title, table)
-        self.tables.append((title, table))
+        if shown.protocol and "[paper" in table.to_string():
+            title += f"; [paper]: {shown.protocol}"
+        self.files.add_table(f"{self.prefix}{name}", f"{self.prefix}{name}", title, table, shown.columns)
+        self.tables.append(PageTable(name, title, table, shown.about))
 
     def _add_figure(
-        self, name: str, title: str, draw: Callable[[], Any], data: pd.DataFrame, interactive: Figure | None = None
-    ) -> None:
+        self, name: str, title: str, draw: Callable[[], Any], data: pd.DataFrame, interactive: Figure | None = None,
+        about: Mapping[str, str] = EVERYTHING,
+    ) -> None:  # fmt: skip
         stem = f"figure-{self.prefix}{name}"
         png = self.files.add_figure(stem, stem, draw, data)
-        self.pictures.append(PagePicture(f"{self.mark}{title}", png, interactive))
+        self.pictures.append(PagePicture(f"{self.mark}{title}", png, interactive, about))
 
     def _draw_family(self, number: int, family: Family) -> None:
         group = family.effects[family.effects["label_percent"].notna()]
@@ -188,7 +215,8 @@ class _AcrossGroupsWriter:
     def _draw_ratios(self, name: str, title: str, runs: pd.DataFrame, group: pd.DataFrame, overlays: Overlays) -> None:
         draw = partial(draw_ratio_curves, runs, group, f"{self.figure_mark}{title}", overlays)
         interactive = plotly_figures.ratio_curves(runs, group, overlays)
-        self._add_figure(name, f"Label ratios: {title}", draw, group, interactive)
+        about = {"task": str(group["task"].iloc[0]), "protocol": str(group["protocol"].iloc[0])}
+        self._add_figure(name, f"Label ratios: {title}", draw, group, interactive, about)
 
     def _runs_of(self, family: Family) -> pd.DataFrame:
         return self.runs[(self.runs[ACROSS_RATIOS] == list(family.key.values())).all(axis=1)]
@@ -250,6 +278,11 @@ class _AcrossGroupsWriter:
         metric = str(group["metric"].iloc[0])
         draw = partial(draw_class_heat_map, scores, metric, f"{self.figure_mark}{title}")
         self._add_figure(name, f"{class_metric(metric)} per class: {title}", draw, scores.reset_index(names="method"))
+
+
+def about_family(family: Family) -> dict[str, str]:
+    """What the page filters a table of one family by."""
+    return {"task": str(family.key["task"]), "protocol": str(family.key["protocol"])}
 
 
 def _run_rows(runs: pd.DataFrame) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,8 +16,10 @@ from pretrain_bench.reports.analysis.frame import Loaded, load
 from pretrain_bench.reports.analysis.rows import SYNTHETIC_PRETRAINING
 from pretrain_bench.reports.analysis.sorting import group_key
 from pretrain_bench.reports.analysis.titles import SYNTHETIC_MARK, group_id, group_title, with_part
+from pretrain_bench.reports.analysis.what_ran import Fact, what_ran
 from pretrain_bench.reports.export.output_folder import REPORT_FILES, earlier_files_removed, write_whole
 from pretrain_bench.reports.figures.pool import figure_pool
+from pretrain_bench.reports.figures.style import FigureKind
 from pretrain_bench.reports.group_report import ONE_SEED, Group, GroupWriter, WrittenGroup, one_finetuning_seed
 from pretrain_bench.reports.page.html import Page, render_page
 from pretrain_bench.reports.page.run_details import RunDetails
@@ -59,13 +61,14 @@ class BuiltReport(NamedTuple):
 class ReportOptions(NamedTuple):
     """Contents of a report: a list of published numbers of synthetic tasks too, a page, and pictures of predictions in it.
 
-    `all_runs` is False where the caller selected runs.
+    `all_runs` is False where the caller selected runs; `figures`: for a screen or for a paper.
     """
 
     published: bool
     page: bool
     scene_pictures: bool
     all_runs: bool
+    figures: FigureKind = "screen"
 
 
 def build_report(
@@ -76,20 +79,21 @@ def build_report(
     keys: set[str] | None = None,
     page: bool = True,
     scene_pictures: bool = True,
+    figures: FigureKind = "screen",
 ) -> BuiltReport:
     """Write tables, figures and index.html to `out`. Raises EnvironmentCannot where that cannot be written.
 
     `published` also lists the paper's numbers of tasks on synthetic data; `keys` are the runs to report, None for all;
-    `scene_pictures` puts pictures of predictions into the page.
+    `scene_pictures` puts pictures of predictions into the page; `figures` are for a screen or for a paper.
     """
     store.check()
-    options = ReportOptions(published, page, scene_pictures, all_runs=keys is None)
+    options = ReportOptions(published, page, scene_pictures, all_runs=keys is None, figures=figures)
     with figure_pool() as pool:
         loaded = load(store, keys)
         try:
             out.mkdir(parents=True, exist_ok=True)
             with earlier_files_removed(out, REPORT_FILES):
-                return _build(store, loaded, ReportFiles(out, pool), options)
+                return _build(store, loaded, ReportFiles(out, pool, figures), options)
         except OSError as error:
             raise cannot_write(out, error, "report (--out names another folder)") from error
 
@@ -103,19 +107,31 @@ def _build(store: Store, loaded: Loaded, files: ReportFiles, options: ReportOpti
     nothing = NO_RUNS_OF_SUITE if any_finetuning and not options.all_runs else NO_RUNS
     failures = [f"{_failure_line(r)}\n" for r in loaded.failed_pretraining_records]
     summaries = [group.summary for group in written]
+    facts = what_ran(store, loaded)
+    answer = _answer_section(across, facts)
     text, summary = ("\n".join(part + failures or [f"{nothing}\n"]) for part in (files.sections, summaries))
     notes = NOTES + (ONE_FINETUNING_SEED if _one_finetuning_seed(loaded.runs) else "")
     if _any_synthetic_before_real(loaded.runs):
         notes += SYNTHETIC_BEFORE_REAL
-    files.files["table"] = write_whole(files.out / "table.md", f"{text}\n{notes}{MORE_NOTES}".encode())
+    files.files["table"] = write_whole(files.out / "table.md", f"{answer}{text}\n{notes}{MORE_NOTES}".encode())
     files.files["csv"] = write_whole(files.out / "table.csv", _csv([group.rows for group in written]))
     files.pool.finish()
     if details is not None:
         for record in loaded.failed_pretraining_records:
             details.add_failed_pretraining(record)
-        page = _page(written, across, loaded, details, nothing)
+        page = _page(written, across, loaded, details, nothing)._replace(facts=facts)
         files.files["page"] = write_whole(files.out / "index.html", render_page(page).encode())
-    return BuiltReport(files.files, f"{summary}\n{notes}")
+    return BuiltReport(files.files, f"{answer}{summary}\n{notes}")
+
+
+def _answer_section(across: AcrossGroups, facts: Sequence[Fact]) -> str:
+    """The answers and what they rest on, as two Markdown lists; empty without runs."""
+    lines = [
+        f"- {f'**{SYNTHETIC_MARK}**: ' if mark else ''}{escape_markdown(f'{a.sentence} ({a.comparisons})')}"
+        for mark, a in across.answers
+    ]
+    lines += ["", *(f"- {name}: {escape_markdown(value)}" for name, value in facts)] if facts else []
+    return "\n".join([*lines, "", ""]) if lines else ""
 
 
 def _one_finetuning_seed(runs: pd.DataFrame) -> bool:
@@ -152,6 +168,8 @@ def _page(written: list[WrittenGroup], across: AcrossGroups, loaded: Loaded, det
             (title, effects.assign(group=[group_id(row) for row in effects.to_dict("records")]))
             for title, effects in across.effects
         ],
+        answers=across.answers,
+        facts=[],
         runs=details.as_json(),
         nothing=nothing.replace("`", ""),
     )

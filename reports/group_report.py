@@ -47,6 +47,15 @@ class Group(NamedTuple):
     runs: pd.DataFrame
 
     @property
+    def about(self) -> dict[str, str]:
+        """What the page filters by."""
+        return {
+            "task": str(self.key["task"]),
+            "ratio": str(self.key["label_ratio"]),
+            "protocol": str(self.key["protocol"]),
+        }
+
+    @property
     def marked_title(self) -> str:
         """The title for tables, with the mark of synthetic data."""
         return f"{text_mark(self.key['synthetic'])}{self.title}"
@@ -94,10 +103,11 @@ class GroupWriter:
             by_key = {curve.key: (curve.steps, curve.scores) for several in curves.values() for curve in several}
             self._details.add(runs, group.place, group.title, by_key)
         judged_by = f"{headline} {METRIC_NAMES[metric]}" + f"; {note}" * bool(note)
-        interactive = plotly_figures.validation_curves(curves, metric, overlays) if self._details is not None else None
+        on_page = self._details is not None
+        interactive = plotly_figures.validation_curves(curves, metric, overlays) if on_page else None
         page = PageGroup(
             name, group.title, bool(group.key["synthetic"]), judged_by, table, scores, picture, interactive, convergence,
-            equal, used,
+            equal, used, plotly_figures.scores(runs) if on_page else None, group.about,
         )  # fmt: skip
         short = table[["method", headline, "n", "failed", "to scratch", "verdict"]]
         summary = section("; ".join(part for part in (group.marked_title, note, equal) if part), short)

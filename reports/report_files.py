@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain_bench.reports.figures.pool import Drawing, FigurePool
+from pretrain_bench.reports.figures.style import FigureKind
 from pretrain_bench.reports.tables.formats import csv_text, section, write_table
+from pretrain_bench.reports.tables.paper_table import CELLS_EXPLAINED, PaperColumn, paper_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,19 +18,24 @@ if TYPE_CHECKING:
 class ReportFiles:
     """Writes tables and figures to the folder of a report; `files` are their paths by name, `sections` the tables in Markdown."""
 
-    def __init__(self, out: Path, pool: FigurePool) -> None:
-        self.out, self.pool = out, pool
+    def __init__(self, out: Path, pool: FigurePool, figures: FigureKind = "screen") -> None:
+        self.out, self.pool, self.figures = out, pool, figures
         self.files: dict[str, Path] = {}
         self.sections: list[str] = []
 
-    def add_table(self, name: str, stem: str, title: str, table: pd.DataFrame) -> None:
-        """Write a table in every format, to files that begin with `stem`."""
-        self.files[name] = write_table(table, self.out / stem, title)
+    def add_table(
+        self, name: str, stem: str, title: str, table: pd.DataFrame, columns: Sequence[PaperColumn] = ()
+    ) -> None:
+        """Write a table in every format, to files that begin with `stem`. `columns`: the same effects for a paper, in LaTeX,
+        where a title does not explain cells."""
+        self.files[name] = path = write_table(table, self.out / stem, title)
+        if columns:
+            path.with_suffix(".tex").write_text(paper_table(columns, title.replace(CELLS_EXPLAINED, "")))
         self.sections.append(section(title, table))
 
     def add_figure(self, name: str, stem: str, draw: Callable[[], Any], data: pd.DataFrame) -> Path:
         """Write the data of a figure and queue the figure. `draw` makes it, in another process. Returns the path of its PNG."""
-        drawing = Drawing(draw, self.out / stem)
+        drawing = Drawing(draw, self.out / stem, self.figures)
         drawing.stem.with_suffix(".csv").write_text(csv_text(data))
         self.files[name] = drawing.png
         self.pool.draw(drawing)

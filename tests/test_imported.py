@@ -162,7 +162,7 @@ def test_a_file_that_changed_or_does_not_fit_is_refused_by_its_own_name(tmp_path
     with pytest.raises(WrongUse) as refused:
         converted(planned, root)
     message = with_users_paths(str(refused.value), root, planned, {}, None)
-    assert message.startswith(f"{path}: its tensors fit, but the order of its kernels cannot be read off them")
+    assert message.startswith(f"{path}: its tensors fit, but do not show the order of its kernels")
     torch.save(weights_of(1), path)
     with pytest.raises(WrongUse, match=r"a\.pth: changed since this command started; run it again"):
         lay_out(root, planned, {}, None)
@@ -232,7 +232,7 @@ def test_one_command_from_files_to_a_report_and_back(files: Path, tmp_path: Path
         "s3dis-sem",
     ]
     error = bench("run", "--method", f"mine={files}/a.pth", *command[3:], *NANO, code=2).stderr
-    assert f"error: {files}/a.pth: its tensors fit, but the order of its kernels cannot be read off them" in error
+    assert f"error: {files}/a.pth: its tensors fit, but do not show the order of its kernels" in error
     error = bench(*command, "--budget", "smoke", code=2).stderr
     assert "The file's network has width 0.125 (here 0.25): use a profile of your own that extends this one" in error
     torch.save({n: v for n, v in weights_of(0).items() if "block8" not in n}, tmp_path / "part.pth")

@@ -16,7 +16,7 @@ from tests.conftest import NANO, REPOSITORY
 
 ROOMS = ("benchmarks", "harness", "methods", "reports")
 HIDDEN = ("pydantic", "yaml", "typer", "click", "rich", "tqdm", "scipy", "sklearn", "pandas", "seaborn", "matplotlib", "PIL",
-          "plyfile", "psutil", "safetensors", "docker", "pynvml", "zstandard", "plotly", "pytest", "hypothesis")  # fmt: skip
+          "plyfile", "psutil", "safetensors", "docker", "pynvml", "zstandard", "pytest", "hypothesis")  # fmt: skip
 """What the project needs besides torch and numpy."""
 
 

@@ -36,23 +36,25 @@ class Contamination(Spec):
 
     flag: Flag = Field(
         description="none; places: another scan of a tested place was seen; scenes: a tested scan itself; labels: labels of a "
-        "tested place; unknown: weights from elsewhere whose training scenes are not stated"
+        "tested place; unknown: imported weights whose training scenes are not stated"
     )
     test: NonNegativeInt = Field(description="test scenes")
-    test_seen: NonNegativeInt = Field(0, description="those that the pre-training read themselves")
+    test_seen: NonNegativeInt = Field(0, description="test scans that the pre-training read")
     test_places_seen: NonNegativeInt = Field(
-        0, description="those whose place the pre-training read, the former included"
+        0, description="test scenes in a place that the pre-training read, including the above"
     )
-    test_labels_seen: NonNegativeInt = Field(0, description="those whose place it read labels of")
-    examples: tuple[FolderName, ...] = Field((), description="the first of these, by name")
+    test_labels_seen: NonNegativeInt = Field(0, description="test scenes in a place whose labels it read")
+    examples: tuple[FolderName, ...] = Field((), description="names of the first of these")
     selection: NonNegativeInt = Field(0, description="scenes that select a checkpoint")
-    selection_places_seen: NonNegativeInt = Field(0, description="those whose place the pre-training read")
+    selection_places_seen: NonNegativeInt = Field(0, description="selection scenes in a place that it read")
     train: NonNegativeInt = Field(0, description="training scenes of the fine-tuning")
-    train_places_seen: NonNegativeInt = Field(0, description="those whose place the pre-training read")
-    train_labels_seen: NonNegativeInt = Field(0, description="those whose place it read labels of")
-    stated: bool = Field(False, description="whether a part of the scenes is only stated by who brings the weights")
+    train_places_seen: NonNegativeInt = Field(0, description="training scenes in a place that it read")
+    train_labels_seen: NonNegativeInt = Field(0, description="training scenes in a place whose labels it read")
+    stated: bool = Field(False, description="whether a part of the scenes is only stated by the user")
     places_sha256: Sha256 | None = Field(
-        None, exclude_if=is_none, description="of the sorted list of places that the pre-training read, one a line"
+        None,
+        exclude_if=is_none,
+        description="sha256 of the sorted list of places that the pre-training read, one per line",
     )
 
     @property
@@ -76,7 +78,7 @@ class Contamination(Spec):
     def text(self) -> str:
         """Everything in a sentence: `test scenes seen in pre-training: 0 of 20; selection scenes: 12 of 12; ...`."""
         if self.flag == "unknown":
-            return "unknown: the weights come from elsewhere, and it is not stated what they were pre-trained on"
+            return "unknown: the weights are imported, and their pre-training scenes are not stated"
         text = f"test scenes seen in pre-training: {self.test_seen:,} of {self.test:,}"
         if self.test_places_seen > self.test_seen:
             text += f", {self.test_places_seen - self.test_seen:,} more in another scan or sequence of their place"
@@ -92,7 +94,7 @@ class Contamination(Spec):
         ):
             if seen or part != "labels of training scenes":
                 text += f"; {part}: {seen:,} of {total:,}"
-        return text + ("; as stated by who brings the weights" if self.stated else "")
+        return text + ("; as stated by the user" if self.stated else "")
 
 
 class _Seen:

@@ -24,16 +24,16 @@ class SplitCoverage(Spec):
         "those that could not be read included"
     )
     expected: NonNegativeInt = Field(description="scenes of the test split")
-    present: NonNegativeInt = Field(description="those of them that were read")
+    present: NonNegativeInt = Field(description="expected scenes that were read")
     scored: NonNegativeInt = Field(
-        description="those of them that were read with all that the task needs, and are scored"
+        description="expected scenes that were read with all inputs of the task, and are scored"
     )
     missing: tuple[Annotated[str, Field(max_length=1024)], ...] = Field(
         (),
         description="names of those that are not scored, first the scenes that the data hold or held; 'A to B' for scenes that "
         "are numbered in a row",
     )
-    unlisted: NonNegativeInt = Field(0, description="scored scenes that are not of the official list")
+    unlisted: NonNegativeInt = Field(0, description="scored scenes outside of the official list")
 
     @property
     def whole(self) -> bool:

@@ -51,17 +51,17 @@ class SceneEntry(Spec):
     frames: int = 0
     pairs: int = 0
     boxes: int = 0
-    test: bool | None = Field(None, description="whether the layout itself says that it is a test scene")
+    test: bool | None = Field(None, description="whether the layout itself marks it as a test scene")
     up: Literal["camera"] | None = Field(
-        None, description="of a recording without poses: its frames come to have z up by the camera's axes"
+        None, description="recording without poses: its frames are turned to z up by the camera's axes"
     )
     world_up: tuple[float, float, float] | None = Field(
         None,
-        description="of a recording whose world was turned to have z up: the direction that was up as it was recorded",
+        description="recording whose world was turned to z up: the up direction as recorded",
     )
     assumed: tuple[str, ...] = Field(
         (),
-        description="what its layout leaves open and the reader assumed: intrinsics, the registration of colour and depth",
+        description="assumptions of the reader about what the layout leaves open, such as intrinsics or registration",
     )
     point_classes: tuple[int, ...] | None = Field(None, description="ids of the classes of its labelled points")
     box_classes: tuple[int, ...] | None = Field(None, description="ids of the classes of its boxes")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pretrain_bench.benchmarks.input.voxelise import IGNORE
 from pretrain_bench.benchmarks.specs.cell import LabelRatio
+from pretrain_bench.benchmarks.support.archives import check_torch_file
 from pretrain_bench.benchmarks.support.errors import DataError
 
 RULE_VERSION = 1
@@ -80,7 +81,10 @@ def read_label_rows(path: Path) -> dict[str, NDArray[np.int64]]:
     try:
         with torch.serialization.safe_globals(names), warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            check_torch_file(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except Exception as error:  # torch raises nearly anything on a damaged file

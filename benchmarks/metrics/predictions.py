@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pretrain_bench.benchmarks.support.archives import unpacked_bytes
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.foreign_files import open_plain
 
@@ -67,8 +67,8 @@ def read(folder: Path, scene: str, kind: str, sizes: Mapping[str, int]) -> Predi
     """
     layout, path = LAYOUTS[kind], folder / f"{scene}.npz"
     try:
-        with open_plain(path) as file, zipfile.ZipFile(file) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
+        with open_plain(path) as file:
+            unpacked = unpacked_bytes(file)
         if unpacked > _most_bytes(kind, sizes):
             raise ValueError(f"{unpacked:,} bytes unpacked, expected at most {_most_bytes(kind, sizes):,}")
         with open_plain(path) as file, np.load(file, allow_pickle=False) as archive:
@@ -114,8 +114,8 @@ def read_untyped(path: Path) -> Prediction:
     """The arrays of a prediction file of any kind of task, without its format version. Raises DataError where the file cannot be
     read, or unpacks to more than MOST_UNTYPED_BYTES."""
     try:
-        with open_plain(path) as file, zipfile.ZipFile(file) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
+        with open_plain(path) as file:
+            unpacked = unpacked_bytes(file)
         if unpacked > MOST_UNTYPED_BYTES:
             raise ValueError(f"{unpacked:,} bytes unpacked")
         with open_plain(path) as file, np.load(file, allow_pickle=False) as archive:

@@ -1,1 +1,1 @@
-"""The words of the project as frozen pydantic models, one kind a file, and how they are read from YAML."""
+"""Specs as frozen pydantic models, one kind per file, and their YAML loader."""

@@ -1,4 +1,4 @@
-"""Names and shapes of the backbone's tensors, without torch: what a pre-training stage has to hand over (spec A.6)."""
+"""Names and shapes of the backbone's tensors, without torch: the output of a pre-training stage (spec A.6)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DECODER = (
 Shapes = dict[str, tuple[int, ...]]
 Transfer = Literal["all", "encoder"]
 TRANSFER_MEANS = (
-    "what fine-tuning takes over: the whole backbone, or its encoder and first decoder level (conv0p1s1 to block5)"
+    "tensors that fine-tuning loads: the whole backbone, or its encoder and first decoder level (conv0p1s1 to block5)"
 )
 
 
@@ -54,12 +54,12 @@ def planes_of(settings: NetworkSettings) -> tuple[int, tuple[int, ...]]:
 
 
 def feature_channels(settings: NetworkSettings) -> int:
-    """How many numbers enter the last layer for each voxel: 96 at full width."""
+    """Channels that enter the last layer: 96 at full width."""
     return planes_of(settings)[1][-1]
 
 
 def backbone_shapes(settings: NetworkSettings) -> Shapes:
-    """The 372 tensors that every method hands over, `final.*` left out, in the order of the state dict."""
+    """The 372 tensors that every method writes, without `final.*`, in the order of the state dict."""
     first, planes = planes_of(settings)
     shapes: Shapes = {"conv0p1s1.kernel": (settings.first_kernel**3, settings.input_channels, first)}
     _norm(shapes, "bn0", first)

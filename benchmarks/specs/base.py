@@ -1,4 +1,4 @@
-"""What every spec shares: the strict base model and the types of its fields.
+"""The strict base model of all specs, and shared field types.
 
 Units are part of field names (`wall_seconds`, `voxel_metres`). Unknown keys are errors. `J-n` in a description is an item of the
 decision register (docs/specification/decisions.md): a question on which the sources differ or are silent.
@@ -18,7 +18,7 @@ class Spec(BaseModel):
 
 
 def is_none(value: object) -> bool:
-    """For `exclude_if` of an optional field that is newer than the files of its model: unset, it changes no hash of them."""
+    """For `exclude_if` of an optional field added later: if unset, it does not change hashes of older files."""
     return value is None
 
 
@@ -26,7 +26,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 MOST_SEED = 2**64 - 1
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
-"""Of a random stream: what torch takes, 64 bits without a sign."""
+"""Seed of a random stream: 64 bits without a sign, as torch takes it."""
 
 
 def _stays_below(name: str) -> str:
@@ -36,7 +36,7 @@ def _stays_below(name: str) -> str:
 
 
 FileName = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_stays_below)]
-"""A file below a folder, as `predictions/final/room.npz`; the folder may come from a stranger."""
+"""A file below a folder, such as `predictions/final/room.npz`; the folder is untrusted."""
 FolderName = Annotated[
     str,
     Field(min_length=1, max_length=255, pattern=r"^[^/]*$"),

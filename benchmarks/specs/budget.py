@@ -35,21 +35,23 @@ class BudgetHalf(Spec):
     flops: PositiveFloat | None = Field(None, description="the amount, where that is the currency")
     uniformity: Uniformity = Field("at_most", description=UNIFORMITY_MEANS)
 
-    wall_seconds: PositiveFloat | None = Field(None, description="per stage; then a soft signal")
-    grace_seconds: PositiveFloat = Field(60.0, description="between the soft signal and the kill")
+    wall_seconds: PositiveFloat | None = Field(
+        None, description="wall time of a stage, after which it gets a soft signal"
+    )
+    grace_seconds: PositiveFloat = Field(60.0, description="time between the soft signal and the kill")
     stall_seconds: PositiveFloat | None = Field(
         3600.0,
-        description="without a sign of life, or 20 usual steps where that is more; then the kill; null: never",
+        description="time without an event (at least 20 usual steps) after which a stage is killed; null: never",
     )
     cpus: PositiveInt | None = Field(None, description="threads of a stage")
     loader_workers: Annotated[int, Field(ge=0, le=64)] = Field(0, description="processes that prepare batches ahead")
-    memory_mib: PositiveInt | None = Field(None, description="most memory of a stage")
+    memory_mib: PositiveInt | None = Field(None, description="maximum memory of a stage")
     gpus: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
         description="GPUs of a stage, or the share of one, as 0.25; a budget that names any is sized for real data",
     )
-    gpu_memory_mib: PositiveInt | None = Field(None, description="most memory of a GPU")
-    disk_mib: PositiveInt | None = Field(None, description="most bytes that a stage may leave")
+    gpu_memory_mib: PositiveInt | None = Field(None, description="maximum memory of a GPU")
+    disk_mib: PositiveInt | None = Field(None, description="maximum size of a stage's output")
 
     @model_validator(mode="after")
     def _one_currency(self) -> Self:
@@ -70,13 +72,13 @@ class BudgetHalf(Spec):
 class Budget(Spec):
     """Named, versioned limits, the same for every method."""
 
-    name: Name = Field(description="as commands and records name it")
-    version: PositiveInt = Field(description="counted up with every change")
+    name: Name = Field(description="name in commands and records")
+    version: PositiveInt = Field(description="version, increased with every change")
     description: str = Field("", description="in a sentence or two")
-    default_profile: Name | None = Field(None, description="the profile used when a person names only this budget")
+    default_profile: Name | None = Field(None, description="the profile used if only this budget is named")
     schedule_horizon: Literal["budget", "recipe"] = Field(
         "budget",
-        description="what the learning-rate schedule is stretched to: the steps that will run, or the recipe's",
+        description="length of the learning-rate schedule: the steps that will run, or the recipe's",
     )
     pretrain: BudgetHalf
     finetune: BudgetHalf

@@ -14,8 +14,8 @@ from pretrain_bench.benchmarks.support.errors import WrongUse
 
 
 class LabelRatio(Spec):
-    """What labels may be used: a share of the training scenes in per cent, or a fixed number of points or boxes in each of
-    them (the limited-annotation mode, spec C.2); or a choice that a benchmark publishes (`official`)."""
+    """The usable labels: a percentage of the training scenes, or a fixed number of points or boxes in each of
+    them (the limited-annotation mode, spec C.2); or an official choice of a benchmark (`official`)."""
 
     percent: Annotated[float, Field(gt=0, le=100)] = 100.0
     points: PositiveInt | None = Field(None, description="labelled points of each training scene; None: all")
@@ -23,7 +23,7 @@ class LabelRatio(Spec):
     official: Name | None = Field(
         None, exclude_if=is_none, description="the benchmark's own list or rule that chooses them, such as scannet-lr20"
     )
-    sha256: Sha256 | None = Field(None, exclude_if=is_none, description="of the file with the official choice")
+    sha256: Sha256 | None = Field(None, exclude_if=is_none, description="hash of the file with the official choice")
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -67,7 +67,7 @@ class LabelRatio(Spec):
 
     @property
     def is_of_scenes(self) -> bool:
-        """Whether it chooses scenes, all labels of which may be used, and not points or boxes of every scene."""
+        """Whether it selects scenes with all their labels, rather than points or boxes in every scene."""
         return self.points is None and self.boxes is None
 
     @property

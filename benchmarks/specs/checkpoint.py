@@ -1,4 +1,4 @@
-"""Checkpoints from elsewhere: where a file comes from, which decides the order of its kernels, and what a stage knows of it."""
+"""Imported checkpoints: origin and kernel order of a file, and its description in stage and record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field
 from pretrain_bench.benchmarks.specs.base import Spec
 
 IMPORTED = "imported"
-"""The method of this project whose one stage hands on a checkpoint of the user's."""
+"""The built-in method whose one stage imports a user's checkpoint."""
 
 KernelOrder = Literal["minkowski-0.5", "minkowski-0.4", "spconv", "spconv-zyx"]
 """How the offsets of a kernel are numbered (spec A.6). This project has the order of MinkowskiEngine 0.5. `spconv` is for
@@ -18,7 +18,7 @@ coordinates in the order x, y, z, as Pointcept's; `spconv-zyx` for the reverse."
 
 OWN_ORDER: KernelOrder = "minkowski-0.5"
 KERNEL_ORDER, PARTIAL = "kernel_order", "partial"
-"""What files of this project state of themselves: in the metadata of safetensors, beside `state_dict` in PyTorch's. `partial`:
+"""The metadata in files of this project: in safetensors' metadata, or beside `state_dict` in PyTorch's. `partial`:
 the user accepted, when the file was converted, that tensors are missing."""
 ExportFormat = Literal["minkowski-0.5", "minkowski-0.4", "spconv", "pointcept"]
 
@@ -52,7 +52,7 @@ assert tuple(ORIGINS) == get_args(CheckpointOrigin)
 
 
 class Checkpoint(Spec):
-    """What decides the result of importing a file: its content, and its origin where the user names one."""
+    """The inputs of an import: the file's content, and its origin if the user names one."""
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     origin: CheckpointOrigin | None = Field(None, description="None: the file itself shows the order of its kernels")
@@ -65,12 +65,13 @@ class CheckpointFile(Checkpoint):
 
     @property
     def identity(self) -> Checkpoint:
-        """The part that goes into a key: nothing of this machine."""
+        """The part that belongs to a key, without anything of this machine."""
         return Checkpoint(sha256=self.sha256, origin=self.origin)
 
 
 class ImportedFrom(Spec):
-    """What a record says of an imported checkpoint. Its budget is never known; its pre-training scenes only where stated."""
+    """The provenance of an imported checkpoint in a record. Its budget is unknown; its pre-training scenes are known
+    only if stated."""
 
     file: str = Field(description="name of the file, as the user gave it, without its folder")
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

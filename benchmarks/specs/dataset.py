@@ -21,12 +21,12 @@ from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
 from pretrain_bench.benchmarks.support.user_files import read_text
 
 UpChoice = Literal["auto", "+x", "-x", "+y", "-y", "+z", "-z"]
-"""What is up in the world of recordings, where their layout leaves that open."""
+"""Up axis of recordings, if their layout leaves it open."""
 UP_CHOICES: tuple[UpChoice, ...] = get_args(UpChoice)
 
 
 def up_choice(text: str) -> UpChoice:
-    """What `--up` names. Raises WrongUse for anything else."""
+    """The axis that `--up` names. Raises WrongUse for anything else."""
     for choice in UP_CHOICES:
         if choice == text:
             return choice
@@ -34,10 +34,10 @@ def up_choice(text: str) -> UpChoice:
 
 
 class PublishedSize(Spec):
-    """How large a dataset is as it is published, so that a plan can count its work and disk before it is here."""
+    """Published size of a dataset, so that a plan can estimate work and disk without it."""
 
-    source: str = Field(description="where these numbers come from")
-    points: PositiveInt = Field(description="of all scenes together")
+    source: str = Field(description="source of these numbers")
+    points: PositiveInt = Field(description="total over all scenes")
     frames: NonNegativeInt = Field(0, description="recorded frames, or pictures of single views")
     frame_bytes: NonNegativeInt = Field(0, description="bytes of one prepared frame: picture and depth image")
     scene_numbers: dict[str, PositiveInt] = Field(
@@ -46,7 +46,7 @@ class PublishedSize(Spec):
 
 
 class Camera(Spec):
-    """A pinhole camera, for recordings whose folder does not say it: pixels, the centre of the first one at (0, 0)."""
+    """A pinhole camera, for recordings without intrinsics: in pixels, the centre of the first pixel at (0, 0)."""
 
     width: PositiveInt = Field(description="pixels")
     height: PositiveInt = Field(description="pixels")
@@ -60,22 +60,22 @@ class Camera(Spec):
 
 
 class Sensor(Spec):
-    """How recordings were made, where their layout leaves it open."""
+    """Camera, depth unit and up axis of recordings, if their layout leaves them open."""
 
-    camera: Camera | None = Field(None, description="of depth images, in place of what the layout gives")
-    depth_per_metre: PositiveFloat | None = Field(None, description="units of depth images in a metre")
-    up: UpChoice = Field("auto", description="what is up in the world of the poses; --up overrides it")
+    camera: Camera | None = Field(None, description="intrinsics of the depth images, instead of the layout's")
+    depth_per_metre: PositiveFloat | None = Field(None, description="units of depth images per metre")
+    up: UpChoice = Field("auto", description="up axis in the world of the poses; --up overrides it")
 
 
 class Dataset(Spec):
-    """One dataset: its layout on disk, what it provides, its classes, and where it comes from."""
+    """One dataset: layout on disk, provided inputs, classes, and source."""
 
-    name: Name = Field(description="as commands and records name it")
-    title: str = Field(description="in tables and figures; defaults to the name for your own dataset")
-    layout: LayoutName = Field(description="of the files, which decides the reader")
-    synthetic: bool = Field(False, description="whether it is generated")
-    stand_in: Name | None = Field(None, description="the procedural dataset used when no data is configured")
-    provides: tuple[Provided, ...] = Field(description="what its layout can hold, unless given")
+    name: Name = Field(description="name in commands and records")
+    title: str = Field(description="name in tables and figures; your own dataset's defaults to its name")
+    layout: LayoutName = Field(description="layout of the files, which selects the reader")
+    synthetic: bool = Field(False, description="whether the data are generated")
+    stand_in: Name | None = Field(None, description="the procedural dataset used if no data are configured")
+    provides: tuple[Provided, ...] = Field(description="inputs that the data provide; defaults to those of the layout")
     classes: tuple[str, ...] = Field((), description="training classes, in the order of their ids")
     raw_classes: tuple[str, ...] = Field(
         (),
@@ -83,36 +83,38 @@ class Dataset(Spec):
     )
     class_ids: tuple[NonNegativeInt, ...] = Field(
         (),
-        description="raw label id of each class, in the order of `classes`; 0, 1, ... where the files number them so",
+        description="raw label id of each class, in the order of `classes`; defaults to 0, 1, ...",
     )
     layout_classes: dict[LayoutName, tuple[str, ...]] = Field(
         {},
         description="classes in the order of their ids in the files of other layouts, where they have one of their own",
     )
     sensor: Sensor = Sensor()
-    box_classes: tuple[str, ...] = Field((), description="classes of the detection boxes, where not `classes`")
+    box_classes: tuple[str, ...] = Field((), description="classes of the detection boxes, if other than `classes`")
     box_class_ids: tuple[NonNegativeInt, ...] = Field((), description="raw label id of each box class")
     stuff_classes: tuple[str, ...] = Field((), description="classes without instances (spec F.1)")
     box_mean_sizes_metres: tuple[tuple[PositiveFloat, PositiveFloat, PositiveFloat], ...] = Field(
-        (), description="mean full size of each box class, that detectors start from (spec F.3)"
+        (), description="mean full size of each box class, from which detectors start (spec F.3)"
     )
-    heading_bins: PositiveInt = Field(1, description="of detection boxes; 1 where they are axis-aligned")
+    heading_bins: PositiveInt = Field(1, description="heading bins of detection boxes; 1 if they are axis-aligned")
     learning_map: dict[NonNegativeInt, NonNegativeInt] = Field(
         {}, description="raw label id to learning id; 0 is ignored and 1 is the first class"
     )
     train_scene_prefixes: tuple[str, ...] = Field(
-        (), description="if given, no other scene trains (some have no labels)"
+        (), description="prefixes of training scenes; if given, no other scene trains"
     )
-    test_scene_prefixes: tuple[str, ...] = Field((), description="scenes that are only ever tested on")
+    test_scene_prefixes: tuple[str, ...] = Field((), description="prefixes of test scenes")
     test_scenes: tuple[str, ...] = Field(
-        (), description="scenes, or folders of scenes, that are only ever tested on; or a text file of them, one a line"
+        (), description="test scenes, or folders of them; or a text file with one per line"
     )
-    train_scenes: tuple[str, ...] = Field((), description="if given, no other scene trains; written as `test_scenes`")
+    train_scenes: tuple[str, ...] = Field(
+        (), description="training scenes, written as `test_scenes`; if given, no other scene trains"
+    )
     test_scenes_file: str | None = Field(
         None, description="official test list in benchmarks/configs/splits, in place of prefixes"
     )
     test_scene_numbers: dict[str, PositiveInt] = Field(
-        {}, description="official test scenes that are named by a prefix and six digits, counted from 000000: how many"
+        {}, description="number of official test scenes named by a prefix and six digits, from 000000"
     )
     test_scene_count: PositiveInt | None = Field(
         None, description="number of official test scenes, where the layout itself names them"
@@ -127,15 +129,15 @@ class Dataset(Spec):
         "hashed", description="how a label ratio picks scenes: at random, or at a regular stride (scans of a drive)"
     )
     frame_stride: PositiveInt | None = Field(
-        None, description="overrides the profile's where frames are chosen already"
+        None, description="overrides the profile's stride, for data whose frames are already selected"
     )
-    source: str = Field(description="where the data come from")
+    source: str = Field(description="source of the data")
     licence: str = Field(description="the terms of the data")
     published: PublishedSize | None = Field(
-        None, description="its size, for plans before it is here", exclude=True
-    )  # not dumped: it decides nothing of what is prepared, and so nothing of where that is kept
-    worlds: dict[Name, dict[str, int]] = Field({}, description="for procedural datasets: seed and counts of each size")
-    world: dict[str, int] | None = Field(None, description="the one of `worlds` that is meant; set by `sized`")
+        None, description="published size, for plans without the data", exclude=True
+    )  # not dumped: it does not affect the prepared data or their folder
+    worlds: dict[Name, dict[str, int]] = Field({}, description="seed and counts of each size of a procedural dataset")
+    world: dict[str, int] | None = Field(None, description="the selected one of `worlds`; set by `sized`")
 
     def sized(self, world: str) -> Dataset:
         """A procedural dataset at one of its sizes; any other dataset as it is. Raises WrongUse for a size it does not have."""
@@ -164,7 +166,7 @@ class Dataset(Spec):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, data: Any) -> Any:
-        """What a short file leaves out follows from its name, layout and classes."""
+        """Derive fields that a short file omits from its name, layout and classes."""
         if not isinstance(data, dict) or not {"name", "layout"} <= data.keys():
             return data
         filled = {"title": data["name"], "source": "your own data", "licence": "not stated"} | data
@@ -197,5 +199,5 @@ class Dataset(Spec):
 
     @property
     def thing_classes(self) -> tuple[str, ...]:
-        """Classes whose instances are told apart."""
+        """Classes with instances."""
         return tuple(c for c in self.classes if c not in self.stuff_classes)

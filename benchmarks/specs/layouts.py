@@ -1,4 +1,4 @@
-"""The layouts on disk that `bench` reads: what each holds, what it lacks, and which datasets come in it."""
+"""The supported layouts on disk: their contents, what they lack, and the datasets that use them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading specs from YAML, with errors that name the file, the field and what is allowed."""
+"""Reading specs from YAML, with errors that name the file, the field and the allowed values."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Location = tuple[int | str, ...]
 def load_spec(path: Path, model: type[SpecT], bases: Path | None = None) -> SpecT:
     """Read one YAML file into `model`.
 
-    A file may start from another one with `extends: NAME`, which is looked for in its own folder and then in `bases`; its
-    own keys then override, mapping by mapping. Raises WrongUse naming the file, the field and what is allowed.
+    A file may start from another one with `extends: NAME`, which is looked for in its own folder and then in `bases`;
+    its own keys then override, mapping by mapping. Raises WrongUse naming the file, the field and the allowed values.
     """
     layers = _read_extended(path, path.stem, bases, ())
     data: dict[str, Any] = {}
@@ -48,8 +48,8 @@ def load_spec(path: Path, model: type[SpecT], bases: Path | None = None) -> Spec
 
 
 def load_with_lines(path: Path, model: type[SpecT]) -> SpecT:
-    """Read one YAML file that extends no other into `model`. Raises WrongUse naming the file, the line, the field and what is
-    allowed."""
+    """Read one YAML file that extends no other into `model`. Raises WrongUse naming the file, the line, the field and
+    the allowed values."""
     data = read_yaml(path)
     try:
         return model.model_validate(data)
@@ -101,7 +101,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Layer(NamedTuple):
-    """One of the files that extend each other: what it is called in `extends`, where it is, its own keys."""
+    """One of the files that extend each other: its name in `extends`, its path, its own keys."""
 
     name: str
     path: Path
@@ -150,7 +150,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _explain(error: ValidationError, model: type[BaseModel], origin: Callable[[Location], str]) -> str:
-    """What is wrong with each field, under the file that it comes from."""
+    """The error of each field, under the file that contains it."""
     by_file: dict[str, list[str]] = {}
     for item in error.errors():
         lines = by_file.setdefault(origin(item["loc"]), [])

@@ -1,4 +1,4 @@
-"""Methods: what each needs of its data, its stages, and how it appears in reports."""
+"""Methods: data requirements, stages, and appearance in reports."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pretrain_bench.benchmarks.specs.checkpoint import CheckpointFile
 
 Group = Literal["baseline", "single-scan", "multi-scan", "imported"]
 Origin = Literal["built-in", "imported", "package", "folder", "image"]
-"""Where a method comes from: this project, a checkpoint of the user's (whose code is this project's), another installed package,
-a user's folder, or a user's container image."""
+"""Origin of a method: this project, a user's checkpoint (run by this project's code), another installed package, a
+user's folder, or a user's container image."""
 Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
 LAST_PLACE = 1000
 
@@ -67,7 +67,7 @@ class MethodCard(Spec):
 class MethodFile(Spec):
     """The content of `method.yaml`."""
 
-    name: Name = Field(description="as commands and records name it")
+    name: Name = Field(description="name in commands and records")
     title: str = Field(description="as reports print it")
     group: Group = Field(description="of methods that tables put together")
     colour: Colour | None = Field(None, description="in figures; one is chosen where there is none")

@@ -1,4 +1,4 @@
-"""Evaluation protocols: how a pre-trained backbone is judged, and the settings of those that freeze a part of it.
+"""Evaluation protocols of a pre-trained backbone, and the settings of those that freeze a part of it.
 
 `finetune` trains the whole network on the task. `linear` freezes the backbone and fits a linear classifier to its last features.
 `decoder` freezes the encoder and trains decoder and head with the task's recipe. Sources: spec 2.5 and 2.6.
@@ -27,17 +27,17 @@ BatchNorm = Annotated[
 class LinearProbe(Spec):
     """Multinomial logistic regression on the features that enter the last layer."""
 
-    protocol: Literal["linear"] = Field("linear", description="that it is the recipe of")
+    protocol: Literal["linear"] = Field("linear", description="protocol of this recipe")
     batch_norm: BatchNorm = "recalibrated"
     rows_per_scene: NonNegativeInt = Field(
-        2000, description="labelled voxels of a training scene, drawn by its name; 0 for all"
+        2000, description="maximum number of labelled voxels per training scene, drawn by its name; 0 for all"
     )
     penalty: NonNegativeFloat = Field(1e-4, description="factor of the squared weights; the bias is free")
-    iterations: PositiveInt = Field(100, description="of LBFGS, at most")
+    iterations: PositiveInt = Field(100, description="maximum number of LBFGS iterations")
 
     @property
     def features(self) -> FeatureSettings:
-        """The part that decides the features, which probes at all label ratios share."""
+        """The settings that determine the features, which probes at all label ratios share."""
         return FeatureSettings(batch_norm=self.batch_norm, rows_per_scene=self.rows_per_scene)
 
     @property
@@ -54,7 +54,7 @@ class LinearProbe(Spec):
 class DecoderProbe(Spec):
     """The task's recipe with a frozen encoder."""
 
-    protocol: Literal["decoder"] = Field("decoder", description="that it is the recipe of")
+    protocol: Literal["decoder"] = Field("decoder", description="protocol of this recipe")
     batch_norm: BatchNorm = "recalibrated"
     start: Literal["reset", "kept"] = Field(
         "reset", description="the decoder's weights: drawn from the run's seed, or the pre-trained ones"
@@ -82,12 +82,12 @@ class Probes(Spec):
     decoder: DecoderProbe = DecoderProbe()
 
     def of(self, protocol: Protocol) -> LinearProbe | DecoderProbe | None:
-        """Those of one protocol; None for `finetune`, which freezes nothing."""
+        """The settings of one protocol; None for `finetune`, which freezes nothing."""
         return None if protocol == FINETUNE else getattr(self, protocol)
 
 
 class FeatureSettings(Spec):
-    """What decides the features of a frozen backbone, beside its weights and the data."""
+    """The settings that determine the features of a frozen backbone, besides its weights and the data."""
 
     batch_norm: BatchNorm = "recalibrated"
     rows_per_scene: NonNegativeInt = 2000

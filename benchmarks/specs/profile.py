@@ -18,30 +18,32 @@ class Profile(Spec):
     Recipes of pre-training are not here: each method has its sections in `methods/<name>/profiles.yaml`.
     """
 
-    name: Name = Field(description="as commands and records name it")
-    version: PositiveInt = Field(description="counted up with every change")
+    name: Name = Field(description="name in commands and records")
+    version: PositiveInt = Field(description="version, increased with every change")
     description: str = Field("", description="in a sentence or two")
     frame_stride: PositiveInt = Field(50, description="J-12: every n-th frame of a recorded sequence")
-    world: Name = Field("tiny", description="size of procedural datasets, where no data are given")
+    world: Name = Field("tiny", description="size of procedural datasets, if no data are given")
     pretrain_scenes: Literal["train", "all"] = Field("train", description="J-25")
     left_out_scenes: dict[Name, tuple[str, ...]] = Field(
         {},
-        description="dataset to prefixes of scenes that are not used at all (J-22: SemanticKITTI without sequence 00)",
+        description="prefixes of unused scenes by dataset (J-22: SemanticKITTI without sequence 00)",
     )
     selection: Selection = Field(
         "held_out", description="training scenes that select a checkpoint: a tenth is held out, or none, as papers do"
     )
     network: NetworkSettings = NetworkSettings()
     precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="of network passes, by autocast; losses and weights stay float32"
+        "fp32", description="precision of network passes, by autocast; losses and weights stay float32"
     )
     methods: dict[Name, dict[Name, dict[str, JsonValue]]] = Field(
         {},
-        description="method to stage to fields of its recipe; they override the sections in the method's own profiles.yaml",
+        description="fields of recipes by method and stage; they override the method's own profiles.yaml",
     )
     probes: Probes = Field(Probes(), description="settings of the protocols that freeze the backbone or its encoder")
     tasks: dict[Name, TaskRecipe]
-    bases: tuple[Name, ...] = Field((), description="filled in when read: the profiles it extends, the first one first")
+    bases: tuple[Name, ...] = Field(
+        (), description="filled in by the loader: the profiles it extends, the first one first"
+    )
 
     @property
     def lineage(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Rates of machines: what a plan multiplies work with where nothing of its kind ran before."""
+"""Rates of machines, by which a plan estimates work that has no earlier run."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ class Rates(Spec):
     basis: Literal["measured", "derived"] = Field(
         description="measured: with this project's own stages; derived: from data sheets"
     )
-    source: str = Field(description="where the rates come from")
+    source: str = Field(description="source of the rates")
     flops_a_second: PositiveFloat = Field(
-        description="of the sparse 3D network, forward and backward; of one CPU core or one GPU"
+        description="FLOPs per second of the sparse 3D network, forward and backward, of one CPU core or GPU"
     )
     seconds_a_voxel: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="loading, augmentation and calls, which do not depend on the width of the network"
+        0.0,
+        description="time per voxel of loading, augmentation and calls, which does not depend on the network's width",
     )
-    seconds_a_pixel: PositiveFloat = Field(description="of the 2D network")
-    seconds_a_point: Annotated[float, Field(ge=0)] = Field(0.0, description="of networks on points")
+    seconds_a_pixel: PositiveFloat = Field(description="time per pixel of the 2D network")
+    seconds_a_point: Annotated[float, Field(ge=0)] = Field(0.0, description="time per point of networks on points")
     within: Annotated[float, Field(ge=1)] = Field(
         description="factor by which the true time may be shorter or longer than the estimate"
     )
-    remark: str = Field("", description="what else decides whether a suite fits such a machine")
+    remark: str = Field("", description="other limits of such a machine")

@@ -30,7 +30,7 @@ class Work(NamedTuple):
 
 
 class Recipe(Spec):
-    """Base of every recipe: the harness reads from it how long a stage takes, and nothing else."""
+    """Base of every recipe, from which the harness reads only the length of a stage."""
 
     @property
     def samples_per_step(self) -> int:
@@ -78,7 +78,7 @@ class SemanticRecipe(Recipe):
     elastic: tuple[tuple[PositiveFloat, PositiveFloat], ...] = Field(
         (), description="elastic distortion: (granularity, magnitude) in metres, one after the other (ScanNet only)"
     )
-    elastic_probability: Probability = Field(0.95, description="of all distortions together")
+    elastic_probability: Probability = Field(0.95, description="probability of applying the distortions")
     clip_metres: PositiveFloat | None = Field(
         None, description="training window: keep points within this of its centre"
     )
@@ -88,22 +88,22 @@ class SemanticRecipe(Recipe):
     )
     max_voxels_per_scene: PositiveInt | None = Field(None, description="training crop for small machines")
     rotation_degrees: tuple[float, float, float] = Field(
-        (180 / 64, 180 / 64, 180.0), description="most about x, y and z"
+        (180 / 64, 180 / 64, 180.0), description="maximum rotation about x, y and z"
     )
     scale: Range = Field((0.9, 1.1), description="drawn between these")
-    dropout_probability: Probability = Field(0.2, description="of leaving out points of a scene")
-    dropout_share: Probability = Field(0.2, description="of its points that are then left out")
-    flip_probability: Probability = Field(0.95, description="of flips along x and y")
-    contrast_probability: Probability = Field(0.2, description="of stretching the contrast of its colours")
+    dropout_probability: Probability = Field(0.2, description="probability of dropping points of a scene")
+    dropout_share: Probability = Field(0.2, description="share of its points that is dropped")
+    flip_probability: Probability = Field(0.95, description="probability of flips along x and y")
+    contrast_probability: Probability = Field(0.2, description="probability of stretching the contrast")
     translation_ratio: Annotated[float, Field(ge=0)] = Field(
-        0.10, description="of the colour range, by which colours are moved at most"
+        0.10, description="maximum colour shift, as a share of the colour range"
     )
     jitter_std: Annotated[float, Field(ge=0)] = Field(
-        0.05, description="of noise on colours, as a share of their range"
+        0.05, description="standard deviation of colour noise, as a share of the colour range"
     )
-    offset_voxels: Annotated[int, Field(ge=0)] = Field(99, description="most by which a scene is moved")
+    offset_voxels: Annotated[int, Field(ge=0)] = Field(99, description="maximum shift of a scene")
     optimiser: SgdSettings = SgdSettings(learning_rate=0.1)
-    poly_power: PositiveFloat = Field(0.9, description="of the polynomial that the learning rate follows down")
+    poly_power: PositiveFloat = Field(0.9, description="exponent of the polynomial learning-rate schedule")
 
     @property
     def samples_per_step(self) -> int:
@@ -122,20 +122,24 @@ class SemanticRecipe(Recipe):
 
 
 class PointGroupSettings(Spec):
-    """What PointGroup adds to CSC's variant (spec F.1): clusters of the coordinates as they are too, and a network that scores
-    clusters. Radius and least sizes are the recipe's, in voxels."""
+    """PointGroup's additions to CSC's variant (spec F.1): clusters of the original coordinates too, and a network that
+    scores clusters. Radius and least sizes are the recipe's, in voxels."""
 
-    score_from: Share = Field(128 / 384, description="the score network learns from this share of the run on")
+    score_from: Share = Field(128 / 384, description="share of the run after which the score network starts to learn")
     target_low: Probability = Field(0.25, description="a cluster with at most this overlap should score 0")
     target_high: Probability = Field(0.75, description="one with at least this overlap 1; linear in between")
-    grid_cells: PositiveInt = Field(14, description="of a cluster's longest side")
-    cells_per_metre: PositiveFloat = Field(50.0, description="at most; nor is a cell finer than a voxel")
-    channels: PositiveInt = Field(16, description="of the score network")
-    most_clusters: PositiveInt = Field(
-        200, description="in each scene of a training step; the largest, so that memory is bounded"
+    grid_cells: PositiveInt = Field(14, description="cells along a cluster's longest side")
+    cells_per_metre: PositiveFloat = Field(
+        50.0, description="maximum cells per metre; a cell is never finer than a voxel"
     )
-    least_score: Probability = Field(0.09, description="of a cluster that is kept")
-    suppression_overlap: Probability = Field(0.3, description="above which the worse of two clusters is dropped")
+    channels: PositiveInt = Field(16, description="channels of the score network")
+    most_clusters: PositiveInt = Field(
+        200, description="maximum number of clusters per scene in training; the largest are kept"
+    )
+    least_score: Probability = Field(0.09, description="minimum score of a cluster that is kept")
+    suppression_overlap: Probability = Field(
+        0.3, description="overlap above which the worse of two clusters is dropped"
+    )
 
 
 class InstanceRecipe(SemanticRecipe):
@@ -146,47 +150,56 @@ class InstanceRecipe(SemanticRecipe):
     instance_classes: Literal["things", "all"] = Field("things", description="J-19: S3DIS, 10 or 13 classes")
     instance_of_voxel: Literal["common", "first"] = Field(
         "common",
-        description="in training: none where the points of a voxel disagree, or that of its first point, as upstream",
+        description="label of a voxel in training: void if its points disagree, or that of its first point, as upstream",
     )
     method: Literal["csc", "pointgroup"] = Field("csc", description="J-20")
     pointgroup: PointGroupSettings = PointGroupSettings()
-    cluster_radius_voxels: PositiveFloat = Field(1.5, description="within which shifted points are of one cluster")
-    component_least_voxels: PositiveInt = Field(50, description="a connected component with fewer is nothing")
+    cluster_radius_voxels: PositiveFloat = Field(
+        1.5, description="distance within which shifted points belong to one cluster"
+    )
+    component_least_voxels: PositiveInt = Field(50, description="smaller connected components are discarded")
     cluster_above_voxels: Annotated[int, Field(ge=0)] = Field(100, description="a cluster needs more voxels than this")
-    least_voxels: PositiveInt = Field(10, description="smaller instances can neither be found nor missed (spec F.2)")
+    least_voxels: PositiveInt = Field(
+        10, description="smaller instances do not count, whether detected or missed (spec F.2)"
+    )
 
     def counted_classes(self, classes: Sequence[str], things: Sequence[str]) -> tuple[int, ...]:
-        """Numbers of the classes whose instances are told apart; `things` are those that have instances (J-19)."""
+        """Numbers of the classes with instances; `things` leaves out stuff (J-19)."""
         return tuple(i for i, name in enumerate(classes) if self.instance_classes == "all" or name in things)
 
 
 class DetectionRecipe(Recipe):
-    """Fine-tuning for object detection: VoteNet on the sparse backbone (spec F.3). Shares are of the run: epochs of 180."""
+    """Fine-tuning for object detection: VoteNet on the sparse backbone (spec F.3). Shares are fractions of the run,
+    from epochs of 180."""
 
     kind: Literal["detection"] = Field(description="of the task")
-    epochs: PositiveInt = Field(180, description="of the training scenes")
+    epochs: PositiveInt = Field(180, description="epochs over the training scenes")
     steps: PositiveInt | None = Field(
-        None, description="a fixed number in place of epochs; otherwise the planner fills it in for the training scenes"
+        None, description="fixed number of steps instead of epochs; otherwise the planner computes it"
     )
     batch: PositiveInt = Field(32, description="scenes of one step")
-    micro_batch: PositiveInt = Field(32, description="scenes in one forward pass; batch norm and losses see no more")
+    micro_batch: PositiveInt = Field(
+        32, description="scenes in one forward pass, over which batch norms and losses run"
+    )
     voxel_metres: PositiveFloat = Field(0.025, description="side of a voxel")
     validate_epochs: PositiveInt = Field(5, description="epochs between two validations on the held-out scenes")
     validate_every: PositiveInt | None = Field(
-        None, description="steps, in place of validate_epochs; filled in likewise"
+        None, description="steps between validations, instead of validate_epochs; computed likewise"
     )
-    points: PositiveInt = Field(40_000, description="drawn from a scene, at most")
-    colour_mean: tuple[float, float, float] = Field((109.8, 97.2, 83.8), description="of 0..255; taken off")
-    colour_divisor: PositiveFloat = Field(256.0, description="of colours, after the mean is taken off")
-    flip_x_probability: Probability = Field(0.5, description="of a flip along x")
-    flip_y_probability: Probability = Field(0.5, description="of a flip along y")
-    rotation_degrees: Annotated[float, Field(ge=0)] = Field(5.0, description="about z, at most")
+    points: PositiveInt = Field(40_000, description="maximum number of points drawn from a scene")
+    colour_mean: tuple[float, float, float] = Field(
+        (109.8, 97.2, 83.8), description="mean colour (0..255) that is subtracted"
+    )
+    colour_divisor: PositiveFloat = Field(256.0, description="divisor of colours, after subtracting the mean")
+    flip_x_probability: Probability = Field(0.5, description="probability of a flip along x")
+    flip_y_probability: Probability = Field(0.5, description="probability of a flip along y")
+    rotation_degrees: Annotated[float, Field(ge=0)] = Field(5.0, description="maximum rotation about z")
     scale: Range = Field((1.0, 1.0), description="drawn between these")
     seeds: PositiveInt = Field(1024, description="points that vote")
-    proposals: PositiveInt = Field(256, description="boxes that are proposed")
-    vote_channels: PositiveInt = Field(256, description="of the vote network")
-    proposal_channels: PositiveInt = Field(128, description="of the proposal network")
-    group_radius_metres: PositiveFloat = Field(0.3, description="within which votes are of one group")
+    proposals: PositiveInt = Field(256, description="number of proposed boxes")
+    vote_channels: PositiveInt = Field(256, description="channels of the vote network")
+    proposal_channels: PositiveInt = Field(128, description="channels of the proposal network")
+    group_radius_metres: PositiveFloat = Field(0.3, description="radius of a group of votes")
     group_points: PositiveInt = Field(16, description="of a group")
     padded_objects: Literal["ignored", "at_origin"] = Field(
         "ignored",
@@ -194,10 +207,12 @@ class DetectionRecipe(Recipe):
     )
     sampling_skips_origin: bool = Field(False, description="furthest points: as upstream (spec 0.2, item 9)")
     optimiser: AdamSettings = AdamSettings()
-    milestones: tuple[Share, ...] = Field((80 / 180, 120 / 180, 160 / 180), description="a tenth of the rate from here")
-    milestone_factor: PositiveFloat = Field(0.1, description="of the learning rate at each milestone")
+    milestones: tuple[Share, ...] = Field(
+        (80 / 180, 120 / 180, 160 / 180), description="shares of the run at which the rate drops"
+    )
+    milestone_factor: PositiveFloat = Field(0.1, description="factor of the learning rate at each milestone")
     norm_momentum: Probability = Field(
-        0.5, description="of every batch norm, halved at each share, at least norm_least"
+        0.5, description="momentum of every batch norm, halved at each share, at least norm_least"
     )
     norm_halved_every: Annotated[float, Field(gt=0)] = Field(
         80 / 180, description="share of the run after which the momentum of batch norms is halved"
@@ -234,7 +249,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "instance": InstanceRecipe,
     "detection": DetectionRecipe,
 }
-"""Recipes of tasks by kind; one that does not say its kind is semantic."""
+"""Recipes of tasks by kind; one without a kind is semantic."""
 
 
 def recipe_kind(recipe: object) -> str:

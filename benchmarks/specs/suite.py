@@ -17,22 +17,22 @@ from pretrain_bench.benchmarks.support.errors import WrongUse
 AXES = ("method", "pretrain_dataset", "task", "protocol", "label_ratio", "pretrain_seed", "finetune_seed")
 """Fields of a cell that a suite spans and that filters and exclusions name."""
 NO_SEED = 0
-"""The fine-tuning seed of a cell that has no use for one."""
+"""The fine-tuning seed of a cell that uses none."""
 
 
 class Suite(Spec):
     """The product of its axes, less what `exclude` names. Cells that make no sense (n/a) need not be excluded."""
 
-    name: Name = Field(description="as commands name it")
-    version: PositiveInt = Field(description="counted up with every change")
+    name: Name = Field(description="name in commands")
+    version: PositiveInt = Field(description="version, increased with every change")
     description: str = Field("", description="in a sentence or two")
     budget: str = Field(description="name or YAML file; relative paths start from the suite's folder")
-    profile: str | None = Field(None, description="name or YAML file; the budget's default where there is none")
+    profile: str | None = Field(None, description="name or YAML file; defaults to the budget's")
     methods: tuple[str, ...] = Field(min_length=1, description="pre-training methods, or folders of your own")
     pretrain_datasets: tuple[Name, ...] = Field(("scannet",), min_length=1, description="datasets to pre-train on")
     tasks: tuple[str, ...] = Field(min_length=1, description="by name or YAML file")
     protocols: tuple[Protocol, ...] = Field(
-        (FINETUNE,), min_length=1, description="how backbones are evaluated: finetune, linear, decoder"
+        (FINETUNE,), min_length=1, description="evaluation of backbones: finetune, linear, decoder"
     )
     label_ratios: tuple[str, ...] = Field(
         ("100%",), min_length=1, description="labels that may be used: 20%, 0.2, 20points or 4boxes"

@@ -1,4 +1,4 @@
-"""Tasks: what is evaluated, on which dataset, by which metric."""
+"""Tasks: dataset, kind and metric of an evaluation."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from pydantic import Field, PositiveFloat, model_validator
 from pretrain_bench.benchmarks.specs.base import Name, Spec
 
 HeadlineMetric = Literal["miou_voxel", "miou_point", "ap50", "map50"]
-"""What a task is judged and its checkpoints are selected by."""
+"""The metric that judges a task and selects its checkpoints."""
 
 METRICS = {"semantic": ("miou_voxel", "miou_point"), "instance": ("ap50",), "detection": ("map50",)}
-"""What each kind of task can be judged by, the default first."""
+"""The metrics that can judge each kind of task, the default first."""
 DEFAULT_RECIPES = {"semantic": "s3dis-sem", "instance": "s3dis-inst", "detection": "scannet-det"}
 """The task whose recipe a user's own task takes unless it names another."""
 
 
 class Task(Spec):
-    """What is fine-tuned and scored."""
+    """A fine-tuning task and its evaluation."""
 
-    name: Name = Field(description="as commands and records name it")
-    title: str = Field(description="in tables and figures; its name, unless given")
+    name: Name = Field(description="name in commands and records")
+    title: str = Field(description="name in tables and figures; defaults to the name")
     kind: Literal["semantic", "instance", "detection"] = Field(
-        description="what is predicted: a class for every voxel, instances, or boxes"
+        description="kind of prediction: a class for every voxel, instances, or boxes"
     )
-    dataset: Name = Field(description="what is fine-tuned and tested on")
-    headline_metric: HeadlineMetric = Field(description="the first metric of its kind, unless given")
+    dataset: Name = Field(description="dataset of fine-tuning and test")
+    headline_metric: HeadlineMetric = Field(
+        description="metric that judges the task; defaults to the first of its kind"
+    )
     recipe: Name | None = Field(
         None,
         description="the task whose recipe is used where a profile has none for this one; your own task defaults to s3dis-sem, "
@@ -34,15 +36,15 @@ class Task(Spec):
     )
     classes: tuple[str, ...] = Field(
         (),
-        description="those of the dataset's classes that are learnt and scored (all by default); others are unlabelled",
+        description="the dataset's classes that are learnt and scored (default: all); others count as unlabelled",
     )
-    voxel_metres: PositiveFloat | None = Field(None, description="in place of the recipe's")
+    voxel_metres: PositiveFloat | None = Field(None, description="voxel size, instead of the recipe's")
     evaluation: str = Field(description="the protocol, in words: resolution, augmentation at test time, selection")
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, data: Any) -> Any:
-        """What a short file leaves out follows from its name and kind."""
+        """Derive fields that a short file omits from its name and kind."""
         if not isinstance(data, dict) or not {"name", "kind"} <= data.keys():
             return data
         filled = {"title": data["name"], "evaluation": "not stated"} | data

@@ -13,15 +13,17 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from io import TextIOWrapper
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
 
 from pretrain_bench.benchmarks.support import ownership
+from pretrain_bench.benchmarks.support.foreign_files import open_plain
 from pretrain_bench.benchmarks.support.ownership import JobEnded, never
 
 WAIT_SECONDS = 0.2
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 """Errors of a file system without locks, such as Lustre mounted without `flock`."""
+_MOST_HOLDER_BYTES = 1000
 
 
 @contextlib.contextmanager
@@ -29,30 +31,35 @@ def exclusive(
     path: Path, waiting: Callable[[str], None] = lambda _: None, job_ended: JobEnded = never
 ) -> Iterator[None]:
     """Hold the lock file at `path`, made with its folder where missing. `waiting` is called once with the holder if another
-    process holds it. The holder may remove the file before it drops the lock. `job_ended`: whether the job of a holder has
-    ended, by the word of its cluster."""
+    process holds it, and may raise to give up. The holder may remove the file before it drops the lock. `job_ended`: whether the
+    job of a holder has ended, by the word of its cluster.
+
+    Raises OSError for anything but a plain file in its place.
+    """
     reported = False
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            file = path.open("a+")
+            file = open_plain(path, os.O_RDWR | os.O_CREAT)  # a received store may hold a link in its place
         except FileNotFoundError:
             continue  # a holder that has finished removed the folder just now
-        try:
-            holds = _hold(file, path, job_ended)
-        except FileNotFoundError:
-            file.close()
-            continue
-        if holds is None:
-            break
-        if holds and not reported:
-            waiting(holds)
-            reported = True
-        file.close()
+        with contextlib.ExitStack() as closing:
+            closing.callback(file.close)
+            try:
+                holds = _hold(file, path, job_ended)
+            except FileNotFoundError:
+                continue
+            if holds is None:
+                closing.pop_all()
+                break
+            if holds and not reported:
+                reported = True
+                waiting(holds)
         time.sleep(WAIT_SECONDS if holds else 0)
     try:
         file.truncate(0)
-        file.write(ownership.this_process())
+        file.seek(0)
+        file.write(ownership.this_process().encode())
         file.flush()
         yield
     finally:
@@ -60,20 +67,27 @@ def exclusive(
         file.close()
 
 
-def _hold(file: TextIOWrapper, path: Path, job_ended: JobEnded) -> str | None:
+def _hold(file: BufferedReader | BufferedRandom, path: Path, job_ended: JobEnded) -> str | None:
     """Try to hold the lock file that is open. Returns None, or the holder; the empty text where it is not the lock any more."""
+    locks = True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.seek(0)
-        return file.read().strip() or "another process"
+        return _named_in(file)
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
+        locks = False
     # The holder before us may have removed the file that we have open; then another one is the lock by now.
     if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
         return ""
-    return ownership.claim(owner_file(path), job_ended)
+    return ownership.claim(owner_file(path), job_ended, locked_here=locks)
+
+
+def _named_in(file: BufferedReader | BufferedRandom) -> str:
+    """The holder, as it describes itself in the lock file."""
+    file.seek(0)
+    return file.read(_MOST_HOLDER_BYTES).decode(errors="replace").strip() or "another process"
 
 
 def owner_file(path: Path) -> Path:
@@ -88,12 +102,14 @@ def host() -> str:
 
 def holder(path: Path, job_ended: JobEnded = never) -> str | None:
     """The process that holds the lock file, as it describes itself; None where there is none."""
+    locks = False
     try:
-        with path.open("r") as file:
+        with open_plain(path) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                locks = True
             except BlockingIOError:
-                return file.read().strip() or "another process"
+                return _named_in(file)
     except OSError:
         pass
-    return ownership.owner(owner_file(path), job_ended)
+    return ownership.owner(owner_file(path), job_ended, locked_here=locks)

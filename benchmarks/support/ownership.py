@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
+from pretrain_bench.benchmarks.support.foreign_files import read_plain
 
 HEARTBEAT_SECONDS = 10.0
 ASK_AFTER_SECONDS = 30.0
@@ -28,6 +29,7 @@ ASK_AFTER_SECONDS = 30.0
 OLD_SECONDS = 120.0
 """A heartbeat of this age counts as old: clocks of a cluster differ by less."""
 ANSWER_SECONDS = 3.0
+MOST_OWNER_BYTES = 4096
 JOB_VARIABLE = "BENCH_JOB"
 """Environment variable with the job of this process, as `slurm:17_3`; a worker sets it."""
 
@@ -62,14 +64,17 @@ def never(job: str) -> bool:
     return False
 
 
-def claim(path: Path, job_ended: JobEnded = never) -> str | None:
-    """Make this process the owner of `path`. Returns None, or who owns it. Raises FileNotFoundError where its folder is gone."""
+def claim(path: Path, job_ended: JobEnded = never, locked_here: bool = False) -> str | None:
+    """Make this process the owner of `path`. Returns None, or who owns it. Raises FileNotFoundError where its folder is gone.
+
+    `locked_here`: this process holds a lock that every process of this machine would hold, in any container.
+    """
     mine = _this_process()
     if _create(path, mine.model_dump_json()):
         _hearts.add(path, mine.token)
         return None
     theirs = _read(path)
-    if not _is_gone(path, theirs, job_ended):
+    if not _is_gone(path, theirs, job_ended, locked_here):
         return "another process" if theirs is None else str(theirs)
     # Only who makes this file may replace that owner; the owner file itself is never absent meanwhile.
     marker = path.with_name(f"{path.name}.after-{'' if theirs is None else theirs.token}")
@@ -97,12 +102,12 @@ def release(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def owner(path: Path, job_ended: JobEnded = never) -> str | None:
-    """Who owns `path`; None where that is known to be gone, or there is none."""
+def owner(path: Path, job_ended: JobEnded = never, locked_here: bool = False) -> str | None:
+    """Who owns `path`; None where that is known to be gone, or there is none. `locked_here` as in `claim`."""
     if not path.exists():
         return None
     held = _read(path)
-    if _is_gone(path, held, job_ended):
+    if _is_gone(path, held, job_ended, locked_here):
         return None
     silent = _age(path)
     late = f", silent for {silent:.0f} s; remove {path} if that process has ended" if silent > OLD_SECONDS else ""
@@ -119,14 +124,14 @@ def check_owned(path: Path) -> None:
     """Raises EnvironmentCannot where this process owned `path` and another one has taken it over meanwhile."""
     token, held = _hearts.token(path), _read(path)
     if token is not None and (held is None or held.token != token):
-        by = "nobody" if held is None else str(held)
+        by = "and has ended since" if held is None else str(held)
         raise EnvironmentCannot(
             f"{path.parent}: this process was silent for so long that another one took its stage over ({by}); nothing was lost: "
             "run the command again"
         )
 
 
-def _is_gone(path: Path, held: Owner | None, job_ended: JobEnded) -> bool:
+def _is_gone(path: Path, held: Owner | None, job_ended: JobEnded, locked_here: bool) -> bool:
     """Whether an owner is known to be gone. A file that cannot be read is one that is being written, or was left half-written."""
     age = _age(path)
     if held is None:
@@ -134,6 +139,8 @@ def _is_gone(path: Path, held: Owner | None, job_ended: JobEnded) -> bool:
     here = _this_process()
     if held.host == here.host and held.boot != here.boot:
         return True  # the machine has started again since
+    if locked_here and held.boot and held.boot == here.boot:
+        return True  # also in another container of this machine, whose processes cannot be seen
     if (held.boot, held.namespace) == (here.boot, here.namespace):
         return not _runs(held)
     if held.job is not None and age > ASK_AFTER_SECONDS and job_ended(held.job):
@@ -178,7 +185,7 @@ def _create(path: Path, content: str) -> bool:
 
 def _read(path: Path) -> Owner | None:
     try:
-        return Owner.model_validate_json(path.read_bytes())
+        return Owner.model_validate_json(read_plain(path, MOST_OWNER_BYTES))
     except (OSError, ValidationError):
         return None
 

@@ -45,7 +45,7 @@ def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
                 raise
     except BrokenProcessPool:
         raise EnvironmentCannot(
-            "a worker process was killed, perhaps for want of memory; free some, or look at the system's log, and try again"
+            "a worker process was killed, perhaps for lack of memory; free some, or look at the system's log, and try again"
         ) from None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import subprocess
 import sys
 import tarfile
@@ -20,6 +19,7 @@ from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.audit.runs import AuditedRun, Runs
 from pretrain_bench.harness.audit.shipped import shipped
 from pretrain_bench.harness.audit.tables import code_list
+from pretrain_bench.harness.contract.records import is_commit
 from pretrain_bench.harness.planning.code_digest import code_hashes, code_sha256, digest_of_hashes, package_folder
 from pretrain_bench.harness.store.store import CODE
 
@@ -56,7 +56,7 @@ def check_code(runs: Runs, tally: Tally) -> None:
         if _ours(run) != run.spec.code_sha256 and dirty:
             text = f"unknown code: made with uncommitted changes on commit {_short(commit)}"
             tally.note(KNOWN, "warning", run.name, text)
-        elif _ours(run) == run.spec.code_sha256 and (dirty or commit in (None, _head()) or not _is_shown(commit)):
+        elif _ours(run) == run.spec.code_sha256 and (dirty or commit in (None, _head()) or not is_commit(commit)):
             tally.expect(KNOWN, True, run.name, "")
         elif commit is None:
             made_by = run.record.provenance.project_version
@@ -96,7 +96,7 @@ def _check_list(run: AuditedRun, tally: Tally) -> None:
 
 def _check_commit(commit: str, runs: list[AuditedRun], look: bool, tally: Tally) -> None:
     """Compare runs with the code at the commit that they name."""
-    if not _is_shown(commit):
+    if not is_commit(commit):
         for run in runs:
             tally.note(KNOWN, "not checked", run.name, "the record does not show its commit")
         return
@@ -135,11 +135,6 @@ def digests_at(commit: str, stages: tuple[Stage, ...]) -> dict[Stage, str | None
         except (OSError, ValueError, tarfile.TarError, subprocess.SubprocessError):
             return {}
     return dict(zip(stages, digests, strict=True))
-
-
-def _is_shown(commit: str | None) -> bool:
-    """Whether a record shows its commit; an anonymous bundle does not."""
-    return commit is not None and re.fullmatch(r"[0-9a-f]{40}", commit) is not None
 
 
 @cache

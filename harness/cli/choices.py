@@ -8,6 +8,7 @@ from typing import Literal
 UpChoice = Literal["auto", "+x", "-x", "+y", "-y", "+z", "-z"]
 World = Literal["nano", "smoke", "tiny", "full"]
 Keep = Literal["none", "final", "best", "all"]
+Figures = Literal["screen", "paper"]
 Checkpoint = Literal["final", "selected", "best"]
 
 

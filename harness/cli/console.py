@@ -21,10 +21,10 @@ KEYS = ("run", "key", "name", "image")
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as text, at most as wide as the terminal or WIDTH. Long cells wrap, except in columns of keys.
+    """A table as text, at most as wide as the terminal or WIDTH; long cells wrap, except in columns of keys.
 
-    Cells are literal: no markup, no control characters. Headers are bold on a terminal; elsewhere the text is plain. More than
-    LONG rows are plain and one line each, however wide.
+    Cells are literal: no markup, no control characters. Headers are bold on a terminal; elsewhere the text is plain.
+    Tables of more than LONG rows are plain, with one line per row of any width.
     """
     cells = [[printable(str(cell)) for cell in row] for row in rows]
     titles = [printable(header) for header in headers]

@@ -101,7 +101,8 @@ def _print(plan: pb.Plan, show_all: bool, retry: Retry) -> None:
     from pretrain_bench.harness.cli.console import table
 
     suite, absent = plan.suite, plan.not_applicable
-    print(f"suite {suite.name} v{suite.version}: {suite.description.strip()}")
+    description = suite.description.strip()
+    print(f"suite {suite.name} v{suite.version}" + (f": {description}" if description else ""))
     cells, names = len(plan.cells) + len(plan.waiting), f"budget {plan.budget.name}, profile {plan.profile.name}"
     print(
         f"{cells} cells, {len(plan.stages) + len(plan.expected)} stages, {names}"

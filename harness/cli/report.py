@@ -10,7 +10,7 @@ import typer
 
 import pretrain_bench as pb
 from pretrain_bench.harness.cli import completion
-from pretrain_bench.harness.cli.choices import Exporter
+from pretrain_bench.harness.cli.choices import Exporter, Figures
 from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
 
@@ -37,6 +37,13 @@ def report(
             help="Include pictures that `bench show RUN --scene` made; they show scenes of the dataset.",
         ),
     ] = True,
+    figures: Annotated[
+        Figures,
+        typer.Option(
+            "--figures",
+            help="For a screen, or for a paper: no titles, column or text width, 8-point letters, embedded fonts.",
+        ),
+    ] = "screen",
     watch: Annotated[
         bool, typer.Option("--watch", help="Rewrite the report when runs end, at most every 30 s.")
     ] = False,
@@ -59,7 +66,13 @@ def report(
     from pretrain_bench.harness.cli.console import warn_unreadable
 
     if compare is not None:
-        ignored = {"--suite": suite, "--published": published, "--watch": watch, "--export": export}
+        ignored = {
+            "--suite": suite,
+            "--published": published,
+            "--watch": watch,
+            "--export": export,
+            "--figures": figures == "paper",
+        }
         if given := [flag for flag, value in ignored.items() if value]:
             raise pb.WrongUse(f"{', '.join(given)}: cannot be combined with --compare")
         comparison = pb.compare(*compare, runs=runs, out=out)
@@ -70,6 +83,7 @@ def report(
         raise pb.WrongUse("--watch prints a line for each report; leave out --json")
 
     options: dict[str, Any] = {"suite": suite, "published": published, "page": page, "scene_pictures": scene_pictures}
+    options["figures"] = figures
 
     def build(runs: Any) -> Any:
         return pb.report(runs, out, export=export or (), **options)

@@ -16,7 +16,7 @@ def status(runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
 
     A stage is stalled if it has sent no event for a minute and for 20 times the duration of a step.
     """
-    from pretrain_bench.api.display import duration
+    from pretrain_bench.api.display import about
     from pretrain_bench.harness.cli.console import print_json, table
 
     current = pb.status(runs)
@@ -31,8 +31,8 @@ def status(runs: Runs = DEFAULT_RUNS, json: Json = False) -> None:
     headers = ("run", "stage", "seeds", "state", "step", "steps/s", "left", "by")
     print(table(headers, rows) if rows else "nothing runs")
     for command in current.commands:
-        done, left = f"{command.ended} of {command.stages} stages ended", duration(command.seconds_left)
-        print(f"bench run ({command.by}): {done}, about {left} left")
+        done, left = f"{command.ended} of {command.stages} stages ended", about(command.seconds_left)
+        print(f"bench run ({command.by}): {done}, {left} left")
     print(", ".join(f"{n} {name}" for name, n in sorted(current.outcomes.items())) or "no run has ended yet")
 
 

@@ -34,7 +34,7 @@ class Line(Spec):
     before: str | None = Field(
         None,
         max_length=64,
-        description="sha256 of the line before, as it stands in the file; left out by other writers",
+        description="sha256 of the previous line in the file; optional for other writers",
     )
 
 
@@ -62,7 +62,7 @@ class Step(Line):
         None,
         ge=0,
         le=1,
-        description="share of the run that is over, where FLOPs or GPU seconds end it",
+        description="finished share of the run, if FLOPs or GPU seconds limit it",
     )
     health: dict[str, float] = {}
 
@@ -77,7 +77,7 @@ class Eval(Line):
     predictions_sha256: str | None = Field(
         None,
         max_length=64,
-        description="of the predictions that gave these metrics (`benchmarks.metrics.predictions.digest`)",
+        description="digest of the predictions behind these metrics (`benchmarks.metrics.predictions.digest`)",
     )
 
 
@@ -96,9 +96,9 @@ class Ledger(Spec):
     peak_memory_bytes: Count = 0
     gpu_seconds: NonNegativeFloat = 0.0
     peak_gpu_memory_bytes: Count = 0
-    sparse_flops: Count = Field(0, description="of forward passes of sparse convolutions, validation included")
+    sparse_flops: Count = Field(0, description="FLOPs of forward passes of sparse convolutions, validation included")
     flops: Count = Field(
-        0, description="of training: products of matrices and convolutions, sparse and dense, forward and backward"
+        0, description="FLOPs of training: matrix products and convolutions, sparse and dense, forward and backward"
     )
 
 

@@ -28,7 +28,7 @@ def load_record(plain: Plain) -> Record:
     if not isinstance(plain, dict):
         raise ValueError("not a mapping")
     version = plain.get("schema_version", 1)
-    if version == SCHEMA_VERSION or version not in STEPS:
+    if version == SCHEMA_VERSION or not isinstance(version, int) or version not in STEPS:
         record = Record.model_validate(_with_shared_provenance(plain))
         plain.pop("sha256", None)
         if record.sha256 not in hashes_as_written(plain):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeGuard
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
@@ -73,6 +74,11 @@ class Provenance(Spec):
     memory_bytes: int
     machine: str
     numerics: dict[str, str] = {}
+
+
+def is_commit(text: str | None) -> TypeGuard[str]:
+    """Whether a record shows its commit: an anonymous bundle has a shorter hash in its place."""
+    return text is not None and re.fullmatch(r"[0-9a-f]{40}", text) is not None
 
 
 class Record(Spec):

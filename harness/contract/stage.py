@@ -83,14 +83,14 @@ class DataView(Spec):
     manifest_sha256: Sha256
     synthetic: bool
     view: Literal["unlabelled", "labelled"]
-    classes: tuple[str, ...] = Field((), description="of points, or of boxes where boxes are detected")
-    things: tuple[str, ...] = Field((), description="those of `classes` whose instances are told apart")
+    classes: tuple[str, ...] = Field((), description="classes of points, or of boxes in a detection task")
+    things: tuple[str, ...] = Field((), description="those of `classes` with instances")
     label_ids: tuple[NonNegativeInt, ...] = Field(
         (),
-        description="id of each class in the labels, of a task with some of the dataset's classes; in order by default",
+        description="id of each class in the labels, for a task with some of the dataset's classes; in order by default",
     )
-    heading_bins: PositiveInt = Field(1, description="of boxes; 1 where they lie along the axes")
-    box_mean_sizes_metres: tuple[tuple[float, float, float], ...] = Field((), description="full size, for each class")
+    heading_bins: PositiveInt = Field(1, description="heading bins of boxes; 1 if they are axis-aligned")
+    box_mean_sizes_metres: tuple[tuple[float, float, float], ...] = Field((), description="full size of boxes by class")
     scenes: tuple[FolderName, ...] = Field((), description="the scenes a pre-training stage uses")
 
     @model_serializer(mode="wrap")
@@ -134,27 +134,25 @@ class StageSpec(Spec):
         None, description="the validated fields of the stage's recipe; only the stage's own code knows what they mean"
     )
     from_task: tuple[str, ...] = Field(
-        (), description="of a pre-training: fields of the recipe that have the value of the task that is fine-tuned on"
+        (), description="pre-training: fields of the recipe that take the fine-tuning task's value"
     )
-    settings: dict[str, bool | int | float | str] = Field({}, description="what the method's file says, as it is")
+    settings: dict[str, bool | int | float | str] = Field({}, description="settings in the method's file, unchanged")
     pretrained_on: tuple[str, ...] | None = Field(
         None,
         exclude_if=is_none,
-        description="of a pre-training: what the method's file states of weights it brings along",
+        description="pre-training: scenes that the method's file states for weights that it brings along",
     )
     limits: Limits
     data: DataView | None = None
-    selection: Selection = Field(
-        "held_out", description="of a fine-tuning: the training scenes that select a checkpoint"
-    )
+    selection: Selection = Field("held_out", description="fine-tuning: the training scenes that select a checkpoint")
     split: Split | None = None
-    coverage: SplitCoverage | None = Field(None, description="of a fine-tuning: how much of the test split is scored")
-    transfer: Transfer = Field("all", description=f"of a fine-tuning: {TRANSFER_MEANS}")
+    coverage: SplitCoverage | None = Field(None, description="fine-tuning: the scored part of the test split")
+    transfer: Transfer = Field("all", description=f"fine-tuning: {TRANSFER_MEANS}")
     parents: dict[Name, str] = Field({}, description="stage name to key")
     probe: Probe | None = Field(
         None,
         exclude_if=lambda probe: probe is None,
-        description="of a finetune stage: how the frozen backbone, or encoder, is probed; None: all of it is fine-tuned",
+        description="finetune stage: the probe of a frozen backbone or encoder; None: the whole network is fine-tuned",
     )
     imagenet_weights_sha256: Sha256 | None = None
     checkpoint: Checkpoint | None = Field(

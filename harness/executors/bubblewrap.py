@@ -36,8 +36,8 @@ OLDEST = (0, 7)
 """The first version that can limit the size of a folder in memory."""
 PROBE_SECONDS = 120.0
 LOG_SECONDS = 60.0
-UNLIMITED = ("CPUs beyond the thread count", "GPU memory", "disk between two looks a second apart")
-SAMPLED = ("memory between two looks", "pids between two looks")
+UNLIMITED = ("CPUs beyond the thread count", "GPU memory", "disk use between samples a second apart")
+SAMPLED = ("memory between samples", "pids between samples")
 
 
 class BubblewrapExecutor:

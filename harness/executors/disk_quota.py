@@ -85,7 +85,7 @@ def _take_back(image: Path, folder: Path, mib: int) -> None:
     if folder_bytes(folder) <= mib << 20 and not _succeeds("cp", "-a", f"{folder}/.", str(kept)):
         remove_tree(kept)
         raise EnvironmentCannot(
-            f"{folder}: what the stage left cannot be copied out of {image.name}; is the disk full? Make room, and the same "
+            f"{folder}: the stage's output cannot be copied out of {image.name}; is the disk full? Make room, and the same "
             "command resumes there"
         )
     _succeeds("umount", "-l", str(folder))

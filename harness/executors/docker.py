@@ -35,6 +35,7 @@ from pretrain_bench.harness.executors.sandbox import (
     contract_binds,
     sandbox_user,
 )
+from pretrain_bench.harness.planning.code_digest import docker_folder
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 ENGINE_LOG_SIZE = "32m"
 """More than is kept: the engine starts its log file again when it is full, also while it is being read."""
 
+
+SECCOMP = docker_folder() / "seccomp.json"
+"""System calls that no stage may make. It takes the place of the engine's own profile, which depends on the engine's version."""
 
 CANNOT_START = 127
 """Exit code of an image whose command cannot be started, as of a shell."""
@@ -71,7 +75,7 @@ class DockerExecutor:
         )
         self.limits_use = not (self.rootless and str(info.get("CgroupVersion")) == "1")
         self.limits_disk = can_limit() and not self.rootless
-        unlimited: tuple[str, ...] = () if self.limits_disk else ("disk between two looks a second apart",)
+        unlimited: tuple[str, ...] = () if self.limits_disk else ("disk use between samples a second apart",)
         unlimited += () if self.limits_use else ("CPUs beyond the thread count", "memory", "pids")
         self.not_enforced: tuple[str, ...] = ("GPU memory", *unlimited)
         remove_orphans(self.client)
@@ -108,6 +112,10 @@ class DockerExecutor:
                     with contextlib.suppress(APIError, RequestException):
                         container.remove(force=True, v=True)
 
+    def seccomp(self) -> str:
+        """The profile of system calls as this engine takes it: its text."""
+        return SECCOMP.read_text()
+
     def check_images(self, methods: Iterable[Method]) -> None:
         """Raises StaleImage where the image of a method or of the tasks is missing or does not fit the code."""
         for image in [*(m.code_of for m in methods if m.name not in self.own), TASK]:
@@ -130,7 +138,7 @@ class DockerExecutor:
             "read_only": True,
             "tmpfs": {"/tmp": f"size={TMP_BYTES},mode=1777"},
             "cap_drop": ["ALL"],
-            "security_opt": ["no-new-privileges"],
+            "security_opt": ["no-new-privileges", f"seccomp={self.seccomp()}"],
             # A rootless engine maps its root to this user, who has no privileges.
             "user": "0:0" if self.rootless else f"{sandbox_user()}:{sandbox_user()}",
             "shm_size": SHARED_MEMORY_BYTES,

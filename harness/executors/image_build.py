@@ -77,7 +77,7 @@ def build(client: DockerClient, image: str, settings: BuildSettings, logs: Path,
     """Build one image, unless an image of equal inputs is there."""
     parent = "" if image == BASE else image_id(client, BASE)
     if image != BASE and not parent:
-        return Built(image, "build_failed", 0.0, "there is no base to build on; run: bench images build base", None)
+        return Built(image, "build_failed", 0.0, "the base image is missing; run: bench images build base", None)
     files = context(image, settings)
     arguments = settings.arguments() if image == BASE else {"BASE": tag(BASE)}
     inputs = inputs_sha256(files, arguments, parent)

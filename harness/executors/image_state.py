@@ -87,7 +87,7 @@ def lock_base(client: DockerClient, base: str) -> str:
     try:
         return str(client.images.get_registry_data(base).id)
     except Exception as error:
-        raise EnvironmentCannot(f"{base}: its digest cannot be had: {first_line(error)}") from None
+        raise EnvironmentCannot(f"{base}: its digest cannot be read: {first_line(error)}") from None
 
 
 def require(client: DockerClient, image: str) -> str:
@@ -111,8 +111,6 @@ def with_image(client: DockerClient, method: Method) -> Method:
             f"{method.image.partition(':')[0]} FOLDER"
         ) from None
     if image.attrs["Config"].get("Volumes"):
-        raise WrongUse(
-            f"method {method.name!r}: its image has a VOLUME, which is disk outside of every limit; take it out"
-        )
+        raise WrongUse(f"method {method.name!r}: its image has a VOLUME, which no disk limit covers; remove it")
     code = hashlib.sha256(f"{method.code_sha256} {image.id}".encode()).hexdigest()
     return method.model_copy(update={"code_sha256": code, "image": image.id})

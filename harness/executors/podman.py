@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pretrain_bench.benchmarks.support.process_limits import memory_kills_of_the_machine
 from pretrain_bench.harness.executors.base import KILLED, StageLaunch
 from pretrain_bench.harness.executors.container_watch import ContainerWatch
-from pretrain_bench.harness.executors.docker import DockerExecutor
+from pretrain_bench.harness.executors.docker import SECCOMP, DockerExecutor
 from pretrain_bench.harness.executors.engine import HOST_VARIABLE, connect
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ class PodmanExecutor(DockerExecutor):
 
     def __init__(self, client: DockerClient | None = None, own: Mapping[str, str] | None = None) -> None:
         super().__init__(client or connect("podman"), own)
+
+    def seccomp(self) -> str:
+        """The path of the profile: podman reads it itself."""
+        return str(SECCOMP.resolve())
 
     def _settings(self, launch: StageLaunch) -> dict[str, Any]:
         from docker.types import LogConfig

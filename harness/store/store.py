@@ -44,6 +44,10 @@ RECORD, SPEC, ATTEMPTS, ARTIFACTS, LOG = "record.json", "spec.json", "attempts",
 CODE, CONFUSION = "code.json", "confusion.json"
 
 
+GONE = ".gone-"
+"""Start of the names of folders that are being removed."""
+
+
 class Store:
     """One folder of runs; or a bundle, unpacked at `root`, which can only be read. `open_store` (bundle.py) opens either."""
 
@@ -82,7 +86,7 @@ class Store:
                 try:
                     record = read_record(os.path.join(folder, key, RECORD))
                 except WrongUse as error:
-                    # A file is no run, and neither is an empty folder, as a crash of the machine leaves.
+                    # Neither a file nor an empty folder (left by a crash of the machine) is a run.
                     if os.path.isdir(folder / key) and os.listdir(folder / key):
                         unreadable.append(str(error))
                     continue
@@ -119,7 +123,10 @@ class Store:
     # ------------------------------------------------------------------------------------------------------- writing
 
     def check_writable(self) -> None:
-        """Make the folder and try a write. Raises WrongUse for a bundle, EnvironmentCannot where the write fails."""
+        """Make the folder, try a write, and finish removals that were cut off.
+
+        Raises WrongUse for a bundle, EnvironmentCannot where the write fails.
+        """
         self.refuse_bundle()
         if str(self.root) != readable(str(self.root)):
             raise WrongUse(
@@ -127,6 +134,9 @@ class Store:
             )
         try:
             try_write(self.root / ".partial")
+            for folder in self.partial_folders():
+                if folder.name.startswith(GONE):
+                    remove_tree(folder)
         except OSError as error:
             raise cannot_write(self.root, error, "runs (--runs names another folder)") from None
 
@@ -138,6 +148,31 @@ class Store:
     def partial(self, key: str) -> Path:
         """The folder with the resumable state of a stage under way."""
         return self.root / ".partial" / key
+
+    def partial_folders(self) -> list[Path]:
+        """The state of stages under way, and what removals left that were cut off. Raises WrongUse where all of it is a link."""
+        top = self.root / ".partial"
+        if top.is_symlink():
+            raise WrongUse(f"{top}: a link, which is not followed; remove it")
+        return sorted(p for p in top.glob("*") if p.name.startswith(GONE) or (p.name[0] != "." and p.is_dir()))
+
+    def drop_abandoned(self, folder: Path) -> bool:
+        """Remove one of `partial_folders`, unless a process works on it. Raises OSError."""
+
+        def give_up(holder: str) -> None:
+            raise WrongUse(holder)
+
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.name.startswith(GONE):
+            remove_tree(folder)
+        else:
+            try:
+                with exclusive(folder / "lock", give_up):
+                    self.drop_partial(folder.name)
+            except WrongUse:
+                return False
+        return True
 
     @contextlib.contextmanager
     def lock(self, key: str, waiting: Callable[[str], None]) -> Iterator[Path]:
@@ -249,7 +284,7 @@ class Store:
 
     def drop_partial(self, key: str) -> None:
         """Remove the partial state of a stage: renamed first, so that a waiting process never sees half of it."""
-        gone = self.root / ".partial" / f".gone-{key}-{os.getpid()}"
+        gone = self.root / ".partial" / f"{GONE}{key}-{os.getpid()}"
         remove_tree(gone)
         os.rename(self.partial(key), gone)
         remove_tree(gone)

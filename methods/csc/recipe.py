@@ -10,7 +10,7 @@ from pretrain_bench.methods.training.frame_pairs_recipe import FramePairs
 
 
 class SceneContexts(FramePairs):
-    """Contrastive Scene Contexts: colour as input, turned mostly about z, negatives by where they lie (spec C.1)."""
+    """Contrastive Scene Contexts: colour as input, rotation mostly about z, negatives by scene context (spec C.1)."""
 
     partition: Literal["fast4", "general8"] = Field("fast4", description="J-14")
     inner_voxels: PositiveFloat = 2.0

@@ -15,10 +15,10 @@ from pretrain_bench.benchmarks.specs.recipes import Recipe, Work, voxels_of_fram
 class DepthContrast(Recipe):
     """DepthContrast: momentum contrast of whole scans, as points and as voxels (spec D)."""
 
-    epochs: PositiveInt = Field(40, description="the paper's; official 400. Also the stairs of the learning rate")
-    steps: PositiveInt | None = Field(
-        None, description="a fixed number of steps in place of epochs, for small machines"
+    epochs: PositiveInt = Field(
+        40, description="epochs, also the stairs of the learning rate; 40 in the paper, officially 400"
     )
+    steps: PositiveInt | None = Field(None, description="fixed number of steps instead of epochs, for small machines")
     scans_per_step: PositiveInt = 32
     scans_per_pass: PositiveInt = Field(32, description="scans in one forward pass; a step adds up its passes")
     format: Literal["joint", "voxel"] = Field("joint", description="J-15: points and voxels, or voxels only")
@@ -32,8 +32,8 @@ class DepthContrast(Recipe):
     key_momentum: Probability = 0.999
     temperature: PositiveFloat = 0.1
     embedding_channels: PositiveInt = 128
-    scan_points: PositiveInt = Field(50_000, description="drawn from a frame before it is augmented")
-    points: PositiveInt = Field(20_000, description="of each augmented copy")
+    scan_points: PositiveInt = Field(50_000, description="points drawn from a frame before augmentation")
+    points: PositiveInt = Field(20_000, description="points of each augmented copy")
     sizes: tuple[PositiveInt, ...] = Field((5000, 10_000, 15_000, 20_000), min_length=1, description="resampled to one")
     crop_share: Range = (0.5, 1.0)
     crop_aspect: Probability = 0.75

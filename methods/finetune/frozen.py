@@ -69,6 +69,6 @@ def whole_scenes(context: StageContext, recipe: SemanticRecipe | FeatureRecipe, 
 def end_where_asked(context: StageContext) -> None:
     """Raises Cancelled or OutOfTime where the user or a time limit wants a stage without steps to end."""
     if context.stop == CANCEL:
-        raise Cancelled("cancelled; the stage starts anew")
+        raise Cancelled("cancelled; the stage will start again")
     if context.stop is not None:
         raise OutOfTime("the time limit came before all scenes were passed through the network")

@@ -108,7 +108,7 @@ def _best(request: Request, content: CheckpointContent) -> Candidate:
     if first.fit and equals:
         places = " and ".join(repr(c.place) for c in (first, *equals[:2]))
         raise DataError(
-            f"{request.path}: {len(equals) + 1} networks in it fit, at {places}; convert the one that you mean: bench methods "
+            f"{request.path}: {len(equals) + 1} networks in it fit, at {places}; convert one of them: bench methods "
             f"import-checkpoint FILE --prefix {equals[0].place or first.place}"
         )
     return first
@@ -172,8 +172,8 @@ def _order(request: Request, content: CheckpointContent, best: Candidate) -> Ker
     if order is None:
         choices = "; ".join(f"{name}: {facts.title}" for name, facts in ORIGINS.items() if facts.order in fitting)
         raise DataError(
-            f"{request.path}: its tensors fit, but the order of its kernels cannot be read off them, and with the wrong one the "
-            "network computes nonsense. Name where the file comes from: --method NAME=ORIGIN:FILE, or --origin ORIGIN of "
+            f"{request.path}: its tensors fit, but do not show the order of its kernels, and a wrong order makes the "
+            "network compute nonsense. Name the origin of the file: --method NAME=ORIGIN:FILE, or --origin ORIGIN of "
             f"import-checkpoint ({choices})"
         )
     if order not in fitting:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pretrain_bench.benchmarks.specs.checkpoint import KERNEL_ORDER, PARTIAL
+from pretrain_bench.benchmarks.support.archives import check_torch_file
 from pretrain_bench.benchmarks.support.errors import DataError
 
 DEEPEST_NEST = 4
@@ -68,11 +69,14 @@ def read_checkpoint(path: Path) -> CheckpointContent:
             start = file.read(9)
         if start[8:] == b"{":
             return _safetensors(path)
+        check_torch_file(path)
         allowed: list[Any] = [(_Opaque, name) for name in _SETTINGS_CLASSES]
         allowed += [(dict, name) for name in _SETTINGS_MAPPINGS]
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is refused is reported below
             data = torch.load(path, map_location="cpu", weights_only=True)
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:

@@ -33,37 +33,45 @@ class MaskedSceneContrast(Recipe):
     )
     scale: Range = (0.9, 1.1)
     rotation_degrees: tuple[float, float, float] = (180 / 64, 180 / 64, 180.0)
-    flip_probability: Probability = Field(0.5, description="of x and of y")
+    flip_probability: Probability = Field(0.5, description="probability of mirroring x, and of mirroring y")
     jitter_voxels: Strength = Field(0.25, description="J-28: standard deviation of the noise on each coordinate")
     jitter_clip_voxels: Strength = 1.0
     colour_jitter: tuple[Strength, Strength, Strength, Strength] = Field(
         (0.4, 0.4, 0.2, 0.02), description="brightness, contrast, saturation, and hue in turns of the hue circle"
     )
-    colour_jitter_probability: Probability = Field(0.8, description="of each of the four")
-    colour_noise: Strength = Field(0.05, description="standard deviation, of the range of colours")
+    colour_jitter_probability: Probability = Field(0.8, description="probability of each of the four colour operations")
+    colour_noise: Strength = Field(
+        0.05, description="standard deviation of colour noise, as a share of the colour range"
+    )
     colour_noise_probability: Probability = 0.95
-    crop_share: Annotated[float, Field(gt=0, le=1)] = Field(0.6, description="of a view's voxels that are kept")
+    crop_share: Annotated[float, Field(gt=0, le=1)] = Field(0.6, description="share of a view's voxels that is kept")
     mask_cell_voxels: PositiveFloat = Field(5.0, description="J-28: edge of the cells that are masked as a whole")
-    mask_rate: Annotated[float, Field(gt=0, le=0.5)] = Field(0.4, description="of the cells of a pass, in each view")
-    mix_probability: Probability = Field(0.8, description="that a pass overlays pairs of scans in its first view")
+    mask_rate: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        0.4, description="share of a pass's cells that is masked, in each view"
+    )
+    mix_probability: Probability = Field(
+        0.8, description="probability that a pass overlays pairs of scans in its first view"
+    )
     match_voxels: PositiveFloat = Field(
         1.5, description="J-28: largest distance between matching voxels, in voxels, exclusive"
     )
-    match_neighbours: PositiveInt = Field(8, description="nearest voxels of which one is drawn as the match")
-    pairs: PositiveInt = Field(8192, description="at most, in a pass")
+    match_neighbours: PositiveInt = Field(8, description="number of nearest voxels from which one match is drawn")
+    pairs: PositiveInt = Field(8192, description="maximum number of pairs in a pass")
     least_pairs: PositiveInt = Field(32, description="a scan whose views have fewer is replaced")
     temperature: PositiveFloat = 0.4
-    contrast_weight: Strength = Field(1.0, description="J-30: 0.125 is what eight processes upstream have in effect")
+    contrast_weight: Strength = Field(1.0, description="J-30: upstream's eight processes have 0.125 in effect")
     colour_weight: Strength = 1.0
-    colour_target_scale: PositiveFloat = Field(2.0, description="J-27: of the input -0.5..0.5, so the target is -1..1")
+    colour_target_scale: PositiveFloat = Field(
+        2.0, description="J-27: factor of the input colours in -0.5..0.5, so targets are in -1..1"
+    )
     optimiser: SgdSettings = SgdSettings(learning_rate=0.1, momentum=0.8, dampening=0.0)
     nesterov: bool = True
     momentum_cycle: tuple[Probability, Probability] | None = Field(
-        (0.85, 0.95), description="J-31: at and away from the peak rate; none: the optimiser's own momentum"
+        (0.85, 0.95), description="J-31: momentum at and away from the peak rate; none: the optimiser's own"
     )
-    warmup_steps: PositiveInt = Field(302, description="J-41: or 5 % of the run where that is less")
+    warmup_steps: PositiveInt = Field(302, description="J-41: or 5 % of the run, whichever is less")
     clip_gradient_norm: PositiveFloat | None = Field(
-        1.0, description="J-41: upstream does not clip; short runs without it lose the colour head"
+        1.0, description="J-41: upstream does not clip; without it the colour head diverges in short runs"
     )
 
     @model_validator(mode="after")

@@ -77,11 +77,11 @@ def prepare(context: StageContext) -> Training:
 
 
 def initialise_encoder(context: StageContext, network: nn.Module) -> None:
-    """Load the ImageNet weights that the user named, or say that the encoder starts from random."""
+    """Load the ImageNet weights that the user named, or report that the encoder is randomly initialised."""
     path = context.imagenet_weights
     if path is None:
         context.notes["encoder_initialisation"] = "random"
-        context.warn("no ImageNet weights were given (--imagenet-weights FILE); the 2D encoder starts from random")
+        context.warn("no ImageNet weights were given (--imagenet-weights FILE); the 2D encoder is randomly initialised")
         return
     encoder = network.encoder
     assert isinstance(encoder, nn.Module)

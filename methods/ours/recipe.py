@@ -24,13 +24,13 @@ class OursImages(Recipe):
     decoder: Literal["author", "monodepth2"] = Field("author", description="J-2: bias and padding of the decoder")
     final_elu: bool = Field(True, description="J-2")
     norm_over: Literal["both_views", "each_view"] = Field(
-        "both_views", description="what a batch norm sees at once: both views of all images, or one view of each"
+        "both_views", description="batch of a norm: both views of all images, or one view of each"
     )
     negatives: Literal["within_pair", "batch"] = Field(
         "within_pair",
         description="J-3: matched pixels of the second view of the same image, or of all images of the step",
     )
-    reduction: Literal["mean", "sum"] = Field("mean", description="J-4: over the pairs of a step")
+    reduction: Literal["mean", "sum"] = Field("mean", description="J-4: reduction over the pairs of a step")
     normalise: Literal["imagenet", "none"] = Field("imagenet", description="J-5")
     channel_order: Literal["rgb", "bgr"] = Field("rgb", description="J-5")
     match_radius_pixels: PositiveFloat = 1.5
@@ -67,7 +67,7 @@ class OursPoints(Recipe):
     pairs_per_frame: PositiveInt = 2000
     voxel_metres: PositiveFloat = 0.05
     image_side: PositiveInt = Field(224, description="centre crop")
-    resize_side: PositiveInt = Field(256, description="the shorter side, before the crop")
+    resize_side: PositiveInt = Field(256, description="shorter side of the image before the crop")
     max_voxels_per_frame: PositiveInt | None = Field(
         None, description="spatial crop for small machines; none in papers"
     )
@@ -80,7 +80,7 @@ class OursPoints(Recipe):
     frozen_norm: Literal["eval", "train"] = Field("eval", description="J-11: batch norm of the frozen 2D network")
     normalise: Literal["imagenet", "none"] = Field("imagenet", description="J-5")
     channel_order: Literal["rgb", "bgr"] = Field("rgb", description="J-5")
-    antialias: bool = Field(True, description="whether the image is smoothed before it is made smaller")
+    antialias: bool = Field(True, description="whether the image is smoothed before it is reduced")
     lookup: Literal["bilinear", "author_code"] = Field("bilinear", description="spec 0.2, item 4")
     scale: Range = (0.9, 1.1)
     rotation_degrees: tuple[float, float, float] = (180 / 32, 180 / 32, 180.0)

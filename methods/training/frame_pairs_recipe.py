@@ -12,19 +12,20 @@ from pretrain_bench.benchmarks.specs.recipes import Recipe, Work, voxels_of_fram
 
 
 class FramePairs(Recipe):
-    """What PointContrast and CSC share: two frames that overlap, each turned on its own (spec B.1, B.2, C.1)."""
+    """The recipe shared by PointContrast and CSC: two overlapping frames, each rotated separately (spec B.1, B.2,
+    C.1)."""
 
     steps: PositiveInt = 20_000
     pairs_per_step: PositiveInt = Field(8, description="J-13: official 32 over eight GPUs")
     min_overlap: Annotated[float, Field(ge=0.3, le=1)] = 0.3
     views: Literal["two_frames", "same_frame"] = Field(
         "two_frames",
-        description="same_frame: both are one frame, each turned on its own (an ablation of the author's draft)",
+        description="same_frame: two separately rotated copies of one frame (an ablation of the author's draft)",
     )
     voxel_metres: PositiveFloat = 0.025
     match_voxels: PositiveFloat = Field(1.5, description="largest distance between matching points, in voxels")
     positives: PositiveInt = Field(
-        4096, description="matches that enter the loss: of a batch, or with CSC of each pair"
+        4096, description="maximum number of matches in the loss: per batch, or with CSC per pair"
     )
     max_voxels_per_frame: PositiveInt | None = Field(None, description="crop around a match, for small machines")
     output_channels: PositiveInt = 32

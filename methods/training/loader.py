@@ -153,7 +153,7 @@ def _explain(problem: str, step: int) -> str:
             "network that does not answer? loader_workers: 0 in the budget prepares batches without workers"
         )
     return (
-        f"step {step + 1}: a loader worker was killed, perhaps for want of memory: {problem} (fewer loader_workers in the budget "
+        f"step {step + 1}: a loader worker was killed, perhaps for lack of memory: {problem} (fewer loader_workers in the budget "
         "take less)"
     )
 

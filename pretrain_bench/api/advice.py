@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from pretrain_bench.api.display import duration
+from pretrain_bench.api.display import about
 from pretrain_bench.harness.running.stage_runner import StageReport
 
 SEEDS_OF_A_CLAIM = 3
@@ -38,7 +38,5 @@ def next_steps(stages: Iterable[StageReport]) -> list[str]:
         free = [seed for seed in range(SEEDS_OF_A_CLAIM + len(held)) if seed not in held][:missing]
         a_seed = sum(s.record.ledger.wall_seconds for s in stages) / max(1, len(set.union(*trained.values())))
         more = "one more seed" if missing == 1 else f"{COUNTS.get(missing, missing)} more seeds"
-        steps.append(
-            f"for a claim, {more}: --pretrain-seed {' '.join(map(str, free))}, about {duration(missing * a_seed)}"
-        )
+        steps.append(f"for a claim, {more}: --pretrain-seed {' '.join(map(str, free))}, {about(missing * a_seed)}")
     return steps

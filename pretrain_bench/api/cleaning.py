@@ -7,7 +7,6 @@ from typing import NamedTuple, get_args
 
 from pretrain_bench.api.stores import AnyPath
 from pretrain_bench.benchmarks.support.errors import WrongUse, writing
-from pretrain_bench.benchmarks.support.files import remove_tree
 from pretrain_bench.harness.executors.usage import folder_bytes
 from pretrain_bench.harness.store.retention import Keep, prunable, prune
 from pretrain_bench.harness.store.store import Store
@@ -47,7 +46,7 @@ def clean(
     if problems := store.unreadable():
         raise WrongUse(f"nothing was removed: {problems[0]}")
     removed = [Removed(f.record.key, f"{f.record.method}/{f.record.stage}", len(f.names), f.bytes) for f in removable]
-    folders = sorted(p for p in (root / ".partial").glob("[!.]*") if p.is_dir()) if abandoned else []
+    folders = store.partial_folders() if abandoned else []
     idle = [p for p in folders if store.held_by(p.name) is None]
     removed += [Removed(p.name, "left under way", sum(1 for _ in p.rglob("*")), folder_bytes(p)) for p in idle]
     if not dry_run:
@@ -55,5 +54,5 @@ def clean(
             for one in removable:
                 prune(one, keep)
             for folder in idle:
-                remove_tree(folder)
+                store.drop_abandoned(folder)  # a process may have taken it up meanwhile
     return removed

@@ -183,7 +183,7 @@ class _Counted:
         left = ""
         if self.total and number > self.first:
             seconds = (now - self.began) / (number - self.first) * (self.total - number)
-            left = f", about {duration(seconds)} left"
+            left = f", {about(seconds)} left"
         self.display.say(f"{self.title}: {number:,}{self._of()}{more}{left}")
 
     def end(self) -> None:
@@ -238,6 +238,13 @@ def printable(text: str) -> str:
 
 def duration(seconds: float) -> str:
     """A time in seconds, minutes or hours."""
+    if seconds < 1:
+        return "<1 s"
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+def about(seconds: float) -> str:
+    """An estimated time in words: `about 3 min`."""
+    return "less than a second" if seconds < 1 else f"about {duration(seconds)}"

@@ -25,6 +25,7 @@ from pretrain_bench.harness.store.store import RECORD
 if TYPE_CHECKING:
     from pretrain_bench.reports.build import BuiltReport
     from pretrain_bench.reports.comparison import Comparison, Side
+    from pretrain_bench.reports.figures.style import FigureKind
 
 WATCH_SECONDS = 30.0
 
@@ -37,6 +38,7 @@ def report(
     published: bool = False,
     page: bool = True,
     scene_pictures: bool = True,
+    figures: FigureKind = "screen",
     export: Names = (),
 ) -> BuiltReport:
     """Write tables (Markdown, LaTeX, CSV, JSON), figures (PNG, SVG, PDF) with their data, and index.html to `out`.
@@ -48,6 +50,7 @@ def report(
         published: also list the paper's numbers for tasks on synthetic data, with the differences in protocol.
         page: write index.html, one self-contained page.
         scene_pictures: include the pictures of `draw_scene`.
+        figures: `paper` for figures without titles, as wide as a column or a two-column page, with letters of 8 points.
         export: also export every run to `tensorboard`, `mlflow` or `wandb`, below `out`.
 
     Returns the written files by kind, and the short tables as text. Raises WrongUse for a store that cannot be read,
@@ -59,7 +62,9 @@ def report(
     store, target, tools = open_runs(runs), Path(out), list(dict.fromkeys(as_list(export)))
     loggers.check(tools)
     keys = None if suite is None else keys_of_suite(suite, store)
-    built = build_report(store, target, published=published, keys=keys, page=page, scene_pictures=scene_pictures)
+    built = build_report(
+        store, target, published=published, keys=keys, page=page, scene_pictures=scene_pictures, figures=figures
+    )
     for tool in tools:
         built.files[tool] = loggers.export(store, keys, tool, target)
     return built

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pretrain_bench.api.display import duration
+from pretrain_bench.api.display import about, duration
 from pretrain_bench.api.settings import Settings, resolve
 from pretrain_bench.api.suites import Names, cells
 from pretrain_bench.benchmarks.specs.rates import Rates
@@ -91,11 +91,13 @@ def estimate_line(left: list[StageState]) -> str:
     """`5 stages to run, about 3 min one after the other (1 to 7 min)`."""
     total = Total.of(left)
     stages = "1 stage" if total.stages == 1 else f"{total.stages:,} stages"
-    return f"{stages} to run, about {duration(total.seconds)} one after the other ({time_range(total)})"
+    return f"{stages} to run, {about(total.seconds)} one after the other ({time_range(total)})"
 
 
 def time_range(total: Total) -> str:
-    """`1.5 to 7.0 h`, `40 s to 3 min`."""
+    """`1.5 to 7.0 h`, `40 s to 3 min`, `<1 s`."""
     low, high = duration(total.low), duration(total.high)
     unit = f" {high.split()[1]}"
+    if low == high:
+        return high
     return f"{low.removesuffix(unit)} to {high}"

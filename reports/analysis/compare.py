@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pretrain_bench.benchmarks.support.errors import WrongUse
+from pretrain_bench.harness.contract.records import Provenance, is_commit
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis.columns import UNIT
 from pretrain_bench.reports.analysis.frame import Loaded, load
@@ -19,8 +20,6 @@ from pretrain_bench.reports.analysis.statistics import PairedTest, estimate, sig
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from pretrain_bench.harness.contract.records import Provenance
 
 CELL = [
     "task",
@@ -57,7 +56,7 @@ def at_commit(side: Side, commit: str) -> Side:
     """The runs of a side that were made at one commit, given by its first digits; unchanged runs of earlier commits are not among
     them. Raises WrongUse where there are none, and where the digits fit several commits."""
     records = [r for r in side.store.records() if side.keys is None or r.key in side.keys]
-    present = {r.provenance.git_commit for r in records if r.provenance.git_commit}
+    present = {r.provenance.git_commit for r in records if is_commit(r.provenance.git_commit)}
     matching = {one for one in present if commit and one.startswith(commit)}
     if len(matching) != 1:
         problem, listed = ("several commits", matching) if matching else ("no runs of that commit", present)
@@ -215,7 +214,11 @@ def made_by(loaded: Loaded) -> str:
 
 
 def _commit(provenance: Provenance) -> str:
-    return (provenance.git_commit or "unknown")[:COMMIT_DIGITS] + " with changes" * bool(provenance.git_dirty)
+    """Its first digits; in words where it is not recorded, or hidden in an anonymous bundle."""
+    if provenance.git_commit is None:
+        return "unknown"
+    shown = provenance.git_commit[:COMMIT_DIGITS] if is_commit(provenance.git_commit) else "hidden (anonymous bundle)"
+    return shown + " with changes" * bool(provenance.git_dirty)
 
 
 def _twins(pairs: pd.DataFrame) -> pd.DataFrame:

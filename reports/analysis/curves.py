@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Eval, read_events
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis.columns import ROW, UNIT
 from pretrain_bench.reports.analysis.rows import by_row
+from pretrain_bench.reports.analysis.statistics import CONFIDENCE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +44,32 @@ def read_curves(store: Store, group: pd.DataFrame, metric: str) -> dict[str, lis
                 curve = Curve(method, key, seed, [step for step, _ in known], [score for _, score in known])
                 curves.setdefault(name, []).append(curve)
     return curves
+
+
+class MeanCurve(NamedTuple):
+    """Mean over pre-training seeds in per cent at each step, and its pointwise 95 % t interval, NaN with one seed."""
+
+    steps: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def mean_curve(runs: Sequence[Curve]) -> MeanCurve:
+    """The mean of a row's curves over the steps at which every run was validated; runs of one pre-training are averaged first."""
+    from scipy import stats
+
+    steps = np.array(sorted(set.intersection(*(set(curve.steps) for curve in runs))), dtype=np.int64)
+    seeds: dict[int, list[list[float]]] = {}
+    for curve in runs:
+        at = dict(zip(curve.steps, curve.scores, strict=True))
+        seeds.setdefault(curve.pretrain_seed, []).append([at[step] for step in steps])
+    means = 100 * np.array([np.mean(several, axis=0) for several in seeds.values()])
+    n, mean = len(means), means.mean(0)
+    half = np.full(len(steps), np.nan)
+    if n > 1:
+        half = stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * means.std(0, ddof=1) / np.sqrt(n)
+    return MeanCurve(steps, mean, mean - half, mean + half)
 
 
 def curve_points(curves: Curves) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pretrain_bench.reports.analysis.columns import CONDITIONS, CONTAMINATION, GROUP, OF_ROW, ROW, STEPS
+from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, CONDITIONS, CONTAMINATION, GROUP, OF_ROW, ROW, STEPS
 from pretrain_bench.reports.analysis.failed_pretraining import FailedPretraining, failed_by_row
 from pretrain_bench.reports.analysis.method_cards import BASELINE
 from pretrain_bench.reports.analysis.power import detectable_difference, pooled_deviation, seeds_to_see_a_point
@@ -16,9 +16,11 @@ from pretrain_bench.reports.analysis.scores import headline_checkpoint, per_unit
 from pretrain_bench.reports.analysis.statistics import (
     Estimate,
     estimate,
+    holm,
     interquartile_mean,
     judge,
     probability_of_improvement,
+    welch_p,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ def effects(
     `checkpoint`: the one to report everywhere, such as `best`; None for the headline checkpoint of each group.
     `failed` counts the runs of a row that failed or have no score, `lost_pretrainings` its failed pre-trainings, whose
     fine-tunings never ran. `could_show` is the smallest difference that this number of seeds finds at 80 % power, `seeds_for_1`
-    the number of seeds that would find 1 point.
+    the number of seeds that would find 1 point. `p` is Welch's, `p_holm` the same after Holm's correction for all comparisons of
+    the task: methods by label ratios.
     """
     import pandas as pd
 
@@ -44,7 +47,11 @@ def effects(
         named = dict(zip(GROUP, names, strict=True))
         failed = failed_by_row(group, failed_pretrainings)
         rows += _group_effects(named, group, failed, checkpoint or headline_checkpoint(group))
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    if len(frame):
+        adjusted = frame.groupby(ACROSS_RATIOS, dropna=False)["p"].transform(lambda p: holm(p.to_numpy()))
+        frame = frame.assign(p_holm=adjusted)
+    return frame
 
 
 def _group_effects(
@@ -86,11 +93,12 @@ def _group_effects(
 def _statistics(units: np.ndarray, scratch: np.ndarray, is_baseline: bool) -> Row:
     """Estimates of one row from the values of its pre-training seeds and of scratch's, in per cent; NaN where unknown."""
     value, gap, words = estimate(units), Estimate(np.nan, np.nan, np.nan, 0), "-"
-    improvement = could_show = seeds = np.nan
+    improvement = could_show = seeds = p = np.nan
     fewest = min(len(units), len(scratch))
     if not is_baseline:
         if fewest:
             gap, words = judge(units, scratch)
+            p = welch_p(units, scratch)
         if fewest > 1:  # one run against one gives 0 or 1, which means nothing
             improvement = probability_of_improvement(units, scratch)
         deviation = pooled_deviation(units, scratch)
@@ -106,6 +114,7 @@ def _statistics(units: np.ndarray, scratch: np.ndarray, is_baseline: bool) -> Ro
         "gain_low": gap.low,
         "gain_high": gap.high,
         "verdict": words,
+        "p": p,
         "probability_of_improvement": improvement,
         "could_show": could_show,
         "seeds_for_1": seeds,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pretrain_bench.reports.analysis.scores import class_metric
-from pretrain_bench.reports.figures.style import new_axes, wrap_title
+from pretrain_bench.reports.figures.style import add_title, new_axes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ def draw_class_heat_map(table: pd.DataFrame, metric: str, title: str) -> Any:
     axes.set_xlabel("class")
     axes.set_ylabel("")
     axes.tick_params(axis="x", rotation=60)
-    axes.set_title(wrap_title(title, axes), fontsize=9)
+    add_title(axes, title)
     return figure
 
 

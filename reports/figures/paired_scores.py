@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pretrain_bench.reports.analysis.method_cards import colour_of
-from pretrain_bench.reports.figures.style import MARKERS, MIN_SPAN, add_legend, new_axes, places_among_rows, wrap_title
+from pretrain_bench.reports.figures.style import MARKERS, MIN_SPAN, add_legend, add_title, new_axes, places_among_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,7 @@ def draw_paired_scores(pairs: pd.DataFrame, names: tuple[str, str], title: str) 
     axes.set(xlim=limits, ylim=limits, aspect="equal")
     axes.set_xlabel(f"A: {names[0]}, score (%)")
     axes.set_ylabel(f"B: {names[1]}, score (%)")
-    axes.set_title(wrap_title(title, axes), fontsize=8)
+    add_title(axes, title)
     if len(known):
         add_legend(axes, fontsize=7)
     return figure

@@ -13,16 +13,18 @@ from pretrain_bench.benchmarks.specs.method import MethodCard
 from pretrain_bench.benchmarks.support.process_limits import usable_cpus
 from pretrain_bench.benchmarks.support.processes import process_pool
 from pretrain_bench.reports.analysis.method_cards import recorded_cards, use_cards
-from pretrain_bench.reports.figures.style import make_ready, save
+from pretrain_bench.reports.figures.style import FigureKind, figures_for, make_ready, save
 
 MOST_WORKERS = 8
 
 
 class Drawing(NamedTuple):
-    """A function that draws a figure, and the path to write it to, without a suffix. Both are sent to another process."""
+    """A function that draws a figure, the path to write it to, without a suffix, and the kind of figure. All are sent to another
+    process."""
 
     draw: Callable[[], Any]
     stem: Path
+    kind: FigureKind = "screen"
 
     @property
     def png(self) -> Path:
@@ -79,4 +81,5 @@ def _draw_with(cards: dict[str, MethodCard], drawing: Drawing) -> None:
 
 
 def _draw(drawing: Drawing) -> None:
-    save(drawing.draw(), drawing.stem)
+    with figures_for(drawing.kind):
+        save(drawing.draw(), drawing.stem)

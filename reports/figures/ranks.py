@@ -8,7 +8,7 @@ import numpy as np
 
 from pretrain_bench.reports.analysis.method_cards import colour_of
 from pretrain_bench.reports.analysis.statistics import Ranking
-from pretrain_bench.reports.figures.style import new_axes, wrap_title
+from pretrain_bench.reports.figures.style import add_title, new_axes
 
 
 def draw_ranks(methods: list[str], ranks: Ranking, title: str) -> Any:
@@ -53,5 +53,5 @@ def draw_ranks(methods: list[str], ranks: Ranking, title: str) -> Any:
             level, reached = level - 0.22, places[last]
     axes.plot([1, 1 + ranks.critical_difference], [1.15, 1.15], color="#333333", lw=1)
     axes.text(1, 1.25, f"critical difference {ranks.critical_difference:.2f}", fontsize=7)
-    axes.set_title(wrap_title(title, axes), fontsize=9)
+    add_title(axes, title)
     return figure

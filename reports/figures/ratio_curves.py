@@ -13,10 +13,10 @@ from pretrain_bench.reports.figures.style import (
     MANY_POINTS,
     Overlays,
     add_legend,
+    add_title,
     draw_overlays,
     new_axes,
     places_among_rows,
-    wrap_title,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +56,6 @@ def draw_ratio_curves(runs: pd.DataFrame, effects: pd.DataFrame, title: str, ove
     axes.minorticks_off()
     axes.set_xlabel("labelled training scenes (%)")
     axes.set_ylabel(score_axis(runs, effects["checkpoint"].iloc[0]))
-    axes.set_title(wrap_title(title, axes), fontsize=9)
+    add_title(axes, title)
     add_legend(axes, fontsize=8)
     return figure

@@ -15,9 +15,9 @@ from pretrain_bench.reports.figures.style import (
     FAILURE_COLOUR,
     MANY_POINTS,
     MIN_SPAN,
+    add_title,
     new_axes,
     tick_labels,
-    wrap_title,
 )
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def draw_scores(runs: pd.DataFrame, title: str, failed_pretrainings: Mapping[str
     axes.set_xlim(-0.5, len(rows) - 0.5)  # also where the last row has no run
     axes.set_xlabel("pre-training method")
     axes.set_ylabel(score_axis(runs))
-    axes.set_title(wrap_title(title, axes), fontsize=9)
+    add_title(axes, title)
     axes.margins(y=0.2)
     low, high = axes.get_ylim()
     widen = max(0.0, MIN_SPAN - (high - low)) / 2

@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+from pretrain_bench.reports.analysis.sorting import ratio_key
+from pretrain_bench.reports.analysis.titles import SYNTHETIC_MARK
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,8 +21,15 @@ if TYPE_CHECKING:
 Overlays = Mapping[str, Sequence[tuple[float, float]]]
 """Method to published (x, per cent) pairs."""
 
-DASHES, MARKERS = ("-", ":", "-.", (0, (6, 1))), "os^D"
-"""Line styles and markers that tell rows of one method apart, which share its colour."""
+FigureKind = Literal["screen", "paper"]
+"""`paper`: without titles, as wide as a column or the text of a two-column page, letters of 8 points."""
+COLUMN_INCHES, TEXT_INCHES, WIDEST_COLUMN_FIGURE = 3.5, 7.16, 5.5
+"""Widths of IEEE's page, and the widest figure on a screen that becomes one of a column."""
+PAPER_POINTS = 8
+DASHES, MARKERS = ("-", ":", "-.", (0, (6, 1))), "os^DvPX*"
+"""Line styles that tell rows of one method apart, which share its colour; markers that tell label ratios apart."""
+FILLS = ("full", "none", "left", "top")
+"""How the markers of rows of one method are filled."""
 FAILURE_COLOUR = "#B00020"
 MIN_SPAN = 10.0
 """Least height of an axis of scores, so that a difference of one point does not fill the figure."""
@@ -31,6 +42,20 @@ LETTERS_PER_INCH = 11
 TICK_LETTERS = 14
 LEGEND_LETTERS_PER_INCH, SIGN_LETTERS = 12, 6
 """Width of a legend in small letters, and the letters that the line or marker beside a name takes."""
+
+
+_kind: FigureKind = "screen"
+
+
+@contextmanager
+def figures_for(kind: FigureKind) -> Iterator[None]:
+    """Draw figures of this kind within the block."""
+    global _kind
+    before, _kind = _kind, kind
+    try:
+        yield
+    finally:
+        _kind = before
 
 
 def make_ready() -> None:
@@ -49,16 +74,45 @@ def _pyplot() -> Any:
     # Titles are right above their axes; otherwise matplotlib lays out all tick labels once more to place them.
     # The font comes with matplotlib, so that figures are the same everywhere; seaborn would prefer Arial where it is installed.
     # Text from a container must not be parsed as a formula.
-    style = {"axes.titley": 1.0, "font.sans-serif": ["DejaVu Sans"], "text.parse_math": False}
+    # Type 42 embeds whole fonts, which journals ask for.
+    style = {"axes.titley": 1.0, "font.sans-serif": ["DejaVu Sans"], "text.parse_math": False, "pdf.fonttype": 42}
+    if _kind == "paper":
+        names = (
+            "font.size",
+            "axes.labelsize",
+            "xtick.labelsize",
+            "ytick.labelsize",
+            "legend.fontsize",
+            "axes.titlesize",
+        )
+        style |= dict.fromkeys(names, PAPER_POINTS)
     sns.set_theme(style="whitegrid", font_scale=0.85, rc=style)
     return plt
 
 
-def new_axes(width: float = 4.8, height: float = 3.4) -> tuple[Any, Any]:
-    """An empty figure in the common style, and its axes. Seeds numpy's global generator, so that points are jittered the same way
-    every time."""
+def new_axes(width: float = 4.8, height: float = 3.4, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
+    """An empty figure in the common style, and its axes, or an array (rows, columns) of them. Seeds numpy's global generator, so
+    that points are jittered the same way every time."""
     np.random.seed(JITTER_SEED)  # seaborn takes its jitter from here
-    return _pyplot().subplots(figsize=(width, height), layout="constrained")
+    plt = _pyplot()
+    if _kind == "paper":
+        paper = COLUMN_INCHES if width <= WIDEST_COLUMN_FIGURE else TEXT_INCHES
+        width, height = paper, height * min(1.0, max(0.75, paper / width))
+    return plt.subplots(rows, columns, figsize=(width, height), layout="constrained")
+
+
+def add_title(axes: Any, title: str) -> None:
+    """Write a title above the axes. A figure for a paper has its title in the caption, and within it only the mark of synthetic
+    data."""
+    if _kind == "screen":
+        axes.set_title(wrap_title(title, axes), fontsize=9)
+    elif title.startswith(SYNTHETIC_MARK):
+        axes.set_title(SYNTHETIC_MARK.lower(), fontsize=PAPER_POINTS - 1, color="#555555", loc="right")
+
+
+def ratio_places(label_ratios: Iterable[object]) -> dict[str, int]:
+    """Label ratio to its place by size, which chooses its marker."""
+    return {ratio: place for place, ratio in enumerate(sorted(set(map(str, label_ratios)), key=ratio_key))}
 
 
 def save(figure: Any, stem: Path) -> list[Path]:
@@ -112,11 +166,16 @@ def wrap_title(title: str, axes: Any) -> str:
     return "\n".join(line for part in title.split("\n") for line in textwrap.wrap(part, letters))
 
 
-def add_legend(axes: Any, **options: Any) -> None:
+def add_legend(axes: Any, ratios: Mapping[str, int] | None = None, **options: Any) -> None:
     """Add a legend: among the curves for few names, below the axes for more. One among the curves is kept out of the
-    layout, which would spend long on finding its position."""
+    layout, which would spend long on finding its position.
+
+    `ratios`: label ratios whose markers it explains after the names, as from `ratio_places`.
+    """
     handles, names = axes.get_legend_handles_labels()
-    if len(names) <= MANY_NAMES:
+    if ratios and len(ratios) > 1:
+        handles, names = [*handles, *ratio_marks(ratios)], [*names, *ratios]
+    elif len(names) <= MANY_NAMES:
         axes.legend(frameon=False, **options).set_in_layout(False)
         return
     figure = axes.get_figure()
@@ -125,6 +184,14 @@ def add_legend(axes: Any, **options: Any) -> None:
     columns = max(1, min(3, width // (max(map(len, names)) + SIGN_LETTERS)))
     figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(names) // columns))
     figure.legend(handles, names, frameon=False, ncols=columns, loc="outside lower center", **options)
+
+
+def ratio_marks(ratios: Mapping[str, int]) -> list[Any]:
+    """The markers of label ratios, for a legend; `ratios` as from `ratio_places`."""
+    from matplotlib.lines import Line2D
+
+    shapes = [MARKERS[place % len(MARKERS)] for place in ratios.values()]
+    return [Line2D([], [], marker=shape, ls="", color="#444444", ms=5) for shape in shapes]
 
 
 def draw_overlays(axes: Any, overlays: Overlays | None) -> None:

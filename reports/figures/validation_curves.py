@@ -1,20 +1,20 @@
-"""Validation curves of fine-tuning: one thin line a run."""
+"""Validation curves of fine-tuning: the mean of a row with its interval as a band, and one thin line a run."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pretrain_bench.reports.analysis.curves import Curves
+from pretrain_bench.reports.analysis.curves import Curves, mean_curve
 from pretrain_bench.reports.analysis.method_cards import colour_of
 from pretrain_bench.reports.analysis.scores import METRIC_NAMES
 from pretrain_bench.reports.figures.style import (
     DASHES,
     Overlays,
     add_legend,
+    add_title,
     draw_overlays,
     new_axes,
     places_within_method,
-    wrap_title,
 )
 
 
@@ -24,7 +24,7 @@ def draw_validation_curves(
     title: str,
     overlays: Overlays | None = None,
 ) -> Any:
-    """Score on the test split over fine-tuning steps.
+    """Score on the test split over fine-tuning steps: mean over pre-training seeds, with its pointwise 95 % interval as a band.
 
     `overlays`: method to published (step, per cent) pairs, drawn thin and grey over the range of our own runs.
     """
@@ -33,11 +33,11 @@ def draw_validation_curves(
     figure, axes = new_axes(5.2, 3.4)
     places = places_within_method({name: runs[0].method for name, runs in curves.items()})
     for name, runs in curves.items():
-        for number, curve in enumerate(runs):
-            label = name if number == 0 else None
-            scores = [100 * s for s in curve.scores]
-            look = {"color": colour_of(curve.method), "ls": DASHES[places[name] % len(DASHES)], "lw": 1.2, "alpha": 0.8}
-            axes.plot(curve.steps, scores, marker="o", ms=3, label=label, **look)
+        colour, mean = colour_of(runs[0].method), mean_curve(runs)
+        for curve in runs:
+            axes.plot(curve.steps, [100 * s for s in curve.scores], color=colour, lw=0.5, alpha=0.35, zorder=1.5)
+        axes.fill_between(mean.steps, mean.low, mean.high, color=colour, alpha=0.12, lw=0)
+        axes.plot(mean.steps, mean.scores, color=colour, lw=1.6, ls=DASHES[places[name] % len(DASHES)], label=name)
     if curves:
         own = axes.get_xlim()
         draw_overlays(axes, overlays)
@@ -47,7 +47,7 @@ def draw_validation_curves(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("fine-tuning steps")
     axes.set_ylabel(f"{METRIC_NAMES[metric]}\ntest split")
-    axes.set_title(wrap_title(title, axes), fontsize=9)
+    add_title(axes, title)
     axes.set_ylim(bottom=0)
     if curves:
         add_legend(axes)

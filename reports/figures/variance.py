@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pretrain_bench.reports.figures.style import FAILURE_COLOUR, new_axes, wrap_title
+from pretrain_bench.reports.figures.style import FAILURE_COLOUR, add_title, new_axes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ def draw_variances(variances: pd.DataFrame, title: str) -> Any:
     axes.set_yticks(places, _row_labels(variances), fontsize=7)
     axes.set_ylim(len(variances) - 0.5, -0.5)
     axes.set_xlabel("standard deviation (points of the metric)")
-    axes.set_title(wrap_title(title, axes), fontsize=9)
+    add_title(axes, title)
     figure.legend(frameon=False, fontsize=7, loc="outside lower center")
     return figure
 

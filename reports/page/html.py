@@ -5,17 +5,24 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pretrain_bench.benchmarks.specs.cell import label_words
+from pretrain_bench.reports.analysis.answers import Answer
+from pretrain_bench.reports.analysis.families import task_families
+from pretrain_bench.reports.analysis.what_ran import Fact
 from pretrain_bench.reports.page.matrix import matrix
+from pretrain_bench.reports.page.palette import PALETTES, readable, style_variables
 from pretrain_bench.reports.page.plotly_figures import Figure, plotly_source
+from pretrain_bench.reports.tables.formats import without_bidi
 
 if TYPE_CHECKING:
     import pandas as pd
     from jinja2 import Environment
 
+SCRIPTS = ("common.js", "figures.js", "runs.js", "filters.js")
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -35,59 +42,92 @@ class PageGroup(NamedTuple):
     convergence: pd.DataFrame
     equal: str
     used: pd.DataFrame
+    interactive_scores: Figure | None
+    about: Mapping[str, str]
+
+
+class PageTable(NamedTuple):
+    """A table across groups: its name, its title with everything that its reader must know, and the task or protocol that it is
+    about, if one alone."""
+
+    name: str
+    title: str
+    frame: pd.DataFrame
+    about: Mapping[str, str]
 
 
 class PagePicture(NamedTuple):
-    """A figure across groups."""
+    """A figure across groups; `about` as of a table."""
 
     title: str
     png: Path
-    interactive: Figure | None = None
+    interactive: Figure | None
+    about: Mapping[str, str]
 
 
 class Page(NamedTuple):
-    """Everything that the page shows. `effects` are frames of `analysis.effects.effects` with the column `group`, by
+    """Everything that the page shows. `answers` have the mark of synthetic data before them; `facts` are names and values of what
+    the runs have in common; `effects` are frames of `analysis.effects.effects` with the column `group`, by
     title; `runs` is `run_details.RunDetails.as_json`; `nothing` is the text of a page without runs."""
 
     groups: list[PageGroup]
     failures: list[dict[str, Any]]
     synthetic: bool
-    tables: Sequence[tuple[str, pd.DataFrame]]
+    tables: Sequence[PageTable]
     pictures: Sequence[PagePicture]
     effects: Sequence[tuple[str, pd.DataFrame]]
+    answers: Sequence[tuple[str, Answer]]
+    facts: Sequence[Fact]
     runs: dict[str, Any]
     nothing: str
+
+
+HEADS = {
+    "table1": "All labels", "ratios": "Label ratios", "tasks": "Over all tasks", "probes": "Probes",
+    "published": "The paper's numbers", "datasets": "Pre-training data", "cost": "Cost",
+}  # fmt: skip
+"""Short headings of tables by the name of their file, without its number; the full title is a note below."""
+THEMES = tuple(PALETTES)
 
 
 def render_page(page: Page) -> str:
     """Fill `templates/report.html.j2`. Every value is escaped, and data are embedded as JSON without a `<`."""
     from markupsafe import Markup
 
+    places = {run["key"]: place for place, run in enumerate(page.runs["runs"])}
     figures: list[Figure] = []
 
     def add_figure(figure: Figure | None) -> int | None:
-        """Add an interactive figure to the page. Returns its number."""
+        """Add an interactive figure to the page, its runs by number. Returns its own number."""
         if figure is None or not figure["data"]:
             return None
-        figures.append(figure)
+        traces = [
+            trace
+            | ({"customdata": [places.get(key, key) for key in trace["customdata"]]} if "customdata" in trace else {})
+            for trace in figure["data"]
+        ]
+        figures.append(figure | {"data": traces})
         return len(figures) - 1
 
-    groups = [
+    heads = _heads_of_groups(page)
+    groups = [_group(group, heads.get(group.id, group.title), add_figure) for group in page.groups]
+    pictures = [
         {
-            **group._asdict(),
-            **_table(group.title, group.frame),
-            "scores": data_uri(group.scores),
-            "curves": add_figure(group.interactive),
-            "curves_uri": data_uri(group.curves),
-            "reach": _table("", group.convergence) if len(group.convergence) else None,
-            "used": _table("", group.used) if len(group.used) else None,
+            "title": p.title,
+            "uri": data_uri(p.png),
+            "figure": add_figure(p.interactive),
+            "about": p.about,
+            "stem": p.png.stem,
         }
-        for group in page.groups
+        for p in page.pictures
     ]
-    titles = {group.id: group.title for group in page.groups}
-    pictures = [{"title": p.title, "uri": data_uri(p.png), "figure": add_figure(p.interactive)} for p in page.pictures]
-    data = {**page.runs, "figures": figures}
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    data = {
+        **page.runs,
+        "figures": figures,
+        "groups": [{"id": g["id"], "title": g["head"], **g["about"]} for g in groups],
+        "colours": {colour: [readable(colour, theme) for theme in THEMES] for colour in sorted(_colours(figures))},
+    }
+    text = json.dumps(_without_bidi(data), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return (
         _environment()
         .get_template("report.html.j2")
@@ -96,27 +136,90 @@ def render_page(page: Page) -> str:
             failures=page.failures,
             nothing=page.nothing,
             synthetic=page.synthetic,
-            tables=[_table(title, frame) for title, frame in page.tables],
+            answers=page.answers,
+            facts=page.facts,
+            tables=[_across_table(table) for table in page.tables],
             pictures=pictures,
-            matrices=[matrix(title, effects, titles) for title, effects in page.effects],
+            matrices=[matrix(title, effects) for title, effects in page.effects],
             data=data,
             # Our own files, and JSON that cannot end the script.
             data_json=Markup(text),
-            style=Markup((TEMPLATES / "report.css").read_text()),
-            script=Markup((TEMPLATES / "report.js").read_text()),
+            style=Markup(style_variables() + (TEMPLATES / "report.css").read_text()),
+            script=Markup("".join((TEMPLATES / name).read_text() for name in SCRIPTS)),
             plotly=Markup(plotly_source() if data["runs"] else ""),
         )
     )
 
 
+def _without_bidi(data: dict[str, Any]) -> dict[str, Any]:
+    """The data of a page, whose texts from containers are in `texts` and in messages, warnings and logs of runs."""
+    runs = [
+        run
+        | {name: without_bidi(run[name]) for name in ("message", "log") if name in run}
+        | ({"warnings": list(map(without_bidi, run["warnings"]))} if "warnings" in run else {})
+        for run in data["runs"]
+    ]
+    return data | {"texts": list(map(without_bidi, data["texts"])), "runs": runs}
+
+
+def _group(group: PageGroup, head: str, add_figure: Callable[[Figure | None], int | None]) -> dict[str, Any]:
+    """A group as the template reads it."""
+    return {
+        **group._asdict(),
+        "head": head,
+        "table": _table(head, group.frame),
+        "scores": {
+            "uri": data_uri(group.scores),
+            "figure": add_figure(group.interactive_scores),
+            "stem": group.scores.stem,
+        },
+        "curves": {"uri": data_uri(group.curves), "figure": add_figure(group.interactive), "stem": group.curves.stem},
+        "reach": _table(f"{head}: steps to reach scratch", group.convergence) if len(group.convergence) else None,
+        "used": _table(f"{head}: what each method used", group.used) if len(group.used) else None,
+    }
+
+
+def _heads_of_groups(page: Page) -> dict[str, str]:
+    """Short headings of groups by their id: the head of their family, and the label ratio."""
+    heads = {}
+    for _, effects in page.effects:
+        for family in task_families(effects):
+            for name, ratio in (
+                family.effects[["group", "label_ratio"]].drop_duplicates().itertuples(index=False, name=None)
+            ):
+                heads[name] = f"{family.head}, {label_words(ratio)}"
+    counts = Counter(heads.values())
+    return {name: head for name, head in heads.items() if counts[head] == 1}
+
+
+def _across_table(table: PageTable) -> dict[str, Any]:
+    kind = table.name.rstrip("0123456789") if table.name != "table1" else table.name
+    head = f"{HEADS[kind]}: {table.about['task']}" if "task" in table.about else HEADS[kind]
+    return {**_table(head, table.frame), "note": table.title, "about": table.about, "id": f"table-{table.name}"}
+
+
 def _table(title: str, frame: pd.DataFrame) -> dict[str, Any]:
-    return {"title": title, "columns": list(frame.columns), "rows": frame.to_numpy().tolist()}
+    columns = list(frame.columns)
+    method = columns.index("method") if "method" in columns else None
+    return {"title": title, "columns": columns, "rows": frame.to_numpy().tolist(), "method": method}
+
+
+def _colours(figures: Sequence[Figure]) -> Iterator[str]:
+    """The colours of marks and lines in figures."""
+    for figure in figures:
+        for trace in figure["data"]:
+            yield from {colour for part in ("marker", "line") if (colour := trace.get(part, {}).get("color"))}
 
 
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: without_bidi(value) if type(value) is str else value,  # not our own markup
+    )
 
 
 def render_audit(findings: Sequence[Any], summary: str) -> str:

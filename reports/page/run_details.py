@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain_bench.benchmarks.metrics.names import CHECKPOINTS
 from pretrain_bench.benchmarks.support.foreign_files import open_plain
 from pretrain_bench.harness.contract.records import Outcome, Record
+from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.store.store import CONFUSION, LOG, Store
+from pretrain_bench.reports.analysis.digests import digest_of_text
 from pretrain_bench.reports.analysis.frame import Loaded
 from pretrain_bench.reports.analysis.scores import class_metric, headline_checkpoint
+from pretrain_bench.reports.analysis.what_ran import code_words, machine_words
 from pretrain_bench.reports.page import run_attachments
 from pretrain_bench.reports.tables.wording import format_amount
 
@@ -25,7 +28,8 @@ Curve = tuple[Sequence[int], Sequence[float]]
 LOG_LINES, LOG_BYTES, LOG_RUNS = 12, 1500, 1000
 """Bounds of the end of a log: lines, bytes, and the number of runs up to which successful runs show it too."""
 
-MOST_MATRICES_BYTES, MOST_PICTURES_BYTES = 8 << 20, 20 << 20
+MOST_LIST_LETTERS = 120
+MOST_MATRICES_BYTES, MOST_PICTURES_BYTES = 2 << 20, 20 << 20
 """Bytes of the page for confusion matrices and for pictures of all runs; runs left out are counted."""
 PICTURE_BYTES = 40_000
 """Bytes counted for each picture on top of its size, to bound the number of small or broken ones, since they take time too."""
@@ -42,6 +46,8 @@ class RunDetails:
         self.texts: dict[str, int] = {}
         self.classes: list[Sequence[str]] = []
         self.runs: list[dict[str, Any]] = []
+        self.specs: list[list[list[int]]] = []
+        self.places_of_specs: dict[int, int] = {}
         self.few = len(loaded.records) <= LOG_RUNS
         self.matrices, self.pictures = ByteAllowance(MOST_MATRICES_BYTES), ByteAllowance(MOST_PICTURES_BYTES)
 
@@ -57,7 +63,9 @@ class RunDetails:
                 "seeds": f"{row['pretrain_seed']}/{row['finetune_seed']}",
                 "group": place,
                 "what": self._text(title),
-                "also": self._text(" ".join((row["row"], row["pretrain_dataset"], *row["pretrain_keys"]))),
+                "row": self._text(row["row"]),
+                "also": self._text(" ".join((row["pretrain_dataset"], *row["pretrain_keys"]))),
+                "spec": self._spec(self.loaded.specs[record.key]),
                 "score": round(100 * score, 2) if score == score else None,
             }
             if record.key in curves:
@@ -73,7 +81,14 @@ class RunDetails:
         """Add a failed pre-training, which no fine-tuning followed."""
         run = self._common(record, _environment(record))
         self.runs.append(
-            {**run, "seeds": "", "group": None, "what": self._text(f"pre-training, {record.stage}"), "score": None}
+            {
+                **run,
+                "seeds": "",
+                "row": self._text(record.method),
+                "group": None,
+                "what": self._text(f"pre-training, {record.stage}"),
+                "score": None,
+            }
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -86,7 +101,13 @@ class RunDetails:
             )
             if allowance.left_out
         ]
-        return {"runs": self.runs, "texts": list(self.texts), "classes": self.classes, "left_out": left_out}
+        return {
+            "runs": self.runs,
+            "texts": list(self.texts),
+            "classes": self.classes,
+            "specs": self.specs,
+            "left_out": left_out,
+        }
 
     def _common(self, record: Record, facts: list[tuple[str, str]]) -> dict[str, Any]:
         run: dict[str, Any] = {
@@ -106,6 +127,14 @@ class RunDetails:
 
     def _text(self, text: str) -> int:
         return self.texts.setdefault(text, len(self.texts))
+
+    def _spec(self, spec: StageSpec) -> int:
+        """The number of a spec, which runs share that differ only in seed and parents."""
+        if id(spec) not in self.places_of_specs:
+            self.places_of_specs[id(spec)] = len(self.specs)
+            fields = spec.model_dump(mode="json", exclude={"seed", "parents"})
+            self.specs.append([[self._text(name), self._text(value)] for name, value in _flat(fields)])
+        return self.places_of_specs[id(spec)]
 
     def _log_tail(self, record: Record) -> str:
         try:
@@ -175,6 +204,17 @@ class RunDetails:
         return self._classes(data.classes), table if any(v is not None for row in table for v in row) else []
 
 
+def _flat(fields: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """The leaves of nested fields as `outer.inner` and text; long lists as their length and hash."""
+    if isinstance(fields, dict) and fields:
+        for key, value in fields.items():
+            yield from _flat(value, f"{name}.{key}" if name else str(key))
+        return
+    text = json.dumps(fields)
+    long = isinstance(fields, list) and len(text) > MOST_LIST_LETTERS
+    yield name, f"{len(fields)} entries #{digest_of_text(text)}" if long else text.strip('"')
+
+
 def _printable(line: str) -> str:
     return "".join(c if c.isprintable() else " " for c in line)
 
@@ -218,16 +258,13 @@ def _used(row: dict[str, Any], what: str) -> str:
 
 def _environment(record: Record) -> list[tuple[str, str]]:
     provenance = record.provenance
-    commit = (provenance.git_commit or "installed copy")[:12]
-    if provenance.git_dirty:
-        commit += " (with uncommitted changes)"
     return [
         ("attempt", str(record.attempt)),
         ("executor", f"{record.executor}, label isolation: {record.label_isolation}"),
         ("not enforced", ", ".join(record.not_enforced) or "-"),
         ("image", record.image or "-"),
-        ("code", f"version {provenance.project_version}, commit {commit}"),
-        ("machine", f"{provenance.cpu}, {provenance.cpu_count} CPUs, {provenance.memory_bytes >> 30} GiB"),
+        ("code", code_words(provenance)),
+        ("machine", machine_words(provenance)),
         ("numerics", ", ".join(f"{k} {v}" for k, v in provenance.numerics.items())),
         ("started", record.started_at),
     ]

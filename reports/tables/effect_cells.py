@@ -39,14 +39,20 @@ def cells_beside_published(best: pd.DataFrame, value_of: Callable[[Effect], floa
 
     `best`: effects of one group at the checkpoint `best`, which is the paper's. `value_of`: the paper's number of one effect.
     """
+    values = published_values(best, value_of)
+    if not values:
+        return {}
+    return {str(e["row"]): effect_cell(e, values.get(str(e["row"]))) for e in best.to_dict("records")}
+
+
+def published_values(best: pd.DataFrame, value_of: Callable[[Effect], float | None]) -> dict[str, float]:
+    """Row to the paper's number, for the rows of one group that have the paper's protocol."""
     values: dict[str, float] = {}
     for effect in with_protocol(best):
         value = value_of(effect)
         if value is not None and effect["n"] and not difference(effect):
             values[str(effect["row"])] = value
-    if not values:
-        return {}
-    return {str(e["row"]): effect_cell(e, values.get(str(e["row"]))) for e in best.to_dict("records")}
+    return values
 
 
 def _gain(effect: Effect) -> str:

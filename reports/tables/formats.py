@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?=.*[A-Za-z(|!])")
 """Signed numbers and a lone dash are none."""
+_BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 COLUMN_POINTS, LETTER_POINTS, GAP_POINTS = 240, 4.6, 12
 """In TeX points: the width of one column of a two-column paper, and roughly that of a letter and of the gap between columns."""
 
@@ -43,12 +44,18 @@ def write_data(table: pd.DataFrame, stem: Path) -> Path:
     return path
 
 
+def without_bidi(text: str) -> str:
+    """Text whose letters appear in their order: controls of direction, which can make a text look like another, are replaced."""
+    return _BIDI.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def csv_text(table: pd.DataFrame) -> str:
     """A table as CSV. Texts that a spreadsheet would run as a formula (a container's message may be one) get an apostrophe."""
     texts = table.select_dtypes(include=["object", "string"]).columns
     safe = table.copy()
     for column in texts:
-        safe[column] = [f"'{v}" if isinstance(v, str) and _FORMULA.match(v) else v for v in table[column]]
+        cells = [without_bidi(v) if isinstance(v, str) else v for v in table[column]]
+        safe[column] = [f"'{v}" if isinstance(v, str) and _FORMULA.match(v) else v for v in cells]
     return safe.to_csv(index=False)
 
 
@@ -70,15 +77,15 @@ def markdown(frame: pd.DataFrame) -> str:
 def escape_markdown(text: str) -> str:
     """Text as one line of Markdown that renders as itself, even untrusted text from a container."""
     visible = "".join(c if c.isprintable() else " " for c in text)
-    # Brackets are markup only where a link follows them; intervals stay as they are.
-    escaped = re.sub(r"([\\`*|]|\](?=[(\[:]))", r"\\\1", " ".join(visible.split()))
+    # Brackets are markup unless they hold an interval or a published number.
+    escaped = re.sub(r"([\\`*|]|\](?=[(\[:])|\[(?![-+]?\d|paper))", r"\\\1", " ".join(visible.split()))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def latex(frame: pd.DataFrame, caption: str) -> str:
     """A booktabs table with escaped cells. A table too wide for a column spans the page, and is scaled down where that is not
     enough."""
-    cells = [[_tex(str(c)) for c in row] for row in [list(frame.columns), *frame.to_numpy().tolist()]]
+    cells = [[escape_latex(str(c)) for c in row] for row in [list(frame.columns), *frame.to_numpy().tolist()]]
     lines = [" & ".join(row) + r" \\" for row in cells]
     body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
     tabular = f"\\begin{{tabular}}{{{'l' * len(frame.columns)}}}\n{body}\n\\end{{tabular}}"
@@ -89,15 +96,17 @@ def latex(frame: pd.DataFrame, caption: str) -> str:
         fitted = r"\ifdim\width>\textwidth\textwidth\else\width\fi"
         tabular = f"\\resizebox{{{fitted}}}{{!}}{{{tabular}}}"
     return (
-        f"% needs \\usepackage{{{packages}}}\n\\begin{{{environment}}}\n\\centering\n\\caption{{{_tex(caption)}}}\n"
+        f"% needs \\usepackage{{{packages}}}\n\\begin{{{environment}}}\n\\centering\n\\caption{{{escape_latex(caption)}}}\n"
         f"{tabular}\n\\end{{{environment}}}\n"
     )
 
 
-def _tex(text: str) -> str:
+def escape_latex(text: str) -> str:
+    """Text that LaTeX sets as itself, on one line, even untrusted text; letters that its fonts lack become question marks."""
     special = {
         "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
+        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}",
+        "|": r"\textbar{}", "…": r"\dots{}",
+        "[": "{[}", "]": "{]}", "*": "{*}",  # an option of the line break before them otherwise
     }  # fmt: skip
-    visible = "".join(c if c.isprintable() else " " for c in text)
-    return "".join(special.get(c, c) for c in visible)
+    return "".join(special.get(c, (c if c < "\u0180" else "?") if c.isprintable() else " ") for c in text)

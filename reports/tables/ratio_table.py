@@ -9,7 +9,8 @@ from pretrain_bench.reports.analysis import published
 from pretrain_bench.reports.analysis.families import Family
 from pretrain_bench.reports.analysis.published_protocol import BEST_AS_PAPER
 from pretrain_bench.reports.analysis.sorting import method_places, ratio_key
-from pretrain_bench.reports.tables.effect_cells import Effect, cells_beside_published, effect_cell
+from pretrain_bench.reports.tables.effect_cells import Effect, cells_beside_published, effect_cell, published_values
+from pretrain_bench.reports.tables.paper_table import PaperColumn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,17 @@ def ratio_table(family: Family, best: Family | None = None) -> pd.DataFrame:
             cells |= {(row, columns[-1]): text for row, text in beside.items()}
     names = dict.fromkeys(map(str, family.effects.sort_values("method", key=method_places, kind="stable")["row"]))
     return pd.DataFrame([{"method": n, **{c: cells.get((n, c), "not run") for c in columns}} for n in names])
+
+
+def ratio_columns(family: Family, best: Family | None = None) -> list[PaperColumn]:
+    """The same table for a paper: a column a ratio."""
+    columns = []
+    for ratio, effects in sorted(family.effects.groupby("label_ratio"), key=lambda part: ratio_key(str(part[0]))):
+        columns.append(PaperColumn(str(ratio), {}, effects))
+        same = best.effects[best.effects["label_ratio"] == ratio] if best else effects[:0]
+        if values := published_values(same, _value_of_figure_3):
+            columns.append(PaperColumn(f"{ratio}, {BEST_AS_PAPER}", values, same))
+    return columns
 
 
 def _value_of_figure_3(effect: Effect) -> float | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pretrain_bench.reports.analysis import published
+from pretrain_bench.reports.analysis.families import task_families
 from pretrain_bench.reports.analysis.method_cards import group_of
 from pretrain_bench.reports.analysis.published_protocol import BEST_AS_PAPER
 from pretrain_bench.reports.analysis.sorting import method_places
 from pretrain_bench.reports.analysis.titles import protocol_mark
-from pretrain_bench.reports.tables.effect_cells import Effect, cells_beside_published, effect_cell
+from pretrain_bench.reports.tables.effect_cells import Effect, cells_beside_published, effect_cell, published_values
+from pretrain_bench.reports.tables.paper_table import PaperColumn
 from pretrain_bench.reports.tables.wording import cell_without_runs, format_budget
 
 if TYPE_CHECKING:
@@ -40,8 +42,7 @@ def table_one(effects: pd.DataFrame, best: pd.DataFrame | None = None) -> pd.Dat
         for effect in group.to_dict("records"):
             columns[title][str(effect["row"])] = effect_cell(effect, None, whole=True)
         datasets[title] = str(dataset)
-        same_group = [*COLUMN[:-1], "label_ratio"]
-        same = best.merge(group[same_group].drop_duplicates()) if best is not None and len(best) else group[:0]
+        same = _same_group(group, best)
         beside = cells_beside_published(same, _value_of_table_one)
         if beside:
             second = title.replace(f", {checkpoint})", f", {BEST_AS_PAPER})")
@@ -57,6 +58,24 @@ def table_one(effects: pd.DataFrame, best: pd.DataFrame | None = None) -> pd.Dat
         cells = {title: cells.get(effect["row"], empty[title]) for title, cells in columns.items()}
         rows.append({"group": group_of(str(effect["method"])), "method": str(effect["row"]), **cells})
     return pd.DataFrame(rows)
+
+
+def table_one_columns(effects: pd.DataFrame, best: pd.DataFrame | None = None) -> list[PaperColumn]:
+    """The same table for a paper: a column a task, and one at the checkpoint `best` where the paper's numbers stand beside it."""
+    columns = []
+    for family in task_families(effects[effects["label_ratio"] == "100%"]):
+        columns.append(PaperColumn(family.head, {}, family.effects))
+        same = _same_group(family.effects, best)
+        if values := published_values(same, _value_of_table_one):
+            columns.append(PaperColumn(f"{family.head}, {BEST_AS_PAPER}", values, same))
+    return columns
+
+
+def _same_group(group: pd.DataFrame, best: pd.DataFrame | None) -> pd.DataFrame:
+    """The effects of one group at the checkpoint `best`."""
+    if best is None or not len(best):
+        return group[:0]
+    return best.merge(group[[*COLUMN[:-1], "label_ratio"]].drop_duplicates())
 
 
 def _value_of_table_one(effect: Effect) -> float | None:

@@ -125,6 +125,24 @@ def disk():
             time.sleep(0.005)
 
 
+def system_calls():
+    """Numbers of x86-64 and, where they differ, of arm64; the arguments are wrong, so that a call that is let through fails
+    with another error."""
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    here = 0 if os.uname().machine == "x86_64" else 1
+    numbers = {
+        "io_uring_setup": (425, 425), "keyctl": (250, 219), "ptrace": (101, 117), "mount": (165, 40), "unshare": (272, 97),
+        "userfaultfd": (323, 282), "bpf": (321, 280), "perf_event_open": (298, 241), "add_key": (248, 217), "setns": (308, 268),
+        "process_vm_readv": (310, 270), "open_by_handle_at": (304, 265), "clone3": (435, 435),
+    }  # fmt: skip
+    for name, number in numbers.items():
+        library.syscall(number[here], 999_999, 0, 0, 0, 0, 0)
+        print("call", name, ctypes.get_errno())
+    finish()
+
+
 def processors():
     try:
         os.sched_setaffinity(0, range(os.cpu_count()))

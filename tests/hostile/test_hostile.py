@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import tempfile
@@ -209,6 +210,21 @@ def test_the_output_of_a_stage_is_on_a_file_system_of_its_own_size(
     assert record.outcome == "over_budget" and "disk" in record.message
     assert not [line for line in Path("/proc/mounts").read_text().splitlines() if str(tmp_path) in line], "left mounted"
     assert "disk" not in " ".join(record.not_enforced)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.docker) for n in ("docker", "podman")])
+def test_system_calls_that_no_stage_needs_are_refused(
+    name: str, planned: PlannedStage, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """By the profile, with EPERM or ENOSYS: without one, io_uring_setup fails with EFAULT and keyctl with EOPNOTSUPP."""
+    sandbox: InEngine = request.getfixturevalue(f"in_{name}")
+    store = Store(tmp_path / "runs")
+    record = sandbox.run("system_calls", planned, store)
+    log = (store.folder("pretrain", planned.spec.key) / LOG).read_text()
+    assert record.outcome == "ok", log[-2000:]
+    errors = {line.split()[1]: int(line.split()[2]) for line in log.splitlines() if line.startswith("call ")}
+    assert len(errors) == 13 and errors.pop("clone3") == errno.ENOSYS
+    assert set(errors.values()) == {errno.EPERM}, errors
 
 
 def test_a_stage_stays_on_the_processors_that_the_harness_was_given(

@@ -46,7 +46,7 @@ def test_what_is_exported_comes_back(form: Any, name: str, backbone: Path, weigh
         assert exported.weights["block1.0.conv1.weight"].shape == (4, 3, 3, 3, 4)
         torch.save(exported.weights, tmp_path / "plain.pth")
         with pytest.raises(
-            DataError, match=r"cannot be read off them.*spconv: spconv 2, coordinates in the order x, y, z"
+            DataError, match=r"do not show the order of its kernels.*spconv: spconv 2, coordinates in the order x, y, z"
         ):
             imported(tmp_path / "plain.pth")
         assert same(imported(tmp_path / "plain.pth", "spconv").weights, weights)

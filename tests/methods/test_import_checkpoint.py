@@ -150,7 +150,7 @@ def test_lightning_files_are_read_without_lightning(weights: Weights, tmp_path: 
 def test_the_order_of_kernels_has_to_be_named_where_it_cannot_be_read(weights: Weights, tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "c.pth")
     with pytest.raises(
-        DataError, match=r"order of its kernels cannot be read off them.*--method NAME=ORIGIN:FILE.*pointcontrast"
+        DataError, match=r"do not show the order of its kernels.*--method NAME=ORIGIN:FILE.*pointcontrast"
     ):
         imported(tmp_path / "c.pth")
     save_weights(weights, tmp_path / "own.safetensors")

@@ -115,7 +115,7 @@ def test_a_worker_that_hangs_or_is_killed_ends_the_loop_and_itself(monkeypatch: 
         for batch in batches(broken, range(3), 1, CPU):
             workers.append(batch)
 
-    with pytest.raises(LoaderFailed, match=r"^step 2: a loader worker was killed, perhaps for want of memory: "):
+    with pytest.raises(LoaderFailed, match=r"^step 2: a loader worker was killed, perhaps for lack of memory: "):
         first_then("die")
     monkeypatch.setattr(loader, "MAX_WAIT_SECONDS", 1.0)
     with pytest.raises(LoaderFailed, match=r"^step 2: no batch for 1 s: a loader worker hangs; "):

@@ -30,7 +30,8 @@ LAYERS = (
     ("down", 24, 33, 2, 2),
     ("up", 64, 24, 2, 2),
 )
-"""Kind, channels in and out, kernel size and stride: channels that are no power of two, tiles with masks on every side."""
+"""Kind, channels in and out, kernel size and stride: channels that are not a power of two, tiles with masks on every
+side."""
 ARCHITECTURES = (80, 90, 100)
 POINTERS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -27,7 +27,7 @@ def test_synthetic_and_real_never_meet(store: Store, tmp_path: Path) -> None:
     report = build_report(store, tmp_path / "out")
     sections = [s for s in report.text.split("s3dis-sem on ")[1:]]
     assert len(sections) == 2 and sum("50.0" in s for s in sections) == 1 and sum("90.0" in s for s in sections) == 1
-    assert report.text.count("**SYNTHETIC DATA**: ") == 1
+    assert report.text.count("**SYNTHETIC DATA**: ") == 2, "one answer, one table"
     pictures = sorted(p.name for p in (tmp_path / "out").glob("scores-*.png"))
     assert len(pictures) == 2 and sum("synthetic" in p for p in pictures) == 1
     assert "<title>SYNTHETIC DATA" in (tmp_path / "out/index.html").read_text()
@@ -40,11 +40,18 @@ def test_an_empty_store_says_so(store: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_the_csv_has_a_row_a_method_and_names_its_group(store: Store, tmp_path: Path) -> None:
+def test_a_report_begins_with_its_answer_and_the_csv_names_its_group(store: Store, tmp_path: Path) -> None:
 
     add(store, "ours", 0.5)
     add(store, "scratch", 0.4, source="none")
-    frame = pd.read_csv(build_report(store, tmp_path / "out").files["csv"])
+    built = build_report(store, tmp_path / "out")
+    for name, text in {"terminal": built.text, "table": built.files["table"].read_text()}.items():
+        assert text.startswith("- On s3dis-sem, ours is not tested"), name
+        assert "- store: runs\n" in text and "- dates: 2026-01-01\n" in text and "s3dis (real)" in text, name
+        assert str(tmp_path) not in text, "no path of this machine"
+    page = built.files["page"].read_text()
+    assert "ours is not tested" in page and "commit " in page and "at most 1 optimiser step" in page
+    frame = pd.read_csv(built.files["csv"])
     assert list(frame["method"]) == ["scratch", "ours"] and set(frame["task"]) == {"s3dis-sem"}
     assert frame.loc[1, "verdict"] == "cannot be tested with this n"
     assert markdown(group_table(only_group(store))).count("\n") == 3

@@ -176,6 +176,12 @@ def test_rows_of_one_method_are_told_apart_and_sides_say_where_they_were_made(
     assert rows == ["scratch", "ours (s3dis)", "ours (scannet)"]
     made = provenance({})
     assert f"\nA: 12 runs, {made.cpu}, torch {made.packages['torch']}, commit " in text and "\nB: 12 runs" in text
+    for record in list(two.records()):  # as in an anonymous bundle
+        rewrite(two, record, provenance=made.model_copy(update={"git_commit": "0123456789ab", "git_dirty": False}))
+    text = build_comparison(Side("a", one), Side("b", two), tmp_path / "out").text
+    assert text.count(", commit hidden (anonymous bundle)") == 1 and "0123456789" not in text
+    with pytest.raises(WrongUse, match="b@01: no runs of that commit; b has runs of: no known commit"):
+        at_commit(Side("b", two), "01")
 
 
 def test_nothing_to_compare_is_wrong_use(sides: tuple[Store, Store], tmp_path: Path) -> None:

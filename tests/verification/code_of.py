@@ -97,6 +97,15 @@ READERS = (
 )
 EVERY_STAGE = (*PRETRAINING, *FINETUNING, "methods.supervised.semantic")
 
+PUBLISHING = (
+    "benchmarks.support.files",
+    "benchmarks.support.foreign_files",
+    "benchmarks.support.locks",
+    "harness.store.chain",
+    "harness.store.store",
+)
+"""What makes a finished run visible."""
+
 CODE: dict[str, tuple[str, ...]] = {
     "cluster": (
         "benchmarks.support.ownership",
@@ -108,6 +117,23 @@ CODE: dict[str, tuple[str, ...]] = {
         "harness.clusters.worker",
         "harness.running.scheduler",
         "harness.running.scratch",
+    ),
+    "crash-points": PUBLISHING,
+    "power-cut": PUBLISHING,
+    "strangers": (
+        *PUBLISHING,
+        "benchmarks.specs.loading",
+        "benchmarks.specs.yaml_core",
+        "harness.audit.pack",
+        "harness.audit.runs",
+        "harness.audit.static",
+        "harness.contract.migrations",
+        "harness.contract.records",
+        "harness.store.bundle",
+        "harness.store.retention",
+        "harness.store.spec_reader",
+        "reports.analysis.frame",
+        "reports.page.run_attachments",
     ),
     "faults": (
         "benchmarks.support.locks",

@@ -203,9 +203,9 @@ def undrawn() -> Iterator[None]:
 
 
 def read_store(runs: Path, folder: Path, judge: Judge, number: int = 0) -> None:
-    """Everything that reads a folder of runs, then what cleans it. Every third input has all commands, the others have those that
+    """Everything that reads a folder of runs, then what cleans it. Every tenth input has all commands, the others have those that
     take less time."""
-    where, all_commands = ("--runs", str(runs)), number // len(KINDS) % 3 == 0
+    where, all_commands = ("--runs", str(runs)), number // len(KINDS) % 10 == 0
     judge.command(folder, "show", *where)
     pack = ("--bundle", str(folder / "packed.bundle.tar.zst"))
     judge.command(folder, "audit", *where, *(pack if all_commands else ()))
@@ -234,7 +234,7 @@ def one_input(number: int, honest: Honest, scratch: Path, judge: Judge) -> str:
         done = mutate_bundle(honest.members, bundle, rng, canary.folder)
         os.environ["BENCH_CACHE"] = str(work / "cache")
         judge.command(work, "show", "--runs", str(bundle))
-        if number // len(KINDS) % 3 == 0:
+        if number // len(KINDS) % 10 == 0:
             judge.command(work, "report", "--out", str(work / "report"), "--runs", str(bundle))
         judge.command(work, "audit", str(bundle))
     else:

@@ -80,7 +80,7 @@ def detect(root: Path) -> LayoutName:
         return layouts[0]
     _refuse_pickles(root)
     known = "; ".join(f"{card.title}: {', '.join(READERS[name].patterns[:2])}" for name, card in LAYOUTS.items())
-    raise DataError(f"{root}: no layout that is read; expected one of these files below it: {known}")
+    raise DataError(f"{root}: no supported layout; expected one of these files below it: {known}")
 
 
 def as_laid_out(dataset: Dataset, root: Path) -> Dataset:

@@ -141,3 +141,19 @@ def test_an_owner_on_another_machine_holds_the_lock(tmp_path: Path) -> None:
     with exclusive(tmp_path / "lock", waiting):
         pass
     assert len(reported) == 1 and "n7" in reported[0]
+
+
+def test_a_lock_of_this_machine_tells_of_processes_in_other_containers(tmp_path: Path) -> None:
+    """Their host names and process numbers mean nothing here, but they would hold the lock if they still ran."""
+    path = elsewhere(tmp_path / "lock.owner", boot=ownership._boot(), namespace="pid:[1]")
+    assert ownership.owner(path) == str(ownership._read(path))
+    assert ownership.owner(path, locked_here=True) is None
+    assert ownership.claim(path) is not None
+    assert ownership.claim(path, locked_here=True) is None
+    ownership.release(path)
+
+
+def test_a_pipe_in_place_of_an_owner_file_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "lock.owner"
+    os.mkfifo(path)
+    assert ownership.claim(path) == "another process"

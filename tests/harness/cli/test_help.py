@@ -21,6 +21,7 @@ from pretrain_bench.harness.running.stage_runner import Retry
 from pretrain_bench.harness.store.retention import KEEPS
 from pretrain_bench.harness.store.store import KINDS as RUN_KINDS
 from pretrain_bench.reports.export.loggers import KINDS
+from pretrain_bench.reports.figures.style import FigureKind
 from tests.conftest import Bench
 
 COMPUTED = ("executor", "runs")
@@ -59,12 +60,15 @@ def test_every_option_is_explained_with_its_default(
 
 def test_plan_takes_all_that_run_takes() -> None:
     run, plan = ({o for p in COMMANDS[(name,)].params for o in p.opts} for name in ("run", "plan"))
-    assert run - plan == {"--stop-when-decided", "--register", "--sign"} and plan - run == {"--on", "--all"}
+    where = {"--slurm", "--max-pending", "--detach", "--address"}
+    assert run - plan == {"--stop-when-decided", "--register", "--sign", *where}
+    assert plan - run == {"--simulate", "--all"}, "--on is the place of a run, and the machine of an estimate"
 
 
 def test_choices_are_those_of_the_models() -> None:
     assert get_args(choices.UpChoice) == get_args(UpChoice)
     assert get_args(choices.Keep) == KEEPS and get_args(choices.Checkpoint) == CHECKPOINTS
+    assert get_args(choices.Figures) == get_args(FigureKind)
     assert [e.value for e in choices.Exporter] == list(KINDS)
     assert completion.RUN_KINDS == RUN_KINDS
     worlds = {w for name in available(Dataset) for w in find(Dataset, name).worlds}

@@ -105,14 +105,14 @@ def test_without_a_control_group_memory_and_processes_are_sampled_and_the_record
     caps = {"memory_mib": 300} if what == "memory" else {}
     execution = run_code(TAKES[what], tmp_path, cells[0].stages[0].spec, **caps)
     assert execution.killed_by == what and execution.measured.wall_seconds < 30
-    assert {"memory between two looks", "pids between two looks"} <= set(BubblewrapExecutor().not_enforced)
+    assert {"memory between samples", "pids between samples"} <= set(BubblewrapExecutor().not_enforced)
 
 
 @needs_bwrap
 def test_with_a_control_group_the_kernel_enforces_both(cells: list[PlannedCell], tmp_path: Path) -> None:
     if not can_limit():
         pytest.skip("this user may not make control groups")
-    assert "between two looks" not in " ".join(n for n in BubblewrapExecutor().not_enforced if "disk" not in n)
+    assert "between samples" not in " ".join(n for n in BubblewrapExecutor().not_enforced if "disk" not in n)
     spec = cells[0].stages[0].spec
     assert run_code(TAKES["memory"], tmp_path / "a", spec, memory_mib=300).killed_by == "memory"
     refused = TAKES["pids"].replace("time.sleep(60)", "time.sleep(1)")

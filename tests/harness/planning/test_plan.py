@@ -11,6 +11,7 @@ import pytest
 
 import pretrain_bench as pb
 from pretrain_bench.api.display import duration
+from pretrain_bench.api.sizing import estimate_line
 from pretrain_bench.benchmarks.specs.budget import Budget
 from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
@@ -18,7 +19,8 @@ from pretrain_bench.benchmarks.specs.rates import Rates
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.harness.planning import code_digest as keys
 from pretrain_bench.harness.planning.catalog import available, find
-from pretrain_bench.harness.planning.plan import State, states
+from pretrain_bench.harness.planning.estimate import Estimate
+from pretrain_bench.harness.planning.plan import StageState, State, states
 from pretrain_bench.harness.planning.prepared_data import DataSources
 from pretrain_bench.harness.planning.recipes import finetune_recipe, stage_recipe
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
@@ -145,9 +147,22 @@ def test_cells_whose_data_are_not_prepared_are_listed(
     assert not list(tmp_path.glob("empty/*/*")), "nothing was prepared"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(119, "119 s"), (150, "2 min"), (7200, "2.0 h"), (4e6, "1,111.1 h")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "<1 s"), (119, "119 s"), (150, "2 min"), (7200, "2.0 h"), (4e6, "1,111.1 h")]
+)
 def test_times_have_the_unit_that_a_person_would_say(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_an_estimate_below_a_second_is_put_in_words(done: tuple[list[PlannedCell], Path]) -> None:
+    planned = done[0][0].stages[0]
+
+    def line(seconds: float, within: float) -> str:
+        estimate = Estimate(seconds, 0, "rough", within)
+        return estimate_line([StageState(planned, planned.spec.key, State.to_do, "", estimate)])
+
+    assert line(0.2, 2) == "1 stage to run, less than a second one after the other (<1 s)"
+    assert line(1.5, 2) == "1 stage to run, about 2 s one after the other (<1 to 3 s)"
 
 
 def test_the_command(done: tuple[list[PlannedCell], Path], bench: Bench, s3dis_root: Path, tmp_path: Path) -> None:

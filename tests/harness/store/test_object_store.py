@@ -18,7 +18,6 @@ import pretrain_bench as pb
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.files import size_and_sha256
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
-from pretrain_bench.harness.store import object_store
 from pretrain_bench.harness.store.object_store import (
     ObjectStore,
     connect,
@@ -175,7 +174,7 @@ def test_damage_is_named_and_leaves_no_run(url: str, finished: Path, tmp_path: P
 @needs_moto
 @pytest.mark.slow
 def test_commands_run_show_report_and_audit_a_bucket(
-    url: str, bench: Bench, s3dis_root: Path, tmp_path: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch
+    url: str, bench: Bench, s3dis_root: Path, tmp_path: Path, undrawn: None
 ) -> None:
     cell = (
         "run",
@@ -201,8 +200,3 @@ def test_commands_run_show_report_and_audit_a_bucket(
         "small data, nothing else"
     )
     assert "nothing to do" in bench(*cell, "--executor", "local", "--runs", url).stdout
-    shutil.rmtree(mirror_of(url))
-    monkeypatch.setattr(object_store, "pull", lambda *_: None)
-    assert (
-        "only `bench run` writes to a bucket" in bench("audit", "--runs", url, "--bundle", "b.tar.zst", code=2).stderr
-    )

@@ -26,6 +26,29 @@ from tests.reports.stores import add
 TITLE = "SYNTHETIC DATA\nscannet-sem on synth-scannet, 100% of the labels, budget smoke, profile smoke and more"
 
 
+def effect(method: str, row: str, gain: float, **more: Any) -> dict[str, Any]:
+    """One row of effects, without an interval."""
+    group = {
+        "task": "t",
+        "dataset": "d",
+        "synthetic": False,
+        "protocol": "finetune",
+        "label_ratio": "5%",
+        "budget": "b",
+    }
+    group |= {"profile": "b", "conditions": "c", "family": "f", "checkpoint": "final", "verdict": "not distinguishable"}
+    return {
+        **group,
+        "method": method,
+        "row": row,
+        "n": 3,
+        "gain": gain,
+        "gain_low": np.nan,
+        "gain_high": np.nan,
+        **more,
+    }
+
+
 def drawn(figure: Any) -> Any:
     """Its renderer, after the layout is made."""
     figure.draw_without_rendering()
@@ -89,6 +112,7 @@ def test_numbers_along_the_cost_stand_apart_and_begin_at_nothing(hours: list[flo
                 "row": "csc",
                 "hours": h,
                 "hours_of": "CPU-hours",
+                "label_ratio": "5%",
                 "gain": 1.0,
                 "gain_low": np.nan,
                 "gain_high": np.nan,
@@ -136,7 +160,7 @@ def test_long_names_below_an_axis_do_not_meet() -> None:
         "a-method-with-quite-a-long-name-of-its-own",
         "y" * 64,
     )
-    found = pd.DataFrame([{"method": m, "row": m, "gain": float(i)} for i, m in enumerate(methods)])
+    found = pd.DataFrame([effect(m, m, float(i)) for i, m in enumerate(methods)])
     figure = draw_gains(found, "t")
     renderer = drawn(figure)
     boxes = [label.get_window_extent(renderer) for label in figure.axes[0].get_xticklabels()]
@@ -146,20 +170,25 @@ def test_long_names_below_an_axis_do_not_meet() -> None:
 
 def test_gains_have_a_column_for_each_way_of_pretraining() -> None:
     rows = [(m, r, i) for m, r in (("mine", "mine"), ("ours", "ours (b)"), ("ours", "ours (a)")) for i in range(6)]
-    found = pd.DataFrame(
-        [{"method": m, "row": r, "label_ratio": "5%", "task": "t", "n": 3, "gain": 1.0 * i} for m, r, i in rows]
-    )
+    found = pd.DataFrame([effect(m, r, 1.0 * i) for m, r, i in rows])
     drawn_names = [t.get_text() for t in draw_gains(found, "t").axes[0].get_xticklabels()]
     assert drawn_names == ["ours\n(a)", "ours\n(b)", "mine"], "the paper's methods first, ways of one side by side"
-    boxes = plotly_figures.gains(found)["data"]
-    assert {b["name"]: len(b["y"]) for b in boxes} == {"mine": 6, "ours (b)": 6, "ours (a)": 6}
+    traces = plotly_figures.gains(found)["data"]
+    points = [t for t in traces if t["type"] == "scatter"]
+    assert {t["name"]: len(t["y"]) for t in points} == {"mine": 6, "ours (b)": 6, "ours (a)": 6}
+    (box,) = [t for t in traces if t["type"] == "box" and t["name"] == "mine"]
+    own = [line.get_ydata() for line in draw_gains(found, "t").axes[0].lines if len(line.get_ydata()) == 5]
+    assert [box["q1"][0], box["q3"][0]] == [1.25, 3.75] == sorted(set(own[0]))[:2], (
+        "one rule of quartiles in page and file"
+    )
 
 
 def test_rows_of_one_method_share_a_colour_and_differ_in_their_lines() -> None:
     curves = {
         n: [Curve(n.split(" ")[0], "k", 0, [10, 20], [0.1, 0.4])] for n in ("ours (a)", "ours (b)", "mine", "theirs")
     }
-    one, two, mine, theirs = draw_validation_curves(curves, "miou_voxel", "t").axes[0].lines[:4]
+    lines = draw_validation_curves(curves, "miou_voxel", "t").axes[0].lines
+    one, two, mine, theirs = [line for line in lines if not line.get_label().startswith("_")]
     assert one.get_color() == two.get_color() and one.get_linestyle() != two.get_linestyle()
     assert len({one.get_color(), mine.get_color(), theirs.get_color()}) == 3, "own methods have colours of their own"
     assert colour_of("mine") == mine.get_color(), "the same in every figure"
@@ -182,4 +211,4 @@ def test_the_papers_curves_are_not_drawn_alone() -> None:
     assert not len(draw_validation_curves({}, "miou_voxel", TITLE, overlays).axes[0].lines)
     own = {"ours": [Curve("ours", "k", 0, [10, 20], [0.3, 0.4])]}
     axes = draw_validation_curves(own, "miou_voxel", TITLE, overlays).axes[0]
-    assert len(axes.lines) == 2 and axes.get_xlim()[1] < 30, "and as far as ours go"
+    assert len(axes.lines) == 3 and axes.get_xlim()[1] < 30, "run, mean and paper, as far as ours go"

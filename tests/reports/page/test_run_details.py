@@ -26,8 +26,24 @@ def test_untrusted_text_is_escaped(store: Store, tmp_path: Path) -> None:
     assert "\\u003cscript>alert(1)" in own and own.count("</script") == 3
     assert escape_markdown(evil) == "&lt;script&gt;alert(1)&lt;/script&gt; # heading \\| [31m"
     assert escape_markdown("a [x](javascript:y) [b][c] [d]: e *f* `g`") == (
-        r"a [x\](javascript:y) [b\][c] [d\]: e \*f\* \`g\`"
+        r"a \[x\](javascript:y) \[b\]\[c] \[d\]: e \*f\* \`g\`"
     ), "no link, no emphasis, no code"
+    assert (
+        escape_markdown("+1.5 [-2.0, 3.0], 4 [4.0, 5.0] [paper 66.5]") == "+1.5 [-2.0, 3.0], 4 [4.0, 5.0] [paper 66.5]"
+    )
+
+
+def test_controls_of_direction_are_shown_as_such(store: Store, tmp_path: Path) -> None:
+    """A name with them could look like another name."""
+    evil = "ours\u202e.sruo\u2066 x\u200f"
+    add(store, "ours", 0.0, outcome="crashed", message=evil, notes={evil: evil})
+    build_report(store, tmp_path / "out")
+    for path in (tmp_path / "out").glob("*"):
+        if path.suffix in (".html", ".md", ".csv", ".tex"):
+            text = path.read_text()
+            own = text.replace(plotly_source(), "")
+            assert not set("\u202e\u2066\u200f") & set(own) and "\\u202e" not in own, path.name
+    assert "ours\\ufffd.sruo" in (tmp_path / "out/index.html").read_text()
 
 
 def test_the_end_of_a_log_is_on_the_page_without_anybodys_home(store: Store, tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""Sizes of zip archives, measured before they are unpacked."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+from pretrain_bench.benchmarks.support.errors import DataError
+
+ALWAYS_BYTES, MOST_RATIO = 64 << 20, 4
+"""A PyTorch file may unpack to ALWAYS_BYTES however small it is, and to MOST_RATIO times its size: torch stores tensors as they
+are, and weights that were packed again shrink by a tenth."""
+
+
+def unpacked_bytes(file: BinaryIO) -> int:
+    """Bytes that all members of a zip archive unpack to, by its list. Raises zipfile.BadZipFile, OSError."""
+    with zipfile.ZipFile(file) as archive:
+        return sum(member.file_size for member in archive.infolist())
+
+
+def check_torch_file(path: Path) -> None:
+    """Refuse a PyTorch file that unpacks to much more than its size, before torch reads it. Files that are not zip archives
+    (torch before 1.6) hold their tensors as they are, and pass.
+
+    Raises DataError with both sizes, OSError where the file cannot be read.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        try:
+            unpacked = unpacked_bytes(file)
+        except (zipfile.BadZipFile, NotImplementedError, ValueError):
+            return
+    if unpacked > max(ALWAYS_BYTES, MOST_RATIO * size):
+        raise DataError(
+            f"{path}: refused: its {size:,} bytes unpack to {unpacked:,}; what torch.save writes unpacks to about its size. "
+            "If you trust the file, load it and save it again with torch.save"
+        )

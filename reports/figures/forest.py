@@ -1,0 +1,83 @@
+"""Differences to scratch with their intervals: a panel a task, a row a method (a forest plot)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pretrain_bench.reports.analysis.families import Family, task_families
+from pretrain_bench.reports.analysis.method_cards import colour_of
+from pretrain_bench.reports.figures.gains import rows_in_order
+from pretrain_bench.reports.figures.style import MARKERS, add_title, new_axes, ratio_marks, ratio_places
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_COLUMNS = 3
+SPREAD = 0.6
+"""Share of a row's height over which its label ratios are spread, the smallest on top."""
+DECIDED = ("better", "worse")
+
+
+def forest_rows(effects: pd.DataFrame) -> pd.DataFrame:
+    """The effects with a known difference, with their `height` in the figure (rows count down from 0), the `place` of their label
+    ratio, and whether a test supports a difference (`decided`)."""
+    known = effects[effects["gain"].notna()]
+    rows = {row: -place for place, row in enumerate(rows_in_order(known))}
+    ratios = ratio_places(known["label_ratio"])
+    place = known["label_ratio"].astype(str).map(ratios)
+    offset = SPREAD * ((len(ratios) - 1) / 2 - place) / max(1, len(ratios))
+    return known.assign(height=known["row"].map(rows) + offset, place=place, decided=known["verdict"].isin(DECIDED))
+
+
+def draw_forest(effects: pd.DataFrame, title: str) -> Any:
+    """One mark for each method, task and label ratio: filled where a test supports the difference, with its 95 % interval where n
+    allows one; the shape shows the label ratio. The rows are the same in every panel."""
+    known = forest_rows(effects)
+    order = rows_in_order(known)
+    panels = task_families(known)
+    columns = min(MOST_COLUMNS, len(panels))
+    lines = -(-len(panels) // columns)
+    height = max(0.34, 0.13 * known["place"].nunique()) * len(order) * lines + 1.0 + 0.3 * lines
+    figure, grid = new_axes(2.0 + 2.6 * columns if columns > 1 else 5.2, height, lines, columns)
+    every = np.atleast_1d(grid).ravel()
+    for axes, panel in zip(every, panels, strict=False):
+        _draw_panel(axes, panel)
+        axes.set_yticks([-place for place in range(len(order))], order)
+        axes.set_ylim(0.5 - len(order), 0.5)
+        axes.set_xlabel("difference to scratch (points)")
+        axes.label_outer()
+    for axes in every[len(panels) :]:
+        axes.remove()
+    _add_key(figure, known)
+    if len(panels) == 1:
+        add_title(every[0], title)
+    else:
+        figure.suptitle(title.split("\n")[0] if title.count("\n") else "", fontsize="small")
+    return figure
+
+
+def _draw_panel(axes: Any, panel: Family) -> None:
+    for effect in panel.effects.to_dict("records"):
+        colour = colour_of(effect["method"])
+        if np.isfinite(effect["gain_low"]):
+            axes.plot([effect["gain_low"], effect["gain_high"]], [effect["height"]] * 2, color=colour, lw=1)
+        axes.plot(
+            effect["gain"], effect["height"], MARKERS[effect["place"] % len(MARKERS)], ms=5, color=colour,
+            mfc=colour if effect["decided"] else "white", ls="",
+        )  # fmt: skip
+    axes.axvline(0, color="#555555", lw=0.8, ls="--", zorder=1)
+    axes.set_title(panel.head, fontsize="small")
+    axes.grid(axis="y", visible=False)
+
+
+def _add_key(figure: Any, known: pd.DataFrame) -> None:
+    """The shapes of label ratios, and the meaning of a filled mark, once for all panels."""
+    from matplotlib.lines import Line2D
+
+    ratios = ratio_places(known["label_ratio"])
+    fills = [Line2D([], [], marker="o", ls="", color="#444444", mfc=fill, ms=5) for fill in ("#444444", "white")]
+    handles = [*ratio_marks(ratios), *fills]
+    names = [*ratios, "interval leaves out 0", "it does not"]
+    figure.legend(handles, names, frameon=False, ncols=3, loc="outside lower center", fontsize="small")
