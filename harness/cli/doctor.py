@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import typer
 
 import pretrain_bench as pb
@@ -10,7 +12,6 @@ from pretrain_bench.harness.cli.options import (
     Data,
     ExecutorName,
     Json,
-    OnPlace,
     Runs,
     SlurmOption,
     data_roots,
@@ -22,7 +23,9 @@ def doctor(
     data: Data = None,
     executor: ExecutorName = "auto",
     runs: Runs = DEFAULT_RUNS,
-    on: OnPlace = "local",
+    on: Annotated[
+        Literal["local", "slurm"], typer.Option("--on", help="Also check a node of a Slurm cluster, by a job.")
+    ] = "local",
     slurm: SlurmOption = None,
     json: Json = False,
 ) -> None:

@@ -93,7 +93,8 @@ ExecutorName = Annotated[
     ),
 ]
 OnPlace = Annotated[
-    Literal["local", "slurm"], typer.Option("--on", help="Where stages run: this machine, or jobs of a Slurm cluster.")
+    Literal["local", "slurm", "ray"],
+    typer.Option("--on", help="Where stages run: this machine, jobs of a Slurm cluster, or tasks of a Ray cluster."),
 ]
 SlurmOption = Annotated[
     list[str] | None,

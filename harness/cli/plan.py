@@ -13,6 +13,7 @@ from pretrain_bench.harness.cli import completion
 from pretrain_bench.harness.cli.matrix import Matrix, takes_matrix
 
 if TYPE_CHECKING:
+    from pretrain_bench.harness.clusters.simulated import Simulation
     from pretrain_bench.harness.planning.plan import StageState
     from pretrain_bench.harness.running.stage_runner import Retry
 
@@ -31,6 +32,15 @@ def plan(
             autocompletion=completion.rates,
         ),
     ] = None,
+    simulate: Annotated[
+        str | None,
+        typer.Option(
+            "--simulate",
+            metavar="SHAPE",
+            help="Replay the scheduler on a cluster, nodes=N,gpus=N[,cpus=N][,memory=GIB][,node=RATES] of each node, with RATES "
+            "as for --on: makespan, utilisation, longest chain.",
+        ),
+    ] = None,
     show_all: Annotated[bool, typer.Option("--all", help=f"List every stage, not the first {SHOWN}.")] = False,
 ) -> None:
     """List the stages of `bench run` with the same options: done, stale (and why), failed, n/a or to do; then the totals.
@@ -39,19 +49,28 @@ def plan(
     are needed: a GPU-sized budget is planned on datasets of their published size, other budgets on generated data.
     Nothing is prepared or run; --workers, --rebuild and --strict have no effect.
     """
+    from pretrain_bench.api.planning import ClusterShape
     from pretrain_bench.harness.cli.console import print_json
     from pretrain_bench.harness.cli.options import display
 
+    shape = None if simulate is None else ClusterShape.parse(simulate)
+    if shape is not None and shape.node is not None:
+        if on not in (None, shape.node):
+            raise pb.WrongUse(f"--on {on} and --simulate node={shape.node}: both name the machine; give one of them")
+        on = shape.node
     if len(matrix.names) == 1 and matrix.suite is None and matrix.method is None and matrix.task is None:
         matrix = matrix._replace(suite=matrix.names[0], words=[w for w in matrix.words or [] if "=" in w])
     suite = matrix.cells("plan", display(matrix.json).say, on)
     planned = pb.plan(
         suite, runs=matrix.runs, only=matrix.filters, settings=matrix.settings(), on=on, synthetic=matrix.synthetic
     )
+    simulated = None if shape is None else planned.simulate(shape, matrix.retry)
     if matrix.json:
-        print_json(_as_json(planned, matrix.retry))
+        print_json(_as_json(planned, matrix.retry) | {"simulation": simulated._asdict() if simulated else None})
     else:
         _print(planned, show_all, matrix.retry)
+        if simulated is not None:
+            _print_simulation(simulated)
         for line in pb.power_of_plan(planned, matrix.runs):
             print(f"power: {line}")
 
@@ -156,6 +175,29 @@ def _print_totals(plan: pb.Plan, retry: Retry) -> None:
         print(textwrap.fill(f"* {rates.title}, {rates.basis}: {rates.source}", WIDTH, subsequent_indent="  "))
         if rates.remark:
             print(textwrap.fill(f"* {rates.remark}", WIDTH, subsequent_indent="  "))
+
+
+def _print_simulation(simulated: Simulation) -> None:
+    from pretrain_bench.api.display import duration
+    from pretrain_bench.harness.cli.console import WIDTH, per_cent
+
+    print(f"\nsimulated on {simulated.gpus:,} GPUs and {simulated.cpus:,} CPUs: {simulated.stages:,} stages in "
+          f"{duration(simulated.makespan_seconds)}")  # fmt: skip
+    used, cpus = per_cent(simulated.gpu_utilisation), per_cent(simulated.cpu_utilisation)
+    chain = f"{' -> '.join(simulated.longest_chain)} ({duration(simulated.longest_chain_seconds)})"
+    lines = [
+        f"utilisation: GPUs {used} %, CPUs {cpus} %" if simulated.gpus else f"utilisation: CPUs {cpus} %",
+        f"longest chain: {chain}",
+        f"packing costs {per_cent(simulated.packing_cost)} %: no schedule takes less than {duration(simulated.least_seconds)}",
+    ]
+    if simulated.gpus and not simulated.gpu_utilisation:
+        lines.append("no stage of this plan uses a GPU; node=h100 (or --on) plans for one")
+    if simulated.blocked:
+        lines.append(
+            f"{simulated.blocked:,} stages build on a failed one and never start; --retry failed runs it again"
+        )
+    for line in lines:
+        print(textwrap.fill(f"* {line}", WIDTH, subsequent_indent="  "))
 
 
 SOURCES = {

@@ -38,7 +38,15 @@ def run(
     slurm: SlurmOption = None,
     max_pending: Annotated[
         int | None,
-        typer.Option("--max-pending", min=1, help="Most stages that the cluster holds at a time. (default: 200)"),
+        typer.Option(
+            "--max-pending", min=1, help="Most stages that the cluster holds at a time. (default: 200; on Ray 1,000)"
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address", metavar="HOST:PORT", help="With --on ray: its head. (default: this machine's cluster)"
+        ),
     ] = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="With --on slurm: submit this command as a small job, and return.")
@@ -49,7 +57,7 @@ def run(
     Without --data and --pretrain-data, generated datasets replace S3DIS and ScanNet, every result says so, and the budget is
     smoke, which takes minutes. `bench plan` with the same options estimates the time.
     """
-    shown, where = display(matrix.json), pb.Where(on, tuple(slurm or ()), max_pending)
+    shown, where = display(matrix.json), pb.Where(on, tuple(slurm or ()), max_pending, address)
     where.check()
     suite = matrix.cells("run", shown.say, settings=where.settings(matrix.settings()))
     if stop_when_decided is not None and matrix.suite is None:

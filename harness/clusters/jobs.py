@@ -1,4 +1,5 @@
-"""A cluster's word on its jobs, for the owners of stages. A job is written as `CLUSTER:ID`, as in `slurm:17_3`."""
+"""A cluster's word on its jobs, for the owners of stages. A job is written as `CLUSTER:ID`, as in `slurm:17_3`; Ray's
+ID has parts (ray_cluster.py)."""
 
 from __future__ import annotations
 
@@ -16,6 +17,10 @@ def has_ended(job: str) -> bool:
     cluster, _, number = job.partition(":")
     if cluster == "slurm":
         return _slurm_job_has_ended(number, int(time.monotonic() / ASK_EVERY_SECONDS))
+    if cluster == "ray":
+        from pretrain_bench.harness.clusters.ray_cluster import task_has_ended
+
+        return task_has_ended(job)
     return False
 
 

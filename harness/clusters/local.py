@@ -12,10 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pretrain_bench.harness.clusters.base import Ended, JobState, ReadyStage
 from pretrain_bench.harness.executors.base import Allocation, Stop
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
-from pretrain_bench.harness.running.capacity import Capacity, Demand, demand
+from pretrain_bench.harness.running.capacity import Capacity, Demand, FreeCapacity, demand
 from pretrain_bench.harness.running.stage_runner import StageJob, StageReport, StageRunner
-
-ROUNDING = 1e-9
 
 
 class LocalMachine:
@@ -32,8 +30,7 @@ class LocalMachine:
         self.stop = stop or Stop()
         self._threads = ThreadPoolExecutor(self.limit, thread_name_prefix="stage")
         self._running: dict[Future[StageReport], StageJob] = {}
-        self._free_cpus, self._free_memory_mib = capacity.cpus, capacity.memory_mib
-        self._free_gpus = dict.fromkeys(capacity.gpus, 1.0)
+        self._free = FreeCapacity(capacity)
 
     def attach(self, stages: Sequence[ReadyStage]) -> Iterable[str]:
         """None: stages of this machine end with their command."""
@@ -45,20 +42,14 @@ class LocalMachine:
 
     def has_room(self, demand: Demand) -> bool:
         """Whether so much of the machine is free; never for more stages than `limit`."""
-        return (
-            len(self._running) < self.limit
-            and self._free_cpus > 0
-            and demand.cpus <= self._free_cpus
-            and demand.memory_mib <= self._free_memory_mib
-            and self._gpus_for(demand.gpus) is not None
-        )
+        return len(self._running) < self.limit and self._free.gpus_for(demand) is not None
 
     def submit(self, stages: Sequence[ReadyStage]) -> None:
         """Start stages for each of which there is room."""
         for stage in stages:
             need = stage.demand
-            gpus = self._gpus_for(need.gpus) or ()
-            self._take(need, gpus, 1)
+            gpus = self._free.gpus_for(need) or ()
+            self._free.take(need, gpus)
             job = StageJob(stage.planned, stage.key, need, Allocation(self.stop, gpus), stage.needs_artifacts)
             self._running[self._threads.submit(self.runner.run, job)] = job
 
@@ -68,7 +59,7 @@ class LocalMachine:
         ends = []
         for future in done:
             job = self._running.pop(future)
-            self._take(job.demand, job.allocation.gpus, -1)
+            self._free.give_back(job.demand, job.allocation.gpus)
             error = future.exception()
             ends.append(Ended(job.key, None if error else future.result(), error))
         return ends
@@ -84,18 +75,3 @@ class LocalMachine:
     def close(self) -> None:
         """Return once no stage runs."""
         self._threads.shutdown()
-
-    def _gpus_for(self, number: float) -> tuple[str, ...] | None:
-        """Whole free GPUs, or for less than one the fullest GPU that has so much left; None where they are taken."""
-        if number >= 1 or number == 0:
-            whole = [gpu for gpu, free in self._free_gpus.items() if free > 1 - ROUNDING]
-            return tuple(whole[: int(number)]) if len(whole) >= number else None
-        shared = [(free, gpu) for gpu, free in self._free_gpus.items() if free >= number - ROUNDING]
-        return (min(shared)[1],) if shared else None
-
-    def _take(self, need: Demand, gpus: Sequence[str], sign: int) -> None:
-        """Take a demand from what is free, or with -1 give it back."""
-        self._free_cpus -= sign * need.cpus
-        self._free_memory_mib -= sign * need.memory_mib
-        for gpu in gpus:
-            self._free_gpus[gpu] -= sign * min(need.gpus, 1.0)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from pretrain_bench.benchmarks.support.process_limits import usable_cpus, usable_memory_bytes
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
+
+ROUNDING = 1e-9
 
 
 class Capacity(NamedTuple):
@@ -70,3 +73,35 @@ def demand(planned: PlannedStage, capacity: Capacity) -> Demand:
         min(capacity.memory_mib, caps.memory_mib or uncapped_mib),
         gpus,
     )
+
+
+class FreeCapacity:
+    """What is free of a capacity. Stages that need less than a whole GPU share one."""
+
+    def __init__(self, capacity: Capacity) -> None:
+        self._cpus, self._memory_mib = capacity.cpus, capacity.memory_mib
+        self._gpus = dict.fromkeys(capacity.gpus, 1.0)
+
+    def gpus_for(self, need: Demand) -> tuple[str, ...] | None:
+        """The GPUs that a stage of this demand would get, none for one without; None where it does not fit."""
+        if self._cpus <= 0 or need.cpus > self._cpus or need.memory_mib > self._memory_mib:
+            return None
+        if need.gpus >= 1 or need.gpus == 0:
+            whole = [gpu for gpu, free in self._gpus.items() if free > 1 - ROUNDING]
+            return tuple(whole[: int(need.gpus)]) if len(whole) >= need.gpus else None
+        shared = [(free, gpu) for gpu, free in self._gpus.items() if free >= need.gpus - ROUNDING]
+        return (min(shared)[1],) if shared else None
+
+    def take(self, need: Demand, gpus: Iterable[str]) -> None:
+        """Take a demand on these GPUs."""
+        self._add(need, gpus, -1)
+
+    def give_back(self, need: Demand, gpus: Iterable[str]) -> None:
+        """Free a demand that was taken."""
+        self._add(need, gpus, 1)
+
+    def _add(self, need: Demand, gpus: Iterable[str], sign: int) -> None:
+        self._cpus += sign * need.cpus
+        self._memory_mib += sign * need.memory_mib
+        for gpu in gpus:
+            self._gpus[gpu] += sign * min(need.gpus, 1.0)

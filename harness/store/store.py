@@ -248,11 +248,15 @@ class Store:
         ownership.check_owned(owner_file(partial / "lock"))
         os.rename(final, partial / f"complete-{spec.kind}")
         sync(partial)
-        self._admit_losses(spec.kind, spec.key, partial / f"complete-{spec.kind}" / ATTEMPTS)
-        chain.append(self.root, record)
-        self._publish(spec.kind, spec.key)
-        self.drop_partial(spec.key)
+        self.admit(record)
         return target
+
+    def admit(self, record: Record) -> None:
+        """Publish a run that is complete in the partial folder of its stage, whose lock is held, with its line in the chain."""
+        self._admit_losses(record.kind, record.key, self.partial(record.key) / f"complete-{record.kind}" / ATTEMPTS)
+        chain.append(self.root, record)
+        self._publish(record.kind, record.key)
+        self.drop_partial(record.key)
 
     def _admit_losses(self, kind: str, key: str, attempts: Path) -> None:
         """Add a line to the chain for each completed attempt at a stage that is neither here any more nor admitted: its folder

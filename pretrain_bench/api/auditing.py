@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +16,7 @@ from pretrain_bench.harness.audit.audit import audit as run_audit
 from pretrain_bench.harness.audit.findings import Finding, Tally, exit_code, summary
 from pretrain_bench.harness.audit.pack import PackOptions, pack
 from pretrain_bench.harness.audit.runs import read_runs
+from pretrain_bench.harness.store.object_store import connect, pull, remote_url
 from pretrain_bench.harness.store.store import Store
 
 if TYPE_CHECKING:
@@ -87,7 +90,7 @@ def audit(
     """Check files, hashes, budgets, splits and seeds of a folder of runs or a bundle, and recompute metrics from predictions.
 
     Args:
-        runs: a folder of runs, or a bundle (.tar.zst).
+        runs: a folder of runs, a bundle (.tar.zst) or s3://bucket/prefix.
         keys: the beginnings of keys of the runs to check; all runs by default.
         rescore: recompute metrics from saved predictions.
         rerun: the beginnings of keys of runs to rerun and compare. Not for a bundle, which contains no weights.
@@ -106,9 +109,13 @@ def audit(
     options = AuditOptions(
         as_list(keys), rescore, as_list(rerun), rerun_sample, times, rerun_seed, allowed, signer, announced
     )
-    # A bundle is unpacked anew: the cached copy behind an open store is not trusted.
+    # A bundle is unpacked anew, and a bucket is fetched anew: the cached copy behind an open store is not trusted.
     path = runs.place if isinstance(runs, Store) else Path(runs)
-    audited = run_audit(path, options, display or default_display())
+    with contextlib.ExitStack() as stack:
+        if (url := remote_url(path)) is not None:
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            pull(connect(url), path)
+        audited = run_audit(path, options, display or default_display())
     return Audit(audited.tally.all(), len(audited.runs))
 
 

@@ -21,7 +21,7 @@ from pretrain_bench.harness.running.capacity import whole_machine
 from pretrain_bench.harness.running.stage_runner import RunOptions, StageRunner
 from pretrain_bench.harness.store.store import Store
 
-On = Literal["local", "slurm"]
+On = Literal["local", "slurm", "ray"]
 """Places that a run may choose."""
 
 
@@ -33,6 +33,8 @@ class Where(NamedTuple):
     """Options of sbatch, as `partition=gpu,time=24:00:00`, after those of `slurm:` in `bench.yaml`."""
     max_pending: int | None = None
     """Most stages that a cluster holds at a time."""
+    address: str | None = None
+    """HOST:PORT of the head of a Ray cluster; by default the cluster that this machine belongs to."""
 
     def check(self) -> None:
         """Raises WrongUse for what does not go together."""
@@ -41,6 +43,10 @@ class Where(NamedTuple):
         if self.on == "local" and (self.slurm or self.max_pending is not None):
             flag = "--slurm" if self.slurm else "--max-pending"
             raise WrongUse(f"{flag}: it is for runs on a cluster; add --on slurm")
+        if self.on == "ray" and self.slurm:
+            raise WrongUse("--slurm: it is for runs on Slurm, and this one is --on ray")
+        if self.on != "ray" and self.address is not None:
+            raise WrongUse("--address: it is for runs on a Ray cluster; add --on ray")
 
     def slurm_options(self) -> SlurmOptions:
         """Those of the command after those of `bench.yaml`. Raises WrongUse."""
@@ -50,17 +56,28 @@ class Where(NamedTuple):
         """The settings for this place: on a cluster the device is a GPU where its jobs ask for one."""
         if self.on == "local":
             return settings
-        device = "cuda" if settings.device == "auto" and self.slurm_options().gives_gpus else settings.device
+        device = "cuda" if settings.device == "auto" and self._gives_gpus() else settings.device
         return settings._replace(device=device, elsewhere=True)
+
+    def _gives_gpus(self) -> bool:
+        if self.on == "slurm":
+            return self.slurm_options().gives_gpus
+        from pretrain_bench.harness.clusters.ray_cluster import gives_gpus
+
+        return gives_gpus(self.address)
 
 
 def place_for(where: Where, resolved: ResolvedSuite, runner: StageRunner, workers: int | None) -> Place:
     """The place that runs the stages of a suite, with this command's store and options."""
     if where.on == "local":
         return LocalMachine(runner, whole_machine(resolved.machine.device), workers)
+    job = cluster_job(runner.store, resolved.executor, resolved.machine.device, runner.options, resolved)
+    if where.on == "ray":
+        from pretrain_bench.harness.clusters.ray_cluster import RayCluster
+
+        return RayCluster(runner.store, job, where.address, where.max_pending)
     from pretrain_bench.harness.clusters.slurm import Slurm
 
-    job = cluster_job(runner.store, resolved.executor, resolved.machine.device, runner.options, resolved)
     return Slurm(runner.store, job, where.slurm_options(), where.max_pending)
 
 

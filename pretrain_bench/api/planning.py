@@ -13,6 +13,7 @@ from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.rates import Rates
 from pretrain_bench.benchmarks.specs.suite import Suite
+from pretrain_bench.harness.clusters.simulated import ClusterShape, Simulation, simulate
 from pretrain_bench.harness.executors.choice import ENGINES
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.plan import StageState, State, Total, states, to_run
@@ -74,6 +75,12 @@ class Plan(NamedTuple):
         methods = dict.fromkeys(stage.planned.spec.method for stage in left)
         by_method = {m: Total.of(s for s in left if s.planned.spec.method == m) for m in methods}
         return {**by_method, ALL_METHODS: Total.of(left)}
+
+    def simulate(self, cluster: str | ClusterShape, retry: Retry = "infra") -> Simulation:
+        """How long a cluster of equal nodes, such as "nodes=16,gpus=8", would take for what is left to run, by the scheduler's
+        own policy. Raises WrongUse for a shape that cannot be read, and for nodes without the GPUs that stages need."""
+        shape = ClusterShape.parse(cluster) if isinstance(cluster, str) else cluster
+        return simulate([*self.stages, *self.expected], shape, retry == "failed")
 
     def to_frame(self) -> pd.DataFrame:
         """One row for each stage, then for each cell that waits for data, then for each n/a cell.

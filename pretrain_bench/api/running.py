@@ -11,12 +11,13 @@ from pretrain_bench.api.display import Display, default_display
 from pretrain_bench.api.places import Where, place_for
 from pretrain_bench.api.settings import Settings, resolve
 from pretrain_bench.api.sizing import check_fit, estimate_line
-from pretrain_bench.api.stores import AnyPath, Runs, folder_to_write
+from pretrain_bench.api.stores import AnyPath, Runs, working_store
 from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.probes import FINETUNE
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.benchmarks.support.errors import BenchError, EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.files import notice_of_missing_links
+from pretrain_bench.harness.clusters.base import Place
 from pretrain_bench.harness.executors.base import Executor
 from pretrain_bench.harness.executors.choice import ENGINES, engine_executor, notice_without_isolation, process_executor
 from pretrain_bench.harness.executors.local import LocalExecutor
@@ -26,7 +27,7 @@ from pretrain_bench.harness.planning.renamed_budget import known_budget
 from pretrain_bench.harness.planning.resolved_suite import ResolvedSuite
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
 from pretrain_bench.harness.running.progress_note import NotedStage, noted
-from pretrain_bench.harness.running.scheduler import run_in, stages_of
+from pretrain_bench.harness.running.scheduler import OnReport, run_in, stages_of
 from pretrain_bench.harness.running.stage_runner import Retry, RunOptions, StageReport, StageRunner
 from pretrain_bench.harness.store.store import Store
 
@@ -142,7 +143,7 @@ def run(
         register: write the cells to this file before the first stage starts; `audit(registered=...)` names those that are
             absent later.
         sign: an SSH key to sign that file with.
-        where: this machine, or Slurm with its options.
+        where: this machine, Slurm with its options, or a Ray cluster.
         display: shows progress; bars on a terminal, lines elsewhere, by default.
 
     Raises:
@@ -152,7 +153,7 @@ def run(
     """
     _check_options(retry, register, sign)
     where.check()
-    store, display, settings = folder_to_write(runs), display or default_display(), settings or Settings()
+    (store, publish), display, settings = working_store(runs), display or default_display(), settings or Settings()
     resolved = _within_budget(
         resolve(cells, only, where.settings(settings)), store, synthetic, on_cpu or settings.device == "cpu"
     )
@@ -164,7 +165,13 @@ def run(
     if register is not None:
         display.say(_registered(resolved.suite, planned, Path(register), sign))
     runner = StageRunner(store, executor, display, RunOptions(retry, resolved.machine.imagenet_weights))
-    stages = _run_stages(planned, runner, resolved, where, workers)
+    place = place_for(where, resolved, runner, workers)
+
+    def publish_new(report: StageReport) -> None:
+        if not report.reused:
+            publish(report.record)
+
+    stages = _run_stages(planned, runner, place, resolved.machine.threads, publish_new)
     return RunResult(stages, [c for c in planned if not c.stages])
 
 
@@ -210,18 +217,18 @@ def _registered(suite: Suite, planned: list[PlannedCell], file: Path, sign: AnyP
 
 
 def _run_stages(
-    planned: list[PlannedCell], runner: StageRunner, resolved: ResolvedSuite, where: Where, workers: int | None
+    planned: list[PlannedCell], runner: StageRunner, place: Place, threads: int, on_report: OnReport
 ) -> list[StageReport]:
     """Run what is left, after its estimate, which a note in the store keeps for `status`."""
     store, display = runner.store, runner.display
     if notice := notice_of_missing_links(store.root, "symbolic", "hard"):
         display.say(notice)
-    left = to_run(states(planned, store, resolved.machine.threads), runner.options.retry == "failed")
+    left = to_run(states(planned, store, threads), runner.options.retry == "failed")
     if left:
         display.say(estimate_line(left))
-    place, seconds = place_for(where, resolved, runner, workers), {s.key: _seconds(s) for s in left}
+    seconds = {s.key: _seconds(s) for s in left}
     with noted(store, {s.key: NotedStage(kind=s.planned.spec.kind, seconds=seconds[s.key]) for s in left}):
-        return run_in(place, stages_of(planned), runner, seconds=seconds)
+        return run_in(place, stages_of(planned), runner, on_report, seconds)
 
 
 def _seconds(stage: StageState) -> float:

@@ -202,6 +202,13 @@ def test_another_machine_is_planned_without_data_or_gpu(
     seen = stage["scratch -> s3dis-sem at 100%"]["paper_hours"]
     assert seen / 2.3 < hours["h100"] < seen * 2.3, "as measured"
     assert hours["h100"] < hours["rtx4090"] < hours["a100"]
+    shape = ("--simulate", "nodes=2,gpus=4,node=h100")
+    simulated = json.loads(bench(*command[:-1], *shape).stdout)["simulation"]
+    assert simulated["gpus"] == 8 and simulated["makespan_seconds"] / 3600 == pytest.approx(hours["h100"])
+    assert simulated["gpu_utilisation"] == pytest.approx(1 / 8) and len(simulated["longest_chain"]) == 2
+    printed = bench(*command[:-2], *shape).stdout
+    assert "simulated on 8 GPUs and 128 CPUs: 2 stages in" in printed and "GPUs 12.5 %" in printed
+    assert "both name the machine" in bench(*command, "cpu", *shape, code=2).stderr
     text = bench(*command[:-2], "--on", "a100").stdout
     assert "NVIDIA A100 80GB, derived: never measured" in text and "GPU-days" in text and "data: s3dis" in text
     assert "There are: a100, cpu, h100, rtx4090" in bench(*command, "tpu", code=2).stderr

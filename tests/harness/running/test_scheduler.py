@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from pretrain_bench.benchmarks.specs.budget import BudgetHalf
-from pretrain_bench.harness.clusters.local import LocalMachine
 from pretrain_bench.harness.executors.base import Execution, StageLaunch
 from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
-from pretrain_bench.harness.running.capacity import Capacity
+from pretrain_bench.harness.running.capacity import Capacity, FreeCapacity, demand
 from pretrain_bench.harness.running.display import Silent
 from pretrain_bench.harness.running.scheduler import run_cells
 from pretrain_bench.harness.running.stage_runner import Cancelled, RunOptions, StageRunner
@@ -58,27 +57,21 @@ def test_gpus_are_shared_out(cells: list[PlannedCell], tmp_path: Path) -> None:
     assert {g for g in executor.gpus} <= {("0",), ("1",)}
 
 
-def test_stages_that_need_a_share_of_a_gpu_share_one(cells: list[PlannedCell], tmp_path: Path) -> None:
-    first = cells[0].stages[0]
+def test_stages_that_need_a_share_of_a_gpu_share_one(cells: list[PlannedCell]) -> None:
+    first, machine = cells[0].stages[0], Capacity(9, 1 << 20, ("0", "1"))
     spec = first.spec.model_copy(update={"device": "cuda"})
-    planned = first._replace(spec=spec, caps=first.caps.model_copy(update={"gpus": 0.25}))
-    machine = LocalMachine(
-        StageRunner(Store(tmp_path), Watched(), Silent(), RunOptions()), Capacity(9, 1 << 20, ("0", "1"))
-    )
-    need = machine.demand(planned)
-    assert need.gpus == 0.25 and need.memory_mib == planned.caps.memory_mib
-    given = []
+    need = demand(first._replace(spec=spec, caps=first.caps.model_copy(update={"gpus": 0.25})), machine)
+    assert need.gpus == 0.25 and need.memory_mib == first.caps.memory_mib
+    free, given = FreeCapacity(machine), []
     for number in range(8):
-        assert machine.has_room(need)
-        machine._take(need, gpus := machine._gpus_for(need.gpus) or (), 1)
-        given.append(gpus)
-        assert machine._gpus_for(1) == (("1",) if number < 4 else None), (
-            "the first is filled before the second is begun"
-        )
-    assert given == [("0",)] * 4 + [("1",)] * 4 and not machine.has_room(need)
-    machine._take(need, ("0",), -1)
-    assert machine.has_room(need) and machine._gpus_for(0.5) is None
-    machine.close()
+        given.append(gpus := free.gpus_for(need))
+        assert gpus is not None
+        free.take(need, gpus)
+        whole = free.gpus_for(need._replace(gpus=1))
+        assert whole == (("1",) if number < 4 else None), "the first is filled before the second is begun"
+    assert given == [("0",)] * 4 + [("1",)] * 4 and free.gpus_for(need) is None
+    free.give_back(need, ("0",))
+    assert free.gpus_for(need) == ("0",) and free.gpus_for(need._replace(gpus=0.5)) is None
 
 
 @pytest.mark.parametrize(("gpus", "accepted"), [(0, True), (2, True), (0.25, True), (1.5, False), (-1, False)])

@@ -1,0 +1,304 @@
+"""Ray as a place: each stage is a task with its CPUs, GPUs (or a share of one), memory, and the dataset that its node must hold.
+
+Retries are the scheduler's, not Ray's. Ray ends the tasks of a driver that is gone; the next driver finds their records and
+checkpoints in the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
+from pretrain_bench.benchmarks.support.ownership import JOB_VARIABLE
+from pretrain_bench.harness.clusters.base import Ended, Interrupted, JobState, ReadyStage
+from pretrain_bench.harness.clusters.ticket import Job, Ticket, ticket_of
+from pretrain_bench.harness.clusters.worker import EndNote, run_tickets
+from pretrain_bench.harness.executors.base import Stop
+from pretrain_bench.harness.planning.stage_specs import PlannedStage
+from pretrain_bench.harness.running.capacity import Demand
+from pretrain_bench.harness.running.last_events import last_step
+from pretrain_bench.harness.running.stage_runner import Cancelled
+from pretrain_bench.harness.store.store import Store
+
+DATA_PREFIX = "data:"
+"""A node that declares the custom resource `data:NAME` holds that dataset. Once any node does, stages that read it need it."""
+DATA_SHARE = 0.001
+"""Of that resource, so that 1,000 stages fit on a node that declares 1."""
+MOST_PENDING = 1000
+PROBE_SECONDS, MOST_UNANSWERED, ANSWER_SECONDS = 2.0, 3, 5.0
+"""The head is lost once it has refused so many connections in a row, this long apart."""
+CANCEL_WAIT_SECONDS = 0.2
+_ended_tasks: set[str] = set()
+"""Tasks of this driver that have ended by Ray's word."""
+
+
+class _Task(NamedTuple):
+    """A stage that was handed over, and its job as its owner file names it."""
+
+    stage: ReadyStage
+    job: str
+
+
+class RayCluster:
+    """Runs each stage as a Ray task. Needs a running cluster: `address` is that of its head, by default that of this machine's.
+
+    Raises WrongUse for an address of Ray Client, EnvironmentCannot without Ray or a cluster that answers.
+    """
+
+    waits_for_others = False
+
+    def __init__(self, store: Store, job: Job, address: str | None = None, limit: int | None = None) -> None:
+        self.store, self.job, self.limit = store, job, limit or MOST_PENDING
+        self._connected_here = connect(address)
+        import ray
+
+        self._work = ray.remote(max_retries=0, max_calls=0)(work)
+        self._nodes: list[dict[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self._tasks: dict[Any, _Task] = {}
+        self._gcs = ray.get_runtime_context().gcs_address
+        self._probed, self._unanswered, self._cancelled = time.monotonic(), 0, 0
+
+    def attach(self, stages: Sequence[ReadyStage]) -> Iterable[str]:
+        """None: Ray ends tasks with their driver. A stage that still ends softly has an owner in the store."""
+        return ()
+
+    def demand(self, planned: PlannedStage) -> Demand:
+        """The threads and loader processes of a stage, its memory cap (0 without one) and its GPUs."""
+        spec, caps = planned.spec, planned.caps
+        gpus = (caps.gpus or 1) if spec.device == "cuda" else 0
+        return Demand(spec.threads + spec.limits.loader_workers, caps.memory_mib or 0, gpus)
+
+    def has_room(self, demand: Demand) -> bool:
+        """Always: Ray keeps the queue."""
+        return True
+
+    def submit(self, stages: Sequence[ReadyStage]) -> None:
+        """Submit a task for each stage. Raises EnvironmentCannot where no node of the cluster could ever run one."""
+        for stage in stages:
+            needed = self.resources(stage)
+            self._check_feasible(stage, needed)
+            own = {name: amount for name, amount in needed.items() if name not in ("CPU", "GPU", "memory")}
+            options = dict(num_cpus=needed["CPU"], num_gpus=needed["GPU"], memory=needed["memory"], resources=own)
+            text = ticket_of(stage, self.job).model_dump_json()
+            task = self._work.options(name=stage.planned.title, **options).remote(text)
+            self._tasks[task] = _Task(stage, job_name(task.task_id().hex()))
+
+    def resources(self, stage: ReadyStage) -> dict[str, float]:
+        """What a task asks Ray for, by Ray's names; memory in bytes."""
+        need, data = stage.demand, stage.planned.data
+        needed = {"CPU": need.cpus, "GPU": need.gpus, "memory": need.memory_mib << 20}
+        if data is not None:
+            name = DATA_PREFIX + data.dataset.name
+            if any(name in node for node in self._nodes):
+                needed[name] = DATA_SHARE
+        return needed
+
+    def _check_feasible(self, stage: ReadyStage, needed: dict[str, float]) -> None:
+        if any(all(node.get(name, 0) >= amount for name, amount in needed.items()) for node in self._nodes):
+            return
+        wanted = ", ".join(f"{name} {amount:,g}" for name, amount in needed.items() if amount)
+        raise EnvironmentCannot(
+            f"{stage.planned.title}: no node of the Ray cluster at {self._gcs} has what it needs ({wanted}); add such a node, or "
+            "ask for less (--threads, memory_mib and gpus of the budget)"
+        )
+
+    def ended(self, seconds: float) -> list[Ended]:
+        """See `Place.ended`; raises EnvironmentCannot where the head of the cluster is lost."""
+        import ray
+
+        try:
+            done, _ = ray.wait(list(self._tasks), num_returns=1, timeout=seconds)
+            if done:
+                done, _ = ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=0)
+            ends = [self._end_of(task) for task in done]
+        except ray.exceptions.RaySystemError:
+            ends = []
+        if not ends:
+            self._check_head()
+        return ends
+
+    def _end_of(self, task: Any) -> Ended:
+        import ray
+
+        key, title = self._tasks[task].stage.key, self._tasks[task].stage.planned.title
+        try:
+            note = EndNote.model_validate_json(ray.get(task))
+            problem = note.as_error()
+        except ray.exceptions.TaskCancelledError:
+            problem = Cancelled("cancelled; the same command resumes from its last checkpoint")
+        except ray.exceptions.RayTaskError as error:
+            problem = EnvironmentCannot(
+                f"{title}: a node of the Ray cluster cannot run stages: {_last_line(error)}; install the same environment, this "
+                "package included, on every node"
+            )
+        except ray.exceptions.RayError as error:
+            why = f"its task ended without a word ({type(error).__name__}): killed, out of memory, or its node was lost"
+            problem = Interrupted(f"{title}: {why}", last_step(self.store, key))
+        _ended_tasks.add(self._tasks.pop(task).job)
+        return Ended(key, problem=problem)
+
+    def _check_head(self) -> None:
+        """Raises EnvironmentCannot once the head no longer answers."""
+        if time.monotonic() - self._probed < PROBE_SECONDS:
+            return
+        self._probed = time.monotonic()
+        self._unanswered = 0 if answers(self._gcs) else self._unanswered + 1
+        if self._unanswered >= MOST_UNANSWERED:
+            raise EnvironmentCannot(
+                f"the head of the Ray cluster at {self._gcs} is lost, and with it the stages that ran; start the cluster again "
+                "and repeat the same command: what is done stays done, and the others resume from their last checkpoints"
+            )
+
+    def cancel(self) -> None:
+        """See `Place.cancel`."""
+        import ray
+
+        self._cancelled += 1
+        for task in self._tasks:
+            ray.cancel(task, force=self._cancelled > 1)
+
+    def states(self) -> dict[str, JobState]:
+        """See `Place.states`; a task runs once its stage has an owner in the store."""
+        return {
+            task.stage.key: JobState(
+                task.job, "running" if (by := self.store.held_by(task.stage.key)) else "pending", by or ""
+            )
+            for task in self._tasks.values()
+        }
+
+    def close(self) -> None:
+        """Leave the cluster, unless this process was part of it before."""
+        import ray
+
+        if self._connected_here:
+            ray.shutdown()
+
+
+def work(ticket: str) -> str:
+    """Run one ticket on a node, as JSON, and return its end note. `ray.cancel` interrupts the main thread, which asks the stage
+    to stop softly."""
+    stop, parsed = Stop(), Ticket.model_validate_json(ticket)
+    import ray
+
+    os.environ[JOB_VARIABLE] = job_name(ray.get_runtime_context().get_task_id())
+    with ThreadPoolExecutor(1, thread_name_prefix="ticket") as thread:
+        ending = thread.submit(lambda: list(run_tickets([parsed], stop)))
+        while True:
+            try:
+                return ending.result(CANCEL_WAIT_SECONDS)[0].model_dump_json()
+            except TimeoutError:
+                if ending.done():
+                    raise
+            except KeyboardInterrupt:
+                stop.ask()
+
+
+def connect(address: str | None) -> bool:
+    """Join a running Ray cluster; False where this process has done so before. Raises as `RayCluster`."""
+    try:
+        import ray
+    except ImportError:
+        raise EnvironmentCannot("--on ray: Ray is not installed; install the extra: pip install '.[ray]'") from None
+    if ray.is_initialized():
+        return False
+    wanted = address or os.environ.get("RAY_ADDRESS") or "auto"
+    if "://" in wanted:
+        raise WrongUse(
+            f"--address {wanted}: Ray Client is not supported; run the command on a node of the cluster (--address HOST:PORT of "
+            "its head, or none), or as a job: ray job submit -- bench run --on ray ..."
+        )
+    if wanted != "auto" and not answers(wanted):
+        raise EnvironmentCannot(
+            f"--address {wanted}: no Ray head answers; expected HOST:PORT as `ray start --head` prints it"
+        )
+    try:
+        with _kept_handlers():
+            ray.init(address=wanted, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        if "Could not find any running Ray" in str(error):
+            raise EnvironmentCannot(
+                "--on ray: no Ray cluster runs on this machine; start one with `ray start --head`, or name another's head with "
+                "--address HOST:PORT"
+            ) from None
+        raise EnvironmentCannot(
+            f"--on ray: the cluster at {wanted} does not let this process in; Ray asks for a token by default: set "
+            f"RAY_AUTH_MODE=token and the cluster's RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH): {_last_line(error)}"
+        ) from None
+    except (ray.exceptions.RayError, RuntimeError, ValueError) as error:
+        raise EnvironmentCannot(f"--on ray: the cluster at {wanted} cannot be joined: {_last_line(error)}") from None
+    return True
+
+
+def gives_gpus(address: str | None) -> bool:
+    """Whether a node of the cluster has a GPU. Raises as `RayCluster`."""
+    connect(address)
+    import ray
+
+    return bool(ray.cluster_resources().get("GPU", 0))
+
+
+def job_name(task: str) -> str:
+    """A task as owner files name it: `ray:HEAD/SESSION/DRIVER/TASK`."""
+    import ray
+
+    context = ray.get_runtime_context()
+    return f"ray:{context.gcs_address}/{context.get_session_name()}/{context.get_job_id()}/{task}"
+
+
+def task_has_ended(job: str) -> bool:
+    """Whether a task has ended by Ray's word: this driver saw its end, its driver is gone, or its cluster is. False where Ray is
+    not installed or does not know."""
+    if job in _ended_tasks:
+        return True
+    gcs, session, driver, _ = job.removeprefix("ray:").split("/")
+    try:
+        import ray
+        from ray._private import state
+    except ImportError:
+        return False
+    if not _answered_lately(gcs, int(time.monotonic() / PROBE_SECONDS)):
+        return True
+    if not ray.is_initialized() or (context := ray.get_runtime_context()).gcs_address != gcs:
+        return False
+    if context.get_session_name() != session:
+        return True
+    return any(known["JobID"] == driver and known["IsDead"] for known in state.jobs())
+
+
+def answers(address: str) -> bool:
+    """Whether something listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=16)
+def _answered_lately(address: str, period: int) -> bool:
+    return answers(address)
+
+
+@contextlib.contextmanager
+def _kept_handlers() -> Iterator[None]:
+    """Put back the handlers of the signals that Ray takes over."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            with contextlib.suppress(ValueError, TypeError):  # not in the main thread; or set by C
+                signal.signal(number, handler)
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

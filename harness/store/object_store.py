@@ -1,0 +1,183 @@
+"""Runs in a bucket of an object store: finished runs are published there, and read through a local mirror.
+
+<url>/objects/<sha256>                       a file of runs, by its content: equal files are stored once
+<url>/runs/<kind>/<key>/<attempt>.json       the files of a finished run, by hash; of several attempts the last one counts
+
+An object store has no rename. A run becomes visible with its list, which is written last and only where there is none: a reader
+finds all files of a list, or no list, and of two writers of one attempt the first one counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field, ValidationError
+
+from pretrain_bench.benchmarks.specs.base import Spec
+from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
+from pretrain_bench.benchmarks.support.files import cache_folder, remove_tree, size_and_sha256, sync_tree
+from pretrain_bench.harness.contract.records import Record
+from pretrain_bench.harness.store.store import KINDS, RECORD, Store, json_bytes, read_record
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_URL = re.compile(r"^s3:/+(?P<place>[^/].*?)/*$")
+_LIST = re.compile(r"^runs/(?P<kind>\w+)/(?P<key>[0-9a-f]{20})/(?P<attempt>[0-9]{6})\.json$")
+
+
+class FileList(Spec):
+    """The files of a run: path in its folder to sha256."""
+
+    files: dict[str, Sha256]
+
+
+class ObjectStore(NamedTuple):
+    """A place in a bucket; `url` as the user writes it."""
+
+    url: str
+    files: Any
+    """An fsspec file system."""
+    root: str
+
+    def lists(self) -> dict[tuple[str, str], int]:
+        """Kind and key of every run, with its last attempt; the listing is paged."""
+        last: dict[tuple[str, str], int] = {}
+        for name in self.files.find(f"{self.root}/runs"):
+            if (match := _LIST.match(name.removeprefix(f"{self.root}/"))) and match["kind"] in KINDS:
+                run = (match["kind"], match["key"])
+                last[run] = max(last.get(run, 0), int(match["attempt"]))
+        return last
+
+    def list_of(self, kind: str, key: str, attempt: int) -> str:
+        """Where the list of a run is."""
+        return f"{self.root}/runs/{kind}/{key}/{attempt:06d}.json"
+
+    def object(self, sha256: str) -> str:
+        """Where a file of this content is."""
+        return f"{self.root}/objects/{sha256}"
+
+
+def remote_url(path: object) -> str | None:
+    """The URL that a path stands for: `s3://bucket/prefix`, also where pathlib took one slash away; None for a folder."""
+    match = _URL.match(str(path))
+    return f"s3://{match['place']}" if match else None
+
+
+def mirror_of(url: str) -> Path:
+    """The local folder of a bucket's runs, in the cache: what was read from it, and what is to be published."""
+    return cache_folder() / "object-stores" / hashlib.sha256(url.encode()).hexdigest()[:20]
+
+
+def open_mirror(url: str) -> Store:
+    """The runs in a bucket, for reading: those that are new are fetched first. Raises as `connect` and `pull`."""
+    mirror = mirror_of(url)
+    pull(connect(url), mirror)
+    return Store(mirror, bundle=Path(url))
+
+
+def connect(url: str) -> ObjectStore:
+    """Open a bucket; credentials and endpoint are those of boto (AWS_PROFILE, AWS_ENDPOINT_URL, ...).
+
+    Raises EnvironmentCannot without the extra.
+    """
+    try:
+        import fsspec
+        import s3fs  # noqa: F401
+    except ImportError:
+        raise EnvironmentCannot(
+            f"--runs {url}: s3fs is not installed; install the extra: pip install '.[s3]'"
+        ) from None
+    files, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    return ObjectStore(url, files, root)
+
+
+def pull(store: ObjectStore, mirror: Path) -> None:
+    """Fetch the runs that a mirror lacks, each checked and then visible by one rename, with a line in the mirror's chain.
+
+    Raises WrongUse for a list or file that is damaged, EnvironmentCannot for a bucket that cannot be read.
+    """
+    local = Store(mirror)
+    mirror.mkdir(parents=True, exist_ok=True)
+    with _answering(store.url):
+        for (kind, key), attempt in store.lists().items():
+            held = local.record(kind, key)
+            if (held is not None and held.attempt >= attempt) or local.held_by(key):
+                continue
+            with local.lock(key, lambda _: None) as partial:
+                complete = partial / f"complete-{kind}"
+                _fetch(store, store.list_of(kind, key, attempt), complete)
+                record = read_record(complete / RECORD)
+                if (record.kind, record.key, record.attempt) != (kind, key, attempt):
+                    remove_tree(complete)
+                    raise WrongUse(
+                        f"s3://{store.list_of(kind, key, attempt)}: lists the files of {record.kind}/{record.key}"
+                    )
+                local.admit(record)
+
+
+def _fetch(store: ObjectStore, name: str, folder: Path) -> None:
+    """Fetch the files of a list into a folder that does not exist."""
+    try:
+        listed = FileList.model_validate_json(store.files.cat_file(name)).files
+    except ValidationError as error:
+        raise WrongUse(f"s3://{name}: not a list of files: {error.errors()[0]['msg']}") from None
+    remove_tree(folder)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetched-") as temporary:
+        for path, sha256 in listed.items():
+            relative = PurePosixPath(path)
+            if str(relative) != path or relative.is_absolute() or ".." in relative.parts:
+                raise WrongUse(f"s3://{name}: {path!r} is not the name of a file in a run")
+            target = Path(temporary) / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            store.files.get_file(store.object(sha256), str(target))
+            if size_and_sha256(target)[1] != sha256:
+                raise WrongUse(
+                    f"s3://{store.object(sha256)}: has another content than its name says; remove {name} to run it again"
+                )
+        sync_tree(Path(temporary))
+        os.rename(temporary, folder)
+        Path(temporary).mkdir()  # for the end of the block
+
+
+def publish(store: ObjectStore, mirror: Path) -> int:
+    """Publish every finished run of a mirror that the bucket lacks; returns how many. Raises EnvironmentCannot."""
+    with _answering(store.url):
+        listed = store.lists()
+        fresh = [r for r in Store(mirror).records() if listed.get((r.kind, r.key), 0) < r.attempt]
+        for record in fresh:
+            publish_run(store, mirror, record)
+    return len(fresh)
+
+
+def publish_run(store: ObjectStore, mirror: Path, record: Record) -> None:
+    """Publish one finished run: its files first, then their list, unless another process was faster with this attempt."""
+    folder = Store(mirror).folder(record.kind, record.key)
+    files = {}
+    with _answering(store.url):
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            _, sha256 = size_and_sha256(path)
+            files[path.relative_to(folder).as_posix()] = sha256
+            if not store.files.exists(store.object(sha256)):
+                store.files.put_file(str(path), store.object(sha256))
+        content = json_bytes(FileList(files=files).model_dump(mode="json"))
+        with contextlib.suppress(FileExistsError):
+            store.files.pipe_file(store.list_of(record.kind, record.key, record.attempt), content, mode="create")
+
+
+@contextlib.contextmanager
+def _answering(url: str) -> Iterator[None]:
+    """Turn what s3fs raises for a bucket that cannot be used into EnvironmentCannot."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError, PermissionError, FileNotFoundError, ConnectionError) as error:
+        raise EnvironmentCannot(
+            f"--runs {url}: the bucket cannot be used: {error}; check its name, the credentials and AWS_ENDPOINT_URL"
+        ) from error
