@@ -26,7 +26,7 @@ def budget(path: Path, currency: str, amount: float) -> list[str]:
 def test_equal_flops_for_methods_of_unequal_steps(bench: Bench, tmp_path: Path) -> None:
     limited = budget(tmp_path / "flops.yaml", "flops", FLOPS)
     methods = ["--method", "ours", "--method", "csc"]
-    bench("run", *methods, "--task", "s3dis-sem", *limited, "--runs", str(tmp_path / "runs"))
+    bench("run", *methods, "--task", "s3dis-sem", *limited, "--threads", "1", "--runs", str(tmp_path / "runs"))
     ledgers: dict[str, list[dict]] = {}
     for record in run_records(tmp_path / "runs"):
         if record["kind"] == "pretrain":

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from pretrain_bench.benchmarks.procedural.parts import BOX, CYLINDER, ELLIPSOID
+from pretrain_bench.benchmarks.procedural.solids import INTERSECTIONS, SURFACES, inside_any, turn
 from pretrain_bench.benchmarks.procedural.worlds import World
 
 _LIGHT = np.array([0.35, 0.25, 0.9]) / np.linalg.norm([0.35, 0.25, 0.9])
@@ -49,20 +49,20 @@ def sample_surfaces(
     """Points spread evenly over the visible surfaces, with noise along the normal and noisy colours."""
     locals_, normals, solids = [], [], []
     for index in range(len(world.half)):
-        for local, normal in _SURFACES[int(world.kind[index])](world.half[index], rng, points_per_square_metre):
+        for local, normal in SURFACES[int(world.kind[index])](world.half[index], rng, points_per_square_metre):
             locals_.append(local)
             normals.append(normal)
             solids.append(np.full(len(local), index))
     local, solid = np.concatenate(locals_), np.concatenate(solids)
-    normal = _turn(np.concatenate(normals), world.yaw[solid])
-    points = _turn(local, world.yaw[solid]) + world.centre[solid]
+    normal = turn(np.concatenate(normals), world.yaw[solid])
+    points = turn(local, world.yaw[solid]) + world.centre[solid]
     probe = points + 0.004 * normal
     inside = (probe > -0.02).all(axis=1) & (probe < np.array(world.size) + 0.02).all(axis=1)
     # In window and door openings the surfaces lie within the thickness of the wall.
     inside |= (
         (probe > -0.11).all(axis=1) & (probe < np.array(world.size) + 0.11).all(axis=1) & (_openings(world)[solid])
     )
-    seen = inside & ~_inside_any(world, probe)
+    seen = inside & ~inside_any(world, probe)
     local, normal, points, solid = local[seen], normal[seen], points[seen], solid[seen]
     colour = _shade(world, local, normal, points, solid) + rng.normal(0, 0.02, (len(points), 3))
     points = points + normal * rng.normal(0, noise_metres, (len(points), 1))
@@ -89,7 +89,7 @@ def render(
     safe = np.where(hit, hits.distance, 0.0)
     flat = directions.reshape(-1, 3)
     points = pose[:3, 3] + safe[:, None] * flat
-    local = _turn(points - world.centre[hits.solid], -world.yaw[hits.solid])
+    local = turn(points - world.centre[hits.solid], -world.yaw[hits.solid])
     sky = np.array([0.62, 0.74, 0.9])
     colour = np.where(hit[:, None], _shade(world, local, hits.normal, points, hits.solid), sky)
     colour = colour * rng.uniform(0.85, 1.1) + rng.normal(0, 0.015, (len(points), 3))
@@ -125,7 +125,7 @@ def sweep(
     safe = np.where(near, hits.distance, 0.0)
     keep = near & (safe > 1.5) & (rng.random(len(flat)) < np.clip(0.35 + 3 * cosine, 0, 0.98) * np.exp(-safe / 150))
     points = pose[:3, 3] + safe[:, None] * flat
-    local = _turn(points - world.centre[hits.solid], -world.yaw[hits.solid])
+    local = turn(points - world.centre[hits.solid], -world.yaw[hits.solid])
     albedo = _shade(world, local, hits.normal, points, hits.solid).mean(axis=1)
     remission = np.clip(albedo * (0.35 + 0.65 * cosine) * np.exp(-safe / 60) + rng.normal(0, 0.04, len(flat)), 0, 0.99)
     distance = safe + rng.normal(0, 0.02, len(flat))
@@ -142,13 +142,13 @@ def cast(world: World, origin: NDArray[np.float64], directions: NDArray[np.float
     signs = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
     for index in range(len(world.half)):
         half, yaw, centre = world.half[index], world.yaw[index], world.centre[index]
-        start = _turn((origin - centre)[None], -yaw)[0]
-        for rows, columns in window(_turn(signs * half, yaw) + centre):
-            ray = _turn(directions[rows, columns].reshape(-1, 3), -yaw)
+        start = turn((origin - centre)[None], -yaw)[0]
+        for rows, columns in window(turn(signs * half, yaw) + centre):
+            ray = turn(directions[rows, columns].reshape(-1, 3), -yaw)
             if not len(ray):
                 continue
             nearest = best[rows, columns].reshape(-1)
-            enter, local = _INTERSECTIONS[int(world.kind[index])](start, ray, half)
+            enter, local = INTERSECTIONS[int(world.kind[index])](start, ray, half)
             hit = (enter > 1e-6) & (enter < nearest)
             if not hit.any():
                 continue
@@ -156,123 +156,8 @@ def cast(world: World, origin: NDArray[np.float64], directions: NDArray[np.float
             mask = hit.reshape(rectangle)
             best[rows, columns][mask] = enter[hit]
             solid[rows, columns][mask] = index
-            normal[rows, columns][mask] = _turn(local(enter[hit], hit), yaw)
+            normal[rows, columns][mask] = turn(local(enter[hit], hit), yaw)
     return Hits(best.reshape(-1), solid.reshape(-1), normal.reshape(-1, 3))
-
-
-Normals = Callable[[NDArray[np.float64], NDArray[np.bool_]], NDArray[np.float64]]
-
-
-def _hit_box(
-    start: NDArray[np.float64], ray: NDArray[np.float64], half: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], Normals]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        inverse = 1.0 / ray
-        one, two = (-half - start) * inverse, (half - start) * inverse
-    near = np.minimum(one, two)
-    enter, leave = near.max(axis=1), np.maximum(one, two).min(axis=1)
-
-    def normals(distance: NDArray[np.float64], hit: NDArray[np.bool_]) -> NDArray[np.float64]:
-        normals_of_hits = np.zeros((len(distance), 3))
-        axis = near[hit].argmax(axis=1)
-        rows = np.arange(len(distance))
-        normals_of_hits[rows, axis] = -np.sign(ray[hit][rows, axis])
-        return normals_of_hits
-
-    return np.where(enter < leave, enter, np.inf), normals
-
-
-def _hit_ellipsoid(
-    start: NDArray[np.float64], ray: NDArray[np.float64], half: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], Normals]:
-    s, r = start / half, ray / half
-    a, b, c = (r * r).sum(1), r @ s, float(s @ s) - 1.0
-    root = b * b - a * c
-    enter = np.where(root > 0, (-b - np.sqrt(np.maximum(root, 0))) / a, np.inf)
-
-    def normals(distance: NDArray[np.float64], hit: NDArray[np.bool_]) -> NDArray[np.float64]:
-        return _unit((start + distance[:, None] * ray[hit]) / half**2)
-
-    return enter, normals
-
-
-def _hit_cylinder(
-    start: NDArray[np.float64], ray: NDArray[np.float64], half: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], Normals]:
-    s, r = start[:2] / half[:2], ray[:, :2] / half[:2]
-    a, b, c = (r * r).sum(1), r @ s, float(s @ s) - 1.0
-    root = b * b - a * c
-    with np.errstate(divide="ignore", invalid="ignore"):
-        width = np.sqrt(np.maximum(root, 0))
-        side_in = np.where(a > 1e-12, (-b - width) / a, -np.inf if c < 0 else np.inf)
-        side_out = np.where(a > 1e-12, (-b + width) / a, np.inf)
-        one, two = (-half[2] - start[2]) / ray[:, 2], (half[2] - start[2]) / ray[:, 2]
-    cap_in, cap_out = np.minimum(one, two), np.maximum(one, two)
-    enter = np.maximum(side_in, cap_in)
-    good = np.where(a > 1e-12, root > 0, c < 0) & (enter < np.minimum(side_out, cap_out))
-
-    def normals(distance: NDArray[np.float64], hit: NDArray[np.bool_]) -> NDArray[np.float64]:
-        point = start + distance[:, None] * ray[hit]
-        side = np.concatenate([point[:, :2] / half[:2] ** 2, np.zeros((len(point), 1))], axis=1)
-        cap = np.zeros_like(side)
-        cap[:, 2] = -np.sign(ray[hit][:, 2])
-        return np.where((cap_in > side_in)[hit][:, None], cap, _unit(side))
-
-    return np.where(good, enter, np.inf), normals
-
-
-def _box_faces(
-    half: NDArray[np.float64], rng: Generator, density: float
-) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    faces = []
-    for axis in range(3):
-        others = [a for a in range(3) if a != axis]
-        for side in (-1.0, 1.0):
-            count = rng.poisson(4 * half[others[0]] * half[others[1]] * density)
-            point = rng.uniform(-1, 1, (count, 3)) * half
-            point[:, axis] = side * half[axis]
-            normal = np.zeros((count, 3))
-            normal[:, axis] = side
-            faces.append((point, normal))
-    return faces
-
-
-def _ellipsoid_faces(
-    half: NDArray[np.float64], rng: Generator, density: float
-) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    p = 1.6075  # Knud Thomsen's approximation of the area
-    a, b, c = half**p
-    area = 4 * math.pi * ((a * b + a * c + b * c) / 3) ** (1 / p)
-    unit = _unit(rng.normal(size=(rng.poisson(2 * area * density) + 1, 3)))
-    # The area that a patch of the unit sphere becomes: points are kept in its proportion.
-    stretch = np.prod(half) * np.linalg.norm(unit / half, axis=1)
-    keep = rng.random(len(unit)) * stretch.max() < stretch
-    point = (unit * half)[keep][: rng.poisson(area * density)]
-    return [(point, _unit(point / half**2))]
-
-
-def _cylinder_faces(
-    half: NDArray[np.float64], rng: Generator, density: float
-) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    around = math.pi * (3 * (half[0] + half[1]) - math.sqrt((3 * half[0] + half[1]) * (half[0] + 3 * half[1])))
-    angle = rng.uniform(0, 2 * math.pi, rng.poisson(2 * around * half[2] * density))
-    point = np.stack(
-        [half[0] * np.cos(angle), half[1] * np.sin(angle), rng.uniform(-1, 1, len(angle)) * half[2]], axis=1
-    )
-    normal = _unit(np.stack([np.cos(angle) / half[0], np.sin(angle) / half[1], np.zeros(len(angle))], axis=1))
-    faces = [(point, normal)]
-    for side in (-1.0, 1.0):
-        count = rng.poisson(math.pi * half[0] * half[1] * density)
-        angle, radius = rng.uniform(0, 2 * math.pi, count), np.sqrt(rng.random(count))
-        cap = np.stack(
-            [half[0] * radius * np.cos(angle), half[1] * radius * np.sin(angle), np.full(count, side * half[2])], axis=1
-        )
-        faces.append((cap, np.tile([0.0, 0.0, side], (count, 1))))
-    return faces
-
-
-_INTERSECTIONS = {BOX: _hit_box, CYLINDER: _hit_cylinder, ELLIPSOID: _hit_ellipsoid}
-_SURFACES = {BOX: _box_faces, CYLINDER: _cylinder_faces, ELLIPSOID: _ellipsoid_faces}
 
 
 def camera_window(pose: NDArray[np.float64], intrinsic: NDArray[np.float64], size: tuple[int, int]) -> Window:
@@ -333,7 +218,7 @@ def walk(world: World, rng: Generator, frames: int) -> list[NDArray[np.float64]]
     for _ in range(frames):
         ahead = eye + np.array([rng.uniform(-0.25, 0.25), rng.uniform(-0.25, 0.25), rng.normal(0, 0.03)])
         inside = (ahead[:2] > 0.35).all() and (ahead[:2] < np.array(world.size[:2]) - 0.35).all()
-        if inside and not _inside_any(world, ahead + _AROUND).any():
+        if inside and not inside_any(world, ahead + _AROUND).any():
             eye = ahead
         heading += turn * rng.uniform(0.1, 0.45)
         # Not into the nearest wall: towards the far side again.
@@ -361,42 +246,9 @@ def _free_spot(world: World, rng: Generator) -> NDArray[np.float64]:
         eye = np.array(
             [rng.uniform(0.4, world.size[0] - 0.4), rng.uniform(0.4, world.size[1] - 0.4), rng.uniform(1.3, 1.8)]
         )
-        if not _inside_any(world, eye + _AROUND).any():
+        if not inside_any(world, eye + _AROUND).any():
             return eye
     return np.array([world.size[0] / 2, world.size[1] / 2, 2.2])
-
-
-def _inside_any(world: World, points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    inside = np.zeros(len(points), dtype=bool)
-    order = np.argsort(points[:, 0])
-    sorted_x = points[order, 0]
-    reach = np.hypot(world.half[:, 0], world.half[:, 1])
-    for index in range(len(world.half)):
-        first, last = np.searchsorted(
-            sorted_x, [world.centre[index, 0] - reach[index], world.centre[index, 0] + reach[index]]
-        )
-        rows = order[first:last]
-        moved = points[rows] - world.centre[index]
-        close = (np.abs(moved[:, 1]) < reach[index]) & (np.abs(moved[:, 2]) < world.half[index, 2])
-        rows, moved = rows[close], moved[close]
-        local = _turn(moved, -world.yaw[index]) / world.half[index]
-        kind = world.kind[index]
-        if kind == BOX:
-            within = (np.abs(local) < 1).all(axis=1)
-        else:
-            within = (local[:, : 2 if kind == CYLINDER else 3] ** 2).sum(axis=1) < 1
-        inside[rows[within]] = True
-    return inside
-
-
-def _turn(vectors: NDArray[np.float64], yaw: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    c, s = np.cos(yaw), np.sin(yaw)
-    x, y = vectors[:, 0], vectors[:, 1]
-    return np.stack([c * x - s * y, s * x + c * y, vectors[:, 2]], axis=1)
-
-
-def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def _shade(

@@ -380,9 +380,8 @@ _WRITERS: dict[str, tuple[Callable[[Dataset, int, str, Path], None], Callable[[D
 
 def _fingerprint(dataset: Dataset) -> str:
     digest = hashlib.sha256(dataset.model_dump_json().encode())
-    generators = ("parts", "furniture", "street_parts", "worlds", "rooms", "streets", "sensors")
-    modules = [f"pretrain_bench.benchmarks.procedural.{name}" for name in generators]
-    for name in (*modules, "pretrain_bench.benchmarks.datasets.sens", "pretrain_bench.benchmarks.datasets.images"):
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    for name in ("pretrain_bench.benchmarks.datasets.sens", "pretrain_bench.benchmarks.datasets.images"):
         digest.update(Path(importlib.import_module(name).__file__ or "").read_bytes())
-    digest.update(Path(__file__).read_bytes())
     return digest.hexdigest()[:16]

@@ -15,35 +15,38 @@ from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs, display
 if TYPE_CHECKING:
     from pretrain_bench.api.auditing import Audit
 
+RunsOrBundle = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="First characters of runs' keys, or one bundle. (default: all runs)",
+        show_default=False,
+        autocompletion=completion.keys,
+    ),
+]
+Rerun = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rerun",
+        metavar="KEY",
+        help="Rerun this run; may be given several times.",
+        autocompletion=completion.keys,
+    ),
+]
+RerunSample = Annotated[int, typer.Option("--rerun-sample", min=0, metavar="N", help="Rerun N randomly chosen cells.")]
+RerunSeed = Annotated[
+    int | None,
+    typer.Option("--rerun-seed", min=0, metavar="N", help="Random seed of --rerun-sample. (default: a fresh one)"),
+]
+
 
 def audit(
-    runs_or_bundle: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="First characters of runs' keys, or one bundle. (default: all runs)",
-            show_default=False,
-            autocompletion=completion.keys,
-        ),
-    ] = None,
+    runs_or_bundle: RunsOrBundle = None,
     runs: Runs = DEFAULT_RUNS,
     rescore: Annotated[bool, typer.Option("--rescore/--no-rescore", help="Recompute metrics from predictions.")] = True,
-    rerun: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--rerun",
-            metavar="KEY",
-            help="Rerun this run; may be given several times.",
-            autocompletion=completion.keys,
-        ),
-    ] = None,
-    rerun_sample: Annotated[
-        int, typer.Option("--rerun-sample", min=0, metavar="N", help="Rerun N randomly chosen cells.")
-    ] = 0,
+    rerun: Rerun = None,
+    rerun_sample: RerunSample = 0,
     times: Annotated[int, typer.Option("--times", min=1, help="Number of reruns of each.")] = 1,
-    rerun_seed: Annotated[
-        int | None,
-        typer.Option("--rerun-seed", min=0, metavar="N", help="Random seed of --rerun-sample. (default: a fresh one)"),
-    ] = None,
+    rerun_seed: RerunSeed = None,
     bundle: Annotated[
         Path | None, typer.Option("--bundle", help="Pack the store for a reviewer: FILE.tar.zst.")
     ] = None,
@@ -72,10 +75,7 @@ def audit(
         runs = Path(keys.pop())
         if not runs.is_file():
             raise pb.WrongUse(f"{runs}: no such file")
-    if anonymous and bundle is None:
-        raise pb.WrongUse("--anonymous needs a bundle to pack: give --bundle FILE.tar.zst as well")
-    if runs.is_file() and bundle is not None:
-        raise pb.WrongUse("--bundle: a bundle is packed from a folder of runs, not from another bundle")
+    _check_packing(runs, bundle, anonymous)
     shown = display(json)
     audited = pb.audit(
         runs,
@@ -99,6 +99,13 @@ def audit(
     audited.raise_if_failed()
     if code := audited.exit_code(strict):
         raise typer.Exit(code)
+
+
+def _check_packing(runs: Path, bundle: Path | None, anonymous: bool) -> None:
+    if anonymous and bundle is None:
+        raise pb.WrongUse("--anonymous needs a bundle to pack: give --bundle FILE.tar.zst as well")
+    if runs.is_file() and bundle is not None:
+        raise pb.WrongUse("--bundle: a bundle is packed from a folder of runs, not from another bundle")
 
 
 def _print(audited: Audit, json: bool) -> None:

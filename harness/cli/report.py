@@ -13,30 +13,40 @@ from pretrain_bench.harness.cli import completion
 from pretrain_bench.harness.cli.choices import Exporter, Figures
 from pretrain_bench.harness.cli.options import DEFAULT_RUNS, Json, Runs
 
+OfSuite = Annotated[
+    str | None,
+    typer.Option("--suite", help="Only runs of this suite's budget, tasks and axes.", autocompletion=completion.suites),
+]
+Published = Annotated[
+    bool,
+    typer.Option(
+        "--published",
+        help="Also list the paper's numbers for tasks on synthetic data, with the differences in protocol.",
+    ),
+]
+ScenePictures = Annotated[
+    bool,
+    typer.Option(
+        "--scenes/--no-scenes",
+        help="Include pictures that `bench show RUN --scene` made; they show scenes of the dataset.",
+    ),
+]
+Compare = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        "--compare",
+        metavar="A B",
+        help="Compare two folders, bundles or suites cell by cell instead; NAME@COMMIT: the runs of one commit.",
+    ),
+]
+
 
 def report(
     out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("report"),
-    suite: Annotated[
-        str | None,
-        typer.Option(
-            "--suite", help="Only runs of this suite's budget, tasks and axes.", autocompletion=completion.suites
-        ),
-    ] = None,
-    published: Annotated[
-        bool,
-        typer.Option(
-            "--published",
-            help="Also list the paper's numbers for tasks on synthetic data, with the differences in protocol.",
-        ),
-    ] = False,
+    suite: OfSuite = None,
+    published: Published = False,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Write index.html, one self-contained page.")] = True,
-    scene_pictures: Annotated[
-        bool,
-        typer.Option(
-            "--scenes/--no-scenes",
-            help="Include pictures that `bench show RUN --scene` made; they show scenes of the dataset.",
-        ),
-    ] = True,
+    scene_pictures: ScenePictures = True,
     figures: Annotated[
         Figures,
         typer.Option(
@@ -47,14 +57,7 @@ def report(
     watch: Annotated[
         bool, typer.Option("--watch", help="Rewrite the report when runs end, at most every 30 s.")
     ] = False,
-    compare: Annotated[
-        tuple[str, str] | None,
-        typer.Option(
-            "--compare",
-            metavar="A B",
-            help="Compare two folders, bundles or suites cell by cell instead; NAME@COMMIT: the runs of one commit.",
-        ),
-    ] = None,
+    compare: Compare = None,
     export: Annotated[
         list[Exporter] | None,
         typer.Option("--export", help="Also export every run to these tools (extras; below --out, no network)."),
@@ -75,13 +78,10 @@ def report(
         }
         if given := [flag for flag, value in ignored.items() if value]:
             raise pb.WrongUse(f"{', '.join(given)}: cannot be combined with --compare")
-        comparison = pb.compare(*compare, runs=runs, out=out)
-        warn_unreadable(comparison.unreadable)
-        _print(comparison.text, comparison.files, json)
+        _compare(compare, runs, out, json)
         return
     if watch and json:
         raise pb.WrongUse("--watch prints a line for each report; leave out --json")
-
     options: dict[str, Any] = {"suite": suite, "published": published, "page": page, "scene_pictures": scene_pictures}
     options["figures"] = figures
 
@@ -95,6 +95,14 @@ def report(
     built = build(store)
     warn_unreadable(pb.unreadable_runs(store))
     _print(built.text, built.files, json)
+
+
+def _compare(sides: tuple[str, str], runs: Path, out: Path, json: bool) -> None:
+    from pretrain_bench.harness.cli.console import warn_unreadable
+
+    comparison = pb.compare(*sides, runs=runs, out=out)
+    warn_unreadable(comparison.unreadable)
+    _print(comparison.text, comparison.files, json)
 
 
 def _watch(runs: Path, out: Path, build: Callable[[Path], object]) -> None:

@@ -254,7 +254,8 @@ def submit_calls(
     values: Values,
     as_step: bool = True,
 ) -> str:
-    """Submit calls as one job, or as an array; returns the number that Slurm gives. A call that submits jobs itself is no step.
+    """Submit calls as one job, or as an array; returns the number that Slurm gives. A call that submits jobs itself does not run
+    as a step.
 
     Raises WrongUse where sbatch refuses them, EnvironmentCannot without it.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, get_args
 
 from pretrain_bench.benchmarks.support.errors import WrongUse
@@ -22,6 +22,9 @@ OWN = ("pack", "grace")
 the end of a job."""
 GPU_OPTIONS = ("gres", "gpus", "gpus_per_node", "gpus_per_task")
 MEMORY_OPTIONS = ("mem", "mem_per_cpu", "mem_per_gpu")
+SPREAD, LEAST_SECONDS = 8, 60.0
+"""Stages are packed into this number of jobs rather than fewer, so that nodes share them, while each job takes at least
+this time."""
 WORKER_MIB = 1024
 """Memory of the worker beside its stage."""
 SET_HERE = ("array", "job_name", "output", "error", "signal", "requeue", "no_requeue", "open_mode", "wrap")
@@ -124,17 +127,21 @@ def _needed(values: Values, need: Demand) -> Values:
     return asked
 
 
-def packs(stages: Iterable[ReadyStage], minutes: float) -> list[list[ReadyStage]]:
-    """Stages of one shape as jobs: short ones share one until their estimates come to so many minutes; one without an estimate
-    has its own. Those that need a share of a GPU run side by side in a job, so their estimates count by that share."""
+def packs(stages: Sequence[ReadyStage], minutes: float) -> list[list[ReadyStage]]:
+    """Stages of one shape as jobs. Short ones share a job of up to `minutes`, by their estimates; of less where SPREAD jobs of a
+    minute or more can share them. One without an estimate has its own. Stages that need a share of a GPU run side by side in a
+    job, so their estimates count by that share."""
+
+    def seconds(stage: ReadyStage) -> float:
+        return stage.seconds * (stage.demand.gpus if 0 < stage.demand.gpus < 1 else 1.0)
+
+    most = min(60 * minutes, max(LEAST_SECONDS, sum(map(seconds, stages)) / SPREAD))
     jobs: list[list[ReadyStage]] = []
     held = math.inf
     for stage in stages:
-        share = stage.demand.gpus if 0 < stage.demand.gpus < 1 else 1.0
-        seconds = stage.seconds * share
-        if held + seconds > 60 * minutes or not seconds:
+        if held + seconds(stage) > most or not stage.seconds:
             jobs.append([])
             held = 0.0
         jobs[-1].append(stage)
-        held += seconds
+        held += seconds(stage)
     return jobs

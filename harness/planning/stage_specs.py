@@ -9,13 +9,7 @@ from typing import NamedTuple
 
 from pretrain_bench.benchmarks.datasets.contamination import Contamination
 from pretrain_bench.benchmarks.datasets.coverage import split_coverage
-from pretrain_bench.benchmarks.datasets.holdings import scenes_for_task
-from pretrain_bench.benchmarks.datasets.splits import (
-    read_scene_list,
-    scenes_for_testing,
-    split_scenes,
-    usable_scenes,
-)
+from pretrain_bench.benchmarks.datasets.splits import split_scenes
 from pretrain_bench.benchmarks.specs.budget import Budget, BudgetHalf, Currency
 from pretrain_bench.benchmarks.specs.cell import Cell, LabelRatio
 from pretrain_bench.benchmarks.specs.checkpoint import CheckpointFile, ImportedFrom
@@ -26,7 +20,7 @@ from pretrain_bench.benchmarks.specs.recipes import Recipe, SemanticRecipe
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
 from pretrain_bench.benchmarks.support.files import readable
-from pretrain_bench.harness.contract.stage import FEATURES_STAGE, DataView, Limits, StageSpec
+from pretrain_bench.harness.contract.stage import FEATURES_STAGE, Limits, StageSpec
 from pretrain_bench.harness.planning.applicable import (
     NotApplicable,
     check_applicable,
@@ -38,6 +32,14 @@ from pretrain_bench.harness.planning.code_digest import code_sha256
 from pretrain_bench.harness.planning.label_lists import LabelFile, OfficialSplit, official_split
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.recipes import finetune_recipe, stage_recipe, values_from_task
+from pretrain_bench.harness.planning.stage_data import (
+    data_view,
+    labelled_scenes,
+    left_out_scenes,
+    pretrain_scenes,
+    task_view,
+    used_scenes,
+)
 
 NO_DATASET = "none"
 TRANSFER = "transfer"
@@ -138,9 +140,9 @@ def pretrain_stages(
     scenes: tuple[str, ...] = ()
     if source is not None:
         check_needs(method, source.dataset)
-        scenes = _pretrain_scenes(source, profile)
+        scenes = pretrain_scenes(source, profile)
         if method.needs.labels:
-            scenes = _labelled_scenes(source, scenes, "semantic")
+            scenes = labelled_scenes(source, scenes, "semantic")
             check_classes(source, scenes, "semantic", "pre-training")
         check_held(method, source, scenes)
         synthetic = source.manifest.synthetic
@@ -155,7 +157,7 @@ def pretrain_stages(
                 "seed": seed,
                 "recipe": recipe.model_dump(mode="json", exclude={TRANSFER}) if recipe else None,
                 "from_task": tuple(followed),
-                "data": _view(source, method.needs.labels, scenes) if source else None,
+                "data": data_view(source, method.needs.labels, scenes) if source else None,
                 "parents": dict(parents),
                 "imagenet_weights_sha256": _weights_sha256(machine) if stage.imagenet_weights else None,
                 "checkpoint": method.checkpoints[seed].identity if stage.checkpoint and method.checkpoints else None,
@@ -198,7 +200,7 @@ def features_stage(
             "label_ratio": labels,
             "seed": last.spec.seed,
             "recipe": FeatureRecipe(**features, voxel_metres=recipe.voxel_metres).model_dump(mode="json"),
-            "data": _task_view(target, task),
+            "data": task_view(target, task),
             "selection": profile.selection,
             "split": split,
             "parents": {last.spec.stage: last.spec.key},
@@ -208,19 +210,8 @@ def features_stage(
     _check_currency(spec, method)
     synthetic = last.synthetic or target.manifest.synthetic
     title = features_title(method.name, task.name)
-    left_out = profile.left_out_scenes.get(target.dataset.name, ())
-    return PlannedStage(
-        spec,
-        budget.finetune,
-        target,
-        None,
-        synthetic,
-        title,
-        method,
-        None,
-        label_file=label_file,
-        left_out_scenes=left_out,
-    )
+    planned = PlannedStage(spec, budget.finetune, target, None, synthetic, title, method, None)
+    return planned._replace(label_file=label_file, left_out_scenes=left_out_scenes(target, profile))
 
 
 def finetune_stage(
@@ -242,8 +233,8 @@ def finetune_stage(
     _check_labels(cell, task)
     _check_cell(cell, specs, target, last)
     probe = profile.probes.of(cell.protocol)
-    hands_over = getattr(last.recipe, TRANSFER, "all")
-    if isinstance(probe, DecoderProbe) and probe.uses_decoder and hands_over != "all":
+    transfer = getattr(last.recipe, TRANSFER, "all")
+    if isinstance(probe, DecoderProbe) and probe.uses_decoder and transfer != "all":
         raise NotApplicable(
             f"protocol 'decoder', start kept: under profile {profile.name!r} method {method.name!r} hands over its encoder only"
         )
@@ -264,11 +255,11 @@ def finetune_stage(
             "label_ratio": ratio,
             "seed": cell.finetune_seed,
             "recipe": recipe.model_dump(mode="json"),
-            "data": _task_view(target, task),
+            "data": task_view(target, task),
             "selection": profile.selection,
             "split": split,
             "coverage": split_coverage(target.dataset, target.manifest, split.test),
-            "transfer": getattr(last.recipe, TRANSFER, "all"),
+            "transfer": transfer,
             "probe": probe,
             "parents": {parent.spec.stage: parent.spec.key},
             "code_sha256": code_sha256(
@@ -279,19 +270,8 @@ def finetune_stage(
     _check_currency(spec, method)
     synthetic = last.synthetic or target.manifest.synthetic
     title = finetune_title(cell.method, task.name, cell.label_ratio, cell.protocol)
-    left_out = profile.left_out_scenes.get(target.dataset.name, ())
-    return PlannedStage(
-        spec,
-        budget.finetune,
-        target,
-        cell,
-        synthetic,
-        title,
-        method,
-        recipe,
-        label_file=label_file,
-        left_out_scenes=left_out,
-    )
+    planned = PlannedStage(spec, budget.finetune, target, cell, synthetic, title, method, recipe)
+    return planned._replace(label_file=label_file, left_out_scenes=left_out_scenes(target, profile))
 
 
 def _check_labels(cell: Cell, task: Task) -> None:
@@ -313,7 +293,7 @@ def _split(target: PreparedDataset, specs: CellSpecs, ratio: LabelRatio, machine
     """The scenes of a task that its kind can use, divided. Raises NotApplicable where there are none, or where an official list
     does not fit task or data."""
     scenes, selection = (
-        _labelled_scenes(target, used_scenes(target, specs.profile), specs.task.kind),
+        labelled_scenes(target, used_scenes(target, specs.profile), specs.task.kind),
         specs.profile.selection,
     )
     if ratio.official is None:
@@ -362,77 +342,6 @@ def _common(specs: CellSpecs, half: BudgetHalf, share: float, machine: Machine) 
         "sparse_backend": machine.sparse_backend,
         "device": machine.device,
     }
-
-
-def used_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ...]:
-    """All scenes but those that the profile leaves out."""
-    left_out = profile.left_out_scenes.get(source.dataset.name, ())
-    return tuple(s for s in source.scenes if not (left_out and s.startswith(left_out)))
-
-
-def _labelled_scenes(source: PreparedDataset, scenes: tuple[str, ...], kind: str) -> tuple[str, ...]:
-    """The scenes that have the inputs of a task of this kind. Raises NotApplicable where none does."""
-    try:
-        return scenes_for_task(source.manifest, scenes, kind)
-    except DataError as error:
-        raise NotApplicable(str(error)) from None
-
-
-def _pretrain_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ...]:
-    """Scenes that may be pre-trained on: with J-25 `train`, only those of the official training list where the dataset has
-    one, and never one that it names as a test scene. Raises WrongUse where none is left."""
-    if profile.pretrain_scenes == "all":
-        return used_scenes(source, profile)
-    test = scenes_for_testing(source.scenes, source.dataset, source.tested)
-    scenes = tuple(s for s in usable_scenes(used_scenes(source, profile), source.dataset) if s not in test)
-    if source.dataset.train_scenes_file is not None:
-        listed = read_scene_list(source.dataset.train_scenes_file)
-        scenes = tuple(s for s in scenes if s in listed)
-    if not scenes:
-        raise WrongUse(
-            f"none of the {len(source.scenes)} scenes of {source.dataset.name!r} is a training scene, and profile "
-            f"{profile.name!r} pre-trains on training scenes only (J-25)"
-        )
-    return scenes
-
-
-def _task_view(target: PreparedDataset, task: Task) -> DataView:
-    """The data of a fine-tuning, with the classes of its task. Raises WrongUse for a class that the dataset lacks."""
-    view = _view(target, True, (), task.kind)
-    if not task.classes:
-        return view
-    if unknown := [c for c in task.classes if c not in view.classes]:
-        raise WrongUse(
-            f"task {task.name!r}: classes: {unknown[0]!r} is not a class of dataset {target.dataset.name!r}, which has "
-            f"{', '.join(view.classes)}"
-        )
-    return view.model_copy(
-        update={
-            "classes": task.classes,
-            "things": tuple(c for c in view.things if c in task.classes),
-            "label_ids": tuple(view.classes.index(c) for c in task.classes),
-        }
-    )
-
-
-def _view(source: PreparedDataset, labels: bool, scenes: tuple[str, ...], kind: str = "semantic") -> DataView:
-    boxes = {
-        "classes": source.dataset.detected_classes,
-        "heading_bins": source.dataset.heading_bins,
-        "box_mean_sizes_metres": source.dataset.box_mean_sizes_metres,
-    }
-    points = {
-        "classes": source.dataset.classes if labels else (),
-        "things": source.dataset.thing_classes if kind == "instance" else (),
-    }
-    return DataView(
-        dataset=source.dataset.name,
-        manifest_sha256=source.manifest.sha256,
-        synthetic=source.manifest.synthetic,
-        view="labelled" if labels else "unlabelled",
-        scenes=scenes,
-        **(boxes if kind == "detection" else points),
-    )
 
 
 def _weights_sha256(machine: Machine) -> str | None:

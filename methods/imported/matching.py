@@ -19,6 +19,8 @@ from pretrain_bench.methods.imported.reading import CheckpointContent, read_chec
 from pretrain_bench.methods.training.checkpoint import refuse_not_finite
 
 MOST_SHOWN = 6
+USUAL = "headline"
+"""The profile to name where several have the network of a file."""
 
 
 class Request(Spec):
@@ -225,7 +227,8 @@ def _other_network(request: Request, best: Candidate) -> str:
         return "; a part of a backbone is accepted with: bench methods import-checkpoint FILE --partial"
     fitting = [name for name, network in request.profiles.items() if network.model_dump(include=set(own)) == own]
     settings = ", ".join(f"{name}: {own[name]:g}" for name in own if own[name] != wanted[name])
-    advice = f"--profile {' or '.join(fitting)}, or " if fitting else ""
+    shown = [name for name in fitting if name == USUAL] or fitting
+    advice = f"--profile {' or '.join(shown)}, or " if shown else ""
     return (
         f". The file's network has {', '.join(differing)}: use {advice}a profile of your own that extends this one, with "
         f"network: {{{settings}}}"

@@ -127,12 +127,7 @@ def train(context: StageContext, training: Training) -> TrainingState:
         with dense_layers_counted():
             result = run_step(state.step, batch)
         norm = _gradient_norm(optimiser)
-        if not (math.isfinite(result.loss) and math.isfinite(norm)):
-            raise Diverged(
-                f"step {state.step + 1}: loss {result.loss:g}, gradient norm {norm:g}; training has diverged"
-            )
-        _watch_for_collapse(state, result.health)
-        _watch_for_zero_loss(state, result.loss)
+        _check_step(state, result, norm)
         optimiser.step()
         state.step += 1
         seen = {**result.seen, "flops": flops.training - before}
@@ -159,12 +154,7 @@ def train(context: StageContext, training: Training) -> TrainingState:
             saved = time.monotonic()
     del prepared  # ends the workers
     _save(context, modules, optimiser, state, clock)
-    if context.stop == FINISH and state.step == 0 < length.steps:
-        raise OutOfTime("the time limit came before the first step")
-    if context.stop == CANCEL:
-        raise Cancelled(f"cancelled after step {state.step} of {length.expected_steps}; the checkpoint is saved")
-    if state.step >= FEW_STEPS and state.extra.get(ZERO_LOSSES) == state.step:
-        raise NothingToLearn(f"the loss was exactly 0 in all {state.step} steps; {NO_LABELS}")
+    _check_end(context, state, length)
     return state
 
 
@@ -240,6 +230,14 @@ def _count(ledger: Ledger, step: int, seen: dict[str, int]) -> Ledger:
     )
 
 
+def _check_step(state: TrainingState, result: StepResult, norm: float) -> None:
+    """Raises Diverged, Collapsed or NothingToLearn for a step that shows it."""
+    if not (math.isfinite(result.loss) and math.isfinite(norm)):
+        raise Diverged(f"step {state.step + 1}: loss {result.loss:g}, gradient norm {norm:g}; training has diverged")
+    _watch_for_collapse(state, result.health)
+    _watch_for_zero_loss(state, result.loss)
+
+
 def _watch_for_collapse(state: TrainingState, health: dict[str, float]) -> None:
     """Embeddings that stay equal for many steps teach nothing any more; a step of a run that is still finding its way may."""
     for name in [n for n in health if n.endswith("uniformity")]:
@@ -263,6 +261,16 @@ def _watch_for_zero_loss(state: TrainingState, loss: float) -> None:
     steps = state.extra[ZERO_LOSSES] = state.extra.get(ZERO_LOSSES, 0) + 1
     if steps >= ZERO_LOSS_STEPS:
         raise NothingToLearn(f"step {state.step + 1}: the loss has been exactly 0 for {steps} steps; {NO_LABELS}")
+
+
+def _check_end(context: StageContext, state: TrainingState, length: RunLength) -> None:
+    """Raises what keeps a loop that has ended from being a training."""
+    if context.stop == FINISH and state.step == 0 < length.steps:
+        raise OutOfTime("the time limit came before the first step")
+    if context.stop == CANCEL:
+        raise Cancelled(f"cancelled after step {state.step} of {length.expected_steps}; the checkpoint is saved")
+    if state.step >= FEW_STEPS and state.extra.get(ZERO_LOSSES) == state.step:
+        raise NothingToLearn(f"the loss was exactly 0 in all {state.step} steps; {NO_LABELS}")
 
 
 def _gradient_norm(optimiser: torch.optim.Optimizer) -> float:

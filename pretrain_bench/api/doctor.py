@@ -64,7 +64,7 @@ def doctor_of_worker(
     where: Where, runs: AnyPath = "runs", data: Roots = (), executor: str = "auto", seconds: float = WORKER_SECONDS
 ) -> list[Diagnosis]:
     """Check a node of the cluster by a job: versions, code, the folder of runs, the data cache, the executor and the data. Waits
-    so many seconds for a node. Raises WrongUse where the cluster refuses the job, EnvironmentCannot without one."""
+    up to `seconds` for a node. Raises WrongUse where the cluster refuses the job, EnvironmentCannot without one."""
     from pretrain_bench.harness.clusters.driver import probe_worker
 
     store, (roots, _) = folder_to_write(runs), parse_data_options(root_options(data), "--data")

@@ -56,7 +56,7 @@ def at_commit(side: Side, commit: str) -> Side:
     """The runs of a side that were made at one commit, given by its first digits; unchanged runs of earlier commits are not among
     them. Raises WrongUse where there are none, and where the digits fit several commits."""
     records = [r for r in side.store.records() if side.keys is None or r.key in side.keys]
-    present = {r.provenance.git_commit for r in records if is_commit(r.provenance.git_commit)}
+    present = {made for r in records if (made := r.provenance.git_commit) and is_commit(made)}
     matching = {one for one in present if commit and one.startswith(commit)}
     if len(matching) != 1:
         problem, listed = ("several commits", matching) if matching else ("no runs of that commit", present)

@@ -74,8 +74,9 @@ def _pyplot() -> Any:
     # Titles are right above their axes; otherwise matplotlib lays out all tick labels once more to place them.
     # The font comes with matplotlib, so that figures are the same everywhere; seaborn would prefer Arial where it is installed.
     # Text from a container must not be parsed as a formula.
-    # Type 42 embeds whole fonts, which journals ask for.
-    style = {"axes.titley": 1.0, "font.sans-serif": ["DejaVu Sans"], "text.parse_math": False, "pdf.fonttype": 42}
+    # Type 42 embeds the font itself, which journals ask for; it takes most of a second a figure.
+    fonts = 42 if _kind == "paper" else 3
+    style = {"axes.titley": 1.0, "font.sans-serif": ["DejaVu Sans"], "text.parse_math": False, "pdf.fonttype": fonts}
     if _kind == "paper":
         names = (
             "font.size",

@@ -41,3 +41,11 @@ def test_only_a_terminal_gets_bold_headers(monkeypatch: pytest.MonkeyPatch) -> N
     assert "\x1b" not in table(("run",), [(KEY,)])
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert table(("run",), [(KEY,)]).startswith("\x1b[1m")
+
+
+def test_long_tables_have_one_line_a_row_and_are_not_laid_out_by_rich(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_wrapped", lambda *_: pytest.fail("laid out by rich"))
+    rows = [(KEY, f"line\x1b\n{number}", WORDS) for number in range(console.LONG + 1)]
+    lines = table(("run", "name", "why"), rows).splitlines()
+    assert len(lines) == len(rows) + 2 and set(lines[1]) == {"-"}
+    assert lines[2] == f"{KEY}  line? 0    {WORDS.rstrip()}" and len({line.index("a long") for line in lines[2:]}) == 1

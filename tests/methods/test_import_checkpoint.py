@@ -211,6 +211,9 @@ def test_a_network_of_another_width_names_the_profiles_that_fit(weights: Weights
         r"width 0\.125 \(here 1\): use --profile narrow, or a profile of your own .* network: \{width: 0\.125\}",
     ):
         imported(tmp_path / "c.pth", "minkowski-0.5", network=NetworkSettings(), profiles=profiles)
+    several = {"ablation": NARROW, "headline": NARROW, "mine": NARROW}
+    with pytest.raises(DataError, match=r"use --profile headline, or a profile of your own"):
+        imported(tmp_path / "c.pth", "minkowski-0.5", network=NetworkSettings(), profiles=several)
     with pytest.raises(DataError, match=r"first_kernel 3 \(here 5\): use a profile of your own"):
         imported(tmp_path / "c.pth", "minkowski-0.5", network=profiles["deep"], profiles={"full": profiles["full"]})
 

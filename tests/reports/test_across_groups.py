@@ -48,7 +48,7 @@ def every_table_and_figure_is_written_in_every_format(out: Path) -> None:
     for kind in ("table", "reach"):
         for suffix in ("md", "tex", "csv", "json", "parquet"):
             assert len(list(out.glob(f"{kind}-synthetic-s3dis-sem-*.{suffix}"))) == 5
-    for name in ("ratios1", "gains", "cost", "variance", "classes2"):
+    for name in ("forest", "ratios1", "gains", "cost", "variance", "classes2"):
         stem = f"figure-synthetic-{name}"
         assert (out / f"{stem}.png").read_bytes()[:4] == b"\x89PNG" and b"SYNTHETIC" in (
             out / f"{stem}.svg"
@@ -59,7 +59,7 @@ def every_table_and_figure_is_written_in_every_format(out: Path) -> None:
     rows = json.loads((out / "synthetic-effects.json").read_text())
     assert len(rows) == 30 and {"mean", "gain_low", "verdict", "n", "could_show"} <= set(rows[0])
     page = (out / "index.html").read_text().replace(plotly_source(), "")
-    assert page.count("<figure>") == 5 + 5 and not re.search(r"(src|href)=.https?:", page)
+    assert page.count("<figure") == 6 + 2 * 5 and not re.search(r"(src|href)=.https?:", page)
 
 
 def values_per_class_are_means_of_pretrainings_in_per_cent(planted_store: Store, out: Path) -> None:

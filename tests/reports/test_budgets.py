@@ -104,7 +104,7 @@ def test_every_table_says_what_was_equal_and_what_was_used(tmp_path: Path) -> No
             assert exactly in (out / name).with_suffix(suffix).read_text(), name
     assert built.text.count(exactly) == 2, "a terminal shows it above each table"
     page = (out / "index.html").read_text().replace(plotly_source(), "")
-    assert page.count(f'<p class="soft">{exactly}') == 2
+    assert page.count(f". {exactly}.</p>") == 2
     cost = pd.read_csv(out / "cost.csv").set_index("method")
     used = [pd.read_csv(path).set_index("method") for path in out.glob("used-*.csv")]
     assert len(used) == 2 and page.count("sortable used") == 2

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import re
@@ -44,7 +45,7 @@ def slept(runs: Path) -> float:
 
 
 def overhead(cluster: TwoNodes, scratch: Path, s3dis: Path, stages: int) -> dict[str, Any]:
-    """So many sleeping stages, packed: what each costs beside its own time, for each of the nodes that share them."""
+    """Sleeping stages, packed: the cost of each beside its own time, which the nodes share."""
     seeds, runs = max(1, stages // STAGES_A_SEED), scratch / "overhead"
     wall = finished(cluster.suite(runs, s3dis, seeds, "time=60", BENCH_TEST_SLEEP=SLEEP))
     own, number = slept(runs), seeds * STAGES_A_SEED
@@ -71,12 +72,12 @@ def throughput(cluster: TwoNodes, scratch: Path, s3dis: Path, stages: int) -> di
     return {"stages": seeds * STAGES_A_SEED, **measured}
 
 
-def second_node(cluster: TwoNodes, scratch: Path, s3dis: Path) -> dict[str, Any]:
+def second_node(cluster: TwoNodes, scratch: Path, s3dis: Path, seeds: int) -> dict[str, Any]:
     """The same stages on one node and on both."""
     walls = {}
     for name, more in (("one_node", ",nodelist=n1"), ("two_nodes", "")):
         runs = scratch / name
-        walls[name] = finished(cluster.suite(runs, s3dis, 2, f"pack=0,time=60{more}", BENCH_TEST_SLEEP="8"))
+        walls[name] = finished(cluster.suite(runs, s3dis, seeds, f"pack=0,time=60{more}", BENCH_TEST_SLEEP="8"))
     return {
         **{f"{n}_seconds": round(w, 1) for n, w in walls.items()},
         "speed_up": round(walls["one_node"] / walls["two_nodes"], 2),
@@ -93,7 +94,8 @@ def kills(cluster: TwoNodes, scratch: Path, s3dis: Path, times: int) -> dict[str
         time.sleep(8 * chance.random())
         if whom == "worker":
             for process in cluster.workers()[:1]:
-                process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
         elif whom == "driver":
             driver.kill()
             driver.communicate()
@@ -114,6 +116,7 @@ def main() -> None:
     parser.add_argument("--stages", type=int, default=STAGES)
     parser.add_argument("--kills", type=int, default=KILLS)
     parser.add_argument("--short", type=int, default=SHORT)
+    parser.add_argument("--seeds", type=int, default=2, help="of the suite that one node and two nodes run")
     options = parser.parse_args()
     what = "stages on a Slurm of two nodes: overhead, packing, a second node, and kills: nothing lost, nothing double"
     if not START.is_file():
@@ -131,7 +134,8 @@ def main() -> None:
             s3dis = rooms(scratch / "s3dis")
             results["overhead_packed"] = overhead(cluster, scratch, s3dis, options.stages)
             results["short_stages"] = throughput(cluster, scratch, s3dis, options.short)
-            results["second_node"] = second_node(cluster, scratch, s3dis)
+            if options.seeds:
+                results["second_node"] = second_node(cluster, scratch, s3dis, options.seeds)
             print(results, flush=True)
             results["random_kills"] = kills(cluster, scratch, s3dis, options.kills)
     finally:

@@ -101,6 +101,7 @@ PUBLISHING = (
     "benchmarks.support.files",
     "benchmarks.support.foreign_files",
     "benchmarks.support.locks",
+    "benchmarks.support.ownership",
     "harness.store.chain",
     "harness.store.store",
 )

@@ -142,7 +142,7 @@ def main() -> None:
     what = "ext4 on a loop device cut off at random moments: every finished run survives, and the store goes on"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            counts, wrong = power_cuts(Path(folder), CUTS, SEED)
+            counts, wrong = power_cuts(Path(folder), int(os.environ.get("CUTS", CUTS)), SEED)
             counts["control_cuts"], counts["control_losses"] = (
                 CONTROLS,
                 losses_without_sync(Path(folder), CONTROLS, SEED),

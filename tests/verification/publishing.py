@@ -82,7 +82,11 @@ def problems(store: Store, promised: list[Done], ended: bool) -> Iterator[str]:
             yield f"{key}: attempt {attempt} was finished and is lost"
     yield from _chain_problems(store, attempts, ended)
     if ended:
-        left = [p.relative_to(store.root) for p in (store.root / ".partial").glob("*") if p.name != ".chain.lock"]
+        left = [
+            p.relative_to(store.root)
+            for p in (store.root / ".partial").glob("*")
+            if not p.name.startswith(".chain.lock")
+        ]
         yield from (f"{path} is left behind" for path in left)
 
 

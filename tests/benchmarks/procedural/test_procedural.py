@@ -13,7 +13,7 @@ from pretrain_bench.benchmarks.datasets import s3dis, scannet, semantickitti, se
 from pretrain_bench.benchmarks.datasets.layout import read_manifest
 from pretrain_bench.benchmarks.datasets.prepare import prepare
 from pretrain_bench.benchmarks.input.boxes import points_inside
-from pretrain_bench.benchmarks.procedural import parts, rooms, sensors, streets, write
+from pretrain_bench.benchmarks.procedural import parts, rooms, sensors, solids, streets, write
 from pretrain_bench.benchmarks.procedural.parts import BOX, CYLINDER, ELLIPSOID
 from pretrain_bench.benchmarks.procedural.worlds import Instance, World
 from pretrain_bench.benchmarks.specs.dataset import Dataset
@@ -69,7 +69,7 @@ def test_rays_hit_solids_where_geometry_says() -> None:
 def test_surface_samples_are_even_and_where_rays_hit(kind: int) -> None:
     half = np.array([0.9, 0.4, 0.7])
     rng = np.random.default_rng(SEED)
-    faces = sensors._SURFACES[kind](half, rng, 4000.0)
+    faces = solids.SURFACES[kind](half, rng, 4000.0)
     points = np.concatenate([p for p, _ in faces])
     normals = np.concatenate([n for _, n in faces])
     assert np.allclose(np.linalg.norm(normals, axis=1), 1)
@@ -158,7 +158,7 @@ def test_sampled_points_are_visible() -> None:
     assert ((cloud.xyz > -0.13) & (cloud.xyz < np.array(world.size) + 0.13)).all() and len(cloud.xyz) > 3000
     # With noise along the normal about half of them lie a millimetre inside; none deep inside.
     inner = world._replace(half=np.maximum(world.half - 0.03, 1e-4))
-    assert sensors._inside_any(inner, cloud.xyz).mean() < 0.01
+    assert solids.inside_any(inner, cloud.xyz).mean() < 0.01
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_the_s3dis_layout_comes_back(tmp_path: Path) -> None:
 
 
 def test_the_kitti_layout_comes_back(tmp_path: Path) -> None:
-    dataset = small("synth-kitti", streets=1, train_scans=5, test_scans=1, azimuths=256, width=32, height=8)
+    dataset = small("synth-kitti", streets=1, train_scans=8, test_scans=1, azimuths=256, width=32, height=8)
     root, _ = written(dataset, tmp_path)
     scan = semantickitti.find_scans(root)["00", "000001"]
     points = semantickitti.read_points(scan.points, [])

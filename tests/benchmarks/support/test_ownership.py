@@ -20,7 +20,7 @@ from pretrain_bench.benchmarks.support.locks import exclusive, holder, owner_fil
 
 
 def elsewhere(path: Path, seconds: float = 0, **changes: object) -> Path:
-    """An owner file of another machine, last touched so many seconds ago."""
+    """An owner file of another machine, last touched `seconds` ago."""
     owner = ownership._this_process().model_copy(
         update={"host": "n7", "boot": "other", "pid": os.getpid(), "token": "t", **changes}
     )

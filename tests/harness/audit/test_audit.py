@@ -39,7 +39,9 @@ def trained(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("trained") / "runs"
     environment = {**os.environ, "BENCH_CACHE": str(cache)}
     for more in (("scratch", "--pretrain-seed", "0", "--pretrain-seed", "1"), ("csc",)):
-        command = bench_command("run", "--method", *more, "--task", "s3dis-sem", *SMOKE, "--runs", str(runs))
+        command = bench_command(
+            "run", "--method", *more, "--task", "s3dis-sem", *SMOKE, "--threads", "1", "--runs", str(runs)
+        )
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     return runs

@@ -66,9 +66,12 @@ def test_short_stages_share_a_job_up_to_its_minutes(cells: list[PlannedCell]) ->
     def sizes(jobs: list[list[ReadyStage]]) -> list[int]:
         return [len(job) for job in jobs]
 
-    assert sizes(packs(stages(60, 25), 10)) == [10, 10, 5] and sizes(packs(stages(3600, 2), 10)) == [1, 1]
+    assert sizes(packs(stages(60, 250), 10)) == [10] * 25 and sizes(packs(stages(3600, 2), 10)) == [1, 1]
+    assert sizes(packs(stages(10, 64), 10)) == [8] * 8, "eight nodes may share them"
+    assert sizes(packs(stages(1, 64), 10)) == [60, 4], "a job takes a minute at least"
+    assert sizes(packs(stages(0, 2), 10)) == [1, 1], "without an estimate"
     assert sizes(packs(stages(5, 3), 0)) == [1, 1, 1], "pack=0: each has its own"
-    assert sizes(packs(stages(60, 40, gpus=0.25), 10)) == [40], "four at a time share the GPU"
+    assert sizes(packs(stages(8, 40, gpus=0.25), 10)) == [30, 10], "four at a time share the GPU"
 
 
 def test_where_a_run_takes_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

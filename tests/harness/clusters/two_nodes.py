@@ -40,7 +40,8 @@ class TwoNodes:
 
     def workers(self) -> list[psutil.Process]:
         """The processes of jobs that run stages."""
-        return [p for p in psutil.process_iter(["cmdline"]) if "submitit.core._submit" in (p.info["cmdline"] or [])]
+        module = ["-u", "-m", "submitit.core._submit"]
+        return [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[1:4] == module]
 
     def wait_for_a_worker(self) -> psutil.Process:
         """The first worker, once it has begun on a stage."""

@@ -12,9 +12,12 @@ import pytest
 from pydantic import ValidationError
 
 import pretrain_bench as pb
+from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.contract.records import ArtifactEntry, Outcome, Record
+from pretrain_bench.harness.store import chain
 from pretrain_bench.harness.store.retention import Prunable, prunable, prune
 from pretrain_bench.harness.store.store import Store
+from tests.conftest import Bench
 from tests.harness.store.test_store import finish, record, spec
 
 
@@ -142,3 +145,43 @@ def test_folders_that_cannot_be_synced_are_no_error(store: Store, monkeypatch: p
 
     monkeypatch.setattr(os, "fsync", refuse_folders)
     assert (finish(store, spec()) / "record.json").is_file()
+
+
+def test_cleaning_removes_nothing_behind_a_link(store: Store, private: Path, bench: Bench) -> None:
+    """`.partial`, the state of a stage, or its lock is a link to something of the user's."""
+    (private / "folder").mkdir()
+    (private / "folder" / "lock").write_text("the user's own")
+    partial = store.root / ".partial"
+    store.root.mkdir()
+    partial.symlink_to(private)
+    assert "a link" in bench("clean", "--abandoned", "--runs", str(store.root), code=2).stderr
+    with pytest.raises(WrongUse, match="a link"):
+        store.check_writable()
+    partial.unlink()
+    partial.mkdir()
+    (partial / "a").symlink_to(private / "folder")
+    (partial / "b").mkdir()
+    (partial / "b" / "lock").symlink_to(private / "folder" / "lock")
+    bench("clean", "--abandoned", "--runs", str(store.root), code=3)
+    assert not (partial / "a").exists() and (private / "folder" / "lock").read_text() == "the user's own"
+    (partial / ".chain.lock").symlink_to(private / "folder" / "lock")
+    with pytest.raises(OSError, match="symbolic link"):
+        chain.append(store.root, record(spec()))
+    assert (private / "folder" / "lock").read_text() == "the user's own"
+
+
+def test_a_bundle_leaves_out_files_that_are_larger_than_they_may_be(store: Store, tmp_path: Path) -> None:
+    """A sparse file takes no room in a store, and would take a terabyte in a bundle."""
+    folder = finish(store, spec())
+    (folder / "code.json").touch()
+    os.truncate(folder / "code.json", 1 << 40)
+    pb.pack_bundle(tmp_path / "out.bundle.tar.zst", runs=store.root)
+    packed = pb.open_runs(tmp_path / "out.bundle.tar.zst")
+    assert not (packed.folder("pretrain", spec().key) / "code.json").exists() and len(list(packed.records())) == 1
+
+
+@pytest.mark.parametrize("version", [{}, [1], "2", None, 1e300])
+def test_a_version_that_is_none_is_an_unreadable_record(version: object, store: Store) -> None:
+    path = finish(store, spec()) / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "schema_version": version}))
+    assert not list(store.records()) and "record.json" in store.unreadable()[0]

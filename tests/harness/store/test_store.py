@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import pretrain_bench as pb
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.locks import host
 from pretrain_bench.harness.contract.records import Outcome, Record
@@ -264,3 +265,27 @@ def test_a_loss_is_admitted_when_the_stage_runs_again(moved: bool, tmp_path: Pat
     assert [link.outcome for link in chain.links_of(store.root, "pretrain", of.key)].count("lost") == 1, "once"
     whole = chain.read(store.root)
     assert whole is not None and not whole.faults
+
+
+def test_removals_that_were_cut_off_are_finished(tmp_path: Path) -> None:
+    """By the next command that writes, and by `bench clean --abandoned`; a stage that a process holds stays."""
+    store = Store(tmp_path)
+    gone = tmp_path / ".partial" / ".gone-0123-45"
+    for finish_it in (store.check_writable, lambda: pb.clean(tmp_path, abandoned=True)):
+        (gone / "root").mkdir(parents=True)
+        assert pb.clean(tmp_path, abandoned=True, dry_run=True)[0].key == gone.name
+        finish_it()
+        assert not gone.exists()
+
+
+def test_cleaning_beside_a_run_keeps_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the run takes the stage up after `clean` has looked who holds it."""
+    store, of = Store(tmp_path), spec()
+    with store.lock(of.key, lambda _: None):
+        fill(store, of)
+        assert pb.clean(tmp_path, abandoned=True) == []
+        monkeypatch.setattr(Store, "held_by", lambda *_: None)
+        pb.clean(tmp_path, abandoned=True)
+        assert (store.partial(of.key) / "root/out/artifacts/backbone.safetensors").is_file()
+    pb.clean(tmp_path, abandoned=True)
+    assert not store.partial(of.key).exists()
