@@ -173,7 +173,15 @@ def _answers(host: str, period: int) -> bool:
 
 
 def _create(path: Path, content: str) -> bool:
-    """Make a file that does not exist; False where it does."""
+    """Make a file that does not exist, whole and on the disk or not at all where the file system can; False where it exists."""
+    try:
+        _link_new(path, content)
+        return True
+    except FileExistsError:
+        return False
+    except OSError:
+        if not path.parent.is_dir():
+            raise
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except FileExistsError:
@@ -181,6 +189,18 @@ def _create(path: Path, content: str) -> bool:
     with open(descriptor, "w") as file:
         file.write(content)
     return True
+
+
+def _link_new(path: Path, content: str) -> None:
+    """Write a file without a name, then give it one. Raises OSError on file systems without such files, NFS among them."""
+    descriptor = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(descriptor, content.encode())
+        os.fsync(descriptor)
+        # With a folder named, `link` follows /proc/self/fd to the file itself.
+        os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
+    finally:
+        os.close(descriptor)
 
 
 def _read(path: Path) -> Owner | None:

@@ -157,3 +157,23 @@ def test_a_pipe_in_place_of_an_owner_file_is_not_waited_for(tmp_path: Path) -> N
     path = tmp_path / "lock.owner"
     os.mkfifo(path)
     assert ownership.claim(path) == "another process"
+
+
+@pytest.mark.parametrize("unnamed", [True, False])
+def test_an_owner_file_is_never_seen_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unnamed: bool
+) -> None:
+    """Where files can be made without a name, a kill between making and writing leaves nothing; elsewhere it is waited out."""
+    if not unnamed:
+        monkeypatch.setattr(ownership, "_link_new", lambda path, content: (_ for _ in ()).throw(OSError("not here")))
+
+    def killed(*arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.write" if unnamed else "builtins.open", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ownership.claim(tmp_path / "lock.owner")
+    assert (tmp_path / "lock.owner").exists() != unnamed
+    assert (ownership.claim(tmp_path / "lock.owner") is None) == unnamed
+    ownership.release(tmp_path / "lock.owner")
