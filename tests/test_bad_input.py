@@ -84,7 +84,7 @@ WALL = "Area_1/office_1/Annotations/wall_1.txt"
         (["--imagenet-weights", "/nowhere.pth"], "--imagenet-weights /nowhere.pth: no such file"),
         (["--label-ratio", "1.0"], "label ratio '1.0': expected per cent"),
         (["--pretrain-seed", "one"], "--pretrain-seed 'one': expected whole numbers"),
-        (["--seeds", "2", "--pretrain-seed", "1"], "--seeds and --pretrain-seed: both name the seeds"),
+        (["--seeds", "2", "--pretrain-seed", "1"], "--seeds and --pretrain-seed: both set the pre-training seeds"),
         (
             ["--method", "ours", "--pretrain-data", "s3dis=/tmp"],
             "method 'ours' needs frames, images, which dataset 's3dis'",

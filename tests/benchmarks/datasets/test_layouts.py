@@ -374,7 +374,7 @@ def test_arrays_that_do_not_fit_name_the_file(tmp_path: Path) -> None:
 
 def test_a_folder_of_no_layout_lists_those_that_are_read(tmp_path: Path, bench: Bench) -> None:
     stderr = bench("data", "info", str(tmp_path), code=2).stderr
-    assert "no layout that is read" in stderr and "TUM RGB-D: rgb.txt" in stderr
+    assert "no supported layout" in stderr and "TUM RGB-D: rgb.txt" in stderr
     assert as_laid_out(find(Dataset, "s3dis"), tmp_path) == find(Dataset, "s3dis")
 
 

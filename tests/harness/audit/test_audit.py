@@ -19,6 +19,7 @@ from pretrain_bench.harness.audit.rerun import _compare_metrics
 from pretrain_bench.harness.audit.runs import AuditedRun
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.executors.local import LocalExecutor
+from pretrain_bench.harness.store.spec_reader import SharedSpec
 from tests.conftest import NANO, Bench, bench_command, unboxed
 from tests.faults.in_process import run_with
 from tests.harness.audit.cheats import section
@@ -329,7 +330,8 @@ def test_a_run_again_on_other_arithmetic_is_judged_by_the_headline_metric(task: 
         record = Record.model_construct(
             key=f"k{seed}", kind="finetune", cell=cell, outcome=Outcome.ok, metrics={**others, **metrics}
         )
-        return AuditedRun(Path(), record, stage("finetune", "csc", 0, task=task, headline_metric=metric))
+        spec = stage("finetune", "csc", 0, task=task, headline_metric=metric)
+        return AuditedRun(Path(), record, spec, SharedSpec(spec))
 
     runs = {f"k{seed}": run_of(seed, **{f"{metric}_final": 0.4 + 0.01 * seed}) for seed in range(3)}
     for gap, verdict in ((0.02, "ok"), (0.05, "failed")):

@@ -21,6 +21,7 @@ from pretrain_bench.harness.planning import stage_specs as graph
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.planning.planner import Planner, SuiteSpecs, stages_of
 from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset
+from pretrain_bench.harness.planning.stage_data import pretrain_scenes, used_scenes
 from pretrain_bench.harness.planning.stage_specs import CellSpecs, Machine, pretrain_stages
 from pretrain_bench.methods.stage import module_of
 from pretrain_bench.reports.analysis.digests import digest_of
@@ -334,10 +335,10 @@ def test_paper_literal_leaves_sequence_00_out(prepared, tmp_path: Path) -> None:
     )
     source = PreparedDataset(find(Dataset, "semantickitti"), tmp_path, manifest)
     for profile, sequences in (("headline", {"00", "01", "02"}), ("paper-literal", {"01", "02"})):
-        used = graph.used_scenes(source, find(Profile, profile))
+        used = used_scenes(source, find(Profile, profile))
         split = split_scenes(used, source.dataset, LabelRatio())
         assert {s[:2] for s in (*split.train, *split.selection)} == sequences and len(split.test) == 10
-        assert {s[:2] for s in graph._pretrain_scenes(source, find(Profile, profile))} == sequences
+        assert {s[:2] for s in pretrain_scenes(source, find(Profile, profile))} == sequences
 
 
 def test_relative_imports_count(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_the_command(done: tuple[list[PlannedCell], Path], bench: Bench, s3dis_r
     assert "no method of suite" in bench("plan", *here, "--only", "method=ours", code=2).stderr
     suites = bench("suites", "ls").stdout.splitlines()
     assert "smoke: 12 cells, budget smoke" in suites and all(len(line) <= 100 for line in suites)
-    assert "There are: figure3" in bench("plan", "nonsense", code=2).stderr
+    assert "There are: ablation" in bench("plan", "nonsense", code=2).stderr
 
 
 def test_another_machine_is_planned_without_data_or_gpu(
