@@ -172,7 +172,7 @@ def test_training_scenes_that_teach_nothing_end_in_words(task: str, name: str, t
 @pytest.mark.parametrize(
     ("task", "recipe"),
     [
-        ("scannet-sem", {}),
+        pytest.param("scannet-sem", {}, marks=pytest.mark.slow),
         pytest.param("scannet-det", {}, marks=pytest.mark.slow),
         pytest.param("scannet-inst", {}, marks=pytest.mark.slow),
         ("scannet-inst", {"method": "pointgroup"}),

@@ -46,8 +46,8 @@ def short_stages(method: str, source: PreparedDataset, seed: int = 0) -> list[Pl
 
 
 @pytest.mark.parametrize(
-    "method", [pytest.param(m, marks=pytest.mark.slow if m == "pointcontrast" else ()) for m in METHODS]
-)  # pointcontrast trains on the pairs of csc
+    "method", [pytest.param(m, marks=pytest.mark.slow if m in ("ours", "pointcontrast") else ()) for m in METHODS]
+)  # pointcontrast trains on the pairs of csc; the main job of test_end_to_end.py runs ours
 def test_a_method_is_trained_stopped_and_resumed(
     method: str, source: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,6 +106,7 @@ def test_figures_over_tasks_and_sources_are_of_a_store_with_both(tmp_path: Path)
     assert table.loc["supervised", "scannet-sem (scannet, b, p, selected)"] == "not applicable"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_gains_under_two_budgets_are_two_figures(tmp_path: Path) -> None:
     two = Store(tmp_path / "runs")

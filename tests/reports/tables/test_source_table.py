@@ -57,6 +57,7 @@ def test_gains_of_the_same_and_of_another_dataset_are_told_apart(tmp_path: Path)
     assert source_table(both).set_index(list(table.index.names)).loc[("ours", SAME, "b", "p"), "gain"] == "+2.5"
 
 
+@pytest.mark.slow
 def test_what_was_run_under_two_conditions_is_told_apart(tmp_path: Path) -> None:
     """The code of fine-tuning was changed, say: in no table are the two one cell."""
     store = Store(tmp_path / "runs")
