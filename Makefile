@@ -16,7 +16,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-re
 # The tests start hundreds of interpreters, each of which would compile the project again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup smoke test test-slow test-all lint docs dist perf perf-minkowski verify verify-status verify-statistics verify-faults verify-cluster verify-values verify-power-cut verify-crash-points verify-strangers verify-learning verify-tasks verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline lock clean
+.PHONY: help setup smoke test test-slow test-all lint docs dist perf openblas perf-minkowski verify verify-status verify-statistics verify-faults verify-cluster verify-values verify-power-cut verify-crash-points verify-strangers verify-learning verify-tasks verify-minkowski verify-minkowski-image verify-gpu verify-gpu-minkowski verify-gpu-stages verify-gpu-headline lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-22s %s\n", $$1, $$2 }'
@@ -67,7 +67,11 @@ dist: $(VENV)/.docs-installed ## build sdist and wheel in dist/ and check them
 perf: setup ## measure the sparse engine; writes perf.json
 	$(BIN)/python -m tests.performance $(ARGS)
 
-perf-minkowski: setup ## the same beside MinkowskiEngine, which is built first
+# Comes before `setup`, which downloads too.
+openblas:
+	@test -e "$(MINKOWSKI_VENV)/made" || $(PYTHON) tests/verification/has_openblas.py
+
+perf-minkowski: openblas setup ## the same beside MinkowskiEngine, which is built first
 	MINKOWSKI_VENV="$(MINKOWSKI_VENV)" PYTHON="$(BIN)/python" tests/verification/minkowski.sh
 	"$(MINKOWSKI_VENV)/bin/python" -m tests.performance $(ARGS)
 
@@ -109,7 +113,7 @@ verify-tasks: setup ## every task can be learnt (40 minutes on two cores; resume
 	$(BIN)/python -m tests.verification.tasks
 
 # Builds MinkowskiEngine from its source package (10 minutes on two cores, once) in a virtual environment beside this one.
-verify-minkowski: setup ## the sparse engine against MinkowskiEngine 0.5.4
+verify-minkowski: openblas setup ## the sparse engine against MinkowskiEngine 0.5.4
 	MINKOWSKI_VENV="$(MINKOWSKI_VENV)" PYTHON="$(BIN)/python" tests/verification/minkowski.sh
 	"$(MINKOWSKI_VENV)/bin/python" -m tests.verification.minkowski
 

@@ -16,6 +16,7 @@ from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.harness.audit.coverage import CHECK, check_coverage
 from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.audit.runs import AuditedRun
+from pretrain_bench.harness.cli.show import show
 from pretrain_bench.harness.planning.catalog import find
 from pretrain_bench.harness.store.spec_reader import SharedSpec
 from pretrain_bench.harness.store.store import Store
@@ -110,6 +111,14 @@ def test_tables_mark_the_cell_and_the_title(partial_store: Store, tmp_path: Path
     group = (tmp_path / "out/table.md").read_text()
     assert "not compared alike: ours on s3dis-sem (pre-training saw 1 of 1 test scenes)" in group
     assert re.search(r"\| contamination +\|.*\n.*\n.*\| none +\|", group)
+
+
+def test_the_list_of_runs_marks_the_row(partial_store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    show(runs=partial_store.root)
+    printed = capsys.readouterr().out
+    rows = [line for line in printed.splitlines() if "s3dis-sem" in line]
+    assert len(rows) == 2 and all(", 67/68" in row for row in rows)
+    assert "* n/m: n of the m scenes of the test split were scored" in printed
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pretrain_bench.harness.running.stage_runner import Retry
 
 SHOWN = 40
+LONG_ON_A_CPU = 24 * 3600.0  # seconds
 
 
 @takes_matrix
@@ -170,6 +171,8 @@ def _print_totals(plan: pb.Plan, retry: Retry) -> None:
     sources = Counter(s.estimate.source for s in stages if s.estimate is not None)
     how = ", ".join(f"{number:,} {SOURCES[source]}" for source, number in sources.items())
     print(textwrap.fill(f"* times are of one stage after the other: {how}", WIDTH, subsequent_indent="  "))
+    if plan.rates is None and not totals[ALL_METHODS].gpu_seconds and totals[ALL_METHODS].seconds > LONG_ON_A_CPU:
+        print("* these are hours of a CPU; --on h100 estimates those of a GPU")
     if plan.rates is not None:
         rates = plan.rates
         print(textwrap.fill(f"* {rates.title}, {rates.basis}: {rates.source}", WIDTH, subsequent_indent="  "))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pretrain_bench.benchmarks.specs.backbone_shapes import Shapes
+from pretrain_bench.benchmarks.specs.backbone_shapes import HEAD_PREFIX, Shapes
 from pretrain_bench.benchmarks.specs.checkpoint import KERNEL_ORDER, OWN_ORDER, ExportFormat, KernelOrder
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.benchmarks.support.errors import DataError
@@ -52,11 +52,14 @@ class Exported(NamedTuple):
 def export_checkpoint(backbone: Path, network: NetworkSettings, form: ExportFormat, partial: bool = False) -> Exported:
     """Read a backbone and put it into another layout. `pointcept` keeps the tensors that have a place in SpUNet-v1m1.
 
+    A head (`final.*`), which scratch stores too, is no part of the backbone and is not written.
+
     Raises DataError where the file cannot be read, or (unless `partial`) where tensors have no place there, naming them.
     """
     layout, order = _FORMATS[form]
     places = spunet_shapes(network) if layout is POINTCEPT else None
-    stored = {n: order_from_cube(n, own, order).contiguous() for n, own in load_weights(backbone).items()}
+    own = {n: value for n, value in load_weights(backbone).items() if not n.startswith(HEAD_PREFIX)}
+    stored = {n: order_from_cube(n, value, order).contiguous() for n, value in own.items()}
     fitting = {
         n for n, value in stored.items() if places is None or places.get(layout.name_of(n)) == tuple(value.shape)
     }

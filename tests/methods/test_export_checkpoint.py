@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
+from pretrain_bench.benchmarks.specs.checkpoint import ExportFormat
 from pretrain_bench.benchmarks.specs.network import NetworkSettings
 from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.methods.imported.exporting import export_checkpoint
@@ -57,6 +58,14 @@ def test_what_is_exported_comes_back(form: Any, name: str, backbone: Path, weigh
         assert form == "minkowski-0.5" or torch.equal(
             exported.weights["block1.0.conv1.kernel"], hybrid(weights)["block1.0.conv1.kernel"]
         )
+
+
+@pytest.mark.parametrize("form", get_args(ExportFormat))
+def test_a_head_is_no_part_of_a_backbone(form: Any, backbone: Path, weights: Weights, tmp_path: Path) -> None:
+    """Scratch stores its network with the head."""
+    save_weights(weights, tmp_path / "whole.safetensors")
+    whole = export_checkpoint(tmp_path / "whole.safetensors", NARROW, form, partial=True)
+    assert whole.weights.keys() == export_checkpoint(backbone, NARROW, form, partial=True).weights.keys()
 
 
 def test_kernels_in_reverse_axes_come_back() -> None:

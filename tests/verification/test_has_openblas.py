@@ -39,3 +39,15 @@ def test_nothing_is_made_or_downloaded_without_it(tmp_path: Path) -> None:
         ["sh", str(script)], env={**os.environ, **variables}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 3 and "nothing was downloaded" in done.stderr and not target.exists()
+
+
+@pytest.mark.parametrize("target", ["perf-minkowski", "verify-minkowski"])
+def test_make_does_not_set_up_without_it(target: str, tmp_path: Path) -> None:
+    variables = {"VENV": tmp_path / "venv", "MINKOWSKI_VENV": tmp_path / "minkowski", "PYTHON": sys.executable}
+    done = subprocess.run(
+        ["make", target, *(f"{name}={value}" for name, value in variables.items())],
+        cwd=REPOSITORY, env={**os.environ, "PATH": compiler(tmp_path, 1), "PIP_NO_INDEX": "1"},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode != 0 and "nothing was downloaded" in done.stderr
+    assert not (tmp_path / "venv").exists() and not (tmp_path / "minkowski").exists()
