@@ -34,7 +34,7 @@ DATA_SHARE = 0.001
 """Of that resource, so that 1,000 stages fit on a node that declares 1."""
 MOST_PENDING = 1000
 PROBE_SECONDS, MOST_UNANSWERED, ANSWER_SECONDS = 2.0, 3, 5.0
-"""The head is lost once it has refused so many connections in a row, this long apart."""
+"""The head counts as lost once it has refused MOST_UNANSWERED connections in a row, PROBE_SECONDS apart."""
 CANCEL_WAIT_SECONDS = 0.2
 _ended_tasks: set[str] = set()
 """Tasks of this driver that have ended by Ray's word."""

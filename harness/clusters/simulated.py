@@ -1,4 +1,4 @@
-"""An imagined cluster as a place: the scheduler hands stages over as it does anywhere, and a clock of its own goes on by their
+"""A simulated cluster as a place for stages: the scheduler submits stages as usual, and a simulated clock advances by their
 estimated times. Nothing runs."""
 
 from __future__ import annotations
