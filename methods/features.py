@@ -1,7 +1,7 @@
-"""Features of one frame before and after pre-training: the data behind `bench features` (the paper's Figure 2).
+"""Features of frames before and after pre-training: the data behind `bench features` (the paper's Figure 2).
 
-`python -m pretrain_bench.methods.features --root ROOT --artifacts DIR --scene NAME --frame N --out FILE` reads the stage laid out
-in ROOT and the artifacts it left, and writes arrays:
+`python -m pretrain_bench.methods.features --root ROOT --artifacts DIR --scene NAME --frame N [M ...] --out FOLDER` reads the
+stage laid out in ROOT and the artifacts it left, and writes FOLDER/N.npz for each frame, with arrays:
 
 image (H, W, 3) uint8; xyz (N, 3) points of the frame, metres, z up; rgb (N, 3) 0..255; uv (N, 2) pixel of each
 points_before, points_after (V, C) features of the voxels; voxel (N,) the voxel of each point
@@ -75,17 +75,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--artifacts", type=Path, required=True)
     parser.add_argument("--scene", required=True)
-    parser.add_argument("--frame", type=int, required=True)
+    parser.add_argument("--frame", type=int, nargs="+", required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     try:
         context = StageContext.open(options.root)
         torch.set_num_threads(context.spec.threads)
-        arrays = features_of(context, options.artifacts, options.scene, options.frame)
+        for frame in options.frame:
+            arrays = features_of(context, options.artifacts, options.scene, frame)
+            np.savez_compressed(options.out / f"{frame}.npz", allow_pickle=False, **arrays)
     except (BenchError, IndexError) as error:
         print(error, file=sys.stderr)
         return 2
-    np.savez_compressed(options.out, allow_pickle=False, **arrays)
     return 0
 
 

@@ -36,9 +36,33 @@ def test_few_rows_of_equal_features_are_drawn(tmp_path: Path) -> None:
     uv = np.array([[0, 0], [3, 2], [1, 1], [2, 0]])
     arrays = {"image": np.zeros((4, 5, 3), np.uint8), "xyz": np.zeros((4, 3)), "rgb": np.zeros((4, 3)), "uv": uv,
               "voxel": np.arange(4), "points_before": np.ones((4, 2)), "points_after": np.zeros((4, 2))}  # fmt: skip
-    paths = draw_features(arrays, "title", tmp_path / "new")
+    paths = draw_features({7: arrays}, "title", tmp_path / "new")
     assert [p.name for p in paths] == ["features.png", "features-before.ply", "features-after.ply"]
     assert all(p.stat().st_size > 100 for p in paths)
+
+
+@pytest.mark.slow
+def test_each_panel_is_drawn_once_for_each_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uv = np.array([[0, 0], [3, 2], [1, 1], [2, 0]])
+    rng = np.random.default_rng(0)
+    panels: list[str] = []
+    monkeypatch.setattr(
+        "pretrain_bench.reports.figures.features._picture", lambda axes, image, title: panels.append(title)
+    )
+    frames = {
+        number: {"image": np.zeros((4, 5, 3), np.uint8), "xyz": np.zeros((4, 3)), "rgb": np.zeros((4, 3)), "uv": uv,
+                 "voxel": np.arange(4), "crop": np.zeros((3, 3, 3), np.uint8)}
+        | {f"{of}_{when}": rng.normal(size=size) for when in ("before", "after") for of, size in
+           (("points", (4, 2)), ("pixels", (3, 3, 2)))}
+        for number in (2, 5)
+    }  # fmt: skip
+    paths = draw_features(frames, "title", tmp_path)
+    assert [p.name for p in paths[1:]] == [f"features-{n}-{when}.ply" for when in ("before", "after") for n in (2, 5)]
+    features = [
+        f"{of}, {when}" for when in ("before", "after") for of in ("point features", "pixel features of the crop")
+    ]
+    images = [f"frame {n}{words}" for n in (2, 5) for words in ("", ": points with depth")]
+    assert sorted(panels) == sorted([*images, *features * 2, "the crop", "the crop"])
 
 
 @pytest.mark.slow
@@ -46,11 +70,17 @@ def test_features_of_runs(bench: Bench, tmp_path: Path) -> None:
     methods = [x for name in ("ours", "pointcontrast", "scratch") for x in ("--method", name)]
     bench("run", *methods, "--task", "s3dis-sem", *NANO, "--threads", "1")  # two are slower at this size
     keys = {(r["method"], r["stage"]): r["key"] for r in run_records(tmp_path / "runs")}
-    written = json.loads(bench("features", keys["ours", "points"], "--json", "--out", "o").stdout)
+    written = json.loads(
+        bench("features", keys["ours", "points"], "--frame", "0", "--frame", "1", "--json", "--out", "o").stdout
+    )
     picture = np.asarray(Image.open(tmp_path / written[0]).convert("RGB")).astype(int)
     assert np.ptp(picture, axis=2).max() > 200, "there are colours in it"
     vertices = [PlyData.read(tmp_path / p)["vertex"] for p in written[1:]]
     colours = [np.stack([v[c] for c in ("red", "green", "blue")]) for v in vertices]
+    assert [p.rsplit("/")[-1] for p in written[1:]] == [
+        "features-0-before.ply", "features-1-before.ply", "features-0-after.ply", "features-1-after.ply"
+    ]  # fmt: skip
+    vertices, colours = vertices[::2], colours[::2]  # the first frame
     assert len(vertices[0]) == len(vertices[1]) > 1000 and not np.array_equal(colours[0], colours[1])
     alone = json.loads(
         bench("features", keys["pointcontrast", "pairs"], "--scene", "scene0000_00", "--json", "--out", "p").stdout

@@ -26,16 +26,18 @@ def palette(count: int) -> NDArray[np.uint8]:
 
 
 class View(NamedTuple):
-    """How places are drawn: the middle of what is shown, pixels for a metre, where the middle lies, and the size in pixels."""
+    """How places are drawn: the middle of what is shown, pixels for a metre, where the middle lies, the size in pixels, and the
+    angle (radians) from which it is seen: above the horizon, or below where it is negative."""
 
     centre: NDArray[np.float64]
     scale: float
     shift: tuple[float, float]
     size: tuple[int, int]
+    tilt: float = TILT
 
     def pixels(self, xyz: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Column, row and nearness of places (N, 3)."""
-        right, up, near = _turned(np.asarray(xyz, np.float64) - self.centre)
+        right, up, near = _turned(np.asarray(xyz, np.float64) - self.centre, self.tilt)
         return (
             (right - self.shift[0]) * self.scale + self.size[0] / 2,
             self.size[1] / 2 - (up - self.shift[1]) * self.scale,
@@ -43,21 +45,23 @@ class View(NamedTuple):
         )
 
 
-def view_of(xyz: NDArray[np.floating], size: tuple[int, int] = TILE) -> View:
+def view_of(xyz: NDArray[np.floating], size: tuple[int, int] = TILE, tilt: float = TILT) -> View:
     """The view that shows all of a cloud (N, 3)."""
     if not len(xyz):
-        return View(np.zeros(3), 1.0, (0.0, 0.0), size)
+        return View(np.zeros(3), 1.0, (0.0, 0.0), size, tilt)
     points = np.asarray(xyz, np.float64)
     centre = (points.min(0) + points.max(0)) / 2
-    right, up, _ = _turned(points - centre)
+    right, up, _ = _turned(points - centre, tilt)
     scale = 0.95 * min(size[0] / max(np.ptp(right), 1e-6), size[1] / max(np.ptp(up), 1e-6))
-    return View(centre, scale, ((right.min() + right.max()) / 2, (up.min() + up.max()) / 2), size)
+    return View(centre, scale, ((right.min() + right.max()) / 2, (up.min() + up.max()) / 2), size, tilt)
 
 
-def _turned(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _turned(
+    points: NDArray[np.float64], tilt: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     c, s = np.cos(YAW), np.sin(YAW)
     right, back = c * points[:, 0] - s * points[:, 1], s * points[:, 0] + c * points[:, 1]
-    return right, np.cos(TILT) * points[:, 2] + np.sin(TILT) * back, np.sin(TILT) * points[:, 2] - np.cos(TILT) * back
+    return right, np.cos(tilt) * points[:, 2] + np.sin(tilt) * back, np.sin(tilt) * points[:, 2] - np.cos(tilt) * back
 
 
 def below(xyz: NDArray[np.floating], share: float) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,6 +40,10 @@ Compare = Annotated[
         help="Compare two folders, bundles or suites cell by cell instead; NAME@COMMIT: the runs of one commit.",
     ),
 ]
+Serve = Annotated[
+    bool, typer.Option("--serve", help="With --watch: serve the report to browsers on this machine (127.0.0.1 only).")
+]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of --serve; 0 takes a free one.")]
 
 
 def report(
@@ -57,6 +62,8 @@ def report(
     watch: Annotated[
         bool, typer.Option("--watch", help="Rewrite the report when runs end, at most every 30 s.")
     ] = False,
+    serve: Serve = False,
+    port: Port = 0,
     compare: Compare = None,
     export: Annotated[
         list[Exporter] | None,
@@ -73,6 +80,7 @@ def report(
             "--suite": suite,
             "--published": published,
             "--watch": watch,
+            "--serve": serve,
             "--export": export,
             "--figures": figures == "paper",
         }
@@ -80,6 +88,8 @@ def report(
             raise pb.WrongUse(f"{', '.join(given)}: cannot be combined with --compare")
         _compare(compare, runs, out, json)
         return
+    if serve and not (watch and page):
+        raise pb.WrongUse("--serve needs --watch, and a page (no --no-page)")
     if watch and json:
         raise pb.WrongUse("--watch prints a line for each report; leave out --json")
     options: dict[str, Any] = {"suite": suite, "published": published, "page": page, "scene_pictures": scene_pictures}
@@ -89,7 +99,7 @@ def report(
         return pb.report(runs, out, export=export or (), **options)
 
     if watch:
-        _watch(runs, out, build)
+        _watch(runs, out, build, port if serve else None)
         return
     store = pb.open_runs(runs)
     built = build(store)
@@ -105,10 +115,14 @@ def _compare(sides: tuple[str, str], runs: Path, out: Path, json: bool) -> None:
     _print(comparison.text, comparison.files, json)
 
 
-def _watch(runs: Path, out: Path, build: Callable[[Path], object]) -> None:
-    for number in pb.watch_runs(runs):
-        build(runs)
-        print(f"{out}: {number} runs; Ctrl-C ends the watch", flush=True)
+def _watch(runs: Path, out: Path, build: Callable[[Path], object], port: int | None) -> None:
+    """Build the report whenever runs change; with a port, serve it from before the first."""
+    from pretrain_bench.api.serving import served
+
+    with contextlib.nullcontext(out) if port is None else served(out, port) as place:
+        for number in pb.watch_runs(runs):
+            build(runs)
+            print(f"{place}: {number} runs; Ctrl-C ends the watch", flush=True)
     print(f"the watch has ended; {out} holds the last report")
 
 

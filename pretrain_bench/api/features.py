@@ -1,10 +1,11 @@
-"""Pictures of features: one frame, before and after pre-training."""
+"""Pictures of features: frames of a scene, before and after pre-training."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain_bench.api.display import printable
@@ -21,14 +22,21 @@ from pretrain_bench.harness.store.store import ARTIFACTS, Store, read_spec
 
 
 def draw_features(
-    run: str, *, scene: str | None = None, frame: int = 0, out: AnyPath = "features", runs: Runs = "runs"
+    run: str,
+    *,
+    scene: str | None = None,
+    frame: int | Sequence[int] = 0,
+    out: AnyPath = "features",
+    runs: Runs = "runs",
 ) -> list[Path]:
-    """Draw pixel and point features of one frame before and after a pre-training, and write coloured clouds; returns the files.
+    """Draw pixel and point features of frames before and after a pre-training, and write coloured clouds; returns the files.
 
-    `run` is the beginning of a pre-training run's key; `scene` defaults to the last scene with frames. Equal colours mean
-    similar features (a one-dimensional t-SNE of all of them). Raises WrongUse for a run without data or a frame that does
-    not exist, EnvironmentCannot where `out` cannot be written.
+    `run` is the beginning of a pre-training run's key; `scene` defaults to the last scene with frames; `frame` is one or
+    several of its frames. Equal colours mean similar features, over all frames drawn (a one-dimensional t-SNE of all of them,
+    one before and one after). Raises WrongUse for a run without data or a frame that does not exist, EnvironmentCannot where
+    `out` cannot be written.
     """
+    frames = list(dict.fromkeys([frame] if isinstance(frame, int) else frame))
     store = open_runs(runs)
     folder = store.find(run)
     spec = read_spec(folder)
@@ -39,14 +47,14 @@ def draw_features(
     if spec.method not in available(Method):
         raise WrongUse(f"run {spec.key}: {spec.method!r} is not a method that ships; features are drawn of those only")
     data, manifest = prepared_with_manifest(spec.data.dataset, spec.data.manifest_sha256)
-    scene = _scene_with_frame(manifest, scene, frame)
+    scene = _scene_with_frame(manifest, scene, max(frames))
     mark = "SYNTHETIC DATA: " if spec.data.synthetic else ""
-    title = printable(f"{mark}{spec.method}, seed {spec.seed}, {spec.limits.budget}: {scene}, frame {frame}")
+    title = printable(f"{mark}{spec.method}, seed {spec.seed}, {spec.limits.budget}: {scene}")
     with tempfile.TemporaryDirectory(prefix="bench-features-") as scratch:
         root = Path(scratch) / "root"
         root.mkdir()
         _lay_out(root, store, spec, data)
-        options = ["--artifacts", str(folder / ARTIFACTS), "--scene", scene, "--frame", str(frame)]
+        options = ["--artifacts", str(folder / ARTIFACTS), "--scene", scene, "--frame", *map(str, frames)]
         return _draw(root, options, title, Path(out))
 
 
@@ -73,7 +81,8 @@ def _draw(root: Path, options: list[str], title: str, out: Path) -> list[Path]:
 
     from pretrain_bench.reports.figures.features import draw_features as draw
 
-    arrays = root.parent / "features.npz"
+    arrays = root.parent / "features"
+    arrays.mkdir()
     command = [sys.executable, "-P", "-m", "pretrain_bench.methods.features", "--root", str(root), *options]
     environment = {"PYTHONPATH": str(package_folder().parent)}
     done = subprocess.run(
@@ -82,5 +91,9 @@ def _draw(root: Path, options: list[str], title: str, out: Path) -> list[Path]:
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         raise WrongUse(lines[-1] if lines else "the features could not be computed")
-    with np.load(arrays, allow_pickle=False) as loaded, writing(out, "pictures (--out names another folder)"):
-        return draw(dict(loaded), title, out)
+    frames = {}
+    for path in sorted(arrays.iterdir(), key=lambda path: int(path.stem)):
+        with np.load(path, allow_pickle=False) as loaded:
+            frames[int(path.stem)] = dict(loaded)
+    with writing(out, "pictures (--out names another folder)"):
+        return draw(frames, title, out)

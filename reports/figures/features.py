@@ -43,41 +43,60 @@ def nearest(rows: Array, sample: Array, block: int = 4096) -> NDArray[np.int64]:
     return np.concatenate(parts)
 
 
-def draw_features(arrays: Mapping[str, Array], title: str, out: Path) -> list[Path]:
-    """Write features.png and one coloured PLY each for before and after, from the arrays of `methods.features`. Returns
-    the paths."""
+def draw_features(frames: Mapping[int, Mapping[str, Array]], title: str, out: Path) -> list[Path]:
+    """Write features.png and one coloured PLY for each frame before and after, from the arrays of `methods.features` by frame.
+    Returns the paths.
+
+    Each frame has two rows: the image above its points with depth, then features before above those after. Colours before
+    come from one t-SNE of all frames, and so do those after: compare colours along a row and between frames, not between
+    before and after.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     out.mkdir(parents=True, exist_ok=True)
-    with_pixels = "crop" in arrays
-    figure, axes = plt.subplots(
-        2, 4 if with_pixels else 3, figsize=(11 if with_pixels else 8.5, 5.2), layout="constrained"
-    )
+    with_pixels = all("crop" in arrays for arrays in frames.values())
+    columns = 4 if with_pixels else 2
+    size = (2.75 * columns, 2.6 * 2 * len(frames))
+    figure, axes = plt.subplots(2 * len(frames), columns, figsize=size, layout="constrained", squeeze=False)
     written = []
-    for row, when in zip(axes, WHEN, strict=True):
-        groups = [arrays[f"points_{when}"]]
-        if with_pixels:
-            maps = arrays[f"pixels_{when}"]
-            groups.append(maps.reshape(-1, maps.shape[-1]))
-        colours = feature_colours(groups)
-        point_colours = colours[0][arrays["voxel"]]
-        _picture(row[0], arrays["image"], "image")
-        _picture(row[1], _as_seen(arrays, arrays["rgb"]), "points with depth")
-        _picture(row[2], _as_seen(arrays, point_colours), f"point features, {when}")
-        if with_pixels:
-            side = arrays["crop"].shape[:2]
-            _picture(row[3], colours[1].reshape(*side, 3), f"pixel features of the crop, {when}")
-        path = out / f"features-{when}.ply"
-        write_ply(path, arrays["xyz"], point_colours)
-        written.append(path)
+    for row, when in enumerate(WHEN):
+        points, pixels = _coloured(frames, when, with_pixels)
+        for number, (name, arrays) in enumerate(frames.items()):
+            place = axes[2 * number + row]
+            seen = arrays["image"] if row == 0 else _as_seen(arrays, arrays["rgb"])
+            _picture(place[0], seen, f"frame {name}" if row == 0 else f"frame {name}: points with depth")
+            colours = points[number][arrays["voxel"]]
+            _picture(place[1], _as_seen(arrays, colours), f"point features, {when}")
+            if with_pixels:
+                crop = arrays["crop"]
+                _picture(place[2], pixels[number].reshape(crop.shape), f"pixel features of the crop, {when}")
+                if row == 0:
+                    _picture(place[3], crop, "the crop")
+                else:
+                    place[3].axis("off")
+            path = out / (f"features-{when}.ply" if len(frames) == 1 else f"features-{name}-{when}.ply")
+            write_ply(path, arrays["xyz"], colours)
+            written.append(path)
     figure.suptitle(title, fontsize=10)
     path = out / "features.png"
     figure.savefig(path, dpi=130)
     plt.close(figure)
     return [path, *written]
+
+
+def _coloured(
+    frames: Mapping[int, Mapping[str, Array]], when: str, with_pixels: bool
+) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
+    """Colours of the voxels of each frame, and of the pixels of each crop, from one t-SNE."""
+    groups = [arrays[f"points_{when}"] for arrays in frames.values()]
+    if with_pixels:
+        maps = [arrays[f"pixels_{when}"] for arrays in frames.values()]
+        groups += [m.reshape(-1, m.shape[-1]) for m in maps]
+    colours = feature_colours(groups)
+    return colours[: len(frames)], colours[len(frames) :]
 
 
 def _picture(axes: Any, image: Array, title: str) -> None:

@@ -19,10 +19,15 @@ const draw = place => {
   const layout = { ...figure.layout };
   for (const name of Object.keys(layout)) if (/^[xy]axis/.test(name)) layout[name] = { ...axis, ...layout[name] };
   Object.assign(layout, {
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour, size: 12 },
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour, size: printing ? 10 : 12 },
     margin: { l: 55, r: 10, t: 30, b: 45 }, modebar: { bgcolor: "rgba(0,0,0,0)", color: "#808080" },
   });
-  if (printing) Object.assign(layout, place.closest(".main") ? { width: 920 } : { width: 440, height: 280 });
+  if (printing) {
+    const named = figure.data.filter(trace => trace.showlegend !== false).length;  // paper does not scroll a legend
+    const small = { width: 440, height: Math.max(225, 110 + 20 * named), legend: { ...layout.legend, tracegroupgap: 0 } };
+    Object.assign(layout, place.closest(".main") ? { width: 920 } : small);
+    for (const name of Object.keys(layout)) if (/^yaxis/.test(name)) layout[name].title = { ...layout[name].title, font: { size: 9 } };
+  }
   const traces = figure.data.map(shownTrace);
   const options = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "toImage"] };
   if (place.querySelector(".plot-container")) { Plotly.react(place, traces, layout, options); return; }

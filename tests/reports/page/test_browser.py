@@ -197,6 +197,20 @@ def test_nothing_sticks_out_of_a_narrow_page_or_of_paper(browser: Any, page: Pat
         browser.execute_script("return getComputedStyle(document.querySelector('.matrix .interval')).visibility")
         == "visible"
     )
+    cut = (
+        "return [...document.querySelectorAll('figure:not(.main) .plot .ytitle')].filter(title => {"
+        " const [own, plot] = [title, title.closest('.plot')].map(e => e.getBoundingClientRect());"
+        " return own.top < plot.top || own.bottom > plot.bottom; }).map(title => title.textContent)"
+    )
+    assert browser.execute_script(cut) == [], "the title of an axis is cut"
+    scrolled = "return [...document.querySelectorAll('.plot .legend .scrollbar')].filter(e => +e.getAttribute('height')).length"
+    assert browser.execute_script(scrolled) == 0, "paper does not scroll"
+    broken = (
+        "return [...document.querySelectorAll('table.sortable th')].map(e => { const range = document.createRange();"
+        " range.selectNodeContents(e.querySelector('button') ?? e); return [e.textContent, range.getClientRects().length]; })"
+        ".filter(([text, lines]) => lines > text.split(/[ -]/).length)"
+    )
+    assert browser.execute_script(broken) == [], "a word of a head is broken"
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
