@@ -52,7 +52,7 @@ class Exported(NamedTuple):
 def export_checkpoint(backbone: Path, network: NetworkSettings, form: ExportFormat, partial: bool = False) -> Exported:
     """Read a backbone and put it into another layout. `pointcept` keeps the tensors that have a place in SpUNet-v1m1.
 
-    A head (`final.*`), which scratch stores too, is no part of the backbone and is not written.
+    A head (`final.*`), which scratch stores too, is not part of the backbone and is not written.
 
     Raises DataError where the file cannot be read, or (unless `partial`) where tensors have no place there, naming them.
     """
