@@ -56,17 +56,27 @@ class TwoNodes:
         """The number of a daemon's process."""
         return int((self.folder / f"{daemon}.pid").read_text())
 
+    @staticmethod
+    def _running_on(node: str) -> list[psutil.Process]:
+        """The daemons of a node's job steps, and what they have started. Both nodes are this machine."""
+        processes = []
+        for step in psutil.process_iter(["name"]):
+            if step.info["name"] != "slurmstepd":
+                continue
+            with contextlib.suppress(psutil.NoSuchProcess):
+                started = step.children(recursive=True)
+                if any(p.environ().get("SLURMD_NODENAME") == node for p in started):
+                    processes += [step, *started]
+        return processes
+
     def restart(self, daemon: str) -> None:
         """Kill a daemon, and of a node everything that runs on it, and start it again."""
-        victims = [psutil.Process(self.pid(daemon))]
-        if daemon != "slurmctld":
-            steps = [p for p in psutil.process_iter(["name"]) if p.info["name"] == "slurmstepd"]
-            victims += [*steps, *self.workers()]
+        node = daemon.partition("-")[2]
+        victims = [psutil.Process(self.pid(daemon)), *(self._running_on(node) if node else [])]
         for process in victims:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         time.sleep(1)
-        node = daemon.partition("-")[2]
         command = [daemon.partition("-")[0], "-f", str(self.folder / "slurm.conf"), *(["-N", node] if node else [])]
         subprocess.run(
             command, check=True, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
