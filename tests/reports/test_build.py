@@ -101,7 +101,7 @@ def test_a_watch_writes_again_when_a_run_ended_and_only_then(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(reporting.time, "sleep", sleep)
-    report_command._watch(store.root, tmp_path / "out", lambda _: built.append(len(list(store.records()))))
+    report_command._watch(store.root, tmp_path / "out", lambda _: built.append(len(list(store.records()))), None)
     assert built == [2, 4] and slept == [reporting.WATCH_SECONDS] * 4
     assert "2 runs; Ctrl-C ends the watch\n" in (said := capsys.readouterr().out) and "the watch has ended" in said
 

@@ -80,7 +80,7 @@ def test_two_machines_are_compared_as_printed(bench: Bench, tmp_path: Path) -> N
     rows = [line for line in lines if line.startswith("|")]
     assert len(rows) == 2 + 12 and all(row in text for row in rows)
     assert "SYNTHETIC DATA: Over all cells: B - A -1.0, n=5 pre-trainings: cannot be tested with this n" in lines
-    assert "over all cells B - A is -1.0, which five pre-trainings cannot test" in text
+    assert "Over all cells B - A is -1.0, which five pre-trainings cannot test" in text
     assert "H100" in " ".join(lines[-2:]) and "EPYC" in " ".join(lines[-3:])
 
 
@@ -88,7 +88,7 @@ def test_two_machines_are_compared_as_printed(bench: Bench, tmp_path: Path) -> N
 def test_losses_of_two_machines_stay_as_near_as_printed(kind: str, bound: float) -> None:
     """Means of ten steps, from records of a CPU and of a GPU."""
     text = (STUDY / "README.md").read_text()
-    assert f"within {100 * bound:.0f} %" in text
+    assert f"at most {100 * bound:.0f} %" in text
     cpu, gpu = (_losses(store_of(name), kind) for name in ("smoke", "smoke-gpu"))
     assert set(gpu) <= set(cpu) and len(gpu) == {"pretrain": 4, "finetune": 10}[kind]
     apart = max(float((abs(cpu[of] - gpu[of]) / cpu[of]).max()) for of in gpu)
