@@ -76,7 +76,8 @@ class TwoNodes:
         for process in victims:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        time.sleep(1)
+        # A node that comes back sooner (BatchStartTimeout, 10 s) is taken to be starting the jobs that it does not know.
+        time.sleep(15 if node else 1)
         command = [daemon.partition("-")[0], "-f", str(self.folder / "slurm.conf"), *(["-N", node] if node else [])]
         subprocess.run(
             command, check=True, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
