@@ -69,15 +69,19 @@ def _command(command: Any, path: str) -> Iterator[str]:
 def _parameter(parameter: Any) -> str:
     is_option = parameter.param_type_name == "option"
     words = (*parameter.opts, *parameter.secondary_opts) if is_option else (parameter.metavar or parameter.name,)
-    names = ", ".join(f"`{_escaped(word)}`" for word in words)
+    names = ", ".join(f"`{_in_table(word)}`" for word in words)
     default = parameter.default
     is_shown = default not in (None, False, "", (), []) and not callable(default)
     shown = "required" if parameter.required else f"`{default}`" if is_shown else ""
     return f"| {names} | {_escaped(shown)} | {_escaped(getattr(parameter, 'help', None) or '')} |"
 
 
+def _in_table(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\f", "")
+    return _in_table(text).replace("<", "&lt;").replace("[", "\\[").replace("\f", "")
 
 
 def yaml_fields() -> str:
