@@ -7,14 +7,12 @@ BIN := $(VENV)/bin
 # The torch build: extra pip arguments, such as `--index-url URL` of the CPU wheels (see README.md).
 TORCH_ARGS ?=
 SMOKE := smoke
-# Files of tests side by side: one a core, for the fast tests one more, since many of them wait.
-WORKERS ?=
-ONE_MORE = $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) + 1)")
+WORKERS ?= auto
 # Where `make verify-minkowski` keeps its build, by default outside of the tree.
 MINKOWSKI_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bench/minkowski
 GPU_PYTHON ?= $(BIN)/python
-# WORKERS=0 runs the files of tests one after the other, ARGS adds arguments of pytest or of a program.
-PYTEST = $(BIN)/python -m pytest -n $(or $(WORKERS),auto) --dist loadfile --no-loadscope-reorder --durations=20
+# Files of tests side by side; WORKERS=0 runs them one after the other, ARGS adds arguments of pytest or of a program.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=20
 # The tests start hundreds of interpreters, each of which would compile the project again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -39,7 +37,7 @@ smoke: setup ## run ours and scratch on embedded synthetic data, then the report
 	$(BIN)/bench report --runs $(SMOKE)/runs --out $(SMOKE)/report
 
 test: setup ## the fast tests: at most 6 minutes on two cores; no Docker, no browser
-	$(PYTEST) $(if $(WORKERS),,-n $(ONE_MORE)) $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-slow: setup ## the other tests: long ones, and those that need Docker or a browser and are skipped without
 	$(PYTEST) -m "slow or docker or browser" $(ARGS)
