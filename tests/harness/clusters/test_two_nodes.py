@@ -26,6 +26,11 @@ ELSEWHERE = {
 """Fields of a record that say where, when and how long a stage ran. Of the ledger, amounts are compared, and neither times nor memory."""
 
 
+@pytest.fixture(autouse=True)
+def _cleared(two_nodes: TwoNodes) -> None:
+    two_nodes.clear()
+
+
 def results(runs: Path) -> dict[str, dict[str, Any]]:
     records = {}
     for record in Store(runs).records():

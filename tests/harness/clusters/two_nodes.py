@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import re
 import subprocess
@@ -43,6 +44,15 @@ class TwoNodes:
         module = ["-u", "-m", "submitit.core._submit"]
         return [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[1:4] == module]
 
+    def clear(self) -> None:
+        """End the jobs and take back the nodes that a failed test has left."""
+        environment = {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
+        for command in (
+            ["scancel", "--user", getpass.getuser()],
+            ["scontrol", "update", "nodename=n1,n2", "state=resume"],
+        ):
+            subprocess.run(command, env=environment, capture_output=True)
+
     def wait_for_a_worker(self) -> psutil.Process:
         """The first worker, once it has begun on a stage."""
         deadline = time.monotonic() + SECONDS
@@ -70,12 +80,15 @@ class TwoNodes:
         return processes
 
     def restart(self, daemon: str) -> None:
-        """Kill a daemon, and of a node everything that runs on it, and start it again."""
-        node = daemon.partition("-")[2]
-        victims = [psutil.Process(self.pid(daemon)), *(self._running_on(node) if node else [])]
-        for process in victims:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        """Kill the daemon of a node with all that runs there, or end the controller, and start it again."""
+        node, main_process = daemon.partition("-")[2], psutil.Process(self.pid(daemon))
+        if node:
+            for process in (main_process, *self._running_on(node)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        else:  # killed, a controller forgets its last jobs, gives their numbers out again, and drains the nodes
+            main_process.terminate()
+            main_process.wait(60)
         # A node that comes back sooner (BatchStartTimeout, 10 s) is taken to be starting the jobs that it does not know.
         time.sleep(15 if node else 1)
         command = [daemon.partition("-")[0], "-f", str(self.folder / "slurm.conf"), *(["-N", node] if node else [])]
