@@ -46,12 +46,8 @@ class TwoNodes:
 
     def clear(self) -> None:
         """End the jobs and take back the nodes that a failed test has left."""
-        environment = {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
-        for command in (
-            ["scancel", "--user", getpass.getuser()],
-            ["scontrol", "update", "nodename=n1,n2", "state=resume"],
-        ):
-            subprocess.run(command, env=environment, capture_output=True)
+        self._run("scancel", "--user", getpass.getuser())
+        self._run("scontrol", "update", "nodename=n1,n2", "state=resume")
 
     def wait_for_a_worker(self) -> psutil.Process:
         """The first worker, once it has begun on a stage."""
@@ -89,12 +85,20 @@ class TwoNodes:
         else:  # killed, a controller forgets its last jobs, gives their numbers out again, and drains the nodes
             main_process.terminate()
             main_process.wait(60)
-        # A node that comes back sooner (BatchStartTimeout, 10 s) is taken to be starting the jobs that it does not know.
-        time.sleep(15 if node else 1)
+        time.sleep(1)
         command = [daemon.partition("-")[0], "-f", str(self.folder / "slurm.conf"), *(["-N", node] if node else [])]
         subprocess.run(
             command, check=True, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
+        if node:
+            # A node that registers is believed to be starting jobs that it does not know, for BatchStartTimeout (10 s) after
+            # their last sign of life. Registering again is left to the controller, which does so rarely.
+            time.sleep(20)
+            self._run("scontrol", "reconfigure")
+
+    def _run(self, *command: str) -> None:
+        environment = {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
+        subprocess.run(command, env=environment, capture_output=True)
 
 
 @pytest.fixture(scope="module")
