@@ -144,15 +144,18 @@ class Slurm:
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return []
         self._looked = time.monotonic()
-        ends = list(self._noted())
+        ends = [self._taken(end) for end in list(self._noted())]
         if self._ask():
-            ends += list(self._lost())
-        for end in ends:
-            submission = self._of.pop(end.key)
-            self._missing.pop(end.key, None)
-            if end.problem is not None:
-                self._problems.add(submission.intent.name)
+            ends += [self._taken(end) for end in list(self._lost())]
         return ends
+
+    def _taken(self, end: Ended) -> Ended:
+        """A stage that has ended, which is no longer looked for."""
+        submission = self._of.pop(end.key)
+        self._missing.pop(end.key, None)
+        if end.problem is not None:
+            self._problems.add(submission.intent.name)
+        return end
 
     def _noted(self) -> Iterator[Ended]:
         """Stages with an end note."""

@@ -14,7 +14,7 @@ import pytest
 from pretrain_bench.api.status import status
 from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
 from pretrain_bench.harness.clusters import jobs, slurm
-from pretrain_bench.harness.clusters.base import Interrupted, ReadyStage
+from pretrain_bench.harness.clusters.base import Ended, Interrupted, ReadyStage
 from pretrain_bench.harness.clusters.slurm_options import SlurmOptions
 from pretrain_bench.harness.clusters.submissions import INTENT, Submission, submissions
 from pretrain_bench.harness.clusters.ticket import job_of
@@ -239,3 +239,13 @@ def test_the_word_of_squeue_on_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
         words.append(jobs.has_ended("slurm:17_3"))
     assert words == [False, True, False] and not jobs.has_ended("moon:1")
     jobs._slurm_job_has_ended.cache_clear()
+
+
+def test_a_stage_whose_note_was_read_is_not_lost_as_well(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its job is no longer listed when its note is read: after a restart of the controller both were reported."""
+    place = slurm.Slurm(Store(tmp_path), None, SlurmOptions())  # type: ignore[arg-type]
+    place._of, place._missing = {"k": None}, {"k": 1}  # type: ignore[dict-item]
+    monkeypatch.setattr(place, "_noted", lambda: iter([Ended("k")]))
+    monkeypatch.setattr(place, "_ask", lambda: True)
+    monkeypatch.setattr(place, "_may_run", lambda submission, key: False)
+    assert place.ended(0) == [Ended("k")] and not place._of
