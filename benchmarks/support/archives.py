@@ -23,14 +23,18 @@ def check_torch_file(path: Path) -> None:
     """Refuse a PyTorch file that unpacks to much more than its size, before torch reads it. Files that are not zip archives
     (torch before 1.6) hold their tensors as they are, and pass.
 
-    Raises DataError with both sizes, OSError where the file cannot be read.
+    Raises DataError with both sizes, or where the list of members cannot be read, OSError where the file cannot be read.
     """
     with path.open("rb") as file:
         size = file.seek(0, 2)
         try:
             unpacked = unpacked_bytes(file)
-        except (zipfile.BadZipFile, NotImplementedError, ValueError):
-            return
+        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+            if not zipfile.is_zipfile(file):
+                return
+            raise DataError(
+                f"{path}: refused: its list of members cannot be read, so its size is unknown: {error}"
+            ) from None
     if unpacked > max(ALWAYS_BYTES, MOST_RATIO * size):
         raise DataError(
             f"{path}: refused: its {size:,} bytes unpack to {unpacked:,}; what torch.save writes unpacks to about its size. "

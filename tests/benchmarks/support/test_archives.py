@@ -29,3 +29,18 @@ def test_a_small_file_that_unpacks_to_much_is_refused_with_both_sizes(
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was unpacked"))
     with pytest.raises(DataError, match=rf"its {packed.stat().st_size:,} bytes unpack to 4,19\d,\d\d\d"):
         read(packed)
+
+
+@pytest.mark.parametrize("read", [read_checkpoint, read_label_rows])
+def test_an_archive_that_cannot_be_listed_is_refused(
+    read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python lists no members that need a later version of zip; torch does not look at it."""
+    path = tmp_path / "later.pth"
+    torch.save({"scene": torch.zeros(4, dtype=torch.int64)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 99  # version needed to extract
+    path.write_bytes(content)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was unpacked"))
+    with pytest.raises(DataError, match="its list of members cannot be read"):
+        read(path)
