@@ -21,13 +21,12 @@ from pretrain_bench.methods.sparse.tensor import SparseTensor
 from pretrain_bench.methods.sparse.workers import grouped, groups_for, share
 
 
-def _as_autocast(features: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in autocast's number format where autocast is on; as they are elsewhere."""
+def as_autocast(features: Tensor) -> Tensor:
+    """In autocast's number format where autocast is on; as it is elsewhere, and in float64."""
     kind = features.device.type
     if features.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
-        return features, kernel
-    dtype = torch.get_autocast_dtype(kind)
-    return features.to(dtype), kernel.to(dtype)
+        return features
+    return features.to(torch.get_autocast_dtype(kind))
 
 
 def _zeros_for_sums(shape: Sequence[int], like: Tensor) -> Tensor:
@@ -194,7 +193,7 @@ class Convolution(nn.Module):
 
     def convolve(self, features: Tensor, kernel_map: KernelMap, out_rows: int) -> Tensor:
         """(out_rows, out_channels): for each output row the sum over offsets k of its partner's features times `kernel[k]`."""
-        return _Convolve.apply(*_as_autocast(features, self.kernel), kernel_map, out_rows)
+        return _Convolve.apply(as_autocast(features), as_autocast(self.kernel), kernel_map, out_rows)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.conv_stride}"

@@ -16,14 +16,19 @@ import torch
 from torch import Tensor
 
 from pretrain_bench.methods.sparse import tiles
-from pretrain_bench.methods.sparse.conv import Convolution, MinkowskiConvolution, MinkowskiConvolutionTranspose
+from pretrain_bench.methods.sparse.conv import (
+    Convolution,
+    MinkowskiConvolution,
+    MinkowskiConvolutionTranspose,
+    as_autocast,
+)
 from pretrain_bench.methods.sparse.kernel_map import KernelMap
 from pretrain_bench.methods.sparse.partner_map import PartnerMap
 
 MOST_OFFSETS = 31
 """Bits of a mask that are safe in an int32."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-Precision = Literal["ieee", "tf32x3", "tf32"]
+Precision = Literal["tf32x3", "tf32"]
 
 
 @functools.cache
@@ -36,9 +41,8 @@ def kernels() -> ModuleType | None:
     if torch.cuda.is_available():
         try:
             _launch_one(triton_kernels)
-        except (
-            Exception
-        ) as error:  # no C compiler, no writable cache, a GPU that it does not know: any of Triton's errors
+        # No C compiler, no writable cache, a GPU that it does not know: any of Triton's errors.
+        except Exception as error:
             warnings.warn(f"Triton cannot launch a kernel here, so torch makes the products: {error}", stacklevel=2)
             return None
     return triton_kernels
@@ -167,9 +171,7 @@ class _Fused(Convolution):
 
     def convolve(self, features: Tensor, kernel_map: KernelMap, out_rows: int) -> Tensor:
         """(out_rows, out_channels); see `Convolution.convolve`."""
-        kind = features.device.type
-        if torch.is_autocast_enabled(kind) and features.dtype != torch.float64:
-            features = features.to(torch.get_autocast_dtype(kind))
+        features = as_autocast(features)
         if not usable(features, kernel_map):
             return super().convolve(features, kernel_map, out_rows)
         return _ImplicitGemm.apply(features, self.kernel, kernel_map, out_rows)

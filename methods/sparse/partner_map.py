@@ -70,13 +70,13 @@ class PartnerMap(KernelMap):
         return torch.where(rows < 0, in_rows, rows)
 
 
-def offset_masks(table: Tensor) -> Tensor:
-    """(N,) int32, bit k set where `table[k]` has a partner."""
-    bits = torch.arange(len(table), dtype=torch.int32, device=table.device)
-    return ((table >= 0).to(torch.int32) << bits[:, None]).sum(0, dtype=torch.int32)
+def offset_masks(has_partner: Tensor) -> Tensor:
+    """(N,) int32, bit k set where `has_partner[k]` is: (K, N) bool."""
+    bits = torch.arange(len(has_partner), dtype=torch.int32, device=has_partner.device)
+    return (has_partner.to(torch.int32) << bits[:, None]).sum(0, dtype=torch.int32)
 
 
 def sorted_by_mask(table: Tensor) -> tuple[Tensor, Tensor]:
     """The rows of a table sorted by mask, ties by row, (N,) int64; and their masks in the order of rows, (N,) int32."""
-    masks = offset_masks(table)
+    masks = offset_masks(table >= 0)
     return torch.argsort(masks, stable=True), masks

@@ -155,10 +155,12 @@ def _neighbours(levels: _Levels) -> list[PartnerMap]:
     """The map of a 3x3x3 kernel of stride 1 on each level."""
     wanted = levels.numbers + _constants(levels.numbers.device).neighbours
     places = torch.searchsorted(levels.listed, wanted).clamp_(max=len(levels.listed) - 1)
-    table = torch.where(levels.listed[places] == wanted, levels.row_of[places], -1).to(torch.int32)
-    counts = (table >= 0).sum(0)
+    has_partner = levels.listed[places] == wanted
+    table = torch.where(has_partner, levels.row_of[places], -1).to(torch.int32)
+    counts = has_partner.sum(0)
     pairs = counts.new_zeros(LEVELS).index_add_(0, levels.level, counts).tolist()
-    return _split(table, levels.level, levels.sizes, levels.sizes, pairs, symmetric=True)
+    parts = zip(_split(table, has_partner, levels.level, levels.sizes), levels.sizes, pairs, strict=True)
+    return [PartnerMap(*part, rows, count, is_symmetric=True) for part, rows, count in parts]
 
 
 def _children(levels: _Levels) -> list[tuple[Tensor, PartnerMap]]:
@@ -174,20 +176,20 @@ def _children(levels: _Levels) -> list[tuple[Tensor, PartnerMap]]:
     down[offsets, places - levels.sizes[0]] = (rows - levels.starts[level]).to(torch.int32)
     up = torch.full((8, count), -1, dtype=torch.int32, device=units.device)
     up[offsets, rows] = parents.to(torch.int32)
-    # Each voxel has one parent: there are as many pairs as finer voxels.
-    children = _split(down, levels.level[levels.sizes[0] :], coarse_sizes, fine_sizes, fine_sizes)
-    back = _split(up, level, fine_sizes, coarse_sizes, fine_sizes)
-    for one, other in zip(children, back, strict=True):
-        one.mirror_of(other)
+    to_coarse = _split(down, down >= 0, levels.level[levels.sizes[0] :], coarse_sizes)
+    to_fine = _split(up, up >= 0, level, fine_sizes)
+    children = []
+    for part, back, fine, coarse in zip(to_coarse, to_fine, fine_sizes, coarse_sizes, strict=True):
+        # Each voxel has one parent: there are as many pairs as finer voxels.
+        children.append(PartnerMap(*part, fine, fine, is_symmetric=False))
+        children[-1].mirror_of(PartnerMap(*back, coarse, fine, is_symmetric=False))
     return list(zip(parents.split(fine_sizes), children, strict=True))
 
 
-def _split(
-    table: Tensor, level: Tensor, sizes: list[int], in_sizes: list[int], pairs: list[int], symmetric: bool = False
-) -> list[PartnerMap]:
-    """The maps of the levels whose tables (K, R) lie side by side. All are sorted by mask at once, level first."""
-    masks = offset_masks(table)
+def _split(table: Tensor, has_partner: Tensor, level: Tensor, sizes: list[int]) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Table, order and masks of each level whose tables (K, R) lie side by side. All are sorted by mask at once, level first."""
+    masks = offset_masks(has_partner)
     order = torch.argsort((level << 32).add_(masks), stable=True)
-    starts = [0, *itertools.accumulate(sizes)]
-    parts = zip(table.split(sizes, 1), order.split(sizes), masks.split(sizes), in_sizes, pairs, starts, strict=False)
-    return [PartnerMap(t, o - start, m, n, p, symmetric) for t, o, m, n, p, start in parts]
+    starts = itertools.accumulate(sizes[:-1], initial=0)
+    parts = zip(table.split(sizes, 1), order.split(sizes), masks.split(sizes), starts, strict=True)
+    return [(part, rows - start, mask) for part, rows, mask, start in parts]
