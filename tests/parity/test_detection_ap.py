@@ -43,7 +43,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], bool]] = {
     "nms_anyclass": ({"within_class": False}, True),
     "nms_2d": ({"within_class": False, "in_plan": True}, True),
 }
-CASES = 400
+CASES = 1000
 SEED = 60
 Scene = tuple[list[tuple[list[float], float]], list[list[float]]]
 

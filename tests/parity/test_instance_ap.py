@@ -24,7 +24,7 @@ GOLDEN = case(load("instance_ap"), "inst")
 SET_A = "65b5af5730cf23b9c4f7781877561acd27bf4ab1cb9c6f6499fc0c2830974da3"
 """sha256 of instance_ap.npz."""
 SCENES = 7
-CASES = 400
+CASES = 1000
 SEED = 50
 
 

@@ -170,3 +170,28 @@ def test_every_number_of_the_draft_is_in_a_panel() -> None:
     assert {
         (published.METHODS[r["method"]], published.TASKS[r["task"]], f"{r['label_fraction_percent']}%") for r in rows
     } <= shown
+
+
+def test_a_protocol_is_an_axis() -> None:
+    """Fine-tuning is the default, and cells of it are written as before there were others."""
+    both = SUITE.model_copy(update={"protocols": ("finetune", "linear")})
+    assert len(cells(both)) == 24 + 8, "a linear probe has no use for the three fine-tuning seeds"
+    linear = cells(both, "protocol=linear", "finetune_seed=1,2")
+    assert len(linear) == len(set(linear)) == 8 and {c[3] for c in linear} == {0}
+    assert len(cells(both.model_copy(update={"exclude": ({"protocol": "linear", "method": "ours"},)}))) == 24 + 4
+    written = {c.protocol: c.model_dump(mode="json") for c in both.cells("b", "p")}
+    assert "protocol" not in written["finetune"] and written["linear"]["protocol"] == "linear"
+
+
+def test_a_suite_of_probes_has_the_frozen_random_backbone() -> None:
+    suites = [find(Suite, name) for name in available(Suite)]
+    probing = [s for s in suites if set(s.protocols) != {"finetune"}]
+    assert {s.name for s in probing} >= {"probe-tiny", "probe-table1"} and all("scratch" in s.methods for s in probing)
+    tiny = find(Suite, "probe-tiny")
+    assert len(list(tiny.cells("tiny", "tiny"))) == 7 * 5 * 3 * 2 and tiny.protocols == ("linear",)
+
+
+def test_no_published_task_is_without_a_suite() -> None:
+    for file in {file for _, file, _ in PANELS.values()}:
+        suites = [find(Suite, name) for name, other, _ in PANELS.values() if other == file]
+        assert {task for _, task, _ in published_cells(file, "")} <= {task for suite in suites for task in suite.tasks}
