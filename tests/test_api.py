@@ -79,6 +79,8 @@ def test_every_name_is_listed_once_and_documented() -> None:
         assert name == "__version__" or name.isupper() or value.__doc__, name
     listed = PAGE.split("## All functions")[1].split("## Columns")[0]
     functions = {n for n in pb.__all__ if n.islower() and not n.startswith("_")}
+    rows = [name for row in re.findall(r"^\| ([^|]+) \|", listed, flags=re.M) for name in re.findall(r"`(\w+)`", row)]
+    assert len(rows) == len(set(rows)), rows
     assert functions <= set(re.findall(r"`(\w+)`", listed)), functions - set(re.findall(r"`(\w+)`", listed))
     types = {n for n in re.findall(r"`(?:pb\.)?([A-Z]\w+)`", PAGE.split("## Columns")[0]) if not n.isupper()}
     assert len(types) > 30 and types <= set(pb.__all__), types - set(pb.__all__)

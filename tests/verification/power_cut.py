@@ -53,7 +53,7 @@ def cuttable(folder: Path) -> Iterator[Path]:
 
 
 def cut(mount: Path) -> None:
-    """Shut the file system down at once, then mount it again."""
+    """Shut the file system down at once, without writing its log."""
     descriptor = os.open(mount, os.O_RDONLY)
     try:
         fcntl.ioctl(descriptor, GOING_DOWN, struct.pack("I", WITHOUT_LOG_FLUSH))

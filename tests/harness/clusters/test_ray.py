@@ -197,7 +197,7 @@ def test_the_stages_of_a_lost_node_run_again(ray_cluster_of_two: Any, s3dis_root
 def test_a_lost_head_ends_the_driver_with_one_message(
     ray_cluster_of_two: Any, s3dis_root: Path, tmp_path: Path
 ) -> None:
-    """The last test of this module: the cluster is gone after it."""
+    """The last test that uses the cluster, which is gone after it."""
     doomed = driver(tmp_path, s3dis_root, ray_cluster_of_two)
     wait_for(lambda: len(completed(tmp_path)) >= 1 or doomed.poll() is not None)
     ray_cluster_of_two.head_node.kill_all_processes(check_alive=False, allow_graceful=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_commands_that_write_elsewhere_refuse_a_bucket_and_the_extra_is_named(
 ) -> None:
     with pytest.raises(WrongUse, match="only `bench run` writes to a bucket"):
         pb.pack_bundle(tmp_path / "b.tar.zst", "s3://bucket/runs")
-    monkeypatch.setitem(__import__("sys").modules, "s3fs", None)
+    monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(EnvironmentCannot, match=r"pip install '\.\[s3\]'"):
         pb.open_runs("s3://bucket/runs")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from itertools import combinations
 
 import pytest
 
@@ -43,4 +42,4 @@ def test_the_style_names_no_colour_of_its_own() -> None:
     assert not re.findall(r"#[0-9a-fA-F]{3,8}\b(?=[;, )])", css)
     used = set(re.findall(r"var\(--([a-z-]+)\)", css)) - {"share"}
     assert used <= set(PALETTES["light"]) and set(PALETTES["light"]) == set(PALETTES["dark"])
-    assert all(len(set(pair)) == 2 for pair in combinations([PALETTES[t]["paper"] for t in PALETTES], 2))
+    assert PALETTES["light"]["paper"] != PALETTES["dark"]["paper"]
