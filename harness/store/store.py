@@ -134,9 +134,8 @@ class Store:
             )
         try:
             try_write(self.root / ".partial")
-            for folder in self.partial_folders():
-                if folder.name.startswith(GONE):
-                    remove_tree(folder)
+            for folder in self._partial_top().glob(f"{GONE}*"):
+                remove_tree(folder)
         except OSError as error:
             raise cannot_write(self.root, error, "runs (--runs names another folder)") from None
 
@@ -151,10 +150,14 @@ class Store:
 
     def partial_folders(self) -> list[Path]:
         """The state of stages under way, and what removals left that were cut off. Raises WrongUse where all of it is a link."""
+        top = self._partial_top()
+        return sorted(p for p in top.glob("*") if p.name.startswith(GONE) or (p.name[0] != "." and p.is_dir()))
+
+    def _partial_top(self) -> Path:
         top = self.root / ".partial"
         if top.is_symlink():
             raise WrongUse(f"{top}: a link, which is not followed; remove it")
-        return sorted(p for p in top.glob("*") if p.name.startswith(GONE) or (p.name[0] != "." and p.is_dir()))
+        return top
 
     def drop_abandoned(self, folder: Path) -> bool:
         """Remove one of `partial_folders`, unless a process works on it. Raises OSError."""
@@ -168,7 +171,7 @@ class Store:
             remove_tree(folder)
         else:
             try:
-                with exclusive(folder / "lock", give_up):
+                with exclusive(folder / "lock", give_up, has_ended):
                     self.drop_partial(folder.name)
             except WrongUse:
                 return False

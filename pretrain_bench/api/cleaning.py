@@ -48,11 +48,11 @@ def clean(
     removed = [Removed(f.record.key, f"{f.record.method}/{f.record.stage}", len(f.names), f.bytes) for f in removable]
     folders = store.partial_folders() if abandoned else []
     idle = [p for p in folders if store.held_by(p.name) is None]
-    removed += [Removed(p.name, "left under way", sum(1 for _ in p.rglob("*")), folder_bytes(p)) for p in idle]
+    left = {p: Removed(p.name, "left under way", sum(1 for _ in p.rglob("*")), folder_bytes(p)) for p in idle}
     if not dry_run:
         with writing(root, "pruning"):
             for one in removable:
                 prune(one, keep)
-            for folder in idle:
-                store.drop_abandoned(folder)  # a process may have taken it up meanwhile
-    return removed
+            # A process may have taken one up meanwhile.
+            left = {folder: one for folder, one in left.items() if store.drop_abandoned(folder)}
+    return [*removed, *left.values()]
