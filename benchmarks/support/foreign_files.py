@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from io import BufferedRandom, BufferedReader
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic_core import from_json
@@ -80,6 +80,12 @@ def remove_plain(path: Path, below: Path) -> None:
     """Remove a file that lies in `below` by a way without links; nothing happens where it is gone. Raises OSError."""
     with contextlib.suppress(FileNotFoundError), _folder_of(path, below) as folder:
         os.unlink(path.name, dir_fd=folder)
+
+
+def is_name_below(text: str) -> bool:
+    """Whether a text is the plain relative name of something below a folder, without `..` or empty parts."""
+    path = PurePosixPath(text)
+    return str(path) == text and bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 @contextlib.contextmanager

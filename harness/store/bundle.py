@@ -13,7 +13,7 @@ import os
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from pydantic import ValidationError
@@ -22,7 +22,7 @@ from pydantic_core import from_json
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.support.errors import WrongUse, cannot_write
 from pretrain_bench.benchmarks.support.files import cache_folder, remove_tree, replacing, size_and_sha256
-from pretrain_bench.benchmarks.support.foreign_files import read_json, read_plain
+from pretrain_bench.benchmarks.support.foreign_files import is_name_below, read_json, read_plain
 from pretrain_bench.harness.store.chain import CHAIN_FILE
 from pretrain_bench.harness.store.store import KINDS, Store
 
@@ -153,9 +153,7 @@ class _Metered:
 def _check_member(archive: Path, member: tarfile.TarInfo, names: set[str]) -> None:
     if not member.isfile() or member.issparse():
         raise WrongUse(f"{archive}: {member.name!r} is not a plain file")
-    path = PurePosixPath(member.name)
-    is_below = path.parts and not path.is_absolute() and ".." not in path.parts
-    if str(path) != member.name or not is_below or path.parts[0] not in TOP_LEVEL:
+    if not is_name_below(member.name) or member.name.partition("/")[0] not in TOP_LEVEL:
         raise WrongUse(f"{archive}: {member.name!r} is not the name of a file in a store")
     if member.name in names:
         raise WrongUse(f"{archive}: holds {member.name!r} twice")

@@ -15,7 +15,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, ValidationError
@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError
 from pretrain_bench.benchmarks.specs.base import Spec
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.files import cache_folder, remove_tree, size_and_sha256, sync_tree
+from pretrain_bench.benchmarks.support.foreign_files import is_name_below
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.store.store import KINDS, RECORD, Store, json_bytes, read_record
 
@@ -130,8 +131,7 @@ def _fetch(store: ObjectStore, name: str, folder: Path) -> None:
     remove_tree(folder)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetched-") as temporary:
         for path, sha256 in listed.items():
-            relative = PurePosixPath(path)
-            if str(relative) != path or relative.is_absolute() or ".." in relative.parts:
+            if not is_name_below(path):
                 raise WrongUse(f"s3://{name}: {path!r} is not the name of a file in a run")
             target = Path(temporary) / path
             target.parent.mkdir(parents=True, exist_ok=True)
