@@ -23,7 +23,7 @@ from pretrain_bench.harness.clusters.ticket import Job, Ticket, ticket_of
 from pretrain_bench.harness.clusters.worker import EndNote, run_tickets
 from pretrain_bench.harness.executors.base import Stop
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
-from pretrain_bench.harness.running.capacity import Demand
+from pretrain_bench.harness.running.capacity import Demand, asked
 from pretrain_bench.harness.running.last_events import last_step
 from pretrain_bench.harness.running.stage_runner import Cancelled
 from pretrain_bench.harness.store.store import Store
@@ -72,9 +72,7 @@ class RayCluster:
 
     def demand(self, planned: PlannedStage) -> Demand:
         """The threads and loader processes of a stage, its memory cap (0 without one) and its GPUs."""
-        spec, caps = planned.spec, planned.caps
-        gpus = (caps.gpus or 1) if spec.device == "cuda" else 0
-        return Demand(spec.threads + spec.limits.loader_workers, caps.memory_mib or 0, gpus)
+        return asked(planned)
 
     def has_room(self, demand: Demand) -> bool:
         """Always: Ray keeps the queue."""

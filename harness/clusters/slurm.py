@@ -31,7 +31,7 @@ from pretrain_bench.harness.clusters.submissions import OWN_FILES, Submission, a
 from pretrain_bench.harness.clusters.ticket import Job, ticket_of
 from pretrain_bench.harness.clusters.worker import TICKET, run_files
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
-from pretrain_bench.harness.running.capacity import Demand
+from pretrain_bench.harness.running.capacity import Demand, asked
 from pretrain_bench.harness.running.last_events import last_step
 from pretrain_bench.harness.store.store import Store
 
@@ -69,9 +69,7 @@ class Slurm:
 
     def demand(self, planned: PlannedStage) -> Demand:
         """What the stage's specs ask for; 0 MiB without a cap, where the site's default counts."""
-        spec, caps = planned.spec, planned.caps
-        gpus = (caps.gpus or 1) if spec.device == "cuda" else 0
-        return Demand(spec.threads + spec.limits.loader_workers, caps.memory_mib or 0, gpus)
+        return asked(planned)
 
     def has_room(self, demand: Demand) -> bool:
         """Whether more stages may be handed over; see REFILL_SHARE."""
@@ -83,7 +81,7 @@ class Slurm:
         wanted = {stage.key: stage for stage in stages}
         self._ask(at_once=True)
         for submission in submissions(self.store, NAME):
-            ended = submission.ended()
+            submission, ended = self._numbered(submission), submission.ended()
             left = [key for key in submission.keys if key not in ended and self._may_run(submission, key)]
             if not left:
                 submission.drop()
@@ -95,21 +93,14 @@ class Slurm:
         """Whether the job of a stage is in Slurm, or may be on its way there."""
         job = submission.job_of(key)
         if job is None:
-            job = self._number_by_name(submission, key)
-        if job is None:
             return time.time() - submission.intent.began < SETTLE_SECONDS
         return job in self._listed
 
-    def _number_by_name(self, submission: Submission, key: str) -> str | None:
-        """The job of a submission whose number was not kept: the driver was killed just after sbatch."""
-        listed = squeue("--name", submission.intent.name) or {}
-        if not listed:
-            return None
-        found = submission.with_number(next(iter(listed)).partition("_")[0])
-        for other, known in self._of.items():
-            if known.intent.name == submission.intent.name:
-                self._of[other] = found
-        return found.job_of(key)
+    @staticmethod
+    def _numbered(submission: Submission) -> Submission:
+        """A submission with its number, looked up by name where it was not kept: the driver was killed just after sbatch."""
+        listed = squeue("--name", submission.intent.name) if submission.number is None else None
+        return submission.with_number(next(iter(listed)).partition("_")[0]) if listed else submission
 
     def submit(self, stages: Sequence[ReadyStage]) -> None:
         """Submit stages as job arrays, one for each shape. Raises WrongUse where sbatch refuses them, EnvironmentCannot without
@@ -175,6 +166,8 @@ class Slurm:
 
     def _lost(self) -> Iterator[Ended]:
         """Stages whose job has ended without an end note, by two answers of squeue: files of another node come a little later."""
+        numbered = {name: self._numbered(submission) for name, submission in self._current().items()}
+        self._of = {key: numbered[submission.intent.name] for key, submission in self._of.items()}
         for key, submission in self._of.items():
             if self._may_run(submission, key):
                 self._missing.pop(key, None)
@@ -238,7 +231,8 @@ def under_way(store: Store) -> dict[str, JobState]:
     listed = squeue("--user", str(os.getuid())) if known else None
     if listed is None:
         return {}
-    states = {key: job_state(s, key, listed) for s in known for key in s.keys if key not in s.ended()}
+    ended = {s.intent.name: s.ended() for s in known}
+    states = {key: job_state(s, key, listed) for s in known for key in s.keys if key not in ended[s.intent.name]}
     return {key: state for key, state in states.items() if state.state != "unknown"}
 
 

@@ -62,17 +62,20 @@ def _cuda_uuids() -> tuple[str, ...]:
     return tuple(str(i) if u is None else f"GPU-{str(u).removeprefix('GPU-')}" for i, u in enumerate(uuids))
 
 
+def asked(planned: PlannedStage) -> Demand:
+    """What a stage's specs ask for: threads and loader processes, its memory cap (0 without one), and its GPUs."""
+    spec, caps = planned.spec, planned.caps
+    gpus = (caps.gpus or 1) if spec.device == "cuda" else 0
+    return Demand(spec.threads + spec.limits.loader_workers, caps.memory_mib or 0, gpus)
+
+
 def demand(planned: PlannedStage, capacity: Capacity) -> Demand:
     """The most that a stage may use, at most the whole capacity. Without a cap on memory a stage takes all of it, or the part
     that belongs to its GPUs."""
-    spec, caps = planned.spec, planned.caps
-    gpus = min(len(capacity.gpus), caps.gpus or 1) if spec.device == "cuda" else 0
+    cpus, memory_mib, gpus = asked(planned)
+    gpus = min(len(capacity.gpus), gpus)
     uncapped_mib = int(capacity.memory_mib * gpus / len(capacity.gpus)) if gpus else capacity.memory_mib
-    return Demand(
-        min(capacity.cpus, spec.threads + spec.limits.loader_workers),
-        min(capacity.memory_mib, caps.memory_mib or uncapped_mib),
-        gpus,
-    )
+    return Demand(min(capacity.cpus, cpus), min(capacity.memory_mib, memory_mib or uncapped_mib), gpus)
 
 
 class FreeCapacity:
