@@ -73,10 +73,7 @@ def digest(entries: Iterable[str]) -> str:
 def project_sha256() -> str:
     """sha256 of the names and contents of all Python files of this project."""
     folder = package_folder()
-    hashed = hashlib.sha256()
-    for path in sorted(folder.glob("*/**/*.py")):
-        hashed.update(f"{path.relative_to(folder)} {file_sha256(path)}\n".encode())
-    return hashed.hexdigest()
+    return digest_of_hashes({str(path.relative_to(folder)): file_sha256(path) for path in folder.glob("*/**/*.py")})
 
 
 def module_hashes(entries: Iterable[str]) -> dict[str, str]:

@@ -14,12 +14,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from pretrain_bench.benchmarks.support.files import copy_tree, remove_tree, sync
+from pretrain_bench.benchmarks.support.files import copy_tree, remove_tree, replacing, sync
 from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.contract.stage import STAGE_FILE
 
 COPY_SECONDS = 30.0
-PARTLY = ".copying"
 
 
 def scratch_for(runs: Path) -> Path | None:
@@ -108,8 +107,7 @@ class _Copies:
         state = (found.st_ino, found.st_size, found.st_mtime_ns)
         if not stat.S_ISREG(found.st_mode) or self.seen.get(name) == state:
             return  # a stage may leave plain files only, and its verdict is found on scratch
-        partly = target.with_name(target.name + PARTLY)
-        shutil.copyfile(source, partly)
-        sync(partly)
-        os.replace(partly, target)
+        with replacing(target) as partly:
+            shutil.copyfile(source, partly)
+            sync(partly)
         self.seen[name] = state
