@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pretrain_bench.benchmarks.support.errors import WrongUse
-from pretrain_bench.harness.contract.records import Provenance, is_commit
+from pretrain_bench.harness.contract.records import is_commit
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis.columns import UNIT
 from pretrain_bench.reports.analysis.frame import Loaded, load
@@ -17,6 +17,7 @@ from pretrain_bench.reports.analysis.rows import row_name
 from pretrain_bench.reports.analysis.scores import headline_checkpoint
 from pretrain_bench.reports.analysis.sorting import column_key
 from pretrain_bench.reports.analysis.statistics import PairedTest, estimate, sign_flip_test, verdict
+from pretrain_bench.reports.analysis.what_ran import COMMIT_DIGITS, commit_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,6 @@ table names the difference."""
 ROW = ["task", "dataset", "synthetic", "protocol", "label_ratio", "method", "row", "pretrain_dataset"]
 WAYS = ["budget", "profile", "conditions", "pretraining"]
 PART = "part_of_test_split"
-COMMIT_DIGITS = 10
 """Digits of a commit that are shown."""
 
 
@@ -78,7 +78,7 @@ def load_side(side: Side) -> Loaded:
     if len(twice):
         r = twice.iloc[0]
         ways = twice[(twice[CELL] == r[CELL]).all(axis=1)]["key"]
-        commits = sorted({_commit(loaded.records[key].provenance) for key in ways})
+        commits = sorted({commit_words(loaded.records[key].provenance) for key in ways})
         raise WrongUse(
             f"{side.name}: {r['method']} on {r['task']} at {r['label_ratio']}, seeds {r['pretrain_seed']}/{r['finetune_seed']}, "
             f"was run in {len(ways)} ways (budget, recipe, data or code; commit {', '.join(commits)}); compare what holds one of "
@@ -209,17 +209,9 @@ def made_by(loaded: Loaded) -> str:
     gpus = [p.numerics.get("gpu", "none") for p in provenances]
     devices = {p.cpu if gpu == "none" else gpu for p, gpu in zip(provenances, gpus, strict=True)}
     torches = {p.numerics.get("torch") or p.packages.get("torch", "unknown") for p in provenances}
-    commits = {_commit(p) for p in provenances}
+    commits = {commit_words(p) for p in provenances}
     parts = (f"{len(loaded.runs)} runs", "; ".join(sorted(devices)))
     return ", ".join((*parts, f"torch {' and '.join(sorted(torches))}", f"commit {' and '.join(sorted(commits))}"))
-
-
-def _commit(provenance: Provenance) -> str:
-    """Its first digits; in words where it is not recorded, or hidden in an anonymous bundle."""
-    if provenance.git_commit is None:
-        return "unknown"
-    shown = provenance.git_commit[:COMMIT_DIGITS] if is_commit(provenance.git_commit) else "hidden (anonymous bundle)"
-    return shown + " with changes" * bool(provenance.git_dirty)
 
 
 def _twins(pairs: pd.DataFrame) -> pd.DataFrame:

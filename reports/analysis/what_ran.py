@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from pretrain_bench.harness.contract.records import Provenance
+from pretrain_bench.harness.contract.records import Provenance, is_commit
 from pretrain_bench.harness.store.bundle import bundle_name
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis.budgets import budget_words
 from pretrain_bench.reports.analysis.frame import Loaded
 from pretrain_bench.reports.analysis.titles import contaminated_rows
+
+COMMIT_DIGITS = 10
 
 MOST_LISTED = 3
 Fact = tuple[str, str]
@@ -47,9 +49,15 @@ def what_ran(store: Store, loaded: Loaded) -> list[Fact]:
 
 def code_words(provenance: Provenance) -> str:
     """Version and commit of the project, in words."""
-    commit = (provenance.git_commit or "installed copy")[:12]
-    dirty = " (with uncommitted changes)" if provenance.git_dirty else ""
-    return f"version {provenance.project_version}, commit {commit}{dirty}"
+    return f"version {provenance.project_version}, commit {commit_words(provenance)}"
+
+
+def commit_words(provenance: Provenance) -> str:
+    """The first digits of a commit; in words where it is not recorded, or hidden in an anonymous bundle."""
+    if provenance.git_commit is None:
+        return "unknown (installed copy)"
+    shown = provenance.git_commit[:COMMIT_DIGITS] if is_commit(provenance.git_commit) else "hidden (anonymous bundle)"
+    return shown + " with changes" * bool(provenance.git_dirty)
 
 
 def machine_words(provenance: Provenance) -> str:

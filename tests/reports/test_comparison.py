@@ -12,6 +12,7 @@ from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.store.provenance import provenance
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis.compare import Side, at_commit, paired
+from pretrain_bench.reports.build import build_report
 from pretrain_bench.reports.comparison import build_comparison
 from pretrain_bench.reports.tables.comparison_table import overall_text
 from tests.conftest import Bench
@@ -180,6 +181,7 @@ def test_rows_of_one_method_are_told_apart_and_sides_say_where_they_were_made(
         rewrite(two, record, provenance=made.model_copy(update={"git_commit": "0123456789ab", "git_dirty": False}))
     text = build_comparison(Side("a", one), Side("b", two), tmp_path / "out").text
     assert text.count(", commit hidden (anonymous bundle)") == 1 and "0123456789" not in text
+    assert ", commit hidden (anonymous bundle)" in build_report(two, tmp_path / "report", page=False).text
     with pytest.raises(WrongUse, match="b@01: no runs of that commit; b has runs of: no known commit"):
         at_commit(Side("b", two), "01")
 
