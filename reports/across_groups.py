@@ -158,9 +158,10 @@ class _AcrossGroupsWriter:
     def write_figures(self) -> None:
         """Write every figure across groups."""
         if self.effects["gain"].notna().any():
+            known = forest_rows(self.effects)
             title = "Difference to scratch, with its 95 % interval"
-            draw = partial(draw_forest, self.effects, f"{self.figure_mark}{title}")
-            self._add_figure("forest", title, draw, forest_rows(self.effects), plotly_figures.forest(self.effects))
+            draw = partial(draw_forest, known, f"{self.figure_mark}{title}")
+            self._add_figure("forest", title, draw, known, plotly_figures.forest(known))
         for number, family in enumerate(self.families, 1):
             self._draw_family(number, family)
         known_gains = self.effects[self.effects["gain"].notna()].groupby(UNDER)

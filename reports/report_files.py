@@ -28,9 +28,8 @@ class ReportFiles:
     ) -> None:
         """Write a table in every format, to files that begin with `stem`. `columns`: the same effects for a paper, in LaTeX,
         where a title does not explain cells."""
-        self.files[name] = path = write_table(table, self.out / stem, title)
-        if columns:
-            path.with_suffix(".tex").write_text(paper_table(columns, title.replace(CELLS_EXPLAINED, "")))
+        tex = paper_table(columns, title.replace(CELLS_EXPLAINED, "")) if columns else None
+        self.files[name] = write_table(table, self.out / stem, title, tex)
         self.sections.append(section(title, table))
 
     def add_figure(self, name: str, stem: str, draw: Callable[[], Any], data: pd.DataFrame) -> Path:

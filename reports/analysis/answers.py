@@ -12,7 +12,7 @@ from pretrain_bench.reports.analysis.families import Family, task_families
 from pretrain_bench.reports.analysis.method_cards import BASELINE
 from pretrain_bench.reports.analysis.ranks import OverTasks
 from pretrain_bench.reports.analysis.sorting import method_places, ratio_key
-from pretrain_bench.reports.analysis.statistics import CONFIDENCE, NO_SPREAD, TESTED, TOO_FEW
+from pretrain_bench.reports.analysis.statistics import ALPHA, DECIDED, NO_SPREAD, TESTED, TOO_FEW
 from pretrain_bench.reports.analysis.titles import protocol_mark
 
 if TYPE_CHECKING:
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
 Effect = Mapping[Any, Any]
 DIFFERS, UNDECIDED = TESTED
-DECIDED = ("better", "worse")
 MOST_INTERVALS = 2
 """A sentence gives the intervals of at most as many differences of a row; the overview has the others."""
-ALPHA = 1 - CONFIDENCE
 
 
 class Answer(NamedTuple):

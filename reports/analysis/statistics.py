@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
+ALPHA = 1 - CONFIDENCE
+DECIDED = ("better", "worse")
+"""The verdicts that say a test found a difference."""
 BOOTSTRAP_FROM = 20
 BOOTSTRAP_SEED = 20230117
 EQUIVALENCE_MARGIN = 1.0

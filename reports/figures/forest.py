@@ -8,6 +8,7 @@ import numpy as np
 
 from pretrain_bench.reports.analysis.families import Family, task_families
 from pretrain_bench.reports.analysis.method_cards import colour_of
+from pretrain_bench.reports.analysis.statistics import DECIDED
 from pretrain_bench.reports.figures.gains import rows_in_order
 from pretrain_bench.reports.figures.style import MARKERS, add_title, new_axes, ratio_marks, ratio_places
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 MOST_COLUMNS = 3
 SPREAD = 0.6
 """Share of a row's height over which its label ratios are spread, the smallest on top."""
-DECIDED = ("better", "worse")
 
 
 def forest_rows(effects: pd.DataFrame) -> pd.DataFrame:
@@ -31,10 +31,9 @@ def forest_rows(effects: pd.DataFrame) -> pd.DataFrame:
     return known.assign(height=known["row"].map(rows) + offset, place=place, decided=known["verdict"].isin(DECIDED))
 
 
-def draw_forest(effects: pd.DataFrame, title: str) -> Any:
-    """One mark for each method, task and label ratio: filled where a test supports the difference, with its 95 % interval where n
-    allows one; the shape shows the label ratio. The rows are the same in every panel."""
-    known = forest_rows(effects)
+def draw_forest(known: pd.DataFrame, title: str) -> Any:
+    """The rows of `forest_rows`, one mark each: filled where a test supports the difference, with its 95 % interval if n allows
+    one; the shape shows the label ratio. The rows are the same in every panel."""
     order = rows_in_order(known)
     panels = task_families(known)
     columns = min(MOST_COLUMNS, len(panels))

@@ -15,7 +15,6 @@ from pretrain_bench.reports.analysis.rows import row_names
 from pretrain_bench.reports.analysis.scores import METRIC_NAMES, headline_checkpoint, per_unit, score_axis
 from pretrain_bench.reports.analysis.statistics import estimate
 from pretrain_bench.reports.analysis.titles import group_id
-from pretrain_bench.reports.figures.forest import forest_rows
 from pretrain_bench.reports.figures.gains import BOX_FROM, BOX_WIDTH, rows_in_order, spread
 from pretrain_bench.reports.figures.style import Overlays, places_among_rows, places_within_method, ratio_places
 
@@ -65,9 +64,8 @@ def ratio_curves(runs: pd.DataFrame, effects: pd.DataFrame, overlays: Overlays) 
     return _figure(traces, x, score_axis(runs, effects["checkpoint"].iloc[0]).replace("\n", ", "))
 
 
-def forest(effects: pd.DataFrame) -> Figure:
-    """Differences to scratch with their intervals; the interactive version of `figures.forest`. A point opens its group."""
-    known = forest_rows(effects)
+def forest(known: pd.DataFrame) -> Figure:
+    """The rows of `forest_rows`, as the interactive version of `figures.forest`. A point opens its group."""
     order = rows_in_order(known)
     panels = task_families(known)
     columns = min(FOREST_COLUMNS, max(1, len(panels)))

@@ -23,10 +23,10 @@ COLUMN_POINTS, LETTER_POINTS, GAP_POINTS = 240, 4.6, 12
 """In TeX points: the width of one column of a two-column paper, and roughly that of a letter and of the gap between columns."""
 
 
-def write_table(table: pd.DataFrame, stem: Path, title: str) -> Path:
-    """Write a table beside `stem` in every format. Returns the path of its Markdown."""
+def write_table(table: pd.DataFrame, stem: Path, title: str, tex: str | None = None) -> Path:
+    """Write a table beside `stem` in every format, `tex` in place of its own LaTeX. Returns the path of its Markdown."""
     write_data(table, stem)
-    stem.with_suffix(".tex").write_text(latex(table, title))
+    stem.with_suffix(".tex").write_text(latex(table, title) if tex is None else tex)
     path = stem.with_suffix(".md")
     path.write_text(f"{escape_markdown(title)}\n\n{markdown(table)}\n")
     return path

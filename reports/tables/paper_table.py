@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pretrain_bench.reports.analysis.sorting import method_places
-from pretrain_bench.reports.analysis.statistics import CONFIDENCE
+from pretrain_bench.reports.analysis.statistics import ALPHA
 from pretrain_bench.reports.tables.effect_cells import Effect
 from pretrain_bench.reports.tables.formats import escape_latex
 
@@ -72,7 +72,7 @@ def _value(effect: Effect | None, published: float | None) -> str:
     if not effect["n"]:
         return "failed"
     mark = MARKS.get(str(effect["verdict"]), "")
-    mark += HOLM if mark and effect["p_holm"] < 1 - CONFIDENCE else ""
+    mark += HOLM if mark and effect["p_holm"] < ALPHA else ""
     failed = f"$^{{{effect['failed']}\\,\\mathrm{{failed}}}}$" if effect["failed"] else ""
     return f"{effect['mean']:.1f}{mark}{failed}" + (
         f" {{[}}paper {published:.1f}{{]}}" if published is not None else ""

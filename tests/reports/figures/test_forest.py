@@ -12,7 +12,7 @@ import pytest
 from pretrain_bench.reports.analysis.curves import Curve, mean_curve
 from pretrain_bench.reports.analysis.statistics import estimate
 from pretrain_bench.reports.figures.cost import draw_cost_against_gain
-from pretrain_bench.reports.figures.forest import draw_forest
+from pretrain_bench.reports.figures.forest import draw_forest, forest_rows
 from pretrain_bench.reports.figures.style import COLUMN_INCHES, TEXT_INCHES, figures_for, save
 from pretrain_bench.reports.page import plotly_figures
 from tests.reports.figures.test_readability import effect
@@ -34,7 +34,7 @@ def planted(tasks: int = 2) -> pd.DataFrame:
 
 
 def test_a_forest_has_a_panel_a_task_a_row_a_method_and_fills_what_a_test_supports() -> None:
-    figure = draw_forest(planted(), "SYNTHETIC DATA\ntitle")
+    figure = draw_forest(forest_rows(planted()), "SYNTHETIC DATA\ntitle")
     assert [axes.get_title() for axes in figure.axes] == ["task0", "task1"]
     (axes, _) = figure.axes
     assert [t.get_text() for t in axes.get_yticklabels()] == ["csc", "ours"]
@@ -50,7 +50,7 @@ def test_a_forest_has_a_panel_a_task_a_row_a_method_and_fills_what_a_test_suppor
 
 
 def test_the_forest_of_the_page_shows_the_same() -> None:
-    figure = plotly_figures.forest(planted())
+    figure = plotly_figures.forest(forest_rows(planted()))
     rows = [t for t in figure["data"] if "customdata" in t]
     assert [(t["name"], t["x"], t["marker"]["symbol"]) for t in rows[:2]] == [
         ("csc", [3.0, 3.0], ["circle", "square"]),
@@ -90,7 +90,7 @@ def test_a_figure_for_a_paper_has_its_width_letters_of_8_points_and_no_title(
     tasks: int, inches: float, tmp_path: Path
 ) -> None:
     with figures_for("paper"):
-        figure: Any = draw_forest(planted(tasks), "SYNTHETIC DATA\na title")
+        figure: Any = draw_forest(forest_rows(planted(tasks)), "SYNTHETIC DATA\na title")
         figure.draw_without_rendering()
         texts = [
             t for axes in figure.axes for t in (*axes.get_xticklabels(), *axes.get_yticklabels(), axes.xaxis.label)
@@ -101,5 +101,5 @@ def test_a_figure_for_a_paper_has_its_width_letters_of_8_points_and_no_title(
         save(figure, tmp_path / "f")
     pdf = (tmp_path / "f.pdf").read_bytes()
     assert b"/FontFile2" in pdf and b"/Type3" not in pdf, "fonts are embedded whole"
-    screen: Any = draw_forest(planted(tasks), "a title")
+    screen: Any = draw_forest(forest_rows(planted(tasks)), "a title")
     assert screen.get_figwidth() not in (COLUMN_INCHES, TEXT_INCHES), "and nothing of it stays"
