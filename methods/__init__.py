@@ -1,1 +1,1 @@
-"""What runs inside a container: the stage entry point, networks, pre-training methods, fine-tuning."""
+"""Code that runs inside a stage: its entry point, networks, pre-training methods and fine-tuning."""

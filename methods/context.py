@@ -1,4 +1,4 @@
-"""What a stage has around it: its folders, its task, its events, and its seeded random streams."""
+"""The context of a running stage: its folders, spec, events and seeded random streams."""
 
 from __future__ import annotations
 
@@ -19,31 +19,34 @@ from pretrain_bench.harness.contract.stage import CHECKPOINT_FILE, STAGE_FILE, W
 
 RecipeT = TypeVar("RecipeT", bound=Spec)
 
-# Signals of a person and of the executor, as read by the training loop.
 FINISH, CANCEL = "finish", "cancel"
+"""Values of `StageContext.stop`: SIGTERM of the executor at the soft limit, and SIGINT of a user."""
 
 
 class StageContext:
-    """One running stage. `stop` is set by a signal: FINISH (the soft limit) or CANCEL."""
+    """One running stage. A signal sets `stop` to FINISH (the soft limit) or CANCEL; until then it is None.
+
+    Creating it empties `out/artifacts`.
+    """
 
     def __init__(self, root: Path, spec: StageSpec) -> None:
         self.root, self.spec = root, spec
         self.out = root / "out"
         self.artifacts = self.out / "artifacts"
-        # A stage writes all its artifacts at its end; whatever lies there now is of an attempt that was killed meanwhile.
+        # A stage writes its artifacts when it ends, so existing ones belong to an attempt that was killed while writing.
         shutil.rmtree(self.artifacts, ignore_errors=True)
         self.artifacts.mkdir(parents=True)
         self.events = EventWriter(self.out / EVENTS_FILE)
         self.device = torch.device(spec.device)
         self.stop: str | None = None
-        self.place = 0  # of the step under way on its schedule: the number of the step, where the budget counts steps
+        self.place = 0  # of the current step on its schedule; equals the step number where the budget counts steps
         self.notes: dict[str, str] = {}
         self.started = False
         self._early_warnings: list[str] = []
 
     @classmethod
     def open(cls, root: Path) -> StageContext:
-        """Read `<root>/in/stage.json`. Raises WrongUse where it does not parse."""
+        """Read `<root>/in/stage.json`. Raises WrongUse if it is missing or invalid."""
         path = root / "in" / STAGE_FILE
         try:
             return cls(root, StageSpec.model_validate_json(path.read_bytes()))
@@ -51,7 +54,7 @@ class StageContext:
             raise WrongUse(f"{path}: not a stage of contract version 1: {error}") from None
 
     def recipe(self, model: type[RecipeT]) -> RecipeT:
-        """The stage's recipe as its method's own model. Raises WrongUse where stage.json does not fit it."""
+        """The stage's recipe, validated as `model`. Raises WrongUse if stage.json does not fit it."""
         return parse_spec(self.spec.recipe, model, f"{STAGE_FILE}: recipe")
 
     @property
@@ -62,16 +65,16 @@ class StageContext:
 
     @property
     def imagenet_weights(self) -> Path | None:
-        """The weights file that the user named, if any."""
+        """The weights file given with `--imagenet-weights`, if any."""
         return self.root / "in" / WEIGHTS_FILE if self.spec.imagenet_weights_sha256 else None
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint that the user named, if any."""
+        """The user's checkpoint that the method imports, if any."""
         return self.root / "in" / CHECKPOINT_FILE if self.spec.checkpoint else None
 
     def parent(self, stage: str) -> Path:
-        """The artifacts of an earlier stage."""
+        """The folder with the artifacts of an earlier stage of this cell."""
         return self.root / "parents" / stage
 
     def seed(self, component: str, *numbers: int) -> int:
@@ -80,11 +83,11 @@ class StageContext:
         return stream_seed(self.spec.seed, stage, component, *numbers)
 
     def rng(self, component: str, *numbers: int) -> np.random.Generator:
-        """A numpy generator of one stream. Numbers (such as the step) make resuming exact without saved state."""
+        """The numpy generator of one stream. With the step among `numbers`, resuming is exact without saved generator state."""
         return np.random.default_rng(self.seed(component, *numbers))
 
     def run_length(self, recipe_steps: int, samples_per_step: int) -> RunLength:
-        """How long the stage trains; warns where the budget ends it before the recipe's steps."""
+        """How long the stage trains. Warns if the budget allows fewer than `recipe_steps` steps."""
         limits = self.spec.limits
         length = run_length(limits, recipe_steps, samples_per_step)
         if length.steps < recipe_steps:
@@ -94,18 +97,18 @@ class StageContext:
         return length
 
     def autocast(self) -> torch.autocast:
-        """The precision of network passes that the profile asks for; losses are always computed in float32."""
+        """Autocast to the profile's precision (bf16, or off for fp32). For network passes only: losses stay in float32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.precision == "bf16")
 
     def start(self, event: Start) -> None:
-        """Write the start event, and after it the warnings that came before."""
+        """Write the start event, then the warnings issued before it."""
         self.events.write(event)
         self.started = True
         for message in self._early_warnings:
             self.warn(message)
 
     def warn(self, message: str) -> None:
-        """Tell the reader of the result. Before the start it is kept back, since resuming cuts the event file."""
+        """Record a warning in the event file; before `start` it is held back, since resuming truncates the file."""
         if self.started:
             self.events.write(Warn(message=message))
         else:
@@ -113,6 +116,6 @@ class StageContext:
 
 
 def stream_seed(seed: int, stage: str, component: str, *numbers: int) -> int:
-    """The seed of one random stream (docs/architecture.md#seeds)."""
+    """63-bit seed of one random stream: the first 8 bytes of a sha256, without the lowest bit (docs/architecture.md#seeds)."""
     text = ":".join([str(seed), stage, component, *map(str, numbers)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

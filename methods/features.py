@@ -1,12 +1,12 @@
-"""Features of frames before and after pre-training: the data behind `bench features` (the paper's Figure 2).
+"""Features of frames before and after pre-training: the data of `bench features` (Figure 2 of the paper).
 
 `python -m pretrain_bench.methods.features --root ROOT --artifacts DIR --scene NAME --frame N [M ...] --out FOLDER` reads the
-stage laid out in ROOT and the artifacts it left, and writes FOLDER/N.npz for each frame, with arrays:
+stage in ROOT and its artifacts in DIR, and writes FOLDER/N.npz for each frame, with these arrays:
 
-image (H, W, 3) uint8; xyz (N, 3) points of the frame, metres, z up; rgb (N, 3) 0..255; uv (N, 2) pixel of each
+image (H, W, 3) uint8; xyz (N, 3) points of the frame in metres, z up; rgb (N, 3) in 0..255; uv (N, 2) the pixel of each point
 points_before, points_after (V, C) features of the voxels; voxel (N,) the voxel of each point
-pixels_before, pixels_after (S, S, C) and crop (S, S, 3) uint8, only where pixels and points share one feature space: the
-stage's module then has a function `pixel_features`. Before: random weights, whatever the stage started from
+pixels_before, pixels_after (S, S, C) and crop (S, S, 3) uint8, only where pixels and points share a feature space; the
+stage's module then defines `pixel_features`. "Before" always means random weights, whatever the stage started from
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ Arrays = dict[str, np.ndarray]
 
 @torch.no_grad()
 def features_of(context: StageContext, artifacts: Path, scene: str, frame: int) -> Arrays:
-    """The arrays of the module's text. Raises DataError for a stage without frames or a backbone."""
+    """The arrays of one frame, as the module's docstring lists them.
+
+    Raises DataError if the stage trains no network on points, its backbone cannot be read, or a file of the frame is missing or
+    damaged.
+    """
     loaded = load_frame(context.view, scene, frame)
     arrays = {"image": loaded.colour, **_points(context, artifacts, loaded)}
     pixel_features = getattr(stage_module(context), "pixel_features", None)
@@ -59,7 +63,7 @@ def _points(context: StageContext, artifacts: Path, frame: Frame) -> Arrays:
         network = seeded_backbone(channels, spec.network, 0.1, spec.sparse_backend, context.seed("weights"))
         if name == "after":
             load_into(network, trained, (HEAD,) if head is None else (), "backbone")
-        # Statistics of the frame itself, so that the untrained network is normalised like the trained one.
+        # Batch statistics of the frame: an untrained network has no running ones.
         network.train()
         coordinates = batched_coordinates([torch.from_numpy(voxels.coordinates)])
         x = sparse_backend(spec.sparse_backend).SparseTensor(torch.from_numpy(inputs.astype(np.float32)), coordinates)
@@ -68,7 +72,7 @@ def _points(context: StageContext, artifacts: Path, frame: Frame) -> Arrays:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """See the module's text. Exit code 2 where the input is refused."""
+    """Run the command of the module's docstring. Returns exit code 2 and prints the reason if the input is refused."""
     parser = argparse.ArgumentParser(
         prog="python -m pretrain_bench.methods.features", description=(__doc__ or "").split("\n")[0]
     )

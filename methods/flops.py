@@ -1,7 +1,7 @@
-"""Counts the arithmetic of training: products of matrices and convolutions, dense and sparse, forward and backward.
+"""Counts the arithmetic of training: matrix products and convolutions, dense and sparse, forward and backward.
 
-Counts come from shapes and from pairs of voxels, so they are the same on every machine. A multiply and an add are two operations.
-Norms, activations, pooling, the search for neighbours and diagnostics are not counted.
+Counts come from shapes and kernel maps, so they are the same on every machine. A multiply-add counts as two operations.
+Norms, activations, pooling, neighbour search and diagnostics are not counted.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch.nn.modules.module import register_module_forward_hook
 
 
 class FlopCounter:
-    """`training` counts products and their backward pass; `sparse_forward` the forward pass of sparse convolutions alone."""
+    """Operations so far: `training` of all products, forward and backward; `sparse_forward` of sparse convolutions, forward."""
 
     def __init__(self) -> None:
         self.training = 0
         self.sparse_forward = 0
 
     def add(self, multiply_adds: int, *operands: Tensor) -> None:
-        """Count a product, and another of its size for each operand that needs a gradient: the backward pass."""
+        """Count a product, and one more of its size (the backward pass) for each operand that needs a gradient."""
         learning = sum(operand.requires_grad for operand in operands) if torch.is_grad_enabled() else 0
         self.training += 2 * multiply_adds * (1 + learning)
 
     def add_sparse(self, multiply_adds: int, *operands: Tensor) -> None:
-        """The same for a sparse convolution."""
+        """Count a sparse convolution in both totals."""
         self.sparse_forward += 2 * multiply_adds
         self.add(multiply_adds, *operands)
 
@@ -44,7 +44,7 @@ def count_similarities(queries: Tensor, keys: Tensor) -> None:
 
 @contextmanager
 def dense_layers_counted() -> Iterator[None]:
-    """Count every linear layer and dense convolution that runs meanwhile, whichever network it belongs to."""
+    """Count every linear layer and dense convolution that runs inside the `with` block, in any network of the process."""
     hook = register_module_forward_hook(_count_dense_layer)
     try:
         yield

@@ -234,7 +234,7 @@ def test_one_command_from_files_to_a_report_and_back(files: Path, tmp_path: Path
     error = bench("run", "--method", f"mine={files}/a.pth", *command[3:], *NANO, code=2).stderr
     assert f"error: {files}/a.pth: its tensors fit, but do not show the order of its kernels" in error
     error = bench(*command, "--budget", "smoke", code=2).stderr
-    assert "The file's network has width 0.125 (here 0.25): use a profile of your own that extends this one" in error
+    assert "The network of the file has width 0.125 (here 0.25): use a profile of your own that extends this one" in error
     torch.save({n: v for n, v in weights_of(0).items() if "block8" not in n}, tmp_path / "part.pth")
     Import(
         request=Request(path=tmp_path / "part.pth", network=NARROW, origin="minkowski-0.5", partial=True),
@@ -272,7 +272,7 @@ def test_one_command_from_files_to_a_report_and_back(files: Path, tmp_path: Path
     one, two = load_file(tmp_path / "back.safetensors"), weights_of(0)
     assert len(one) == 372 and all(torch.equal(v, two[f"module.{n}"]) for n, v in one.items())
     error = bench("methods", "export", key, "--format", "pointcept", "--out", "p.pth", code=2).stderr
-    assert "40 of 372 tensors have no place of their shape in Pointcept's SpUNet" in error
+    assert "40 of 372 tensors have no counterpart of their shape in Pointcept's SpUNet" in error
     exported = bench("methods", "export", key, "--format", "pointcept", "--out", "p.pth", "--partial").stdout
     assert "* left out: conv0p1s1.kernel" in exported and (tmp_path / "p.pth").is_file()
     finetuned = next(r["key"] for r in records if r["kind"] == "finetune" and r["method"] == "mine")

@@ -1,1 +1,1 @@
-"""Contrastive Scene Contexts (spec C.1): PointContrast's pairs, with negatives sorted by where they lie around the anchor."""
+"""Contrastive Scene Contexts (spec C.1): PointContrast's pairs, with negatives grouped by their position around the anchor."""

@@ -1,4 +1,4 @@
-"""CSC's one stage: colour as input, turned mostly about z, one loss for each bin of the scene context (spec C.1)."""
+"""The only stage of CSC: colour as input, rotation mostly about z, one loss per bin of the scene context (spec C.1)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(context: StageContext) -> dict[str, float | None]:
 
 
 def prepare(context: StageContext) -> Training:
-    """The backbone, and the steps that train it."""
+    """Build the backbone and its training. Raises DataError if no two frames overlap enough."""
     recipe = context.recipe(SceneContexts)
 
     def rotation(rng: Generator) -> NDArray[np.float64]:
@@ -45,7 +45,10 @@ def prepare(context: StageContext) -> Training:
 def scene_loss(
     recipe: SceneContexts, batch: Batch, embeddings: Embeddings, rng: Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean over the pairs of the loss of each, on up to `recipe.positives` of its own matches; then queries and keys."""
+    """(loss, queries, keys): the mean loss over the pairs of frames, and the embeddings (M, C) that entered it.
+
+    Each pair contributes up to `recipe.positives` of its matches, one per point of the first frame.
+    """
     fast = recipe.partition == "fast4"
     inner, outer = recipe.inner_voxels, recipe.outer_voxels
     bins = fast_partition(inner, outer) if fast else general_partition(inner, outer, SECTORS, SECTORS)
@@ -57,7 +60,6 @@ def scene_loss(
         matches = single[subset(len(single), recipe.positives, rng)]
         first, second = rows_of(batch, i, matches)
         q, k = one[first.to(one.device)], two[second.to(two.device)]
-        # Where the anchors lie in the world, in voxels.
         cells = sample.one.coordinates[matches[:, 0]].float()
         places = to_world(cells, recipe.voxel_metres, sample.one.transform).to(one.device)
         losses.append(partitioned_nce(q, k, places, bins, count, recipe.temperature, recipe.weight_inner))

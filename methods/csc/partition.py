@@ -14,11 +14,14 @@ from pretrain_bench.methods.flops import count_similarities
 ROW_BLOCK = 1024
 NO_BIN = -1
 Partition = Callable[[Tensor, Tensor], Tensor]
-"""From anchors (B, 3) and all points (N, 3), in voxels, to bins (B, N) int8: where each point lies as seen from each anchor."""
+"""Maps anchors (B, 3) and points (N, 3), in voxels, to bins (B, N) int8: that of each point seen from each anchor, or NO_BIN."""
 
 
 def fast_partition(inner: float, outer: float) -> Partition:
-    """Four bins: inner ring (inner < d <= outer) above and below, beyond it above and below; none at equal height."""
+    """Four bins at distance d, in voxels: 0 above and 1 below with inner < d <= outer; 2 above and 3 below with d > outer.
+
+    Points at the anchor's height, or with d <= inner, have no bin.
+    """
 
     def bins(anchors: Tensor, points: Tensor) -> Tensor:
         distance, up = _distance(anchors, points), points[:, 2] - anchors[:, 2:3]
@@ -30,7 +33,8 @@ def fast_partition(inner: float, outer: float) -> Partition:
 
 
 def general_partition(inner: float, outer: float, sectors_xy: int, sectors_zy: int) -> Partition:
-    """2 * sectors_xy * sectors_zy bins: ring (inner <= d < outer, or beyond), azimuth sector, sector of the angle in y and z."""
+    """2 * sectors_xy * sectors_zy bins: ring (inner <= d < outer, then d >= outer), sector of the azimuth atan2(y, x) in 0..2 pi,
+    and sector of atan2(y, z) modulo pi. Distances are in voxels; points with d < inner have no bin."""
 
     def bins(anchors: Tensor, points: Tensor) -> Tensor:
         distance = _distance(anchors, points)
@@ -47,7 +51,7 @@ def general_partition(inner: float, outer: float, sectors_xy: int, sectors_zy: i
 
 
 def _distance(anchors: Tensor, points: Tensor) -> Tensor:
-    """sqrt(d^2 + 1e-7), axis by axis: no (B, N, 3) tensor."""
+    """(B, N) sqrt(d^2 + 1e-7), summed axis by axis to avoid a (B, N, 3) tensor."""
     squares = torch.zeros((len(anchors), len(points)), dtype=points.dtype, device=points.device)
     for axis in range(3):
         squares += (points[:, axis] - anchors[:, axis : axis + 1]).pow_(2)
@@ -55,9 +59,9 @@ def _distance(anchors: Tensor, points: Tensor) -> Tensor:
 
 
 def to_world(coordinates: Tensor, voxel_metres: float, transform: Tensor) -> Tensor:
-    """(N, 3) voxel coordinates of a turned cloud back in the world's axes, about their mean, in voxels.
+    """Rotate voxel coordinates (N, 3) of a cloud back into the world's axes: (N, 3) in voxels, centred on their mean.
 
-    `transform` (4, 4), in metres, is what turned it.
+    `transform` (4, 4), in metres, is the transform that was applied to the cloud.
     """
     moved = coordinates * voxel_metres - transform[:3, 3]
     world = moved @ torch.linalg.inv(transform[:3, :3]).t()
@@ -65,7 +69,7 @@ def to_world(coordinates: Tensor, voxel_metres: float, transform: Tensor) -> Ten
 
 
 class _PartitionedNce(torch.autograd.Function):
-    """mean over anchors and weighted mean over bins of the InfoNCE against one bin at a time, a block of anchors in memory."""
+    """Mean over anchors and bins of weight * InfoNCE against the keys of the bin, with one block of anchors in memory."""
 
     @staticmethod
     def forward(
@@ -108,7 +112,8 @@ class _Scene(NamedTuple):
 
 
 def _blocks(scene: _Scene, temperature: float) -> Any:
-    """(rows, logits (B, N), the positives' (B,), for each bin a mask (B, N) of it and the diagonal)."""
+    """Yield per block of anchors: its rows, logits (B, N), logits of the positives (B,), and per bin a mask (B, N) of the keys
+    in the bin and the positive."""
     queries, keys, points, bins, bin_count = scene
     for start in range(0, len(queries), ROW_BLOCK):
         rows = slice(start, min(start + ROW_BLOCK, len(queries)))
@@ -128,10 +133,10 @@ def partitioned_nce(
     temperature: float,
     weight_inner: bool = False,
 ) -> Tensor:
-    """The loss of one scene: InfoNCE of (N, C) queries and keys, where the negatives are the keys of one bin at a time.
+    """The loss of one scene, a scalar: InfoNCE of (N, C) queries and keys, once per bin with the keys of the bin as negatives.
 
-    `points` (N, 3) are the anchors' places in voxels. An anchor without a negative in a bin adds nothing. With `weight_inner` the
-    inner half of the bins counts twice.
+    `points` (N, 3) are the positions of the anchors in voxels. An anchor without a negative in a bin contributes zero there but
+    counts in the mean. With `weight_inner` the inner half of the bins counts twice. Source: spec C.1.
     """
     weights = torch.ones(bin_count, dtype=queries.dtype, device=queries.device)
     if weight_inner:

@@ -1,6 +1,6 @@
-"""DepthContrast's augmentations of one scan, in their order (spec D.3), in numpy.
+"""DepthContrast's augmentations of one scan, in the order of the original (spec D.3), in numpy.
 
-A scan is (N, 6) float64: xyz in metres in the camera's frame (z is depth, not up), and rgb in 0..255.
+A scan is (N, 6) float64: xyz in metres in the camera frame (x right, y down, z forward), and rgb in 0..255.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TRIES = 100
 
 
 def frame_scan(frame: Frame, points: int, rng: Generator) -> Scan | None:
-    """Exactly `points` random points of a frame, with repeats only where it has fewer; None where it has none at all."""
+    """Exactly `points` random points of a frame, repeated only if it has fewer; None if it has none."""
     seen = camera_points(frame)
     if not len(seen.xyz):
         return None
@@ -25,7 +25,7 @@ def frame_scan(frame: Frame, points: int, rng: Generator) -> Scan | None:
 
 
 def augmented(scan: Scan, recipe: DepthContrast, rng: Generator) -> Scan:
-    """One augmented copy, of exactly `recipe.points` points."""
+    """One augmented copy of exactly `recipe.points` points: crop, drop, resample, flip, turn and scale."""
     scan = resample(scan, min(len(scan), recipe.scan_points), rng)
     scan = crop_cuboid(scan, recipe, rng)
     scan = drop_cuboid(scan, recipe.drop_share, rng)
@@ -37,12 +37,12 @@ def augmented(scan: Scan, recipe: DepthContrast, rng: Generator) -> Scan:
 
 
 def resample(scan: Scan, count: int, rng: Generator) -> Scan:
-    """`count` random points; each at most once where there are enough."""
+    """`count` random points, without repeats if the scan has enough."""
     return scan[rng.choice(len(scan), count, replace=len(scan) < count)]
 
 
 def crop_cuboid(scan: Scan, recipe: DepthContrast, rng: Generator) -> Scan:
-    """Points in a random cuboid about a random point; the whole scan where no try leaves enough points."""
+    """The points in a random cuboid around a random point; the whole scan if TRIES cuboids in a row leave too few points."""
     for _ in range(TRIES):
         shares = rng.uniform(*recipe.crop_share, 3)
         pairs = shares[[0, 0, 1]], shares[[1, 2, 2]]
@@ -58,7 +58,7 @@ def crop_cuboid(scan: Scan, recipe: DepthContrast, rng: Generator) -> Scan:
 
 
 def drop_cuboid(scan: Scan, share: float, rng: Generator) -> Scan:
-    """Without the points in a cuboid of `share` of the range about a random point; all of them where none would be left."""
+    """Remove the points in a cuboid around a random point, with sides of `share` of the scan's; keep all if none would remain."""
     half = np.ptp(scan[:, :3], axis=0) * share / 2
     centre = scan[rng.integers(len(scan)), :3]
     outside = (np.abs(scan[:, :3] - centre) > half).any(axis=1)
@@ -66,7 +66,7 @@ def drop_cuboid(scan: Scan, share: float, rng: Generator) -> Scan:
 
 
 def turn_about_one_axis(rng: Generator) -> NDArray[np.float64]:
-    """(3, 3): by any angle about x with a chance of 0.33, else about y with one of 0.66, else about z."""
+    """(3, 3) rotation by a uniform angle: about x with probability 0.33, else about y with probability 0.66, else about z."""
     axis = 0 if rng.random() <= 0.33 else 1 if rng.random() <= 0.66 else 2
     angle = rng.uniform(-np.pi, np.pi)
     one, two = (axis + 1) % 3, (axis + 2) % 3

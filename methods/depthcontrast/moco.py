@@ -10,7 +10,7 @@ from pretrain_bench.methods.flops import count_similarities
 
 
 class Queue(nn.Module):
-    """The last K keys, unit rows (K, C), oldest overwritten first. It starts with random unit rows of its seed."""
+    """The last K keys as unit rows (K, C); the oldest are overwritten first. It starts with seeded random unit rows."""
 
     rows: Tensor
     place: Tensor
@@ -23,7 +23,7 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def push(self, keys: Tensor) -> None:
-        """Put in unit keys (B, C). Raises ValueError where B does not divide the queue's length."""
+        """Add keys (B, C), unit rows. Raises ValueError unless B divides the length of the queue."""
         if len(self.rows) % len(keys):
             raise ValueError(f"a batch of {len(keys)} does not divide the queue of {len(self.rows)} keys")
         start = int(self.place)
@@ -32,7 +32,10 @@ class Queue(nn.Module):
 
 
 def queue_loss(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """Mean cross-entropy of [q . k+, q . queue] / temperature with the first as target. Unit rows; keys carry no gradient."""
+    """Mean cross-entropy of the logits [q . k+, q . queue] / temperature with the first as target, a scalar.
+
+    queries, keys (B, C) and queue (K, C) are unit rows; only the queries receive gradients.
+    """
     count_similarities(queries, queue)
     positive = (queries * keys.detach()).sum(1, keepdim=True)
     logits = torch.cat([positive, queries @ queue.detach().t()], dim=1) / temperature
@@ -42,9 +45,10 @@ def queue_loss(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float)
 def joint_loss(
     point: tuple[Tensor, Tensor, Tensor], voxel: tuple[Tensor, Tensor, Tensor], temperature: float
 ) -> tuple[Tensor, list[Tensor]]:
-    """Half the sum of the four terms, and the terms: within points, within voxels, point query against voxels, and the reverse.
+    """Half the sum of four terms, and the terms: points with points, voxels with voxels, point queries with voxel keys, and voxel
+    queries with point keys.
 
-    Each format is (queries, keys, queue), unit rows.
+    Each format is a triple (queries, keys, queue) of unit rows.
     """
     (pq, pk, pqueue), (vq, vk, vqueue) = point, voxel
     pairs = ((pq, pk, pqueue), (vq, vk, vqueue), (pq, vk, vqueue), (vq, pk, pqueue))
@@ -54,6 +58,6 @@ def joint_loss(
 
 @torch.no_grad()
 def follow(key: nn.Module, query: nn.Module, momentum: float) -> None:
-    """Move the key encoder's parameters towards the query encoder's; buffers are its own (spec D.1)."""
+    """Move the key encoder's parameters towards the query encoder's by 1 - momentum. Buffers are not shared (spec D.1)."""
     for slow, fast in zip(key.parameters(), query.parameters(), strict=True):
         slow.lerp_(fast, 1 - momentum)

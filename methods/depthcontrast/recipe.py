@@ -13,28 +13,33 @@ from pretrain_bench.benchmarks.specs.recipes import Recipe, Work, voxels_of_fram
 
 
 class DepthContrast(Recipe):
-    """DepthContrast: momentum contrast of whole scans, as points and as voxels (spec D)."""
+    """DepthContrast: momentum contrast between whole scans, as points and as voxels (spec D)."""
 
     epochs: PositiveInt = Field(
-        40, description="epochs, also the stairs of the learning rate; 40 in the paper, officially 400"
+        40, description="epochs; the learning rate drops once per epoch. 40 in the paper, 400 in the released code"
     )
     steps: PositiveInt | None = Field(None, description="fixed number of steps instead of epochs, for small machines")
     scans_per_step: PositiveInt = 32
-    scans_per_pass: PositiveInt = Field(32, description="scans in one forward pass; a step adds up its passes")
+    scans_per_pass: PositiveInt = Field(
+        32, description="scans in one forward pass; a step accumulates the gradients of its passes"
+    )
     format: Literal["joint", "voxel"] = Field("joint", description="J-15: points and voxels, or voxels only")
     trunk: Literal["res16unet34c"] = Field(
-        "res16unet34c", description="J-16: upstream Res16UNet34, whose wider decoder does not fit the tasks' network"
+        "res16unet34c",
+        description="J-16: upstream uses Res16UNet34, whose wider decoder does not fit the network of the tasks",
     )
     transfer: Transfer = Field("encoder", description=TRANSFER_MEANS)
     queue_keys: PositiveInt = Field(
-        131072, description="J-15: or half of the frames (but a batch at least), whichever is less"
+        131072, description="J-15: number of keys in a queue, limited to half of the frames (but at least one batch)"
     )
     key_momentum: Probability = 0.999
     temperature: PositiveFloat = 0.1
     embedding_channels: PositiveInt = 128
     scan_points: PositiveInt = Field(50_000, description="points drawn from a frame before augmentation")
     points: PositiveInt = Field(20_000, description="points of each augmented copy")
-    sizes: tuple[PositiveInt, ...] = Field((5000, 10_000, 15_000, 20_000), min_length=1, description="resampled to one")
+    sizes: tuple[PositiveInt, ...] = Field(
+        (5000, 10_000, 15_000, 20_000), min_length=1, description="a copy is first resampled to one of these sizes"
+    )
     crop_share: Range = (0.5, 1.0)
     crop_aspect: Probability = 0.75
     crop_least_points: PositiveInt = 10_000
@@ -46,10 +51,11 @@ class DepthContrast(Recipe):
     abstraction_neighbours: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (64, 32, 16, 16)
     laser_radius_factor: PositiveFloat = Field(
         4.0,
-        description="factor by which laser scans enlarge the radii of the point network, which are for rooms",
+        description="factor on the radii of the point network, which are made for rooms, when it learns from laser scans",
     )
     optimiser: SgdSettings = Field(
-        SgdSettings(learning_rate=0.12, dampening=0.0), description="J-15: 0.12 as released, or scaled, 0.00375"
+        SgdSettings(learning_rate=0.12, dampening=0.0),
+        description="J-15: learning rate 0.12 as released; scaled to the batch size it would be 0.00375",
     )
     final_learning_rate: PositiveFloat = 0.00012
 
@@ -61,7 +67,7 @@ class DepthContrast(Recipe):
             )
         counts = (self.points, *self.abstraction_points)
         if list(counts) != sorted(counts, reverse=True) or self.abstraction_points[-1] < 3:
-            raise ValueError("points and abstraction_points must not grow from level to level, and stay at 3 or above")
+            raise ValueError("points and abstraction_points must not grow from level to level, and must be 3 or more")
         return self
 
     @property
@@ -71,10 +77,10 @@ class DepthContrast(Recipe):
 
     @property
     def planned_steps(self) -> int | None:
-        """The steps, or None where the recipe counts epochs: then as many as the budget allows is a fair estimate."""
+        """The steps, or None if the recipe counts epochs; estimates then assume the budget's steps."""
         return self.steps
 
     def work_per_step(self) -> Work:
-        """Two copies of each scan, as voxels and with the format `joint` as points too."""
+        """Two copies of each scan pass as voxels, and with `format: joint` also as points."""
         voxels = 2 * self.scans_per_step * voxels_of_frame(self.voxel_metres, self.points)
         return Work(voxels=voxels, points=2 * self.scans_per_step * self.points if self.format == "joint" else 0)

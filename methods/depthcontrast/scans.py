@@ -1,4 +1,4 @@
-"""DepthContrast's one stage: each scan is distinguished from all others, as points and as voxels (spec D)."""
+"""The only stage of DepthContrast: each scan is distinguished from all others, as points and as voxels (spec D)."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class VoxelView(NamedTuple):
 
 
 class ScanViews(NamedTuple):
-    """Copies of one scan, each augmented on its own: for the query and for the key encoder of either format.
+    """Independently augmented copies of one scan: per format one for the query and one for the key encoder.
 
-    points (2, N, 3) float32, or None in the voxel format; voxels, two of them.
+    points (2, N, 3) float32 metres in the camera frame, or None with `format: voxel`; voxels: two views.
     """
 
     points: Tensor | None
@@ -46,7 +46,7 @@ class ScanViews(NamedTuple):
 
 
 class PointEncoder(nn.Module):
-    """Points to one unit row for each scan."""
+    """PointNet++, max pooling and an MLP: one row for each scan."""
 
     def __init__(self, recipe: DepthContrast, width: float, radius_factor: float) -> None:
         super().__init__()
@@ -58,12 +58,12 @@ class PointEncoder(nn.Module):
         )
 
     def forward(self, points: Tensor) -> Tensor:
-        """(B, N, 3) to (B, embedding)."""
+        """(B, N, 3) points in metres to (B, embedding), not normalised."""
         return self.head(self.trunk(points).amax(1))
 
 
 class VoxelEncoder(nn.Module):
-    """A sparse tensor to one row for each scan. The head has no activation between its layers (spec D.1)."""
+    """The backbone, max pooling and two linear layers without an activation between them (spec D.1): one row for each scan."""
 
     def __init__(self, backbone: Res16UNet34C, embedding_channels: int, engine: Any) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class VoxelEncoder(nn.Module):
         self.head = nn.Sequential(nn.Linear(channels, channels), nn.Linear(channels, embedding_channels))
 
     def forward(self, x: Any) -> Tensor:
-        """One row for each scan of the batch, in order."""
+        """(B, embedding), not normalised: one row for each scan of the batch, by batch index."""
         pooled = self.pool(self.backbone.features(x))
         return self.head(pooled.F[pooled.C[:, 0].argsort()])  # MinkowskiEngine pools scans in the order of its hash map
 
@@ -84,11 +84,11 @@ def run(context: StageContext) -> dict[str, float | None]:
 
 
 def prepare(context: StageContext) -> Training:
-    """The encoders with their queues, and the steps that train them."""
+    """Build the encoders, their queues and their training. Raises DataError if no scene has a frame."""
     recipe, spec = context.recipe(DepthContrast), context.spec
     assert spec.data is not None
     frames = frames_of(context)
-    context.notes["axes"] = "the camera's, x right, y down, z forward, as upstream; no pose and no rule of z up is used"
+    context.notes["axes"] = "camera frame (x right, y down, z forward), as upstream; poses and z-up rules are not used"
     encoders = Encoders(context, recipe, frames)
     optimiser = sgd(encoders.learning_parameters(), recipe.optimiser)
     wanted = recipe.steps or -(-recipe.epochs * len(frames) // recipe.scans_per_step)
@@ -112,7 +112,7 @@ def prepare(context: StageContext) -> Training:
 
 
 class Encoders:
-    """The query and key encoder of each format, and the queue of its keys."""
+    """For each format the query encoder, the key encoder and the queue of keys, on the stage's device."""
 
     def __init__(self, context: StageContext, recipe: DepthContrast, frames: list[tuple[str, int]]) -> None:
         self.context, self.recipe = context, recipe
@@ -123,10 +123,10 @@ class Encoders:
         keys = queue_keys(recipe, len(frames))
         if keys < recipe.queue_keys:
             context.warn(
-                f"the queues hold {keys:,} keys, not {recipe.queue_keys:,}: at most half of the {len(frames):,} frames"
+                f"the queues hold {keys:,} keys instead of {recipe.queue_keys:,}: at most half of the {len(frames):,} frames"
             )
         self.modules: dict[str, nn.Module] = {}
-        for name in ("query", "key"):  # the same seed, so the same initial weights
+        for name in ("query", "key"):  # one seed, so equal initial weights
             self.modules[f"voxel_{name}"] = build_voxel_encoder(context, recipe)
             if self.joint:
                 torch.manual_seed(context.seed("point_weights"))
@@ -139,11 +139,11 @@ class Encoders:
                 module.requires_grad_(False)
 
     def learning_parameters(self) -> list[nn.Parameter]:
-        """Those of the query encoders; keys follow by momentum."""
+        """The parameters of the query encoders; the key encoders follow by momentum."""
         return [p for name, m in self.modules.items() if name.endswith("_query") for p in m.parameters()]
 
     def embed(self, views: list[ScanViews], which: int, name: str) -> dict[str, Tensor]:
-        """Unit rows (B, embedding) of the encoder `name` of each format, for copy `which` of each scan."""
+        """Unit rows (B, embedding) float32 by format: the encoder `name` (query or key) applied to copy `which` of each scan."""
         device = self.context.device
         voxels = [v.voxels[which] for v in views]
         coordinates = batched_coordinates([v.coordinates for v in voxels]).to(device)
@@ -157,7 +157,7 @@ class Encoders:
 
 
 def contrast_step(encoders: Encoders, batch: list[ScanViews]) -> StepResult:
-    """One step over a batch, in passes of `scans_per_pass` whose gradients add up; keys enter the queues after the loss."""
+    """One step over a batch, in passes of `scans_per_pass` whose gradients accumulate; keys enter the queues after the loss."""
     recipe, formats = encoders.recipe, encoders.formats
     for kind in formats:
         follow(encoders.modules[f"{kind}_key"], encoders.modules[f"{kind}_query"], recipe.key_momentum)
@@ -193,7 +193,7 @@ def contrast_step(encoders: Encoders, batch: list[ScanViews]) -> StepResult:
 
 
 def build_voxel_encoder(context: StageContext, recipe: DepthContrast) -> VoxelEncoder:
-    """The sparse network with its head, seeded initial weights."""
+    """The voxel encoder with seeded initial weights."""
     spec = context.spec
     momentum = spec.network.pretrain_bn_momentum
     backbone = seeded_backbone(1, spec.network, momentum, spec.sparse_backend, context.seed("weights"))
@@ -202,14 +202,17 @@ def build_voxel_encoder(context: StageContext, recipe: DepthContrast) -> VoxelEn
 
 
 def queue_keys(recipe: DepthContrast, frames: int) -> int:
-    """Keys that a queue holds: at most half of the frames, so that it seldom holds an older key of the scan that is asked for
+    """The number of keys in a queue: at most half of the frames, so that it rarely holds an older key of the query's own scan
     (J-15); a multiple of the batch, at least one batch."""
     return max(1, min(recipe.queue_keys, frames // 2) // recipe.scans_per_step) * recipe.scans_per_step
 
 
 @torch.no_grad()
 def ranked_in_queue(queries: Tensor, keys: Tensor, queue: Tensor) -> dict[str, float]:
-    """Share of queries that are nearer to their key than to every key of the queue, and how many keys that are."""
+    """`top1`, the share of queries whose key ranks above all keys of the queue, and `candidates`, the number of keys ranked.
+
+    queries, keys (B, C) and queue (K, C) are unit rows.
+    """
     positive = (queries * keys).sum(1)
     return {
         "top1": float((positive > (queries @ queue.t()).amax(1)).float().mean()),
@@ -220,11 +223,11 @@ def ranked_in_queue(queries: Tensor, keys: Tensor, queue: Tensor) -> dict[str, f
 def draw_views(
     context: StageContext, recipe: DepthContrast, frames: list[tuple[str, int]], index: int, step: int, position: int
 ) -> ScanViews:
-    """The copies of one frame, or of the next drawn one where it has no depth."""
+    """The copies of one frame, or of another drawn at random if it has no depth. Raises DataError if many in a row have none."""
     rng = context.rng("augmentation", step, position)
     scan = first_usable(
         lambda i: frame_scan(load_frame(context.view, *frames[i]), recipe.scan_points, rng),
-        index, len(frames), rng, "frames in a row have no points at all",
+        index, len(frames), rng, "frames in a row have no points; check the depth images",
     )  # fmt: skip
     points = None
     if recipe.format == "joint":
@@ -235,7 +238,7 @@ def draw_views(
 
 
 def voxel_view(scan: np.ndarray, recipe: DepthContrast, rng: np.random.Generator) -> VoxelView:
-    """Voxels of one copy, moved by a random whole number of voxels."""
+    """The voxels of one copy, shifted by 0 to `offset_voxels` voxels along each axis."""
     voxels = quantise(to_cells(scan[:, :3], recipe.voxel_metres))
     coordinates = voxels.coordinates + rng.integers(0, recipe.offset_voxels + 1, 3)
     colours = scan[voxels.representative, 3:] / 255 - 0.5

@@ -1,8 +1,8 @@
-"""Instances from voxels that were moved to the centres of their instances (spec F.1).
+"""Instances as connected components of voxels that were shifted towards the centres of their instances (spec F.1).
 
-Voxels of one class that are nearer to each other than a radius belong together; what is connected is an instance. Exact, and
-about linear in the number of voxels: those of one small cell are connected without looking, and a pair of cells is looked at only
-as long as it is not known to be connected otherwise. (The original looks at the first 1,000 neighbours of a voxel only.)
+Two voxels of one class are connected if they are closer than a radius. The result is exact, in roughly linear time: voxels in one
+small cell are connected without a test, and a pair of cells is tested only while it is not already connected through others.
+(The original considers only the first 1,000 neighbours of a voxel.)
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 FIRST_PAIRS, PAIRS_AT_ONCE = 1 << 16, 1 << 22
-"""How many pairs of voxels are looked at before it is asked again which cells are connected by now: at first, and at most."""
+"""Pairs of voxels tested before the components are updated: in the first round, and at most (rounds double)."""
 
 
 class Clusters(NamedTuple):
-    """voxels[starts[i]:starts[i + 1]] are the rows of cluster i, in order of its lowest row; classes (P,), confidences (P,)."""
+    """P clusters: voxels[starts[i]:starts[i + 1]] are the rows of cluster i, ascending; starts (P + 1,), classes (P,) and
+    confidences (P,)."""
 
     voxels: NDArray[np.int32]
     starts: NDArray[np.int32]
@@ -37,10 +38,10 @@ def clusters(
     least: int,
     above: int,
 ) -> Clusters:
-    """Connected components of at least `least`, and more than `above`, voxels of one class.
+    """Connected components of one class with at least `least` and more than `above` voxels, ordered by their lowest row.
 
-    `places` (V, 3) are in the unit of `radius`; the class of a voxel is the largest of its logits (V, C), and those of
-    no instance class are left out. The confidence of a cluster is the mean logit of its class.
+    `places` (V, 3) are in the unit of `radius`. A voxel has the class of its largest logit (V, C); voxels of classes without
+    instances are left out. The confidence of a cluster is the mean logit of its class.
     """
     classes = logits.argmax(axis=1) if len(logits) else np.zeros(0, np.int64)
     rows = np.flatnonzero(np.isin(classes, list(instance_classes)))
@@ -64,12 +65,12 @@ def clusters(
 
 
 def connected(places: NDArray[np.float32], classes: NDArray[np.integer], radius: float) -> NDArray[np.int64]:
-    """(V,) number of the component of each voxel, in order of their lowest rows: two voxels of one class whose squared distance
-    is below radius ** 2, both in float32, are connected."""
+    """(V,) component of each voxel, numbered in order of their lowest rows. Two voxels of one class are connected if their
+    squared distance is below radius ** 2, both in float32."""
     if not len(places):
         return np.zeros(0, np.int64)
     places = np.ascontiguousarray(places, np.float32)
-    # The diagonal of a cell is a little shorter than the radius.
+    # The diagonal of a cell is slightly shorter than the radius, so all voxels of one cell are connected.
     cells = np.floor(places.astype(np.float64) * (np.sqrt(3) * 1.0001 / radius)).astype(np.int64)
     table = np.column_stack([classes, cells])
     table -= table.min(axis=0)
@@ -77,10 +78,10 @@ def connected(places: NDArray[np.float32], classes: NDArray[np.integer], radius:
     keys = ((table[:, 0] * span[1] + table[:, 1]) * span[2] + table[:, 2]) * span[3] + table[:, 3]
     known, cell, counts = np.unique(keys, return_inverse=True, return_counts=True)
     order = np.argsort(cell, kind="stable")
-    # Rows in order of their cells, so that neighbours lie near each other in memory too.
+    # Rows sorted by cell, so that neighbours are close in memory.
     cloud = _Cells(places[order], np.concatenate([[0], np.cumsum(counts)[:-1]]), counts, np.float32(radius) ** 2)
     one, two = _neighbours(known, span)
-    # One voxel of each cell settles most pairs; of the others the cheapest come first, and most never have their turn.
+    # One voxel per cell decides most pairs of cells. The rest are tested cheapest first, and most turn out connected before.
     middle = cloud.starts + counts // 2
     touching = cloud.near(middle[one], middle[two])
     part = _components(one[touching], two[touching], len(known))
@@ -106,7 +107,7 @@ def connected(places: NDArray[np.float32], classes: NDArray[np.integer], radius:
 
 
 class _Cells(NamedTuple):
-    """places[starts[c]:starts[c] + counts[c]] are those of cell c."""
+    """places[starts[c]:starts[c] + counts[c]] are the voxels of cell c; `limit` is the squared radius."""
 
     places: NDArray[np.float32]
     starts: NDArray[np.int64]
@@ -114,7 +115,7 @@ class _Cells(NamedTuple):
     limit: np.float32
 
     def touch(self, one: NDArray[np.int64], two: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(P,) whether any row of one cell is near enough to any of the other."""
+        """(P,) for each pair of cells, whether any voxel of one is within the radius of any of the other."""
         size = self.counts[one] * self.counts[two]
         if len(one) == 1 and size[0] > PAIRS_AT_ONCE:
             return np.array([self._crowds_touch(int(one[0]), int(two[0]))])
@@ -132,16 +133,16 @@ class _Cells(NamedTuple):
         return bool(self.near(rows[0][close], rows[1][nearest[close]]).any())
 
     def near(self, one: NDArray[np.int64], two: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether rows are near enough to each other, pair by pair."""
+        """(P,) for each pair of rows, whether they are within the radius of each other."""
         gap = self.places[one] - self.places[two]
         gap *= gap
         return (gap[:, 0] + gap[:, 1] + gap[:, 2]) < self.limit
 
 
 def _neighbours(known: NDArray[np.int64], span: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of different cells of one class that can hold voxels within the radius of each other, each pair once."""
+    """Pairs of different cells of one class that may hold voxels within the radius of each other; each pair once."""
     steps = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    # Cells whose nearest corners are a radius apart or more cannot; the cell is the radius over the root of 3.
+    # The side of a cell is radius / sqrt(3): cells whose nearest corners are sqrt(3) sides or more apart are too far.
     gaps = np.maximum(np.abs(steps) - 1, 0)
     steps = steps[(gaps**2).sum(axis=1) < 3]
     ones, twos = [], []

@@ -1,4 +1,4 @@
-"""What every fine-tuning does: load the backbone, train, score along the way, keep the predictions that count."""
+"""Steps shared by all fine-tuning: load the backbone, train, validate, and keep the predictions of the reported checkpoints."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ from pretrain_bench.methods.training.loop import Training, TrainingState, train
 TRAINING_FIT_SCENES = 16
 
 Predict = Callable[[str], Prediction]
-"""What the network, in evaluation mode, says about a whole scene without augmentation."""
+"""Predicts a whole scene, given its name, without augmentation and with the network in evaluation mode."""
 
 
 def finetune(
     context: StageContext, network: nn.Module, training: Training, predict: Predict
 ) -> dict[str, float | None]:
-    """Fine-tune, validate along the way, and write the test predictions of the final, selected and best checkpoints.
+    """Fine-tune, validate periodically, and write the test predictions of the final, selected and best checkpoints.
 
-    Only training scenes are ever asked for labels by `training`; test and selection labels stay inside the scorers.
+    Returns the metrics of the end event. `training` reads labels of training scenes only; labels of test and selection scenes
+    stay inside the scorers. Raises as `train`.
     """
     spec = context.spec
     assert spec.split is not None
@@ -54,9 +55,10 @@ def finetune(
 
 
 def load_backbone(context: StageContext, out_channels: int) -> Res16UNet34C:
-    """The pre-trained backbone with a fresh head, and a fresh decoder with `transfer: encoder` or a decoder probe that resets it.
+    """The pre-trained backbone with a new head, and, with `transfer: encoder` or a decoder probe that resets it, a new decoder.
 
-    Both are left out by name; everything else must match (spec A.4).
+    New tensors are chosen by name; all others must match in name and shape (spec A.4). Raises DataError if one does not, or the
+    file cannot be read.
     """
     spec = context.spec
     momentum = spec.network.finetune_bn_momentum
@@ -75,7 +77,7 @@ def load_backbone(context: StageContext, out_channels: int) -> Res16UNet34C:
 
 
 class Evaluator:
-    """Scores checkpoints along the way, and keeps the test predictions of the three that count."""
+    """Scores the weights during training, and keeps the test predictions of the final, selected and best checkpoints."""
 
     def __init__(self, context: StageContext, network: nn.Module, predict: Predict) -> None:
         split = context.spec.split
@@ -85,7 +87,9 @@ class Evaluator:
         self.scenes = {"selection": selection, "test": split.test}
         self.scorers = {name: self._scorer(scenes) for name, scenes in self.scenes.items() if scenes}
         if not split.selection and context.spec.selection == "held_out" and not context.spec.takes_no_step:
-            context.warn("too few training scenes to hold any out; no checkpoint is selected, only final and best")
+            context.warn(
+                "too few training scenes to hold any out: no checkpoint is selected, only final and best are reported"
+            )
 
     def _scorer(self, scenes: tuple[str, ...]) -> Scorer:
         spec = self.context.spec
@@ -95,7 +99,7 @@ class Evaluator:
 
     @torch.no_grad()
     def predict(self, scenes: tuple[str, ...]) -> dict[str, Prediction]:
-        """The network's predictions of whole scenes."""
+        """The network's predictions of whole scenes, by scene."""
         self.network.eval()
         predictions = {}
         for scene in scenes:
@@ -104,7 +108,7 @@ class Evaluator:
         return predictions
 
     def validate(self, state: TrainingState) -> None:
-        """Score the current weights on the held-out training scenes and on the test scenes."""
+        """Score the current weights on the held-out training scenes and the test scenes, and update the kept checkpoints."""
         kept: dict[str, Any] = state.extra.setdefault("kept", {})
         scores: dict[str, float] = {}
         predictions: dict[str, dict[str, Prediction]] = {}
@@ -112,7 +116,7 @@ class Evaluator:
             predictions[name] = self.predict(self.scenes[name])
             metrics = scorer.score(predictions[name])
             scores[name] = metrics[self.context.spec.headline_metric] or 0.0
-            if not self.context.spec.takes_no_step:  # else there is no curve
+            if not self.context.spec.takes_no_step:  # without steps, no learning curve is recorded
                 digest = prediction_files.digest(predictions[name])
                 self.context.events.write(Eval(step=state.step, split=name, metrics=metrics, predictions_sha256=digest))
         tensors = {scene: _as_tensors(prediction) for scene, prediction in predictions["test"].items()}
@@ -123,7 +127,7 @@ class Evaluator:
         state.extra["validated_at"] = state.step
 
     def training_fit(self, scenes: tuple[str, ...]) -> dict[str, float | None]:
-        """The headline metric of the final weights on (some) training scenes, beside that of a predictor without any input."""
+        """The headline metric on the given training scenes: of the current weights, and of a constant prediction."""
         scorer, name = self._scorer(scenes), self.context.spec.headline_metric
         return {
             f"{name}_training": scorer.score(self.predict(scenes))[name],
@@ -131,7 +135,7 @@ class Evaluator:
         }
 
     def finish(self, state: TrainingState) -> dict[str, float | None]:
-        """Write the predictions; returns the stage's own scores, which the harness compares with its own."""
+        """Write the kept predictions, and return their scores; the harness compares these with scores that it computes itself."""
         metrics: dict[str, float | None] = {"steps": float(state.step)}
         for which in CHECKPOINTS:
             kept = state.extra["kept"].get(which)
@@ -146,5 +150,5 @@ class Evaluator:
 
 
 def _as_tensors(prediction: Prediction) -> dict[str, Tensor]:
-    """What a checkpoint may hold: it never unpickles arrays."""
+    """The prediction as tensors, since loading a checkpoint refuses numpy arrays."""
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in prediction.items()}

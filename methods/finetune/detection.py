@@ -36,8 +36,8 @@ from pretrain_bench.methods.training.optim import adam, milestones
 
 
 class BoxBatch(NamedTuple):
-    """Several scenes: coordinates (N, 4), colours (N, 3); points (V_b, 3), votes (V_b, 3, 3) and vote masks (V_b,) of each; and
-    their boxes as targets."""
+    """Several scenes: coordinates (N, 4) int32 voxels, batch index first, and colours (N, 3) of all voxels; for each scene points
+    (V_b, 3) in metres, votes (V_b, 3, 3) and vote masks (V_b,); and the boxes as targets."""
 
     coordinates: Tensor
     colours: Tensor
@@ -48,7 +48,7 @@ class BoxBatch(NamedTuple):
 
 
 def run(context: StageContext) -> dict[str, float | None]:
-    """Fine-tune and write predictions: the boxes that survive suppression, with objectness and class probabilities."""
+    """Fine-tune and write predictions: the boxes left after non-maximum suppression, with objectness and class probabilities."""
     spec, recipe = context.spec, context.recipe(DetectionRecipe)
     assert spec.data is not None
     sizes = np.asarray(spec.data.box_mean_sizes_metres, np.float64)
@@ -62,7 +62,7 @@ def run(context: StageContext) -> dict[str, float | None]:
 
 
 def box_training(context: StageContext, network: VoteNet, recipe: DetectionRecipe) -> Training:
-    """Steps over the training scenes, in micro-batches that add up to the recipe's batch."""
+    """The training on the training scenes, in micro-batches that accumulate to the recipe's batch."""
     spec = context.spec
     assert spec.data is not None and spec.split is not None
     scenes, bins = spec.split.train, spec.data.heading_bins
@@ -107,7 +107,7 @@ def box_training(context: StageContext, network: VoteNet, recipe: DetectionRecip
 def labelled_sample(
     context: StageContext, scene: str, recipe: DetectionRecipe, rng: np.random.Generator
 ) -> BoxSample | None:
-    """An augmented training sample with the boxes that the label ratio allows; None for a scene of fewer than two voxels."""
+    """An augmented training sample with the boxes that the label ratio allows; None if fewer than two voxels remain."""
     xyz, rgb = load_aligned_cloud(context.view, scene)
     if not len(xyz):
         return None
@@ -120,7 +120,7 @@ def labelled_sample(
 
 
 def allowed_boxes(context: StageContext, scene: str) -> Array:
-    """(K, 8) boxes of a training scene; of a few that are labelled no other."""
+    """(K, 8) float64 boxes of a training scene: all, or only those that the label ratio allows."""
     boxes, ratio = np.asarray(load_boxes(context.view, scene), np.float64), context.spec.label_ratio
     if ratio is None or ratio.boxes is None:
         return boxes
@@ -140,7 +140,7 @@ def collate(samples: list[BoxSample], heading_bins: int, mean_sizes: Array) -> B
 
 
 def propose(context: StageContext, network: VoteNet, part: BoxBatch) -> Proposals:
-    """What the network says about a micro-batch; heads and losses are computed in float32."""
+    """The network's proposals for a micro-batch, float32. The network, heads included, runs in the profile's precision."""
     engine = sparse_backend(context.spec.sparse_backend)
     tensor = engine.SparseTensor(part.colours.to(context.device), part.coordinates.to(context.device))
     with context.autocast():
@@ -148,7 +148,7 @@ def propose(context: StageContext, network: VoteNet, part: BoxBatch) -> Proposal
 
 
 def _predict(context: StageContext, network: VoteNet, recipe: DetectionRecipe, scene: str) -> Prediction:
-    """Boxes in the frame of the labels."""
+    """boxes (P, 7) in metres, in the coordinate frame of the labels; objectness (P,) and probabilities (P, classes)."""
     data = context.spec.data
     assert data is not None
     xyz, rgb = load_aligned_cloud(context.view, scene)
@@ -158,7 +158,7 @@ def _predict(context: StageContext, network: VoteNet, recipe: DetectionRecipe, s
     sizes = np.asarray(data.box_mean_sizes_metres, np.float64)
     part = collate([evaluation_sample(xyz, rgb, recipe, scene)], data.heading_bins, sizes)
     detections = decode(raw_boxes(propose(context, network, part), sizes, 0), sizes)
-    # A size below zero is none; it would turn a box inside out.
+    # A negative size would turn a box inside out.
     detections.boxes[:, 3:6] = np.maximum(detections.boxes[:, 3:6], 0)
     detections = kept(detections)
     return {

@@ -1,8 +1,8 @@
-"""The features of a frozen backbone on a task's scenes, which linear probes at all label ratios share (spec 2.5).
+"""The features of a frozen backbone on a task's scenes, shared by linear probes at all label ratios (spec 2.5). Artifacts:
 
-training_rows.safetensors      `<scene>.features` (n, C) float32 and `<scene>.labels` (n,) int64 of the drawn labelled voxels
+training_rows.safetensors      `<scene>.features` (n, C) float32 and `<scene>.labels` (n,) int64 of sampled labelled voxels
 test/<scene>.safetensors       `features` (V, C) float32 of all voxels of a test scene, rows in the scorer's order
-backbone.safetensors           the backbone with the batch norms that made them
+backbone.safetensors           the backbone, with the batch-norm statistics that produced the features
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TEST_FOLDER = "test"
 
 
 def run(context: StageContext) -> dict[str, float | None]:
-    """Recalibrate the batch norms, then write the features of training rows and of test scenes."""
+    """Recalibrate the batch norms if the recipe asks for it, then write the features of training rows and test scenes."""
     spec, recipe = context.spec, context.recipe(FeatureRecipe)
     assert spec.split is not None
     context.events.cut(0)
@@ -59,7 +59,7 @@ def run(context: StageContext) -> dict[str, float | None]:
 
 
 def _write_test(context: StageContext, network: Res16UNet34C, recipe: FeatureRecipe) -> int:
-    """Write the features of test scenes, as many as MOST_TEST_FEATURE_BYTES allow; how many these are."""
+    """Write the features of as many test scenes as fit MOST_TEST_FEATURE_BYTES, and return their number."""
     assert context.spec.split is not None
     folder, written = context.artifacts / TEST_FOLDER, 0
     all_scenes = len(context.spec.split.test)
@@ -69,8 +69,8 @@ def _write_test(context: StageContext, network: Res16UNet34C, recipe: FeatureRec
         written += features.numel() * features.element_size()
         if written > MOST_TEST_FEATURE_BYTES:
             context.warn(
-                f"features of {all_scenes - number:,} of {all_scenes:,} test scenes are not kept, since all take more than "
-                f"{MOST_TEST_FEATURE_BYTES >> 30} GiB; each probe computes them again"
+                f"features of {all_scenes - number:,} of {all_scenes:,} test scenes are not kept, since together they exceed "
+                f"{MOST_TEST_FEATURE_BYTES >> 30} GiB; each probe recomputes them"
             )
             return number
         save_weights({"features": features}, folder / f"{scene}.safetensors")
@@ -81,9 +81,10 @@ def _write_test(context: StageContext, network: Res16UNet34C, recipe: FeatureRec
 def scene_features(
     context: StageContext, network: Res16UNet34C, recipe: SemanticRecipe | FeatureRecipe, scene: str
 ) -> Tensor:
-    """(V, C) float32 on the CPU: what enters the last layer of a network in evaluation mode, rows in the scorer's order.
+    """(V, C) float32 on the CPU: the input of the last layer of a network in evaluation mode, rows in the scorer's order.
 
-    Raises DataError where a value is not finite, naming the run; Cancelled and OutOfTime as `end_where_asked`.
+    Raises DataError, naming the pre-training run, if a value is non-finite or the scene is too large for one pass; Cancelled and
+    OutOfTime as `end_where_asked`.
     """
     end_where_asked(context)
     tensor = whole_scene(context, recipe, scene)
@@ -93,15 +94,15 @@ def scene_features(
     if not bool(torch.isfinite(features).all()):
         spec = context.spec
         raise DataError(
-            f"scene {scene}: features of {spec.method} (pre-training seed {spec.seed}) are NaN or infinite; its pre-training has "
-            "diverged, or its batch norms do not fit the scenes"
+            f"scene {scene}: features of {spec.method} (pre-training seed {spec.seed}) are NaN or infinite; its pre-training "
+            "diverged, or its batch-norm statistics do not fit the scenes"
         )
     context.events.alive()
     return features
 
 
 def scene_labels(context: StageContext, recipe: FeatureRecipe, scene: str) -> NDArray[np.uint8]:
-    """(V,) the labels of a training scene's voxels that the label ratio allows, IGNORE for none."""
+    """(V,) uint8 labels of a training scene's voxels; IGNORE where the label ratio allows none."""
     voxels = evaluation_voxels(np.asarray(load_cloud(context.view, scene).xyz), recipe.voxel_metres)
     labels = np.asarray(allowed_labels(context, scene).semantic)
     ratio = context.spec.label_ratio
@@ -111,6 +112,6 @@ def scene_labels(context: StageContext, recipe: FeatureRecipe, scene: str) -> ND
 
 
 def labelled_rows(scene: str, labels: NDArray[np.uint8], at_most: int) -> NDArray[np.int64]:
-    """Sorted rows of labelled voxels, `at_most` of them (0: all), drawn by the scene's name: the same for all methods."""
+    """Sorted rows of `at_most` labelled voxels (0: all), drawn with the scene's name as seed, so equal for all methods."""
     labelled = np.flatnonzero(labels != IGNORE)
     return labelled[chosen_rows(scene, at_most or len(labelled), len(labelled))]

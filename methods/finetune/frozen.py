@@ -1,4 +1,4 @@
-"""Frozen parts of a network: norms that describe the task's scenes, and modules that no step changes (spec 2.5, 2.6)."""
+"""Frozen parts of a network, and recalibration of their batch norms on the task's scenes (spec 2.5, 2.6)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from pretrain_bench.methods.training.loop import Cancelled, OutOfTime
 
 @torch.no_grad()
 def recalibrate(network: Res16UNet34C, parts: Sequence[nn.Module], scenes: Iterable[Any]) -> None:
-    """Replace the running statistics of all batch norms in `parts` of the network by those of `scenes`, without labels.
+    """Replace the running statistics of all batch norms in `parts` of the network by those of `scenes`. Labels are not used.
 
-    `scenes` are sparse tensors, each one pass. Mean and variance are the plain means over all passes. The network is left in
-    evaluation mode, and the norms keep their momentum.
+    `scenes` are sparse tensors; each is one forward pass. Mean and variance are unweighted means over the passes. Leaves the
+    network in evaluation mode, and the momentum of its norms unchanged.
     """
     norms = [m for part in parts for m in part.modules() if isinstance(m, nn.BatchNorm1d)]
     momenta = [norm.momentum for norm in norms]
     network.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # torch's name for the plain mean over all passes
+        norm.momentum = None  # torch then averages over all passes
     for part in parts:
         part.train()
     for scene in scenes:
@@ -40,14 +40,14 @@ def recalibrate(network: Res16UNet34C, parts: Sequence[nn.Module], scenes: Itera
 
 
 def freeze(parts: Iterable[nn.Module]) -> None:
-    """Keep modules as they are: in evaluation mode whatever the network around them is set to, and without gradients."""
+    """Freeze modules: no gradients, and evaluation mode even after the surrounding network is set to training mode."""
     for part in parts:
         part.eval().requires_grad_(False)
         part.train = lambda mode=True, part=part: part  # type: ignore[method-assign, misc]
 
 
 def freeze_encoder(context: StageContext, network: Res16UNet34C, recipe: SemanticRecipe) -> None:
-    """Freeze conv0p1s1 to block4 for the protocol `decoder`, after their batch norms are recalibrated where the probe says so."""
+    """Freeze the encoder (conv0p1s1 to block4) for the protocol `decoder`; recalibrate its norms first if the probe says so."""
     spec = context.spec
     assert isinstance(spec.probe, DecoderProbe) and spec.split is not None
     encoder = [getattr(network, name) for name in ENCODER_MODULES]
@@ -57,7 +57,7 @@ def freeze_encoder(context: StageContext, network: Res16UNet34C, recipe: Semanti
 
 
 def whole_scenes(context: StageContext, recipe: SemanticRecipe | FeatureRecipe, scenes: Iterable[str]) -> Iterator[Any]:
-    """Scenes without augmentation as sparse tensors, in the order of their names; those without points are left out."""
+    """Yield scenes without augmentation as sparse tensors, sorted by name; scenes without points are skipped."""
     for scene in sorted(scenes):
         end_where_asked(context)
         tensor = whole_scene(context, recipe, scene)
@@ -67,8 +67,8 @@ def whole_scenes(context: StageContext, recipe: SemanticRecipe | FeatureRecipe, 
 
 
 def end_where_asked(context: StageContext) -> None:
-    """Raises Cancelled or OutOfTime where the user or a time limit wants a stage without steps to end."""
+    """Raise Cancelled or OutOfTime if the user or the soft limit asked this stage, which takes no steps, to stop."""
     if context.stop == CANCEL:
-        raise Cancelled("cancelled; the stage will start again")
+        raise Cancelled("cancelled; the stage has no checkpoint and starts again when it is rerun")
     if context.stop is not None:
-        raise OutOfTime("the time limit came before all scenes were passed through the network")
+        raise OutOfTime("the time limit was reached before all scenes had passed through the network")

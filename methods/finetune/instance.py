@@ -1,4 +1,4 @@
-"""Fine-tuning for instance segmentation: CSC's variant, or with a score network PointGroup (spec F.1)."""
+"""Fine-tuning for instance segmentation: CSC's variant, or PointGroup with a score network (spec F.1)."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def run(context: StageContext) -> dict[str, float | None]:
         scores = ScoreNet(width, recipe.pointgroup.channels, spec.sparse_backend, momentum, context.seed("scores"))
         if spec.label_ratio is not None and spec.label_ratio.points is not None:
             context.warn(
-                f"method pointgroup with {spec.label_ratio.points} labelled points a scene: a cluster overlaps so few labelled "
-                "voxels that its score is taught to be 0, and few or no instances are left; use method csc"
+                f"method pointgroup with {spec.label_ratio.points} labelled points per scene: clusters overlap so few labelled "
+                "voxels that their scores learn to be 0, and few or no instances remain; use method csc"
             )
     network = InstanceNet(backbone, momentum, context.seed("offsets"), scores).to(context.device)
     training = labelled_training(
@@ -65,7 +65,7 @@ def run(context: StageContext) -> dict[str, float | None]:
 
 
 class OffsetLosses(NamedTuple):
-    """Mean L1 distance to the target offsets, in metres, and mean negative cosine to them, over the voxels of instances."""
+    """Two scalars over the voxels of instances: mean L1 distance to the target offsets in metres, and mean negative cosine."""
 
     distance: Tensor
     direction: Tensor
@@ -79,7 +79,10 @@ def instance_loss(
     part: MicroBatch,
     progress: float,
 ) -> Loss:
-    """Cross-entropy, both offset losses and, with PointGroup after a share of the run, that of the scores; all count the same."""
+    """The unweighted sum of cross-entropy, both offset losses and, with PointGroup from `score_from` on, the score loss.
+
+    `progress` is the share of the schedule that is over, in 0..1; `things` are the classes with instances.
+    """
     assert part.instances is not None
     logits = out.logits.float()
     targets = centre_offsets(part.coordinates, part.instances) * recipe.voxel_metres
@@ -94,7 +97,7 @@ def instance_loss(
 
 
 def centre_offsets(coordinates: Tensor, instances: Tensor) -> Tensor:
-    """(N, 3) float32 from each voxel of (N, 4) coordinates to the mean voxel of its instance, in voxels; zero without one."""
+    """(N, 3) float32 offsets in voxels, from each voxel of (N, 4) coordinates to the mean of its instance; zero without one."""
     known = instances >= 0
     _, number = torch.unique(instances[known], return_inverse=True)
     place = coordinates[known, 1:].double()
@@ -107,11 +110,11 @@ def centre_offsets(coordinates: Tensor, instances: Tensor) -> Tensor:
 
 
 def offset_losses(predicted: Tensor, targets: Tensor, valid: Tensor) -> OffsetLosses:
-    """Of (N, 3) offsets in metres, over the `valid` rows; zero, with a gradient of zero, where there are none."""
+    """The losses of (N, 3) offsets in metres over the `valid` rows (N,); zero, with a zero gradient, if there are none."""
     mask = valid.float()
     distance = ((predicted - targets).abs().sum(1) * mask).sum()
     towards = targets / (targets.norm(dim=1, keepdim=True) + DIRECTION_SMALL)
-    # The root has no gradient at zero; an offset of exactly zero keeps one that is finite.
+    # The gradient of a square root at zero is infinite; clamping keeps that of a zero offset finite.
     length = predicted.pow(2).sum(1, keepdim=True).clamp_min(DIRECTION_SMALL**2).sqrt()
     cosine = (towards * predicted / (length + DIRECTION_SMALL)).sum(1)
     count = mask.sum() + SMALL

@@ -1,4 +1,4 @@
-"""The protocol `linear`: a logistic regression on cached features of a frozen backbone (spec 2.5)."""
+"""The protocol `linear`: logistic regression on cached features of a frozen backbone (spec 2.5)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HEAD_FILE = "head.safetensors"
 
 
 def run(context: StageContext) -> dict[str, float | None]:
-    """Fit the head on the labelled scenes of the ratio, and write the class of every voxel of the test scenes."""
+    """Fit the head on the training scenes of the label ratio, and write the class of every voxel of the test scenes."""
     spec = context.spec
     assert spec.data is not None and isinstance(spec.probe, LinearProbe)
     context.events.cut(0)
@@ -41,8 +41,8 @@ def run(context: StageContext) -> dict[str, float | None]:
     )
     if not fit.converged:
         context.warn(
-            f"not converged: after {fit.iterations} iterations the gradient is {fit.last_gradient / fit.first_gradient:.2%} of "
-            "that at the start; raise probes.linear.iterations of the profile"
+            f"not converged: after {fit.iterations} iterations the gradient norm is "
+            f"{fit.last_gradient / fit.first_gradient:.2%} of its initial value; raise probes.linear.iterations of the profile"
         )
     save_weights(fit.head.state_dict(), context.artifacts / HEAD_FILE)
     state = TrainingState()
@@ -62,7 +62,7 @@ def run(context: StageContext) -> dict[str, float | None]:
 
 
 def training_rows(context: StageContext) -> tuple[Tensor, Tensor]:
-    """Features (N, C) float32 and labels (N,) int64 of the labelled scenes of the ratio. Raises DataError for none."""
+    """Features (N, C) float32 and labels (N,) int64 of the training scenes. Raises DataError if no voxel is labelled."""
     split = context.spec.split
     assert split is not None
     rows = load_weights(context.parent(FEATURES_STAGE) / TRAINING_ROWS)
@@ -77,7 +77,7 @@ def training_rows(context: StageContext) -> tuple[Tensor, Tensor]:
 
 
 class _Network:
-    """The frozen backbone, loaded when a test scene's features were not kept."""
+    """The frozen backbone, loaded on first use: only test scenes without stored features need it."""
 
     def __init__(self, context: StageContext) -> None:
         self._context = context

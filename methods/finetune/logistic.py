@@ -14,11 +14,11 @@ from pretrain_bench.methods.training.optim import lbfgs
 
 LEAST_DEVIATION = 1e-6
 CONVERGED = 1e-3
-"""A fit has converged where the norm of its gradient is at most this share of that at the start."""
+"""A fit has converged if its gradient norm is at most this fraction of the initial one."""
 
 
 class LinearHead(nn.Module):
-    """Logits (N, classes) of features (N, C), which are standardised with the mean and deviation of the training rows."""
+    """Maps features (N, C) to logits (N, classes), after standardising them with the mean and deviation of the training rows."""
 
     mean: Tensor
     deviation: Tensor
@@ -37,7 +37,7 @@ class LinearHead(nn.Module):
 
 
 class Fit(NamedTuple):
-    """A fitted head, and how the fit ended. Gradient norms are of all weights, at the start and at the end."""
+    """A fitted head with its iterations, final loss, and gradient norm over weights and bias at the start and at the end."""
 
     head: LinearHead
     iterations: int
@@ -47,7 +47,7 @@ class Fit(NamedTuple):
 
     @property
     def converged(self) -> bool:
-        """Whether the gradient has become small; otherwise more iterations could change the result."""
+        """Whether the gradient is small enough; if not, more iterations could change the result."""
         return self.last_gradient <= CONVERGED * self.first_gradient
 
 
@@ -56,8 +56,8 @@ def fit_logistic(
 ) -> Fit:
     """Minimise mean cross-entropy + penalty * ||W||^2 by LBFGS from zero weights; the bias is not penalised.
 
-    `features` (N, C) float32, `labels` (N,) int64 from 0 to classes - 1, N > 0, on one device. `alive` is called at each
-    evaluation of the loss. Without randomness: equal rows give equal bits on equal arithmetic.
+    `features` (N, C) float32, `labels` (N,) int64 in 0..classes - 1, N > 0, on one device. `alive` is called at each
+    evaluation of the loss. Deterministic: equal inputs give bit-identical results where `numerics` is equal.
     """
     head = LinearHead(features.shape[1], classes).to(features.device)
     head.mean.copy_(features.mean(0))

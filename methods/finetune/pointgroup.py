@@ -1,9 +1,9 @@
-"""PointGroup on the voxels of the sparse backbone (spec F.1, J-20): clusters of voxels where they are and where their offsets
-lead, a score for each, and suppression among them.
+"""PointGroup on the voxels of the sparse backbone (spec F.1, J-20): clusters of the original and of the shifted voxels, a score
+for each cluster, and non-maximum suppression.
 
-Unlike the original it works on voxels, not points, and components are exact, without a maximum number of neighbours. The radius
-and the least sizes are those of CSC's variant, in voxels: 1.5 voxels of 2 cm are the original's 3 cm, and with larger voxels the
-radius grows with them, since 3 cm would connect nothing.
+Unlike the original it clusters voxels instead of points, and components are exact, without a maximum number of neighbours. Radius
+and least sizes are those of CSC's variant, in voxels: 1.5 voxels of 2 cm are the original's 3 cm. The radius scales with the
+voxel size, since 3 cm would connect nothing at larger voxels.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from pretrain_bench.methods.networks.instance_net import InstanceNet, InstanceOu
 def proposals(
     coordinates: NDArray[np.integer], out: InstanceOutput, recipe: InstanceRecipe, things: Sequence[int], above: int
 ) -> Clusters:
-    """The clusters of one scene's voxels (V, 3) as they lie, and moved by their offsets: those of both, one after the other. A
-    cluster has at least `component_least_voxels`, and more than `above`, voxels."""
+    """The clusters of one scene's voxels (V, 3) at their own positions, followed by those of the voxels shifted by their offsets.
+
+    Each has at least `component_least_voxels` and more than `above` voxels.
+    """
     logits = out.logits.detach().float().cpu().numpy()
     moved = out.offsets.detach().float().cpu().numpy() / np.float32(recipe.voxel_metres)
     places = coordinates.astype(np.float32)
@@ -38,7 +40,7 @@ def proposals(
 
 
 def joined(parts: Sequence[Clusters], shifts: Sequence[int] | None = None) -> Clusters:
-    """Clusters of several lists as one; the rows of each list are counted from its shift on."""
+    """Concatenate lists of clusters; `shifts[i]` is added to the voxel rows of list i."""
     shifts = shifts or [0] * len(parts)
     sizes = np.concatenate([np.zeros(0, np.int64), *(np.diff(p.starts) for p in parts)])
     voxels = [np.zeros(0, np.int32), *(p.voxels + np.int32(s) for p, s in zip(parts, shifts, strict=True))]
@@ -51,7 +53,7 @@ def joined(parts: Sequence[Clusters], shifts: Sequence[int] | None = None) -> Cl
 
 
 def chosen(clusters: Clusters, rows: NDArray[np.integer]) -> Clusters:
-    """Some of the clusters, in the order of `rows`."""
+    """The clusters with numbers `rows`, in that order."""
     parts = [clusters.voxels[clusters.starts[r] : clusters.starts[r + 1]] for r in rows]
     starts = np.cumsum([0, *map(len, parts)]).astype(np.int32)
     voxels = np.concatenate([np.zeros(0, np.int32), *parts])
@@ -59,7 +61,7 @@ def chosen(clusters: Clusters, rows: NDArray[np.integer]) -> Clusters:
 
 
 def largest(clusters: Clusters, most: int) -> Clusters:
-    """The `most` largest clusters, the first of equal ones, in their order."""
+    """The `most` largest clusters in their original order; of equally large ones the first."""
     order = np.argsort(-np.diff(clusters.starts), kind="stable")[:most]
     return chosen(clusters, np.sort(order))
 
@@ -67,7 +69,7 @@ def largest(clusters: Clusters, most: int) -> Clusters:
 def cluster_logits(
     network: InstanceNet, features: Tensor, coordinates: NDArray[np.integer], clusters: Clusters, recipe: InstanceRecipe
 ) -> Tensor:
-    """(P,) what the score network says of clusters of voxels (V, 3) with features (V, C), whose gradient it carries."""
+    """(P,) logits of the score network for clusters of voxels (V, 3) with features (V, C), differentiable in the features."""
     assert network.scores is not None
     cells = [torch.from_numpy(cluster_cells(c, recipe)) for c in _each(clusters, coordinates)]
     rows = torch.from_numpy(clusters.voxels.astype(np.int64)).to(features.device)
@@ -75,8 +77,8 @@ def cluster_logits(
 
 
 def cluster_cells(coordinates: NDArray[np.integer], recipe: InstanceRecipe) -> NDArray[np.int64]:
-    """(n, 3) cells from 0 of a cluster's voxels: its longest side has `grid_cells`, but a cell is never finer than
-    `cells_per_metre` says, nor than a voxel: cells with nothing between them would have no neighbours."""
+    """(n, 3) int64 cells, from 0, of a cluster's voxels (n, 3): `grid_cells` along its longest side, but at most
+    `cells_per_metre`, and never smaller than a voxel, since cells with gaps between them would have no neighbours."""
     settings = recipe.pointgroup
     low = coordinates.min(axis=0)
     side = int((coordinates.max(axis=0) - low).max()) + 1
@@ -96,18 +98,18 @@ def score_loss(
     recipe: InstanceRecipe,
     things: Sequence[int],
 ) -> Tensor:
-    """Mean binary cross-entropy of the scores of a micro-batch's clusters; zero, with a gradient of zero, where there are none.
+    """Mean binary cross-entropy of the scores of a micro-batch's clusters; zero, with a zero gradient, if there are none.
 
-    `coordinates` (N, 4), scene first; `instances` (N,) distinct over the scenes, -1 for none.
+    `coordinates` (N, 4), batch index first, scene after scene; `instances` (N,) unique across scenes, -1 for none.
     """
     parts, shifts = [], []
     for scene in np.unique(coordinates[:, 0]):
-        rows = np.flatnonzero(coordinates[:, 0] == scene)  # scenes lie one after the other
+        rows = np.flatnonzero(coordinates[:, 0] == scene)  # contiguous
         own = InstanceOutput(*(t[int(rows[0]) : int(rows[-1]) + 1] for t in out))
         parts.append(largest(proposals(coordinates[rows, 1:], own, recipe, things, 0), recipe.pointgroup.most_clusters))
         shifts.append(int(rows[0]))
     clusters = joined(parts, shifts)
-    # Batch norms need two rows; a single cluster of one cell has but one.
+    # Batch norm needs two rows; a single cluster of one voxel gives only one.
     if len(clusters.voxels) < 2 or not len(clusters.classes):
         return out.features.sum() * 0.0
     logits = cluster_logits(network, out.features, coordinates[:, 1:], clusters, recipe)
@@ -116,7 +118,7 @@ def score_loss(
 
 
 def best_overlaps(clusters: Clusters, instances: NDArray[np.integer]) -> NDArray[np.float64]:
-    """(P,) the largest intersection over union of each cluster with a labelled instance (V,), -1 for none."""
+    """(P,) the largest IoU of each cluster with an instance. `instances` (V,) numbers them by voxel, -1 for none."""
     numbers, sizes = np.unique(instances[instances >= 0], return_counts=True)
     if not len(numbers):
         return np.zeros(len(clusters.classes))
@@ -130,7 +132,7 @@ def best_overlaps(clusters: Clusters, instances: NDArray[np.integer]) -> NDArray
 
 
 def score_targets(overlaps: NDArray[np.floating], settings: PointGroupSettings) -> NDArray[np.float32]:
-    """0 up to `target_low`, 1 from `target_high` on, linear in between."""
+    """(P,) targets: 0 up to an IoU of `target_low`, 1 from `target_high`, linear in between."""
     span = settings.target_high - settings.target_low
     return np.clip((overlaps - settings.target_low) / span, 0, 1).astype(np.float32)
 
@@ -138,8 +140,8 @@ def score_targets(overlaps: NDArray[np.floating], settings: PointGroupSettings) 
 def scored_and_suppressed(
     clusters: Clusters, scores: NDArray[np.floating], voxels: int, settings: PointGroupSettings
 ) -> Clusters:
-    """Clusters that score more than `least_score` and overlap no better one too much, by decreasing score, which becomes their
-    confidence. `voxels` is how many the scene has."""
+    """The clusters that score above `least_score` and survive non-maximum suppression, by decreasing score, which becomes their
+    confidence. `voxels` is the number of voxels of the scene."""
     rows = np.flatnonzero(scores > settings.least_score)
     left = chosen(clusters, rows)
     kept = strongest_first(overlaps(left, voxels), scores[rows], settings.suppression_overlap)
@@ -148,7 +150,7 @@ def scored_and_suppressed(
 
 
 def overlaps(clusters: Clusters, voxels: int) -> NDArray[np.float64]:
-    """(P, P) intersection over union of clusters as sets of a scene's `voxels`."""
+    """(P, P) pairwise IoU of clusters, as sets of voxels; the scene has `voxels` voxels."""
     counts = np.diff(clusters.starts)
     members = csr_matrix((np.ones(len(clusters.voxels)), clusters.voxels, clusters.starts), shape=(len(counts), voxels))
     common = (members @ members.T).toarray()

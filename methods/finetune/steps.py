@@ -1,4 +1,4 @@
-"""Optimiser steps on labelled clouds: of fine-tuning, and of the supervised pre-training (spec C.3 to C.5)."""
+"""Training on labelled clouds, for fine-tuning and supervised pre-training (spec C.3 to C.5)."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from pretrain_bench.methods.training.loop import StepResult, Training, batch_ind
 from pretrain_bench.methods.training.optim import polynomial, sgd
 
 MOST_VOXELS = 2_000_000
-"""Of a scene that is predicted in one pass; at full width each takes some 3.2 kB (measured on the CPU), so 6.5 GB at most."""
+"""The most voxels of a scene predicted in one pass: at full width each takes about 3.2 kB (measured on a CPU), 6.4 GB in all."""
 
 
 Sample = TypeVar("Sample")
 
 
 class MicroBatch(NamedTuple):
-    """Several scenes: coordinates (N, 4) int32, colours (N, 3) in -0.5..0.5, labels (N,) int64 and, where the task tells
-    instances apart, their numbers (N,) int64, distinct over the scenes, -1 for none."""
+    """Several scenes: coordinates (N, 4) int32, batch index first; colours (N, 3) float32 in -0.5..0.5; labels (N,) int64; and
+    for instance segmentation instance numbers (N,) int64, unique across scenes, -1 for none."""
 
     coordinates: Tensor
     colours: Tensor
@@ -42,13 +42,13 @@ class MicroBatch(NamedTuple):
     instances: Tensor | None
 
     def to(self, device: torch.device) -> MicroBatch:
-        """The same on a device."""
+        """This micro-batch on `device`."""
         moved = [None if t is None else t.to(device, non_blocking=True) for t in self]
         return MicroBatch(*moved)  # type: ignore[arg-type]
 
 
 class Loss(NamedTuple):
-    """The loss of a micro-batch, the logits (N, classes) that it came from, and its named parts."""
+    """The loss of a micro-batch (a scalar), the logits (N, classes) behind it, and its parts by name."""
 
     total: Tensor
     logits: Tensor
@@ -56,9 +56,9 @@ class Loss(NamedTuple):
 
 
 LabelsOf = Callable[[str], Labels]
-"""The labels of a scene that may be used."""
+"""Gives the usable labels of a scene."""
 LossOf = Callable[[Any, MicroBatch, float], Loss]
-"""From what the network gives for a micro-batch, and the share of the run that is over, to the loss."""
+"""Maps the network's output, its micro-batch and the share of the schedule that is over (0..1) to the loss."""
 
 
 def labelled_training(
@@ -70,11 +70,10 @@ def labelled_training(
     loss_of: LossOf,
     things: tuple[int, ...] = (),
 ) -> Training:
-    """Steps over `scenes`, in micro-batches that add up to the recipe's batch, under the poly schedule; `things` are the classes
-    whose instances are told apart.
+    """The training on `scenes`, in micro-batches that accumulate to the recipe's batch, with the polynomial schedule. `things`
+    are the classes whose instances are distinguished.
 
-    Scenes are read anew for every sample: tens of thousands of scans fit neither into memory nor into the mappings that a
-    process may have.
+    Each sample reads its scene again: tens of thousands of scans would exceed memory and the number of mappings of a process.
     """
     spec = context.spec
     warn_of_missing_classes(context, "label", (labels_of(scene).semantic for scene in scenes))
@@ -129,18 +128,18 @@ def scene_samples(
     scenes: tuple[str, ...],
     sample: Callable[[str, np.random.Generator], Sample | None],
 ) -> list[Sample]:
-    """The samples of a step, each augmented by its own random stream; another scene takes the place of one that `sample` cannot
-    use. Raises DataError where none can be used."""
+    """The samples of a step, each with its own random stream. If `sample` returns None, another scene is drawn; raises DataError
+    if many in a row are unusable."""
     made = []
     for place, index in enumerate(batch_indices(context, "order", step, batch, len(scenes))):
         rng = context.rng("augmentation", step, place)
-        problem = "training scenes in a row with fewer than two voxels; there is nothing to learn from"
+        problem = "training scenes in a row have fewer than two voxels; there is nothing to learn from"
         made.append(first_usable(lambda i, rng=rng: sample(scenes[i], rng), index, len(scenes), rng, problem))  # type: ignore[misc]
     return made
 
 
 def allowed_labels(context: StageContext, scene: str) -> Labels:
-    """The labels of a training scene that the label ratio allows: of a few points no other, nor another's instance."""
+    """The labels of a training scene; with a ratio of labelled points, class and instance of all other points are masked."""
     data, ratio = context.spec.data, context.spec.label_ratio
     labels = load_labels(context.view, scene, data.label_ids if data is not None else ())
     if ratio is None or ratio.points is None:
@@ -150,17 +149,17 @@ def allowed_labels(context: StageContext, scene: str) -> Labels:
 
 
 def whole_scene(context: StageContext, recipe: SemanticRecipe | FeatureRecipe, scene: str) -> Any | None:
-    """A scene without augmentation as a sparse tensor, rows in the scorer's order; None for one without points.
+    """A scene without augmentation as a sparse tensor, rows in the scorer's order; None if it has no points.
 
-    Raises DataError for a scene with more than MOST_VOXELS voxels, which one pass of the network has no memory for.
+    Raises DataError for more than MOST_VOXELS voxels, which one pass of the network may have no memory for.
     """
     coordinates, rgb = evaluation_sample(load_cloud(context.view, scene), recipe.voxel_metres)
     if not len(coordinates):
         return None
     if len(coordinates) > MOST_VOXELS:
         raise DataError(
-            f"scene {scene}: {len(coordinates):,} voxels of {recipe.voxel_metres:g} m, more than the {MOST_VOXELS:,} that are "
-            f"predicted at once; give tasks.{context.spec.task} of the profile a larger voxel_metres, or split the scene"
+            f"scene {scene}: {len(coordinates):,} voxels of {recipe.voxel_metres:g} m exceed the {MOST_VOXELS:,} that are "
+            f"predicted at once; set a larger voxel_metres in tasks.{context.spec.task} of the profile, or split the scene"
         )
     batch = batched_coordinates([torch.from_numpy(coordinates)]).to(context.device)
     colours = torch.from_numpy(rgb / np.float32(255) - np.float32(0.5)).to(context.device)
@@ -168,7 +167,8 @@ def whole_scene(context: StageContext, recipe: SemanticRecipe | FeatureRecipe, s
 
 
 def warn_of_missing_classes(context: StageContext, what: str, classes: Iterable[NDArray[np.integer]]) -> None:
-    """Say which classes no training scene has a label (or box) of; `classes` are those of each scene, IGNORE for none."""
+    """Warn of classes without a label (or box) in any training scene. `classes` yields the class numbers of each scene, IGNORE
+    for none; `what` is "label" or "box"."""
     data = context.spec.data
     assert data is not None
     seen = np.zeros(256, np.int64)
@@ -180,7 +180,7 @@ def warn_of_missing_classes(context: StageContext, what: str, classes: Iterable[
 
 
 def collate(samples: list[VoxelSample]) -> MicroBatch:
-    """Several scenes as one micro-batch."""
+    """Join several scenes into one micro-batch."""
     coordinates = batched_coordinates([torch.from_numpy(s.coordinates) for s in samples])
     colours = torch.from_numpy(np.concatenate([s.rgb for s in samples]) / np.float32(255) - np.float32(0.5))
     labels = torch.from_numpy(np.concatenate([s.labels for s in samples]).astype(np.int64))
@@ -195,13 +195,13 @@ def collate(samples: list[VoxelSample]) -> MicroBatch:
 
 
 def semantic_loss(out: Any, part: MicroBatch, progress: float) -> Loss:
-    """Cross-entropy of a network that gives a sparse tensor of logits."""
+    """Cross-entropy of a network whose output is a sparse tensor of logits."""
     logits = out.F.float()
     return Loss(voxel_loss(logits, part.labels), logits, {})
 
 
 def voxel_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy over labelled voxels; zero (with a gradient of zero) where none is labelled."""
+    """Mean cross-entropy of logits (N, classes) over labelled voxels; zero, with a zero gradient, if none is labelled."""
     if not bool((labels != IGNORE).any()):
         return logits.sum() * 0.0
     return functional.cross_entropy(logits, labels, ignore_index=IGNORE)

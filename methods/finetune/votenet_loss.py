@@ -1,4 +1,4 @@
-"""VoteNet's loss as ContrastiveSceneContexts computes it, and as it was meant (spec F.3)."""
+"""VoteNet's loss, as ContrastiveSceneContexts computes it and with its padding corrected (spec F.3)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pretrain_bench.benchmarks.input.detection import BoxArrays
 from pretrain_bench.methods.networks.votenet import Proposals
 
 NEAR_METRES = 0.3
-"""A proposal grown from a vote nearer than this to an object is positive."""
+"""A proposal is positive if its vote is closer than this to an object."""
 FAR_METRES = 0.6
-"""One further than this from all objects is negative; between the two it does not count."""
+"""A proposal is negative if its vote is further than this from all objects; between the two it is ignored."""
 OBJECTNESS_WEIGHTS = (0.2, 0.8)
-"""Of negative and of positive proposals."""
+"""Weights of negative and positive proposals in the objectness loss."""
 SMALL = 1e-6
-"""Added to squared distances before the root and to counts before a division."""
+"""Added to squared distances before the square root, and to counts before a division."""
 TERMS = (
     "vote_loss", "objectness_loss", "center_loss", "heading_cls_loss", "heading_reg_loss", "size_cls_loss", "size_reg_loss",
     "sem_cls_loss", "box_loss", "loss", "pos_ratio", "neg_ratio", "obj_acc",
@@ -32,9 +32,9 @@ PaddedObjects = Literal["ignored", "at_origin"]
 
 
 class BoxTargets(NamedTuple):
-    """What there is: `centres` (B, G, 3) metres in G places, of which `present` (B, G) are used; headings and sizes as in
-    BoxArrays; and of each seed whether it votes, `vote_mask` (B, S), and three places `vote_targets` (B, S, 3, 3), absolute,
-    metres, the nearest of which it should vote for."""
+    """Ground truth of a batch, padded to G objects: `centres` (B, G, 3) in metres; `present` (B, G) marks real objects; headings
+    and sizes as in BoxArrays. Per seed: `vote_mask` (B, S), whether it lies on an object, and `vote_targets` (B, S, 3, 3), three
+    candidate positions in metres in the scene's frame, of which the nearest to the vote counts."""
 
     centres: Tensor
     present: Tensor
@@ -48,7 +48,8 @@ class BoxTargets(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """Of each proposal, (B, P): whether it is `positive`, whether it `counts` for objectness, and the place of its `object`."""
+    """For each proposal, (B, P): whether it is `positive`, whether it `counts` in the objectness loss, and the index of its
+    `object`."""
 
     positive: Tensor
     counts: Tensor
@@ -58,9 +59,9 @@ class Assignment(NamedTuple):
 def box_targets(
     arrays: BoxArrays, votes: Sequence[Tensor], vote_masks: Sequence[Tensor], seed_rows: Tensor
 ) -> BoxTargets:
-    """The targets of a batch where the seeds are: votes (V_b, 3, 3) and masks (V_b,) of each scene's points, `seed_rows` (B, S).
+    """The targets of a batch at its seeds: `seed_rows` (B, S) selects from votes (V_b, 3, 3) and masks (V_b,) of each scene.
 
-    They come to lie on the device of the seeds.
+    The result is on the device of `seed_rows`.
     """
     device = seed_rows.device
     mask = torch.stack([m.to(device)[r] for m, r in zip(vote_masks, seed_rows, strict=True)])
@@ -71,7 +72,7 @@ def box_targets(
 
 @torch.no_grad()
 def assign(proposals: Proposals, targets: BoxTargets, padded_objects: PaddedObjects = "ignored") -> Assignment:
-    """Each proposal belongs to the object whose centre is nearest to the vote that it grew from."""
+    """Assign each proposal to the object whose centre is nearest to its vote (`proposals.clusters`)."""
     squared = _squared(proposals.clusters, targets.centres)
     if padded_objects == "ignored":
         squared = squared.masked_fill(~targets.present[:, None], torch.inf)
@@ -87,10 +88,10 @@ def votenet_loss(
     mean_sizes: NDArray[np.floating] | Tensor,
     padded_objects: PaddedObjects = "ignored",
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of a batch and its terms by name; `mean_sizes` (NS, 3) metres.
+    """The loss of a batch, a scalar, and its TERMS by name; `mean_sizes` (NS, 3) in metres.
 
-    With `at_origin` places that are not used lie at the origin, attract proposals and count as objects, as in the original; with
-    `ignored` there is nothing there. A batch without objects or votes has a finite loss, with gradients.
+    With `at_origin`, padding acts as objects at the origin that attract proposals, as in the original; with `ignored`, it has no
+    effect. A batch without objects or votes has a finite loss, with gradients.
     """
     assigned = assign(proposals, targets, padded_objects)
     positive = assigned.positive.to(proposals.centres.dtype)
@@ -111,18 +112,18 @@ def votenet_loss(
 
 
 def _vote_loss(proposals: Proposals, targets: BoxTargets) -> Tensor:
-    """The sum of the absolute differences along the axes to the nearest place that a seed may vote for."""
+    """Mean L1 distance of the votes to the nearest of their targets, over the seeds that lie on an object."""
     apart = (proposals.votes[:, :, None] - targets.vote_targets.to(proposals.votes.dtype)).abs().sum(3).amin(2)
     return _mean(apart, targets.vote_mask.to(apart.dtype))
 
 
 def _centre_loss(proposals: Proposals, targets: BoxTargets, positive: Tensor, padded_objects: PaddedObjects) -> Tensor:
-    """Squared distance of positive proposals to the nearest object, and of objects to the nearest proposal."""
+    """Mean squared distance of positive proposals to the nearest object, plus that of objects to the nearest proposal."""
     squared = _squared(proposals.centres, targets.centres)
     candidates = squared
     if padded_objects == "ignored":
         candidates = squared.masked_fill(~targets.present[:, None], torch.inf)
-    # No proposal is positive where there is nothing near it, so what is infinite never counts.
+    # A positive proposal has an object nearby, so an infinite distance never enters the mean.
     to_object = candidates.min(2).values.masked_fill(positive == 0, 0.0)
     to_proposal = squared.min(1).values
     return _mean(to_object, positive) + _mean(to_proposal, targets.present.to(squared.dtype))
@@ -135,7 +136,7 @@ def _box_terms(
     mean_sizes: NDArray[np.floating] | Tensor,
     positive: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Heading class and residual, size class and residual, and class: means over the positive proposals."""
+    """Losses of heading class and residual, size class and residual, and semantic class: means over the positive proposals."""
     dtype = positive.dtype
     heading, size, kind = (
         t.gather(1, assigned.object) for t in (targets.heading_classes, targets.size_classes, targets.classes)
@@ -157,16 +158,16 @@ def _box_terms(
 
 
 def _squared(one: Tensor, two: Tensor) -> Tensor:
-    """(B, N, M) squared distances of places (B, N, 3) and (B, M, 3)."""
+    """(B, N, M) squared distances between points (B, N, 3) and (B, M, 3)."""
     return (one[:, :, None] - two[:, None].to(one.dtype)).pow(2).sum(3)
 
 
 def _cross_entropy(logits: Tensor, classes: Tensor, weights: Tensor | None = None) -> Tensor:
-    """(B, P) of logits (B, P, C)."""
+    """(B, P) cross-entropy of logits (B, P, C) and classes (B, P)."""
     rows = functional.cross_entropy(logits.flatten(0, 1), classes.reshape(-1), weights, reduction="none")
     return rows.view(classes.shape)
 
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:
-    """The mean of the values that count, 0 where none does."""
+    """Mean of the values weighted by `counted`; 0 if none counts."""
     return (values * counted).sum() / (counted.sum() + SMALL)

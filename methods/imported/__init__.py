@@ -1,1 +1,1 @@
-"""Checkpoints from elsewhere as a method: read, matched to the network, put into this project's layout; and the way back."""
+"""Imported checkpoints as a method: read a file, match it to the network, convert it to this project's layout; and export."""

@@ -1,4 +1,4 @@
-"""`python -m pretrain_bench.methods.imported.command JSON` imports, checks or exports checkpoints for the API, which loads no
+"""`python -m pretrain_bench.methods.imported.command JSON` imports, checks or exports checkpoints, so that the API need not load
 torch."""
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Import(Spec):
     out: Path
 
     def run(self) -> dict[str, object]:
+        """Report counts, place and kernel order of the import, and tensors that were not used. Raises as `import_checkpoint`, and
+        as `writing` if the file cannot be written."""
         imported = import_checkpoint(self.request)
         lacking = [*imported.missing, *imported.reshaped]
         statements = {KERNEL_ORDER: OWN_ORDER} | ({PARTIAL: f"{len(imported.weights)} tensors"} if lacking else {})
@@ -46,13 +48,13 @@ class Import(Spec):
 
 
 class Check(Spec):
-    """Read files as the stage will, and write nothing."""
+    """Import files as the stage will, without writing anything."""
 
     kind: Literal["check"] = "check"
     requests: tuple[Request, ...]
 
     def run(self) -> dict[str, object]:
-        """`drawn`: for each file the tensors of the backbone that it lacks."""
+        """Report under `drawn`, for each file, the backbone tensors that it lacks. Raises as `import_checkpoint`."""
         return {"drawn": [import_checkpoint(request).drawn(request.network) for request in self.requests]}
 
 
@@ -67,6 +69,8 @@ class Export(Spec):
     partial: bool = False
 
     def run(self) -> dict[str, object]:
+        """Report how many tensors were written, and which were left out and why. Raises as `export_checkpoint`, and as `writing`
+        if the file cannot be written."""
         exported = export_checkpoint(self.backbone, self.network, self.format, self.partial)
         with writing(self.out, "checkpoint (--out names another file)"):
             self.out.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +83,8 @@ class _Command(Spec):
 
 
 def main() -> int:
-    """Carry out the command in the only argument; prints its report as JSON, or why it is refused (exit code 2 or 3)."""
+    """Run the command given as the only argument, and print its report as JSON; if it is refused, print the reason to standard
+    error and return the error's exit code (2 or 3)."""
     try:
         if len(sys.argv) != 2:
             raise WrongUse("expected one argument, a command as JSON")

@@ -1,4 +1,4 @@
-"""The only stage of an imported checkpoint: convert the user's file, and hand its backbone on."""
+"""The only stage of an imported checkpoint: convert the user's file and store its backbone."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pretrain_bench.methods.training.numerics import numerics
 
 
 def run(context: StageContext) -> dict[str, float | None]:
-    """Write `artifacts/backbone.safetensors`. No data is read and no step is taken.
+    """Write `artifacts/backbone.safetensors`, without reading data or taking steps.
 
-    Tensors that the file lacks, where the user accepted that, are drawn from the pre-training seed. Raises WrongUse for a file
-    that is not a checkpoint of this network.
+    Tensors that an accepted partial file lacks are drawn from the pre-training seed. Raises WrongUse if the stage has no file,
+    and DataError as `import_checkpoint`.
     """
     spec, path = context.spec, context.checkpoint
     if spec.checkpoint is None or path is None:
-        raise WrongUse("a stage of an imported checkpoint needs the file: --method NAME=FILE")
+        raise WrongUse("an imported checkpoint needs its file: --method NAME=FILE")
     imported = import_checkpoint(Request(path=path, network=spec.network, origin=spec.checkpoint.origin))
     context.events.cut(0)
     context.start(Start(total_steps=0, numerics=numerics()))

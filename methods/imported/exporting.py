@@ -1,4 +1,4 @@
-"""A backbone of this project in the layout of another one: the reverse of importing."""
+"""Exports a backbone of this project in the layout of another one: the reverse of importing."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _FORMATS: dict[ExportFormat, tuple[Layout, KernelOrder]] = {
 
 
 class Exported(NamedTuple):
-    """Tensors by their names in the other project, the order of their kernels, and why others are left out."""
+    """Tensors by their names in the other project, their kernel order, and each tensor left out with the reason."""
 
     weights: dict[str, Tensor]
     order: KernelOrder
     left_out: list[str]
 
     def save(self, path: Path) -> None:
-        """Write them: as safetensors where the name ends so, else as a PyTorch file with the key `state_dict`."""
+        """Write a safetensors file if the name ends in .safetensors, else a PyTorch file with the key `state_dict`."""
         if path.suffix == ".safetensors":
             save_weights(self.weights, path, self.order)
             return
@@ -50,11 +50,11 @@ class Exported(NamedTuple):
 
 
 def export_checkpoint(backbone: Path, network: NetworkSettings, form: ExportFormat, partial: bool = False) -> Exported:
-    """Read a backbone and put it into another layout. `pointcept` keeps the tensors that have a place in SpUNet-v1m1.
+    """Read a backbone and convert it to another layout. `pointcept` keeps only tensors that SpUNet-v1m1 has in the same shape.
 
-    A head (`final.*`), which scratch stores too, is not part of the backbone and is not written.
+    The head (`final.*`), which a run of scratch stores too, is not exported.
 
-    Raises DataError where the file cannot be read, or (unless `partial`) where tensors have no place there, naming them.
+    Raises DataError if the file cannot be read, or, unless `partial`, if the target has no place for some tensors; it names them.
     """
     layout, order = _FORMATS[form]
     places = spunet_shapes(network) if layout is POINTCEPT else None
@@ -69,8 +69,8 @@ def export_checkpoint(backbone: Path, network: NetworkSettings, form: ExportForm
     left_out = [_why(n, tuple(v.shape), layout.name_of(n), places or {}) for n, v in stored.items() if n not in fitting]
     if left_out and not partial:
         raise DataError(
-            f"{len(left_out)} of {len(left_out) + len(weights)} tensors have no place of their shape in Pointcept's SpUNet, "
-            f"and --partial leaves them out: {'; '.join(left_out)}"
+            f"{len(left_out)} of {len(left_out) + len(weights)} tensors have no counterpart of their shape in Pointcept's "
+            f"SpUNet; --partial leaves them out: {'; '.join(left_out)}"
         )
     return Exported(weights, order, left_out)
 

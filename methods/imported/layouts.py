@@ -1,8 +1,8 @@
 """How other projects name and store the tensors of this backbone: MinkowskiEngine before 0.5, spconv 2, Pointcept's SpUNet.
 
-The trap (spec A.6, I-1): networks written for MinkowskiEngine before 0.5 keep the 3x3x3 kernels of their residual blocks in
-another order of offsets ("hybrid"), with the same shapes and names. spconv's weights are (out, x, y, z, in) for coordinates
-x, y, z: its own tests compare them with a dense convolution after `permute(0, 4, 1, 2, 3)`.
+Networks written for MinkowskiEngine before 0.5 store the 3x3x3 kernels of their residual blocks in a different ("hybrid") order
+of offsets, with equal names and shapes (spec A.6, I-1). spconv's weights are (out, x, y, z, in) for coordinates x, y, z: its own
+tests compare them with a dense convolution after `permute(0, 4, 1, 2, 3)`.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ HYBRID_TO_CUBE = (
 BLOCK_KERNEL = re.compile(r"block\d\.\d+\.conv[12]\.kernel")
 COUNTER = "num_batches_tracked"
 SPUNET_PREFIX = "backbone."
-"""Of SpUNet's names in Pointcept's segmentation networks."""
+"""Prefix of SpUNet's tensor names in Pointcept's segmentation networks."""
 
 
 class Layout(NamedTuple):
-    """Names and storage of one library. `name_of` maps a tensor's name here to its name there."""
+    """Names and storage of one library. `name_of` maps this project's tensor names to the library's."""
 
     title: str
     name_of: Callable[[str], str]
     is_spconv: bool
 
     def shapes(self, settings: NetworkSettings) -> Shapes:
-        """The shapes of this backbone's tensors as the library stores them, by their names here."""
+        """The shapes in which the library stores this backbone's tensors, by this project's names."""
         own = backbone_shapes(settings)
         if not self.is_spconv:
             return own
@@ -46,7 +46,7 @@ class Layout(NamedTuple):
 
 
 def order_to_cube(name: str, stored: Tensor, order: KernelOrder) -> Tensor:
-    """A tensor of another library in this project's layout and kernel order. `name` is its name here."""
+    """Convert a tensor of another library to this project's layout and kernel order. `name` is this project's name."""
     if not _is_kernel(name):
         return stored
     if order in ("spconv", "spconv-zyx"):
@@ -79,7 +79,7 @@ def from_spconv(weight: Tensor, reverse: bool = False) -> Tensor:
 
 
 def with_their_norms(names: Collection[str]) -> set[str]:
-    """The names without counters of batch norms whose weights are not among them: a counter fits any norm."""
+    """The names without batch-norm counters whose weight is not among them: scalar counters match any norm."""
     return {name for name in names if name.replace(COUNTER, "weight") in names}
 
 
@@ -88,7 +88,7 @@ def _is_kernel(name: str) -> bool:
 
 
 def spconv_name(name: str) -> str:
-    """A name of this backbone in a copy of it that is written for spconv: plain batch norms, and `weight` for `kernel`."""
+    """A tensor's name in the same network written for spconv: plain batch norms, and `weight` for `kernel`."""
     return name.replace(".bn.", ".").replace(".kernel", ".weight")
 
 
@@ -98,7 +98,7 @@ _IN_BLOCK = {"norm1": "bn1", "norm2": "bn2", "downsample": "proj"}
 
 
 def spunet_name(name: str) -> str:
-    """A name of this backbone in Pointcept's SpUNet-v1m1, without a prefix.
+    """A tensor's name in Pointcept's SpUNet-v1m1, without a prefix.
 
     Source: pointcept/models/sparse_unet/spconv_unet_v1m1_base.py, `SpUNetBase` and `BasicBlock`.
     """
@@ -115,9 +115,10 @@ def spunet_name(name: str) -> str:
 
 
 def spunet_shapes(settings: NetworkSettings) -> Shapes:
-    """The convolutions and norms of a SpUNet-v1m1 of the same widths, by SpUNet's names, without its last layer.
+    """Shapes of the convolutions and norms of a SpUNet-v1m1 of the same widths, by SpUNet's names, without its last layer.
 
-    Its strided convolutions change the width, which here the first block of a level does, and its first kernel is 5x5x5.
+    Unlike this backbone it has a first kernel of 5x5x5, and changes the width in its strided convolutions instead of the first
+    block of a level.
     """
     base, planes = planes_of(settings)
     shapes: Shapes = {"conv_input.0.weight": (base, 5, 5, 5, settings.input_channels)}

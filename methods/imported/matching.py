@@ -20,12 +20,12 @@ from pretrain_bench.methods.training.checkpoint import refuse_not_finite
 
 MOST_SHOWN = 6
 USUAL = "headline"
-"""The profile to name where several have the network of a file."""
+"""The profile suggested if several have the network of a file."""
 
 
 class Request(Spec):
-    """What to import. `prefix` picks one of several networks by its keys and prefix, such as `state_dict.module.`; `profiles`
-    names the networks of profiles, to suggest one that fits."""
+    """What to import. `prefix` selects one of several networks by its keys and prefix, such as `state_dict.module.`; `profiles`
+    gives networks by profile, so that an error can suggest one that fits."""
 
     path: Path
     network: NetworkSettings
@@ -36,7 +36,7 @@ class Request(Spec):
 
 
 class Imported(NamedTuple):
-    """Backbone tensors in this project's layout, by name, and what became of the file's."""
+    """Backbone tensors in this project's layout, by name, and how the tensors of the file were used."""
 
     weights: dict[str, Tensor]
     expected: int
@@ -48,13 +48,13 @@ class Imported(NamedTuple):
     dropped: list[str]
 
     def drawn(self, network: NetworkSettings) -> list[str]:
-        """The tensors of the backbone, counters aside, that the file lacks, so that the import draws them at random."""
+        """The tensors of the backbone, except counters, that the file lacks; the import draws them at random."""
         return [n for n in backbone_shapes(network) if n not in self.weights and not n.endswith(COUNTER)]
 
 
 class Candidate(NamedTuple):
-    """Tensors below one prefix of one mapping of a file, read as one layout. `tensors` fit, `others` have another shape; both
-    have the names of this project."""
+    """The tensors below one prefix of one mapping of a file, interpreted in one layout. `tensors` fit, `others` differ in shape;
+    both are keyed by this project's names."""
 
     place: str
     prefix: str
@@ -65,16 +65,16 @@ class Candidate(NamedTuple):
 
     @property
     def fit(self) -> int:
-        """How many tensors have the right name and shape."""
+        """The number of tensors with the right name and shape."""
         return len(self.tensors)
 
 
 def import_checkpoint(request: Request) -> Imported:
     """Read a checkpoint and convert its backbone: float32, kernels in this project's order, without last layers and heads.
 
-    Raises DataError where the file holds more than tensors and plain settings; where no network in it has all tensors of the
-    backbone in its shapes (unless `partial`, or the file says that the user accepted it so); where two networks in it fit; where
-    the order of kernels is not known, or is another than the file says; where a weight is NaN or infinite.
+    Raises DataError if the file holds more than tensors and plain settings; no network in it has all tensors of the backbone in
+    its shapes (unless `partial` is set, or the file states that it was accepted as partial); two networks in it fit equally; the
+    kernel order is unknown or contradicts the file; or a weight is NaN or infinite.
     """
     content = read_checkpoint(request.path)
     best = _best(request, content)
@@ -89,22 +89,26 @@ def import_checkpoint(request: Request) -> Imported:
     permuted = sum(weights[n] is not v for n, v in best.tensors.items())
     weights = {n: v.float() if v.is_floating_point() else v for n, v in weights.items()}
     refuse_not_finite(weights, request.path.name)
-    if not missing:  # PyTorch before 0.4.1 kept no counters, and nothing here reads them
+    if not missing:  # PyTorch before 0.4.1 stored no counters, and this project does not read them
         weights |= {n: torch.zeros((), dtype=torch.int64) for n in expected if n.endswith(COUNTER) and n not in weights}
     return Imported(weights, len(expected), best.place, order, permuted, missing, reshaped, best.dropped)
 
 
 def _best(request: Request, content: CheckpointContent) -> Candidate:
-    """The network in the file with most fitting tensors. Raises DataError where two different ones fit equally well."""
+    """The network in the file with the most fitting tensors. Raises DataError if two different ones fit equally well."""
     candidates = list(_candidates(request.network, content))
     wanted = request.prefix or (ORIGINS[request.origin].prefix if request.origin else None)
     chosen = [c for c in candidates if c.place == wanted]
     if request.prefix is not None and not chosen:
         known = ", ".join(sorted({repr(c.place) for c in candidates})) or "none"
-        raise DataError(f"{request.path}: --prefix {request.prefix!r}: no network there; networks in the file: {known}")
+        raise DataError(
+            f"{request.path}: --prefix {request.prefix!r} matches no network; networks in the file: {known}"
+        )
     ranked = sorted(chosen or candidates, key=lambda c: -c.fit)
     if not ranked:
-        raise DataError(f"{request.path}: {_seen(content)}; none of its tensors is named as one of this backbone's")
+        raise DataError(
+            f"{request.path}: {_seen(content)}; none of its tensors has the name of a tensor of this backbone"
+        )
     first = ranked[0]
     equals = [c for c in ranked[1:] if c.fit == first.fit and not _same(c, first)]
     if first.fit and equals:
@@ -137,7 +141,7 @@ def _candidate(place: str, prefix: str, layout: Layout, tensors: dict[str, Tenso
 
 
 def _prefixes(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> set[str]:
-    """What stands before names of the backbone in a mapping, with its dot."""
+    """The prefixes, with their final dot, under which a mapping has names of the backbone."""
     prefixes = set()
     for key in tensors:
         parts = key.split(".")
@@ -158,7 +162,7 @@ def _same(one: Candidate, two: Candidate) -> bool:
 
 
 def _order(request: Request, content: CheckpointContent, best: Candidate) -> KernelOrder:
-    """The order of the kernels, by the user's word and the file's own. Raises DataError where they differ or there is none."""
+    """The kernel order, as the file states it or the user's origin implies. Raises DataError if they differ or are missing."""
     stated = content.statements.get(KERNEL_ORDER)
     own = cast("KernelOrder", stated) if stated in get_args(KernelOrder) else None
     if own is None and best.layout is POINTCEPT:
@@ -166,27 +170,28 @@ def _order(request: Request, content: CheckpointContent, best: Candidate) -> Ker
     named = ORIGINS[request.origin].order if request.origin else None
     if own is not None and named is not None and own != named:
         raise DataError(
-            f"{request.path}: origin {request.origin!r} has kernels in the order of {named}, but the file has those of {own}; "
-            "leave the origin out"
+            f"{request.path}: origin {request.origin!r} means kernels in the order of {named}, but those of the file are in the "
+            f"order of {own}; leave the origin out"
         )
     order = own or named
     fitting = ("spconv", "spconv-zyx") if best.layout.is_spconv else ("minkowski-0.5", "minkowski-0.4")
     if order is None:
         choices = "; ".join(f"{name}: {facts.title}" for name, facts in ORIGINS.items() if facts.order in fitting)
         raise DataError(
-            f"{request.path}: its tensors fit, but do not show the order of its kernels, and a wrong order makes the "
-            "network compute nonsense. Name the origin of the file: --method NAME=ORIGIN:FILE, or --origin ORIGIN of "
+            f"{request.path}: its tensors fit, but do not show the order of its kernels, and with a wrong order the network "
+            "computes garbage. Name the origin of the file: --method NAME=ORIGIN:FILE, or --origin ORIGIN of "
             f"import-checkpoint ({choices})"
         )
     if order not in fitting:
         raise DataError(
-            f"{request.path}: its kernels should be in the order of {order}, but its tensors are those of {best.layout.title}"
+            f"{request.path}: its kernels should be in the order of {order}, but its tensors have the layout of "
+            f"{best.layout.title}; name the origin that wrote the file"
         )
     return order
 
 
 def _no_match(request: Request, content: CheckpointContent, best: Candidate) -> str:
-    """Why a file is refused: what it holds, the nearest match, and the profile whose network it has, if any."""
+    """Why a file is refused: its content, the nearest match, and a profile with its network, if any."""
     expected = best.layout.shapes(request.network)
     first = next(
         (
@@ -203,7 +208,7 @@ def _no_match(request: Request, content: CheckpointContent, best: Candidate) -> 
 
 
 def _seen(content: CheckpointContent) -> str:
-    """The mappings of a file and the first parts of the names in them."""
+    """The mappings of a file, each with the first parts of its tensor names."""
     if not content.nests:
         return "it holds no tensors by name"
     texts = []
@@ -215,7 +220,7 @@ def _seen(content: CheckpointContent) -> str:
 
 
 def _other_network(request: Request, best: Candidate) -> str:
-    """What to do about a network that does not fit; with its sizes where the first layer shows that they are others."""
+    """Advice for a network that does not fit: its sizes if its first layer shows that they differ, else a partial import."""
     stem = {**best.others, **best.tensors}.get("conv0p1s1.kernel")
     if stem is None or best.layout is POINTCEPT:
         return "; a part of a backbone is accepted with: bench methods import-checkpoint FILE --partial"
@@ -230,7 +235,7 @@ def _other_network(request: Request, best: Candidate) -> str:
     shown = [name for name in fitting if name == USUAL] or fitting
     advice = f"--profile {' or '.join(shown)}, or " if shown else ""
     return (
-        f". The file's network has {', '.join(differing)}: use {advice}a profile of your own that extends this one, with "
+        f". The network of the file has {', '.join(differing)}: use {advice}a profile of your own that extends this one with "
         f"network: {{{settings}}}"
     )
 

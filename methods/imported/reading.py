@@ -1,4 +1,4 @@
-"""Reads checkpoints of other projects: tensors and plain settings, never code."""
+"""Reads checkpoints of other projects: tensors and plain settings. No code in them is executed."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ DEEPEST_NEST = 4
 
 
 class CheckpointContent(NamedTuple):
-    """Mappings of names to tensors by the keys that lead to them, and the statements of the file about itself."""
+    """Mappings of names to tensors, by the path of keys to each, and the statements of the file about itself."""
 
     nests: dict[tuple[str, ...], dict[str, Tensor]]
     statements: dict[str, str]
 
 
 class _Opaque:
-    """Stands for a class of a library that a checkpoint's settings were pickled with; keeps nothing and does nothing."""
+    """Replaces a library class among a checkpoint's pickled settings; it ignores its arguments and state."""
 
     def __init__(self, *args: object, **kwargs: object) -> None: ...
 
     def __setstate__(self, state: object) -> None: ...
 
 
-# PointContrast's releases carry OmegaConf settings, Lightning's files AttributeDicts and paths, others numpy scalars. The names
-# are allowed, the libraries' code is never run.
+# PointContrast's releases contain OmegaConf settings, Lightning's files AttributeDicts and paths, others numpy scalars. Only the
+# names are allowed; code of the libraries is not executed.
 _SETTINGS_CLASSES = (
     "omegaconf.dictconfig.DictConfig",
     "omegaconf.listconfig.ListConfig",
@@ -59,11 +59,12 @@ _SETTINGS_MAPPINGS = (
     "lightning_fabric.utilities.data.AttributeDict",
     "lightning.fabric.utilities.data.AttributeDict",
 )
-"""Subclasses of dict, which torch fills in no other form than as a plain dict."""
+"""Subclasses of dict: torch's safe loader only fills plain dicts."""
 
 
 def read_checkpoint(path: Path) -> CheckpointContent:
-    """Read a safetensors or PyTorch file, whatever its name. Raises DataError for anything else, and for one that holds code."""
+    """Read a safetensors or PyTorch file, whatever its name. Raises DataError if it is missing, damaged, of another format, or
+    holds more than tensors and known settings."""
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -73,7 +74,7 @@ def read_checkpoint(path: Path) -> CheckpointContent:
         allowed: list[Any] = [(_Opaque, name) for name in _SETTINGS_CLASSES]
         allowed += [(dict, name) for name in _SETTINGS_MAPPINGS]
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is refused is reported below
+            warnings.simplefilter("ignore")  # refusals are reported below
             data = torch.load(path, map_location="cpu", weights_only=True)
     except DataError:
         raise
@@ -83,7 +84,7 @@ def read_checkpoint(path: Path) -> CheckpointContent:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (
         Exception
-    ) as error:  # torch and safetensors raise many kinds, some with pages of advice to load it all the same
+    ) as error:  # torch and safetensors raise many types, some advising at length to load the file anyway
         raise _refused(path, error) from None
     if not isinstance(data, dict):
         raise DataError(f"{path}: expected a mapping of names to tensors, got {type(data).__name__}")
@@ -113,11 +114,11 @@ def _refused(path: Path, error: Exception) -> DataError:
     unknown = re.search(r"GLOBAL (\S+)", str(error))
     if unknown:
         return DataError(
-            f"{path}: refused: it holds {unknown[1]}, which is neither a tensor nor a known setting; none of it was run. "
-            "If you trust the file, save its tensors alone, as safetensors"
+            f"{path}: refused: it holds {unknown[1]}, which is neither a tensor nor a known setting; no code of it was run. "
+            "If you trust the file, save only its tensors, as safetensors"
         )
     if "TorchScript" in str(error):
-        return DataError(f"{path}: refused: it is a TorchScript program, not weights")
+        return DataError(f"{path}: refused: it is a TorchScript program; save its state_dict instead")
     first = str(error).splitlines()[0] if str(error) else ""
     why = type(error).__name__ if "weights_only" in first or not first else first
     return DataError(f"{path}: refused: it is damaged, or not a file of weights: {why}")

@@ -1,1 +1,1 @@
-"""Masked Scene Contrast (spec 1): two masked views of one scan are contrasted, and masked colours predicted."""
+"""Masked Scene Contrast (spec 1): contrast two masked views of one scan, and predict the masked colours."""

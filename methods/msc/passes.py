@@ -1,4 +1,4 @@
-"""Scans of one pass together: mixing, cross masks and pairs (spec 1.3, 1.4, 1.6)."""
+"""Combines the scans of one pass: mixing, cross masks and pairs (spec 1.3, 1.4, 1.6)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pretrain_bench.methods.msc.views import ScanViews, View
 from pretrain_bench.methods.training.frame_pairs import one_match_each, subset
 
 Origins = Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]
-"""Where the voxels of both views of each scan lie, (V, 3) metres each."""
+"""For each scan, the positions (V, 3) in metres of the voxels of both views."""
 
 
 class ViewBatch(NamedTuple):
@@ -30,8 +30,8 @@ class ViewBatch(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """Both views of all scans of a pass; pairs (P, 2) int64 of matching rows; how many rows of the first view have a match, and
-    the share of its voxels that mixing left out."""
+    """Both views of all scans of a pass; pairs (P, 2) int64 of matching rows; the number of rows of the first view with a match;
+    and the share of its voxels dropped by mixing."""
 
     one: ViewBatch
     two: ViewBatch
@@ -59,8 +59,8 @@ def make_pass(scans: Sequence[ScanViews], recipe: MaskedSceneContrast, rng: Gene
 
 
 def kept_when_mixed(coordinates: Sequence[NDArray[np.int32]]) -> list[NDArray[np.bool_]]:
-    """Which voxels (V,) of each scan stay where scans (0, 1), (2, 3), ... are overlaid: a voxel that both have stays with the
-    first of them (J-32)."""
+    """(V,) masks of the voxels that each scan keeps if scans (0, 1), (2, 3), ... are overlaid: a voxel that both have is kept by
+    the first (J-32)."""
     kept = [np.ones(len(c), dtype=bool) for c in coordinates]
     for second in range(1, len(coordinates), 2):
         overlaid = quantise(np.concatenate([coordinates[second - 1], coordinates[second]]))
@@ -71,7 +71,7 @@ def kept_when_mixed(coordinates: Sequence[NDArray[np.int32]]) -> list[NDArray[np
 
 
 def patches_of(origins: Origins, cell_metres: float) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], int]:
-    """The cell of every row of view 1 and of view 2, numbered by (scan, x, y, z) over both views; and how many there are."""
+    """The mask cell of each row of view 1 and of view 2, numbered by (scan, x, y, z) over both views; and the number of cells."""
     patches: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]] = ([], [])
     count = 0
     for one, two in origins:
@@ -85,7 +85,8 @@ def patches_of(origins: Origins, cell_metres: float) -> tuple[tuple[NDArray[np.i
 def cross_masks(
     patches: tuple[NDArray[np.int64], NDArray[np.int64]], permutation: NDArray[np.int64], rate: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """The masked rows of each view: the first `rate` of the cells in `permutation` mask view 1, the next as many view 2."""
+    """(N,) masked rows of each view: a share `rate` of the cells, the first of `permutation`, is masked in view 1, the next as
+    many in view 2."""
     view = np.zeros(len(permutation), dtype=np.int8)
     count = int(len(permutation) * rate)
     view[permutation[:count]], view[permutation[count : 2 * count]] = 1, 2
@@ -93,7 +94,7 @@ def cross_masks(
 
 
 def joined_candidates(scans: Sequence[ScanViews], kept: Sequence[NDArray[np.bool_]]) -> NDArray[np.int64]:
-    """(M, 2) rows of both views of the pass that may match, without the first rows that are not kept."""
+    """(M, 2) candidate matches as rows of both views of the pass, without those of dropped voxels."""
     parts, first, second = [], 0, 0
     for scan, rows in zip(scans, kept, strict=True):
         place = np.cumsum(rows) - 1
@@ -104,14 +105,14 @@ def joined_candidates(scans: Sequence[ScanViews], kept: Sequence[NDArray[np.bool
 
 
 def draw_pairs(candidates: NDArray[np.int64], rows: NDArray[np.int64], rng: Generator) -> Tensor:
-    """(P, 2): for each of the first `rows` one of its candidates, drawn evenly."""
+    """(P, 2) pairs: for each row of view 1 in `rows` one of its candidates (M, 2), drawn uniformly."""
     chosen = np.zeros(candidates[:, 0].max(initial=-1) + 1, dtype=bool)
     chosen[rows] = True
     return one_match_each(torch.from_numpy(candidates[chosen[candidates[:, 0]]]), rng)
 
 
 def view_batch(views: Sequence[View], masked: NDArray[np.bool_], mixed: bool) -> ViewBatch:
-    """One view of all scans; with `mixed` scans (0, 1), (2, 3), ... share a batch index."""
+    """Join one view of all scans; with `mixed`, scans (0, 1), (2, 3), ... share a batch index."""
     scans = np.repeat(np.arange(len(views)), [len(v.coordinates) for v in views])
     index = (scans // 2 if mixed else scans).astype(np.int32)
     coordinates = np.concatenate([index[:, None], np.concatenate([v.coordinates for v in views])], axis=1)

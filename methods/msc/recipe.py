@@ -14,7 +14,7 @@ Strength = Annotated[float, Field(ge=0)]
 
 
 class MaskedSceneContrast(Recipe):
-    """Two views of one scan, masked in different cells: matching voxels are contrasted, and masked colours are predicted."""
+    """Masked Scene Contrast: contrast matching voxels of two differently masked views of a scan, and predict masked colours."""
 
     steps: PositiveInt = 20_000
     scans_per_step: PositiveInt = 8
@@ -22,14 +22,16 @@ class MaskedSceneContrast(Recipe):
         4, description="scans that share masks, negatives and batch norm; a step averages the gradients of its passes"
     )
     source: Literal["auto", "clouds", "frames"] = Field(
-        "auto", description="J-33: clouds of whole scenes, or single frames; auto takes clouds where they have colours"
+        "auto",
+        description="J-33: clouds of whole scenes, or single frames; auto: clouds if any scene has one with colours",
     )
     voxel_metres: PositiveFloat = 0.02
     max_voxels_per_view: PositiveInt | None = Field(
-        None, description="both views come from one shared region of a scan, so that they still overlap"
+        None,
+        description="crop for small machines; both views come from one region of a scan, so that they still overlap",
     )
     least_voxels_per_view: PositiveInt = Field(
-        1000, description="a scan with fewer is replaced: little would be left at the deepest level of the network"
+        1000, description="a scan with fewer is replaced, since few voxels would be left at the coarsest level"
     )
     scale: Range = (0.9, 1.1)
     rotation_degrees: tuple[float, float, float] = (180 / 64, 180 / 64, 180.0)
@@ -47,31 +49,29 @@ class MaskedSceneContrast(Recipe):
     crop_share: Annotated[float, Field(gt=0, le=1)] = Field(0.6, description="share of a view's voxels that is kept")
     mask_cell_voxels: PositiveFloat = Field(5.0, description="J-28: edge of the cells that are masked as a whole")
     mask_rate: Annotated[float, Field(gt=0, le=0.5)] = Field(
-        0.4, description="share of a pass's cells that is masked, in each view"
+        0.4, description="share of the cells of a pass that is masked in each view"
     )
     mix_probability: Probability = Field(
         0.8, description="probability that a pass overlays pairs of scans in its first view"
     )
-    match_voxels: PositiveFloat = Field(
-        1.5, description="J-28: largest distance between matching voxels, in voxels, exclusive"
-    )
+    match_voxels: PositiveFloat = Field(1.5, description="J-28: matching voxels are closer than this, in voxels")
     match_neighbours: PositiveInt = Field(8, description="number of nearest voxels from which one match is drawn")
-    pairs: PositiveInt = Field(8192, description="maximum number of pairs in a pass")
-    least_pairs: PositiveInt = Field(32, description="a scan whose views have fewer is replaced")
+    pairs: PositiveInt = Field(8192, description="maximum number of pairs per pass")
+    least_pairs: PositiveInt = Field(32, description="a scan with fewer matching pairs is replaced")
     temperature: PositiveFloat = 0.4
-    contrast_weight: Strength = Field(1.0, description="J-30: upstream's eight processes have 0.125 in effect")
+    contrast_weight: Strength = Field(1.0, description="J-30: effectively 0.125 in upstream's eight processes")
     colour_weight: Strength = 1.0
     colour_target_scale: PositiveFloat = Field(
-        2.0, description="J-27: factor of the input colours in -0.5..0.5, so targets are in -1..1"
+        2.0, description="J-27: factor from input colours in -0.5..0.5 to targets, which are then in -1..1"
     )
     optimiser: SgdSettings = SgdSettings(learning_rate=0.1, momentum=0.8, dampening=0.0)
     nesterov: bool = True
     momentum_cycle: tuple[Probability, Probability] | None = Field(
-        (0.85, 0.95), description="J-31: momentum at and away from the peak rate; none: the optimiser's own"
+        (0.85, 0.95), description="J-31: momentum at the peak rate, and at both ends; none: the optimiser's own"
     )
-    warmup_steps: PositiveInt = Field(302, description="J-41: or 5 % of the run, whichever is less")
+    warmup_steps: PositiveInt = Field(302, description="J-41: warm-up, at most 5 % of the run")
     clip_gradient_norm: PositiveFloat | None = Field(
-        1.0, description="J-41: upstream does not clip; without it the colour head diverges in short runs"
+        1.0, description="J-41: upstream does not clip, but then the colour head diverges in short runs"
     )
 
     @model_validator(mode="after")
@@ -81,7 +81,7 @@ class MaskedSceneContrast(Recipe):
                 f"scans_per_step ({self.scans_per_step}) must be a multiple of scans_per_pass ({self.scans_per_pass})"
             )
         if self.mix_probability and self.scans_per_pass < 2:
-            raise ValueError("scans_per_pass must be 2 or more, or mix_probability 0: one scan has none to mix with")
+            raise ValueError("scans_per_pass must be 2 or more, or mix_probability 0: a single scan cannot be mixed")
         if self.nesterov and (self.optimiser.dampening or not self.optimiser.momentum):
             raise ValueError("nesterov needs a momentum above 0 and a dampening of 0")
         return self
@@ -92,7 +92,7 @@ class MaskedSceneContrast(Recipe):
         return self.scans_per_step
 
     def work_per_step(self) -> Work:
-        """Both views of each scan."""
+        """Both views of each scan pass through the network."""
         voxels_of = voxels_of_frame if self.source == "frames" else voxels_of_scene
         view = self.crop_share * voxels_of(self.voxel_metres, None)
         return Work(voxels=2 * self.scans_per_step * min(view, self.max_voxels_per_view or view))

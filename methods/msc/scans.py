@@ -1,4 +1,4 @@
-"""Masked Scene Contrast's one stage: two masked views of a scan are contrasted, and masked colours predicted (spec 1)."""
+"""The only stage of Masked Scene Contrast: contrast two masked views of a scan, and predict the masked colours (spec 1)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Scan = tuple[NDArray, NDArray]
 
 
 class Source(NamedTuple):
-    """The scans that a stage learns from: how many, a reader by number, and whether they are single frames."""
+    """The scans that a stage learns from: their number, a reader by index, and whether they are single frames."""
 
     size: int
     read: Callable[[int], Scan]
@@ -40,7 +40,7 @@ class Source(NamedTuple):
 
 
 class MaskedNetwork(nn.Module):
-    """The backbone, the token that stands in for masked colours, and the layer that predicts colours from features."""
+    """The backbone, the token that replaces masked colours, and the layer that predicts colours from features."""
 
     def __init__(self, backbone: Res16UNet34C, token: Tensor, backend: str) -> None:
         super().__init__()
@@ -49,13 +49,13 @@ class MaskedNetwork(nn.Module):
         self.engine = sparse_backend(backend)
 
     def forward(self, view: ViewBatch) -> Tensor:
-        """(N, channels) features of all voxels of a view, in their order."""
+        """(N, channels) features of all voxels of a view, in the order of its rows."""
         colours = torch.where(view.masked[:, None], self.token, view.colours)
         return self.backbone.features(self.engine.SparseTensor(colours, view.coordinates)).F
 
 
 class Terms(NamedTuple):
-    """Both losses of a pass; the unit features (P, C) of its pairs; and the colour loss of the best constant."""
+    """Both losses of a pass (scalars); unit features (P, C) of its pairs; and the colour loss of the best constant prediction."""
 
     contrast: Tensor
     colour: Tensor
@@ -70,7 +70,7 @@ def run(context: StageContext) -> dict[str, float | None]:
 
 
 def prepare(context: StageContext) -> Training:
-    """The network, and the steps that train it. Raises DataError where the data have neither coloured clouds nor frames."""
+    """Build the network and its training. Raises DataError if the data have neither clouds with colours nor frames."""
     recipe = context.recipe(MaskedSceneContrast)
     source = source_of(context, recipe)
     network = build_network(context).to(context.device).train()
@@ -110,7 +110,7 @@ def prepare(context: StageContext) -> Training:
 
 
 def source_of(context: StageContext, recipe: MaskedSceneContrast) -> Source:
-    """Clouds with colours or single frames, as the recipe says. Raises DataError where there are none of those."""
+    """The clouds with colours or the single frames that the recipe asks for. Raises DataError if the data have none."""
     assert context.spec.data is not None
     scenes, view = context.spec.data.scenes, context.view
     coloured = [s for s in scenes if (view / UNLABELLED / s / "rgb.npy").is_file()]
@@ -125,8 +125,8 @@ def source_of(context: StageContext, recipe: MaskedSceneContrast) -> Source:
         return Source(len(frames), read_frame, True)
     if not coloured:
         raise DataError(
-            f"none of the {len(scenes)} scenes of {context.spec.data.dataset!r} has a cloud with colours; where it has "
-            "pictures, methods.msc.scans.source: frames in a profile takes the colours from them"
+            f"none of the {len(scenes)} scenes of {context.spec.data.dataset!r} has a cloud with colours; if they have images, "
+            "set methods.msc.scans.source: frames in a profile"
         )
 
     def read_cloud(number: int) -> Scan:
@@ -149,7 +149,7 @@ def write_notes(context: StageContext, recipe: MaskedSceneContrast, source: Sour
 
 
 def build_network(context: StageContext) -> MaskedNetwork:
-    """The network with seeded initial weights."""
+    """The network with seeded initial weights, head and token."""
     spec = context.spec
     momentum = spec.network.pretrain_bn_momentum
     backbone = seeded_backbone(1, spec.network, momentum, spec.sparse_backend, context.seed("weights"))
@@ -160,12 +160,12 @@ def build_network(context: StageContext) -> MaskedNetwork:
 def draw_scan(
     context: StageContext, recipe: MaskedSceneContrast, source: Source, index: int, place: tuple[int, int]
 ) -> ScanViews:
-    """Two views of one scan, or of the next drawn one where they are too small or overlap too little; `place` is step and
-    position."""
+    """Two views of scan `index`, or of another drawn at random if they are too small or overlap too little. `place` is (step,
+    position in the step). Raises DataError if many in a row are unusable."""
     rng = context.rng("augmentation", *place)
     problem = (
         f"scans in a row have views of fewer than {recipe.least_voxels_per_view:,} voxels (least_voxels_per_view) or fewer than "
-        f"{recipe.least_pairs} pairs of matching ones (least_pairs); is voxel_metres ({recipe.voxel_metres:g}) right for them?"
+        f"{recipe.least_pairs} matching pairs (least_pairs); check voxel_metres ({recipe.voxel_metres:g})"
     )
     return first_usable(lambda i: scan_views(*source.read(i), recipe, rng), index, source.size, rng, problem)
 
@@ -173,7 +173,7 @@ def draw_scan(
 def learn_from(
     network: MaskedNetwork, passes: list[Pass], recipe: MaskedSceneContrast, context: StageContext
 ) -> tuple[float, dict[str, float]]:
-    """Add up the gradients of all passes, each its share of the mean; the mean loss, and health."""
+    """Accumulate the mean of the gradients of all passes; returns the mean loss and the health values."""
     terms: list[Terms] = []
     for part in passes:
         own = pass_terms(network, part, recipe, context)
@@ -197,7 +197,7 @@ def learn_from(
 
 
 def pass_terms(network: MaskedNetwork, part: Pass, recipe: MaskedSceneContrast, context: StageContext) -> Terms:
-    """The losses of one pass: each view passes through the network by itself, so that batch norm sees one view at a time."""
+    """The losses of one pass. The views pass through the network separately, so batch norm sees one view at a time."""
     views = [ViewBatch(*(t.to(context.device) for t in view)) for view in (part.one, part.two)]
     with context.autocast():
         one, two = (network(view) for view in views)
@@ -212,14 +212,14 @@ def pass_terms(network: MaskedNetwork, part: Pass, recipe: MaskedSceneContrast, 
 
 
 def colour_loss(predicted: Tensor, targets: Tensor) -> Tensor:
-    """Squared error of (N, 3) colours, summed over channels, in the mean over rows; 0 without rows."""
+    """Squared error of colours (N, 3), summed over channels and averaged over rows; 0 without rows."""
     return (predicted - targets).pow(2).sum() / max(1, len(targets))
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], bound: float | None) -> tuple[float, float]:
-    """Scale all gradients so that their common norm is at most `bound`. Returns the norm before, and 1.0 where it was above.
+    """Scale all gradients so that their joint norm is at most `bound`. Returns the norm before, and 1.0 if clipped, else 0.0.
 
-    A norm that is not finite is left to the loop, which ends the run.
+    A non-finite norm is left unchanged: the training loop then aborts the run.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = float(torch.stack([g.norm() for g in gradients]).norm())
@@ -231,7 +231,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], bound: float | None) -> t
 
 
 def voxels_of(passes: list[Pass]) -> int:
-    """Voxels of both views of all passes."""
+    """The number of voxels in both views of all passes."""
     return sum(len(view.coordinates) for part in passes for view in (part.one, part.two))
 
 

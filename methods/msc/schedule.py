@@ -6,18 +6,18 @@ import math
 from collections.abc import Callable
 
 START_DIVISOR, END_DIVISOR = 10.0, 1e4
-"""The first rate is the peak over the one; the last is the first over the other."""
+"""First rate = peak / START_DIVISOR; last rate = first rate / END_DIVISOR."""
 LONGEST_WARMUP_SHARE = 0.05
 LEAST_WARMUP = 2
 
 
 def warmup_of(places: int, warmup_steps: int) -> int:
-    """The places of the warm-up: `warmup_steps`, or 5 % of a short run; at least 2, since the cycle divides by one less."""
+    """Length of the warm-up in places: `warmup_steps`, at most 5 % of the run, at least 2 (the cycle divides by length - 1)."""
     return max(LEAST_WARMUP, min(warmup_steps, math.ceil(LONGEST_WARMUP_SHARE * places)))
 
 
 def one_cycle_rate(peak: float, warmup: int, places: int) -> Callable[[int], float]:
-    """Rate at place t of `places`: by cosines from peak / 10 up to `peak` at place `warmup` - 1, and down to peak / 100,000."""
+    """Rate at place t of `places`: a half cosine from peak / 10 to `peak` at place `warmup` - 1, then one to peak / 100,000."""
     start = peak / START_DIVISOR
     return _cycle((start, peak, start / END_DIVISOR), warmup, places)
 
@@ -28,7 +28,7 @@ def one_cycle_momentum(least: float, most: float, warmup: int, places: int) -> C
 
 
 def _cycle(values: tuple[float, float, float], warmup: int, places: int) -> Callable[[int], float]:
-    """Cosines between the values at the first place, at the turn and at the last place."""
+    """Half cosines from the value at the first place to that at place `warmup` - 1, and on to that at the last place."""
     first, turn, last = values
     top = warmup - 1
     down = max(1, places - 1 - top)

@@ -1,6 +1,6 @@
 """Two views of one scan (spec 1.2), in numpy.
 
-Coordinates are metres, z up; colours are 0..255 until a view is finished. Functions change nothing in place.
+Coordinates are in metres, z up; colours are in 0..255 until a view is complete. No function changes its arguments.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 
 class View(NamedTuple):
-    """One view: coordinates (V, 3) int32 voxels, from 0 before the crop; origin (V, 3) float32 metres, where the voxel's point
-    lies before it was turned; colours (V, 3) float32 in -0.5..0.5."""
+    """One view: coordinates (V, 3) int32 voxels, starting at 0 before the crop; origin (V, 3) float32 metres, the position of the
+    voxel's point before the view was moved; colours (V, 3) float32 in -0.5..0.5."""
 
     coordinates: NDArray[np.int32]
     origin: NDArray[np.float32]
@@ -32,7 +32,7 @@ class View(NamedTuple):
 
 
 class ScanViews(NamedTuple):
-    """Both views of one scan, and the (M, 2) int64 rows of both that may match, sorted by the first."""
+    """Both views of one scan, and candidate matches (M, 2) int64 as rows of both, sorted by the first."""
 
     one: View
     two: View
@@ -40,8 +40,8 @@ class ScanViews(NamedTuple):
 
 
 def scan_views(xyz: NDArray, rgb: NDArray, recipe: MaskedSceneContrast, rng: Generator) -> ScanViews | None:
-    """Two views of a scan of points (N, 3) in metres, z up, and colours (N, 3) in 0..255; None where they are too small or
-    overlap too little."""
+    """Two views of a scan with points (N, 3) in metres, z up, and colours (N, 3) in 0..255; None if they are too small or overlap
+    too little."""
     if not len(xyz):
         return None
     origin = settled(np.asarray(xyz), rng.uniform(*recipe.scale))
@@ -60,16 +60,16 @@ def scan_views(xyz: NDArray, rgb: NDArray, recipe: MaskedSceneContrast, rng: Gen
 
 
 def settled(xyz: NDArray, scale: float) -> NDArray[np.float32]:
-    """(N, 3) float32: the middle of the bounding box at x = y = 0, the lowest point at z = 0, times `scale`."""
+    """(N, 3) float32: points shifted so that the bounding box is centred at x = y = 0 and starts at z = 0, then scaled."""
     low, high = xyz.min(axis=0), xyz.max(axis=0)
     base = np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]], xyz.dtype)
     return ((xyz - base) * scale).astype(np.float32)
 
 
 def shared_region(origin: NDArray[np.float32], recipe: MaskedSceneContrast, rng: Generator) -> NDArray[np.bool_]:
-    """(N,) points in the voxels nearest to a random voxel, as many as crop to `max_voxels_per_view`.
+    """(N,) mask of the points in the voxels nearest to a random one, as many as the crop reduces to `max_voxels_per_view`.
 
-    The voxels are those of a moved copy, as a view has them: turned walls and floors fill more voxels than straight ones.
+    Voxels are counted on a randomly moved copy, as in a view: tilted walls and floors occupy more voxels than aligned ones.
     """
     assert recipe.max_voxels_per_view is not None
     voxels = quantise(to_cells(moved(origin, recipe, rng), recipe.voxel_metres))
@@ -88,7 +88,7 @@ def draw_view(origin: NDArray[np.float32], rgb: Points, recipe: MaskedSceneContr
     if rng.random() < recipe.colour_noise_probability:
         rgb = np.clip(rgb + recipe.colour_noise * 255 * rng.standard_normal(rgb.shape), 0, 255)
     cells = to_cells(xyz, recipe.voxel_metres)
-    shuffled = rng.permutation(len(cells))  # so that the first point of a voxel is a random one (J-34)
+    shuffled = rng.permutation(len(cells))  # makes the first point of a voxel a random one (J-34)
     voxels = quantise(cells[shuffled] - cells.min(axis=0))
     rows = shuffled[voxels.representative]
     kept = sphere(xyz[rows], int(rng.integers(len(rows))), view_size(len(rows), recipe))
@@ -97,13 +97,13 @@ def draw_view(origin: NDArray[np.float32], rgb: Points, recipe: MaskedSceneContr
 
 
 def view_size(voxels: int, recipe: MaskedSceneContrast) -> int:
-    """How many of a number of voxels are kept."""
+    """The number of voxels that the crop keeps out of `voxels`."""
     kept = int(recipe.crop_share * voxels)
     return min(kept, recipe.max_voxels_per_view or kept)
 
 
 def moved(origin: NDArray[np.float32], recipe: MaskedSceneContrast, rng: Generator) -> Points:
-    """Points (N, 3) turned, mirrored and jittered at random."""
+    """Points (N, 3) in metres, randomly rotated, mirrored and jittered."""
     angles = [np.radians(rng.uniform(-bound, bound)) for bound in recipe.rotation_degrees]
     xyz = mirrored(turned(origin.astype(np.float64), angles), rng.random(2) < recipe.flip_probability)
     deviation, bound = recipe.jitter_voxels * recipe.voxel_metres, recipe.jitter_clip_voxels * recipe.voxel_metres
@@ -111,8 +111,8 @@ def moved(origin: NDArray[np.float32], recipe: MaskedSceneContrast, rng: Generat
 
 
 def turned(xyz: Points, angles: Sequence[float]) -> Points:
-    """By `angles` (about x, y, z, radians): about z through the origin, then about x and about y through the middle of the
-    bounding box at that moment."""
+    """Rotate points (N, 3) by `angles` (about x, y, z, in radians): about z through the origin, then about x and about y, each
+    through the centre of the current bounding box."""
     about_x, about_y, about_z = (axis_rotation(axis, angle).T for axis, angle in enumerate(angles))
     xyz = xyz @ about_z
     for rotation in (about_x, about_y):
@@ -122,14 +122,14 @@ def turned(xyz: Points, angles: Sequence[float]) -> Points:
 
 
 def mirrored(xyz: Points, flips: NDArray[np.bool_]) -> Points:
-    """x and y negated where `flips` (2,) says so."""
+    """Negate x and y of points (N, 3) where `flips` (2,) is true."""
     return xyz * np.append(np.where(flips, -1.0, 1.0), 1.0)
 
 
 def recoloured(rgb: Points, order: Sequence[int] | NDArray, factors: NDArray, applied: NDArray[np.bool_]) -> Points:
     """Colours (N, 3) in 0..255 after brightness, contrast, saturation and hue (kinds 0 to 3) in `order`.
 
-    `factors` (4,) go by kind: three factors, and turns of the hue circle; `applied` (4,) by place in the order.
+    `factors` (4,) by kind: three factors, then the hue shift in turns of the hue circle. `applied` (4,) by position in `order`.
     """
     for kind in np.asarray(order)[applied]:
         factor = factors[kind]
@@ -145,7 +145,7 @@ def recoloured(rgb: Points, order: Sequence[int] | NDArray, factors: NDArray, ap
 
 
 def hue_turned(rgb: Points, turns: float) -> Points:
-    """Colours (N, 3), any range, with the hue of the HSV cone turned; grey stays."""
+    """Shift the HSV hue of colours (N, 3), in any range, by `turns` of the hue circle; grey is unchanged."""
     value = rgb.max(axis=1)
     span = value - rgb.min(axis=1)
     safe = np.where(span > 0, span, 1.0)
@@ -153,7 +153,7 @@ def hue_turned(rgb: Points, turns: float) -> Points:
     sector = np.where(
         value == red, (green - blue) / safe, np.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe)
     )
-    # A channel of a pure hue is a trapezoid over the six sectors of the circle; channels start at different sectors.
+    # Each channel of a pure hue is a trapezoid over the six sectors of the hue circle, shifted from channel to channel.
     places = (np.array([5.0, 3.0, 1.0]) + (sector + 6 * turns)[:, None]) % 6
     return value[:, None] - span[:, None] * np.clip(np.minimum(places, 4 - places), 0, 1)
 
@@ -166,8 +166,8 @@ def sphere(points: Points, centre: int, count: int) -> NDArray[np.int64]:
 def match_candidates(
     one: NDArray[np.float32], two: NDArray[np.float32], radius: float, neighbours: int
 ) -> NDArray[np.int64]:
-    """(M, 2) rows of `one` and `two`: for each row of `one` those of its nearest `neighbours` rows of `two` that are closer than
-    `radius` metres; sorted by the first row, then by distance."""
+    """(M, 2) pairs of rows of `one` (N, 3) and `two` (K, 3): for each row of `one`, those of its `neighbours` nearest rows of
+    `two` that are closer than `radius` metres; sorted by the first row, then by distance."""
     distances, rows = cKDTree(two).query(one, k=np.arange(1, neighbours + 1), distance_upper_bound=radius)
     first, place = np.nonzero(distances < radius)
     return np.stack([first, rows[first, place]], axis=1).astype(np.int64)

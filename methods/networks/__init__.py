@@ -1,1 +1,1 @@
-"""Networks: the 3D backbone and the 2D encoder-decoder."""
+"""Networks: the 3D backbone, the heads of the tasks, PointNet++ and the 2D encoder-decoder."""

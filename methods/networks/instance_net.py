@@ -1,4 +1,4 @@
-"""The backbone with CSC's second head: an offset to the centre of the voxel's instance (spec A.4, F.1)."""
+"""The backbone with CSC's second head, which predicts the offset of each voxel to the centre of its instance (spec A.4, F.1)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pretrain_bench.methods.networks.res16unet import Res16UNet34C
 
 
 class InstanceOutput(NamedTuple):
-    """Rows of the input's voxels: logits (N, classes), offsets (N, 3) in metres, and the features (N, C) that both come from."""
+    """One row per input voxel: logits (N, classes), offsets (N, 3) in metres, and the features (N, C) that both heads read."""
 
     logits: Tensor
     offsets: Tensor
@@ -19,9 +19,9 @@ class InstanceOutput(NamedTuple):
 
 
 class InstanceNet(nn.Module):
-    """`final` of the backbone gives the logits; the offsets come from the same features, through one hidden layer.
+    """The backbone's `final` gives the logits; an MLP with one hidden layer maps the same features to offsets.
 
-    `scores` is PointGroup's score network, which nothing here calls.
+    `scores` is PointGroup's score network; being a submodule, it is trained and stored, but `forward` does not use it.
     """
 
     def __init__(self, backbone: Res16UNet34C, momentum: float, seed: int, scores: nn.Module | None = None) -> None:
@@ -35,5 +35,6 @@ class InstanceNet(nn.Module):
             )
 
     def forward(self, x: Any) -> InstanceOutput:
+        """A sparse tensor (N, input_channels) to rows in its order."""
         features = self.backbone.features(x)
         return InstanceOutput(self.backbone.final(features).F, self.offsets(features.F), features.F)

@@ -1,6 +1,6 @@
-"""PointNet++ in plain torch: sampling, grouping, and the point trunk of DepthContrast (spec D.1; VoteNet's backbone).
+"""PointNet++ in plain torch: sampling, grouping, and the point trunk of DepthContrast (spec D.1), which is VoteNet's backbone.
 
-Points are (B, N, 3) float32 metres, features (B, N, C). Indices are exact: the first point of equal ones, in order of index.
+Points are (B, N, 3) float32 metres, features (B, N, C). Indices are deterministic: ties go to the lowest index.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 ORIGIN_SQUARED = 1e-3
 PAIRS_AT_ONCE = 1 << 24
-"""Distances between centres and points in memory at one time."""
+"""The most distances between centres and points in memory at once."""
 
 
 class PointLevel(NamedTuple):
-    """One set abstraction: `points` centres, `neighbours` within `radius_metres` of each, channels of the shared layers."""
+    """One set abstraction: `points` centres, up to `neighbours` points within `radius_metres` of each, and the shared layers'
+    output channels."""
 
     points: int
     radius_metres: float
@@ -28,10 +29,11 @@ class PointLevel(NamedTuple):
 
 @torch.no_grad()
 def furthest_point_sample(points: Tensor, count: int, skip_origin: bool = False) -> Tensor:
-    """(B, count) int64: from point 0 on, always the point furthest from all chosen ones; between equal ones the first.
+    """(B, count) int64 indices of points (B, N, 3): point 0, then repeatedly the point furthest from all chosen ones; ties go to
+    the lowest index.
 
-    With `skip_origin` points within about 3 cm of the origin are never chosen but for point 0, as in the original
-    (spec 0.2, item 9). Raises ValueError for more samples than points.
+    With `skip_origin`, points within about 3 cm of the origin are never chosen, except point 0, as in the original (spec 0.2,
+    item 9). Raises ValueError if count > N.
     """
     batch, number, _ = points.shape
     if count > number:
@@ -50,20 +52,20 @@ def furthest_point_sample(points: Tensor, count: int, skip_origin: bool = False)
 
 
 def _first_largest(values: Tensor) -> Tensor:
-    """(B,) place of the largest value of each row of (B, N), the first of equal ones (which `argmax` does not promise)."""
+    """(B,) index of the largest value of each row of (B, N). Ties go to the first, which `argmax` does not guarantee."""
     return (values == values.amax(1, keepdim=True)).to(torch.uint8).argmax(1)
 
 
 def _squared(points: Tensor, centres: Tensor) -> Tensor:
-    """(B, N, M) squared distances, summed axis by axis so that equal points are at exactly zero."""
+    """(B, N, M) squared distances, summed axis by axis so that the distance of equal points is exactly zero."""
     return sum((points[:, :, None, a] - centres[:, None, :, a]).pow(2) for a in range(3))  # type: ignore[return-value]
 
 
 @torch.no_grad()
 def ball_query(centres: Tensor, points: Tensor, radius: float, count: int) -> Tensor:
-    """(B, M, count) int64: the first `count` points by index nearer than `radius` to each centre.
+    """(B, M, count) int64: for each centre (B, M, 3) the first `count` points (B, N, 3), by index, closer than `radius` metres.
 
-    Free places repeat the first; a centre with no point gets zeros.
+    Unused places repeat the first index; they are 0 for a centre without such points.
     """
     batch, centre_count, _ = centres.shape
     neighbours = torch.zeros((batch, centre_count, count), dtype=torch.int64, device=points.device)
@@ -71,7 +73,7 @@ def ball_query(centres: Tensor, points: Tensor, radius: float, count: int) -> Te
     for item in range(batch):
         for start in range(0, centre_count, at_once):
             part = centres[item : item + 1, start : start + at_once]
-            # Squared in float32, as the kernels that this follows do.
+            # Squared in the points' dtype, float32, as in the CUDA kernels of the original.
             limit = torch.tensor(radius, dtype=points.dtype).pow(2).item()
             near = (_squared(points[item : item + 1], part)[0].t() < limit).nonzero()
             neighbours[item, start : start + part.shape[1]] = _first_of_each(near, part.shape[1], count)
@@ -79,7 +81,7 @@ def ball_query(centres: Tensor, points: Tensor, radius: float, count: int) -> Te
 
 
 def _first_of_each(near: Tensor, rows: int, count: int) -> Tensor:
-    """(rows, count) of sorted (row, value) pairs: the first values of each row, then its first value again."""
+    """(rows, count) table of sorted (row, value) pairs: the first `count` values of each row, padded with its first value."""
     sizes = torch.bincount(near[:, 0], minlength=rows)
     starts = sizes.cumsum(0) - sizes
     place = torch.arange(len(near), device=near.device) - starts[near[:, 0]]
@@ -91,14 +93,14 @@ def _first_of_each(near: Tensor, rows: int, count: int) -> Tensor:
 
 
 def gather_rows(features: Tensor, index: Tensor) -> Tensor:
-    """(B, N, C) features at (B, ...) indices: (B, ..., C). The gradient is summed in a fixed order."""
+    """Select features (B, N, C) at indices (B, ...): (B, ..., C). The gradient is summed in a fixed order."""
     batch, number, channels = features.shape
     offset = torch.arange(batch, device=index.device).view(-1, *([1] * (index.dim() - 1))) * number
     return features.reshape(-1, channels).index_select(0, (index + offset).reshape(-1)).view(*index.shape, channels)
 
 
 class SharedLayers(nn.Sequential):
-    """The same linear-norm-ReLU layers for every row."""
+    """Linear-norm-ReLU layers applied to every row (N, C)."""
 
     def __init__(self, channels: Sequence[int]) -> None:
         layers: list[nn.Module] = []
@@ -108,9 +110,9 @@ class SharedLayers(nn.Sequential):
 
 
 class SetAbstraction(nn.Module):
-    """Sample centres, group their neighbours, and keep the largest value of each channel over a group.
+    """Sample centres, group their neighbours, apply shared layers, and take the maximum of each channel over a group.
 
-    `skip_origin` is the rule of `furthest_point_sample`.
+    `skip_origin` as in `furthest_point_sample`.
     """
 
     def __init__(self, level: PointLevel, in_channels: int, skip_origin: bool = False) -> None:
@@ -132,14 +134,15 @@ class SetAbstraction(nn.Module):
 
 
 class FeaturePropagation(nn.Module):
-    """Carry coarse features back to finer points: the three nearest, weighted by inverse distance, beside the finer features."""
+    """Interpolate coarse features at finer points (three nearest, weighted by inverse distance), concatenate the finer features,
+    and apply shared layers."""
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         self.layers = SharedLayers(channels)
 
     def forward(self, fine: Tensor, coarse: Tensor, fine_features: Tensor, coarse_features: Tensor) -> Tensor:
-        """Points (B, N, 3), (B, M, 3) and features (B, N, C), (B, M, D) to (B, N, C')."""
+        """Fine and coarse points (B, N, 3), (B, M, 3) and their features (B, N, C), (B, M, D) to features (B, N, C'); M >= 3."""
         distance, nearest = _squared(coarse, fine).transpose(1, 2).topk(3, dim=2, largest=False)
         weight = 1 / (distance.clamp_min(0).sqrt() + 1e-8)
         weight = weight / weight.sum(2, keepdim=True)
@@ -149,7 +152,7 @@ class FeaturePropagation(nn.Module):
 
 
 class PointNet2(nn.Module):
-    """Four set abstractions and two feature propagations over xyz alone; the output has the points of the second level."""
+    """Four set abstractions and two feature propagations on coordinates alone; the output is at the points of level 2."""
 
     def __init__(self, levels: Sequence[PointLevel], out_channels: int) -> None:
         super().__init__()
@@ -160,7 +163,7 @@ class PointNet2(nn.Module):
         self.up2 = FeaturePropagation((out_channels + second, out_channels, out_channels))
 
     def forward(self, points: Tensor) -> Tensor:
-        """(B, N, 3) to (B, points of level 2, out_channels)."""
+        """(B, N, 3) points in metres to features (B, points of level 2, out_channels)."""
         places: list[Tensor] = [points]
         features: list[Tensor | None] = [None]
         for layer in self.down:
@@ -174,8 +177,8 @@ class PointNet2(nn.Module):
 def votenet_levels(
     counts: Sequence[int], neighbours: Sequence[int], width: float, radius_factor: float = 1.0
 ) -> list[PointLevel]:
-    """VoteNet's four levels with `counts` centres; `width` scales the channels as it does those of the sparse network, and
-    `radius_factor` the radii, which are for rooms."""
+    """VoteNet's four levels with `counts` centres. `width` scales the channels, as in the sparse network, and `radius_factor` the
+    radii, which are made for rooms."""
     radii = tuple(radius_factor * r for r in (0.2, 0.4, 0.8, 1.2))
     channels = ((64, 64, 128), (128, 128, 256), (128, 128, 256), (128, 128, 256))
     return [

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from pretrain_bench.benchmarks.specs.network import NetworkSettings
 
 HEAD = "final."
-"""Names of the last layer's tensors, which never leave pre-training (spec A.4, I-28)."""
+"""Prefix of the last layer's tensors, which are not transferred from pre-training (spec A.4, I-28)."""
 BLOCK_MOMENTUM = 0.1
-"""Batch norms inside blocks never got the configured momentum in the original, so they keep the default (A.2)."""
+"""Momentum of batch norms inside blocks: the original never passes them the configured one, so they keep the default (A.2)."""
 
 
 class BasicBlock(nn.Module):
-    """conv3-norm-ReLU-conv3-norm, plus the residual, ReLU."""
+    """3x3x3 convolution, norm, ReLU, 3x3x3 convolution, norm; then add the residual, and ReLU. Coordinates are unchanged."""
 
     def __init__(self, engine: Any, inplanes: int, planes: int, downsample: nn.Module | None) -> None:
         super().__init__()
@@ -38,9 +38,10 @@ class BasicBlock(nn.Module):
 
 
 class Res16UNet34C(nn.Module):
-    """`forward` takes a sparse tensor (N voxels, input_channels) and gives one of (N, out_channels).
+    """Maps a sparse tensor (N voxels, input_channels) to one with out_channels on the same coordinates.
 
-    `features` is what enters `final`: 96 channels at full width. `momentum` follows the PyTorch convention.
+    `features` gives the input of the last layer, 96 channels at full width. `momentum` of the batch norms outside of blocks is
+    PyTorch's: the weight of the new batch. `backend` names a sparse backend.
     """
 
     def __init__(self, out_channels: int, settings: NetworkSettings, momentum: float, backend: str = "torch") -> None:
@@ -105,7 +106,7 @@ class Res16UNet34C(nn.Module):
 def seeded_backbone(
     out_channels: int, settings: NetworkSettings, momentum: float, backend: str, seed: int
 ) -> Res16UNet34C:
-    """A network whose initial weights depend on nothing but `seed` and its shape."""
+    """A network whose initial weights depend only on `seed` and its shape. The global random state is unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Res16UNet34C(out_channels, settings, momentum, backend)

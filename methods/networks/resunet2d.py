@@ -1,6 +1,6 @@
-"""The 2D network of `ours`: a ResNet encoder and a small decoder that gives one feature per pixel (spec E.3).
+"""The 2D network of `ours`: a ResNet encoder and a small decoder with one feature vector per pixel (spec E.3).
 
-Encoder parameters carry torchvision's ResNet names, so that its ImageNet weights load unchanged.
+Encoder parameters have torchvision's ResNet names, so that its ImageNet weights load unchanged.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _BasicBlock(nn.Module):
 
 
 class ResNetEncoder(nn.Module):
-    """ResNet-18 or -34 without its classifier; gives the outputs of its four layers, at 1/4 to 1/32 of the side."""
+    """ResNet-18 or ResNet-34 without the classifier."""
 
     def __init__(self, depth: int) -> None:
         super().__init__()
@@ -61,6 +61,7 @@ class ResNetEncoder(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, S, S) to the outputs of the four layers: 64, 128, 256 and 512 channels at 1/4, 1/8, 1/16 and 1/32 of S."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         outputs = []
         for number in range(1, 5):
@@ -70,7 +71,7 @@ class ResNetEncoder(nn.Module):
 
 
 class _DecoderStage(nn.Module):
-    """conv-ELU, nearest x2, concatenate the skip, conv-ELU."""
+    """Convolution and ELU, nearest upsampling by 2, concatenation of the skip, convolution and ELU."""
 
     def __init__(self, inplanes: int, skip: int, planes: int, settings: OursImages, last: bool) -> None:
         super().__init__()
@@ -101,6 +102,7 @@ class PixelFeatureNet(nn.Module):
         )
 
     def forward(self, x: Tensor, train_encoder: bool = True) -> Tensor:
+        """With `train_encoder` false, no gradients reach the encoder; its batch norms still follow the training mode."""
         with torch.set_grad_enabled(train_encoder and torch.is_grad_enabled()):
             one, two, three, x = self.encoder(x)
         for stage, skip in zip(self.decoder, (three, two, one, None, None), strict=True):
@@ -109,9 +111,10 @@ class PixelFeatureNet(nn.Module):
 
 
 def network_input(images: Tensor, normalise: str, channel_order: str) -> Tensor:
-    """(B, 3, H, W) RGB in [0, 1] to what the network takes: RGB or BGR, with ImageNet mean and std or without.
+    """Prepare images (B, 3, H, W), RGB in [0, 1], as network input: `channel_order` rgb or bgr; `normalise` imagenet (with its
+    mean and standard deviation) or none.
 
-    BGR is for parity with the author's code, which subtracts the constants of red from the blue channel and so on.
+    As in the author's code, the constants keep the order RGB, so with bgr the blue channel is normalised with those of red.
     """
     if channel_order == "bgr":
         images = images.flip(1)

@@ -1,4 +1,4 @@
-"""PointGroup's score network: how well a cluster of voxels fits an instance (spec F.1)."""
+"""PointGroup's score network, which rates how well a cluster of voxels matches an instance (spec F.1)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pretrain_bench.methods.sparse.backend import sparse_backend
 
 
 class ScoreNet(nn.Module):
-    """A sparse U-Net of two levels over each cluster, then the largest value of every channel, then one number."""
+    """A sparse U-Net of two levels on each cluster, max pooling over the cluster, and a linear layer: one logit per cluster."""
 
     def __init__(self, in_channels: int, channels: int, backend: str, momentum: float, seed: int) -> None:
         super().__init__()
@@ -39,8 +39,8 @@ class ScoreNet(nn.Module):
             self.score = nn.Linear(channels, 1)
 
     def forward(self, features: Tensor, cells: Sequence[Tensor]) -> Tensor:
-        """(P,) logits of P clusters: `cells` (n, 3) integers from 0 of each, `features` (sum n, C) of all, one after the other;
-        features in one cell are averaged."""
+        """(P,) logits of P clusters: `cells` holds (n, 3) non-negative integers per cluster, `features` (sum n, C) the rows of
+        all clusters in the same order. Features in one cell are averaged."""
         numbers = torch.cat([torch.full((len(c), 1), i) for i, c in enumerate(cells)])
         coordinates = torch.cat([numbers, torch.cat(list(cells))], dim=1).int().to(features.device)
         skip = self.fine(self.enter(self.engine.SparseTensor(*_cell_means(features, coordinates))))
@@ -49,16 +49,16 @@ class ScoreNet(nn.Module):
 
 
 def _cell_means(features: Tensor, coordinates: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean features of distinct coordinates, and these, sorted."""
+    """Mean features at the distinct coordinates, and these coordinates, sorted."""
     distinct, rows, counts = torch.unique(coordinates, dim=0, return_inverse=True, return_counts=True)
     sums = features.new_zeros((len(distinct), features.shape[1])).index_add(0, rows, features)
     return sums / counts[:, None], distinct
 
 
 def _cluster_maxima(values: Tensor, numbers: Tensor, count: int) -> Tensor:
-    """(count, C) largest values of the rows of each number, in the order of the numbers, whatever that of the rows.
+    """(count, C) maxima over the rows of each cluster number 0..count - 1; rows may be in any order.
 
-    MinkowskiEngine's global pooling promises no order, and fails where there is but one number.
+    MinkowskiEngine's global pooling guarantees no order, and fails for a single cluster.
     """
     order = torch.argsort(numbers, stable=True)
     parts = values.index_select(0, order).split(torch.bincount(numbers, minlength=count).tolist())

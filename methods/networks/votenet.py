@@ -1,6 +1,6 @@
-"""VoteNet on a sparse backbone: seeds vote for the middles of objects, and clusters of votes propose boxes (spec F.3).
+"""VoteNet on a sparse backbone: seeds vote for object centres, and clusters of votes propose boxes (spec F.3).
 
-Places are float32 metres in the frame of the scene. B scenes, S seeds, P proposals, NH bins of headings, NS classes of sizes.
+Positions are float32 metres in the scene's frame. B scenes, S seeds, P proposals, NH heading bins, NS size classes.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pretrain_bench.benchmarks.specs.recipes import DetectionRecipe
 from pretrain_bench.methods.networks.pointnet2 import PointLevel, SetAbstraction, SharedLayers, furthest_point_sample
 
 LEAST_NORM = 1e-12
-"""Of a vote's feature: a smaller one is divided by this, where the original divides by zero."""
+"""Least norm by which the feature of a vote is divided; the original divides by zero."""
 
 
 class Proposals(NamedTuple):
-    """What the network says. `seeds` (B, S, 3) and `seed_rows` (B, S), rows of each scene's own points; `votes` (B, S, 3);
-    `clusters` (B, P, 3) votes that proposals grow from; `centres` (B, P, 3); the rest are logits (B, P, ...), and residuals in
-    units of half a bin (B, P, NH) and of the mean size (B, P, NS, 3)."""
+    """The output of VoteNet. `seeds` (B, S, 3) and `seed_rows` (B, S), their rows among the points of each scene; `votes`
+    (B, S, 3); `clusters` (B, P, 3), the sampled votes around which proposals are grouped; box `centres` (B, P, 3); logits
+    (B, P, ...); and residuals of heading (B, P, NH), in half bins, and of size (B, P, NS, 3), relative to the mean size."""
 
     seeds: Tensor
     seed_rows: Tensor
@@ -43,20 +43,21 @@ class Proposals(NamedTuple):
 
 
 class Voting(nn.Module):
-    """A vote of every seed: where the middle of its object is, and the feature that it brings there, of length 1."""
+    """Each seed casts a vote: a predicted object centre, with a unit-length feature."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(SharedLayers((channels,) * 3), nn.Linear(channels, 3 + channels))
 
     def forward(self, seeds: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Seeds (B, S, 3) and features (B, S, C) to votes (B, S, 3) and their features (B, S, C)."""
+        """Seeds (B, S, 3) and features (B, S, C) to votes (B, S, 3) and unit features (B, S, C)."""
         out = self.layers(features.flatten(0, 1)).view(*features.shape[:2], -1).to(seeds.dtype)
         return seeds + out[..., :3], functional.normalize(features + out[..., 3:], dim=2, eps=LEAST_NORM)
 
 
 class VoteNet(nn.Module):
-    """`backbone` gives `recipe.vote_channels` channels for each voxel; `mean_sizes` (NS, 3) metres."""
+    """Backbone, voting, grouping and proposals. `backbone` gives `recipe.vote_channels` channels per voxel; `mean_sizes` (NS, 3)
+    is in metres."""
 
     mean_sizes: Tensor
 
@@ -81,9 +82,10 @@ class VoteNet(nn.Module):
         self.proposing = nn.Sequential(SharedLayers((width,) * 3), nn.Linear(width, sum(self.parts)))
 
     def forward(self, tensor: Any, points: Sequence[Tensor]) -> Proposals:
-        """`tensor` holds the voxels of all scenes, scene after scene; `points[b]` (V_b, 3) metres the point of each of them.
+        """Propose boxes. `tensor` holds the voxels of all scenes, scene after scene; `points[b]` (V_b, 3) has the point of each
+        voxel of scene b, in metres.
 
-        Raises ValueError where they don't belong together.
+        Raises ValueError if the numbers of voxels and points per scene differ.
         """
         _check_rows(tensor, points)
         features = self.backbone(tensor).F.to(points[0].dtype)
@@ -102,31 +104,31 @@ class VoteNet(nn.Module):
 
 
 def _check_rows(tensor: Any, points: Sequence[Tensor]) -> None:
-    """The rows of a sparse tensor are those of `points`, scene after scene, as far as the numbers of scenes can tell."""
+    """Raise ValueError unless the tensor has as many rows per scene as `points`, scene after scene."""
     counts = torch.tensor([len(p) for p in points])
     expected = torch.arange(len(points)).repeat_interleave(counts)
     if bool((counts == 0).any()) or not torch.equal(tensor.C[:, 0].cpu().long(), expected):
         raise ValueError(
-            f"the voxels are not those of {len(points)} scenes with {counts.tolist()} points, in this order"
+            f"expected the voxels of {len(points)} scenes with {counts.tolist()} points each, at least one, in this order"
         )
 
 
 @torch.no_grad()
 def seed_rows(points: Sequence[Tensor], count: int, skip_origin: bool = False) -> Tensor:
-    """(B, count) int64: the furthest points of each scene; where it has no more than `count`, all of them over and over."""
+    """(B, count) int64 rows by furthest point sampling in each scene; a scene with at most `count` points gives all, repeated."""
     device = points[0].device
     rows = torch.stack([torch.arange(count, device=device) % len(p) for p in points])
     large = [b for b, p in enumerate(points) if len(p) > count]
     if large:
         most = max(len(points[b]) for b in large)
-        # Copies of the first point come last and lie at a distance of 0 from the start on, so they are never chosen.
+        # Padding repeats the first point: its distance to the chosen points is 0, so it is never chosen.
         filled = [torch.cat([points[b], points[b][:1].expand(most - len(points[b]), 3)]) for b in large]
         rows[large] = furthest_point_sample(torch.stack(filled), count, skip_origin)
     return rows
 
 
 def raw_boxes(proposals: Proposals, mean_sizes: NDArray[np.floating] | Tensor, scene: int) -> RawBoxes:
-    """One scene's proposals for the decoder, residuals in radians and metres."""
+    """The proposals of scene number `scene` as float64 arrays for the box decoder, with residuals in radians and metres."""
 
     def array(values: Tensor) -> NDArray[np.float64]:
         return values[scene].detach().cpu().double().numpy()
@@ -145,14 +147,14 @@ def raw_boxes(proposals: Proposals, mean_sizes: NDArray[np.floating] | Tensor, s
 
 
 def set_norm_momentum(module: nn.Module, momentum: float) -> None:
-    """Set the momentum of every batch norm, those of a sparse backbone and those inside its blocks included."""
+    """Set the momentum of every batch norm in `module`, including those inside the backbone's blocks."""
     for layer in module.modules():
         if isinstance(layer, _BatchNorm):
             layer.momentum = momentum
 
 
 def norm_momentum(recipe: DetectionRecipe, progress: float) -> float:
-    """Momentum of batch norms at a share of the run, `progress` in 0..1."""
-    # A share that is a multiple but for rounding counts as one.
+    """Momentum of batch norms at `progress`, the share of the run in 0..1 that is over."""
+    # 1e-9 absorbs rounding when `progress` is a multiple of the interval.
     halvings = math.floor(progress / recipe.norm_halved_every + 1e-9)
     return max(recipe.norm_momentum * 0.5**halvings, recipe.norm_least)

@@ -1,7 +1,7 @@
-"""SimCLR augmentations whose geometry is tracked exactly (spec E.4).
+"""SimCLR augmentations with exactly tracked geometry (spec E.4).
 
-A view is a crop of the source image, resized to a square and perhaps mirrored, so its pixels map to source coordinates
-by one affine formula per axis, and the match of a pixel in the other view is found by inverting that formula: no search.
+A view is a crop of the source image, resized to a square and possibly mirrored. Its pixels therefore map to source coordinates by
+one affine formula per axis, and inverting the formula of the other view gives a pixel's match without a search.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pretrain_bench.methods.ours.recipe import OursImages
 
 
 class Crop(NamedTuple):
-    """A window of the source image in pixels, resized to side x side, mirrored left to right where `flip`."""
+    """A window of the source image in pixels, resized to side x side, mirrored left to right if `flip`."""
 
     left: int
     top: int
@@ -29,23 +29,23 @@ class Crop(NamedTuple):
     side: int
 
     def source(self, axis: int, pixel: Tensor) -> Tensor:
-        """Source coordinate (x for axis 0, y for axis 1) of view pixels, as bilinear resizing (half-pixel centres, no
-        antialiasing) of a coordinate image gives it; beyond the window's outer pixel centres it is clamped."""
+        """Source coordinates (x for axis 0, y for axis 1) of view pixels: those of bilinear resizing with half-pixel centres and
+        without antialiasing, clamped to the outer pixel centres of the window."""
         start, size = (self.left, self.width) if axis == 0 else (self.top, self.height)
         if axis == 0 and self.flip:
             pixel = self.side - 1 - pixel
         return start + ((pixel + 0.5) * size / self.side - 0.5).clamp(0, size - 1)
 
     def pixel(self, axis: int, source: Tensor) -> Tensor:
-        """The nearest view pixel to a source coordinate, which may lie outside 0..side - 1."""
+        """The view pixel nearest to each source coordinate; it may be outside 0..side - 1."""
         start, size = (self.left, self.width) if axis == 0 else (self.top, self.height)
         position = torch.round((source - start + 0.5) * self.side / size - 0.5)
         return self.side - 1 - position if axis == 0 and self.flip else position
 
 
 def draw_crop(width: int, height: int, settings: OursImages, rng: Generator) -> Crop:
-    """A random resized crop: area and aspect uniform (aspect in the logarithm), ten tries, then the largest centre crop
-    of an allowed aspect; mirrored with the flip probability."""
+    """A random resized crop with uniform area share and log-uniform aspect; if ten draws do not fit, the largest centre crop with
+    an allowed aspect. Mirrored with `flip_probability`."""
     flip = bool(rng.random() < settings.flip_probability)
     low, high = (math.log(a) for a in settings.crop_aspect)
     for _ in range(10):
@@ -61,7 +61,7 @@ def draw_crop(width: int, height: int, settings: OursImages, rng: Generator) -> 
 
 
 def apply_crop(image: Tensor, crop: Crop) -> Tensor:
-    """(3, H, W) in [0, 1] to (3, side, side); bilinear, antialiased as image libraries do."""
+    """Crop and resize an image (3, H, W) in [0, 1] to (3, side, side), bilinear with antialiasing; mirror it if `crop.flip`."""
     window = image[None, :, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
     size = (crop.side, crop.side)
     out = functional.interpolate(window, size, mode="bilinear", align_corners=False, antialias=True)[0]
@@ -71,8 +71,8 @@ def apply_crop(image: Tensor, crop: Crop) -> Tensor:
 def match_pixels(one: Crop, two: Crop, radius: float, nearest: bool = True) -> Tensor:
     """(M, 2) flat pixel indices y * side + x, one row for each pixel of view `one` with a match in view `two`.
 
-    The match is the pixel of `two` whose source coordinates are nearest, if within `radius` source pixels; or with
-    `nearest` false, the first such pixel in reading order, as the author's code takes it.
+    The match is the pixel of `two` with the nearest source coordinates, if within `radius` source pixels; with `nearest` false,
+    the first pixel in reading order within the radius, as in the author's code.
     """
     side = one.side
     pixels = torch.arange(side, dtype=torch.float64)
@@ -94,7 +94,7 @@ def _axis_matches(one: Crop, two: Crop, axis: int, pixels: Tensor, radius: float
 
 
 def _first_matches(one: Crop, two: Crop, radius: float) -> Tensor:
-    """The first pixel of `two`, row by row, within `radius`: found per row of `two`, for all pixels of `one` at once."""
+    """The first pixel of `two` in reading order within `radius`; loops over rows of `two`, for all pixels of `one` at once."""
     side = one.side
     pixels = torch.arange(side, dtype=torch.float64)
     x1, y1 = one.source(0, pixels), one.source(1, pixels)
@@ -113,7 +113,7 @@ def _first_matches(one: Crop, two: Crop, radius: float) -> Tensor:
 
 
 def change_colours(image: Tensor, settings: OursImages, rng: Generator) -> Tensor:
-    """Colour jitter, greyscale and blur, each with its probability; (3, S, S) in [0, 1] in and out."""
+    """Apply colour jitter, greyscale and blur to an image (3, S, S) in [0, 1], each with its probability."""
     if rng.random() < settings.jitter_probability:
         image = _jitter(image, settings.jitter, rng)
     if rng.random() < settings.grey_probability:
@@ -154,7 +154,7 @@ def _turn_hue(image: Tensor, shift: float) -> Tensor:
         value == r, ((g - b) / safe) % 6, torch.where(value == g, (b - r) / safe + 2, (r - g) / safe + 4)
     )
     hue = (sector / 6 + shift) % 1.0
-    # Each channel of the pure hue is a trapezoid over the circle; channel c is offset by n.
+    # Each channel of a pure hue is a trapezoid over the six sectors of the hue circle, shifted by n sectors.
     channels = []
     for n in (5.0, 3.0, 1.0):
         k = (n + hue * 6) % 6
@@ -163,7 +163,7 @@ def _turn_hue(image: Tensor, shift: float) -> Tensor:
 
 
 def _blur(image: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur with a window of a tenth of the side (odd), mirrored at the border."""
+    """Gaussian blur with an odd window of about a tenth of the side, reflected at the border."""
     half = max(1, image.shape[-1] // 20)
     offsets = torch.arange(-half, half + 1, dtype=image.dtype)
     weights = torch.exp(-0.5 * (offsets / sigma) ** 2)

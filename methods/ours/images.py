@@ -28,7 +28,7 @@ def run(context: StageContext) -> dict[str, float | None]:
 
 
 def prepare(context: StageContext) -> Training:
-    """The network, and the steps that train it."""
+    """Build the network and its training. Raises DataError if `image_side` is not a multiple of 32 or no scene has a frame."""
     recipe = context.recipe(OursImages)
     assert context.spec.data is not None
     if recipe.image_side % SIDE_MULTIPLE:
@@ -63,7 +63,7 @@ def prepare(context: StageContext) -> Training:
         rows = [gather_pairs(features[i], features[half + i], matches[i].to(context.device)) for i in range(half)]
         loss = pixel_loss(rows, recipe)
         loss.backward()
-        # Of each pair on its own, whatever the negatives of the loss, so that profiles can be compared.
+        # Measured within each pair, whatever negatives the loss uses, so that profiles can be compared.
         each = [embedding_health(unit_rows(q.detach()), unit_rows(k.detach())) for q, k in rows if len(q)]
         health = {name: float(np.mean([h[name] for h in each])) for name in (each[0] if each else ())}
         health["pixels_per_pair"] = float(np.mean([len(m) for m in matches]))
@@ -77,7 +77,8 @@ def prepare(context: StageContext) -> Training:
 
 
 def initialise_encoder(context: StageContext, network: nn.Module) -> None:
-    """Load the ImageNet weights that the user named, or report that the encoder is randomly initialised."""
+    """Load the user's ImageNet weights into the encoder, or warn that it is randomly initialised. Raises DataError if the file
+    does not match the encoder."""
     path = context.imagenet_weights
     if path is None:
         context.notes["encoder_initialisation"] = "random"
@@ -101,21 +102,22 @@ def make_views(colour: np.ndarray, recipe: OursImages, rng: np.random.Generator)
 
 
 def view_features(network: nn.Module, inputs: Tensor, recipe: OursImages, train_encoder: bool) -> Tensor:
-    """(2N, C, S, S) features of N first and then N second views (2N, 3, S, S), in one pass or one for each view."""
+    """(2N, C, S, S) features of N first views followed by N second views (2N, 3, S, S), in one pass or one per view
+    (`norm_over`)."""
     passes = inputs.chunk(2) if recipe.norm_over == "each_view" else (inputs,)
     return torch.cat([network(part, train_encoder=train_encoder) for part in passes])
 
 
 def gather_pairs(one: Tensor, two: Tensor, matches: Tensor) -> tuple[Tensor, Tensor]:
-    """Feature maps (C, S, S) and flat matches (M, 2) to query and key rows (M, C)."""
+    """Queries and keys (M, C) at flat matches (M, 2) of two feature maps (C, S, S)."""
     return one.flatten(1).t()[matches[:, 0]], two.flatten(1).t()[matches[:, 1]]
 
 
 def pixel_loss(rows: list[tuple[Tensor, Tensor]], recipe: OursImages) -> Tensor:
-    """InfoNCE per image pair, then mean (or sum) over all pairs of the step.
+    """InfoNCE per image pair, then the mean (or sum) over all pairs of the step: a scalar. `rows` are queries and keys (M, C).
 
-    A pair without matches adds nothing but counts in the mean (spec 0.2, item 7). With `negatives: batch` the matched pixels
-    of the step's other images are negatives too (J-3).
+    A pair without matches contributes zero but counts in the mean (spec 0.2, item 7). With `negatives: batch`, matched pixels of
+    the step's other images are negatives too (J-3).
     """
     normalised = [(unit_rows(q), unit_rows(k)) for q, k in rows if len(q)]
     if not normalised:

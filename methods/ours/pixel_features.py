@@ -1,4 +1,4 @@
-"""Pixel features of `ours` for `bench features`: what stage 1 knows of an image (the paper's Figure 2)."""
+"""Pixel features of `ours` for `bench features`: the output of stage 1 for an image (Figure 2 of the paper)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pretrain_bench.methods.training.checkpoint import load_into, load_weights
 
 
 def pixel_features(context: StageContext, frame: Frame) -> dict[str, np.ndarray]:
-    """Arrays of one frame before and after stage 1: `pixels_*` (S, S, C) float32, and `crop` (S, S, 3) uint8, their image.
+    """`pixels_before` and `pixels_after` (S, S, C) float32 of stage 1, and their image `crop` (S, S, 3) uint8.
 
-    Empty where the 3D network's output has other channels than the pixels' features.
+    Empty if the output of the 3D network is not in the feature space of the pixels (`head` other than final16).
     """
     recipe = context.recipe(OursPoints)
     if recipe.head != "final16":

@@ -1,4 +1,4 @@
-"""Stage 2 of `ours`: the frozen 2D network's pixel features are the targets of the 3D network (spec E.5)."""
+"""Stage 2 of `ours`: the 3D network learns to reproduce the pixel features of the frozen 2D network (spec E.5)."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ MLP_WIDTH = 32
 
 
 class FrameSample(NamedTuple):
-    """One frame, ready for both networks.
+    """One frame as input of both networks, with P point-pixel pairs.
 
-    coordinates (V, 3) int32 voxels; colours (V, 3) float32 in -0.5..0.5; rows (P,) int64 voxel of each pair; uv (P, 2)
-    int64 source pixel of each pair; image (3, S, S) float32 in [0, 1].
+    coordinates (V, 3) int32 voxels; colours (V, 3) float32 in -0.5..0.5; rows (P,) int64, the voxel of each pair; uv (P, 2)
+    int64, the source pixel of each pair; image (3, S, S) float32 in [0, 1].
     """
 
     coordinates: Tensor
@@ -53,7 +53,8 @@ def run(context: StageContext) -> dict[str, float | None]:
 
 
 def prepare(context: StageContext) -> Training:
-    """The student with the frozen network of stage 1, and the steps that train it."""
+    """Build the student, the frozen network of stage 1 and the training. Raises DataError if no scene has a frame, or the weights
+    of stage 1 do not load."""
     recipe, spec = context.recipe(OursPoints), context.spec
     assert spec.data is not None
     frames = frames_of(context)
@@ -96,7 +97,8 @@ def prepare(context: StageContext) -> Training:
 
 
 def point_loss(queries: Tensor, keys: Tensor, recipe: OursPoints) -> Tensor:
-    """InfoNCE of unit point features (P, C) with the unit pixel features (P, C) of their pairs, frame after frame (J-10)."""
+    """InfoNCE of unit point features (P, C) with the unit pixel features (P, C) of their pairs, frame after frame; a scalar. The
+    recipe's `negatives` are those of J-10."""
     if recipe.negatives == "batch":
         return info_nce(queries, keys, recipe.temperature)
     if recipe.negatives == "batch_points":
@@ -106,7 +108,7 @@ def point_loss(queries: Tensor, keys: Tensor, recipe: OursPoints) -> Tensor:
 
 
 class Student(nn.Module):
-    """The backbone, and with `head: final32_mlp` (J-8) an MLP behind it that is dropped with `final` afterwards."""
+    """The backbone, and with `head: final32_mlp` (J-8) an MLP after it, which is discarded after pre-training."""
 
     def __init__(self, backbone: nn.Module, channels: int, with_mlp: bool) -> None:
         super().__init__()
@@ -124,7 +126,7 @@ class Student(nn.Module):
 
 
 def build_student(context: StageContext, recipe: OursPoints, channels: int) -> Student:
-    """The 3D network with seeded initial weights."""
+    """The 3D network, with `channels` output channels and seeded initial weights."""
     spec = context.spec
     with_mlp = recipe.head == "final32_mlp"
     seed = context.seed("weights")
@@ -136,7 +138,7 @@ def build_student(context: StageContext, recipe: OursPoints, channels: int) -> S
 
 
 def load_teacher(context: StageContext, recipe: OursPoints) -> PixelFeatureNet:
-    """The frozen 2D network of stage 1, built from the settings that lie beside its weights."""
+    """The frozen 2D network of stage 1, built from the settings stored with its weights."""
     weights = load_weights(context.parent("images") / IMAGE_NETWORK)
     settings = OursImages.model_validate_json((context.parent("images") / IMAGE_SETTINGS).read_bytes())
     teacher = PixelFeatureNet(settings)
@@ -149,7 +151,7 @@ def load_teacher(context: StageContext, recipe: OursPoints) -> PixelFeatureNet:
 def teacher_features(
     teacher: PixelFeatureNet, samples: list[FrameSample], recipe: OursPoints, device: torch.device
 ) -> Tensor:
-    """(sum P, C) target features of all pairs of a step, not yet normalised."""
+    """(sum P, C) float32 target features of all pairs of a step, not normalised."""
     images = torch.stack([s.image for s in samples]).to(device)
     maps = teacher(network_input(images, recipe.normalise, recipe.channel_order)).float()
     return torch.cat([lookup(maps[i], s.uv.to(device), s.crop, recipe.lookup) for i, s in enumerate(samples)])
@@ -158,7 +160,8 @@ def teacher_features(
 def draw_sample(
     context: StageContext, recipe: OursPoints, frames: list[tuple[str, int]], index: int, step: int, position: int
 ) -> FrameSample:
-    """The sample of one frame, or of the next drawn one where a frame has too few pairs (spec 0.2, item 6)."""
+    """The sample of one frame, or of another drawn at random if it has too few pairs (spec 0.2, item 6). Raises DataError if many
+    in a row have too few."""
     rng = context.rng("augmentation", step, position)
     problem = f"frames in a row have fewer than {recipe.pairs_per_frame} points inside the image crop"
     return first_usable(
@@ -167,7 +170,7 @@ def draw_sample(
 
 
 def frame_sample(frame: Frame, recipe: OursPoints, rng: Generator) -> FrameSample | None:
-    """Augment and voxelise one frame and choose its point-pixel pairs; None where there are too few."""
+    """Augment and voxelise one frame and draw its point-pixel pairs; None if there are too few."""
     height, width = frame.colour.shape[:2]
     crop = centre_crop(width, height, recipe.resize_side, recipe.image_side)
     points = upright_points(frame)
@@ -201,7 +204,7 @@ def frame_sample(frame: Frame, recipe: OursPoints, rng: Generator) -> FrameSampl
 
 
 def crop_around_pairs(coordinates: np.ndarray, usable_rows: np.ndarray, limit: int, rng: Generator) -> np.ndarray:
-    """Sorted rows of the `limit` voxels nearest to a random voxel that has a usable point."""
+    """Sorted rows of the `limit` voxels nearest to a random one of `usable_rows`; all rows if they fit or none is usable."""
     if len(coordinates) <= limit or not len(usable_rows):
         return np.arange(len(coordinates))
     centre = usable_rows[rng.integers(len(usable_rows))]

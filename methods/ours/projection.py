@@ -14,7 +14,7 @@ from pretrain_bench.benchmarks.datasets.views import Frame
 
 
 def project(xyz: NDArray[np.float64], frame: Frame) -> NDArray[np.float64]:
-    """(N, 2) pixel coordinates of points with z up, as `upright_points` gives them, by perspective projection."""
+    """(N, 2) pixel coordinates (x right, y down) of points (N, 3) from `upright_points` (metres, z up): pinhole projection."""
     camera = (xyz - frame.pose[:3, 3]) @ frame.pose[:3, :3]
     k = frame.intrinsic
     return np.stack(
@@ -23,10 +23,10 @@ def project(xyz: NDArray[np.float64], frame: Frame) -> NDArray[np.float64]:
 
 
 class CentreCrop(NamedTuple):
-    """Resize so that the shorter side is `resize_side` pixels, then take the centre `side` x `side`.
+    """The central side x side pixels of an image that was resized to `size`.
 
-    grid_x, grid_y (side,) float64: the source coordinate of each crop column and row. size: resized (width, height);
-    left, top: of the crop in the resized image, by banker's rounding as image libraries do.
+    grid_x, grid_y (side,) float64: the source coordinate of each column and row of the crop. size: (width, height) after
+    resizing; left, top: position of the crop in the resized image, rounded half to even as in image libraries.
     """
 
     size: tuple[int, int]
@@ -38,7 +38,7 @@ class CentreCrop(NamedTuple):
 
 
 def centre_crop(width: int, height: int, resize_side: int, side: int) -> CentreCrop:
-    """The geometry of the stage-2 image for a source of width x height. Raises ValueError where the crop does not fit."""
+    """The crop of a width x height source, resized to a shorter side of `resize_side`. Raises ValueError if `side` is larger."""
     if resize_side < side:
         raise ValueError(f"resize_side ({resize_side}) must be at least image_side ({side})")
     if width >= height:
@@ -54,7 +54,7 @@ def centre_crop(width: int, height: int, resize_side: int, side: int) -> CentreC
 
 
 def crop_image(image: Tensor, crop: CentreCrop, antialias: bool = True) -> Tensor:
-    """(3, H, W) in [0, 1] to (3, side, side); bilinear, smoothed first with `antialias`."""
+    """Resize and crop an image (3, H, W) in [0, 1] to (3, side, side): bilinear, with or without antialiasing."""
     resized = functional.interpolate(
         image[None], (crop.size[1], crop.size[0]), mode="bilinear", align_corners=False, antialias=antialias
     )[0]
@@ -62,17 +62,18 @@ def crop_image(image: Tensor, crop: CentreCrop, antialias: bool = True) -> Tenso
 
 
 def inside_crop(uv: NDArray[np.integer], crop: CentreCrop) -> NDArray[np.bool_]:
-    """(N,) points strictly inside the crop's source range, truncated to whole pixels and shrunk by one on every side."""
+    """(N,) mask of the source pixels `uv` (N, 2) strictly inside the crop's source range, truncated to whole pixels and shrunk by
+    one pixel on every side."""
     low, high = (int(crop.grid_x[0]) + 1, int(crop.grid_y[0]) + 1), (int(crop.grid_x[-1]) - 1, int(crop.grid_y[-1]) - 1)
     return np.asarray(((uv > low) & (uv < high)).all(axis=1))
 
 
 def lookup(features: Tensor, uv: Tensor, crop: CentreCrop, mode: str = "bilinear") -> Tensor:
-    """(C, side, side) features at source pixels (M, 2): (M, C).
+    """Sample features (C, side, side) at source pixels `uv` (M, 2): (M, C).
 
-    "bilinear" interpolates exactly at the continuous crop position; positions are computed in float64, because a grid
-    in float32 (as grid_sample takes it) costs three digits. "author_code" follows the author's routine, which takes the
-    cell from the truncated first grid coordinate and so extrapolates for about a third of the points (spec 0.2, item 4).
+    "bilinear" interpolates at the continuous crop position, computed in float64: float32 positions, as in grid_sample, would lose
+    three digits. "author_code" follows the author's routine, which derives the cell from the truncated first grid coordinate and
+    so extrapolates for about a third of the points (spec 0.2, item 4).
     """
 
     def cell(pixel: Tensor, grid: NDArray[np.float64]) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Recipes of `ours`, one for each of its two stages (spec E)."""
+"""The recipes of the two stages of `ours` (spec E)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class OursImages(Recipe):
     decoder: Literal["author", "monodepth2"] = Field("author", description="J-2: bias and padding of the decoder")
     final_elu: bool = Field(True, description="J-2")
     norm_over: Literal["both_views", "each_view"] = Field(
-        "both_views", description="batch of a norm: both views of all images, or one view of each"
+        "both_views", description="images over which batch norm averages: both views together, or each view separately"
     )
     negatives: Literal["within_pair", "batch"] = Field(
         "within_pair",
-        description="J-3: matched pixels of the second view of the same image, or of all images of the step",
+        description="J-3: other matched pixels in the second view of the same image, or of all images of the step",
     )
     reduction: Literal["mean", "sum"] = Field("mean", description="J-4: reduction over the pairs of a step")
     normalise: Literal["imagenet", "none"] = Field("imagenet", description="J-5")
@@ -60,27 +60,27 @@ class OursImages(Recipe):
 
 
 class OursPoints(Recipe):
-    """Stage 2 of `ours`: frozen pixel features as targets for the 3D network (spec E.5)."""
+    """Stage 2 of `ours`: the 3D network learns to reproduce frozen pixel features (spec E.5)."""
 
     steps: PositiveInt = 20_000
     frames_per_step: PositiveInt = 8
     pairs_per_frame: PositiveInt = 2000
     voxel_metres: PositiveFloat = 0.05
-    image_side: PositiveInt = Field(224, description="centre crop")
-    resize_side: PositiveInt = Field(256, description="shorter side of the image before the crop")
+    image_side: PositiveInt = Field(224, description="side of the centre crop, in pixels")
+    resize_side: PositiveInt = Field(256, description="shorter side of the image before the crop, in pixels")
     max_voxels_per_frame: PositiveInt | None = Field(
-        None, description="spatial crop for small machines; none in papers"
+        None, description="spatial crop for small machines; the papers use none"
     )
     temperature: PositiveFloat = 0.4
     head: Literal["final16", "final32_mlp"] = Field("final16", description="J-8")
     negatives: Literal["batch", "per_frame", "batch_points"] = Field(
         "batch",
-        description="J-10: pixel features of the step's other pairs, of the same frame's, or point features of the step's",
+        description="J-10: pixel features of the other pairs of the step, or of the same frame; or point features of the step",
     )
     frozen_norm: Literal["eval", "train"] = Field("eval", description="J-11: batch norm of the frozen 2D network")
     normalise: Literal["imagenet", "none"] = Field("imagenet", description="J-5")
     channel_order: Literal["rgb", "bgr"] = Field("rgb", description="J-5")
-    antialias: bool = Field(True, description="whether the image is smoothed before it is reduced")
+    antialias: bool = Field(True, description="whether the image is resized with antialiasing")
     lookup: Literal["bilinear", "author_code"] = Field("bilinear", description="spec 0.2, item 4")
     scale: Range = (0.9, 1.1)
     rotation_degrees: tuple[float, float, float] = (180 / 32, 180 / 32, 180.0)
@@ -96,5 +96,5 @@ class OursPoints(Recipe):
         return self.frames_per_step
 
     def work_per_step(self) -> Work:
-        """The voxels of each frame pass through the 3D network; the frozen 2D network costs little beside it."""
+        """The voxels of each frame pass through the 3D network; the cost of the frozen 2D network is small and left out."""
         return Work(voxels=self.frames_per_step * voxels_of_frame(self.voxel_metres, self.max_voxels_per_frame))

@@ -1,1 +1,1 @@
-"""PointContrast (spec B): two frames that see one place, turned apart; points that match must have matching features."""
+"""PointContrast (spec B): matching points of two overlapping, separately rotated frames learn equal features."""

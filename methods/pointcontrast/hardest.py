@@ -14,7 +14,7 @@ NEGATIVE_MARGIN = 1.4
 
 
 class HardestLoss(NamedTuple):
-    """The two terms, and how many negatives of either side were kept."""
+    """Both terms (scalars), and the number of negatives kept for the anchors of either side."""
 
     positive: Tensor
     negative: Tensor
@@ -24,10 +24,11 @@ class HardestLoss(NamedTuple):
 def hardest_contrastive(
     features0: Tensor, features1: Tensor, positives: Tensor, candidates0: Tensor, candidates1: Tensor, matches: Tensor
 ) -> HardestLoss:
-    """Positives (P, 2) rows of both; candidates: rows of either from which the nearest to a positive is its hardest negative.
+    """The hardest-contrastive loss of features (N0, C) and (N1, C) of two clouds.
 
-    A nearest candidate that is a true match, by `matches` (M, 2), is dropped. Where every one is, its term is zero, not NaN as in
-    the original (spec 0.2 item 12). The positive margin is on the squared distance.
+    `positives` (P, 2) are matching rows of both; the nearest of the candidates (rows of the other cloud) is the hardest negative
+    of an anchor. A negative that is a true match, listed in `matches` (M, 2), is dropped; if all are, the term is zero instead of
+    NaN as in the original (spec 0.2, item 12). The positive margin applies to the squared distance, the negative to the distance.
     """
     one, two = features0[positives[:, 0]], features1[positives[:, 1]]
     apart = (one - two).pow(2).sum(1)
@@ -46,7 +47,7 @@ def hardest_contrastive(
 
 
 def _nearest(anchors: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance sqrt(d^2 + 1e-7) to the nearest candidate of every anchor, and which it is."""
+    """For each anchor (P, C) the distance sqrt(d^2 + 1e-7) to its nearest candidate (K, C), and the index of that candidate."""
     with torch.no_grad():
         count_similarities(anchors, candidates)
         nearest = torch.cdist(anchors, candidates).argmin(1)

@@ -1,4 +1,4 @@
-"""PointContrast's one stage: geometry alone, turned by any rotation (spec B.2 to B.5)."""
+"""The only stage of PointContrast: geometry as the only input, arbitrary rotations (spec B.2 to B.5)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pretrain_bench.methods.training.frame_pairs import (
 from pretrain_bench.methods.training.loop import Training, train_and_save
 
 INPUT = "geometry"
-"""The network sees ones in place of colours, also when `bench features` draws its output."""
+"""The network sees ones instead of colours; `bench features` reads this to give it the same input."""
 
 
 def run(context: StageContext) -> dict[str, float | None]:
@@ -34,7 +34,7 @@ def run(context: StageContext) -> dict[str, float | None]:
 
 
 def prepare(context: StageContext) -> Training:
-    """The backbone, and the steps that train it."""
+    """Build the backbone and its training. Raises DataError if no two frames overlap enough."""
     recipe = context.recipe(PointContrast)
     return prepare_pairs(context, recipe, any_rotation, False, partial(pair_loss, recipe))
 
@@ -42,10 +42,11 @@ def prepare(context: StageContext) -> Training:
 def pair_loss(
     recipe: PointContrast, batch: Batch, embeddings: Embeddings, rng: Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """PointInfoNCE over one match of each point, or the hardest-contrastive loss over all of them; then queries and keys."""
+    """(loss, queries, keys): PointInfoNCE over one match per point, or the hardest-contrastive loss over all matches; and the
+    embeddings (P, C) of the positives."""
     one, two = embeddings
     if recipe.loss == "hardest":
-        # Positives come from all matches, and every match counts as one where negatives are dropped (spec B.4).
+        # Positives are drawn from all matches, and all matches are excluded as negatives (spec B.4).
         rows = _rows(batch, [s.matches for s in batch.samples])
         count = len(batch.samples)
         chosen = rows[subset(len(rows), recipe.hardest_positives_per_pair * count, rng)].to(one.device)
@@ -61,13 +62,13 @@ def pair_loss(
 
 
 def _rows(batch: Batch, matches: list[Tensor]) -> Tensor:
-    """(M, 2) rows of the collated clouds of the matches of each pair, one pair after the other."""
+    """(M, 2) matches of all pairs, pair after pair, as rows of the collated clouds."""
     pairs = [rows_of(batch, i, m) for i, m in enumerate(matches)]
     return torch.stack([torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])], dim=1)
 
 
 def any_rotation(rng: Generator) -> NDArray[np.float64]:
-    """(3, 3): about a random axis (three uniform numbers, normalised) by an angle within 180 degrees either way."""
+    """(3, 3) rotation about a random axis (three uniform numbers, normalised) by a uniform angle in -180..180 degrees."""
     axis = rng.uniform(-0.5, 0.5, 3)
     x, y, z = axis / np.linalg.norm(axis)
     angle = rng.uniform(-np.pi, np.pi)

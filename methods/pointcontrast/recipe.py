@@ -14,7 +14,7 @@ RATES = {"info_nce": 0.05, "hardest": 0.1}
 
 
 class PointContrast(FramePairs):
-    """PointContrast: any rotation, geometry as the only input (spec B)."""
+    """PointContrast: arbitrary rotations, geometry as the only input (spec B)."""
 
     loss: Literal["info_nce", "hardest"] = Field("info_nce", description="J-13")
     hardest_positives_per_pair: PositiveInt = 1024
@@ -25,7 +25,7 @@ class PointContrast(FramePairs):
     @model_validator(mode="before")
     @classmethod
     def _rate_of_the_loss(cls, values: Any) -> Any:
-        """Without a learning rate, take upstream's for the loss."""
+        """If no learning rate is given, use upstream's rate for the loss."""
         rate = RATES.get(values.get("loss", "info_nce")) if isinstance(values, dict) else None
         optimiser = values.get("optimiser", {"momentum": 0.8, "dampening": 0.0}) if rate is not None else None
         if not isinstance(optimiser, dict) or "learning_rate" in optimiser:

@@ -1,1 +1,1 @@
-"""The baseline without pre-training: seeded initial weights, on the same path as every other method."""
+"""The baseline without pre-training: seeded initial weights, evaluated in the same way as every other method."""

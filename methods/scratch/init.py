@@ -10,7 +10,7 @@ from pretrain_bench.methods.training.numerics import numerics
 
 
 def run(context: StageContext) -> dict[str, float | None]:
-    """Write `artifacts/backbone.safetensors`. No data is read and no step is taken."""
+    """Write `artifacts/backbone.safetensors`, without reading data or taking steps."""
     context.events.cut(0)
     context.start(Start(total_steps=0, numerics=numerics()))
     spec = context.spec

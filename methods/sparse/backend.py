@@ -1,4 +1,4 @@
-"""Where the sparse layers come from: this project's engine, or MinkowskiEngine itself where it is installed."""
+"""The sparse backends: this project's engine in torch, with or without Triton kernels, or an installed MinkowskiEngine."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ NAMES = frozenset(
 
 
 def sparse_backend(name: str) -> Any:
-    """The layer names that networks use, from one backend.
+    """A namespace with the layers of one backend (NAMES, with MinkowskiEngine's interface).
 
-    Raises WrongUse for an unknown name, EnvironmentCannot where MinkowskiEngine is asked for and not installed.
+    Raises WrongUse for an unknown name, and EnvironmentCannot if MinkowskiEngine is requested but cannot be imported.
     """
     if name in ("torch", "triton"):
         from pretrain_bench.methods.sparse import conv, pointwise, pooling, quantize, tensor
@@ -52,7 +52,7 @@ def sparse_backend(name: str) -> Any:
 
 
 def _with_triton(engine: SimpleNamespace) -> SimpleNamespace:
-    """The same layers, with maps made in one go and convolutions in Triton where it can make them."""
+    """The same layers, with all kernel maps built in one pass and convolutions in Triton where it supports them."""
     from pretrain_bench.methods.sparse import implicit_gemm, pyramid
 
     IN_USE["sparse_products"] = implicit_gemm.numerics()

@@ -1,7 +1,7 @@
 """Sparse convolution and its transpose, with hand-written gradients.
 
-Kernel layout `kernel[k, c_in, c_out]`; a 1x1x1 kernel of stride 1 is a (c_in, c_out) matrix (spec A.6). Sums run over the
-offsets in order, so a result does not depend on threads.
+Kernel layout `kernel[k, c_in, c_out]`; a 1x1x1 kernel of stride 1 is a (c_in, c_out) matrix (spec A.6). The order of sums is
+fixed for a given number of threads, so a result does not depend on scheduling.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pretrain_bench.methods.sparse.workers import grouped, groups_for, share
 
 
 def as_autocast(features: Tensor) -> Tensor:
-    """In autocast's number format where autocast is on; as it is elsewhere, and in float64."""
+    """Cast to autocast's dtype if autocast is on; float64 is never cast."""
     kind = features.device.type
     if features.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
         return features
@@ -30,12 +30,12 @@ def as_autocast(features: Tensor) -> Tensor:
 
 
 def _zeros_for_sums(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Sums over offsets are kept in float32 also where the products are in half precision."""
+    """Zeros to sum over offsets in: float32, even if the products are in half precision, or the wider dtype of `like`."""
     return like.new_zeros(shape, dtype=torch.promote_types(like.dtype, torch.float32))
 
 
 class _Convolve(torch.autograd.Function):
-    """out[o] = sum over pairs (i, o) of offset k of features[i] @ kernel[k]."""
+    """out[o] = sum of features[i] @ kernel[k] over all offsets k and their pairs (i, o)."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, kernel: Tensor, kernel_map: KernelMap, out_rows: int) -> Tensor:
@@ -73,13 +73,13 @@ class _Convolve(torch.autograd.Function):
         grad_features = _zeros_for_sums(features.shape, features) if wanted[0] else None
         groups = _groups(back, kernel)
         kernels = kernel.transpose(1, 2).unbind()
-        # Input rows are each group's own; the kernel's gradient is added up by group, and then over the groups in order.
+        # Groups write disjoint input rows. The kernel's gradient is summed within each group, then over groups in order.
         sums_of_groups = [_zeros_for_sums(kernel.shape, kernel) if wanted[1] else None for _ in groups]
 
         def walk(group: int) -> None:
             total = sums_of_groups[group]
             sums = None if total is None else total.unbind()
-            # One pass over blocks of input rows: what is gathered of the gradient serves both products.
+            # One pass over blocks of input rows: each gathered part of the gradient serves both products.
             for k, outs, ins, start, stop in itertools.chain.from_iterable(groups[group]):
                 if k == back.identity:
                     upper, lower = gradient[start:stop], features[start:stop]
@@ -108,21 +108,23 @@ def _add_product(to: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def _groups(kernel_map: KernelMap, kernel: Tensor) -> list[list[Block]]:
-    """The blocks of a convolution in the groups that threads take."""
+    """The blocks of a convolution, in the groups that threads process."""
     groups = groups_for(kernel_map.pairs * kernel.shape[1] * kernel.shape[2])
     return grouped(kernel_map.blocks(max(kernel.shape[1:]), groups), groups)
 
 
-# What a walk over 27 offsets costs in calls alone, forward and backward, in multiply-adds of padding that cost as much.
 PADDING_ALLOWED = 12_000_000
+"""Multiply-adds on padding that cost as much as the calls of a loop over 27 offsets, forward and backward."""
 MOST_COLUMNS = 64_000_000
-"""Numbers of the partners side by side that are held at a time (256 MB of float32)."""
+"""The most gathered numbers in memory at once (256 MB of float32)."""
 
 
 def _better_padded(kernel_map: KernelMap, out_rows: int, kernel: Tensor) -> bool:
-    """Whether one product over all offsets, with zeros where a partner is missing, is quicker than a walk over offsets:
-    so it is on small and coarse tensors, where the products are smaller than the cost of calling them. On a GPU it always is
-    one product, whose order of sums is fixed; up to 200,000 voxels that is quicker too (docs/sparse.md)."""
+    """Whether to use one product over all offsets, with zeros for missing partners, instead of a loop over offsets.
+
+    It is faster on small and coarse tensors, where call overhead dominates. On a GPU it is always used: its order of sums is
+    fixed, and up to 200,000 voxels it is also faster (docs/sparse.md).
+    """
     if kernel.is_cuda or kernel_map.is_table:
         return True
     padding = len(kernel) * out_rows - kernel_map.pairs
@@ -130,14 +132,14 @@ def _better_padded(kernel_map: KernelMap, out_rows: int, kernel: Tensor) -> bool
 
 
 def _padded_product(source: Tensor, kernel_map: KernelMap, out_rows: int, kernel: Tensor) -> Tensor:
-    """Sum over offsets as one product: the partners of every output row side by side, times all matrices below each other."""
+    """The sum over offsets as one product: the partners of each output row side by side, times the stacked kernel matrices."""
     matrix = kernel.flatten(0, 1)
     parts = [columns @ matrix for _, _, columns in _columns(source, kernel_map, out_rows)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _padded_kernel_gradient(features: Tensor, kernel_map: KernelMap, gradient: Tensor, kernel: Tensor) -> Tensor:
-    """The gradient of the kernel in the same form."""
+    """The gradient of the kernel as one product over all offsets."""
     total = _zeros_for_sums(kernel.flatten(0, 1).shape, kernel)
     for a, b, columns in _columns(features, kernel_map, len(gradient)):
         _add_product(total, columns.t(), gradient[a:b])
@@ -145,7 +147,7 @@ def _padded_kernel_gradient(features: Tensor, kernel_map: KernelMap, gradient: T
 
 
 def _columns(source: Tensor, kernel_map: KernelMap, out_rows: int) -> Iterator[tuple[int, int, Tensor]]:
-    """For some output rows at a time, from a to b: (b - a, K * C), their partners side by side, zeros where there is none."""
+    """Yield output rows a to b in blocks, with their partners side by side: (b - a, K * C), zeros for missing ones."""
     padded = torch.cat([source, source.new_zeros((1, source.shape[1]))])
     offsets = len(kernel_map.starts) - 1
     rows = kernel_map.partners(out_rows, len(source)).view(out_rows, offsets)
@@ -157,7 +159,7 @@ def _columns(source: Tensor, kernel_map: KernelMap, out_rows: int) -> Iterator[t
 
 
 class Convolution(nn.Module):
-    """The kernel of a sparse convolution, and its product."""
+    """The kernel and bias of a sparse convolution; subclasses define `forward`. Raises ValueError unless `dimension` is 3."""
 
     def __init__(
         self,
@@ -184,7 +186,8 @@ class Convolution(nn.Module):
     transposed = False
 
     def reset_parameters(self) -> None:
-        """U(-s, s) with s = 1 / sqrt(channels * volume), kernel and bias (spec A.3)."""
+        """Draw kernel and bias from U(-s, s), s = 1 / sqrt(channels * volume), with the input channels, or the output channels if
+        transposed (spec A.3)."""
         channels = self.out_channels if self.transposed else self.in_channels
         bound = 1.0 / math.sqrt(channels * self.kernel_size**3)
         nn.init.uniform_(self.kernel, -bound, bound)
@@ -192,7 +195,7 @@ class Convolution(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def convolve(self, features: Tensor, kernel_map: KernelMap, out_rows: int) -> Tensor:
-        """(out_rows, out_channels): for each output row the sum over offsets k of its partner's features times `kernel[k]`."""
+        """(out_rows, out_channels): for each output row, the sum over offsets k of its partner's features times `kernel[k]`."""
         return _Convolve.apply(as_autocast(features), as_autocast(self.kernel), kernel_map, out_rows)
 
     def extra_repr(self) -> str:
@@ -200,7 +203,8 @@ class Convolution(nn.Module):
 
 
 class MinkowskiConvolution(Convolution):
-    """Convolution: output coordinates are the input's, or distinct floor(c / s) * s for a stride."""
+    """Convolution. Output coordinates are those of the input; with a stride, the distinct floor(c / s) * s, where s is the tensor
+    stride of the output."""
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         if self.kernel.ndim == 2:
@@ -217,7 +221,7 @@ class MinkowskiConvolution(Convolution):
 
 
 class MinkowskiConvolutionTranspose(Convolution):
-    """Transposed convolution onto the finer coordinates that the network came from; it never makes new ones."""
+    """Transposed convolution onto existing finer coordinates. Raises ValueError if the manager has none at that tensor stride."""
 
     transposed = True
 
@@ -225,7 +229,9 @@ class MinkowskiConvolutionTranspose(Convolution):
         manager = x.coordinate_manager
         fine = x.stride // self.conv_stride
         if x.stride % self.conv_stride or not manager.knows(fine):
-            raise ValueError(f"no coordinates at tensor stride {x.stride}/{self.conv_stride} to transpose onto")
+            raise ValueError(
+                f"the manager has no coordinates at tensor stride {x.stride}/{self.conv_stride} to transpose onto"
+            )
         kernel_map = manager.kernel_map(fine, x.stride, self.kernel_size, self.dilation).transposed()
         flops.add_sparse(kernel_map.pairs * self.kernel[0].numel(), x.F, self.kernel)
         out = self.convolve(x.F, kernel_map, len(manager.coordinates(fine)))

@@ -1,7 +1,7 @@
-"""Sparse convolution on a GPU as one masked implicit GEMM in Triton: nothing gathered is written to memory.
+"""Sparse convolution on a GPU as one masked implicit GEMM in Triton, without writing gathered rows to memory.
 
-The plain product of `conv.py` stays for what Triton cannot do here: tensors in float64 or on a CPU, kernels of more than 31
-offsets, maps that are not a table, and machines without Triton.
+The product of `conv.py` remains in use for tensors in float64 or on a CPU, kernels of more than 31 offsets, maps that are not a
+table, and machines without Triton.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from pretrain_bench.methods.sparse.kernel_map import KernelMap
 from pretrain_bench.methods.sparse.partner_map import PartnerMap
 
 MOST_OFFSETS = 31
-"""Bits of a mask that are safe in an int32."""
+"""Offsets that fit the mask of a row, an int32 without its sign bit."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 Precision = Literal["tf32x3", "tf32"]
 
 
 @functools.cache
 def kernels() -> ModuleType | None:
-    """The module of the Triton kernels; None where Triton is not installed, or cannot launch a kernel on this machine's GPU."""
+    """The module of the Triton kernels; None if Triton is not installed, or, with a warning, cannot launch a kernel here."""
     if importlib.util.find_spec("triton") is None:
         return None
     from pretrain_bench.methods.sparse import triton_kernels
@@ -41,15 +41,15 @@ def kernels() -> ModuleType | None:
     if torch.cuda.is_available():
         try:
             _launch_one(triton_kernels)
-        # No C compiler, no writable cache, a GPU that it does not know: any of Triton's errors.
+        # Triton raises various types: without a C compiler, without a writable cache, or for an unsupported GPU.
         except Exception as error:
-            warnings.warn(f"Triton cannot launch a kernel here, so torch makes the products: {error}", stacklevel=2)
+            warnings.warn(f"Triton cannot launch a kernel here, so torch computes the products: {error}", stacklevel=2)
             return None
     return triton_kernels
 
 
 def _launch_one(module: ModuleType) -> None:
-    """The smallest product, of one row. Launching compiles: Triton needs a C compiler and a folder for its cache."""
+    """Compute the smallest product, one row. A launch compiles: Triton needs a C compiler and a writable cache."""
     one = torch.ones((1, 16), device="cuda")
     rows = torch.zeros((1, 1), dtype=torch.int32, device="cuda")
     table = PartnerMap(rows, rows[0].to(torch.int64), rows[0] + 1, 1, 1, False)
@@ -57,7 +57,7 @@ def _launch_one(module: ModuleType) -> None:
 
 
 def numerics() -> str:
-    """Which product the backend `triton` uses, for a record: versions of Triton and of the tile sizes, or "torch"."""
+    """The product that the backend `triton` uses, for the record: the versions of Triton and of the tile sizes, or "torch"."""
     if kernels() is None:
         return "torch"
     import triton
@@ -66,7 +66,7 @@ def numerics() -> str:
 
 
 def usable(features: Tensor, kernel_map: KernelMap) -> bool:
-    """Whether the Triton kernels can make this convolution here."""
+    """Whether the Triton kernels can compute this convolution on this machine."""
     return (
         isinstance(kernel_map, PartnerMap)
         and len(kernel_map.table) <= MOST_OFFSETS
@@ -77,18 +77,18 @@ def usable(features: Tensor, kernel_map: KernelMap) -> bool:
 
 
 def is_interpreting() -> bool:
-    """Whether Triton runs its kernels on the CPU, slowly, for tests: TRITON_INTERPRET=1 when it was imported."""
+    """Whether Triton interprets its kernels on the CPU, for tests: TRITON_INTERPRET=1 was set when it was imported."""
     module = kernels()
     return module is not None and type(module.product).__name__ == "InterpretedFunction"
 
 
 def precision(dtype: torch.dtype) -> Precision:
-    """How products of float32 are made: as three of TF32 (about float32's own error), or as one where TF32 is allowed."""
+    """How float32 products are computed: as three TF32 products (about the error of float32), or as one if TF32 is allowed."""
     return "tf32" if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
 
 
 class _ImplicitGemm(torch.autograd.Function):
-    """As the product of `conv.py`; the kernel stays in float32 under autocast, and so does its gradient."""
+    """The product of `conv.py` in Triton. Under autocast the stored kernel and its gradient stay in float32."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, kernel: Tensor, kernel_map: PartnerMap, out_rows: int) -> Tensor:
@@ -104,7 +104,7 @@ class _ImplicitGemm(torch.autograd.Function):
         grad_features = grad_kernel = None
         if ctx.needs_input_grad[0]:
             back = kernel.to(gradient.dtype).transpose(1, 2)
-            # The partner of a partner at the opposite offset is the row itself: a symmetric map is its own transpose.
+            # In a symmetric map, row and partner swap roles at the opposite offset: flipped, it is its own transpose.
             symmetric = ctx.map.is_symmetric
             grad_features = multiply(gradient, back, ctx.map if symmetric else ctx.map.transposed(), flip=symmetric)
         if ctx.needs_input_grad[1]:
@@ -113,10 +113,10 @@ class _ImplicitGemm(torch.autograd.Function):
 
 
 def multiply(features: Tensor, kernel: Tensor, kernel_map: PartnerMap, flip: bool = False) -> Tensor:
-    """(N, C_out) sums over offsets k of `features[table[k]] @ kernel[k]`, of `kernel[K - 1 - k]` with `flip`.
+    """(N, C_out): the sum over offsets k of `features[table[k]] @ kernel[k]`, or with `flip` of `kernel[K - 1 - k]`.
 
-    features: (M, C_in), contiguous; kernel: (K, C_in, C_out) of the same dtype, its matrices contiguous or transposed. Sums are
-    in float32.
+    features: (M, C_in), contiguous; kernel: (K, C_in, C_out) of the same dtype, its matrices contiguous or transposed. Products
+    accumulate in float32; the result has the dtype of `features`.
     """
     module = kernels()
     assert module is not None
@@ -141,9 +141,9 @@ def _launch(module: ModuleType, features: Tensor, kernel: Tensor, kernel_map: Pa
 
 
 def sum_outer_products(features: Tensor, gradient: Tensor, kernel_map: PartnerMap) -> Tensor:
-    """(K, C_in, C_out) float32: for each offset k the sum of outer(features[table[k, o]], gradient[o]) over the rows o.
+    """(K, C_in, C_out) float32: for each offset k, the sum of outer(features[table[k, o]], gradient[o]) over output rows o.
 
-    features: (M, C_in), gradient: (N, C_out), contiguous, of one dtype.
+    features: (M, C_in), gradient: (N, C_out); both contiguous and of one dtype.
     """
     module, table = kernels(), kernel_map.table
     assert module is not None
@@ -162,12 +162,12 @@ def sum_outer_products(features: Tensor, gradient: Tensor, kernel_map: PartnerMa
 
 
 def _at_least(channels: int) -> int:
-    """The least power of two from 16 on (the smallest product of the hardware) that holds the channels."""
+    """The smallest power of two that holds the channels, but at least 16, the smallest product of the hardware."""
     return max(16, 1 << (channels - 1).bit_length())
 
 
 class _Fused(Convolution):
-    """A convolution whose product is made by Triton where it can be."""
+    """A convolution that uses the Triton kernels if they are usable, else torch."""
 
     def convolve(self, features: Tensor, kernel_map: KernelMap, out_rows: int) -> Tensor:
         """(out_rows, out_channels); see `Convolution.convolve`."""
@@ -178,8 +178,8 @@ class _Fused(Convolution):
 
 
 class FusedConvolution(_Fused, MinkowskiConvolution):
-    """`MinkowskiConvolution` in Triton."""
+    """`MinkowskiConvolution` with the Triton kernels."""
 
 
 class FusedConvolutionTranspose(_Fused, MinkowskiConvolutionTranspose):
-    """`MinkowskiConvolutionTranspose` in Triton."""
+    """`MinkowskiConvolutionTranspose` with the Triton kernels."""

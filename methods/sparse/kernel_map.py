@@ -1,7 +1,7 @@
-"""Which input voxel meets which output voxel under which kernel offset.
+"""Kernel maps: the pairs of input and output voxels for each kernel offset.
 
-Offsets follow MinkowskiEngine's hypercube order (spec A.6): x fastest, then y, then z; odd kernels are centred, even ones
-start at 0. Everything here is exact integer arithmetic and independent of row order, on any device.
+Offsets follow MinkowskiEngine's hypercube order (spec A.6): x fastest, then y, then z; odd kernels are centred, even kernels
+start at 0. All arithmetic is on integers and exact, on any device.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Below this many cells a dense table is the quickest way from a coordinate to its row (int32, so 64 MiB at most).
 TABLE_CELLS = 1 << 24
-
+"""Up to this number of cells a dense table maps coordinates to rows fastest (int32, so at most 64 MiB)."""
 
 BLOCK_NUMBERS = 4096 * 96
-"""Numbers of a block of rows that is worked on together: 1.5 MB of float32, which stays in the cache."""
+"""Numbers in a block of rows that is processed at once: 1.5 MB of float32, to stay in the cache."""
 
 
 class Run(NamedTuple):
-    """The pairs of one offset within a block: input rows and output rows, int64, and where the run lies among all pairs of
-    the offset (which for an identity are the rows themselves)."""
+    """The pairs of one offset within a block: input and output rows (int64), and their range start..stop among all pairs of the
+    offset. For the identity offset this is the range of rows."""
 
     offset: int
     ins: Tensor
@@ -37,12 +36,12 @@ Block = list[Run]
 class KernelMap:
     """Pairs of rows for each kernel offset, grouped by offset.
 
-    in_rows, out_rows: (P,) int64; the pairs of offset k are those from starts[k] to starts[k + 1]. `identity` is the
-    offset that maps every row to itself (the centre of an odd kernel of stride 1), or -1.
+    in_rows, out_rows: (P,) int64; offset k has the pairs starts[k]:starts[k + 1]. `identity` is the offset that maps every row to
+    itself (the centre of an odd kernel of stride 1), or -1.
     """
 
     is_table = False
-    """Whether `partners` costs nothing, but pairs have to be made."""
+    """Whether the map is stored as a table of partners, from which pairs must be computed."""
 
     def __init__(self, in_rows: Tensor, out_rows: Tensor, starts: tuple[int, ...], identity: int) -> None:
         self.in_rows, self.out_rows, self.starts, self.identity = in_rows, out_rows, starts, identity
@@ -56,14 +55,14 @@ class KernelMap:
         return self.starts[-1]
 
     def transposed(self) -> KernelMap:
-        """The map of the transposed convolution: input and output swapped, the same offset index."""
+        """The map of the transposed convolution: input and output swapped, offset indices unchanged."""
         if self._transposed is None:
             self._transposed = KernelMap(self.out_rows, self.in_rows, self.starts, self.identity)
             self._transposed._transposed = self
         return self._transposed
 
     def partners(self, out_rows: int, in_rows: int) -> Tensor:
-        """(out_rows * K,) int64: the input row of every output row and offset, `in_rows` where there is none."""
+        """(out_rows * K,) int64: the input row for each output row and offset, or `in_rows` if there is none."""
         size = (out_rows, in_rows)
         if size not in self._partners:
             count = len(self.starts) - 1
@@ -75,10 +74,10 @@ class KernelMap:
         return self._partners[size]
 
     def blocks(self, channels: int, shares: int = 1) -> list[Block]:
-        """All pairs in blocks of output rows, offsets in order within each: at least `shares` blocks, and none with more rows
-        than `channels` allow.
+        """All pairs in blocks of consecutive output rows, with offsets in order within each. A block spans at most a `shares`-th
+        of the rows, rounded up, and at most BLOCK_NUMBERS / `channels` rows.
 
-        Where the output rows of an offset are not in ascending order there is one block only.
+        If the output rows of an offset are not in ascending order, there is only one block.
         """
         key = (channels, shares)
         if key not in self._blocks:
@@ -95,7 +94,7 @@ class KernelMap:
         return self._blocks[key]
 
     def _cuts(self, channels: int, shares: int) -> list[list[int]]:
-        """For each offset, the first pair of every block, and the end."""
+        """For each offset, the first pair of every block, and the end of the last."""
         rows = self.out_rows
         whole = [[a, b] for a, b in itertools.pairwise(self.starts)]
         if not len(rows):
@@ -113,7 +112,7 @@ class KernelMap:
 
 
 def kernel_offsets(kernel_size: int, device: torch.device | str = "cpu") -> Tensor:
-    """(K, 3) int64 offsets, x fastest."""
+    """(K, 3) int64 offsets (x, y, z) of a cubic kernel, x fastest."""
     low = -(kernel_size // 2) if kernel_size % 2 else 0
     axis = torch.arange(low, low + kernel_size, dtype=torch.int64, device=device)
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
@@ -121,9 +120,9 @@ def kernel_offsets(kernel_size: int, device: torch.device | str = "cpu") -> Tens
 
 
 class CoordinateIndex:
-    """Finds the rows of coordinates (N, 4), batch index first, any sign, and of their neighbours up to `reach` away.
+    """Maps coordinates (N, 4), batch index first, any sign, to their rows; neighbours up to `reach` away can be queried.
 
-    Raises ValueError for duplicates.
+    Raises ValueError for duplicates, and if the bounding box has too many cells to number.
     """
 
     def __init__(self, coordinates: Tensor, reach: int) -> None:
@@ -134,8 +133,8 @@ class CoordinateIndex:
             high = wide.max(dim=0).values
         else:
             self.low = high = torch.zeros(4, dtype=torch.int64, device=wide.device)
-        # A query lies at most `reach` outside of the coordinates, and its neighbours at most `reach` further: with twice
-        # that as margin on both sides of every spatial axis a neighbour's key never wraps round.
+        # A query is at most `reach` outside of the coordinates, and its neighbours at most `reach` further: a margin of twice
+        # that on both sides of each spatial axis keeps a neighbour's key from wrapping around.
         margin = 2 * torch.tensor([0, reach, reach, reach], device=wide.device)
         self.low = self.low - margin
         self.extent = [int(v) for v in (high + margin - self.low + 1).tolist()]
@@ -163,7 +162,7 @@ class CoordinateIndex:
         return ((shifted[:, 0] * ex + shifted[:, 1]) * ey + shifted[:, 2]) * ez + shifted[:, 3]
 
     def query(self, coordinates: Tensor) -> Query:
-        """Prepare coordinates (M, 4) whose neighbours are to be found; those out of range simply have none."""
+        """Prepare coordinates (M, 4) for neighbour queries; those out of range have no neighbours."""
         shifted = coordinates.to(torch.int64)
         top = self.low + torch.tensor(self.extent, device=shifted.device) - 1
         inner = torch.tensor([0, self.reach, self.reach, self.reach], device=shifted.device)
@@ -172,7 +171,7 @@ class CoordinateIndex:
         return Query(self, self._keys(shifted if rows is None else shifted[rows]), rows)
 
     def find(self, keys: Tensor) -> Tensor:
-        """(M,) int64 rows of keys, -1 where there is none."""
+        """(M,) int64 rows of keys, -1 for unknown ones."""
         if self.table is not None:
             return self.table[keys].to(torch.int64)
         if not len(self.sorted_keys):
@@ -182,14 +181,14 @@ class CoordinateIndex:
 
 
 class Query(NamedTuple):
-    """Keys of coordinates, ready to be shifted by offsets; `rows` maps them back where some were out of range."""
+    """Keys of coordinates that can be shifted by offsets; `rows` are their rows in the query if some were out of range."""
 
     found_in: CoordinateIndex
     keys: Tensor
     rows: Tensor | None
 
     def neighbours(self, offset: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-        """(found rows of the index, rows of the query), for coordinates shifted by `offset`."""
+        """(rows of the index, rows of the query) that match after the query is shifted by `offset`."""
         _, _, ey, ez = self.found_in.extent
         delta = (offset[0] * ey + offset[1]) * ez + offset[2]
         matches = self.found_in.find(self.keys + delta)
@@ -198,10 +197,11 @@ class Query(NamedTuple):
 
 
 def search_map(in_coordinates: Tensor, out_coordinates: Tensor, kernel_size: int, step: int, same: bool) -> KernelMap:
-    """All (input, output, offset) with input = output + offset * step, for any kernel.
+    """The map of any kernel: all (input, output, offset) with input = output + offset * step.
 
-    `step` is the input's tensor stride times the dilation; `same` says that both coordinate lists are one and the same,
-    which halves the work for odd kernels: the pairs of the opposite offset are the same pairs swapped.
+    Coordinates are (N, 4) and (M, 4). `step` is the input's tensor stride times the dilation. `same` states that both lists are
+    identical, which halves the work for odd kernels: opposite offsets have the same pairs, swapped. Raises ValueError for
+    duplicates.
     """
     offsets = kernel_offsets(kernel_size).tolist()
     reach = step * (kernel_size // 2 if kernel_size % 2 else kernel_size - 1)
@@ -223,15 +223,15 @@ def search_map(in_coordinates: Tensor, out_coordinates: Tensor, kernel_size: int
 
 
 def stride_coordinates(coordinates: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """Distinct floor(c / stride) * stride, sorted by (b, x, y, z), and the (N,) row of each coordinate among them.
+    """The distinct floor(c / stride) * stride of coordinates (N, 4), sorted by (b, x, y, z), and the (N,) row of each among them.
 
-    `stride` is the output's tensor stride; the batch index is not touched.
+    `stride` is the output's tensor stride; the batch index is not divided.
     """
     coarse = coordinates.to(torch.int64).clone()
     coarse[:, 1:] = torch.div(coarse[:, 1:], stride, rounding_mode="floor")
     if not len(coarse):
         return coordinates.clone(), torch.zeros(0, dtype=torch.int64, device=coordinates.device)
-    # One number for each coordinate: sorting numbers is many times quicker than sorting rows.
+    # One number per coordinate: sorting numbers is many times faster than sorting rows.
     low = coarse.min(dim=0).values
     shifted = coarse - low
     _, ex, ey, ez = (int(v) for v in (shifted.max(dim=0).values + 1).tolist())
@@ -244,7 +244,10 @@ def stride_coordinates(coordinates: Tensor, stride: int) -> tuple[Tensor, Tensor
 
 
 def partition_map(coordinates: Tensor, coarse: Tensor, parents: Tensor, kernel_size: int, step: int) -> KernelMap:
-    """The map of a convolution whose kernel size equals its stride: each input voxel has exactly one output voxel."""
+    """The map of a convolution whose kernel size equals its stride, so that each input voxel has exactly one output voxel.
+
+    `parents` (N,) are the rows of the coordinates (N, 4) in `coarse` (M, 4); `step` is the input's tensor stride.
+    """
     local = torch.div((coordinates - coarse[parents])[:, 1:].to(torch.int64), step, rounding_mode="floor")
     k = local[:, 0] + kernel_size * (local[:, 1] + kernel_size * local[:, 2])
     order = torch.argsort(k, stable=True)

@@ -1,4 +1,4 @@
-"""A kernel map as a table: the input row of every offset and output row."""
+"""A kernel map stored as a table: the input row for each offset and output row."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pretrain_bench.methods.sparse.kernel_map import KernelMap
 
 
 class PartnerMap(KernelMap):
-    """`table[k, o]` is the input row that output row o meets under offset k, or -1: (K, N) int32, K at most 31.
+    """`table[k, o]` is the input row of output row o at offset k, its partner, or -1: (K, N) int32, K at most 31.
 
-    masks: (N,) int32, bit k set where offset k has a partner. order: (N,) int64, the output rows sorted by mask, ties by row.
-    in_count: the number of input rows. pairs: the number of partners. `is_symmetric` says that rows of input and output are
-    the same and that offset k of one row is offset K - 1 - k of its partner.
+    masks: (N,) int32, bit k is set if offset k has a partner. order: (N,) int64, the output rows sorted by mask, ties by row.
+    in_count: the number of input rows. pairs: the number of partners. `is_symmetric`: input and output rows are identical, and
+    if q is the partner of row o at offset k, o is that of q at offset K - 1 - k.
 
-    The lists of pairs that `KernelMap` holds are made from the table where a layer asks for them.
+    The lists of pairs of `KernelMap` are computed from the table on each access.
     """
 
     is_table = True
     identity = -1
-    """No offset is treated apart: one product serves all."""
+    """No offset is handled separately: one product covers all."""
 
     def __init__(
         self, table: Tensor, order: Tensor, masks: Tensor, in_count: int, pairs: int, is_symmetric: bool
@@ -36,7 +36,7 @@ class PartnerMap(KernelMap):
 
     @property
     def starts(self) -> tuple[int, ...]:  # type: ignore[override]
-        """The first pair of every offset, and the end."""
+        """The first pair of each offset, and the number of pairs."""
         counts = (self.table >= 0).sum(1).cumsum(0)
         return (0, *counts.tolist())
 
@@ -51,7 +51,7 @@ class PartnerMap(KernelMap):
         return (self.table >= 0).nonzero()[:, 1]
 
     def transposed(self) -> PartnerMap:
-        """The map of the transposed convolution: input and output swapped, the same offset index."""
+        """The map of the transposed convolution: input and output swapped, offset indices unchanged."""
         if self._mirror is None:
             assert self.is_symmetric
             table = self.table.flip(0)
@@ -61,22 +61,22 @@ class PartnerMap(KernelMap):
         return self._mirror
 
     def mirror_of(self, other: PartnerMap) -> None:
-        """Make two maps each other's transpose."""
+        """Register this map and `other` as each other's transpose."""
         self._mirror, other._mirror = other, self
 
     def partners(self, out_rows: int, in_rows: int) -> Tensor:
-        """(out_rows * K,) int64: the input row of every output row and offset, `in_rows` where there is none."""
+        """(out_rows * K,) int64: the input row for each output row and offset, or `in_rows` if there is none."""
         rows = self.table.t().reshape(-1).to(torch.int64)
         return torch.where(rows < 0, in_rows, rows)
 
 
 def offset_masks(has_partner: Tensor) -> Tensor:
-    """(N,) int32, bit k set where `has_partner[k]` is: (K, N) bool."""
+    """(N,) int32 masks of `has_partner` (K, N) bool: bit k of row n is `has_partner[k, n]`."""
     bits = torch.arange(len(has_partner), dtype=torch.int32, device=has_partner.device)
     return (has_partner.to(torch.int32) << bits[:, None]).sum(0, dtype=torch.int32)
 
 
 def sorted_by_mask(table: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows of a table sorted by mask, ties by row, (N,) int64; and their masks in the order of rows, (N,) int32."""
+    """The rows of a table (K, N) sorted by mask, ties by row, (N,) int64; and the masks, unsorted, (N,) int32."""
     masks = offset_masks(table >= 0)
     return torch.argsort(masks, stable=True), masks

@@ -1,4 +1,4 @@
-"""Layers that work on the rows of a sparse tensor."""
+"""Layers that act on each row of a sparse tensor; coordinates are unchanged."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pretrain_bench.methods.sparse.tensor import SparseTensor
 
 
 class MinkowskiBatchNorm(nn.Module):
-    """Batch norm over all voxels of the batch; the inner module is called `bn`, as in released checkpoints.
+    """Batch norm over all voxels of the batch. The inner module is named `bn`, as in released checkpoints.
 
-    A batch of a single voxel has no variance; it is normalised by the running statistics, which it leaves alone.
+    A batch of one voxel has no variance: it is normalised with the running statistics, and does not update them.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
@@ -66,7 +66,7 @@ class MinkowskiTanh(_Activation):
 
 
 class MinkowskiReLU(nn.Module):
-    """max(0, x)"""
+    """ReLU, max(0, x); in place if `inplace`."""
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()

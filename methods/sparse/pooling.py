@@ -22,7 +22,7 @@ def _mean(values: Tensor, rows: Tensor, out_rows: int) -> Tensor:
 
 
 def _max(values: Tensor, rows: Tensor, out_rows: int) -> Tensor:
-    """The gradient goes to the largest value; between equal ones to the first."""
+    """Maximum per output row. The gradient goes to the largest value; ties go to the first row."""
     with torch.no_grad():
         index = rows[:, None].expand_as(values)
         largest = values.new_full((out_rows, values.shape[1]), -torch.inf).scatter_reduce(0, index, values, "amax")
@@ -71,7 +71,7 @@ class _GlobalPooling(nn.Module):
     reduce: Reduce
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        """One row a batch item, in their order, at coordinates (b, 0, 0, 0)."""
+        """One row per batch item, ordered by batch index, at coordinates (b, 0, 0, 0)."""
         items, rows = torch.unique(x.C[:, 0], return_inverse=True)
         coordinates = torch.zeros((len(items), 4), dtype=x.C.dtype, device=x.C.device)
         coordinates[:, 0] = items

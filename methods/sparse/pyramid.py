@@ -1,8 +1,8 @@
-"""Coordinates and kernel maps of all levels of a U-Net in one go, with two host synchronisations.
+"""Coordinates and kernel maps of all levels of a U-Net in one pass, with two host synchronisations.
 
-`CoordinateManager` makes a map when a layer asks for it, one offset at a time: some 1,000 operations and 80 synchronisations a
-step, which decide the time of a small step on a GPU. Here every voxel of every level gets one number, level first, and the
-neighbours of all of them are looked up in one sorted list.
+`CoordinateManager` builds each map on request, one offset at a time: 1,074 operations and 76 synchronisations per step, which
+dominate a small step on a GPU. Here each voxel of each level gets one integer, with the level in the highest bits, and the
+neighbours of all voxels are looked up in one sorted list.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ LEVELS = 5
 AXIS_BITS, BATCH_BITS = 16, 12
 BIAS = 1 << (AXIS_BITS - 1)
 LARGEST = BIAS - 2
-"""Largest distance of a voxel from the origin on any axis: its neighbours' numbers stay within their axis."""
+"""Largest coordinate, in absolute value, on any axis; the numbers of neighbours then do not overflow into the next axis."""
 LEVEL_SHIFT = 3 * AXIS_BITS + BATCH_BITS
-"""The bits of a number, from the top: level, batch index, x, y, z."""
+"""Position of the level in a number, whose bits are, from the highest: level, batch index, x, y, z."""
 
 
 class PyramidManager(CoordinateManager):
-    """A coordinate manager that makes its levels and their maps when coordinates of tensor stride 1 are inserted: 3x3x3 within a
-    level, 2x2x2 between two. Other strides, kernel sizes and dilations are left to `CoordinateManager`."""
+    """A coordinate manager that builds all levels and their maps (3x3x3 within a level, 2x2x2 between neighbouring levels) when
+    coordinates of tensor stride 1 are inserted. `CoordinateManager` handles other strides, kernel sizes and dilations."""
 
     def insert(self, stride: int, coordinates: Tensor) -> None:
-        """Register coordinates (N, 4). Raises ValueError for duplicates, a second set at one stride, a batch index outside
-        0 to 4,095, and coordinates further than 32,766 voxels from the origin."""
+        """Register coordinates (N, 4), batch index first. Raises ValueError for duplicates, a second set at one stride, a batch
+        index outside 0..4,095, and coordinates outside -32,766..32,766."""
         if stride != 1 or not len(coordinates):
             super().insert(stride, coordinates)
             return
@@ -53,17 +53,17 @@ class PyramidManager(CoordinateManager):
 
 
 class PyramidTensor(SparseTensor):
-    """A sparse tensor whose manager makes all levels at once."""
+    """A sparse tensor whose manager builds all levels at once."""
 
     new_manager = PyramidManager
 
 
 class _Levels(NamedTuple):
-    """The rows of all levels below each other, level 0 first: R in all.
+    """The R rows of all levels, stacked with level 0 first.
 
-    units: (R, 4) int64, batch index and coordinates divided by the level's tensor stride. numbers: (R,) int64 of the rows.
-    level: (R,) int64. listed: (R,) int64, the numbers sorted. row_of: (R,) int64, for each place in `listed` the row within its
-    level. sizes, starts: rows of each level, and the rows before it, on the host and on the device.
+    units: (R, 4) int64, batch index, and coordinates divided by the level's tensor stride. numbers: (R,) int64, one per row.
+    level: (R,) int64. listed: (R,) int64, the sorted numbers. row_of: (R,) int64, for each entry of `listed` the row within
+    its level. sizes: rows of each level, on the host; starts: rows before each level, on the device.
     """
 
     units: Tensor
@@ -76,22 +76,22 @@ class _Levels(NamedTuple):
 
 
 class _Constants(NamedTuple):
-    """Small int64 tensors on one device, made once: to make one there is to wait for the device."""
+    """Small int64 tensors on one device, created once: each creation synchronises with the device."""
 
     levels: Tensor
     """(LEVELS,)"""
     halvings: Tensor
-    """(LEVELS, 4): how often each column is halved down to a level."""
+    """(LEVELS, 4): how often each column is halved to reach a level."""
     shifts: Tensor
     fields: Tensor
     bias: Tensor
-    """(4,) each: place, mask and bias of batch index, x, y and z in a number."""
+    """(4,) each: bit position, mask and bias of batch index, x, y and z in a number."""
     odd: Tensor
-    """(4,): the bits that a 2x2x2 kernel looks at."""
+    """(4,): the mask of the bits that give a voxel's octant in its parent; none of the batch index."""
     octants: Tensor
-    """(4,): the place of those bits in the kernel's offset, x fastest."""
+    """(4,): the positions of those bits in the offset of a 2x2x2 kernel, x fastest."""
     neighbours: Tensor
-    """(27, 1): difference between the numbers of a voxel and its neighbour, by offset of a 3x3x3 kernel."""
+    """(27, 1): the difference between the numbers of a neighbour and the voxel, by offset of a 3x3x3 kernel."""
 
 
 @functools.cache
@@ -111,14 +111,14 @@ def _constants(device: torch.device) -> _Constants:
 
 
 def _numbers(level: Tensor, units: Tensor, constants: _Constants) -> Tensor:
-    """One int64 for each row of units (..., 4), ordered by level, batch index, x, y and z."""
+    """(...) int64: one number per row of units (..., 4), which sort by level, batch index, x, y and z."""
     return ((units + constants.bias) << constants.shifts).sum(-1).add_(level << LEVEL_SHIFT)
 
 
 def _levels(coordinates: Tensor) -> _Levels:
     constants, count = _constants(coordinates.device), len(coordinates)
     base = coordinates.to(torch.int64)
-    # A right shift of a negative number is a true floor.
+    # A right shift rounds down for negative numbers too.
     numbers = _numbers(constants.levels[:, None], base >> constants.halvings[:, None], constants)
     in_order, places = numbers.sort(dim=1)
     is_first = torch.ones_like(in_order, dtype=torch.bool)
@@ -128,7 +128,7 @@ def _levels(coordinates: Tensor) -> _Levels:
     sizes = _checked_sizes(torch.cat([on_device, *torch.aminmax(base, dim=0)]).tolist(), count)
     total = sum(sizes)
     starts = on_device.cumsum(0).sub_(on_device)
-    # All voxels of one number write it to one place.
+    # Voxels with equal numbers write to the same place.
     listed = in_order.new_empty(total)
     listed.scatter_(0, ranks.add_((starts - 1)[:, None]).view(-1), in_order.view(-1))
     level = torch.repeat_interleave(constants.levels, on_device, output_size=total)
@@ -140,19 +140,22 @@ def _levels(coordinates: Tensor) -> _Levels:
 
 
 def _checked_sizes(values: list[int], count: int) -> list[int]:
-    """The number of rows of each level, from those, the least and the largest of each column of the coordinates."""
+    """The number of rows of each level. `values` holds these numbers, then the minimum and the maximum of each column of the
+    coordinates, which are checked."""
     sizes, low, high = values[:LEVELS], values[LEVELS : LEVELS + 4], values[LEVELS + 4 :]
     if low[0] < 0 or high[0] >> BATCH_BITS:
-        raise ValueError(f"batch indices {low[0]} to {high[0]}: this engine takes 0 to {(1 << BATCH_BITS) - 1}")
+        raise ValueError(f"batch indices {low[0]} to {high[0]}: this backend supports 0 to {(1 << BATCH_BITS) - 1}")
     if min(low[1:]) < -LARGEST or max(high[1:]) > LARGEST:
-        raise ValueError(f"coordinates {low[1:]} to {high[1:]}: this engine takes {-LARGEST} to {LARGEST} on each axis")
+        raise ValueError(
+            f"coordinates {low[1:]} to {high[1:]}: this backend supports {-LARGEST} to {LARGEST} on each axis"
+        )
     if sizes[0] != count:
         raise ValueError(f"{count - sizes[0]} of {count} coordinates are duplicates; quantise first")
     return sizes
 
 
 def _neighbours(levels: _Levels) -> list[PartnerMap]:
-    """The map of a 3x3x3 kernel of stride 1 on each level."""
+    """For each level, the map of a 3x3x3 kernel of stride 1."""
     wanted = levels.numbers + _constants(levels.numbers.device).neighbours
     places = torch.searchsorted(levels.listed, wanted).clamp_(max=len(levels.listed) - 1)
     has_partner = levels.listed[places] == wanted
@@ -164,7 +167,7 @@ def _neighbours(levels: _Levels) -> list[PartnerMap]:
 
 
 def _children(levels: _Levels) -> list[tuple[Tensor, PartnerMap]]:
-    """From each level to the next coarser one: the (N,) int64 parents, and the map of a 2x2x2 kernel of stride 2."""
+    """For each level but the coarsest, the parents (N,) int64 in the next level, and the map of a 2x2x2 kernel of stride 2."""
     constants = _constants(levels.numbers.device)
     fine_sizes, coarse_sizes, count = levels.sizes[:-1], levels.sizes[1:], sum(levels.sizes[:-1])
     units, level = levels.units[:count], levels.level[:count]
@@ -180,14 +183,14 @@ def _children(levels: _Levels) -> list[tuple[Tensor, PartnerMap]]:
     to_fine = _split(up, up >= 0, level, fine_sizes)
     children = []
     for part, back, fine, coarse in zip(to_coarse, to_fine, fine_sizes, coarse_sizes, strict=True):
-        # Each voxel has one parent: there are as many pairs as finer voxels.
+        # Each voxel has one parent, so the number of pairs is that of the finer voxels.
         children.append(PartnerMap(*part, fine, fine, is_symmetric=False))
         children[-1].mirror_of(PartnerMap(*back, coarse, fine, is_symmetric=False))
     return list(zip(parents.split(fine_sizes), children, strict=True))
 
 
 def _split(table: Tensor, has_partner: Tensor, level: Tensor, sizes: list[int]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Table, order and masks of each level whose tables (K, R) lie side by side. All are sorted by mask at once, level first."""
+    """Table, order and masks of each level, from tables (K, R) side by side. One sort, by level and then mask, serves all."""
     masks = offset_masks(has_partner)
     order = torch.argsort((level << 32).add_(masks), stable=True)
     starts = itertools.accumulate(sizes[:-1], initial=0)

@@ -25,11 +25,11 @@ def sparse_quantize(
     return_inverse: bool = False,
     quantization_size: float | None = None,
 ) -> Any:
-    """Points (N, 3) to distinct voxels, sorted by (x, y, z): [coordinates, features, labels, index, inverse], of which
-    what was not given or asked for is left out; coordinates alone come without a list.
+    """Quantise points (N, 3) to distinct voxels, int32, sorted by (x, y, z).
 
-    A voxel takes the features of its first point; its label is that point's, or `ignore_label` where the points of the
-    voxel disagree. Arrays come back as the kind (numpy or torch) that `coordinates` are; voxels are int32.
+    Returns [coordinates, features, labels, index, inverse] without those that were not given or requested; coordinates alone are
+    returned without a list. A voxel has the features and the label of its first point, but `ignore_label` if its points disagree
+    on the label. Results are numpy arrays or torch tensors, as `coordinates` is.
     """
     as_torch = isinstance(coordinates, Tensor)
     points = _numpy(coordinates)
@@ -50,7 +50,7 @@ def sparse_quantize(
 def sparse_collate(
     coordinates: Sequence[Array], features: Sequence[Array], labels: Sequence[Array] | None = None
 ) -> tuple[Tensor, ...]:
-    """Clouds to one batch: coordinates (sum N, 4) int32 with the batch index first, features, and labels where given."""
+    """Join clouds into one batch: coordinates (sum N, 4) int32 with the batch index first, features, and labels if given."""
     batch = batched_coordinates([torch.from_numpy(_numpy(c)) for c in coordinates])
     joined = [torch.cat([torch.from_numpy(_numpy(a)) for a in part]) for part in (features, labels) if part is not None]
     return (batch, *joined)

@@ -1,4 +1,4 @@
-"""Sparse tensors: features on integer coordinates, and the manager that remembers coordinates and kernel maps."""
+"""Sparse tensors: features on integer coordinates, and the manager that caches coordinates and kernel maps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pretrain_bench.methods.sparse.kernel_map import (
 
 
 class CoordinateManager:
-    """Coordinates for each tensor stride of one network pass, and the kernel maps between them, each made once."""
+    """The coordinates at each tensor stride of one network pass, and the kernel maps between them; each map is built once."""
 
     def __init__(self) -> None:
         self._coordinates: dict[int, Tensor] = {}
@@ -25,14 +25,14 @@ class CoordinateManager:
         self._maps: dict[tuple[int, int, int, int], KernelMap] = {}
 
     def insert(self, stride: int, coordinates: Tensor) -> None:
-        """Register coordinates (N, 4). Raises ValueError for duplicates or a second set at one stride."""
+        """Register coordinates (N, 4), batch index first. Raises ValueError for duplicates or a second set at one stride."""
         if stride in self._coordinates:
             raise ValueError(f"this manager already has coordinates at tensor stride {stride}")
         CoordinateIndex(coordinates, 0)
         self._coordinates[stride] = coordinates
 
     def coordinates(self, stride: int) -> Tensor:
-        """(N, 4) coordinates at a tensor stride that has been visited."""
+        """(N, 4) coordinates at a tensor stride. Raises KeyError if the pass has not reached it."""
         return self._coordinates[stride]
 
     def knows(self, stride: int) -> bool:
@@ -40,7 +40,7 @@ class CoordinateManager:
         return stride in self._coordinates
 
     def down(self, stride: int, factor: int) -> int:
-        """Make sure that coordinates `factor` times coarser exist; returns their tensor stride."""
+        """Create the coordinates `factor` times coarser if they do not exist; returns their tensor stride."""
         coarse = stride * factor
         if (stride, coarse) not in self._parents and factor > 1:
             distinct, parents = stride_coordinates(self._coordinates[stride], coarse)
@@ -63,7 +63,7 @@ class CoordinateManager:
 
 
 class SparseTensorQuantizationMode(Enum):
-    """What becomes of features at duplicate coordinates."""
+    """How features at duplicate coordinates are merged."""
 
     UNWEIGHTED_AVERAGE = 0
     UNWEIGHTED_SUM = 1
@@ -72,8 +72,8 @@ class SparseTensorQuantizationMode(Enum):
 class SparseTensor:
     """Features (N, C) on integer coordinates (N, 4) int32, batch index first, any sign; row order is kept.
 
-    Duplicate coordinates are a ValueError unless `quantization_mode` says what becomes of them; with it, rows come out
-    sorted by (b, x, y, z). MinkowskiEngine's default, a random one of them, is not offered.
+    Duplicate coordinates raise ValueError unless `quantization_mode` merges them; rows are then sorted by (b, x, y, z).
+    MinkowskiEngine's default, keeping a random one of them, is not supported.
     """
 
     new_manager = CoordinateManager
@@ -100,7 +100,7 @@ class SparseTensor:
             coordinate_manager.insert(tensor_stride, coordinates)
         self.coordinate_manager = coordinate_manager
         if len(features) != len(self.C):
-            raise ValueError(f"{len(features)} feature rows but {len(self.C)} coordinates")
+            raise ValueError(f"{len(features)} feature rows, but {len(self.C)} coordinates; expected equal numbers")
 
     @property
     def C(self) -> Tensor:
@@ -109,11 +109,11 @@ class SparseTensor:
 
     @property
     def tensor_stride(self) -> list[int]:
-        """Distance between neighbouring voxels, for each axis."""
+        """Distance between neighbouring voxels along each axis, in voxels of stride 1."""
         return [self.stride] * 3
 
     def with_features(self, features: Tensor) -> SparseTensor:
-        """The same coordinates with other features."""
+        """A tensor with other features (N, C') on the same coordinates."""
         return SparseTensor(features, tensor_stride=self.stride, coordinate_manager=self.coordinate_manager)
 
     def features_at(self, batch_index: int) -> Tensor:
@@ -126,7 +126,7 @@ class SparseTensor:
 
     @property
     def decomposed_coordinates_and_features(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Coordinates (n, 3) and features of every batch item."""
+        """Coordinates (n, 3) and features (n, C) of each batch item."""
         items = [int(b) for b in torch.unique(self.C[:, 0])]
         return [self.coordinates_at(b) for b in items], [self.features_at(b) for b in items]
 

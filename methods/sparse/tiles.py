@@ -1,7 +1,7 @@
-"""Tile sizes of the Triton kernels, fixed: to tune them at run time would break equal bits.
+"""Fixed tile sizes of the Triton kernels: tuning them at run time would change the order of sums, and so the bits of a result.
 
-Chosen so that every kernel compiles for sm_80, sm_90 and sm_100 without register spills (tests/methods/triton_checks.py); not
-yet measured on a GPU.
+With them every kernel compiles for sm_80, sm_90 and sm_100 without register spills (tests/methods/triton_checks.py). Not yet
+measured on a GPU.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 VERSION = 1
-"""Part of a run's `numerics`: raise it with any change below."""
+"""Part of a run's `numerics`: increase it with any change below."""
 
 
 class ProductTile(NamedTuple):
-    """For layers of at most `columns` output channels: a program makes `rows` x (`wide` + `narrow`) numbers, `depth` input
-    channels at a time. Powers of two; `narrow` may be 0."""
+    """For layers with at most `columns` output channels: a program computes `rows` x (`wide` + `narrow`) numbers, `depth` input
+    channels at a time. All but `columns` are powers of two; `narrow` may be 0."""
 
     columns: int
     rows: int
@@ -26,8 +26,8 @@ class ProductTile(NamedTuple):
 
 
 class GradientTile(NamedTuple):
-    """For layers of at most `columns` channels: a program makes `inputs` x `outputs` numbers of one offset, `rows` rows at a
-    time. The rows are cut into `shares` parts, whose sums are added in order."""
+    """For layers with at most `columns` channels: a program computes `inputs` x `outputs` numbers of one offset, `rows` rows at a
+    time. The rows are divided into up to `shares` parts, whose sums are then added in order."""
 
     columns: int
     rows: int

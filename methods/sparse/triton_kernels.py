@@ -1,7 +1,7 @@
-"""Triton kernels of the masked implicit GEMM. Only `implicit_gemm.py` imports this module: it needs Triton.
+"""Triton kernels of the masked implicit GEMM. It needs Triton, so only `implicit_gemm.py` imports it, after a check.
 
-Rows are taken in the order of their masks, so that the rows of a tile have nearly the same partners, and a tile walks only the
-offsets that occur in it. Each result is stored once, without atomics: the order of sums is fixed by the arguments.
+Rows are processed in the order of their masks, so that the rows of a tile have partners at nearly the same offsets, and a tile
+skips offsets that do not occur in it. Each result is stored once, without atomics: the arguments fix the order of sums.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def product(
 ):
     """out[o] = sum over k of source[table[k, o]] @ weight[k]; with FLIP weight[OFFSETS - 1 - k].
 
-    source (M, C_IN), out (rows, C_OUT), both contiguous; weight (OFFSETS, C_IN, C_OUT), its last two strides given, the first
-    C_IN * C_OUT; table (OFFSETS, rows) int32, its first stride given; order (rows,) int64; masks (rows,) int32. A program makes
-    ROWS rows and WIDE + NARROW columns, DEPTH channels at a time, from one gather.
+    source (M, C_IN) and out (rows, C_OUT) are contiguous; weight (OFFSETS, C_IN, C_OUT) has the given last two strides and the
+    first stride C_IN * C_OUT; table (OFFSETS, rows) int32 has the given first stride; order (rows,) int64; masks (rows,) int32. A
+    program computes ROWS rows and WIDE + NARROW columns, DEPTH channels at a time, from one gather.
     """
     places = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = places < rows
@@ -104,8 +104,9 @@ def kernel_gradient(
 ):
     """partials[s, k] = sum over the rows of share s of outer(source[table[k, o]], gradient[o]), float32.
 
-    source (M, C_IN), gradient (rows, C_OUT) and partials (shares, OFFSETS, C_IN, C_OUT) are contiguous; share s has the `share`
-    places from s * share in `order`, a multiple of ROWS. A program makes IN x OUT numbers of one offset and share.
+    source (M, C_IN), gradient (rows, C_OUT) and partials (shares, OFFSETS, C_IN, C_OUT) are contiguous. Share s consists of the
+    `share` rows from position s * share in `order`; `share` is a multiple of ROWS. A program computes IN x OUT numbers of one
+    offset and share.
     """
     k, tile, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     tiles_out = tl.cdiv(C_OUT, OUT)

@@ -1,7 +1,7 @@
-"""Work on blocks of rows by as many threads as torch may use, each of which then computes alone.
+"""Runs work on blocks of rows in torch's number of threads, each of which computes single-threaded.
 
-Torch's own threads split every small product and wait for each other after it; threads that take whole blocks meet only once.
-How the blocks are grouped is fixed by the number of threads, and so are the bits of a result; who does which group is not.
+Torch's own threads split each small product and synchronise after it; threads that process whole blocks synchronise once. The
+number of threads fixes how blocks are grouped, and so the bits of a result; which thread runs which group does not matter.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import torch
 Item = TypeVar("Item")
 
 SHARED_MULTIPLY_ADDS = 20_000_000
-"""Multiply-adds from which it pays to wake another thread (a quarter of a millisecond on one core)."""
+"""Multiply-adds above which waking other threads pays off."""
 
 GROUPS_PER_THREAD = 2
-"""More groups than threads, so that one who is held up leaves work to the others."""
+"""More groups than threads, so that the others take over work from a delayed thread."""
 
 _pools: dict[int, ThreadPoolExecutor] = {}
-os.register_at_fork(after_in_child=_pools.clear)  # a child process has none of its parent's threads
+os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
 
 
 def groups_for(multiply_adds: int) -> int:
-    """Into how many groups a work is cut: 1 where it is too small to be shared."""
+    """The number of groups for work of this size: 1 if it is too small to share."""
     threads = torch.get_num_threads()
     return GROUPS_PER_THREAD * threads if threads > 1 and multiply_adds >= SHARED_MULTIPLY_ADDS else 1
 
@@ -40,10 +40,10 @@ def grouped(items: list[Item], groups: int) -> list[list[Item]]:
 
 
 def share(work: Callable[[int], None], groups: int) -> None:
-    """Call work(0) ... work(groups - 1) from as many threads as torch may use, each of which computes without helpers.
+    """Call work(0) ... work(groups - 1) in torch's number of threads, each of which computes single-threaded.
 
-    What the calls write must not overlap. Nothing in them is recorded for differentiation. The first error is raised, after
-    all threads have ended.
+    The calls must write to disjoint memory, and run without autograd. If a call raises, the error is raised here after all
+    threads have finished.
     """
     allowed = torch.get_num_threads()
     threads = min(allowed, groups)
@@ -52,7 +52,7 @@ def share(work: Callable[[int], None], groups: int) -> None:
         return _take(work, todo)
     pool = _pools.get(threads)
     if pool is None:
-        # OpenMP's number of threads is each thread's own; MKL's is everybody's, so it is set again below.
+        # OpenMP's number of threads is per thread; MKL's is per process, so it is restored below.
         pool = _pools[threads] = ThreadPoolExecutor(threads - 1, "sparse", torch.set_num_threads, (1,))
     torch.set_num_threads(1)
     try:

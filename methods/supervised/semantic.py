@@ -1,4 +1,4 @@
-"""The one stage of `supervised`: a semantic run on the pre-training dataset, its last layer dropped (spec E.6c, I-28)."""
+"""The only stage of `supervised`: semantic segmentation of the pre-training dataset, without its last layer (spec E.6c, I-28)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pretrain_bench.methods.training.loop import Training, train_and_save
 
 
 def run(context: StageContext) -> dict[str, float | None]:
-    """Train and write `artifacts/backbone.safetensors`: the final weights, since no scene is held out here."""
+    """Train and write the final weights to `artifacts/backbone.safetensors`; no scene is held out to select a checkpoint."""
     return train_and_save(context, prepare(context))
 
 
 def prepare(context: StageContext) -> Training:
-    """The network from scratch, and the steps that train it on every labelled point of the pre-training scenes."""
+    """Build the network with seeded initial weights, and its training on all labelled points of the pre-training scenes."""
     recipe, spec = context.recipe(SemanticRecipe), context.spec
     assert spec.data is not None
     seed, momentum = context.seed("weights"), spec.network.finetune_bn_momentum

@@ -1,1 +1,1 @@
-"""The training loop and what it needs: schedules, checkpoints."""
+"""The training loop, with its schedules, checkpoints, data loading and losses."""

@@ -1,4 +1,4 @@
-"""The contrastive losses that the methods share: InfoNCE over the rows of two matrices (spec B.3, E.4, E.5)."""
+"""Contrastive losses shared by the methods: InfoNCE over the rows of two matrices (spec B.3, E.4, E.5)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROW_BLOCK = 2048
 
 
 class _InfoNce(torch.autograd.Function):
-    """mean_i(logsumexp_j(q_i . k_j / t) - q_i . k_(first + i) / t), with only a block of rows of the logits in memory."""
+    """mean_i(logsumexp_j(q_i . k_j / t) - q_i . k_(first + i) / t), with one block of rows of the logits in memory."""
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, temperature: float, block: int, first: int) -> Tensor:
@@ -44,10 +44,10 @@ class _InfoNce(torch.autograd.Function):
 
 
 def info_nce(queries: Tensor, keys: Tensor, temperature: float, block: int = ROW_BLOCK) -> Tensor:
-    """InfoNCE where row i of `keys` is the positive of row i of `queries` and every other row is a negative.
+    """InfoNCE, a scalar: row i of `keys` is the positive of row i of `queries`, and all other rows are negatives.
 
-    Both (N, C), already normalised as the method wants them; N >= 1. Gradients are exact; memory is `block` x N. Raises
-    ValueError where the shapes differ or there is no row.
+    Both are (N, C), N >= 1, normalised by the caller if the method wants it. Gradients are exact; memory is `block` x N. Raises
+    ValueError if the shapes differ or have no rows.
     """
     _check_pairs(queries, keys)
     count_similarities(queries, keys)
@@ -57,10 +57,10 @@ def info_nce(queries: Tensor, keys: Tensor, temperature: float, block: int = ROW
 def grouped_info_nce(
     pairs: Sequence[tuple[Tensor, Tensor]], temperature: float, block: int = ROW_BLOCK
 ) -> list[Tensor]:
-    """InfoNCE of each group, a scalar each, where the keys of all groups are negatives.
+    """InfoNCE of each group, a scalar each, with the keys of all groups as negatives.
 
-    Every group has queries and keys of the same shape (N_g, C), N_g >= 1; key i is the positive of query i. Raises ValueError
-    where the shapes differ or a group has no row.
+    Each group has queries and keys of equal shape (N_g, C), N_g >= 1; key i is the positive of query i. Raises ValueError if the
+    shapes differ or a group has no rows.
     """
     for queries, keys in pairs:
         _check_pairs(queries, keys)
@@ -74,11 +74,11 @@ def grouped_info_nce(
 
 
 class _InfoNceAmongQueries(torch.autograd.Function):
-    """mean_i(log(exp(q_i . k_i / t) + sum_(j != i) exp(q_i . q_j / t)) - q_i . k_i / t), blocked as `_InfoNce`."""
+    """mean_i(log(exp(q_i . k_i / t) + sum_(j != i) exp(q_i . q_j / t)) - q_i . k_i / t), in blocks as `_InfoNce`."""
 
     @staticmethod
     def logits(queries: Tensor, keys: Tensor, temperature: float, rows: slice) -> Tensor:
-        """(block, N) of some rows: similarities among queries, and that with its key on the diagonal."""
+        """(block, N) logits of `rows`: similarities among queries, with that of a query and its key on the diagonal."""
         similarity = queries[rows] @ queries.t()
         similarity.diagonal(rows.start).copy_((queries[rows] * keys[rows]).sum(1))
         return similarity / temperature
@@ -110,10 +110,10 @@ class _InfoNceAmongQueries(torch.autograd.Function):
 
 
 def info_nce_among_queries(queries: Tensor, keys: Tensor, temperature: float, block: int = ROW_BLOCK) -> Tensor:
-    """InfoNCE where row i of `keys` is the positive of row i of `queries`, and the other rows of `queries` are its negatives.
+    """InfoNCE, a scalar: row i of `keys` is the positive of row i of `queries`, and the other rows of `queries` are negatives.
 
-    Both (N, C), already normalised as the method wants them; N >= 1. A query receives gradient as an anchor and as a negative.
-    Gradients are exact; memory is `block` x N. Raises ValueError where the shapes differ or there is no row.
+    Both are (N, C), N >= 1, normalised by the caller if the method wants it. Queries receive gradients as anchors and as
+    negatives. Gradients are exact; memory is `block` x N. Raises ValueError if the shapes differ or have no rows.
     """
     _check_pairs(queries, keys)
     count_similarities(queries, queries)
@@ -123,24 +123,25 @@ def info_nce_among_queries(queries: Tensor, keys: Tensor, temperature: float, bl
 def _check_pairs(queries: Tensor, keys: Tensor) -> None:
     if queries.shape != keys.shape or not len(queries):
         raise ValueError(
-            f"need as many keys as queries, at least one; found {tuple(queries.shape)}, {tuple(keys.shape)}"
+            f"expected queries and keys of equal shape with at least one row, got {tuple(queries.shape)} and "
+            f"{tuple(keys.shape)}"
         )
 
 
 def unit_rows(features: Tensor) -> Tensor:
-    """Rows divided by their length; a zero row stays zero instead of becoming NaN (spec I-14)."""
+    """Divide each row of (N, C) features by its L2 norm; a zero row stays zero instead of becoming NaN (spec I-14)."""
     return functional.normalize(features, dim=1, eps=1e-12)
 
 
 @torch.no_grad()
 def embedding_health(queries: Tensor, keys: Tensor, sample: int = 256) -> dict[str, float]:
-    """How an embedding of unit rows is doing, on `sample` rows spread evenly over it.
+    """Health values of an embedding, from unit rows `queries` and `keys` (N, C), on at most `sample` evenly spaced rows.
 
-    Similarity of positives and of negatives; `top1`, the share of positives that rank first among `candidates` keys, in the
-    mean over as many such samples as the rows are enough for, since that of one alone is noisy; alignment (mean squared
-    distance of positives) and uniformity (log of the mean of exp(-2 d^2) over pairs of queries; 0 where all are equal), both
-    after Wang and Isola, 2020; effective rank (exp of the entropy of the singular values); and the share of rows that repeat
-    another.
+    positive_similarity, negative_similarity: mean dot products. top1: the share of queries whose key ranks first among
+    `candidates` keys, averaged over as many disjoint samples as the rows allow to reduce noise. alignment (mean squared distance
+    of positives) and uniformity (log of the mean of exp(-2 d^2) over pairs of queries: 0 if all are equal, NaN for one row)
+    follow Wang and Isola, 2020. effective_rank: exp of the entropy of the singular values. duplicate_rows: the share of rows that
+    repeat another.
     """
     top1 = ranked_first(queries.float(), keys.float(), sample)
     places = torch.linspace(0, len(queries) - 1, min(sample, len(queries)), device=queries.device).long()
@@ -167,9 +168,9 @@ def embedding_health(queries: Tensor, keys: Tensor, sample: int = 256) -> dict[s
 
 @torch.no_grad()
 def ranked_first(queries: Tensor, keys: Tensor, sample: int) -> float:
-    """Share of rows of `queries` (N, C) whose nearest key is their own, each among `sample` keys, or all N if there are fewer.
+    """The share of rows of `queries` (N, C) whose nearest key, among `sample` keys (or N if fewer), is their own.
 
-    Every sample is spread evenly over the rows; together they hold all rows but fewer than one for each place in a sample.
+    Each sample is evenly spaced over the rows. Together the samples cover all rows but the last N modulo `sample`.
     """
     count = min(sample, len(queries))
     groups = len(queries) // count

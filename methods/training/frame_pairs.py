@@ -1,4 +1,4 @@
-"""Pairs of frames that see one place: samples, matches and the training that PointContrast and CSC share (spec B.2, B.3)."""
+"""Pairs of overlapping frames: samples, matches and training, shared by PointContrast and CSC (spec B.2, B.3)."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ Rotation = Callable[[Generator], NDArray[np.float64]]
 
 
 class TurnedCloud(NamedTuple):
-    """One frame of a pair: coordinates (V, 3) int32 voxels, features (V, 3) float32, and the (4, 4) transform, in metres, that
-    turned it."""
+    """One rotated frame of a pair: coordinates (V, 3) int32 voxels, features (V, 3) float32, and the (4, 4) float32 transform, in
+    metres, from the upright world to the rotated cloud."""
 
     coordinates: Tensor
     features: Tensor
@@ -42,7 +42,7 @@ class TurnedCloud(NamedTuple):
 
 
 class PairSample(NamedTuple):
-    """Two clouds, and all rows (M, 2) of both that match, many to many."""
+    """Two clouds, and all matches between them as rows of both, (M, 2) int64, many to many."""
 
     one: TurnedCloud
     two: TurnedCloud
@@ -50,7 +50,7 @@ class PairSample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Pairs of one step; `starts` are the first rows of each pair in the collated clouds."""
+    """The pairs of one step; `starts` (pairs, 2) are their first rows in both collated clouds."""
 
     samples: list[PairSample]
     starts: NDArray[np.int64]
@@ -58,13 +58,13 @@ class Batch(NamedTuple):
 
 Embeddings = tuple[Tensor, Tensor]
 LossOf = Callable[[Batch, Embeddings, Generator], tuple[Tensor, Tensor, Tensor]]
-"""From a batch and unit features of both clouds to the loss, and the queries and keys whose health is told."""
+"""Maps a batch and unit features of both clouds to the loss, and to the queries and keys whose health is recorded."""
 
 
 def list_pairs(context: StageContext, recipe: FramePairs) -> list[Pair]:
-    """(scene, frame, frame) of every pair whose overlap is `min_overlap` or more, or with `same_frame` of every frame twice.
+    """(scene, frame, frame) of each pair with an overlap of at least `min_overlap`; with `views: same_frame`, each frame twice.
 
-    Raises DataError where there is none.
+    Raises DataError if there are no pairs, or no frames.
     """
     assert context.spec.data is not None
     if recipe.views == "same_frame":
@@ -76,12 +76,15 @@ def list_pairs(context: StageContext, recipe: FramePairs) -> list[Pair]:
         if path.is_file():
             pairs += [(scene, int(i), int(j)) for i, j, share in np.load(path, allow_pickle=False) if share >= least]
     if not pairs:
-        raise DataError(f"no two frames of {context.spec.data.dataset!r} overlap by {100 * least:g} %")
+        raise DataError(
+            f"no two frames of {context.spec.data.dataset!r} overlap by {100 * least:g} % or more (min_overlap of the recipe); "
+            "check the poses"
+        )
     return pairs
 
 
 def turn(points: NDArray[np.float64], rotation: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(4, 4): about the mean of the points, which becomes the origin."""
+    """(4, 4) transform that moves the mean of the points (N, 3) to the origin and applies `rotation` (3, 3)."""
     transform = np.eye(4)
     transform[:3, :3] = rotation
     transform[:3, 3] = -rotation @ points.mean(axis=0)
@@ -91,7 +94,8 @@ def turn(points: NDArray[np.float64], rotation: NDArray[np.float64]) -> NDArray[
 def pair_sample(
     frames: tuple[Frame, Frame], recipe: FramePairs, rotation: Rotation, colour: bool, rng: Generator
 ) -> PairSample | None:
-    """Two turned and voxelised clouds and their matches; None where nothing matches (spec 0.2, item 8)."""
+    """Two rotated and voxelised clouds and their matches; None if there are none (spec 0.2, item 8). Features are colours in
+    -0.5..0.5 with `colour`, else ones; both with noise."""
     worlds: list[NDArray[np.float64]] = []
     clouds: list[tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float64]]] = []
     for frame in frames:
@@ -130,21 +134,21 @@ def pair_sample(
 
 
 def all_matches(one: NDArray[np.float64], two: NDArray[np.float64], radius: float) -> NDArray[np.int64]:
-    """(M, 2): every row of `two` within `radius` of a row of `one`, many to many, sorted."""
+    """(M, 2) all pairs of rows of `one` (N, 3) and `two` (K, 3) within `radius` metres, sorted."""
     near = cKDTree(one).sparse_distance_matrix(cKDTree(two), radius, output_type="ndarray")
     rows = np.stack([near["i"], near["j"]], axis=1).astype(np.int64)
     return rows[np.lexsort(rows.T[::-1])]
 
 
 def one_match_each(matches: Tensor, rng: Generator) -> Tensor:
-    """Of all matches (M, 2), for each first row one, drawn evenly (spec B.3); sorted by the first row."""
+    """One of the matches (M, 2) per row of the first cloud, drawn uniformly (spec B.3); sorted by that row."""
     shuffled = matches.numpy()[rng.permutation(len(matches))]
     _, first = np.unique(shuffled[:, 0], return_index=True)
     return torch.from_numpy(shuffled[first])
 
 
 def subset(count: int, most: int, rng: Generator) -> Tensor:
-    """Sorted rows of at most `most` out of `count`."""
+    """Sorted int64 rows: a random `most` out of `count`, or all if there are fewer."""
     return torch.from_numpy(np.sort(rng.permutation(count)[:most]))
 
 
@@ -163,7 +167,7 @@ def prepare_pairs(
     colour: bool,
     loss_of: LossOf,
 ) -> Training:
-    """The backbone, and the steps that train it on pairs."""
+    """Build the backbone and its training on pairs of frames. Raises DataError as `list_pairs`."""
     pairs, spec = list_pairs(context, recipe), context.spec
     network = seeded_backbone(
         recipe.output_channels,
@@ -179,7 +183,7 @@ def prepare_pairs(
 
     def draw(step: int, position: int, index: int) -> PairSample:
         rng = context.rng("augmentation", step, position)
-        problem = "pairs of frames in a row have no matching point; are depth and poses right?"
+        problem = "pairs of frames in a row have no matching points; check depth and poses"
 
         def make(item: int) -> PairSample | None:
             return pair_sample(load_pair(context, pairs[item], rng), recipe, rotation, colour, rng)
@@ -218,6 +222,6 @@ def prepare_pairs(
 
 
 def rows_of(batch: Batch, pair: int, matches: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of both collated clouds of matches of one pair."""
+    """The matches (M, 2) of pair number `pair`, as rows (M,) of both collated clouds."""
     starts = batch.starts[pair]
     return matches[:, 0] + int(starts[0]), matches[:, 1] + int(starts[1])

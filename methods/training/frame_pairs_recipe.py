@@ -12,11 +12,10 @@ from pretrain_bench.benchmarks.specs.recipes import Recipe, Work, voxels_of_fram
 
 
 class FramePairs(Recipe):
-    """The recipe shared by PointContrast and CSC: two overlapping frames, each rotated separately (spec B.1, B.2,
-    C.1)."""
+    """The recipe shared by PointContrast and CSC: two overlapping frames, rotated separately (spec B.1, B.2, C.1)."""
 
     steps: PositiveInt = 20_000
-    pairs_per_step: PositiveInt = Field(8, description="J-13: official 32 over eight GPUs")
+    pairs_per_step: PositiveInt = Field(8, description="J-13: the released code uses 32 on eight GPUs")
     min_overlap: Annotated[float, Field(ge=0.3, le=1)] = 0.3
     views: Literal["two_frames", "same_frame"] = Field(
         "two_frames",
@@ -25,9 +24,11 @@ class FramePairs(Recipe):
     voxel_metres: PositiveFloat = 0.025
     match_voxels: PositiveFloat = Field(1.5, description="largest distance between matching points, in voxels")
     positives: PositiveInt = Field(
-        4096, description="maximum number of matches in the loss: per batch, or with CSC per pair"
+        4096, description="maximum number of matches in the loss: per step, or for CSC per pair of frames"
     )
-    max_voxels_per_frame: PositiveInt | None = Field(None, description="crop around a match, for small machines")
+    max_voxels_per_frame: PositiveInt | None = Field(
+        None, description="crop around a match, for small machines; none: whole frames"
+    )
     output_channels: PositiveInt = 32
     bn_momentum: PositiveFloat = Field(0.05, description="as network.pretrain_bn_momentum, for these two methods (A.2)")
     temperature: PositiveFloat = 0.4
@@ -38,7 +39,7 @@ class FramePairs(Recipe):
 
     @property
     def samples_per_step(self) -> int:
-        """Pairs of frames of one step."""
+        """Pairs of frames in one step."""
         return self.pairs_per_step
 
     def work_per_step(self) -> Work:

@@ -1,7 +1,7 @@
-"""Batches ahead of time: worker processes prepare step n + 1 while step n trains, as many as the budget says.
+"""Prefetches batches: worker processes prepare step n + 1 while step n trains; the budget sets their number.
 
-A batch depends on its step number alone, so the number of workers changes no result. Batches travel through pipes as bytes, not
-through shared memory: containers have little of that (64 MiB by default), and a worker that finds it full waits for ever.
+A batch depends only on its step number, so the number of workers does not affect results. Batches are sent through pipes instead
+of shared memory: containers have little of it (64 MiB by default), and a worker blocks forever if it is full.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from pretrain_bench.benchmarks.support.errors import BenchError
 
 Batch = TypeVar("Batch")
 BATCHES_AHEAD = 2
-"""Batches that each worker may have ready: bounds the memory."""
+"""Batches that each worker may prepare ahead, which limits memory."""
 MAX_WAIT_SECONDS = 1800.0
-"""The longest wait for one batch; a worker that needs longer hangs."""
+"""The longest wait for one batch; a worker that needs longer is considered hung."""
 
 
 class LoaderFailed(BenchError):
-    """A worker process of the loader was killed, or hangs."""
+    """A loader worker was killed, or hangs."""
 
 
 class _Packed(NamedTuple):
-    """A batch, or the error of ours that it ended in, as bytes."""
+    """A pickled batch, or the BenchError raised while it was prepared."""
 
     content: bytes
 
@@ -41,12 +41,12 @@ class _Packed(NamedTuple):
         return pickle.loads(self.content)
 
     def pin_memory(self, device: str | None = None) -> Any:
-        """Called by the loader's own thread where a GPU is used: the batch with its tensors in pinned memory."""
+        """The unpickled batch with its tensors in pinned memory; torch's pinning thread calls this if a GPU is used."""
         return pin_memory(self.unpack(), device)
 
 
 class _Steps(Dataset):
-    """Packed batches by step number. An error of ours is handed over as it is, not wrapped in a worker's traceback."""
+    """Packed batches by step number. A BenchError is passed on as it is, without the traceback of a worker."""
 
     def __init__(self, make_batch: Callable[[int], Any]) -> None:
         self.make_batch = make_batch
@@ -59,7 +59,7 @@ class _Steps(Dataset):
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles dense, contiguous tensors of the CPU as arrays, whose bytes are copied once; others as torch does."""
+    """Pickles dense, contiguous CPU tensors as numpy arrays, which copies their bytes only once; other tensors as torch does."""
 
     def reducer_override(self, value: Any) -> Any:
         if type(value) is not torch.Tensor or value.layout != torch.strided or value.device.type != "cpu":
@@ -82,10 +82,10 @@ def batches(
     device: torch.device,
     warn: Callable[[str], None] = lambda message: None,
 ) -> Iterator[Batch]:
-    """The batch of every step in order. With a GPU, tensors in them lie in pinned memory.
+    """Yield the batch of each step in order. With workers and a GPU, its tensors are in pinned memory.
 
-    Where this system cannot start worker processes, `warn` is called and this process prepares the batches. Raises LoaderFailed
-    where a worker is killed or takes more than MAX_WAIT_SECONDS for a batch; what `make_batch` raises is raised.
+    If worker processes cannot be started, calls `warn` and prepares batches in this process. Raises LoaderFailed if a worker is
+    killed or takes more than MAX_WAIT_SECONDS for a batch, and any error of `make_batch`.
     """
     others = set(multiprocessing.active_children())
     loaded = _start(make_batch, steps, workers, device, warn)
@@ -97,7 +97,7 @@ def batches(
             try:
                 batch = next(loaded)
             except RuntimeError as error:
-                if not str(error).startswith("DataLoader"):  # what `make_batch` raised
+                if not str(error).startswith("DataLoader"):  # raised by `make_batch`
                     raise
                 _kill(set(multiprocessing.active_children()) - others)
                 raise LoaderFailed(_explain(str(error), step)) from error
@@ -106,14 +106,14 @@ def batches(
                 raise batch
             yield batch
     finally:
-        # Ends the workers now. Left to the garbage collector (an error's traceback holds this frame), each takes five seconds.
+        # Ends the workers now: the garbage collector (an error's traceback keeps this frame) would take five seconds for each.
         del loaded
 
 
 def _start(
     make_batch: Callable[[int], Any], steps: range, workers: int, device: torch.device, warn: Callable[[str], None]
 ) -> Iterator[Any] | None:
-    """Start the workers; None where there are to be none, or can be none."""
+    """Start the workers; None if none are wanted or none can be started."""
     if not workers or not len(steps) or "fork" not in multiprocessing.get_all_start_methods():
         return None
     loader = DataLoader(
@@ -130,15 +130,15 @@ def _start(
         timeout=MAX_WAIT_SECONDS,
     )
     try:
-        multiprocessing.Lock()  # none without /dev/shm
+        multiprocessing.Lock()  # raises OSError without /dev/shm
         return iter(loader)
     except OSError as error:
-        warn(f"loader workers cannot be started ({error.strerror or error}), so each step waits for its batch")
+        warn(f"loader workers cannot be started ({error.strerror or error}): each step waits for its batch")
         return None
 
 
 def _kill(workers: Iterable[BaseProcess]) -> None:
-    """End workers at once: one that hangs would keep this process from ending."""
+    """Kill workers: one that hangs would keep this process from exiting."""
     for worker in workers:
         with contextlib.suppress(RuntimeError):  # raised by the loader's handler of SIGCHLD, once
             worker.kill()
@@ -146,15 +146,15 @@ def _kill(workers: Iterable[BaseProcess]) -> None:
 
 
 def _explain(problem: str, step: int) -> str:
-    """What a person can do about a problem that the loader reports."""
+    """The error message for a problem reported by the loader, with advice."""
     if "timed out" in problem:
         return (
-            f"step {step + 1}: no batch for {MAX_WAIT_SECONDS:,.0f} s: a loader worker hangs; do its data lie on a disk or "
-            "network that does not answer? loader_workers: 0 in the budget prepares batches without workers"
+            f"step {step + 1}: no batch for {MAX_WAIT_SECONDS:,.0f} s: a loader worker hangs; check that the disk or network "
+            "with the data responds, or set loader_workers: 0 in the budget to prepare batches without workers"
         )
     return (
-        f"step {step + 1}: a loader worker was killed, perhaps for lack of memory: {problem} (fewer loader_workers in the budget "
-        "take less)"
+        f"step {step + 1}: a loader worker was killed, perhaps for lack of memory: {problem} (reduce loader_workers in the "
+        "budget to use less)"
     )
 
 
@@ -164,6 +164,6 @@ def _as_it_is(batch: Any) -> Any:
 
 def _alone(worker: int) -> None:
     torch.set_num_threads(1)
-    # A soft stop goes to the whole process group; the loop is the one that ends the workers.
+    # Signals go to the whole process group, but only the training loop may end its workers.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

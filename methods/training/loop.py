@@ -1,4 +1,4 @@
-"""The one training loop: schedules, health, checkpoints, soft stops and exact resumption for every stage."""
+"""The training loop of all stages: schedules, health values, checkpoints, soft stops and exact resumption."""
 
 from __future__ import annotations
 
@@ -28,38 +28,39 @@ Sample = TypeVar("Sample")
 CHECKPOINT_SECONDS = 15.0
 TRIES = 20
 MAX_STEP_EVENTS = 2000
-# Mean squared distance of unit rows below about 0.001, for this number of steps in a row.
 COLLAPSED_UNIFORMITY = -0.002
+"""Embeddings with a larger uniformity have collapsed: the mean squared distance of unit rows is below about 0.001."""
 COLLAPSED_STEPS = 20
+"""Collapsed steps in a row that abort the stage."""
 ZERO_LOSS_STEPS = 50
-"""Steps in a row (or all steps of a shorter stage of FEW_STEPS or more) whose loss is exactly 0: the stage learns nothing."""
+"""Steps in a row with a loss of exactly 0 that abort the stage; in a shorter one of at least FEW_STEPS steps, all steps."""
 FEW_STEPS = 5
 ZERO_LOSSES = "zero_losses"
-NO_LABELS = "is anything labelled, or paired, in the scenes that train?"
+NO_LABELS = "check that the training scenes have labels, or pairs"
 
 
 class Diverged(BenchError):
-    """The loss or a gradient is no longer a finite number."""
+    """The loss or the gradient norm is non-finite."""
 
 
 class Collapsed(BenchError):
-    """All embeddings have become the same."""
+    """All embeddings have become equal."""
 
 
 class NothingToLearn(BenchError):
-    """The loss is exactly 0 step after step."""
+    """The loss has been exactly 0 in too many steps."""
 
 
 class OutOfTime(BenchError):
-    """The soft limit came before anything was learnt."""
+    """The soft limit was reached before the stage had a result."""
 
 
 class Cancelled(BenchError):
-    """A person asked the stage to stop; its checkpoint is saved."""
+    """The user cancelled the stage."""
 
 
 class StepResult(NamedTuple):
-    """One forward and backward pass: the loss, what was seen, and free-form health."""
+    """The result of one step: the loss, additions to the ledger's counters by name, and health values by name."""
 
     loss: float
     seen: dict[str, int]
@@ -67,7 +68,7 @@ class StepResult(NamedTuple):
 
 
 class TrainingState:
-    """Everything that a checkpoint holds besides the modules and the optimiser; `extra` is the stage's own."""
+    """The part of a checkpoint besides modules and optimiser: step, ledger, and `extra`, entries of the stage's own."""
 
     def __init__(self) -> None:
         self.step = 0
@@ -76,11 +77,11 @@ class TrainingState:
 
 
 class Training(NamedTuple):
-    """What a stage trains: everything that the loop, and whoever wants to look at single steps, needs.
+    """A training that the loop, or a caller of single steps, can run.
 
-    `make_batch(i)` prepares step i (from 0), in another process where the budget has loader workers; it depends on nothing but
-    i. `run_step(i, batch)` computes gradients, and depends on nothing but these and the modules. `after_step` sees
-    the state after each update and may keep its own things in `extra`. `save` writes the artifacts of a pre-training.
+    `make_batch(i)` prepares step i (from 0), in another process if the budget has loader workers, and depends only on i.
+    `run_step(i, batch)` computes gradients; it depends only on its arguments and the modules. `after_step` receives the state
+    after each update and may store entries in `extra`. `save` writes the artifacts of a pre-training.
     """
 
     modules: dict[str, nn.Module]
@@ -94,17 +95,18 @@ class Training(NamedTuple):
 
 
 def train_and_save(context: StageContext, training: Training) -> dict[str, float | None]:
-    """A whole pre-training stage: train, write the artifacts, and the metrics of its end event."""
+    """Run a pre-training stage: train and write the artifacts. Returns the metrics of its end event; raises as `train`."""
     state = train(context, training)
     training.save()
     return {"steps": float(state.step)}
 
 
 def train(context: StageContext, training: Training) -> TrainingState:
-    """Run the optimiser steps, from the last checkpoint if there is one.
+    """Run the optimiser steps, resuming from the last checkpoint if there is one. The soft limit (`context.stop`) ends the loop
+    early.
 
-    Raises Diverged, Collapsed or NothingToLearn with the step, or Cancelled after saving. A soft limit ends the loop early
-    (`context.stop`).
+    Raises Diverged, Collapsed or NothingToLearn with the step; OutOfTime if the soft limit came before the first step; Cancelled
+    after saving a checkpoint; LoaderFailed if a loader worker dies or hangs.
     """
     modules, optimiser, schedule, length, make_batch, run_step, after_step, _ = training
     state = _resume(context, modules, optimiser)
@@ -159,16 +161,16 @@ def train(context: StageContext, training: Training) -> TrainingState:
 
 
 def batch_indices(context: StageContext, component: str, step: int, batch: int, count: int) -> Iterator[int]:
-    """The `batch` item numbers (below `count`) of a step: each epoch is one seeded permutation."""
+    """Yield the `batch` item indices (below `count`) of a step. Each epoch is a seeded permutation of all items."""
     for position in range(step * batch, (step + 1) * batch):
         epoch, place = divmod(position, count)
         yield int(_permutation(context.seed(component, epoch), count)[place])
 
 
 def first_usable(make: Callable[[int], Sample | None], index: int, count: int, rng: Generator, problem: str) -> Sample:
-    """What `make` gives for item `index`, or for another drawn one (below `count`) where that gives None.
+    """`make(index)`, or, if that is None, `make` of other items below `count` drawn with `rng`.
 
-    Raises DataError after TRIES items in a row that cannot be used: "20 " and then `problem`.
+    Raises DataError with the message "20 `problem`" if TRIES (20) items in a row give None.
     """
     for _ in range(TRIES):
         sample = make(index)
@@ -190,20 +192,20 @@ def _permutation(seed: int, count: int) -> np.ndarray:
 
 
 def _cpu_seconds() -> float:
-    """CPU time of this process, and of the loader workers that have ended."""
+    """CPU time in seconds of this process and of its ended children, such as loader workers."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
 class Clock:
-    """Adds this attempt's time and FLOPs to what earlier attempts used; it starts when it is made."""
+    """Adds the time and FLOPs of this attempt, from the creation of the clock, to those of earlier attempts in `before`."""
 
     def __init__(self, before: Ledger) -> None:
         self.before = before
         self.wall, self.cpu, self.flops = time.monotonic(), _cpu_seconds(), flops.sparse_forward
 
     def read(self, ledger: Ledger) -> Ledger:
-        """A ledger with the time, memory and FLOPs so far."""
+        """A copy of `ledger` with time in seconds, peak memory in bytes and sparse FLOPs up to now."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return ledger.model_copy(
             update={
@@ -216,7 +218,7 @@ class Clock:
         )
 
     def _gpu(self) -> dict[str, float]:
-        """Time that this process held a GPU, and the most memory that it took of it."""
+        """Wall time since the clock started as GPU time, and the peak GPU memory reserved; nothing if no GPU is in use."""
         if not torch.cuda.is_initialized():
             return {}
         peak = max(torch.cuda.max_memory_reserved(i) for i in range(torch.cuda.device_count()))
@@ -231,7 +233,7 @@ def _count(ledger: Ledger, step: int, seen: dict[str, int]) -> Ledger:
 
 
 def _check_step(state: TrainingState, result: StepResult, norm: float) -> None:
-    """Raises Diverged, Collapsed or NothingToLearn for a step that shows it."""
+    """Raise Diverged, Collapsed or NothingToLearn if the step shows it."""
     if not (math.isfinite(result.loss) and math.isfinite(norm)):
         raise Diverged(f"step {state.step + 1}: loss {result.loss:g}, gradient norm {norm:g}; training has diverged")
     _watch_for_collapse(state, result.health)
@@ -239,7 +241,7 @@ def _check_step(state: TrainingState, result: StepResult, norm: float) -> None:
 
 
 def _watch_for_collapse(state: TrainingState, health: dict[str, float]) -> None:
-    """Embeddings that stay equal for many steps teach nothing any more; a step of a run that is still finding its way may."""
+    """Raise Collapsed if embeddings stay equal for COLLAPSED_STEPS; single collapsed steps occur early in healthy runs."""
     for name in [n for n in health if n.endswith("uniformity")]:
         counter = f"collapsed/{name}"
         if health[name] <= COLLAPSED_UNIFORMITY:
@@ -248,13 +250,13 @@ def _watch_for_collapse(state: TrainingState, health: dict[str, float]) -> None:
         steps = state.extra[counter] = state.extra.get(counter, 0) + 1
         if steps >= COLLAPSED_STEPS:
             raise Collapsed(
-                f"step {state.step + 1}: the embeddings of all samples have been the same for {steps} steps ({name} "
+                f"step {state.step + 1}: the embeddings of all samples have been equal for {steps} steps ({name} "
                 f"{health[name]:.4f}); training has collapsed"
             )
 
 
 def _watch_for_zero_loss(state: TrainingState, loss: float) -> None:
-    """A loss of exactly 0 in many steps in a row: nothing that could be learnt reaches the loss."""
+    """Raise NothingToLearn if the loss is exactly 0 in ZERO_LOSS_STEPS steps in a row."""
     if loss != 0.0:
         state.extra.pop(ZERO_LOSSES, None)
         return
@@ -264,9 +266,9 @@ def _watch_for_zero_loss(state: TrainingState, loss: float) -> None:
 
 
 def _check_end(context: StageContext, state: TrainingState, length: RunLength) -> None:
-    """Raises what keeps a loop that has ended from being a training."""
+    """Raise OutOfTime, Cancelled or NothingToLearn if the ended loop is not a finished training."""
     if context.stop == FINISH and state.step == 0 < length.steps:
-        raise OutOfTime("the time limit came before the first step")
+        raise OutOfTime("the time limit was reached before the first step")
     if context.stop == CANCEL:
         raise Cancelled(f"cancelled after step {state.step} of {length.expected_steps}; the checkpoint is saved")
     if state.step >= FEW_STEPS and state.extra.get(ZERO_LOSSES) == state.step:

@@ -1,15 +1,15 @@
-"""What decides, besides a stage's key, whether two runs give the same bits."""
+"""The numerics fingerprint: besides the key, it decides whether two runs are bit-identical."""
 
 from __future__ import annotations
 
 import torch
 
 IN_USE: dict[str, str] = {}
-"""What else makes products in this process, by what it is: a backend adds itself when a network is built with it."""
+"""Other libraries that compute in this process, by role; a backend adds its entry when a network is built with it."""
 
 
 def numerics() -> dict[str, str]:
-    """Versions and hardware behind this process's arithmetic."""
+    """Versions and hardware on which the arithmetic of this process depends."""
     return {
         "torch": torch.__version__,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),

@@ -1,6 +1,6 @@
 """Optimisers, and learning-rate schedules as closed formulas of a step's place on the schedule (spec C.4, E.6).
 
-The place is the number of the step, over as many places as steps will run; or over the recipe's steps (`RunLength.scheduled`).
+A schedule has `RunLength.scheduled` places. Where the budget counts steps, the place is the step number, from 0.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Schedule = Callable[[int], float]
 
 
 def _undecorated(method: Any) -> Any:
-    """A method of torch's optimizers without the decorator that imports torch's compiler at the first call. No stage compiles
-    anything, and the import takes two processor seconds. A torch without the decorator is used as it is."""
+    """An optimiser method without the decorator that imports torch's compiler on the first call, since no stage compiles and the
+    import takes two CPU-seconds. Methods without the decorator are returned unchanged."""
     return getattr(method, "__wrapped__", method)
 
 
@@ -46,7 +46,7 @@ LBFGS_HISTORY = 10
 
 
 def lbfgs(parameters: Iterable[nn.Parameter], iterations: int) -> torch.optim.LBFGS:
-    """LBFGS with the strong Wolfe conditions, for problems without noise; one step takes at most `iterations`."""
+    """LBFGS with strong Wolfe line search, for deterministic losses; one call of `step` takes at most `iterations` iterations."""
     return _Lbfgs(parameters, max_iter=iterations, history_size=LBFGS_HISTORY, line_search_fn="strong_wolfe")
 
 
@@ -62,22 +62,20 @@ def sgd(parameters: Iterable[nn.Parameter], settings: SgdSettings) -> torch.opti
 
 
 def adam(parameters: Iterable[nn.Parameter], settings: AdamSettings) -> torch.optim.Adam:
-    """Adam with its usual betas."""
+    """Adam with torch's default betas."""
     return _Adam(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
 def milestones(base: float, factor: float, shares: Sequence[float], places: int) -> Schedule:
-    """Rate at place t of `places`: base, times `factor` for each of `shares` of the run that is over (spec F.3)."""
+    """Rate at place t of `places`: base * factor ** (number of `shares` of the run that are over) (spec F.3)."""
     turns = [math.ceil(share * places - 1e-9) for share in shares]
     return lambda t: base * factor ** sum(t >= turn for turn in turns)
 
 
 def exponential(base: float, decay: ExponentialDecay, recipe_steps: int, places: int) -> Schedule:
-    """Rate at place t (before the update, from 0): base * factor ** floor(t' / every_steps).
+    """Rate at place t, from 0, of `places`: base * factor ** floor(t' / every_steps), where t' = t * recipe_steps / places.
 
-    With `after_first` there is one factor more from the second step on.
-
-    t' is t scaled so that the decay of the recipe's steps fits into `places`.
+    With `after_first` there is one more factor from the second place on.
     """
     stretch = recipe_steps / places if places else 1.0
     extra = int(decay.after_first)
@@ -85,7 +83,7 @@ def exponential(base: float, decay: ExponentialDecay, recipe_steps: int, places:
 
 
 def cosine(base: float, final: float, stairs: int, places: int) -> Schedule:
-    """Rate at place t: half a cosine from `base` to `final` in `stairs` equal stairs, one for each epoch (spec D.3)."""
+    """Rate at place t of `places`: a half cosine from `base` to `final` in `stairs` equal steps, one per epoch (spec D.3)."""
 
     def rate(t: int) -> float:
         epoch = min(stairs, t * stairs // max(1, places))

@@ -120,10 +120,10 @@ def test_a_zero_row_is_no_nan() -> None:
 
 
 def test_empty_and_unequal_are_refused() -> None:
-    with pytest.raises(ValueError, match="as many keys as queries"):
+    with pytest.raises(ValueError, match="queries and keys of equal shape"):
         info_nce(torch.zeros(0, 3), torch.zeros(0, 3), 0.4)
     for loss in (info_nce, info_nce_among_queries, lambda q, k, t: grouped_info_nce([(q, k)], t)):
-        with pytest.raises(ValueError, match="as many keys as queries"):
+        with pytest.raises(ValueError, match="queries and keys of equal shape"):
             loss(torch.zeros(2, 3), torch.zeros(1, 3), 0.4)
 
 

@@ -81,7 +81,7 @@ def test_pointcept_takes_what_has_a_place_in_its_network_and_the_rest_is_named(
         export_checkpoint(backbone, NARROW, "pointcept")
     message = str(refused.value)
     assert message.startswith(
-        "40 of 372 tensors have no place of their shape in Pointcept's SpUNet, and --partial leaves them out"
+        "40 of 372 tensors have no counterpart of their shape in Pointcept's SpUNet; --partial leaves them out"
     )
     assert "conv0p1s1.kernel: (4, 3, 3, 3, 3), SpUNet's conv_input.0.weight has (4, 5, 5, 5, 3)" in message
     assert "block2.0.downsample.0.kernel: SpUNet has no enc.1.block0.proj.0.weight" in message

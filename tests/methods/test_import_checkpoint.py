@@ -156,10 +156,10 @@ def test_the_order_of_kernels_has_to_be_named_where_it_cannot_be_read(weights: W
     save_weights(weights, tmp_path / "own.safetensors")
     assert same(imported(tmp_path / "own.safetensors").weights, weights), "files of this project state it"
     with pytest.raises(
-        DataError, match=r"'csc' has kernels in the order of minkowski-0.4, but the file has those of minkowski-0.5"
+        DataError, match=r"'csc' means kernels in the order of minkowski-0.4, but those of the file are in the order of minkowski-0.5"
     ):
         imported(tmp_path / "own.safetensors", "csc")
-    with pytest.raises(DataError, match="in the order of spconv, but its tensors are those of MinkowskiEngine"):
+    with pytest.raises(DataError, match="in the order of spconv, but its tensors have the layout of MinkowskiEngine"):
         imported(tmp_path / "c.pth", "spconv")
 
 
@@ -172,7 +172,7 @@ def test_two_networks_in_a_file_are_told_apart_by_the_user(weights: Weights, tmp
         imported(tmp_path / "c.pth", "minkowski-0.5")
     assert same(imported(tmp_path / "c.pth", "minkowski-0.5", prefix="model.k.").weights, other)
     with pytest.raises(
-        DataError, match=r"--prefix 'x\.': no network there; networks in the file: 'model\.k\.', 'model\.q\.'"
+        DataError, match=r"--prefix 'x\.' matches no network; networks in the file: 'model\.k\.', 'model\.q\.'"
     ):
         imported(tmp_path / "c.pth", "minkowski-0.5", prefix="x.")
     torch.save({"model": weights, "ema": dict(weights)}, tmp_path / "twins.pth")
@@ -207,7 +207,7 @@ def test_a_network_of_another_width_names_the_profiles_that_fit(weights: Weights
     profiles = {"narrow": NARROW, "deep": NetworkSettings(width=0.125, first_kernel=5), "full": NetworkSettings()}
     with pytest.raises(
         DataError,
-        match=r"first that does not: conv0p1s1\.kernel has shape \(27, 3, 4\), expected \(27, 3, 32\)\. The file's network has "
+        match=r"first that does not: conv0p1s1\.kernel has shape \(27, 3, 4\), expected \(27, 3, 32\)\. The network of the file has "
         r"width 0\.125 \(here 1\): use --profile narrow, or a profile of your own .* network: \{width: 0\.125\}",
     ):
         imported(tmp_path / "c.pth", "minkowski-0.5", network=NetworkSettings(), profiles=profiles)

@@ -144,4 +144,4 @@ def test_without_semaphores_the_loop_prepares_its_own_batches(monkeypatch: pytes
     warnings: list[str] = []
     made = list(batches(lambda step: os.getpid(), range(3), 2, CPU, warnings.append))
     assert made == [os.getpid()] * 3
-    assert warnings == ["loader workers cannot be started (No space left on device), so each step waits for its batch"]
+    assert warnings == ["loader workers cannot be started (No space left on device): each step waits for its batch"]

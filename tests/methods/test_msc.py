@@ -241,7 +241,7 @@ def test_sources(source: PreparedDataset, cache: Path, tmp_path: Path) -> None:
         assert ("z_up" in context.notes) == frames
     context = open_stage(nano_stages("msc", laser, source="clouds")[0], tmp_path / "refused", {})
     with pytest.raises(
-        DataError, match="none of the 3 scenes of 'synth-kitti' has a cloud with colours; where it has pictures"
+        DataError, match="none of the 3 scenes of 'synth-kitti' has a cloud with colours; if they have images"
     ):
         training_of(context)
 

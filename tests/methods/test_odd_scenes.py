@@ -165,7 +165,7 @@ def test_training_scenes_that_teach_nothing_end_in_words(task: str, name: str, t
     """Beside others they are bearable; alone there is nothing to normalise."""
     scenes = {"usual": room(), **odd_scenes()}
     _, context = open_task(task, tmp_path, scenes, (name,), ("usual",))
-    with pytest.raises(DataError, match="20 training scenes in a row with fewer than two voxels"):
+    with pytest.raises(DataError, match="20 training scenes in a row have fewer than two voxels"):
         TASKS[task].run(context)
 
 

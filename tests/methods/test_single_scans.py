@@ -106,7 +106,7 @@ def whole_pretraining(method: str, source: PreparedDataset, root: Path) -> dict[
 def test_whole_pretrainings_on_each_source(source: str, sources: dict[str, PreparedDataset], tmp_path: Path) -> None:
     assert whole_pretraining("ours", sources[source], tmp_path / "ours")["z_up"] == SOURCES[source]
     notes = whole_pretraining("depthcontrast", sources[source], tmp_path / "depthcontrast")
-    assert notes["axes"].startswith("the camera's, x right, y down, z forward") and "z_up" not in notes
+    assert notes["axes"].startswith("camera frame (x right, y down, z forward)") and "z_up" not in notes
 
 
 @pytest.mark.parametrize("method", ["csc", "pointcontrast"])
@@ -140,7 +140,7 @@ def test_scans_without_a_picture_are_passed_over_and_told(sources: dict[str, Pre
     assert {scene for scene, _ in frames_of(context)} == set(source.scenes[1:3])
     context.start(Start(total_steps=1, resumed_from=0))
     (told,) = [e for e in read_events(context.out / EVENTS_FILE) if e.event == "warning"]
-    assert told.message == "1 of the 3 scenes have no frame, and nothing is learnt from them"
+    assert told.message == "1 of the 3 scenes have no frames and are not used"
 
 
 def test_preparing_tells_how_many_recordings_have_no_poses(bench: Bench, rgbd_root: Path, tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_duplicates_are_refused(cells: int, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_other_misuse_is_refused() -> None:
     coordinates = torch.tensor([[0, 1, 2, 3]], dtype=torch.int32)
-    with pytest.raises(ValueError, match="2 feature rows but 1 coordinates"):
+    with pytest.raises(ValueError, match="2 feature rows, but 1 coordinates"):
         SparseTensor(torch.ones(2, 1), coordinates)
     with pytest.raises(ValueError, match="batch index first"):
         SparseTensor(torch.ones(1, 1), coordinates[:, 1:])

@@ -149,7 +149,7 @@ def test_a_collapse_ends_the_run_with_its_step(
     with torch.no_grad():
         training.modules["network"].final.kernel.zero_()  # type: ignore[union-attr, operator]
         training.modules["network"].final.bias.fill_(1.0)  # type: ignore[union-attr, operator]
-    with pytest.raises(Collapsed, match="step 3: the embeddings of all samples have been the same for 3 steps"):
+    with pytest.raises(Collapsed, match="step 3: the embeddings of all samples have been equal for 3 steps"):
         train_and_save(context, training._replace(schedule=lambda step: 0.0))
 
 

@@ -222,7 +222,7 @@ def test_divergence_ends_the_run_with_its_step(tmp_path: Path) -> None:
 
 
 def test_a_loss_of_exactly_zero_for_many_steps_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(NothingToLearn, match="the loss was exactly 0 in all 12 steps; is anything labelled"):
+    with pytest.raises(NothingToLearn, match="the loss was exactly 0 in all 12 steps; check that the training scenes have labels"):
         job(context(tmp_path / "all"), zero_below=12)
     job(context(tmp_path / "some"), zero_below=11)
     monkeypatch.setattr(loop, "ZERO_LOSS_STEPS", 8)

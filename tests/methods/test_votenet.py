@@ -162,7 +162,7 @@ def test_voxels_of_other_scenes_are_refused() -> None:
     net, one, two = network(), sample(0), sample(1, 300)
     coordinates = batched_coordinates([torch.from_numpy(s.coordinates) for s in (one, two)])
     tensor = SparseTensor(torch.zeros(len(coordinates), 3), coordinates)
-    with pytest.raises(ValueError, match="the voxels are not those of 2 scenes"):
+    with pytest.raises(ValueError, match="expected the voxels of 2 scenes"):
         net(tensor, [torch.from_numpy(two.points), torch.from_numpy(one.points)])
 
 
