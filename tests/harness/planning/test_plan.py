@@ -210,7 +210,7 @@ def test_another_machine_is_planned_without_data_or_gpu(
     assert "simulated on 8 GPUs and 128 CPUs: 2 stages in" in printed and "GPUs 12.5 %" in printed
     assert "both name the machine" in bench(*command, "cpu", *shape, code=2).stderr
     text = bench(*command[:-2], "--on", "a100").stdout
-    assert "NVIDIA A100 80GB, derived: never measured" in text and "GPU-days" in text and "data: s3dis" in text
+    assert "NVIDIA A100 80GB, derived: not measured" in text and "GPU-days" in text and "data: s3dis" in text
     assert "hours of a CPU" not in text
     assert "hours of a CPU; --on h100" in (bench(*command[:-2], "--budget", "uniform", "--device", "cpu").stdout)
     assert "There are: a100, cpu, h100, rtx4090" in bench(*command, "tpu", code=2).stderr
