@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-# Before torch is imported anywhere: keeps test processes that share cores from starving each other.
+# Set before torch is imported, so that test processes that share cores do not starve each other.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import contextlib
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-# A shell starts what runs in its background deaf to Ctrl-C, and the commands that tests interrupt would be as deaf.
+# A shell starts background jobs with SIGINT ignored; commands that tests interrupt would inherit this.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -44,7 +44,7 @@ LONG_FIRST = (
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs an engine or a browser, by its fixtures. The files that take longest come first, in their order."""
+    """Mark tests that need an engine or a browser, by their fixtures, and put the slowest files first."""
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         for fixture, mark in (("engine", pytest.mark.docker), ("browser", pytest.mark.browser)):
@@ -62,7 +62,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Processor time from the first fixture to the last; children count once they were waited for."""
+    """Measure CPU time from the first fixture to the last, including children that were waited for."""
     before = sum(os.times()[:4])
     result = yield
     target = item.config.getoption("cpu_times")
@@ -74,7 +74,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One data cache for the whole session, of all its workers: procedural data are written once."""
+    """One data cache for all workers of a session, so that procedural data are written once."""
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
     shared.mkdir(exist_ok=True)
@@ -96,9 +96,9 @@ def module_cache(cache: Path) -> Iterator[None]:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    """Runs the command line in an empty folder; `code` is the exit code that is expected.
+    """Runs the command line in an empty folder; `code` is the expected exit code.
 
-    It runs in this process, which spares hundreds of interpreters; its stages are processes of their own all the same. Tests of
+    It runs in this process, which saves starting hundreds of interpreters; stages still run in processes of their own. Tests of
     signals, streams and the entry point start a process with `bench_command`.
     """
 
@@ -112,7 +112,7 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def run_here(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """`bench` with these arguments and working folder, in this process; what `main` changes of the process is put back."""
+    """Run `bench` in this process with these arguments and working folder, and restore the process state that `main` changes."""
     from pretrain_bench.harness.cli.app import main
 
     out, error, code = io.StringIO(), io.StringIO(), 0
@@ -132,7 +132,7 @@ def run_here(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProc
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests that do not look at figures: their data are written, and an empty file stands in place of each picture."""
+    """Skip drawing, for tests that do not inspect figures: their data are written, and each picture is an empty file."""
     from pretrain_bench.reports import build
     from pretrain_bench.reports.figures.pool import Drawing, FigurePool
 
@@ -154,13 +154,13 @@ def bench_command(*arguments: str) -> list[str]:
 
 
 def run_records(runs: Path) -> list[dict]:
-    """All records of a store, as plain data."""
+    """All records of a store, as parsed JSON."""
     return [json.loads(p.read_text()) for p in sorted(runs.glob("*/*/record.json"))]
 
 
 @pytest.fixture(scope="session")
 def s3dis_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven small rooms in the official S3DIS layout: six train, one tests."""
+    """Seven small rooms in the official S3DIS layout: six for training, one for testing."""
     root = tmp_path_factory.mktemp("s3dis")
     rng = np.random.default_rng(7)
     for area, room in [("Area_1", f"office_{i}") for i in range(6)] + [("Area_5", "office_1")]:
@@ -169,7 +169,7 @@ def s3dis_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_room(folder: Path, rng: np.random.Generator, points: int = 900) -> None:
-    """A floor, a wall and a chair, easy to tell apart by colour and place."""
+    """Write a floor, a wall and a chair that differ clearly in colour and position."""
     folder.mkdir(parents=True)
     plane = rng.uniform(0, 3, (points, 2))
     zeros = np.zeros(points)
@@ -202,7 +202,7 @@ def rgbd_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def golden_shared() -> Path:
-    """The full golden vectors, where they lie beside the checkout (they hold real data and are not carried)."""
+    """The full golden vectors, if they are beside the checkout; they contain real data and are not in the repository."""
     folder = SHARED / "golden"
     if not folder.is_dir():
         pytest.skip("needs the golden vectors on real data (../shared/golden), which the project may not carry")

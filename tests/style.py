@@ -16,7 +16,7 @@ GAP = r"""(?:[ \t]|["']?\n[ \t#]*f?["']?)+"""
 
 
 def banned() -> dict[re.Pattern[str], str]:
-    """Each pattern of the table in docs/style.md, and its replacement."""
+    """Map each pattern of the table in docs/style.md to its replacement."""
     rows = re.findall(r"^\| `(.+)` \| (.+) \|$", STYLE.read_text().partition("## Banned phrases")[2], flags=re.M)
     patterns = {}
     for phrase, instead in rows:
@@ -27,7 +27,7 @@ def banned() -> dict[re.Pattern[str], str]:
 
 
 def violations(text: str, patterns: dict[re.Pattern[str], str]) -> Iterator[tuple[int, str, str]]:
-    """Line, phrase and replacement of each banned phrase in a text."""
+    """Yield line, phrase and replacement of each banned phrase in a text."""
     for pattern, instead in patterns.items():
         for match in pattern.finditer(text):
             yield text.count("\n", 0, match.start()) + 1, " ".join(match[0].split()), instead

@@ -1,4 +1,4 @@
-"""The Python API: the page that documents it runs as it stands, and its names and columns are those of the code."""
+"""The Python API: the code of its documentation page runs unchanged, and its names and columns match the code."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
 
 @pytest.mark.slow
 def test_the_page_runs_as_it_stands(s3dis_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every block in order, as in a notebook, with the smallest budget on seven small rooms."""
+    """Run all blocks in order, as in a notebook, with the smallest budget on seven small rooms."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))  # nothing is prepared when the plan is made
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))  # planning prepares no data
     code = "\n".join(BLOCKS)
     for shown, used in (
         ('budget="smoke"', f"budget={NANO[1]!r}, profile={NANO[3]!r}"),
@@ -157,7 +157,7 @@ def test_the_display_fits_where_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_notebook_gets_its_own_bars(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are as wide as the notebook makes them, and their titles are not cut."""
+    """Bars have the width of the notebook, and their titles are not cut."""
     import tqdm.auto
 
     made: list[dict] = []

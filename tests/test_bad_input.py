@@ -1,4 +1,4 @@
-"""Bad input ends with one line that says what to do, the right exit code, and no half-written result."""
+"""Bad input gives a one-line message with advice, the right exit code, and no partial result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def arguments(*more: str) -> list[str]:
 
 
 def one_line(stderr: str) -> str:
-    """The error, which is the only line that starts so."""
+    """The only error line of an output."""
     errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and stderr.splitlines()[-1] == errors[0], stderr
     return errors[0]
@@ -49,7 +49,7 @@ def frames(rgbd_root: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(s3dis_root: Path, module_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `arguments` would leave had its stages slept instead of trained; tests take copies."""
+    """The store that `arguments` would leave, from sleeping stages instead of training; tests copy it."""
     runs = tmp_path_factory.mktemp("finished") / "runs"
     suite = Suite(name="alone", version=1, budget=NANO[1], profile=NANO[3], methods=("scratch",), tasks=("s3dis-sem",))
     with pytest.MonkeyPatch.context() as patch:
@@ -122,7 +122,7 @@ def test_a_scene_that_cannot_be_read_is_left_out_and_told(rooms: Path, bench: Be
 
 
 def test_a_line_with_letters(rooms: Path, bench: Bench, tmp_path: Path) -> None:
-    """One bad line costs one point and is told in one line; with --strict it is an error."""
+    """A bad line drops one point and is reported in one line; with --strict it is an error."""
     path = rooms / WALL
     path.write_text(path.read_text() + "1 2 three 4 5 6\n")
     error = one_line(bench(*arguments("--data", f"s3dis={rooms}", "--strict"), code=2).stderr)
@@ -148,7 +148,7 @@ def test_a_depth_image_of_the_wrong_size(frames: Path, s3dis_root: Path, bench: 
 
 
 def test_a_pose_of_minus_infinity(frames: Path, s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
-    """Lost tracking drops the frame with one line; with --strict it is an error."""
+    """A frame with lost tracking is dropped and reported in one line; with --strict it is an error."""
     path = frames / "room0001_00/pose/1.txt"
     path.write_text("-inf -inf -inf -inf\n" * 4)
     data = ["--data", f"s3dis={s3dis_root}", "--pretrain-data", f"rgbd-folder={frames}"]
@@ -164,7 +164,7 @@ def test_a_pose_of_minus_infinity(frames: Path, s3dis_root: Path, bench: Bench, 
 
 
 def test_a_parent_checkpoint_of_another_shape(runs: Path, s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
-    """A finished backbone is replaced: the fine-tuning names the tensor and leaves a record, not a result."""
+    """After a finished backbone is replaced, the fine-tuning fails with a record that names the tensor."""
     from safetensors.numpy import load_file, save_file
 
     data = ["--data", f"s3dis={s3dis_root}"]
@@ -173,7 +173,7 @@ def test_a_parent_checkpoint_of_another_shape(runs: Path, s3dis_root: Path, benc
     tensors = load_file(backbone)
     tensors["conv0p1s1.kernel"] = tensors["conv0p1s1.kernel"][:, :, :2].copy()
     save_file(tensors, backbone)
-    backbone.chmod(0o644)  # a sandbox reads it as another user
+    backbone.chmod(0o644)  # a sandbox reads it as a different user
     error = one_line(bench(*arguments(*data), code=2).stderr)
     assert "pre-trained backbone: tensor 'conv0p1s1.kernel' has shape (27, 3, 2), expected (27, 3, 4)" in error
     assert not list((tmp_path / "runs/finetune").glob("*")) and not list((tmp_path / "runs/.partial").glob("[!.]*"))
@@ -197,11 +197,11 @@ def test_a_cache_that_cannot_be_written(bench: Bench, tmp_path: Path, monkeypatc
 
 @pytest.mark.usefixtures("undrawn")
 def test_places_that_cannot_be_written(runs: Path, s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
-    """What a person asked for is not written, the machine is why (3), and the message names the option."""
+    """If requested output cannot be written, the exit code is 3 (environment) and the message names the option."""
     (run,) = (tmp_path / "runs/finetune").iterdir()
     (scene, *_) = bench("show", run.name, "--scene", "list").stdout.split()
     (tmp_path / "file").write_text("")
-    # An interrupted preparation does not block the next.
+    # An interrupted preparation does not block the next one.
     (Path(os.environ["BENCH_CACHE"]) / "prepared/s3dis-0.partial").mkdir(exist_ok=True)
     for option, *command in (
         ("--out", "data", "preview", "s3dis", "--root", str(s3dis_root), "--out", "file/x.png"),
@@ -221,7 +221,7 @@ def test_places_that_cannot_be_written(runs: Path, s3dis_root: Path, bench: Benc
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """A file system of a few MiB; needs root."""
+    """Mounts file systems of a few MiB; needs root."""
     mounted: list[Path] = []
 
     def mount(mebibytes: int) -> Path:
@@ -243,7 +243,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("mebibytes", [1, 3])
 def test_a_full_disk(mebibytes: int, small_disk, s3dis_root: Path, bench: Bench, tmp_path: Path) -> None:
-    """The backbone alone is larger than this disk. Once space is free, the same command resumes."""
+    """The backbone alone exceeds the disk. Once space is free, the same command resumes."""
     disk = small_disk(mebibytes)
     command = arguments("--data", f"s3dis={s3dis_root}", "--runs", str(disk / "runs"))
     error = one_line(bench(*command, code=3).stderr)

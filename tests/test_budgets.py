@@ -1,4 +1,4 @@
-"""Runs under the currencies that are counted in training, from the command line to the audit."""
+"""Runs under currencies that are counted during training, from the command line to the audit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FLOPS = 3e8
 
 
 def budget(path: Path, currency: str, amount: float) -> list[str]:
-    """Options for a nano run whose pre-training takes exactly this much."""
+    """Options for a nano run whose pre-training uses exactly this amount."""
     caps = "wall_seconds: 300, memory_mib: 8192, disk_mib: 1024"
     path.write_text(
         "name: counted\nversion: 1\ndefault_profile: smoke\n"

@@ -1,4 +1,4 @@
-"""The workflows that ship, and `.ci/run`: their commands are real, and run."""
+"""The workflows in the repository and `.ci/run`: their commands exist and run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_push_runs_the_fast_tests_and_a_night_runs_all() -> None:
     jobs = {name: [s["run"] for s in job["steps"] if "run" in s] for name, job in workflow["jobs"].items()}
     assert jobs["push"] == ["make lint", "make test", "make smoke"]
     assert {"make lint", "make test-all", "make smoke"} <= set(jobs["nightly"])
-    triggers = workflow[True]  # YAML reads the key `on` as a truth value
+    triggers = workflow[True]  # YAML parses the key `on` as a boolean
     assert {"push", "pull_request"} <= set(triggers) and triggers["schedule"][0]["cron"].split()[2:] == ["*", "*", "*"]
     assert workflow["jobs"]["push"]["if"] == "github.event_name != 'schedule'"
     assert "github.event_name == 'schedule'" in workflow["jobs"]["nightly"]["if"]
@@ -48,13 +48,13 @@ def test_a_push_runs_the_fast_tests_and_a_night_runs_all() -> None:
 
 
 def made() -> dict[str, str]:
-    """The targets that `make help` lists, with what it says of them."""
+    """The targets that `make help` lists, with their descriptions."""
     lines = make("help").splitlines()
     return {line.split()[1]: line for line in lines}
 
 
 def make(*arguments: str) -> str:
-    """What make prints in the checkout."""
+    """The output of make in the checkout."""
     done = subprocess.run(
         ["make", "--no-print-directory", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
@@ -95,7 +95,7 @@ def test_every_command_and_option_of_the_workflow_exists(job: str, bench) -> Non
 
 @pytest.mark.slow
 def test_the_local_job_runs(cache: Path, tmp_path: Path) -> None:
-    """With two methods, which is what a test can wait for."""
+    """Runs two methods only, to limit the duration of the test."""
     for command in commands("local"):
         more = ["--only", "method=scratch,supervised"] if command[1] in ("plan", "run") else []
         done = subprocess.run(
@@ -119,7 +119,7 @@ def test_what_the_documentation_shows_runs(tmp_path: Path, bench) -> None:
 
 @pytest.mark.slow  # tests/methods/test_stages.py trains each method in the fast set
 def test_every_arm_of_the_suite_is_given_and_uses_the_same(cache: Path, tmp_path: Path) -> None:
-    """The rule of budgets (docs/architecture.md#budgets), added up from the records: one currency, the same total for every method."""
+    """The records confirm the budget rule (docs/architecture.md#budgets): one currency, the same total for every method."""
     import json
 
     from tests.conftest import NANO

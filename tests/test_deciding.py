@@ -1,4 +1,4 @@
-"""Runs that stop when decided: looks, their bounds, and what is left out."""
+"""Sequential runs that stop once decided: looks, their bounds, and skipped runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def suite(seeds: int, methods: tuple[str, ...] = ("scratch", "ours", "csc")) -> 
 
 @pytest.fixture
 def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """`run` replaced by records with a large gain of ours and none of csc; the seeds of each call."""
+    """Replace `run` by records with a large gain of ours and none of csc; gives the seeds of each call."""
     store, calls = Store(tmp_path), []
 
     def run(cells: Any, **options: Any) -> RunResult:
@@ -30,7 +30,7 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int,
                 if method in cells.methods:
                     add(store, method, 0.3 + gain + 0.001 * ((seed * 7 + len(method)) % 5), seed)
         result = RunResult([], [])
-        monkeypatch.setattr(deciding, "_p_values", lambda runs, keys: original(runs, None))  # all that was recorded
+        monkeypatch.setattr(deciding, "_p_values", lambda runs, keys: original(runs, None))  # everything recorded
         return result
 
     original = deciding._p_values

@@ -1,4 +1,4 @@
-"""The main job at its smallest: run, reuse, kill, resume, report, as a person types it."""
+"""The main workflow at its smallest size, as a user types it: run, reuse, kill, resume, report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def command(roots: list[str], runs: Path, *more: str, methods: tuple[str, ...] =
 
 
 def run_whole(roots: list[str], folder: Path, methods: tuple[str, ...] = ("ours", "scratch")) -> Path:
-    """A store in which methods have run once, undisturbed."""
+    """A store in which methods have run once without interruption."""
     runs = folder / "whole"
     done = subprocess.run(bench_command(*command(roots, runs, methods=methods)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -42,7 +42,7 @@ def artifact_hashes(runs: Path) -> dict[str, dict[str, str]]:
 
 
 def test_the_main_job(roots: list[str], bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ours and scratch run once; each function below checks one aspect of the result, or continues from it."""
+    """Runs ours and scratch once; each function below checks one aspect of the result or continues from it."""
     finished = run_whole(roots, tmp_path)
     a_run_leaves_records_and_artifacts(finished)
     the_budget_is_equal_in_its_currency(finished)
@@ -76,7 +76,7 @@ def a_run_leaves_records_and_artifacts(finished: Path) -> None:
 
 
 def the_budget_is_equal_in_its_currency(finished: Path) -> None:
-    """Each stage of ours takes its half of the total; both fine-tunings take the same."""
+    """Each stage of ours takes half of the total; both fine-tunings take equal steps."""
     steps = {(r["method"], r["stage"]): r["ledger"]["optimizer_steps"] for r in run_records(finished)}
     assert steps["ours", "images"] == steps["ours", "points"] == 4
     assert steps["ours", "finetune"] == steps["scratch", "finetune"] == 4
@@ -114,7 +114,7 @@ def another_ratio_shares_the_pretraining(finished: Path, roots: list[str], bench
 def the_fine_tuning_loader_never_sees_test_labels(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run the stage in this process and write down who reads which labels."""
+    """Run the stage in this process and record which labels are read, and where."""
     from pretrain_bench.harness.contract.stage import StageSpec
     from pretrain_bench.harness.planning.prepared_data import prepared_with_manifest
     from pretrain_bench.methods.context import StageContext
@@ -177,7 +177,7 @@ def every_run_can_be_shown(finished: Path, bench: Bench) -> None:
     assert all(len(line) <= 100 for line in (listed + one).splitlines())
 
 
-@pytest.mark.slow  # of the fast tests, the killed run compares two stores
+@pytest.mark.slow  # in the fast set, the killed run compares two stores
 def test_two_stores_get_the_same_bits(roots: list[str], bench: Bench, tmp_path: Path) -> None:
     finished = run_whole(roots, tmp_path)
     bench(*command(roots, tmp_path / "runs"))
@@ -238,7 +238,7 @@ def test_a_killed_stage_is_recorded_as_crashed_and_retried_on_request(
 
 
 def wait_for_child(runs: Path) -> int:
-    """The process id of the stage that runs in a store."""
+    """The process id of the stage that is running in a store."""
     for _ in range(600):
         noted = list(runs.glob(".partial/*/child.json"))
         if noted:
@@ -261,7 +261,7 @@ def test_ctrl_c_or_kill_keeps_the_checkpoint_and_says_how_to_go_on(
     number: signal.Signals, methods: tuple[str, ...], roots: list[str], bench: Bench, tmp_path: Path
 ) -> None:
     def as_a_shell_does() -> None:
-        # Ctrl-C is not meant for what runs in the background; the tests themselves may run there.
+        # Background jobs ignore SIGINT, and the tests themselves may run in the background.
         signal.signal(signal.SIGINT, signal.SIG_IGN if number == signal.SIGTERM else signal.default_int_handler)
 
     runs = tmp_path / "runs"

@@ -1,4 +1,4 @@
-"""`bench features` and `bench methods check`, on runs that are as small as can be."""
+"""`bench features` and `bench methods check`, on runs of minimal size."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_each_panel_is_drawn_once_for_each_frame(tmp_path: Path, monkeypatch: py
 @pytest.mark.slow
 def test_features_of_runs(bench: Bench, tmp_path: Path) -> None:
     methods = [x for name in ("ours", "pointcontrast", "scratch") for x in ("--method", name)]
-    bench("run", *methods, "--task", "s3dis-sem", *NANO, "--threads", "1")  # two are slower at this size
+    bench("run", *methods, "--task", "s3dis-sem", *NANO, "--threads", "1")  # two threads are slower at this size
     keys = {(r["method"], r["stage"]): r["key"] for r in run_records(tmp_path / "runs")}
     written = json.loads(
         bench("features", keys["ours", "points"], "--frame", "0", "--frame", "1", "--json", "--out", "o").stdout

@@ -1,4 +1,4 @@
-"""Checkpoints of the user's as methods: named, planned, converted, recorded; and the one command, from files to a report and back."""
+"""The user's checkpoints as methods: named, planned, converted and recorded; and one command from files to a report."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def weights_of(seed: int) -> Weights:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """a.pth, b.pth and c.pth of a MinkowskiEngine network, each from another seed."""
+    """a.pth, b.pth and c.pth of a MinkowskiEngine network, each from a different seed."""
     folder = tmp_path_factory.mktemp("checkpoints")
     for seed, name in enumerate("abc"):
         torch.save({"state_dict": weights_of(seed), "epoch": 1}, folder / f"{name}.pth")
@@ -234,7 +234,9 @@ def test_one_command_from_files_to_a_report_and_back(files: Path, tmp_path: Path
     error = bench("run", "--method", f"mine={files}/a.pth", *command[3:], *NANO, code=2).stderr
     assert f"error: {files}/a.pth: its tensors fit, but do not show the order of its kernels" in error
     error = bench(*command, "--budget", "smoke", code=2).stderr
-    assert "The network of the file has width 0.125 (here 0.25): use a profile of your own that extends this one" in error
+    assert (
+        "The network of the file has width 0.125 (here 0.25): use a profile of your own that extends this one" in error
+    )
     torch.save({n: v for n, v in weights_of(0).items() if "block8" not in n}, tmp_path / "part.pth")
     Import(
         request=Request(path=tmp_path / "part.pth", network=NARROW, origin="minkowski-0.5", partial=True),

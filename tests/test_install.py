@@ -1,4 +1,4 @@
-"""`pip install .` into a fresh environment, then the commands beside folders and files of the user's own with the same names."""
+"""`pip install .` into a fresh environment, then commands next to the user's own folders and files with the same names."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ HIDDEN = ("pydantic", "yaml", "typer", "click", "rich", "tqdm", "scipy", "sklear
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout: setuptools would leave its build folder in the checkout, and take stale files from it."""
+    """A copy of the checkout, since setuptools would leave its build folder there and reuse stale files from it."""
     ignored = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "runs", "smoke", "study")
     return Path(shutil.copytree(REPOSITORY, tmp_path_factory.mktemp("plain") / "source", symlinks=True, ignore=ignored))
 
 
 @pytest.fixture(scope="module")
 def installed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new environment with the project installed, not editable."""
+    """A new environment with a non-editable installation of the project."""
     folder = tmp_path_factory.mktemp("fresh") / "env"
     environment(folder, with_pip=True)
     install(folder / "bin/python", folder, str(source))
@@ -37,7 +37,7 @@ def installed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(folder: Path, with_pip: bool) -> None:
-    """A virtual environment whose dependencies are those of the running one, seen through a path file: `.pth` files of its own,
+    """A virtual environment that sees the running one's dependencies through a path file. The running one's own `.pth` files,
     such as the one of an editable installation, are not followed."""
     venv.create(folder, with_pip=with_pip)
     (site,) = folder.glob("lib/python*/site-packages")
@@ -45,7 +45,7 @@ def environment(folder: Path, with_pip: bool) -> None:
 
 
 def install(python: Path, target: Path, *what: str) -> None:
-    """With the pip of one interpreter into an environment."""
+    """Install with one interpreter's pip into another environment."""
     command = [python, "-m", "pip", "--quiet", "--python", target / "bin/python", "install", "--no-deps",
                "--force-reinstall", *what]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
@@ -53,7 +53,7 @@ def install(python: Path, target: Path, *what: str) -> None:
 
 
 def clean(cache: Path, **more: str) -> dict[str, str]:
-    """The variables of a person who set PYTHONPATH only where `more` has it."""
+    """Environment variables of a user, without PYTHONPATH unless `more` sets it."""
     return {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"BENCH_CACHE": str(cache), **more}
 
 
@@ -63,7 +63,7 @@ def output(command: list[str | Path], cwd: Path, env: dict[str, str]) -> str:
     return done.stdout
 
 
-@pytest.mark.slow  # of the fast tests, an editable installation stands for it
+@pytest.mark.slow  # in the fast set, an editable installation stands for it
 def test_the_distribution_owns_one_import_name(installed: Path, cache: Path, tmp_path: Path) -> None:
     code = "import importlib.metadata as m; print(*m.files('pretrain-bench'), sep='\\n')"
     files = output([installed / "bin/python", "-c", code], tmp_path, clean(cache)).split()
@@ -79,7 +79,7 @@ def test_the_distribution_owns_one_import_name(installed: Path, cache: Path, tmp
 
 
 def write_foreign_rooms(folder: Path) -> None:
-    """Packages and a plain folder of the user's own, with the names of our rooms; each prints when it is imported."""
+    """Write the user's own packages and a plain folder, named as this project's rooms; each prints when imported."""
     for room in ROOMS:
         (folder / room).mkdir()
         if room != "methods":
@@ -92,7 +92,7 @@ def write_foreign_rooms(folder: Path) -> None:
 def test_folders_of_the_users_own_with_the_same_names(
     method: str, installed: Path, s3dis_root: Path, rgbd_root: Path, cache: Path, tmp_path: Path
 ) -> None:
-    """PYTHONPATH=. puts them before the installed packages; the whole main job runs beside them, and they stay importable."""
+    """PYTHONPATH=. puts them before the installed packages; the main workflow runs next to them, and they stay importable."""
     write_foreign_rooms(tmp_path)
     variables = clean(cache, PYTHONPATH=".")
 
@@ -122,7 +122,7 @@ def test_folders_of_the_users_own_with_the_same_names(
 
 @pytest.mark.slow
 def test_a_foreign_torch_is_not_imported(installed: Path, cache: Path, tmp_path: Path) -> None:
-    """Python puts the working folder first for `python -m`."""
+    """With `python -m`, Python puts the working folder first."""
     for name in ("torch", "numpy"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the foreign one')\n")
     variables, python, bench = clean(cache), installed / "bin/python", installed / "bin/bench"
@@ -147,7 +147,7 @@ def test_a_run_beside_a_foreign_torch(installed: Path, s3dis_root: Path, cache: 
 
 @pytest.mark.slow
 def test_an_editable_installation_and_a_plain_checkout(source: Path, cache: Path, tmp_path: Path) -> None:
-    """Both give the same import names as the installation, from the folders of the checkout, also beside what is the user's."""
+    """Both give the same import names as the installation, from the checkout's folders, also next to the user's own packages."""
     editable = tmp_path / "env"
     environment(editable, with_pip=False)
     install(Path(sys.executable), editable, "--editable", str(source))
@@ -207,7 +207,7 @@ def test_make_verify_gpu_needs_torch_and_numpy_only(source: Path, cache: Path, t
 
 
 def test_this_interpreter_runs_the_checkout() -> None:
-    """What the other tests test is this checkout."""
+    """The other tests import this checkout."""
     import pretrain_bench
 
     assert Path(pretrain_bench.__file__).is_relative_to(REPOSITORY) and sys.version_info >= (3, 11)

@@ -1,4 +1,4 @@
-"""The import rules of the four floors, and what the command line may load."""
+"""The import rules of the four floors, and the modules that the command line may load."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def is_module(name: str) -> bool:
 
 
 def imported(path: Path, for_type_checkers: bool = True) -> set[str]:
-    """Modules of this project that a file imports, without `pretrain_bench.`; the root itself is `pretrain_bench`."""
+    """Modules of this project that a file imports, without the prefix `pretrain_bench.`; the root is `pretrain_bench`."""
     names: set[str] = set()
     waiting: list[ast.AST] = [ast.parse(path.read_text())]
     while waiting:
@@ -75,14 +75,14 @@ def imported(path: Path, for_type_checkers: bool = True) -> set[str]:
 
 
 def is_allowed(name: str, floor: str) -> bool:
-    """Whether a floor may import a module; a package that holds an allowed one may be named on the way to it."""
+    """Whether a floor may import a module; packages that contain an allowed module may be named on the path to it."""
     return any(name == a or name.startswith(f"{a}.") or a.startswith(f"{name}.") for a in ALLOWED[floor])
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: p.relative_to(REPOSITORY).as_posix())
 def test_imports_go_downwards_only(path: Path) -> None:
     floor = floor_of(path)
-    # The command line may name any type; it calls the API, through the names that the root package loads lazily.
+    # The command line may import any type for annotations; it calls the API through lazily loaded names of the root package.
     names = imported(path, for_type_checkers=floor != CLI) - ({"pretrain_bench"} if floor == CLI else set())
     for name in names:
         assert is_allowed(name, floor), f"{path} imports {name}"

@@ -1,4 +1,4 @@
-"""Messages blame what is to blame, name files that the user has, and no task is dropped silently."""
+"""Messages name the actual cause and the user's own files, and no task is dropped silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's own data and classes: ten lines of YAML to a report, `bench data init`, and the page that documents both."""
+"""A user's own data and classes: from ten lines of YAML to a report, `bench data init`, and their documentation page."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ SHORT_DATASET, SHORT_TASK = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.S)
 
 @pytest.fixture(autouse=True)
 def _prepare_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares starting worker processes for a few small scenes."""
+    """Avoids starting worker processes for a few small scenes."""
     monkeypatch.setattr("pretrain_bench.benchmarks.datasets.prepare.worker_count", lambda: 1)
 
 
 @pytest.fixture(scope="module")
 def halls(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rooms in the S3DIS layout in custom folders, whose chairs are robot_arms, a class that nothing here knows."""
+    """Rooms in the S3DIS layout in custom folders; their chairs are robot_arms, a class unknown to this project."""
     root = tmp_path_factory.mktemp("halls")
     rng = np.random.default_rng(11)
     for name in [f"ground/hall_{i}" for i in range(6)] + ["top/hall_1"]:
@@ -61,7 +61,7 @@ def test_ten_lines_are_enough() -> None:
     assert len(lines) <= 10 and all(line.strip() for line in lines)
 
 
-@pytest.mark.slow  # of the fast tests, test_plug_ins runs the example
+@pytest.mark.slow  # in the fast set, test_plug_ins runs the example
 @pytest.mark.usefixtures("undrawn")
 def test_ten_lines_of_yaml_go_to_a_report(halls: Path, bench: Bench, tmp_path: Path) -> None:
     classes = SHORT_DATASET.replace("[wall, floor, chair, table, clutter]", "[wall, floor, robot_arm]")
@@ -86,7 +86,7 @@ def test_ten_lines_of_yaml_go_to_a_report(halls: Path, bench: Bench, tmp_path: P
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_the_page_runs_as_it_stands(bench: Bench, tmp_path: Path) -> None:
-    """Every command in order; the run with the smallest budget."""
+    """Run all commands in order, with the smallest budget."""
     for line in COMMANDS.splitlines():
         words = shlex.split(line.replace("--budget smoke", shlex.join([*NANO, "--threads", "1"])))
         done = bench(*words[1:])

@@ -1,4 +1,4 @@
-"""A user's own method: refused where it cannot run, and the example from its folder to a record."""
+"""A user's own method: refused if it cannot run, and the example from its folder to a record."""
 
 from __future__ import annotations
 

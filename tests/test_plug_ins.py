@@ -1,4 +1,4 @@
-"""Methods, tasks and datasets from outside the tree: from the folder or file to a run, a report and an audit."""
+"""Methods, tasks and datasets from outside the repository: from their folder or file to a run, a report and an audit."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def run(context):
 
 
 def toy(folder: Path, **changes: str) -> Path:
-    """A whole method in a folder: scaled random weights."""
+    """A complete method in a folder: scaled random weights."""
     folder.mkdir(parents=True)
     text = (
         'name: toy\ntitle: "A toy: scaled initial weights"\ngroup: baseline\ncolour: "#123456"\nplace: 7\nneeds: {data: false}\n'
@@ -104,7 +104,7 @@ def test_a_toy_method_goes_from_its_folder_to_report_and_audit(bench: Bench, s3d
     verdicts = json.loads(bench("audit", "--json", code=1).stdout)
     failed = {v["check"] for v in verdicts if v["verdict"] == "failed"}
     assert failed == {"the whole test split is scored"}, "the data are one room of Area 5"
-    # A change of its code makes its runs stale; the fine-tuning's own code did not change, but its parent did.
+    # A change of its code makes its runs stale, also the fine-tuning, whose own code did not change but whose parent did.
     (folder / "scale.py").write_text(TOY_STAGE + "\n# a change\n")
     plan = bench("plan", *_suite(tmp_path, folder, s3dis_root), "--trust-code").stdout
     assert "stale" in plan and "its code changed" in plan
@@ -192,7 +192,7 @@ def test_a_recipe_takes_from_its_task_only_what_the_task_has() -> None:
         MethodStage(name="scale", share=1, title="x", from_task=("steps",))
 
 
-@pytest.mark.slow  # of the fast tests, the toy method in a folder is run
+@pytest.mark.slow  # in the fast set, the toy method in a folder is run
 def test_a_method_of_a_package_is_run(
     bench: Bench, s3dis_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Probes as a person types them: shared stages, advice, audit, repetition, report."""
+"""Probes as a user types them: shared stages, advice, audit, rerun and report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_linear_and_decoder_probes_are_run_audited_and_reported(s3dis_root: Path
     )
     assert "nothing to do: every stage was done before" in bench(*linear, "--label-ratio", "100%").stdout
     bench("run", *common, *NANO, "--protocol", "decoder")
-    # One room of the official test split is there, which the audit says; every other check holds.
+    # Only one room of the official test split exists, which the audit reports; all other checks pass.
     audit = json.loads(bench("audit", "--runs", runs, "--json", "--rerun", probes[0]["key"], code=1).stdout)
     assert {f["check"] for f in audit if f["verdict"] == "failed"} == {"the whole test split is scored"}
     held = {f["check"]: f["detail"] for f in audit if f["verdict"] == "ok"}

@@ -1,4 +1,4 @@
-"""The README and the docs name commands, options, files and tables that exist and are true."""
+"""Commands, options and files in the README and docs exist, and their tables are true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data from which nothing could be learnt, or that give no score, are refused before a stage starts."""
+"""Data that allow no learning or no score are refused before a stage starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.tiny_data import TEST, TRAIN, write_frames, write_kitti, write_scanne
 
 
 def refused(bench: Bench, task: str, data: str, *more: str, method: str = "scratch") -> str:
-    """What the run says; it must not have started a stage."""
+    """The message of a refused run, which must not have started a stage."""
     arguments = ("--method", method, "--task", task, *NANO, "--data", data, *more)
     text = bench("run", *arguments, "--threads", "1", "--runs", "runs", code=2).stderr
     return text.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""`bench report --watch --serve`: the page over HTTP, for this machine only."""
+"""`bench report --watch --serve`: serves the page over HTTP on this machine only."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ PAGE = re.compile(r"\bdocs/([\w/-]+\.md)(?:#([\w.-]+))?")
 
 
 def texts() -> dict[Path, str]:
-    """Every tracked text that may cite, this test aside."""
+    """All tracked texts that may cite the specification, except this test."""
     names = subprocess.run(
         ["git", "ls-files", "-z", "*.py", "*.yaml", "*.md", "*.json"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout.split("\0")  # fmt: skip
@@ -28,7 +28,7 @@ def texts() -> dict[Path, str]:
 
 
 def references(text: str) -> list[str]:
-    """The anchors that a text cites: `spec C.3 to C.5` is two sections, `J-17` one decision."""
+    """Yield the anchors that a text cites: `spec C.3 to C.5` cites two sections, `J-17` one decision."""
     sections = [f"spec-{item}" for match in LIST.finditer(text) for item in re.findall(ITEM, match[1])]
     return sections + DECISION.findall(text)
 
@@ -38,7 +38,7 @@ def anchors() -> Counter[str]:
 
 
 def headings(page: Path) -> set[str]:
-    """The anchors that a Markdown page's headings and explicit ids have."""
+    """The anchors of a Markdown page: its headings and explicit ids."""
     text = page.read_text()
     titles = re.findall(r"^#+ (.+)$", text, flags=re.M)
     slugs = {re.sub(r"[^\w\- ]", "", t.replace("`", "").lower()).strip().replace(" ", "-") for t in titles}

@@ -1,4 +1,4 @@
-"""The list of phrases that `make lint` refuses (tests/style.py), and that it finds them."""
+"""The banned phrases of `make lint` (tests/style.py) are found, and plain English passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks besides s3dis-sem, which the main job covers."""
+"""All tasks but s3dis-sem, which the main workflow covers."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_semantickitti_is_fine_tuned_on_remission_and_judged_on_points(bench: Be
     )
     assert cloud.rgb.dtype == np.float32 and cloud.rgb.shape == cloud.xyz.shape
     assert np.allclose(cloud.rgb / 255, remission[:, None], atol=1e-6), "the network sees remission - 0.5, three times"
-    # Recomputed by hand: every labelled point has the class of its voxel, also beyond 50 m.
+    # Recomputed by hand: each labelled point is predicted as its voxel, also beyond 50 m.
     artifacts = Store(tmp_path / "runs").folder("finetune", record["key"]) / "artifacts/predictions/final"
     counts = np.zeros((19, 19), np.int64)
     for scene in spec.split.test:
@@ -163,7 +163,7 @@ def run_of(store: Path, task: str) -> tuple[Path, StageSpec]:
 def test_tasks_are_trained_scored_drawn_and_reported(
     tasks: Sequence[str], bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run of each task in one store; each function below looks at one side of it."""
+    """A run of each task in one store; each function below checks one aspect."""
     store = nano_runs(tmp_path, tasks)
     for task in tasks:
         the_number_that_counts_is_computed_from_what_was_saved(task, store)
@@ -293,13 +293,13 @@ def test_few_labels_of_a_scene(task: str, ratio: str, bench: Bench) -> None:
     command = ("run", "--method", "scratch", "--task", task, "--label-ratio", ratio, *NANO, "--threads", "1", "--json")
     record = json.loads(bench(*command).stdout)[-1]["record"]
     assert record["outcome"] == "ok"
-    # 4 steps of 2 scenes; voxels with a label, or boxes.
+    # 4 steps of 2 scenes; counts labelled voxels, or boxes
     assert 0 < record["ledger"]["labels"] <= 8 * int("".join(c for c in ratio if c.isdigit()))
 
 
 @pytest.mark.slow
 def test_listed_points_and_boxes_train_and_evaluation_keeps_all_labels(bench: Bench, tmp_path: Path) -> None:
-    """Files in the form of the benchmark's, for the rooms of the procedural world."""
+    """Uses files in the format of the ScanNet benchmark, for the rooms of the procedural world."""
     world = DataSources(world="nano").prepare("synth-scannet").manifest
     rooms = [s for s in world.scenes if not s.name.startswith("scene01")]
     torch.save({s.name: np.arange(20) * (s.points // 20) for s in rooms}, tmp_path / "points20")

@@ -1,4 +1,4 @@
-"""A run says how much of the official test split it scores, wherever its number stands."""
+"""Wherever a score is shown, the share of the official test split that it covers is shown too."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_an_audit_fails_the_claim_of_a_full_test_split(partial_store: Store) -> 
 
     more: dict[str, object] = {}
     assert verdicts() == {CHECK: PART.text}
-    more = {"coverage": None}  # an older spec, or one that hides it
+    more = {"coverage": None}  # an older spec, or one that omits it
     assert "1 of the 68 official test scenes scored; missing: Area_5__WC_1" in verdicts()[CHECK]
     more = {}
     claim = PART.model_copy(update={"scored": 68, "missing": ()})

@@ -1,4 +1,4 @@
-"""The tutorials' code and commands run as they are printed, with the smallest budget, and their numbers are current."""
+"""The code and commands of the tutorials run as printed, with the smallest budget, and their numbers are current."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_first_result_becomes_a_bundle_that_a_reviewer_can_check(
     assert len(shown_commands) == 4
     for command in shown_commands:
         bench(*[key if word == "KEY" else word for word in command])
-    # The later commands of this tutorial start runs and reruns, which other tests do.
+    # The later commands of this tutorial start runs and reruns, which other tests cover.
     reviewed = [c for c in commands("review-a-bundle") if "out.tar.zst" in c and "--strict" not in c]
     assert [c[0] for c in reviewed] == ["audit", "audit", "show", "report", "report"]
     for command in reviewed:

@@ -1,4 +1,4 @@
-"""Tiny inputs in the official layouts, made in milliseconds: for tests of what is missing in them."""
+"""Tiny inputs in the official layouts, created in milliseconds, for tests of missing files."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ TRAIN, TEST = ("scene0000_00", "scene0001_00"), ("scene0011_00", "scene0015_00")
 
 
 def prepared(name: str, root: Path, cache: Path, strict: bool = False) -> PreparedDataset:
-    """The tiny data at `root`, prepared."""
+    """Prepare the tiny data at `root`."""
     dataset = find(Dataset, name)
     folder = prepare(dataset, root, cache, frame_stride=1, strict=strict, progress=lambda names: names)
     return PreparedDataset(dataset, folder, read_manifest(folder))
 
 
 def files_of_tasks(scenes: Iterable[str]) -> dict[str, dict[str, object]]:
-    """`files` of a handmade manifest in which each scene has what tasks of every kind need."""
+    """`files` of a handmade manifest whose scenes have all files that any kind of task needs."""
     names = ("unlabelled/{}/xyz.npy", "labelled/{}/semantic.npy", "labelled/{}/instance.npy", "labelled/{}/boxes.npy")
     return {name.format(scene): {"bytes": 0, "sha256": "0" * 64} for scene in scenes for name in names}
 
 
 def write_scannet(root: Path, scenes: tuple[str, ...] = (*TRAIN, *TEST), frames: bool = False) -> Path:
-    """ScanNet scenes: a bed, turned by its alignment, on a floor; `scene0011_00` and `scene0015_00` are of the test list."""
+    """Write ScanNet scenes: a bed on a floor, with a rotating alignment; `scene0011_00` and `scene0015_00` are test scenes."""
     rng = np.random.default_rng(0)
     for name in scenes:
         folder = root / "scans" / name
@@ -56,7 +56,7 @@ def write_scannet(root: Path, scenes: tuple[str, ...] = (*TRAIN, *TEST), frames:
 
 
 def write_frames(folder: Path, frames: int = 2, depth: int = 1500) -> None:
-    """Exported frames: a wall `depth` millimetres away, 0 for none."""
+    """Write exported frames of a wall `depth` millimetres away; 0 means no depth."""
     for part in ("color", "depth", "pose", "intrinsic"):
         (folder / part).mkdir(parents=True)
     for i in range(frames):
@@ -67,7 +67,7 @@ def write_frames(folder: Path, frames: int = 2, depth: int = 1500) -> None:
 
 
 def write_kitti(root: Path, scans: tuple[str, ...] = ("00/000000", "00/000001", "08/000000")) -> Path:
-    """SemanticKITTI scans of road and car, without pictures and poses."""
+    """Write SemanticKITTI scans of road and car, without pictures and poses."""
     rng = np.random.default_rng(0)
     for scan in scans:
         folder, number = root / "dataset/sequences" / scan[:2], scan[3:]

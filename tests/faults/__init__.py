@@ -1,1 +1,1 @@
-"""Stages that only sleep, and what happens when things are killed around them."""
+"""Fault injection: suites of sleeping stages, whose processes are killed."""

@@ -1,4 +1,4 @@
-"""An executor whose stages sleep in a thread of this process: what a stage leaves, without the interpreter that it costs."""
+"""An executor whose stages sleep in a thread of this process: they leave a stage's files without the cost of an interpreter."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.faults.sleeper import sleep_and_leave
 
 
 class SleepingInProcess:
-    """Runs `tests.faults.sleeper` as a function. It cannot be killed and enforces no cap: tests of that start processes."""
+    """Runs `tests.faults.sleeper` as a function. It cannot be killed and enforces no caps; tests of these start processes."""
 
     name, label_isolation, not_enforced = "local", "none", ("everything",)
 
     def run(self, launch: StageLaunch) -> Execution:
-        """See `Executor.run`; an exception of the stage is exit code 1, as of a process."""
+        """See `Executor.run`; an exception in the stage gives exit code 1, as in a process."""
         began, code = time.monotonic(), 0
         with launch.log.open("a") as log:
             try:
@@ -48,18 +48,18 @@ class SleepingInProcess:
 
 
 def cells_of(suite: Suite, overrides: RunOverrides) -> list[PlannedCell]:
-    """The cells of a suite, with their data prepared."""
+    """The cells of a suite, with prepared data."""
     return resolve_suite(suite, [], overrides).prepare(False, lambda _: lambda items: items, lambda _: None)
 
 
 def run_with(executor: Executor, cells: list[PlannedCell], runs: Path) -> None:
-    """Run cells into a store; AssertionError where a stage fails."""
+    """Run cells into a store; raises AssertionError if a stage fails."""
     reports = run_cells(cells, StageRunner(Store(runs), executor, Silent(), RunOptions()), Capacity(2, 1 << 20))
     assert {r.record.outcome for r in reports} == {"ok"}
 
 
 class WaitingForASignal(SleepingInProcess):
-    """A stage that gets nowhere until its job is signalled."""
+    """A stage that waits until its job is signalled."""
 
     def run(self, launch: StageLaunch) -> Execution:
         """See `Executor.run`."""

@@ -1,4 +1,4 @@
-"""Kills things around a running suite of sleeping stages, starts it again, and checks what is left."""
+"""Kills processes of a running suite of sleeping stages, restarts it, and checks the store."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from pretrain_bench.harness.store.store import Store, hash_artifacts
 
 REPOSITORY = Path(__file__).parent.parent.parent
 STAGES = 30
-"""Of `tests.faults.suite`: six pre-trainings and 24 fine-tunings."""
+"""Stages of `tests.faults.suite`: six pre-trainings and 24 fine-tunings."""
 EXPECTED = {"seeds give different results", WHOLE_SPLIT}
-"""Failed checks of the audit: sleeping stages score alike, and the data are one room of Area 5."""
+"""Expected failed checks of the audit: sleeping stages have equal scores, and the data have only one room of Area 5."""
 
 
 def start(runs: Path, s3dis: Path, *more: str) -> subprocess.Popen[str]:
-    """The suite in a process of its own."""
+    """Start the suite in a separate process."""
     command = [sys.executable, "-m", "tests.faults.suite", str(runs), str(s3dis), *more]
     return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(runs: Path, s3dis: Path) -> str:
-    """Run what is left; AssertionError where that fails."""
+    """Run the remaining stages; raises AssertionError if that fails."""
     process = start(runs, s3dis)
     out, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
@@ -43,7 +43,7 @@ def finish(runs: Path, s3dis: Path) -> str:
 
 
 def kill(process: subprocess.Popen[str], whom: str, chance: random.Random) -> str:
-    """kill -9 of the `harness` itself, of a `stage`, or of a `worker` (a stage together with its harness, a moment apart)."""
+    """Send SIGKILL to the `harness`, to a `stage`, or to a `worker` (a stage and, a moment later, its harness)."""
     try:
         stages = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -63,8 +63,8 @@ def kill(process: subprocess.Popen[str], whom: str, chance: random.Random) -> st
 
 
 def kill_at_random(root: Path, s3dis: Path, times: int, seed: int) -> Counter[str]:
-    """Start the suite, kill something of it at a random moment, and again, until `times` kills have hit. A store whose suite is
-    finished is checked, and the next one started. Returns the counts of what was killed."""
+    """Start the suite, kill one of its processes at a random moment, and repeat until `times` kills have hit. A store whose suite is
+    finished is checked, and the next one started. Returns the number of kills by kind."""
     chance = random.Random(seed)
     done: Counter[str] = Counter()
     number = 0
@@ -88,7 +88,7 @@ def kill_at_random(root: Path, s3dis: Path, times: int, seed: int) -> Counter[st
 
 
 def wait_for_a_stage(process: subprocess.Popen[str], seconds: float = 60) -> None:
-    """Until the suite has begun to work, or has ended."""
+    """Wait until the suite runs a stage or has ended."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -100,7 +100,7 @@ def wait_for_a_stage(process: subprocess.Popen[str], seconds: float = 60) -> Non
 
 
 def check_whole(runs: Path, stages: int = STAGES) -> None:
-    """Every stage exists once and succeeded, no files or processes are left over, and an audit finds nothing."""
+    """Check that each stage exists once and succeeded, no files or processes are left over, and an audit has only expected findings."""
     store = Store(runs)
     records = list(store.records())
     assert len(records) == stages and len({r.key for r in records}) == stages
@@ -127,7 +127,7 @@ def check_whole(runs: Path, stages: int = STAGES) -> None:
 
 
 def plant_rubbish(runs: Path) -> None:
-    """What a crash of the machine may leave: half files and empty folders, in every place."""
+    """Leave files as after a crash of the machine: partial files and empty folders, in every place."""
     for kind in ("pretrain", "finetune"):
         (runs / kind / "0123456789abcdef0123").mkdir(parents=True, exist_ok=True)
         half = runs / ".partial" / f"fedcba98765432100{len(kind):03d}"
@@ -141,7 +141,7 @@ def plant_rubbish(runs: Path) -> None:
 
 
 def interrupt_twice(runs: Path, s3dis: Path) -> tuple[int, str]:
-    """Two Ctrl-C, a moment apart; the exit code and the last line."""
+    """Send Ctrl-C twice, a moment apart; returns the exit code and the last line."""
     process = start(runs, s3dis)
     wait_for_a_stage(process)
     process.send_signal(signal.SIGINT)
@@ -152,7 +152,7 @@ def interrupt_twice(runs: Path, s3dis: Path) -> tuple[int, str]:
 
 
 def many_folders(runs: Path, number: int) -> None:
-    """Copies of one complete run under other keys, with records that say so."""
+    """Copy one complete run under many keys, with matching records."""
     source = next((runs / "finetune").glob("*/record.json"))
     record = json.loads(source.read_text())
     for i in range(number):

@@ -1,6 +1,6 @@
 """The suite of sleeping stages as Slurm jobs: `python -m tests.faults.on_slurm RUNS DATA SEEDS [NAME=VALUE,...]`.
 
-Prints the seconds from the first submission to the last end. BENCH_TEST_EXECUTOR=module:Class names another executor.
+Prints the seconds from the first submission to the last end. BENCH_TEST_EXECUTOR=module:Class selects another executor.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SLEEPING = "tests.faults.in_process:SleepingInProcess"
 
 
 def main() -> int:
-    """Run it; 1 where a stage failed, else the exit code of the error."""
+    """Run the suite; returns 1 if a stage failed, the exit code of an error, else 0."""
     runs, s3dis, seeds, *texts = sys.argv[1:]
     store, options = Store(Path(runs).resolve()), RunOptions("infra")
     store.check_writable()

@@ -1,6 +1,6 @@
-"""A stage of the contract that sleeps a tenth of a second to a second, decided by its key, and leaves what is expected of it.
+"""A stage of the contract that sleeps 0.1 to 1 s, depending on its key, and leaves the expected output.
 
-Run as the executor runs `methods.stage`: `python -m tests.faults.sleeper KIND --root ROOT`. It resumes where it was killed.
+It runs as `methods.stage` does: `python -m tests.faults.sleeper KIND --root ROOT`. After a kill it resumes.
 `sleep_and_leave` does the same in the calling process.
 """
 
@@ -22,7 +22,7 @@ TENTHS = 10
 
 
 def main() -> int:
-    """Sleep, write, end; a signal ends it as cancelled."""
+    """Sleep and write the output; a signal ends it as cancelled."""
     root = Path(sys.argv[sys.argv.index("--root") + 1])
 
     def stop(*_: object) -> None:
@@ -36,7 +36,7 @@ def main() -> int:
 
 
 def sleep_and_leave(root: Path) -> None:
-    """Sleep, and leave events and artifacts in the stage's folder."""
+    """Sleep, and write events and artifacts into the stage's folder."""
     spec = StageSpec.model_validate_json((root / "in" / STAGE_FILE).read_bytes())
     number = int(spec.key[:8], 16)
     pause = (0.1 + 0.9 * (number % 1000) / 1000) / TENTHS * float(os.environ.get("BENCH_TEST_SLEEP", "1"))
@@ -60,7 +60,7 @@ def sleep_and_leave(root: Path) -> None:
 
 
 def pretrained(spec: StageSpec, root: Path) -> dict[str, float | None]:
-    """A backbone of numbers that the key decides."""
+    """Write a backbone with weights derived from the key."""
     from safetensors.numpy import save_file
 
     shapes = json.loads((root / "in" / SHAPES_FILE).read_text())
@@ -74,7 +74,7 @@ def pretrained(spec: StageSpec, root: Path) -> dict[str, float | None]:
 
 
 def finetuned(spec: StageSpec, root: Path, events: EventWriter) -> dict[str, float | None]:
-    """Predictions by chance among three classes, which the key decides, at two validations, and their scores. The first is the
+    """Write random predictions among three classes, derived from the key, at two validations, and their scores. The first is the
     better one on the test split, the second on held-out scenes."""
     from pretrain_bench.benchmarks.metrics import predictions
     from pretrain_bench.benchmarks.metrics.scorer import SemanticScorer

@@ -1,6 +1,6 @@
 """Runs a suite of sleeping stages through the real scheduler, executor and store: `python -m tests.faults.suite RUNS DATA`.
 
-BENCH_TEST_EXECUTOR=bubblewrap runs them in sandboxes, which see the sleeper as a file of PYTHONPATH.
+BENCH_TEST_EXECUTOR=bubblewrap runs them in sandboxes, which find the sleeper through PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).parent.parent.parent
 
 
 def suite(seeds: int = 3) -> Suite:
-    """Two methods at two ratios: with three seeds six pre-trainings and 24 fine-tunings."""
+    """Two methods at two ratios: with three seeds, six pre-trainings and 24 fine-tunings."""
     return Suite(
         name="sleep", version=1, budget=str(REPOSITORY / "tests/specs/nano-budget.yaml"),
         profile=str(REPOSITORY / "tests/specs/nano-profile.yaml"), methods=("scratch", "supervised"), tasks=("s3dis-sem",),
@@ -42,12 +42,12 @@ def matrix(s3dis: str, seeds: int = 3) -> ResolvedSuite:
 
 
 def planned(s3dis: str, seeds: int = 3) -> list[PlannedCell]:
-    """Its cells, with everything prepared."""
+    """The cells of the suite, with prepared data."""
     return matrix(s3dis, seeds).prepare(False, lambda _: lambda items: items, lambda _: None)
 
 
 def executor() -> Executor:
-    """The executor that BENCH_TEST_EXECUTOR names, `local` by default."""
+    """The executor named by BENCH_TEST_EXECUTOR; `local` by default."""
     if os.environ.get("BENCH_TEST_EXECUTOR", "local") == "local":
         return LocalExecutor(SLEEPER)
     sleeper = Path(__file__).with_name("sleeper.py")
@@ -56,7 +56,7 @@ def executor() -> Executor:
 
 
 def main() -> int:
-    """Run it with four workers; 1 where a stage failed."""
+    """Run the suite with four workers; returns 1 if a stage failed."""
     runs, s3dis, *more = sys.argv[1:]
     store = Store(Path(runs).resolve())
     runner = StageRunner(store, executor(), Silent(), RunOptions("failed"))

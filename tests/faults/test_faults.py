@@ -1,4 +1,4 @@
-"""A suite of sleeping stages through the real scheduler, executor and store, while things go wrong. `make verify-faults` is longer."""
+"""A suite of sleeping stages through the real scheduler, executor and store, with faults. `make verify-faults` runs longer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_TEST_SLEEP", "0.3")
 
 
-@pytest.mark.slow  # of the fast tests, tests/test_end_to_end.py kills a harness and a stage
+@pytest.mark.slow  # in the fast set, tests/test_end_to_end.py kills a harness and a stage
 @pytest.mark.parametrize(
     ("executor", "times"),
     [("local", 3), pytest.param("bubblewrap", 2, marks=pytest.mark.skipif(bool(why_not()), reason=why_not()))],
@@ -58,9 +58,9 @@ def test_two_processes_share_a_suite(s3dis_root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_interruptions_leave_a_whole_store(s3dis_root: Path, tmp_path: Path) -> None:
-    planned(str(s3dis_root))  # data are prepared, so that it is a stage that is interrupted
+    planned(str(s3dis_root))  # data are prepared, so that a stage is interrupted
     code, message = injection.interrupt_twice(tmp_path, s3dis_root)
-    # The second may come when all is written and Python, on its way out, has put the system's own handler back.
+    # The second may arrive after everything is written, when the exiting Python has restored the default handler.
     assert code in (1, -signal.SIGINT) and "the same command resumes" in message, message
     injection.finish(tmp_path, s3dis_root)
     injection.check_whole(tmp_path)
@@ -69,7 +69,7 @@ def test_two_interruptions_leave_a_whole_store(s3dis_root: Path, tmp_path: Path)
 def test_two_interruptions_while_data_are_prepared(
     s3dis_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second comes while the first waits for the workers; no process is left waiting, and the same command resumes."""
+    """The second arrives while the first waits for the workers; no process keeps waiting, and the same command resumes."""
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     command = [
         sys.executable, "-m", "pretrain_bench.harness.cli.app", "run", "--method", "scratch", "--task", "s3dis-sem", "--budget", "smoke",
@@ -123,7 +123,7 @@ def test_a_jump_of_the_clock_ends_nothing(s3dis_root: Path, tmp_path: Path, monk
 
 @pytest.mark.slow
 def test_killed_between_the_chain_and_the_rename(s3dis_root: Path, tmp_path: Path) -> None:
-    """The moments that chance seldom hits: after a run was written into the chain, before it stands in its place."""
+    """A moment that random kills rarely hit: after a run was added to the chain, before it was renamed into place."""
     code = (
         "import os, sys\n"
         "from pretrain_bench.harness.store import store\n"

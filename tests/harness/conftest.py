@@ -1,4 +1,4 @@
-"""Cells of sleeping stages, planned once for all tests of this room."""
+"""Cells of sleeping stages, planned once for all tests of the harness."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from tests.conftest import bench_command
 
 
 def test_a_command_needs_neither_stderr_nor_utf8(s3dis_root: Path, tmp_path: Path) -> None:
-    """stderr closed, ASCII on stdout, a cache whose path is not UTF-8 and a file whose name is not."""
+    """stderr is closed, stdout is ASCII, and the cache's path and a file name are not UTF-8."""
     rooms, cache = tmp_path / "rooms", os.fsencode(tmp_path) + b"/B\xfc"
     shutil.copytree(s3dis_root, rooms)
     (rooms / os.fsdecode(b"B\xfcro.txt")).touch()
@@ -31,7 +31,7 @@ def test_a_command_needs_neither_stderr_nor_utf8(s3dis_root: Path, tmp_path: Pat
 
 
 class Gone:
-    """A stream whose reader is gone."""
+    """A stream whose reader has closed it."""
 
     encoding, closed = "ascii", False
 

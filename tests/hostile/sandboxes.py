@@ -1,4 +1,4 @@
-"""The sandboxes that hostile stages run in, behind one small interface, and what differs between them."""
+"""The sandboxes for hostile stages behind one small interface, and the differences between them."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ Files = dict[str, bytes]
 
 
 class Pwned:
-    """Says so where it is unpickled."""
+    """Prints a message when it is unpickled."""
 
     def __reduce__(self) -> Any:
         return print, ("pwned",)
 
 
 def hostile_files(planned: PlannedStage) -> Files:
-    """The hostile script and the files that it leaves."""
+    """The hostile script, and files for it to leave."""
     shapes = backbone_shapes(planned.spec.network)
     good = {n: np.zeros(s, np.int64 if n.endswith("tracked") else np.float32) for n, s in shapes.items()}
     first = next(iter(good))
@@ -70,7 +70,7 @@ def run_with(executor: Executor, planned: PlannedStage, store: Store) -> Record:
 
 
 class InEngine:
-    """Runs a case in a container of an engine, from an image of its own."""
+    """Runs a case in a container of an engine, from a separate image."""
 
     def __init__(self, name: str, engine: Any, files: Files, base: str) -> None:
         self.name, self.engine = name, engine
@@ -98,7 +98,7 @@ class InEngine:
 
 
 class InBubblewrap:
-    """Runs a case in namespaces; the script lies in a folder of PYTHONPATH, which a stage sees."""
+    """Runs a case in namespaces; the script is in a folder of PYTHONPATH, which is visible to stages."""
 
     name = "bubblewrap"
 
@@ -108,7 +108,7 @@ class InBubblewrap:
                 pytest.fail(f"BENCH_REQUIRE_BUBBLEWRAP=1, but bubblewrap does not work: {reason}")
             pytest.skip(f"bubblewrap does not work here: {reason} (BENCH_REQUIRE_BUBBLEWRAP=1 makes this a failure)")
         self.folder = folder
-        folder.chmod(0o755)  # where this user is root, the stage is another
+        folder.chmod(0o755)  # if this user is root, the stage is a different user
         for name, content in files.items():
             (folder / name).write_bytes(content)
 
@@ -138,19 +138,19 @@ SAME_CODE_JUDGES = (
     "hard_link", "pipe", "events_are_a_pipe", "strange_names", "events_are_a_folder", "refuses_late", "cancels_itself",
     "claims_a_full_disk", "many_words", "nested_pickle", "escapes_and_markup", "forged_end", "fewer_steps", "more_steps", "nothing",
 )  # fmt: skip
-"""What these leave is judged after the sandbox has ended, by code that does not know which it was: podman runs none of them."""
+"""Output of these cases is judged after the sandbox has ended, by code independent of the sandbox, so podman runs none of them."""
 
 DIFFERENT: dict[str, dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]] = {
-    # The kernel refuses a file above the cap, so that the stage itself fails; a container's file system takes it.
+    # The kernel refuses a file above the cap, so the stage itself fails; a container's file system accepts it.
     "bubblewrap": {"sparse_file": ("crashed", ("File too large",), ())},
     # Under control groups of version 1, podman does not report that a child was killed.
     "podman": {"memory": ("ok", (), ())},
 }
-"""Where a sandbox ends a stage in another way than docker: outcome, words that must appear, words that must not."""
+"""Cases that end differently in a sandbox than in docker: outcome, words that must appear, words that must not."""
 
 
 def expected(sandbox: str, case: str, cases: dict[str, Any]) -> Any:
-    """How a case ends in a sandbox: outcome, words that must appear, words that must not; None where it is not run there."""
+    """How a case ends in a sandbox: outcome, words that must appear, words that must not; None if it is not run in it."""
     if sandbox == "podman" and case in SAME_CODE_JUDGES:
         return None
     return DIFFERENT.get(sandbox, {}).get(case, cases[case])

@@ -1,4 +1,4 @@
-"""What runs inside the sandboxes: one misbehaviour each, with nothing but the standard library. `python3 stage.py CASE`."""
+"""Code that misbehaves inside the sandboxes, one case per run, with only the standard library: `python3 stage.py CASE`."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def step(number):
 
 
 def finish(steps=1, backbone="good", notes=None):
-    """What an honest stage leaves."""
+    """Leave the output of an honest stage."""
     os.makedirs(ARTIFACTS, exist_ok=True)
     tell(event="start", total_steps=steps)
     for number in range(1, steps + 1):
@@ -68,7 +68,7 @@ def writes_outside():
 
 
 def everywhere(name):
-    """Files of this name, wherever a user's files may lie."""
+    """Files of this name in all places where a user's files may be."""
     for folder, folders, names in os.walk("/"):
         passed_by = (
             ("usr", "lib", "lib64", "bin", "sbin", "proc", "sys", "dev") if folder == "/" else ("site-packages",)
@@ -126,7 +126,7 @@ def disk():
 
 
 def system_calls():
-    """Numbers of x86-64 and, where they differ, of arm64; the arguments are wrong, so that a call that is let through fails
+    """Uses call numbers of x86-64 or, where they differ, arm64; the arguments are invalid, so that a permitted call fails
     with another error."""
     import ctypes
 

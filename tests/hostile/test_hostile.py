@@ -1,4 +1,4 @@
-"""Each hostile stage ends with the right outcome within its limits, the host unharmed, the store whole, the next run fine."""
+"""Each hostile stage ends within its limits with the right outcome; host and store are intact, and the next run succeeds."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CAPS = BudgetHalf(
     cpus=1,
 )
 
-# Case: outcome, words that the message or the log must hold, words that they must not hold.
+# Case: outcome, words that the message or log must contain, words that they must not contain.
 CASES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "honest": ("ok", (), ()),
     "network": ("ok", ("not reached", "interfaces: ['lo']"), ("reached (",)),
@@ -89,9 +89,9 @@ CASES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Any]:
-    """A client of a running engine that has the base image; skipped, or failed where BENCH_REQUIRE_DOCKER=1, without.
+    """A client of a running engine with the base image; skips without one, or fails if BENCH_REQUIRE_DOCKER=1.
 
-    Images have one name for all: of test processes side by side, one uses the engine at a time.
+    Image names are global, so only one of several test processes uses the engine at a time.
     """
     with exclusive(Path(tempfile.gettempdir()) / "bench-tests-engine.lock"):
         yield _engine()
@@ -139,8 +139,8 @@ def in_podman(planned: PlannedStage) -> Iterator[InEngine]:
 
 
 def _podman() -> Any:
-    """A client of podman that has the base image, which docker may have to lend; skipped, or failed where
-    BENCH_REQUIRE_PODMAN=1, without."""
+    """A client of podman with the base image, copied from docker if necessary; skips without podman, or fails if
+    BENCH_REQUIRE_PODMAN=1."""
     try:
         client = connect("podman")
         if not client.images.list(BASE):
@@ -192,14 +192,14 @@ def test_a_hostile_stage(
     assert [r.key for r in store.records()] == [planned.spec.key], "the store is whole"
     assert not any(p.is_symlink() for p in folder.rglob("*"))
     if not is_done(record):
-        # The next run is fine, from whatever the hostile one left.
+        # The next run succeeds, whatever the hostile one left.
         assert sandbox.run("honest", planned, store).outcome == "ok"
 
 
 def test_the_output_of_a_stage_is_on_a_file_system_of_its_own_size(
     in_docker: InEngine, planned: PlannedStage, tmp_path: Path
 ) -> None:
-    """A writer that the watcher never sees stops at the size of the file system, a little over its cap."""
+    """A writer that the watcher misses stops at the size of the file system, slightly above its cap."""
     if not in_docker.executor({}).limits_disk:
         pytest.skip("this user may not mount a file system")
     store = Store(tmp_path / "runs")
@@ -216,7 +216,7 @@ def test_the_output_of_a_stage_is_on_a_file_system_of_its_own_size(
 def test_system_calls_that_no_stage_needs_are_refused(
     name: str, planned: PlannedStage, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """By the profile, with EPERM or ENOSYS: without one, io_uring_setup fails with EFAULT and keyctl with EOPNOTSUPP."""
+    """The profile refuses them with EPERM or ENOSYS; without it, io_uring_setup fails with EFAULT and keyctl with EOPNOTSUPP."""
     sandbox: InEngine = request.getfixturevalue(f"in_{name}")
     store = Store(tmp_path / "runs")
     record = sandbox.run("system_calls", planned, store)
@@ -230,7 +230,7 @@ def test_system_calls_that_no_stage_needs_are_refused(
 def test_a_stage_stays_on_the_processors_that_the_harness_was_given(
     in_docker: InEngine, planned: PlannedStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also one that asks for all of them."""
+    """Even a stage that requests all CPUs."""
     last = max(os.sched_getaffinity(0))
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {last})
     assert in_docker.run("processors", planned, Store(tmp_path / "runs")).outcome == "ok"
@@ -263,7 +263,7 @@ def test_a_container_that_a_killed_harness_left_is_removed(engine: Any, in_docke
 
 @pytest.mark.docker
 def test_podman_builds_images_from_the_same_files(in_podman: InEngine) -> None:
-    """With arguments, labels and steps, as `bench images build --engine podman` builds them."""
+    """With the arguments, labels and steps of `bench images build --engine podman`."""
     text = b"ARG BASE\nFROM $BASE\nCOPY words /words\nRUN cp /words /more\n"
     source = ImageSource(
         "bench-hostile:built", {"Dockerfile": text, "words": b"read me"}, {"BASE": BASE}, {"made": "by bench"}

@@ -1,4 +1,4 @@
-"""docs/security.md says how each hostile stage ends in each sandbox, as the tests expect it."""
+"""The table in docs/security.md shows how each hostile stage ends in each sandbox, as the tests expect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages of real methods on a very small procedural recording, for tests."""
+"""Stages of real methods on very small procedural data, for tests."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ SMALL_SCANS = {
 
 
 def small_scans(name: str, cache: Path) -> PreparedDataset:
-    """Three training scans and a test scan of `synth-sunrgbd` or `synth-kitti`, each with its picture."""
+    """Three training scans and a test scan of `synth-sunrgbd` or `synth-kitti`, each with its image."""
     nano = find(Dataset, name).sized("nano")
     dataset = nano.model_copy(update={"world": {**(nano.world or {}), **SMALL_SCANS[name]}})
     return prepared(dataset, generate(dataset, cache, lambda names: names), cache)
 
 
 def prepared(dataset: Dataset, root: Path, cache: Path, frame_stride: int = 1) -> PreparedDataset:
-    """A dataset from its official layout, ready to be used."""
+    """Prepare a dataset from its official layout."""
     folder = prepare(dataset, root, cache, frame_stride=frame_stride, strict=False, progress=lambda items: items)
     return PreparedDataset(dataset, folder, read_manifest(folder))
 
@@ -70,13 +70,13 @@ def nano_stages(method: str, source: PreparedDataset, /, seed: int = 0, **recipe
 
 
 def recipe_in(profile: str, method: str, stage: str) -> Any:
-    """The recipe of a stage under a profile that ships."""
+    """The recipe of a stage under a built-in profile."""
     known = find(Method, method)
     return stage_recipe(known, next(s for s in known.stages if s.name == stage), find(Profile, profile))
 
 
 def open_stage(planned: PlannedStage, root: Path, parents: dict[str, Path]) -> StageContext:
-    """The stage's folders under `root`, as an executor would lay them out."""
+    """Lay out the folders of a stage under `root`, as an executor does, and open them."""
     lay_out(root, planned, parents, None)
     return StageContext.open(root)
 
@@ -88,7 +88,7 @@ def training_of(context: StageContext) -> Training:
 
 
 def run_all(planned: list[PlannedStage], root: Path, stop_at: int | None = None) -> Path:
-    """Run the stages of a method; the artifacts of the last. With `stop_at` every stage is cancelled there and resumed."""
+    """Run the stages of a method, and return the artifacts of the last. With `stop_at`, each stage is cancelled there and resumed."""
     parents: dict[str, Path] = {}
     for stage in planned:
         folder = root / stage.spec.stage

@@ -86,7 +86,7 @@ def test_blocks_equal_the_whole_with_gradients(block: int) -> None:
     ("pairs", "block", "mebibytes"), [(5000, 640, 60), pytest.param(16000, ROW_BLOCK, 600, marks=pytest.mark.slow)]
 )
 def test_many_pairs_need_no_table_of_all_of_them(pairs: int, block: int, mebibytes: int) -> None:
-    """16,000 are those of a step of `ours`: the logits and their gradient alone would take two gigabytes, of 5,000 190 MiB."""
+    """A step of `ours` has 16,000 pairs, whose logits and gradient would take 2 GB; those of the 5,000 here would take 190 MiB."""
     code = (
         "import resource, torch; from pretrain_bench.methods.training.contrast import info_nce, unit_rows; torch.set_num_threads(1);"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024;"

@@ -1,4 +1,4 @@
-"""DepthContrast's input and schedule, step by step (spec D.3)."""
+"""DepthContrast: augmentation, queue and schedule (spec D.3)."""
 
 from __future__ import annotations
 

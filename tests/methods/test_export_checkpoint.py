@@ -1,4 +1,4 @@
-"""Backbones for elsewhere: each format comes back the same, and spconv's weights compute the same convolutions."""
+"""Exported backbones: each format imports to the same weights, and spconv's weights compute the same convolutions."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_pointcept_takes_what_has_a_place_in_its_network_and_the_rest_is_named(
 
 
 def test_spunets_names_and_shapes_are_those_of_its_source() -> None:
-    """Full width, read off Pointcept's SpUNetBase: first layers, a level each way, blocks with and without a projection."""
+    """At full width, as in Pointcept's SpUNetBase: first layers, one level down and up, blocks with and without a projection."""
     shapes = spunet_shapes(NetworkSettings())
     weights = {n: s for n, s in shapes.items() if n.endswith("weight") and len(s) == 5}
     assert len(weights) == 59 and len(shapes) == 59 * 6
@@ -125,7 +125,7 @@ def dense(features: torch.Tensor, coordinates: torch.Tensor, size: int) -> torch
 
 
 def test_spconvs_weights_compute_the_same_convolutions() -> None:
-    """Against torch's dense convolutions, whose weight is spconv's after permute(0, 4, 1, 2, 3), as in spconv's own tests."""
+    """Compared with torch's dense convolutions, whose weight is spconv's after permute(0, 4, 1, 2, 3), as in spconv's own tests."""
     generator = torch.Generator().manual_seed(0)
     size = 6
     cells = torch.cartesian_prod(*[torch.arange(size)] * 3)
@@ -148,7 +148,7 @@ def test_spconvs_weights_compute_the_same_convolutions() -> None:
     halved = torch.cat([coarse.C[:, :1], coarse.C[:, 1:] // 2], 1)
     assert torch.allclose(dense_at(whole, halved), coarse.F.detach(), atol=1e-5)
     fine = up(coarse)
-    weight = to_spconv(up.kernel.detach()).permute(4, 0, 1, 2, 3)  # (in, out, x, y, z), as conv_transpose3d has it
+    weight = to_spconv(up.kernel.detach()).permute(4, 0, 1, 2, 3)  # (in, out, x, y, z), the layout of conv_transpose3d
     whole = torch.nn.functional.conv_transpose3d(dense(coarse.F.detach(), halved, size // 2), weight, stride=2)
     assert torch.allclose(dense_at(whole, fine.C), fine.F.detach(), atol=1e-5)
 

@@ -60,7 +60,7 @@ def test_without_augmentation_the_sample_is_the_voxelised_cloud() -> None:
 
 
 def test_few_labels_survive_their_unlabelled_neighbours() -> None:
-    """In the limited-annotation mode a voxel with one labelled point has that label; two that differ cancel each other."""
+    """With sparse annotations, a voxel has the label of its labelled points; differing labels cancel."""
     scene, labels = cloud(points=40000)
     few = np.full_like(labels, IGNORE)
     few[::400] = labels[::400]

@@ -1,4 +1,4 @@
-"""The count of a training step's arithmetic, against closed forms and against torch's own counter."""
+"""The FLOP count of a training step, against closed forms and torch's own counter."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_nothing_is_counted_outside() -> None:
 
 
 def in_place_product(total: Any, left: Any, right: Any, **_: object) -> int:
-    """FLOPs of `total.addmm_(left, right)` from the shapes, which torch's counter leaves out."""
+    """FLOPs of `total.addmm_(left, right)` from the shapes; torch's counter omits it."""
     return int(mm_flop(left, right))
 
 
@@ -55,8 +55,8 @@ def in_place_product(total: Any, left: Any, right: Any, **_: object) -> int:
 def test_a_step_agrees_with_torchs_counter(
     method: str, source: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch also counts diagnostics, and what a loss computes a second time to save memory."""
-    monkeypatch.setattr(conv, "PADDING_ALLOWED", 0)  # padded products multiply zeros, which is not the method's work
+    """torch's counter also includes diagnostics, and products that a loss recomputes to save memory."""
+    monkeypatch.setattr(conv, "PADDING_ALLOWED", 0)  # padded products multiply zeros, which the project does not count
     parents: dict[str, Path] = {}
     for planned in nano_stages(method, source):
         context = open_stage(planned, tmp_path / planned.spec.stage, parents)

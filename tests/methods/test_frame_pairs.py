@@ -49,7 +49,7 @@ def test_matches_lie_near_each_other_in_the_world(frames: tuple[Frame, Frame]) -
     for rotation in (no_rotation, any_rotation, lambda rng: random_rotation((3, 3, 180.0), rng)):
         sample = pair_sample(frames, RECIPE, rotation, False, np.random.default_rng(1))
         assert sample is not None and len(sample.matches) > 20
-        # Back through both transforms: voxel centres of a match are at most the radius and two half diagonals apart.
+        # Back in the world, the voxel centres of a match are at most the radius plus two half diagonals apart.
         places = []
         for cloud, rows in ((sample.one, sample.matches[:, 0]), (sample.two, sample.matches[:, 1])):
             turned = (cloud.coordinates[rows].double().numpy() + 0.5) * 0.1
@@ -69,7 +69,7 @@ def test_a_turn_is_rigid_and_about_the_mean() -> None:
         transform = turn(points, rotation)
         moved = points @ transform[:3, :3].T + transform[:3, 3]
         assert np.allclose(moved.mean(0), 0, atol=1e-12)
-    # All directions occur: the z axis ends up in every octant.
+    # All directions occur: the z axis is rotated into every octant.
     ends = np.sign(np.array([any_rotation(rng)[:, 2] for _ in range(400)]))
     assert len(np.unique(ends, axis=0)) == 8
 
@@ -96,7 +96,7 @@ def test_cropping_keeps_matches_consistent(frames: tuple[Frame, Frame]) -> None:
 
 
 def test_inputs_are_those_of_the_papers(frames: tuple[Frame, Frame]) -> None:
-    """PointContrast sees ones with noise, CSC colours about zero; frames without overlap give nothing."""
+    """PointContrast sees ones with noise, CSC colours centred on zero; frames without overlap give None."""
     ones = pair_sample(
         frames, RECIPE.model_copy(update={"jitter_std": 0.0}), no_rotation, False, np.random.default_rng(3)
     )

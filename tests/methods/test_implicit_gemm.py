@@ -1,4 +1,4 @@
-"""The Triton kernels, as far as a machine without a GPU can show: right in the interpreter, compiled without spills."""
+"""The Triton kernels without a GPU: correct in the interpreter, compiled without register spills."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_interpreter_agrees_with_torch_and_repeats() -> None:
     print(result)
     assert result["repeats"]
     for name, apart in result["apart"].items():
-        # Half precision rounds its outputs at 5e-4; sums are in float32 on both sides.
+        # Half precision rounds outputs at 5e-4; both sides sum in float32.
         assert apart < (2e-6 if name.endswith("float32") else 2e-3), name
 
 
@@ -45,7 +45,7 @@ def test_every_tile_compiles_for_three_generations_without_spills() -> None:
     for row in rows:
         print(row)
         assert row["spilled_bytes"] == 0, row
-        assert row["shared_bytes"] <= 99 * 1024, row  # what a program may have on the smallest of them
+        assert row["shared_bytes"] <= 99 * 1024, row  # the limit per program on the smallest of these GPUs
 
 
 def test_without_a_gpu_torch_makes_the_products() -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints from elsewhere: the network is found in the file, kernels get the right order, nothing is unpickled."""
+"""Imported checkpoints: the network is located in the file, kernels are reordered, and no pickled code runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def imported(path: Path, origin: str | None = None, **more: Any) -> Imported:
 
 
 def hybrid(state: Weights) -> Weights:
-    """Weights as a network before MinkowskiEngine 0.5 would have stored them."""
+    """Weights as a network for MinkowskiEngine before 0.5 stores them."""
     inverse = torch.tensor(np.argsort(HYBRID_TO_CUBE))
     return {k: v[inverse] if k.startswith("block") and ".conv" in k else v for k, v in state.items()}
 
@@ -65,7 +65,7 @@ def test_the_permutation_is_that_of_the_vectors() -> None:
 
 
 def test_each_neighbour_picks_its_own_number_after_the_permutation() -> None:
-    """A kernel in hybrid order with a number for each offset, on voxels one offset apart."""
+    """A kernel in hybrid order with one number per offset, applied to voxels one offset apart."""
     kernel_hybrid = torch.arange(27.0).reshape(27, 1, 1)
     layer = MinkowskiConvolution(1, 1, 3)
     layer.kernel.data = kernel_hybrid[torch.tensor(HYBRID_TO_CUBE)]
@@ -123,7 +123,7 @@ def test_half_precision_and_files_without_counters(weights: Weights, tmp_path: P
 
 
 def test_lightning_files_are_read_without_lightning(weights: Weights, tmp_path: Path) -> None:
-    """Hyper-parameters are an AttributeDict, callbacks hold numpy scalars and paths; none of their code is needed or run."""
+    """Hyper-parameters are an AttributeDict, callbacks hold numpy scalars and paths; none of that code is needed or executed."""
     name = "pytorch_lightning.utilities.parsing"
     module = types.ModuleType(name)
 
@@ -156,7 +156,8 @@ def test_the_order_of_kernels_has_to_be_named_where_it_cannot_be_read(weights: W
     save_weights(weights, tmp_path / "own.safetensors")
     assert same(imported(tmp_path / "own.safetensors").weights, weights), "files of this project state it"
     with pytest.raises(
-        DataError, match=r"'csc' means kernels in the order of minkowski-0.4, but those of the file are in the order of minkowski-0.5"
+        DataError,
+        match=r"'csc' means kernels in the order of minkowski-0.4, but those of the file are in the order of minkowski-0.5",
     ):
         imported(tmp_path / "own.safetensors", "csc")
     with pytest.raises(DataError, match="in the order of spconv, but its tensors have the layout of MinkowskiEngine"):
@@ -180,7 +181,7 @@ def test_two_networks_in_a_file_are_told_apart_by_the_user(weights: Weights, tmp
 
 
 def test_a_network_that_fits_in_part_is_refused_unless_asked_for(weights: Weights, tmp_path: Path) -> None:
-    """DepthContrast's own trunk has wider last blocks."""
+    """The last blocks of DepthContrast's own trunk are wider."""
     wide = {
         k: torch.zeros(*v.shape[:-1], 256) if k.startswith("block8") and v.ndim == 3 else v
         for k, v in hybrid(weights).items()

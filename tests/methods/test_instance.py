@@ -41,7 +41,7 @@ def test_components_equal_those_of_all_pairs(kind: str) -> None:
         count = int(rng.integers(1, 250))
         places = {
             "spread": rng.uniform(-8, 8, (count, 3)),
-            "grid": rng.integers(-5, 5, (count, 3)),  # distances of exactly the radius are none
+            "grid": rng.integers(-5, 5, (count, 3)),  # a distance of exactly the radius does not connect
             "crowded": rng.normal(0, 0.6, (count, 3)) + rng.integers(-3, 4, (count, 3)) * 2,
         }[kind].astype(np.float32)
         classes, radius = rng.integers(0, 3, count), float(rng.choice([0.5, 1.0, 1.5, 2.0]))
@@ -49,7 +49,7 @@ def test_components_equal_those_of_all_pairs(kind: str) -> None:
 
 
 def test_crowded_cells_need_no_table_of_all_pairs() -> None:
-    """Two heaps of 20,000 voxels in a cell each: 400 million pairs."""
+    """Two cells with 20,000 voxels each have 400 million pairs."""
     rng = np.random.default_rng(0)
     heap = rng.normal(0, 0.01, (20_000, 3))
     places = np.concatenate([heap, heap + np.array([1.4, 0, 0])]).astype(np.float32)
@@ -60,7 +60,7 @@ def test_crowded_cells_need_no_table_of_all_pairs() -> None:
 
 
 def test_clusters_by_hand() -> None:
-    """A row of five voxels of class 1, one of three of class 1 two steps away, four of class 2 among them."""
+    """A row of five voxels of class 1, a row of three of class 1 two steps away, and four voxels of class 2 in between."""
     places = np.array([[x, 0, 0] for x in (0, 1, 2, 3, 4, 6.5, 7.5, 8.5)] + [[x, 1, 0] for x in range(4)], np.float32)
     logits = np.zeros((12, 3), np.float32)
     logits[:8, 1], logits[8:, 2] = [1, 2, 3, 4, 5, 9, 9, 9], 7
@@ -126,7 +126,7 @@ def test_instances_stay_with_their_voxels(few: bool) -> None:
 
 @pytest.mark.parametrize(("rule", "instances"), [("common", [-1, -1, 5]), ("first", [-1, 3, 5])])
 def test_a_voxel_with_two_instances_has_none_or_that_of_its_first_point(rule: str, instances: list[int]) -> None:
-    """Three voxels in a row: two classes and two instances; one class and two instances; one of each."""
+    """Three voxels: with two classes and two instances; one class and two instances; one class and one instance."""
     xyz = np.array([[0.01, 0, 0], [0.02, 0, 0], [0.11, 0, 0], [0.12, 0, 0], [0.21, 0, 0], [0.22, 0, 0]])
     cloud = Cloud(xyz.astype(np.float32), np.zeros((6, 3), np.uint8))
     recipe = InstanceRecipe.model_validate(

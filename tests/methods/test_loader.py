@@ -1,4 +1,4 @@
-"""Batches made ahead by worker processes."""
+"""Prefetching of batches by worker processes."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_workers_run_ahead_by_a_bounded_number_and_end_with_the_loop(tmp_path) -
 
 
 def test_a_soft_stop_of_the_whole_group_does_not_kill_the_workers() -> None:
-    """The executor sends SIGTERM to the process group: the loop ends by itself, with its batches whole."""
+    """The executor sends SIGTERM to the process group; the loop ends by itself, with complete batches."""
     code = """
 import os, signal, time, torch
 from pretrain_bench.methods.training.loader import batches
@@ -108,7 +108,7 @@ def test_a_worker_that_hangs_or_is_killed_ends_the_loop_and_itself(monkeypatch: 
     def first_then(action: str) -> None:
         def broken(step: int) -> int:
             if step:
-                time.sleep(600 if action == "hang" else 0.3)  # the first batch is on its way meanwhile
+                time.sleep(600 if action == "hang" else 0.3)  # the first batch is being prepared meanwhile
                 os.kill(os.getpid(), signal.SIGKILL)
             return os.getpid()
 

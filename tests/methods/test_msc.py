@@ -40,7 +40,7 @@ RADIUS = 0.15
 
 
 def corner(seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """A floor of 5 by 4 m and two walls, 400 points on a square metre, away from the origin."""
+    """A floor of 5 by 4 m and two walls, 400 points per square metre, away from the origin."""
     rng = np.random.default_rng(seed)
     sides = [(5, 4, 0), (5, 0, 2.5), (0, 4, 2.5)]
     parts = [rng.uniform(0, 1, (int(400 * a * b), 3)) for a, b in ((5, 4), (5, 2.5), (4, 2.5))]
@@ -126,7 +126,7 @@ def test_pairs_are_voxels_of_one_scan_that_lie_close(mixed: float) -> None:
         if mixed
         else [np.ones(len(s.one.origin), bool) for s in scans]
     )
-    shift = 100.0 * np.arange(3)  # so that voxels of different scans lie far from each other
+    shift = 100.0 * np.arange(3)  # so that voxels of different scans are far apart
     one = np.concatenate([s.one.origin[k] + x for s, k, x in zip(scans, kept, shift, strict=True)])
     two = np.concatenate([s.two.origin + x for s, x in zip(scans, shift, strict=True)])
     first, second = part.pairs.numpy().T
@@ -226,7 +226,7 @@ def test_scans_that_can_never_be_used_end_the_run(source: PreparedDataset, tmp_p
 
 
 def test_sources(source: PreparedDataset, cache: Path, tmp_path: Path) -> None:
-    """Clouds where they have colours; else frames, whose pictures colour the scans of a laser."""
+    """Clouds if they have colours, else frames, whose images give laser scans their colours."""
     laser = small_scans("synth-kitti", cache)
     expected = {
         ("rooms", "auto"): (3, False), ("rooms", "frames"): (12, True),

@@ -73,7 +73,7 @@ def test_fine_tuning_draws_anew_what_is_not_transferred(transfer: str, transferr
 
 
 def test_an_encoder_is_what_the_release_of_depthcontrast_fits() -> None:
-    """Of Res16UNet34 with its 256-channel decoder, the tensors that have a namesake of equal shape in Res16UNet34C (spec A.5)."""
+    """The encoder has the tensors whose name and shape Res16UNet34 (with a 256-channel decoder) and Res16UNet34C share (spec A.5)."""
     names = ("conv0p1s1", "bn0", "convtr4p16s2", "bntr4", "block5")
     names += tuple(f"{kind}{n}" for n in range(1, 5) for kind in ("bn", "block"))
     names += ("conv1p1s2", "conv2p2s2", "conv3p4s2", "conv4p8s2")

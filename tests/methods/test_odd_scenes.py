@@ -1,4 +1,4 @@
-"""Fine-tuning on degenerate scenes: empty ones, one point, one class, nothing to find, nothing labelled; and stopped runs."""
+"""Fine-tuning on degenerate scenes: empty, one point, one class, no objects, no labels; and stopped runs."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def open_task(
 
 
 def combinations(names: Sequence[str], fast: Mapping[str, str]) -> list[Any]:
-    """(name, task) pairs; the fast tests have every name once, with the task that it is odd for, the slow ones the others."""
+    """(name, task) pairs: in the fast set each name once, with the task for which it is degenerate, in the slow set all others."""
     return [
         pytest.param(name, task, marks=() if fast[name] == task else pytest.mark.slow)
         for name in names
@@ -162,7 +162,7 @@ def test_odd_training_scenes_are_learnt_from(task: str, name: str, tmp_path: Pat
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", ["empty", "one-point"])
 def test_training_scenes_that_teach_nothing_end_in_words(task: str, name: str, tmp_path: Path) -> None:
-    """Beside others they are bearable; alone there is nothing to normalise."""
+    """Next to other scenes they are tolerated; alone, batch norm has nothing to normalise."""
     scenes = {"usual": room(), **odd_scenes()}
     _, context = open_task(task, tmp_path, scenes, (name,), ("usual",))
     with pytest.raises(DataError, match="20 training scenes in a row have fewer than two voxels"):

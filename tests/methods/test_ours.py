@@ -21,7 +21,7 @@ SMALL = OursImages(image_side=24, pixels_per_pair=100)
 
 
 def grid_of(crop: augment.Crop) -> torch.Tensor:
-    """(side * side, 2) source y and x of every view pixel, row by row."""
+    """(side * side, 2) source y and x of each view pixel, row by row."""
     pixels = torch.arange(crop.side, dtype=torch.float64)
     y, x = torch.meshgrid(crop.source(1, pixels), crop.source(0, pixels), indexing="ij")
     return torch.stack([y, x], -1).reshape(-1, 2)
@@ -52,7 +52,7 @@ def test_tracked_coordinates_equal_those_of_a_resized_coordinate_image() -> None
 
 
 def test_matched_pixels_show_the_same_thing() -> None:
-    """On an image whose colour is a smooth function of place, matched pixels of two plain views look alike."""
+    """On an image with smoothly varying colour, matched pixels of two views without colour changes have similar colours."""
     y, x = np.mgrid[0:90, 0:120]
     image = np.stack([2 * x, 2 * y, x + y], -1).astype(np.uint8)
     plain = OursImages(image_side=32, pixels_per_pair=500, jitter_probability=0, grey_probability=0, blur_probability=0)
@@ -79,7 +79,7 @@ def test_hue_turns_in_a_circle() -> None:
 
 
 def test_views_pass_together_or_one_after_the_other() -> None:
-    """A stand-in for the network: its batch norm sees 4 images of two views at once, or 2 of each, and updates once or twice."""
+    """A small stand-in network: its batch norm sees 4 images of two views at once and updates once, or 2 per view and updates twice."""
     torch.manual_seed(0)
     inputs = torch.randn(4, 3, 5, 5)
     for norm_over, parts in (("both_views", [inputs]), ("each_view", [inputs[:2], inputs[2:]])):
@@ -105,7 +105,7 @@ class Normalised(torch.nn.Module):
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("negatives", ["within_pair", "batch"])
 def test_pixel_loss_takes_the_negatives_of_its_recipe(negatives: str, reduction: str) -> None:
-    """J-3 and J-4 against a loop over pixels; the third pair has no match, adds nothing and counts in the mean."""
+    """J-3 and J-4 against a loop over pixels; the third pair has no matches, contributes zero and counts in the mean."""
     torch.manual_seed(0)
     rows = [(torch.randn(n, 4, dtype=torch.float64), torch.randn(n, 4, dtype=torch.float64)) for n in (3, 5, 0)]
     recipe = OursImages.model_validate({"negatives": negatives, "reduction": reduction})
@@ -121,7 +121,7 @@ def test_pixel_loss_takes_the_negatives_of_its_recipe(negatives: str, reduction:
 
 
 def test_point_loss_takes_the_negatives_of_its_recipe() -> None:
-    """J-10 in closed form: all points alike, all pixels alike, at right angles; two frames of two pairs."""
+    """J-10 in closed form: all points equal, all pixels equal, points orthogonal to pixels; two frames with two pairs each."""
     points, pixels = (torch.eye(2, dtype=torch.float64)[i].expand(4, 2) for i in (0, 1))
     closed = {"batch": math.log(4), "per_frame": math.log(2), "batch_points": math.log(1 + 3 * math.exp(1 / 0.4))}
     for negatives, expected in closed.items():
@@ -176,7 +176,7 @@ def test_a_sample_pairs_each_voxel_with_the_pixel_it_came_from() -> None:
     )  # fmt: skip
     sample = frame_sample(frame, recipe, np.random.default_rng(3))
     assert sample is not None and len(sample.rows) == 200 and int(sample.rows.max()) < len(sample.coordinates)
-    # Without rotation and scaling only mirroring and a shift are left, so distances between paired points survive.
+    # Without rotation and scaling, only mirroring and a shift remain, which preserve distances between paired points.
     points = upright_points(frame)
     index = {tuple(uv): i for i, uv in enumerate(points.uv.tolist())}
     xyz = np.array([points.xyz[index[tuple(uv)]] for uv in sample.uv.tolist()])
@@ -186,7 +186,7 @@ def test_a_sample_pairs_each_voxel_with_the_pixel_it_came_from() -> None:
 
 
 def test_an_image_is_smoothed_before_it_shrinks_unless_the_recipe_says_otherwise() -> None:
-    """Columns of black and white, at a ninth of the size: grey where smoothed; single columns, black or white, where not."""
+    """Black and white columns at a ninth of the size become grey with antialiasing; without, single columns stay black or white."""
     frame = a_frame(width=360, height=270)
     frame.colour[:] = np.where(np.arange(360) % 2, 255, 0)[None, :, None]
     size = {"pairs_per_frame": 20, "image_side": 24, "resize_side": 30}

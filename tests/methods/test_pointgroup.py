@@ -61,14 +61,14 @@ def test_targets_by_hand() -> None:
 
 def test_best_overlaps_by_hand() -> None:
     instances = np.array([7, 7, 7, 7, 9, 9, -1, -1])
-    # {0,1} of {0..3}: a half; {3,4,5}: 1 of 6 with 7, 2 of 3 with 9; {6,7}: void.
+    # IoU of {0,1} with {0..3}: 1/2; of {3,4,5} with instance 7: 1/6, with instance 9: 2/3; {6,7}: void.
     found = best_overlaps(listed([0, 1], [3, 4, 5], [6, 7]), instances)
     assert found.tolist() == pytest.approx([0.5, 2 / 3, 0.0])
     assert best_overlaps(listed([0, 1]), np.full(8, -1)).tolist() == [0.0]
 
 
 def test_suppression_by_hand() -> None:
-    """0.9 keeps {0..3}; {1..4} has 3 of 5 in common with it; {3..9} 1 of 10; 0.09 itself is not enough."""
+    """{0..3} scores 0.9 and stays; {1..4} has an IoU of 3/5 with it, {3..9} of 1/10; a score of exactly 0.09 is too low."""
     found = listed([0, 1, 2, 3], [1, 2, 3, 4], [3, 4, 5, 6, 7, 8, 9], [10, 11])
     kept = scored_and_suppressed(found, np.array([0.9, 0.8, 0.5, 0.09]), 12, SETTINGS)
     assert kept.starts.tolist() == [0, 4, 11] and kept.confidences.tolist() == pytest.approx([0.9, 0.5])
@@ -120,7 +120,7 @@ def line(start: int, count: int) -> np.ndarray:
 
 
 def test_both_coordinates_find_what_one_alone_misses() -> None:
-    """Two rows of voxels that touch, told apart by offsets; one row that wrong offsets tear apart."""
+    """Two touching rows of voxels that offsets separate; one row that wrong offsets tear apart."""
     touching, torn = np.concatenate([line(0, 10), line(10, 10)]), line(100, 10)
     coordinates = np.concatenate([touching, torn])
     offsets = np.zeros((30, 3), np.float32)
@@ -171,7 +171,7 @@ def test_scores_start_at_their_share_and_reach_the_backbone() -> None:
 
 
 def test_a_crowded_scene_leaves_the_others_their_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two scenes with three large blocks and two small ones: the cap is that of a scene, not of the step."""
+    """Two scenes with three large and two small blocks: the cap applies per scene, not per step."""
     side = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), -1).reshape(-1, 3)
     scenes = [
         np.concatenate([side + np.array([8 * i, 0, 0]) for i in range(3)]),
@@ -197,7 +197,7 @@ def test_a_crowded_scene_leaves_the_others_their_clusters(monkeypatch: pytest.Mo
 
 
 def test_scores_do_not_depend_on_the_order_of_rows() -> None:
-    """MinkowskiEngine may keep rows in another order; and a single cluster is scored like one of several."""
+    """MinkowskiEngine may reorder rows; and a single cluster is scored like one of several."""
     net = network().eval()
     assert net.scores is not None
     cells = [torch.from_numpy(line(0, n)) for n in (4, 9, 2)]
@@ -226,7 +226,7 @@ def test_without_clusters_there_is_a_loss_all_the_same() -> None:
 
 @pytest.mark.slow
 def test_scores_learn_which_clusters_are_instances() -> None:
-    """Blocks that touch as they lie are one wrong cluster in the original coordinates and three right ones in the moved."""
+    """Touching blocks are one wrong cluster at the original positions, and three correct ones after shifting."""
     torch.manual_seed(0)
     net, part = network(), blobs()
     optimiser = torch.optim.Adam(net.parameters(), 5e-3)
@@ -267,7 +267,7 @@ def test_a_run_is_scored_and_repeats(tmp_path: Path) -> None:
 
 
 def test_predicted_instances_are_read_and_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network that knows the chairs (class 4) by their height: two instances, read from their file, and right."""
+    """A network that recognises chairs (class 4) by height predicts two instances, which are written, read and scored correctly."""
     planned, context = open_task(
         "scannet-inst", tmp_path, {"usual": room()}, ("usual",), ("usual",), method="pointgroup", voxel_metres=0.1
     )

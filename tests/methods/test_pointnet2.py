@@ -1,4 +1,4 @@
-"""PointNet++: sampling and grouping by golden vectors and by plain loops, and the trunk's shapes and gradients."""
+"""PointNet++: sampling and grouping against golden vectors and plain loops, and the trunk's shapes and gradients."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def plain_sample(points: np.ndarray, count: int) -> list[int]:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_sampling_and_grouping_equal_plain_loops(seed: int) -> None:
-    """Whole numbers, so that many distances are equal: the first point of equal ones is taken."""
+    """Integer coordinates, so that many distances are equal: ties go to the first point."""
     rng = np.random.default_rng(seed)
     points = np.unique(rng.integers(-3, 4, (40, 3)), axis=0)[:24].astype(np.float32)
     rng.shuffle(points)

@@ -1,4 +1,4 @@
-"""Probes of frozen backbones: what is frozen, what is fitted, and that nothing of the test scenes or other ratios is used."""
+"""Probes of frozen backbones: frozen and fitted parts, and that no test scenes or scenes of other ratios are used."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Probed(NamedTuple):
 def planned(
     source: PreparedDataset, ratio: str = "100%", probes: Probes | None = None, **cell: str
 ) -> list[PlannedStage]:
-    """The stages of a scratch cell; 50 rows a scene."""
+    """The stages of a scratch cell, with 50 rows per scene."""
     profile = find(Profile, str(SPECS / "nano-profile.yaml"))
     probes = probes or Probes(linear=LinearProbe(rows_per_scene=SOME_ROWS))
     specs = CellSpecs(
@@ -74,20 +74,20 @@ def probed(s3dis_root: Path, module_cache: None, tmp_path_factory: pytest.TempPa
 def run_linear(
     probed: Probed, folder: Path, ratio: str = "100%", rows: Path | None = None
 ) -> tuple[StageContext, dict]:
-    """A linear probe on the features of the fixture, or on others."""
+    """Run a linear probe on the features of the fixture, or on given ones."""
     *_, last = planned(probed.source, ratio)
     context = open_stage(last, folder, {FEATURES_STAGE: rows or probed.features.artifacts})
     return context, linear.run(context)
 
 
 def test_features_are_those_of_the_frozen_backbone(probed: Probed) -> None:
-    """Only running statistics differ from the pre-trained weights, and a network with the saved weights gives the rows."""
+    """Only running statistics differ from the pre-trained weights, and a network with the saved weights reproduces the rows."""
     check_features(probed.features.artifacts)
     before = load_weights(probed.backbone / BACKBONE_FILE)
     after = load_weights(probed.features.artifacts / BACKBONE_FILE)
     changed = {name for name in after if not torch.equal(before[name], after[name])}
     statistics = {n for n in after if n.endswith(("running_mean", "running_var", "num_batches_tracked"))}
-    # A small room is one voxel to block 4, which has no variance.
+    # At block 4 a small room is a single voxel, which has no variance.
     assert changed <= statistics and {n for n in statistics if not n.startswith(("bn4", "block4"))} <= changed
     spec, recipe = probed.features.spec, probed.features.recipe(FeatureRecipe)
     assert spec.split is not None and len(spec.split.train) == 5 and recipe.batch_norm == "recalibrated"
@@ -109,7 +109,7 @@ def test_features_are_those_of_the_frozen_backbone(probed: Probed) -> None:
 
 
 def test_norms_are_the_mean_of_scenes_whatever_their_order(probed: Probed) -> None:
-    """The definition: mean and variance of each scene's own pass, all scenes weigh the same; labels are not read."""
+    """By definition: mean and variance of each scene's own pass, all scenes with equal weight; labels are not read."""
     spec, recipe = probed.features.spec, probed.features.recipe(FeatureRecipe)
     assert spec.split is not None
     scenes = list(whole_scenes(probed.features, recipe, reversed(spec.split.train)))
@@ -128,7 +128,7 @@ def test_norms_are_the_mean_of_scenes_whatever_their_order(probed: Probed) -> No
 
 
 def test_a_linear_probe_is_scored_from_its_predictions(probed: Probed, tmp_path: Path) -> None:
-    """The harness computes the scores that the stage reports; there is one checkpoint; equal work gives equal bits, also where
+    """The harness reproduces the scores of the stage; there is one checkpoint; repeated work is bit-identical, also if
     the features of a test scene were not kept."""
     context, metrics = run_linear(probed, tmp_path / "one")
     scores = score_finetune(context.spec, context.artifacts, probed.source.folder).metrics
@@ -147,7 +147,7 @@ def test_a_linear_probe_is_scored_from_its_predictions(probed: Probed, tmp_path:
 
 
 def test_a_probe_uses_the_labelled_scenes_of_its_ratio_alone(probed: Probed, tmp_path: Path) -> None:
-    """Rows of other scenes may be anything; features are one stage for all shares of scenes."""
+    """Rows of other scenes do not matter; one feature stage serves all shares of scenes."""
     half, whole = planned(probed.source, "50%"), planned(probed.source, "100%")
     assert half[1].spec.key == whole[1].spec.key and half[2].spec.key != whole[2].spec.key
     assert half[2].spec.split is not None
@@ -172,7 +172,7 @@ def test_features_of_few_points_hold_these_points_alone(probed: Probed, tmp_path
 
 
 def test_a_classifier_finds_what_is_linear_and_nothing_else() -> None:
-    """Features with the label in them give every row its class; shuffled labels leave the rate of the most frequent class."""
+    """Features that contain the label classify all rows; with shuffled labels, accuracy is the share of the most frequent class."""
     rng = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 5, (2000,), generator=rng)
     noise = torch.randn(2000, 8, generator=rng)
@@ -191,7 +191,7 @@ def test_a_classifier_finds_what_is_linear_and_nothing_else() -> None:
 
 
 def test_features_that_are_not_finite_are_refused_by_name(probed: Probed, tmp_path: Path) -> None:
-    """The probe's fit would end with an unrelated error."""
+    """Otherwise the fit would fail with an unrelated error."""
     weights = load_weights(probed.backbone / BACKBONE_FILE)
     broken = tmp_path / "init"
     broken.mkdir()
@@ -234,7 +234,7 @@ def test_a_decoder_probe_leaves_the_encoder_as_it_is(probed: Probed, tmp_path: P
 
 
 def test_a_plan_knows_what_features_take(probed: Probed) -> None:
-    """A count of the work before any ran, then the mean of earlier ones; a probe is priced by earlier probes of its task."""
+    """A count of the work before the first run, then the mean of earlier runs; a probe is estimated from probes of its task."""
     _, second, last = planned(probed.source)
     assert rough_flops(second) > 0 == rough_flops(last) and History([]).estimate(second, 1).source == "rough"
     assert artifact_bytes(second) > 5 * SOME_ROWS * 12 * 4

@@ -1,4 +1,4 @@
-"""All levels and maps in one go: the same coordinates and pairs as one map at a time, in few operations."""
+"""All levels and maps in one pass: the same coordinates and pairs as one map at a time, in few operations."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_other_kernels_and_strides_are_left_to_the_plain_manager() -> None:
 
 def test_few_operations_and_two_synchronisations(monkeypatch: pytest.MonkeyPatch) -> None:
     coordinates = clouds(-20, 20)
-    PyramidManager().insert(1, coordinates)  # constants are made once
+    PyramidManager().insert(1, coordinates)  # constants are created once
     reads = []
     plain = torch.Tensor.tolist
     monkeypatch.setattr(torch.Tensor, "tolist", lambda self: reads.append(self.shape) or plain(self))

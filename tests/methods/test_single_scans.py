@@ -1,4 +1,4 @@
-"""Single scans without poses: `ours` and `depthcontrast` learn from every source of pictures with points, by one reader."""
+"""Single scans without poses: `ours` and `depthcontrast` learn from all sources of images with points, through one reader."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ SOURCES = {
     "synth-sunrgbd": "3 frames by the dataset's tilt matrix Rtilt after (x, z, -y)",
     "synth-kitti": "3 frames by the laser's frame, whose z is up",
 }
-"""What the run says of the training scenes of each."""
+"""The notes of a run about the training scenes of each source."""
 
 
 @pytest.fixture(scope="module")
 def sources(rgbd_root: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, PreparedDataset]:
-    """By name; the recordings have no pose files."""
+    """Sources by name; the recordings have no pose files."""
     root = tmp_path_factory.mktemp("unposed") / "root"
     shutil.copytree(rgbd_root, root, ignore=shutil.ignore_patterns("pose"))
     found = {name: small_scans(name, cache) for name in SOURCES if name != "rgbd-folder"}
@@ -77,7 +77,7 @@ def test_a_step_of_each_method_on_each_source(source: str, sources: dict[str, Pr
 def test_the_point_network_of_depthcontrast_looks_further_in_scans_of_a_laser(
     sources: dict[str, PreparedDataset], tmp_path: Path
 ) -> None:
-    """At radii for rooms nearly every point of a laser would be alone, and batch norm over equal rows lets gradients explode."""
+    """With radii for rooms nearly every laser point would be isolated, and batch norm over equal rows makes gradients explode."""
     for name, factor in (("synth-sunrgbd", 1.0), ("synth-kitti", 4.0)):
         training = training_of(open_stage(nano_stages("depthcontrast", sources[name])[0], tmp_path / name, {}))
         levels = [m.level for m in training.modules["point_query"].modules() if isinstance(m, SetAbstraction)]
@@ -85,12 +85,12 @@ def test_the_point_network_of_depthcontrast_looks_further_in_scans_of_a_laser(
 
 
 def scenes_to_test_on(source: PreparedDataset) -> set[str]:
-    """Names of the scenes of these sources that no training may see."""
+    """Names of the test scenes of these sources, which no training may read."""
     return {s for s in source.scenes if s.startswith("08__")} | set(source.tested)
 
 
 def whole_pretraining(method: str, source: PreparedDataset, root: Path) -> dict[str, str]:
-    """Runs every stage to a whole backbone; the notes of the last."""
+    """Run all stages up to a complete backbone; returns the notes of the last."""
     planned = nano_stages(method, source)
     artifacts = run_all(planned, root)
     check_pretrain(planned[-1].spec, artifacts, last=True)
@@ -111,7 +111,7 @@ def test_whole_pretrainings_on_each_source(source: str, sources: dict[str, Prepa
 
 @pytest.mark.parametrize("method", ["csc", "pointcontrast"])
 def test_methods_of_several_views_are_refused_by_name(method: str, sources: dict[str, PreparedDataset]) -> None:
-    """Whether it is the dataset that has no poses, or these recordings."""
+    """The message says whether the dataset has no poses, or only these recordings."""
     for name in ("sunrgbd", "semantickitti", "synth-sunrgbd", "synth-kitti"):
         said = f"method '{method}' needs multiple_views, poses, which dataset '{name}' does not have"
         with pytest.raises(NotApplicable, match=said):
@@ -165,7 +165,7 @@ pretrain_datasets: [sunrgbd]
 
 
 def test_a_suite_names_single_scans_to_pretrain_on(bench: Bench, tmp_path: Path) -> None:
-    """Without data the stand-in is used; methods that need poses are n/a, with the reason."""
+    """Without data, the synthetic stand-in is used; methods that need poses are n/a, with the reason."""
     (tmp_path / "suite.yaml").write_text(SUITE.format(budget=NANO[1], profile=NANO[3]))
     plan = json.loads(bench("plan", "suite.yaml", "--json").stdout)
     (refused,) = plan["not_applicable"]
@@ -180,7 +180,7 @@ def test_a_suite_names_single_scans_to_pretrain_on(bench: Bench, tmp_path: Path)
 def test_the_command_line_pretrains_on_a_folder_of_single_scans(
     name: str, stand_in: str, bench: Bench, s3dis_root: Path, cache: Path, tmp_path: Path
 ) -> None:
-    """Procedural data in the official layout, given as the user's own; the record says how z came to be up."""
+    """Procedural data in the official layout, passed as the user's own; the record states the z-up rule."""
     size = small_scans(stand_in, cache).dataset
     root = generate(size, cache, lambda names: names)
     arguments = ["run", "--method", "ours", "--task", "s3dis-sem", *NANO, "--label-ratio", "100%", "--threads", "1"]
@@ -194,7 +194,7 @@ real = pytest.mark.skipif(not REAL.is_dir(), reason="needs the real samples (../
 
 
 def real_source(name: str, tmp_path: Path) -> PreparedDataset:
-    """The real sample of a source; SemanticKITTI's has no pictures, so each scan gets one whose colours are its pixels' places."""
+    """The real sample of a source; SemanticKITTI's has no images, so each scan gets one that encodes pixel positions as colours."""
     folder = {"sunrgbd": "sunrgbd", "semantickitti": "semantickitti", "rgbd-folder": "rgbd_7scenes"}[name]
     root = tmp_path / "root"
     shutil.copytree(REAL / folder, root, ignore=shutil.ignore_patterns("*.pose.txt", "*_pc_bbox_votes_*"))

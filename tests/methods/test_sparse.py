@@ -1,4 +1,4 @@
-"""The sparse engine against dense convolutions and its own laws."""
+"""The sparse engine against dense convolutions, and its invariants."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def random_tensor(channels: int, count: int = 300, low: int = -6, high: int = 6,
 
 
 def dense_grid(x: SparseTensor, low: int, size: int) -> torch.Tensor:
-    """(B, C, X, Y, Z) with zeros where there is no voxel."""
+    """(B, C, X, Y, Z), zero at empty voxels."""
     grid = torch.zeros(2, size, size, size, x.F.shape[1], dtype=x.F.dtype)
     b, i, j, k = (x.C[:, 0], *(x.C[:, a] - low for a in (1, 2, 3)))
     grid = grid.index_put((b.long(), i.long(), j.long(), k.long()), x.F)
@@ -247,7 +247,7 @@ def test_neither_blocks_nor_padding_change_anything(
 
 @pytest.fixture(params=["walk", "padded", "padded in parts"], autouse=True)
 def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test of this file runs with each way of computing a convolution."""
+    """Run every test of this file with each implementation of the convolution."""
     monkeypatch.setattr(conv_module, "PADDING_ALLOWED", -1 if request.param == "walk" else 1 << 60)
     if request.param == "padded in parts":
         monkeypatch.setattr(conv_module, "MOST_COLUMNS", 2000)

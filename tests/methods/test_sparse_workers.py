@@ -1,4 +1,4 @@
-"""Blocks of rows shared among threads."""
+"""Sharing of blocks of rows among threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every pre-training stage, end to end at a small size: artifacts, exact resumption, seeds, labels, and how a bad training ends."""
+"""Every pre-training stage, end to end at a small size: artifacts, exact resumption, seeds, labels, and aborted trainings."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def source(cache: Path) -> PreparedDataset:
 
 
 STEPS = 3
-"""Of each stage: enough to stop after the first and to resume for two."""
+"""Steps of each stage: enough to stop after the first and resume for two."""
 
 
 def short_stages(method: str, source: PreparedDataset, seed: int = 0) -> list[PlannedStage]:
-    """The stages of a method with so few steps."""
+    """The stages of a method, with few steps."""
     planned = nano_stages(method, source, seed)
     specs = [s.spec.model_copy(update={"limits": s.spec.limits.model_copy(update={"amount": STEPS})}) for s in planned]
     return [stage._replace(spec=spec) for stage, spec in zip(planned, specs, strict=True)]
@@ -47,11 +47,11 @@ def short_stages(method: str, source: PreparedDataset, seed: int = 0) -> list[Pl
 
 @pytest.mark.parametrize(
     "method", [pytest.param(m, marks=pytest.mark.slow if m in ("ours", "pointcontrast") else ()) for m in METHODS]
-)  # pointcontrast trains on the pairs of csc; the main job of test_end_to_end.py runs ours
+)  # pointcontrast trains on the same pairs as csc; test_end_to_end.py runs ours
 def test_a_method_is_trained_stopped_and_resumed(
     method: str, source: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trained once without a stop, once with a stop in each stage, once from another seed; the functions below compare."""
+    """Train once without a stop, once with a stop in each stage, once from another seed; the functions below compare the results."""
     planned = short_stages(method, source)
     whole, resumed, other = (tmp_path / name for name in ("whole", "resumed", "other"))
     opened: list[str] = []
@@ -142,7 +142,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_its_step(
 def test_a_collapse_ends_the_run_with_its_step(
     source: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A network whose output does not depend on its input any more."""
+    """The output of the network no longer depends on its input."""
     monkeypatch.setattr(loop, "COLLAPSED_STEPS", 3)
     context = open_stage(nano_stages("pointcontrast", source)[0], tmp_path, {})
     training = training_of(context)
@@ -159,7 +159,7 @@ def test_a_collapse_ends_the_run_with_its_step(
 def test_the_drafts_ablations_are_profiles(
     recipe: dict[str, Any], same: bool, least: float, source: PreparedDataset, tmp_path: Path
 ) -> None:
-    """`same scan`: a frame is its own pair; `>70 % overlap`: only pairs that share more."""
+    """`same scan`: a frame is paired with itself; `>70 % overlap`: only pairs with a larger overlap."""
     context = open_stage(nano_stages("pointcontrast", source, **recipe)[0], tmp_path, {})
     pairs = list_pairs(context, context.recipe(PointContrast))
     assert pairs and all((i == j) == same for _, i, j in pairs)
@@ -187,7 +187,7 @@ def test_each_method_is_refused_by_name_where_its_data_lack_something() -> None:
 
 @pytest.mark.slow
 def test_both_formats_and_any_passes_of_depthcontrast(source: PreparedDataset, tmp_path: Path) -> None:
-    """Voxels only has no point encoder; the passes of a step see the same scans and queue as one pass does."""
+    """The format voxel has no point encoder; several passes of a step see the same scans and queue as a single pass."""
     voxel = nano_stages("depthcontrast", source, format="voxel")
     run_all(voxel, tmp_path / "voxel")
     assert set(training_of(open_stage(voxel[0], tmp_path / "v", {})).modules) == {

@@ -1,4 +1,4 @@
-"""Schedules, the loop, exact resumption, and what ends a training early."""
+"""Schedules, the loop, exact resumption, and reasons for ending a training early."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def job(
     spoil: int | None = None,
     zero_below: int = 0,
 ):
-    """A small real training: a linear layer with batch norm learns noise drawn per step."""
+    """A small real training: linear layers with batch norm learn noise drawn per step."""
     torch.manual_seed(where.seed("weights"))
     net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
     optimiser = sgd(net.parameters(), SgdSettings(learning_rate=0.05))
@@ -109,11 +109,11 @@ def job(
 
 
 STEP_FLOPS = 2 * 8 * (2 * 4 * 3 + 3 * 3 * 1)
-"""Of `job`: 8 rows through layers of 4 x 3 and 3 x 1 weights, whose backward pass costs once the first and twice the second."""
+"""FLOPs per step of `job`: 8 rows through weights of 4 x 3 and 3 x 1; the backward pass costs once the first and twice the second."""
 
 
 def flop_limits(steps: float, uniformity: str) -> Limits:
-    """Limits by the FLOPs of `steps` steps of `job`."""
+    """Limits of as many FLOPs as `steps` steps of `job` take."""
     return LIMITS.model_copy(
         update={
             "currency": Currency.flops, "amount": steps * STEP_FLOPS, "uniformity": uniformity, "schedule_horizon": "budget",
@@ -132,7 +132,7 @@ def test_flops_end_a_run_at_the_step_that_reaches_them(
     assert len(seen) == state.ledger.optimizer_steps == taken and state.ledger.flops == taken * STEP_FLOPS
     events = [e for e in read_events(tmp_path / "out/events.jsonl") if e.event == "step"]
     assert events[-1].step == taken and events[-1].done == 1.0
-    # The rate falls by 1% every third of the recipe's 12 places, which the run goes through whole.
+    # The rate falls by 1 % at each third of the recipe's 12 places; the run passes through the whole schedule.
     assert np.isclose(events[-1].learning_rate, 0.05 * 0.99**3) and events[0].learning_rate == 0.05
 
 
@@ -222,7 +222,9 @@ def test_divergence_ends_the_run_with_its_step(tmp_path: Path) -> None:
 
 
 def test_a_loss_of_exactly_zero_for_many_steps_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(NothingToLearn, match="the loss was exactly 0 in all 12 steps; check that the training scenes have labels"):
+    with pytest.raises(
+        NothingToLearn, match="the loss was exactly 0 in all 12 steps; check that the training scenes have labels"
+    ):
         job(context(tmp_path / "all"), zero_below=12)
     job(context(tmp_path / "some"), zero_below=11)
     monkeypatch.setattr(loop, "ZERO_LOSS_STEPS", 8)
@@ -270,7 +272,7 @@ def test_loader_workers_change_no_bit_and_count_in_the_ledger(tmp_path: Path) ->
 
 
 def test_a_stage_does_not_import_torchs_compiler() -> None:
-    """It takes longer than a small stage's own work, and torch's optimizers import it unless they are kept from it."""
+    """The import takes longer than the work of a small stage, and torch's optimizers trigger it unless undecorated."""
     code = (
         "import sys, torch\n"
         "from pretrain_bench.benchmarks.specs.optimisers import AdamSettings, SgdSettings\n"

@@ -1,4 +1,4 @@
-"""VoteNet: shapes, seeds, gradients, degenerate scenes, and boxes that come back from what they are encoded as."""
+"""VoteNet: shapes, seeds, gradients, degenerate scenes, and decoding of encoded boxes."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_proposals_are_float32_under_autocast() -> None:
 
 
 def test_the_outputs_are_in_the_published_order() -> None:
-    """The last layer: objectness 2, centre 3, heading scores and residuals, size scores and residuals, classes."""
+    """The last layer has, in order: objectness (2), centre (3), heading scores and residuals, size scores and residuals, classes."""
     net = network().eval()
     last = net.proposing[1]
     assert isinstance(last, nn.Linear) and last.out_features == 2 + 3 + 2 * BINS + 4 * 3 + 3
@@ -177,7 +177,7 @@ def test_the_rule_of_the_origin_reaches_both_samplings() -> None:
 
 @pytest.mark.parametrize("padded", ["ignored", "at_origin"])
 def test_scenes_without_objects(padded: PaddedObjects) -> None:
-    """Finite, and the network learns that there is nothing."""
+    """The loss is finite, and the network learns low objectness."""
     net, samples = network(), [sample(0, boxes=np.zeros((0, 8))), sample(1, boxes=np.zeros((0, 8)))]
     out = forward(net, samples)
     targets = targets_of(samples, out)
@@ -202,7 +202,7 @@ def test_places_that_are_not_used_do_not_change_the_loss() -> None:
 
 
 def perfect(boxes: np.ndarray, bins: int) -> Proposals:
-    """What a network would say that knows everything, and is a little unsure."""
+    """The output of a network that is right everywhere, with some uncertainty."""
     arrays = box_arrays([boxes], bins, SIZES, places=len(boxes))
     count, rng = len(boxes), np.random.default_rng(0)
     rows = np.arange(count)
@@ -246,7 +246,7 @@ def test_encoded_boxes_come_back_and_cost_nothing(bins: int) -> None:
 
 
 def test_votes_learn_from_the_vote_loss_and_from_what_grows_from_them() -> None:
-    """Sampled votes keep their gradient, as in VoteNet: a centre is a vote and a residual."""
+    """Sampled votes keep their gradients, as in VoteNet: a centre is a vote plus a residual."""
     net, samples = network(), [sample(0)]
     out = forward(net, samples)
     assert out.seeds.grad_fn is None and out.votes.requires_grad

@@ -1,8 +1,8 @@
 """The Triton kernels without a GPU: `python -m tests.methods.triton_checks interpret|compile`, prints JSON.
 
-interpret: convolutions in Triton's interpreter (TRITON_INTERPRET=1) against the torch path; largest differences, relative to the
-largest magnitude. compile: every tile size for three generations of GPUs in float32, for one in bfloat16; registers and spilled bytes, by ptxas.
-A process of its own: Triton decides on import whether it interprets.
+interpret: convolutions in Triton's interpreter (TRITON_INTERPRET=1) against torch's product; largest differences, relative to the
+largest magnitude. compile: registers and spilled bytes from ptxas, for all tile sizes on three GPUs in float32, on one in bfloat16.
+It needs a process of its own, since Triton decides on import whether it interprets.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ POINTERS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def interpreted() -> dict[str, float]:
-    """Largest difference of outputs and gradients of each layer, by dtype. bf16 is left out: Triton's interpreter is wrong there."""
+    """Largest difference of outputs and gradients of each layer, by dtype. bf16 is omitted: Triton's interpreter computes it wrongly."""
     assert implicit_gemm.is_interpreting()
     rng = np.random.default_rng(SEED)
     clouds = [rng.permutation(np.unique(rng.integers(-4, 4, (90, 3)), axis=0)) for _ in range(2)]
@@ -69,7 +69,7 @@ def _floats(tensors: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
 
 
 def repeated() -> bool:
-    """Whether a layer gives the same bits twice."""
+    """Whether a repeated layer is bit-identical."""
     rng = np.random.default_rng(SEED)
     coordinates = batched_coordinates([torch.from_numpy(np.unique(rng.integers(-4, 4, (90, 3)), axis=0))])
     engine, results = sparse_backend("triton"), []
@@ -84,7 +84,7 @@ def repeated() -> bool:
 
 
 def compiled() -> list[dict[str, Any]]:
-    """Registers and spilled bytes of every entry of the table of tile sizes, on three generations of GPUs."""
+    """Registers and spilled bytes of each entry of the tile table, on three GPU generations."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.backends.nvidia.compiler import get_ptxas
@@ -93,7 +93,7 @@ def compiled() -> list[dict[str, Any]]:
     rows = []
     for name, kernel, types, constants, tile in _variants():
         names = kernel.arg_names
-        # As at launch: pointers of torch are aligned to 16 bytes; strides of a kernel are 1 and a multiple of 16.
+        # As at launch: torch's pointers are aligned to 16 bytes; strides of a kernel are 1 and a multiple of 16.
         is_aligned = [types.get(n, "")[:1] == "*" or n == "weight_in" for n in names]
         aligned = {(i,): [["tt.divisibility", 16]] for i, aligned in enumerate(is_aligned) if aligned}
         signature = {n: types.get(n, "constexpr") for n in names}

@@ -1,6 +1,6 @@
-"""The metrics once more, word by word from their definitions: loops over points, sets and corners, in plain Python.
+"""A second implementation of the metrics, literally from their definitions: loops over points, sets and corners in plain Python.
 
-A second opinion on `benchmarks.input.boxes` and `benchmarks.metrics`, with which it shares nothing, not even arrays. Slow on purpose.
+It checks `benchmarks.input.boxes` and `benchmarks.metrics`, and shares no code and no arrays with them. It is slow on purpose.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 Box = Sequence[float]
 """Centre x, y, z; full size along its own axes; heading, clockwise seen from above. Metres, radians, z up."""
 Corner = tuple[Any, Any]
-"""Of floats; of fractions where nothing may be rounded."""
+"""Coordinates are floats, or fractions for exact results."""
 NAN = float("nan")
 
 
@@ -20,12 +20,12 @@ NAN = float("nan")
 
 
 def counted(labels: Sequence[int], predictions: Sequence[int], classes: int) -> list[tuple[int, int]]:
-    """Label and prediction of the points that count: those with a label of a class."""
+    """Labels and predictions of the points that count: those labelled with a class."""
     return [(label, said) for label, said in zip(labels, predictions, strict=True) if 0 <= label < classes]
 
 
 def class_ious(labels: Sequence[int], predictions: Sequence[int], classes: int) -> list[float]:
-    """Common points over all points of a class; NaN for one that is neither labelled nor predicted."""
+    """IoU of each class; NaN for one that is neither labelled nor predicted."""
     pairs = list(enumerate(counted(labels, predictions, classes)))
     found = []
     for name in range(classes):
@@ -36,7 +36,7 @@ def class_ious(labels: Sequence[int], predictions: Sequence[int], classes: int) 
 
 
 def mean_of(numbers: Sequence[float]) -> float:
-    """Mean of the numbers that are one; NaN where there is none."""
+    """Mean of the values that are not NaN; NaN if there are none."""
     valid = [n for n in numbers if not math.isnan(n)]
     return sum(valid) / len(valid) if valid else NAN
 
@@ -50,7 +50,7 @@ def share_right(labels: Sequence[int], predictions: Sequence[int], classes: int)
 
 
 class Prediction(NamedTuple):
-    """An instance that was predicted: its points, its class and the confidence."""
+    """A predicted instance: its points, class and confidence."""
 
     points: frozenset[int]
     name: int
@@ -58,7 +58,7 @@ class Prediction(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """Class and instance of every point, and the predictions in the order in which they are matched."""
+    """Class and instance of each point, and the predictions in the order of matching."""
 
     labels: Sequence[tuple[int, int]]
     predictions: Sequence[Prediction]
@@ -81,14 +81,14 @@ def area_of_instances(verdicts: Sequence[tuple[float, bool]], instances: int) ->
         return NAN
     if not verdicts:
         return 0.0
-    # One point of the curve for each distinct confidence, from the lowest on, and (precision 1, recall 0) after the last.
+    # One point of the curve per distinct confidence, from the lowest, then (precision 1, recall 0).
     curve = []
     for lowest in sorted({confidence for confidence, _ in verdicts}):
         right = sum(true for confidence, true in verdicts if confidence >= lowest)
         said = sum(confidence >= lowest for confidence, _ in verdicts)
         curve.append((right / said, right / instances))
     curve.append((1.0, 0.0))
-    # Convolving the recall with (-1/2, 0, 1/2): half the way from the neighbour before to the one after; ends are repeated.
+    # Steps are the recall convolved with (-1/2, 0, 1/2): half the distance between both neighbours; the ends are repeated.
     recalls = [curve[0][1], *(recall for _, recall in curve), 0.0]
     return sum(precision * (recalls[i] - recalls[i + 2]) / 2 for i, (precision, _) in enumerate(curve))
 
@@ -96,7 +96,7 @@ def area_of_instances(verdicts: Sequence[tuple[float, bool]], instances: int) ->
 def instance_verdicts(
     scene: Scene, valid: Collection[int], name: int, threshold: float, least: int
 ) -> tuple[list[tuple[float, bool]], int]:
-    """Confidence and truth of what counts in one scene, and how many instances of the class there are."""
+    """(confidence, is true positive) of each counted prediction of one scene, and the number of instances of the class."""
     void = {row for row, (kind, number) in enumerate(scene.labels) if number < 0 or kind not in valid}
     labelled: dict[int, set[int]] = {}
     for row, (kind, number) in enumerate(scene.labels):
@@ -117,7 +117,7 @@ def instance_verdicts(
                 score = prediction.confidence
                 used.add(number)
             else:
-                # A second match: the lower confidence is a false positive, and this prediction stays free for others.
+                # On a second match the lower confidence becomes a false positive, and the prediction may still match others.
                 verdicts.append((min(score, prediction.confidence), False))
                 score = max(score, prediction.confidence)
         if score is not None:
@@ -140,7 +140,7 @@ def share(one: Collection[int], two: Collection[int]) -> float:
 
 
 def corners(box: Box) -> list[Corner]:
-    """Seen from above, against the clock in the box's own axes: x' = x cos + y sin, y' = -x sin + y cos."""
+    """Corners seen from above, counter-clockwise in the box's own axes: x' = x cos + y sin, y' = -x sin + y cos."""
     x, y, _, length, width, _, heading = box
     cos, sin = math.cos(heading), math.sin(heading)
     around = []
@@ -158,7 +158,7 @@ def spans(box: Box) -> list[float]:
 
 
 def clip(polygon: list[Corner], window: list[Corner]) -> list[Corner]:
-    """Sutherland and Hodgman: cut a polygon along each edge of a convex one that goes against the clock."""
+    """Sutherland-Hodgman: clip a polygon at each edge of a counter-clockwise convex one."""
     for number, end in enumerate(window):
         start = window[number - 1]
 
@@ -178,23 +178,23 @@ def clip(polygon: list[Corner], window: list[Corner]) -> list[Corner]:
 
 
 def area(polygon: list[Corner]) -> float:
-    """By the shoelace formula."""
+    """Area of a polygon by the shoelace formula."""
     return abs(sum(polygon[i - 1][0] * y - x * polygon[i - 1][1] for i, (x, y) in enumerate(polygon))) / 2
 
 
 def common_area(one: Box, two: Box) -> float:
-    """What two boxes share seen from above; nothing where one of them has no area."""
+    """Common area of two boxes seen from above; 0 if one has no area."""
     if one[3] * one[4] == 0 or two[3] * two[4] == 0:
         return 0.0
     window = corners(two)
     if two[3] * two[4] < 0:
-        # A detector may say a negative size: the box mirrored, whose corners go with the clock.
+        # A detector may predict a negative size: the box is mirrored, and its corners are clockwise.
         window.reverse()
     return area(clip(corners(one), window))
 
 
 def over_union(common: float, one: float, two: float) -> float:
-    """At most 1, whatever rounding says; two boxes without any content have nothing in common."""
+    """Ratio of overlap to union, capped at 1 against rounding; 0 for two empty boxes."""
     return min(1.0, common / (one + two - common)) if one + two - common > 0 else 0.0
 
 
@@ -203,9 +203,9 @@ def plan_iou(one: Box, two: Box) -> float:
 
 
 def box_iou(one: Box, two: Box) -> float:
-    """Volume in common (area in common times the overlap in height) over the volume of both.
+    """IoU of two boxes: common volume (common area times overlap in height) over the volume of the union.
 
-    A box with a negative height has its top below its bottom, hence nothing in common with any other.
+    A box with a negative height has its top below its bottom, so it overlaps no other box.
     """
     top = min(one[2] + one[5] / 2, two[2] + two[5] / 2)
     bottom = max(one[2] - one[5] / 2, two[2] - two[5] / 2)
@@ -214,7 +214,7 @@ def box_iou(one: Box, two: Box) -> float:
 
 
 def inside(point: Sequence[float], box: Box) -> bool:
-    """Borders included."""
+    """Whether a point is inside a box; borders count as inside."""
     x, y, z = (point[i] - box[i] for i in range(3))
     cos, sin = math.cos(box[6]), math.sin(box[6])
     along, across = x * cos - y * sin, x * sin + y * cos
@@ -222,7 +222,7 @@ def inside(point: Sequence[float], box: Box) -> bool:
 
 
 def span_overlap(one: Sequence[float], two: Sequence[float], relative_to: str) -> float:
-    """Of two axis-aligned boxes (lowest, then highest corner): over their union, or over the volume of `two`."""
+    """Overlap of two axis-aligned boxes (lowest, then highest corner), relative to their union or to the volume of `two`."""
     axes = len(one) // 2
     common = first = second = 1.0
     for axis in range(axes):
@@ -241,7 +241,7 @@ def suppress(
     names: Sequence[int] | None = None,
     relative_to: str = "union",
 ) -> list[int]:
-    """Take the strongest box (of equal ones the last) and drop what overlaps it too much, until none is left."""
+    """Non-maximum suppression: keep the strongest box (of equal ones the last), drop boxes that overlap it too much, repeat."""
     left = list(range(len(boxes)))
     picked = []
     while left:
@@ -284,7 +284,7 @@ def proposal(
     heading_residuals: Sequence[float], size_scores: Sequence[float], size_residuals: Sequence[Sequence[float]],
     class_scores: Sequence[float], objectness_scores: Sequence[float],
 ) -> Proposal:  # fmt: skip
-    """Heading = middle of the likeliest bin + residual, at most pi, and 0 with a single bin; size = mean size + residual."""
+    """Decode a proposal. Heading: centre of the likeliest bin + residual, at most pi, 0 with a single bin. Size: mean size + residual."""
     bins = len(heading_scores)
     likeliest = max(range(bins), key=lambda b: heading_scores[b])
     heading = likeliest * 2 * math.pi / bins + heading_residuals[likeliest] if bins > 1 else 0.0
@@ -301,7 +301,7 @@ def surviving(
     in_plan: bool = False,
     points: Sequence[Sequence[float]] | None = None,
 ) -> list[int]:
-    """Rows after suppression at 0.25 by objectness; with `points` only of boxes that hold at least five of them."""
+    """Rows left after suppression at 0.25 by objectness; with `points`, only boxes that contain at least five of them."""
     rows = [
         row for row, p in enumerate(proposals) if points is None or sum(inside(point, p.box) for point in points) >= 5
     ]
@@ -312,7 +312,7 @@ def surviving(
 
 
 def said(proposals: Sequence[Proposal], name: int, every_class: bool = True) -> list[tuple[list[float], float]]:
-    """Boxes and scores for one class: of every proposal, or of those that are likeliest of that class."""
+    """Boxes and scores for one class: of all proposals, or of those whose likeliest class it is."""
     if every_class:
         return [(p.box, p.objectness * p.names[name]) for p in proposals]
     return [(p.box, p.objectness) for p in proposals if p.name == name]
@@ -321,9 +321,9 @@ def said(proposals: Sequence[Proposal], name: int, every_class: bool = True) -> 
 def detection_ap(
     scenes: Sequence[tuple[Sequence[tuple[Box, float]], Sequence[Box]]], threshold: float
 ) -> tuple[float, float]:
-    """Average precision and recall of one class; a scene is its detections with scores, and its objects.
+    """Average precision and recall of one class. A scene is a list of scored detections and a list of objects.
 
-    Equal scores in the order in which they are listed.
+    Equal scores keep their listed order.
     """
     total = sum(len(objects) for _, objects in scenes)
     if not total:
@@ -341,7 +341,7 @@ def detection_ap(
 
 
 def envelope(recalls: Sequence[float], precisions: Sequence[float]) -> float:
-    """Each step of the recall times the best precision from there on."""
+    """Area under the precision envelope: each recall step times the best precision at this or a higher recall."""
     found, before = 0.0, 0.0
     for place, recall in enumerate(recalls):
         found += (recall - before) * max(precisions[place:])

@@ -41,7 +41,7 @@ def run(classes: int, mode: str, golden: dict[str, np.ndarray], cloud: str, dtyp
     names = [str(n) for n in golden.get(f"{cloud}__tap_names", [])]
     for name in names:
         net.get_submodule(name).register_forward_hook(
-            # The network's ReLU works in place, so a tap is copied when it is taken.
+            # The network's ReLU works in place, so taps are copied.
             lambda _m, _i, out, name=name: taps.__setitem__(name, out.F.detach().numpy().copy())
         )
     out = net(SparseTensor(features, torch.from_numpy(golden[f"{cloud}__coords"]).int()))
@@ -56,7 +56,7 @@ def test_weights_by_formula_are_those_of_the_vectors() -> None:
         assert abs(float(flat.sum()) - SMALL["weight_check_sum_f64"][number]) < 1e-4 * max(1, float(flat.abs().sum()))
 
 
-SLOW = pytest.mark.slow  # the networks have their full width
+SLOW = pytest.mark.slow  # the networks have full width
 ALL_OUTPUTS = [(c, m, n) for c in ("small", "room") for m in ("eval", "train") for n in (20, 32)]
 FAST_OUTPUTS = {("small", "eval", 20), ("room", "train", 20), ("small", "train", 32)}
 """Both clouds, both modes, both widths of the last layer, and the taps in both modes."""

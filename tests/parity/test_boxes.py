@@ -1,4 +1,4 @@
-"""Oriented boxes: against the numbers of the original code, a plain second implementation, and arithmetic by hand."""
+"""Oriented boxes against results of the original code, a plain second implementation, and hand-computed values."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ RELATIVE: dict[str, Relative] = {"old0": "union", "old1": "weaker"}
 
 
 def from_camera(centre: NDArray, size: NDArray, heading: NDArray) -> NDArray:
-    """(N, 7) boxes from the original's frame: x right, y down, z forward."""
+    """(N, 7) boxes converted from the original's frame: x right, y down, z forward."""
     return np.column_stack([centre[:, 0], centre[:, 2], -centre[:, 1], size, heading])
 
 
 def camera_corners(boxes: NDArray) -> NDArray:
-    """(N, 8, 3) corners in the original's frame and order: the lower y, which is the top, comes second."""
+    """(N, 8, 3) corners in the original's frame and order: corners with the lower y, the top, come second."""
     plan, half = plan_corners(boxes), boxes[:, 5] / 2
     faces = [np.dstack([plan[..., 0], np.repeat(y[:, None], 4, 1), plan[..., 1]]) for y in (half, -half)]
     return np.concatenate(faces, axis=1) - [[0, 1, 0]] * boxes[:, None, 2:3]
@@ -58,7 +58,7 @@ def random_boxes(rng: np.random.Generator, count: int) -> NDArray:
 
 
 def random_pairs(rng: np.random.Generator, count: int) -> tuple[NDArray, NDArray]:
-    """Sixteen kinds: any two boxes (also small ones, and far off), one twice, turned by quarters, touching, nested, side by side,
+    """Sixteen kinds of pairs: arbitrary (also small or distant), identical, rotated by quarter turns, touching, nested, side by side,
     flat, without size, thin, of negative size."""
     one, two = random_boxes(rng, count), random_boxes(rng, count)
     kind = np.arange(count) % 16
@@ -98,7 +98,7 @@ def test_golden_intersections() -> None:
 
 def test_golden_intersections_without_headings() -> None:
     golden = case(GOLDEN, "iou")
-    # Sizes go along the three axes as they come, whatever these are called.
+    # Sizes belong to the three axes in order, whatever their names.
     one, two = (
         np.column_stack([golden[f"center{i}_cam_f64"], golden[f"size{i}_lwh_f64"], np.zeros(200)]) for i in (1, 2)
     )
@@ -155,7 +155,7 @@ def test_suppression_of_random_boxes() -> None:
     gone = 0
     for number in range(CASES):
         count, axes = rng.integers(0, 12), rng.integers(1, 4)
-        # Whole numbers, so that overlaps are often equal to the threshold and scores to each other; some boxes are flat.
+        # Integers, so that overlaps often equal the threshold and scores tie; some boxes are flat.
         low = rng.integers(0, 5, (count, axes))
         spans = np.column_stack([low, low + rng.integers(0, 5, (count, axes))]).astype(float)
         scores = rng.integers(0, 5, count) / 4 if number % 2 else rng.random(count)
@@ -185,7 +185,7 @@ def test_survivors_lie_apart_and_what_went_had_a_reason(relative: Relative) -> N
 
 
 def moved(boxes: NDArray, angle: float, shift: NDArray) -> NDArray:
-    """The same boxes after a turn of everything about z (clockwise seen from above, as headings go) and a shift."""
+    """The same boxes after rotating the scene about z (clockwise seen from above, as headings) and shifting it."""
     c, s = np.cos(angle), np.sin(angle)
     boxes = boxes.copy()
     boxes[:, :2] = boxes[:, :2] @ [[c, -s], [s, c]]
@@ -205,7 +205,7 @@ def test_properties_of_intersections(measure: Measure) -> None:
     assert np.abs(measure(everyone, everyone) - 1).max() < 1e-12
     half_turn = everyone + np.array([0, 0, 0, 0, 0, 0, pi])
     assert np.abs(measure(everyone, half_turn) - 1).max() < 1e-9
-    # A size of 0 is left out: whatever is turned has rounding for a size.
+    # No size of 0: after a rotation its size would be rounding noise.
     one, two = random_boxes(rng, CASES), random_boxes(rng, CASES)
     for _ in range(5):
         angle, shift = rng.uniform(-pi, pi), rng.uniform(-20, 20, 3)
@@ -213,7 +213,7 @@ def test_properties_of_intersections(measure: Measure) -> None:
 
 
 def exact_area(one: NDArray, two: NDArray) -> float:
-    """What two quadrangles have in common, in fractions: without any rounding."""
+    """Common area of two quadrangles in fractions, without rounding."""
     first, second = ([(Fraction(x), Fraction(y)) for x, y in corners[::-1].tolist()] for corners in (one, two))
     return float(naive.area(naive.clip(first, second)))
 
@@ -242,7 +242,7 @@ def test_nearly_equal_and_minute_boxes_in_exact_arithmetic(kind: str) -> None:
 
 CUBE: list[float] = [0, 0, 0, 1, 1, 1, 0]
 BY_HAND: dict[str, tuple[list[float], list[float], float, float | None]] = {
-    # name: (one, two, volume in common / volume of both, area in common / area of both)
+    # name: (one, two, IoU by volume, IoU by area)
     "itself": (CUBE, CUBE, 1, 1),
     # 1/2 in common of 2 - 1/2.
     "shifted by half": (CUBE, [0.5, 0, 0, 1, 1, 1, 0], 1 / 3, 1 / 3),
@@ -288,7 +288,7 @@ def test_intersections_by_hand(name: str) -> None:
 
 
 def test_half_of_a_box_is_exactly_half() -> None:
-    # Whoever compares with 0.5 strictly must not be cheated by rounding.
+    # A strict comparison with 0.5 must not be affected by rounding.
     one, two, *_ = BY_HAND["half of a box"]
     assert oriented_iou(np.array([one]), np.array([two]))[0] == 0.5 == naive.box_iou(one, two)
 
@@ -309,16 +309,16 @@ def test_borders_are_inside() -> None:
 
 def test_suppression_by_hand() -> None:
     # [0, 5] and [3, 8] share 2 of 8, exactly a quarter: both stay. [0, 4] and [2, 6] share 2 of 6: the weaker goes.
-    # Over the weaker one the first pair has 2 / 5.
+    # Relative to the weaker box, the first pair overlaps by 2 / 5.
     exact, more = np.array([[0, 5], [3, 8.0]]), np.array([[0, 4], [2, 6.0]])
     scores = np.array([0.4, 0.6])
     assert suppress(exact, scores, 0.25).tolist() == [1, 0]
     assert suppress(more, scores, 0.25).tolist() == [1]
     assert suppress(exact, scores, 0.25, relative_to="weaker").tolist() == [1]
     assert suppress(more, scores, 0.25, np.array([0, 1])).tolist() == [1, 0]
-    # A suppressed box suppresses no other: the first suppresses the middle of three, so the last stays.
+    # A suppressed box suppresses no others: the first of three suppresses the middle one, so the last stays.
     chain = np.array([[0, 4], [2, 6], [4, 8.0]])
     assert suppress(chain, np.array([0.9, 0.8, 0.7]), 0.25).tolist() == [0, 2]
-    # Of equal scores the later.
+    # Of equal scores, the later box is kept.
     assert suppress(np.array([[0, 1], [0, 1.0]]), np.array([0.5, 0.5]), 0.25).tolist() == [1]
     assert suppress(np.zeros((0, 6)), np.zeros(0), 0.25).tolist() == []

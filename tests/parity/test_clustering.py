@@ -1,4 +1,4 @@
-"""Clusters of moved voxels against those of the original (spec F.1)."""
+"""Clusters of shifted voxels against those of the original code (spec F.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PointContrast, CSC and DepthContrast: losses and partitions against the numbers of the original code."""
+"""PointContrast, CSC and DepthContrast: losses and partitions against results of the original code."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_scene_contexts(name: str, block: int, monkeypatch: pytest.MonkeyPatch) 
     for scene in range(2):
         q, k = rows(golden, f"scene{scene}_q_rows"), rows(golden, f"scene{scene}_k_rows")
         given = torch.from_numpy(golden[f"scene{scene}_partition"])
-        # The partition of the vectors, looked up by row: what is under test here is the loss.
+        # Uses the golden partition, by row, since this tests only the loss.
         places = torch.arange(len(q)).double()[:, None].expand(-1, 3)
         losses.append(
             partitioned_nce(one[q], two[k], places, lambda a, _, g=given: g[a[:, 0].long()], count, 0.4, weight_inner)

@@ -1,4 +1,4 @@
-"""From a detector's outputs to AP: the numbers of the original code, a plain second implementation, arithmetic by hand."""
+"""From a detector's outputs to AP, against results of the original code, a plain second implementation, and hand-computed values."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FIELDS = (
     "objectness_scores",
 )
 VARIANTS: dict[str, tuple[dict[str, Any], bool]] = {
-    # name in the archive: how survivors are chosen, whether every box is emitted for every class
+    # name in the archive: (how survivors are chosen, whether every box counts for every class)
     "csc": ({}, True),
     "argmaxcls": ({}, False),
     "nms_anyclass": ({"within_class": False}, True),
@@ -69,7 +69,7 @@ def golden_proposals(name: str) -> list[list[naive.Proposal]]:
 
 @cache
 def golden_objects(name: str) -> list[tuple[NDArray, NDArray]]:
-    """For every scene the (G, 7) labelled boxes and their classes."""
+    """For each scene, the (G, 7) labelled boxes and their classes."""
     arrays = golden(name)
     bins = arrays["heading_scores"].shape[2]
     heading = arrays["heading_class_label"] * (2 * pi / bins) + arrays["heading_residual_label"]
@@ -113,7 +113,7 @@ def test_golden_average_precision(name: str, variant: str) -> None:
             assert (np.isnan(results[:, 0]) == ~labelled).all() and labelled.all() == (scenes == 24)
             mean = np.nanmean(results[:, 0])
             assert abs(mean - arrays[f"{prefix}_map_over_classes_with_gt_f64"]) < 1e-9
-            # The original takes the plain mean over what is labelled or predicted: NaN where nothing is labelled.
+            # The original averages over classes that are labelled or predicted, with NaN if nothing is labelled.
             seen = labelled | [any(len(said[s][c][0]) for s in range(scenes)) for c in range(classes)]
             original = arrays[f"{prefix}_map_ar_original_f64"]
             assert np.allclose(results[seen].mean(axis=0), original, rtol=0, atol=1e-9, equal_nan=True)
@@ -170,7 +170,7 @@ def test_golden_area_under_the_envelope() -> None:
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """A few objects of one class, some twice or without size, and detections near them, on them, or anywhere."""
+    """A few objects of one class, some duplicated or without size, and detections on them, near them, or anywhere."""
     objects = random_boxes(rng, int(rng.integers(0, 5)) if rng.random() < 0.8 else 0)
     if len(objects) > 1 and rng.random() < 0.3:
         objects[1] = objects[0]
@@ -219,7 +219,7 @@ def test_random_scenes() -> None:
 
 
 def random_outputs(rng: np.random.Generator) -> tuple[RawBoxes, NDArray]:
-    """A detector's outputs for a few crowded proposals, some of them the same, and the mean sizes."""
+    """A detector's outputs for a few crowded proposals, some of them identical, and the mean sizes."""
     count, bins, sizes, classes = rng.integers(0, 9), rng.choice([1, 2, 12]), rng.integers(1, 4), rng.integers(1, 5)
     raw = RawBoxes(
         rng.uniform(-0.6, 0.6, (count, 3)).astype(np.float32),
@@ -231,7 +231,7 @@ def random_outputs(rng: np.random.Generator) -> tuple[RawBoxes, NDArray]:
         rng.normal(0, 3, (count, 2)).astype(np.float32),
     )
     if count > 2 and rng.random() < 0.5:
-        # The same proposal twice; the same objectness twice.
+        # A duplicated proposal; a duplicated objectness.
         for field in raw:
             field[1] = field[0]
         raw.objectness_scores[2] = raw.objectness_scores[0]
@@ -239,7 +239,7 @@ def random_outputs(rng: np.random.Generator) -> tuple[RawBoxes, NDArray]:
 
 
 def near(found: NDArray, expected: list) -> bool:
-    """Rows that are the same; an empty list is any array without rows."""
+    """Whether rows are equal; an empty list equals any array without rows."""
     return len(found) == len(expected) and (not expected or bool(np.abs(found - expected).max() < 1e-12))
 
 
@@ -287,12 +287,12 @@ def test_perfect_and_moved_scenes() -> None:
         objects = random_boxes(rng, int(rng.integers(1, 5)))
         everything = [([(box, 0.5) for box in objects.tolist()], objects.tolist())]
         assert vectorised(everything, (0.25, 0.5, 0.99)) == [(1, 1)] * 3, f"seed {SEED + 3}: case {number}"
-        # Detections that are weaker than all of these and hit nothing new cost nothing; stronger ones do.
+        # Additional false detections do not matter if they are weaker than all these; stronger ones do.
         spare = [(box, 0.1) for box in random_boxes(rng, 3).tolist()]
         assert vectorised([(everything[0][0] + spare, everything[0][1])]) == [(1, 1)] * 2
         far = [([9.0, 9, 9, 1, 1, 1, 0], 0.9)]
         ap, recall = vectorised([(everything[0][0] + far, everything[0][1])])[0]
-        # The far one, then n true ones: every recall is reached best at the end: n / (n + 1).
+        # One far detection, then n true ones: the best precision for every recall is the last one, n / (n + 1).
         assert abs(ap - len(objects) / (len(objects) + 1)) < 1e-12 and recall == 1
 
 
@@ -315,13 +315,13 @@ def test_three_detections_of_two_objects() -> None:
     scene: Scene = ([(cube(0), 0.9), (cube(50), 0.8), (cube(10), 0.7)], [cube(0), cube(10)])
     ap, recall = both([scene], 0.5)
     assert abs(ap - 5 / 6) < 1e-12 and recall == 1
-    # The same over two scenes, and in whatever order they are listed: an object counts in its own scene only.
+    # The same over two scenes, listed in any order: an object counts only in its own scene.
     two: list[Scene] = [([(cube(10), 0.7), (cube(0), 0.9)], [cube(0), cube(10)]), ([(cube(0), 0.8)], [])]
     assert abs(both(two, 0.5)[0] - 5 / 6) < 1e-12 and abs(both(two[::-1], 0.5)[0] - 5 / 6) < 1e-12
     # False, true, true: (0, 0), (1/2, 1/2), (1, 2/3): 2/3 all along.
     swapped: Scene = ([(cube(0), 0.8), (cube(50), 0.9), (cube(10), 0.7)], scene[1])
     assert abs(both([swapped], 0.5)[0] - 2 / 3) < 1e-12
-    # The envelope by itself.
+    # The envelope alone.
     assert abs(envelope_area(np.array([0.5, 0.5, 1]), np.array([1, 0.5, 2 / 3])) - 5 / 6) < 1e-12
 
 
@@ -330,12 +330,12 @@ def test_an_overlap_of_exactly_the_threshold_is_no_match() -> None:
     assert both([([(cube(0.5, 2), 0.9)], [cube(0)])], 0.5) == (0, 0)
     assert both([([(cube(0.5, 2), 0.9)], [cube(0)])], 0.25) == (1, 1)
     assert both([([(cube(1.5, 4), 0.9)], [cube(0)])], 0.25) == (0, 0)
-    # Nothing in common is not above 0.
+    # No overlap is not above 0.
     assert both([([(cube(1), 0.9)], [cube(0)])], 0.0) == (0, 0)
 
 
 def test_two_detections_of_one_object() -> None:
-    # The stronger is true although the weaker fits better: shifted by 1/4: 3/4 / (5/4) = 0.6. (1, 1), (1, 1/2): area 1.
+    # The stronger detection is true although the weaker fits better: shifted by 1/4: 3/4 / (5/4) = 0.6. (1, 1), (1, 1/2): area 1.
     scene: Scene = ([(cube(0), 0.5), (cube(0.25), 0.9)], [cube(0)])
     assert both([scene], 0.5) == (1, 1)
     verdicts = scene_verdicts(*as_arrays(scene))[1]
@@ -346,10 +346,10 @@ def test_two_detections_of_one_object() -> None:
 
 def test_the_best_object_counts_and_no_other() -> None:
     # Objects at 0 and 0.5. Two detections at 0.1 and 0.2 both overlap the first most (0.9 / 1.1 and 0.8 / 1.2) and the second
-    # by 0.6 / 1.4 and 0.7 / 1.3: above 0.25, but the second detection is false all the same. (1/2, 1), (1/2, 1/2): 1/2.
+    # by 0.6 / 1.4 and 0.7 / 1.3: above 0.25, but the second detection is false anyway. (1/2, 1), (1/2, 1/2): 1/2.
     scene: Scene = ([(cube(0.1), 0.9), (cube(0.2), 0.8)], [cube(0), cube(0.5)])
     assert both([scene], 0.25) == (0.5, 0.5)
-    # Of two objects in the same place the first is taken, and the second never found.
+    # Of two objects at the same position the first is matched, the second never.
     assert both([([(cube(0), 0.9), (cube(0), 0.8)], [cube(0), cube(0)])], 0.25) == (0.5, 0.5)
 
 
@@ -375,28 +375,28 @@ def test_decoding_by_hand() -> None:
     found = decode(raw, mean_sizes)
     assert np.allclose(found.boxes, [[1, 2, 3, 2.5, 3, 3, 0.25 - pi]], rtol=0, atol=1e-12)
     assert np.allclose(found.objectness, [0.75]) and np.allclose(found.classes, [[0.8, 0.2]])
-    # For every class: 3/4 * 4/5 and 3/4 * 1/5; or for the likeliest: 3/4.
+    # For all classes: 3/4 * 4/5 and 3/4 * 1/5; or only for the likeliest: 3/4.
     assert np.allclose([s for _, s in scored(found)], [[0.6], [0.15]])
     assert [s.tolist() for _, s in scored(found, every_class=False)] == [[0.75], []]
-    # A single bin has no heading, whatever its residual says.
+    # With a single bin the heading is 0, whatever the residual.
     single = raw._replace(heading_scores=np.zeros((1, 1)), heading_residuals=np.ones((1, 1)))
     assert decode(single, mean_sizes).boxes[0, 6] == 0
 
 
 def test_suppression_and_objectness_by_hand() -> None:
-    # Cubes at 0 and 0.5 overlap by 1/3: the weaker goes. All are of class 0 but the last, which stands alone.
+    # Cubes at 0 and 0.5 overlap by 1/3: the weaker is suppressed. All have class 0 except the last, which overlaps no other.
     boxes = np.array([cube(0), cube(0.5), cube(30), cube(60)])
     names = np.array([[0.9, 0.1], [0.8, 0.2], [0.5, 0.5], [0.1, 0.9]])
     found = Detections(boxes, np.array([0.6, 0.7, 0.05, 0.0500001]), names)
     assert survivors(found).tolist() == [1, 2, 3]
     # An objectness of exactly 0.05 is not enough.
     assert kept(found).objectness.tolist() == [0.7, 0.0500001]
-    # Two classes: both stay, unless suppression goes across them.
+    # With two classes both stay, unless suppression ignores classes.
     mixed = found._replace(classes=names[[0, 3, 2, 3]])
     assert survivors(mixed).tolist() == [0, 1, 2, 3] and survivors(mixed, within_class=False).tolist() == [1, 2, 3]
-    # One above the other: apart in space, the same seen from above.
+    # One above the other: disjoint in space, equal seen from above.
     stacked = Detections(boxes[[0, 0]] + [[0] * 7, [0, 0, 2, 0, 0, 0, 0]], np.array([0.6, 0.7]), names[:2])
     assert survivors(stacked).tolist() == [0, 1] and survivors(stacked, in_plan=True).tolist() == [1]
-    # Five points are enough, four are not: the stronger box goes first, and so the weaker one stays.
+    # Five points are enough, four are not: the stronger box is dropped first, so the weaker one stays.
     xyz = np.array([[-0.3, 0, z] for z in (-0.4, -0.2, 0, 0.2, 0.4)] + [[0.8, 0, z] for z in (-0.4, -0.2, 0, 0.2)])
     assert survivors(found, xyz=xyz).tolist() == [0] and survivors(found, xyz=xyz[1:]).tolist() == []

@@ -1,4 +1,4 @@
-"""Elastic distortion against the original's numbers, and against its definition written out."""
+"""Elastic distortion against results of the original code, and against its definition written out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ScanNet's instance AP: against the numbers of the original code, a plain second implementation, and arithmetic by hand."""
+"""ScanNet's instance AP against results of the original code, a plain second implementation, and hand-computed values."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def vectorised(
 
 
 def over_scenes(found: list[dict[int, list[Verdicts] | None]], thresholds: int) -> NDArray[np.float64]:
-    """(classes, thresholds) average precision from the verdicts of every scene."""
+    """(classes, thresholds) average precision from the verdicts of all scenes."""
     return np.array(
         [
             [
@@ -73,14 +73,14 @@ def golden_scenes(sort: bool = False) -> list[naive.Scene]:
         ]
         if sort:
             predictions.sort(key=lambda p: -p.confidence)
-        # Ids below 1000 are of class 0, which is not valid, hence void like every class that is not.
+        # Ids below 1000 belong to class 0, which is invalid and therefore void, as all invalid classes.
         labels = [(i // 1000, i % 1000) for i in ids.tolist()]
         scenes.append(naive.Scene(labels, predictions))
     return scenes
 
 
 def summary(ap: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(classes, 3): mean over all thresholds but the last, at 0.5, at 0.25."""
+    """(classes, 3): mean over all thresholds except the last; at 0.5; at 0.25."""
     return np.column_stack([ap[:, :9].mean(axis=1), ap[:, 0], ap[:, 9]])
 
 
@@ -90,7 +90,7 @@ def test_golden_average_precision(least: int) -> None:
     expected = GOLDEN[f"minregion{least}_ap_class_by_threshold_f64"]
     assert np.allclose(THRESHOLDS, GOLDEN["iou_thresholds_f64"], rtol=0, atol=1e-12)
     assert np.isnan(expected).any() and (expected == 0).any()
-    # Whether 0.7 or what the original got by adding up 0.05 makes no difference.
+    # Thresholds accumulated from 0.05, as in the original, give the same result as exact ones.
     for thresholds in (THRESHOLDS, tuple(GOLDEN["iou_thresholds_f64"].tolist())):
         found = vectorised(scenes, names, least, thresholds)
         assert np.allclose(found, expected, rtol=0, atol=1e-12, equal_nan=True)
@@ -108,7 +108,7 @@ def test_golden_effect_of_the_order() -> None:
 
 
 def test_the_order_changes_the_mean_in_set_a() -> None:
-    """A property of the scenes of set A, and of no other set of golden vectors."""
+    """Only the scenes of set A have this property."""
     if hashlib.sha256((FOLDER / "instance_ap.npz").read_bytes()).hexdigest() != SET_A:
         pytest.skip("these golden vectors are not set A")
     plain, sorted_ = (
@@ -119,7 +119,7 @@ def test_the_order_changes_the_mean_in_set_a() -> None:
 
 
 def random_scene(rng: np.random.Generator) -> naive.Scene:
-    """A few points in runs of one label: three valid classes, others, void; predictions that resemble instances, or do not."""
+    """A few points in runs of one label (three valid classes, others, void); predictions that resemble instances, or not."""
     count = int(rng.integers(0, 41))
     labels: list[tuple[int, int]] = []
     while len(labels) < count:
@@ -199,7 +199,7 @@ def test_what_changes_nothing_else() -> None:
     rng = np.random.default_rng(SEED + 2)
     for number in range(100):
         scene = random_scene(rng)
-        # Another numbering of the points, and predictions of other classes or too small in between.
+        # Renumbered points, with additional predictions of other classes or below the minimum size.
         order = rng.permutation(len(scene.labels))
         place = {int(old): new for new, old in enumerate(order)}
         moved = [p._replace(points=frozenset(place[row] for row in p.points)) for p in scene.predictions]
@@ -216,11 +216,11 @@ def test_what_changes_nothing_else() -> None:
         assert (np.isnan(perfect) | (perfect == 1)).all(), f"seed {SEED + 2}: case {number}"
 
 
-# By hand. Rows of the scene stand for points; class 1 is the one that counts.
+# Hand-computed. Rows of the scene are points; class 1 counts.
 
 
 def scene_of(labels: list[tuple[int, int, int]], *predictions: tuple[range, float]) -> naive.Scene:
-    """`labels` are (how many points, class, instance); predictions of class 1 are rows and confidence."""
+    """`labels` are (number of points, class, instance); predictions of class 1 are (rows, confidence)."""
     points = [(name, number) for count, name, number in labels for _ in range(count)]
     return naive.Scene(points, [naive.Prediction(frozenset(rows), 1, confidence) for rows, confidence in predictions])
 
@@ -258,7 +258,7 @@ def test_a_void_share_of_exactly_the_threshold_is_false() -> None:
     assert verdicts_at(scene(5), 0.5) == ([(0.5, True), (0.9, False)], 0, 0.25)
     # 6 of 10: left out. (1, 1), (1, 0): 1/2 + 1/2.
     assert verdicts_at(scene(6), 0.5) == ([(0.5, True)], 0, 1.0)
-    # A negative instance is void as well, of whatever class.
+    # A negative instance id is void too, for any class.
     assert verdicts_at(scene_of([(20, 1, 0), (10, 2, -1)], (range(20, 30), 0.9)), 0.5) == ([], 1, 0.0)
 
 
@@ -268,7 +268,7 @@ def test_two_detections_of_one_object() -> None:
     for first, second in (((range(15), 0.4), (range(20), 0.8)), ((range(20), 0.4), (range(15), 0.8))):
         for order in ((first, second), (second, first)):
             assert verdicts_at(scene_of([(20, 1, 0)], *order), 0.5) == ([(0.4, False), (0.8, True)], 0, 1.0)
-    # Of equal confidence they are one point of the curve: (1/2, 1), (1, 0); steps 1/2, 1/2: 1/4 + 1/2.
+    # With equal confidence they are one point of the curve: (1/2, 1), (1, 0); steps 1/2, 1/2: 1/4 + 1/2.
     tied = scene_of([(20, 1, 0)], (range(15), 0.4), (range(20), 0.4))
     assert verdicts_at(tied, 0.5) == ([(0.4, False), (0.4, True)], 0, 0.75)
 
@@ -295,13 +295,13 @@ def test_too_small_an_instance_is_neither_found_nor_missed() -> None:
     assert verdicts_at(small, 0.5) == ([], 1, 0.0)
     # At 0.9 neither overlap nor share exceed it: false.
     assert verdicts_at(small, 0.9) == ([(0.9, False)], 1, 0.0)
-    # By its share alone: two instances of 6, 12 of 13 points; overlap with each 6 / 13.
+    # By its ignored share alone: two instances of 6, 12 of 13 points; overlap with each 6 / 13.
     assert verdicts_at(scene_of([(6, 1, 0), (6, 1, 1), (20, 2, 0), (20, 1, 2)], (range(13), 0.9)), 0.5) == ([], 1, 0.0)
-    # A small instance of another class does not excuse it.
+    # A small instance of another class does not make it ignored.
     assert verdicts_at(scene_of([(9, 2, 0), (20, 2, 1), (20, 1, 1)], (range(10), 0.9)), 0.5)[0] == [(0.9, False)]
-    # One of the size of the minimum counts.
+    # An instance of exactly the minimum size counts.
     assert verdicts_at(scene_of([(10, 1, 0)], (range(10), 0.9)), 0.5) == ([(0.9, True)], 0, 1.0)
-    # A prediction below it is not looked at, however well it fits.
+    # A prediction below the minimum size is ignored, however well it fits.
     assert verdicts_at(scene_of([(10, 1, 0)], (range(9), 0.9)), 0.5) == ([], 1, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Losses, schedules and metrics against the numbers of the original code."""
+"""Losses, schedules and metrics against results of the original code."""
 
 from __future__ import annotations
 

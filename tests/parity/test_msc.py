@@ -1,4 +1,4 @@
-"""Masked Scene Contrast: views, masks, pairs, losses and schedule against numbers that the original code gave."""
+"""Masked Scene Contrast: views, masks, pairs, losses and schedule against results of the original code."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def joined(view: int, name: str) -> NDArray:
 
 
 def origins() -> list[tuple[NDArray, NDArray]]:
-    """Where the voxels of both views of each scan lie."""
+    """The positions of the voxels of both views of each scan."""
     origin = [PIPE[f"scene{scan}_origin_coord"] for scan in SCANS]
     return [(o[view_of(s, 1, "raw")], o[view_of(s, 2, "raw")]) for s, o in zip(SCANS, origin, strict=True)]
 
@@ -52,7 +52,7 @@ def test_a_scan_is_settled_and_scaled(scan: int) -> None:
 
 
 def moved(scan: int, view: int) -> NDArray[np.float64]:
-    """The points of a view, turned and mirrored."""
+    """The points of a view, rotated and mirrored."""
     about_z, about_x, about_y = np.pi * view_of(scan, view, "draw_angles_f64")
     origin = PIPE[f"scene{scan}_origin_coord"].astype(np.float64)
     return views.mirrored(
@@ -130,7 +130,7 @@ def test_the_contrast_and_its_gradients() -> None:
 
 
 class Toy(nn.Module):
-    """tanh(colour A + place c) + (mean colour of the batch item) B, in place of the backbone."""
+    """Replaces the backbone: tanh(colour A + position c) + (mean colour of the batch item) B."""
 
     def __init__(self, places: list[Tensor]) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class Toy(nn.Module):
 
 
 class Linear64(nn.Linear):
-    """A linear layer in float64 that takes float32."""
+    """A linear layer in float64 that accepts float32."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.double())
@@ -164,7 +164,7 @@ def linear(name: str) -> nn.Linear:
 
 
 def normal_loss(toy: Toy, part: Pass) -> Tensor:
-    """The term that upstream can add and this project leaves out; the golden totals hold it."""
+    """An optional term of upstream that this project omits; the golden totals include it."""
     features = torch.cat([toy.outputs[0][part.one.masked], toy.outputs[1][part.two.masked]])
     masked = (part.one.masked.numpy(), part.two.masked.numpy())
     targets = torch.from_numpy(np.concatenate([joined(v, "normal")[m] for v, m in zip(VIEWS, masked, strict=True)]))
@@ -205,7 +205,7 @@ def test_a_whole_step(mixed: bool) -> None:
 
 @pytest.mark.parametrize("count", range(1, 8))
 def test_which_scans_are_mixed(count: int) -> None:
-    """Of `count` scans of ten voxels each, those of one batch index end at the offsets that upstream keeps."""
+    """With `count` scans of ten voxels each, the scans of one batch index end at the offsets that upstream keeps."""
     ten = views.View(np.zeros((10, 3), np.int32), np.zeros((10, 3), np.float32), np.zeros((10, 3), np.float32))
     index = passes.view_batch([ten] * count, np.zeros(10 * count, bool), True).coordinates[:, 0].numpy()
     near(np.flatnonzero(np.append(np.diff(index), 1)) + 1, GOLDEN[f"mix__offsets{count}"], 0)

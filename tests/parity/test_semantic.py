@@ -1,4 +1,4 @@
-"""IoU and accuracy of semantic segmentation against sets of points (the golden numbers are in test_losses.py)."""
+"""IoU and accuracy of semantic segmentation against sets of points (golden values: test_losses.py)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_golden_iou_of_the_plain_definition() -> None:
 
 
 def test_golden_iou_of_semantickitti() -> None:
-    """Its evaluator: label 0 is left out, a prediction of 0 is a miss, and a class that occurs nowhere counts as 0 in the mean."""
+    """SemanticKITTI's evaluator ignores label 0, counts a prediction of 0 as a miss, and an absent class as 0 in the mean."""
     golden = case(load("kitti"), "kitti")
     labels, predictions = (
         np.concatenate([golden[f"{k}{i}"] for i in range(3)]).astype(int) for k in ("labels", "preds")
@@ -38,9 +38,9 @@ def test_golden_iou_of_semantickitti() -> None:
     found = np.nan_to_num(iou_per_class(confusion))
     assert np.allclose(found[1:], golden["iou_f64"][1:], rtol=0, atol=1e-12)
     assert abs(found[1:].mean() - float(golden["miou_f64"])) < 1e-12
-    # Its accuracy is among the points that were predicted as one of the 19 classes.
+    # Its accuracy is over the points predicted as one of the 19 classes.
     assert abs(np.trace(confusion) / confusion[:, 1:].sum() - float(golden["acc_f64"])) < 1e-12
-    # The networks here have no class 0. Class 19 is predicted and never labelled: a 0 in both means.
+    # This project's networks have no class 0. Class 19 is predicted but never labelled: 0 in both means.
     said = predictions > 0
     mine = confusion_matrix(np.where(labels == 0, 255, labels - 1)[said], predictions[said] - 1, 19)
     plain = naive.class_ious(labels[said & (labels > 0)].tolist(), predictions[said & (labels > 0)].tolist(), 20)[1:]
@@ -55,7 +55,7 @@ def test_random_labels() -> None:
         classes, count = int(rng.integers(1, 6)), rng.integers(0, 30)
         labels = rng.choice([-100, -1, 255, classes, *range(classes), *range(classes)], count)
         said = rng.integers(0, 1 + rng.integers(classes), count)
-        # Points that do not count may be said to be anything.
+        # Predictions of ignored points do not matter.
         said = np.where((labels >= 0) & (labels < classes), said, rng.integers(-5, 300, count))
         confusion = confusion_matrix(labels, said, classes)
         lists = labels.tolist(), said.tolist(), classes
@@ -70,8 +70,8 @@ def test_random_labels() -> None:
 
 
 def test_by_hand() -> None:
-    # Class 0: two of three right, one of class 1 said to be 0: 2 / 4. Class 1: 1 / 3. Class 2: only predicted by void: none.
-    # Class 3 is said once and labelled never: 0 of 1, and left out where only labelled classes count.
+    # Class 0: two of three right, one of class 1 predicted as 0: 2 / 4. Class 1: 1 / 3. Class 2: predicted only on void: NaN.
+    # Class 3 is predicted once and never labelled: 0 of 1, and left out if only labelled classes count.
     labels, said = np.array([0, 0, 0, 1, 1, 255, 1]), np.array([0, 0, 1, 0, 1, 2, 3])
     confusion = confusion_matrix(labels, said, 4)
     assert np.allclose(iou_per_class(confusion), [2 / 4, 1 / 4, np.nan, 0], equal_nan=True)

@@ -21,7 +21,7 @@ VECTORS = load("sparse_ops")
 
 @pytest.fixture(params=["walk", "padded", "padded in parts"], autouse=True)
 def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test of this file runs with each way of computing a convolution."""
+    """Run every test of this file with each implementation of the convolution."""
     monkeypatch.setattr(conv_module, "PADDING_ALLOWED", -1 if request.param == "walk" else 1 << 60)
     if request.param == "padded in parts":
         monkeypatch.setattr(conv_module, "MOST_COLUMNS", 2000)

@@ -1,4 +1,4 @@
-"""VoteNet's loss against the numbers of the original code: terms, assignments, gradients."""
+"""VoteNet's loss against results of the original code: terms, assignments, gradients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = {
     "heading_scores": "heading_scores", "heading_residuals": "heading_residuals_normalized", "size_scores": "size_scores",
     "size_residuals": "size_residuals_normalized", "class_scores": "sem_cls_scores",
 }  # fmt: skip
-"""What the network says, and the array that holds it (and, after `grad_`, its gradient)."""
+"""Outputs of the network, and the arrays with them (and, after `grad_`, their gradients)."""
 
 
 def given(golden: dict[str, np.ndarray], dtype: torch.dtype) -> tuple[Proposals, BoxTargets]:
@@ -71,7 +71,7 @@ def test_the_assignment(name: str) -> None:
     expected = torch.from_numpy(golden["object_assignment"]).long()
     used = targets.present.gather(1, expected)
     assert torch.equal(found.object[used], expected[used])
-    # All places that are not used lie at the origin, and one is as good as another.
+    # All padded objects are at the origin, so any of them may be assigned.
     assert not targets.present.gather(1, found.object)[~used].any() and not used.all()
 
 

@@ -1,4 +1,4 @@
-"""Golden vectors: loading them, and the weights that they define by formula (see vectors/README.md)."""
+"""Load golden vectors, and compute the weights that they define by formula (see vectors/README.md)."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _MASK = np.uint64(0xFFFFFFFF)
 
 
 def load(name: str) -> dict[str, NDArray]:
-    """One archive that the project carries."""
+    """Load one archive of this repository."""
     with np.load(FOLDER / f"{name}.npz") as archive:
         return dict(archive)
 
 
 def case(archive: dict[str, NDArray], name: str) -> dict[str, NDArray]:
-    """The arrays `name__*` without their prefix."""
+    """The arrays `name__*`, keyed without the prefix."""
     return {k.removeprefix(f"{name}__"): v for k, v in archive.items() if k.startswith(f"{name}__")}
 
 
 def formula(tensor: int, count: int) -> NDArray[np.float64]:
-    """(count,) numbers in (-1, 1) for tensor number `tensor`."""
+    """(count,) values in (-1, 1) for tensor number `tensor`."""
     i = np.arange(count, dtype=np.uint64)
     h = (np.uint64(2654435761) * i + np.uint64((2246822519 * tensor + 374761393 + 97) % 2**32)) & _MASK
     h = ((h ^ (h >> np.uint64(15))) * np.uint64(2246822519)) & _MASK
@@ -47,7 +47,7 @@ def formula(tensor: int, count: int) -> NDArray[np.float64]:
 
 
 def formula_weights(network: nn.Module) -> dict[str, Tensor]:
-    """The state dict that the golden vectors of the backbone were made with."""
+    """The state dict with which the golden vectors of the backbone were computed."""
     weights = {}
     for number, (name, value) in enumerate(network.state_dict().items()):
         if name.endswith("num_batches_tracked"):

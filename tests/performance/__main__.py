@@ -1,6 +1,6 @@
 """`make perf`: the speed of the sparse engine and of the input, as ratios within this run; a table, and perf.json at the root.
 
-A row that needs MinkowskiEngine is left out where it is not installed; `--require-all` makes that a failure.
+Rows that need MinkowskiEngine are left out if it is not installed; `--require-all` makes that a failure.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def measure(backend: str, work: str, threads: int = THREADS) -> dict[str, float]
 
 
 def input_rows() -> list[Row]:
-    """The input pipeline on one core: a sample of 100,000 points against 60 ms and against plain loops, and text reading."""
+    """The input pipeline on one core: a sample of 100,000 points against 60 ms and against plain loops, and reading text."""
     command = [sys.executable, "-m", "tests.performance.input"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
@@ -44,7 +44,7 @@ def input_rows() -> list[Row]:
 
 
 def harness_rows() -> list[Row]:
-    """The harness itself, against the bounds of its users' patience."""
+    """The harness itself, against bounds on waiting times."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.performance.harness"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -59,14 +59,14 @@ def harness_rows() -> list[Row]:
 
 
 def row(name: str, ours: float, reference: float, unit: str, must: float, at_least: bool = False) -> Row:
-    """One line of perf.json: the ratio ours / reference against its bound."""
+    """One row of perf.json: the ratio ours / reference against its bound."""
     ratio = ours / reference
     ok = ratio >= must if at_least else ratio <= must
     return {"name": name, "ours": ours, "reference": reference, "ratio": ratio, "unit": unit, "must": must, "ok": ok}
 
 
 def main() -> int:
-    """Measure, print, write; 1 where a row misses its bound or is missing though required."""
+    """Measure, print and write; returns 1 if a row misses its bound, or is required but missing."""
     reference = measure("torch", "reference")
     quarter = {threads: measure("torch", "quarter", threads) for threads in (THREADS, 1)}
     maps, gemm = measure("torch", "maps"), measure("torch", "gemm")

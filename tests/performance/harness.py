@@ -1,6 +1,6 @@
-"""The speed of the harness itself, in CPU seconds: `python -m tests.performance.harness`, prints JSON.
+"""The speed of the harness itself, in CPU-seconds: `python -m tests.performance.harness` prints JSON.
 
-Help, a plan of 10,000 cells in a store of 10,000 records, `bench status` there, and what a stage costs beside itself.
+Measures help, a plan of 10,000 cells with a store of 10,000 records, `bench status` of that store, and the overhead of a stage.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ CELLS = 10_000
 
 
 def cpu_of_children() -> float:
-    """CPU seconds of all child processes that have ended."""
+    """CPU-seconds of all ended child processes."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def command(*arguments: str) -> float:
-    """CPU seconds of one command, the least of three."""
+    """CPU-seconds of one command, the minimum of three."""
     best = float("inf")
     for _ in range(3):
         before = cpu_of_children()
@@ -58,7 +58,7 @@ def big_suite() -> Suite:
 
 def main() -> None:
     """Measure and print."""
-    collect_seldom()  # as the command line does
+    collect_seldom()  # as in the command line
     found = {"help": command("--help"), "completion": completion()}
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def completion() -> float:
-    """What a shell waits for after the tab key."""
+    """The time that a shell waits after the tab key."""
     best = float("inf")
     for _ in range(3):
         before = cpu_of_children()
@@ -104,7 +104,7 @@ def completion() -> float:
 
 
 def fill(many: Path, matrix: object, runs: Path) -> None:
-    """A record for every stage of the big suite."""
+    """Write a record for every stage of the big suite."""
     cells, _ = matrix.plan_prepared()  # type: ignore[attr-defined]
     record = json.loads(next((runs / "finetune").glob("*/record.json")).read_text())
     for stage in states(cells, Store(many), 2):

@@ -1,4 +1,4 @@
-"""The input pipeline on one core: `python -m tests.performance.input`, prints JSON in seconds."""
+"""The speed of the input pipeline on one core: `python -m tests.performance.input` prints JSON, in seconds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RECIPE = SemanticRecipe(
 
 
 def room() -> tuple[Cloud, np.ndarray]:
-    """A procedural room of exactly POINTS points, with a class for each."""
+    """A procedural room of exactly POINTS points with their classes."""
     rng = np.random.default_rng(SEED)
     world = rooms.build_room(rng, ("lounge",))
     cloud = sensors.sample_surfaces(world, rng, 1400)
@@ -36,7 +36,7 @@ def room() -> tuple[Cloud, np.ndarray]:
 
 
 def plain(cloud: Cloud, labels: np.ndarray, rng: Generator) -> int:
-    """The same steps in loops over points and grid cells: the yardstick."""
+    """The same steps in loops over points and grid cells, as the reference."""
     xyz = cloud.xyz.astype(float)
     for granularity, magnitude in RECIPE.elastic:
         noise = transforms.elastic_noise(xyz, granularity, rng)
@@ -64,7 +64,7 @@ def plain(cloud: Cloud, labels: np.ndarray, rng: Generator) -> int:
 
 
 def typical(work: Callable[[], object], repeats: int = REPEATS) -> float:
-    """CPU seconds, the median of several runs."""
+    """CPU-seconds, the median of several runs."""
     times = []
     for _ in range(repeats):
         began = time.process_time()
@@ -74,7 +74,7 @@ def typical(work: Callable[[], object], repeats: int = REPEATS) -> float:
 
 
 def text_rate() -> float:
-    """Bytes of S3DIS text read in a CPU second."""
+    """Bytes of S3DIS text read per CPU-second."""
     rng = np.random.default_rng(SEED)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "Area_1/room_1/Annotations/wall_1.txt"

@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: `python -m tests.performance.measure BACKEND WORK THREADS`, prints JSON."""
+"""One measurement in a separate process: `python -m tests.performance.measure BACKEND WORK THREADS` prints JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REPEATS = 6
 
 
 def training_steps(backend: str, work: str) -> dict[str, float]:
-    """Forward and forward + backward, kernel maps made anew each step: the least of REPEATS, after one to warm up."""
+    """Times of forward and forward + backward with new kernel maps each step: the minimum of REPEATS, after one warm-up."""
     voxels, metres, width = WORKS[work]
     coordinates, features = surface_voxels(voxels, metres)
     engine = sparse_backend(backend)
@@ -41,7 +41,7 @@ def training_steps(backend: str, work: str) -> dict[str, float]:
 
 
 def kernel_maps() -> dict[str, float]:
-    """Seconds for every kernel map of the network on the reference work, and the FLOPs of its forward pass."""
+    """Seconds for all kernel maps of the network on the reference work, and the FLOPs of its forward pass."""
     from pretrain_bench.methods.flops import flops
     from pretrain_bench.methods.sparse.tensor import SparseTensor
 
@@ -64,7 +64,7 @@ def kernel_maps() -> dict[str, float]:
 
 
 def gemm_rate() -> dict[str, float]:
-    """The machine's fp32 GEMM rate: GFLOP a second of one 4096-cubed product, the best of REPEATS."""
+    """The machine's fp32 GEMM rate in GFLOP per second: the best of REPEATS products of 4096 x 4096 matrices."""
     one, two = torch.randn(4096, 4096), torch.randn(4096, 4096)
     best = 0.0
     for _ in range(REPEATS):
@@ -75,7 +75,7 @@ def gemm_rate() -> dict[str, float]:
 
 
 def main() -> None:
-    """Run what the arguments name."""
+    """Run the measurement named by the arguments."""
     backend, work, threads = sys.argv[1:4]
     torch.set_num_threads(int(threads))
     if work == "gemm":

@@ -1,4 +1,4 @@
-"""The reference work of the sparse engine: a procedural room of 50,000 surface voxels at 5 cm."""
+"""The reference input of the sparse engine: a procedural room with 50,000 surface voxels of 5 cm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SEED = 20230117
 
 
 def surface_voxels(count: int, voxel_metres: float = 0.05) -> tuple[Tensor, Tensor]:
-    """(count, 4) int32 sorted coordinates and (count, 3) float32 features; several rooms side by side where one is small."""
+    """(count, 4) int32 sorted coordinates and (count, 3) float32 features; several rooms side by side if one is too small."""
     rng = np.random.default_rng(SEED)
     clouds, offset, most = [], 0.0, 0
     while True:
@@ -22,7 +22,7 @@ def surface_voxels(count: int, voxel_metres: float = 0.05) -> tuple[Tensor, Tens
         clouds.append(cloud.xyz @ _turn(0.4) + [offset, 0, 0])
         offset += 12.0
         most += len(quantise(to_cells(clouds[-1], voxel_metres)).coordinates)
-        if most < count:  # rooms may overlap, so this is the most that there can be
+        if most < count:  # rooms may overlap, so this is an upper bound
             continue
         voxels = quantise(to_cells(np.concatenate(clouds), voxel_metres)).coordinates
         if len(voxels) >= count:

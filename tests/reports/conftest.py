@@ -1,4 +1,4 @@
-"""Fixtures that the tests of reports share."""
+"""Shared fixtures of the report tests."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.reports.planted import plant
 
 @pytest.fixture(scope="session", autouse=True)
 def ready_to_draw() -> None:
-    """Every report is drawn by processes of its own, which need not import seaborn anew if this one has."""
+    """Import seaborn once here, so that the drawing processes of each report inherit it."""
     make_ready()
 
 
@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture(scope="module")
 def planted_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A store with planted effects, to be read only."""
+    """A store with planted effects; tests must not change it."""
     planted = Store(tmp_path_factory.mktemp("planted") / "runs")
     plant(planted, pretrain_seeds=4, finetune_seeds=2)
     return planted

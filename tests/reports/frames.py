@@ -1,4 +1,4 @@
-"""Frames of runs made by hand."""
+"""Handmade data frames of runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ METHODS = ("scratch", "supervised", "pointcontrast", "csc", "depthcontrast", "ou
 
 
 def runs_of(scores: dict[str, np.ndarray], budget: str = "b") -> Any:
-    """Runs as a store would give them: (tasks, pre-training seeds) per cent of each method, NaN where a run failed."""
+    """Runs as read from a store, from scores (tasks, pre-training seeds) in per cent of each method; NaN for a failed run."""
     rows = []
     for method, table in scores.items():
         for (task, seed), score in np.ndenumerate(table):
@@ -30,7 +30,7 @@ def runs_of(scores: dict[str, np.ndarray], budget: str = "b") -> Any:
 
 
 def planted_scores(tasks: int, seeds: int, gains: dict[str, float], shared: float) -> dict[str, np.ndarray]:
-    """Scores of methods whose pre-trainings move all their tasks by `shared` points (standard deviation), and runs by 0.3."""
+    """Scores of methods: a pre-training shifts all its tasks by a draw of standard deviation `shared` points, a run by 0.3."""
     rng = np.random.default_rng(20261126)
     level = 40 + 5 * np.arange(tasks)[:, None]
     return {

@@ -1,4 +1,4 @@
-"""A store of made-up records with known effects, in the real folders: `python -m tests.reports.planted RUNS [RECORDS]`."""
+"""A store of synthetic records with known effects, in the real layout: `python -m tests.reports.planted RUNS [RECORDS]`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pretrain_bench.reports.analysis.published_protocol import pretrainings
 from tests.reports.stores import stage
 
 GAINS = {"scratch": 0.0, "supervised": 4.0, "pointcontrast": 1.0, "csc": 3.0, "depthcontrast": -0.5, "ours": 2.0}
-"""mIoU over scratch at all labels; with few labels twice as much."""
+"""Gain in mIoU over scratch with all labels; with few labels twice as much."""
 RATIOS = (5.0, 10.0, 20.0, 40.0, 100.0)
 BASE = {5.0: 42.0, 10.0: 50.0, 20.0: 57.0, 40.0: 61.0, 100.0: 65.0}
 SEED = 20261123
@@ -27,7 +27,7 @@ CLASSES = ("ceiling", "floor", "wall", "chair", "table")
 
 
 TASKS = {"s3dis-sem": ("s3dis", 0.0), "scannet-sem": ("scannet", 5.0)}
-"""The dataset of a task, and how much higher its scores are. Everything is pre-trained on scannet."""
+"""The dataset of a task, and an offset of its scores. All pre-training is on scannet."""
 
 
 def plant(
@@ -43,9 +43,9 @@ def plant(
     recipe: Mapping[str, object] | None = None,
     network: Mapping[str, object] | None = None,
 ) -> int:
-    """Write a full crossed matrix; every `fail`-th fine-tuning has crashed. The number of records.
+    """Write a full crossed matrix, and return the number of records. Every `fail`-th fine-tuning has crashed.
 
-    `as_paper`: all scenes train and test as in the paper, so that no checkpoint is selected. `recipe`: of every pre-training.
+    `as_paper`: all scenes are used as in the paper, so that no checkpoint is selected. `recipe`: the recipe of every pre-training.
     """
     rng = np.random.default_rng(SEED)
     count = 0
@@ -71,7 +71,7 @@ def plant(
             for task, percent, two in product(tasks, ratios, range(finetune_seeds)):
                 dataset, higher = TASKS[task]
                 if method == "supervised" and dataset == "scannet":
-                    continue  # it would be given the task's own labels
+                    continue  # it would be trained on the task's own labels
                 data = {"dataset": dataset, "manifest_sha256": "2" * 64, "synthetic": synthetic, "view": "labelled",
                         "classes": CLASSES}  # fmt: skip
                 child = stage(
@@ -102,7 +102,7 @@ def plant(
 
 
 def _as_paper(task: str, percent: float) -> dict[str, object]:
-    """Fields of a stage spec under which the paper's numbers of a task stand beside its runs."""
+    """Fields of a stage spec with which the paper's numbers of a task are shown beside its runs."""
     dataset, classes, train, test = {"s3dis-sem": ("s3dis", 13, 204, 68), "scannet-sem": ("scannet", 20, 1201, 312)}[
         task
     ]
@@ -127,7 +127,7 @@ def _metrics(score: float, rng: np.random.Generator) -> dict[str, float]:
 
 
 def _confusion(folder: Path, score: float) -> None:
-    """Counts of 1,000 labelled voxels a class; what is wrong goes to the next class, and nothing is labelled the last."""
+    """Counts of 1,000 labelled voxels per class; errors go to the next class, and the last class has no labels."""
     right = round(1000 * score)
     last = len(CLASSES) - 1
     table = [[0] * len(CLASSES) for _ in CLASSES]
@@ -138,7 +138,7 @@ def _confusion(folder: Path, score: float) -> None:
 
 
 def _curve(folder: Path, score: float, gain: float) -> None:
-    """A validation curve that rises to the score, sooner where the gain is larger."""
+    """A validation curve that rises to the score, sooner for a larger gain."""
     lines = []
     for step in range(30, 301, 30):
         value = score * (1 - np.exp(-step * (1 + gain / 4) / 60))

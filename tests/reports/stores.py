@@ -1,4 +1,4 @@
-"""Stores made by hand, one record at a time."""
+"""Handmade stores, built one record at a time."""
 
 from __future__ import annotations
 
@@ -48,13 +48,15 @@ def add(
     coverage: SplitCoverage | None = None, transfer: str = "all", protocol: str = "finetune", features: str = "ok",
     read: tuple[str, ...] = (), imported: ImportedFrom | None = None,
 ) -> None:  # fmt: skip
-    """A pre-training and a fine-tuning of it. `imported`: the pre-training is a checkpoint of the user's."""
+    """Add a pre-training and its fine-tuning. `imported`: the pre-training is a user's checkpoint."""
     labels = labels or LabelRatio(percent=percent)
     limits = {
         "budget": budget, "budget_version": 1, "currency": "optimizer_steps", "amount": amount, "schedule_horizon": "budget",
         "uniformity": uniformity,
     }  # fmt: skip
-    before = limits | ({"amount": 0} if source == "none" else {})  # as for scratch, whose only stage has no share
+    before = limits | (
+        {"amount": 0} if source == "none" else {}
+    )  # as for scratch, whose only stage has a share of zero
     parent = stage(
         "pretrain",
         method,
@@ -141,13 +143,13 @@ def only_group(store: Store):
 
 
 def rewrite(store: Store, record: Record, **changes: object) -> None:
-    """Put a record into a store with something changed, sealed again."""
+    """Change a record of a store and reseal it."""
     changed = record.model_copy(update=changes).sealed()
     write_json(store.folder(record.kind, record.key) / "record.json", changed.model_dump(mode="json"))
 
 
 def lose(store: Store, method: str, seed: int, code: str, budget: str = "b") -> None:
-    """A pre-training that crashed, of code of its own."""
+    """Add a crashed pre-training with a different code digest."""
     add(store, method, 0.5, seed, pretrain_code=code, budget=budget)
     (child,) = [
         r

@@ -21,7 +21,7 @@ from tests.reports.stores import add
 
 @pytest.mark.slow
 def test_a_report_of_planted_effects(planted_store: Store, tmp_path: Path) -> None:
-    """One report, which is drawn once; each function below looks at one side of it."""
+    """One report, drawn once; each function below checks one aspect."""
     out = tmp_path / "report"
     build_report(planted_store, out)
     failures_show_in_every_table(planted_store, out)
@@ -63,7 +63,7 @@ def every_table_and_figure_is_written_in_every_format(out: Path) -> None:
 
 
 def values_per_class_are_means_of_pretrainings_in_per_cent(planted_store: Store, out: Path) -> None:
-    """Some runs have crashed, so that a mean over runs is another."""
+    """Some runs have crashed, so a mean over runs would differ."""
     shown = pd.read_csv(out / "figure-synthetic-classes2.csv").set_index("method")
     rows = [
         {"method": r.method, "seed": r.cell.pretrain_seed, **{c: r.metrics[f"iou_voxel/{i}_selected"] for i, c in enumerate(CLASSES)}}

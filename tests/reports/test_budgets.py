@@ -1,4 +1,4 @@
-"""Tables say what was equal for all methods, and what they used."""
+"""Tables state what was equal for all methods, and what each used."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ USED = {
 def runs_with(
     pretrain: tuple[str, float, str], used: tuple[float, float] = (20000, 20000), **more: object
 ) -> pd.DataFrame:
-    """Scratch, which uses nothing before fine-tuning, and two methods that used the given steps and samples."""
+    """Runs of scratch, without pre-training, and of two methods with the given steps and samples."""
     uniformity, amount, currency = pretrain
     rows = ["scratch", "csc", "ours"]
     frame = pd.DataFrame({"row": rows, "method": rows, "outcome": "ok", "budget": "b", "profile": "p"})

@@ -1,4 +1,4 @@
-"""The whole report, on stores made by hand."""
+"""Whole reports of handmade stores."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_reports_are_reproducible(store: Store, tmp_path: Path) -> None:
         add(store, "ours", score, seed)
     add(store, "scratch", 0.4, source="none")
     for number, name in enumerate(("one", "two")):
-        np.random.seed(number)  # as two processes would be
+        np.random.seed(number)  # as in two processes
         build_report(store, tmp_path / name)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name

@@ -1,4 +1,4 @@
-"""`bench report --compare`: twins are paired, and cells without a twin are listed with the reason."""
+"""`bench report --compare`: equal cells are paired, and cells without a counterpart are listed with the reason."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BASE = (0.40, 0.45, 0.52, 0.38)
 
 @pytest.fixture
 def sides(tmp_path: Path) -> tuple[Store, Store]:
-    """Four seeds of two methods on both sides; B is 2 mIoU better at `ours`, up to a little noise, and the same at scratch."""
+    """Four seeds of two methods on both sides; B is 2 mIoU better for `ours`, with a little noise, and equal for scratch."""
     one, two = Store(tmp_path / "a"), Store(tmp_path / "b")
     rng = np.random.default_rng(20261123)
     for seed, score in enumerate(BASE):
@@ -35,7 +35,7 @@ def sides(tmp_path: Path) -> tuple[Store, Store]:
 
 
 def test_differences_are_paired(sides: tuple[Store, Store], tmp_path: Path) -> None:
-    """Seeds differ by 14 mIoU and B from A by 2: only pairs can see that."""
+    """Seeds differ by 14 mIoU and B from A by 2: only a paired test can detect this."""
     found = build_comparison(Side("a", sides[0]), Side("b", sides[1]), tmp_path / "out")
     table = found.table.set_index("method")
     ours = table.loc["ours"]
@@ -114,7 +114,7 @@ def test_other_conditions_are_named(tmp_path: Path) -> None:
 
 
 def test_another_pretraining_is_no_equal_condition(tmp_path: Path) -> None:
-    """Fine-tuning is the same on both sides; what it starts from was pre-trained with another recipe."""
+    """Fine-tuning is equal on both sides, but it starts from a pre-training with another recipe."""
     one, two = Store(tmp_path / "a"), Store(tmp_path / "b")
     add(one, "ours", 0.5)
     add(two, "ours", 0.6, pretrain_code="1" * 64)
@@ -142,7 +142,7 @@ def test_a_cell_that_failed_everywhere_does_not_change_the_checkpoint_of_the_oth
 
 
 def test_the_same_to_the_last_bit_is_just_that(tmp_path: Path) -> None:
-    """In per cent the two are one number."""
+    """In per cent both values round to the same number."""
     one, two = Store(tmp_path / "a"), Store(tmp_path / "b")
     score = next(x for x in np.linspace(0.4, 0.5, 1000) if 100 * x == 100 * np.nextafter(x, 1))
     add(one, "ours", float(score))
@@ -206,7 +206,7 @@ def test_nothing_to_compare_is_wrong_use(sides: tuple[Store, Store], tmp_path: P
 
 
 def test_one_store_before_and_after_a_commit(tmp_path: Path, bench: Bench) -> None:
-    """The code of a method was changed and the suite run again, into the same store: what had not changed was not run again."""
+    """The code of a method changed and the suite was rerun into the same store: unchanged stages were not rerun."""
     store = Store(tmp_path / "runs")
     commits = {"0" * 64: "a1" + "0" * 38, "1" * 64: "b2" + "0" * 38}
     for seed, score in enumerate(BASE):

@@ -1,4 +1,4 @@
-"""What a pre-training saw of test scenes, and which labels are a benchmark's own, wherever the number stands."""
+"""Contamination by test scenes and official label lists are shown wherever a score is shown."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MARK = "pre-training saw 1 of 2 test scenes"
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """`ours` read one of the two test rooms; the records are older than the field."""
+    """`ours` read one of the two test rooms; the records predate the field."""
     store = Store(tmp_path / "runs")
     add(store, "scratch", 0.5, source="none", split=SPLIT)
     add(store, "csc", 0.55, split=SPLIT, read=("Area_1__a", "Area_2__a"))
@@ -48,7 +48,7 @@ def of(store: Store, method: str) -> tuple[Record, StageSpec, dict[str, StageSpe
 
 
 def test_cells_and_titles_say_it(store: Store) -> None:
-    """Tables, titles and the page of a whole report: `tests/test_test_scenes.py`."""
+    """For tables, titles and the page of a whole report see `tests/test_test_scenes.py`."""
     runs = load_runs(store).set_index("method")
     assert runs.loc[["scratch", "csc", "ours"], "contamination"].tolist() == ["none", "none", "scenes"]
     table = table_one(effects(load_runs(store))).set_index("method")

@@ -1,4 +1,4 @@
-"""Imported checkpoints in tables: marked, never counted as equal, one file never taken for several pre-trainings."""
+"""Imported checkpoints in tables: marked, never counted as equal budget, and one file is never counted as several pre-trainings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def file(letter: str, **more: object) -> ImportedFrom:
 
 
 def fill(store: Store) -> None:
-    """Three pre-trainings of ours and scratch, three files of mine, and a single one."""
+    """Three pre-trainings each of ours and scratch, a method `mine` of three files, and one of a single file."""
     limits = {"uniformity": "exactly", "amount": 20000, "ledger": USED}
     for seed, letter in enumerate("abc"):
         add(store, "scratch", 0.40 + 0.01 * seed, seed, source="none", **limits)

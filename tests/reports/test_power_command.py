@@ -1,4 +1,4 @@
-"""`bench power`, and what `bench plan` says of the seeds of a suite."""
+"""`bench power`, and the advice of `bench plan` about the seeds of a suite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of one method that were pre-trained on different data, beside scratch, which was pre-trained on none."""
+"""Rows of one method with different pre-training data, beside scratch, which has none."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCORES = {"scratch": (0.40, 0.42), FRAMES: (0.50, 0.54), STAND_IN: (0.30, 0.36)}
 
 
 def fill(store: Store, percents: tuple[float, ...] = (20.0, 100.0)) -> None:
-    """A real task: scratch without data, ours on a user's frames, and ours where --pretrain-data was forgotten; two seeds each."""
+    """A real task: scratch without data, ours on a user's frames, and ours with --pretrain-data forgotten; two seeds each."""
     store.root.mkdir()
     for percent in percents:
         for pretrain_seed in range(2):
@@ -130,7 +130,7 @@ def test_a_comparison_of_two_stores_pairs_rows_by_their_data(tmp_path: Path) -> 
 
 
 def test_what_a_method_hands_on_is_part_of_its_row_and_not_of_the_conditions(tmp_path: Path) -> None:
-    """DepthContrast transfers its encoder, scratch all of its weights, and they are compared; both transfers are two rows."""
+    """DepthContrast transfers only its encoder, scratch all weights, and they are compared; two transfers of one method are two rows."""
     store = Store(tmp_path / "runs")
     store.root.mkdir()
     for seed in range(3):

@@ -1,4 +1,4 @@
-"""Probes in reports: a group of their own everywhere, and what they say of fine-tuned gains."""
+"""Probes in reports: a separate group everywhere, and how well they predict fine-tuned gains."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SEEDS = 4
 
 
 def both_protocols(probe: dict[str, float], finetuned: dict[str, float], noise: float = 0.2) -> pd.DataFrame:
-    """Runs of two tasks under two protocols: means of each method, and noise of its pre-training seeds that both share."""
+    """Runs of two tasks under two protocols: given means per method, with noise per pre-training seed shared by both protocols."""
     rng = np.random.default_rng(0)
     shared = {m: rng.normal(0, noise, (2, SEEDS)) for m in METHODS}
     frames = [
@@ -121,7 +121,7 @@ def with_probes(folder: Path) -> pd.DataFrame:
 
 
 def test_a_store_with_probes_is_reported(tmp_path: Path) -> None:
-    """Pre-trainings of a row are the same under both protocols, they do not depend on features, and every table names the protocol."""
+    """Both protocols share the pre-trainings of a row, which do not depend on features, and every table names the protocol."""
     runs = with_probes(tmp_path / "runs")
     assert runs.groupby(["method", "pretrain_seed"])["pretrain_keys"].nunique().eq(1).all()
     probes = runs[runs["protocol"] == "linear"]
@@ -169,7 +169,7 @@ def test_a_comparison_is_made_within_a_protocol(tmp_path: Path) -> None:
 
 
 def test_a_report_of_a_suite_of_probes_has_its_probes_alone(tmp_path: Path) -> None:
-    """Fine-tunings of the same cells belong to another suite; features that failed belong to the probes."""
+    """Fine-tunings of the same cells belong to another suite; failed feature stages belong to the probes."""
     from pretrain_bench.api.reporting import keys_of_suite
 
     store = Store(tmp_path / "runs")

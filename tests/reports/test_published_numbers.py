@@ -1,4 +1,4 @@
-"""The paper's numbers stand beside a row of the same protocol, and are listed with what differs otherwise."""
+"""The paper's numbers are shown beside a row of the same protocol; otherwise they are listed with the differences."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ S3DIS = {
     "voxel_metres": 0.05,
     "part_of_test_split": "", "network_width": 1.0, "published_as": "ours", "pretrain_steps": 40_000.0, "finetune_steps": 15_000,
 }  # fmt: skip
-"""A row of S3DIS instances, made as the paper's."""
+"""A row of S3DIS instance segmentation under the paper's protocol."""
 OF_FINAL = "paper: best on the test rooms, {}; here: final checkpoint, {}"
 
 
@@ -113,7 +113,7 @@ def planted(folder: Path, *, synthetic: bool = False, as_paper: bool = False) ->
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """The frame of a store whose protocol is the paper's; to be read only."""
+    """The data frame of a store with the paper's protocol; tests must not change it."""
     return load_runs(planted(tmp_path_factory.mktemp("frame"), as_paper=True))
 
 

@@ -28,7 +28,7 @@ def test_a_room_imports_only_the_rooms_before_it(path: Path) -> None:
 
 
 def test_only_method_cards_knows_single_methods() -> None:
-    """A colour, an order or a group of a method elsewhere would have to be changed for every new method."""
+    """A method's colour, order or group in any other module would need a change for every new method."""
     names = ("pointcontrast", "csc", "depthcontrast", "ours", "supervised")
     for path in sorted(FOLDER.rglob("*.py")):
         if path.name not in ("method_cards.py", "published.py"):

@@ -1,4 +1,4 @@
-"""The committed studies: their records are whole, and the numbers printed beside them are those of `bench report`."""
+"""The committed studies: their records are complete, and their printed numbers equal those of `bench report`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STUDY = ROOT / "docs/study"
 
 
 def bundle(name: str) -> Path:
-    """A study, as it is committed."""
+    """The bundle of a committed study."""
     return STUDY / f"{name}.bundle.tar.zst"
 
 
@@ -58,7 +58,7 @@ def test_printed_numbers_are_those_of_the_records(name: str, bench: Bench, tmp_p
 
 
 def test_what_the_tiny_study_shows_is_what_its_records_say() -> None:
-    """Every difference with an interval in the text, and what is said to differ."""
+    """Checks every difference with an interval in the text, and every claimed difference."""
     text = " ".join((STUDY / "README.md").read_text().split("## The `smoke`")[0].split())
     found = effects(load_runs(store_of("tiny")))
     gaps = {
@@ -86,7 +86,7 @@ def test_two_machines_are_compared_as_printed(bench: Bench, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("kind", "bound"), [("pretrain", 0.02), ("finetune", 0.05)])
 def test_losses_of_two_machines_stay_as_near_as_printed(kind: str, bound: float) -> None:
-    """Means of ten steps, from records of a CPU and of a GPU."""
+    """Compares means of ten steps from the records of a CPU and a GPU."""
     text = (STUDY / "README.md").read_text()
     assert f"at most {100 * bound:.0f} %" in text
     cpu, gpu = (_losses(store_of(name), kind) for name in ("smoke", "smoke-gpu"))
@@ -96,7 +96,7 @@ def test_losses_of_two_machines_stay_as_near_as_printed(kind: str, bound: float)
 
 
 def _losses(store: Store, kind: str) -> dict[tuple[str, ...], np.ndarray]:
-    """By method, stage and label ratio: the mean loss of each ten steps."""
+    """The mean loss of each ten steps, by method, stage and label ratio."""
     found = {}
     for record in store.records():
         losses = [
@@ -125,7 +125,7 @@ def test_a_report_of_a_suite_leaves_out_what_the_suite_excludes(tmp_path: Path) 
 
 
 def test_a_suite_may_name_a_method_by_its_folder(tmp_path: Path) -> None:
-    """Records have the name that its file gives."""
+    """Records have the name given in its file."""
     (tmp_path / "own").mkdir()
     text = (ROOT / "methods/csc/method.yaml").read_text().replace("name: csc", "name: mine", 1)
     (tmp_path / "own/method.yaml").write_text(f"{text}\nimage: example/mine:1\n")
@@ -148,7 +148,7 @@ def test_a_report_of_a_suite_counts_the_failed_pretrainings_of_the_suite(tmp_pat
     for record in store_of("tiny").records():
         spec = store_of("tiny").spec(record.kind, record.key)
         if record.kind == "pretrain" and record.method in ("csc", "ours") and spec.seed == 0:
-            # Unset fields stay out: the key covers what was written, also by a version without them.
+            # Unset fields are omitted: the key hashes the fields as written, even by a version without newer ones.
             payload = spec.model_dump(mode="json", exclude_unset=True)
             write_json(store.folder("pretrain", record.key) / "spec.json", payload)
             rewrite(store, record, outcome=Outcome.crashed, metrics={})

@@ -1,6 +1,6 @@
-"""`make verify-cluster`: stages on a Slurm of two nodes: overhead, packing, speed-up by a second node, and kills at random.
+"""`make verify-cluster`: stages on a Slurm of two nodes: overhead, packing, speed-up by a second node, and random kills.
 
-`python -m tests.verification.cluster [--stages N] [--kills N]`. The Slurm is the one of tests/harness/clusters/two_nodes.py.
+`python -m tests.verification.cluster [--stages N] [--kills N]`. It uses the Slurm of tests/harness/clusters/two_nodes.py.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from tests.verification.report import write_report
 
 SEED, STAGES, KILLS, SHORT = 7, 200, 20, 64
 STAGES_A_SEED, NODES = 10, 2
-"""Of the suite of sleeping stages: two pre-trainings and eight fine-tunings."""
+"""Stages of the suite of sleeping stages: two pre-trainings and eight fine-tunings."""
 VICTIMS = ("worker", "slurmd-n1", "slurmd-n2", "driver", "slurmctld")
 SLEEP = "0.1"
 
 
 def finished(process: subprocess.Popen[str], seconds: float = 3000) -> float:
-    """Wait for a driver; returns its seconds from the first submission to the last end."""
+    """Wait for a driver, and return the seconds from its first submission to the last end."""
     out, error = process.communicate(timeout=seconds)
     assert process.returncode == 0, error
     return float(out.split()[-1])
 
 
 def slept(runs: Path) -> float:
-    """Seconds that the stages of a store themselves took."""
+    """The total seconds that the stages of a store ran."""
     return sum(record.measured.wall_seconds for record in Store(runs).records())
 
 
 def overhead(cluster: TwoNodes, scratch: Path, s3dis: Path, stages: int) -> dict[str, Any]:
-    """Sleeping stages, packed: the cost of each beside its own time, which the nodes share."""
+    """The overhead per stage of packed sleeping stages: the time besides their sleep, which runs in parallel on the nodes."""
     seeds, runs = max(1, stages // STAGES_A_SEED), scratch / "overhead"
     wall = finished(cluster.suite(runs, s3dis, seeds, "time=60", BENCH_TEST_SLEEP=SLEEP))
     own, number = slept(runs), seeds * STAGES_A_SEED
@@ -59,7 +59,7 @@ def overhead(cluster: TwoNodes, scratch: Path, s3dis: Path, stages: int) -> dict
 
 
 def throughput(cluster: TwoNodes, scratch: Path, s3dis: Path, stages: int) -> dict[str, Any]:
-    """Short stages, one job each and packed."""
+    """Short stages, with one job each, and packed."""
     seeds, measured = -(-stages // STAGES_A_SEED), {}
     for name, option in (("one_job_each", "pack=0"), ("packed", "pack=10")):
         runs = scratch / name
@@ -73,7 +73,7 @@ def throughput(cluster: TwoNodes, scratch: Path, s3dis: Path, stages: int) -> di
 
 
 def second_node(cluster: TwoNodes, scratch: Path, s3dis: Path, seeds: int) -> dict[str, Any]:
-    """The same stages on one node and on both."""
+    """The same stages on one node and on two."""
     walls = {}
     for name, more in (("one_node", ",nodelist=n1"), ("two_nodes", "")):
         runs = scratch / name
@@ -85,7 +85,7 @@ def second_node(cluster: TwoNodes, scratch: Path, s3dis: Path, seeds: int) -> di
 
 
 def kills(cluster: TwoNodes, scratch: Path, s3dis: Path, times: int) -> dict[str, Any]:
-    """Kill something at a random moment of a suite, again and again; the suite ends whole and counts one attempt a stage."""
+    """Repeatedly kill processes of a suite at random moments; the suite must complete, with one counted attempt per stage."""
     chance, done, attempts = random.Random(SEED), Counter[str](), Counter[int]()
     for number in range(times):
         whom, runs = VICTIMS[number % len(VICTIMS)], scratch / f"killed{number}"
@@ -111,7 +111,7 @@ def kills(cluster: TwoNodes, scratch: Path, s3dis: Path, times: int) -> dict[str
 
 
 def main() -> None:
-    """Everything, then docs/verification/cluster.json."""
+    """Run all parts, then write docs/verification/cluster.json."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--stages", type=int, default=STAGES)
     parser.add_argument("--kills", type=int, default=KILLS)

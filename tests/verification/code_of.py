@@ -1,6 +1,6 @@
-"""The modules that each verification report covers: those whose change could change what the report says, and no others.
+"""The modules that each verification report covers: exactly those whose change could change its result.
 
-Nothing is followed from here: a module that is merely imported (error classes, specs, the contract) is not listed.
+Imports are not followed: modules that are merely imported (error classes, specs, the contract) are not listed.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ PUBLISHING = (
     "harness.store.chain",
     "harness.store.store",
 )
-"""What makes a finished run visible."""
+"""The modules that make a finished run visible."""
 
 CODE: dict[str, tuple[str, ...]] = {
     "cluster": (
@@ -168,11 +168,11 @@ CODE: dict[str, tuple[str, ...]] = {
     ),
     "tasks": (*FINETUNING, *SCORING, *WORLDS, "benchmarks.procedural.street_parts", "benchmarks.procedural.streets"),
 }
-"""Report to modules, without the package's name."""
+"""Maps each report to its modules, without the package name."""
 
 
 def module_hashes(report: str) -> dict[str, str]:
-    """Module to sha256 of its file, for each that a report covers. Raises ValueError for one that does not exist."""
+    """The sha256 of each module that a report covers. Raises ValueError if a module does not exist."""
     hashes = {}
     for module in sorted(set(CODE[report])):
         path = file_of(f"{PACKAGE}.{module}")

@@ -1,4 +1,4 @@
-"""`make verify-crash-points`: publishing is killed before each of its system calls, twice in a row, then started again: nothing is
+"""`make verify-crash-points`: kill publishing before each of its system calls, twice in a row, then restart it: nothing is
 lost, doubled or left behind."""
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ KILLED, MOST_CALLS = 137, 2000
 
 
 def run_killed(scenario: str, root: Path, at: int) -> tuple[bool, list[Done], str]:
-    """Run a scenario in a child that dies before its system call number `at`, without any clean-up.
+    """Run a scenario in a child process that dies before its system call number `at`, without any clean-up.
 
-    Whether it died, what it reported as finished, and the call.
+    Returns whether it died, the runs that it reported as finished, and the call.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -50,7 +50,7 @@ def run_killed(scenario: str, root: Path, at: int) -> tuple[bool, list[Done], st
 
 
 def _die_at(scenario: str, root: Path, at: int, writer: int) -> Done:
-    """Count system calls by the audit hook, which a process cannot take off again, and by wrappers of fsync and write."""
+    """Count system calls through the audit hook, which cannot be removed from a process, and wrappers of fsync and write."""
     count = 0
     real_write, real_fsync, armed = os.write, os.fsync, [False]
 
@@ -77,7 +77,7 @@ def _die_at(scenario: str, root: Path, at: int, writer: int) -> Done:
     sys.addaudithook(step)
     os.fsync, os.write = fsync, write
     armed[0] = True
-    ownership.OLD_SECONDS = -1.0  # as if the start again came two minutes later: an owner file may be left half-written
+    ownership.OLD_SECONDS = -1.0  # as if restarted two minutes later: an owner file may be half-written
     done = SCENARIOS[scenario](Store(root))
     armed[0] = False
     os.write = real_write
@@ -85,7 +85,7 @@ def _die_at(scenario: str, root: Path, at: int, writer: int) -> Done:
 
 
 def crash_points(scenario: str, scratch: Path, every: int = 1) -> tuple[int, Counter[str], list[str]]:
-    """Kill at every `every`-th call, again at the same number of calls, then let it end. Calls, their kinds, and problems."""
+    """Kill at every `every`-th call, again after the same number of calls, then let it finish. Returns calls, kinds and problems."""
     kinds, wrong, at = Counter[str](), list[str](), 1
     while at < MOST_CALLS:
         root = scratch / f"{scenario}{at}"
@@ -106,7 +106,7 @@ def crash_points(scenario: str, scratch: Path, every: int = 1) -> tuple[int, Cou
 
 
 def main() -> None:
-    """All calls of all scenarios, then docs/verification/crash-points.json."""
+    """Kill at all calls of all scenarios, then write docs/verification/crash-points.json."""
     every = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     results: dict[str, Any] = {"every": every}
     wrong: list[str] = []

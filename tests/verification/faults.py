@@ -1,4 +1,4 @@
-"""`make verify-faults`: twenty kills of a suite of sleeping stages, three of the `smoke` suite, a full disk, 50,000 run folders."""
+"""`make verify-faults`: twenty kills of a suite of sleeping stages, three kills of the `smoke` suite, a full disk, 50,000 run folders."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rooms(folder: Path) -> Path:
 
 
 def killed_suite(scratch: Path) -> dict[str, Any]:
-    """The `smoke` suite itself, killed three times."""
+    """Kill the `smoke` suite three times."""
     chance, runs = random.Random(SEED), scratch / "smoke"
     command = bench_command("run", "--suite", "smoke", "--only", "method=scratch,csc,ours", "--runs", str(runs))
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -54,7 +54,7 @@ def killed_suite(scratch: Path) -> dict[str, Any]:
 
 
 def full_disk(scratch: Path, s3dis: Path) -> dict[str, Any]:
-    """A store on a file system that fills up: the command says so, loses nothing, and resumes once space is free."""
+    """Fill the file system of a store: the command reports it, loses nothing, and resumes once space is free."""
     mount = scratch / "full"
     mount.mkdir()
     done = subprocess.run(
@@ -79,7 +79,7 @@ def full_disk(scratch: Path, s3dis: Path) -> dict[str, Any]:
 
 
 def many(scratch: Path, runs: Path) -> dict[str, Any]:
-    """Status and a run that is done already, in a store of 50,000 runs."""
+    """Measure status, and a run that is already done, in a store of 50,000 runs."""
     injection.many_folders(runs, FOLDERS)
     found = {}
     for name, command in (
@@ -94,7 +94,7 @@ def many(scratch: Path, runs: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Everything, then docs/verification/faults.json."""
+    """Run all parts, then write docs/verification/faults.json."""
     os.environ.setdefault("BENCH_CACHE", str(cache_folder()))
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)

@@ -1,8 +1,8 @@
 """`make verify-gpu`: the sparse engine on a GPU; writes docs/verification/gpu.json.
 
-Needs torch 2.6 or later, numpy and nothing else: `python -m tests.verification.gpu`. For the backends `torch` and `triton`: golden
-parity on the GPU, a table of forward + backward in fp32, tf32 and bf16 with peak memory (beside spconv where it is installed), a
-training curve of 50 steps against the CPU's; whether `triton` gives the same bits twice, and the operations and
+Needs only torch 2.6 or later and numpy: `python -m tests.verification.gpu`. For the backends `torch` and `triton`: golden
+parity on the GPU; a table of forward + backward in fp32, tf32 and bf16 with peak memory (beside spconv if installed); a
+training curve of 50 steps against the CPU's; whether `triton` is bit-identical when repeated; and the operations and
 synchronisations of its kernel maps. Without a GPU the report says `not run`.
 """
 
@@ -34,9 +34,9 @@ SIZES = (50_000, 200_000, 800_000)
 PRECISIONS = ("fp32", "tf32", "bf16")
 BACKENDS = ("torch", "triton")
 BOUNDS = {"operations": 1e-6, "network": 1e-4, "curve": 0.05}
-"""Largest difference, relative to the largest magnitude: float64 operations, the float32 network, mean loss of ten steps."""
+"""Bounds on relative differences: of float64 operations, the float32 network, and the mean loss of ten steps."""
 TRITON_BOUNDS = {"operations": 1e-5, "network": 1e-4, "curve": 0.05}
-"""The same for `triton`, whose operations are in float32."""
+"""The same bounds for `triton`, whose operations are in float32."""
 FULL = SimpleNamespace(width=1.0, input_channels=3, first_kernel=3)
 
 
@@ -53,7 +53,7 @@ def precision(name: str, device: str) -> Iterator[None]:
 
 
 def apart(found: torch.Tensor, expected: np.ndarray) -> float:
-    """Largest difference relative to the largest magnitude."""
+    """The largest difference, relative to the largest magnitude."""
     return float(np.abs(found.detach().cpu().numpy() - expected).max() / np.abs(expected).max())
 
 
@@ -92,7 +92,7 @@ def network_parity(device: str, backend: str = "torch") -> float:
 
 
 def curve(device: str, kind: str, voxels: int, steps: int = STEPS, backend: str = "torch") -> list[float]:
-    """Loss of a quarter-width network that learns height classes of one room."""
+    """Losses of a quarter-width network that learns height classes of one room."""
     coordinates, features = (t.to(device) for t in surface_voxels(voxels, 0.1))
     settings: Any = SimpleNamespace(width=0.25, input_channels=3, first_kernel=3)
     network = seeded_backbone(CLASSES, settings, 0.05, backend, 3).train().to(device)
@@ -112,7 +112,7 @@ def curve(device: str, kind: str, voxels: int, steps: int = STEPS, backend: str 
 
 
 def curve_difference(one: list[float], two: list[float]) -> float:
-    """Largest difference between the mean losses of ten steps."""
+    """The largest difference between mean losses of ten steps."""
     tens = [np.asarray(c).reshape(-1, 10).mean(1) for c in (one, two)]
     return float(np.abs(tens[0] - tens[1]).max())
 
@@ -121,7 +121,7 @@ _room = cache(surface_voxels)
 
 
 def timed(step: Callable[[], None]) -> dict[str, float]:
-    """Milliseconds (median of REPEATS, after two to warm up) and peak MiB of a step on the GPU."""
+    """Milliseconds (median of REPEATS, after two warm-up steps) and peak MiB of a step on the GPU."""
     for _ in range(2):
         step()
     torch.cuda.synchronize()
@@ -136,7 +136,7 @@ def timed(step: Callable[[], None]) -> dict[str, float]:
 
 
 def network_speed(backend: str, kind: str, voxels: int) -> dict[str, float]:
-    """Forward + backward of the full network, kernel maps made anew."""
+    """Forward + backward of the full network, with new kernel maps."""
     coordinates, features = (t.cuda() for t in _room(voxels))
     engine = sparse_backend(backend)
     network = seeded_backbone(20, FULL, 0.05, backend, 1).train().cuda()  # type: ignore[arg-type]
@@ -152,7 +152,7 @@ def network_speed(backend: str, kind: str, voxels: int) -> dict[str, float]:
 
 
 def layer_speed(library: str, kind: str, voxels: int, channels: int = 96) -> dict[str, float]:
-    """Forward + backward of one 3x3x3 convolution, its map made anew: the form in which spconv can stand beside."""
+    """Forward + backward of one 3x3x3 convolution with a new map, which can be compared with spconv."""
     coordinates = _room(voxels)[0].cuda()
     features = torch.randn(voxels, channels, device="cuda", requires_grad=True)
     if library == "spconv":
@@ -179,7 +179,7 @@ def layer_speed(library: str, kind: str, voxels: int, channels: int = 96) -> dic
 
 
 def speeds() -> list[dict[str, Any]]:
-    """The table; a row that does not fit into the GPU's memory says so."""
+    """The table of times; rows that exceed the GPU's memory state that."""
     spconv = importlib.util.find_spec("spconv") is not None
     rows = []
     for voxels in SIZES:
@@ -201,7 +201,7 @@ def speeds() -> list[dict[str, Any]]:
 
 
 def kernel_map_calls(backend: str, voxels: int) -> dict[str, int]:
-    """Operations and synchronisations that the kernel maps of one step take on the GPU."""
+    """The operations and synchronisations of the kernel maps of one step on the GPU."""
     coordinates = _room(voxels)[0].cuda()
 
     def make() -> None:
@@ -225,7 +225,7 @@ def kernel_map_calls(backend: str, voxels: int) -> dict[str, int]:
 
 
 def triton_report(cpu: list[float]) -> dict[str, Any]:
-    """What a record of the backend `triton` would say, its differences, and whether it gives the same bits twice."""
+    """The numerics in a record of the backend `triton`, its differences, and whether it is bit-identical when repeated."""
     curves = {kind: curve("cuda", kind, 8000, backend="triton") for kind in PRECISIONS}
     return {
         "products": numerics()["sparse_products"],
@@ -240,7 +240,7 @@ def triton_report(cpu: list[float]) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Verify on the GPU, or say that there is none; 1 where a difference is over its bound."""
+    """Verify on the GPU, or report `not run` without one; returns 1 if a difference exceeds its bound."""
     what = "the sparse engine on a GPU: golden parity, forward + backward, training curves against the CPU"
     if not torch.cuda.is_available():
         write_report("gpu", what, "not run", why="no CUDA device was at hand")

@@ -1,8 +1,8 @@
 """`make verify-gpu-headline`: a few steps of every stage of the headline profile, at full size, on one GPU; writes
 docs/verification/gpu-headline.json.
 
-Shows that full-size steps fit the card, what they cost, whether the GPU waits for data, and how near `bench plan` comes. The data
-are procedural, of the size `full`: as dense as real sensors record, but few scenes. Needs the whole project installed with the
+Shows that full-size steps fit the GPU, their cost, whether the GPU waits for data, and how accurate `bench plan` is. The data
+are procedural, of size `full`: with the density of real sensors, but few scenes. Needs the whole project installed with the
 extra dev, and a torch that finds a GPU.
 """
 
@@ -45,14 +45,14 @@ BUDGET = "extends: paper\nname: few\nversion: 1\npretrain: {optimizer_steps: 16}
 PROFILE = "extends: headline\nname: headline-full\nversion: 1\nworld: full\n"
 SOURCE = "synth-scannet"
 WARM_UP = 2
-"""Steps at the start that are not counted: kernels load, and the loader workers begin."""
+"""Steps at the start that are not counted, while kernels load and loader workers start."""
 PLAN_FACTOR = 3.0
-"""A rough estimate of `bench plan` may be too long or too short by this factor."""
+"""The largest factor by which an estimate of `bench plan` may be off."""
 WHAT = "a few steps of every stage of the headline profile at full size on one GPU: memory, time, and how near `bench plan` comes"
 
 
 def planned_stages(budget: Budget, profile: Profile, machine: Machine) -> dict[str, PlannedStage]:
-    """All pre-training stages, and each task from scratch, by what they are; a stage comes after those that it builds on."""
+    """All pre-training stages, and each task from scratch, by name, in order of their dependencies."""
     tasks = {name: find(Task, name) for name in available(Task)}
     names = {task.dataset: str(find(Dataset, task.dataset).stand_in) for task in tasks.values()}
 
@@ -73,7 +73,7 @@ def planned_stages(budget: Budget, profile: Profile, machine: Machine) -> dict[s
 
 
 def run_stage(root: Path, planned: PlannedStage, parents: dict[str, Path], seconds: float) -> int | None:
-    """The exit code of a stage that is asked to finish after `seconds`; None where it had to be killed."""
+    """Run a stage and ask it to finish after `seconds`; returns its exit code, or None if it had to be killed."""
     lay_out(root, planned, parents, None)
     command = [sys.executable, "-m", "pretrain_bench.methods.stage", planned.spec.kind, "--root", str(root)]
     with (root / "log.txt").open("ab") as log:
@@ -90,7 +90,7 @@ def run_stage(root: Path, planned: PlannedStage, parents: dict[str, Path], secon
 
 
 def measured(root: Path, planned: PlannedStage, paper: PlannedStage) -> dict[str, Any]:
-    """What a stage's events tell: memory, and seconds a step beside the plan's; and hours under the budget `paper`."""
+    """Measurements from a stage's events: memory, seconds per step beside the plan's, and hours under the budget `paper`."""
     events = list(read_events(root / "out" / EVENTS_FILE))
     steps = [e for e in events if isinstance(e, Step)]
     if not steps:
@@ -114,7 +114,7 @@ def measured(root: Path, planned: PlannedStage, paper: PlannedStage) -> dict[str
 
 
 def misses(rows: dict[str, dict[str, Any]]) -> list[str]:
-    """Failures: stages that did not succeed or took no step, and plans that are far off."""
+    """Failures: stages that failed or took no steps, and inaccurate plans."""
     bad = [f"{name}: exit code {row['exit_code']}" for name, row in rows.items() if row["exit_code"] != 0]
     bad += [f"{name}: no step" for name, row in rows.items() if not row["steps"]]
     for name, row in rows.items():
@@ -129,7 +129,7 @@ def misses(rows: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def main() -> int:
-    """Run, measure and write the report; 1 where something falls short."""
+    """Run, measure and write the report; returns 1 if anything fails."""
     options = argparse.ArgumentParser()
     options.add_argument(
         "--folder", type=Path, help="where stages are kept, and finished ones reused; else a temporary one"
@@ -152,7 +152,7 @@ def main() -> int:
 
 
 def run_all(folder: Path, seconds: float) -> dict[str, dict[str, Any]]:
-    """Run every stage, one at a time, and measure those that train; what has ended in this folder before is only measured."""
+    """Run all stages, one at a time, and measure those that train; stages that already ended in this folder are only measured."""
     (folder / "few.yaml").write_text(BUDGET)
     (folder / "full.yaml").write_text(PROFILE)
     few, profile = find(Budget, str(folder / "few.yaml")), find(Profile, str(folder / "full.yaml"))

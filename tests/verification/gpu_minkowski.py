@@ -1,6 +1,6 @@
 """`make verify-gpu-minkowski`: both backends side by side on a GPU; writes docs/verification/gpu-minkowski.json.
 
-Needs a GPU and MinkowskiEngine 0.5.4 built for CUDA (docs/sparse.md says how) in the running environment.
+Needs a GPU, and MinkowskiEngine 0.5.4 built for CUDA (see docs/sparse.md) in the running environment.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def speeds() -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    """Compare and write the report; 1 where a difference is over its bound."""
+    """Compare and write the report; returns 1 if a difference exceeds its bound."""
     if not torch.cuda.is_available() or importlib.util.find_spec("MinkowskiEngine") is None:
         missing = "MinkowskiEngine is not installed" if torch.cuda.is_available() else "no CUDA device was at hand"
         write_report("gpu-minkowski", WHAT, "not run", why=missing)

@@ -1,8 +1,8 @@
 """`make verify-gpu-stages`: every stage on a GPU against the same stage on the CPU; writes docs/verification/gpu-stages.json.
 
-Runs the real command, `bench run`, on procedural data: every pre-training method, and every task from scratch. Batches and first
-weights are made on the CPU from the seed, so the first step's loss must be the same but for rounding, and what follows may move
-apart no faster than rounding grows. Needs the whole project installed with the extra dev, and a torch that finds a GPU.
+Runs `bench run` on procedural data: every pre-training method, and every task from scratch. Batches and initial
+weights are generated on the CPU from the seed, so the losses of the first step may differ only by rounding, and later losses may
+diverge no faster than rounding grows. Needs the whole project installed with the extra dev, and a torch that finds a GPU.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from tests.verification.report import ROOT, write_report
 
 Cells = dict[str, tuple[str, ...]]
 ALL: Cells = {"smoke": ("label_ratio=100%",), "smoke-tasks": ()}
-"""Suites, and which of their cells."""
+"""Suites, and the cells of each that run."""
 AGAIN: Cells = {"smoke": ("label_ratio=100%", "method=ours"), "smoke-tasks": ("task=s3dis-sem,sunrgbd-det",)}
-"""Those that run twice: sparse, dense 2D and detection stages."""
+"""Stages that run twice: sparse, dense 2D and detection stages."""
 BOUNDS = {"first_loss": 1e-3, "first_gradient_norm": 1e-2, "early_loss": 0.1}
-"""Largest differences from the CPU, relative: loss and gradient norm of the first step, mean loss of the first five. A stage
-that is over the last one is also held against the CPU's own, see NUDGES."""
+"""Bounds on relative differences from the CPU: loss and gradient norm of the first step, mean loss of the first five. A stage
+above the last bound is also compared with the CPU's own variation, see NUDGES."""
 NUDGES = (1e-6, 2e-6, 3e-6)
 NUDGE_FACTOR = 3.0
-"""A detector's next step hangs on which proposals lie near which object, so rounding grows by leaps. The yardstick is then the
-stage on the CPU from first weights that differ at random by a few parts in a million: the GPU may differ by at most three times
-as much as the CPU differs from itself at the worst of these."""
+"""A detector's next step depends on which proposals are near which object, so rounding grows in jumps. The reference is then the
+stage on the CPU with initial weights perturbed at random by a few parts in a million: the GPU may differ by at most three times
+the largest difference of the CPU from itself over these perturbations."""
 EARLY = 5
 
 
 def run_suites(cells: Cells, folder: Path, device: str, workers: int = 1) -> None:
-    """Suites on one device into one store. Raises CalledProcessError where one fails."""
+    """Run the suites on one device into one store. Raises CalledProcessError if one fails."""
     for suite, filters in cells.items():
         only = [word for f in filters for word in ("--only", f)]
         how = ("--device", device, "--workers", str(workers), "--runs", str(folder))
@@ -52,7 +52,7 @@ def run_suites(cells: Cells, folder: Path, device: str, workers: int = 1) -> Non
 
 
 def stages(folder: Path) -> dict[str, tuple[Record, list[Step]]]:
-    """What a stage is, as "csc/pairs" or "scratch -> s3dis-sem", to its record and its steps."""
+    """Maps the name of a stage, such as "csc/pairs" or "scratch -> s3dis-sem", to its record and its steps."""
     store = Store(folder)
     found = {}
     for record in store.records():
@@ -62,7 +62,7 @@ def stages(folder: Path) -> dict[str, tuple[Record, list[Step]]]:
 
 
 def steps_in(folder: Path) -> list[Step]:
-    """The steps that a stage told of."""
+    """The step events of a stage."""
     return [e for e in read_events(folder / EVENTS_FILE) if isinstance(e, Step)]
 
 
@@ -72,7 +72,7 @@ def apart(one: float, two: float) -> float:
 
 
 def compare(gpu: list[Step], cpu: list[Step]) -> dict[str, float]:
-    """Differences of a stage's losses and gradients from the CPU's, and seconds a step (median) on both."""
+    """Differences of a stage's losses and gradients from the CPU's, and seconds per step (median) on both."""
     early = [float(np.mean([s.loss for s in steps[:EARLY]])) for steps in (gpu, cpu)]
     return {
         "first_loss": apart(gpu[0].loss, cpu[0].loss),
@@ -84,17 +84,17 @@ def compare(gpu: list[Step], cpu: list[Step]) -> dict[str, float]:
 
 
 def same_input(record: Record) -> bool:
-    """Whether a stage starts from what the seed alone decides; a fine-tuning or second stage starts from weights made on its device."""
+    """Whether the seed alone decides a stage's input; a fine-tuning or second stage starts from weights trained on its device."""
     return record.method == "scratch" or not record.parents
 
 
 def same_bits(one: list[Step], two: list[Step]) -> bool:
-    """Whether two runs of a stage had the same losses, to the bit."""
+    """Whether two runs of a stage had bit-identical losses."""
     return [s.loss for s in one] == [s.loss for s in two]
 
 
 def account(record: Record) -> dict[str, float | None]:
-    """What a stage on the GPU says of its use of it, and what was seen from outside."""
+    """A GPU stage's own account of its GPU use, and the measurement from outside."""
     return {
         "gpu_seconds": record.ledger.gpu_seconds,
         "gpu_mib": record.ledger.peak_gpu_memory_bytes / 2**20,
@@ -105,7 +105,7 @@ def account(record: Record) -> dict[str, float | None]:
 
 
 def nudged(task: str, nudge: float) -> list[Step]:
-    """Steps of the smoke stage from scratch on the CPU, its first weights changed at random by `nudge`, relative."""
+    """Steps of the smoke stage from scratch on the CPU, with initial weights perturbed at random by a relative `nudge`."""
     first, last = tasks.stages(task, tasks.data_of(task, "smoke"), "smoke")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -124,13 +124,13 @@ def nudged(task: str, nudge: float) -> list[Step]:
 
 
 def yardstick(name: str, steps: list[Step]) -> float:
-    """Largest difference of the CPU's early losses from those of the same stage with nudged weights."""
+    """The largest difference of the CPU's early losses from those of the same stage with perturbed weights."""
     task = name.removeprefix("scratch -> ")
     return max(compare(nudged(task, nudge), steps)["early_loss"] for nudge in NUDGES)
 
 
 def misses(rows: dict[str, dict[str, Any]]) -> list[str]:
-    """What falls short: stages of the same input apart by more than the bounds, and stages that used no GPU."""
+    """Failures: stages with equal input whose losses differ by more than the bounds, and stages that used no GPU."""
     apart_by = [
         f"{name}: {what} is {row[what]:.3g}"
         for name, row in rows.items()
@@ -148,7 +148,7 @@ def misses(rows: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def main() -> int:
-    """Run, compare and write the report; 1 where a difference is over its bound, a stage is missing, or nothing was counted."""
+    """Run, compare and write the report; returns 1 if a difference exceeds its bound, a stage is missing, or nothing was counted."""
     options = argparse.ArgumentParser()
     options.add_argument(
         "--folder", type=Path, help="where the runs are kept, and finished ones reused; else a temporary folder"

@@ -1,4 +1,4 @@
-"""Ends with 3 and one line where OpenBLAS, which the build of MinkowskiEngine needs, is not installed. Needs Python alone."""
+"""Exits with code 3 and one line if OpenBLAS, which building MinkowskiEngine needs, is not installed. Needs only Python."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ PROGRAM = "#include <cblas.h>\nint main(void) { return cblas_idamax(0, 0, 1) != 
 
 
 def problem() -> str | None:
-    """What is missing, with what to do; None where a program compiles and links against OpenBLAS."""
+    """The missing part, with advice; None if a program compiles and links against OpenBLAS."""
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         return "no C++ compiler; install one (Debian: apt-get install build-essential)"
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "uses_blas.cpp")
         source.write_text(PROGRAM)
-        # Debian keeps the header in a folder of the architecture, which its compiler searches; others keep it in openblas/.
+        # Debian has the header in an architecture folder that its compiler searches; other systems in openblas/.
         command = [compiler, str(source), "-I/usr/include/openblas", "-o", str(Path(folder, "uses_blas")), "-lopenblas"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:

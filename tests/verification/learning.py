@@ -1,10 +1,10 @@
-"""`make verify-learning`: does each method learn what it trains for, and does that help a linear probe?
+"""`make verify-learning`: does each method learn its training objective, and does that help a linear probe?
 
-On the procedural ScanNet world at `tiny` size, for every method and seed: the share of held-out positives that rank first,
-before and after training, and the mIoU of a linear classifier on the frozen features, beside that on features of random weights.
-Each pair must at least triple the share and gain on the probe; the bound of 2 mIoU is on the mean gain of a method over its seeds.
-DepthContrast's share is taken with its encoders at rest, in the format whose network is kept (voxels): while it trains, keys of the
-queue can be told from fresh ones by their age alone. Results of each pair are kept in the cache folder, so that an interrupted run
+On the procedural ScanNet world at size `tiny`, for each method and seed: the share of held-out positives that rank first,
+before and after training, and the mIoU of a linear classifier on the frozen features, compared with features of random weights.
+Each pair must at least triple the share and gain on the probe; a method's mean gain over its seeds must be at least 2 mIoU.
+DepthContrast's share is measured with fixed encoders, in the format whose network is kept (voxels): during training, keys of the
+queue can be distinguished from fresh ones by their age alone. Results of each pair are kept in the cache, so that an interrupted run
 resumes.
 """
 
@@ -74,20 +74,20 @@ METHODS = {
     "depthcontrast": ("pretrain_bench.methods.depthcontrast.scans",),
     "msc": ("pretrain_bench.methods.msc.scans",),
 }
-"""Each method with the modules of its stages."""
+"""Maps each method to the modules of its stages."""
 SEEDS = (0, 1, 2)
 BUDGET, DATASET = LEARNING_BUDGET, LEARNING_DATASET
 HELD_OUT_BATCHES = 48
 NEGATIVES = 96
-"""Other held-out scans that a scan's key is ranked among, for DepthContrast: drawn from all, in the mean over all draws."""
+"""Number of other held-out scans among which a scan's key is ranked, for DepthContrast: the expected value over random draws."""
 PROBE_RATIO = "10%"
 LEAST_GAIN = 3.0
 LEAST_PROBE_GAIN = 0.02
-"""mIoU, in the mean over the seeds of a method."""
+"""Least mean gain in mIoU over the seeds of a method."""
 
 
 class Accuracy(NamedTuple):
-    """Share of held-out positives that rank first, before and after training, and by chance."""
+    """The share of held-out positives that rank first, before and after training, and by chance."""
 
     before: float
     after: float
@@ -95,7 +95,7 @@ class Accuracy(NamedTuple):
 
 
 def stages(method: str, seed: int, source: PreparedDataset) -> list[PlannedStage]:
-    """The stages that `bench run --method METHOD --budget tiny` would run, with one thread."""
+    """The stages of `bench run --method METHOD --budget tiny`, with one thread."""
     budget = find(Budget, BUDGET)
     profile = find(Profile, budget.default_profile or BUDGET)
     specs = CellSpecs(find(Method, method), find(Task, "s3dis-sem"), budget, profile)
@@ -108,8 +108,8 @@ def world() -> PreparedDataset:
 
 
 def run_stage(planned: PlannedStage, folder: Path, parents: dict[str, Path]) -> tuple[dict[str, Accuracy], Path]:
-    """Train or resume one stage; the accuracies on held-out rooms, the one with a bound first, and where its artifacts
-    lie."""
+    """Train or resume one stage. Returns the accuracies on held-out rooms, the one with a bound first, and the folder of
+    its artifacts."""
     assert planned.data is not None and planned.spec.data is not None
     rooms = tuple(sorted(scenes_for_testing(planned.data.scenes, planned.data.dataset)))
     view = planned.spec.data.model_copy(update={"scenes": rooms})
@@ -129,7 +129,7 @@ def run_stage(planned: PlannedStage, folder: Path, parents: dict[str, Path]) -> 
 
 
 def ranked_first(training: Training, weights: dict[str, dict[str, Tensor]]) -> dict[str, tuple[float, float]]:
-    """Mean share of positives that rank first among those of their batch, and chance."""
+    """The mean share of positives that rank first within their batch, and that by chance."""
     for name, module in training.modules.items():
         module.load_state_dict(weights[name])
     found = [training.run_step(number, training.make_batch(number)).health for number in range(HELD_OUT_BATCHES)]
@@ -138,8 +138,8 @@ def ranked_first(training: Training, weights: dict[str, dict[str, Tensor]]) -> d
 
 @torch.no_grad()
 def scans_ranked_first(training: Training, weights: dict[str, dict[str, Tensor]]) -> dict[str, tuple[float, float]]:
-    """For voxels and for points: how likely the key of a held-out scan is nearer to its query than those of NEGATIVES others, and
-    chance. Encoders stay as they are; each scan is asked for once, and then once more with other augmentations."""
+    """For voxels and points: the probability that a held-out scan's key is nearer to its query than those of NEGATIVES others, and
+    that by chance. Encoders are fixed; each scan is queried twice, with different augmentations."""
     for name, module in training.modules.items():
         if not isinstance(module, Queue):
             module.load_state_dict(weights[name])
@@ -157,7 +157,7 @@ def scans_ranked_first(training: Training, weights: dict[str, dict[str, Tensor]]
 
 
 def first_of(nearer: int, scans: int) -> float:
-    """The chance that none of NEGATIVES others, drawn without return, is among the `nearer` ones."""
+    """The probability that none of NEGATIVES others, drawn without replacement, is among the `nearer` ones."""
     return math.comb(scans - 1 - nearer, NEGATIVES) / math.comb(scans - 1, NEGATIVES)
 
 
@@ -171,9 +171,9 @@ def embed_scans(encoder: nn.Module, views: list[ScanViews], which: int, kind: st
 
 
 def probe(backbone: Res16UNet34C, source: PreparedDataset, voxel_metres: float, colour: bool) -> float:
-    """mIoU on the test rooms of a linear classifier on frozen features, trained on a tenth of the rooms.
+    """The test mIoU of a linear classifier on frozen features, trained on a tenth of the training rooms.
 
-    Batch norms take their statistics from the training rooms first, the same for trained and for random weights.
+    Batch norms are first recalibrated on the training rooms, for trained and random weights alike.
     """
     split = split_scenes(source.scenes, source.dataset, LabelRatio.parse(PROBE_RATIO))
     classes = len(source.dataset.classes)
@@ -192,7 +192,7 @@ def probe(backbone: Res16UNet34C, source: PreparedDataset, voxel_metres: float, 
 
 
 def sparse_room(source: PreparedDataset, scene: str, voxel_metres: float, colour: bool) -> SparseTensor:
-    """A whole room as a network sees it: colours about zero, or ones as PointContrast's input."""
+    """A whole room as network input: colours centred on zero, or ones for PointContrast."""
     coordinates, rgb = evaluation_sample(load_cloud(source.folder, scene), voxel_metres)
     inputs = rgb / np.float32(255) - np.float32(0.5) if colour else np.ones_like(rgb)
     return SparseTensor(torch.from_numpy(inputs), batched_coordinates([torch.from_numpy(coordinates)]))
@@ -206,12 +206,12 @@ def room_labels(source: PreparedDataset, scene: str, voxel_metres: float) -> np.
 
 @torch.no_grad()
 def embed(backbone: Res16UNet34C, source: PreparedDataset, scene: str, voxel_metres: float, colour: bool) -> Tensor:
-    """(V, C) features that enter the last layer."""
+    """(V, C) features at the input of the last layer."""
     return backbone.features(sparse_room(source, scene, voxel_metres, colour)).F
 
 
 def verify_one(method: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Everything about one method and seed."""
+    """All results of one method and seed."""
     source, began = world(), time.process_time()
     parents: dict[str, Path] = {}
     accuracies, without_bound = {}, {}
@@ -233,14 +233,14 @@ def verify_one(method: str, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def load_backbone(artifacts: Path, network: NetworkSettings, seed: int) -> Res16UNet34C:
-    """A trained backbone without its last layer."""
+    """Load a trained backbone without its last layer."""
     backbone = seeded_backbone(1, network, 0.1, "torch", seed)
     load_into(backbone, load_weights(artifacts / BACKBONE_FILE), ("final.",), "backbone")
     return backbone
 
 
 def known(method: str) -> str:
-    """Hash of everything that decides a result, so that a finished one is found again."""
+    """Hash of everything that decides a result, to look up finished ones."""
     code = digest(
         (
             *METHODS[method],
@@ -254,7 +254,7 @@ def known(method: str) -> str:
 
 
 def all_results(folder: Path, methods: list[str], processes: int) -> dict[str, Any]:
-    """Results of all pairs; each in a process of its own, `processes` at a time, and only where it is not there yet."""
+    """Results of all pairs; missing ones are computed in separate processes, `processes` at a time."""
     pairs = [(m, s) for s in SEEDS for m in methods]
 
     def one(pair: tuple[str, int]) -> dict[str, Any]:
@@ -277,7 +277,7 @@ def all_results(folder: Path, methods: list[str], processes: int) -> dict[str, A
 
 
 def misses(results: dict[str, Any], probed: Sequence[str] = LEARNING_PROBED) -> list[str]:
-    """What falls short of the bounds, in words; `probed` methods must have a probe for each seed."""
+    """Missed bounds, as messages; `probed` methods must have a probe for each seed."""
     found = []
     for pair, result in results.items():
         for stage, a in result["ranked_first"].items():
@@ -300,7 +300,7 @@ def misses(results: dict[str, Any], probed: Sequence[str] = LEARNING_PROBED) -> 
 
 
 def main() -> None:
-    """Run what is missing, then write docs/verification/learning.json."""
+    """Run the missing pairs, then write docs/verification/learning.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", nargs=2, metavar=("METHOD", "SEED"), help="one pair, in this process")
     parser.add_argument("--folder", type=Path, help="where results are kept  [default: in the cache folder]")

@@ -1,8 +1,8 @@
 """`make verify-minkowski`: both backends side by side; writes docs/verification/minkowski.json.
 
-Needs MinkowskiEngine 0.5.4 in the running environment (docs/sparse.md says how it is built). Asserts that rows stay in the order
-in which they were given, as the pipelines rely on; compares outputs, gradients and a training curve of 50 steps, on a procedural room
-and, where the sample lies beside the checkout, on a real S3DIS room.
+Needs MinkowskiEngine 0.5.4 in the running environment (see docs/sparse.md). Asserts that rows keep the order
+of the input, on which the pipelines rely; compares outputs, gradients and a training curve of 50 steps, on a procedural room
+and, if the sample is beside the checkout, on a real S3DIS room.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ CLASSES, STEPS, SCANS = 13, 50, 8
 OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-2
 NUDGES = (1e-6, -1e-6, 2e-6, 3e-6)
 CURVE_FACTOR = 3.0
-"""Training amplifies rounding, so a curve is held against MinkowskiEngine's own, with inputs nudged by a few parts in a million:
-the backends may differ by at most three times as much as it differs from itself at the worst of several nudges. (One nudge alone
-gave differences from 0.0018 to 0.0089 for the same network on two similar rooms, too uncertain a yardstick.)"""
+"""Training amplifies rounding, so the reference is MinkowskiEngine's own curve with inputs perturbed by a few parts in a million:
+the backends may differ by at most three times its largest difference from itself over several perturbations. (A single one
+gave differences from 0.0018 to 0.0089 for the same network on two similar rooms, which is too uncertain.)"""
 BOUNDS = {"output": OUTPUT_TOLERANCE, "gradient": GRADIENT_TOLERANCE, "loss_curve_ratio": CURVE_FACTOR}
 Cloud = tuple[torch.Tensor, torch.Tensor]
 
 
 def clouds() -> dict[str, Cloud]:
-    """Name to (coordinates, features)."""
+    """Maps names to (coordinates, features)."""
     found = {"procedural room": surface_voxels(8000, 0.1)}
     sample = ROOT.parent / "shared/golden/backbone.npz"
     if sample.is_file():
@@ -48,12 +48,12 @@ def clouds() -> dict[str, Cloud]:
 
 
 def ordered(tensor: Any) -> torch.Tensor:
-    """Row numbers in the order of (b, x, y, z)."""
+    """Rows sorted by (b, x, y, z)."""
     return torch.from_numpy(np.lexsort(tensor.C.cpu().numpy().T[::-1]).copy()).to(tensor.C.device)
 
 
 def two_scans(cloud: Cloud) -> Cloud:
-    """A cloud and half of it as a batch of two, each in random order: augmentation leaves coordinates in no order."""
+    """A cloud and half of it as a batch of two, each shuffled, since augmented coordinates are not sorted."""
     generator = torch.Generator().manual_seed(2)
     coordinates, features = cloud
     orders = [
@@ -65,9 +65,9 @@ def two_scans(cloud: Cloud) -> Cloud:
 
 
 def check_row_order(backend: str, cloud: Cloud) -> int:
-    """The number of rows that were looked at. Raises SystemExit where a backend changes their order.
+    """Check the order of rows, and return their number. Raises SystemExit if a backend changes it.
 
-    Losses and predictions find the rows of a scan by their place: in a sparse tensor, in the backbone's output, and among the
+    Losses and predictions identify rows of a scan by position: in a sparse tensor, in the backbone's output, and among the
     embeddings of DepthContrast's scans.
     """
     coordinates, features = two_scans(cloud)
@@ -86,7 +86,7 @@ def check_row_order(backend: str, cloud: Cloud) -> int:
 
 @torch.no_grad()
 def check_scan_order(encoder: VoxelEncoder, engine: Any, cloud: Cloud) -> None:
-    """Raises SystemExit where embedding i of a batch is not that of scan i alone; the scans are slices of a cloud."""
+    """Raise SystemExit unless embedding i of a batch equals that of scan i alone; the scans are slices of a cloud."""
     coordinates, features = cloud
     numbers = torch.arange(len(features), device=features.device) * SCANS // len(features)
     batch = torch.cat([numbers[:, None].to(coordinates), coordinates[:, 1:]], 1)
@@ -101,7 +101,7 @@ def check_scan_order(encoder: VoxelEncoder, engine: Any, cloud: Cloud) -> None:
 
 
 def same_rows(found: torch.Tensor, given: torch.Tensor, where: str) -> None:
-    """Raises SystemExit, naming the first row that differs, where coordinates (V, 4) are not the given ones in their order."""
+    """Raise SystemExit, naming the first row that differs, unless coordinates (V, 4) equal the given ones in order."""
     found = found.to(given)
     if found.shape != given.shape:
         raise SystemExit(f"{where}: {len(found)} rows, given {len(given)}")
@@ -125,7 +125,7 @@ def passes(backend: str, cloud: Cloud, width: float) -> tuple[torch.Tensor, torc
 
 
 def curve(backend: str, cloud: Cloud, nudge: float = 0.0) -> list[float]:
-    """Loss of 50 steps of a quarter-width network that learns height classes of one room."""
+    """Losses of 50 steps of a quarter-width network that learns height classes of one room."""
     coordinates, features = cloud
     features = features * (1 + nudge)
     engine = sparse_backend(backend)
@@ -144,9 +144,9 @@ def curve(backend: str, cloud: Cloud, nudge: float = 0.0) -> list[float]:
 
 
 def compare(cloud: Cloud) -> dict[str, float]:
-    """Largest differences, each relative to the largest magnitude of its array, on the device that the cloud is on.
+    """The largest differences, relative to the largest magnitude of their array, on the device of the cloud.
 
-    Raises SystemExit where a backend changes the order of rows (`check_row_order`), or coordinates differ.
+    Raises SystemExit if a backend changes the order of rows (`check_row_order`), or coordinates differ.
     """
     in_order = [check_row_order(backend, cloud) for backend in ("torch", "minkowski")]
     ours, theirs = passes("torch", cloud, 1.0), passes("minkowski", cloud, 1.0)
@@ -172,12 +172,12 @@ def compare(cloud: Cloud) -> dict[str, float]:
 
 
 def within(result: dict[str, float]) -> bool:
-    """Whether a comparison keeps its bounds."""
+    """Whether a comparison is within its bounds."""
     return all(result[name] <= bound for name, bound in BOUNDS.items())
 
 
 def main() -> int:
-    """Compare, write the report and print it; 1 where a difference is over its bound. With `--print` nothing is written."""
+    """Compare, write the report and print it; returns 1 if a difference exceeds its bound. With `--print` nothing is written."""
     torch.set_num_threads(2)
     results = {name: compare(cloud) for name, cloud in clouds().items()}
     good = all(within(result) for result in results.values())

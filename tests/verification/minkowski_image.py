@@ -1,7 +1,7 @@
-"""`make verify-minkowski-image`: MinkowskiEngine as it is built into an image, against the embedded engine, inside a container.
+"""`make verify-minkowski-image`: MinkowskiEngine as built into an image, against the embedded engine, inside a container.
 
-Needs a container engine and a network for the build (10 to 20 minutes on two cores). The base image is left with MinkowskiEngine;
-`bench images build` without `--minkowski` makes it without. Writes docs/verification/minkowski-image.json.
+Needs a container engine, and a network for the build (10 to 20 minutes on two cores). The base image keeps MinkowskiEngine;
+`bench images build` without `--minkowski` rebuilds it without. Writes docs/verification/minkowski-image.json.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WITHIN = ["python", "-m", "tests.verification.minkowski", "--print"]
 
 
 def main() -> int:
-    """Build, compare inside, write the report; 1 where the build or a bound fails."""
+    """Build, compare inside the container, and write the report; returns 1 if the build or a bound fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", default=PUBLIC_BASE)
     parser.add_argument("--wheels", type=Path, help="a folder with a torch wheel  [default: pip's index]")
@@ -34,7 +34,7 @@ def main() -> int:
     print(built.outcome, built.message, file=sys.stderr)
     if built.outcome == "build_failed":
         return 1
-    # No network and nothing to write to, as for a stage; the code that compares comes from the checkout.
+    # No network and no writable folder, as for a stage; the comparing code comes from the checkout.
     output = client.containers.run(
         tag(BASE),
         WITHIN,

@@ -1,8 +1,8 @@
-"""`make verify-power-cut`: the file system of a store is cut off at random moments, as by a power failure. Needs root.
+"""`make verify-power-cut`: shut down the file system of a store at random moments, as in a power failure. Needs root.
 
-An ext4 file system on a loop device is shut down without a flush of its journal (ioctl FS_IOC_GOINGDOWN): at once nothing more
-reaches its device, and what was only in memory is lost. It is mounted again, which replays the journal, and must hold every run
-that was reported as finished. A disk that acknowledges a flush and loses it is not imitated.
+An ext4 file system on a loop device is shut down without flushing its journal (ioctl FS_IOC_GOINGDOWN): immediately, nothing more
+reaches its device, and data only in memory are lost. It is mounted again, which replays the journal, and must contain every run
+that was reported as finished. A disk that acknowledges a flush but loses the data is not simulated.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from tests.verification.report import ROOT, write_report
 
 CUTS, SEED, IMAGE_MIB = 60, 28, 64
 GOING_DOWN, WITHOUT_LOG_FLUSH = 0x8004587D, 2
-"""FS_IOC_GOINGDOWN of Linux, and its flag under which the journal is not written either."""
+"""FS_IOC_GOINGDOWN of Linux, and its flag for not writing the journal."""
 CONTROLS, WITHOUT_SYNC = 3, "--without-sync"
 STAGES, MOST_MILLISECONDS = 40, 400
 
 
 class CannotRun(Exception):
-    """This machine cannot mount a file system and shut it down; says why."""
+    """This machine cannot mount a file system and shut it down; the message gives the reason."""
 
 
 @contextlib.contextmanager
@@ -53,7 +53,7 @@ def cuttable(folder: Path) -> Iterator[Path]:
 
 
 def cut(mount: Path) -> None:
-    """Shut the file system down at once, without writing its log."""
+    """Shut the file system down immediately, without writing its journal."""
     descriptor = os.open(mount, os.O_RDONLY)
     try:
         fcntl.ioctl(descriptor, GOING_DOWN, struct.pack("I", WITHOUT_LOG_FLUSH))
@@ -64,7 +64,7 @@ def cut(mount: Path) -> None:
 
 
 def mount_again(mount: Path) -> None:
-    """Unmount what was cut off, which drops what was only in memory, and mount it again."""
+    """Unmount the file system, which drops data only in memory, and mount it again."""
     _run("umount", str(mount))
     _run("mount", "-o", "loop", str(mount.parent / "image"), str(mount))
 
@@ -77,7 +77,7 @@ def _run(*command: str) -> None:
 
 def publish_all(root: Path, report: Callable[[Done], None] = lambda done: None) -> None:
     """Publish runs, each after a failed attempt that it replaces, and report each once it is finished."""
-    ownership.OLD_SECONDS = -1.0  # as if minutes had passed: a cut leaves owner files empty
+    ownership.OLD_SECONDS = -1.0  # as if minutes had passed: a cut may leave owner files empty
     store = Store(root)
     for seed in range(STAGES):
         for outcome in (Outcome.crashed, Outcome.ok):
@@ -85,11 +85,11 @@ def publish_all(root: Path, report: Callable[[Done], None] = lambda done: None) 
 
 
 def one_cut(mount: Path, chance: random.Random, *options: str) -> tuple[list[Done], bool]:
-    """Start publishing, cut at a random moment, mount again. What was reported as finished, and whether work was under way."""
+    """Start publishing, cut at a random moment, mount again. Returns the runs reported as finished, and whether work was in progress."""
     command = [sys.executable, "-m", "tests.verification.power_cut", str(mount / "runs"), *options]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
-    first = process.stdout.readline()  # from here on its imports are done
+    first = process.stdout.readline()  # its imports are done from here
     time.sleep(chance.uniform(0, MOST_MILLISECONDS) / 1000)
     under_way = process.poll() is None
     cut(mount)
@@ -100,7 +100,7 @@ def one_cut(mount: Path, chance: random.Random, *options: str) -> tuple[list[Don
 
 
 def power_cuts(folder: Path, cuts: int, seed: int) -> tuple[dict[str, int], list[str]]:
-    """Cut power `cuts` times, in stores that resume until all their runs are finished. Returns counts and problems."""
+    """Cut the power `cuts` times, in stores that resume until all their runs are finished. Returns counts and problems."""
     counts, wrong, chance = {"cuts": 0, "under_way": 0, "stores": 0, "runs": 0}, list[str](), random.Random(seed)
     while counts["cuts"] < cuts:
         counts["stores"] += 1
@@ -123,7 +123,7 @@ def power_cuts(folder: Path, cuts: int, seed: int) -> tuple[dict[str, int], list
 
 
 def losses_without_sync(folder: Path, cuts: int, seed: int) -> int:
-    """The number of cuts that lose something if nothing is flushed to disk: a control of the flushes."""
+    """The number of cuts that lose runs if nothing is flushed to disk, as a control."""
     lossy, chance = 0, random.Random(seed)
     for number in range(cuts):
         place = folder / f"control{number}"
@@ -135,7 +135,7 @@ def losses_without_sync(folder: Path, cuts: int, seed: int) -> int:
 
 
 def main() -> None:
-    """All cuts, then docs/verification/power-cut.json. With a path: publish runs there."""
+    """Make all cuts, then write docs/verification/power-cut.json. With a path as argument: publish runs there."""
     if len(sys.argv) > 1:
         if WITHOUT_SYNC in sys.argv:
             os.fsync = lambda descriptor: None

@@ -1,4 +1,4 @@
-"""Publishing in a store, for verifications that interrupt it: what a process does, and what must hold afterwards."""
+"""Publishing in a store, for verifications that interrupt it: the steps of a process, and the invariants afterwards."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tests.harness.store.test_store import fill, record, spec
 
 CODE, CONFUSION = {"module": "0" * 64}, {"final": {"voxel": [[1]]}}
 Done = tuple[str, int, str]
-"""Key, attempt and record hash of a run that was reported as finished."""
+"""Key, attempt and record hash of a run reported as finished."""
 
 
 def publish(store: Store, of: StageSpec, outcome: Outcome = Outcome.ok) -> Done:
-    """Do what a stage runner does: hold the stage, reuse what is done, else leave output and complete the next attempt."""
+    """Act as a stage runner: own the stage, reuse a finished run, else write output and complete the next attempt."""
     store.check_writable()
     with store.lock(of.key, lambda _: None) as partial:
         existing = store.record(of.kind, of.key)
@@ -62,8 +62,8 @@ SCENARIOS: dict[str, Callable[[Store], Done]] = {"first": first, "replacing": re
 
 
 def problems(store: Store, promised: list[Done], ended: bool) -> Iterator[str]:
-    """What is lost, doubled, damaged or left behind. `promised` were reported as finished; `ended`: nothing is under way."""
-    if store.root.is_dir():  # killed before it was made
+    """Lost, duplicated, damaged or leftover runs and files. `promised` were reported as finished; `ended`: no work is in progress."""
+    if store.root.is_dir():  # killed before it was created
         yield from store.unreadable()
     attempts: dict[str, dict[int, str]] = {}
     for kind_key in sorted(store.root.glob("*/*/record.json")):

@@ -1,4 +1,4 @@
-"""Write docs/verification/NAME.json, the report of a verification. Needs nothing but the standard library."""
+"""Write docs/verification/NAME.json, the report of a verification. Needs only the standard library."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ PACKAGES = ("torch", "numpy", "MinkowskiEngine", "spconv")
 
 
 def write_report(name: str, what: str, verdict: str, **content: Any) -> Path:
-    """Write and print the report: commit, machine, hashes of the modules that it covers, and what was measured.
+    """Write and print the report: commit, machine, hashes of the covered modules, and measurements.
 
-    `verdict` is ok, failed or `not run`. A machine that cannot run a verification leaves the report of one that could.
+    `verdict` is ok, failed or `not run`. With `not run`, the report of a machine that could run the verification is kept.
     """
     path = FOLDER / f"{name}.json"
     if verdict == "not run" and path.is_file():
@@ -45,6 +45,6 @@ def write_report(name: str, what: str, verdict: str, **content: Any) -> Path:
 
 
 def commit() -> str:
-    """The commit that is checked out, with `-dirty` where files differ from it."""
+    """The commit that is checked out, with the suffix `-dirty` if files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()

@@ -1,4 +1,4 @@
-"""What a report depends on that is not code: recipes, budget and procedural world, as a hash for each method."""
+"""Settings on which a report depends besides code: recipes, budget and procedural world, as one hash per method."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pretrain_bench.harness.planning.recipes import stage_recipe
 
 LEARNING_METHODS = ("ours", "pointcontrast", "csc", "depthcontrast", "msc")
 LEARNING_PROBED = LEARNING_METHODS
-"""Methods whose frozen features a linear classifier is fitted to."""
+"""Methods with a linear classifier on their frozen features."""
 LEARNING_BUDGET, LEARNING_DATASET = "tiny", "synth-scannet"
 PROBED = "probed methods"
 
 
 def settings_hashes(report: str) -> dict[str, str]:
-    """Method to hash, and that of the methods that are probed; empty for reports that depend on code alone."""
+    """Hashes by method, including probed methods; empty for reports that depend on code alone."""
     if report != "learning":
         return {}
     hashes = {method: settings_sha256(method, LEARNING_BUDGET, LEARNING_DATASET) for method in LEARNING_METHODS}
@@ -27,7 +27,7 @@ def settings_hashes(report: str) -> dict[str, str]:
 
 
 def settings_sha256(method: str, budget_name: str, dataset: str) -> str:
-    """Hash of a method's recipes, its network, the budget and the world that it trains on."""
+    """Hash of a method's recipes and network, the budget and its training world."""
     profile, budget, world = (
         find(Profile, budget_name),
         find(Budget, budget_name),

@@ -1,4 +1,4 @@
-"""`make verify-statistics`: coverage of the intervals, false positives of null stores, power, by simulation with fixed seeds."""
+"""`make verify-statistics`: coverage of intervals, false positives in null stores, and power, by seeded simulation."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ KINDS = {
 
 
 def coverage() -> dict[str, dict[str, float]]:
-    """Share of 95 % intervals that hold the true mean, per cent."""
+    """Per cent of 95 % intervals that contain the true mean."""
     found: dict[str, dict[str, float]] = {}
     for name, (draw, truth) in KINDS.items():
         found[name] = {}
         for n in SIZES:
             rng = np.random.default_rng((SEED, n))
-            # Below 20 the interval is a t interval, which is quick; at 20 each one is a bootstrap.
+            # Below 20 values the interval is a fast t interval; from 20 it is a bootstrap.
             trials = TRIALS if n < s.BOOTSTRAP_FROM else BOOTSTRAP_TRIALS
             values = draw(rng, (trials, n))
             held = sum(e.low <= truth <= e.high for e in map(s.estimate, values))
@@ -44,8 +44,8 @@ def coverage() -> dict[str, dict[str, float]]:
 
 
 def false_positives() -> dict[str, float]:
-    """Null stores, crossed (pre-training seeds x fine-tuning seeds) with an effect that a pre-training's runs share: how often
-    a difference is claimed, per cent; with the unit that is used here (`reports.analysis.scores`), and with runs counted as independent."""
+    """False positives in null stores, crossed (pre-training x fine-tuning seeds), with an effect per pre-training: how often
+    a difference is claimed, in per cent; with the pre-training as unit (`reports.analysis.scores`), and with runs taken as independent."""
     found = {}
     for seeds in (3, 5, 10):
         rng = np.random.default_rng((SEED, 1, seeds))
@@ -62,7 +62,7 @@ def false_positives() -> dict[str, float]:
 
 
 def power() -> dict[str, dict[str, float]]:
-    """Planted effects of one and two standard deviations: predicted power against how often they are found, per cent."""
+    """Planted effects of one and two standard deviations: predicted power against the rate of detection, in per cent."""
     found = {}
     for n in (3, 5, 10):
         for size in (1.0, 2.0):
@@ -80,8 +80,8 @@ def power() -> dict[str, dict[str, float]]:
 
 
 def family() -> dict[str, float]:
-    """Five methods against scratch over seven tasks, nothing there, three pre-trainings a method whose effect all their tasks share:
-    how often any is said to differ, per cent. With the seed as unit (as reports have it), without Holm, and with the task as unit."""
+    """Five methods without effect against scratch over seven tasks, three pre-trainings per method with effects shared by all tasks:
+    how often any difference is claimed, in per cent. With the seed as unit (as in reports), without Holm, and with the task as unit."""
     rng = np.random.default_rng((SEED, 3))
     hits = {"with Holm": 0, "without": 0, "tasks counted as independent": 0}
     trials = 2000
@@ -97,9 +97,9 @@ def family() -> dict[str, float]:
 
 
 def common_seeds() -> dict[str, dict[str, float]]:
-    """Intervals of the difference of two equal methods, whose pre-trainings are fine-tuned with two seeds each: coverage and mean
-    width. With fine-tuning seeds that both methods share (paired: the effect of a seed cancels), with seeds of each unit's own
-    (unpaired), and with shared seeds whose effect differs between the methods, so that the interval holds for these seeds alone."""
+    """Intervals of the difference between two equal methods, whose pre-trainings have two fine-tuning seeds each: coverage and mean
+    width. With fine-tuning seeds shared by both methods (paired: the effect of a seed cancels), with separate seeds for each unit
+    (unpaired), and with shared seeds whose effect differs between methods, so that the interval holds only for these seeds."""
     found = {}
     for seeds in (3, 5, 10):
         rng = np.random.default_rng((SEED, 4, seeds))
@@ -123,8 +123,8 @@ def common_seeds() -> dict[str, dict[str, float]]:
 
 
 def sequential() -> dict[str, float]:
-    """How often Welch's test claims a difference that is not there at any of several looks, two seeds apart, per cent: at 5 % each
-    time, and by the two rules; and with a difference of two standard deviations, how often it is found and after how many seeds."""
+    """How often Welch's test claims a non-existing difference at any of several looks, two seeds apart, in per cent: at 5 % each
+    time, and with both stopping rules; and how often, and after how many seeds, a difference of two standard deviations is detected."""
     found = {}
     for looks in (2, 3, 5):
         rng = np.random.default_rng((SEED, 5, looks))
@@ -147,7 +147,7 @@ def sequential() -> dict[str, float]:
 
 
 def misses(results: dict[str, Any]) -> list[str]:
-    """What falls short of the bounds, in words."""
+    """Missed bounds, as messages."""
     found = []
     for n, held in results["coverage_per_cent"]["gaussian"].items():
         if abs(held - 95) > 2:
@@ -170,7 +170,7 @@ def misses(results: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Simulate, then docs/verification/statistics.json."""
+    """Simulate, then write docs/verification/statistics.json."""
     results = {
         "coverage_per_cent": coverage(),
         "false_positives_per_cent": false_positives(),

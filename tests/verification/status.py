@@ -1,8 +1,8 @@
 """`make verify-status`: one line for each verification report: its verdict, whether it is fresh, and why not.
 
-A report is fresh while every module that it covers (code_of.py) is unchanged. A stale report is not a failure; one whose verdict is
-not ok is, here and in the tests. `--declare REPORT... --why TEXT` appends a declaration that the changes so far do not touch what
-these reports say.
+A report is fresh while all modules that it covers (code_of.py) are unchanged. A stale report is not a failure; one whose verdict is
+not ok is, here and in the tests. `--declare REPORT... --why TEXT` appends a declaration that the changes so far do not affect
+the results of these reports.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HEADER = """\
 
 
 class Declaration(NamedTuple):
-    """These reports also hold for `modules` with these hashes (as of `commit`), because of `why`."""
+    """States that these reports also hold for `modules` with these hashes (as of `commit`), with the reason `why`."""
 
     reports: list[str]
     commit: str
@@ -42,7 +42,7 @@ class Declaration(NamedTuple):
 
 
 class State(NamedTuple):
-    """Whether a report covers exactly the present code, and why not."""
+    """Whether a report covers exactly the current code, and if not, why."""
 
     fresh: bool
     reason: str
@@ -54,7 +54,7 @@ def read_reports() -> dict[str, dict[str, Any]]:
 
 
 def read_declarations(path: Path = DECLARED) -> list[Declaration]:
-    """The declarations, oldest first. Raises ValueError where an entry does not match its hash: it or one before it was edited."""
+    """The declarations, oldest first. Raises ValueError if an entry does not match its hash, because it or an earlier one was edited."""
     declarations, before = [], ""
     for number, entry in enumerate(yaml.safe_load(path.read_text()) or [], 1):
         content = {k: v for k, v in entry.items() if k != "sha256"}
@@ -70,12 +70,12 @@ def read_declarations(path: Path = DECLARED) -> list[Declaration]:
 
 
 def sealed(entry: Mapping[str, Any], before: str) -> str:
-    """Hash of a declaration and of the one before it."""
+    """Hash of a declaration, chained to the previous one."""
     return hashlib.sha256(f"{before}{json.dumps(entry, sort_keys=True)}".encode()).hexdigest()
 
 
 def declare(reports: list[str], why: str, path: Path = DECLARED) -> None:
-    """Append a declaration for the modules of these reports as they are now."""
+    """Append a declaration for the current modules of these reports."""
     read_declarations(path)
     entries = yaml.safe_load(path.read_text()) or []
     hashes = {module: digest for name in reports for module, digest in module_hashes(name).items()}
@@ -86,7 +86,7 @@ def declare(reports: list[str], why: str, path: Path = DECLARED) -> None:
 
 
 def state(name: str, report: Mapping[str, Any], declarations: Iterable[Declaration]) -> State:
-    """Compare the code that a report covers with the present code."""
+    """Compare the code that a report covers with the current code."""
     recorded, now = report.get("modules", {}), module_hashes(name)
     changed = [m for m, digest in now.items() if recorded.get(m) != digest]
     base, reasons = report["commit"].removesuffix("-dirty"), []
@@ -106,7 +106,7 @@ def state(name: str, report: Mapping[str, Any], declarations: Iterable[Declarati
 
 
 def _listed(modules: list[str], base: str) -> str:
-    """The first modules, each with the last commit that touched it."""
+    """The first modules, each with the last commit that changed it."""
     names = []
     for module in modules[:LISTED]:
         last = _last_commit(module, base)
@@ -115,7 +115,7 @@ def _listed(modules: list[str], base: str) -> str:
 
 
 def _last_commit(module: str, base: str) -> str:
-    """The last commit after `base` that touched a module; "" where git does not know (a shallow clone, an edit not committed)."""
+    """The last commit after `base` that changed a module; "" if git does not know it (a shallow clone, an uncommitted edit)."""
     path = file_of(f"{PACKAGE}.{module}")
     assert path is not None
     command = ["git", "log", "-1", "--format=%h", f"{base}..HEAD", "--", str(path.resolve())]
@@ -123,7 +123,7 @@ def _last_commit(module: str, base: str) -> str:
 
 
 def line(name: str, report: Mapping[str, Any], freshness: State) -> str:
-    """One line: name, verdict, state, commit and machine of the run, and the reason."""
+    """One line with name, verdict, state, commit and machine of the run, and the reason."""
     machine = report["machine"]
     where = report.get("gpu") or machine["cpu"]
     torch = machine["packages"].get("torch", "no torch")
@@ -133,7 +133,7 @@ def line(name: str, report: Mapping[str, Any], freshness: State) -> str:
 
 
 def main() -> int:
-    """Print the lines; 1 where a verdict is not ok."""
+    """Print the lines; returns 1 if a verdict is not ok."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--declare", nargs="+", choices=CODE, metavar="REPORT")
     parser.add_argument("--why", help="why the changes do not touch what the reports say")

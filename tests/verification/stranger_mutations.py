@@ -1,6 +1,6 @@
-"""Hostile changes of a store, a bundle and a spec: types, sizes, depths, names, links, pipes, numbers, duplicate keys, cut files.
+"""Hostile changes of a store, a bundle or a spec: types, sizes, depths, names, links, pipes, numbers, duplicate keys, cut files.
 
-A mutation takes what it changes and a random generator, and returns what it did in a few words.
+A mutation takes its target and a random generator, and returns a short description of the change.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from pretrain_bench.harness.contract.stage import canonical_json, key_of
 
 DEPTH, LONG = 50_000, 700_000
 RAW = "@raw:"
-"""Start of a text that is put into JSON as it is, without quotes."""
+"""Prefix of a text that is put into JSON verbatim, without quotes."""
 
 
 def hostile_names(canary: Path) -> list[str]:
-    """Names that lead out of a folder, or that no terminal and no file system should be given."""
+    """Names that lead out of a folder, or are dangerous for terminals or file systems."""
     up = "../" * 12
     return [
         str(canary), str(canary / "keep.txt"), f"{up}{str(canary)[1:]}/keep.txt", "../canary/keep.txt", "../../../canary/keep.txt",
@@ -50,7 +50,7 @@ def hostile_values(canary: Path) -> list[Any]:
 
 
 def changed_json(content: Any, rng: random.Random, canary: Path) -> str:
-    """Change one place of plain data. What was done, in words."""
+    """Change one place in parsed JSON; returns a description of the change."""
     place, key = rng.choice(list(_places(content)))
     done = f"{key!r}"[:60]
     action = rng.choice(("replace", "replace", "replace", "remove", "add", "rename", "repeat"))
@@ -69,19 +69,19 @@ def changed_json(content: Any, rng: random.Random, canary: Path) -> str:
 
 
 def _places(content: Any) -> list[tuple[Any, Any]]:
-    """Every container with every key or index in it."""
+    """Every container with each of its keys or indices."""
     keys = list(content) if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else []
     return [(content, k) for k in keys] + [place for k in keys for place in _places(content[k])]
 
 
 def as_text(content: Any) -> str:
-    """JSON with raw texts put in as they are; sorted and indented as a store writes it."""
+    """JSON with raw texts inserted verbatim, sorted and indented as in a store."""
     text = json.dumps(content, indent=1, sort_keys=True)
     parts = text.split(f'"{RAW}')
     if len(parts) == 1:
         return text
     head, tails = parts[0], parts[1:]
-    for tail in tails:  # a raw text holds no quote that is not escaped
+    for tail in tails:  # a raw text has no unescaped quotes
         end = _end_of_string(tail)
         head += json.loads(f'"{tail[:end]}"') + tail[end + 1 :]
     return head
@@ -98,7 +98,7 @@ def _end_of_string(tail: str) -> int:
 
 
 def mutate_store(runs: Path, rng: random.Random, canary: Path) -> str:
-    """Change a folder of runs in one way, a quarter of the time in two."""
+    """Change a folder of runs in one way, or with probability 1/4 in two."""
     done = [rng.choice(STORE)(runs, rng, canary) for _ in range(rng.choice((1, 1, 1, 2)))]
     return "; ".join(done)
 
@@ -115,7 +115,7 @@ def _json_file(runs: Path, rng: random.Random, canary: Path) -> str:
 
 
 def _resealed_record(runs: Path, rng: random.Random, canary: Path) -> str:
-    """A record whose own hash is right, and the key of whose spec is right, as an attacker would leave it."""
+    """Change a record or spec, and recompute its own hash or key, as an attacker would."""
     folder = rng.choice(_runs(runs))
     try:
         record, spec = (json.loads((folder / name).read_bytes()) for name in ("record.json", "spec.json"))
@@ -134,7 +134,7 @@ def _resealed_record(runs: Path, rng: random.Random, canary: Path) -> str:
 
 
 def _lines(runs: Path, rng: random.Random, canary: Path) -> str:
-    """A line of the chain or of events."""
+    """Change a line of the chain or of events."""
     path = _file(runs, rng, ".jsonl")
     lines = path.read_text(errors="replace").splitlines()
     at = rng.randrange(len(lines)) if lines else 0
@@ -159,7 +159,7 @@ def _lines(runs: Path, rng: random.Random, canary: Path) -> str:
 
 
 def changed_bytes(content: bytes, rng: random.Random) -> tuple[bytes, str]:
-    """Content that is cut, flipped, filled with zeros, doubled, or no text."""
+    """Content that is cut, bit-flipped, zeroed, doubled, or not text."""
     what = rng.choice(("cut", "flip", "zeros", "double", "empty", "no text", "append"))
     at = rng.randrange(len(content)) if content else 0
     changed = {
@@ -205,7 +205,7 @@ def _special_file(runs: Path, rng: random.Random, canary: Path) -> str:
 
 
 def _folder(runs: Path, rng: random.Random, canary: Path) -> str:
-    """A folder that is a link, has a strange name, is empty or nested deep."""
+    """Add a folder that is a link, has a strange name, is empty or deeply nested."""
     path = rng.choice([p for p in runs.rglob("*") if p.is_dir() and not p.is_symlink()] or [runs / "finetune"])
     what = rng.choice(("link", "name", "empty", "deep", "file", "partial"))
     if what == "partial":
@@ -256,7 +256,7 @@ def mutate_bundle(members: dict[str, bytes], target: Path, rng: random.Random, c
     done = what
     if what == "member":
         files[name], done = changed_bytes(files[name], rng)
-        if rng.random() < 0.7 and name != "bundle.json":  # and the list of the bundle agrees
+        if rng.random() < 0.7 and name != "bundle.json":  # and the list of the bundle matches
             _list_again(files, name)
     elif what == "name":
         strange = rng.choice(hostile_names(canary)) or "x"
@@ -310,7 +310,7 @@ def _bomb(rng: random.Random) -> bytes:
 
 
 def mutate_yaml(text: str, rng: random.Random, canary: Path) -> tuple[str, str]:
-    """A spec's text changed in one way, and what was done."""
+    """Change the text of a spec in one way; returns it with a description of the change."""
     lines = text.splitlines()
     at = rng.randrange(len(lines))
     key = lines[at].split(":")[0]

@@ -1,7 +1,7 @@
-"""`make verify-strangers`: 2,000 hostile stores, bundles and specs. No command hangs, fills the memory, fails in itself, prints
+"""`make verify-strangers`: 2,000 hostile stores, bundles and specs. No command hangs, exhausts the memory, crashes, prints
 control characters, or reads, changes or adds a file outside.
 
-`python -m tests.verification.strangers --first N --number M` repeats some of them; a report is written from the first on.
+`python -m tests.verification.strangers --first N --number M` repeats some of them; only a run from the first writes a report.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ from tests.verification.stranger_mutations import mutate_bundle, mutate_store, m
 INPUTS, SEED = 2000, 28
 CPU_SECONDS, WALL_SECONDS = 5.0, 120
 MEMORY_BYTES = 256 << 20
-"""Most above what the same command takes with the honest store."""
+"""The most memory above that of the same command with the honest store."""
 SECRET = "canary-6b1f0c"
 PART = 100
-"""Inputs that one process judges: memory that a command leaves behind would hide what the next one takes."""
+"""Inputs per process: memory that one command leaves allocated would hide the use of the next."""
 KINDS = ("store", "store", "store", "bundle", "yaml")
 SPECS = (Budget, Dataset, Profile, Suite, Task)
 
 
 class Honest(NamedTuple):
-    """What the inputs are made from: a store, the members of a bundle of it, and specs that ship."""
+    """The sources of the inputs: a store, the members of its bundle, and built-in specs."""
 
     runs: Path
     members: dict[str, bytes]
@@ -60,14 +60,14 @@ class Honest(NamedTuple):
 
 
 def make_honest(folder: Path) -> Honest:
-    """A store of two methods and one run with an artifact, in its chain, and a bundle of it."""
+    """Write a store with two methods and one run with an artifact, and its bundle."""
     from tests.harness.store.test_store import finish, spec
     from tests.reports.stores import add, rewrite
 
     store = Store(folder / "honest")
     for method in ("scratch", "ours"):
         add(store, method, 0.5)
-    for record in list(store.records()):  # a commit would be looked up for every input
+    for record in list(store.records()):  # otherwise the commit would be looked up for every input
         rewrite(store, record, provenance=record.provenance.model_copy(update={"git_commit": None}))
     finish(store, spec())
     bundle = folder / "honest.bundle.tar.zst"
@@ -78,7 +78,7 @@ def make_honest(folder: Path) -> Honest:
 
 
 class Canary:
-    """A folder of the user's beside the hostile one. It stays as it is, and its secret is in no output."""
+    """A folder of the user's beside the hostile one. It must not change, and its secret must not appear in any output."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -89,7 +89,7 @@ class Canary:
         self._before = self._state()
 
     def problem(self) -> str | None:
-        """What was changed, or None."""
+        """A description of a change, or None."""
         after = self._state()
         changed = [name for name in {*self._before, *after} if self._before.get(name) != after.get(name)]
         return f"outside: {changed[0]} was changed" if changed else None
@@ -101,7 +101,7 @@ class Canary:
 
 
 class Judge:
-    """Runs commands in this process and collects what is wrong with them."""
+    """Runs commands in this process and collects their problems."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
@@ -127,7 +127,7 @@ class Judge:
                     self.problems.append(f"{' '.join(arguments[:2])}: {sign!r}: {text[at : at + 400]!r}")
 
     def load_runs(self, runs: Path) -> None:
-        """What a report starts from."""
+        """Load runs as a report does."""
         with self._watched("load_runs"):
             try:
                 pb.load_runs(runs)
@@ -136,7 +136,7 @@ class Judge:
                 self.outcomes["load_runs: refused"] += 1
 
     def load(self, path: Path, kind: Any) -> None:
-        """Load a spec: it is read, or refused by name."""
+        """Load a spec, which must be read or refused by name."""
         with self._watched("spec"):
             for read in (load_spec, load_with_lines):
                 try:
@@ -167,7 +167,7 @@ class Judge:
 
 
 class Hang(Exception):
-    """A command that waits for something that never comes."""
+    """A command hangs."""
 
 
 def _hangs(*_: object) -> None:
@@ -175,7 +175,7 @@ def _hangs(*_: object) -> None:
 
 
 def _memory_bytes(name: str) -> int:
-    """Memory of this process by the kernel: VmRSS now, VmHWM at most."""
+    """Memory of this process from the kernel: VmRSS (current) or VmHWM (peak)."""
     line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024
 
@@ -186,7 +186,7 @@ def _reset_peak() -> None:
 
 @contextlib.contextmanager
 def undrawn() -> Iterator[None]:
-    """Reports leave an empty file in place of each picture: figures are drawn from the tables, never from a store's files."""
+    """Reports write empty files instead of pictures: figures are drawn from tables, never from a store's files."""
     from pretrain_bench.reports import build
     from pretrain_bench.reports.figures.pool import FigurePool
 
@@ -203,7 +203,7 @@ def undrawn() -> Iterator[None]:
 
 
 def read_store(runs: Path, folder: Path, judge: Judge, number: int = 0) -> None:
-    """Everything that reads a folder of runs, then what cleans it. Every tenth input has all commands, the others have those that
+    """Run all commands that read a folder of runs, then those that clean it. Every tenth input runs all commands, the others those that
     take less time."""
     where, all_commands = ("--runs", str(runs)), number // len(KINDS) % 10 == 0
     judge.command(folder, "show", *where)
@@ -219,7 +219,7 @@ def read_store(runs: Path, folder: Path, judge: Judge, number: int = 0) -> None:
 
 
 def one_input(number: int, honest: Honest, scratch: Path, judge: Judge) -> str:
-    """Make one hostile input, give it to the commands, and check what is outside. What was done, in words."""
+    """Create one hostile input, run the commands on it, and check the files outside. Returns a description of the input."""
     rng, folder = random.Random(f"{SEED}-{number}"), scratch / f"input{number}"
     folder.mkdir()
     canary, kind = Canary(folder / "canary"), KINDS[number % len(KINDS)]
@@ -255,7 +255,7 @@ def one_input(number: int, honest: Honest, scratch: Path, judge: Judge) -> str:
 
 
 def _leaks(work: Path) -> str | None:
-    """A file that a command wrote and that holds the canary's secret."""
+    """A file written by a command that contains the canary's secret."""
     packed = work / "packed.bundle.tar.zst"
     if packed.is_file() and any(SECRET.encode() in content for content in members(packed).values()):
         return packed.name
@@ -266,14 +266,14 @@ def _leaks(work: Path) -> str | None:
 
 
 def run_inputs(numbers: range, scratch: Path) -> tuple[Judge, dict[int, str]]:
-    """Judge inputs by their numbers: the judge, and the problems by number."""
+    """Judge inputs by number; returns the judge, and the problems by number."""
     os.environ["BENCH_CACHE"] = str(scratch / "cache")
     honest, problems = make_honest(scratch), dict[int, str]()
     judge = Judge()
     with undrawn():
         (scratch / "warm").mkdir()
         shutil.copytree(honest.runs, scratch / "warm/runs")
-        read_store(scratch / "warm/runs", scratch / "warm", judge)  # imports; and the honest store is taken
+        read_store(scratch / "warm/runs", scratch / "warm", judge)  # imports; and the honest store must be accepted
         assert not judge.problems, judge.problems
         judge.largest_cpu, judge.largest_bytes = 0.0, 0
         for number in numbers:

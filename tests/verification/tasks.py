@@ -1,6 +1,6 @@
-"""`make verify-tasks`: every kind of task overfits one procedural scene, and every task at `tiny` beats a predictor that sees nothing.
+"""`make verify-tasks`: every kind of task overfits one procedural scene, and every task at `tiny` beats a constant prediction.
 
-Runs the real stages from scratch: some 40 minutes on two cores.
+Runs the real stages from scratch: about 40 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ STILL: dict[str, Any] = {
     "contrast_probability": 0.0, "translation_ratio": 0.0, "jitter_std": 0.0, "offset_voxels": 0, "elastic": (),
     "clip_metres": None, "max_voxels_per_scene": None, "batch": 1, "micro_batch": 1,
 }  # fmt: skip
-"""Changes to a recipe that leave the one scene as it is."""
+"""Recipe changes that switch off augmentation of the scene."""
 
 
 LEAST_BOXES = 3
 
 
 class Overfit(NamedTuple):
-    """One scene to overfit: the task, changes to its tiny recipe, and the least metrics."""
+    """One scene to overfit: the task, changes to its tiny recipe, and lower bounds on metrics."""
 
     task: str
     changes: dict[str, Any]
@@ -81,7 +81,7 @@ OVERFITS = (
 def stages(
     task: str, source: PreparedDataset, size: str = BUDGET, machine: Machine = ONE_THREAD
 ) -> tuple[PlannedStage, PlannedStage]:
-    """The two stages of `bench run --method scratch --task TASK --budget SIZE`, by default with one thread."""
+    """Both stages of `bench run --method scratch --task TASK --budget SIZE`, by default with one thread."""
     budget = find(Budget, size)
     specs = CellSpecs(find(Method, "scratch"), find(Task, task), budget, find(Profile, budget.default_profile or size))
     cell = Cell(method="scratch", pretrain_dataset="none", task=task, budget=size, profile=specs.profile.name)
@@ -90,7 +90,7 @@ def stages(
 
 
 def data_of(task: str, size: str = BUDGET) -> PreparedDataset:
-    """The procedural stand-in of a task's dataset, at the size of the budget's profile."""
+    """The synthetic stand-in of a task's dataset, at the size of the budget's profile."""
     budget = find(Budget, size)
     profile = find(Profile, budget.default_profile or size)
     name = find(Dataset, find(Task, task).dataset).stand_in
@@ -99,7 +99,7 @@ def data_of(task: str, size: str = BUDGET) -> PreparedDataset:
 
 
 def scene_to_overfit(source: PreparedDataset, scenes: tuple[str, ...], most_voxels: int) -> tuple[str, float]:
-    """The scene with the fewest points, or the first of three boxes or more, and the smallest voxel size that fits."""
+    """The scene with the fewest points, or the first with at least three boxes, and the smallest voxel size that fits."""
 
     def voxels(scene: str, size: float) -> int:
         return len(quantise(to_cells(np.asarray(load_cloud(source.folder, scene).xyz), size)).coordinates)
@@ -112,7 +112,7 @@ def scene_to_overfit(source: PreparedDataset, scenes: tuple[str, ...], most_voxe
 
 
 def make_weights(first: PlannedStage, root: Path) -> Path:
-    """Run the stage that makes first weights in `root`; its artifacts."""
+    """Run the stage that draws the initial weights in `root`; returns its artifacts."""
     lay_out(root, first, {}, None)
     set_up_torch(first.spec)
     init.run(StageContext.open(root))
@@ -120,7 +120,7 @@ def make_weights(first: PlannedStage, root: Path) -> Path:
 
 
 def run_stages(first: PlannedStage, last: PlannedStage) -> dict[str, float]:
-    """Make the weights and fine-tune them; the stage's own metrics (not defined ones as 0) and `cpu_seconds`."""
+    """Draw the weights and fine-tune them. Returns the stage's own metrics (undefined ones as 0) and `cpu_seconds`."""
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -131,7 +131,7 @@ def run_stages(first: PlannedStage, last: PlannedStage) -> dict[str, float]:
 
 
 def overfit(what: Overfit) -> dict[str, float]:
-    """Train on one scene and score the same scene."""
+    """Train on one scene, and score the same scene."""
     source = data_of(what.task)
     first, last = stages(what.task, source)
     assert last.spec.split is not None
@@ -154,7 +154,7 @@ def overfit(what: Overfit) -> dict[str, float]:
 
 
 def against_constant(task: str) -> dict[str, float]:
-    """Test score of the final weights of a `tiny` run from scratch, and of a predictor without any input."""
+    """Test score of the final weights of a `tiny` run from scratch, and of a constant prediction."""
     source = data_of(task)
     first, last = stages(task, source)
     metrics = run_stages(first, last)
@@ -168,7 +168,7 @@ def against_constant(task: str) -> dict[str, float]:
 
 
 def measure(job: tuple[str, str]) -> dict[str, float]:
-    """One job: ("overfit" or "tiny", task). What was measured with the same code, data and settings is not measured again."""
+    """One job: ("overfit" or "tiny", task). Measurements with equal code, data and settings are reused."""
     part, task = job
     what = next((w for w in OVERFITS if part == "overfit" and w.task == task), None)
     specs = [planned.spec.model_dump(mode="json") for planned in stages(task, data_of(task))]
@@ -182,7 +182,7 @@ def measure(job: tuple[str, str]) -> dict[str, float]:
 
 
 def misses(results: dict[str, Any]) -> list[str]:
-    """What falls short, in words."""
+    """Missed bounds, as messages."""
     found = []
     for what in OVERFITS:
         for name, least in what.least.items():
@@ -209,7 +209,7 @@ def main() -> None:
     jobs = [("overfit", what.task) for what in OVERFITS if what.task in tasks and options.part != "tiny"]
     jobs += [("tiny", task) for task in tasks if options.part != "overfit"]
     for name in dict.fromkeys(task for _, task in jobs):
-        data_of(name)  # prepared once, by all cores
+        data_of(name)  # prepared once, on all cores
     results: dict[str, dict[str, Any]] = {"overfit": {}, "tiny": {}}
     with ProcessPoolExecutor(options.processes, get_context("spawn")) as pool:
         for (part, task), found in zip(jobs, pool.map(measure, jobs), strict=True):

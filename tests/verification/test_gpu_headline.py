@@ -1,4 +1,4 @@
-"""What `make verify-gpu-headline` reads from a stage, and that its verdict can fail."""
+"""`make verify-gpu-headline` reads a stage correctly, and its verdict can fail."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_steps_and_memory_are_read_from_the_events(tmp_path: Path, planned: Plan
     assert (row["step_seconds"], row["of_it_waiting_for_data"]) == (1.5, 0.75), "the first two are not counted"
     assert (row["gpu_mib"], row["samples_a_step"], row["sparse_gflop_a_step"]) == (3.0, 2.0, 1.0)
     assert row["paper_steps"] == 30 and row["paper_hours"] == pytest.approx(30 * 1.5 / 3600)
-    # 2 scenes of at most 2,500 voxels, quarter width, at 3 TFLOP a second.
+    # 2 scenes of at most 2,500 voxels, quarter width, at 3 TFLOP per second.
     assert row["plan_step_seconds"] == pytest.approx(2 * 2500 * 6.5e6 / 16 / 3e12)
 
 

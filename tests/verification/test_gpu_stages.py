@@ -1,4 +1,4 @@
-"""What `make verify-gpu-stages` compares, and that its verdict can fail."""
+"""`make verify-gpu-stages` compares stages correctly, and its verdict can fail."""
 
 from __future__ import annotations
 

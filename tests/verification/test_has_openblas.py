@@ -1,4 +1,4 @@
-"""`make perf-minkowski` and `make verify-minkowski` say that OpenBLAS is missing before they download anything."""
+"""`make perf-minkowski` and `make verify-minkowski` report a missing OpenBLAS before they download anything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.verification.has_openblas import problem
 
 
 def compiler(folder: Path, code: int) -> str:
-    """A PATH whose C++ compiler ends with `code`."""
+    """A PATH with a C++ compiler that exits with `code`."""
     program = folder / "c++"
     program.write_text(f"#!/bin/sh\nexit {code}\n")
     program.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Samples of `make verify-crash-points`, `verify-power-cut` and `verify-strangers`; and that they would notice a fault."""
+"""Samples of `make verify-crash-points`, `verify-power-cut` and `verify-strangers`, and checks that they detect faults."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_sample_of_hostile_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_link_that_is_followed_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cleaning that follows `.partial`, as it once did, changes what is outside."""
+    """A `clean` that follows `.partial`, as it once did, changes files outside."""
     canary = strangers.Canary(tmp_path / "canary")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / ".partial").symlink_to(canary.folder)

@@ -1,4 +1,4 @@
-"""A short `make verify-learning`: one seed of one method really learns; and its verdict can fail."""
+"""A short `make verify-learning`: one seed of one method really learns, and the verdict can fail."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_one_seed_of_csc_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 def test_depthcontrast_is_ranked_and_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two steps: they teach nothing, but every number of the report is there, and the probe is of the weights that were left."""
+    """Two steps teach nothing, but the report has all its values, and the probe uses the trained weights."""
     source = DataSources(frame_stride=50, world="smoke").prepare(learning.DATASET, strict=True, say=print)
     monkeypatch.setattr(learning, "HELD_OUT_BATCHES", 8)
     monkeypatch.setattr(learning, "NEGATIVES", 5)
@@ -59,7 +59,7 @@ def test_depthcontrast_is_ranked_and_probed(tmp_path: Path, monkeypatch: pytest.
 
 
 def shortened(planned: PlannedStage, steps: int, **recipe: int) -> PlannedStage:
-    """The stage with a budget of `steps` steps: the budget decides how long a stage trains, whatever its recipe says."""
+    """The stage with a budget of `steps` steps; the budget limits the training, whatever its recipe says."""
     limits = planned.spec.limits.model_copy(update={"loader_workers": 0, "amount": float(steps)})
     changed = {**(planned.spec.recipe or {}), "steps": steps, **recipe}
     return planned._replace(spec=planned.spec.model_copy(update={"recipe": changed, "limits": limits}))

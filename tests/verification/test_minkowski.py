@@ -1,4 +1,4 @@
-"""The check of row order, as far as it goes without MinkowskiEngine."""
+"""The check of row order, without MinkowskiEngine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_embedded_engine_keeps_rows_in_the_order_given() -> None:
 
 
 class Shuffling(torch.nn.Module):
-    """Pools scans in reverse order, with coordinates that say so, as MinkowskiEngine does in the order of its hash map."""
+    """Pools scans in reverse order, with matching coordinates, as MinkowskiEngine pools in the order of its hash map."""
 
     def __init__(self, tell: bool) -> None:
         super().__init__()

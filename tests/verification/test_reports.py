@@ -1,4 +1,4 @@
-"""The committed reports have the verdict ok and name the code they cover; and the GPU verification works as far as a CPU can show."""
+"""The committed reports have the verdict ok and name the code that they cover; and parts of the GPU verification run on a CPU."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_make_verify_runs_every_verification() -> None:
 
 @pytest.mark.parametrize("name", CODE)
 def test_a_report_is_ok(name: str) -> None:
-    """A stale one is a warning of `make verify-status`; one that is not ok fails here."""
+    """A stale report is only a warning of `make verify-status`; one that is not ok fails here."""
     found = json.loads((FOLDER / f"{name}.json").read_bytes())
     assert found["verdict"] == "ok", f"{name}.json: {found['verdict']}; repair it and run `make verify-{name}` again"
     assert module_hashes(name), "every module that it covers exists"

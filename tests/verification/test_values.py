@@ -1,4 +1,4 @@
-"""A sample of `make verify-values`; and that it would notice a value that passes without a word."""
+"""A sample of `make verify-values`, and a check that it detects a silently accepted value."""
 
 from __future__ import annotations
 

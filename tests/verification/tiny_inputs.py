@@ -1,4 +1,4 @@
-"""Tiny inputs in every layout that is read: two scenes each, a box of a room or a street, sound in every value. `seed` makes them differ."""
+"""Tiny valid inputs in every supported layout: two scenes each, of a box-shaped room or a street. They vary with `seed`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FRAMES = 3
 
 
 def room_parts(rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
-    """Class to points (N, 6) with colours from 0 to 255: floor, ceiling, a wall and a chair."""
+    """Maps classes to points (N, 6) with colours in 0..255: floor, ceiling, a wall and a chair."""
     flat = rng.uniform(0, 1, (4, POINTS, 2))
     zeros = np.zeros(POINTS)
     places = {
@@ -46,7 +46,7 @@ def write_s3dis(root: Path, seed: int) -> None:
 
 
 def camera_pose(number: int, seed: int) -> NDArray[np.float64]:
-    """Camera to world of a level camera that turns a little from frame to frame."""
+    """Camera-to-world pose of a level camera that turns slightly from frame to frame."""
     angle = 0.4 + 0.15 * number + 0.01 * (seed % 100)
     forward, down = np.array([np.cos(angle), np.sin(angle), 0]), np.array([0, 0, -1.0])
     pose = np.eye(4)

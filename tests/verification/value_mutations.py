@@ -1,7 +1,7 @@
 """Mutations of values, by layout: scales, signs, transposes, offsets, dropped files.
 
-A mutation takes the root of a tiny input (tiny_inputs.py) and a random generator, and damages one scene. Left out is what no
-reader could see: colours at half their brightness, a mirrored scene, one annotation file of a room.
+A mutation takes the root of a tiny input (tiny_inputs.py) and a random generator, and damages one scene. Changes that no
+reader can detect are left out: halved brightness, a mirrored scene, a missing annotation file of a room.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Mutation = Callable[[Path, np.random.Generator], None]
 
 
 class Kind(NamedTuple):
-    """A way to read a quantity from a scene's file, change it, and write it back, for every change of `changes`."""
+    """How to read a quantity from a scene's file, change it, and write it back, for each change in `changes`."""
 
     place: str
     edit: Callable[[Path, Change, np.random.Generator], None]
@@ -33,24 +33,24 @@ class Kind(NamedTuple):
 
 
 def scaled(*factors: float) -> dict[str, Change]:
-    """By one of the factors, give or take a few per cent."""
+    """Multiply by one of the factors, within a few per cent."""
     return {f"times {f:g}": lambda a, rng, f=f: a * (f * rng.uniform(0.97, 1.03)) for f in factors}
 
 
 def exactly(*factors: float) -> dict[str, Change]:
-    """By exactly these factors."""
+    """Multiply by exactly one of these factors."""
     return {f"times {f:g}": lambda a, rng, f=f: a * f for f in factors}
 
 
 def negated_axes(a: Array, rng: np.random.Generator) -> Array:
-    """One column of the rotation, or all three, mirrored."""
+    """Negate one column of the rotation, or all three."""
     a = a.copy()
     a[:3, rng.choice(3, int(rng.choice([1, 3])), replace=False)] *= -1
     return a
 
 
 def negated_entry(a: Array, rng: np.random.Generator) -> Array:
-    """The sign of one entry of the rotation lost; of one that is not nearly zero."""
+    """Negate one entry of the rotation that is not nearly zero."""
     a = a.copy()
     rows, columns = np.nonzero(np.abs(a[:3, :3]) > 0.1)
     at = int(rng.integers(len(rows)))
@@ -59,21 +59,21 @@ def negated_entry(a: Array, rng: np.random.Generator) -> Array:
 
 
 def stretched(a: Array, rng: np.random.Generator) -> Array:
-    """One column of the rotation of another length."""
+    """Scale one column of the rotation."""
     a = a.copy()
     a[:3, int(rng.integers(3))] *= rng.choice([0.01, 0.5, 0.9, 1.1, 2, 1000])
     return a
 
 
 def other_last_row(a: Array, rng: np.random.Generator) -> Array:
-    """A last row that is not 0 0 0 1."""
+    """Replace the last row 0 0 0 1."""
     a = a.copy()
     a[3, int(rng.integers(4))] += rng.choice([-1, 0.5, 2])
     return a
 
 
 def mixed_up(a: Array, rng: np.random.Generator) -> Array:
-    """Rows as they come of a matrix that was stored column by column and read row by row."""
+    """Rows of a matrix that was stored column by column and is read row by row."""
     return a.T.reshape(a.shape)
 
 
@@ -117,7 +117,7 @@ METRES = scaled(0.001, 0.01, 100, 1000)
 
 
 def far_away(a: Array, rng: np.random.Generator) -> Array:
-    """Moved by 10 to 10,000 km, as in national grids."""
+    """Move by 10 to 10,000 km, as in national grids."""
     return a + rng.choice([-1, 1], 3) * 10 ** rng.uniform(4, 7, 3)
 
 
@@ -126,7 +126,7 @@ BYTES = {**exactly(1 / 255, 256, 257, 0, -1), "over 1000": lambda a, rng: a / 10
 
 
 def text_matrix(path: Path, change: Change, rng: np.random.Generator) -> None:
-    """A matrix, as numpy writes it."""
+    """A text file with a matrix, as written by numpy."""
     np.savetxt(path, change(np.loadtxt(path), rng), fmt="%.9g")
 
 
@@ -169,14 +169,14 @@ def alignment(path: Path, change: Change, rng: np.random.Generator) -> None:
 
 
 def tilted(a: Array, rng: np.random.Generator) -> Array:
-    """The vertical axis turned to the side."""
+    """Turn the vertical axis to the side."""
     turn = np.eye(4)
     turn[1:3, 1:3] = [[0, -1], [1, 0]] if rng.random() < 0.5 else [[0.8, -0.6], [0.6, 0.8]]
     return turn @ a
 
 
 def stream(path: Path, change: Change, rng: np.random.Generator, field: str) -> None:
-    """The depth intrinsics, all poses or all pictures of a stream."""
+    """The depth intrinsics, all poses or all images of a stream."""
     header, frames, same = read_header(path), list(read_frames(path)), _same(change, rng)
     if field == "intrinsic":
         header = header._replace(intrinsic_depth=change(header.intrinsic_depth, rng))
@@ -192,7 +192,7 @@ def _repainted(encoded: bytes, change: Change, rng: np.random.Generator) -> byte
 
 
 def picture(path: Path, change: Change, rng: np.random.Generator) -> None:
-    """A colour picture as PNG, in 16 bits grey where values do not fit into 8."""
+    """A colour image as PNG, or 16-bit grey if values do not fit into 8 bits."""
     values = change(np.asarray(Image.open(path).convert("RGB")), rng)
     sixteen = values.max() > 255
     Image.fromarray(values[:, :, 0].astype(np.uint16) if sixteen else values.astype(np.uint8)).save(path, format="PNG")
@@ -236,7 +236,7 @@ def car_pose(path: Path, change: Change, rng: np.random.Generator) -> None:
 
 
 def shifted(a: Array, rng: np.random.Generator) -> Array:
-    """The translation a thousand times as long."""
+    """Multiply the translation by a thousand."""
     a = a.copy()
     a[:3, 3] *= 1000
     return a
@@ -262,7 +262,7 @@ def view_calibration(path: Path, change: Change, rng: np.random.Generator, row: 
 
 
 def boxes(path: Path, change: Change, rng: np.random.Generator, columns: slice = slice(4, 7)) -> None:
-    """Numbers of all boxes of a SUN RGB-D view."""
+    """The values of all boxes of a SUN RGB-D view."""
     lines = [line.split() for line in path.read_text().splitlines()]
     changed = change(np.array([line[1:] for line in lines], float)[:, columns], rng)
     for line, values in zip(lines, changed, strict=True):
@@ -272,7 +272,7 @@ def boxes(path: Path, change: Change, rng: np.random.Generator, columns: slice =
 
 
 def drop(path: Path, change: Change, rng: np.random.Generator) -> None:
-    """No such file."""
+    """Remove the file."""
     path.unlink()
 
 
@@ -341,7 +341,7 @@ KINDS: dict[str, list[Kind]] = {
 
 
 def mutations(layout: str) -> dict[str, Mutation]:
-    """Name to mutation: the file, what of it (by the editor's order in KINDS), and the change."""
+    """Maps names to mutations: a file, a quantity in it (in the editor's order of KINDS), and a change."""
     named: dict[str, Mutation] = {}
     for number, kind in enumerate(KINDS[layout]):
         for what, change in kind.changes.items():

@@ -1,7 +1,7 @@
-"""`make verify-values`: values that cannot be what a format promises, in every layout: 2,000 damaged inputs and more.
+"""`make verify-values`: values that violate a format, in every layout: more than 2,000 damaged inputs.
 
-Each tiny input is prepared once undamaged, then with one mutation (value_mutations.py). It must end in an error, in a problem that
-the undamaged input has not, or in the same prepared files. Specs (YAML) and files of weights are damaged in the same way.
+Each tiny input is prepared undamaged, then with one mutation (value_mutations.py), which must give an error, a problem that
+the undamaged input does not have, or identical prepared files. Specs (YAML) and weight files are damaged in the same way.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def read(root: Path, dataset: Dataset, cache: Path) -> Manifest:
 
 
 def dataset_outcome(case: Case, sound: Path, manifest: Manifest, scratch: Path) -> Outcome:
-    """What preparing an input with one mutation ends in."""
+    """The outcome of preparing an input with one mutation."""
     root = scratch / "root"
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(sound, root)
@@ -76,7 +76,7 @@ SPEC_MUTATIONS = ("key given twice", "leading zeros", "base 60", "sign")
 
 
 def spec_outcome(case: Case, scratch: Path) -> Outcome:
-    """What reading a damaged budget ends in."""
+    """The outcome of reading a damaged budget."""
     rng, lines, path = np.random.default_rng([SEED, case.round]), BUDGET.splitlines(), scratch / "budget.yaml"
     path.write_text(BUDGET)
     sound = load_spec(path, Budget)
@@ -103,7 +103,7 @@ def spec_outcome(case: Case, scratch: Path) -> Outcome:
 
 
 def weights_outcome(case: Case, scratch: Path) -> Outcome:
-    """The result of reading weights with one non-finite value."""
+    """The outcome of reading weights with one non-finite value."""
     rng = np.random.default_rng([SEED, case.round])
     state = {f"layer{i}": torch.ones(3, 4) for i in range(3)}
     state[f"layer{rng.integers(3)}"].view(-1)[int(rng.integers(12))] = float(rng.choice([np.nan, np.inf, -np.inf]))
@@ -117,7 +117,7 @@ def weights_outcome(case: Case, scratch: Path) -> Outcome:
 
 
 def cases(rounds: int) -> Iterator[Case]:
-    """Every mutation of every layout, in each round on another input and with other random numbers."""
+    """All mutations of all layouts; each round uses another input and other random numbers."""
     kinds = [(layout, name) for layout in WRITERS for name in mutations(layout)]
     kinds += [("spec", name) for name in SPEC_MUTATIONS] + [("weights", "not finite")]
     return (Case(*kind, number) for number in range(rounds) for kind in kinds)
@@ -144,7 +144,7 @@ def run(chosen: list[Case], scratch: Path) -> dict[Case, Outcome]:
 
 
 def main() -> int:
-    """Everything, then docs/verification/values.json; 1 where an input gave another result without a word."""
+    """Run all cases, then write docs/verification/values.json; returns 1 if an input silently gave a different result."""
     with tempfile.TemporaryDirectory() as folder:
         outcomes = run(list(cases(ROUNDS)), Path(folder))
     results: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Procedural rooms written in the layouts that people have: one writer each, from the specification and not from the readers."""
+"""Writers of procedural rooms in third-party layouts, one per layout, implemented from the specification and not from the readers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCANNET_ORDER = (
 
 
 class Shot(NamedTuple):
-    """A rendered frame: colour (H, W, 3) uint8, depth (H, W) uint16 millimetres, pose (4, 4) camera to world."""
+    """A rendered frame: colour (H, W, 3) uint8, depth (H, W) uint16 millimetres, camera-to-world pose (4, 4)."""
 
     colour: NDArray[np.uint8]
     depth: NDArray[np.uint16]
@@ -32,14 +32,14 @@ class Shot(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """Frames of one room, seen by a camera `intrinsic` (3, 3)."""
+    """Frames of one room from a camera with `intrinsic` (3, 3)."""
 
     intrinsic: NDArray[np.float64]
     shots: list[Shot]
 
 
 class Points(NamedTuple):
-    """A cloud of a room: xyz (N, 3) float32, rgb (N, 3) uint8, class names and instance numbers from 0 (N,)."""
+    """The cloud of a room: xyz (N, 3) float32, rgb (N, 3) uint8, class names (N,) and instance numbers (N,) from 0."""
 
     xyz: NDArray[np.float32]
     rgb: NDArray[np.uint8]
@@ -59,7 +59,7 @@ def record(intrinsic: NDArray[np.float64], size: tuple[int, int], frames: int = 
 
 
 def cloud(seed: int, names: tuple[str, ...], kinds: tuple[str, ...] = S3DIS_KINDS, density: int = 60) -> Points:
-    """Points of a procedural room with the classes of a dataset; anything else is its last class."""
+    """Points of a procedural room with the classes of a dataset; other objects have its last class."""
     rng = np.random.default_rng(seed)
     world = rooms.build_room(rng, kinds)
     sampled = sensors.sample_surfaces(world, rng, density)
@@ -76,12 +76,12 @@ def save_png(path: Path, picture: NDArray) -> None:
 
 
 def units(depth: NDArray[np.uint16], per_metre: float) -> NDArray[np.uint16]:
-    """Depth in another unit than millimetres."""
+    """Convert depth from millimetres to another unit."""
     return np.round(depth * (per_metre / 1000)).astype(np.uint16)
 
 
 def seven_scenes(root: Path) -> Recorded:
-    """A scene with two sequences; the second one is for testing. Depth and colour are seen by one camera, that of depth."""
+    """A scene with two sequences, the second for testing. Depth and colour are rendered from the depth camera."""
     recorded = record(resized(pinhole(585, 585, 320, 240), 0.25), (160, 120))
     for sequence in ("seq-01", "seq-02"):
         for number, shot in enumerate(recorded.shots):
@@ -96,7 +96,7 @@ def seven_scenes(root: Path) -> Recorded:
 
 
 def tum(root: Path, name: str = "rgbd_dataset_freiburg3_room") -> Recorded:
-    """A recording of the camera freiburg3, whose three streams have times of their own."""
+    """A recording of the camera freiburg3, whose three streams have separate timestamps."""
     recorded = record(resized(pinhole(535.4, 539.2, 320.1, 247.6), 0.25), (160, 120))
     folder = root / name
     lists: dict[str, list[str]] = {"rgb": ["# color images"], "depth": ["# depth maps"], "truth": ["# ground truth"]}
@@ -113,7 +113,7 @@ def tum(root: Path, name: str = "rgbd_dataset_freiburg3_room") -> Recorded:
 
 
 def quaternion(pose: NDArray[np.float64]) -> NDArray[np.float64]:
-    """x y z w of a rotation, by its eigenvector."""
+    """Quaternion x y z w of a rotation, from its eigenvector."""
     r = pose[:3, :3]
     k = np.array(
         [
@@ -156,7 +156,7 @@ def open3d(root: Path) -> Recorded:
 
 
 def frames_25k(root: Path) -> Recorded:
-    """A scene whose colour pictures are as large as its depth images, and their intrinsics those of 1296 pixels."""
+    """A scene whose colour images have the size of the depth images, but intrinsics for a width of 1296 pixels."""
     recorded = record(resized(pinhole(577.87, 577.87, 319.5, 239.5), 0.25), (160, 120))
     folder = root / "scene0000_00"
     for number, shot in enumerate(recorded.shots):
@@ -172,7 +172,7 @@ def frames_25k(root: Path) -> Recorded:
 
 
 def arkitscenes(root: Path) -> Recorded:
-    """A video with one camera; the intrinsics' times are off by a millisecond, and every tenth column of depth is unsure."""
+    """A video with one camera; the timestamps of intrinsics are off by a millisecond, and every tenth depth column has low confidence."""
     recorded = record(pinhole(104, 105, 63.5, 47.5), (128, 96))
     folder = root / "3dod/Training/41069021/41069021_frames"
     lines = []
@@ -225,7 +225,7 @@ def pointcept_s3dis(root: Path) -> dict[str, Points]:
 
 
 def pointcept_scannet(root: Path) -> dict[str, Points]:
-    """Two scenes to train, one to validate, one without labels. A tenth of the points has no label."""
+    """Two training scenes, one validation scene, one without labels. A tenth of the points is unlabelled."""
     written = {}
     parts = (
         ("train", "scene0000_00"), ("train", "scene0001_00"), ("val", "scene0011_00"), ("test", "scene0707_00"),
@@ -259,7 +259,7 @@ BOXES = np.array([[1, 2, 0.5, 1, 1.5, 0.8, 5], [2, 1, 0.4, 2, 0.9, 0.7, 7]], np.
 
 
 def scannet_dump(root: Path, kind: str) -> dict[str, Points]:
-    """Scans as VoteNet (aligned) or MMDetection3D (with the alignment) dumps them."""
+    """Scans as dumped by VoteNet (aligned) or MMDetection3D (with the alignment)."""
     written = {}
     folder = root / {"votenet": "scannet_train_detection_data", "mmdetection3d": "scannet_instance_data"}[kind]
     folder.mkdir(parents=True)
@@ -295,7 +295,7 @@ def mmdetection3d_s3dis(root: Path) -> dict[str, Points]:
 
 
 def votenet_sunrgbd(root: Path) -> dict[str, NDArray[np.float64]]:
-    """A view to train and one to validate; number to its table (N, 6), colours 0 to 1. Each has a bed and a desk of half sizes."""
+    """A training and a validation view; returns number to table (N, 6), colours in 0..1. Each has a bed and a desk, stored with half sizes."""
     written = {}
     for number, part in (("005051", "train"), ("000001", "val")):
         points = cloud(int(number), SCANNET_ORDER, SCANNET_KINDS)
@@ -309,7 +309,7 @@ def votenet_sunrgbd(root: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def ids(names: NDArray[np.str_], order: tuple[str, ...]) -> NDArray[np.int64]:
-    """(N,) the place of each name, -1 for none."""
+    """(N,) the index of each name, -1 for unknown ones."""
     place = {name: number for number, name in enumerate(order)}
     return np.array([place.get(name, -1) for name in names.tolist()])
 

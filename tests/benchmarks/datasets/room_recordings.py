@@ -1,4 +1,4 @@
-"""Recordings of a furnished box room, ray-cast: the world, poses and depth can be spoilt as real recordings are."""
+"""Ray-cast recordings of a furnished box room, whose world, poses and depth can be damaged as in real recordings."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pretrain_bench.benchmarks.datasets.sampled_frames import SampledFrames
 SIZE = (64, 48)
 INTRINSIC: NDArray[np.float64] = np.array([[55.0, 0, 31.5], [0, 55.0, 23.5], [0, 0, 1]])
 BOXES = (((0, 0, 0), (6, 5, 2.6)), ((3.6, 1.2, 0), (4.8, 2.0, 0.8)), ((5.2, 4, 0), (5.9, 4.9, 1.9)))
-"""The room, seen from inside, and two things in it, seen from outside: least and greatest corner."""
+"""The room, seen from inside, and two objects in it, seen from outside: lowest and highest corner."""
 Y_DOWN = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
-"""From a world with z up to one with y down."""
+"""Rotation from a z-up world to a y-down world."""
 
 
 class Room(NamedTuple):
@@ -27,23 +27,23 @@ class Room(NamedTuple):
 
     @property
     def sampled(self) -> SampledFrames:
-        """As the checks see it."""
+        """The recording as input of the checks."""
         return SampledFrames(self.depth.astype(np.float32), self.poses, INTRINSIC)
 
 
 def room(frames: int, downward_degrees: float = 20, turn_degrees: float = 8, step_metres: float = 0.08) -> Room:
-    """A camera that walks and turns through the room, tilted downward, and a little more or less in turn."""
+    """A camera that moves and turns through the room, tilted downward by a varying angle."""
     poses = np.array([_pose(i, downward_degrees, turn_degrees, step_metres) for i in range(frames)])
     return Room(np.array([_depth(p) for p in poses]), poses)
 
 
 def turned(recording: Room, turn: NDArray[np.float64]) -> Room:
-    """The same recording in a world that is turned by (4, 4)."""
+    """The same recording in a world transformed by (4, 4)."""
     return recording._replace(poses=turn @ recording.poses)
 
 
 def write(recording: Room, folder: Path, colour_size: tuple[int, int] = SIZE) -> Path:
-    """The recording in the ScanNet export layout, with depth in millimetres."""
+    """Write the recording in the ScanNet export layout, with depth in millimetres."""
     for name in ("color", "depth", "pose", "intrinsic"):
         (folder / name).mkdir(parents=True)
     matrix = np.eye(4)

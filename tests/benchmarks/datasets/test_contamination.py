@@ -1,4 +1,4 @@
-"""What a pre-training saw of the scenes of a fine-tuning: the rule, place by place."""
+"""Contamination: which scenes of a fine-tuning a pre-training saw, tested place by place."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_an_export_under_another_name_is_the_same_room() -> None:
 
 
 def test_procedural_worlds_are_judged_by_room_names() -> None:
-    """Pre-training on the training rooms of the world that is tested is in-domain, not contaminated."""
+    """Pre-training on the training rooms of the tested world is in-domain, but not contaminated."""
     test, train = ("scene0100_00", "scene0101_00"), ("scene0001_00",)
     split = Split(version=1, train=train, selection=(HELD_OUT,), test=test, sha256="0" * 64)
 
@@ -106,7 +106,7 @@ def test_weights_from_elsewhere_are_unknown_unless_stated() -> None:
     assert judged(stated=("scannet:val",)).test_seen == 3
     assert judged(stated=("labels:scannet:val",)).flag == "labels"
     assert judged(stated=("scannet/scene0011_0?",)).test_seen == 2
-    for other in ("scannet/scene0011_01", "scene0011_01"):  # a scan of the same room, by its id or its name
+    for other in ("scannet/scene0011_01", "scene0011_01"):  # a scan of the same room, identified by its id or name
         room = judged(stated=(other,), test=("scene0011_00",))
         assert (room.flag, room.test_seen, room.test_places_seen) == ("places", 0, 1), other
     named = judged(stated=("scene0011_00", "Area_5__office_1"))
@@ -134,6 +134,6 @@ def test_published_pretrainings_read_the_validation_scans(name: str) -> None:
 
 
 def test_no_room_of_scannet_is_in_two_official_lists() -> None:
-    """So that training on the official training list contaminates nothing, in rooms as in scans."""
+    """So training on the official training list contaminates neither rooms nor scans."""
     train, val = ({s[:9] for s in read_scene_list(f"scannetv2_{part}.txt")} for part in ("train", "val"))
     assert not train & val

@@ -1,4 +1,4 @@
-"""Random cuts and bit flips of every format that is read: a named error or a sound result, never anything else."""
+"""Randomly cut or bit-flipped files of every format give an error that names the file, or a valid result."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def damage(content: bytes, rng: np.random.Generator) -> bytes:
-    """Cut it, flip some bits, or both."""
+    """Cut the content, flip some bits, or both."""
     spoilt = bytearray(content)
     if rng.random() < 0.4:
         spoilt = spoilt[: int(rng.integers(0, len(spoilt)))]
@@ -158,7 +158,7 @@ def test_damage_is_named_or_harmless(kind: str, files: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["s3dis", "scannet", "kitti", "sunrgbd"])
 def test_what_an_operating_system_adds_changes_nothing(name: str, files: Path, tmp_path: Path) -> None:
-    """Companions of macOS beside every file, and caches of thumbnails in every folder, in every layout."""
+    """macOS companion files beside every file, and thumbnail caches in every folder, in all layouts."""
 
     def prepared(root: Path) -> Path:
         return prepare(dataset, root, tmp_path / "c", frame_stride=1, strict=True, progress=lambda names: names)
@@ -187,7 +187,7 @@ def test_a_depth_stream_that_swells_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_stream_is_read_in_pieces(tmp_path: Path) -> None:
-    """Frames that are not wanted are never read: the file may be larger than the memory."""
+    """Unneeded frames are never read: the file may be larger than memory."""
     import tracemalloc
 
     header = SensHeader("s", *(np.eye(4),) * 4, "raw", "raw", (400, 300), (400, 300), 1000.0, 40)

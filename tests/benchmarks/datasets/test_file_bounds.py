@@ -1,4 +1,4 @@
-"""A small file that grows in memory, never ends or leads out of its folder is refused before it does."""
+"""Small files that would expand in memory, never end, or lead out of their folder are refused first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames of every source: how their points come to have z up, and in which pixel each point lies."""
+"""Frames of all sources: how their points become z-up, and the pixel of each point."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def ready(name: str, root: Path, cache: Path, strict: bool = False) -> Path:
 
 
 def projected(frame: Frame) -> np.ndarray:
-    """(N, 2) where the points of a frame lie in its picture, from their places with z up."""
+    """(N, 2) pixel positions of the points of a frame, projected from their z-up coordinates."""
     camera = (upright_points(frame).xyz - frame.pose[:3, 3]) @ np.linalg.inv(frame.pose[:3, :3]).T
     places = camera @ frame.intrinsic.T
     return places[:, :2] / places[:, 2:]
@@ -95,7 +95,7 @@ def write_scan(root: Path, points: list[list[float]], projection: np.ndarray, tr
 
 
 def test_points_of_a_laser_and_their_pixels(tmp_path: Path) -> None:
-    """The laser looks along x with y left and z up; the camera is 0.5 m ahead of it and has a focal length of 100 pixels."""
+    """The laser has x forward, y left, z up; the camera is 0.5 m ahead of it, with a focal length of 100 pixels."""
     projection = np.array([[100.0, 0, 99, 0], [0, 100.0, 24, 0], [0, 0, 1, 0]])
     tr = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, -0.5]])
     points = [[10.5, 0, 0], [10.5, 5, 0], [10.5, 0, 2], [-10, 0, 0], [10.5, 30, 0], [10.5, 0, -5], [0.25, 0, 0]]
@@ -151,7 +151,7 @@ def test_points_of_the_procedural_worlds_lie_in_their_pixels(name: str, cache: P
 
 
 def test_colours_of_points_and_pixels_agree(cache: Path) -> None:
-    """SUN RGB-D has a colour for each point: that of its own pixel, more than that of any pixel beside it."""
+    """SUN RGB-D stores a colour for each point; it matches the point's own pixel better than any neighbouring pixel."""
     folder, (scene, *_) = small_scans("synth-sunrgbd", cache).folder, small_scans("synth-sunrgbd", cache).scenes
     frame, rgb = load_frame(folder, scene, 0), np.load(folder / "unlabelled" / scene / "rgb.npy").astype(float)
     assert len(rgb) == len(frame.uv)

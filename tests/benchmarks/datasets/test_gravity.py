@@ -30,7 +30,7 @@ DATASET = find(Dataset, "rgbd-folder")
 
 
 def leaning(degrees: float) -> NDArray[np.float64]:
-    """A turn about x."""
+    """A rotation about x."""
     turn, (c, s) = np.eye(4), (np.cos(np.radians(degrees)), np.sin(np.radians(degrees)))
     turn[1:3, 1:3] = [[c, -s], [s, c]]
     return turn
@@ -68,7 +68,7 @@ def test_a_world_with_z_up_is_kept_and_one_with_another_axis_up_is_turned_by_it_
 
 
 def test_a_recording_with_y_down_is_turned_and_the_manifest_says_so(tmp_path: Path) -> None:
-    """Its frames are those of the same recording with z up; the rule stands in the notes of a run."""
+    """Its frames equal those of the same recording with z up; the rule is in the notes of a run."""
     expected = room(6)
     root = write(turned(expected, Y_DOWN), tmp_path / "root/scene").parent
     folder = ready(root, tmp_path / "c")
@@ -97,7 +97,7 @@ def test_poses_of_a_world_with_z_up_keep_their_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("choice", UP_CHOICES[1:])
 def test_the_user_says_what_is_up(choice: str, tmp_path: Path) -> None:
     axis = axis_of(choice)
-    turn = turn_to_z(axis).T  # from z up to the axis that is named
+    turn = turn_to_z(axis).T  # from z up to the named axis
     folder = ready(write(turned(room(3), turn), tmp_path / "root/scene").parent, tmp_path / "c", up=choice)
     assert np.abs(np.load(folder / "unlabelled/scene/poses.npy") - room(3).poses).max() < 1e-8
     said = read_manifest(folder).scenes[0].world_up
@@ -105,7 +105,7 @@ def test_the_user_says_what_is_up(choice: str, tmp_path: Path) -> None:
 
 
 def rolling(frames: int) -> Room:
-    """A camera that is turned about its own axis all the time, so that its down axis tells nothing."""
+    """A camera that keeps rolling about its viewing axis, so that its down axis gives no information."""
     recording = turned(room(frames, downward_degrees=0), leaning(-90))
     for number, pose in enumerate(recording.poses):
         spin, angle = np.eye(4), 2.4 * number
@@ -115,7 +115,7 @@ def rolling(frames: int) -> Room:
 
 
 def test_level_cameras_that_see_no_floor_are_believed_only_while_they_turn() -> None:
-    """A camera that is held on its side, before a wall, looks the same."""
+    """A camera held sideways in front of a wall gives the same picture."""
     standing = turned(room(8, downward_degrees=-12, turn_degrees=2), leaning(-90))
     assert find_up(standing.sampled).floor_share < 0.01 and not find_up(standing.sampled).sure
     assert world_up("rec", room(8, downward_degrees=-12, turn_degrees=2).sampled, "auto") == (None, None)
@@ -172,7 +172,7 @@ def test_the_command_line_says_what_was_turned_and_takes_another_axis(bench: Ben
 
 
 def test_runs_and_plans_take_it_too(tmp_path: Path) -> None:
-    """Of several sources only recordings are read with it, and without any it is refused."""
+    """With several sources it applies to recordings only; without recordings it is refused."""
     root = write(turned(room(3), Y_DOWN), tmp_path / "root/scene").parent
     cells = pb.cells("ours", "s3dis-sem", budget="smoke")
 
@@ -190,7 +190,7 @@ def test_runs_and_plans_take_it_too(tmp_path: Path) -> None:
 @pytest.mark.skipif(not (SHARED / "realdata").is_dir(), reason="needs the real samples (../shared/realdata)")
 @pytest.mark.slow
 def test_a_real_recording_of_7_scenes_comes_to_have_z_up(tmp_path: Path) -> None:
-    """Its world is that of its first camera, which looked down. Walls then stand, and the floor lies flat."""
+    """Its world is the frame of the first camera, which looked down. After turning, walls are vertical and the floor is horizontal."""
     folder = ready(SHARED / "realdata/rgbd_7scenes", tmp_path / "c")
     scene = read_manifest(folder).scenes[0]
     assert scene.world_up is not None and degrees_between(np.array(scene.world_up), np.array([0, -0.891, -0.453])) < 3

@@ -1,4 +1,4 @@
-"""Layouts that people have: what a writer wrote is what is read, within the quantisation of the format; what is missing is named."""
+"""Third-party layouts: readers reproduce written data within the quantisation of the format, and name missing files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.benchmarks.datasets.layout_writers import RECORDINGS, SCANNET_ORDER, 
 from tests.conftest import Bench
 
 DEPTH_STEP = {"tum": 1.0, "replica": 1.0}
-"""Millimetres by which depth may be off: that of another unit is rounded twice."""
+"""Tolerance of depth in millimetres: depth in another unit is rounded twice."""
 
 
 def ready(name: str, root: Path, dataset: Dataset | None = None, up: str = "auto") -> PreparedDataset:
@@ -35,13 +35,13 @@ def ready(name: str, root: Path, dataset: Dataset | None = None, up: str = "auto
 
 @pytest.fixture(autouse=True)
 def _prepare_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares starting worker processes for a few small scenes."""
+    """Avoids starting worker processes for a few small scenes."""
     monkeypatch.setattr("pretrain_bench.benchmarks.datasets.prepare.worker_count", lambda: 1)
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Recorded]]:
-    """Each layout of recordings in a folder, and what was written."""
+    """Each layout of recordings in a folder, with the written data."""
     roots = {name: tmp_path_factory.mktemp(name) for name in RECORDINGS}
     return {name: (root, RECORDINGS[name](root)) for name, root in roots.items()}
 
@@ -72,7 +72,7 @@ def test_recordings_are_read_as_they_were_written(
         depth[depth == 65535] = 0
         assert np.abs(depth - shot.depth.astype(int)).max() <= DEPTH_STEP.get(layout, 0)
         colour = load_frame(data.folder, scene.name, number).colour
-        if layout != "7-scenes":  # there colour is looked up in a camera of its own
+        if layout != "7-scenes":  # there, colour comes from a separate camera
             assert np.abs(colour.astype(int) - shot.colour).max() <= (1 if layout == "scannet-frames-25k" else 0)
     shown = bench("data", "info", str(root)).stdout
     assert f"({layout})" in shown and (LAYOUTS[data.dataset.layout].lacks in shown)
@@ -105,7 +105,7 @@ def test_what_7_scenes_leaves_open_is_recorded(
         "assumed intrinsics: the published f = 585"
         in bench("data", "prepare", "rgbd-folder", "--root", str(root)).stdout
     )
-    # Intrinsics in the folder are used, and colour is as it was stored.
+    # Intrinsics in the folder are used, and colour is unchanged.
     own = Path(shutil.copytree(root, tmp_path / "own"))
     np.savetxt(own / "redkitchen/camera-intrinsics.txt", written.intrinsic)
     given = ready("rgbd-folder", own)
@@ -117,7 +117,7 @@ def test_colour_of_7_scenes_is_looked_up_in_its_own_camera(recorded: dict[str, t
     root, written = recorded["7-scenes"]
     data = ready("rgbd-folder", root)
     colour = load_frame(data.folder, "redkitchen__seq-01", 0).colour
-    # f = 525 sees more than f = 585: what is 60 pixels to the right of the centre of depth is 54 to the right in colour.
+    # f = 525 sees more than f = 585: a point 60 pixels right of the centre in depth is 54 pixels right in colour.
     (column, row), (u, v) = (140, 90), (c + (x - c) * 525 / 585 for c, x in ((79.625, 140), (59.625, 90)))
     left, top = int(u), int(v)
     four = written.shots[0].colour[top : top + 2, left : left + 2].astype(float)
@@ -133,7 +133,7 @@ def test_a_download_of_7_scenes_that_is_still_packed_says_so(tmp_path: Path) -> 
 
 
 def test_distortion_is_taken_out() -> None:
-    """By a slow inversion of Brown's model: the pixel that a distorted camera sees comes back to where it belongs."""
+    """Checked by a slow inversion of Brown's model: the pixel of a distorted camera maps back to its undistorted position."""
     (numbers, distortion), size = tum.CAMERAS["freiburg1"], (640, 480)
     camera = pinhole(*numbers)
     u, v = source_pixels(camera, camera, size, distortion)
@@ -179,7 +179,7 @@ def test_open3d_needs_to_know_what_is_up(recorded: dict[str, tuple[Path, Recorde
     assert np.allclose(open3d.read_intrinsic(root / "realsense/camera_intrinsic.json"), written.intrinsic)
     folder = Path(shutil.copytree(root, tmp_path / "away")) / "realsense"
     blank = layout_writers.units(np.full((120, 160), 1500, np.uint16), 1000)
-    down = np.diag([1.0, -1, -1, 1])  # the camera looks straight down on something flat: nothing says what is up
+    down = np.diag([1.0, -1, -1, 1])  # the camera looks straight down at a flat surface, so the up direction is unknown
     for number in range(3):
         layout_writers.save_png(folder / f"depth/{number:06d}.png", blank)
     turned = [room_recordings.Y_DOWN, down, np.linalg.inv(room_recordings.Y_DOWN)]
@@ -213,11 +213,11 @@ def rows(xyz: np.ndarray, *others: np.ndarray) -> set[tuple[float, ...]]:
 
 
 def check_reduced(data: PreparedDataset, scene: str, written: Points, instances: bool) -> None:
-    """A room has one of the written points in each cell of 1 cm that one lies in, with its colour, class and instance."""
+    """A room has one of the written points in each occupied 1 cm cell, with its colour, class and instance."""
     cloud, labels = load_cloud(data.folder, scene), load_labels(data.folder, scene)
     classes = np.array([*data.dataset.classes, *[""] * (256 - len(data.dataset.classes))])
     assert len(cloud.xyz) == len(np.unique(np.floor(written.xyz.astype(np.float64) / 0.01), axis=0))
-    sure = np.asarray(labels.semantic) < 255  # in a cell where classes disagree there is none
+    sure = np.asarray(labels.semantic) < 255  # cells whose classes disagree have no label
     assert sure.mean() > 0.95
     order = {name: i for i, name in enumerate(data.dataset.classes)}
     numbers = np.array([order[name] for name in written.names.tolist()])
@@ -328,7 +328,7 @@ def test_views_of_votenet_are_read_as_they_were_written(tmp_path: Path, bench: B
 def test_frames_of_other_intrinsics_are_brought_to_those_of_the_first(tmp_path: Path) -> None:
     written = layout_writers.arkitscenes(tmp_path)
     cameras = sorted(tmp_path.rglob("*.pincam"))
-    cameras[1].write_text("128 96 130 131.25 63.5 47.5")  # a quarter longer: it sees less
+    cameras[1].write_text("128 96 130 131.25 63.5 47.5")  # a focal length longer by a quarter sees less
     data = ready("rgbd-folder", tmp_path)
     path = data.folder / "unlabelled/41069021/frames/000001.depth.png"
     depth = images.decode_depth(path, str(path))

@@ -1,4 +1,4 @@
-"""Missing is not empty: a file that is not there is a problem, and its scene is left out of what needs the file."""
+"""Missing is not empty: a missing file is reported as a problem, and its scene is left out of uses that need the file."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_scan_without_labels_is_named_at_preparation(tmp_path: Path) -> None:
     root = write_kitti(tmp_path / "k", ("00/000000", "00/000001", "08/000000", "11/000000"))
     labels = root / "dataset/sequences"
     (labels / "00/labels/000001.label").unlink()
-    (labels / "11/labels/000000.label").unlink()  # a sequence that has no public labels
+    (labels / "11/labels/000000.label").unlink()  # a sequence without public labels
     data = prepared("semantickitti", root, tmp_path)
     assert data.manifest.problems == (
         "dataset/sequences/00/labels/000001.label: no such file; the scan is left out of tasks",

@@ -1,4 +1,4 @@
-"""Official label lists and rules: what ships, what they train on, and that our own ratios keep their hashes."""
+"""Official label lists and rules: the included lists, their training scenes, and unchanged hashes of this project's own ratios."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pretrain_bench.harness.planning.catalog import find
 SCANNET = find(Dataset, "scannet")
 ALL_SCANS = [s for part in read_division("scannet.v1.tsv") for s in part]
 FACTS = {1: (12, 12, 2), 5: (60, 58, 8), 10: (120, 108, 12), 20: (240, 201, 32)}
-"""Of each list: scans, rooms, and scans that the project's rule would hold out (spec 4.1)."""
+"""Counts of each list: scans, rooms, and scans that the project's rule would hold out (spec 4.1)."""
 SELECTING = {1: 112, 5: 98, 10: 85, 20: 54}
-"""Of the 121 scans that are held out, those that select beside a list, as docs/data.md says."""
+"""Of the 121 held-out scans, the number used for selection with each list (docs/data.md)."""
 
 SPLIT_AT_20 = "381936acf64527c71c8f7594dba2be289205a3af427baf5d5233e5e0f5f45581"
-"""Of ScanNet's 20 % by the project's rule, before there were official lists."""
+"""Hash of ScanNet's 20 % by the project's rule, from before official lists existed."""
 
 
 @pytest.mark.parametrize("percent", FACTS)
@@ -100,7 +100,7 @@ def test_an_unknown_name_is_answered_with_all_names() -> None:
 
 
 def test_our_own_ratios_and_splits_keep_their_hashes() -> None:
-    """A key is a hash of these: without an official list they hold no field that is newer than the keys."""
+    """Keys hash these: without an official list they have no fields newer than the keys."""
     assert LabelRatio.parse("20%").model_dump(mode="json") == {"percent": 20.0, "points": None, "boxes": None}
     split = split_scenes(ALL_SCANS, SCANNET, LabelRatio(percent=20))
     assert set(split.model_dump(mode="json")) == {"version", "train", "selection", "test", "sha256"}

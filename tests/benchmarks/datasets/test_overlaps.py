@@ -27,7 +27,7 @@ Cloud = NDArray[np.float64]
 
 
 def plain_overlaps(clouds: list[Cloud], least: float) -> NDArray[np.float64]:
-    """Every two frames compared by nearest neighbours, as overlaps were computed before."""
+    """Compare all pairs of frames by nearest neighbours, as overlaps were computed before."""
     trees = [cKDTree(c) if len(c) else None for c in clouds]
 
     def share(tree: cKDTree, points: Cloud) -> float:
@@ -51,7 +51,7 @@ def ready(root: Path, cache: Path, bar_for: Callable = lambda title: lambda item
 
 @pytest.mark.parametrize("table_from", [1, 1000])
 def test_the_pairs_are_those_of_comparing_every_two_frames(table_from: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the table of fine cells and without; frames without a point, far outliers, and points just as near as counts."""
+    """With and without the table of fine cells; frames without points, far outliers, and points exactly at the limit."""
     monkeypatch.setattr(module, "TABLE_FROM_FRAMES", table_from)
     rng = np.random.default_rng(0)
     clouds = clouds_of(room(14, turn_degrees=25))
@@ -66,7 +66,7 @@ def test_the_pairs_are_those_of_comparing_every_two_frames(table_from: int, monk
 
 
 def test_every_point_is_decided_as_by_search() -> None:
-    """In tables of fine cells, and of cells so large that they only rule points out."""
+    """With tables of fine cells, and of cells so large that they can only rule points out."""
     rng = np.random.default_rng(1)
     cloud = voxel_means(rng.uniform(0, 1, (3000, 3)) * [1, 1, 0.02])
     points = rng.uniform(-0.2, 1.2, (20_000, 3)) * [1, 1, 0.2]
@@ -85,7 +85,7 @@ def test_too_little_for_a_pair(clouds: list[Cloud]) -> None:
 
 
 def test_most_pairs_are_ruled_out_before_they_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frames of two rooms: no point of one room is ever compared with the other."""
+    """Frames of two rooms: points of one room are never compared with the other."""
     compared: list[int] = []
     original = module.is_near
     monkeypatch.setattr(module, "is_near", lambda points, *a: compared.append(len(points)) or original(points, *a))
@@ -95,7 +95,7 @@ def test_most_pairs_are_ruled_out_before_they_are_compared(monkeypatch: pytest.M
 
 
 class Bars:
-    """Bars that count their items, and can stop the command after a given number."""
+    """Progress bars that count their items, and can interrupt the command after a given number."""
 
     def __init__(self, stop_at: str = "") -> None:
         self.counts: dict[str, int] = {}
@@ -117,7 +117,7 @@ class Bars:
 
 @pytest.mark.slow
 def test_a_long_recording_by_several_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The same bytes as in one process, bars over its frames and pairs, and pairs resumed where the command was stopped."""
+    """The same bytes as in one process, progress bars over frames and pairs, and pairs resumed after an interruption."""
     root = write(room(20, turn_degrees=25), tmp_path / "root/scene").parent
     alone = ready(root, tmp_path / "alone")
     monkeypatch.setattr(recording_pairs, "LONG_FRAMES", 10)
@@ -139,7 +139,7 @@ def test_a_long_recording_by_several_processes(monkeypatch: pytest.MonkeyPatch, 
 def test_a_stride_that_is_given_acts_on_a_folder_of_frames(
     stride: int | None, numbers: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without one every frame is read, as the dataset says: its frames are chosen already."""
+    """Without a stride every frame is read, as the dataset declares: its frames are already selected."""
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "c"))
     root = write(room(7), tmp_path / "root/scene").parent
     folder = pb.prepare_data("rgbd-folder", root, frame_stride=stride, display=pb.Silent()).folder

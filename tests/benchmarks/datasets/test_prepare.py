@@ -43,10 +43,10 @@ def test_the_manifest_depends_on_content_only(s3dis_root: Path, tmp_path: Path) 
 
 
 def test_the_unlabelled_view_holds_nothing_of_the_labels(s3dis_root: Path, tmp_path: Path) -> None:
-    """Change every label and nothing else: the unlabelled bytes stay the same, the labelled ones do not."""
+    """If only labels change, the unlabelled bytes stay equal and the labelled ones differ."""
     other = Path(shutil.copytree(s3dis_root, tmp_path / "other"))
     for folder in other.glob("Area_*/*/Annotations"):
-        # The files change their order too.
+        # The order of the files changes too.
         for old, new in (("chair_1", "window_1"), ("floor_1", "column_1"), ("wall_1", "beam_1")):
             (folder / f"{old}.txt").rename(folder / f"{new}.txt")
     one, two = read_manifest(ready(s3dis_root, tmp_path / "a")), read_manifest(ready(other, tmp_path / "b"))
@@ -133,7 +133,7 @@ def test_labels_are_refused_where_the_view_has_none(s3dis_root: Path, tmp_path: 
 
 
 def test_data_behind_links_are_told_apart(s3dis_root: Path, tmp_path: Path) -> None:
-    """Two roots that link to different data are two datasets, and a change behind a link is noticed."""
+    """Roots that link to different data are different datasets, and a change behind a link is detected."""
     real = Path(shutil.copytree(s3dis_root, tmp_path / "real"))
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

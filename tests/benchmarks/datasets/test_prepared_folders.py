@@ -1,4 +1,4 @@
-"""Checking, cutting and drawing prepared datasets, through the command line where it has a command."""
+"""Check, cut and draw prepared datasets, through the command line if it has a command."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_preview_shows_the_labelled_points_of_a_ratio(prepared: Path, bench: B
 
 
 def test_previews_keep_the_aspect_ratio_of_pictures(tmp_path: Path) -> None:
-    """A picture twice as wide as high fills its tile from side to side, with as much white above it as below."""
+    """An image twice as wide as high fills the width of its tile, with equal white margins above and below."""
     for folder in ("unlabelled/s/frames", "labelled"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "unlabelled/s/frames/000000.png").write_bytes(images.encode_colour(np.zeros((50, 100, 3), np.uint8)))
@@ -145,7 +145,7 @@ def test_synth_writes_the_official_layout(bench: Bench, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_interrupted_preparation_leaves_no_scene_half_done(s3dis_root: Path, tmp_path: Path) -> None:
-    """Killed at a random moment, then again: the result is that of an undisturbed run."""
+    """Killed at a random moment and repeated, it gives the result of an uninterrupted run."""
     import os
     import signal
     import subprocess

@@ -1,4 +1,4 @@
-"""Every reader on the real samples, where they lie beside the checkout: counts, classes and the geometry of boxes."""
+"""All readers on the real samples, if these are beside the checkout: counts, classes and the geometry of boxes."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def test_sunrgbd_against_votenet_s_own_dump(tmp_path: Path) -> None:
     assert {names[int(c)] for c in ours[:, 7]} >= {"bed", "night_stand"}
     cloud = np.load(folder / "unlabelled/000001/xyz.npy")
     assert points_inside(cloud, ours[0]).sum() > 2000, "the bed's points lie in the bed's box"
-    # (The sample's dump is of another view than its label file, so boxes cannot be compared one by one.)
-    # Their points under our rule give their votes.
+    # (The dump of the sample shows another view than its label file, so boxes cannot be compared one by one.)
+    # Applied to their points, this project's rule gives their votes.
     points = np.load(dump / "000001_pc.npz")["pc"][:, :3]
     expected = np.load(dump / "000001_votes.npz")["point_votes"]
     full = theirs.copy()
@@ -101,12 +101,12 @@ def test_sunrgbd_geometry(tmp_path: Path) -> None:
     xyz = np.load(folder / "unlabelled/000001/xyz.npy")
     rotation = np.load(folder / "unlabelled/000001/rotation.npy")
     intrinsic = np.load(folder / "unlabelled/000001/intrinsic.npy")
-    # Back into the picture: every point lies within it.
+    # Projected into the image, every point is inside.
     camera = xyz @ rotation
     u = camera[:, 0] / camera[:, 1] * intrinsic[0, 0] + intrinsic[0, 2]
     v = -camera[:, 2] / camera[:, 1] * intrinsic[1, 1] + intrinsic[1, 2]
     assert (camera[:, 1] > 0).all() and u.min() > -0.5 and u.max() < 729.5 and v.min() > -0.5 and v.max() < 529.5
-    # Each into the pixel that it was measured in: the colour that VoteNet's file gives it is that pixel's.
+    # Each point falls into the pixel where it was measured: its colour in VoteNet's file is that of the pixel.
     frame, points = load_frame(folder, "000001", 0), np.load(folder / "unlabelled/000001/rgb.npy")
     assert frame.up == "tilt" and len(frame.uv) == 50_000
     assert np.array_equal(frame.colour[frame.uv[:, 1], frame.uv[:, 0]], points)
@@ -114,7 +114,7 @@ def test_sunrgbd_geometry(tmp_path: Path) -> None:
 
 
 def test_semantickitti_scan_in_its_picture(tmp_path: Path) -> None:
-    """The sample has no pictures, so one is made whose colours are its pixels' places; scan and calibration are real."""
+    """The sample has no images, so one is generated that encodes pixel positions as colours; scan and calibration are real."""
     root = Path(shutil.copytree(REAL / "semantickitti", tmp_path / "root"))
     v, u = np.mgrid[:376, :1241]
     (root / "dataset/sequences/08/image_2").mkdir()

@@ -33,7 +33,7 @@ def in_millimetres(recording: Room) -> Room:
 
 
 def far_apart(recording: Room) -> Room:
-    """Every frame in a place of its own, 20 m from the one before it."""
+    """Each frame is at its own position, 20 m from the previous one."""
     poses = recording.poses.copy()
     poses[:, 0, 3] += 20 * np.arange(len(poses))
     return recording._replace(poses=poses)
@@ -51,7 +51,7 @@ SPOILT: dict[str, tuple[Callable[[Room], Room], str]] = {
 @pytest.mark.parametrize("kind", SPOILT)
 @pytest.mark.parametrize("frames", [6, 16])
 def test_a_spoilt_recording_is_named_with_numbers(kind: str, frames: int, tmp_path: Path) -> None:
-    """A problem by default, an error with `strict`; the same recording before it was spoilt has none."""
+    """A problem by default, an error with `strict`; the undamaged recording has neither."""
     spoil, said = SPOILT[kind]
     recording = room(frames, step_metres=0.2)
     assert recording_problems("scene", recording.sampled) == []
@@ -70,13 +70,13 @@ def test_a_spoilt_recording_is_named_with_numbers(kind: str, frames: int, tmp_pa
 
 @pytest.mark.parametrize(("turn", "step"), [(0, 0), (0, 0.2), (12, 0), (25, 0.3)])
 def test_a_sound_recording_has_no_problem(turn: float, step: float) -> None:
-    """Of a camera that stands, walks, turns, or leaps; alone or with few others."""
+    """A camera that stands, walks, turns or jumps; alone or among a few others."""
     for frames in (1, 2, 3, 12):
         assert recording_problems("rec", room(frames, turn_degrees=turn, step_metres=step).sampled) == []
 
 
 def test_a_noisy_recording_has_no_problem() -> None:
-    """With holes, 2 % of noise, and poses that drift by 2 cm and half a degree from frame to frame."""
+    """With holes, 2 % noise, and poses that drift by 2 cm and half a degree per frame."""
     rng = np.random.default_rng(0)
     recording = room(16, step_metres=0.2)
     depth = recording.depth * rng.normal(1, 0.02, recording.depth.shape) * (rng.random(recording.depth.shape) > 0.3)
@@ -90,7 +90,7 @@ def test_frames_without_any_depth_are_not_judged() -> None:
 
 
 def test_what_two_frames_share_by_hand() -> None:
-    """A camera before a wall, and the same camera half a picture further to the right, and further back."""
+    """A camera in front of a wall, the same camera shifted right by half an image, and further back."""
     wall = Room(np.full((3, 48, 64), 2.0), np.tile(np.eye(4), (3, 1, 1)))
     wall.poses[1, 0, 3] = 2 * 32 / 55
     wall.poses[2, 2, 3] = -1

@@ -34,8 +34,8 @@ def test_classes_instances_and_lowest_point_of_a_voxel(tmp_path: Path) -> None:
         stairs_1="3 3 3 1 1 1\n",
     )
     found = read(folder)
-    # Files in sorted order: chair, stairs, wall. The voxel at (1, 1, 1) m holds chair and wall, so its label is ignored.
-    # Points come out sorted by voxel, so that their order tells nothing of the files.
+    # Files in sorted order: chair, stairs, wall. The voxel at (1, 1, 1) m contains chair and wall, so its label is ignored.
+    # Points are sorted by voxel, so their order does not reveal the files.
     assert found.rgb.tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9], [1, 1, 1]]
     chair, wall = DATASET.classes.index("chair"), DATASET.classes.index("wall")
     assert found.semantic.tolist() == [wall, IGNORE, chair, IGNORE]

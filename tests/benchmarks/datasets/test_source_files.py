@@ -1,4 +1,4 @@
-"""A preparation is found again only for the same data, and can be compared with its originals."""
+"""A preparation is reused only for the same data, and can be compared with its source files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ready(name: str, root: Path, cache: Path) -> Path:
 
 @pytest.fixture
 def room(s3dis_root: Path, tmp_path: Path) -> Path:
-    """A data set of one room, which needs no worker processes."""
+    """A dataset of one room, which needs no worker processes."""
     shutil.copytree(s3dis_root / "Area_1/office_1", tmp_path / "s3dis/Area_1/office_1")
     return tmp_path / "s3dis"
 
@@ -90,7 +90,7 @@ def test_the_originals_are_compared(room: Path, bench: Bench, tmp_path: Path) ->
 
 
 def test_the_hash_of_a_manifest_covers_no_words_of_libraries(rgbd_root: Path, tmp_path: Path) -> None:
-    """A broken picture: Pillow's own message holds a memory address, which differs from run to run."""
+    """Pillow's message about a broken image contains a memory address, which differs between runs."""
     root = tmp_path / "scene"
     shutil.copytree(rgbd_root / "room0000_00", root)
     (root / "depth/1.png").write_bytes(b"no picture")
@@ -112,7 +112,9 @@ def test_a_manifest_of_another_program_is_not_ours(room: Path, tmp_path: Path, b
         assert not is_prepared(room)
         prepared = ready("s3dis", room, tmp_path / "c")
         assert prepared != room and is_prepared(prepared)
-    shown = bench("data", "verify", str(room)).stdout  # its layout is recognised, and it is prepared elsewhere
+    shown = bench(
+        "data", "verify", str(room)
+    ).stdout  # the layout is recognised, but it is prepared into another folder
     assert shown.endswith("0 differ from the manifest\n") and str(room) not in shown
     (prepared / MANIFEST).write_text("{")
     with pytest.raises(DataError, match=r"not a manifest of this version.*prepare the data again"):

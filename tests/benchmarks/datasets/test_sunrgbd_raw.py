@@ -1,4 +1,4 @@
-"""SUN RGB-D in its raw layout, as the toolbox stores it: a made-up view, since no raw sample is at hand."""
+"""SUN RGB-D in its raw layout, as stored by the toolbox: an artificial view, since no raw sample is available."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PREFIX = "/n/fs/sun3d/data/"
 
 
 def stored(depth_metres: np.ndarray) -> np.ndarray:
-    """The toolbox's coding: millimetres with the low thirteen bits rotated up by three."""
+    """The encoding of the toolbox: millimetres, with the lowest thirteen bits rotated up by three."""
     d = np.round(depth_metres * 1000).astype(np.uint32)
     return (((d << 3) | (d >> 13)) & 0xFFFF).astype(np.uint16)
 
@@ -57,7 +57,7 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "SUNRGBDtoolbox/Metadata").mkdir(parents=True)
     (tmp_path / "SUNRGBDtoolbox/traintestSUNRGBD").mkdir()
     savemat(tmp_path / "SUNRGBDtoolbox/Metadata/SUNRGBDMeta.mat", {"SUNRGBDMeta": np.array(entries, dtype=object)})
-    # As in the real file, some paths end in a slash and the authors' disk is another one.
+    # As in the real file, some paths end in a slash and refer to the authors' disk.
     train, test = "/data1/SUNRGBD/kv1/NYUdata/NYU0001/", "/data1/SUNRGBD/kv2/kinect2data/000065_rgbf000121-resize"
     savemat(
         tmp_path / "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat",
@@ -74,12 +74,12 @@ def test_a_raw_view_is_read(root: Path, tmp_path: Path) -> None:
     assert {n: v.test for n, v in views.items()} == {"000001": False, "000002": True}
     view = sunrgbd.read_view(views["000001"], DATASET.classes)
     assert len(view.xyz) == len(view.rgb) == 35 * 30 and np.abs(view.rgb.astype(int) - 90).max() <= 3
-    # Every pixel is 3 m deep: back through the tilt, y is 3 and the picture is met again.
+    # Every pixel has a depth of 3 m: with the tilt undone, y is 3 and points project to their pixels.
     camera = view.xyz @ TILT
     assert np.allclose(camera[:, 1], 3.0, atol=1e-5)
     u = camera[:, 0] / camera[:, 1] * 50 + 19.5
     assert np.isclose(u.min(), 5, atol=1e-4) and np.isclose(u.max(), 39, atol=1e-4)
-    # One box: coefficients are half sizes w, l, h, whatever their sign; facing +y is a heading of -90 degrees.
+    # One box: coefficients are half sizes w, l, h of any sign; an orientation along +y is a heading of -90 degrees.
     assert np.allclose(view.boxes, [[0.2, 2.5, -0.3, 2.0, 1.8, 0.8, -math.pi / 2, 0]], atol=1e-6)
     prepared = prepare(DATASET, root, tmp_path / "c", frame_stride=1, strict=True, progress=lambda names: names)
     assert [(s.boxes, s.test) for s in read_manifest(prepared).scenes] == [(1, False), (1, True)]

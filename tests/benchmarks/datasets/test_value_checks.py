@@ -1,4 +1,4 @@
-"""Values in another scale, unit or order are converted or refused, and reported once, with their numbers."""
+"""Values in a wrong scale, unit or order are converted or refused, and reported once, with their values."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_intrinsics_are_those_of_the_picture(size: tuple[int, int], reason: str)
 
 
 def test_poses_and_intrinsics_of_recordings(tmp_path: Path) -> None:
-    """Transposed poses of one recording, a mirrored pose of the other."""
+    """Transposed poses in one recording, a mirrored pose in the other."""
 
     def edit(root: Path) -> None:
         for path in (root / "room_a/pose").iterdir():
@@ -265,7 +265,7 @@ def test_files_whose_set_was_lost_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("label", "problems"), [(70, 0), (71, 1)])
 def test_plants_may_lie_below_a_road_and_trunks_may_not(label: int, problems: int, tmp_path: Path) -> None:
-    """On a slope, most vegetation that a laser sees may grow below the road."""
+    """On a slope, most vegetation in a scan may be below the road."""
     root = write_kitti(tmp_path / "k", ("00/000000",))
     points = np.c_[np.random.default_rng(0).uniform(-9, 9, (50, 2)), np.repeat([-4.0, 0.0], 25), np.full(50, 0.5)]
     points[::2, 3] = 0.25

@@ -1,4 +1,4 @@
-"""The limited-annotation mode."""
+"""Sparse annotations: a few labelled points per scene."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_csc_files(tmp_path) -> None:
 
 
 def test_active_selection_is_k_means_from_the_first_points() -> None:
-    """Against scikit-learn's definition written out: Lloyd's rounds, then the nearest point of each centre."""
+    """Against k-means written out: Lloyd's iterations, then the nearest point of each centre."""
     rng = np.random.default_rng(3)
     blobs = np.concatenate([rng.normal(c, 0.05, (40, 3)) for c in ((0, 0, 0), (3, 0, 0), (0, 3, 0), (0, 0, 3))])
     order = rng.permutation(len(blobs))

@@ -1,4 +1,4 @@
-"""The input of detection: points, boxes and votes stay together under every augmentation, and targets say what boxes say."""
+"""The input of detection: points, boxes and votes stay consistent under all augmentations, and targets match their boxes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def scene(seed: int = 0, points: int = 1500) -> tuple[np.ndarray, np.ndarray]:
 
 
 def corners(boxes: np.ndarray, share: float) -> np.ndarray:
-    """(K, 8, 3) places in each box, at a share of the way from its middle to its corners along its own axes."""
+    """(K, 8, 3) positions in each box, at `share` of the way from its centre to its corners."""
     signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / 2 * share
     local = signs * boxes[:, None, 3:6]
     c, s = np.cos(boxes[:, 6])[:, None], np.sin(boxes[:, 6])[:, None]
@@ -52,7 +52,7 @@ places = st.floats(-5.0, 5.0)
     st.booleans(), st.booleans(), st.sampled_from([0.0, 5.0, 30.0, 180.0]), st.floats(0.5, 2.0), st.integers(0, 99),
 )  # fmt: skip
 def test_what_is_inside_a_box_stays_inside(box, flip_x: bool, flip_y: bool, degrees: float, scale: float, seed: int):
-    """Also of its skin: at 99.9 % of the way to a corner inside, at 100.1 % outside, so that the heading is right."""
+    """Also at its surface: at 99.9 % of the way to a corner inside, at 100.1 % outside, so the heading is right."""
     recipe = RECIPE.model_copy(
         update={
             "flip_x_probability": float(flip_x), "flip_y_probability": float(flip_y), "rotation_degrees": degrees,
@@ -129,7 +129,7 @@ def test_instances_vote_for_their_middle_and_their_boxes_stay_parallel_to_the_ax
     assert len(sample.points) == len(xyz) and (sample.boxes[:, 6] == 0).all()
     assert sample.vote_mask.sum() == (instances >= 0).sum()
     for box in sample.boxes:
-        # Votes of this instance: those next to the middle of its box.
+        # The votes of this instance are close to the centre of its box.
         mine = sample.vote_mask & (np.abs(sample.votes[:, 0] - box[:3]).max(1) < 0.3)
         points = sample.points[mine]
         assert len(points) > 5 and points_inside(points, box + np.array([0, 0, 0, 1e-5, 1e-5, 1e-5, 0, 0])).all()

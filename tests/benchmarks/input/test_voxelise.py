@@ -40,7 +40,7 @@ def test_empty() -> None:
 def test_both_ways_of_sorting_agree() -> None:
     rng = np.random.default_rng(8)
     near = rng.integers(-30, 30, (5000, 3))
-    # One far cell makes the numbers too large to carry the point's own number beside them.
+    # One far cell makes cell numbers too large to be packed with the point's number.
     far = np.concatenate([near, [[2**28, 2**19, 2**5]]])
     one, two = quantise(near), quantise(far)
     keep = two.coordinates[:, 0] < 2**27

@@ -1,4 +1,4 @@
-"""Scorers on scenes made by hand: what a perfect, a wrong and a damaged prediction get, and the traps of spec F.2."""
+"""Scorers on handmade scenes: perfect, wrong and damaged predictions, and the pitfalls of spec F.2."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write(view: Path, scene: str, **arrays: np.ndarray) -> None:
 
 @pytest.fixture
 def view(tmp_path: Path) -> Path:
-    """One voxel a point: 20 of clutter (class 0, instance 0), 30 of floor, 15 and 15 of two chairs, 5 of a small one, 5 unlabelled."""
+    """One point per voxel: 20 of clutter (class 0, instance 0), 30 of floor, 15 each of two chairs, 5 of a small one, 5 unlabelled."""
     count = 90
     xyz = np.column_stack([np.arange(count) * VOXEL + 0.05, np.zeros(count), np.zeros(count)]).astype(np.float32)
     sizes = [20, 30, 15, 15, 5, 5]
@@ -79,7 +79,7 @@ def test_void_and_small_instances_do_no_harm(view: Path) -> None:
     wrong = instances(*good, (2, 0.99, range(50, 65)), (3, 0.99, range(0, 15)))
     metrics = scorer(view).score({"room": wrong})
     assert metrics["ap50/2"] is None, "no bookcase to find: it is left out of the mean"
-    # Of three chairs by confidence: wrong, right, right. Precision 1/1.., recall halves: (1/2 + 2/3) / 2 at its steps.
+    # Three chairs by decreasing confidence: wrong, right, right. Average precision: (1/2 + 2/3) / 2 at the recall steps.
     assert metrics["ap50/3"] is not None and 0.4 < metrics["ap50/3"] < 0.8
 
 
@@ -150,7 +150,7 @@ def test_perfect_boxes_get_everything(detector: DetectionScorer) -> None:
     turned = {**found, "two": said(([0, 3, 0, 2, 1, 1, 0.3], 0.8, 0))}
     assert detector.score(turned)["ap50/0"] == 1.0 and detector.score(turned)["ap25/0"] == 1.0
     crossed = {**found, "two": said(([0, 3, 0, 2, 1, 1, -0.3 + np.pi / 2], 0.8, 0))}
-    # Two bars 2 x 1 crossed: 1 in common of 3, so found at 25 % only.
+    # Two crossed bars of 2 x 1: IoU 1/3, so a match at 25 % only.
     assert detector.score(crossed)["ap25/0"] == 1.0 and detector.score(crossed)["ap50/0"] == 0.5
 
 

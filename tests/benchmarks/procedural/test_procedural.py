@@ -1,4 +1,4 @@
-"""Worlds, sensors, and what comes out of the official layouts when it is read back."""
+"""Procedural worlds and sensors, and their data read back from the official layouts."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ def test_surface_samples_are_even_and_where_rays_hit(kind: int) -> None:
         one_solid(kind, (0, 0, 0), tuple(half)), np.zeros(3) + 0.0, (points + normals)[None] * 1.0, everything
     )
     assert len(hits.distance) == len(points)
-    # From outside, along the normal, every sample is met at distance one.
+    # A ray from outside along the normal hits each sample at distance one.
     back = [cast(one_solid(kind, (0, 0, 0), tuple(half)), [list(-n)], tuple(p + n)).distance[0] for p, n in
             zip(points[::97], normals[::97], strict=True)]  # fmt: skip
     assert np.allclose(back, 1, atol=1e-6)
     if kind == ELLIPSOID:
-        # The share of points in a slab of an ellipsoid, against a fine triangulation.
+        # The share of points in a slab of an ellipsoid, compared with a fine triangulation.
         u = rng.normal(size=(400_000, 3))
         u /= np.linalg.norm(u, axis=1, keepdims=True)
         weight = np.linalg.norm(u / half, axis=1)
@@ -132,7 +132,7 @@ def test_rendered_depth_lies_on_the_surfaces() -> None:
 
 @pytest.mark.parametrize("kind", rooms.ROOM_KINDS)
 def test_rooms_are_plausible(kind: str) -> None:
-    """Everything is inside, stands on something or hangs on a wall, and pieces of furniture do not run into each other."""
+    """All objects are inside, stand on something or hang on a wall, and furniture does not intersect."""
     for seed in range(4):
         world = rooms.build_room(np.random.default_rng(seed), (kind,))
         assert {"floor", "ceiling", "wall", "door"} <= set(world.labels)
@@ -156,7 +156,7 @@ def test_sampled_points_are_visible() -> None:
     world = rooms.build_room(rng)
     cloud = sensors.sample_surfaces(world, rng, 200)
     assert ((cloud.xyz > -0.13) & (cloud.xyz < np.array(world.size) + 0.13)).all() and len(cloud.xyz) > 3000
-    # With noise along the normal about half of them lie a millimetre inside; none deep inside.
+    # With noise along the normal about half of them are up to millimetres inside; none are deep inside.
     inner = world._replace(half=np.maximum(world.half - 0.03, 1e-4))
     assert solids.inside_any(inner, cloud.xyz).mean() < 0.01
 
@@ -178,7 +178,7 @@ def test_equal_seeds_give_equal_bytes(name: str, settings: dict[str, int], tmp_p
     files = [p.relative_to(one) for p in sorted(one.rglob("*")) if p.is_file()]
     assert len(files) > 5
     different = [str(f) for f in files if (one / f).read_bytes() != (two / f).read_bytes()]
-    # MATLAB files carry the time they were written at in their text header.
+    # The text header of MATLAB files contains the time of writing.
     for name_of in [d for d in different if d.endswith(".mat")]:
         assert (one / name_of).read_bytes()[116:] == (two / name_of).read_bytes()[116:]
         different.remove(name_of)
@@ -232,7 +232,7 @@ def test_the_scannet_layout_comes_back(tmp_path: Path) -> None:
     scan = scannet.read_scan(scannet.SceneSource(folder, scannet.read_label_map(scannet.find_label_map(root))))
     aligned = scan.xyz @ scan.alignment[:3, :3].T + scan.alignment[:3, 3]
     assert (aligned > -0.15).all() and (aligned < np.array(world.size) + 0.15).all()
-    # Every instance of the annotation is one object of the world, and its label the object's.
+    # Each annotated instance is one object of the world, and has its label.
     boxes = scannet.instance_boxes(scan, dataset.box_class_ids)
     names = {n: i for i, n in enumerate(dataset.box_classes)}
     names["rack"] = names.pop("otherfurniture")
@@ -245,7 +245,7 @@ def test_the_scannet_layout_comes_back(tmp_path: Path) -> None:
     header = sens.read_header(folder / "scene0000_00.sens")
     frames = list(sens.read_frames(folder / "scene0000_00.sens"))
     assert header.frames == len(frames) == 4 and header.depth_size == (96, 72)
-    # A point of a frame lies on the cloud.
+    # Points of a frame are on the cloud.
     depth = sens.frame_depth(header, frames[1], "frame") / 1000
     from pretrain_bench.benchmarks.datasets.pairs import world_points
 
@@ -279,7 +279,7 @@ def test_the_kitti_layout_comes_back(tmp_path: Path) -> None:
     assert np.abs(points[road, 2] + streets.SENSOR_HEIGHT).max() < 0.25 and road.mean() > 0.1
     assert (instance[np.isin(raw, [write.KITTI_IDS[t] for t in write.KITTI_THINGS])] > 0).all()
     assert points[:, 3].min() >= 0 and points[:, 3].max() < 1
-    # Two scans agree about the world once their poses are applied.
+    # Two scans agree in the world frame after their poses are applied.
     calibration = semantickitti.read_calibration(scan.calibration)
     poses = [semantickitti.read_pose(scan.poses, n, calibration["Tr"], []) for n in (0, 1)]
     first = semantickitti.read_points(semantickitti.find_scans(root)["00", "000000"].points, [])
@@ -301,7 +301,7 @@ def test_the_sunrgbd_layout_comes_back(tmp_path: Path) -> None:
         found = sunrgbd.read_view(view, dataset.classes)
         assert not found.problems and np.allclose(found.rotation @ found.rotation.T, np.eye(3), atol=1e-4)
         for box in found.boxes:
-            # What belongs to the object fills its box, up to what is hidden.
+            # The points of an object fill its box, except for hidden parts.
             rows = points_inside(found.xyz, box * [1, 1, 1, 1.02, 1.02, 1.02, 1, 1])
             inside.append(int(rows.sum()))
     assert len(inside) >= 4 and min(inside) >= 20
@@ -309,7 +309,7 @@ def test_the_sunrgbd_layout_comes_back(tmp_path: Path) -> None:
 
 
 def test_neither_colour_nor_height_alone_tells_the_class() -> None:
-    """The best guess for a point's colour cell, or for its height, learnt in seven rooms, stays far from the labels in three."""
+    """The best guess from a point's colour cell, or from its height, learnt in seven rooms, is poor in the other three."""
     clouds = []
     for seed in range(10):
         rng = np.random.default_rng(seed)
@@ -352,7 +352,7 @@ def test_every_class_of_a_task_occurs() -> None:
 
 
 def test_materials_overlap() -> None:
-    """Base colours overlap: the nearest class mean of a drawn look is often another class."""
+    """Base colours overlap: the class mean nearest to a drawn appearance is often that of another class."""
     rng = np.random.default_rng(0)
     labels = list(parts.CLASS_MATERIALS)
     draws = {c: np.array([parts.draw_look(rng, c).colour for _ in range(100)]) for c in labels}
@@ -373,7 +373,7 @@ def test_no_training_street_takes_the_test_sequence() -> None:
 
 @pytest.mark.parametrize("name", ["synth-scannet", "synth-kitti", "synth-sunrgbd"])
 def test_the_unlabelled_view_holds_nothing_of_the_labels(name: str, tmp_path: Path) -> None:
-    """Every label is changed and nothing else: not one unlabelled byte differs, and the labelled ones do."""
+    """If only labels change, no unlabelled byte differs, and labelled ones do."""
     sizes = {
         "synth-scannet": {"train_rooms": 1, "test_rooms": 0, "frames_per_room": 2, "width": 64, "height": 48,
                           "points_per_square_metre": 50},

@@ -100,7 +100,7 @@ def test_batches_accumulate_evenly() -> None:
 
 
 def resolved(name: str) -> dict[str, str]:
-    """Every field of a profile and of the recipes that methods follow under it, by its path, as a page writes its value."""
+    """All fields of a profile and of its methods' recipes, by path, with their values formatted as in the docs."""
     profile = find(Profile, name)
     nested = profile.model_dump(mode="json", exclude={"name", "version", "description", "bases", "methods"})
     for method in available(Method):

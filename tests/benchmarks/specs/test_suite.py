@@ -45,7 +45,7 @@ def test_exclusions_need_all_of_their_fields() -> None:
 
 
 def test_an_exclusion_by_fine_tuning_seed_leaves_linear_probes() -> None:
-    """They have no such seed: all of a suite's are one cell."""
+    """Probes have no fine-tuning seed: those of a suite that differ only in it are one cell."""
     probed = SUITE.model_copy(update={"protocols": ("finetune", "linear"), "exclude": ({"finetune_seed": 0},)})
     found = [(c.protocol, c.finetune_seed) for c in probed.cells("smoke", "smoke")]
     assert found.count(("linear", NO_SEED)) == 8 and found.count(("finetune", 1)) == 8 and len(found) == 24
@@ -118,11 +118,11 @@ PANELS = {
     "draft, pairs of 70 % overlap": ("ablation-overlap", "figure3_data_fraction", " (>70% overlap)"),
     "draft, both views of one scan": ("ablation-same-scan", "figure3_data_fraction", " (same scan)"),
 }
-"""Panel to its suite, the file of its published numbers, and how they call its pre-training."""
+"""Panel to (suite, file of published numbers, name of the pre-training in that file)."""
 
 
 def published_cells(file: str, ablation: str) -> set[tuple[str, str, str]]:
-    """Method, task and label ratio of each published number of the methods themselves, or of one of their ablations."""
+    """Method, task and label ratio of each published number, of the methods or of one of their ablations."""
     cells = set()
     with (published.FOLDER / f"{file}.csv").open() as lines:
         for row in csv.DictReader(lines):
@@ -151,7 +151,7 @@ def test_each_panel_of_the_paper_has_its_suite(panel: str) -> None:
 
 
 def test_figure_4_is_the_distribution_of_figure_3a_alone() -> None:
-    """Its boxes are the gains of one task over all label ratios, so that its suite has no other task."""
+    """Its boxes show the gains of one task over all label ratios, so the suite has no other task."""
     suite = find(Suite, PANELS["Figure 4"][0])
     assert suite.tasks == ("scannet-sem",) and "Figure 4" in suite.description
 
@@ -173,7 +173,7 @@ def test_every_number_of_the_draft_is_in_a_panel() -> None:
 
 
 def test_a_protocol_is_an_axis() -> None:
-    """Fine-tuning is the default, and cells of it are written as before there were others."""
+    """Fine-tuning is the default, and its cells are written as before other protocols existed."""
     both = SUITE.model_copy(update={"protocols": ("finetune", "linear")})
     assert len(cells(both)) == 24 + 8, "a linear probe has no use for the three fine-tuning seeds"
     linear = cells(both, "protocol=linear", "finetune_seed=1,2")

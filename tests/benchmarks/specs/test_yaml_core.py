@@ -1,4 +1,4 @@
-"""Specs are YAML 1.2: numbers are what they look like, and no key is given twice."""
+"""Specs follow YAML 1.2: numbers parse as they look, and duplicate keys are refused."""
 
 from __future__ import annotations
 

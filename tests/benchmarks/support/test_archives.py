@@ -1,4 +1,4 @@
-"""PyTorch files whose size is measured before torch unpacks them."""
+"""PyTorch files are measured before torch unpacks them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_small_file_that_unpacks_to_much_is_refused_with_both_sizes(
 def test_an_archive_that_cannot_be_listed_is_refused(
     read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Python lists no members that need a later version of zip; torch does not look at it."""
+    """Python does not list members that need a later zip version; torch ignores the version."""
     path = tmp_path / "later.pth"
     torch.save({"scene": torch.zeros(4, dtype=torch.int64)}, path)
     content = bytearray(path.read_bytes())

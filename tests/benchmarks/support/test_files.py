@@ -66,7 +66,7 @@ def test_folders_are_linked_or_copied(tmp_path: Path, monkeypatch: pytest.Monkey
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.slow  # of the fast tests, those above
+@pytest.mark.slow  # in the fast set, the tests above
 def test_a_run_without_links_says_so_once_and_gives_the_same(
     s3dis_root: Path, cache: Path, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Files of others: nothing but plain files is opened, by a way without links, and no more is read than allowed."""
+"""Untrusted files: only regular files are opened, without following links, and reads are bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ownership on a shared file system: taken over only from an owner that is known to be gone, by one process, and never published
+"""Ownership on a shared file system: taken over only from an owner known to be gone, by a single process, and never published
 after it was lost. Other machines are owner files with another host and boot, as this machine sees them."""
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def test_what_was_taken_over_is_not_published(tmp_path: Path) -> None:
 
 
 def _contend(folder: Path, rounds: int) -> None:
-    """Take the lock again and again without flock, and fail where another process is inside as well."""
+    """Take the lock repeatedly without flock, and fail if another process holds it at the same time."""
 
     def unsupported(*_: object) -> None:
         raise OSError(errno.ENOSYS, "no locks here")
@@ -116,7 +116,9 @@ def _contend(folder: Path, rounds: int) -> None:
 
 def test_one_at_a_time_where_the_file_system_has_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "count").write_text("0")
-    elsewhere(owner_file(tmp_path / "lock"), host=ownership._this_process().host)  # gone, for all of them to take over
+    elsewhere(
+        owner_file(tmp_path / "lock"), host=ownership._this_process().host
+    )  # a dead owner that all of them try to replace
     monkeypatch.setattr("pretrain_bench.benchmarks.support.locks.WAIT_SECONDS", 0.001)
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=_contend, args=(tmp_path, 20)) for _ in range(3)]
@@ -144,7 +146,7 @@ def test_an_owner_on_another_machine_holds_the_lock(tmp_path: Path) -> None:
 
 
 def test_a_lock_of_this_machine_tells_of_processes_in_other_containers(tmp_path: Path) -> None:
-    """Their host names and process numbers mean nothing here, but they would hold the lock if they still ran."""
+    """Their host names and process ids mean nothing here, but if they still ran they would hold the lock."""
     path = elsewhere(tmp_path / "lock.owner", boot=ownership._boot(), namespace="pid:[1]")
     assert ownership.owner(path) == str(ownership._read(path))
     assert ownership.owner(path, locked_here=True) is None
@@ -163,7 +165,7 @@ def test_a_pipe_in_place_of_an_owner_file_is_not_waited_for(tmp_path: Path) -> N
 def test_an_owner_file_is_never_seen_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unnamed: bool
 ) -> None:
-    """Where files can be made without a name, a kill between making and writing leaves nothing; elsewhere it is waited out."""
+    """If the system supports unnamed files, a kill between creating and writing leaves nothing; elsewhere readers wait."""
     if not unnamed:
         monkeypatch.setattr(ownership, "_link_new", lambda path, content: (_ for _ in ()).throw(OSError("not here")))
 

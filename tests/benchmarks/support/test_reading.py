@@ -1,4 +1,4 @@
-"""What cannot be read is named, never taken for empty, and never reported as something that cannot be written."""
+"""Unreadable files are named, and never treated as empty or reported as unwritable."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WRITERS: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, folder: Path, number: int) -> None:
-    """The folder is there, and the machine refuses to list it."""
+    """The folder exists, but the system refuses to list it."""
     scandir = os.scandir
 
     def listing(path: str | Path | int = ".") -> object:
@@ -70,7 +70,7 @@ def test_a_file_that_fails_while_it_is_read_leaves_its_scene_out(
 
     monkeypatch.setattr(Path, "read_bytes", read)
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-    monkeypatch.setattr(writers.images, "decode_colour", lambda *_: noise)  # it would meet the error first
+    monkeypatch.setattr(writers.images, "decode_colour", lambda *_: noise)  # it would run into the error first
     monkeypatch.setattr(writers.images, "colour_bits", lambda _: 8)
     data = prepared("scannet", root, tmp_path / "cache")
     assert data.scenes == (TEST[0],)

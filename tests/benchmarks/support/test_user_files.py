@@ -1,4 +1,4 @@
-"""What operating systems leave in folders, and texts that are not in UTF-8."""
+"""Files that operating systems leave in folders, and texts that are not UTF-8."""
 
 from __future__ import annotations
 

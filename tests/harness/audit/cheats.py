@@ -1,6 +1,6 @@
-"""Ways to cheat, each as damage to an honest store, and the check that must find it.
+"""Ways to cheat, each as a change of an honest store, with the check that must detect it.
 
-`python -m tests.harness.audit.cheats` writes the tables of docs/audit.md anew.
+`python -m tests.harness.audit.cheats` regenerates the tables of docs/audit.md.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ RERUN = "a re-run (`--rerun`)"
 
 
 class Cheat(NamedTuple):
-    """`damage` takes the folder of runs, the cache of prepared data, or the files of a bundle, as `where` says. `found_by` is a
-    check, with one of `verdicts`; None where no audit of the store finds it, and `remedy` says what does. Without `resealed` the
-    cheat leaves all hashes as they were."""
+    """`damage` takes the folder of runs, the cache of prepared data, or the files of a bundle, according to `where`. `found_by` is a
+    check, with one of `verdicts`; None if no audit of the store detects it; `remedy` then says what does. Without `resealed`, the
+    cheat leaves all hashes unchanged."""
 
     damage: Callable[[Any], object]
     words: str
@@ -147,19 +147,19 @@ def table() -> str:
 
 
 def _ends(text: str, name: str) -> tuple[int, int]:
-    """Where a table that tests make begins and ends in docs/audit.md."""
+    """Where a generated table begins and ends in docs/audit.md."""
     begin = text.index("-->", text.index(f"<!-- {name}:")) + len("-->")
     return begin, text.index(f"<!-- end of {name} -->")
 
 
 def section(text: str, name: str) -> str:
-    """A table that tests make, as docs/audit.md has it."""
+    """A generated table, as it is in docs/audit.md."""
     begin, end = _ends(text, name)
     return text[begin:end].strip()
 
 
 def write_tables() -> None:
-    """Put both tables into docs/audit.md."""
+    """Write both tables into docs/audit.md."""
     from tests.harness.audit.test_audit import tampering_table
 
     text = DOCS.read_text()

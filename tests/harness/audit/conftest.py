@@ -1,4 +1,4 @@
-"""One honest store for all tests of audits: real records around stages that sleep instead of training."""
+"""One honest store for all audit tests: real records of stages that sleep instead of training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.faults.in_process import SleepingInProcess, cells_of, run_with
 
 
 def planned_cells() -> list[PlannedCell]:
-    """scratch with two seeds and csc with one, under the budget smoke, on the smallest networks and procedural data."""
+    """scratch with two seeds and csc with one, under the budget smoke, with the smallest networks and procedural data."""
     suite = Suite(
         name="honest", version=1, budget="smoke", profile=NANO[3], methods=("scratch", "csc"), tasks=("s3dis-sem",),
         pretrain_seeds=(0, 1), exclude=({"method": "csc", "pretrain_seed": 1},),
@@ -24,7 +24,7 @@ def planned_cells() -> list[PlannedCell]:
 
 @pytest.fixture(scope="session")
 def honest(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store; to be read only."""
+    """The store; tests must not change it."""
     runs = tmp_path_factory.mktemp("audit") / "runs"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_CACHE", str(cache))

@@ -1,4 +1,4 @@
-"""Damage to an honest store: one function for each way to cheat (`cheats.py` says which check finds it)."""
+"""Changes of an honest store: one function per way to cheat (`cheats.py` names the check that detects it)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def train_on_held_out(runs: Path) -> None:
 
 
 def leave_out_hard_scenes(runs: Path) -> None:
-    """Everything that counts test scenes is made to fit."""
+    """Adjust everything that counts test scenes."""
     for folder in [f for method in ("csc", "scratch") for f in folders_of(runs, method)]:
         hard = json.loads((folder / "spec.json").read_text())["split"]["test"][-1]
         edit_split(folder, lambda s: s["test"].pop())
@@ -95,7 +95,7 @@ def edit_test_labels(prepared: Path) -> None:
 
 
 def edit_curve(runs: Path) -> None:
-    """An early validation as good as the last one: half the steps to reach scratch."""
+    """Make an early validation as good as the last one, which halves the steps to reach scratch."""
 
     def early(event: dict) -> None:
         if event["event"] == "eval" and event["split"] == "test":
@@ -135,7 +135,7 @@ def edit_pruned(runs: Path) -> None:
 
 
 def take_a_shipped_name(runs: Path) -> None:
-    """What a command line does whose profile file says `name: smoke`."""
+    """As a command line with the user's own profile file that states `name: smoke`."""
     for folder in every_run(runs):
         edit_spec(folder, lambda s: s.update(profile="smoke", profile_version=1))
         edit_record(folder, lambda r: r["cell"] and r["cell"].update(profile="smoke"))
@@ -172,7 +172,7 @@ def make_up_code_list(runs: Path) -> None:
 
 
 def patch_one_arm(runs: Path) -> None:
-    """All runs claim one clean commit."""
+    """Change the code of one arm while all runs claim the same clean commit."""
     patch_code(folder_of(runs, "csc", "pretrain"), "pretrain_bench.methods.training.loop")
     for folder in every_run(runs):
         edit_record(folder, lambda r: r["provenance"].update(git_commit="1" * 40, git_dirty=False))
@@ -270,7 +270,7 @@ def claim_ok_without_artifacts(runs: Path) -> None:
 
 
 def prune_what_contradicts(runs: Path) -> None:
-    """Better scores, and predictions that are gone "by bench clean"."""
+    """Improve scores, and remove predictions as if by `bench clean`."""
     folder = folder_of(runs, "csc")
     edit_record(folder, lambda r: r["metrics"].update(miou_voxel_final=0.9))
     edit_pruned(runs)
@@ -279,7 +279,7 @@ def prune_what_contradicts(runs: Path) -> None:
 
 
 def prune_in_the_chain(runs: Path) -> None:
-    """The same with the pruning written into the chain too, and scores that agree with the curve."""
+    """The same, with the pruning also in the chain, and scores that agree with the curve."""
     folder = folder_of(runs, "csc")
     edit_pruned(runs)
     for path in folder.glob("artifacts/predictions/final/*.npz"):
@@ -325,7 +325,7 @@ def drop_the_worst_seed(runs: Path) -> None:
 
 
 def invent_predictions(runs: Path) -> None:
-    """Predictions by chance in place of the network's, with scores, matrices and validations that follow from them."""
+    """Replace the network's predictions by random ones, with consistent scores, matrices and validations."""
     folder = folder_of(runs, "csc")
     chance = np.random.default_rng(5)
     made = {}
@@ -362,8 +362,8 @@ def claim_a_commit(runs: Path) -> None:
 
 
 def rescore_run(folder: Path) -> dict[str, float | None]:
-    """Make metrics and matrices follow from the predictions; returns the metrics."""
-    # Not by `read_spec`: the folder's name is not its key any more.
+    """Recompute metrics and matrices from the predictions; returns the metrics."""
+    # Not `read_spec`: the folder's name is no longer its key.
     spec = StageSpec.model_validate_json((folder / "spec.json").read_bytes())
     assert spec.data is not None
     scores = score_finetune(

@@ -1,4 +1,4 @@
-"""Edits of a store by a cheat who wants another result, and the resealing by one who knows the hashes."""
+"""Edits of a store by a cheat who wants another result, and resealing by a cheat who knows the hashes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def edit_split(folder: Path, change: Callable[[dict], object]) -> None:
 
 
 def edit_events(folder: Path, change: Callable[[dict], object]) -> None:
-    """Change events; the running hash is made to fit again."""
+    """Change events, and recompute their running hash."""
     before, lines = None, []
     for text in (folder / "events.jsonl").read_text().splitlines():
         event = json.loads(text)
@@ -72,7 +72,7 @@ def edit_events(folder: Path, change: Callable[[dict], object]) -> None:
 
 
 def reseal(runs: Path) -> None:
-    """Make every hash fit again: artifacts, files beside the record, keys and folders, parents, records, the chain."""
+    """Recompute all hashes: artifacts, files beside the record, keys and folders, parents, records, the chain."""
     renamed: dict[str, str] = {}
     links = []
     for kind in ("pretrain", "finetune"):

@@ -1,4 +1,4 @@
-"""Audits: green on honest runs; every way of tampering that docs/audit.md says is found, is found, and the others are not."""
+"""Audits pass on honest runs, and detect exactly those ways of tampering that docs/audit.md lists as detected."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SMOKE = ("--budget", "smoke", "--profile", NANO[3])
 
 @pytest.fixture(scope="module")
 def trained(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same runs, trained; for slow tests."""
+    """The same runs, really trained, for slow tests."""
     runs = tmp_path_factory.mktemp("trained") / "runs"
     environment = {**os.environ, "BENCH_CACHE": str(cache)}
     for more in (("scratch", "--pretrain-seed", "0", "--pretrain-seed", "1"), ("csc",)):
@@ -50,7 +50,7 @@ def trained(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runs(honest: Path, tmp_path: Path) -> Path:
-    """A copy to tamper with."""
+    """A copy for tampering."""
     return Path(shutil.copytree(honest, tmp_path / "runs"))
 
 
@@ -63,7 +63,7 @@ def failures(findings: list[dict[str, str]]) -> set[str]:
 
 
 # --------------------------------------------------------------------------------------------------------- tampering
-# Each edits files as a cheat would; `reseal` is what a cheat who knows the hashes does afterwards.
+# Each edits files as a cheat would; a cheat who knows the hashes calls `reseal` afterwards.
 
 
 def edit_metric(runs: Path) -> None:
@@ -88,7 +88,7 @@ def drop_run(runs: Path) -> None:
 
 
 def hide_attempt(runs: Path) -> None:
-    """As if the run had been the second: the first, a failed one, is thrown away."""
+    """Delete the first, failed attempt, as if only the second had run."""
     folder = folder_of(runs, "csc")
     edit_record(folder, lambda r: r.update(attempt=2))
     os.rename(folder / "attempts/1", folder / "attempts/2")
@@ -117,7 +117,7 @@ def replace_checkpoint(runs: Path) -> None:
 
 
 def copy_seed(runs: Path) -> None:
-    """One pre-training passed off as two seeds."""
+    """Present one pre-training as two seeds."""
     one, two = [
         p.parent
         for p in sorted(runs.glob("pretrain/*/record.json"))
@@ -128,7 +128,7 @@ def copy_seed(runs: Path) -> None:
 
 
 def change_contamination(runs: Path) -> None:
-    """As if it had been pre-trained on other rooms."""
+    """Claim a pre-training on other rooms."""
     edit_record(folder_of(runs, "csc"), lambda r: r["contamination"].update(places_sha256="1" * 64))
 
 
@@ -155,7 +155,7 @@ TAMPERING: dict[Callable[[Path], None], tuple[str, str | None]] = {
     ),
     claim_image: ("record and spec parse and match their hashes", None),
 }
-"""Each with the check that finds it plain, and the one that finds it resealed (None: only a signature or a re-run does)."""
+"""Each with the check that detects it unsealed, and the one that detects it resealed (None: only a signature or a rerun does)."""
 
 
 @pytest.mark.parametrize("name", ["honest", pytest.param("trained", marks=pytest.mark.slow)])
@@ -262,7 +262,7 @@ def test_without_the_data_nothing_is_called_ok(honest: Path, runs: Path, bench: 
                 edit_spec(path.parent, elsewhere)
                 edit_record(path.parent, lambda r: r.update(dataset="s3dis"))
     reseal(runs)
-    findings = audit(bench, "--runs", str(runs), code=1)  # the split is not that of the real S3DIS
+    findings = audit(bench, "--runs", str(runs), code=1)  # the split differs from that of the real S3DIS
     verdicts = {f["verdict"] for f in findings if f["check"] == "metrics recomputed from predictions"}
     assert verdicts == {"not checked"} and folder.parent.is_dir()
 
@@ -277,7 +277,7 @@ def test_synthetic_data_are_made_again_from_their_seed(honest: Path, bench: Benc
 
 @pytest.mark.slow
 def test_a_pretraining_run_again_gives_the_same_bits(bench: Bench, tmp_path: Path) -> None:
-    """The initial weights of scratch, which cost no training."""
+    """Uses the initial weights of scratch, which need no training."""
     cell = planned_cells()[0]
     run_with(LocalExecutor(), [cell._replace(stages=cell.stages[:1])], tmp_path / "runs")
     findings = audit(bench, "--rerun", cell.stages[0].spec.key[:10])
@@ -322,7 +322,7 @@ def test_where_the_first_difference_is(honest: Path, tmp_path: Path) -> None:
     ("task", "metric"), [("s3dis-sem", "miou_voxel"), ("s3dis-inst", "ap50"), ("sunrgbd-det", "map50")]
 )
 def test_a_run_again_on_other_arithmetic_is_judged_by_the_headline_metric(task: str, metric: str) -> None:
-    """The spread over seeds is that of the same metric: mIoU says nothing of the AP of instances or boxes."""
+    """The spread over seeds is that of the same metric: mIoU is not informative about the AP of instances or boxes."""
 
     def run_of(seed: int, **metrics: float) -> AuditedRun:
         cell = Cell(method="csc", pretrain_dataset="scannet", task=task, pretrain_seed=seed, budget="b", profile="p")

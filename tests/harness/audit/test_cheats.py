@@ -1,4 +1,4 @@
-"""Every way to cheat that docs/audit.md lists is found by the check that it names, or by nothing that reads the store alone."""
+"""Every cheat listed in docs/audit.md is detected by the check named there, or by no check that reads only the store."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tests.harness.store.bundles import members, repack
 from tests.harness.store.test_store import finish, spec
 
 FAST = (starve_scratch, edit_test_labels, one_pretraining_twice)
-"""One of a split, one of data, one of seeds; the others are slow by their number."""
+"""In the fast set: one about a split, one about data, one about seeds; the many others are slow."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def bundle(honest: Path, module_cache: None, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def known(honest: Path, bundle: Path, module_cache: None) -> set[tuple[str, str]]:
-    """Check and verdict of everything that an audit has to say about the honest store and bundle."""
+    """Check and verdict of all findings of an audit of the honest store and bundle."""
     return {(f.check, f.verdict) for path in (honest, bundle) for f in findings_of(path) if f.verdict != "ok"}
 
 
@@ -62,7 +62,7 @@ def findings_of(path: Path, **options: object) -> list[Finding]:
 
 
 def damaged(cheat: Cheat, honest: Path, bundle: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store or bundle after a cheat, resealed where the cheat is."""
+    """A store or bundle after a cheat, resealed if the cheat reseals."""
     if cheat.where == "bundle":
         files = members(bundle)
         cheat.damage(files)
@@ -135,7 +135,7 @@ def test_a_dropped_seed_is_named_by_the_registration(honest: Path, tmp_path: Pat
 
 @pytest.mark.slow
 def test_code_of_a_commit(module_cache: None) -> None:
-    """The digests that this checkout's last commit gives, by its own code."""
+    """The code digests of this checkout's last commit, computed by its own code."""
     head = code._head()
     if head is None:
         pytest.skip("needs a git checkout of the project, which this copy is not")
@@ -146,7 +146,7 @@ def test_code_of_a_commit(module_cache: None) -> None:
 
 
 def test_runs_that_end_during_an_audit_are_left_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One ends after the chain was read, one after the runs were, one is replaced by a second attempt while it is checked."""
+    """One run ends after the chain was read, one after the runs were read, one is replaced by a second attempt during its check."""
     store = Store(tmp_path)
     finish(store, spec(0))
     read_all, check_one = static.read_runs, static.check_account
@@ -165,7 +165,7 @@ def test_runs_that_end_during_an_audit_are_left_to_the_next(tmp_path: Path, monk
     monkeypatch.setattr(static, "check_account", replace)
     tally = Tally()
     static.audit_files(store, tally)
-    # These runs name a clean commit and no code.
+    # These runs name a clean commit, but no code digest.
     assert {f.check for f in tally.findings if f.verdict == "failed"} <= {code.KNOWN}
     late = [f.subject for f in tally.findings if f.check == static.UNDER_WAY]
     assert late == [f"pretrain/{spec(1).key}", f"pretrain/{spec(0).key}"]
@@ -191,7 +191,7 @@ def test_labels_that_were_edited_stop_a_run(
     stages = tuple(s._replace(data=data._replace(folder=copy)) if s.data is data else s for s in cell.stages)
 
     class Editing(SleepingInProcess):
-        """Edits the labels while the fine-tuning runs."""
+        """An executor that edits the labels during the fine-tuning."""
 
         def run(self, launch: StageLaunch) -> Execution:
             done = super().run(launch)
@@ -256,7 +256,7 @@ def test_the_sentence_and_exit_code_follow_from_the_worst(
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen (OpenSSH), which is not installed")
 def test_a_registration_from_the_command_line(bench: Bench, tmp_path: Path) -> None:
-    """Signed before a suite runs, checked after; other cells do not get into the same file."""
+    """Signed before a suite runs and checked afterwards; other cells cannot be added to the same file."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "me"], check=True)
     (tmp_path / "signers").write_text(f"me {(tmp_path / 'me.pub').read_text()}")
     run = ("run", "--method", "scratch", "--task", "s3dis-sem", *NANO, "--register", "plan.json")
@@ -277,7 +277,7 @@ def test_a_registration_from_the_command_line(bench: Bench, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("same_weights", "verdict"), [(True, "warning"), (False, "failed")])
 def test_one_backbone_under_two_keys_is_no_copy(honest: Path, same_weights: bool, verdict: str) -> None:
-    """A pre-training that ran again after a change of its code may give the same bits under another key."""
+    """A pre-training that is rerun after a change of its code may give the same weights under another key."""
     runs = read_runs(Store(honest), Tally())
     run = next(r for r in runs.values() if r.spec.kind == "finetune")
     ((stage, key),) = run.spec.parents.items()

@@ -1,4 +1,4 @@
-"""`ls` and `show` of every kind: all that ships, every field with its meaning and unit."""
+"""`ls` and `show` of every kind list all built-in entries, and every field with its meaning and unit."""
 
 from __future__ import annotations
 

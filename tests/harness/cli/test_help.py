@@ -1,4 +1,4 @@
-"""Help: every option explained, with its choices and its default; `bench run` and `bench plan` alike."""
+"""Help explains every option with its choices and default, equally for `bench run` and `bench plan`."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from pretrain_bench.reports.figures.style import FigureKind
 from tests.conftest import Bench
 
 COMPUTED = ("executor", "runs")
-"""Options whose default `bench.yaml` may set; they show the one that holds without it."""
+"""Options whose default `bench.yaml` can set; help shows the default without it."""
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command, with the words that call it."""
+    """Every command, with its name on the command line."""
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, (*path, name))

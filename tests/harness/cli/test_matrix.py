@@ -1,4 +1,4 @@
-"""What `bench run` and `bench plan` take: several values, names without options, and what a claim lacks."""
+"""Arguments of `bench run` and `bench plan`: several values, names without options, and advice on what a claim lacks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMOKE = REPOSITORY / "docs/study/smoke.bundle.tar.zst"
 
 @pytest.fixture
 def chosen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What comes to `pb.run`, which then stops."""
+    """The arguments that reach `pb.run`, which then stops."""
     calls: list[dict[str, Any]] = []
 
     def stop(cells: Suite, **options: Any) -> None:
@@ -102,7 +102,7 @@ def test_bench_yaml_counts_less_than_options_and_variables(
 def test_bench_yaml_is_read_once_and_stops_only_what_uses_it(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A list or a disk that is not here matters only to a command that needs it."""
+    """A missing list or disk matters only to commands that need it."""
     reads: list[Path] = []
 
     def counted(path: Path, model: Any) -> Any:
@@ -174,7 +174,7 @@ def test_relative_paths_of_a_suite_start_from_its_file(tmp_path: Path, monkeypat
 
 
 class Report:
-    """What `next_steps` reads of a stage."""
+    """The fields of a stage that `next_steps` reads."""
 
     def __init__(self, record: Any) -> None:
         self.record = record

@@ -1,4 +1,4 @@
-"""What commands end with: the warnings of a run, and the score that reports judge."""
+"""The summary at the end of commands: the warnings of a run, and the score that reports judge."""
 
 from __future__ import annotations
 

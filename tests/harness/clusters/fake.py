@@ -1,4 +1,4 @@
-"""A cluster in this process: jobs are threads that run tickets as a worker does, and that a test may lose or interrupt."""
+"""A cluster within this process: jobs are threads that run tickets as a worker does; a test may lose or interrupt them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SLEEPING = ExecutorChoice(name="tests.faults.in_process:SleepingInProcess")
 
 
 class FakeCluster:
-    """Runs each stage as a job of its own. `edit` may change a ticket on its way; `lose` says which job ends without a word."""
+    """Runs each stage as a separate job. `edit` may change a ticket on its way; `lose` selects jobs that end without a note."""
 
     waits_for_others = False
 
@@ -51,7 +51,7 @@ class FakeCluster:
             self.submitted.append(stage.key)
             self.out.add(stage.key)
             self.most = max(self.most, len(self.out))
-            # As JSON, as a real cluster gets it.
+            # Through JSON, as on a real cluster.
             ticket = Ticket.model_validate_json(self.edit(ticket_of(stage, self.job)).model_dump_json())
             self.threads.append(threading.Thread(target=self._work, args=(ticket,)))
             self.threads[-1].start()

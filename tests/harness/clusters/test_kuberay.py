@@ -1,7 +1,7 @@
-"""examples/kuberay.yaml has only fields that RayCluster of ray.io/v1 has, with the right types, and what it names exists.
+"""examples/kuberay.yaml uses only fields of RayCluster (ray.io/v1), with the right types, and the names in it exist.
 
 The models are written by hand after ray-operator/apis/ray/v1/raycluster_types.go of ray-project/kuberay (commit 026f1433) and the
-Kubernetes pod API, for the fields that are used; they replace neither the CRD nor a cluster.
+Kubernetes pod API, for the used fields only; they replace neither the CRD nor a test on a cluster.
 """
 
 from __future__ import annotations

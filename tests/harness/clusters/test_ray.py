@@ -1,6 +1,6 @@
-"""Two Ray nodes on loopback: results as on this machine; a lost node, driver or head loses nothing and doubles nothing.
+"""Two Ray nodes on loopback: results equal local ones; losing a node, driver or head loses and duplicates no run.
 
-Skipped by name without Ray; BENCH_REQUIRE_RAY=1 makes that a failure.
+Skipped without Ray, unless BENCH_REQUIRE_RAY=1, which makes a missing Ray a failure.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ needs_ray = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def ray_cluster_of_two(cache: Path) -> Iterator[Any]:
-    """A head and a node that holds s3dis and a GPU that Ray is made to believe in; nodes inherit the cache and the code."""
+    """A head, and a node with s3dis and a GPU that is declared to Ray; nodes inherit the cache and the code."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_CACHE", str(cache))
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", "right" * 8)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
-        from ray.cluster_utils import Cluster  # reads the variables of authentication
+        from ray.cluster_utils import Cluster  # reads the environment variables for authentication
 
         node = {"object_store_memory": TINY_STORE, "num_cpus": 2}
         cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
@@ -59,13 +59,13 @@ def ray_cluster_of_two(cache: Path) -> Iterator[Any]:
 
 
 def completed(runs: Path) -> list[str]:
-    """Keys of all runs that were ever completed in a store, in order."""
+    """Keys of all runs ever completed in a store, in order."""
     links = chain.read(runs)
     return [] if links is None else [link.key for link in links.links]
 
 
 def apart_from_provenance(record: dict[str, Any]) -> dict[str, Any]:
-    """A record without where, when and at what cost it was made, and without the hashes of files that hold times."""
+    """A record without its place, time and cost, and without hashes of files that contain times."""
     ledger = {
         n: value for n, value in record["ledger"].items() if not n.endswith("seconds") and not n.startswith("peak")
     }
@@ -197,7 +197,7 @@ def test_the_stages_of_a_lost_node_run_again(ray_cluster_of_two: Any, s3dis_root
 def test_a_lost_head_ends_the_driver_with_one_message(
     ray_cluster_of_two: Any, s3dis_root: Path, tmp_path: Path
 ) -> None:
-    """The last test that uses the cluster, which is gone after it."""
+    """The last test that uses the cluster, since it ends it."""
     doomed = driver(tmp_path, s3dis_root, ray_cluster_of_two)
     wait_for(lambda: len(completed(tmp_path)) >= 1 or doomed.poll() is not None)
     ray_cluster_of_two.head_node.kill_all_processes(check_alive=False, allow_graceful=False)

@@ -1,4 +1,4 @@
-"""The scheduler on a cluster: the store is the only truth, jobs that are lost are handed over again, and no more than a limit."""
+"""The scheduler on a cluster: the store is the only source of truth, and lost jobs are resubmitted up to a limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cluster is simulated by the scheduler's own policy, over estimated times."""
+"""The simulation of a cluster uses the scheduler's own policy, with estimated times."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PRETRAIN_SECONDS, FINETUNE_SECONDS = 60.0, 10.0
 
 
 def to_do(cells: list[PlannedCell], device: str = "cpu") -> list[StageState]:
-    """The ten stages, with times that are easy to add up."""
+    """The ten stages, with times that are easy to add."""
     states: dict[str, StageState] = {}
     for stage in stages_of(cells):
         seconds = PRETRAIN_SECONDS if stage.spec.kind == "pretrain" else FINETUNE_SECONDS
@@ -82,7 +82,7 @@ def test_a_wrong_shape_is_refused(text: str, problem: str) -> None:
 
 
 class SleepingRunner(StageRunner):
-    """Each stage sleeps, and leaves the record of another of its kind: laying out and publishing cost CPU time, of which a test
+    """Each stage sleeps, and copies the record of another of its kind: layout and publishing cost CPU time, of which a test
     machine has too little for eight stages at once."""
 
     def __init__(self, store: Store, seconds: dict[str, float], template: StageReport) -> None:

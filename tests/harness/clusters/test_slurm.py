@@ -1,5 +1,5 @@
-"""The Slurm place with a Slurm of this process: what is written before and after sbatch, what a driver that starts again finds,
-and how the end of a job is known."""
+"""Slurm with a simulated Slurm in this process: files written before and after sbatch, recovery by a restarted driver,
+and detection of the end of a job."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.harness.clusters.fake import SLEEPING
 
 
 class SlurmHere:
-    """Runs jobs in threads, unless they are held; `loses` are jobs that end without a word."""
+    """Runs jobs in threads, unless they are held; jobs in `loses` end without a note."""
 
     def __init__(self) -> None:
         self.number = 10
@@ -242,7 +242,7 @@ def test_the_word_of_squeue_on_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_stage_whose_note_was_read_is_not_lost_as_well(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Its job is no longer listed when its note is read: after a restart of the controller both were reported."""
+    """Its job is no longer listed when its note is read; after a restart of the controller, both events used to be reported."""
     place = slurm.Slurm(Store(tmp_path), None, SlurmOptions())  # type: ignore[arg-type]
     place._of, place._missing = {"k": None}, {"k": 1}  # type: ignore[dict-item]
     monkeypatch.setattr(place, "_noted", lambda: iter([Ended("k")]))

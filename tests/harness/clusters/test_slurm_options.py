@@ -1,4 +1,4 @@
-"""What is asked of Slurm: the user's options, those of bench.yaml, and what stages need; and which stages share a job."""
+"""Requests to Slurm: the user's options, those of bench.yaml, and the needs of stages; and which stages share a job."""
 
 from __future__ import annotations
 

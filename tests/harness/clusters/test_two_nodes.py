@@ -1,4 +1,4 @@
-"""Stages on a real Slurm of two nodes: the records of a local run, whatever is killed meanwhile; and clear refusals."""
+"""Stages on a real Slurm of two nodes give the records of a local run, even if processes are killed; and clear refusals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ELSEWHERE = {
     "provenance", "measured", "started_at", "ended_at", "sha256", "files", "ledger", "executor", "label_isolation",
     "not_enforced",
 }  # fmt: skip
-"""Fields of a record that say where, when and how long a stage ran. Of the ledger, amounts are compared, and neither times nor memory."""
+"""Fields of a record with place, time and duration of a stage. Of the ledger, amounts are compared, but not times or memory."""
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""A real Slurm of two nodes on this machine, and what tests do to it."""
+"""A real Slurm of two nodes on this machine, and functions to disturb it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECONDS = 400
 
 
 class TwoNodes:
-    """The running cluster; `folder` holds its configuration and the numbers of its processes."""
+    """The running cluster; `folder` has its configuration and process ids."""
 
     def __init__(self, conf: Path) -> None:
         self.folder = conf.parent
@@ -31,7 +31,7 @@ class TwoNodes:
     def suite(
         self, runs: Path, s3dis: Path, seeds: int = 1, *options: str, **environment: str
     ) -> subprocess.Popen[str]:
-        """A driver of the suite of sleeping stages."""
+        """Start a driver of the suite of sleeping stages."""
         command = [sys.executable, "-m", "tests.faults.on_slurm", str(runs), str(s3dis), str(seeds), *options]
         paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
         variables = {**os.environ, "PYTHONPATH": paths, **environment}
@@ -40,17 +40,17 @@ class TwoNodes:
         )
 
     def workers(self) -> list[psutil.Process]:
-        """The processes of jobs that run stages."""
+        """The processes of jobs that are running stages."""
         module = ["-u", "-m", "submitit.core._submit"]
         return [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[1:4] == module]
 
     def clear(self) -> None:
-        """End the jobs and take back the nodes that a failed test has left."""
+        """End jobs and resume nodes that a failed test left behind."""
         self._run("scancel", "--user", getpass.getuser())
         self._run("scontrol", "update", "nodename=n1,n2", "state=resume")
 
     def wait_for_a_worker(self) -> psutil.Process:
-        """The first worker, once it has begun on a stage."""
+        """Wait for the first worker that has begun a stage."""
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
             if running := self.workers():
@@ -59,12 +59,12 @@ class TwoNodes:
         raise AssertionError("no worker has started")
 
     def pid(self, daemon: str) -> int:
-        """The number of a daemon's process."""
+        """The process id of a daemon."""
         return int((self.folder / f"{daemon}.pid").read_text())
 
     @staticmethod
     def _running_on(node: str) -> list[psutil.Process]:
-        """The daemons of a node's job steps, and what they have started. Both nodes are this machine."""
+        """The daemons of a node's job steps, and their children. Both nodes are on this machine."""
         processes = []
         for step in psutil.process_iter(["name"]):
             if step.info["name"] != "slurmstepd":
@@ -76,13 +76,13 @@ class TwoNodes:
         return processes
 
     def restart(self, daemon: str) -> None:
-        """Kill the daemon of a node with all that runs there, or end the controller, and start it again."""
+        """Kill the daemon of a node with all its jobs, or end the controller, and start it again."""
         node, main_process = daemon.partition("-")[2], psutil.Process(self.pid(daemon))
         if node:
             for process in (main_process, *self._running_on(node)):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-        else:  # killed, a controller forgets its last jobs, gives their numbers out again, and drains the nodes
+        else:  # a killed controller forgets its last jobs, reuses their ids, and drains the nodes
             main_process.terminate()
             main_process.wait(60)
         time.sleep(1)
@@ -91,8 +91,8 @@ class TwoNodes:
             command, check=True, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         if node:
-            # A node that registers is believed to be starting jobs that it does not know, for BatchStartTimeout (10 s) after
-            # their last sign of life. Registering again is left to the controller, which does so rarely.
+            # When a node registers, Slurm assumes for BatchStartTimeout (10 s) that unknown jobs are still starting, counted from
+            # their last sign of life. Only the controller triggers another registration, and it rarely does.
             time.sleep(20)
             self._run("scontrol", "reconfigure")
 
@@ -103,7 +103,7 @@ class TwoNodes:
 
 @pytest.fixture(scope="module")
 def two_nodes() -> Iterator[TwoNodes]:
-    """Slurm, started where it does not run, and then stopped. Skips without the tool, unless BENCH_REQUIRE_SLURM is set."""
+    """Slurm, started and later stopped unless it is already running. Skips without the tool, unless BENCH_REQUIRE_SLURM is set."""
     pytest.importorskip("submitit") if not os.environ.get("BENCH_REQUIRE_SLURM") else __import__("submitit")
     if not START.is_file() and not os.environ.get("BENCH_REQUIRE_SLURM"):
         pytest.skip("needs a Slurm of two nodes, which ../shared/tools/start-slurm.sh starts")

@@ -1,4 +1,4 @@
-"""How long stages train under each currency, and what counts as keeping a budget."""
+"""How long stages train under each currency, and when a budget counts as kept."""
 
 from __future__ import annotations
 

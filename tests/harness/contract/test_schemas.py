@@ -1,4 +1,4 @@
-"""The committed schemas are those of the models, and real files keep them."""
+"""The committed schemas match the models, and real files validate against them."""
 
 from __future__ import annotations
 

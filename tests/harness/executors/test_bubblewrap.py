@@ -1,4 +1,4 @@
-"""What a stage in bubblewrap sees, how it is limited, and how it ends. tests/hostile runs stages that misbehave in it."""
+"""Visibility, limits and end of a stage in bubblewrap. tests/hostile runs misbehaving stages in it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ needs_bwrap = pytest.mark.skipif(
 
 
 def run_code(code: str, folder: Path, spec: StageSpec, **caps: int) -> Execution:
-    """Run Python in the sandbox with the folders of a stage below `folder`; its output is in `folder`/log."""
+    """Run Python code in the sandbox, with the folders of a stage in `folder`; its output is in `folder`/log."""
     launch = launch_in(folder, spec, **caps)
     return BubblewrapExecutor([sys.executable, "-c", code], [folder / "packages/hidden"]).run(launch)
 
@@ -122,7 +122,7 @@ def test_with_a_control_group_the_kernel_enforces_both(cells: list[PlannedCell],
 
 @needs_bwrap
 def test_signals_reach_the_stage_and_not_the_sandbox(cells: list[PlannedCell], tmp_path: Path) -> None:
-    """The soft limit of the wall time lets it save, and a stage that hangs shows where."""
+    """The soft limit of wall time lets the stage save, and a hanging stage shows where it hangs."""
     spec = cells[0].stages[0].spec
     saves = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit('saved'))\ntime.sleep(60)"
     execution = run_code(saves, tmp_path / "a", spec, wall_seconds=2, grace_seconds=20)
@@ -150,7 +150,7 @@ run_code("import time; print('sleeps', flush=True); time.sleep(601)", Path(sys.a
 """
 
 
-@pytest.mark.slow  # of the fast tests, tests/test_end_to_end.py kills a harness
+@pytest.mark.slow  # in the fast set, tests/test_end_to_end.py kills a harness
 @needs_bwrap
 def test_the_sandbox_of_a_killed_harness_dies(cells: list[PlannedCell], tmp_path: Path) -> None:
     spec = cells[0].stages[0].spec.model_dump_json()
@@ -171,7 +171,7 @@ def test_the_sandbox_of_a_killed_harness_dies(cells: list[PlannedCell], tmp_path
 def test_a_control_group_of_version_2_is_made_beside_a_group_without_limits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel fills a new folder with the files of its controllers; here the test does."""
+    """The kernel would fill a new folder with the files of its controllers; here the test does."""
     monkeypatch.setattr(process_limits, "CGROUPS", tmp_path)
     monkeypatch.setattr(process_limits, "OWN_CGROUPS", tmp_path / "self")
     (tmp_path / "self").write_text("0::/app/terminal\n")
@@ -239,7 +239,7 @@ def test_bubblewrap_is_the_default_where_it_works() -> None:
 def test_an_own_method_has_the_same_keys_and_results_in_the_sandbox(
     bench: Bench, s3dis_root: Path, tmp_path: Path
 ) -> None:
-    """The default, with Python from the user's folder, against plain processes."""
+    """Compares the default, with a Python in the user's home, with plain processes."""
     folder = toy(tmp_path / "toy")
     own = [
         "run",

@@ -1,4 +1,4 @@
-"""What the executor makes of an engine's answers, without an engine; `tests/hostile` runs stages in a real one."""
+"""How the executor interprets an engine's answers, without an engine; `tests/hostile` runs stages in a real one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BUDGET = BudgetHalf(currency="optimizer_steps", optimizer_steps=1)
 
 
 class _Logs:
-    """A container whose log is given; an exception in it is raised."""
+    """A container with a given log; an exception among its parts is raised."""
 
     def __init__(self, *parts: bytes | Exception) -> None:
         self.parts = parts
@@ -63,7 +63,7 @@ def test_a_log_that_breaks_off_says_so(parts: tuple[bytes | Exception, ...], not
 def test_an_image_that_cannot_start_is_its_own_fault(
     error: str, fault: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stage then crashed, with the fault in its log; it is not an infrastructure error."""
+    """The stage counts as crashed, with the fault in its log, not as an infrastructure error."""
     executor = object.__new__(DockerExecutor)
 
     class Containers:

@@ -1,4 +1,4 @@
-"""A folder on a file system of its own size: what lies there comes back, also after a kill."""
+"""A folder on a file system of limited size: its files are copied back, also after a kill."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIB = 8
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a file, where this user may mount."""
+    """A folder with a file; skips if this user may not mount."""
     out = tmp_path / "out"
     (out / "inner").mkdir(parents=True)
     (out / "inner/before").write_text("kept")
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def left(folder: Path) -> list[str]:
-    """What lies beside the folder afterwards."""
+    """Files left beside the folder afterwards."""
     return sorted(p.name for p in folder.parent.iterdir())
 
 
@@ -65,7 +65,7 @@ def test_a_file_with_holes_does_not_come_back(folder: Path) -> None:
 
 
 def test_what_cannot_be_copied_back_stays_for_the_next_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a full disk."""
+    """For example on a full disk."""
     with pytest.raises(EnvironmentCannot, match="is the disk full"), size_limited(folder, MIB):
         (folder / "checkpoint").write_text("step 7")
         monkeypatch.setattr(limited, "_succeeds", lambda *command: False)
@@ -76,7 +76,7 @@ def test_what_cannot_be_copied_back_stays_for_the_next_command(folder: Path, mon
 
 @pytest.mark.parametrize("unmounted", [False, True])
 def test_after_a_kill_it_is_found_again(folder: Path, unmounted: bool) -> None:
-    """Killed within the block, and also when the machine was started again since."""
+    """After a kill inside the block, even if the machine was rebooted since."""
     code = (
         "import os, signal, sys; from pathlib import Path; from pretrain_bench.harness.executors.disk_quota import size_limited\n"
         f"folder = Path(sys.argv[1])\nwith size_limited(folder, {MIB}):\n"

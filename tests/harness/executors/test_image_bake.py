@@ -1,4 +1,4 @@
-"""Building with buildx: the bake file, the command and its results, with a `docker` command that plays the engine's BuildKit."""
+"""Building with buildx: the bake file, the command and its results, with a fake `docker` command as the engine's BuildKit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pretrain_bench.harness.executors.image_contents import (
 )
 from pretrain_bench.harness.executors.image_source import ImageSource
 
-# Records its arguments and environment, reads the bake file as buildx would, and keeps the labels of what it "builds".
+# Records its arguments and environment, reads the bake file as buildx does, and stores the labels of the images it "builds".
 FAKE_DOCKER = """#!{python}
 import json, os, subprocess, sys, time
 from pathlib import Path
@@ -71,7 +71,7 @@ if mode != "elsewhere":
 
 
 class Engine:
-    """The fake engine: its folder, and a client that sees the images that the fake command built."""
+    """The fake engine: its folder, and a client that lists the images of the fake command."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -186,7 +186,7 @@ def test_a_build_is_ended_at_its_time_limit(fake: Engine, tmp_path: Path, monkey
 
 @pytest.mark.parametrize(("mode", "expected"), [("works", True), ("no buildx", False), ("other driver", False)])
 def test_only_the_buildkit_of_the_engine_itself_is_used(fake: Engine, mode: str, expected: bool) -> None:
-    """Other builders do not see the base image, which is in the engine."""
+    """Other builders cannot see the base image, which exists only in the engine."""
     fake.set_mode(mode)
     assert can_bake() is expected and can_bake() is expected
     assert len(fake.calls()) == 1, "found out once"

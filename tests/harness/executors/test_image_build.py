@@ -1,4 +1,4 @@
-"""Building images: advice for failures, refusals, and that a stage gives the same bits inside an image and outside."""
+"""Building images: advice after failures, refusals, and bit-identical stages inside and outside an image."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def test_without_an_engine_the_command_says_so(bench: Bench, monkeypatch: pytest
 
 @pytest.mark.docker
 def test_a_stage_gives_the_same_bits_inside_and_outside(engine: Any, bench: Bench, tmp_path: Path) -> None:
-    """The images are really built, and a whole cell runs through both executors."""
+    """Builds real images, and runs a whole cell through both executors."""
     wheels = tmp_path / "wheels"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "torch==2.13.0", "-d", str(wheels)]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     chosen = ["ours", "task"]
     with contextlib.suppress(
         docker.errors.ImageNotFound
-    ):  # of another commit with equal code, whose label is told below
+    ):  # from another commit with equal code; its label is checked below
         engine.images.remove(tag("ours"), force=True)
     built = json.loads(
         bench("images", "build", "base", *chosen, "--base", TEST_BASE, "--wheels", str(wheels), "--json").stdout
@@ -82,7 +82,7 @@ def test_a_stage_gives_the_same_bits_inside_and_outside(engine: Any, bench: Benc
             paths = [
                 tmp_path / where / one["kind"] / one["key"] / "artifacts" / name for where in ("inside", "outside")
             ]
-            if name.endswith(".npz"):  # another Python packs the same arrays otherwise
+            if name.endswith(".npz"):  # another Python version compresses the same arrays differently
                 arrays = [np.load(path)["classes"] for path in paths]
                 assert np.array_equal(*arrays)
             else:

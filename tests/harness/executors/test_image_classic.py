@@ -1,4 +1,4 @@
-"""Building with the classic builder: its log, its errors and its time limit, with an engine whose answers are given."""
+"""Building with the classic builder: its log, errors and time limit, with given answers of the engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LINES: list[dict[str, Any]] = [
 
 
 class Api:
-    """The SDK's low-level interface; an exception among the parts is raised."""
+    """Replaces the SDK's low-level interface; an exception among the parts is raised."""
 
     def __init__(self, *parts: dict[str, Any] | Exception) -> None:
         self.parts = parts

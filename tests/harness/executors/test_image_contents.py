@@ -1,4 +1,4 @@
-"""What goes into each image: the code of its stages and no other, locked packages, and the hash of it all."""
+"""The contents of each image: only the code of its stages, locked packages, and a hash of everything."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ def test_arguments_and_the_image_below_count(tmp_path: Path) -> None:
 
 
 def test_every_package_that_stages_need_is_locked_and_no_other_version() -> None:
-    """The lock of the images names the versions of the project's own lock."""
+    """The lock of the images has the versions of the project's own lock."""
 
     inside = versions(REPOSITORY / "docker/requirements.lock")
     assert inside and inside <= versions(REPOSITORY / "requirements.lock")
 
 
 def versions(path: Path) -> set[str]:
-    """Lines such as numpy==2.4.6 of a lock."""
+    """Pinned versions in a lock, from lines such as numpy==2.4.6."""
     return {line.split(" ")[0] for line in path.read_text().splitlines() if "==" in line}
 
 

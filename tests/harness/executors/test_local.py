@@ -1,4 +1,4 @@
-"""The environment and the end of a stage's process."""
+"""Environment and termination of a stage's process."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_doctor_looks_for_torch_where_a_stage_does(tmp_path: Path, monkeypatch: 
 
 
 def test_nothing_runs_on_when_following_a_stage_fails(cells: list[PlannedCell], tmp_path: Path) -> None:
-    """Such as a progress bar that raises."""
+    """For example, a progress bar raises."""
     code = "import pathlib, sys, time; pathlib.Path(sys.argv[3], 'out/events.jsonl').write_text(%r); time.sleep(600)"
     start = '{"event": "start", "total_steps": 3}\n'
     (tmp_path / "root/out").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What a stage leaves can be read and removed by its owner, whatever modes it set."""
+"""The owner can read and remove the output of a stage, whatever file modes it set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The profile of system calls of containers; `tests/hostile` makes the calls in a real engine."""
+"""The seccomp profile of containers; `tests/hostile` makes the calls in a real engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ESCAPES = {
     "perf_event_open", "userfaultfd", "keyctl", "add_key", "request_key", "mount", "move_mount", "fsopen", "open_tree", "umount2",
     "pivot_root", "unshare", "setns", "clone3", "open_by_handle_at", "init_module", "finit_module", "kexec_load",
 }  # fmt: skip
-"""Calls that ways out of containers, or into others' memory, have used."""
+"""Calls used by known escapes from containers, or to access the memory of other processes."""
 
 
 class _Engine:

@@ -1,4 +1,4 @@
-"""What is seen of a stage from outside."""
+"""Resource usage of a stage, measured from outside."""
 
 from __future__ import annotations
 

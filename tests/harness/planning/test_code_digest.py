@@ -1,4 +1,4 @@
-"""Stage keys: equal for equal work, different where something that decides the result differs."""
+"""Stage keys: equal for equal work, different if anything that decides the result differs."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_equal_cells_have_equal_keys_and_every_choice_changes_them(prepared) -> 
 
 
 def test_two_tasks_share_one_pretraining(prepared, tmp_path: Path) -> None:
-    """A second task: a user's own file, with a recipe in the user's own profile."""
+    """The second task is a user's own file, with a recipe in the user's own profile."""
     task = tmp_path / "walls.yaml"
     text = (REPOSITORY / "benchmarks/configs/tasks/s3dis-sem.yaml").read_text()
     task.write_text(text.replace("name: s3dis-sem", "name: walls"))
@@ -106,12 +106,12 @@ def test_two_tasks_share_one_pretraining(prepared, tmp_path: Path) -> None:
 
 
 def labelled_elsewhere(prepared: dict[str, PreparedDataset]) -> PreparedDataset:
-    """A labelled dataset that no task here fine-tunes on."""
+    """A labelled dataset on which no task fine-tunes."""
     return prepared["s3dis"]._replace(dataset=find(Dataset, "s3dis").model_copy(update={"name": "elsewhere"}))
 
 
 def test_supervised_pretraining_has_the_voxels_of_its_task(prepared) -> None:
-    """At 5 cm for S3DIS, as the author's run; tasks of one voxel size share it; a profile may set a size for all of them."""
+    """5 cm for S3DIS, as in the author's run; tasks of equal voxel size share the pre-training; a profile may set one size for all."""
     headline = find(Profile, "headline")
 
     def keys(profile: Profile, method: str = "supervised") -> dict[str, tuple[object, str]]:
@@ -365,7 +365,7 @@ def test_an_edit_is_noticed_in_the_same_process(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_fine_tuning_has_the_key_that_it_had_without_protocols(prepared: dict[str, PreparedDataset]) -> None:
-    """Nothing of a protocol is in its spec, whatever the profile says of probes."""
+    """Its spec has no field of a protocol, whatever the profile sets for probes."""
     from pretrain_bench.benchmarks.specs.probes import LinearProbe, Probes
 
     before = chain(prepared)
@@ -375,7 +375,7 @@ def test_a_fine_tuning_has_the_key_that_it_had_without_protocols(prepared: dict[
 
 
 def test_linear_probes_of_one_pretraining_share_their_features(prepared: dict[str, PreparedDataset]) -> None:
-    """Shares of scenes do, options of the fit do; another norm, other points and another pre-training seed do not."""
+    """Different shares of scenes and options of the fit share them; another norm, labelled points or another pre-training seed do not."""
     from pretrain_bench.benchmarks.specs.probes import LinearProbe, Probes
 
     def linear(ratio: str = "100%", seed: int = 0, **options: object) -> list[str]:
@@ -413,7 +413,7 @@ def test_only_semantic_tasks_are_probed(task: str, protocol: str) -> None:
 
 
 def test_a_linear_probe_of_an_encoder_alone_is_not_applicable(prepared: dict[str, PreparedDataset]) -> None:
-    """Its features would be those of a random decoder."""
+    """Its features would come from a random decoder."""
     from pretrain_bench.harness.planning.applicable import NotApplicable
 
     own = find(Profile, "smoke").model_copy(update={"methods": {"depthcontrast": {"scans": {"transfer": "encoder"}}}})

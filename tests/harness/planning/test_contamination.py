@@ -1,4 +1,4 @@
-"""The planner computes what a pre-training saw of a task's scenes, on the procedural worlds and for weights from elsewhere."""
+"""The planner computes which of a task's scenes a pre-training saw, for procedural worlds and imported weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALL = TINY.model_copy(update={"name": "all", "pretrain_scenes": "all"})
 
 
 def world(name: str) -> PreparedDataset:
-    """A procedural world as its manifest says it; no file exists."""
+    """A procedural world as a manifest only, without files."""
     entries = tuple(
         SceneEntry(name=s, points=900, frames=4, pairs=2, boxes=1, point_classes=(0, 1), box_classes=(0,))
         for s in ROOMS[name]

@@ -1,4 +1,4 @@
-"""What a plan learns from earlier runs, and what it says where there are none."""
+"""Estimates from earlier runs, and without any."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def plan(cache: Path) -> dict[str, PlannedStage]:
 def run(
     device: str, task: str = "sunrgbd-det", seconds: float = 100.0, outcome: str = "ok"
 ) -> tuple[dict[str, Any], Path]:
-    """A record as a plan reads it: 1 GFLOP forward a second of that device."""
+    """A record as read by a plan: 1 GFLOP (forward) per second of that device."""
     ledger = {"wall_seconds": seconds, "cpu_seconds": seconds, "sparse_flops": seconds * 1e9}
     cell = {"task": task, "budget": "smoke", "profile": "smoke"}
     return {"outcome": outcome, "cell": cell, "ledger": {**ledger, "gpu_seconds": seconds * (device == "cuda")}}, Path()

@@ -1,4 +1,4 @@
-"""Official label lists in plans: the files that a user names, what they are checked against, and where they end up."""
+"""Official label lists in plans: user-named files, their checks, and where they are stored."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SCENES = [s for part in DIVISION for s in part]
 
 
 def scannet(points: int = 5000, boxes: int = 9, name: str = "scannet") -> PreparedDataset:
-    """All of ScanNet as a manifest says it; no file exists."""
+    """All of ScanNet as a manifest only, without files."""
     dataset = find(Dataset, "scannet").model_copy(update={"name": name})
     entries = tuple(
         SceneEntry(name=s, points=points, boxes=boxes, point_classes=(0, 1), box_classes=(0, 1)) for s in SCENES
@@ -54,7 +54,7 @@ def whole() -> PreparedDataset:
 
 @pytest.fixture(scope="module")
 def points20(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file in the form of the benchmark's: 20 rows for each scan of the training list."""
+    """A file in the benchmark's format: 20 rows for each scan of the training list."""
     path = tmp_path_factory.mktemp("rows") / "points20"
     scans = sorted(read_scene_list("scannetv2_train.txt"))
     torch.save({s: np.arange(20) * 7 + len(s) for s in scans}, path)
@@ -203,7 +203,7 @@ def test_a_list_of_other_tasks_or_data_is_not_applicable(
 
 
 def test_lists_of_real_scans_never_meet_a_synthetic_world() -> None:
-    """Procedural rooms have names of ScanNet's form, some of which are on the lists."""
+    """Procedural rooms have names in ScanNet's format, some of which are on the lists."""
     real = scannet()
     synthetic = real._replace(manifest=real.manifest.model_copy(update={"synthetic": True}))
     with pytest.raises(DataError, match="lists real scans"):

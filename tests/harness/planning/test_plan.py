@@ -1,4 +1,4 @@
-"""Plans: what is done, stale and why, failed, n/a or to do; and estimates."""
+"""Plans: stages that are done, stale (with the reason), failed, n/a or to do; and estimates."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.faults.suite import matrix, planned
 
 @pytest.fixture(scope="module")
 def done(s3dis_root: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[PlannedCell], Path]:
-    """A store in which all of a small suite has run."""
+    """A store in which a small suite has run completely."""
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("BENCH_CACHE", str(cache))
     monkeypatch.setenv("BENCH_TEST_SLEEP", "0.1")
@@ -235,7 +235,7 @@ def test_rates_say_where_they_come_from() -> None:
 
 @pytest.mark.slow
 def test_the_rates_of_a_cpu_are_those_of_the_study() -> None:
-    """Each kind of stage of the two studies, whose bundles are in docs/study."""
+    """Checks each kind of stage in the two studies, whose bundles are in docs/study."""
     rates, off = find(Rates, "cpu"), {}
     for name in ("smoke", "tiny"):
         profile, seconds = find(Profile, name), {}

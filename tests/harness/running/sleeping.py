@@ -1,4 +1,4 @@
-"""An executor of sleeping stages that notes what runs, and a run of cells with it."""
+"""An executor of sleeping stages that records what runs, and a function to run cells with it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CAPACITY = Capacity(4, 1 << 20)
 
 
 class Watched:
-    """Sleeping stages; notes how many run at once, and with which GPUs; may fail where it is told to."""
+    """Sleeping stages; records how many run at once, and with which GPUs; fails for selected stages."""
 
     name, label_isolation, not_enforced = "local", "none", ()
 

@@ -1,4 +1,4 @@
-"""The account that a stage gives of itself in its events, and the texts of it that are kept."""
+"""A stage's own account in its events, and the texts from it that are kept."""
 
 from __future__ import annotations
 

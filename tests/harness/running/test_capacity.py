@@ -31,7 +31,7 @@ def test_gpus_are_those_that_cuda_offers_whatever_their_device_files_are_called(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with_gpus(monkeypatch, ["aa-01", "GPU-bb-02"])
     assert gpu_ids() == ("GPU-aa-01", "GPU-bb-02")
-    with_gpus(monkeypatch, [None])  # a container with /dev/nvidia3 alone, of a torch that knows no UUIDs
+    with_gpus(monkeypatch, [None])  # a container with only /dev/nvidia3, and a torch without UUIDs
     assert gpu_ids() == ("0",)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 1")
     with_gpus(monkeypatch, ["dd-04", "bb-02"])

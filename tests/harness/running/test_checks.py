@@ -1,4 +1,4 @@
-"""The checks of pre-training artifacts: whole, finite, of the right shapes, undamaged."""
+"""Checks of pre-training artifacts: complete, finite, right shapes, undamaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conformance suite finds what it is for: methods that break one rule each, through an executor that plays them."""
+"""The conformance suite detects methods that break one rule each; an executor plays these methods."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FAULTS = (
 
 
 class Actor:
-    """Plays a method's process: writes what the contract asks for, or breaks one rule."""
+    """Plays the process of a method: writes what the contract requires, or breaks one rule."""
 
     name, label_isolation, not_enforced = "actor", "none", ()
 
@@ -100,7 +100,7 @@ EXPECTED = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_broken_rule_is_found(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pretrain_bench.harness.running.verdict.score_finetune", lambda *_: Scores({}, {}))
-    monkeypatch.setattr(PreparedDataset, "check_labels", lambda *_: None)  # the manifests name files that are not there
+    monkeypatch.setattr(PreparedDataset, "check_labels", lambda *_: None)  # the manifests name missing files
     data = tmp_path / "data"
     for view in ("unlabelled", "labelled"):
         (data / view / "scene0000_00").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Many stages on one machine: each once, never more than there is room for, stopped and continued without loss."""
+"""Many stages on one machine: each runs once, within the machine's capacity, and stops and resumes without loss."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_gpus_are_shared_out(cells: list[PlannedCell], tmp_path: Path) -> None:
         c._replace(stages=tuple(s._replace(spec=s.spec.model_copy(update={"device": "cuda"})) for s in c.stages))
         for c in cells
     ]
-    # A changed device changes the keys of parents, so only first stages are of use here.
+    # A changed device changes the keys of parents, so only first stages can be used here.
     first = [c._replace(stages=c.stages[:1]) for c in on_gpu]
     executor = Watched()
     run(first, tmp_path, executor, Capacity(8, 1 << 20, ("0", "1")))
@@ -108,7 +108,7 @@ def test_stopped_and_continued(cells: list[PlannedCell], tmp_path: Path) -> None
             self.ended += 1
 
     display = Counting()
-    executor = Watched(executor=LocalExecutor(SLEEPER))  # processes, which can be stopped
+    executor = Watched(executor=LocalExecutor(SLEEPER))  # separate processes, since these can be stopped
 
     def interrupt() -> None:
         import _thread

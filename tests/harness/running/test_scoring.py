@@ -1,4 +1,4 @@
-"""Scores that a stage reports are compared with those of its saved predictions."""
+"""The scores reported by a stage are compared with those of its saved predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages on scratch: the store gets whole files while they run and all of them at the end, and the next attempt resumes there."""
+"""Stages on scratch disks: the store receives complete files while they run and all files at the end, and the next attempt resumes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.harness.running.sleeping import CAPACITY
 
 
 class OnScratch(SleepingInProcess):
-    """Notes where it runs; with `stop`, saves its progress and ends early, as a stage does that gets SIGTERM."""
+    """Records where it runs; with `stop`, saves its progress and ends early, like a stage that receives SIGTERM."""
 
     def __init__(self, stop: Stop | None = None) -> None:
         self.roots: list[Path] = []

@@ -1,4 +1,4 @@
-"""One stage, from its lock to its record: reused, tried again, and looked up no more often than its record can have changed."""
+"""One stage, from its lock to its record: reuse, retry, and lookups only when the record can have changed."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_an_interrupted_attempt_that_is_not_retried_stays_in_the_store(
 
 
 class Refusing(SleepingInProcess):
-    """A stage that refuses its input, or stops, with the paths that it sees."""
+    """A stage that refuses its input, or stops, with messages that contain its own paths."""
 
     def __init__(self, status: Literal["refused", "failed"]) -> None:
         self.status: Literal["refused", "failed"] = status

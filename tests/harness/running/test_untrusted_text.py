@@ -1,4 +1,4 @@
-"""Names that a stage chose are made fit for a record instead of ending the run."""
+"""Invalid names chosen by a stage are sanitised for the record and do not fail the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every way in which an execution can end has one verdict."""
+"""Each way an execution can end has one verdict."""
 
 from __future__ import annotations
 

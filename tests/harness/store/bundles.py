@@ -1,4 +1,4 @@
-"""Take bundles apart and put them together again, changed."""
+"""Unpack bundles and repack them with changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bundles read in place of a folder of runs: quickly, once, without trust, and never written to."""
+"""Bundles read like a folder of runs: quickly, once, untrusted, and read-only."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def listed(files: dict[str, bytes], **changes: object) -> dict[str, bytes]:
-    """Files of a bundle with a list that fits them."""
+    """Files of a bundle with a matching file list."""
     kept = {n: c for n, c in files.items() if n != bundle.CONTENTS}
     contents = json.loads(files[bundle.CONTENTS]) | {"files": {n: sha256(c).hexdigest() for n, c in kept.items()}}
     return {**kept, bundle.CONTENTS: json.dumps(contents | changes).encode()}
@@ -66,7 +66,7 @@ def test_a_bundle_holds_all_that_its_store_held() -> None:
         folder = store.folder(record.kind, record.key)
         expected = {RECORD, SPEC, CODE, EVENTS_FILE, "log.txt", "pruned.json", "attempts"}
         assert {p.name for p in folder.iterdir()} == expected | ({CONFUSION} if record.kind == "finetune" else set())
-        assert store.spec(record.kind, record.key).method == record.method  # raises where it does not give the key
+        assert store.spec(record.kind, record.key).method == record.method  # raises if it does not hash to the key
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -96,7 +96,7 @@ def test_commands_that_write_refuse_a_bundle(bench: Bench) -> None:
 
 
 def test_packed_again_it_is_the_same_bundle(tmp_path: Path) -> None:
-    """A store with pruned predictions packs without counts, and its chain and records to the byte."""
+    """A store with pruned predictions is packed without their counts, and its chain and records are byte-identical."""
     folder = Path(shutil.copytree(open_store(SMOKE).root, tmp_path / "runs"))
     for name in (bundle.CONTENTS, *(str(p.relative_to(folder)) for p in folder.glob("*/*/counts.json"))):
         (folder / name).unlink()
@@ -161,7 +161,7 @@ def test_archives_that_unpack_to_too_much_are_refused(tmp_path: Path) -> None:
     bomb = repack(tmp_path / "bomb.tar.zst", {"finetune/zeros": bytes(100 << 20)})
     with pytest.raises(WrongUse, match="unpacks to more than"):
         open_store(bomb)
-    # tarfile reads the extended header of a member into memory, whatever its size.
+    # tarfile reads extended headers of any size into memory.
     header = tarfile.TarInfo("x")
     header.type, header.size = tarfile.XHDTYPE, 100 << 20
     (tmp_path / "header.tar.zst").write_bytes(

@@ -1,4 +1,4 @@
-"""A store that a stranger made: no record, link or pipe in it reads, removes or overwrites a file outside."""
+"""An untrusted store: no record, link or pipe in it causes a read, removal or overwrite outside of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.harness.store.test_store import finish, record, spec
 
 @pytest.fixture
 def private(tmp_path: Path) -> Path:
-    """A folder of the user's, which must stay as it is."""
+    """A folder of the user's that must not change."""
     folder = tmp_path / "home"
     folder.mkdir()
     (folder / "backbone.safetensors").write_text("the user's own")
@@ -78,7 +78,7 @@ def test_a_folder_of_artifacts_that_is_a_link_is_not_entered(store: Store, priva
 def test_links_and_pipes_in_the_place_of_files_are_not_followed(
     place: str, kind: str, store: Store, private: Path, tmp_path: Path
 ) -> None:
-    """A pipe or /dev/zero that was opened would hang this test or fill the memory."""
+    """Opening a pipe or /dev/zero would hang this test or fill the memory."""
     path = finish(store, spec()) / place
     path.unlink(missing_ok=True)
     if kind == "pipe":
@@ -87,7 +87,7 @@ def test_links_and_pipes_in_the_place_of_files_are_not_followed(
         path.symlink_to("/dev/zero" if kind == "zero" else private / "backbone.safetensors")
     pb.audit(store.root)
     list(prunable(store, "none"))
-    if place != "spec.json":  # a run without its spec is not packed
+    if place != "spec.json":  # a run without a spec is not packed
         pb.pack_bundle(tmp_path / "out.bundle.tar.zst", runs=store.root)
         for packed in _files(pb.open_runs(tmp_path / "out.bundle.tar.zst").root):
             assert "the user's own" not in packed.read_text(errors="replace")
@@ -118,7 +118,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def test_nothing_is_written_through_a_link(store: Store, private: Path) -> None:
-    """The chain and the file that `replacing` writes first; a run folder that is a link to a larger disk is read."""
+    """Neither the chain nor the temporary file of `replacing`; but a run folder that links to a larger disk is read."""
     victim = private / "backbone.safetensors"
     folder = finish(store, spec())
     (folder / "pruned.json.tmp").symlink_to(victim)
@@ -148,7 +148,7 @@ def test_folders_that_cannot_be_synced_are_no_error(store: Store, monkeypatch: p
 
 
 def test_cleaning_removes_nothing_behind_a_link(store: Store, private: Path, bench: Bench) -> None:
-    """`.partial`, the state of a stage, or its lock is a link to something of the user's."""
+    """`.partial`, the state of a stage, or its lock is a link to the user's files."""
     (private / "folder").mkdir()
     (private / "folder" / "lock").write_text("the user's own")
     partial = store.root / ".partial"
@@ -171,7 +171,7 @@ def test_cleaning_removes_nothing_behind_a_link(store: Store, private: Path, ben
 
 
 def test_a_bundle_leaves_out_files_that_are_larger_than_they_may_be(store: Store, tmp_path: Path) -> None:
-    """A sparse file takes no room in a store, and would take a terabyte in a bundle."""
+    """A sparse file takes no space in a store, but would take a terabyte in a bundle."""
     folder = finish(store, spec())
     (folder / "code.json").touch()
     os.truncate(folder / "code.json", 1 << 40)

@@ -1,6 +1,6 @@
-"""Runs in a bucket, against a real S3 server on this machine (moto).
+"""Runs in a bucket, with a real S3 server on this machine (moto).
 
-Skipped by name without moto and s3fs; BENCH_REQUIRE_MOTO=1 makes that a failure.
+Skipped without moto and s3fs, unless BENCH_REQUIRE_MOTO=1, which makes their absence a failure.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ needs_moto = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[None]:
-    """A server with pages of three keys, and the credentials that boto wants."""
+    """A server with pages of three keys, and credentials for boto."""
     from moto.server import ThreadedMotoServer
 
     with pytest.MonkeyPatch.context() as patch:
@@ -58,7 +58,7 @@ def server() -> Iterator[None]:
 
 @pytest.fixture
 def url(server: None, tmp_path: Path) -> str:
-    """A place in a fresh bucket."""
+    """A prefix in a new bucket."""
     bucket = f"b{abs(hash(tmp_path)) % 10**9}"
     connect(f"s3://{bucket}/runs").files.mkdir(bucket)
     return f"s3://{bucket}/a/b"

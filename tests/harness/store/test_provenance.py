@@ -1,4 +1,4 @@
-"""What a record says about its machine."""
+"""The machine in a record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pretrain_bench.harness.store import provenance
 
 
 def test_machines_that_share_a_name_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Machines of a pool often do."""
+    """Machines of a pool often share a name."""
     monkeypatch.setattr(platform, "node", lambda: "worker")
     here = provenance._static.__wrapped__()
     assert here.machine == provenance._static.__wrapped__().machine

@@ -1,4 +1,4 @@
-"""Specs of many runs: validated once for all that differ only in seed and parents, and each with its key checked."""
+"""Specs of many runs: those that differ only in seed and parents are validated once, but each key is checked."""
 
 from __future__ import annotations
 

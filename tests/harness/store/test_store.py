@@ -1,4 +1,4 @@
-"""The store: complete or absent, one holder per stage, nothing lost."""
+"""The store: runs are complete or absent, a stage has one owner, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_spec_file_gives_the_key_again(tmp_path: Path) -> None:
 
 
 def test_a_spec_from_before_a_field_existed_is_read_and_an_edited_one_is_not(tmp_path: Path) -> None:
-    """Its key is the hash of what was written then, not of what this version would write."""
+    """Its key hashes the fields written at the time, not those that this version would write."""
     plain = spec().model_dump(mode="json")
     del plain["settings"], plain["precision"], plain["network"]["first_kernel"]
     folder = tmp_path / key_of(plain)
@@ -170,7 +170,7 @@ def test_a_record_is_hashed_as_it_was_written(tmp_path: Path) -> None:
     store, of = Store(tmp_path), spec()
     path = finish(store, of) / "record.json"
     old = json.loads(path.read_text())
-    del old["measured"]["gpu_joules"], old["sha256"]  # a field that came later
+    del old["measured"]["gpu_joules"], old["sha256"]  # a field that was added later
     old["metrics"] = {"miou_voxel_final": 7.858854964831624e-05}
     sealed = {**old, "sha256": hashlib.sha256(canonical_json(old).encode()).hexdigest()}
     write_json(path, sealed)
@@ -208,7 +208,7 @@ def test_records_of_version_1_are_read_and_checked(tmp_path: Path) -> None:
 
 
 def power_cut(folder: Path) -> None:
-    """What a file system may leave of files that were not on the disk: their names, with nothing in them."""
+    """Simulate a power failure: files that were not flushed keep their names but lose their content."""
     for path in folder.rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
@@ -268,7 +268,7 @@ def test_a_loss_is_admitted_when_the_stage_runs_again(moved: bool, tmp_path: Pat
 
 
 def test_removals_that_were_cut_off_are_finished(tmp_path: Path) -> None:
-    """By the next command that writes, and by `bench clean --abandoned`; a stage that a process holds stays."""
+    """By the next command that writes, and by `bench clean --abandoned`; a stage with an owner stays."""
     store = Store(tmp_path)
     gone = tmp_path / ".partial" / ".gone-0123-45"
     for finish_it in (store.check_writable, lambda: pb.clean(tmp_path, abandoned=True)):
@@ -279,7 +279,7 @@ def test_removals_that_were_cut_off_are_finished(tmp_path: Path) -> None:
 
 
 def test_cleaning_beside_a_run_keeps_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the run takes the stage up after `clean` has looked who holds it."""
+    """Even if the run acquires the stage after `clean` has checked its owner."""
     store, of = Store(tmp_path), spec()
     with store.lock(of.key, lambda _: None):
         fill(store, of)

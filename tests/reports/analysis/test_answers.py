@@ -1,4 +1,4 @@
-"""The sentences that answer a report's question, made from its tests."""
+"""The sentences that answer a report's question, from its statistical tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEEDS = np.array([0.0, 1.0, 2.0])
 
 
 def ratio_runs(scores: dict[str, dict[float, np.ndarray]]) -> pd.DataFrame:
-    """Runs of one task, from the per cent of each method's seeds by label ratio."""
+    """Runs of one task, from the scores in per cent of each method's seeds by label ratio."""
     parts = []
     for percent in next(iter(scores.values())):
         part = runs_of({method: by_ratio[percent][None, :] for method, by_ratio in scores.items()})

@@ -67,7 +67,7 @@ def test_a_pretraining_that_failed_is_a_failure_of_its_row(tmp_path: Path) -> No
 
 
 def test_a_failed_pretraining_counts_where_it_was_trained_in_the_same_way(tmp_path: Path) -> None:
-    """Old code has three seeds, new code two and a crash: the crash is the new code's."""
+    """Old code has three seeds, new code two and a crash: the crash belongs to the new code."""
     store = Store(tmp_path / "runs")
     store.root.mkdir()
     old, new = "0" * 64, "1" * 64
@@ -91,7 +91,7 @@ def test_a_failed_pretraining_counts_where_it_was_trained_in_the_same_way(tmp_pa
 
 
 def test_failures_of_real_pretrainings_are_not_booked_to_rows_of_others(tmp_path: Path) -> None:
-    """Real pre-trainings of ours failed; its row is of a stand-in."""
+    """Pre-trainings of ours on real data failed; the row shows those on a synthetic stand-in."""
     store = Store(tmp_path / "runs")
     for seed in range(2):
         add(store, "csc", 0.5, seed, synthetic=True)

@@ -1,4 +1,4 @@
-"""Records as rows of a frame."""
+"""Records as rows of a data frame."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_all_ratios_of_a_task_are_judged_by_one_checkpoint(store: Store) -> None
         add(store, method, 0.5, source=source)
         add(store, method, 0.4, source=source, percent=5.0)
     assert set(load_runs(store)["checkpoint"]) == {"selected"}
-    add(store, "csc", 0.3, percent=5.0, checkpoints=("final", "best"))  # too few scenes to hold one out
+    add(store, "csc", 0.3, percent=5.0, checkpoints=("final", "best"))  # too few scenes to hold any out
     assert set(effects(load_runs(store))["checkpoint"]) == {"final"}
     add(store, "depthcontrast", 0.0, percent=5.0, outcome="crashed")
     assert set(load_runs(store)["checkpoint"]) == {"final"}
@@ -75,7 +75,7 @@ def test_all_ratios_of_a_task_are_judged_by_one_checkpoint(store: Store) -> None
     ("field", "value"), [("seed", 7), ("seed", -1), ("seed", True), ("parents", ["points"]), ("parents", {"points": 1})]
 )
 def test_specs_that_runs_share_are_still_checked_one_by_one(store: Store, field: str, value: object) -> None:
-    """Thousands of specs differ in seed and parents alone and are validated once; each still has to give its run's key."""
+    """Specs that differ only in seed and parents are validated once; each must still hash to its run's key."""
     for seed in range(3):
         add(store, "ours", 0.5, 0, seed)
     specs = load(store).specs

@@ -28,7 +28,7 @@ def test_the_detectable_difference_is_detected_so_often() -> None:
 
 
 def test_seeds_follow_from_the_variance_split() -> None:
-    """Fine-tuning seeds that both methods share cancel; with seeds of their own they would not, and more are needed."""
+    """Fine-tuning seeds shared by both methods cancel; separate seeds would not, and more of them would be needed."""
     runs = crossed_runs(8, 4, pretrain=1.0, finetune=2.0, rest=0.5)
     found = seeds_for(runs, 1.0).iloc[0]
     assert found["deviation"] == pytest.approx(np.sqrt(1.0 + 0.25 / 4), abs=0.4)
@@ -36,7 +36,7 @@ def test_seeds_follow_from_the_variance_split() -> None:
     assert found["seeds_own"] > 1.3 * found["seeds"] >= 8
     assert found["seeds"] == power.seeds_needed(found["deviation"], 1.0)
     assert seeds_for(runs, 2.0).iloc[0]["seeds"] < found["seeds"]
-    # 100 s of each pre-training, 10 s of each of 4 fine-tunings, of the method and of scratch.
+    # 100 s for each pre-training and 10 s for each of 4 fine-tunings, of the method and of scratch.
     assert found["hours"] == pytest.approx(found["seeds"] * 2 * (100 + 40) / 3600) and found["hours_of"] == "CPU-hours"
 
 
@@ -56,7 +56,7 @@ def crossed_runs(
     rest: float,
     methods: tuple[str, ...] = ("scratch", "ours"),
 ) -> pd.DataFrame:
-    """Runs of a crossed design with planted standard deviations in points; effects of fine-tuning seeds are common to all."""
+    """Runs of a crossed design with planted standard deviations in points; effects of fine-tuning seeds are shared by all."""
     rng = np.random.default_rng(5)
     common = rng.normal(0, finetune, finetunings)
     frames = []

@@ -1,4 +1,4 @@
-"""Published numbers."""
+"""Reading of published numbers."""
 
 from __future__ import annotations
 

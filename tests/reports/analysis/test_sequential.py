@@ -1,4 +1,4 @@
-"""Group-sequential bounds: the table against the distribution that it comes from, and the error of Welch's test with them."""
+"""Group-sequential bounds: the table against its distribution, and the error rate of Welch's test with them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pretrain_bench.reports.analysis.sequential import RULES, Rule, critical_val
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("looks", [1, 2, 3, 5])
 def test_the_bounds_spend_five_per_cent(rule: Rule, looks: int) -> None:
-    """The chance that a normal process stays within all bounds, by scipy's multivariate normal distribution."""
+    """The probability that a normal process stays within all bounds, from scipy's multivariate normal distribution."""
     bounds = np.array(critical_values(rule, looks))
     k = np.arange(1, looks + 1)
     covariance = np.sqrt(np.minimum.outer(k, k) / np.maximum.outer(k, k))

@@ -1,4 +1,4 @@
-"""Each statistic against scipy, closed forms, or small simulations with fixed seeds; `make verify-statistics` simulates at length."""
+"""Each statistic against scipy, closed forms, or small seeded simulations; `make verify-statistics` runs large ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_an_estimate_of_the_gaps_of_pairs_is_the_paired_t_test() -> None:
 
 
 def test_runs_are_averaged_over_finetuning_seeds_first() -> None:
-    """As `make verify-statistics` simulates it: the unit is the pre-training seed, also where a run is missing."""
+    """As simulated by `make verify-statistics`: the unit is the pre-training seed, even if a run is missing."""
     one, two = RNG.normal(size=(3, 4)), RNG.normal(size=(5, 4))
     rows = [
         {"row": name, **dict.fromkeys(ROW, name), "method": name, "pretrain_seed": i, "outcome": "ok", "score": score}
@@ -129,7 +129,7 @@ def test_a_ranking_needs_a_test_that_supports_it() -> None:
 
 
 def test_the_critical_difference_joins_the_pairs_of_nemenyis_test() -> None:
-    """scikit-posthocs gives the p value of each pair; a rank diagram needs the difference at which p is 0.05."""
+    """scikit-posthocs gives a p value per pair; a rank diagram needs the difference at which p = 0.05."""
     import scikit_posthocs
 
     for seed in range(5):
@@ -141,7 +141,7 @@ def test_the_critical_difference_joins_the_pairs_of_nemenyis_test() -> None:
 
 
 def test_flips_that_give_one_sum_in_another_order_are_ties() -> None:
-    """The observed sum is a thousandth of the differences: rounding must not part what is equal."""
+    """The observed sum is a thousandth of the differences: rounding must not separate equal sums."""
     gaps = np.array([0.1, 0.2, -0.3, 0.4, -0.4, 0.7, -0.7, 1e-3])
     counts = np.array([abs(sum(sign * round(1000 * g) for sign, g in zip(signs, gaps, strict=True))) for signs in
                        itertools.product((1, -1), repeat=8)])  # fmt: skip
@@ -150,7 +150,7 @@ def test_flips_that_give_one_sum_in_another_order_are_ties() -> None:
 
 
 def test_ten_thousand_replicates_of_a_table() -> None:
-    """Of each of 40 rows of 20 values: the seeded bootstrap of scipy, the same again."""
+    """For each of 40 rows of 20 values: equal to scipy's seeded bootstrap, and reproducible."""
     values = RNG.normal(size=(40, 20))
     s._estimate.cache_clear()
     began = time.process_time()
@@ -195,7 +195,7 @@ def test_a_difference_within_the_margin_is_called_equivalent_only_where_it_is_sh
 
 
 def test_values_without_spread_allow_no_test() -> None:
-    """As AP of a few steps, which is 0.0 in every run: neither equal nor better by just so much."""
+    """Such as AP after a few steps, which is 0.0 in every run: neither equivalence nor a difference can be claimed."""
     nothing, little, some = np.zeros(3), np.full(3, 1.2), np.array([1.0, 2.0, 1.4])
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,4 +1,4 @@
-"""Variance by seed, in numbers and as drawn."""
+"""Variance by seed, in the table and in the figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export of runs: TensorBoard, MLflow and Weights & Biases read back the numbers of the events."""
+"""Export of runs: values read back from TensorBoard, MLflow and Weights & Biases equal those of the events."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOSSES = (2.0, 1.5, 1.25)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """One good run with a curve and one that crashed, with the pre-training behind each."""
+    """One successful run with a curve and one crashed run, each with its pre-training."""
     found = Store(tmp_path / "runs")
     add(found, "ours", 0.5)
     add(found, "scratch", 0.0, source="none", outcome="crashed", message="no")

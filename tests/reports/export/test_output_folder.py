@@ -1,4 +1,4 @@
-"""A report's folder: which files are removed, and which never are."""
+"""A report's folder: which files are removed, and which never."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_what_others_write_meanwhile_stays_and_what_broke_off_goes(tmp_path: Pat
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_report_leaves_nothing_of_the_one_before_it(tmp_path: Path) -> None:
-    """Other runs into the same folder: no table of the first store stays beside those of the second; notes of a person do."""
+    """Reporting other runs into the same folder removes the tables of the first report, but keeps the user's notes."""
     one, two, out = Store(tmp_path / "one"), Store(tmp_path / "two"), tmp_path / "out"
     add(one, "ours", 0.5)
     add(two, "ours", 0.5, percent=5.0)

@@ -21,7 +21,7 @@ RATIOS = ("5%", "100%")
 
 
 def planted(tasks: int = 2) -> pd.DataFrame:
-    """Effects of two methods at two ratios: csc is better, ours is not distinguishable."""
+    """Effects of two methods at two ratios: csc is better, ours not distinguishable."""
     return pd.DataFrame(
         [
             effect(method, method, gain, task=f"task{task}", family=f"f{task}", label_ratio=ratio, gain_low=gain - 2,

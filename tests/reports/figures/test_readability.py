@@ -1,4 +1,4 @@
-"""Measurable faults of figures: labels that overlap or are cut, points that hide others, faint letters."""
+"""Measurable faults of figures: overlapping or cut labels, hidden points, low-contrast text."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def effect(method: str, row: str, gain: float, **more: Any) -> dict[str, Any]:
 
 
 def drawn(figure: Any) -> Any:
-    """Its renderer, after the layout is made."""
+    """The renderer of a figure, after layout."""
     figure.draw_without_rendering()
     return figure.canvas.get_renderer()
 
@@ -195,7 +195,7 @@ def test_rows_of_one_method_share_a_colour_and_differ_in_their_lines() -> None:
 
 
 def test_the_line_of_scratch_is_the_mean_that_the_tables_have(tmp_path: Path) -> None:
-    """One run at 40 of one pre-training, four at 50 of another: the unit is the pre-training, so 45."""
+    """One run at 40 from one pre-training, four at 50 from another: the unit is the pre-training, so the mean is 45."""
     uneven = Store(tmp_path / "uneven")
     uneven.root.mkdir()
     add(uneven, "scratch", 0.4, 0, 0, source="none")

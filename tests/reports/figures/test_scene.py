@@ -1,4 +1,4 @@
-"""The picture of a scene shows every voxel that is scored."""
+"""The picture of a scene shows all scored voxels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FLOOR, CEILING = np.array(RIGHT, np.uint8), np.array(WRONG, np.uint8)
 
 @pytest.mark.parametrize("voxels", [True, False])
 def test_the_ceiling_is_drawn_where_voxels_are_scored(voxels: bool) -> None:
-    """Seen from below, beside the view from above that leaves it out. Where boxes are scored, one view is enough."""
+    """Seen from below, next to the view from above, which omits it. For boxes one view is enough."""
     plane = np.stack(np.meshgrid(np.arange(0, 4, 0.1), np.arange(0, 3, 0.1)), axis=-1).reshape(-1, 2)
     xyz = np.concatenate([np.column_stack([plane, np.full(len(plane), z)]) for z in (0.0, 2.5)])
     colours = np.repeat([FLOOR, CEILING], len(plane), axis=0)

@@ -1,4 +1,4 @@
-"""The page in a real browser: no errors, filter, sorting, deep links."""
+"""The page in a real browser: no errors, filters, sorting, deep links."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_nothing_sticks_out_of_a_narrow_page_or_of_paper(browser: Any, page: Pat
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.get(page.as_uri())
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 500
-    # The printable width of A4, landscape, less two margins of 12 mm.
+    # The printable width of landscape A4 without two margins of 12 mm.
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size | {"width": round((297 - 24) / 25.4 * 96)})
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     browser.execute_script("print(true)")
@@ -242,7 +242,7 @@ OPENED = "return [...document.querySelectorAll('tr.details')].map(r => r.previou
 
 
 def test_a_link_opens_its_run(browser: Any, page: Path) -> None:
-    """Also one that the list does not show at first; facts, curve and classes are there."""
+    """Also a run that the list does not show at first; facts, curve and classes are present."""
     browser.get(page.as_uri())
     key, method = browser.execute_script("const r = page.runs.findLast(r => r.curve); return [r.key, r.method]")
     browser.get(f"{page.as_uri()}#{key}")
@@ -267,7 +267,7 @@ MATRIX = (
 
 
 def test_a_run_shows_how_its_classes_were_confused_and_its_pictures(browser: Any, page: Path) -> None:
-    """In light and in dark; every number is text, and says in full what it is."""
+    """In the light and the dark theme; every value is text with a complete description."""
     browser.get(page.as_uri())
     key = browser.execute_script("return page.runs.find(r => r.pictures).key")
     browser.get(f"{page.as_uri()}#{key}")
@@ -296,7 +296,7 @@ def test_a_run_shows_how_its_classes_were_confused_and_its_pictures(browser: Any
     assert [e for e in browser.get_log("browser") if e["level"] in ("SEVERE", "WARNING")] == []
 
 
-# The least contrast (WCAG 2) of a number on its shade, over the ground that the shade lets through.
+# The lowest contrast (WCAG 2) of a value on its translucent shade over the background.
 CONTRAST = """
 const canvas = Object.assign(document.createElement("canvas"), {width: 1, height: 1}).getContext("2d", {willReadFrequently: true});
 const painted = (...colours) => {
@@ -371,7 +371,7 @@ def test_a_cell_of_the_overview_leads_to_its_group(browser: Any, page: Path) -> 
 
 
 def test_five_thousand_runs_open_quickly(browser: Any, tmp_path: Path) -> None:
-    """The bound is 3 s in a quiet browser; what is tested is that only what is looked at is made."""
+    """The target is 3 s in an idle browser; this tests that only visible parts are built."""
     runs = tmp_path / "runs"
     plant(Store(runs), 17, 10)
     many = build_report(Store(runs), tmp_path / "report").files["page"]
@@ -400,7 +400,7 @@ def test_five_thousand_runs_open_quickly(browser: Any, tmp_path: Path) -> None:
 
 
 def wait(browser: Any, script: str, seconds: float = 20) -> None:
-    """Until a script gives true."""
+    """Wait until a script returns true."""
     end = time.monotonic() + seconds
     while not browser.execute_script(script):
         assert time.monotonic() < end, f"not within {seconds} s: {script}"

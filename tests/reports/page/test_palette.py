@@ -1,4 +1,4 @@
-"""Colours of the page: their contrast in light and in dark."""
+"""Contrast of the page's colours in both themes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_text_and_marks_can_be_read(theme: str) -> None:
 
 
 def test_the_style_names_no_colour_of_its_own() -> None:
-    """Each would have to be checked in both themes."""
+    """Each additional colour would have to be checked in both themes."""
     css = (TEMPLATES / "report.css").read_text()
     assert not re.findall(r"#[0-9a-fA-F]{3,8}\b(?=[;, )])", css)
     used = set(re.findall(r"var\(--([a-z-]+)\)", css)) - {"share"}

@@ -1,4 +1,4 @@
-"""Matrices and pictures beside records on the page: bounded, and never a broken page."""
+"""Confusion matrices and pictures on the page are bounded in size, and never break the page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COUNTS = {c: {"voxel": LABELS} for c in ("final", "selected", "best")}
 
 
 def run_folder(store: Store, score: float = 0.5, seed: int = 0) -> Path:
-    """The folder of a new fine-tuning with two classes, `x` and `y`."""
+    """The folder of a new fine-tuning run with the classes `x` and `y`."""
     before = set(store.root.glob("finetune/*"))
     add(store, "ours", score, seed)
     (folder,) = set(store.root.glob("finetune/*")) - before

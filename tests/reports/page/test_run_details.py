@@ -34,7 +34,7 @@ def test_untrusted_text_is_escaped(store: Store, tmp_path: Path) -> None:
 
 
 def test_controls_of_direction_are_shown_as_such(store: Store, tmp_path: Path) -> None:
-    """A name with them could look like another name."""
+    """With such characters, a name could look like another name."""
     evil = "ours\u202e.sruo\u2066 x\u200f"
     add(store, "ours", 0.0, outcome="crashed", message=evil, notes={evil: evil})
     build_report(store, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Steps until a method reaches scratch, by hand."""
+"""Steps until a method reaches scratch, against hand-computed values."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_steps_to_reach_by_hand() -> None:
 
 
 def test_the_unit_of_steps_to_reach_is_the_pretraining() -> None:
-    """One run of scratch ends at 40, four of another pre-training at 50: the goal is 44, as the tables' mean is 45."""
+    """One run of scratch ends at 40, four from another pre-training at 50: the tables' mean is 45, so the goal is 44."""
     ends = [(0, 0.4), *[(1, 0.5)] * 4]
     curves = {
         "scratch": [Curve("scratch", str(n), seed, [10, 20], [0.1, end]) for n, (seed, end) in enumerate(ends)],

@@ -1,4 +1,4 @@
-"""LaTeX for papers: cells, marks, and that a real LaTeX sets it."""
+"""LaTeX tables for papers: cells, marks, and a compile with a real LaTeX."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def test_versions_of_a_split_share_no_table_of_label_ratios(tmp_path: Path) -> None:
-    """Runs on two test sets are two families, and no cell hides another."""
+    """Runs on two test sets form two families, and no cell overwrites another."""
     store = Store(tmp_path / "runs")
     for version, score in ((1, 0.5), (2, 0.2)):
         split = SPLIT | {"version": version, "test": [f"scene{version}"]}

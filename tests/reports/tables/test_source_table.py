@@ -59,7 +59,7 @@ def test_gains_of_the_same_and_of_another_dataset_are_told_apart(tmp_path: Path)
 
 @pytest.mark.slow
 def test_what_was_run_under_two_conditions_is_told_apart(tmp_path: Path) -> None:
-    """The code of fine-tuning was changed, say: in no table are the two one cell."""
+    """For example before and after a change of the fine-tuning code: no table merges them into one cell."""
     store = Store(tmp_path / "runs")
     for seed, of, (voxel, more) in itertools.product(range(2), range(2), ((0.1, 0.0), (0.2, 0.1))):
         add(store, "scratch", 0.4 + 0.01 * seed + 0.002 * of, seed, of, source="none", voxel=voxel)

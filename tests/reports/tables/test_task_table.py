@@ -67,7 +67,7 @@ def test_a_method_that_lacks_a_task_has_no_rank_and_is_compared_on_the_rest() ->
 
 @pytest.mark.slow
 def test_over_tasks_counts_are_those_of_the_test() -> None:
-    """Of the tasks that scratch has too, and of the seeds that have them all; one task does not make a mean over tasks."""
+    """Counts cover the tasks that scratch has too, and the seeds that have all of them; a single task gives no mean over tasks."""
     scores = planted_scores(3, 4, {"ours": 3.0}, 0.1)
     scores["scratch"][1:] = np.nan
     (over,) = over_tasks(runs_of(scores))
