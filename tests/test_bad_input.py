@@ -113,7 +113,7 @@ def test_a_truncated_text_file(rooms: Path, bench: Bench, tmp_path: Path) -> Non
     nothing_written(tmp_path)
 
 
-def test_a_scene_that_cannot_be_read_is_left_out_and_told(rooms: Path, bench: Bench, tmp_path: Path) -> None:
+def test_an_unreadable_scene_is_left_out_and_reported(rooms: Path, bench: Bench, tmp_path: Path) -> None:
     path = rooms / WALL
     path.write_bytes(path.read_bytes()[:-8])
     done = bench("data", "prepare", "s3dis", "--root", str(rooms))
@@ -298,7 +298,7 @@ def test_reports_on_damaged_stores(runs: Path, bench: Bench, tmp_path: Path) -> 
     assert "not a stage spec" in one_line(bench("show", path.parent.name, code=2).stderr)
 
 
-def test_what_the_command_says_of_itself(bench: Bench) -> None:
+def test_version_and_help(bench: Bench) -> None:
     assert re.fullmatch(r"bench \d+\.\d+\.\d+\n", bench("--version").stdout)
     assert "--debug, anywhere on the line" in " ".join(bench("--help").stdout.split())
 
@@ -331,7 +331,7 @@ def test_minkowski_in_half_precision_is_refused(bench: Bench, tmp_path: Path) ->
     nothing_written(tmp_path)
 
 
-def test_a_fault_of_our_own_shows_no_traceback(tmp_path: Path) -> None:
+def test_an_internal_error_shows_no_traceback(tmp_path: Path) -> None:
     code = (
         "import sys; from pretrain_bench.harness.cli import app\n"
         "import pretrain_bench.api.doctor as d\nd._torch = lambda: 1 / 0\n"

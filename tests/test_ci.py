@@ -67,7 +67,7 @@ def test_make_help_lists_all_targets() -> None:
     assert phony is not None and set(made()) == set(phony[1].split())
 
 
-def test_the_sets_of_tests_are_told_apart_by_marks_and_ci_runs_each() -> None:
+def test_marks_separate_the_sets_of_tests_and_ci_runs_each() -> None:
     chosen = {}
     for target in ("test", "test-slow", "test-all"):
         (line,) = [line for line in make("-n", target, "WORKERS=3").splitlines() if " -m pytest " in line]

@@ -193,7 +193,7 @@ BOTH, ALONE = ("ours", "scratch"), ("scratch",)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("moment", "methods"), [(4.5, ALONE), *((moment, BOTH) for moment in (2.0, 6.5, 12.0))])
-def test_kill_nine_at_any_moment_is_continued(
+def test_kill_nine_at_any_moment_is_resumed(
     moment: float, methods: tuple[str, ...], roots: list[str], bench: Bench, tmp_path: Path
 ) -> None:
     runs, whole = tmp_path / "runs", run_whole(roots, tmp_path, methods)
@@ -257,7 +257,7 @@ def wait_for_child(runs: Path) -> int:
         pytest.param(signal.SIGTERM, BOTH, id="kill in the background", marks=pytest.mark.slow),
     ],
 )
-def test_ctrl_c_or_kill_keeps_the_checkpoint_and_says_how_to_go_on(
+def test_ctrl_c_or_kill_keeps_the_checkpoint_and_explains_how_to_resume(
     number: signal.Signals, methods: tuple[str, ...], roots: list[str], bench: Bench, tmp_path: Path
 ) -> None:
     def as_a_shell_does() -> None:

@@ -15,7 +15,7 @@ from tests.conftest import NANO, Bench, run_records
 
 
 @pytest.mark.slow
-def test_groups_that_lie_apart_get_colours_apart() -> None:
+def test_separate_groups_get_distinct_colours() -> None:
     rng = np.random.default_rng(0)
     centres = np.eye(3)
     groups = [np.concatenate([c + 0.02 * rng.normal(size=(60, 3)) for c in centres]) for _ in range(2)]

@@ -54,7 +54,7 @@ def test_linear_and_decoder_probes_are_run_audited_and_reported(s3dis_root: Path
     assert "task 's3dis-inst' is of kind instance; only semantic tasks are probed" in refused.stderr
 
 
-def test_a_probe_alone_is_told_what_belongs_beside_it(
+def test_a_probe_alone_gets_advice_on_companions(
     s3dis_root: Path, rgbd_root: Path, bench: Bench, tmp_path: Path
 ) -> None:
     done = bench(

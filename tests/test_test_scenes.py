@@ -55,7 +55,7 @@ def test_a_test_scene_that_cannot_be_read_is_named_first() -> None:
     assert whole.whole and whole.mark == "" and manifest.sha256 != manifest.model_copy(update={"left_out": ()}).sha256
 
 
-def test_test_scenes_of_ones_own_data_are_those_of_the_folder() -> None:
+def test_test_scenes_of_a_users_data_are_those_of_the_folder() -> None:
     own = find(Dataset, "s3dis").model_copy(update={"split_file": None, "name": "own"})
     read = (SceneEntry(name="Area_5__a"), SceneEntry(name="Area_1__a"))
     manifest = Manifest(dataset="own", synthetic=False, scenes=read, files={}, left_out=(SceneEntry(name="Area_5__b"),))

@@ -35,7 +35,9 @@ def backbone(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.mark.parametrize("name", ["out.pth", "out.safetensors"])
 @pytest.mark.parametrize("form", ["minkowski-0.5", "minkowski-0.4", "spconv"])
-def test_what_is_exported_comes_back(form: Any, name: str, backbone: Path, weights: Weights, tmp_path: Path) -> None:
+def test_exports_import_to_the_same_weights(
+    form: Any, name: str, backbone: Path, weights: Weights, tmp_path: Path
+) -> None:
     exported = export_checkpoint(backbone, NARROW, form)
     assert len(exported.weights) == 372 and not exported.left_out
     exported.save(tmp_path / name)

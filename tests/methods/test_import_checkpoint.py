@@ -164,7 +164,7 @@ def test_the_order_of_kernels_has_to_be_named_where_it_cannot_be_read(weights: W
         imported(tmp_path / "c.pth", "spconv")
 
 
-def test_two_networks_in_a_file_are_told_apart_by_the_user(weights: Weights, tmp_path: Path) -> None:
+def test_the_user_selects_one_of_two_networks_in_a_file(weights: Weights, tmp_path: Path) -> None:
     other = {k: v + 1 for k, v in weights.items()}
     torch.save({"model": prefixed("q.", weights) | prefixed("k.", other)}, tmp_path / "c.pth")
     with pytest.raises(

@@ -142,7 +142,7 @@ def test_a_voxel_with_two_instances_has_none_or_that_of_its_first_point(rule: st
     assert sample.instances[order].tolist() == instances and sample.labels[order].tolist() == [255, 1, 1]
 
 
-def test_instances_of_several_scenes_are_told_apart() -> None:
+def test_instances_of_several_scenes_are_distinguished() -> None:
     cloud, semantic, instance = scene()
     samples = [training_sample(cloud, semantic, RECIPE, np.random.default_rng(s), False, instance) for s in (0, 1)]
     part = collate(samples)

@@ -161,7 +161,7 @@ def test_odd_training_scenes_are_learnt_from(task: str, name: str, tmp_path: Pat
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", ["empty", "one-point"])
-def test_training_scenes_that_teach_nothing_end_in_words(task: str, name: str, tmp_path: Path) -> None:
+def test_useless_training_scenes_are_refused_with_a_message(task: str, name: str, tmp_path: Path) -> None:
     """Next to other scenes they are tolerated; alone, batch norm has nothing to normalise."""
     scenes = {"usual": room(), **odd_scenes()}
     _, context = open_task(task, tmp_path, scenes, (name,), ("usual",))

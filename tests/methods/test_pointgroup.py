@@ -103,7 +103,7 @@ def test_lists_of_clusters() -> None:
     assert joined([]).starts.tolist() == [0]
 
 
-def test_cells_have_at_most_so_many_a_side() -> None:
+def test_the_number_of_cells_per_side_is_limited() -> None:
     wide = np.stack([np.arange(100), np.zeros(100, int), np.zeros(100, int)], axis=1)
     assert cluster_cells(wide, RECIPE).max(axis=0).tolist() == [13, 0, 0]
     for metres in (0.02, 0.05, 0.2):
@@ -215,7 +215,7 @@ def test_scores_do_not_depend_on_the_order_of_rows() -> None:
     assert usual.unique().numel() == 3
 
 
-def test_without_clusters_there_is_a_loss_all_the_same() -> None:
+def test_without_clusters_the_score_loss_is_zero() -> None:
     net, part = network(), blobs()
     out = net(SparseTensor(part.colours, part.coordinates))
     floor = out._replace(logits=torch.tensor([[3.0, -3.0]]) + 0 * out.logits)

@@ -171,7 +171,7 @@ def test_features_of_few_points_hold_these_points_alone(probed: Probed, tmp_path
     assert features.run(context)["training_rows"] == 5 * 3
 
 
-def test_a_classifier_finds_what_is_linear_and_nothing_else() -> None:
+def test_a_classifier_learns_linear_labels_only() -> None:
     """Features that contain the label classify all rows; with shuffled labels, accuracy is the share of the most frequent class."""
     rng = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 5, (2000,), generator=rng)
@@ -233,7 +233,7 @@ def test_a_decoder_probe_leaves_the_encoder_as_it_is(probed: Probed, tmp_path: P
     )
 
 
-def test_a_plan_knows_what_features_take(probed: Probed) -> None:
+def test_a_plan_estimates_feature_stages(probed: Probed) -> None:
     """A count of the work before the first run, then the mean of earlier runs; a probe is estimated from probes of its task."""
     _, second, last = planned(probed.source)
     assert rough_flops(second) > 0 == rough_flops(last) and History([]).estimate(second, 1).source == "rough"

@@ -132,7 +132,7 @@ def test_scans_without_pictures_are_refused_by_name(method: str, sources: dict[s
         nano_stages(method, bare)
 
 
-def test_scans_without_a_picture_are_passed_over_and_told(sources: dict[str, PreparedDataset], tmp_path: Path) -> None:
+def test_scans_without_an_image_are_skipped_and_reported(sources: dict[str, PreparedDataset], tmp_path: Path) -> None:
     source = sources["synth-kitti"]
     folder = Path(shutil.copytree(source.folder, tmp_path / "prepared"))
     (folder / "unlabelled" / source.scenes[0] / "image.png").unlink()

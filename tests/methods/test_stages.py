@@ -123,9 +123,7 @@ def it_drops_its_last_layer_and_sees_every_class(planned: PlannedStage, backbone
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_loss_that_is_no_number_ends_the_run_with_its_step(
-    method: str, source: PreparedDataset, tmp_path: Path
-) -> None:
+def test_a_non_finite_loss_aborts_the_run_with_its_step(method: str, source: PreparedDataset, tmp_path: Path) -> None:
     planned = nano_stages(method, source)[0]
     context = open_stage(planned, tmp_path, {})
     training = training_of(context)

@@ -171,7 +171,7 @@ def test_suppression_of_random_boxes() -> None:
 
 
 @pytest.mark.parametrize("relative", ["union", "weaker"])
-def test_survivors_lie_apart_and_what_went_had_a_reason(relative: Relative) -> None:
+def test_survivors_do_not_overlap_and_each_suppression_is_justified(relative: Relative) -> None:
     rng = np.random.default_rng(SEED + 3)
     for number in range(100):
         spans, scores, threshold = extents(random_boxes(rng, 15)), rng.random(15), rng.uniform(0.05, 0.6)

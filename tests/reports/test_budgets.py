@@ -61,7 +61,7 @@ def test_words_name_currency_amount_and_uniformity() -> None:
         assert text == f"budget: pre-training equal, exactly {words}{after}"
 
 
-def test_what_is_not_equal_is_not_called_so() -> None:
+def test_unequal_amounts_are_not_called_equal() -> None:
     short = runs_with(("exactly", 20000.0, "optimizer_steps"), (17000, 20000))
     assert "exactly 20,000 optimiser steps, but NOT EQUAL in use: 17,000 to 20,000" in budget_words(short)
     rounded = runs_with(("exactly", 20000.0, "samples_seen"), (19968, 20000))

@@ -107,7 +107,7 @@ def test_a_watch_writes_again_when_a_run_ended_and_only_then(
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_groups_of_one_title_are_told_apart_and_name_their_checkpoint(store: Store, tmp_path: Path) -> None:
+def test_groups_of_one_title_are_distinguished_and_name_their_checkpoint(store: Store, tmp_path: Path) -> None:
     add(store, "scratch", 0.4, source="none")
     add(store, "ours", 0.5)
     add(store, "ours", 0.6, voxel=0.2, checkpoints=("final", "best"))

@@ -65,7 +65,7 @@ def test_over_all_cells_a_pretraining_is_one_unit(sides: tuple[Store, Store], tm
     assert few.endswith("n=4 pre-trainings: cannot be tested with this n")
 
 
-def test_what_has_no_twin_is_said(sides: tuple[Store, Store], tmp_path: Path) -> None:
+def test_cells_without_a_counterpart_are_listed(sides: tuple[Store, Store], tmp_path: Path) -> None:
     one, two = sides
     add(one, "csc", 0.5)
     add(two, "ours", 0.0, 7, outcome="crashed", message="no")
@@ -165,7 +165,7 @@ def test_synthetic_and_real_data_share_no_table_and_no_figure(sides: tuple[Store
         assert (tmp_path / f"out/synthetic-compare.{suffix}").stat().st_size
 
 
-def test_rows_of_one_method_are_told_apart_and_sides_say_where_they_were_made(
+def test_rows_of_one_method_are_distinguished_and_sides_name_their_machines(
     sides: tuple[Store, Store], tmp_path: Path
 ) -> None:
     one, two = sides

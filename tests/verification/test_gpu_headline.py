@@ -42,7 +42,7 @@ def test_steps_and_memory_are_read_from_the_events(tmp_path: Path, planned: Plan
     assert row["plan_step_seconds"] == pytest.approx(2 * 2500 * 6.5e6 / 16 / 3e12)
 
 
-def test_the_verdict_names_what_falls_short() -> None:
+def test_the_verdict_names_missed_bounds() -> None:
     assert misses({"csc/pairs": GOOD}) == []
     assert misses({"csc/pairs": {**GOOD, "exit_code": 1}}) == ["csc/pairs: exit code 1"]
     assert misses({"csc/pairs": {"exit_code": None, "steps": 0}}) == ["csc/pairs: exit code None", "csc/pairs: no step"]

@@ -20,7 +20,7 @@ def test_differences_by_hand() -> None:
     assert (found["gpu_step_seconds"], found["cpu_step_seconds"]) == (0.1, 0.5)
 
 
-def test_the_verdict_names_what_falls_short() -> None:
+def test_the_verdict_names_missed_bounds() -> None:
     good = {"same_input": True, "gpu_seconds": 3.0, "gpu_mib": 100.0, **dict.fromkeys(BOUNDS, 1e-6)}
     assert misses({"csc/pairs": good}) == []
     assert misses({"csc/pairs": {**good, "first_loss": 0.01}}) == ["csc/pairs: first_loss is 0.01"]

@@ -74,7 +74,7 @@ def result(before: float, after: float, probe: float, random: float) -> dict:
     return {"ranked_first": stages, "probe": probe, "probe_random": random}
 
 
-def test_the_verdict_names_what_falls_short() -> None:
+def test_the_verdict_names_missed_bounds() -> None:
     good = {f"csc-{s}": result(0.01, 0.05, 0.12, 0.07) for s in (0, 1, 2)}
     assert learning.misses(good) == []
     assert learning.misses({**good, "csc-1": result(0.01, 0.029, 0.12, 0.07)}) == [
@@ -97,7 +97,7 @@ def test_the_verdict_names_what_falls_short() -> None:
     assert learning.misses({**plain, "depthcontrast-1": unprobed}) == ["depthcontrast-1: no probe"]
 
 
-def test_the_report_says_what_its_results_say() -> None:
+def test_the_report_matches_its_results() -> None:
     report = json.loads((FOLDER / "learning.json").read_bytes())
     assert set(learning.METHODS) == set(LEARNING_METHODS)
     methods = [m for m in learning.METHODS if m in report["settings"]]

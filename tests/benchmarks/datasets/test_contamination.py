@@ -51,7 +51,7 @@ def test_training_scenes_are_no_contamination() -> None:
     assert found.text.startswith("test scenes seen in pre-training: 0 of 3") and found.places_sha256
 
 
-def test_a_tested_scan_is_told_from_another_scan_of_its_room() -> None:
+def test_a_tested_scan_is_distinguished_from_another_scan_of_its_room() -> None:
     other = judged(seen("scene0011_02"))
     assert (other.flag, other.test_seen, other.test_places_seen) == ("places", 0, 2)
     assert other.mark == "pre-training saw rooms of 2 of 3 test scenes"

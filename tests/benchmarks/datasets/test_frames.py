@@ -183,7 +183,7 @@ def test_a_recording_without_poses(recording: Path, tmp_path: Path) -> None:
     assert cut.scenes[0].frames == 2 and len(list_frames(tmp_path / "cut", ("scene",))) == 2
 
 
-def test_poses_of_some_frames_are_not_used_and_that_is_told(recording: Path, tmp_path: Path) -> None:
+def test_poses_of_only_some_frames_are_ignored_and_reported(recording: Path, tmp_path: Path) -> None:
     (recording / "pose/1.txt").unlink()
     manifest = read_manifest(ready("rgbd-folder", recording, tmp_path / "c"))
     assert manifest.problems == (

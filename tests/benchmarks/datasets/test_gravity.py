@@ -42,13 +42,13 @@ def ready(root: Path, cache: Path, **options) -> Path:
 
 @pytest.mark.parametrize("downward", [-10, 0, 20, 40])
 @pytest.mark.parametrize("lean", [0, -90, 117, 180])
-def test_up_is_found_however_the_world_lies(lean: float, downward: float) -> None:
+def test_up_is_detected_in_any_orientation_of_the_world(lean: float, downward: float) -> None:
     recording = turned(room(8, downward_degrees=downward, turn_degrees=15), leaning(lean))
     up = find_up(recording.sampled)
     assert up.sure and degrees_between(up.direction, leaning(lean)[:3, 2]) < 3
 
 
-def test_without_depth_the_cameras_alone_tell_what_is_up() -> None:
+def test_without_depth_the_cameras_alone_decide_what_is_up() -> None:
     sampled = turned(room(8, downward_degrees=0, turn_degrees=45), leaning(117)).sampled
     up = find_up(sampled._replace(depth=np.zeros_like(sampled.depth)))
     assert degrees_between(up.direction, leaning(117)[:3, 2]) < 5 and up.floor_share == 0
@@ -95,7 +95,7 @@ def test_poses_of_a_world_with_z_up_keep_their_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("choice", UP_CHOICES[1:])
-def test_the_user_says_what_is_up(choice: str, tmp_path: Path) -> None:
+def test_the_user_can_name_the_up_axis(choice: str, tmp_path: Path) -> None:
     axis = axis_of(choice)
     turn = turn_to_z(axis).T  # from z up to the named axis
     folder = ready(write(turned(room(3), turn), tmp_path / "root/scene").parent, tmp_path / "c", up=choice)
@@ -121,7 +121,7 @@ def test_level_cameras_that_see_no_floor_are_believed_only_while_they_turn() -> 
     assert world_up("rec", room(8, downward_degrees=-12, turn_degrees=2).sampled, "auto") == (None, None)
 
 
-def test_who_is_not_sure_says_so_with_numbers_and_keeps_the_world(tmp_path: Path) -> None:
+def test_an_uncertain_up_direction_is_reported_with_numbers_and_the_world_kept(tmp_path: Path) -> None:
     up, problem = world_up("rec", rolling(12).sampled, "auto")
     assert up is None and problem is not None
     assert "rec: it is not sure which way is up" in problem and "--up +x, -x, +y, -y, +z, -z" in problem

@@ -77,7 +77,7 @@ def test_a_wrong_root_is_refused_before_its_files_are_looked_at(
     assert prepared_already(DATASET, tmp_path / "disk", tmp_path / "cache", 1) is None
 
 
-def test_a_scene_stands_in_a_manifest_once(s3dis_root: Path, tmp_path: Path) -> None:
+def test_a_scene_is_in_a_manifest_once(s3dis_root: Path, tmp_path: Path) -> None:
     prepared = ready(s3dis_root, tmp_path)
     content = json.loads((prepared / MANIFEST).read_text())
     content["scenes"].append(content["scenes"][0])
@@ -86,7 +86,7 @@ def test_a_scene_stands_in_a_manifest_once(s3dis_root: Path, tmp_path: Path) -> 
         read_manifest(prepared)
 
 
-def test_a_preparation_that_is_interrupted_goes_on(s3dis_root: Path, tmp_path: Path) -> None:
+def test_an_interrupted_preparation_resumes(s3dis_root: Path, tmp_path: Path) -> None:
     def stop_after_three(items: Iterable[str]) -> Iterable[str]:
         for number, item in enumerate(items):
             if number == 3:
@@ -132,7 +132,7 @@ def test_labels_are_refused_where_the_view_has_none(s3dis_root: Path, tmp_path: 
         load_labels(view, "Area_1__office_0")
 
 
-def test_data_behind_links_are_told_apart(s3dis_root: Path, tmp_path: Path) -> None:
+def test_data_behind_links_are_distinguished(s3dis_root: Path, tmp_path: Path) -> None:
     """Roots that link to different data are different datasets, and a change behind a link is detected."""
     real = Path(shutil.copytree(s3dis_root, tmp_path / "real"))
     for name in ("one", "two"):

@@ -71,7 +71,7 @@ def test_lost_tracking_drops_the_frame_and_says_so(recording: Path, tmp_path: Pa
         ready(recording, tmp_path / "c", strict=True)
 
 
-def test_exported_frames_of_a_scannet_scene_tell_what_is_lost(recording: Path, tmp_path: Path) -> None:
+def test_exported_frames_of_a_scannet_scene_report_losses(recording: Path, tmp_path: Path) -> None:
     scene = tmp_path / "scans/scene0000_00"
     shutil.copytree(recording, scene)
     (scene / "pose/1.txt").write_text("-inf -inf -inf -inf\n" * 4)
@@ -137,7 +137,7 @@ def test_colour_of_another_size_is_resized_and_65535_is_no_depth(recording: Path
 
 
 @pytest.mark.parametrize("name", ["depth/1.png", "color/1.jpg"])
-def test_a_damaged_picture_costs_one_frame_and_is_told(recording: Path, tmp_path: Path, name: str) -> None:
+def test_a_damaged_image_drops_one_frame_and_is_reported(recording: Path, tmp_path: Path, name: str) -> None:
     (recording / name).write_bytes((recording / name).read_bytes()[:200])
     prepared = ready(recording, tmp_path / "c")
     (problem,) = read_manifest(prepared).problems
@@ -145,7 +145,7 @@ def test_a_damaged_picture_costs_one_frame_and_is_told(recording: Path, tmp_path
     assert np.load(prepared / "unlabelled/scene/frame_numbers.npy").tolist() == [0, 2]
 
 
-def test_a_damaged_scene_is_left_out_and_told(rgbd_root: Path, tmp_path: Path) -> None:
+def test_a_damaged_scene_is_left_out_and_reported(rgbd_root: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(rgbd_root, tmp_path / "root"))
     (root / "room0000_00/intrinsic/intrinsic_depth.txt").write_text("1 2\n")
     manifest = read_manifest(ready(root, tmp_path / "c"))

@@ -84,7 +84,7 @@ def test_a_users_file_may_extend_what_ships(tmp_path: Path) -> None:
         stage_recipe(ours, ours.stages[1], find(Profile, str(wrong)))
 
 
-def test_unknown_names_are_met_with_the_known_ones() -> None:
+def test_unknown_names_are_answered_with_the_known_ones() -> None:
     with pytest.raises(
         WrongUse,
         match=r"unknown method 'our'\. Did you mean 'ours'\? There are: csc, depthcontrast, imported, msc, ours, pointcontrast, scratch, supervised",

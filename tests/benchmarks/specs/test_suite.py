@@ -97,7 +97,7 @@ def test_a_bad_suite_file_is_refused_by_field(tmp_path: Path, line: str, said: s
 
 
 @pytest.mark.parametrize("name", available(Suite))
-def test_what_ships_names_what_ships(name: str) -> None:
+def test_built_in_specs_name_built_in_specs(name: str) -> None:
     suite = find(Suite, name)
     assert suite.name == name and suite.description
     budget = find(Budget, suite.budget)

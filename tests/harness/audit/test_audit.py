@@ -206,7 +206,9 @@ def test_the_documentation_lists_every_case() -> None:
     assert section(DOCS.read_text(), "tampering") == tampering_table()
 
 
-def test_pruned_is_told_from_missing(runs: Path, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pruned_is_distinguished_from_missing(
+    runs: Path, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dry = json.loads(bench("clean", "--keep", "final", "--dry-run", "--runs", str(runs), "--json").stdout)
     assert dry["removed"] and not failures(audit(bench, "--runs", str(runs)))
     bench("clean", "--keep", "none", "--runs", str(runs))

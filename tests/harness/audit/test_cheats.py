@@ -221,7 +221,7 @@ def test_an_edited_event_is_named_by_its_line(honest: Path, tmp_path: Path) -> N
     assert broken_line(target) == 4
 
 
-def test_a_writer_goes_on_after_a_cut_and_a_half_line(tmp_path: Path) -> None:
+def test_a_writer_continues_after_a_cut_and_a_partial_line(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     writer = EventWriter(path)
     writer.write(Start(total_steps=3))

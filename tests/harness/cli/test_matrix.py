@@ -180,7 +180,7 @@ class Report:
         self.record = record
 
 
-def test_what_a_claim_lacks() -> None:
+def test_missing_parts_of_a_claim_are_named() -> None:
     records = [r for r in open_store(SMOKE).records() if r.method in ("ours", "scratch")]
     assert {r.cell.pretrain_seed for r in records if r.cell} == {0}
     minutes = round(2 * sum(r.ledger.wall_seconds for r in records) / 60)

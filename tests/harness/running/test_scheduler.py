@@ -37,9 +37,7 @@ def test_each_stage_runs_once_and_is_reused(cells: list[PlannedCell], tmp_path: 
     ("capacity", "most"),
     [(Capacity(1, 1 << 20), 1), (Capacity(2, 1 << 20), 2), (Capacity(8, 2 * 8192), 2), (Capacity(8, 100), 1)],
 )
-def test_no_more_than_there_is_room_for(
-    cells: list[PlannedCell], tmp_path: Path, capacity: Capacity, most: int
-) -> None:
+def test_capacity_is_never_exceeded(cells: list[PlannedCell], tmp_path: Path, capacity: Capacity, most: int) -> None:
     executor = Watched()
     run(cells[:4], tmp_path, executor, capacity)
     assert len(executor.started) > 2 and executor.most <= most, f"each stage has a thread and 8,192 MiB; {capacity}"
@@ -84,7 +82,7 @@ def test_a_budget_takes_whole_gpus_or_a_share_of_one(gpus: float, accepted: bool
             BudgetHalf.model_validate(half)
 
 
-def test_what_fails_takes_only_what_builds_on_it_along(cells: list[PlannedCell], tmp_path: Path) -> None:
+def test_a_failure_cancels_only_dependent_stages(cells: list[PlannedCell], tmp_path: Path) -> None:
     victim = cells[0].stages[0].spec.key
 
     class Crashing(Watched):

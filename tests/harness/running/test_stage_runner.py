@@ -32,7 +32,7 @@ def job_of(planned: PlannedStage) -> StageJob:
     return StageJob(planned, planned.spec.key, demand(planned, CAPACITY), Allocation(Stop()))
 
 
-def test_what_the_machine_breaks_off_is_tried_again_once_and_recorded(
+def test_an_infrastructure_error_is_retried_once_and_recorded(
     cells: list[PlannedCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pretrain_bench.harness.running.stage_runner.PAUSE_SECONDS", 0.0)

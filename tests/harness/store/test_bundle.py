@@ -171,7 +171,7 @@ def test_archives_that_unpack_to_too_much_are_refused(tmp_path: Path) -> None:
         open_store(tmp_path / "header.tar.zst")
 
 
-def test_what_is_no_bundle_says_so(tmp_path: Path, bench: Bench) -> None:
+def test_a_file_that_is_not_a_bundle_is_refused(tmp_path: Path, bench: Bench) -> None:
     (tmp_path / "text").write_text("no archive")
     for command in (("show",), ("status",), ("report",), ("audit",)):
         assert "text: cannot be unpacked" in bench(*command, "--runs", "text", code=2).stderr

@@ -90,7 +90,7 @@ def contents(folder: Path) -> dict[str, str]:
         ("s3:", None),
     ],
 )
-def test_a_bucket_is_told_from_a_folder(path: str | Path, url: str | None) -> None:
+def test_buckets_and_folders_are_distinguished(path: str | Path, url: str | None) -> None:
     assert remote_url(path) == url
 
 

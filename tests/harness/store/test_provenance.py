@@ -9,7 +9,7 @@ import pytest
 from pretrain_bench.harness.store import provenance
 
 
-def test_machines_that_share_a_name_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machines_that_share_a_name_are_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
     """Machines of a pool often share a name."""
     monkeypatch.setattr(platform, "node", lambda: "worker")
     here = provenance._static.__wrapped__()

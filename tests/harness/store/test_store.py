@@ -109,7 +109,7 @@ def _hold(root: Path, key: str, ready, release) -> None:
         release.wait(20)
 
 
-def test_a_second_process_waits_and_is_told_for_whom(tmp_path: Path) -> None:
+def test_a_second_process_waits_and_names_the_owner(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     ready, release = context.Event(), context.Event()
     holder = context.Process(target=_hold, args=(tmp_path, "k", ready, release))

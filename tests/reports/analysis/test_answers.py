@@ -85,7 +85,7 @@ def test_without_a_test_a_sentence_says_why() -> None:
         assert reason in answer.sentence and answer.comparisons == "no test"
 
 
-def test_heads_tell_families_of_one_task_apart() -> None:
+def test_heads_distinguish_families_of_one_task() -> None:
     table = effects(pd.concat([runs_of({"scratch": np.full((2, 1), 50.0)}, budget=b) for b in ("b", "c")]))
     assert [f.head for f in task_families(table)] == ["task0 (b)", "task0 (c)", "task1 (b)", "task1 (c)"]
 

@@ -15,7 +15,7 @@ from pretrain_bench.reports.analysis.sources import OTHER, with_source
 CARDED = ("scratch", "supervised", "pointcontrast", "csc", "depthcontrast", "ours")
 
 
-def test_methods_of_ones_own_have_a_group_of_their_own_and_may_have_no_source() -> None:
+def test_a_users_methods_have_a_separate_group_and_may_have_no_source() -> None:
     assert [group_of(m) for m in ("scratch", "supervised", "csc", "ours", "mine")] == [
         "baseline", "baseline", "multi-scan", "single-scan", "other",
     ]  # fmt: skip

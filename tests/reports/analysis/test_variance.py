@@ -10,13 +10,13 @@ from pretrain_bench.reports.analysis.variance import variances
 from pretrain_bench.reports.figures.variance import draw_variances
 
 
-def test_the_variance_of_shared_pretraining_is_told_apart(planted_store: Store) -> None:
+def test_the_variance_of_shared_pretraining_is_separated(planted_store: Store) -> None:
     found = variances(load(planted_store).runs)
     whole = found[found["missing"] == 0]
     assert len(whole) > 15 and whole["pre-training seed"].mean() > whole["fine-tuning seed"].mean()
 
 
-def test_a_row_whose_variance_cannot_be_told_apart_says_so(planted_store: Store) -> None:
+def test_a_row_whose_variance_cannot_be_separated_states_it(planted_store: Store) -> None:
     found = variances(load(planted_store).runs)
     failed = sum(r.outcome != "ok" for r in planted_store.records())
     assert len(found) == 6 * 5, "every row at every ratio is there"

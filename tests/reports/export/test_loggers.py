@@ -52,7 +52,7 @@ def test_tensorboard_reads_every_run(store: Store, bench: Bench, tmp_path: Path)
     assert read.Scalars("result/miou_voxel_final")[0].value == 0.5 and "test/accuracy" not in read.Tags()["scalars"]
 
 
-def test_unknown_and_missing_tools_are_told_before_anything_is_written(
+def test_unknown_and_missing_tools_are_reported_before_anything_is_written(
     store: Store, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = bench("report", "--runs", str(store.root), "--export", "excel", "--out", "out", code=2).stderr

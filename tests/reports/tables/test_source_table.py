@@ -26,7 +26,7 @@ from tests.reports.stores import add, rewrite
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 
-def test_gains_of_the_same_and_of_another_dataset_are_told_apart(tmp_path: Path) -> None:
+def test_gains_of_the_same_and_of_another_dataset_are_separate(tmp_path: Path) -> None:
     rows = [
         {
             "method": m,
@@ -58,7 +58,7 @@ def test_gains_of_the_same_and_of_another_dataset_are_told_apart(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_what_was_run_under_two_conditions_is_told_apart(tmp_path: Path) -> None:
+def test_runs_under_two_conditions_are_separate(tmp_path: Path) -> None:
     """For example before and after a change of the fine-tuning code: no table merges them into one cell."""
     store = Store(tmp_path / "runs")
     for seed, of, (voxel, more) in itertools.product(range(2), range(2), ((0.1, 0.0), (0.2, 0.1))):

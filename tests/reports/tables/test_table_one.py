@@ -14,7 +14,7 @@ from pretrain_bench.reports.tables.table_one import table_one
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 
-def test_table_one_says_what_may_be_said(planted_store: Store) -> None:
+def test_table_one_states_only_supported_claims(planted_store: Store) -> None:
     table = table_one(effects(load(planted_store).runs)).set_index("method")
     (column,) = [c for c in table.columns if c != "group"]
     assert column == "s3dis-sem (s3dis, b, p, selected)"

@@ -12,7 +12,7 @@ from pretrain_bench.reports.tables.task_table import task_table
 from tests.reports.frames import METHODS, planted_scores, runs_of
 
 
-def test_a_task_under_two_conditions_is_no_two_tasks() -> None:
+def test_a_task_under_two_conditions_counts_once() -> None:
     runs = runs_of(planted_scores(2, 3, {}, 0.3))
     assert over_tasks(runs) and over_tasks(runs.assign(task="one")) == []
 
