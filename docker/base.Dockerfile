@@ -1,6 +1,6 @@
-# What every stage image has: Python, torch, the locked dependencies, and with MINKOWSKI=1 MinkowskiEngine. No code of the project.
-# Classic builder syntax. `bench images build` makes the context: the locks, minkowski/ and wheels/ (torch, where one is at hand).
-# CUDA 13.0 is what torch 2.13 is built for; its compiler is needed for MinkowskiEngine alone, so only the build stage has it.
+# The base of every stage image: Python, torch, the locked dependencies, and with MINKOWSKI=1 MinkowskiEngine. No project code.
+# Syntax of the classic builder. `bench images build` makes the context: locks, minkowski/, and wheels/ (a local torch, if any).
+# torch 2.13 is built for CUDA 13.0. Only building MinkowskiEngine needs the CUDA compiler, so only the build stage has it.
 ARG BASE=docker.io/nvidia/cuda:13.0.1-runtime-ubuntu24.04
 ARG BUILD_BASE=docker.io/nvidia/cuda:13.0.1-devel-ubuntu24.04
 
@@ -10,7 +10,7 @@ ARG TORCH_ARGS=
 ARG MINKOWSKI=0
 ARG VARIANT=cpu
 SHELL ["/bin/sh", "-euxc"]
-# Versions come with the base image, which is pinned by digest in images.lock.
+# The base image fixes the versions; images.lock pins it by digest.
 # hadolint ignore=DL3008
 RUN apt-get update; \
     apt-get install --yes --no-install-recommends python3 python3-venv; \

@@ -1,4 +1,4 @@
-# A pre-training method: the base and the code that its stages can reach, nothing else. It runs `pretrain` only.
+# A pre-training method: the base and only the code that its stages can import. It runs only `pretrain`.
 ARG BASE
 FROM ${BASE}
 COPY code /opt/code

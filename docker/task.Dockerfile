@@ -1,4 +1,4 @@
-# Fine-tuning, the same image for every method.
+# Fine-tuning: one image for all methods.
 ARG BASE
 FROM ${BASE}
 COPY code /opt/code

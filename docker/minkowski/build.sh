@@ -1,7 +1,7 @@
 #!/bin/sh
-# Builds a MinkowskiEngine wheel from its source package: build.sh PYTHON FOLDER cpu|cuda
-# PYTHON has torch, numpy, ninja, wheel and setuptools below 81; a compiler and OpenBLAS (Debian: libopenblas-dev) are needed.
-# For CUDA on a machine without a GPU set TORCH_CUDA_ARCH_LIST. About 10 minutes on two cores, 2.5 GiB a process.
+# Build a MinkowskiEngine wheel from its source package: build.sh PYTHON FOLDER cpu|cuda
+# PYTHON needs torch, numpy, ninja, wheel and setuptools < 81; the system needs a C++ compiler and OpenBLAS (libopenblas-dev).
+# For CUDA on a machine without a GPU, set TORCH_CUDA_ARCH_LIST. Takes about 10 minutes on two cores, 2.5 GiB per process.
 set -eu
 python=$1 folder=$2 variant=$3
 here=$(cd "$(dirname "$0")" && pwd)
@@ -10,9 +10,9 @@ sha256=b1879c00d0b0b1d30ba622cce239886a7e3c78ee9da1064cdfe2f64c2ab15f94
 case $variant in
     cpu) option=--cpu_only ;;
     cuda) option=--force_cuda ;;
-    *) echo "build.sh: the variant is cpu or cuda, not $variant" >&2; exit 2 ;;
+    *) echo "build.sh: variant '$variant': expected cpu or cuda" >&2; exit 2 ;;
 esac
-# Its setup calls `pip` by name; a distribution's own refuses to be used so.
+# Its setup calls `pip` by name, and the pip of a distribution refuses to install outside of a virtual environment.
 PATH=$(cd "$(dirname "$python")" && pwd):$PATH
 export PATH
 mkdir -p "$folder"
@@ -23,7 +23,7 @@ echo "$sha256  $archive" | sha256sum --check --quiet
 rm -rf "MinkowskiEngine-$version"
 tar -xzf "$archive"
 "$python" "$here/edit.py" "MinkowskiEngine-$version"
-# Since CUDA 13 thrust lies in a folder of its own, which nvcc knows and the C++ compiler does not.
+# Since CUDA 13, thrust is in a separate folder, which nvcc searches but the C++ compiler does not.
 cccl=${CUDA_HOME:-/usr/local/cuda}/include/cccl
 [ "$variant" = cpu ] || [ ! -d "$cccl" ] || export CPATH="$cccl${CPATH:+:$CPATH}"
 MAX_JOBS=${MAX_JOBS:-2} "$python" -m pip wheel --quiet --no-deps --no-build-isolation --use-pep517 \
