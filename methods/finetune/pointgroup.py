@@ -104,7 +104,7 @@ def score_loss(
     """
     parts, shifts = [], []
     for scene in np.unique(coordinates[:, 0]):
-        rows = np.flatnonzero(coordinates[:, 0] == scene)  # contiguous
+        rows = np.flatnonzero(coordinates[:, 0] == scene)  # the rows of a scene are contiguous
         own = InstanceOutput(*(t[int(rows[0]) : int(rows[-1]) + 1] for t in out))
         parts.append(largest(proposals(coordinates[rows, 1:], own, recipe, things, 0), recipe.pointgroup.most_clusters))
         shifts.append(int(rows[0]))
