@@ -217,5 +217,5 @@ def test_a_stopped_fine_tuning_resumes_to_the_same_bits(
 def test_a_scene_too_large_for_one_pass_is_named(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "MOST_VOXELS", 50)
     _, context = open_task(task, tmp_path, {"usual": room()}, ("usual",), ("usual",))
-    with pytest.raises(DataError, match=r"scene usual: \d+ voxels of 0.2 m, more than the 50 .* larger voxel_metres"):
+    with pytest.raises(DataError, match=r"scene usual: \d+ voxels of 0.2 m exceed the 50 .* larger voxel_metres"):
         TASKS[task].run(context)

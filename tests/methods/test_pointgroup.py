@@ -300,4 +300,4 @@ def test_few_labelled_points_are_warned_of(ratio: str, warned: bool, tmp_path: P
     )
     context.spec = context.spec.model_copy(update={"label_ratio": LabelRatio.parse(ratio)})
     instance.run(context)
-    assert ("its score is taught to be 0" in (context.out / "events.jsonl").read_text()) is warned
+    assert ("their scores learn to be 0" in (context.out / "events.jsonl").read_text()) is warned
