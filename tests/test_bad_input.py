@@ -86,7 +86,7 @@ WALL = "Area_1/office_1/Annotations/wall_1.txt"
         (["--pretrain-seed", "one"], "--pretrain-seed 'one': expected whole numbers"),
         (["--seeds", "2", "--pretrain-seed", "1"], "--seeds and --pretrain-seed: both set the pre-training seeds"),
         (
-            ["--method", "ours", "--pretrain-data", "s3dis=/tmp"],
+            ["--method", "ours", "--pretrain-data", f"s3dis={REPOSITORY / 'tests/specs'}"],
             "method 'ours' needs frames, images, which dataset 's3dis'",
         ),
     ],
