@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 TORCH_ARGS ?=
 SMOKE := smoke
 WORKERS ?= auto
+# The slow tests often wait: for containers, for Slurm, for a stage to be killed.
+SLOW_WORKERS ?= 3
 # The folder for the build of `make verify-minkowski`, by default outside of the checkout.
 MINKOWSKI_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bench/minkowski
 GPU_PYTHON ?= $(BIN)/python
@@ -39,7 +41,7 @@ test: setup ## run the fast tests: at most 6 minutes on two cores, without Docke
 	$(PYTEST) $(ARGS)
 
 test-slow: setup ## run the other tests: long ones, and those for Docker or a browser, which are skipped without
-	$(PYTEST) -m "slow or docker or browser" $(ARGS)
+	$(PYTEST) -n $(SLOW_WORKERS) -m "slow or docker or browser" $(ARGS)
 
 test-all: setup ## run all tests
 	$(PYTEST) -m "" $(ARGS)
