@@ -221,7 +221,9 @@ def test_gradients_that_are_no_numbers_are_left_to_the_loop() -> None:
 
 def test_scans_that_can_never_be_used_end_the_run(source: PreparedDataset, tmp_path: Path) -> None:
     planned = nano_stages("msc", source, least_voxels_per_view=10_000)[0]
-    with pytest.raises(DataError, match=r"20 scans in a row have views of fewer than 10,000 voxels .*check voxel_metres"):
+    with pytest.raises(
+        DataError, match=r"20 scans in a row have views of fewer than 10,000 voxels .*check voxel_metres"
+    ):
         training_of(open_stage(planned, tmp_path, {})).make_batch(0)
 
 
