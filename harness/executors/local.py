@@ -137,7 +137,7 @@ class ProcessWatch(Watch):
         if self.was_killed_for_memory():
             self.killed_by = self.killed_by or "memory"
         measured = self.gpus.added_to(self.sampler.measured(time.monotonic() - self.began, self.output_bytes()))
-        return Execution(self.process.returncode, self.killed_by, self.soft_at is not None, measured)
+        return Execution(self.process.wait(), self.killed_by, self.soft_at is not None, measured)
 
     def was_killed_for_memory(self) -> bool:
         """Whether the kernel ended the stage for want of memory, before a sample showed it."""
