@@ -109,7 +109,7 @@ def test_a_truncated_text_file(rooms: Path, bench: Bench, tmp_path: Path) -> Non
     path = rooms / WALL
     path.write_bytes(path.read_bytes()[:-8])
     error = one_line(bench(*arguments("--data", f"s3dis={rooms}", "--strict"), code=2).stderr)
-    assert f"{path}, line 900: the file ends within a line; it was cut off, copy it again" in error
+    assert f"{path}, line 900: the file ends within a line, so it is truncated; copy it again" in error
     nothing_written(tmp_path)
 
 
