@@ -104,7 +104,7 @@ def forest(known: pd.DataFrame) -> Figure:
                 }
             )  # fmt: skip
     traces += _key_of_ratios(ratio_places(known["label_ratio"]))
-    traces += _key({"interval leaves out 0": "circle", "it does not": "circle-open"})
+    traces += _key({"interval excludes 0": "circle", "interval includes 0": "circle-open"})
     return {"data": traces, "layout": layout | {"hovermode": "closest"}}
 
 
