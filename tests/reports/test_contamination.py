@@ -78,7 +78,7 @@ def findings(store: Store, method: str, **changes: object) -> dict[str, tuple[st
 
 
 def test_an_audit_computes_it_again(store: Store) -> None:
-    assert findings(store, "ours")[CHECK] == ("warning", f"the record is older than this field; by the specs {MARK}")
+    assert findings(store, "ours")[CHECK] == ("warning", f"the record is older than this field; the specs give: {MARK}")
     assert CHECK not in findings(store, "csc"), "older, and nothing to say"
     _, spec, specs = of(store, "ours")
     right = contamination_of(spec, [specs[k] for k in spec.parents.values()])

@@ -238,7 +238,7 @@ def test_a_writer_goes_on_after_a_cut_and_a_half_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("verdicts", "plain", "strict", "words"),
     [
-        ((), 0, 0, "Nothing contradicts these 2 runs; no store shows"),
+        ((), 0, 0, "Nothing contradicts these 2 runs; no store can show"),
         (("not checked",), 0, 5, "1 thing (c) could not be checked"),
         (("not checked", "warning"), 0, 4, "1 thing (c) worth knowing"),
         (("warning", "failed"), 1, 1, "Do not rely on these 2 runs: 'c' does not hold."),
@@ -272,7 +272,7 @@ def test_a_registration_from_the_command_line(bench: Bench, tmp_path: Path) -> N
     plan.write_text(plan.read_text().replace('"format": 1', '"format":  1'))
     bench(*check, "me", code=1)
     shutil.rmtree(next((tmp_path / "runs/finetune").iterdir()))
-    assert "no run of it is here" in bench("audit", "--registered", "plan.json", code=1).stdout
+    assert "has no run here" in bench("audit", "--registered", "plan.json", code=1).stdout
 
 
 @pytest.mark.parametrize(("same_weights", "verdict"), [(True, "warning"), (False, "failed")])
