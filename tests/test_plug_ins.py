@@ -228,7 +228,9 @@ def test_a_stage_needs_a_file_and_a_name_that_is_free(tmp_path: Path) -> None:
     with pytest.raises(WrongUse, match=r"stage 'scale' has no scale.py beside it; .* or names the container image"):
         find(Method, str(folder))
     dotted = toy(tmp_path / "dotted", **{"name: scale,": "name: pre.scale,"})
-    with pytest.raises(WrongUse, match="stage 'pre.scale': its file is imported, so its name must be one of Python's"):
+    with pytest.raises(
+        WrongUse, match="stage 'pre.scale': its file is imported, so its name must be a valid Python name"
+    ):
         find(Method, str(dotted))
     with pytest.raises(WrongUse, match="'csc' is a method that ships; choose another name"):
         find(Method, str(toy(tmp_path / "other", **{"name: toy": "name: csc"})))
@@ -339,7 +341,7 @@ def test_filters_and_exclusions_know_own_methods_by_name(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("synthetic: true", "synthetic: only the procedural datasets that ship are synthetic"),
+        ("synthetic: true", "synthetic: only shipped procedural datasets are synthetic"),
         ("test_scenes_file: mine.txt", "test_scenes_file: names a list that ships"),
     ],
 )

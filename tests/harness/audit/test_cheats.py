@@ -262,7 +262,7 @@ def test_a_registration_from_the_command_line(bench: Bench, tmp_path: Path) -> N
     run = ("run", "--method", "scratch", "--task", "s3dis-sem", *NANO, "--register", "plan.json")
     bench(*run, "--sign", "me")
     assert "--sign signs the registration" in bench(*run[:-2], "--sign", "me", code=2).stderr
-    assert "a registration is not changed afterwards" in bench(*run, "--pretrain-seed", "3", code=2).stderr
+    assert "registrations are never changed" in bench(*run, "--pretrain-seed", "3", code=2).stderr
     check = ("audit", "--registered", "plan.json", "--signers", "signers", "--signer")
     done = bench(*check, "me")
     assert registered.PRESENT in done.stdout and "Nothing contradicts these 2 runs" in done.stdout

@@ -101,7 +101,7 @@ def test_points_come_from_the_file_that_the_user_names(whole: PreparedDataset, p
     assert (stage.spec.label_ratio.points, str(stage.spec.label_ratio)) == (20, "scannet-la20")
     assert stage.spec.split == planned(whole, "100%").spec.split and stage.label_file == points20
     (notice,) = check_label_files(["la20"], parse_label_files([f"la20={points20}"], ["la20"]))
-    assert "not the file that is known to be distributed" in notice and sha256[:12] in notice
+    assert "not the known distributed file" in notice and sha256[:12] in notice
     root = tmp_path / "root"
     without_data = stage._replace(data=None, spec=stage.spec.model_copy(update={"data": None, "parents": {}}))
     root.mkdir()
