@@ -85,7 +85,7 @@ def test_an_audit_computes_it_again(store: Store) -> None:
     assert right is not None and findings(store, "ours", contamination=right)[CHECK][0] == "ok"
     hidden = right.model_copy(update={"flag": "none", "test_seen": 0})
     verdict, detail = findings(store, "ours", contamination=hidden)[CHECK]
-    assert verdict == "failed" and "the record says none" in detail and "the specs scenes" in detail
+    assert verdict == "failed" and "the record has none" in detail and "the specs give scenes" in detail
 
 
 def test_an_official_list_has_its_own_group_and_words(tmp_path: Path) -> None:

@@ -340,7 +340,7 @@ def test_a_run_again_on_other_arithmetic_is_judged_by_the_headline_metric(task: 
         _compare_metrics(runs["k0"], again, runs, tally, "")
         (finding,) = tally.all()
         assert finding.verdict == verdict
-    assert f"{metric}_final differs by 0.0500, allowed are 3 x 0.0100" in finding.detail
+    assert f"{metric}_final differs by 0.0500; allowed: 3 x the standard deviation 0.0100" in finding.detail
 
 
 # ------------------------------------------------------------------------------------------------------------ bundles

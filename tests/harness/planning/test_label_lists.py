@@ -126,7 +126,7 @@ def test_a_linear_probe_has_the_same_labels(whole: PreparedDataset, points20: Pa
 
 def test_an_audit_says_which_file_it_needs_to_run_a_cell_again(whole: PreparedDataset, points20: Path) -> None:
     run: Any = SimpleNamespace(name="finetune/x", spec=planned(whole, "la20", la20=points20).spec)
-    with pytest.raises(WrongUse, match="finetune/x: needs the file of scannet-la20, which a store does not hold"):
+    with pytest.raises(WrongUse, match="finetune/x: needs the file of scannet-la20, which stores do not contain"):
         planned_again([run], print)
 
 
@@ -157,7 +157,7 @@ def test_labels_outside_of_the_listed_rows_are_ignored_in_training(tmp_path: Pat
     [
         ({s: np.arange(20) for s in DIVISION.train[1:]}, "no rows for training scene"),
         ({s: np.arange(20) + 4990 for s in DIVISION.train}, "row 5,009 of scene .* which has 5,000 points here"),
-        ({s: np.arange(50) for s in DIVISION.train}, "50 points in a scan; scannet-la20 has 20"),
+        ({s: np.arange(50) for s in DIVISION.train}, "50 points in a scan, but scannet-la20 has 20"),
     ],
 )
 def test_a_file_that_does_not_fit_the_data_is_refused(

@@ -99,7 +99,7 @@ def test_a_lost_run_that_ran_again_is_a_warning(store: Store, tmp_path: Path) ->
     assert any(v.startswith("failed") for v in verdicts(store, "no run was removed or inserted")), "not yet admitted"
     finish(store, spec(), attempt=2)
     (found,) = [v for v in verdicts(store, "no run was removed or inserted") if not v.startswith("ok")]
-    assert found == "warning: attempt 1, ok, was lost and the stage ran again"
+    assert found == "warning: attempt 1, ok, was lost and the stage was rerun"
     assert all(v.startswith("ok") for v in verdicts(store, "every attempt is kept"))
 
 
