@@ -1,1 +1,1 @@
-"""Records become data frames, statistics, tables, figures and a page."""
+"""Turn records into data frames, statistics, tables, figures and a page."""

@@ -60,14 +60,14 @@ if TYPE_CHECKING:
 
 TABLE_ONE_TITLE = f"All labels: headline metric of each task (per cent){CELLS_EXPLAINED}"
 EVERYTHING: Mapping[str, str] = {}
-"""What a table or figure over all tasks is about."""
+"""Subject of a table or figure over all tasks."""
 
 PUBLISHED_TITLE = "Published numbers without a comparable row, and the differences in protocol"
 
 
 class Shown(NamedTuple):
-    """How a table is shown: the protocol of the paper's numbers, named where the table has any; what the page filters it by; and
-    its columns in a paper."""
+    """How to show a table: the paper's protocol, if its numbers are in it; what the page filters it by; and its columns in a
+    paper."""
 
     protocol: str = ""
     about: Mapping[str, str] = EVERYTHING
@@ -223,12 +223,12 @@ class _AcrossGroupsWriter:
         return self.runs[(self.runs[ACROSS_RATIOS] == list(family.key.values())).all(axis=1)]
 
     def _at_best(self, family: Family) -> Family | None:
-        """The same family at the checkpoint `best`; None where no row of it has the paper's protocol."""
+        """The same family at the checkpoint `best`; None if no row of it follows the paper's protocol."""
         return self.best_families.get(tuple(family.key.values()))
 
     def _draw_gains(self, suffix: str, under: str, gains: pd.DataFrame) -> None:
-        """Figures of known gains under one budget: by method, by source of the data, and over cost. `under` names the budget in
-        titles."""
+        """Draw figures of known gains under one budget: by method, by source of the data, and against cost. `under` names the
+        budget in titles."""
         draw = partial(draw_gains, gains, f"{self.figure_mark}Gains over tasks and ratios{under}")
         self._add_figure(f"gains{suffix}", f"Gains over scratch{under}", draw, gains, plotly_figures.gains(gains))
         sources = with_source(gains)
@@ -256,13 +256,13 @@ class _AcrossGroupsWriter:
             self._add_figure(f"ranks{number}", f"Ranks: {over.title}", draw, task_table(over))
 
     def _groups(self) -> Iterator[tuple[int, str, pd.DataFrame]]:
-        """Every group with its number and a title that no other has."""
+        """Every group with its number and a unique title."""
         groups = list(self.runs.groupby(GROUP, sort=True, dropna=False))
         keys: list[Mapping[str, Any]] = [dict(zip(GROUP, names, strict=True)) for names, _ in groups]
         titles = [short_group_title(key) for key in keys]
         counts = Counter(titles)
         for number, (key, title, (_, group)) in enumerate(zip(keys, titles, groups, strict=True), 1):
-            # Groups of one title differ in their recipe or code.
+            # Groups with equal titles differ in recipe or code.
             title = f"{title}, conditions #{key['conditions']}" if counts[title] > 1 else title
             yield number, with_part(title, group), group
 

@@ -1,4 +1,4 @@
-"""The whole report: reads a store, writes a folder."""
+"""Build the whole report: read a store, write a folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pretrain_bench.reports.tables.group_table import TO_SEE
 if TYPE_CHECKING:
     import pandas as pd
 
-NO_RUNS = "There are no fine-tuning runs yet. `bench run` makes some."
+NO_RUNS = "There are no fine-tuning runs yet. Start some with `bench run`."
 NO_RUNS_OF_SUITE = (
     "There are fine-tuning runs, none of them of this suite: its budget, profile, methods, tasks, ratios, seeds."
 )
@@ -47,7 +47,7 @@ SYNTHETIC_BEFORE_REAL = (
     f"{SYNTHETIC_PRETRAINING} in the name of a row: pre-trained on procedural scenes, tested on real ones.\n"
 )
 MORE_NOTES = (
-    f"{TO_SEE}: seeds of each method that find a true difference of 1 point in 4 studies of 5, at the spread seen.\n"
+    f"{TO_SEE}: seeds of each method that detect a true difference of 1 point at 80 % power and the observed spread.\n"
 )
 
 
@@ -59,9 +59,8 @@ class BuiltReport(NamedTuple):
 
 
 class ReportOptions(NamedTuple):
-    """Contents of a report: a list of published numbers of synthetic tasks too, a page, and pictures of predictions in it.
-
-    `all_runs` is False where the caller selected runs; `figures`: for a screen or for a paper.
+    """Contents of a report: whether to list published numbers also for synthetic tasks, to write a page, and to put pictures of
+    predictions into it. `all_runs` is False if the caller selected runs; `figures` are for a screen or for a paper.
     """
 
     published: bool
@@ -81,7 +80,7 @@ def build_report(
     scene_pictures: bool = True,
     figures: FigureKind = "screen",
 ) -> BuiltReport:
-    """Write tables, figures and index.html to `out`. Raises EnvironmentCannot where that cannot be written.
+    """Write tables, figures and index.html to `out`. Raises EnvironmentCannot if that cannot be written.
 
     `published` also lists the paper's numbers of tasks on synthetic data; `keys` are the runs to report, None for all;
     `scene_pictures` puts pictures of predictions into the page; `figures` are for a screen or for a paper.
@@ -125,7 +124,7 @@ def _build(store: Store, loaded: Loaded, files: ReportFiles, options: ReportOpti
 
 
 def _answer_section(across: AcrossGroups, facts: Sequence[Fact]) -> str:
-    """The answers and what they rest on, as two Markdown lists; empty without runs."""
+    """The answers and the facts behind them, as two Markdown lists; empty without runs."""
     lines = [
         f"- {f'**{SYNTHETIC_MARK}**: ' if mark else ''}{escape_markdown(f'{a.sentence} ({a.comparisons})')}"
         for mark, a in across.answers
@@ -145,13 +144,13 @@ def _any_synthetic_before_real(runs: pd.DataFrame) -> bool:
 
 
 def _groups(runs: pd.DataFrame) -> Iterator[Group]:
-    """The groups of comparable runs, in order and with titles that differ."""
+    """The groups of comparable runs, in order and with unique titles."""
     parts = sorted(runs.groupby(GROUP), key=lambda part: group_key(part[0])) if len(runs) else []
     keys = [dict(zip(GROUP, names, strict=True)) for names, _ in parts]
     titles = Counter(map(group_title, keys))
     for place, (key, (_, group)) in enumerate(zip(keys, parts, strict=True)):
         title = group_title(key)
-        # Groups of one title differ in their recipe or code.
+        # Groups with equal titles differ in recipe or code.
         title = f"{title}, conditions #{key['conditions']}" if titles[title] > 1 else title
         title = with_part(title, group)
         yield Group(key, title, place, group)

@@ -22,9 +22,9 @@ from pretrain_bench.reports.tables.formats import csv_text, escape_markdown, lat
 if TYPE_CHECKING:
     import pandas as pd
 
-NOTES = """B - A: mean of differences of twins (same cell, same seeds), averaged within each pre-training seed, with its 95 %
-interval; n counts pre-training seeds. equal: twins whose scores are the same to the last bit. A and B are means of twins;
-where there are none, of what the side has."""
+NOTES = """B - A: mean difference of paired runs (same cell, same seeds), averaged within each pre-training seed, with its 95 %
+interval; n counts pre-training seeds. equal: pairs with bit-identical scores. A and B are means of paired runs, or of all
+runs of a side if there are no pairs."""
 
 
 class Comparison(NamedTuple):
@@ -39,7 +39,7 @@ class Comparison(NamedTuple):
 def build_comparison(one: Side, two: Side, out: Path) -> Comparison:
     """Write compare.md, .tex, .csv, .json and a figure with its data to `out`; files of synthetic data have names that say so.
 
-    Raises WrongUse where no cell is on both sides or a side has one cell twice, EnvironmentCannot where `out` cannot be written.
+    Raises WrongUse if no cell is on both sides or a side has a cell twice, and EnvironmentCannot if `out` cannot be written.
     """
     sides = [load_side(side) for side in (one, two)]
     pairs, checkpoint = paired(one, two, sides)

@@ -39,7 +39,7 @@ USED_TITLE = "what each method used: mean of one pre-training + one fine-tuning"
 
 
 class Group(NamedTuple):
-    """Comparable runs: their columns GROUP, a title that no other group has, and their position in the report, from 0."""
+    """Comparable runs: their columns GROUP, a unique title, and their position in the report, from 0."""
 
     key: Mapping[str, Any]
     title: str
@@ -67,7 +67,7 @@ class Group(NamedTuple):
 
 
 class WrittenGroup(NamedTuple):
-    """One group of a report: for the page, as a short table for a terminal, and as rows of the common CSV."""
+    """One group of a report: for the page, as a short table for a terminal, and as rows of the shared CSV."""
 
     page: PageGroup
     summary: str
@@ -121,7 +121,7 @@ class GroupWriter:
         return self._files.add_figure(f"figure{group.place + 1}", stem, draw, _score_rows(group.runs))
 
     def _add_convergence(self, group: Group, curves: Curves) -> pd.DataFrame:
-        """The table of steps to reach scratch; written where it has rows."""
+        """The table of steps to reach scratch; written if it has rows."""
         good = set(group.runs.loc[group.runs["outcome"] == "ok", "key"])
         successful = {row: [curve for curve in several if curve.key in good] for row, several in curves.items()}
         failed = failed_by_row(group.runs, self._loaded.failed_pretrainings)
@@ -135,7 +135,7 @@ class GroupWriter:
         return table
 
     def _overlays(self, group: Group) -> Overlays:
-        """The paper's validation curves of methods with its protocol; a curve has no checkpoint rule."""
+        """The paper's validation curves for methods that follow its protocol; curves have no checkpoint rule."""
         first = group.runs.iloc[0]
         curve_of = partial(published.validation_curve, first["task"], first["label_percent"])
         return published.published_curves(methods_as_published(group.runs), curve_of)
@@ -147,13 +147,13 @@ def one_finetuning_seed(runs: pd.DataFrame) -> bool:
 
 
 def _note_on_single_files(runs: pd.DataFrame) -> str:
-    """Which imported rows are a single file, and so have no variance over pre-trainings; empty where none is."""
+    """A note on imported rows with a single file, which have no variance over pre-trainings; empty if there are none."""
     single = [name for name, files in imported_rows(runs).items() if files == 1]
     return f"; one file, so no variance over pre-trainings: {', '.join(single)}" if single else ""
 
 
 def _note_without_differences(runs: pd.DataFrame) -> str:
-    """Why a group has no differences to scratch; empty where it may have some."""
+    """Why a group has no differences to scratch; empty if it may have some."""
     kinds = baseline_rows(runs)
     if len(kinds) < 2:
         return ""
@@ -161,6 +161,6 @@ def _note_without_differences(runs: pd.DataFrame) -> str:
 
 
 def _score_rows(runs: pd.DataFrame) -> pd.DataFrame:
-    """The data of a figure of scores, in per cent: one row a run."""
+    """The data of a figure of scores, in per cent, one row per run."""
     columns = ["row", *ROW[:2], "pretrain_seed", "finetune_seed", "outcome", "checkpoint", "key"]
     return runs[columns].assign(score=100 * runs[f"score_{headline_checkpoint(runs)}"].where(runs["outcome"] == "ok"))

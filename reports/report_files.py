@@ -26,8 +26,8 @@ class ReportFiles:
     def add_table(
         self, name: str, stem: str, title: str, table: pd.DataFrame, columns: Sequence[PaperColumn] = ()
     ) -> None:
-        """Write a table in every format, to files that begin with `stem`. `columns`: the same effects for a paper, in LaTeX,
-        where a title does not explain cells."""
+        """Write a table in every format, to files that start with `stem`. `columns`: the same effects for a paper, in LaTeX,
+        where the title does not explain cells."""
         tex = paper_table(columns, title.replace(CELLS_EXPLAINED, "")) if columns else None
         self.files[name] = write_table(table, self.out / stem, title, tex)
         self.sections.append(section(title, table))

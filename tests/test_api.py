@@ -55,7 +55,7 @@ def test_the_page_runs_as_it_stands(s3dis_root: Path, tmp_path: Path, monkeypatc
     (scene, _) = pb.tested_scenes(run := pb.find_run(runs["key"][0], "runs.tar.zst")) * 2
     assert [p.parent for p in pb.draw_scene(run, scene)] == [Path("pictures")] * 2, "nothing is written into a bundle"
     for write in (lambda: pb.clean("runs.tar.zst"), lambda: pb.run(names["cells"], runs="runs.tar.zst")):
-        with pytest.raises(pb.WrongUse, match="a bundle can only be read"):
+        with pytest.raises(pb.WrongUse, match="bundles are read-only"):
             write()
 
 

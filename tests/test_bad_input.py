@@ -109,7 +109,7 @@ def test_a_truncated_text_file(rooms: Path, bench: Bench, tmp_path: Path) -> Non
     path = rooms / WALL
     path.write_bytes(path.read_bytes()[:-8])
     error = one_line(bench(*arguments("--data", f"s3dis={rooms}", "--strict"), code=2).stderr)
-    assert f"{path}, line 900: the file ends within a line; it was cut off, copy it again" in error
+    assert f"{path}, line 900: the file ends within a line, so it is truncated; copy it again" in error
     nothing_written(tmp_path)
 
 
@@ -281,8 +281,8 @@ def test_reports_on_damaged_stores(runs: Path, bench: Bench, tmp_path: Path) -> 
     path.write_text(good[:100])
     for command in ("report", "show"):
         warned = bench(command).stderr
-        assert "not a record that this version can read" in warned
-        assert "put the file back, or move the run's folder" in warned
+        assert "not a record readable by this version" in warned
+        assert "restore the file, or move the run's folder" in warned
     assert "nothing was removed: " in one_line(bench("clean", code=2).stderr)
     path.unlink()
     for command in ("report", "show"):

@@ -79,11 +79,13 @@ def test_one_file_is_one_pretraining_however_many_seeds_are_asked_for(files: Pat
     text = f"mine={files}/a.pth"
     suite = pb.cells([text, "scratch"], "s3dis-sem", budget="smoke", pretrain_seeds=[0, 1, 2])
     resolved = resolve_suite(suite, [], RunOverrides(device="cpu"))
-    assert resolved.notices[0] == "mine: one file is one pre-training (seed 0); it has no variance over pre-trainings"
+    assert (
+        resolved.notices[0] == "mine: one file is one pre-training (seed 0), so there is no variance over pre-trainings"
+    )
     cells = [(c.method, c.pretrain_seed) for c in resolved._planner({}).distinct(resolved.cells())]
     assert cells == [("mine", 0), ("scratch", 0), ("scratch", 1), ("scratch", 2)]
     with pytest.raises(
-        WrongUse, match=r"'mine' has 1 file\(s\), which are pre-training seeds 0 to 0; the seeds .* 3, 4"
+        WrongUse, match=r"'mine' has 1 file\(s\), for pre-training seeds 0 to 0, but the requested seeds .* 3, 4"
     ):
         check_seeds([find(Method, text)], [3, 4])
     two = find(Method, f"two={files}/a.pth,{files}/b.pth")
@@ -100,7 +102,7 @@ def test_what_does_not_name_a_checkpoint_is_refused(files: Path, tmp_path: Path)
         (f"mine={files}/a.pth,", "an empty file name; expected NAME="),
         (f"mine={files}/none.pth", r"none\.pth: cannot be read: No such file"),
         (f"mine={files}/a.pth,{tmp_path}/copy.pth", "has the same content as .*a false second"),
-        (f"{files}/a.pth", r"a checkpoint is given as NAME=\[ORIGIN:\]FILE"),
+        (f"{files}/a.pth", r"give a checkpoint as NAME=\[ORIGIN:\]FILE"),
     ):
         with pytest.raises(WrongUse, match=why):
             find(Method, text)
@@ -216,7 +218,7 @@ def test_stated_scenes_are_in_spec_and_record(files: Path, tmp_path: Path) -> No
         with pytest.raises(WrongUse, match=r"--pretrained-on .*: expected \[NAME=\]FILE .*; imported methods: mine"):
             stage_of(text, pretrained_on=[option])
     (tmp_path / "empty.txt").write_text("\n")
-    with pytest.raises(WrongUse, match="names no scene; expected one a line"):
+    with pytest.raises(WrongUse, match="names no scene; expected one per line"):
         stage_of(text, pretrained_on=[str(tmp_path / "empty.txt")])
 
 

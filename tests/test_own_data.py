@@ -188,7 +188,7 @@ def test_the_recipe_of_an_own_task_has_its_voxel_size() -> None:
     profile = find(Profile, "headline")
     assert finetune_recipe(profile, task).voxel_metres == 0.03
     assert finetune_recipe(profile, find(Task, "s3dis-sem")).voxel_metres == 0.05
-    with pytest.raises(ValueError, match="a detection task takes all box classes"):
+    with pytest.raises(ValueError, match="a detection task uses all box classes"):
         Task.model_validate({"name": "x", "kind": "detection", "dataset": "scannet", "classes": ["bed"]})
 
 

@@ -92,4 +92,4 @@ def test_the_example_conforms(engine: Any, bench: Bench) -> None:
     assert {v["check"] for v in verdicts if v["verdict"] == "ok"} >= {"run", "events", "budget", "repetition", "seed"}
     engine.images.remove("byo-method:latest", force=True)
     said = bench("methods", "check", str(EXAMPLE), code=2).stderr
-    assert "there is no image byo-method:latest; build it first" in said
+    assert "image byo-method:latest does not exist; build it first" in said

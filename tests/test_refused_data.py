@@ -27,7 +27,7 @@ def test_labels_that_are_all_ignored(sequence: str, part: str, bench: Bench, tmp
         np.zeros(50, "<u4").tofile(path)
     line = refused(bench, "kitti-sem", f"semantickitti={root}")
     number = 2 if part == "training" else 1
-    assert f"none of the {number} {part} scenes has a labelled point; are all labels ignored" in line
+    assert f"none of the {number} {part} scenes has a labelled point; check that not all labels are ignored" in line
     assert not list(tmp_path.glob("runs/*/*/record.json"))
 
 

@@ -254,7 +254,7 @@ def a_scene_is_drawn(task: str, store: Path, bench: Bench, tmp_path: Path) -> No
     vertices = PlyData.read(str(tmp_path / made[1]))["vertex"]
     assert len(vertices) > 50 and {"red", "green", "blue", "prediction"} <= set(vertices.data.dtype.names)
     said = bench("show", folder.name, "--runs", str(store), "--scene", "nowhere", code=2).stderr
-    assert "--scene list names all" in said
+    assert "list all with --scene list" in said
     assert "not a test scene of this run" in said
     said = bench("show", folder.name, "--runs", str(store), "--scene", scene, "--checkpoint", "last", code=2).stderr
     assert "'last' is not one of 'final', 'selected', 'best'" in unboxed(said)

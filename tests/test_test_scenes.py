@@ -163,7 +163,7 @@ def test_an_audit_fails_the_claim_of_a_full_test_split(partial_store: Store) -> 
     assert "1 of the 68 official test scenes scored; missing: Area_5__WC_1" in verdicts()[CHECK]
     more = {}
     claim = PART.model_copy(update={"scored": 68, "missing": ()})
-    assert "test scenes are counted as they are" in verdicts(coverage=claim)
+    assert "test scenes are counted correctly" in verdicts(coverage=claim)
     names = tuple(sorted(official_test_scenes(find(Dataset, "s3dis")) or ()))
     assert spec.split is not None
     more = {"split": spec.split.model_copy(update={"test": names}), "coverage": claim}

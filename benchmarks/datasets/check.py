@@ -1,4 +1,4 @@
-"""Is a prepared dataset still what its manifest says; and what does it hold, class by class."""
+"""Verify a prepared dataset against its manifest, and count its labels by class."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pretrain_bench.benchmarks.specs.dataset import Dataset
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
 _compared: set[tuple[str, str, int, int, int, int]] = set()
-"""Files that were compared with their manifest, as they were then."""
+"""States (path, sha256, size, times, inode) of files that matched their manifest when this process last hashed them."""
 
 
 def verify(prepared: Path, manifest: Manifest, progress: Progress) -> list[str]:
-    """One line for every file that is missing, changed in a single bit, or there without being in the manifest."""
+    """Compare a prepared dataset with its manifest: one line for each missing, changed or unlisted file."""
     problems = []
     with ThreadPoolExecutor() as pool:
         jobs = {name: pool.submit(_check, prepared / name, entry) for name, entry in manifest.files.items()}
@@ -36,8 +36,10 @@ def verify(prepared: Path, manifest: Manifest, progress: Progress) -> list[str]:
 def changed_files(
     prepared: Path, manifest: Manifest, scenes: Iterable[str], views: tuple[str, ...] = (LABELLED,)
 ) -> Iterator[str]:
-    """One line for every file of these scenes, in these views, that is not what the manifest says. A file whose content was
-    compared by this process before is compared again only where its size, times or inode changed."""
+    """Yield one line for each file of `scenes`, in `views`, that differs from the manifest.
+
+    A file that this process has verified before is hashed again only if its size, times or inode changed.
+    """
     wanted = {f"{view}/{scene}/" for scene in scenes for view in views}
     for name, entry in manifest.files.items():
         view, scene, _ = name.split("/", 2)
@@ -72,8 +74,10 @@ def _check(path: Path, entry: FileEntry) -> str | None:
 
 
 def class_counts(prepared: Path, manifest: Manifest, dataset: Dataset) -> tuple[np.ndarray, int]:
-    """((classes,) points or boxes of each class, points without a class) over all scenes. Where the dataset has labels of points,
-    every point of a scene whose labels are missing is one without a class."""
+    """Count labels over all scenes: (classes,) int64 points or boxes by class, and the number of unclassified points.
+
+    If the dataset provides point labels, all points of a scene without a label file count as unclassified.
+    """
     classes, of_points = len(dataset.classes), "labels" in dataset.provides
     counts, without_class = np.zeros(classes, np.int64), 0
     for scene in manifest.scenes:

@@ -1,4 +1,4 @@
-"""Files that come in sets, one of each kind for every scan, view or frame: which of a set were lost."""
+"""Find incomplete file sets: scans, views or frames that lack one of their files."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from pretrain_bench.benchmarks.support.user_files import list_folder
 
 
 def lost_files(sources: Mapping[str, Any]) -> list[Problem]:
-    """Findings for files whose set lacks the one that it is read by (a label without its scan), and a line of text where some
-    scenes lack an optional file (a stream, a picture) that others have. `sources` is what a layout's finder gives."""
+    """Report incomplete file sets; `sources` is the result of a layout's `find`.
+
+    Gives a Finding for each kind of orphan (a label without its scan), and one line where only some of the scenes have an
+    optional file (a recording, a picture).
+    """
     problems: list[Problem] = []
     for folder, name, others in sorted(_sets(sources)):
         numbers = {n for path in list_folder(folder) if (n := _number(path, name)) is not None}
         for other in others:
             orphans = [p for p in list_folder(other[0]) if (n := _number(p, other[1])) is not None and n not in numbers]
             if orphans:
-                what = f"a file of {other[0].name}/ without the one of {folder.name}/ that it belongs to"
+                what = f"files in {other[0].name}/ without a matching file in {folder.name}/"
                 problems.append(Finding(what, str(orphans[0]), f"{len(orphans)} such files"))
     return problems + _uneven(sources)
 
 
 def _sets(sources: Mapping[str, Any]) -> set[tuple[Path, str, tuple[tuple[Path, str], ...]]]:
-    """(folder, pattern of names) by which sets are read, and those of the other files of the sets; group 1 is the number."""
+    """(folder, file-name pattern) of the primary file of each set, and the same of its other files; group 1 is the number."""
     sets = set()
     for source in sources.values():
         if isinstance(source, ScanPaths):
@@ -62,7 +65,7 @@ def _sets(sources: Mapping[str, Any]) -> set[tuple[Path, str, tuple[tuple[Path, 
 
 
 def _uneven(sources: Mapping[str, Any]) -> list[Problem]:
-    """A line where some scans have no picture, or some ScanNet scenes no stream, and others have."""
+    """A line where only some scans have a picture, or only some ScanNet scenes a recording."""
     pictures = {n: s.image is not None for n, s in sources.items() if isinstance(s, ScanPaths)}
     streams = {
         name: (folder / f"{name}.sens").is_file() or (folder / "color").is_dir()
@@ -72,7 +75,7 @@ def _uneven(sources: Mapping[str, Any]) -> list[Problem]:
     for held, what in ((pictures, "scans have no picture in image_2"), (streams, "scenes have no recording (.sens)")):
         without = sorted(n for n, has in held.items() if not has)
         if 0 < len(without) < len(held):
-            problems.append(f"{len(without)} of {len(held)} {what}, first {without[0]}; they are not pre-trained on")
+            problems.append(f"{len(without)} of {len(held)} {what}, first {without[0]}; pre-training skips them")
     return problems
 
 

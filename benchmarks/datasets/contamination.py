@@ -1,6 +1,6 @@
-"""What a pre-training has seen of the scenes that a fine-tuning tests, selects by and trains on (spec 5).
+"""Overlap between the scenes of a pre-training and the test, selection and training scenes of a fine-tuning (spec 5).
 
-The unit is the place (`places.py`): another scan of a tested room counts, as a kind of its own.
+The unit is the place (`places.py`): another scan of a tested room counts too, under its own flag.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SHOWN = 10
 
 
 class SeenScenes(NamedTuple):
-    """What one pre-training stage read: scenes of a dataset, and whether their labels too."""
+    """The scenes of one dataset that a pre-training stage read, and whether it read their labels."""
 
     dataset: str
     synthetic: bool
@@ -31,8 +31,8 @@ class SeenScenes(NamedTuple):
 
 
 class Contamination(Spec):
-    """How much of a fine-tuning's scenes the pre-training had seen. Counts are of scans; a place is a room of ScanNet or S3DIS,
-    or a driven sequence."""
+    """How many scenes of a fine-tuning the pre-training saw. Counts are of scans; a place is a ScanNet or S3DIS room, or a
+    driven sequence."""
 
     flag: Flag = Field(
         description="none; places: another scan of a tested place was seen; scenes: a tested scan itself; labels: labels of a "
@@ -59,8 +59,8 @@ class Contamination(Spec):
 
     @property
     def mark(self) -> str:
-        """What a number in a table must carry, in words; empty where the pre-training saw no test scene and no label of a
-        training scene."""
+        """The warning that a table cell carries; empty if the pre-training saw no test scene and no label of a training
+        scene."""
         of = f"of {self.test:,} test scenes"
         words = {
             "none": "",
@@ -76,7 +76,7 @@ class Contamination(Spec):
 
     @property
     def text(self) -> str:
-        """Everything in a sentence: `test scenes seen in pre-training: 0 of 20; selection scenes: 12 of 12; ...`."""
+        """All counts in one sentence: `test scenes seen in pre-training: 0 of 20; selection scenes: 12 of 12; ...`."""
         if self.flag == "unknown":
             return "unknown: the weights are imported, and their pre-training scenes are not stated"
         text = f"test scenes seen in pre-training: {self.test_seen:,} of {self.test:,}"
@@ -98,7 +98,7 @@ class Contamination(Spec):
 
 
 class _Seen:
-    """Scans that were seen: ids, and patterns of ids for what is only stated."""
+    """Ids of seen scans, and id patterns for scenes that are only stated."""
 
     def __init__(self) -> None:
         self.scans: set[str] = set()
@@ -127,12 +127,12 @@ def contamination(
     dataset: str,
     synthetic: bool,
 ) -> Contamination:
-    """What a pre-training saw of a fine-tuning's `split` of `dataset`.
+    """Compare what a pre-training saw with the `split` of `dataset` that a fine-tuning uses.
 
-    `seen` is what its stages read here. `stated` are the scenes of weights that were brought along, written as
-    `published_pretrainings.py` says: empty where there are no such weights, None where there are and nothing is stated.
+    `seen` lists what the pre-training stages read. `stated` lists the scenes of imported weights, in the syntax of
+    `published_pretrainings.py`: empty without imported weights, None where nothing is stated about them.
 
-    Raises WrongUse for a stated item of no known form.
+    Raises WrongUse for a stated item in none of the known forms.
     """
     test, selection, train = (
         [(name, scan_id(dataset, synthetic, name)) for name in part]

@@ -1,4 +1,4 @@
-"""How much of a dataset's test split a run scores: expected, present and scored scenes, and the names of the missing."""
+"""Coverage of a dataset's test split: expected, present and scored scenes, and the names of the missing ones."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class SplitCoverage(Spec):
     """How much of a dataset's test split is scored."""
 
     official: bool = Field(
-        description="whether `expected` is the dataset's official test list; otherwise the test scenes of the data given, "
-        "those that could not be read included"
+        description="whether `expected` is the dataset's official test list; otherwise the test scenes of the given data, "
+        "including those that could not be read"
     )
     expected: NonNegativeInt = Field(description="scenes of the test split")
     present: NonNegativeInt = Field(description="expected scenes that were read")
@@ -30,24 +30,24 @@ class SplitCoverage(Spec):
     )
     missing: tuple[Annotated[str, Field(max_length=1024)], ...] = Field(
         (),
-        description="names of those that are not scored, first the scenes that the data hold or held; 'A to B' for scenes that "
-        "are numbered in a row",
+        description="names of the scenes that are not scored, those that the data know first; 'A to B' for consecutive "
+        "numbers",
     )
-    unlisted: NonNegativeInt = Field(0, description="scored scenes outside of the official list")
+    unlisted: NonNegativeInt = Field(0, description="scored scenes outside the official list")
 
     @property
     def whole(self) -> bool:
-        """Whether exactly the scenes of the test split are scored."""
+        """Whether the scored scenes are exactly the test split."""
         return self.scored == self.expected and not self.unlisted
 
     @property
     def mark(self) -> str:
-        """The counts in a few words, for a cell of a table: `67 of 68 test scenes`; empty where the whole split is scored."""
+        """The counts for a table cell: `67 of 68 test scenes`; empty if the whole split is scored."""
         return "" if self.whole else f"{self.scored + self.unlisted:,} of {self.expected:,} test scenes"
 
     @property
     def counts(self) -> str:
-        """The counts where room is scarce: `67/68`; empty where the whole split is scored."""
+        """The counts in short form: `67/68`; empty if the whole split is scored."""
         return "" if self.whole else f"{self.scored + self.unlisted:,}/{self.expected:,}"
 
     @property
@@ -77,19 +77,19 @@ def official_test_scenes(dataset: Dataset) -> frozenset[str] | None:
 
 
 def split_coverage(dataset: Dataset, manifest: Manifest, scored: Iterable[str]) -> SplitCoverage:
-    """How much of the test split `scored` is, the test scenes of a run on this prepared dataset."""
+    """Compare `scored`, the test scenes of a run on this prepared dataset, with the dataset's test split."""
     scored = set(scored)
     read = {s.name for s in manifest.scenes}
     known = [*manifest.scenes, *manifest.left_out]
     in_data = scenes_for_testing((s.name for s in known), dataset, [s.name for s in known if s.test])
     names = official_test_scenes(dataset)
-    if names is None:  # scenes that the dataset's own list names and the data lack are missing too
+    if names is None:  # scenes on the dataset's own list that the data lack are missing too
         names_lacking = (n for n in dataset.test_scenes if not any(is_named(s.name, (n,)) for s in known))
         expected = in_data.union(names_lacking)
     else:
         expected = names
     count = max(len(expected), dataset.test_scene_count or 0)
-    lost = (expected - scored) & {s.name for s in known}  # of the data given, so named first
+    lost = (expected - scored) & {s.name for s in known}  # known to the data, so listed first
     missing = (*name_runs(lost), *name_runs(expected - scored - lost))
     unnamed = count - len(expected)
     return SplitCoverage(
@@ -103,7 +103,7 @@ def split_coverage(dataset: Dataset, manifest: Manifest, scored: Iterable[str]) 
 
 
 def name_runs(names: Iterable[str]) -> tuple[str, ...]:
-    """Names in order, those that count up by one as one text: `08__000003 to 08__000007`."""
+    """Sorted names, with consecutive numbers joined: `08__000003 to 08__000007`."""
     runs: list[list[str]] = []
     for name in sorted(names):
         if runs and _follows(runs[-1][-1], name):

@@ -1,4 +1,4 @@
-"""Clouds and boxes as small pictures, seen obliquely from above; and the colours of classes."""
+"""Draw clouds and boxes as small pictures seen obliquely from above, and choose class colours."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 TILE = (320, 240)
 YAW, TILT = np.radians(-35), np.radians(52)
 EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
-"""Of a box, between its corners as `benchmarks.input.boxes.corners` lists them."""
+"""Edges of a box: pairs of corners in the order of `benchmarks.input.boxes.corners`."""
 Picture = NDArray[np.uint8]
 
 
 def palette(count: int) -> NDArray[np.uint8]:
-    """(count + 1, 3) colours that are far from each other; the last, for no label, is grey."""
+    """(count + 1, 3) uint8 colours that are easy to tell apart; the last one, for unlabelled, is grey."""
     golden = 0.61803398875
     rows = [
         colorsys.hsv_to_rgb((0.05 + i * golden) % 1, (0.85, 0.55, 0.95)[i % 3], (0.95, 0.8, 0.6)[i % 3])
@@ -26,8 +26,8 @@ def palette(count: int) -> NDArray[np.uint8]:
 
 
 class View(NamedTuple):
-    """How places are drawn: the middle of what is shown, pixels for a metre, where the middle lies, the size in pixels, and the
-    angle (radians) from which it is seen: above the horizon, or below where it is negative."""
+    """An oblique parallel projection: `centre` (3,) of the cloud, `scale` in pixels per metre, `shift` of the cloud's middle
+    in the image plane (metres), `size` (width, height) in pixels, and `tilt` in radians: positive looks down, negative up."""
 
     centre: NDArray[np.float64]
     scale: float
@@ -36,7 +36,7 @@ class View(NamedTuple):
     tilt: float = TILT
 
     def pixels(self, xyz: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Column, row and nearness of places (N, 3)."""
+        """Column, row and nearness (greater is nearer) of positions (N, 3)."""
         right, up, near = _turned(np.asarray(xyz, np.float64) - self.centre, self.tilt)
         return (
             (right - self.shift[0]) * self.scale + self.size[0] / 2,
@@ -46,7 +46,7 @@ class View(NamedTuple):
 
 
 def view_of(xyz: NDArray[np.floating], size: tuple[int, int] = TILE, tilt: float = TILT) -> View:
-    """The view that shows all of a cloud (N, 3)."""
+    """The view that fits all of a cloud (N, 3)."""
     if not len(xyz):
         return View(np.zeros(3), 1.0, (0.0, 0.0), size, tilt)
     points = np.asarray(xyz, np.float64)
@@ -65,7 +65,7 @@ def _turned(
 
 
 def below(xyz: NDArray[np.floating], share: float) -> NDArray[np.bool_]:
-    """(N,) points under `share` of the height of a cloud: a room without its ceiling."""
+    """(N,) whether points lie below `share` of the height of a cloud, to draw a room without its ceiling."""
     if not len(xyz):
         return np.zeros(0, bool)
     heights = np.asarray(xyz, np.float64)[:, 2]
@@ -80,7 +80,7 @@ def draw_cloud(
     view: View | None = None,
     dot: int = 2,
 ) -> Picture:
-    """(H, W, 3) of a cloud, each point a square of `dot` pixels; points above the share `cut` of its height are left out."""
+    """Draw a cloud as (H, W, 3), each point a square of `dot` pixels; points above the share `cut` of its height are omitted."""
     if cut is not None:
         keep = below(xyz, cut)
         xyz, colours = xyz[keep], colours[keep]
@@ -89,7 +89,7 @@ def draw_cloud(
     if not len(xyz):
         return picture
     u, v, near = view.pixels(xyz)
-    order = np.repeat(np.argsort(near), dot * dot)  # what is nearest comes last, whole
+    order = np.repeat(np.argsort(near), dot * dot)  # the nearest points are drawn last, over the others
     du, dv = (np.tile(step.ravel(), len(near)) for step in np.mgrid[:dot, :dot])
     rows = np.clip(v[order].astype(int) + dv, 0, view.size[1] - 1)
     columns = np.clip(u[order].astype(int) + du, 0, view.size[0] - 1)

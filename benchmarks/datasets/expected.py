@@ -1,4 +1,4 @@
-"""What a dataset will hold once it is prepared, for plans: from its published size, or from the size of its procedural world."""
+"""Expected content of a dataset that is not prepared yet, for plans: from its published size or its procedural world."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from pretrain_bench.benchmarks.specs.dataset import Dataset, PublishedSize
 from pretrain_bench.benchmarks.specs.recipes import SCENE_SQUARE_METRES
 
 POINT_BYTES = 20
-"""xyz, colour, class and instance of one point (layout.py)."""
+"""Bytes of one point: position, colour, class and instance (layout.py)."""
 PIXEL_BYTES = 0.45
-"""A picture as JPEG and its depth as PNG, measured on 7-Scenes frames of 640 x 480."""
+"""Bytes for each pixel of a frame, JPEG picture and PNG depth together, measured on 7-Scenes frames of 640 x 480."""
 VIEW_POINTS = 50_000
-"""Of a single view, at most (docs/data.md)."""
+"""Upper limit of the points of a single view (docs/data.md)."""
 NO_CONTENT = FileEntry(bytes=0, sha256="0" * 64)
 CLOUD_FILES = (f"{UNLABELLED}/{{}}/xyz.npy", *(f"{LABELLED}/{{}}/{n}.npy" for n in ("semantic", "instance", "boxes")))
 
 
 class ExpectedManifest(Manifest):
-    """The manifest of data that are not prepared: names and counts of scenes, as if each held everything that its layout has."""
+    """The manifest of unprepared data: names and counts of scenes, as if each scene held everything its layout provides."""
 
     @property
     def sha256(self) -> str:
-        """Of no content: a stage that is planned with it has no key that a run could have."""
+        """The hash of no content, so that no real run has the key of a stage that is planned with this manifest."""
         return NO_CONTENT.sha256
 
 
 def expected_manifest(dataset: Dataset) -> ExpectedManifest | None:
-    """The scenes that a dataset will hold; None where its size is not known. A procedural dataset must be `sized`."""
+    """The scenes that a dataset will hold; None if its size is unknown. A procedural dataset must be `sized`."""
     names = _tested_by_name(dataset)
     if not names:
         return None
@@ -40,7 +40,7 @@ def expected_manifest(dataset: Dataset) -> ExpectedManifest | None:
 
 
 def expected_bytes(dataset: Dataset, frame_stride: int) -> int | None:
-    """Size of the prepared data, of every `frame_stride`-th frame of recordings; None where it is not known."""
+    """Bytes of the prepared data, with every `frame_stride`-th frame of recordings; None if the size is unknown."""
     size = dataset.published or _size_of_world(dataset)
     if size is None:
         return None
@@ -49,7 +49,7 @@ def expected_bytes(dataset: Dataset, frame_stride: int) -> int | None:
 
 
 def _tested_by_name(dataset: Dataset) -> dict[str, bool | None]:
-    """Scene to whether the layout itself calls it a test scene; None where it does not say."""
+    """Scene to whether the layout marks it as a test scene; None where the layout does not mark scenes."""
     if dataset.world is not None:
         return _names_of_world(dataset)
     if dataset.split_file is not None:

@@ -1,4 +1,4 @@
-"""The frames of one recording in their prepared form, and what is checked and computed over all of them."""
+"""Write the frames of one recording in prepared form, with the checks and results that need all frames."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from pretrain_bench.benchmarks.support.errors import DataError
 
 
 class Reading(NamedTuple):
-    """How a dataset is read: every `frame_stride`-th frame, whether a problem is an error, and what is up in a recording's world
-    where its layout leaves that open."""
+    """Reading options: keep every `frame_stride`-th frame, raise on problems (`strict`), and the up direction of recordings
+    whose layout does not define one (`up`)."""
 
     frame_stride: int
     strict: bool
@@ -35,7 +35,7 @@ class Reading(NamedTuple):
 
 
 class SceneFrame(NamedTuple):
-    """One decoded and checked frame, and its picture as it was stored; without a pose in a recording that has none."""
+    """One decoded and checked frame with its encoded picture; `pose` is None if the recording has no poses."""
 
     number: int
     pose: NDArray[np.float64] | None
@@ -44,8 +44,8 @@ class SceneFrame(NamedTuple):
 
 
 class FrameSource(NamedTuple):
-    """A recording as its reader gives it: its name, the intrinsics (3, 3) of its depth camera, its frames, whether the layout
-    promises that z is up, and whether a recording with poses is refused where it is not sure what is up."""
+    """A recording as its reader yields it: name, depth intrinsics (3, 3), frames, whether the layout promises z up, and
+    whether to refuse a recording with poses whose up direction is uncertain."""
 
     name: str
     intrinsic: NDArray[np.float64]
@@ -55,10 +55,10 @@ class FrameSource(NamedTuple):
 
 
 def write_frames(source: FrameSource, out: Path, how: Reading) -> dict[str, Any]:
-    """Write pictures, intrinsics and frame numbers below `out`; and where there are poses, those, in a world with z up, and the
-    pairs that overlap. Of a long recording the pairs are left to `recording_pairs.finish_pairs`.
+    """Write pictures, intrinsics and frame numbers below `out`; with poses also the poses, in a world with z up, and the
+    overlapping pairs. The pairs of a long recording are left to `recording_pairs.finish_pairs`.
 
-    Returns what the scene holds, with the problems found.
+    Returns the content of the scene's manifest entry, with the problems found.
     """
     view = out / UNLABELLED
     (view / "frames").mkdir(parents=True)
@@ -102,7 +102,7 @@ def write_frames(source: FrameSource, out: Path, how: Reading) -> dict[str, Any]
 def _write_poses(
     source: FrameSource, sampled: SampledFrames, view: Path, how: Reading, problems: list[str]
 ) -> dict[str, Any]:
-    """Poses in a world with z up, and which way was up in the recorded one where it had to be turned."""
+    """Write poses in a world with z up, and the original up direction if the world had to be turned."""
     up = None
     if source.z_is_up:
         problem = format_up_problem(source.name, sampled)
@@ -114,7 +114,7 @@ def _write_poses(
     if up is None:
         np.save(view / "poses.npy", sampled.poses)
         return {}
-    # Rounded far below a measurement, so that machines whose last bits differ write the same bytes.
+    # Rounded far below measurement accuracy, so that machines whose last bits differ write the same bytes.
     np.save(view / "poses.npy", np.round(turn_to_z(up) @ sampled.poses, 9))
     np.save(view / "world_up.npy", up)
     return {"world_up": up.tolist()}

@@ -1,4 +1,4 @@
-"""Which way is up in the world of a recording: from how its cameras were held, and from the floor that they see."""
+"""Estimate the up direction of a recording's world from camera orientations and visible floors."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pretrain_bench.benchmarks.specs.dataset import UP_CHOICES, UpChoice
 
 MOST_FRAMES = 60
 LEAST_AGREEMENT = 0.5
-"""Length of the mean of the cameras' up axes: 1 where all cameras are held alike."""
+"""Least length of the mean of the cameras' up axes, which is 1 if all cameras are level."""
 LEAST_FLOOR = 0.03
-"""Share of the surfaces seen that face up and lie below their camera."""
+"""Least share of visible surfaces that face up and lie below their camera."""
 KEEP_DEGREES = 15
-"""A world whose z axis is within this of up is taken as it is: the estimate is no better than the recording."""
+"""A world whose z axis is this close to the estimated up is left as it is: the estimate is no more accurate."""
 MOST_DOWNWARD_DEGREES = 45
-"""How far cameras are tilted at most, for their up axes to support that z is up."""
+"""Largest angle between z and the mean of the cameras' up axes that still supports z up."""
 SNAP_DEGREES = 5
-"""A world in which another axis is within this of up is meant to have that axis up."""
+"""An axis of the recorded world this close to the estimated up is taken as up."""
 LEAST_TURNING = 0.1
-"""How much the mean of the cameras' right axes falls short of 1 where cameras turn about their up axis."""
+"""Least shortfall from length 1 of the mean of the cameras' right axes, as evidence that cameras turn about up."""
 _ALL_LEVEL = 0.95
 _CONES = (50, 40, 30, 20, 15)
 _WALL_CONES = (35, 25, 15, 15, 15)
@@ -33,9 +33,12 @@ _MAX_JUMP = 0.1
 
 
 class Up(NamedTuple):
-    """direction (3,) in the recorded world, of length 1; whether cameras agree on it with the floor, or among each other while
-    they turn about it; and the numbers behind that: the length of the mean of the cameras' up axes, the angle between that mean
-    and z, and the share of floor."""
+    """The estimated up direction (3,), a unit vector in the recorded world, and the evidence for it.
+
+    `sure`: the cameras agree with the floor, or with each other while turning about it. `agreement`: length of the mean of the
+    cameras' up axes. `cameras_from_z_degrees`: angle between that mean and z. `floor_share`: share of visible surfaces that
+    are floor.
+    """
 
     direction: NDArray[np.float64]
     sure: bool
@@ -45,7 +48,7 @@ class Up(NamedTuple):
 
 
 def find_up(frames: SampledFrames) -> Up:
-    """Estimate which way is up. Cameras are taken to be held more or less level, and floors, tables and seats to be flat."""
+    """Estimate the up direction, assuming that cameras are held roughly level and that floors, tables and seats are flat."""
     rows = np.unique(np.linspace(0, len(frames.poses) - 1, MOST_FRAMES).round().astype(int))
     poses = frames.poses[rows]
     mean = -poses[:, :3, 1].mean(axis=0)
@@ -69,8 +72,8 @@ def find_up(frames: SampledFrames) -> Up:
 
 
 def world_up(name: str, frames: SampledFrames, choice: UpChoice) -> tuple[NDArray[np.float64] | None, str | None]:
-    """(3,) the direction that is to become z, or None where the world stays as it is; and a line, which starts with `name`, where
-    it is not sure what is up. `choice` is the user's word on it. A direction that was estimated has six decimals."""
+    """The direction (3,) to turn to z, or None to leave the world as it is; and a line, starting with `name`, if the up
+    direction is uncertain. `choice` is the user's `--up`. An estimated direction is rounded to six decimals."""
     if choice != "auto":
         return (None if choice == "+z" else axis_of(choice)), None
     up = find_up(frames)
@@ -79,7 +82,7 @@ def world_up(name: str, frames: SampledFrames, choice: UpChoice) -> tuple[NDArra
     if up.agreement >= LEAST_AGREEMENT and up.cameras_from_z_degrees <= MOST_DOWNWARD_DEGREES:
         return None, None
     return None, (
-        f"{name}: it is not sure which way is up in the world of its poses, so z is assumed: "
+        f"{name}: the up direction of its poses is uncertain, so z is assumed: "
         "on average the cameras' up axes point "
         f"{up.cameras_from_z_degrees:.0f} degrees from z (their mean has length {up.agreement:.2f}, 1 if all agree), and "
         f"{up.floor_share:.0%} of what they see is floor; set it with "
@@ -88,20 +91,20 @@ def world_up(name: str, frames: SampledFrames, choice: UpChoice) -> tuple[NDArra
 
 
 def format_up_problem(name: str, frames: SampledFrames) -> str | None:
-    """A line where the layout's format promises z up, and cameras and floor agree that something else is."""
+    """A line where the layout promises z up, but cameras and floor agree on another direction."""
     up = find_up(frames)
     angle = degrees_between(up.direction, np.array([0.0, 0, 1]))
     if not up.sure or angle <= MOST_DOWNWARD_DEGREES:
         return None
     return (
-        f"{name}: its world should have z up, but by its cameras and floor up is "
+        f"{name}: its world should have z up, but cameras and floor indicate up at "
         f"({', '.join(f'{v:.2f}' for v in up.direction)}), {angle:.0f} degrees from z; `rgbd-folder` turns recordings to z up"
     )
 
 
 def turned_up(up: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """(3,) the direction that is to become z, to six decimals, or None where z is up already. An axis that is nearly up is taken
-    instead of the estimate."""
+    """The direction (3,) to turn to z, or None if z is up already: the estimate to six decimals, or the axis closest to it
+    within SNAP_DEGREES."""
     axes = np.concatenate([np.eye(3), 0.0 - np.eye(3)])
     angles = np.array([degrees_between(axis, up) for axis in axes])
     if angles[2] <= KEEP_DEGREES:
@@ -119,7 +122,7 @@ def axis_of(choice: UpChoice) -> NDArray[np.float64] | None:
 
 
 def turn_to_z(up: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(4, 4) the smallest rotation that takes the direction `up` (3,) to z; half a turn about x where it is -z."""
+    """The smallest rotation (4, 4) that takes the direction `up` (3,) to z; half a turn about x if `up` is -z."""
     direction = _unit(np.asarray(up, np.float64))
     x, y, z = direction
     turn = np.eye(4)
@@ -132,15 +135,15 @@ def turn_to_z(up: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def degrees_between(one: NDArray[np.floating], two: NDArray[np.floating]) -> float:
-    """The angle between two directions (3,) of length 1."""
+    """The angle in degrees between two unit vectors (3,)."""
     return float(np.degrees(np.arccos(np.clip(one @ two, -1, 1))))
 
 
 def _surfaces(
     depth: NDArray[np.float32], poses: NDArray[np.float64], intrinsic: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of the surfaces that frames see, the normals (N, 3) towards their camera, and the places (N, 3) as seen from it; both along
-    the axes of the world."""
+    """Normals (N, 3) of visible surfaces, towards their camera, and positions (N, 3) relative to that camera; both along the
+    world's axes."""
     points = grid_points(depth, intrinsic)
     across = points[:, 1:-1, 2:] - points[:, 1:-1, :-2]
     along = points[:, 2:, 1:-1] - points[:, :-2, 1:-1]
@@ -156,14 +159,14 @@ def _surfaces(
 
 
 def _with_walls(up: NDArray[np.float64], normals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The direction that flat surfaces are most square to and walls most parallel to, near `up`, which has a small say itself:
-    of one wall alone many directions are."""
+    """Refine `up`: the direction closest to the normals of flat surfaces and most perpendicular to those of walls. `up` keeps a
+    small weight, because a single wall leaves the direction undetermined."""
     for degrees in _WALL_CONES:
         along = np.abs(normals @ up)
         level = normals[along > np.cos(np.radians(degrees))]
         steep = normals[along < np.sin(np.radians(degrees))]
         weight = _CAMERAS_WEIGHT * (len(level) + len(steep))
-        if not weight:  # without depth only the cameras tell
+        if not weight:  # without depth only the cameras give evidence
             break
         axis = np.linalg.eigh(steep.T @ steep - level.T @ level - weight * np.outer(up, up))[1][:, 0]
         up = axis if axis @ up > 0 else -axis

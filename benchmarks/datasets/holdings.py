@@ -1,5 +1,5 @@
-"""What each prepared scene holds, and so what it can be used for. A scene that lacks a file is left out of what needs the file:
-missing annotation is not "no objects".
+"""The content of each prepared scene, and the tasks it can serve. A scene that lacks a file is excluded from uses that need it:
+missing annotation does not mean "no objects".
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _IN_WORDS = {
 
 
 def scenes_for_task(manifest: Manifest, scenes: Iterable[str], kind: str) -> tuple[str, ...]:
-    """Those of `scenes` with every file that a task of this kind (`semantic`, `instance`, `detection`) trains on and is scored
-    with, in their order. Raises DataError where no scene is left."""
+    """The scenes, in order, that have every file needed to train and score a task of this kind (`semantic`, `instance`,
+    `detection`). Raises DataError if none has."""
     listed = tuple(scenes)
     held = tuple(s for s in listed if all(f"{view}/{s}/{file}" in manifest.files for view, file in _TASK_FILES[kind]))
     if listed and not held:
         raise DataError(
-            f"dataset {manifest.dataset!r}: none of the {len(listed)} scenes has what tasks of kind {kind!r} need, "
-            f"{_IN_WORDS[kind]}; `bench data prepare` names the files that are missing"
+            f"dataset {manifest.dataset!r}: none of the {len(listed)} scenes has the files that tasks of kind {kind!r} need: "
+            f"{_IN_WORDS[kind]}; `bench data prepare` names the missing files"
         )
     return held
 
 
 def classes_in(manifest: Manifest, scenes: Iterable[str], kind: str) -> frozenset[int] | None:
-    """Ids of the classes that any of these scenes shows: of labelled points, or of boxes for a `detection` task. None where the
-    data were prepared before this was counted."""
+    """Ids of the classes present in these scenes: of labelled points, or of boxes for a `detection` task. None for data prepared
+    before manifests listed classes."""
     wanted, classes = set(scenes), set()
     for scene in manifest.scenes:
         if scene.name in wanted:
@@ -53,8 +53,8 @@ def classes_in(manifest: Manifest, scenes: Iterable[str], kind: str) -> frozense
 
 
 def classes_held(folder: Path, dataset: Dataset) -> dict[str, tuple[int, ...]]:
-    """`point_classes` and `box_classes` of a scene's entry in the manifest, from its label files in `folder`; a kind of labels
-    that the scene does not have is left out."""
+    """`point_classes` and `box_classes` for a scene's manifest entry, from the label files in `folder`; a kind of label that the
+    scene lacks is omitted."""
     held: dict[str, tuple[int, ...]] = {}
     if (folder / "semantic.npy").is_file():
         counts = np.bincount(np.load(folder / "semantic.npy", allow_pickle=False), minlength=256)
@@ -66,5 +66,5 @@ def classes_held(folder: Path, dataset: Dataset) -> dict[str, tuple[int, ...]]:
 
 
 def left_out_entry(name: str, source: object) -> SceneEntry:
-    """The entry of a scene that could not be read; `source` is where it was to be read from."""
+    """The manifest entry of an unreadable scene; `source` is what the layout's `find` returned for it."""
     return SceneEntry(name=name, test=getattr(source, "test", None))

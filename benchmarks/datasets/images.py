@@ -1,4 +1,4 @@
-"""Decoding pictures from files and from bytes, with errors that name them. Pillow is imported when one is decoded."""
+"""Decode pictures from files or bytes, with errors that name them. Pillow is imported on first use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pretrain_bench.benchmarks.datasets import value_checks
 from pretrain_bench.benchmarks.support.errors import DataError
 
 MOST_PIXELS = 50_000_000
-"""Of a colour or depth picture: those of the datasets here have at most 1.5 million."""
+"""Most pixels of a picture. The datasets read here have at most 1.5 million."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError)
 _MODES = {
@@ -26,9 +26,10 @@ _MODES = {
 
 
 def decode_colour(source: Path | bytes, name: str, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB. Grey of 16 bits is converted (`value_checks.byte_colours`); of RGB with 16 bits the high byte is read.
+    """Decode to (H, W, 3) uint8 RGB. Greyscale of 16 bits is converted by `value_checks.byte_colours`; RGB of 16 bits keeps its
+    high byte.
 
-    Raises DataError where it does not decode whole, or is not of `size` (width, height).
+    Raises DataError if the picture is damaged or its size is not `size` (width, height).
     """
     from PIL import Image
 
@@ -44,7 +45,7 @@ def decode_colour(source: Path | bytes, name: str, size: tuple[int, int] | None 
 
 
 def decode_depth(source: Path | bytes, name: str, size: tuple[int, int] | None = None) -> NDArray[np.uint16]:
-    """(H, W) uint16 of a 16-bit greyscale picture. Raises DataError for anything else."""
+    """Decode a 16-bit greyscale picture to (H, W) uint16. Raises DataError for anything else."""
     from PIL import Image
 
     try:
@@ -55,14 +56,14 @@ def decode_depth(source: Path | bytes, name: str, size: tuple[int, int] | None =
                 raise DataError(f"{name}: expected a 16-bit greyscale depth image, found {kind}")
             depth = np.asarray(image)
             if depth.min() < 0 or depth.max() > 65535:
-                raise DataError(f"{name}: depth of {depth.max()} does not fit into 16 bits")
+                raise DataError(f"{name}: depth values reach {depth.max()}; expected 16 bits, 0 to 65535")
             return depth.astype(np.uint16)
     except (*_BROKEN, Image.DecompressionBombError) as error:
         raise DataError(f"{name}: cannot be decoded: {_reason(error)}") from None
 
 
 def colour_bits(source: Path | bytes) -> int:
-    """Bits of a channel as a picture is stored: those of a PNG's header, 8 of any other format."""
+    """Bits per channel of a stored picture: from the header of a PNG, 8 for any other format."""
     if isinstance(source, Path):
         with source.open("rb") as file:
             source = file.read(len(_PNG) + 17)
@@ -70,7 +71,7 @@ def colour_bits(source: Path | bytes) -> int:
 
 
 def picture_size(source: Path | bytes, name: str) -> tuple[int, int]:
-    """(width, height) of a picture, from its header. Raises DataError, with `name`, where it has none."""
+    """(width, height) from a picture's header. Raises DataError, naming `name`, if it has none."""
     from PIL import Image
 
     try:
@@ -81,7 +82,7 @@ def picture_size(source: Path | bytes, name: str) -> tuple[int, int]:
 
 
 def encode_depth(depth: NDArray[np.uint16]) -> bytes:
-    """16-bit PNG of a depth image."""
+    """Encode a depth image (H, W) as 16-bit PNG."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -90,7 +91,7 @@ def encode_depth(depth: NDArray[np.uint16]) -> bytes:
 
 
 def encode_colour(colour: NDArray[np.uint8], quality: int | None = None) -> bytes:
-    """PNG, or JPEG where a quality is given, of an (H, W, 3) uint8 RGB picture."""
+    """Encode an (H, W, 3) uint8 RGB picture as PNG, or as JPEG if `quality` is given."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -102,14 +103,14 @@ def encode_colour(colour: NDArray[np.uint8], quality: int | None = None) -> byte
 
 
 def _reason(error: Exception) -> str:
-    """Why a picture does not decode. Pillow's message for a file that is not a picture contains a path or a memory address."""
+    """Why a picture does not decode. Pillow's own message contains a path or memory address for a file that is not a picture."""
     from PIL import UnidentifiedImageError
 
     return "it is not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def _check_size(actual: tuple[int, int], expected: tuple[int, int] | None, name: str) -> None:
-    """Raises DataError, before a picture is decoded, for one of another size and for one of more than MOST_PIXELS."""
+    """Raises DataError, before decoding, if a picture is larger than MOST_PIXELS or not of the expected size."""
     if actual[0] * actual[1] > MOST_PIXELS:
         raise DataError(f"{name}: the picture is {actual[0]}x{actual[1]}, expected at most {MOST_PIXELS:,} pixels")
     if expected is not None and actual != expected:

@@ -4,14 +4,14 @@
     <prepared>/unlabelled/<scene>/...   everything a pre-training stage may see
     <prepared>/labelled/<scene>/...     label files only; with the unlabelled view they make the labelled one
 
-Clouds      xyz.npy (N, 3) float32 metres and rgb.npy (N, 3) uint8, or for a laser remission.npy (N,) float32
+Clouds      xyz.npy (N, 3) float32 metres, and rgb.npy (N, 3) uint8 or, from a laser, remission.npy (N,) float32
   labels    semantic.npy (N,) uint8 training ids (255: ignore), instance.npy (N,) int32
   boxes     boxes.npy (K, 8) float32: centre, full size, heading, class; alignment.npy (4, 4) from scene to box axes
 Frames      frames/NNNNNN.{jpg|png} colour and NNNNNN.depth.png uint16 millimetres, intrinsic.npy (3, 3) float64 of the depth
-            camera, frame_numbers.npy (F,); and where poses were recorded poses.npy (F, 4, 4) float64 camera-to-world with z up,
-            pairs.npy (P, 3): two frames, overlap; and where the world was turned world_up.npy (3,): what was up in it before
-One view    image.{jpg|png}, one frame with the points of xyz.npy, and intrinsic.npy and rotation.npy (3, 3), from a level
-            camera to z up (SUN RGB-D), or projection.npy (3, 4) from the laser to its pixels and pose.npy (4, 4) (SemanticKITTI)
+            camera, frame_numbers.npy (F,); with recorded poses also poses.npy (F, 4, 4) float64 camera-to-world with z up and
+            pairs.npy (P, 3): two frames, overlap; if the world was turned, world_up.npy (3,): its original up direction
+Views       image.{jpg|png}, one picture of the points of xyz.npy, with intrinsic.npy and rotation.npy (3, 3) from a level
+            camera to z up (SUN RGB-D), or projection.npy (3, 4) from laser to pixels and pose.npy (4, 4) (SemanticKITTI)
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class FileEntry(Spec):
 
 
 class SceneEntry(Spec):
-    """What one scene holds; zero where a count does not apply."""
+    """The content of one scene; counts that do not apply are zero."""
 
     name: FolderName
     points: int = 0
@@ -61,14 +61,14 @@ class SceneEntry(Spec):
     )
     assumed: tuple[str, ...] = Field(
         (),
-        description="assumptions of the reader about what the layout leaves open, such as intrinsics or registration",
+        description="assumptions of the reader where the layout is silent, such as intrinsics or registration",
     )
     point_classes: tuple[int, ...] | None = Field(None, description="ids of the classes of its labelled points")
     box_classes: tuple[int, ...] | None = Field(None, description="ids of the classes of its boxes")
 
 
 class Manifest(Spec):
-    """Everything about a prepared dataset that can decide a result. Holds no path and no date of this machine."""
+    """Everything about a prepared dataset that can affect a result. Holds no local path and no date."""
 
     schema_version: int = SCHEMA_VERSION
     dataset: str
@@ -87,15 +87,15 @@ class Manifest(Spec):
 
     @property
     def sha256(self) -> str:
-        """Hash of the manifest itself, and through it of every file. Problems count by their number: their texts quote libraries,
-        whose words differ between versions, and all that a problem changes is in the scenes and files."""
+        """Hash of the manifest, and through it of every file. Of `problems` only the number counts: their texts quote library
+        messages that change between versions, and their effects show in the scenes and files."""
         content = self.model_dump(mode="json")
-        content["problems"] = len(self.problems) or []  # data without a problem keep the hash that they had before
+        content["problems"] = len(self.problems) or []  # keeps the hash of older manifests without problems
         for scene in content["scenes"]:
             for field in ("up", "world_up"):
-                if scene[field] is None:  # so that data keep the hash that they had before this field
+                if scene[field] is None:  # keeps the hash of manifests older than this field
                     del scene[field]
-            # They follow from files that are hashed, or say how these were made.
+            # These are derived from hashed files, or document how the files were made.
             del scene["point_classes"], scene["box_classes"], scene["assumed"]
         if not self.left_out:
             del content["left_out"]
@@ -108,22 +108,22 @@ def scene_folder_name(area_and_room: tuple[str, ...]) -> str:
 
 
 def scenes_by_name(scenes: Iterable[tuple[tuple[str, ...], SourceT]]) -> dict[str, SourceT]:
-    """Scene name to source, for scenes named by the parts of their path. Raises DataError where two join to one name."""
+    """Map scene names, joined from the parts of their paths, to sources. Raises DataError if two paths join to one name."""
     named: dict[str, SourceT] = {}
     parts_of: dict[str, tuple[str, ...]] = {}
     for parts, source in scenes:
         name = scene_folder_name(parts)
         if name in named:
             raise DataError(
-                f"{'/'.join(parts_of[name])} and {'/'.join(parts)} would both be scene {name!r}; rename one of these folders"
+                f"{'/'.join(parts_of[name])} and {'/'.join(parts)} would both become scene {name!r}; rename one of these folders"
             )
         named[name], parts_of[name] = source, parts
     return named
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether a folder holds a prepared dataset: manifest.json beside the unlabelled view, or at least with our fields. Other
-    programs write files of that name too."""
+    """Whether a folder is a prepared dataset: manifest.json beside the unlabelled view, or at least with this project's fields,
+    since other programs write files of that name too."""
     path = folder / MANIFEST
     if not path.is_file() or (folder / UNLABELLED).is_dir():
         return path.is_file()
@@ -135,7 +135,7 @@ def is_prepared(folder: Path) -> bool:
 
 
 def read_manifest(prepared: Path) -> Manifest:
-    """Read manifest.json of a prepared dataset. Raises DataError when it is missing or does not parse."""
+    """Read manifest.json of a prepared dataset. Raises DataError if it is missing or invalid."""
     path = prepared / MANIFEST
     try:
         return Manifest.model_validate_json(path.read_bytes())
@@ -149,7 +149,7 @@ def read_manifest(prepared: Path) -> Manifest:
 
 
 def hash_files(prepared: Path) -> dict[str, FileEntry]:
-    """Size and sha256 of every file below the views, by relative path."""
+    """Size and sha256 of every file below the views, by path relative to `prepared`."""
     entries = {}
     for view in (UNLABELLED, LABELLED):
         for path in sorted((prepared / view).rglob("*")):
@@ -159,6 +159,6 @@ def hash_files(prepared: Path) -> dict[str, FileEntry]:
 
 
 def file_entry(path: Path) -> FileEntry:
-    """Size and sha256 of a file as it is now. Raises OSError where it cannot be read."""
+    """Current size and sha256 of a file. Raises OSError if it cannot be read."""
     size, digest = size_and_sha256(path)
     return FileEntry(bytes=size, sha256=digest)

@@ -1,9 +1,8 @@
-"""Pairs of frames of one recording that see the same surfaces (spec B.1), and the share that they see together.
+"""Overlap of frame pairs of one recording: the share of surface points that both frames see (spec B.1).
 
-The result is that of comparing every two frames by nearest neighbours. Two exact short cuts make thousands of frames
-affordable: what the frusta of two cameras hold in common bounds their share from above, by coarse cells of space, and rules most
-pairs out; and a table of fine cells around one frame decides for most points of the others whether one of its points is near, so
-that only the rest is searched for.
+The result equals a nearest-neighbour comparison of all pairs. Two exact short cuts make thousands of frames affordable. Coarse
+cells bound the share of each pair from above and rule most pairs out. A table of fine cells around one frame then decides for
+most points whether the frame has a point near them; only the remaining points are searched for in a tree.
 """
 
 from __future__ import annotations
@@ -25,14 +24,15 @@ COARSE_METRES = 4 * NEAR_METRES
 FINE_METRES = 0.02
 MAX_TABLE_CELLS = 1 << 26
 TABLE_FROM_FRAMES = 16
-"""With at least this many frames to compare with, the table of fine cells saves more time than it costs."""
-_MARGIN = 1e-6  # far above the rounding of coordinates, so that no cell is decided wrongly
+"""With at least this many frames to compare, the table of fine cells saves more time than it costs."""
+_MARGIN = 1e-6  # far above rounding errors of coordinates, so that no cell is misclassified
 _FRAMES_AT_ONCE = 32
 
 
 class Clouds(NamedTuple):
-    """All frames of a recording: points (N, 3) float64, the rows of frame i from `starts[i]` to `starts[i + 1]`; and likewise the
-    coarse cells that hold them, as places in `keys` (ascending), with the number of points in each."""
+    """All frames of a recording. `points` (N, 3) float64: frame i has rows `starts[i]` to `starts[i + 1]`. Its occupied coarse
+    cells are rows `cell_starts[i]` to `cell_starts[i + 1]` of `cells` (indices into the ascending `keys`) and `counts` (points
+    in each cell)."""
 
     points: NDArray[np.float64]
     starts: NDArray[np.int64]
@@ -49,8 +49,8 @@ class Clouds(NamedTuple):
 
 
 class NearTable(NamedTuple):
-    """States of the fine cells around one frame, 0 where no point of it is near any place in the cell, 2 where one is near every
-    place in it, 1 where it must be searched for; cells of `shape` and size `cell` from `low` on, in a row."""
+    """Fine cells around one frame, as a flat array of states: 0, no place in the cell is near a point of the frame; 2, every
+    place is; 1, a search must decide. The grid has `shape` cells of size `cell` metres and starts at `low`."""
 
     low: NDArray[np.float64]
     cell: float
@@ -59,16 +59,17 @@ class NearTable(NamedTuple):
 
 
 def overlaps(clouds: Sequence[NDArray[np.float64]], least: float = MIN_OVERLAP) -> NDArray[np.float64]:
-    """(P, 3): i, j and overlap of all pairs i < j of voxel means (each (M, 3) metres) whose overlap is `least` or more, sorted.
+    """All frame pairs with an overlap of at least `least`: (P, 3) rows i, j, overlap with i < j, sorted.
 
-    The overlap is the larger of the shares of either cloud's points that have a point of the other within NEAR_METRES.
+    `clouds` are voxel means, each (M, 3) metres. The overlap of two clouds is the share of points that have a point of the other
+    within NEAR_METRES, taken from whichever cloud gives the larger share.
     """
     gathered = gather(np.concatenate([np.zeros((0, 3)), *clouds]), np.cumsum([0, *map(len, clouds)]))
     return pairs_of([(i, *shares_near(gathered, i, least)) for i in range(len(clouds))], len(clouds), least)
 
 
 def gather(points: NDArray[np.float64], starts: NDArray[np.int64]) -> Clouds:
-    """Frames with the coarse cells that each occupies; of points (N, 3), frame i has the rows `starts[i]` to `starts[i + 1]`."""
+    """Compute the coarse cells that each frame occupies; frame i has rows `starts[i]` to `starts[i + 1]` of points (N, 3)."""
     if not len(points):
         none = np.zeros(0, np.int64)
         return Clouds(points, starts, none, none, none, np.zeros_like(starts), np.zeros(3), np.ones(3, np.int64))
@@ -82,8 +83,8 @@ def gather(points: NDArray[np.float64], starts: NDArray[np.int64]) -> Clouds:
 
 
 def shares_near(clouds: Clouds, number: int, least: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """All other frames that can have a share of `least`, and the share of the points of each that lie near frame `number`'s."""
-    from scipy.spatial import cKDTree  # slow to import, and whoever finds data prepared needs none
+    """The other frames whose share can reach `least`, and the share of points of each that lie near frame `number`."""
+    from scipy.spatial import cKDTree  # slow to import, and not needed for data that are prepared already
 
     cloud = np.asarray(clouds.frame(number))
     others = np.flatnonzero(_bounds(clouds, cloud) >= least)
@@ -102,10 +103,10 @@ def shares_near(clouds: Clouds, number: int, least: float) -> tuple[NDArray[np.i
 
 
 def near_table(cloud: NDArray[np.float64]) -> NearTable:
-    """The table around the points (M, 3) of one frame; its cells are larger where it would take too much memory."""
+    """The table around the points (M, 3) of one frame; cells grow where the table would exceed MAX_TABLE_CELLS."""
     span = np.ptp(cloud, axis=0) + 4 * NEAR_METRES
     cell = max(FINE_METRES, float(np.cbrt(span.prod() / MAX_TABLE_CELLS)))
-    reach = int(np.ceil(NEAR_METRES / cell)) + 3  # the outermost cells are near to nothing
+    reach = int(np.ceil(NEAR_METRES / cell)) + 3  # so that the outermost cells are near no point
     low = cloud.min(axis=0) - reach * cell
     places = np.unique(((cloud - low) / cell).astype(np.int64), axis=0)
     shape = places.max(axis=0) + reach + 1
@@ -122,7 +123,7 @@ def near_table(cloud: NDArray[np.float64]) -> NearTable:
 
 
 def is_near(points: NDArray[np.float64], tree: cKDTree, table: NearTable | None) -> NDArray[np.bool_]:
-    """(N,) whether a point of the tree lies within NEAR_METRES of each point (N, 3); `table` spares most of the search."""
+    """(N,) whether the tree has a point within NEAR_METRES of each point (N, 3); `table` avoids most searches."""
     if table is None:
         return np.isfinite(tree.query(points, distance_upper_bound=NEAR_METRES)[0])
     places = np.clip((points - table.low) / table.cell, 0, table.shape - 1).astype(np.int64)
@@ -139,7 +140,7 @@ def _coarse_keys(points: NDArray[np.float64], origin: NDArray[np.float64], exten
 
 
 def _bounds(clouds: Clouds, cloud: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(F,) for each frame the most that the share of its points near `cloud` can be: those in coarse cells within reach of it."""
+    """(F,) an upper bound for each frame of the share of its points near `cloud`: the points in coarse cells within reach."""
     sizes = np.diff(clouds.starts)
     if not len(cloud):
         return np.zeros(len(sizes))
@@ -154,7 +155,7 @@ def _bounds(clouds: Clouds, cloud: NDArray[np.float64]) -> NDArray[np.float64]:
 def pairs_of(
     rows: list[tuple[int, NDArray[np.int64], NDArray[np.float64]]], frames: int, least: float
 ) -> NDArray[np.float64]:
-    """(P, 3) pairs i < j in order, from rows (frame, others, shares of their points near the frame)."""
+    """(P, 3) sorted pairs i < j with overlap, from rows (frame, others, shares of their points near the frame)."""
     numbers = np.concatenate([np.zeros((0, 2), np.int64), *(np.c_[np.full(len(o), i), o] for i, o, _ in rows)])
     shares = np.concatenate([np.zeros(0), *(s for _, _, s in rows)])
     codes, place = np.unique(numbers.min(axis=1) * frames + numbers.max(axis=1), return_inverse=True)

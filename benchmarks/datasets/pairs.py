@@ -1,4 +1,4 @@
-"""Points of depth images and their means in voxels, by which frames of one recording are compared (spec B.1)."""
+"""Points of depth images and their voxel means, used to compare frames of one recording (spec B.1)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ NEAR_METRES = 1.5 * VOXEL_METRES
 
 
 def unproject(depth_metres: NDArray[np.floating], intrinsic: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, 3) points of the valid pixels in the camera's frame, row by row: x = (u - cx) z / fx, y = (v - cy) z / fy."""
+    """(N, 3) points of the valid pixels in the camera frame (x right, y down, z forward), in metres and row by row:
+    x = (u - cx) z / fx, y = (v - cy) z / fy."""
     v, u = np.nonzero(depth_metres > 0)
     z = np.asarray(depth_metres, np.float64)[v, u]
     return np.stack(
@@ -19,19 +20,19 @@ def unproject(depth_metres: NDArray[np.floating], intrinsic: NDArray[np.float64]
 
 
 def move(points: NDArray[np.float64], transform: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, 3) points under a rigid transform (4, 4)."""
+    """Apply a rigid transform (4, 4) to points (N, 3)."""
     return points @ transform[:3, :3].T + transform[:3, 3]
 
 
 def world_points(
     depth_metres: NDArray[np.floating], pose: NDArray[np.float64], intrinsic: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(N, 3) world points of the valid pixels, row by row: unprojected, then under the pose."""
+    """(N, 3) points of the valid pixels, row by row, in the world of the camera-to-world `pose` (4, 4)."""
     return move(unproject(depth_metres, intrinsic), pose)
 
 
 def voxel_means(points: NDArray[np.float64], voxel: float = VOXEL_METRES) -> NDArray[np.float64]:
-    """(M, 3) mean of the points in each voxel, the grid starting half a voxel below the least coordinates."""
+    """(M, 3) mean of the points in each voxel; the grid starts half a voxel below the smallest coordinates."""
     if not len(points):
         return points
     cells = np.floor((points - (points.min(axis=0) - voxel / 2)) / voxel).astype(np.int64)

@@ -1,5 +1,5 @@
-"""The parts of a scene, such as its recording and its mesh, stand or fall separately: one that cannot be read is a problem, and
-the scene keeps the others.
+"""Read the parts of a scene, such as recording and mesh, independently: an unreadable part is a problem, and the scene keeps
+the others.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pretrain_bench.benchmarks.support.errors import DataError
 
 
 class SceneParts:
-    """Collects what the parts of one scene hold, and the problems of those that are left out. With `strict` the first problem is
-    a DataError."""
+    """Collects the content of the parts of one scene, and the problems of omitted parts. With `strict` the first problem raises
+    DataError."""
 
     def __init__(self, scene: str, strict: bool) -> None:
         self.scene, self.strict = scene, strict
@@ -25,7 +25,7 @@ class SceneParts:
         self._first: DataError | None = None
 
     def add(self, part: str, write: Callable[[], dict[str, Any]], undo: Callable[[], None] = lambda: None) -> None:
-        """Add what `write` gives, or the problem that `part` is left out, after `undo`. Raises DataError with `strict`."""
+        """Add what `write` returns. If it raises DataError, call `undo` and record a problem, or re-raise with `strict`."""
         try:
             held = write()
         except DataError as error:
@@ -39,26 +39,26 @@ class SceneParts:
         self.held |= held
 
     def problem(self, text: str) -> None:
-        """Add a problem of the data. Raises DataError with `strict`."""
+        """Record a problem of the data. Raises DataError with `strict`."""
         if self.strict:
             raise as_error(text)
         self.problems.append(text)
 
     def result(self, nothing: str) -> dict[str, Any]:
-        """Everything that the scene holds, and its problems. Raises DataError where no part could be read: the first part's own
-        error, or else `nothing`."""
+        """The combined content of the scene, with its problems. If no part could be read, raises the first part's DataError, or
+        DataError(`nothing`)."""
         if not self.held:
             raise self._first or DataError(nothing)
         return {**self.held, "problems": self.problems}
 
 
 def holding_depth(depth: NDArray[np.uint16], name: str) -> NDArray[np.uint16]:
-    """The depth image (H, W) itself, 0 and 65535 for none. Raises DataError, with `name`, where no pixel has a depth."""
+    """Return the depth image (H, W) unchanged. Raises DataError, naming `name`, if all pixels are 0 or 65535 (no depth)."""
     if not ((depth > 0) & (depth < 65535)).any():
         raise DataError(f"{name}: no pixel has a depth")
     return depth
 
 
 def as_error(problem: Problem) -> DataError:
-    """The error that a problem is with `strict`; of a line of text without what was done about it, after the last semicolon."""
+    """The error that a problem raises with `strict`. The last clause of a text line, which tells how it was handled, is cut."""
     return DataError(problem.rpartition("; ")[0] or problem) if isinstance(problem, str) else DataError(str(problem))

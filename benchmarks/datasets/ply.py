@@ -1,4 +1,4 @@
-"""Coloured point clouds as PLY files."""
+"""Write coloured point clouds as PLY files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 def write_ply(
     path: Path, xyz: NDArray[Any], colours: NDArray[np.uint8], columns: Mapping[str, NDArray[np.integer]] = {}
 ) -> None:
-    """Write points (N, 3) with colours (N, 3) as a binary PLY that any viewer opens; `columns` are more integers (N,) by name."""
+    """Write points (N, 3) with uint8 colours (N, 3) as binary PLY; `columns` adds integer properties (N,) by name."""
     from plyfile import PlyData, PlyElement
 
     channels = ("red", "green", "blue")

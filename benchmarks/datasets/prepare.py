@@ -1,8 +1,8 @@
-"""From an official layout to the prepared form, once, scene by scene, in as many processes as there are CPUs.
+"""Convert an official layout to the prepared form, once, scene by scene, with one process for each CPU.
 
-A scene is written beside its place and renamed into it when whole, and so is the dataset: whoever looks sees all of it
-or nothing, and a preparation that was killed resumes where it stopped. A scene that cannot be read is left out and
-reported, unless `strict`.
+Each scene, and the whole dataset, is written elsewhere and renamed into place when complete. Readers therefore see all of it or
+nothing, and a killed preparation resumes where it stopped. Scenes that cannot be read are left out and reported, or raise with
+`strict`.
 """
 
 from __future__ import annotations
@@ -90,19 +90,19 @@ def prepare(
     up: UpChoice = "auto",
     bar_for: BarFor = lambda title: lambda items: items,
 ) -> Path:
-    """Prepare `dataset` from its official layout at `root`; returns the prepared folder below `cache`.
+    """Prepare `dataset` from its official layout at `root`, and return the prepared folder below `cache`.
 
-    A folder that is prepared already (it has a manifest) is returned as it is. `frame_stride` applies to frame numbers
-    of recordings. `progress` shows a bar over scenes, and `bar_for` makes those over the frames and pairs of a long recording.
-    `up` is what is up in the world of recordings, where the layout leaves that open.
+    A folder that is prepared already (it has a manifest) is returned unchanged. `frame_stride` applies to frame numbers of
+    recordings. `progress` wraps the scenes, and `bar_for` makes a wrapper, from a title, for the frames and pairs of a long
+    recording. `up` gives the up direction of recordings whose layout leaves it open.
 
-    Raises DataError naming the file, EnvironmentCannot when the disk is full or not writable.
+    Raises DataError naming the file, and EnvironmentCannot if the disk is full or not writable.
     """
     with reading(root):
         is_folder, prepared_here = root.is_dir(), is_prepared(root)
     if not is_folder:
         raise DataError(
-            f"{dataset.name}: data root {root} is not a folder; give the one that holds the official layout"
+            f"{dataset.name}: data root {root} is not a folder; give the folder that holds the official layout"
         )
     if prepared_here:
         manifest = read_manifest(root)
@@ -127,7 +127,7 @@ def prepare(
 def prepared_already(
     dataset: Dataset, root: Path, cache: Path, frame_stride: int, up: UpChoice = "auto"
 ) -> Path | None:
-    """The folder that `prepare` would give at once, strictly read or not; None where there is none yet."""
+    """The folder that `prepare` would return at once, read with or without `strict`; None if it does not exist yet."""
     if is_prepared(root):
         return root
     try:
@@ -147,7 +147,7 @@ def _target(dataset: Dataset, how: Reading, source: str, cache: Path) -> Path:
 
 
 class Source(NamedTuple):
-    """A dataset at its root folder, and how it is read."""
+    """A dataset, its root folder, and the reading options."""
 
     dataset: Dataset
     root: Path
@@ -155,7 +155,7 @@ class Source(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """How progress is shown: a bar over scenes, bars by title, and lines."""
+    """How to show progress: a bar over scenes, bars by title, and lines of text."""
 
     progress: Progress
     bar_for: BarFor
@@ -163,8 +163,8 @@ class Shown(NamedTuple):
 
 
 def look_at_layout(source: Source) -> None:
-    """Raises DataError, at once, for a folder that does not hold the dataset's layout: a wrong one may be a whole disk, and every
-    file of it would be looked at before the layout is."""
+    """Raise DataError early for a folder without the dataset's layout. The wrong folder may be a whole disk, and the next step
+    looks at every file."""
     with reading(source.root):
         if any(next(source.root.glob(place), None) for place in READERS[source.dataset.layout].patterns):
             return
@@ -172,8 +172,8 @@ def look_at_layout(source: Source) -> None:
 
 
 def find_sources(source: Source) -> dict[str, Any]:
-    """Scene names and where each comes from. Raises DataError where there is none, a folder cannot be read, or a name is not
-    UTF-8, as the names in a manifest are."""
+    """Map scene names to their sources. Raises DataError if there are none, if a folder cannot be read, or if a name is not
+    UTF-8, which manifests require."""
     with reading(source.root):
         sources = READERS[source.dataset.layout].find(source.dataset, source.root)
     for name in sources:
@@ -220,7 +220,7 @@ def _prepare_into(target: Path, source: Source, shown: Shown) -> Path:
         synthetic=dataset.synthetic,
         scenes=tuple(scenes),
         files=dict(sorted(files.items())),
-        # No path of this machine: the manifest, and its hash, are the same wherever the data lie.
+        # No local path: the manifest, and so its hash, must not depend on where the data are stored.
         problems=tuple(readable(p.replace(f"{root}{os.sep}", "")) for p in value_checks.as_lines(problems)),
         left_out=tuple(left_out_entry(name, sources[name]) for name in sorted(failed)),
     )
@@ -231,14 +231,14 @@ def _prepare_into(target: Path, source: Source, shown: Shown) -> Path:
 
 
 Job = Callable[["Source", str, Any, Path], Any]
-"""What is done with one scene, in a process of its own: the dataset, the scene's name, its place, a folder to write to."""
+"""The work on one scene in a process of its own: source, scene name, scene source, folder to write to."""
 
 
 def each_scene(
     source: Source, todo: dict[str, Any], folder: Path, progress: Progress, job: Job | None = None
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Carry out a job (`write_scene`) for scenes: results by name, and the message of each scene that cannot be read, which is
-    raised where reading is strict."""
+    """Run a job (`write_scene`) for each scene: results by name, and the message of each unreadable scene, which is raised with
+    `strict`."""
     job = job or write_scene
     results: dict[str, Any] = {}
     failed: dict[str, str] = {}
@@ -259,7 +259,7 @@ def each_scene(
     with process_pool(workers) as pool:
         jobs: dict[Future[Any], str] = {pool.submit(job, source, n, todo[n], folder): n for n in sorted(todo)}
         try:
-            # The bar wants to know its length, so it runs over the names, each of which stands for one more that is done.
+            # The bar needs a length, so it iterates over the names; each step waits for one more finished scene.
             ended = as_completed(jobs)
             for _ in progress(sorted(todo)):
                 future = next(ended)
@@ -271,12 +271,12 @@ def each_scene(
 
 
 def worker_count() -> int:
-    """Processes side by side: one for each CPU that this process may use."""
+    """Number of worker processes: one for each CPU that this process may use."""
     return min(usable_cpus(), 16)
 
 
 def write_scene(source: Source, name: str, scene: Any, partial: Path) -> None:
-    """Write one scene and the hashes of its files, and rename it into `partial/scenes` when it is whole."""
+    """Write one scene and the hashes of its files, then rename it into `partial/scenes`."""
     with whole_folder(partial / "scenes" / name, partial / "unfinished") as unfinished:
         _write_whole(source, scene, unfinished, partial)
 
@@ -299,10 +299,10 @@ def _write_whole(source: Source, scene: Any, unfinished: Path, partial: Path) ->
 
 
 def _announce(source: Source, partial: Path, todo: int, scenes: int, say: Say) -> None:
-    """Say how much disk `todo` of the scenes may take; refuse where there is less."""
+    """Print the disk space that `todo` of the scenes may take, and refuse if the disk has less."""
     dataset, root, how = source
     share = READERS[dataset.layout].share
-    if "poses" in LAYOUTS[dataset.layout].provides:  # of recordings every n-th frame only is taken
+    if "poses" in LAYOUTS[dataset.layout].provides:  # only every n-th frame of a recording is kept
         share = 0.15 + share / how.frame_stride
     need = share * sum(file.size for file in source_files(root, partial.parent)) * todo / max(1, scenes)
     free = shutil.disk_usage(partial).free
@@ -317,7 +317,7 @@ def _announce(source: Source, partial: Path, todo: int, scenes: int, say: Say) -
 
 
 def _fingerprint(dataset: Dataset, how: Reading, source: str) -> str:
-    """Names the prepared folder: what the source looks like (`source_digest`), and how it is read."""
+    """The name of the prepared folder: a hash of the source's appearance (`source_digest`) and the reading options."""
     digest = hashlib.sha256(f"{dataset.model_dump_json()} {how} {source}".encode())
     of_frames = (frame_writer, gravity, overlaps, recording_checks, recording_pairs, recordings, sampled_frames)
     scenes = (layout, companions, holdings, images, pairs, parts, splits, user_files, value_checks, writers, voxelize)

@@ -1,4 +1,4 @@
-"""Contact sheets of prepared datasets: pictures, depth, clouds by colour and by label, boxes."""
+"""Contact sheets of prepared datasets: pictures, depth, clouds coloured by RGB and by label, boxes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pretrain_bench.benchmarks.specs.dataset import Dataset
 
 
 class TrainingLabels(NamedTuple):
-    """The labels of a split: its training scenes, its label ratio in words, whether it is of boxes, and the rows of the points
-    (or boxes) of a scene that have a label, from the scene's name and their number."""
+    """The labels of a split: its training scenes, its label ratio as text, whether labels are boxes, and a function from a
+    scene's name and its number of points (or boxes) to the labelled rows."""
 
     scenes: tuple[str, ...]
     words: str
@@ -35,8 +35,8 @@ def contact_sheet(
     labels: bool = True,
     training: TrainingLabels | None = None,
 ) -> Any:
-    """A PIL image: one row of tiles for each of `scenes` scenes, evenly chosen, with a legend of the classes. With `training` the
-    scenes are those of its split, and labelled points are large dots on the grey cloud, or boxes the only ones."""
+    """Draw a PIL image with one row of tiles for each of `scenes` evenly spaced scenes, and a legend of the classes. With
+    `training`, scenes come from its split and only its labels are drawn: points as large dots on a grey cloud, or boxes."""
     from PIL import Image, ImageDraw
 
     of_split = None if training is None else set(training.scenes)
@@ -62,7 +62,7 @@ def contact_sheet(
 
 
 def depth_colours(depth: NDArray[np.uint16], most_metres: float = 6.0) -> Picture:
-    """(H, W, 3): near is yellow, far is violet, none is black."""
+    """(H, W, 3) uint8: near is yellow, far is violet, pixels without depth are black."""
     share = np.clip(depth / (1000 * most_metres), 0, 1)
     stops = np.array([[253, 231, 37], [94, 201, 98], [33, 145, 140], [59, 82, 139], [68, 1, 84]], float)
     at = share * (len(stops) - 1)
@@ -130,7 +130,7 @@ def _row(
 
 
 def _labelled_points(xyz: NDArray[np.float32], colours: Picture, labelled: NDArray[np.bool_]) -> Picture:
-    """The cloud in grey, and over it the `labelled` points in their colours, as large dots where not all are."""
+    """The cloud in grey with the `labelled` points in their colours, drawn larger unless all points are labelled."""
     view = view_of(xyz)
     picture = draw_cloud(xyz, np.full((len(xyz), 3), 215, np.uint8), view=view)
     over = draw_cloud(xyz[labelled], colours[labelled], view=view, dot=2 if labelled.all() else 6)

@@ -1,4 +1,4 @@
-"""Problems of the data as lines of text, and many lines of one kind as one."""
+"""Format problems of the data as lines of text, and merge lines of one kind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LINES_OF_ONE_KIND = 3
 
 
 def by_kind(problems: Iterable[str]) -> list[list[str]]:
-    """The lines that differ only in numbers and paths together, the most frequent kind first."""
+    """Group lines that differ only in numbers and paths, the largest group first."""
     kinds: dict[str, list[str]] = {}
     for problem in problems:
         kinds.setdefault(re.sub(r"\S*/\S*|\d+", "#", problem), []).append(problem)
@@ -17,7 +17,7 @@ def by_kind(problems: Iterable[str]) -> list[list[str]]:
 
 
 def summarise(problems: Iterable[str]) -> list[str]:
-    """Each line, but of a kind with more than LINES_OF_ONE_KIND lines the first, with the number of the others."""
+    """All lines; a kind with more than LINES_OF_ONE_KIND lines is cut to its first line and a count of the others."""
     shown = []
     for lines in by_kind(problems):
         more = f" (and {len(lines) - 1} more like this)"
@@ -26,6 +26,6 @@ def summarise(problems: Iterable[str]) -> list[str]:
 
 
 def why_none(what: str, messages: list[str]) -> str:
-    """Why none of the frames or scenes can be used, a message for each: how many each kind stopped, and its first."""
+    """Why all frames or scenes failed, from one message each: the count and first message of each kind of problem."""
     reasons = [f"{len(lines)} of {len(messages)} {what}: {lines[0]}" for lines in by_kind(messages)]
     return "; ".join(reasons[:LINES_OF_ONE_KIND]) + ("; ..." if len(reasons) > LINES_OF_ONE_KIND else "")

@@ -1,13 +1,13 @@
-"""Scenes that published weights were pre-trained on, and how the scenes of weights from elsewhere are stated.
+"""Scenes that published weights were pre-trained on, and the syntax in which a user states those of other weights.
 
 An item is one of
 
     scannet:train  scannet:val  scannet:test   the official lists
-    s3dis/Area_5/*                             scans by the pattern of their ids (`places.py`)
+    s3dis/Area_5/*                             scans by a pattern of their ids (`places.py`)
     scene0011_00  Area_5__office_1             a scan by its name
-    published:NAME                             what is known of published weights, below
+    published:NAME                             the known scenes of published weights, listed below
 
-with `labels:` before it where the weights were trained on the labels too (not before `published:`).
+prefixed with `labels:` if the weights were trained on the labels too (not allowed before `published:`).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ LABELS, PUBLISHED_PREFIX = "labels:", "published:"
 _TRAIN_AND_VAL = ("scannet:train", "scannet:val")
 _ALL_OF_SCANNET = (*_TRAIN_AND_VAL, "scannet:test")
 _FIRST_TEST_ROOM, _LAST_TEST_ROOM = 707, 806
-"""ScanNet's hundred test scans: one of each of these rooms."""
+"""ScanNet's hundred test scans; each of these rooms has one."""
 
 
 class Published(NamedTuple):
-    """Published weights: the scenes they were pre-trained on as far as this project's tasks use them, none with labels, and the
-    source of that."""
+    """Published weights: the scenes of their pre-training, as far as this project's tasks use them (none with labels), and the
+    source of that statement."""
 
     title: str
     scenes: tuple[str, ...]
@@ -64,13 +64,15 @@ PUBLISHED: dict[str, Published] = {
 
 
 def expand(items: Iterable[str]) -> tuple[str, ...]:
-    """The stated items, each `published:NAME` replaced by its scenes. Raises WrongUse for an item of no known form."""
+    """The stated items, with each `published:NAME` replaced by its scenes. Raises WrongUse for an item in no known form."""
     expanded: list[str] = []
     for item in items:
         name = item.removeprefix(PUBLISHED_PREFIX)
         if item.startswith(PUBLISHED_PREFIX):
             if name not in PUBLISHED:
-                raise WrongUse(f"pretrained_on {item!r}: no such published weights; known are {', '.join(PUBLISHED)}")
+                raise WrongUse(
+                    f"pretrained_on {item!r}: unknown published weights; expected one of {', '.join(PUBLISHED)}"
+                )
             expanded += PUBLISHED[name].scenes
             continue
         plain = item.removeprefix(LABELS)
@@ -84,7 +86,7 @@ def expand(items: Iterable[str]) -> tuple[str, ...]:
 
 
 def scans_of(item: str) -> frozenset[str] | None:
-    """Ids of the scans of an official ScanNet list (`scannet:train`, `val`, `test`), or of a scan by its name; None for any other
+    """Scan ids of an official ScanNet list (`scannet:train`, `val`, `test`), or of a scan named directly; None for any other
     text."""
     if (scan := scan_id("", False, item)) != f"/{item}":
         return frozenset((scan,))

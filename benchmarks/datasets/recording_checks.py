@@ -1,8 +1,8 @@
-"""Recordings whose numbers cannot be right: poses, depth and pictures that do not fit each other.
+"""Detect recordings with implausible numbers: poses, depth and pictures that do not match.
 
-Points of one frame are put into its neighbours by the recorded poses. Where poses and depth are right, a good share of them lies
-at the depth that the neighbour measured; where another reading of the same numbers (inverse poses, another unit) agrees far
-better, that reading is named.
+Points of each frame are projected into neighbouring frames by the recorded poses. If poses and depth are right, many of them lie
+at the depth that the neighbour measured. If another interpretation of the numbers (inverse poses, another unit) agrees much
+better, the message names it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 from pretrain_bench.benchmarks.datasets.sampled_frames import SampledFrames, grid_points
 
 DEPTH_METRES = (0.2, 8.0)
-"""Where the median depth of a recording is expected: what depth cameras measure indoors."""
+"""Plausible median depth of a recording: the indoor range of depth cameras."""
 LEAST_SHARED = 0.05
-"""Of what a frame sees, the part that its neighbour must see too."""
+"""Least share of a frame's visible points that its neighbour must see too."""
 CLEARLY_BETTER = 0.15
-"""Another interpretation of the numbers is named where frames agree on so much more of what they see."""
+"""Increase in agreement between frames from which another interpretation is reported."""
 MOST_ASPECT_DIFFERENCE = 0.03
 _GAPS = (1, 2, 4, 8)
 _MOST_PAIRS = 40
@@ -28,8 +28,9 @@ _SAME_DEPTH = 0.04
 
 
 class Interpretation(NamedTuple):
-    """Another meaning of the recorded numbers, in words; poses are inverted, lengths of poses and depth multiplied. It is tried
-    where frames lie so far apart, and depth is so small: a motion that is made small against the depth always agrees better."""
+    """Another meaning of the recorded numbers, as text, with the changes that it makes: invert poses, scale pose translations and
+    depth. It is only tried from a least median step, and up to a most median depth: a motion that is shrunk relative to depth
+    always agrees better."""
 
     text: str
     inverse: bool = False
@@ -59,7 +60,7 @@ OTHER_INTERPRETATIONS = (
 
 
 def recording_problems(name: str, frames: SampledFrames) -> list[str]:
-    """One line for everything about poses and depth that cannot be right; `name` starts each."""
+    """One line for each implausible property of poses and depth; each starts with `name`."""
     numbers = _numbers(frames)
     problems = []
     median = _median_depth(frames)
@@ -67,7 +68,7 @@ def recording_problems(name: str, frames: SampledFrames) -> list[str]:
     if better is not None:
         meaning, now, then = better
         problems.append(
-            f"{name}: consecutive frames agree on {now:.0%} of what they see, and on {then:.0%} if {meaning.text} "
+            f"{name}: consecutive frames agree on {now:.0%} of what they see, but on {then:.0%} if {meaning.text} "
             f"({numbers})"
         )
     if median and not DEPTH_METRES[0] <= median <= DEPTH_METRES[1]:
@@ -78,15 +79,15 @@ def recording_problems(name: str, frames: SampledFrames) -> list[str]:
         )
     if better is None and len(frames.poses) > 1 and (least := _median_shared(frames)) < LEAST_SHARED:
         problems.append(
-            f"{name}: neighbouring frames share {least:.0%} of what they see (median); expected {LEAST_SHARED:.0%} or more; do "
-            f"poses and depth belong together, and are frames close enough? ({numbers})"
+            f"{name}: neighbouring frames share {least:.0%} of what they see (median); expected {LEAST_SHARED:.0%} or more; "
+            f"check that poses and depth belong together and that frames are close enough ({numbers})"
         )
     return problems
 
 
 def aspect_problem(name: str, depth: tuple[int, int], colours: Iterable[tuple[int, int]]) -> str | None:
-    """A line where pictures have another aspect ratio than the depth image, so that resizing cannot lay their pixels over each
-    other. Sizes are (width, height)."""
+    """A line if pictures and depth images differ in aspect ratio, so that resizing cannot align their pixels. Sizes are (width,
+    height)."""
     for width, height in sorted(set(colours)):
         if abs(width * depth[1] / (height * depth[0]) - 1) > MOST_ASPECT_DIFFERENCE:
             return (
@@ -97,7 +98,7 @@ def aspect_problem(name: str, depth: tuple[int, int], colours: Iterable[tuple[in
 
 
 def better_interpretation(frames: SampledFrames) -> tuple[Interpretation, float, float] | None:
-    """The reading that makes frames agree far better than as recorded, with both agreements; None where there is none."""
+    """The interpretation with far better agreement than the recorded one, and both agreements; None if there is none."""
     pairs = [p for gap in _GAPS for p in _spread_pairs(len(frames.poses), gap)]
     if not pairs:
         return None
@@ -112,7 +113,7 @@ def better_interpretation(frames: SampledFrames) -> tuple[Interpretation, float,
 
 
 def shared(frames: SampledFrames, one: int, two: int, meaning: Interpretation = AS_RECORDED) -> float:
-    """Share of the points of frame `one` that frame `two` sees at the same depth (within 4 %); 0 where one has no depth."""
+    """Share of the points of frame `one` that frame `two` sees at the same depth (within 4 %); 0 if a frame has no depth."""
     points = grid_points(frames.depth[one] * meaning.depth_scale, frames.intrinsic)
     points = points[np.isfinite(points[..., 2])]
     points = points[:: max(1, len(points) // _MOST_POINTS)]
@@ -135,7 +136,7 @@ def shared(frames: SampledFrames, one: int, two: int, meaning: Interpretation = 
 
 
 def _numbers(frames: SampledFrames) -> str:
-    """The numbers that a reader can compare with what was recorded."""
+    """The measured numbers, for comparison with how the recording was made."""
     depth = _median_depth(frames)
     parts = [f"median depth {depth:.3g} m" if depth else "no depth"]
     if len(frames.poses) > 1:

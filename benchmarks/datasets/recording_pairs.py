@@ -1,7 +1,7 @@
-"""Overlapping pairs of a long recording, by all worker processes at once, after its frames are written.
+"""Compute the overlapping pairs of a long recording in all worker processes at once, after its frames are written.
 
-A short recording is one job of one process, pairs included; one of more than `LONG_FRAMES` frames leaves its pairs to
-`finish_pairs`, which resumes with the recording where it was stopped.
+A short recording is one job of one process, including its pairs. One of more than `LONG_FRAMES` frames leaves its pairs to
+`finish_pairs`, which resumes where it was stopped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BarFor = Callable[[str], Progress]
 
 LONG_FRAMES = 100
 PENDING = "recorded_poses.npy"
-"""Beside the views of a scene whose pairs are still to be computed: its poses (F, 4, 4) in the world as it was recorded."""
+"""File beside the views of a scene whose pairs are pending: its poses (F, 4, 4) in the world as recorded."""
 _CLOUDS = "clouds"
 _FRAMES_PER_JOB = 8
 
@@ -39,14 +39,14 @@ Row = tuple[int, NDArray[np.int64], NDArray[np.float64]]
 def frame_cloud(
     depth: NDArray[np.uint16], pose: NDArray[np.float64], intrinsic: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(M, 3) voxel means, in the world of `pose`, of a depth image (H, W) in millimetres; 0 and 65535 mean no depth."""
+    """Voxel means (M, 3) of a depth image (H, W), in the world of `pose`. Depth is in millimetres; 0 and 65535 mean none."""
     return voxel_means(world_points(np.where(depth == 65535, 0, depth) / 1000, pose, intrinsic))
 
 
 def finish_pairs(scenes: Iterable[Path], workers: int, bar_for: BarFor) -> None:
-    """Compute and write the pairs of those of the written scenes that wait for them. `bar_for` makes a bar from a title.
+    """Compute and write the pending pairs of written scenes. `bar_for` makes a progress bar from a title.
 
-    Raises EnvironmentCannot where a worker process is killed, OSError where a file cannot be written.
+    Raises EnvironmentCannot if a worker process is killed, and OSError if a file cannot be written.
     """
     waiting = sorted(scene for scene in scenes if (scene / PENDING).is_file())
     if not waiting:
@@ -62,7 +62,7 @@ def finish_pairs(scenes: Iterable[Path], workers: int, bar_for: BarFor) -> None:
 
 def _finish_scene(scene: Path, pool: Executor, bar_for: BarFor) -> None:
     info: dict[str, Any] = json.loads((scene / "scene.json").read_text())
-    if "pairs" not in info:  # else it was stopped between the last two lines
+    if "pairs" not in info:  # else it was interrupted between the last two lines
         frames = len(np.load(scene / PENDING, allow_pickle=False))
         _write_clouds(scene, frames, pool, bar_for(f"points of {scene.name}"))
         path = scene / UNLABELLED / "pairs.npy"
@@ -78,7 +78,7 @@ def _finish_scene(scene: Path, pool: Executor, bar_for: BarFor) -> None:
 
 
 def _write_clouds(scene: Path, frames: int, pool: Executor, progress: Progress) -> None:
-    """All frames' voxel means and their coarse cells, as files that every worker opens."""
+    """Write the voxel means and coarse cells of all frames as files that every worker maps."""
     folder = scene / _CLOUDS
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -91,7 +91,7 @@ def _write_clouds(scene: Path, frames: int, pool: Executor, progress: Progress) 
                 starts.append(starts[-1] + len(cloud))
                 next(bar, None)
     next(bar, None)
-    # A file without a point cannot be mapped.
+    # An empty file cannot be mapped.
     points = (
         np.memmap(folder / "points.raw", np.float64, "r", shape=(starts[-1], 3)) if starts[-1] else np.zeros((0, 3))
     )
@@ -101,7 +101,7 @@ def _write_clouds(scene: Path, frames: int, pool: Executor, progress: Progress) 
 
 
 def _pairs(scene: Path, frames: int, pool: Executor, progress: Progress) -> NDArray[np.float64]:
-    """(P, 3): i, j and overlap; the bar counts all pairs of two frames."""
+    """(P, 3) rows i, j, overlap; the bar counts all pairs of frames."""
     total = frames * (frames - 1) // 2
     bar, shown, done = iter(progress(["pair"] * total)), 0, 0
     rows: list[Row] = []

@@ -1,7 +1,7 @@
-"""From the files of a recording to its decoded frames: the one path by which every layout of RGB-D frames is read.
+"""Decode the frames of a recording: the single path through which every layout of RGB-D frames is read.
 
-A layout gives the paths of its frames, with a pose file or a pose each, and a calibration. Depth comes out in
-millimetres, colour and depth in one camera without distortion.
+A layout supplies the paths of its frames, a pose or pose file for each, and a calibration. The result has depth in millimetres,
+and colour and depth in one camera without distortion.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from pretrain_bench.benchmarks.support.errors import DataError
 from pretrain_bench.benchmarks.support.user_files import list_folder
 
 MILLIMETRES = 1000.0
-"""Units of prepared depth in a metre."""
+"""Units of prepared depth per metre."""
 LEAST_CONFIDENCE = 1
-"""Depth that its sensor calls less sure than medium (1 of 0 to 2) is dropped."""
+"""Depth below this confidence (medium, 1 of 0 to 2) is dropped."""
 NO_DISTORTION = (0.0, 0.0, 0.0, 0.0, 0.0)
 
 Source = TypeVar("Source")
 
 
 class Calibration(NamedTuple):
-    """How the pictures of a recording were taken: `intrinsic` (3, 3) of the depth images, read from `where`; the camera
-    of the colour pictures (3, 3) where it is another one, at the pictures' size; the distortion k1 k2 p1 p2 k3 of both;
-    units of depth in a metre; and what the layout leaves open and was assumed, in words."""
+    """Cameras of a recording: `intrinsic` (3, 3) of the depth images, read from `where`; that of the colour pictures (3, 3), at
+    their size, if it differs; the distortion k1 k2 p1 p2 k3 of both; depth units per metre; and, as text, the assumptions made
+    where the layout is silent."""
 
     intrinsic: NDArray[np.float64]
     where: str
@@ -48,7 +48,7 @@ class Calibration(NamedTuple):
 
 
 def with_sensor(calibration: Calibration, sensor: Sensor, where: str) -> Calibration:
-    """The calibration with what the dataset's file says of the sensor in its place."""
+    """Replace the parts of the calibration that the dataset's file gives in `sensor`."""
     if sensor.depth_per_metre is not None:
         calibration = calibration._replace(depth_per_metre=sensor.depth_per_metre)
     if sensor.camera is None:
@@ -63,12 +63,12 @@ def with_sensor(calibration: Calibration, sensor: Sensor, where: str) -> Calibra
 
 
 def pinhole(fx: float, fy: float, cx: float, cy: float) -> NDArray[np.float64]:
-    """(3, 3) intrinsics in pixels."""
+    """Intrinsics (3, 3) in pixels."""
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float64)
 
 
 def resized(intrinsic: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
-    """(3, 3) intrinsics of the same picture at `scale` times its size; the centre of the first pixel is at (0, 0) in both."""
+    """Intrinsics (3, 3) of the picture resized by `scale`; in both, (0, 0) is the centre of the first pixel."""
     shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     return np.asarray(np.linalg.inv(shift) @ np.diag([scale, scale, 1.0]) @ shift @ intrinsic)
 
@@ -81,8 +81,8 @@ def write_calibrated(
     z_is_up: bool = False,
     up_must_be_sure: bool = False,
 ) -> dict[str, Any]:
-    """Write the frames of a recording (`frame_writer.write_frames`); returns what the scene holds. Raises DataError where
-    no frame can be used."""
+    """Write the frames of a recording with `frame_writer.write_frames`; returns the content of the scene. Raises DataError if no
+    frame is usable."""
     problems: list[Problem] = []
     frames = with_camera_checked(
         _frames(recording, calibration, how, problems), calibration.intrinsic, calibration.where, problems
@@ -96,7 +96,7 @@ def write_calibrated(
 def with_camera_checked(
     frames: Iterable[SceneFrame], intrinsic: NDArray[np.float64], name: str, problems: list[Problem]
 ) -> Iterable[SceneFrame]:
-    """The frames as they are; the intrinsics are compared with the size of the first one in passing."""
+    """Pass the frames through, and check the intrinsics against the size of the first one."""
     for number, frame in enumerate(frames):
         if not number:
             value_checks.check_camera(intrinsic, (frame.depth.shape[1], frame.depth.shape[0]), name, problems)
@@ -106,7 +106,7 @@ def with_camera_checked(
 def usable_frames(
     name: str, frames: Iterable[Source], decode: Callable[[Source], SceneFrame], how: Reading, problems: list[Problem]
 ) -> Iterator[SceneFrame]:
-    """The frames that decode; each other one is a problem, or with `strict` an error. Raises DataError where none does."""
+    """Yield the frames that decode. Any other frame is a problem, or raises with `strict`. Raises DataError if none decodes."""
     failed: list[str] = []
     usable = 0
     for frame in frames:
@@ -121,7 +121,7 @@ def usable_frames(
         usable += 1
         yield decoded
     if not usable:
-        why = why_none("frames", failed) or "there is none with a number that it divides"
+        why = why_none("frames", failed) or "no frame number is a multiple of it"
         raise DataError(f"{name}: no frame can be used at a stride of {how.frame_stride}: {why}")
 
 
@@ -156,7 +156,7 @@ def _frames(
 
 
 def _usual_size(frames: Sequence[FramePaths]) -> tuple[int, int] | None:
-    """(width, height) of most depth images: intrinsics are of one size, and a single odd frame must not cost the others."""
+    """(width, height) of most depth images. Intrinsics fit one size, and a single odd frame must not exclude the others."""
     sizes: Counter[tuple[int, int]] = Counter()
     for frame in frames:
         with contextlib.suppress(DataError):
@@ -174,19 +174,19 @@ def _pose(frame: FramePaths) -> NDArray[np.float64]:
 
 
 def _confidence(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """(H, W) of a picture of confidences, 0 to 2."""
+    """Read a picture of confidences, 0 to 2, as (H, W) uint8."""
     return images.decode_colour(path, str(path), (shape[1], shape[0]))[:, :, 0]
 
 
 def _instead(path: Path) -> str:
-    """Names what a folder holds in place of a missing file, for the end of a message."""
+    """The end of a message about a missing file: names of files that the folder does hold."""
     others = [p.name for p in list_folder(path.parent, path.suffix)]
     return f"; the folder holds {', '.join(others[:2])}{', ...' if len(others) > 2 else ''}" if others else ""
 
 
 def _has_poses(name: str, frames: Sequence[FramePaths], how: Reading, problems: list[Problem]) -> bool:
-    """Whether the poses of a recording are used: only where every frame that is read has one, or frames of one recording would
-    lie in different worlds."""
+    """Whether to use the poses of a recording: only if every frame that is read has one. Otherwise its frames would lie in
+    different worlds."""
     lacking = [f.pose for f in frames if isinstance(f.pose, Path) and not f.pose.is_file()]
     posed = len(frames) - len(lacking)
     if 0 < posed < len(frames):
@@ -198,7 +198,7 @@ def _has_poses(name: str, frames: Sequence[FramePaths], how: Reading, problems: 
 
 
 def to_millimetres(depth: NDArray[np.uint16], per_metre: float) -> NDArray[np.uint16]:
-    """(H, W) depth in units of 1/`per_metre` metres in millimetres, rounded; 0 for 65535 and for what 16 bits cannot hold."""
+    """Convert depth (H, W) from 1/`per_metre` metres to millimetres, rounded; 65535 and values beyond 16 bits become 0."""
     if per_metre == MILLIMETRES:
         return depth
     scaled = np.round(depth * (MILLIMETRES / per_metre))
@@ -208,8 +208,8 @@ def to_millimetres(depth: NDArray[np.uint16], per_metre: float) -> NDArray[np.ui
 def _in_one_camera(
     depth: NDArray[np.uint16], colour: NDArray[np.uint8], of_depth: NDArray[np.float64], calibration: Calibration
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
-    """Depth of a camera `of_depth` as that of the calibration would see it, of the nearest pixel, and colour so too, the mean of
-    four pixels."""
+    """Resample depth of camera `of_depth` (nearest pixel) and colour (mean of four pixels, bilinear) to the camera of the
+    calibration."""
     size = (depth.shape[1], depth.shape[0])
     of_colour = calibration.colour_intrinsic
     if of_colour is None:
@@ -227,8 +227,8 @@ def _in_one_camera(
 def source_pixels(
     target: NDArray[np.float64], source: NDArray[np.float64], size: tuple[int, int], distortion: Sequence[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Columns and rows (H, W) of the pixels of a camera `source` that the pixels of an undistorted camera `target` of
-    `size` (width, height) see; both share their centre. `distortion`: k1 k2 p1 p2 k3 of Brown's model, as in OpenCV."""
+    """Columns and rows (H, W) in camera `source` of the pixels of an undistorted camera `target` with `size` (width, height);
+    both share their centre. `distortion`: k1 k2 p1 p2 k3 of Brown's model, as in OpenCV."""
     v, u = np.mgrid[: size[1], : size[0]].astype(np.float64)
     x, y = (u - target[0, 2]) / target[0, 0], (v - target[1, 2]) / target[1, 1]
     k1, k2, p1, p2, k3 = distortion
@@ -240,7 +240,7 @@ def source_pixels(
 
 
 def _bilinear(picture: NDArray[np.uint8], u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """(H, W, 3) colours of a picture at columns `u` and rows `v`; those of its edge outside of it."""
+    """Sample a picture at columns `u` and rows `v`, giving (H, W, 3); positions outside take the colour of the nearest edge."""
     height, width = picture.shape[:2]
     u, v = np.clip(u, 0, width - 1), np.clip(v, 0, height - 1)
     left, top = np.minimum(u.astype(int), width - 2), np.minimum(v.astype(int), height - 2)

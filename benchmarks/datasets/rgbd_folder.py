@@ -3,10 +3,9 @@
 ScanNet export:  <scene>/color/<n>.jpg  depth/<n>.png  pose/<n>.txt  intrinsic/intrinsic_depth.txt (3x3 or 4x4)
 7-Scenes:        <scene>/frame-<n>.color.{jpg,png}  .depth.png  .pose.txt  camera-intrinsics.txt (3x3 or 4x4)
 
-`camera-intrinsics.txt` may also lie in the folder above. Depth is uint16 millimetres, 0 and 65535 mean none. A pose is
-a 4x4 camera-to-world matrix (camera: x right, y down, z forward). Colour and depth are taken as pixel-aligned; colour of
-another size is resized to the depth image's. The root may be one scene or a folder of scenes. A recording
-may have no poses.
+`camera-intrinsics.txt` may also lie in the folder above. Depth is uint16 millimetres; 0 and 65535 mean none. A pose is a 4x4
+camera-to-world matrix (camera: x right, y down, z forward). Colour and depth are assumed to be pixel-aligned; colour of another
+size is resized to the depth image. The root may be one scene or a folder of scenes. A recording may have no poses.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from pretrain_bench.benchmarks.support.user_files import by_lower_name, list_fol
 
 MAX_METRES = 1e5
 PATTERNS = ("*/color", "*/frame-*.color.*", "color", "frame-*.color.*")
-"""What a folder of this layout holds."""
+"""Patterns that match in a folder of this layout."""
 _COLOUR = r"\.(?:jpg|jpeg|png)"
 _USUAL_NAMES = {
     "color": ("colour", "colors", "colours", "rgb", "image", "images"),
@@ -32,13 +31,13 @@ _USUAL_NAMES = {
     "pose": ("poses", "extrinsics"),
     "intrinsic": ("intrinsics", "calibration", "camera"),
 }
-"""Folders of the ScanNet export, and what else people call them."""
+"""Folders of the ScanNet export, with other names that people use for them."""
 
 
 class FramePaths(NamedTuple):
-    """The files of one frame, and its number in the recording; the pose file may not be there. Layouts that keep all poses
-    in one file give the pose (4, 4) itself. Where cameras differ from frame to frame, `intrinsic` (3, 3) is this one's;
-    `confidence` is a picture of the depth's, 0 to 2."""
+    """The files of one frame, and its number in the recording. The pose file may not exist; layouts that keep all poses in one
+    file give the pose (4, 4) itself. `intrinsic` (3, 3) is set if cameras differ between frames; `confidence` is a picture of
+    depth confidences, 0 to 2."""
 
     number: int
     colour: Path
@@ -49,7 +48,7 @@ class FramePaths(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """One scene: its frames in the order of their numbers, and the file with the depth camera's intrinsics."""
+    """One scene: its frames, by number, and the file with the depth camera's intrinsics."""
 
     name: str
     frames: list[FramePaths]
@@ -57,7 +56,7 @@ class Recording(NamedTuple):
 
 
 def find_recordings(root: Path) -> list[Recording]:
-    """All scenes at or directly below `root`. Raises DataError when there is none, or a file of a frame is missing."""
+    """All scenes at or directly below `root`. Raises DataError if there are none, or if a file of a frame is missing."""
     folders = [root, *(p for p in list_folder(root) if p.is_dir())]
     recordings = [r for r in map(_recording, folders) if r]
     if not recordings:
@@ -67,7 +66,7 @@ def find_recordings(root: Path) -> list[Recording]:
         )
     names = [r.name for r in recordings]
     if len(names) != len(set(names)):
-        raise DataError(f"{root}: it and a folder in it are both recordings called {root.name!r}; rename one of them")
+        raise DataError(f"{root}: it and a folder in it are both recordings named {root.name!r}; rename one of them")
     return recordings
 
 
@@ -101,8 +100,8 @@ def _recording(folder: Path) -> Recording | None:
 
 
 def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
-    """The files of a folder whose names match `pattern`, by the number in it. Raises DataError for two files of one number
-    (0.jpg and 000000.jpg), since either could be meant."""
+    """Map the number in each file name that matches `pattern` to its file. Raises DataError if two files have one number (0.jpg
+    and 000000.jpg), since either could be meant."""
     files: dict[int, Path] = {}
     for path in list_folder(folder):
         if match := re.fullmatch(pattern, path.name, re.IGNORECASE):
@@ -117,7 +116,7 @@ def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
 
 
 def _looks_like(folders: list[Path]) -> str:
-    """What the folders hold that looks like frames, in folders of other names or further down, for the end of a message."""
+    """The end of a message: frames that the folders hold under other names or one level deeper."""
     for folder in folders:
         inside = {p.name.lower(): p.name for p in list_folder(folder) if p.is_dir()}
         renamed = {
@@ -130,12 +129,12 @@ def _looks_like(folders: list[Path]) -> str:
         for name in inside.values():
             files = list_folder(folder / name)
             if any(p.name == "color" or re.fullmatch(rf"frame-\d+\.color{_COLOUR}", p.name) for p in files):
-                return f"; there are frames in {folder / name}, so give {folder}"
+                return f"; frames found in {folder / name}: give {folder}"
     return ""
 
 
 def read_matrix(path: Path, shapes: tuple[tuple[int, int], ...]) -> NDArray[np.float64]:
-    """A whitespace-separated matrix of one of `shapes`. Values may be infinite. Raises DataError otherwise."""
+    """Read a whitespace-separated matrix of one of `shapes`; values may be infinite. Raises DataError otherwise."""
     expected = f"expected a matrix of {' or '.join(f'{r}x{c}' for r, c in shapes)} numbers"
     rows: list[list[float]] = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
@@ -152,25 +151,25 @@ def read_matrix(path: Path, shapes: tuple[tuple[int, int], ...]) -> NDArray[np.f
 
 
 def read_intrinsic(path: Path) -> NDArray[np.float64]:
-    """(3, 3) pinhole intrinsics in pixels of the depth image."""
+    """Read pinhole intrinsics (3, 3), in pixels of the depth image."""
     if not path.is_file():
         scene = path.parent.parent if path.parent.name == "intrinsic" else path.parent
         near = [p for folder in (scene, *list_folder(scene)) if folder.is_dir() for p in list_folder(folder, ".txt")]
         like = [str(p.relative_to(scene)) for p in near if not re.search("colou?r|extrin", p.name, re.IGNORECASE)]
         like = [name for name in like if re.search("intrin|calib", name, re.IGNORECASE)]
         like.sort(key=lambda name: ("depth" not in name, name))
-        hint = f"; if it is {like[0]}, rename that" if like else ""
-        raise DataError(f"{path}: no such file, though {scene.name} has colour images that need it{hint}")
+        hint = f"; rename {like[0]} if it holds them" if like else ""
+        raise DataError(f"{path}: no such file; the colour images of {scene.name} need these intrinsics{hint}")
     return value_checks.intrinsic(read_matrix(path, ((3, 3), (4, 4))), str(path))
 
 
 def read_pose(path: Path) -> NDArray[np.float64] | None:
-    """(4, 4) camera-to-world, or None where tracking was lost (infinite or NaN entries; spec I-26)."""
+    """Read a camera-to-world pose (4, 4); None if tracking was lost (infinite or NaN entries; spec I-26)."""
     return sound_pose(read_matrix(path, ((4, 4),)), str(path))
 
 
 def sound_pose(pose: NDArray[np.float64], name: str) -> NDArray[np.float64] | None:
-    """The pose itself, None where it is not finite. Raises DataError, with `name`, where it is not rigid or absurdly far."""
+    """Return the pose, or None if it is not finite. Raises DataError, naming `name`, if it is not rigid or absurdly far away."""
     if not np.isfinite(pose).all():
         return None
     if np.abs(pose).max() > MAX_METRES:

@@ -2,8 +2,8 @@
 
     <root>/Area_<k>/<room>/Annotations/<class>_<n>.txt     lines "x y z r g b": metres, z up, colours 0 to 255
 
-Only the annotation files are read; the room-level file repeats their points and is not needed. The root may also be the
-folder that holds `Stanford3dDataset_v1.2_Aligned_Version`.
+Only the annotation files are read; the room's own file repeats their points. The root may also be the folder that holds
+`Stanford3dDataset_v1.2_Aligned_Version`.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ OFFICIAL_FOLDER = "Stanford3dDataset_v1.2_Aligned_Version"
 PRE_QUANTISATION_METRES = 0.01
 MAX_BAD_LINES = 10
 PATTERNS = ("Area_*/*/Annotations",)
-"""What a folder of this layout holds, to find it near a folder that is not one."""
+"""Patterns that match in a folder of this layout, also used to suggest the right folder near a wrong one."""
 OTHER_PLACES = ("*/*/Annotations", "*/Annotations")
-"""Where rooms are in a user's data without areas."""
+"""Places of rooms in a user's data without areas."""
 ROOM = re.compile(r"[A-Za-z]+_\d+")
-"""Names of rooms: a folder of such a name is a room, and one without annotations is a problem."""
+"""Usual names of rooms: a folder with such a name counts as a room, and one without annotations as a problem."""
 
 
 class Room(NamedTuple):
-    """One room after the 1 cm quantisation. Shapes: `benchmarks.datasets.layout`; a problem is one line of text. A room far from
-    the origin is moved there by whole metres."""
+    """One room after the 1 cm quantisation; shapes as in `benchmarks.datasets.layout`. A room far from the origin is moved
+    there by whole metres."""
 
     xyz: NDArray[np.float32]
     rgb: NDArray[np.uint8]
@@ -46,8 +46,8 @@ class Room(NamedTuple):
 
 
 def find_rooms(root: Path, anywhere: bool = False) -> dict[tuple[str, ...], Path]:
-    """(area, room) to the folder of its annotation files, which may not be there. Where there is no Area_<k>, rooms `anywhere`
-    are named by the folders that lead to them: (floor, room) or (room,). Raises DataError where no room has annotations."""
+    """Map (area, room) to the folder of its annotation files, which may not exist. Without any Area_<k> and with `anywhere`,
+    rooms are named by the folders above them: (floor, room) or (room,). Raises DataError if no room has annotations."""
     base = root / OFFICIAL_FOLDER if (root / OFFICIAL_FOLDER).is_dir() else root
     rooms: dict[tuple[str, ...], Path] = {
         (folder.parent.name, folder.name): folder / "Annotations"
@@ -67,8 +67,8 @@ def find_rooms(root: Path, anywhere: bool = False) -> dict[tuple[str, ...], Path
 def read_room(folder: Path, raw_classes: tuple[str, ...], classes: tuple[str, ...], strict: bool = False) -> Room:
     """Read one room's `Annotations` folder. Points are sorted; instance ids number the files in sorted order.
 
-    A line that is not six numbers costs one point and is reported with file and line; with `strict`, or past
-    MAX_BAD_LINES in one file, it is a DataError, as is a file that ends within a line.
+    A line that is not six numbers is skipped and reported with file and line. With `strict`, or past MAX_BAD_LINES in one
+    file, it raises DataError, as does a truncated file.
     """
     files = list_folder(folder, ".txt")
     if not files:
@@ -91,7 +91,7 @@ def read_room(folder: Path, raw_classes: tuple[str, ...], classes: tuple[str, ..
 
 
 class ColouredPoints(NamedTuple):
-    """xyz (N, 3) float64 metres and rgb (N, 3) uint8 of a room."""
+    """Position (N, 3) float64 metres and colour (N, 3) uint8 of a room's points."""
 
     xyz: NDArray[np.float64]
     rgb: NDArray[np.uint8]
@@ -105,7 +105,7 @@ def checked_cloud(
     name: str,
     problems: list[Problem],
 ) -> ColouredPoints:
-    """The points (N, 3) of a room near the origin, after the checks of its values; `semantic` (N,) are training ids."""
+    """Check the values of a room and move it near the origin; points and colours (N, 3), `semantic` (N,) training ids."""
     value_checks.check_colour_spread(colours, name, problems)
     xyz, _ = value_checks.near_origin(points, name, problems)
     value_checks.check_extent(xyz, "room", name, problems)
@@ -117,9 +117,9 @@ def checked_cloud(
 def reduced(
     cloud: ColouredPoints, semantic: NDArray[np.uint8] | None, instance: NDArray[np.int32] | None, name: str
 ) -> tuple[ColouredPoints, NDArray[np.uint8] | None, NDArray[np.int32] | None]:
-    """One point in each cell of 1 cm, with its class (255 where those in the cell disagree) and instance."""
-    # In an order of their own, so that neither the order of points nor which one stands for a voxel tells anything of the
-    # files, and so of the classes, to a view without labels. The original reads the files in no order at all.
+    """Keep one point per 1 cm cell, with its class (255 if points in the cell disagree) and its instance."""
+    # Sorted, so that neither the order of points nor the choice of a cell's point reveals files, and thereby classes, to the
+    # unlabelled view. The original code reads files in no defined order.
     order = np.lexsort(np.concatenate([cloud.xyz, cloud.rgb], axis=1).T[::-1])
     xyz, colours = cloud.xyz[order], cloud.rgb[order]
     try:
@@ -143,7 +143,7 @@ def _check_up(
 
 
 def class_of_file(path: Path) -> str:
-    """The class that an annotation file is named after: `night_stand` of `night_stand_3.txt`."""
+    """The class in an annotation file's name: `night_stand` of `night_stand_3.txt`."""
     return re.sub(r"_\d+$", "", path.stem)
 
 
@@ -151,7 +151,7 @@ def _train_id(path: Path, raw_classes: tuple[str, ...], classes: tuple[str, ...]
     name = class_of_file(path)
     if not raw_classes and name not in classes:
         what = f"class {name!r} is not among the dataset's classes; its points are unlabelled"
-        problems.append(value_checks.Finding(what, str(path), "`raw_classes` of its file lists known names"))
+        problems.append(value_checks.Finding(what, str(path), "`raw_classes` of the dataset file lists known names"))
     elif raw_classes and name not in raw_classes:
         raise DataError(
             f"{path}: class {name!r} in the file name is not one of {', '.join(raw_classes)}; for classes of your own, write a "
@@ -161,7 +161,7 @@ def _train_id(path: Path, raw_classes: tuple[str, ...], classes: tuple[str, ...]
 
 
 def read_points(path: Path, strict: bool = False) -> tuple[NDArray[np.float64], list[str]]:
-    """Read "x y z r g b" lines to (N, 6) float64, and one message per line that was left out."""
+    """Read "x y z r g b" lines to (N, 6) float64, with one message for each skipped line."""
     import pandas as pd
 
     content = read_bytes(path)
@@ -171,11 +171,11 @@ def read_points(path: Path, strict: bool = False) -> tuple[NDArray[np.float64], 
         raise DataError(f"{path}: the file is empty; expected lines of six numbers, x y z r g b")
     if not content.endswith(b"\n") and len(content.rsplit(b"\n", 1)[-1].split()) not in (0, 6):
         line = content.count(b"\n") + 1
-        raise DataError(f"{path}, line {line}: the file ends within a line; it was cut off, copy it again")
+        raise DataError(f"{path}, line {line}: the file ends within a line, so it is truncated; copy it again")
     try:
         table = pd.read_csv(path, sep=" ", header=None, names=range(6), index_col=False, dtype=np.float64)
         values = table.to_numpy()
-        # index_col=False lets pandas drop surplus fields with a warning only, so the separators are counted.
+        # With index_col=False pandas drops extra fields with only a warning, so separators are counted here.
         if np.isfinite(values).all() and content.count(b" ") == 5 * len(values):
             return values, []
     except (ValueError, pd.errors.ParserError):

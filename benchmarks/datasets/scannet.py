@@ -3,8 +3,8 @@
     <root>/scans/sceneXXXX_YY/  sceneXXXX_YY.sens, .txt, _vh_clean_2.ply, _vh_clean_2.0.010000.segs.json, .aggregation.json
     <root>/scannetv2-labels.combined.tsv
 
-The root may also be the `scans` folder itself. A scene may lack its stream (tasks need the mesh and its labels) or its mesh
-(pre-training needs frames); a folder of exported frames (color/, depth/, pose/, intrinsic/) serves in place of the stream.
+The root may also be the `scans` folder itself. A scene may lack its stream (tasks need only the mesh and its labels) or its mesh
+(pre-training needs only frames). Exported frames (color/, depth/, pose/, intrinsic/) can replace the stream.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ FLOOR, CEILING = 2, 22
 LABEL_MAP = "scannetv2-labels.combined.tsv"
 _SCENE = re.compile(r"scene\d{4}_\d{2}")
 PATTERNS = ("scans/scene[0-9]*", "scene[0-9]*_[0-9]*")
-"""What a folder of this layout holds, to find it near a folder that is not one."""
+"""Patterns that match in a folder of this layout, also used to suggest the right folder near a wrong one."""
 
 
 class Scan(NamedTuple):
-    """A labelled mesh without its faces: xyz (N, 3) float32 metres, not axis-aligned; rgb (N, 3) uint8; nyu40 (N,) int32, 0 for
-    none; instance (N,) int32, 1 + place of the object in the annotation, 0 for none; alignment (4, 4) axis alignment, None where
-    it is not known. Without an annotation (`annotated`) nyu40 and instance are 0 and mean nothing. A mesh far from the origin is
-    moved there by whole metres, and the alignment with it."""
+    """A labelled mesh without faces: xyz (N, 3) float32 metres, not axis-aligned; rgb (N, 3) uint8; nyu40 (N,) int32, 0 for none;
+    instance (N,) int32, 1 + index of the object in the annotation, 0 for none; alignment (4, 4), the axis alignment, or None if
+    unknown. If `annotated` is false, nyu40 and instance are all 0 and carry no information. A mesh far from the origin is moved
+    there by whole metres, and its alignment is adjusted."""
 
     xyz: NDArray[np.float32]
     rgb: NDArray[np.uint8]
@@ -50,8 +50,8 @@ class Scan(NamedTuple):
 
 
 class SceneSource(NamedTuple):
-    """Where a scene comes from. `label_map` is None where no scene has a mesh; `of_task`: an official list trains or tests on it,
-    so that it should have labels (the hidden test scenes have none)."""
+    """The source of a scene. `label_map` is None if no scene has a mesh. `of_task` marks scenes of the official training and test
+    lists, which should have labels; hidden test scenes have none."""
 
     folder: Path
     label_map: dict[str, int] | None
@@ -59,7 +59,7 @@ class SceneSource(NamedTuple):
 
 
 def find_scenes(root: Path) -> dict[str, Path]:
-    """Scene name to folder. Raises DataError when there is none."""
+    """Map scene names to folders. Raises DataError if there are none."""
     base = root / "scans" if (root / "scans").is_dir() else root
     scenes = {p.name: p for p in list_folder(base) if p.is_dir() and _SCENE.fullmatch(p.name)}
     if not scenes:
@@ -70,15 +70,15 @@ def find_scenes(root: Path) -> dict[str, Path]:
 
 
 def find_label_map(root: Path) -> Path:
-    """The label map in the root or above it. Raises DataError where there is none."""
+    """Find the label map in the root or above it. Raises DataError if it is missing."""
     for folder in (root, root.parent, root / "scans"):
         if (folder / LABEL_MAP).is_file():
             return folder / LABEL_MAP
-    raise DataError(f"{root / LABEL_MAP}: no such file; it comes with ScanNet and maps categories to label ids")
+    raise DataError(f"{root / LABEL_MAP}: no such file; copy it from ScanNet, it maps categories to label ids")
 
 
 def read_label_map(path: Path) -> dict[str, int]:
-    """Raw category to nyu40 id."""
+    """Map raw categories to nyu40 ids."""
     try:
         rows = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
         return {row["raw_category"]: int(row["nyu40id"]) for row in rows}
@@ -87,10 +87,10 @@ def read_label_map(path: Path) -> dict[str, int]:
 
 
 def read_scan(source: SceneSource) -> Scan:
-    """One scene's mesh with its labels; without labels where the scene has no annotation, and without alignment where its .txt
-    has none. Each of these is a problem in a scene of a task.
+    """Read one scene's mesh with its labels and axis alignment, each omitted if its files are missing. In a scene of a task, each
+    omission is a problem.
 
-    Raises DataError where a file is damaged, or does not fit the others.
+    Raises DataError if a file is damaged or inconsistent with the others.
     """
     folder, label_map, of_task = source
     name = folder.name
@@ -127,7 +127,7 @@ def read_scan(source: SceneSource) -> Scan:
 
 
 def _moved(alignment: NDArray[np.float64], offset: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The alignment of points from which `offset` was subtracted."""
+    """The alignment after `offset` was subtracted from the points."""
     moved = alignment.copy()
     moved[:3, 3] += alignment[:3, :3] @ offset
     return moved
@@ -136,7 +136,7 @@ def _moved(alignment: NDArray[np.float64], offset: NDArray[np.float64]) -> NDArr
 def read_vertices(
     path: Path, problems: list[Problem]
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float64]]:
-    """(N, 3) positions, (N, 3) colours and the offset (3,) that was subtracted from the positions, of a PLY file."""
+    """Positions (N, 3), colours (N, 3) and the offset (3,) subtracted from the positions, from a PLY file."""
     from plyfile import PlyData, PlyParseError
 
     try:
@@ -159,7 +159,7 @@ def read_vertices(
 
 
 def read_alignment(path: Path) -> NDArray[np.float64] | None:
-    """(4, 4) axis alignment of a scene's .txt; None where the file or the line is missing."""
+    """Axis alignment (4, 4) from a scene's .txt; None if the file or the line is missing."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -184,15 +184,15 @@ def read_alignment(path: Path) -> NDArray[np.float64] | None:
 
 
 def train_ids(nyu40: NDArray[np.integer], class_ids: tuple[int, ...]) -> NDArray[np.uint8]:
-    """(N,) training ids of nyu40 labels: the place of the label in `class_ids`, 255 where it has none."""
+    """Training ids (N,) of nyu40 labels: the index of each label in `class_ids`, 255 for other labels."""
     table = np.full(max(256, *class_ids) + 1, IGNORE, np.uint8)
     table[list(class_ids)] = np.arange(len(class_ids))
     return table[np.clip(nyu40, 0, len(table) - 1)]
 
 
 def instance_boxes(scan: Scan, class_ids: tuple[int, ...]) -> NDArray[np.float32]:
-    """(K, 8): centre, full size, heading 0 and place in `class_ids`, of every instance of these classes: extents of all its
-    vertices, axis-aligned (spec G.1, detection data). The scan must have an alignment."""
+    """Boxes (K, 8) of every instance of these classes: centre, full size, heading 0 and index in `class_ids`, from the
+    axis-aligned extents of all its vertices (spec G.1, detection data). The scan must have an alignment."""
     assert scan.alignment is not None
     aligned = scan.xyz.astype(np.float64) @ scan.alignment[:3, :3].T + scan.alignment[:3, 3]
     boxes = []
@@ -219,7 +219,7 @@ def _segments(path: Path, vertices: int) -> NDArray[np.int64]:
 
 
 def _groups(path: Path) -> list[tuple[str, list[int]]]:
-    """(category, segments) of each object. A list that is given twice in a row (scene0217_00) is read once."""
+    """(category, segments) of each object. A list that appears twice in a row (scene0217_00) is read once."""
     groups = _json(path, "segGroups", list)
     objects = []
     for number, group in enumerate(groups):

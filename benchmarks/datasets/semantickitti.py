@@ -23,16 +23,16 @@ from pretrain_bench.benchmarks.support.files import read_bytes
 from pretrain_bench.benchmarks.support.user_files import by_lower_name, elsewhere, list_folder, read_text
 
 PATTERNS = ("sequences/*/velodyne",)
-"""What a folder of this layout holds, to find it near a folder that is not one."""
+"""Patterns that match in a folder of this layout, also used to suggest the right folder near a wrong one."""
 
 GROUND, ABOVE = (40, 44, 48, 49, 72), (50, 71, 80, 81)
-"""Raw ids of what lies on the ground, and of what stands on it: buildings, trunks, poles, signs. Hedges and trees may
-lie below a road on a slope."""
+"""Raw ids of ground classes, and of classes that stand above the ground: buildings, trunks, poles, signs. Hedges and trees are
+excluded because they may lie below a road on a slope."""
 
 
 class ScanPaths(NamedTuple):
-    """The files of one scan; None where there is none. `place` is its place in the poses of its sequence, of which it may be the
-    `first` scan; `of_task`: its sequence trains or tests, and other scans have labels, so that it should have some."""
+    """The files of one scan, None if missing. `place` is its index in the poses of its sequence; `first` marks the sequence's
+    first scan. `of_task`: its sequence trains or tests and other scans have labels, so this one should too."""
 
     points: Path
     labels: Path | None
@@ -45,12 +45,12 @@ class ScanPaths(NamedTuple):
 
     @property
     def label_path(self) -> Path:
-        """Where the labels are, or should be."""
+        """The path where the labels are, or should be."""
         return self.points.parent.parent / "labels" / f"{self.points.stem}.label"
 
 
 def find_scans(root: Path) -> dict[tuple[str, str], ScanPaths]:
-    """(sequence, scan) to files. Raises DataError when there is none."""
+    """Map (sequence, scan) to files. Raises DataError if there are none."""
     base = next(
         (p for p in (root / "dataset/sequences", root / "sequences", root) if p.is_dir() and _sequences(p)), root
     )
@@ -84,7 +84,7 @@ def _sequences(base: Path) -> list[Path]:
 
 
 def read_points(path: Path, problems: list[Problem]) -> NDArray[np.float32]:
-    """(N, 4) float32: x, y, z in metres, remission 0 to 1."""
+    """Read (N, 4) float32: x, y, z in metres, remission from 0 to 1."""
     content = read_bytes(path)
     if not content or len(content) % 16:
         raise DataError(f"{path}: {len(content)} bytes, not a whole number of points of 16 bytes; copy it again")
@@ -98,7 +98,7 @@ def read_points(path: Path, problems: list[Problem]) -> NDArray[np.float32]:
 
 
 def read_labels(path: Path, points: int) -> tuple[NDArray[np.uint16], NDArray[np.int32]]:
-    """(N,) raw semantic ids and (N,) instance ids of a scan of `points` points."""
+    """Read the raw semantic ids (N,) and instance ids (N,) of a scan with `points` points."""
     content = read_bytes(path)
     if len(content) != 4 * points:
         raise DataError(f"{path}: {len(content)} bytes for {points} points of 4 bytes; it belongs to another scan")
@@ -109,8 +109,8 @@ def read_labels(path: Path, points: int) -> tuple[NDArray[np.uint16], NDArray[np
 def train_ids(
     raw: NDArray[np.uint16], learning_map: dict[int, int], path: Path, others_are_ignored: bool = False
 ) -> NDArray[np.uint8]:
-    """(N,) training ids: the learning map less one, 255 for unlabelled. An id that it does not know is unlabelled too with
-    `others_are_ignored`, else a DataError."""
+    """Training ids (N,): the learning map minus one, 255 for unlabelled. An unknown id raises DataError, or is unlabelled with
+    `others_are_ignored`."""
     table = np.full(65536, IGNORE if others_are_ignored else -1, np.int16)
     for source, target in learning_map.items():
         table[source] = IGNORE if target == 0 else target - 1
@@ -122,7 +122,7 @@ def train_ids(
 
 
 def read_calibration(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Name (P0 to P3, Tr) to (3, 4) matrix."""
+    """Map names (P0 to P3, Tr) to (3, 4) matrices."""
     matrices = {}
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         name, colon, values = line.partition(":")
@@ -135,24 +135,24 @@ def read_calibration(path: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def read_pose(path: Path, place: int, tr: NDArray[np.float64], problems: list[Problem]) -> NDArray[np.float64]:
-    """(4, 4) laser-to-first-laser pose of a scan: Tr^-1 P Tr. Raises DataError where the file has no such line, or one that
-    is not rigid."""
+    """Pose (4, 4) of a scan, from its laser frame to that of the first scan: Tr^-1 P Tr. Raises DataError if the file lacks
+    the line or the pose is not rigid."""
     lines = read_text(path).splitlines()
     if place >= len(lines):
-        raise DataError(f"{path}: {len(lines)} poses, but there is a scan {place}")
+        raise DataError(f"{path}: {len(lines)} poses, none for scan {place}; expected one line for each scan")
     camera, before, laser = np.eye(4), np.eye(4), np.eye(4)
     where = f"{path}, line {place + 1}"
     camera[:3], laser[:3] = value_checks.rigid(_matrix(lines[place], path, place + 1), where, "the pose"), tr
     if place:
-        with contextlib.suppress(DataError):  # of the scan before, which is left out by itself
+        with contextlib.suppress(DataError):  # the previous scan's own problem, reported with that scan
             before[:3] = _matrix(lines[place - 1], path, place)
             value_checks.check_step(before, camera, where, problems)
     return np.linalg.inv(laser) @ camera @ laser
 
 
 def split_projection(projection: NDArray[np.float64], path: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The intrinsics (3, 3) and the rigid transform (4, 4), from the laser's to the camera's frame, whose product a projection
-    (3, 4) is. Raises DataError, with `path`, for a matrix that is not a projection."""
+    """Split a projection (3, 4) into intrinsics (3, 3) and the rigid transform (4, 4) from laser to camera frame. Raises
+    DataError, naming `path`, for a matrix that is not such a product."""
     to_camera = np.eye(4)
     try:
         turned, inverse = np.linalg.qr(np.linalg.inv(projection[:, :3]))

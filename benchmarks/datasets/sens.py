@@ -1,7 +1,7 @@
 """ScanNet's .sens streams: one RGB-D recording in one file, read frame by frame (spec G.1).
 
-Little endian: a header, then for every frame its pose, two time stamps, two lengths and two compressed pictures. A file of
-several gigabytes is never in memory at once: frames that are not wanted are skipped by seeking.
+Little endian: a header, then for each frame its pose, two time stamps, two lengths and two compressed pictures. Unwanted frames
+are skipped by seeking, so a file of several gigabytes is never in memory at once.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _FRAME = struct.Struct("<16fQQQQ")
 
 
 class SensHeader(NamedTuple):
-    """What stands before the frames. Intrinsics and extrinsics (4, 4); sizes are (width, height); `depth_shift` is depth
-    units per metre."""
+    """The header before the frames. Intrinsics and extrinsics are (4, 4), sizes (width, height); `depth_shift` is depth units per
+    metre."""
 
     sensor: str
     intrinsic_colour: NDArray[np.float64]
@@ -45,7 +45,7 @@ class SensHeader(NamedTuple):
 
 
 class SensFrame(NamedTuple):
-    """One frame as it is stored. `pose` (4, 4) camera-to-world, infinite where tracking was lost."""
+    """One frame as stored. `pose` (4, 4) is camera-to-world, infinite where tracking was lost."""
 
     number: int
     pose: NDArray[np.float64]
@@ -56,13 +56,14 @@ class SensFrame(NamedTuple):
 
 
 def read_header(path: Path) -> SensHeader:
-    """The header alone. Raises DataError for anything that is not a .sens file of version 4."""
+    """Read only the header. Raises DataError for anything that is not a .sens file of version 4."""
     with _open(path) as file:
         return _header(file, path)
 
 
 def read_frames(path: Path, stride: int = 1) -> Iterator[SensFrame]:
-    """Every `stride`-th frame, compressed. Raises DataError naming frame and byte where the file is cut or damaged."""
+    """Yield every `stride`-th frame, still compressed. Raises DataError naming frame and byte if the file is truncated or
+    damaged."""
     with _open(path) as file:
         header = _header(file, path)
         total = os.fstat(file.fileno()).st_size
@@ -71,7 +72,7 @@ def read_frames(path: Path, stride: int = 1) -> Iterator[SensFrame]:
             where = f"{path}, frame {number} of {header.frames} at byte {start}"
             fields = file.read(_FRAME.size)
             if len(fields) < _FRAME.size:
-                raise DataError(f"{where}: the file ends there; it was cut off, copy it again")
+                raise DataError(f"{where}: the file ends there, so it is truncated; copy it again")
             *pose, time_colour, time_depth, colour_bytes, depth_bytes = _FRAME.unpack(fields)
             if file.tell() + colour_bytes + depth_bytes > total:
                 raise DataError(
@@ -85,7 +86,7 @@ def read_frames(path: Path, stride: int = 1) -> Iterator[SensFrame]:
 
 
 def frame_colour(header: SensHeader, frame: SensFrame, name: str) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of a frame. Raises DataError, with `name`, where it does not decode."""
+    """Decode the colour of a frame to (H, W, 3) uint8 RGB. Raises DataError, naming `name`, if it is damaged."""
     width, height = header.colour_size
     if header.colour_compression == "raw":
         if len(frame.colour) != width * height * 3:
@@ -95,13 +96,13 @@ def frame_colour(header: SensHeader, frame: SensFrame, name: str) -> NDArray[np.
 
 
 def frame_depth(header: SensHeader, frame: SensFrame, name: str) -> NDArray[np.uint16]:
-    """(H, W) uint16 depth of a frame, in units of 1 / depth_shift metres. Raises DataError where it does not decode."""
+    """Decode the depth of a frame to (H, W) uint16, in units of 1 / depth_shift metres. Raises DataError if it is damaged."""
     width, height = header.depth_size
     expected = width * height * 2
     content = frame.depth
     if header.depth_compression == "zlib":
         try:
-            # Never more than one byte past what is expected, whatever the stream claims to hold.
+            # Decompress at most one byte more than expected, however much data the stream contains.
             content = zlib.decompressobj().decompress(content, expected + 1)
         except zlib.error as error:
             raise DataError(f"{name}: depth cannot be decompressed: {error}") from None
@@ -111,7 +112,7 @@ def frame_depth(header: SensHeader, frame: SensFrame, name: str) -> NDArray[np.u
 
 
 def write_sens(path: Path, header: SensHeader, frames: Iterable[SensFrame]) -> None:
-    """Write a stream; `header.frames` must be their number (ValueError otherwise)."""
+    """Write a stream; `header.frames` must equal the number of frames (ValueError otherwise)."""
     with path.open("wb") as file:
         sensor = header.sensor.encode()
         file.write(struct.pack("<IQ", VERSION, len(sensor)) + sensor)
@@ -142,7 +143,7 @@ def _header(file: BinaryIO, path: Path) -> SensHeader:
     def take(layout: str) -> tuple:
         content = file.read(struct.calcsize(layout))
         if len(content) < struct.calcsize(layout):
-            raise DataError(f"{path}: the file ends within its header; it was cut off, copy it again")
+            raise DataError(f"{path}: the file ends within its header, so it is truncated; copy it again")
         return struct.unpack(layout, content)
 
     version, length = take("<IQ")
@@ -156,13 +157,13 @@ def _header(file: BinaryIO, path: Path) -> SensHeader:
     if colour not in COLOUR or depth not in DEPTH:
         raise DataError(f"{path}: unknown compression of colour ({colour}) or depth ({depth})")
     if DEPTH[depth] == "occi":
-        raise DataError(f"{path}: depth is compressed with occipital's codec, which this reader does not know")
+        raise DataError(f"{path}: depth is compressed with occipital's codec, which this reader does not support")
     if not (0 < cw <= MAX_SIDE and 0 < ch <= MAX_SIDE and 0 < dw <= MAX_SIDE and 0 < dh <= MAX_SIDE):
         raise DataError(f"{path}: pictures of {cw}x{ch} (colour) and {dw}x{dh} (depth); the header is damaged")
     if not (np.isfinite(shift) and shift > 0) or not np.isfinite(matrices[2]).all():
         raise DataError(f"{path}: depth shift {shift} or depth intrinsics are not usable; the header is damaged")
     if frames * _FRAME.size > os.fstat(file.fileno()).st_size:
-        raise DataError(f"{path}: {frames} frames do not fit into this file; it was cut off, or its header is damaged")
+        raise DataError(f"{path}: {frames} frames do not fit into this file; it is truncated, or its header is damaged")
     return SensHeader(
         sensor, matrices[0], matrices[1], matrices[2], matrices[3], COLOUR[colour], DEPTH[depth], (cw, ch), (dw, dh),
         float(shift), frames,

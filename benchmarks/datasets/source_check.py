@@ -1,4 +1,4 @@
-"""Does a prepared dataset still follow from its originals: they are read again, scene by scene, and compared."""
+"""Check that a prepared dataset still matches its originals, by preparing them again and comparing scene by scene."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Progress = Callable[[Iterable[str]], Iterable[str]]
 
 
 def verify_source(source: Source, manifest: Manifest, scratch: Path, progress: Progress) -> list[str]:
-    """One line for every prepared file that the originals do not give now, and for scenes that only one of the two has.
+    """One line for each prepared file that the originals no longer produce, and for scenes that only one of the two has.
 
-    Scenes are prepared again below `scratch`, as many at a time as there are CPUs, and removed. Raises DataError where the
-    originals hold no scene.
+    Scenes are prepared again below `scratch`, one at a time on each CPU, and then removed. Raises DataError if the originals hold
+    no scene.
     """
     sources = find_sources(source)
     before: dict[str, dict[str, FileEntry]] = {scene.name: {} for scene in manifest.scenes}
@@ -42,7 +42,7 @@ def verify_source(source: Source, manifest: Manifest, scratch: Path, progress: P
 
 
 def written_again(source: Source, name: str, scene: Any, folder: Path) -> dict[str, FileEntry]:
-    """The files that a scene is prepared to now, by their place in a prepared dataset; nothing stays in `folder`."""
+    """Prepare a scene again; return its files by path relative to a prepared dataset. `folder` is emptied afterwards."""
     write_scene(source, name, scene, folder)
     place = folder / "scenes" / name
     alone = multiprocessing.parent_process() is None
@@ -56,9 +56,9 @@ def _differences(before: dict[str, FileEntry], now: dict[str, FileEntry]) -> lis
     lines = []
     for path in sorted(before.keys() | now.keys()):
         if path not in now:
-            lines.append(f"{path}: the originals do not give this file")
+            lines.append(f"{path}: the originals do not produce this file")
         elif path not in before:
-            lines.append(f"{path}: the originals give this file, which is not prepared")
+            lines.append(f"{path}: the originals produce this file, which is not prepared")
         elif before[path] != now[path]:
-            lines.append(f"{path}: the originals give other content now")
+            lines.append(f"{path}: the originals now produce different content")
     return lines

@@ -1,4 +1,4 @@
-"""What the files of a source look like, to find again what was prepared from them."""
+"""Recognise an unchanged source by its files, to reuse the dataset that was prepared from it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pretrain_bench.benchmarks.support.user_files import is_system_file
 SMALL_BYTES = 1 << 16
 BLOCK_BYTES = 1 << 12
 MOST_FILES_READ = 10_000
-"""The content of at most this many files is read, spread evenly over a larger source."""
+"""Number of files whose content is read, spread evenly over a larger source."""
 
 
 class SourceFile(NamedTuple):
-    """A file of a source: its path as it was found, its path below the root in the bytes of the file system (names need not be
-    UTF-8), its size, and its time of change in nanoseconds."""
+    """A file of a source: its path, its path below the root as raw bytes (names need not be UTF-8), its size, and its
+    modification time in nanoseconds."""
 
     path: Path
     name: bytes
@@ -29,10 +29,10 @@ class SourceFile(NamedTuple):
 
 
 def source_files(root: Path, but: Path) -> Iterator[SourceFile]:
-    """Every file below `root`, also behind links, without those of operating systems and those below `but`.
+    """Yield every file below `root`, following links, except operating system files and those below `but`.
 
-    Raises DataError for a folder that cannot be listed, for a file that cannot be looked at, and for a link that leads nowhere
-    and has the name of a folder.
+    Raises DataError for a folder that cannot be listed, a file that cannot be inspected, and a broken link with the name of a
+    folder.
     """
 
     def refuse(error: OSError) -> None:
@@ -55,7 +55,7 @@ def source_files(root: Path, but: Path) -> Iterator[SourceFile]:
             except FileNotFoundError:
                 if path.is_symlink() and not path.suffix:
                     raise DataError(
-                        f"{path}: a link to {os.readlink(path)}, which is not there; mount that folder, or remove the link"
+                        f"{path}: a link to {os.readlink(path)}, which does not exist; mount that folder, or remove the link"
                     ) from None
                 continue
             except OSError as error:
@@ -64,10 +64,10 @@ def source_files(root: Path, but: Path) -> Iterator[SourceFile]:
 
 
 def source_digest(root: Path, but: Path) -> str:
-    """A hash of the names, sizes, times and (in part) contents of the files of a source.
+    """Hash the names, sizes, times and (partly) contents of a source's files.
 
-    Archives and object stores may give a changed file its old size and time, so files up to SMALL_BYTES are read whole, of larger
-    ones the first, middle and last BLOCK_BYTES. That proves nothing; `bench data verify --source` compares everything.
+    Archives and object stores may give a changed file its old size and time. Files up to SMALL_BYTES are therefore read whole,
+    and larger ones at three places of BLOCK_BYTES. This can miss a change; `bench data verify --source` compares everything.
     """
     files = sorted(source_files(root, but), key=lambda file: file.name)
     digest = hashlib.sha256()
@@ -80,7 +80,7 @@ def source_digest(root: Path, but: Path) -> str:
 
 
 def _sample(file: SourceFile) -> bytes:
-    """Content of a file, whole or in three places; nothing where it cannot be read, which its reader will report."""
+    """Content of a file, whole or at three places; empty if it cannot be read, which its reader will report."""
     try:
         with file.path.open("rb") as content:
             if file.size <= SMALL_BYTES:

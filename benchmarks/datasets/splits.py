@@ -1,22 +1,22 @@
-"""Which scenes train, which are held out for checkpoint selection, which test; and nested label ratios.
+"""Divide scenes into training, held-out selection and test scenes, with nested label ratios.
 
-The rule (version 1). Test scenes are those that the dataset names. The other scenes are put in the order of
-sha256("bench-split-1:" + scene name). With five scenes or more, the first tenth (rounded, at least one) is held out of
-every ratio for checkpoint selection; with fewer, none is, because a class would often vanish with it. Repeated scans of one
-ScanNet room (sceneXXXX_00, _01, ...) are held out together. A ratio of p per cent takes the first max(1, ceil(p/100 * n)) of
-the remaining n, so 5 % lies inside 10 %.
+The rule (version 1). The dataset names its test scenes. The other scenes are sorted by sha256("bench-split-1:" + scene name).
+With five scenes or more, the first tenth (rounded, at least one) is held out of every ratio for checkpoint selection; with
+fewer, none is, because classes would often vanish with it. Repeated scans of one ScanNet room (sceneXXXX_00, _01, ...) are
+held out together. A ratio of p per cent takes the first max(1, ceil(p/100 * n)) of the remaining n scenes, so 5 % is contained
+in 10 %.
 
-Scans of a drive are taken at a regular stride instead: the last tenth of every sequence is held out, as one piece, since
-neighbours are nearly the same; the others are put in bit-reversed order, of which every beginning is spread evenly and each
-lies inside the next.
+Scans of a drive are selected at a regular stride instead, since neighbours are nearly identical. The last tenth of every sequence
+is held out as one block. The others are put in bit-reversed order: every prefix of it is evenly spread, and prefixes are nested.
 
-For datasets whose scenes are known beforehand the outcome is a file, `benchmarks/configs/splits/NAME.v1.tsv`: one line a scene,
-its part and its name, training scenes in the order in which ratios take them. Of partial data the file's order is kept: with
-fewer than five training scenes there none is held out, and where none of those to be held out is there, the first tenth is. Data
-with a scene that the file does not know (rooms of another origin in the same layout) follow the rule instead.
+For datasets whose scenes are known in advance the result is stored in `benchmarks/configs/splits/NAME.v1.tsv`: one line per scene
+with its part and name, training scenes in ratio order. Partial data keep the order of the file: with fewer than five training
+scenes present none is held out, and if all scenes to hold out are missing, the first tenth is held out instead. Data with a scene
+that the file does not list (rooms of another origin in the same layout) follow the rule.
 
-An official list of scenes trains unchanged, also on scenes that the rule would hold out. The selection scenes are then those held
-out, less every scan of a room that the list contains (`excluded`); scans of a drive have no room, and only those listed go.
+An official list of training scenes is used unchanged, even where the rule would hold some of them out. The selection scenes are
+then the held-out scenes without any scan of a room that the list contains (`excluded`); scans of a drive have no room, so only
+the listed scans are removed.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ class Split(Spec):
 
     @property
     def text(self) -> str:
-        """The counts in words: `240 training scenes, 89 of 121 held-out scenes select, 312 test scenes`."""
+        """The counts as text: `240 training scenes, 89 of 121 held-out scenes select, 312 test scenes`."""
         held_out = len(self.selection) + len(self.excluded)
         of = f" of {held_out:,} held-out" if self.excluded else ""
         return f"{len(self.train):,} training scenes, {len(self.selection):,}{of} scenes select, {len(self.test):,} test scenes"
 
 
 class Division(NamedTuple):
-    """All scenes by part; training scenes in the order in which ratios take them, the others by name."""
+    """All scenes by part: training scenes in ratio order, the others by name."""
 
     train: tuple[str, ...]
     selection: tuple[str, ...]
@@ -81,11 +81,11 @@ def split_scenes(
     selection: Selection = "held_out",
     listed: Collection[str] | None = None,
 ) -> Split:
-    """Divide the scenes of a prepared dataset for fine-tuning; `tested` are those that the layout itself calls test scenes.
+    """Divide the scenes of a prepared dataset for fine-tuning; `tested` are those that the layout marks as test scenes.
 
-    With `selection` none all training scenes train, in the order of the same rule. The training scenes of an official list are
-    used unchanged; `listed` has them where the list does not ship. Raises DataError where a part that cannot be empty would be,
-    or where a listed scene is not one that may train.
+    With `selection` "none" all training scenes train, in the order of the same rule. The training scenes of an official list are
+    used unchanged; `listed` holds them if the list does not ship. Raises DataError if a required part would be empty, or if a
+    listed scene is not a training scene.
     """
     scenes = sorted(usable_scenes(scenes, dataset))
     division = _from_file(scenes, dataset) if selection == "held_out" else None
@@ -124,7 +124,7 @@ def split_scenes(
 def _official_scenes(
     scenes: Iterable[str], dataset: Dataset, ratio: LabelRatio, tested: Iterable[str]
 ) -> Collection[str] | None:
-    """The training scenes of an official list that ships, or of a rule; None for any other label ratio."""
+    """The training scenes of a shipped official list or of a rule; None for any other label ratio."""
     official = ratio.listed
     if official is None or official.what not in ("scenes", "stride"):
         return None
@@ -134,14 +134,14 @@ def _official_scenes(
 
 
 def every_nth(scenes: Iterable[str], dataset: Dataset, stride: int, tested: Iterable[str] = ()) -> tuple[str, ...]:
-    """Every `stride`-th training scene by name, from the first."""
+    """Every `stride`-th training scene, sorted by name, starting with the first."""
     usable = usable_scenes(scenes, dataset)
     test = scenes_for_testing(usable, dataset, tested)
     return tuple(sorted(s for s in usable if s not in test)[::stride])
 
 
 def _from_file(scenes: list[str], dataset: Dataset) -> Division | None:
-    """The part of the dataset's split file that is there; None where it has none, or does not know a scene."""
+    """The present scenes of the dataset's split file; None without a file, or if the file does not list a scene."""
     if dataset.split_file is None:
         return None
     whole, there = read_division(dataset.split_file), set(scenes)
@@ -158,7 +158,7 @@ def _from_file(scenes: list[str], dataset: Dataset) -> Division | None:
 
 
 def usable_scenes(scenes: Iterable[str], dataset: Dataset) -> list[str]:
-    """Scenes that may train or test; others, such as SemanticKITTI's sequences without labels, do neither."""
+    """The scenes that train or test; others, such as SemanticKITTI's sequences without labels, do neither."""
     allowed = dataset.train_scene_prefixes + dataset.test_scene_prefixes
     usable = [s for s in scenes if not dataset.train_scene_prefixes or s.startswith(allowed)]
     if not dataset.train_scenes:
@@ -167,26 +167,26 @@ def usable_scenes(scenes: Iterable[str], dataset: Dataset) -> list[str]:
 
 
 def is_named(scene: str, names: tuple[str, ...]) -> bool:
-    """Whether a list in a dataset's file names a scene, by its own name or that of its folder."""
+    """Whether a list in a dataset's file names a scene, directly or by its folder."""
     return any(scene == name or scene.startswith(f"{name}__") for name in names)
 
 
 def listed_scenes(dataset: Dataset) -> frozenset[str]:
-    """The scenes of the dataset's official training and test lists; empty where it does not have both."""
+    """The scenes of the dataset's official training and test lists; empty unless it has both."""
     if not (dataset.train_scenes_file and dataset.test_scenes_file):
         return frozenset()
     return read_scene_list(dataset.train_scenes_file) | read_scene_list(dataset.test_scenes_file)
 
 
 def scenes_for_testing(scenes: Iterable[str], dataset: Dataset, tested: Iterable[str] = ()) -> frozenset[str]:
-    """The scenes that are only ever tested on: by prefix, by official list, or as the layout says."""
+    """The scenes reserved for testing: by prefix, by official list, or as marked by the layout."""
     listed = read_scene_list(dataset.test_scenes_file) if dataset.test_scenes_file else frozenset(tested)
     prefixes, named = dataset.test_scene_prefixes, dataset.test_scenes
     return frozenset(s for s in scenes if s in listed or (prefixes and s.startswith(prefixes)) or is_named(s, named))
 
 
 def divide(scenes: Iterable[str], test: frozenset[str], order: str = "hashed", hold_out: bool = True) -> Division:
-    """Apply the rule above; `order` is `hashed` or `regular`. Without `hold_out` every scene that is not tested on trains."""
+    """Apply the rule above; `order` is `hashed` or `regular`. Without `hold_out` every non-test scene trains."""
     others = sorted(s for s in scenes if s not in test)
     held = _held_out(len(others)) if hold_out else 0
     if order == "regular":
@@ -204,7 +204,7 @@ def divide(scenes: Iterable[str], test: frozenset[str], order: str = "hashed", h
 
 
 def _held_out(scenes: int) -> int:
-    """The number of training scenes to hold out: a tenth, at least one, but none of a few."""
+    """The number of training scenes to hold out: a tenth, at least one, but none if there are few."""
     return max(1, round(0.1 * scenes)) if scenes >= HOLD_OUT_FROM else 0
 
 
@@ -228,28 +228,28 @@ def _rule(dataset: Dataset) -> str:
     if dataset.split_file:
         return f"the split is benchmarks/configs/splits/{dataset.split_file}"
     if dataset.test_scenes:
-        return f"test_scenes of its file: {', '.join(dataset.test_scenes[:3])}{', ...' if len(dataset.test_scenes) > 3 else ''}"
+        return f"`test_scenes` of its file: {', '.join(dataset.test_scenes[:3])}{', ...' if len(dataset.test_scenes) > 3 else ''}"
     return (
         f"test scenes start with {' or '.join(dataset.test_scene_prefixes)}"
         if dataset.test_scene_prefixes
-        else "by the layout"
+        else "the layout marks test scenes"
     )
 
 
 def division_text(division: Division) -> str:
-    """The content of a split file."""
+    """Format a division as the content of a split file."""
     rows = [(part, scene) for part, scenes in zip(division._fields, division, strict=True) for scene in scenes]
     return f"# split rule version {SPLIT_VERSION}\n" + "".join(f"{part}\t{scene}\n" for part, scene in rows)
 
 
 @cache
 def read_division(name: str) -> Division:
-    """A split file of `benchmarks/configs/splits/`."""
+    """Read a split file of `benchmarks/configs/splits/`."""
     rows = [line.split("\t") for line in (FOLDER / name).read_text().splitlines() if not line.startswith("#")]
     return Division(*(tuple(scene for part, scene in rows if part == wanted) for wanted in Division._fields))
 
 
 @cache
 def read_scene_list(name: str) -> frozenset[str]:
-    """Scene names of an official list, one a line, in `benchmarks/configs/splits/`."""
+    """Read the scene names of an official list in `benchmarks/configs/splits/`, one per line."""
     return frozenset((FOLDER / name).read_text(encoding="utf-8").split())

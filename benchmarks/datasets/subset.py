@@ -1,4 +1,4 @@
-"""A few scenes of a prepared dataset as a prepared dataset of their own: real data small enough for a CI job."""
+"""Extract a few scenes of a prepared dataset into a small one, such as real data for a CI job."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pretrain_bench.benchmarks.support.files import copy_tree
 
 
 def choose_scenes(dataset: Dataset, manifest: Manifest, count: int) -> list[str]:
-    """Training scenes in the order of label ratios, and test scenes: at least one of each where there are any, a quarter for
-    testing."""
+    """Choose `count` scenes: training scenes in ratio order, and a quarter test scenes; at least one of each if the dataset has
+    both."""
     names = [s.name for s in manifest.scenes]
     test = scenes_for_testing(names, dataset, [s.name for s in manifest.scenes if s.test])
     division = divide(names, test, dataset.ratio_order)
@@ -28,7 +28,7 @@ def choose_scenes(dataset: Dataset, manifest: Manifest, count: int) -> list[str]
 def write_subset(
     dataset: Dataset, prepared: Path, manifest: Manifest, out: Path, scenes: int, frames: int | None
 ) -> Manifest:
-    """Copy `scenes` scenes, with at most `frames` frames of each, spread evenly. Raises WrongUse where `out` is not empty."""
+    """Copy `scenes` scenes with at most `frames` evenly spread frames each. Raises WrongUse if `out` is not empty."""
     if out.exists() and any(out.iterdir()):
         raise WrongUse(f"{out}: not empty; give a folder that does not exist yet")
     chosen = set(choose_scenes(dataset, manifest, scenes))

@@ -4,8 +4,8 @@ VoteNet's prepared one:  <root>/sunrgbd_trainval/{depth/NNNNNN.mat, image/NNNNNN
                          train_data_idx.txt, val_data_idx.txt}
 The raw one:             <root>/SUNRGBD/..., <root>/SUNRGBDtoolbox/{Metadata/SUNRGBDMeta.mat, traintestSUNRGBD/allsplit.mat}
 
-Everything comes out in the upright-depth frame: x right, y forward, z up, metres. Boxes are (K, 8): centre, full size (l, w, h)
-along the heading, across it and up, heading (counter-clockwise seen from above is negative, VoteNet's convention), class.
+All results are in the upright-depth frame: x right, y forward, z up, metres. Boxes are (K, 8): centre, full size (l, w, h) along
+the heading, across it and up, heading in radians (negative is counter-clockwise seen from above, as in VoteNet), class.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ from pretrain_bench.benchmarks.support.user_files import elsewhere, list_folder,
 
 MAX_DEPTH_METRES = 8.0
 MOST_MAT_BYTES = 512 << 20
-"""Unpacked: the points of a view of 730 x 530 pixels take 18 MiB."""
+"""Limit of an unpacked file: the points of a view of 730 x 530 pixels take 18 MiB."""
 _COMPRESSED = 15
-"""Type of a compressed element of a MATLAB 5 file."""
+"""Type number of a compressed element of a MATLAB 5 file."""
 _VERSION_5 = b"\x00\x01IM"
-"""The end of its header, in little-endian order."""
+"""The end of a MATLAB 5 header in little-endian order."""
 PATTERNS = ("sunrgbd_trainval/depth", "SUNRGBDtoolbox/Metadata")
-"""What a folder of this layout holds, to find it near a folder that is not one."""
+"""Patterns that match in a folder of this layout, also used to suggest the right folder near a wrong one."""
 MIN_TILT_COSINE = 0.1
-"""Least cosine between a view's vertical axis before and after Rtilt: cameras are held between level and steeply down."""
+"""Least cosine between a view's vertical axis before and after Rtilt: cameras look between level and steeply down."""
 
 
 class View(NamedTuple):
     """One RGB-D view: xyz (N, 3) float32 upright-depth metres, rgb (N, 3) uint8, boxes (K, 8) float32, rotation (3, 3) Rtilt,
-    intrinsic (3, 3) of the colour camera, the centre of the first pixel at (0, 0), image: the encoded picture and its suffix."""
+    intrinsic (3, 3) of the colour camera with (0, 0) at the centre of the first pixel, image: the encoded picture and its
+    suffix."""
 
     xyz: NDArray[np.float32]
     rgb: NDArray[np.uint8]
@@ -55,7 +56,7 @@ class View(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A view in VoteNet's layout; `labels` is its label file, v1 where there is one."""
+    """A view in VoteNet's layout; `labels` is its label file, version 1 if available."""
 
     folder: Path
     number: str
@@ -64,7 +65,7 @@ class Prepared(NamedTuple):
 
 
 class Raw(NamedTuple):
-    """A view in the raw layout; `entry` is its row of the metadata."""
+    """A view in the raw layout; `entry` is its row in the metadata."""
 
     root: Path
     entry: Any
@@ -73,7 +74,7 @@ class Raw(NamedTuple):
 
 
 def find_views(root: Path) -> dict[str, Prepared | Raw]:
-    """View number, six digits, to its source. Raises DataError when there is none."""
+    """Map view numbers, six digits, to sources. Raises DataError if there are none."""
     folder = root / "sunrgbd_trainval" if (root / "sunrgbd_trainval").is_dir() else root
     if (folder / "depth").is_dir():
         return _find_prepared(folder)
@@ -100,7 +101,7 @@ def _find_prepared(folder: Path) -> dict[str, Prepared | Raw]:
     views: dict[str, Prepared | Raw] = {}
     for depth in list_folder(folder / "depth", ".mat"):
         if not re.fullmatch(r"[0-9]{1,9}", depth.stem) or int(depth.stem) not in part:
-            raise DataError(f"{depth}: its number stands neither in train_data_idx.txt nor in val_data_idx.txt")
+            raise DataError(f"{depth}: its number is listed neither in train_data_idx.txt nor in val_data_idx.txt")
         views[depth.stem] = Prepared(folder, depth.stem, folder / kind / f"{depth.stem}.txt", part[int(depth.stem)])
     if not views:
         raise DataError(f"{folder / 'depth'}: no NNNNNN.mat in it")
@@ -122,17 +123,17 @@ def _find_raw(root: Path, metadata: Path) -> dict[str, Prepared | Raw]:
             ) from None
         if folder not in test and folder not in train:
             raise DataError(
-                f"{metadata}: entry {number}, {folder}, stands neither in alltrain nor in alltest of {split}"
+                f"{metadata}: entry {number}, {folder}, is listed neither in alltrain nor in alltest of {split}"
             )
         if (root / folder).is_dir():
             views[f"{number:06d}"] = Raw(root, entry, f"{number:06d}", folder in test)
     if not views:
-        raise DataError(f"{root}: none of the {len(entries)} views of {metadata.name} is below it")
+        raise DataError(f"{root}: none of the {len(entries)} views listed in {metadata.name} exists below it")
     return views
 
 
 def read_view(view: Prepared | Raw, classes: tuple[str, ...]) -> View:
-    """Read one view. Boxes of other classes are left out. Raises DataError for anything missing or damaged."""
+    """Read one view, without boxes of other classes. Raises DataError if a file is missing or damaged."""
     read = _read_prepared(view, classes) if isinstance(view, Prepared) else _read_raw(view, classes)
     name, problems = f"view {view.number}", read.problems
     value_checks.check_extent(read.xyz, "view", name, problems)
@@ -143,7 +144,7 @@ def read_view(view: Prepared | Raw, classes: tuple[str, ...]) -> View:
 
 
 def _check_camera(rotation: NDArray[np.float64], k: NDArray[np.float64], where: str) -> NDArray[np.float64]:
-    """The intrinsics. Raises DataError for an invalid matrix, or an Rtilt that is not a rotation which keeps z up."""
+    """Return the intrinsics. Raises DataError if they are invalid, or if Rtilt is not a rotation that keeps z up."""
     value_checks.rigid(rotation, where, "Rtilt")
     if rotation[2, 2] < MIN_TILT_COSINE:
         raise DataError(f"{where}: Rtilt does not keep z up, its last entry is {rotation[2, 2]:.3g}; expected about 1")
@@ -188,7 +189,7 @@ def _read_prepared(view: Prepared, classes: tuple[str, ...]) -> View:
 
 
 def read_boxes(path: Path, classes: tuple[str, ...]) -> tuple[NDArray[np.float32], list[Problem]]:
-    """Boxes of a label file: class, 2D box (4), centroid (3), half sizes w l h, orientation (2)."""
+    """Read the boxes of a label file with columns class, 2D box (4), centroid (3), half sizes w l h, orientation (2)."""
     boxes, problems = [], list[Problem]()
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         name, *fields = line.split() or [""]
@@ -258,8 +259,10 @@ def _read_raw(view: Raw, classes: tuple[str, ...]) -> View:
 def unproject(
     stored: NDArray[np.uint16], rotation: NDArray[np.float64], intrinsic: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """((N, 3) upright-depth points, (H, W) mask of the pixels they come from) of a depth picture as SUN RGB-D stores it:
-    the low three bits rotated to the top, millimetres, cut at 8 m."""
+    """Unproject a depth picture in SUN RGB-D's encoding (low three bits rotated to the top, millimetres, cut at 8 m).
+
+    Returns the (N, 3) upright-depth points in metres and the (H, W) mask of their pixels.
+    """
     wide = stored.astype(np.uint32)
     depth = np.minimum(((wide >> 3) | (wide << 13)) & 0xFFFF, 1000 * MAX_DEPTH_METRES) / 1000
     valid = stored > 0
@@ -271,7 +274,7 @@ def unproject(
 
 
 def load_mat(path: Path, name: str, structs: bool = False) -> Any:
-    """One variable of a .mat file; `structs` gives MATLAB structs as objects and squeezes. Raises DataError."""
+    """Load one variable of a .mat file; `structs` converts MATLAB structs to objects and squeezes. Raises DataError."""
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
@@ -282,7 +285,7 @@ def load_mat(path: Path, name: str, structs: bool = False) -> Any:
         content = loadmat(unpacked, variable_names=[name], struct_as_record=not structs, squeeze_me=structs)
     except NotImplementedError:
         raise DataError(f"{path}: a MATLAB 7.3 file; save it with -v7 to be read here") from None
-    except Exception as error:  # scipy's parser raises nearly anything on damaged input
+    except Exception as error:  # scipy's parser raises almost any exception on damaged input
         kind = "damaged" if isinstance(error, MatReadError) else f"damaged ({type(error).__name__})"
         raise DataError(f"{path}: not a MATLAB file, or {kind}: {error}") from None
     if name not in content:
@@ -291,9 +294,9 @@ def load_mat(path: Path, name: str, structs: bool = False) -> Any:
 
 
 def _unpacked(path: Path) -> bytes:
-    """A MATLAB 5 file with its compressed variables unpacked; any other file, and a damaged one, as it is.
+    """Decompress the variables of a MATLAB 5 file. Other files and damaged files are returned unchanged.
 
-    Raises DataError where they unpack to more than MOST_MAT_BYTES.
+    Raises DataError if the result exceeds MOST_MAT_BYTES.
     """
     content = read_bytes(path)
     if content[124:128] != _VERSION_5:
@@ -307,7 +310,7 @@ def _unpacked(path: Path) -> bytes:
             try:
                 part = unpack.decompress(part[8:], MOST_MAT_BYTES - total + 1)
             except zlib.error:
-                return content  # scipy names what is damaged
+                return content  # scipy reports the damage
             total += len(part)
             if total > MOST_MAT_BYTES:
                 raise DataError(f"{path}: unpacks to more than {MOST_MAT_BYTES >> 20} MiB")
@@ -321,7 +324,7 @@ def _unpacked(path: Path) -> bytes:
 def _picture(
     path: Path, intrinsic: NDArray[np.float64], problems: list[Problem]
 ) -> tuple[tuple[bytes, str], NDArray[np.uint8]]:
-    """The encoded picture with its suffix, and (H, W, 3) decoded, both checked with the intrinsics."""
+    """The encoded picture with its suffix, and decoded (H, W, 3) uint8, after checking it against the intrinsics."""
     content, name = read_bytes(path), str(path)
     colour = images.decode_colour(content, name)
     value_checks.check_picture(colour, images.colour_bits(content), name, problems)
@@ -330,7 +333,7 @@ def _picture(
 
 
 def _relative(path: str) -> str:
-    """A stored path below the root: /n/fs/sun3d/data/SUNRGBD/... and /data1/SUNRGBD/... without what comes before."""
+    """A stored path relative to the root: /n/fs/sun3d/data/SUNRGBD/... and /data1/SUNRGBD/... lose their prefix."""
     at = path.find("SUNRGBD/")
     if at < 0:
         raise DataError(f"SUNRGBDMeta.mat: {path!r} is not a path below SUNRGBD/")

@@ -1,10 +1,10 @@
-"""Values that cannot be what a format promises: one check for each quantity, used by every reader.
+"""Detect values that contradict a format's definition, with one check for each quantity, shared by all readers.
 
-A check converts where the right value is beyond doubt, and appends a `Finding` with the numbers that it saw. Preparation turns
-findings into problems, one line for each kind and dataset, or with `strict` into an error. Values that allow no result at
-all (a pose that is not rigid, negative colours) are a DataError: the frame or the scene is left out.
+A check converts the values if the right ones are beyond doubt, and appends a `Finding` with the measured numbers. Preparation
+turns findings into problems, one line for each kind and dataset, or into an error with `strict`. Values that permit no result
+at all (a non-rigid pose, negative colours) raise DataError, and the frame or scene is left out.
 
-What cannot be seen from the values is not checked: colours at half their brightness, a scene mirrored left to right.
+Errors that do not show in the values are not detected: colours at half brightness, a scene mirrored left to right.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from pretrain_bench.benchmarks.support.errors import DataError
 
 ROUNDING = 1e-3
-"""Share of a scale by which values may leave it without being reported: sums and means of floats do."""
+"""Relative excess over a scale that is tolerated silently: averaging floats produces it."""
 STRAY_SHARE = 0.01
-"""Values outside of a scale that are clipped, as a share; with more of them the scale is another one."""
+"""Largest share of out-of-scale values that is clipped; with more of them the values have another scale."""
 SIXTEEN_BITS_FROM = 4096
-"""Least maximum of colours in 16 bits. Between 255 and this no scale is known."""
+"""Least maximum of 16-bit colours. A maximum between 255 and this fits no known scale."""
 FAR_METRES = 1000.0
-"""Coordinates beyond are moved to the origin: float32 would round them to more than 0.06 mm."""
+"""Scenes with coordinates beyond this are moved to the origin: float32 would round them to more than 0.06 mm."""
 EXTENT_METRES = {"room": (0.5, 100.0), "scan of a laser": (5.0, 500.0), "view": (0.3, 40.0)}
 """Least and largest plausible extent of a scene along its longest axis."""
 BOX_METRES, BOX_MARGIN_METRES = (0.01, 20.0), 1.0
@@ -32,16 +32,16 @@ DIRECTION_TOLERANCE = 0.1
 MAX_STEP_METRES = 50.0
 UPSIDE_DOWN_METRES = 0.5
 LEAST_POINTS = 16
-"""Fewer points show nothing of a scale or an extent."""
+"""With fewer points, scale and extent are not checked."""
 ROTATION_TOLERANCE = 1e-2
 CENTRE_TOLERANCE = 0.15
 FOCAL_RATIO = 1.5
 FIELD_OF_VIEW = (0.15, 4.0)
-"""Least and largest picture width over twice the focal length: the tangent of half of the field of view."""
+"""Least and largest plausible picture width over twice the focal length: the tangent of half the field of view."""
 
 
 class Finding(NamedTuple):
-    """One value that cannot be what the format promises; `what` is the same for all of one kind, and says what was done."""
+    """One value that contradicts its format. `what` is the same for all findings of a kind, and tells what was done."""
 
     what: str
     where: str
@@ -52,11 +52,11 @@ class Finding(NamedTuple):
 
 
 Problem = str | Finding
-"""A line of text, or a finding, in the list that a reader keeps of its problems."""
+"""A line of text or a finding, as readers collect them."""
 
 
 def as_lines(problems: Sequence[Problem]) -> list[str]:
-    """The lines of text, then one line for each kind of finding: the number of places, the first place and its numbers."""
+    """The lines of text, then one line for each kind of finding: the number of places, the first one and its numbers."""
     kinds: dict[str, list[Finding]] = {}
     for problem in problems:
         if isinstance(problem, Finding):
@@ -72,10 +72,10 @@ def as_lines(problems: Sequence[Problem]) -> list[str]:
 def byte_colours(
     parts: Sequence[NDArray[Any]], names: Sequence[str], problems: list[Problem], usual: int = 255
 ) -> NDArray[np.uint8]:
-    """(N, 3) uint8 of the colours (N_i, 3) of files `names`, each in its own scale: 0 to 1, 0 to 255 or 16 bits.
+    """Convert the colours (N_i, 3) of files `names` to (N, 3) uint8, each file by its own scale: 0 to 1, 0 to 255 or 16 bits.
 
-    `usual` is the largest value of the format's scale (1 or 255); any other scale is a finding. A file with nothing but 0 and 1
-    has the scale of the others. Raises DataError where colours are negative, not finite, or in no known scale.
+    `usual` is the largest value of the format's scale (1 or 255); any other scale is a finding. A file with only 0 and 1 takes
+    the scale of the others. Raises DataError if colours are negative, not finite, or in no known scale.
     """
     scales = [_colour_scale(part, name) for part, name in zip(parts, names, strict=True)]
     fallback = next((s for s in scales if s is not None), usual)
@@ -98,7 +98,7 @@ _SCALE_NAMES = {1: "0 to 1", 255: "0 to 255", 65535: "of 16 bits"}
 
 
 def _colour_scale(values: NDArray[Any], name: str) -> int | None:
-    """The largest value of the scale that colours are in; None where they do not show it: nothing but 0 and 1."""
+    """The largest value of the scale that colours are in; None if only 0 and 1 occur, which leaves it open."""
     if values.dtype == np.uint8 or not values.size:
         return 255
     if not np.isfinite(values).all():
@@ -123,20 +123,20 @@ def _as_bytes(values: NDArray[Any], scale: int) -> NDArray[np.uint8]:
     if scale == 1:
         wide = wide * 255
     elif scale == 65535:
-        # Bytes become 16 bits by a shift (c * 256) or by filling the range (c * 257).
+        # Writers expand bytes to 16 bits by a shift (c * 256) or to the full range (c * 257).
         wide = wide / (256 if (wide % 256 == 0).all() else 257)
     return np.clip(np.rint(wide), 0, 255).astype(np.uint8)
 
 
 def check_colour_spread(colours: NDArray[np.uint8], name: str, problems: list[Problem]) -> None:
-    """Report (N, 3) or (H, W, 3) colours that are all 0, 1 or 255: they were clipped, converted without their scale, or lost."""
+    """Report colours, (N, 3) or (H, W, 3), that are all 0, 1 or 255: they were clipped, converted at a wrong scale, or lost."""
     if colours.size >= 3 * LEAST_POINTS and ((colours <= 1) | (colours == 255)).all():
         values = " and ".join(str(v) for v in np.unique(colours))
         problems.append(Finding("there are no colours between 1 and 255; they were clipped", name, f"only {values}"))
 
 
 def check_picture(colour: NDArray[np.uint8], bits: int, name: str, problems: list[Problem]) -> None:
-    """Report a decoded picture (H, W, 3) that was stored with more than 8 bits a channel, or that shows nothing."""
+    """Report a decoded picture (H, W, 3) that was stored with more than 8 bits per channel, or that is blank."""
     if bits > 8:
         numbers = f"{bits} bits, read as {int(colour.min())} to {int(colour.max())}"
         problems.append(Finding("colour picture of more than 8 bits; converted to 8", name, numbers))
@@ -144,7 +144,7 @@ def check_picture(colour: NDArray[np.uint8], bits: int, name: str, problems: lis
 
 
 def unit_remission(values: NDArray[np.floating], name: str, problems: list[Problem]) -> NDArray[np.float32]:
-    """(N,) float32 remission from 0 to 1, converted from 0 to 255 or 16 bits. Raises DataError where it is negative or higher."""
+    """Convert remission (N,) from 0 to 255 or 16 bits to float32 from 0 to 1. Raises DataError if it is in no known scale."""
     high, low = float(values.max()), float(values.min())
     scale = 1
     if float((values < 0).mean()) >= STRAY_SHARE or high > 65535:
@@ -178,7 +178,7 @@ def near_origin(
 
 
 def check_extent(xyz: NDArray[np.floating], kind: str, name: str, problems: list[Problem]) -> None:
-    """Report points (N, 3) in metres whose extent is not that of a `kind` of EXTENT_METRES, or that have no height or width."""
+    """Report points (N, 3) in metres with an extent implausible for a `kind` of EXTENT_METRES, or all on one line."""
     if len(xyz) < LEAST_POINTS:
         return
     size = np.asarray(xyz.max(axis=0) - xyz.min(axis=0), np.float64)
@@ -192,7 +192,7 @@ def check_extent(xyz: NDArray[np.floating], kind: str, name: str, problems: list
 
 
 def check_labelled(labelled: NDArray[np.bool_], name: str, problems: list[Problem]) -> None:
-    """Report labels (N,) none of which names a class: they are read from the wrong bytes, or belong to something else."""
+    """Report labels (N,) of which none names a class: they were read from the wrong bytes, or belong to other data."""
     if len(labelled) >= LEAST_POINTS and not labelled.any():
         problems.append(Finding("no point has a label", name, f"0 of {len(labelled)}"))
 
@@ -200,8 +200,8 @@ def check_labelled(labelled: NDArray[np.bool_], name: str, problems: list[Proble
 def check_above(
     z: NDArray[np.floating], above: NDArray[np.bool_], below: NDArray[np.bool_], what: str, problems: list[Problem]
 ) -> None:
-    """Report heights (N,) of which those that must be `above` lie under those `below`; `what` is such as "room: ceiling above
-    floor"."""
+    """Report if points that must be `above` lie under those `below`, by median height (N,); `what` reads like "room: ceiling
+    above floor"."""
     if not (above.any() and below.any()):
         return
     high, low = float(np.median(z[above])), float(np.median(z[below]))
@@ -211,15 +211,15 @@ def check_above(
 
 
 def check_in_front(y: NDArray[np.floating], name: str, problems: list[Problem]) -> None:
-    """Report a view most of whose points (N,), y forward, lie behind its camera."""
+    """Report a view with most of its points (N,) behind the camera; `y` points forward."""
     behind = int((y < 0).sum())
     if behind > len(y) / 2:
         problems.append(Finding("points lie behind the camera; expected y forward", name, f"{behind} of {len(y)}"))
 
 
 def check_boxes(boxes: NDArray[np.floating], xyz: NDArray[np.floating], name: str, problems: list[Problem]) -> None:
-    """Report boxes (K, 8) of implausible size, and boxes most of which lie outside of what the points (N, 3) and the camera at
-    the origin span."""
+    """Report boxes (K, 8) of implausible size, and views whose boxes mostly lie outside the region spanned by the points (N,
+    3) and the camera at the origin."""
     if not len(boxes):
         return
     size, centre = boxes[:, 3:6], boxes[:, :3]
@@ -236,7 +236,7 @@ def check_boxes(boxes: NDArray[np.floating], xyz: NDArray[np.floating], name: st
 
 
 def check_laser_axes(tr: NDArray[np.float64], name: str, problems: list[Problem]) -> None:
-    """Report a transform (3, 4) that does not lead from a laser (x forward, z up) to a camera (z forward, y down)."""
+    """Report a transform (3, 4) that does not map laser axes (x forward, z up) to camera axes (z forward, y down)."""
     if tr[2, 0] < 0.5 or tr[1, 2] > -0.5:
         rows = "; ".join(" ".join(f"{v:.3g}" for v in row) for row in tr[:, :3])
         what = (
@@ -253,7 +253,7 @@ def check_direction(vector: NDArray[np.floating], name: str, problems: list[Prob
 
 
 def check_step(one: NDArray[np.float64], two: NDArray[np.float64], name: str, problems: list[Problem]) -> None:
-    """Report two poses (4, 4) of neighbouring scans that lie further apart than a car drives between them."""
+    """Report poses (4, 4) of neighbouring scans that lie further apart than a car drives between them."""
     metres = float(np.linalg.norm(two[:3, 3] - one[:3, 3]))
     if metres > MAX_STEP_METRES:
         what = f"neighbouring poses are far apart; expected at most {MAX_STEP_METRES:g} m, poses are metres"
@@ -261,8 +261,8 @@ def check_step(one: NDArray[np.float64], two: NDArray[np.float64], name: str, pr
 
 
 def rigid(matrix: NDArray[np.float64], name: str, what: str) -> NDArray[np.float64]:
-    """A rigid transform (4, 4) or (3, 4), or a rotation (3, 3), as it is. Raises DataError, with the numbers, for anything else:
-    another last row, a transposed (column-major) matrix, axes that are not orthonormal, a mirrored one."""
+    """Return a rigid transform (4, 4) or (3, 4), or a rotation (3, 3), unchanged. Raises DataError, with the numbers, for
+    anything else: a wrong last row, a transposed (column-major) matrix, non-orthonormal axes, a mirrored one."""
     turn = matrix[:3, :3]
     away = float(np.abs(turn.T @ turn - np.eye(3)).max())
     if not away <= ROTATION_TOLERANCE:
@@ -272,21 +272,19 @@ def rigid(matrix: NDArray[np.float64], name: str, what: str) -> NDArray[np.float
             f"(columns of length {lengths})"
         )
     if np.linalg.det(turn) < 0:
-        raise DataError(f"{name}: {what} mirrors, its determinant is -1; expected a rotation, with +1")
+        raise DataError(f"{name}: {what} mirrors (determinant -1); expected a rotation, with determinant +1")
     bottom = np.array([0.0, 0, 0, 1])
     if matrix.shape == (4, 4) and np.abs(matrix[3] - bottom).max() > 1e-3:
         row = " ".join(f"{v:.4g}" for v in matrix[3])
         if np.abs(matrix[:, 3] - bottom).max() <= 1e-3:
-            raise DataError(
-                f"{name}: {what} is column-major, its translation stands in the last row ({row}); transpose it"
-            )
+            raise DataError(f"{name}: {what} is column-major, its translation is in the last row ({row}); transpose it")
         raise DataError(f"{name}: the last row of {what} is {row}, expected 0 0 0 1")
     return matrix
 
 
 def intrinsic(matrix: NDArray[np.float64], name: str) -> NDArray[np.float64]:
-    """Pinhole intrinsics (3, 3) in pixels, of a (3, 3) or (4, 4) matrix. Raises DataError for a transposed matrix, focal lengths
-    that are not positive or differ, entries where zeros belong."""
+    """Extract pinhole intrinsics (3, 3), in pixels, from a (3, 3) or (4, 4) matrix. Raises DataError for a transposed matrix,
+    focal lengths that are not positive or differ too much, and non-zero entries where zeros belong."""
     k = matrix[:3, :3]
     if not np.isfinite(matrix).all() or k[0, 0] <= 0 or k[1, 1] <= 0:
         raise DataError(f"{name}: the focal lengths must be positive, found {k[0, 0]:g} and {k[1, 1]:g}")
@@ -306,14 +304,14 @@ def intrinsic(matrix: NDArray[np.float64], name: str) -> NDArray[np.float64]:
 
 
 def check_camera(k: NDArray[np.float64], size: tuple[int, int], name: str, problems: list[Problem]) -> None:
-    """Report intrinsics (3, 3) that are not those of a picture of `size` (width, height): the principal point lies outside, or
-    is the centre of a picture of another size, or the field of view is that of no camera."""
+    """Report intrinsics (3, 3) that do not fit a picture of `size` (width, height): the principal point is outside it or at the
+    centre of another size, or the field of view is implausible."""
     (width, height), (cx, cy) = size, (float(k[0, 2]), float(k[1, 2]))
     across, down = 2 * (cx + 0.5) / width, 2 * (cy + 0.5) / height
     numbers = f"principal point {cx:.4g}, {cy:.4g}; focal length {k[0, 0]:.4g}; picture {width}x{height}"
     view = width / (2 * k[0, 0])
     if not (0 <= cx < width and 0 <= cy < height):
-        problems.append(Finding("the principal point of the intrinsics lies outside of the picture", name, numbers))
+        problems.append(Finding("the principal point of the intrinsics lies outside the picture", name, numbers))
     elif abs(across - down) < CENTRE_TOLERANCE and min(abs(across - 1), abs(down - 1)) > CENTRE_TOLERANCE:
         what = "the intrinsics are those of a picture of another size"
         problems.append(Finding(what, name, f"{numbers}, expected about {2 * cx + 1:.0f}x{2 * cy + 1:.0f}"))

@@ -1,4 +1,4 @@
-"""What a stage sees of a prepared dataset: clouds or frames, and labels only where the labelled view is given."""
+"""Load what a stage may read of a prepared dataset: clouds or frames, and labels only from the labelled view."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from pretrain_bench.benchmarks.support.errors import DataError
 
 
 class Cloud(NamedTuple):
-    """xyz (N, 3) float32 metres, z up; rgb (N, 3) uint8, or for a laser float32: its remission times 255, three times over, so
-    that the first layer of a network of colours takes it (spec F.5)."""
+    """xyz (N, 3) float32 metres, z up; rgb (N, 3) uint8 or, from a laser, float32: its remission times 255 in all three
+    channels, so that a network's first layer for colours accepts it (spec F.5)."""
 
     xyz: NDArray[np.float32]
     rgb: NDArray[np.uint8] | NDArray[np.float32]
 
 
 class Labels(NamedTuple):
-    """semantic (N,) uint8 training ids, 255 for none; instance (N,) int32, all -1 where the data tell no objects apart."""
+    """semantic (N,) uint8 training ids, 255 for none; instance (N,) int32, all -1 if the data do not separate objects."""
 
     semantic: NDArray[np.uint8]
     instance: NDArray[np.int32]
@@ -36,22 +36,22 @@ class Labels(NamedTuple):
 UpRule = Literal["poses", "turned", "camera", "tilt", "laser"]
 UP_RULES: dict[UpRule, str] = {
     "poses": "recorded poses",
-    "turned": "recorded poses, in a world that was turned to have z up",
+    "turned": "recorded poses, in a world that was turned to z up",
     "camera": "the camera's axes, (x, y, z) to (x, z, -y)",
     "tilt": "the dataset's tilt matrix Rtilt after (x, z, -y)",
     "laser": "the laser's frame, whose z is up",
 }
-"""How points of a frame come to a frame whose z is up."""
+"""Rules that bring the points of a frame to a coordinate frame with z up."""
 CAMERA_TO_UPRIGHT: NDArray[np.float64] = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
-"""From a camera that is held level (x right, y down, z forward) to x right, y forward, z up."""
+"""From a level camera (x right, y down, z forward) to x right, y forward, z up."""
 
 
 class Frame(NamedTuple):
-    """One picture and the points that were measured in it, of a depth camera or a laser.
+    """One picture and the points measured in it, by a depth camera or a laser.
 
-    colour (H, W, 3) uint8 RGB; camera (N, 3) float64 metres in the camera's frame: x right, y down, z forward; uv (N, 2) int64
-    column and row of the pixel of each point; pose (4, 4) from the camera's frame to one whose z is up, by the rule `up`;
-    intrinsic (3, 3) pixels, the centre of the first pixel at (0, 0).
+    colour (H, W, 3) uint8 RGB; camera (N, 3) float64 metres in the camera frame: x right, y down, z forward; uv (N, 2) int64
+    column and row of each point's pixel; pose (4, 4) from the camera frame to a frame with z up, by the rule `up`; intrinsic
+    (3, 3) pixels, with (0, 0) at the centre of the first pixel.
     """
 
     colour: NDArray[np.uint8]
@@ -63,7 +63,7 @@ class Frame(NamedTuple):
 
 
 class FramePoints(NamedTuple):
-    """xyz (N, 3) float64 metres; rgb (N, 3) float64 in 0..255, of the pixel; uv (N, 2) int64 column and row of the pixel."""
+    """xyz (N, 3) float64 metres; rgb (N, 3) float64 in 0..255, from the pixel; uv (N, 2) int64 column and row of the pixel."""
 
     xyz: NDArray[np.float64]
     rgb: NDArray[np.float64]
@@ -71,12 +71,12 @@ class FramePoints(NamedTuple):
 
 
 def upright_points(frame: Frame) -> FramePoints:
-    """The points of a frame with z up: in the world where poses were recorded, else by the frame's rule `up`."""
+    """The points of a frame with z up: in the recorded world if there are poses, else by the frame's rule `up`."""
     return _coloured(frame, move(frame.camera, frame.pose))
 
 
 def camera_points(frame: Frame) -> FramePoints:
-    """The points of a frame in the camera's frame: x right, y down, z forward. No pose and no rule is used."""
+    """The points of a frame in the camera frame (x right, y down, z forward), without any pose or rule."""
     return _coloured(frame, frame.camera)
 
 
@@ -94,8 +94,8 @@ def load_cloud(view: Path, scene: str) -> Cloud:
 
 
 def load_labels(view: Path, scene: str, label_ids: Sequence[int] = ()) -> Labels:
-    """The labels of a scene. `label_ids` are the ids of a task's classes, which become 0, 1, ...; those of other classes become
-    255. Raises DataError in a stage that was not given the labelled view."""
+    """The labels of a scene. `label_ids` are the ids of a task's classes, mapped to 0, 1, ...; other ids become 255. Raises
+    DataError in a stage that was not given the labelled view."""
     folder = view / LABELLED / scene
     semantic = _load(folder / "semantic.npy")
     known = has_instances(view, scene)
@@ -108,13 +108,13 @@ def load_labels(view: Path, scene: str, label_ids: Sequence[int] = ()) -> Labels
 
 
 def load_boxes(view: Path, scene: str) -> NDArray[np.float32]:
-    """(K, 8) centre, full size, heading and class of the objects of a scene, metres and radians, along the axes that
-    `load_alignment` leads to. Raises DataError as `load_labels`."""
+    """Boxes (K, 8) of a scene's objects: centre, full size, heading and class, in metres and radians, along the axes that
+    `load_alignment` maps to. Raises DataError as `load_labels`."""
     return _load(view / LABELLED / scene / "boxes.npy")
 
 
 def load_alignment(view: Path, scene: str) -> NDArray[np.float64]:
-    """(4, 4) from the axes of the points to those of the boxes; the identity where a dataset has the same for both."""
+    """Transform (4, 4) from the axes of the points to those of the boxes; the identity if the dataset uses the same axes."""
     path = view / LABELLED / scene / "alignment.npy"
     return np.asarray(_load(path)) if path.is_file() else np.eye(4)
 
@@ -127,21 +127,21 @@ def load_aligned_cloud(view: Path, scene: str) -> tuple[NDArray[np.float64], NDA
 
 
 def has_instances(view: Path, scene: str) -> bool:
-    """Whether the labels of a scene tell points of different objects apart."""
+    """Whether the labels of a scene separate points of different objects."""
     return (view / LABELLED / scene / "instance.npy").is_file()
 
 
 def list_frames(view: Path, scenes: tuple[str, ...]) -> list[tuple[str, int]]:
-    """(scene, index) of every frame, in the order of `scenes`; a scene without a picture has none. Raises DataError where none of
-    the scenes has a frame."""
+    """(scene, index) of every frame, in the order of `scenes`, skipping scenes without pictures. Raises DataError if no scene
+    has a frame."""
     frames = [(s, i) for s in scenes for i in range(_frame_count(view / UNLABELLED / s))]
     if not frames:
-        raise DataError(f"{view}: none of its {len(scenes)} scenes to pre-train on has a frame, a picture with points")
+        raise DataError(f"{view}: none of its {len(scenes)} scenes has a frame (a picture with points) to pre-train on")
     return frames
 
 
 def up_rules(view: Path, frames: Iterable[tuple[str, int]]) -> dict[UpRule, int]:
-    """By which rules these frames come to have z up, and how many by each."""
+    """Count the frames for each rule that gives them z up."""
     scenes = Counter(scene for scene, _ in frames)
     counts: Counter[UpRule] = Counter()
     for scene, number in scenes.items():
@@ -150,12 +150,12 @@ def up_rules(view: Path, frames: Iterable[tuple[str, int]]) -> dict[UpRule, int]
 
 
 def up_rules_text(counts: dict[UpRule, int]) -> str:
-    """What `up_rules` gives, in words for the notes of a run."""
+    """Format the result of `up_rules` for the notes of a run."""
     return "; ".join(f"{number} frames by {UP_RULES[rule]}" for rule, number in counts.items())
 
 
 def up_rule(folder: Path) -> UpRule:
-    """By which rule the frames of a prepared scene come to have z up, from the files that it holds."""
+    """The rule that gives the frames of a prepared scene z up, determined from the scene's files."""
     if (folder / "frames").is_dir():
         if not (folder / "poses.npy").is_file():
             return "camera"
@@ -164,10 +164,10 @@ def up_rule(folder: Path) -> UpRule:
 
 
 def load_frame(view: Path, scene: str, index: int) -> Frame:
-    """One frame, whatever measured it. Raises DataError where one of its files is missing or damaged.
+    """Load one frame, from any sensor. Raises DataError if one of its files is missing or damaged.
 
-    Points that do not lie in front of the camera and inside the picture are left out. Colour is resized (bilinear) to the depth
-    image where the sizes differ.
+    Points behind the camera or outside the picture are omitted. Colour is resized (bilinear) to the depth image if their sizes
+    differ.
     """
     folder = view / UNLABELLED / scene
     colour, rule = load_colour(view, scene, index), up_rule(folder)
@@ -187,7 +187,7 @@ def load_frame(view: Path, scene: str, index: int) -> Frame:
 
 
 def load_colour(view: Path, scene: str, index: int) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8, the picture of a frame without its points. Raises DataError as `load_frame`."""
+    """Load only the picture of a frame, (H, W, 3) uint8. Raises DataError as `load_frame`."""
     from PIL import Image
 
     folder = view / UNLABELLED / scene
@@ -208,9 +208,9 @@ def depth_frame(
     pose: NDArray[np.float64] | None,
     intrinsic: NDArray[np.float64],
 ) -> Frame:
-    """The frame of a depth image (H, W) in metres, 0 for none, pixel-aligned with `colour`: all pixels with depth, row by row.
+    """Make a frame from a depth image (H, W) in metres (0 for none), pixel-aligned with `colour`: all pixels with depth, by row.
 
-    `pose` (4, 4) is camera-to-world with z up, or None where none was recorded.
+    `pose` (4, 4) is camera-to-world with z up, or None without recorded poses.
     """
     rows, columns = np.nonzero(depth > 0)
     uv = np.stack([columns, rows], axis=1).astype(np.int64)
@@ -225,9 +225,9 @@ def point_frame(
     intrinsic: NDArray[np.float64],
     up: UpRule,
 ) -> Frame:
-    """The frame of points (N, 3) with z up that the rigid `to_camera` (4, 4) brings to the camera's frame.
+    """Make a frame from points (N, 3) with z up; the rigid `to_camera` (4, 4) maps them to the camera frame.
 
-    Those that lie in front of the camera and inside the picture are kept, each with the pixel that it falls into.
+    Keeps the points in front of the camera and inside the picture, each with its pixel.
     """
     camera = move(xyz, to_camera)
     camera = camera[camera[:, 2] > 0]
@@ -253,6 +253,6 @@ def _load(path: Path) -> NDArray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; this view of the dataset does not hold it") from None
+        raise DataError(f"{path}: no such file; this view of the dataset does not include it") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a numpy array: {error}") from None

@@ -1,7 +1,7 @@
-"""From one scene of an official layout to its prepared folder: one pair of functions for each layout.
+"""Convert one scene of an official layout to its prepared folder, with a pair of functions for each layout.
 
-`find_X(dataset, root)` gives scene names and where they come from; `write_X` writes one of them (shapes: layout.py) and
-returns what it holds. Everything here can be called in another process.
+`find_X(dataset, root)` maps scene names to sources; `write_X` writes one of them (shapes: layout.py) and returns the content of
+its manifest entry. All of them can be called in another process.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from pretrain_bench.benchmarks.specs.dataset import Dataset
 from pretrain_bench.benchmarks.support.errors import DataError
 
 MAX_VIEW_POINTS = 50_000
-"""Points kept of a SUN RGB-D view, drawn with a seed from its number: as many as VoteNet's own dumps hold."""
+"""Points kept of a SUN RGB-D view, drawn with its number as seed: as many as in VoteNet's own dumps."""
 
 
 def find_s3dis(dataset: Dataset, root: Path) -> dict[str, Any]:
-    """Rooms."""
+    """Find rooms."""
     return scenes_by_name(s3dis.find_rooms(root, dataset.split_file is None).items())
 
 
 def write_s3dis(dataset: Dataset, folder: Path, out: Path, how: Reading) -> dict[str, Any]:
-    """A room after the 1 cm quantisation."""
+    """Write a room, reduced to one point per 1 cm cell."""
     room = s3dis.read_room(folder, dataset.raw_classes, dataset.classes, how.strict)
     save_arrays(out / UNLABELLED, xyz=room.xyz, rgb=room.rgb)
     save_arrays(out / LABELLED, semantic=room.semantic, instance=room.instance)
@@ -58,14 +58,14 @@ def write_s3dis(dataset: Dataset, folder: Path, out: Path, how: Reading) -> dict
 
 
 def find_recordings(dataset: Dataset, root: Path) -> dict[str, Any]:
-    """Recordings of any origin."""
+    """Find recordings of any origin."""
     return {r.name: r for r in rgbd_folder.find_recordings(root)}
 
 
 def write_recording(dataset: Dataset, recording: rgbd_folder.Recording, out: Path, how: Reading) -> dict[str, Any]:
-    """Frames of a folder."""
+    """Write the frames of a folder."""
     if dataset.sensor.camera is not None:
-        intrinsic = np.eye(3)  # given in its place
+        intrinsic = np.eye(3)  # replaced by the dataset file's camera
     else:
         intrinsic = rgbd_folder.read_intrinsic(recording.intrinsic)
     calibration = with_sensor(Calibration(intrinsic, str(recording.intrinsic)), dataset.sensor, dataset.name)
@@ -73,20 +73,20 @@ def write_recording(dataset: Dataset, recording: rgbd_folder.Recording, out: Pat
 
 
 def find_scannet(dataset: Dataset, root: Path) -> dict[str, Any]:
-    """Scenes, with the label map where one has a mesh."""
+    """Find scenes; reads the label map if a scene has a mesh."""
     scenes = scannet.find_scenes(root)
     meshes = any((f / f"{n}_vh_clean_2.ply").is_file() for n, f in scenes.items())
     label_map = None
     if meshes and dataset.class_ids:
         label_map = scannet.read_label_map(scannet.find_label_map(root))
-    elif meshes:  # a user's own classes are the categories of the annotation
+    elif meshes:  # the classes of a user's dataset are the categories of the annotation
         label_map = {name: place for place, name in enumerate(dataset.classes, start=1)}
     listed = listed_scenes(dataset)
     return {n: scannet.SceneSource(f, label_map, not listed or n in listed) for n, f in scenes.items()}
 
 
 def write_scannet(dataset: Dataset, source: scannet.SceneSource, out: Path, how: Reading) -> dict[str, Any]:
-    """Frames of the stream (or of the exported folder) and the labelled mesh, each where it is there and can be read."""
+    """Write the frames of the stream (or exported folder) and the labelled mesh, each if present and readable."""
     folder = source.folder
     name = folder.name
     parts = SceneParts(name, how.strict)
@@ -102,13 +102,13 @@ def write_scannet(dataset: Dataset, source: scannet.SceneSource, out: Path, how:
         parts.add("mesh", lambda: _write_mesh(dataset, source, out))
     elif (
         source.label_map is not None and source.of_task
-    ):  # other scenes have one; data without any mesh are to pre-train on
+    ):  # other scenes have one; data without any mesh are for pre-training only
         parts.problem(f"{folder / f'{name}_vh_clean_2.ply'}: no such file; scene {name} is left out of tasks")
     return parts.result(f"{folder}: neither {name}.sens nor exported frames nor {name}_vh_clean_2.ply in it")
 
 
 def _write_stream(stream: Path, out: Path, how: Reading) -> dict[str, Any]:
-    """Frames of a ScanNet stream."""
+    """Write the frames of a ScanNet stream."""
     problems: list[Problem] = []
     header = sens.read_header(stream)
     intrinsic = value_checks.intrinsic(header.intrinsic_depth, f"{stream}, depth camera")
@@ -118,7 +118,7 @@ def _write_stream(stream: Path, out: Path, how: Reading) -> dict[str, Any]:
 
 
 def _write_mesh(dataset: Dataset, source: scannet.SceneSource, out: Path) -> dict[str, Any]:
-    """Vertices of a ScanNet mesh with their labels and boxes."""
+    """Write the vertices of a ScanNet mesh with their labels and boxes."""
     scan = scannet.read_scan(source)
     held: dict[str, Any] = {"points": len(scan.xyz), "problems": scan.problems}
     labels: dict[str, NDArray] = {}
@@ -136,14 +136,14 @@ def _write_mesh(dataset: Dataset, source: scannet.SceneSource, out: Path) -> dic
 
 
 def find_semantickitti(dataset: Dataset, root: Path) -> dict[str, Any]:
-    """Scans, named SS__NNNNNN."""
+    """Find scans, named SS__NNNNNN."""
     scans = scenes_by_name(semantickitti.find_scans(root).items())
     labelled = set(usable_scenes(scans, dataset)) if any(s.labels is not None for s in scans.values()) else set()
     return {name: scan._replace(of_task=name in labelled) for name, scan in scans.items()}
 
 
 def write_semantickitti(dataset: Dataset, scan: semantickitti.ScanPaths, out: Path, how: Reading) -> dict[str, Any]:
-    """A scan with remission; its pose, and the forward picture with its projection, where there are any."""
+    """Write a scan with remission, and its pose and forward picture with projection, where available."""
     parts = SceneParts(scan.points.stem, how.strict)
     points = semantickitti.read_points(scan.points, parts.problems)
     arrays: dict[str, NDArray] = {"xyz": points[:, :3].copy(), "remission": points[:, 3].copy()}
@@ -182,12 +182,12 @@ def write_semantickitti(dataset: Dataset, scan: semantickitti.ScanPaths, out: Pa
 
 
 def find_sunrgbd(dataset: Dataset, root: Path) -> dict[str, Any]:
-    """Views, named by their six digits."""
+    """Find views, named by their six digits."""
     return dict(sunrgbd.find_views(root))
 
 
 def write_sunrgbd(dataset: Dataset, source: Any, out: Path, how: Reading) -> dict[str, Any]:
-    """A view: at most MAX_VIEW_POINTS points, its picture, its boxes."""
+    """Write a view: at most MAX_VIEW_POINTS points, its picture, its boxes."""
     view = sunrgbd.read_view(source, dataset.classes)
     rows = np.arange(len(view.xyz))
     if len(rows) > MAX_VIEW_POINTS:
@@ -227,7 +227,7 @@ def _picture(folder: Path, stem: str, picture: tuple[bytes, str]) -> None:
 
 
 def save_arrays(folder: Path, **arrays: NDArray) -> None:
-    """Write arrays of the prepared form, by the names of their files."""
+    """Save arrays of the prepared form, each under the name of its file."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)

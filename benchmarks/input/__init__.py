@@ -1,1 +1,1 @@
-"""What networks take in: voxels, augmentation, boxes, and the input of the detector."""
+"""Network inputs: voxels, augmentation, boxes, and the input of the detector."""

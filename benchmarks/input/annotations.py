@@ -1,4 +1,4 @@
-"""The limited-annotation mode: which few points of a scene, or which few boxes, have a label (spec C.2; 4.2, 4.3)."""
+"""Limited annotations: choose the few points or boxes of a scene that keep their labels (spec C.2; 4.2, 4.3)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ K_MEANS_ROUNDS = 50
 
 
 def labelled_rows(ratio: LabelRatio, scene: str, rows: int, file: Path) -> NDArray[np.int64]:
-    """Which of the `rows` points or boxes of a training scene have a label: those of the official list that `ratio` names, read
-    from `file`; otherwise as many as it says, by this project's own draw. Raises DataError where the list lacks the scene."""
+    """Rows of the `rows` points or boxes of a training scene that have a label: those of the official list that `ratio` names,
+    read from `file`, or as many as it asks for by this project's own draw. Raises DataError if the list lacks the scene."""
     if ratio.official is not None:
         listed = _read_once(file, file.stat().st_mtime_ns)
         if scene not in listed:
@@ -39,24 +39,24 @@ def _read_once(file: Path, changed: int) -> dict[str, NDArray[np.int64]]:
 
 
 def chosen_rows(scene: str, count: int, rows: int) -> NDArray[np.int64]:
-    """Sorted rows of the `count` that are labelled, drawn with a seed from the scene's name: 20 lie inside 50."""
+    """Draw `count` labelled rows, sorted, with a seed from the scene's name; the draw of 20 is contained in that of 50."""
     seed = hashlib.sha256(f"bench-annotations-{RULE_VERSION}:{scene}".encode()).digest()
     order = np.random.default_rng(int.from_bytes(seed[:8], "little")).permutation(rows)
     return np.sort(order[:count])
 
 
 def keep_rows(labels: NDArray[Any], rows: NDArray[np.integer], ignore: int = IGNORE) -> NDArray[Any]:
-    """A copy of labels (N,) with `ignore` everywhere but at `rows`."""
+    """Copy labels (N,) with `ignore` everywhere except at `rows`."""
     kept = np.full_like(labels, ignore)
     kept[rows] = np.asarray(labels)[rows]
     return kept
 
 
 def read_label_rows(path: Path) -> dict[str, NDArray[np.int64]]:
-    """Scene to labelled rows of a file that ScanNet's data-efficient benchmark distributes: (N,) rows of the vertices of
-    _vh_clean_2.ply, or of the boxes of detection. Rows may repeat.
+    """Read a label file of ScanNet's data-efficient benchmark: scene name to labelled rows (N,), which index the vertices of
+    _vh_clean_2.ply, or the boxes of detection. Rows may repeat.
 
-    Nothing but plain arrays is unpickled. Raises DataError for anything else.
+    Unpickles only plain arrays. Raises DataError for anything else.
     """
     import torch
 
@@ -68,7 +68,7 @@ def read_label_rows(path: Path) -> dict[str, NDArray[np.int64]]:
     reconstruct = np.arange(1).__reduce__()[0]
     multi, scalar = "numpy.core.multiarray._reconstruct", "numpy.core.multiarray.scalar"
     scalar_of = np.float64(0).__reduce__()[0]
-    # Under the names that NumPy 1 wrote, and under those of NumPy 2.
+    # Under their NumPy 1 names and their NumPy 2 names.
     names: list[Any] = [
         *allowed,
         codecs.encode,
@@ -87,7 +87,7 @@ def read_label_rows(path: Path) -> dict[str, NDArray[np.int64]]:
         raise
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except Exception as error:  # torch raises nearly anything on a damaged file
+    except Exception as error:  # torch raises almost any exception on a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not a file of label indices that can be read safely: {reason}") from None
     if not isinstance(content, dict) or not all(isinstance(k, str) for k in content):
@@ -109,11 +109,11 @@ def read_label_rows(path: Path) -> dict[str, NDArray[np.int64]]:
 def active_points(
     xyz: NDArray[np.floating], rgb: NDArray[np.integer], features: NDArray[np.floating], count: int
 ) -> NDArray[np.int64]:
-    """Rows that CSC's active selection labels: k-means with K = count over (xyz in metres, rgb 0..255, features), 50 rounds from
-    the first K points, Euclidean and unscaled; the point nearest to each final centre. An empty cluster keeps its centre."""
+    """Rows selected by CSC's active labelling: k-means with K = count over (xyz in metres, rgb 0..255, features), 50 rounds
+    from the first K points, Euclidean and unscaled; then the point nearest to each centre. An empty cluster keeps its centre."""
     table = np.concatenate([xyz, rgb, features], axis=1).astype(np.float64)
     if len(table) < count:
-        raise DataError(f"{len(table)} points, but {count} are to be chosen")
+        raise DataError(f"{len(table)} points, fewer than the {count} to select")
     centres = table[:count].copy()
     for _ in range(K_MEANS_ROUNDS):
         nearest = _distances(table, centres).argmin(axis=1)

@@ -1,6 +1,7 @@
-"""The input of object detection: points, voxels, boxes and votes of a scene, and the targets of a batch (spec F.3), in numpy.
+"""Detector inputs: points, voxels, boxes and votes of a scene, and the targets of a batch (spec F.3), in numpy.
 
-Metres, z up; boxes are (K, 8): centre, full size, heading, class, as in `benchmarks.input.boxes`. Nothing is changed in place.
+Metres, z up; boxes are (K, 8): centre, full size, heading, class, as in `benchmarks.input.boxes`. No function modifies its
+inputs.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from pretrain_bench.benchmarks.specs.recipes import DetectionRecipe
 Array = NDArray[Any]
 RULE_VERSION = 1
 SAME_METRES = 0.05
-"""A box whose centre is nearer than this to the middle of an instance is that of the instance."""
+"""A box belongs to an instance if its centre is nearer than this to the middle of the instance's extents."""
 PLACES = 64
-"""Places for the objects of a scene in the targets of a batch; more where a scene has more."""
+"""Target slots for the objects of each scene in a batch; more if a scene has more objects."""
 
 
 class BoxSample(NamedTuple):
-    """coordinates (V, 3) int32 voxels, from 0; points (V, 3) float32 metres, of the point that represents each voxel; colours
-    (V, 3) float32, normalised; boxes (K, 8) float64, moved as the points are; votes (V, 3, 3) float32, three places in metres
-    that a point may vote for; vote_mask (V,) whether it votes at all."""
+    """coordinates (V, 3) int32 voxels from 0; points (V, 3) float32 metres, one point per voxel; colours (V, 3) float32,
+    normalised; boxes (K, 8) float64, augmented like the points; votes (V, 3, 3) float32, three positions in metres that a
+    point may vote for; vote_mask (V,) whether the point votes."""
 
     coordinates: NDArray[np.int32]
     points: NDArray[np.float32]
@@ -40,9 +41,9 @@ class BoxSample(NamedTuple):
 
 
 class BoxArrays(NamedTuple):
-    """What a detector should say of B scenes with G places for objects: centres (B, G, 3) metres; present (B, G); heading_classes
-    and heading_residuals (B, G), radians; size_classes (B, G) and size_residuals (B, G, 3), metres; classes (B, G). float32 and
-    int64, zero in places that are not used."""
+    """Targets of B scenes with G object slots: centres (B, G, 3) metres; present (B, G); heading_classes and heading_residuals
+    (B, G), radians; size_classes (B, G) and size_residuals (B, G, 3), metres; classes (B, G). float32 and int64, zero in unused
+    slots."""
 
     centres: NDArray[np.float32]
     present: NDArray[np.bool_]
@@ -61,10 +62,11 @@ def training_sample(
     recipe: DetectionRecipe,
     rng: Generator,
 ) -> BoxSample:
-    """One augmented training sample. Points (N, 3) metres, rgb (N, 3) in 0..255, boxes (K, 8).
+    """Make one augmented training sample from points (N, 3) in metres, rgb (N, 3) in 0..255 and boxes (K, 8).
 
-    With `instances` (N,), below 0 for none, boxes stay parallel to the axes and points vote for the middle of what is left of
-    their instance; without, for the centres of the boxes that hold them. Raises ValueError for a scene without points.
+    With `instances` (N,), negative for none, boxes stay axis-aligned and points vote for the middle of the remaining part of
+    their instance. Without, points vote for the centres of the boxes that contain them. Raises ValueError for a scene without
+    points.
     """
     rows = _drawn(len(xyz), recipe.points, rng)
     places, moved = augment(np.asarray(xyz)[rows], boxes, recipe, rng)
@@ -84,8 +86,8 @@ def training_sample(
 
 
 def evaluation_sample(xyz: Array, rgb: Array, recipe: DetectionRecipe, scene: str) -> BoxSample:
-    """A scene as it is tested: no augmentation, no boxes, no votes; the points that are drawn depend on its name and their number
-    alone. Raises ValueError for a scene without points."""
+    """Make the test input of a scene: no augmentation, boxes or votes. The drawn points depend only on the scene's name and
+    number of points. Raises ValueError for a scene without points."""
     seed = hashlib.sha256(f"bench-detection-{RULE_VERSION}:{scene}".encode()).digest()
     rows = _drawn(len(xyz), recipe.points, np.random.default_rng(int.from_bytes(seed[:8], "little")))
     places = np.asarray(xyz, np.float64)[rows]
@@ -102,14 +104,14 @@ def evaluation_sample(xyz: Array, rgb: Array, recipe: DetectionRecipe, scene: st
 
 
 def _drawn(count: int, limit: int, rng: Generator) -> NDArray[np.int64]:
-    """Rows of at most `limit` points in random order, so that any point of a voxel may come to represent it."""
+    """Rows of at most `limit` points in random order, so that any point of a voxel can become its representative."""
     if count == 0:
         raise ValueError("the scene has no points")
     return rng.choice(count, min(count, limit), replace=False)
 
 
 def _voxels(places: Array, recipe: DetectionRecipe) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Coordinates (V, 3) from 0, and the rows of the points that represent them."""
+    """Voxel coordinates (V, 3) from 0, and the rows of their representative points."""
     cells = to_cells(places, recipe.voxel_metres)
     voxels = quantise(cells - cells.min(axis=0))
     return voxels.coordinates, voxels.representative
@@ -122,9 +124,9 @@ def _normalised(rgb: Array, recipe: DetectionRecipe) -> NDArray[np.float32]:
 def augment(
     xyz: Array, boxes: Array, recipe: DetectionRecipe, rng: Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points (N, 3) and boxes (K, 8) mirrored in x and in y, turned about z and scaled, each by one draw of the generator."""
+    """Mirror points (N, 3) and boxes (K, 8) in x and in y, rotate them about z and scale them, with one draw for each step."""
     xyz, boxes = np.array(xyz, np.float64), np.array(boxes, np.float64).reshape(-1, 8)
-    # The length of a box points along (cos h, -sin h) seen from above; the sign of that direction does not matter.
+    # Seen from above, the length of a box points along (cos h, -sin h); the sign of that direction does not matter.
     if rng.random() < recipe.flip_x_probability:
         xyz[:, 0], boxes[:, 0] = -xyz[:, 0], -boxes[:, 0]
         boxes[:, 6] = np.pi - boxes[:, 6]
@@ -135,13 +137,13 @@ def augment(
     turn, scale = axis_rotation(2, angle), rng.uniform(*recipe.scale)
     boxes[:, :3] = boxes[:, :3] @ turn.T * scale
     boxes[:, 3:6] *= scale
-    # The rotation is counter-clockwise, the heading clockwise; it is kept within half a turn of 0.
+    # The rotation is counter-clockwise, the heading clockwise; the result is kept within half a turn of 0.
     boxes[:, 6] = np.pi - np.mod(np.pi - (boxes[:, 6] - angle), 2 * np.pi)
     return xyz @ turn.T * scale, boxes
 
 
 def parallel(boxes: Array) -> NDArray[np.float64]:
-    """Boxes (K, 8) parallel to the axes that just hold those given: the same centres, heading 0."""
+    """The axis-aligned boxes that enclose boxes (K, 8) tightly: the same centres, heading 0."""
     boxes = np.array(boxes, np.float64)
     spans = extents(boxes[:, :7])
     boxes[:, 3:6], boxes[:, 6] = spans[:, 3:] - spans[:, :3], 0.0
@@ -149,10 +151,9 @@ def parallel(boxes: Array) -> NDArray[np.float64]:
 
 
 def box_instances(xyz: Array, instances: NDArray[np.integer], boxes: Array) -> NDArray[np.int64]:
-    """(N,) for each point the row of the box (K, 8) that was drawn about its instance, -1 for none.
+    """(N,) for each point the row of the box (K, 8) that was made from its instance, -1 for none.
 
-    A box belongs to the instance, numbered above 0, whose extents have their middle at the centre of the box; points (N, 3) are
-    along the axes of the boxes.
+    A box belongs to the instance, numbered above 0, whose extents are centred on it; points (N, 3) use the axes of the boxes.
     """
     box_of_point = np.full(len(xyz), -1, np.int64)
     known = np.flatnonzero(np.asarray(instances) > 0)
@@ -170,7 +171,7 @@ def box_instances(xyz: Array, instances: NDArray[np.integer], boxes: Array) -> N
 
 
 def _middles(xyz: Array, which: NDArray[np.integer], count: int) -> NDArray[np.float64]:
-    """(count, 3) the middle between the lowest and the highest coordinates of the points (N, 3) of each group."""
+    """(count, 3) midpoints between the lowest and highest coordinates of the points (N, 3) of each group."""
     low, high = np.full((count, 3), np.inf), np.full((count, 3), -np.inf)
     np.minimum.at(low, which, xyz)
     np.maximum.at(high, which, xyz)
@@ -178,8 +179,8 @@ def _middles(xyz: Array, which: NDArray[np.integer], count: int) -> NDArray[np.f
 
 
 def instance_votes(xyz: Array, instances: NDArray[np.integer]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Votes (N, 3, 3), three times the same, and their mask (N,): the middle between the lowest and the highest coordinates of
-    the points (N, 3) of the same instance; none where the instance is below 0."""
+    """Votes (N, 3, 3), three equal ones, and their mask (N,): the midpoint between the lowest and highest coordinates of the
+    points of the same instance. Points with a negative instance do not vote."""
     mask = np.asarray(instances) >= 0
     _, which = np.unique(np.asarray(instances)[mask], return_inverse=True)
     count = int(which.max()) + 1 if len(which) else 0
@@ -190,10 +191,10 @@ def instance_votes(xyz: Array, instances: NDArray[np.integer]) -> tuple[NDArray[
 
 def box_votes(xyz: NDArray[np.floating], boxes: NDArray[np.floating]) -> NDArray[np.float32]:
     """(N, 10): whether a point lies in any box, and three offsets to box centres (spec F.3). A point in one box has the same
-    offset three times; the second and the third box that hold it replace the second and the third offset."""
+    offset three times; a second and third box that contain it replace the second and third offset."""
     votes = np.zeros((len(xyz), 10), np.float32)
     count = np.zeros(len(xyz), np.int64)
-    for box in boxes:  # from the fourth box on, each replaces the third's, as in the original
+    for box in boxes:  # from the fourth box on, each replaces the third offset, as in the original code
         rows = np.flatnonzero(points_inside(xyz, box))
         offset = box[:3] - np.asarray(xyz, np.float64)[rows]
         first = count[rows] == 0
@@ -207,7 +208,7 @@ def box_votes(xyz: NDArray[np.floating], boxes: NDArray[np.floating]) -> NDArray
 
 
 def heading_bins_of(headings: NDArray[np.floating], bins: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The bin of each heading (K,), radians, and what is left: bin k is centred at k * 2 pi / bins. With one bin both are 0."""
+    """The bin of each heading (K,) in radians, and the residual; bin k is centred at k * 2 pi / bins. With one bin both are 0."""
     if bins == 1:
         return np.zeros(len(headings), np.int64), np.zeros(len(headings))
     width = 2 * np.pi / bins
@@ -218,7 +219,7 @@ def heading_bins_of(headings: NDArray[np.floating], bins: int) -> tuple[NDArray[
 def box_arrays(
     boxes_per_scene: Sequence[Array], heading_bins: int, mean_sizes: Array, places: int = PLACES
 ) -> BoxArrays:
-    """The targets of a batch of scenes with boxes (K, 8) each; `mean_sizes` (NS, 3) metres. The size class is the class."""
+    """The targets of a batch of scenes with boxes (K, 8) each; `mean_sizes` (NS, 3) metres. The size class equals the class."""
     listed = [np.asarray(b, np.float64).reshape(-1, 8) for b in boxes_per_scene]
     means = np.asarray(mean_sizes, np.float64)
     shape = (len(listed), max([places, *map(len, listed)]))

@@ -1,7 +1,7 @@
 """The fine-tuning input pipeline of segmentation, step by step (spec C.3), in numpy.
 
-Coordinates before voxelisation are metres, after it voxels; colours are 0 to 255 until the network. Every function
-draws from the generator it is given, in a fixed order, and changes nothing in place.
+Coordinates are metres before voxelisation and voxels after it; colours are 0 to 255 until they reach the network. Every function
+draws from the given generator in a fixed order and does not modify its inputs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 class VoxelSample(NamedTuple):
     """coordinates (V, 3) int32 voxels; rgb (V, 3) float32 in 0..255; labels (V,) uint8, 255 ignored; instances (V,) int32, -1 for
-    none, where they were given."""
+    none, or None if none were given."""
 
     coordinates: NDArray[np.int32]
     rgb: NDArray[np.float32]
@@ -37,10 +37,10 @@ def training_sample(
     few_labels: bool = False,
     instances: NDArray[np.int32] | None = None,
 ) -> VoxelSample:
-    """One augmented training sample of a scene, whose points have labels (N,) and perhaps `instances` (N,), -1 for none.
-    Raises ValueError for a scene without points.
+    """Make one augmented training sample from a scene with labels (N,) and optional `instances` (N,), -1 for none.
 
-    With `few_labels` an unlabelled point does not conflict with the label of its voxel: it was never annotated.
+    With `few_labels`, unlabelled points do not conflict with the label of their voxel, as they were never annotated. Raises
+    ValueError for a scene without points.
     """
     if len(cloud.xyz) == 0:
         raise ValueError("the scene has no points")
@@ -86,7 +86,7 @@ def training_sample(
 
 
 def labels_of_the_labelled(labels: Array, voxels: Voxels, ignore: int = IGNORE) -> Array:
-    """(V,) the label that all labelled points of a voxel carry; `ignore` where they differ or there is none."""
+    """(V,) the label shared by all labelled points of a voxel; `ignore` if they differ or there are none."""
     known = labels != ignore
     rows, values, limits = voxels.inverse[known], labels[known], np.iinfo(labels.dtype)
     low = np.full(len(voxels.coordinates), limits.max, labels.dtype)
@@ -97,23 +97,23 @@ def labels_of_the_labelled(labels: Array, voxels: Voxels, ignore: int = IGNORE) 
 
 
 def evaluation_sample(cloud: Cloud, voxel_metres: float) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """A whole scene without augmentation: (V, 3) voxel coordinates from 0, and (V, 3) colours in 0..255.
+    """A whole scene without augmentation: voxel coordinates (V, 3) from 0, and colours (V, 3) in 0..255.
 
-    Row order is that of `evaluation_voxels`, which the scorer uses to find the labels again.
+    Rows are in the order of `evaluation_voxels`, which the scorer uses to match predictions with labels.
     """
     voxels = evaluation_voxels(cloud.xyz, voxel_metres)
     return voxels.coordinates, np.asarray(cloud.rgb)[voxels.representative].astype(np.float32)
 
 
 def evaluation_voxels(xyz: Array, voxel_metres: float) -> Voxels:
-    """The voxels that a scene is scored on , coordinates from 0."""
+    """The voxels that a scene is scored on, with coordinates from 0."""
     cells = to_cells(xyz, voxel_metres)
     return quantise(cells - cells.min(axis=0) if len(cells) else cells)
 
 
 def elastic_noise(xyz: Array, granularity: float, rng: Generator) -> NDArray[np.float32]:
-    """(X, Y, Z, 3) standard normal grid over the cloud's bounding box with a margin of one cell; `granularity` is its cell in
-    metres."""
+    """Standard normal noise on a grid (X, Y, Z, 3) over the cloud's bounding box, with a margin of one cell; `granularity` is the
+    cell size in metres."""
     cells = np.floor(np.ptp(xyz, axis=0) / granularity).astype(int) + 3
     return rng.standard_normal((*cells, 3), dtype=np.float32)
 
@@ -121,14 +121,14 @@ def elastic_noise(xyz: Array, granularity: float, rng: Generator) -> NDArray[np.
 def elastic_distortion(
     xyz: Array, granularity: float, magnitude: float, noise: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Move every point (N, 3) by the noise there, smoothed twice over three cells along each axis, times `magnitude` metres."""
+    """Displace points (N, 3) by the noise, smoothed twice over three cells along each axis, times `magnitude` metres."""
     import torch
     from scipy.ndimage import uniform_filter1d
 
     for axis in (0, 1, 2, 0, 1, 2):
         noise = uniform_filter1d(noise, 3, axis=axis, mode="constant")
     xyz = np.asarray(xyz, np.float64)
-    # Node i lies at minimum + (i - 1) * granularity; torch wants -1..1 from the first to the last, z first.
+    # Node i lies at minimum + (i - 1) * granularity; torch expects -1..1 from the first to the last node, z first.
     place = (xyz - (xyz.min(axis=0) - granularity)) * (2 / granularity / (np.array(noise.shape[:3]) - 1)) - 1
     grid = torch.from_numpy(np.ascontiguousarray(place[:, ::-1]))[None, None, None]
     volume = torch.from_numpy(np.ascontiguousarray(noise.transpose(3, 0, 1, 2))).double()[None]
@@ -137,7 +137,7 @@ def elastic_distortion(
 
 
 def random_rotation(degrees: tuple[float, float, float], rng: Generator) -> NDArray[np.float64]:
-    """(3, 3): rotations about x, y and z by uniform angles within the bounds, multiplied in random order."""
+    """(3, 3) product, in random order, of rotations about x, y and z by angles uniform within +/- `degrees`."""
     angles = np.radians([rng.uniform(-bound, bound) for bound in degrees])
     matrices = [axis_rotation(axis, angle) for axis, angle in enumerate(angles)]
     one, two, three = rng.permutation(3)
@@ -155,9 +155,9 @@ def axis_rotation(axis: int, angle: float) -> NDArray[np.float64]:
 
 
 def clip_mask(xyz: Array, bound: float, rng: Generator) -> NDArray[np.bool_]:
-    """(N,) points within `bound` metres of a jittered centre on every axis; all of a scene smaller than the bound.
+    """(N,) whether points lie within `bound` metres of a jittered centre on every axis; all points of a smaller scene.
 
-    A window that would be empty (the centre of an L-shaped room) keeps everything.
+    If the window would be empty (at the centre of an L-shaped room), all points are kept.
     """
     low, high = xyz.min(axis=0), xyz.max(axis=0)
     size = high - low
@@ -169,21 +169,21 @@ def clip_mask(xyz: Array, bound: float, rng: Generator) -> NDArray[np.bool_]:
 
 
 def crop_to_voxels(coordinates: NDArray[np.int64], limit: int, rng: Generator) -> NDArray[np.int64]:
-    """Sorted rows of the `limit` voxels nearest to a random voxel; all rows where there are no more."""
+    """Sorted rows of the `limit` voxels nearest to a random voxel; all rows if there are no more."""
     if len(coordinates) <= limit:
         return np.arange(len(coordinates))
     return nearest_rows(coordinates, coordinates[rng.integers(len(coordinates))], limit)
 
 
 def nearest_rows(points: Array, centre: Array, count: int) -> NDArray[np.int64]:
-    """Sorted rows of the `count` points (N, 3) nearest to `centre`, the first of equal ones; all rows where there are no more."""
+    """Sorted rows of the `count` points (N, 3) nearest to `centre`, ties by row; all rows if there are no more."""
     if len(points) <= count:
         return np.arange(len(points))
     return np.sort(np.argsort(((points - centre) ** 2).sum(axis=1), kind="stable")[:count])
 
 
 def flip_horizontal(coordinates: NDArray, probability: float, rng: Generator) -> NDArray:
-    """With `probability`: mirror x, and mirror y, each in half of the cases (c -> max - c)."""
+    """With `probability`: mirror x, and independently y, each in half of the cases (c -> max - c)."""
     if rng.random() >= probability:
         return coordinates
     flipped = coordinates.copy()
@@ -194,7 +194,7 @@ def flip_horizontal(coordinates: NDArray, probability: float, rng: Generator) ->
 
 
 def auto_contrast(rgb: Array, probability: float, rng: Generator) -> Array:
-    """With `probability`: blend with the colours stretched to 0..255, channel by channel; a constant channel stays."""
+    """With `probability`: blend with the colours stretched to 0..255, channel by channel; constant channels are unchanged."""
     if rng.random() >= probability:
         return rgb
     low, high = rgb.min(axis=0), rgb.max(axis=0)
@@ -205,14 +205,14 @@ def auto_contrast(rgb: Array, probability: float, rng: Generator) -> Array:
 
 
 def translate_colour(rgb: Array, ratio: float, rng: Generator) -> Array:
-    """With probability 0.95: add one shift to all colours, uniform within 255 * ratio per channel; clipped."""
+    """With probability 0.95: add one shift to all colours, uniform within 255 * ratio for each channel; clipped."""
     if rng.random() >= 0.95:
         return rgb
     return np.clip(rgb + rng.uniform(-1, 1, 3) * 255 * ratio, 0, 255)
 
 
 def jitter_colour(rgb: Array, std: float, rng: Generator) -> Array:
-    """With probability 0.95: Gaussian noise of 255 * std on every value; clipped."""
+    """With probability 0.95: add Gaussian noise of standard deviation 255 * std to every value; clipped."""
     if rng.random() >= 0.95:
         return rgb
     return np.clip(rgb + rng.normal(0, 1, rgb.shape) * 255 * std, 0, 255)

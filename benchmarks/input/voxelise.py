@@ -1,7 +1,7 @@
-"""Points to voxels and back, in numpy (spec A.7, section 0.2 item 1).
+"""Convert points to voxels and back, in numpy (spec A.7, section 0.2 item 1).
 
-Voxels come out sorted by (x, y, z), so that nothing downstream depends on the order of points or of a hash map; the
-representative of a voxel is its first point in file order; features are the representative's, never averaged.
+Voxels are sorted by (x, y, z), so that results do not depend on the order of points or on a hash map. A voxel is represented
+by its first point in file order; its features are those of that point, never an average.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def quantise(cells: NDArray[np.integer]) -> Voxels:
     low = cells.min(axis=0)
     extent = cells.max(axis=0) - low + 1
     if float(extent[0]) * float(extent[1]) * float(extent[2]) >= 2.0**62:
-        raise ValueError(f"the cloud spans {extent.tolist()} voxels, too many to number; is the voxel size right?")
+        raise ValueError(f"the cloud spans {extent.tolist()} voxels, more than can be numbered; check the voxel size")
     shifted = cells - low
     keys = (shifted[:, 0] * extent[1] + shifted[:, 1]) * extent[2] + shifted[:, 2]
     bits = len(cells).bit_length()
     if int(keys.max()).bit_length() + bits > 62:
         _, representative, inverse = np.unique(keys, return_index=True, return_inverse=True)
         return Voxels(cells[representative].astype(np.int32), representative, inverse.reshape(-1))
-    # Key and point number in one number: a plain sort, which is many times quicker than a stable sort of indices.
+    # Key and point index packed into one number: a plain sort, many times faster than a stable sort of indices.
     packed = np.sort((keys << bits) | np.arange(len(keys)))
     order, ordered = packed & ((1 << bits) - 1), packed >> bits
     first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
@@ -53,15 +53,12 @@ def quantise(cells: NDArray[np.integer]) -> Voxels:
 
 
 def to_cells(xyz: NDArray[np.floating], voxel: float) -> NDArray[np.int64]:
-    """True floor of metres (N, 3) over the voxel size, also for negative coordinates."""
+    """Cells (N, 3) of points (N, 3) in metres: the true floor of position over voxel size, also for negative coordinates."""
     return np.floor(np.asarray(xyz, dtype=np.float64) / voxel).astype(np.int64)
 
 
 def voxel_labels(labels: NDArray[Any], voxels: Voxels, ignore: int = IGNORE) -> NDArray[Any]:
-    """(N,) labels per point to (V,) per voxel: the common label, or `ignore` where the points of a voxel disagree.
-
-    The type of the labels is kept.
-    """
+    """Labels (N,) of points to labels (V,) of voxels, in the same dtype: the common label, or `ignore` if points disagree."""
     first = np.asarray(labels)[voxels.representative]
     differs = np.asarray(labels) != first[voxels.inverse]
     conflict = np.bincount(voxels.inverse[differs], minlength=len(first)) > 0

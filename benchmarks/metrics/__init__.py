@@ -1,1 +1,1 @@
-"""Scores from labels and predictions; plain numpy, no network needed."""
+"""Compute scores from labels and predictions, in numpy alone; no network is needed."""

@@ -1,7 +1,7 @@
-"""From what a detector says to boxes, and their average precision (spec F.3, F.4).
+"""Decode detector outputs to boxes, and compute their average precision (spec F.3, F.4).
 
-Only the matching needs boxes; what one scene contributes to the score of one class is a list of scored verdicts and a number of
-objects, which can be kept without points and joined over scenes.
+Only the matching needs boxes. A scene's contribution to the score of a class is a list of scored verdicts and a number of
+objects, which can be stored without points and joined over scenes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pretrain_bench.benchmarks.input.boxes import extents, oriented_iou, points_inside, suppress
 
 OVERLAPS = (0.25, 0.5)
-"""Overlaps that a match must exceed."""
+"""Overlaps (intersection over union) that a match must exceed."""
 SUPPRESSION_OVERLAP = 0.25
 LEAST_OBJECTNESS = 0.05
 LEAST_POINTS_IN_BOX = 5
@@ -35,7 +35,7 @@ class RawBoxes(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """Boxes (K, 7) with their objectness (K,) and class probabilities (K, C)."""
+    """Boxes (K, 7) with objectness (K,) and class probabilities (K, C)."""
 
     boxes: NDArray[np.float64]
     objectness: NDArray[np.float64]
@@ -43,7 +43,7 @@ class Detections(NamedTuple):
 
 
 class Verdicts(NamedTuple):
-    """Of one class at one overlap: score and truth of every detection, and how many objects there are."""
+    """For one class at one overlap: the score and correctness of every detection, and the number of objects."""
 
     scores: NDArray[np.float64]
     true: NDArray[np.bool_]
@@ -51,7 +51,7 @@ class Verdicts(NamedTuple):
 
 
 def decode(raw: RawBoxes, mean_sizes: NDArray[np.floating]) -> Detections:
-    """All proposals as boxes: the bin and the size class with the highest score, with their residuals."""
+    """Decode all proposals to boxes: the heading bin and size class with the highest score, plus their residuals."""
     rows = np.arange(len(raw.centres))
     bins = raw.heading_scores.shape[1]
     chosen = raw.heading_scores.argmax(axis=1)
@@ -69,8 +69,8 @@ def survivors(
     in_plan: bool = False,
     xyz: NDArray[np.floating] | None = None,
 ) -> NDArray[np.int64]:
-    """Sorted rows that survive suppression by the axis-aligned extents of the boxes, by objectness; of each class on its own, as
-    CSC does, or among all. With `xyz` boxes with fewer than 5 of these points are left out first."""
+    """Sorted rows that survive suppression on the axis-aligned extents of the boxes, by objectness: within each class, as in
+    CSC, or over all classes. With `xyz`, boxes that contain fewer than 5 of these points are removed first."""
     rows = np.arange(len(detections.boxes))
     if xyz is not None:
         rows = np.array(
@@ -84,15 +84,15 @@ def survivors(
 
 
 def kept(detections: Detections) -> Detections:
-    """What counts: survivors of the suppression within each class whose objectness is above LEAST_OBJECTNESS."""
+    """The detections to score: survivors of the suppression within each class, with objectness above LEAST_OBJECTNESS."""
     rows = survivors(detections)
     rows = rows[detections.objectness[rows] > LEAST_OBJECTNESS]
     return Detections(detections.boxes[rows], detections.objectness[rows], detections.classes[rows])
 
 
 def scored(detections: Detections, every_class: bool = True) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """For each class its boxes and scores: every box for every class with objectness times the probability of the class (as CSC
-    does), or each box for its likeliest class with its objectness."""
+    """Boxes and scores for each class. With `every_class`, as in CSC, each box counts for every class, with objectness times
+    class probability; otherwise it counts only for its likeliest class, with its objectness."""
     if every_class:
         return [
             (detections.boxes, detections.objectness * detections.classes[:, c])
@@ -111,9 +111,10 @@ def scene_verdicts(
     objects: NDArray[np.floating],
     overlaps: Iterable[float] = OVERLAPS,
 ) -> list[Verdicts]:
-    """For each overlap the verdicts on the detections (K, 7) of one class, `objects` (G, 7) being what there is of it.
+    """Judge the detections (K, 7) of one class against its objects (G, 7), for each overlap.
 
-    By decreasing score a detection is true if the object that it overlaps most exceeds the overlap and is still free.
+    In order of decreasing score, a detection is correct if the object with the largest overlap exceeds the threshold and is
+    unmatched.
     """
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
     boxes, scores = np.asarray(boxes, np.float64)[order], np.asarray(scores, np.float64)[order]
@@ -134,7 +135,7 @@ def scene_verdicts(
 
 
 def joined(parts: Iterable[Verdicts]) -> Verdicts:
-    """The verdicts of several scenes as one."""
+    """Join the verdicts of several scenes."""
     listed = list(parts)
     return Verdicts(
         np.concatenate([np.zeros(0), *(p.scores for p in listed)]),
@@ -154,7 +155,7 @@ def average_precision(verdicts: Verdicts) -> tuple[float, float]:
 
 
 def envelope_area(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
-    """The area of VOC: at every recall the best precision at that recall or above, over all points."""
+    """Average precision as in VOC, over all points: at each recall the best precision at that recall or above."""
     recall = np.concatenate([[0.0], recall, [1.0]])
     best = np.maximum.accumulate(np.concatenate([[0.0], precision, [0.0]])[::-1])[::-1]
     return float((np.diff(recall) * best[1:]).sum())

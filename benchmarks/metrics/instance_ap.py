@@ -1,7 +1,7 @@
 """Average precision of instances, by ScanNet's definition (spec F.2).
 
-What one scene contributes to the score of one class at one threshold is a list of scored verdicts and a number of missed
-instances; lists of scenes are joined and turned into a precision-recall curve. So a scene's part can be kept without its points.
+A scene's contribution to the score of one class at one threshold is a list of scored verdicts and a number of missed instances,
+which can be stored without points. The lists of all scenes are joined and give the precision-recall curve.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 THRESHOLDS = (*(round(0.5 + 0.05 * i, 2) for i in range(9)), 0.25)
-"""Overlaps that a match must exceed; AP is the mean over all but the last."""
+"""Overlaps that a match must exceed; AP is the mean over all but the last one."""
 
 
 class Instances(NamedTuple):
-    """Predicted instances of a scene: points[starts[i]:starts[i + 1]] are the distinct rows of instance i, classes (P,) and
-    confidences (P,) what is said of it. Order matters: matching goes through them as listed."""
+    """Predicted instances of a scene: points[starts[i]:starts[i + 1]] are the distinct rows of instance i, with classes (P,) and
+    confidences (P,). Their order matters: matching follows it."""
 
     points: NDArray[np.integer]
     starts: NDArray[np.integer]
@@ -27,7 +27,8 @@ class Instances(NamedTuple):
 
 
 class Verdicts(NamedTuple):
-    """Of one class at one threshold: confidence and truth of every prediction that counts, and missed instances."""
+    """For one class at one threshold: confidence and correctness of every counted prediction, and the number of missed
+    instances."""
 
     confidences: NDArray[np.float64]
     true: NDArray[np.bool_]
@@ -42,11 +43,12 @@ def scene_verdicts(
     least_points: int = 10,
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> dict[int, list[Verdicts] | None]:
-    """For each of `valid_classes` the verdicts at each threshold; None where the scene has neither instance nor prediction of it.
+    """Judge the predictions of each of `valid_classes` at each threshold; None for a class with neither instances nor
+    predictions.
 
-    `classes` and `instances` (N,) label every point; a negative instance, or a class that is not valid, is void. An instance with
-    fewer than `least_points` points is nothing that can be found or missed, and such a prediction is not looked at.
-    Raises ValueError for arrays of different lengths and for a row outside of the scene.
+    `classes` and `instances` (N,) label every point; points with a negative instance or an invalid class are void. Instances with
+    fewer than `least_points` points are neither found nor missed, and predictions of that size are ignored. Raises ValueError for
+    arrays of different lengths and for rows outside the scene.
     """
     classes, instances = np.asarray(classes).astype(np.int64), np.asarray(instances).astype(np.int64)
     if classes.shape != instances.shape:
@@ -55,7 +57,7 @@ def scene_verdicts(
     if len(predicted.points) and not (predicted.points.min() >= 0 and predicted.points.max() < len(classes)):
         raise ValueError(f"a predicted instance holds a row outside 0..{len(classes) - 1}")
     void = (instances < 0) | ~np.isin(classes, valid_classes)
-    # One number for each labelled instance (class and instance together), -1 for void.
+    # One id for each labelled instance (class and instance combined), -1 for void.
     pairs, number = np.unique(np.stack([classes[~void], instances[~void]], axis=1), axis=0, return_inverse=True)
     of_point = np.full(len(classes), -1, np.int64)
     of_point[~void] = number.reshape(-1)
@@ -81,7 +83,7 @@ def scene_verdicts(
 
 
 def _common_points(who: NDArray[np.int64], what: NDArray[np.int64], rows: int, columns: int) -> NDArray[np.int64]:
-    """(rows, columns + 1) points that prediction and instance share; the last column counts void."""
+    """(rows, columns + 1) number of points shared by prediction and instance; the last column counts void points."""
     flat = who * (columns + 1) + np.where(what < 0, columns, what)
     return np.bincount(flat, minlength=rows * (columns + 1)).reshape(rows, columns + 1)
 
@@ -93,10 +95,11 @@ def _match(
     confidences: NDArray[np.float64],
     threshold: float,
 ) -> Verdicts:
-    """Match predictions (rows) with instances (columns), instance by instance, in the order in which they are listed.
+    """Match predictions (rows) with instances (columns), instance by instance in the listed order.
 
-    A second match of an instance counts as false, with the lower of both confidences, and stays free for other instances. A
-    prediction that matches no instance at all is false, unless more than `threshold` of it is void or too small an instance.
+    A second match of an instance counts as false, with the lower of the two confidences, and stays available for other
+    instances. A prediction without any match is false, unless more than `threshold` of it is void or lies in instances that
+    are too small.
     """
     hits = overlap > threshold
     used = np.zeros(len(overlap), dtype=bool)
@@ -127,7 +130,7 @@ def _match(
 
 
 def joined(parts: Iterable[Verdicts]) -> Verdicts:
-    """The verdicts of several scenes as one."""
+    """Join the verdicts of several scenes."""
     listed = list(parts)
     return Verdicts(
         np.concatenate([np.zeros(0), *(p.confidences for p in listed)]),
@@ -137,8 +140,9 @@ def joined(parts: Iterable[Verdicts]) -> Verdicts:
 
 
 def average_precision(verdicts: Verdicts) -> float:
-    """Area under the precision-recall curve with a point for each distinct confidence; recall steps are halved to both sides,
-    from (precision 1, recall 0) on. NaN for a class without any instance, 0 for one without any prediction that counts."""
+    """Area under the precision-recall curve, with a point for each distinct confidence; each recall step is split evenly
+    between its neighbours, starting at (precision 1, recall 0). NaN for a class without instances, 0 without counted
+    predictions."""
     true = int(verdicts.true.sum())
     if true + verdicts.missed == 0:
         return float("nan")

@@ -1,9 +1,9 @@
-"""Metrics in words: what tables, axes and the command line call them."""
+"""Display names of metrics for tables, axes and the command line."""
 
 from __future__ import annotations
 
 CHECKPOINTS = ("final", "selected", "best")
-"""Which weights a metric is of, as its name ends: the last, the best on held-out training scenes, the best on the test split."""
+"""Suffix of a metric to the weights it belongs to: the last, the best on held-out training scenes, the best on the test split."""
 
 TITLES = {
     "miou_voxel": "mIoU on voxels",
@@ -11,7 +11,7 @@ TITLES = {
     "ap50": "AP50 of instances",
     "map50": "mAP50 of boxes",
 }
-"""What a task can be judged by (`HeadlineMetric`)."""
+"""Metrics that a task can use as its headline (`HeadlineMetric`)."""
 
 SHOWN = {
     "semantic": {
@@ -33,7 +33,7 @@ SHOWN = {
         "recall25": "recall of boxes at 25",
     },
 }
-"""Metrics over all classes, by kind of task, the most telling first."""
+"""Metrics over all classes by kind of task, the most informative first."""
 
 OVER_ALL = tuple(dict.fromkeys(name for shown in SHOWN.values() for name in shown))
-"""Every metric over all classes."""
+"""All metrics over all classes."""

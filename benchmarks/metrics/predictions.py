@@ -1,6 +1,6 @@
-"""Saved predictions: one compressed file a scene, with a format version. Read without trust: no pickles, sizes capped.
+"""Saved predictions: one compressed file for each scene, with a format version. Reading is safe: no pickles, limited sizes.
 
-What a file holds depends on the kind of the task: see `LAYOUTS`. Only its own fields, in their types, with shapes that agree.
+The content depends on the kind of task, see `LAYOUTS`: exactly the listed fields, in their dtypes, with consistent shapes.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ FORMAT_VERSION = 1
 HEADER_BYTES = 1024
 MOST_INSTANCES, MOST_BOXES = 65_535, 4096
 MOST_SHARES = 4
-"""How often a voxel may be part of predicted instances, in the mean over a scene."""
+"""Largest average number of predicted instances that a voxel of a scene may belong to."""
 
 MOST_UNTYPED_BYTES = 256 << 20
 
 Prediction = dict[str, NDArray[Any]]
 Layout = dict[str, tuple[str, tuple[str | int, ...]]]
-"""Field to type and shape; a letter stands for a length that is the same wherever it stands."""
+"""Field to dtype and shape; equal letters stand for equal lengths."""
 
 LAYOUTS: dict[str, Layout] = {
     # Class of every voxel.
     "semantic": {"classes": ("uint8", ("V",))},
-    # The same, and P instances: voxels[starts[i]:starts[i + 1]] are the rows of instance i, with its class and confidence.
+    # Also P instances: voxels[starts[i]:starts[i + 1]] are the rows of instance i, with its class and confidence.
     "instance": {
         "classes": ("uint8", ("V",)),
         "voxels": ("int32", ("M",)),
@@ -61,9 +61,9 @@ def write(folder: Path, predictions: Mapping[str, Prediction]) -> None:
 
 
 def read(folder: Path, scene: str, kind: str, sizes: Mapping[str, int]) -> Prediction:
-    """The prediction of one scene; `sizes` gives the letters that are known, such as V.
+    """Read the prediction of one scene; `sizes` gives the known lengths by letter, such as V.
 
-    Raises DataError for a file that is missing, damaged, of another task, or of other sizes (another voxel size).
+    Raises DataError if the file is missing, damaged, of another task or of other sizes (another voxel size).
     """
     layout, path = LAYOUTS[kind], folder / f"{scene}.npz"
     try:
@@ -80,7 +80,7 @@ def read(folder: Path, scene: str, kind: str, sizes: Mapping[str, int]) -> Predi
             version, arrays = int(archive["format_version"]), {name: archive[name] for name in layout}
     except FileNotFoundError:
         raise DataError(f"{path.name}: no predictions for scene {scene}") from None
-    except Exception as error:  # zipfile and numpy raise many kinds for damaged archives
+    except Exception as error:  # zipfile and numpy raise many exceptions on damaged archives
         raise DataError(f"{path.name}: cannot be read as predictions: {error}") from None
     known = dict(sizes)
     for name, (dtype, shape) in layout.items():
@@ -99,8 +99,8 @@ def read(folder: Path, scene: str, kind: str, sizes: Mapping[str, int]) -> Predi
 
 
 def digest(predictions: Mapping[str, Prediction]) -> str:
-    """sha256 over the arrays of every scene (shapes and types: `LAYOUTS`): equal predictions have equal digests, whatever file
-    they are in."""
+    """sha256 over the arrays of every scene (`LAYOUTS`): equal predictions have equal digests, in whatever files they are
+    stored."""
     hashed = hashlib.sha256()
     for scene, arrays in sorted(predictions.items()):
         for name, array in sorted(arrays.items()):
@@ -111,8 +111,8 @@ def digest(predictions: Mapping[str, Prediction]) -> str:
 
 
 def read_untyped(path: Path) -> Prediction:
-    """The arrays of a prediction file of any kind of task, without its format version. Raises DataError where the file cannot be
-    read, or unpacks to more than MOST_UNTYPED_BYTES."""
+    """Read the arrays of a prediction file of any kind of task, without its format version. Raises DataError if it is
+    unreadable or unpacks to more than MOST_UNTYPED_BYTES."""
     try:
         with open_plain(path) as file:
             unpacked = unpacked_bytes(file)
@@ -120,12 +120,12 @@ def read_untyped(path: Path) -> Prediction:
             raise ValueError(f"{unpacked:,} bytes unpacked")
         with open_plain(path) as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files if name != "format_version"}
-    except Exception as error:  # zipfile and numpy raise many kinds for damaged archives
+    except Exception as error:  # zipfile and numpy raise many exceptions on damaged archives
         raise DataError(f"{path.name}: cannot be read as predictions: {error}") from None
 
 
 def is_constant(prediction: Prediction) -> bool:
-    """Whether a prediction says the same everywhere, or nothing: two networks that learnt nothing may agree in it."""
+    """Whether a prediction is the same everywhere, or empty: two networks that learnt nothing may agree in such a prediction."""
     return all(array.size == 0 or bool((array == array.flat[0]).all()) for array in prediction.values())
 
 

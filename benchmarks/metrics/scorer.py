@@ -1,7 +1,7 @@
-"""Takes predictions, gives back numbers. The only place that reads test labels.
+"""Score predictions against test labels. No other module reads test labels.
 
-A scorer turns each scene's prediction into counts (plain lists and numbers, as JSON holds them) from which, over all scenes,
-every metric follows; so the metrics can be recomputed from the counts without the data.
+A scorer reduces each scene's prediction to counts (lists and numbers that JSON can hold). Every metric follows from the counts
+of all scenes, so metrics can be recomputed without the data.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ MOST_COUNTED = 1 << 53
 
 
 class Scorer(Protocol):
-    """What every kind of task has."""
+    """The interface of the scorers of all kinds of task."""
 
     def read(self, folder: Path, scene: str) -> Prediction:
-        """A saved prediction, checked. Raises DataError."""
+        """Read and check a saved prediction. Raises DataError."""
 
     def counts(self, scene: str, prediction: Prediction) -> Counts:
-        """What a scene contributes to every metric. Raises ValueError for a prediction that is none of this scene."""
+        """A scene's contribution to every metric. Raises ValueError for a prediction that does not fit the scene."""
 
     def score(self, predictions: Mapping[str, Prediction]) -> Metrics:
         """Flat metrics over all scenes. Raises ValueError for a scene without a prediction."""
 
     def constant(self, scene: str) -> Prediction:
-        """What a predictor without any input would say, whatever the scene shows."""
+        """The prediction of a constant predictor, which does not look at the scene."""
 
 
 def scorer_of(
@@ -65,7 +65,7 @@ def scorer_of(
 
 
 def metrics_of_counts(counts: Sequence[Counts]) -> Metrics:
-    """The metrics that the counts of all test scenes give, whatever the kind of task."""
+    """The metrics from the counts of all test scenes, for any kind of task."""
     if not counts:
         return {}
     if "boxes" in counts[0]:
@@ -77,14 +77,14 @@ def metrics_of_counts(counts: Sequence[Counts]) -> Metrics:
 
 
 def confusion_of_counts(counts: Sequence[Counts]) -> dict[str, list[list[int]]]:
-    """The (classes, classes) counts over all test scenes, on `voxel` and where there are any on `point`; none for boxes."""
+    """Confusion matrices (classes, classes) over all test scenes, for `voxel` and, if counted, `point`; empty for boxes."""
     levels = [level for level in ("voxel", "point") if counts and level in counts[0]]
     return {level: np.sum([np.asarray(c[level], np.int64) for c in counts], axis=0).tolist() for level in levels}
 
 
 def label_totals(counts: Counts) -> LabelTotals:
-    """What the labels of a scene alone decide, so that it is the same for every prediction: how many voxels, points or boxes have
-    each class."""
+    """The part of a scene's counts that its labels alone determine, whatever the prediction: the number of voxels, points or
+    boxes of each class."""
     totals: LabelTotals = {}
     for level in ("voxel", "point"):
         if level in counts:
@@ -95,9 +95,9 @@ def label_totals(counts: Counts) -> LabelTotals:
 
 
 def counts_problem(counts: Counts, classes: int, points: int | None = None) -> str | None:
-    """Why these cannot be the counts of a scene, of `points` points where that is known; None where they can.
+    """Why these cannot be the counts of a scene (of `points` points, if known); None if they can.
 
-    Raises LookupError or TypeError for what is not counts at all.
+    Raises LookupError or TypeError for data that are not counts at all.
     """
     for level in ("voxel", "point"):
         if level not in counts:
@@ -109,16 +109,16 @@ def counts_problem(counts: Counts, classes: int, points: int | None = None) -> s
             return f"{level}: a count that is negative or not a whole number"
         total = sum(map(sum, rows))
         if points is not None and total > points:
-            return f"{level}: {total:,} counted, and the scene has {points:,} points"
+            return f"{level}: {total:,} counted, but the scene has {points:,} points"
     lists = [t for v in (counts.get("instances") or {}).values() if v for t in v]
     for confidences, true, missed in [*lists, *(t for v in counts.get("boxes") or () for t in v)]:
         if len(confidences) != len(true) or not set(true) <= {0, 1} or type(missed) is not int or missed < 0:
-            return "instances or boxes: a verdict that is neither right nor wrong, or a negative count"
+            return "instances or boxes: lists of unequal length, a verdict other than 0 or 1, or a negative count"
     return None
 
 
 class SemanticScorer:
-    """Scores voxel predictions of whole scenes on voxels (the paper's protocol) and on points."""
+    """Scores voxel predictions of whole scenes, on voxels (the paper's protocol) and on points."""
 
     def __init__(
         self, view: Path, scenes: Iterable[str], voxel_metres: float, classes: int, label_ids: Sequence[int] = ()
@@ -132,10 +132,10 @@ class SemanticScorer:
             labels = np.asarray(load_labels(view, scene, label_ids).semantic)
             self._voxel[scene] = voxel_labels(labels, voxels)
             self._point[scene] = labels
-            self._inverse[scene] = voxels.inverse.astype(np.int32)  # a whole drive is held at once
+            self._inverse[scene] = voxels.inverse.astype(np.int32)  # int64 would double the memory of a drive
 
     def voxels(self, scene: str) -> int:
-        """How many predictions a scene needs."""
+        """Number of voxels that a scene's prediction must cover."""
         return len(self._voxel[scene])
 
     def read(self, folder: Path, scene: str) -> Prediction:
@@ -143,7 +143,7 @@ class SemanticScorer:
         return prediction_files.read(folder, scene, "semantic", {"V": self.voxels(scene)})
 
     def counts(self, scene: str, prediction: Prediction) -> Counts:
-        """`voxel` and `point`: (classes, classes) counts of one scene, rows are labels."""
+        """`voxel` and `point`: confusion matrices (classes, classes) of one scene, with labels as rows."""
         classes = prediction["classes"]
         voxel = confusion_matrix(self._voxel[scene], classes, self.classes)
         point = confusion_matrix(self._point[scene], classes[self._inverse[scene]], self.classes)
@@ -152,16 +152,16 @@ class SemanticScorer:
     def score(self, predictions: Mapping[str, Prediction]) -> Metrics:
         """`miou_voxel`, `miou_voxel_labelled`, `miou_point`, `accuracy_voxel`, `iou_voxel/<class id>`, `iou_point/<class id>`.
 
-        A value that is not defined (no labels at all) is None.
+        An undefined value (no labels at all) is None.
         """
         return metrics_of_counts([self.counts(s, _of(predictions, s)) for s in self._voxel])
 
     def constant(self, scene: str) -> Prediction:
-        """What a predictor without any input would say: the most frequent label everywhere."""
+        """The prediction of a constant predictor: the most frequent label everywhere."""
         return {"classes": np.full(self.voxels(scene), self.majority_class(), np.uint8)}
 
     def majority_class(self) -> int:
-        """The most frequent label of all scenes."""
+        """The most frequent label over all scenes."""
         counts = sum(np.bincount(v, minlength=256)[: self.classes] for v in self._voxel.values())
         return int(np.argmax(counts))
 
@@ -169,7 +169,7 @@ class SemanticScorer:
 class InstanceScorer:
     """Scores voxel classes and instances of whole scenes, on voxels (spec F.2). `counted` are the classes with instances.
 
-    A voxel whose points disagree about their class or instance is void, as is one of another class or without an instance.
+    A voxel is void if its points disagree about class or instance, if its class is not counted, or if it has no instance.
     """
 
     def __init__(
@@ -199,18 +199,20 @@ class InstanceScorer:
         starts, voxels = arrays["starts"].astype(np.int64), arrays["voxels"]
         instances = len(arrays["instance_classes"])
         if len(starts) != instances + 1 or starts[0] != 0 or starts[-1] != len(voxels) or (np.diff(starts) < 0).any():
-            raise DataError(f"{scene}.npz: starts: expected {instances + 1} numbers that grow from 0 to {len(voxels)}")
+            raise DataError(
+                f"{scene}.npz: starts: expected {instances + 1} non-decreasing numbers from 0 to {len(voxels)}"
+            )
         if len(voxels) and not (voxels.min() >= 0 and voxels.max() < len(self._semantic[scene])):
             raise DataError(f"{scene}.npz: voxels: a row outside 0..{len(self._semantic[scene]) - 1}")
         pairs = np.repeat(np.arange(instances), np.diff(starts)) * len(self._semantic[scene]) + voxels
         if len(np.unique(pairs)) != len(pairs):
-            raise DataError(f"{scene}.npz: voxels: an instance names a voxel twice")
+            raise DataError(f"{scene}.npz: voxels: an instance lists a voxel twice")
         if not np.isfinite(arrays["confidences"]).all():
             raise DataError(f"{scene}.npz: confidences: not all are finite")
         return arrays
 
     def counts(self, scene: str, prediction: Prediction) -> Counts:
-        """`voxel`, and `instances`: for each counted class and threshold confidences, verdicts and missed instances; see
+        """`voxel`, and `instances`: confidences, verdicts and missed instances for each counted class and threshold; see
         `instance_ap`."""
         instances = Instances(
             prediction["voxels"], prediction["starts"], prediction["instance_classes"], prediction["confidences"]
@@ -230,12 +232,12 @@ class InstanceScorer:
     def score(self, predictions: Mapping[str, Prediction]) -> Metrics:
         """`ap`, `ap50`, `ap25` and the same with `/<class id>`; `miou_voxel`, `accuracy_voxel` and `iou_voxel/<class id>`.
 
-        A value that is not defined is None.
+        An undefined value is None.
         """
         return metrics_of_counts([self.counts(s, _of(predictions, s)) for s in self._semantic])
 
     def constant(self, scene: str) -> Prediction:
-        """What a predictor without any input would say: everything is one instance of the most frequent class that has any."""
+        """The prediction of a constant predictor: one instance, of the most frequent class that has any, covers everything."""
         voxels = len(self._semantic[scene])
         sizes = sum(np.bincount(v, minlength=256)[: self.classes] for v in self._semantic.values())
         named = max(self.counted, key=lambda c: int(sizes[c]))  # type: ignore[index]
@@ -249,7 +251,7 @@ class InstanceScorer:
 
 
 class DetectionScorer:
-    """Scores boxes of whole scenes (spec F.4), in the frame that the scene's boxes are labelled in."""
+    """Scores the boxes of whole scenes (spec F.4), along the axes in which the scene's boxes are labelled."""
 
     def __init__(self, view: Path, scenes: Iterable[str], classes: int) -> None:
         self.classes = classes
@@ -266,7 +268,7 @@ class DetectionScorer:
         return arrays
 
     def counts(self, scene: str, prediction: Prediction) -> Counts:
-        """`boxes`: for each class and overlap scores, verdicts and the number of objects; see `detection_ap`."""
+        """`boxes`: scores, verdicts and the number of objects for each class and overlap; see `detection_ap`."""
         objects = self._boxes[scene]
         result = detection_ap.Detections(prediction["boxes"], prediction["objectness"], prediction["probabilities"])
         verdicts = [
@@ -278,11 +280,11 @@ class DetectionScorer:
         }
 
     def score(self, predictions: Mapping[str, Prediction]) -> Metrics:
-        """`map25`, `map50`, `recall25`, `recall50`, and `ap25/<class id>`, `ap50/<class id>`; None where not defined."""
+        """`map25`, `map50`, `recall25`, `recall50`, and `ap25/<class id>`, `ap50/<class id>`; None if undefined."""
         return metrics_of_counts([self.counts(s, _of(predictions, s)) for s in self._boxes])
 
     def constant(self, scene: str) -> Prediction:
-        """What a predictor without any input would say: in every scene the mean box of the most frequent class, once."""
+        """The prediction of a constant predictor: in every scene the mean box of the most frequent class, once."""
         boxes = np.concatenate([np.zeros((0, 8)), *self._boxes.values()])
         named = int(np.bincount(boxes[:, 7].astype(int), minlength=self.classes).argmax()) if len(boxes) else 0
         mine = boxes[boxes[:, 7] == named]
@@ -294,13 +296,13 @@ class DetectionScorer:
 def voxel_instances(
     semantic: NDArray[np.integer], instance: NDArray[np.integer], voxels: Voxels, counted: Sequence[int]
 ) -> NDArray[np.int32]:
-    """(V,) the instance that all points of a voxel share, -1 where they do not, or where the class has no instances."""
+    """(V,) the instance shared by all points of a voxel; -1 if they disagree or their class has no instances."""
     known = np.isin(semantic, list(counted)) & (np.asarray(semantic) != IGNORE)
     return voxel_labels(np.where(known, instance, -1).astype(np.int32), voxels, ignore=-1)
 
 
 def metrics_of(voxel: NDArray[np.int64], point: NDArray[np.int64]) -> Metrics:
-    """The flat metrics of (classes, classes) counts on voxels and on points, rows are labels."""
+    """Metrics from confusion matrices (classes, classes) on voxels and on points, with labels as rows."""
     metrics: Metrics = {
         "miou_voxel": _number(mean_iou(voxel)),
         "miou_voxel_labelled": _number(mean_iou(voxel, labelled_only=True)),
@@ -313,7 +315,7 @@ def metrics_of(voxel: NDArray[np.int64], point: NDArray[np.int64]) -> Metrics:
 
 
 def instance_metrics(counts: Sequence[Counts]) -> Metrics:
-    """The flat metrics of the counts of all scenes."""
+    """Metrics of instances from the counts of all scenes."""
     voxel = np.sum([np.asarray(c["voxel"], np.int64) for c in counts], axis=0)
     precision: dict[str, list[float]] = {"ap": [], "ap50": [], "ap25": []}
     metrics: Metrics = {}
@@ -338,7 +340,7 @@ def instance_metrics(counts: Sequence[Counts]) -> Metrics:
 
 
 def detection_metrics(scenes: Sequence[Any]) -> Metrics:
-    """The flat metrics of the verdicts of all scenes."""
+    """Metrics of detection from the counts of all scenes."""
     metrics: Metrics = {}
     for place, overlap in enumerate(detection_ap.OVERLAPS):
         name = f"{100 * overlap:.0f}"

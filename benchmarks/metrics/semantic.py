@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 
 def confusion_matrix(labels: NDArray[np.integer], predictions: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
-    """(classes, classes) counts, rows are labels, columns predictions. Labels outside [0, classes) are left out.
+    """Count labels (rows) against predictions (columns), (classes, classes) int64. Labels outside [0, classes) are skipped.
 
-    Raises ValueError where the lengths differ or a counted prediction is outside [0, classes).
+    Raises ValueError if the lengths differ or a counted prediction is outside [0, classes).
     """
     labels, predictions = np.asarray(labels).astype(np.int64), np.asarray(predictions).astype(np.int64)
     if labels.shape != predictions.shape:
@@ -22,7 +22,7 @@ def confusion_matrix(labels: NDArray[np.integer], predictions: NDArray[np.intege
 
 
 def iou_per_class(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """TP / (TP + FP + FN) for each class; NaN for a class that has neither labels nor predictions."""
+    """TP / (TP + FP + FN) for each class; NaN for a class with neither labels nor predictions."""
     true_positive = np.diag(confusion).astype(np.float64)
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - true_positive
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -30,7 +30,7 @@ def iou_per_class(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def mean_iou(confusion: NDArray[np.int64], labelled_only: bool = False) -> float:
-    """Mean over the classes that are labelled or predicted (or labelled only); NaN where there is none."""
+    """Mean IoU over the classes that are labelled or predicted (only labelled with `labelled_only`); NaN if there are none."""
     iou = iou_per_class(confusion)
     if labelled_only:
         iou = iou[confusion.sum(axis=1) > 0]
@@ -38,6 +38,6 @@ def mean_iou(confusion: NDArray[np.int64], labelled_only: bool = False) -> float
 
 
 def accuracy(confusion: NDArray[np.int64]) -> float:
-    """Share of counted points that are right; NaN where none is counted."""
+    """Share of counted points that are correct; NaN if none is counted."""
     total = confusion.sum()
     return float(np.trace(confusion) / total) if total else float("nan")

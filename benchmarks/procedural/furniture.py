@@ -101,7 +101,7 @@ def sofa(rng: Generator) -> Part:
 
 
 def bookshelf(rng: Generator) -> Part:
-    """Two sides, a back, shelves, and rows of books, which are part of it as in S3DIS."""
+    """Two sides, a back, shelves, and rows of books, which belong to it as in S3DIS."""
     w, d, h = rng.uniform(0.8, 1.5), rng.uniform(0.28, 0.4), rng.uniform(1.3, 2.1)
     look = draw_look(rng, "bookshelf")
     shelves = int(rng.integers(3, 6))
@@ -231,7 +231,7 @@ def rack(rng: Generator) -> Part:
 
 
 def clutter(rng: Generator) -> Part:
-    """A small thing: a box, a pot, a ball, a lamp, a screen or a bin."""
+    """A small object: a box, a pot, a ball, a lamp, a screen or a bin."""
     w, d, h = rng.uniform(0.08, 0.4, 3)
     look, other = draw_look(rng, "clutter"), draw_look(rng, "clutter")
     kind = int(rng.integers(5))
@@ -262,7 +262,7 @@ def clutter(rng: Generator) -> Part:
 
 
 def panel(label: str, width: float, bottom: float, top: float, thick: float) -> Callable[[Generator], Part]:
-    """A flat thing in a frame that hangs on a wall, its back at y = 0."""
+    """A flat framed object that hangs on a wall, with its back at y = 0."""
 
     def build(rng: Generator) -> Part:
         look, frame, t = draw_look(rng, label), draw_look(rng, label), rng.uniform(0.02, 0.05)
@@ -291,7 +291,7 @@ def window(rng: Generator, width: float, bottom: float, top: float) -> Part:
 
 
 def door(rng: Generator, width: float, height: float) -> Part:
-    """A frame in the wall and a leaf that stands open by some angle, hinged on the left."""
+    """A frame in the wall and a leaf, hinged on the left and open by some angle."""
     look, frame = draw_look(rng, "door"), draw_look(rng, "door")
     solids = [solid((s * width / 2 - 0.04, s * width / 2 + 0.04), (-0.1, 0.03), (0, height), frame) for s in (-1, 1)]
     solids.append(solid((-width / 2 - 0.04, width / 2 + 0.04), (-0.1, 0.03), (height, height + 0.06), frame))

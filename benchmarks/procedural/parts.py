@@ -1,7 +1,7 @@
-"""What objects are made of: materials, looks, and solids (boxes, cylinders and ellipsoids).
+"""Materials, looks and solids (boxes, cylinders and ellipsoids) of which objects are made.
 
-A part stands on z = 0, centred, its front towards +y, metres. Its label is this project's own fine class; `write.py` says what
-each becomes in each layout.
+A part stands on z = 0, centred, with its front towards +y, in metres. Its label is this project's own fine class; `write.py`
+maps it to the classes of each layout.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-# Base colours in [0, 1]. Classes share them with different weights, so that colour alone does not tell a class.
+# Base colours in [0, 1]. Classes share them with different weights, so that colour alone does not identify a class.
 MATERIALS: dict[str, tuple[float, float, float]] = {
     "white": (0.90, 0.89, 0.86),
     "cream": (0.82, 0.76, 0.63),
@@ -87,9 +87,9 @@ class Look(NamedTuple):
 
 
 class Solid(NamedTuple):
-    """A solid of one kind that fills its box: centre and half sizes in metres, turned by `yaw` radians about z.
+    """A solid of one kind that fills its box, given by centre and half sizes in metres, and rotated by `yaw` radians about z.
 
-    A cylinder stands upright, its base an ellipse.
+    A cylinder is upright with an elliptical base.
     """
 
     kind: int
@@ -100,14 +100,14 @@ class Solid(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One object: its class and solids, in its own frame."""
+    """One object: its class and its solids, in its own coordinate frame."""
 
     label: str
     solids: list[Solid]
 
 
 def draw_look(rng: Generator, label: str) -> Look:
-    """A material of the class, varied."""
+    """Draw a varied material of the class."""
     material = str(rng.choice(CLASS_MATERIALS[label].split()))
     colour = np.clip(np.array(MATERIALS[material]) + rng.normal(0, 0.06, 3), 0.05, 0.95)
     return Look(colour, int(rng.integers(4)), rng.uniform(1.0, 9.0), rng.uniform(0.05, 0.35), rng.uniform(0, 6.28, 3))
@@ -132,5 +132,5 @@ def legs(w: float, d: float, height: float, thick: float, look: Look, kind: int 
 
 
 def round_or_square(rng: Generator) -> int:
-    """The kind of an upright solid, drawn: a cylinder or a box."""
+    """Draw the kind of an upright solid: a cylinder or a box."""
     return CYLINDER if rng.random() < 0.4 else BOX

@@ -1,4 +1,4 @@
-"""One furnished room from a random generator."""
+"""Generate one furnished room from a random generator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pretrain_bench.benchmarks.procedural.worlds import Builder, World, attempt,
 
 THICK = 0.1
 
-# What stands in each kind of room: part, least and greatest number, whether against a wall.
+# Content of each kind of room: part, least and greatest number, whether against a wall.
 FURNITURE: dict[str, list[tuple[str, int, int, bool]]] = {
     "office": [("desk", 1, 2, True), ("bookshelf", 1, 2, True), ("cabinet", 0, 2, True), ("table", 0, 1, False),
                ("rack", 0, 1, True), ("clutter", 2, 5, False)],
@@ -53,7 +53,7 @@ def build_room(rng: Generator, kinds: tuple[str, ...] = ROOM_KINDS) -> World:
 
 
 class _Wall:
-    """What is cut out of one wall: intervals along it, and from which height to which."""
+    """Openings cut out of one wall: intervals along it, each with a height range."""
 
     def __init__(self) -> None:
         self.holes: list[tuple[float, float, float, float]] = []
@@ -67,7 +67,7 @@ def _wall_length(builder: Builder, wall: int) -> float:
 
 
 def _on_wall(builder: Builder, wall: int, along: float, gap: float) -> tuple[float, float, float]:
-    """x, y and yaw of a thing whose back is `gap` in front of a wall at `along` metres, facing into the room."""
+    """x, y and yaw of an object whose back is `gap` in front of a wall, `along` metres from its start, facing into the room."""
     w, d, _ = builder.size
     return (
         (along, gap, 0.0),
@@ -78,7 +78,7 @@ def _on_wall(builder: Builder, wall: int, along: float, gap: float) -> tuple[flo
 
 
 def _openings(builder: Builder, rng: Generator, kind: str) -> list[_Wall]:
-    """Doors and windows, and the holes that they need."""
+    """Add doors and windows; returns the openings that they need in the walls."""
     walls = [_Wall() for _ in range(4)]
     order = [int(i) for i in rng.permutation(4)]
     for number in range(1 if rng.random() < 0.75 else 2):
@@ -183,7 +183,7 @@ def _free_standing(builder: Builder, rng: Generator, part: Part) -> tuple[float,
 
 
 def _dress(builder: Builder, rng: Generator, name: str, part: Part, spot: tuple[float, float, float]) -> None:
-    """Chairs that look at a table or a desk, and things on top."""
+    """Add chairs that face a table or desk, and objects on top."""
     x, y, yaw = spot
     top = part.solids[0] if name in ("table", "desk", "counter") else None
     height = max(s.centre[2] + s.half[2] for s in part.solids)
@@ -193,7 +193,7 @@ def _dress(builder: Builder, rng: Generator, name: str, part: Part, spot: tuple[
     for side in sides:
         angle = yaw + side * math.pi / 2
         away = half[1 if side % 2 == 0 else 0] + rng.uniform(0.25, 0.45)
-        # Side 0 stands at -y of the table and faces +y.
+        # Side 0 is at -y of the table and faces +y.
         cx, cy = x + away * math.sin(angle), y - away * math.cos(angle)
         builder.place(furniture.chair(rng), cx, cy, angle + rng.uniform(-0.3, 0.3))
     if height > 1.6:
@@ -209,7 +209,7 @@ def _dress(builder: Builder, rng: Generator, name: str, part: Part, spot: tuple[
 
 
 def _hang(builder: Builder, rng: Generator, kind: str, openings: list[_Wall]) -> None:
-    """Boards, pictures and shower curtains, where the wall is free."""
+    """Hang boards, pictures and shower curtains where the wall is free."""
     wanted = [
         ("picture", rng.uniform(0.3, 0.9), rng.uniform(1.2, 1.5), rng.uniform(1.7, 2.0))
         for _ in range(int(rng.integers(0, 4)))

@@ -1,4 +1,4 @@
-"""What simulated sensors see of a world: a coloured cloud of its surfaces, RGB-D frames, laser sweeps; by ray casting."""
+"""Simulate sensors in a world by ray casting: coloured surface clouds, RGB-D frames, laser sweeps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pretrain_bench.benchmarks.procedural.worlds import World
 
 _LIGHT = np.array([0.35, 0.25, 0.9]) / np.linalg.norm([0.35, 0.25, 0.9])
 Window = Callable[[NDArray[np.float64]], list[tuple[slice, slice]]]
-"""From the eight corners (8, 3) of a solid's box to the parts of the ray grid (rows, columns) that may meet it."""
+"""Maps the eight corners (8, 3) of a solid's box to the parts of the ray grid (rows, columns) that may hit it."""
 
 
 class CloudSample(NamedTuple):
@@ -36,7 +36,7 @@ class Rendered(NamedTuple):
 
 
 class Hits(NamedTuple):
-    """First hits of rays (R,): multiples of the direction, inf for none; solid; outward normal (R, 3)."""
+    """First hits of rays (R,): distance as a multiple of the direction, inf for none; solid; outward normal (R, 3)."""
 
     distance: NDArray[np.float64]
     solid: NDArray[np.int64]
@@ -76,8 +76,8 @@ def _openings(world: World) -> NDArray[np.bool_]:
 def render(
     world: World, pose: NDArray[np.float64], intrinsic: NDArray[np.float64], size: tuple[int, int], rng: Generator
 ) -> Rendered:
-    """One RGB-D frame of `size` (width, height): depth noise grows with distance, depth is lost at grazing angles,
-    on most of the window glass and beyond 6 m; the exposure varies."""
+    """Render one RGB-D frame of `size` (width, height). Depth noise grows with distance; depth is lost at grazing angles, on
+    most of the window glass and beyond 6 m; the exposure varies."""
     width, height = size
     u, v = np.meshgrid(np.arange(width), np.arange(height))
     rays = np.stack(
@@ -110,9 +110,9 @@ def render(
 def sweep(
     world: World, pose: NDArray[np.float64], elevations: NDArray[np.float64], azimuths: int, rng: Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """One turn of a spinning laser at `pose` (4, 4): (N, 4) x, y, z in its own frame and remission; (N,) instances.
+    """Simulate one rotation of a spinning laser at `pose` (4, 4): (N, 4) x, y, z in its own frame and remission; (N,) instances.
 
-    Range noise of 2 cm, no return beyond 80 m, fewer at grazing angles and from far.
+    Range noise is 2 cm; there are no returns beyond 80 m, and fewer at grazing angles and far away.
     """
     angles = np.linspace(math.pi, -math.pi, azimuths, endpoint=False)
     el, az = np.meshgrid(elevations, angles, indexing="ij")
@@ -134,7 +134,7 @@ def sweep(
 
 
 def cast(world: World, origin: NDArray[np.float64], directions: NDArray[np.float64], window: Window) -> Hits:
-    """First hit of each ray of a grid (H, W, 3); only the part of it that `window` names is tried for each solid."""
+    """First hit of each ray of a grid (H, W, 3); each solid is tested only against the rays that `window` selects."""
     shape = directions.shape[:2]
     best = np.full(shape, np.inf)
     solid = np.zeros(shape, dtype=np.int64)
@@ -161,7 +161,7 @@ def cast(world: World, origin: NDArray[np.float64], directions: NDArray[np.float
 
 
 def camera_window(pose: NDArray[np.float64], intrinsic: NDArray[np.float64], size: tuple[int, int]) -> Window:
-    """The pixels that a solid can cover."""
+    """Select the pixels that a solid can cover."""
     width, height = size
     back = pose[:3, :3]
     everything = [(slice(0, height), slice(0, width))]
@@ -182,7 +182,7 @@ def camera_window(pose: NDArray[np.float64], intrinsic: NDArray[np.float64], siz
 
 
 def laser_window(pose: NDArray[np.float64], elevations: NDArray[np.float64], azimuths: NDArray[np.float64]) -> Window:
-    """The beams and columns that can meet a solid; all of them for one that the sensor stands over or under."""
+    """Select the beams and columns that can hit a solid; all of them if the sensor is above or below it."""
     count = len(azimuths)
     everything = [(slice(0, len(elevations)), slice(0, count))]
 
@@ -209,7 +209,7 @@ def laser_window(pose: NDArray[np.float64], elevations: NDArray[np.float64], azi
 
 
 def walk(world: World, rng: Generator, frames: int) -> list[NDArray[np.float64]]:
-    """Camera-to-world poses of a slow pan through the room; neighbours see much of the same."""
+    """Camera-to-world poses of a slow pan through the room; neighbouring frames overlap strongly."""
     poses: list[NDArray[np.float64]] = []
     eye = _free_spot(world, rng)
     target = np.array([world.size[0] / 2, world.size[1] / 2])
@@ -221,7 +221,7 @@ def walk(world: World, rng: Generator, frames: int) -> list[NDArray[np.float64]]
         if inside and not inside_any(world, ahead + _AROUND).any():
             eye = ahead
         heading += turn * rng.uniform(0.1, 0.45)
-        # Not into the nearest wall: towards the far side again.
+        # Turn back towards the far side instead of facing the nearest wall.
         way = [world.size[0] / 2 - eye[0], world.size[1] / 2 - eye[1]]
         if math.hypot(*way) > 0.8 and math.cos(heading - math.atan2(way[1], way[0])) < -0.2:
             turn = 1.0 if math.sin(math.atan2(way[1], way[0]) - heading) > 0 else -1.0

@@ -1,4 +1,4 @@
-"""Boxes, cylinders and ellipsoids: where rays hit them, points on their surfaces, and what lies inside."""
+"""Geometry of boxes, cylinders and ellipsoids: ray hits, points on surfaces, and containment."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _ellipsoid_faces(
     a, b, c = half**p
     area = 4 * math.pi * ((a * b + a * c + b * c) / 3) ** (1 / p)
     sphere = unit(rng.normal(size=(rng.poisson(2 * area * density) + 1, 3)))
-    # The area that a patch of the unit sphere becomes: points are kept in its proportion.
+    # The area to which a patch of the unit sphere is stretched: points are kept in proportion to it.
     stretch = np.prod(half) * np.linalg.norm(sphere / half, axis=1)
     keep = rng.random(len(sphere)) * stretch.max() < stretch
     point = (sphere * half)[keep][: rng.poisson(area * density)]
@@ -124,13 +124,14 @@ def _cylinder_faces(
 
 
 INTERSECTIONS = {BOX: _hit_box, CYLINDER: _hit_cylinder, ELLIPSOID: _hit_ellipsoid}
-"""By kind: start (3,), directions (R, 3) and half extents (3,) to distances (R,), inf for none, and a function for normals."""
+"""By kind: maps start (3,), directions (R, 3) and half extents (3,) to distances (R,), inf for none, and a function for
+normals."""
 SURFACES = {BOX: _box_faces, CYLINDER: _cylinder_faces, ELLIPSOID: _ellipsoid_faces}
-"""By kind: half extents (3,), generator and points per square metre to pairs of points (N, 3) and outward normals (N, 3)."""
+"""By kind: maps half extents (3,), generator and points per square metre to pairs of points (N, 3) and outward normals (N, 3)."""
 
 
 def inside_any(world: World, points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(N,) whether each point (N, 3) lies inside of any solid."""
+    """(N,) whether each point (N, 3) lies inside any solid."""
     inside = np.zeros(len(points), dtype=bool)
     order = np.argsort(points[:, 0])
     sorted_x = points[order, 0]
@@ -154,12 +155,12 @@ def inside_any(world: World, points: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def turn(vectors: NDArray[np.float64], yaw: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, 3) vectors turned about z by `yaw` radians, one angle or one a row."""
+    """Rotate vectors (N, 3) about z by `yaw` radians, one angle for all or one per row."""
     c, s = np.cos(yaw), np.sin(yaw)
     x, y = vectors[:, 0], vectors[:, 1]
     return np.stack([c * x - s * y, s * x + c * y, vectors[:, 2]], axis=1)
 
 
 def unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, 3) vectors of length 1 along those."""
+    """Normalise vectors (N, 3) to length 1."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -1,4 +1,4 @@
-"""Cars, people, plants and signs: what stands in a street."""
+"""Objects of a street: cars, people, plants and signs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One street from a random generator, for a laser on a car that drives along +x at y = 0."""
+"""Generate one street from a random generator, for a laser on a car that drives along +x in the right lane."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pretrain_bench.benchmarks.procedural.worlds import Builder, World, attempt,
 
 LENGTH_METRES = 160.0
 SENSOR_HEIGHT = 1.73
-# 64 beams from 2 degrees up to 24.8 degrees down, as of the sensor that KITTI was recorded with.
+# 64 beams from 2 degrees up to 24.8 degrees down, like KITTI's sensor.
 ELEVATIONS = np.radians(np.linspace(2.0, -24.8, 64))
 
 
 def build_street(rng: Generator) -> World:
-    """Road, parking, sidewalks, gardens, buildings, trees, poles, signs, cars and people. The road's middle is y = 0."""
+    """Build road, parking, sidewalks, gardens, buildings, trees, poles, signs, cars and people. The road's middle is y = 0."""
     builder = _Street()
     half_road = rng.uniform(3.2, 5.0)
     _ground(builder, rng, "road", (-half_road, half_road), 0.0)
@@ -44,7 +44,7 @@ def build_street(rng: Generator) -> World:
 
 
 class _Street(Builder):
-    """A builder without walls: everything between -LENGTH/2 and LENGTH/2 along x."""
+    """A builder without walls; the street extends from -LENGTH/2 to LENGTH/2 along x."""
 
     def __init__(self) -> None:
         super().__init__((LENGTH_METRES, 120.0, 30.0))
@@ -66,7 +66,7 @@ def _ground(builder: Builder, rng: Generator, label: str, across: tuple[float, f
 
 
 def _row(builder: Builder, rng: Generator, y: float, share: float, side: int) -> None:
-    """Parked cars; now and then a truck or bicycles."""
+    """Place parked cars, and occasionally a truck or bicycles."""
     x = -LENGTH_METRES / 2 + 4
     while x < LENGTH_METRES / 2 - 5:
         if rng.random() < share:
@@ -147,7 +147,7 @@ def _traffic(builder: Builder, rng: Generator, half_road: float) -> None:
         def drives(part: Part = part) -> bool:
             lane = float(rng.choice([-1, 1]))
             x = rng.uniform(-0.48, 0.48) * LENGTH_METRES
-            # Keep the way of the recording car free, which drives in the right lane at y < 0.
+            # Keep the lane of the recording car free: the right lane, at y < 0.
             if lane < 0 and abs(x) < 45:
                 return False
             return builder.place(part, x, lane * half_road / 2, lane * math.pi / 2)

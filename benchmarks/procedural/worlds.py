@@ -1,4 +1,4 @@
-"""A world: solids as arrays, with a class and an instance each; and the builder that rooms and streets are placed with."""
+"""A world, as arrays of solids that each have a class and an instance; and the builder that places rooms and streets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pretrain_bench.benchmarks.procedural.parts import Look, Part, Solid
 
 
 class Instance(NamedTuple):
-    """One object: its class and its oriented box: centre, full size along its own axes (x across, y to its front, z), yaw."""
+    """One object: its class and oriented box: centre, full size along its own axes (x across, y to its front, z), yaw."""
 
     label: str
     centre: NDArray[np.float64]
@@ -44,7 +44,7 @@ class World(NamedTuple):
 
 
 class Builder:
-    """Collects parts; knows which floor space is taken."""
+    """Collects parts, and tracks which floor space is taken."""
 
     def __init__(self, size: tuple[float, float, float]) -> None:
         self.size = size
@@ -54,7 +54,7 @@ class Builder:
         self.footprints: list[tuple[float, float, float, float]] = []
 
     def add(self, part: Part, x: float, y: float, z: float, yaw: float) -> None:
-        """Place a part; it becomes one more instance."""
+        """Add a part as a new instance."""
         c, s = math.cos(yaw), math.sin(yaw)
         low, high = extent(part)
         middle = (low + high) / 2
@@ -67,8 +67,7 @@ class Builder:
         self.instances.append(Instance(part.label, centre, high - low, yaw))
 
     def place(self, part: Part, x: float, y: float, yaw: float, front: float = 0.0) -> bool:
-        """Place a part on the floor if it is inside and clear of everything placed before, and so are `front` metres before
-        it."""
+        """Place a part on the floor if it and the `front` metres before it are inside and clear of everything placed earlier."""
         box = footprint(part, x, y, yaw)
         if box[0] < 0.01 or box[1] < 0.01 or box[2] > self.size[0] - 0.01 or box[3] > self.size[1] - 0.01:
             return False
@@ -84,7 +83,7 @@ class Builder:
         return True
 
     def keep_clear(self, x: float, y: float, reach: float) -> None:
-        """Nothing will stand within `reach` of a point."""
+        """Keep the area within `reach` of a point free."""
         self.footprints.append((x - reach, y - reach, x + reach, y + reach))
 
     def build(self, kind_name: str) -> World:

@@ -1,4 +1,4 @@
-"""Writes procedural worlds in the official layouts, once for each seed and version of this generator."""
+"""Write procedural worlds in the official layouts, once for each seed and version of this generator."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pretrain_bench.benchmarks.support.processes import process_pool
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
 
-# Different data sets show different kinds of rooms, so that going from one to the other is a question.
+# Different datasets show different kinds of rooms, so that transfer between them is not trivial.
 S3DIS_KINDS = ("office", "office", "conferenceRoom", "hallway", "lounge", "library")
 SCANNET_KINDS = ("bedroom", "bathroom", "kitchen", "lounge", "office", "library")
 SUNRGBD_KINDS = ("bedroom", "bedroom", "bathroom", "lounge", "office")
@@ -48,7 +48,7 @@ S3DIS_CLASSES = (
     "wall",
     "window",
 )
-# Raw category and nyu40 id in ScanNet's terms; what is not among the twenty classes there is not here either.
+# Raw category and nyu40 id in ScanNet's terms.
 NYU40 = {
     "wall": 1, "floor": 2, "cabinet": 3, "bed": 4, "chair": 5, "sofa": 6, "table": 7, "door": 8, "window": 9, "bookshelf": 10,
     "picture": 11, "counter": 12, "desk": 14, "curtain": 16, "dresser": 17, "ceiling": 22, "refrigerator": 24,
@@ -66,10 +66,10 @@ VISIBLE_PIXELS = 60
 
 
 def generate(dataset: Dataset, cache: Path, progress: Progress) -> Path:
-    """Write the world of a synthetic dataset below `cache` (or find it there); returns its root in the official layout.
+    """Write the world of a synthetic dataset below `cache`, unless it exists; returns its root in the official layout.
 
-    Equal seed and generator code give equal bytes. What is written when this is interrupted is kept for the next call. Raises
-    EnvironmentCannot when the disk is full or not writable.
+    Equal seed and generator code give equal bytes. Scenes written before an interruption are kept for the next call. Raises
+    EnvironmentCannot if the disk is full or not writable.
     """
     target = cache / "worlds" / f"{dataset.name}-{_fingerprint(dataset)}"
     if target.is_dir():
@@ -87,25 +87,25 @@ def generate(dataset: Dataset, cache: Path, progress: Progress) -> Path:
 
 
 def _write_scenes(dataset: Dataset, partial: Path, progress: Progress) -> None:
-    """Write the scenes that are not there yet, side by side, each in a folder of its own below `partial/scenes`."""
+    """Write missing scenes in parallel, each in its own folder below `partial/scenes`."""
     (partial / "scenes").mkdir(parents=True, exist_ok=True)
     names = scene_names(dataset)
     missing = [i for i in range(len(names)) if not (partial / "scenes" / str(i)).is_dir()]
     with process_pool(min(usable_cpus(), 16)) as pool:
         jobs = {names[i]: pool.submit(_write_scene, dataset, i, names[i], partial) for i in missing}
-        for name in progress(names):  # all of them: the bar begins where an interrupted one stopped
+        for name in progress(names):  # all names, so that the bar starts where an interrupted one stopped
             if name in jobs:
                 jobs[name].result()
 
 
 def _write_scene(dataset: Dataset, index: int, name: str, partial: Path) -> None:
-    """Write one scene, and rename its folder to its place when it is whole."""
+    """Write one scene, and rename its folder into place when it is complete."""
     with whole_folder(partial / "scenes" / str(index), partial / "unfinished") as unfinished:
         _WRITERS[dataset.layout][0](dataset, index, name, unfinished)
 
 
 def _put_together(dataset: Dataset, partial: Path, target: Path) -> None:
-    """One root of all scenes, made visible by one rename."""
+    """Combine all scenes into one root, made visible by one rename."""
     whole = partial / "whole"
     shutil.rmtree(whole, ignore_errors=True)
     for index in range(len(scene_names(dataset))):
@@ -115,13 +115,13 @@ def _put_together(dataset: Dataset, partial: Path, target: Path) -> None:
 
 
 def generated_already(dataset: Dataset, cache: Path) -> Path | None:
-    """The folder that `generate` would give at once, None where the world is still to be written."""
+    """The folder that `generate` would return at once; None if the world has not been written."""
     target = cache / "worlds" / f"{dataset.name}-{_fingerprint(dataset)}"
     return target if target.is_dir() else None
 
 
 def scene_names(dataset: Dataset) -> list[str]:
-    """What is written one by one: rooms, recordings, views, or whole sequences of scans."""
+    """Names of the units that are written one by one: rooms, recordings, views, or whole sequences of scans."""
     world = dataset.world or {}
     if dataset.layout == "s3dis":
         train = [f"Area_{(1, 2, 3, 4, 6)[i % 5]}/room_{i + 1}" for i in range(world["train_rooms"])]
@@ -172,7 +172,7 @@ def write_s3dis_room(dataset: Dataset, index: int, name: str, root: Path) -> Non
 
 
 def write_scannet_scene(dataset: Dataset, index: int, name: str, root: Path) -> None:
-    """One room as a stream of frames and a labelled cloud, in the ScanNet layout: turned and moved as a reconstruction is."""
+    """One room as a stream of frames and a labelled cloud, in the ScanNet layout: rotated and shifted like a reconstruction."""
     from plyfile import PlyData, PlyElement
 
     settings, rng = _settings(dataset), _rng(dataset, index)
@@ -230,7 +230,7 @@ def _finish_scannet(dataset: Dataset, root: Path) -> None:
 
 
 def write_sunrgbd_view(dataset: Dataset, index: int, name: str, root: Path) -> None:
-    """One RGB-D view of a room with the boxes of what it shows, in VoteNet's prepared layout."""
+    """One RGB-D view of a room with the boxes of visible objects, in VoteNet's prepared layout."""
     from scipy.io import savemat
 
     settings, rng = _settings(dataset), _rng(dataset, index)
@@ -243,7 +243,7 @@ def write_sunrgbd_view(dataset: Dataset, index: int, name: str, root: Path) -> N
         seen = np.bincount(frame.instance[frame.instance >= 0], minlength=len(world.instances)) >= VISIBLE_PIXELS
         if any(seen[i] and one.label in dataset.classes for i, one in enumerate(world.instances)):
             break
-    # Upright depth: the camera at the origin, x right, y forward along the level, z up.
+    # Upright depth: the camera at the origin, x right, y forward and level, z up.
     heading = math.atan2(pose[1, 2], pose[0, 2])
     level = np.array([[math.sin(heading), -math.cos(heading), 0], [math.cos(heading), math.sin(heading), 0], [0, 0, 1]])
     valid = frame.depth > 0
@@ -267,7 +267,7 @@ def write_sunrgbd_view(dataset: Dataset, index: int, name: str, root: Path) -> N
         one = world.instances[number]
         rows_of, columns = np.nonzero(frame.instance == number)
         centre = level @ (one.centre - pose[:3, 3])
-        # The heading is where the front looks: along y of the object, so its length is its depth.
+        # The heading is the direction of the front: along y of the object, so its length is its depth.
         front = level @ np.array([-math.sin(one.yaw), math.cos(one.yaw), 0])
         across, along, height = one.size / 2
         numbers = [
@@ -337,7 +337,7 @@ def write_recording(dataset: Dataset, index: int, name: str, root: Path) -> None
 
 
 def _look_at_furniture(world: World, rng: Generator, classes: tuple[str, ...]) -> NDArray[np.float64]:
-    """A pose from a free spot towards an object of one of `classes`, as a person who takes a picture of it."""
+    """A pose from a free spot towards an object of one of `classes`, like a person who photographs it."""
     eye = sensors.walk(world, rng, 1)[0][:3, 3]
     wanted = [one for one in world.instances if one.label in classes] or world.instances
     aim = wanted[int(rng.integers(len(wanted)))].centre - eye
@@ -353,7 +353,7 @@ def camera_matrix(size: tuple[int, int], focal: float = 0.8) -> NDArray[np.float
 
 
 def _placement(rng: Generator) -> NDArray[np.float64]:
-    """A turn about z and a shift: reconstructions start where the camera did."""
+    """A rotation about z and a shift: reconstructions start at the camera's first pose."""
     yaw = rng.uniform(-math.pi, math.pi)
     moved = np.eye(4)
     moved[:2, :2] = [[math.cos(yaw), -math.sin(yaw)], [math.sin(yaw), math.cos(yaw)]]

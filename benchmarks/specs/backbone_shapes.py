@@ -38,10 +38,10 @@ DECODER_PREFIXES = tuple(f"{name}." for level in DECODER for name in level)
 
 
 def not_transferred(transfer: Transfer) -> tuple[str, ...]:
-    """Prefixes of the tensors that fine-tuning draws anew: always those of the last layer.
+    """Prefixes of the tensors that fine-tuning initialises anew; the last layer is always among them.
 
-    `encoder` is what a Res16UNet34C takes over from the Res16UNet34 of DepthContrast's release: conv0p1s1 to block4, and
-    convtr4p16s2, bntr4 and block5, which have 256 channels in both (spec A.5).
+    With `encoder`, a Res16UNet34C takes from the Res16UNet34 of DepthContrast's release conv0p1s1 to block4, and convtr4p16s2,
+    bntr4 and block5, which have 256 channels in both (spec A.5).
     """
     if transfer == "all":
         return (HEAD_PREFIX,)
@@ -54,7 +54,7 @@ def planes_of(settings: NetworkSettings) -> tuple[int, tuple[int, ...]]:
 
 
 def feature_channels(settings: NetworkSettings) -> int:
-    """Channels that enter the last layer: 96 at full width."""
+    """Number of input channels of the last layer: 96 at full width."""
     return planes_of(settings)[1][-1]
 
 

@@ -26,7 +26,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 MOST_SEED = 2**64 - 1
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
-"""Seed of a random stream: 64 bits without a sign, as torch takes it."""
+"""Seed of a random stream: unsigned 64 bits, as torch accepts it."""
 
 
 def _stays_below(name: str) -> str:

@@ -14,8 +14,8 @@ from pretrain_bench.benchmarks.support.errors import WrongUse
 
 
 class LabelRatio(Spec):
-    """The usable labels: a percentage of the training scenes, or a fixed number of points or boxes in each of
-    them (the limited-annotation mode, spec C.2); or an official choice of a benchmark (`official`)."""
+    """The usable labels: a percentage of the training scenes, a fixed number of points or boxes in each of them (the
+    limited-annotation mode, spec C.2), or a benchmark's official choice (`official`)."""
 
     percent: Annotated[float, Field(gt=0, le=100)] = 100.0
     points: PositiveInt | None = Field(None, description="labelled points of each training scene; None: all")
@@ -30,7 +30,7 @@ class LabelRatio(Spec):
         """Read '5%' or '5', a fraction such as '0.05', '20points', '2boxes', or the name of an official list such as
         'scannet-lr20' or 'la20'. '1.0' is refused: it may mean 1% or all.
 
-        Raises WrongUse with what is allowed.
+        Raises WrongUse listing the accepted forms.
         """
         if listed := official_labels(text):
             labels = {listed.what: listed.number} if listed.what in ("points", "boxes") else {}
@@ -62,7 +62,7 @@ class LabelRatio(Spec):
 
     @property
     def words(self) -> str:
-        """It in words, as `label_words`."""
+        """The ratio as words, see `label_words`."""
         return label_words(str(self))
 
     @property
@@ -72,7 +72,7 @@ class LabelRatio(Spec):
 
     @property
     def is_share(self) -> bool:
-        """Whether it is a share of the training scenes by this project's nested rule."""
+        """Whether it is a share of the training scenes under this project's nested rule."""
         return self.is_of_scenes and self.official is None
 
     def __str__(self) -> str:
@@ -84,7 +84,7 @@ class LabelRatio(Spec):
 
 
 def label_words(ratio: str) -> str:
-    """A label ratio, as text, in words: `5% of the labels`, `ScanNet's official list of 20 % of the scans (scannet-lr20)`."""
+    """A label ratio as words: `5% of the labels`, `ScanNet's official list of 20 % of the scans (scannet-lr20)`."""
     return f"{OFFICIAL[ratio].words} ({ratio})" if ratio in OFFICIAL else f"{ratio} of the labels"
 
 

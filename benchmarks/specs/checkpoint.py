@@ -13,13 +13,13 @@ IMPORTED = "imported"
 """The built-in method whose one stage imports a user's checkpoint."""
 
 KernelOrder = Literal["minkowski-0.5", "minkowski-0.4", "spconv", "spconv-zyx"]
-"""How the offsets of a kernel are numbered (spec A.6). This project has the order of MinkowskiEngine 0.5. `spconv` is for
-coordinates in the order x, y, z, as Pointcept's; `spconv-zyx` for the reverse."""
+"""Numbering of a kernel's offsets (spec A.6). This project uses the order of MinkowskiEngine 0.5. `spconv` is for coordinates
+in the order x, y, z, as in Pointcept; `spconv-zyx` for the reverse."""
 
 OWN_ORDER: KernelOrder = "minkowski-0.5"
 KERNEL_ORDER, PARTIAL = "kernel_order", "partial"
-"""The metadata in files of this project: in safetensors' metadata, or beside `state_dict` in PyTorch's. `partial`:
-the user accepted, when the file was converted, that tensors are missing."""
+"""Keys of the metadata that this project writes: in safetensors' metadata, or beside `state_dict` in a PyTorch file.
+`partial`: the user accepted missing tensors when the file was converted."""
 ExportFormat = Literal["minkowski-0.5", "minkowski-0.4", "spconv", "pointcept"]
 
 CheckpointOrigin = Literal[
@@ -28,7 +28,7 @@ CheckpointOrigin = Literal[
 
 
 class OriginFacts(NamedTuple):
-    """The kernel order of an origin's files, and the prefix of the network to take where several in a file fit."""
+    """The kernel order of an origin's files, and the prefix of the network to use if several networks in a file fit."""
 
     title: str
     order: KernelOrder
@@ -55,7 +55,7 @@ class Checkpoint(Spec):
     """The inputs of an import: the file's content, and its origin if the user names one."""
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    origin: CheckpointOrigin | None = Field(None, description="None: the file itself shows the order of its kernels")
+    origin: CheckpointOrigin | None = Field(None, description="None: the file itself shows its kernel order")
 
 
 class CheckpointFile(Checkpoint):
@@ -65,7 +65,7 @@ class CheckpointFile(Checkpoint):
 
     @property
     def identity(self) -> Checkpoint:
-        """The part that belongs to a key, without anything of this machine."""
+        """The part that enters a key, independent of this machine."""
         return Checkpoint(sha256=self.sha256, origin=self.origin)
 
 
@@ -83,7 +83,7 @@ class ImportedFrom(Spec):
 
     @property
     def facts(self) -> dict[str, str]:
-        """The same in words, for a person."""
+        """The same as label and text pairs, for display."""
         scenes = self.pretrained_on
         return {
             "imported file": self.file,

@@ -26,7 +26,7 @@ UP_CHOICES: tuple[UpChoice, ...] = get_args(UpChoice)
 
 
 def up_choice(text: str) -> UpChoice:
-    """The axis that `--up` names. Raises WrongUse for anything else."""
+    """Parse the axis given to `--up`. Raises WrongUse for anything else."""
     for choice in UP_CHOICES:
         if choice == text:
             return choice
@@ -34,19 +34,19 @@ def up_choice(text: str) -> UpChoice:
 
 
 class PublishedSize(Spec):
-    """Published size of a dataset, so that a plan can estimate work and disk without it."""
+    """Published size of a dataset, so that a plan can estimate work and disk without the data."""
 
     source: str = Field(description="source of these numbers")
     points: PositiveInt = Field(description="total over all scenes")
     frames: NonNegativeInt = Field(0, description="recorded frames, or pictures of single views")
     frame_bytes: NonNegativeInt = Field(0, description="bytes of one prepared frame: picture and depth image")
     scene_numbers: dict[str, PositiveInt] = Field(
-        {}, description="scenes that are named by a prefix and six digits, counted from 000000: how many"
+        {}, description="number of scenes by prefix; their names are the prefix and six digits from 000000"
     )
 
 
 class Camera(Spec):
-    """A pinhole camera, for recordings without intrinsics: in pixels, the centre of the first pixel at (0, 0)."""
+    """A pinhole camera in pixels, for recordings without intrinsics; (0, 0) is the centre of the first pixel."""
 
     width: PositiveInt = Field(description="pixels")
     height: PositiveInt = Field(description="pixels")
@@ -79,7 +79,7 @@ class Dataset(Spec):
     classes: tuple[str, ...] = Field((), description="training classes, in the order of their ids")
     raw_classes: tuple[str, ...] = Field(
         (),
-        description="file-name classes that the reader knows; the rest is an error, or unlabelled where this is not given",
+        description="class names that files may have; any other is an error, or unlabelled if this field is unset",
     )
     class_ids: tuple[NonNegativeInt, ...] = Field(
         (),
@@ -87,7 +87,7 @@ class Dataset(Spec):
     )
     layout_classes: dict[LayoutName, tuple[str, ...]] = Field(
         {},
-        description="classes in the order of their ids in the files of other layouts, where they have one of their own",
+        description="classes by id in the files of another layout that numbers them differently",
     )
     sensor: Sensor = Sensor()
     box_classes: tuple[str, ...] = Field((), description="classes of the detection boxes, if other than `classes`")
@@ -140,7 +140,8 @@ class Dataset(Spec):
     world: dict[str, int] | None = Field(None, description="the selected one of `worlds`; set by `sized`")
 
     def sized(self, world: str) -> Dataset:
-        """A procedural dataset at one of its sizes; any other dataset as it is. Raises WrongUse for a size it does not have."""
+        """A procedural dataset at one of its sizes; other datasets are returned unchanged. Raises WrongUse for an unknown
+        size."""
         if not self.worlds:
             return self
         if world not in self.worlds:
@@ -150,7 +151,7 @@ class Dataset(Spec):
     @field_validator("test_scenes", "train_scenes", mode="before")
     @classmethod
     def _read_list(cls, value: Any, info: ValidationInfo) -> Any:
-        """A text file of scenes, relative to the file that names it, as its lines."""
+        """Replace the name of a text file, relative to the spec that names it, by the file's lines."""
         if isinstance(value, str):
             path = (info.context or {}).get("folder", Path()) / value
             try:

@@ -25,8 +25,8 @@ Provided = Literal["frames", "images", "poses", "multiple_views", "clouds", "lab
 
 
 class LayoutCard(NamedTuple):
-    """What data in a layout hold (`provides`) and lack, in words that end a sentence; `stands_for` are the official layouts of
-    the datasets that also come in it; `up_is_open`: its format does not say which way is up."""
+    """Properties of a layout: what its data provide (`provides`) and lack (text that ends a sentence), the official layouts of
+    datasets that it can replace (`stands_for`), and whether it leaves the up direction undefined (`up_is_open`)."""
 
     title: str
     provides: tuple[Provided, ...]

@@ -1,4 +1,4 @@
-"""Reading specs from YAML, with errors that name the file, the field and the allowed values."""
+"""Read specs from YAML, with errors that name the file, the field and the allowed values."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pretrain_bench.benchmarks.support.user_files import decode
 SpecT = TypeVar("SpecT", bound=Spec)
 MOST_YAML_BYTES = 4 << 20
 Location = tuple[int | str, ...]
-"""Keys and indices that lead to a field."""
+"""Keys and indices on the way to a field."""
 
 
 def load_spec(path: Path, model: type[SpecT], bases: Path | None = None) -> SpecT:
     """Read one YAML file into `model`.
 
-    A file may start from another one with `extends: NAME`, which is looked for in its own folder and then in `bases`;
-    its own keys then override, mapping by mapping. Raises WrongUse naming the file, the field and the allowed values.
+    A file can extend another one with `extends: NAME`, searched for in its own folder and then in `bases`; its own keys override,
+    mapping by mapping. Raises WrongUse naming the file, the field and the allowed values.
     """
     layers = _read_extended(path, path.stem, bases, ())
     data: dict[str, Any] = {}
@@ -38,7 +38,7 @@ def load_spec(path: Path, model: type[SpecT], bases: Path | None = None) -> Spec
         data["bases"] = tuple(layer.name for layer in layers[:-1])
 
     def origin(location: Location) -> str:
-        """The file that a field comes from: the last one that has it, else the file itself."""
+        """The file that sets a field: the last one in the chain that has it, else the file itself."""
         return str(next((layer.path for layer in reversed(layers) if _has(layer.data, location)), path))
 
     try:
@@ -48,8 +48,8 @@ def load_spec(path: Path, model: type[SpecT], bases: Path | None = None) -> Spec
 
 
 def load_with_lines(path: Path, model: type[SpecT]) -> SpecT:
-    """Read one YAML file that extends no other into `model`. Raises WrongUse naming the file, the line, the field and
-    the allowed values."""
+    """Read one YAML file without `extends` into `model`. Raises WrongUse naming the file, the line, the field and the allowed
+    values."""
     data = read_yaml(path)
     try:
         return model.model_validate(data)
@@ -59,7 +59,7 @@ def load_with_lines(path: Path, model: type[SpecT]) -> SpecT:
 
 
 def _line_of(node: yaml.Node | None, location: Location) -> int:
-    """The line of a field, or of the last of the mappings around it that the file has."""
+    """The line of a field, or of the innermost enclosing mapping that the file contains."""
     line = 1
     for part in location:
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
@@ -79,8 +79,8 @@ def parse_spec(data: object, model: type[SpecT], where: str) -> SpecT:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML 1.2 file that holds a mapping. Raises WrongUse naming the file, and the line where it does not parse or gives a key
-    twice; and for a pipe, a device, or a file of more than MOST_YAML_BYTES."""
+    """Read a YAML 1.2 file that holds a mapping. Raises WrongUse naming the file, and the line of a syntax error or duplicate
+    key; also for a pipe, a device, or a file larger than MOST_YAML_BYTES."""
     if path.exists() and not path.is_file():
         raise WrongUse(f"{path}: not a file; specs are read from files on disk")
     try:
@@ -101,7 +101,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Layer(NamedTuple):
-    """One of the files that extend each other: its name in `extends`, its path, its own keys."""
+    """One of several files that extend each other: its name in `extends`, its path, its own keys."""
 
     name: str
     path: Path
@@ -109,9 +109,9 @@ class _Layer(NamedTuple):
 
 
 def _read_extended(path: Path, name: str, bases: Path | None, seen: tuple[Path, ...]) -> tuple[_Layer, ...]:
-    """A file after what it extends, the first one first."""
+    """A file and all files that it extends, the base first."""
     if path in seen:
-        raise WrongUse(f"{path}: 'extends' goes in a circle: {' -> '.join(p.stem for p in (*seen, path))}")
+        raise WrongUse(f"{path}: 'extends' forms a cycle: {' -> '.join(p.stem for p in (*seen, path))}")
     data = read_yaml(path)
     base = data.pop("extends", None)
     if base is None:
@@ -129,10 +129,10 @@ def _read_extended(path: Path, name: str, bases: Path | None, seen: tuple[Path, 
 
 
 def _has(data: object, location: Location) -> bool:
-    """Whether plain data has the field that an error names, as far as it can be followed."""
+    """Whether plain data contain the field that an error names, as far as its location can be followed."""
     for part in location:
         if part in RECIPES and not (isinstance(data, dict) and part in data):
-            continue  # the name of one of several models, no key
+            continue  # the name of a model in a union, not a key
         in_list = isinstance(data, list) and isinstance(part, int) and part < len(data)
         if not (in_list or (isinstance(data, dict) and part in data)):
             return False
@@ -150,11 +150,11 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _explain(error: ValidationError, model: type[BaseModel], origin: Callable[[Location], str]) -> str:
-    """The error of each field, under the file that contains it."""
+    """Format the error of each field, with the file that contains it."""
     by_file: dict[str, list[str]] = {}
     for item in error.errors():
         lines = by_file.setdefault(origin(item["loc"]), [])
-        # A task's recipe is one of several models, whose name pydantic puts into the place of an error.
+        # A task's recipe is a union of models; pydantic adds the model's name to the location of an error.
         field = ".".join(str(part) for part in item["loc"] if part not in RECIPES) or "(whole file)"
         if item["type"] == "extra_forbidden":
             allowed = _fields_at(model, item["loc"][:-1])
@@ -190,7 +190,7 @@ def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
 
 
 def _models_in(annotation: Any) -> list[Any]:
-    """The models that an annotation names, however deep."""
+    """All models in an annotation, at any depth."""
     if _is_model(annotation):
         return [annotation]
     return [m for part in getattr(annotation, "__args__", ()) for m in _models_in(part)]

@@ -20,31 +20,31 @@ LAST_PLACE = 1000
 
 
 class Needs(Spec):
-    """What a method needs of its pre-training dataset; refused by name, before anything starts, where it is missing."""
+    """What a method needs of its pre-training dataset; a dataset that lacks any of it is refused by name before a run starts."""
 
     images: bool = Field(False, description="pictures")
-    poses: bool = Field(False, description="poses of the camera")
+    poses: bool = Field(False, description="camera poses")
     multiple_views: bool = Field(False, description="several views of one place")
     labels: bool = Field(False, description="class labels")
-    frames: bool = Field(False, description="single frames: a picture and the points that were measured in it")
+    frames: bool = Field(False, description="single frames: a picture and the points measured in it")
     clouds: bool = Field(False, description="point clouds of whole scenes")
     data: bool = Field(True, description="false for a method that reads no data at all")
 
 
 class MethodStage(Spec):
-    """One pre-training stage; `share` is its part of the budget's pretrain half."""
+    """One pre-training stage, with its share of the budget's pretrain half."""
 
     name: Name = Field(description="its file is NAME.py")
     share: Share = Field(description="of the budget's pretrain half")
-    title: str = Field(description="as reports print it")
+    title: str = Field(description="name in reports")
     recipe: str | None = Field(
-        None, description="a class of the folder's recipe.py, or tasks.NAME for the recipe of a task; none: no recipe"
+        None, description="a class in the folder's recipe.py, or tasks.NAME for a task's recipe; unset: no recipe"
     )
     from_task: tuple[str, ...] = Field(
-        (), description="fields of the recipe that take the value of the task that the backbone is fine-tuned on"
+        (), description="recipe fields that take the value of the task that the backbone is fine-tuned on"
     )
-    imagenet_weights: bool = Field(False, description="whether it starts from ImageNet weights where they are given")
-    checkpoint: bool = Field(False, description="whether it converts a checkpoint of the user's (--method NAME=FILE)")
+    imagenet_weights: bool = Field(False, description="whether it starts from ImageNet weights if given")
+    checkpoint: bool = Field(False, description="whether it converts a user's checkpoint (--method NAME=FILE)")
 
     @model_validator(mode="after")
     def _a_recipe_to_fill(self) -> Self:
@@ -54,7 +54,7 @@ class MethodStage(Spec):
 
 
 class MethodCard(Spec):
-    """How a method appears in reports. A record keeps it, so that a report needs no method folder."""
+    """A method's appearance in reports. Stored in records, so that reports do not need the method's folder."""
 
     title: str
     group: Group
@@ -68,51 +68,51 @@ class MethodFile(Spec):
     """The content of `method.yaml`."""
 
     name: Name = Field(description="name in commands and records")
-    title: str = Field(description="as reports print it")
-    group: Group = Field(description="of methods that tables put together")
-    colour: Colour | None = Field(None, description="in figures; one is chosen where there is none")
-    place: int = Field(LAST_PLACE, ge=0, le=LAST_PLACE, description="rows of tables and legends are sorted by it")
+    title: str = Field(description="name in reports")
+    group: Group = Field(description="methods of one group are adjacent in tables")
+    colour: Colour | None = Field(None, description="colour in figures; chosen automatically if unset")
+    place: int = Field(LAST_PLACE, ge=0, le=LAST_PLACE, description="sort key of rows in tables and legends")
     needs: Needs = Needs()
     stages: tuple[MethodStage, ...] = Field(min_length=1)
-    image: str | None = Field(None, description="of a user's own method: the container image that runs its stages")
-    settings: dict[str, bool | int | float | str] = Field({}, description="handed to the stages as they are")
+    image: str | None = Field(None, description="user's method: container image that runs its stages")
+    settings: dict[str, bool | int | float | str] = Field({}, description="passed to the stages unchanged")
     pretrained_on: tuple[str, ...] | None = Field(
         None,
-        description="of a method that brings weights along: the scenes they were trained on, such as scannet:train, "
-        "s3dis/Area_5/* or published:csc; unset, its contamination is unknown where it reads no data of its own",
+        description="scenes that the weights of a method were trained on before, such as scannet:train, "
+        "s3dis/Area_5/* or published:csc; if unset, contamination is unknown unless the method reads data of its own",
     )
     currencies: tuple[Currency, ...] = Field(
         (Currency.optimizer_steps, Currency.samples_seen),
         min_length=1,
-        description="of budgets that its stages keep; a budget in another one is refused",
+        description="currencies of budgets that its stages can keep; a budget in another one is refused",
     )
 
     @model_validator(mode="after")
     def _shares(self) -> Self:
         if len({s.name for s in self.stages}) < len(self.stages):
-            raise ValueError("two stages of one name")
+            raise ValueError("two stages have the same name")
         total = sum(s.share for s in self.stages)
         if self.needs.data and abs(total - 1.0) > 1e-9:
-            raise ValueError(f"the shares of the stages must add up to 1, they add up to {total:g}")
+            raise ValueError(f"the shares of the stages must add up to 1, but add up to {total:g}")
         return self
 
 
 class Method(MethodFile):
-    """A way to produce backbone weights: its file, and where it was found."""
+    """A way to produce backbone weights: the content of its file, and its location."""
 
     origin: Origin = Field("built-in", description="where its code comes from")
-    folder: Path | None = Field(None, description="where its files are")
+    folder: Path | None = Field(None, description="folder of its files")
     code_sha256: str | None = Field(
-        None, description="of code from outside this project; the planner hashes built-in code"
+        None, description="hash of code from outside this project; the planner hashes built-in code"
     )
 
     checkpoints: tuple[CheckpointFile, ...] = Field(
-        (), description="of an imported method: the file of each pre-training seed, from 0"
+        (), description="imported method: the file for each pre-training seed, from 0"
     )
 
     @property
     def is_imported(self) -> bool:
-        """Whether it is a checkpoint of the user's: its code ships, and its budget is unknown."""
+        """Whether it is a user's checkpoint: its code ships with this project, and its budget is unknown."""
         return self.origin == "imported"
 
     @property
@@ -127,7 +127,7 @@ class Method(MethodFile):
 
     @property
     def card(self) -> MethodCard:
-        """How it appears in reports."""
+        """Its appearance in reports."""
         return MethodCard(
             title=self.title, group=self.group, colour=self.colour, place=self.place,
             uses_labels=self.needs.labels, origin=self.origin,

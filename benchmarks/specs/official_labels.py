@@ -1,4 +1,4 @@
-"""Label ratios that a benchmark defines by lists or by a rule: ScanNet's data-efficient lists, and every n-th scan of a drive.
+"""Label ratios that a benchmark defines by a list or rule: ScanNet's data-efficient lists, and every n-th scan of a drive.
 
 Source (spec 4): the documentation of ScanNet's data-efficient benchmark; archives
 `tasks/limited-reconstruction-scenes.zip` (scenes) and `tasks/limited-annotation-points.zip` (points) of
@@ -16,9 +16,9 @@ TASK_KINDS = ("semantic", "instance", "detection")
 class OfficialLabels(NamedTuple):
     """One official choice of labels.
 
-    `kinds`: the kinds of tasks that it is for. `number`: per cent of the scenes, labelled points or boxes of a scene, or the
-    stride. `ships`: the list in benchmarks/configs/splits, None where the user names the file. `sha256`: of the file that is
-    distributed, as far as it is known. `defined_on`: the number of scans that the stride runs over.
+    `kinds`: the kinds of tasks it applies to. `number`: per cent of scenes, labelled points or boxes per scene, or the stride.
+    `ships`: the list in benchmarks/configs/splits, None if the user supplies the file. `sha256`: of the distributed file, if
+    known. `defined_on`: the number of scans that the stride covers.
     """
 
     name: str
@@ -33,7 +33,7 @@ class OfficialLabels(NamedTuple):
 
     @property
     def needs_file(self) -> bool:
-        """Whether the user has to name the file that is distributed."""
+        """Whether the user has to supply the distributed file."""
         return self.what != "stride" and self.ships is None
 
 
@@ -93,6 +93,6 @@ OFFICIAL: dict[str, OfficialLabels] = {one.name: one for one in _ALL}
 
 
 def official_labels(text: str) -> OfficialLabels | None:
-    """The official choice of this name, with or without `scannet-` before it; None where it is not one."""
+    """The official choice with this name, with or without the prefix `scannet-`; None for other names."""
     name = text.strip()
     return OFFICIAL.get(name) or OFFICIAL.get(f"{PREFIX}{name}")

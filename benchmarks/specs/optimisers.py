@@ -10,12 +10,12 @@ from pretrain_bench.benchmarks.specs.base import Probability, Spec
 
 
 class SgdSettings(Spec):
-    """Stochastic gradient descent; each recipe has the learning-rate schedule beside it."""
+    """Stochastic gradient descent; the learning-rate schedule is part of each recipe."""
 
-    learning_rate: PositiveFloat = Field(description="at the first step")
-    momentum: Probability = Field(0.9, description="of the gradient")
-    dampening: Probability = Field(0.1, description="of the momentum")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="of every weight")
+    learning_rate: PositiveFloat = Field(description="learning rate at the first step")
+    momentum: Probability = Field(0.9, description="momentum of the gradient")
+    dampening: Probability = Field(0.1, description="dampening of the momentum")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="weight decay of every weight")
 
 
 class ExponentialDecay(Spec):
@@ -29,7 +29,7 @@ class ExponentialDecay(Spec):
 
 
 class AdamSettings(Spec):
-    """Adam; each recipe has the learning-rate schedule beside it."""
+    """Adam; the learning-rate schedule is part of each recipe."""
 
-    learning_rate: PositiveFloat = Field(1e-3, description="at the first step")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="of every weight")
+    learning_rate: PositiveFloat = Field(1e-3, description="learning rate at the first step")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="weight decay of every weight")

@@ -1,4 +1,4 @@
-"""Evaluation protocols of a pre-trained backbone, and the settings of those that freeze a part of it.
+"""Evaluation protocols of a pre-trained backbone, and the settings of protocols that freeze part of it.
 
 `finetune` trains the whole network on the task. `linear` freezes the backbone and fits a linear classifier to its last features.
 `decoder` freezes the encoder and trains decoder and head with the task's recipe. Sources: spec 2.5 and 2.6.
@@ -18,8 +18,8 @@ FINETUNE: Protocol = "finetune"
 BatchNorm = Annotated[
     Literal["recalibrated", "kept"],
     Field(
-        description="running statistics of frozen batch norms: of the task's training scenes, without labels, or those of the "
-        "pre-training"
+        description="running statistics of frozen batch norms: recomputed on the task's training scenes, without labels, or kept "
+        "from pre-training"
     ),
 ]
 
@@ -32,7 +32,7 @@ class LinearProbe(Spec):
     rows_per_scene: NonNegativeInt = Field(
         2000, description="maximum number of labelled voxels per training scene, drawn by its name; 0 for all"
     )
-    penalty: NonNegativeFloat = Field(1e-4, description="factor of the squared weights; the bias is free")
+    penalty: NonNegativeFloat = Field(1e-4, description="factor of the squared weights; the bias is not penalised")
     iterations: PositiveInt = Field(100, description="maximum number of LBFGS iterations")
 
     @property
@@ -42,12 +42,12 @@ class LinearProbe(Spec):
 
     @property
     def uses_decoder(self) -> bool:
-        """Whether it judges the pre-trained decoder, and not the encoder alone."""
+        """Whether it evaluates the pre-trained decoder too, rather than the encoder alone."""
         return True
 
     @property
     def title(self) -> str:
-        """What reports call the protocol: `linear`, `linear, batch norm kept`."""
+        """The protocol's name in reports: `linear`, `linear, batch norm kept`."""
         return f"linear{_norm_mark(self.batch_norm)}"
 
 
@@ -67,16 +67,16 @@ class DecoderProbe(Spec):
 
     @property
     def title(self) -> str:
-        """What reports call the protocol: `decoder`, or `decoder kept` with the pre-trained decoder."""
+        """The protocol's name in reports: `decoder`, or `decoder kept` with the pre-trained decoder."""
         return f"decoder{' kept' if self.start == 'kept' else ''}{_norm_mark(self.batch_norm)}"
 
 
 Probe = Annotated[LinearProbe | DecoderProbe, Field(discriminator="protocol")]
-"""How a frozen backbone is probed."""
+"""Protocols that probe a frozen backbone."""
 
 
 class Probes(Spec):
-    """The settings of each protocol that freezes something, as a profile has them."""
+    """A profile's settings of each protocol that freezes something."""
 
     linear: LinearProbe = LinearProbe()
     decoder: DecoderProbe = DecoderProbe()

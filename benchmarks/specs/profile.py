@@ -1,4 +1,4 @@
-"""Profiles: one full answer to the decision register each."""
+"""Profiles, each a full answer to the decision register."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pretrain_bench.benchmarks.specs.recipes import TaskRecipe
 
 
 class Profile(Spec):
-    """One full answer to the decision register, plus the sizes that go with it.
+    """One full answer to the decision register, plus matching sizes.
 
-    Recipes of pre-training are not here: each method has its sections in `methods/<name>/profiles.yaml`.
+    Pre-training recipes are elsewhere: each method has its sections in `methods/<name>/profiles.yaml`.
     """
 
     name: Name = Field(description="name in commands and records")
@@ -41,11 +41,9 @@ class Profile(Spec):
     )
     probes: Probes = Field(Probes(), description="settings of the protocols that freeze the backbone or its encoder")
     tasks: dict[Name, TaskRecipe]
-    bases: tuple[Name, ...] = Field(
-        (), description="filled in by the loader: the profiles it extends, the first one first"
-    )
+    bases: tuple[Name, ...] = Field((), description="filled in by the loader: the profiles it extends, the base first")
 
     @property
     def lineage(self) -> tuple[str, ...]:
-        """The profiles it extends, and itself: the order in which sections of a method override each other."""
+        """The profiles it extends, then itself: later sections override earlier ones."""
         return (*self.bases, self.name)

@@ -1,4 +1,4 @@
-"""Rates of machines, by which a plan estimates work that has no earlier run."""
+"""Processing rates of machines, for estimates of work without earlier runs."""
 
 from __future__ import annotations
 

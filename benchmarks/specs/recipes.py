@@ -1,4 +1,4 @@
-"""Recipes: how one stage trains. Here the base of all, and those of the downstream tasks.
+"""Training recipes of stages: the base of all recipes, and those of the downstream tasks.
 
 A pre-training method keeps its recipe in its own folder, `methods/<name>/recipe.py`.
 """
@@ -15,22 +15,22 @@ from pretrain_bench.benchmarks.specs.base import Probability, Range, Share, Spec
 from pretrain_bench.benchmarks.specs.optimisers import AdamSettings, SgdSettings
 
 FRAME_SQUARE_METRES, SCENE_SQUARE_METRES = 14.0, 75.0
-"""Surface that a typical frame or scene shows, for estimates where a recipe sets no bound on voxels."""
+"""Typical surface area of a frame and a scene, for estimates where a recipe does not limit voxels."""
 
 
 class Work(NamedTuple):
-    """Rough work of one optimiser step, for estimates: counts of items that pass forward and backward through a network."""
+    """Rough work of one optimiser step, for estimates: numbers of items that pass forward and backward through a network."""
 
     voxels: float = 0.0
-    """Through the sparse 3D network."""
+    """Voxels through the sparse 3D network."""
     pixels: float = 0.0
-    """Through a 2D network."""
+    """Pixels through a 2D network."""
     points: float = 0.0
-    """Through networks on points, where memory and calls limit the speed rather than arithmetic."""
+    """Points through point networks, whose speed is limited by memory and calls rather than arithmetic."""
 
 
 class Recipe(Spec):
-    """Base of every recipe, from which the harness reads only the length of a stage."""
+    """Base of every recipe; the harness reads only the length of a stage from it."""
 
     @property
     def samples_per_step(self) -> int:
@@ -48,7 +48,7 @@ class Recipe(Spec):
         raise NotImplementedError
 
     def for_scenes(self, scenes: int) -> Self:
-        """The recipe with its steps for `scenes` training scenes: itself, unless it counts epochs."""
+        """The recipe with its steps computed for `scenes` training scenes; unchanged unless it counts epochs."""
         return self
 
 
@@ -122,12 +122,12 @@ class SemanticRecipe(Recipe):
 
 
 class PointGroupSettings(Spec):
-    """PointGroup's additions to CSC's variant (spec F.1): clusters of the original coordinates too, and a network that
-    scores clusters. Radius and least sizes are the recipe's, in voxels."""
+    """PointGroup's additions to CSC's variant (spec F.1): clusters also of the original coordinates, and a network that scores
+    clusters. Radius and least sizes come from the recipe, in voxels."""
 
-    score_from: Share = Field(128 / 384, description="share of the run after which the score network starts to learn")
+    score_from: Share = Field(128 / 384, description="share of the run after which the score network starts to train")
     target_low: Probability = Field(0.25, description="a cluster with at most this overlap should score 0")
-    target_high: Probability = Field(0.75, description="one with at least this overlap 1; linear in between")
+    target_high: Probability = Field(0.75, description="a cluster with at least this overlap should score 1")
     grid_cells: PositiveInt = Field(14, description="cells along a cluster's longest side")
     cells_per_metre: PositiveFloat = Field(
         50.0, description="maximum cells per metre; a cell is never finer than a voxel"
@@ -146,7 +146,7 @@ class InstanceRecipe(SemanticRecipe):
     """Fine-tuning for instance segmentation as CSC does it: semantic logits, an offset to the centre of the instance, and
     clusters of the points so moved (spec F.1)."""
 
-    kind: Literal["instance"] = Field(description="of the task")
+    kind: Literal["instance"] = Field(description="kind of the task")
     instance_classes: Literal["things", "all"] = Field("things", description="J-19: S3DIS, 10 or 13 classes")
     instance_of_voxel: Literal["common", "first"] = Field(
         "common",
@@ -164,15 +164,15 @@ class InstanceRecipe(SemanticRecipe):
     )
 
     def counted_classes(self, classes: Sequence[str], things: Sequence[str]) -> tuple[int, ...]:
-        """Numbers of the classes with instances; `things` leaves out stuff (J-19)."""
+        """Ids of the classes with instances; `things` excludes stuff classes (J-19)."""
         return tuple(i for i, name in enumerate(classes) if self.instance_classes == "all" or name in things)
 
 
 class DetectionRecipe(Recipe):
-    """Fine-tuning for object detection: VoteNet on the sparse backbone (spec F.3). Shares are fractions of the run,
-    from epochs of 180."""
+    """Fine-tuning for object detection: VoteNet on the sparse backbone (spec F.3). Shares are fractions of the run, converted
+    from milestones in 180 epochs."""
 
-    kind: Literal["detection"] = Field(description="of the task")
+    kind: Literal["detection"] = Field(description="kind of the task")
     epochs: PositiveInt = Field(180, description="epochs over the training scenes")
     steps: PositiveInt | None = Field(
         None, description="fixed number of steps instead of epochs; otherwise the planner computes it"
@@ -200,7 +200,7 @@ class DetectionRecipe(Recipe):
     vote_channels: PositiveInt = Field(256, description="channels of the vote network")
     proposal_channels: PositiveInt = Field(128, description="channels of the proposal network")
     group_radius_metres: PositiveFloat = Field(0.3, description="radius of a group of votes")
-    group_points: PositiveInt = Field(16, description="of a group")
+    group_points: PositiveInt = Field(16, description="points of a group")
     padded_objects: Literal["ignored", "at_origin"] = Field(
         "ignored",
         description="at_origin: unused places for objects lie at the origin and attract proposals, as upstream",
@@ -225,7 +225,7 @@ class DetectionRecipe(Recipe):
         return self.batch
 
     def for_scenes(self, scenes: int) -> Self:
-        """With `steps` filled in from its epochs over `scenes` training scenes where unset."""
+        """The recipe with `steps`, if unset, computed from its epochs over `scenes` training scenes."""
         steps = self.steps or math.ceil(self.epochs * scenes / self.batch)
         every = self.validate_every or math.ceil(self.validate_epochs * scenes / self.batch)
         return self.model_copy(update={"steps": steps, "validate_every": every})
@@ -240,7 +240,7 @@ class DetectionRecipe(Recipe):
         if self.batch % self.micro_batch:
             raise ValueError(f"batch ({self.batch}) must be a multiple of micro_batch ({self.micro_batch})")
         if self.proposals > self.seeds:
-            raise ValueError(f"{self.proposals} proposals of {self.seeds} seeds; there cannot be more")
+            raise ValueError(f"proposals ({self.proposals}) cannot exceed seeds ({self.seeds})")
         return self
 
 
@@ -249,7 +249,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "instance": InstanceRecipe,
     "detection": DetectionRecipe,
 }
-"""Recipes of tasks by kind; one without a kind is semantic."""
+"""Recipes of tasks by kind; a recipe without a kind is semantic."""
 
 
 def recipe_kind(recipe: object) -> str:

@@ -1,4 +1,4 @@
-"""A suite: a matrix of cells under one budget and profile, and filters that pick some of them."""
+"""A suite: a matrix of cells under one budget and profile, and filters that select cells."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pretrain_bench.benchmarks.specs.probes import FINETUNE, Protocol
 from pretrain_bench.benchmarks.support.errors import WrongUse
 
 AXES = ("method", "pretrain_dataset", "task", "protocol", "label_ratio", "pretrain_seed", "finetune_seed")
-"""Fields of a cell that a suite spans and that filters and exclusions name."""
+"""Fields of a cell that span a suite, and that filters and exclusions may name."""
 NO_SEED = 0
-"""The fine-tuning seed of a cell that uses none."""
+"""The fine-tuning seed of cells that do not use one."""
 
 
 class Suite(Spec):
-    """The product of its axes, less what `exclude` names. Cells that make no sense (n/a) need not be excluded."""
+    """The product of its axes without the cells that `exclude` names. Inapplicable cells (n/a) need not be excluded."""
 
     name: Name = Field(description="name in commands")
     version: PositiveInt = Field(description="version, increased with every change")
@@ -30,7 +30,7 @@ class Suite(Spec):
     profile: str | None = Field(None, description="name or YAML file; defaults to the budget's")
     methods: tuple[str, ...] = Field(min_length=1, description="pre-training methods, or folders of your own")
     pretrain_datasets: tuple[Name, ...] = Field(("scannet",), min_length=1, description="datasets to pre-train on")
-    tasks: tuple[str, ...] = Field(min_length=1, description="by name or YAML file")
+    tasks: tuple[str, ...] = Field(min_length=1, description="names or YAML files of tasks")
     protocols: tuple[Protocol, ...] = Field(
         (FINETUNE,), min_length=1, description="evaluation of backbones: finetune, linear, decoder"
     )
@@ -51,7 +51,7 @@ class Suite(Spec):
         for axis in (f"{axis}s" for axis in AXES):
             values = getattr(self, axis)
             if len(set(values)) < len(values):
-                raise ValueError(f"{axis}: a value stands there twice")
+                raise ValueError(f"{axis}: a value is listed twice")
         for ratio in self.label_ratios:
             try:
                 LabelRatio.parse(ratio)
@@ -65,11 +65,11 @@ class Suite(Spec):
     def cells(
         self, budget: str, profile: str, filters: Iterable[Filter] = (), names: Mapping[str, str] = {}
     ) -> Iterator[Cell]:
-        """Every cell that is not excluded and that all filters let through, methods innermost last. A linear probe draws nothing
-        from a fine-tuning seed, so that all of these are one cell, with NO_SEED, and an exclusion by that seed leaves it.
+        """Every cell that is not excluded and passes all filters, the last of AXES varying fastest. Linear probes do not
+        depend on fine-tuning seeds: they give one cell with NO_SEED, which an exclusion by that seed does not remove.
 
-        Pre-training datasets, methods and tasks are named as the suite names them. Filters and exclusions match these texts, and
-        the names that `names` has for paths. Raises WrongUse for a filter that lets no value of the suite through.
+        Pre-training datasets, methods and tasks are named as in the suite. Filters and exclusions match these texts, and for
+        paths also the names in `names`. Raises WrongUse for a filter that matches no value of the suite.
         """
         filters = tuple(filters)
         axes: dict[str, tuple[object, ...]] = {axis: getattr(self, f"{axis}s") for axis in AXES}
@@ -93,19 +93,19 @@ class Suite(Spec):
                 continue
             if not has_seed:
                 named["finetune_seed"] = NO_SEED
-            # Every value was checked with the suite; a cell of a large matrix is not checked a second time.
+            # Every value was validated with the suite; validating each cell of a large matrix again would be slow.
             fields = {**named, "label_ratio": ratios[str(named["label_ratio"])], "budget": budget, "profile": profile}
             yield Cell.model_construct(**fields)  # type: ignore[arg-type]
 
 
 class Filter(NamedTuple):
-    """Lets through what any of its patterns (`*`, `?`) matches."""
+    """Passes values that match any of its patterns (`*`, `?`)."""
 
     axis: str
     patterns: tuple[str, ...]
 
     def matches(self, value: object, names: Mapping[str, str] = {}) -> bool:
-        """Whether a value of the axis passes. Label ratios match as `5%` and as `5`, paths as they are and by their name."""
+        """Whether a value of the axis passes. Label ratios match as `5%` and `5`, paths both literally and by name."""
         text = str(value)
         texts = (text, text.rstrip("%"), names.get(text, text))
         return any(fnmatchcase(t, pattern) for t in texts for pattern in self.patterns)

@@ -9,12 +9,12 @@ from pydantic import Field, PositiveFloat, model_validator
 from pretrain_bench.benchmarks.specs.base import Name, Spec
 
 HeadlineMetric = Literal["miou_voxel", "miou_point", "ap50", "map50"]
-"""The metric that judges a task and selects its checkpoints."""
+"""The metric that ranks methods on a task and selects its checkpoints."""
 
 METRICS = {"semantic": ("miou_voxel", "miou_point"), "instance": ("ap50",), "detection": ("map50",)}
-"""The metrics that can judge each kind of task, the default first."""
+"""The possible headline metrics of each kind of task, the default first."""
 DEFAULT_RECIPES = {"semantic": "s3dis-sem", "instance": "s3dis-inst", "detection": "scannet-det"}
-"""The task whose recipe a user's own task takes unless it names another."""
+"""Default task whose recipe a user's own task uses, by kind."""
 
 
 class Task(Spec):
@@ -36,10 +36,10 @@ class Task(Spec):
     )
     classes: tuple[str, ...] = Field(
         (),
-        description="the dataset's classes that are learnt and scored (default: all); others count as unlabelled",
+        description="classes of the dataset to train and score (default: all); others count as unlabelled",
     )
     voxel_metres: PositiveFloat | None = Field(None, description="voxel size, instead of the recipe's")
-    evaluation: str = Field(description="the protocol, in words: resolution, augmentation at test time, selection")
+    evaluation: str = Field(description="the protocol as text: resolution, test-time augmentation, selection")
 
     @model_validator(mode="before")
     @classmethod
@@ -55,9 +55,9 @@ class Task(Spec):
     @model_validator(mode="after")
     def _classes_fit(self) -> Self:
         if self.classes and self.kind == "detection":
-            raise ValueError("classes: a detection task takes all box classes of its dataset; leave the field out")
+            raise ValueError("classes: a detection task uses all box classes of its dataset; remove the field")
         if len(set(self.classes)) < len(self.classes):
-            raise ValueError("classes: a class is given twice")
+            raise ValueError("classes: a class is listed twice")
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""YAML as version 1.2 has it (the core schema), where PyYAML reads version 1.1; and a key that is given twice is an error.
+"""A loader of YAML 1.2 (the core schema), where PyYAML implements version 1.1. Duplicate keys are errors.
 
 `010` is ten and not eight, `1:30` is text and not ninety, `0o17` is octal, `1e-3` is a number, `no` and `2020-01-01` are text.
 """
@@ -13,17 +13,17 @@ import yaml
 from yaml.constructor import ConstructorError
 
 MOST_VALUES = 100_000
-"""The largest split lists that ship hold 1,500."""
+"""Most values in a document; the largest split lists that ship have 1,500."""
 _MERGE = "tag:yaml.org,2002:merge"
 
 
 class CoreLoader(yaml.SafeLoader):
-    """A safe loader of YAML 1.2. Raises yaml.YAMLError, with the line, for a key that is given twice in one mapping."""
+    """A safe loader of YAML 1.2. Raises yaml.YAMLError, with the line, for a duplicate key in a mapping."""
 
     yaml_implicit_resolvers: dict = {}
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """A mapping whose own keys differ. Keys that are merged in by `<<` may be given again: they are not merged yet here."""
+        """Check that a mapping's own keys differ. A key may also come from a mapping merged by `<<`, which happens later."""
         node = super().compose_mapping_node(anchor)
         lines: dict[Any, int] = {}
         for key_node, _ in node.value:
@@ -38,8 +38,8 @@ class CoreLoader(yaml.SafeLoader):
         return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Replace `<<` by the pairs of the mappings it names: a mapping's own keys count most, then the first mapping's. (PyYAML
-        compares merged keys by the identity of their strings, so that an inherited value may win.)"""
+        """Replace `<<` by the pairs of the mappings it names. A mapping's own keys take precedence, then those of the first
+        merged mapping. (PyYAML compares merged keys by the identity of their strings, so that an inherited value may win.)"""
         own: dict[Hashable, tuple[yaml.Node, yaml.Node]] = {}
         merged: dict[Hashable, tuple[yaml.Node, yaml.Node]] = {}
         for key, value in node.value:
@@ -56,7 +56,7 @@ class CoreLoader(yaml.SafeLoader):
 
 
 def _identity(key: yaml.Node) -> Hashable:
-    """Equal for two keys of the same content."""
+    """A value that is equal for keys with equal content."""
     return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
 
 
@@ -65,7 +65,7 @@ def _int(loader: CoreLoader, node: yaml.ScalarNode) -> int:
     try:
         return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
     except ValueError:
-        raise ConstructorError(None, None, f"a number of {len(text)} digits", node.start_mark) from None
+        raise ConstructorError(None, None, f"a number with {len(text)} digits is too long", node.start_mark) from None
 
 
 def _bool(loader: CoreLoader, node: yaml.ScalarNode) -> bool:
@@ -89,8 +89,8 @@ CoreLoader.add_constructor("tag:yaml.org,2002:bool", _bool)
 
 
 def load(text: str) -> Any:
-    """The content of a YAML document. Raises yaml.YAMLError where it does not parse, gives a key twice, nests too deeply, or
-    holds more than MOST_VALUES values with its aliases written out."""
+    """Load a YAML document. Raises yaml.YAMLError if it is invalid, repeats a key, nests too deeply, or holds more than
+    MOST_VALUES values with its aliases expanded."""
     loader = CoreLoader(text)
     try:
         root = loader.get_single_node()
@@ -105,24 +105,24 @@ def load(text: str) -> Any:
 
 
 def _count_values(node: yaml.Node, counted: dict[int, int]) -> int:
-    """Values of a node with its aliases written out; `counted` maps the ids of finished nodes to theirs. Raises ConstructorError
-    for too many, and for an alias inside its own anchor."""
+    """Count the values of a node with its aliases expanded; `counted` maps ids of finished nodes to their counts. Raises
+    ConstructorError for too many values, and for an alias inside its own anchor."""
     if id(node) in counted:
         if not counted[id(node)]:
-            raise ConstructorError(None, None, "an alias stands inside its own anchor", node.start_mark)
+            raise ConstructorError(None, None, "an alias is inside its own anchor", node.start_mark)
         return counted[id(node)]
-    counted[id(node)] = 0  # under way
+    counted[id(node)] = 0  # in progress
     total = 1
     if isinstance(node, yaml.CollectionNode):
         parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
         total += sum(_count_values(part, counted) for part in parts)
     if total > MOST_VALUES:
-        problem = f"more than {MOST_VALUES:,} values with aliases written out"
+        problem = f"more than {MOST_VALUES:,} values with aliases expanded"
         raise ConstructorError(None, None, problem, node.start_mark)
     counted[id(node)] = total
     return total
 
 
 def compose(text: str) -> yaml.Node | None:
-    """The nodes of a text that `load` takes, which know their lines."""
+    """Parse a text that `load` accepts into nodes, which hold line numbers."""
     return yaml.compose(text, Loader=CoreLoader)

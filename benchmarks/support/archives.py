@@ -1,4 +1,4 @@
-"""Sizes of zip archives, measured before they are unpacked."""
+"""Measure the unpacked size of zip archives before unpacking them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import BinaryIO
 from pretrain_bench.benchmarks.support.errors import DataError
 
 ALWAYS_BYTES, MOST_RATIO = 64 << 20, 4
-"""A PyTorch file may unpack to ALWAYS_BYTES however small it is, and to MOST_RATIO times its size: torch stores tensors as they
-are, and weights that were packed again shrink by a tenth."""
+"""A PyTorch file may unpack to the larger of ALWAYS_BYTES and MOST_RATIO times its size. torch stores tensors uncompressed, and
+compressing weights saves only about a tenth."""
 
 
 def unpacked_bytes(file: BinaryIO) -> int:
-    """Bytes that all members of a zip archive unpack to, by its list. Raises zipfile.BadZipFile, OSError."""
+    """Bytes of all members of a zip archive when unpacked, by its directory. Raises zipfile.BadZipFile, OSError."""
     with zipfile.ZipFile(file) as archive:
         return sum(member.file_size for member in archive.infolist())
 
 
 def check_torch_file(path: Path) -> None:
     """Refuse a PyTorch file that unpacks to much more than its size, before torch reads it. Files that are not zip archives
-    (torch before 1.6) hold their tensors as they are, and pass.
+    (torch before 1.6) store tensors uncompressed, and pass.
 
-    Raises DataError with both sizes, or where the list of members cannot be read, OSError where the file cannot be read.
+    Raises DataError with both sizes, or if the list of members cannot be read, and OSError if the file cannot be read.
     """
     with path.open("rb") as file:
         size = file.seek(0, 2)
@@ -37,6 +37,6 @@ def check_torch_file(path: Path) -> None:
             ) from None
     if unpacked > max(ALWAYS_BYTES, MOST_RATIO * size):
         raise DataError(
-            f"{path}: refused: its {size:,} bytes unpack to {unpacked:,}; what torch.save writes unpacks to about its size. "
+            f"{path}: refused: its {size:,} bytes unpack to {unpacked:,}, but files from torch.save unpack to about their size. "
             "If you trust the file, load it and save it again with torch.save"
         )

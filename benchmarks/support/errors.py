@@ -1,4 +1,4 @@
-"""Errors that reach a person. Each carries the exit code that the command line ends with."""
+"""Errors shown to the user, each with the exit code of the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FULL_BELOW_BYTES = 1 << 16
 
 
 class BenchError(Exception):
-    """Something a person can act on: the message says what, where, what was expected and what to do next."""
+    """An error that a user can act on: its message says what failed, where, what was expected and what to do next."""
 
     exit_code = 1
 
@@ -25,18 +25,18 @@ class WrongUse(BenchError):
 
 
 class EnvironmentCannot(BenchError):
-    """The request is fine, but this machine cannot carry it out: no space, no permission, no engine."""
+    """The request is valid, but this machine cannot fulfil it: no space, no permission, no engine."""
 
     exit_code = 3
 
 
 class DataError(WrongUse):
-    """Input data that cannot be used; names the file and, where there is one, the line."""
+    """Unusable input data; the message names the file and, if applicable, the line."""
 
 
 def cannot_write(folder: Path, error: OSError, doing: str) -> EnvironmentCannot:
-    """The error for a folder that cannot be written, with what to do next. Some writers (numpy) report a full disk without
-    its error number, so the free space is looked at too."""
+    """The error for a folder that cannot be written, with what to do next. Some writers (numpy) report a full disk without its
+    error number, so the free space is checked too."""
     there = next((p for p in (folder, *folder.parents) if p.exists()), Path("/"))
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(there).free < FULL_BELOW_BYTES:
         return EnvironmentCannot(f"{folder}: {doing}: the disk is full; free some space and run the command again")
@@ -44,7 +44,7 @@ def cannot_write(folder: Path, error: OSError, doing: str) -> EnvironmentCannot:
 
 
 def reason_of(error: OSError) -> str:
-    """Why the machine refused, without the paths it happened on; of many files copied in one call, why the first failed."""
+    """Why the operating system refused, without paths; if many files were copied in one call, why the first one failed."""
     if error.strerror:
         return error.strerror
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
@@ -54,7 +54,7 @@ def reason_of(error: OSError) -> str:
 
 @contextmanager
 def writing(path: Path, what: str) -> Iterator[None]:
-    """Around code that writes to a place the user chose. Raises EnvironmentCannot where the machine refuses."""
+    """Wrap code that writes to a place the user chose. Raises EnvironmentCannot if the operating system refuses."""
     try:
         yield
     except OSError as error:

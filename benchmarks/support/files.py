@@ -1,4 +1,4 @@
-"""Small help with files."""
+"""Helpers for files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pretrain_bench.benchmarks.support.reading import cannot_read
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file of the user's. Raises DataError naming it where it cannot be read."""
+    """Read a user's file. Raises DataError naming it if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -25,8 +25,8 @@ def read_bytes(path: Path) -> bytes:
 
 
 def size_and_sha256(path: Path) -> tuple[int, str]:
-    """Bytes and hash of a file as it is now, without holding it in memory. Raises OSError where it cannot be read, and for a pipe
-    or a device, which might never end."""
+    """Current size in bytes and sha256 of a file, read in blocks. Raises OSError if it cannot be read, and for pipes and devices,
+    which might never end."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a plain file", str(path))
@@ -35,15 +35,15 @@ def size_and_sha256(path: Path) -> tuple[int, str]:
 
 
 def readable(text: str) -> str:
-    """Text whose bytes of file names that are not UTF-8 are escaped, as `\\xfc`: JSON and most streams take no others."""
+    """Escape the bytes of file names that are not UTF-8, as `\\xfc`, which JSON and most streams require."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # halves of characters that never were bytes of a name
+    except UnicodeEncodeError:  # lone surrogates that do not stand for bytes of a name
         return text.encode("utf-8", "backslashreplace").decode()
 
 
 def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """A second name for a file where the file system has hard links, else a copy. Raises OSError where neither works."""
+    """Hard-link a file, or copy it if the file system has no hard links. Raises OSError if neither works."""
     try:
         os.link(source, target)
     except OSError as error:
@@ -54,15 +54,16 @@ def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str])
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """The place beside `path` to write its new content to, which then replaces it at once; after an error nothing is left.
+    """Yield a temporary path beside `path` for its new content, which then replaces it atomically; after an error nothing is
+    left.
 
-    Raises OSError where `path` is a folder, or its folder does not exist.
+    Raises OSError if `path` is a folder, or if its parent folder does not exist.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "Is a directory", str(path))
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.unlink(missing_ok=True)  # a link in its place would be written through
+        temporary.unlink(missing_ok=True)  # writing would follow a link in its place
         yield temporary
         os.replace(temporary, path)
     except BaseException:
@@ -73,10 +74,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(place: Path, unfinished: Path) -> Iterator[Path]:
-    """A new folder below `unfinished` to fill, which becomes `place` by one rename once it is filled. Each process has its own,
-    since one whose parent was killed may still be at work on the same `place`; the first that is done stays.
+    """Yield a new folder below `unfinished` to fill; one rename then makes it `place`. Each process has its own folder, since
+    a process with a killed parent may still work on the same `place`; the first to finish wins.
 
-    Raises OSError where a folder cannot be made or renamed.
+    Raises OSError if a folder cannot be created or renamed.
     """
     folder = unfinished / f"{place.name}.{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -88,7 +89,7 @@ def whole_folder(place: Path, unfinished: Path) -> Iterator[Path]:
 
 
 def symlink_or_copy(source: Path, target: Path) -> None:
-    """A symbolic link to a file or folder where the file system has them, else a copy. Raises OSError where neither works."""
+    """Symlink to a file or folder, or copy it if the file system has no symlinks. Raises OSError if neither works."""
     try:
         target.symlink_to(source)
     except OSError as error:
@@ -101,11 +102,11 @@ def symlink_or_copy(source: Path, target: Path) -> None:
 
 
 NOT_FOR_WANT_OF_LINKS = (errno.ENOSPC, errno.EDQUOT, errno.EEXIST, errno.ENOENT, errno.EROFS)
-"""Errors of a link that a copy would meet as well. Without links they are others: EPERM, EACCES, EMLINK, ENOTSUP."""
+"""Errors of linking that a copy would meet too. File systems without links report others: EPERM, EACCES, EMLINK, ENOTSUP."""
 
 
 def copy_tree(source: Path, target: Path, copy: Callable[[Path, Path], object] = shutil.copyfile) -> None:
-    """Copy the files and folders below `source` to `target`, which may exist; without modes and times, which some file systems
+    """Copy the files and folders below `source` to `target`, which may exist, without modes and times, which some file systems
     refuse to set. Raises OSError for the first file that cannot be copied."""
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):
@@ -116,7 +117,7 @@ def copy_tree(source: Path, target: Path, copy: Callable[[Path, Path], object] =
 
 
 def notice_of_missing_links(folder: Path, *kinds: Literal["hard", "symbolic"]) -> str | None:
-    """A line that says which of these links the file system of an existing folder lacks, so that files are copied; else None."""
+    """A notice naming the kinds of links that a folder's file system lacks, so that files are copied instead; None otherwise."""
     file, link = folder / f".probe-{os.getpid()}", folder / f".probe-{os.getpid()}-link"
     missing = []
     file.touch()
@@ -137,7 +138,7 @@ def notice_of_missing_links(folder: Path, *kinds: Literal["hard", "symbolic"]) -
 
 
 def sync_tree(folder: Path) -> None:
-    """Make a folder with everything in it survive a power cut. Raises OSError where the disk cannot take it."""
+    """Flush a folder with all its content to disk, to survive a power cut. Raises OSError if the disk fails."""
     for parent, _, files in os.walk(folder):
         for name in files:
             sync(Path(parent, name))
@@ -145,8 +146,8 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make a file's content, or the names in a folder, survive a power cut. Raises OSError where the disk cannot take it; some
-    file systems cannot sync folders, which is ignored."""
+    """Flush a file's content, or the names in a folder, to disk, to survive a power cut. Raises OSError if the disk fails; file
+    systems that cannot sync folders are ignored."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -158,7 +159,7 @@ def sync(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder of any depth; a stage may nest more folders than Python's own removal can."""
+    """Remove a folder of any depth; a stage may nest folders more deeply than Python's own removal supports."""
     try:
         shutil.rmtree(path, ignore_errors=True)
     except RecursionError:
@@ -166,7 +167,7 @@ def remove_tree(path: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """The folder of generated and prepared data and unpacked bundles: $BENCH_CACHE, or `bench` in the user's cache folder."""
+    """The folder for generated and prepared data and unpacked bundles: $BENCH_CACHE, or `bench` in the user's cache folder."""
     if named := os.environ.get("BENCH_CACHE"):
         return Path(named).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bench"

@@ -1,4 +1,5 @@
-"""Files that others wrote: a stage, a received store or bundle. No link is followed, no pipe is waited for, sizes are capped."""
+"""Read untrusted files, from a stage or a received store or bundle: without following links, waiting for pipes, or exceeding size
+limits."""
 
 from __future__ import annotations
 
@@ -15,17 +16,17 @@ from typing import Any
 from pydantic_core import from_json
 
 MOST_JSON_BYTES = 64 << 20
-"""The largest record, spec or list that is read: a record of 10,000 artifacts takes 2 MB."""
+"""Largest record, spec or list to read: a record of 10,000 artifacts takes 2 MB."""
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def open_plain(
     path: Path | str, flags: int = os.O_RDONLY, below: Path | None = None
 ) -> BufferedReader | BufferedRandom:
-    """Open a plain file for reading (O_RDONLY) or for both (O_RDWR, with O_CREAT where it may be new).
+    """Open a plain file for reading (O_RDONLY) or for reading and writing (O_RDWR, with O_CREAT to create it).
 
-    `below` is a folder above `path`, which may be a link; no folder between the two may be one.
-    Raises OSError for anything but a plain file.
+    `below` is a folder above `path`; it may be a link itself, but no folder between the two may be one. Raises OSError for
+    anything but a plain file.
     """
     descriptor = _open_plain(path, flags, below)
     return open(descriptor, "rb") if flags == os.O_RDONLY else open(descriptor, "r+b")
@@ -44,7 +45,7 @@ def _open_plain(path: Path | str, flags: int, below: Path | None) -> int:
 
 
 def read_plain(path: Path | str, most: int = MOST_JSON_BYTES, below: Path | None = None) -> bytes:
-    """The content of a plain file of at most `most` bytes. Raises OSError for anything else, such as a link or a pipe."""
+    """Read a plain file of at most `most` bytes. Raises OSError for anything else, such as a link or a pipe."""
     descriptor = _open_plain(path, os.O_RDONLY, below)
     with open(descriptor, "rb", buffering=0) as file:
         content = file.read(most + 1) if os.fstat(descriptor).st_size > most else file.readall()
@@ -54,12 +55,13 @@ def read_plain(path: Path | str, most: int = MOST_JSON_BYTES, below: Path | None
 
 
 def read_json(path: Path | str, most: int = MOST_JSON_BYTES, below: Path | None = None) -> Any:
-    """The JSON in a plain file. Raises OSError as `read_plain` does, ValueError for what is not JSON or nests too deeply."""
+    """Read JSON from a plain file. Raises OSError as `read_plain`, and ValueError for invalid or too deeply nested JSON."""
     return from_json(read_plain(path, most, below))
 
 
 def plain_size_and_sha256(path: Path, below: Path, most: int) -> tuple[int, str]:
-    """Bytes and hash of a plain file. Raises OSError for anything else; one of more than `most` bytes is not read."""
+    """Size in bytes and sha256 of a plain file. Raises OSError for anything else, and for more than `most` bytes without
+    reading."""
     with open_plain(path, below=below) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
@@ -68,7 +70,7 @@ def plain_size_and_sha256(path: Path, below: Path, most: int) -> tuple[int, str]
 
 
 def is_plain(path: Path, below: Path) -> bool:
-    """Whether a plain file is there, by a way without links."""
+    """Whether a plain file exists at `path`, reached without links."""
     try:
         with _folder_of(path, below) as folder:
             return stat.S_ISREG(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode)
@@ -77,20 +79,20 @@ def is_plain(path: Path, below: Path) -> bool:
 
 
 def remove_plain(path: Path, below: Path) -> None:
-    """Remove a file that lies in `below` by a way without links; nothing happens where it is gone. Raises OSError."""
+    """Remove a file in `below`, reached without links; does nothing if it does not exist. Raises OSError."""
     with contextlib.suppress(FileNotFoundError), _folder_of(path, below) as folder:
         os.unlink(path.name, dir_fd=folder)
 
 
 def is_name_below(text: str) -> bool:
-    """Whether a text is the plain relative name of something below a folder, without `..` or empty parts."""
+    """Whether a text is a relative name of something below a folder, without `..` or empty parts."""
     path = PurePosixPath(text)
     return str(path) == text and bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 @contextlib.contextmanager
 def _folder_of(path: Path, below: Path) -> Iterator[int]:
-    """A descriptor of the folder of `path`, reached from `below` without following a link."""
+    """Yield a descriptor of the folder of `path`, reached from `below` without following links."""
     parts = path.parent.relative_to(below).parts
     if ".." in parts:
         raise OSError(errno.EINVAL, "leads out of its folder", str(path))

@@ -1,7 +1,7 @@
-"""One process at a time, on one machine and on several that share a file system.
+"""Let one process at a time use a place, among the processes of one machine or of several that share a file system.
 
-The operating system drops a lock with its holder, however that ends, but only among the processes of one machine. The owner file
-beside the lock (ownership.py) holds for other machines too.
+The operating system releases a lock when its holder ends in any way, but only on one machine. The owner file beside the lock
+(ownership.py) covers other machines.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _MOST_HOLDER_BYTES = 1000
 def exclusive(
     path: Path, waiting: Callable[[str], None] = lambda _: None, job_ended: JobEnded = never
 ) -> Iterator[None]:
-    """Hold the lock file at `path`, made with its folder where missing. `waiting` is called once with the holder if another
-    process holds it, and may raise to give up. The holder may remove the file before it drops the lock. `job_ended`: whether the
-    job of a holder has ended, by the word of its cluster.
+    """Hold the lock file at `path`, created with its folder if missing. If another process holds it, `waiting` is called once
+    with the holder, and may raise to give up. The holder may remove the file before releasing the lock. `job_ended` asks the
+    holder's cluster whether its job has ended.
 
-    Raises OSError for anything but a plain file in its place.
+    Raises OSError if something other than a plain file is in its place.
     """
     reported = False
     while True:
@@ -42,7 +42,7 @@ def exclusive(
         try:
             file = open_plain(path, os.O_RDWR | os.O_CREAT)  # a received store may hold a link in its place
         except FileNotFoundError:
-            continue  # a holder that has finished removed the folder just now
+            continue  # a holder that has just finished removed the folder
         with contextlib.ExitStack() as closing:
             closing.callback(file.close)
             try:
@@ -68,7 +68,7 @@ def exclusive(
 
 
 def _hold(file: BufferedReader | BufferedRandom, path: Path, job_ended: JobEnded) -> str | None:
-    """Try to hold the lock file that is open. Returns None, or the holder; the empty text where it is not the lock any more."""
+    """Try to lock the open lock file. Returns None on success, the holder, or an empty text if the file is no longer the lock."""
     locks = True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,20 +78,20 @@ def _hold(file: BufferedReader | BufferedRandom, path: Path, job_ended: JobEnded
         if error.errno not in NO_LOCKS:
             raise
         locks = False
-    # The holder before us may have removed the file that we have open; then another one is the lock by now.
+    # The previous holder may have removed the open file; a different file is then the lock.
     if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
         return ""
     return ownership.claim(owner_file(path), job_ended, locked_here=locks)
 
 
 def _named_in(file: BufferedReader | BufferedRandom) -> str:
-    """The holder, as it describes itself in the lock file."""
+    """The holder's description in the lock file."""
     file.seek(0)
     return file.read(_MOST_HOLDER_BYTES).decode(errors="replace").strip() or "another process"
 
 
 def owner_file(path: Path) -> Path:
-    """The owner file of a lock file."""
+    """The path of the owner file of a lock file."""
     return path.with_name(path.name + ".owner")
 
 
@@ -101,7 +101,7 @@ def host() -> str:
 
 
 def holder(path: Path, job_ended: JobEnded = never) -> str | None:
-    """The process that holds the lock file, as it describes itself; None where there is none."""
+    """The description of the process that holds the lock file; None if it is free."""
     locks = False
     try:
         with open_plain(path) as file:

@@ -1,8 +1,8 @@
-"""Ownership of a place on a file system that several machines share: a file that only one process can make.
+"""Ownership of a place on a file system shared by several machines, by a file that only one process can create.
 
-`flock` holds on one machine, and not on every network file system. The owner file names host, process, job and a token; a thread
-touches it every few seconds. It is taken over only when its owner is known to be gone: on this machine, when the process has
-ended; on another one, when the cluster says that the job has ended, or when the heartbeat is old and the host does not answer.
+`flock` covers one machine, and not every network file system. The owner file names host, process, job and a token, and a thread
+touches it every few seconds. It is taken over only if its owner is known to be gone: on this machine, if the process has
+ended; on another machine, if the cluster reports the job as ended, or if the heartbeat is old and the host does not answer.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from pretrain_bench.benchmarks.support.foreign_files import read_plain
 
 HEARTBEAT_SECONDS = 10.0
 ASK_AFTER_SECONDS = 30.0
-"""The cluster is asked whether a job has ended only after a heartbeat is this old."""
+"""Age of a heartbeat from which the cluster is asked whether the job has ended."""
 OLD_SECONDS = 120.0
-"""A heartbeat of this age counts as old: clocks of a cluster differ by less."""
+"""Age from which a heartbeat counts as old; clocks of a cluster differ by less."""
 ANSWER_SECONDS = 3.0
 MOST_OWNER_BYTES = 4096
 JOB_VARIABLE = "BENCH_JOB"
 """Environment variable with the job of this process, as `slurm:17_3`; a worker sets it."""
 
 JobEnded = Callable[[str], bool]
-"""Whether a job has ended by its cluster's word; False where the cluster does not answer."""
+"""Whether a job has ended according to its cluster; False if the cluster does not answer."""
 
 
 class Owner(Spec):
-    """Who owns a place. `boot` and `namespace` say which numbers of processes can be compared."""
+    """The owner of a place. `boot` and `namespace` tell which process ids can be compared."""
 
     host: str
     boot: str
@@ -55,19 +55,19 @@ class Owner(Spec):
 
 
 def this_process() -> str:
-    """This process as others see it that wait for it."""
+    """The description of this process for others that wait for it."""
     return str(_this_process())
 
 
 def never(job: str) -> bool:
-    """No cluster is known that could say that a job has ended."""
+    """Without a known cluster no job is known to have ended."""
     return False
 
 
 def claim(path: Path, job_ended: JobEnded = never, locked_here: bool = False) -> str | None:
-    """Make this process the owner of `path`. Returns None, or who owns it. Raises FileNotFoundError where its folder is gone.
+    """Make this process the owner of `path`. Returns None, or the present owner. Raises FileNotFoundError if its folder is gone.
 
-    `locked_here`: this process holds a lock that every process of this machine would hold, in any container.
+    `locked_here`: this process holds a lock that would exclude every process of this machine, in any container.
     """
     mine = _this_process()
     if _create(path, mine.model_dump_json()):
@@ -76,7 +76,7 @@ def claim(path: Path, job_ended: JobEnded = never, locked_here: bool = False) ->
     theirs = _read(path)
     if not _is_gone(path, theirs, job_ended, locked_here):
         return "another process" if theirs is None else str(theirs)
-    # Only who makes this file may replace that owner; the owner file itself is never absent meanwhile.
+    # Only the creator of this file may replace the owner, so that the owner file itself is never absent.
     marker = path.with_name(f"{path.name}.after-{'' if theirs is None else theirs.token}")
     if not _create(marker, ""):
         if _age(marker) > OLD_SECONDS:
@@ -95,7 +95,7 @@ def claim(path: Path, job_ended: JobEnded = never, locked_here: bool = False) ->
 
 
 def release(path: Path) -> None:
-    """End this process's ownership of `path`, if it has it."""
+    """End this process's ownership of `path`, if any."""
     token = _hearts.drop(path)
     held = _read(path)
     if token is not None and held is not None and held.token == token:
@@ -103,7 +103,7 @@ def release(path: Path) -> None:
 
 
 def owner(path: Path, job_ended: JobEnded = never, locked_here: bool = False) -> str | None:
-    """Who owns `path`; None where that is known to be gone, or there is none. `locked_here` as in `claim`."""
+    """The owner of `path`; None if there is none or it is known to be gone. `locked_here` as in `claim`."""
     if not path.exists():
         return None
     held = _read(path)
@@ -115,32 +115,32 @@ def owner(path: Path, job_ended: JobEnded = never, locked_here: bool = False) ->
 
 
 def drop_gone(path: Path, job_ended: JobEnded) -> None:
-    """Remove the file of an owner that is known to be gone, so that a process elsewhere need not know it."""
+    """Remove the file of an owner known to be gone, since processes elsewhere may be unable to tell."""
     if path.exists() and owner(path, job_ended) is None and claim(path, job_ended) is None:
         release(path)
 
 
 def check_owned(path: Path) -> None:
-    """Raises EnvironmentCannot where this process owned `path` and another one has taken it over meanwhile."""
+    """Raises EnvironmentCannot if this process owned `path` and another one has taken it over."""
     token, held = _hearts.token(path), _read(path)
     if token is not None and (held is None or held.token != token):
         by = "and has ended since" if held is None else str(held)
         raise EnvironmentCannot(
-            f"{path.parent}: this process was silent for so long that another one took its stage over ({by}); nothing was lost: "
-            "run the command again"
+            f"{path.parent}: this process was silent too long, so another one took over its stage ({by}); nothing was lost: run "
+            "the command again"
         )
 
 
 def _is_gone(path: Path, held: Owner | None, job_ended: JobEnded, locked_here: bool) -> bool:
-    """Whether an owner is known to be gone. A file that cannot be read is one that is being written, or was left half-written."""
+    """Whether an owner is known to be gone. An unreadable file is being written, or was left half-written."""
     age = _age(path)
     if held is None:
         return age > OLD_SECONDS
     here = _this_process()
     if held.host == here.host and held.boot != here.boot:
-        return True  # the machine has started again since
+        return True  # the machine has rebooted
     if locked_here and held.boot and held.boot == here.boot:
-        return True  # also in another container of this machine, whose processes cannot be seen
+        return True  # also for another container of this machine, whose processes are invisible
     if (held.boot, held.namespace) == (here.boot, here.namespace):
         return not _runs(held)
     if held.job is not None and age > ASK_AFTER_SECONDS and job_ended(held.job):
@@ -162,7 +162,7 @@ def _runs(held: Owner) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _answers(host: str, period: int) -> bool:
-    """Whether a host answers, if only by refusing the connection; asked once a `period`."""
+    """Whether a host answers, even by refusing the connection; asked once per `period`."""
     try:
         socket.create_connection((host, 22), timeout=ANSWER_SECONDS).close()
     except ConnectionRefusedError:
@@ -173,7 +173,7 @@ def _answers(host: str, period: int) -> bool:
 
 
 def _create(path: Path, content: str) -> bool:
-    """Make a file that does not exist, whole and on the disk or not at all where the file system can; False where it exists."""
+    """Create a file atomically and durably, as far as the file system allows; False if it exists."""
     try:
         _link_new(path, content)
         return True
@@ -192,12 +192,12 @@ def _create(path: Path, content: str) -> bool:
 
 
 def _link_new(path: Path, content: str) -> None:
-    """Write a file without a name, then give it one. Raises OSError on file systems without such files, NFS among them."""
+    """Write an unnamed file, then link it. Raises OSError on file systems without unnamed files, such as NFS."""
     descriptor = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o644)
     try:
         os.write(descriptor, content.encode())
         os.fsync(descriptor)
-        # With a folder named, `link` follows /proc/self/fd to the file itself.
+        # With a folder descriptor, `link` follows /proc/self/fd to the file itself.
         os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
     finally:
         os.close(descriptor)
@@ -252,10 +252,10 @@ class _Hearts:
         self._tokens: dict[Path, str] = {}
         self._lock = threading.Lock()
         self._beating = 0
-        """Process whose thread beats: a forked one needs its own."""
+        """Process id of the thread that touches the files: a forked process needs its own."""
 
     def add(self, path: Path, token: str) -> None:
-        """Begin to touch a file."""
+        """Start touching a file."""
         with self._lock:
             self._tokens[path] = token
             if self._beating != os.getpid():
@@ -263,7 +263,7 @@ class _Hearts:
                 threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
     def drop(self, path: Path) -> str | None:
-        """No longer touch a file; returns its token."""
+        """Stop touching a file; returns its token."""
         with self._lock:
             return self._tokens.pop(path, None)
 

@@ -1,7 +1,6 @@
-"""What this process may use of its machine: processors, memory and shared memory, as affinity, control groups and its job limit
-them.
+"""Processors, memory and shared memory available to this process under its affinity, control groups and batch job.
 
-A container or a batch system gives a process less than the machine has; the plain counts of processors and memory do not show it.
+A container or batch system gives a process less than the whole machine; plain counts of processors and memory do not show this.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ COUNTERS = Path("/proc/vmstat")
 
 
 def usable_cpus() -> int:
-    """Processors that this process may use, at least 1: the least of its affinity, the whole processors of its control group's
+    """Number of processors for this process, at least 1: the minimum of its affinity, the whole processors in its control group's
     quota, and those of its Slurm job."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [quota for folder in cgroup_folders("cpu") if (quota := _cpu_quota(folder)) is not None]
@@ -25,7 +24,7 @@ def usable_cpus() -> int:
 
 
 def usable_memory_bytes() -> int:
-    """Memory that this process may use, in bytes: the machine's, or less where its control group or its Slurm job says so."""
+    """Memory in bytes for this process: that of the machine, or less if its control group or Slurm job limits it."""
     import psutil
 
     limits = [limit for folder in cgroup_folders("memory") if (limit := _memory_limit(folder)) is not None]
@@ -35,13 +34,13 @@ def usable_memory_bytes() -> int:
 
 
 def _of_job(variable: str) -> list[int]:
-    """A number that Slurm gives a job for this node, as a list of none or one; 0 stands for all of the node."""
+    """A per-node number of the Slurm job, as a list of at most one; 0 means the whole node and gives none."""
     text = os.environ.get(variable, "") if "SLURM_JOB_ID" in os.environ else ""
     return [int(text)] if text.isdigit() and int(text) > 0 else []
 
 
 def shared_memory_bytes() -> int | None:
-    """Size of /dev/shm in bytes; None where there is none."""
+    """Size of /dev/shm in bytes; None if it does not exist."""
     try:
         size = os.statvfs(SHARED_MEMORY)
     except OSError:
@@ -50,17 +49,19 @@ def shared_memory_bytes() -> int | None:
 
 
 def killed_for_memory() -> int:
-    """Processes that the kernel has killed for want of memory in this process's control groups; 0 where it does not say."""
+    """Number of processes in this process's control groups killed by the kernel for lack of memory; 0 if it does not report
+    them."""
     return max([0, *map(memory_kills, cgroup_folders("memory"))])
 
 
 def memory_kills(group: Path) -> int:
-    """Processes that the kernel has killed for want of memory in one control group; 0 where it does not say."""
+    """Number of processes in one control group killed by the kernel for lack of memory; 0 if it does not report them."""
     return max(_oom_kills(group / name) for name in ("memory.events", "memory.oom_control"))
 
 
 def memory_kills_of_the_machine() -> int:
-    """Processes that the kernel has killed for want of memory since it started, in any control group; 0 where it does not say."""
+    """Number of processes killed by the kernel for lack of memory since boot, in any control group; 0 if it does not report
+    them."""
     return _oom_kills(COUNTERS)
 
 
@@ -70,9 +71,9 @@ def _oom_kills(file: Path) -> int:
 
 
 def cgroup_folders(controller: str) -> Iterator[Path]:
-    """This process's control group for `controller` (cpu or memory) and those above it, of version 2 and of version 1.
+    """Yield this process's control group for `controller` (cpu or memory) and its parents, in versions 2 and 1.
 
-    In a container the path may be the host's, of which only the last folders exist here; those that do not exist are left out.
+    In a container the path may be the host's, of which only the last folders exist; missing folders are skipped.
     """
     for line in _read(OWN_CGROUPS).splitlines():
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
@@ -86,7 +87,7 @@ def cgroup_folders(controller: str) -> Iterator[Path]:
 
 
 def _cpu_quota(folder: Path) -> float | None:
-    """Processors of a control group's quota; None without one."""
+    """Processors in a control group's quota; None without one."""
     quota, period = (*_read(folder / "cpu.max").split(), "", "")[:2]
     if not quota:
         quota, period = (_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
@@ -96,7 +97,7 @@ def _cpu_quota(folder: Path) -> float | None:
 
 
 def _memory_limit(folder: Path) -> int | None:
-    """Bytes that a control group may use; None without a limit. Version 1 writes a huge number for none."""
+    """Bytes that a control group may use; None without a limit, which version 1 writes as a huge number."""
     text = (_read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes")).strip()
     return int(text) if text.isdigit() else None
 

@@ -1,4 +1,4 @@
-"""Worker processes that do not outlive the one they work for."""
+"""Worker processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ POLL_SECONDS = 0.2
 
 @contextmanager
 def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool whose processes end when their parent is killed: they hold its locks as long as they live. One that is interrupted
-    ends them at once: a second Ctrl-C, while it waited for them, would leave them waiting for it.
+    """Yield a pool whose processes end when their parent is killed, because they hold its locks while they live. An interrupt
+    ends them at once: otherwise a second Ctrl-C during shutdown would leave them waiting for their parent.
 
-    Raises EnvironmentCannot where one of them is killed, or none can be started.
+    Raises EnvironmentCannot if a process is killed or none can be started.
     """
     try:
-        multiprocessing.Lock()  # the pool needs some
+        multiprocessing.Lock()  # the pool needs semaphores
     except OSError as error:
         raise EnvironmentCannot(
             f"worker processes cannot be started: {error.strerror or error}; they need semaphores, so /dev/shm must be mounted, "
@@ -45,7 +45,7 @@ def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
                 raise
     except BrokenProcessPool:
         raise EnvironmentCannot(
-            "a worker process was killed, perhaps for lack of memory; free some, or look at the system's log, and try again"
+            "a worker process was killed, perhaps for lack of memory; free some memory, or check the system log, and try again"
         ) from None
 
 
@@ -55,5 +55,5 @@ def _end_with(parent: int) -> None:
             time.sleep(POLL_SECONDS)
         os._exit(1)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells the parent as well, which ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal signals the parent too, which ends this process
     threading.Thread(target=watch, daemon=True).start()

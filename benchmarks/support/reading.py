@@ -1,5 +1,5 @@
-"""Reading a user's data: what cannot be read is an error that names the file or folder, never taken for empty, and never reported
-as something that cannot be written.
+"""Read a user's data: an unreadable file or folder raises an error that names it. It is never treated as empty, nor reported as a
+write error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 def cannot_read(path: Path | str, error: OSError) -> DataError:
-    """The error for a file or folder of the user's data that cannot be read, with what to do next."""
+    """The error for an unreadable file or folder of the user's data, with what to do next."""
     reason = error.strerror or str(error)
     if error.errno == errno.ESTALE:
         reason += "; its network file system was remounted or is gone: mount it again"
@@ -28,7 +28,7 @@ def cannot_read(path: Path | str, error: OSError) -> DataError:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Around code that reads below `path` and writes nothing. Raises DataError where the machine refuses."""
+    """Wrap code that reads below `path` and writes nothing. Raises DataError if the operating system refuses."""
     try:
         yield
     except OSError as error:
@@ -36,8 +36,8 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def read_or_write_error(error: OSError, source: Path, target: Path, doing: str) -> BenchError:
-    """The error of code that reads below `source` and writes below `target`: by the file that the error names, or else by its
-    number, or else by a trial."""
+    """The error of code that reads below `source` and writes below `target`, attributed by the file that the error names, else
+    by its error number, else by a trial."""
     name = _name(error)
     if name is not None:
         at = Path(os.path.abspath(name))

@@ -1,4 +1,4 @@
-"""Reading the folders and text files of a user: what an operating system adds is passed over, errors name the file."""
+"""Read a user's folders and text files: skip files of operating systems, and name the file in errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pretrain_bench.benchmarks.support.files import read_bytes
 from pretrain_bench.benchmarks.support.reading import cannot_read
 
 MOST_TEXT_BYTES = 64 << 20
-"""Poses of the longest public recordings take 2 MB; numbers take thirty times their text in memory."""
+"""Poses of the longest public recordings take 2 MB; parsed numbers take thirty times the memory of their text."""
 SYSTEM_NAMES = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found",
      "system volume information")
@@ -27,16 +27,16 @@ _MARKS = (
 
 
 def is_system_file(name: str) -> bool:
-    """Whether a file or folder belongs to an operating system (`._x`, `.DS_Store`, `Thumbs.db`), not to a dataset. No official
-    layout has hidden files, so every name that starts with a dot counts."""
+    """Whether a file or folder belongs to an operating system (`._x`, `.DS_Store`, `Thumbs.db`) instead of a dataset. No official
+    layout has hidden files, so all names that start with a dot count."""
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def list_folder(folder: Path, *suffixes: str) -> list[Path]:
-    """What a folder holds, sorted by name, without files of the operating system.
+    """List a folder, sorted by name, without files of operating systems.
 
-    `suffixes`, in lower case and with their dots, keep only names that end so, in any case (`.JPG` is `.jpg`). A folder that
-    does not exist is empty. Raises DataError naming the folder where it cannot be read.
+    `suffixes`, in lower case with dots, keep only names with these endings in any case (`.JPG` matches `.jpg`). A missing folder
+    counts as empty. Raises DataError naming the folder if it cannot be read.
     """
     try:
         paths = sorted(folder.iterdir())
@@ -49,13 +49,13 @@ def list_folder(folder: Path, *suffixes: str) -> list[Path]:
 
 
 def by_lower_name(folder: Path) -> dict[str, Path]:
-    """The files of a folder by their names in lower case; of two that differ in case alone, the one in lower case."""
+    """Map lower-case names to files of a folder; if two differ only in case, the lower-case one wins."""
     return {p.name.lower(): p for p in list_folder(folder)}
 
 
 def elsewhere(root: Path, *patterns: str) -> str:
-    """The folder, at most two further down or up, where files of a layout are, for the end of a message that there are none in
-    `root`; empty where there is no such folder."""
+    """The end of a message about a missing layout in `root`: a folder at most two levels away that has it; empty if there is
+    none."""
     below = [(root, "*/" * depth) for depth in (1, 2)]
     for folder, prefix in [*below, *((above, "") for above in root.resolve().parents[:2])]:
         for pattern in patterns:
@@ -68,8 +68,7 @@ def elsewhere(root: Path, *patterns: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """A text file of the user's. Raises DataError as `decode`, where the file cannot be read, and for one of more than
-    MOST_TEXT_BYTES."""
+    """Read a user's text file. Raises DataError as `decode`, and if the file cannot be read or exceeds MOST_TEXT_BYTES."""
     try:
         status = path.stat()
     except OSError as error:
@@ -82,7 +81,7 @@ def read_text(path: Path) -> str:
 
 
 def decode(content: bytes, path: Path) -> str:
-    """Text in UTF-8, with or without a byte order mark. Raises DataError naming the encoding that was found instead."""
+    """Decode UTF-8 with or without a byte order mark. Raises DataError naming the encoding found instead."""
     encoding = encoding_of(content)
     if encoding is not None:
         raise DataError(f"{path}: the text is encoded in {encoding}; save it in UTF-8 (iconv -f {encoding} -t UTF-8)")
@@ -97,7 +96,7 @@ def decode(content: bytes, path: Path) -> str:
 
 
 def encoding_of(content: bytes) -> str | None:
-    """UTF-16 or UTF-32 where a text is in it by its byte order mark or by a zero byte in every second place, else None."""
+    """UTF-16 or UTF-32 if a byte order mark or a zero in every second byte shows it, else None."""
     for mark, name in _MARKS:
         if content.startswith(mark):
             return name

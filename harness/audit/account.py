@@ -1,4 +1,4 @@
-"""What a run says about itself, held against its other witnesses: events, log of the executor, artifacts and the clock."""
+"""Compare a run's own account with independent evidence: events, executor log, artifacts and the clock."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from pretrain_bench.harness.planning.recipes import recipe_model
 from pretrain_bench.harness.running.untrusted_text import clean_metrics
 
 CPU_SHARE, CPU_SECONDS = 0.25, 10.0
-"""How far a stage's own CPU seconds and those seen from outside may differ: sampling misses the last moments of a process."""
+"""Tolerated difference between a stage's own CPU seconds and those measured from outside: sampling misses a process's end."""
 WALL_SHARE, WALL_SECONDS = 0.75, 120.0
-"""The same for wall time; a stage's own account leaves out starting and preparing."""
+"""The same for wall time; a stage's own account excludes start-up and preparation."""
 ESTIMATE_FACTOR = 30.0
-"""How far the FLOPs of a ledger may be from a rough count of the work (`planning.estimate`), good to about three."""
+"""Tolerated factor between the FLOPs in a ledger and a rough estimate (`planning.estimate`), itself good to about three."""
 CLOCK_SKEW = timedelta(minutes=10)
-"""Clocks of machines that share a store may differ by this much."""
+"""Tolerated difference between the clocks of machines that share a store."""
 AFTER_END = (Outcome.ok, Outcome.invalid_output, Outcome.over_budget)
-"""Outcomes that the harness gives to a stage that succeeded by its own account."""
+"""Outcomes that the harness can assign to a stage that reported success."""
 EVENTS, OUTCOME, ARTIFACTS_OF, CLOCK = (
     "each event follows the one before", "outcome agrees with the events", "a run that is ok has its artifacts", "clock",
 )  # fmt: skip
@@ -42,12 +42,12 @@ TOLERANCE = 1e-9
 
 
 def check_account(run: AuditedRun, runs: Runs, tally: Tally) -> None:
-    """Every check of one run's own account."""
+    """Run every check of one run's own account."""
     _check_clock(run, runs, tally)
     if run.record.outcome == Outcome.ok:
         _check_artifacts_named(run, tally)
     if run.record.files and EVENTS_FILE not in run.record.files:
-        # An image may end before it writes an event; a stage that was ok has some, and the verdict rests on them.
+        # An image may end before it writes an event. A stage with outcome ok has events, on which its verdict is based.
         tally.expect(OUTCOME, run.record.outcome != Outcome.ok, run.name, "a run that is ok without events")
         return
     events = list(read_events(run.folder / EVENTS_FILE))
@@ -60,34 +60,36 @@ def check_account(run: AuditedRun, runs: Runs, tally: Tally) -> None:
 
 def _check_lines(run: AuditedRun, events: list[Event], tally: Tally) -> None:
     if not any(event.before for event in events):
-        return  # written before events carried a hash, or by an image of the user's
+        return  # written before events had hashes, or by a user's image
     try:
         line = broken_line(run.folder / EVENTS_FILE)
     except OSError:
-        return  # reported with the hashes of files
+        return  # reported by the check of file hashes
     tally.expect(
-        EVENTS, line is None, run.name, f"{EVENTS_FILE} line {line}: an event before it was changed or taken out"
+        EVENTS, line is None, run.name, f"{EVENTS_FILE} line {line}: an event before it was changed or removed"
     )
 
 
 def _check_outcome(run: AuditedRun, events: list[Event], tally: Tally) -> None:
-    """A stage that succeeded by its events has no infrastructure error, and one with outcome ok succeeded by its events."""
+    """A stage whose events end with success has no infrastructure error, and a stage with outcome ok has such events."""
     record = run.record
     end = next((e for e in reversed(events) if isinstance(e, End)), None)
     if end is None and not record.files:
-        return  # of a version that did not say whether there are events
+        return  # recorded before records listed events
     if record.outcome == Outcome.ok:
-        tally.expect(OUTCOME, end is not None and end.status == "ok", run.name, "ok, but its events do not end so")
+        tally.expect(
+            OUTCOME, end is not None and end.status == "ok", run.name, "outcome ok, but its events do not end with ok"
+        )
         if end is not None and record.files:
             same = clean_metrics(end.metrics) == record.stage_metrics
-            tally.expect(OUTCOME, same, run.name, "the metrics of its last event are not those of the record")
+            tally.expect(OUTCOME, same, run.name, "the metrics of its last event differ from those of the record")
         return
     fine = end is None or end.status != "ok" or record.outcome in AFTER_END
     tally.expect(OUTCOME, fine, run.name, f"the record says {record.outcome.value}, its events end with ok")
 
 
 def _check_artifacts_named(run: AuditedRun, tally: Tally) -> None:
-    """A pre-training left weights, a fine-tuning the predictions of every test scene; pruned ones are named all the same."""
+    """A pre-training lists weights, and a fine-tuning the predictions of every test scene, even if pruned."""
     names, spec = run.record.artifacts, run.spec
     if spec.kind == "features":
         tally.expect(ARTIFACTS_OF, bool(names), run.name, "no features are named")
@@ -103,7 +105,7 @@ def _check_artifacts_named(run: AuditedRun, tally: Tally) -> None:
 
 
 def _check_clock(run: AuditedRun, runs: Runs, tally: Tally) -> None:
-    """A run ends after it starts, not in the future, and starts after the runs that it builds on ended."""
+    """A run ends after it starts, not in the future, and starts after its parent runs ended."""
     record = run.record
     try:
         started, ended = time_of(record.started_at), time_of(record.ended_at)
@@ -116,7 +118,7 @@ def _check_clock(run: AuditedRun, runs: Runs, tally: Tally) -> None:
     latest = max(started, ended)
     tally.expect(CLOCK, latest <= now + CLOCK_SKEW, run.name, f"{latest.isoformat()} is in the future")
     late = [key for key, when in parents.items() if when > started + CLOCK_SKEW]
-    text = f"started {record.started_at}, before {late[0] if late else ''}, from which it started, had ended"
+    text = f"started {record.started_at}, before its parent {late[0] if late else ''} had ended"
     tally.expect(CLOCK, not late, run.name, text)
     took, seen = (ended - started).total_seconds(), record.measured.wall_seconds
     tally.expect(
@@ -125,13 +127,13 @@ def _check_clock(run: AuditedRun, runs: Runs, tally: Tally) -> None:
 
 
 def time_of(text: str) -> datetime:
-    """A time as records write it; one without a zone is UTC. Raises ValueError."""
+    """Parse a time as records write it; without a zone it is UTC. Raises ValueError."""
     when = datetime.fromisoformat(text)
     return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
 
 
 def _check_ledger(run: AuditedRun, events: list[Event], tally: Tally) -> None:
-    """The stage's own ledger against its events, the usage measured from outside, and a rough count of the work."""
+    """Compare the stage's own ledger with its events, with usage measured from outside, and with a rough estimate."""
     record, ledger = run.record, run.record.ledger
     last_step = max((e.step for e in events if isinstance(e, Step)), default=0)
     tally.expect(
@@ -148,29 +150,29 @@ def _check_ledger(run: AuditedRun, events: list[Event], tally: Tally) -> None:
         tally.expect(LEDGER, not differing, run.name, text)
     in_steps = sum(e.seconds for e in events if isinstance(e, Step))
     long_enough = in_steps <= (1 + WALL_SHARE) * ledger.wall_seconds + WALL_SECONDS
-    text = f"its steps took {in_steps:,.0f} s, the whole stage {ledger.wall_seconds:,.0f} s by its ledger"
+    text = f"its steps took {in_steps:,.0f} s, but its ledger has only {ledger.wall_seconds:,.0f} s for the whole stage"
     tally.expect(LEDGER, long_enough, run.name, text)
     _check_estimate(run, tally)
     if record.attempt > 1 or (run.spec.kind == "pretrain" and run.spec.data is None):
-        return  # the ledger covers all attempts, the usage from outside only the last; a stage without data counts no time
+        return  # the ledger covers all attempts, outside usage only the last; a stage without data does not count time
     for own, seen, share, seconds, what in (
         (ledger.cpu_seconds, record.measured.cpu_seconds, CPU_SHARE, CPU_SECONDS, "CPU"),
         (ledger.wall_seconds, record.measured.wall_seconds, WALL_SHARE, WALL_SECONDS, "wall"),
     ):
         close = abs(own - seen) <= share * max(own, seen) + seconds
-        text = f"{own:.0f} {what} seconds by its own account, {seen:.0f} seen from outside"
+        text = f"{own:.0f} {what} seconds by its own account, {seen:.0f} measured from outside"
         tally.expect(OUTSIDE, close, run.name, text)
 
 
 class _Work(NamedTuple):
-    """What an estimate is made from."""
+    """The inputs of an estimate."""
 
     spec: StageSpec
     recipe: Recipe | None
 
 
 def _check_estimate(run: AuditedRun, tally: Tally) -> None:
-    """The FLOPs of a ledger are about those of the recipe's steps. Stages that count none cannot be checked so."""
+    """The FLOPs in a ledger match those of the recipe's steps. Stages that count no FLOPs cannot be checked."""
     spec, ledger = run.spec, run.record.ledger
     if not (ledger.flops and ledger.optimizer_steps):
         return
@@ -179,7 +181,7 @@ def _check_estimate(run: AuditedRun, tally: Tally) -> None:
         return
     work = recipe.work_per_step()
     if work.points and not work.voxels:
-        return  # FLOPs of networks on points are not estimated
+        return  # FLOPs of point networks are not estimated
     limits = spec.limits.model_copy(update={"currency": "optimizer_steps", "amount": float(ledger.optimizer_steps)})
     expected = rough_flops(_Work(spec.model_copy(update={"limits": limits}), recipe))
     if not expected:
@@ -194,7 +196,7 @@ def _check_estimate(run: AuditedRun, tally: Tally) -> None:
 
 
 def _recipe(spec: StageSpec) -> Recipe | None:
-    """A stage's recipe as its model; None where it has none, or it is that of a method that does not ship."""
+    """A stage's recipe as its model; None without a recipe, or if its method does not ship."""
     if spec.kind == "finetune":
         return spec.task_recipe
     method = shipped(Method, spec.code_of)
@@ -211,8 +213,8 @@ def _recipe(spec: StageSpec) -> Recipe | None:
 
 
 def selected_steps(run: AuditedRun, events: Sequence[Event]) -> dict[str, Eval]:
-    """Checkpoint to the validation on the test split that it is of: `final` is the last, `best` the first highest there, and
-    `selected` the first highest on held-out scenes. Empty without validations."""
+    """Map each checkpoint to its validation on the test split: `final` to the last one, `best` to the first with the highest
+    score there, `selected` to the first with the highest score on held-out scenes. Empty without validations."""
     metric = run.spec.headline_metric
     tested = {e.step: e for e in events if isinstance(e, Eval) and e.split == "test"}
     if not tested:
@@ -230,12 +232,12 @@ def _score(event: Eval, metric: str) -> float:
 
 
 def _check_curve(run: AuditedRun, events: list[Event], tally: Tally) -> None:
-    """Each checkpoint has the scores of the validation that the selection rule takes."""
+    """Each checkpoint has the scores of the validation that its selection rule gives."""
     if run.spec.kind != "finetune" or run.spec.split is None or run.spec.takes_no_step:
         return  # a probe without optimiser steps has no curve
     chosen = selected_steps(run, events)
     if not chosen:
-        tally.note(CURVE, "not checked", run.name, "its events hold no validation")
+        tally.note(CURVE, "not checked", run.name, "its events contain no validation")
         return
     for checkpoint, event in chosen.items():
         problem = next(_other_scores(run, checkpoint, event), None)
@@ -247,4 +249,4 @@ def _other_scores(run: AuditedRun, checkpoint: str, event: Eval) -> Iterator[str
         recorded = run.record.metrics.get(f"{name}_{checkpoint}")
         same = recorded is value if recorded is None or value is None else abs(recorded - value) < TOLERANCE
         if not same:
-            yield f"{name}_{checkpoint} is {recorded}; the validation after step {event.step}, which it is of, gave {value}"
+            yield f"{name}_{checkpoint} is {recorded}, but its validation, after step {event.step}, gave {value}"

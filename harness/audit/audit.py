@@ -1,4 +1,4 @@
-"""One audit of a folder of runs or of a bundle: files, scores again, and on request runs again."""
+"""Audit a folder of runs or a bundle: check files, recompute scores, and on request rerun runs."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from pretrain_bench.harness.store.bundle import CONTENTS, read_contents, unpack
 from pretrain_bench.harness.store.store import Store
 
 KEY_CHARACTERS = 4
-"""The shortest beginning of a key: a number of runs is never taken for one."""
+"""Shortest accepted prefix of a key, so that a number of runs is never mistaken for a key."""
 MOST_SEED = 2**32
 
 
 class AuditOptions(NamedTuple):
-    """What to audit. `keys` (first characters, all runs if empty) are the runs to look at; `rerun` names runs to carry out again,
-    `rerun_sample` draws more from the fine-tunings among `keys`, by a number of the reviewer's,
-    `rerun_seed` (by default one that is drawn anew), and each is carried out `times` times. `signers` (a file) and
-    `signer` say who must have signed a bundle or a registration; `registered` is the registration of the suite."""
+    """What to audit. `keys` selects runs by key prefix (all if empty). `rerun` names runs to rerun, and `rerun_sample` draws
+    more from the fine-tunings among `keys`, with the seed `rerun_seed` (random by default); each is rerun `times` times.
+    `signers` (a file) and `signer` state who must have signed a bundle or registration; `registered` is the registration of
+    the suite."""
 
     keys: Sequence[str] = ()
     rescore: bool = True
@@ -46,7 +46,7 @@ class AuditOptions(NamedTuple):
 
 
 class Audit(NamedTuple):
-    """The findings, and the runs that could be read, by key. The folders of a bundle's runs are gone by now."""
+    """The findings, and the readable runs by key. The run folders of a bundle no longer exist at this point."""
 
     tally: Tally
     runs: dict[str, AuditedRun]
@@ -55,7 +55,7 @@ class Audit(NamedTuple):
 def audit(path: Path, options: AuditOptions, display: Display) -> Audit:
     """Audit a folder of runs or a bundle.
 
-    Raises WrongUse for a path that is neither, for unknown keys, and where something is asked of a bundle that it cannot give.
+    Raises WrongUse for a path that is neither, for unknown keys, and for requests that a bundle cannot fulfil.
     """
     if options.times != 1 and not (options.rerun or options.rerun_sample):
         raise WrongUse("--times: name runs with --rerun KEY, or draw some with --rerun-sample N")
@@ -69,9 +69,9 @@ def audit(path: Path, options: AuditOptions, display: Display) -> Audit:
             name for name, value in (("--rerun", options.rerun), ("--rerun-sample", options.rerun_sample)) if value
         ]
         raise WrongUse(
-            f"{', '.join(flags)}: not of a bundle, which holds no weights; audit the store itself, with --runs"
+            f"{', '.join(flags)}: not possible for a bundle, which holds no weights; audit the store itself, with --runs"
         )
-    # Unpacked anew: nothing that lies in a cache already is believed.
+    # Unpacked afresh: an existing copy in the cache is not trusted.
     with tempfile.TemporaryDirectory() as scratch:
         return _audit_bundle(path, Path(scratch), options, display)
 
@@ -119,7 +119,7 @@ def _check_registered(options: AuditOptions, runs: dict[str, AuditedRun], tally:
 
 
 def _check_rerun(prefixes: Sequence[str]) -> None:
-    """Raises WrongUse for a beginning of a key that is so short that it may be meant as a number of runs."""
+    """Raises WrongUse for a key prefix so short that it could be meant as a number of runs."""
     for prefix in prefixes:
         if len(prefix) < KEY_CHARACTERS:
             raise WrongUse(
@@ -128,7 +128,7 @@ def _check_rerun(prefixes: Sequence[str]) -> None:
 
 
 def _sample(runs: dict[str, AuditedRun], options: AuditOptions, display: Display) -> list[AuditedRun]:
-    """Fine-tunings drawn by a number that whoever made the runs could not know."""
+    """Draw fine-tunings with a seed that the author of the runs could not know."""
     if not options.rerun_sample:
         return []
     seed = secrets.randbelow(MOST_SEED) if options.rerun_seed is None else options.rerun_seed
@@ -138,7 +138,7 @@ def _sample(runs: dict[str, AuditedRun], options: AuditOptions, display: Display
 
 
 def _run_again(run: AuditedRun, runs: dict[str, AuditedRun], times: int, tally: Tally, display: Display) -> None:
-    """Carry out a run again and judge each repetition; then note the largest difference beside the spread over seeds."""
+    """Rerun a run and judge each repetition; then report the largest difference beside the spread over seeds."""
     gaps = []
     for _ in range(times):
         with tempfile.TemporaryDirectory() as scratch:

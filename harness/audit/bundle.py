@@ -1,4 +1,4 @@
-"""Checks of a bundle that a folder of runs does not have: its list of files, its Merkle root, its signature, and its counts."""
+"""Checks specific to bundles: list of files, Merkle root, signature, and counts."""
 
 from __future__ import annotations
 
@@ -40,17 +40,19 @@ def check_contents(folder: Path, contents: Contents, tally: Tally) -> None:
 def check_merkle(contents: Contents, runs: dict[str, AuditedRun], tally: Tally) -> None:
     """Recompute the root over all records and compare it with the one that was packed."""
     root = chain.merkle_root(r.record.sha256 for r in runs.values()) if runs else ""
-    tally.expect("Merkle root over the records", root == contents.merkle_root, "bundle", f"comes out as {root[:16]}…")
+    tally.expect("Merkle root over the records", root == contents.merkle_root, "bundle", f"recomputed as {root[:16]}…")
 
 
 def check_signature(path: Path, signers: Path | None, signer: str | None, tally: Tally) -> None:
-    """Whether a file, such as the list of a bundle's files, was signed, and by whom it should have been."""
+    """Check whether a file, such as a bundle's list of files, has a signature, and whether it is the expected signer's."""
     check, subject = "signature", path.name
     if not signature_of(path).is_file():
         tally.note(check, "not checked" if signers is None else "failed", subject, "is not signed")
         return
     if signers is None or signer is None:
-        tally.note(check, "not checked", subject, "is signed; --signers FILE --signer NAME says by whom it should be")
+        tally.note(
+            check, "not checked", subject, "is signed; give the expected signer with --signers FILE --signer NAME"
+        )
         return
     try:
         problem = signature_problem(path, signers, signer)
@@ -61,9 +63,9 @@ def check_signature(path: Path, signers: Path | None, signer: str | None, tally:
 
 
 def rescore_counts(runs: Iterable[AuditedRun], data: PreparedData, tally: Tally) -> None:
-    """Recompute metrics and confusion matrices from the counts that a bundle carries, for reviewers without the data.
+    """Recompute metrics and confusion matrices from a bundle's counts, for reviewers without the data.
 
-    The counts are of the split's test scenes, possible, and agree with each other about the labels.
+    The counts must cover the split's test scenes, be possible, and agree with each other about the labels.
     """
     totals: dict[tuple[str, ...], LabelTotals] = {}
     for run in runs:
@@ -92,14 +94,12 @@ def _compare(run: AuditedRun, counted: set[str], computed: dict[str, float | Non
     for checkpoint in sorted({n.rpartition("_")[2] for n in run.record.metrics} & uncounted):
         tally.note(RECOMPUTED, "not checked", run.name, f"the bundle has no counts of the {checkpoint} checkpoint")
     wrong = [n for n, value in recorded.items() if not _same(computed.get(n), value)]
-    text = (
-        f"{wrong[0]}: the record says {recorded[wrong[0]]}, the counts give {computed.get(wrong[0])}" if wrong else ""
-    )
+    text = f"{wrong[0]}: the record has {recorded[wrong[0]]}, the counts give {computed.get(wrong[0])}" if wrong else ""
     tally.expect(RECOMPUTED, not wrong, run.name, text)
 
 
 def _impossible(run: AuditedRun, counts: dict[str, dict[str, Counts]], data: PreparedData) -> str | None:
-    """Why these cannot be the counts of the run's test scenes; None where they can."""
+    """Why these cannot be the counts of the run's test scenes; None if they can."""
     assert run.spec.split is not None and run.spec.data is not None
     wanted, classes = set(run.spec.split.test), len(run.spec.data.classes)
     manifest = data.manifest(run.spec.data, is_scored=False)
@@ -111,7 +111,7 @@ def _impossible(run: AuditedRun, counts: dict[str, dict[str, Counts]], data: Pre
             missing, more = sorted(wanted - set(scenes)), sorted(set(scenes) - wanted)
             text = f"{checkpoint}: counts of {len(scenes)} scenes, the split has {len(wanted)} test scenes"
             text += f"; missing: {', '.join(missing[:3])}" if missing else ""
-            return text + (f"; not of the split: {', '.join(more[:3])}" if more else "")
+            return text + (f"; not in the split: {', '.join(more[:3])}" if more else "")
         for scene, counted in scenes.items():
             if (problem := counts_problem(counted, classes, points.get(scene))) is not None:
                 return f"{checkpoint}, {scene}: {problem}"
@@ -121,7 +121,8 @@ def _impossible(run: AuditedRun, counts: dict[str, dict[str, Counts]], data: Pre
 def _other_labels(
     run: AuditedRun, counts: dict[str, dict[str, Counts]], known: dict[tuple[str, ...], LabelTotals]
 ) -> str | None:
-    """A scene has the same labels for every checkpoint and run of a task; a message where counts say otherwise."""
+    """A message if counts imply different labels for one scene; its labels are the same for all checkpoints and runs of a
+    task."""
     spec = run.spec
     assert spec.data is not None
     task = (spec.data.manifest_sha256, spec.task_kind, f"{spec.task_recipe.voxel_metres}", *spec.data.classes)
@@ -129,7 +130,7 @@ def _other_labels(
         for scene, counted in scenes.items():
             totals = label_totals(counted)
             if known.setdefault((*task, scene), totals) != totals:
-                return f"{checkpoint}, {scene}: other labels than other counts of the same scene"
+                return f"{checkpoint}, {scene}: its labels differ from those in other counts of the same scene"
     return None
 
 

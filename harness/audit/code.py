@@ -1,5 +1,5 @@
-"""The code behind a run: the list in code.json gives the digest in the key, and this version or the commit that the record names
-gives the same."""
+"""Check the code behind a run: the list in code.json gives the digest in the key, and so does this version's code or that of the
+recorded commit."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from pretrain_bench.harness.store.store import CODE
 LISTED, KNOWN = "code.json gives the code digest", "code is known"
 SECONDS = 120.0
 MOST_COMMITS = 20
-"""Commits whose code is looked at; each takes about a second."""
+"""Most commits whose code is examined; each takes about a second."""
 Stage = tuple[str, str, str]
-"""Kind, method and part, which decide the modules that a stage can import."""
+"""Kind, method and part, which determine the modules that a stage can import."""
 _DIGESTS = """
 import json, sys
 import pretrain_bench
@@ -45,7 +45,7 @@ print(json.dumps(digests))
 
 
 def check_code(runs: Runs, tally: Tally) -> None:
-    """Compare the code of every run with its own list, with this version, and else with the commit that its record names."""
+    """Compare the code of every run with its own list, with this version, and if that differs with the recorded commit."""
     unknown: dict[str, list[AuditedRun]] = defaultdict(list)
     for run in runs.values():
         if not _is_ours(run):
@@ -54,7 +54,7 @@ def check_code(runs: Runs, tally: Tally) -> None:
         _check_list(run, tally)
         commit, dirty = run.record.provenance.git_commit, run.record.provenance.git_dirty
         if _ours(run) != run.spec.code_sha256 and dirty:
-            text = f"unknown code: made with uncommitted changes on commit {_short(commit)}"
+            text = f"unknown code: run with uncommitted changes on commit {_short(commit)}"
             tally.note(KNOWN, "warning", run.name, text)
         elif _ours(run) == run.spec.code_sha256 and (dirty or commit in (None, _head()) or not is_commit(commit)):
             tally.expect(KNOWN, True, run.name, "")
@@ -76,7 +76,7 @@ def _stage(run: AuditedRun) -> Stage:
 
 
 def _ours(run: AuditedRun) -> str | None:
-    """The digest of this version; None where it has no such stage."""
+    """The digest in this version; None if it has no such stage."""
     try:
         return code_sha256(*_stage(run))
     except BenchError:
@@ -86,10 +86,10 @@ def _ours(run: AuditedRun) -> str | None:
 def _check_list(run: AuditedRun, tally: Tally) -> None:
     listed = code_list(run)
     if not listed:
-        return  # whether the file is there is checked with the hashes
+        return  # the check of hashes reports a missing file
     if CODE in run.record.files:
         fits = digest_of_hashes(listed) == run.spec.code_sha256
-        tally.expect(LISTED, fits, run.name, "the modules that it lists give another digest than the key holds")
+        tally.expect(LISTED, fits, run.name, "its listed modules give a digest other than the one in the key")
     elif _ours(run) == run.spec.code_sha256:
         tally.expect(LISTED, listed == code_hashes(*_stage(run)), run.name, "it lists other modules than this code has")
 
@@ -114,8 +114,8 @@ def _check_commit(commit: str, runs: list[AuditedRun], look: bool, tally: Tally)
 
 @cache
 def digests_at(commit: str, stages: tuple[Stage, ...]) -> dict[Stage, str | None] | None:
-    """The code digests of stages at a commit, as its own code computes them; None outside of a checkout, and where the
-    commit is not an ancestor of HEAD: only code of the checkout's own history is run."""
+    """The code digests of stages at a commit, computed by the commit's own code; None outside a checkout, and for a commit
+    that is not an ancestor of HEAD: only code from the checkout's own history is executed."""
     folder = package_folder().parent
     if _head() is None or _git(folder, "merge-base", "--is-ancestor", commit, "HEAD") is None:
         return None
@@ -139,7 +139,7 @@ def digests_at(commit: str, stages: tuple[Stage, ...]) -> dict[Stage, str | None
 
 @cache
 def _head() -> str | None:
-    """The commit of this copy; None for an installed one."""
+    """The commit of this checkout; None for an installed copy."""
     folder = package_folder().parent
     if not (folder / ".git").exists():
         return None
@@ -148,7 +148,7 @@ def _head() -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> bytes | None:
-    """The output of a git command; None where it fails."""
+    """The output of a git command; None if it fails."""
     try:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, timeout=SECONDS, check=True)
     except (OSError, subprocess.SubprocessError):

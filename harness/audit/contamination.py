@@ -1,4 +1,4 @@
-"""Does a record say of its pre-training what the specs behind it say? And is an official list of labels the one that ships?"""
+"""Check recorded contamination against the specs of the pre-training, and official label lists against those that ship."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.store.spec_reader import SharedSpec
 
-CHECK = "contamination is that of the specs"
-LIST_CHECK = "official labels are those of their list"
+CHECK = "contamination matches the specs"
+LIST_CHECK = "official labels match their list"
 
 
 def check_contamination(run: AuditedRun, runs: Runs, tally: Tally) -> None:
-    """Compute the contamination of a fine-tuning again, from the specs behind it, and compare. A record that is older than the
-    field only has what the specs say noted."""
+    """Recompute the contamination of a fine-tuning from the specs behind it, and compare. For records older than the field, only
+    note the recomputed value."""
     record, spec = run.record, run.spec
     if spec.kind != "finetune" or spec.split is None:
         return
     subject, stages = run.name, behind(run, runs)
     if stages is None:
-        return  # the missing stage is a finding of its own
+        return  # the missing stage has its own finding
     try:
         computed = _computed(run.shared, tuple(stage.shared for stage in stages))
     except WrongUse as error:
@@ -35,11 +35,11 @@ def check_contamination(run: AuditedRun, runs: Runs, tally: Tally) -> None:
     if record.contamination is not None:
         tally.expect(
             CHECK, record.contamination == computed, subject,
-            f"the record says {record.contamination.flag} ({record.contamination.text}), "
-            f"the specs {computed.flag if computed else 'nothing'} ({computed.text if computed else ''})",
+            f"the record has {record.contamination.flag} ({record.contamination.text}), "
+            f"the specs give {computed.flag if computed else 'nothing'} ({computed.text if computed else ''})",
         )  # fmt: skip
     elif computed is not None and computed.mark:
-        tally.note(CHECK, "warning", subject, f"the record is older than this field; by the specs {computed.mark}")
+        tally.note(CHECK, "warning", subject, f"the record is older than this field; the specs give: {computed.mark}")
 
 
 @lru_cache(maxsize=1024)
@@ -48,13 +48,13 @@ def _computed(shared: SharedSpec, stages: tuple[SharedSpec, ...]) -> Contaminati
 
 
 def check_official_labels(record: Record, spec: StageSpec, tally: Tally) -> None:
-    """The training scenes of an official list that ships are the list's, and cell and spec name the same file."""
+    """The training scenes of a shipped official list are those of the list, and cell and spec name the same file."""
     ratio = spec.label_ratio
     if ratio is None or ratio.official is None or spec.split is None:
         return
     subject = f"{record.kind}/{record.key}"
     in_cell = record.cell.label_ratio if record.cell else ratio
-    tally.expect(LIST_CHECK, in_cell == ratio, subject, f"cell and spec name other files of {ratio}")
+    tally.expect(LIST_CHECK, in_cell == ratio, subject, f"cell and spec name different files of {ratio}")
     try:
         listed = ratio.listed
     except WrongUse as error:
@@ -66,5 +66,5 @@ def check_official_labels(record: Record, spec: StageSpec, tally: Tally) -> None
     elif ratio.sha256 is not None:
         known = listed is not None and listed.sha256 == ratio.sha256
         if not known:
-            text = f"the file of {ratio} (sha256 {ratio.sha256[:12]}...) is not one that is known to be distributed"
+            text = f"the file of {ratio} (sha256 {ratio.sha256[:12]}...) is not a known distributed version"
             tally.note(LIST_CHECK, "warning", subject, text)

@@ -1,4 +1,4 @@
-"""Does a run score the whole test split of its dataset, as its task says?"""
+"""Check that a run scores the whole test split of its dataset, as its task requires."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _NAMED = 5
 
 
 def check_coverage(run: AuditedRun, tally: Tally) -> None:
-    """Of a scored fine-tuning: the scenes are those of the official list that ships, and spec and record count them alike.
+    """A scored fine-tuning uses the scenes of the shipped official list, and spec and record agree on the counts.
 
-    Where the dataset has no official list, the counts of the spec, made when its data were prepared, are all there is.
+    Without an official list only the spec's counts, made when the data were prepared, can be checked.
     """
     record, spec = run.record, run.spec
     if not record.metrics or spec.split is None or spec.data is None:
@@ -27,18 +27,17 @@ def check_coverage(run: AuditedRun, tally: Tally) -> None:
     if spec.coverage is not None:
         alike = record.coverage is None or record.coverage == spec.coverage
         tally.expect(
-            "test scenes are counted as they are", alike, subject, "the record counts other scenes than the spec"
+            "test scenes are counted correctly", alike, subject, "the record's test scene counts differ from the spec's"
         )
     problem = _official_problem(run.shared)
     if spec.coverage is not None and not spec.coverage.whole:
-        problem = spec.coverage.text  # it names the scenes that the data held first
+        problem = spec.coverage.text  # names the scenes that the data had first
     tally.expect(CHECK, problem is None, subject, problem or "")
 
 
 @lru_cache(maxsize=1024)
 def _official_problem(shared: SharedSpec) -> str | None:
-    """In what the scored scenes differ from the official test list of a dataset that ships; None where they do not, or where
-    there is no list."""
+    """How the scored scenes differ from the shipped official test list; None if they do not, or if there is no list."""
     spec = shared.spec
     dataset = shipped(Dataset, spec.data.dataset) if spec.data is not None else None
     if dataset is None or spec.split is None:

@@ -1,4 +1,4 @@
-"""Findings of an audit, their verdicts, and what they come to in one sentence."""
+"""Findings of an audit, their verdicts, and their one-sentence summary."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from typing import Literal, NamedTuple
 
 Verdict = Literal["ok", "failed", "warning", "not checked"]
 SEVERITY: dict[Verdict, int] = {"failed": 1, "warning": 4, "not checked": 5, "ok": 0}
-"""Verdict to exit code, the worst first. Warnings and what was not checked count only where the user asks for it (`--strict`)."""
-BEYOND_A_STORE = (
-    "no store shows runs that were left out of it (--registered does) or predictions that were made up (--rerun does)"
-)
+"""Verdict to exit code, worst first. Warnings and unchecked items count only on request (`--strict`)."""
+BEYOND_A_STORE = "no store can show omitted runs (--registered can) or made-up predictions (--rerun can)"
 
 
 class Finding(NamedTuple):
@@ -23,14 +21,14 @@ class Finding(NamedTuple):
 
 
 class Tally:
-    """Collects findings; of checks that hold only the number is kept."""
+    """Collects findings; checks that hold are only counted."""
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
         self.held: dict[str, int] = {}
 
     def expect(self, check: str, holds: bool, subject: str, detail: str) -> bool:
-        """Count a check that holds, keep one that fails."""
+        """Count a check that holds, keep a finding for one that fails."""
         if holds:
             self.held[check] = self.held.get(check, 0) + 1
         else:
@@ -38,11 +36,11 @@ class Tally:
         return holds
 
     def note(self, check: str, verdict: Verdict, subject: str, detail: str) -> None:
-        """Keep a finding that is neither a simple ok nor failed."""
+        """Keep a finding with a verdict other than plain ok or failed."""
         self.findings.append(Finding(check, verdict, subject, detail))
 
     def add(self, other: Tally) -> None:
-        """Take over everything that another tally holds."""
+        """Add everything from another tally."""
         self.findings += other.findings
         for check, number in other.held.items():
             self.held[check] = self.held.get(check, 0) + number
@@ -61,14 +59,14 @@ class Tally:
 
 
 def exit_code(findings: Iterable[Finding], strict: bool) -> int:
-    """1 where a check failed; with `strict` 4 where one warns, and 5 where one could not be made; else 0."""
+    """1 if a check failed; with `strict` 4 for warnings, or 5 for checks that were not possible; else 0."""
     verdicts = {f.verdict for f in findings}
     counted: Sequence[Verdict] = list(SEVERITY) if strict else ["failed"]
     return next((SEVERITY[v] for v in counted if v in verdicts), 0)
 
 
 def summary(findings: Sequence[Finding], runs: int) -> str:
-    """The verdict of an audit of `runs` runs in one sentence, with what no audit of a store can see."""
+    """The verdict of an audit of `runs` runs in one sentence, with the limits of any audit of a store."""
     checks = {v: sorted({f.check for f in findings if f.verdict == v}) for v in SEVERITY}
     of = f"{runs:,} run" if runs == 1 else f"{runs:,} runs"
     if checks["failed"]:

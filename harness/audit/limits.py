@@ -1,4 +1,4 @@
-"""The budget and the profile of a run: are they those that ship under their names, by content, and was the budget kept?"""
+"""Check that a run's budget and profile equal those that ship under their names, and that the budget was kept."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from pretrain_bench.harness.store.spec_reader import SharedSpec
 
 BUDGET, PROFILE = "budget is the one that ships", "profile is the one that ships"
 FILLED_IN = ("steps", "validate_every")
-"""Fields of a task's recipe that the planner fills in for the training scenes, where the profile leaves them open."""
+"""Recipe fields of a task that the planner computes from the training scenes if the profile leaves them unset."""
 
 
 def check_budget(run: AuditedRun, tally: Tally) -> None:
-    """The limits are those of the budget that ships under this name and version, and were kept."""
+    """The limits are those of the shipped budget with this name and version, and were kept."""
     spec, limits = run.spec, run.spec.limits
     if run.record.outcome == Outcome.ok:
         trains_nothing = spec.data is None
@@ -56,7 +56,7 @@ def check_budget(run: AuditedRun, tally: Tally) -> None:
 
 
 def check_profile(run: AuditedRun, tally: Tally) -> None:
-    """Network, precision, selection and recipe are those that the profile of this name and version gives."""
+    """Network, precision, selection and recipe are those of the shipped profile with this name and version."""
     spec = run.spec
     profile = shipped(Profile, spec.profile)
     version = profile.version if profile else None
@@ -64,23 +64,23 @@ def check_profile(run: AuditedRun, tally: Tally) -> None:
         return
     assert profile is not None
     other = _difference(run.shared, profile.name)
-    text = f"{other}: not what profile {spec.profile!r} v{version} says"
+    text = f"{other}: differs from profile {spec.profile!r} v{version}"
     if other is None or run.record.files:
         tally.expect(PROFILE, other is None, run.name, text)
     else:
-        tally.note(PROFILE, "not checked", run.name, f"{text} today; recorded before profiles were compared")
+        tally.note(PROFILE, "not checked", run.name, f"{text} of this version; recorded before profiles were compared")
 
 
 @lru_cache(maxsize=1024)
 def _difference(shared: SharedSpec, name: str) -> str | None:
-    """The first difference of a stage from the profile of a name that ships."""
+    """The first difference between a stage and the shipped profile of this name."""
     profile = shipped(Profile, name)
     assert profile is not None
     return next(_differences(shared.spec, profile), None)
 
 
 def _differences(spec: StageSpec, profile: Profile) -> Iterator[str]:
-    """Fields, with their values, in which a stage differs from its profile."""
+    """The fields, with values, in which a stage differs from its profile."""
     if spec.network != profile.network:
         yield f"network {_changed(spec.network.model_dump(), profile.network.model_dump())}"
     if spec.precision != profile.precision:
@@ -111,7 +111,7 @@ def _differences(spec: StageSpec, profile: Profile) -> Iterator[str]:
 
 
 def _expected_recipe(spec: StageSpec, profile: Profile) -> Recipe | None:
-    """The recipe of a stage under a profile; None for one without a recipe, or of a user's own method or task. Raises WrongUse
+    """The recipe of a stage under a profile; None for a stage without a recipe, or of a user's method or task. Raises WrongUse
     for a stage or field that the method does not have."""
     if spec.kind == "finetune":
         task = shipped(Task, spec.task)
@@ -127,4 +127,4 @@ def _expected_recipe(spec: StageSpec, profile: Profile) -> Recipe | None:
 def _changed(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     names = [n for n in sorted({*theirs, *ours}) if theirs.get(n) != ours.get(n)]
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"{names[0]} {theirs.get(names[0])} in place of {ours.get(names[0])}{more}"
+    return f"{names[0]} {theirs.get(names[0])} instead of {ours.get(names[0])}{more}"

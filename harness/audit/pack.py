@@ -51,9 +51,9 @@ class PackOptions(NamedTuple):
 def pack(
     runs: dict[str, AuditedRun], root: Path, target: Path, options: PackOptions, say: Callable[[str], None]
 ) -> str:
-    """Write `target`, a tar.zst, from the runs of the store at `root`; returns the Merkle root over all records.
+    """Write the runs of the store at `root` to `target`, a tar.zst; returns the Merkle root over all records.
 
-    Raises EnvironmentCannot where it cannot be signed, WrongUse where there is no run to pack.
+    Raises EnvironmentCannot if signing fails, WrongUse if there is no run to pack.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -115,7 +115,7 @@ class _Packer:
         return hidden.sha256
 
     def _add_predictions(self, run: AuditedRun, into: Path) -> None:
-        """Copy predictions; artifacts that are left out are noted as pruned."""
+        """Copy predictions; omitted artifacts are recorded as pruned."""
         left_out = {}
         for name, entry in run.record.artifacts.items():
             source, target = run.folder / ARTIFACTS / name, into / ARTIFACTS / name
@@ -130,7 +130,7 @@ class _Packer:
             write_json(into / PRUNED, {**pruned(run.folder), **left_out})
 
     def add_chain(self, root: Path) -> None:
-        """Copy the chain. The line of a run that is gone stays, for the reviewer to see."""
+        """Copy the chain. The line of a missing run is kept for the reviewer to see."""
         original = chain.read(root)
         if original is None:
             return
@@ -144,16 +144,16 @@ class _Packer:
         chain.write(self.folder, links)
 
     def _copy(self, source: Path, target: Path, below: Path, most: int) -> None:
-        """Copy a plain file of at most `most` bytes; nothing that a link leads to gets into a bundle. Raises OSError."""
+        """Copy a plain file of at most `most` bytes; links are not followed. Raises OSError."""
         with open_plain(source, below=below) as file:
             if os.fstat(file.fileno()).st_size > most:
-                self.say(f"{source}: larger than the {most:,} bytes that it may have; left out of the bundle")
+                self.say(f"{source}: larger than the limit of {most:,} bytes; left out of the bundle")
                 return
             with target.open("xb") as copy:
                 shutil.copyfileobj(file, copy)
 
     def _counts(self, run: AuditedRun) -> dict[str, Any]:
-        """Per checkpoint and test scene the counts that every metric follows from; empty without the data or the predictions."""
+        """The counts behind every metric, by checkpoint and test scene; empty without the data or the predictions."""
         spec, predictions = run.spec, run.folder / ARTIFACTS / PREDICTIONS
         if spec.data is None or spec.split is None or run.record.outcome != Outcome.ok or not predictions.is_dir():
             return {}
@@ -170,7 +170,7 @@ class _Packer:
 
 
 def _anonymous(record: Record, salt: str) -> Record:
-    """A record whose host and git identity are replaced by hashes with a salt that is thrown away."""
+    """A record with host and git identity replaced by hashes; their salt is discarded."""
 
     def hidden(text: str | None) -> str | None:
         return None if text is None else sha256(f"{salt}{text}".encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The prepared data behind audited runs: found by the hash of their manifest, or generated again; each is looked for once."""
+"""Locate the prepared data behind audited runs, by manifest hash or by generating them again; each dataset once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pretrain_bench.harness.planning.prepared_data import DataSources, prepared_
 
 
 class PreparedData:
-    """Finds prepared data. Procedural data that are missing are generated again where `generate` is set, which takes a while."""
+    """Locates prepared data. With `generate`, missing procedural data are generated again, which takes a while."""
 
     def __init__(self, say: Callable[[str], None] = lambda line: None, generate: bool = False) -> None:
         self.say, self.generate = say, generate
@@ -23,15 +23,15 @@ class PreparedData:
         self._manifests: dict[str, Manifest] = {}
 
     def folder(self, data: DataView, is_scored: bool = True) -> Path | str:
-        """The folder of the prepared data that a run was made from, or the reason why they cannot be had. Nothing is generated
-        for a run that cannot be scored."""
+        """The folder of the prepared data that a run used, or the reason why they are unavailable. Nothing is generated for a run
+        that cannot be scored."""
         which = (data.manifest_sha256, self.generate and is_scored)
         if which not in self._folders:
             self._folders[which] = find_data(data, self.say, which[1])
         return self._folders[which]
 
     def manifest(self, data: DataView, is_scored: bool = True) -> Manifest | str:
-        """The manifest of these data, or the reason why they cannot be had."""
+        """The manifest of these data, or the reason why it is unavailable."""
         source = self.folder(data, is_scored)
         if isinstance(source, str):
             return source
@@ -40,8 +40,8 @@ class PreparedData:
         return self._manifests[data.manifest_sha256]
 
     def changed_labels(self, data: DataView, scenes: Iterable[str]) -> str | None:
-        """The first label file of these scenes that is no longer what the manifest says, in words; None where all are, or where
-        the data cannot be had."""
+        """A message about the first label file of these scenes that differs from the manifest; None if there is none, or without
+        the data."""
         source, manifest = self.folder(data), self.manifest(data)
         if isinstance(source, str) or isinstance(manifest, str):
             return None
@@ -49,15 +49,15 @@ class PreparedData:
 
 
 def find_data(data: DataView, say: Callable[[str], None], generate: bool = True) -> Path | str:
-    """The folder of the prepared data that a run was made from, or the reason why they cannot be had.
+    """The folder of the prepared data that a run used, or the reason why they are unavailable.
 
-    Data of a user's own dataset are found like any other. Missing procedural data are generated again, if `generate`.
+    A user's own datasets are located like any other. With `generate`, missing procedural data are generated again.
     """
     try:
         return prepared_with_manifest(data.dataset, data.manifest_sha256)[0]
     except BenchError:
         pass
-    missing = f"the prepared data of {data.dataset!r} that it was made from are not here"
+    missing = f"the prepared data of {data.dataset!r} that it used are not available here"
     if not generate or data.dataset not in available(Dataset) or not find(Dataset, data.dataset).synthetic:
         return missing
     for world in find(Dataset, data.dataset).worlds:
@@ -65,4 +65,4 @@ def find_data(data: DataView, say: Callable[[str], None], generate: bool = True)
         made = DataSources(world=world).prepare(data.dataset)
         if made.manifest.sha256 == data.manifest_sha256:
             return made.folder
-    return f"this version generates {data.dataset!r} with another content"
+    return f"this version generates {data.dataset!r} with different content"

@@ -1,4 +1,4 @@
-"""A store against the registration of its suite: every cell that was announced is there, failed ones included."""
+"""Compare a store with the registration of its suite: every registered cell must be present, including failed ones."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pretrain_bench.harness.audit.runs import Runs
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.planning.registration import read_registration
 
-PRESENT, EARLIER = "every registered cell is there", "nothing ran before it was registered"
+PRESENT, EARLIER = "every registered cell is present", "no registered cell ran before its registration"
 
 
 def check_registered(path: Path, runs: Runs, signers: Path | None, signer: str | None, tally: Tally) -> None:
-    """Name every registered cell that has no run here. Raises WrongUse for a file that is not a registration."""
+    """Report every registered cell without a run here. Raises WrongUse for a file that is not a registration."""
     registration = read_registration(path)
     check_signature(path, signers, signer, tally)
     records = {key: run.record for key, run in runs.items()}
@@ -31,21 +31,21 @@ def check_registered(path: Path, runs: Runs, signers: Path | None, signer: str |
         cell, title = entry.cell, title_of(entry.cell)
         record = records.get(entry.key)
         if record is None and (record := by_cell.get(_identity(cell))) is not None:
-            text = f"is here as {record.key}, registered as {entry.key}: other code, recipe, data or machine settings"
+            text = (
+                f"present as {record.key}, registered as {entry.key}: different code, recipe, data or machine settings"
+            )
             tally.note(PRESENT, "warning", title, text)
         elif record is None and failed & {(cell.method, cell.pretrain_seed, task) for task in _tasks_before(cell)}:
-            tally.note(PRESENT, "warning", title, "has no run, because an earlier stage of it failed")
-        elif not tally.expect(
-            PRESENT, record is not None, title, f"registered as {entry.key}, and no run of it is here"
-        ):
+            tally.note(PRESENT, "warning", title, "was not run because an earlier stage of it failed")
+        elif not tally.expect(PRESENT, record is not None, title, f"registered as {entry.key}, but has no run here"):
             continue
         if record is not None and time_of(record.started_at) < since:
-            text = f"started {record.started_at}, registered {registration.registered_at}"
+            text = f"started {record.started_at}, before its registration at {registration.registered_at}"
             tally.note(EARLIER, "warning", title, text)
 
 
 def title_of(cell: Cell) -> str:
-    """A cell in short, with its seeds."""
+    """A short title of a cell, with its seeds."""
     seeds = f"seeds {cell.pretrain_seed}/{cell.finetune_seed}"
     return f"{cell.method} -> {cell.task} at {cell.label_ratio}, {seeds}"
 
@@ -55,5 +55,5 @@ def _identity(cell: Cell) -> str:
 
 
 def _tasks_before(cell: Cell) -> tuple[str | None, ...]:
-    """Tasks of the stages before a cell's own: None of a pre-training, the cell's of the features of a linear probe."""
+    """Tasks of a cell's earlier stages: None for a pre-training, the cell's task for the features of a linear probe."""
     return (None, cell.task) if cell.protocol == "linear" else (None,)

@@ -1,4 +1,4 @@
-"""A run carried out again, and compared: to the bit where the arithmetic is the same, else within the spread of seeds."""
+"""Rerun a run and compare: bit by bit on equal numerics, otherwise within the spread of seeds."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ from pretrain_bench.harness.store.store import Store
 CHECK = "run again"
 SPREAD_FROM = 3
 SPREADS = 3.0
-"""The headline metric may differ by this many standard deviations over seeds where bits cannot be compared."""
+"""Tolerated difference of the headline metric, in standard deviations over seeds, where numerics differ."""
 
 
 class Repeated(NamedTuple):
-    """A run that was carried out again: both records and folders of each stage, first stage first."""
+    """A rerun: both records and folders of each stage, in order."""
 
     pairs: list[tuple[AuditedRun, Record, Path]]
 
 
 def chain_of(run: AuditedRun, runs: dict[str, AuditedRun]) -> list[AuditedRun]:
-    """A run with everything it builds on, in the order in which it ran. Raises WrongUse where something is missing."""
+    """A run preceded by everything it builds on, in execution order. Raises WrongUse if a stage is missing."""
     ordered: list[AuditedRun] = []
 
     def add(one: AuditedRun) -> None:
         for key in one.spec.parents.values():
             if key not in runs:
-                raise WrongUse(f"{one.name}: builds on {key}, which is not here")
+                raise WrongUse(f"{one.name}: builds on {key}, which is missing here")
             add(runs[key])
         if one not in ordered:
             ordered.append(one)
@@ -58,7 +58,7 @@ def chain_of(run: AuditedRun, runs: dict[str, AuditedRun]) -> list[AuditedRun]:
 
 
 def planned_again(chain: list[AuditedRun], say: Callable[[str], None]) -> list[PlannedStage]:
-    """The stages of a chain, as they were. Raises WrongUse where this version or machine cannot run them."""
+    """Plan the stages of a chain exactly as they were. Raises WrongUse if this version or machine cannot run them."""
     stages = []
     for number, run in enumerate(chain):
         spec = run.spec
@@ -68,24 +68,22 @@ def planned_again(chain: list[AuditedRun], say: Callable[[str], None]) -> list[P
                 f"run the command again with --method {spec.method}=FILE in another store"
             )
         if spec.method not in available(Method):
-            raise WrongUse(
-                f"{run.name}: {spec.method!r} is not a method that ships; its code is needed to run it again"
-            )
+            raise WrongUse(f"{run.name}: {spec.method!r} is not a shipped method; its code is needed to rerun it")
         if spec.code_sha256 != code_sha256(spec.kind, spec.code_of, spec.part):
-            raise WrongUse(f"{run.name}: was made by other code than this version's; check out its commit")
+            raise WrongUse(f"{run.name}: was run with different code; check out its commit")
         if spec.device == "cuda" or spec.imagenet_weights_sha256 is not None:
             raise WrongUse(f"{run.name}: needs {'a GPU' if spec.device == 'cuda' else 'its ImageNet weights'}")
         if spec.label_ratio is not None and spec.label_ratio.official and not spec.label_ratio.is_of_scenes:
-            raise WrongUse(f"{run.name}: needs the file of {spec.label_ratio}, which a store does not hold")
+            raise WrongUse(f"{run.name}: needs the file of {spec.label_ratio}, which stores do not contain")
         if spec.limits.budget not in available(Budget):
-            raise WrongUse(f"{run.name}: budget {spec.limits.budget!r} is not one that ships; its caps are not known")
+            raise WrongUse(f"{run.name}: budget {spec.limits.budget!r} does not ship, so its caps are unknown")
         budget = find(Budget, spec.limits.budget)
         data: PreparedDataset | None = None
         if spec.data is not None:
             source = find_data(spec.data, say)
             if isinstance(source, str):
                 raise WrongUse(f"{run.name}: {source}")
-            # Raises for a user's own dataset, whose file the record does not hold.
+            # Raises for a user's dataset, whose file is not part of the record.
             data = PreparedDataset(find(Dataset, spec.data.dataset), source, read_manifest(source))
         last = spec.kind == "pretrain" and (number + 1 == len(chain) or chain[number + 1].spec.kind != "pretrain")
         half = budget.pretrain if spec.kind == "pretrain" else budget.finetune
@@ -97,14 +95,14 @@ def planned_again(chain: list[AuditedRun], say: Callable[[str], None]) -> list[P
 def repeat(
     run: AuditedRun, runs: dict[str, AuditedRun], folder: Path, executor: Executor, display: Display
 ) -> Repeated:
-    """Carry out a run and all it builds on once more, in a store of its own below `folder`. Raises WrongUse, BenchError."""
+    """Rerun a run and its chain in a separate store below `folder`. Raises WrongUse, BenchError."""
     chain = chain_of(run, runs)
     store = Store(folder)
     runner = StageRunner(store, executor, display, RunOptions())
     reports = run_stages(planned_again(chain, display.say), runner, whole_machine("cpu"))
     last = reports[-1].record
     if last.outcome != Outcome.ok:
-        raise BenchError(f"{run.name}: ended as {last.outcome.value} this time: {last.message}")
+        raise BenchError(f"{run.name}: the rerun ended as {last.outcome.value}: {last.message}")
     pairs = [
         (was, report.record, store.folder(report.record.kind, report.record.key))
         for was, report in zip(chain, reports, strict=True)
@@ -113,7 +111,7 @@ def repeat(
 
 
 def compare(repeated: Repeated, runs: dict[str, AuditedRun], tally: Tally) -> None:
-    """Judge a repetition, stage by stage: bit-identical where the numerics fingerprints match."""
+    """Judge a rerun, stage by stage: bit-identical results if the numerics fingerprints match."""
     for was, record, folder in repeated.pairs:
         same_numerics = was.record.provenance.numerics == record.provenance.numerics and was.record.stopped is None
         differ = [n for n, entry in was.record.artifacts.items() if record.artifacts.get(n) != entry]
@@ -123,27 +121,29 @@ def compare(repeated: Repeated, runs: dict[str, AuditedRun], tally: Tally) -> No
         step = first_difference(was.folder, folder)
         where = f"the losses differ from step {step} on" if step else "all losses are equal"
         if same_numerics:
-            tally.expect(CHECK, False, was.name, f"{differ[0]} differs on the same arithmetic; {where}")
+            tally.expect(CHECK, False, was.name, f"{differ[0]} differs although numerics are equal; {where}")
             continue
         _compare_metrics(was, record, runs, tally, where)
 
 
 def _compare_metrics(was: AuditedRun, record: Record, runs: dict[str, AuditedRun], tally: Tally, where: str) -> None:
     if was.spec.kind != "finetune":
-        tally.note(CHECK, "not checked", was.name, f"other arithmetic (CPU, torch or threads); {where}")
+        tally.note(CHECK, "not checked", was.name, f"different numerics (CPU, torch or threads); {where}")
         return
     gap, name = largest_difference(was, record)
     spread = seed_spread(was, runs, name)
     if spread is None:
-        text = f"other arithmetic, and fewer than {SPREAD_FROM} seeds to judge by; {name} differs by {gap:.4f}; {where}"
+        text = f"different numerics, and fewer than {SPREAD_FROM} seeds for comparison; {name} differs by {gap:.4f}; {where}"
         tally.note(CHECK, "not checked", was.name, text)
         return
-    text = f"{name} differs by {gap:.4f}, allowed are {SPREADS:g} x {spread:.4f} over seeds; {where}"
+    text = (
+        f"{name} differs by {gap:.4f}; allowed: {SPREADS:g} x the standard deviation {spread:.4f} over seeds; {where}"
+    )
     tally.expect(CHECK, gap <= SPREADS * spread, was.name, text)
 
 
 def largest_difference(was: AuditedRun, again: Record) -> tuple[float, str]:
-    """The checkpoint whose headline metric differs most, as the name of that metric, and by how much."""
+    """The headline metric, named with its checkpoint, that differs most, and by how much."""
     names = [f"{was.spec.headline_metric}_{checkpoint}" for checkpoint in was.spec.checkpoints]
     gaps = []
     for name in (n for n in names if n in was.record.metrics):
@@ -153,7 +153,7 @@ def largest_difference(was: AuditedRun, again: Record) -> tuple[float, str]:
 
 
 def seed_spread(run: AuditedRun, runs: dict[str, AuditedRun], metric: str) -> float | None:
-    """Standard deviation of a metric over runs that differ from this one in their seeds alone; None below SPREAD_FROM."""
+    """Standard deviation of a metric over runs that differ from this one only in seeds; None for fewer than SPREAD_FROM."""
     cell = run.record.cell
     if cell is None:
         return None
@@ -170,7 +170,7 @@ def seed_spread(run: AuditedRun, runs: dict[str, AuditedRun], metric: str) -> fl
 
 
 def first_difference(one: Path, two: Path) -> int | None:
-    """The first step at which two runs report another loss; None where all that both report are equal."""
+    """The first step at which two runs report different losses; None if all steps reported by both are equal."""
     for a, b in zip(_losses(one), _losses(two), strict=False):
         if a != b:
             return a[0]

@@ -1,4 +1,4 @@
-"""Metrics computed again from saved predictions: they must come out equal, and so must the matrices that a page shows."""
+"""Recompute metrics, and the confusion matrices that pages show, from saved predictions, and compare."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MATRICES, AT_STEP = "confusion matrices follow from predictions", "predictions a
 
 
 def rescore(runs: Iterable[AuditedRun], data: PreparedData, tally: Tally) -> None:
-    """Score every successful fine-tuning. Without its data, or with pruned predictions, the verdict is `not checked`."""
+    """Rescore every successful fine-tuning. Without its data, or with pruned predictions, the verdict is `not checked`."""
     for run in runs:
         if run.spec.kind != "finetune" or run.record.outcome != Outcome.ok or run.spec.data is None:
             continue
@@ -57,31 +57,31 @@ def _rescore(run: AuditedRun, source: Path, tally: Tally) -> None:
 
 
 def check_confusion(run: AuditedRun, computed: Confusion, tally: Tally) -> None:
-    """The matrices beside a record are those that its predictions, or their counts, give."""
+    """The matrices beside a record match those of its predictions or counts."""
     try:
         shown = read_json(run.folder / CONFUSION, below=run.folder)
     except FileNotFoundError:
-        return  # a run that should have them names them among its files
+        return  # a run that should have them lists them among its files
     except (OSError, ValueError) as error:
         tally.expect(MATRICES, False, run.name, f"{CONFUSION} cannot be read: {error}")
         return
     wrong = [c for c, matrices in computed.items() if not isinstance(shown, dict) or shown.get(c) != matrices]
-    text = f"{CONFUSION} shows other counts of the {wrong[0] if wrong else ''} checkpoint than its predictions give"
+    text = f"{CONFUSION}: the counts of the {wrong[0] if wrong else ''} checkpoint differ from those of its predictions"
     tally.expect(MATRICES, not wrong, run.name, text)
 
 
 def _check_steps(run: AuditedRun, tally: Tally) -> None:
-    """The predictions of each checkpoint are those that were made at its step."""
+    """The predictions of each checkpoint are those made at its step."""
     events = [e for e in read_events(run.folder / EVENTS_FILE) if e.event == "eval"]
     for checkpoint, event in selected_steps(run, events).items():
         if event.predictions_sha256 is None:
-            continue  # written before validations carried it
+            continue  # written before validations had digests
         folder = run.folder / ARTIFACTS / "predictions" / checkpoint
         assert run.spec.split is not None
         try:
             predicted = {s: prediction_files.read_untyped(folder / f"{s}.npz") for s in run.spec.split.test}
         except DataError:
-            continue  # reported by the scores
+            continue  # reported with the scores
         same = prediction_files.digest(predicted) == event.predictions_sha256
-        text = f"predictions/{checkpoint} are not those that were scored after step {event.step}"
+        text = f"predictions/{checkpoint} differ from those scored after step {event.step}"
         tally.expect(AT_STEP, same, run.name, text)

@@ -15,11 +15,11 @@ from pretrain_bench.harness.store.spec_reader import SharedSpec, SpecReader
 from pretrain_bench.harness.store.store import KINDS, RECORD, Store, read_record
 
 PUBLISHING_SECONDS = 0.05
-"""A run that is replaced by a newer attempt is away for less than this."""
+"""A run that a newer attempt replaces is missing for less than this."""
 
 
 class AuditedRun(NamedTuple):
-    """One run folder whose record and spec could be read."""
+    """One run folder with a readable record and spec."""
 
     folder: Path
     record: Record
@@ -28,7 +28,7 @@ class AuditedRun(NamedTuple):
 
     @property
     def name(self) -> str:
-        """How findings call it."""
+        """The run's name in findings."""
         return f"{self.record.kind}/{self.record.key}"
 
 
@@ -43,7 +43,7 @@ def read_runs(store: Store, tally: Tally) -> Runs:
         for folder in sorted((store.root / kind).glob("*")):
             subject = f"{kind}/{folder.name}"
             if not _holds_record(folder):
-                tally.note("every folder is a run", "warning", subject, f"holds no {RECORD}; not a run of this program")
+                tally.note("every folder is a run", "warning", subject, f"has no {RECORD}; not a run of this program")
                 continue
             try:
                 run = read_run(folder, specs)
@@ -51,15 +51,15 @@ def read_runs(store: Store, tally: Tally) -> Runs:
                 tally.expect("record and spec parse and match their hashes", False, subject, str(error))
                 continue
             tally.expect("record and spec parse and match their hashes", True, subject, "")
-            # `SpecReader` has computed the key from the spec as it was written.
+            # `SpecReader` has computed the key from the spec as written.
             same = (run.record.kind, run.record.key) == (kind, folder.name) == (run.spec.kind, folder.name)
-            if tally.expect("key recomputed from the spec", same, subject, f"the spec is of a {run.spec.kind}"):
+            if tally.expect("key recomputed from the spec", same, subject, f"the spec describes a {run.spec.kind}"):
                 runs[run.record.key] = run
     return runs
 
 
 def read_run(folder: Path, specs: SpecReader) -> AuditedRun:
-    """One run. Raises WrongUse where its record or spec cannot be read."""
+    """Read one run. Raises WrongUse if its record or spec is unreadable."""
     return AuditedRun(folder, compact(read_record(folder / RECORD)), *specs.read(folder))
 
 
@@ -71,7 +71,7 @@ def _holds_record(folder: Path) -> bool:
 
 
 def behind(run: AuditedRun, runs: Runs) -> list[AuditedRun] | None:
-    """All pre-trainings that a run builds on, the nearest first; None where one is missing."""
+    """All pre-trainings that a run builds on, nearest first; None if one is missing."""
     waiting, stages = list(run.spec.parents.values()), dict[str, AuditedRun]()
     while waiting:
         key = waiting.pop(0)

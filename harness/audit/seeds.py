@@ -1,4 +1,4 @@
-"""Runs that differ in a seed alone left different results: equal or nearly equal ones were copied, or the seed was not used."""
+"""Check that runs with different seeds differ: equal or nearly equal results were copied, or the seed was not used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pretrain_bench.harness.store.store import ARTIFACTS
 
 WEIGHTS, PREDICTIONS = "seeds give different results", "seeds give different predictions"
 NEAR = 1e-4
-"""Relative distance of two weight vectors below which they are one pre-training; seeds make about 1."""
+"""Relative distance below which two weight vectors count as one pre-training; different seeds give about 1."""
 FINAL = "predictions/final/"
 
 
@@ -38,7 +38,7 @@ def check_seeds(runs: Runs, tally: Tally) -> None:
         elif BACKBONE in run.record.artifacts:
             pretrained[_but(run.shared)].append(run)
     for group in pretrained.values():
-        if len({run.spec.seed for run in group}) > 1:  # one seed has nothing to differ from
+        if len({run.spec.seed for run in group}) > 1:  # a single seed has no counterpart
             _check_equal_weights(group, tally)
             _check_near_weights(group, tally)
     for group in tuned.values():
@@ -59,7 +59,7 @@ def _check_equal_weights(group: list[AuditedRun], tally: Tally) -> None:
 
 
 def _check_near_weights(group: list[AuditedRun], tally: Tally) -> None:
-    """Weights of two seeds that are not equal and yet much nearer than seeds make them."""
+    """Find weights of two seeds that are unequal but far nearer than seeds make them."""
     samples: dict[str, NDArray[np.float32]] = {}
     for run in group:
         try:
@@ -74,7 +74,7 @@ def _check_near_weights(group: list[AuditedRun], tally: Tally) -> None:
     }
     for (one, two), distance in distances.items():
         text = (
-            f"weights within {distance:.1g} (relative) of {one}, another seed; the seeds of this method are up to "
+            f"weights within {distance:.1g} (relative) of {one}, another seed, while other seeds of this method are up to "
             f"{max(distances.values()):.1g} apart"
         )
         tally.expect(WEIGHTS, distance > NEAR, two, text)
@@ -88,8 +88,7 @@ def _distance(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
 
 
 def _check_predictions(group: list[AuditedRun], runs: Runs, tally: Tally) -> None:
-    """Equal predictions on every test scene, unless they are of a network that says the same everywhere, or of one backbone that
-    stands under two keys."""
+    """Find equal predictions on every test scene, except those of constant networks, or of one backbone under two keys."""
     first: dict[tuple[tuple[str, str], ...], AuditedRun] = {}
     for run in group:
         predicted = tuple(sorted((n, e.sha256) for n, e in run.record.artifacts.items() if n.startswith(FINAL)))
@@ -100,19 +99,19 @@ def _check_predictions(group: list[AuditedRun], runs: Runs, tally: Tally) -> Non
             tally.expect(PREDICTIONS, True, run.name, "")
             continue
         if _say_nothing(run, [name for name, _ in predicted]):
-            text = f"the same as of {other.name}, and the same everywhere: neither network learnt anything"
+            text = f"the same as {other.name}, and constant: neither network learnt anything"
             tally.note(PREDICTIONS, "warning", run.name, text)
             continue
         if _is_same_start(run, other, runs):
-            tally.note(PREDICTIONS, "warning", run.name, f"one backbone under two keys, as that of {other.name}")
+            tally.note(PREDICTIONS, "warning", run.name, f"the same backbone as {other.name}, under another key")
             continue
-        text = f"all predictions are those of {other.name} ({_seeds(other)}); this run is of {_seeds(run)}"
+        text = f"all predictions equal those of {other.name} ({_seeds(other)}), but this run has {_seeds(run)}"
         tally.expect(PREDICTIONS, False, run.name, text)
 
 
 def _is_same_start(one: AuditedRun, two: AuditedRun, runs: Runs) -> bool:
-    """Whether two runs claim the same seeds and start from equal weights, of one method or of an imported checkpoint: the
-    pre-training has run under another key (other code, stated scenes), or its backbone was exported and imported."""
+    """Whether two runs claim the same seeds and start from equal weights of one method or of an imported checkpoint: the
+    pre-training has another key (different code, stated scenes), or its backbone was exported and imported."""
     cells = [run.record.cell for run in (one, two)]
     if None in cells or len({(cell.pretrain_seed, cell.finetune_seed) for cell in cells if cell}) > 1:
         return False

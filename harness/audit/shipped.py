@@ -1,4 +1,4 @@
-"""What ships with this version under a name, and whether a record's version of it can be compared with it."""
+"""Look up the spec that ships under a name, and decide whether a record's version of it is comparable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SpecT = TypeVar("SpecT", bound=Spec)
 
 @cache
 def shipped(kind: type[SpecT], name: str | None) -> SpecT | None:
-    """The spec that ships under a name; None where none does."""
+    """The spec that ships under a name; None if there is none."""
     if name is None or name not in available(kind):
         return None
     try:
@@ -27,15 +27,15 @@ def shipped(kind: type[SpecT], name: str | None) -> SpecT | None:
 
 
 def is_comparable(check: str, run: AuditedRun, what: str, claimed: int, ours: int | None, tally: Tally) -> bool:
-    """Whether what a record names (`what`, such as "budget 'smoke'") in version `claimed` can be compared with the one that ships
-    in version `ours`; says why not. A version that this release never had is a failure."""
+    """Whether the item a record names (`what`, such as "budget 'smoke'") in version `claimed` is comparable with the shipped
+    version `ours`; otherwise notes why. A version that this release never had is a failure."""
     if ours is None:
         tally.note(check, "not checked", run.name, f"{what} is the user's own")
         return False
     if claimed == ours:
         return True
     made_by, here = run.record.provenance.project_version, project_version()
-    text = f"{what} v{claimed}; here is v{ours}"
+    text = f"{what} v{claimed}, but v{ours} here"
     if claimed > ours and made_by == here:
         tally.expect(
             check, False, run.name, f"{text}, and version {here} of this project, which made the run, has no other"

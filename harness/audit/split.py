@@ -1,5 +1,5 @@
-"""The split of a fine-tuning, made again from the versioned rule and the manifest of the prepared data; never from the spec's own
-scenes, which whoever leaves scenes out also writes."""
+"""Recompute the split of a fine-tuning from the versioned rule and the manifest of the prepared data. The spec's own scenes
+are not trusted: whoever omits scenes writes the spec too."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _NAMED = 3
 
 
 def check_split(run: AuditedRun, data: PreparedData, tally: Tally) -> None:
-    """The split's hash is that of its scenes, no scene is in two parts, and the rule gives the same parts of the data."""
+    """The split's hash matches its scenes, no scene is in two parts, and the rule gives the same parts for the data."""
     spec = run.spec
     if spec.split is None or spec.data is None or spec.label_ratio is None:
         return
     split, dataset = spec.split, shipped(Dataset, spec.data.dataset)
     parts = {"version": split.version, **{part: sorted(getattr(split, part)) for part in PARTS}}
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    tally.expect(ITSELF, digest == split.sha256, run.name, "the split's hash is not that of its scenes")
+    tally.expect(ITSELF, digest == split.sha256, run.name, "the split's hash does not match its scenes")
     scenes = [*split.train, *split.selection, *split.test]
-    tally.expect(ITSELF, len(scenes) == len(set(scenes)), run.name, "a scene stands in two parts of the split")
+    tally.expect(ITSELF, len(scenes) == len(set(scenes)), run.name, "a scene is in two parts of the split")
     if dataset is None:
         tally.note(REBUILT, "not checked", run.name, f"dataset {spec.data.dataset!r} is the user's own")
         return
@@ -51,7 +51,7 @@ def check_split(run: AuditedRun, data: PreparedData, tally: Tally) -> None:
 
 
 def _check_test_scenes(run: AuditedRun, dataset: Dataset, tally: Tally) -> None:
-    """Without the data: no scene that the dataset names as a test scene trains, and every test scene is one."""
+    """Without the data: no scene that the dataset reserves for testing trains, and every test scene is one of these."""
     split = run.spec.split
     assert split is not None
     scenes = [*split.train, *split.selection, *split.test]
@@ -62,7 +62,7 @@ def _check_test_scenes(run: AuditedRun, dataset: Dataset, tally: Tally) -> None:
             tally.expect(ITSELF, not wrong, run.name, f"test scene {wrong[0] if wrong else ''} is trained on")
         return
     try:
-        official = split_scenes(scenes, dataset, LabelRatio())  # the test scenes do not depend on the ratio
+        official = split_scenes(scenes, dataset, LabelRatio())  # test scenes do not depend on the ratio
     except BenchError as error:
         tally.expect(ITSELF, False, run.name, str(error))
         return
@@ -96,20 +96,20 @@ def _check_rebuilt(run: AuditedRun, split: Split, dataset: Dataset, manifest: Ma
 
 
 def _listed(ratio: LabelRatio, split: Split) -> tuple[str, ...] | None:
-    """The spec's own training scenes where an official list does not ship; None for any other ratio."""
+    """The spec's own training scenes, for an official list that does not ship; None for other ratios."""
     listed = ratio.listed
     return split.train if listed is not None and listed.what == "scenes" and listed.needs_file else None
 
 
 def _left_out_by_profile(run: AuditedRun) -> tuple[str, ...]:
-    """Prefixes of scenes that the profile of this name leaves out, if it ships; a record names them since it has the field."""
+    """Prefixes of scenes that the shipped profile excludes, for records older than the field that lists them."""
     profile = shipped(Profile, run.spec.profile)
     return profile.left_out_scenes.get(run.spec.data.dataset, ()) if profile and run.spec.data else ()
 
 
 def _difference(part: str, given: set[str], wanted: set[str], ratio: str) -> str:
     text = f"{part}: {len(given):,} scenes; the rule gives {len(wanted):,} at {ratio}"
-    for words, names in (("missing", wanted - given), ("not by the rule", given - wanted)):
+    for words, names in (("missing", wanted - given), ("not in the rule's split", given - wanted)):
         runs = name_runs(names)
         if runs:
             more = f" and {len(runs) - _NAMED:,} more" if len(runs) > _NAMED else ""

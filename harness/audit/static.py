@@ -1,4 +1,4 @@
-"""Checks of a store's files against themselves and each other; nothing runs, and of data only manifests are read."""
+"""Check a store's files against themselves and each other; nothing is executed, and of the data only manifests are read."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from pretrain_bench.harness.store.store import ARTIFACTS, ATTEMPTS, LOG, RECORD,
 FILES = "files beside the record match their hashes"
 PRUNINGS = "the chain names every pruning"
 PICTURES = "pictures"
-SYNTHETIC = "synthetic is what the dataset says"
-UNDER_WAY = "no run ended while the audit read"
+SYNTHETIC = "synthetic matches the dataset"
+UNDER_WAY = "no run ended during the audit"
 
 
 def audit_files(store: Store, tally: Tally, wanted: list[str] | None = None, data: PreparedData | None = None) -> Runs:
-    """Every check on files; returns the runs that could be read, by key. `wanted` are keys to look at, None for all; `data` finds
-    the manifests that splits follow from.
+    """Run every check on files; returns the readable runs by key. `wanted` limits the audit to these keys, None means all; `data`
+    locates the manifests that determine splits.
 
-    Runs may end meanwhile: the chain is read first, and a run that it does not name yet is left to the next audit.
+    Runs may end meanwhile. The chain is read first, and runs that it does not list yet are left to the next audit.
     """
     completed = chain.read(store.root)
     runs, data = read_runs(store, tally), data or PreparedData()
     late = _ended_meanwhile(store, completed, runs)
     for key in late:
-        tally.note(UNDER_WAY, "not checked", runs[key].name, "it ended while this audit read the store; audit again")
+        tally.note(UNDER_WAY, "not checked", runs[key].name, "it ended during this audit; audit again")
     checked = {key: run for key, run in runs.items() if key not in late}
     lost = defaultdict[str, set[int]](set)
     for link in completed.links if completed else ():
@@ -61,7 +61,7 @@ def audit_files(store: Store, tally: Tally, wanted: list[str] | None = None, dat
         _check_pruned(run, cleaned, completed is not None, own)
         if any(f.verdict == "failed" for f in own.findings) and _is_replaced(run):
             tally.note(
-                UNDER_WAY, "not checked", run.name, "a newer attempt ended while this audit read it; audit again"
+                UNDER_WAY, "not checked", run.name, "a newer attempt ended while this audit read the run; audit again"
             )
         else:
             tally.add(own)
@@ -73,7 +73,7 @@ def audit_files(store: Store, tally: Tally, wanted: list[str] | None = None, dat
 
 
 def _ended_meanwhile(store: Store, completed: chain.Chain | None, runs: Runs) -> set[str]:
-    """Keys of runs that the chain did not name when it was read, and names now."""
+    """Keys of runs that the chain did not list when it was read, but lists now."""
     named = {link.record_sha256 for link in (completed.links if completed else ())}
     unnamed = {key for key, run in runs.items() if run.record.sha256 not in named}
     if not unnamed:
@@ -84,13 +84,13 @@ def _ended_meanwhile(store: Store, completed: chain.Chain | None, runs: Runs) ->
 
 
 def _is_replaced(run: AuditedRun) -> bool:
-    """Whether another attempt took the place of a run since it was read."""
+    """Whether another attempt has replaced a run since it was read."""
     try:
         if read_json(run.folder / RECORD, below=run.folder)["sha256"] == run.record.sha256:
             return False
         return (
             read_record(run.folder / RECORD).sha256 != run.record.sha256
-        )  # of an older version, whose hash is another
+        )  # of an older version, with a different hash
     except (WrongUse, OSError, ValueError, LookupError, TypeError):
         return True
 
@@ -111,7 +111,7 @@ def _check_run(run: AuditedRun, runs: Runs, data: PreparedData, tally: Tally) ->
 
 
 def _check_files(run: AuditedRun, in_bundle: bool, tally: Tally) -> None:
-    """Everything that a page shows or a verdict uses is what the record names: events, log, confusion matrices, code hashes."""
+    """Every file that a page shows or a verdict uses matches the record: events, log, confusion matrices, code hashes."""
     if not run.record.files:
         tally.note(FILES, "not checked", run.name, "recorded before the files beside a record were hashed")
     for name, entry in run.record.files.items():
@@ -126,25 +126,25 @@ def _check_files(run: AuditedRun, in_bundle: bool, tally: Tally) -> None:
         except OSError as error:
             tally.expect(FILES, False, run.name, f"{name}: {error.strerror}: a link or special file, which is not read")
             continue
-        tally.expect(FILES, actual == (entry.bytes, entry.sha256), run.name, f"{name} has another content")
+        tally.expect(FILES, actual == (entry.bytes, entry.sha256), run.name, f"{name} has changed content")
     if any((run.folder / PICTURES).glob("*.png")):
-        text = f"{PICTURES}/ were drawn after the run and prove nothing; bench show KEY --scene draws them again"
+        text = f"{PICTURES}/ were drawn after the run and prove nothing; redraw them with bench show KEY --scene"
         tally.note(FILES, "not checked", run.name, text)
 
 
 def _check_pruned(run: AuditedRun, cleaned: set[str], has_chain: bool, tally: Tally) -> None:
-    """What pruned.json says is gone was artifacts of the record, and `bench clean` said so in the chain."""
+    """The files in pruned.json were artifacts of the record, and `bench clean` noted their deletion in the chain."""
     check, gone = PRUNINGS, pruned(run.folder)
     strange = sorted(set(gone) - set(run.record.artifacts))
-    tally.expect(check, not strange, run.name, f"pruned.json names {strange[0] if strange else ''}, not an artifact")
+    tally.expect(check, not strange, run.name, f"pruned.json lists {strange[0] if strange else ''}, not an artifact")
     by_clean = [name for name, reason in gone.items() if reason != NOT_PACKED]
-    if by_clean and has_chain and run.record.files:  # older versions did not write it down
+    if by_clean and has_chain and run.record.files:  # older versions did not note it in the chain
         named = run.record.sha256 in cleaned
-        tally.expect(check, named, run.name, f"{by_clean[0]}: {gone[by_clean[0]]}, of which the chain knows nothing")
+        tally.expect(check, named, run.name, f"{by_clean[0]}: {gone[by_clean[0]]}, but the chain does not note it")
 
 
 def _check_artifacts(run: AuditedRun, tally: Tally) -> None:
-    """Every file that the record names exists with its hash, or its deletion is recorded; and no other file exists."""
+    """Every file that the record lists exists with its hash, or its deletion is recorded; no other file exists."""
     check, gone = "artifacts match their hashes", pruned(run.folder)
     folder = run.folder / ARTIFACTS
     absent = [name for name in run.record.artifacts if name in gone and not (folder / name).exists()]
@@ -163,7 +163,7 @@ def _check_artifacts(run: AuditedRun, tally: Tally) -> None:
         except OSError as error:
             tally.expect(check, False, run.name, f"{name}: {error.strerror}: a link or special file, which is not read")
             continue
-        tally.expect(check, actual == (entry.bytes, entry.sha256), run.name, f"{name} has another content")
+        tally.expect(check, actual == (entry.bytes, entry.sha256), run.name, f"{name} has changed content")
     extra = sorted(
         p.relative_to(folder).as_posix()
         for p in folder.rglob("*")
@@ -173,7 +173,7 @@ def _check_artifacts(run: AuditedRun, tally: Tally) -> None:
 
 
 def _check_attempts(run: AuditedRun, lost: set[int], tally: Tally) -> None:
-    """Every attempt before the one that counts is there, or the chain admits its loss."""
+    """Every attempt before the counted one exists, or the chain notes its loss."""
     check, folder = "every attempt is kept", run.folder / ATTEMPTS
     numbers = sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
     last = run.record.attempt
@@ -182,7 +182,7 @@ def _check_attempts(run: AuditedRun, lost: set[int], tally: Tally) -> None:
         check,
         all_numbers - lost <= {*numbers} <= all_numbers,
         run.name,
-        f"attempts {numbers}, the record is of attempt {last}",
+        f"attempts {numbers}, but the record is of attempt {last}",
     )
     for number in numbers:
         try:
@@ -191,18 +191,18 @@ def _check_attempts(run: AuditedRun, lost: set[int], tally: Tally) -> None:
             tally.expect(check, False, run.name, str(error))
             continue
         if number == last:
-            tally.expect(check, record == run.record, run.name, "the last attempt's record is not the one that counts")
+            tally.expect(check, record == run.record, run.name, "the last attempt's record is not the counted one")
         else:
             fits = (record.key, record.attempt) == (run.record.key, number)
-            # A run that was ok may run again, as after its artifacts were pruned, where that changes no result.
+            # A successful run may be repeated, for example after its artifacts were pruned, if its result stays the same.
             fits = fits and (record.outcome != Outcome.ok or record.artifacts == run.record.artifacts)
-            text = f"attempts/{number} holds a record of another run, or one that was ok with other results"
+            text = f"attempts/{number} has a record of another run, or of a success with different results"
             tally.expect(check, fits, run.name, text)
 
 
 def _check_parents(run: AuditedRun, runs: Runs, tally: Tally) -> None:
     check = "earlier stages exist and succeeded"
-    tally.expect(check, run.record.parents == run.spec.parents, run.name, "the record names others than the spec")
+    tally.expect(check, run.record.parents == run.spec.parents, run.name, "record and spec name different parents")
     for stage, key in run.spec.parents.items():
         parent = runs.get(key)
         fine = parent is not None and parent.record.outcome == Outcome.ok and parent.spec.stage == stage
@@ -210,21 +210,26 @@ def _check_parents(run: AuditedRun, runs: Runs, tally: Tally) -> None:
 
 
 def _check_identity(run: AuditedRun, runs: Runs, tally: Tally) -> None:
-    """The cell, by which a report sorts a run, agrees with the spec."""
-    check, record, spec = "method, task, ratio and seeds are those of the spec", run.record, run.spec
+    """The cell, by which reports sort a run, agrees with the spec."""
+    check, record, spec = "method, task, ratio and seeds match the spec", run.record, run.spec
     tally.expect(
-        check, (record.method, record.stage) == (spec.method, spec.stage), run.name, "the record names another stage"
+        check,
+        (record.method, record.stage) == (spec.method, spec.stage),
+        run.name,
+        "the record names a different stage",
     )
     data = spec.data
     known = shipped(Dataset, data.dataset) if data else None
     if data is not None and known is not None:
-        text = f"dataset {known.name!r} is {'' if known.synthetic else 'not '}synthetic, and the spec says otherwise"
+        text = f"dataset {known.name!r} is {'' if known.synthetic else 'not '}synthetic, but the spec says otherwise"
         tally.expect(SYNTHETIC, data.synthetic == known.synthetic, run.name, text)
     same = record.dataset == (data.dataset if data else None)
     synthetic = (data is not None and data.synthetic) or any(
         runs[k].record.synthetic for k in spec.parents.values() if k in runs
     )
-    tally.expect(check, same and record.synthetic == synthetic, run.name, "dataset or `synthetic` is not the spec's")
+    tally.expect(
+        check, same and record.synthetic == synthetic, run.name, "dataset or `synthetic` differs from the spec"
+    )
     cell = record.cell
     if spec.kind != "finetune":
         return
@@ -233,18 +238,18 @@ def _check_identity(run: AuditedRun, runs: Runs, tally: Tally) -> None:
     shared = ("method", "task", "protocol", "label_ratio", "profile")
     in_cell = (*(str(getattr(cell, name)) for name in shared), cell.finetune_seed, cell.budget)
     in_spec = (*(str(getattr(spec, name)) for name in shared), spec.seed, spec.limits.budget)
-    tally.expect(check, in_cell == in_spec, run.name, f"the cell says {in_cell}, the spec {in_spec}")
+    tally.expect(check, in_cell == in_spec, run.name, f"the cell has {in_cell}, the spec {in_spec}")
     for key in spec.parents.values():
         if key in runs:
             parent = runs[key].spec
             tally.expect(
                 check, (parent.method, parent.seed) == (cell.method, cell.pretrain_seed), run.name,
-                f"pre-training seed {cell.pretrain_seed} in the cell, {parent.method} with seed {parent.seed} behind it",
+                f"the cell has pre-training seed {cell.pretrain_seed}, but its backbone has {parent.method} seed {parent.seed}",
             )  # fmt: skip
 
 
 def _check_labels(run: AuditedRun, tally: Tally) -> None:
-    """A pre-training stage had the view without labels, unless its method declares that it needs them."""
+    """A pre-training stage had the unlabelled view, unless its method declares that it needs labels."""
     spec = run.spec
     if spec.kind == "pretrain" and spec.data is not None:
         method = shipped(Method, spec.code_of)
@@ -252,7 +257,7 @@ def _check_labels(run: AuditedRun, tally: Tally) -> None:
         text = f"{spec.method} was given the labelled view"
         tally.expect("no labels in pre-training", spec.data.view == "unlabelled" or needs, run.name, text)
     if run.record.label_isolation == "none" and spec.kind == "pretrain" and spec.data is not None:
-        text = "not enforced: executor local gives the unlabelled view and cannot hide other files"
+        text = "not enforced: executor local provides the unlabelled view, but cannot hide other files"
         tally.note("labels were out of reach", "warning", run.name, text)
 
 
@@ -261,19 +266,19 @@ def _check_provenance(run: AuditedRun, tally: Tally) -> None:
     known = record.provenance.packages.get("torch") is not None and bool(record.provenance.python)
     tally.expect(check, known, run.name, "no version of torch or Python")
     if record.provenance.git_dirty:
-        tally.note(check, "warning", run.name, "made by code with uncommitted changes")
+        tally.note(check, "warning", run.name, "the code had uncommitted changes")
     if record.executor in ("docker", "podman"):
-        tally.expect("image recorded", bool(record.image), run.name, "a container run without the id of its image")
+        tally.expect("image recorded", bool(record.image), run.name, "a container run without its image id")
 
 
 def _check_chain(store: Store, runs: Runs, completed: chain.Chain | None, tally: Tally) -> None:
-    """Every completed run that the chain names exists, and the chain names every run. `completed` was read before the runs."""
-    check = "no run was taken away or put in"
+    """Every completed run in the chain exists, and every run is in the chain. `completed` was read before the runs."""
+    check = "no run was removed or inserted"
     if completed is None:
         if runs and chain.read(store.root) is None:
-            tally.note(check, "warning", "store", f"no {chain.CHAIN_FILE}: made by an older version, or taken away")
+            tally.note(check, "warning", "store", f"no {chain.CHAIN_FILE}: written by an older version, or removed")
         return
-    tally.expect("chain is whole", not completed.faults, "store", "; ".join(completed.faults[:3]))
+    tally.expect("chain is intact", not completed.faults, "store", "; ".join(completed.faults[:3]))
     kept = {sha256 for run in runs.values() for sha256 in _record_hashes(run)}
     named = {link.record_sha256 for link in completed.links}
     lost = {link.record_sha256 for link in completed.links if link.outcome == chain.LOST}
@@ -282,25 +287,25 @@ def _check_chain(store: Store, runs: Runs, completed: chain.Chain | None, tally:
             continue
         subject = f"{link.kind}/{link.key}"
         if link.record_sha256 in lost:
-            text = f"attempt {link.attempt}, {link.outcome}, was lost and the stage ran again"
+            text = f"attempt {link.attempt}, {link.outcome}, was lost and the stage was rerun"
             tally.note(check, "warning", subject, text)
         elif link.record_sha256 in kept:
             tally.expect(check, True, "", "")
         elif (store.partial(link.key) / f"complete-{link.kind}").is_dir():
-            tally.note(check, "warning", subject, "cut off while it was published; run it again")
+            tally.note(check, "warning", subject, "publication was interrupted; rerun the stage")
         elif not _is_here_now(store, link):
-            text = f"attempt {link.attempt}, {link.outcome}, was completed here and is gone or was changed"
+            text = f"attempt {link.attempt}, {link.outcome}, was completed here, but is missing or changed"
             tally.expect(check, False, subject, text)
     unnamed = [run for run in runs.values() if run.record.sha256 not in named]
     now = chain.read(store.root) if unnamed else None
     since = {link.record_sha256 for link in (now.links if now else ())}
     for run in runs.values():
         fine = run.record.sha256 in named or run.record.sha256 in since
-        tally.expect(check, fine, run.name, "was not completed in this store: put in, or changed")
+        tally.expect(check, fine, run.name, "was not completed in this store: inserted, or changed")
 
 
 def _record_hashes(run: AuditedRun) -> set[str]:
-    """Hashes of the records of all attempts at a run, as they are written."""
+    """Hashes of the records of all attempts at a run, as written."""
     hashes = set()
     for path in (run.folder / ATTEMPTS).glob(f"*/{RECORD}"):
         try:
@@ -311,7 +316,7 @@ def _record_hashes(run: AuditedRun) -> set[str]:
 
 
 def _is_here_now(store: Store, link: chain.Link) -> bool:
-    """Whether a run that was not there when the store was read is there now: it was being published."""
+    """Whether a run that was missing when the store was read exists now: it was being published."""
     try:
         run = read_run(store.folder(link.kind, link.key), SpecReader())
     except WrongUse:

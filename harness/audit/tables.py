@@ -1,4 +1,4 @@
-"""Across the runs that a report puts into one table: equal limits, one profile, network, recipe and code for all methods."""
+"""Check runs that a report puts into one table: all methods have equal limits, profile, network, recipe and code."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ EQUAL_PRETRAINING = "equal budgets in pre-training"
 ONE_CODE, ONE_PROFILE = "one code in a table", "one profile in a table"
 ONE_NETWORK, ONE_RECIPE = "one network in a table", "one evaluation recipe in a table"
 Table = tuple[str, ...]
-"""Task, dataset, protocol, label ratio, budget and profile, as a cell names them."""
+"""Task, dataset, protocol, label ratio, budget and profile of a cell."""
 
 
 class Aspect(NamedTuple):
-    """One thing that all methods of a table must share: the name of its check, and its fields for a run as canonical JSON.
-    `within` narrows the table: epochs of other data, for one, are other steps."""
+    """A property that all methods of a table must share: the name of its check, and its fields for a run as canonical JSON.
+    `within` narrows the comparison, for example to one dataset, since epochs of different data differ in steps."""
 
     check: str
     fields: str
@@ -39,14 +39,14 @@ def check_tables(runs: Runs, tally: Tally) -> None:
             for check, fields, within in _aspects(run.shared, tuple(stage.shared for stage in stages)):
                 shared[(check, within, *_table(run))][fields].add(run.record.cell.method)
     for (check, _, *table), by_value in shared.items():
-        if len(set().union(*by_value.values())) > 1:  # one method has nothing to differ from
+        if len(set().union(*by_value.values())) > 1:  # a single method has no counterpart
             tally.expect(check, len(by_value) == 1, " ".join(table), _in_words(by_value))
     _note_imported(runs, tally)
     _check_code(runs, tally)
 
 
 def _note_imported(runs: Runs, tally: Tally) -> None:
-    """Rows of imported checkpoints: nothing is known of the budget behind them."""
+    """Note rows of imported checkpoints: the budget behind them is unknown."""
     imported: dict[str, set[str]] = defaultdict(set)
     for run in runs.values():
         if run.record.cell is not None and any(stage.spec.checkpoint for stage in behind(run, runs) or ()):
@@ -64,7 +64,7 @@ def _table(run: AuditedRun) -> Table:
 
 @lru_cache(maxsize=1024)
 def _aspects(run: SharedSpec, behind: tuple[SharedSpec, ...]) -> list[Aspect]:
-    """What a run, with the stages behind it, must share with the others of its table."""
+    """The properties that a run, with the stages behind it, must share with the others of its table."""
     spec, stages, aspects = run.spec, [stage.spec for stage in behind], list[Aspect]()
 
     def add(check: str, fields: dict[str, Any], within: str = "") -> None:
@@ -98,12 +98,12 @@ def _in_words(by_value: dict[str, set[str]]) -> str:
 
 
 def _check_code(runs: Runs, tally: Tally) -> None:
-    """The stages behind one table were made by one code: every module that two of them list has one content. Two runs that name
-    one clean commit cannot differ; runs of different commits may, and the reader is warned."""
+    """The stages behind one table used the same code: every module listed by two of them has the same content. Runs of one
+    clean commit cannot differ, so a difference fails; runs of different commits may differ, with a warning."""
     tables: dict[Table, dict[str, AuditedRun]] = defaultdict(dict)
     for run in runs.values():
         if run.record.cell is not None:
-            table = (*_table(run), run.spec.code_sha256)  # another code in fine-tuning is another table
+            table = (*_table(run), run.spec.code_sha256)  # different fine-tuning code means a different table
             tables[table] |= {stage.name: stage for stage in (run, *(behind(run, runs) or ()))}
     listed: dict[str, dict[str, str]] = {}
     for table, stages in tables.items():
@@ -120,17 +120,17 @@ def _check_code(runs: Runs, tally: Tally) -> None:
         if not differing and seen:
             tally.expect(ONE_CODE, True, subject, "")
         for module, one, two in differing.values():
-            text = f"{module} is not the same for {one.name} ({one.spec.method}) and {two.name} ({two.spec.method})"
+            text = f"{module} differs between {one.name} ({one.spec.method}) and {two.name} ({two.spec.method})"
             commits = {s.record.provenance.git_commit for s in (one, two)}
             clean = not any(s.record.provenance.git_dirty for s in (one, two))
             if len(commits) == 1 and None not in commits and clean:
-                tally.expect(ONE_CODE, False, subject, f"{text}, and both name one clean commit")
+                tally.expect(ONE_CODE, False, subject, f"{text}, although both name one clean commit")
             else:
                 tally.note(ONE_CODE, "warning", subject, text)
 
 
 def code_list(run: AuditedRun) -> dict[str, str]:
-    """Module or file to hash, as the run's code.json lists them; empty where it cannot be read."""
+    """Map each module or file to its hash, from the run's code.json; empty if it is unreadable."""
     try:
         content = read_json(run.folder / CODE, below=run.folder)
     except (OSError, ValueError):

@@ -1,1 +1,1 @@
-"""Places where stages run: this machine, or a cluster that takes them as jobs."""
+"""Places where stages run: this machine, or a cluster that runs them as jobs."""

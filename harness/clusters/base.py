@@ -1,7 +1,8 @@
-"""The seam between the scheduler, which owns the graph of stages, and the place where stages run.
+"""The interface between the scheduler, which owns the graph of stages, and the place where stages run.
 
-The scheduler decides which stages run, in which order, and what becomes of one that has ended. A place takes ready stages with
-their demand and reports their ends. On a cluster the store is the only truth: a stage has succeeded when its record is in it.
+The scheduler decides which stages run, in which order, and how to handle those that have ended. A place accepts ready stages
+with their demand and reports their ends. On a cluster only the store counts: a stage has succeeded when its record is in the
+store.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from pretrain_bench.harness.running.stage_runner import StageReport
 
 
 class Interrupted(EnvironmentCannot):
-    """A job ended before its stage did: preempted, out of its time, killed, or on a node that was lost. The stage may be handed
-    over again and resumes from its last checkpoint.
+    """A job ended before its stage: preempted, out of time, killed, or on a lost node. The stage may be submitted again and
+    resumes from its last checkpoint.
 
-    `step` is the last step that it had reached, so that the scheduler can tell progress from a loop; `started` is false where
+    `step` is the last step it had reached, by which the scheduler distinguishes progress from a loop; `started` is false if
     the job ended before this stage's turn.
     """
 
@@ -29,8 +30,8 @@ class Interrupted(EnvironmentCannot):
 
 
 class ReadyStage(NamedTuple):
-    """A stage whose parents are done, for a place to run. `needs_artifacts` as in `StageJob`; `seconds` is an estimate, 0 where
-    there is none."""
+    """A stage whose parents are done, for a place to run. `needs_artifacts` as in `StageJob`; `seconds` is an estimate, 0 if
+    unknown."""
 
     planned: PlannedStage
     key: str
@@ -40,8 +41,8 @@ class ReadyStage(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """A stage that a place has finished with: its report, or what went wrong. A cluster gives neither for a stage that ran to
-    its end: the scheduler then reads the record from the store."""
+    """A stage that a place has finished: its report, or its error. A cluster gives neither for a stage that ran to its end: the
+    scheduler then reads the record from the store."""
 
     key: str
     report: StageReport | None = None
@@ -49,7 +50,7 @@ class Ended(NamedTuple):
 
 
 class JobState(NamedTuple):
-    """Where a stage is that was handed over: the cluster's name of its job, `pending` or `running`, and its host if any."""
+    """Where a submitted stage is: the cluster's name of its job, `pending` or `running`, and its host if any."""
 
     job: str
     state: str
@@ -61,30 +62,30 @@ class Place(Protocol):
     """Runs stages: this machine, or a cluster."""
 
     limit: int
-    """Most stages that the scheduler hands over and has not seen end."""
+    """Most stages that may be submitted and not yet ended."""
     waits_for_others: bool
-    """Whether a stage that another process runs may be handed over and waits there; else the scheduler watches for its record."""
+    """Whether to submit a stage that another process runs, to wait there; otherwise the scheduler watches for its record."""
 
     def attach(self, stages: Sequence[ReadyStage]) -> Iterable[str]:
-        """Take over stages that an earlier command on the same store handed over and that are under way; returns their keys."""
+        """Take over running stages that an earlier command on the same store submitted; returns their keys."""
 
     def demand(self, planned: PlannedStage) -> Demand:
-        """The most that a stage may use here."""
+        """The maximum use of a stage here."""
 
     def has_room(self, demand: Demand) -> bool:
-        """Whether a stage of this demand can be handed over now."""
+        """Whether a stage with this demand can be submitted now."""
 
     def submit(self, stages: Sequence[ReadyStage]) -> None:
-        """Hand stages over, longest chain first. Raises BenchError where the place refuses them."""
+        """Submit stages, longest chain first. Raises BenchError if the place refuses them."""
 
     def ended(self, seconds: float) -> list[Ended]:
         """Stages that have ended since the last call; waits up to `seconds` for one. Raises BenchError if the place is lost."""
 
     def cancel(self) -> None:
-        """Ask the stages of this command to stop: softly the first time, at once the second time."""
+        """Ask the stages of this command to stop: gracefully the first time, immediately the second time."""
 
     def states(self) -> dict[str, JobState]:
-        """The stages that are handed over, by key."""
+        """The submitted stages, by key."""
 
     def close(self) -> None:
-        """Free what the place holds in this process. Stages on a cluster run on."""
+        """Free the resources that the place holds in this process. Stages on a cluster continue."""

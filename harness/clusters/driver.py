@@ -1,4 +1,4 @@
-"""The driver as a job (`--detach`), and the check of a worker (`bench doctor --on slurm`)."""
+"""Run the driver as a job (`--detach`), and check a worker (`bench doctor --on slurm`)."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ NOT_FOR_DRIVERS = (
     "ntasks",
     "ntasks_per_node",
 )
-"""Options that are meant for stages: a driver takes one processor and little memory, unless `slurm: driver:` says otherwise."""
+"""Options that only stages need: a driver takes one processor and little memory, unless `slurm: driver:` sets others."""
 PROBE, ANSWER = "probe.json", "answer.json"
 LOOK_SECONDS = 0.5
 
 
 def submit_driver(store: Store, command: Sequence[str], options: SlurmOptions) -> Submission:
-    """Submit a command as a job of one processor. Raises WrongUse where sbatch refuses it, EnvironmentCannot without it."""
+    """Submit a command as a job with one processor. Raises WrongUse if sbatch refuses it, EnvironmentCannot without sbatch."""
     own = options.sections.get(DRIVER, {})
     values = {name: value for name, value in options.common.items() if name not in NOT_FOR_DRIVERS} | own
     submission = announce(store, "slurm-driver", [])
@@ -57,12 +57,12 @@ def submit_driver(store: Store, command: Sequence[str], options: SlurmOptions) -
 
 
 def run_command(command: Sequence[str], folder: str) -> int:
-    """What the driver's job runs."""
+    """Entry point of the driver's job."""
     return subprocess.run(command, cwd=folder, check=False).returncode
 
 
 class Probe(Spec):
-    """What a worker is asked to check: what tickets share, the digest of the project, and roots of data by name."""
+    """A request to check a worker: the shared part of tickets, the project's digest, and data roots by name."""
 
     job: Job
     code: str
@@ -70,7 +70,7 @@ class Probe(Spec):
 
 
 class Check(Spec):
-    """One thing that a worker has checked."""
+    """One check made by a worker."""
 
     what: str
     state: Literal["ok", "missing", "broken"]
@@ -78,7 +78,7 @@ class Check(Spec):
 
 
 class Answer(Spec):
-    """What a worker answers to a probe."""
+    """A worker's answer to a probe."""
 
     checks: tuple[Check, ...]
 
@@ -94,7 +94,7 @@ class ProbeResult(NamedTuple):
 def probe_worker(
     store: Store, job: Job, data: Mapping[str, Path], options: SlurmOptions, seconds: float
 ) -> ProbeResult:
-    """Submit a job that checks the node it runs on, and wait so long for its answer. Raises as `submit_driver`."""
+    """Submit a job that checks its node, and wait up to `seconds` for the answer. Raises as `submit_driver`."""
     submission = announce(store, "slurm-probe", [])
     roots = {name: folder.resolve() for name, folder in data.items()}
     probe = Probe(job=job, code=project_sha256(), data=roots)
@@ -104,7 +104,7 @@ def probe_worker(
     number = submit_calls([functools.partial(check_here, submission.folder)], submission, parameters, values)
     deadline, state = time.monotonic() + seconds, "pending"
     while time.monotonic() < deadline:
-        listed = squeue("--jobs", number)  # before the look for its answer, which it leaves before it ends
+        listed = squeue("--jobs", number)  # asked before looking for the answer, which the job writes before it ends
         if (submission.folder / ANSWER).is_file():
             answer = Answer.model_validate_json((submission.folder / ANSWER).read_bytes())
             submission.drop()
@@ -118,7 +118,7 @@ def probe_worker(
 
 
 def check_here(folder: Path) -> int:
-    """What the job of a check runs: compare this node with what the probe says, and write it beside the probe."""
+    """Entry point of the job: compare this node with the probe, and write the answer beside it."""
     probe = Probe.model_validate_json((folder / PROBE).read_bytes())
     write_json(folder / ANSWER, Answer(checks=tuple(_checks(probe))).model_dump(mode="json"), durable=True)
     return 0
@@ -147,7 +147,9 @@ def _checks(probe: Probe) -> list[Check]:
 def _check_code(expected: str) -> None:
     here = project_sha256()
     if here != expected:
-        raise BenchError(f"node {host()} has other code of this project (digest {here[:12]}, expected {expected[:12]})")
+        raise BenchError(
+            f"node {host()} has different code of this project (digest {here[:12]}, expected {expected[:12]})"
+        )
 
 
 def _check_folder(folder: Path) -> None:

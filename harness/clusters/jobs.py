@@ -1,5 +1,5 @@
-"""A cluster's word on its jobs, for the owners of stages. A job is written as `CLUSTER:ID`, as in `slurm:17_3`; Ray's
-ID has parts (ray_cluster.py)."""
+"""Job states reported by a cluster, for the owners of stages. A job is written as `CLUSTER:ID`, as in `slurm:17_3`; Ray's ID has
+parts (ray_cluster.py)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ASK_EVERY_SECONDS = 10.0
 
 
 def has_ended(job: str) -> bool:
-    """Whether a job has ended by its cluster's word; False where that cluster does not answer here. Asked every ten seconds."""
+    """Whether a job has ended according to its cluster; False if that cluster does not answer. Asked every ten seconds."""
     cluster, _, number = job.partition(":")
     if cluster == "slurm":
         return _slurm_job_has_ended(number, int(time.monotonic() / ASK_EVERY_SECONDS))
@@ -31,8 +31,8 @@ def _slurm_job_has_ended(number: str, period: int) -> bool:
 
 
 def squeue(*arguments: str) -> dict[str, tuple[str, str]] | None:
-    """Slurm jobs that have not ended: number (of an array with its index) to state and node. None where squeue does not answer;
-    a controller that does not know the jobs lists none."""
+    """Slurm jobs that have not ended: number (with array index) to state and node. None if squeue does not answer; a
+    controller that does not know the jobs lists none."""
     if shutil.which("squeue") is None:
         return None
     command = ["squeue", "--noheader", "--array", "--format=%i|%T|%N", *arguments]

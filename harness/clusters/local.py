@@ -1,7 +1,7 @@
 """This machine as a place: a thread for each stage, within the machine's processors, memory and GPUs.
 
-A stage that is larger than the machine runs alone, and so does one without a memory cap that uses no GPU. Stages that need less
-than a whole GPU share one.
+A stage larger than the machine runs alone, and so does one without a memory cap and GPUs. Stages that need less than a whole
+GPU share one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pretrain_bench.harness.running.stage_runner import StageJob, StageReport, S
 
 
 class LocalMachine:
-    """Runs stages in threads; all its own state is used from the thread that calls it. `limit` is the number of stages side by
-    side, by default as many as there are processors."""
+    """Runs stages in threads; its state is used only from the calling thread. `limit` is the number of parallel stages, by
+    default the number of processors."""
 
     waits_for_others = True
 
@@ -33,7 +33,7 @@ class LocalMachine:
         self._free = FreeCapacity(capacity)
 
     def attach(self, stages: Sequence[ReadyStage]) -> Iterable[str]:
-        """None: stages of this machine end with their command."""
+        """Nothing to take over: stages of this machine end with their command."""
         return ()
 
     def demand(self, planned: PlannedStage) -> Demand:
@@ -41,11 +41,11 @@ class LocalMachine:
         return demand(planned, self.capacity)
 
     def has_room(self, demand: Demand) -> bool:
-        """Whether so much of the machine is free; never for more stages than `limit`."""
+        """Whether that much of the machine is free; never for more stages than `limit`."""
         return len(self._running) < self.limit and self._free.gpus_for(demand) is not None
 
     def submit(self, stages: Sequence[ReadyStage]) -> None:
-        """Start stages for each of which there is room."""
+        """Start stages that have room."""
         for stage in stages:
             need = stage.demand
             gpus = self._free.gpus_for(need) or ()
@@ -69,7 +69,7 @@ class LocalMachine:
         self.stop.ask()
 
     def states(self) -> dict[str, JobState]:
-        """The stages that run, as jobs without a name."""
+        """The running stages, as jobs without a name."""
         return {job.key: JobState("", "running") for job in self._running.values()}
 
     def close(self) -> None:

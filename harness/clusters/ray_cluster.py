@@ -1,6 +1,6 @@
 """Ray as a place: each stage is a task with its CPUs, GPUs (or a share of one), memory, and the dataset that its node must hold.
 
-Retries are the scheduler's, not Ray's. Ray ends the tasks of a driver that is gone; the next driver finds their records and
+The scheduler handles retries, not Ray. Ray ends the tasks of a driver that is gone; the next driver finds their records and
 checkpoints in the store.
 """
 
@@ -31,26 +31,26 @@ from pretrain_bench.harness.store.store import Store
 DATA_PREFIX = "data:"
 """A node that declares the custom resource `data:NAME` holds that dataset. Once any node does, stages that read it need it."""
 DATA_SHARE = 0.001
-"""Of that resource, so that 1,000 stages fit on a node that declares 1."""
+"""Amount of that resource per stage, so that 1,000 stages fit on a node that declares 1."""
 MOST_PENDING = 1000
 PROBE_SECONDS, MOST_UNANSWERED, ANSWER_SECONDS = 2.0, 3, 5.0
-"""The head counts as lost once it has refused MOST_UNANSWERED connections in a row, PROBE_SECONDS apart."""
+"""The head counts as lost after refusing MOST_UNANSWERED connections in a row, PROBE_SECONDS apart."""
 CANCEL_WAIT_SECONDS = 0.2
 _ended_tasks: set[str] = set()
-"""Tasks of this driver that have ended by Ray's word."""
+"""Tasks of this driver that Ray has reported as ended."""
 
 
 class _Task(NamedTuple):
-    """A stage that was handed over, and its job as its owner file names it."""
+    """A submitted stage, and its job as named in its owner file."""
 
     stage: ReadyStage
     job: str
 
 
 class RayCluster:
-    """Runs each stage as a Ray task. Needs a running cluster: `address` is that of its head, by default that of this machine's.
+    """Runs each stage as a Ray task. Needs a running cluster: `address` is that of its head, by default the one on this machine.
 
-    Raises WrongUse for an address of Ray Client, EnvironmentCannot without Ray or a cluster that answers.
+    Raises WrongUse for a Ray Client address, and EnvironmentCannot without Ray or a responding cluster.
     """
 
     waits_for_others = False
@@ -67,7 +67,7 @@ class RayCluster:
         self._probed, self._unanswered, self._cancelled = time.monotonic(), 0, 0
 
     def attach(self, stages: Sequence[ReadyStage]) -> Iterable[str]:
-        """None: Ray ends tasks with their driver. A stage that still ends softly has an owner in the store."""
+        """Nothing to take over: Ray ends tasks with their driver. A stage that is still stopping has an owner in the store."""
         return ()
 
     def demand(self, planned: PlannedStage) -> Demand:
@@ -79,7 +79,7 @@ class RayCluster:
         return True
 
     def submit(self, stages: Sequence[ReadyStage]) -> None:
-        """Submit a task for each stage. Raises EnvironmentCannot where no node of the cluster could ever run one."""
+        """Submit a task for each stage. Raises EnvironmentCannot if no node of the cluster could ever run one."""
         for stage in stages:
             needed = self.resources(stage)
             self._check_feasible(stage, needed)
@@ -90,7 +90,7 @@ class RayCluster:
             self._tasks[task] = _Task(stage, job_name(task.task_id().hex()))
 
     def resources(self, stage: ReadyStage) -> dict[str, float]:
-        """What a task asks Ray for, by Ray's names; memory in bytes."""
+        """A task's resource request, by Ray's names; memory in bytes."""
         need, data = stage.demand, stage.planned.data
         needed = {"CPU": need.cpus, "GPU": need.gpus, "memory": need.memory_mib << 20}
         if data is not None:
@@ -105,11 +105,11 @@ class RayCluster:
         wanted = ", ".join(f"{name} {amount:,g}" for name, amount in needed.items() if amount)
         raise EnvironmentCannot(
             f"{stage.planned.title}: no node of the Ray cluster at {self._gcs} has what it needs ({wanted}); add such a node, or "
-            "ask for less (--threads, memory_mib and gpus of the budget)"
+            "reduce the demand (--threads, memory_mib and gpus of the budget)"
         )
 
     def ended(self, seconds: float) -> list[Ended]:
-        """See `Place.ended`; raises EnvironmentCannot where the head of the cluster is lost."""
+        """See `Place.ended`; raises EnvironmentCannot if the head of the cluster is lost."""
         import ray
 
         try:
@@ -131,14 +131,16 @@ class RayCluster:
             note = EndNote.model_validate_json(ray.get(task))
             problem = note.as_error()
         except ray.exceptions.TaskCancelledError:
-            problem = Cancelled("cancelled; the same command resumes from its last checkpoint")
+            problem = Cancelled("cancelled; rerun the same command to resume from its last checkpoint")
         except ray.exceptions.RayTaskError as error:
             problem = EnvironmentCannot(
                 f"{title}: a node of the Ray cluster cannot run stages: {_last_line(error)}; install the same environment, this "
                 "package included, on every node"
             )
         except ray.exceptions.RayError as error:
-            why = f"its task ended without a word ({type(error).__name__}): killed, out of memory, or its node was lost"
+            why = (
+                f"its task ended without a report ({type(error).__name__}): killed, out of memory, or its node was lost"
+            )
             problem = Interrupted(f"{title}: {why}", last_step(self.store, key))
         _ended_tasks.add(self._tasks.pop(task).job)
         return Ended(key, problem=problem)
@@ -151,8 +153,8 @@ class RayCluster:
         self._unanswered = 0 if answers(self._gcs) else self._unanswered + 1
         if self._unanswered >= MOST_UNANSWERED:
             raise EnvironmentCannot(
-                f"the head of the Ray cluster at {self._gcs} is lost, and with it the stages that ran; start the cluster again "
-                "and repeat the same command: what is done stays done, and the others resume from their last checkpoints"
+                f"the head of the Ray cluster at {self._gcs} is lost, and so are the running stages; restart the cluster and "
+                "rerun the same command: finished stages are kept, and the others resume from their last checkpoints"
             )
 
     def cancel(self) -> None:
@@ -173,7 +175,7 @@ class RayCluster:
         }
 
     def close(self) -> None:
-        """Leave the cluster, unless this process was part of it before."""
+        """Leave the cluster, unless this process had joined it earlier."""
         import ray
 
         if self._connected_here:
@@ -181,8 +183,8 @@ class RayCluster:
 
 
 def work(ticket: str) -> str:
-    """Run one ticket on a node, as JSON, and return its end note. `ray.cancel` interrupts the main thread, which asks the stage
-    to stop softly."""
+    """Run one ticket, given as JSON, on a node, and return its end note. `ray.cancel` interrupts the main thread, which asks the
+    stage to stop gracefully."""
     stop, parsed = Stop(), Ticket.model_validate_json(ticket)
     import ray
 
@@ -200,7 +202,7 @@ def work(ticket: str) -> str:
 
 
 def connect(address: str | None) -> bool:
-    """Join a running Ray cluster; False where this process has done so before. Raises as `RayCluster`."""
+    """Join a running Ray cluster; False if this process has already joined. Raises as `RayCluster`."""
     try:
         import ray
     except ImportError:
@@ -244,7 +246,7 @@ def gives_gpus(address: str | None) -> bool:
 
 
 def job_name(task: str) -> str:
-    """A task as owner files name it: `ray:HEAD/SESSION/DRIVER/TASK`."""
+    """A task's name in owner files: `ray:HEAD/SESSION/DRIVER/TASK`."""
     import ray
 
     context = ray.get_runtime_context()
@@ -252,8 +254,8 @@ def job_name(task: str) -> str:
 
 
 def task_has_ended(job: str) -> bool:
-    """Whether a task has ended by Ray's word: this driver saw its end, its driver is gone, or its cluster is. False where Ray is
-    not installed or does not know."""
+    """Whether a task has ended according to Ray: this driver saw its end, or its driver or cluster is gone. False if Ray is not
+    installed or does not know."""
     if job in _ended_tasks:
         return True
     gcs, session, driver, _ = job.removeprefix("ray:").split("/")
@@ -288,7 +290,7 @@ def _answered_lately(address: str, period: int) -> bool:
 
 @contextlib.contextmanager
 def _kept_handlers() -> Iterator[None]:
-    """Put back the handlers of the signals that Ray takes over."""
+    """Restore the signal handlers that Ray replaces."""
     kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

@@ -25,7 +25,7 @@ from pretrain_bench.harness.running.stage_runner import RunOptions, StageReport,
 from pretrain_bench.harness.store.store import Store
 
 CPUS_A_GPU, MIB_A_CPU = 16, 16 << 10
-"""Of a node whose CPUs or memory are not given: usual of GPU servers."""
+"""Default ratio for nodes with unstated CPUs or memory, usual for GPU servers."""
 EXPECTED = "expected nodes=N,gpus=N[,cpus=N][,memory=GIB][,node=RATES], such as nodes=16,gpus=8,node=h100"
 
 
@@ -33,14 +33,14 @@ class ClusterShape(Spec):
     """A cluster of equal nodes. Nodes without GPUs need `cpus`."""
 
     nodes: PositiveInt
-    gpus: NonNegativeInt = Field(0, description="of each node")
-    cpus: PositiveInt | None = Field(None, description="of each node; 16 for each GPU where not given")
-    memory: PositiveInt | None = Field(None, description="GiB of each node; 16 for each CPU where not given")
-    node: str | None = Field(None, description="rates of a GPU or CPU core, as `bench plan --on` takes them")
+    gpus: NonNegativeInt = Field(0, description="GPUs of each node")
+    cpus: PositiveInt | None = Field(None, description="CPUs of each node; by default 16 for each GPU")
+    memory: PositiveInt | None = Field(None, description="GiB of each node; by default 16 for each CPU")
+    node: str | None = Field(None, description="rates of a GPU or CPU core, as for `bench plan --on`")
 
     @classmethod
     def parse(cls, text: str) -> ClusterShape:
-        """The shape in `nodes=16,gpus=8,node=h100`. Raises WrongUse for anything else."""
+        """Parse `nodes=16,gpus=8,node=h100`. Raises WrongUse for anything else."""
         fields = dict(part.partition("=")[::2] for part in text.split(","))
         try:
             shape = cls.model_validate(fields, strict=False)
@@ -52,18 +52,18 @@ class ClusterShape(Spec):
         return shape
 
     def capacity(self) -> Capacity:
-        """What one node offers."""
+        """The capacity of one node."""
         cpus = self.cpus or CPUS_A_GPU * self.gpus
         memory_mib = self.memory << 10 if self.memory else MIB_A_CPU * cpus
         return Capacity(cpus, memory_mib, tuple(map(str, range(self.gpus))))
 
 
 class Simulation(NamedTuple):
-    """How a cluster would work off a plan. Times are wall time, utilisations shares from 0 to 1."""
+    """A cluster's simulated execution of a plan. Times are wall time, utilisations shares from 0 to 1."""
 
     stages: int
     blocked: int
-    """Stages that never start, because they build on a failed one that is not retried."""
+    """Stages that never start because they build on a failed one that is not retried."""
     makespan_seconds: float
     gpus: int
     cpus: int
@@ -73,21 +73,21 @@ class Simulation(NamedTuple):
     """Titles of the stages of the chain that takes longest, in order."""
     longest_chain_seconds: float
     least_seconds: float
-    """No schedule takes less: the longest chain, or the whole demand for GPUs or CPUs spread over all of them."""
+    """Lower bound for any schedule: the longest chain, or the total demand for GPUs or CPUs spread over all of them."""
     packing_cost: float
-    """Makespan over `least_seconds`, less 1: the price of whole stages on whole nodes, in this order."""
+    """Makespan over `least_seconds`, minus 1: the cost of placing whole stages on whole nodes in this order."""
 
 
 def simulate(stages: Sequence[StageState], shape: ClusterShape, retry_failed: bool = False) -> Simulation:
-    """Work off the stages of a plan on the nodes of a cluster.
+    """Execute the stages of a plan on the nodes of a simulated cluster.
 
-    A stage takes its estimate, wherever it runs; copying, queueing and the start of a worker count nothing. Raises WrongUse where
-    stages need a GPU and the nodes have none.
+    A stage takes its estimated time on any node; copying, queueing and worker start-up take none. Raises WrongUse if stages
+    need a GPU and the nodes have none.
     """
     ended = [State.done] if retry_failed else [State.done, State.failed]
     node = shape.capacity()
     if not node.gpus and any(s.planned.spec.device == "cuda" for s in stages if s.state not in ended):
-        raise WrongUse(f"--simulate: the stages run on GPUs, and the nodes have none; {EXPECTED}")
+        raise WrongUse(f"--simulate: the stages need GPUs, but the nodes have none; {EXPECTED}")
     known = {stage.key: stage.planned for stage in stages}
     before = {s.key: _report(s.planned, s.state == State.done) for s in stages if s.state in ended}
     seconds = {s.key: s.estimate.seconds if s.estimate else 0.0 for s in stages if s.state not in ended}
@@ -115,20 +115,20 @@ def simulate(stages: Sequence[StageState], shape: ClusterShape, retry_failed: bo
 
 
 class SimulatedCluster:
-    """Equal nodes; a stage starts on the first that has room, and ends after its estimated seconds of the clock `now`."""
+    """Equal nodes; a stage starts on the first with room, and ends after its estimated seconds of the clock `now`."""
 
     waits_for_others = True
 
     def __init__(self, node: Capacity, nodes: int) -> None:
         self.node, self.limit, self.now = node, nodes * node.cpus, 0.0
         self.taken: dict[str, Demand] = {}
-        """Demand of every stage that was started, by key."""
+        """Demand of every started stage, by key."""
         self._free = [FreeCapacity(node) for _ in range(nodes)]
         self._running: list[tuple[float, int, ReadyStage, FreeCapacity, tuple[str, ...]]] = []
         self._order = itertools.count()
 
     def attach(self, stages: Sequence[ReadyStage]) -> Iterable[str]:
-        """None: it begins empty."""
+        """Nothing to take over: it starts empty."""
         return ()
 
     def demand(self, planned: PlannedStage) -> Demand:
@@ -136,11 +136,11 @@ class SimulatedCluster:
         return demand(planned, self.node)
 
     def has_room(self, demand: Demand) -> bool:
-        """Whether a node has so much free."""
+        """Whether a node has that much free."""
         return self._place(demand) is not None
 
     def submit(self, stages: Sequence[ReadyStage]) -> None:
-        """Start stages for each of which there is room."""
+        """Start stages that have room."""
         for stage in stages:
             place = self._place(stage.demand)
             assert place is not None
@@ -149,7 +149,7 @@ class SimulatedCluster:
             heapq.heappush(self._running, (self.now + stage.seconds, next(self._order), stage, *place))
 
     def ended(self, seconds: float) -> list[Ended]:
-        """The next stage that ends, at once; the clock moves there."""
+        """The next stage to end, immediately; the clock advances to its end."""
         self.now, _, stage, node, gpus = heapq.heappop(self._running)
         node.give_back(stage.demand, gpus)
         return [Ended(stage.key, _report(stage.planned, True))]
@@ -169,7 +169,7 @@ class SimulatedCluster:
 
 
 class _PastRuns(StageRunner):
-    """Knows how stages have ended, by key, in place of a store; runs none."""
+    """Knows the outcomes of stages by key, in place of a store; runs none."""
 
     def __init__(self, ended: Mapping[str, StageReport]) -> None:
         super().__init__(_Unlocked(Path()), LocalExecutor(), Silent(), RunOptions())
@@ -189,13 +189,13 @@ class _Unlocked(Store):
 
 
 def _report(planned: PlannedStage, succeeded: bool) -> StageReport:
-    """How a stage that never ran, or ran earlier, has ended; no more of a record is looked at."""
+    """The outcome of a stage that never ran or ran earlier; nothing else of its record is used."""
     known: dict[str, Any] = {"outcome": Outcome.ok if succeeded else Outcome.crashed}
     return StageReport(planned, Record.model_construct(**known), reused=False)
 
 
 def _longest_chain(planned: Mapping[str, PlannedStage], seconds: Mapping[str, float]) -> list[str]:
-    """Keys of the chain of stages that takes longest, in order; none where nothing runs."""
+    """Keys of the chain of stages that takes longest, in order; empty if nothing runs."""
     length = chain_seconds(planned, seconds)
     chain: list[str] = []
     nexts = list(planned)

@@ -1,7 +1,8 @@
-"""Slurm as a place: stages as job arrays through submitit, short ones several to a job. Needs sbatch, squeue and scancel only.
+"""Slurm as a place: stages as job arrays through submitit, with several short ones per job. Needs only sbatch, squeue and
+scancel.
 
-A stage's end is its end note or, where its job ended without one (a node was lost, or the job was killed), the word of squeue. A
-driver that is started again takes over what it or another driver on the same store had submitted.
+A stage's end is its end note or, if its job ended without one (a node was lost, or the job was killed), squeue's report. A
+restarted driver takes over what it or another driver on the same store had submitted.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ from pretrain_bench.harness.store.store import Store
 
 NAME = "slurm"
 LOOK_SECONDS, ASK_SECONDS = 0.5, 5.0
-"""Between two looks for end notes, and between two questions to squeue."""
+"""Interval between checks for end notes, and between queries of squeue."""
 SETTLE_SECONDS = 30.0
-"""A submission without a number that squeue does not list after this time never reached Slurm."""
+"""A submission without a number that squeue still does not list after this time never reached Slurm."""
 MOST_PENDING = 200
 REFILL_SHARE = 0.75
-"""Once the limit of stages is reached, more are handed over when this share of it is left, so that they can be packed."""
+"""After reaching the limit of stages, submit more once this share of it is free, so that they can be packed."""
 
 
 class Slurm:
@@ -54,7 +55,7 @@ class Slurm:
         self.store, self.job, self.options = store, job, options
         self.limit = limit or MOST_PENDING
         self._of: dict[str, Submission] = {}
-        """The submission of each stage that is handed over and has not ended."""
+        """The submission of each submitted stage that has not ended."""
         self._titles: dict[str, str] = {}
         self._own: set[str] = set()
         """Names of the submissions of this driver."""
@@ -62,17 +63,17 @@ class Slurm:
         """Names of the submissions that keep their logs."""
         self._listed: dict[str, tuple[str, str]] = {}
         self._missing: dict[str, int] = {}
-        """How many answers of squeue in a row did not list the job of a stage."""
+        """Number of consecutive squeue answers that did not list a stage's job."""
         self._looked = self._asked = 0.0
         self._is_full = False
         self._cancelled = 0
 
     def demand(self, planned: PlannedStage) -> Demand:
-        """What the stage's specs ask for; 0 MiB without a cap, where the site's default counts."""
+        """The demand in the stage's specs; 0 MiB without a cap, which means the site's default."""
         return asked(planned)
 
     def has_room(self, demand: Demand) -> bool:
-        """Whether more stages may be handed over; see REFILL_SHARE."""
+        """Whether more stages may be submitted; see REFILL_SHARE."""
         self._is_full = len(self._of) > REFILL_SHARE * self.limit if self._is_full else len(self._of) >= self.limit
         return not self._is_full
 
@@ -90,7 +91,7 @@ class Slurm:
                 yield key
 
     def _may_run(self, submission: Submission, key: str) -> bool:
-        """Whether the job of a stage is in Slurm, or may be on its way there."""
+        """Whether a stage's job is in Slurm, or may be about to arrive there."""
         job = submission.job_of(key)
         if job is None:
             return time.time() - submission.intent.began < SETTLE_SECONDS
@@ -98,13 +99,13 @@ class Slurm:
 
     @staticmethod
     def _numbered(submission: Submission) -> Submission:
-        """A submission with its number, looked up by name where it was not kept: the driver was killed just after sbatch."""
+        """A submission with its number, looked up by name if the driver was killed just after sbatch and did not store it."""
         listed = squeue("--name", submission.intent.name) if submission.number is None else None
         return submission.with_number(next(iter(listed)).partition("_")[0]) if listed else submission
 
     def submit(self, stages: Sequence[ReadyStage]) -> None:
-        """Submit stages as job arrays, one for each shape. Raises WrongUse where sbatch refuses them, EnvironmentCannot without
-        it."""
+        """Submit stages as job arrays, one for each shape. Raises WrongUse if sbatch refuses them, EnvironmentCannot without
+        sbatch."""
         shapes: dict[tuple[str, Demand], list[ReadyStage]] = defaultdict(list)
         for stage in stages:
             shapes[stage.planned.spec.kind, stage.demand].append(stage)
@@ -141,7 +142,7 @@ class Slurm:
         return ends
 
     def _taken(self, end: Ended) -> Ended:
-        """A stage that has ended, which is no longer looked for."""
+        """A stage that has ended, removed from those being watched."""
         submission = self._of.pop(end.key)
         self._missing.pop(end.key, None)
         if end.problem is not None:
@@ -158,14 +159,14 @@ class Slurm:
             problem = note.as_error()
             if isinstance(problem, Interrupted):
                 message = (
-                    f"{self._titles[key]}: job {submission.job_of(key)} on {note.host} was ended at step {problem.step}, by its "
-                    f"time limit or for another job; a longer one may help (--slurm time=HH:MM:SS): {note.message}"
+                    f"{self._titles[key]}: job {submission.job_of(key)} on {note.host} was stopped at step {problem.step}, by "
+                    f"its time limit or by preemption; a longer limit may help (--slurm time=HH:MM:SS): {note.message}"
                 )
                 problem = Interrupted(message, problem.step, problem.started)
             yield Ended(key, problem=problem)
 
     def _lost(self) -> Iterator[Ended]:
-        """Stages whose job has ended without an end note, by two answers of squeue: files of another node come a little later."""
+        """Stages whose job ended without an end note in two squeue answers: files from another node arrive with a delay."""
         numbered = {name: self._numbered(submission) for name, submission in self._current().items()}
         self._of = {key: numbered[submission.intent.name] for key, submission in self._of.items()}
         for key, submission in self._of.items():
@@ -175,13 +176,13 @@ class Slurm:
             self._missing[key] = self._missing.get(key, 0) + 1
             if self._missing[key] > 1:
                 job, logs = submission.job_of(key), submission.folder / OWN_FILES
-                what = f"job {job} ended without a word" if job else "its job never reached Slurm"
+                what = f"job {job} ended without a report" if job else "its job never reached Slurm"
                 message = f"{self._titles[key]}: {what}: killed, out of memory, or its node was lost; see {logs}"
                 yield Ended(key, problem=Interrupted(message, last_step(self.store, key)))
 
     def _ask(self, at_once: bool = False) -> bool:
-        """Ask squeue what there is, every few seconds; False where it was not asked or does not answer, as while the controller
-        starts again: nothing is known then."""
+        """Query squeue every few seconds; False if it was not queried or did not answer, as during a restart of the
+        controller. The states of jobs are then unknown."""
         if not at_once and time.monotonic() - self._asked < ASK_SECONDS:
             return False
         self._asked = time.monotonic()
@@ -195,7 +196,7 @@ class Slurm:
         return {submission.intent.name: submission for submission in self._of.values()}
 
     def cancel(self) -> None:
-        """Signal the jobs of this driver; the second time they are killed."""
+        """Signal the jobs of this driver; kill them the second time."""
         self._cancelled += 1
         jobs = [s.job_of(key) for key, s in self._of.items() if s.intent.name in self._own]
         own = list(dict.fromkeys(job for job in jobs if job is not None))
@@ -210,7 +211,7 @@ class Slurm:
         return {key: job_state(submission, key, self._listed) for key, submission in self._of.items()}
 
     def close(self) -> None:
-        """Remove what is kept of submissions of this driver that have ended without a problem."""
+        """Remove the files of this driver's submissions that ended without a problem."""
         current = self._current()
         for submission in submissions(self.store, NAME):
             name = submission.intent.name
@@ -219,14 +220,14 @@ class Slurm:
 
 
 def job_state(submission: Submission, key: str, listed: Mapping[str, tuple[str, str]]) -> JobState:
-    """Where the stage of a submission is, by what squeue lists."""
+    """The state of a submission's stage, according to squeue's list."""
     job = submission.job_of(key) or submission.intent.name
     state, host = listed.get(job, ("UNKNOWN", ""))
     return JobState(f"{NAME}:{job}", state.lower(), host, submission.intent.titles.get(key, ""))
 
 
 def under_way(store: Store) -> dict[str, JobState]:
-    """The stages of a store that Slurm has and that have not ended, for `bench status`. Empty where squeue does not answer."""
+    """The stages of a store that are in Slurm and have not ended, for `bench status`. Empty if squeue does not answer."""
     known = list(submissions(store, NAME))
     listed = squeue("--user", str(os.getuid())) if known else None
     if listed is None:
@@ -237,7 +238,7 @@ def under_way(store: Store) -> dict[str, JobState]:
 
 
 def sbatch(submission: Submission, values: Values, need: Demand) -> str:
-    """Hand a submission to Slurm; returns its number. Raises as `submit_calls`."""
+    """Submit to Slurm; returns the job's number. Raises as `submit_calls`."""
     files = [[submission.folder / f"{key}{TICKET}" for key in keys] for keys in submission.intent.jobs]
     return submit_calls(
         [functools.partial(work, paths) for paths in files], submission, sbatch_parameters(values, need), values
@@ -251,10 +252,9 @@ def submit_calls(
     values: Values,
     as_step: bool = True,
 ) -> str:
-    """Submit calls as one job, or as an array; returns the number that Slurm gives. A call that submits jobs itself does not run
-    as a step.
+    """Submit calls as one job, or as an array; returns Slurm's number. A call that submits jobs itself must not run as a step.
 
-    Raises WrongUse where sbatch refuses them, EnvironmentCannot without it.
+    Raises WrongUse if sbatch refuses them, and EnvironmentCannot without sbatch.
     """
     try:
         import submitit
@@ -291,7 +291,7 @@ def submit_calls(
 
 @contextlib.contextmanager
 def _without_own_job() -> Iterator[None]:
-    """A driver that is a Slurm job itself (--detach) does not hand its own job's limits on to the jobs that it submits."""
+    """Keep a driver that is a Slurm job itself (--detach) from passing its own job's limits to the jobs it submits."""
     own = {
         name: os.environ.pop(name) for name in list(os.environ) if name.startswith("SLURM_") and name != "SLURM_CONF"
     }
@@ -302,7 +302,7 @@ def _without_own_job() -> Iterator[None]:
 
 
 def work(files: Sequence[Path]) -> int:
-    """What a job runs: the stages of its ticket files."""
+    """Entry point of a job: run the stages of its ticket files."""
     array, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     number = f"{array}_{index}" if array else os.environ.get("SLURM_JOB_ID", "")
     os.environ[JOB_VARIABLE] = f"{NAME}:{number}"

@@ -1,4 +1,4 @@
-"""What is asked of Slurm for a job: the user's options (`--slurm`, `slurm:` in bench.yaml) and what its stages need."""
+"""Job requests to Slurm: the user's options (`--slurm`, `slurm:` in bench.yaml) and the demand of stages."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ Values = dict[str, str]
 Section = Mapping[str, str | int | bool | Mapping[str, str | int | bool]]
 DRIVER = "driver"
 SECTIONS = (*get_args(Kind), DRIVER)
-"""Options for one kind of stage alone, or for the job of `--detach`."""
+"""Sections of options for one kind of stage, or for the job of `--detach`."""
 PACK_MINUTES, GRACE_SECONDS = 10.0, 90
 OWN = ("pack", "grace")
-"""Options that are ours and not sbatch's: estimated minutes of short stages that share a job, and seconds between the signal and
-the end of a job."""
+"""Options of bench rather than sbatch: estimated minutes up to which short stages share a job, and seconds between the signal
+and the end of a job."""
 GPU_OPTIONS = ("gres", "gpus", "gpus_per_node", "gpus_per_task")
 MEMORY_OPTIONS = ("mem", "mem_per_cpu", "mem_per_gpu")
 SPREAD, LEAST_SECONDS = 8, 60.0
-"""Stages are packed into this number of jobs rather than fewer, so that nodes share them, while each job takes at least
-this time."""
+"""Short stages are packed into at least this number of jobs, so that nodes share them, as long as each job takes at least this
+time."""
 WORKER_MIB = 1024
-"""Memory of the worker beside its stage."""
+"""Memory of the worker in addition to its stage."""
 SET_HERE = ("array", "job_name", "output", "error", "signal", "requeue", "no_requeue", "open_mode", "wrap")
-"""Options that would break what a submission relies on."""
+"""Options that would break assumptions of a submission."""
 
 
 class SlurmOptions(NamedTuple):
-    """Options for all jobs, and those for one kind of stage or for the driver, which count more."""
+    """Options for all jobs, and those for one kind of stage or for the driver, which take precedence."""
 
     common: Values = {}
     sections: Mapping[str, Values] = {}
 
     def of(self, section: str) -> Values:
-        """What counts for one kind of stage, or for the driver."""
+        """The options for one kind of stage, or for the driver."""
         return {**self.common, **self.sections.get(section, {})}
 
     @property
@@ -48,9 +48,9 @@ class SlurmOptions(NamedTuple):
 
 
 def parse_options(texts: Iterable[str], in_file: Section | None = None) -> SlurmOptions:
-    """`partition=gpu,gres=gpu:h100:1,time=24:00:00` after the options of `bench.yaml`, which they replace one by one.
+    """Parse `partition=gpu,gres=gpu:h100:1,time=24:00:00`; these replace the options of `bench.yaml` one by one.
 
-    A part without `=` belongs to the value before it, as in `exclude=n1,n2`. Raises WrongUse.
+    A part without `=` belongs to the previous value, as in `exclude=n1,n2`. Raises WrongUse.
     """
     common: Values = {}
     sections: dict[str, Values] = {}
@@ -112,7 +112,7 @@ def _is_number(text: str) -> bool:
 
 
 def sbatch_parameters(values: Values, need: Demand | None) -> dict[str, str | bool]:
-    """Options of sbatch for a job whose stages need so much each, by their long names; `true` stands for one without a value."""
+    """Options of sbatch, by long name, for a job whose stages each have this demand; `true` means an option without a value."""
     asked: Values = {} if need is None else _needed(values, need)
     asked |= {name: value for name, value in values.items() if name not in OWN}
     return {name: value == "true" or value for name, value in asked.items() if value != "false"}
@@ -128,9 +128,9 @@ def _needed(values: Values, need: Demand) -> Values:
 
 
 def packs(stages: Sequence[ReadyStage], minutes: float) -> list[list[ReadyStage]]:
-    """Stages of one shape as jobs. Short ones share a job of up to `minutes`, by their estimates; of less where SPREAD jobs of a
-    minute or more can share them. One without an estimate has its own. Stages that need a share of a GPU run side by side in a
-    job, so their estimates count by that share."""
+    """Pack stages of one shape into jobs. Short ones share a job of up to `minutes` by their estimates, or less if SPREAD jobs
+    of at least a minute can share them. A stage without an estimate has its own job. Stages that need a share of a GPU run in
+    parallel in a job, so their estimates count by that share."""
 
     def seconds(stage: ReadyStage) -> float:
         return stage.seconds * (stage.demand.gpus if 0 < stage.demand.gpus < 1 else 1.0)

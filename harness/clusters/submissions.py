@@ -1,9 +1,9 @@
-"""Submissions of stages to a cluster, as folders of the store: any driver reads from them what is under way.
+"""Submissions of stages to a cluster, as folders of the store, from which any driver can read the stages in progress.
 
 <runs>/.partial/.jobs/<name>/   intent.json  job.json  <key>.ticket.json  <key>.end.json  submitit/
 
-The intent is on the disk before the cluster hears of the submission, and the job's number after. In between, the name finds the
-job: it is the job's name on the cluster as well.
+The intent is written durably before the submission, and the job's number after it. In between the job is found by its name,
+which is also its name on the cluster.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ FOLDER, INTENT, JOB, OWN_FILES = ".jobs", "intent.json", "job.json", "submitit"
 
 
 class Intent(Spec):
-    """What is about to be handed over: to which cluster, under which name, and the keys of each job of the array."""
+    """A planned submission: the cluster, its name, and the keys of each job of the array."""
 
     cluster: str
     name: str
     jobs: tuple[tuple[str, ...], ...]
     titles: dict[str, str] = {}
-    """Of the stages, by key."""
+    """Titles of the stages, by key."""
     began: float
 
 
 class JobNumber(Spec):
-    """What the cluster calls the submission; of an array, each job is `NUMBER_INDEX`."""
+    """The cluster's number of a submission; each job of an array is `NUMBER_INDEX`."""
 
     number: str
 
 
 class Submission(NamedTuple):
-    """One submission, and its number where the cluster has given one."""
+    """One submission, with its number once the cluster has assigned one."""
 
     folder: Path
     intent: Intent
     number: str | None
 
     def job_of(self, key: str) -> str | None:
-        """The cluster's name of the job with a stage; None where it has none yet."""
+        """The cluster's name of a stage's job; None if it has none yet."""
         index = next(i for i, keys in enumerate(self.intent.jobs) if key in keys)
         if self.number is None:
             return None
@@ -68,14 +68,14 @@ class Submission(NamedTuple):
         return {name.removesuffix(NOTE) for name in os.listdir(self.folder) if name.endswith(NOTE)}
 
     def note(self, key: str) -> EndNote | None:
-        """The end note of a stage; None for one that is being written, or damaged."""
+        """The end note of a stage; None if it is incomplete or damaged."""
         try:
             return EndNote.model_validate_json(read_plain(self.folder / f"{key}{NOTE}"))
         except (OSError, ValidationError):
             return None
 
     def with_number(self, number: str) -> Submission:
-        """The same with its number, which is kept."""
+        """Store the number, and return the submission with it."""
         write_json(self.folder / JOB, JobNumber(number=number).model_dump(mode="json"), durable=True)
         return self._replace(number=number)
 
@@ -85,7 +85,7 @@ class Submission(NamedTuple):
 
 
 def announce(store: Store, cluster: str, jobs: Sequence[Sequence[Ticket]]) -> Submission:
-    """Write down a submission, durably, before it is handed over. Raises OSError."""
+    """Write a submission durably before it is submitted. Raises OSError."""
     name = f"bench-{time.strftime('%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     folder = store.root / ".partial" / FOLDER / name
     for ticket in (ticket for tickets in jobs for ticket in tickets):
@@ -98,7 +98,7 @@ def announce(store: Store, cluster: str, jobs: Sequence[Sequence[Ticket]]) -> Su
 
 
 def submissions(store: Store, cluster: str | None = None) -> Iterator[Submission]:
-    """The submissions of a store that are kept, of one cluster or all."""
+    """The stored submissions, of one cluster or all."""
     parent = store.root / ".partial" / FOLDER
     for name in sorted(os.listdir(parent)) if parent.is_dir() else []:
         try:

@@ -1,4 +1,4 @@
-"""A ticket: everything that a worker on another machine needs to run one stage, as JSON that a person can read.
+"""Tickets: everything that a worker on another machine needs to run one stage, as readable JSON.
 
 It names the data by folder and hash, the executor by name, and the versions and code digest that the worker must have.
 """
@@ -22,12 +22,12 @@ from pretrain_bench.harness.store.machine import package_version, project_versio
 from pretrain_bench.harness.store.store import Store
 
 PACKAGES = ("torch", "numpy")
-"""Packages whose versions must be the same on every worker: they decide a result and are not part of its key."""
+"""Packages whose versions must be equal on all workers: they affect results but are not part of keys."""
 
 
 class ExecutorChoice(Spec):
-    """How stages are isolated on a worker: `name` as --executor takes it, or `module:Class` for one of your own; `hidden` are
-    folders that a sandbox hides, `command` replaces the command of a process executor."""
+    """How to isolate stages on a worker: `name` as for --executor, or `module:Class` for your own; `hidden` are folders that a
+    sandbox hides, `command` replaces the command of a process executor."""
 
     name: str = "auto"
     device: str = "cpu"
@@ -36,7 +36,7 @@ class ExecutorChoice(Spec):
 
 
 class Job(Spec):
-    """What all tickets of a command share: the store, the executor, the options of `RunOptions`, and where data are cached."""
+    """The shared part of a command's tickets: the store, the executor, the options of `RunOptions`, and the data cache."""
 
     runs: Path
     executor: ExecutorChoice = ExecutorChoice()
@@ -47,8 +47,8 @@ class Job(Spec):
 
 
 class Ticket(Spec):
-    """One stage for a worker. `stage` comes without its recipe, which only planning needs, and without its data, which are named
-    by dataset and folder; `chain` is its estimate in seconds."""
+    """One stage for a worker. `stage` omits the recipe, which only planning needs, and the data, which are given by dataset
+    and folder; `chain` is its estimate in seconds."""
 
     job: Job
     key: str
@@ -59,9 +59,9 @@ class Ticket(Spec):
     seconds: float = 0.0
 
     def ready(self, manifests: dict[Path, PreparedDataset]) -> PlannedStage:
-        """The stage with its data as this machine sees them; each folder is read once into `manifests`.
+        """The stage with this machine's view of its data; each folder is read once into `manifests`.
 
-        Raises EnvironmentCannot where the data are not here, or are others.
+        Raises EnvironmentCannot if the data are missing here, or differ.
         """
         if self.data is None or self.dataset is None or self.stage.spec.data is None:
             return self.stage
@@ -76,8 +76,8 @@ class Ticket(Spec):
         held = manifests[self.data]
         if held.manifest.sha256 != self.stage.spec.data.manifest_sha256:
             raise EnvironmentCannot(
-                f"{self.stage.title}: node {platform.node()} has other data of {self.dataset.name!r} in {self.data} than this "
-                "run was planned with; let every node mount the same data cache"
+                f"{self.stage.title}: node {platform.node()} has different data of {self.dataset.name!r} in {self.data} than "
+                "this run was planned with; let every node mount the same data cache"
             )
         return self.stage._replace(data=held)
 
@@ -135,7 +135,7 @@ def check_code(stage: PlannedStage) -> None:
     here = code_sha256(spec.kind, spec.code_of, spec.part)
     if here != spec.code_sha256:
         raise EnvironmentCannot(
-            f"{stage.title}: node {platform.node()} has other code than the command that submitted the stage (digest "
+            f"{stage.title}: node {platform.node()} has different code from the command that submitted the stage (digest "
             f"{here[:12]}, expected {spec.code_sha256[:12]}); use one checkout or installation on a shared file system, and do "
             "not edit it while stages wait"
         )

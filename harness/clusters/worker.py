@@ -1,7 +1,7 @@
-"""Runs stages on a worker: `python -m pretrain_bench.harness.clusters.worker TICKET...`, each a file of a `Ticket`.
+"""Run stages on a worker: `python -m pretrain_bench.harness.clusters.worker TICKET...`, each a file of a `Ticket`.
 
-The record in the store is the result. Beside each ticket the worker leaves an end note, which says why a stage left no record.
-SIGTERM and SIGUSR2 (sent before a job's time is up, or when it is preempted) end the stages softly with a checkpoint.
+The record in the store is the result. Beside each ticket the worker leaves an end note, which explains a missing record.
+SIGTERM and SIGUSR2 (sent before a job's time limit or preemption) end the stages gracefully with a checkpoint.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from pretrain_bench.harness.store.store import Store, write_json
 WAIT_SECONDS = 0.2
 SOFT_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 TICKET, NOTE = ".ticket.json", ".end.json"
-"""Endings of the files of a stage in the folder of a submission, after its key."""
+"""Suffixes of a stage's files in the folder of a submission, after its key."""
 
 
 class EndNote(Spec):
-    """How a worker was done with a stage. With no `problem` its record is in the store."""
+    """How a stage ended on a worker. Without a `problem` its record is in the store."""
 
     key: str
     problem: Literal["", "interrupted", "not started", "refused", "environment", "failed"] = ""
     message: str = ""
     step: int = 0
-    """The last step that it had reached."""
+    """The last step that the stage had reached."""
     host: str = ""
 
     def as_error(self) -> BaseException | None:
-        """The problem as the scheduler takes it."""
+        """The problem in the form that the scheduler expects."""
         if self.problem in ("interrupted", "not started"):
             return Interrupted(self.message, self.step, started=self.problem == "interrupted")
         kinds = {"refused": WrongUse, "environment": EnvironmentCannot, "failed": BenchError}
@@ -57,13 +57,13 @@ class EndNote(Spec):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the stages of the ticket files in the arguments; 1 where one has left no record."""
+    """Run the stages of the ticket files in the arguments; return 1 if one has left no record."""
     return run_files([Path(a) for a in (sys.argv[1:] if arguments is None else arguments)])
 
 
 def run_files(files: Sequence[Path], stop: Stop | None = None) -> int:
-    """Run the stages of ticket files, and write the end notes beside them as the stages end. Without a `stop`, soft signals stop
-    them, for which this must be the main thread."""
+    """Run the stages of ticket files, and write end notes beside them as the stages end. Without `stop`, signals stop them
+    gracefully, which requires the main thread."""
     if stop is None:
         stop = Stop()
         for number in SOFT_SIGNALS:
@@ -78,14 +78,14 @@ def run_files(files: Sequence[Path], stop: Stop | None = None) -> int:
 
 
 def read_ticket(path: Path) -> Ticket:
-    """A ticket from its file."""
+    """Read a ticket from its file."""
     return Ticket.model_validate_json(path.read_bytes())
 
 
 def run_tickets(tickets: Sequence[Ticket], stop: Stop, display: Display | None = None) -> Iterable[EndNote]:
-    """Run the stages of tickets of one command, side by side as the capacity of this process allows; yields a note as each ends.
+    """Run the stages of tickets of one command in parallel, within the capacity of this process; yields a note as each ends.
 
-    Once `stop` is asked, running stages end softly, and the others are not started.
+    After a request on `stop`, running stages end gracefully, and the others are not started.
     """
     job = tickets[0].job
     os.environ["BENCH_CACHE"] = str(job.cache)
@@ -127,7 +127,7 @@ def host() -> str:
 
 
 def _runner(job: Job, store: Store, methods: Iterable[Method], display: Display) -> StageRunner:
-    """What runs stages on this node, after the checks that concern all of them. Raises EnvironmentCannot."""
+    """The stage runner of this node, after the checks that concern all stages. Raises EnvironmentCannot."""
     check_versions(job)
     if not store.root.is_dir():
         raise EnvironmentCannot(
@@ -143,7 +143,7 @@ def _runner(job: Job, store: Store, methods: Iterable[Method], display: Display)
 
 
 def executor_of(choice: ExecutorChoice, methods: Iterable[Method]) -> Executor:
-    """The executor on this node. Raises EnvironmentCannot where it does not work here."""
+    """The executor on this node. Raises EnvironmentCannot if it does not work here."""
     if ":" in choice.name:
         module, _, name = choice.name.partition(":")
         own: Executor = getattr(importlib.import_module(module), name)()
@@ -160,7 +160,7 @@ def executor_of(choice: ExecutorChoice, methods: Iterable[Method]) -> Executor:
 
 
 def _ready(ticket: Ticket, machine: LocalMachine, manifests: dict[Path, PreparedDataset]) -> ReadyStage | Ended:
-    """The stage of a ticket after the checks that concern it alone, or what stands against it."""
+    """The stage of a ticket after its own checks, or the problem that they found."""
     try:
         check_code(ticket.stage)
         planned = ticket.ready(manifests)
@@ -170,7 +170,7 @@ def _ready(ticket: Ticket, machine: LocalMachine, manifests: dict[Path, Prepared
 
 
 def _note(store: Store, ended: Ended) -> EndNote:
-    """What the driver has to know of a stage that has ended here."""
+    """The driver's information about a stage that has ended here."""
     error, step = ended.problem, 0
     if error is None:
         return EndNote(key=ended.key, host=host())

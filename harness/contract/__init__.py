@@ -1,1 +1,1 @@
-"""What crosses a container's wall: the stage's task, its events, its record."""
+"""The interface between harness and stage: the stage's spec, its events, its record."""

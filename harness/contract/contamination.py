@@ -1,4 +1,4 @@
-"""What the pre-training behind a fine-tuning had seen of its scenes, from their specs alone."""
+"""Compute from specs alone which scenes of a fine-tuning its pre-training had seen."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from pretrain_bench.benchmarks.datasets.contamination import Contamination, Seen
 from pretrain_bench.harness.contract.stage import StageSpec
 
 SCRATCH = "scratch"
-"""The one method without data whose weights come from nowhere else."""
+"""The only method without data whose weights do not come from elsewhere."""
 
 
 def contamination_of(
     spec: StageSpec, behind: Iterable[StageSpec], stated: tuple[str, ...] | None = None
 ) -> Contamination | None:
-    """The contamination of a fine-tuning by its pre-training, of the stages `behind` it; None for a stage without a split.
+    """The contamination of a fine-tuning by the pre-training stages `behind` it; None for a stage without a split.
 
-    A pre-training stage that reads no data and starts from no other stage brought its weights along, unless it is scratch:
-    its spec states the scenes, or else the user did (`stated`), or they are unknown. Raises WrongUse for a statement of no known
-    form.
+    A pre-training stage without data and parents brought weights from elsewhere, except for scratch. Their scenes are those in
+    its spec, else those that the user stated (`stated`), else unknown. Raises WrongUse for a statement in no known form.
     """
     if spec.split is None or spec.data is None:
         return None
@@ -30,7 +29,7 @@ def contamination_of(
 
 
 def _statement(stages: Iterable[StageSpec], stated: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """What is stated of all weights that were brought along; None where nothing is stated of some."""
+    """The scenes stated for all weights from elsewhere; None if some weights have no statement."""
     items: tuple[str, ...] = ()
     for stage in stages:
         brought = stage.data is None and not stage.parents and stage.method != SCRATCH

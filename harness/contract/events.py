@@ -1,4 +1,4 @@
-"""`/bench/out/events.jsonl`: one JSON object a line, appended by the stage, read by everybody else as untrusted text."""
+"""`/bench/out/events.jsonl`: one JSON object per line, appended by the stage; other readers treat it as untrusted text."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from pretrain_bench.benchmarks.support.foreign_files import open_plain
 EVENTS_FILE = "events.jsonl"
 MAX_LINE_BYTES = 1 << 20
 ALIVE_SECONDS = 1.0
-"""Signs of life come no more often."""
+"""Least interval between signs of life."""
 
 Text = Annotated[str, BeforeValidator(lambda text: readable(text) if isinstance(text, str) else text)]
-"""Text whose bytes of file names that are not UTF-8 are escaped: JSON takes no others."""
+"""Text in which non-UTF-8 bytes of file names are escaped, as JSON requires."""
 Count = Annotated[int, Field(ge=0, le=10**18)]
 
 
 class Line(Spec):
-    """What every event may carry: a running hash over the file."""
+    """Fields that every event may have: a running hash over the file."""
 
     before: str | None = Field(
         None,
@@ -39,8 +39,8 @@ class Line(Spec):
 
 
 class Start(Line):
-    """The stage has begun, or resumes after `resumed_from` steps. Where FLOPs or GPU seconds end the run, `total_steps` is the
-    recipe's number, and `done` of each step says how far it is."""
+    """The stage has begun, or resumes after `resumed_from` steps. If FLOPs or GPU seconds limit the run, `total_steps` is the
+    recipe's number, and `done` in each step tells the progress."""
 
     event: Literal["start"] = "start"
     total_steps: Count
@@ -49,7 +49,7 @@ class Start(Line):
 
 
 class Step(Line):
-    """One optimiser step. `seconds` in all, of which `data_seconds` waiting for data; health is free-form numbers."""
+    """One optimiser step. `seconds` is its total time, of which `data_seconds` waiting for data; health is free-form numbers."""
 
     event: Literal["step"] = "step"
     step: Count
@@ -82,7 +82,7 @@ class Eval(Line):
 
 
 class Ledger(Spec):
-    """What a stage used, by its own account. Seconds and bytes over all its attempts."""
+    """Resources that a stage reports to have used, in seconds and bytes, over all its attempts."""
 
     optimizer_steps: Count = 0
     samples: Count = 0
@@ -117,7 +117,7 @@ class Warn(Line):
 
 
 class End(Line):
-    """The last line. `stopped` says why a stage ended before its last step."""
+    """The last line. `stopped` is the reason for ending before the last step."""
 
     event: Literal["end"] = "end"
     status: Literal["ok", "refused", "failed", "cancelled"]
@@ -130,11 +130,11 @@ class End(Line):
 Event = Annotated[Start | Step | Eval | Usage | Warn | End, Field(discriminator="event")]
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
 _BEFORE = re.compile(rb'"before":\s*"([0-9a-f]{64})"')
-"""Found without parsing, which takes longer. In a text the quotes would be escaped."""
+"""Searched for without parsing, which takes longer. Inside a text value the quotes would be escaped."""
 
 
 class EventWriter:
-    """Appends events; `position` and `cut` let a resumed stage drop what came after its checkpoint."""
+    """Appends events; with `position` and `cut` a resumed stage drops events after its checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -143,7 +143,7 @@ class EventWriter:
         self._before = self._last_hash()
 
     def write(self, event: Start | Step | Eval | Usage | Warn | End) -> None:
-        """Append one line, with the hash of the line before, and flush it."""
+        """Append one line, with the hash of the previous line, and flush it."""
         payload = event.model_copy(update={"before": self._before}).model_dump(mode="json")
         line = json.dumps(payload, separators=(",", ":")).encode() + b"\n"
         self._file.write(line)
@@ -151,7 +151,7 @@ class EventWriter:
         self._before = line_sha256(line)
 
     def _last_hash(self) -> str | None:
-        """Hash of the last line; None in an empty file. A half-written line of a killed stage is cut off first."""
+        """Hash of the last line; None for an empty file. A partial line of a killed stage is cut off first."""
         size = self._file.seek(0, os.SEEK_END)
         self._file.seek(max(0, size - MAX_LINE_BYTES - 1))
         content = self._file.read()
@@ -163,7 +163,7 @@ class EventWriter:
         return line_sha256(last) if last else None
 
     def alive(self) -> None:
-        """Show that the stage works, by the file's time of change: what takes longer than a step has events too seldom."""
+        """Touch the file as a sign of life, for work that takes longer than a step and writes no events."""
         now = time.monotonic()
         if now - self._touched > ALIVE_SECONDS:
             self._touched = now
@@ -175,7 +175,7 @@ class EventWriter:
         return self._file.tell()
 
     def cut(self, position: int) -> None:
-        """Forget everything after `position`."""
+        """Drop everything after `position`."""
         position = min(position, self._file.seek(0, 2))
         self._file.truncate(position)
         self._file.seek(position)
@@ -183,7 +183,7 @@ class EventWriter:
 
 
 def read_events(path: Path) -> Iterator[Event]:
-    """The events of a file that parse; a line that is too long or does not parse is skipped."""
+    """Yield the valid events of a file; lines that are too long or invalid are skipped."""
     with contextlib.suppress(OSError), open_plain(path, os.O_RDONLY) as file:
         for line in iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""):
             event = parse_event(line)
@@ -192,14 +192,14 @@ def read_events(path: Path) -> Iterator[Event]:
 
 
 def line_sha256(line: bytes) -> str:
-    """The hash that the next line carries. `line` ends with its line break."""
+    """The hash that the next line carries. `line` includes its line break."""
     return hashlib.sha256(line).hexdigest()
 
 
 def broken_line(path: Path) -> int | None:
-    """The number, from 1, of the first event that does not follow the line before it; None where all do, or carry no hash.
+    """The number, from 1, of the first event that does not continue the previous line; None if all do, or have no hash.
 
-    Raises OSError for a file that cannot be read.
+    Raises OSError for an unreadable file.
     """
     before: str | None = None
     with open_plain(path, os.O_RDONLY) as file:
@@ -212,7 +212,7 @@ def broken_line(path: Path) -> int | None:
 
 
 def parse_event(line: bytes) -> Any:
-    """One event, or None where the line is not one."""
+    """Parse one event; None for an invalid line."""
     if len(line) > MAX_LINE_BYTES or not line.endswith(b"\n"):
         return None
     try:
@@ -222,7 +222,7 @@ def parse_event(line: bytes) -> Any:
 
 
 def drop_end(path: Path) -> None:
-    """Cut the file before its first end event: a new attempt must not be judged by the end of an earlier one."""
+    """Cut the file before its first end event, so that a new attempt is not judged by the end of an earlier one."""
     position = 0
     with contextlib.suppress(FileNotFoundError), open_plain(path, os.O_RDWR) as file:
         for line in iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""):

@@ -1,7 +1,7 @@
-"""How the Python files of a method's folder are imported, by the planner (its recipe) and by the stage (its code).
+"""Import the Python files of a method's folder, for the planner (its recipe) and for the stage (its code).
 
-A built-in method is a package of this project. A folder from outside becomes a package of its own name, so that its files reach
-each other by relative imports (`from .recipe import MyRecipe`) and never hide anything.
+A built-in method is a package of this project. An external folder becomes a package with its own name, so that its files can
+import each other relatively (`from .recipe import MyRecipe`) without hiding other modules.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ CODE = "__bench_code__"
 
 
 def import_built_in(method: str, part: str) -> ModuleType:
-    """A module of a method that ships. Raises ImportError."""
+    """Import a module of a shipped method. Raises ImportError."""
     return importlib.import_module(f"{BUILT_IN}.{method}.{part}")
 
 
 def import_from_folder(folder: Path, method: str, part: str, code: str | None = None) -> ModuleType:
-    """A module of a method's folder from outside this project. Runs its code, so it may raise anything.
+    """Import a module of an external method's folder. This runs its code, so it may raise anything.
 
-    `code` is the digest of the folder: modules that were imported before it changed are imported again.
+    `code` is the digest of the folder: modules imported before it changed are imported again.
     """
     package = PREFIX + re.sub(r"\W", "_", method)
     loaded = sys.modules.get(package)

@@ -1,4 +1,4 @@
-"""Records of older versions, brought to today's: one function for each step. Frozen old files are kept as tests."""
+"""Migrate records of older versions to the current one, with a function for each step. Frozen old files are kept as tests."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Plain = dict[str, Any]
 
 
 class WrongHash(ValueError):
-    """A record that does not match the hash that it carries."""
+    """A record that does not match its own hash."""
 
 
 def load_record(plain: Plain) -> Record:
-    """A record of any version that there was, as today's model; an older one is sealed anew after its own hash was checked.
-    `plain` is used up.
+    """Load a record of any version as the current model. An older record's hash is checked before it is sealed anew. Consumes
+    `plain`.
 
     Raises WrongHash, pydantic's ValidationError, and ValueError for data that is not a record.
     """
@@ -43,11 +43,11 @@ def load_record(plain: Plain) -> Record:
 
 
 def _with_shared_provenance(plain: Plain) -> Plain:
-    """The record with its provenance, equal for all runs of a machine, as one object; as it is where that is damaged."""
+    """The record with its provenance shared as one object among the runs of a machine; unchanged if it is damaged."""
     try:
         return {**plain, "provenance": _provenance(to_json(plain["provenance"]))}
     except (ValueError, KeyError):
-        return plain  # what is wrong is reported with its place in the record
+        return plain  # validation reports the error with its location
 
 
 @lru_cache(maxsize=1024)
@@ -56,7 +56,7 @@ def _provenance(payload: bytes) -> Provenance:
 
 
 def compact(record: Record) -> Record:
-    """The same record, for keeping many: all share the sets of their fields that are set, a third of their memory."""
+    """The same record in less memory, for keeping many: records share their sets of set fields, a third of the memory."""
     for model in (record, record.cell, record.ledger, record.measured):
         if model is not None:
             names = model.__pydantic_fields_set__
@@ -68,13 +68,13 @@ _FIELD_SETS: dict[frozenset[str], set[str]] = {}
 
 
 def _hash_1(plain: Plain) -> str:
-    """Version 1: everything but the hash itself, and `image` where there is none."""
+    """Version 1: everything but the hash itself, and `image` if there is none."""
     content = {k: v for k, v in plain.items() if k != "sha256" and not (k == "image" and v is None)}
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 def _from_1(plain: Plain) -> Plain:
-    """Version 2 counts GPU time and memory and names what the executor could not enforce; before, nothing was known of them."""
+    """Version 2 adds GPU time and memory and the limits that the executor could not enforce; older records know none of them."""
     return {**plain, "schema_version": 2}
 
 

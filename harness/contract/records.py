@@ -1,4 +1,4 @@
-"""`record.json`: what happened in one run of a stage. `SCHEMA_VERSION` grows with every change of meaning."""
+"""`record.json`: the result of one run of a stage. `SCHEMA_VERSION` increases with every change of meaning."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Outcome(StrEnum):
 
 
 class Measured(Spec):
-    """What the executor saw from outside, over this attempt only."""
+    """Resources measured by the executor, over this attempt only."""
 
     wall_seconds: NonNegativeFloat = 0.0
     cpu_seconds: NonNegativeFloat = 0.0
@@ -50,7 +50,7 @@ class Measured(Spec):
     gpu_seconds: NonNegativeFloat = 0.0
     peak_gpu_memory_bytes: NonNegativeInt = 0
     gpu_joules: float | None = None
-    """Energy of the stage's GPUs while it ran, by NVML; None where that was not measured."""
+    """Energy of the stage's GPUs while it ran, by NVML; None if not measured."""
 
 
 class ArtifactEntry(Spec):
@@ -61,7 +61,7 @@ class ArtifactEntry(Spec):
 
 
 class Provenance(Spec):
-    """What could explain a difference and is not part of the key. Holds no path, user name or environment variable."""
+    """Facts outside the key that could explain a difference. Holds no path, user name or environment variable."""
 
     project_version: str
     git_commit: str | None
@@ -77,7 +77,7 @@ class Provenance(Spec):
 
 
 def is_commit(text: str | None) -> TypeGuard[str]:
-    """Whether a record shows its commit: an anonymous bundle has a shorter hash in its place."""
+    """Whether a record shows its commit: anonymous bundles have a shorter hash instead."""
     return text is not None and re.fullmatch(r"[0-9a-f]{40}", text) is not None
 
 
@@ -89,9 +89,9 @@ class Record(Spec):
     kind: Kind
     method: Name
     method_card: MethodCard | None = None
-    """How the method appears in reports; None in records that are older than this field."""
+    """The method's appearance in reports; None in records older than this field."""
     imported: ImportedFrom | None = Field(None, exclude_if=lambda imported: imported is None)
-    """Of a stage that imported a checkpoint: where that comes from."""
+    """Origin of the checkpoint that the stage imported, if any."""
     stage: Name
     attempt: int
     outcome: Outcome
@@ -102,9 +102,9 @@ class Record(Spec):
     synthetic: bool
     metrics: dict[MetricName, float | None] = {}
     coverage: SplitCoverage | None = None
-    """How much of the test split `metrics` are over; None without metrics, or in a record that is older than this field."""
+    """The share of the test split behind `metrics`; None without metrics, or in records older than this field."""
     contamination: Contamination | None = Field(None, exclude_if=is_none)
-    """Of a fine-tuning: what the pre-training had seen of its scenes; None in a record that is older than this field."""
+    """Fine-tuning: which of its scenes the pre-training had seen; None in records older than this field."""
     stage_metrics: dict[MetricName, float | None] = {}
     ledger: Ledger = Ledger()
     measured: Measured = Measured()
@@ -117,19 +117,19 @@ class Record(Spec):
     warnings: tuple[str, ...] = ()
     artifacts: dict[FileName, ArtifactEntry] = {}
     files: dict[FileName, ArtifactEntry] = {}
-    """Files beside the record that a page shows or a verdict uses: events, log, confusion matrices, code hashes. Empty in a
-    record that is older than this field."""
+    """Files beside the record that a page shows or a verdict uses: events, log, confusion matrices, code hashes. Empty in records
+    older than this field."""
     left_out_scenes: tuple[Annotated[str, Field(max_length=1024)], ...] = ()
-    """Prefixes of the scenes of the dataset that the profile leaves out; the split is made of the others."""
+    """Prefixes of scenes of the dataset that the profile excludes; the split consists of the others."""
     parents: dict[Name, RunKey] = {}
     started_at: str
     ended_at: str
     sha256: str = ""
 
     def sealed(self) -> Record:
-        """The same record with its own hash filled in."""
+        """The same record with its own hash set."""
         return self.model_copy(update={"sha256": self.content_sha256()})
 
     def content_sha256(self) -> str:
-        """Hash of everything but `sha256` itself."""
+        """Hash of everything except `sha256` itself."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude={"sha256"})).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""How long a stage trains: its steps where the budget counts them, else as many as its FLOPs or GPU seconds last for."""
+"""The training length of a stage: steps if the budget counts them, else as many as its FLOPs or GPU seconds allow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pretrain_bench.harness.contract.events import Ledger
 from pretrain_bench.harness.contract.stage import Limits
 
 COUNTED_IN_TRAINING = (Currency.flops, Currency.gpu_seconds)
-"""Currencies whose use is known only after each step; the others are known as a number of steps before the first."""
+"""Currencies whose use is known only after each step; the others translate to a number of steps in advance."""
 AS_LONG_AS_IT_LASTS = 10**12
 UNITS = {
     Currency.optimizer_steps: "steps",
@@ -20,7 +20,7 @@ UNITS = {
 
 
 class RunLength(NamedTuple):
-    """How long a stage trains. `steps` is the most steps it takes, `scheduled` the places of its learning-rate schedule."""
+    """The training length of a stage. `steps` is its maximum, `scheduled` the length of its learning-rate schedule."""
 
     steps: int
     scheduled: int
@@ -28,39 +28,39 @@ class RunLength(NamedTuple):
 
     @property
     def expected_steps(self) -> int:
-        """The steps to show before the first one was taken; exact where the budget counts steps or samples."""
+        """The number of steps to display before the first step; exact if the budget counts steps or samples."""
         return min(self.steps, self.scheduled)
 
     def is_over(self, step: int, ledger: Ledger) -> bool:
-        """Whether a stage that took `step` steps ends: it took all of them, or used all of its amount."""
+        """Whether a stage ends after `step` steps: it has taken all of them, or used its whole amount."""
         return step >= self.steps or (
             self.is_counted and amount_used(ledger, self.limits.currency) >= self.limits.amount
         )
 
     def share(self, step: int, ledger: Ledger) -> float:
-        """The share of the run that is over, from 0 to 1."""
+        """The finished share of the run, from 0 to 1."""
         by_steps = step / self.steps if self.steps else 1.0
         if not self.is_counted or not self.limits.amount:
             return by_steps
         return min(1.0, max(by_steps, amount_used(ledger, self.limits.currency) / self.limits.amount))
 
     def place(self, step: int, ledger: Ledger) -> int:
-        """The place of the next step on the schedule, from 0. It is the step itself, unless the amount is counted in training:
-        then the schedule runs down with the share of the run that is over."""
+        """The position of the next step on the schedule, from 0: the step itself, unless the amount is measured during
+        training. The schedule then follows the finished share of the run."""
         if not self.is_counted or self.limits.schedule_horizon == "recipe":
             return step
         return int(self.share(step, ledger) * self.scheduled)
 
     @property
     def is_counted(self) -> bool:
-        """Whether the amount is counted in training, so that the number of steps is not known before."""
+        """Whether the amount is measured during training, so that the number of steps is unknown in advance."""
         return self.limits.currency in COUNTED_IN_TRAINING
 
 
 def run_length(limits: Limits, recipe_steps: int, samples_per_step: int) -> RunLength:
-    """How long a stage trains whose recipe asks for `recipe_steps` steps.
+    """The training length of a stage whose recipe asks for `recipe_steps` steps.
 
-    `exactly` takes the amount whatever the recipe says; `at_most` takes the recipe's steps, or fewer where the amount ends first.
+    `exactly` trains for the amount regardless of the recipe; `at_most` takes the recipe's steps, or fewer if the amount runs out.
     """
     exactly = limits.uniformity == "exactly"
     if limits.currency in COUNTED_IN_TRAINING:
@@ -72,15 +72,15 @@ def run_length(limits: Limits, recipe_steps: int, samples_per_step: int) -> RunL
 
 
 def amount_used(ledger: Ledger, currency: Currency) -> float:
-    """What a stage used of a currency, by its own account."""
+    """The amount of a currency that a stage reports to have used."""
     return float(ledger.samples if currency == Currency.samples_seen else getattr(ledger, currency.value))
 
 
 def budget_problem(limits: Limits, ledger: Ledger, may_use_less: bool) -> str | None:
-    """What is wrong with the amount that a stage used, by its own account; None where all is well.
+    """Check the amount that a stage reports to have used; None if it is acceptable.
 
-    Steps and samples never exceed the amount. FLOPs and GPU seconds do by the step that reached it: two steps of mean size are
-    tolerated, and 5% of GPU seconds for the last checkpoint. With `exactly`, what is left must not be enough for another step,
+    Steps and samples never exceed the amount. FLOPs and GPU seconds may, by the step that reached it: two steps of mean size are
+    tolerated, and 5% of GPU seconds for the last checkpoint. With `exactly`, the rest must be too small for another step,
     unless the stage `may_use_less`: it trains nothing, or a time limit ended it.
     """
     used, unit = amount_used(ledger, limits.currency), UNITS[limits.currency]

@@ -1,4 +1,4 @@
-"""JSON schemas of what crosses a container's wall (docs/contract.md).
+"""JSON schemas of the interface between harness and stage (docs/contract.md).
 
 `python -m pretrain_bench.harness.contract.schemas DIR` writes them.
 """
@@ -19,13 +19,13 @@ from pretrain_bench.harness.contract.stage import StageSpec
 
 
 def schemas() -> dict[str, Any]:
-    """File name to schema."""
+    """Map file names to schemas."""
     models: dict[str, Any] = {"stage": StageSpec, "event": Event, "record": Record, "method": MethodFile}
     return {f"{name}.schema.json": TypeAdapter(model).json_schema() for name, model in models.items()}
 
 
 def main() -> None:
-    """Write all schemas to the folder that is named."""
+    """Write all schemas to the folder given as argument."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     for name, schema in schemas().items():

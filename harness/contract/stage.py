@@ -1,4 +1,4 @@
-"""`/bench/in/stage.json`: everything a stage is told, and with it the key of its result (contract version 1).
+"""`/bench/in/stage.json`: the full input of a stage, which also determines the key of its result (contract version 1).
 
     <root>/in/stage.json            this file                     <root>/data/<dataset>/    the stage's view of the data
     <root>/in/backbone.json         names and shapes of the tensors to leave (pre-training)
@@ -8,7 +8,7 @@
     <root>/in/method/               a user's own method folder, where its Python runs without an image
     <root>/out/                     the only writable place       <root> is /bench in a container
 
-Nothing in it names this machine: equal content means equal work.
+Nothing in it depends on this machine: equal content means equal work.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ CHECKPOINT_FILE = "checkpoint"
 LABEL_ROWS_FILE = "label_rows"
 METHOD_FOLDER = "method"
 FEATURES_STAGE = "features"
-"""The name of the stage that computes the features of linear probes."""
+"""Name of the stage that computes the features of linear probes."""
 TRAINING_ROWS = "training_rows.safetensors"
-"""The features of labelled voxels that a features stage leaves."""
+"""File with the features of labelled voxels, the output of a features stage."""
 MOST_TEST_FEATURE_BYTES = 8 << 30
-"""Features of test scenes beyond these are not kept; each probe computes them again."""
+"""Limit of stored features of test scenes; each probe computes the rest again."""
 LINEAR_PROBE_PARTS = (FEATURES_STAGE, "linear")
-"""The parts (`StageSpec.part`) of a linear probe."""
+"""Values of `StageSpec.part` for linear probes."""
 
 SparseBackend = Literal["torch", "triton", "minkowski"]
 Kind = Literal["pretrain", "features", "finetune"]
@@ -77,7 +77,7 @@ Payload = dict[str, JsonValue]
 
 
 class DataView(Spec):
-    """One dataset as this stage sees it."""
+    """One dataset in this stage's view."""
 
     dataset: Name
     manifest_sha256: Sha256
@@ -95,7 +95,7 @@ class DataView(Spec):
 
     @model_serializer(mode="wrap")
     def _without_unset(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without `label_ids` where a task has all classes, so that its key is what it was before this field."""
+        """Omit `label_ids` for tasks with all classes, so that their keys stay those from before this field."""
         plain: dict[str, Any] = dump(self)
         if not self.label_ids:
             plain.pop("label_ids", None)
@@ -103,7 +103,7 @@ class DataView(Spec):
 
 
 class Limits(Spec):
-    """What this stage may use of its budget half: its share of the currency."""
+    """The limits of this stage: its share of the budget half's currency, and caps."""
 
     budget: Name
     budget_version: PositiveInt
@@ -131,10 +131,10 @@ class StageSpec(Spec):
     network: NetworkSettings
     precision: Literal["fp32", "bf16"] = "fp32"
     recipe: Payload | None = Field(
-        None, description="the validated fields of the stage's recipe; only the stage's own code knows what they mean"
+        None, description="the validated fields of the stage's recipe, which only the stage's own code interprets"
     )
     from_task: tuple[str, ...] = Field(
-        (), description="pre-training: fields of the recipe that take the fine-tuning task's value"
+        (), description="pre-training: recipe fields that take the fine-tuning task's value"
     )
     settings: dict[str, bool | int | float | str] = Field({}, description="settings in the method's file, unchanged")
     pretrained_on: tuple[str, ...] | None = Field(
@@ -168,7 +168,7 @@ class StageSpec(Spec):
     @field_validator("recipe")
     @classmethod
     def _task_recipe_is_valid(cls, payload: Payload | None, info: ValidationInfo) -> Payload | None:
-        """Recipes of tasks are this project's own: checked here, and completed where a field is newer than the file."""
+        """Validate task recipes, which belong to this project, and fill in fields newer than the file."""
         if payload is None or info.data.get("kind") != "finetune":
             return payload
         return task_recipe(payload).model_dump(mode="json")
@@ -180,12 +180,12 @@ class StageSpec(Spec):
 
     @property
     def class_metric(self) -> str:
-        """What the value of each class is called that the headline metric is the mean of: `iou_voxel`, `iou_point` or `ap50`."""
+        """The per-class metric whose mean is the headline metric: `iou_voxel`, `iou_point` or `ap50`."""
         return self.headline_metric.removeprefix("m")
 
     @property
     def task_kind(self) -> str:
-        """`semantic`, `instance` or `detection`: how a fine-tuning stage works and is scored."""
+        """`semantic`, `instance` or `detection`: the kind of task that a fine-tuning stage trains and is scored for."""
         return recipe_kind(self.recipe)
 
     @property
@@ -195,17 +195,17 @@ class StageSpec(Spec):
 
     @property
     def is_linear(self) -> bool:
-        """Whether the stage fits a linear probe: it takes no optimiser step, and selects no checkpoint."""
+        """Whether the stage fits a linear probe, which takes no optimiser step and selects no checkpoint."""
         return isinstance(self.probe, LinearProbe)
 
     @property
     def takes_no_step(self) -> bool:
-        """Whether the stage works on data without an optimiser step, so that it uses nothing of a budget of steps."""
+        """Whether the stage works on data without optimiser steps, and so uses nothing of a budget of steps."""
         return self.kind == "features" or self.is_linear
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
-        """The checkpoints whose predictions a finetune stage leaves."""
+        """The checkpoints for which a finetune stage writes predictions."""
         if self.is_linear:
             return ("final",)
         held_out = self.split is not None and bool(self.split.selection)
@@ -218,7 +218,7 @@ class StageSpec(Spec):
 
     @property
     def part(self) -> str:
-        """What decides, with kind and method, which module carries a stage out: its name; in fine-tuning the kind of the task, or
+        """Determines, with kind and method, the module that runs a stage: its name; in fine-tuning the kind of the task, or
         `linear`."""
         if self.kind != "finetune":
             return self.stage
@@ -226,30 +226,30 @@ class StageSpec(Spec):
 
     @property
     def code_of(self) -> str:
-        """The method whose code carries out a pre-training stage: an imported checkpoint has a name of the user's."""
+        """The method whose code runs a pre-training stage; an imported checkpoint has a name chosen by the user."""
         return IMPORTED if self.checkpoint is not None else self.method
 
     @property
     def key(self) -> str:
-        """Hash of the canonical JSON of all of the above. Equal key, equal work."""
+        """Hash of the canonical JSON of the whole spec. Equal keys mean equal work."""
         return key_of(self.model_dump(mode="json"))
 
 
 def key_of(plain: object) -> str:
-    """The key of a spec as it was written; fields added since are left out."""
+    """The key of a spec as written; fields added since are ignored."""
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()[:KEY_LENGTH]
 
 
 def hashes_as_written(plain: object) -> Iterator[str]:
-    """sha256 of plain data that was read, as the text that was hashed; fields added since are left out.
+    """Yield the sha256 of data as they were originally hashed; fields added since are ignored.
 
-    What was written sorted is canonical as soon as it is compact, which is quick. Tiny numbers then have another form; the second
-    hash is that of the canonical text.
+    Sorted data are canonical once compacted, which is fast. Only tiny numbers are then formatted differently; the second hash
+    is that of the canonical text.
     """
     yield hashlib.sha256(to_json(plain)).hexdigest()
     yield hashlib.sha256(canonical_json(plain).encode()).hexdigest()
 
 
 def canonical_json(data: object) -> str:
-    """Sorted keys, no spaces, no NaN: one text for one value."""
+    """Serialise with sorted keys, without spaces or NaN: one text for one value."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,1 +1,1 @@
-"""Executors, which run one stage under the container contract, and the images that they use."""
+"""Executors, which run one stage under the container contract, and their images."""

@@ -1,4 +1,4 @@
-"""The interface of every executor, and the watch over a running stage that they share."""
+"""The interface of every executor, and the monitoring of a running stage that they share."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from pretrain_bench.harness.executors.usage import folder_bytes
 
 KilledBy = Literal["wall", "memory", "disk", "pids", "cancel", "stall"]
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
-"""How the end by SIGKILL of a process reads, and as passed on by a process around it."""
+"""Exit codes of a process killed by SIGKILL: as seen by its parent, and as passed on by a wrapper such as a shell."""
 CANCEL_GRACE_SECONDS = 30.0
 STALL_FACTOR = 20.0
-"""A stage counts as stalled only when it has been silent for more than this many times its mean step time."""
+"""A stage counts as stalled only after more than this many mean step times without a sign of life."""
 USUAL_STEPS = 50
-"""Steps that the usual time is the mean of, the latest ones."""
+"""Number of recent steps in the mean step time."""
 STACKS_SECONDS = 2.0
-"""The time that a stalled stage has to write to its log where it hangs."""
+"""Time that a stalled stage gets to write its stack traces to the log."""
 MOST_BETWEEN_CHECKS_SECONDS = 10.0
-"""More between two checks is time in which this process was stopped as well, and perhaps the stage with it."""
+"""A longer gap between two checks means that this process was suspended, and perhaps the stage too."""
 
 
 class Execution(NamedTuple):
-    """How a stage's process ended. `killed_by` is our own doing; `returncode` is negative for a signal; `image` is an id."""
+    """How a stage's process ended. `killed_by` is the harness's reason for killing it; `returncode` is negative for a signal;
+    `image` is an image id."""
 
     returncode: int
     killed_by: KilledBy | None
@@ -43,7 +44,7 @@ class Execution(NamedTuple):
 
 
 class Stop:
-    """Asks stages in other threads to stop: softly the first time, at once the second time."""
+    """Asks stages in other threads to stop: gracefully at the first request, immediately at the second."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -61,8 +62,8 @@ class Allocation(NamedTuple):
 
 
 class StageLaunch(NamedTuple):
-    """One stage, ready to run: `root` is laid out as the contract says, `caps` are the limits that the executor enforces, output
-    is appended to `log`, and `on_event` takes the stage's events as they come."""
+    """A stage ready to run: `root` is laid out as in the contract, `caps` are limits for the executor to enforce, output is
+    appended to `log`, and `on_event` receives the stage's events as they arrive."""
 
     root: Path
     spec: StageSpec
@@ -78,12 +79,12 @@ class Executor(Protocol):
     name: str
     label_isolation: str
     not_enforced: tuple[str, ...]
-    """Limits that a stage is trusted to keep, because this executor cannot; every record names them."""
+    """Limits that this executor cannot enforce, so that stages are trusted to keep them; every record lists them."""
 
     def run(self, launch: StageLaunch) -> Execution:
-        """Run a stage until it ends or exceeds a cap. KeyboardInterrupt and `launch.allocation.stop` first ask it to stop.
+        """Run a stage until it ends or exceeds a cap. KeyboardInterrupt or `launch.allocation.stop` asks it to stop.
 
-        Raises EnvironmentCannot where the machine cannot run it.
+        Raises EnvironmentCannot if the machine cannot run the stage.
         """
 
 
@@ -96,7 +97,7 @@ class EventTail:
         self.rest = b""
 
     def new_events(self) -> list[object]:
-        """Events appended since the last call; lines that do not parse are skipped."""
+        """Events appended since the last call; invalid lines are skipped."""
         try:
             file = open_plain(self.path, os.O_RDONLY)
         except OSError:
@@ -114,7 +115,7 @@ class EventTail:
 
 
 class StageLife:
-    """How long a stage has shown no sign of life. A change of its events file is one, an event or not."""
+    """Tracks the time since a stage's last sign of life: any change of its events file, even without a valid event."""
 
     def __init__(self, events: Path) -> None:
         self.events = events
@@ -124,12 +125,12 @@ class StageLife:
         self.steps: deque[float] = deque(maxlen=USUAL_STEPS)
 
     def take(self, event: object) -> None:
-        """Learn from a step's event how long steps usually take."""
+        """Update the mean step time from a step event."""
         if isinstance(event, Step):
             self.steps.append(event.seconds)
 
     def is_stalled(self, now: float, stall_seconds: float | None) -> bool:
-        """Whether, at the monotonic time `now`, the silence is longer than `stall_seconds` and STALL_FACTOR usual steps."""
+        """Whether, at monotonic time `now`, the silence exceeds both `stall_seconds` and STALL_FACTOR mean steps."""
         with contextlib.suppress(OSError):
             changed = os.lstat(self.events).st_mtime_ns
             if changed != self.changed:
@@ -141,8 +142,8 @@ class StageLife:
 
 
 class Watch:
-    """Follows a running stage: its events, and the caps that are watched from outside. Each executor adds how to sample it, how
-    to signal it and how to know that it has ended."""
+    """Monitors a running stage: its events, and the caps that are enforced from outside. Each executor implements sampling,
+    signalling and detecting the end."""
 
     poll_seconds: float
     sample_seconds: float
@@ -159,15 +160,15 @@ class Watch:
         self.life = StageLife(self.out / EVENTS_FILE)
 
     def ended(self, seconds: float) -> bool:
-        """Wait up to `seconds`; true where the stage has ended."""
+        """Wait up to `seconds`; return whether the stage has ended."""
         raise NotImplementedError
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to the whole stage; does nothing where it has ended."""
+        """Send a signal to all processes of the stage; does nothing after it has ended."""
         raise NotImplementedError
 
     def sample(self) -> None:
-        """Measure what the stage uses, and kill it where that exceeds a cap."""
+        """Measure the stage's resource use, and kill the stage if it exceeds a cap."""
         raise NotImplementedError
 
     def follow(self) -> None:
@@ -183,7 +184,7 @@ class Watch:
                 self._cancel()
 
     def pass_events(self) -> bool:
-        """Pass new events on; true while there may be more to read."""
+        """Pass on new events; return whether there may be more to read."""
         before = self.tail.position
         for event in self.tail.new_events():
             self.life.take(event)
@@ -191,14 +192,15 @@ class Watch:
         return self.tail.position > before
 
     def output_bytes(self) -> int:
-        """Size of the output of a stage that has ended; more than its cap counts as a kill, since it came between two looks."""
+        """Size of the output after the end of a stage. Exceeding the cap counts as a kill, since it happened between two
+        checks."""
         size = folder_bytes(self.out)
         if self.caps.disk_mib is not None and size > self.caps.disk_mib << 20:
             self.killed_by = self.killed_by or "disk"
         return size
 
     def kill(self, why: KilledBy) -> None:
-        """Kill the stage; of several reasons the first is kept. One that hangs first writes to its log where."""
+        """Kill the stage and keep the first reason. A stalled stage may first write its stack traces to the log."""
         self.killed_by = self.killed_by or why
         if why == "stall":
             self.send(signal.SIGABRT)
@@ -206,7 +208,7 @@ class Watch:
         self.send(signal.SIGKILL)
 
     def _check(self) -> None:
-        """Pass events on, sample the stage and enforce its caps."""
+        """Pass on events, sample the stage and enforce its caps."""
         now = time.monotonic()
         self.pass_events()
         if now - self.sampled > self.sample_seconds:
@@ -242,11 +244,11 @@ class Watch:
 
 
 def thread_variables(threads: int) -> dict[str, str]:
-    """Environment variables that limit libraries to a number of threads."""
+    """Environment variables that limit libraries to a number of threads, and make cuBLAS deterministic."""
     return {
         **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)),
-        # With more threads than free cores, spinning threads starve the others: two stages side by side on two cores were
-        # a hundred times slower. A short spin costs nothing alone and four times less together.
+        # With more threads than free cores, spinning threads starve the others: two concurrent stages on two cores were a
+        # hundred times slower. A short spin costs nothing for one stage, and a factor of four less for two.
         "GOMP_SPINCOUNT": "1000",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     }

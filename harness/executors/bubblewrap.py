@@ -1,9 +1,9 @@
-"""A stage as a process in namespaces of its own (bubblewrap): the local Python, without a container engine.
+"""Run a stage as a process in its own namespaces (bubblewrap), with the local Python and without a container engine.
 
-No network, a read-only system, no capabilities, no new privileges, not root, and no files of this machine but the system's
-programs, the packages of this Python and the folders of the contract, of which only `/bench/out` is writable. Memory and the
-number of processes are limited by a control group where this process may make one, otherwise by sampling. docs/security.md has
-the whole list and what differs from a container.
+The sandbox has no network, a read-only system, no capabilities, no new privileges and no root. Of this machine's files it
+holds only the system's programs, the packages of this Python and the folders of the contract, of which only `/bench/out` is
+writable. Memory and process count are limited by a control group if this process may create one, otherwise by sampling.
+docs/security.md has the full list and the differences from a container.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pretrain_bench.harness.executors.sandbox_view import View, python_folders, 
 
 BWRAP = "bwrap"
 OLDEST = (0, 7)
-"""The first version that can limit the size of a folder in memory."""
+"""The first version that can limit the size of a tmpfs."""
 PROBE_SECONDS = 120.0
 LOG_SECONDS = 60.0
 UNLIMITED = ("CPUs beyond the thread count", "GPU memory", "disk use between samples a second apart")
@@ -42,7 +42,7 @@ SAMPLED = ("memory between samples", "pids between samples")
 
 class BubblewrapExecutor:
     """Runs stages in namespaces: `command` with the stage's kind and root as arguments. `hidden` are folders, such as those with
-    labels, that a stage does not see even where packages lie around them."""
+    labels, that stages cannot see even if a visible package folder contains them."""
 
     name = "bubblewrap"
     label_isolation = "mounts"
@@ -58,7 +58,7 @@ class BubblewrapExecutor:
         self.not_enforced: tuple[str, ...] = UNLIMITED if self.limits_by_group else (*UNLIMITED, *SAMPLED)
 
     def run(self, launch: StageLaunch) -> Execution:
-        """Run one stage; see `Executor.run`. Raises EnvironmentCannot where bubblewrap cannot make the sandbox."""
+        """Run one stage; see `Executor.run`. Raises EnvironmentCannot if bubblewrap cannot create the sandbox."""
         out = launch.root / "out"
         chown_output(out, sandbox_user())
         plain_modes(launch.root / "in")
@@ -68,7 +68,7 @@ class BubblewrapExecutor:
             ended.callback(drop_special_files, out)
             group = ended.enter_context(control_group(name, memory, PIDS)) if self.limits_by_group else None
             if self.limits_by_group and group is None:
-                raise EnvironmentCannot("a control group for the stage cannot be made any more")
+                raise EnvironmentCannot("a control group for the stage can no longer be created")
             status, for_bwrap = os.pipe()
             ended.callback(os.close, status)
             try:
@@ -82,7 +82,7 @@ class BubblewrapExecutor:
             return execution
 
     def _start(self, launch: StageLaunch, group: ControlGroup | None, status: int) -> subprocess.Popen[bytes]:
-        """The sandbox as a process. Raises EnvironmentCannot where it cannot be started."""
+        """Start the sandbox. Raises EnvironmentCannot if it does not start."""
         environment = sandbox_environment(launch.allocation.gpus)
         labels = [view.resolve().parent for view in (launch.root / "data").glob("*/*")]
         store = launch.root.resolve().parents[2]
@@ -99,7 +99,7 @@ class BubblewrapExecutor:
 
 
 class _SandboxWatch(ProcessWatch):
-    """Follows bubblewrap's process; `status` is the descriptor to which it reports the first process inside and its end."""
+    """Monitors bubblewrap's process, which reports its first child and its exit code to the descriptor `status`."""
 
     folder_seconds = 1.0
 
@@ -111,8 +111,8 @@ class _SandboxWatch(ProcessWatch):
         os.set_blocking(status, False)
 
     def send(self, number: signal.Signals) -> None:
-        """A signal to the stage's processes, which have a group of their own; SIGKILL, and what comes before there is one, ends
-        bubblewrap and with it the sandbox."""
+        """Signal the stage's process group. SIGKILL, and any signal before the group exists, goes to bubblewrap and ends the
+        sandbox."""
         if number != signal.SIGKILL and (first := self._report("child-pid")) is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(first, number)
@@ -132,17 +132,17 @@ class _SandboxWatch(ProcessWatch):
         return self.group.killed_for_memory() if self.group is not None else super().was_killed_for_memory()
 
     def check_ran(self, log: Path) -> None:
-        """Raises EnvironmentCannot where bubblewrap failed before the stage's command ran, or was ended with it."""
+        """Raises EnvironmentCannot if bubblewrap failed, or was killed, before the stage's command ended."""
         code = self.process.returncode
         if code == 0 or self.killed_by is not None or self._report("exit-code") is not None:
             return
         if code < 0:
             raise EnvironmentCannot(f"bubblewrap was ended by signal {-code}")
         lines = log.read_text(errors="replace").splitlines()
-        raise EnvironmentCannot(f"bubblewrap cannot make the sandbox: {lines[-1] if lines else 'it gives no reason'}")
+        raise EnvironmentCannot(f"bubblewrap cannot create the sandbox: {lines[-1] if lines else 'it gives no reason'}")
 
     def _report(self, name: str) -> int | None:
-        """A number that bubblewrap reports, None where it has not."""
+        """A number that bubblewrap has reported; None before that."""
         with contextlib.suppress(BlockingIOError):
             self.reports += os.read(self.status, 1 << 16)
         for line in self.reports.splitlines():
@@ -154,7 +154,7 @@ class _SandboxWatch(ProcessWatch):
 
 @contextlib.contextmanager
 def _log_kept(process: subprocess.Popen[bytes], log: Path) -> Iterator[None]:
-    """Keep what a process prints within the block; a stage never holds its log file itself."""
+    """Copy the process's output to the log during the block; the stage itself never holds its log file."""
     thread = threading.Thread(target=_copy_output, args=(process, log), daemon=True)
     thread.start()
     try:
@@ -172,8 +172,8 @@ def _copy_output(process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def sandboxed(inside: Sequence[str]) -> list[str]:
-    """The beginning of a command that runs in a sandbox with this view (`view_arguments`): of root it takes all rights, and gives
-    the command another user."""
+    """The beginning of a command in a sandbox with this view (`view_arguments`). Run as root, it drops all rights and gives the
+    command another user."""
     spaces = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     ends = ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     if os.geteuid() != 0:
@@ -185,13 +185,13 @@ def sandboxed(inside: Sequence[str]) -> list[str]:
 
 
 def sandbox_environment(gpus: tuple[str, ...] = ()) -> dict[str, str]:
-    """The environment of a stage in a sandbox, which has a folder for temporary files of its own."""
+    """The environment of a stage in a sandbox, which has its own folder for temporary files."""
     return {name: value for name, value in stage_environment(gpus).items() if name != "TMPDIR"}
 
 
 @cache
 def version() -> tuple[int, ...]:
-    """The version of bubblewrap; empty where it is not installed."""
+    """The version of bubblewrap; empty if it is not installed."""
     if shutil.which(BWRAP) is None:
         return ()
     text = subprocess.run([BWRAP, "--version"], capture_output=True, text=True, check=False).stdout
@@ -209,7 +209,7 @@ if sys.argv[1] == "cuda":
 
 
 def why_not(device: str = "cpu") -> str:
-    """Why a stage for `device` cannot run in a sandbox here; empty where it can. It is tried once in a process."""
+    """Why a stage for `device` cannot run in a sandbox here; empty if it can. Tested once per process."""
     return _why_not(device, tuple(sorted(sandbox_environment().items())))
 
 
@@ -234,7 +234,7 @@ def _why_not(device: str, environment: tuple[tuple[str, str], ...]) -> str:
 
 @cache
 def can_limit() -> bool:
-    """Whether a stage can have a control group of its own, which its process can join."""
+    """Whether a stage can get its own control group, which its process can join."""
     with control_group(group_name(os.getpid(), "probe"), 1 << 30, PIDS) as group:
         if group is None:
             return False
@@ -245,4 +245,4 @@ def can_limit() -> bool:
 
 
 def _nothing() -> None:
-    """The processes of a stage stay in the control group of this process."""
+    """Leave the stage in the control group of this process."""

@@ -1,4 +1,4 @@
-"""The log of a stage that is treated as hostile: kept up to a size."""
+"""The size-limited log of an untrusted stage."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ MAX_LOG_BYTES = 16 << 20
 
 
 class CappedLog:
-    """Keeps the first MAX_LOG_BYTES that a stage prints and discards the rest; the log then says so."""
+    """Keeps the first MAX_LOG_BYTES of a stage's output, then notes the cut in the log and discards the rest."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self.left = MAX_LOG_BYTES
 
     def add(self, part: bytes) -> None:
-        """Keep a part of the output, where it still fits. Raises OSError where the disk cannot take it."""
+        """Append output that still fits. Raises OSError if the disk is full."""
         self.file.write(part[: self.left])
         if 0 < self.left <= len(part):
             self.file.write(b"\n[the log is longer; what follows was not kept]\n")

@@ -1,4 +1,4 @@
-"""The executors by name, and which of them runs stages where the user names none."""
+"""Select executors by name, or by default where the user names none."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 PROCESSES = ("bubblewrap", "local")
-"""Executors that run this Python; the others run images."""
+"""Executors that run the local Python; the others run images."""
 ENGINES = ("docker", "podman")
 EXECUTORS = (AUTO, *PROCESSES, *ENGINES)
 
 
 def process_executor(name: str = AUTO, device: str = "cpu", hidden: Iterable[Path] = ()) -> Executor:
-    """The executor `bubblewrap` or `local`; `auto` is bubblewrap where it works here. `hidden` are folders that a sandbox hides.
+    """The executor `bubblewrap` or `local`; `auto` selects bubblewrap if it works here. `hidden` are folders that a sandbox
+    hides.
 
-    Raises EnvironmentCannot for bubblewrap where it does not work, with the reason.
+    Raises EnvironmentCannot, with the reason, if bubblewrap is requested but does not work.
     """
     from pretrain_bench.harness.executors.bubblewrap import BubblewrapExecutor, why_not
     from pretrain_bench.harness.executors.local import LocalExecutor
@@ -36,7 +37,7 @@ def process_executor(name: str = AUTO, device: str = "cpu", hidden: Iterable[Pat
 
 
 def engine_executor(name: str) -> DockerExecutor:
-    """The executor `docker` or `podman`. Raises EnvironmentCannot where that engine does not answer."""
+    """The executor `docker` or `podman`. Raises EnvironmentCannot if that engine does not answer."""
     from pretrain_bench.harness.executors.docker import DockerExecutor
     from pretrain_bench.harness.executors.podman import PodmanExecutor
 
@@ -44,12 +45,12 @@ def engine_executor(name: str) -> DockerExecutor:
 
 
 def notice_without_isolation(name: str, device: str) -> str | None:
-    """A line that says why stages run without isolation where the user did not ask for that; else None."""
+    """A notice that stages run without isolation although the user did not ask for that; None otherwise."""
     from pretrain_bench.harness.executors.bubblewrap import why_not
 
     reason = why_not(device) if name == AUTO else ""
     return (
-        f"executor local: stages are not isolated, since {reason}; docs/security.md says what that means"
+        f"executor local: stages are not isolated, since {reason}; docs/security.md explains the risk"
         if reason
         else None
     )

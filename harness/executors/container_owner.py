@@ -1,4 +1,4 @@
-"""Tells which process a container belongs to, so that containers of a killed harness are found and removed."""
+"""Identify the process that owns a container, to remove containers of killed harnesses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLOCK_SECONDS = 5.0
 
 
 def host_identity() -> str:
-    """This boot of this machine and this process namespace: elsewhere it cannot be known whether a process of ours lives."""
+    """This boot of this machine and this process namespace; elsewhere it is unknown whether one of our processes lives."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     space = Path("/proc/self/ns/pid")
     names = (
@@ -33,12 +33,12 @@ def host_identity() -> str:
 
 
 def owner(pid: int) -> str:
-    """A label that identifies a process, from which another process can tell whether it still lives."""
+    """A label that identifies a process, so that other processes can test whether it is alive."""
     return f"{host_identity()}:{pid}:{psutil.Process(pid).create_time():.2f}"
 
 
 def has_ended(label: str) -> bool:
-    """Whether the process that a label identifies is known to have ended; false where that cannot be known."""
+    """Whether the process of a label is known to have ended; false if that is unknown."""
     host, _, rest = label.partition(":")
     pid, _, created = rest.partition(":")
     if host != host_identity():
@@ -52,8 +52,8 @@ def has_ended(label: str) -> bool:
 
 
 def remove_orphans(client: DockerClient, mine: dict[str, str] | None = None) -> list[str]:
-    """Remove containers whose harness has ended, and those that have all labels of `mine`; returns the keys of their stages. A
-    container of an image that was committed from one of ours stays: its labels are that image's.
+    """Remove containers whose harness has ended, and those with all labels of `mine`; returns the keys of their stages.
+    Containers of an image committed from one of ours are kept: they inherit the labels of that image.
     """
     from docker.errors import APIError
 
@@ -68,7 +68,7 @@ def remove_orphans(client: DockerClient, mine: dict[str, str] | None = None) -> 
 
 
 def _is_inherited(container: Container) -> bool:
-    """Whether the owner is a label of the container's image. Our images have none: it is set when a container starts."""
+    """Whether the owner label comes from the container's image. Our images have none: it is set when a container starts."""
     from docker.errors import APIError
 
     try:

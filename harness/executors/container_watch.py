@@ -1,4 +1,4 @@
-"""Follows a stage in a container: its end, its log and what it uses, as the engine reports them."""
+"""Monitor a stage in a container: its end, its log and its resource use, as reported by the engine."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 FINAL_READS = 64
 MISSED_PINGS = 50
 LOG_SECONDS = 60.0
-"""The time to read the rest of the log when the stage has ended."""
+"""Time to read the rest of the log after the stage has ended."""
 LOST_LOG = b"Error grabbing logs"
 
 
 class ContainerWatch(Watch):
-    """Follows a container and keeps its log."""
+    """Monitors a container and keeps its log."""
 
     poll_seconds, sample_seconds, folder_seconds = 0.1, 1.0, 1.0
     engine_measures = True
-    """False where the engine's numbers are not the container's own."""
+    """Whether the engine's numbers are those of this container."""
 
     def __init__(self, client: DockerClient, container: Container, launch: StageLaunch) -> None:
         super().__init__(launch)
@@ -42,7 +42,7 @@ class ContainerWatch(Watch):
         self.peak_memory_bytes = self.written_bytes = 0
 
     def until_the_end(self) -> Execution:
-        """Follow the container until it has ended, and return how it ended."""
+        """Follow the container until it has ended; return how it ended."""
         threads = [threading.Thread(target=work, daemon=True) for work in (self._wait, self._stream_log)]
         for thread in threads:
             thread.start()
@@ -64,7 +64,7 @@ class ContainerWatch(Watch):
         return Execution(int(state["ExitCode"]), self.killed_by, self.soft_at is not None, self.gpus.added_to(measured))
 
     def was_killed_unreported(self, code: int) -> bool:
-        """Whether the kernel ended the stage for want of memory although the engine does not say so."""
+        """Whether the kernel killed the stage for lack of memory without the engine reporting it."""
         return False
 
     def ended(self, seconds: float) -> bool:
@@ -101,7 +101,7 @@ class ContainerWatch(Watch):
             return False
 
     def _stream_log(self) -> None:
-        """Keep what the container prints. The log says where it was cut or lost."""
+        """Keep the container's output. The log notes where output was cut or lost."""
         from docker.errors import APIError
 
         lost = False
@@ -119,7 +119,7 @@ class ContainerWatch(Watch):
                 file.write(b"\n[the engine lost the rest of the log; what follows was not kept]\n")
 
     def log_parts(self) -> Iterator[bytes]:
-        """What the container prints, as it comes, until it has ended."""
+        """Yield the container's output as it arrives, until the container has ended."""
         yield from self.container.logs(stream=True, follow=True)
 
     def sample(self) -> None:
@@ -132,7 +132,7 @@ class ContainerWatch(Watch):
             stats = self.client.api.stats(self.container.id, stream=False, one_shot=True)
             self.cpu_seconds = max(self.cpu_seconds, stats["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9)
             memory = stats.get("memory_stats") or {}
-            # Without the page cache, where the engine reports it: a memory limit does not count it either.
+            # Without the page cache, if the engine reports it: memory limits do not count it either.
             cache = (memory.get("stats") or {}).get(
                 "total_inactive_file", (memory.get("stats") or {}).get("inactive_file", 0)
             )

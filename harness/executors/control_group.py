@@ -1,4 +1,4 @@
-"""A control group for one stage, where this process may make one: the kernel then limits its memory and its processes."""
+"""A control group for one stage, if this process may create one: the kernel then limits its memory and process count."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Limits = dict[str, str]
 
 
 class ControlGroup(NamedTuple):
-    """The folders of one stage's control group: one in version 2, one per controller in version 1."""
+    """The folders of one stage's control group: one in version 2, one for each controller in version 1."""
 
     memory: Path
     pids: Path
@@ -29,14 +29,14 @@ class ControlGroup(NamedTuple):
             (folder / "cgroup.procs").write_text("0")
 
     def killed_for_memory(self) -> bool:
-        """Whether the kernel has killed a process of the group for want of memory."""
+        """Whether the kernel killed a process of the group for lack of memory."""
         return memory_kills(self.memory) > 0
 
 
 @contextlib.contextmanager
 def control_group(name: str, memory_bytes: int | None, pids: int) -> Iterator[ControlGroup | None]:
-    """A group for the block with these limits (swap included), None where this process may not make one. It is removed with the
-    block, when its processes have ended; `name` begins with the id of this process (`group_name`)."""
+    """Create a group for the block with these limits (swap included); None if this process may not create one. It is removed
+    after the block, once its processes have ended. `name` starts with the id of this process (`group_name`)."""
     group = None
     folders = []
     for controller, limits in (("memory", memory_limits(memory_bytes)), ("pids", {"pids.max": str(pids)})):
@@ -52,16 +52,16 @@ def control_group(name: str, memory_bytes: int | None, pids: int) -> Iterator[Co
 
 
 def group_name(pid: int, key: str) -> str:
-    """The name of the group of a stage that the process `pid` runs."""
+    """The group name of a stage that process `pid` runs."""
     return f"{PREFIX}{pid}-{key}"
 
 
 def memory_limits(memory_bytes: int | None) -> Limits:
-    """The files of a memory group with their contents, of version 2 and of version 1; each machine has some of them."""
+    """The limit files of a memory group with their contents, for versions 1 and 2; a machine has only some of them."""
     if memory_bytes is None:
         return {}
     limit = str(memory_bytes)
-    # Of version 1 the limit with swap comes second: it may not be below the one without.
+    # In version 1 the limit with swap comes second: it may not be below the limit without swap.
     return {
         "memory.max": limit,
         "memory.swap.max": "0",
@@ -71,7 +71,7 @@ def memory_limits(memory_bytes: int | None) -> Limits:
 
 
 def remove_left_over() -> None:
-    """Remove the groups of processes that no longer run, such as of a harness that was killed."""
+    """Remove the groups of processes that no longer run, such as a killed harness."""
     for controller in ("memory", "pids"):
         for parent in _parents(controller):
             for folder in parent.glob(f"{PREFIX}*-*"):
@@ -82,13 +82,13 @@ def remove_left_over() -> None:
 
 
 def _parents(controller: str) -> Iterator[Path]:
-    """The control groups that may hold one of a stage: this process's own, and in version 2 the one above it."""
+    """Candidate parents of a stage's control group: this process's own group, and in version 2 the one above it."""
     for own in cgroup_folders(controller):
         if not (own / "cgroup.procs").is_file():
             continue
         yield own
-        # In version 2 a group with processes cannot hold groups with limits. Beside it they can be, but there a stage would
-        # escape the limits of this process's own group, where it has any.
+        # In version 2 a group with processes cannot contain groups with limits. A sibling group can have limits, but
+        # a stage in it would escape the limits of this process's own group, if it has any.
         limits = [own / name for name in ("memory.max", "pids.max", "cpu.max")]
         free = all(not path.is_file() or path.read_text().startswith("max") for path in limits)
         if (own / "cgroup.controllers").is_file() and free and (own.parent / "cgroup.procs").is_file():
@@ -97,7 +97,7 @@ def _parents(controller: str) -> Iterator[Path]:
 
 
 def _make(controller: str, name: str, limits: Limits) -> Path | None:
-    """A group with these limits; None where none can be made or the controller is not there."""
+    """Create a group with these limits; None if that fails or the controller is missing."""
     for parent in _parents(controller):
         folder = parent / name
         try:
@@ -105,7 +105,7 @@ def _make(controller: str, name: str, limits: Limits) -> Path | None:
         except OSError:
             continue
         try:
-            # A controller shows its files in the groups that it limits.
+            # The files of a controller appear only in groups that it limits.
             if any(folder.glob(f"{controller}.*max*")) and (not limits or _write(folder, limits)):
                 return folder
         except OSError:
@@ -115,7 +115,7 @@ def _make(controller: str, name: str, limits: Limits) -> Path | None:
 
 
 def _write(folder: Path, limits: Limits) -> int:
-    """Write the limits whose files exist; returns their number. Raises OSError where the kernel refuses one."""
+    """Write the limits whose files exist; returns their number. Raises OSError if the kernel refuses one."""
     existing = {folder / name: value for name, value in limits.items() if (folder / name).is_file()}
     for path, value in existing.items():
         path.write_text(value)

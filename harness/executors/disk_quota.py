@@ -1,7 +1,7 @@
-"""Limits the size of a folder by mounting a file system of that size over it.
+"""Limit the size of a folder by mounting a file system of that size over it.
 
-A file beside the folder holds the file system; at the end its content is copied to the folder itself. This needs root and the
-tools of ext4. Without them only the watcher limits the folder, and a stage may exceed the limit between two samples.
+A file beside the folder holds the file system; at the end its content is copied back to the folder. This needs root and the
+tools of ext4. Otherwise only sampling limits the folder, and a stage may exceed the limit between two samples.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from pretrain_bench.harness.executors.usage import folder_bytes
 
 TOOLS = ("mkfs.ext4", "mount", "umount", "cp")
 SPARE_MIB = 16
-"""Room for the tables of the file system: the watcher, not a full disk, ends a stage that writes a little too much."""
+"""Extra space for file system metadata, so that sampling rather than a full disk ends a stage that slightly exceeds its cap."""
 
 
 def can_limit() -> bool:
-    """Whether this user may mount file systems and has the tools for it."""
+    """Whether this user may mount file systems and has the tools."""
     return os.geteuid() == 0 and all(map(shutil.which, TOOLS))
 
 
 @contextlib.contextmanager
 def size_limited(folder: Path, mib: int) -> Iterator[bool]:
-    """Limit `folder`, with its present content, to about `mib` MiB within the block; yields false where it cannot be mounted.
+    """Limit `folder`, with its present content, to about `mib` MiB within the block; yields false if it cannot be mounted.
 
-    A folder of more than `mib` MiB is empty afterwards: a sparse file can be larger than any disk.
+    A folder that exceeds `mib` MiB is empty afterwards: a sparse file can be larger than any disk.
     """
     image, aside = folder.with_name(f"{folder.name}.ext4"), folder.with_name(f"{folder.name}.aside")
-    # Mounted elsewhere first, to copy the folder's content to it.
+    # Mounted elsewhere first, to copy the folder's content into it.
     mounted = _make(image, mib) and _mount(image, aside)
     if mounted:
         shutil.rmtree(aside / "lost+found")
@@ -52,10 +52,10 @@ def size_limited(folder: Path, mib: int) -> Iterator[bool]:
 
 
 def recover(folder: Path) -> None:
-    """Restore a folder whose process was killed within `size_limited`; does nothing to other folders."""
+    """Restore a folder whose process was killed within `size_limited`; other folders are unchanged."""
     image = folder.with_name(f"{folder.name}.ext4")
     aside = folder.with_name(f"{folder.name}.aside")
-    if os.path.ismount(aside):  # killed on the way in: the folder still has its content
+    if os.path.ismount(aside):  # killed while entering: the folder still has its content
         _succeeds("umount", "-l", str(aside))
         image.unlink()
     elif os.path.ismount(folder) or (image.is_file() and _mount(image, folder)):
@@ -77,16 +77,16 @@ def _mount(image: Path, folder: Path) -> bool:
 
 
 def _take_back(image: Path, folder: Path, mib: int) -> None:
-    """Replace a mounted file system by a plain folder with its content. Raises EnvironmentCannot where that cannot be copied; it
-    then stays mounted, for `recover`."""
+    """Replace a mounted file system by a plain folder with its content. If copying fails, raises EnvironmentCannot and keeps the
+    mount for `recover`."""
     kept = folder.with_name(f"{folder.name}.kept")
     remove_tree(kept)
     kept.mkdir()
     if folder_bytes(folder) <= mib << 20 and not _succeeds("cp", "-a", f"{folder}/.", str(kept)):
         remove_tree(kept)
         raise EnvironmentCannot(
-            f"{folder}: the stage's output cannot be copied out of {image.name}; is the disk full? Make room, and the same "
-            "command resumes there"
+            f"{folder}: the stage's output cannot be copied out of {image.name}, probably because the disk is full; free some "
+            "space and rerun the same command to resume there"
         )
     _succeeds("umount", "-l", str(folder))
     remove_tree(folder)

@@ -1,9 +1,9 @@
-"""Runs a stage in a container.
+"""Run a stage in a container.
 
 The sandbox is always on: no network, a read-only root, no capabilities, no new privileges, not root, limits on processes, memory
-(without swap) and CPU, and no files of the host but the folders of the contract, of which only `/bench/out` is writable.
-The outcome comes from the engine's state and the harness's own flags, never from an exit code alone. docs/security.md has the
-whole list.
+(without swap) and CPU, and no host files except the folders of the contract, of which only `/bench/out` is writable. The
+outcome comes from the engine's state and the harness's own flags, never from an exit code alone. docs/security.md has the full
+list.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 ENGINE_LOG_SIZE = "32m"
-"""More than is kept: the engine starts its log file again when it is full, also while it is being read."""
+"""More than the harness keeps: the engine restarts a full log file, even while it is being read."""
 
 
 SECCOMP = docker_folder() / "seccomp.json"
-"""System calls that no stage may make. It takes the place of the engine's own profile, which depends on the engine's version."""
+"""System calls that no stage may make. Replaces the engine's own profile, which varies with the engine's version."""
 
 CANNOT_START = 127
-"""Exit code of an image whose command cannot be started, as of a shell."""
+"""Exit code of an image whose command cannot be started, as from a shell."""
 FAULTS_OF_IMAGES = {
-    "no command specified": "it has no ENTRYPOINT and no CMD; give its Dockerfile the command that runs a stage",
-    "executable file not found": "its entry point is not in it; build the image with the program that ENTRYPOINT names",
-    "exec format error": "its entry point cannot be executed here: another processor, or a script without #!",
-    "permission denied: unknown": "its entry point may not be executed; chmod +x it in the Dockerfile",
+    "no command specified": "it has no ENTRYPOINT and no CMD; set the command that runs a stage in its Dockerfile",
+    "executable file not found": "it lacks the program of its ENTRYPOINT; add the program and rebuild the image",
+    "exec format error": "its entry point cannot run here: it is for another processor, or a script without #!",
+    "permission denied: unknown": "its entry point is not executable; chmod +x it in the Dockerfile",
 }
-"""What engines say of images that cannot start, and the fault in words: a failure of the run, not of the machine."""
+"""Engine errors for images that cannot start, with the explanation: the run fails, not the machine."""
 
 
 class DockerExecutor:
-    """Runs stages in containers. `own` maps users' own methods to their images; images of this project must not be stale."""
+    """Runs stages in containers. `own` maps users' methods to their images; images of this project must not be stale."""
 
     name = "docker"
     label_isolation = "mounts"
@@ -69,7 +69,7 @@ class DockerExecutor:
         self.client = client or connect()
         self.own = dict(own or {})
         info = self.client.info()
-        # Docker says so among its options, podman in a field of its own.
+        # Docker lists it among its options, podman in a field of its own.
         self.rootless = any("rootless" in str(o) for o in info.get("SecurityOptions") or []) or bool(
             info.get("Rootless")
         )
@@ -81,13 +81,13 @@ class DockerExecutor:
         remove_orphans(self.client)
 
     def run(self, launch: StageLaunch) -> Execution:
-        """Run one stage; see `Executor.run`. Raises EnvironmentCannot where the engine cannot, StaleImage for its image."""
+        """Run one stage; see `Executor.run`. Raises EnvironmentCannot if the engine fails, StaleImage for a stale image."""
         from docker.errors import APIError
         from requests import RequestException
 
         root, spec, caps = launch.root, launch.spec, launch.caps
         image = self._image_of(spec)
-        # This process holds the stage's lock, so whatever still runs for it was left behind.
+        # This process holds the stage's lock, so any container still running for it was left behind.
         remove_orphans(self.client, {KEY_LABEL: spec.key, STORE_LABEL: store_of(root)})
         chown_output(root / "out", CONTAINER_USER)
         container = None
@@ -113,11 +113,11 @@ class DockerExecutor:
                         container.remove(force=True, v=True)
 
     def seccomp(self) -> str:
-        """The profile of system calls as this engine takes it: its text."""
+        """The system call profile in the form that this engine expects: its text."""
         return SECCOMP.read_text()
 
     def check_images(self, methods: Iterable[Method]) -> None:
-        """Raises StaleImage where the image of a method or of the tasks is missing or does not fit the code."""
+        """Raises StaleImage if the image of a method or of the tasks is missing or out of date."""
         for image in [*(m.code_of for m in methods if m.name not in self.own), TASK]:
             require(self.client, image)
 
@@ -139,7 +139,7 @@ class DockerExecutor:
             "tmpfs": {"/tmp": f"size={TMP_BYTES},mode=1777"},
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges", f"seccomp={self.seccomp()}"],
-            # A rootless engine maps its root to this user, who has no privileges.
+            # A rootless engine maps its root to this unprivileged user.
             "user": "0:0" if self.rootless else f"{sandbox_user()}:{sandbox_user()}",
             "shm_size": SHARED_MEMORY_BYTES,
             "init": True,
@@ -147,7 +147,7 @@ class DockerExecutor:
             "log_config": LogConfig(type="json-file", config={"max-size": ENGINE_LOG_SIZE, "max-file": "1"}),
         }
         if hasattr(os, "sched_getaffinity") and not self.rootless:
-            # A stage stays on the processors that this process was given, by a batch system for one.
+            # Keep the stage on the processors assigned to this process, for example by a batch system.
             settings["cpuset_cpus"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))
         if self.limits_use:
             cpus = caps.cpus or spec.threads
@@ -161,17 +161,17 @@ class DockerExecutor:
 
 
 def fault_of_image(error: str) -> str | None:
-    """The fault of an image, in words, where an engine's error is about that; None where the engine itself has failed."""
+    """Explain an engine's error that concerns the image; None if the engine itself has failed."""
     return next((words for sign, words in FAULTS_OF_IMAGES.items() if sign in error.lower()), None)
 
 
 def mounts_of(root: Path) -> list[Any]:
-    """The folders of the contract as mounts of an engine."""
+    """The folders of the contract as mounts for an engine."""
     from docker.types import Mount
 
     return [Mount(b.target, str(b.source), type="bind", read_only=b.read_only) for b in contract_binds(root)]
 
 
 def store_of(root: Path) -> str:
-    """A label for the store that a stage's folders belong to, which does not show its path."""
+    """A label for the store that holds a stage's folders; it does not reveal the path."""
     return hashlib.sha256(str(root.resolve().parent.parent).encode()).hexdigest()[:16]

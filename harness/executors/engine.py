@@ -1,4 +1,4 @@
-"""The connection to a container engine."""
+"""Connect to a container engine."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 HOST_VARIABLE = "CONTAINER_HOST"
-"""Names the podman to use, as DOCKER_HOST names the engine of docker."""
+"""Environment variable with podman's address, as DOCKER_HOST holds Docker's."""
 
 
 def connect(engine: str = "docker", timeout: float = 60) -> DockerClient:
-    """A client of an engine; `timeout` is in seconds. `docker` is the one that DOCKER_HOST names, or the local one; `podman` the
-    one that CONTAINER_HOST names, or a service of its own.
+    """Connect to an engine; `timeout` is in seconds. `docker` is the engine at DOCKER_HOST, or the local one; `podman` is the
+    one at CONTAINER_HOST, or a service that this process starts.
 
-    Raises EnvironmentCannot where no engine answers.
+    Raises EnvironmentCannot if no engine answers.
     """
     import docker
 
@@ -33,7 +33,7 @@ def connect(engine: str = "docker", timeout: float = 60) -> DockerClient:
         return client
     except EnvironmentCannot:
         raise
-    except Exception as error:  # the SDK raises many kinds when there is no engine
+    except Exception as error:  # without an engine the SDK raises many different exceptions
         start = "see `podman info`" if engine == "podman" else "start Docker or set DOCKER_HOST"
         raise EnvironmentCannot(
             f"no container engine answers ({first_line(error)}); {start}, or use --executor bubblewrap or local"
@@ -41,10 +41,10 @@ def connect(engine: str = "docker", timeout: float = 60) -> DockerClient:
 
 
 def is_podman(client: DockerClient) -> bool:
-    """Whether an engine is podman, which may also be what DOCKER_HOST names."""
+    """Whether an engine is podman, which DOCKER_HOST may also name."""
     return any("Podman" in str(part.get("Name")) for part in client.version().get("Components") or [])
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an engine's error message, which may have many."""
+    """The first line of an engine's possibly long error message."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,4 +1,4 @@
-"""Builds an image with `docker buildx bake`, where the docker command has it and the engine has BuildKit."""
+"""Build an image with `docker buildx bake`, if the docker command has buildx and the engine has BuildKit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 BUILDER = "default"
-"""The builder inside the engine that DOCKER_HOST names, or the local one: it sees the engine's images, which others do not."""
+"""The builder inside the engine at DOCKER_HOST, or the local one: unlike other builders it sees the engine's images."""
 BAKE_FILE, CONTEXT, TARGET = "bake.json", "context", "image"
 STEP = re.compile(r"#\d+ \[(?:(\S+) +)?(\d+)/\d+\] ")
 STEP_INSTRUCTIONS = ("ADD", "COPY", "FROM", "RUN", "WORKDIR")
@@ -33,7 +33,7 @@ GRACE_SECONDS = 10.0
 
 @functools.cache
 def can_bake() -> bool:
-    """Whether the docker command has buildx, and its default builder is the BuildKit of the engine itself."""
+    """Whether the docker command has buildx, and its default builder is the engine's own BuildKit."""
     if shutil.which("docker") is None:
         return False
     command = ["docker", "buildx", "inspect", BUILDER]
@@ -47,7 +47,7 @@ def can_bake() -> bool:
 def bake(
     client: DockerClient, source: ImageSource, seconds: float, on_step: Callable[[int, int], None]
 ) -> Iterator[str]:
-    """Build and tag an image, and yield the log as it comes. Raises BuildFailed, also after `seconds`."""
+    """Build and tag an image, and yield the log as it arrives. Raises BuildFailed, also after `seconds`."""
     with tempfile.TemporaryDirectory(prefix="bench-bake-") as scratch:
         folder = Path(scratch)
         _write_context(folder / CONTEXT, source.files)
@@ -62,7 +62,7 @@ def bake(
 
 
 def bake_file(source: ImageSource) -> dict[str, Any]:
-    """The bake file of one target, as plain data for JSON."""
+    """The bake file of one target, ready for JSON."""
     target = {
         "context": CONTEXT,
         "dockerfile": "Dockerfile",
@@ -76,23 +76,23 @@ def bake_file(source: ImageSource) -> dict[str, Any]:
 
 
 def _literal(text: str) -> str:
-    """Text in which bake expands no template."""
+    """Escape text so that bake expands no template in it."""
     return text.replace("${", "$${").replace("%{", "%%{")
 
 
 def _write_context(folder: Path, files: Files) -> None:
-    """Write the build context with the modes and times that the classic builder gives it, whatever the umask is."""
+    """Write the build context with the modes and times that the classic builder uses, independent of the umask."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    for path in sorted(folder.rglob("*"), reverse=True):  # a folder after its content, which changes its time
+    for path in sorted(folder.rglob("*"), reverse=True):  # folders last: writing their content changes their time
         path.chmod(0o755 if path.is_dir() else 0o644)
         os.utime(path, (0, 0))
 
 
 def _run_bake(folder: Path, seconds: float) -> Iterator[str]:
-    """Run bake in its folder and yield its lines. Raises BuildFailed where it does not start, fails, or exceeds `seconds`."""
+    """Run bake in its folder and yield its lines. Raises BuildFailed if it does not start, fails, or exceeds `seconds`."""
     command = ["docker", "buildx", "bake", "--builder", BUILDER, "--file", BAKE_FILE, "--progress", "plain", TARGET]
     # An attestation would turn the image into a list of manifests.
     environment = {**os.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
@@ -131,7 +131,7 @@ def _run_bake(folder: Path, seconds: float) -> Iterator[str]:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End bake and its plugin: they cancel the build on SIGTERM, and are killed after GRACE_SECONDS."""
+    """Stop bake and its plugin with SIGTERM, which cancels the build, and kill them after GRACE_SECONDS."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -146,7 +146,7 @@ def _count_steps(dockerfile: str) -> int:
 
 
 def _check_tagged(client: DockerClient, source: ImageSource) -> None:
-    """Raises BuildFailed where the engine does not have the image that was built, under its name."""
+    """Raises BuildFailed if the engine does not have the built image under its name."""
     from docker.errors import APIError
 
     try:
@@ -154,4 +154,4 @@ def _check_tagged(client: DockerClient, source: ImageSource) -> None:
     except (APIError, OSError) as error:
         raise BuildFailed(f"the image was built, but is not in the engine: {first_line(error)}") from None
     if labels.get(INPUTS_LABEL) != source.labels[INPUTS_LABEL]:
-        raise BuildFailed(f"the image was built, but {source.tag} is another image; check BUILDX_* variables")
+        raise BuildFailed(f"the image was built, but {source.tag} names a different image; check BUILDX_* variables")

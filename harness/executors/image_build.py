@@ -1,4 +1,4 @@
-"""Builds images: with `docker buildx bake` where the engine has BuildKit, otherwise with the engine's classic builder."""
+"""Build images: with `docker buildx bake` if the engine has BuildKit, otherwise with the engine's classic builder."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 LOG_TAIL = 12
 BUILD_SECONDS = 3600.0
 OnStep = Callable[[str, int, int], None]
-"""Called with an image, the number of its build step that has started, and the number of its steps."""
+"""Called with an image, the number of the build step that has started, and the number of its steps."""
 
 
 class Built(NamedTuple):
-    """The result of one build. `unchanged` is an image of equal inputs that was there; the message of `build_failed` has the last
-    lines of the log."""
+    """The result of one build. `unchanged` means that an image with equal inputs existed; the message of `build_failed` has
+    the last lines of the log."""
 
     image: str
     outcome: Literal["ok", "unchanged", "build_failed"]
@@ -59,9 +59,9 @@ def build_all(
     workers: int = 2,
     engine: str = "docker",
 ) -> list[Built]:
-    """Build the base first where it is among the images, then the others side by side; one failure does not stop the others.
+    """Build the base first if it is among the images, then the others in parallel; a failure does not stop the others.
 
-    Each build writes its log to `logs`. Raises EnvironmentCannot where no engine answers.
+    Each build writes its log to `logs`. Raises EnvironmentCannot if no engine answers.
     """
     client = connect(engine)
     images = list(dict.fromkeys(images))
@@ -74,7 +74,7 @@ def build_all(
 
 
 def build(client: DockerClient, image: str, settings: BuildSettings, logs: Path, on_step: OnStep) -> Built:
-    """Build one image, unless an image of equal inputs is there."""
+    """Build one image, unless one with equal inputs exists."""
     parent = "" if image == BASE else image_id(client, BASE)
     if image != BASE and not parent:
         return Built(image, "build_failed", 0.0, "the base image is missing; run: bench images build base", None)
@@ -91,7 +91,7 @@ def build(client: DockerClient, image: str, settings: BuildSettings, logs: Path,
 
 
 def _run_builder(client: DockerClient, source: ImageSource, log: Path, on_step: Callable[[int, int], None]) -> str:
-    """Build an image and write the log; returns a message with the last lines of the log where the build fails, else nothing."""
+    """Build an image and write the log; returns the last lines of the log if the build fails, else an empty string."""
     lines: list[str] = []
     builder = bake if not is_podman(client) and can_bake() else build_classic
     try:
@@ -105,7 +105,7 @@ def _run_builder(client: DockerClient, source: ImageSource, log: Path, on_step: 
 
 
 def _labels_of(image: str, inputs: str, parent: str) -> dict[str, str]:
-    """The labels of an image: the hash of its build inputs, the id of the image below it, and where it comes from."""
+    """The labels of an image: the hash of its build inputs, the id of its parent image, and its origin."""
     return {
         INPUTS_LABEL: inputs,
         NAME_LABEL: image,
@@ -119,18 +119,18 @@ def _labels_of(image: str, inputs: str, parent: str) -> dict[str, str]:
 
 
 def _revision() -> str:
-    """The commit that is built, marked where files differ from it; empty outside a checkout."""
+    """The commit that is built, marked if the working tree differs from it; empty outside a checkout."""
     commit, dirty = git_state(package_folder().parent)
     return f"{commit}-dirty" if commit and dirty else commit or ""
 
 
 def hint(message: str) -> str:
-    """A message of a failed build, with advice for frequent causes."""
+    """Append advice for frequent causes to the message of a failed build."""
     known = {
-        "pull access denied": "the base image is not there and no registry has it; name another with --base",
-        "No matching distribution": "pip finds no such package: give torch wheels with --wheels DIR, or --torch-args",
-        "no space left": "the engine's disk is full; `bench images prune` removes images that nothing uses",
-        "toomanyrequests": "the registry refuses more downloads for now; try later or log in",
+        "pull access denied": "the base image exists neither here nor in a registry; name another with --base",
+        "No matching distribution": "pip finds no such package; give torch wheels with --wheels DIR, or use --torch-args",
+        "no space left": "the engine's disk is full; remove unused images with `bench images prune`",
+        "toomanyrequests": "the registry's rate limit is reached; try later or log in",
         "Temporary failure in name resolution": "the build has no network",
     }
     return message + "".join(f"\nhint: {advice}" for sign, advice in known.items() if sign.lower() in message.lower())

@@ -1,4 +1,4 @@
-"""Builds an image with the engine's classic builder, through the docker SDK: for engines without BuildKit."""
+"""Build an image with the engine's classic builder, through the docker SDK: for engines without BuildKit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def build_classic(
     client: DockerClient, source: ImageSource, seconds: float, on_step: Callable[[int, int], None]
 ) -> Iterator[str]:
-    """Build and tag an image, and yield the log as it comes. Raises BuildFailed, also after `seconds`."""
+    """Build and tag an image, and yield the log as it arrives. Raises BuildFailed, also after `seconds`."""
     from docker.errors import APIError
     from urllib3.exceptions import ReadTimeoutError
 
@@ -33,9 +33,7 @@ def build_classic(
         for part in stream:
             text = part.get("stream") or part.get("error") or ""
             yield text
-            if text.startswith(
-                ("Step ", "STEP ")
-            ):  # docker's builder and podman's, which has a colon after the numbers
+            if text.startswith(("Step ", "STEP ")):  # Docker's builder; podman's adds a colon after the numbers
                 step, _, steps = text.split()[1].rstrip(":").partition("/")
                 on_step(int(step), int(steps))
             if "error" in part:
@@ -49,7 +47,7 @@ def build_classic(
 
 
 def build_context(files: Files) -> io.BytesIO:
-    """The files as a tar archive; equal files give equal bytes, so that the engine's cache is used."""
+    """Pack files into a tar archive; equal files give equal bytes, so that the engine's cache is used."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in sorted(files.items()):

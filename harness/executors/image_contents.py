@@ -1,7 +1,8 @@
-"""Container images: their names, and the files, arguments and hashes that each is built from.
+"""Names of container images, and the files, arguments and hashes that each is built from.
 
-There is one `base` (Python, torch, locked dependencies), one thin image per method with the code that its stages can reach, and
-one `task`. Every image has a label with the hash of its build inputs: nothing is built twice, and a stale image is recognised.
+There is one `base` (Python, torch, locked dependencies), one thin image per method with the code that its stages can import,
+and one `task`. Every image is labelled with the hash of its build inputs, so that nothing is built twice and stale images are
+recognised.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ PARENT_LABEL = "io.pretrain-bench.parent"
 LOCK = "images.lock"
 PUBLIC_BASE = "docker.io/nvidia/cuda:13.0.1-runtime-ubuntu24.04"
 PUBLIC_BUILD_BASE = "docker.io/nvidia/cuda:13.0.1-devel-ubuntu24.04"
-"""Has the compiler that MinkowskiEngine for CUDA needs; the final stage of the build does not use it."""
+"""Image with the compiler that MinkowskiEngine for CUDA needs; the final build stage does not use it."""
 Files = dict[str, bytes]
 
 
 class BuildSettings(NamedTuple):
-    """A user's choices for the base image: the image below it, a folder of torch wheels, more pip arguments, MinkowskiEngine."""
+    """A user's choices for the base image: parent image, folder of torch wheels, extra pip arguments, MinkowskiEngine."""
 
     base: str = PUBLIC_BASE
     wheels: Path | None = None
@@ -69,7 +70,7 @@ def tag(image: str) -> str:
 
 
 def pinned(image: str) -> str:
-    """The image with its digest, where images.lock has one."""
+    """The image with its digest, if images.lock has one."""
     locked = yaml.safe_load((docker_folder() / LOCK).read_text()) or {}
     return (
         f"{image.rpartition(':')[0] if ':' in image.rpartition('/')[2] else image}@{locked[image]}"
@@ -85,7 +86,7 @@ def dockerfile(image: str) -> bytes:
 
 
 def context(image: str, settings: BuildSettings) -> Files:
-    """The build context: the content of every file that a build can see, by path."""
+    """The build context: path to content of every file that the build can see."""
     files = {"Dockerfile": dockerfile(image)}
     if image == BASE:
         files |= {name: path.read_bytes() for name, path in base_inputs().items()}
@@ -101,7 +102,7 @@ def context(image: str, settings: BuildSettings) -> Files:
 
 
 def entries(image: str) -> list[str]:
-    """The names of the modules that an image must be able to run."""
+    """The modules that an image must be able to run."""
     if image == TASK:
         return [
             "pretrain_bench.methods.stage",
@@ -114,7 +115,7 @@ def entries(image: str) -> list[str]:
 
 
 def inputs_sha256(files: Files, arguments: dict[str, str], parent: str) -> str:
-    """sha256 of everything that determines an image: its context, its arguments, and the id of the image below it."""
+    """sha256 of everything that determines an image: its context, its arguments, and the id of its parent image."""
     digest = hashlib.sha256(f"{parent} {sorted(arguments.items())}\n".encode())
     for name, content in sorted(files.items()):
         digest.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
@@ -122,11 +123,11 @@ def inputs_sha256(files: Files, arguments: dict[str, str], parent: str) -> str:
 
 
 def code_sha256_of(image: str) -> str:
-    """sha256 of the files that this project puts into an image; independent of the base and the wheels."""
+    """sha256 of the project files in an image, independent of the base and the wheels."""
     return inputs_sha256(context(image, BuildSettings()), {}, "")
 
 
 def check_name(image: str) -> None:
-    """Raises WrongUse for a name that no image has."""
+    """Raises WrongUse for a name that is not an image."""
     if image not in image_names():
-        raise WrongUse(f"unknown image {image!r}. There are: {', '.join(image_names())}")
+        raise WrongUse(f"unknown image {image!r}; expected one of {', '.join(image_names())}")

@@ -1,4 +1,4 @@
-"""The input of an image build, for every builder."""
+"""Input of an image build, for every builder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pretrain_bench.harness.executors.image_contents import Files
 
 
 class ImageSource(NamedTuple):
-    """The name of an image, the files of its build context (with a Dockerfile), its build arguments and its labels."""
+    """The tag of an image, the files of its build context (with a Dockerfile), its build arguments and its labels."""
 
     tag: str
     files: Files

@@ -1,4 +1,4 @@
-"""The state of built images: whether they fit the code, users' own images, and the removal of replaced ones."""
+"""The state of built images: whether they match the code, users' own images, and removal of replaced ones."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ State = Literal["ok", "stale", "missing"]
 
 
 class StaleImage(BenchError):
-    """An image that is missing or no longer fits the code."""
+    """An image that is missing or no longer matches the code."""
 
     exit_code = EnvironmentCannot.exit_code
 
 
 def state(client: DockerClient, image: str) -> tuple[State, str]:
-    """Whether an image is there and fits this code, its locks and its base; if not, also the reason and the remedy in words."""
+    """Whether an image exists and matches this code, its locks and its base; if not, also the reason and what to run."""
     labels = image_labels(client, image)
     if labels is None:
         return "missing", f"{tag(image)} is not built; {_advice(client, image)}"
     if labels.get(CODE_LABEL) != code_sha256_of(image):
         changed = "locks or Dockerfile" if image == BASE else "code or Dockerfile"
-        return "stale", f"{tag(image)}: its {changed} changed after it was built; {_advice(client, image)}"
+        return "stale", f"{tag(image)}: its {changed} changed since it was built; {_advice(client, image)}"
     if image != BASE:
         if labels.get(PARENT_LABEL) != image_id(client, BASE):
-            return "stale", f"{tag(image)}: its base was built again after it; {_advice(client, image)}"
+            return "stale", f"{tag(image)}: its base was rebuilt since; {_advice(client, image)}"
         base_state, why = state(client, BASE)
         if base_state == "stale":
             return "stale", f"{tag(image)}: {why}"
@@ -52,7 +52,7 @@ def _advice(client: DockerClient, image: str) -> str:
 
 
 def image_labels(client: DockerClient, image: str) -> dict[str, str] | None:
-    """The labels of an image; None where it is not built."""
+    """The labels of an image; None if it is not built."""
     from docker.errors import ImageNotFound
 
     try:
@@ -62,7 +62,7 @@ def image_labels(client: DockerClient, image: str) -> dict[str, str] | None:
 
 
 def image_id(client: DockerClient, image: str) -> str:
-    """The id of an image; empty where it is not built."""
+    """The id of an image; empty if it is not built."""
     from docker.errors import ImageNotFound
 
     try:
@@ -72,7 +72,7 @@ def image_id(client: DockerClient, image: str) -> str:
 
 
 def prune(client: DockerClient) -> list[str]:
-    """Remove this project's images that a newer build has replaced, and return their ids."""
+    """Remove this project's images that a newer build has replaced; returns their ids."""
     removed = []
     current = {image.id for name in image_names() for image in client.images.list(tag(name))}
     for image in client.images.list(filters={"label": NAME_LABEL}, all=False):
@@ -83,7 +83,7 @@ def prune(client: DockerClient) -> list[str]:
 
 
 def lock_base(client: DockerClient, base: str) -> str:
-    """The digest that the registry has for a base image now. Raises EnvironmentCannot where no registry answers."""
+    """The registry's current digest of a base image. Raises EnvironmentCannot if no registry answers."""
     try:
         return str(client.images.get_registry_data(base).id)
     except Exception as error:
@@ -91,7 +91,7 @@ def lock_base(client: DockerClient, base: str) -> str:
 
 
 def require(client: DockerClient, image: str) -> str:
-    """The id of an image that fits this code. Raises StaleImage, with the reason, where it does not."""
+    """The id of an image that matches this code. Raises StaleImage, with the reason, if it does not."""
     status, why = state(client, image)
     if status != "ok":
         raise StaleImage(why)
@@ -99,7 +99,7 @@ def require(client: DockerClient, image: str) -> str:
 
 
 def with_image(client: DockerClient, method: Method) -> Method:
-    """A user's own method with its image as it is now as part of its code. Raises WrongUse for a missing or unusable image."""
+    """A user's method with the current id of its image added to its code. Raises WrongUse for a missing or unusable image."""
     from docker.errors import ImageNotFound
 
     assert method.image is not None
@@ -107,10 +107,10 @@ def with_image(client: DockerClient, method: Method) -> Method:
         image = client.images.get(method.image)
     except ImageNotFound:
         raise WrongUse(
-            f"method {method.name!r}: there is no image {method.image}; build it first, such as: docker build -t "
+            f"method {method.name!r}: image {method.image} does not exist; build it first, for example: docker build -t "
             f"{method.image.partition(':')[0]} FOLDER"
         ) from None
     if image.attrs["Config"].get("Volumes"):
-        raise WrongUse(f"method {method.name!r}: its image has a VOLUME, which no disk limit covers; remove it")
+        raise WrongUse(f"method {method.name!r}: its image has a VOLUME, which escapes the disk limit; remove it")
     code = hashlib.sha256(f"{method.code_sha256} {image.id}".encode()).hexdigest()
     return method.model_copy(update={"code_sha256": code, "image": image.id})

@@ -1,8 +1,8 @@
-"""A stage as a subprocess of this user, for machines without a container engine.
+"""Run a stage as a subprocess of this user, for machines without a container engine.
 
-Enforced: wall time (soft signal, grace, kill of the whole process group), memory of the process tree and size of the output
-by sampling, thread count. Not enforced: CPU and GPU limits beyond the thread count, the network, and reading other files of
-the same user; so the label isolation is "none".
+Enforced: wall time (soft signal, grace period, kill of the whole process group); by sampling, memory of the process tree and
+size of the output; thread count. Not enforced: CPU and GPU limits beyond the thread count, network access, and access to the
+user's other files. The label isolation is therefore "none".
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def start_stage(
     join: Callable[[], None] = lambda: None,
     descriptors: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a stage's process, which calls `join` before its command and keeps `descriptors` open; it prints to `output`."""
+    """Start a stage's process, which calls `join` before its command, keeps `descriptors` open and prints to `output`."""
 
     def before_command() -> None:
         join()
@@ -107,7 +107,7 @@ def start_stage(
 
 
 def follow_process(watch: ProcessWatch) -> Execution:
-    """Follow a stage's process until it has ended; whatever goes wrong, nothing keeps running that no one follows."""
+    """Follow a stage's process until it has ended; on any error, kill it so that no stage keeps running unobserved."""
     try:
         remember_child(watch.out.parent.parent, watch.process.pid)
         return watch.until_the_end()
@@ -118,7 +118,7 @@ def follow_process(watch: ProcessWatch) -> Execution:
 
 
 class ProcessWatch(Watch):
-    """Follows a process and its descendants."""
+    """Monitors a process and its descendants."""
 
     poll_seconds, sample_seconds, folder_seconds = 0.05, 0.5, 2.0
 
@@ -131,7 +131,7 @@ class ProcessWatch(Watch):
 
     def until_the_end(self) -> Execution:
         self.follow()
-        self.send(signal.SIGKILL)  # whatever the stage left running in its group
+        self.send(signal.SIGKILL)  # processes that the stage left in its group
         while self.pass_events():
             pass
         if self.was_killed_for_memory():
@@ -140,7 +140,7 @@ class ProcessWatch(Watch):
         return Execution(self.process.wait(), self.killed_by, self.soft_at is not None, measured)
 
     def was_killed_for_memory(self) -> bool:
-        """Whether the kernel ended the stage for want of memory, before a sample showed it."""
+        """Whether the kernel killed the stage for lack of memory before a sample showed it."""
         return self.process.returncode in KILLED and killed_for_memory() > self.killed_before
 
     def ended(self, seconds: float) -> bool:
@@ -167,12 +167,12 @@ KEPT_VARIABLES = (
 
 
 def stage_environment(gpus: tuple[str, ...] = ()) -> dict[str, str]:
-    """The environment of a stage, without its number of threads: what Python and CUDA need to find the same packages and GPUs as
-    this process, and none of the user's other variables."""
+    """The environment of a stage, without its number of threads: the variables that Python and CUDA need to find the same
+    packages and GPUs as this process, and no other variables of the user."""
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     if gpus:
         kept["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-    # Module systems make packages known by PYTHONPATH. Its relative folders count from here, not from the stage's folder.
+    # Module systems set PYTHONPATH. Its relative folders refer to this working directory, not to the stage's.
     own = [os.path.abspath(folder) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
     return {
         **kept,
@@ -184,14 +184,14 @@ def stage_environment(gpus: tuple[str, ...] = ()) -> dict[str, str]:
 
 
 def remember_child(folder: Path, pid: int) -> None:
-    """Record the stage's process, so that the next harness can end it where the kernel did not."""
+    """Record the stage's process, so that the next harness can kill it if the kernel did not."""
     with contextlib.suppress(psutil.Error):
         created = psutil.Process(pid).create_time()
         (folder / "child.json").write_text(json.dumps({"pid": pid, "created": created}))
 
 
 def end_left_over_child(folder: Path) -> None:
-    """End a stage process that a killed harness left behind in this partial folder."""
+    """Kill a stage process that a killed harness left behind in this partial folder."""
     try:
         child = json.loads((folder / "child.json").read_text())
         process = psutil.Process(child["pid"])

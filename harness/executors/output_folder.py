@@ -1,4 +1,4 @@
-"""The folder that a stage writes to, before and after it runs: nothing that it leaves there is followed."""
+"""Clean the folder that a stage writes to, before and after it runs, without following anything in it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pretrain_bench.harness.contract.events import EVENTS_FILE
 
 
 def drop_special_files(out: Path) -> None:
-    """Remove links, pipes, devices and files with several names outside `artifacts/`, and a folder in place of the events file.
+    """Remove links, pipes, devices and hard-linked files outside `artifacts/`, and a folder in place of the events file.
 
-    Files inside `artifacts/` stay: the checks judge them.
+    Files inside `artifacts/` are kept for the checks to judge.
     """
     for path in list(out.iterdir()):
         status = path.lstat()
@@ -26,8 +26,8 @@ def drop_special_files(out: Path) -> None:
 
 
 def plain_modes(out: Path) -> None:
-    """Make everything that a stage left readable and writable for its owner, and take set-user bits away: folders get 0755,
-    files 0644. What belongs to another user stays as it is, where this process is not root.
+    """Make a stage's output readable and writable for its owner, and clear set-user bits: folders get 0755, files 0644.
+    Without root, files of other users are unchanged.
     """
     waiting = [str(out)]
     while waiting:
@@ -44,7 +44,7 @@ def plain_modes(out: Path) -> None:
 
 
 def chown_output(out: Path, user: int) -> None:
-    """Give `out`, with everything that an earlier attempt left there, to a user; only root can, others keep what they have."""
+    """Give `out`, including the files of earlier attempts, to a user. Only root can; others leave owners unchanged."""
     if os.getuid() != 0:
         return
     os.chown(out, user, user)

@@ -1,4 +1,4 @@
-"""A stage in a container of podman, which needs no daemon: `docker.py` through the interface of Docker that podman serves."""
+"""Run a stage in a podman container, without a daemon: `docker.py` on the Docker interface that podman serves."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 MOST = {"nofile": (resource.RLIMIT_NOFILE, 1 << 20), "nproc": (resource.RLIMIT_NPROC, 1 << 15)}
-"""The most open files and processes of a user that a container may have; podman itself runs with no more."""
+"""Upper limits of open files and processes in a container; podman itself cannot exceed this user's limits."""
 
 LOG_SIZE = "1g"
-"""Much more than is kept: podman empties a full log file at once, and what was not read by then is lost without a word."""
+"""Much more than the harness keeps: podman truncates a full log file at once, and silently loses unread output."""
 
 
 class PodmanWatch(ContainerWatch):
-    """Follows a container of podman, which under control groups of version 1 does not report a kill for want of memory."""
+    """Monitors a podman container. Under control groups of version 1 podman does not report kills for lack of memory."""
 
     def __init__(self, client: DockerClient, container: Container, launch: StageLaunch) -> None:
         super().__init__(client, container, launch)
@@ -37,7 +37,7 @@ class PodmanWatch(ContainerWatch):
         return code in KILLED and memory_kills_of_the_machine() > self.killed_before
 
     def log_parts(self) -> Iterator[bytes]:
-        """As of any container, by podman's own command: the log that its Docker interface sends may end too early."""
+        """Read the log with podman's own command: the log from its Docker interface may end too early."""
         remote = ["--remote"] if os.environ.get(HOST_VARIABLE) else []
         command = ["podman", *remote, "logs", "--follow", str(self.container.id)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
@@ -59,7 +59,7 @@ class PodmanExecutor(DockerExecutor):
         super().__init__(client or connect("podman"), own)
 
     def seccomp(self) -> str:
-        """The path of the profile: podman reads it itself."""
+        """The path of the profile, which podman reads itself."""
         return str(SECCOMP.resolve())
 
     def _settings(self, launch: StageLaunch) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class PodmanExecutor(DockerExecutor):
 
 
 def user_limits() -> list[Any]:
-    """Limits of a container that podman may set: of itself, it asks for more than it may have everywhere."""
+    """Explicit limits of a container: podman's defaults exceed what this user may set on some machines."""
     from docker.types import Ulimit
 
     hard = {name: resource.getrlimit(number)[1] for name, (number, _) in MOST.items()}

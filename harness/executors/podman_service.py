@@ -1,4 +1,4 @@
-"""Podman's own service, which speaks Docker's interface. Podman has no daemon, so each harness starts one for itself."""
+"""Start podman's service, which serves Docker's interface. Podman has no daemon, so each harness starts its own."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ START_SECONDS = 30.0
 
 @cache
 def service() -> str:
-    """Start podman's service on a socket of its own, once in a process, which it does not outlive; returns the socket's address.
+    """Start podman's service on its own socket, once per process; it ends with the process. Returns the socket's address.
 
-    Raises EnvironmentCannot where podman is not installed or does not start.
+    Raises EnvironmentCannot if podman is not installed or does not start.
     """
     if shutil.which("podman") is None:
         raise EnvironmentCannot("podman is not installed (packages podman and catatonit)")

@@ -1,4 +1,4 @@
-"""What every sandbox gives a stage, whether an engine makes it or bubblewrap: folders, user and sizes."""
+"""Folders, user and sizes of a stage's sandbox, the same for engines and bubblewrap."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TMP_BYTES = 256 << 20
 
 
 class Bind(NamedTuple):
-    """A file or folder of this machine, with links resolved, and where the stage sees it."""
+    """A file or folder of this machine, with links resolved, and its path inside the stage."""
 
     source: Path
     target: str
@@ -21,7 +21,7 @@ class Bind(NamedTuple):
 
 
 def contract_binds(root: Path) -> list[Bind]:
-    """The folders of the container contract that are laid out below `root`; all but `out` are read-only."""
+    """The folders of the container contract below `root`; all but `out` are read-only."""
     pairs = [(path, f"/bench/in/{path.name}") for path in sorted((root / "in").iterdir())]
     pairs += [(view, f"/bench/data/{view.parent.name}/{view.name}") for view in sorted((root / "data").glob("*/*"))]
     pairs += [(parent, f"/bench/parents/{parent.name}") for parent in sorted((root / "parents").iterdir())]
@@ -30,5 +30,5 @@ def contract_binds(root: Path) -> list[Bind]:
 
 
 def sandbox_user() -> int:
-    """The user id of a stage: this user's, or an unused one where this user is root."""
+    """The user id of a stage: this user's, or an unused one if this user is root."""
     return os.getuid() or CONTAINER_USER

@@ -1,4 +1,4 @@
-"""The files that a stage in bubblewrap sees: the system's programs, the packages of its Python, the folders of the contract."""
+"""The files visible to a stage in bubblewrap: system programs, the packages of its Python, the folders of the contract."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SYSTEM = (
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store", "/etc/alternatives",
     "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/sys/devices/system",
 )  # fmt: skip
-"""Programs and libraries, and what processors there are: libraries choose their kernels by that."""
+"""Programs, libraries, and processor information, by which libraries choose their kernels."""
 GPU_DEVICES = ("/dev/nvidia*", "/dev/dxg", "/dev/dri", "/dev/kfd")
 GPU_SYSTEM = ("/sys/devices", "/sys/bus", "/sys/module", "/etc/OpenCL")
 
 
 class View(NamedTuple):
-    """The folders with a stage's Python and its packages, the folders that it must not see, and the device that it uses."""
+    """The folders of a stage's Python and its packages, the folders hidden from it, and its device."""
 
     python: tuple[Path, ...]
     hidden: tuple[Path, ...]
@@ -34,8 +34,8 @@ class View(NamedTuple):
 
 
 def view_arguments(view: View, binds: Iterable[Bind]) -> list[str]:
-    """The arguments of bubblewrap for a root with this view and these folders of the contract. Nothing in it is writable but
-    /tmp, /dev/shm and the binds that say so."""
+    """Arguments of bubblewrap for a root with this view and these folders of the contract. Only /tmp, /dev/shm and writable binds
+    can be written."""
     gpus = [path for pattern in GPU_DEVICES for path in sorted(glob(pattern))] if view.device == "cuda" else []
     system = [Path(path) for path in (*SYSTEM, *(GPU_SYSTEM if view.device == "cuda" else ())) if os.path.exists(path)]
     masked = list(_masked(view))
@@ -46,7 +46,7 @@ def view_arguments(view: View, binds: Iterable[Bind]) -> list[str]:
         *_each("--dev-bind", ((path, path) for path in gpus)),
         "--perms", "1777", "--size", str(SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev",
         "--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", "/tmp",
-        # Made on the way to a bind, a folder is its owner's alone.
+        # bubblewrap creates parent folders of a bind with access for the owner only.
         *(word for path in sorted({*above, Path("/bench")}) for word in ("--perms", "0755", "--dir", str(path))),
         *_each("--ro-bind", ((str(path), str(path)) for path in (*system, *view.python))),
         *(word for folder in masked for word in ("--tmpfs", str(folder), "--remount-ro", str(folder))),
@@ -57,15 +57,15 @@ def view_arguments(view: View, binds: Iterable[Bind]) -> list[str]:
 
 
 def python_folders(environment: Mapping[str, str]) -> list[Path]:
-    """The folders that hold Python and every package that a stage with this environment can import, and those of libraries that
-    LD_LIBRARY_PATH names; of this project's own checkout only its packages. Raises EnvironmentCannot where Python does not start.
+    """Folders with Python, with every package that a stage in this environment can import, and with the libraries of
+    LD_LIBRARY_PATH; from this project's checkout only its packages. Raises EnvironmentCannot if Python does not start.
     """
     libraries = [Path(p) for p in environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if p]
     rooms = [package_folder(), *(room for room in package_folder().iterdir() if room.is_dir())]
     named = [*map(Path, _ask_python(tuple(sorted(environment.items())))), *libraries, *rooms]
     checkout = package_folder().parent.resolve() if (package_folder().parent / "pyproject.toml").is_file() else None
     named = [path for path in named if path.is_absolute() and path.exists() and path.resolve() != checkout]
-    # Links lead from the one name to the other.
+    # Links map one name to the other.
     folders = sorted({*named, *(path.resolve() for path in named)} - {Path("/")})
     kept: list[Path] = []
     for folder in folders:
@@ -81,12 +81,12 @@ for finder in sys.meta_path:
     paths += getattr(sys.modules.get(getattr(finder, "__module__", "")), "MAPPING", {}).values()
 print(json.dumps([p for p in paths if p]))
 """
-"""Packages that are installed to be edited may have a finder that maps them to their folders."""
+"""Editable installations may use a finder that maps packages to their folders."""
 
 
 @cache
 def _ask_python(environment: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
-    """The folders that Python imports from, as a stage's own process names them."""
+    """The folders that Python imports from, as reported by a process like the stage's."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", _ASK], env=dict(environment), capture_output=True, text=True, check=False
     )
@@ -96,7 +96,7 @@ def _ask_python(environment: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
 
 
 def _masked(view: View) -> Iterator[Path]:
-    """The hidden folders that lie in a folder which the stage sees."""
+    """The hidden folders that lie inside a visible folder."""
     for hidden in dict.fromkeys(path.resolve() for path in view.hidden):
         for shown in (*view.python, Path("/usr")):
             real = shown.resolve()

@@ -1,4 +1,4 @@
-"""Measures the resources of a process tree (psutil), of GPUs (NVML), and the size of a folder."""
+"""Measure the resources of a process tree (psutil) and of GPUs (NVML), and the size of a folder."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class TreeSampler:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all plain files below a folder, which may change meanwhile. Every entry counts as at least ENTRY_BYTES, so that
-    endless empty files and folders have a size too."""
+    """Bytes of all plain files below a folder, which may change meanwhile. Every entry counts at least ENTRY_BYTES, so that an
+    unlimited number of empty files or folders also reaches the limit."""
     total, waiting = 0, [str(folder)]
     while waiting:
         with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
@@ -75,8 +75,8 @@ def folder_bytes(folder: Path) -> int:
 
 
 class GpuSampler:
-    """Samples the GPUs with the given ids through NVML; without ids or driver it measures nothing. The energy is that of whole
-    devices between the first and the last sample, idle power included."""
+    """Samples the GPUs with the given ids through NVML; measures nothing without ids or driver. Energy is that of whole devices
+    between the first and last sample, including idle power."""
 
     def __init__(self, ids: tuple[str, ...]) -> None:
         self._handles: list[object] = []
@@ -85,7 +85,7 @@ class GpuSampler:
         self._last: float | None = None
         self._joules: list[float] = []
         if ids:
-            with contextlib.suppress(Exception):  # NVML's errors are many, and none of them is the stage's
+            with contextlib.suppress(Exception):  # NVML raises many different errors, none caused by the stage
                 import pynvml
 
                 pynvml.nvmlInit()
@@ -110,10 +110,10 @@ class GpuSampler:
                 used += int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
             self._peak_bytes = max(self._peak_bytes, used)
             millijoules = sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(h) for h in self._handles)
-            self._joules = [*self._joules[:1], millijoules / 1000]  # the first reading and the last
+            self._joules = [*self._joules[:1], millijoules / 1000]  # the first and the last reading
 
     def added_to(self, measured: Measured) -> Measured:
-        """The measurement, with the totals of the GPUs."""
+        """The measurement with the totals of the GPUs added."""
         joules = self._joules[-1] - self._joules[0] if len(self._joules) == 2 else None
         totals = {"gpu_seconds": self._busy_seconds, "peak_gpu_memory_bytes": self._peak_bytes, "gpu_joules": joules}
         return measured.model_copy(update=totals)

@@ -1,4 +1,4 @@
-"""Cells that make no sense (n/a in a plan), because method, dataset, task or protocol lacks something."""
+"""Find inapplicable cells (n/a in a plan), whose method, dataset, task or protocol lacks something."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEEDED = ("frames", "images", "poses", "multiple_views", "clouds", "labels")
 
 
 class NotApplicable(WrongUse):
-    """A cell that makes no sense, with the reason: n/a in a plan."""
+    """An inapplicable cell (n/a in a plan), with the reason."""
 
 
 def check_needs(method: Method, dataset: Dataset) -> None:
@@ -43,7 +43,7 @@ def check_held(method: Method, source: PreparedDataset, scenes: tuple[str, ...])
         raise NotApplicable(
             f"method {method.name!r} needs {', '.join(missing)}, which none of the {len(scenes)} scenes of "
             f"{source.dataset.name!r} to pre-train on has; "
-            "docs/data.md says which files give them"
+            "docs/data.md lists the files that provide them"
         )
 
 
@@ -63,16 +63,16 @@ def check_classes(
         kind
     ]
     raise NotApplicable(
-        f"dataset {dataset.name!r}: none of the {len(scenes)} {part} scenes has a {what}; are all labels ignored, or of other "
-        f"classes than {', '.join(sorted(counted)[:3])}, ...? `bench data info` counts the classes"
+        f"dataset {dataset.name!r}: none of the {len(scenes)} {part} scenes has a {what}; check that not all labels are ignored, "
+        f"and that their classes include {', '.join(sorted(counted)[:3])}, ...: `bench data info` counts the classes"
     )
 
 
 def check_applicable(
     method: Method, source: Dataset | None, task: Task, target: Dataset, protocol: Protocol = FINETUNE
 ) -> None:
-    """Raises NotApplicable, with the reason, for a cell that makes no sense; reads no data. `source` is the
-    pre-training dataset, `target` the fine-tuning dataset."""
+    """Raises NotApplicable, with the reason, for an inapplicable cell; reads no data. `source` is the pre-training dataset,
+    `target` the fine-tuning dataset."""
     if protocol != FINETUNE and task.kind != "semantic":
         raise NotApplicable(
             f"protocol {protocol!r}: task {task.name!r} is of kind {task.kind}; only semantic tasks are probed, whose head is "

@@ -1,4 +1,4 @@
-"""Finds methods, tasks, datasets, budgets, profiles and suites by name, or by the path of a YAML file or method folder."""
+"""Find methods, tasks, datasets, budgets, profiles and suites by name, or by the path of a YAML file or method folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SpecT = TypeVar("SpecT", bound=Spec)
 
 METHOD_FILE = "method.yaml"
 ENTRY_POINTS = "pretrain_bench.methods"
-"""Entry point group of packages that bring methods: name to package, the folder of which holds method.yaml."""
+"""Entry point group of packages that provide methods: method name to package, whose folder holds method.yaml."""
 _FOLDERS: dict[type[Spec], tuple[str, str]] = {
     Budget: ("benchmarks/configs/budgets", "*.yaml"),
     Profile: ("benchmarks/configs/profiles", "*.yaml"),
@@ -64,7 +64,7 @@ def _entry_points() -> dict[str, Path]:
 
 
 def find(kind: type[SpecT], name: str) -> SpecT:
-    """Load one spec by its name or path. Raises WrongUse with the names that exist."""
+    """Load one spec by its name or path. Raises WrongUse listing the known names."""
     if kind is Method:
         return cast(SpecT, _find_method(name))
     known = available(kind)
@@ -78,7 +78,7 @@ def find(kind: type[SpecT], name: str) -> SpecT:
 
 
 def _with_whole_paths(suite: Suite, folder: Path) -> Suite:
-    """A suite whose relative paths of methods, tasks, budget and profile start from its own `folder`."""
+    """The suite with relative paths of methods, tasks, budget and profile resolved against its own `folder`."""
 
     def placed(text: str, kind: type[Spec]) -> str:
         own = folder / Path(text).expanduser()
@@ -120,7 +120,7 @@ def _find_method(name: str) -> Method:
     if name in promised:
         path = promised[name]
         if not path.is_file():
-            raise WrongUse(f"entry point {name!r} of {ENTRY_POINTS}: there is no {path}")
+            raise WrongUse(f"entry point {name!r} of {ENTRY_POINTS}: {path} does not exist")
         method = _own_method(path.parent, "package")
         if method.name != name:
             raise WrongUse(f"{path}: name: {method.name!r}; the entry point calls it {name!r}")
@@ -130,23 +130,25 @@ def _find_method(name: str) -> Method:
         return _own_method(folder, "folder")
     if is_path(name):
         raise WrongUse(
-            f"method {name!r}: give the folder of your method, the one that holds {METHOD_FILE}; a checkpoint is given as {FORM}"
+            f"method {name!r}: give the folder of your method, which holds {METHOD_FILE}; give a checkpoint as {FORM}"
         )
     raise _unknown(Method, name, [*known, *installed_methods()])
 
 
 def _own_method(folder: Path, origin: Origin) -> Method:
-    """A method from outside this project, with the hash of its code. Raises WrongUse for a name that is taken."""
+    """A method from outside this project, with the hash of its code. Raises WrongUse for a name that is already used."""
     path = folder / METHOD_FILE
     content = load_spec(path, MethodFile)
     if content.name in available(Method):
         raise WrongUse(f"{path}: name: {content.name!r} is a method that ships; choose another name")
     if content.image is not None:
-        # Its code is its image; the executor adds the image's id.
+        # Its code is in its image; the executor adds the image id.
         return Method(**dict(content), folder=folder, origin="image", code_sha256=file_sha256(path))
     for stage in content.stages:
         if not stage.name.isidentifier():
-            raise WrongUse(f"{path}: stage {stage.name!r}: its file is imported, so its name must be one of Python's")
+            raise WrongUse(
+                f"{path}: stage {stage.name!r}: its file is imported, so its name must be a valid Python name"
+            )
     missing = [s.name for s in content.stages if not (folder / f"{s.name}.py").is_file()]
     if missing:
         raise WrongUse(
@@ -160,5 +162,5 @@ def _unknown(kind: type[Spec], name: str, known: Iterable[str]) -> WrongUse:
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    file = f"; a checkpoint is given as {FORM}" if kind is Method and Path(name).is_file() else ""
+    file = f"; give a checkpoint as {FORM}" if kind is Method and Path(name).is_file() else ""
     return WrongUse(f"unknown {kind.__name__.lower()} {name!r}.{hint} There are: {', '.join(known)}{file}")

@@ -1,6 +1,6 @@
 """The code digest: a hash of the files that a stage can import, of the lock files and of its image's build inputs.
 
-It is part of the key, so a change of code makes exactly those stages stale that can import it.
+It is part of the key, so that changed code makes exactly those stages stale that can import it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def package_folder() -> Path:
 
 
 def docker_folder() -> Path:
-    """The folder of the Dockerfiles. Raises EnvironmentCannot where the installation lacks it."""
+    """The folder of the Dockerfiles. Raises EnvironmentCannot if the installation lacks it."""
     folder = package_folder() / "docker"
     if not (folder / "base.Dockerfile").is_file():
         raise EnvironmentCannot("the Dockerfiles of this installation are missing; install the project again")
@@ -131,7 +131,7 @@ STATEMENTS = (ast.stmt, ast.excepthandler, ast.match_case)
 
 
 def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """All statements but those under `if TYPE_CHECKING:`."""
+    """All statements except those under `if TYPE_CHECKING:`."""
     yield node
     if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
         children: Iterable[ast.AST] = node.orelse
@@ -143,7 +143,7 @@ def _executed(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def file_of(module: str) -> Path | None:
-    """The file of a module of this project, None where there is none."""
+    """The file of a module of this project; None for other modules."""
     package, *rest = module.split(".")
     if package != PACKAGE:
         return None
@@ -156,19 +156,18 @@ def file_of(module: str) -> Path | None:
 
 @cache
 def code_sha256(kind: str, method: str, part: str) -> str:
-    """Hash of the names and contents of the modules that one stage can reach by its imports and of its image's own
-    inputs, as they were when this process first read them. It is equal for all executors, so that their results can be
-    compared bit by bit."""
+    """Hash of the names and contents of the modules that a stage can import and of its image's own inputs, as first read by this
+    process. It is the same for all executors, so that their results can be compared bit by bit."""
     entry = entry_module(kind, method, part)
     if file_of(entry) is None:
         raise WrongUse(
-            f"method {method!r}: its stage {part!r} has no module {entry}; only methods that ship can run here"
+            f"method {method!r}: its stage {part!r} has no module {entry}; only shipped methods can run here"
         )
     return digest_of_hashes(code_hashes(kind, method, part))
 
 
 def digest_of_hashes(hashes: Mapping[str, str]) -> str:
-    """The code digest of a mapping from module or file to hash, such as a run's code.json."""
+    """The code digest of a mapping from modules or files to hashes, such as a run's code.json."""
     return hashlib.sha256("".join(f"{name} {sha256}\n" for name, sha256 in sorted(hashes.items())).encode()).hexdigest()
 
 
@@ -196,13 +195,13 @@ def folder_files(folder: Path) -> dict[str, Path]:
             f for f in folders if not f.startswith(".") and f != COMPILED and not (top and f in WRITTEN_HERE)
         )
         for link in (Path(place, f) for f in folders if Path(place, f).is_symlink()):
-            raise WrongUse(f"{link}: a link to a folder; a method's folder holds its code itself")
+            raise WrongUse(f"{link}: a link to a folder; copy the code into the method's folder itself")
         for name in sorted(names):
             if not name.startswith("."):
                 path = Path(place, name)
                 if not path.is_file() or not os.access(path, os.R_OK):
                     raise WrongUse(
-                        f"{path}: cannot be read as a file; a method's folder holds nothing but readable files"
+                        f"{path}: cannot be read as a file; remove it from the method's folder, or make it readable"
                     )
                 files[path.relative_to(folder).as_posix()] = path
                 total += path.stat().st_size
@@ -234,6 +233,6 @@ def build_hashes(kind: str) -> dict[str, str]:
 
 
 def entry_module(kind: str, method: str, part: str) -> str:
-    """The module that carries out a stage (`part`: see `StageSpec.part`), as `module_of` in methods/stage.py, which the harness
+    """The module that runs a stage (`part`: see `StageSpec.part`); same as `module_of` in methods/stage.py, which the harness
     cannot import."""
     return f"pretrain_bench.methods.{method if kind == 'pretrain' else 'finetune'}.{part}"

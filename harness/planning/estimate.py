@@ -1,4 +1,4 @@
-"""Time and size of a stage, from earlier runs of its kind on this machine, or roughly from a count of its work."""
+"""Estimate time and size of a stage, from earlier runs of its kind on this machine, or roughly from its amount of work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.store.store import SPEC
 
 FLOPS_A_VOXEL = 6.5e6
-"""Forward and backward of the full-width network: three times what ledgers give for a voxel, times 16 at quarter width."""
+"""FLOPs per voxel, forward and backward, of the full-width network: 3 x the ledgers' forward count x 16 from quarter width."""
 FORWARD_SHARE = 3
 """Forward and backward take three times the forward pass."""
 FLOPS_A_PIXEL = 3e5
@@ -30,14 +30,14 @@ FLOPS_A_PIXEL = 3e5
 RATES_OF_DEVICE = {"cpu": "cpu", "cuda": "h100"}
 """Default rates (`benchmarks/configs/rates`) of a machine without earlier runs."""
 NOISE = 1.1
-"""From run to run (docs/sparse.md#speed): the least uncertainty of what earlier runs took."""
+"""Least uncertainty of times from earlier runs: run-to-run variation (docs/sparse.md#speed)."""
 BYTES_A_WEIGHT = 4
 IMAGE_NETWORK_BYTES = 98_000_000
 """Size of the 2D network that `ours` passes between its stages."""
 AS_MANY_AS_ALLOWED = 10**9
 CHECKPOINTS_PREDICTED = 3
 BYTES_A_VOXEL_PREDICTED = {"semantic": 0.25, "instance": 1.25}
-"""Compressed: 0.25 for the class of a voxel in docs/study/tiny.bundle.tar.zst; instances add four bytes before compression."""
+"""Compressed bytes: 0.25 for a voxel's class in docs/study/tiny.bundle.tar.zst; instances add four bytes before compression."""
 BYTES_A_BOX_PREDICTED = 4 * (8 + 18)
 
 
@@ -66,7 +66,7 @@ class History:
             kind = (device, *_kind_of_record(record, folder))
             self._seconds[kind].append(float(ledger.get("wall_seconds") or 0.0))
             self._bytes[kind].append(sum(a["bytes"] for a in (record.get("artifacts") or {}).values()))
-            # Records from before training was counted whole have the forward passes of its sparse part.
+            # Older records count only the forward passes of the sparse part.
             if flops := ledger.get("flops") or 3.0 * ledger.get("sparse_flops", 0):
                 work[device] += flops
                 time[device] += ledger["gpu_seconds" if device == "cuda" else "cpu_seconds"]
@@ -211,8 +211,8 @@ def rough_points(planned: StageWork) -> float:
 
 
 def steps_of(planned: StageWork) -> int:
-    """Optimiser steps that a stage will take: the recipe's, or as many as its budget allows; 0 for one that trains
-    nothing. If FLOPs or GPU seconds end it, the recipe's."""
+    """Optimiser steps that a stage will take: the recipe's, or as many as its budget allows; 0 for a stage without training.
+    If FLOPs or GPU seconds limit it, the recipe's."""
     recipe = planned.recipe
     if recipe is None:
         return 0

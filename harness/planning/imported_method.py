@@ -1,4 +1,4 @@
-"""A user's checkpoints as methods: `NAME=[ORIGIN:]FILE[,FILE...]`, in order the pre-training seeds 0, 1, ..."""
+"""A user's checkpoints as methods: `NAME=[ORIGIN:]FILE[,FILE...]`, files in the order of pre-training seeds 0, 1, ..."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Named(Spec):
 
 
 def import_request(text: str) -> ImportRequest | None:
-    """The parts of the text of a method that names checkpoints; None for any other text. No file is read."""
+    """Parse the text of a method that names checkpoints; None for any other text. Reads no file."""
     name, equals, rest = text.partition("=")
     if not equals or not name or "/" in name:
         return None
@@ -42,9 +42,9 @@ def import_request(text: str) -> ImportRequest | None:
 
 
 def imported_method(request: ImportRequest, content: MethodFile, folder: Path) -> Method:
-    """The method of a user's checkpoints. `content` and `folder` are those of the shipped method `imported`.
+    """Make a method of a user's checkpoints. `content` and `folder` are those of the shipped method `imported`.
 
-    Raises WrongUse for a malformed name, a file that cannot be read, and two files of the same content.
+    Raises WrongUse for a malformed name, an unreadable file, and two files with the same content.
     """
     name = parse_spec({"name": request.name}, _Named, f"--method {request.name}=...").name
     files: list[CheckpointFile] = []
@@ -57,8 +57,8 @@ def imported_method(request: ImportRequest, content: MethodFile, folder: Path) -
         twin = next((f for f in files if f.sha256 == sha256), None)
         if twin is not None:
             raise WrongUse(
-                f"--method {name}: {path} has the same content as {twin.path}; each file counts as one pre-training, so the same "
-                "one twice would be a false second"
+                f"--method {name}: {path} has the same content as {twin.path}; each file counts as one pre-training, so a "
+                "duplicate would be a false second one"
             )
         files.append(CheckpointFile(path=path.absolute(), sha256=sha256, origin=request.origin))
     update = {"name": name, "folder": folder, "origin": "imported", "checkpoints": tuple(files)}
@@ -78,7 +78,7 @@ def _unreadable(request: ImportRequest, text: str, error: OSError) -> WrongUse:
 
 
 def with_stated_scenes(methods: Mapping[str, Method], options: Iterable[str]) -> dict[str, Method]:
-    """The methods, with the pre-training scenes that `--pretrained-on [NAME=]FILE` states of imported ones: one scene a line.
+    """The methods with the pre-training scenes that `--pretrained-on [NAME=]FILE` states for imported ones, one scene per line.
 
     Raises WrongUse for a name that is not an imported method's, and for an empty or unreadable file.
     """
@@ -95,7 +95,7 @@ def with_stated_scenes(methods: Mapping[str, Method], options: Iterable[str]) ->
             )
         scenes = tuple(dict.fromkeys(line.strip() for line in read_text(path).splitlines() if line.strip()))
         if not scenes:
-            raise WrongUse(f"--pretrained-on {option}: {path} names no scene; expected one a line")
+            raise WrongUse(f"--pretrained-on {option}: {path} names no scene; expected one per line")
         stated |= dict.fromkeys(names, scenes)
     return {
         key: m.model_copy(update={"pretrained_on": stated[m.name]}) if m.name in stated else m
@@ -106,7 +106,7 @@ def with_stated_scenes(methods: Mapping[str, Method], options: Iterable[str]) ->
 def check_seeds(methods: Iterable[Method], seeds: Iterable[int]) -> list[str]:
     """Notices about imported methods whose files do not match the pre-training seeds of a suite one to one.
 
-    Raises WrongUse where no file of a method has a seed of the suite.
+    Raises WrongUse if a method has no file for any seed of the suite.
     """
     wanted, lines = set(seeds), []
     for method in methods:
@@ -116,12 +116,14 @@ def check_seeds(methods: Iterable[Method], seeds: Iterable[int]) -> list[str]:
         used = [seed for seed in range(files) if seed in wanted]
         if not used:
             raise WrongUse(
-                f"method {method.name!r} has {files} file(s), which are pre-training seeds 0 to {files - 1}; the seeds asked for "
+                f"method {method.name!r} has {files} file(s), for pre-training seeds 0 to {files - 1}, but the requested seeds "
                 f"are {', '.join(map(str, sorted(wanted)))}"
             )
         if len(used) < files:
             unused = ", ".join(str(s) for s in range(files) if s not in used)
             lines.append(f"{method.name}: only {len(used)} of its {files} files are used; add --pretrain-seed {unused}")
         if files == 1 and len(wanted) > 1:
-            lines.append(f"{method.name}: one file is one pre-training (seed 0); it has no variance over pre-trainings")
+            lines.append(
+                f"{method.name}: one file is one pre-training (seed 0), so there is no variance over pre-trainings"
+            )
     return lines

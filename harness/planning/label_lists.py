@@ -1,4 +1,4 @@
-"""Official label lists: the files that a user names, and the split that a list gives on a prepared dataset."""
+"""Official label lists: files that a user names, and the split that a list gives on a prepared dataset."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FLAG = "--label-split"
 
 
 class LabelFile(NamedTuple):
-    """A file that a benchmark distributes, as a user named it."""
+    """A file distributed by a benchmark, as named by a user."""
 
     path: Path
     sha256: str
@@ -38,10 +38,10 @@ class OfficialSplit(NamedTuple):
 
 
 def parse_label_files(options: Iterable[str], ratios: Iterable[str]) -> dict[str, LabelFile]:
-    """NAME=FILE options, such as `la20=/data/points20`: the files of these label ratios, by the name of the list; others are not
-    read, since `bench.yaml` may name what a command has no use for.
+    """Parse NAME=FILE options, such as `la20=/data/points20`: list name to file for these label ratios. Files of other ratios
+    are not read, since `bench.yaml` may name files that a command does not need.
 
-    Raises WrongUse for another name or form, for a list that ships, and for a file of a ratio that cannot be read.
+    Raises WrongUse for an unknown name or form, for a list that ships, and for an unreadable file of a ratio.
     """
     files: dict[str, LabelFile] = {}
     used = set(map(official_labels, ratios))
@@ -65,13 +65,13 @@ def parse_label_files(options: Iterable[str], ratios: Iterable[str]) -> dict[str
 
 
 def check_label_files(ratios: Iterable[str], files: Mapping[str, LabelFile]) -> list[str]:
-    """Raises WrongUse for a label ratio whose file is not named. Returns a notice for each file with another content than the one
-    that is known to be distributed."""
+    """Raises WrongUse for a label ratio whose file is not named. Returns a notice for each file whose content differs from the
+    known distributed one."""
     for listed in filter(None, map(official_labels, ratios)):
         if listed.what != "stride":
             _file_of(listed, files)
     return [
-        f"{FLAG} {name}={file.path}: not the file that is known to be distributed (sha256 {file.sha256[:12]}..., expected "
+        f"{FLAG} {name}={file.path}: not the known distributed file (sha256 {file.sha256[:12]}..., expected "
         f"{OFFICIAL[name].sha256[:12]}...); the record has its hash"  # type: ignore[index]
         for name, file in files.items()
         if OFFICIAL[name].sha256 not in (None, file.sha256)
@@ -86,10 +86,10 @@ def official_split(
     selection: Selection,
     files: Mapping[str, LabelFile],
 ) -> OfficialSplit:
-    """The split that the official choice of `ratio` gives on `scenes`, those of `target` that a task of this `kind` can
-    use. Raises DataError if the choice is for other tasks or data, or does not fit them: a listed scan that is missing,
-    a scan without rows, a row that its cloud does not have. Raises WrongUse for a choice that this version does not
-    know, or without its file.
+    """The split that the official choice of `ratio` gives on `scenes`, those of `target` that tasks of this `kind` can use.
+
+    Raises DataError if the choice is for other tasks or data, or does not fit them: a listed scan is missing, a scan has no
+    rows, or its cloud lacks a row. Raises WrongUse for an unknown choice, or one without its file.
     """
     listed = ratio.listed
     assert listed is not None
@@ -101,7 +101,7 @@ def official_split(
     ratio = ratio.model_copy(update={"sha256": sha256})
     if target.manifest.synthetic and sha256 == listed.sha256:
         raise DataError(
-            f"{listed.name} lists real scans, and {target.dataset.name!r} is SYNTHETIC; give --data scannet=DIR"
+            f"{listed.name} lists real scans, but {target.dataset.name!r} is SYNTHETIC; give --data scannet=DIR"
         )
     if listed.what == "scenes":
         train = None if listed.ships else _read_scene_names(path)
@@ -112,9 +112,9 @@ def official_split(
 
 
 def training_labels(prepared: PreparedDataset, label_ratio: str, label_files: Iterable[str]) -> TrainingLabels:
-    """The training scenes and labels of a label ratio on a prepared dataset, to be drawn; `label_files` as `parse_label_files`.
+    """The training scenes and labels that a label ratio selects on a prepared dataset; `label_files` as in `parse_label_files`.
 
-    Raises WrongUse, and DataError where the ratio does not fit the data.
+    Raises WrongUse, and DataError if the ratio does not fit the data.
     """
     from pretrain_bench.benchmarks.datasets.holdings import scenes_for_task
     from pretrain_bench.benchmarks.datasets.preview import TrainingLabels
@@ -136,7 +136,7 @@ def training_labels(prepared: PreparedDataset, label_ratio: str, label_files: It
 
 
 def _file_of(listed: OfficialLabels, files: Mapping[str, LabelFile]) -> LabelFile:
-    """The list that ships, or the user's file. Raises WrongUse where that is not named."""
+    """The shipped list, or the user's file. Raises WrongUse if that is not named."""
     if listed.ships is not None:
         assert listed.sha256 is not None
         return LabelFile(FOLDER / listed.ships, listed.sha256)
@@ -160,11 +160,11 @@ def _check_purpose(listed: OfficialLabels, kind: str, target: PreparedDataset) -
 
 
 def _check_whole(listed: OfficialLabels, target: PreparedDataset, scans: int) -> None:
-    """Raises DataError for a part of the real training scans, where every n-th scan would be a different one."""
+    """Raises DataError for a subset of the real training scans, of which every n-th scan would be a different one."""
     if not target.manifest.synthetic and scans != listed.defined_on:
         raise DataError(
             f"{listed.name} ({listed.words}) is defined on {listed.defined_on:,} training scans; {target.dataset.name!r} has "
-            f"{scans:,} here, and every {listed.number}th of these would be others"
+            f"{scans:,} here, so that every {listed.number}th would be a different scan"
         )
 
 
@@ -172,7 +172,7 @@ def _read_scene_names(path: Path) -> tuple[str, ...]:
     names = tuple(read_text(path).split())
     if len(set(names)) < len(names) or not names:
         raise DataError(
-            f"{path}: expected names of scans, one a line, each once; it has {len(names)}, {len(set(names))} different"
+            f"{path}: expected names of scans, one per line, each once; it has {len(names)}, {len(set(names))} different"
         )
     return names
 
@@ -200,5 +200,5 @@ def _check_rows(listed: OfficialLabels, path: Path, scenes: Iterable[str], targe
         most = max(most, len(rows[scene]))
     if most != listed.number:
         raise DataError(
-            f"{path}: {most} {listed.what} in a scan; {listed.name} has {listed.number}. Is it the right file?"
+            f"{path}: {most} {listed.what} in a scan, but {listed.name} has {listed.number}; check that it is the right file"
         )

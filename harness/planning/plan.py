@@ -51,12 +51,12 @@ class Total(NamedTuple):
     stages: int
     seconds: float
     low: float
-    """Seconds if every estimate is too long by its factor."""
+    """Seconds if every estimate is too high by its factor."""
     high: float
-    """Seconds if every estimate is too short by its factor."""
+    """Seconds if every estimate is too low by its factor."""
     gpu_seconds: float
     bytes: int
-    """Of artifacts in the store."""
+    """Bytes of artifacts in the store."""
 
     @classmethod
     def of(cls, stages: Iterable[StageState]) -> Total:
@@ -81,10 +81,10 @@ def to_run(stages: Iterable[StageState], retry_failed: bool = False) -> list[Sta
 def states(
     cells: Iterable[PlannedCell], store: Store, machine_cpus: int, rates: Rates | None = None
 ) -> list[StageState]:
-    """Every stage of the cells once, in order; estimated for another machine if its `rates` are given. A stage whose
-    data are only expected is `waiting`: no run has its key.
+    """Each stage of the cells once, in order; estimated for another machine if its `rates` are given. A stage whose data are only
+    expected is `waiting`, since no run can have its key.
     """
-    # A pre-training is one object for all of its cells, and computing a key is slow.
+    # All cells of a pre-training share one object, since computing a key is slow.
     keys: dict[int, str] = {}
     stages: dict[str, PlannedStage] = {}
     waiting: dict[str, str] = {}
@@ -130,7 +130,7 @@ def _records(store: Store) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:
         place = os.fspath(folder)
         for key in os.listdir(folder) if folder.is_dir() else []:
             try:
-                record = read_json(f"{place}/{key}/{RECORD}")  # a Path for every name takes as long as reading it
+                record = read_json(f"{place}/{key}/{RECORD}")  # creating a Path for every name takes as long as reading
             except (OSError, ValueError):
                 continue
             if isinstance(record, dict) and isinstance(record.get("outcome"), str):
@@ -187,7 +187,7 @@ def _identity(spec: Mapping[str, Any], cell: Cell | None) -> tuple[object, ...]:
 
 
 def differences(old: Mapping[str, Any], new: StageSpec, folder: Path) -> list[str]:
-    """In words, the inputs of a stage's key that have changed since `folder` was written."""
+    """The inputs of a stage's key that have changed since `folder` was written, as text."""
     now = new.model_dump(mode="json")
     differing = []
     if old["code_sha256"] != now["code_sha256"]:
@@ -208,7 +208,7 @@ def differences(old: Mapping[str, Any], new: StageSpec, folder: Path) -> list[st
         if old.get(field) != now[field]:
             differing.append(f"{field} {old.get(field)} -> {now[field]}")
     if old.get("checkpoint") != now.get("checkpoint"):
-        differing.append("it imports another file, or the same as of another origin")
+        differing.append("it imports another file, or the same file with another origin")
     return differing or ["its settings changed"]
 
 
@@ -216,7 +216,7 @@ def _changed_code(folder: Path, new: StageSpec) -> str:
     try:
         before = read_json(folder / CODE, below=folder)
         after = code_hashes(new.kind, new.code_of, new.part)
-    except Exception:  # an own method, or a run without the list
+    except Exception:  # a user's method, or a run without the list
         return "its code changed"
     names = sorted({m for m in {*before, *after} if before.get(m) != after.get(m)})
     rest = f" and {len(names) - 2} more" if len(names) > 2 else ""

@@ -27,7 +27,7 @@ from pretrain_bench.harness.planning.stage_specs import (
 
 
 class SuiteSpecs(NamedTuple):
-    """The specs that the cells of a suite name, by their names."""
+    """The specs that the cells of a suite use, by name."""
 
     methods: Mapping[str, Method]
     tasks: Mapping[str, Task]
@@ -35,14 +35,14 @@ class SuiteSpecs(NamedTuple):
     profile: Profile
 
     def of(self, cell: Cell) -> CellSpecs:
-        """Those of one cell."""
+        """The specs of one cell."""
         return CellSpecs(self.methods[cell.method], self.tasks[cell.task], self.budget, self.profile)
 
 
 class Planner:
-    """Makes the stages of cells that share a budget and a profile.
+    """Plans the stages of cells that share a budget and a profile.
 
-    `names` maps each requested dataset to the one that is used (the stand-in of one without data); `data` maps that to its
+    `names` maps each requested dataset to the one in use (the stand-in of a dataset without data); `data` maps that to its
     prepared form.
     """
 
@@ -56,7 +56,7 @@ class Planner:
         self._keys: dict[int, str] = {}
 
     def plan(self, cells: Iterable[Cell]) -> list[PlannedCell]:
-        """Every cell once, with its stages or the reason why it has none. Raises WrongUse for a wrong request."""
+        """Every cell once, with its stages or the reason why it has none. Raises WrongUse for an invalid request."""
         return [self.plan_cell(cell) for cell in self.distinct(cells)]
 
     def distinct(self, cells: Iterable[Cell]) -> Iterator[Cell]:
@@ -77,19 +77,19 @@ class Planner:
                 yield cell
 
     def reads(self, cell: Cell) -> tuple[str, ...]:
-        """The datasets that a cell, as `distinct` gives it, reads: its task's, and its pre-training's."""
+        """The datasets that a cell (from `distinct`) reads: its task's and its pre-training's."""
         target = self.names[self.specs.tasks[cell.task].dataset]
         return (target,) if cell.pretrain_dataset in (NO_DATASET, target) else (target, cell.pretrain_dataset)
 
     def plan_cell(self, cell: Cell) -> PlannedCell:
-        """A cell, as `distinct` gives it, with its stages or the reason why it has none."""
+        """A cell (from `distinct`) with its stages or the reason why it has none."""
         try:
             return PlannedCell(cell, tuple(self.stages(cell)))
         except NotApplicable as reason:
             return PlannedCell(cell, (), str(reason))
 
     def stages(self, cell: Cell) -> list[PlannedStage]:
-        """The stages of a cell, as `distinct` gives it, in the order in which they run. Raises WrongUse for what cannot be."""
+        """The stages of a cell (from `distinct`), in execution order. Raises WrongUse for an impossible cell."""
         features = [self._features_of(cell)] if cell.protocol == "linear" else []
         return [*self._pretrain(cell), *features, self._finetune(cell)]
 
@@ -103,7 +103,7 @@ class Planner:
         return self._pretrained[which]
 
     def _features_of(self, cell: Cell) -> PlannedStage:
-        """The features that a linear probe builds on: the same stage for all shares of labelled scenes."""
+        """The features stage of a linear probe, which all shares of labelled scenes have in common."""
         last = self._pretrain(cell)[-1]
         labels = cell.label_ratio.model_copy(update={"percent": 100.0})
         which = (cell.method, cell.pretrain_dataset, cell.task, str(labels), cell.pretrain_seed)
@@ -120,12 +120,12 @@ class Planner:
             seen = contamination_of(stage.spec, [s.spec for s in self._pretrain(cell)])
             self._finetuned[which] = stage._replace(contamination=seen)
         first, parent = self._finetuned[which], features or last
-        # Cells that differ in their seeds only differ in these two fields. Making a key takes a while, so each is kept.
+        # Cells that differ only in seeds differ in these two fields. Making a key is slow, so each is cached.
         if id(parent) not in self._keys:
             self._keys[id(parent)] = parent.spec.key
         parents = {parent.spec.stage: self._keys[id(parent)]}
         spec = first.spec.model_copy(update={"seed": cell.finetune_seed, "parents": parents})
-        if cell.label_ratio.official:  # its file's hash is known since the split was made
+        if cell.label_ratio.official:  # the split has determined the hash of its file
             cell = cell.model_copy(update={"label_ratio": spec.label_ratio})
         return first._replace(spec=spec, cell=cell)
 

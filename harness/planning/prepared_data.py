@@ -1,4 +1,4 @@
-"""From a dataset's name to its prepared form: the user's data, or the procedural stand-in."""
+"""Resolve a dataset's name to prepared data: the user's data, or the procedural stand-in."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ignore(message: str) -> None:
 
 
 class PreparedDataset(NamedTuple):
-    """A dataset that is ready to be used."""
+    """A dataset that is ready to use."""
 
     dataset: Dataset
     folder: Path
@@ -35,7 +35,7 @@ class PreparedDataset(NamedTuple):
 
     @property
     def is_expected(self) -> bool:
-        """Whether this is what the data are expected to hold: nothing is prepared."""
+        """Whether this is only the expected content: nothing is prepared."""
         from pretrain_bench.benchmarks.datasets.expected import ExpectedManifest
 
         return isinstance(self.manifest, ExpectedManifest)
@@ -46,31 +46,31 @@ class PreparedDataset(NamedTuple):
         return tuple(s.name for s in self.manifest.scenes)
 
     def check_labels(self, scenes: Iterable[str]) -> None:
-        """Raises DataError where a label file of these scenes is no longer what the manifest says: scores would be of others."""
+        """Raises DataError if a label file of these scenes differs from the manifest, since scores would then be wrong."""
         from pretrain_bench.benchmarks.datasets.check import changed_files
 
         changed = next(changed_files(self.folder, self.manifest, scenes), None)
         if changed is not None:
             raise DataError(
-                f"{changed}; it was changed after {self.dataset.name!r} was prepared; delete {self.folder} and run again, which "
-                "prepares the data anew"
+                f"{changed}; it changed after {self.dataset.name!r} was prepared; delete {self.folder} and run again to prepare "
+                "the data anew"
             )
 
     @property
     def tested(self) -> tuple[str, ...]:
-        """Names of the scenes that the layout itself calls test scenes."""
+        """Names of the scenes that the layout marks as test scenes."""
         return tuple(s.name for s in self.manifest.scenes if s.test)
 
 
 def prepared_with_manifest(dataset: str, sha256: str) -> tuple[Path, Manifest]:
-    """The prepared data that a run was made from, by the hash of their manifest. Raises WrongUse where they are not there."""
+    """The prepared data that a run used, by manifest hash. Raises WrongUse if they are missing."""
     for folder in sorted((cache_folder() / "prepared").glob(f"{dataset}-*")):
-        # A folder without a manifest is being prepared, or its preparation was interrupted: look at the others.
+        # A folder without a manifest is being prepared, or was interrupted: continue with the others.
         if (folder / MANIFEST).is_file() and (manifest := read_manifest(folder)).sha256 == sha256:
             return folder, manifest
     raise WrongUse(
-        f"the prepared data of {dataset!r} that this run was made from are not in {cache_folder()}; the `bench run` that made "
-        "it prepares them again, and BENCH_CACHE names another cache"
+        f"the prepared data of {dataset!r} that this run used are not in {cache_folder()}; rerun its `bench run` to prepare them "
+        "again, or set BENCH_CACHE to another cache"
     )
 
 
@@ -85,10 +85,10 @@ class DataSources(NamedTuple):
     """Overrides `frame_stride` and the dataset's own stride."""
     up: UpChoice = "auto"
     stand_ins: bool = True
-    """Whether procedural datasets replace those without data; a plan keeps their names instead."""
+    """Whether procedural datasets replace those without data; plans keep the original names instead."""
 
     def dataset(self, name: str) -> Dataset:
-        """A dataset by name: a procedural one at its size, others in the layout that their root has. Raises WrongUse for an
+        """A dataset by name: a procedural one at its size, others in the layout found at their root. Raises WrongUse for an
         unknown name."""
         from pretrain_bench.benchmarks.datasets.layouts.registry import as_laid_out
 
@@ -96,9 +96,9 @@ class DataSources(NamedTuple):
         return as_laid_out(dataset, self.roots[name]) if name in self.roots else dataset
 
     def resolve(self, name: str, say: Callable[[str], None]) -> str:
-        """The dataset that will be used for `name`: itself where a root is configured or it is procedural, else its stand-in.
+        """The dataset to use for `name`: itself if a root is configured or it is procedural, else its stand-in.
 
-        Raises WrongUse where there is neither.
+        Raises WrongUse if neither exists.
         """
         if name not in self.own and name not in available(Dataset):
             raise WrongUse(f"unknown dataset {name!r}; for one of your own, give its file: --data FILE.yaml=DIR")
@@ -114,7 +114,7 @@ class DataSources(NamedTuple):
         return dataset.stand_in
 
     def stride_of(self, dataset: Dataset) -> int:
-        """Every n-th frame is used: the profile's n, which a dataset of chosen frames overrides, and the user both."""
+        """Every n-th frame is used: n comes from the user, else from a dataset with preselected frames, else from the profile."""
         return self.chosen_stride or dataset.frame_stride or self.frame_stride
 
     def up_of(self, dataset: Dataset) -> UpChoice:
@@ -205,9 +205,9 @@ def parse_data_options(options: Iterable[str], flag: str) -> tuple[dict[str, Pat
 
 
 def _check_own(path: str, dataset: Dataset) -> None:
-    """Raises WrongUse for fields that only datasets that ship can have."""
+    """Raises WrongUse for fields reserved to shipped datasets."""
     if dataset.synthetic:
-        raise WrongUse(f"{path}: synthetic: only the procedural datasets that ship are synthetic; leave it out")
+        raise WrongUse(f"{path}: synthetic: only shipped procedural datasets are synthetic; remove the field")
     for field in ("test_scenes_file", "train_scenes_file", "split_file"):
         if getattr(dataset, field) is not None:
             raise WrongUse(

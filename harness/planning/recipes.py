@@ -1,4 +1,4 @@
-"""The recipe of a stage: the model from its method's folder, filled from the sections of a profile."""
+"""Build the recipe of a stage: the model from its method's folder, filled from the sections of a profile."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ TASK_PREFIX = "tasks."
 def stage_recipe(
     method: Method, stage: MethodStage, profile: Profile, from_task: Mapping[str, Any] | None = None
 ) -> Recipe | None:
-    """The recipe that a stage of pre-training follows under a profile; None for one that has none.
+    """The recipe of a pre-training stage under a profile; None if the stage has none.
 
-    The method's own sections come first, in the order in which the profiles extend each other; or the recipe of the task that the
-    method's file names. Then `from_task` (see `values_from_task`), and what the profile itself says under `methods`. Runs
-    `recipe.py` of the method's folder. Raises WrongUse naming the file and field.
+    Later sources override earlier ones: the method's own sections, in the order in which the profiles extend each other, or
+    the task recipe that the method's file names; then `from_task` (see `values_from_task`); then the profile's own `methods`.
+    Imports `recipe.py` from the method's folder. Raises WrongUse naming the file and field.
     """
     if stage.recipe is None:
         return None
@@ -45,9 +45,9 @@ def stage_recipe(
 
 
 def values_from_task(method: Method, stage: MethodStage, profile: Profile, task: Task) -> dict[str, Any]:
-    """The fields of a stage's recipe that follow the task (`from_task` in the method's file), with their values.
+    """The recipe fields of a stage that follow the task (`from_task` in the method's file), with their values.
 
-    A field that the profile sets under `methods` keeps that value. Raises WrongUse where the task's recipe lacks a field.
+    A field that the profile sets under `methods` keeps that value. Raises WrongUse if the task's recipe lacks a field.
     """
     names = [name for name in stage.from_task if name not in _own_fields(method, stage, profile)]
     if not names:
@@ -68,7 +68,7 @@ def _own_fields(method: Method, stage: MethodStage, profile: Profile) -> dict[st
 
 
 def task_recipe_of(profile: Profile, task: str) -> Recipe:
-    """The recipe of a task in a profile. Raises WrongUse where there is none."""
+    """The recipe of a task in a profile. Raises WrongUse if there is none."""
     recipe = profile.tasks.get(task)
     if recipe is None:
         known = ", ".join(sorted(profile.tasks))
@@ -77,7 +77,7 @@ def task_recipe_of(profile: Profile, task: str) -> Recipe:
 
 
 def finetune_recipe(profile: Profile, task: Task) -> Recipe:
-    """The recipe that a task is fine-tuned with. Raises WrongUse where the profile has none, or one of another kind."""
+    """The fine-tuning recipe of a task. Raises WrongUse if the profile has none, or one of another kind."""
     name = task.name if task.name in profile.tasks else task.recipe or task.name
     recipe = task_recipe_of(profile, name)
     if recipe_kind(recipe) != task.kind:
@@ -89,10 +89,10 @@ def finetune_recipe(profile: Profile, task: Task) -> Recipe:
 
 
 def check_sections(profile: Profile, methods: dict[str, Method]) -> None:
-    """Raises WrongUse where a profile sets a stage that its method does not have."""
+    """Raises WrongUse if a profile configures a stage that its method does not have."""
     for name, stages in profile.methods.items():
         if name not in methods:
-            continue  # a profile may serve methods that this suite does not run
+            continue  # profiles may configure methods that this suite does not run
         known = {s.name for s in methods[name].stages}
         if unknown := set(stages) - known:
             raise WrongUse(
@@ -101,7 +101,7 @@ def check_sections(profile: Profile, methods: dict[str, Method]) -> None:
 
 
 def recipe_model(method: Method, stage: MethodStage) -> type[Recipe]:
-    """The class that `recipe:` of a stage names. Raises WrongUse where the method's folder has no such class."""
+    """The recipe class that a stage names. Raises WrongUse if the method's folder has no such class."""
     assert method.folder is not None and stage.recipe is not None
     where = f"{method.folder / RECIPE_MODULE}.py"
     try:
@@ -116,8 +116,8 @@ def recipe_model(method: Method, stage: MethodStage) -> type[Recipe]:
     model = getattr(module, stage.recipe, None)
     if not (isinstance(model, type) and issubclass(model, Recipe)):
         raise WrongUse(
-            f"{where}: no class {stage.recipe!r} that extends Recipe (pretrain_bench.benchmarks.specs.recipes), which stage "
-            f"{stage.name!r} names as its recipe"
+            f"{where}: no class {stage.recipe!r} that extends Recipe (pretrain_bench.benchmarks.specs.recipes), although stage "
+            f"{stage.name!r} names it as its recipe"
         )
     return model
 

@@ -1,5 +1,4 @@
-"""A registration: the cells of a suite, recorded before it runs, so that an audit can name those that are absent
-later."""
+"""Registrations: the cells of a suite, recorded before it runs, so that an audit can name missing ones later."""
 
 from __future__ import annotations
 
@@ -21,8 +20,7 @@ from pretrain_bench.harness.store.store import write_json
 
 
 class RegisteredCell(Spec):
-    """A cell that is to run, and the key of its fine-tuning: the hash of everything that should determine its
-    result."""
+    """A planned cell, and the key of its fine-tuning: the hash of everything that should determine its result."""
 
     cell: Cell
     key: str
@@ -40,18 +38,18 @@ class Registration(Spec):
 
 
 def register(path: Path, suite: tuple[str, int], cells: Iterable[PlannedCell], key: Path | None) -> Registration:
-    """Write the cells that apply to `path`, and with a `key` (SSH) sign them in `path`.sig; `suite` is its name and version.
+    """Write the applicable cells to `path`, and with a `key` (SSH) sign them in `path`.sig; `suite` is its name and version.
 
-    A file that registers the same cells stays as it is, with its time, so that a command can be repeated. Raises
-    WrongUse if it registers others, EnvironmentCannot where it cannot be written or signed.
+    A file that already registers the same cells is kept with its time, so that a command can be repeated. Raises WrongUse if it
+    registers other cells, and EnvironmentCannot if it cannot be written or signed.
     """
     planned = tuple(RegisteredCell(cell=c.cell, key=c.stages[-1].spec.key) for c in cells if c.stages)
     if path.exists():
         earlier = read_registration(path)
         if earlier.cells != planned:
             raise WrongUse(
-                f"--register {path}: registers {len(earlier.cells)} other cells or keys since {earlier.registered_at}; a "
-                "registration is not changed afterwards; name another file"
+                f"--register {path}: already registers {len(earlier.cells)} other cells or keys since {earlier.registered_at}; "
+                "registrations are never changed, so name another file"
             )
     else:
         earlier = Registration(
@@ -66,9 +64,9 @@ def register(path: Path, suite: tuple[str, int], cells: Iterable[PlannedCell], k
 
 
 def read_registration(path: Path) -> Registration:
-    """A registration. Raises WrongUse where the file is not one."""
+    """Read a registration. Raises WrongUse if the file is not one."""
     try:
         return Registration.model_validate_json(read_plain(path))
     except (OSError, ValidationError) as error:
         why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
-        raise WrongUse(f"{path}: not a registration that `bench run --register` wrote: {why}") from None
+        raise WrongUse(f"{path}: not a registration written by `bench run --register`: {why}") from None

@@ -1,4 +1,4 @@
-"""A user's budget under a new name: runs of the same budget under an earlier name in the store count."""
+"""Recognise a renamed budget: runs in the store under an earlier name of the same budget count."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pretrain_bench.harness.store.store import KINDS, SPEC, Store
 
 
 def known_budget(budget: Budget, methods: Iterable[Method], store: Store) -> tuple[Budget, str | None]:
-    """The budget under the name and version that the store knows it by, and a line that says so.
+    """The budget under the name and version that the store knows it by, and a notice about the renaming.
 
-    One that ships, or that has runs under its own name in the store, keeps that. Compared is what a key holds of a budget:
-    currency, amounts, uniformity, schedule, loader workers and wall time; caps that decide no result may differ.
+    A shipped budget, or one with runs under its own name in the store, keeps its name. Budgets are compared by the fields that
+    enter keys: currency, amounts, uniformity, schedule, loader workers and wall time; other caps may differ.
     """
     if budget.name in available(Budget):
         return budget, None
@@ -27,7 +27,7 @@ def known_budget(budget: Budget, methods: Iterable[Method], store: Store) -> tup
         limits = spec["limits"]
         half = budget.pretrain if kind == "pretrain" else budget.finetune
         if kind == "features" or (spec.get("probe") or {}).get("protocol") == "linear":
-            half = half.model_copy(update={"uniformity": "at_most"})  # these take no step
+            half = half.model_copy(update={"uniformity": "at_most"})  # these stages take no steps
         share = shares.get((spec["method"], spec["stage"])) if kind == "pretrain" else 1.0
         stages[limits["budget"], limits["budget_version"]].append(_Stage(kind, half, share, limits))
     if (budget.name, budget.version) in stages:
@@ -40,8 +40,8 @@ def known_budget(budget: Budget, methods: Iterable[Method], store: Store) -> tup
 
 
 class _Stage(NamedTuple):
-    """A stage of the store: its kind, the half of the budget that it would have, its share of that (None: of a method that is not
-    at hand), and its limits as its spec has them."""
+    """A stage of the store: its kind, the budget half that applies to it, its share of that half (None if its method is not
+    available), and the limits in its spec."""
 
     kind: str
     half: BudgetHalf
@@ -59,13 +59,13 @@ def _is_of(budget: Budget, stage: _Stage) -> bool:
 
 
 def _shows_amounts(stages: list[_Stage], pretrains: bool) -> bool:
-    """Whether these stages show the amount of each half that the suite uses; a pre-training without a share shows none."""
+    """Whether these stages reveal the amount of each half that the suite uses; a pre-training without a share reveals none."""
     shown = {stage.kind == "pretrain" for stage in stages if stage.share}
     return len(shown) >= (2 if pretrains else 1)
 
 
 def _specs(store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Kind and spec of every run; a damaged one is left to the audit."""
+    """Kind and spec of every run; the audit reports damaged ones."""
     for kind in KINDS:
         for folder in sorted((store.root / kind).glob("[!.]*")):
             try:

@@ -40,8 +40,8 @@ MAX_DEFAULT_THREADS = 8
 
 
 class RunOverrides(NamedTuple):
-    """Choices of a command beside its suite: data, machine, executor, and whether a user's own Python code may run. Stages that
-    run `elsewhere` name their device, which this machine may lack."""
+    """Options of a command in addition to its suite: data, machine, executor, and whether a user's own Python code may run.
+    Stages that run `elsewhere` name their device, which this machine may lack."""
 
     data: Sequence[str] = ()
     pretrain_data: Sequence[str] = ()
@@ -59,9 +59,9 @@ class RunOverrides(NamedTuple):
 
 
 class WaitingCell(NamedTuple):
-    """A cell whose stages have no keys yet, with the datasets that are not prepared: their content is part of every key.
+    """A cell whose stages have no keys yet, and its unprepared datasets, whose content is part of every key.
 
-    `stages` are those of the expected size of these datasets, none where a size is not known.
+    `stages` assume the expected size of these datasets; empty if a size is unknown.
     """
 
     cell: Cell
@@ -70,7 +70,7 @@ class WaitingCell(NamedTuple):
 
 
 class ResolvedSuite(NamedTuple):
-    """See the module's text. `names` maps requested datasets to those that are used."""
+    """A suite ready for planning or running. `names` maps requested datasets to those in use."""
 
     suite: Suite
     filters: list[Filter]
@@ -85,13 +85,13 @@ class ResolvedSuite(NamedTuple):
     executor: str
 
     def with_own_images(self, client: DockerClient) -> ResolvedSuite:
-        """The same with the present image ids of users' own methods, which are part of their keys."""
+        """The suite with the present image ids of users' methods, which are part of their keys."""
         from pretrain_bench.harness.executors.image_state import with_image
 
         return self._replace(methods={k: with_image(client, m) if m.image else m for k, m in self.methods.items()})
 
     def cells(self) -> list[Cell]:
-        """The cells, with methods and datasets as the suite names them. Raises WrongUse where there is none."""
+        """The cells, with methods and datasets named as in the suite. Raises WrongUse if there are none."""
         names = {asked: method.name for asked, method in self.methods.items()}
         names |= {asked: task.name for asked, task in self.tasks.items()}
         return cells_of(self.suite, self.budget, self.profile, names, self.filters)
@@ -102,7 +102,7 @@ class ResolvedSuite(NamedTuple):
         return list(dict.fromkeys(name for cell in planner.distinct(self.cells()) for name in planner.reads(cell)))
 
     def prepare(self, strict: bool, progress: ProgressFor, say: Callable[[str], None]) -> list[PlannedCell]:
-        """Prepare every dataset, then plan every cell. Raises WrongUse for what cannot be."""
+        """Prepare every dataset, then plan every cell. Raises WrongUse for an impossible request."""
         data = {name: self.sources.prepare(name, strict, progress, say) for name in self.datasets()}
         return self._planner(data).plan(self.cells())
 
@@ -130,14 +130,14 @@ class ResolvedSuite(NamedTuple):
         return planned, waiting
 
     def check_needs(self) -> None:
-        """Raises NotApplicable where a method cannot be pre-trained on a dataset; reads no data."""
+        """Raises NotApplicable if a method cannot be pre-trained on a dataset; reads no data."""
         for name in self.suite.pretrain_datasets:
             for method in self.methods.values():
                 if method.needs.data:
                     check_needs(method, self.sources.dataset(self.names[name]))
 
     def needs(self) -> list[dict[str, Any]]:
-        """Data sets and images that the cells need: `what`, `state`, `bytes` in the cache (None: unknown), and what to do."""
+        """Datasets and images that the cells need: `what`, `state`, `bytes` in the cache (None: unknown), and what to do."""
         rows = []
         for name in self.datasets():
             dataset = self.sources.dataset(name)
@@ -179,17 +179,17 @@ class ResolvedSuite(NamedTuple):
 
 
 OWN_METHOD_CAPS = ("wall_seconds", "memory_mib", "disk_mib")
-"""Limits that a budget must set before a user's container runs under it."""
+"""Limits that a budget must set before it can run a user's container."""
 
 
 def resolve_named_suite(suite: str, filters: Iterable[str], overrides: RunOverrides) -> ResolvedSuite:
-    """A suite by its name or file. Raises WrongUse, EnvironmentCannot."""
+    """Resolve a suite by name or file. Raises WrongUse, EnvironmentCannot."""
     return resolve_suite(find(Suite, suite), parse_filters(filters), overrides)
 
 
 def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) -> ResolvedSuite:
-    """A suite with everything that it names. Raises WrongUse for what does not exist, EnvironmentCannot for a device or
-    backend that this machine lacks."""
+    """Resolve everything that a suite names. Raises WrongUse for missing items, and EnvironmentCannot for a device or backend
+    that this machine lacks."""
     forget_changed_code()
     budget, profile = budget_and_profile(suite)
     _check_overrides(overrides, profile)
@@ -205,7 +205,7 @@ def resolve_suite(suite: Suite, filters: list[Filter], overrides: RunOverrides) 
     if pretrain_names:
         suite = suite.model_copy(update={"pretrain_datasets": pretrain_names})
     threads = overrides.threads or min(usable_cpus(), MAX_DEFAULT_THREADS)
-    # In containers the backend is the images', and a stage without it ends with that message.
+    # In containers the image provides the backend; a stage in an image without it ends with that message.
     device = overrides.device
     if not overrides.elsewhere:
         device = usable_device("torch" if overrides.executor in ENGINES else overrides.backend, device)
@@ -248,7 +248,7 @@ def _notices_of_backend(backend: str, device: str) -> list[str]:
     """A line where the Triton kernels of a backend cannot run."""
     if backend == "triton" and device == "cpu":
         return [
-            "--backend triton: no GPU is used, so torch makes the products; records say so (numerics: sparse_products)"
+            "--backend triton: without a GPU, torch computes the products; records note it (numerics: sparse_products)"
         ]
     return []
 
@@ -256,11 +256,11 @@ def _notices_of_backend(backend: str, device: str) -> list[str]:
 def _check_distinct(what: str, specs: Mapping[str, Method | Task]) -> None:
     names = [s.name for s in specs.values()]
     if len(set(names)) < len(names):
-        raise WrongUse(f"two {what}s of one name: {', '.join(names)}")
+        raise WrongUse(f"two {what}s have the same name: {', '.join(names)}")
 
 
 def _check_own_method(method: Method, budget: Budget, overrides: RunOverrides) -> None:
-    """Raises WrongUse if a method that needs a user's file or code cannot run with these choices."""
+    """Raises WrongUse if a method that needs a user's file or code cannot run with these options."""
     if any(stage.checkpoint for stage in method.stages) and not method.checkpoints:
         raise WrongUse(f"method {method.name!r} needs checkpoints and a name of yours: --method {FORM}")
     check_trusted(method, overrides.trust_code)
@@ -276,7 +276,7 @@ def _check_own_method(method: Method, budget: Budget, overrides: RunOverrides) -
         return
     if overrides.executor in ENGINES:
         raise WrongUse(
-            f"method {method.name!r} is Python code from outside this project, which containers do not hold; run it with "
+            f"method {method.name!r} is Python code from outside this project, which containers do not include; run it with "
             "--executor bubblewrap or local, or give it an image (image: in its method.yaml)"
         )
 
@@ -300,14 +300,14 @@ def check_trusted(method: Method, trust_code: bool) -> None:
 def _find_task(name: str) -> Task:
     task = find(Task, name)
     if is_path(name) and task.name in available(Task):
-        raise WrongUse(f"{name}: name: {task.name!r} is a task that ships; choose another name")
+        raise WrongUse(f"{name}: name: {task.name!r} is a shipped task; choose another name")
     if is_path(name) and task.recipe is None:
         return task.model_copy(update={"recipe": DEFAULT_RECIPES[task.kind]})
     return task
 
 
 def _data_sources(overrides: RunOverrides, profile: Profile) -> tuple[DataSources, tuple[str, ...]]:
-    """The data sources, and the pre-training dataset that --pretrain-data names, if any."""
+    """The data sources, and the pre-training dataset given by --pretrain-data, if any."""
     roots, own = parse_data_options(overrides.data, "--data")
     pretrain_roots, pretrain_own = parse_data_options(overrides.pretrain_data, "--pretrain-data")
     if len(pretrain_roots) > 1:
@@ -326,8 +326,8 @@ def _data_sources(overrides: RunOverrides, profile: Profile) -> tuple[DataSource
 
 
 def _check_roots(roots: Mapping[str, Path]) -> None:
-    """Raises WrongUse for a root that is not a folder, before anything is prepared, which may take minutes. `roots` are those of
-    the datasets in use: `bench.yaml` may name a disk that is not here."""
+    """Raises WrongUse for a root that is not a folder, before preparation, which may take minutes. `roots` are those of
+    datasets in use, since `bench.yaml` may name an absent disk."""
     for name, folder in roots.items():
         with reading(folder):
             is_folder = folder.is_dir()
@@ -338,13 +338,14 @@ def _check_roots(roots: Mapping[str, Path]) -> None:
 def cells_of(
     suite: Suite, budget: Budget, profile: Profile, names: Mapping[str, str], filters: list[Filter]
 ) -> list[Cell]:
-    """The cells of a suite. It may name methods and tasks by path; cells, as records, have the names in their files (`names`).
+    """The cells of a suite. The suite may name methods and tasks by path; cells, like records, use the names in their files
+    (`names`).
 
-    Raises WrongUse where there is none.
+    Raises WrongUse if there are none.
     """
     cells = list(suite.cells(budget.name, profile.name, filters, names))
     if not cells:
-        raise WrongUse(f"suite {suite.name!r} has no cell that is not excluded")
+        raise WrongUse(f"suite {suite.name!r} excludes all of its cells")
 
     def named(cell: Cell) -> Cell:
         fields = {axis: names.get(getattr(cell, axis), getattr(cell, axis)) for axis in ("method", "task")}

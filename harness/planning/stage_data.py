@@ -1,4 +1,4 @@
-"""What a stage may read of a dataset: its scenes, and the view of its data."""
+"""The data that a stage may read: scenes of a dataset, and a view of them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 
 
 def left_out_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ...]:
-    """Prefixes of the scenes of a dataset that the profile leaves out."""
+    """Prefixes of the scenes of a dataset that the profile excludes."""
     return profile.left_out_scenes.get(source.dataset.name, ())
 
 
 def used_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ...]:
-    """All scenes but those that the profile leaves out."""
+    """All scenes except those that the profile excludes."""
     left_out = left_out_scenes(source, profile)
     return tuple(s for s in source.scenes if not (left_out and s.startswith(left_out)))
 
 
 def labelled_scenes(source: PreparedDataset, scenes: tuple[str, ...], kind: str) -> tuple[str, ...]:
-    """The scenes that have the inputs of a task of this kind. Raises NotApplicable where none does."""
+    """The scenes that have the inputs of a task of this kind. Raises NotApplicable if none has."""
     try:
         return scenes_for_task(source.manifest, scenes, kind)
     except DataError as error:
@@ -32,8 +32,8 @@ def labelled_scenes(source: PreparedDataset, scenes: tuple[str, ...], kind: str)
 
 
 def pretrain_scenes(source: PreparedDataset, profile: Profile) -> tuple[str, ...]:
-    """Scenes that may be pre-trained on: with J-25 `train`, only those of the official training list where the dataset has
-    one, and never one that it names as a test scene. Raises WrongUse where none is left."""
+    """Scenes to pre-train on: with J-25 `train` only those of the official training list, if the dataset has one, and never a
+    designated test scene. Raises WrongUse if none is left."""
     if profile.pretrain_scenes == "all":
         return used_scenes(source, profile)
     test = scenes_for_testing(source.scenes, source.dataset, source.tested)
@@ -69,7 +69,7 @@ def task_view(target: PreparedDataset, task: Task) -> DataView:
 
 
 def data_view(source: PreparedDataset, labels: bool, scenes: tuple[str, ...], kind: str = "semantic") -> DataView:
-    """The view of a dataset with or without labels; the classes of a `kind` of task are in it where labels are."""
+    """The view of a dataset with or without labels; with labels it includes the classes of the `kind` of task."""
     boxes = {
         "classes": source.dataset.detected_classes,
         "heading_bins": source.dataset.heading_bins,

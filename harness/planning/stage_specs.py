@@ -1,4 +1,4 @@
-"""A cell becomes stages: pre-training (one or more), then fine-tuning, each with the key of its result."""
+"""Turn cells into stages: pre-training (one or more), then fine-tuning, each with the key of its result."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ from pretrain_bench.harness.planning.stage_data import (
 
 NO_DATASET = "none"
 TRANSFER = "transfer"
-"""A field of a method's recipe that does not affect pre-training: it is part of the fine-tuning's key only."""
+"""A recipe field that does not affect pre-training, and so is part of the fine-tuning's key only."""
 
 
 class Machine(NamedTuple):
-    """The user's choices that are part of a key because they can change bits."""
+    """The user's choices that are part of a key because they can change results."""
 
     threads: int
     sparse_backend: str
     device: str
     imagenet_weights: Path | None = None
     label_files: Mapping[str, LabelFile] = {}
-    """Files of official label lists, by the name of the list."""
+    """Files of official label lists, by list name."""
 
 
 class PlannedStage(NamedTuple):
@@ -75,11 +75,11 @@ class PlannedStage(NamedTuple):
     contamination: Contamination | None = None
     label_file: Path | None = None
     left_out_scenes: tuple[str, ...] = ()
-    """Prefixes of the scenes that its profile leaves out."""
+    """Prefixes of the scenes that its profile excludes."""
 
     @property
     def long_title(self) -> str:
-        """The title, with the fields that follow the task: pre-trainings of one name may differ in these."""
+        """The title with the fields that follow the task, in which pre-trainings with equal names may differ."""
         recipe = self.spec.recipe or {}
         return self.title + "".join(f", {name} {recipe[name]}" for name in self.spec.from_task)
 
@@ -129,9 +129,9 @@ class CellSpecs(NamedTuple):
 def pretrain_stages(
     specs: CellSpecs, source: PreparedDataset | None, seed: int, machine: Machine
 ) -> list[PlannedStage]:
-    """The stages that make a method's backbone, in the order in which they run; raises WrongUse as `finetune_stage`.
+    """The stages that make a method's backbone, in execution order; raises WrongUse as `finetune_stage`.
 
-    They depend on the task of `specs` only where the method's file says so (`from_task`).
+    They depend on the task of `specs` only if the method's file says so (`from_task`).
     """
     method, task, budget, profile = specs
     planned: list[PlannedStage] = []
@@ -176,20 +176,20 @@ def pretrain_stages(
 def features_stage(
     cell: Cell, specs: CellSpecs, target: PreparedDataset, machine: Machine, last: PlannedStage
 ) -> PlannedStage:
-    """The features of the backbone that the `last` pre-training stage of a cell leaves, for its linear probes at all shares of
-    labelled scenes. Raises as `finetune_stage`."""
+    """The features of the backbone from a cell's `last` pre-training stage, for its linear probes at all shares of labelled
+    scenes. Raises as `finetune_stage`."""
     method, task, budget, profile = specs
     _check_labels(cell, task)
     _check_cell(cell, specs, target, last)
     if getattr(last.recipe, TRANSFER, "all") != "all":
         raise NotApplicable(
-            f"protocol 'linear': under profile {profile.name!r} method {method.name!r} hands over its encoder only, and a linear "
-            "probe reads what the decoder gives; use --protocol decoder"
+            f"protocol 'linear': under profile {profile.name!r} method {method.name!r} transfers only its encoder, but a linear "
+            "probe reads the decoder's output; use --protocol decoder"
         )
-    # Points are drawn in each scene and so change rows; a share of scenes changes the scenes of a probe.
+    # Drawing points within scenes changes the rows of features; a share of scenes only selects scenes for a probe.
     labels, split, label_file = _split(target, specs, cell.label_ratio.model_copy(update={"percent": 100.0}), machine)
     recipe = finetune_recipe(profile, task)
-    assert isinstance(recipe, SemanticRecipe)  # other kinds are n/a
+    assert isinstance(recipe, SemanticRecipe)  # other kinds are inapplicable
     features = profile.probes.linear.features.model_dump()
     spec = StageSpec.model_validate(
         {
@@ -225,8 +225,8 @@ def finetune_stage(
     """The evaluation of a cell on `target` after its `last` pre-training stage, by fine-tuning or by a probe; a linear probe
     builds on the `features` of that stage.
 
-    Raises WrongUse for what cannot be: a method on a dataset that lacks what it needs, a task without a recipe in the profile, an
-    unsupported currency.
+    Raises WrongUse for an impossible evaluation: a dataset that lacks what the method needs, a task without a recipe in the
+    profile, an unsupported currency.
     """
     method, task, budget, profile = specs
     recipe = finetune_recipe(profile, task)
@@ -236,11 +236,11 @@ def finetune_stage(
     transfer = getattr(last.recipe, TRANSFER, "all")
     if isinstance(probe, DecoderProbe) and probe.uses_decoder and transfer != "all":
         raise NotApplicable(
-            f"protocol 'decoder', start kept: under profile {profile.name!r} method {method.name!r} hands over its encoder only"
+            f"protocol 'decoder', start kept: under profile {profile.name!r} method {method.name!r} transfers only its encoder"
         )
     half = _without_steps(budget.finetune) if isinstance(probe, LinearProbe) else budget.finetune
     ratio, split, label_file = _split(target, specs, cell.label_ratio, machine)
-    # Epochs are those of all labels, so that a lower label ratio changes the labels and not the number of steps (spec I-29).
+    # Epochs count all labels, so that a lower label ratio changes the labels but not the number of steps (spec I-29).
     recipe = recipe.for_scenes(len(_split(target, specs, LabelRatio(), machine).split.train))
     for part, names in (("training", split.train), ("test", split.test)):
         check_classes(target, names, task.kind, part, task.classes)
@@ -275,7 +275,7 @@ def finetune_stage(
 
 
 def _check_labels(cell: Cell, task: Task) -> None:
-    """Raises WrongUse for a label ratio in points or boxes that the task does not have."""
+    """Raises WrongUse for a label ratio in points or boxes that does not fit the task."""
     if cell.label_ratio.boxes is not None and task.kind != "detection":
         raise WrongUse(f"label ratio {cell.label_ratio}: task {task.name!r} has no boxes; give per cent or points")
     if cell.label_ratio.points is not None and task.kind == "detection":
@@ -290,8 +290,8 @@ def _check_cell(cell: Cell, specs: CellSpecs, target: PreparedDataset, last: Pla
 
 
 def _split(target: PreparedDataset, specs: CellSpecs, ratio: LabelRatio, machine: Machine) -> OfficialSplit:
-    """The scenes of a task that its kind can use, divided. Raises NotApplicable where there are none, or where an official list
-    does not fit task or data."""
+    """Divide the scenes that a task's kind can use. Raises NotApplicable if there are none, or if an official list does not
+    fit task or data."""
     scenes, selection = (
         labelled_scenes(target, used_scenes(target, specs.profile), specs.task.kind),
         specs.profile.selection,
@@ -305,12 +305,12 @@ def _split(target: PreparedDataset, specs: CellSpecs, ratio: LabelRatio, machine
 
 
 def _without_steps(half: BudgetHalf) -> BudgetHalf:
-    """A half of a budget for a stage without optimiser steps: its amount is a cap, not an amount to use up."""
+    """A budget half for a stage without optimiser steps: its amount is a cap, not an amount to use up."""
     return half.model_copy(update={"uniformity": "at_most"})
 
 
 def features_title(method: str, task: str) -> str:
-    """What the features of linear probes are called wherever stages are listed."""
+    """The title of linear-probe features in lists of stages."""
     return f"{method} -> {task}: features"
 
 
@@ -354,7 +354,7 @@ def _weights_sha256(machine: Machine) -> str | None:
 
 
 def _check_currency(spec: StageSpec, method: Method) -> None:
-    """Raises WrongUse, naming the method, for a currency that a stage cannot be limited by."""
+    """Raises WrongUse, naming the method, for a currency that cannot limit a stage."""
     currency = spec.limits.currency
     where = f"budget {spec.limits.budget!r}, {spec.kind}: currency {currency.value!r}"
     if spec.kind == "pretrain" and currency not in method.currencies:

@@ -1,1 +1,1 @@
-"""Runs stages: the scheduler of all stages, the runner of one stage, and the checks of what a stage leaves."""
+"""Run stages: the scheduler of all stages, the runner of one stage, and the checks of its output."""

@@ -1,4 +1,4 @@
-"""A stage's own account of itself: the events that it wrote while it ran."""
+"""A stage's own account: the events that it wrote while running."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class StageAccount:
         self.end: End | None = None
 
     def add(self, event: object) -> None:
-        """Take one event; objects of other kinds are ignored."""
+        """Add one event; other objects are ignored."""
         if isinstance(event, Start):
             self.started, self.last_step = True, event.resumed_from
             self.numerics = clean_items(event.numerics)
@@ -34,4 +34,4 @@ class StageAccount:
     def _add_warning(self, message: str) -> None:
         """Keep each warning once, and at most MAX_ITEMS of them."""
         if message not in self.warnings and len(self.warnings) <= MAX_ITEMS:
-            self.warnings.append(message if len(self.warnings) < MAX_ITEMS else "there were more warnings")
+            self.warnings.append(message if len(self.warnings) < MAX_ITEMS else "more warnings were dropped")

@@ -14,7 +14,7 @@ ROUNDING = 1e-9
 
 
 class Capacity(NamedTuple):
-    """Processors, memory and GPU ids of a machine, or of a part of it."""
+    """Processors, memory and GPU ids of a machine, or of part of it."""
 
     cpus: int
     memory_mib: int
@@ -22,7 +22,7 @@ class Capacity(NamedTuple):
 
 
 class Demand(NamedTuple):
-    """Processors, memory and number of GPUs that a stage may use; less than one GPU is a share of one."""
+    """Processors, memory and number of GPUs that a stage may use; a number below 1 is a share of one GPU."""
 
     cpus: int
     memory_mib: int
@@ -30,14 +30,14 @@ class Demand(NamedTuple):
 
 
 def whole_machine(device: str) -> Capacity:
-    """The capacity that this process may use; GPUs only where `device` is cuda."""
+    """The capacity available to this process; GPUs only if `device` is cuda."""
     return Capacity(usable_cpus(), usable_memory_bytes() >> 20, gpu_ids() if device == "cuda" else ())
 
 
 def gpu_ids() -> tuple[str, ...]:
-    """The GPUs that CUDA offers to this process, as UUIDs where torch knows them: those mean the same device to CUDA, NVML and a
-    container engine, in any order of devices. Otherwise as CUDA counts them, from 0: device files have other numbers where a
-    container holds some of a machine's."""
+    """GPUs that CUDA offers to this process, as UUIDs if torch knows them: these identify a device to CUDA, NVML and container
+    engines in any order. Otherwise by CUDA's index from 0, since device files are numbered differently in containers with only
+    some of a machine's GPUs."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible == "":
         return ()
@@ -45,7 +45,7 @@ def gpu_ids() -> tuple[str, ...]:
     uuids = _cuda_uuids()
     if (
         names[0] and not names[0].isdigit()
-    ):  # UUIDs; torch may know the whole GPU's where only a part of it (MIG) is given
+    ):  # given UUIDs: with a part of a GPU (MIG) torch may only know the UUID of the whole one
         return tuple(names[: len(uuids)])
     files = len(list(Path("/dev").glob("nvidia[0-9]*")))
     return uuids or tuple(map(str, range(files)))
@@ -63,15 +63,15 @@ def _cuda_uuids() -> tuple[str, ...]:
 
 
 def asked(planned: PlannedStage) -> Demand:
-    """What a stage's specs ask for: threads and loader processes, its memory cap (0 without one), and its GPUs."""
+    """The demand in a stage's specs: threads and loader processes, its memory cap (0 without one), and its GPUs."""
     spec, caps = planned.spec, planned.caps
     gpus = (caps.gpus or 1) if spec.device == "cuda" else 0
     return Demand(spec.threads + spec.limits.loader_workers, caps.memory_mib or 0, gpus)
 
 
 def demand(planned: PlannedStage, capacity: Capacity) -> Demand:
-    """The most that a stage may use, at most the whole capacity. Without a cap on memory a stage takes all of it, or the part
-    that belongs to its GPUs."""
+    """The maximum use of a stage, limited to the whole capacity. Without a memory cap a stage takes all memory, or the part that
+    belongs to its GPUs."""
     cpus, memory_mib, gpus = asked(planned)
     gpus = min(len(capacity.gpus), gpus)
     uncapped_mib = int(capacity.memory_mib * gpus / len(capacity.gpus)) if gpus else capacity.memory_mib
@@ -79,14 +79,14 @@ def demand(planned: PlannedStage, capacity: Capacity) -> Demand:
 
 
 class FreeCapacity:
-    """What is free of a capacity. Stages that need less than a whole GPU share one."""
+    """The free part of a capacity. Stages that need less than a whole GPU share one."""
 
     def __init__(self, capacity: Capacity) -> None:
         self._cpus, self._memory_mib = capacity.cpus, capacity.memory_mib
         self._gpus = dict.fromkeys(capacity.gpus, 1.0)
 
     def gpus_for(self, need: Demand) -> tuple[str, ...] | None:
-        """The GPUs that a stage of this demand would get, none for one without; None where it does not fit."""
+        """The GPUs that a stage with this demand would get, empty if it needs none; None if it does not fit."""
         if self._cpus <= 0 or need.cpus > self._cpus or need.memory_mib > self._memory_mib:
             return None
         if need.gpus >= 1 or need.gpus == 0:
@@ -96,11 +96,11 @@ class FreeCapacity:
         return (min(shared)[1],) if shared else None
 
     def take(self, need: Demand, gpus: Iterable[str]) -> None:
-        """Take a demand on these GPUs."""
+        """Reserve a demand on these GPUs."""
         self._add(need, gpus, -1)
 
     def give_back(self, need: Demand, gpus: Iterable[str]) -> None:
-        """Free a demand that was taken."""
+        """Release a reserved demand."""
         self._add(need, gpus, 1)
 
     def _add(self, need: Demand, gpus: Iterable[str], sign: int) -> None:

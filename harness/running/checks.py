@@ -1,4 +1,4 @@
-"""Checks the artifacts of a stage, which are untrusted, before they are used."""
+"""Check the untrusted artifacts of a stage before they are used."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DTYPES = {"F32": np.float32, "I64": np.int64, "F64": np.float64, "F16": np.floa
 
 
 class TensorEntry(Spec):
-    """One tensor in the header of a safetensors file; only dtypes that the networks of this project have."""
+    """One tensor in the header of a safetensors file; only dtypes used by this project's networks."""
 
     dtype: Literal["F16", "F32", "F64", "I64"]
     shape: tuple[NonNegativeInt, ...]
@@ -37,7 +37,7 @@ _ENTRIES: TypeAdapter[dict[str, TensorEntry]] = TypeAdapter(dict[str, TensorEntr
 
 
 class InvalidOutput(DataError):
-    """The artifacts of a stage cannot be used."""
+    """Unusable artifacts of a stage."""
 
 
 def check_plain(artifacts: Path) -> None:
@@ -48,7 +48,7 @@ def check_plain(artifacts: Path) -> None:
     for path in sorted(artifacts.rglob("*")):
         if path.is_symlink() or not (path.is_dir() or path.is_file()) or (path.is_file() and path.stat().st_nlink != 1):
             raise InvalidOutput(
-                f"artifacts/{path.relative_to(artifacts)}: a link or special file; only plain files are taken"
+                f"artifacts/{path.relative_to(artifacts)}: a link or special file; only plain files are accepted"
             )
 
 
@@ -62,7 +62,7 @@ def _check_few(artifacts: Path) -> None:
                 count += 1
                 if count > MAX_ENTRIES or depth > MAX_DEPTH:
                     raise InvalidOutput(
-                        f"artifacts/ holds more than {MAX_ENTRIES} entries or {MAX_DEPTH} folders in each other"
+                        f"artifacts/ holds more than {MAX_ENTRIES} entries or {MAX_DEPTH} nested folders"
                     )
                 if not entry.name.isprintable():
                     raise InvalidOutput(f"artifacts/: a name with control characters: {entry.name!r}")
@@ -75,9 +75,9 @@ def _check_few(artifacts: Path) -> None:
 
 
 def check_pretrain(spec: StageSpec, artifacts: Path, last: bool) -> None:
-    """Check that a pre-training stage left finite tensors, and the `last` one a whole backbone of the right shapes.
+    """Check that a pre-training stage left finite tensors, and that the `last` one left a complete backbone of the right shapes.
 
-    Raises InvalidOutput, naming the file and the tensor.
+    Raises InvalidOutput naming the file and the tensor.
     """
     for path in artifacts.rglob("*"):
         if path.is_file() and path.suffix not in PRETRAIN_SUFFIXES:
@@ -102,7 +102,7 @@ def check_pretrain(spec: StageSpec, artifacts: Path, last: bool) -> None:
         known = {*backbone_shapes(spec.network), f"{HEAD_PREFIX}kernel", f"{HEAD_PREFIX}bias"}
         extra = sorted(set(shapes) - known)
         if extra:
-            raise InvalidOutput(f"backbone.safetensors: unknown tensor {extra[0]!r}; a projection head stays behind")
+            raise InvalidOutput(f"backbone.safetensors: unknown tensor {extra[0]!r}; do not save a projection head")
     for path in files:
         check_finite(path)
 
@@ -136,14 +136,14 @@ def read_header(path: Path) -> tuple[dict[str, TensorEntry], int]:
         for name, entry in entries.items():
             begin, end = entry.data_offsets
             if end - begin != math.prod(entry.shape) * np.dtype(_DTYPES[entry.dtype]).itemsize:
-                raise ValueError(f"the size of tensor {name!r} does not fit its shape")
+                raise ValueError(f"the size of tensor {name!r} does not match its shape")
         stop = 0
         for begin, end in sorted(entry.data_offsets for entry in entries.values()):
             if begin != stop:
                 raise ValueError("its tensors overlap, or leave gaps")
             stop = end
         if path.stat().st_size != 8 + length + stop:
-            raise ValueError("the file is shorter or longer than its header says")
+            raise ValueError("the length of the file does not match its header")
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidOutput(f"{path.name}: not a safetensors file: {first['loc']}: {first['msg']}") from None
@@ -160,12 +160,12 @@ def check_finite(path: Path) -> None:
         values = np.fromfile(path, dtype=_DTYPES[entry.dtype], count=count, offset=offset)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             bad = int((~np.isfinite(values)).sum())
-            raise InvalidOutput(f"{path.name}: tensor {name!r} has {bad} values that are not finite")
+            raise InvalidOutput(f"{path.name}: tensor {name!r} has {bad} non-finite values")
 
 
 def weights_sample(path: Path, each: int = 8) -> NDArray[np.float32]:
-    """(N,) the first `each` values of every kernel (a tensor of two or more dimensions) of a safetensors file, by name: enough to
-    tell two trainings apart. Raises InvalidOutput for a damaged file, OSError for one that cannot be opened."""
+    """(N,) the first `each` values of every kernel (tensor with two or more dimensions) of a safetensors file, by name: enough to
+    distinguish two trainings. Raises InvalidOutput for a damaged file, and OSError if it cannot be opened."""
     entries, start = read_header(path)
     values = [
         np.fromfile(

@@ -1,7 +1,7 @@
-"""Checks that a method conforms to the contract, by running it: the suite behind `bench methods check`.
+"""Check that a method conforms to the contract by running it: the suite behind `bench methods check`.
 
 Every check runs the method's stages through an executor on small prepared data, in a store of its own, with a budget of a few
-steps. The checks do not depend on how a method works: like the harness, they see specs, events, artifacts and records.
+steps. Checks do not depend on a method's implementation: like the harness, they only see specs, events, artifacts and records.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PROFILE = "smoke"
 
 
 class CheckResult(NamedTuple):
-    """The result of one check: its name, the verdict, and what was seen, in words."""
+    """The result of one check: its name, the verdict, and an explanation."""
 
     check: str
     verdict: Literal["ok", "failed", "n/a"]
@@ -47,7 +47,7 @@ class CheckResult(NamedTuple):
 
 
 class Interrupting(Silent):
-    """Shows nothing, and interrupts the first stage that reaches step `stop_at`, once, as Ctrl-C would."""
+    """Shows nothing, and interrupts once, like Ctrl-C, the first stage that reaches step `stop_at`."""
 
     def __init__(self, stop_at: int) -> None:
         self.stop_at: int | None = stop_at
@@ -64,7 +64,7 @@ class Interrupting(Silent):
 
 
 class PretrainElsewhere:
-    """Pre-trains with one executor and fine-tunes with another: a user's image, then this project's own code."""
+    """Pre-trains with one executor (a user's image) and fine-tunes with another (this project's code)."""
 
     def __init__(self, pretrain: Executor, finetune: Executor) -> None:
         self.pretrain, self.finetune = pretrain, finetune
@@ -89,7 +89,7 @@ class Conformance:
         self.budget = Budget(name="check", version=1, pretrain=_half(steps), finetune=_half(FINETUNE_STEPS))
 
     def run(self) -> Iterator[CheckResult]:
-        """Run the checks and yield each result. A check that raises has failed; only a fault of this program is raised."""
+        """Run the checks and yield each result. A check that raises an expected error has failed; other errors are raised."""
         yield self._refusals()
         whole = self._guarded("run", self._runs)
         yield whole
@@ -145,12 +145,12 @@ class Conformance:
         for planned in self._planned()[:-1]:
             events = self._read_events("whole", planned)
             if not events or not isinstance(events[0], Start) or not isinstance(events[-1], End):
-                raise _Failed(f"{planned.title}: the events do not begin with start and stop with end")
+                raise _Failed(f"{planned.title}: events do not start with start and finish with end")
             if not any(isinstance(e, Usage) for e in events):
                 raise _Failed(f"{planned.title}: no usage event")
             steps = [e.step for e in events if isinstance(e, Step)]
             if steps != sorted(set(steps)):
-                raise _Failed(f"{planned.title}: step numbers do not rise")
+                raise _Failed(f"{planned.title}: step numbers do not increase")
             health = sorted({name for e in events if isinstance(e, Step) for name in e.health})
             seen.append(f"{planned.spec.stage}: {len(steps)} steps, health of {len(health)} kinds")
         return "; ".join(seen)
@@ -166,7 +166,7 @@ class Conformance:
                 )
             total += ledger.optimizer_steps
         if total > self.budget.pretrain.amount:
-            raise _Failed(f"{total} steps over all stages, the budget allows {self.budget.pretrain.amount:g}")
+            raise _Failed(f"{total} steps over all stages, but the budget allows {self.budget.pretrain.amount:g}")
         return f"{total} of {self.budget.pretrain.amount:g} steps over all stages"
 
     def _transferred(self) -> str:
@@ -179,28 +179,28 @@ class Conformance:
         if not self.method.needs.data:
             raise _NotApplicable("it reads no data")
         if self.method.needs.labels:
-            raise _NotApplicable("it is given the labels, and says so in its method file")
+            raise _NotApplicable("it receives labels, as its method file declares")
         blind = self.folder / "blind"
         shutil.copytree(self.source.folder / UNLABELLED, blind / UNLABELLED)
         if (blind / LABELLED).exists():
             raise _Failed("the copy holds labels")
         self._same_bits("blind", self.source._replace(folder=blind))
-        return "the same bits on a copy of the data that has no labels at all"
+        return "bit-identical on a copy of the data without any labels"
 
     def _repeats(self) -> str:
         self._same_bits("again", self.source)
-        return "the same bits from the same key in an empty store"
+        return "bit-identical when repeated with the same key in an empty store"
 
     def _seeds(self) -> str:
         self._run_stages("seed", seed=1)
         if self._hashes("seed", seed=1) == self._hashes("whole"):
-            raise _Failed("seed 1 gives the backbone of seed 0")
-        return "seed 1 gives another backbone"
+            raise _Failed("seed 1 gives the same backbone as seed 0")
+        return "seed 1 gives a different backbone"
 
     def _resumes(self) -> str:
         stages = [p for p in self._planned()[:-1] if any(isinstance(e, Step) for e in self._read_events("whole", p))]
         if not stages:
-            raise _NotApplicable("it takes no step")
+            raise _NotApplicable("it takes no steps")
         display = Interrupting(stop_at=STEPS_A_STAGE // 2)
         try:
             self._run_stages("resumed", display=display)
@@ -209,8 +209,8 @@ class Conformance:
         else:
             raise _Failed("it ran to its end instead of stopping on Ctrl-C")
         if self._hashes("resumed") != self._hashes("whole"):
-            raise _Failed("interrupted and resumed, it gives other bits")
-        return f"interrupted after step {STEPS_A_STAGE // 2} of its first stage and resumed: the same bits"
+            raise _Failed("interrupted and resumed, it is not bit-identical")
+        return f"interrupted after step {STEPS_A_STAGE // 2} of its first stage and resumed: bit-identical"
 
     # ------------------------------------------------------------------------------------------------------ running
 
@@ -268,11 +268,11 @@ class Conformance:
 
 
 class _Failed(Exception):
-    """A check failed; the message says why."""
+    """A failed check, with the reason."""
 
 
 class _NotApplicable(Exception):
-    """A check does not apply to this method; the message says why."""
+    """A check that does not apply to this method, with the reason."""
 
 
 def _half(steps: int) -> BudgetHalf:

@@ -1,4 +1,4 @@
-"""How progress is shown: of preparing data, and of running stages."""
+"""The interface for showing progress of data preparation and running stages."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Protocol
 
 
 class Display(Protocol):
-    """Shows progress. Stages may run in several threads, so the methods may be called from any of them."""
+    """Shows progress. Methods may be called from any thread, since stages may run in several."""
 
     def say(self, message: str) -> None:
         """Show one line of text."""
 
     def progress(self, title: str) -> Callable[[Iterable[str]], Iterable[str]]:
-        """Return a function that wraps the items of a loop and shows how far the loop is."""
+        """Return a function that wraps the items of a loop and shows its progress."""
 
     def stage(self, title: str) -> Callable[[object], None]:
-        """Show that a stage has started; returns the function that takes the stage's events."""
+        """Show that a stage has started; returns the function that receives its events."""
 
     def stage_ended(self, on_event: Callable[[object], None]) -> None:
-        """Show that the stage has ended whose events `on_event` takes."""
+        """Show that the stage whose events go to `on_event` has ended."""
 
 
 class Silent:
@@ -29,7 +29,7 @@ class Silent:
         """Ignore the message."""
 
     def progress(self, title: str) -> Callable[[Iterable[str]], Iterable[str]]:
-        """Return a function that returns the items as they are."""
+        """Return a function that returns the items unchanged."""
         return lambda items: items
 
     def stage(self, title: str) -> Callable[[object], None]:

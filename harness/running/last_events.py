@@ -1,4 +1,4 @@
-"""The events at both ends of a stage's file, which may be long: what it is and how far it has come."""
+"""Read the first and last events of a stage's possibly long file, for its identity and progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TAIL_BYTES = 1 << 16
 
 
 def first_and_last(path: Path) -> Iterator[Event]:
-    """The events at the beginning and at the end of a file, which may be long."""
+    """The events at the beginning and end of a possibly long file."""
     try:
         with open_plain(path, os.O_RDONLY) as file:
             size = os.fstat(file.fileno()).st_size
@@ -30,6 +30,6 @@ def first_and_last(path: Path) -> Iterator[Event]:
 
 
 def last_step(store: Store, key: str) -> int:
-    """The last step that a stage under way has reported, 0 where there is none."""
+    """The last step that a running stage has reported; 0 if none."""
     events = first_and_last(store.partial(key) / "root/out" / EVENTS_FILE)
     return max((event.step for event in events if isinstance(event, Step)), default=0)

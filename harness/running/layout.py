@@ -1,4 +1,4 @@
-"""Lays out the folders that a stage reads and writes, as the container contract says."""
+"""Lay out the folders that a stage reads and writes, as the container contract defines."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from pretrain_bench.harness.planning.code_digest import folder_files, folder_sha
 from pretrain_bench.harness.planning.stage_specs import PlannedStage
 
 IN_CONTAINER = Path("/bench")
-"""Where a container sees the folders of its stage."""
+"""Path of a stage's folders inside a container."""
 
 
 def lay_out(root: Path, planned: PlannedStage, parents: Mapping[str, Path], weights: Path | None) -> None:
-    """Make the folders of a planned stage below `root`; `out/` keeps the state of an earlier attempt.
+    """Create the folders of a planned stage below `root`; `out/` keeps the state of an earlier attempt.
 
-    `parents` maps the name of each earlier stage to the folder of its artifacts; `weights` is the file of ImageNet weights.
-    Raises WrongUse where the user's own method, or the file of an official label list, changed meanwhile.
+    `parents` maps earlier stages to the folders of their artifacts; `weights` is the file of ImageNet weights. Raises WrongUse
+    if a user's method, or the file of an official label list, has changed meanwhile.
     """
     lay_out_folders(root, planned.spec, planned.data.folder if planned.data else None, parents, weights)
     if planned.checkpoint_file is not None:
@@ -49,9 +49,9 @@ def lay_out(root: Path, planned: PlannedStage, parents: Mapping[str, Path], weig
 def with_users_paths(
     text: str, root: Path, planned: PlannedStage, parents: Mapping[str, Path], weights: Path | None
 ) -> str:
-    """A message of a stage with the files that its folders were laid out from: prepared data, earlier runs, weights.
+    """Replace a stage's paths in its message by the files that they were laid out from: prepared data, earlier runs, weights.
 
-    What else is below `root` is named from there on, such as out/artifacts/x.
+    Other paths below `root` become relative to it, such as out/artifacts/x.
     """
     own = {f"parents/{stage}": folder for stage, folder in parents.items()}
     if planned.data is not None:
@@ -66,27 +66,27 @@ def with_users_paths(
         own[f"in/{METHOD_FOLDER}"] = planned.method_folder
     users = {f"{base}/{place}": str(source) for place, source in own.items() for base in (root, IN_CONTAINER)}
     places = "|".join(re.escape(place) for place in sorted(users, key=len, reverse=True))
-    if places:  # all at once: a user's folder may have the name of one of ours
+    if places:  # in one pass: a user's folder may be named like one of ours
         text = re.sub(rf"(?<![\w./-])(?:{places})(?![\w.-])", lambda match: users[match[0]], text)
     return text.replace(f"{root}/", "").replace(f"{root.parent}/", "").replace(str(root), "the stage's folder")
 
 
 def _link_checkpoint(file: CheckpointFile, target: Path) -> None:
-    """Hand the user's checkpoint to the stage. Raises WrongUse where it is no longer the file that was planned."""
+    """Link the user's checkpoint into the stage's folders. Raises WrongUse if the file has changed since planning."""
     if size_and_sha256(file.path)[1] != file.sha256:
         raise WrongUse(f"{file.path}: changed since this command started; run it again")
     symlink_or_copy(file.path.resolve(), target)
 
 
 def _copy_label_file(file: Path, target: Path, spec: StageSpec) -> None:
-    """Copy the file with the labelled rows. Raises WrongUse where it is no longer the file that was planned."""
+    """Copy the file of labelled rows. Raises WrongUse if it has changed since planning."""
     shutil.copyfile(file, target)
     if spec.label_ratio is None or size_and_sha256(target)[1] != spec.label_ratio.sha256:
         raise WrongUse(f"{file} changed since this command started; run it again")
 
 
 def _copy_method(folder: Path, target: Path, method: Method) -> None:
-    """Copy a user's method folder for the stage to import. Raises WrongUse where it is no longer the code that was planned."""
+    """Copy a user's method folder for the stage to import. Raises WrongUse if its code has changed since planning."""
     for name, path in folder_files(folder).items():
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target / name)
@@ -97,7 +97,7 @@ def _copy_method(folder: Path, target: Path, method: Method) -> None:
 def lay_out_folders(
     root: Path, spec: StageSpec, data: Path | None, parents: Mapping[str, Path], weights: Path | None = None
 ) -> None:
-    """Make the folders of a stage as `lay_out` does, for a spec whose prepared data are in the folder `data`."""
+    """Create the folders of a stage like `lay_out`, for a spec whose prepared data are in the folder `data`."""
     for name in ("in", "data", "parents"):
         shutil.rmtree(root / name, ignore_errors=True)
         (root / name).mkdir(parents=True)

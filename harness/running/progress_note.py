@@ -1,4 +1,4 @@
-"""What a `bench run` under way has still to do, noted in its store so that `bench status` can count it from another shell."""
+"""Remaining work of a running `bench run`, noted in its store so that `bench status` can show it from another shell."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class NotedStage(Spec):
 
     kind: str
     seconds: float
-    """Estimated when the command began."""
+    """Estimate in seconds, made when the command began."""
 
 
 class ProgressNote(Spec):
-    """The stages that a command has to run, by key, and when it began, in seconds since 1970."""
+    """The stages that a command has to run, by key, and its start in seconds since 1970."""
 
     began: float
     stages: dict[str, NotedStage]
 
 
 class CommandUnderWay(NamedTuple):
-    """A `bench run` that works on a store now: who, how many of its stages have ended, and the estimates of the others by key."""
+    """A `bench run` now using a store: its process, the number of its finished stages, and the estimates of the others by key."""
 
     by: str
     stages: int
@@ -44,7 +44,7 @@ class CommandUnderWay(NamedTuple):
 
 @contextlib.contextmanager
 def noted(store: Store, stages: Mapping[str, NotedStage]) -> Iterator[None]:
-    """Note for `bench status` what the command has to run, until it ends in whatever way."""
+    """Publish the command's remaining stages for `bench status`, until the command ends in any way."""
     name, folder = f"{host()}-{os.getpid()}", store.root / ".partial"
     lock, note = folder / _LOCK.format(name), folder / _NOTE.format(name)
     with exclusive(lock):
@@ -57,7 +57,7 @@ def noted(store: Store, stages: Mapping[str, NotedStage]) -> Iterator[None]:
 
 
 def commands_under_way(store: Store) -> list[CommandUnderWay]:
-    """The commands that work on a store now. A note whose process has ended counts no more."""
+    """The commands now using a store. Notes of processes that have ended are ignored."""
     found = []
     for lock in sorted((store.root / ".partial").glob(_LOCK.format("*"))):
         by = holder(lock)

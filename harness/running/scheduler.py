@@ -1,7 +1,7 @@
-"""Runs the stages of many cells side by side in one place: on this machine within its capacity, or on a cluster.
+"""Run the stages of many cells in parallel in one place: on this machine within its capacity, or on a cluster.
 
-A stage is handed over when the stages that it builds on are done and the place has room for its demand; stages at the head of the
-longest chain of estimated time come first. A failed stage holds up only the stages that build on it.
+A stage is submitted once its parent stages are done and the place has room for its demand; stages at the head of the longest
+chain of estimated time come first. A failed stage blocks only the stages that build on it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pretrain_bench.harness.store.store import is_done
 
 WAIT_SECONDS = 0.2
 MOST_WITHOUT_PROGRESS = 3
-"""A stage whose jobs end so often before it gets a step further is not handed over again."""
+"""Number of interrupted jobs without further progress after which a stage is not submitted again."""
 OnReport = Callable[[StageReport], None]
 
 
@@ -35,7 +35,7 @@ def run_cells(
 
 
 def stages_of(cells: Iterable[PlannedCell]) -> Iterable[PlannedStage]:
-    """All stages of the cells; one that several cells need comes several times."""
+    """All stages of the cells; a stage shared by several cells appears several times."""
     return (stage for cell in cells for stage in cell.stages)
 
 
@@ -57,12 +57,12 @@ def run_in(
     on_report: OnReport = lambda report: None,
     seconds: Mapping[str, float] | None = None,
 ) -> list[StageReport]:
-    """Run every stage once in a place, which is closed in the end. `seconds` are estimates by key.
+    """Run every stage once in a place, which is closed at the end. `seconds` are estimates by key.
 
-    Returns the reports in the order of the stages; stages that build on a failed one have none. `on_report` takes each report in
-    this thread as soon as it is there. The first Ctrl-C asks the running stages to stop, the second stops them at once; then
-    Cancelled is raised. EnvironmentCannot is raised as soon as the running stages have ended; any other BenchError of a stage
-    when all others are done.
+    Returns the reports in the order of the stages; stages that build on a failed one have none. `on_report` receives each
+    report in this thread as it arrives. The first Ctrl-C asks running stages to stop, the second stops them at once; then
+    Cancelled is raised. EnvironmentCannot is raised once the running stages have ended, and any other BenchError of a stage
+    once all others are done.
     """
     planned: dict[str, PlannedStage] = {}
     for stage in stages:
@@ -72,8 +72,8 @@ def run_in(
 
 
 def chain_seconds(planned: Mapping[str, PlannedStage], seconds: Mapping[str, float]) -> dict[str, float]:
-    """Estimated seconds of each stage and of the longest chain of stages that builds on it, by key. Parents come before the
-    stages that build on them, as they do in a cell."""
+    """Estimated seconds of each stage plus the longest chain of stages that build on it, by key. Parents precede the stages that
+    build on them, as in a cell."""
     chains: dict[str, float] = {}
     behind: dict[str, float] = {}
     for key, stage in reversed(list(planned.items())):
@@ -84,7 +84,7 @@ def chain_seconds(planned: Mapping[str, PlannedStage], seconds: Mapping[str, flo
 
 
 class _Scheduler:
-    """Hands stages over; all its state is used from the thread that calls `run`."""
+    """Submits stages; all its state is used from the thread that calls `run`."""
 
     def __init__(
         self,
@@ -102,11 +102,11 @@ class _Scheduler:
         self.running: set[str] = set()
         self.reports: dict[str, StageReport] = {}
         self.needed: set[str] = set()
-        """Keys of the stages whose artifacts another stage is to read."""
+        """Keys of stages whose artifacts other stages need."""
         self.attempts: dict[str, int] = {}
-        """Attempt of the record that a stage had before it was handed over."""
+        """Attempt number of the record that a stage had before submission."""
         self.idle: dict[str, tuple[int, int]] = {}
-        """Step that an interrupted stage had reached, and how often it has been interrupted since without a further one."""
+        """Step that an interrupted stage had reached, and its number of interruptions since without further progress."""
         self.stopping = self.cancelled = False
         self.error: BaseException | None = None
 
@@ -132,13 +132,13 @@ class _Scheduler:
         finally:
             self.place.close()
         if self.cancelled and not isinstance(self.error, Cancelled):
-            raise Cancelled("stopped; the same command resumes there")
+            raise Cancelled("stopped; rerun the same command to resume")
         if self.error is not None:
             raise self.error
         return self.reports
 
     def _reuse(self) -> None:
-        """Report the stages that need no run. Later stages come first: they decide whose artifacts are needed."""
+        """Report stages that need no run. Later stages come first, since they determine whose artifacts are needed."""
         reusable: dict[str, StageReport] = {}
         for key, stage in reversed(self.planned.items()):
             report = self.runner.reusable(stage, key, key in self.needed)
@@ -151,12 +151,12 @@ class _Scheduler:
             self._report(key, reusable[key])
 
     def _attach(self) -> None:
-        """Follow the stages that an earlier command handed over, instead of handing them over again."""
+        """Follow stages that an earlier command submitted, instead of submitting them again."""
         for key in list(self.place.attach([self._ready(key) for key in self.waiting])):
             self._hand_over(key)
 
     def _start_ready(self) -> list[str]:
-        """Hand over the stages that are ready and have room. Returns those that another process runs, which wait."""
+        """Submit stages that are ready and have room. Returns those that another process runs, which must wait."""
         self._cancel_blocked()
         held_elsewhere, chosen = [], []
         for key in list(self.waiting):
@@ -167,7 +167,7 @@ class _Scheduler:
                     held_elsewhere.append(key)
                 else:
                     chosen.append(self._hand_over(key))
-                    if self.place.waits_for_others:  # it takes its room at once
+                    if self.place.waits_for_others:  # it occupies its room at once
                         self.place.submit(chosen[-1:])
         if self.place.waits_for_others:
             if held_elsewhere and not self.running:
@@ -181,7 +181,7 @@ class _Scheduler:
         return ReadyStage(self.planned[key], key, self.demands[key], key in self.needed, self.seconds.get(key, 0.0))
 
     def _hand_over(self, key: str) -> ReadyStage:
-        """Count a stage as running; returns it as the place takes it."""
+        """Count a stage as running; returns it in the form that the place expects."""
         stage = self.waiting.pop(key)
         if not self.place.waits_for_others:
             self.runner.store.drop_gone_owner(key)
@@ -191,7 +191,7 @@ class _Scheduler:
         return self._ready(key)
 
     def _look_for(self, held_elsewhere: Iterable[str]) -> None:
-        """Report the stages that another process has completed meanwhile."""
+        """Report stages that another process has completed meanwhile."""
         for key in held_elsewhere:
             report = self.runner.reusable(self.planned[key], key, key in self.needed)
             if report is not None:
@@ -205,7 +205,7 @@ class _Scheduler:
         return key in self.reports and is_done(self.reports[key].record)
 
     def _cancel_blocked(self) -> None:
-        """Drop the waiting stages that build on a failed one; all waiting stages once the schedule is stopping."""
+        """Drop waiting stages that build on a failed one, or all waiting stages once the schedule is stopping."""
         unfinished = self.waiting.keys() | self.running
         for key in [key for key in self.planned if key in self.waiting]:
             parents = self.planned[key].spec.parents.values()
@@ -214,7 +214,7 @@ class _Scheduler:
                 unfinished.discard(key)
 
     def _finish(self, ended: Ended) -> None:
-        """Report a stage that has ended, hand it over again, or keep its error."""
+        """Report a stage that has ended, submit it again, or keep its error."""
         key, error = ended.key, ended.problem
         self.running.discard(key)
         if ended.report is not None:
@@ -231,12 +231,12 @@ class _Scheduler:
         if self.error is None or isinstance(error, Cancelled):
             self.error = error
         if isinstance(error, Interrupted) and not self.cancelled:
-            return  # it concerns this stage alone
+            return  # it affects only this stage
         if isinstance(error, Cancelled | EnvironmentCannot) or not isinstance(error, BenchError):
             self.stopping = True
 
     def _new_record(self, key: str) -> StageReport | None:
-        """The report of a stage that a cluster ran, from the store; None where it left no record."""
+        """The report of a stage that a cluster ran, from the store; None if it left no record."""
         planned = self.planned[key]
         record = self.runner.store.record(planned.spec.kind, key)
         if record is None or not (is_done(record) or record.attempt > self.attempts[key]):
@@ -244,7 +244,7 @@ class _Scheduler:
         return StageReport(planned, record, reused=False)
 
     def _may_run_again(self, key: str, error: Interrupted) -> bool:
-        """Whether an interrupted stage is handed over again: it got further, or this is new."""
+        """Whether to submit an interrupted stage again: it made progress, or this is a new interruption."""
         if self.stopping or self.runner.options.retry == "none":
             return False
         if not error.started:

@@ -1,4 +1,4 @@
-"""Computes the scores of a fine-tuning from its saved predictions, outside the stage."""
+"""Compute the scores of a fine-tuning from its saved predictions, outside the stage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pretrain_bench.harness.running.checks import InvalidOutput
 
 Metrics = dict[str, float | None]
 Confusion = dict[str, dict[str, list[list[int]]]]
-"""Checkpoint, then `voxel` or `point`, to counts over all test scenes: rows are labels, columns predictions."""
+"""Maps checkpoint, then `voxel` or `point`, to counts over all test scenes, with labels as rows and predictions as columns."""
 
 
 class Scores(NamedTuple):
@@ -24,7 +24,7 @@ class Scores(NamedTuple):
 
 
 def score_finetune(spec: StageSpec, artifacts: Path, prepared: Path) -> Scores:
-    """The reported metrics, computed from saved predictions and the prepared labels; metrics are named METRIC_CHECKPOINT.
+    """Compute the reported metrics from saved predictions and prepared labels; metrics are named METRIC_CHECKPOINT.
 
     Raises InvalidOutput for predictions that are missing, damaged, of another task or of another length.
     """
@@ -56,7 +56,7 @@ def counts_of(scorer: Scorer, folder: Path, scenes: Iterable[str]) -> dict[str, 
 
 
 def disagreement(computed: Metrics, reported: Metrics) -> str | None:
-    """A message about the first computed metric that the stage reported differently; None where all agree."""
+    """A message about the first metric that the stage reported with a different value; None if all agree."""
     for name, value in computed.items():
         claim = reported.get(name)
         same = claim is None if value is None else claim is not None and abs(claim - value) < 1e-9

@@ -1,6 +1,6 @@
-"""A stage on scratch: a worker of a cluster lays a stage out on its node's own disk, and keeps a copy of its output in the store.
+"""Stages on scratch: a cluster worker lays a stage out on its node's own disk, and keeps a copy of its output in the store.
 
-The copy is what the next attempt resumes from, on whichever node; each file of it is whole, and the events are never older than a
+The next attempt, on any node, resumes from the copy. Each of its files is complete, and the events are never older than a
 checkpoint.
 """
 
@@ -22,8 +22,8 @@ COPY_SECONDS = 30.0
 
 
 def scratch_for(runs: Path) -> Path | None:
-    """The folder of this node's own disk that the batch system names ($SLURM_TMPDIR or $TMPDIR), where that is on another file
-    system than the store; else None."""
+    """The folder of this node's own disk given by the batch system ($SLURM_TMPDIR or $TMPDIR), if it is on another file system
+    than the store; else None."""
     named = os.environ.get("SLURM_TMPDIR") or os.environ.get("TMPDIR")
     if not named or not os.access(named, os.W_OK | os.X_OK):
         return None
@@ -33,8 +33,8 @@ def scratch_for(runs: Path) -> Path | None:
 
 @contextlib.contextmanager
 def stage_root(partial: Path, scratch: Path | None) -> Iterator[Path]:
-    """The root to lay a stage out in: of its partial folder in the store, or on scratch with what the store holds of its output.
-    The one on scratch is removed in the end."""
+    """The root to lay a stage out in: its partial folder in the store, or a folder on scratch with the output that the store
+    holds. The folder on scratch is removed at the end."""
     home = partial / "root"
     if scratch is None:
         yield home
@@ -52,8 +52,8 @@ def stage_root(partial: Path, scratch: Path | None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def kept_in(home: Path, root: Path) -> Iterator[None]:
-    """While a stage runs in `root`, copy its output to `home` every half minute, and once more at its end. Does nothing where
-    they are the same. Raises OSError where the last copy fails."""
+    """While a stage runs in `root`, copy its output to `home` every half minute, and once more at the end. Does nothing if
+    they are the same. Raises OSError if the last copy fails."""
     if root == home:
         yield
         return
@@ -77,14 +77,14 @@ def kept_in(home: Path, root: Path) -> Iterator[None]:
 
 
 class _Copies:
-    """Files of one folder in another one, copied again once they have changed."""
+    """Copies of one folder's files in another folder, updated when they change."""
 
     def __init__(self, source: Path, target: Path) -> None:
         self.source, self.target = source, target
         self.seen: dict[Path, tuple[int, int, int]] = {}
 
     def copy(self, and_remove: bool = False) -> None:
-        """Copy what is new, the events last; with `and_remove`, remove what the source has no more."""
+        """Copy new files, the events last; with `and_remove`, remove files that the source no longer has."""
         names = sorted(
             (p.relative_to(self.source) for p in self.source.rglob("*")), key=lambda p: p.name == EVENTS_FILE
         )
@@ -106,7 +106,7 @@ class _Copies:
             return
         state = (found.st_ino, found.st_size, found.st_mtime_ns)
         if not stat.S_ISREG(found.st_mode) or self.seen.get(name) == state:
-            return  # a stage may leave plain files only, and its verdict is found on scratch
+            return  # a stage may leave plain files only, and is judged on scratch
         with replacing(target) as partly:
             shutil.copyfile(source, partly)
             sync(partly)

@@ -1,4 +1,4 @@
-"""Runs one stage: reuses its record where it is done; otherwise lays out its folders, executes it, judges it and records it."""
+"""Run one stage: reuse its record if it is done; otherwise lay out its folders, execute, judge and record it."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from pretrain_bench.harness.store.store import (
 
 PAUSE_SECONDS = 2.0
 SIGNALS_SECONDS = 1.0
-"""All processes of a job have got its signal within this time."""
+"""All processes of a job have received its signal within this time."""
 
 Retry = Literal["none", "infra", "failed"]
-"""Which stages run again: none that have ended; those that the machine interrupted (infra_error); also those that failed."""
+"""Which ended stages to rerun: none; those interrupted by the machine (infra_error); or also failed ones."""
 
 
 class Cancelled(BenchError):
@@ -49,12 +49,12 @@ class Cancelled(BenchError):
 
 
 class InfraError(EnvironmentCannot):
-    """The machine, not the stage, interrupted a run; it may be tried again."""
+    """A run interrupted by the machine, not by the stage; it may be retried."""
 
 
 class RunOptions(NamedTuple):
-    """Options for every stage of a command. `imagenet_weights` is a file; `scratch` a folder on this machine's own disk, for
-    stages whose store is on another one."""
+    """Options for every stage of a command. `imagenet_weights` is a file; `scratch` is a folder on this machine's own disk,
+    for stages whose store is on another disk."""
 
     retry: Retry = "infra"
     imagenet_weights: Path | None = None
@@ -62,8 +62,8 @@ class RunOptions(NamedTuple):
 
 
 class StageJob(NamedTuple):
-    """A stage to run now. `demand` is the part of the machine that it takes while it runs; `needs_artifacts` is set where another
-    stage is to read its artifacts, which may have been pruned."""
+    """A stage to run now. `demand` is its share of the machine; `needs_artifacts` is set if another stage needs its artifacts,
+    which may have been pruned."""
 
     planned: PlannedStage
     key: str
@@ -73,7 +73,7 @@ class StageJob(NamedTuple):
 
 
 class StageReport(NamedTuple):
-    """The record of a stage; `reused` where it was made before this command."""
+    """The record of a stage; `reused` if it existed before this command."""
 
     planned: PlannedStage
     record: Record
@@ -87,7 +87,7 @@ class StageRunner:
         self.store, self.executor, self.display, self.options = store, executor, display, options
 
     def reusable(self, planned: PlannedStage, key: str, needs_artifacts: bool) -> StageReport | None:
-        """A report of a stage that is not to run again, else None. Raises WrongUse for a record that cannot be read."""
+        """A report for a stage that need not run, else None. Raises WrongUse for an unreadable record."""
         record = self.store.record(planned.spec.kind, key)
         if record is not None:
             if needs_artifacts and pruned(self.store.folder(planned.spec.kind, key)):
@@ -101,11 +101,11 @@ class StageRunner:
         return None
 
     def run(self, job: StageJob) -> StageReport:
-        """Run one stage whose parents are done, or reuse its record where another process has completed it meanwhile.
+        """Run one stage whose parents are done, or reuse its record if another process has completed it meanwhile.
 
-        A run that the machine interrupted is tried once more. Raises Cancelled after Ctrl-C, WrongUse where the stage refuses
-        its input, EnvironmentCannot for a full disk, a store that cannot be written or an engine that does not answer. In each
-        case the store stays whole, and the same command resumes the run.
+        A run interrupted by the machine is retried once. Raises Cancelled after Ctrl-C, WrongUse if the stage refuses its
+        input, and EnvironmentCannot for a full disk, an unwritable store or an unresponsive engine. In each case the store
+        stays consistent, and the same command resumes the run.
         """
         try:
             try:
@@ -125,19 +125,19 @@ class StageRunner:
             self.display.say(f"{title}: waiting for {holder}, which runs this stage")
 
         with self.store.lock(job.key, say_waiting) as partial:
-            # Until it held the lock, another process may have completed the stage.
+            # Another process may have completed the stage before this one got the lock.
             report = self.reusable(job.planned, job.key, job.needs_artifacts)
             if report is None:
                 end_left_over_child(partial)
                 with stage_root(partial, self.options.scratch) as root:
                     return StageReport(job.planned, _Attempt(self, job, partial, root).run(), reused=False)
-            if report.record.outcome != Outcome.infra_error:  # that record is in the partial folder
+            if report.record.outcome != Outcome.infra_error:  # such a record is in the partial folder
                 self.store.drop_partial(job.key)
             return report
 
 
 class _Attempt:
-    """One attempt at a stage, whose lock is held; `partial` is the folder of its resumable state, `root` where it is laid out."""
+    """One attempt at a locked stage; `partial` is the folder of its resumable state, `root` where it is laid out."""
 
     def __init__(self, runner: StageRunner, job: StageJob, partial: Path, root: Path) -> None:
         self.store, self.executor, self.display = runner.store, runner.executor, runner.display
@@ -184,21 +184,21 @@ class _Attempt:
         return record
 
     def _is_asked_to_stop(self) -> bool:
-        """Whether this process is asked to stop as well: a batch system signals every process of a job, in any order."""
+        """Whether this process is asked to stop too: a batch system signals all processes of a job, in any order."""
         deadline = time.monotonic() + SIGNALS_SECONDS
         while not self.job.allocation.stop.asked and time.monotonic() < deadline:
             time.sleep(SIGNALS_SECONDS / 20)
         return self.job.allocation.stop.asked > 0
 
     def _check_labels(self) -> None:
-        """Raises DataError where the labels that the stage learns from or is scored by are not those of the manifest."""
+        """Raises DataError if the labels that the stage trains on or is scored by differ from the manifest."""
         data, split = self.spec.data, self.spec.split
         if self.planned.data is None or data is None or data.view != "labelled":
             return
         self.planned.data.check_labels((*split.train, *split.selection, *split.test) if split else data.scenes)
 
     def _execute(self) -> Execution:
-        """Run the stage to its end. Raises InfraError where the machine cannot."""
+        """Run the stage to its end. Raises InfraError if the machine cannot."""
         show = self.display.stage(self.planned.title)
 
         def on_event(event: object) -> None:
@@ -207,7 +207,7 @@ class _Attempt:
 
         log, allocation, caps = self.partial / LOG, self.job.allocation, self.planned.caps
         if caps.memory_mib is not None:
-            # With more than this process has, the kernel would end a process, perhaps this one.
+            # With a larger limit than this process has, the kernel would kill a process, perhaps this one.
             caps = caps.model_copy(update={"memory_mib": min(caps.memory_mib, self.job.demand.memory_mib)})
         try:
             with kept_in(self.partial / "root", self.root):

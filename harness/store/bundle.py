@@ -1,8 +1,8 @@
 """Bundles: a store packed into one file (.tar.zst), which can be read wherever a folder of runs can.
 
-A bundle may come from a stranger. It is unpacked once, into a cache folder named by the hash of the file; nothing in it is
-executed or unpickled. Refused are links, devices, sparse members, names that repeat or lead out of the folder, anything that is
-not part of a store, archives that unpack to too much, and files whose content differs from the bundle's own list.
+A bundle may come from a stranger. It is unpacked once, into a cache folder named by the file's hash; nothing in it is executed or
+unpickled. Links, devices, sparse members, repeated names, names that leave the folder, files that do not belong in a store,
+archives that unpack to too much, and files that differ from the bundle's own list are refused.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from pretrain_bench.harness.store.chain import CHAIN_FILE
 from pretrain_bench.harness.store.store import KINDS, Store
 
 FORMAT = 2
-"""Version 1 had no confusion matrices; it is read as well."""
+"""Version 1 had no confusion matrices; it is still readable."""
 SUFFIX = ".tar.zst"
 CONTENTS, COUNTS, SIGNATURE = "bundle.json", "counts.json", "bundle.json.sig"
 TOP_LEVEL = (*KINDS, CHAIN_FILE, CONTENTS, SIGNATURE)
 MAX_BYTES, MAX_FILES = 8 << 30, 2_000_000
 MAX_RATIO, ALWAYS_BYTES = 200, 64 << 20
-"""An archive may unpack to this many times its own size, and to ALWAYS_BYTES however small it is."""
+"""An archive may unpack to the larger of this many times its own size and ALWAYS_BYTES."""
 HEADER_BYTES = 1 << 20
-"""Most that may stand between two members: headers, padding, and what the reader takes in advance."""
+"""Limit of the bytes between two members: headers, padding, and read-ahead."""
 COMPRESSION_LEVEL = 10
 
 
 class Contents(Spec):
-    """The list of a bundle's files, and what it says about the whole."""
+    """The list of a bundle's files, and facts about the whole."""
 
     format: int
     anonymous: bool
@@ -55,14 +55,14 @@ def is_bundle(path: Path) -> bool:
 
 
 def bundle_name(path: Path) -> str:
-    """The file name without its endings: `smoke` for smoke.bundle.tar.zst."""
+    """The file name without its suffixes: `smoke` for smoke.bundle.tar.zst."""
     return path.name.removesuffix(SUFFIX).removesuffix(".bundle")
 
 
 def open_store(path: Path) -> Store:
-    """Open a folder of runs, or a bundle for reading. A folder may be missing; `Store.check` tells.
+    """Open a folder of runs, or a bundle for reading. A missing folder is only reported by `Store.check`.
 
-    Raises WrongUse for a file that is not a bundle or differs from its own list, EnvironmentCannot for an unwritable cache.
+    Raises WrongUse for a file that is not a bundle or differs from its own list, and EnvironmentCannot for an unwritable cache.
     """
     if not path.is_file():
         return Store(path.resolve())
@@ -83,12 +83,12 @@ def open_store(path: Path) -> Store:
         try:
             unpack(path, scratch)
             for name, problem in mismatches(scratch, read_contents(scratch, path)):
-                raise WrongUse(f"{path}: {name} {problem}; `bench audit {path}` lists everything that is wrong with it")
+                raise WrongUse(f"{path}: {name} {problem}; `bench audit {path}` lists all problems")
             scratch.chmod(0o755)  # for other users of the cache
             try:
                 os.rename(scratch, unpacked)
             except OSError:
-                if not unpacked.is_dir():  # else another process was faster
+                if not unpacked.is_dir():  # otherwise another process was faster
                     raise
         finally:
             remove_tree(scratch)
@@ -96,7 +96,7 @@ def open_store(path: Path) -> Store:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether an unpacked bundle still has every file of its list: a cache may be tidied up by other programs."""
+    """Whether an unpacked bundle still has every listed file, since other programs may clean up a cache."""
     try:
         files = read_json(folder / CONTENTS, MAX_BYTES)["files"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -105,8 +105,8 @@ def _is_whole(folder: Path) -> bool:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a bundle into an empty folder, as read-only files. Raises WrongUse for one that is damaged, too large, or holds
-    anything but plain files of a store, EnvironmentCannot for a folder that cannot be written."""
+    """Unpack a bundle into an empty folder, as read-only files. Raises WrongUse for a bundle that is damaged, too large, or holds
+    anything but plain files of a store, and EnvironmentCannot if the folder cannot be written."""
     import zstandard
 
     most = min(MAX_BYTES, max(ALWAYS_BYTES, MAX_RATIO * archive.stat().st_size))
@@ -132,17 +132,17 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 class _Metered:
-    """A stream that stops a member's headers from unpacking to gigabytes: tarfile reads them into memory unasked."""
+    """A stream that limits the size of a member's headers, which tarfile would otherwise read into memory without bound."""
 
     def __init__(self, stream: BinaryIO, archive: Path) -> None:
         self.stream, self.archive, self.left = stream, archive, HEADER_BYTES
 
     def allow(self, content_bytes: int) -> None:
-        """A member's header was read; its content and the next header may follow."""
+        """Allow the content of a member whose header was read, plus the next header."""
         self.left = content_bytes + HEADER_BYTES
 
     def read(self, size: int) -> bytes:
-        """Read on. Raises WrongUse beyond what is allowed."""
+        """Read the next bytes. Raises WrongUse beyond the allowance."""
         data = self.stream.read(size)
         self.left -= len(data)
         if self.left < 0:
@@ -173,7 +173,7 @@ def _read_only(path: str, flags: int) -> int:
 
 
 def read_contents(folder: Path, archive: Path) -> Contents:
-    """The list in an unpacked bundle. Raises WrongUse where it is missing, damaged or of a newer version."""
+    """Read the list in an unpacked bundle. Raises WrongUse if it is missing, damaged or of a newer version."""
     try:
         text = read_plain(folder / CONTENTS, MAX_BYTES)
         version = from_json(text)["format"]
@@ -186,21 +186,22 @@ def read_contents(folder: Path, archive: Path) -> Contents:
 
 
 def mismatches(folder: Path, contents: Contents) -> Iterator[tuple[str, str]]:
-    """Every file that an unpacked bundle lists and does not hold, holds and does not list, or holds with another content: its
-    name, and the problem in words."""
+    """Every file that is only in an unpacked bundle's list, only in its folder, or in both with different content: name and
+    problem."""
     existing = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {CONTENTS, SIGNATURE}
     listed = set(contents.files)
     for name in sorted(listed - existing):
-        yield name, "is listed and missing"
+        yield name, "is listed but missing"
     for name in sorted(existing - listed):
         yield name, "is not listed"
     for name in sorted(existing & listed):
         if size_and_sha256(folder / name)[1] != contents.files[name]:
-            yield name, "has another content than listed"
+            yield name, "differs from its listed content"
 
 
 def write_archive(folder: Path, target: Path) -> None:
-    """Pack the files of a folder, sorted and without times, owners or modes of this machine: equal files give equal archives."""
+    """Pack the files of a folder in sorted order, without this machine's times, owners or modes: equal files give equal
+    archives."""
     import zstandard
 
     with (

@@ -1,7 +1,7 @@
-"""The chain of a store: one line for every run that was ever completed in it, each with the hash of the line before.
+"""The chain of a store: one line for every run ever completed in it, each with the hash of the previous line.
 
-A run that is taken away, or an attempt that is hidden, leaves its line behind. Whoever rewrites the whole chain leaves no trace
-in it; a signed bundle does (docs/audit.md).
+A removed run or hidden attempt leaves its line behind. Rewriting the whole chain leaves no trace in it; a signed bundle
+reveals that (docs/audit.md).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ CHAIN_FILE = "chain.jsonl"
 START = "0" * 64
 MOST_CHAIN_BYTES = 1 << 30
 LOST = "lost"
-"""Outcome of a link that admits the loss of the attempt of the same hash."""
+"""Outcome of a link that records the loss of the attempt with the same hash."""
 PRUNED = "pruned"
-"""Outcome of a link that says that artifacts of the attempt of the same hash were deleted on purpose (`bench clean`)."""
+"""Outcome of a link that records the deliberate deletion (`bench clean`) of artifacts of the attempt with the same hash."""
 NOTES = (LOST, PRUNED)
-"""Outcomes of links that say something about an attempt that an earlier link named."""
+"""Outcomes of links that concern an attempt of an earlier link."""
 
 
 class Link(Spec):
@@ -47,19 +47,19 @@ class Link(Spec):
     before: str
 
     def sha256(self) -> str:
-        """Hash of this line, which the next one carries."""
+        """Hash of this line, which the next line carries."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
 
 
 class Chain(NamedTuple):
-    """The links in order, and their faults in words."""
+    """The links in order, and descriptions of faults."""
 
     links: list[Link]
     faults: list[str]
 
 
 def append(root: Path, record: Record) -> None:
-    """Add a record's line, durably. One process at a time; a half-written last line of a killed one is cut off first."""
+    """Append a record's line, durably. One process at a time; a partial last line of a killed process is cut off first."""
     link = Link(
         kind=record.kind, key=record.key, attempt=record.attempt, outcome=record.outcome.value,
         record_sha256=record.sha256, before=START,
@@ -68,13 +68,12 @@ def append(root: Path, record: Record) -> None:
 
 
 def append_loss(root: Path, lost: Link) -> None:
-    """Admit that a completed attempt is gone, so that an audit warns of it instead of failing. Whoever reads the chain sees
-    what was lost and how it had ended."""
+    """Record that a completed attempt is lost, with its outcome, so that an audit warns instead of failing."""
     _append(root, lost.model_copy(update={"outcome": LOST}))
 
 
 def append_pruned(root: Path, record: Record) -> None:
-    """Note that artifacts of a run are deleted on purpose, so that an audit tells them from ones that were taken away."""
+    """Record that artifacts of a run are deleted on purpose, so that an audit distinguishes this from tampering."""
     link = Link(
         kind=record.kind, key=record.key, attempt=record.attempt, outcome=PRUNED, record_sha256=record.sha256, before=START,
     )  # fmt: skip
@@ -96,7 +95,7 @@ def _append(root: Path, link: Link) -> None:
 
 
 def links_of(root: Path, kind: str, key: str) -> list[Link]:
-    """The links of one stage. Reads the whole chain, but parses only the lines that name the stage."""
+    """The links of one stage. Reads the whole chain, but parses only lines that name the stage."""
     try:
         content = read_plain(root / CHAIN_FILE, MOST_CHAIN_BYTES)
     except OSError:
@@ -112,13 +111,13 @@ def links_of(root: Path, kind: str, key: str) -> list[Link]:
 
 
 def _last_hash(chain: BinaryIO) -> str:
-    """Hash of the last line, which the next one carries; a half-written line at the end is cut off."""
+    """Hash of the last line, which the next line carries; a partial line at the end is cut off."""
     size = chain.seek(0, os.SEEK_END)
     if size == 0:
         return START
     chain.seek(max(0, size - 4096))
     lines = chain.read().split(b"\n")
-    if lines[-1]:  # a line without its end was never a line
+    if lines[-1]:  # without its line break a line was never complete
         chain.truncate(size - len(lines[-1]))
         lines[-1] = b""
     if len(lines) < 2 or not lines[-2]:
@@ -130,7 +129,7 @@ def _last_hash(chain: BinaryIO) -> str:
 
 
 def read(root: Path) -> Chain | None:
-    """The chain of a store, None where it has none (a store that is older than chains, or an empty one)."""
+    """The chain of a store; None without one (an empty store, or one older than chains)."""
     path = root / CHAIN_FILE
     if not path.exists() and not path.is_symlink():
         return None
@@ -149,14 +148,14 @@ def read(root: Path) -> Chain | None:
             before = hashlib.sha256(line).hexdigest()
             continue
         if link.before != before:
-            faults.append(f"line {number} does not follow the line before it")
+            faults.append(f"line {number} does not continue the previous line")
         before = link.sha256()
         links.append(link)
     return Chain(links, faults)
 
 
 def merkle_root(hashes: Iterable[str]) -> str:
-    """One hash of many, in sorted order: a binary tree of sha256, an odd one goes up as it is. Raises WrongUse for none."""
+    """Hash of many hashes, sorted: a binary sha256 tree; an unpaired node moves up unchanged. Raises WrongUse for none."""
     level = [bytes.fromhex(h) for h in sorted(hashes)]
     if not level:
         raise WrongUse("there is no run to pack")
@@ -167,7 +166,7 @@ def merkle_root(hashes: Iterable[str]) -> str:
 
 
 def write(root: Path, links: Iterable[Link]) -> None:
-    """Write a chain anew (for a bundle), each line after the one before."""
+    """Write a new chain for a bundle, with the hashes of its lines recomputed."""
     before, lines = START, []
     for link in links:
         fresh = link.model_copy(update={"before": before})

@@ -1,4 +1,4 @@
-"""Versions and processor name of this machine, for records and reports. Needs the standard library only."""
+"""Versions and processor name of this machine, for records and reports, from the standard library alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def package_version(package: str) -> str | None:
-    """The installed version, None where the package is not installed."""
+    """The installed version; None if the package is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -21,7 +21,7 @@ def project_version() -> str:
 
 
 def cpu_name() -> str:
-    """The processor as the kernel names it."""
+    """The processor's name as the kernel reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

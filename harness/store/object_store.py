@@ -1,10 +1,10 @@
-"""Runs in a bucket of an object store: finished runs are published there, and read through a local mirror.
+"""Runs in a bucket of an object store: finished runs are published there and read through a local mirror.
 
-<url>/objects/<sha256>                       a file of runs, by its content: equal files are stored once
-<url>/runs/<kind>/<key>/<attempt>.json       the files of a finished run, by hash; of several attempts the last one counts
+<url>/objects/<sha256>                       one file of runs by its content, so that equal files are stored once
+<url>/runs/<kind>/<key>/<attempt>.json       the files of a finished run, by hash; the last attempt counts
 
-An object store has no rename. A run becomes visible with its list, which is written last and only where there is none: a reader
-finds all files of a list, or no list, and of two writers of one attempt the first one counts.
+An object store has no rename. A run becomes visible with its list, which is written last and only if it does not exist. Readers
+therefore see a list with all its files or no list, and of two writers of one attempt the first counts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class FileList(Spec):
 
 
 class ObjectStore(NamedTuple):
-    """A place in a bucket; `url` as the user writes it."""
+    """A place in a bucket, with the `url` as the user wrote it."""
 
     url: str
     files: Any
@@ -56,27 +56,27 @@ class ObjectStore(NamedTuple):
         return last
 
     def list_of(self, kind: str, key: str, attempt: int) -> str:
-        """Where the list of a run is."""
+        """The path of a run's list."""
         return f"{self.root}/runs/{kind}/{key}/{attempt:06d}.json"
 
     def object(self, sha256: str) -> str:
-        """Where a file of this content is."""
+        """The path of a file by its content."""
         return f"{self.root}/objects/{sha256}"
 
 
 def remote_url(path: object) -> str | None:
-    """The URL that a path stands for: `s3://bucket/prefix`, also where pathlib took one slash away; None for a folder."""
+    """The URL in a path: `s3://bucket/prefix`, even after pathlib has removed one slash; None for a folder."""
     match = _URL.match(str(path))
     return f"s3://{match['place']}" if match else None
 
 
 def mirror_of(url: str) -> Path:
-    """The local folder of a bucket's runs, in the cache: what was read from it, and what is to be published."""
+    """The local mirror of a bucket, in the cache: runs read from it and runs to be published."""
     return cache_folder() / "object-stores" / hashlib.sha256(url.encode()).hexdigest()[:20]
 
 
 def open_mirror(url: str) -> Store:
-    """The runs in a bucket, for reading: those that are new are fetched first. Raises as `connect` and `pull`."""
+    """Open the runs in a bucket for reading, after fetching new ones. Raises as `connect` and `pull`."""
     mirror = mirror_of(url)
     pull(connect(url), mirror)
     return Store(mirror, bundle=Path(url))
@@ -85,7 +85,7 @@ def open_mirror(url: str) -> Store:
 def connect(url: str) -> ObjectStore:
     """Open a bucket; credentials and endpoint are those of boto (AWS_PROFILE, AWS_ENDPOINT_URL, ...).
 
-    Raises EnvironmentCannot without the extra.
+    Raises EnvironmentCannot if the extra `s3` is not installed.
     """
     try:
         import fsspec
@@ -99,9 +99,9 @@ def connect(url: str) -> ObjectStore:
 
 
 def pull(store: ObjectStore, mirror: Path) -> None:
-    """Fetch the runs that a mirror lacks, each checked and then visible by one rename, with a line in the mirror's chain.
+    """Fetch the runs that a mirror lacks. Each is checked, made visible by one rename, and added to the mirror's chain.
 
-    Raises WrongUse for a list or file that is damaged, EnvironmentCannot for a bucket that cannot be read.
+    Raises WrongUse for a damaged list or file, and EnvironmentCannot for an unreadable bucket.
     """
     local = Store(mirror)
     mirror.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def pull(store: ObjectStore, mirror: Path) -> None:
 
 
 def _fetch(store: ObjectStore, name: str, folder: Path) -> None:
-    """Fetch the files of a list into a folder that does not exist."""
+    """Fetch the files of a list into a new folder."""
     try:
         listed = FileList.model_validate_json(store.files.cat_file(name)).files
     except ValidationError as error:
@@ -138,7 +138,7 @@ def _fetch(store: ObjectStore, name: str, folder: Path) -> None:
             store.files.get_file(store.object(sha256), str(target))
             if size_and_sha256(target)[1] != sha256:
                 raise WrongUse(
-                    f"s3://{store.object(sha256)}: has another content than its name says; remove {name} to run it again"
+                    f"s3://{store.object(sha256)}: its content does not match its name; remove {name} and rerun the stage"
                 )
         sync_tree(Path(temporary))
         os.rename(temporary, folder)
@@ -146,7 +146,7 @@ def _fetch(store: ObjectStore, name: str, folder: Path) -> None:
 
 
 def publish(store: ObjectStore, mirror: Path) -> int:
-    """Publish every finished run of a mirror that the bucket lacks; returns how many. Raises EnvironmentCannot."""
+    """Publish every finished run of a mirror that the bucket lacks; returns their number. Raises EnvironmentCannot."""
     with _answering(store.url):
         listed = store.lists()
         fresh = [r for r in Store(mirror).records() if listed.get((r.kind, r.key), 0) < r.attempt]
@@ -156,7 +156,7 @@ def publish(store: ObjectStore, mirror: Path) -> int:
 
 
 def publish_run(store: ObjectStore, mirror: Path, record: Record) -> None:
-    """Publish one finished run: its files first, then their list, unless another process was faster with this attempt."""
+    """Publish one finished run: first its files, then their list, unless another process has published this attempt."""
     folder = Store(mirror).folder(record.kind, record.key)
     files = {}
     with _answering(store.url):
@@ -172,7 +172,7 @@ def publish_run(store: ObjectStore, mirror: Path, record: Record) -> None:
 
 @contextlib.contextmanager
 def _answering(url: str) -> Iterator[None]:
-    """Turn what s3fs raises for a bucket that cannot be used into EnvironmentCannot."""
+    """Convert exceptions of s3fs for an unusable bucket to EnvironmentCannot."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:

@@ -39,7 +39,7 @@ def _static() -> Provenance:
 
 
 def provenance(numerics: dict[str, str]) -> Provenance:
-    """This machine and this project; `numerics` is what the stage itself reported."""
+    """This machine and this copy of the project; `numerics` is what the stage reported."""
     return _static().model_copy(update={"numerics": numerics})
 
 

@@ -1,8 +1,8 @@
-"""Which artifacts of a run are kept; deletion of the rest is recorded in the run's folder.
+"""Retention policies for a run's artifacts; deletions are recorded in the run's folder.
 
-Fine-tuning keeps predictions only, never weights (151 MB a checkpoint at full width). `best`, what `bench run`
-leaves, keeps the weights of all pre-training stages and the predictions of every checkpoint; `final` the backbones and the final
-predictions; `none` neither; `all` whatever a stage left.
+Fine-tuning never keeps weights, only predictions (a checkpoint takes 151 MB at full width). `best`, the state that `bench run`
+leaves, keeps the weights of all pre-training stages and the predictions of every checkpoint; `final` keeps backbones and final
+predictions; `none` keeps neither; `all` keeps everything that a stage left.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ KEEPS: tuple[str, ...] = get_args(Keep)
 PRUNED = "pruned.json"
 BACKBONE = "backbone.safetensors"
 NOT_PACKED = "not in the bundle"
-"""Reason in the pruned.json of a bundle for artifacts that were not packed."""
+"""Reason in a bundle's pruned.json for artifacts that were not packed."""
 
 
 class Prunable(NamedTuple):
-    """Files of one run that a policy does not keep, by their names under `artifacts/`."""
+    """Files of one run that a policy does not keep, named relative to `artifacts/`."""
 
     folder: Path
     record: Record
@@ -45,7 +45,7 @@ def is_kept(name: str, keep: Keep) -> bool:
 
 
 def prunable(store: Store, keep: Keep) -> Iterator[Prunable]:
-    """Runs with artifacts that `prune` would remove. A run that a stage in progress builds on keeps everything."""
+    """Runs with artifacts that `prune` would remove. Runs needed by a stage in progress keep everything."""
     in_use = _needed_by_stages_under_way(store)
     for record in store.records():
         folder = store.folder(record.kind, record.key)
@@ -57,8 +57,8 @@ def prunable(store: Store, keep: Keep) -> Iterator[Prunable]:
 
 
 def prune(run: Prunable, keep: Keep) -> None:
-    """Remove the files, after the run's pruned.json names them and the chain says so, so that a pruned file is never taken for a
-    missing one."""
+    """Remove the files, after listing them in the run's pruned.json and the chain, so that pruned files are never taken for
+    missing ones."""
     noted = {**pruned(run.folder), **dict.fromkeys(run.names, f"bench clean --keep {keep}")}
     write_json(run.folder / PRUNED, noted, durable=True)
     chain.append_pruned(run.folder.parent.parent, run.record)
@@ -67,7 +67,7 @@ def prune(run: Prunable, keep: Keep) -> None:
 
 
 def pruned(folder: Path) -> dict[str, str]:
-    """Names of the artifacts that were pruned from a run, each with the command that did it."""
+    """Names of pruned artifacts, each with the command that removed it."""
     try:
         noted = read_json(folder / PRUNED, below=folder)
     except (OSError, ValueError):

@@ -8,13 +8,13 @@ from pathlib import Path
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
 
 NAMESPACE = "pretrain-bench"
-"""What a signature is for, as ssh-keygen calls it."""
+"""The namespace of a signature, in ssh-keygen's terms."""
 SUFFIX = ".sig"
 
 
 def sign(path: Path, key: Path) -> None:
-    """Sign a file. Raises EnvironmentCannot where ssh-keygen is missing, or cannot sign with this key."""
-    signature_of(path).unlink(missing_ok=True)  # ssh-keygen asks before it replaces one
+    """Sign a file. Raises EnvironmentCannot if ssh-keygen is missing or cannot sign with this key."""
+    signature_of(path).unlink(missing_ok=True)  # ssh-keygen would ask before replacing one
     command = ["ssh-keygen", "-Y", "sign", "-q", "-f", str(key), "-n", NAMESPACE, str(path)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
@@ -25,13 +25,13 @@ def sign(path: Path, key: Path) -> None:
 
 
 def signature_of(path: Path) -> Path:
-    """Where the signature of a file is."""
+    """The path of a file's signature."""
     return path.with_name(path.name + SUFFIX)
 
 
 def signature_problem(path: Path, signers: Path, signer: str) -> str | None:
-    """Why the signature of a file is not that of `signer`, one of the file `signers` (ssh-keygen's allowed signers); None
-    where it is. Raises EnvironmentCannot without ssh-keygen, OSError without the file."""
+    """Why a file's signature is not that of `signer`, as listed in `signers` (ssh-keygen's allowed signers); None if it is.
+    Raises EnvironmentCannot without ssh-keygen, and OSError without the file."""
     command = [
         "ssh-keygen", "-Y", "verify", "-f", str(signers), "-I", signer, "-n", NAMESPACE, "-s", str(signature_of(path)),
     ]  # fmt: skip

@@ -1,4 +1,5 @@
-"""Specs of many runs. But for seed and parents, ten thousand differ in a few hundred ways; only those are validated and kept."""
+"""Read the specs of many runs. Apart from seed and parents, ten thousand specs have a few hundred variants; only these are
+kept."""
 
 from __future__ import annotations
 
@@ -14,15 +15,15 @@ from pretrain_bench.harness.store.store import SPEC, read_spec
 
 
 class SharedSpec:
-    """A spec that stands for all that differ from it only in seed and parents. It is equal to itself alone, so a function of it
-    can be cached."""
+    """A spec that represents all specs that differ from it only in seed and parents. It compares by identity, so that
+    functions of it can be cached."""
 
     def __init__(self, spec: StageSpec) -> None:
         self.spec = spec
 
 
 class ReadSpec(NamedTuple):
-    """The spec of one run, and the one that it shares with others."""
+    """The spec of one run, and the shared spec that represents it."""
 
     spec: StageSpec
     shared: SharedSpec
@@ -35,7 +36,7 @@ class SpecReader:
         self._known: dict[bytes, SharedSpec] = {}
 
     def read(self, folder: Path) -> ReadSpec:
-        """The spec in a run folder; its key is checked. Raises WrongUse as `read_spec` does."""
+        """Read the spec in a run folder and check its key. Raises WrongUse as `read_spec`."""
         rest = b""
         try:
             payload = read_json(folder / SPEC, below=folder)
@@ -50,11 +51,11 @@ class SpecReader:
                 return ReadSpec(_with(shared.spec, seed, parents), shared)
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             pass
-        spec = read_spec(folder)  # this also reports what is wrong with a file
+        spec = read_spec(folder)  # this also reports errors in the file
         return ReadSpec(spec, self._known.setdefault(rest, SharedSpec(spec)))
 
 
 def _with(shared: StageSpec, seed: int, parents: dict[str, str]) -> StageSpec:
-    """A copy that holds all other values, and the set of the fields that are set, in common with `shared`."""
+    """A copy that shares all other values, and the set of set fields, with `shared`."""
     values = {**shared.__dict__, "seed": seed, "parents": parents}
     return StageSpec.model_construct(_fields_set=shared.model_fields_set, **values)

@@ -1,4 +1,4 @@
-"""The folder of runs: readable without this program, complete or absent, never half.
+"""The folder of runs: readable without this program; each run is complete or absent.
 
 <runs>/<kind>/<key>/    spec.json  record.json  attempts/<n>/record.json  code.json  events.jsonl  log.txt  artifacts/
 <runs>/chain.jsonl      one line for every run that was completed (harness/store/chain.py)
@@ -45,11 +45,11 @@ CODE, CONFUSION = "code.json", "confusion.json"
 
 
 GONE = ".gone-"
-"""Start of the names of folders that are being removed."""
+"""Prefix of folders that are being removed."""
 
 
 class Store:
-    """One folder of runs; or a bundle, unpacked at `root`, which can only be read. `open_store` (bundle.py) opens either."""
+    """A folder of runs, or a read-only bundle unpacked at `root`. `open_store` (bundle.py) opens either."""
 
     def __init__(self, root: Path, bundle: Path | None = None) -> None:
         self.root, self.bundle = root, bundle
@@ -57,7 +57,7 @@ class Store:
 
     @property
     def place(self) -> Path:
-        """What messages call it: the folder of runs, or the bundle."""
+        """The store's name in messages: the folder of runs, or the bundle."""
         return self.bundle or self.root
 
     # ------------------------------------------------------------------------------------------------------- reading
@@ -67,17 +67,19 @@ class Store:
         return self.root / kind / key
 
     def record(self, kind: str, key: str) -> Record | None:
-        """The record that counts, or None. Raises WrongUse for a record that does not parse."""
+        """The counted record, or None. Raises WrongUse for an invalid record."""
         path = self.folder(kind, key) / RECORD
         return read_record(path) if path.is_file() else None
 
     def check(self) -> None:
         """Raises WrongUse where the folder does not exist."""
         if not self.root.is_dir():
-            raise WrongUse(f"{self.root}: no such folder of runs; `bench run` makes one, --runs names another")
+            raise WrongUse(
+                f"{self.root}: no such folder of runs; create one with `bench run`, or name another with --runs"
+            )
 
     def records(self) -> Iterator[Record]:
-        """Every record that counts and can be read; `unreadable` names the other runs."""
+        """Yield every readable counted record; `unreadable` lists the other runs."""
         self.check()
         unreadable = []
         for kind in KINDS:
@@ -86,7 +88,7 @@ class Store:
                 try:
                     record = read_record(os.path.join(folder, key, RECORD))
                 except WrongUse as error:
-                    # Neither a file nor an empty folder (left by a crash of the machine) is a run.
+                    # A file is not a run, nor is an empty folder (left by a crash of the machine).
                     if os.path.isdir(folder / key) and os.listdir(folder / key):
                         unreadable.append(str(error))
                     continue
@@ -98,22 +100,22 @@ class Store:
         self._unreadable = unreadable
 
     def unreadable(self) -> list[str]:
-        """Runs whose record cannot be read, each with its path, the reason and what to do; `records` leaves them out."""
+        """Runs with an unreadable record, which `records` skips: path, reason and next step of each."""
         if self._unreadable is None:
             for _ in self.records():
                 pass
         return self._unreadable or []
 
     def set_aside(self, problem: str) -> None:
-        """Count a run as unreadable after `records` gave its record, because another of its files is damaged."""
+        """Count a run as unreadable after `records` yielded it, because another of its files is damaged."""
         self._unreadable = [*self.unreadable(), problem]
 
     def spec(self, kind: str, key: str) -> StageSpec:
-        """The spec of a run. Raises WrongUse where it is missing or does not give the run's key."""
+        """The spec of a run. Raises WrongUse if it is missing or does not match the run's key."""
         return read_spec(self.folder(kind, key))
 
     def find(self, prefix: str) -> Path:
-        """The run folder whose key starts with `prefix`. Raises WrongUse where that is none or several."""
+        """The run folder whose key starts with `prefix`. Raises WrongUse if none or several match."""
         runs = [p for kind in KINDS for p in sorted((self.root / kind).glob("*")) if p.name.startswith(prefix)]
         if len(runs) != 1:
             what = "no run" if not runs else f"{len(runs)} runs"
@@ -123,14 +125,14 @@ class Store:
     # ------------------------------------------------------------------------------------------------------- writing
 
     def check_writable(self) -> None:
-        """Make the folder, try a write, and finish removals that were cut off.
+        """Create the folder, test writing, and finish interrupted removals.
 
-        Raises WrongUse for a bundle, EnvironmentCannot where the write fails.
+        Raises WrongUse for a bundle, and EnvironmentCannot if writing fails.
         """
         self.refuse_bundle()
         if str(self.root) != readable(str(self.root)):
             raise WrongUse(
-                f"{self.root}: this path is not UTF-8, but weight files need UTF-8 paths; --runs names another folder"
+                f"{self.root}: this path is not UTF-8, which weight files require; name another folder with --runs"
             )
         try:
             try_write(self.root / ".partial")
@@ -140,16 +142,16 @@ class Store:
             raise cannot_write(self.root, error, "runs (--runs names another folder)") from None
 
     def refuse_bundle(self) -> None:
-        """Raises WrongUse where the store is a bundle."""
+        """Raises WrongUse if the store is a bundle."""
         if self.bundle is not None or self.root.is_file():
-            raise WrongUse(f"{self.place}: a bundle can only be read; --runs FOLDER names a folder of runs to write to")
+            raise WrongUse(f"{self.place}: bundles are read-only; name a folder of runs to write to with --runs FOLDER")
 
     def partial(self, key: str) -> Path:
-        """The folder with the resumable state of a stage under way."""
+        """The folder with the resumable state of a stage in progress."""
         return self.root / ".partial" / key
 
     def partial_folders(self) -> list[Path]:
-        """The state of stages under way, and what removals left that were cut off. Raises WrongUse where all of it is a link."""
+        """The state of stages in progress, and remains of interrupted removals. Raises WrongUse if the top folder is a link."""
         top = self._partial_top()
         return sorted(p for p in top.glob("*") if p.name.startswith(GONE) or (p.name[0] != "." and p.is_dir()))
 
@@ -160,7 +162,7 @@ class Store:
         return top
 
     def drop_abandoned(self, folder: Path) -> bool:
-        """Remove one of `partial_folders`, unless a process works on it. Raises OSError."""
+        """Remove one of `partial_folders` unless a process uses it. Raises OSError."""
 
         def give_up(holder: str) -> None:
             raise WrongUse(holder)
@@ -179,10 +181,10 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, key: str, waiting: Callable[[str], None]) -> Iterator[Path]:
-        """Hold a stage, so that two processes on one store run it once, on one machine or several; yields its partial folder.
+        """Lock a stage, so that several processes on one store run it once, on one machine or several; yields its partial folder.
 
-        A holder that is known to be gone holds nothing (ownership.py). Where another process holds the stage, `waiting` is
-        called once with that process's name.
+        The lock of a holder known to be gone is void (ownership.py). If another process holds the stage, `waiting` is called once
+        with its description.
         """
         folder = self.partial(key)
         with exclusive(folder / "lock", waiting, has_ended):
@@ -190,13 +192,13 @@ class Store:
             yield folder
 
     def _restore(self, key: str) -> None:
-        """Finish what a killed process had begun to publish; put back what it had moved aside and not replaced."""
+        """Finish what a killed process had begun to publish, or restore what it had moved aside without replacing."""
         for kind in KINDS:
             aside, complete = self.partial(key) / f"replaced-{kind}", self.partial(key) / f"complete-{kind}"
             if complete.is_dir():
                 try:
                     record = read_record(complete / RECORD)
-                except WrongUse:  # a power cut left it empty; the stage's own state is still there, and runs again
+                except WrongUse:  # empty after a power cut; the stage's own state still exists, and it reruns
                     remove_tree(complete)
                 else:
                     self._admit_losses(kind, key, complete / ATTEMPTS)
@@ -214,11 +216,11 @@ class Store:
         code: Mapping[str, str] | None = None,
         confusion: Mapping[str, object] | None = None,
     ) -> Path:
-        """Make a finished attempt visible by one rename, and drop the partial state. All of it is on the disk before, so that
-        a power cut leaves it whole or not there.
+        """Make a finished attempt visible by one rename, and drop the partial state. Everything is flushed to disk first, so
+        that after a power cut the run is complete or absent.
 
-        `code` maps each module behind the run to its hash, so that a later plan can name the modules that changed; `confusion`
-        holds the matrices that a report shows (no score is read from it).
+        `code` maps each module behind the run to its hash, so that a later plan can name changed modules; `confusion` holds the
+        matrices that reports show (no score is read from it).
         """
         partial, out = self.partial(spec.key), self.partial(spec.key) / "root" / "out"
         target, final = self.folder(spec.kind, spec.key), self.partial(spec.key) / "final"
@@ -228,7 +230,7 @@ class Store:
         if earlier is not None:
             copy_tree(earlier, final / ATTEMPTS)
             for path in final.glob(f"{ATTEMPTS}/*/{RECORD}"):
-                if not _is_readable(path):  # the chain admits its loss
+                if not _is_readable(path):  # the chain records its loss
                     remove_tree(path.parent)
         if (partial / ATTEMPTS).is_dir():
             copy_tree(partial / ATTEMPTS, final / ATTEMPTS)
@@ -239,14 +241,14 @@ class Store:
             write_json(final / CONFUSION, dict(confusion))
         write_json(final / ATTEMPTS / str(record.attempt) / RECORD, record.model_dump(mode="json"))
         write_json(final / RECORD, record.model_dump(mode="json"))
-        # Links, not moves: until the last rename the partial state stays what a resumed stage expects.
+        # Links instead of moves: until the last rename the partial state remains what a resumed stage expects.
         for source, name in ((out / EVENTS_FILE, EVENTS_FILE), (partial / LOG, LOG)):
             if source.is_file():
                 link_or_copy(source, final / name)
         for name in record.artifacts:
             (final / ARTIFACTS / name).parent.mkdir(parents=True, exist_ok=True)
             link_or_copy(out / ARTIFACTS / name, final / ARTIFACTS / name)
-        # From here on the run is done, whatever happens: who holds the stage next finishes what is left of this.
+        # From here on the run counts as done: the stage's next lock holder finishes anything that is left.
         sync_tree(final)
         ownership.check_owned(owner_file(partial / "lock"))
         os.rename(final, partial / f"complete-{spec.kind}")
@@ -255,26 +257,26 @@ class Store:
         return target
 
     def admit(self, record: Record) -> None:
-        """Publish a run that is complete in the partial folder of its stage, whose lock is held, with its line in the chain."""
+        """Publish a run that is complete in its stage's partial folder, whose lock is held, with its line in the chain."""
         self._admit_losses(record.kind, record.key, self.partial(record.key) / f"complete-{record.kind}" / ATTEMPTS)
         chain.append(self.root, record)
         self._publish(record.kind, record.key)
         self.drop_partial(record.key)
 
     def _admit_losses(self, kind: str, key: str, attempts: Path) -> None:
-        """Add a line to the chain for each completed attempt at a stage that is neither here any more nor admitted: its folder
-        was damaged or moved out of the store, and the stage ran again."""
+        """Add a line to the chain for each completed attempt at a stage that is missing here and whose loss is not yet
+        recorded: its folder was damaged or moved out of the store, and the stage ran again."""
         links = chain.links_of(self.root, kind, key)
         settled = {link.record_sha256 for link in links if link.outcome == chain.LOST}
         for path in attempts.glob(f"*/{RECORD}"):
             with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-                settled.add(read_json(path, below=attempts)["sha256"])  # as it was written, whatever its version
+                settled.add(read_json(path, below=attempts)["sha256"])  # as written, in any version
         for link in links:
             if link.record_sha256 not in settled and link.outcome != chain.PRUNED:
                 chain.append_loss(self.root, link)
 
     def _publish(self, kind: str, key: str) -> None:
-        """Move a complete run to its place; an earlier run is moved aside first."""
+        """Move a complete run into place; an earlier run is moved aside first."""
         complete, target = self.partial(key) / f"complete-{kind}", self.folder(kind, key)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
@@ -286,33 +288,33 @@ class Store:
         sync(self.partial(key))
 
     def drop_partial(self, key: str) -> None:
-        """Remove the partial state of a stage: renamed first, so that a waiting process never sees half of it."""
+        """Remove the partial state of a stage; it is renamed first, so that a waiting process never sees part of it."""
         gone = self.root / ".partial" / f"{GONE}{key}-{os.getpid()}"
         remove_tree(gone)
         os.rename(self.partial(key), gone)
         remove_tree(gone)
 
     def keep_attempt(self, record: Record) -> None:
-        """Keep the record of an attempt that does not count (cancelled), beside the resumable state."""
+        """Keep the record of a cancelled attempt, which does not count, beside the resumable state."""
         path = self.partial(record.key) / ATTEMPTS / str(record.attempt) / RECORD
         write_json(path, record.model_dump(mode="json"), durable=True)
 
     def last_attempt(self, key: str) -> Record | None:
-        """The record of the last attempt at a stage in progress, if there was one."""
+        """The record of the last attempt at a stage in progress, if any."""
         numbers = [int(p.name) for p in (self.partial(key) / ATTEMPTS).glob("*") if p.name.isdigit()]
         path = self.partial(key) / ATTEMPTS / str(max(numbers, default=0)) / RECORD
         return read_record(path) if path.is_file() else None
 
     def held_by(self, key: str) -> str | None:
-        """The process that runs a stage now; None where there is none."""
+        """The process that runs a stage now; None if there is none."""
         return holder(self.partial(key) / "lock", has_ended)
 
     def drop_gone_owner(self, key: str) -> None:
-        """Remove the owner file that a lost worker left, by the cluster's word: another node may not be able to ask for it."""
+        """Remove the owner file of a worker that the cluster reports as lost: another node may be unable to ask the cluster."""
         ownership.drop_gone(owner_file(self.partial(key) / "lock"), has_ended)
 
     def next_attempt(self, spec: StageSpec) -> int:
-        """The number of the attempt that starts now, from 1."""
+        """The number of the next attempt, from 1."""
         numbers = [0]
         for folder in (self.folder(spec.kind, spec.key), self.partial(spec.key)):
             numbers += [int(p.name) for p in (folder / ATTEMPTS).glob("*") if p.name.isdigit()]
@@ -320,7 +322,7 @@ class Store:
 
 
 def try_write(folder: Path) -> None:
-    """Make a folder, write a file into it and remove it again. Raises OSError where that cannot be."""
+    """Create a folder, write a file into it and remove the file. Raises OSError on failure."""
     probe = folder / f".probe-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -331,19 +333,19 @@ def try_write(folder: Path) -> None:
 
 
 def read_spec(folder: Path) -> StageSpec:
-    """The spec in a run folder, also one that was written before some of its fields existed: those get their defaults.
+    """Read the spec in a run folder. Fields newer than the file get their defaults.
 
-    Raises WrongUse where it is missing or does not give the folder's key.
+    Raises WrongUse if it is missing or does not match the folder's key.
     """
     try:
         payload = read_json(folder / SPEC, below=folder)
         spec, key = StageSpec.model_validate(payload), key_of(payload)
     except (OSError, ValueError) as error:
         raise WrongUse(
-            f"{folder / SPEC}: not a stage spec that this version can read: {str(error).splitlines()[0]}"
+            f"{folder / SPEC}: not a stage spec readable by this version: {str(error).splitlines()[0]}"
         ) from None
     if key != folder.name:
-        raise WrongUse(f"{folder / SPEC}: belongs to the key {key}; it was edited or put in the wrong folder")
+        raise WrongUse(f"{folder / SPEC}: belongs to key {key}; it was edited or put in the wrong folder")
     return spec
 
 
@@ -356,7 +358,7 @@ def _is_readable(path: Path) -> bool:
 
 
 def read_record(path: Path | str) -> Record:
-    """One record. Raises WrongUse where the file is not one, or does not match its own hash."""
+    """Read one record. Raises WrongUse if the file is not a record or does not match its own hash."""
     try:
         return load_record(read_json(path))
     except WrongHash as error:
@@ -365,13 +367,13 @@ def read_record(path: Path | str) -> Record:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
         raise WrongUse(
-            f"{path}: not a record that this version can read: {why}; put the file back, or move the run's folder out of the "
-            "store, and the stage runs again; bench audit lists all such"
+            f"{path}: not a record readable by this version: {why}; restore the file, or move the run's folder out of the "
+            "store to rerun the stage; bench audit lists all such records"
         ) from None
 
 
 def write_json(path: Path, data: object, durable: bool = False) -> None:
-    """Write a JSON file whole or not at all; with `durable` it is on the disk when this returns."""
+    """Write a JSON file atomically; with `durable` it is on disk on return."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(json_bytes(data))
@@ -380,13 +382,13 @@ def write_json(path: Path, data: object, durable: bool = False) -> None:
 
 
 def json_bytes(data: object) -> bytes:
-    """The content of a JSON file of a store. Raises ValueError for NaN."""
+    """Serialise the content of a JSON file of a store. Raises ValueError for NaN."""
     return (json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def hash_side_files(out: Path, log: Path, json_files: Mapping[str, object]) -> dict[str, ArtifactEntry]:
-    """Size and sha256 of the files that `Store.complete` puts beside a record: the events in `out`, the log, and what is not
-    empty of `json_files` (name to content)."""
+    """Size and sha256 of the files that `Store.complete` puts beside a record: the events in `out`, the log, and non-empty
+    `json_files` (name to content)."""
     entries = {}
     for name, content in json_files.items():
         if content:
@@ -400,7 +402,7 @@ def hash_side_files(out: Path, log: Path, json_files: Mapping[str, object]) -> d
 
 
 def hash_artifacts(folder: Path) -> dict[str, ArtifactEntry]:
-    """Size and sha256 of every plain file below `folder`, by relative path; links are left out."""
+    """Size and sha256 of every plain file below `folder`, by relative path; links are skipped."""
     entries = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.is_symlink():
@@ -410,5 +412,5 @@ def hash_artifacts(folder: Path) -> dict[str, ArtifactEntry]:
 
 
 def is_done(record: Record | None) -> bool:
-    """Whether a stage needs no more work."""
+    """Whether a stage needs no further work."""
     return record is not None and record.outcome == Outcome.ok

@@ -1,4 +1,4 @@
-"""The answer of a report: one sentence a task, made from the tests behind its tables."""
+"""The answers of a report: one sentence per task, derived from the tests behind its tables."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 Effect = Mapping[Any, Any]
 DIFFERS, UNDECIDED = TESTED
 MOST_INTERVALS = 2
-"""A sentence gives the intervals of at most as many differences of a row; the overview has the others."""
+"""Largest number of intervals for one row in a sentence; the overview has the others."""
 
 
 class Answer(NamedTuple):
-    """What the runs of one task show: a sentence, and how many comparisons it rests on and what their number means."""
+    """The finding for one task as a sentence, and a note on its number of comparisons and their correction."""
 
     sentence: str
     comparisons: str
 
 
 def answers(effects: pd.DataFrame) -> list[Answer]:
-    """One answer for each task, from `analysis.effects.effects`: which rows are better or worse than scratch at which
-    label ratios, for which nothing can be said, and how many more seeds would show 1 point."""
+    """One answer per task, from `analysis.effects.effects`: which rows are better or worse than scratch at which label ratios,
+    which are undecided, and how many more seeds would show 1 point."""
     return [Answer(_sentence(family), _comparisons(family)) for family in task_families(effects)]
 
 
 def answers_over_tasks(several: Iterable[OverTasks]) -> list[Answer]:
-    """One answer for each budget with several tasks, from Holm-corrected tests of the mean gain over them."""
+    """One answer per budget with several tasks, from Holm-corrected tests of the mean gain over them."""
     return [
         Answer(
             _sentence_over_tasks(over),
@@ -80,7 +80,7 @@ def _sentence(family: Family) -> str:
 
 
 def _nothing_to_compare(effects: pd.DataFrame) -> str:
-    """Why a family has no comparison at all; empty where it has one."""
+    """Why a family has no comparison at all; empty if it has one."""
     base = effects[effects["method"] == BASELINE]
     if not len(base):
         return f"{BASELINE} was not run, so no method can be compared with it"
@@ -95,7 +95,7 @@ def _nothing_to_compare(effects: pd.DataFrame) -> str:
 
 
 def _rows(family: Family) -> dict[str, list[Effect]]:
-    """The effects of every row but scratch, in the order of tables, each by label ratio."""
+    """The effects of every row except scratch, in table order, each by label ratio."""
     others = family.effects[family.effects["method"] != BASELINE]
     rows: dict[str, list[Effect]] = {}
     for effect in others.sort_values("method", key=method_places, kind="stable").to_dict("records"):
@@ -144,10 +144,8 @@ def _undecided(rows: Mapping[str, Sequence[Effect]]) -> str:
 
 
 def _untested(rows: Mapping[str, Sequence[Effect]]) -> Iterable[str]:
-    yield _clause(
-        rows, lambda c: c["verdict"] == TOO_FEW, "not tested, which takes two pre-training seeds of each method"
-    )
-    yield _clause(rows, lambda c: c["verdict"] == NO_SPREAD, "not tested, since all runs have one score")
+    yield _clause(rows, lambda c: c["verdict"] == TOO_FEW, "not tested, which needs two pre-training seeds per method")
+    yield _clause(rows, lambda c: c["verdict"] == NO_SPREAD, "not tested, since all runs have the same score")
 
 
 def _failed(rows: Mapping[str, Sequence[Effect]]) -> str:
@@ -155,7 +153,7 @@ def _failed(rows: Mapping[str, Sequence[Effect]]) -> str:
 
 
 def _clause(rows: Mapping[str, Sequence[Effect]], belongs: Callable[[Effect], bool], words: str) -> str:
-    """`csc and ours at 5% of the labels are WORDS`; empty where no effect belongs."""
+    """`csc and ours at 5% of the labels are WORDS`; empty if no effect belongs."""
     names = _names(rows, belongs)
     return f"{_listed(names)} {'is' if len(names) == 1 else 'are'} {words}" if names else ""
 
@@ -184,7 +182,7 @@ def _listed(texts: Sequence[str]) -> str:
 
 
 def _comparisons(family: Family) -> str:
-    """How many tests a sentence rests on, and which differences remain once that number is corrected for."""
+    """The number of tests behind a sentence, and which differences remain after correction for that number."""
     tested = int(family.effects["p"].notna().sum())
     if tested < 2:
         return "one comparison" if tested else "no test"

@@ -1,4 +1,4 @@
-"""The equal budget of all methods of a table, in words: the currency of each half, and its uniformity."""
+"""Describe the equal budget of all methods in a table: the currency of each half, and its uniformity."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ COLUMN_OF = {
 }
 """The column of the frame of runs that holds each currency's use, for each half."""
 TOLERANCE = 0.01
-"""Share by which use may differ where a budget is used exactly: shares of stages and samples of a step are whole numbers."""
+"""Tolerated relative difference in use of an exact budget: stage shares and samples per step are whole numbers."""
 LAST_CHECKPOINT = 0.05
-"""Share of a budget in GPU seconds that a stage may take more for its last checkpoint, as `budget_problem` tolerates."""
+"""Share of a GPU-seconds budget that a stage may exceed for its last checkpoint, as in `budget_problem`."""
 
 
 def limit_columns(half: str, limits: list[Limits]) -> dict[str, object]:
@@ -44,11 +44,11 @@ def limit_columns(half: str, limits: list[Limits]) -> dict[str, object]:
 
 
 def budget_words(runs: pd.DataFrame) -> str:
-    """What is equal for the rows of these runs, for each of their budgets:
+    """Describe what is equal for the rows of these runs (from the frame, not empty), for each of their budgets:
 
     `budget: pre-training at most 20,000 optimiser steps (each method by its own recipe), fine-tuning at most 500 optimiser
-    steps (one recipe for all methods)`. Where rows used different amounts although the budget is exact, or are imported, the
-    words say so. `runs`: of the frame; not empty.
+    steps (one recipe for all methods)`. The text notes rows that are imported, or that used different amounts of an exact
+    budget.
     """
     several = runs["budget"].nunique() > 1
     texts = []
@@ -61,7 +61,7 @@ def budget_words(runs: pd.DataFrame) -> str:
 
 
 def _half_words(runs: pd.DataFrame, half: str) -> str:
-    """One half in words; rows that train nothing in it, as scratch in pre-training, do not count."""
+    """Describe one half; rows without training in it, such as scratch in pre-training, do not count."""
     used = runs[runs[f"{half}_amount"] > 0]
     limits = used[[f"{half}_{c}" for c in ("uniformity", "amount", "currency")]].drop_duplicates()
     words = [_limit_words(*one) for one in limits.itertuples(index=False, name=None)]
@@ -79,9 +79,9 @@ def _limit_words(uniformity: str, amount: float, currency: str) -> str:
 
 
 def _unequal_use(runs: pd.DataFrame, half: str, currency: str) -> str:
-    """The actual use of rows, if it differs although the budget is to be used exactly; else empty.
+    """The actual use of rows if it differs although the budget is exact; else empty.
 
-    FLOPs and GPU seconds are counted after each step, so a row may use more by the step that reached the amount.
+    FLOPs and GPU seconds are counted after each step, so a row may exceed the amount by its last step.
     """
     column, good = f"{half}_{COLUMN_OF[Currency(currency)]}", runs[runs["outcome"] == "ok"]
     if not len(good):

@@ -1,4 +1,4 @@
-"""Scores of single classes: methods by classes, in per cent."""
+"""Scores of single classes in per cent: methods by class."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def class_scores(group: pd.DataFrame, loaded: Loaded, checkpoint: str | None = None) -> pd.DataFrame | None:
-    """Mean score of each class over pre-trainings, rows by classes; None where no run of the group has any.
+    """Mean score of each class over pre-trainings, rows by classes; None if no run of the group has class scores.
 
-    `checkpoint`: None for the headline checkpoint.
+    `checkpoint` None means the headline checkpoint.
     """
     import pandas as pd
 
@@ -36,7 +36,7 @@ def class_scores(group: pd.DataFrame, loaded: Loaded, checkpoint: str | None = N
         classes = spec.data.classes
         names = [f"{spec.class_metric}/{i}_{checkpoint}" for i in range(len(classes))]
         values = np.array([[loaded.records[key].metrics.get(n) for n in names] for key in good["key"]], dtype=float)
-        # Mean over the fine-tunings of one pre-training, then over pre-trainings, as everywhere.
+        # Mean over the fine-tunings of each pre-training first, then over pre-trainings, as in all tables.
         seeds = pd.DataFrame(100 * values).groupby(good[UNIT].to_numpy()).mean()
         rows[name] = seeds.mean().tolist()
     if not rows or all(np.isnan(v) for row in rows.values() for v in row):
@@ -45,7 +45,7 @@ def class_scores(group: pd.DataFrame, loaded: Loaded, checkpoint: str | None = N
 
 
 def with_published_classes(scores: pd.DataFrame, group: pd.DataFrame) -> pd.DataFrame:
-    """Class scores with the paper's rows for those methods that it has and whose protocol is the paper's."""
+    """Class scores plus the paper's rows for methods that it reports and that follow its protocol."""
     import pandas as pd
 
     known = published.per_class(str(group["task"].iloc[0]))

@@ -1,4 +1,4 @@
-"""Comparison of two stores or suites (before and after, one machine and another), cell by cell."""
+"""Compare two stores or suites (before and after, two machines), cell by cell."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ CELL = [
     "pretrain_seed",
     "finetune_seed",
 ]
-"""Two runs that agree in these are twins. Budget, profile, pre-training and the conditions of the evaluation may differ; the
-table names the difference."""
+"""Runs that agree in these columns are paired (twins). Budget, profile, pre-training and evaluation conditions may differ, and
+the table then names the difference."""
 ROW = ["task", "dataset", "synthetic", "protocol", "label_ratio", "method", "row", "pretrain_dataset"]
 WAYS = ["budget", "profile", "conditions", "pretraining"]
 PART = "part_of_test_split"
-"""Digits of a commit that are shown."""
+"""Number of displayed digits of a commit."""
 
 
 class Side(NamedTuple):
@@ -54,8 +54,8 @@ class Side(NamedTuple):
 
 
 def at_commit(side: Side, commit: str) -> Side:
-    """The runs of a side that were made at one commit, given by its first digits; unchanged runs of earlier commits are not among
-    them. Raises WrongUse where there are none, and where the digits fit several commits."""
+    """The runs of a side that were made at one commit, given by its first digits; unchanged runs of earlier commits are excluded.
+    Raises WrongUse if there are none, or if the digits match several commits."""
     records = [r for r in side.store.records() if side.keys is None or r.key in side.keys]
     present = {made for r in records if (made := r.provenance.git_commit) and is_commit(made)}
     matching = {one for one in present if commit and one.startswith(commit)}
@@ -69,7 +69,7 @@ def at_commit(side: Side, commit: str) -> Side:
 
 
 def load_side(side: Side) -> Loaded:
-    """Read the runs of a side. Raises WrongUse where there are none, and where it has one cell twice."""
+    """Read the runs of a side. Raises WrongUse if there are none, or if it has a cell twice."""
     loaded = load(side.store, side.keys)
     runs = loaded.runs
     if not len(runs):
@@ -81,18 +81,18 @@ def load_side(side: Side) -> Loaded:
         commits = sorted({commit_words(loaded.records[key].provenance) for key in ways})
         raise WrongUse(
             f"{side.name}: {r['method']} on {r['task']} at {r['label_ratio']}, seeds {r['pretrain_seed']}/{r['finetune_seed']}, "
-            f"was run in {len(ways)} ways (budget, recipe, data or code; commit {', '.join(commits)}); compare what holds one of "
-            f"them: a store or a suite{', or either at a commit (NAME@COMMIT)' * (len(commits) > 1)}"
+            f"was run in {len(ways)} ways (budget, recipe, data or code; commit {', '.join(commits)}); compare a store or "
+            f"suite with only one of them{', or either at a commit (NAME@COMMIT)' * (len(commits) > 1)}"
         )
     return loaded
 
 
 def paired(one: Side, two: Side, loaded: Sequence[Loaded] | None = None) -> tuple[pd.DataFrame, str]:
-    """One row for each cell of either side, and the checkpoint of its scores.
+    """One row per cell of either side, and the checkpoint of its scores.
 
-    `score_a` and `score_b` are in per cent, NaN where a side has no successful run; `same` tells whether they are equal to the
-    last bit, `lacks_a` and `lacks_b` why a side has no score. The checkpoint is `selected` where both sides have it everywhere,
-    else `final`. `loaded`: both sides, where they are read already. Raises WrongUse where no cell is on both sides.
+    `score_a` and `score_b` are in per cent, NaN if a side has no successful run; `same` is whether they are bit-identical;
+    `lacks_a` and `lacks_b` give the reason for a missing score. The checkpoint is `selected` if both sides always have it, else
+    `final`. `loaded`: both sides, if already read. Raises WrongUse if no cell is on both sides.
     """
     loaded = loaded or [load_side(side) for side in (one, two)]
     frames = [side.runs for side in loaded]
@@ -107,7 +107,7 @@ def paired(one: Side, two: Side, loaded: Sequence[Loaded] | None = None) -> tupl
         raise WrongUse(
             f"{one.name} and {two.name} have no cell in common: no method, task, ratio and seeds are in both"
         )
-    # Compared as recorded: in per cent, two scores that differ in their last bit can be equal.
+    # Compared as recorded: in per cent, scores that differ only in their last bit can become equal.
     pairs["same"] = pairs.pop("raw_a") == pairs.pop("raw_b")
     for letter, side, runs_of in zip("ab", (one, two), loaded, strict=True):
         pairs[f"lacks_{letter}"] = _reasons_without_score(pairs, letter, side, runs_of)
@@ -120,7 +120,7 @@ def paired(one: Side, two: Side, loaded: Sequence[Loaded] | None = None) -> tupl
 
 
 def _reasons_without_score(pairs: pd.DataFrame, letter: str, side: Side, loaded: Loaded) -> list[str]:
-    """Why a side has no score, for each cell; empty where it has one."""
+    """The reason for a missing score of a side, for each cell; empty if it has one."""
     other = "b" if letter == "a" else "a"
     own_budgets = set(loaded.runs[["budget", "profile"]].itertuples(index=False, name=None))
     which = ["method", "pretrain_dataset", UNIT]
@@ -149,9 +149,9 @@ def _reasons_without_score(pairs: pd.DataFrame, letter: str, side: Side, loaded:
 
 
 def differences(pairs: pd.DataFrame) -> pd.DataFrame:
-    """One row for each method, task and ratio, ROW and these columns: `mean_a` and `mean_b` of the twins in per cent, or
-    of all runs of a side where there are no twins; `part_of_test_split_a` and `_b`, empty where all of it is scored;
-    `difference`, `low`, `high` and `n`; `equal` of `twins`; `without_twin`, `conditions` and `verdict` in words."""
+    """One row per method, task and ratio, with ROW and these columns: `mean_a` and `mean_b` of the twins in per cent, or of
+    all runs of a side without twins; `part_of_test_split_a` and `_b`, empty if all of it is scored; `difference`, `low`,
+    `high` and `n`; `equal` of `twins`; `without_twin`, `conditions` and `verdict` as text."""
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
@@ -191,7 +191,7 @@ class OverallDifference(NamedTuple):
 def overall_difference(pairs: pd.DataFrame) -> OverallDifference | None:
     """B against A over all methods, tasks and ratios; None without twins.
 
-    Cells that share a pre-training are one draw of it, so the test is of the means of pre-trainings.
+    Cells that share a pre-training are not independent, so the test uses the means of pre-trainings.
     """
     both = _twins(pairs)
     units = [both[c] for c in ("method", "pretrain_dataset", UNIT)]
@@ -231,7 +231,7 @@ def _verdict(words: str, both: pd.DataFrame) -> str:
 
 
 def _difference_of_conditions(present: pd.DataFrame) -> str:
-    """Whether twins were made in the same way; if not, the differences."""
+    """How the conditions of twins differ; or that they are equal."""
     if not len(present):
         return "-"
     changed = {name: (present[f"{name}_a"] != present[f"{name}_b"]).any() for name in WAYS}

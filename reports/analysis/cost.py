@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 def with_hours(effects: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Effects with `hours`, the mean of one pre-training of the row under that budget and profile, as in the cost table, and
-    `hours_of`: GPU-hours where every pre-training used a GPU, else CPU-hours. Without imported checkpoints, of which no hours
-    are known."""
+    `hours_of`: GPU-hours if every pre-training used a GPU, else CPU-hours. Excludes imported checkpoints, whose hours are
+    unknown."""
     import pandas as pd
 
     which = ["budget", "profile", "row"]

@@ -29,11 +29,11 @@ class Curve(NamedTuple):
 
 
 Curves = Mapping[str, Sequence[Curve]]
-"""Printed row name to the curves of its runs."""
+"""Maps printed row names to the curves of their runs."""
 
 
 def read_curves(store: Store, group: pd.DataFrame, metric: str) -> dict[str, list[Curve]]:
-    """Printed row name to the validation curves of its runs; runs without any are left out."""
+    """Map printed row names to the validation curves of their runs; runs without curves are omitted."""
     curves: dict[str, list[Curve]] = {}
     for name, runs in by_row(group[["row", *ROW, UNIT, "key"]]).items():
         for method, key, seed in zip(runs["method"], runs["key"], runs[UNIT], strict=True):
@@ -56,7 +56,7 @@ class MeanCurve(NamedTuple):
 
 
 def mean_curve(runs: Sequence[Curve]) -> MeanCurve:
-    """The mean of a row's curves over the steps at which every run was validated; runs of one pre-training are averaged first."""
+    """The mean of a row's curves over the steps at which every run was validated; runs of a pre-training are averaged first."""
     from scipy import stats
 
     steps = np.array(sorted(set.intersection(*(set(curve.steps) for curve in runs))), dtype=np.int64)
@@ -73,7 +73,7 @@ def mean_curve(runs: Sequence[Curve]) -> MeanCurve:
 
 
 def curve_points(curves: Curves) -> pd.DataFrame:
-    """One row a validation: `row`, `method`, `key`, `step` and `score` in per cent."""
+    """One row per validation: `row`, `method`, `key`, `step` and `score` in per cent."""
     import pandas as pd
 
     rows = [

@@ -1,4 +1,4 @@
-"""Hashes of the runs that may be averaged or compared: of a stage's spec without the fields that may differ."""
+"""Hashes that identify runs that may be averaged or compared: of a stage's spec without the fields that may differ."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pretrain_bench.benchmarks.specs.backbone_shapes import Transfer
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec, canonical_json
 
-# Fields that may differ between runs that are averaged or compared: seeds, the method itself, and where and with how
-# many threads it ran. `coverage` follows from the split. `transfer` is what a method hands on, a part of it. The file
-# of an imported checkpoint is one of several, like a seed. Everything else that is in a key must be equal.
+# Fields that may differ between runs that are averaged or compared: seeds, the method itself, and machine and thread count.
+# `coverage` follows from the split, and `transfer` is a property of the method. The file of an imported checkpoint is one of
+# several, like a seed. All other fields of a key must be equal.
 _FREE = {"seed", "parents", "threads", "device", "sparse_backend", "from_task", "coverage", "transfer", "checkpoint"}
 
 
 class SpecDigests:
-    """Digests of specs by run key. A spec that runs share is hashed once, since a store may hold ten thousand runs."""
+    """Digests of specs by run key. A spec shared by runs is hashed once, since a store may hold ten thousand runs."""
 
     def __init__(self, specs: dict[str, StageSpec]) -> None:
         self._specs = specs
         self._known: dict[tuple[str, object], str] = {}
 
     def conditions(self, key: str) -> dict[str, str]:
-        """`conditions` and `family` of a fine-tuning, as the columns of the frame."""
+        """`conditions` and `family` of a fine-tuning, as in the columns of the frame."""
         spec = self._specs[key]
         if ("conditions", id(spec)) not in self._known:
             payload = spec.model_dump(mode="json", exclude={*_FREE, "method"})
@@ -49,10 +49,10 @@ class SpecDigests:
 
 
 def digest_of(stages: list[StageSpec], transfer: Transfer = "all") -> str:
-    """Six hexadecimal digits of pre-training stages without their seeds, in any order, and of what they hand on.
+    """Six hexadecimal digits of pre-training stages without their seeds, in any order, and of the tensors they transfer.
 
-    Fields of a recipe that follow the task are left out: pre-trainings that differ in nothing else are one row, and each task
-    has its own.
+    Recipe fields that follow the task are excluded: pre-trainings that differ in nothing else share a row, and each task has
+    its own.
     """
     payload = []
     for spec in stages:

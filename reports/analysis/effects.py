@@ -1,4 +1,4 @@
-"""Effects of pre-training: the difference of every method to scratch, in every group of runs."""
+"""Effects of pre-training: the difference to scratch of every method, in every group of runs."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ Row = dict[str, Any]
 def effects(
     runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretraining] = (), checkpoint: str | None = None
 ) -> pd.DataFrame:
-    """One row for each method in each group: mean and interval, difference to scratch and interval, verdict, all in per cent.
+    """One row per method in each group: mean and interval, difference to scratch with interval, verdict; all in per cent.
 
     `checkpoint`: the one to report everywhere, such as `best`; None for the headline checkpoint of each group.
     `failed` counts the runs of a row that failed or have no score, `lost_pretrainings` its failed pre-trainings, whose
-    fine-tunings never ran. `could_show` is the smallest difference that this number of seeds finds at 80 % power, `seeds_for_1`
-    the number of seeds that would find 1 point. `p` is Welch's, `p_holm` the same after Holm's correction for all comparisons of
-    the task: methods by label ratios.
+    fine-tunings never ran. `could_show` is the smallest difference detectable with this number of seeds at 80 % power,
+    `seeds_for_1` the number of seeds that would detect 1 point. `p` is Welch's; `p_holm` is p with Holm's correction for all
+    comparisons of the task (methods by label ratios).
     """
     import pandas as pd
 
@@ -57,7 +57,7 @@ def effects(
 def _group_effects(
     group: Mapping[str, Any], runs: pd.DataFrame, failed: dict[str, list[FailedPretraining]], checkpoint: str
 ) -> list[Row]:
-    """The rows of one group: those with runs in table order, then those of which only failed pre-trainings are known."""
+    """The rows of one group: those with runs in table order, then those with only failed pre-trainings."""
     group = {**group, **{name: runs[name].iloc[0] for name in CONDITIONS}, "checkpoint": checkpoint}
     column = f"score_{checkpoint}"
     parts = by_row(runs[["row", *ROW, "outcome", *OF_ROW, *STEPS, *CONTAMINATION, column]])
@@ -91,7 +91,7 @@ def _group_effects(
 
 
 def _statistics(units: np.ndarray, scratch: np.ndarray, is_baseline: bool) -> Row:
-    """Estimates of one row from the values of its pre-training seeds and of scratch's, in per cent; NaN where unknown."""
+    """Estimates of one row from the values of its and scratch's pre-training seeds, in per cent; NaN if unknown."""
     value, gap, words = estimate(units), Estimate(np.nan, np.nan, np.nan, 0), "-"
     improvement = could_show = seeds = p = np.nan
     fewest = min(len(units), len(scratch))
@@ -99,7 +99,7 @@ def _statistics(units: np.ndarray, scratch: np.ndarray, is_baseline: bool) -> Ro
         if fewest:
             gap, words = judge(units, scratch)
             p = welch_p(units, scratch)
-        if fewest > 1:  # one run against one gives 0 or 1, which means nothing
+        if fewest > 1:  # with one run each it would be 0 or 1, without meaning
             improvement = probability_of_improvement(units, scratch)
         deviation = pooled_deviation(units, scratch)
         if np.isfinite(deviation):

@@ -1,4 +1,4 @@
-"""Failed pre-trainings: their fine-tunings never ran and have no record, but they count as failures."""
+"""Failed pre-trainings: their fine-tunings never ran and have no records, but count as failures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OTHER_PRETRAINING = "other code or recipe"
 
 
 class FailedPretraining(NamedTuple):
-    """One failed pre-training, with the groups in which it would have counted and the printed name of its row."""
+    """One failed pre-training, with the groups in which it would have counted and its printed row name."""
 
     budget: str
     profile: str
@@ -26,13 +26,13 @@ class FailedPretraining(NamedTuple):
     seed: int
     key: str
     digest: str = ""
-    """Hash of its stage without the seed; runs that were pre-trained the same way have it in `pretrain_stages`."""
+    """Hash of its stage without the seed; runs with equal pre-training list it in `pretrain_stages`."""
     row: str = ""
     pretrain_synthetic: bool | None = None
-    """Whether its own data are synthetic; None for one that read no data."""
+    """Whether its own data are synthetic; None if it read no data."""
     task: str | None = None
     protocol: str | None = None
-    """For failed features: the task and protocol whose runs are missing. None: all."""
+    """For failed features: the task and protocol of the missing runs. None: all."""
 
 
 class _SameMethod(NamedTuple):
@@ -43,10 +43,10 @@ class _SameMethod(NamedTuple):
 
 
 def failed_by_row(runs: pd.DataFrame, failed: Iterable[FailedPretraining]) -> dict[str, list[FailedPretraining]]:
-    """Printed row name to the failed pre-trainings that would have counted in this group of runs.
+    """Map printed row names to the failed pre-trainings that would have counted in this group of runs.
 
-    The row is the one that was pre-trained the same way. Where there is none, the failure has a row of its own, unless another
-    row of the method has a run of its seed, as after a repair.
+    A failure belongs to the row with equal pre-training. If there is none, it has a row of its own, unless another row of the
+    method has a run with its seed, for example after a repair.
     """
     in_order = sorted(failed, key=lambda one: (one.method, one.pretrain_dataset, one.seed, one.key))
     if not in_order:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 class Family(NamedTuple):
-    """Effects of one task: the columns ACROSS_RATIOS that they share, their title in tables and figures, a short `head` that no
-    other family has, and the effects themselves."""
+    """Effects of one task: its shared columns ACROSS_RATIOS, its title in tables and figures, a short unique `head`, and the
+    effects themselves."""
 
     key: dict[str, Any]
     title: str
@@ -24,12 +24,12 @@ class Family(NamedTuple):
 
 
 def families(effects: pd.DataFrame) -> list[Family]:
-    """The families at two label ratios or more, in the order that numbers their tables and figures."""
+    """The families with at least two label ratios, in the order that numbers their tables and figures."""
     return [family for family in task_families(effects) if family.effects["label_ratio"].nunique() > 1]
 
 
 def task_families(effects: pd.DataFrame) -> list[Family]:
-    """All families, those at a single label ratio too."""
+    """All families, including those with a single label ratio."""
     groups = list(effects.groupby(ACROSS_RATIOS, sort=True, dropna=False)) if len(effects) else []
     keys = [dict(zip(ACROSS_RATIOS, names, strict=True)) for names, _ in groups]
     several: list[Family] = []
@@ -48,7 +48,7 @@ def task_families(effects: pd.DataFrame) -> list[Family]:
 
 
 def _heads(keys: list[dict[str, Any]]) -> list[str]:
-    """The task of each family, with what tells it from the others of its task."""
+    """The task of each family, plus what distinguishes it from other families of the task."""
     shown = {name for name in ("dataset", "budget", "profile") if _varies(keys, name)}
     heads = []
     for key in keys:
@@ -61,5 +61,5 @@ def _heads(keys: list[dict[str, Any]]) -> list[str]:
 
 
 def _varies(keys: list[dict[str, Any]], name: str) -> bool:
-    """Whether a column differs between families of one task."""
+    """Whether a column differs between families of a task."""
     return len({(key["task"], key[name]) for key in keys}) > len({key["task"] for key in keys})

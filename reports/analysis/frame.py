@@ -1,4 +1,4 @@
-"""Records to one tidy data frame: a row for every fine-tuning run, failed ones included."""
+"""Load records into one tidy data frame with a row for every fine-tuning run, including failed ones."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Loaded(NamedTuple):
 
 
 def load(store: Store, keys: set[str] | None = None) -> Loaded:
-    """Read every record and spec. `keys`: the fine-tunings and failed pre-trainings that count, None for all.
+    """Read every record and spec. `keys` selects fine-tunings and failed pre-trainings, None means all.
 
-    Runs that cannot be read are left out; `store.unreadable()` names them. Raises WrongUse where there is no store.
+    Unreadable runs are skipped and named by `store.unreadable()`. Raises WrongUse if there is no store.
     """
     import pandas as pd
 
@@ -80,21 +80,21 @@ def load(store: Store, keys: set[str] | None = None) -> Loaded:
     ]
     frame = _apart_by_file(pd.DataFrame(rows, columns=None if rows else columns))
     runs, failed_pretrainings = with_row_names(frame, [_failed_pretraining(store, r, records, frame) for r in failed])
-    # A copy has its numbers in one block, and so is much quicker to take rows from.
+    # A copy holds its numbers in one block, so that selecting rows is much faster.
     runs = runs.assign(checkpoint=_checkpoints(runs)).copy()
     return Loaded(runs, records, specs, frozenset(failed_pretrainings))
 
 
 def load_runs(store: Store) -> pd.DataFrame:
-    """One row a fine-tuning run, failed ones included, with the cost of its pre-training beside its own."""
+    """One row per fine-tuning run, including failed ones, with the cost of its pre-training beside its own."""
     return load(store).runs
 
 
 def with_row_names(runs: pd.DataFrame, failed: list[FailedPretraining]) -> tuple[pd.DataFrame, list[FailedPretraining]]:
-    """Add the printed names of rows; all tables take them from here, so that a row has one name in all of them.
+    """Add the printed names of rows, which all tables use, so that a row has one name everywhere.
 
-    The name is the method's, with the dataset where the method was pre-trained on several or on synthetic data before a task on
-    real data, and with the hash where it was pre-trained in several ways on one dataset under one budget.
+    The name is that of the method, plus the dataset if the method was pre-trained on several or on synthetic data before a
+    task on real data, plus the hash if it was pre-trained in several ways on one dataset under one budget.
     """
     kinds = ["synthetic", "budget", "profile", *ROW]
     rows = list(runs[[*kinds, "pretrain_synthetic"]].drop_duplicates().itertuples(index=False, name=None))
@@ -120,8 +120,8 @@ def with_row_names(runs: pd.DataFrame, failed: list[FailedPretraining]) -> tuple
 
 
 def _apart_by_file(runs: pd.DataFrame) -> pd.DataFrame:
-    """Rows apart for imported checkpoints of one name where a pre-training seed stands for several files, as after the name was
-    used again."""
+    """Separate rows of imported checkpoints with one name if a pre-training seed stands for several files, as when the name was
+    reused."""
     which = ["budget", "profile", *ROW]
     if not len(runs) or not (runs["imported"] != "").any():
         return runs
@@ -131,8 +131,8 @@ def _apart_by_file(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _checkpoints(runs: pd.DataFrame) -> pd.Series:
-    """The headline checkpoint of each run: `selected` where every successful run of its family has one, at all its label ratios,
-    else `final`."""
+    """The headline checkpoint of each run: `selected` if every successful run of its family has one, at all label ratios, else
+    `final`."""
     import pandas as pd
 
     good = runs[runs["outcome"] == "ok"]
@@ -144,9 +144,9 @@ def _checkpoints(runs: pd.DataFrame) -> pd.Series:
 def _failed_pretraining(
     store: Store, record: Record, records: Mapping[str, Record], runs: pd.DataFrame
 ) -> FailedPretraining:
-    """A failed pre-training, or failed features, which leave out linear probes of one task alone. `runs` tell which kinds of task
-    data a pre-training may have been made for: real, synthetic or both (None)."""
-    spec = store.spec(record.kind, record.key)  # its own: a shared spec does not have its seed
+    """A failed pre-training, or failed features, which affect only linear probes of one task. `runs` tell for which kinds of
+    task data a pre-training may have been made: real, synthetic or both (None)."""
+    spec = store.spec(record.kind, record.key)  # its own spec: a shared one lacks its seed
     if record.kind == "features":
         (parent,) = record.parents.values()
         failed = _failed_pretraining(store, records[parent], records, runs)
@@ -164,7 +164,7 @@ def _failed_pretraining(
 
 @contextmanager
 def _collector_off() -> Iterator[None]:
-    """Turn off garbage collection: thousands of records are read and all are kept, so the search takes a third of the time."""
+    """Turn off garbage collection while thousands of records are read, all of which are kept; this saves a third of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -192,7 +192,7 @@ def _row(
     cell, spec = record.cell, specs[record.key]
     if cell is None:
         raise WrongUse(
-            f"finetune/{record.key}: its record names no cell, so it belongs in no table; bench audit says more"
+            f"finetune/{record.key}: its record names no cell, so no table can show it; bench audit gives details"
         )
     pretrainings = [p for p in parents if p.kind == "pretrain"]
     return {
@@ -230,12 +230,12 @@ def _row(
 
 
 def title_of_protocol(spec: StageSpec) -> str:
-    """The protocol of a run with those of its options that are not the default: runs under two of them are never averaged."""
+    """The protocol of a run with its non-default options; runs with different titles are never averaged."""
     return FINETUNE if spec.probe is None else spec.probe.title
 
 
 def _conditions(spec: StageSpec) -> dict[str, object]:
-    """What decides which published numbers are made in the same way; columns of `columns.CONDITIONS`."""
+    """The conditions that decide which published numbers are comparable; columns of `columns.CONDITIONS`."""
     split, data = spec.split, spec.data
     averaged = () if data is None else data.things if spec.task_kind == "instance" else data.classes
     return {
@@ -252,8 +252,8 @@ def _conditions(spec: StageSpec) -> dict[str, object]:
 def _contamination(
     record: Record, parents: list[Record], specs: Mapping[str, StageSpec], known: dict[tuple[int, ...], dict[str, str]]
 ) -> dict[str, str]:
-    """What the pre-training saw of the run's scenes: columns of `columns.CONTAMINATION`. Computed where the record is older, once
-    for all runs that share their specs (`known`)."""
+    """What the pre-training saw of the run's scenes: columns of `columns.CONTAMINATION`. For older records computed once for
+    all runs that share their specs (`known`)."""
     seen = record.contamination
     if seen is not None:
         return {"contamination": seen.flag, "contamination_mark": seen.mark}
@@ -262,14 +262,14 @@ def _contamination(
     if shared not in known:
         try:
             seen = contamination_of(specs[record.key], behind)
-        except WrongUse:  # a newer version may know the form in which a spec states scenes
+        except WrongUse:  # a newer version may define the form in which a spec states scenes
             seen = Contamination(flag="unknown", test=0)
         known[shared] = {"contamination": seen.flag, "contamination_mark": seen.mark} if seen else _NOT_SPLIT
     return known[shared]
 
 
 _NOT_SPLIT = {"contamination": "none", "contamination_mark": ""}
-"""Of a run whose spec names no test scenes."""
+"""For runs whose spec names no test scenes."""
 
 
 def _features(parents: list[Record]) -> dict[str, object]:
@@ -286,11 +286,11 @@ AMOUNTS = {
     "steps": "optimizer_steps", "samples": "samples", "flops": "flops", "labels": "labels", "cpu_seconds": "cpu_seconds",
     "gpu_seconds": "gpu_seconds",
 }  # fmt: skip
-"""Columns of the frame, with `pretrain_` or `finetune_` before them, to fields of a ledger."""
+"""Columns of the frame, prefixed `pretrain_` or `finetune_`, to fields of a ledger."""
 
 
 def _costs(record: Record, parents: list[Record]) -> dict[str, object]:
-    """What a run and its pre-training used. Nothing is known of the pre-training behind an imported checkpoint."""
+    """Resources used by a run and its pre-training; unknown for the pre-training behind an imported checkpoint."""
     unknown = any(p.imported for p in parents)
     amounts: dict[str, object] = {}
     for column, field in AMOUNTS.items():
@@ -319,17 +319,17 @@ def _scores(record: Record, headline_metric: str) -> dict[str, float]:
 
 
 def gpu_joules(records: Iterable[Record]) -> float:
-    """Energy of the GPUs over stages; NaN where it was not measured for all stages that used one.
+    """Energy of the GPUs over stages; NaN unless it was measured for all stages that used one.
 
-    The executor measures one attempt, so the energy of a stage that took several is not known.
+    The executor measures one attempt, so the energy of a stage with several attempts is unknown.
     """
     measured = [r.measured.gpu_joules if r.attempt == 1 else None for r in records if r.ledger.gpu_seconds]
     return sum(float("nan") if joules is None else joules for joules in measured)
 
 
 def _ancestors(record: Record, records: dict[str, Record]) -> list[Record]:
-    """The pre-trainings and features behind a run. Raises WrongUse where one has no readable record, since how the
-    run was made is then unknown."""
+    """The pre-trainings and features behind a run. Raises WrongUse if one has no readable record, since it is then unknown how
+    the run was made."""
     ancestors: dict[str, Record] = {}
     kind = "features" if record.cell is not None and record.cell.protocol == "linear" else "pretrain"
     waiting = [(kind, key) for key in record.parents.values()]
@@ -337,7 +337,7 @@ def _ancestors(record: Record, records: dict[str, Record]) -> list[Record]:
         kind, key = waiting.pop()
         if key not in records:
             raise WrongUse(
-                f"finetune/{record.key}: {kind}/{key}, from which it started, has no readable record; put its folder back, "
+                f"finetune/{record.key}: its parent {kind}/{key} has no readable record; restore its folder, "
                 "or run the suite again"
             )
         if key not in ancestors:

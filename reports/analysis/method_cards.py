@@ -1,4 +1,4 @@
-"""Colour, order and group of each method. All of `reports` asks this module, so that a method looks the same everywhere.
+"""Colour, order and group of each method, for all of `reports`, so that a method looks the same everywhere.
 
 Built-in methods have the card of their `method.yaml`, whatever a record says. A record keeps the card of its method, so a report
 knows methods from outside this project too.
@@ -16,16 +16,16 @@ from pretrain_bench.benchmarks.specs.method import LAST_PLACE, Method, MethodCar
 from pretrain_bench.harness.contract.records import Record
 
 BASELINE = "scratch"
-"""The method that all others are compared with."""
+"""The baseline, with which all other methods are compared."""
 OTHER_GROUP = "other"
 OTHER_COLOURS = ("#CC79A7", "#0072B2", "#999933", "#882255")
-"""Colours of methods that name none. The name alone selects one, so that a method has the same colour in every report."""
+"""Colours for methods without one. The name alone selects a colour, so that it is the same in every report."""
 
 _recorded: dict[str, MethodCard] = {}
 
 
 def use_cards_of(records: Iterable[Record]) -> None:
-    """Take the cards of the store that is reported now, and no others; the newest record of a method decides."""
+    """Use the cards of the store being reported, and no others; the newest record of a method decides."""
     newest: dict[str, Record] = {}
     for record in records:
         if record.method_card is not None and (
@@ -36,7 +36,7 @@ def use_cards_of(records: Iterable[Record]) -> None:
 
 
 def use_cards(cards: dict[str, MethodCard]) -> None:
-    """Take these cards and no others, as a process that draws figures must."""
+    """Use exactly these cards, as processes that draw figures must."""
     _recorded.clear()
     _recorded.update(cards)
 
@@ -71,7 +71,7 @@ def uses_labels(method: str) -> bool:
 
 
 def is_imported(method: str) -> bool:
-    """Whether it is a checkpoint of the user's, whose budget is unknown."""
+    """Whether it is a user's checkpoint, whose budget is unknown."""
     card = _card(method)
     return card is not None and card.origin == "imported"
 

@@ -1,4 +1,4 @@
-"""Power of Welch's test: the differences that a number of seeds can show, and the seeds that a difference needs."""
+"""Power of Welch's test: detectable differences for a number of seeds, and seeds needed for a difference."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ ONE_POINT = 1.0
 
 
 def pooled_deviation(one: NDArray[np.float64], two: NDArray[np.float64]) -> float:
-    """Standard deviation over seeds of two methods together; NaN below two degrees of freedom and without any spread, which leave
-    it unknown."""
+    """Pooled standard deviation of two methods over seeds; NaN (unknown) below two degrees of freedom and without any spread."""
     spread = [(len(v) - 1, 0.0 if flat(v) else v.var(ddof=1)) for v in (one, two) if len(v) > 1]
     total, squares = sum(n for n, _ in spread), sum(n * v for n, v in spread)
     return float(np.sqrt(squares / total)) if total > 1 and squares else float("nan")
 
 
 def seeds_to_see_a_point(one: NDArray[np.float64], two: NDArray[np.float64]) -> float:
-    """Seeds of each method that find a difference of 1 point at 80 % power; NaN where the spread is unknown or 1,000
-    would not do."""
+    """Seeds per method that detect a difference of 1 point at 80 % power; NaN if the spread is unknown or 1,000 are not
+    enough."""
     deviation = pooled_deviation(one, two)
     return float(seeds_needed(deviation, ONE_POINT) or np.nan) if np.isfinite(deviation) else float("nan")
 
 
 def detectable_difference(deviation: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The smallest true difference of two means of `n` seeds each that a t test finds with this power; infinite below two."""
+    """The smallest true difference of two means of `n` seeds each that a t test detects with this power; infinite below two."""
     if n < 2:
         return float("inf")
     return _difference_in_deviations(n, power, alpha) * deviation
@@ -48,8 +47,8 @@ POWER_DRAWS = 20_000
 def welch_power(size: float, n: int, alpha: float = 0.05) -> float:
     """Power of Welch's test for two groups of `n` values whose means differ by `size` standard deviations.
 
-    From 10 values a side by the non-central t distribution. Below, that formula promises Student's power, which Welch's test does
-    not reach (36 % instead of 46 % at n = 3), so there by 20,000 seeded draws.
+    From 10 values per side by the non-central t distribution. For fewer, that formula gives Student's power, which Welch's
+    test does not reach (36 % instead of 46 % at n = 3), so 20,000 seeded draws are used.
     """
     from scipy import stats
 
@@ -63,7 +62,7 @@ def welch_power(size: float, n: int, alpha: float = 0.05) -> float:
     shift, freedom = size * np.sqrt(n / 2), 2 * n - 2
     critical = stats.t.ppf(1 - alpha / 2, freedom)
     power = float(stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift))
-    # Where scipy's distribution is NaN the power is close to one, and the normal distribution gives it.
+    # Where scipy's distribution is NaN, the power is close to one and the normal distribution gives it.
     return power if np.isfinite(power) else float(stats.norm.sf(critical - shift))
 
 
@@ -78,7 +77,7 @@ MOST_SEEDS = 1000
 
 
 def seeds_needed(deviation: float, size: float, power: float = 0.8, alpha: float = 0.05) -> int | None:
-    """Seeds of each method that find a difference of `size` with this power; None where 1,000 would not do."""
+    """Seeds per method that detect a difference of `size` with this power; None if 1,000 are not enough."""
     if size <= 0:
         return None
     low, high = 2, MOST_SEEDS

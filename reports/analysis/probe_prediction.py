@@ -1,10 +1,10 @@
 """Do probes predict fine-tuned gains? Rank correlation of probe scores with fine-tuned gains.
 
-A panel is one task and label ratio under one budget: scores of different panels are not comparable, so ranks are taken within
-each. The statistic is the mean over panels of Spearman's correlation, over methods, of the mean probe score with the mean
-fine-tuned score; gains over scratch have the same ranks. The interval is a percentile bootstrap of two levels: methods are drawn
-with replacement, and for each its pre-training seeds, the same ones in every panel, since one pre-training stands behind all of
-its scores.
+A panel is one task and label ratio under one budget. Scores of different panels are not comparable, so ranks are taken within
+each. The statistic is Spearman's correlation, over methods, of mean probe score with mean fine-tuned score, averaged over
+panels; gains over scratch have the same ranks. The interval is a two-level percentile bootstrap: methods are drawn with
+replacement, and for each method its pre-training seeds, the same ones in every panel, since all scores of a seed come from one
+pre-training.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DRAWS = 2000
 CANNOT_TELL = "cannot tell"
 
 Scores = Mapping[tuple[str, ...], Mapping[int, float]]
-"""Method (METHOD) to score in per cent by pre-training seed."""
+"""Method (METHOD) to scores in per cent by pre-training seed."""
 
 
 class Panel(NamedTuple):
@@ -61,18 +61,18 @@ class Prediction(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """In words; `cannot tell` where methods or seeds are too few or the interval holds zero."""
+        """The conclusion as text; `cannot tell` if methods or seeds are too few or the interval includes zero."""
         if not np.isfinite([self.low, self.high]).all():
             return f"{CANNOT_TELL}: needs {LEAST_METHODS} methods and {LEAST_SEEDS} seeds of each"
         if self.low > 0:
             return "probes order these methods as fine-tuning does, more than by chance"
         if self.high < 0:
             return "probes order these methods in the opposite way"
-        return f"{CANNOT_TELL}: the interval holds zero"
+        return f"{CANNOT_TELL}: the interval includes zero"
 
 
 def predictions(runs: pd.DataFrame) -> list[Prediction]:
-    """One for each probing protocol, budget and profile with fine-tunings of the same pre-trainings to compare with."""
+    """One result for each probing protocol, budget and profile with fine-tunings of the same pre-trainings."""
     found = []
     probes = runs[runs["protocol"] != FINETUNE] if len(runs) else runs
     for (protocol, budget, profile), mine in probes.groupby(["protocol", *LIMITS]) if len(probes) else []:
@@ -84,7 +84,7 @@ def predictions(runs: pd.DataFrame) -> list[Prediction]:
 
 
 def _panels(probes: pd.DataFrame, tuned: pd.DataFrame) -> Iterator[Panel]:
-    """A panel with runs under two conditions (recipe, data or code) is left out, since neither is the one that counts."""
+    """Panels with runs under two conditions (recipe, data or code) are excluded, since neither condition takes precedence."""
     for name, mine in probes.groupby(PANEL):
         same = tuned[(tuned[PANEL] == list(name)).all(axis=1)]
         if mine["conditions"].nunique() != 1 or same["conditions"].nunique() != 1:
@@ -125,7 +125,7 @@ def _prediction(protocol: str, budget: str, profile: str, panels: Sequence[Panel
 def _drawn(
     methods: Sequence[tuple[str, ...]], seeds: Mapping[tuple[str, ...], Sequence[int]], rng: np.random.Generator
 ) -> list[tuple[tuple[str, ...], Sequence[int]]]:
-    # A method that is drawn twice is a tie: two draws of its seeds would add the correlation of its noise.
+    # A method drawn twice counts as a tie: two draws of its seeds would add the correlation of its noise.
     own = {m: [seeds[m][i] for i in rng.integers(len(seeds[m]), size=len(seeds[m]))] for m in methods}
     return [(methods[i], own[methods[i]]) for i in rng.integers(len(methods), size=len(methods))]
 

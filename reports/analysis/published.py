@@ -1,4 +1,4 @@
-"""Published numbers of the paper, by our names of tasks and methods; published/README.md gives the source of each file."""
+"""The paper's published numbers, by our names of tasks and methods; published/README.md gives the source of each file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ METHODS = {
 }  # fmt: skip
 """The paper's names to ours; the draft's ablations as `published_name` calls them."""
 PAIR_OVERLAP = 0.3
-"""The least overlap of the frame pairs of PointContrast and CSC, but for the ablations."""
+"""Least overlap of the frame pairs of PointContrast and CSC, except in the ablations."""
 PROTOCOL = "Janda et al., Table I (columns put right): one run each, best checkpoint on the test split"
 PROTOCOL_OF_RATIOS = "Janda et al., Figure 3 (values of the draft): one run each, best checkpoint on the test split"
 PROTOCOL_OF_CLASSES = "Janda et al., draft: one run each, best checkpoint on the test split"

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 BEST = "best"
 BEST_AS_PAPER = "best on the test split, as the paper"
-"""How tables and figures name the checkpoint of the paper, wherever its numbers stand."""
+"""Name of the paper's checkpoint in tables and figures that show its numbers."""
 
 
 STEPS_TOLERANCE = 0.05
-"""Share by which pre-training steps may differ: epochs depend on how many frames can be read."""
+"""Tolerated relative difference of pre-training steps: epochs depend on the number of readable frames."""
 
 
 class Protocol(NamedTuple):
-    """How the paper's numbers of one task were made; None where it does not say."""
+    """How the paper's numbers of one task were made; None where it does not state it."""
 
     training_scenes: int
     """All training scenes: the paper holds none out."""
@@ -49,7 +49,7 @@ class Pretraining(NamedTuple):
 
     steps: int
     stated: bool
-    """Whether the paper says so; else `steps` is what the decision register takes."""
+    """Whether the paper states it; otherwise `steps` comes from the decision register."""
 
 
 class _Difference(NamedTuple):
@@ -84,10 +84,10 @@ def pretrainings() -> dict[str, Pretraining]:
 
 
 def difference(row: Mapping[Any, Any]) -> str:
-    """In what a row differs from the protocol of the paper's numbers of its task, in a sentence; empty where it does not.
+    """How a row differs from the protocol of the paper's numbers for its task, as a sentence; empty if it does not.
 
-    `row`: one row of the frame of runs or of effects, of a task that the paper has, limited by a share of scenes. The sentence
-    begins "paper: " and names the same fields of both sides.
+    `row`: a row of the frame of runs or effects, for a task that the paper has, limited by a share of scenes. The sentence
+    starts with "paper: " and names the same fields of both sides.
     """
     paper = protocols()[row["task"]]
     parts = [*_protocol(row), *_data(row), *_training(row, paper), *_scenes(row, paper), *_metric(row, paper)]
@@ -98,8 +98,8 @@ def difference(row: Mapping[Any, Any]) -> str:
 
 
 def methods_as_published(rows: pd.DataFrame) -> list[str]:
-    """The methods, as `published_name`, of these runs or effects whose protocol is the paper's, so that its numbers may stand
-    beside them, in table order."""
+    """The methods, as `published_name`, of runs or effects that follow the paper's protocol, so that its numbers are
+    comparable; in table order."""
     same = [row for row in with_protocol(rows) if not difference(row)]
     same.sort(key=lambda row: place_of(row["method"]))
     return list(dict.fromkeys(str(row["published_as"]) for row in same))
@@ -112,11 +112,11 @@ def families_as_published(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_protocol(rows: pd.DataFrame) -> list[dict[Any, Any]]:
-    """Those of these runs or effects that `difference` can judge, one of each group and row: tasks of the paper, with labels by
-    share of scenes."""
+    """The runs or effects that `difference` can judge, one per group and row: tasks of the paper, with labels by share of
+    scenes."""
     known = rows[rows["task"].isin(protocols()) & rows["label_percent"].notna()] if len(rows) else rows
     if "outcome" in known:
-        known = known[known["outcome"] == "ok"].sort_values(STEPS, kind="stable")  # the shortest run of a row decides
+        known = known[known["outcome"] == "ok"].sort_values(STEPS, kind="stable")  # a row's shortest run decides
     return known.drop_duplicates([*GROUP, "row"]).to_dict("records") if len(known) else []
 
 

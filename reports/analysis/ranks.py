@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 
 UNDER = ["protocol", "budget", "profile"]
-"""Runs over several tasks are put together only where these are equal."""
+"""Runs over several tasks are combined only if these are equal."""
 
 
 class TaskGain(NamedTuple):
-    """One row over the tasks that it shares with scratch, two at least: gain in points, p value, and that p corrected by Holm."""
+    """One row over at least two tasks that it shares with scratch: gain in points, p value, and p with Holm's correction."""
 
     tasks: int
     seeds: int
@@ -54,7 +54,7 @@ class TaskGain(NamedTuple):
 
 
 class Failures(NamedTuple):
-    """Failures of one row: outcomes of its runs, how many have no score, and how many pre-trainings failed."""
+    """Failures of one row: outcomes of its runs, the number without a score, and the number of failed pre-trainings."""
 
     outcomes: list[str]
     without_score: int
@@ -62,8 +62,8 @@ class Failures(NamedTuple):
 
 
 class OverTasks(NamedTuple):
-    """One protocol, budget and profile at all labels, over its tasks. Ranks are those of `ranked`, the rows that have all tasks,
-    in order; None where rows or seeds are too few."""
+    """One protocol, budget and profile with all labels, over its tasks. Ranks belong to `ranked`, the rows with all tasks, in
+    order; None if rows or seeds are too few."""
 
     protocol: str
     budget: str
@@ -84,10 +84,11 @@ class OverTasks(NamedTuple):
 
 
 def over_tasks(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretraining] = ()) -> list[OverTasks]:
-    """For each protocol, budget and profile with two tasks or more at all labels: every row's mean over them against scratch's.
+    """For each protocol, budget and profile with at least two tasks with all labels: every row's mean over them against
+    scratch's.
 
-    Welch's test of the means of seeds, corrected by Holm for the number of rows. A budget under which a task was run under two
-    conditions (recipe, data or code) is left out, since neither is the one that counts.
+    Uses Welch's test of seed means, with Holm's correction for the number of rows. A budget under which a task was run under two
+    conditions (recipe, data or code) is excluded, since neither condition takes precedence.
     """
     full = runs[runs["label_ratio"] == "100%"] if len(runs) else runs
     failed, results = list(failed_pretrainings), []

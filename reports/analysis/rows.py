@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SYNTHETIC_PRETRAINING = "SYNTHETIC"
-"""In the name of a row: pre-trained on synthetic data, then fine-tuned and tested on real data."""
+"""Mark in row names: pre-trained on synthetic data, fine-tuned and tested on real data."""
 
 
 IMPORTED_MARK = "imported, budget unknown"
-"""In the name of a row: a checkpoint of the user's, which no budget of this project made."""
+"""Mark in row names: a user's checkpoint, made under no budget of this project."""
 
 
 def row_names(runs: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
@@ -27,8 +27,8 @@ def row_names(runs: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
 def row_name(method: str, pretrain_dataset: str, several: bool, synthetic_before_real: bool) -> str:
     """The printed name of a row without its hash: `ours`, `ours (rgbd-folder)`, `ours (synth-scannet, SYNTHETIC)`.
 
-    `several`: the method was pre-trained on several datasets. `synthetic_before_real`: on synthetic data, before a task on real
-    data, which its table must show although the table itself is of real data. An imported checkpoint is marked as one.
+    `several`: the method was pre-trained on several datasets. `synthetic_before_real`: pre-trained on synthetic data before a
+    task on real data, which the table of real data must show. Imported checkpoints are marked.
     """
     if is_imported(method):
         return f"{method} ({IMPORTED_MARK})"
@@ -50,11 +50,10 @@ def imported_rows(runs: pd.DataFrame) -> dict[str, int]:
 
 
 def baseline_rows(runs: pd.DataFrame) -> list[str]:
-    """Printed names of the rows of the baseline. With more than one there is no single row to compare with."""
+    """Printed names of the rows of the baseline; with more than one there is no single row to compare with."""
     return [name for name, (method, *_) in row_names(runs).items() if method == BASELINE]
 
 
 def applicable(method: str, pretrain_dataset: str, dataset: str) -> bool:
-    """Whether a method pre-trained so may be fine-tuned on a dataset: one that uses labels may not where the task has the
-    same."""
+    """Whether a method with this pre-training may be fine-tuned on a dataset: not if it used labels of the same dataset."""
     return not uses_labels(method) or pretrain_dataset != dataset

@@ -23,13 +23,13 @@ def class_metric(metric: str) -> str:
 
 
 def headline_checkpoint(runs: pd.DataFrame) -> str:
-    """The checkpoint whose scores count: one kind in one table. Failed runs have none."""
+    """The checkpoint whose scores count, one kind per table. Failed runs have none."""
     checkpoints = set(runs.loc[runs["outcome"] == "ok", "checkpoint"]) if len(runs) else set()
     return "selected" if checkpoints == {"selected"} else "final"
 
 
 def score_axis(runs: pd.DataFrame, checkpoint: str | None = None) -> str:
-    """Axis label of scores: the metric and the checkpoint, one a line; None for the headline checkpoint."""
+    """Axis label of scores: metric and checkpoint on separate lines; None means the headline checkpoint."""
     return f"{METRIC_NAMES[runs['metric'].iloc[0]]}\n{checkpoint or headline_checkpoint(runs)} checkpoint"
 
 

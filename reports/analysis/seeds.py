@@ -1,10 +1,10 @@
 """The number of seeds that a difference needs, from the spread of existing runs, and their cost.
 
 A unit is one pre-training with its F fine-tunings. From the variance split (`analysis.variance`) its standard deviation is
-sqrt(p^2 + r^2 / F) where all units share their fine-tuning seeds, since an effect of a seed (same batches, same head) is then in
-both means and cancels in their difference; and sqrt(p^2 + (f^2 + r^2) / F) where each has seeds of its own. p, f and r are the
-standard deviations over pre-training seeds, over fine-tuning seeds, and of the rest. With one fine-tuning seed there is no split:
-the deviation is that of the units as they are, conditional on that seed.
+sqrt(p^2 + r^2 / F) if all units share their fine-tuning seeds: the effect of a seed (same batches, same head) is then in both
+means and cancels in their difference. With separate seeds it is sqrt(p^2 + (f^2 + r^2) / F). Here p, f and r are the standard
+deviations over pre-training seeds, over fine-tuning seeds, and of the residual. With one fine-tuning seed there is no split,
+and the deviation is that of the units themselves, conditional on that seed.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ SPLIT = ("pre-training seed", "fine-tuning seed", "residual")
 
 
 def seeds_for(runs: pd.DataFrame, effect: float, tasks: Iterable[str] = ()) -> pd.DataFrame:
-    """One row for each method of each group with scratch beside it: seeds of each of the two that find a true difference of
-    `effect` points at 80 % power, and the hours that this number of both takes.
+    """One row per method of each group that contains scratch: the seeds of each of the two that detect a true difference of
+    `effect` points at 80 % power, and the hours for that number of both.
 
-    Columns GROUP, `method`, `n` (the fewer pre-training seeds of the two), `finetune_seeds`, `deviation` (points, of units with
-    common fine-tuning seeds), the three of SPLIT (NaN without two seeds of both kinds), `seeds`, `seeds_own` (with fine-tuning
-    seeds of their own; NaN without a split), `could_show` (the difference that n finds), `hours` and `hours_of`. `seeds` is NaN
-    where the spread is unknown or 1,000 would not do. `tasks`: names to keep, none for all.
+    Columns: GROUP, `method`, `n` (the smaller number of pre-training seeds of the two), `finetune_seeds`, `deviation` (points,
+    of units with common fine-tuning seeds), the three of SPLIT (NaN without two seeds of both kinds), `seeds`, `seeds_own`
+    (with separate fine-tuning seeds; NaN without a split), `could_show` (the difference detectable with n), `hours` and
+    `hours_of`. `seeds` is NaN if the spread is unknown or 1,000 are not enough. `tasks`: names to keep, empty for all.
     """
     import pandas as pd
 
@@ -61,7 +61,7 @@ def _rows_of_group(
             continue
         both = (parts[name], parts[base[0]])
         shares = [_shares(split, one) for one in (name, base[0])]
-        pooled = np.sqrt(np.mean(np.square(shares), axis=0))  # of the method and of scratch; NaN where one has no split
+        pooled = np.sqrt(np.mean(np.square(shares), axis=0))  # of method and scratch; NaN if one has no split
         finetunings = float(min(mine.groupby(UNIT)["finetune_seed"].nunique().min() for mine in both))
         deviation = pooled_deviation(units, values[base[0]])
         apart = float(np.sqrt(deviation**2 + pooled[1] ** 2 / finetunings))
@@ -94,7 +94,7 @@ def _seeds(deviation: float, effect: float) -> float:
 
 
 def _hours_of_a_seed(both: Sequence[pd.DataFrame]) -> tuple[float, str]:
-    """Hours of one more pre-training seed of both methods in this group: pre-training, features and evaluations. GPU-hours where
+    """Hours of one more pre-training seed of both methods in this group: pre-training, features and evaluations. GPU-hours if
     every evaluation used a GPU, else CPU-hours."""
     on_gpu = all((mine["finetune_gpu_seconds"] + mine["features_gpu_seconds"] > 0).all() for mine in both)
     kind = "gpu" if on_gpu else "cpu"

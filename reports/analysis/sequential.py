@@ -1,7 +1,7 @@
-"""Group-sequential tests: looks at results while seeds arrive, with error rates that hold over all looks.
+"""Group-sequential tests: repeated looks at results while seeds arrive, with error rates that hold over all looks.
 
-Testing at 5 % after every seed claims a false difference in up to one of seven studies. Pocock's rule tests every look
-at one smaller level; O'Brien and Fleming's is strict early and close to 5 % at the last. Constants for equally spaced
+Testing at 5 % after every seed claims a false difference in up to one of seven studies. Pocock's rule tests every look at one
+smaller level; that of O'Brien and Fleming is strict early and close to 5 % at the last look. Constants for equally spaced
 looks, two-sided 5 %: Jennison and Turnbull, Group Sequential Methods (2000), tables 2.1 and 2.3. They are exact for
 normal values; Welch's test at a few seeds is a little conservative (`make verify-statistics` simulates both).
 """
@@ -40,8 +40,8 @@ def levels(rule: Rule, looks: int) -> tuple[float, ...]:
 
 
 def looks_for(seeds: int) -> int:
-    """The number of looks that `seeds` pre-training seeds give. Raises WrongUse where they are not a multiple of SEEDS_A_LOOK,
-    or give a single look, which needs no rule."""
+    """The number of looks for `seeds` pre-training seeds. Raises WrongUse unless they are a multiple of SEEDS_A_LOOK with at
+    least two looks; a single look needs no rule."""
     if seeds % SEEDS_A_LOOK or seeds < 2 * SEEDS_A_LOOK:
         raise WrongUse(
             f"--stop-when-decided looks after every {SEEDS_A_LOOK} pre-training seeds; the suite has {seeds}, expected a "

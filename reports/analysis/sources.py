@@ -17,8 +17,8 @@ SAME, OTHER = "the task's dataset", "another dataset"
 
 
 def with_source(effects: pd.DataFrame) -> pd.DataFrame:
-    """Effects of methods that were pre-trained on data, with the column `pre-trained on`: SAME for the task's dataset or its
-    synthetic stand-in, else OTHER."""
+    """Effects of methods pre-trained on data, with the column `pre-trained on`: SAME for the task's dataset or its synthetic
+    stand-in, else OTHER."""
     known = effects[effects["pretrain_dataset"] != NO_DATASET]
     pairs = zip(known["pretrain_dataset"], known["dataset"], strict=True)
     same = [dataset_family(source) == dataset_family(target) for source, target in pairs]

@@ -1,4 +1,4 @@
-"""Statistics of a handful of runs: intervals, tests, variance components, ranks; each function states its conditions."""
+"""Statistics for few runs: intervals, tests, variance components, ranks. Each function states its assumptions."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
 DECIDED = ("better", "worse")
-"""The verdicts that say a test found a difference."""
+"""Verdicts of tests that found a difference."""
 BOOTSTRAP_FROM = 20
 BOOTSTRAP_SEED = 20230117
 EQUIVALENCE_MARGIN = 1.0
-"""In points of a metric in per cent: smaller differences do not matter."""
+"""In points of a metric in per cent: smaller differences are irrelevant."""
 FLAT = 1e-9
-"""In the same points. Values that differ by less, such as means of zeros, have no spread, and nothing can be tested."""
+"""In the same points. Values closer than this, such as means of zeros, have no spread and cannot be tested."""
 TOO_FEW, NO_SPREAD = "cannot be tested with this n", "cannot be tested without spread"
 
 
 class Estimate(NamedTuple):
-    """A mean over independent units, and its interval; low and high are NaN where there is none."""
+    """A mean over independent units, and its interval; low and high are NaN without an interval."""
 
     mean: float
     low: float
@@ -34,7 +34,7 @@ class Estimate(NamedTuple):
 def estimate(values: NDArray[np.float64]) -> Estimate:
     """Mean and 95 % interval of independent values.
 
-    A single value has no interval, and neither have equal values, since every interval assumes some spread. Below 20 values a t
+    A single value has no interval, nor do equal values, since every interval assumes some spread. Below 20 values a t
     interval, which assumes roughly normal values; from 20 on a seeded BCa bootstrap.
     """
     values = np.asarray(values, dtype=np.float64)
@@ -63,8 +63,8 @@ def flat(values: NDArray[np.float64]) -> bool:
 
 
 def difference(ours: NDArray[np.float64], base: NDArray[np.float64]) -> Estimate:
-    """Difference of two means of independent values, with Welch's 95 % interval; without one where a side has a single value or
-    neither has spread.
+    """Difference of two means of independent values, with Welch's 95 % interval; without an interval if a side has a single
+    value or neither has spread.
 
     `n` is the smaller of the two counts.
     """
@@ -78,7 +78,7 @@ def difference(ours: NDArray[np.float64], base: NDArray[np.float64]) -> Estimate
 
 
 def _testable(ours: NDArray[np.float64], base: NDArray[np.float64]) -> bool:
-    """Whether Welch's test applies: two values a side, and some spread."""
+    """Whether Welch's test applies: two values per side, and some spread."""
     return min(len(ours), len(base)) > 1 and not (flat(ours) and flat(base))
 
 
@@ -86,13 +86,13 @@ def _welch(ours: NDArray[np.float64], base: NDArray[np.float64]) -> Any:
     from scipy import stats
 
     with warnings.catch_warnings():
-        # Where one side has no spread the other's decides, so scipy's warning does not apply.
+        # If one side has no spread, the other's spread decides, so scipy's warning does not apply.
         warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
         return stats.ttest_ind(np.asarray(ours), np.asarray(base), equal_var=False)
 
 
 def verdict(gap: Estimate) -> str:
-    """A difference to scratch in words: better or worse only where the interval excludes zero."""
+    """The verdict on a difference to scratch: better or worse only if the interval excludes zero."""
     if gap.n < 2:
         return TOO_FEW
     if not np.isfinite([gap.low, gap.high]).all():
@@ -105,8 +105,8 @@ def verdict(gap: Estimate) -> str:
 def judge(
     ours: NDArray[np.float64], base: NDArray[np.float64], margin: float = EQUIVALENCE_MARGIN
 ) -> tuple[Estimate, str]:
-    """The difference of two groups of independent values and its verdict: that of `verdict`, or `equivalent within MARGIN` where
-    two one-sided tests show that a difference not distinguishable from zero is within the margin."""
+    """The difference of two groups of independent values and its verdict: that of `verdict`, or `equivalent within MARGIN` if two
+    one-sided tests show that an undecided difference is within the margin."""
     gap = difference(ours, base)
     words = verdict(gap)
     if words == "not distinguishable" and tost(ours, base, margin).equivalent:
@@ -123,8 +123,8 @@ class Equivalence(NamedTuple):
 
 
 def tost(ours: NDArray[np.float64], base: NDArray[np.float64], margin: float, alpha: float = 0.05) -> Equivalence:
-    """Whether two means differ by less than `margin` (Welch, two one-sided t tests). p is NaN below two values a side and without
-    any spread.
+    """Test whether two means differ by less than `margin` (Welch, two one-sided t tests). p is NaN below two values per side and
+    without any spread.
 
     Raises ValueError for a margin that is not positive.
     """
@@ -139,7 +139,7 @@ def tost(ours: NDArray[np.float64], base: NDArray[np.float64], margin: float, al
 
 
 def welch_p(ours: NDArray[np.float64], base: NDArray[np.float64]) -> float:
-    """Two-sided p of Welch's test of two means of independent values; NaN where a side has one value or neither has spread."""
+    """Two-sided p of Welch's test for two means of independent values; NaN if a side has one value or neither has spread."""
     if not _testable(ours, base):
         return float("nan")
     return float(_welch(ours, base).pvalue)
@@ -149,7 +149,7 @@ TESTED = ("differs", "not distinguishable")
 
 
 def words_for(p: float, alpha: float = 0.05) -> str:
-    """The verdict of a p value that is corrected for its family; NaN means that there were too few values for a test."""
+    """The verdict of a p value corrected for its family; NaN means too few values for a test."""
     if not np.isfinite(p):
         return TOO_FEW
     return TESTED[0] if p < alpha else TESTED[1]
@@ -163,7 +163,7 @@ class PairedTest(NamedTuple):
     n: int
 
     def words(self, alpha: float = 0.05) -> str:
-        """The verdict; `cannot be tested` where no outcome could have been significant."""
+        """The verdict; `cannot be tested` if no outcome could have been significant."""
         return words_for(self.p if self.least_p <= alpha else float("nan"), alpha)
 
 
@@ -181,11 +181,11 @@ def sign_flip_test(differences: NDArray[np.float64], seed: int = BOOTSTRAP_SEED)
     gaps = np.asarray(differences, dtype=np.float64)
     gaps = gaps[np.isfinite(gaps)]
     n = len(gaps)
-    if n < 2:  # scipy asks for two; a single difference always has p = 1
+    if n < 2:  # scipy requires two; a single difference always has p = 1
         return PairedTest(1.0, 1.0, 1) if n else PairedTest(float("nan"), float("nan"), 0)
     # Flips may give the same sum in another order, up to rounding. scipy's tolerance for such ties is relative to the
-    # observed sum, which can be far smaller than the differences, so the statistic itself says whether a sum is as large
-    # as the observed.
+    # observed sum, which can be far smaller than the differences, so the statistic itself decides whether a sum is as
+    # large as the observed one.
     observed = np.abs(gaps.sum()) - 1e-12 * np.abs(gaps).sum()
 
     def as_large(flipped: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
@@ -204,7 +204,7 @@ def sign_flip_test(differences: NDArray[np.float64], seed: int = BOOTSTRAP_SEED)
 
 
 def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Holm's adjustment of p values of one family; NaN stays NaN and does not count."""
+    """Holm's adjustment of the p values of one family; NaN stays NaN and does not count."""
     from statsmodels.stats.multitest import multipletests
 
     p = np.asarray(p_values, dtype=np.float64)
@@ -216,7 +216,7 @@ def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def probability_of_improvement(ours: NDArray[np.float64], base: NDArray[np.float64]) -> float:
-    """P(a run of ours scores above a run of the base), ties count half; NaN without values."""
+    """P(a run of ours scores above a run of the baseline), ties count half; NaN without values."""
     one, two = (np.asarray(v, dtype=np.float64) for v in (ours, base))
     if not len(one) or not len(two):
         return float("nan")
@@ -235,7 +235,7 @@ def interquartile_mean(values: NDArray[np.float64]) -> float:
 class VarianceShares(NamedTuple):
     """Variance components of a crossed design, in squared units of the score; never below zero.
 
-    With one run a cell the residual is the interaction of the two seeds.
+    With one run per cell the residual is the interaction of the two seeds.
     """
 
     pretrain: float
@@ -244,9 +244,9 @@ class VarianceShares(NamedTuple):
 
 
 def variance_components(scores: NDArray[np.float64]) -> VarianceShares | None:
-    """Pre-training seed, fine-tuning seed and the rest, from a full table (pre-training seeds, fine-tuning seeds).
+    """Components of pre-training seed, fine-tuning seed and residual, from a full table (pre-training seeds, fine-tuning seeds).
 
-    Two random factors, method of moments. None where a seed has fewer than two levels or a cell is missing: it is not imputed.
+    Two random factors, method of moments. None if a factor has fewer than two levels or a cell is missing; nothing is imputed.
     """
     table = np.asarray(scores, dtype=np.float64)
     if table.ndim != 2 or min(table.shape) < 2 or not np.isfinite(table).all():
@@ -265,7 +265,7 @@ def variance_components(scores: NDArray[np.float64]) -> VarianceShares | None:
 
 
 class Ranking(NamedTuple):
-    """Friedman's test over independent blocks, mean ranks (1 is best), and Nemenyi's critical difference where it rejects."""
+    """Friedman's test over independent blocks, mean ranks (1 is best), and Nemenyi's critical difference if it rejects."""
 
     p: float
     mean_ranks: NDArray[np.float64]
@@ -273,8 +273,8 @@ class Ranking(NamedTuple):
 
 
 def ranking(scores: NDArray[np.float64], alpha: float = 0.05) -> Ranking | None:
-    """Rank methods over independent blocks, such as seeds: (blocks, methods), complete. None below three methods or three blocks,
-    or with missing cells.
+    """Rank methods over independent blocks, such as seeds, from a complete table (blocks, methods). None below three methods
+    or three blocks, or with missing cells.
 
     The critical difference comes from scipy's studentised range: scikit-posthocs has the p values of Nemenyi's test, but not the
     difference that a rank diagram draws.
@@ -286,7 +286,7 @@ def ranking(scores: NDArray[np.float64], alpha: float = 0.05) -> Ranking | None:
         return None
     blocks, methods = table.shape
     ranks = stats.rankdata(-table, axis=1)
-    # Where every block is one tie there is nothing to test, and scipy would divide by zero.
+    # If all blocks are ties there is nothing to test, and scipy would divide by zero.
     p = float(stats.friedmanchisquare(*table.T).pvalue) if np.ptp(ranks) else float("nan")
     if not p < alpha:
         return Ranking(p, ranks.mean(0), None)

@@ -18,22 +18,22 @@ SYNTHETIC_MARK = "SYNTHETIC DATA"
 
 
 def text_mark(synthetic: Any) -> str:
-    """How the title of a table begins."""
+    """The beginning of table titles."""
     return f"{SYNTHETIC_MARK}: " if synthetic else ""
 
 
 def figure_mark(synthetic: Any) -> str:
-    """How the title of a figure begins: the mark has a line of its own."""
+    """The beginning of figure titles, with the mark on its own line."""
     return f"{SYNTHETIC_MARK}\n" if synthetic else ""
 
 
 def protocol_mark(protocol: Any) -> str:
-    """What follows a title of runs under another protocol than fine-tuning: `, protocol linear`."""
+    """The end of titles for protocols other than fine-tuning: `, protocol linear`."""
     return "" if protocol == FINETUNE else f", protocol {protocol}"
 
 
 def group_title(group: Mapping[str, Any]) -> str:
-    """What the runs of a group have in common, in words. `group` maps the columns GROUP to values."""
+    """A title of what the runs of a group share. `group` maps the columns GROUP to values."""
     return (
         f"{group['task']} on {group['dataset']}, {label_words(str(group['label_ratio']))}, "
         f"budget {group['budget']}, profile {group['profile']}{protocol_mark(group['protocol'])}"
@@ -41,7 +41,7 @@ def group_title(group: Mapping[str, Any]) -> str:
 
 
 def short_group_title(group: Mapping[str, Any]) -> str:
-    """The same in fewer words; the profile is left out where it has the name of its budget."""
+    """A shorter title; the profile is omitted if it has the name of its budget."""
     budget, profile = group["budget"], group["profile"]
     limits = budget if profile == budget else f"{budget}, profile {profile}"
     ratio = str(group["label_ratio"])
@@ -50,21 +50,21 @@ def short_group_title(group: Mapping[str, Any]) -> str:
 
 
 def with_part(title: str, group: pd.DataFrame) -> str:
-    """The title of a group of runs, with how much of the test split is scored where that is not all of it."""
+    """The title of a group of runs, plus the scored part of the test split if it is not all of it."""
     part = str(group["part_of_test_split"].iloc[0])
     return f"{title}, {part}" if part else title
 
 
 def parts_of_test_splits(runs: pd.DataFrame) -> str:
-    """What follows the title of a table over several tasks: those of which not the whole test split is scored."""
+    """The end of the title of a table over several tasks: tasks whose test split is not scored completely."""
     parts = runs[runs["part_of_test_split"] != ""]
     tasks = sorted({f"{task} ({part})" for task, part in zip(parts["task"], parts["part_of_test_split"], strict=True)})
     return f"; not on the whole test split: {', '.join(tasks)}" if tasks else ""
 
 
 def contaminated_rows(runs: pd.DataFrame) -> str:
-    """What follows the title of a table: the rows whose pre-training saw, or may have seen, test scenes of their task. A
-    comparison with rows that saw none states it."""
+    """The end of a table title: rows whose pre-training saw, or may have seen, test scenes of their task, so that they are not
+    comparable with clean rows."""
     seen = runs.loc[runs["contamination_mark"] != "", ["row", "task", "contamination_mark"]].drop_duplicates()
     texts = [f"{row} on {task} ({words})" for row, task, words in sorted(seen.itertuples(index=False, name=None))]
     return f"; not compared alike: {', '.join(texts)}" if texts else ""

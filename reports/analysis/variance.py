@@ -1,4 +1,4 @@
-"""How much of the spread comes from pre-training seeds, from fine-tuning seeds and from the rest."""
+"""Split the spread into shares of pre-training seeds, fine-tuning seeds and the residual."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 def variances(runs: pd.DataFrame, failed_pretrainings: Iterable[FailedPretraining] = ()) -> pd.DataFrame:
-    """One row for each row of each group, named in the column `method`, that has two seeds or more of both kinds: standard
-    deviations in points of the metric.
+    """Standard deviations in points of the metric, for each row (column `method`) of each group with at least two seeds of
+    both kinds.
 
-    `missing` counts the runs that the crossed table of seeds lacks, those of failed pre-trainings included; where there
-    are any the standard deviations are NaN.
+    `missing` counts the runs that the crossed table of seeds lacks, including those of failed pre-trainings; if there are any,
+    the standard deviations are NaN.
     """
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""What the numbers of a report rest on: dates, code, machines, store, budget, protocol, data and contamination."""
+"""Facts behind the numbers of a report: dates, code, machines, store, budget, protocol, data and contamination."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Fact = tuple[str, str]
 
 
 def what_ran(store: Store, loaded: Loaded) -> list[Fact]:
-    """Names and values of what the reported runs have in common; empty without fine-tuning runs. Names no path."""
+    """Names and values of the facts that the reported runs share; empty without fine-tuning runs. Names no path."""
     runs = loaded.runs
     if not len(runs):
         return []
@@ -53,7 +53,7 @@ def code_words(provenance: Provenance) -> str:
 
 
 def commit_words(provenance: Provenance) -> str:
-    """The first digits of a commit; in words where it is not recorded, or hidden in an anonymous bundle."""
+    """The first digits of a commit, or a text if it is not recorded, or hidden in an anonymous bundle."""
     if provenance.git_commit is None:
         return "unknown (installed copy)"
     shown = provenance.git_commit[:COMMIT_DIGITS] if is_commit(provenance.git_commit) else "hidden (anonymous bundle)"
@@ -66,7 +66,7 @@ def machine_words(provenance: Provenance) -> str:
 
 
 def _data(loaded: Loaded) -> list[str]:
-    """Each dataset of a task with whether it is synthetic, and what was pre-trained on."""
+    """Each task's dataset, with a mark if it is synthetic, and the pre-training datasets."""
     tasks = loaded.runs[["task", "dataset", "synthetic"]].drop_duplicates().sort_values(["task", "dataset"])
     kinds = {True: "synthetic", False: "real"}
     texts = [

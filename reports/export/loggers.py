@@ -31,7 +31,7 @@ class Point(NamedTuple):
 
 
 class LoggedRun(NamedTuple):
-    """A run as such tools know it: name, choices (hyper-parameters), final metrics, and curves in order of steps."""
+    """A run in the terms of such tools: name, hyper-parameters, final metrics, and curves by step."""
 
     name: str
     key: str
@@ -50,7 +50,7 @@ def check(kinds: Iterable[str]) -> None:
 
 
 def export(store: Store, keys: set[str] | None, kind: str, out: Path) -> Path:
-    """Export every run of a store to one tool, without fine-tunings outside `keys`. Returns the folder. Raises like `check`."""
+    """Export the runs of a store to one tool, except fine-tunings outside `keys`. Returns the folder. Raises as `check`."""
     check([kind])
     _, write = KINDS[kind]
     records = [r for r in store.records() if keys is None or r.kind == "pretrain" or r.key in keys]
@@ -106,8 +106,8 @@ def to_tensorboard(runs: Iterable[LoggedRun], out: Path) -> Path:
 
 
 def to_mlflow(runs: Iterable[LoggedRun], out: Path) -> Path:
-    """Write one MLflow run a run, to the store that MLFLOW_TRACKING_URI names or else to files below `out`. Runs that it
-    has already are left as they are."""
+    """Write one MLflow run for each run, to the store at MLFLOW_TRACKING_URI or else to files below `out`. Runs that it
+    already has are left unchanged."""
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     from mlflow.entities import Metric, Param, RunTag
     from mlflow.tracking import MlflowClient

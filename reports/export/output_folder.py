@@ -22,9 +22,8 @@ COMPARISON_FILES = re.compile(rf"(figure-)?(synthetic-)?compare{_ENDING}")
 
 @contextmanager
 def earlier_files_removed(out: Path, kind: re.Pattern[str]) -> Iterator[None]:
-    """Context in which files of a kind are written to an existing folder. Afterwards the files that the previous report wrote and
-    this one did not are removed, since they may be of other runs. The folder keeps a list of written files, also after an
-    error."""
+    """Context for writing files of a kind to an existing folder. Afterwards it removes files that the previous report wrote
+    and this one did not, since they may describe other runs. The folder keeps a list of written files, also after an error."""
     listed = out / (".bench-report.json" if kind is REPORT_FILES else ".bench-comparison.json")
     before = _times(out, kind)
     try:
@@ -40,7 +39,7 @@ def earlier_files_removed(out: Path, kind: re.Pattern[str]) -> Iterator[None]:
         if complete:
             for name in earlier - written:
                 (out / name).unlink(missing_ok=True)
-        # After an error, do not hide it behind one of writing this list.
+        # After an error, an error in writing this list must not hide it.
         with contextlib.nullcontext() if complete else contextlib.suppress(OSError):
             write_whole(listed, json.dumps(sorted(written if complete else written | earlier), indent=1).encode())
 

@@ -1,1 +1,1 @@
-"""Figures for papers: one style, one plot a module. Every run is a point, and intervals appear only where n allows them."""
+"""Figures for papers in one style, one plot per module. Every run is a point; intervals appear only if n allows them."""

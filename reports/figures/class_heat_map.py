@@ -1,4 +1,4 @@
-"""Scores of classes by methods, as a heat map."""
+"""A heat map of class scores by method."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HALF_LUMINANCE = 0.179
-"""Where black and white letters have the same contrast (WCAG 2)."""
+"""Luminance at which black and white letters have equal contrast (WCAG 2)."""
 
 
 def draw_class_heat_map(table: pd.DataFrame, metric: str, title: str) -> Any:
-    """Scores of each method and class in per cent, mean over pre-trainings; classes without labels stay empty.
+    """Scores by method and class in per cent, means over pre-trainings; classes without labels are empty.
 
     `metric` is the headline metric of the task, the mean over these classes.
     """

@@ -1,4 +1,4 @@
-"""Hours of pre-training against the gain over scratch."""
+"""Gain over scratch against hours of pre-training."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 def draw_cost_against_gain(effects: pd.DataFrame, title: str) -> Any:
-    """Gain over scratch over the hours of one pre-training, with its interval where n allows; the shape is the label ratio.
-    `effects`: as from `with_hours`."""
+    """Plot gain over scratch against the hours of one pre-training, with intervals if n allows; the marker shows the label ratio.
+    `effects` comes from `with_hours`."""
     known = effects[effects["gain"].notna()]
     places, ratios = places_among_rows(known), ratio_places(known["label_ratio"])
     figure, axes = new_axes()
@@ -37,7 +37,7 @@ def draw_cost_against_gain(effects: pd.DataFrame, title: str) -> Any:
         axes.plot([], [], "o", color=colour_of(method), fillstyle=FILLS[places[name] % len(FILLS)], ms=5, label=name)
     if len(known):
         axes.set_xlim(0, 1.08 * known["hours"].max() or 1)
-        axes.locator_params(axis="x", nbins=5)  # cheap ones need many digits
+        axes.locator_params(axis="x", nbins=5)  # small values need many digits
     finish_gain_axes(axes, f"{effects['hours_of'].iloc[0]} of one pre-training", title)
     add_legend(axes, ratios, fontsize=8)
     return figure

@@ -1,4 +1,4 @@
-"""Features as colours: a one-dimensional t-SNE of pixel and point features together (the paper's Figure 2)."""
+"""Show features as colours: a one-dimensional t-SNE of pixel and point features together (the paper's Figure 2)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ WHEN = ("before", "after")
 
 
 def feature_colours(groups: list[Array], seed: int = 0) -> list[NDArray[np.uint8]]:
-    """(N, 3) colours for each group of features (N, C): one t-SNE of all groups, on up to SAMPLED_ROWS of each.
+    """(N, 3) uint8 colours for each group of features (N, C), from one t-SNE of all groups on up to SAMPLED_ROWS of each.
 
-    Features are compared by direction. A row that was not sampled has the colour of the nearest sampled one. Colours follow the
-    rank of the embedding, so that each is used equally often.
+    Features are compared by direction. A row outside the sample takes the colour of the nearest sampled row. Colours follow the
+    rank of the embedding, so that all colours are used equally often.
     """
     import matplotlib
     from sklearn.manifold import TSNE
@@ -30,7 +30,7 @@ def feature_colours(groups: list[Array], seed: int = 0) -> list[NDArray[np.uint8
     unit = [g / np.maximum(np.linalg.norm(g, axis=1, keepdims=True), 1e-12) for g in groups]
     sample = np.concatenate([u[rng.permutation(len(u))[:SAMPLED_ROWS]] for u in unit])
     perplexity = min(PERPLEXITY, (len(sample) - 1) / 3)
-    # Not from PCA: with equal features it starts all points at one place, which crashes the tree of t-SNE.
+    # Not initialised by PCA: equal features would start all points at one place, which crashes the tree of t-SNE.
     place = TSNE(n_components=1, perplexity=perplexity, init="random", random_state=seed).fit_transform(sample)[:, 0]
     rank = np.argsort(np.argsort(place, kind="stable"), kind="stable") / max(1, len(place) - 1)
     colours = (matplotlib.colormaps["turbo"](rank)[:, :3] * 255).astype(np.uint8)
@@ -38,18 +38,18 @@ def feature_colours(groups: list[Array], seed: int = 0) -> list[NDArray[np.uint8
 
 
 def nearest(rows: Array, sample: Array, block: int = 4096) -> NDArray[np.int64]:
-    """(N,) index of the sampled row with the largest inner product, for each row."""
+    """(N,) for each row the index of the sampled row with the largest inner product."""
     parts = [(rows[i : i + block] @ sample.T).argmax(axis=1) for i in range(0, len(rows), block)]
     return np.concatenate(parts)
 
 
 def draw_features(frames: Mapping[int, Mapping[str, Array]], title: str, out: Path) -> list[Path]:
-    """Write features.png and one coloured PLY for each frame before and after, from the arrays of `methods.features` by frame.
-    Returns the paths.
+    """Write features.png, and one coloured PLY for each frame before and after training, from the arrays of `methods.features` by
+    frame. Returns the paths.
 
-    Each frame has two rows: the image above its points with depth, then features before above those after. Colours before
-    come from one t-SNE of all frames, and so do those after: compare colours along a row and between frames, not between
-    before and after.
+    Each frame has two rows: the image above its points with depth, then features before training above those after it. The
+    colours before come from one t-SNE of all frames, and so do those after. Compare colours along a row and between frames,
+    but not between before and after.
     """
     import matplotlib
 
@@ -106,7 +106,7 @@ def _picture(axes: Any, image: Array, title: str) -> None:
 
 
 def _as_seen(arrays: Mapping[str, Array], colours: Array) -> NDArray[np.uint8]:
-    """The camera image with points in other colours; white where there is no depth."""
+    """The camera image with points recoloured; white where depth is missing."""
     canvas = np.full(arrays["image"].shape, 255, np.uint8)
     canvas[arrays["uv"][:, 1], arrays["uv"][:, 0]] = colours
     return canvas

@@ -1,4 +1,4 @@
-"""Differences to scratch with their intervals: a panel a task, a row a method (a forest plot)."""
+"""Forest plot of differences to scratch with their intervals: one panel per task, one row per method."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 MOST_COLUMNS = 3
 SPREAD = 0.6
-"""Share of a row's height over which its label ratios are spread, the smallest on top."""
+"""Share of a row's height over which its label ratios are spread, the smallest ratio on top."""
 
 
 def forest_rows(effects: pd.DataFrame) -> pd.DataFrame:
-    """The effects with a known difference, with their `height` in the figure (rows count down from 0), the `place` of their label
-    ratio, and whether a test supports a difference (`decided`)."""
+    """The effects with a known difference, plus `height` in the figure (rows count down from 0), `place` of the label ratio, and
+    `decided`: whether a test supports a difference."""
     known = effects[effects["gain"].notna()]
     rows = {row: -place for place, row in enumerate(rows_in_order(known))}
     ratios = ratio_places(known["label_ratio"])
@@ -32,8 +32,8 @@ def forest_rows(effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_forest(known: pd.DataFrame, title: str) -> Any:
-    """The rows of `forest_rows`, one mark each: filled where a test supports the difference, with its 95 % interval if n allows
-    one; the shape shows the label ratio. The rows are the same in every panel."""
+    """Draw each of the `forest_rows` as a mark, filled if a test supports the difference, with its 95 % interval if n allows one.
+    The marker shows the label ratio. All panels have the same rows."""
     order = rows_in_order(known)
     panels = task_families(known)
     columns = min(MOST_COLUMNS, len(panels))
@@ -72,11 +72,11 @@ def _draw_panel(axes: Any, panel: Family) -> None:
 
 
 def _add_key(figure: Any, known: pd.DataFrame) -> None:
-    """The shapes of label ratios, and the meaning of a filled mark, once for all panels."""
+    """Explain the markers of label ratios and filled marks, once for all panels."""
     from matplotlib.lines import Line2D
 
     ratios = ratio_places(known["label_ratio"])
     fills = [Line2D([], [], marker="o", ls="", color="#444444", mfc=fill, ms=5) for fill in ("#444444", "white")]
     handles = [*ratio_marks(ratios), *fills]
-    names = [*ratios, "interval leaves out 0", "it does not"]
+    names = [*ratios, "interval excludes 0", "interval includes 0"]
     figure.legend(handles, names, frameon=False, ncols=3, loc="outside lower center", fontsize="small")

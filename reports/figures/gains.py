@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 BOX_FROM, VIOLIN_FROM = 5, 20
 BOX_WIDTH, MOST_INTERVALS = 0.35, 20
-"""A row of more cells shows no intervals, which would cover each other."""
+"""Rows with more cells than this show no intervals, which would overlap."""
 
 
 def draw_gains(effects: pd.DataFrame, title: str) -> Any:
-    """Gains over scratch, one column a row: every cell a point with its interval, its shape the label ratio, with a box from 5
-    cells on and a violin from 20."""
+    """Draw gains over scratch, one column per row: every cell a point with its interval and the marker of its label ratio,
+    plus a box from 5 cells and a violin from 20."""
     import seaborn as sns
 
     known = effects[effects["gain"].notna()]
@@ -55,12 +55,12 @@ def _draw_points(axes: Any, place: int, mine: pd.DataFrame, ratios: dict[str, in
 
 
 def spread(count: int) -> Any:
-    """Horizontal offsets of the cells of a row, which are as far apart as its box is wide at most."""
+    """Horizontal offsets of the cells of a row, at most the width of its box apart."""
     return (np.arange(count) - (count - 1) / 2) * min(0.12, 2 * BOX_WIDTH / max(1, count))
 
 
 def rows_in_order(known: pd.DataFrame) -> list[str]:
-    """The rows of these effects by the place of their method, methods without a card after them, each by name."""
+    """The rows of these effects in the order of their methods, methods without a card last, each by name."""
     methods = dict(zip(known["row"], known["method"], strict=True))
     return sorted(methods, key=lambda row: (place_of(methods[row]), methods[row], row))
 

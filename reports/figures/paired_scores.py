@@ -1,4 +1,4 @@
-"""Every pair of twins of a comparison as a point."""
+"""Paired runs of a comparison, one point per pair."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def draw_paired_scores(pairs: pd.DataFrame, names: tuple[str, str], title: str) -> Any:
-    """Score of B over score of A; points on the dashed line did not change. `pairs`: as from `compare.paired`."""
+    """Plot score of B against score of A; points on the dashed line are unchanged. `pairs` comes from `compare.paired`."""
     known = pairs[pairs["score_a"].notna() & pairs["score_b"].notna()]
     figure, axes = new_axes(4.4, 3.9)
     places = places_among_rows(known)

@@ -1,4 +1,4 @@
-"""Figures drawn in the background, by other processes."""
+"""Draw figures in background processes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ MOST_WORKERS = 8
 
 
 class Drawing(NamedTuple):
-    """A function that draws a figure, the path to write it to, without a suffix, and the kind of figure. All are sent to another
-    process."""
+    """A drawing function, the output path without suffix, and the kind of figure. All are sent to another process."""
 
     draw: Callable[[], Any]
     stem: Path
@@ -41,20 +40,20 @@ class FigurePool(NamedTuple):
 
 @contextmanager
 def figure_pool() -> Iterator[FigurePool]:
-    """A pool of processes that draw and write figures while the caller continues. They import matplotlib while nothing is queued.
+    """A pool of processes that draw and write figures while the caller continues. They import matplotlib while idle.
 
-    With one processor each figure is drawn at once.
+    With one processor each figure is drawn immediately in this process.
     """
     workers = min(usable_cpus(), MOST_WORKERS)
     if workers < 2:
         yield FigurePool(_draw, lambda: None)
         return
-    # Imported once, before the processes fork, since the caller needs these as well.
+    # Imported once before the processes fork, since the caller needs these too.
     import pandas  # noqa: F401
     from scipy import stats  # noqa: F401
 
     waiting: list[Future[None]] = []
-    gc.freeze()  # keep the collectors of the processes from touching, and so copying, the memory they share
+    gc.freeze()  # garbage collection in the processes must not touch, and so copy, shared memory
     try:
         with process_pool(workers) as pool:
             for _ in range(workers):
@@ -69,7 +68,7 @@ def figure_pool() -> Iterator[FigurePool]:
                     lambda drawing: waiting.append(pool.submit(_draw_with, recorded_cards(), drawing)), finish
                 )
             finally:
-                for one in waiting:  # after an error, drop those that have not begun
+                for one in waiting:  # after an error, cancel drawings that have not started
                     one.cancel()
     finally:
         gc.unfreeze()

@@ -1,4 +1,4 @@
-"""Probe scores against fine-tuned gains."""
+"""Gains of fine-tuning against probe scores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PANEL_MARKERS = "os^DvP*X"
 
 
 def prediction_words(prediction: Prediction) -> str:
-    """The correlation with its interval, and what it shows."""
+    """The correlation with its interval, and its verdict."""
     if not np.isfinite(prediction.correlation):
         return prediction.verdict
     interval = f" [{prediction.low:.2f}, {prediction.high:.2f}]" if np.isfinite(prediction.low) else ""
@@ -30,7 +30,8 @@ def prediction_words(prediction: Prediction) -> str:
 
 
 def draw_prediction(prediction: Prediction, title: str) -> Any:
-    """Gain over scratch of the fine-tuned backbone over the score of its probe: a colour a method, a marker a task and ratio."""
+    """Plot gain over scratch of the fine-tuned backbone against its probe score: colours show methods, markers tasks and
+    ratios."""
     points = prediction.points
     figure, axes = new_axes(5.2, 4.0)
     panels = sorted(set(points[PANEL].itertuples(index=False, name=None)), key=lambda p: (*p[:2], ratio_key(p[2])))

@@ -12,9 +12,9 @@ from pretrain_bench.reports.figures.style import add_title, new_axes
 
 
 def draw_ranks(methods: list[str], ranks: Ranking, title: str) -> Any:
-    """Mean ranks on a line, best on the left; a bar joins methods closer than the critical difference (Nemenyi).
+    """Draw mean ranks on a line, best on the left; bars join methods closer than the critical difference (Nemenyi).
 
-    Raises ValueError without a critical difference, since then no ranking is supported.
+    Raises ValueError without a critical difference, which means that no ranking is supported.
     """
     if ranks.critical_difference is None:
         raise ValueError("Friedman's test supports no ranking")
@@ -31,7 +31,7 @@ def draw_ranks(methods: list[str], ranks: Ranking, title: str) -> Any:
         axes.plot([rank, rank], [0, 0.25], color="#333333", lw=1)
         axes.text(rank, 0.35, str(rank), ha="center", fontsize=7)
     for number, (index, place) in enumerate(zip(order, places, strict=True)):
-        # The better half is labelled on the left, the rest on the right, so that no line crosses a name.
+        # The better half is labelled on the left and the rest on the right, so that no line crosses a name.
         left = number < half
         name, line = methods[index], number + 1 if left else count - number
         colour = colour_of(name.split(" ")[0])

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DODGE = 0.035
-"""Offset between the points of neighbouring methods, as a share of their label ratio, so that none hides the others."""
+"""Offset between the points of neighbouring methods, as a share of their label ratio, so that they do not hide each other."""
 
 
 def draw_ratio_curves(runs: pd.DataFrame, effects: pd.DataFrame, title: str, overlays: Overlays) -> Any:
-    """Score over the label ratio: every run a point, the mean as a line, the 95 % interval as a band where n allows.
+    """Plot score against label ratio: runs as points, means as a line, the 95 % interval as a band if n allows.
 
-    `effects` are those of one family; points are shifted a little from their ratio, by another distance for each method.
-    `overlays`: method to published (ratio, per cent) pairs, thin and grey.
+    `effects` are those of one family; each method's points are shifted slightly from their ratio. `overlays` maps methods to
+    published (ratio, per cent) pairs, drawn thin and grey.
     """
     figure, axes = new_axes()
     middle = (effects["row"].nunique() - 1) / 2

@@ -21,9 +21,9 @@ from pretrain_bench.harness.contract.stage import DataView, StageSpec
 
 RIGHT, WRONG, MISSED, VOID = (60, 160, 75), (215, 60, 50), (40, 90, 200), (200, 200, 200)
 SURE = 0.5
-"""Least objectness of a box that is drawn."""
+"""Least objectness of drawn boxes."""
 MATCH = {"instance": 0.5, "detection": 0.25}
-"""Overlap above which an instance or box counts as right."""
+"""Overlap above which an instance or box counts as correct."""
 
 
 class Tile(NamedTuple):
@@ -37,7 +37,7 @@ class Tile(NamedTuple):
 
 
 class SceneTiles(NamedTuple):
-    """The four tiles of a scene, a legend of names and colours, the columns of its point file, and the distance of its points."""
+    """The four tiles of a scene, a legend of names and colours, the columns of its point file, and its point spacing."""
 
     tiles: tuple[Tile, ...]
     legend: tuple[tuple[str, tuple[int, int, int]], ...]
@@ -46,20 +46,20 @@ class SceneTiles(NamedTuple):
 
 
 def check_tested(spec: StageSpec, scene: str) -> None:
-    """Raise WrongUse for a scene that was not tested. Reads no data."""
+    """Raise WrongUse for a scene that was not tested, without reading data."""
     tested = spec.split.test if spec.split else ()
     if scene not in tested:
         listed = ", ".join(tested[:5])
         raise WrongUse(
-            f"scene {scene!r}: not a test scene of this run; it has {len(tested)}: {listed}, ...; --scene list names all"
+            f"scene {scene!r}: not a test scene of this run, which has {len(tested)}: {listed}, ...; list all with --scene list"
         )
 
 
 def show_scene(spec: StageSpec, view: Path, scene: str, predictions: Path) -> SceneTiles:
-    """Input, ground truth, prediction and errors of a test scene. `view` is the folder of the prepared data,
-    `predictions` that of one checkpoint.
+    """Make tiles of input, ground truth, prediction and errors of a test scene. `view` is the folder of the prepared data,
+    `predictions` the folder of one checkpoint's predictions.
 
-    Raises WrongUse for a scene that was not tested, DataError for predictions that cannot be read.
+    Raises WrongUse for a scene that was not tested, and DataError for unreadable predictions.
     """
     assert spec.split is not None and spec.data is not None
     check_tested(spec, scene)
@@ -124,7 +124,7 @@ def _instances(
     wrong, matched = [], set()
     for row in surest_first:
         mine = prediction["voxels"][starts[row] : starts[row + 1]]
-        predicted[mine] = np.where(predicted[mine] < 0, row, predicted[mine])  # the surest of several wins
+        predicted[mine] = np.where(predicted[mine] < 0, row, predicted[mine])  # the most confident of several wins
         overlaps = {
             n: len(np.intersect1d(mine, theirs)) / len(np.union1d(mine, theirs))
             for n, theirs in objects.items()

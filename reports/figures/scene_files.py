@@ -1,4 +1,4 @@
-"""The tiles of a scene as a picture, and its prediction as a coloured point file."""
+"""Write the tiles of a scene as a picture, and its prediction as a coloured point file."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pretrain_bench.reports.figures.scene import SceneTiles
 
 TILE = (480, 360)
 UPPER = (480, 240)
-"""Size of the view of a room's upper part."""
+"""Size in pixels of the second view, of a room's upper part."""
 CUT = 0.75
-"""Share of the height of a room that is drawn from above: the ceiling would hide the rest, and is drawn from below."""
+"""Share of a room's height that is drawn from above; the rest, with the ceiling, would hide it and is drawn from below."""
 EDGE_POINTS = 40
 """Points along each edge of a box."""
 
 
 def draw_scene(scene: SceneTiles, title: str) -> Any:
-    """A PIL image of the four tiles, two by two, with a legend.
+    """Draw a PIL image of the four tiles, two by two, with a legend.
 
-    Where voxels are scored, each tile has a second view: what lies above CUT of the height, seen from below. The two views
-    leave out no voxel that is counted.
+    If voxels are scored, each tile has a second view, from below, of the part above CUT of the height. Together the views show
+    every scored voxel.
     """
     from PIL import Image, ImageDraw
 
@@ -55,11 +55,11 @@ def draw_scene(scene: SceneTiles, title: str) -> Any:
 
 
 def _views(scene: SceneTiles) -> list[tuple[str, View]]:
-    """The views of each tile, each with its words for the title."""
+    """The views of each tile, with their additions to the title."""
     whole = scene.tiles[0].xyz
     low = below(whole, CUT)
     lower = view_of(whole[low], TILE)
-    if not scene.spacing_metres:  # boxes are scored, and the ceiling is in none
+    if not scene.spacing_metres:  # boxes are scored, and none contains the ceiling
         return [("", lower)]
     share = f"{100 * CUT:.0f} % of the height"
     return [
@@ -69,8 +69,8 @@ def _views(scene: SceneTiles) -> list[tuple[str, View]]:
 
 
 def write_scene_ply(scene: SceneTiles, path: Path) -> None:
-    """Write the points of a scene in the colours of the prediction, with its columns as integers; boxes become points along their
-    edges, with -1 in every column."""
+    """Write the points of a scene in the colours of the prediction, with its columns as integer properties. Boxes become
+    points along their edges, with -1 in every column."""
     tile = scene.tiles[2]
     edges, colours = [tile.xyz], [tile.colours]
     for places, colour in zip(corners(tile.boxes), tile.box_colours, strict=True):

@@ -1,4 +1,4 @@
-"""Scores by method: every run a point."""
+"""Scores by method, one point per run."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def draw_scores(runs: pd.DataFrame, title: str, failed_pretrainings: Mapping[str, int] = {}) -> Any:
-    """Score by method, one point a run, with mean and 95 % interval from two pre-training seeds on.
+    """Draw scores by method, one point per run, with mean and 95 % interval from two pre-training seeds.
 
-    `failed_pretrainings`: how many pre-trainings of a row failed, by its printed name.
+    `failed_pretrainings`: the number of failed pre-trainings by printed row name.
     """
     column = f"score_{headline_checkpoint(runs)}"
     names = row_names(runs)
@@ -37,7 +37,7 @@ def draw_scores(runs: pd.DataFrame, title: str, failed_pretrainings: Mapping[str
     palette = {row: colour_of(names[row][0] if row in names else row.split(" ")[0]) for row in rows}
     _draw_points(axes, runs, column, palette)
     for place, row in enumerate(rows):
-        mean = estimate(units.get(row, np.array([])))  # with the arguments of the tables, so that it is cached
+        mean = estimate(units.get(row, np.array([])))  # the same arguments as in the tables, so that it is cached
         if np.isfinite(mean.low):
             error = [[mean.mean - mean.low], [mean.high - mean.mean]]
             axes.errorbar(place + 0.25, mean.mean, yerr=error, fmt="_", color=palette[row], capsize=3)
@@ -45,7 +45,7 @@ def draw_scores(runs: pd.DataFrame, title: str, failed_pretrainings: Mapping[str
         failed = int(((mine["outcome"] != "ok") | mine[column].isna()).sum())
         _note_failures(axes, place, failed, failed_pretrainings.get(row, 0))
     axes.set_xticks(range(len(rows)), tick_labels(rows))
-    axes.set_xlim(-0.5, len(rows) - 0.5)  # also where the last row has no run
+    axes.set_xlim(-0.5, len(rows) - 0.5)  # even if the last row has no run
     axes.set_xlabel("pre-training method")
     axes.set_ylabel(score_axis(runs))
     add_title(axes, title)
@@ -53,7 +53,7 @@ def draw_scores(runs: pd.DataFrame, title: str, failed_pretrainings: Mapping[str
     low, high = axes.get_ylim()
     widen = max(0.0, MIN_SPAN - (high - low)) / 2
     axes.set_ylim(max(0.0, low - widen), high + widen)
-    if len(units.get(BASELINE, ())):  # the mean of the tables, over pre-training seeds
+    if len(units.get(BASELINE, ())):  # the same mean as in the tables, over pre-training seeds
         axes.axhline(units[BASELINE].mean(), color=colour_of(BASELINE), lw=0.8, ls="--", zorder=1)
     return figure
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def draw_source_gains(known: pd.DataFrame, title: str) -> Any:
-    """Gains of rows pre-trained on the task's own dataset, beside those pre-trained on another. `known`: as from
+    """Draw gains after pre-training on the task's own dataset beside those after pre-training on another. `known` comes from
     `with_source`."""
     import seaborn as sns
 

@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Overlays = Mapping[str, Sequence[tuple[float, float]]]
-"""Method to published (x, per cent) pairs."""
+"""Map methods to published (x, per cent) pairs."""
 
 FigureKind = Literal["screen", "paper"]
-"""`paper`: without titles, as wide as a column or the text of a two-column page, letters of 8 points."""
+"""`paper`: without titles, as wide as a column or the text of a two-column page, with 8-point letters."""
 COLUMN_INCHES, TEXT_INCHES, WIDEST_COLUMN_FIGURE = 3.5, 7.16, 5.5
-"""Widths of IEEE's page, and the widest figure on a screen that becomes one of a column."""
+"""Column and text widths of an IEEE page, and the widest screen figure that is reduced to one column."""
 PAPER_POINTS = 8
 DASHES, MARKERS = ("-", ":", "-.", (0, (6, 1))), "os^DvPX*"
-"""Line styles that tell rows of one method apart, which share its colour; markers that tell label ratios apart."""
+"""Line styles distinguish rows of one method, which share its colour; markers distinguish label ratios."""
 FILLS = ("full", "none", "left", "top")
-"""How the markers of rows of one method are filled."""
+"""Fill styles of the markers of rows of one method."""
 FAILURE_COLOUR = "#B00020"
 MIN_SPAN = 10.0
-"""Least height of an axis of scores, so that a difference of one point does not fill the figure."""
+"""Least range of a score axis, so that a difference of one point does not fill the figure."""
 MANY_POINTS = 300
-"""From here on points become one image within an SVG or PDF instead of an element each."""
+"""From this number on, points in an SVG or PDF are one embedded image instead of one element each."""
 MANY_NAMES = 4
-"""Longer legends stand below the axes instead of among the curves."""
+"""Legends with more names are placed below the axes instead of among the curves."""
 JITTER_SEED = 0
 LETTERS_PER_INCH = 11
 TICK_LETTERS = 14
 LEGEND_LETTERS_PER_INCH, SIGN_LETTERS = 12, 6
-"""Width of a legend in small letters, and the letters that the line or marker beside a name takes."""
+"""Letters per inch of a legend in small print, and the width in letters of the line or marker beside a name."""
 
 
 _kind: FigureKind = "screen"
@@ -59,12 +59,12 @@ def figures_for(kind: FigureKind) -> Iterator[None]:
 
 
 def make_ready() -> None:
-    """Import matplotlib and seaborn, which takes a while; processes forked later have them already."""
+    """Import matplotlib and seaborn, which is slow; processes forked later share the import."""
     _pyplot()
 
 
 def _pyplot() -> Any:
-    """Pyplot in the common style, for files only."""
+    """Pyplot in the common style, with a backend that only writes files."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -72,9 +72,9 @@ def _pyplot() -> Any:
     from matplotlib import pyplot as plt
 
     # Titles are right above their axes; otherwise matplotlib lays out all tick labels once more to place them.
-    # The font comes with matplotlib, so that figures are the same everywhere; seaborn would prefer Arial where it is installed.
+    # The font ships with matplotlib, so that figures look the same everywhere; seaborn would prefer Arial if installed.
     # Text from a container must not be parsed as a formula.
-    # Type 42 embeds the font itself, which journals ask for; it takes most of a second a figure.
+    # Type 42 embeds the font itself, as journals require; it takes most of a second per figure.
     fonts = 42 if _kind == "paper" else 3
     style = {"axes.titley": 1.0, "font.sans-serif": ["DejaVu Sans"], "text.parse_math": False, "pdf.fonttype": fonts}
     if _kind == "paper":
@@ -92,9 +92,9 @@ def _pyplot() -> Any:
 
 
 def new_axes(width: float = 4.8, height: float = 3.4, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
-    """An empty figure in the common style, and its axes, or an array (rows, columns) of them. Seeds numpy's global generator, so
-    that points are jittered the same way every time."""
-    np.random.seed(JITTER_SEED)  # seaborn takes its jitter from here
+    """Make an empty figure in the common style; return it with its axes, or an array (rows, columns) of them. Seeds numpy's
+    global generator, so that points are jittered the same way every time."""
+    np.random.seed(JITTER_SEED)  # seaborn draws its jitter from this generator
     plt = _pyplot()
     if _kind == "paper":
         paper = COLUMN_INCHES if width <= WIDEST_COLUMN_FIGURE else TEXT_INCHES
@@ -103,7 +103,7 @@ def new_axes(width: float = 4.8, height: float = 3.4, rows: int = 1, columns: in
 
 
 def add_title(axes: Any, title: str) -> None:
-    """Write a title above the axes. A figure for a paper has its title in the caption, and within it only the mark of synthetic
+    """Write a title above the axes. Figures for papers have their title in the caption, and show only the mark of synthetic
     data."""
     if _kind == "screen":
         axes.set_title(wrap_title(title, axes), fontsize=9)
@@ -112,16 +112,16 @@ def add_title(axes: Any, title: str) -> None:
 
 
 def ratio_places(label_ratios: Iterable[object]) -> dict[str, int]:
-    """Label ratio to its place by size, which chooses its marker."""
+    """Map label ratios to their position by size, which selects the marker."""
     return {ratio: place for place, ratio in enumerate(sorted(set(map(str, label_ratios)), key=ratio_key))}
 
 
 def save(figure: Any, stem: Path) -> list[Path]:
-    """Write PNG (200 dpi), SVG and PDF beside each other, and close the figure. Equal input gives equal files."""
+    """Write PNG (200 dpi), SVG and PDF, and close the figure. Equal input gives equal files."""
     from matplotlib import pyplot as plt
 
     paths = []
-    # Lay out once instead of once a format: without an engine, saving does not repeat it.
+    # Lay out once instead of once per format: without a layout engine, saving does not repeat it.
     figure.get_layout_engine().execute(figure)
     figure.set_layout_engine(None)
     with plt.rc_context({"svg.hashsalt": "bench"}):
@@ -140,12 +140,12 @@ def save(figure: Any, stem: Path) -> list[Path]:
 
 
 def places_among_rows(rows: pd.DataFrame) -> dict[str, int]:
-    """Printed row name to its place among the rows of its method, from the columns `row` and `method`."""
+    """Map printed row names to their index among the rows of their method, from the columns `row` and `method`."""
     return places_within_method(dict(zip(rows["row"], rows["method"], strict=True)))
 
 
 def places_within_method(methods: Mapping[str, str]) -> dict[str, int]:
-    """Printed row name to its place among the rows of its method; `methods` maps row names to methods."""
+    """Map printed row names to their index among the rows of their method; `methods` maps row names to methods."""
     seen: Counter[str] = Counter()
     places = {}
     for row, method in methods.items():
@@ -155,23 +155,23 @@ def places_within_method(methods: Mapping[str, str]) -> dict[str, int]:
 
 
 def tick_labels(names: Sequence[str]) -> list[str]:
-    """Row names below an axis, broken so that neighbours do not overlap; the part in brackets has a line of its own."""
+    """Row names below an axis, wrapped so that neighbours do not overlap; the part in brackets gets its own line."""
     return [
         "\n".join(line for part in name.split(" ", 1) for line in textwrap.wrap(part, TICK_LETTERS)) for name in names
     ]
 
 
 def wrap_title(title: str, axes: Any) -> str:
-    """A title, broken to fit the width of the figure."""
+    """Wrap a title to the width of the figure."""
     letters = int(LETTERS_PER_INCH * axes.figure.get_figwidth())
     return "\n".join(line for part in title.split("\n") for line in textwrap.wrap(part, letters))
 
 
 def add_legend(axes: Any, ratios: Mapping[str, int] | None = None, **options: Any) -> None:
-    """Add a legend: among the curves for few names, below the axes for more. One among the curves is kept out of the
-    layout, which would spend long on finding its position.
+    """Add a legend: among the curves for few names, below the axes for more. A legend among the curves is excluded from the
+    layout, which would otherwise take long to find its position.
 
-    `ratios`: label ratios whose markers it explains after the names, as from `ratio_places`.
+    `ratios`: label ratios, as from `ratio_places`, whose markers are explained after the names.
     """
     handles, names = axes.get_legend_handles_labels()
     if ratios and len(ratios) > 1:

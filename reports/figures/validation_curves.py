@@ -1,4 +1,4 @@
-"""Validation curves of fine-tuning: the mean of a row with its interval as a band, and one thin line a run."""
+"""Validation curves of fine-tuning: means of rows with intervals as bands, and one thin line per run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def draw_validation_curves(
     title: str,
     overlays: Overlays | None = None,
 ) -> Any:
-    """Score on the test split over fine-tuning steps: mean over pre-training seeds, with its pointwise 95 % interval as a band.
+    """Plot scores on the test split against fine-tuning steps: mean over pre-training seeds, with its pointwise 95 % interval
+    as a band.
 
     `overlays`: method to published (step, per cent) pairs, drawn thin and grey over the range of our own runs.
     """
@@ -43,7 +44,7 @@ def draw_validation_curves(
         draw_overlays(axes, overlays)
         axes.set_xlim(own)
     else:
-        axes.text(0.5, 0.5, "not validated while it trained", transform=axes.transAxes, ha="center", color="#555555")
+        axes.text(0.5, 0.5, "no validation during training", transform=axes.transAxes, ha="center", color="#555555")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("fine-tuning steps")
     axes.set_ylabel(f"{METRIC_NAMES[metric]}\ntest split")

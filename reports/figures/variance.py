@@ -11,14 +11,14 @@ from pretrain_bench.reports.figures.style import FAILURE_COLOUR, add_title, new_
 if TYPE_CHECKING:
     import pandas as pd
 
-RESIDUAL = "residual: interaction of the two seeds (one run a cell)"
+RESIDUAL = "residual: interaction of the two seeds (one run per cell)"
 COLOURS = {"pre-training seed": "#0072B2", "fine-tuning seed": "#E69F00", "residual": "#BBBBBB"}
 
 
 def draw_variances(variances: pd.DataFrame, title: str) -> Any:
-    """Standard deviations over pre-training seeds, fine-tuning seeds and the rest, side by side for every method and ratio.
+    """Draw standard deviations over pre-training seeds, fine-tuning seeds and the residual side by side, by method and ratio.
 
-    Rows with missing runs have a note instead. `variances`: as from `analysis.variance.variances`.
+    Rows with missing runs show a note instead. `variances` comes from `analysis.variance.variances`.
     """
     figure, axes = new_axes(5.2, 0.32 * len(variances) + 1.5)
     places = np.arange(len(variances))
@@ -28,7 +28,7 @@ def draw_variances(variances: pd.DataFrame, title: str) -> Any:
     for place, missing in enumerate(variances["missing"]):
         if missing:
             axes.annotate(
-                f"not told apart: {missing} run{'s' * (missing > 1)} missing", (0, place), xytext=(3, 0),
+                f"not separable: {missing} run{'s' * (missing > 1)} missing", (0, place), xytext=(3, 0),
                 textcoords="offset points", va="center", fontsize=6, color=FAILURE_COLOUR,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
             )  # fmt: skip
@@ -41,7 +41,7 @@ def draw_variances(variances: pd.DataFrame, title: str) -> Any:
 
 
 def _row_labels(variances: pd.DataFrame) -> list[str]:
-    """Method and ratio of each row, and those other columns that are needed to tell rows apart."""
+    """Method and ratio of each row, plus the other columns needed to distinguish rows."""
     columns = ["method"]
     columns += [
         c for c in ("task", "protocol", "label_ratio", "budget") if c == "label_ratio" or variances[c].nunique() > 1

@@ -1,4 +1,4 @@
-"""The page of a report and that of an audit: one HTML file each, without network, all values escaped."""
+"""Render the page of a report and that of an audit: one HTML file each, without network access, with all values escaped."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def render_page(page: Page) -> str:
 
 
 def _without_bidi(data: dict[str, Any]) -> dict[str, Any]:
-    """The data of a page, whose texts from containers are in `texts` and in messages, warnings and logs of runs."""
+    """Clean the data of a page, whose texts from containers are in `texts` and in messages, warnings and logs of runs."""
     runs = [
         run
         | {name: without_bidi(run[name]) for name in ("message", "log") if name in run}
@@ -163,7 +163,7 @@ def _without_bidi(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _group(group: PageGroup, head: str, add_figure: Callable[[Figure | None], int | None]) -> dict[str, Any]:
-    """A group as the template reads it."""
+    """A group in the form that the template expects."""
     return {
         **group._asdict(),
         "head": head,
@@ -180,7 +180,7 @@ def _group(group: PageGroup, head: str, add_figure: Callable[[Figure | None], in
 
 
 def _heads_of_groups(page: Page) -> dict[str, str]:
-    """Short headings of groups by their id: the head of their family, and the label ratio."""
+    """Short headings of groups by id: the head of their family, and the label ratio."""
     heads = {}
     for _, effects in page.effects:
         for family in task_families(effects):

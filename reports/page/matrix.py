@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SYMBOLS = {"better": "▲", "worse": "▼", "equivalent": "≈"}
-"""Say without colour what a test supports."""
+"""Symbols that show the result of a test without colour."""
 NO_CELL = {"link": "", "text": "", "symbol": "", "kind": "", "n": "", "interval": "", "words": "", "failed": ""}
 
 
 def matrix(title: str, effects: pd.DataFrame) -> dict[str, Any]:
-    """The table of effects, as the template reads it: `heads` over the columns of a task, `columns` with a label ratio each, and
-    `rows` of cells that link to their group. `effects` has the id of each row's group in the column `group`."""
+    """The table of effects for the template: `heads` over the columns of a task, `columns` with a label ratio each, and `rows`
+    of cells that link to their group. `effects` has the id of each row's group in the column `group`."""
     families = task_families(effects)
     columns = [column for family in families for column in _columns(family)]
     places = {column["group"]: place for place, column in enumerate(columns)}
@@ -50,7 +50,7 @@ def _columns(family: Family) -> list[dict[str, Any]]:
         {
             "group": g["group"],
             "dataset": g["dataset"],
-            # Groups of one ratio differ in their recipe or code.
+            # Groups with equal ratios differ in recipe or code.
             "text": str(g["label_ratio"]) + (f" #{g['conditions']}" if counts[g["label_ratio"]] > 1 else ""),
         }
         for g in groups

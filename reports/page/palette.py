@@ -14,9 +14,9 @@ PALETTES = {
         "better": "#35978f", "on-better": "#0b0e10", "worse": "#d0913f", "on-worse": "#0b0e10",
     },
 }  # fmt: skip
-"""Theme to CSS variables; text of the colour `on-X` stands on X."""
+"""Theme to CSS variables; text in the colour `on-X` is placed on X."""
 TEXT_CONTRAST, MARK_CONTRAST = 4.5, 3.0
-"""The least contrast of text and of marks (WCAG 2.1, criteria 1.4.3 and 1.4.11)."""
+"""Least contrast of text and of marks (WCAG 2.1, criteria 1.4.3 and 1.4.11)."""
 
 
 def contrast(one: str, two: str) -> float:
@@ -26,8 +26,8 @@ def contrast(one: str, two: str) -> float:
 
 
 def readable(colour: str, theme: str) -> str:
-    """The colour of a mark on the paper of a theme: itself where its contrast is enough; else mixed with the ink until it
-    stands out as much as on the other paper, so that black and grey stay apart."""
+    """The colour of a mark on the background of a theme: unchanged if its contrast is sufficient, else mixed with the ink
+    until it contrasts as much as on the other background, so that black and grey stay distinct."""
     paper, ink = PALETTES[theme]["paper"], PALETTES[theme]["ink"]
     if contrast(colour, paper) >= MARK_CONTRAST:
         return colour
@@ -38,7 +38,7 @@ def readable(colour: str, theme: str) -> str:
 
 
 def style_variables() -> str:
-    """The palettes as CSS; what is printed is light."""
+    """The palettes as CSS; printed pages use the light one."""
     light, dark = (
         " ".join(f"--{name}: {value};" for name, value in PALETTES[theme].items()) for theme in ("light", "dark")
     )

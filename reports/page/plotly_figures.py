@@ -1,4 +1,4 @@
-"""Interactive figures of the page, as plotly's data and layout; every run is a point that opens the run when clicked."""
+"""Interactive figures of the page, as plotly data and layout; each run is a point that opens the run when clicked."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 Figure = dict[str, Any]
 DASHES = ("solid", "dot", "dashdot", "longdash")
-"""Line styles that tell rows of one method apart, as in `reports.figures.style`."""
+"""Line styles that distinguish rows of one method, as in `reports.figures.style`."""
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")
 """Markers of label ratios, as in `reports.figures.style`."""
 PAPER_GREY = "#808080"
-"""The paper's curves; its contrast is enough on a light and on a dark page."""
+"""Colour of the paper's curves, with sufficient contrast on light and dark pages."""
 SOURCE = Path(__file__).parent / "vendor" / "plotly-cartesian.min.js"
 FOREST_COLUMNS, ROW_PIXELS = 3, 34
 
@@ -104,7 +104,7 @@ def forest(known: pd.DataFrame) -> Figure:
                 }
             )  # fmt: skip
     traces += _key_of_ratios(ratio_places(known["label_ratio"]))
-    traces += _key({"interval leaves out 0": "circle", "it does not": "circle-open"})
+    traces += _key({"interval excludes 0": "circle", "interval includes 0": "circle-open"})
     return {"data": traces, "layout": layout | {"hovermode": "closest"}}
 
 
@@ -212,8 +212,8 @@ def scores(runs: pd.DataFrame) -> Figure:
 
 
 def validation_curves(curves: Curves, metric: str, overlays: Overlays | None = None) -> Figure:
-    """Score over fine-tuning steps; the interactive version of `figures.validation_curves`. A row's runs are one broken line,
-    below its mean with the interval of it as a band."""
+    """Score over fine-tuning steps; the interactive version of `figures.validation_curves`. A row's runs form one broken line
+    below its mean, whose interval is a band."""
     traces = []
     places = places_within_method({name: runs[0].method for name, runs in curves.items()})
     for name, runs in curves.items():
@@ -250,7 +250,7 @@ def _overlays(overlays: Overlays) -> list[dict[str, Any]]:
 
 
 def _cells(mine: pd.DataFrame) -> list[str]:
-    """The text of each effect that appears under the pointer."""
+    """The hover text of each effect."""
     return [f"{r['task']} at {r['label_ratio']}, n={r['n']}" for r in mine.to_dict("records")]
 
 

@@ -1,7 +1,7 @@
 """Files beside a run's record that a page shows: confusion matrices, and pictures of predictions.
 
-They are untrusted, since a store may come from elsewhere: links are not followed, sizes are bounded, and a damaged file becomes a
-line of text.
+They are untrusted, since a store may come from elsewhere: links are not followed, sizes are limited, and a damaged file is
+shown as a line of text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_COUNTS_BYTES, MOST_COUNT = 4 << 20, 1 << 53
 MOST_PICTURES, MOST_PICTURE_BYTES = 3, 300_000
 MOST_FILE_BYTES, MOST_PIXELS = 20 << 20, 10_000_000
 SIDES = (1200, 960, 720, 480, 240)
-"""The longest side of a picture in pixels, tried in order until it is small enough."""
+"""Sizes of the longest side of a picture in pixels, tried in order until the file is small enough."""
 
 
 class Unreadable(ValueError):
@@ -79,7 +79,7 @@ def pictures(folder: Path) -> tuple[list[Path], int]:
 
 
 def picture_uri(path: Path) -> str:
-    """A picture as a data URI, encoded again and shrunk where it is large. Raises Unreadable."""
+    """A picture as a data URI, re-encoded, and shrunk if it is large. Raises Unreadable."""
     from PIL import Image
 
     try:
@@ -88,7 +88,7 @@ def picture_uri(path: Path) -> str:
                 raise Unreadable(f"{opened.width} x {opened.height} pixels are too many")
             image = opened.convert("RGB")
         content = _png(image, SIDES)
-    # A decoder may fail in many ways, and the page must not.
+    # A decoder may fail in many ways, which must not break the page.
     except Exception as error:
         raise Unreadable(_why(error)) from None
     return "data:image/png;base64," + base64.b64encode(content).decode()
@@ -101,11 +101,11 @@ def _png(image: Any, sides: Sequence[int]) -> bytes:
         image.save(buffer, "PNG")
         if buffer.tell() <= MOST_PICTURE_BYTES:
             return buffer.getvalue()
-    raise Unreadable("it stays too large")  # not reached: 240 x 240 pixels of three bytes are less
+    raise Unreadable("it stays too large")  # unreachable: 240 x 240 pixels of three bytes are smaller
 
 
 def _why(error: Exception) -> str:
-    """An error in our words or the system's, without paths and without content of the file."""
+    """An error as text of ours or the system's, without paths or file content."""
     if isinstance(error, Unreadable):
         return str(error)
     if isinstance(error, OSError) and error.errno == errno.ELOOP:

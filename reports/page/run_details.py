@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 Curve = tuple[Sequence[int], Sequence[float]]
 LOG_LINES, LOG_BYTES, LOG_RUNS = 12, 1500, 1000
-"""Bounds of the end of a log: lines, bytes, and the number of runs up to which successful runs show it too."""
+"""Limits for the end of a log: lines, bytes, and the number of runs up to which successful runs show it too."""
 
 MOST_LIST_LETTERS = 120
 MOST_MATRICES_BYTES, MOST_PICTURES_BYTES = 2 << 20, 20 << 20
-"""Bytes of the page for confusion matrices and for pictures of all runs; runs left out are counted."""
+"""Bytes on the page for confusion matrices and for pictures, over all runs; excluded runs are counted."""
 PICTURE_BYTES = 40_000
-"""Bytes counted for each picture on top of its size, to bound the number of small or broken ones, since they take time too."""
+"""Bytes counted for each picture in addition to its size, to limit the number of small or broken ones, which also take time."""
 
 HOMES = re.compile(r"(?:/home|/Users)/[^/\s:\"']+|/root(?=[/\s]|$)")
-"""Home folders, which logs name and a page that is passed on should not."""
+"""Home folders, which logs contain and a shared page should not reveal."""
 
 
 class RunDetails:
@@ -92,7 +92,7 @@ class RunDetails:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The runs, the texts and class names that they refer to, and notes on what is left out, as the page reads them."""
+        """The runs, the texts and class names that they refer to, and notes on omissions, for the page."""
         left_out = [
             f"The {kind} of {allowance.left_out:,} runs are left out to keep this page small; their folders hold them ({where})."
             for allowance, kind, where in (
@@ -129,7 +129,7 @@ class RunDetails:
         return self.texts.setdefault(text, len(self.texts))
 
     def _spec(self, spec: StageSpec) -> int:
-        """The number of a spec, which runs share that differ only in seed and parents."""
+        """The number of a spec, shared by runs that differ only in seed and parents."""
         if id(spec) not in self.places_of_specs:
             self.places_of_specs[id(spec)] = len(self.specs)
             fields = spec.model_dump(mode="json", exclude={"seed", "parents"})
@@ -146,7 +146,7 @@ class RunDetails:
         return HOMES.sub("~", "\n".join(map(_printable, lines)))
 
     def _add_files(self, run: dict[str, Any], record: Record, checkpoint: str) -> None:
-        """Add the confusion matrix of the headline checkpoint and pictures of predictions, where the run has them."""
+        """Add the confusion matrix of the headline checkpoint and pictures of predictions, if the run has them."""
         folder = self.store.folder(record.kind, record.key)
         spec, problems = self.loaded.specs[record.key], []
         if spec.data is not None and spec.data.classes:
@@ -220,7 +220,7 @@ def _printable(line: str) -> str:
 
 
 class ByteAllowance:
-    """Bytes of the page, first come, first served; `left_out` counts the requests refused."""
+    """Bytes of the page, allotted first come, first served; `left_out` counts refused requests."""
 
     def __init__(self, most: int) -> None:
         self.most, self.used, self.left_out, self.full = most, 0, 0, False

@@ -1,1 +1,1 @@
-"""Tables as text, one table a module, and their file formats."""
+"""Tables as text, one per module, and their file formats."""

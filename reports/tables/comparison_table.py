@@ -1,4 +1,4 @@
-"""The table of a comparison of two stores or suites, and its summary over all cells."""
+"""The table that compares two stores or suites, and its summary over all cells."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 COLUMNS = ["task", "dataset", "synthetic", "protocol", "ratio", "method", "row", "pretrain_dataset", "A", "B", "B - A"]
 COLUMNS += ["difference", "low", "high", "n", "equal", "without twin", "conditions", "verdict"]
 SHOWN = ["task", "protocol", "ratio", "row", "A", "B", "B - A", "n", "equal", "without twin", "conditions", "verdict"]
-"""The columns that people see; programs get all."""
+"""Columns shown to people; exports contain all columns."""
 
 
 def comparison_table(pairs: pd.DataFrame) -> pd.DataFrame:
-    """One row for each method, task and ratio: means of twins, their difference with its interval, and the verdict."""
+    """One row for each method, task and ratio: mean scores of paired runs, their difference with its interval, and the
+    verdict."""
     rows = differences(pairs)
     gaps = (Estimate(*gap) for gap in rows[["difference", "low", "high", "n"]].itertuples(index=False, name=None))
     rows = rows.assign(
@@ -35,7 +36,7 @@ def comparison_table(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def overall_text(pairs: pd.DataFrame) -> str:
-    """B against A over all cells of each protocol, in one line each."""
+    """One line for each protocol: B minus A over all its cells."""
     return "\n".join(_overall_line(part, str(protocol)) for protocol, part in pairs.groupby("protocol"))
 
 
@@ -44,11 +45,11 @@ def _overall_line(pairs: pd.DataFrame, protocol: str) -> str:
     if overall is None:
         return f"{cells}: no twins"
     p = f", permutation p {format_p(overall.test.p)}" if overall.verdict in TESTED else ""
-    # Without an interval: Student's would stand beside the verdict of another test.
+    # No interval: Student's would stand beside the verdict of a permutation test.
     return f"{cells}: B - A {overall.mean:+.1f}, n={overall.test.n} pre-trainings{p}: {overall.verdict}"
 
 
 def _means(rows: pd.DataFrame, side: str) -> list[str]:
-    """The mean of a side, marked where it is not over the whole test split."""
+    """The mean of a side, marked if it does not cover the whole test split."""
     cells = zip(rows[f"mean_{side}"], rows[f"{PART}_{side}"], strict=True)
     return [f"{v:.1f}{f' ({part})' if part else ''}" if np.isfinite(v) else "-" for v, part in cells]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def convergence_table(curves: Curves, without_run: Mapping[str, int] = {}) -> pd.DataFrame:
-    """One row a method, medians over its pre-trainings. Arguments as of `steps_to_reach`; empty where that is."""
+    """One row per method with medians over its pre-trainings. Arguments as for `steps_to_reach`; empty if its result is."""
     import pandas as pd
 
     steps = steps_to_reach(curves, without_run)

@@ -1,4 +1,4 @@
-"""What every method used: steps, samples, FLOPs, hours, energy, labels and memory."""
+"""Resources used by every method: steps, samples, FLOPs, hours, energy, labels and memory."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MIXED = "not all on a GPU"
 
 
 def cost_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean use of each row's successful runs: one pre-training + one fine-tuning. Amortised: one fine-tuning with its
-    share of the pre-training, which several share.
+    """Mean use of each row's successful runs: one pre-training plus one fine-tuning. Amortised: one fine-tuning plus its share
+    of a pre-training that several fine-tunings use.
 
-    `tasks`, where a budget has several: the mean of a row that lacks one is over other tasks.
+    Budgets with several tasks have a column `tasks`: a row without all of them averages over fewer tasks.
     """
     import pandas as pd
 
@@ -49,8 +49,8 @@ def cost_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def used_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """What each row of one group used, in every currency: mean of its successful runs, one pre-training + one fine-tuning. Empty
-    where no run succeeded."""
+    """Mean use of each row's successful runs in one group, in every currency: one pre-training plus one fine-tuning. Empty if no
+    run succeeded."""
     import pandas as pd
 
     rows = []
@@ -72,7 +72,7 @@ def used_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _currencies(pretrainings: pd.DataFrame, group: pd.DataFrame) -> dict[str, str]:
-    """Steps, samples and FLOPs of one pre-training + one fine-tuning."""
+    """Steps, samples and FLOPs of one pre-training plus one fine-tuning."""
     flops = (pretrainings["pretrain_flops"].mean(), group["finetune_flops"].mean())
     return {
         "steps": _sum(pretrainings, group, "steps"),
@@ -87,7 +87,7 @@ def _sum(pretrainings: pd.DataFrame, group: pd.DataFrame, what: str) -> str:
 
 
 def _tasks(group: pd.DataFrame, tasks: pd.Series) -> dict[str, str]:
-    """How many of the tasks under its protocol, budget and profile a row has; no column where no budget has two."""
+    """How many tasks of its protocol, budget and profile a row covers; no column if every budget has only one task."""
     if tasks.max() < 2:
         return {}
     first = group.iloc[0]
@@ -96,7 +96,7 @@ def _tasks(group: pd.DataFrame, tasks: pd.Series) -> dict[str, str]:
 
 
 def _gpu(pretrainings: pd.DataFrame, group: pd.DataFrame) -> dict[str, str]:
-    """Hours and energy of GPUs. Where only some runs, or their pre-trainings, used one, a mean would describe neither."""
+    """GPU hours and energy. If only some of the runs or pre-trainings used a GPU, a mean would describe neither kind."""
     cells = _hours(pretrainings, group, "gpu")
     cells["GPU Wh"] = _watt_hours(pretrainings["pretrain_gpu_joules"], group["finetune_gpu_joules"])
     return dict.fromkeys(cells, MIXED) if _some_without_gpu(group) else cells
@@ -111,7 +111,7 @@ def _hours(pretrainings: pd.DataFrame, group: pd.DataFrame, kind: str) -> dict[s
         r[f"{stage}_{kind}_seconds"] / 3600 for stage, r in (("pretrain", pretrainings), ("finetune", group))
     )
     name = f"{kind.upper()}-hours"
-    if not before.sum() + after.sum():  # such as without a GPU
+    if not before.sum() + after.sum():  # for example without a GPU
         return {name: "-", f"{name} amortised": "-"}
     return {
         name: f"{format_amount(before.mean(), '.3f')} + {after.mean():.3f}",
@@ -120,6 +120,6 @@ def _hours(pretrainings: pd.DataFrame, group: pd.DataFrame, kind: str) -> dict[s
 
 
 def _watt_hours(pretrainings: pd.Series, finetunings: pd.Series) -> str:
-    """Mean energy of one pre-training and one fine-tuning; a dash where a GPU was not measured or none was used."""
+    """Mean energy of one pre-training plus one fine-tuning; a dash if a GPU was not measured or not used."""
     joules = pretrainings.mean(skipna=False) + finetunings.mean(skipna=False)
     return f"{joules / 3600:.1f}" if joules > 0 else "-"

@@ -1,4 +1,4 @@
-"""Cells of tables of effects: `66.5 ±1.2 (+1.4) n=3 [paper 66.5]`."""
+"""Format cells of effect tables: `66.5 ±1.2 (+1.4) n=3 [paper 66.5]`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Effect = Mapping[Any, Any]
 
 
 def effect_cell(effect: Effect, paper: float | None, whole: bool = False) -> str:
-    """Mean, half the interval, gain, n, and what keeps the number from being whole.
+    """Format mean, half interval, gain, n, and the marks of incomplete data.
 
-    `paper`: the published number of the same cell and protocol; `whole`: with the interval of the gain and its verdict.
+    `paper` is the published number for the same cell and protocol; `whole` adds the gain's interval and verdict.
     """
     text = f"{effect['mean']:.1f}" if effect["n"] else ""
     if effect["n"] and np.isfinite(effect["low"]):
@@ -35,9 +35,9 @@ def effect_cell(effect: Effect, paper: float | None, whole: bool = False) -> str
 
 
 def cells_beside_published(best: pd.DataFrame, value_of: Callable[[Effect], float | None]) -> dict[str, str]:
-    """Row to its cell, with the paper's number where the row has the paper's protocol; empty where no row stands beside one.
+    """Map rows to cells, with the paper's number for rows that follow its protocol; empty if no row has one.
 
-    `best`: effects of one group at the checkpoint `best`, which is the paper's. `value_of`: the paper's number of one effect.
+    `best`: effects of one group at the checkpoint `best`, which the paper uses. `value_of`: the paper's number for an effect.
     """
     values = published_values(best, value_of)
     if not values:
@@ -46,7 +46,7 @@ def cells_beside_published(best: pd.DataFrame, value_of: Callable[[Effect], floa
 
 
 def published_values(best: pd.DataFrame, value_of: Callable[[Effect], float | None]) -> dict[str, float]:
-    """Row to the paper's number, for the rows of one group that have the paper's protocol."""
+    """Map rows to the paper's number, for the rows of one group that follow the paper's protocol."""
     values: dict[str, float] = {}
     for effect in with_protocol(best):
         value = value_of(effect)

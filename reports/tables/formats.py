@@ -1,4 +1,4 @@
-"""Tables as files: Markdown, LaTeX, CSV, JSON and, where pyarrow is installed, Parquet."""
+"""Write tables as files: Markdown, LaTeX, CSV, JSON and, if pyarrow is installed, Parquet."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?=.*[A-Za-z(|!])")
-"""Signed numbers and a lone dash are none."""
+"""Texts that a spreadsheet would run as a formula; signed numbers and a lone dash are not."""
 _BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 COLUMN_POINTS, LETTER_POINTS, GAP_POINTS = 240, 4.6, 12
-"""In TeX points: the width of one column of a two-column paper, and roughly that of a letter and of the gap between columns."""
+"""In TeX points: the column width of a two-column paper, and the approximate width of a letter and of a gap between columns."""
 
 
 def write_table(table: pd.DataFrame, stem: Path, title: str, tex: str | None = None) -> Path:
-    """Write a table beside `stem` in every format, `tex` in place of its own LaTeX. Returns the path of its Markdown."""
+    """Write a table at `stem` in every format; `tex` replaces the generated LaTeX. Returns the path of the Markdown file."""
     write_data(table, stem)
     stem.with_suffix(".tex").write_text(latex(table, title) if tex is None else tex)
     path = stem.with_suffix(".md")
@@ -33,8 +33,8 @@ def write_table(table: pd.DataFrame, stem: Path, title: str, tex: str | None = N
 
 
 def write_data(table: pd.DataFrame, stem: Path) -> Path:
-    """Write a table for programs: CSV, JSON (a list of rows, null for missing numbers) and Parquet. Returns the path of
-    the CSV."""
+    """Write a table for programs: CSV, JSON (a list of rows, null for missing numbers) and Parquet. Returns the path of the CSV
+    file."""
     path = stem.with_suffix(".csv")
     path.write_text(csv_text(table))
     payload = table.astype(object).where(table.notna(), None).replace({np.inf: None, -np.inf: None})
@@ -45,12 +45,12 @@ def write_data(table: pd.DataFrame, stem: Path) -> Path:
 
 
 def without_bidi(text: str) -> str:
-    """Text whose letters appear in their order: controls of direction, which can make a text look like another, are replaced."""
+    """Replace bidirectional control characters, which can make a text look like another one."""
     return _BIDI.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def csv_text(table: pd.DataFrame) -> str:
-    """A table as CSV. Texts that a spreadsheet would run as a formula (a container's message may be one) get an apostrophe."""
+    """Format as CSV. Text that a spreadsheet would run as a formula, such as a container's message, gets an apostrophe."""
     texts = table.select_dtypes(include=["object", "string"]).columns
     safe = table.copy()
     for column in texts:
@@ -60,14 +60,14 @@ def csv_text(table: pd.DataFrame) -> str:
 
 
 def section(title: str, table: pd.DataFrame) -> str:
-    """A Markdown table below its title, whose mark of synthetic data is bold."""
+    """A Markdown table under its title, with the mark of synthetic data in bold."""
     if title.startswith(SYNTHETIC_MARK):
         return f"**{SYNTHETIC_MARK}**{escape_markdown(title.removeprefix(SYNTHETIC_MARK))}\n\n{markdown(table)}\n"
     return f"{escape_markdown(title)}\n\n{markdown(table)}\n"
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A Markdown table with escaped cells."""
+    """Format as a Markdown table with escaped cells."""
     cells = [[escape_markdown(str(c)) for c in row] for row in [list(frame.columns), *frame.to_numpy().tolist()]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(frame.columns))]
     lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
@@ -75,7 +75,7 @@ def markdown(frame: pd.DataFrame) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text as one line of Markdown that renders as itself, even untrusted text from a container."""
+    """Escape text, including untrusted text from a container, to one line of Markdown that renders as the text itself."""
     visible = "".join(c if c.isprintable() else " " for c in text)
     # Brackets are markup unless they hold an interval or a published number.
     escaped = re.sub(r"([\\`*|]|\](?=[(\[:])|\[(?![-+]?\d|paper))", r"\\\1", " ".join(visible.split()))
@@ -83,8 +83,8 @@ def escape_markdown(text: str) -> str:
 
 
 def latex(frame: pd.DataFrame, caption: str) -> str:
-    """A booktabs table with escaped cells. A table too wide for a column spans the page, and is scaled down where that is not
-    enough."""
+    """Format as a booktabs table with escaped cells. A table too wide for a column spans the page, and is scaled down if
+    needed."""
     cells = [[escape_latex(str(c)) for c in row] for row in [list(frame.columns), *frame.to_numpy().tolist()]]
     lines = [" & ".join(row) + r" \\" for row in cells]
     body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
@@ -102,11 +102,12 @@ def latex(frame: pd.DataFrame, caption: str) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX sets as itself, on one line, even untrusted text; letters that its fonts lack become question marks."""
+    """Escape text, including untrusted text, to one line that LaTeX prints verbatim; unsupported letters become question
+    marks."""
     special = {
         "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}",
         "|": r"\textbar{}", "…": r"\dots{}",
-        "[": "{[}", "]": "{]}", "*": "{*}",  # an option of the line break before them otherwise
+        "[": "{[}", "]": "{]}", "*": "{*}",  # a preceding line break would parse them as its option
     }  # fmt: skip
     return "".join(special.get(c, (c if c < "\u0180" else "?") if c.isprintable() else " ") for c in text)

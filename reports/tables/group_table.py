@@ -1,4 +1,4 @@
-"""The table of one group of comparable runs: every method with its scores, failures and difference to scratch."""
+"""The table of one group of comparable runs: scores, failures and difference to scratch of every method."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ CHECKPOINT_COLUMNS = ("selected", "final", "best")
 def group_table(
     runs: pd.DataFrame, metric: str = "score", failed_pretrainings: Iterable[FailedPretraining] = ()
 ) -> pd.DataFrame:
-    """One row a method: mean and interval in per cent for each checkpoint, n, failures, difference to scratch, verdict, and the
-    number of seeds of each method that would show a difference of one point.
+    """One row per method: mean and interval in per cent for each checkpoint, n, failures, difference to scratch, verdict, and the
+    number of seeds per method needed to detect a difference of one point.
 
-    `runs` is one group of `columns.GROUP`. `best` is selected on the test split, as papers do.
+    `runs` is one group of `columns.GROUP`. The checkpoint `best` is selected on the test split, as papers do.
     """
     import pandas as pd
 
@@ -46,7 +46,7 @@ def group_table(
         line["n"] = len(units[headline][name])
         without_score = int(mine.loc[mine["outcome"] == "ok", score].isna().sum())
         line["failed"] = format_failures(mine["outcome"], without_score, len(failed.pop(name, [])))
-        # With two kinds of scratch in one group there is no single baseline to compare with.
+        # With two kinds of scratch in one group no single baseline exists.
         comparable = len(base) == 1 and name != base[0]
         lines.append(line | _against(units[headline][name], units[headline][base[0]] if comparable else np.array([])))
     for name, pretrainings in failed.items():

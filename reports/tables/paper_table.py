@@ -1,4 +1,4 @@
-"""Tables of effects for papers, in LaTeX: a method's mean, its interval in the cell below, and a mark where a test supports a
+"""Effect tables for papers, in LaTeX: a method's mean, its interval in the cell below, and a mark if a test supports a
 difference to scratch."""
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_IN_A_COLUMN = 4
-"""More columns than these span both columns of a page."""
+"""A table with more columns than these spans both columns of a page."""
 MARKS = {"better": r"$^{\uparrow}$", "worse": r"$^{\downarrow}$"}
 HOLM = r"$^{\ast}$"
 NOTE = (
     r"Mean with its 95\,\% interval below. $\uparrow$, $\downarrow$: better, worse than scratch (the interval of the "
-    r"difference leaves out zero); $\ast$: also with Holm's correction for all comparisons of the task."
+    r"difference excludes zero); $\ast$: also with Holm's correction for all comparisons of the task."
 )
 
 
@@ -30,11 +30,11 @@ CELLS_EXPLAINED = (
     ", ± half the 95 % interval, in brackets the difference "
     "to scratch with its interval and verdict, n pre-training seeds"
 )
-"""Part of the title of a table whose cells hold all of that."""
+"""The part of a title that explains cells with all of these values."""
 
 
 class PaperColumn(NamedTuple):
-    """One column: its head, the paper's number of a row where it stands beside ours, and the effects of its rows."""
+    """One column: its header, the comparable published number of each row, and the effects of its rows."""
 
     head: str
     published: Mapping[str, float]
@@ -42,7 +42,7 @@ class PaperColumn(NamedTuple):
 
 
 def paper_table(columns: Sequence[PaperColumn], caption: str) -> str:
-    """A booktabs table with two lines a method: values, and their intervals. Seven tasks fit the width of a page."""
+    """A booktabs table with two lines per method, values and intervals. Seven tasks fit the width of a page."""
     import pandas as pd
 
     every = pd.concat([column.effects for column in columns]).sort_values("method", key=method_places, kind="stable")

@@ -1,4 +1,4 @@
-"""How many seeds a difference needs, as text."""
+"""The number of seeds that a difference needs, as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def power_table(seeds: pd.DataFrame) -> pd.DataFrame:
-    """One line for each method of each group; `seeds`: as from `analysis.seeds.seeds_for`."""
+    """One row for each method of each group; `seeds` comes from `analysis.seeds.seeds_for`."""
     import pandas as pd
 
     return pd.DataFrame(

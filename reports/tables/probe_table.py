@@ -1,4 +1,4 @@
-"""Probes of frozen backbones: every method at every label ratio against a frozen random backbone."""
+"""Probes of frozen backbones: every method at every label ratio, compared with a frozen random backbone."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ LINE = ["task", "dataset", "protocol", "budget", "profile"]
 
 
 def probe_table(effects: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """One row for each task, protocol, budget and method; one column for each label ratio, and the mean cost in CPU-seconds of
-    one probe and of the features behind it, which probes at all ratios share. Empty without probes.
+    """One row for each task, protocol, budget and method; one column for each label ratio, plus the mean CPU-seconds of one probe
+    and of its features, which the probes of all ratios share. Empty without probes.
 
-    `effects` and `runs`: all of a report; those of fine-tunings are left out.
+    `effects` and `runs` are those of a whole report; those of fine-tunings are ignored.
     """
     import pandas as pd
 
@@ -54,7 +54,7 @@ def probe_table(effects: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cost(runs: pd.DataFrame) -> str:
-    """Mean CPU-seconds of one features stage, and of one probe; a dash without successful runs."""
+    """Mean CPU-seconds of one features stage and of one probe; a dash without successful runs."""
     if not len(runs):
         return "-"
     features = runs.drop_duplicates(["features_key", *ROW])["features_cpu_seconds"].mean()

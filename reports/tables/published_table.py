@@ -1,4 +1,4 @@
-"""Published numbers without a comparable row, each with the differences in protocol."""
+"""Published numbers without a comparable row, with the differences in protocol."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ NUMBERS = "the paper's numbers (%)"
 
 
 class _Source(NamedTuple):
-    """Something that the paper shows of one cell: where, and its value in per cent, None for a curve or values per class."""
+    """A place where the paper shows one cell, and its value in per cent; None for a curve or values per class."""
 
     name: str
     value: float | None
 
 
 def published_table(effects: pd.DataFrame) -> pd.DataFrame:
-    """One row for each task, label ratio and difference: where the paper shows it, the numbers of the methods that
-    were run, and the difference in a sentence. Empty where the protocol of every row is the paper's, or the paper
-    reports none of them."""
+    """One row for each task, label ratio and difference in protocol: where the paper shows the cell, the numbers of the methods
+    that were run, and the difference as a sentence. Empty if every row follows the paper's protocol, or if the paper reports none
+    of them."""
     import pandas as pd
 
     listed: dict[tuple[Any, ...], list[tuple[str, str]]] = {}
@@ -45,7 +45,7 @@ def published_table(effects: pd.DataFrame) -> pd.DataFrame:
             "budget": budget,
             "from": _in_order(source for source, _ in shown),
             NUMBERS: _in_order(number for _, number in shown) or "-",
-            "not beside these rows, since": words,
+            "why not shown beside these rows": words,
         }
         for (task, ratio, budget, words), shown in listed.items()
     ]
@@ -53,12 +53,12 @@ def published_table(effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def _in_order(texts: Iterable[str]) -> str:
-    """Texts that are not empty, each once."""
+    """The distinct non-empty texts."""
     return ", ".join(filter(None, dict.fromkeys(texts)))
 
 
 def _sources(effect: Effect) -> Iterator[_Source]:
-    """Everything that the paper shows of the cell of a row."""
+    """All places where the paper shows the cell of a row."""
     task, method, percent = str(effect["task"]), str(effect["published_as"]), float(effect["label_percent"])
     whole = published.score_of(task, method) if percent == 100 else None
     if whole is not None:

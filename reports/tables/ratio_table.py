@@ -1,4 +1,4 @@
-"""Methods by label ratios, for one family of effects."""
+"""Methods by label ratio, for one family of effects."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def ratio_table(family: Family, best: Family | None = None) -> pd.DataFrame:
     """Methods by label ratio: mean, gain and n.
 
-    `best`: the same family at the checkpoint `best`; a ratio at which its protocol is that of Figure 3 gets a second column with
-    the mean of `best` and the paper's value.
+    `best` is the same family at the checkpoint `best`. A ratio whose protocol matches Figure 3 gets a second column with the
+    mean of `best` and the paper's value.
     """
     import pandas as pd
 
@@ -39,7 +39,7 @@ def ratio_table(family: Family, best: Family | None = None) -> pd.DataFrame:
 
 
 def ratio_columns(family: Family, best: Family | None = None) -> list[PaperColumn]:
-    """The same table for a paper: a column a ratio."""
+    """The same table for a paper, with one column per ratio."""
     columns = []
     for ratio, effects in sorted(family.effects.groupby("label_ratio"), key=lambda part: ratio_key(str(part[0]))):
         columns.append(PaperColumn(str(ratio), {}, effects))

@@ -1,4 +1,4 @@
-"""Mean gains where methods were pre-trained on the task's own dataset, and where on another (the paper's section V-A)."""
+"""Mean gains after pre-training on the task's own dataset and on another one (the paper's section V-A)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def source_table(effects: pd.DataFrame) -> pd.DataFrame:
-    """One row for each method, source of its data, protocol, budget and profile: mean gain over its cells.
+    """One row for each method, source of its data, protocol, budget and profile: mean gain over its cells. Empty if no gain is
+    known.
 
-    A cell that was run under two conditions (recipe, data or code) counts once and has no gain, since neither is the one that
-    counts.
-    Empty where no gain is known.
+    A cell that was run under two conditions (recipe, data or code) counts once and without a gain, since neither condition takes
+    precedence.
     """
     import pandas as pd
 

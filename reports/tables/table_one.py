@@ -1,4 +1,4 @@
-"""Table I of the paper with our runs: methods by tasks at all labels."""
+"""Table I of the paper, from our runs: methods by task with all labels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ COLUMN = ["task", "dataset", "protocol", "budget", "profile", "conditions", "che
 
 
 def table_one(effects: pd.DataFrame, best: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Methods by tasks at all labels: `66.5 ±1.2 (+1.4 [0.2, 2.6] better) n=3`.
+    """Methods by task with all labels: `66.5 ±1.2 (+1.4 [0.2, 2.6] better) n=3`.
 
-    One column for each task, dataset, protocol, budget and profile, which names the checkpoint. `best`: the same effects at the
-    checkpoint `best`; a task whose protocol is the paper's gets a second column with their means:
+    One column for each task, dataset, protocol, budget and profile, which also names the checkpoint. `best` is the same
+    effects at the checkpoint `best`: a task that follows the paper's protocol gets a second column with their means,
     `67.0 ±1.1 (+1.5) n=3 [paper 66.5]`.
     """
     import pandas as pd
@@ -61,7 +61,8 @@ def table_one(effects: pd.DataFrame, best: pd.DataFrame | None = None) -> pd.Dat
 
 
 def table_one_columns(effects: pd.DataFrame, best: pd.DataFrame | None = None) -> list[PaperColumn]:
-    """The same table for a paper: a column a task, and one at the checkpoint `best` where the paper's numbers stand beside it."""
+    """The same table for a paper: one column per task, and one at the checkpoint `best` where the paper has comparable
+    numbers."""
     columns = []
     for family in task_families(effects[effects["label_ratio"] == "100%"]):
         columns.append(PaperColumn(family.head, {}, family.effects))

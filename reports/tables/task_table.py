@@ -1,4 +1,4 @@
-"""Methods over all tasks of a budget: mean gain over scratch, its corrected p value, and ranks where a test supports them."""
+"""Methods over all tasks of a budget: mean gain over scratch, its corrected p value, and ranks if a test supports them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def task_table(over: OverTasks) -> pd.DataFrame:
-    """One row a method; `tasks` and `seeds` count those that the mean gain is over."""
+    """One row per method; `tasks` and `seeds` count those in the mean gain."""
     import pandas as pd
 
     ranks = over.supported_ranks

@@ -1,4 +1,4 @@
-"""Estimates, p values and failures as the text of a table cell."""
+"""Format estimates, p values and failures for table cells."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pretrain_bench.reports.analysis.statistics import Estimate
 
 
 def format_estimate(value: Estimate, signed: bool = False) -> str:
-    """`12.3 [11.0, 13.6]`; without an interval where there is none; a dash without values."""
+    """`12.3 [11.0, 13.6]`; only the mean if there is no interval; a dash without values."""
     if value.n == 0:
         return "-"
     mean = f"{value.mean:+.1f}" if signed else f"{value.mean:.1f}"
@@ -21,17 +21,17 @@ def format_estimate(value: Estimate, signed: bool = False) -> str:
 
 
 def format_amount(amount: float, form: str) -> str:
-    """What was used of something, or `unknown`, as of the pre-training behind an imported checkpoint."""
+    """An amount used, or `unknown`, such as for the pre-training behind an imported checkpoint."""
     return format(amount, form) if np.isfinite(amount) else "unknown"
 
 
 def format_p(p: float) -> str:
-    """A p value with three digits; a dash where there is none."""
+    """A p value with three digits; a dash if there is none."""
     return "-" if not np.isfinite(p) else f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def format_failures(outcomes: Iterable[str], without_score: int, pretrainings: int) -> str:
-    """The failures of a row: `2 crashed, 1 pre-training`; 0 where there are none."""
+    """The failures of a row: `2 crashed, 1 pre-training`; 0 without failures."""
     kinds = [f"{n} {outcome}" for outcome, n in Counter(o for o in outcomes if o != "ok").most_common()]
     if without_score:
         kinds.append(f"{without_score} without a score")
@@ -41,7 +41,7 @@ def format_failures(outcomes: Iterable[str], without_score: int, pretrainings: i
 
 
 def failures_of_effect(effect: Mapping[Any, Any]) -> str:
-    """The failures behind a row of effects: `2 of 8 failed, 1 pre-training failed`; empty where there are none."""
+    """The failures behind a row of effects: `2 of 8 failed, 1 pre-training failed`; empty without failures."""
     pretrainings = int(effect["lost_pretrainings"])
     parts = [f"{effect['failed']} of {effect['runs']} failed"] if effect["failed"] else []
     if pretrainings:
@@ -50,8 +50,8 @@ def failures_of_effect(effect: Mapping[Any, Any]) -> str:
 
 
 def marks_of_effect(effect: Mapping[Any, Any]) -> str:
-    """What a number of a cell must carry: `67 of 68 test scenes, pre-training saw 12 of 68 test scenes, 2 of 8 failed`; empty
-    where that is nothing."""
+    """The warnings that a cell's number must carry: `67 of 68 test scenes, pre-training saw 12 of 68 test scenes, 2 of 8 failed`;
+    empty if there are none."""
     marks = (str(effect["part_of_test_split"]), str(effect["contamination_mark"])) if effect["n"] else ()
     return ", ".join(text for text in (*marks, failures_of_effect(effect)) if text)
 
@@ -62,5 +62,5 @@ def cell_without_runs(method: str, pretrain_dataset: str, dataset: str) -> str:
 
 
 def format_budget(budget: object, profile: object) -> str:
-    """A budget and its profile; the profile is left out where it has the same name."""
+    """A budget and its profile; the profile is omitted if it has the same name."""
     return str(budget) if profile == budget else f"{budget}, {profile}"

@@ -69,7 +69,7 @@ CASES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "events_are_a_pipe": ("invalid_output", ("without an end event",), ()),
     "strange_names": ("invalid_output", ("a name with control characters",), ()),
     "events_are_a_folder": ("invalid_output", ("without an end event",), ()),
-    "deep_folders": ("invalid_output", ("folders in each other",), ()),
+    "deep_folders": ("invalid_output", ("nested folders",), ()),
     "refuses_late": ("crashed", ("I do not like this",), ()),
     "cancels_itself": ("crashed", ("unasked",), ()),
     "claims_a_full_disk": ("crashed", ("No space left",), ()),

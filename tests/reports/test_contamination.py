@@ -78,14 +78,14 @@ def findings(store: Store, method: str, **changes: object) -> dict[str, tuple[st
 
 
 def test_an_audit_computes_it_again(store: Store) -> None:
-    assert findings(store, "ours")[CHECK] == ("warning", f"the record is older than this field; by the specs {MARK}")
+    assert findings(store, "ours")[CHECK] == ("warning", f"the record is older than this field; the specs give: {MARK}")
     assert CHECK not in findings(store, "csc"), "older, and nothing to say"
     _, spec, specs = of(store, "ours")
     right = contamination_of(spec, [specs[k] for k in spec.parents.values()])
     assert right is not None and findings(store, "ours", contamination=right)[CHECK][0] == "ok"
     hidden = right.model_copy(update={"flag": "none", "test_seen": 0})
     verdict, detail = findings(store, "ours", contamination=hidden)[CHECK]
-    assert verdict == "failed" and "the record says none" in detail and "the specs scenes" in detail
+    assert verdict == "failed" and "the record has none" in detail and "the specs give scenes" in detail
 
 
 def test_an_official_list_has_its_own_group_and_words(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_few_methods_few_seeds_and_noise_cannot_tell() -> None:
         for p, m in enumerate(("ours", "scratch", "csc", "pointcontrast", "depthcontrast", "supervised"))
     }
     (noisy,) = predictions(both_protocols(mixed, RISING))
-    assert noisy.verdict == f"{CANNOT_TELL}: the interval holds zero"
+    assert noisy.verdict == f"{CANNOT_TELL}: the interval includes zero"
     assert predictions(runs[runs["protocol"] == "linear"]) == []
 
 

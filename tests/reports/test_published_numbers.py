@@ -173,7 +173,7 @@ def test_tables_list_the_paper_and_what_differs(runs: pd.DataFrame) -> None:
     listed = published_table(found)
     (first,) = listed[(listed["task"] == "s3dis-sem") & listed["from"].str.startswith("Table I")].to_dict("records")
     assert first[NUMBERS].endswith("csc 69.0, depthcontrast 64.9, ours 66.5")
-    words = first["not beside these rows, since"]
+    words = first["why not shown beside these rows"]
     assert words.endswith("trained on all 204 rooms; here: checkpoint selected on 20 held-out rooms, trained on 184")
     assert first["from"] == "Table I, curves of Figure 5, values per class"
     assert {"Figure 3", "Figure 3, curves of Figure 5"} < set(listed["from"]) and not listed.duplicated().any()

@@ -1,1 +1,1 @@
-"""Readers of the layouts that people have already, beside the official ones: one module each, and their registry."""
+"""Readers of common layouts other than the official ones, one module each, and their registry."""

@@ -3,9 +3,9 @@
     {Training,Validation}/<id>/[<id>_frames/]{lowres_wide, lowres_depth, confidence}/<id>_<t>.png
     .../lowres_wide_intrinsics/<id>_<t>.pincam      .../lowres_wide.traj: t, axis-angle, translation, world to camera
 
-Depth is in millimetres, z is up. A pose belongs to a frame within 0.005 s, intrinsics within 0.001 s; other frames are left out.
-Depth with less than medium confidence is dropped. Intrinsics differ from frame to frame: all frames are brought to those of
-the first. Boxes (`<id>_3dod_annotation.json`) are not read.
+Depth is in millimetres, z is up. Each frame takes the pose within 0.005 s and the intrinsics within 0.001 s of it; frames without
+both are left out. Depth below medium confidence is dropped. Intrinsics differ between frames: all frames are resampled to
+those of the first. Boxes (`<id>_3dod_annotation.json`) are not read.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _ROUNDING = 1e-6
 
 
 class Video(NamedTuple):
-    """The folder of a video's pictures; `test`: it is of the part Validation, None where neither part is in its path."""
+    """The folder of a video's pictures. `test`: whether it is in Validation; None if its path names neither part."""
 
     folder: Path
     test: bool | None
 
 
 def find(dataset: Dataset, root: Path) -> dict[str, Any]:
-    """Videos by their number."""
+    """Map video numbers to videos. Raises DataError if there are none."""
     videos: dict[str, Any] = {}
     for path in sorted(p for pattern in PATTERNS for p in root.glob(pattern)):
         folder = path.parent.resolve()
@@ -53,7 +53,7 @@ def find(dataset: Dataset, root: Path) -> dict[str, Any]:
 
 
 def write(dataset: Dataset, video: Video, out: Path, how: Reading) -> dict[str, Any]:
-    """Frames that have colour, depth, intrinsics and a pose."""
+    """Write the frames that have colour, depth, intrinsics and a pose."""
     folder = video.folder
     name = folder.resolve().name.removesuffix("_frames")
     rows = rows_of_numbers(folder / TRAJECTORY, 7)
@@ -70,7 +70,7 @@ def write(dataset: Dataset, video: Video, out: Path, how: Reading) -> dict[str, 
         to_world = np.asarray(np.linalg.inv(to_camera), np.float64)
         frames.append(FramePaths(number, colour, depths[time], to_world, intrinsic, sure.get(time)))
     if not frames:
-        raise DataError(f"{folder}: no picture of {PICTURES}/ has a depth image, intrinsics and a pose of its time")
+        raise DataError(f"{folder}: no picture of {PICTURES}/ has a depth image, intrinsics and a pose near its time")
     first = frames[0].intrinsic
     assert first is not None
     where = f"{folder / f'{PICTURES}_intrinsics'}, first frame"
@@ -78,13 +78,13 @@ def write(dataset: Dataset, video: Video, out: Path, how: Reading) -> dict[str, 
     held = write_calibrated(Recording(name, frames, folder / TRAJECTORY), calibration, out, how)
     if lost := len(colours) - len(frames):
         held["problems"].append(
-            f"{name}: {lost} of {len(colours)} pictures have no depth image, intrinsics or pose of their time; they are left out"
+            f"{name}: {lost} of {len(colours)} pictures lack depth, intrinsics or a pose near their time; they are left out"
         )
     return {**held, "test": video.test}
 
 
 def read_pincam(path: Path) -> NDArray[np.float64]:
-    """(3, 3) intrinsics of a line "width height fx fy cx cy"."""
+    """Read intrinsics (3, 3) from a line "width height fx fy cx cy"."""
     rows = rows_of_numbers(path, 6)
     if len(rows) != 1:
         raise DataError(f"{path}: {len(rows)} lines; expected one, width height fx fy cx cy")
@@ -92,7 +92,7 @@ def read_pincam(path: Path) -> NDArray[np.float64]:
 
 
 def pose_of_axis_angle(turn: NDArray[np.float64], translation: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(4, 4) of an axis times an angle in radians (3,) and a translation (3,), by Rodrigues' formula."""
+    """Pose (4, 4) from an axis times an angle in radians (3,) and a translation (3,), by Rodrigues' formula."""
     angle = float(np.linalg.norm(turn))
     pose = np.eye(4)
     if angle > 0:
@@ -104,13 +104,13 @@ def pose_of_axis_angle(turn: NDArray[np.float64], translation: NDArray[np.float6
 
 
 def _by_time(folder: Path, suffix: str) -> dict[float, Path]:
-    """The files <id>_<t> of a folder by their time in seconds, in order."""
+    """Map the times in seconds of the files <id>_<t> in a folder to their paths, in order."""
     matches = ((re.fullmatch(r"\d+_(\d+\.\d+)", p.stem), p) for p in list_folder(folder, suffix))
     return dict(sorted((float(match[1]), path) for match, path in matches if match))
 
 
 def _nearest(times: NDArray[np.float64], time: float, most: float) -> int | None:
-    """The place of the nearest time, None where it is further away than `most` seconds."""
+    """The index of the nearest time; None if it is more than `most` seconds away."""
     if not len(times):
         return None
     place = int(np.abs(times - time).argmin())

@@ -1,4 +1,4 @@
-"""What layouts of NumPy arrays share: loading without pickles, and from ids in a file to training ids."""
+"""Shared code for layouts of NumPy arrays: loading without pickles, and mapping stored ids to training ids."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ NUMBERS = "biuf"
 
 
 def load_array(path: Path, columns: int | None = None, rows: int | None = None, key: str | None = None) -> NDArray[Any]:
-    """An array of numbers, (N, columns), or (N,) without `columns`; (N, 1) is flattened; of an archive the one called `key`.
-    Raises DataError for a pickle, another shape, or another number of `rows`."""
+    """Load a numeric array of shape (N, columns), or (N,) without `columns`; (N, 1) is then flattened. `key` names an array in an
+    archive. Raises DataError for a pickle, another shape, or another number of `rows`."""
     try:
         array = np.load(path, allow_pickle=False)
         if key is not None:
@@ -45,10 +45,10 @@ def load_array(path: Path, columns: int | None = None, rows: int | None = None, 
 
 
 def train_ids(raw: NDArray[Any], dataset: Dataset, where: str) -> NDArray[np.uint8]:
-    """(N,) training ids of the ids in a file, 255 for negative ones and those of no class.
+    """Map stored ids (N,) to training ids (N,) uint8; negative ids and ids without a class become 255.
 
-    The file's ids are those of `layout_classes` where the dataset has them for its layout, else its `class_ids`, else the
-    places of its classes. Raises DataError for an id that the first or the last does not know.
+    Stored ids index `layout_classes` if the dataset defines them for its layout; otherwise they are its `class_ids`, or
+    indices of its classes if it has none. Raises DataError for an id beyond those classes, except with `class_ids`.
     """
     in_file = dataset.layout_classes.get(dataset.layout)
     ids = raw.astype(np.int64)
@@ -65,8 +65,8 @@ def train_ids(raw: NDArray[Any], dataset: Dataset, where: str) -> NDArray[np.uin
     values, places = np.unique(ids, return_inverse=True)
     if known is not None and len(values) and values[-1] >= len(known):
         raise DataError(
-            f"{where}: label {values[-1]}, but there are {len(known)} classes, 0 to {len(known) - 1}; `class_ids` of a dataset "
-            "file gives the id of each class"
+            f"{where}: label {values[-1]}, but there are {len(known)} classes, 0 to {len(known) - 1}; set `class_ids` in the "
+            "dataset file to the id of each class"
         )
     table = np.array([targets.get(int(v), IGNORE) for v in values], np.uint8)
     return table[places.reshape(-1)] if len(values) else np.zeros(0, np.uint8)

@@ -1,4 +1,4 @@
-"""A folder of data in a few words, and the dataset and task files that a user starts from."""
+"""Summarise a folder of data, and draft the dataset and task files for it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ STUFF = ("ceiling", "floor", "wall")
 
 
 class Description(NamedTuple):
-    """What a folder holds: its layout, names of its scenes, and its classes with what was counted of each (annotation
-    files, objects or points): names, or the ids of layouts whose files have no names."""
+    """Summary of a folder: its layout, scene names, and classes with a count for each (annotation files, objects or points).
+    Classes are names, or ids in layouts whose files have no names."""
 
     root: Path
     layout: LayoutName
@@ -36,7 +36,7 @@ class Description(NamedTuple):
 
     @property
     def card(self) -> LayoutCard:
-        """What data in this layout hold and lack."""
+        """The description of this layout."""
         return LAYOUTS[self.layout]
 
     @property
@@ -55,8 +55,8 @@ class Description(NamedTuple):
 
 
 def describe(root: Path, count: bool = True) -> Description:
-    """The layout of a folder, its scenes and (`count`) its classes, those of at most MOST_SCENES_COUNTED scenes. Raises DataError
-    where it has no layout that is read."""
+    """Detect the layout of a folder and list its scenes; with `count` also its classes, from at most MOST_SCENES_COUNTED scenes.
+    Raises DataError if it has no supported layout."""
     layout = detect(root)
     draft = Dataset.model_validate({"name": "draft", "layout": layout})
     sources = READERS[layout].find(draft, root)
@@ -74,7 +74,7 @@ def _in_order(counted: tuple[str | int, int]) -> tuple[int, str]:
 
 
 def dataset_text(described: Description, name: str) -> str:
-    """A commented dataset file for the folder."""
+    """Draft a commented dataset file for the folder."""
     lines = [
         f"# {described.card.title}: {len(described.scenes)} scenes. Check each line; docs/own-data.md explains them.",
         f"name: {name}",
@@ -84,7 +84,7 @@ def dataset_text(described: Description, name: str) -> str:
         lines += _class_lines(described)
         tested = _guess_test_scenes(described.scenes)
         lines += [
-            "# Scenes, or folders of scenes, that are only ever tested on; a guess. A text file of them, one a line, works too.",
+            "# Scenes, or folders of scenes, reserved for testing: a guess. The name of a text file with one per line works too.",
             f"test_scenes: [{', '.join(map(_quoted, tested))}]",
         ]
     lines += _sensor_lines(described)
@@ -93,7 +93,7 @@ def dataset_text(described: Description, name: str) -> str:
 
 
 def task_text(described: Description, dataset: str) -> str | None:
-    """A file of a semantic task on that dataset; None where the folder has no labels of points."""
+    """Draft a semantic task on that dataset; None if the folder has no point labels."""
     if not described.classes or "labels" not in described.card.provides:
         return None
     laser = described.layout == "semantickitti"
@@ -106,9 +106,9 @@ def task_text(described: Description, dataset: str) -> str | None:
 def _class_lines(described: Description) -> list[str]:
     named = all(isinstance(key, str) for key in described.classes)
     unit = "files" if described.layout == "s3dis" else "objects" if named else "points"
-    lines = ["# In the order of their ids. Delete what is not to be learnt: its points are unlabelled."]
+    lines = ["# In the order of their ids. Delete classes that should not be learnt: their points become unlabelled."]
     if not named:
-        lines = ["# Names for the ids below, in their order. Delete a name and its id, and its points are unlabelled."]
+        lines = ["# Names for the ids below, in order. Delete a name and its id to make its points unlabelled."]
     lines.append("classes:")
     lines += [
         f"  - {_quoted(str(key)) if named else f'class_{key}'}  # {count:,} {unit}{'' if named else f' of id {key}'}"
@@ -123,7 +123,7 @@ def _class_lines(described: Description) -> list[str]:
 
 
 def _quoted(name: str) -> str:
-    """A name as YAML text: in quotes where it would be read as a number, a truth value or a structure."""
+    """A name as YAML text, quoted if it would otherwise parse as a number, a boolean or a structure."""
     plain = re.fullmatch(r"[A-Za-z][\w .-]*\w", name) and name.lower() not in ("true", "false", "null")
     return name if plain else json.dumps(name)
 
@@ -131,14 +131,14 @@ def _quoted(name: str) -> str:
 def _sensor_lines(described: Description) -> list[str]:
     if not described.card.up_is_open:
         return []
-    lines = ["# How the recordings were made, where their files do not say it:", "# sensor:"]
+    lines = ["# How the recordings were made, if their files do not tell:", "# sensor:"]
     lines += ["#   camera: {width: 640, height: 480, fx: 525, fy: 525, cx: 319.5, cy: 239.5}"]
     lines += ["#   depth_per_metre: 1000", '#   up: "+z"']
     return lines
 
 
 def _guess_test_scenes(scenes: tuple[str, ...]) -> list[str]:
-    """Area_5 or the last of several folders of scenes, else the last fifth of the scenes."""
+    """Guess test scenes: Area_5, or the last of several folders of scenes, or the last fifth of the scenes."""
     folders = sorted({scene.partition("__")[0] for scene in scenes if "__" in scene})
     if "Area_5" in folders and len(folders) > 1:
         return ["Area_5"]
@@ -156,7 +156,7 @@ def _categories(source: scannet.SceneSource) -> Counter[str | int]:
     try:
         return Counter(str(group["label"]) for group in json.loads(decode(path.read_bytes(), path))["segGroups"])
     except (ValueError, KeyError, TypeError):
-        raise DataError(f"{path}: it has no segGroups with labels") from None
+        raise DataError(f"{path}: expected segGroups with labels, as in ScanNet's aggregation files") from None
 
 
 def _box_classes(source: Any) -> Counter[str | int]:

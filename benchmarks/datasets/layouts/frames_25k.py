@@ -2,8 +2,8 @@
 
     sceneXXXX_YY/{color/NNNNNN.jpg, depth/NNNNNN.png, pose/NNNNNN.txt}     sceneXXXX_YY/intrinsics_{color,depth}.txt
 
-Depth is in millimetres, poses lead from the camera to a world with z up. Colour and depth have intrinsics of their own, those of
-colour at 1296 or 640 pixels across whatever the size of the pictures. `label/` and `instance/` label pixels, which no task uses.
+Depth is in millimetres; poses map the camera to a world with z up. Colour and depth have separate intrinsics; those of colour
+refer to 1296 or 640 pixels across, whatever the size of the pictures. `label/` and `instance/` label pixels, which no task uses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COLOUR_WIDTHS = (1296, 640)
 
 
 def find(dataset: Dataset, root: Path) -> dict[str, Any]:
-    """Scenes at the root, or in the folder scannet_frames_25k in it."""
+    """Find scenes at the root, or in its folder scannet_frames_25k."""
     inner = root / "scannet_frames_25k"
     scenes = scannet.find_scenes(inner if inner.is_dir() else root)
     return {
@@ -36,7 +36,7 @@ def find(dataset: Dataset, root: Path) -> dict[str, Any]:
 
 
 def write(dataset: Dataset, recording: Recording, out: Path, how: Reading) -> dict[str, Any]:
-    """Frames of one scene."""
+    """Write the frames of one scene."""
     calibration = Calibration(rgbd_folder.read_intrinsic(recording.intrinsic), str(recording.intrinsic))
     colour = recording.intrinsic.with_name(COLOUR_INTRINSIC)
     if colour.is_file():
@@ -48,6 +48,7 @@ def write(dataset: Dataset, recording: Recording, out: Path, how: Reading) -> di
 
 
 def colour_camera(intrinsic: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """(3, 3) intrinsics for pictures of `width`; those of the file belong to the width that their centre is the middle of."""
+    """Rescale colour intrinsics (3, 3) to pictures of `width`. Their own width is the candidate closest to twice the principal
+    point."""
     calibrated = min((*COLOUR_WIDTHS, width), key=lambda w: abs(2 * intrinsic[0, 2] + 1 - w))
     return resized(intrinsic, width / calibrated)

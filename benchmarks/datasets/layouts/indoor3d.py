@@ -2,7 +2,7 @@
 
     Area_<k>_<room>.npy   (N, 7): x y z r g b label; the room's minimum is at the origin, colours 0 to 255
 
-There are no instances. Rooms are reduced to one point in 1 cm, as the official files are.
+The arrays have no instances. Rooms are reduced to one point per 1 cm cell, as the official files are.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PATTERNS = tuple(f"{folder}Area_*_{n}.npy" for n in ("[0-9]", "[0-9][0-9]") for 
 
 
 def find(dataset: Dataset, root: Path) -> dict[str, Any]:
-    """Rooms, by the area and room of their files' names."""
+    """Find rooms by the area and room in their file names."""
     folder = root / "stanford_indoor3d" if (root / "stanford_indoor3d").is_dir() else root
     matches = ((_FILE.fullmatch(p.name), p) for p in list_folder(folder, ".npy"))
     rooms = {f"{match[1]}__{match[2]}": path for match, path in matches if match}
@@ -38,7 +38,7 @@ def find(dataset: Dataset, root: Path) -> dict[str, Any]:
 
 
 def write(dataset: Dataset, path: Path, out: Path, how: Reading) -> dict[str, Any]:
-    """A room with labels and without instances."""
+    """Write a room with labels but without instances."""
     problems: list[Problem] = []
     table = load_array(path, 7)
     rgb = value_checks.byte_colours([table[:, 3:6]], [str(path)], problems)

@@ -1,10 +1,10 @@
-"""Reader of the arrays that MMDetection3D makes of ScanNet and S3DIS (spec 3.10).
+"""Reader of the arrays that MMDetection3D produces from ScanNet and S3DIS (spec 3.10).
 
     scannet_instance_data/<scan>_{vert, sem_label, ins_label, aligned_bbox, axis_align_matrix}.npy    vertices are not aligned
     s3dis_data/Area_<k>_<room>_{point, sem_label, ins_label}.npy                                     minimum at the origin
 
-`*_infos_*.pkl` are pickles and never loaded; points/*.bin repeat the same numbers. Of SUN RGB-D only pickles hold labels: give
-its sunrgbd_trainval folder as `sunrgbd` instead.
+`*_infos_*.pkl` are pickles, which are never loaded; points/*.bin repeat the same numbers. For SUN RGB-D the labels exist only as
+pickles: use the sunrgbd_trainval folder with layout `sunrgbd` instead.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PATTERNS = (
 
 
 def find(dataset: Dataset, root: Path) -> dict[str, Any]:
-    """Scans or rooms by name."""
+    """Map names to scans or rooms. Raises DataError if there are none."""
     scans: dict[str, Any] = {}
     for folder in (root / SCANNET_FOLDER, root / S3DIS_FOLDER, root):
         for path in list_folder(folder, "_vert.npy", "_point.npy"):
@@ -49,17 +49,17 @@ def find(dataset: Dataset, root: Path) -> dict[str, Any]:
 
 
 def refuse(root: Path) -> None:
-    """Raises DataError where only pickles are in the folder."""
+    """Raise DataError if the folder holds only pickles."""
     pickled = next(iter(sorted(root.glob("*_infos_*.pkl"))), None)
     if pickled is not None:
         raise DataError(
-            f"{pickled}: a pickle, which is never loaded; {SCANNET_FOLDER}/ or {S3DIS_FOLDER}/ beside it hold the same as "
-            "arrays, and of SUN RGB-D the folder sunrgbd_trainval"
+            f"{pickled}: a pickle, which is never loaded; give the folder that holds the same arrays, {SCANNET_FOLDER}/ or "
+            f"{S3DIS_FOLDER}/, or for SUN RGB-D the folder sunrgbd_trainval"
         )
 
 
 def write(dataset: Dataset, path: Path, out: Path, how: Reading) -> dict[str, Any]:
-    """A scan of ScanNet, or a room of S3DIS."""
+    """Write a scan of ScanNet, or a room of S3DIS."""
     if path.name.endswith("_vert.npy"):
         return write_scan(dataset, path, "_aligned_bbox.npy", out, how)
     problems: list[Problem] = []

@@ -1,11 +1,12 @@
-"""Reader of recordings of Open3D's recorder and reconstruction system, also of Redwood (spec 3.5).
+"""Reader of recordings from Open3D's recorder and reconstruction system, also of Redwood (spec 3.5).
 
     color/NNNNNN.jpg   depth/NNNNNN.png, registered to colour
     camera_intrinsic.json: {width, height, intrinsic_matrix: 9 numbers, column by column}
     scene/trajectory.log: blocks of five lines, three whole numbers and a 4 x 4 matrix, camera to world
 
-Depth is in 1/1000 m unless the dataset's file gives `sensor.depth_per_metre`: the unit is stored nowhere. The first camera is the
-world, so what is up has to be seen from cameras and floor, or given (`--up`, `sensor.up`); else poses are refused.
+Depth is in 1/1000 m unless the dataset file sets `sensor.depth_per_metre`: the unit is not stored. The world is the first
+camera's frame, so the up direction must be evident from cameras and floor, or given (`--up`, `sensor.up`); otherwise poses are
+refused.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ PATTERNS = (INTRINSIC, f"*/{INTRINSIC}")
 
 
 def find(dataset: Dataset, root: Path) -> dict[str, Any]:
-    """Recordings: folders with color/, depth/ and camera_intrinsic.json."""
+    """Find recordings: folders with color/, depth/ and camera_intrinsic.json."""
     return folders_with(
         root,
         lambda p: (p / "color").is_dir() and (p / INTRINSIC).is_file(),
@@ -41,11 +42,11 @@ def find(dataset: Dataset, root: Path) -> dict[str, Any]:
 
 
 def write(dataset: Dataset, folder: Path, out: Path, how: Reading) -> dict[str, Any]:
-    """Frames; those that the trajectory lacks are left out where there is one."""
+    """Write frames; if there is a trajectory, frames missing from it are left out."""
     name, log = folder.resolve().name, folder / TRAJECTORY
     colours = numbered_files(folder / "color", r"(\d+)\.(?:jpe?g|png)")
     poses = read_trajectory(log) if log.is_file() else {}
-    # The trajectory counts frames from 0, whatever their files are called.
+    # The trajectory numbers frames from 0, whatever the numbers in their file names.
     numbered = [(place, number, path) for place, (number, path) in enumerate(colours.items())]
     kept = [row for row in numbered if not poses or row[0] in poses]
     frames = [FramePaths(n, p, folder / "depth" / f"{p.stem}.png", poses.get(place, log)) for place, n, p in kept]
@@ -66,7 +67,7 @@ def write(dataset: Dataset, folder: Path, out: Path, how: Reading) -> dict[str, 
 
 
 def read_intrinsic(path: Path) -> NDArray[np.float64]:
-    """(3, 3) of a camera_intrinsic.json, whose matrix is stored column by column."""
+    """Read intrinsics (3, 3) from camera_intrinsic.json, whose matrix is stored column by column."""
     try:
         matrix = np.array(json.loads(read_text(path))["intrinsic_matrix"], np.float64).reshape(3, 3).T
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -75,7 +76,7 @@ def read_intrinsic(path: Path) -> NDArray[np.float64]:
 
 
 def read_trajectory(path: Path) -> dict[int, NDArray[np.float64]]:
-    """Place of a frame to its pose (4, 4), camera to world."""
+    """Map frame indices to camera-to-world poses (4, 4)."""
     lines = [line.split() for line in read_text(path).splitlines() if line.strip()]
     poses: dict[int, NDArray[np.float64]] = {}
     for start in range(0, len(lines), 5):

@@ -1,10 +1,10 @@
-"""Reader of Pointcept's preprocessed folders (spec 3.1), of ScanNet, S3DIS and a user's own data.
+"""Reader of Pointcept's preprocessed folders (spec 3.1): ScanNet, S3DIS and a user's own data.
 
     {train,val,test}/<scene>/{coord, color, segment20 or segment, instance}.npy      Area_<k>/<room>/...
 
 coord (N, 3) metres, z up; color (N, 3) 0 to 255; segment (N,) or (N, 1), -1 for none; instance likewise. Rooms of an Area are
-reduced to one point in 1 cm, as the official S3DIS files are. Scenes of `val`, and of `test` where they have labels, are test
-scenes of a dataset without a list of its own.
+reduced to one point per 1 cm cell, as the official S3DIS files are. Scenes of `val`, and labelled scenes of `test`, are test
+scenes unless the dataset has its own list.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _LABELS = ("segment20.npy", "segment.npy", "segment200.npy")
 
 
 class SceneArrays(NamedTuple):
-    """The folder of a scene, the part (train, val, test or an Area) that holds it, and its label file where it has one;
-    `annotated`: whether other scenes of its part have labels."""
+    """The folder of a scene, its part (train, val, test or an Area), and its label file if present; `annotated`: whether other
+    scenes of the part have labels."""
 
     folder: Path
     part: str
@@ -45,12 +45,12 @@ class SceneArrays(NamedTuple):
 
 
 def find(dataset: Dataset, root: Path) -> dict[str, Any]:
-    """Scenes by name; rooms of S3DIS by area and room. Raises DataError for the pickles of older versions."""
+    """Map names to scenes, S3DIS rooms by area and room. Raises DataError for the pickles of older versions."""
     refuse(root)
     folders = sorted(path.parent for pattern in PATTERNS for path in root.glob(pattern))
     if not folders:
         raise DataError(
-            f"{root}: no array of Pointcept's; expected {' or '.join(PATTERNS[:2])} or Area_<k>/<room>/coord.npy"
+            f"{root}: no Pointcept arrays found; expected {' or '.join(PATTERNS[:2])} or Area_<k>/<room>/coord.npy"
         )
     wanted = ("segment200.npy",) if len(dataset.classes) == 200 else _LABELS[:2]
     labels = {f: next((f / name for name in wanted if (f / name).is_file()), None) for f in folders}
@@ -66,7 +66,7 @@ def find(dataset: Dataset, root: Path) -> dict[str, Any]:
 
 
 def write(dataset: Dataset, scene: SceneArrays, out: Path, how: Reading) -> dict[str, Any]:
-    """A labelled cloud."""
+    """Write a labelled cloud."""
     folder = scene.folder
     parts = SceneParts(folder.name, how.strict)
     xyz = load_array(folder / "coord.npy", 3)
@@ -91,7 +91,7 @@ def write(dataset: Dataset, scene: SceneArrays, out: Path, how: Reading) -> dict
 
 
 def refuse(root: Path) -> None:
-    """Raises DataError for scenes that older versions of Pointcept wrote as pickles."""
+    """Raise DataError for scenes that older versions of Pointcept wrote as pickles."""
     pickled = next((p for part in PARTS for p in root.glob(f"{part}/*.pth")), None)
     if pickled is not None:
         raise DataError(
@@ -101,7 +101,7 @@ def refuse(root: Path) -> None:
 
 
 def _instances(path: Path, points: int, in_area: bool) -> NDArray[np.int32] | None:
-    """(N,) numbers as the official readers give them: of S3DIS the place of the file, of others 1 + the number, 0 for none."""
+    """Instance numbers (N,) as the official readers give them: for S3DIS the index of the file, else 1 + number, 0 for none."""
     if not path.is_file():
         return None
     numbers = load_array(path, rows=points).astype(np.int32)

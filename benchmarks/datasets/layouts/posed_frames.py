@@ -1,4 +1,4 @@
-"""What recordings of several layouts share: the folders at and below a root, numbered files, poses from one file."""
+"""Shared code for layouts of recordings: folders at and below a root, numbered files, poses from one file."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pretrain_bench.benchmarks.support.user_files import list_folder, read_text
 
 
 def folders_with(root: Path, holds: Callable[[Path], bool], kind: str, expected: str) -> dict[str, Path]:
-    """Name to folder of the recordings at `root`, or directly below it. Raises DataError, with the kind of recording and the
-    expected files, where there is none."""
+    """Map names to folders of the recordings at `root` or directly below it. Raises DataError, naming `kind` and the `expected`
+    files, if there are none."""
     if holds(root):
         return {root.resolve().name: root}
     recordings = {p.name: p for p in list_folder(root) if p.is_dir() and holds(p)}
@@ -25,13 +25,13 @@ def folders_with(root: Path, holds: Callable[[Path], bool], kind: str, expected:
 
 
 def numbered_files(folder: Path, pattern: str) -> dict[int, Path]:
-    """The files of a folder whose whole names match `pattern`, by the number in its first group, in order."""
+    """Map numbers to files, in order: those whose whole name matches `pattern`, by its first group."""
     matches = ((re.fullmatch(pattern, p.name, re.IGNORECASE), p) for p in list_folder(folder))
     return dict(sorted((int(match[1]), path) for match, path in matches if match))
 
 
 def rows_of_numbers(path: Path, columns: int) -> NDArray[np.float64]:
-    """(N, columns) of a text file of numbers; empty lines and those after # are passed over. Raises DataError naming file and
+    """Read (N, columns) float64 from a text file, skipping empty lines and text after #. Raises DataError naming file and
     line."""
     rows = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
@@ -51,7 +51,7 @@ def rows_of_numbers(path: Path, columns: int) -> NDArray[np.float64]:
 def pose_of_quaternion(
     translation: NDArray[np.float64], quaternion: NDArray[np.float64], where: str
 ) -> NDArray[np.float64]:
-    """(4, 4) of a translation (3,) and a unit quaternion (4,), x y z w. Raises DataError for one that is not of length 1."""
+    """Pose (4, 4) from a translation (3,) and a unit quaternion (4,), x y z w. Raises DataError if its length is not 1."""
     length = float(np.linalg.norm(quaternion))
     if not abs(length - 1) < 0.01:
         raise DataError(f"{where}: the quaternion has length {length:.3g}; expected qx qy qz qw of length 1")

@@ -1,4 +1,4 @@
-"""Every layout that is read: how a folder is recognised, its scenes, and how one of them is written in the prepared form."""
+"""All supported layouts: how to recognise a folder, find its scenes, and write one of them in prepared form."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from pretrain_bench.benchmarks.support.reading import reading
 
 
 class Layout(NamedTuple):
-    """`find` gives scene names and where they come from; `write` writes one of them (shapes: layout.py) and returns what
-    it holds. Both can be called in another process. `modules` decide the result. A folder has this layout where one of
-    `patterns` matches in it. `share`: prepared bytes for each byte of the source, upwards."""
+    """Functions and facts of a layout. `find` maps scene names to sources; `write` writes one of them (shapes: layout.py) and
+    returns the content of its manifest entry. Both can be called in another process. `modules` affect the result. A folder has
+    this layout if one of `patterns` matches in it. `share`: upper estimate of prepared bytes per source byte."""
 
     find: Callable[[Dataset, Path], dict[str, Any]]
     write: Callable[[Dataset, Any, Path, Reading], dict[str, Any]]
@@ -44,8 +44,8 @@ _ROOMS = (*s3dis.PATTERNS, f"{s3dis.OFFICIAL_FOLDER}/{s3dis.PATTERNS[0]}", *s3di
 _SCANS = tuple(f"{pattern}/" for pattern in scannet.PATTERNS)
 _SEQUENCES = (*semantickitti.PATTERNS, f"dataset/{semantickitti.PATTERNS[0]}", "*/velodyne")
 _RECORDED = (rgbd_folder, posed_frames)
-# In the order in which a folder is taken for one of them: recordings that also look like ScanNet's or like plain frames,
-# then the official layouts, then what others made of them, which may lie beside them.
+# In order of precedence: first recordings that could also pass for ScanNet's or for plain frames, then the official layouts, then
+# derived arrays, which may lie beside the official files.
 READERS: dict[LayoutName, Layout] = {
     "scannet-frames-25k": Layout(frames_25k.find, frames_25k.write, (frames_25k, *_RECORDED), frames_25k.PATTERNS, 1.4),
     "7-scenes": Layout(seven_scenes.find, seven_scenes.write, (seven_scenes, *_RECORDED), seven_scenes.PATTERNS, 1.4),
@@ -68,13 +68,13 @@ READERS: dict[LayoutName, Layout] = {
 
 
 def layouts_of(root: Path) -> list[LayoutName]:
-    """The layouts that a folder has, the most particular one first. Raises DataError where it cannot be read."""
+    """The layouts of a folder, by precedence. Raises DataError if the folder cannot be read."""
     with reading(root):
         return [name for name, reader in READERS.items() if any(_matches(root, p) for p in reader.patterns)]
 
 
 def detect(root: Path) -> LayoutName:
-    """The layout of a folder. Raises DataError where it has none that is read, and names what is like one."""
+    """Detect the layout of a folder. Raises DataError, listing the known layouts, if it has none of them."""
     layouts = layouts_of(root)
     if layouts:
         return layouts[0]
@@ -84,8 +84,8 @@ def detect(root: Path) -> LayoutName:
 
 
 def as_laid_out(dataset: Dataset, root: Path) -> Dataset:
-    """The dataset as it lies at `root`: the same where that has its layout, else with the layout that stands for it, and
-    what that provides. Raises DataError where only pickles are there."""
+    """The dataset adapted to the layout at `root`: unchanged if it fits, else with the accepted alternative layout and what that
+    provides. Raises DataError if the folder holds only pickles."""
     if not root.is_dir() or is_prepared(root):
         return dataset
     layouts = layouts_of(root)

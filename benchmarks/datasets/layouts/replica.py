@@ -2,7 +2,7 @@
 
     <scene>/results/{frameNNNNNN.jpg, depthNNNNNN.png}     <scene>/traj.txt: 16 numbers a line, camera to world, row by row
 
-1200 x 680 pixels, f = 600, centre (599.5, 339.5), depth in 1/6553.5 m. The camera looks along z, y is down.
+1200 x 680 pixels, f = 600, centre (599.5, 339.5), depth in 1/6553.5 m. The camera looks along z; y points down.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WIDTH, FOCAL, CENTRE, DEPTH_PER_METRE = 1200, 600.0, (599.5, 339.5), 6553.5
 
 
 def find(dataset: Dataset, root: Path) -> dict[str, Any]:
-    """Scenes: folders with results/ and traj.txt."""
+    """Find scenes: folders with results/ and traj.txt."""
     return folders_with(
         root,
         lambda p: (p / "results").is_dir() and (p / "traj.txt").is_file(),
@@ -33,13 +33,13 @@ def find(dataset: Dataset, root: Path) -> dict[str, Any]:
 
 
 def write(dataset: Dataset, folder: Path, out: Path, how: Reading) -> dict[str, Any]:
-    """Frames of one scene. Raises DataError where the trajectory has another number of poses."""
+    """Write the frames of one scene. Raises DataError if the trajectory has another number of poses."""
     colours = numbered_files(folder / "results", r"frame(\d+)\.(?:jpe?g|png)")
     poses = rows_of_numbers(folder / "traj.txt", 16).reshape(-1, 4, 4)
     name = folder.resolve().name
     if not colours or max(colours) >= len(poses):
         raise DataError(
-            f"{folder / 'traj.txt'}: {len(poses)} poses, but results/ has {len(colours)} pictures, the last of number "
+            f"{folder / 'traj.txt'}: {len(poses)} poses, but results/ has {len(colours)} pictures, the last one numbered "
             f"{max(colours, default=-1)}"
         )
     frames = [FramePaths(n, p, p.with_name(f"depth{p.stem[5:]}.png"), poses[n]) for n, p in colours.items()]

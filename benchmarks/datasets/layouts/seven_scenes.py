@@ -2,10 +2,10 @@
 
     <scene>/seq-XX/frame-NNNNNN.{color.png, depth.png, pose.txt}     <scene>/{TrainSplit,TestSplit}.txt: lines "sequence1"
 
-The root is a scene, or a folder of scenes. Intrinsics are missing: those that the dataset's authors publish for depth are taken
-(f = 585, centre (320, 240), at 640 x 480), and f = 525 for colour, which is usual. Colour is looked up in its own camera; the
-sensors stand side by side, so an offset of 10 to 15 pixels remains at near range. A `camera-intrinsics.txt` in the sequence or
-the scene is used instead, and colour then taken as registered.
+The root is a scene, or a folder of scenes. The data include no intrinsics: depth takes those published by the dataset's authors
+(f = 585, centre (320, 240), at 640 x 480), and colour the usual f = 525. Colour is resampled from its own camera; the sensors are
+mounted side by side, so an offset of 10 to 15 pixels remains at close range. A `camera-intrinsics.txt` in the sequence or scene
+replaces these intrinsics, and colour is then taken as registered.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SPLITS = {"TrainSplit.txt": False, "TestSplit.txt": True}
 
 
 class Sequence(NamedTuple):
-    """A folder seq-XX, and whether the scene's lists name it as a test sequence; None where they do not name it."""
+    """A folder seq-XX, and whether the scene's lists mark it as a test sequence; None if they do not list it."""
 
     folder: Path
     test: bool | None
@@ -56,7 +56,7 @@ def find(dataset: Dataset, root: Path) -> dict[str, Any]:
 
 
 def write(dataset: Dataset, sequence: Sequence, out: Path, how: Reading) -> dict[str, Any]:
-    """Frames of one sequence."""
+    """Write the frames of one sequence."""
     recording = rgbd_folder.find_recordings(sequence.folder)[0]
     scene = sequence.folder.parent
     recording = recording._replace(name=f"{scene.resolve().name}__{sequence.folder.name}")

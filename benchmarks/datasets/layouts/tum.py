@@ -2,9 +2,9 @@
 
     rgb.txt, depth.txt: "timestamp path"     groundtruth.txt: "timestamp tx ty tz qx qy qz qw", camera to world, metres
 
-Depth is in 1/5000 m, registered to colour. Colour, depth and pose belong together by the nearest time, within 0.02 s. The
-cameras of freiburg1 to 3, by the folder's name, are those of ORB-SLAM2's TUM1 to TUM3.yaml, with their distortion, which is
-taken out; for other recordings the dataset's file gives `sensor.camera`.
+Depth is in 1/5000 m, registered to colour. Colour, depth and pose are matched by the nearest time, within 0.02 s. For
+freiburg1 to 3, recognised by the folder's name, cameras are those of ORB-SLAM2's TUM1 to TUM3.yaml and their distortion is
+removed; for other recordings the dataset file must set `sensor.camera`.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ CAMERAS = {
     ),
     "freiburg3": ((535.4, 539.2, 320.1, 247.6), (0.0, 0.0, 0.0, 0.0, 0.0)),
 }
-"""Name to fx fy cx cy at 640 x 480, and k1 k2 p1 p2 k3."""
+"""Cameras by name: fx fy cx cy at 640 x 480, and distortion k1 k2 p1 p2 k3."""
 
 
 def find(dataset: Dataset, root: Path) -> dict[str, Any]:
-    """Recordings: folders with rgb.txt and depth.txt."""
+    """Find recordings: folders with rgb.txt and depth.txt."""
     return folders_with(
         root,
         lambda p: (p / "rgb.txt").is_file() and (p / "depth.txt").is_file(),
@@ -52,7 +52,7 @@ def find(dataset: Dataset, root: Path) -> dict[str, Any]:
 
 
 def write(dataset: Dataset, folder: Path, out: Path, how: Reading) -> dict[str, Any]:
-    """Frames that have colour, depth and, where the recording has groundtruth.txt, a pose."""
+    """Write the frames that have colour, depth and, if the recording has groundtruth.txt, a pose."""
     colours, depths = (_pictures(folder / name) for name in ("rgb.txt", "depth.txt"))
     matched = associate(np.array([t for t, _ in colours]), np.array([t for t, _ in depths]))
     poses = folder / "groundtruth.txt"
@@ -84,7 +84,7 @@ def _calibration(dataset: Dataset, name: str, first: FramePaths) -> Calibration:
     known = next((k for k in CAMERAS if k in name), None)
     if known is None and dataset.sensor.camera is None:
         raise DataError(
-            f"{name}: its camera is not known; the folder's name holds none of {', '.join(CAMERAS)}. Give it in a dataset file: "
+            f"{name}: unknown camera; the folder's name contains none of {', '.join(CAMERAS)}. Give it in a dataset file: "
             "sensor: {camera: {width, height, fx, fy, cx, cy}} (`bench data init` writes one)"
         )
     numbers, distortion = CAMERAS[known or "freiburg3"]
@@ -100,7 +100,7 @@ def _calibration(dataset: Dataset, name: str, first: FramePaths) -> Calibration:
 
 
 def associate(one: NDArray[np.float64], two: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """(i, j) of times that belong together, each at most once, the nearest first; in the order of `one`."""
+    """Match times greedily, nearest first, each at most once: pairs (i, j) in the order of `one`."""
     if not len(one) or not len(two):
         return []
     order = np.argsort(two)
@@ -117,7 +117,7 @@ def associate(one: NDArray[np.float64], two: NDArray[np.float64]) -> list[tuple[
 
 
 def _pictures(path: Path) -> list[tuple[float, Path]]:
-    """(time, file) of a list of pictures."""
+    """Read (time, file) from a list of pictures."""
     pictures = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         words = line.partition("#")[0].split()

@@ -3,8 +3,8 @@
     scannet_train_detection_data/<scan>_{vert, sem_label, ins_label, bbox}.npy    vertices along the axes of the boxes
     sunrgbd_pc_bbox_votes_50k_{v1,v2}_{train,val}/NNNNNN_{pc.npz, bbox.npy}        upright depth coordinates, half sizes
 
-Both hold at most 50,000 points of a scene, and no pictures. ScanNet's training and validation scans lie in one folder: the
-dataset's lists divide them.
+Both hold at most 50,000 points per scene, and no pictures. ScanNet's training and validation scans share one folder; the
+dataset's lists separate them.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ SCANNET_FOLDER = "scannet_train_detection_data"
 _VIEWS = re.compile(r"sunrgbd_pc_bbox_votes_50k_(v1|v2)_(train|val)")
 PATTERNS = (f"{SCANNET_FOLDER}/*_vert.npy", "scene*_bbox.npy", "sunrgbd_pc_bbox_votes_50k_*/*_pc.npz", "[0-9]*_pc.npz")
 TYPES = ("bed", "table", "sofa", "chair", "toilet", "desk", "dresser", "night_stand", "bookshelf", "bathtub")
-"""VoteNet's classes of SUN RGB-D, in the order of their ids."""
+"""VoteNet's classes of SUN RGB-D, by id."""
 
 
 class View(NamedTuple):
-    """A view of SUN RGB-D: its arrays, and whether its folder is that of validation."""
+    """A view of SUN RGB-D: its arrays, and whether it is in the validation folder."""
 
     cloud: Path
     boxes: Path
@@ -44,11 +44,11 @@ class View(NamedTuple):
 
 
 def find(dataset: Dataset, root: Path) -> dict[str, Any]:
-    """Scans by name, or views by number."""
+    """Map names to scans, or numbers to views. Raises DataError if there are none."""
     views = [p for p in (root, *list_folder(root)) if _VIEWS.fullmatch(p.resolve().name) and p.is_dir()]
     versions = {match[1] for p in views if (match := _VIEWS.fullmatch(p.resolve().name))}
     if len(versions) > 1:
-        raise DataError(f"{root}: v1 and v2 labels of SUN RGB-D side by side; move one away, the benchmark has v1")
+        raise DataError(f"{root}: v1 and v2 labels of SUN RGB-D side by side; move v2 away, the benchmark uses v1")
     scans: dict[str, Any] = {}
     for folder in views:
         test = folder.resolve().name.endswith("_val")
@@ -59,12 +59,12 @@ def find(dataset: Dataset, root: Path) -> dict[str, Any]:
     for path in list_folder(base, "_vert.npy"):
         scans[path.name.removesuffix("_vert.npy")] = path
     if not scans:
-        raise DataError(f"{root}: no dump of VoteNet; expected {' or '.join(PATTERNS[:3])}")
+        raise DataError(f"{root}: no VoteNet dump found; expected {' or '.join(PATTERNS[:3])}")
     return scans
 
 
 def write(dataset: Dataset, source: Path | View, out: Path, how: Reading) -> dict[str, Any]:
-    """A cloud with its labels and boxes."""
+    """Write a cloud with its labels and boxes."""
     return (
         _write_view(dataset, source, out)
         if isinstance(source, View)
@@ -73,8 +73,8 @@ def write(dataset: Dataset, source: Path | View, out: Path, how: Reading) -> dic
 
 
 def write_scan(dataset: Dataset, vertices: Path, boxes_end: str, out: Path, how: Reading) -> dict[str, Any]:
-    """A scan of ScanNet: a cloud, labels by nyu40 ids, instances from 1 and boxes, each where its file is there. Axes of boxes
-    other than the cloud's come with <scan>_axis_align_matrix.npy."""
+    """Write a scan of ScanNet: a cloud, labels by nyu40 ids, instances from 1, and boxes, each if its file exists. If boxes have
+    other axes than the cloud, <scan>_axis_align_matrix.npy gives the transform."""
     name = vertices.name.removesuffix("_vert.npy")
     parts = SceneParts(name, how.strict)
     of_task = name in (listed_scenes(dataset) or (name,))  # the hidden test scans have vertices only
@@ -113,7 +113,7 @@ def write_scan(dataset: Dataset, vertices: Path, boxes_end: str, out: Path, how:
 def coloured(
     table: NDArray[Any], name: str, usual: int, problems: list[Problem], kind: str = "room"
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """xyz (N, 3) float32 and rgb (N, 3) uint8 of a table (N, 6) whose colours usually reach to `usual`, 1 or 255."""
+    """Split a table (N, 6) into xyz (N, 3) float32 and rgb (N, 3) uint8; `usual` is the usual colour maximum, 1 or 255."""
     rgb = value_checks.byte_colours([table[:, 3:]], [name], problems, usual)
     value_checks.check_colour_spread(rgb, name, problems)
     xyz, _ = value_checks.near_origin(table[:, :3], name, problems)
@@ -122,7 +122,7 @@ def coloured(
 
 
 def _write_view(dataset: Dataset, view: View, out: Path) -> dict[str, Any]:
-    """A view of SUN RGB-D; boxes come with half of their size, and their heading in this project's convention."""
+    """Write a view of SUN RGB-D; boxes are stored with half sizes, and headings in this project's convention."""
     problems: list[Problem] = []
     xyz, rgb = coloured(load_array(view.cloud, 6, key="pc"), str(view.cloud), 1, problems, "view")
     rows = load_array(view.boxes, 8)

@@ -130,7 +130,7 @@ def test_a_projection_is_taken_apart_exactly() -> None:
 def test_scans_without_a_picture_have_no_frame(tmp_path: Path) -> None:
     eye = np.eye(3, 4)
     folder = ready("semantickitti", write_scan(tmp_path / "root", [[1.0, 2, 3]], eye, eye, False), tmp_path / "c")
-    with pytest.raises(DataError, match="none of its 1 scenes to pre-train on has a frame"):
+    with pytest.raises(DataError, match="none of its 1 scenes has a frame"):
         list_frames(folder, ("00__000000",))
 
 

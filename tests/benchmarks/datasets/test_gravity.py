@@ -124,7 +124,7 @@ def test_level_cameras_that_see_no_floor_are_believed_only_while_they_turn() -> 
 def test_an_uncertain_up_direction_is_reported_with_numbers_and_the_world_kept(tmp_path: Path) -> None:
     up, problem = world_up("rec", rolling(12).sampled, "auto")
     assert up is None and problem is not None
-    assert "rec: it is not sure which way is up" in problem and "--up +x, -x, +y, -y, +z, -z" in problem
+    assert "rec: the up direction of its poses is uncertain" in problem and "--up +x, -x, +y, -y, +z, -z" in problem
     assert "degrees from z (their mean has length 0." in problem and "% of what they see is floor" in problem
     assert world_up("rec", rolling(12).sampled, "-y")[1] is None
 
@@ -132,7 +132,9 @@ def test_an_uncertain_up_direction_is_reported_with_numbers_and_the_world_kept(t
 def test_not_sure_is_a_problem_and_with_strict_an_error(tmp_path: Path) -> None:
     root = write(rolling(4), tmp_path / "root/scene").parent
     (problem,) = [
-        p for p in read_manifest(ready(root, tmp_path / "c", strict=False)).problems if "which way is up" in p
+        p
+        for p in read_manifest(ready(root, tmp_path / "c", strict=False)).problems
+        if "up direction of its poses is uncertain" in p
     ]
     assert problem.startswith("scene: ")
     with pytest.raises(DataError):

@@ -81,7 +81,8 @@ def test_a_task_without_any_scene_that_it_needs_is_refused(tmp_path: Path) -> No
         (root / "scans" / scene / f"{scene}.txt").unlink()
     data = prepared("scannet", root, tmp_path)
     with pytest.raises(
-        DataError, match="none of the 2 scenes has what tasks of kind 'detection' need, points with annotated boxes"
+        DataError,
+        match="none of the 2 scenes has the files that tasks of kind 'detection' need: points with annotated boxes",
     ):
         scenes_for_task(data.manifest, data.scenes, "detection")
 
@@ -127,7 +128,7 @@ def test_a_calibration_is_needed_for_poses_and_pictures_alone(tmp_path: Path) ->
     data = prepared("semantickitti", root, tmp_path)
     assert set(data.manifest.problems) == {
         "dataset/sequences/00/calib.txt: no such file; the poses and pictures of its sequence are not used",
-        "2 of 3 scans have no picture in image_2, first 00__000001; they are not pre-trained on",
+        "2 of 3 scans have no picture in image_2, first 00__000001; pre-training skips them",
     }
     assert not any(path.endswith(("pose.npy", "image.png")) for path in data.manifest.files)
     with pytest.raises(DataError, match="calib.txt: no such file"):

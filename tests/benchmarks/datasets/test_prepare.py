@@ -60,7 +60,7 @@ def test_two_rooms_whose_names_join_to_one_are_refused(s3dis_root: Path, tmp_pat
     root = Path(shutil.copytree(s3dis_root, tmp_path / "root"))
     shutil.copytree(root / "Area_1/office_0", root / "Area_1__office_1/x_1")
     shutil.copytree(root / "Area_1/office_0", root / "Area_1/office_1__x_1")
-    with pytest.raises(DataError, match=r"Area_1/office_1__x_1 and Area_1__office_1/x_1 would both be scene"):
+    with pytest.raises(DataError, match=r"Area_1/office_1__x_1 and Area_1__office_1/x_1 would both become scene"):
         ready(root, tmp_path / "cache")
 
 
@@ -128,7 +128,7 @@ def test_labels_are_refused_where_the_view_has_none(s3dis_root: Path, tmp_path: 
     view.mkdir()
     (view / "unlabelled").symlink_to(prepared / "unlabelled")
     assert len(load_cloud(view, "Area_1__office_0").xyz)
-    with pytest.raises(DataError, match="this view of the dataset does not hold it"):
+    with pytest.raises(DataError, match="this view of the dataset does not include it"):
         load_labels(view, "Area_1__office_0")
 
 

@@ -40,7 +40,7 @@ def far_apart(recording: Room) -> Room:
 
 
 SPOILT: dict[str, tuple[Callable[[Room], Room], str]] = {
-    "inverse poses": (inverted, r"agree on \d+% of what they see, and on \d+% if poses are world-to-camera"),
+    "inverse poses": (inverted, r"agree on \d+% of what they see, but on \d+% if poses are world-to-camera"),
     "depth in 1/5000 m": (lambda r: deeper(r, 5), r"1/5000 m.*median depth [\d.]+ m"),
     "depth in centimetres": (lambda r: deeper(r, 0.1), r"if depth is stored in centimetres"),
     "poses in millimetres": (in_millimetres, r"if poses are in millimetres.*\d+ m from frame to frame"),

@@ -98,7 +98,7 @@ def test_unusable_rooms(tmp_path: Path, files: dict[str, str], said: str) -> Non
 
 
 def test_coordinates_that_cannot_be_metres(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="too many to number; is the voxel size right.*coordinates are metres"):
+    with pytest.raises(DataError, match="more than can be numbered; check the voxel size.*coordinates are metres"):
         read(room(tmp_path, wall_1="0 0 0 1 2 3\n1e7 1e7 1e7 1 2 3\n"))
 
 

@@ -74,7 +74,7 @@ def test_the_originals_are_compared(room: Path, bench: Bench, tmp_path: Path) ->
     (folder / "chair_1.txt").rename(folder / "window_1.txt")
     found = json.loads(bench(*options, "--json", code=1).stdout)
     assert found["problems"] == [] and found["source"] == [
-        f"labelled/Area_1__office_1/{name}.npy: the originals give other content now"
+        f"labelled/Area_1__office_1/{name}.npy: the originals now produce different content"
         for name in ("instance", "semantic")
     ]
     (room / "Area_1/office_1").rename(room / "Area_1/office_2")
@@ -143,9 +143,9 @@ def test_upper_case_suffixes(rgbd_root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("moved", "said"),
     [
-        ({"intrinsic": "intrinsics"}, r"if it is intrinsics/intrinsic_depth\.txt, rename that"),
+        ({"intrinsic": "intrinsics"}, r"rename intrinsics/intrinsic_depth\.txt if it holds them"),
         ({"color": "rgb", "pose": "poses"}, "rename 'rgb' to 'color', 'poses' to 'pose'"),
-        ({"": "house/inside"}, "there are frames in .*house/inside/scene, so give .*house/inside"),
+        ({"": "house/inside"}, "frames found in .*house/inside/scene: give .*house/inside"),
     ],
 )
 def test_folders_of_other_names_are_named(moved: dict[str, str], said: str, rgbd_root: Path, tmp_path: Path) -> None:

@@ -171,9 +171,9 @@ TURN = np.array([[0.8, -0.6, 0, 1.5], [0.6, 0.8, 0, -2], [0, 0, 1, 0.3], [0, 0, 
 @pytest.mark.parametrize(
     ("matrix", "reason"),
     [
-        (TURN.T, "column-major, its translation stands in the last row (1.5 -2 0.3 1); transpose it"),
+        (TURN.T, "column-major, its translation is in the last row (1.5 -2 0.3 1); transpose it"),
         (TURN * [[1], [1], [1], [2]], "the last row of pose is 0 0 0 2, expected 0 0 0 1"),
-        (TURN * [1, -1, 1, 1], "mirrors, its determinant is -1"),
+        (TURN * [1, -1, 1, 1], "mirrors (determinant -1)"),
         (TURN * [1, 1.1, 1, 1], "is not a rotation, it is 0.21 from orthonormal (columns of length 1 1.1 1)"),
         (TURN * np.nan, "is not a rotation"),
     ],
@@ -207,7 +207,7 @@ def test_intrinsics_that_are_none_are_refused(matrix: NDArray, reason: str) -> N
     ("size", "reason"),
     [
         ((640, 480), ""),
-        ((200, 150), "lies outside of the picture"),
+        ((200, 150), "lies outside the picture"),
         ((1296, 968), "picture of another size (principal point 319.5, 239.5; focal length 500; picture 1296x968, expected about 640x480)"),
     ],
 )  # fmt: skip
@@ -231,7 +231,7 @@ def test_poses_and_intrinsics_of_recordings(tmp_path: Path) -> None:
     _, manifest = ready("rgbd-folder", tmp_path / "poses", edit)
     assert [(s.name, s.frames) for s in manifest.scenes] == [("room_b", 2)]
     assert any("room_a is left out" in p for p in manifest.problems)
-    assert any("room_b/pose/1.txt" in p and "determinant is -1" in p for p in manifest.problems)
+    assert any("room_b/pose/1.txt" in p and "determinant -1" in p for p in manifest.problems)
     for layout, file, change in (
         ("rgbd-folder", "room_a/intrinsic/intrinsic_depth.txt", lambda p: np.savetxt(p, np.loadtxt(p).T)),
         ("scannet", f"{SCENE}.sens", lambda p: stream(p, lambda a, _: a.T, random(), "intrinsic")),
@@ -251,10 +251,10 @@ def test_files_whose_set_was_lost_are_named(tmp_path: Path) -> None:
         (
             "semantickitti",
             f"{KITTI}/velodyne/000001.bin",
-            "labels/000001.label: a file of labels/ without the one of velodyne/",
+            "labels/000001.label: files in labels/ without a matching file in velodyne/",
         ),
-        ("sunrgbd", f"{SUN}/depth/000001.mat", "000001.jpg: a file of image/ without the one of depth/"),
-        ("rgbd-folder", "room_a/color/1.png", "room_a/depth/1.png: a file of depth/ without the one of color/"),
+        ("sunrgbd", f"{SUN}/depth/000001.mat", "000001.jpg: files in image/ without a matching file in depth/"),
+        ("rgbd-folder", "room_a/color/1.png", "room_a/depth/1.png: files in depth/ without a matching file in color/"),
         ("semantickitti", f"{KITTI}/image_2/000001.png", "1 of 2 scans have no picture in image_2, first 00__000001"),
         ("scannet", f"{SCENE}.sens", "1 of 2 scenes have no recording (.sens), first scene0000_00"),
     ):

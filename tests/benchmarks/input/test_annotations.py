@@ -46,5 +46,5 @@ def test_active_selection_is_k_means_from_the_first_points() -> None:
         centres = np.array([table[nearest == k].mean(0) if (nearest == k).any() else centres[k] for k in range(4)])
     expected = [int(((table - c) ** 2).sum(1).argmin()) for c in centres]
     assert active_points(xyz, rgb, features, 4).tolist() == expected
-    with pytest.raises(DataError, match="3 points, but 4"):
+    with pytest.raises(DataError, match="3 points, fewer than the 4"):
         active_points(xyz[:3], rgb[:3], features[:3], 4)

@@ -97,10 +97,10 @@ def test_the_constant_predictor_is_no_match(view: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"starts": np.array([0, 30, 20], np.int32)}, "numbers that grow"),
-        ({"starts": np.array([5, 20, 35], np.int32)}, "numbers that grow"),
+        ({"starts": np.array([0, 30, 20], np.int32)}, "non-decreasing numbers"),
+        ({"starts": np.array([5, 20, 35], np.int32)}, "non-decreasing numbers"),
         ({"voxels": np.full(35, 90, np.int32)}, "a row outside 0..89"),
-        ({"voxels": np.zeros(35, np.int32)}, "names a voxel twice"),
+        ({"voxels": np.zeros(35, np.int32)}, "lists a voxel twice"),
         ({"confidences": np.array([0.5, np.nan], np.float32)}, "not all are finite"),
         ({"confidences": np.array([0.5], np.float32)}, "confidences"),
         ({"classes": np.zeros(89, np.uint8)}, r"expected format 1, uint8 \(90,\)"),

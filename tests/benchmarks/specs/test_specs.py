@@ -54,7 +54,7 @@ def write(tmp_path: Path, text: str) -> Path:
         ("name: [\n", "line 2: not valid YAML"),
         ("extends: missing\n", "extends: no file missing.yaml in "),
         ("extends: smoke.yaml\n", "extends: smoke.yaml: write the name without its suffix"),
-        ("extends: mine\n", "goes in a circle"),
+        ("extends: mine\n", "forms a cycle"),
     ],
 )
 def test_a_wrong_budget_is_named_by_file_and_field(tmp_path: Path, text: str, said: str) -> None:

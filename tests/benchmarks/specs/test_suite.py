@@ -80,7 +80,7 @@ def test_a_filter_that_lets_nothing_through_is_named() -> None:
     [
         ("label_ratios: [0.05]", "label_ratios.0: Input should be a valid string"),
         ("label_ratios: ['1.0']", "expected per cent"),
-        ("pretrain_seeds: [0, 0]", "a value stands there twice"),
+        ("pretrain_seeds: [0, 0]", "a value is listed twice"),
         ("exclude: [{methods: ours}]", "unknown field 'methods'"),
         ("seeds: [0]", "unknown key"),
         ("tasks: []", "at least 1 item"),

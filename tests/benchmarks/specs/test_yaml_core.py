@@ -97,7 +97,7 @@ def test_a_merged_key_may_be_overridden_and_the_loader_stays_safe() -> None:
         ("a: " + "[" * 4000 + "]" * 4000, "nests too deeply"),
         ("a: &a [*a]", "inside its own anchor"),
         ("d: &d {<<: *d, x: 1}", "inside its own anchor"),
-        ("a: " + "9" * 6000, "a number of 6000 digits"),
+        ("a: " + "9" * 6000, "a number with 6000 digits is too long"),
     ],
     ids=["aliases", "depth", "circle", "merged circle", "digits"],
 )

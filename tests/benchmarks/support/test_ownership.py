@@ -92,7 +92,7 @@ def test_what_was_taken_over_is_not_published(tmp_path: Path) -> None:
     assert ownership.claim(path) is None
     ownership.check_owned(path)
     elsewhere(path)
-    with pytest.raises(EnvironmentCannot, match="another one took its stage over \\(n7"):
+    with pytest.raises(EnvironmentCannot, match="another one took over its stage \\(n7"):
         ownership.check_owned(path)
     ownership.release(path)
     assert path.exists(), "the file of the new owner stays"

@@ -53,7 +53,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error(
 def test_a_link_to_a_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
     root = write_scannet(tmp_path / "data", (TRAIN[0],))
     (root / "scans" / TRAIN[1]).symlink_to("/mnt/not-mounted/scene")
-    with pytest.raises(DataError, match=f"{TRAIN[1]}: a link to /mnt/not-mounted/scene, which is not there"):
+    with pytest.raises(DataError, match=f"{TRAIN[1]}: a link to /mnt/not-mounted/scene, which does not exist"):
         prepared("scannet", root, tmp_path / "cache")
 
 

@@ -141,9 +141,9 @@ TAMPERING: dict[Callable[[Path], None], tuple[str, str | None]] = {
     swap_predictions: ("artifacts match their hashes", "metrics recomputed from predictions"),
     change_seed: (
         "record and spec parse and match their hashes",
-        "method, task, ratio and seeds are those of the spec",
+        "method, task, ratio and seeds match the spec",
     ),
-    drop_run: ("no run was taken away or put in", None),
+    drop_run: ("no run was removed or inserted", None),
     hide_attempt: ("record and spec parse and match their hashes", "every attempt is kept"),
     alter_split: ("record and spec parse and match their hashes", "split"),
     bigger_budget: ("record and spec parse and match their hashes", "budget is the one that ships"),
@@ -151,7 +151,7 @@ TAMPERING: dict[Callable[[Path], None], tuple[str, str | None]] = {
     copy_seed: ("record and spec parse and match their hashes", "seeds give different results"),
     change_contamination: (
         "record and spec parse and match their hashes",
-        "contamination is that of the specs",
+        "contamination matches the specs",
     ),
     claim_image: ("record and spec parse and match their hashes", None),
 }
@@ -165,7 +165,7 @@ def test_an_honest_store_passes(name: str, request: pytest.FixtureRequest, bench
     assert not failures(findings)
     held = {f["check"]: int(f["detail"]) for f in findings if f["verdict"] == "ok"}
     assert held["metrics recomputed from predictions"] == 3 and held["artifacts match their hashes"] > 10
-    assert held["equal budgets in fine-tuning"] == 1 and held["chain is whole"] == 1
+    assert held["equal budgets in fine-tuning"] == 1 and held["chain is intact"] == 1
     page = (tmp_path / "audit.html").read_text()
     assert "metrics recomputed from predictions" in page and "<script" not in page
     text = bench("audit", "--runs", str(honest), "--no-rescore").stdout
@@ -304,7 +304,7 @@ def test_a_run_again_finds_what_was_resealed(trained: Path, bench: Bench, tmp_pa
     key = folder_of(runs, "csc").name
     findings = audit(bench, "--rerun", key[:10], "--runs", str(runs), code=1)
     failed = [f for f in findings if f["verdict"] == "failed"]
-    assert any("backbone.safetensors differs on the same arithmetic" in f["detail"] for f in failed)
+    assert any("backbone.safetensors differs although numerics are equal" in f["detail"] for f in failed)
 
 
 def test_where_the_first_difference_is(honest: Path, tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_a_run_again_on_other_arithmetic_is_judged_by_the_headline_metric(task: 
         _compare_metrics(runs["k0"], again, runs, tally, "")
         (finding,) = tally.all()
         assert finding.verdict == verdict
-    assert f"{metric}_final differs by 0.0500, allowed are 3 x 0.0100" in finding.detail
+    assert f"{metric}_final differs by 0.0500; allowed: 3 x the standard deviation 0.0100" in finding.detail
 
 
 # ------------------------------------------------------------------------------------------------------------ bundles
@@ -358,8 +358,8 @@ def packed(honest: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_what_an_audit_of_a_bundle_cannot_do_is_refused(packed: Path, bench: Bench) -> None:
     for flags, words in (
-        (("--rerun", "1"), "--rerun: not of a bundle"),
-        (("--rerun", "1", "--rerun-sample", "2"), "--rerun, --rerun-sample: not of a bundle"),
+        (("--rerun", "1"), "--rerun: not possible for a bundle"),
+        (("--rerun", "1", "--rerun-sample", "2"), "--rerun, --rerun-sample: not possible for a bundle"),
         (("--bundle", "b.tar.zst"), "--bundle: a bundle is packed from a folder of runs"),
         (("--anonymous",), "--anonymous needs a bundle to pack"),
     ):
@@ -414,7 +414,7 @@ def test_a_changed_bundle_is_found(packed: Path, bench: Bench, tmp_path: Path) -
     assert "bundle holds what it lists" in found
     less = {n: c for n, c in files.items() if not n.startswith("finetune/")}
     found = failures(audit(bench, str(repack(tmp_path / "less.tar.zst", less)), "--no-rescore", code=1))
-    assert {"bundle holds what it lists", "Merkle root over the records", "no run was taken away or put in"} <= found
+    assert {"bundle holds what it lists", "Merkle root over the records", "no run was removed or inserted"} <= found
 
 
 def test_hostile_archives_are_refused(packed: Path, bench: Bench, tmp_path: Path) -> None:

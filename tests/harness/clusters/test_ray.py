@@ -202,7 +202,7 @@ def test_a_lost_head_ends_the_driver_with_one_message(
     wait_for(lambda: len(completed(tmp_path)) >= 1 or doomed.poll() is not None)
     ray_cluster_of_two.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
     _, error = doomed.communicate(timeout=120)
-    assert doomed.returncode == 1 and error.count("is lost, and with it the stages that ran") == 1, error
+    assert doomed.returncode == 1 and error.count("is lost, and so are the running stages") == 1, error
     assert error.strip().splitlines()[-1].startswith("exit 3: the head of the Ray cluster at ")
     before = completed(tmp_path)
     assert len(before) < STAGES

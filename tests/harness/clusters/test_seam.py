@@ -58,10 +58,10 @@ def test_a_lost_job_is_handed_over_again_but_not_for_ever(cells: list[PlannedCel
 @pytest.mark.parametrize("fault", ["code", "version", "data", "other data", "store"])
 def test_a_node_that_differs_is_named(cells: list[PlannedCell], tmp_path: Path, fault: str) -> None:
     expected = {
-        "code": "has other code than the command that submitted",
+        "code": "has different code from the command that submitted",
         "version": "has torch .*, and the command that submitted the stage has 0.1",
         "data": "prepared data of 's3dis' are not on node",
-        "other data": "has other data of 's3dis'",
+        "other data": "has different data of 's3dis'",
         "store": "does not see the folder of runs",
     }
 

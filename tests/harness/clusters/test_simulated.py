@@ -51,7 +51,7 @@ def test_gpus_are_shared_out_and_missing_ones_refused(cells: list[PlannedCell]) 
     one = simulate(to_do(cells, "cuda"), ClusterShape(nodes=1, gpus=1))
     assert (one.makespan_seconds, one.gpu_utilisation, one.gpus, one.cpus) == (200, 1.0, 1, 16)
     assert simulate(to_do(cells, "cuda"), ClusterShape(nodes=2, gpus=4)).makespan_seconds == 70
-    with pytest.raises(WrongUse, match="run on GPUs, and the nodes have none"):
+    with pytest.raises(WrongUse, match="need GPUs, but the nodes have none"):
         simulate(to_do(cells, "cuda"), ClusterShape(nodes=2, cpus=8))
 
 

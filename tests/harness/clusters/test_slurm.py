@@ -189,7 +189,7 @@ def test_a_job_that_ends_without_a_word_is_lost_only_by_the_word_of_squeue(
     cluster.down = False
     ends = [end for _ in range(3) for end in place.ended(0.02)]
     assert [end.key for end in ends] == [stage.spec.key] and isinstance(ends[0].problem, Interrupted)
-    assert "job 11 ended without a word" in str(ends[0].problem)
+    assert "job 11 ended without a report" in str(ends[0].problem)
 
 
 def test_a_lost_job_runs_again_and_its_stage_is_recorded_once(

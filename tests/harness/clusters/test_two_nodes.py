@@ -107,5 +107,5 @@ def test_refusals_are_clear(two_nodes: TwoNodes, s3dis_root: Path, tmp_path: Pat
     assert "--slurm: sbatch refused the job" in refused and "partition" in refused and "`sinfo` lists" in refused
     waiting = {"BENCH_TEST_EXECUTOR": "tests.faults.in_process:WaitingForASignal"}
     short = end(two_nodes.suite(tmp_path, s3dis_root, 1, "time=1,grace=60", **waiting), code=3)
-    assert "was ended at step 0, by its time limit or for another job; a longer one may help (--slurm time=" in short
+    assert "was stopped at step 0, by its time limit or by preemption; a longer limit may help (--slurm time=" in short
     assert not list(Store(tmp_path).records())

@@ -137,7 +137,7 @@ def test_signals_reach_the_stage_and_not_the_sandbox(cells: list[PlannedCell], t
 def test_a_sandbox_that_cannot_be_made_is_the_machines_fault(cells: list[PlannedCell], tmp_path: Path) -> None:
     launch = launch_in(tmp_path, cells[0].stages[0].spec)
     (launch.root / "parents/gone").symlink_to(tmp_path / "gone")
-    with pytest.raises(pb.EnvironmentCannot, match="bubblewrap cannot make the sandbox: bwrap: .*gone"):
+    with pytest.raises(pb.EnvironmentCannot, match="bubblewrap cannot create the sandbox: bwrap: .*gone"):
         BubblewrapExecutor().run(launch)
 
 

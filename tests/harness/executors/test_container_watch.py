@@ -55,8 +55,8 @@ def test_a_log_that_breaks_off_says_so(parts: tuple[bytes | Exception, ...], not
     ("error", "fault"),
     [
         ("400 Client Error: Bad Request (no command specified)", "no ENTRYPOINT"),
-        ('OCI runtime create failed: exec: "run": executable file not found in $PATH: unknown', "is not in it"),
-        ("exec /run: exec format error", "cannot be executed here"),
+        ('OCI runtime create failed: exec: "run": executable file not found in $PATH: unknown', "it lacks the program"),
+        ("exec /run: exec format error", "cannot run here"),
         ("Cannot connect to the Docker daemon", None),
     ],
 )

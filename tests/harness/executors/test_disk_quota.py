@@ -65,8 +65,8 @@ def test_a_file_with_holes_does_not_come_back(folder: Path) -> None:
 
 
 def test_what_cannot_be_copied_back_stays_for_the_next_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For example on a full disk."""
-    with pytest.raises(EnvironmentCannot, match="is the disk full"), size_limited(folder, MIB):
+    """As on a full disk."""
+    with pytest.raises(EnvironmentCannot, match="because the disk is full"), size_limited(folder, MIB):
         (folder / "checkpoint").write_text("step 7")
         monkeypatch.setattr(limited, "_succeeds", lambda *command: False)
     monkeypatch.undo()

@@ -170,7 +170,7 @@ def test_a_failed_build_has_the_logs_last_lines_and_advice(fake: Engine, tmp_pat
     fake.set_mode("elsewhere")
     assert "is not in the engine" in build(fake, tmp_path)[0].message
     fake.keep(tag("csc"), {INPUTS_LABEL: "of another build"})
-    assert "is another image" in build(fake, tmp_path)[0].message
+    assert "names a different image" in build(fake, tmp_path)[0].message
 
 
 def test_a_build_is_ended_at_its_time_limit(fake: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

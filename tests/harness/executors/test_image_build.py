@@ -96,7 +96,7 @@ def test_a_stage_gives_the_same_bits_inside_and_outside(engine: Any, bench: Benc
     stale.tag(tag("csc"))
     try:
         error = bench("run", "--method", "csc", "--task", "s3dis-sem", *NANO, "--executor", "docker", code=3).stderr
-        assert "changed after it was built; run: bench images build csc" in " ".join(error.split())
+        assert "changed since it was built; run: bench images build csc" in " ".join(error.split())
         bench(
             "run", "--method", "csc", "--task", "s3dis-sem", *NANO, "--executor", "docker", "--rebuild", "--runs", "new"
         )

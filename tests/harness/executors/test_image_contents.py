@@ -23,7 +23,7 @@ def test_there_is_one_image_for_each_method_and_one_for_the_tasks() -> None:
     assert images.image_names() == [BASE, *available(Method), TASK]
     for name in ("method", "task", "base"):
         assert (REPOSITORY / f"docker/{name}.Dockerfile").is_file()
-    with pytest.raises(WrongUse, match="unknown image 'tasks'. There are: base, csc"):
+    with pytest.raises(WrongUse, match="unknown image 'tasks'. expected one of base, csc"):
         images.check_name("tasks")
 
 

@@ -418,10 +418,10 @@ def test_a_linear_probe_of_an_encoder_alone_is_not_applicable(prepared: dict[str
 
     own = find(Profile, "smoke").model_copy(update={"methods": {"depthcontrast": {"scans": {"transfer": "encoder"}}}})
     where = cell(method="depthcontrast", protocol="linear")
-    with pytest.raises(NotApplicable, match="hands over its encoder only"):
+    with pytest.raises(NotApplicable, match="transfers only its encoder"):
         stages_of(where, specs(where, own), prepared, MACHINE)
     kept = own.model_copy(update={"probes": Probes(decoder=DecoderProbe(start="kept"))})
     where = cell(method="depthcontrast", protocol="decoder")
     stages_of(where, specs(where, own), prepared, MACHINE)
-    with pytest.raises(NotApplicable, match="start kept: .*hands over its encoder only"):
+    with pytest.raises(NotApplicable, match="start kept: .*transfers only its encoder"):
         stages_of(where, specs(where, kept), prepared, MACHINE)

@@ -101,7 +101,7 @@ def test_points_come_from_the_file_that_the_user_names(whole: PreparedDataset, p
     assert (stage.spec.label_ratio.points, str(stage.spec.label_ratio)) == (20, "scannet-la20")
     assert stage.spec.split == planned(whole, "100%").spec.split and stage.label_file == points20
     (notice,) = check_label_files(["la20"], parse_label_files([f"la20={points20}"], ["la20"]))
-    assert "not the file that is known to be distributed" in notice and sha256[:12] in notice
+    assert "not the known distributed file" in notice and sha256[:12] in notice
     root = tmp_path / "root"
     without_data = stage._replace(data=None, spec=stage.spec.model_copy(update={"data": None, "parents": {}}))
     root.mkdir()
@@ -126,7 +126,7 @@ def test_a_linear_probe_has_the_same_labels(whole: PreparedDataset, points20: Pa
 
 def test_an_audit_says_which_file_it_needs_to_run_a_cell_again(whole: PreparedDataset, points20: Path) -> None:
     run: Any = SimpleNamespace(name="finetune/x", spec=planned(whole, "la20", la20=points20).spec)
-    with pytest.raises(WrongUse, match="finetune/x: needs the file of scannet-la20, which a store does not hold"):
+    with pytest.raises(WrongUse, match="finetune/x: needs the file of scannet-la20, which stores do not contain"):
         planned_again([run], print)
 
 
@@ -157,7 +157,7 @@ def test_labels_outside_of_the_listed_rows_are_ignored_in_training(tmp_path: Pat
     [
         ({s: np.arange(20) for s in DIVISION.train[1:]}, "no rows for training scene"),
         ({s: np.arange(20) + 4990 for s in DIVISION.train}, "row 5,009 of scene .* which has 5,000 points here"),
-        ({s: np.arange(50) for s in DIVISION.train}, "50 points in a scan; scannet-la20 has 20"),
+        ({s: np.arange(50) for s in DIVISION.train}, "50 points in a scan, but scannet-la20 has 20"),
     ],
 )
 def test_a_file_that_does_not_fit_the_data_is_refused(

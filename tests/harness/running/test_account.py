@@ -20,7 +20,7 @@ def test_the_highest_step_and_each_warning_once() -> None:
         account.add(Warn(message="the same"))
         account.add(Warn(message=f"warning {number}"))
     account.add("no event")
-    assert len(account.warnings) == MAX_ITEMS + 1 and account.warnings[-1] == "there were more warnings"
+    assert len(account.warnings) == MAX_ITEMS + 1 and account.warnings[-1] == "more warnings were dropped"
     assert account.warnings.count("the same") == 1
 
 

@@ -85,7 +85,7 @@ def test_every_reading_command_takes_a_bundle(bench: Bench, tmp_path: Path) -> N
 
 
 def test_commands_that_write_refuse_a_bundle(bench: Bench) -> None:
-    words = "a bundle can only be read; --runs FOLDER"
+    words = "bundles are read-only; name a folder of runs to write to with --runs FOLDER"
     run = ("run", "--method", "scratch", "--task", "s3dis-sem", "--budget", "smoke")
     assert words in bench(*run, "--runs", str(SMOKE), code=2).stderr
     assert words in bench("clean", "--keep", "none", "--runs", str(SMOKE), code=2).stderr
@@ -117,8 +117,8 @@ def test_content_that_differs_from_the_list_is_refused(tmp_path: Path, own_cache
     files = members(SMOKE)
     name = next(n for n in files if n.endswith(EVENTS_FILE))
     for changed, problem in (
-        ({**files, name: files[name] + b"x"}, f"{name} has another content than listed"),
-        ({n: c for n, c in files.items() if n != name}, f"{name} is listed and missing"),
+        ({**files, name: files[name] + b"x"}, f"{name} differs from its listed content"),
+        ({n: c for n, c in files.items() if n != name}, f"{name} is listed but missing"),
         ({**files, "finetune/x/record.json": b"{}"}, "finetune/x/record.json is not listed"),
         ({n: c for n, c in files.items() if n != bundle.CONTENTS}, "is missing or damaged, so this is not a bundle"),
     ):

@@ -96,10 +96,10 @@ def test_links_and_pipes_in_the_place_of_files_are_not_followed(
 def test_a_lost_run_that_ran_again_is_a_warning(store: Store, tmp_path: Path) -> None:
     folder = finish(store, spec())
     folder.rename(tmp_path / "aside")
-    assert any(v.startswith("failed") for v in verdicts(store, "no run was taken away or put in")), "not yet admitted"
+    assert any(v.startswith("failed") for v in verdicts(store, "no run was removed or inserted")), "not yet admitted"
     finish(store, spec(), attempt=2)
-    (found,) = [v for v in verdicts(store, "no run was taken away or put in") if not v.startswith("ok")]
-    assert found == "warning: attempt 1, ok, was lost and the stage ran again"
+    (found,) = [v for v in verdicts(store, "no run was removed or inserted") if not v.startswith("ok")]
+    assert found == "warning: attempt 1, ok, was lost and the stage was rerun"
     assert all(v.startswith("ok") for v in verdicts(store, "every attempt is kept"))
 
 

@@ -160,7 +160,7 @@ def test_damage_is_named_and_leaves_no_run(url: str, finished: Path, tmp_path: P
     name = bucket.list_of(record.kind, record.key, record.attempt)
     files = json.loads(bucket.files.cat_file(name))["files"]
     bucket.files.pipe_file(bucket.object(files["log.txt"]), b"damaged")
-    with pytest.raises(WrongUse, match="has another content than its name says"):
+    with pytest.raises(WrongUse, match="its content does not match its name"):
         pull(bucket, tmp_path / "mirror")
     assert Store(tmp_path / "mirror").record(record.kind, record.key) is None
     bucket.files.put_file(str(finished / record.kind / record.key / "log.txt"), bucket.object(files["log.txt"]))

@@ -49,5 +49,5 @@ def test_a_spec_under_another_key_is_refused(tmp_path: Path) -> None:
     folder = written(tmp_path, plain)
     reader.read(folder)
     (folder / "spec.json").write_text(json.dumps({**plain, "seed": 1}))
-    with pytest.raises(WrongUse, match="belongs to the key"):
+    with pytest.raises(WrongUse, match="belongs to key"):
         reader.read(folder)

@@ -82,7 +82,7 @@ def test_a_spec_from_before_a_field_existed_is_read_and_an_edited_one_is_not(tmp
     found = read_spec(folder)
     assert found.settings == {} and found.precision == "fp32" and found.key != folder.name
     (folder / "spec.json").write_text(json.dumps({**plain, "seed": 7}))
-    with pytest.raises(WrongUse, match="belongs to the key"):
+    with pytest.raises(WrongUse, match="belongs to key"):
         read_spec(folder)
     (folder / "spec.json").write_text("{")
     with pytest.raises(WrongUse, match="not a stage spec"):

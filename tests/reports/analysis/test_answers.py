@@ -76,8 +76,8 @@ def test_without_a_test_a_sentence_says_why() -> None:
         "only scratch was run": {"scratch": one},
         "scratch was not run, so no method can be compared": {"ours": one},
         "no run of scratch succeeded": {"scratch": np.array([np.nan]), "ours": one},
-        "ours is not tested, which takes two pre-training seeds": {"scratch": one, "ours": one},
-        "ours is not tested, since all runs have one score": {"scratch": np.full(2, 0.0), "ours": np.full(2, 0.0)},
+        "ours is not tested, which needs two pre-training seeds": {"scratch": one, "ours": one},
+        "ours is not tested, since all runs have the same score": {"scratch": np.full(2, 0.0), "ours": np.full(2, 0.0)},
         "ours is without a successful run": {"scratch": 50 + SEEDS, "ours": np.full(3, np.nan)},
     }
     for reason, scores in reasons.items():

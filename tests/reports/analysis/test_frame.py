@@ -133,7 +133,7 @@ def test_a_run_whose_pretraining_has_no_record_is_no_way_of_pretraining(tmp_path
     shutil.rmtree(store.folder("pretrain", key))
     add(store, "csc", 0.5)
     assert list(load(store).runs["method"]) == ["csc"]
-    assert f": pretrain/{key}, from which it started, has no readable record" in store.unreadable()[0]
+    assert f": its parent pretrain/{key} has no readable record" in store.unreadable()[0]
 
 
 def test_energy_of_a_stage_that_took_several_attempts_is_not_known() -> None:

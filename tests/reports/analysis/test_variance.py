@@ -25,4 +25,4 @@ def test_a_row_whose_variance_cannot_be_separated_states_it(planted_store: Store
     assert partly[["pre-training seed", "fine-tuning seed", "residual"]].isna().all().all()
     figure = draw_variances(found, "Variance")
     words = [t.get_text() for t in figure.axes[0].texts]
-    assert len(words) == len(partly) and all(re.fullmatch(r"not told apart: \d runs? missing", w) for w in words)
+    assert len(words) == len(partly) and all(re.fullmatch(r"not separable: \d runs? missing", w) for w in words)

@@ -46,7 +46,7 @@ def test_a_forest_has_a_panel_a_task_a_row_a_method_and_fills_what_a_test_suppor
     ]
     assert [1.0, 5.0] in [list(x) for x in intervals]
     names = [t.get_text() for t in figure.legends[0].get_texts()]
-    assert names == ["5%", "100%", "interval leaves out 0", "it does not"]
+    assert names == ["5%", "100%", "interval excludes 0", "interval includes 0"]
 
 
 def test_the_forest_of_the_page_shows_the_same() -> None:
@@ -59,8 +59,8 @@ def test_the_forest_of_the_page_shows_the_same() -> None:
     assert {t["xaxis"] for t in rows} == {"x", "x2"} and rows[0]["error_x"]["array"] == [2.0, 2.0]
     assert [t["name"] for t in figure["data"] if t.get("meta") == "key"] == [
         *RATIOS,
-        "interval leaves out 0",
-        "it does not",
+        "interval excludes 0",
+        "interval includes 0",
     ]
 
 
