@@ -46,8 +46,9 @@ from pretrain_bench.reports.page.html import PagePicture, PageTable
 from pretrain_bench.reports.page.plotly_figures import Figure
 from pretrain_bench.reports.report_files import ReportFiles
 from pretrain_bench.reports.tables.cost_table import cost_table
+from pretrain_bench.reports.tables.effect_cells import EffectColumn
 from pretrain_bench.reports.tables.formats import csv_text, write_data
-from pretrain_bench.reports.tables.paper_table import CELLS_EXPLAINED, PaperColumn
+from pretrain_bench.reports.tables.paper_table import CELLS_EXPLAINED
 from pretrain_bench.reports.tables.probe_table import PROBE_TITLE, probe_table
 from pretrain_bench.reports.tables.published_table import published_table
 from pretrain_bench.reports.tables.ratio_table import ratio_columns, ratio_table
@@ -71,7 +72,7 @@ class Shown(NamedTuple):
 
     protocol: str = ""
     about: Mapping[str, str] = EVERYTHING
-    columns: Sequence[PaperColumn] = ()
+    columns: Sequence[EffectColumn] = ()
 
 
 EVERYTHING_SHOWN = Shown()

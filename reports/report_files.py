@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pretrain_bench.reports.figures.pool import Drawing, FigurePool
 from pretrain_bench.reports.figures.style import FigureKind
+from pretrain_bench.reports.tables.effect_cells import EffectColumn
 from pretrain_bench.reports.tables.formats import csv_text, section, write_table
-from pretrain_bench.reports.tables.paper_table import CELLS_EXPLAINED, PaperColumn, paper_table
+from pretrain_bench.reports.tables.paper_table import CELLS_EXPLAINED, paper_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,7 @@ class ReportFiles:
         self.sections: list[str] = []
 
     def add_table(
-        self, name: str, stem: str, title: str, table: pd.DataFrame, columns: Sequence[PaperColumn] = ()
+        self, name: str, stem: str, title: str, table: pd.DataFrame, columns: Sequence[EffectColumn] = ()
     ) -> None:
         """Write a table in every format, to files that begin with `stem`. `columns`: the same effects for a paper, in LaTeX,
         where a title does not explain cells."""

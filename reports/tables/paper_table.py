@@ -3,18 +3,15 @@ difference to scratch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from pretrain_bench.reports.analysis.sorting import method_places
 from pretrain_bench.reports.analysis.statistics import ALPHA
-from pretrain_bench.reports.tables.effect_cells import Effect
+from pretrain_bench.reports.tables.effect_cells import Effect, EffectColumn
 from pretrain_bench.reports.tables.formats import escape_latex
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MOST_IN_A_COLUMN = 4
 """More columns than these span both columns of a page."""
@@ -33,15 +30,7 @@ CELLS_EXPLAINED = (
 """Part of the title of a table whose cells hold all of that."""
 
 
-class PaperColumn(NamedTuple):
-    """One column: its head, the paper's number of a row where it stands beside ours, and the effects of its rows."""
-
-    head: str
-    published: Mapping[str, float]
-    effects: pd.DataFrame
-
-
-def paper_table(columns: Sequence[PaperColumn], caption: str) -> str:
+def paper_table(columns: Sequence[EffectColumn], caption: str) -> str:
     """A booktabs table with two lines a method: values, and their intervals. Seven tasks fit the width of a page."""
     import pandas as pd
 
