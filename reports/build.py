@@ -102,7 +102,7 @@ def _build(store: Store, loaded: Loaded, files: ReportFiles, options: ReportOpti
     details = RunDetails(store, loaded, options.scene_pictures) if options.page else None
     writer = GroupWriter(store, loaded, files, details)
     written = [writer.write(group) for group in _groups(loaded.runs)]
-    across = write_across_groups(loaded, files, options.published)
+    across = write_across_groups(loaded, files, options.published, options.page)
     any_finetuning = any(r.kind == "finetune" for r in loaded.records.values())
     nothing = NO_RUNS_OF_SUITE if any_finetuning and not options.all_runs else NO_RUNS
     failures = [f"{_failure_line(r)}\n" for r in loaded.failed_pretraining_records]

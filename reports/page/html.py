@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pretrain_bench.benchmarks.specs.cell import label_words
 from pretrain_bench.reports.analysis.answers import Answer
 from pretrain_bench.reports.analysis.families import task_families
+from pretrain_bench.reports.analysis.titles import text_mark
 from pretrain_bench.reports.analysis.what_ran import Fact
 from pretrain_bench.reports.page.matrix import matrix
 from pretrain_bench.reports.page.palette import PALETTES, readable, style_variables
@@ -47,10 +48,11 @@ class PageGroup(NamedTuple):
 
 
 class PageTable(NamedTuple):
-    """A table across groups: its name, its title with everything that its reader must know, and the task or protocol that it is
-    about, if one alone."""
+    """A table across groups: its name, which those of real and of synthetic data share, its title with everything that its
+    reader must know, and the task or protocol that it is about, if one alone."""
 
     name: str
+    synthetic: bool
     title: str
     frame: pd.DataFrame
     about: Mapping[str, str]
@@ -110,7 +112,11 @@ def render_page(page: Page) -> str:
         return len(figures) - 1
 
     heads = _heads_of_groups(page)
-    groups = [_group(group, heads.get(group.id, group.title), add_figure) for group in page.groups]
+    mixed = len({part.synthetic for part in (*page.tables, *page.groups)}) > 1
+    groups = [
+        _group(group, text_mark(mixed and group.synthetic) + heads.get(group.id, group.title), add_figure)
+        for group in page.groups
+    ]
     pictures = [
         {
             "title": p.title,
@@ -136,9 +142,10 @@ def render_page(page: Page) -> str:
             failures=page.failures,
             nothing=page.nothing,
             synthetic=page.synthetic,
+            mixed=mixed,
             answers=page.answers,
             facts=page.facts,
-            tables=[_across_table(table) for table in page.tables],
+            tables=[_across_table(table, text_mark(mixed and table.synthetic)) for table in page.tables],
             pictures=pictures,
             matrices=[matrix(title, effects) for title, effects in page.effects],
             data=data,
@@ -180,22 +187,27 @@ def _group(group: PageGroup, head: str, add_figure: Callable[[Figure | None], in
 
 
 def _heads_of_groups(page: Page) -> dict[str, str]:
-    """Short headings of groups by their id: the head of their family, and the label ratio."""
-    heads = {}
+    """Short headings of groups by their id: the head of their family, and the label ratio. A real and a synthetic group may share
+    one."""
+    every: dict[str, str] = {}
     for _, effects in page.effects:
+        heads = {}
         for family in task_families(effects):
             for name, ratio in (
                 family.effects[["group", "label_ratio"]].drop_duplicates().itertuples(index=False, name=None)
             ):
                 heads[name] = f"{family.head}, {label_words(ratio)}"
-    counts = Counter(heads.values())
-    return {name: head for name, head in heads.items() if counts[head] == 1}
+        counts = Counter(heads.values())
+        every |= {name: head for name, head in heads.items() if counts[head] == 1}
+    return every
 
 
-def _across_table(table: PageTable) -> dict[str, Any]:
+def _across_table(table: PageTable, mark: str) -> dict[str, Any]:
+    """A table across groups as the template reads it; `mark` is what its heading begins with."""
     kind = table.name.rstrip("0123456789") if table.name != "table1" else table.name
-    head = f"{HEADS[kind]}: {table.about['task']}" if "task" in table.about else HEADS[kind]
-    return {**_table(head, table.frame), "note": table.title, "about": table.about, "id": f"table-{table.name}"}
+    head = mark + HEADS[kind] + (f": {table.about['task']}" if "task" in table.about else "")
+    name = f"table-{'synthetic-' * table.synthetic}{table.name}"
+    return {**_table(head, table.frame), "note": table.title, "about": table.about, "id": name}
 
 
 def _table(title: str, frame: pd.DataFrame) -> dict[str, Any]:
