@@ -61,7 +61,8 @@ class BuiltReport(NamedTuple):
 class ReportOptions(NamedTuple):
     """Contents of a report: a list of published numbers of synthetic tasks too, a page, and pictures of predictions in it.
 
-    `all_runs` is False where the caller selected runs; `figures`: for a screen or for a paper.
+    `all_runs` is False where the caller selected runs; `figures`: for a screen or for a paper; `live`: the page asks its server
+    for the curves of stages that run.
     """
 
     published: bool
@@ -69,6 +70,7 @@ class ReportOptions(NamedTuple):
     scene_pictures: bool
     all_runs: bool
     figures: FigureKind = "screen"
+    live: bool = False
 
 
 def build_report(
@@ -80,14 +82,16 @@ def build_report(
     page: bool = True,
     scene_pictures: bool = True,
     figures: FigureKind = "screen",
+    live: bool = False,
 ) -> BuiltReport:
     """Write tables, figures and index.html to `out`. Raises EnvironmentCannot where that cannot be written.
 
     `published` also lists the paper's numbers of tasks on synthetic data; `keys` are the runs to report, None for all;
-    `scene_pictures` puts pictures of predictions into the page; `figures` are for a screen or for a paper.
+    `scene_pictures` puts pictures of predictions into the page; `figures` are for a screen or for a paper; a `live` page asks its
+    server for the curves of stages that run.
     """
     store.check()
-    options = ReportOptions(published, page, scene_pictures, all_runs=keys is None, figures=figures)
+    options = ReportOptions(published, page, scene_pictures, all_runs=keys is None, figures=figures, live=live)
     with figure_pool() as pool:
         loaded = load(store, keys)
         try:
@@ -119,7 +123,7 @@ def _build(store: Store, loaded: Loaded, files: ReportFiles, options: ReportOpti
     if details is not None:
         for record in loaded.failed_pretraining_records:
             details.add_failed_pretraining(record)
-        page = _page(written, across, loaded, details, nothing)._replace(facts=facts)
+        page = _page(written, across, loaded, details, nothing)._replace(facts=facts, live=options.live)
         files.files["page"] = write_whole(files.out / "index.html", render_page(page).encode())
     return BuiltReport(files.files, f"{answer}{summary}\n{notes}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +15,7 @@ from pretrain_bench.reports.analysis.families import task_families
 from pretrain_bench.reports.analysis.titles import text_mark
 from pretrain_bench.reports.analysis.what_ran import Fact
 from pretrain_bench.reports.page.matrix import matrix
-from pretrain_bench.reports.page.palette import PALETTES, readable, style_variables
+from pretrain_bench.reports.page.palette import style_variables, themed_colours
 from pretrain_bench.reports.page.plotly_figures import Figure, plotly_source
 from pretrain_bench.reports.tables.formats import without_bidi
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from jinja2 import Environment
 
-SCRIPTS = ("common.js", "figures.js", "runs.js", "filters.js")
+SCRIPTS = ("common.js", "figures.js", "runs.js", "filters.js", "running.js")
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -70,7 +70,8 @@ class PagePicture(NamedTuple):
 class Page(NamedTuple):
     """Everything that the page shows. `answers` have the mark of synthetic data before them; `facts` are names and values of what
     the runs have in common; `effects` are frames of `analysis.effects.effects` with the column `group`, by
-    title; `runs` is `run_details.RunDetails.as_json`; `nothing` is the text of a page without runs."""
+    title; `runs` is `run_details.RunDetails.as_json`; `nothing` is the text of a page without runs; a `live`
+    page asks its server for the curves of stages that run."""
 
     groups: list[PageGroup]
     failures: list[dict[str, Any]]
@@ -82,6 +83,7 @@ class Page(NamedTuple):
     facts: Sequence[Fact]
     runs: dict[str, Any]
     nothing: str
+    live: bool = False
 
 
 HEADS = {
@@ -89,7 +91,6 @@ HEADS = {
     "published": "The paper's numbers", "datasets": "Pre-training data", "cost": "Cost",
 }  # fmt: skip
 """Short headings of tables by the name of their file, without its number; the full title is a note below."""
-THEMES = tuple(PALETTES)
 
 
 def render_page(page: Page) -> str:
@@ -112,7 +113,7 @@ def render_page(page: Page) -> str:
         return len(figures) - 1
 
     heads = _heads_of_groups(page)
-    mixed = len({part.synthetic for part in (*page.tables, *page.groups)}) > 1
+    mixed = len({table.synthetic for table in page.tables} | {group.synthetic for group in page.groups}) > 1
     groups = [
         _group(group, text_mark(mixed and group.synthetic) + heads.get(group.id, group.title), add_figure)
         for group in page.groups
@@ -131,7 +132,7 @@ def render_page(page: Page) -> str:
         **page.runs,
         "figures": figures,
         "groups": [{"id": g["id"], "title": g["head"], **g["about"]} for g in groups],
-        "colours": {colour: [readable(colour, theme) for theme in THEMES] for colour in sorted(_colours(figures))},
+        "colours": themed_colours(figures),
     }
     text = json.dumps(_without_bidi(data), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return (
@@ -153,7 +154,8 @@ def render_page(page: Page) -> str:
             data_json=Markup(text),
             style=Markup(style_variables() + (TEMPLATES / "report.css").read_text()),
             script=Markup("".join((TEMPLATES / name).read_text() for name in SCRIPTS)),
-            plotly=Markup(plotly_source() if data["runs"] else ""),
+            live=page.live,
+            plotly=Markup(plotly_source() if data["runs"] or page.live else ""),
         )
     )
 
@@ -214,13 +216,6 @@ def _table(title: str, frame: pd.DataFrame) -> dict[str, Any]:
     columns = list(frame.columns)
     method = columns.index("method") if "method" in columns else None
     return {"title": title, "columns": columns, "rows": frame.to_numpy().tolist(), "method": method}
-
-
-def _colours(figures: Sequence[Figure]) -> Iterator[str]:
-    """The colours of marks and lines in figures."""
-    for figure in figures:
-        for trace in figure["data"]:
-            yield from {colour for part in ("marker", "line") if (colour := trace.get(part, {}).get("color"))}
 
 
 def _environment() -> Environment:
