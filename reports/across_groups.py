@@ -79,10 +79,12 @@ EVERYTHING_SHOWN = Shown()
 
 
 class OnPage(NamedTuple):
-    """How the page shows a figure: a function that makes its interactive version, and what the page filters it by."""
+    """How the page shows a figure: a function that makes its interactive version, what the page filters it by, and whether it is
+    as wide as the page."""
 
     interactive: Callable[[], Figure] | None = None
     about: Mapping[str, str] = EVERYTHING
+    wide: bool = False
 
 
 PICTURE_ALONE = OnPage()
@@ -174,7 +176,7 @@ class _AcrossGroupsWriter:
             known = forest_rows(self.effects)
             title = "Difference to scratch, with its 95 % interval"
             draw = partial(draw_forest, known, f"{self.figure_mark}{title}")
-            self._add_figure("forest", title, draw, known, OnPage(partial(plotly_figures.forest, known)))
+            self._add_figure("forest", title, draw, known, OnPage(partial(plotly_figures.forest, known), wide=True))
         for number, family in enumerate(self.families, 1):
             self._draw_family(number, family)
         known_gains = self.effects[self.effects["gain"].notna()].groupby(UNDER)
@@ -208,7 +210,7 @@ class _AcrossGroupsWriter:
         stem = f"figure-{self.prefix}{name}"
         png = self.files.add_figure(stem, stem, draw, data)
         interactive = shown.interactive() if self.page and shown.interactive else None
-        self.pictures.append(PagePicture(f"{self.mark}{title}", png, interactive, shown.about))
+        self.pictures.append(PagePicture(f"{self.mark}{title}", png, interactive, shown.about, shown.wide))
 
     def _draw_family(self, number: int, family: Family) -> None:
         group = family.effects[family.effects["label_percent"].notna()]

@@ -59,12 +59,13 @@ class PageTable(NamedTuple):
 
 
 class PagePicture(NamedTuple):
-    """A figure across groups; `about` as of a table."""
+    """A figure across groups; `about` as of a table; `wide` as the page."""
 
     title: str
     png: Path
     interactive: Figure | None
     about: Mapping[str, str]
+    wide: bool
 
 
 class Page(NamedTuple):
@@ -124,6 +125,7 @@ def render_page(page: Page) -> str:
             "uri": data_uri(p.png),
             "figure": add_figure(p.interactive),
             "about": p.about,
+            "wide": p.wide,
             "stem": p.png.stem,
         }
         for p in page.pictures

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -216,6 +218,22 @@ def test_nothing_sticks_out_of_a_narrow_page_or_of_paper(browser: Any, page: Pat
     assert browser.execute_script(broken) == [], "a word of a head is broken"
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_table_over_several_sheets_of_paper_repeats_its_head(browser: Any, page: Path) -> None:
+    browser.get(page.as_uri())
+    browser.execute_script(
+        "document.querySelectorAll('main > section:not(#all-runs), #all-runs h2').forEach(e => e.remove())"
+    )
+    pdf = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"])
+    unpacked = (zlib.decompress(packed) for packed in re.findall(rb"stream\r?\n(x.*?)endstream", pdf, re.DOTALL))
+    sheets = [re.findall(rb"/(F\d+) |<([0-9A-F]+)> Tj", text) for text in unpacked if b"BT\n" in text]  # fonts, letters
+    assert len(sheets) > 1
+    bold = sheets[0][0]
+    rows_begin = next(i for i, (font, _) in enumerate(sheets[0]) if font and font != bold[0])
+    heads = sheets[0][:rows_begin]
+    assert sum(font == bold[0] for font, _ in heads) >= 6, "the heads of all columns but that of the boxes to compare"
+    assert [sheet[:rows_begin] for sheet in sheets] == [heads] * len(sheets)
 
 
 def test_a_table_sorts_by_a_column(browser: Any, page: Path) -> None:
