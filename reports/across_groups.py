@@ -11,7 +11,7 @@ from pretrain_bench.reports.analysis import published
 from pretrain_bench.reports.analysis.answers import Answer, answers, answers_over_tasks
 from pretrain_bench.reports.analysis.budgets import budget_words
 from pretrain_bench.reports.analysis.class_scores import class_scores, with_published_classes
-from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP
+from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP, PLOTTED
 from pretrain_bench.reports.analysis.cost import with_hours
 from pretrain_bench.reports.analysis.effects import effects
 from pretrain_bench.reports.analysis.families import Family, families
@@ -47,7 +47,7 @@ from pretrain_bench.reports.page.plotly_figures import Figure
 from pretrain_bench.reports.report_files import ReportFiles
 from pretrain_bench.reports.tables.cost_table import cost_table
 from pretrain_bench.reports.tables.effect_cells import EffectColumn
-from pretrain_bench.reports.tables.formats import csv_text, write_data
+from pretrain_bench.reports.tables.formats import write_csv, write_data
 from pretrain_bench.reports.tables.paper_table import CELLS_EXPLAINED
 from pretrain_bench.reports.tables.probe_table import PROBE_TITLE, probe_table
 from pretrain_bench.reports.tables.published_table import published_table
@@ -139,7 +139,7 @@ class _AcrossGroupsWriter:
         """Write the runs, the effects, and every table of them."""
         out = self.files.out
         runs = self.files.files[f"{self.prefix}runs"] = out / f"{self.prefix}runs.csv"
-        runs.write_text(csv_text(_run_rows(self.runs)))
+        write_csv(_run_rows(self.runs), runs)
         self.files.files[f"{self.prefix}effects"] = write_data(self.effects, out / f"{self.prefix}effects")
         first = table_one(self.effects, self.best)
         if len(first):
@@ -230,7 +230,7 @@ class _AcrossGroupsWriter:
     def _draw_ratios(self, name: str, family: Family, overlays: Overlays) -> None:
         """Draw the effects of a family, all at shares of the scenes."""
         runs, group = self._runs_of(family), family.effects
-        draw = partial(draw_ratio_curves, runs, group, f"{self.figure_mark}{family.title}", overlays)
+        draw = partial(draw_ratio_curves, runs[PLOTTED], group, f"{self.figure_mark}{family.title}", overlays)
         shown = OnPage(partial(plotly_figures.ratio_curves, runs, group, overlays), about_family(family))
         self._add_figure(name, f"Label ratios: {family.title}", draw, group, shown)
 
