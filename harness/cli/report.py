@@ -123,9 +123,8 @@ def _watch(runs: Path, out: Path, build: Callable[[Path], object], port: int | N
     """Build the report whenever runs change; with a port, serve it and the curves of running stages from before the first."""
     from pretrain_bench.api.running_stages import RunningStages
     from pretrain_bench.api.serving import served
-    from pretrain_bench.harness.store.store import Store
 
-    answers = {"/running.json": RunningStages(Store(runs)).as_json}
+    answers = {} if port is None else {"/running.json": RunningStages(runs).as_json}
     with contextlib.nullcontext(out) if port is None else served(out, port, answers) as place:
         for number in pb.watch_runs(runs):
             build(runs)

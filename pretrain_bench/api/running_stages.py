@@ -9,20 +9,20 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pretrain_bench.api.status import StageUnderWay, stages_under_way
+from pretrain_bench.api.stores import Runs, open_runs
 from pretrain_bench.benchmarks.support.foreign_files import read_plain
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Eval, Start, Step
 from pretrain_bench.harness.contract.stage import STAGE_FILE, StageSpec
 from pretrain_bench.harness.executors.base import EventTail
-from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis.curves import Curve, RunningStage
 from pretrain_bench.reports.page.running import running_json
 
 
 class RunningStages:
-    """The running stages of a store. Each reading continues where the last one stopped in their files of events."""
+    """The running stages of a folder of runs. Each reading continues where the last one stopped in their files of events."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, runs: Runs) -> None:
+        self._store = open_runs(runs)
         self._followed: dict[str, _Followed] = {}
         self._reading = threading.Lock()  # a server answers each request in a thread of its own
 
