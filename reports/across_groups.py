@@ -11,7 +11,7 @@ from pretrain_bench.reports.analysis import published
 from pretrain_bench.reports.analysis.answers import Answer, answers, answers_over_tasks
 from pretrain_bench.reports.analysis.budgets import budget_words
 from pretrain_bench.reports.analysis.class_scores import class_scores, with_published_classes
-from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP
+from pretrain_bench.reports.analysis.columns import ACROSS_RATIOS, GROUP, PLOTTED
 from pretrain_bench.reports.analysis.cost import with_hours
 from pretrain_bench.reports.analysis.effects import effects
 from pretrain_bench.reports.analysis.families import Family, families
@@ -46,8 +46,9 @@ from pretrain_bench.reports.page.html import PagePicture, PageTable
 from pretrain_bench.reports.page.plotly_figures import Figure
 from pretrain_bench.reports.report_files import ReportFiles
 from pretrain_bench.reports.tables.cost_table import cost_table
-from pretrain_bench.reports.tables.formats import csv_text, write_data
-from pretrain_bench.reports.tables.paper_table import CELLS_EXPLAINED, PaperColumn
+from pretrain_bench.reports.tables.effect_cells import EffectColumn
+from pretrain_bench.reports.tables.formats import write_csv, write_data
+from pretrain_bench.reports.tables.paper_table import CELLS_EXPLAINED
 from pretrain_bench.reports.tables.probe_table import PROBE_TITLE, probe_table
 from pretrain_bench.reports.tables.published_table import published_table
 from pretrain_bench.reports.tables.ratio_table import ratio_columns, ratio_table
@@ -71,10 +72,22 @@ class Shown(NamedTuple):
 
     protocol: str = ""
     about: Mapping[str, str] = EVERYTHING
-    columns: Sequence[PaperColumn] = ()
+    columns: Sequence[EffectColumn] = ()
 
 
 EVERYTHING_SHOWN = Shown()
+
+
+class OnPage(NamedTuple):
+    """How the page shows a figure: a function that makes its interactive version, what the page filters it by, and whether it is
+    as wide as the page."""
+
+    interactive: Callable[[], Figure] | None = None
+    about: Mapping[str, str] = EVERYTHING
+    wide: bool = False
+
+
+PICTURE_ALONE = OnPage()
 
 
 class AcrossGroups(NamedTuple):
@@ -87,11 +100,11 @@ class AcrossGroups(NamedTuple):
     answers: list[tuple[str, Answer]]
 
 
-def write_across_groups(loaded: Loaded, files: ReportFiles, with_published: bool) -> AcrossGroups:
-    """Write everything that spans groups; real and synthetic runs are kept apart."""
+def write_across_groups(loaded: Loaded, files: ReportFiles, with_published: bool, page: bool) -> AcrossGroups:
+    """Write everything that spans groups; real and synthetic runs are kept apart. Only a page needs interactive figures."""
     result = AcrossGroups([], [], [], [])
     for _, runs in loaded.runs.groupby("synthetic") if len(loaded.runs) else []:
-        writer = _AcrossGroupsWriter(loaded, runs, files, with_published)
+        writer = _AcrossGroupsWriter(loaded, runs, files, with_published, page)
         writer.write_tables()
         writer.write_figures()
         own = [*answers(writer.effects), *answers_over_tasks(writer.over_tasks)]
@@ -105,12 +118,14 @@ def write_across_groups(loaded: Loaded, files: ReportFiles, with_published: bool
 class _AcrossGroupsWriter:
     """Writes the tables and figures of the real or of the synthetic runs of a store."""
 
-    def __init__(self, loaded: Loaded, runs: pd.DataFrame, files: ReportFiles, with_published: bool) -> None:
-        synthetic = bool(runs["synthetic"].iloc[0])
-        self.loaded, self.runs, self.files = loaded, runs, files
-        self.mark, self.figure_mark = text_mark(synthetic), figure_mark(synthetic)
-        self.prefix = "synthetic-" if synthetic else ""
-        self.list_published = with_published or not synthetic
+    def __init__(
+        self, loaded: Loaded, runs: pd.DataFrame, files: ReportFiles, with_published: bool, page: bool
+    ) -> None:
+        self.synthetic = bool(runs["synthetic"].iloc[0])
+        self.loaded, self.runs, self.files, self.page = loaded, runs, files, page
+        self.mark, self.figure_mark = text_mark(self.synthetic), figure_mark(self.synthetic)
+        self.prefix = "synthetic-" if self.synthetic else ""
+        self.list_published = with_published or not self.synthetic
         self.effects = effects(runs, loaded.failed_pretrainings)
         self.families = families(self.effects)
         # The paper's numbers are of its best checkpoint, and appear beside no other.
@@ -124,7 +139,7 @@ class _AcrossGroupsWriter:
         """Write the runs, the effects, and every table of them."""
         out = self.files.out
         runs = self.files.files[f"{self.prefix}runs"] = out / f"{self.prefix}runs.csv"
-        runs.write_text(csv_text(_run_rows(self.runs)))
+        write_csv(_run_rows(self.runs), runs)
         self.files.files[f"{self.prefix}effects"] = write_data(self.effects, out / f"{self.prefix}effects")
         first = table_one(self.effects, self.best)
         if len(first):
@@ -161,7 +176,7 @@ class _AcrossGroupsWriter:
             known = forest_rows(self.effects)
             title = "Difference to scratch, with its 95 % interval"
             draw = partial(draw_forest, known, f"{self.figure_mark}{title}")
-            self._add_figure("forest", title, draw, known, plotly_figures.forest(known))
+            self._add_figure("forest", title, draw, known, OnPage(partial(plotly_figures.forest, known), wide=True))
         for number, family in enumerate(self.families, 1):
             self._draw_family(number, family)
         known_gains = self.effects[self.effects["gain"].notna()].groupby(UNDER)
@@ -187,22 +202,21 @@ class _AcrossGroupsWriter:
         if shown.protocol and "[paper" in table.to_string():
             title += f"; [paper]: {shown.protocol}"
         self.files.add_table(f"{self.prefix}{name}", f"{self.prefix}{name}", title, table, shown.columns)
-        self.tables.append(PageTable(name, title, table, shown.about))
+        self.tables.append(PageTable(name, self.synthetic, title, table, shown.about))
 
     def _add_figure(
-        self, name: str, title: str, draw: Callable[[], Any], data: pd.DataFrame, interactive: Figure | None = None,
-        about: Mapping[str, str] = EVERYTHING,
-    ) -> None:  # fmt: skip
+        self, name: str, title: str, draw: Callable[[], Any], data: pd.DataFrame, shown: OnPage = PICTURE_ALONE
+    ) -> None:
         stem = f"figure-{self.prefix}{name}"
         png = self.files.add_figure(stem, stem, draw, data)
-        self.pictures.append(PagePicture(f"{self.mark}{title}", png, interactive, about))
+        interactive = shown.interactive() if self.page and shown.interactive else None
+        self.pictures.append(PagePicture(f"{self.mark}{title}", png, interactive, shown.about, shown.wide))
 
     def _draw_family(self, number: int, family: Family) -> None:
         group = family.effects[family.effects["label_percent"].notna()]
         if group["label_percent"].nunique() < 2:
             return  # limited points and boxes have a table, but no axis
-        runs = self._runs_of(family)
-        self._draw_ratios(f"ratios{number}", family.title, runs, group, {})
+        self._draw_ratios(f"ratios{number}", family._replace(effects=group), {})
         best = self._at_best(family)
         if best is None:
             return
@@ -211,13 +225,14 @@ class _AcrossGroupsWriter:
         overlays = published.published_curves(methods, partial(published.ratio_curve, str(family.key["task"])))
         if overlays:
             title = f"{best.title}; paper: {published.PROTOCOL_OF_RATIOS}"
-            self._draw_ratios(f"ratios{number}-best", title, runs, beside, overlays)
+            self._draw_ratios(f"ratios{number}-best", best._replace(title=title, effects=beside), overlays)
 
-    def _draw_ratios(self, name: str, title: str, runs: pd.DataFrame, group: pd.DataFrame, overlays: Overlays) -> None:
-        draw = partial(draw_ratio_curves, runs, group, f"{self.figure_mark}{title}", overlays)
-        interactive = plotly_figures.ratio_curves(runs, group, overlays)
-        about = {"task": str(group["task"].iloc[0]), "protocol": str(group["protocol"].iloc[0])}
-        self._add_figure(name, f"Label ratios: {title}", draw, group, interactive, about)
+    def _draw_ratios(self, name: str, family: Family, overlays: Overlays) -> None:
+        """Draw the effects of a family, all at shares of the scenes."""
+        runs, group = self._runs_of(family), family.effects
+        draw = partial(draw_ratio_curves, runs[PLOTTED], group, f"{self.figure_mark}{family.title}", overlays)
+        shown = OnPage(partial(plotly_figures.ratio_curves, runs, group, overlays), about_family(family))
+        self._add_figure(name, f"Label ratios: {family.title}", draw, group, shown)
 
     def _runs_of(self, family: Family) -> pd.DataFrame:
         return self.runs[(self.runs[ACROSS_RATIOS] == list(family.key.values())).all(axis=1)]
@@ -230,7 +245,8 @@ class _AcrossGroupsWriter:
         """Draw figures of known gains under one budget: by method, by source of the data, and against cost. `under` names the
         budget in titles."""
         draw = partial(draw_gains, gains, f"{self.figure_mark}Gains over tasks and ratios{under}")
-        self._add_figure(f"gains{suffix}", f"Gains over scratch{under}", draw, gains, plotly_figures.gains(gains))
+        shown = OnPage(partial(plotly_figures.gains, gains))
+        self._add_figure(f"gains{suffix}", f"Gains over scratch{under}", draw, gains, shown)
         sources = with_source(gains)
         if sources[SOURCE].nunique() > 1:
             title = f"Pre-trained on the task's dataset, or on another{under}"
@@ -241,7 +257,7 @@ class _AcrossGroupsWriter:
         if not len(priced):
             return
         draw = partial(draw_cost_against_gain, priced, f"{self.figure_mark}{title}")
-        self._add_figure(f"cost{suffix}", title, draw, priced, plotly_figures.cost(priced))
+        self._add_figure(f"cost{suffix}", title, draw, priced, OnPage(partial(plotly_figures.cost, priced)))
 
     def _draw_prediction(self, number: int, prediction: Prediction) -> None:
         if len(prediction.points):
@@ -282,7 +298,7 @@ class _AcrossGroupsWriter:
 
 
 def about_family(family: Family) -> dict[str, str]:
-    """What the page filters a table of one family by."""
+    """What the page filters a table or figure of one family by."""
     return {"task": str(family.key["task"]), "protocol": str(family.key["protocol"])}
 
 

@@ -60,7 +60,8 @@ class BuiltReport(NamedTuple):
 
 class ReportOptions(NamedTuple):
     """Contents of a report: whether to list published numbers also for synthetic tasks, to write a page, and to put pictures of
-    predictions into it. `all_runs` is False if the caller selected runs; `figures` are for a screen or for a paper.
+    predictions into it. `all_runs` is False if the caller selected runs; `figures` are for a screen or for a paper; a `live` page
+    asks its server for the curves of running stages.
     """
 
     published: bool
@@ -68,6 +69,7 @@ class ReportOptions(NamedTuple):
     scene_pictures: bool
     all_runs: bool
     figures: FigureKind = "screen"
+    live: bool = False
 
 
 def build_report(
@@ -79,14 +81,16 @@ def build_report(
     page: bool = True,
     scene_pictures: bool = True,
     figures: FigureKind = "screen",
+    live: bool = False,
 ) -> BuiltReport:
     """Write tables, figures and index.html to `out`. Raises EnvironmentCannot if that cannot be written.
 
     `published` also lists the paper's numbers of tasks on synthetic data; `keys` are the runs to report, None for all;
-    `scene_pictures` puts pictures of predictions into the page; `figures` are for a screen or for a paper.
+    `scene_pictures` puts pictures of predictions into the page; `figures` are for a screen or for a paper; a `live` page asks its
+    server for the curves of stages that run.
     """
     store.check()
-    options = ReportOptions(published, page, scene_pictures, all_runs=keys is None, figures=figures)
+    options = ReportOptions(published, page, scene_pictures, all_runs=keys is None, figures=figures, live=live)
     with figure_pool() as pool:
         loaded = load(store, keys)
         try:
@@ -101,7 +105,7 @@ def _build(store: Store, loaded: Loaded, files: ReportFiles, options: ReportOpti
     details = RunDetails(store, loaded, options.scene_pictures) if options.page else None
     writer = GroupWriter(store, loaded, files, details)
     written = [writer.write(group) for group in _groups(loaded.runs)]
-    across = write_across_groups(loaded, files, options.published)
+    across = write_across_groups(loaded, files, options.published, options.page)
     any_finetuning = any(r.kind == "finetune" for r in loaded.records.values())
     nothing = NO_RUNS_OF_SUITE if any_finetuning and not options.all_runs else NO_RUNS
     failures = [f"{_failure_line(r)}\n" for r in loaded.failed_pretraining_records]
@@ -118,7 +122,7 @@ def _build(store: Store, loaded: Loaded, files: ReportFiles, options: ReportOpti
     if details is not None:
         for record in loaded.failed_pretraining_records:
             details.add_failed_pretraining(record)
-        page = _page(written, across, loaded, details, nothing)._replace(facts=facts)
+        page = _page(written, across, loaded, details, nothing)._replace(facts=facts, live=options.live)
         files.files["page"] = write_whole(files.out / "index.html", render_page(page).encode())
     return BuiltReport(files.files, f"{answer}{summary}\n{notes}")
 

@@ -17,7 +17,7 @@ from pretrain_bench.reports.export.output_folder import COMPARISON_FILES, earlie
 from pretrain_bench.reports.figures.paired_scores import draw_paired_scores
 from pretrain_bench.reports.figures.style import save
 from pretrain_bench.reports.tables.comparison_table import SHOWN, comparison_table, overall_text
-from pretrain_bench.reports.tables.formats import csv_text, escape_markdown, latex, markdown, write_data
+from pretrain_bench.reports.tables.formats import escape_markdown, latex, markdown, write_csv, write_data
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,7 @@ def build_comparison(one: Side, two: Side, out: Path) -> Comparison:
                 mine = table[table["synthetic"] == synthetic]
                 after = f"{mark}{overall_text(part)}\n\n{NOTES}\n\n{made}"
                 texts.append(_write_table(mine, out / name, title, after))
-                (out / f"figure-{name}.csv").write_text(csv_text(part))
+                write_csv(part, out / f"figure-{name}.csv")
                 figure = draw_paired_scores(part, (one.name, two.name), title)
                 files[name] = out / f"{name}.md"
                 files[f"figure-{name}"] = save(figure, out / f"figure-{name}")[0]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis import published
 from pretrain_bench.reports.analysis.budgets import budget_words
-from pretrain_bench.reports.analysis.columns import ROW
+from pretrain_bench.reports.analysis.columns import PLOTTED, ROW
 from pretrain_bench.reports.analysis.convergence import pretrainings_without_run
 from pretrain_bench.reports.analysis.curves import Curves, curve_points, read_curves
 from pretrain_bench.reports.analysis.failed_pretraining import failed_by_row
@@ -116,7 +116,7 @@ class GroupWriter:
     def _add_scores(self, group: Group) -> Path:
         failed = failed_by_row(group.runs, self._loaded.failed_pretrainings)
         counts = {row: len(pretrainings) for row, pretrainings in failed.items()}
-        draw = partial(draw_scores, group.runs, group.figure_title, counts)
+        draw = partial(draw_scores, group.runs[PLOTTED], group.figure_title, counts)
         stem = f"scores-{group_id(group.key)}"
         return self._files.add_figure(f"figure{group.place + 1}", stem, draw, _score_rows(group.runs))
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pretrain_bench.reports.figures.pool import Drawing, FigurePool
 from pretrain_bench.reports.figures.style import FigureKind
-from pretrain_bench.reports.tables.formats import csv_text, section, write_table
-from pretrain_bench.reports.tables.paper_table import CELLS_EXPLAINED, PaperColumn, paper_table
+from pretrain_bench.reports.tables.effect_cells import EffectColumn
+from pretrain_bench.reports.tables.formats import section, write_csv, write_table
+from pretrain_bench.reports.tables.paper_table import CELLS_EXPLAINED, paper_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,7 @@ class ReportFiles:
         self.sections: list[str] = []
 
     def add_table(
-        self, name: str, stem: str, title: str, table: pd.DataFrame, columns: Sequence[PaperColumn] = ()
+        self, name: str, stem: str, title: str, table: pd.DataFrame, columns: Sequence[EffectColumn] = ()
     ) -> None:
         """Write a table in every format, to files that start with `stem`. `columns`: the same effects for a paper, in LaTeX,
         where the title does not explain cells."""
@@ -35,7 +36,7 @@ class ReportFiles:
     def add_figure(self, name: str, stem: str, draw: Callable[[], Any], data: pd.DataFrame) -> Path:
         """Write the data of a figure and queue the figure. `draw` makes it, in another process. Returns the path of its PNG."""
         drawing = Drawing(draw, self.out / stem, self.figures)
-        drawing.stem.with_suffix(".csv").write_text(csv_text(data))
+        write_csv(data, drawing.stem.with_suffix(".csv"))
         self.files[name] = drawing.png
         self.pool.draw(drawing)
         return drawing.png

@@ -25,7 +25,7 @@ from pretrain_bench.reports.analysis.effects import effects
 from pretrain_bench.reports.analysis.frame import load_runs
 from pretrain_bench.reports.build import build_report
 from pretrain_bench.reports.tables.comparison_table import comparison_table
-from pretrain_bench.reports.tables.effect_cells import cells_beside_published
+from pretrain_bench.reports.tables.effect_cells import EffectColumn, columns_of_group
 from pretrain_bench.reports.tables.table_one import table_one
 from tests.conftest import NANO, Bench, write_room
 from tests.reports.stores import add
@@ -141,9 +141,11 @@ def test_published_numbers_never_stand_beside_part_of_the_split(partial_store: S
         finetune_steps=20_000,
     )
     best = effects(runs, checkpoint="best")
-    assert cells_beside_published(best, lambda effect: 66.5) == {}
+    own = EffectColumn("own", "own", {}, best)
+    assert list(columns_of_group(own, "best", best, lambda effect: 66.5)) == [own]
     whole = effects(runs.assign(part_of_test_split=""), checkpoint="best")
-    assert "[paper 66.5]" in cells_beside_published(whole, lambda effect: 66.5)["ours"]
+    _, beside = columns_of_group(own, "best", whole, lambda effect: 66.5)
+    assert "[paper 66.5]" in beside.cells()["ours"]
 
 
 def test_an_audit_fails_the_claim_of_a_full_test_split(partial_store: Store) -> None:

@@ -41,7 +41,11 @@ Compare = Annotated[
     ),
 ]
 Serve = Annotated[
-    bool, typer.Option("--serve", help="With --watch: serve the report to browsers on this machine (127.0.0.1 only).")
+    bool,
+    typer.Option(
+        "--serve",
+        help="With --watch: serve the report to browsers on this machine (127.0.0.1 only), with curves of running stages.",
+    ),
 ]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of --serve; 0 takes a free one.")]
 
@@ -93,7 +97,7 @@ def report(
     if watch and json:
         raise pb.WrongUse("--watch prints a line for each report; leave out --json")
     options: dict[str, Any] = {"suite": suite, "published": published, "page": page, "scene_pictures": scene_pictures}
-    options["figures"] = figures
+    options |= {"figures": figures, "live": serve}
 
     def build(runs: Any) -> Any:
         return pb.report(runs, out, export=export or (), **options)
@@ -116,10 +120,12 @@ def _compare(sides: tuple[str, str], runs: Path, out: Path, json: bool) -> None:
 
 
 def _watch(runs: Path, out: Path, build: Callable[[Path], object], port: int | None) -> None:
-    """Build the report whenever runs change; with a port, serve it from before the first."""
+    """Build the report whenever runs change; with a port, serve it and the curves of running stages from before the first."""
+    from pretrain_bench.api.running_stages import RunningStages
     from pretrain_bench.api.serving import served
 
-    with contextlib.nullcontext(out) if port is None else served(out, port) as place:
+    answers = {} if port is None else {"/running.json": RunningStages(runs).as_json}
+    with contextlib.nullcontext(out) if port is None else served(out, port, answers) as place:
         for number in pb.watch_runs(runs):
             build(runs)
             print(f"{place}: {number} runs; Ctrl-C ends the watch", flush=True)

@@ -40,6 +40,7 @@ def report(
     scene_pictures: bool = True,
     figures: FigureKind = "screen",
     export: Names = (),
+    live: bool = False,
 ) -> BuiltReport:
     """Write tables (Markdown, LaTeX, CSV, JSON), figures (PNG, SVG, PDF) with their data, and index.html to `out`.
 
@@ -52,6 +53,7 @@ def report(
         scene_pictures: include the pictures of `draw_scene`.
         figures: `paper` for figures without titles, as wide as a column or a two-column page, with letters of 8 points.
         export: also export every run to `tensorboard`, `mlflow` or `wandb`, below `out`.
+        live: the page asks its server for the curves of running stages, as `bench report --watch --serve` sends them.
 
     Returns the written files by kind, and the short tables as text. Raises WrongUse for a store that cannot be read,
     EnvironmentCannot where `out` cannot be written or a tool is not installed.
@@ -63,8 +65,8 @@ def report(
     loggers.check(tools)
     keys = None if suite is None else keys_of_suite(suite, store)
     built = build_report(
-        store, target, published=published, keys=keys, page=page, scene_pictures=scene_pictures, figures=figures
-    )
+        store, target, published=published, keys=keys, page=page, scene_pictures=scene_pictures, figures=figures, live=live
+    )  # fmt: skip
     for tool in tools:
         built.files[tool] = loggers.export(store, keys, tool, target)
     return built

@@ -109,12 +109,17 @@ def status(runs: Runs = "runs") -> Status:
     store = open_runs(runs)
     store.check()
     root = store.root
-    partial = (folder for folder in sorted((root / ".partial").glob("[!.]*")) if folder.is_dir())
     ended = (_outcome(root / kind / name) for kind in KINDS for name in _names(root / kind))
     outcomes = Counter(outcome for outcome in ended if outcome is not None)
-    under_way = _with_jobs([_under_way(store, folder) for folder in partial], store)
+    under_way = _with_jobs(stages_under_way(store), store)
     commands = [_progress(command, under_way) for command in commands_under_way(store)]
     return Status(under_way, dict(outcomes), commands)
+
+
+def stages_under_way(store: Store) -> list[StageUnderWay]:
+    """The stages that run or that were left, without their jobs."""
+    partial = sorted((store.root / ".partial").glob("[!.]*"))
+    return [_under_way(store, folder) for folder in partial if folder.is_dir()]
 
 
 def _with_jobs(stages: list[StageUnderWay], store: Store) -> list[StageUnderWay]:

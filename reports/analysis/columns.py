@@ -35,5 +35,10 @@ STEPS = ["pretrain_steps", "finetune_steps"]
 UNIT = "pretrain_seed"
 """The unit of inference of a pre-training effect; fine-tuning seeds of one pre-training are averaged first."""
 
+PLOTTED = [
+    "row", *ROW, UNIT, "label_percent", "outcome", "metric", "checkpoint", "score_final", "score_selected", "score_best",
+]  # fmt: skip
+"""Columns of the runs that figures of scores read. Only these go to the process that draws: all take ten times the memory."""
+
 NO_DATASET = "none"
 """The pre-training dataset of a cell that was pre-trained on no data."""

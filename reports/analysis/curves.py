@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretrain_bench.harness.contract.events import EVENTS_FILE, Eval, read_events
+from pretrain_bench.harness.contract.stage import Kind
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.analysis.columns import ROW, UNIT
 from pretrain_bench.reports.analysis.rows import by_row
@@ -44,6 +45,21 @@ def read_curves(store: Store, group: pd.DataFrame, metric: str) -> dict[str, lis
                 curve = Curve(method, key, seed, [step for step, _ in known], [score for _, score in known])
                 curves.setdefault(name, []).append(curve)
     return curves
+
+
+class RunningStage(NamedTuple):
+    """A stage that runs: its `title` with its seeds; `state`, `running` or `stalled`; the step that it has reached of `steps` (0:
+    not known yet); the steps and values of its training loss; and its validation curve so far, of `metric`."""
+
+    title: str
+    method: str
+    kind: Kind
+    state: str
+    step: int
+    steps: int
+    losses: tuple[list[int], list[float]]
+    metric: str
+    scores: Curve
 
 
 class MeanCurve(NamedTuple):

@@ -40,12 +40,16 @@ def group_title(group: Mapping[str, Any]) -> str:
     )
 
 
+def short_ratio(ratio: str) -> str:
+    """A label ratio at the head of a column: `5%`, `official scannet-lr20`."""
+    return "official " * (ratio in OFFICIAL) + ratio
+
+
 def short_group_title(group: Mapping[str, Any]) -> str:
     """A shorter title; the profile is omitted if it has the name of its budget."""
     budget, profile = group["budget"], group["profile"]
     limits = budget if profile == budget else f"{budget}, profile {profile}"
-    ratio = str(group["label_ratio"])
-    title = f"{group['task']} on {group['dataset']}, {'official ' * (ratio in OFFICIAL)}{ratio}, budget {limits}"
+    title = f"{group['task']} on {group['dataset']}, {short_ratio(str(group['label_ratio']))}, budget {limits}"
     return title + protocol_mark(group["protocol"])
 
 

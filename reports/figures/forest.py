@@ -50,10 +50,7 @@ def draw_forest(known: pd.DataFrame, title: str) -> Any:
     for axes in every[len(panels) :]:
         axes.remove()
     _add_key(figure, known)
-    if len(panels) == 1:
-        add_title(every[0], title)
-    else:
-        figure.suptitle(title.split("\n")[0] if title.count("\n") else "", fontsize="small")
+    add_title(every[0] if len(panels) == 1 else figure, title)
     return figure
 
 

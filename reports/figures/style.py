@@ -102,13 +102,16 @@ def new_axes(width: float = 4.8, height: float = 3.4, rows: int = 1, columns: in
     return plt.subplots(rows, columns, figsize=(width, height), layout="constrained")
 
 
-def add_title(axes: Any, title: str) -> None:
-    """Write a title above the axes. Figures for papers have their title in the caption, and show only the mark of synthetic
-    data."""
+def add_title(place: Any, title: str) -> None:
+    """Write a title above axes, or above all axes of a figure. Figures for papers have their title in the caption, and show only
+    the mark of synthetic data."""
+    several = place.figure is place
     if _kind == "screen":
-        axes.set_title(wrap_title(title, axes), fontsize=9)
+        write = place.suptitle if several else place.set_title
+        write(wrap_title(title, place), fontsize=9)
     elif title.startswith(SYNTHETIC_MARK):
-        axes.set_title(SYNTHETIC_MARK.lower(), fontsize=PAPER_POINTS - 1, color="#555555", loc="right")
+        write, right = (place.suptitle, {"x": 0.99, "ha": "right"}) if several else (place.set_title, {"loc": "right"})
+        write(SYNTHETIC_MARK.lower(), fontsize=PAPER_POINTS - 1, color="#555555", **right)
 
 
 def ratio_places(label_ratios: Iterable[object]) -> dict[str, int]:

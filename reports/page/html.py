@@ -5,16 +5,17 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretrain_bench.benchmarks.specs.cell import label_words
 from pretrain_bench.reports.analysis.answers import Answer
 from pretrain_bench.reports.analysis.families import task_families
+from pretrain_bench.reports.analysis.titles import text_mark
 from pretrain_bench.reports.analysis.what_ran import Fact
 from pretrain_bench.reports.page.matrix import matrix
-from pretrain_bench.reports.page.palette import PALETTES, readable, style_variables
+from pretrain_bench.reports.page.palette import style_variables, themed_colours
 from pretrain_bench.reports.page.plotly_figures import Figure, plotly_source
 from pretrain_bench.reports.tables.formats import without_bidi
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from jinja2 import Environment
 
-SCRIPTS = ("common.js", "figures.js", "runs.js", "filters.js")
+SCRIPTS = ("common.js", "figures.js", "runs.js", "filters.js", "running.js")
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -47,28 +48,31 @@ class PageGroup(NamedTuple):
 
 
 class PageTable(NamedTuple):
-    """A table across groups: its name, its title with everything that its reader must know, and the task or protocol that it is
-    about, if one alone."""
+    """A table across groups: its name, which those of real and of synthetic data share, its title with everything that its
+    reader must know, and the task or protocol that it is about, if one alone."""
 
     name: str
+    synthetic: bool
     title: str
     frame: pd.DataFrame
     about: Mapping[str, str]
 
 
 class PagePicture(NamedTuple):
-    """A figure across groups; `about` as of a table."""
+    """A figure across groups; `about` as of a table; `wide` as the page."""
 
     title: str
     png: Path
     interactive: Figure | None
     about: Mapping[str, str]
+    wide: bool
 
 
 class Page(NamedTuple):
     """Everything that the page shows. `answers` have the mark of synthetic data before them; `facts` are names and values of what
     the runs have in common; `effects` are frames of `analysis.effects.effects` with the column `group`, by
-    title; `runs` is `run_details.RunDetails.as_json`; `nothing` is the text of a page without runs."""
+    title; `runs` is `run_details.RunDetails.as_json`; `nothing` is the text of a page without runs; a `live`
+    page asks its server for the curves of stages that run."""
 
     groups: list[PageGroup]
     failures: list[dict[str, Any]]
@@ -80,6 +84,7 @@ class Page(NamedTuple):
     facts: Sequence[Fact]
     runs: dict[str, Any]
     nothing: str
+    live: bool = False
 
 
 HEADS = {
@@ -87,7 +92,6 @@ HEADS = {
     "published": "The paper's numbers", "datasets": "Pre-training data", "cost": "Cost",
 }  # fmt: skip
 """Short headings of tables by the name of their file, without its number; the full title is a note below."""
-THEMES = tuple(PALETTES)
 
 
 def render_page(page: Page) -> str:
@@ -110,13 +114,18 @@ def render_page(page: Page) -> str:
         return len(figures) - 1
 
     heads = _heads_of_groups(page)
-    groups = [_group(group, heads.get(group.id, group.title), add_figure) for group in page.groups]
+    mixed = len({table.synthetic for table in page.tables} | {group.synthetic for group in page.groups}) > 1
+    groups = [
+        _group(group, text_mark(mixed and group.synthetic) + heads.get(group.id, group.title), add_figure)
+        for group in page.groups
+    ]
     pictures = [
         {
             "title": p.title,
             "uri": data_uri(p.png),
             "figure": add_figure(p.interactive),
             "about": p.about,
+            "wide": p.wide,
             "stem": p.png.stem,
         }
         for p in page.pictures
@@ -125,7 +134,7 @@ def render_page(page: Page) -> str:
         **page.runs,
         "figures": figures,
         "groups": [{"id": g["id"], "title": g["head"], **g["about"]} for g in groups],
-        "colours": {colour: [readable(colour, theme) for theme in THEMES] for colour in sorted(_colours(figures))},
+        "colours": themed_colours(figures),
     }
     text = json.dumps(_without_bidi(data), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return (
@@ -136,9 +145,10 @@ def render_page(page: Page) -> str:
             failures=page.failures,
             nothing=page.nothing,
             synthetic=page.synthetic,
+            mixed=mixed,
             answers=page.answers,
             facts=page.facts,
-            tables=[_across_table(table) for table in page.tables],
+            tables=[_across_table(table, text_mark(mixed and table.synthetic)) for table in page.tables],
             pictures=pictures,
             matrices=[matrix(title, effects) for title, effects in page.effects],
             data=data,
@@ -146,7 +156,8 @@ def render_page(page: Page) -> str:
             data_json=Markup(text),
             style=Markup(style_variables() + (TEMPLATES / "report.css").read_text()),
             script=Markup("".join((TEMPLATES / name).read_text() for name in SCRIPTS)),
-            plotly=Markup(plotly_source() if data["runs"] else ""),
+            live=page.live,
+            plotly=Markup(plotly_source() if data["runs"] or page.live else ""),
         )
     )
 
@@ -180,35 +191,33 @@ def _group(group: PageGroup, head: str, add_figure: Callable[[Figure | None], in
 
 
 def _heads_of_groups(page: Page) -> dict[str, str]:
-    """Short headings of groups by id: the head of their family, and the label ratio."""
-    heads = {}
+    """Short headings of groups by their id: the head of their family, and the label ratio. A real and a synthetic group may share
+    one."""
+    every: dict[str, str] = {}
     for _, effects in page.effects:
+        heads = {}
         for family in task_families(effects):
             for name, ratio in (
                 family.effects[["group", "label_ratio"]].drop_duplicates().itertuples(index=False, name=None)
             ):
                 heads[name] = f"{family.head}, {label_words(ratio)}"
-    counts = Counter(heads.values())
-    return {name: head for name, head in heads.items() if counts[head] == 1}
+        counts = Counter(heads.values())
+        every |= {name: head for name, head in heads.items() if counts[head] == 1}
+    return every
 
 
-def _across_table(table: PageTable) -> dict[str, Any]:
+def _across_table(table: PageTable, mark: str) -> dict[str, Any]:
+    """A table across groups as the template reads it; `mark` is what its heading begins with."""
     kind = table.name.rstrip("0123456789") if table.name != "table1" else table.name
-    head = f"{HEADS[kind]}: {table.about['task']}" if "task" in table.about else HEADS[kind]
-    return {**_table(head, table.frame), "note": table.title, "about": table.about, "id": f"table-{table.name}"}
+    head = mark + HEADS[kind] + (f": {table.about['task']}" if "task" in table.about else "")
+    name = f"table-{'synthetic-' * table.synthetic}{table.name}"
+    return {**_table(head, table.frame), "note": table.title, "about": table.about, "id": name}
 
 
 def _table(title: str, frame: pd.DataFrame) -> dict[str, Any]:
     columns = list(frame.columns)
     method = columns.index("method") if "method" in columns else None
     return {"title": title, "columns": columns, "rows": frame.to_numpy().tolist(), "method": method}
-
-
-def _colours(figures: Sequence[Figure]) -> Iterator[str]:
-    """The colours of marks and lines in figures."""
-    for figure in figures:
-        for trace in figure["data"]:
-            yield from {colour for part in ("marker", "line") if (colour := trace.get(part, {}).get("color"))}
 
 
 def _environment() -> Environment:

@@ -11,6 +11,7 @@ import numpy as np
 from pretrain_bench.reports.analysis.families import Family, task_families
 from pretrain_bench.reports.analysis.method_cards import BASELINE
 from pretrain_bench.reports.analysis.sorting import method_places, ratio_key
+from pretrain_bench.reports.analysis.titles import short_ratio
 from pretrain_bench.reports.tables.wording import cell_without_runs, marks_of_effect
 
 if TYPE_CHECKING:
@@ -50,8 +51,9 @@ def _columns(family: Family) -> list[dict[str, Any]]:
         {
             "group": g["group"],
             "dataset": g["dataset"],
-            # Groups with equal ratios differ in recipe or code.
-            "text": str(g["label_ratio"]) + (f" #{g['conditions']}" if counts[g["label_ratio"]] > 1 else ""),
+            # Groups of one ratio differ in their recipe or code.
+            "text": short_ratio(str(g["label_ratio"]))
+            + (f" #{g['conditions']}" if counts[g["label_ratio"]] > 1 else ""),
         }
         for g in groups
     ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 PALETTES = {
     "light": {
         "paper": "#ffffff", "raised": "#f4f6f7", "ink": "#1d2328", "soft": "#59646d", "line": "#d5dade", "link": "#00558c",
@@ -35,6 +38,13 @@ def readable(colour: str, theme: str) -> str:
     wanted = max(MARK_CONTRAST, min(other, contrast(ink, paper))) if theme == "dark" else MARK_CONTRAST
     mixes = (_mix(colour, ink, percent / 100) for percent in range(0, 101, 5))
     return next(mixed for mixed in mixes if contrast(mixed, paper) >= wanted)
+
+
+def themed_colours(figures: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The colours of marks and lines in interactive figures, each as it is readable in light and in dark."""
+    parts = [trace.get(part, {}) for figure in figures for trace in figure["data"] for part in ("marker", "line")]
+    colours = sorted({colour for part in parts if (colour := part.get("color"))})
+    return {colour: [readable(colour, theme) for theme in PALETTES] for colour in colours}
 
 
 def style_variables() -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pretrain_bench.reports.analysis.curves import Curves, mean_curve
+from pretrain_bench.reports.analysis.curves import Curves, RunningStage, mean_curve
 from pretrain_bench.reports.analysis.families import task_families
 from pretrain_bench.reports.analysis.method_cards import colour_of
 from pretrain_bench.reports.analysis.rows import row_names
@@ -30,6 +30,8 @@ PAPER_GREY = "#808080"
 """Colour of the paper's curves, with sufficient contrast on light and dark pages."""
 SOURCE = Path(__file__).parent / "vendor" / "plotly-cartesian.min.js"
 FOREST_COLUMNS, ROW_PIXELS = 3, 34
+MOST_POINTS = 400
+"""Points of a curve of losses, which may have one for each of 100,000 steps."""
 
 
 def plotly_source() -> str:
@@ -238,6 +240,22 @@ def validation_curves(curves: Curves, metric: str, overlays: Overlays | None = N
     return _figure(
         traces, {"title": {"text": "fine-tuning steps"}, "rangemode": "tozero"}, f"{METRIC_NAMES[metric]}, test split"
     )
+
+
+def losses(stages: Sequence[RunningStage]) -> Figure:
+    """Training loss over optimiser steps of stages that run."""
+    places = places_within_method({stage.title: stage.method for stage in stages})
+    traces = [_line(s.title, *_thinned(*s.losses), colour_of(s.method), places[s.title]) for s in stages]
+    return _figure(traces, {"title": {"text": "optimiser steps"}, "rangemode": "tozero"}, "training loss")
+
+
+def _thinned(steps: Sequence[int], values: Sequence[float]) -> tuple[list[int], list[float]]:
+    """At most MOST_POINTS points: the means of equal parts, each at its last step."""
+    parts = min(len(steps), MOST_POINTS)
+    if not parts:
+        return [], []
+    ends = [int(part[-1]) for part in np.array_split(np.asarray(steps), parts)]
+    return ends, [float(part.mean()) for part in np.array_split(np.asarray(values), parts)]
 
 
 def _overlays(overlays: Overlays) -> list[dict[str, Any]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pretrain_bench.reports.analysis.published_protocol import difference, with_protocol
+from pretrain_bench.reports.analysis.published_protocol import BEST_AS_PAPER, difference, with_protocol
 from pretrain_bench.reports.analysis.statistics import Estimate
 from pretrain_bench.reports.tables.wording import format_estimate, marks_of_effect
 
@@ -16,6 +16,33 @@ if TYPE_CHECKING:
 
 Effect = Mapping[Any, Any]
 """One row of `analysis.effects.effects`."""
+
+
+class EffectColumn(NamedTuple):
+    """A column of effects: its head in our tables and, shorter, in a paper's; the paper's number of a row where it stands beside
+    ours; and the effects of its rows."""
+
+    title: str
+    head: str
+    published: Mapping[str, float]
+    effects: pd.DataFrame
+
+    def cells(self, whole: bool = False) -> dict[str, str]:
+        """Row to its cell, which is `whole` as for `effect_cell`, with the paper's number where the row has one."""
+        rows = self.effects.to_dict("records")
+        return {str(e["row"]): effect_cell(e, self.published.get(str(e["row"])), whole) for e in rows}
+
+
+def columns_of_group(
+    own: EffectColumn, title_at_best: str, best: pd.DataFrame, value_of: Callable[[Effect], float | None]
+) -> Iterator[EffectColumn]:
+    """The column of one group; and where a row has the paper's protocol, one at the checkpoint `best`, which is the paper's.
+
+    `best`: effects of the same group at that checkpoint. `value_of`: the paper's number of one effect.
+    """
+    yield own
+    if values := published_values(best, value_of):
+        yield EffectColumn(title_at_best, f"{own.head}, {BEST_AS_PAPER}", values, best)
 
 
 def effect_cell(effect: Effect, paper: float | None, whole: bool = False) -> str:
@@ -32,17 +59,6 @@ def effect_cell(effect: Effect, paper: float | None, whole: bool = False) -> str
         text += f" n={effect['n']}"
     text = ", ".join(part for part in (text, marks_of_effect(effect)) if part)
     return text if paper is None else f"{text} [paper {paper:.1f}]"
-
-
-def cells_beside_published(best: pd.DataFrame, value_of: Callable[[Effect], float | None]) -> dict[str, str]:
-    """Map rows to cells, with the paper's number for rows that follow its protocol; empty if no row has one.
-
-    `best`: effects of one group at the checkpoint `best`, which the paper uses. `value_of`: the paper's number for an effect.
-    """
-    values = published_values(best, value_of)
-    if not values:
-        return {}
-    return {str(e["row"]): effect_cell(e, values.get(str(e["row"]))) for e in best.to_dict("records")}
 
 
 def published_values(best: pd.DataFrame, value_of: Callable[[Effect], float | None]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?=.*[A-Za-z(|!])")
 """Texts that a spreadsheet would run as a formula; signed numbers and a lone dash are not."""
 _BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+CSV_ROWS = 2000
 COLUMN_POINTS, LETTER_POINTS, GAP_POINTS = 240, 4.6, 12
 """In TeX points: the column width of a two-column paper, and the approximate width of a letter and of a gap between columns."""
 
@@ -36,7 +38,7 @@ def write_data(table: pd.DataFrame, stem: Path) -> Path:
     """Write a table for programs: CSV, JSON (a list of rows, null for missing numbers) and Parquet. Returns the path of the CSV
     file."""
     path = stem.with_suffix(".csv")
-    path.write_text(csv_text(table))
+    write_csv(table, path)
     payload = table.astype(object).where(table.notna(), None).replace({np.inf: None, -np.inf: None})
     stem.with_suffix(".json").write_text(json.dumps(payload.to_dict("records"), indent=1, default=str) + "\n")
     if importlib.util.find_spec("pyarrow") is not None:
@@ -49,14 +51,27 @@ def without_bidi(text: str) -> str:
     return _BIDI.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def csv_text(table: pd.DataFrame) -> str:
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV, as `csv_text` makes it, a part at a time: a table of runs may have 50,000 rows."""
+    with path.open("w", newline="") as file:
+        for start in range(0, max(1, len(table)), CSV_ROWS):
+            file.write(csv_text(table[start : start + CSV_ROWS], header=start == 0))
+
+
+def csv_text(table: pd.DataFrame, header: bool = True) -> str:
     """Format as CSV. Text that a spreadsheet would run as a formula, such as a container's message, gets an apostrophe."""
     texts = table.select_dtypes(include=["object", "string"]).columns
     safe = table.copy()
     for column in texts:
-        cells = [without_bidi(v) if isinstance(v, str) else v for v in table[column]]
-        safe[column] = [f"'{v}" if isinstance(v, str) and _FORMULA.match(v) else v for v in cells]
-    return safe.to_csv(index=False)
+        safe[column] = [_safe(v) if isinstance(v, str) else v for v in table[column]]
+    return safe.to_csv(index=False, header=header)
+
+
+@lru_cache(maxsize=1 << 14)
+def _safe(text: str) -> str:
+    """The text of a cell of a spreadsheet; most columns of many runs hold few texts."""
+    shown = without_bidi(text)
+    return f"'{shown}" if _FORMULA.match(shown) else shown
 
 
 def section(title: str, table: pd.DataFrame) -> str:

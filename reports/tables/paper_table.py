@@ -3,18 +3,15 @@ difference to scratch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from pretrain_bench.reports.analysis.sorting import method_places
 from pretrain_bench.reports.analysis.statistics import ALPHA
-from pretrain_bench.reports.tables.effect_cells import Effect
+from pretrain_bench.reports.tables.effect_cells import Effect, EffectColumn
 from pretrain_bench.reports.tables.formats import escape_latex
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MOST_IN_A_COLUMN = 4
 """A table with more columns than these spans both columns of a page."""
@@ -33,16 +30,8 @@ CELLS_EXPLAINED = (
 """The part of a title that explains cells with all of these values."""
 
 
-class PaperColumn(NamedTuple):
-    """One column: its header, the comparable published number of each row, and the effects of its rows."""
-
-    head: str
-    published: Mapping[str, float]
-    effects: pd.DataFrame
-
-
-def paper_table(columns: Sequence[PaperColumn], caption: str) -> str:
-    """A booktabs table with two lines per method, values and intervals. Seven tasks fit the width of a page."""
+def paper_table(columns: Sequence[EffectColumn], caption: str) -> str:
+    """A booktabs table with two lines a method: values, and their intervals. Seven tasks fit the width of a page."""
     import pandas as pd
 
     every = pd.concat([column.effects for column in columns]).sort_values("method", key=method_places, kind="stable")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pretrain_bench.benchmarks.specs.official_labels import OFFICIAL
 from pretrain_bench.reports.analysis import published
 from pretrain_bench.reports.analysis.families import Family
 from pretrain_bench.reports.analysis.published_protocol import BEST_AS_PAPER
 from pretrain_bench.reports.analysis.sorting import method_places, ratio_key
-from pretrain_bench.reports.tables.effect_cells import Effect, cells_beside_published, effect_cell, published_values
-from pretrain_bench.reports.tables.paper_table import PaperColumn
+from pretrain_bench.reports.analysis.titles import short_ratio
+from pretrain_bench.reports.tables.effect_cells import Effect, EffectColumn, columns_of_group
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,28 +23,19 @@ def ratio_table(family: Family, best: Family | None = None) -> pd.DataFrame:
     """
     import pandas as pd
 
-    cells: dict[tuple[str, str], str] = {}
-    columns: list[str] = []
-    for ratio, effects in sorted(family.effects.groupby("label_ratio"), key=lambda part: ratio_key(str(part[0]))):
-        columns.append("official " * (str(ratio) in OFFICIAL) + str(ratio))
-        cells |= {(str(e["row"]), columns[-1]): effect_cell(e, None) for e in effects.to_dict("records")}
-        same = best.effects[best.effects["label_ratio"] == ratio] if best else effects[:0]
-        beside = cells_beside_published(same, _value_of_figure_3)
-        if beside:
-            columns.append(f"{ratio}, {BEST_AS_PAPER}")
-            cells |= {(row, columns[-1]): text for row, text in beside.items()}
+    cells = {column.title: column.cells() for column in ratio_columns(family, best)}
     names = dict.fromkeys(map(str, family.effects.sort_values("method", key=method_places, kind="stable")["row"]))
-    return pd.DataFrame([{"method": n, **{c: cells.get((n, c), "not run") for c in columns}} for n in names])
+    return pd.DataFrame([{"method": n, **{c: rows.get(n, "not run") for c, rows in cells.items()}} for n in names])
 
 
-def ratio_columns(family: Family, best: Family | None = None) -> list[PaperColumn]:
-    """The same table for a paper, with one column per ratio."""
-    columns = []
+def ratio_columns(family: Family, best: Family | None = None) -> list[EffectColumn]:
+    """The columns of the table, one per label ratio, and of the same table for a paper."""
+    columns: list[EffectColumn] = []
     for ratio, effects in sorted(family.effects.groupby("label_ratio"), key=lambda part: ratio_key(str(part[0]))):
-        columns.append(PaperColumn(str(ratio), {}, effects))
+        head = short_ratio(str(ratio))
         same = best.effects[best.effects["label_ratio"] == ratio] if best else effects[:0]
-        if values := published_values(same, _value_of_figure_3):
-            columns.append(PaperColumn(f"{ratio}, {BEST_AS_PAPER}", values, same))
+        own = EffectColumn(head, head, {}, effects)
+        columns += columns_of_group(own, f"{head}, {BEST_AS_PAPER}", same, _value_of_figure_3)
     return columns
 
 

@@ -15,6 +15,7 @@ from pretrain_bench.harness.cli import report as report_command
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.build import build_report
 from pretrain_bench.reports.export.loggers import export
+from pretrain_bench.reports.page import plotly_figures
 from pretrain_bench.reports.tables.formats import markdown
 from pretrain_bench.reports.tables.group_table import group_table
 from tests.reports.stores import add, only_group, rewrite
@@ -30,7 +31,15 @@ def test_synthetic_and_real_never_meet(store: Store, tmp_path: Path) -> None:
     assert report.text.count("**SYNTHETIC DATA**: ") == 2, "one answer, one table"
     pictures = sorted(p.name for p in (tmp_path / "out").glob("scores-*.png"))
     assert len(pictures) == 2 and sum("synthetic" in p for p in pictures) == 1
-    assert "<title>SYNTHETIC DATA" in (tmp_path / "out/index.html").read_text()
+    page = (tmp_path / "out/index.html").read_text()
+    assert "<title>SYNTHETIC DATA" in page
+    ids, contents = (
+        re.findall(part, page.split("<script>")[0]) for part in (r'\sid="([^"]+)"', r'<li><a href="#([^"]+)"')
+    )
+    assert len(set(ids)) == len(ids) and len(set(contents)) == len(contents) and set(contents) <= set(ids)
+    assert {"table-table1", "table-synthetic-table1"} <= set(contents)
+    titles = re.findall(r'<li><a href="#[^"]+">([^<]+)', page)
+    assert len(set(titles)) == len(titles) and {"All labels", "SYNTHETIC DATA: All labels"} <= set(titles)
 
 
 def test_an_empty_store_says_so(store: Store, tmp_path: Path) -> None:
@@ -107,7 +116,14 @@ def test_a_watch_writes_again_when_a_run_ended_and_only_then(
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_groups_of_one_title_are_distinguished_and_name_their_checkpoint(store: Store, tmp_path: Path) -> None:
+def test_groups_of_one_title_are_distinguished_and_name_their_checkpoint(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shown_nowhere(*_: object) -> None:
+        pytest.fail("an interactive figure was made for a report without a page")
+
+    for name in ("forest", "ratio_curves", "gains", "cost", "scores", "validation_curves"):
+        monkeypatch.setattr(plotly_figures, name, shown_nowhere)
     add(store, "scratch", 0.4, source="none")
     add(store, "ours", 0.5)
     add(store, "ours", 0.6, voxel=0.2, checkpoints=("final", "best"))

@@ -19,8 +19,9 @@ from pretrain_bench.reports.analysis.effects import effects
 from pretrain_bench.reports.analysis.families import families
 from pretrain_bench.reports.analysis.frame import load_runs
 from pretrain_bench.reports.analysis.titles import contaminated_rows, group_id, group_title, short_group_title
+from pretrain_bench.reports.page.matrix import matrix
 from pretrain_bench.reports.tables.group_table import group_table
-from pretrain_bench.reports.tables.ratio_table import ratio_table
+from pretrain_bench.reports.tables.ratio_table import ratio_columns, ratio_table
 from pretrain_bench.reports.tables.table_one import table_one
 from tests.conftest import Bench
 from tests.reports.stores import add, rewrite
@@ -104,7 +105,10 @@ def test_an_official_list_has_its_own_group_and_words(tmp_path: Path) -> None:
     assert "ScanNet's official list of 20 % of the scans (scannet-lr20)" in group_title(official)
     assert "official scannet-lr20" in short_group_title(official)
     (family,) = families(effects(runs))
-    assert list(ratio_table(family)) == ["method", "20%", "20points", "official scannet-lr20"]
+    heads = ["20%", "20points", "official scannet-lr20"]
+    assert list(ratio_table(family)) == ["method", *heads] and [c.head for c in ratio_columns(family)] == heads
+    overview = family.effects.assign(group=family.effects["label_ratio"])
+    assert [column["text"] for column in matrix("overview", overview)["columns"]] == heads
     spec = StageSpec.model_validate(of_ratio(store, "scannet-lr20"))
     record = next(r for r in store.records() if r.key == spec.key)
     tally = Tally()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from pretrain_bench.api.running_stages import RunningStages
+from pretrain_bench.api.serving import served
 from pretrain_bench.harness.store.store import Store
 from pretrain_bench.reports.build import build_report
 from tests.reports.planted import plant
+from tests.test_running_stages import evaluation, key_of, lay_out, step
 
 NEEDED = ("chromium", "chromedriver")
 
@@ -215,6 +220,22 @@ def test_nothing_sticks_out_of_a_narrow_page_or_of_paper(browser: Any, page: Pat
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_a_table_over_several_sheets_of_paper_repeats_its_head(browser: Any, page: Path) -> None:
+    browser.get(page.as_uri())
+    browser.execute_script(
+        "document.querySelectorAll('main > section:not(#all-runs), #all-runs h2').forEach(e => e.remove())"
+    )
+    pdf = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"])
+    unpacked = (zlib.decompress(packed) for packed in re.findall(rb"stream\r?\n(x.*?)endstream", pdf, re.DOTALL))
+    sheets = [re.findall(rb"/(F\d+) |<([0-9A-F]+)> Tj", text) for text in unpacked if b"BT\n" in text]  # fonts, letters
+    assert len(sheets) > 1
+    bold = sheets[0][0]
+    rows_begin = next(i for i, (font, _) in enumerate(sheets[0]) if font and font != bold[0])
+    heads = sheets[0][:rows_begin]
+    assert sum(font == bold[0] for font, _ in heads) >= 6, "the heads of all columns but that of the boxes to compare"
+    assert [sheet[:rows_begin] for sheet in sheets] == [heads] * len(sheets)
+
+
 def test_a_table_sorts_by_a_column(browser: Any, page: Path) -> None:
     browser.get(page.as_uri())
     column = (
@@ -397,6 +418,33 @@ def test_five_thousand_runs_open_quickly(browser: Any, tmp_path: Path) -> None:
         count = browser.find_element("id", "count").text
         assert int(count.split(" of ")[0]) >= least, f"{word}: {count}"
         assert (browser.execute_script(f"return document.getElementById('{key}') !== null")) == (word == parent)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_served_page_shows_the_curves_of_running_stages(browser: Any, tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    events = lay_out(store)
+    report = build_report(store, tmp_path / "out", live=True).files["page"]
+    browser.get(report.as_uri())
+    assert "Waiting for the server" in browser.find_element("id", "running").text, "a page from a file asks nobody"
+    begun = step(10, 2.0) + step(20, 1.5) + evaluation(20, 0.25)
+    events.write_text(begun + step(30, 1.0)[:40])
+    points = "return [...document.querySelectorAll('#running .plot')].map(p => p.data[p.data.length - 1].y)"
+    with (
+        store.lock(key_of(events), print),
+        served(report.parent, 0, {"/running.json": RunningStages(store).as_json}) as address,
+    ):
+        browser.get(address)
+        wait(browser, "return document.querySelectorAll('#running .plot .scatterlayer').length === 2")
+        assert browser.execute_script(points) == [[2.0, 1.5], [25.0]]
+        shown = browser.find_element("id", "running").text
+        assert "1 stage runs." in shown and "s3dis-sem at 100%, seed ?/3 running 20" in shown and "(running)" in shown
+        browser.save_screenshot(str(tmp_path / "running.png"))
+        events.write_text(begun + step(30, 1.0))
+        wait(browser, points + ".flat().includes(1)")
+        os.utime(report, (1, 1))
+        wait(browser, "return document.getElementById('running').textContent.includes('load it again')")
+    wait(browser, "return document.getElementById('running').textContent.includes('does not answer')")
 
 
 def wait(browser: Any, script: str, seconds: float = 20) -> None:

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from pretrain_bench.reports.analysis.effects import effects
+from pretrain_bench.reports.tables.effect_cells import EffectColumn
 from pretrain_bench.reports.tables.formats import latex
-from pretrain_bench.reports.tables.paper_table import PaperColumn, paper_table
+from pretrain_bench.reports.tables.paper_table import paper_table
 from pretrain_bench.reports.tables.table_one import table_one_columns
 from tests.reports.frames import planted_scores, runs_of
 
@@ -55,7 +56,7 @@ def test_a_real_latex_sets_the_tables_without_an_overfull_line(tmp_path: Path) -
     renamed = table.assign(row=table["row"].replace("ours", "[x] \\ours_{$}"))
     parts = [
         paper_table(table_one_columns(table), "seven tasks at 50 % & more"),
-        paper_table([PaperColumn("[5%]", {"ours": 66.5}, renamed[renamed["task"] == "task0"])], "one"),
+        paper_table([EffectColumn("[5%]", "[5%]", {"ours": 66.5}, renamed[renamed["task"] == "task0"])], "one"),
         latex(hostile, HOSTILE),
     ]
     document = "\n".join(
