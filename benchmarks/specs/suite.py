@@ -83,6 +83,7 @@ class Suite(Spec):
                 raise WrongUse(f"--only {axis}=...: no {axis} of suite {self.name!r} matches; it has {known}")
         barred = [[Filter(axis, _patterns(value)) for axis, value in entry.items()] for entry in self.exclude]
         ratios = {text: LabelRatio.parse(text) for text in self.label_ratios}
+        first = Cell.model_construct(**{**dict.fromkeys(Cell.model_fields), "budget": budget, "profile": profile})
         for values in itertools.product(*(chosen[axis] for axis in AXES)):
             named = dict(zip(AXES, values, strict=True))
             has_seed = named["protocol"] != "linear"
@@ -94,8 +95,7 @@ class Suite(Spec):
             if not has_seed:
                 named["finetune_seed"] = NO_SEED
             # Every value was checked with the suite; a cell of a large matrix is not checked a second time.
-            fields = {**named, "label_ratio": ratios[str(named["label_ratio"])], "budget": budget, "profile": profile}
-            yield Cell.model_construct(**fields)  # type: ignore[arg-type]
+            yield first.copy_with(**{**named, "label_ratio": ratios[str(named["label_ratio"])]})
 
 
 class Filter(NamedTuple):
