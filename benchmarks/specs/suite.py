@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -83,7 +83,8 @@ class Suite(Spec):
                 raise WrongUse(f"--only {axis}=...: no {axis} of suite {self.name!r} matches; it has {known}")
         barred = [[Filter(axis, _patterns(value)) for axis, value in entry.items()] for entry in self.exclude]
         ratios = {text: LabelRatio.parse(text) for text in self.label_ratios}
-        first = Cell.model_construct(**{**dict.fromkeys(Cell.model_fields), "budget": budget, "profile": profile})
+        fields: dict[str, Any] = dict.fromkeys(Cell.model_fields)
+        first = Cell.model_construct(**{**fields, "budget": budget, "profile": profile})
         for values in itertools.product(*(chosen[axis] for axis in AXES)):
             named = dict(zip(AXES, values, strict=True))
             has_seed = named["protocol"] != "linear"
