@@ -150,7 +150,7 @@ def plan(
     expected = states((PlannedCell(w.cell, w.stages) for w in waiting), store, threads, rates)
     names, listed = (resolved.suite, resolved.budget, resolved.profile), {s.key for s in known}
     expected = [s for s in expected if s.key not in listed]
-    needs = resolved.needs(c.cell for c in (*planned, *waiting))
+    needs = resolved.needs([*(one.cell for one in planned), *(one.cell for one in waiting)])
     return Plan(*names, planned, waiting, known, needs, expected, rates)
 
 
