@@ -167,7 +167,7 @@ def test_seeds_are_planned_as_copies_of_one_stage_of_their_purpose(prepared, mon
     task, smoke = find(Task, "s3dis-sem"), find(Profile, "smoke")
     suite = SuiteSpecs({"csc": find(Method, "csc")}, {task.name: task}, find(Budget, "smoke"), smoke)
     cells = [
-        cell(method="csc", pretrain_dataset="s3dis", protocol=protocol, pretrain_seed=one, finetune_seed=two)
+        cell(method="csc", protocol=protocol, pretrain_seed=one, finetune_seed=two)
         for protocol in ("finetune", "linear")
         for one in range(3)
         for two in range(2)
