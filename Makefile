@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 TORCH_ARGS ?=
 SMOKE := smoke
 WORKERS ?= auto
+# The slow tests often wait: for containers, for Slurm, for a stage that is to be killed.
+SLOW_WORKERS ?= 3
 # Where `make verify-minkowski` keeps its build, by default outside of the tree.
 MINKOWSKI_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bench/minkowski
 GPU_PYTHON ?= $(BIN)/python
@@ -40,7 +42,7 @@ test: setup ## the fast tests: at most 6 minutes on two cores; no Docker, no bro
 	$(PYTEST) $(ARGS)
 
 test-slow: setup ## the other tests: long ones, and those that need Docker or a browser and are skipped without
-	$(PYTEST) -m "slow or docker or browser" $(ARGS)
+	$(PYTEST) -n $(SLOW_WORKERS) -m "slow or docker or browser" $(ARGS)
 
 test-all: setup ## all tests
 	$(PYTEST) -m "" $(ARGS)

@@ -6,6 +6,8 @@ import os
 
 # Before torch is imported anywhere: keeps test processes that share cores from starving each other.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# The same executor on every machine; tests of sandboxes and engines name theirs.
+os.environ.setdefault("BENCH_EXECUTOR", "local")
 
 import contextlib
 import gc
@@ -36,8 +38,8 @@ NANO = [
 Bench = Callable[..., subprocess.CompletedProcess[str]]
 
 LONG_FIRST = (
-    "test_end_to_end.py", "test_features.py", "test_audit.py", "test_tasks.py", "test_ci.py", "test_learning.py", "test_images.py",
-    "test_faults.py", "test_bad_input.py",
+    "test_end_to_end.py", "test_features.py", "test_two_nodes.py", "test_image_build.py", "test_audit.py", "test_tasks.py", "test_ci.py",
+    "test_learning.py", "test_faults.py", "test_implicit_gemm.py", "test_bad_input.py",
 )  # fmt: skip
 """Files that take minutes. Started last, one of them would keep one worker busy while the others have nothing left to do."""
 

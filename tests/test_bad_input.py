@@ -18,7 +18,7 @@ from pretrain_bench.api.settings import resolve
 from pretrain_bench.api.sizing import check_fit, pretrain_stand_ins, task_stand_ins
 from pretrain_bench.benchmarks.specs.suite import Suite
 from pretrain_bench.harness.planning.resolved_suite import RunOverrides
-from tests.conftest import NANO, Bench, bench_command, run_records
+from tests.conftest import NANO, REPOSITORY, Bench, bench_command, run_records
 from tests.faults.in_process import SleepingInProcess, cells_of, run_with
 
 
@@ -86,7 +86,7 @@ WALL = "Area_1/office_1/Annotations/wall_1.txt"
         (["--pretrain-seed", "one"], "--pretrain-seed 'one': expected whole numbers"),
         (["--seeds", "2", "--pretrain-seed", "1"], "--seeds and --pretrain-seed: both set the pre-training seeds"),
         (
-            ["--method", "ours", "--pretrain-data", "s3dis=/tmp"],
+            ["--method", "ours", "--pretrain-data", f"s3dis={REPOSITORY / 'tests/specs'}"],
             "method 'ours' needs frames, images, which dataset 's3dis'",
         ),
     ],

@@ -8,10 +8,8 @@ the same user; so the label isolation is "none".
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -22,13 +20,22 @@ from typing import BinaryIO
 
 import psutil
 
-from pretrain_bench.benchmarks.specs.budget import BudgetHalf
 from pretrain_bench.benchmarks.support.process_limits import killed_for_memory
+from pretrain_bench.harness.contract.records import Measured
 from pretrain_bench.harness.executors.base import KILLED, Execution, StageLaunch, Watch, thread_variables
 from pretrain_bench.harness.executors.usage import GpuSampler, TreeSampler
+from pretrain_bench.harness.executors.warm_python import ForkedStage, WarmPython, limit_process
 from pretrain_bench.harness.planning.code_digest import package_folder
 
-PR_SET_PDEATHSIG = 1
+STAGE_MODULE = "pretrain_bench.methods.stage"
+CAN_FORK = hasattr(os, "pidfd_open")
+CANCELLED = Execution(
+    -signal.SIGINT,
+    "cancel",
+    False,
+    Measured(wall_seconds=0, cpu_seconds=0, peak_memory_bytes=0, written_bytes=0, output_bytes=0),
+)
+"""How a stage ended that was cancelled before it started."""
 
 
 class LocalExecutor:
@@ -44,16 +51,32 @@ class LocalExecutor:
         "pids",
     )
 
-    def __init__(self, command: Sequence[str] = (sys.executable, "-m", "pretrain_bench.methods.stage")) -> None:
+    def __init__(self, command: Sequence[str] = (sys.executable, "-m", STAGE_MODULE)) -> None:
         self.command = tuple(command)
 
     def run(self, launch: StageLaunch) -> Execution:
-        """Run one stage; see `Executor.run`."""
-        command = [*self.command, launch.spec.kind, "--root", str(launch.root)]
+        """Run one stage; see `Executor.run`. Where the kernel allows it, the stage is forked from a process that has imported
+        torch (`warm_python`)."""
+        arguments = [launch.spec.kind, "--root", str(launch.root)]
         environment = stage_environment(launch.allocation.gpus)
+        process: subprocess.Popen[bytes] | ForkedStage | None = None
         with launch.log.open("ab") as output:
-            process = start_stage(command, environment, launch, output)
+            if self.command[1:] == ("-m", STAGE_MODULE) and CAN_FORK:
+                try:
+                    process = fork_stage([STAGE_MODULE, *arguments], environment, launch, output)
+                except KeyboardInterrupt:
+                    return CANCELLED
+            process = process or start_stage([*self.command, *arguments], environment, launch, output)
         return follow_process(ProcessWatch(process, launch))
+
+
+def fork_stage(
+    arguments: Sequence[str], environment: Mapping[str, str], launch: StageLaunch, output: BinaryIO
+) -> ForkedStage | None:
+    """Start a stage from a warm process; None where there is none. Raises KeyboardInterrupt where it is cancelled before."""
+    warm = WarmPython.take({**environment, **thread_variables(launch.spec.threads)})
+    stop = launch.allocation.stop
+    return warm.fork(arguments, launch.root, output, launch.caps.disk_mib, lambda: bool(stop.asked))
 
 
 def start_stage(
@@ -68,7 +91,7 @@ def start_stage(
 
     def before_command() -> None:
         join()
-        _limit_this_process(launch.caps)
+        limit_process(launch.caps.disk_mib)
 
     return subprocess.Popen(
         command,
@@ -99,7 +122,7 @@ class ProcessWatch(Watch):
 
     poll_seconds, sample_seconds, folder_seconds = 0.05, 0.5, 2.0
 
-    def __init__(self, process: subprocess.Popen[bytes], launch: StageLaunch) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | ForkedStage, launch: StageLaunch) -> None:
         super().__init__(launch)
         self.process = process
         self.killed_before = killed_for_memory()
@@ -158,26 +181,6 @@ def stage_environment(gpus: tuple[str, ...] = ()) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-
-
-def _limit_this_process(caps: BudgetHalf) -> None:
-    """In the child process: allow no core dumps and no file above the disk cap; on Linux, have the kernel kill the stage when the
-    harness dies. SIGUSR2, which a batch system sends to every process of a job before its time is up, is for the harness."""
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if caps.disk_mib is not None:
-        # One byte more, so that the size of the output shows that the cap was exceeded.
-        resource.setrlimit(resource.RLIMIT_FSIZE, ((caps.disk_mib << 20) + 1, resource.RLIM_INFINITY))
-    die_with_parent()
-
-
-def die_with_parent() -> None:
-    """On Linux, have the kernel kill the calling process when the thread that started it ends."""
-    if _LIBC is not None:
-        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def remember_child(folder: Path, pid: int) -> None:

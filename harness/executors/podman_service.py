@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot
-from pretrain_bench.harness.executors.local import die_with_parent
+from pretrain_bench.harness.executors.warm_python import die_with_parent
 
 START_SECONDS = 30.0
 

@@ -14,7 +14,7 @@ from tests.verification import learning, status
 from tests.verification.report import FOLDER
 from tests.verification.settings import LEARNING_METHODS, LEARNING_PROBED, PROBED
 
-STEPS = 80
+STEPS = 24
 
 
 @pytest.mark.slow

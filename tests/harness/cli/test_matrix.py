@@ -21,6 +21,11 @@ from tests.conftest import REPOSITORY, Bench
 SMOKE = REPOSITORY / "docs/study/smoke.bundle.tar.zst"
 
 
+@pytest.fixture(autouse=True)
+def _the_default_executor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BENCH_EXECUTOR")
+
+
 @pytest.fixture
 def chosen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What comes to `pb.run`, which then stops."""

@@ -252,7 +252,7 @@ def test_an_own_method_has_the_same_keys_and_results_in_the_sandbox(
         "--data",
         f"s3dis={s3dis_root}",
     ]
-    bench(*own, "--threads", "1")
+    bench(*own, "--threads", "1", "--executor", "auto")
     bench(*own, "--threads", "1", "--executor", "local", "--runs", "plain")
     inside, outside = run_records(tmp_path / "runs"), run_records(tmp_path / "plain")
     assert [(r["executor"], r["label_isolation"]) for r in inside + outside] == [
