@@ -134,7 +134,12 @@ def run_here(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProc
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip drawing, for tests that do not inspect figures: their data are written, and each picture is an empty file."""
+    """For tests that do not look at figures: their data are written, and an empty file stands in place of each picture."""
+    leave_pictures_empty(monkeypatch)
+
+
+def leave_pictures_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports write an empty file in place of each picture, until `monkeypatch` is undone."""
     from pretrain_bench.reports import build
     from pretrain_bench.reports.figures.pool import Drawing, FigurePool
 

@@ -6,7 +6,7 @@ decision register (docs/specification/decisions.md): a question on which the sou
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -15,6 +15,15 @@ class Spec(BaseModel):
     """Base of every model here: immutable, strict about keys, finite numbers only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def copy_with(self, **values: object) -> Self:
+        """A copy with other values, which are not validated: as `model_copy` with `update`, in half the time, for large
+        matrices and stores. Copies share the set of the fields that are set."""
+        copy = type(self).__new__(type(self))
+        object.__setattr__(copy, "__dict__", {**self.__dict__, **values})
+        for slot in ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__"):
+            object.__setattr__(copy, slot, getattr(self, slot))
+        return copy
 
 
 def is_none(value: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -83,6 +83,8 @@ class Suite(Spec):
                 raise WrongUse(f"--only {axis}=...: no {axis} of suite {self.name!r} matches; it has {known}")
         barred = [[Filter(axis, _patterns(value)) for axis, value in entry.items()] for entry in self.exclude]
         ratios = {text: LabelRatio.parse(text) for text in self.label_ratios}
+        fields: dict[str, Any] = dict.fromkeys(Cell.model_fields)
+        first = Cell.model_construct(**{**fields, "budget": budget, "profile": profile})
         for values in itertools.product(*(chosen[axis] for axis in AXES)):
             named = dict(zip(AXES, values, strict=True))
             has_seed = named["protocol"] != "linear"
@@ -93,9 +95,8 @@ class Suite(Spec):
                 continue
             if not has_seed:
                 named["finetune_seed"] = NO_SEED
-            # Every value was validated with the suite; validating each cell of a large matrix again would be slow.
-            fields = {**named, "label_ratio": ratios[str(named["label_ratio"])], "budget": budget, "profile": profile}
-            yield Cell.model_construct(**fields)  # type: ignore[arg-type]
+            # Every value was checked with the suite; a cell of a large matrix is not checked a second time.
+            yield first.copy_with(**{**named, "label_ratio": ratios[str(named["label_ratio"])]})
 
 
 class Filter(NamedTuple):

@@ -47,8 +47,14 @@ def _open_plain(path: Path | str, flags: int, below: Path | None) -> int:
 def read_plain(path: Path | str, most: int = MOST_JSON_BYTES, below: Path | None = None) -> bytes:
     """Read a plain file of at most `most` bytes. Raises OSError for anything else, such as a link or a pipe."""
     descriptor = _open_plain(path, os.O_RDONLY, below)
-    with open(descriptor, "rb", buffering=0) as file:
-        content = file.read(most + 1) if os.fstat(descriptor).st_size > most else file.readall()
+    try:
+        size = os.fstat(descriptor).st_size
+        content = os.read(descriptor, min(size, most) + 1)  # one call for most files: a store may hold 50,000 records
+        if len(content) != size:
+            with open(descriptor, "rb", closefd=False) as file:
+                content += file.read(most + 1 - len(content))
+    finally:
+        os.close(descriptor)
     if len(content) > most:
         raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
     return content

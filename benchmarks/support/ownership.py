@@ -142,18 +142,25 @@ def _is_gone(path: Path, held: Owner | None, job_ended: JobEnded, locked_here: b
     if locked_here and held.boot and held.boot == here.boot:
         return True  # also for another container of this machine, whose processes are invisible
     if (held.boot, held.namespace) == (here.boot, here.namespace):
-        return not _runs(held)
+        return not is_running(held.pid, held.started)
     if held.job is not None and age > ASK_AFTER_SECONDS and job_ended(held.job):
         return True
     return age > OLD_SECONDS and not _answers(held.host, int(time.monotonic() / OLD_SECONDS))
 
 
-def _runs(held: Owner) -> bool:
+def process_space() -> str:
+    """Where numbers of processes can be compared: this boot of this machine, and this process namespace."""
+    return "/".join((socket.gethostname(), _boot(), _namespace()))
+
+
+def is_running(pid: int, started: float) -> bool:
+    """Whether the process of this process space with that number and start (Unix time) runs; true where that is not known."""
     import psutil
 
     try:
-        process = psutil.Process(held.pid)
-        return abs(process.create_time() - held.started) < 2 and process.status() != psutil.STATUS_ZOMBIE
+        process = psutil.Process(pid)
+        differs = abs(process.create_time() - started) >= 2  # not so for NaN, which says nothing
+        return not differs and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
     except psutil.Error:

@@ -48,14 +48,12 @@ class Tally:
     def all(self) -> list[Finding]:
         """All findings: failures first, then the rest, then one line for each check that held."""
         order = list(SEVERITY)
+        failed = {f.check for f in self.findings if f.verdict == "failed"}
         held = [
-            Finding(check, "ok", "all" if not self._fails(check) else "others", str(number))
+            Finding(check, "ok", "others" if check in failed else "all", str(number))
             for check, number in self.held.items()
         ]
         return sorted([*self.findings, *held], key=lambda f: order.index(f.verdict))
-
-    def _fails(self, check: str) -> bool:
-        return any(f.check == check and f.verdict == "failed" for f in self.findings)
 
 
 def exit_code(findings: Iterable[Finding], strict: bool) -> int:

@@ -24,7 +24,7 @@ from pretrain_bench.harness.contract.stage import canonical_json
 from pretrain_bench.harness.running.scoring import counts_of, scorer_for
 from pretrain_bench.harness.store import chain
 from pretrain_bench.harness.store.bundle import CONTENTS, COUNTS, FORMAT, Contents, write_archive
-from pretrain_bench.harness.store.retention import NOT_PACKED, PRUNED, pruned
+from pretrain_bench.harness.store.retention import NOT_PACKED, PRUNED
 from pretrain_bench.harness.store.signatures import sign
 from pretrain_bench.harness.store.store import (
     ARTIFACTS,
@@ -127,7 +127,7 @@ class _Packer:
             else:
                 left_out[name] = NOT_PACKED
         if left_out:
-            write_json(into / PRUNED, {**pruned(run.folder), **left_out})
+            write_json(into / PRUNED, {**run.pruned, **left_out})
 
     def add_chain(self, root: Path) -> None:
         """Copy the chain. The line of a missing run is kept for the reviewer to see."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from pretrain_bench.benchmarks.datasets.check import changed_files
 from pretrain_bench.benchmarks.datasets.layout import LABELLED, Manifest, read_manifest
@@ -21,6 +22,8 @@ class PreparedData:
         self.say, self.generate = say, generate
         self._folders: dict[tuple[str, bool], Path | str] = {}
         self._manifests: dict[str, Manifest] = {}
+        self.rebuilt: dict[object, Any] = {}
+        """What `split.py` made of these manifests, so that runs that share a split are not divided again."""
 
     def folder(self, data: DataView, is_scored: bool = True) -> Path | str:
         """The folder of the prepared data that a run used, or the reason why they are unavailable. Nothing is generated for a run

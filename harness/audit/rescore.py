@@ -16,7 +16,6 @@ from pretrain_bench.harness.contract.events import EVENTS_FILE, read_events
 from pretrain_bench.harness.contract.records import Outcome
 from pretrain_bench.harness.running.checks import InvalidOutput
 from pretrain_bench.harness.running.scoring import Confusion, disagreement, score_finetune
-from pretrain_bench.harness.store.retention import pruned
 from pretrain_bench.harness.store.store import ARTIFACTS, CONFUSION
 
 CHECK, LABELS = "metrics recomputed from predictions", "labels are those of the manifest"
@@ -28,7 +27,7 @@ def rescore(runs: Iterable[AuditedRun], data: PreparedData, tally: Tally) -> Non
     for run in runs:
         if run.spec.kind != "finetune" or run.record.outcome != Outcome.ok or run.spec.data is None:
             continue
-        gone = [name for name in pruned(run.folder) if name.startswith("predictions/")]
+        gone = [name for name in run.pruned if name.startswith("predictions/")]
         if gone:
             tally.note(CHECK, "not checked", run.name, f"not re-scored: {gone[0]} was pruned")
             continue

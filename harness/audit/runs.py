@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.contract.migrations import compact
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.store.retention import pruned
 from pretrain_bench.harness.store.spec_reader import SharedSpec, SpecReader
 from pretrain_bench.harness.store.store import KINDS, RECORD, Store, read_record
 
@@ -25,6 +27,8 @@ class AuditedRun(NamedTuple):
     record: Record
     spec: StageSpec
     shared: SharedSpec
+    pruned: Mapping[str, str] = {}
+    """Names of the artifacts that were pruned, each with the command that did it."""
 
     @property
     def name(self) -> str:
@@ -60,7 +64,7 @@ def read_runs(store: Store, tally: Tally) -> Runs:
 
 def read_run(folder: Path, specs: SpecReader) -> AuditedRun:
     """Read one run. Raises WrongUse if its record or spec is unreadable."""
-    return AuditedRun(folder, compact(read_record(folder / RECORD)), *specs.read(folder))
+    return AuditedRun(folder, compact(read_record(folder / RECORD)), *specs.read(folder), pruned(folder))
 
 
 def _holds_record(folder: Path) -> bool:

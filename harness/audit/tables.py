@@ -7,7 +7,9 @@ from collections import defaultdict
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from pretrain_bench.benchmarks.support.foreign_files import read_json
+from pydantic_core import from_json as parse_json
+
+from pretrain_bench.benchmarks.support.foreign_files import read_plain
 from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.audit.runs import AuditedRun, Runs, behind
 from pretrain_bench.harness.contract.stage import canonical_json
@@ -17,6 +19,8 @@ from pretrain_bench.harness.store.store import CODE
 EQUAL_PRETRAINING = "equal budgets in pre-training"
 ONE_CODE, ONE_PROFILE = "one code in a table", "one profile in a table"
 ONE_NETWORK, ONE_RECIPE = "one network in a table", "one evaluation recipe in a table"
+MOST_SHARED_BYTES = 1 << 18
+"""A larger list of code, which no honest run has, is not kept."""
 Table = tuple[str, ...]
 """Task, dataset, protocol, label ratio, budget and profile of a cell."""
 
@@ -109,9 +113,13 @@ def _check_code(runs: Runs, tally: Tally) -> None:
     for table, stages in tables.items():
         seen: dict[str, tuple[str, AuditedRun]] = {}
         differing: dict[str, tuple[str, AuditedRun, AuditedRun]] = {}
+        lists = set[int]()
         for name, stage in stages.items():
             if name not in listed:
                 listed[name] = code_list(stage)
+            if not differing and id(listed[name]) in lists:
+                continue  # the same list as of a stage that does not differ
+            lists.add(id(listed[name]))
             for module, sha256 in listed[name].items():
                 first, other = seen.setdefault(module, (sha256, stage))
                 if first != sha256:
@@ -132,7 +140,14 @@ def _check_code(runs: Runs, tally: Tally) -> None:
 def code_list(run: AuditedRun) -> dict[str, str]:
     """Map each module or file to its hash, from the run's code.json; empty if it is unreadable."""
     try:
-        content = read_json(run.folder / CODE, below=run.folder)
+        content = read_plain(run.folder / CODE, below=run.folder)
+        return _parsed(content) if len(content) <= MOST_SHARED_BYTES else _parsed.__wrapped__(content)
     except (OSError, ValueError):
         return {}
-    return {str(k): str(v) for k, v in content.items()} if isinstance(content, dict) else {}
+
+
+@lru_cache(maxsize=256)
+def _parsed(content: bytes) -> dict[str, str]:
+    """A list of code: one object for all runs of one code, of which a store holds thousands."""
+    listed = parse_json(content)
+    return {str(k): str(v) for k, v in listed.items()} if isinstance(listed, dict) else {}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -109,11 +111,11 @@ def _print(plan: pb.Plan, show_all: bool, retry: Retry) -> None:
         f"{cells} cells, {len(plan.stages) + len(plan.expected)} stages, {names}"
         + (f", {len(absent)} cells n/a" if absent else "")
     )
-    if rows := _rows(plan):
-        listed = rows if show_all else rows[:SHOWN]
+    listed = list(_rows(plan) if show_all else itertools.islice(_rows(plan), SHOWN))
+    if listed:
         print("\n" + table(("run", "stage", "seeds", "state", "time", "why"), listed))
-        if len(listed) < len(rows):
-            print(f"... and {len(rows) - len(listed)} more; --all lists them")
+    if more := len(plan.remaining) + len(plan.expected) + sum(not w.stages for w in plan.waiting) - len(listed):
+        print(f"... and {more} more; --all lists them")
     for reason, count in Counter(c.reason for c in absent).items():
         print(f"* n/a ({count} cells): {reason.removeprefix('n/a: ')}")
     if waiting := len(plan.waiting):
@@ -128,24 +130,22 @@ def _print(plan: pb.Plan, show_all: bool, retry: Retry) -> None:
     _print_totals(plan, retry)
 
 
-def _rows(plan: pb.Plan) -> list[tuple[str, ...]]:
+def _rows(plan: pb.Plan) -> Iterator[tuple[str, ...]]:
     """Stages that are not done, then cells that wait for data."""
     from pretrain_bench.api.planning import title_of
     from pretrain_bench.harness.cli.console import seeds
 
-    rows: list[tuple[str, ...]] = []
     for stage in plan.remaining:
         spec, cell = stage.planned.spec, stage.planned.cell
         facts = (stage.key[:8], stage.planned.long_title, seeds(cell, spec.seed))
-        rows.append((*facts, stage.state.value, _time(stage), stage.reason or "-"))
+        yield (*facts, stage.state.value, _time(stage), stage.reason or "-")
     for stage in plan.expected:
         seed = seeds(stage.planned.cell, stage.planned.spec.seed)
-        rows.append(("-", stage.planned.long_title, seed, stage.state.value, _time(stage), stage.reason or "-"))
+        yield ("-", stage.planned.long_title, seed, stage.state.value, _time(stage), stage.reason or "-")
     for waiting in plan.waiting:
         if not waiting.stages:
             cell, reason = waiting.cell, f"for data: {', '.join(waiting.datasets)}"
-            rows.append(("-", title_of(cell), seeds(cell, None), "waiting", "-", reason))
-    return rows
+            yield ("-", title_of(cell), seeds(cell, None), "waiting", "-", reason)
 
 
 def _print_totals(plan: pb.Plan, retry: Retry) -> None:

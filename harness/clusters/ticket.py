@@ -48,7 +48,7 @@ class Job(Spec):
 
 class Ticket(Spec):
     """One stage for a worker. `stage` omits the recipe, which only planning needs, and the data, which are given by dataset
-    and folder; `chain` is its estimate in seconds."""
+    and folder."""
 
     job: Job
     key: str
@@ -56,7 +56,6 @@ class Ticket(Spec):
     dataset: Dataset | None = None
     data: Path | None = None
     needs_artifacts: bool = False
-    seconds: float = 0.0
 
     def ready(self, manifests: dict[Path, PreparedDataset]) -> PlannedStage:
         """The stage with this machine's view of its data; each folder is read once into `manifests`.
@@ -92,7 +91,6 @@ def ticket_of(ready: ReadyStage, job: Job) -> Ticket:
         dataset=None if data is None else data.dataset,
         data=None if data is None else data.folder.resolve(),
         needs_artifacts=ready.needs_artifacts,
-        seconds=ready.seconds,
     )
 
 

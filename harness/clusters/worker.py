@@ -1,4 +1,4 @@
-"""Run stages on a worker: `python -m pretrain_bench.harness.clusters.worker TICKET...`, each a file of a `Ticket`.
+"""Runs the stages of tickets on a worker.
 
 The record in the store is the result. Beside each ticket the worker leaves an end note, which explains a missing record.
 SIGTERM and SIGUSR2 (sent before a job's time limit or preemption) end the stages gracefully with a checkpoint.
@@ -11,7 +11,6 @@ import importlib
 import os
 import platform
 import signal
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -26,7 +25,7 @@ from pretrain_bench.harness.executors.base import Executor, Stop
 from pretrain_bench.harness.executors.choice import ENGINES, engine_executor, process_executor
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.running.capacity import whole_machine
-from pretrain_bench.harness.running.display import Display, Silent
+from pretrain_bench.harness.running.display import Silent
 from pretrain_bench.harness.running.last_events import last_step
 from pretrain_bench.harness.running.scratch import scratch_for
 from pretrain_bench.harness.running.stage_runner import Cancelled, InfraError, RunOptions, StageRunner
@@ -56,14 +55,9 @@ class EndNote(Spec):
         return kinds[self.problem](self.message) if self.problem else None
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the stages of the ticket files in the arguments; return 1 if one has left no record."""
-    return run_files([Path(a) for a in (sys.argv[1:] if arguments is None else arguments)])
-
-
 def run_files(files: Sequence[Path], stop: Stop | None = None) -> int:
-    """Run the stages of ticket files, and write end notes beside them as the stages end. Without `stop`, signals stop them
-    gracefully, which requires the main thread."""
+    """Run the stages of ticket files, and write end notes beside them as the stages end; return 1 if one has left no record.
+    Without `stop`, signals stop them gracefully, which requires the main thread."""
     if stop is None:
         stop = Stop()
         for number in SOFT_SIGNALS:
@@ -82,8 +76,8 @@ def read_ticket(path: Path) -> Ticket:
     return Ticket.model_validate_json(path.read_bytes())
 
 
-def run_tickets(tickets: Sequence[Ticket], stop: Stop, display: Display | None = None) -> Iterable[EndNote]:
-    """Run the stages of tickets of one command in parallel, within the capacity of this process; yields a note as each ends.
+def run_tickets(tickets: Sequence[Ticket], stop: Stop) -> Iterable[EndNote]:
+    """Run the stages of tickets of one command, in parallel, within the capacity of this process; yields a note as each ends.
 
     After a request on `stop`, running stages end gracefully, and the others are not started.
     """
@@ -91,7 +85,7 @@ def run_tickets(tickets: Sequence[Ticket], stop: Stop, display: Display | None =
     os.environ["BENCH_CACHE"] = str(job.cache)
     store = Store(job.runs)
     try:
-        runner = _runner(job, store, [ticket.stage.method for ticket in tickets], display or Silent())
+        runner = _runner(job, store, [ticket.stage.method for ticket in tickets])
     except BenchError as error:
         yield from (_note(store, Ended(ticket.key, problem=error)) for ticket in tickets)
         return
@@ -126,7 +120,7 @@ def host() -> str:
     return platform.node()
 
 
-def _runner(job: Job, store: Store, methods: Iterable[Method], display: Display) -> StageRunner:
+def _runner(job: Job, store: Store, methods: Iterable[Method]) -> StageRunner:
     """The stage runner of this node, after the checks that concern all stages. Raises EnvironmentCannot."""
     check_versions(job)
     if not store.root.is_dir():
@@ -137,7 +131,7 @@ def _runner(job: Job, store: Store, methods: Iterable[Method], display: Display)
     return StageRunner(
         store,
         executor_of(job.executor, methods),
-        display,
+        Silent(),
         RunOptions(job.retry, job.imagenet_weights, scratch_for(store.root)),
     )
 
@@ -166,7 +160,7 @@ def _ready(ticket: Ticket, machine: LocalMachine, manifests: dict[Path, Prepared
         planned = ticket.ready(manifests)
     except BenchError as error:
         return Ended(ticket.key, problem=error)
-    return ReadyStage(planned, ticket.key, machine.demand(planned), ticket.needs_artifacts, ticket.seconds)
+    return ReadyStage(planned, ticket.key, machine.demand(planned), ticket.needs_artifacts)
 
 
 def _note(store: Store, ended: Ended) -> EndNote:
@@ -185,7 +179,3 @@ def _note(store: Store, ended: Ended) -> EndNote:
         problem = "refused"
     message = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
     return EndNote(key=ended.key, problem=problem, message=message, step=step, host=host())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -236,8 +237,52 @@ class StageSpec(Spec):
 
 
 def key_of(plain: object) -> str:
-    """The key of a spec as written; fields added since are ignored."""
-    return hashlib.sha256(canonical_json(plain).encode()).hexdigest()[:KEY_LENGTH]
+    """The key of a spec as it was written; fields added since are left out."""
+    return _key_of_text(canonical_json(plain))
+
+
+def _key_of_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+_shared_values = itemgetter(*(name for name in StageSpec.model_fields if name not in ("parents", "seed")))
+
+
+def shared_values(spec: StageSpec) -> tuple[int, ...]:
+    """Identities of all values but seed and parents. Equal for copies of one spec that differ in these two only, as long as one
+    of the copies is kept."""
+    return tuple(map(id, _shared_values(spec.__dict__)))
+
+
+class Keys:
+    """Keys of many specs, each made once. Copies of one spec share the text of all values but seed and parents."""
+
+    def __init__(self) -> None:
+        self._keys: dict[int, tuple[StageSpec, str]] = {}
+        self._texts: dict[tuple[int, ...], tuple[str, str, str]] = {}
+
+    def of(self, spec: StageSpec) -> str:
+        """`spec.key`."""
+        if id(spec) not in self._keys:
+            shared = shared_values(spec)
+            if shared not in self._texts:
+                self._texts[shared] = _texts_around(spec)
+            before, between, after = self._texts[shared]
+            parents = canonical_json(spec.parents)
+            key = _key_of_text(f'{{{before},"parents":{parents},{between},"seed":{spec.seed},{after}}}')
+            self._keys[id(spec)] = spec, key
+        return self._keys[id(spec)][1]
+
+
+def _texts_around(spec: StageSpec) -> tuple[str, str, str]:
+    """The canonical JSON of the fields that sort before `parents`, between it and `seed`, and after that."""
+    plain = spec.model_dump(mode="json")
+    ranges = (("", "parents"), ("parents", "seed"), ("seed", "~"))
+    before, between, after = (
+        canonical_json({name: value for name, value in plain.items() if first < name < last})[1:-1]
+        for first, last in ranges
+    )
+    return before, between, after
 
 
 def hashes_as_written(plain: object) -> Iterator[str]:
@@ -250,6 +295,9 @@ def hashes_as_written(plain: object) -> Iterator[str]:
     yield hashlib.sha256(canonical_json(plain).encode()).hexdigest()
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def canonical_json(data: object) -> str:
-    """Serialise with sorted keys, without spaces or NaN: one text for one value."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Sorted keys, no spaces, no NaN: one text for one value."""
+    return _CANONICAL.encode(data)

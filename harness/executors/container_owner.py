@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+
+from pretrain_bench.benchmarks.support.ownership import is_running, process_space
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -17,37 +17,19 @@ if TYPE_CHECKING:
 OWNER_LABEL = "io.pretrain-bench.owner"
 KEY_LABEL = "io.pretrain-bench.key"
 STORE_LABEL = "io.pretrain-bench.store"
-CLOCK_SECONDS = 5.0
-
-
-def host_identity() -> str:
-    """This boot of this machine and this process namespace; elsewhere it is unknown whether one of our processes lives."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    space = Path("/proc/self/ns/pid")
-    names = (
-        socket.gethostname(),
-        boot.read_text().strip() if boot.is_file() else "",
-        space.stat().st_ino if space.exists() else 0,
-    )
-    return "/".join(map(str, names))
 
 
 def owner(pid: int) -> str:
     """A label that identifies a process, so that other processes can test whether it is alive."""
-    return f"{host_identity()}:{pid}:{psutil.Process(pid).create_time():.2f}"
+    return f"{process_space()}:{pid}:{psutil.Process(pid).create_time():.2f}"
 
 
 def has_ended(label: str) -> bool:
     """Whether the process of a label is known to have ended; false if that is unknown."""
-    host, _, rest = label.partition(":")
-    pid, _, created = rest.partition(":")
-    if host != host_identity():
-        return False
     try:
-        return abs(psutil.Process(int(pid)).create_time() - float(created)) > CLOCK_SECONDS
-    except psutil.NoSuchProcess:
-        return True
-    except (ValueError, psutil.Error):
+        space, pid, started = label.rsplit(":", 2)
+        return space == process_space() and not is_running(int(pid), float(started))
+    except ValueError:
         return False
 
 

@@ -72,10 +72,19 @@ class History:
                 time[device] += ledger["gpu_seconds" if device == "cuda" else "cpu_seconds"]
         self.rates = {device: work[device] / time[device] for device in work if time[device] > 0}
         """FLOPs per CPU-second or GPU-second."""
+        self._estimates: dict[tuple[object, ...], tuple[PlannedStage, Estimate]] = {}
 
     def estimate(self, planned: PlannedStage, cpus: int, rates: Rates | None = None) -> Estimate:
         """The mean of earlier runs of the same stage on such a device under the same budget and profile, else a count
         of the work. With `rates` of another machine, earlier runs on this one are ignored."""
+        which = (planned.shared_values(), cpus, id(rates))
+        if (
+            which not in self._estimates
+        ):  # it does not depend on seed, parents and cell; the stage is kept with its values
+            self._estimates[which] = planned, self._estimate(planned, cpus, rates)
+        return self._estimates[which][1]
+
+    def _estimate(self, planned: PlannedStage, cpus: int, rates: Rates | None) -> Estimate:
         spec = planned.spec
         on = spec.device if planned.recipe is not None or spec.kind == "features" else "cpu"
         kind = (on, *_kind_of_stage(planned))

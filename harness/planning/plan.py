@@ -12,7 +12,7 @@ from pretrain_bench.benchmarks.specs.cell import Cell
 from pretrain_bench.benchmarks.specs.rates import Rates
 from pretrain_bench.benchmarks.support.foreign_files import read_json
 from pretrain_bench.harness.contract.records import Outcome
-from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.contract.stage import Keys, StageSpec
 from pretrain_bench.harness.planning.code_digest import code_hashes
 from pretrain_bench.harness.planning.estimate import Estimate, History
 from pretrain_bench.harness.planning.stage_specs import (
@@ -84,8 +84,7 @@ def states(
     """Each stage of the cells once, in order; estimated for another machine if its `rates` are given. A stage whose data are only
     expected is `waiting`, since no run can have its key.
     """
-    # All cells of a pre-training share one object, since computing a key is slow.
-    keys: dict[int, str] = {}
+    keys = Keys()
     stages: dict[str, PlannedStage] = {}
     waiting: dict[str, str] = {}
     for cell in cells:
@@ -93,14 +92,13 @@ def states(
         for planned in cell.stages:
             if planned.data is not None and planned.data.is_expected:
                 unprepared.append(planned.data.dataset.name)
-            if id(planned) not in keys:
-                keys[id(planned)] = planned.spec.key
-                stages.setdefault(keys[id(planned)], planned)
-            if unprepared:
-                waiting[keys[id(planned)]] = f"for data: {', '.join(dict.fromkeys(unprepared))}"
+            key = keys.of(planned.spec)
+            stages.setdefault(key, planned)
+            if unprepared and key not in waiting:
+                waiting[key] = f"for data: {', '.join(dict.fromkeys(unprepared))}"
     past = dict(_records(store))
     history = History((record, folder) for folder, record in past.values())
-    older = _Older(store, past, set(stages))
+    older, under_way = _Older(store, past, set(stages)), {folder.name for folder in store.partial_folders()}
     planned_states = []
     for key, planned in stages.items():
         estimate = history.estimate(planned, machine_cpus, rates)
@@ -114,7 +112,7 @@ def states(
         if earlier is not None:
             reason = f"{earlier[1]['outcome']}: {earlier[1]['message']}"
             state = State.failed
-        elif (store.root / ".partial" / key).is_dir() and (who := store.held_by(key)):
+        elif key in under_way and (who := store.held_by(key)):
             state, reason = State.running, who
         else:
             reason = older.why(planned)
@@ -148,7 +146,7 @@ class _Older:
         """The changes since the newest such run; empty if none exists."""
         if self._index is None:
             self._index = dict(self._identities())
-        earlier = self._index.get(_identity(planned.spec.model_dump(mode="json"), planned.cell))
+        earlier = self._index.get(_identity(planned))
         if earlier is None:
             return ""
         reasons = differences(earlier[1], planned.spec, earlier[0])
@@ -160,30 +158,32 @@ class _Older:
         for folder, record in sorted(runs, key=lambda run: str(run[1].get("ended_at"))):
             try:
                 spec = read_json(folder / SPEC, below=folder)
-                cell = Cell.model_validate(record["cell"]) if record.get("cell") else None
-                yield _identity(spec, cell), (folder, spec)
+                yield _identity_of_record(record, spec), (folder, spec)
             except (OSError, ValueError, KeyError, TypeError):
                 continue
 
 
-def _identity(spec: Mapping[str, Any], cell: Cell | None) -> tuple[object, ...]:
+def _identity(planned: PlannedStage) -> tuple[object, ...]:
     """The purpose of a stage, without its settings."""
-    if cell is not None:
-        return (
-            "finetune", cell.method, cell.pretrain_dataset, cell.task, cell.protocol, str(cell.label_ratio), cell.pretrain_seed,
-            cell.finetune_seed, cell.budget, cell.profile,
-        )  # fmt: skip
+    if planned.cell is not None:
+        return _identity_of_cell(planned.cell)
+    spec = planned.spec
+    dataset = spec.data.dataset if spec.data is not None else None
+    return (spec.kind, spec.method, spec.stage, spec.task, dataset, spec.seed, spec.limits.budget, spec.profile)
+
+
+def _identity_of_record(record: Mapping[str, Any], spec: Mapping[str, Any]) -> tuple[object, ...]:
+    """The same of a run in a store."""
+    if record.get("cell"):
+        return _identity_of_cell(Cell.model_validate(record["cell"]))
     dataset = (spec["data"] or {}).get("dataset")
-    return (
-        spec["kind"],
-        spec["method"],
-        spec["stage"],
-        spec.get("task"),
-        dataset,
-        spec["seed"],
-        spec["limits"]["budget"],
-        spec["profile"],
-    )
+    names = (spec["kind"], spec["method"], spec["stage"], spec.get("task"), dataset)
+    return (*names, spec["seed"], spec["limits"]["budget"], spec["profile"])
+
+
+def _identity_of_cell(cell: Cell) -> tuple[object, ...]:
+    names = ("finetune", cell.method, cell.pretrain_dataset, cell.task, cell.protocol, str(cell.label_ratio))
+    return (*names, cell.pretrain_seed, cell.finetune_seed, cell.budget, cell.profile)
 
 
 def differences(old: Mapping[str, Any], new: StageSpec, folder: Path) -> list[str]:

@@ -11,6 +11,7 @@ from pretrain_bench.benchmarks.specs.method import Method
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.harness.contract.contamination import contamination_of
+from pretrain_bench.harness.contract.stage import Keys, StageSpec
 from pretrain_bench.harness.planning.applicable import NotApplicable
 from pretrain_bench.harness.planning.prepared_data import PreparedDataset
 from pretrain_bench.harness.planning.recipes import values_from_task
@@ -50,14 +51,12 @@ class Planner:
         self, specs: SuiteSpecs, names: Mapping[str, str], data: Mapping[str, PreparedDataset], machine: Machine
     ) -> None:
         self.specs, self.names, self.data, self.machine = specs, names, data, machine
-        self._pretrained: dict[tuple[object, ...], list[PlannedStage]] = {}
-        self._features: dict[tuple[object, ...], PlannedStage] = {}
+        # By purpose, then by pre-training seed: stages of one purpose differ in seed and parents only.
+        self._pretrained: dict[tuple[str, ...], dict[int, list[PlannedStage]]] = {}
+        self._features: dict[tuple[str, ...], dict[int, PlannedStage]] = {}
         self._finetuned: dict[tuple[str, ...], PlannedStage] = {}
-        self._keys: dict[int, str] = {}
-
-    def plan(self, cells: Iterable[Cell]) -> list[PlannedCell]:
-        """Every cell once, with its stages or the reason why it has none. Raises WrongUse for an invalid request."""
-        return [self.plan_cell(cell) for cell in self.distinct(cells)]
+        self._followed: dict[tuple[str, str], str] = {}
+        self._keys = Keys()
 
     def distinct(self, cells: Iterable[Cell]) -> Iterator[Cell]:
         """Each cell once, with the dataset that its pre-training reads: a stand-in, or none."""
@@ -68,7 +67,7 @@ class Planner:
                 continue  # a file is one pre-training
             needs_data = method.needs.data
             used = self.names[asked.pretrain_dataset] if needs_data else NO_DATASET
-            cell = asked if used == asked.pretrain_dataset else asked.model_copy(update={"pretrain_dataset": used})
+            cell = asked if used == asked.pretrain_dataset else asked.copy_with(pretrain_dataset=used)
             which = (
                 cell.method, used, cell.task, cell.protocol, str(cell.label_ratio), cell.pretrain_seed, cell.finetune_seed,
             )  # fmt: skip
@@ -94,22 +93,46 @@ class Planner:
         return [*self._pretrain(cell), *features, self._finetune(cell)]
 
     def _pretrain(self, cell: Cell) -> list[PlannedStage]:
-        specs = self.specs.of(cell)
-        followed = [values_from_task(specs.method, s, specs.profile, specs.task) for s in specs.method.stages]
-        which = (cell.method, cell.pretrain_dataset, cell.pretrain_seed, repr(followed))
-        if which not in self._pretrained:
-            source = self.data[cell.pretrain_dataset] if cell.pretrain_dataset != NO_DATASET else None
-            self._pretrained[which] = pretrain_stages(specs, source, cell.pretrain_seed, self.machine)
-        return self._pretrained[which]
+        of_seed = self._pretrained.setdefault((cell.method, cell.pretrain_dataset, self._values_from_task(cell)), {})
+        if (seed := cell.pretrain_seed) not in of_seed:
+            first, specs = next(iter(of_seed.values()), None), self.specs.of(cell)
+            if first is None or specs.method.checkpoints:  # each seed imports a file of its own
+                source = self.data[cell.pretrain_dataset] if cell.pretrain_dataset != NO_DATASET else None
+                of_seed[seed] = pretrain_stages(specs, source, seed, self.machine)
+            else:
+                of_seed[seed] = self._with_seed(first, seed)
+        return of_seed[seed]
+
+    def _values_from_task(self, cell: Cell) -> str:
+        """The fields of a pre-training that follow the task, as text."""
+        which = (cell.method, cell.task)
+        if which not in self._followed:
+            method, task, _, profile = self.specs.of(cell)
+            self._followed[which] = repr([values_from_task(method, s, profile, task) for s in method.stages])
+        return self._followed[which]
+
+    def _with_seed(self, first: list[PlannedStage], seed: int) -> list[PlannedStage]:
+        """A pre-training that differs from the `first` of its purpose in its seed only."""
+        stages: list[PlannedStage] = []
+        parents: dict[str, str] = {}
+        for stage in first:
+            spec = stage.spec.copy_with(seed=seed, parents=parents)
+            stages.append(stage._replace(spec=spec))
+            parents = {**parents, spec.stage: self._keys.of(spec)}
+        return stages
 
     def _features_of(self, cell: Cell) -> PlannedStage:
         """The features stage of a linear probe, which all shares of labelled scenes have in common."""
         last = self._pretrain(cell)[-1]
         labels = cell.label_ratio.model_copy(update={"percent": 100.0})
-        which = (cell.method, cell.pretrain_dataset, cell.task, str(labels), cell.pretrain_seed)
-        if which not in self._features:
-            self._features[which] = features_stage(cell, self.specs.of(cell), self._target(cell), self.machine, last)
-        return self._features[which]
+        of_seed = self._features.setdefault((cell.method, cell.pretrain_dataset, cell.task, str(labels)), {})
+        if (seed := cell.pretrain_seed) not in of_seed:
+            first = next(iter(of_seed.values()), None)
+            if first is None:
+                of_seed[seed] = features_stage(cell, self.specs.of(cell), self._target(cell), self.machine, last)
+            else:
+                of_seed[seed] = first._replace(spec=self._behind(first, last, seed))
+        return of_seed[seed]
 
     def _finetune(self, cell: Cell) -> PlannedStage:
         last = self._pretrain(cell)[-1]
@@ -119,15 +142,16 @@ class Planner:
             stage = finetune_stage(cell, self.specs.of(cell), self._target(cell), self.machine, last, features)
             seen = contamination_of(stage.spec, [s.spec for s in self._pretrain(cell)])
             self._finetuned[which] = stage._replace(contamination=seen)
-        first, parent = self._finetuned[which], features or last
-        # Cells that differ only in seeds differ in these two fields. Making a key is slow, so each is cached.
-        if id(parent) not in self._keys:
-            self._keys[id(parent)] = parent.spec.key
-        parents = {parent.spec.stage: self._keys[id(parent)]}
-        spec = first.spec.model_copy(update={"seed": cell.finetune_seed, "parents": parents})
-        if cell.label_ratio.official:  # the split has determined the hash of its file
+        first = self._finetuned[which]
+        spec = self._behind(first, features or last, cell.finetune_seed)
+        if cell.label_ratio.official:  # its file's hash is known since the split was made
             cell = cell.model_copy(update={"label_ratio": spec.label_ratio})
         return first._replace(spec=spec, cell=cell)
+
+    def _behind(self, first: PlannedStage, parent: PlannedStage, seed: int) -> StageSpec:
+        """The spec of the `first` stage of a purpose, with another parent and seed."""
+        parents = {parent.spec.stage: self._keys.of(parent.spec)}
+        return first.spec.copy_with(seed=seed, parents=parents)
 
     def _target(self, cell: Cell) -> PreparedDataset:
         return self.data[self.names[self.specs.tasks[cell.task].dataset]]

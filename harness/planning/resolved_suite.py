@@ -96,25 +96,32 @@ class ResolvedSuite(NamedTuple):
         names |= {asked: task.name for asked, task in self.tasks.items()}
         return cells_of(self.suite, self.budget, self.profile, names, self.filters)
 
-    def datasets(self) -> list[str]:
-        """Names of the datasets that the cells read, each once."""
+    def distinct_cells(self) -> list[Cell]:
+        """The cells, each once, with the dataset that its pre-training reads. Raises WrongUse where there is none."""
+        return list(self._planner({}).distinct(self.cells()))
+
+    def datasets(self, cells: Iterable[Cell]) -> list[str]:
+        """Names of the datasets that these distinct cells read, each once."""
         planner = self._planner({})
-        return list(dict.fromkeys(name for cell in planner.distinct(self.cells()) for name in planner.reads(cell)))
+        return list(dict.fromkeys(name for cell in cells for name in planner.reads(cell)))
 
     def prepare(self, strict: bool, progress: ProgressFor, say: Callable[[str], None]) -> list[PlannedCell]:
         """Prepare every dataset, then plan every cell. Raises WrongUse for an impossible request."""
-        data = {name: self.sources.prepare(name, strict, progress, say) for name in self.datasets()}
-        return self._planner(data).plan(self.cells())
+        cells = self.distinct_cells()
+        data = {name: self.sources.prepare(name, strict, progress, say) for name in self.datasets(cells)}
+        planner = self._planner(data)
+        return [planner.plan_cell(cell) for cell in cells]
 
     def plan_prepared(self) -> tuple[list[PlannedCell], list[WaitingCell]]:
         """Plan the cells whose data are prepared or that are n/a with any data, and list the others as waiting."""
-        specs = {name: self.sources.dataset(name) for name in self.datasets()}
+        cells = self.distinct_cells()
+        specs = {name: self.sources.dataset(name) for name in self.datasets(cells)}
         data = {name: prepared for name in specs if (prepared := self.sources.prepared(name)) is not None}
         planner = self._planner(data)
         unprepared = {name: self.sources.expected(name) for name in specs if name not in data}
         expecting = self._planner({**data, **{name: e for name, e in unprepared.items() if e is not None}})
         planned, waiting = [], []
-        for cell in planner.distinct(self.cells()):
+        for cell in cells:
             missing = tuple(name for name in planner.reads(cell) if name not in data)
             if not missing:
                 planned.append(planner.plan_cell(cell))
@@ -136,10 +143,11 @@ class ResolvedSuite(NamedTuple):
                 if method.needs.data:
                     check_needs(method, self.sources.dataset(self.names[name]))
 
-    def needs(self) -> list[dict[str, Any]]:
-        """Datasets and images that the cells need: `what`, `state`, `bytes` in the cache (None: unknown), and what to do."""
+    def needs(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
+        """Datasets and images that these distinct cells need: `what`, `state`, `bytes` in the cache (None: unknown), and what to
+        do."""
         rows = []
-        for name in self.datasets():
+        for name in self.datasets(cells):
             dataset = self.sources.dataset(name)
             held = self.sources.prepared(name)
             is_prepared, size = held is not None, self.sources.bytes_of(name, held)
@@ -347,12 +355,9 @@ def cells_of(
     if not cells:
         raise WrongUse(f"suite {suite.name!r} excludes all of its cells")
 
-    def named(cell: Cell) -> Cell:
-        fields = {axis: names.get(getattr(cell, axis), getattr(cell, axis)) for axis in ("method", "task")}
-        same = all(getattr(cell, axis) == name for axis, name in fields.items())
-        return cell if same else cell.model_copy(update=fields)
-
-    return [named(c) for c in cells]
+    if all(asked == name for asked, name in names.items()):
+        return cells
+    return [c.copy_with(method=names.get(c.method, c.method), task=names.get(c.task, c.task)) for c in cells]
 
 
 def budget_and_profile(suite: Suite) -> tuple[Budget, Profile]:

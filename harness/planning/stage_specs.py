@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from pretrain_bench.benchmarks.specs.recipes import Recipe, SemanticRecipe
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import DataError, WrongUse
 from pretrain_bench.benchmarks.support.files import readable
-from pretrain_bench.harness.contract.stage import FEATURES_STAGE, Limits, StageSpec
+from pretrain_bench.harness.contract.stage import FEATURES_STAGE, Limits, StageSpec, shared_values
 from pretrain_bench.harness.planning.applicable import (
     NotApplicable,
     check_applicable,
@@ -83,6 +84,10 @@ class PlannedStage(NamedTuple):
         recipe = self.spec.recipe or {}
         return self.title + "".join(f", {name} {recipe[name]}" for name in self.spec.from_task)
 
+    def shared_values(self) -> tuple[int, ...]:
+        """Identities of all values but seed, parents and cell; equal for copies as `shared_values` of the spec says."""
+        return (*shared_values(self.spec), self.cell is None, *map(id, _shared_fields(self)))
+
     @property
     def own_code(self) -> bool:
         """Whether the stage runs code from outside this project."""
@@ -107,6 +112,9 @@ class PlannedStage(NamedTuple):
     def method_folder(self) -> Path | None:
         """The folder of Python code from outside this project that the stage runs, if any."""
         return self.method.folder if self.spec.kind == "pretrain" and self.method.is_own_python else None
+
+
+_shared_fields = itemgetter(*(i for i, name in enumerate(PlannedStage._fields) if name not in ("spec", "cell")))
 
 
 class PlannedCell(NamedTuple):

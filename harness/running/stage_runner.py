@@ -23,6 +23,7 @@ from pretrain_bench.harness.running.layout import lay_out, with_users_paths
 from pretrain_bench.harness.running.scratch import kept_in, stage_root
 from pretrain_bench.harness.running.untrusted_text import clean_items, clean_metrics, fit_to_keep
 from pretrain_bench.harness.running.verdict import Evidence, Verdict, ended_early_unasked, judge, refusal
+from pretrain_bench.harness.store.hashes import hash_artifacts, hash_side_files
 from pretrain_bench.harness.store.provenance import provenance
 from pretrain_bench.harness.store.retention import pruned
 from pretrain_bench.harness.store.store import (
@@ -31,8 +32,6 @@ from pretrain_bench.harness.store.store import (
     CONFUSION,
     LOG,
     Store,
-    hash_artifacts,
-    hash_side_files,
     is_done,
 )
 

@@ -32,6 +32,10 @@ _URL = re.compile(r"^s3:/+(?P<place>[^/].*?)/*$")
 _LIST = re.compile(r"^runs/(?P<kind>\w+)/(?P<key>[0-9a-f]{20})/(?P<attempt>[0-9]{6})\.json$")
 
 
+Listing = dict[tuple[str, str], int]
+"""Kind and key of the runs in a bucket, with their last attempt."""
+
+
 class FileList(Spec):
     """The files of a run: path in its folder to sha256."""
 
@@ -46,9 +50,9 @@ class ObjectStore(NamedTuple):
     """An fsspec file system."""
     root: str
 
-    def lists(self) -> dict[tuple[str, str], int]:
+    def lists(self) -> Listing:
         """Kind and key of every run, with its last attempt; the listing is paged."""
-        last: dict[tuple[str, str], int] = {}
+        last: Listing = {}
         for name in self.files.find(f"{self.root}/runs"):
             if (match := _LIST.match(name.removeprefix(f"{self.root}/"))) and match["kind"] in KINDS:
                 run = (match["kind"], match["key"])
@@ -98,15 +102,17 @@ def connect(url: str) -> ObjectStore:
     return ObjectStore(url, files, root)
 
 
-def pull(store: ObjectStore, mirror: Path) -> None:
-    """Fetch the runs that a mirror lacks. Each is checked, made visible by one rename, and added to the mirror's chain.
+def pull(store: ObjectStore, mirror: Path) -> Listing:
+    """Fetch the runs that a mirror lacks, each checked and then visible by one rename, with a line in the mirror's chain. Returns
+    the runs of the bucket.
 
     Raises WrongUse for a damaged list or file, and EnvironmentCannot for an unreadable bucket.
     """
     local = Store(mirror)
     mirror.mkdir(parents=True, exist_ok=True)
     with _answering(store.url):
-        for (kind, key), attempt in store.lists().items():
+        listed = store.lists()
+        for (kind, key), attempt in listed.items():
             held = local.record(kind, key)
             if (held is not None and held.attempt >= attempt) or local.held_by(key):
                 continue
@@ -120,6 +126,7 @@ def pull(store: ObjectStore, mirror: Path) -> None:
                         f"s3://{store.list_of(kind, key, attempt)}: lists the files of {record.kind}/{record.key}"
                     )
                 local.admit(record)
+    return listed
 
 
 def _fetch(store: ObjectStore, name: str, folder: Path) -> None:
@@ -145,13 +152,12 @@ def _fetch(store: ObjectStore, name: str, folder: Path) -> None:
         Path(temporary).mkdir()  # for the end of the block
 
 
-def publish(store: ObjectStore, mirror: Path) -> int:
-    """Publish every finished run of a mirror that the bucket lacks; returns their number. Raises EnvironmentCannot."""
-    with _answering(store.url):
-        listed = store.lists()
-        fresh = [r for r in Store(mirror).records() if listed.get((r.kind, r.key), 0) < r.attempt]
-        for record in fresh:
-            publish_run(store, mirror, record)
+def publish(store: ObjectStore, mirror: Path, listed: Listing) -> int:
+    """Publish every finished run of a mirror that the bucket, whose runs are `listed`, lacks; returns how many. Raises
+    EnvironmentCannot."""
+    fresh = [r for r in Store(mirror).records() if listed.get((r.kind, r.key), 0) < r.attempt]
+    for record in fresh:
+        publish_run(store, mirror, record)
     return len(fresh)
 
 

@@ -48,14 +48,8 @@ class SpecReader:
             rest = to_json({**payload, **free})
             shared = self._known.get(rest)
             if shared is not None and folder.name in (h[:KEY_LENGTH] for h in hashes_as_written(payload)):
-                return ReadSpec(_with(shared.spec, seed, parents), shared)
+                return ReadSpec(shared.spec.copy_with(seed=seed, parents=parents), shared)
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             pass
         spec = read_spec(folder)  # this also reports errors in the file
         return ReadSpec(spec, self._known.setdefault(rest, SharedSpec(spec)))
-
-
-def _with(shared: StageSpec, seed: int, parents: dict[str, str]) -> StageSpec:
-    """A copy that shares all other values, and the set of set fields, with `shared`."""
-    values = {**shared.__dict__, "seed": seed, "parents": parents}
-    return StageSpec.model_construct(_fields_set=shared.model_fields_set, **values)

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -26,7 +25,6 @@ from pretrain_bench.benchmarks.support.files import (
     readable,
     remove_tree,
     replacing,
-    size_and_sha256,
     sync,
     sync_tree,
 )
@@ -35,7 +33,7 @@ from pretrain_bench.benchmarks.support.locks import exclusive, holder, owner_fil
 from pretrain_bench.harness.clusters.jobs import has_ended
 from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.contract.migrations import WrongHash, load_record
-from pretrain_bench.harness.contract.records import ArtifactEntry, Outcome, Record
+from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.contract.stage import Kind, StageSpec, key_of
 from pretrain_bench.harness.store import chain
 
@@ -384,31 +382,6 @@ def write_json(path: Path, data: object, durable: bool = False) -> None:
 def json_bytes(data: object) -> bytes:
     """Serialise the content of a JSON file of a store. Raises ValueError for NaN."""
     return (json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
-
-
-def hash_side_files(out: Path, log: Path, json_files: Mapping[str, object]) -> dict[str, ArtifactEntry]:
-    """Size and sha256 of the files that `Store.complete` puts beside a record: the events in `out`, the log, and non-empty
-    `json_files` (name to content)."""
-    entries = {}
-    for name, content in json_files.items():
-        if content:
-            written = json_bytes(content)
-            entries[name] = ArtifactEntry(bytes=len(written), sha256=hashlib.sha256(written).hexdigest())
-    for name, path in ((EVENTS_FILE, out / EVENTS_FILE), (LOG, log)):
-        if path.is_file():
-            size, digest = size_and_sha256(path)
-            entries[name] = ArtifactEntry(bytes=size, sha256=digest)
-    return entries
-
-
-def hash_artifacts(folder: Path) -> dict[str, ArtifactEntry]:
-    """Size and sha256 of every plain file below `folder`, by relative path; links are skipped."""
-    entries = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            size, digest = size_and_sha256(path)
-            entries[path.relative_to(folder).as_posix()] = ArtifactEntry(bytes=size, sha256=digest)
-    return entries
 
 
 def is_done(record: Record | None) -> bool:

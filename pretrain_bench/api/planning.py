@@ -72,9 +72,10 @@ class Plan(NamedTuple):
     def totals(self, retry: Retry = "infra") -> dict[str, Total]:
         """Totals of the remaining stages by method and for `all methods`, stages of waiting cells included."""
         left = to_run([*self.stages, *self.expected], retry == "failed")
-        methods = dict.fromkeys(stage.planned.spec.method for stage in left)
-        by_method = {m: Total.of(s for s in left if s.planned.spec.method == m) for m in methods}
-        return {**by_method, ALL_METHODS: Total.of(left)}
+        by_method: dict[str, list[StageState]] = {}
+        for stage in left:
+            by_method.setdefault(stage.planned.spec.method, []).append(stage)
+        return {**{m: Total.of(stages) for m, stages in by_method.items()}, ALL_METHODS: Total.of(left)}
 
     def simulate(self, cluster: str | ClusterShape, retry: Retry = "infra") -> Simulation:
         """How long a cluster of equal nodes, such as "nodes=16,gpus=8", would take for what is left to run, by the scheduler's
@@ -149,7 +150,8 @@ def plan(
     expected = states((PlannedCell(w.cell, w.stages) for w in waiting), store, threads, rates)
     names, listed = (resolved.suite, resolved.budget, resolved.profile), {s.key for s in known}
     expected = [s for s in expected if s.key not in listed]
-    return Plan(*names, planned, waiting, known, resolved.needs(), expected, rates)
+    needs = resolved.needs([*(one.cell for one in planned), *(one.cell for one in waiting)])
+    return Plan(*names, planned, waiting, known, needs, expected, rates)
 
 
 def title_of(cell: Cell) -> str:

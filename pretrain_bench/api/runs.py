@@ -15,6 +15,7 @@ from pretrain_bench.benchmarks.support.errors import BenchError, WrongUse
 from pretrain_bench.harness.contract.records import Record
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.store.spec_reader import SpecReader
 from pretrain_bench.harness.store.store import RECORD, Store, read_record, read_spec
 
 if TYPE_CHECKING:
@@ -165,10 +166,11 @@ def find_run(key: str, runs: Runs = "runs") -> Run:
 
 
 def _listed(store: Store) -> Iterator[ListedRun]:
+    specs = SpecReader()
     for record in store.records():
         cell = record.cell
         if cell is None:
-            seed, budget = _seed_and_budget(record, store)
+            seed, budget = _seed_and_budget(record, store, specs)
             yield ListedRun(record, f"{record.method}/{record.stage}", seed, None, None, None, budget)
             continue
         metric = _headline(record) if record.metrics else None
@@ -178,11 +180,11 @@ def _listed(store: Store) -> Iterator[ListedRun]:
         yield ListedRun(record, title_of(cell), None, metric, score, checkpoint, cell.budget)
 
 
-def _seed_and_budget(record: Record, store: Store) -> tuple[int | None, str | None]:
+def _seed_and_budget(record: Record, store: Store, specs: SpecReader) -> tuple[int | None, str | None]:
     """Seed and budget from a run's spec. Lists include runs with a damaged spec; showing such a run reports the
     damage."""
     try:
-        spec = store.spec(record.kind, record.key)
+        spec = specs.read(store.folder(record.kind, record.key)).spec
     except WrongUse:
         return None, None
     return spec.seed, spec.limits.budget

@@ -56,8 +56,7 @@ def working_store(runs: Runs) -> tuple[Store, Callable[[Record], None]]:
     if url is None:
         return folder_to_write(runs), lambda record: None
     bucket, mirror = connect(url), mirror_of(url)
-    pull(bucket, mirror)
-    publish(bucket, mirror)
+    publish(bucket, mirror, pull(bucket, mirror))
     return Store(mirror), lambda record: publish_run(bucket, mirror, record)
 
 

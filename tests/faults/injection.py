@@ -19,7 +19,8 @@ from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.audit.static import audit_files
 from pretrain_bench.harness.clusters.submissions import FOLDER
 from pretrain_bench.harness.store import chain
-from pretrain_bench.harness.store.store import Store, hash_artifacts
+from pretrain_bench.harness.store.hashes import hash_artifacts
+from pretrain_bench.harness.store.store import Store
 
 REPOSITORY = Path(__file__).parent.parent.parent
 STAGES = 30

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
+import functools
 import os
 import random
 import re
@@ -21,7 +21,7 @@ import psutil
 
 from pretrain_bench.harness.store.store import Store
 from tests.faults.injection import check_whole
-from tests.harness.clusters.two_nodes import START, TwoNodes
+from tests.harness.clusters.two_nodes import START, TwoNodes, output_of
 from tests.verification.faults import rooms
 from tests.verification.report import write_report
 
@@ -32,11 +32,9 @@ VICTIMS = ("worker", "slurmd-n1", "slurmd-n2", "driver", "slurmctld")
 SLEEP = "0.1"
 
 
-def finished(process: subprocess.Popen[str], seconds: float = 3000) -> float:
-    """Wait for a driver, and return the seconds from its first submission to the last end."""
-    out, error = process.communicate(timeout=seconds)
-    assert process.returncode == 0, error
-    return float(out.split()[-1])
+def finished(driver: subprocess.Popen[str]) -> float:
+    """Wait for a driver; returns its seconds from the first submission to the last end."""
+    return float(output_of(driver, seconds=3000)[0].split()[-1])
 
 
 def slept(runs: Path) -> float:
@@ -92,17 +90,8 @@ def kills(cluster: TwoNodes, scratch: Path, s3dis: Path, times: int) -> dict[str
         driver = cluster.suite(runs, s3dis, 1, "time=60", BENCH_TEST_SLEEP="2")
         cluster.wait_for_a_worker()
         time.sleep(8 * chance.random())
-        if whom == "worker":
-            for process in cluster.workers()[:1]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-        elif whom == "driver":
-            driver.kill()
-            driver.communicate()
-            driver = cluster.suite(runs, s3dis, 1, "time=60")
-        else:
-            cluster.restart(whom)
-        finished(driver)
+        again = functools.partial(cluster.suite, runs, s3dis, 1, "time=60")
+        finished(cluster.kill(whom, driver, again))
         check_whole(runs, STAGES_A_SEED)
         attempts.update(record.attempt for record in Store(runs).records())
         done[whom] += 1

@@ -103,6 +103,7 @@ PUBLISHING = (
     "benchmarks.support.locks",
     "benchmarks.support.ownership",
     "harness.store.chain",
+    "harness.store.hashes",
     "harness.store.store",
 )
 """The modules that make a finished run visible."""
@@ -142,6 +143,7 @@ CODE: dict[str, tuple[str, ...]] = {
         "harness.running.scheduler",
         "harness.running.stage_runner",
         "harness.store.chain",
+        "harness.store.hashes",
         "harness.store.store",
         "methods.training.checkpoint",
     ),

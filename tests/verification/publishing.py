@@ -11,13 +11,12 @@ from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.contract.stage import StageSpec
 from pretrain_bench.harness.store import chain
+from pretrain_bench.harness.store.hashes import hash_artifacts, hash_side_files
 from pretrain_bench.harness.store.store import (
     ATTEMPTS,
     LOG,
     RECORD,
     Store,
-    hash_artifacts,
-    hash_side_files,
     is_done,
     read_record,
 )

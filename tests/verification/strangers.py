@@ -24,6 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 import pretrain_bench as pb
 from pretrain_bench.api.configuration import Configuration
 from pretrain_bench.benchmarks.specs.budget import Budget
@@ -35,7 +37,7 @@ from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
 from pretrain_bench.harness.planning.catalog import available
 from pretrain_bench.harness.store.store import Store
-from tests.conftest import run_here
+from tests.conftest import leave_pictures_empty, run_here
 from tests.harness.store.bundles import members
 from tests.verification.report import write_report
 from tests.verification.stranger_mutations import mutate_bundle, mutate_store, mutate_yaml
@@ -184,24 +186,6 @@ def _reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-@contextlib.contextmanager
-def undrawn() -> Iterator[None]:
-    """Reports write empty files instead of pictures: figures are drawn from tables, never from a store's files."""
-    from pretrain_bench.reports import build
-    from pretrain_bench.reports.figures.pool import FigurePool
-
-    def leave_empty(drawing: Any) -> None:
-        for suffix in (".png", ".svg", ".pdf"):
-            drawing.stem.with_suffix(suffix).write_bytes(b"")
-
-    real = build.figure_pool
-    build.figure_pool = lambda: contextlib.nullcontext(FigurePool(leave_empty, lambda: None))
-    try:
-        yield
-    finally:
-        build.figure_pool = real
-
-
 def read_store(runs: Path, folder: Path, judge: Judge, number: int = 0) -> None:
     """Run all commands that read a folder of runs, then those that clean it. Every tenth input runs all commands, the others those that
     take less time."""
@@ -270,7 +254,9 @@ def run_inputs(numbers: range, scratch: Path) -> tuple[Judge, dict[int, str]]:
     os.environ["BENCH_CACHE"] = str(scratch / "cache")
     honest, problems = make_honest(scratch), dict[int, str]()
     judge = Judge()
-    with undrawn():
+    # Figures are drawn from the tables, never from a store's files.
+    with pytest.MonkeyPatch.context() as patch:
+        leave_pictures_empty(patch)
         (scratch / "warm").mkdir()
         shutil.copytree(honest.runs, scratch / "warm/runs")
         read_store(scratch / "warm/runs", scratch / "warm", judge)  # imports; and the honest store must be accepted

@@ -14,19 +14,22 @@ from pathlib import Path
 import pytest
 
 from pretrain_bench.benchmarks.specs.cell import Cell
+from pretrain_bench.benchmarks.support import foreign_files
+from pretrain_bench.harness.audit import split, static, tables
 from pretrain_bench.harness.audit.findings import Tally
 from pretrain_bench.harness.audit.rerun import _compare_metrics
 from pretrain_bench.harness.audit.runs import AuditedRun
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.executors.local import LocalExecutor
 from pretrain_bench.harness.store.spec_reader import SharedSpec
+from pretrain_bench.harness.store.store import CODE, RECORD, Store, write_json
 from tests.conftest import NANO, Bench, bench_command, unboxed
 from tests.faults.in_process import run_with
 from tests.harness.audit.cheats import section
 from tests.harness.audit.conftest import planned_cells
 from tests.harness.audit.edits import edit_record, edit_spec, edit_split, folder_of, reseal
 from tests.harness.store.bundles import members, repack
-from tests.reports.stores import stage
+from tests.reports.stores import add, stage
 
 DOCS = Path(__file__).parent.parent.parent.parent / "docs/audit.md"
 
@@ -466,3 +469,33 @@ def test_wrong_use(honest: Path, bench: Bench, tmp_path: Path) -> None:
     assert "no run in" in bench("audit", "--rerun", "zzzz", "--runs", str(honest), code=2).stderr
     refused = bench("clean", "--keep", "some", "--runs", str(honest), code=2).stderr
     assert "'some' is not one of 'none', 'final'" in unboxed(refused)
+
+
+def test_what_runs_share_is_judged_once_and_a_file_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store may hold 50,000 runs of a few hundred specs."""
+    store = Store(tmp_path / "runs")
+    for seed in range(3):
+        add(store, "csc", 0.5, finetune_seed=seed)
+    for record in list(store.records()):
+        folder = store.folder(record.kind, record.key)
+        write_json(folder / CODE, {"module": "0" * 64})
+        (folder / "attempts/1").mkdir(parents=True)
+        shutil.copy(folder / RECORD, folder / "attempts/1")
+    read, judged = list[Path](), list[object]()
+    read_plain, of_test_scenes = foreign_files.read_plain, split._of_test_scenes
+
+    def counted(path: Path, *arguments: object, **options: object) -> bytes:
+        read.append(Path(path))
+        return read_plain(path, *arguments, **options)  # type: ignore[arg-type]
+
+    for module in (foreign_files, tables, static):
+        monkeypatch.setattr(module, "read_plain", counted)
+    monkeypatch.setattr(split, "_of_test_scenes", lambda *a: [judged.append(a), *of_test_scenes(*a)][1:])
+    tally = Tally()
+    runs = static.audit_files(store, tally)
+    assert len(runs) == 4 and len(judged) == 1, "three fine-tunings share a spec"
+    assert sum(path.name == "pruned.json" for path in read) == 4
+    assert len({id(tables.code_list(run)) for run in runs.values()}) == 1, "one list of code in memory"
+    assert tally.held["every attempt is kept"] == 8 and not [f for f in tally.findings if "attempt" in f.check]

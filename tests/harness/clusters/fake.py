@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
-from pretrain_bench.harness.clusters.base import Ended, Interrupted, JobState, ReadyStage
+from pretrain_bench.harness.clusters.base import Ended, Interrupted, JobState, Place, ReadyStage
 from pretrain_bench.harness.clusters.ticket import ExecutorChoice, Ticket, job_of, ticket_of
 from pretrain_bench.harness.clusters.worker import EndNote, run_tickets
 from pretrain_bench.harness.executors.base import Stop
@@ -83,6 +83,7 @@ class FakeCluster:
             thread.join()
 
 
-def run_on(place: FakeCluster, store: Store, cells: list[PlannedCell], **options: object) -> list[StageReport]:
+def run_on(place: Place, store: Store, cells: list[PlannedCell], **options: object) -> list[StageReport]:
+    """Run the stages of cells in a place, with the options of `run_in`; the driver has an executor of sleeping stages."""
     runner = StageRunner(store, SleepingInProcess(), Silent(), RunOptions())
     return run_in(place, stages_of(cells), runner, **options)  # type: ignore[arg-type]

@@ -8,12 +8,10 @@ from pathlib import Path
 from pretrain_bench.benchmarks.support.errors import BenchError
 from pretrain_bench.harness.clusters.ray_cluster import RayCluster
 from pretrain_bench.harness.clusters.ticket import ExecutorChoice, job_of
-from pretrain_bench.harness.running.display import Silent
-from pretrain_bench.harness.running.scheduler import run_in, stages_of
-from pretrain_bench.harness.running.stage_runner import RunOptions, StageReport, StageRunner
+from pretrain_bench.harness.running.stage_runner import RunOptions, StageReport
 from pretrain_bench.harness.store.store import Store
-from tests.faults.in_process import SleepingInProcess
 from tests.faults.suite import SLEEPER, planned
+from tests.harness.clusters.fake import run_on
 
 
 def run_on_ray(runs: Path, s3dis: str, address: str) -> list[StageReport]:
@@ -21,8 +19,7 @@ def run_on_ray(runs: Path, s3dis: str, address: str) -> list[StageReport]:
     store = Store(runs)
     store.check_writable()
     place = RayCluster(store, job_of(store, ExecutorChoice(name="local", command=SLEEPER), RunOptions()), address)
-    runner = StageRunner(store, SleepingInProcess(), Silent(), RunOptions())
-    return run_in(place, stages_of(planned(s3dis, seeds=1)), runner)
+    return run_on(place, store, planned(s3dis, seeds=1))
 
 
 if __name__ == "__main__":

@@ -21,12 +21,10 @@ from pretrain_bench.harness.clusters.ticket import job_of
 from pretrain_bench.harness.clusters.worker import run_files
 from pretrain_bench.harness.executors.base import Stop
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
-from pretrain_bench.harness.running.display import Silent
-from pretrain_bench.harness.running.scheduler import run_in, stages_of
-from pretrain_bench.harness.running.stage_runner import RunOptions, StageReport, StageRunner
+from pretrain_bench.harness.running.scheduler import stages_of
+from pretrain_bench.harness.running.stage_runner import RunOptions, StageReport
 from pretrain_bench.harness.store.store import Store
-from tests.faults.in_process import SleepingInProcess
-from tests.harness.clusters.fake import SLEEPING
+from tests.harness.clusters.fake import SLEEPING, run_on
 
 
 class SlurmHere:
@@ -88,9 +86,7 @@ def place_on(store: Store, options: dict[str, str] | None = None, limit: int | N
 
 
 def run(place: slurm.Slurm, cells: list[PlannedCell], seconds: float = 1.0) -> list[StageReport]:
-    runner = StageRunner(place.store, SleepingInProcess(), Silent(), RunOptions())
-    estimates = {s.spec.key: seconds for s in stages_of(cells)}
-    return run_in(place, stages_of(cells), runner, seconds=estimates)
+    return run_on(place, place.store, cells, seconds={s.spec.key: seconds for s in stages_of(cells)})
 
 
 def kept(store: Store) -> list[Submission]:

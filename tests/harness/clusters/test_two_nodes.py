@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from pretrain_bench.harness.store.store import Store
 from tests.conftest import NANO, Bench
 from tests.faults.injection import check_whole
-from tests.harness.clusters.two_nodes import SECONDS, TwoNodes, two_nodes
+from tests.harness.clusters.two_nodes import SECONDS, TwoNodes, output_of, two_nodes
 
 __all__ = ["two_nodes"]
 pytestmark = [pytest.mark.slow]
@@ -40,12 +38,6 @@ def results(runs: Path) -> dict[str, dict[str, Any]]:
         }
         records[record.key] = {n: v for n, v in fields.items() if n not in ELSEWHERE} | {"ledger": ledger}
     return records
-
-
-def end(process: Any, code: int = 0) -> str:
-    out, error = process.communicate(timeout=SECONDS)
-    assert process.returncode == code, error
-    return str(out + error)
 
 
 def test_real_stages_give_the_bits_of_a_local_run_and_status_and_doctor_name_the_jobs(
@@ -78,18 +70,10 @@ def test_real_stages_give_the_bits_of_a_local_run_and_status_and_doctor_name_the
 @pytest.mark.parametrize("whom", ["worker", "slurmd-n1", "driver", "slurmctld"])
 def test_kills_lose_and_duplicate_nothing(two_nodes: TwoNodes, s3dis_root: Path, tmp_path: Path, whom: str) -> None:
     driver = two_nodes.suite(tmp_path, s3dis_root, 1, "pack=0,time=10", BENCH_TEST_SLEEP="4")
-    worker = two_nodes.wait_for_a_worker()
+    two_nodes.wait_for_a_worker()
     time.sleep(2)
-    if whom == "worker":
-        with contextlib.suppress(psutil.NoSuchProcess):
-            worker.kill()
-    elif whom == "driver":
-        driver.kill()
-        driver.communicate()
-        driver = two_nodes.suite(tmp_path, s3dis_root, 1, "pack=0,time=10")
-    else:
-        two_nodes.restart(whom)
-    end(driver)
+    driver = two_nodes.kill(whom, driver, lambda: two_nodes.suite(tmp_path, s3dis_root, 1, "pack=0,time=10"))
+    output_of(driver)
     check_whole(tmp_path, STAGES)
     assert all(record.attempt == 1 for record in Store(tmp_path).records())
 
@@ -97,15 +81,15 @@ def test_kills_lose_and_duplicate_nothing(two_nodes: TwoNodes, s3dis_root: Path,
 def test_two_drivers_on_one_store_run_each_stage_once(two_nodes: TwoNodes, s3dis_root: Path, tmp_path: Path) -> None:
     drivers = [two_nodes.suite(tmp_path, s3dis_root, 1, "time=10") for _ in range(2)]
     for driver in drivers:
-        end(driver)
+        output_of(driver)
     check_whole(tmp_path, STAGES)
     assert all(record.attempt == 1 for record in Store(tmp_path).records())
 
 
 def test_refusals_are_clear(two_nodes: TwoNodes, s3dis_root: Path, tmp_path: Path) -> None:
-    refused = end(two_nodes.suite(tmp_path, s3dis_root, 1, "partition=moon"), code=2)
+    refused = "".join(output_of(two_nodes.suite(tmp_path, s3dis_root, 1, "partition=moon"), code=2))
     assert "--slurm: sbatch refused the job" in refused and "partition" in refused and "`sinfo` lists" in refused
     waiting = {"BENCH_TEST_EXECUTOR": "tests.faults.in_process:WaitingForASignal"}
-    short = end(two_nodes.suite(tmp_path, s3dis_root, 1, "time=1,grace=60", **waiting), code=3)
+    short = "".join(output_of(two_nodes.suite(tmp_path, s3dis_root, 1, "time=1,grace=60", **waiting), code=3))
     assert "was stopped at step 0, by its time limit or by preemption; a longer limit may help (--slurm time=" in short
     assert not list(Store(tmp_path).records())

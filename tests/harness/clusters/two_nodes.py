@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -20,6 +20,13 @@ from tests.faults.suite import REPOSITORY
 
 START = SHARED / "tools/start-slurm.sh"
 SECONDS = 400
+
+
+def output_of(driver: subprocess.Popen[str], code: int = 0, seconds: float = SECONDS) -> tuple[str, str]:
+    """What a driver has printed on stdout and stderr, once it has ended with this exit code."""
+    out, error = driver.communicate(timeout=seconds)
+    assert driver.returncode == code, error
+    return out, error
 
 
 class TwoNodes:
@@ -38,6 +45,21 @@ class TwoNodes:
         return subprocess.Popen(
             command, cwd=REPOSITORY, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
+
+    def kill(
+        self, whom: str, driver: subprocess.Popen[str], again: Callable[[], subprocess.Popen[str]]
+    ) -> subprocess.Popen[str]:
+        """Kill a worker, the driver (and start it `again`), or a daemon (and start that again); returns the driver that is left."""
+        if whom == "driver":
+            driver.kill()
+            driver.communicate()
+            return again()
+        if whom != "worker":
+            self.restart(whom)
+        for process in self.workers()[:1] if whom == "worker" else []:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        return driver
 
     def workers(self) -> list[psutil.Process]:
         """The processes of jobs that are running stages."""

@@ -15,10 +15,13 @@ from pretrain_bench.benchmarks.specs.probes import DecoderProbe, Probes
 from pretrain_bench.benchmarks.specs.profile import Profile
 from pretrain_bench.benchmarks.specs.task import Task
 from pretrain_bench.benchmarks.support.errors import WrongUse
-from pretrain_bench.harness.contract.stage import StageSpec
+from pretrain_bench.harness.contract import stage as contract_stage
+from pretrain_bench.harness.contract.stage import Keys, StageSpec
 from pretrain_bench.harness.planning import code_digest
+from pretrain_bench.harness.planning import planner as planner_module
 from pretrain_bench.harness.planning import stage_specs as graph
 from pretrain_bench.harness.planning.catalog import find
+from pretrain_bench.harness.planning.estimate import History
 from pretrain_bench.harness.planning.planner import Planner, SuiteSpecs, stages_of
 from pretrain_bench.harness.planning.prepared_data import DataSources, PreparedDataset
 from pretrain_bench.harness.planning.stage_data import pretrain_scenes, used_scenes
@@ -148,7 +151,7 @@ def test_a_planner_makes_one_supervised_pretraining_a_voxel_size(prepared) -> No
     data = {"s3dis": prepared["s3dis"], "elsewhere": labelled_elsewhere(prepared)}
     planner = Planner(suite, {name: name for name in data}, data, MACHINE)
     cells = [cell(method="supervised", pretrain_dataset="elsewhere", task=task) for task in tasks]
-    first = {c.cell.task: c.stages[0] for c in planner.plan(cells)}
+    first = {c.task: planner.plan_cell(c).stages[0] for c in cells}
     assert first["s3dis-sem"] is first["s3dis-inst"] and first["coarse"].spec.key != first["s3dis-sem"].spec.key
     assert {t: s.long_title for t, s in first.items()} == {
         t: f"supervised/semantic, voxel_metres {v}" for t, v in tasks.items()
@@ -157,6 +160,45 @@ def test_a_planner_makes_one_supervised_pretraining_a_voxel_size(prepared) -> No
     assert digest_of([first["coarse"].spec]) == digest_of([first["s3dis-sem"].spec]), "one row of a report"
     changed = first["coarse"].spec.model_copy(update={"recipe": {**(first["coarse"].spec.recipe or {}), "batch": 4}})
     assert digest_of([changed]) != digest_of([first["coarse"].spec])
+
+
+def test_seeds_are_planned_as_copies_of_one_stage_of_their_purpose(prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suite of 200,000 seeds validates each purpose once; every spec and key is that of a cell planned alone."""
+    task, smoke = find(Task, "s3dis-sem"), find(Profile, "smoke")
+    suite = SuiteSpecs({"csc": find(Method, "csc")}, {task.name: task}, find(Budget, "smoke"), smoke)
+    cells = [
+        cell(method="csc", protocol=protocol, pretrain_seed=one, finetune_seed=two)
+        for protocol in ("finetune", "linear")
+        for one in range(3)
+        for two in range(2)
+    ]
+    alone = [[s.spec for s in stages_of(c, suite.of(c), prepared, MACHINE)] for c in cells]
+    made: list[str] = []
+    for name in ("pretrain_stages", "features_stage", "finetune_stage"):
+        counted = getattr(planner_module, name)
+        monkeypatch.setattr(planner_module, name, lambda *a, n=name, f=counted: [made.append(n), f(*a)][1])
+    texts: list[StageSpec] = []
+    counted_texts = contract_stage._texts_around
+    monkeypatch.setattr(contract_stage, "_texts_around", lambda spec: [texts.append(spec), counted_texts(spec)][1])
+    planner = Planner(suite, {name: name for name in prepared}, prepared, MACHINE)
+    planned = [planner.plan_cell(c) for c in cells]
+    assert [[s.spec for s in p.stages] for p in planned] == alone
+    keys = Keys()
+    assert all(keys.of(s.spec) == s.spec.key for p in planned for s in p.stages)
+    assert made == ["pretrain_stages", "finetune_stage", "features_stage", "finetune_stage"]
+    assert len(texts) == len(planner._keys._texts) + 4, "one text for each purpose, whatever the seeds"
+    history = History([])
+    estimates = [history.estimate(s, 2) for p in planned for s in p.stages]
+    assert len(history._estimates) == 4 and estimates == [History([]).estimate(s, 2) for p in planned for s in p.stages]
+
+
+def test_a_key_made_from_shared_text_is_the_key(prepared) -> None:
+    spec = chain(prepared)[1]
+    odd = spec.model_copy(update={"recipe": {"seed": None, "parents": None, "text": '"seed":null'}})
+    keys = Keys()
+    for one in (spec, odd):
+        copies = [one.copy_with(seed=seed, parents={"b": f"{seed}", "a": "ü"}) for seed in (0, 2**64 - 1)]
+        assert [keys.of(c) for c in copies] == [c.key for c in copies]
 
 
 def test_scratch_is_the_same_for_every_pretraining_dataset(prepared) -> None:

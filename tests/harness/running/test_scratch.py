@@ -15,7 +15,8 @@ from pretrain_bench.harness.running import scratch
 from pretrain_bench.harness.running.capacity import demand
 from pretrain_bench.harness.running.display import Silent
 from pretrain_bench.harness.running.stage_runner import Cancelled, RunOptions, StageJob, StageRunner
-from pretrain_bench.harness.store.store import Store, hash_artifacts
+from pretrain_bench.harness.store.hashes import hash_artifacts
+from pretrain_bench.harness.store.store import Store
 from tests.faults.in_process import SleepingInProcess
 from tests.harness.running.sleeping import CAPACITY
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import tarfile
 from hashlib import sha256
@@ -155,6 +156,27 @@ def test_a_hostile_member_is_refused(entry: tarfile.TarInfo, problem: str, tmp_p
     with pytest.raises(WrongUse, match=problem):
         open_store(archive)
     assert not list((own_cache / "bundles").iterdir()) and not (tmp_path / "outside").exists()
+
+
+@pytest.mark.parametrize(
+    "name", [".", "./", "..", "a/..", "finetune/..", "finetune/.", "", "/", "finetune/x/", "finetune//x"]
+)
+def test_a_member_without_a_plain_name_is_refused(name: str, tmp_path: Path, own_cache: Path) -> None:
+    (tmp_path / "canary").write_text("untouched")
+    before = sorted((p, p.stat().st_mtime_ns) for p in tmp_path.iterdir())
+    for kind, problem in (
+        (tarfile.REGTYPE, "is not the name of a file in a store"),
+        (tarfile.DIRTYPE, "is not a plain file"),
+    ):
+        archive = repack(tmp_path / "bad.tar.zst", {"finetune/key/x": b"x"}, [member(name, kind)])
+        read = name.rstrip("/") if kind == tarfile.DIRTYPE else name
+        with pytest.raises(WrongUse, match=re.escape(f"{archive}: {read!r} {problem}")):
+            open_store(archive)
+        archive.unlink()
+    own_cache.rename(tmp_path / "emptied")
+    assert not list((tmp_path / "emptied/bundles").iterdir())
+    shutil.rmtree(tmp_path / "emptied")
+    assert sorted((p, p.stat().st_mtime_ns) for p in tmp_path.iterdir()) == before
 
 
 def test_archives_that_unpack_to_too_much_are_refused(tmp_path: Path) -> None:

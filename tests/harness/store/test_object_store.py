@@ -12,10 +12,13 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
+import fsspec
 import pytest
 
 import pretrain_bench as pb
+from pretrain_bench.api import stores
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.files import size_and_sha256
 from pretrain_bench.harness.planning.stage_specs import PlannedCell
@@ -104,11 +107,22 @@ def test_commands_that_write_elsewhere_refuse_a_bucket_and_the_extra_is_named(
         pb.open_runs("s3://bucket/runs")
 
 
+def test_a_command_lists_a_bucket_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("botocore", "botocore.exceptions"):  # boto comes with the extra only
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(BotoCoreError=OSError, ClientError=OSError))
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    bucket, listed = ObjectStore("s3://b/p", fsspec.filesystem("memory"), "/b/p"), list[str]()
+    monkeypatch.setattr(stores, "connect", lambda url: bucket)
+    monkeypatch.setattr(ObjectStore, "lists", lambda self: [listed.append(self.url), {}][1])
+    store, _ = stores.working_store("s3://b/p")
+    assert store.root == mirror_of("s3://b/p") and listed == ["s3://b/p"]
+
+
 @needs_moto
 @pytest.mark.slow
 def test_what_was_published_is_read_back_bit_for_bit(url: str, finished: Path, tmp_path: Path) -> None:
     bucket = connect(url)
-    assert publish(bucket, finished) == 4 and publish(bucket, finished) == 0
+    assert publish(bucket, finished, bucket.lists()) == 4 and publish(bucket, finished, bucket.lists()) == 0
     names = [name.removeprefix(f"{bucket.root}/") for name in bucket.files.find(bucket.root)]
     objects = {name.removeprefix("objects/") for name in names if name.startswith("objects/")}
     assert objects == set(contents(finished).values()) and len(names) == len(objects) + 4, "more than one page"
@@ -155,7 +169,7 @@ def test_a_run_is_visible_with_its_list_only_and_the_first_list_counts(
 @pytest.mark.slow
 def test_damage_is_named_and_leaves_no_run(url: str, finished: Path, tmp_path: Path) -> None:
     bucket = connect(url)
-    publish(bucket, finished)
+    publish(bucket, finished, {})
     record = next(Store(finished).records())
     name = bucket.list_of(record.kind, record.key, record.attempt)
     files = json.loads(bucket.files.cat_file(name))["files"]

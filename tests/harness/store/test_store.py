@@ -20,8 +20,9 @@ from pretrain_bench.benchmarks.support.locks import host
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.contract.stage import StageSpec, canonical_json, key_of
 from pretrain_bench.harness.store import chain
+from pretrain_bench.harness.store.hashes import hash_artifacts
 from pretrain_bench.harness.store.provenance import provenance
-from pretrain_bench.harness.store.store import Store, hash_artifacts, read_record, read_spec, write_json
+from pretrain_bench.harness.store.store import Store, read_record, read_spec, write_json
 
 
 def spec(seed: int = 0) -> StageSpec:
