@@ -49,7 +49,7 @@ def test_half_written_events_of_a_running_stage_are_curves_marked_as_running(tmp
     half = step(30, 0.5)
     start = json.dumps({"event": "start", "total_steps": 40}) + "\n"
     events.write_text(start + step(10, 2.0) + step(20, 1.0) + evaluation(20, 0.25) + half[:30])
-    assert live.read() == [], "nobody runs it"
+    assert live.read() == [], "no process runs it"
     with store.lock(key_of(events), print):
         (running,) = live.read()
         assert running.title == "ours -> s3dis-sem at 100%, seed ?/3"

@@ -39,7 +39,7 @@ class ForkedStage:
 
     def __init__(self, warm: WarmPython, pid: int) -> None:
         self.pid = pid
-        self.returncode: int | None = None
+        self.returncode: int | Any = None
         self._warm = warm
 
     def poll(self) -> int | None:

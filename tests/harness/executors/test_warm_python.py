@@ -96,7 +96,7 @@ def test_signals_reach_the_stage_and_end_it_alone(probe: dict[str, str], tmp_pat
 
 
 def test_a_stage_dies_with_the_process_that_forked_it(probe: dict[str, str], tmp_path: Path) -> None:
-    """As where the kernel kills that process for want of memory."""
+    """As where the kernel kills that process for lack of memory."""
     warm = WarmPython.take(probe)
     stage = fork(probe, tmp_path, "sleeps", warm=warm)
     until(lambda: (tmp_path / "log.txt").exists() and (tmp_path / "log.txt").read_text() == "begun\n")

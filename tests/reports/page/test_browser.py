@@ -426,7 +426,7 @@ def test_a_served_page_shows_the_curves_of_running_stages(browser: Any, tmp_path
     events = lay_out(store)
     report = build_report(store, tmp_path / "out", live=True).files["page"]
     browser.get(report.as_uri())
-    assert "Waiting for the server" in browser.find_element("id", "running").text, "a page from a file asks nobody"
+    assert "Waiting for the server" in browser.find_element("id", "running").text, "a page from a file asks no server"
     begun = step(10, 2.0) + step(20, 1.5) + evaluation(20, 0.25)
     events.write_text(begun + step(30, 1.0)[:40])
     points = "return [...document.querySelectorAll('#running .plot')].map(p => p.data[p.data.length - 1].y)"
