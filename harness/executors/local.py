@@ -28,6 +28,7 @@ from pretrain_bench.harness.executors.warm_python import ForkedStage, WarmPython
 from pretrain_bench.harness.planning.code_digest import package_folder
 
 STAGE_MODULE = "pretrain_bench.methods.stage"
+STAGE_COMMAND = (sys.executable, "-m", STAGE_MODULE)
 CAN_FORK = hasattr(os, "pidfd_open")
 CANCELLED = Execution(
     -signal.SIGINT,
@@ -51,7 +52,7 @@ class LocalExecutor:
         "pids",
     )
 
-    def __init__(self, command: Sequence[str] = (sys.executable, "-m", STAGE_MODULE)) -> None:
+    def __init__(self, command: Sequence[str] = STAGE_COMMAND) -> None:
         self.command = tuple(command)
 
     def run(self, launch: StageLaunch) -> Execution:
@@ -61,7 +62,7 @@ class LocalExecutor:
         environment = stage_environment(launch.allocation.gpus)
         process: subprocess.Popen[bytes] | ForkedStage | None = None
         with launch.log.open("ab") as output:
-            if self.command[1:] == ("-m", STAGE_MODULE) and CAN_FORK:
+            if self.command == STAGE_COMMAND and CAN_FORK:
                 try:
                     process = fork_stage([STAGE_MODULE, *arguments], environment, launch, output)
                 except KeyboardInterrupt:

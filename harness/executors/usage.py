@@ -18,7 +18,9 @@ class TreeSampler:
     """Samples a process and its descendants. CPU time of processes that end between two samples may be missed."""
 
     def __init__(self, pid: int) -> None:
-        self._root = psutil.Process(pid)
+        self._root: psutil.Process | None = None
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that ended at once leaves nothing to sample
+            self._root = psutil.Process(pid)
         self._cpu: dict[int, float] = {}
         self._written: dict[int, int] = {}
         self.memory_bytes = 0
@@ -53,7 +55,7 @@ class TreeSampler:
 
     def _tree(self) -> list[psutil.Process]:
         try:
-            return [self._root, *self._root.children(recursive=True)]
+            return [self._root, *self._root.children(recursive=True)] if self._root else []
         except psutil.Error:
             return []
 

@@ -1,8 +1,8 @@
-"""A Python process that has imported torch and forks one stage at a time: a stage spares the seconds of that import.
+"""A Python process that has imported torch and forks one stage at a time, which saves each stage the seconds of that import.
 
-Each stage is a process of its own, with its own session, limits, output and working folder, as if started by
-`python -m MODULE`. The process that waits imports other people's packages only: a stage reads this project's code as it is when
-the stage starts. Linux only. This file runs as a script too, so it imports the standard library alone.
+Each stage is a separate process with its own session, limits, output and working folder, as if started by `python -m MODULE`. The
+waiting process imports only third-party packages, so a stage reads this project's code as it is when the stage starts. Linux
+only. This file also runs as a script, so it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,9 +28,17 @@ from typing import Any, BinaryIO
 
 PRELOADED = ("torch", "numpy", "pydantic", "yaml")
 IDLE_SECONDS = 60.0
-"""A process that has forked no stage for so long ends."""
+"""Idle time after which a waiting process ends."""
 LOOK_SECONDS = 0.5
-"""How often the process looks whether the harness is still alive."""
+"""Interval between checks whether the harness is alive."""
+START_SECONDS = 300.0
+"""How long importing the packages may take. Then the stage is started without, under its own limits."""
+STAGE_SIGNALS: dict[signal.Signals, Any] = {
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGUSR2: signal.SIG_IGN,
+}
+"""The signals that the waiting process ignores, and how a stage begins with them."""
 LARGEST_MESSAGE = 1 << 16
 PR_SET_PDEATHSIG = 1
 
@@ -84,14 +93,16 @@ class WarmPython:
 
     @classmethod
     def take(cls, environment: Mapping[str, str]) -> WarmPython:
-        """One that idles, else a new one."""
+        """Return an idle process with this environment, or start one."""
         with cls._lock:
-            idle = cls._idle[tuple(sorted(environment.items()))]
-            while idle:
-                warm = idle.pop()
-                if not warm.has_message(0.0):
-                    return warm
-                warm.close()  # all that an idle one has to say is that it ended
+            for idle in cls._idle.values():
+                for warm in [
+                    one for one in idle if one.has_message(0.0)
+                ]:  # an idle process is readable only when it has ended
+                    idle.remove(warm)
+                    warm.close()
+            if same := cls._idle[tuple(sorted(environment.items()))]:
+                return same.pop()
         return cls(environment)
 
     def put_back(self) -> None:
@@ -108,16 +119,20 @@ class WarmPython:
         cancelled: Callable[[], bool],
     ) -> ForkedStage | None:
         """Fork a stage that runs the module `arguments[0]` with the other arguments in `folder`, prints to `output` and may
-        write files of `disk_mib` MiB. None where the process ended or did not come up, as without torch.
+        write files of `disk_mib` MiB. Returns None if the process ended or failed to start, for
+        example without torch.
 
-        Raises KeyboardInterrupt where `cancelled` comes true before the stage has started.
+        Raises KeyboardInterrupt if `cancelled` becomes true before the stage has started.
         """
         request = {"arguments": list(arguments), "folder": str(folder), "disk_mib": disk_mib}
         try:
             socket.send_fds(self._channel, [json.dumps(request).encode()], [output.fileno()])
+            deadline = time.monotonic() + START_SECONDS
             while not self.has_message(LOOK_SECONDS):
                 if cancelled():
                     raise KeyboardInterrupt
+                if time.monotonic() > deadline:
+                    raise TimeoutError
         except OSError:
             self.close()
             return None
@@ -125,7 +140,10 @@ class WarmPython:
             self.close()
             raise
         message = self.receive()
-        return ForkedStage(self, message["pid"]) if message else None
+        if message is None or "pid" not in message:  # the fork ended before it was a stage
+            self.close()
+            return None
+        return ForkedStage(self, message["pid"])
 
     def has_message(self, seconds: float) -> bool:
         """Whether a message, or the end of the process, comes within `seconds`."""
@@ -151,7 +169,10 @@ class WarmPython:
 
 def main(channel: socket.socket, harness: int) -> None:
     """Import the packages, then fork a stage for each request; end with the harness, or when idle for IDLE_SECONDS."""
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a batch system's notice is for the harness
+    # A batch system signals every process of a job, but the harness and the stage decide what that means.
+    for number in STAGE_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    os.close(os.pidfd_open(os.getpid()))  # where the kernel has no such call, this process ends before it forks a stage
     for name in PRELOADED:
         __import__(name)
     gc.collect()
@@ -203,9 +224,11 @@ def run_stage(request: dict[str, Any], output: int, channel: socket.socket, pare
         os.dup2(output, number)
     os.close(output)
     os.chdir(request["folder"])
+    for number, handler in STAGE_SIGNALS.items():
+        signal.signal(number, handler)
     channel.send(json.dumps({"pid": os.getpid()}).encode())
     channel.close()
-    # What draws numbers without a seed must not draw the same ones in every stage.
+    # Unseeded random numbers must differ between stages.
     random.seed()
     sys.modules["numpy"].random.seed()
     module, *arguments = request["arguments"]

@@ -15,8 +15,11 @@ import psutil
 import pytest
 
 from pretrain_bench.harness.executors import local, warm_python
-from pretrain_bench.harness.executors.local import stage_environment
+from pretrain_bench.harness.executors.base import Allocation, StageLaunch, Stop
+from pretrain_bench.harness.executors.local import LocalExecutor, stage_environment
+from pretrain_bench.harness.executors.usage import TreeSampler
 from pretrain_bench.harness.executors.warm_python import ForkedStage, WarmPython
+from pretrain_bench.harness.planning.stage_specs import PlannedCell
 
 PROBE = """
 import json, os, random, resource, sys
@@ -34,8 +37,14 @@ sys.exit(7)
 @pytest.fixture
 def probe(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of a stage that finds the modules `probe` and `sleeps`."""
+    for name in ("torch", "pydantic"):  # the real ones take seconds
+        (tmp_path / f"{name}.py").touch()
     (tmp_path / "probe.py").write_text(PROBE)
     (tmp_path / "sleeps.py").write_text("import time; print('begun', flush=True); time.sleep(600)")
+    (tmp_path / "saves.py").write_text(
+        "import sys, time\nprint('begun', flush=True)\n"
+        "try:\n    time.sleep(600)\nexcept KeyboardInterrupt:\n    print('saved')\n    sys.exit(130)\n"
+    )
     environment = {**stage_environment(), "PYTHONPATH": str(tmp_path), "MARK": tmp_path.name}
     yield environment
     for warm in WarmPython._idle.pop(tuple(sorted(environment.items())), []):
@@ -138,13 +147,60 @@ def test_an_idle_process_ends(probe: dict[str, str], tmp_path: Path, monkeypatch
     assert WarmPython._idle[tuple(sorted(probe.items()))] != [idle]
 
 
-def test_without_the_packages_or_when_cancelled_nothing_is_forked(probe: dict[str, str], tmp_path: Path) -> None:
-    """The executor then starts the stage by itself, and its log shows the error."""
+def test_a_signal_to_every_process_of_a_job_is_for_the_stage(probe: dict[str, str], tmp_path: Path) -> None:
+    """A batch system that ends a job signals the forking process too, which must not take its stage along."""
+    warm = WarmPython.take(probe)
+    stage = fork(probe, tmp_path, "saves", warm=warm)
+    until(lambda: (tmp_path / "log.txt").exists() and "begun" in (tmp_path / "log.txt").read_text())
+    for number in (signal.SIGUSR2, signal.SIGINT, signal.SIGTERM):
+        os.kill(warm._process.pid, number)
+    os.kill(stage.pid, signal.SIGUSR2)
+    time.sleep(0.3)
+    assert stage.poll() is None and warm._process.poll() is None
+    os.kill(stage.pid, signal.SIGINT)
+    assert stage.wait() == 130
+    assert "saved" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_fork_that_ends_before_it_is_a_stage_is_no_stage(probe: dict[str, str], tmp_path: Path) -> None:
     with (tmp_path / "log.txt").open("ab") as log:
-        (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.12: cannot open')\n")
-        assert WarmPython.take(probe).fork(["probe"], tmp_path, log, None, lambda: False) is None
-        (tmp_path / "torch.py").write_text("import time; time.sleep(600)\n")
-        with pytest.raises(KeyboardInterrupt):
-            WarmPython.take(probe).fork(["probe"], tmp_path, log, None, lambda: True)
-    assert (tmp_path / "log.txt").read_text() == ""
-    assert local.CANCELLED.killed_by == "cancel"
+        assert WarmPython.take(probe).fork(["probe"], tmp_path / "gone", log, None, lambda: False) is None
+
+
+@pytest.fixture
+def launch(cells: list[PlannedCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageLaunch:
+    """A stage without inputs, which fails; PYTHONPATH has the folder `modules`."""
+    (tmp_path / "root/out").mkdir(parents=True)
+    (tmp_path / "modules").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
+    stage = cells[0].stages[0]
+    return StageLaunch(tmp_path / "root", stage.spec, stage.caps, tmp_path / "log", lambda _: None, Allocation(Stop()))
+
+
+def test_the_executor_forks_its_stages(launch: StageLaunch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that has ended when it is first looked at."""
+    monkeypatch.setattr(local, "start_stage", lambda *_, **__: pytest.fail("it was started without"))
+    for _ in range(2):
+        assert LocalExecutor().run(launch).returncode == 1
+    assert launch.log.read_text().count("stage.json") >= 2
+    assert TreeSampler(2**22 + 1).measured(1.0, 0).cpu_seconds == 0
+
+
+def test_without_the_packages_the_executor_starts_the_stage_itself(launch: StageLaunch, tmp_path: Path) -> None:
+    """So that its log shows the error."""
+    (tmp_path / "modules/torch.py").write_text("raise ImportError('libcudart.so.12: cannot open')\n")
+    assert LocalExecutor().run(launch).returncode == 1
+    assert "ImportError: libcudart.so.12: cannot open" in launch.log.read_text()
+
+
+def test_packages_that_hang(launch: StageLaunch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that is cancelled meanwhile never starts; otherwise it starts without them, under its own limits."""
+    (tmp_path / "modules/torch.py").write_text("import time; time.sleep(600)\n")
+    started: list[object] = []
+    monkeypatch.setattr(local, "start_stage", lambda *given, **_: [started.append(given), sys.exit("started")])
+    monkeypatch.setattr(warm_python, "START_SECONDS", 0.0)
+    with pytest.raises(SystemExit, match="started"):
+        LocalExecutor().run(launch)
+    assert len(started) == 1
+    launch.allocation.stop.ask()
+    assert LocalExecutor().run(launch) == local.CANCELLED and len(started) == 1
