@@ -60,7 +60,7 @@ def this_process() -> str:
 
 
 def never(job: str) -> bool:
-    """Without a known cluster no job is known to have ended."""
+    """Always false: without a cluster, no job is known to have ended."""
     return False
 
 
@@ -149,17 +149,21 @@ def _is_gone(path: Path, held: Owner | None, job_ended: JobEnded, locked_here: b
 
 
 def process_space() -> str:
-    """Where numbers of processes can be compared: this boot of this machine, and this process namespace."""
+    """The scope in which process ids are comparable: this boot of this machine, and this process namespace."""
     return "/".join((socket.gethostname(), _boot(), _namespace()))
 
 
+CLOCK_SECONDS = 5.0
+"""A step of the clock moves start times by this much at most."""
+
+
 def is_running(pid: int, started: float) -> bool:
-    """Whether the process of this process space with that number and start (Unix time) runs; true where that is not known."""
+    """Whether the process with this id and start (Unix time) in this process space is running; true if unknown."""
     import psutil
 
     try:
         process = psutil.Process(pid)
-        differs = abs(process.create_time() - started) >= 2  # not so for NaN, which says nothing
+        differs = abs(process.create_time() - started) >= CLOCK_SECONDS  # false for NaN, which says nothing
         return not differs and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
