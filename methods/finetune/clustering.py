@@ -142,9 +142,10 @@ class _Cells(NamedTuple):
 def _neighbours(known: NDArray[np.int64], span: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of different cells of one class that may hold voxels within the radius of each other; each pair once."""
     steps = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    # The side of a cell is radius / sqrt(3): cells whose nearest corners are sqrt(3) sides or more apart are too far.
+    # The side of a cell is radius / (1.0001 * sqrt(3)), so cells whose nearest corners are more than sqrt(3) sides apart are
+    # too far.
     gaps = np.maximum(np.abs(steps) - 1, 0)
-    steps = steps[(gaps**2).sum(axis=1) < 3]
+    steps = steps[(gaps**2).sum(axis=1) <= 3]
     ones, twos = [], []
     for x, y, z in steps:
         jump = (x * span[2] + y) * span[3] + z

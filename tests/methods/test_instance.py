@@ -59,6 +59,15 @@ def test_crowded_cells_need_no_table_of_all_pairs() -> None:
     print(f"{time.process_time() - began:.1f} CPU-seconds")
 
 
+def test_voxels_of_cells_that_touch_nowhere_may_be_within_the_radius() -> None:
+    """Near corners of two cells with one cell between them along each axis, a ten-thousandth closer than the radius."""
+    radius = 1.0
+    side = radius / (math.sqrt(3) * 1.0001)
+    places = np.array([[0.99999] * 3, [2.00001] * 3], np.float32) * np.float32(side)
+    assert 0.9998 * radius < math.dist(*places.tolist()) < radius
+    assert connected(places, np.zeros(2, int), radius).max() == 0
+
+
 def test_clusters_by_hand() -> None:
     """A row of five voxels of class 1, a row of three of class 1 two steps away, and four voxels of class 2 in between."""
     places = np.array([[x, 0, 0] for x in (0, 1, 2, 3, 4, 6.5, 7.5, 8.5)] + [[x, 1, 0] for x in range(4)], np.float32)
