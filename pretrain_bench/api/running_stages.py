@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -27,13 +28,19 @@ class RunningStages:
         self._reading = threading.Lock()  # a server answers each request in a thread of its own
 
     def read(self) -> list[RunningStage]:
-        """Every stage that a process runs now. One whose spec this version cannot read is left out."""
+        """Every stage that a process runs now, with its key where two have one title; without those whose spec this version
+        cannot read."""
         with self._reading:
             running = [stage for stage in stages_under_way(self._store) if stage.by is not None]
             known = self._followed
             self._followed = {s.key: known.get(s.key) or _Followed(self._store.partial(s.key)) for s in running}
-            curves = [self._followed[stage.key].read(stage) for stage in running]
-            return [stage for stage in curves if stage is not None]
+            curves = [(stage.key, self._followed[stage.key].read(stage)) for stage in running]
+        read = [(key, stage) for key, stage in curves if stage is not None]
+        times = Counter(stage.title for _, stage in read)
+        return [
+            stage._replace(title=f"{stage.title}, {key[:8]}") if times[stage.title] > 1 else stage
+            for key, stage in read
+        ]
 
     def as_json(self) -> bytes:
         """The stages as a live page shows them."""

@@ -1,4 +1,4 @@
-"""A folder, and answers that are made when they are asked for, served over HTTP to this machine only."""
+"""Serve a folder, and responses computed on request, over HTTP to this machine only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 
 LOOPBACK = "127.0.0.1"
 Answers = Mapping[str, Callable[[], bytes]]
-"""Path in the address to a function that makes the JSON there. It raises WrongUse or OSError where that cannot be."""
+"""URL path to a function that returns its JSON; the function raises WrongUse or OSError on failure."""
 
 
 @contextlib.contextmanager
@@ -63,7 +63,7 @@ class _Files(SimpleHTTPRequestHandler):
         try:
             content = answer()
         except (OSError, WrongUse) as error:
-            self.send_error(503, str(error).splitlines()[0])
+            self.send_error(503, explain=str(error))
             return
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

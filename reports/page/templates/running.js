@@ -26,16 +26,14 @@ const showRunning = ({ stages, figures, colours }) => {
     draw(place);
   }
 };
-let writtenAt; // when the report was written that this page shows
+const writtenAt = Date.parse(document.lastModified); // when the report was written that this page shows
 const askRunning = async () => {
   const [stages, report] = await Promise.all([fetch("running.json").then(answer => answer.json()), fetch("index.html", { method: "HEAD" })])
     .catch(() => [null, null]);
-  if (stages === null) say("The server of this page does not answer; the curves are its last.");
+  if (stages === null) say("The server of this page does not respond; the curves show its last answer. Run bench report --watch --serve again.");
   else {
     showRunning(stages);
-    const at = report.headers.get("Last-Modified");
-    writtenAt ??= at;
-    if (at !== writtenAt) say("The report was written again since this page was opened: load it again.");
+    if (Date.parse(report.headers.get("Last-Modified")) !== writtenAt) say("The report has changed since this page was opened: reload the page.");
   }
   setTimeout(askRunning, RUNNING_MS);
 };

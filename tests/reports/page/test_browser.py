@@ -443,8 +443,8 @@ def test_a_served_page_shows_the_curves_of_running_stages(browser: Any, tmp_path
         events.write_text(begun + step(30, 1.0))
         wait(browser, points + ".flat().includes(1)")
         os.utime(report, (1, 1))
-        wait(browser, "return document.getElementById('running').textContent.includes('load it again')")
-    wait(browser, "return document.getElementById('running').textContent.includes('does not answer')")
+        wait(browser, "return document.getElementById('running').textContent.includes('reload the page')")
+    wait(browser, "return document.getElementById('running').textContent.includes('does not respond')")
 
 
 def wait(browser: Any, script: str, seconds: float = 20) -> None:
