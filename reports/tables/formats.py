@@ -60,10 +60,13 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 def csv_text(table: pd.DataFrame, header: bool = True) -> str:
     """Format as CSV. Text that a spreadsheet would run as a formula, such as a container's message, gets an apostrophe."""
+    import pandas as pd
+
     texts = table.select_dtypes(include=["object", "string"]).columns
     safe = table.copy()
     for column in texts:
-        safe[column] = [_safe(v) if isinstance(v, str) else v for v in table[column]]
+        values = [_safe(v) if isinstance(v, str) else v for v in table[column]]
+        safe[column] = pd.Series(values, table.index, dtype=object)  # the same types in every part of a table
     return safe.to_csv(index=False, header=header)
 
 
