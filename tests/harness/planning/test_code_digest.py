@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,17 @@ def test_seeds_are_planned_as_copies_of_one_stage_of_their_purpose(prepared, mon
     history = History([])
     estimates = [history.estimate(s, 2) for p in planned for s in p.stages]
     assert len(history._estimates) == 4 and estimates == [History([]).estimate(s, 2) for p in planned for s in p.stages]
+
+
+def test_copies_of_a_method_with_two_stages_have_parents_of_their_own_seed(prepared) -> None:
+    task, smoke = find(Task, "s3dis-sem"), find(Profile, "smoke")
+    suite = SuiteSpecs({"ours": find(Method, "ours")}, {task.name: task}, find(Budget, "smoke"), smoke)
+    cells = [cell(pretrain_seed=one, finetune_seed=two) for one in range(3) for two in range(2)]
+    planner = Planner(suite, {name: name for name in prepared}, prepared, MACHINE)
+    planned = [[s.spec for s in planner.plan_cell(c).stages] for c in cells]
+    assert planned == [[s.spec for s in stages_of(c, suite.of(c), prepared, MACHINE)] for c in cells]
+    assert {len(stages) for stages in planned} == {3} and len({stages[1].key for stages in planned}) == 3
+    assert all(one.key in two.parents.values() for stages in planned for one, two in pairwise(stages))
 
 
 def test_a_key_made_from_shared_text_is_the_key(prepared) -> None:
