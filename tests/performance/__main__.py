@@ -1,6 +1,7 @@
 """`make perf`: the speed of the sparse engine and of the input, as ratios within this run; a table, and perf.json at the root.
 
-Rows that need MinkowskiEngine are left out if it is not installed; `--require-all` makes that a failure.
+Rows that need MinkowskiEngine are left out if it is not installed; `--require-all` makes that a failure. `--record` appends the
+ratios to docs/performance-history.csv; the column `last` has the latest ratio there of this kind of CPU and torch.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pretrain_bench.harness.cli.console import table
 from pretrain_bench.harness.store.provenance import provenance
+from tests.performance.history import append_rows, last_ratios
 
 ROOT = Path(__file__).parent.parent.parent
 THREADS = 2
@@ -97,7 +100,9 @@ def main() -> int:
     rows += [*input_rows(), *harness_rows()]
     machine = provenance({})
     print(f"{machine.cpu}, {THREADS} threads, torch {machine.packages['torch']}; {maps['gflop']:.1f} GFLOP forward")
-    print(table(("quantity", "ours", "reference", "ratio", "must", "ok"), [_cells(r) for r in rows]))
+    last = last_ratios(machine)
+    heads = ("quantity", "ours", "reference", "ratio", "last", "must", "ok")
+    print(table(heads, [_cells(r, last.get(r["name"])) for r in rows]))
     seconds = ", ".join(
         f"{k.replace('_', ' ')} {reference[k]:.2f} s" for k in ("forward_cpu", "forward_wall", "step_cpu", "step_wall")
     )
@@ -105,14 +110,17 @@ def main() -> int:
     for line in missing:
         print(f"* {line}")
     (ROOT / "perf.json").write_text(json.dumps(rows, indent=1) + "\n")
+    if "--record" in sys.argv:
+        append_rows(rows, machine, datetime.now(UTC).date().isoformat())
     failed = any(not r["ok"] for r in rows) or ("--require-all" in sys.argv and bool(missing))
     return int(failed)
 
 
-def _cells(one: Row) -> tuple[str, ...]:
+def _cells(one: Row, last: float | None) -> tuple[str, ...]:
     sign = ">=" if "share" in one["name"] else "<="
     return (
-        one["name"], f"{one['ours']:.2f}", f"{one['reference']:.2f}", f"{one['ratio']:.2f}", f"{sign} {one['must']:.2f}",
+        one["name"], f"{one['ours']:.2f}", f"{one['reference']:.2f}", f"{one['ratio']:.2f}",
+        "" if last is None else f"{last:.2f}", f"{sign} {one['must']:.2f}",
         "yes" if one["ok"] else "NO",
     )  # fmt: skip
 
