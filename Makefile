@@ -88,7 +88,7 @@ verify-statistics: setup ## simulate coverage and error rates of the statistics
 verify-faults: setup ## kill runs at random moments, and check that nothing is lost
 	$(BIN)/python -m tests.verification.faults
 
-# Needs ../shared/tools/start-slurm.sh; CLUSTER_ARGS="--stages 1000" measures more stages.
+# Needs a Slurm of two nodes (docs/ci.md); CLUSTER_ARGS="--stages 1000" measures more stages.
 verify-cluster: setup ## run stages on a Slurm of two nodes: overhead, packing, kills
 	$(BIN)/python -m tests.verification.cluster $(CLUSTER_ARGS)
 

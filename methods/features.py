@@ -63,7 +63,7 @@ def _points(context: StageContext, artifacts: Path, frame: Frame) -> Arrays:
         network = seeded_backbone(channels, spec.network, 0.1, spec.sparse_backend, context.seed("weights"))
         if name == "after":
             load_into(network, trained, (HEAD,) if head is None else (), "backbone")
-        # Both networks use batch statistics of the frame, since the untrained one has no running statistics.
+        # Both networks use batch statistics of the frame, since the untrained one has only the initial running statistics.
         network.train()
         coordinates = batched_coordinates([torch.from_numpy(voxels.coordinates)])
         x = sparse_backend(spec.sparse_backend).SparseTensor(torch.from_numpy(inputs.astype(np.float32)), coordinates)

@@ -47,7 +47,8 @@ SYNTHETIC_BEFORE_REAL = (
     f"{SYNTHETIC_PRETRAINING} in the name of a row: pre-trained on procedural scenes, tested on real ones.\n"
 )
 MORE_NOTES = (
-    f"{TO_SEE}: seeds of each method that detect a true difference of 1 point at 80 % power and the observed spread.\n"
+    f"{TO_SEE}: seeds of each method needed to detect a true difference of 1 point at 80 % power, with the observed "
+    "spread.\n"
 )
 
 

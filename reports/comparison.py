@@ -22,9 +22,9 @@ from pretrain_bench.reports.tables.formats import escape_markdown, latex, markdo
 if TYPE_CHECKING:
     import pandas as pd
 
-NOTES = """B - A: mean difference of paired runs (same cell, same seeds), averaged within each pre-training seed, with its 95 %
-interval; n counts pre-training seeds. equal: pairs with bit-identical scores. A and B are means of paired runs, or of all
-runs of a side if there are no pairs."""
+NOTES = """B - A: mean difference of twins (runs of one cell with the same seeds, one on each side), averaged within each
+pre-training seed, with its 95 % interval; n counts pre-training seeds. equal: twins with bit-identical scores. A and B are
+means of twins, or of all runs of a side without twins."""
 
 
 class Comparison(NamedTuple):

@@ -27,7 +27,7 @@ def lost_files(sources: Mapping[str, Any]) -> list[Problem]:
         for other in others:
             orphans = [p for p in list_folder(other[0]) if (n := _number(p, other[1])) is not None and n not in numbers]
             if orphans:
-                what = f"files in {other[0].name}/ without a matching file in {folder.name}/"
+                what = f"file of {other[0].name}/ without a matching file in {folder.name}/"
                 problems.append(Finding(what, str(orphans[0]), f"{len(orphans)} such files"))
     return problems + _uneven(sources)
 

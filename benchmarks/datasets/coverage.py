@@ -30,8 +30,8 @@ class SplitCoverage(Spec):
     )
     missing: tuple[Annotated[str, Field(max_length=1024)], ...] = Field(
         (),
-        description="names of the scenes that are not scored, those that the data know first; 'A to B' for consecutive "
-        "numbers",
+        description="names of the scenes that are not scored, starting with those that the data know; 'A to B' for "
+        "consecutive numbers",
     )
     unlisted: NonNegativeInt = Field(0, description="scored scenes outside the official list")
 

@@ -12,7 +12,7 @@ from pretrain_bench.benchmarks.specs.dataset import UP_CHOICES, UpChoice
 
 MOST_FRAMES = 60
 LEAST_AGREEMENT = 0.5
-"""Least length of the mean of the cameras' up axes, which is 1 if all cameras are level."""
+"""Least length of the mean of the cameras' up axes, which is 1 if all up axes are parallel."""
 LEAST_FLOOR = 0.03
 """Least share of visible surfaces that face up and lie below their camera."""
 KEEP_DEGREES = 15

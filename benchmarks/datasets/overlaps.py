@@ -83,7 +83,8 @@ def gather(points: NDArray[np.float64], starts: NDArray[np.int64]) -> Clouds:
 
 
 def shares_near(clouds: Clouds, number: int, least: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The other frames whose share can reach `least`, and the share of points of each that lie near frame `number`."""
+    """(n,) int64 numbers of the other frames whose share can reach `least`, and (n,) float64 the share of points of each within
+    NEAR_METRES of frame `number`."""
     from scipy.spatial import cKDTree  # slow to import, and not needed for data that are prepared already
 
     cloud = np.asarray(clouds.frame(number))

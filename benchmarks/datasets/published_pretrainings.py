@@ -24,7 +24,7 @@ LABELS, PUBLISHED_PREFIX = "labels:", "published:"
 _TRAIN_AND_VAL = ("scannet:train", "scannet:val")
 _ALL_OF_SCANNET = (*_TRAIN_AND_VAL, "scannet:test")
 _FIRST_TEST_ROOM, _LAST_TEST_ROOM = 707, 806
-"""ScanNet's hundred test scans; each of these rooms has one."""
+"""First and last room of ScanNet's hundred test scans; each room from one to the other has one scan."""
 
 
 class Published(NamedTuple):

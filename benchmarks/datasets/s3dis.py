@@ -117,7 +117,8 @@ def checked_cloud(
 def reduced(
     cloud: ColouredPoints, semantic: NDArray[np.uint8] | None, instance: NDArray[np.int32] | None, name: str
 ) -> tuple[ColouredPoints, NDArray[np.uint8] | None, NDArray[np.int32] | None]:
-    """Keep one point per 1 cm cell, with its class (255 if points in the cell disagree) and its instance."""
+    """Keep one point per 1 cm cell, sorted by cell: the cloud (N, 3), `semantic` (N,) uint8 (255 if points in the cell disagree)
+    and `instance` (N,) int32, each None if not given. Raises DataError if the cloud spans too many cells."""
     # Sorted, so that neither the order of points nor the choice of a cell's point reveals files, and thereby classes, to the
     # unlabelled view. The original code reads files in no defined order.
     order = np.lexsort(np.concatenate([cloud.xyz, cloud.rgb], axis=1).T[::-1])

@@ -246,7 +246,7 @@ def check_laser_axes(tr: NDArray[np.float64], name: str, problems: list[Problem]
 
 
 def check_direction(vector: NDArray[np.floating], name: str, problems: list[Problem]) -> None:
-    """Report a direction that is not a unit vector."""
+    """Report a box orientation (a vector) whose length differs from 1 by more than DIRECTION_TOLERANCE."""
     if abs(float(np.linalg.norm(vector)) - 1) > DIRECTION_TOLERANCE:
         numbers = " ".join(f"{v:.4g}" for v in vector)
         problems.append(Finding("the orientation of a box is not a unit vector", name, numbers))

@@ -71,7 +71,7 @@ class FramePoints(NamedTuple):
 
 
 def upright_points(frame: Frame) -> FramePoints:
-    """The points of a frame with z up: in the recorded world if there are poses, else by the frame's rule `up`."""
+    """The points of a frame in metres, z up: in the recorded world if there are poses, else by the frame's rule `up`."""
     return _coloured(frame, move(frame.camera, frame.pose))
 
 

@@ -22,8 +22,8 @@ K_MEANS_ROUNDS = 50
 
 
 def labelled_rows(ratio: LabelRatio, scene: str, rows: int, file: Path) -> NDArray[np.int64]:
-    """Rows of the `rows` points or boxes of a training scene that have a label: those of the official list that `ratio` names,
-    read from `file`, or as many as it asks for by this project's own draw. Raises DataError if the list lacks the scene."""
+    """(n,) int64 labelled rows of a training scene with `rows` points or boxes: those of the official list in `file`, as listed
+    (they may repeat), or this project's own draw. Raises DataError if the list lacks the scene."""
     if ratio.official is not None:
         listed = _read_once(file, file.stat().st_mtime_ns)
         if scene not in listed:
@@ -109,8 +109,9 @@ def read_label_rows(path: Path) -> dict[str, NDArray[np.int64]]:
 def active_points(
     xyz: NDArray[np.floating], rgb: NDArray[np.integer], features: NDArray[np.floating], count: int
 ) -> NDArray[np.int64]:
-    """Rows selected by CSC's active labelling: k-means with K = count over (xyz in metres, rgb 0..255, features), 50 rounds
-    from the first K points, Euclidean and unscaled; then the point nearest to each centre. An empty cluster keeps its centre."""
+    """(count,) int64 rows selected by CSC's active labelling: k-means over xyz (N, 3) in metres, rgb (N, 3) in 0..255 and
+    features (N, C), 50 rounds from the first `count` points, Euclidean and unscaled; then the point nearest to each centre. An
+    empty cluster keeps its centre. Raises DataError for fewer than `count` points."""
     table = np.concatenate([xyz, rgb, features], axis=1).astype(np.float64)
     if len(table) < count:
         raise DataError(f"{len(table)} points, fewer than the {count} to select")

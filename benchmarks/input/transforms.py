@@ -183,7 +183,7 @@ def nearest_rows(points: Array, centre: Array, count: int) -> NDArray[np.int64]:
 
 
 def flip_horizontal(coordinates: NDArray, probability: float, rng: Generator) -> NDArray:
-    """With `probability`: mirror x, and independently y, each in half of the cases (c -> max - c)."""
+    """With `probability`: mirror x of coordinates (N, 3), and independently y, each in half of the cases (c -> max - c)."""
     if rng.random() >= probability:
         return coordinates
     flipped = coordinates.copy()
@@ -194,7 +194,8 @@ def flip_horizontal(coordinates: NDArray, probability: float, rng: Generator) ->
 
 
 def auto_contrast(rgb: Array, probability: float, rng: Generator) -> Array:
-    """With `probability`: blend with the colours stretched to 0..255, channel by channel; constant channels are unchanged."""
+    """With `probability`: blend colours (N, 3) in 0..255 with the same stretched to 0..255, channel by channel; constant channels
+    are unchanged."""
     if rng.random() >= probability:
         return rgb
     low, high = rgb.min(axis=0), rgb.max(axis=0)
@@ -205,14 +206,16 @@ def auto_contrast(rgb: Array, probability: float, rng: Generator) -> Array:
 
 
 def translate_colour(rgb: Array, ratio: float, rng: Generator) -> Array:
-    """With probability 0.95: add one shift to all colours, uniform within 255 * ratio for each channel; clipped."""
+    """With probability 0.95: add one shift to all colours (N, 3) in 0..255, uniform within 255 * ratio for each channel;
+    clipped."""
     if rng.random() >= 0.95:
         return rgb
     return np.clip(rgb + rng.uniform(-1, 1, 3) * 255 * ratio, 0, 255)
 
 
 def jitter_colour(rgb: Array, std: float, rng: Generator) -> Array:
-    """With probability 0.95: add Gaussian noise of standard deviation 255 * std to every value; clipped."""
+    """With probability 0.95: add Gaussian noise of standard deviation 255 * std to every value of colours (N, 3) in 0..255;
+    clipped."""
     if rng.random() >= 0.95:
         return rgb
     return np.clip(rgb + rng.normal(0, 1, rgb.shape) * 255 * std, 0, 255)

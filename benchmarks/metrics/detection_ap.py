@@ -51,7 +51,8 @@ class Verdicts(NamedTuple):
 
 
 def decode(raw: RawBoxes, mean_sizes: NDArray[np.floating]) -> Detections:
-    """Decode all proposals to boxes: the heading bin and size class with the highest score, plus their residuals."""
+    """Decode P proposals to boxes (P, 7) in metres and radians: the heading bin and size class with the highest score, plus their
+    residuals. `mean_sizes` (NS, 3) is in metres."""
     rows = np.arange(len(raw.centres))
     bins = raw.heading_scores.shape[1]
     chosen = raw.heading_scores.argmax(axis=1)
@@ -69,8 +70,9 @@ def survivors(
     in_plan: bool = False,
     xyz: NDArray[np.floating] | None = None,
 ) -> NDArray[np.int64]:
-    """Sorted rows that survive suppression on the axis-aligned extents of the boxes, by objectness: within each class, as in
-    CSC, or over all classes. With `xyz`, boxes that contain fewer than 5 of these points are removed first."""
+    """(n,) int64 sorted rows that survive suppression on the axis-aligned extents of the boxes (seen from above with
+    `in_plan`), by objectness: within each class, as in CSC, or over all classes. With `xyz` (N, 3), boxes that contain fewer
+    than 5 points are removed first."""
     rows = np.arange(len(detections.boxes))
     if xyz is not None:
         rows = np.array(
@@ -91,8 +93,8 @@ def kept(detections: Detections) -> Detections:
 
 
 def scored(detections: Detections, every_class: bool = True) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Boxes and scores for each class. With `every_class`, as in CSC, each box counts for every class, with objectness times
-    class probability; otherwise it counts only for its likeliest class, with its objectness."""
+    """For each class, its boxes (n, 7) and scores (n,). With `every_class`, as in CSC, each box counts for every class, with
+    objectness times class probability; otherwise it counts only for its likeliest class, with its objectness."""
     if every_class:
         return [
             (detections.boxes, detections.objectness * detections.classes[:, c])
@@ -155,7 +157,8 @@ def average_precision(verdicts: Verdicts) -> tuple[float, float]:
 
 
 def envelope_area(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
-    """Average precision as in VOC, over all points: at each recall the best precision at that recall or above."""
+    """Average precision as in VOC, over all points of recall (n,), ascending, and precision (n,): at each recall the best
+    precision at that recall or above."""
     recall = np.concatenate([[0.0], recall, [1.0]])
     best = np.maximum.accumulate(np.concatenate([[0.0], precision, [0.0]])[::-1])[::-1]
     return float((np.diff(recall) * best[1:]).sum())

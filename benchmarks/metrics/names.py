@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 CHECKPOINTS = ("final", "selected", "best")
-"""Suffix of a metric to the weights it belongs to: the last, the best on held-out training scenes, the best on the test split."""
+"""Suffixes of metrics: scores of the last weights, of the best on held-out training scenes, of the best on the test split."""
 
 TITLES = {
     "miou_voxel": "mIoU on voxels",

@@ -76,8 +76,9 @@ def _openings(world: World) -> NDArray[np.bool_]:
 def render(
     world: World, pose: NDArray[np.float64], intrinsic: NDArray[np.float64], size: tuple[int, int], rng: Generator
 ) -> Rendered:
-    """Render one RGB-D frame of `size` (width, height). Depth noise grows with distance; depth is lost at grazing angles, on
-    most of the window glass and beyond 6 m; the exposure varies."""
+    """Render one RGB-D frame of `size` (width, height) from the camera-to-world `pose` (4, 4) in metres, with `intrinsic` (3,
+    3) in pixels. Depth noise grows with distance; depth is lost at grazing angles, on most of the window glass and beyond 6 m;
+    the exposure varies."""
     width, height = size
     u, v = np.meshgrid(np.arange(width), np.arange(height))
     rays = np.stack(
@@ -161,7 +162,8 @@ def cast(world: World, origin: NDArray[np.float64], directions: NDArray[np.float
 
 
 def camera_window(pose: NDArray[np.float64], intrinsic: NDArray[np.float64], size: tuple[int, int]) -> Window:
-    """Select the pixels that a solid can cover."""
+    """Window of the pixels that a solid can cover, for a camera-to-world `pose` (4, 4) and `intrinsic` (3, 3) in pixels;
+    `size` is (width, height)."""
     width, height = size
     back = pose[:3, :3]
     everything = [(slice(0, height), slice(0, width))]
@@ -182,7 +184,8 @@ def camera_window(pose: NDArray[np.float64], intrinsic: NDArray[np.float64], siz
 
 
 def laser_window(pose: NDArray[np.float64], elevations: NDArray[np.float64], azimuths: NDArray[np.float64]) -> Window:
-    """Select the beams and columns that can hit a solid; all of them if the sensor is above or below it."""
+    """Window of the beams and columns that can hit a solid, for a laser at `pose` (4, 4); all of them if the sensor is above or
+    below it."""
     count = len(azimuths)
     everything = [(slice(0, len(elevations)), slice(0, count))]
 
@@ -209,7 +212,8 @@ def laser_window(pose: NDArray[np.float64], elevations: NDArray[np.float64], azi
 
 
 def walk(world: World, rng: Generator, frames: int) -> list[NDArray[np.float64]]:
-    """Camera-to-world poses of a slow pan through the room; neighbouring frames overlap strongly."""
+    """Camera-to-world poses (4, 4), in metres, of a slow pan of `frames` frames through the room; neighbouring frames overlap
+    strongly."""
     poses: list[NDArray[np.float64]] = []
     eye = _free_spot(world, rng)
     target = np.array([world.size[0] / 2, world.size[1] / 2])

@@ -103,7 +103,7 @@ class Builder:
 
 
 def extent(part: Part) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lowest and highest corner of a part in its own frame."""
+    """Lowest and highest corner, (3,) each in metres, of a part in its own frame."""
     low, high = [], []
     for one in part.solids:
         c, s = abs(math.cos(one.yaw)), abs(math.sin(one.yaw))

@@ -50,7 +50,7 @@ def check_split(run: AuditedRun, data: PreparedData, tally: Tally) -> None:
 
 
 Judged = tuple[bool, str]
-"""Whether a check holds, and the text where it does not."""
+"""Whether a check holds, and the message if it does not."""
 
 
 @lru_cache(maxsize=1024)
@@ -63,8 +63,8 @@ def _problems(shared: SharedSpec) -> list[Judged]:
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     scenes = [*split.train, *split.selection, *split.test]
     return [
-        (digest == split.sha256, "the split's hash is not that of its scenes"),
-        (len(scenes) == len(set(scenes)), "a scene stands in two parts of the split"),
+        (digest == split.sha256, "the split's hash does not match its scenes"),
+        (len(scenes) == len(set(scenes)), "a scene is in two parts of the split"),
         *(_of_test_scenes(split, scenes, dataset) if dataset is not None else ()),
     ]
 

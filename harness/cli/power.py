@@ -11,9 +11,9 @@ import pretrain_bench as pb
 from pretrain_bench.harness.cli.options import Json
 
 NOTES = (
-    "seeds: pre-training seeds of the method and of scratch that find a true difference of {effect:g} in 4 studies of 5 (Welch, "
-    "two-sided 5 %); hours: CPU- or GPU-hours of that many seeds of both, pre-training included",
-    "n: seeds run, of method or scratch, whichever has fewer; shows: the difference that n finds as surely",
+    "seeds: pre-training seeds that the method and scratch each need to detect a true difference of {effect:g} at 80 % power "
+    "(Welch, two-sided 5 %); hours: CPU- or GPU-hours of that many seeds of both, pre-training included",
+    "n: seeds run, of method or scratch, whichever has fewer; shows: the difference that n detect at that power",
     "sd: of one pre-training with its fine-tunings; parts: over pre-training seeds, fine-tuning seeds, and the rest",
     "fine-tuning seeds that both share cancel in the difference (paired); own: the seeds it would take if they did not",
     "stopping at the first p below 5 % of many looks inflates errors: bench run --stop-when-decided",

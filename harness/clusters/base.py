@@ -62,7 +62,7 @@ class Place(Protocol):
     """Runs stages: this machine, or a cluster."""
 
     limit: int
-    """Most stages that may be submitted and not yet ended."""
+    """Largest number of submitted stages that have not ended."""
     waits_for_others: bool
     """Whether to submit a stage that another process runs, to wait there; otherwise the scheduler watches for its record."""
 

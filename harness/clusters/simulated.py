@@ -25,7 +25,7 @@ from pretrain_bench.harness.running.stage_runner import RunOptions, StageReport,
 from pretrain_bench.harness.store.store import Store
 
 CPUS_A_GPU, MIB_A_CPU = 16, 16 << 10
-"""Default ratio for nodes with unstated CPUs or memory, usual for GPU servers."""
+"""CPUs per GPU, and MiB per CPU, of nodes that do not state them: usual for GPU servers."""
 EXPECTED = "expected nodes=N,gpus=N[,cpus=N][,memory=GIB][,node=RATES], such as nodes=16,gpus=8,node=h100"
 
 

@@ -22,7 +22,8 @@ from pretrain_bench.harness.planning.stage_specs import PlannedStage
 from pretrain_bench.harness.store.store import SPEC
 
 FLOPS_A_VOXEL = 6.5e6
-"""FLOPs per voxel, forward and backward, of the full-width network: 3 x the ledgers' forward count x 16 from quarter width."""
+"""FLOPs per voxel of the full-width network, forward and backward: 3 times the ledgers' forward count, times 16 from quarter
+width."""
 FORWARD_SHARE = 3
 """Forward and backward take three times the forward pass."""
 FLOPS_A_PIXEL = 3e5

@@ -353,7 +353,9 @@ def cells_of(
     """
     cells = list(suite.cells(budget.name, profile.name, filters, names))
     if not cells:
-        raise WrongUse(f"suite {suite.name!r} excludes all of its cells")
+        raise WrongUse(
+            f"suite {suite.name!r} excludes every cell" + " that --only selects; drop an --only" * bool(filters)
+        )
 
     if all(asked == name for asked, name in names.items()):
         return cells

@@ -13,8 +13,8 @@ from pretrain_bench.harness.store.store import LOG, json_bytes
 
 
 def hash_side_files(out: Path, log: Path, json_files: Mapping[str, object]) -> dict[str, ArtifactEntry]:
-    """Size and sha256 of the files that `Store.complete` puts beside a record: the events in `out`, the log, and what is not
-    empty of `json_files` (name to content)."""
+    """Size and sha256 of the files that `Store.complete` puts beside a record: the events in `out`, the log, and the
+    non-empty entries of `json_files` (name to content)."""
     entries = {}
     for name, content in json_files.items():
         if content:

@@ -48,7 +48,7 @@ def joint_loss(
     """Half the sum of four terms, and the terms: points with points, voxels with voxels, point queries with voxel keys, and voxel
     queries with point keys.
 
-    Each format is a triple (queries, keys, queue) of unit rows.
+    Each format is a triple of unit rows: queries (B, C), keys (B, C), queue (K, C). Returns a scalar and four scalars.
     """
     (pq, pk, pqueue), (vq, vk, vqueue) = point, voxel
     pairs = ((pq, pk, pqueue), (vq, vk, vqueue), (pq, vk, vqueue), (vq, pk, pqueue))

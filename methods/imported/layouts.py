@@ -46,7 +46,8 @@ class Layout(NamedTuple):
 
 
 def order_to_cube(name: str, stored: Tensor, order: KernelOrder) -> Tensor:
-    """Convert a tensor of another library to this project's layout and kernel order. `name` is this project's name."""
+    """Convert a stored kernel to this project's layout (K, in, out), or (in, out) for 1x1x1, and kernel order; other tensors are
+    returned unchanged. `name` is this project's name."""
     if not _is_kernel(name):
         return stored
     if order in ("spconv", "spconv-zyx"):

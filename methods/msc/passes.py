@@ -71,7 +71,8 @@ def kept_when_mixed(coordinates: Sequence[NDArray[np.int32]]) -> list[NDArray[np
 
 
 def patches_of(origins: Origins, cell_metres: float) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], int]:
-    """The mask cell of each row of view 1 and of view 2, numbered by (scan, x, y, z) over both views; and the number of cells."""
+    """The mask cell (N1,), (N2,) int64 of each row of view 1 and view 2, numbered by (scan, x, y, z) over both views, and the
+    number of cells. `origins` and `cell_metres` are in metres."""
     patches: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]] = ([], [])
     count = 0
     for one, two in origins:
@@ -112,7 +113,8 @@ def draw_pairs(candidates: NDArray[np.int64], rows: NDArray[np.int64], rng: Gene
 
 
 def view_batch(views: Sequence[View], masked: NDArray[np.bool_], mixed: bool) -> ViewBatch:
-    """Join one view of all scans; with `mixed`, scans (0, 1), (2, 3), ... share a batch index."""
+    """Join one view of all scans; `masked` (N,) marks rows of the joined view. With `mixed`, scans (0, 1), (2, 3), ... share a
+    batch index."""
     scans = np.repeat(np.arange(len(views)), [len(v.coordinates) for v in views])
     index = (scans // 2 if mixed else scans).astype(np.int32)
     coordinates = np.concatenate([index[:, None], np.concatenate([v.coordinates for v in views])], axis=1)

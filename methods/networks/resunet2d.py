@@ -102,7 +102,8 @@ class PixelFeatureNet(nn.Module):
         )
 
     def forward(self, x: Tensor, train_encoder: bool = True) -> Tensor:
-        """With `train_encoder` false, no gradients reach the encoder; its batch norms still follow the training mode."""
+        """(B, 3, S, S) images to (B, feature_channels, S, S); S is a multiple of 32. With `train_encoder` false, no gradients
+        reach the encoder; its batch norms still follow the training mode."""
         with torch.set_grad_enabled(train_encoder and torch.is_grad_enabled()):
             one, two, three, x = self.encoder(x)
         for stage, skip in zip(self.decoder, (three, two, one, None, None), strict=True):

@@ -85,7 +85,7 @@ class VoteNet(nn.Module):
         """Propose boxes. `tensor` holds the voxels of all scenes, scene after scene; `points[b]` (V_b, 3) has the point of each
         voxel of scene b, in metres.
 
-        Raises ValueError if the numbers of voxels and points per scene differ.
+        Raises ValueError if a scene has no points, or if the numbers of voxels and points per scene differ.
         """
         _check_rows(tensor, points)
         features = self.backbone(tensor).F.to(points[0].dtype)

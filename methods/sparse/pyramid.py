@@ -1,8 +1,8 @@
 """Coordinates and kernel maps of all levels of a U-Net in one pass, with two host synchronisations.
 
-`CoordinateManager` builds each map on request, one offset at a time: 1,074 operations and 76 synchronisations per step, which
-dominate a small step on a GPU. Here each voxel of each level gets one integer, with the level in the highest bits, and the
-neighbours of all voxels are looked up in one sorted list.
+`CoordinateManager` builds each map on request, one offset at a time: 1,074 operations and 76 synchronisations per step
+(docs/sparse.md), which dominate a small step on a GPU. Here each voxel of each level gets one integer, with the level in the
+highest bits, and the neighbours of all voxels are looked up in one sorted list.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ class SparseTensor:
         return SparseTensor(features, tensor_stride=self.stride, coordinate_manager=self.coordinate_manager)
 
     def features_at(self, batch_index: int) -> Tensor:
-        """Feature rows of one batch item, in the order of the tensor."""
+        """(n, C) features of one batch item, in the order of the tensor."""
         return self.F[self.C[:, 0] == batch_index]
 
     def coordinates_at(self, batch_index: int) -> Tensor:
@@ -152,7 +152,7 @@ def _merge_duplicates(
 
 
 def cat(*tensors: SparseTensor) -> SparseTensor:
-    """Concatenate the channels of sparse tensors on the same coordinates, in the order given."""
+    """Concatenate the channels of sparse tensors in the given order. Raises ValueError if their coordinates differ."""
     first = tensors[0]
     if any(t.coordinate_manager is not first.coordinate_manager or t.stride != first.stride for t in tensors):
         raise ValueError("only sparse tensors on the same coordinates can be concatenated")

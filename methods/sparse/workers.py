@@ -17,7 +17,7 @@ import torch
 Item = TypeVar("Item")
 
 SHARED_MULTIPLY_ADDS = 20_000_000
-"""Multiply-adds above which waking other threads pays off."""
+"""Multiply-adds from which waking other threads pays off: about a millisecond of one core."""
 
 GROUPS_PER_THREAD = 2
 """More groups than threads, so that the others take over work from a delayed thread."""

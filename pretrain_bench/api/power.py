@@ -21,8 +21,8 @@ class Power(NamedTuple):
 
 
 def power(runs: Runs = "runs", effect: float = 1.0, tasks: Iterable[str] = ()) -> Power:
-    """Pre-training seeds of each method and of scratch that find a true difference of `effect` points at 80 % power, with their
-    cost, for every method, task, label ratio and protocol that has runs.
+    """Pre-training seeds that each method and scratch need to detect a true difference of `effect` points at 80 % power, with
+    their cost, for every method, task, label ratio and protocol that has runs.
 
     Raises WrongUse for a store that does not exist, an effect that is not positive, or a task without runs.
     """

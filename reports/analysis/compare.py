@@ -40,7 +40,7 @@ the table then names the difference."""
 ROW = ["task", "dataset", "synthetic", "protocol", "label_ratio", "method", "row", "pretrain_dataset"]
 WAYS = ["budget", "profile", "conditions", "pretraining"]
 PART = "part_of_test_split"
-"""Number of displayed digits of a commit."""
+"""Column of the frame: the scored part of the test split as text, empty if all of it is scored."""
 
 
 class Side(NamedTuple):
@@ -81,8 +81,8 @@ def load_side(side: Side) -> Loaded:
         commits = sorted({commit_words(loaded.records[key].provenance) for key in ways})
         raise WrongUse(
             f"{side.name}: {r['method']} on {r['task']} at {r['label_ratio']}, seeds {r['pretrain_seed']}/{r['finetune_seed']}, "
-            f"was run in {len(ways)} ways (budget, recipe, data or code; commit {', '.join(commits)}); compare a store or "
-            f"suite with only one of them{', or either at a commit (NAME@COMMIT)' * (len(commits) > 1)}"
+            f"was run in {len(ways)} ways (budget, recipe, data or code; commit {', '.join(commits)}); choose a store or "
+            f"suite that holds only one of them{', or either at a commit (NAME@COMMIT)' * (len(commits) > 1)}"
         )
     return loaded
 

@@ -20,7 +20,7 @@ def pooled_deviation(one: NDArray[np.float64], two: NDArray[np.float64]) -> floa
 
 
 def seeds_to_see_a_point(one: NDArray[np.float64], two: NDArray[np.float64]) -> float:
-    """Seeds per method that detect a difference of 1 point at 80 % power; NaN if the spread is unknown or 1,000 are not
+    """Seeds per method needed to detect a difference of 1 point at 80 % power; NaN if the spread is unknown or 1,000 are not
     enough."""
     deviation = pooled_deviation(one, two)
     return float(seeds_needed(deviation, ONE_POINT) or np.nan) if np.isfinite(deviation) else float("nan")
@@ -77,7 +77,7 @@ MOST_SEEDS = 1000
 
 
 def seeds_needed(deviation: float, size: float, power: float = 0.8, alpha: float = 0.05) -> int | None:
-    """Seeds per method that detect a difference of `size` with this power; None if 1,000 are not enough."""
+    """Seeds per method needed to detect a difference of `size` with this power; None if 1,000 are not enough."""
     if size <= 0:
         return None
     low, high = 2, MOST_SEEDS

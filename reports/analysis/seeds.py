@@ -28,7 +28,7 @@ SPLIT = ("pre-training seed", "fine-tuning seed", "residual")
 
 
 def seeds_for(runs: pd.DataFrame, effect: float, tasks: Iterable[str] = ()) -> pd.DataFrame:
-    """One row per method of each group that contains scratch: the seeds of each of the two that detect a true difference of
+    """One row per method of each group that contains scratch: the seeds that each of the two needs to detect a true difference of
     `effect` points at 80 % power, and the hours for that number of both.
 
     Columns: GROUP, `method`, `n` (the smaller number of pre-training seeds of the two), `finetune_seeds`, `deviation` (points,

@@ -71,7 +71,7 @@ def contaminated_rows(runs: pd.DataFrame) -> str:
     comparable with clean rows."""
     seen = runs.loc[runs["contamination_mark"] != "", ["row", "task", "contamination_mark"]].drop_duplicates()
     texts = [f"{row} on {task} ({words})" for row, task, words in sorted(seen.itertuples(index=False, name=None))]
-    return f"; not compared alike: {', '.join(texts)}" if texts else ""
+    return f"; not comparable, since pre-training saw test scenes or may have: {', '.join(texts)}" if texts else ""
 
 
 def group_id(group: Mapping[Any, Any]) -> str:

@@ -16,7 +16,7 @@ LOSSES = {"pretrain": "Training loss of pre-training", "finetune": "Training los
 
 
 def running_json(stages: Sequence[RunningStage]) -> dict[str, Any]:
-    """What `running.js` shows: a row for each stage, figures by title, and the colours of both themes."""
+    """The content of `running.js`: a row per stage, figures by title, and colours for both themes."""
     named = [stage._replace(title=without_bidi(stage.title)) for stage in stages]
     figures = dict(_figures(named))
     return {
@@ -27,7 +27,7 @@ def running_json(stages: Sequence[RunningStage]) -> dict[str, Any]:
 
 
 def _figures(stages: Sequence[RunningStage]) -> Iterator[tuple[str, Figure]]:
-    """The figures by title. Filters, which know the rows of ended runs, leave them as they are (`meta`)."""
+    """The figures by title. `meta` exempts them from the page's filters, which know only rows of ended runs."""
     for kind, title in LOSSES.items():
         if mine := [_marked(s) for s in stages if s.kind == kind and s.losses[0]]:
             yield title, _always_shown(plotly_figures.losses(mine))

@@ -19,8 +19,8 @@ Effect = Mapping[Any, Any]
 
 
 class EffectColumn(NamedTuple):
-    """A column of effects: its head in our tables and, shorter, in a paper's; the paper's number of a row where it stands beside
-    ours; and the effects of its rows."""
+    """A column of effects: its head in this project's tables, the shorter head in a paper's, the paper's numbers by row where
+    comparable, and the effects."""
 
     title: str
     head: str

@@ -198,7 +198,7 @@ def test_nothing_to_compare_is_wrong_use(sides: tuple[Store, Store], tmp_path: P
     add(one, "ours", 0.5, voxel=0.2)
     with pytest.raises(
         WrongUse,
-        match="ours on s3dis-sem at 100%, seeds 0/0, was run in 2 ways .*commit .*; compare a store or suite with only one of them$",
+        match="ours on s3dis-sem at 100%, seeds 0/0, was run in 2 ways .*commit .*; choose a store or suite that holds only one of them$",
     ):
         paired(Side("a", one), Side("a", one))
     assert not (tmp_path / "out").exists()

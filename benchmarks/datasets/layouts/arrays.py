@@ -48,7 +48,8 @@ def train_ids(raw: NDArray[Any], dataset: Dataset, where: str) -> NDArray[np.uin
     """Map stored ids (N,) to training ids (N,) uint8; negative ids and ids without a class become 255.
 
     Stored ids index `layout_classes` if the dataset defines them for its layout; otherwise they are its `class_ids`, or
-    indices of its classes if it has none. Raises DataError for an id beyond those classes, except with `class_ids`.
+    indices of its classes if it has none. Raises DataError for labels that are not whole numbers, and for an
+    id beyond those classes, except with `class_ids`.
     """
     in_file = dataset.layout_classes.get(dataset.layout)
     ids = raw.astype(np.int64)

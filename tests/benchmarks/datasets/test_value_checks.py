@@ -251,10 +251,10 @@ def test_files_whose_set_was_lost_are_named(tmp_path: Path) -> None:
         (
             "semantickitti",
             f"{KITTI}/velodyne/000001.bin",
-            "labels/000001.label: files in labels/ without a matching file in velodyne/",
+            "labels/000001.label: file of labels/ without a matching file in velodyne/",
         ),
-        ("sunrgbd", f"{SUN}/depth/000001.mat", "000001.jpg: files in image/ without a matching file in depth/"),
-        ("rgbd-folder", "room_a/color/1.png", "room_a/depth/1.png: files in depth/ without a matching file in color/"),
+        ("sunrgbd", f"{SUN}/depth/000001.mat", "000001.jpg: file of image/ without a matching file in depth/"),
+        ("rgbd-folder", "room_a/color/1.png", "room_a/depth/1.png: file of depth/ without a matching file in color/"),
         ("semantickitti", f"{KITTI}/image_2/000001.png", "1 of 2 scans have no picture in image_2, first 00__000001"),
         ("scannet", f"{SCENE}.sens", "1 of 2 scenes have no recording (.sens), first scene0000_00"),
     ):

@@ -135,7 +135,7 @@ def edit_pruned(runs: Path) -> None:
 
 
 def take_a_shipped_name(runs: Path) -> None:
-    """As a command line with the user's own profile file that states `name: smoke`."""
+    """Act as a command whose user-written profile file states `name: smoke`."""
     for folder in every_run(runs):
         edit_spec(folder, lambda s: s.update(profile="smoke", profile_version=1))
         edit_record(folder, lambda r: r["cell"] and r["cell"].update(profile="smoke"))

@@ -173,7 +173,7 @@ def test_a_driver_killed_between_intent_and_number_neither_loses_nor_doubles(
     assert list(place_on(Store(tmp_path)).attach(ready)) == [] and not kept(again.store)
 
 
-def test_a_job_that_ends_without_a_word_is_lost_only_by_the_word_of_squeue(
+def test_a_job_without_an_end_note_is_lost_only_if_squeue_confirms_it(
     cells: list[PlannedCell], tmp_path: Path, cluster: SlurmHere
 ) -> None:
     cluster.hold = cluster.down = True
@@ -225,7 +225,7 @@ def test_status_names_jobs_states_and_hosts(cells: list[PlannedCell], tmp_path: 
     assert not status(tmp_path).under_way, "without squeue nothing is known of jobs"
 
 
-def test_the_word_of_squeue_on_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_states_follow_squeue(monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[dict[str, tuple[str, str]] | None] = [{"17_3": ("RUNNING", "n1")}, {}, None]
     monkeypatch.setattr(jobs, "squeue", lambda *_: answers.pop(0))
     jobs._slurm_job_has_ended.cache_clear()
