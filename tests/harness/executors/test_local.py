@@ -68,7 +68,10 @@ def test_nothing_runs_on_when_following_a_stage_fails(cells: list[PlannedCell], 
     launch = StageLaunch(tmp_path / "root", stage.spec, stage.caps, tmp_path / "log", broken, Allocation(Stop()))
     with pytest.raises(ZeroDivisionError):
         LocalExecutor([sys.executable, "-c", code % start]).run(launch)
-    assert seen and not [p for p in psutil.Process().children() if "events.jsonl" in " ".join(p.cmdline())]
+    children = psutil.Process().children()
+    assert seen and not any(
+        "events.jsonl" in str(p.as_dict(["cmdline"], ad_value="")) for p in children if p.is_running()
+    )
 
 
 HANGS = """
