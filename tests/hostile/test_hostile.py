@@ -54,7 +54,7 @@ CASES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "much_log": ("ok", ("what follows was not kept",), ()),
     "floods_events": ("ok", (), ()),
     "long_and_nested_lines": ("ok", (), ()),
-    "nan_checkpoint": ("invalid_output", ("not finite",), ()),
+    "nan_checkpoint": ("invalid_output", ("non-finite",), ()),
     "truncated_checkpoint": ("invalid_output", ("not a safetensors file",), ()),
     "wrong_shape": ("invalid_output", ("has shape",), ()),
     "pickled_checkpoint": ("invalid_output", ("not a safetensors file",), ("pwned",)),

@@ -18,7 +18,7 @@ from tests.conftest import Bench
 def test_seeds_and_their_cost_are_printed(planted_store: Store, bench: Bench) -> None:
     root = str(planted_store.root)
     done = bench("power", root, "--effect", "2", "--task", "s3dis-sem")
-    assert "true difference of 2 in 4 studies of 5" in done.stdout and "paired" in done.stdout
+    assert "true difference of 2 at 80 % power" in done.stdout and "paired" in done.stdout
     rows = json.loads(bench("power", root, "--effect", "2", "--json").stdout)
     assert {r["method"] for r in rows} == {"supervised", "pointcontrast", "csc", "depthcontrast", "ours"}
     assert {r["label_ratio"] for r in rows} == {"5%", "10%", "20%", "40%", "100%"} and {
