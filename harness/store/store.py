@@ -41,7 +41,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 RECORD, SPEC, ATTEMPTS, ARTIFACTS, LOG = "record.json", "spec.json", "attempts", "artifacts", "log.txt"
 CODE, CONFUSION = "code.json", "confusion.json"
 
-
+FINAL = "final"
+"""Folder in a stage's partial folder in which a run is assembled. Its files are links to those of the stage."""
 GONE = ".gone-"
 """Prefix of folders that are being removed."""
 
@@ -191,6 +192,8 @@ class Store:
 
     def _restore(self, key: str) -> None:
         """Finish what a killed process had begun to publish, or restore what it had moved aside without replacing."""
+        # Half-made, its links to the events and artifacts would make these look like a stage's links to other files.
+        shutil.rmtree(self.partial(key) / FINAL, ignore_errors=True)
         for kind in KINDS:
             aside, complete = self.partial(key) / f"replaced-{kind}", self.partial(key) / f"complete-{kind}"
             if complete.is_dir():
@@ -221,7 +224,7 @@ class Store:
         matrices that reports show (no score is read from it).
         """
         partial, out = self.partial(spec.key), self.partial(spec.key) / "root" / "out"
-        target, final = self.folder(spec.kind, spec.key), self.partial(spec.key) / "final"
+        target, final = self.folder(spec.kind, spec.key), self.partial(spec.key) / FINAL
         shutil.rmtree(final, ignore_errors=True)
         final.mkdir()
         earlier = target / ATTEMPTS if (target / ATTEMPTS).is_dir() else None

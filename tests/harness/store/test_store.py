@@ -17,8 +17,10 @@ import pytest
 import pretrain_bench as pb
 from pretrain_bench.benchmarks.support.errors import EnvironmentCannot, WrongUse
 from pretrain_bench.benchmarks.support.locks import host
+from pretrain_bench.harness.contract.events import EVENTS_FILE
 from pretrain_bench.harness.contract.records import Outcome, Record
 from pretrain_bench.harness.contract.stage import StageSpec, canonical_json, key_of
+from pretrain_bench.harness.executors.output_folder import drop_special_files
 from pretrain_bench.harness.store import chain
 from pretrain_bench.harness.store.hashes import hash_artifacts
 from pretrain_bench.harness.store.provenance import provenance
@@ -248,6 +250,25 @@ def test_an_emptied_run_that_was_not_published_runs_again(tmp_path: Path, monkey
     with store.lock(of.key, lambda _: None) as partial:
         assert not (partial / "complete-pretrain").exists() and store.record("pretrain", of.key) is None
     assert store.record("pretrain", finish(store, of).name) is not None
+
+
+def test_a_kill_while_a_run_is_assembled_leaves_no_second_link_to_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files with two links look like links to files outside, and the next attempt would lose its events."""
+    store, of = Store(tmp_path), spec()
+    monkeypatch.setattr(os, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    out = store.partial(of.key) / "root/out"
+    out.mkdir(parents=True)
+    (out / EVENTS_FILE).write_text("events")
+    with pytest.raises(KeyboardInterrupt):
+        finish(store, of)
+    monkeypatch.undo()
+    files = [out / EVENTS_FILE, out / "artifacts/backbone.safetensors"]
+    assert [p.stat().st_nlink for p in files] == [2, 2]
+    with store.lock(of.key, lambda _: None):
+        drop_special_files(out)
+        assert [p.stat().st_nlink for p in files] == [1, 1]
 
 
 @pytest.mark.parametrize("moved", [True, False])
